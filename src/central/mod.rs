@@ -1,0 +1,213 @@
+//! Floor 2. The centre as a node sees it: what can be asked of it, in the words of the reconciliation.
+//!
+//! Hides everything about MongoDB. A [`Hub`] is the address of a centre; a [`Central`] is one round's
+//! conversation with it, closed when the round ends. Every write compares what it is about to change
+//! with what the node last saw there, so an old or repeated write can miss but never overwrite.
+
+pub mod mongo;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bson::{Bson, Document};
+
+use crate::domain::diff::Change;
+use crate::domain::record::{Kind, RecordKey};
+
+/// Why the centre gave no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CentralError {
+    /// Not reachable, cut off, too slow, or without a primary: try again in the next round. Writes that
+    /// were on the way may or may not have happened.
+    #[error("the centre cannot be reached: {0}")]
+    Offline(String),
+    /// The centre refuses this node: credentials, privileges or the address are wrong.
+    #[error("the centre refuses this node: {0}")]
+    Refused(String),
+    /// Anything else; nothing is assumed about writes on the way.
+    #[error("the centre failed: {0}")]
+    Failed(String),
+}
+
+pub type Result<T> = std::result::Result<T, CentralError>;
+
+/// Opens conversations with one centre.
+#[async_trait]
+pub trait Hub: Send + Sync {
+    async fn open(&self) -> Result<Box<dyn Central>>;
+}
+
+/// One round's conversation with the centre. Majority read and write concern, one causally consistent
+/// session; every call ends within its own time limit.
+#[async_trait]
+pub trait Central: Send + Sync {
+    /// The documents that exist among `ids`, in any order.
+    async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
+
+    /// All documents with a string `_id` greater than `after`, in order of `_id` (bytes of UTF-8).
+    async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()>;
+
+    /// The next documents of the scan opened last, at most `max`; empty at the end.
+    async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>>;
+
+    /// About how many documents the kind has, for showing progress only.
+    async fn estimated_count(&mut self, kind: Kind) -> Result<u64>;
+
+    /// Up to `max` documents whose `_id` is no string, as relaxed extended JSON of the `_id`.
+    async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>>;
+
+    /// Carries out compare-and-set writes, each on its own; one answer per write, in order. An error for
+    /// the call as a whole leaves the fate of every write open.
+    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>>;
+
+    /// Puts bodies into `edge_trash` before their records are deleted; an existing row with the same
+    /// `_id` is rewritten. Returns when they are durable.
+    async fn archive(&mut self, rows: &[Document]) -> Result<()>;
+
+    /// Marks archived rows `done` (the delete happened) or `void` (it did not), by `_id`.
+    async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()>;
+
+    /// Puts conflict records into `edge_conflicts` by `_id`; rows that exist keep their `resolution` and
+    /// are not reopened, unless the row given is closed.
+    async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
+
+    /// Takes the node's lease: if the node's row in `edge_nodes` holds one of `expected`, or there is no
+    /// row and `expected` is empty, it becomes `proposed` together with `announcement`.
+    async fn take_lease(
+        &mut self,
+        node: &str,
+        expected: &[Lease],
+        proposed: &Lease,
+        announcement: &Document,
+    ) -> Result<LeaseAnswer>;
+
+    /// Merges `report` into the node's row in `edge_nodes` as long as it holds `lease`.
+    async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;
+
+    /// What this conversation has cost so far.
+    fn traffic(&self) -> Traffic;
+}
+
+/// A document read from the centre.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fetched {
+    Document { id: String, document: Document },
+    /// Its bytes cannot be kept as they are: repeated keys, invalid text. Left alone.
+    Unreadable { id: String, reason: String },
+}
+
+impl Fetched {
+    pub fn id(&self) -> &str {
+        match self {
+            Fetched::Document { id, .. } | Fetched::Unreadable { id, .. } => id,
+        }
+    }
+}
+
+/// A write that happens only if the centre still holds what the node believes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Misses if the `_id` exists.
+    Insert { key: RecordKey, document: Document },
+    /// Sets and unsets exactly these paths, if each holds its `from`.
+    Update { key: RecordKey, changes: Vec<Change> },
+    /// Replaces the document if it equals `base`.
+    Replace { key: RecordKey, base: Document, document: Document },
+    /// Deletes the document if it equals `base`.
+    Delete { key: RecordKey, base: Document },
+}
+
+impl Write {
+    pub fn key(&self) -> &RecordKey {
+        match self {
+            Write::Insert { key, .. }
+            | Write::Update { key, .. }
+            | Write::Replace { key, .. }
+            | Write::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// What became of one write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Written {
+    Hit,
+    /// Someone else progressed: read again and merge.
+    Miss,
+    /// The centre will never take this value (validation, a unique index, size): not worth repeating as it is.
+    Refused { code: i32, message: String },
+    /// No acknowledgement: it may have happened.
+    Unknown,
+}
+
+/// How an archived delete ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveState {
+    Done,
+    Void,
+}
+
+/// A node's claim to be the one writer under its name: counts up with every round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub number: i64,
+    pub nonce: String,
+}
+
+/// What the centre says to a proposed lease.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeaseAnswer {
+    Taken,
+    /// The row holds something else: `None` when there is no row (with `expected` given).
+    Other(Option<Lease>),
+    /// The federation's administrator has set `status: "revoked"`.
+    Revoked,
+}
+
+/// Commands sent and their bytes, without handshakes and monitoring.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub round_trips: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+/// Where the centre is and what its collections are called.
+#[derive(Debug, Clone)]
+pub struct CentreAddress {
+    /// MongoDB connection string; may hold a password and is never logged.
+    pub uri: String,
+    pub database: String,
+    /// Names that differ from the schema's.
+    pub collections: BTreeMap<Kind, String>,
+    /// What this node calls itself to the server.
+    pub app_name: String,
+}
+
+impl CentreAddress {
+    pub fn collection(&self, kind: Kind) -> &str {
+        match self.collections.get(&kind) {
+            Some(name) => name,
+            None => kind.schema().collection,
+        }
+    }
+}
+
+/// Collections of the reconciliation itself, beside the records.
+pub const NODES_COLLECTION: &str = "edge_nodes";
+pub const CONFLICTS_COLLECTION: &str = "edge_conflicts";
+pub const TRASH_COLLECTION: &str = "edge_trash";
+
+/// The lease that a row of `edge_nodes` holds.
+pub(crate) fn lease_of(row: &Document) -> Option<Lease> {
+    let lease = row.get_document("lease").ok()?;
+    let number = match lease.get("number")? {
+        Bson::Int64(number) => *number,
+        Bson::Int32(number) => i64::from(*number),
+        _ => return None,
+    };
+    Some(Lease {
+        number,
+        nonce: lease.get_str("nonce").ok()?.to_owned(),
+    })
+}

@@ -1,0 +1,358 @@
+//! Floor 0. Who may do what: `roles.cfg` in Thalamus's format, and the grants that it leads to.
+//!
+//! A [`Grant`] can be made nowhere else, and every write that comes from a client takes one, so a route
+//! cannot forget to ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::record::Kind;
+use super::schema::{NODE_ACL_NAMES, Owner, SCHEMAS};
+
+/// The rules used when the configuration names no file; installed as `/etc/thalamus-edge/roles.cfg`.
+pub const BUILT_IN_ROLES: &str = include_str!("../../etc/roles.cfg");
+
+/// The role that may change other people's passwords, roles and activation.
+pub const ROOT: &str = "root";
+/// The role of a person created without one.
+pub const END_USER: &str = "end_user";
+
+/// A method of the API as `roles.cfg` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    Get,
+    Post,
+    Patch,
+    Put,
+    Delete,
+}
+
+impl Verb {
+    pub const ALL: [Verb; 5] = [Verb::Get, Verb::Post, Verb::Patch, Verb::Put, Verb::Delete];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Get => "GET",
+            Verb::Post => "POST",
+            Verb::Patch => "PATCH",
+            Verb::Put => "PUT",
+            Verb::Delete => "DELETE",
+        }
+    }
+
+    /// The verb that governs an HTTP method; HEAD is a GET without a body.
+    pub fn of_method(method: &str) -> Option<Verb> {
+        match method {
+            "HEAD" => Some(Verb::Get),
+            other => Verb::ALL.into_iter().find(|verb| verb.name() == other),
+        }
+    }
+}
+
+/// Rules that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct AclError {
+    pub place: String,
+    pub message: String,
+}
+
+/// The access rules in force.
+#[derive(Debug, Clone)]
+pub struct Acl {
+    roles: BTreeMap<String, Permissions>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Permissions {
+    names: BTreeMap<Verb, BTreeSet<String>>,
+    global: bool,
+}
+
+#[derive(Deserialize)]
+struct RoleRow {
+    role: String,
+    permissions: serde_json::Map<String, Value>,
+}
+
+impl Acl {
+    /// Reads `roles.cfg`. Also returns warnings about names that nothing here answers to.
+    pub fn parse(text: &str) -> Result<(Acl, Vec<String>), AclError> {
+        let error = |place: String, message: String| AclError { place, message };
+        let rows: Vec<Value> = serde_json::from_str(text).map_err(|e| {
+            error(
+                format!("line {} column {}", e.line(), e.column()),
+                format!("not a JSON list of roles: {e}"),
+            )
+        })?;
+        let mut roles = BTreeMap::new();
+        let mut warnings = Vec::new();
+        for (index, row) in rows.into_iter().enumerate() {
+            let row: RoleRow = serde_json::from_value(row)
+                .map_err(|e| error(format!("entry {}", index + 1), e.to_string()))?;
+            let permissions = parse_permissions(&row, &mut warnings)
+                .map_err(|message| error(format!("role {:?}", row.role), message))?;
+            if row.role.is_empty() || roles.insert(row.role.clone(), permissions).is_some() {
+                let message = "the role is empty or stands twice".to_owned();
+                return Err(error(format!("entry {} ({:?})", index + 1, row.role), message));
+            }
+        }
+        Ok((Acl { roles }, warnings))
+    }
+
+    pub fn built_in() -> Acl {
+        match Acl::parse(BUILT_IN_ROLES) {
+            Ok((acl, _)) => acl,
+            // The text is part of the program, and a test parses it.
+            Err(_) => Acl { roles: BTreeMap::new() },
+        }
+    }
+
+    pub fn knows_role(&self, role: &str) -> bool {
+        self.roles.contains_key(role)
+    }
+
+    /// What the roles of a principal add up to for one name and verb.
+    fn reach(&self, who: &Principal, verb: Verb, acl_name: &str) -> Option<Scope> {
+        // Every account may log in; the access files of older Thalamus versions do not name it.
+        if acl_name == "login" && verb == Verb::Get {
+            return Some(Scope::Own);
+        }
+        let mut reach = None;
+        for role in &who.roles {
+            let Some(permissions) = self.roles.get(role) else {
+                continue;
+            };
+            let named = permissions.names.get(&verb);
+            if named.is_some_and(|names| names.contains(acl_name)) {
+                if permissions.global {
+                    return Some(Scope::Everyone);
+                }
+                reach = Some(Scope::Own);
+            }
+        }
+        reach
+    }
+
+    /// How far a read of a collection reaches.
+    pub fn authorize_list(&self, who: &Principal, kind: Kind, acl_name: &str) -> Result<Scope, Denied> {
+        let scope = self.reach(who, Verb::Get, acl_name).ok_or(Denied::Forbidden)?;
+        // Records that belong to nobody are for everyone who may use the name at all.
+        Ok(match kind.schema().owner {
+            Owner::Nobody => Scope::Everyone,
+            _ => scope,
+        })
+    }
+
+    /// Whether `who` may use `verb` on the record or person described by `target`.
+    pub fn authorize(
+        &self,
+        who: &Principal,
+        verb: Verb,
+        acl_name: &str,
+        kind: Kind,
+        target: Target<'_>,
+    ) -> Result<Grant, Denied> {
+        let scope = self.reach(who, verb, acl_name).ok_or(Denied::Forbidden)?;
+        let grant = |scope| {
+            Ok(Grant {
+                actor: who.actor.clone(),
+                verb,
+                kind,
+                scope,
+            })
+        };
+        if scope == Scope::Everyone {
+            return grant(scope);
+        }
+        match target {
+            Target::PathPerson(person) if who.is(person) => grant(scope),
+            Target::PathPerson(_) => Err(Denied::Forbidden),
+            Target::Record { owner: Some(owner) } if who.is(owner) => grant(scope),
+            Target::Record { .. } if kind.schema().owner == Owner::Nobody => {
+                if verb == Verb::Get {
+                    grant(scope)
+                } else {
+                    Err(Denied::Forbidden)
+                }
+            }
+            Target::Record { .. } if verb == Verb::Post => Err(Denied::Forbidden),
+            Target::Record { .. } => Err(Denied::Hidden),
+        }
+    }
+
+    /// Whether `who` may use a node function (sync, conflicts, changes, ...).
+    pub fn authorize_node(&self, who: &Principal, verb: Verb, acl_name: &str) -> Result<Scope, Denied> {
+        self.reach(who, verb, acl_name).ok_or(Denied::Forbidden)
+    }
+}
+
+fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permissions, String> {
+    let mut permissions = Permissions::default();
+    for (key, value) in &row.permissions {
+        if key == "global" {
+            permissions.global = match value {
+                Value::Bool(global) => *global,
+                Value::String(text) if text == "True" => true,
+                Value::String(text) if text == "False" => false,
+                _ => return Err("\"global\" must be true, false, \"True\" or \"False\"".to_owned()),
+            };
+            continue;
+        }
+        let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.name() == key) else {
+            warnings.push(format!("role {:?}: {key:?} is not a method", row.role));
+            continue;
+        };
+        let names: BTreeSet<String> = serde_json::from_value(value.clone())
+            .map_err(|_| format!("{key:?} must be a list of names"))?;
+        for name in names.iter().filter(|name| !is_known_name(name)) {
+            warnings.push(format!("role {:?}, {key}: nothing is called {name:?}", row.role));
+        }
+        permissions.names.insert(verb, names);
+    }
+    Ok(permissions)
+}
+
+fn is_known_name(name: &str) -> bool {
+    let mut routes = SCHEMAS.iter().flat_map(|schema| schema.routes);
+    NODE_ACL_NAMES.contains(&name) || routes.any(|route| route.acl == name)
+}
+
+/// Someone whose credentials were verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub actor: Actor,
+    /// Roles that count on this node.
+    pub roles: Vec<String>,
+}
+
+impl Principal {
+    /// Whether `account` is this person, in any spelling.
+    pub fn is(&self, account: &str) -> bool {
+        matches!(&self.actor, Actor::Person(id) if id.eq_ignore_ascii_case(account))
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.roles.iter().any(|role| role == ROOT)
+    }
+}
+
+/// Who did something, as the journal and the log name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A federation account.
+    Person(String),
+    /// A technician's account of this node only.
+    Local(String),
+    /// Whoever runs commands on the machine, by user id.
+    Operator(u32),
+    /// A reconciliation.
+    Centre,
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Actor::Person(id) => f.write_str(id),
+            Actor::Local(name) => write!(f, "{name}@local"),
+            Actor::Operator(uid) => write!(f, "operator(uid {uid})"),
+            Actor::Centre => f.write_str("centre"),
+        }
+    }
+}
+
+/// Whose records a permission reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Own,
+    Everyone,
+}
+
+/// What a permission is asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// The path names a person: whether they exist must not show.
+    PathPerson(&'a str),
+    /// A record found by its id, or one to be created.
+    Record { owner: Option<&'a str> },
+}
+
+/// Why something may not be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Say so.
+    #[error("not allowed")]
+    Forbidden,
+    /// Behave as if the record were absent.
+    #[error("not found")]
+    Hidden,
+}
+
+/// The right to do one thing, made only by this module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    actor: Actor,
+    verb: Verb,
+    kind: Kind,
+    scope: Scope,
+}
+
+impl Grant {
+    /// The operator of the machine can read and write the store's file anyway: `import` and the demo
+    /// data need no role.
+    pub fn operator(uid: u32, verb: Verb, kind: Kind) -> Grant {
+        Grant {
+            actor: Actor::Operator(uid),
+            verb,
+            kind,
+            scope: Scope::Everyone,
+        }
+    }
+
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+    pub fn verb(&self) -> Verb {
+        self.verb
+    }
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_rules_parse_without_warnings() {
+        let (acl, warnings) = Acl::parse(BUILT_IN_ROLES).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        for role in [END_USER, "health_professional", ROOT] {
+            assert!(acl.knows_role(role));
+        }
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let place = |text: &str| Acl::parse(text).unwrap_err().to_string();
+        assert!(place("[\n{]").starts_with("line 2 column 2"), "{}", place("[\n{]"));
+        assert!(place(r#"[{"role": "a"}]"#).starts_with("entry 1: missing field"));
+        let global = r#"[{"role": "a", "permissions": {"global": "maybe"}}]"#;
+        assert!(place(global).starts_with("role \"a\": \"global\""));
+        let names = r#"[{"role": "a", "permissions": {"GET": "people"}}]"#;
+        assert!(place(names).starts_with("role \"a\": \"GET\""));
+    }
+
+    #[test]
+    fn unknown_names_warn() {
+        let text = r#"[{"role": "a", "permissions": {"GET": ["peple"], "FETCH": []}}]"#;
+        let (_, warnings) = Acl::parse(text).unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Floor 0. What an edit changed, as paths that MongoDB can compare and set.
+//!
+//! A diff descends through sub-documents to leaves; an array is one value. A sub-document that is wholly
+//! new, removed or of another type is one path. Keys that MongoDB cannot address inside a dotted path
+//! lift the change to their parent, and at the top level to the whole document.
+
+use bson::{Bson, Document};
+
+use super::value::{same, same_option};
+
+/// The keys from the top of a document down to one value.
+pub type Path = Vec<String>;
+
+/// One changed value; absent is `None`, which is not the same as null.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    pub path: Path,
+    pub from: Option<Bson>,
+    pub to: Option<Bson>,
+}
+
+/// The difference between two versions of one document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Diff {
+    Same,
+    /// Disjoint paths: none is a prefix of another.
+    Fields(Vec<Change>),
+    /// A top-level key cannot be addressed: the whole document is compared and replaced.
+    Whole,
+}
+
+/// Keys that identify a record rather than describe it: `_id`, and the `id` that some old documents
+/// carry, which is kept as it is and never written.
+pub fn is_identity(key: &str) -> bool {
+    key == "_id" || key == "id"
+}
+
+/// Whether `key` can stand in a dotted path: MongoDB reads dots as steps, digits as array positions and
+/// `$` as an operator.
+pub fn is_addressable(key: &str) -> bool {
+    !key.is_empty()
+        && !key.starts_with('$')
+        && !key.contains('.')
+        && !key.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether changes may be described by paths below this document.
+pub fn is_divisible(document: &Document) -> bool {
+    document.keys().all(|key| is_addressable(key))
+}
+
+/// The difference that turns `from` into `to`.
+pub fn diff(from: &Document, to: &Document) -> Diff {
+    let mut changes = Vec::new();
+    collect(&mut Vec::new(), from, to, &mut changes);
+    changes.retain(|change| !(change.path.len() == 1 && is_identity(&change.path[0])));
+    if changes.is_empty() {
+        Diff::Same
+    } else if changes.iter().any(|change| !is_addressable(&change.path[0])) {
+        Diff::Whole
+    } else {
+        Diff::Fields(changes)
+    }
+}
+
+fn collect(path: &mut Path, from: &Document, to: &Document, changes: &mut Vec<Change>) {
+    let added = to.keys().filter(|key| !from.contains_key(key.as_str()));
+    for key in from.keys().chain(added) {
+        let (old, new) = (from.get(key), to.get(key));
+        if same_option(old, new) {
+            continue;
+        }
+        path.push(key.clone());
+        match (old, new) {
+            (Some(Bson::Document(old)), Some(Bson::Document(new)))
+                if is_addressable(key) && is_divisible(old) && is_divisible(new) =>
+            {
+                collect(path, old, new, changes);
+            }
+            _ => changes.push(Change {
+                path: path.clone(),
+                from: old.cloned(),
+                to: new.cloned(),
+            }),
+        }
+        path.pop();
+    }
+}
+
+/// Carries out `diff` on `document`; `to` is the version that the diff leads to.
+pub fn apply(diff: &Diff, document: &mut Document, to: &Document) {
+    match diff {
+        Diff::Same => {}
+        Diff::Whole => *document = to.clone(),
+        Diff::Fields(changes) => {
+            for change in changes {
+                set(document, &change.path, change.to.clone());
+            }
+        }
+    }
+}
+
+/// The value at `path`.
+pub fn get<'a>(document: &'a Document, path: &[String]) -> Option<&'a Bson> {
+    let (last, parents) = path.split_last()?;
+    let mut at = document;
+    for key in parents {
+        at = at.get(key)?.as_document()?;
+    }
+    at.get(last)
+}
+
+/// Puts `value` at `path`, or removes what is there. Missing parents are made; a parent that is not a
+/// document gives way.
+pub fn set(document: &mut Document, path: &[String], value: Option<Bson>) {
+    match path {
+        [] => {}
+        [last] => match value {
+            Some(value) => {
+                document.insert(last, value);
+            }
+            None => {
+                document.remove(last);
+            }
+        },
+        [first, rest @ ..] => {
+            if !matches!(document.get(first), Some(Bson::Document(_))) {
+                if value.is_none() {
+                    return;
+                }
+                document.insert(first, Document::new());
+            }
+            if let Some(Bson::Document(inner)) = document.get_mut(first) {
+                set(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// The paths that changed, dotted, for the change feed.
+pub fn changed_paths(from: Option<&Document>, to: Option<&Document>) -> Vec<String> {
+    match (from, to) {
+        (Some(from), Some(to)) => match diff(from, to) {
+            Diff::Fields(changes) => changes.iter().map(|c| c.path.join(".")).collect(),
+            Diff::Same => Vec::new(),
+            Diff::Whole => vec![String::new()],
+        },
+        _ => vec![String::new()],
+    }
+}
+
+/// Whether the value at `path` is `expected`.
+pub fn holds(document: &Document, path: &[String], expected: Option<&Bson>) -> bool {
+    match (get(document, path), expected) {
+        (Some(a), Some(b)) => same(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    fn paths(from: Document, to: Document) -> Vec<String> {
+        match diff(&from, &to) {
+            Diff::Fields(changes) => changes.iter().map(|c| c.path.join("/")).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn changes_are_found_at_the_leaves() {
+        assert_eq!(
+            paths(
+                doc! {"_id": 1, "a": {"x": 1, "y": {"z": 1}}, "gone": null, "arr": [1]},
+                doc! {"_id": 1, "a": {"x": 1, "y": {"z": 2}}, "new": {"p": 1}, "arr": [1, 2]},
+            ),
+            ["a/y/z", "gone", "arr", "new"]
+        );
+    }
+
+    #[test]
+    fn keys_that_cannot_be_addressed_lift_to_their_parent() {
+        for key in ["a.b", "$x", "", "12"] {
+            let from = doc! {"s": {"t": {key: 1}}};
+            assert_eq!(paths(from, doc! {"s": {"t": {key: 2}}}), ["s/t"], "{key}");
+            assert_eq!(diff(&doc! {key: 1}, &doc! {key: 2}), Diff::Whole, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_old_id_field_is_never_part_of_an_edit() {
+        assert_eq!(diff(&doc! {"_id": 1, "id": 5}, &doc! {"_id": 1}), Diff::Same);
+    }
+}

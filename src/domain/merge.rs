@@ -1,0 +1,242 @@
+//! Floor 0. The three-way merge of one record: what both sides hold after a reconciliation.
+//!
+//! Each path is decided on its own from its base, local and remote value. Where both sides changed a
+//! path differently the centre's value stands and the local one leaves as a [`Clash`], which the caller
+//! must make durable before the loser disappears. Edits win over deletes. No clock is consulted.
+
+use bson::{Bson, Document};
+
+use super::diff::{Path, is_addressable, is_divisible, is_identity};
+use super::schema::Schema;
+use super::value::{identical, same_document, same_option};
+
+/// What a merge decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merged {
+    /// The record from now on; `None` when it is gone on both sides or is to be deleted.
+    pub document: Option<Document>,
+    pub clashes: Vec<Clash>,
+}
+
+/// A value that lost: it goes to a conflict record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clash {
+    /// Empty for the record as a whole.
+    pub path: Path,
+    pub base: Option<Bson>,
+    pub local: Option<Bson>,
+    pub remote: Option<Bson>,
+    pub stands: Side,
+}
+
+/// Whose value stands after a clash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Local,
+    Remote,
+}
+
+/// Merges one record. `base` is the version last agreed with the centre; absent records are `None`.
+///
+/// `deleted_local` is the body that a locally deleted record had: if the centre edited it meanwhile, the
+/// clash carries that body, so that edits made before the delete are not lost with it.
+pub fn merge(
+    schema: &Schema,
+    base: Option<&Document>,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    deleted_local: Option<&Document>,
+) -> Merged {
+    let whole = |stands, local: Option<&Document>| Clash {
+        path: Path::new(),
+        base: base.cloned().map(Bson::Document),
+        local: local.cloned().map(Bson::Document),
+        remote: remote.cloned().map(Bson::Document),
+        stands,
+    };
+    let clean = |document: Option<&Document>| Merged {
+        document: document.cloned(),
+        clashes: Vec::new(),
+    };
+    match (base, local, remote) {
+        (_, None, None) => clean(None),
+        (None, Some(local), None) => clean(Some(local)),
+        (None, None, Some(remote)) => clean(Some(remote)),
+        (Some(base), Some(local), None) if same_document(base, local) => clean(None),
+        (Some(_), Some(local), None) => Merged {
+            document: Some(local.clone()),
+            clashes: vec![whole(Side::Local, Some(local))],
+        },
+        (Some(base), None, Some(remote)) if same_document(base, remote) => clean(None),
+        (Some(_), None, Some(remote)) => Merged {
+            document: Some(remote.clone()),
+            clashes: vec![whole(Side::Remote, deleted_local)],
+        },
+        (base, Some(local), Some(remote)) => {
+            let nothing = Document::new();
+            let mut merge = FieldMerge {
+                schema,
+                path: Path::new(),
+                clashes: Vec::new(),
+            };
+            let document = merge.documents(base.unwrap_or(&nothing), local, remote);
+            Merged {
+                document: Some(document),
+                clashes: merge.clashes,
+            }
+        }
+    }
+}
+
+struct FieldMerge<'a> {
+    schema: &'a Schema,
+    path: Path,
+    clashes: Vec<Clash>,
+}
+
+impl FieldMerge<'_> {
+    /// Starts from the centre's document, so that what nobody here changed keeps its bytes and order.
+    fn documents(&mut self, base: &Document, local: &Document, remote: &Document) -> Document {
+        let mut merged = remote.clone();
+        let own = local.keys().filter(|k| !remote.contains_key(k.as_str()));
+        let keys: Vec<&String> = remote.keys().chain(own).collect();
+        for key in keys {
+            if self.path.is_empty() && is_identity(key) {
+                continue;
+            }
+            self.path.push(key.clone());
+            let value = self.value(base.get(key), local.get(key), remote.get(key));
+            match value {
+                Some(value) if same_option(Some(&value), remote.get(key)) => {}
+                Some(value) => {
+                    merged.insert(key, value);
+                }
+                None => {
+                    merged.remove(key);
+                }
+            }
+            self.path.pop();
+        }
+        merged
+    }
+
+    fn value(
+        &mut self,
+        base: Option<&Bson>,
+        local: Option<&Bson>,
+        remote: Option<&Bson>,
+    ) -> Option<Bson> {
+        if same_option(local, base) || same_option(local, remote) {
+            return remote.cloned();
+        }
+        if same_option(remote, base) {
+            return local.cloned();
+        }
+        if self.is_last_writer_field() {
+            return remote.cloned();
+        }
+        if let (true, Some(Bson::Array(local)), Some(Bson::Array(remote))) =
+            (self.is_set_field(), local, remote)
+        {
+            match base {
+                Some(Bson::Array(base)) => return Some(merge_sets(base, local, remote)),
+                None => return Some(merge_sets(&[], local, remote)),
+                Some(_) => {}
+            }
+        }
+        if let (Some(Bson::Document(local)), Some(Bson::Document(remote))) = (local, remote) {
+            let nothing = Document::new();
+            let base = match base {
+                Some(Bson::Document(base)) => Some(base),
+                None => Some(&nothing),
+                Some(_) => None,
+            };
+            if let Some(base) = base
+                && self.path.iter().all(|key| is_addressable(key))
+                && [base, local, remote].into_iter().all(is_divisible)
+            {
+                return Some(Bson::Document(self.documents(base, local, remote)));
+            }
+        }
+        self.clash(base, local, remote)
+    }
+
+    /// Both sides changed the path differently.
+    fn clash(
+        &mut self,
+        base: Option<&Bson>,
+        local: Option<&Bson>,
+        remote: Option<&Bson>,
+    ) -> Option<Bson> {
+        // A removal loses against an edit below it, whichever side removed.
+        let edited_below_removed = remote.is_none()
+            && matches!(base, Some(Bson::Document(_)))
+            && matches!(local, Some(Bson::Document(_)));
+        let stands = if edited_below_removed {
+            Side::Local
+        } else {
+            Side::Remote
+        };
+        self.clashes.push(Clash {
+            path: self.path.clone(),
+            base: base.cloned(),
+            local: local.cloned(),
+            remote: remote.cloned(),
+            stands,
+        });
+        match stands {
+            Side::Local => local.cloned(),
+            Side::Remote => remote.cloned(),
+        }
+    }
+
+    fn is_set_field(&self) -> bool {
+        self.path.len() == 1 && self.schema.set_fields.contains(&self.path[0].as_str())
+    }
+
+    fn is_last_writer_field(&self) -> bool {
+        self.path.len() == 1
+            && self
+                .schema
+                .last_writer_fields
+                .contains(&self.path[0].as_str())
+    }
+}
+
+/// (remote ∪ (local ∖ base)) ∖ (base ∖ local): the centre's order, own additions appended in sorted order.
+fn merge_sets(base: &[Bson], local: &[Bson], remote: &[Bson]) -> Bson {
+    let within = |set: &[Bson], value: &Bson| set.iter().any(|other| identical(other, value));
+    let mut merged: Vec<Bson> = remote
+        .iter()
+        .filter(|value| within(local, value) || !within(base, value))
+        .cloned()
+        .collect();
+    let mut added: Vec<Bson> = Vec::new();
+    for value in local {
+        if !within(base, value) && !within(remote, value) && !within(&added, value) {
+            added.push(value.clone());
+        }
+    }
+    added.sort_by_cached_key(|value| value.to_string());
+    merged.append(&mut added);
+    Bson::Array(merged)
+}
+
+/// Whether two newly made person records can be the same human being: name, lastname, gender and day of
+/// birth agree, case- and accent-folded; a missing value agrees with anything.
+pub fn same_identity(a: &Document, b: &Document) -> bool {
+    use super::json::day_of;
+    use super::record::fold_name;
+    let text = |d: &Document, field: &str| match d.get(field) {
+        Some(Bson::String(s)) if !s.trim().is_empty() => Some(fold_name(s.trim())),
+        _ => None,
+    };
+    let agrees = |a: Option<String>, b: Option<String>| match (a, b) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    };
+    ["name", "lastname", "gender"]
+        .iter()
+        .all(|field| agrees(text(a, field), text(b, field)))
+        && agrees(a.get("dob").and_then(day_of), b.get("dob").and_then(day_of))
+}

@@ -1,0 +1,12 @@
+//! Floor 0: the rules of the field, pure and without input or output.
+//!
+//! Nothing here reads a clock, a file or the network, so every rule can be tested as a table.
+
+pub mod access;
+pub mod diff;
+
+pub mod json;
+pub mod merge;
+pub mod record;
+pub mod schema;
+pub mod value;

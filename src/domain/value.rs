@@ -1,0 +1,74 @@
+//! Floor 0. When two stored values are the same.
+//!
+//! The engine compares by BSON type and bits: 1, 1.0 and a 64-bit 1 are three values, and NaN equals
+//! itself. The order of keys counts only inside arrays, because MongoDB compares whole arrays that way;
+//! elsewhere fields are compared one by one.
+
+use bson::{Bson, Document};
+
+/// Whether two values are the same, ignoring the key order of documents outside arrays.
+pub fn same(a: &Bson, b: &Bson) -> bool {
+    match (a, b) {
+        (Bson::Document(a), Bson::Document(b)) => same_document(a, b),
+        _ => identical(a, b),
+    }
+}
+
+/// [`same`] for values that may be absent.
+pub fn same_option(a: Option<&Bson>, b: Option<&Bson>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => same(a, b),
+        _ => false,
+    }
+}
+
+/// [`same`] for documents.
+pub fn same_document(a: &Document, b: &Document) -> bool {
+    a.len() == b.len()
+        && a.iter()
+            .all(|(key, value)| b.get(key).is_some_and(|other| same(value, other)))
+}
+
+/// Whether two values are the same including key order.
+pub fn identical(a: &Bson, b: &Bson) -> bool {
+    match (a, b) {
+        (Bson::Double(a), Bson::Double(b)) => {
+            a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+        }
+        (Bson::Array(a), Bson::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| identical(a, b))
+        }
+        (Bson::Document(a), Bson::Document(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .zip(b)
+                    .all(|((ka, va), (kb, vb))| ka == kb && identical(va, vb))
+        }
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{bson, doc};
+
+    #[test]
+    fn types_and_bits_count() {
+        assert!(!same(&Bson::Int32(1), &Bson::Int64(1)));
+        assert!(!same(&Bson::Int32(1), &Bson::Double(1.0)));
+        assert!(!same(&Bson::Double(0.0), &Bson::Double(-0.0)));
+        assert!(same(&Bson::Double(f64::NAN), &Bson::Double(f64::NAN)));
+        assert!(!same_option(None, Some(&Bson::Null)));
+    }
+
+    #[test]
+    fn key_order_counts_only_inside_arrays() {
+        assert!(same_document(
+            &doc! {"a": {"x": 1, "y": 2}, "b": 1},
+            &doc! {"b": 1, "a": {"y": 2, "x": 1}}
+        ));
+        assert!(!same(&bson!([{"x": 1, "y": 2}]), &bson!([{"y": 2, "x": 1}])));
+    }
+}

@@ -1,0 +1,2 @@
+pub mod central;
+pub mod domain;
