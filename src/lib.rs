@@ -1,2 +1,3 @@
 pub mod central;
 pub mod domain;
+pub mod store;

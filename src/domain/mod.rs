@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod diff;
+pub mod edit;
 
 pub mod json;
 pub mod merge;

@@ -1,0 +1,317 @@
+//! Floor 0. What a client's create, patch or replace makes of a record.
+//!
+//! Pure: takes the stored document and the parsed body, gives the new document or says which field is
+//! wrong. Authorization came before; a clear password arrives here already hashed.
+
+use bson::{Bson, Document};
+use serde_json::{Map, Value};
+
+use super::access::{Acl, END_USER};
+use super::json::{JsonError, adopt, check_key};
+use super::record::Kind;
+use super::schema::{Owner, Schema};
+use super::value::same;
+
+/// A body that is understood but cannot be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// Dotted path of the field, empty for the record as a whole.
+    pub field: String,
+    pub message: String,
+}
+
+impl Invalid {
+    pub fn new(field: &str, message: impl Into<String>) -> Self {
+        Invalid { field: field.to_owned(), message: message.into() }
+    }
+}
+
+impl From<JsonError> for Invalid {
+    fn from(error: JsonError) -> Self {
+        let message = error.to_string();
+        match error {
+            JsonError::Invalid { field, .. } => Invalid { field, message },
+            JsonError::Syntax { .. } => Invalid { field: String::new(), message },
+        }
+    }
+}
+
+/// Whose edit it is, as far as the content of a record depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Editor<'a> {
+    pub acl: &'a Acl,
+    /// Root may set roles, activation and ready-made password hashes.
+    pub is_root: bool,
+}
+
+/// The bytes of a personal document are described by this field, which only their upload changes.
+pub const CONTENT_FIELD: &str = "content";
+
+/// The record that POST creates.
+///
+/// `id` is canonical; `path_owner` is the person in the path, where the path has one.
+pub fn create(
+    schema: &Schema,
+    id: &str,
+    path_owner: Option<&str>,
+    body: &Map<String, Value>,
+    editor: Editor<'_>,
+) -> Result<Document, Invalid> {
+    check_identity(schema, id, body)?;
+    let mut document = Document::new();
+    document.insert("_id", id);
+    fill(&mut document, None, body)?;
+    set_owner(schema, &mut document, path_owner)?;
+    if schema.kind == Kind::Person && !document.contains_key("roles") {
+        document.insert("roles", vec![END_USER]);
+    }
+    check_content(schema, None, &document)?;
+    check_person(schema, None, &document, editor)?;
+    Ok(document)
+}
+
+/// The record that PATCH leaves: the given fields replace the stored ones, null included.
+pub fn patch(
+    schema: &Schema,
+    stored: &Document,
+    body: &Map<String, Value>,
+    editor: Editor<'_>,
+) -> Result<Document, Invalid> {
+    if let Some(field) = ["id", "_id"].into_iter().find(|field| body.contains_key(*field)) {
+        let noun = if schema.kind == Kind::Person { "person".to_owned() } else { schema.noun.to_lowercase() };
+        return Err(Invalid::new(field, format!("Not allowed to change the {noun} ID")));
+    }
+    let mut document = stored.clone();
+    fill(&mut document, Some(stored), body)?;
+    check_after_change(schema, stored, &document, editor)?;
+    Ok(document)
+}
+
+/// The record that PUT leaves in place of `stored`.
+pub fn replace(
+    schema: &Schema,
+    stored: &Document,
+    body: &Map<String, Value>,
+    editor: Editor<'_>,
+) -> Result<Document, Invalid> {
+    let id = stored.get_str("_id").unwrap_or_default();
+    check_identity(schema, id, body)?;
+    let mut document = Document::new();
+    // The order of stored fields is kept, so that writing back what was read changes no byte.
+    for (key, old) in stored {
+        if key == "_id" || key == "id" {
+            document.insert(key, old.clone());
+        } else if let Some(value) = body.get(key) {
+            document.insert(key, adopt(value, Some(old), key)?);
+        } else if schema.kept_by_put.contains(&key.as_str()) || is_owner_field(schema, key) {
+            document.insert(key, old.clone());
+        }
+    }
+    fill(&mut document, Some(stored), body)?;
+    check_after_change(schema, stored, &document, editor)?;
+    Ok(document)
+}
+
+fn is_owner_field(schema: &Schema, key: &str) -> bool {
+    matches!(schema.owner, Owner::Field(field) if field == key)
+}
+
+/// Puts the body's fields into `document`; `id` and `_id` are addresses, not content.
+fn fill(document: &mut Document, stored: Option<&Document>, body: &Map<String, Value>) -> Result<(), Invalid> {
+    for (key, value) in body.iter().filter(|(key, _)| *key != "id" && *key != "_id") {
+        let old = stored.and_then(|stored| stored.get(key));
+        if old.is_none() {
+            check_key(key, key)?;
+        }
+        document.insert(key, adopt(value, old, key)?);
+    }
+    Ok(())
+}
+
+/// A body may repeat the id of its path, and nothing else.
+fn check_identity(schema: &Schema, id: &str, body: &Map<String, Value>) -> Result<(), Invalid> {
+    for field in ["_id", "id"] {
+        match body.get(field) {
+            None => {}
+            Some(Value::String(given)) if schema.same_id(given, id) => {}
+            Some(_) => return Err(Invalid::new(field, format!("{field} must be the id in the path"))),
+        }
+    }
+    Ok(())
+}
+
+fn set_owner(schema: &Schema, document: &mut Document, path_owner: Option<&str>) -> Result<(), Invalid> {
+    let Owner::Field(field) = schema.owner else {
+        return Ok(());
+    };
+    match (document.get(field), path_owner) {
+        (None, Some(owner)) => {
+            document.insert(field, owner);
+        }
+        (Some(Bson::String(given)), Some(owner)) if given.eq_ignore_ascii_case(owner) => {
+            document.insert(field, owner);
+        }
+        (Some(_), Some(_)) => {
+            return Err(Invalid::new(field, format!("{field} must be the person in the path")));
+        }
+        (Some(Bson::String(given)), None) => {
+            let folded = super::record::fold_account(given);
+            Kind::Person.schema().check_new_id(&folded).map_err(|e| Invalid::new(field, format!("{field}: {e}")))?;
+            document.insert(field, folded);
+        }
+        _ => return Err(Invalid::new(field, format!("{field}: the record needs the account it belongs to"))),
+    }
+    Ok(())
+}
+
+fn check_after_change(
+    schema: &Schema,
+    stored: &Document,
+    document: &Document,
+    editor: Editor<'_>,
+) -> Result<(), Invalid> {
+    if let Owner::Field(field) = schema.owner {
+        let equal = match (stored.get(field), document.get(field)) {
+            (Some(Bson::String(old)), Some(Bson::String(new))) => old.eq_ignore_ascii_case(new),
+            (old, new) => super::value::same_option(old, new),
+        };
+        if !equal {
+            return Err(Invalid::new(field, format!("Not allowed to change {field}")));
+        }
+    }
+    check_content(schema, Some(stored), document)?;
+    check_person(schema, Some(stored), document, editor)
+}
+
+/// A reference to uploaded bytes cannot be written by hand: it would open another person's document.
+fn check_content(schema: &Schema, stored: Option<&Document>, document: &Document) -> Result<(), Invalid> {
+    if schema.kind != Kind::PersonalDocument {
+        return Ok(());
+    }
+    let refers = |value: Option<&Bson>| {
+        value.and_then(Bson::as_document).is_some_and(|content| content.contains_key("sha256"))
+    };
+    let (old, new) = (stored.and_then(|s| s.get(CONTENT_FIELD)), document.get(CONTENT_FIELD));
+    if (refers(old) || refers(new)) && !super::value::same_option(old, new) {
+        return Err(Invalid::new(CONTENT_FIELD, "content changes only by uploading it"));
+    }
+    Ok(())
+}
+
+fn check_person(
+    schema: &Schema,
+    stored: Option<&Document>,
+    document: &Document,
+    editor: Editor<'_>,
+) -> Result<(), Invalid> {
+    if schema.kind != Kind::Person {
+        return Ok(());
+    }
+    let changed = |field: &str| {
+        let (old, new) = (stored.and_then(|stored| stored.get(field)), document.get(field));
+        match (old, new) {
+            (Some(old), Some(new)) => !same(old, new),
+            (None, None) => false,
+            _ => true,
+        }
+    };
+    if changed("roles") {
+        check_roles(document.get("roles"), stored.is_none(), editor)?;
+    }
+    if changed("active") {
+        if stored.is_some() && !editor.is_root {
+            return Err(Invalid::new("active", "active: only root may change it"));
+        }
+        if !matches!(document.get("active"), Some(Bson::Boolean(_)) | None) {
+            return Err(Invalid::new("active", "active: must be true or false"));
+        }
+    }
+    Ok(())
+}
+
+fn check_roles(roles: Option<&Bson>, created: bool, editor: Editor<'_>) -> Result<(), Invalid> {
+    let invalid = |message: &str| Err(Invalid::new("roles", format!("roles: {message}")));
+    let Some(Bson::Array(roles)) = roles else {
+        return invalid("must be a list of role names");
+    };
+    let mut seen: Vec<&str> = Vec::new();
+    for role in roles {
+        match role {
+            Bson::String(role) if seen.contains(&role.as_str()) => return invalid("a role stands twice"),
+            Bson::String(role) if editor.acl.knows_role(role) => seen.push(role),
+            _ => return invalid("must be names of known roles"),
+        }
+    }
+    if seen.is_empty() {
+        return invalid("must name at least one role");
+    }
+    if !editor.is_root && !(created && seen == [END_USER]) {
+        return invalid("only root may give roles");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+    use serde_json::json;
+
+    fn body(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    fn editor(acl: &Acl, is_root: bool) -> Editor<'_> {
+        Editor { acl, is_root }
+    }
+
+    #[test]
+    fn roles_and_activation_belong_to_root() {
+        let acl = Acl::built_in();
+        let schema = Kind::Person.schema();
+        let stored = doc! {"_id": "ANA", "roles": ["end_user"], "active": true};
+        let cases = [
+            (json!({"roles": ["root"]}), "roles"),
+            (json!({"active": false}), "active"),
+            (json!({"roles": "root"}), "roles"),
+            (json!({"roles": null}), "roles"),
+            (json!({"roles": []}), "roles"),
+        ];
+        for (change, field) in cases {
+            let error = patch(schema, &stored, &body(change.clone()), editor(&acl, false)).unwrap_err();
+            assert_eq!(error.field, field, "{change}");
+        }
+        let equal = body(json!({"roles": ["end_user"], "active": true}));
+        assert_eq!(patch(schema, &stored, &equal, editor(&acl, false)).unwrap(), stored);
+        let root = body(json!({"roles": ["root", "end_user"]}));
+        assert!(patch(schema, &stored, &root, editor(&acl, true)).is_ok());
+        for bad in [json!({"roles": ["root", "root"]}), json!({"roles": ["wizard"]}), json!({"active": 1})] {
+            assert!(patch(schema, &stored, &body(bad.clone()), editor(&acl, true)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_and_owners_do_not_change() {
+        let acl = Acl::built_in();
+        let schema = Kind::Page.schema();
+        let stored = doc! {"_id": "p1", "book": "ANA", "info": "x"};
+        let e = patch(schema, &stored, &body(json!({"id": "p1"})), editor(&acl, true)).unwrap_err();
+        assert_eq!(e.message, "Not allowed to change the page ID");
+        assert!(patch(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
+        assert!(replace(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
+        let replaced = replace(schema, &stored, &body(json!({"n": 1, "book": "ANA"})), editor(&acl, true)).unwrap();
+        assert_eq!(replaced, doc! {"_id": "p1", "book": "ANA", "n": 1});
+    }
+
+    #[test]
+    fn uploaded_content_cannot_be_claimed() {
+        let acl = Acl::built_in();
+        let schema = Kind::PersonalDocument.schema();
+        let claim = body(json!({"fedacct": "ANA", "content": {"sha256": "00"}}));
+        assert_eq!(create(schema, "d1", None, &claim, editor(&acl, true)).unwrap_err().field, "content");
+        let text = body(json!({"fedacct": "ana", "content": "just text"}));
+        let made = create(schema, "d1", None, &text, editor(&acl, true)).unwrap();
+        assert_eq!(made.get_str("fedacct").unwrap(), "ANA");
+    }
+}

@@ -1,0 +1,162 @@
+//! Floor 1. The embedded store: the only floor that knows redb.
+//!
+//! Hides tables, keys, transactions and durability. Reads go through a [`Snapshot`], writes through
+//! [`Store::transact`]: many writers share one durable commit, and nobody is answered before it is on
+//! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
+//! happens in one place, [`Tx::put`], in the same transaction.
+
+mod records;
+mod snapshot;
+mod sync_rows;
+mod tables;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase};
+use tokio::sync::watch;
+
+pub use records::Tx;
+pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
+pub use sync_rows::{Conflict, ConflictStatus, DeadLetter, Intent, IntentWrite, Pending, TrashRow, TrashState};
+pub use tables::{Base, FORMAT_VERSION};
+
+/// Milliseconds since 1970, for people to read; nothing is ever decided by it.
+pub type Clock = fn() -> i64;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the file.
+    #[error("the store is in use by another thalamus-edge")]
+    Held,
+    /// The file was written by a later version.
+    #[error("the store has format {found}, this version reads up to {known}: install the version that wrote it")]
+    Newer { found: u32, known: u32 },
+    /// The disk is full.
+    #[error("the disk is full")]
+    DiskFull,
+    /// A value that cannot be written as BSON.
+    #[error("cannot be stored: {0}")]
+    Unstorable(String),
+    /// What is on disk makes no sense.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// The disk or the file system failed, or the store is closing.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+impl StoreError {
+    fn of_io(error: &std::io::Error) -> StoreError {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::DiskFull,
+            _ => StoreError::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::DatabaseAlreadyOpen => StoreError::Held,
+            redb::Error::Io(error) => StoreError::of_io(&error),
+            redb::Error::Corrupted(what) => StoreError::Damaged(what),
+            other => StoreError::Failed(other.to_string()),
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                StoreError::from(redb::Error::from(error))
+            }
+        }
+    )*};
+}
+from_redb!(
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::SetDurabilityError
+);
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// Size of redb's page cache.
+    pub cache_bytes: usize,
+    /// How many changes the change feed keeps.
+    pub journal_keep_rows: u64,
+    pub clock: Clock,
+}
+
+/// The open store; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Declared first: the writer finishes its queue before the database closes.
+    writer: writer::Writer,
+    database: Arc<Database>,
+    changes: watch::Receiver<u64>,
+    clock: Clock,
+}
+
+impl Store {
+    /// Opens or creates the store in this file and takes it for this process alone.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Store, StoreError> {
+        let database = redb::Builder::new().set_cache_size(options.cache_bytes).create(path)?;
+        Store::start(database, options)
+    }
+
+    /// A store that lives in memory, for tests.
+    pub fn in_memory(options: StoreOptions) -> Result<Store, StoreError> {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?;
+        Store::start(database, options)
+    }
+
+    fn start(database: Database, options: StoreOptions) -> Result<Store, StoreError> {
+        let last = writer::prepare(&database)?;
+        let database = Arc::new(database);
+        let (announce, changes) = watch::channel(last);
+        let writer = writer::Writer::start(Arc::clone(&database), options, announce)?;
+        Ok(Store { inner: Arc::new(Inner { writer, database, changes, clock: options.clock }) })
+    }
+
+    /// A consistent view of everything committed so far. Short-lived: never keep one while a client reads.
+    pub fn read(&self) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot::new(self.inner.database.begin_read()?))
+    }
+
+    /// Runs `job` in a write transaction and answers when its effects are on disk.
+    ///
+    /// Either all of the job's effects last or none. `job` may be run again from the start, so it must
+    /// not keep anything from an earlier run.
+    pub async fn transact<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.inner.writer.submit(job).await
+    }
+
+    /// The sequence number of the last committed change, and word of each new one.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.clone()
+    }
+
+    /// The store's clock, for timestamps that people read.
+    pub fn now_ms(&self) -> i64 {
+        (self.inner.clock)()
+    }
+}

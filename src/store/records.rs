@@ -1,0 +1,383 @@
+//! Floor 1. Records inside a write transaction, with the bookkeeping that every change of one needs.
+
+use std::collections::HashMap;
+
+use bson::{Bson, Document, doc};
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::tables::{self, *};
+use super::{StoreError, StoreOptions};
+use crate::domain::access::Actor;
+use crate::domain::diff::changed_paths;
+use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
+use crate::domain::schema::IdRule;
+use crate::domain::value::same_document;
+
+/// What the writer remembers between transactions.
+#[derive(Default)]
+pub(crate) struct Carry {
+    /// The push number at which a record's intent was last opened or settled, in this process: a read
+    /// sent before that must not be applied.
+    pub(crate) touched: HashMap<RecordKey, u64>,
+}
+
+/// A write transaction. Effects last only if the whole group commits.
+pub struct Tx<'t> {
+    pub(crate) docs: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) base: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) intent: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) dead: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) dirty: Table<'t, (u8, u64, u8, &'static str), (i64, &'static str)>,
+    pub(crate) journal: Table<'t, u64, &'static [u8]>,
+    pub(crate) trash: Table<'t, (u8, &'static str, u64), &'static [u8]>,
+    pub(crate) conflict: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) conflict_open: Table<'t, (u8, &'static str, &'static str), ()>,
+    pub(crate) conflict_outbox: Table<'t, &'static str, ()>,
+    by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
+    by_name: Table<'t, (&'static str, &'static str), ()>,
+    by_spelling: Table<'t, (&'static str, &'static str), ()>,
+    grants: Table<'t, &'static str, &'static [u8]>,
+    local_accounts: Table<'t, &'static str, &'static [u8]>,
+    content: Table<'t, (&'static str, u32), &'static [u8]>,
+    pub(crate) meta: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) carry: &'t mut Carry,
+    sequence: u64,
+    journal_keep_rows: u64,
+    now_ms: i64,
+    writes: u64,
+}
+
+pub(crate) fn create_tables(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let options = StoreOptions { cache_bytes: 0, journal_keep_rows: u64::MAX, clock: || 0 };
+    Tx::open(transaction, &options, &mut Carry::default()).map(|_| ())
+}
+
+impl<'t> Tx<'t> {
+    pub(crate) fn open(
+        transaction: &'t WriteTransaction,
+        options: &StoreOptions,
+        carry: &'t mut Carry,
+    ) -> Result<Tx<'t>, StoreError> {
+        let journal = transaction.open_table(JOURNAL)?;
+        let sequence = journal.last()?.map_or(0, |(sequence, _)| sequence.value());
+        Ok(Tx {
+            docs: transaction.open_table(DOCS)?,
+            base: transaction.open_table(BASE)?,
+            intent: transaction.open_table(INTENT)?,
+            dead: transaction.open_table(DEAD)?,
+            dirty: transaction.open_table(DIRTY)?,
+            journal,
+            trash: transaction.open_table(TRASH)?,
+            conflict: transaction.open_table(CONFLICT)?,
+            conflict_open: transaction.open_table(CONFLICT_OPEN)?,
+            conflict_outbox: transaction.open_table(CONFLICT_OUTBOX)?,
+            by_owner: transaction.open_table(BY_OWNER)?,
+            by_name: transaction.open_table(BY_NAME)?,
+            by_spelling: transaction.open_table(BY_SPELLING)?,
+            grants: transaction.open_table(GRANTS)?,
+            local_accounts: transaction.open_table(LOCAL_ACCOUNTS)?,
+            content: transaction.open_table(CONTENT)?,
+            meta: transaction.open_table(META)?,
+            carry,
+            sequence,
+            journal_keep_rows: options.journal_keep_rows,
+            now_ms: (options.clock)(),
+            writes: 0,
+        })
+    }
+
+    /// How many rows this transaction has touched.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    pub(crate) fn wrote(&mut self) {
+        self.writes += 1;
+    }
+
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// The record as it is now.
+    pub fn document(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
+        self.docs.get(row_key(key))?.map(|row| decode(row.value())).transpose()
+    }
+
+    /// The stored bytes of a record, for comparing versions.
+    pub fn bytes(&self, key: &RecordKey) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.docs.get(row_key(key))?.map(|row| row.value().to_vec()))
+    }
+
+    /// The version last agreed with the centre: the record itself unless it has a base row.
+    pub fn base(&self, key: &RecordKey) -> Result<Base, StoreError> {
+        match self.base_row(key)? {
+            Some(row) => Ok(row.base),
+            None => Ok(self.document(key)?.into()),
+        }
+    }
+
+    pub(crate) fn base_row(&self, key: &RecordKey) -> Result<Option<BaseRow>, StoreError> {
+        self.base.get(row_key(key))?.map(|row| BaseRow::decode(row.value())).transpose()
+    }
+
+    /// Whether the record is what the centre was last known to hold, with no write on the way.
+    pub fn is_clean(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.base.get(row_key(key))?.is_none())
+    }
+
+    pub fn has_intent(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.intent.get(row_key(key))?.is_some())
+    }
+
+    /// An edit made on this node: the record differs from its base from now on, until it is pushed.
+    ///
+    /// A write that changes only the order of keys keeps the stored bytes. A delete puts the body into
+    /// the trash. Returns whether anything changed.
+    pub fn edit(&mut self, key: &RecordKey, new: Option<&Document>, actor: &Actor) -> Result<bool, StoreError> {
+        let old = self.document(key)?;
+        let unchanged = match (&old, new) {
+            (None, None) => true,
+            (Some(old), Some(new)) => same_document(old, new),
+            _ => false,
+        };
+        if unchanged {
+            return Ok(false);
+        }
+        if let (Some(old), None) = (&old, new) {
+            self.put_trash(key, old, actor, super::TrashState::Pending)?;
+        }
+        // The record changed, so what the centre refused is worth another try.
+        self.clear_dead(key)?;
+        let base = self.base(key)?;
+        self.put(key, new, &base, actor)?;
+        Ok(true)
+    }
+
+    /// Writes a record and its base with everything that follows from them: indexes, base row, place in
+    /// the push order, journal. The only place where records are written.
+    pub fn put(
+        &mut self,
+        key: &RecordKey,
+        new: Option<&Document>,
+        base: &Base,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let old_bytes = self.bytes(key)?;
+        let new_bytes = new.map(tables::encode).transpose()?;
+        if old_bytes != new_bytes {
+            let old = old_bytes.as_deref().map(decode).transpose()?;
+            self.write_document(key, new_bytes.as_deref())?;
+            self.index(key, old.as_ref(), new)?;
+            self.append_journal(key, old.as_ref(), new, actor)?;
+        }
+        let differs = match (new, base.document()) {
+            (None, None) => false,
+            (Some(new), Some(base)) => !same_document(new, base),
+            _ => true,
+        };
+        if differs || self.has_intent(key)? {
+            self.keep_base(key, base, new.is_none(), actor)
+        } else {
+            self.drop_base(key)
+        }
+    }
+
+    fn write_document(&mut self, key: &RecordKey, bytes: Option<&[u8]>) -> Result<(), StoreError> {
+        match bytes {
+            Some(bytes) => self.docs.insert(row_key(key), bytes)?,
+            None => self.docs.remove(row_key(key))?,
+        };
+        self.writes += 1;
+        Ok(())
+    }
+
+    fn keep_base(
+        &mut self,
+        key: &RecordKey,
+        base: &Base,
+        is_delete: bool,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let rank = push_rank(key.kind, is_delete);
+        let (code, id) = row_key(key);
+        let (mut since, mut sequence, mut author) = (self.now_ms, self.sequence, actor.to_string());
+        if let Some(row) = self.base_row(key)? {
+            // Keeps its place in the queue, unless it became a delete or came back from one.
+            sequence = row.sequence;
+            if let Some(old) = self.dirty.remove((row.rank, row.sequence, code, id))? {
+                let (first_edit, last_author) = old.value();
+                since = first_edit;
+                if *actor == Actor::Centre {
+                    author = last_author.to_owned();
+                }
+            }
+        }
+        self.dirty.insert((rank, sequence, code, id), (since, author.as_str()))?;
+        let row = BaseRow { rank, sequence, base: base.clone() };
+        self.base.insert((code, id), row.encode()?.as_slice())?;
+        self.writes += 1;
+        Ok(())
+    }
+
+    fn drop_base(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if let Some(row) = self.base_row(key)? {
+            let (code, id) = row_key(key);
+            self.dirty.remove((row.rank, row.sequence, code, id))?;
+            self.base.remove((code, id))?;
+            self.clear_dead(key)?;
+            self.writes += 1;
+        }
+        Ok(())
+    }
+
+    fn append_journal(
+        &mut self,
+        key: &RecordKey,
+        old: Option<&Document>,
+        new: Option<&Document>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let paths = changed_paths(old, new);
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let op = match (old, new) {
+            (None, _) => "create",
+            (_, None) => "delete",
+            _ => "update",
+        };
+        let schema = key.kind.schema();
+        let owner = new.or(old).and_then(|document| schema.owner_of(document));
+        let row = doc! {
+            "kind": i32::from(schema.code), "id": &key.id, "op": op, "paths": paths,
+            "actor": actor.to_string(), "owner": owner.map_or(Bson::Null, Bson::String), "at": self.now_ms,
+        };
+        self.sequence += 1;
+        self.journal.insert(self.sequence, encode(&row)?.as_slice())?;
+        if let Some(expired) = self.sequence.checked_sub(self.journal_keep_rows) {
+            self.journal.remove(expired)?;
+        }
+        self.writes += 1;
+        Ok(())
+    }
+
+    fn index(&mut self, key: &RecordKey, old: Option<&Document>, new: Option<&Document>) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        let schema = key.kind.schema();
+        let owner = |document: Option<&Document>| document.and_then(|document| schema.owner_of(document));
+        let (old_owner, new_owner) = (owner(old), owner(new));
+        if old_owner != new_owner {
+            if let Some(owner) = old_owner {
+                self.by_owner.remove((code, owner.as_str(), id))?;
+            }
+            if let Some(owner) = new_owner {
+                self.by_owner.insert((code, owner.as_str(), id), ())?;
+            }
+        }
+        if schema.id_rule == IdRule::Account {
+            let canonical = fold_account(id);
+            match (old, new) {
+                (None, Some(_)) if canonical != id => {
+                    self.by_spelling.insert((canonical.as_str(), id), ())?;
+                }
+                (Some(_), None) => {
+                    self.by_spelling.remove((canonical.as_str(), id))?;
+                }
+                _ => {}
+            }
+            let terms = |document: Option<&Document>| document.map(|d| search_terms(id, d)).unwrap_or_default();
+            let (old_terms, new_terms) = (terms(old), terms(new));
+            for term in old_terms.iter().filter(|term| !new_terms.contains(term)) {
+                self.by_name.remove((term.as_str(), id))?;
+            }
+            for term in new_terms.iter().filter(|term| !old_terms.contains(term)) {
+                self.by_name.insert((term.as_str(), id), ())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any record other than the person's own belongs to this account.
+    pub fn has_dependents(&self, account: &str) -> Result<bool, StoreError> {
+        let owner = fold_account(account);
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {
+            let code = kind.schema().code;
+            let from = (code, owner.as_str(), "");
+            if let Some(entry) = self.by_owner.range(from..)?.next() {
+                let (entry, _) = entry?;
+                let (found_code, found_owner, _) = entry.value();
+                if found_code == code && found_owner == owner {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The stored spelling of a person's id: exact, canonical, or any that folds to the same.
+    pub fn resolve_person(&self, id: &str) -> Result<Option<String>, StoreError> {
+        super::snapshot::resolve_person(&self.docs, &self.by_spelling, id)
+    }
+
+    pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {
+        self.meta.get(name)?.map(|row| decode(row.value())).transpose()
+    }
+
+    pub fn set_meta(&mut self, name: &str, value: Option<&Document>) -> Result<(), StoreError> {
+        match value {
+            Some(value) => self.meta.insert(name, encode(value)?.as_slice())?,
+            None => self.meta.remove(name)?,
+        };
+        self.writes += 1;
+        Ok(())
+    }
+
+    /// Sets the roles that an account was granted on this node; none removes the entry.
+    pub fn set_grants(&mut self, account: &str, roles: &[String]) -> Result<(), StoreError> {
+        let account = fold_account(account);
+        if roles.is_empty() {
+            self.grants.remove(account.as_str())?;
+        } else {
+            self.grants.insert(account.as_str(), encode(&doc! {"roles": roles})?.as_slice())?;
+        }
+        self.writes += 1;
+        Ok(())
+    }
+
+    /// Sets or removes a technician's account.
+    pub fn set_local_account(&mut self, name: &str, account: Option<&Document>) -> Result<(), StoreError> {
+        match account {
+            Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
+            None => self.local_accounts.remove(name)?,
+        };
+        self.writes += 1;
+        Ok(())
+    }
+
+    /// Keeps uploaded bytes under their SHA-256.
+    pub fn put_content(&mut self, sha256: &str, bytes: &[u8], chunk_bytes: usize) -> Result<(), StoreError> {
+        for (number, chunk) in (0_u32..).zip(bytes.chunks(chunk_bytes)) {
+            self.content.insert((sha256, number), chunk)?;
+        }
+        self.writes += 1;
+        Ok(())
+    }
+}
+
+/// What a person is found by: the folded id and each folded word of the name.
+fn search_terms(id: &str, document: &Document) -> Vec<String> {
+    let mut terms = vec![fold_name(id)];
+    for field in ["name", "lastname"] {
+        if let Some(Bson::String(text)) = document.get(field) {
+            terms.extend(fold_name(text).split_whitespace().map(str::to_owned));
+        }
+    }
+    terms.sort();
+    terms.dedup();
+    terms
+}

@@ -1,0 +1,388 @@
+//! Floor 1. Reading: a consistent view of the store at one moment.
+
+use bson::{Document, RawDocumentBuf};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+
+use super::StoreError;
+use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, decode_intent};
+use super::tables::{self, *};
+use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
+
+/// A record as stored.
+#[derive(Debug, Clone)]
+pub struct StoredRecord {
+    pub id: String,
+    pub document: RawDocumentBuf,
+}
+
+/// Some records in order of `_id`; `more` if the range goes on after the last.
+#[derive(Debug, Default)]
+pub struct RecordPage {
+    pub records: Vec<StoredRecord>,
+    pub more: bool,
+}
+
+impl RecordPage {
+    /// Where the next page begins.
+    pub fn next_after(&self) -> Option<&str> {
+        let last = self.records.last()?;
+        self.more.then_some(last.id.as_str())
+    }
+}
+
+/// One change in the feed.
+#[derive(Debug, Clone)]
+pub struct JournalRow {
+    pub sequence: u64,
+    pub key: RecordKey,
+    pub op: String,
+    /// Folded account that the record belonged to.
+    pub owner: Option<String>,
+}
+
+/// A stretch of the change feed.
+#[derive(Debug)]
+pub struct JournalWindow {
+    pub rows: Vec<JournalRow>,
+    /// Oldest sequence that is kept, 0 when nothing ever changed.
+    pub oldest: u64,
+    pub last: u64,
+}
+
+/// A consistent view. Keep it short: pages that it sees cannot be reused while it lives.
+pub struct Snapshot {
+    transaction: ReadTransaction,
+}
+
+impl Snapshot {
+    pub(crate) fn new(transaction: ReadTransaction) -> Self {
+        Self { transaction }
+    }
+
+    /// The record with exactly this id.
+    pub fn record(&self, key: &RecordKey) -> Result<Option<StoredRecord>, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        let Some(row) = docs.get(row_key(key))? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredRecord { id: key.id.clone(), document: decode_raw(row.value())? }))
+    }
+
+    /// The record that a client means by `id`: for people any spelling of the account will do.
+    pub fn find(&self, kind: Kind, id: &str) -> Result<Option<StoredRecord>, StoreError> {
+        if kind != Kind::Person {
+            return self.record(&RecordKey::new(kind, id));
+        }
+        let docs = self.transaction.open_table(DOCS)?;
+        let by_spelling = self.transaction.open_table(BY_SPELLING)?;
+        match resolve_person(&docs, &by_spelling, id)? {
+            Some(id) => self.record(&RecordKey::new(kind, id)),
+            None => Ok(None),
+        }
+    }
+
+    /// Records of a kind after `after`, at most `max` and about `bytes_max`.
+    pub fn list(&self, kind: Kind, after: Option<&str>, max: usize, bytes_max: usize) -> Result<RecordPage, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        let code = kind.schema().code;
+        let mut page = RecordPage::default();
+        let mut bytes = 0;
+        for entry in docs.range((code, after.unwrap_or(""))..(code + 1, ""))? {
+            let (at, row) = entry?;
+            let (_, id) = at.value();
+            if after == Some(id) {
+                continue;
+            }
+            if page.records.len() >= max || bytes >= bytes_max {
+                page.more = true;
+                break;
+            }
+            bytes += row.value().len();
+            page.records.push(StoredRecord { id: id.to_owned(), document: decode_raw(row.value())? });
+        }
+        Ok(page)
+    }
+
+    /// Records of a kind that belong to an account, like [`Snapshot::list`].
+    pub fn list_of(
+        &self,
+        kind: Kind,
+        owner: &str,
+        after: Option<&str>,
+        max: usize,
+        bytes_max: usize,
+    ) -> Result<RecordPage, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        let by_owner = self.transaction.open_table(BY_OWNER)?;
+        let code = kind.schema().code;
+        let owner = fold_account(owner);
+        let mut page = RecordPage::default();
+        let mut bytes = 0;
+        for entry in by_owner.range((code, owner.as_str(), after.unwrap_or(""))..)? {
+            let (at, ()) = (entry?.0, ());
+            let (found_code, found_owner, id) = at.value();
+            if found_code != code || found_owner != owner {
+                break;
+            }
+            if after == Some(id) {
+                continue;
+            }
+            if page.records.len() >= max || bytes >= bytes_max {
+                page.more = true;
+                break;
+            }
+            let row = docs.get((code, id))?.ok_or_else(|| damaged("an index"))?;
+            bytes += row.value().len();
+            page.records.push(StoredRecord { id: id.to_owned(), document: decode_raw(row.value())? });
+        }
+        Ok(page)
+    }
+
+    /// People each word of `query` is a prefix of the id or of a word of the name of, in order of `_id`.
+    pub fn search_people(&self, query: &str, after: Option<&str>, max: usize) -> Result<RecordPage, StoreError> {
+        let by_name = self.transaction.open_table(BY_NAME)?;
+        let query = fold_name(query);
+        let mut found: Option<std::collections::BTreeSet<String>> = None;
+        for word in query.split_whitespace() {
+            let mut matches = std::collections::BTreeSet::new();
+            for entry in by_name.range((word, "")..)? {
+                let (at, _) = entry?;
+                let (term, id) = at.value();
+                if !term.starts_with(word) {
+                    break;
+                }
+                if found.as_ref().is_none_or(|found| found.contains(id)) {
+                    matches.insert(id.to_owned());
+                }
+            }
+            found = Some(matches);
+        }
+        let mut page = RecordPage::default();
+        for id in found.unwrap_or_default() {
+            if after.is_some_and(|after| id.as_str() <= after) {
+                continue;
+            }
+            if page.records.len() >= max {
+                page.more = true;
+                break;
+            }
+            page.records.extend(self.record(&RecordKey::new(Kind::Person, id))?);
+        }
+        Ok(page)
+    }
+
+    /// Roles granted to an account on this node.
+    pub fn grants(&self, account: &str) -> Result<Vec<String>, StoreError> {
+        let grants = self.transaction.open_table(GRANTS)?;
+        let Some(row) = grants.get(fold_account(account).as_str())? else {
+            return Ok(Vec::new());
+        };
+        Ok(string_list(&tables::decode(row.value())?, "roles"))
+    }
+
+    /// A technician's account of this node: `password` (a bcrypt hash) and `roles`.
+    pub fn local_account(&self, name: &str) -> Result<Option<Document>, StoreError> {
+        let accounts = self.transaction.open_table(LOCAL_ACCOUNTS)?;
+        accounts.get(name)?.map(|row| tables::decode(row.value())).transpose()
+    }
+
+    pub fn local_accounts(&self) -> Result<Vec<(String, Document)>, StoreError> {
+        let accounts = self.transaction.open_table(LOCAL_ACCOUNTS)?;
+        let mut all = Vec::new();
+        for entry in accounts.iter()? {
+            let (name, row) = entry?;
+            all.push((name.value().to_owned(), tables::decode(row.value())?));
+        }
+        Ok(all)
+    }
+
+    /// Changes after `since`, at most `max`.
+    pub fn journal(&self, since: u64, max: usize) -> Result<JournalWindow, StoreError> {
+        let journal = self.transaction.open_table(JOURNAL)?;
+        let oldest = journal.first()?.map_or(0, |(sequence, _)| sequence.value());
+        let last = journal.last()?.map_or(0, |(sequence, _)| sequence.value());
+        let mut rows = Vec::new();
+        for entry in journal.range(since.saturating_add(1)..)?.take(max) {
+            let (sequence, row) = entry?;
+            let row = tables::decode(row.value())?;
+            let code = u8::try_from(row.get_i32("kind").unwrap_or_default()).unwrap_or_default();
+            rows.push(JournalRow {
+                sequence: sequence.value(),
+                key: RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default()),
+                op: row.get_str("op").unwrap_or_default().to_owned(),
+                owner: row.get_str("owner").ok().map(str::to_owned),
+            });
+        }
+        Ok(JournalWindow { rows, oldest, last })
+    }
+
+    /// A chunk of uploaded content.
+    pub fn content_chunk(&self, sha256: &str, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let content = self.transaction.open_table(CONTENT)?;
+        Ok(content.get((sha256, number))?.map(|row| row.value().to_vec()))
+    }
+
+    pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {
+        let meta = self.transaction.open_table(META)?;
+        meta.get(name)?.map(|row| tables::decode(row.value())).transpose()
+    }
+
+    pub fn count(&self, kind: Kind) -> Result<u64, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        let code = kind.schema().code;
+        let mut count = 0;
+        for entry in docs.range((code, "")..(code + 1, ""))? {
+            entry?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        let base = self.transaction.open_table(BASE)?;
+        Ok(docs.is_empty()? && base.is_empty()?)
+    }
+
+    // ------------------------------------------------------------------------------- reconciliation
+
+    /// Unpushed records in push order after `after`, without those whose write is on the way or refused.
+    pub fn pending(&self, after: Option<(u8, u64, &RecordKey)>, max: usize) -> Result<Vec<(u8, u64, Pending)>, StoreError> {
+        let dirty = self.transaction.open_table(DIRTY)?;
+        let intent = self.transaction.open_table(INTENT)?;
+        let dead = self.transaction.open_table(DEAD)?;
+        let mut batch = Vec::new();
+        let start = match after {
+            Some((rank, sequence, key)) => {
+                let (code, id) = row_key(key);
+                std::ops::Bound::Excluded((rank, sequence, code, id))
+            }
+            None => std::ops::Bound::Unbounded,
+        };
+        for entry in dirty.range((start, std::ops::Bound::<(u8, u64, u8, &str)>::Unbounded))? {
+            if batch.len() >= max {
+                break;
+            }
+            let (at, row) = entry?;
+            let (rank, sequence, code, id) = at.value();
+            if intent.get((code, id))?.is_none() && dead.get((code, id))?.is_none() {
+                let key = RecordKey::new(kind_of(code)?, id);
+                batch.push((rank, sequence, Pending { key, since_ms: row.value().0 }));
+            }
+        }
+        Ok(batch)
+    }
+
+    /// How many records differ from the centre, dead letters included.
+    pub fn pending_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(DIRTY)?.len()?)
+    }
+
+    /// When the oldest unpushed edit was made.
+    pub fn oldest_pending_ms(&self) -> Result<Option<i64>, StoreError> {
+        let dirty = self.transaction.open_table(DIRTY)?;
+        let mut oldest: Option<i64> = None;
+        for rank in 0..=PUSH_ORDER_MAX {
+            // Within a rank the first row is the oldest.
+            if let Some(entry) = dirty.range((rank, 0, 0, "")..(rank + 1, 0, 0, ""))?.next() {
+                let (since, _) = entry?.1.value();
+                oldest = Some(oldest.map_or(since, |known| known.min(since)));
+            }
+        }
+        Ok(oldest)
+    }
+
+    pub fn intents(&self) -> Result<Vec<(RecordKey, Intent)>, StoreError> {
+        let intent = self.transaction.open_table(INTENT)?;
+        let mut intents = Vec::new();
+        for entry in intent.iter()? {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            intents.push((RecordKey::new(kind_of(code)?, id), decode_intent(row.value())?));
+        }
+        Ok(intents)
+    }
+
+    pub fn is_clean(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.transaction.open_table(BASE)?.get(row_key(key))?.is_none())
+    }
+
+    pub fn base(&self, key: &RecordKey) -> Result<Option<Base>, StoreError> {
+        let base = self.transaction.open_table(BASE)?;
+        let row = base.get(row_key(key))?.map(|row| BaseRow::decode(row.value())).transpose()?;
+        Ok(row.map(|row| row.base))
+    }
+
+    /// All conflicts, oldest first.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>, StoreError> {
+        let conflict = self.transaction.open_table(CONFLICT)?;
+        let mut conflicts = Vec::new();
+        for entry in conflict.iter()? {
+            conflicts.push(Conflict::decode(entry?.1.value())?);
+        }
+        conflicts.sort_by(|a, b| (a.found_at_ms, &a.id).cmp(&(b.found_at_ms, &b.id)));
+        Ok(conflicts)
+    }
+
+    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
+        let conflict = self.transaction.open_table(CONFLICT)?;
+        conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
+    }
+
+    pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
+    }
+
+    /// Conflicts that the centre does not know in their present state.
+    pub fn unpublished_conflicts(&self, max: usize) -> Result<Vec<Conflict>, StoreError> {
+        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let mut conflicts = Vec::new();
+        for entry in outbox.iter()?.take(max) {
+            let (id, _) = entry?;
+            conflicts.extend(self.conflict(id.value())?);
+        }
+        Ok(conflicts)
+    }
+
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {
+        let dead = self.transaction.open_table(DEAD)?;
+        let mut letters = Vec::new();
+        for entry in dead.iter()? {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            letters.push(DeadLetter::decode(RecordKey::new(kind_of(code)?, id), row.value())?);
+        }
+        Ok(letters)
+    }
+
+    pub fn dead_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(DEAD)?.len()?)
+    }
+}
+
+/// The stored spelling of an account: exact first, then canonical, then any that folds to the same.
+pub(crate) fn resolve_person(
+    docs: &impl ReadableTable<RowKey, &'static [u8]>,
+    by_spelling: &impl ReadableTable<(&'static str, &'static str), ()>,
+    id: &str,
+) -> Result<Option<String>, StoreError> {
+    let code = Kind::Person.schema().code;
+    let canonical = fold_account(id);
+    for spelling in [id, canonical.as_str()] {
+        if docs.get((code, spelling))?.is_some() {
+            return Ok(Some(spelling.to_owned()));
+        }
+    }
+    let Some(entry) = by_spelling.range((canonical.as_str(), "")..)?.next() else {
+        return Ok(None);
+    };
+    let (at, _) = entry?;
+    let (found, spelling) = at.value();
+    Ok((found == canonical).then(|| spelling.to_owned()))
+}
+
+/// The strings of an array field.
+pub(crate) fn string_list(document: &Document, field: &str) -> Vec<String> {
+    let values = document.get_array(field).map_or(&[][..], |values| values);
+    values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
+}

@@ -1,0 +1,466 @@
+//! Floor 1. What the reconciliation keeps beside the records: intents, conflicts, trash, dead letters.
+
+use bson::{Bson, Document, doc};
+use redb::ReadableTable;
+use sha2::{Digest, Sha256};
+
+use super::StoreError;
+use super::records::Tx;
+use super::tables::{self, *};
+use crate::domain::access::Actor;
+use crate::domain::diff::{self, Change, Path};
+use crate::domain::merge::{Clash, Side};
+use crate::domain::record::{Kind, RecordKey};
+
+/// A record that waits to be pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    pub key: RecordKey,
+    pub since_ms: i64,
+}
+
+/// A write that was sent to the centre and whose fate is not settled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intent {
+    /// Counts up over all pushes of this node.
+    pub number: u64,
+    pub write: IntentWrite,
+}
+
+/// What was sent; the base row holds what it was compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IntentWrite {
+    Insert(Document),
+    Update(Vec<Change>),
+    Replace(Document),
+    /// With the `_id` of the body archived in `edge_trash`.
+    Delete { archive: String },
+}
+
+impl IntentWrite {
+    /// The centre's version after this write hit `base`.
+    pub fn applied_to(&self, base: &Base) -> Base {
+        match self {
+            IntentWrite::Insert(document) | IntentWrite::Replace(document) => Base::Document(document.clone()),
+            IntentWrite::Delete { .. } => Base::Absent,
+            IntentWrite::Update(changes) => {
+                let mut document = base.document().cloned().unwrap_or_default();
+                for change in changes {
+                    diff::set(&mut document, &change.path, change.to.clone());
+                }
+                Base::Document(document)
+            }
+        }
+    }
+
+    fn encode(&self, number: u64) -> Document {
+        let number = number as i64;
+        match self {
+            IntentWrite::Insert(document) => doc! {"number": number, "op": "insert", "document": document},
+            IntentWrite::Replace(document) => doc! {"number": number, "op": "replace", "document": document},
+            IntentWrite::Delete { archive } => doc! {"number": number, "op": "delete", "archive": archive},
+            IntentWrite::Update(changes) => {
+                let changes: Vec<Document> = changes.iter().map(encode_change).collect();
+                doc! {"number": number, "op": "update", "changes": changes}
+            }
+        }
+    }
+
+    fn decode(row: &Document) -> Option<IntentWrite> {
+        Some(match row.get_str("op").ok()? {
+            "insert" => IntentWrite::Insert(row.get_document("document").ok()?.clone()),
+            "replace" => IntentWrite::Replace(row.get_document("document").ok()?.clone()),
+            "delete" => IntentWrite::Delete { archive: row.get_str("archive").ok()?.to_owned() },
+            "update" => {
+                let changes = row.get_array("changes").ok()?;
+                IntentWrite::Update(changes.iter().map(decode_change).collect::<Option<_>>()?)
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn encode_change(change: &Change) -> Document {
+    let mut row = doc! {"path": change.path.clone()};
+    insert_some(&mut row, "from", &change.from);
+    insert_some(&mut row, "to", &change.to);
+    row
+}
+
+fn decode_change(row: &Bson) -> Option<Change> {
+    let row = row.as_document()?;
+    Some(Change { path: path_of(row)?, from: row.get("from").cloned(), to: row.get("to").cloned() })
+}
+
+fn path_of(row: &Document) -> Option<Path> {
+    let steps = row.get_array("path").ok()?;
+    steps.iter().map(|step| step.as_str().map(str::to_owned)).collect()
+}
+
+/// Absent and null stay apart: an absent value has no field.
+fn insert_some(row: &mut Document, field: &str, value: &Option<Bson>) {
+    if let Some(value) = value {
+        row.insert(field, value.clone());
+    }
+}
+
+/// Whether a conflict waits for a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConflictStatus {
+    Open,
+    Resolved,
+}
+
+impl ConflictStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            ConflictStatus::Open => "open",
+            ConflictStatus::Resolved => "resolved",
+        }
+    }
+}
+
+/// A value that lost against the other side's, kept until someone decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// Hash of record, path and losing value, so that the federation keeps one.
+    pub id: String,
+    pub key: RecordKey,
+    /// Empty for the record as a whole.
+    pub path: Path,
+    pub base: Option<Bson>,
+    pub local: Option<Bson>,
+    pub central: Option<Bson>,
+    pub stands: Side,
+    pub status: ConflictStatus,
+    /// Who made the local edit.
+    pub author: String,
+    pub found_at_ms: i64,
+    /// `local`, `central` or `value`, once resolved, and by whom.
+    pub resolution: Option<String>,
+    pub resolved_by: Option<String>,
+    pub resolved_at_ms: Option<i64>,
+}
+
+impl Conflict {
+    /// The value that was displaced.
+    pub fn loser(&self) -> Option<&Bson> {
+        match self.stands {
+            Side::Local => self.central.as_ref(),
+            Side::Remote => self.local.as_ref(),
+        }
+    }
+
+    /// Whether the path leads into a field that is never shown.
+    pub fn is_secret(&self) -> bool {
+        self.path.first().is_some_and(|field| self.key.kind.schema().is_secret(field))
+    }
+
+    fn id_of(key: &RecordKey, path: &Path, loser: Option<&Bson>) -> Result<String, StoreError> {
+        let mut named = doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
+        insert_some(&mut named, "loser", &loser.cloned());
+        Ok(hex::encode(&Sha256::digest(tables::encode(&named)?)[..16]))
+    }
+
+    pub(crate) fn encode(&self) -> Document {
+        let mut row = doc! {
+            "_id": &self.id,
+            "kind": i32::from(self.key.kind.schema().code),
+            "id": &self.key.id,
+            "path": self.path.clone(),
+            "stands": match self.stands { Side::Local => "local", Side::Remote => "central" },
+            "status": self.status.name(),
+            "author": &self.author,
+            "found_at": self.found_at_ms,
+        };
+        insert_some(&mut row, "base", &self.base);
+        insert_some(&mut row, "local", &self.local);
+        insert_some(&mut row, "central", &self.central);
+        insert_some(&mut row, "resolution", &self.resolution.clone().map(Bson::String));
+        insert_some(&mut row, "resolved_by", &self.resolved_by.clone().map(Bson::String));
+        insert_some(&mut row, "resolved_at", &self.resolved_at_ms.map(Bson::Int64));
+        row
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Conflict, StoreError> {
+        let row = tables::decode(bytes)?;
+        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
+        let parse = || {
+            let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
+            Some(Conflict {
+                id: text("_id")?,
+                key: RecordKey::new(Kind::from_code(code)?, text("id")?),
+                path: path_of(&row)?,
+                base: row.get("base").cloned(),
+                local: row.get("local").cloned(),
+                central: row.get("central").cloned(),
+                stands: if text("stands")? == "local" { Side::Local } else { Side::Remote },
+                status: match text("status")?.as_str() {
+                    "open" => ConflictStatus::Open,
+                    _ => ConflictStatus::Resolved,
+                },
+                author: text("author")?,
+                found_at_ms: row.get_i64("found_at").ok()?,
+                resolution: text("resolution"),
+                resolved_by: text("resolved_by"),
+                resolved_at_ms: row.get_i64("resolved_at").ok(),
+            })
+        };
+        parse().ok_or_else(|| damaged("a conflict"))
+    }
+}
+
+/// What became of a deleted record's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrashState {
+    /// The delete has not reached the centre.
+    Pending,
+    Done,
+    /// The record was restored because it had been edited elsewhere.
+    Void,
+}
+
+impl TrashState {
+    fn name(self) -> &'static str {
+        match self {
+            TrashState::Pending => "pending",
+            TrashState::Done => "done",
+            TrashState::Void => "void",
+        }
+    }
+}
+
+/// The body of a deleted record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrashRow {
+    pub sequence: u64,
+    pub document: Document,
+}
+
+/// A record that the centre refused, or that could not be taken from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub key: RecordKey,
+    pub direction: &'static str,
+    pub code: i32,
+    pub reason: String,
+    pub at_ms: i64,
+}
+
+impl DeadLetter {
+    pub(crate) fn decode(key: RecordKey, bytes: &[u8]) -> Result<DeadLetter, StoreError> {
+        let row = tables::decode(bytes)?;
+        Ok(DeadLetter {
+            key,
+            direction: if row.get_str("direction").is_ok_and(|d| d == "pull") { "pull" } else { "push" },
+            code: row.get_i32("code").unwrap_or_default(),
+            reason: row.get_str("reason").unwrap_or_default().to_owned(),
+            at_ms: row.get_i64("at").unwrap_or_default(),
+        })
+    }
+}
+
+const PUSH_NUMBER: &str = "push_number";
+
+impl Tx<'_> {
+    /// The number of the next push; the numbers order reads and writes of one record.
+    pub fn next_push_number(&mut self) -> Result<u64, StoreError> {
+        let next = self.push_number()? + 1;
+        self.set_meta(PUSH_NUMBER, Some(&doc! {"number": next as i64}))?;
+        Ok(next)
+    }
+
+    /// The number of the last push.
+    pub fn push_number(&self) -> Result<u64, StoreError> {
+        let row = self.meta(PUSH_NUMBER)?;
+        Ok(row.and_then(|row| row.get_i64("number").ok()).map_or(0, |number| number as u64))
+    }
+
+    pub fn intent(&self, key: &RecordKey) -> Result<Option<Intent>, StoreError> {
+        let Some(row) = self.intent.get(row_key(key))? else {
+            return Ok(None);
+        };
+        decode_intent(row.value()).map(Some)
+    }
+
+    /// Notes that `write` is about to be sent; the record is neither clean nor merged until it is settled.
+    pub fn open_intent(&mut self, key: &RecordKey, write: &IntentWrite, number: u64) -> Result<(), StoreError> {
+        let row = tables::encode(&write.encode(number))?;
+        self.intent.insert(row_key(key), row.as_slice())?;
+        self.carry.touched.insert(key.clone(), number);
+        self.wrote();
+        Ok(())
+    }
+
+    /// Settles the intent with this number, if it is still open. `landed`: the centre holds what was sent.
+    ///
+    /// The base becomes what was SENT, not what the record is now: it may have been edited meanwhile.
+    /// Returns whether the intent was open.
+    pub fn settle_intent(&mut self, key: &RecordKey, number: u64, landed: bool) -> Result<bool, StoreError> {
+        let Some(intent) = self.intent(key)?.filter(|intent| intent.number == number) else {
+            return Ok(false);
+        };
+        self.intent.remove(row_key(key))?;
+        let settled_at = self.push_number()?;
+        self.carry.touched.insert(key.clone(), settled_at);
+        let mut base = self.base(key)?;
+        if landed {
+            base = intent.write.applied_to(&base);
+        }
+        let document = self.document(key)?;
+        self.put(key, document.as_ref(), &base, &Actor::Centre)?;
+        Ok(true)
+    }
+
+    /// Whether a read of the record that was sent at push number `read_at` may be too old to be applied:
+    /// an intent is open, or was opened or settled since.
+    pub fn is_read_stale(&self, key: &RecordKey, read_at: u64) -> Result<bool, StoreError> {
+        let touched_since = self.carry.touched.get(key).is_some_and(|touched| *touched > read_at);
+        Ok(touched_since || self.has_intent(key)?)
+    }
+
+    /// Forgets old intents; only while no read is on its way.
+    pub fn forget_touched(&mut self) {
+        self.carry.touched.clear();
+    }
+
+    /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
+    pub fn add_conflict(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
+        let author = match self.base_row(key)? {
+            Some(row) => {
+                let (code, id) = row_key(key);
+                let dirty = self.dirty.get((row.rank, row.sequence, code, id))?;
+                dirty.map_or_else(String::new, |dirty| dirty.value().1.to_owned())
+            }
+            None => String::new(),
+        };
+        let mut conflict = Conflict {
+            id: String::new(),
+            key: key.clone(),
+            path: clash.path.clone(),
+            base: clash.base.clone(),
+            local: clash.local.clone(),
+            central: clash.remote.clone(),
+            stands: clash.stands,
+            status: ConflictStatus::Open,
+            author,
+            found_at_ms: self.now_ms(),
+            resolution: None,
+            resolved_by: None,
+            resolved_at_ms: None,
+        };
+        conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
+        self.put_conflict(&conflict)
+    }
+
+    /// Writes a conflict and puts it into the outbox to the centre.
+    pub fn put_conflict(&mut self, conflict: &Conflict) -> Result<(), StoreError> {
+        let (code, id) = row_key(&conflict.key);
+        let open = (code, id, conflict.id.as_str());
+        self.conflict.insert(conflict.id.as_str(), tables::encode(&conflict.encode())?.as_slice())?;
+        match conflict.status {
+            ConflictStatus::Open => self.conflict_open.insert(open, ())?,
+            ConflictStatus::Resolved => self.conflict_open.remove(open)?,
+        };
+        self.conflict_outbox.insert(conflict.id.as_str(), ())?;
+        self.wrote();
+        Ok(())
+    }
+
+    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
+        self.conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
+    }
+
+    /// The centre knows these conflicts as they are in `published`.
+    pub fn conflicts_published(&mut self, published: &[Conflict]) -> Result<(), StoreError> {
+        for conflict in published {
+            // Changed meanwhile: it goes again.
+            if self.conflict(&conflict.id)?.as_ref() == Some(conflict) {
+                self.conflict_outbox.remove(conflict.id.as_str())?;
+                self.wrote();
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put_trash(
+        &mut self,
+        key: &RecordKey,
+        document: &Document,
+        actor: &Actor,
+        state: TrashState,
+    ) -> Result<(), StoreError> {
+        let row = doc! {
+            "document": document, "actor": actor.to_string(), "at": self.now_ms(), "state": state.name(),
+        };
+        let (code, id) = row_key(key);
+        let sequence = self.last_sequence() + 1;
+        self.trash.insert((code, id, sequence), tables::encode(&row)?.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// The body of a record that was deleted here and not yet at the centre.
+    pub fn pending_trash(&self, key: &RecordKey) -> Result<Option<TrashRow>, StoreError> {
+        let (code, id) = row_key(key);
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
+            let (at, row) = entry?;
+            let row = tables::decode(row.value())?;
+            if row.get_str("state").is_ok_and(|state| state == TrashState::Pending.name()) {
+                let document = row.get_document("document").map_err(|_| damaged("a trash row"))?.clone();
+                return Ok(Some(TrashRow { sequence: at.value().2, document }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts a body that the centre deleted into the trash.
+    pub fn discard(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
+        self.put_trash(key, document, &Actor::Centre, TrashState::Done)
+    }
+
+    /// Closes every pending body of the record.
+    pub fn settle_trash(&mut self, key: &RecordKey, state: TrashState) -> Result<(), StoreError> {
+        while let Some(pending) = self.pending_trash(key)? {
+            let (code, id) = row_key(key);
+            let at = (code, id, pending.sequence);
+            let mut row = match self.trash.get(at)? {
+                Some(row) => tables::decode(row.value())?,
+                None => return Ok(()),
+            };
+            row.insert("state", state.name());
+            self.trash.insert(at, tables::encode(&row)?.as_slice())?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    pub fn put_dead(&mut self, letter: &DeadLetter) -> Result<(), StoreError> {
+        let row = doc! {
+            "direction": letter.direction, "code": letter.code, "reason": &letter.reason, "at": letter.at_ms,
+        };
+        self.dead.insert(row_key(&letter.key), tables::encode(&row)?.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// Gives a refused record another try; returns whether there was one.
+    pub fn clear_dead(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
+        let was_dead = self.dead.remove(row_key(key))?.is_some();
+        if was_dead {
+            self.wrote();
+        }
+        Ok(was_dead)
+    }
+
+    pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.dead.get(row_key(key))?.is_some())
+    }
+}
+
+pub(crate) fn decode_intent(bytes: &[u8]) -> Result<Intent, StoreError> {
+    let row = tables::decode(bytes)?;
+    let number = row.get_i64("number").map_err(|_| damaged("an intent"))? as u64;
+    let write = IntentWrite::decode(&row).ok_or_else(|| damaged("an intent"))?;
+    Ok(Intent { number, write })
+}

@@ -1,0 +1,140 @@
+//! Floor 1. The tables of the store and how their rows are spelled in bytes.
+//!
+//! Values are BSON, so that every MongoDB type survives; keys sort the way MongoDB sorts strings.
+
+use bson::{Document, RawDocumentBuf};
+use redb::TableDefinition;
+
+use super::StoreError;
+use crate::domain::record::{Kind, RecordKey};
+
+/// Version of the file's layout; a store with a higher one is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A record's key in the tables: the kind's code and the id.
+pub(crate) type RowKey = (u8, &'static str);
+type Bytes = &'static [u8];
+
+pub(crate) type Rows = TableDefinition<'static, RowKey, Bytes>;
+
+/// (kind, id) -> the current document.
+pub(crate) const DOCS: Rows = TableDefinition::new("docs");
+/// (kind, id) -> [`BaseRow`]; exists exactly while the record differs from the centre's version or has an
+/// unsettled intent.
+pub(crate) const BASE: Rows = TableDefinition::new("base");
+/// (push rank, sequence, kind, id) -> milliseconds since 1970 of the first unpushed edit, and who made the
+/// last one.
+pub(crate) const DIRTY: TableDefinition<(u8, u64, u8, &str), (i64, &str)> = TableDefinition::new("dirty");
+/// (kind, id) -> the write that was sent to the centre and is not settled.
+pub(crate) const INTENT: Rows = TableDefinition::new("intent");
+/// (kind, id) -> why the centre refused the record, or why it could not be pulled.
+pub(crate) const DEAD: Rows = TableDefinition::new("dead");
+/// sequence -> one change of a record.
+pub(crate) const JOURNAL: TableDefinition<u64, Bytes> = TableDefinition::new("journal");
+/// (kind, id, sequence) -> the body of a deleted record.
+pub(crate) const TRASH: TableDefinition<(u8, &str, u64), Bytes> = TableDefinition::new("trash");
+/// conflict id -> the conflict.
+pub(crate) const CONFLICT: TableDefinition<&str, Bytes> = TableDefinition::new("conflict");
+/// (kind, id, conflict id): the open conflicts of a record.
+pub(crate) const CONFLICT_OPEN: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("conflict_open");
+/// Conflicts that the centre does not know yet in their present state.
+pub(crate) const CONFLICT_OUTBOX: TableDefinition<&str, ()> = TableDefinition::new("conflict_outbox");
+/// (kind, folded owner, id): records by the account they belong to.
+pub(crate) const BY_OWNER: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("by_owner");
+/// (folded word, person id): people by id and by the words of their names.
+pub(crate) const BY_NAME: TableDefinition<(&str, &str), ()> = TableDefinition::new("by_name");
+/// (canonical spelling, person id): people whose id at the centre is spelled otherwise.
+pub(crate) const BY_SPELLING: TableDefinition<(&str, &str), ()> = TableDefinition::new("by_spelling");
+/// folded account -> roles granted on this node; never synchronized.
+pub(crate) const GRANTS: TableDefinition<&str, Bytes> = TableDefinition::new("grants");
+/// name -> a technician's account of this node; never synchronized.
+pub(crate) const LOCAL_ACCOUNTS: TableDefinition<&str, Bytes> = TableDefinition::new("local_accounts");
+/// (SHA-256, chunk number) -> a chunk of uploaded content.
+pub(crate) const CONTENT: TableDefinition<(&str, u32), Bytes> = TableDefinition::new("content");
+/// name -> single values: format version, node id, lease, scan position, last report.
+pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
+
+/// The version of a record that the node and the centre last agreed on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Base {
+    /// The centre had no such record.
+    Absent,
+    Document(Document),
+}
+
+impl Base {
+    pub fn document(&self) -> Option<&Document> {
+        match self {
+            Base::Absent => None,
+            Base::Document(document) => Some(document),
+        }
+    }
+}
+
+impl From<Option<Document>> for Base {
+    fn from(document: Option<Document>) -> Self {
+        document.map_or(Base::Absent, Base::Document)
+    }
+}
+
+/// A row of `base`: where the record stands in `dirty`, and the agreed version (empty bytes: absent).
+pub(crate) struct BaseRow {
+    pub(crate) rank: u8,
+    pub(crate) sequence: u64,
+    pub(crate) base: Base,
+}
+
+const BASE_HEADER_BYTES: usize = 9;
+
+impl BaseRow {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<BaseRow, StoreError> {
+        let (header, body) = bytes.split_at_checked(BASE_HEADER_BYTES).ok_or_else(|| damaged("a base row"))?;
+        let sequence: [u8; 8] = header[1..].try_into().map_err(|_| damaged("a base row"))?;
+        let base = if body.is_empty() { Base::Absent } else { Base::Document(decode(body)?) };
+        Ok(BaseRow { rank: header[0], sequence: u64::from_be_bytes(sequence), base })
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = vec![self.rank];
+        bytes.extend_from_slice(&self.sequence.to_be_bytes());
+        if let Base::Document(document) = &self.base {
+            bytes.extend_from_slice(&encode(document)?);
+        }
+        Ok(bytes)
+    }
+}
+
+pub(crate) fn encode(document: &Document) -> Result<Vec<u8>, StoreError> {
+    document.to_vec().map_err(|e| StoreError::Unstorable(e.to_string()))
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Result<Document, StoreError> {
+    Document::from_reader(bytes).map_err(|e| StoreError::Damaged(e.to_string()))
+}
+
+pub(crate) fn decode_raw(bytes: &[u8]) -> Result<RawDocumentBuf, StoreError> {
+    RawDocumentBuf::from_bytes(bytes.to_vec()).map_err(|e| StoreError::Damaged(e.to_string()))
+}
+
+pub(crate) fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(format!("{what} cannot be read"))
+}
+
+pub(crate) fn row_key(key: &RecordKey) -> (u8, &str) {
+    (key.kind.schema().code, key.id.as_str())
+}
+
+pub(crate) fn kind_of(code: u8) -> Result<Kind, StoreError> {
+    Kind::from_code(code).ok_or_else(|| StoreError::Damaged(format!("unknown kind {code}")))
+}
+
+/// Where a record stands in the push order: edits by rank, then deletes in reverse, so that nothing is
+/// deleted at the centre before what refers to it.
+pub(crate) fn push_rank(kind: Kind, is_delete: bool) -> u8 {
+    use crate::domain::schema::PUSH_RANK_MAX;
+    let rank = kind.schema().push_rank;
+    if is_delete { PUSH_RANK_MAX + 1 + (PUSH_RANK_MAX - rank) } else { rank }
+}
+
+/// Highest value of [`push_rank`].
+pub(crate) const PUSH_ORDER_MAX: u8 = 2 * crate::domain::schema::PUSH_RANK_MAX + 1;

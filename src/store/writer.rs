@@ -1,0 +1,205 @@
+//! Floor 1. The one writer: queues jobs and commits them in groups.
+//!
+//! A disk flush costs milliseconds, a job microseconds, so whatever is waiting shares one commit. A job
+//! that fails after it began to write would leave half its effects behind; then the group is dropped and
+//! its jobs run again, each in a transaction of its own.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::records::{Carry, Tx};
+use super::tables::{FORMAT_VERSION, JOURNAL, META};
+use super::{StoreError, StoreOptions};
+
+/// Most jobs that share one commit.
+const GROUP_JOBS_MAX: usize = 64;
+/// Most jobs waiting for the writer; beyond that callers wait to be queued.
+const QUEUE_JOBS_MAX: usize = 1024;
+
+pub(crate) struct Writer {
+    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One unit of work, with its result kept until the commit.
+trait Job: Send {
+    /// False if the job refused its work; it may have written before that.
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    fn answer(self: Box<Self>, commit: Result<(), StoreError>);
+}
+
+struct Work<T, E, F> {
+    job: F,
+    result: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F> Job for Work<T, E, F>
+where
+    T: Send,
+    E: From<StoreError> + Send,
+    F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+        let result = (self.job)(tx);
+        let done = result.is_ok();
+        self.result = Some(result);
+        done
+    }
+
+    fn answer(self: Box<Self>, commit: Result<(), StoreError>) {
+        let answer = match (commit, self.result) {
+            // A refusal stands whatever became of the others' commit.
+            (_, Some(Err(refusal))) => Err(refusal),
+            (Ok(()), Some(result)) => result,
+            (Ok(()), None) => Err(StoreError::Failed("the job was not run".into()).into()),
+            (Err(error), _) => Err(error.into()),
+        };
+        // The caller may have gone away; the work is done all the same.
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl Writer {
+    pub(crate) fn start(
+        database: Arc<Database>,
+        options: StoreOptions,
+        announce: watch::Sender<u64>,
+    ) -> Result<Writer, StoreError> {
+        let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || WriterLoop { database, options, announce, carry: Carry::default() }.run(jobs))
+            .map_err(|e| StoreError::of_io(&e))?;
+        Ok(Writer { queue: Some(queue), thread: Some(thread) })
+    }
+
+    pub(crate) async fn submit<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let closing = || E::from(StoreError::Failed("the store is closing".into()));
+        let work = Box::new(Work { job, result: None, reply });
+        match &self.queue {
+            Some(queue) => queue.send(work).await.map_err(|_| closing())?,
+            None => return Err(closing()),
+        }
+        answer.await.map_err(|_| closing())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // The last owner may be the writer's own job; a thread cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+struct WriterLoop {
+    database: Arc<Database>,
+    options: StoreOptions,
+    announce: watch::Sender<u64>,
+    carry: Carry,
+}
+
+impl WriterLoop {
+    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_JOBS_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                group.push(job);
+            }
+            self.commit_group(group);
+        }
+    }
+
+    fn commit_group(&mut self, mut group: Vec<Box<dyn Job>>) {
+        match self.attempt(&mut group) {
+            Ok(Some(())) => group.into_iter().for_each(|job| job.answer(Ok(()))),
+            Ok(None) => {
+                for job in group {
+                    let mut alone = vec![job];
+                    // A refused job that runs alone simply leaves no transaction behind.
+                    let outcome = self.attempt(&mut alone).map(|_| ());
+                    Self::answer_all(alone, outcome);
+                }
+            }
+            Err(error) => Self::answer_all(group, Err(error)),
+        }
+    }
+
+    fn answer_all(group: Vec<Box<dyn Job>>, outcome: Result<(), StoreError>) {
+        for job in group {
+            job.answer(match &outcome {
+                Ok(()) => Ok(()),
+                Err(StoreError::DiskFull) => Err(StoreError::DiskFull),
+                Err(error) => Err(StoreError::Failed(error.to_string())),
+            });
+        }
+    }
+
+    /// One transaction over all jobs. `None`: a job refused after writing, so nothing was committed.
+    fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> Result<Option<()>, StoreError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(true);
+        let (wrote, last) = {
+            let mut tx = Tx::open(&transaction, &self.options, &mut self.carry)?;
+            for job in group.iter_mut() {
+                let before = tx.writes();
+                if !job.run(&mut tx) && tx.writes() != before {
+                    drop(tx);
+                    transaction.abort()?;
+                    return Ok(None);
+                }
+            }
+            (tx.writes() > 0, tx.last_sequence())
+        };
+        if wrote {
+            transaction.commit()?;
+            self.announce.send_if_modified(|seen| std::mem::replace(seen, last) != last);
+        } else {
+            transaction.abort()?;
+        }
+        Ok(Some(()))
+    }
+}
+
+/// Checks or writes the format version and creates the tables; returns the journal's last sequence.
+pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
+    // A newer file is recognized before anything in it is touched.
+    if let Ok(meta) = database.begin_read()?.open_table(META)
+        && let Some(found) = meta.get("format")?
+    {
+        let found: [u8; 4] = found.value().try_into().map_err(|_| super::tables::damaged("the format version"))?;
+        let found = u32::from_be_bytes(found);
+        if found > FORMAT_VERSION {
+            return Err(StoreError::Newer { found, known: FORMAT_VERSION });
+        }
+    }
+    let transaction = database.begin_write()?;
+    let last = {
+        super::records::create_tables(&transaction)?;
+        let mut meta = transaction.open_table(META)?;
+        if meta.get("format")?.is_none() {
+            meta.insert("format", FORMAT_VERSION.to_be_bytes().as_slice())?;
+        }
+        let journal = transaction.open_table(JOURNAL)?;
+        journal.last()?.map_or(0, |(sequence, _)| sequence.value())
+    };
+    transaction.commit()?;
+    Ok(last)
+}
