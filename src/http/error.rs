@@ -1,0 +1,195 @@
+//! Floor 4. Errors as clients see them: the only place with status codes of failures.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::accounts::{HashError, LoginError};
+use crate::domain::access::Denied;
+use crate::domain::edit::Invalid;
+use crate::domain::json::JsonError;
+use crate::store::{EditError, StoreError};
+
+/// A request that was not fulfilled.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    NotJson(String),
+    BadRequest(String),
+    Unauthorized,
+    Forbidden,
+    CrossOrigin,
+    NotFound(String),
+    MethodNotAllowed,
+    Timeout,
+    /// A decision is pending, or what was decided on has changed: the present state comes along.
+    Conflict { message: String, current: Value },
+    /// The feed's history before this sequence number is gone.
+    Gone { oldest: u64 },
+    PreconditionFailed,
+    TooLarge(String),
+    UnsupportedMediaType(String),
+    RangeNotSatisfiable { length: u64 },
+    Invalid { field: String, message: String },
+    Busy { retry_after_s: u64 },
+    DiskFull,
+    /// Logged where it is made; clients learn nothing about the inside.
+    Internal,
+}
+
+impl ApiError {
+    pub(crate) fn invalid(field: &str, message: impl Into<String>) -> ApiError {
+        ApiError::Invalid { field: field.to_owned(), message: message.into() }
+    }
+
+    fn problem(&self) -> Problem {
+        let (status, code, message): (StatusCode, &'static str, String) = match self {
+            ApiError::NotJson(message) => (StatusCode::BAD_REQUEST, "not_json", message.clone()),
+            ApiError::BadRequest(message) => (StatusCode::BAD_REQUEST, "bad_request", message.clone()),
+            ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Log in with a valid account and password".into()),
+            ApiError::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This account may not do this".into()),
+            ApiError::CrossOrigin => (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into()),
+            ApiError::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message.clone()),
+            ApiError::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not know the method".into()),
+            ApiError::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long to arrive".into()),
+            ApiError::Conflict { message, .. } => (StatusCode::CONFLICT, "conflict", message.clone()),
+            ApiError::Gone { oldest } => (StatusCode::GONE, "gone", format!("Changes before {oldest} are no longer kept")),
+            ApiError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "The record has changed since it was read".into()),
+            ApiError::TooLarge(message) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", message.clone()),
+            ApiError::UnsupportedMediaType(message) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message.clone()),
+            ApiError::RangeNotSatisfiable { length } => (StatusCode::RANGE_NOT_SATISFIABLE, "range", format!("The content has {length} bytes")),
+            ApiError::Invalid { message, .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone()),
+            ApiError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins are waiting; try again".into()),
+            ApiError::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full", "The node's disk is full; nothing was changed".into()),
+            ApiError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The node failed; the request id leads to the cause in its log".into()),
+        };
+        let mut body = json!({"error": message, "code": code, "status": status.as_u16()});
+        match self {
+            ApiError::Invalid { field, .. } if !field.is_empty() => body["field"] = json!(field),
+            ApiError::Conflict { current, .. } => body["current"] = current.clone(),
+            ApiError::Gone { oldest } => body["oldest"] = json!(oldest),
+            _ => {}
+        }
+        Problem { status, body }
+    }
+}
+
+/// What an error response says, kept beside it so that the format can follow the Accept header.
+#[derive(Clone)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    body: Value,
+}
+
+impl Problem {
+    /// The same as RFC 9457 `application/problem+json`.
+    pub(crate) fn into_problem_json(self, mut response: Response) -> Response {
+        let mut body = self.body;
+        body["type"] = json!("about:blank");
+        body["title"] = json!(self.status.canonical_reason().unwrap_or_default());
+        body["detail"] = body["error"].clone();
+        let headers = std::mem::take(response.headers_mut());
+        let mut response = (self.status, Json(body)).into_response();
+        for (name, value) in &headers {
+            if name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem_json);
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let problem = self.problem();
+        let mut response = (problem.status, Json(problem.body.clone())).into_response();
+        let headers = response.headers_mut();
+        match &self {
+            ApiError::Unauthorized => {
+                let challenge = "Basic realm=\"Authentication Required\"";
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            ApiError::Busy { retry_after_s } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+            }
+            ApiError::RangeNotSatisfiable { length } => {
+                if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {
+                    headers.insert(header::CONTENT_RANGE, value);
+                }
+            }
+            _ => {}
+        }
+        response.extensions_mut().insert(problem);
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::DiskFull => ApiError::DiskFull,
+            StoreError::Unstorable(message) => ApiError::invalid("", message),
+            other => {
+                tracing::error!(error = %other, "the store failed a request");
+                ApiError::Internal
+            }
+        }
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Forbidden => ApiError::Forbidden,
+            Denied::Hidden => ApiError::NotFound("Not found".into()),
+        }
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        ApiError::Invalid { field: invalid.field, message: invalid.message }
+    }
+}
+
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
+        let message = error.to_string();
+        match error {
+            JsonError::Syntax { .. } => ApiError::NotJson(message),
+            JsonError::Invalid { field, .. } => ApiError::Invalid { field, message },
+        }
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Refused => ApiError::Unauthorized,
+            LoginError::Busy { retry_after_s } => ApiError::Busy { retry_after_s },
+        }
+    }
+}
+
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy { retry_after_s } => ApiError::Busy { retry_after_s },
+            HashError::Invalid(message) => ApiError::invalid("password", format!("password: {message}")),
+        }
+    }
+}
+
+impl From<EditError> for ApiError {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Store(error) => error.into(),
+            EditError::Moved | EditError::Unmet(_) => ApiError::Conflict {
+                message: "The record is being changed by others; try again".into(),
+                current: Value::Null,
+            },
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Floor 1. The write that handlers use: one record, conditions, effects, all in one transaction.
+
+use bson::Document;
+
+use super::{Store, StoreError};
+use crate::domain::access::Grant;
+use crate::domain::record::{Kind, RecordKey};
+
+/// Chunk size of uploaded content, at the centre too.
+pub const CONTENT_CHUNK_BYTES: usize = 64 * 1024;
+
+/// A change of one record, as authorized against the version in `expected`.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    pub grant: Grant,
+    pub id: String,
+    /// The stored bytes that the caller read and was authorized for; `None` if there was no record.
+    pub expected: Option<Vec<u8>>,
+    /// The record from now on; `None` deletes it.
+    pub document: Option<Document>,
+    pub requires: Vec<Requirement>,
+    /// Roles granted to this person on this node from now on.
+    pub grants: Option<Vec<String>>,
+    /// Uploaded bytes to keep under their SHA-256.
+    pub content: Option<(String, Vec<u8>)>,
+}
+
+/// What must hold in the moment of the write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirement {
+    /// This person has a record.
+    PersonExists(String),
+    /// No record belongs to this person.
+    NoDependents(String),
+    /// No person has this account in any spelling.
+    AccountFree(String),
+}
+
+/// Why an edit was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// The record is no longer what the caller saw: read again and decide again.
+    #[error("the record has changed meanwhile")]
+    Moved,
+    #[error("a condition does not hold")]
+    Unmet(Requirement),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Makes an edit and answers when it is durable.
+    pub async fn edit(&self, edit: Edit) -> Result<(), EditError> {
+        self.transact(move |tx| {
+            let key = RecordKey::new(edit.grant.kind(), edit.id.as_str());
+            if tx.bytes(&key)? != edit.expected {
+                return Err(EditError::Moved);
+            }
+            for requirement in &edit.requires {
+                let holds = match requirement {
+                    Requirement::PersonExists(id) => tx.resolve_person(id)?.is_some(),
+                    Requirement::NoDependents(id) => !tx.has_dependents(id)?,
+                    Requirement::AccountFree(id) => tx.resolve_person(id)?.is_none(),
+                };
+                if !holds {
+                    return Err(EditError::Unmet(requirement.clone()));
+                }
+            }
+            if let Some((sha256, bytes)) = &edit.content {
+                tx.put_content(sha256, bytes, CONTENT_CHUNK_BYTES)?;
+            }
+            if let (Kind::Person, Some(roles)) = (key.kind, &edit.grants) {
+                tx.set_grants(&key.id, roles)?;
+            }
+            tx.edit(&key, edit.document.as_ref(), edit.grant.actor())?;
+            Ok(())
+        })
+        .await
+    }
+}
