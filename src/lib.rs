@@ -1,3 +1,4 @@
 pub mod accounts;
 pub mod central;
 pub mod domain;
+pub mod tls;
