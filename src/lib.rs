@@ -1,3 +1,5 @@
+pub mod accounts;
 pub mod central;
 pub mod domain;
 pub mod store;
+pub mod tls;

@@ -1,0 +1,348 @@
+//! Floor 2. Who is asking: passwords checked and made.
+//!
+//! Hides bcrypt and everything that keeps it from becoming a weapon: a cache of recent verifications, one
+//! computation for equal attempts, a small fair queue on threads of its own, and the same work for people
+//! who do not exist. Only this module sees passwords and hashes together.
+
+mod cache;
+mod pool;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{oneshot, watch};
+use zeroize::Zeroizing;
+
+use crate::domain::access::Principal;
+use crate::domain::record::fold_account;
+
+use cache::{Cache, Credential, CredentialKey};
+use pool::{Full, Pool};
+pub use pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
+
+/// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
+pub const BCRYPT_COST_MIN: u32 = 4;
+/// The dearest: four times the default. Each step doubles the time, and 31 would take more than a day.
+pub const BCRYPT_COST_MAX: u32 = 14;
+/// Longest new password in characters (Thalamus).
+pub const PASSWORD_CHARS_MAX: usize = 64;
+/// bcrypt ignores everything after this many bytes.
+pub const PASSWORD_BYTES_MAX: usize = 72;
+/// Shortest new password unless the configuration says otherwise.
+pub const PASSWORD_CHARS_MIN_DEFAULT: usize = 8;
+/// What Thalamus itself uses.
+pub const BCRYPT_COST_DEFAULT: u32 = 12;
+
+/// What the configuration says about passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountsSettings {
+    /// Of new hashes, and of the work done for people who do not exist.
+    pub bcrypt_cost: u32,
+    pub password_min_chars: usize,
+    /// Threads that compute hashes.
+    pub bcrypt_threads: usize,
+}
+
+impl Default for AccountsSettings {
+    fn default() -> AccountsSettings {
+        // One core stays free for those who are already in.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        AccountsSettings {
+            bcrypt_cost: BCRYPT_COST_DEFAULT,
+            password_min_chars: PASSWORD_CHARS_MIN_DEFAULT,
+            bcrypt_threads: cores.saturating_sub(1).max(1),
+        }
+    }
+}
+
+/// An account as the store holds it at this moment. Has no `Debug`: it carries the hash.
+#[derive(Clone)]
+pub struct StoredAccount {
+    /// Who the person becomes when the password is right.
+    pub principal: Principal,
+    pub password_hash: Option<String>,
+    pub active: bool,
+}
+
+/// Why nobody was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// Wrong, unknown, inactive or unusable: never say which.
+    #[error("the account or the password is wrong")]
+    Refused,
+    /// Nothing was decided; ask again.
+    #[error("too many logins at once, try again in {retry_after_s} s")]
+    Busy { retry_after_s: u64 },
+}
+
+/// Why a password was not hashed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HashError {
+    /// Tell the person, in these words.
+    #[error("{0}")]
+    Unacceptable(String),
+    #[error("too many logins at once, try again in {retry_after_s} s")]
+    Busy { retry_after_s: u64 },
+    /// The machine has no randomness to give.
+    #[error("the password could not be hashed: {0}")]
+    Failed(String),
+}
+
+impl From<Full> for LoginError {
+    fn from(full: Full) -> LoginError {
+        let Full { retry_after_s } = full;
+        LoginError::Busy { retry_after_s }
+    }
+}
+
+/// The door: verifies and makes passwords.
+pub struct Accounts {
+    settings: AccountsSettings,
+    key: CredentialKey,
+    /// Compared with when there is nothing to compare with, for the same time.
+    dummy_hash: String,
+    attempts: Arc<Attempts>,
+    pool: Pool,
+}
+
+/// What the threads and the requests share.
+#[derive(Default)]
+struct Attempts {
+    known: Mutex<Known>,
+    bcrypts: AtomicU64,
+}
+
+#[derive(Default)]
+struct Known {
+    verified: Cache,
+    /// Computations queued or running, and where their outcome will appear. An entry whose sender is gone
+    /// was never computed and counts for nothing.
+    in_flight: HashMap<Credential, Outcome>,
+}
+
+type Outcome = watch::Receiver<Option<bool>>;
+
+/// One login, prepared so that every path from here costs the same.
+struct Attempt {
+    credential: Credential,
+    /// Who that would be; nobody for attempts that cannot succeed.
+    principal: Option<Principal>,
+    password: Zeroizing<Vec<u8>>,
+    hash: String,
+}
+
+impl Accounts {
+    /// Fails when the machine gives no randomness or no threads.
+    pub fn new(settings: AccountsSettings) -> io::Result<Arc<Accounts>> {
+        let cost = settings.bcrypt_cost.clamp(BCRYPT_COST_MIN, BCRYPT_COST_MAX);
+        Ok(Arc::new(Accounts {
+            settings: AccountsSettings { bcrypt_cost: cost, ..settings },
+            key: CredentialKey::random().map_err(io::Error::other)?,
+            dummy_hash: dummy_hash(cost),
+            attempts: Arc::default(),
+            pool: Pool::start(settings.bcrypt_threads)?,
+        }))
+    }
+
+    /// Whether `password` opens the account `user`, which the store holds as `stored`.
+    ///
+    /// `stored` must be read for this very request: the cache knows of a changed hash, a deactivation or
+    /// other roles only through it.
+    pub async fn verify(
+        &self,
+        user: &str,
+        password: &[u8],
+        peer: IpAddr,
+        stored: Option<StoredAccount>,
+    ) -> Result<Principal, LoginError> {
+        let Attempt { credential, principal, password, hash } = self.prepare(user, password, stored);
+
+        // First, what was verified a moment ago: nobody who is in is held up by others at the door.
+        if self.attempts.lock().verified.holds(&credential, Instant::now()) {
+            return principal.ok_or(LoginError::Refused);
+        }
+
+        // Second, whatever slows down guessing belongs here: after the cache, before any computation.
+
+        // Third, one computation.
+        let mut outcome = self.compute(credential, principal.is_some(), password, hash, peer)?;
+        let matches = match outcome.wait_for(Option::is_some).await {
+            Ok(matches) => *matches == Some(true),
+            // The computation was lost; nothing is known about the password.
+            Err(_) => return Err(LoginError::Busy { retry_after_s: 1 }),
+        };
+        match principal {
+            Some(principal) if matches => Ok(principal),
+            _ => Err(LoginError::Refused),
+        }
+    }
+
+    /// Attempts that cannot succeed become a comparison of nothing with the dummy.
+    fn prepare(&self, user: &str, password: &[u8], stored: Option<StoredAccount>) -> Attempt {
+        let possible = password.len() <= PASSWORD_BYTES_MAX && !password.contains(&0);
+        let usable = stored.filter(|stored| possible && stored.active).and_then(|stored| {
+            let hash = stored.password_hash.filter(|hash| is_acceptable_hash(hash))?;
+            Some((stored.principal, hash))
+        });
+        let (principal, hash) = match usable {
+            Some((principal, hash)) => (Some(principal), hash),
+            None => (None, self.dummy_hash.clone()),
+        };
+        Attempt {
+            credential: self.key.credential(&fold_account(user), password, &hash),
+            principal,
+            password: Zeroizing::new(if possible { password.to_vec() } else { Vec::new() }),
+            hash,
+        }
+    }
+
+    /// Joins the computation for an equal attempt, or queues one.
+    fn compute(
+        &self,
+        credential: Credential,
+        keep: bool,
+        password: Zeroizing<Vec<u8>>,
+        hash: String,
+        peer: IpAddr,
+    ) -> Result<Outcome, Full> {
+        let mut known = self.attempts.lock();
+        if let Some(outcome) = known.in_flight.get(&credential)
+            && outcome.has_changed().is_ok()
+        {
+            return Ok(outcome.clone());
+        }
+        let (sender, outcome) = watch::channel(None);
+        let attempts = Arc::clone(&self.attempts);
+        let job = move || {
+            if attempts.forget_if_abandoned(&credential, &sender) {
+                return;
+            }
+            attempts.bcrypts.fetch_add(1, Ordering::Relaxed);
+            let matches = bcrypt::verify(&*password, &hash).unwrap_or(false);
+            let mut known = attempts.lock();
+            if matches && keep {
+                known.verified.insert(credential, Instant::now());
+            }
+            known.in_flight.remove(&credential);
+            drop(known);
+            // Whoever asked may have gone.
+            let _ = sender.send(Some(matches));
+        };
+        self.pool.submit(peer, Box::new(job))?;
+        known.in_flight.insert(credential, outcome.clone());
+        Ok(outcome)
+    }
+
+    /// Hashes a new password, after [`Accounts::check_new_password`].
+    pub async fn hash(&self, password: &str, peer: IpAddr) -> Result<String, HashError> {
+        self.check_new_password(password).map_err(HashError::Unacceptable)?;
+        let (sender, receiver) = oneshot::channel();
+        let attempts = Arc::clone(&self.attempts);
+        let password = Zeroizing::new(password.to_owned());
+        let cost = self.settings.bcrypt_cost;
+        let job = move || {
+            if sender.is_closed() {
+                return;
+            }
+            attempts.bcrypts.fetch_add(1, Ordering::Relaxed);
+            let _ = sender.send(bcrypt::hash(password.as_bytes(), cost));
+        };
+        self.pool
+            .submit(peer, Box::new(job))
+            .map_err(|Full { retry_after_s }| HashError::Busy { retry_after_s })?;
+        match receiver.await {
+            Ok(hash) => hash.map_err(|e| HashError::Failed(e.to_string())),
+            Err(_) => Err(HashError::Busy { retry_after_s: 1 }),
+        }
+    }
+
+    /// Whether a clear password may become somebody's; if not, why, in words for the person.
+    pub fn check_new_password(&self, password: &str) -> Result<(), String> {
+        let chars = password.chars().count();
+        let min = self.settings.password_min_chars;
+        if password.contains('\0') {
+            return Err("the password must not contain a NUL character".to_owned());
+        }
+        if chars < min {
+            return Err(format!("the password must have at least {min} characters"));
+        }
+        if chars > PASSWORD_CHARS_MAX {
+            return Err(format!("the password must have at most {PASSWORD_CHARS_MAX} characters"));
+        }
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(format!(
+                "the password must fit {PASSWORD_BYTES_MAX} bytes; letters with accents and other \
+                 scripts take two to four each"
+            ));
+        }
+        if COMMON_PASSWORDS.contains(&password.to_lowercase().as_str()) {
+            return Err("the password is one of those that are tried first".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Computations since the start: logins, hashes and dummies.
+    pub fn bcrypts(&self) -> u64 {
+        self.attempts.bcrypts.load(Ordering::Relaxed)
+    }
+}
+
+impl Attempts {
+    /// Changes under this lock are single calls, so a poisoned one is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops a computation that nobody waits for any more; whoever comes later starts a new one.
+    fn forget_if_abandoned(&self, credential: &Credential, sender: &watch::Sender<Option<bool>>) -> bool {
+        let mut known = self.lock();
+        // One receiver is the table's own.
+        let abandoned = sender.receiver_count() <= 1;
+        if abandoned {
+            known.in_flight.remove(credential);
+        }
+        abandoned
+    }
+}
+
+/// Whether a string is a hash that this node verifies: bcrypt as Thalamus writes it, well-formed, at a
+/// bearable cost.
+pub fn is_acceptable_hash(hash: &str) -> bool {
+    let Some((prefix, rest)) = hash.split_at_checked(4) else {
+        return false;
+    };
+    let Some((cost, _)) = rest.split_at_checked(2) else {
+        return false;
+    };
+    let cost_fits = cost.bytes().all(|byte| byte.is_ascii_digit())
+        && cost
+            .parse()
+            .is_ok_and(|cost: u32| (BCRYPT_COST_MIN..=BCRYPT_COST_MAX).contains(&cost));
+    // The parser knows length and alphabet, but also reads other versions and costs like "+4".
+    ["$2a$", "$2b$", "$2y$"].contains(&prefix) && cost_fits && bcrypt::HashParts::from_str(hash).is_ok()
+}
+
+/// A well-formed hash of nothing in particular: a salt and a digest of zero bits.
+fn dummy_hash(cost: u32) -> String {
+    format!("$2b${cost:02}${}", ".".repeat(53))
+}
+
+/// In lower case, at least eight characters long: shorter ones fall under the minimum. The beginnings of
+/// every published list, and what somebody guesses who knows what this machine is.
+const COMMON_PASSWORDS: &[&str] = &[
+    "00000000", "11111111", "12341234", "12344321", "123123123", "1234567890", "12345678", "123456789",
+    "12345678910", "1q2w3e4r", "1q2w3e4r5t", "1qaz2wsx", "87654321", "88888888", "987654321", "abc12345",
+    "abcd1234", "aa123456", "administrator", "admin123", "admin1234", "asdfghjkl", "baseball", "changeme",
+    "computer", "contraseña", "football", "gnuhealth", "hospital", "iloveyou", "internet", "letmein1",
+    "liverpool", "michelle", "p@ssw0rd", "passw0rd", "password", "password1", "password12", "password123",
+    "princess", "q1w2e3r4", "qwer1234", "qwerty12", "qwerty123", "qwertyuiop", "qwertyui", "starwars",
+    "sunshine", "superman", "thalamus", "trustno1", "welcome1", "whatever", "zaq12wsx",
+];
+
+#[cfg(test)]
+mod tests;

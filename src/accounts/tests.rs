@@ -1,0 +1,316 @@
+use super::*;
+use std::sync::mpsc;
+
+use futures_util::future::join_all;
+
+use crate::domain::access::Actor;
+
+const PASSWORD: &[u8] = b"correct horse";
+
+fn peer(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn accounts() -> Arc<Accounts> {
+    let settings = AccountsSettings {
+        bcrypt_cost: 4,
+        password_min_chars: 8,
+        bcrypt_threads: 1,
+    };
+    Accounts::new(settings).unwrap()
+}
+
+fn account(hash: &str) -> StoredAccount {
+    StoredAccount {
+        principal: Principal {
+            actor: Actor::Person("ESPGNU777ORG".to_owned()),
+            roles: vec!["end_user".to_owned()],
+        },
+        password_hash: Some(hash.to_owned()),
+        active: true,
+    }
+}
+
+fn hash_of(password: &[u8]) -> String {
+    bcrypt::hash(password, 4).unwrap()
+}
+
+/// Occupies the only thread until the sender is dropped.
+fn occupy(accounts: &Accounts) -> mpsc::Sender<()> {
+    let (gate, gated) = mpsc::channel::<()>();
+    let (started, running) = mpsc::channel();
+    let block = move || {
+        started.send(()).unwrap();
+        let _ = gated.recv();
+    };
+    accounts.pool.submit(peer(250), Box::new(block)).unwrap();
+    running.recv().unwrap();
+    gate
+}
+
+#[tokio::test]
+async fn the_second_login_costs_nothing() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    for _ in 0..3 {
+        let who = accounts.verify("espgnu777org", PASSWORD, peer(1), Some(stored.clone())).await;
+        assert_eq!(who.unwrap(), stored.principal);
+    }
+    let other_case = accounts.verify("ESPGNU777ORG", PASSWORD, peer(2), Some(stored)).await;
+    assert!(other_case.is_ok());
+    assert_eq!(accounts.bcrypts(), 1);
+}
+
+#[tokio::test]
+async fn a_cached_login_sees_the_account_as_it_is_now() {
+    let accounts = accounts();
+    let mut stored = account(&hash_of(PASSWORD));
+    accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
+    stored.principal.roles = vec!["health_professional".to_owned()];
+    let who = accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
+    assert_eq!(who.roles, ["health_professional"]);
+    assert_eq!(accounts.bcrypts(), 1);
+
+    stored.active = false;
+    let inactive = accounts.verify("A", PASSWORD, peer(1), Some(stored)).await;
+    assert_eq!(inactive, Err(LoginError::Refused));
+    assert_eq!(accounts.bcrypts(), 2);
+}
+
+#[tokio::test]
+async fn a_changed_hash_ends_what_was_verified() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
+
+    let same_password = account(&hash_of(PASSWORD));
+    accounts.verify("A", PASSWORD, peer(1), Some(same_password)).await.unwrap();
+    assert_eq!(accounts.bcrypts(), 2, "verified against the new hash");
+
+    let changed = account(&hash_of(b"another password"));
+    let old = accounts.verify("A", PASSWORD, peer(1), Some(changed)).await;
+    assert_eq!(old, Err(LoginError::Refused));
+    assert_eq!(accounts.bcrypts(), 3);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_computed_every_time() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    for _ in 0..3 {
+        let answer = accounts.verify("A", b"wrong", peer(1), Some(stored.clone())).await;
+        assert_eq!(answer, Err(LoginError::Refused));
+    }
+    assert_eq!(accounts.bcrypts(), 3);
+}
+
+#[tokio::test]
+async fn what_cannot_succeed_costs_one_computation_each_time() {
+    let accounts = accounts();
+    let long: Vec<u8> = vec![b'x'; 73];
+    let cost_31 = hash_of(PASSWORD).replacen("$04$", "$31$", 1);
+    let cost_3 = hash_of(PASSWORD).replacen("$04$", "$03$", 1);
+    let inactive = StoredAccount { active: false, ..account(&hash_of(PASSWORD)) };
+    let without = StoredAccount { password_hash: None, ..account("") };
+    let cases: Vec<(&str, &[u8], Option<StoredAccount>)> = vec![
+        ("unknown", PASSWORD, None),
+        ("inactive", PASSWORD, Some(inactive)),
+        ("without a hash", PASSWORD, Some(without)),
+        // bcrypt would see the first 72 bytes only and let it in.
+        ("73 bytes", &long, Some(account(&hash_of(&long[..72])))),
+        ("NUL", b"correct\0horse", Some(account(&hash_of(b"correct\0horse")))),
+        ("cost 31", PASSWORD, Some(account(&cost_31))),
+        ("cost 3", PASSWORD, Some(account(&cost_3))),
+        ("malformed", PASSWORD, Some(account("$2b$oops"))),
+        ("empty", b"", Some(account(""))),
+        ("clear text", PASSWORD, Some(account("correct horse"))),
+    ];
+    for (case, password, stored) in cases {
+        for _ in 0..2 {
+            let before = accounts.bcrypts();
+            let answer = accounts.verify("A", password, peer(1), stored.clone()).await;
+            assert_eq!(answer, Err(LoginError::Refused), "{case}");
+            assert_eq!(accounts.bcrypts(), before + 1, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_password_of_72_bytes_is_whole() {
+    let accounts = accounts();
+    let password = vec![b'x'; 72];
+    let stored = account(&hash_of(&password));
+    accounts.verify("A", &password, peer(1), Some(stored)).await.unwrap();
+}
+
+#[tokio::test]
+async fn equal_attempts_in_flight_share_one_computation() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    let equal = (0..40).map(|n| accounts.verify("A", PASSWORD, peer(n), Some(stored.clone())));
+    let wrong = (0..40).map(|n| accounts.verify("A", b"wrong", peer(n), Some(stored.clone())));
+    let unknown = (0..40).map(|n| accounts.verify("B", PASSWORD, peer(n), None));
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(gate);
+    };
+    let (equal, wrong, unknown, ()) =
+        tokio::join!(join_all(equal), join_all(wrong), join_all(unknown), release);
+    assert!(equal.iter().all(Result::is_ok));
+    for answer in wrong.into_iter().chain(unknown) {
+        assert_eq!(answer, Err(LoginError::Refused));
+    }
+    assert_eq!(accounts.bcrypts(), 3);
+    assert!(accounts.attempts.lock().in_flight.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_queue_says_so_and_leaves_no_trace() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    let attempt = |address: u8, number: usize| {
+        let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
+        let password = format!("guess {number}");
+        async move {
+            accounts.verify("A", password.as_bytes(), peer(address), Some(stored)).await
+        }
+    };
+    let mut waiting = Vec::new();
+    for address in 0..(WAITING_TOTAL_MAX / WAITING_PER_PEER_MAX) as u8 {
+        for number in 0..WAITING_PER_PEER_MAX {
+            waiting.push(tokio::spawn(attempt(address, usize::from(address) * 100 + number)));
+        }
+        tokio::task::yield_now().await;
+        if address == 0 {
+            let seventeenth = attempt(0, 9_000).await;
+            assert!(matches!(seventeenth, Err(LoginError::Busy { retry_after_s: 1.. })));
+        }
+    }
+    let sixty_fifth = attempt(99, 9_001).await;
+    assert!(matches!(sixty_fifth, Err(LoginError::Busy { .. })));
+    let hash = accounts.hash("a long password", peer(99)).await;
+    assert!(matches!(hash, Err(HashError::Busy { .. })));
+    assert_eq!(accounts.attempts.lock().in_flight.len(), WAITING_TOTAL_MAX);
+    drop(gate);
+    for attempt in waiting {
+        assert_eq!(attempt.await.unwrap(), Err(LoginError::Refused));
+    }
+    assert_eq!(accounts.bcrypts(), WAITING_TOTAL_MAX as u64);
+}
+
+#[tokio::test]
+async fn those_who_are_in_pass_a_full_queue() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
+    let _gate = occupy(&accounts);
+    for _ in 0..WAITING_PER_PEER_MAX {
+        accounts.pool.submit(peer(1), Box::new(|| {})).unwrap();
+    }
+    accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_nobody_waits_for_is_not_computed() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    let gone = tokio::spawn({
+        let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
+        async move { accounts.verify("A", PASSWORD, peer(1), Some(stored)).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(accounts.attempts.lock().in_flight.len(), 1);
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    drop(gate);
+    // Behind it in the queue: when this is done, so is the abandoned one.
+    accounts.verify("B", PASSWORD, peer(1), None).await.unwrap_err();
+    assert_eq!(accounts.bcrypts(), 1);
+    accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
+    assert_eq!(accounts.bcrypts(), 2);
+}
+
+#[tokio::test]
+async fn a_lost_computation_is_no_verdict_and_can_be_repeated() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let hash = stored.password_hash.clone().unwrap();
+    let credential = accounts.key.credential("A", PASSWORD, &hash);
+    let (sender, outcome) = watch::channel(None);
+    accounts.attempts.lock().in_flight.insert(credential, outcome);
+    let waiting = tokio::spawn({
+        let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
+        async move { accounts.verify("A", PASSWORD, peer(1), Some(stored)).await }
+    });
+    tokio::task::yield_now().await;
+    drop(sender);
+    assert_eq!(waiting.await.unwrap(), Err(LoginError::Busy { retry_after_s: 1 }));
+    accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_hash_verifies_and_is_acceptable() {
+    let accounts = accounts();
+    let hash = accounts.hash("correct horse", peer(1)).await.unwrap();
+    assert!(hash.starts_with("$2b$04$") && is_acceptable_hash(&hash), "{hash}");
+    accounts.verify("A", PASSWORD, peer(1), Some(account(&hash))).await.unwrap();
+    assert_eq!(accounts.bcrypts(), 2);
+    let short = accounts.hash("short", peer(1)).await;
+    assert_eq!(
+        short,
+        Err(HashError::Unacceptable("the password must have at least 8 characters".to_owned()))
+    );
+}
+
+#[test]
+fn new_passwords_have_bounds_that_are_explained() {
+    let accounts = accounts();
+    let refused = |password: &str| accounts.check_new_password(password).unwrap_err();
+    assert!(refused("").contains("at least 8"));
+    assert!(refused("éééé777").contains("at least 8"), "characters, not bytes");
+    assert!(refused(&"x".repeat(65)).contains("at most 64"));
+    assert!(refused(&"é".repeat(37)).contains("72 bytes"));
+    assert!(refused("with\0zero").contains("NUL"));
+    assert!(refused("PassWord123").contains("tried first"));
+    for fine in ["gnusolidario", "éééé7777", &"é".repeat(36), &"x".repeat(64)] {
+        accounts.check_new_password(fine).unwrap();
+    }
+}
+
+#[test]
+fn only_bearable_bcrypt_hashes_are_acceptable() {
+    let real = "$2b$12$Y9rX7PoTHRXhTO1H78Tan.8mVmyayGAUIveiYxu2Qeo0ZDRvJQ8/2";
+    for (from, to) in [("$2b$", "$2a$"), ("$2b$", "$2y$"), ("$12$", "$04$"), ("$12$", "$14$")] {
+        assert!(is_acceptable_hash(&real.replacen(from, to, 1)), "{to}");
+    }
+    let unacceptable = [
+        real.replacen("$2b$", "$2x$", 1),
+        real.replacen("$2b$", "$5b$", 1),
+        real.replacen("$12$", "$03$", 1),
+        real.replacen("$12$", "$15$", 1),
+        real.replacen("$12$", "$31$", 1),
+        real.replacen("$12$", "$+4$", 1),
+        real.replacen('.', "!", 1),
+        real[..59].to_owned(),
+        format!("{real}x"),
+        "$2b$oops".to_owned(),
+        "$2b".to_owned(),
+        "é€é€é€".to_owned(),
+        String::new(),
+    ];
+    for hash in unacceptable {
+        assert!(!is_acceptable_hash(&hash), "{hash}");
+    }
+}
+
+#[test]
+fn the_dummy_costs_what_a_real_hash_costs() {
+    for cost in [BCRYPT_COST_MIN, 12, BCRYPT_COST_MAX] {
+        let dummy = dummy_hash(cost);
+        assert!(is_acceptable_hash(&dummy), "{dummy}");
+        assert_eq!(bcrypt::HashParts::from_str(&dummy).unwrap().get_cost(), cost);
+    }
+}

@@ -1,0 +1,202 @@
+//! Floor 5. Certificates, and the rustls configuration that serves with them.
+//!
+//! Hides where the pair in force comes from: the operator's own files, or a certificate authority of
+//! this box's own that clients trust once and that signs a new server certificate whenever the old one
+//! runs out or the box is called something else. A bad pair never replaces a good one.
+
+mod authority;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+
+pub use authority::{CA_DAYS, LEAF_DAYS, RENEW_DAYS_LEFT};
+
+/// Where certificates come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The box's own authority and pair live here; made when missing.
+    pub directory: PathBuf,
+    /// The operator's pair instead of the box's own.
+    pub own: Option<OwnCertificate>,
+    /// What clients call this node, beside its host name and addresses.
+    pub names: Vec<String>,
+}
+
+/// PEM files kept by the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The server certificate first, then its issuers.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Why there is no usable pair.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Somebody must look at this file.
+    #[error("{}: {message}", path.display())]
+    File { path: PathBuf, message: String },
+    /// The cryptographic library declined; not a matter of any one file.
+    #[error("the certificate could not be made: {0}")]
+    Mint(String),
+}
+
+fn file_error(path: &Path, message: impl fmt::Display) -> TlsError {
+    TlsError::File {
+        path: path.to_owned(),
+        message: message.to_string(),
+    }
+}
+
+/// The certificate in force and the ways to change it while serving.
+#[derive(Debug)]
+pub struct Tls {
+    settings: TlsSettings,
+    in_force: Arc<InForce>,
+}
+
+impl Tls {
+    /// Loads the pair, making the box's own at the first start. `now` may be any time: a clock that is
+    /// behind this release is not believed.
+    pub fn load(settings: TlsSettings, now: SystemTime) -> Result<Tls, TlsError> {
+        let pair = match &settings.own {
+            Some(own) => read_pair(&own.certificate, &own.key)?,
+            None => authority::ready_pair(&settings, now)?.pair,
+        };
+        Ok(Tls {
+            settings,
+            in_force: Arc::new(InForce(RwLock::new(Arc::new(pair)))),
+        })
+    }
+
+    /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1; later changes of the pair apply to new connections.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|e| TlsError::Mint(e.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&self.in_force) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// Reads the files again: on SIGHUP, and now and then, because whoever renews an operator's
+    /// certificate may tell nobody. True if the pair has changed. On an error the old pair stays: one
+    /// half may be replaced and the other not yet, so asking again later is right.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let (certificate, key) = self.files();
+        let pair = read_pair(&certificate, &key)?;
+        Ok(self.in_force.replace(pair))
+    }
+
+    /// Signs a new server certificate if the box's own is about to end or lacks a name or address that
+    /// the machine has by now. To be called daily; true if it did. An operator's pair is left alone.
+    pub fn renew_if_due(&self, now: SystemTime) -> Result<bool, TlsError> {
+        if self.settings.own.is_some() {
+            return Ok(false);
+        }
+        let ready = authority::ready_pair(&self.settings, now)?;
+        self.in_force.replace(ready.pair);
+        Ok(ready.is_new)
+    }
+
+    /// The certificate to give to clients so that they trust this box; none for an operator's own pair.
+    pub fn authority_file(&self) -> Option<PathBuf> {
+        match self.settings.own {
+            Some(_) => None,
+            None => Some(self.settings.directory.join(authority::CA_FILE)),
+        }
+    }
+
+    fn files(&self) -> (PathBuf, PathBuf) {
+        match &self.settings.own {
+            Some(own) => (own.certificate.clone(), own.key.clone()),
+            None => (
+                self.settings.directory.join(authority::CERTIFICATE_FILE),
+                self.settings.directory.join(authority::KEY_FILE),
+            ),
+        }
+    }
+}
+
+/// What new connections are answered with.
+struct InForce(RwLock<Arc<CertifiedKey>>);
+
+impl InForce {
+    /// True if this is another certificate than before.
+    fn replace(&self, pair: CertifiedKey) -> bool {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = held.cert != pair.cert;
+        *held = Arc::new(pair);
+        changed
+    }
+}
+
+impl ResolvesServerCert for InForce {
+    /// There is one pair, whatever the client calls the node: old clients send no name at all.
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl fmt::Debug for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InForce")
+    }
+}
+
+/// Named explicitly wherever one is needed: with two in the build rustls would not choose by itself.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A certificate chain and its key, if they belong together.
+fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    parse_pair((certificate, &read(certificate)?), (key, &read(key)?))
+}
+
+/// [`read_pair`] for PEM that is, or will be, in those files.
+fn parse_pair(certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKey, TlsError> {
+    let ((certificate, certificate_pem), (key, key_pem)) = (certificate, key);
+    let chain = CertificateDer::pem_slice_iter(certificate_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| file_error(certificate, e))?;
+    if chain.is_empty() {
+        return Err(file_error(certificate, "holds no certificate"));
+    }
+    let private = PrivateKeyDer::from_pem_slice(key_pem)
+        .map_err(|_| file_error(key, "holds no private key that can be read"))?;
+    CertifiedKey::from_der(chain, private, &provider()).map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => {
+            file_error(key, format!("is not the key of {}", certificate.display()))
+        }
+        other => file_error(certificate, other),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|e| file_error(path, e))
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(file_error(path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

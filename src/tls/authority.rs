@@ -1,0 +1,282 @@
+//! Floor 5. The box's own certificate authority: four files in a directory of the box.
+//!
+//! Hides how they come into being and recover. The authority is its key: its certificate is a function
+//! of the key, so a lost `ca.pem` comes back as one that the same clients trust, and whatever is wrong
+//! with the server's pair is mended by signing another.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use super::{TlsError, TlsSettings, file_error, parse_pair, provider, read_if_there, read_pair};
+
+pub(super) const CA_FILE: &str = "ca.pem";
+pub(super) const CA_KEY_FILE: &str = "ca-key.pem";
+pub(super) const CERTIFICATE_FILE: &str = "cert.pem";
+pub(super) const KEY_FILE: &str = "key.pem";
+
+/// Twenty years: clients are visited once.
+pub const CA_DAYS: u64 = 20 * 365;
+/// How long a server certificate serves; browsers dislike more than 398 days.
+pub const LEAF_DAYS: u64 = 397;
+/// A server certificate with less left than this is replaced.
+pub const RENEW_DAYS_LEFT: u64 = 30;
+
+/// 2026-11-01, before this release. Clinic boxes have no clock battery and wake up in the past: no
+/// earlier time is believed, and certificates are valid from here on.
+pub(super) const RELEASE_EPOCH_S: u64 = 1_793_491_200;
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// Names and addresses beside the configured ones; a machine with more is a router.
+const LOCAL_ADDRESSES_MAX: usize = 32;
+
+pub(super) struct Ready {
+    pub(super) pair: CertifiedKey,
+    /// Signed just now.
+    pub(super) is_new: bool,
+}
+
+/// The box's pair, signed anew if there is none, if it is damaged or about to end, or if it lacks a name.
+pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Ready, TlsError> {
+    let host = gethostname::gethostname().into_string().unwrap_or_default();
+    let names = names(&settings.names, &host);
+    let now_s = believable(now);
+    let directory = &settings.directory;
+    make_private_directory(directory).map_err(|e| file_error(directory, e))?;
+    let certificate = directory.join(CERTIFICATE_FILE);
+    let key = directory.join(KEY_FILE);
+    if let Some(authority) = read_authority(&directory.join(CA_FILE))?
+        && let Ok(pair) = read_pair(&certificate, &key)
+        && vouches(&authority, &pair, &names, now_s + RENEW_DAYS_LEFT * DAY_S)
+    {
+        return Ok(Ready { pair, is_new: false });
+    }
+    let (authority, issuer) = ready_authority(directory, now_s)?;
+    let (certificate_pem, key_pem) = sign_leaf(&issuer, &names, now_s)?;
+    let pair = parse_pair((&certificate, certificate_pem.as_bytes()), (&key, key_pem.as_bytes()))?;
+    if !vouches(&authority, &pair, &names, now_s) {
+        let message = format!(
+            "is not the certificate of {CA_KEY_FILE}, or has ended; without it the next start makes \
+             one from the key"
+        );
+        return Err(file_error(&directory.join(CA_FILE), message));
+    }
+    write_private(&key, &key_pem)?;
+    write_private(&certificate, &certificate_pem)?;
+    tracing::info!(names = names.join(" "), "signed a new server certificate");
+    Ok(Ready { pair, is_new: true })
+}
+
+fn believable(now: SystemTime) -> u64 {
+    let now_s = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    now_s.max(RELEASE_EPOCH_S)
+}
+
+fn read_authority(path: &Path) -> Result<Option<CertificateDer<'static>>, TlsError> {
+    let Some(pem) = read_if_there(path)? else {
+        return Ok(None);
+    };
+    CertificateDer::from_pem_slice(&pem)
+        .map(Some)
+        .map_err(|e| file_error(path, e))
+}
+
+/// Whether a client that trusts the authority would accept the pair under every name at that time.
+fn vouches(authority: &CertificateDer<'_>, pair: &CertifiedKey, names: &[String], at_s: u64) -> bool {
+    let mut roots = RootCertStore::empty();
+    if roots.add(authority.clone().into_owned()).is_err() {
+        return false;
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    let (Ok(verifier), Some((leaf, issuers))) = (verifier, pair.cert.split_first()) else {
+        return false;
+    };
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(at_s));
+    names.iter().all(|name| {
+        ServerName::try_from(name.as_str())
+            .is_ok_and(|name| verifier.verify_server_cert(leaf, issuers, &name, &[], at).is_ok())
+    })
+}
+
+/// The authority's certificate and its signing half; both are made if there is neither.
+fn ready_authority(
+    directory: &Path,
+    now_s: u64,
+) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), TlsError> {
+    let (path, key_path) = (directory.join(CA_FILE), directory.join(CA_KEY_FILE));
+    let held = read_authority(&path)?;
+    let key = match read_if_there(&key_path)? {
+        Some(pem) => read_key(&pem).ok_or_else(|| file_error(&key_path, "holds no key that can be read"))?,
+        None if held.is_some() => {
+            let message = "is missing, and a new server certificate is due: put it back, or remove \
+                 ca.pem to start over with an authority that clients must be told to trust";
+            return Err(file_error(&key_path, message));
+        }
+        None => {
+            let key = KeyPair::generate().map_err(mint_error)?;
+            write_private(&key_path, &key.serialize_pem())?;
+            key
+        }
+    };
+    let params = authority_params(&key, now_s)?;
+    let certificate = match held {
+        Some(certificate) => certificate,
+        None => {
+            let certificate = params.self_signed(&key).map_err(mint_error)?;
+            write_private(&path, &certificate.pem())?;
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).map_err(|e| file_error(&path, e))?;
+            tracing::info!(file = %path.display(), "made a certificate authority for this box");
+            certificate.der().clone()
+        }
+    };
+    Ok((certificate, Issuer::new(params, key)))
+}
+
+fn read_key(pem: &[u8]) -> Option<KeyPair> {
+    KeyPair::from_pem(std::str::from_utf8(pem).ok()?).ok()
+}
+
+/// The name follows from the key, so that it is known without reading the certificate, and so that the
+/// authorities of several boxes stay apart in one client.
+fn authority_params(key: &KeyPair, now_s: u64) -> Result<CertificateParams, TlsError> {
+    let digest = Sha256::digest(key.subject_public_key_info());
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(&format!("thalamus-edge box CA {}", hex::encode(&digest[..4])));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = date(RELEASE_EPOCH_S)?;
+    params.not_after = date(now_s + CA_DAYS * DAY_S)?;
+    Ok(params)
+}
+
+/// A new key and its certificate, as PEM: certificate, key.
+fn sign_leaf(
+    issuer: &Issuer<'_, KeyPair>,
+    names: &[String],
+    now_s: u64,
+) -> Result<(String, String), TlsError> {
+    let key = KeyPair::generate().map_err(mint_error)?;
+    let mut params = CertificateParams::new(names).map_err(mint_error)?;
+    params.distinguished_name = common_name("thalamus-edge");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    params.not_before = date(RELEASE_EPOCH_S)?;
+    params.not_after = date(now_s + LEAF_DAYS * DAY_S)?;
+    let certificate = params.signed_by(&key, issuer).map_err(mint_error)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+fn mint_error(error: rcgen::Error) -> TlsError {
+    TlsError::Mint(error.to_string())
+}
+
+fn date(epoch_s: u64) -> Result<OffsetDateTime, TlsError> {
+    i64::try_from(epoch_s)
+        .ok()
+        .and_then(|epoch_s| OffsetDateTime::from_unix_timestamp(epoch_s).ok())
+        .ok_or_else(|| TlsError::Mint("the clock is beyond the year 9999".to_owned()))
+}
+
+/// Everything that the server is called: as configured, by the machine, and by its addresses.
+pub(super) fn names(configured: &[String], host: &str) -> Vec<String> {
+    let mut names = configured.to_vec();
+    names.push(host.trim_end_matches('.').to_owned());
+    names.push("localhost".to_owned());
+    names.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
+    names.extend(local_addresses().iter().map(IpAddr::to_string));
+    let mut seen = BTreeSet::new();
+    // A machine may be called something that no certificate can say.
+    names.retain(|name| ServerName::try_from(name.as_str()).is_ok() && seen.insert(name.to_lowercase()));
+    names
+}
+
+/// What the kernel says, where it does; other systems make do with the names.
+fn local_addresses() -> BTreeSet<IpAddr> {
+    let of = |path: &str, parse: fn(&str) -> Vec<IpAddr>| {
+        fs::read_to_string(path).map_or_else(|_| Vec::new(), |text| parse(&text))
+    };
+    let v4 = of("/proc/self/net/fib_trie", parse_fib_trie);
+    let v6 = of("/proc/self/net/if_inet6", parse_if_inet6);
+    v4.into_iter().chain(v6).take(LOCAL_ADDRESSES_MAX).collect()
+}
+
+/// The local addresses in the kernel's routing table: `|-- ADDRESS`, then `/32 host LOCAL`.
+pub(super) fn parse_fib_trie(text: &str) -> Vec<IpAddr> {
+    let mut address = None;
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(leaf) = line.strip_prefix("|-- ") {
+            address = leaf.parse::<Ipv4Addr>().ok();
+        } else if line == "/32 host LOCAL" {
+            found.extend(address.filter(|address| !address.is_loopback()).map(IpAddr::V4));
+        }
+    }
+    found
+}
+
+/// Lasting addresses that reach beyond the link: 32 hex digits, index, prefix, scope, flags, interface.
+pub(super) fn parse_if_inet6(text: &str) -> Vec<IpAddr> {
+    const GLOBAL: &str = "00";
+    const TEMPORARY: u32 = 0x01;
+    let address = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [hex, _, _, GLOBAL, flags, _] = fields[..] else {
+            return None;
+        };
+        let lasting = u32::from_str_radix(flags, 16).ok()? & TEMPORARY == 0;
+        let bits = u128::from_str_radix(hex, 16).ok()?;
+        lasting.then_some(IpAddr::V6(Ipv6Addr::from_bits(bits)))
+    };
+    text.lines().filter_map(address).collect()
+}
+
+/// Also narrows one that is there: a restored backup may have opened it.
+fn make_private_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o700))
+}
+
+/// Writes a file that only its owner reads, whole or not at all, and lasting.
+fn write_private(path: &Path, content: &str) -> Result<(), TlsError> {
+    let beside = PathBuf::from(format!("{}.new", path.display()));
+    let write = || {
+        match fs::remove_file(&beside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    };
+    write().map_err(|e| file_error(path, e))
+}

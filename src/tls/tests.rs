@@ -1,0 +1,305 @@
+use super::authority::{CA_KEY_FILE, RELEASE_EPOCH_S, names, parse_fib_trie, parse_if_inet6};
+use super::*;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, ServerConnection};
+use rustls::{SupportedProtocolVersion, version};
+use tempfile::TempDir;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn day(number: u32) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(RELEASE_EPOCH_S) + number * DAY
+}
+
+fn settings(directory: &TempDir) -> TlsSettings {
+    TlsSettings {
+        directory: directory.path().join("data/tls"),
+        own: None,
+        names: vec!["clinic.local".to_owned(), "10.20.30.40".to_owned()],
+    }
+}
+
+fn certificate_in_force(tls: &Tls) -> CertificateDer<'static> {
+    tls.in_force.0.read().unwrap().cert[0].clone()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[derive(Debug)]
+struct FixedTime(UnixTime);
+
+impl TimeProvider for FixedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
+}
+
+/// A client that trusts `ca.pem` and nothing else.
+fn client(authority: &Path, version: &'static SupportedProtocolVersion, at: SystemTime) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&fs::read(authority).unwrap()).unwrap()).unwrap();
+    let at = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+    let mut client = ClientConfig::builder_with_details(provider(), Arc::new(FixedTime(at)))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    client.resumption = Resumption::disabled();
+    client
+}
+
+/// A whole handshake in memory.
+fn handshake(
+    client: ClientConfig,
+    server: Arc<ServerConfig>,
+    name: &str,
+) -> Result<ClientConnection, rustls::Error> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name)?;
+    let mut server = ServerConnection::new(server)?;
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        server.read_tls(&mut bytes.as_slice()).unwrap();
+        server.process_new_packets()?;
+        let mut bytes = Vec::new();
+        server.write_tls(&mut bytes).unwrap();
+        let mut unread = bytes.as_slice();
+        while !unread.is_empty() {
+            client.read_tls(&mut unread).unwrap();
+            client.process_new_packets()?;
+        }
+    }
+    Ok(client)
+}
+
+#[test]
+fn a_client_that_trusts_the_authority_speaks_both_versions() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    let authority = tls.authority_file().unwrap();
+    let server = tls.server_config().unwrap();
+    let versions = [
+        (&version::TLS13, ProtocolVersion::TLSv1_3),
+        (&version::TLS12, ProtocolVersion::TLSv1_2),
+    ];
+    for (offered, spoken) in versions {
+        for name in ["localhost", "clinic.local", "127.0.0.1", "::1", "10.20.30.40"] {
+            let session = handshake(client(&authority, offered, day(3)), server.clone(), name).unwrap();
+            assert_eq!(session.protocol_version(), Some(spoken), "{name}");
+            assert_eq!(session.alpn_protocol(), Some(&b"h2"[..]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn clients_refuse_other_names_other_authorities_and_other_times() {
+    let (directory, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    let stranger = Tls::load(settings(&other), day(3)).unwrap().authority_file().unwrap();
+    let server = tls.server_config().unwrap();
+    let authority = tls.authority_file().unwrap();
+    let refused = |authority: &Path, name: &str, at: SystemTime| {
+        let client = client(authority, &version::TLS13, at);
+        let answer = handshake(client, server.clone(), name);
+        matches!(answer, Err(rustls::Error::InvalidCertificate(_)))
+    };
+    assert!(refused(&authority, "example.org", day(3)));
+    assert!(refused(&stranger, "localhost", day(3)));
+    assert!(refused(&authority, "localhost", day(3 + LEAF_DAYS as u32 + 1)));
+    assert!(refused(&authority, "localhost", day(0) - DAY));
+    assert!(!refused(&authority, "localhost", day(0)), "valid from the release on");
+    assert!(!refused(&authority, "localhost", day(3 + LEAF_DAYS as u32 - 1)));
+}
+
+#[test]
+fn the_second_start_finds_everything_and_changes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let first = Tls::load(settings(&directory), day(3)).unwrap();
+    let files = |tls: &Tls| {
+        ["ca.pem", "ca-key.pem", "cert.pem", "key.pem"]
+            .map(|file| fs::read_to_string(tls.settings.directory.join(file)).unwrap())
+    };
+    let before = files(&first);
+    let second = Tls::load(settings(&directory), day(100)).unwrap();
+    assert_eq!(certificate_in_force(&first), certificate_in_force(&second));
+    assert_eq!(before, files(&second));
+    assert!(!second.reload().unwrap());
+    assert!(!second.renew_if_due(day(100)).unwrap());
+}
+
+#[test]
+fn keys_are_for_their_owner_only() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    let tls_directory = &tls.settings.directory;
+    assert_eq!(mode(tls_directory), 0o700);
+    for (file, expected) in [("ca-key.pem", 0o600), ("key.pem", 0o600), ("ca.pem", 0o644)] {
+        assert_eq!(mode(&tls_directory.join(file)), expected, "{file}");
+    }
+    fs::set_permissions(tls_directory, fs::Permissions::from_mode(0o755)).unwrap();
+    Tls::load(settings(&directory), day(3)).unwrap();
+    assert_eq!(mode(tls_directory), 0o700, "narrowed again");
+    assert_eq!(fs::read_dir(tls_directory).unwrap().count(), 4, "nothing left lying about");
+}
+
+#[test]
+fn a_certificate_is_renewed_in_time_under_the_same_authority() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(0)).unwrap();
+    let server = tls.server_config().unwrap();
+    let authority = fs::read(tls.authority_file().unwrap()).unwrap();
+    let old = certificate_in_force(&tls);
+    let due = (LEAF_DAYS - RENEW_DAYS_LEFT) as u32;
+    assert!(!tls.renew_if_due(day(due - 1)).unwrap());
+    assert!(tls.renew_if_due(day(due + 1)).unwrap());
+    assert_ne!(certificate_in_force(&tls), old);
+    assert_eq!(fs::read(tls.authority_file().unwrap()).unwrap(), authority);
+    let client = client(&tls.authority_file().unwrap(), &version::TLS13, day(LEAF_DAYS as u32 + 10));
+    handshake(client, server, "localhost").unwrap();
+}
+
+#[test]
+fn a_new_name_needs_a_new_certificate() {
+    let directory = TempDir::new().unwrap();
+    let first = Tls::load(settings(&directory), day(3)).unwrap();
+    let mut renamed = settings(&directory);
+    renamed.names.push("posta.clinic.local".to_owned());
+    let second = Tls::load(renamed, day(3)).unwrap();
+    assert_ne!(certificate_in_force(&first), certificate_in_force(&second));
+    let client = client(&second.authority_file().unwrap(), &version::TLS13, day(3));
+    handshake(client, second.server_config().unwrap(), "posta.clinic.local").unwrap();
+}
+
+#[test]
+fn a_clock_that_stands_in_the_past_makes_a_certificate_for_today() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), SystemTime::UNIX_EPOCH).unwrap();
+    let client = client(&tls.authority_file().unwrap(), &version::TLS12, day(100));
+    handshake(client, tls.server_config().unwrap(), "localhost").unwrap();
+}
+
+#[test]
+fn a_bad_pair_leaves_the_old_one_in_force() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    let server = tls.server_config().unwrap();
+    let old = certificate_in_force(&tls);
+    let (certificate, key) = tls.files();
+    let good_key = fs::read(&key).unwrap();
+
+    let strangers_key = {
+        let other = TempDir::new().unwrap();
+        Tls::load(settings(&other), day(3)).unwrap();
+        fs::read(other.path().join("data/tls/key.pem")).unwrap()
+    };
+    fs::write(&key, strangers_key).unwrap();
+    let error = tls.reload().unwrap_err().to_string();
+    assert!(error.contains("key.pem") && error.contains("is not the key of"), "{error}");
+    fs::write(&key, "no key").unwrap();
+    assert!(tls.reload().unwrap_err().to_string().contains("holds no private key"));
+    fs::write(&key, good_key).unwrap();
+    fs::write(&certificate, "").unwrap();
+    assert!(tls.reload().unwrap_err().to_string().contains("holds no certificate"));
+    fs::remove_file(&certificate).unwrap();
+    assert!(tls.reload().is_err());
+
+    assert_eq!(certificate_in_force(&tls), old);
+    let client = client(&tls.authority_file().unwrap(), &version::TLS13, day(3));
+    handshake(client, server, "localhost").unwrap();
+
+    let again = Tls::load(settings(&directory), day(3)).unwrap();
+    assert_ne!(certificate_in_force(&again), old, "a start mends the box's own pair");
+}
+
+#[test]
+fn an_operators_pair_is_served_followed_and_left_alone() {
+    let (directory, made) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let maker = Tls::load(settings(&made), day(0)).unwrap();
+    let (certificate, key) = maker.files();
+    let mut own = settings(&directory);
+    own.own = Some(OwnCertificate { certificate, key });
+    let tls = Tls::load(own.clone(), day(3)).unwrap();
+    assert!(!own.directory.exists(), "no authority is made");
+    assert_eq!(tls.authority_file(), None);
+    let late = day(LEAF_DAYS as u32 - 1);
+    assert!(!tls.renew_if_due(late).unwrap());
+    assert!(!tls.reload().unwrap());
+    maker.renew_if_due(late).unwrap();
+    assert!(tls.reload().unwrap(), "somebody has renewed the files");
+    assert_eq!(certificate_in_force(&tls), certificate_in_force(&maker));
+
+    own.own.as_mut().unwrap().key = directory.path().join("absent.pem");
+    assert!(Tls::load(own, day(3)).unwrap_err().to_string().contains("absent.pem"));
+}
+
+#[test]
+fn a_lost_authority_certificate_comes_back_as_one_that_clients_trust_already() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    let authority = tls.authority_file().unwrap();
+    let kept_by_client = directory.path().join("kept.pem");
+    fs::rename(&authority, &kept_by_client).unwrap();
+    let again = Tls::load(settings(&directory), day(9)).unwrap();
+    assert!(authority.exists());
+    let client = client(&kept_by_client, &version::TLS13, day(9));
+    handshake(client, again.server_config().unwrap(), "localhost").unwrap();
+}
+
+#[test]
+fn a_lost_authority_key_is_missed_only_when_it_is_needed() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    fs::remove_file(tls.settings.directory.join(CA_KEY_FILE)).unwrap();
+    Tls::load(settings(&directory), day(4)).unwrap();
+    let error = tls.renew_if_due(day(LEAF_DAYS as u32)).unwrap_err().to_string();
+    assert!(error.contains("ca-key.pem: is missing"), "{error}");
+    assert!(tls.authority_file().unwrap().exists(), "nothing is replaced behind the clients' backs");
+}
+
+#[test]
+fn an_authority_that_does_not_match_its_key_is_an_error() {
+    let (directory, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    let stranger = Tls::load(settings(&other), day(3)).unwrap();
+    fs::copy(stranger.authority_file().unwrap(), tls.authority_file().unwrap()).unwrap();
+    let error = Tls::load(settings(&directory), day(3)).unwrap_err().to_string();
+    assert!(error.contains("ca.pem: is not the certificate of ca-key.pem"), "{error}");
+    let pair = read_pair(&tls.files().0, &tls.files().1).unwrap();
+    assert_eq!(pair.cert[0], certificate_in_force(&tls), "the pair on disk is as it was");
+}
+
+#[test]
+fn odd_host_names_do_not_stop_a_start() {
+    for host in ["my_box", "BOX", "box.", "123", "-box", "box-", "*", "naïve", "two words", "", "a..b"] {
+        let directory = TempDir::new().unwrap();
+        let mut odd = settings(&directory);
+        odd.names = names(&[], host);
+        Tls::load(odd.clone(), day(3)).unwrap_or_else(|e| panic!("{host:?}: {e}"));
+        let again = Tls::load(odd, day(3)).unwrap();
+        assert!(!again.renew_if_due(day(3)).unwrap(), "{host:?} is signed again and again");
+    }
+}
+
+#[test]
+fn the_kernels_tables_name_the_lasting_addresses() {
+    let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n\
+                \x20    +-- 10.0.0.0/24 2 0 2\n        |-- 10.0.0.0\n           /24 link UNICAST\n\
+                \x20       |-- 10.0.0.5\n           /32 host LOCAL\n        |-- 10.0.0.255\n\
+                \x20          /32 link BROADCAST\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
+    assert_eq!(parse_fib_trie(trie), ["10.0.0.5".parse::<IpAddr>().unwrap()]);
+    let inet6 = "fe800000000000000000000000000001 04 40 20 80     eth0\n\
+                 20010db8000000000000000000000002 04 40 00 80     eth0\n\
+                 20010db8000000000000000000000003 04 40 00 01     eth0\n\
+                 00000000000000000000000000000001 01 80 10 80       lo\n\ngarbage\n";
+    assert_eq!(parse_if_inet6(inet6), ["2001:db8::2".parse::<IpAddr>().unwrap()]);
+}
