@@ -53,7 +53,6 @@ pub fn is_divisible(document: &Document) -> bool {
 pub fn diff(from: &Document, to: &Document) -> Diff {
     let mut changes = Vec::new();
     collect(&mut Vec::new(), from, to, &mut changes);
-    changes.retain(|change| !(change.path.len() == 1 && is_identity(&change.path[0])));
     if changes.is_empty() {
         Diff::Same
     } else if changes.iter().any(|change| !is_addressable(&change.path[0])) {
@@ -67,7 +66,7 @@ fn collect(path: &mut Path, from: &Document, to: &Document, changes: &mut Vec<Ch
     let added = to.keys().filter(|key| !from.contains_key(key.as_str()));
     for key in from.keys().chain(added) {
         let (old, new) = (from.get(key), to.get(key));
-        if same_option(old, new) {
+        if same_option(old, new) || (path.is_empty() && is_identity(key)) {
             continue;
         }
         path.push(key.clone());
@@ -193,5 +192,6 @@ mod tests {
     #[test]
     fn the_old_id_field_is_never_part_of_an_edit() {
         assert_eq!(diff(&doc! {"_id": 1, "id": 5}, &doc! {"_id": 1}), Diff::Same);
+        assert_eq!(diff(&doc! {"id": {"x": 1}}, &doc! {"id": {"x": 2}}), Diff::Same);
     }
 }

@@ -5,7 +5,9 @@
 //! JSON value equal to what is shown for the stored value *is* the stored value, so that reading a record
 //! and writing it back changes nothing.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -210,7 +212,7 @@ pub fn parse(body: &[u8]) -> Result<Value, JsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let (mut refused, mut path) = (None, Vec::new());
     let result = Strict {
-        body,
+        numbers: &mut Numbers { rest: body },
         path: &mut path,
         depth: 0,
         error: &mut refused,
@@ -239,43 +241,51 @@ fn describe_syntax(error: &serde_json::Error, body: &[u8]) -> String {
     }
 }
 
-/// Whether an integer of more than 18 digits, without fraction or exponent, stands outside the strings
-/// of a JSON text.
-fn holds_long_integer(body: &[u8]) -> bool {
-    let (mut in_string, mut escaped, mut digits, mut plain) = (false, false, 0, true);
-    for &byte in body.iter().chain(b" ") {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-        } else if byte.is_ascii_digit() {
-            digits += 1;
-        } else if matches!(byte, b'.' | b'e' | b'E') && digits > 0 {
-            plain = false;
-        } else if matches!(byte, b'+' | b'-') && !plain {
-            // The sign of an exponent.
-        } else {
-            if digits > 18 && plain {
-                return true;
-            }
-            (digits, plain) = (0, true);
-            in_string = byte == b'"';
-        }
-    }
-    false
+/// The texts of the numbers in a JSON body, in order. `serde_json` visits them in the same order, which
+/// tells for each visit what was written: it reads an integer beyond 64 bits as a float, and a long
+/// fraction with an error in the last bit.
+struct Numbers<'a> {
+    rest: &'a [u8],
 }
 
-struct Strict<'a> {
-    body: &'a [u8],
+impl<'a> Iterator for Numbers<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let mut at = 0;
+        loop {
+            match self.rest.get(at)? {
+                b'-' | b'0'..=b'9' => break,
+                b'"' => {
+                    at += 1;
+                    while *self.rest.get(at)? != b'"' {
+                        at += if self.rest[at] == b'\\' { 2 } else { 1 };
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        let rest = &self.rest[at..];
+        let in_number = |b: &u8| b.is_ascii_digit() || b"+-.eE".contains(b);
+        let (number, rest) = rest.split_at(rest.iter().take_while(|b| in_number(b)).count());
+        self.rest = rest;
+        std::str::from_utf8(number).ok()
+    }
+}
+
+struct Strict<'a, 'b> {
+    numbers: &'a mut Numbers<'b>,
     path: &'a mut Vec<String>,
     depth: usize,
     /// The refusal, kept beside serde's error because it is typed.
     error: &'a mut Option<JsonError>,
 }
 
-impl Strict<'_> {
-    fn child(&mut self) -> Strict<'_> {
+impl<'b> Strict<'_, 'b> {
+    fn child(&mut self) -> Strict<'_, 'b> {
         Strict {
-            body: self.body,
+            numbers: self.numbers,
             path: self.path,
             depth: self.depth + 1,
             error: self.error,
@@ -298,14 +308,14 @@ impl Strict<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
+impl<'de> DeserializeSeed<'de> for Strict<'_, '_> {
     type Value = Value;
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict<'_> {
+impl<'de> Visitor<'de> for Strict<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -315,21 +325,28 @@ impl<'de> Visitor<'de> for Strict<'_> {
         Ok(Value::Bool(v))
     }
     fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        self.numbers.next();
         Ok(Value::from(v))
     }
     fn visit_u64<E: serde::de::Error>(mut self, v: u64) -> Result<Value, E> {
+        self.numbers.next();
         match i64::try_from(v) {
             Ok(v) => Ok(Value::from(v)),
             Err(_) => Err(self.refuse("an integer outside 64 bits")),
         }
     }
-    /// `serde_json` reads integers beyond 64 bits as floats; the body tells which of the two it was.
     fn visit_f64<E: serde::de::Error>(mut self, v: f64) -> Result<Value, E> {
         const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
-        if v.abs() >= TWO_TO_63 && holds_long_integer(self.body) {
+        let text = self.numbers.next().unwrap_or_default();
+        let whole = !text.contains(['.', 'e', 'E']);
+        if whole && v.abs() >= TWO_TO_63 {
             return Err(self.refuse("an integer outside 64 bits"));
         }
-        Ok(Value::from(v))
+        let exact = text.parse().unwrap_or(v);
+        if !exact.is_finite() {
+            return Err(E::custom("number out of range"));
+        }
+        Ok(Value::from(exact))
     }
     fn visit_str<E>(self, v: &str) -> Result<Value, E> {
         Ok(Value::String(v.to_owned()))
@@ -402,15 +419,7 @@ pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, J
         Value::String(text) => Bson::String(text.clone()),
         Value::Array(values) => {
             let stored = stored.and_then(Bson::as_array).map_or(&[][..], |a| a);
-            let mut array = Vec::with_capacity(values.len());
-            for (index, value) in values.iter().enumerate() {
-                // An element that moved keeps its type too.
-                let at_index = stored.get(index).filter(|old| is_shown_as(old, value));
-                let elsewhere = || stored.iter().find(|old| is_shown_as(old, value));
-                let old = at_index.or_else(elsewhere).or(stored.get(index));
-                array.push(adopt(value, old, &format!("{path}.{index}"))?);
-            }
-            Bson::Array(array)
+            Bson::Array(adopt_array(values, stored, path)?)
         }
         Value::Object(map) => {
             let stored = stored.and_then(Bson::as_document);
@@ -430,6 +439,60 @@ pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, J
             Bson::Document(document)
         }
     })
+}
+
+/// An element that moved keeps its type too.
+fn adopt_array(values: &[Value], stored: &[Bson], path: &str) -> Result<Vec<Bson>, JsonError> {
+    // Made at the first element that is not where it was: comparing each with all would let one long
+    // array hold a processor for minutes.
+    let mut moved: Option<HashMap<u64, &Bson>> = None;
+    let mut array = Vec::with_capacity(values.len());
+    for (index, value) in values.iter().enumerate() {
+        let mut old = stored.get(index);
+        if !old.is_some_and(|old| is_shown_as(old, value)) && !stored.is_empty() {
+            let moved = moved.get_or_insert_with(|| by_fingerprint(stored));
+            let elsewhere = moved.get(&fingerprint(value)).copied();
+            old = elsewhere.filter(|old| is_shown_as(old, value)).or(old);
+        }
+        array.push(adopt(value, old, &format!("{path}.{index}"))?);
+    }
+    Ok(array)
+}
+
+fn by_fingerprint(stored: &[Bson]) -> HashMap<u64, &Bson> {
+    let mut found = HashMap::new();
+    for old in stored {
+        for dates in [DateFormat::Http, DateFormat::Rfc3339] {
+            found.entry(fingerprint(&show_value(old, dates))).or_insert(old);
+        }
+    }
+    found
+}
+
+/// Equal for values that [`is_shown_as`] takes for the same; the order of keys does not count.
+fn fingerprint(value: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match value {
+        Value::Null => 0_u8.hash(&mut hasher),
+        Value::Bool(truth) => truth.hash(&mut hasher),
+        // Adding zero turns -0.0 into 0.0.
+        Value::Number(number) => (number.as_f64().unwrap_or(0.0) + 0.0).to_bits().hash(&mut hasher),
+        Value::String(text) => text.hash(&mut hasher),
+        Value::Array(values) => {
+            for value in values {
+                fingerprint(value).hash(&mut hasher);
+            }
+        }
+        Value::Object(map) => {
+            let fields = map.iter().map(|(key, value)| {
+                let mut field = DefaultHasher::new();
+                (key, fingerprint(value)).hash(&mut field);
+                field.finish()
+            });
+            fields.fold(0, u64::wrapping_add).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 fn adopt_number(number: &serde_json::Number, path: &str) -> Result<Bson, JsonError> {
@@ -474,7 +537,11 @@ fn is_shown_as(stored: &Bson, value: &Value) -> bool {
         (Bson::Null, Value::Null) => true,
         (Bson::Int32(old), Value::Number(new)) => same_number(i64::from(*old), new),
         (Bson::Int64(old), Value::Number(new)) => same_number(*old, new),
-        (Bson::Double(old), Value::Number(new)) => new.as_f64() == Some(*old),
+        (Bson::Double(old), Value::Number(new)) => match new.as_i64() {
+            // A whole number that no double holds is another value, although it rounds to this one.
+            Some(whole) => whole as f64 == *old && *old as i64 == whole,
+            None => new.as_f64() == Some(*old),
+        },
         (Bson::Int32(_) | Bson::Int64(_) | Bson::Boolean(_) | Bson::String(_) | Bson::Null, _) => {
             false
         }
@@ -504,8 +571,13 @@ pub fn parse_date(text: &str) -> Option<bson::DateTime> {
             .map(|date| date.with_timezone(&Utc))
     };
     let day = || {
+        // chrono alone would also take signs and blanks.
+        let shape = |(at, b): (usize, u8)| if at == 4 || at == 7 { b == b'-' } else { b.is_ascii_digit() };
+        if text.len() != 10 || !text.bytes().enumerate().all(shape) {
+            return None;
+        }
         let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-        (text.len() == 10).then(|| day.and_hms_opt(0, 0, 0))?.map(|d| d.and_utc())
+        day.and_hms_opt(0, 0, 0).map(|d| d.and_utc())
     };
     let date = rfc3339().or_else(http).or_else(day)?;
     Some(bson::DateTime::from_millis(date.timestamp_millis()))

@@ -231,6 +231,8 @@ pub fn same_identity(a: &Document, b: &Document) -> bool {
         Some(Bson::String(s)) if !s.trim().is_empty() => Some(fold_name(s.trim())),
         _ => None,
     };
+    // A birth day that cannot be read is compared as it is written: in doubt people are kept apart.
+    let born = |d: &Document| d.get("dob").and_then(day_of).or_else(|| text(d, "dob"));
     let agrees = |a: Option<String>, b: Option<String>| match (a, b) {
         (Some(a), Some(b)) => a == b,
         _ => true,
@@ -238,5 +240,5 @@ pub fn same_identity(a: &Document, b: &Document) -> bool {
     ["name", "lastname", "gender"]
         .iter()
         .all(|field| agrees(text(a, field), text(b, field)))
-        && agrees(a.get("dob").and_then(day_of), b.get("dob").and_then(day_of))
+        && agrees(born(a), born(b))
 }

@@ -1,0 +1,493 @@
+//! The merge rules of one record, one annotated row per case.
+//!
+//! A row reads: base, local, remote => the record from now on, what is left to push, and who lost. The
+//! base, local and remote values of a clash are not written out: each must be what the row's documents
+//! hold at that path. Results are compared with their key order and BSON types.
+
+use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
+use thalamus_edge::domain::diff::{Diff, Path, diff, get};
+use thalamus_edge::domain::merge::{Side, merge, same_identity};
+use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::value::identical;
+
+struct Case {
+    what: &'static str,
+    kind: Kind,
+    base: Option<Document>,
+    local: Option<Document>,
+    remote: Option<Document>,
+    deleted_local: Option<Document>,
+    merged: Option<Document>,
+    push: Push,
+    clashes: Vec<(Path, Side)>,
+}
+
+/// What is left to write at the centre after a merge.
+#[derive(Debug, PartialEq)]
+enum Push {
+    Nothing,
+    Insert,
+    Delete,
+    Whole,
+    Fields(Vec<Path>),
+}
+
+fn left_to_push(remote: Option<&Document>, merged: Option<&Document>) -> Push {
+    match (remote, merged) {
+        (None, None) => Push::Nothing,
+        (None, Some(_)) => Push::Insert,
+        (Some(_), None) => Push::Delete,
+        (Some(remote), Some(merged)) => match diff(remote, merged) {
+            Diff::Same => Push::Nothing,
+            Diff::Whole => Push::Whole,
+            Diff::Fields(changes) => Push::Fields(changes.into_iter().map(|c| c.path).collect()),
+        },
+    }
+}
+
+fn owned(path: &[&str]) -> Path {
+    path.iter().map(|key| (*key).to_owned()).collect()
+}
+
+fn same_bytes(a: Option<&Document>, b: Option<&Document>) -> bool {
+    let whole = |d: &Document| Bson::Document(d.clone());
+    match (a, b) {
+        (Some(a), Some(b)) => identical(&whole(a), &whole(b)),
+        (a, b) => a.is_none() && b.is_none(),
+    }
+}
+
+/// The value of one side at a clash: the whole record for the empty path.
+fn at(document: Option<&Document>, path: &[String]) -> Option<Bson> {
+    if path.is_empty() {
+        document.cloned().map(Bson::Document)
+    } else {
+        document.and_then(|d| get(d, path)).cloned()
+    }
+}
+
+fn same_value(a: Option<&Bson>, b: Option<&Bson>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => identical(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    }
+}
+
+impl Case {
+    fn check(&self) {
+        let (base, local, remote) = (self.base.as_ref(), self.local.as_ref(), self.remote.as_ref());
+        let deleted = self.deleted_local.as_ref();
+        let merged = merge(self.kind.schema(), base, local, remote, deleted);
+        let what = self.what;
+        assert!(
+            same_bytes(merged.document.as_ref(), self.merged.as_ref()),
+            "{what}: {:?} instead of {:?}",
+            merged.document,
+            self.merged
+        );
+        assert_eq!(left_to_push(remote, merged.document.as_ref()), self.push, "{what}");
+        let found: Vec<_> = merged.clashes.iter().map(|c| (c.path.clone(), c.stands)).collect();
+        assert_eq!(found, self.clashes, "{what}");
+        for clash in &merged.clashes {
+            let lost = local.or(deleted);
+            assert!(same_value(clash.base.as_ref(), at(base, &clash.path).as_ref()), "{what}: base");
+            assert!(same_value(clash.local.as_ref(), at(lost, &clash.path).as_ref()), "{what}: local");
+            assert!(same_value(clash.remote.as_ref(), at(remote, &clash.path).as_ref()), "{what}: remote");
+        }
+    }
+}
+
+macro_rules! side {
+    (absent) => {
+        None
+    };
+    ({ $($field:tt)* }) => {
+        Some(doc! { $($field)* })
+    };
+}
+
+macro_rules! push {
+    (nothing) => {
+        Push::Nothing
+    };
+    (insert) => {
+        Push::Insert
+    };
+    (delete) => {
+        Push::Delete
+    };
+    (whole) => {
+        Push::Whole
+    };
+    ([ $($path:tt),* ]) => {
+        Push::Fields(vec![$(owned(&$path)),*])
+    };
+}
+
+macro_rules! table {
+    ($($kind:ident $what:literal: $base:tt, $local:tt $(was $deleted:tt)?, $remote:tt => $merged:tt, push $push:tt
+        $(, $stands:ident stands at $path:tt)*;)*) => {
+        for case in [$(Case {
+            what: $what,
+            kind: Kind::$kind,
+            base: side!($base),
+            local: side!($local),
+            remote: side!($remote),
+            deleted_local: [$(side!($deleted),)? None].into_iter().next().flatten(),
+            merged: side!($merged),
+            push: push!($push),
+            clashes: vec![$((owned(&$path), Side::$stands)),*],
+        }),*] {
+            case.check();
+        }
+    };
+}
+
+#[test]
+fn one_field() {
+    table! {
+        Page "nobody changed anything: the centre's bytes":
+            {"x": 1, "y": 2}, {"y": 2, "x": 1}, {"x": 1, "y": 2} => {"x": 1, "y": 2}, push nothing;
+        Page "only the centre changed":
+            {"x": 1}, {"x": 1}, {"x": 2} => {"x": 2}, push nothing;
+        Page "only the centre added":
+            {"x": 1}, {"x": 1}, {"x": 1, "y": 2} => {"x": 1, "y": 2}, push nothing;
+        Page "only the centre removed":
+            {"x": 1, "y": 2}, {"x": 1, "y": 2}, {"y": 2} => {"y": 2}, push nothing;
+        Page "only this node changed":
+            {"x": 1}, {"x": 2}, {"x": 1} => {"x": 2}, push [["x"]];
+        Page "only this node added: behind what the centre has":
+            {"x": 1}, {"new": 2, "x": 1}, {"x": 1} => {"x": 1, "new": 2}, push [["new"]];
+        Page "only this node removed":
+            {"x": 1, "y": 2}, {"y": 2}, {"x": 1, "y": 2} => {"y": 2}, push [["x"]];
+        Page "both changed to the same":
+            {"x": 1}, {"x": 2}, {"x": 2} => {"x": 2}, push nothing;
+        Page "both added the same":
+            {}, {"x": 2}, {"x": 2} => {"x": 2}, push nothing;
+        Page "both removed":
+            {"x": 1, "y": 1}, {"y": 1}, {"y": 1} => {"y": 1}, push nothing;
+        Page "both changed differently":
+            {"x": 1}, {"x": 2}, {"x": 3} => {"x": 3}, push nothing, Remote stands at ["x"];
+        Page "both added differently":
+            {}, {"x": 2}, {"x": 3} => {"x": 3}, push nothing, Remote stands at ["x"];
+        Page "removed here, changed there":
+            {"x": 1}, {}, {"x": 3} => {"x": 3}, push nothing, Remote stands at ["x"];
+        Page "changed here, removed there":
+            {"x": 1}, {"x": 2}, {} => {}, push nothing, Remote stands at ["x"];
+        Page "different fields meet without a clash":
+            {"x": 1, "y": 1}, {"x": 2, "y": 1}, {"x": 1, "y": 3} => {"x": 2, "y": 3}, push [["x"]];
+        Page "a clash takes nothing else with it":
+            {"x": 1, "y": 1, "z": 1}, {"x": 2, "y": 2}, {"z": 1, "y": 3, "x": 1}
+            => {"y": 3, "x": 2}, push [["z"], ["x"]], Remote stands at ["y"];
+        Page "undone here while the centre changed: the undo is no change":
+            {"x": 1}, {"x": 1}, {"x": 9} => {"x": 9}, push nothing;
+    }
+}
+
+#[test]
+fn types_and_bits() {
+    let nan = f64::NAN;
+    let date = |ms| DateTime::from_millis(ms);
+    table! {
+        Page "null is not missing: set to null here":
+            {}, {"x": null}, {} => {"x": null}, push [["x"]];
+        Page "null is not missing: null here, removed there":
+            {"x": 1}, {"x": null}, {} => {}, push nothing, Remote stands at ["x"];
+        Page "null is not missing: removed here, null there":
+            {"x": 1}, {}, {"x": null} => {"x": null}, push nothing, Remote stands at ["x"];
+        Page "null is not missing: a stored null removed there":
+            {"x": null}, {"x": null}, {} => {}, push nothing;
+        Page "null on both sides":
+            {"x": 1}, {"x": null}, {"x": null} => {"x": null}, push nothing;
+        Page "1 became 1.0 here":
+            {"x": 1}, {"x": 1.0}, {"x": 1} => {"x": 1.0}, push [["x"]];
+        Page "1 became 1.0 here and a 64-bit 1 there":
+            {"x": 1}, {"x": 1.0}, {"x": 1_i64} => {"x": 1_i64}, push nothing, Remote stands at ["x"];
+        Page "the sign of zero counts":
+            {"x": 0.0}, {"x": -0.0}, {"x": 0.0} => {"x": -0.0}, push [["x"]];
+        Page "not-a-number equals itself":
+            {"x": nan, "y": 1}, {"x": nan, "y": 2}, {"x": nan, "y": 1} => {"x": nan, "y": 2}, push [["y"]];
+        Page "a date is not its text":
+            {"x": date(0)}, {"x": "1970-01-01"}, {"x": date(1)}
+            => {"x": date(1)}, push nothing, Remote stands at ["x"];
+        Page "an object id is not its hex":
+            {"x": 1}, {"x": ObjectId::from_bytes([1; 12])}, {"x": ObjectId::from_bytes([1; 12]).to_hex()}
+            => {"x": ObjectId::from_bytes([1; 12]).to_hex()}, push nothing, Remote stands at ["x"];
+        Page "an array is one value":
+            {"x": [1, 2]}, {"x": [1, 2, 3]}, {"x": [0, 1, 2]}
+            => {"x": [0, 1, 2]}, push nothing, Remote stands at ["x"];
+        Page "an array is one value also where only one side changed":
+            {"x": [1, {"a": 1}]}, {"x": [1, {"a": 2}]}, {"x": [1, {"a": 1}]}
+            => {"x": [1, {"a": 2}]}, push [["x"]];
+        Page "an array in another order is another value":
+            {"x": [1, 2]}, {"x": [2, 1]}, {"x": [1, 2]} => {"x": [2, 1]}, push [["x"]];
+        Page "key order counts inside arrays":
+            {"x": [{"a": 1, "b": 2}]}, {"x": [{"b": 2, "a": 1}]}, {"x": [{"a": 1, "b": 2}]}
+            => {"x": [{"b": 2, "a": 1}]}, push [["x"]];
+        Page "key order elsewhere does not: the centre's bytes":
+            {"x": {"a": 1, "b": {"c": 1, "d": 1}}}, {"x": {"b": {"d": 1, "c": 1}, "a": 1}},
+            {"x": {"a": 1, "b": {"c": 1, "d": 1}}}
+            => {"x": {"a": 1, "b": {"c": 1, "d": 1}}}, push nothing;
+        Page "key order changed there too":
+            {"x": {"a": 1, "b": 2}}, {"x": {"b": 2, "a": 1}}, {"y": 1, "x": {"b": 2, "a": 1}}
+            => {"y": 1, "x": {"b": 2, "a": 1}}, push nothing;
+        Page "an edit beside a change of key order keeps the centre's order":
+            {"x": {"a": 1, "b": 2}}, {"x": {"b": 3, "a": 1}}, {"x": {"a": 1, "b": 2}}
+            => {"x": {"b": 3, "a": 1}}, push [["x", "b"]];
+    }
+}
+
+#[test]
+fn nested() {
+    table! {
+        Page "different leaves of one sub-document":
+            {"s": {"x": 1, "y": 1}}, {"s": {"x": 2, "y": 1}}, {"s": {"x": 1, "y": 3}}
+            => {"s": {"x": 2, "y": 3}}, push [["s", "x"]];
+        Page "the same leaf, deep":
+            {"s": {"t": {"x": 1, "y": 1}}}, {"s": {"t": {"x": 2, "y": 2}}}, {"s": {"t": {"x": 3, "y": 1}}}
+            => {"s": {"t": {"x": 3, "y": 2}}}, push [["s", "t", "y"]], Remote stands at ["s", "t", "x"];
+        Page "a leaf removed here, another changed there":
+            {"s": {"x": 1, "y": 1}}, {"s": {"y": 1}}, {"s": {"x": 1, "y": 2}}
+            => {"s": {"y": 2}}, push [["s", "x"]];
+        Page "both made the sub-document: union":
+            {}, {"s": {"x": 1, "z": 1}}, {"s": {"y": 2, "z": 3}}
+            => {"s": {"y": 2, "z": 3, "x": 1}}, push [["s", "x"]], Remote stands at ["s", "z"];
+        Page "both turned a value into a sub-document":
+            {"s": 1}, {"s": {"x": 1}}, {"s": {"y": 2}} => {"s": {"y": 2}}, push nothing, Remote stands at ["s"];
+        Page "null is a value that a sub-document replaces":
+            {"s": null}, {"s": {"x": 1}}, {"s": {"y": 2}} => {"s": {"y": 2}}, push nothing, Remote stands at ["s"];
+        Page "sub-document removed here, edited below there: the edit stands":
+            {"s": {"x": 1}}, {}, {"s": {"x": 2}} => {"s": {"x": 2}}, push nothing, Remote stands at ["s"];
+        Page "edited below here, removed there: the edit stands":
+            {"s": {"x": 1}, "k": 1}, {"s": {"x": 2}, "k": 1}, {"k": 1}
+            => {"k": 1, "s": {"x": 2}}, push [["s"]], Local stands at ["s"];
+        Page "edited deep below here, removed half-way up there":
+            {"s": {"t": {"u": {"x": 1}}, "k": 1}}, {"s": {"t": {"u": {"x": 2}}, "k": 1}}, {"s": {"k": 1}}
+            => {"s": {"k": 1, "t": {"u": {"x": 2}}}}, push [["s", "t"]], Local stands at ["s", "t"];
+        Page "removed half-way up here, edited deep below there":
+            {"s": {"t": {"u": {"x": 1}}, "k": 1}}, {"s": {"k": 1}}, {"s": {"t": {"u": {"x": 2}}, "k": 1}}
+            => {"s": {"t": {"u": {"x": 2}}, "k": 1}}, push nothing, Remote stands at ["s", "t"];
+        Page "sub-document untouched here, removed there":
+            {"s": {"x": 1}}, {"s": {"x": 1}}, {} => {}, push nothing;
+        Page "sub-document untouched there, removed here":
+            {"s": {"x": 1}}, {}, {"s": {"x": 1}} => {}, push [["s"]];
+        Page "sub-document turned into a value here, edited below there":
+            {"s": {"x": 1}}, {"s": 5}, {"s": {"x": 2}} => {"s": {"x": 2}}, push nothing, Remote stands at ["s"];
+        Page "edited below here, turned into a value there":
+            {"s": {"x": 1}}, {"s": {"x": 2}}, {"s": 5} => {"s": 5}, push nothing, Remote stands at ["s"];
+        Page "turned into a value here, removed there: no edit below":
+            {"s": {"x": 1}}, {"s": 5}, {} => {}, push nothing, Remote stands at ["s"];
+        Page "an array removed there while it was edited here is a value like any other":
+            {"s": [1]}, {"s": [1, 2]}, {} => {}, push nothing, Remote stands at ["s"];
+        Page "emptied here, filled there":
+            {"s": {"x": 1}}, {"s": {}}, {"s": {"x": 1, "y": 1}} => {"s": {"y": 1}}, push [["s", "x"]];
+    }
+}
+
+#[test]
+fn keys_that_cannot_be_addressed() {
+    table! {
+        Page "dot, top level, changed here: the whole document is replaced":
+            {"a.b": 1}, {"a.b": 2}, {"a.b": 1} => {"a.b": 2}, push whole;
+        Page "dollar, top level, changed there":
+            {"$x": 1}, {"$x": 1}, {"$x": 2} => {"$x": 2}, push nothing;
+        Page "empty, top level, both changed":
+            {"": 1}, {"": 2}, {"": 3} => {"": 3}, push nothing, Remote stands at [""];
+        Page "digits, top level, added here beside an edit there":
+            {"x": 1}, {"x": 1, "12": 1}, {"x": 2} => {"x": 2, "12": 1}, push whole;
+        Page "untouched beside an edit: only the edit is pushed":
+            {"a.b": 1, "x": 1}, {"a.b": 1, "x": 2}, {"a.b": 1, "x": 1} => {"a.b": 1, "x": 2}, push [["x"]];
+        Page "below a top-level dot nothing is merged apart":
+            {"a.b": {"x": 1, "y": 1}}, {"a.b": {"x": 2, "y": 1}}, {"a.b": {"x": 1, "y": 2}}
+            => {"a.b": {"x": 1, "y": 2}}, push nothing, Remote stands at ["a.b"];
+        Page "below: changed here only":
+            {"s": {"a.b": 1, "x": 1}}, {"s": {"a.b": 1, "x": 2}}, {"s": {"a.b": 1, "x": 1}}
+            => {"s": {"a.b": 1, "x": 2}}, push [["s"]];
+        Page "below: changed on both sides, lifted to the parent":
+            {"s": {"$x": 1, "y": 1}}, {"s": {"$x": 1, "y": 2}}, {"s": {"$x": 2, "y": 1}}
+            => {"s": {"$x": 2, "y": 1}}, push nothing, Remote stands at ["s"];
+        Page "below: added here, another leaf changed there":
+            {"s": {"x": 1}}, {"s": {"x": 1, "": 2}}, {"s": {"x": 2}}
+            => {"s": {"x": 2}}, push nothing, Remote stands at ["s"];
+        Page "deeper: only the nearest parent is lifted":
+            {"s": {"t": {"12": 1}, "k": 1}}, {"s": {"t": {"12": 2}, "k": 1}}, {"s": {"t": {"12": 3}, "k": 2}}
+            => {"s": {"t": {"12": 3}, "k": 2}}, push nothing, Remote stands at ["s", "t"];
+        Page "removed there, edited below here":
+            {"s": {"a.b": 1}}, {"s": {"a.b": 2}}, {} => {"s": {"a.b": 2}}, push [["s"]], Local stands at ["s"];
+        Page "both the same":
+            {"s": {"12": 1}}, {"s": {"12": 2}}, {"s": {"12": 2}} => {"s": {"12": 2}}, push nothing;
+    }
+}
+
+#[test]
+fn sets() {
+    table! {
+        Person "added here":
+            {"roles": ["a"]}, {"roles": ["a", "b"]}, {"roles": ["a"]} => {"roles": ["a", "b"]}, push [["roles"]];
+        Person "added there":
+            {"roles": ["a"]}, {"roles": ["a"]}, {"roles": ["a", "b"]} => {"roles": ["a", "b"]}, push nothing;
+        Person "added on both sides: the centre's order, own ones sorted behind":
+            {"roles": ["a"]}, {"roles": ["a", "y", "b"]}, {"roles": ["z", "a"]}
+            => {"roles": ["z", "a", "b", "y"]}, push [["roles"]];
+        Person "the same added on both sides":
+            {"roles": ["a"]}, {"roles": ["a", "b"]}, {"roles": ["b", "a"]} => {"roles": ["b", "a"]}, push nothing;
+        Person "removed here, added there":
+            {"roles": ["a", "b"]}, {"roles": ["a"]}, {"roles": ["a", "b", "c"]}
+            => {"roles": ["a", "c"]}, push [["roles"]];
+        Person "added here, removed there":
+            {"roles": ["a", "b"]}, {"roles": ["a", "b", "c"]}, {"roles": ["a"]}
+            => {"roles": ["a", "c"]}, push [["roles"]];
+        Person "removed on both sides, different ones":
+            {"roles": ["a", "b", "c"]}, {"roles": ["b", "c"]}, {"roles": ["a", "c"]}
+            => {"roles": ["c"]}, push [["roles"]];
+        Person "emptied here, added there":
+            {"roles": ["a"]}, {"roles": []}, {"roles": ["a", "b"]} => {"roles": ["b"]}, push [["roles"]];
+        Person "order only, on both sides: the centre's":
+            {"roles": ["a", "b", "c"]}, {"roles": ["b", "a", "c"]}, {"roles": ["c", "b", "a"]}
+            => {"roles": ["c", "b", "a"]}, push nothing;
+        Person "order only, here, beside an addition there":
+            {"roles": ["a", "b"]}, {"roles": ["b", "a"]}, {"roles": ["a", "b", "c"]}
+            => {"roles": ["a", "b", "c"]}, push nothing;
+        Person "order only, here alone: an edit that nobody contests":
+            {"roles": ["a", "b"]}, {"roles": ["b", "a"]}, {"roles": ["a", "b"]}
+            => {"roles": ["b", "a"]}, push [["roles"]];
+        Person "repeated at the centre: kept as it is":
+            {"roles": ["a"]}, {"roles": ["a", "b"]}, {"roles": ["a", "a"]}
+            => {"roles": ["a", "a", "b"]}, push [["roles"]];
+        Person "repeated here: added once":
+            {"roles": ["a"]}, {"roles": ["a", "b", "b"]}, {"roles": ["a", "c"]}
+            => {"roles": ["a", "c", "b"]}, push [["roles"]];
+        Person "members are told apart by type":
+            {"roles": [1]}, {"roles": [1, 2.0]}, {"roles": [1, 2]} => {"roles": [1, 2, 2.0]}, push [["roles"]];
+        Person "made on both sides":
+            {}, {"roles": ["a", "c"]}, {"roles": ["b", "a"]} => {"roles": ["b", "a", "c"]}, push [["roles"]];
+        Person "no array there: a value like any other":
+            {"roles": ["a"]}, {"roles": ["a", "b"]}, {"roles": "root"}
+            => {"roles": "root"}, push nothing, Remote stands at ["roles"];
+        Person "no array here":
+            {"roles": ["a"]}, {"roles": null}, {"roles": ["a", "b"]}
+            => {"roles": ["a", "b"]}, push nothing, Remote stands at ["roles"];
+        Person "no array before":
+            {"roles": "x"}, {"roles": ["a"]}, {"roles": ["b"]}
+            => {"roles": ["b"]}, push nothing, Remote stands at ["roles"];
+        Person "removed here, added to there":
+            {"roles": ["a"]}, {}, {"roles": ["a", "b"]}
+            => {"roles": ["a", "b"]}, push nothing, Remote stands at ["roles"];
+        Person "only the field at the top is a set":
+            {"s": {"roles": ["a"]}}, {"s": {"roles": ["a", "b"]}}, {"s": {"roles": ["a", "c"]}}
+            => {"s": {"roles": ["a", "c"]}}, push nothing, Remote stands at ["s", "roles"];
+        Page "roles of anything but a person are no set":
+            {"roles": ["a"]}, {"roles": ["a", "b"]}, {"roles": ["a", "c"]}
+            => {"roles": ["a", "c"]}, push nothing, Remote stands at ["roles"];
+    }
+}
+
+#[test]
+fn fields_with_rules_of_their_own() {
+    table! {
+        Page "modification_info changed on both sides: no conflict of its own":
+            {"modification_info": {"user": "a"}}, {"modification_info": {"user": "b"}},
+            {"modification_info": {"user": "c"}} => {"modification_info": {"user": "c"}}, push nothing;
+        Page "modification_info is taken whole":
+            {"modification_info": {"user": "a", "node": "n"}}, {"modification_info": {"user": "b", "node": "n"}},
+            {"modification_info": {"user": "a", "node": "m"}}
+            => {"modification_info": {"user": "a", "node": "m"}}, push nothing;
+        Page "modification_info changed here only":
+            {"modification_info": 1}, {"modification_info": 2}, {"modification_info": 1}
+            => {"modification_info": 2}, push [["modification_info"]];
+        Page "modification_info changed here, removed there":
+            {"modification_info": 1}, {"modification_info": 2}, {} => {}, push nothing;
+        Page "modification_info beside a real clash":
+            {"modification_info": 1, "x": 1}, {"modification_info": 2, "x": 2}, {"modification_info": 3, "x": 3}
+            => {"modification_info": 3, "x": 3}, push nothing, Remote stands at ["x"];
+        Page "modification_info below the top is a field like any other":
+            {"s": {"modification_info": 1}}, {"s": {"modification_info": 2}}, {"s": {"modification_info": 3}}
+            => {"s": {"modification_info": 3}}, push nothing, Remote stands at ["s", "modification_info"];
+        Person "the old id field is the centre's, whatever else happens":
+            {"_id": "A", "id": 5, "x": 1}, {"_id": "A", "x": 2}, {"_id": "A", "id": {"n": 6}, "x": 1}
+            => {"_id": "A", "id": {"n": 6}, "x": 2}, push [["x"]];
+        Person "an old id field that the centre dropped is not brought back":
+            {"_id": "A", "id": "a"}, {"_id": "A", "id": "a", "x": 1}, {"_id": "A"}
+            => {"_id": "A", "x": 1}, push [["x"]];
+        Page "id below the top is a field like any other":
+            {"s": {"id": 1, "_id": 1}}, {"s": {"id": 2, "_id": 2}}, {"s": {"id": 1, "_id": 3}}
+            => {"s": {"id": 2, "_id": 3}}, push [["s", "id"]], Remote stands at ["s", "_id"];
+        Person "a password changed on both sides: the values leave the merge, callers keep them secret":
+            {"password": "$2b$12$base"}, {"password": "$2b$12$here"}, {"password": "$2b$12$there"}
+            => {"password": "$2b$12$there"}, push nothing, Remote stands at ["password"];
+        Person "a password changed here while the name changed there":
+            {"password": "p", "name": "Ana"}, {"password": "q", "name": "Ana"}, {"password": "p", "name": "Anna"}
+            => {"password": "q", "name": "Anna"}, push [["password"]];
+    }
+}
+
+#[test]
+fn whole_records() {
+    table! {
+        Page "gone on both sides": {"x": 1}, absent, absent => absent, push nothing;
+        Page "never there": absent, absent, absent => absent, push nothing;
+        Page "created here": absent, {"x": 1}, absent => {"x": 1}, push insert;
+        Page "created there": absent, absent, {"x": 1} => {"x": 1}, push nothing;
+        Page "clean here, deleted there": {"x": 1}, {"x": 1}, absent => absent, push nothing;
+        Page "only the key order differs here, deleted there":
+            {"x": {"a": 1, "b": 1}, "y": 1}, {"y": 1, "x": {"b": 1, "a": 1}}, absent => absent, push nothing;
+        Page "edited here, deleted there: the edit wins":
+            {"x": 1}, {"x": 2}, absent => {"x": 2}, push insert, Local stands at [];
+        Page "a type changed here, deleted there: an edit too":
+            {"x": 1}, {"x": 1.0}, absent => {"x": 1.0}, push insert, Local stands at [];
+        Page "a field removed here, deleted there: an edit too":
+            {"x": 1, "y": 1}, {"y": 1}, absent => {"y": 1}, push insert, Local stands at [];
+        Page "deleted here, unchanged there": {"x": 1}, absent was {"x": 1}, {"x": 1} => absent, push delete;
+        Page "deleted here, only the key order changed there":
+            {"x": {"a": 1, "b": 1}}, absent was {"x": {"a": 1, "b": 1}}, {"x": {"b": 1, "a": 1}}
+            => absent, push delete;
+        Page "deleted here, edited there: the edit wins":
+            {"x": 1}, absent was {"x": 1}, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
+        Page "edited and deleted here, edited there: the clash carries the body as it was":
+            {"x": 1}, absent was {"x": 7, "y": 8}, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
+        Page "deleted here, a field set to null there: an edit":
+            {"x": 1}, absent, {"x": 1, "y": null} => {"x": 1, "y": null}, push nothing, Remote stands at [];
+        Page "created and deleted here, created there: nothing of this node's contradicts it":
+            absent, absent was {"x": 1}, {"x": 2} => {"x": 2}, push nothing;
+        Page "created on both sides: union, scalars of the centre":
+            absent, {"_id": "p", "x": 1, "own": 1, "s": {"a": 1}}, {"_id": "p", "x": 2, "theirs": 2, "s": {"b": 1}}
+            => {"_id": "p", "x": 2, "theirs": 2, "s": {"b": 1, "a": 1}, "own": 1}, push [["s", "a"], ["own"]],
+            Remote stands at ["x"];
+        Page "created the same on both sides":
+            absent, {"_id": "p", "x": 1}, {"x": 1, "_id": "p"} => {"x": 1, "_id": "p"}, push nothing;
+        Person "created on both sides: roles unite":
+            absent, {"roles": ["end_user", "b"]}, {"roles": ["end_user", "a"]}
+            => {"roles": ["end_user", "a", "b"]}, push [["roles"]];
+        Page "created on both sides with keys that cannot be addressed":
+            absent, {"a.b": 1, "s": {"$x": 1}}, {"a.b": 2, "s": {"y": 1}}
+            => {"a.b": 2, "s": {"y": 1}}, push nothing, Remote stands at ["a.b"], Remote stands at ["s"];
+    }
+}
+
+#[test]
+fn two_records_of_one_person_or_of_two() {
+    let born = |day: &str| DateTime::parse_rfc3339_str(format!("{day}T13:05:00Z")).unwrap();
+    let ana = doc! {"name": "Ana", "lastname": "Betz", "gender": "female", "dob": born("1985-10-04")};
+    for (what, agrees, change) in [
+        ("the same", true, doc! {}),
+        ("case and accents", true, doc! {"name": "ÁNA", "lastname": " betz "}),
+        ("the birth day as text", true, doc! {"dob": "1985-10-04"}),
+        ("another hour of the day", true, doc! {"dob": DateTime::from_millis(497_232_000_000)}),
+        ("a missing value agrees", true, doc! {"dob": null, "gender": "", "name": 5}),
+        ("other fields do not count", true, doc! {"profession": "nurse", "active": false}),
+        ("another name", false, doc! {"name": "Anna"}),
+        ("another lastname", false, doc! {"lastname": "Betz-Cordara"}),
+        ("another gender", false, doc! {"gender": "male"}),
+        ("another day", false, doc! {"dob": "1985-10-05"}),
+        ("another date", false, doc! {"dob": born("1985-10-05")}),
+        ("a day that cannot be read: in doubt two people", false, doc! {"dob": "4 October"}),
+    ] {
+        let mut other = ana.clone();
+        other.extend(change);
+        assert_eq!(same_identity(&ana, &other), agrees, "{what}");
+        assert_eq!(same_identity(&other, &ana), agrees, "{what}, the other way round");
+    }
+    let unread = |day: &str| doc! {"name": "Ana", "dob": day};
+    assert!(same_identity(&unread("spring 1985"), &unread("Spring 1985")));
+    assert!(!same_identity(&unread("spring 1985"), &unread("spring 1986")));
+}
