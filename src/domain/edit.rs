@@ -84,7 +84,7 @@ pub fn patch(
     }
     let mut document = stored.clone();
     fill(&mut document, Some(stored), body)?;
-    check_after_change(schema, stored, &document, editor)?;
+    check_change(schema, stored, &document, editor)?;
     Ok(document)
 }
 
@@ -109,7 +109,7 @@ pub fn replace(
         }
     }
     fill(&mut document, Some(stored), body)?;
-    check_after_change(schema, stored, &document, editor)?;
+    check_change(schema, stored, &document, editor)?;
     Ok(document)
 }
 
@@ -165,7 +165,8 @@ fn set_owner(schema: &Schema, document: &mut Document, path_owner: Option<&str>)
     Ok(())
 }
 
-fn check_after_change(
+/// What must hold for any change of a record, however it came about.
+pub fn check_change(
     schema: &Schema,
     stored: &Document,
     document: &Document,

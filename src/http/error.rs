@@ -177,7 +177,11 @@ impl From<HashError> for ApiError {
     fn from(error: HashError) -> Self {
         match error {
             HashError::Busy { retry_after_s } => ApiError::Busy { retry_after_s },
-            HashError::Invalid(message) => ApiError::invalid("password", format!("password: {message}")),
+            HashError::Unacceptable(message) => ApiError::invalid("password", format!("password: {message}")),
+            HashError::Failed(message) => {
+                tracing::error!(error = %message, "a password could not be hashed");
+                ApiError::Internal
+            }
         }
     }
 }

@@ -349,6 +349,11 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
+    /// A technician's account of this node.
+    pub fn local_account(&self, name: &str) -> Result<Option<Document>, StoreError> {
+        self.local_accounts.get(name)?.map(|row| decode(row.value())).transpose()
+    }
+
     /// Sets or removes a technician's account.
     pub fn set_local_account(&mut self, name: &str, account: Option<&Document>) -> Result<(), StoreError> {
         match account {

@@ -273,6 +273,34 @@ impl Snapshot {
         Ok(batch)
     }
 
+    /// Ids after `after` up to `up_to` (or the end) of records that the centre is known to have had.
+    pub fn expected_at_centre(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        up_to: Option<&str>,
+    ) -> Result<Vec<String>, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        let base = self.transaction.open_table(BASE)?;
+        let code = kind.schema().code;
+        let mut ids = Vec::new();
+        for entry in docs.range((code, after.unwrap_or(""))..(code + 1, ""))? {
+            let (at, _) = entry?;
+            let (_, id) = at.value();
+            if up_to.is_some_and(|up_to| id > up_to) {
+                break;
+            }
+            let is_new_here = match base.get((code, id))? {
+                Some(row) => BaseRow::decode(row.value())?.base == Base::Absent,
+                None => false,
+            };
+            if after != Some(id) && !is_new_here {
+                ids.push(id.to_owned());
+            }
+        }
+        Ok(ids)
+    }
+
     /// How many records differ from the centre, dead letters included.
     pub fn pending_count(&self) -> Result<u64, StoreError> {
         Ok(self.transaction.open_table(DIRTY)?.len()?)

@@ -453,6 +453,14 @@ impl Tx<'_> {
         Ok(was_dead)
     }
 
+    /// Whether the record has a dead letter with this code.
+    pub fn has_dead_letter(&self, key: &RecordKey, code: i32) -> Result<bool, StoreError> {
+        let Some(row) = self.dead.get(row_key(key))? else {
+            return Ok(false);
+        };
+        Ok(DeadLetter::decode(key.clone(), row.value())?.code == code)
+    }
+
     pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {
         Ok(self.dead.get(row_key(key))?.is_some())
     }

@@ -1,0 +1,164 @@
+//! Floor 4. Who is asking: HTTP Basic before any routing, and the checks that protect browsers.
+//!
+//! [`require_login`] stands in front of every route, so a path cannot be reached, nor be told from one
+//! that does not exist, without valid credentials. Handlers take a [`Caller`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{HeaderMap, Method, header, request::Parts};
+use axum::middleware::Next;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::Node;
+use super::error::ApiError;
+use crate::accounts::{LoginError, StoredAccount};
+use crate::domain::access::{Actor, Principal};
+use crate::domain::record::Kind;
+use crate::store::StoreError;
+
+/// Ending of the names of technicians' accounts, which exist on one node only.
+pub const LOCAL_SUFFIX: &str = "@local";
+
+/// Paths that need no login.
+const PUBLIC_PATHS: &[&str] = &["/", "/healthz", "/readyz"];
+
+/// Where a request comes from; set by whoever accepted the connection.
+#[derive(Debug, Clone, Copy)]
+pub enum Peer {
+    Address(IpAddr),
+    /// The node's Unix socket: the operator of the machine, by user id.
+    Operator { uid: u32 },
+}
+
+/// Somebody whose credentials were verified for this request.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    pub(crate) peer: IpAddr,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // Absent only if a route were mounted outside the login layer: then nobody gets in.
+        parts.extensions.get::<Caller>().cloned().ok_or(ApiError::Unauthorized)
+    }
+}
+
+/// Lets verified callers through and answers everybody else.
+pub(crate) async fn require_login(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
+    use axum::response::IntoResponse as _;
+    if PUBLIC_PATHS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let peer = request.extensions().get::<Peer>().copied();
+    let caller = match peer {
+        Some(Peer::Operator { uid }) => Ok(Caller {
+            principal: Principal { actor: Actor::Operator(uid), roles: Vec::new() },
+            peer: IpAddr::from([127, 0, 0, 1]),
+        }),
+        Some(Peer::Address(peer)) => verify(&node, request.headers(), peer).await,
+        None => Err(ApiError::Unauthorized),
+    };
+    match caller {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn verify(node: &Node, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, ApiError> {
+    let (user, password) = basic_credentials(headers).ok_or(ApiError::Unauthorized)?;
+    let stored = find_account(node, &user)?;
+    match node.accounts.verify(&user, &password, peer, stored).await {
+        Ok(principal) => Ok(Caller { principal, peer }),
+        Err(error) => {
+            if error == LoginError::Refused {
+                tracing::info!(%peer, "login refused");
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// The user and password of an `Authorization: Basic` header (RFC 7617).
+fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = BASE64.decode(encoded.trim()).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    Some((user, decoded[colon + 1..].to_vec()))
+}
+
+/// The account of this name as it is now, with the roles that count on this node.
+fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
+    let snapshot = node.store.read()?;
+    if let Some(name) = user.strip_suffix(LOCAL_SUFFIX) {
+        let Some(account) = snapshot.local_account(name)? else {
+            return Ok(None);
+        };
+        return Ok(Some(StoredAccount {
+            principal: Principal { actor: Actor::Local(name.to_owned()), roles: strings(account.get("roles")) },
+            password_hash: account.get_str("password").ok().map(str::to_owned),
+            active: true,
+        }));
+    }
+    let Some(record) = snapshot.find(Kind::Person, user)? else {
+        return Ok(None);
+    };
+    let document = bson::Document::try_from(record.document.as_ref())
+        .map_err(|e| StoreError::Damaged(e.to_string()))?;
+    let granted = snapshot.grants(&record.id)?;
+    let mut roles = strings(document.get("roles"));
+    roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
+    Ok(Some(StoredAccount {
+        principal: Principal { actor: Actor::Person(record.id), roles },
+        password_hash: document.get_str("password").ok().map(str::to_owned),
+        // Only what says so is inactive: records of the HMIS leave the field out.
+        active: !matches!(document.get("active"), Some(bson::Bson::Boolean(false))),
+    }))
+}
+
+/// The strings of a stored list; anything else there grants nothing.
+pub(crate) fn strings(value: Option<&bson::Bson>) -> Vec<String> {
+    let values = value.and_then(bson::Bson::as_array).map_or(&[][..], |values| values);
+    values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
+}
+
+/// Refuses writes that a page of another site makes in a visitor's browser.
+///
+/// Bodies are read without a Content-Type and browsers remember Basic credentials, so a foreign form
+/// could post otherwise. The real clients send neither of these headers.
+pub(crate) fn check_origin(node: &Node, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
+        return Ok(());
+    }
+    let origin = headers.get(header::ORIGIN);
+    if origin.is_some_and(|origin| node.settings.allows_origin(origin.as_bytes())) {
+        return Ok(());
+    }
+    let host = headers.get(header::HOST).map_or(&b""[..], |host| host.as_bytes());
+    let is_own = origin.is_none_or(|origin| {
+        let origin = origin.as_bytes();
+        [&b"https://"[..], b"http://"].iter().any(|scheme| origin.strip_prefix(*scheme) == Some(host))
+    });
+    let is_foreign_fetch = headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| [&b"cross-site"[..], b"same-site"].contains(&site.as_bytes()));
+    if is_own && !is_foreign_fetch { Ok(()) } else { Err(ApiError::CrossOrigin) }
+}

@@ -1,0 +1,309 @@
+//! Floor 4. Conflicts and refused records over HTTP: seeing them, and deciding.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bson::{Bson, Document};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::caller::Caller;
+use super::changes::query_pairs;
+use super::error::ApiError;
+use super::records::to_document;
+use super::{Node, json_body};
+use crate::domain::access::{Acl, Actor, Denied, Principal, Target, Verb};
+use crate::domain::edit::{self, Editor};
+use crate::domain::json::{adopt, parse_object, show_value};
+use crate::domain::merge::Side;
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Conflict, ConflictStatus, Snapshot};
+use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
+
+pub(crate) async fn list(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
+    let mut wanted = None;
+    for (name, value) in query_pairs(request.uri()) {
+        if name == "status" {
+            wanted = Some(match value.as_str() {
+                "open" => ConflictStatus::Open,
+                "resolved" => ConflictStatus::Resolved,
+                _ => return Err(ApiError::invalid("status", "status: open or resolved")),
+            });
+        }
+    }
+    let snapshot = node.store.read()?;
+    let mut out = Vec::new();
+    for conflict in snapshot.conflicts()? {
+        if wanted.is_none_or(|wanted| conflict.status == wanted) {
+            let current = read_current(&snapshot, &conflict)?;
+            out.push(shown(&node, &conflict, current.as_ref()));
+        }
+    }
+    Ok(super::json(out))
+}
+
+pub(crate) async fn show(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
+    let snapshot = node.store.read()?;
+    let conflict = snapshot.conflict(&id)?.ok_or_else(absent)?;
+    let current = read_current(&snapshot, &conflict)?;
+    respond(&node, &conflict, current.as_ref())
+}
+
+fn absent() -> ApiError {
+    ApiError::NotFound("There is no such conflict".into())
+}
+
+fn read_current(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Bson>, ApiError> {
+    let record = snapshot.record(&conflict.key)?;
+    let document = record.map(|record| to_document(&record.document)).transpose()?;
+    Ok(current_value(conflict, document.as_ref()))
+}
+
+/// The version of a conflict together with the value that it is about.
+fn etag(conflict: &Conflict, current: Option<&Bson>) -> String {
+    let mut seen = bson::doc! {"id": &conflict.id, "status": conflict.status.name(), "at": conflict.found_at_ms};
+    if let Some(current) = current {
+        seen.insert("current", current.clone());
+    }
+    let digest = Sha256::digest(seen.to_vec().unwrap_or_default());
+    format!("\"{}\"", hex::encode(&digest[..16]))
+}
+
+fn respond(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Result<Response, ApiError> {
+    let mut response = super::json(shown(node, conflict, current));
+    if let Ok(tag) = HeaderValue::from_str(&etag(conflict, current)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// One conflict as clients see it. Absent values have no field; secrets are never shown.
+fn shown(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Value {
+    let schema = conflict.key.kind.schema();
+    let mut fields = Map::new();
+    let mut put = |name: &str, value: Value| {
+        fields.insert(name.to_owned(), value);
+    };
+    put("id", json!(conflict.id));
+    put("collection", json!(schema.collection));
+    put("record", json!(conflict.key.id));
+    put("path", json!(conflict.path));
+    put("stands", json!(if conflict.stands == Side::Local { "local" } else { "central" }));
+    put("status", json!(conflict.status.name()));
+    put("author", json!(conflict.author));
+    put("found_at", json!(crate::sync::time_text(conflict.found_at_ms)));
+    put("etag", json!(etag(conflict, current)));
+    if let Some(resolution) = &conflict.resolution {
+        put("resolution", json!(resolution));
+        put("resolved_by", json!(conflict.resolved_by));
+        put("resolved_at", json!(conflict.resolved_at_ms.map(crate::sync::time_text)));
+    }
+    if conflict.is_secret() {
+        put("secret", json!(true));
+        return Value::Object(fields);
+    }
+    let values = [
+        ("base", conflict.base.as_ref()),
+        ("local", conflict.local.as_ref()),
+        ("central", conflict.central.as_ref()),
+        ("current", current),
+    ];
+    for (name, value) in values {
+        let Some(value) = value else { continue };
+        let value = match value {
+            Bson::Document(body) if conflict.path.is_empty() => {
+                let mut body = body.clone();
+                schema.secret_fields.iter().for_each(|secret| drop(body.remove(secret)));
+                Bson::Document(body)
+            }
+            value => value.clone(),
+        };
+        put(name, show_value(&value, node.settings.date_format));
+    }
+    Value::Object(fields)
+}
+
+pub(crate) async fn resolve(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
+    let body = parse_object(&json_body(body)?)?;
+    let (conflict, current) = {
+        let snapshot = node.store.read()?;
+        let conflict = snapshot.conflict(&id)?.ok_or_else(absent)?;
+        let current = read_current(&snapshot, &conflict)?;
+        (conflict, current)
+    };
+    let decision = parse_decision(&conflict, current.as_ref(), &body)?;
+    check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
+    let (acl, who) = (node.acl(), caller.principal.clone());
+    let check = move |conflict: &Conflict, old: Option<&Document>, new: Option<&Document>| {
+        check_allowed(&acl, &who, conflict, old, new)
+    };
+    let actor = caller.principal.actor.clone();
+    match carry_out(&node.store, &id, decision, current, actor, check).await {
+        Ok(conflict) => {
+            let current = read_current(&node.store.read()?, &conflict)?;
+            respond(&node, &conflict, current.as_ref())
+        }
+        Err(ResolveError::Unknown) => Err(absent()),
+        Err(ResolveError::Resolved(conflict)) => Err(moved(&node, &conflict, None, "The conflict has been resolved already")),
+        Err(ResolveError::Moved { conflict, current }) => {
+            Err(moved(&node, &conflict, current.as_ref(), "The value has changed meanwhile"))
+        }
+        Err(ResolveError::Invalid { field, .. }) if field == FORBIDDEN => Err(ApiError::Forbidden),
+        Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
+        Err(ResolveError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Marks a refusal that is about rights rather than content.
+const FORBIDDEN: &str = "$forbidden";
+
+fn moved(node: &Node, conflict: &Conflict, current: Option<&Bson>, message: &str) -> ApiError {
+    ApiError::Conflict { message: message.into(), current: shown(node, conflict, current) }
+}
+
+fn parse_decision(conflict: &Conflict, current: Option<&Bson>, body: &Map<String, Value>) -> Result<Decision, ApiError> {
+    match (body.get("take"), body.get("value")) {
+        (Some(Value::String(side)), None) if side == "local" => Ok(Decision::TakeLocal),
+        (Some(Value::String(side)), None) if side == "central" => Ok(Decision::TakeCentral),
+        (None, Some(value)) => {
+            let path = conflict.path.join(".");
+            let value = adopt(value, current.or(conflict.base.as_ref()), &path)?;
+            if conflict.path.is_empty() && value.as_document().is_none_or(|d| d.get_str("_id").ok() != Some(&conflict.key.id)) {
+                return Err(ApiError::invalid("value", "value: must be the whole record with its _id"));
+            }
+            Ok(Decision::Value(value))
+        }
+        _ => Err(ApiError::invalid("take", "take: \"local\" or \"central\", or else a value")),
+    }
+}
+
+/// A decision is made on a value that somebody saw; if it is another one by now, they must look again.
+fn check_seen(
+    node: &Node,
+    conflict: &Conflict,
+    current: Option<&Bson>,
+    headers: &HeaderMap,
+    body: &Map<String, Value>,
+) -> Result<(), ApiError> {
+    let is_current = match (headers.get(header::IF_MATCH), body.get("seen")) {
+        (Some(tag), _) => tag.as_bytes() == etag(conflict, current).as_bytes(),
+        (None, Some(seen)) => match current {
+            Some(current) => show_value(current, node.settings.date_format) == *seen,
+            None => seen.is_null(),
+        },
+        // Nothing was said: then it must be the value that the conflict left standing.
+        (None, None) => {
+            let standing = match conflict.stands {
+                Side::Local => conflict.local.as_ref(),
+                Side::Remote => conflict.central.as_ref(),
+            };
+            conflict.path.is_empty() || crate::domain::value::same_option(standing, current)
+        }
+    };
+    if is_current && conflict.status == ConflictStatus::Open {
+        return Ok(());
+    }
+    let message = match conflict.status {
+        ConflictStatus::Open => "The value has changed meanwhile",
+        ConflictStatus::Resolved => "The conflict has been resolved already",
+    };
+    Err(moved(node, conflict, current, message))
+}
+
+/// A decision needs the right to make the same change directly.
+fn check_allowed(
+    acl: &Acl,
+    who: &Principal,
+    conflict: &Conflict,
+    old: Option<&Document>,
+    new: Option<&Document>,
+) -> Result<(), ResolveError> {
+    let forbidden = || ResolveError::Invalid { field: FORBIDDEN.into(), message: "not allowed".into() };
+    let schema = conflict.key.kind.schema();
+    let verb = match (old, new) {
+        (old, new) if old == new => return Ok(()),
+        (_, None) => Verb::Delete,
+        (None, Some(_)) => Verb::Post,
+        _ => Verb::Patch,
+    };
+    let is_operator = matches!(who.actor, Actor::Operator(_));
+    if !is_operator {
+        let owner = new.or(old).and_then(|document| schema.owner_of(document));
+        let target = match (conflict.key.kind, &owner) {
+            (Kind::Person, Some(person)) => Target::PathPerson(person),
+            _ => Target::Record { owner: owner.as_deref() },
+        };
+        let granted: Result<_, Denied> = acl.authorize(who, verb, schema.item_acl(), schema.kind, target);
+        granted.map_err(|_| forbidden())?;
+    }
+    let is_root = who.is_root() || is_operator;
+    if conflict.is_secret() && !is_root {
+        return Err(forbidden());
+    }
+    if let (Some(old), Some(new)) = (old, new) {
+        let editor = Editor { acl, is_root };
+        edit::check_change(schema, old, new, editor)
+            .map_err(|invalid| ResolveError::Invalid { field: invalid.field, message: invalid.message })?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn dead_letters(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
+    let letters = node.store.read()?.dead_letters()?;
+    let shown: Vec<Value> = letters
+        .iter()
+        .map(|letter| {
+            json!({
+                "id": dead_id(&letter.key),
+                "collection": letter.key.kind.schema().collection,
+                "record": letter.key.id,
+                "direction": letter.direction,
+                "code": letter.code,
+                "reason": letter.reason,
+                "at": crate::sync::time_text(letter.at_ms),
+            })
+        })
+        .collect();
+    Ok(super::json(shown))
+}
+
+/// A dead letter is named by its record: `people:ESPGNU777ORG`.
+fn dead_id(key: &RecordKey) -> String {
+    format!("{}:{}", key.kind.schema().collection, key.id)
+}
+
+pub(crate) async fn retry(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
+    let absent = || ApiError::NotFound("There is no such refused record".into());
+    let (collection, record) = id.split_once(':').ok_or_else(absent)?;
+    let kind = Kind::from_collection(collection).ok_or_else(absent)?;
+    let key = RecordKey::new(kind, record);
+    let was_dead = node.store.transact(move |tx| tx.clear_dead(&key)).await?;
+    if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
+}

@@ -1,0 +1,258 @@
+//! Floor 4. The API over HTTP: the route table, what surrounds every request, and the node's state.
+//!
+//! Record routes are made from the schema table; see `records` for what they do. Around all of them, from
+//! the outside in: request id and log line, error format, cross-origin rules, login, body limits.
+
+mod caller;
+mod changes;
+mod conflicts;
+mod content;
+mod cors;
+mod error;
+mod lists;
+mod node;
+mod password;
+mod records;
+mod users;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+
+pub use caller::{LOCAL_SUFFIX, Peer};
+
+use crate::accounts::Accounts;
+use crate::domain::access::Acl;
+use crate::domain::json::DateFormat;
+use crate::domain::schema::{Route, SCHEMAS, Schema, Shape};
+use crate::store::Store;
+use crate::sync::Reconciler;
+use caller::Caller;
+use error::{ApiError, Problem};
+
+/// Longest silence while a body arrives.
+const BODY_TIMEOUT_S_MAX: u64 = 30;
+
+/// How collections are framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectionShape {
+    /// An array of documents.
+    #[default]
+    Flat,
+    /// An array of one-element arrays, as Thalamus 0.9 sends and the Federation Portal reads.
+    Rows,
+}
+
+/// What the API does differently on request.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    pub date_format: DateFormat,
+    pub collection_shape: CollectionShape,
+    /// Shows password hashes to root, for a legacy peer.
+    pub expose_password_hashes: bool,
+    /// Origins whose pages may call the API; `*` is any.
+    pub cors_allowed_origins: Vec<String>,
+    pub body_limit_bytes: usize,
+    pub content_limit_bytes: usize,
+    /// Roles that count wherever they came from.
+    pub central_roles: Vec<String>,
+}
+
+impl ApiSettings {
+    fn allows_origin(&self, origin: &[u8]) -> bool {
+        self.cors_allowed_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin)
+    }
+}
+
+/// Everything that requests share.
+pub struct Node {
+    pub store: Store,
+    pub accounts: Arc<Accounts>,
+    pub acl: RwLock<Arc<Acl>>,
+    pub settings: ApiSettings,
+    pub sync: Arc<Reconciler>,
+    /// Key of form tokens; made anew at every start.
+    pub form_key: [u8; 32],
+}
+
+impl Node {
+    /// The access rules in force now.
+    pub(crate) fn acl(&self) -> Arc<Acl> {
+        match self.acl.read() {
+            Ok(acl) => Arc::clone(&acl),
+            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
+        }
+    }
+}
+
+/// The whole API.
+pub fn router(node: Arc<Node>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(node::welcome))
+        .route("/healthz", get(node::healthz))
+        .route("/readyz", get(node::readyz))
+        .route("/login", get(node::login))
+        .route("/authorization", get(node::authorization))
+        .route("/password/{person_id}", get(password::form).post(password::submit))
+        .route("/changes", get(changes::changes))
+        .route("/users", get(users::list))
+        .route("/users/{id}", post(users::add))
+        .route("/users/{id}/password", post(users::set_password))
+        .route("/sync/status", get(node::sync_status))
+        .route("/sync/rounds", post(node::sync_round))
+        .route("/sync/conflicts", get(conflicts::list))
+        .route("/sync/conflicts/{id}", get(conflicts::show))
+        .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
+        .route("/sync/dead", get(conflicts::dead_letters))
+        .route("/sync/dead/{id}/retry", post(conflicts::retry));
+    for schema in &SCHEMAS {
+        for route in schema.routes {
+            router = router.route(route.path, record_route(schema, route, &node.settings));
+        }
+    }
+    router
+        .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .layer(DefaultBodyLimit::max(node.settings.body_limit_bytes))
+        .layer(RequestBodyTimeoutLayer::new(std::time::Duration::from_secs(BODY_TIMEOUT_S_MAX)))
+        .layer(middleware::from_fn(answer_options))
+        .layer(middleware::from_fn_with_state(Arc::clone(&node), caller::require_login))
+        .layer(middleware::from_fn_with_state(Arc::clone(&node), cors::cors))
+        .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
+        .layer(middleware::from_fn(observe))
+        .with_state(node)
+}
+
+/// The methods of one row of the schema's routes.
+fn record_route(schema: &'static Schema, route: &'static Route, settings: &ApiSettings) -> MethodRouter<Arc<Node>> {
+    match route.shape {
+        Shape::Collection | Shape::OfPerson | Shape::OfPage => {
+            get(move |State(node): State<Arc<Node>>, caller: Caller, at: Params, request: Request| async move {
+                lists::list(&node, schema, route, &caller, &params(at)?, &request)
+            })
+        }
+        Shape::Item | Shape::ItemOfPerson => record_item_route(schema, route),
+        Shape::Content => get(move |State(node): State<Arc<Node>>, caller: Caller, at: Params, request: Request| async move {
+            content::download(&node, schema, route, &caller, &params(at)?, request.headers())
+        })
+        .put(
+            move |State(node): State<Arc<Node>>,
+                  caller: Caller,
+                  at: Params,
+                  headers: axum::http::HeaderMap,
+                  body: Result<Bytes, BytesRejection>| async move {
+                content::upload(&node, schema, route, &caller, &params(at)?, &headers, content_body(body)?).await
+            },
+        )
+        .layer(DefaultBodyLimit::max(settings.content_limit_bytes)),
+    }
+}
+
+fn record_item_route(schema: &'static Schema, route: &'static Route) -> MethodRouter<Arc<Node>> {
+    let read = move |State(node): State<Arc<Node>>, caller: Caller, at: Params, request: Request| async move {
+        records::read(&node, schema, route, &caller, &params(at)?, request.headers())
+    };
+    let write = move |method: Method,
+                      State(node): State<Arc<Node>>,
+                      caller: Caller,
+                      at: Params,
+                      headers: axum::http::HeaderMap,
+                      body: Result<Bytes, BytesRejection>| async move {
+        let at = params(at)?;
+        let target = records::ItemTarget::new(schema, route, &at);
+        records::write(&node, &target, &caller, &method, &headers, json_body(body)).await
+    };
+    get(read).post(write).patch(write).put(write).delete(write)
+}
+
+type Params = Result<Path<BTreeMap<String, String>>, PathRejection>;
+
+fn params(at: Params) -> Result<BTreeMap<String, String>, ApiError> {
+    match at {
+        Ok(Path(params)) => Ok(params),
+        Err(_) => Err(ApiError::invalid("", "the path is not UTF-8 text")),
+    }
+}
+
+fn json_body(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge("The body is larger than this node accepts".into()),
+        StatusCode::REQUEST_TIMEOUT => ApiError::Timeout,
+        _ => ApiError::BadRequest("The body could not be read".into()),
+    })
+}
+
+fn content_body(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    json_body(body)
+}
+
+/// Answers OPTIONS from the methods that a path has.
+async fn answer_options(request: Request, next: Next) -> Response {
+    let is_options = request.method() == Method::OPTIONS;
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = match response.headers().get(header::ALLOW).and_then(|value| value.to_str().ok()) {
+            Some(methods) => format!("{methods},OPTIONS"),
+            None => "OPTIONS".to_owned(),
+        };
+        if is_options {
+            response = StatusCode::NO_CONTENT.into_response();
+        }
+        if let Ok(allow) = HeaderValue::from_str(&allow) {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+    }
+    response
+}
+
+/// Gives every request an id, writes one log line without patient data, and lets the Accept header
+/// choose the format of errors.
+async fn observe(mut request: Request, next: Next) -> Response {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let method = request.method().clone();
+    // The pattern, never the path: ids of people do not belong into logs.
+    let path = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
+    let wants_problem_json = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/problem+json"));
+    let span = tracing::info_span!("request", %id, %method, %path);
+    request.extensions_mut().insert(span.clone());
+    let started = tokio::time::Instant::now();
+    let mut response = {
+        use tracing::Instrument as _;
+        next.run(request).instrument(span.clone()).await
+    };
+    span.in_scope(|| {
+        tracing::info!(status = response.status().as_u16(), ms = started.elapsed().as_millis() as u64, "answered");
+    });
+    if let Some(problem) = response.extensions_mut().remove::<Problem>()
+        && wants_problem_json
+    {
+        response = problem.into_problem_json(response);
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert("x-request-id", id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// JSON that the node makes itself (not records).
+fn json(value: impl serde::Serialize) -> Response {
+    Json(value).into_response()
+}

@@ -1,0 +1,192 @@
+//! Floor 4. The form that changes a password in a browser.
+//!
+//! The new password twice, and the current one when it is one's own. Another person's password is
+//! changed only by root. The hidden token is an HMAC over caller, path and expiry, so that a form of
+//! another site cannot post here.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use bson::Document;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::caller::Caller;
+use super::error::ApiError;
+use super::node::page;
+use super::records::to_document;
+use super::{Node, json_body};
+use crate::accounts::{HashError, StoredAccount};
+use crate::domain::access::{Target, Verb};
+use crate::domain::record::{Kind, fold_account};
+use crate::store::{Edit, EditError};
+
+const FORM: &str = include_str!("pages/password.html");
+/// How long a form may stay open before it is sent.
+const TOKEN_MS_MAX: i64 = 30 * 60 * 1000;
+const SAVE_TRIES_MAX: usize = 8;
+
+type Body = Result<Bytes, BytesRejection>;
+
+pub(crate) async fn form(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    Path(person): Path<String>,
+) -> Result<Response, ApiError> {
+    authorize(&node, &caller, Verb::Get, &person)?;
+    find(&node, &person)?;
+    Ok(render(&node, &caller, &person, StatusCode::OK, None))
+}
+
+pub(crate) async fn submit(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    Path(person): Path<String>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    authorize(&node, &caller, Verb::Post, &person)?;
+    let body = json_body(body)?;
+    let fields = Fields::parse(&body);
+    let refuse = |message: &str| render(&node, &caller, &person, StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));
+    if !is_valid_token(&node, &caller, &person, &fields.token) {
+        return Ok(render(&node, &caller, &person, StatusCode::FORBIDDEN, Some((false, "The form had expired. Please try again."))));
+    }
+    if fields.password != fields.again {
+        return Ok(refuse("The two new passwords differ."));
+    }
+    if caller.principal.is(&person) {
+        let (_, document) = find(&node, &person)?;
+        let stored = StoredAccount {
+            principal: caller.principal.clone(),
+            password_hash: document.get_str("password").ok().map(str::to_owned),
+            active: true,
+        };
+        let verified = node.accounts.verify(&person, fields.current.as_bytes(), caller.peer, Some(stored)).await;
+        match verified {
+            Ok(_) => {}
+            Err(crate::accounts::LoginError::Refused) => return Ok(refuse("The current password is wrong.")),
+            Err(busy) => return Err(busy.into()),
+        }
+    }
+    let hash = match node.accounts.hash(&fields.password, caller.peer).await {
+        Ok(hash) => hash,
+        Err(HashError::Unacceptable(message)) => return Ok(refuse(&message)),
+        Err(error) => return Err(error.into()),
+    };
+    save(&node, &caller, &person, &hash).await?;
+    Ok(render(&node, &caller, &person, StatusCode::OK, Some((true, "The password has been changed."))))
+}
+
+fn authorize(node: &Node, caller: &Caller, verb: Verb, person: &str) -> Result<(), ApiError> {
+    node.acl().authorize(&caller.principal, verb, "password", Kind::Person, Target::PathPerson(person))?;
+    if caller.principal.is(person) || caller.principal.is_root() {
+        return Ok(());
+    }
+    Err(ApiError::Forbidden)
+}
+
+fn find(node: &Node, person: &str) -> Result<(String, Document), ApiError> {
+    let absent = || ApiError::NotFound("User not found".into());
+    let record = node.store.read()?.find(Kind::Person, person)?.ok_or_else(absent)?;
+    let document = to_document(&record.document)?;
+    Ok((record.id, document))
+}
+
+async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
+    for _ in 0..SAVE_TRIES_MAX {
+        let target = Target::PathPerson(person);
+        let grant = node.acl().authorize(&caller.principal, Verb::Post, "password", Kind::Person, target)?;
+        let (id, mut document) = find(node, person)?;
+        let expected = document.to_vec().ok();
+        document.insert("password", hash);
+        let (requires, grants, content) = (Vec::new(), None, None);
+        let edit = Edit { grant, id, expected, document: Some(document), requires, grants, content };
+        match node.store.edit(edit).await {
+            Ok(()) => return Ok(()),
+            Err(EditError::Moved) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(EditError::Moved.into())
+}
+
+/// The fields of the form, as `application/x-www-form-urlencoded`.
+#[derive(Default)]
+struct Fields {
+    token: String,
+    current: String,
+    password: String,
+    again: String,
+}
+
+impl Fields {
+    fn parse(body: &[u8]) -> Fields {
+        let mut fields = Fields::default();
+        for pair in body.split(|byte| *byte == b'&') {
+            let text = String::from_utf8_lossy(pair).replace('+', " ");
+            let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
+            match name {
+                "token" => fields.token = value,
+                "current" => fields.current = value,
+                "password" => fields.password = value,
+                "again" => fields.again = value,
+                _ => {}
+            }
+        }
+        fields
+    }
+}
+
+fn mac(node: &Node, caller: &Caller, person: &str, expires_ms: i64) -> Hmac<Sha256> {
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(&node.form_key).expect("any key length");
+    let path = fold_account(person);
+    mac.update(format!("{}\n/password/{path}\n{expires_ms}", caller.principal.actor).as_bytes());
+    mac
+}
+
+fn token(node: &Node, caller: &Caller, person: &str) -> String {
+    let expires_ms = node.store.now_ms() + TOKEN_MS_MAX;
+    let code = mac(node, caller, person, expires_ms).finalize().into_bytes();
+    format!("{expires_ms}.{}", hex::encode(code))
+}
+
+fn is_valid_token(node: &Node, caller: &Caller, person: &str, token: &str) -> bool {
+    let Some((expires, code)) = token.split_once('.') else {
+        return false;
+    };
+    let (Ok(expires_ms), Ok(code)) = (expires.parse::<i64>(), hex::decode(code)) else {
+        return false;
+    };
+    expires_ms >= node.store.now_ms() && mac(node, caller, person, expires_ms).verify_slice(&code).is_ok()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+fn render(node: &Node, caller: &Caller, person: &str, status: StatusCode, message: Option<(bool, &str)>) -> Response {
+    let current = if caller.principal.is(person) {
+        "<label>Current password\n<input type=\"password\" name=\"current\" required autocomplete=\"current-password\"></label>"
+    } else {
+        ""
+    };
+    let tone = if message.is_some_and(|(good, _)| good) { "#dff3e6" } else { "#fde5df" };
+    let message = message
+        .map(|(_, text)| format!("<p class=\"message\" role=\"status\">{}</p>", escape(text)))
+        .unwrap_or_default();
+    // The person comes last: an id is the only text here that others choose.
+    let html = FORM
+        .replace("{{tone}}", tone)
+        .replace("{{message}}", &message)
+        .replace("{{current}}", current)
+        .replace("{{min}}", &node.accounts.password_chars_min().to_string())
+        .replace("{{token}}", &token(node, caller, person))
+        .replace("{{person}}", &escape(person));
+    page(status, html)
+}

@@ -1,0 +1,193 @@
+//! Floor 4. Accounts for those who administer the node: the operator's `user` commands, and root.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bson::{Document, doc};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::caller::{Caller, LOCAL_SUFFIX, strings};
+use super::error::ApiError;
+use super::records::to_document;
+use super::{Node, json_body};
+use crate::domain::access::{Actor, Verb};
+use crate::domain::json::parse_object;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::store::{Snapshot, StoreError};
+
+/// People read from the store at once.
+const BATCH_PEOPLE_MAX: usize = 500;
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Longest name of a technician's account.
+const LOCAL_NAME_CHARS_MAX: usize = 64;
+
+/// Everybody who can log in here: technicians, and people with a password.
+pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Get, "users")?;
+    let listed = tokio::task::spawn_blocking(move || read_users(&node)).await;
+    let users = listed.map_err(|_| ApiError::Internal)??;
+    Ok(super::json(users))
+}
+
+fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {
+    let mut users = Vec::new();
+    for (name, account) in node.store.read()?.local_accounts()? {
+        users.push(json!({
+            "id": format!("{name}{LOCAL_SUFFIX}"), "local": true, "active": true,
+            "roles": strings(account.get("roles")), "not_honoured": [],
+        }));
+    }
+    let mut after: Option<String> = None;
+    loop {
+        let snapshot = node.store.read()?;
+        let page = snapshot.list(Kind::Person, after.as_deref(), BATCH_PEOPLE_MAX, BATCH_BYTES_MAX)?;
+        for person in &page.records {
+            users.extend(shown_person(node, &snapshot, &person.id, &to_document(&person.document)?)?);
+        }
+        after = page.next_after().map(str::to_owned);
+        if after.is_none() {
+            return Ok(users);
+        }
+    }
+}
+
+fn shown_person(node: &Node, snapshot: &Snapshot, id: &str, person: &Document) -> Result<Option<Value>, ApiError> {
+    if !person.contains_key("password") {
+        return Ok(None);
+    }
+    let granted = snapshot.grants(id)?;
+    let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
+    let (roles, not_honoured): (Vec<String>, Vec<String>) = strings(person.get("roles")).into_iter().partition(counts);
+    let active = !matches!(person.get("active"), Some(bson::Bson::Boolean(false)));
+    Ok(Some(json!({
+        "id": id, "local": false, "active": active, "roles": roles, "not_honoured": not_honoured,
+    })))
+}
+
+/// `{"roles": [...], "password": "...", "local": true}`: makes an account, or gives an existing person
+/// these roles on this node and, if there is one, this password.
+pub(crate) async fn add(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Post, "users")?;
+    let body = parse_object(&json_body(body)?)?;
+    let roles = wanted_roles(&node, &body)?;
+    let hash = match body.get("password") {
+        None => None,
+        Some(Value::String(password)) => Some(node.accounts.hash(password, caller.peer).await?),
+        Some(_) => return Err(ApiError::invalid("password", "password: must be text")),
+    };
+    let is_local = body.get("local").is_some_and(|local| *local == Value::Bool(true));
+    let actor = caller.principal.actor.clone();
+    if is_local || id.ends_with(LOCAL_SUFFIX) {
+        return add_local(&node, &id, roles, hash).await;
+    }
+    add_person(&node, &id, roles, hash, actor).await
+}
+
+fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
+    let invalid = || ApiError::invalid("roles", "roles: a list of roles that the access rules know");
+    let roles: Vec<String> = match body.get("roles") {
+        Some(roles) => serde_json::from_value(roles.clone()).map_err(|_| invalid())?,
+        None => Vec::new(),
+    };
+    let acl = node.acl();
+    if roles.is_empty() || !roles.iter().all(|role| acl.knows_role(role)) {
+        return Err(invalid());
+    }
+    Ok(roles)
+}
+
+async fn add_local(node: &Node, id: &str, roles: Vec<String>, hash: Option<String>) -> Result<Response, ApiError> {
+    let name = id.strip_suffix(LOCAL_SUFFIX).unwrap_or(id).to_owned();
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if name.is_empty() || name.len() > LOCAL_NAME_CHARS_MAX || !is_plain {
+        return Err(ApiError::invalid("id", "id: letters, digits and . _ - only"));
+    }
+    let hash = hash.ok_or_else(|| ApiError::invalid("password", "password: a new account needs one"))?;
+    let account = doc! {"password": hash, "roles": roles};
+    let shown = format!("{name}{LOCAL_SUFFIX}");
+    node.store.transact(move |tx| tx.set_local_account(&name, Some(&account))).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!({"id": shown, "local": true}))).into_response())
+}
+
+async fn add_person(
+    node: &Node,
+    id: &str,
+    roles: Vec<String>,
+    hash: Option<String>,
+    actor: Actor,
+) -> Result<Response, ApiError> {
+    let id = fold_account(id);
+    Kind::Person.schema().check_new_id(&id).map_err(|message| ApiError::invalid("id", message))?;
+    let central = node.settings.central_roles.clone();
+    let shown = id.clone();
+    let created = node
+        .store
+        .transact(move |tx| -> Result<Option<bool>, StoreError> {
+            let stored = tx.resolve_person(&id)?;
+            let key = RecordKey::new(Kind::Person, stored.clone().unwrap_or_else(|| id.clone()));
+            let mut person = tx.document(&key)?.unwrap_or_else(|| doc! {"_id": &id, "active": true});
+            if let Some(hash) = &hash {
+                person.insert("password", hash);
+            } else if stored.is_none() {
+                return Ok(None);
+            }
+            person.insert("roles", roles.clone());
+            let granted: Vec<String> = roles.iter().filter(|role| !central.contains(role)).cloned().collect();
+            tx.set_grants(&key.id, &granted)?;
+            tx.edit(&key, Some(&person), &actor)?;
+            Ok(Some(stored.is_none()))
+        })
+        .await?;
+    match created {
+        None => Err(ApiError::invalid("password", "password: a new account needs one")),
+        Some(true) => Ok((StatusCode::CREATED, axum::Json(json!({"id": shown, "local": false}))).into_response()),
+        Some(false) => Ok(super::json(json!({"id": shown, "local": false}))),
+    }
+}
+
+/// `{"password": "..."}`: sets the password of a technician or of a person.
+pub(crate) async fn set_password(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Post, "users")?;
+    let body = parse_object(&json_body(body)?)?;
+    let Some(Value::String(password)) = body.get("password") else {
+        return Err(ApiError::invalid("password", "password: must be text"));
+    };
+    let hash = node.accounts.hash(password, caller.peer).await?;
+    let actor = caller.principal.actor.clone();
+    let is_known = node
+        .store
+        .transact(move |tx| -> Result<bool, StoreError> {
+            if let Some(name) = id.strip_suffix(LOCAL_SUFFIX) {
+                let Some(mut account) = tx.local_account(name)? else {
+                    return Ok(false);
+                };
+                account.insert("password", &hash);
+                tx.set_local_account(name, Some(&account))?;
+                return Ok(true);
+            }
+            let Some(id) = tx.resolve_person(&id)? else {
+                return Ok(false);
+            };
+            let key = RecordKey::new(Kind::Person, id);
+            let mut person = tx.document(&key)?.unwrap_or_default();
+            person.insert("password", &hash);
+            tx.edit(&key, Some(&person), &actor)?;
+            Ok(true)
+        })
+        .await?;
+    if is_known { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(ApiError::NotFound("User not found".into())) }
+}

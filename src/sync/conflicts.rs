@@ -1,0 +1,112 @@
+//! Floor 3. Deciding conflicts: the chosen value becomes an ordinary edit that travels like any other.
+
+use bson::{Bson, Document};
+
+use crate::domain::access::Actor;
+use crate::domain::diff;
+use crate::domain::merge::Side;
+use crate::domain::value::same_option;
+use crate::store::{Conflict, ConflictStatus, Store, StoreError, Tx};
+
+/// What somebody decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    TakeLocal,
+    TakeCentral,
+    /// A value of their own.
+    Value(Bson),
+}
+
+impl Decision {
+    fn name(&self) -> &'static str {
+        match self {
+            Decision::TakeLocal => "local",
+            Decision::TakeCentral => "central",
+            Decision::Value(_) => "value",
+        }
+    }
+}
+
+/// Why a conflict was not resolved.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error("there is no such conflict")]
+    Unknown,
+    #[error("the conflict has been resolved already")]
+    Resolved(Box<Conflict>),
+    /// The record no longer holds the value that the decision was made on.
+    #[error("the value has changed meanwhile")]
+    Moved { conflict: Box<Conflict>, current: Option<Bson> },
+    /// The new record would not be acceptable.
+    #[error("{message}")]
+    Invalid { field: String, message: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What the record holds at the conflict's path now.
+pub fn current_value(conflict: &Conflict, record: Option<&Document>) -> Option<Bson> {
+    if conflict.path.is_empty() {
+        return record.cloned().map(Bson::Document);
+    }
+    record.and_then(|record| diff::get(record, &conflict.path)).cloned()
+}
+
+/// The record after a decision; `None` deletes it.
+pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decision) -> Option<Document> {
+    // A whole record: one side had deleted it, and that side's value is that it is gone.
+    if conflict.path.is_empty() {
+        return match (decision, conflict.stands) {
+            (Decision::Value(Bson::Document(document)), _) => Some(document.clone()),
+            (Decision::TakeLocal, Side::Local) | (Decision::TakeCentral, Side::Remote) => record.cloned(),
+            _ => None,
+        };
+    }
+    let value = match decision {
+        Decision::TakeLocal => conflict.local.clone(),
+        Decision::TakeCentral => conflict.central.clone(),
+        Decision::Value(value) => Some(value.clone()),
+    };
+    let mut document = record?.clone();
+    diff::set(&mut document, &conflict.path, value);
+    Some(document)
+}
+
+/// Carries out a decision, if the record still holds `seen` at the conflict's path.
+///
+/// `check` may refuse the resulting record; it runs in the transaction.
+pub async fn resolve<F>(
+    store: &Store,
+    id: &str,
+    decision: Decision,
+    seen: Option<Bson>,
+    actor: Actor,
+    check: F,
+) -> Result<Conflict, ResolveError>
+where
+    F: Fn(&Conflict, Option<&Document>, Option<&Document>) -> Result<(), ResolveError> + Send + 'static,
+{
+    let id = id.to_owned();
+    store
+        .transact(move |tx: &mut Tx<'_>| {
+            let mut conflict = tx.conflict(&id)?.ok_or(ResolveError::Unknown)?;
+            if conflict.status == ConflictStatus::Resolved {
+                return Err(ResolveError::Resolved(Box::new(conflict)));
+            }
+            let record = tx.document(&conflict.key)?;
+            let current = current_value(&conflict, record.as_ref());
+            if !same_option(current.as_ref(), seen.as_ref()) {
+                return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
+            }
+            let document = decided(&conflict, record.as_ref(), &decision);
+            check(&conflict, record.as_ref(), document.as_ref())?;
+            tx.edit(&conflict.key, document.as_ref(), &actor)?;
+            conflict.status = ConflictStatus::Resolved;
+            conflict.resolution = Some(decision.name().to_owned());
+            conflict.resolved_by = Some(actor.to_string());
+            conflict.resolved_at_ms = Some(tx.now_ms());
+            tx.put_conflict(&conflict)?;
+            Ok(conflict)
+        })
+        .await
+}

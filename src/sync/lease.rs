@@ -1,0 +1,139 @@
+//! Floor 3. The lease: proof that this node is the only one under its name.
+//!
+//! Every round counts the number in the node's row of `edge_nodes` up, together with a fresh nonce. What
+//! the node proposed is in its store before it is sent, so a lost answer is recognized; anything else in
+//! the row means that this store is a clone or an old image, which enrols as a new node.
+
+use bson::{Document, doc};
+
+use super::round::RoundError;
+use super::step;
+use crate::central::{Central, Lease, LeaseAnswer};
+use crate::store::{Snapshot, Store, StoreError};
+
+const META_LEASE: &str = "lease";
+pub(crate) const META_REVOKED: &str = "revoked";
+
+/// What the store knows about the node's lease.
+#[derive(Debug, Clone)]
+struct Known {
+    node: String,
+    confirmed: Option<Lease>,
+    /// Sent, or about to be; its acknowledgement has not arrived.
+    proposed: Option<Lease>,
+}
+
+impl Known {
+    fn fresh() -> Known {
+        Known { node: uuid::Uuid::new_v4().to_string(), confirmed: None, proposed: None }
+    }
+
+    fn decode(row: &Document) -> Option<Known> {
+        let lease = |field: &str| {
+            let lease = row.get_document(field).ok()?;
+            Some(Lease { number: lease.get_i64("number").ok()?, nonce: lease.get_str("nonce").ok()?.to_owned() })
+        };
+        let node = row.get_str("node").ok()?.to_owned();
+        Some(Known { node, confirmed: lease("confirmed"), proposed: lease("proposed") })
+    }
+
+    fn encode(&self) -> Document {
+        let mut row = doc! {"node": &self.node};
+        for (field, lease) in [("confirmed", &self.confirmed), ("proposed", &self.proposed)] {
+            if let Some(lease) = lease {
+                row.insert(field, doc! {"number": lease.number, "nonce": &lease.nonce});
+            }
+        }
+        row
+    }
+}
+
+/// The node's id at the centre, once it has one.
+pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
+    Ok(snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
+}
+
+/// Takes the lease for this round; returns the node's id and the lease.
+pub(crate) async fn take(
+    store: &Store,
+    central: &mut dyn Central,
+    node_name: &str,
+) -> Result<(String, Lease), RoundError> {
+    // Once as the node that the store says it is, and once more as a new one if it turns out to be a clone.
+    for _ in 0..2 {
+        let mut known = propose(store).await?;
+        step("lease.proposed");
+        let Some(proposed) = known.proposed.clone() else {
+            return Err(RoundError::Store(StoreError::Failed("no lease was proposed".into())));
+        };
+        let mut expected: Vec<Lease> = known.confirmed.iter().cloned().collect();
+        // A first enrolment whose answer was lost left the proposal itself in the row.
+        expected.push(proposed.clone());
+        let announcement = doc! {"name": node_name, "version": env!("CARGO_PKG_VERSION")};
+        let is_first = known.confirmed.is_none();
+        let mut answer = central.take_lease(&known.node, &expected, &proposed, &announcement).await?;
+        if is_first && answer == LeaseAnswer::Other(None) {
+            answer = central.take_lease(&known.node, &[], &proposed, &announcement).await?;
+        }
+        step("lease.taken");
+        match answer {
+            LeaseAnswer::Taken => {
+                known.confirmed = Some(proposed.clone());
+                known.proposed = None;
+                let node = known.node.clone();
+                keep(store, known, false).await?;
+                return Ok((node, proposed));
+            }
+            LeaseAnswer::Revoked => {
+                keep(store, known, true).await?;
+                return Err(RoundError::Halted(
+                    "The federation's administrator has revoked this node. It no longer exchanges records.".into(),
+                ));
+            }
+            LeaseAnswer::Other(found) => {
+                let confirmed = known.confirmed.as_ref().map_or(0, |lease| lease.number);
+                if found.as_ref().is_none_or(|found| found.number < confirmed) {
+                    return Err(RoundError::Halted(
+                        "The centre remembers less of this node than it should: it was probably restored from an \
+                         older copy, or replaced. Nothing has been changed on either side; ask the federation's \
+                         administrator before anything else."
+                            .into(),
+                    ));
+                }
+                tracing::warn!(old = %known.node, "this store is a copy of another node's: enrolling as a new node");
+                keep(store, Known::fresh(), false).await?;
+            }
+        }
+    }
+    Err(RoundError::Halted("The centre gave the lease of a new node to somebody else.".into()))
+}
+
+/// Durably notes the lease that is about to be asked for; one that was never acknowledged is asked for again.
+async fn propose(store: &Store) -> Result<Known, StoreError> {
+    let nonce = uuid::Uuid::new_v4().simple().to_string();
+    let fresh = Known::fresh();
+    store
+        .transact(move |tx| -> Result<Known, StoreError> {
+            let row = tx.meta(META_LEASE)?;
+            let mut known = row.as_ref().and_then(Known::decode).unwrap_or_else(|| fresh.clone());
+            if known.proposed.is_none() {
+                let number = known.confirmed.as_ref().map_or(0, |lease| lease.number) + 1;
+                known.proposed = Some(Lease { number, nonce: nonce.clone() });
+                tx.set_meta(META_LEASE, Some(&known.encode()))?;
+            }
+            Ok(known)
+        })
+        .await
+}
+
+async fn keep(store: &Store, known: Known, is_revoked: bool) -> Result<(), StoreError> {
+    store
+        .transact(move |tx| -> Result<(), StoreError> {
+            let was_revoked = tx.meta(META_REVOKED)?.is_some();
+            if is_revoked != was_revoked {
+                tx.set_meta(META_REVOKED, is_revoked.then(|| doc! {"revoked": true}).as_ref())?;
+            }
+            tx.set_meta(META_LEASE, Some(&known.encode()))
+        })
+        .await
+}

@@ -1,0 +1,116 @@
+//! Floor 3. Taking one record from the centre: the merge, in a store transaction.
+
+use bson::Document;
+
+use super::round::Tally;
+use crate::domain::access::Actor;
+use crate::domain::merge::{merge, same_identity};
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Base, DeadLetter, StoreError, TrashState, Tx};
+
+/// Code of dead letters that wait because the centre has another person under the same account.
+pub(crate) const OTHER_PERSON_CODE: i32 = -1;
+/// Code of dead letters for documents of the centre that cannot be kept.
+pub(crate) const UNREADABLE_CODE: i32 = -2;
+
+/// Brings the record to what it is after the centre was seen to hold `remote`.
+///
+/// The caller has made sure that the read is not stale. Losers of the merge are durable in the same
+/// transaction that drops them from the record.
+pub(crate) fn merge_in(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
+    let mut tally = Tally::default();
+    let local = tx.document(key)?;
+    if tx.is_clean(key)? {
+        take_clean(tx, key, local.as_ref(), remote, &mut tally)?;
+        return Ok(tally);
+    }
+    let base = tx.base(key)?;
+    if let (Kind::Person, Base::Absent, Some(local), Some(remote)) = (key.kind, &base, &local, remote)
+        && !same_identity(local, remote)
+    {
+        hold(tx, key, &mut tally)?;
+        return Ok(tally);
+    }
+    let trashed = tx.pending_trash(key)?;
+    let schema = key.kind.schema();
+    let deleted_local = trashed.as_ref().map(|row| &row.document);
+    let merged = merge(schema, base.document(), local.as_ref(), remote, deleted_local);
+    for clash in &merged.clashes {
+        tx.add_conflict(key, clash)?;
+        tally.conflicts += 1;
+    }
+    let agreed = Base::from(remote.cloned());
+    if agreed != base || merged.document != local {
+        tally.merged += 1;
+    }
+    tx.put(key, merged.document.as_ref(), &agreed, &Actor::Centre)?;
+    if local.is_none() {
+        match (&merged.document, remote) {
+            (Some(_), _) => tx.settle_trash(key, TrashState::Void)?,
+            (None, None) => tx.settle_trash(key, TrashState::Done)?,
+            // Still to be deleted at the centre.
+            (None, Some(_)) => {}
+        }
+    }
+    Ok(tally)
+}
+
+/// Nobody here changed the record: the centre's version is taken as it is.
+fn take_clean(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    match (local, remote) {
+        (None, None) => {}
+        (Some(local), None) => {
+            tx.discard(key, local)?;
+            tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+            tally.deleted += 1;
+        }
+        (_, Some(remote)) => {
+            let base = Base::Document(remote.clone());
+            let before = tx.bytes(key)?;
+            tx.put(key, Some(remote), &base, &Actor::Centre)?;
+            if before != tx.bytes(key)? {
+                tally.pulled += 1;
+            }
+            // Readable again, if it was not.
+            tx.clear_dead(key)?;
+        }
+    }
+    Ok(())
+}
+
+/// Two people under one account: neither is touched until somebody decides.
+fn hold(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<(), StoreError> {
+    if tx.is_dead(key)? {
+        return Ok(());
+    }
+    tally.dead += 1;
+    tx.put_dead(&DeadLetter {
+        key: key.clone(),
+        direction: "push",
+        code: OTHER_PERSON_CODE,
+        reason: "the centre has another person under this account; neither was changed".into(),
+        at_ms: tx.now_ms(),
+    })
+}
+
+/// A document of the centre that cannot be kept as it is: it is left alone and listed.
+pub(crate) fn note_unreadable(tx: &mut Tx<'_>, key: &RecordKey, reason: &str) -> Result<Tally, StoreError> {
+    let mut tally = Tally::default();
+    if !tx.is_dead(key)? {
+        tally.dead += 1;
+        tx.put_dead(&DeadLetter {
+            key: key.clone(),
+            direction: "pull",
+            code: UNREADABLE_CODE,
+            reason: format!("cannot be taken from the centre: {reason}"),
+            at_ms: tx.now_ms(),
+        })?;
+    }
+    Ok(tally)
+}

@@ -1,0 +1,301 @@
+//! Floor 3. PUSH: local edits to the centre, by compare-and-set on exactly what changed.
+//!
+//! What is sent is durable as an intent before it is sent. A hit makes the base what was sent; a miss
+//! means that someone else progressed: read again, merge, try again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bson::{Document, doc};
+
+use super::merge_in::{OTHER_PERSON_CODE, merge_in};
+use super::pull::DELETED;
+use super::round::{Round, RoundError, Tally, without_secrets};
+use super::step;
+use crate::central::{ArchiveState, Central, Write, Written};
+use crate::domain::access::Actor;
+use crate::domain::diff::{Diff, diff};
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Base, DeadLetter, IntentWrite, StoreError, Tx};
+
+/// Tries of one record in a round.
+const PUSH_TRIES_MAX: usize = 3;
+/// Bounds of the number of writes sent together.
+const BATCH_WRITES_MIN: usize = 1;
+const BATCH_WRITES_MAX: usize = 500;
+/// Roughly the most bytes sent together.
+const BATCH_BYTES_MAX: usize = 1_000_000;
+/// A batch faster than this may grow, one slower than the second shrinks.
+const BATCH_FAST: Duration = Duration::from_secs(2);
+const BATCH_SLOW: Duration = Duration::from_secs(10);
+
+/// One write on its way.
+struct Sending {
+    key: RecordKey,
+    number: u64,
+    write: Write,
+    /// What is archived before a delete.
+    archive: Option<(String, Document)>,
+}
+
+impl Round<'_> {
+    pub(crate) async fn push(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
+        let mut after: Option<(u8, u64, RecordKey)> = None;
+        loop {
+            let from = after.as_ref().map(|(rank, sequence, key)| (*rank, *sequence, key));
+            let mut pending = self.store.read()?.pending(from, self.batch_writes)?;
+            // One rank at a time: nothing arrives before what it refers to.
+            let Some(first_rank) = pending.first().map(|(rank, ..)| *rank) else {
+                return Ok(());
+            };
+            pending.retain(|(rank, ..)| *rank == first_rank);
+            after = pending.last().map(|(rank, sequence, pending)| (*rank, *sequence, pending.key.clone()));
+            let mut keys: Vec<RecordKey> = pending.into_iter().map(|(.., pending)| pending.key).collect();
+            for _ in 0..PUSH_TRIES_MAX {
+                keys = self.push_keys(central, node, keys).await?;
+                if keys.is_empty() {
+                    break;
+                }
+                self.read_missed(central, &keys).await?;
+            }
+        }
+    }
+
+    /// Sends what these records need; returns those that missed.
+    async fn push_keys(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+        keys: Vec<RecordKey>,
+    ) -> Result<Vec<RecordKey>, RoundError> {
+        let mut missed = Vec::new();
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            let (sending, rest) = self.open_intents(node, keys.collect()).await?;
+            keys = rest.into_iter().peekable();
+            if sending.is_empty() {
+                continue;
+            }
+            step("push.intents");
+            self.archive(central, &sending).await?;
+            let started = tokio::time::Instant::now();
+            let writes: Vec<Write> = sending.iter().map(|sending| sending.write.clone()).collect();
+            let result = central.write(&writes).await;
+            self.adapt_batch(started.elapsed(), result.is_ok());
+            let written = result?;
+            step("push.sent");
+            missed.extend(self.settle_sent(sending, written, central).await?);
+            step("push.settled");
+        }
+        Ok(missed)
+    }
+
+    /// Notes durably what is about to be sent; returns it, and the records that did not fit.
+    async fn open_intents(
+        &mut self,
+        node: &str,
+        keys: Vec<RecordKey>,
+    ) -> Result<(Vec<Sending>, Vec<RecordKey>), RoundError> {
+        let node = node.to_owned();
+        let opened = self
+            .store
+            .transact(move |tx| -> Result<_, StoreError> {
+                let (mut sending, mut rest, mut bytes) = (Vec::new(), Vec::new(), 0);
+                for key in &keys {
+                    if bytes > BATCH_BYTES_MAX {
+                        rest.push(key.clone());
+                        continue;
+                    }
+                    if let Some(planned) = plan(tx, key, &node)? {
+                        bytes += tx.bytes(key)?.map_or(0, |bytes| bytes.len());
+                        sending.push(planned);
+                    }
+                }
+                Ok((sending, rest))
+            })
+            .await?;
+        Ok(opened)
+    }
+
+    /// Bodies of records about to be deleted go to the centre's trash first.
+    async fn archive(&self, central: &mut dyn Central, sending: &[Sending]) -> Result<(), RoundError> {
+        let rows: Vec<Document> = sending.iter().filter_map(|s| s.archive.as_ref()).map(|(_, row)| row.clone()).collect();
+        if !rows.is_empty() {
+            central.archive(&rows).await?;
+            step("push.archived");
+        }
+        Ok(())
+    }
+
+    async fn settle_sent(
+        &mut self,
+        sending: Vec<Sending>,
+        written: Vec<Written>,
+        central: &mut dyn Central,
+    ) -> Result<Vec<RecordKey>, RoundError> {
+        let archives: Vec<(String, ArchiveState)> = sending
+            .iter()
+            .zip(&written)
+            .filter_map(|(sending, written)| match (&sending.archive, written) {
+                (Some((id, _)), Written::Hit) => Some((id.clone(), ArchiveState::Done)),
+                (Some((id, _)), Written::Miss | Written::Refused { .. }) => Some((id.clone(), ArchiveState::Void)),
+                _ => None,
+            })
+            .collect();
+        let (tally, missed) = self
+            .store
+            .transact(move |tx| -> Result<(Tally, Vec<RecordKey>), StoreError> {
+                let (mut tally, mut missed) = (Tally::default(), Vec::new());
+                for (sending, written) in sending.iter().zip(&written) {
+                    settle_one(tx, sending, written, &mut tally, &mut missed)?;
+                }
+                Ok((tally, missed))
+            })
+            .await?;
+        self.tally += tally;
+        if !archives.is_empty() {
+            central.settle_archive(&archives).await?;
+        }
+        Ok(missed)
+    }
+
+    async fn read_missed(&mut self, central: &mut dyn Central, keys: &[RecordKey]) -> Result<(), RoundError> {
+        let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
+        for key in keys {
+            by_kind.entry(key.kind).or_default().push(key.id.clone());
+        }
+        for (kind, ids) in by_kind {
+            let absent = self.read_again(central, kind, ids).await?;
+            let tally = self
+                .store
+                .transact(move |tx| -> Result<Tally, StoreError> {
+                    let mut tally = Tally::default();
+                    for key in &absent {
+                        if !tx.has_intent(key)? {
+                            tally += merge_in(tx, key, None)?;
+                        }
+                    }
+                    Ok(tally)
+                })
+                .await?;
+            self.tally += tally;
+        }
+        Ok(())
+    }
+
+    fn adapt_batch(&mut self, elapsed: Duration, is_answered: bool) {
+        self.batch_writes = if !is_answered || elapsed > BATCH_SLOW {
+            (self.batch_writes / 2).max(BATCH_WRITES_MIN)
+        } else if elapsed < BATCH_FAST {
+            (self.batch_writes * 2).min(BATCH_WRITES_MAX)
+        } else {
+            self.batch_writes
+        };
+    }
+}
+
+/// What has to be sent for a record, noted as an intent; `None` if nothing has to, or not now.
+fn plan(tx: &mut Tx<'_>, key: &RecordKey, node: &str) -> Result<Option<Sending>, StoreError> {
+    if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? || is_owner_held(tx, key)? {
+        return Ok(None);
+    }
+    let (base, document) = (tx.base(key)?, tx.document(key)?);
+    let (write, intent) = match (base, document) {
+        (Base::Absent, None) => {
+            tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+            return Ok(None);
+        }
+        (Base::Absent, Some(document)) => {
+            (Write::Insert { key: key.clone(), document: document.clone() }, IntentWrite::Insert(document))
+        }
+        (Base::Document(base), Some(document)) => match diff(&base, &document) {
+            Diff::Same => {
+                tx.put(key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)?;
+                return Ok(None);
+            }
+            Diff::Fields(changes) => {
+                (Write::Update { key: key.clone(), changes: changes.clone() }, IntentWrite::Update(changes))
+            }
+            Diff::Whole => (
+                Write::Replace { key: key.clone(), base, document: document.clone() },
+                IntentWrite::Replace(document),
+            ),
+        },
+        (Base::Document(base), None) => return plan_delete(tx, key, node, base).map(Some),
+    };
+    let number = tx.next_push_number()?;
+    tx.open_intent(key, &intent, number)?;
+    Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
+}
+
+fn plan_delete(tx: &mut Tx<'_>, key: &RecordKey, node: &str, base: Document) -> Result<Sending, StoreError> {
+    let number = tx.next_push_number()?;
+    let schema = key.kind.schema();
+    let archive = format!("{}/{}/{node}/{number}", schema.collection, key.id);
+    let row = doc! {
+        "_id": &archive,
+        "collection": schema.collection,
+        "id": &key.id,
+        "node": node,
+        "number": number as i64,
+        "document": without_secrets(schema, &base),
+        "state": "pending",
+        "at": bson::DateTime::from_millis(tx.now_ms()),
+    };
+    tx.open_intent(key, &IntentWrite::Delete { archive: archive.clone() }, number)?;
+    let write = Write::Delete { key: key.clone(), base };
+    Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
+}
+
+/// Records of a person whose account belongs to somebody else at the centre wait with that person.
+fn is_owner_held(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    let Some(document) = tx.document(key)? else {
+        return Ok(false);
+    };
+    match key.kind.schema().owner_of(&document) {
+        Some(owner) if key.kind != Kind::Person => {
+            tx.has_dead_letter(&RecordKey::new(Kind::Person, owner), OTHER_PERSON_CODE)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn settle_one(
+    tx: &mut Tx<'_>,
+    sending: &Sending,
+    written: &Written,
+    tally: &mut Tally,
+    missed: &mut Vec<RecordKey>,
+) -> Result<(), StoreError> {
+    let key = &sending.key;
+    match written {
+        Written::Hit => {
+            if tx.settle_intent(key, sending.number, true)? {
+                tally.pushed += 1;
+                if sending.archive.is_some() && tx.document(key)?.is_none() {
+                    tx.settle_trash(key, DELETED)?;
+                }
+            }
+        }
+        Written::Miss => {
+            if tx.settle_intent(key, sending.number, false)? {
+                missed.push(key.clone());
+            }
+        }
+        Written::Refused { code, message } => {
+            if tx.settle_intent(key, sending.number, false)? {
+                tally.dead += 1;
+                tx.put_dead(&DeadLetter {
+                    key: key.clone(),
+                    direction: "push",
+                    code: *code,
+                    reason: message.clone(),
+                    at_ms: tx.now_ms(),
+                })?;
+            }
+        }
+        // It may have happened: the next round reads it again.
+        Written::Unknown => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Floor 3. One round, step by step.
+//!
+//! LEASE, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that the
+//! next round understands, so a round may end anywhere.
+
+use bson::doc;
+use serde::Serialize;
+
+use super::{Report, SyncSettings, lease, step};
+use crate::central::{Central, CentralError, Hub, Lease, Traffic};
+use crate::store::{Conflict, Store, StoreError};
+
+/// How a round ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Everything that was to be pulled and pushed has been.
+    Complete,
+    /// Went well as far as it came; the rest follows in the next round.
+    Partial,
+    /// The centre was not reachable, or no longer; normal for a clinic.
+    Offline,
+    /// A person must decide before anything goes on.
+    Halted,
+    Failed,
+}
+
+impl Outcome {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Outcome::Complete => "complete",
+            Outcome::Partial => "partial",
+            Outcome::Offline => "offline",
+            Outcome::Halted => "halted",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// Why a round stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoundError {
+    #[error(transparent)]
+    Central(#[from] CentralError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// In words for whoever has to decide.
+    #[error("{0}")]
+    Halted(String),
+    #[error("the round took too long and goes on in the next one")]
+    TooLong,
+}
+
+/// Conflicts sent to the centre at a time.
+const PUBLISH_CONFLICTS_MAX: usize = 100;
+
+/// Counts of what a round did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) pulled: u64,
+    pub(crate) pushed: u64,
+    pub(crate) merged: u64,
+    pub(crate) deleted: u64,
+    pub(crate) conflicts: u64,
+    pub(crate) dead: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.pulled += other.pulled;
+        self.pushed += other.pushed;
+        self.merged += other.merged;
+        self.deleted += other.deleted;
+        self.conflicts += other.conflicts;
+        self.dead += other.dead;
+    }
+}
+
+pub(crate) struct Round<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) settings: &'a SyncSettings,
+    pub(crate) tally: Tally,
+    pub(crate) batch_writes: usize,
+    /// Whether the sweep over the centre reached its end, and how far it came otherwise.
+    pub(crate) sweep_percent: Option<u64>,
+    pub(crate) started: tokio::time::Instant,
+    /// Record ids at the centre that are no text: left alone, but not kept secret.
+    pub(crate) unsupported: u64,
+    traffic: Traffic,
+}
+
+impl<'a> Round<'a> {
+    pub(crate) fn new(store: &'a Store, settings: &'a SyncSettings, batch_writes: usize) -> Self {
+        Round {
+            store,
+            settings,
+            tally: Tally::default(),
+            batch_writes,
+            sweep_percent: None,
+            started: tokio::time::Instant::now(),
+            unsupported: 0,
+            traffic: Traffic::default(),
+        }
+    }
+
+    pub(crate) fn batch_writes(&self) -> usize {
+        self.batch_writes
+    }
+
+    pub(crate) async fn run(&mut self, hub: &dyn Hub) -> Result<(), RoundError> {
+        let mut central = hub.open().await?;
+        let result = self.steps(central.as_mut()).await;
+        self.traffic = central.traffic();
+        result
+    }
+
+    async fn steps(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        // No read of an earlier round is on its way any more.
+        self.store.transact(|tx| -> Result<(), StoreError> { tx.forget_touched(); Ok(()) }).await?;
+        let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
+        self.settle(central).await?;
+        self.scan(central).await?;
+        self.publish_conflicts(central, &node).await?;
+        self.push(central, &node).await?;
+        // Pushing may have found more.
+        self.publish_conflicts(central, &node).await?;
+        self.report(central, &node, &lease).await
+    }
+
+    /// Sends new and changed conflicts to the centre.
+    async fn publish_conflicts(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
+        loop {
+            let conflicts = self.store.read()?.unpublished_conflicts(PUBLISH_CONFLICTS_MAX)?;
+            if conflicts.is_empty() {
+                return Ok(());
+            }
+            let rows: Vec<_> = conflicts.iter().map(|conflict| central_row(conflict, node)).collect();
+            central.publish_conflicts(&rows).await?;
+            step("conflicts.published");
+            self.store.transact(move |tx| tx.conflicts_published(&conflicts)).await?;
+        }
+    }
+
+    /// Tells the centre how this node stands.
+    async fn report(&mut self, central: &mut dyn Central, node: &str, lease: &Lease) -> Result<(), RoundError> {
+        step("report.before");
+        let snapshot = self.store.read()?;
+        let now = bson::DateTime::from_millis(self.store.now_ms());
+        let report = doc! {
+            "pending": snapshot.pending_count()? as i64,
+            "conflicts_open": snapshot.open_conflicts_count()? as i64,
+            "dead": snapshot.dead_count()? as i64,
+            "last_round_at": now,
+        };
+        drop(snapshot);
+        central.report(node, lease, &report).await?;
+        step("report.sent");
+        Ok(())
+    }
+
+    /// The report of the round, whatever became of it.
+    pub(crate) fn finish(&mut self, result: Result<(), RoundError>) -> Report {
+        let (outcome, message) = match result {
+            Ok(()) => match self.sweep_percent {
+                None => (Outcome::Complete, self.complete_message()),
+                Some(percent) => (
+                    Outcome::Partial,
+                    format!("{percent} % of the centre's records have been looked through; the next round goes on."),
+                ),
+            },
+            Err(RoundError::Central(CentralError::Offline(cause))) => {
+                tracing::info!(%cause, "the centre cannot be reached");
+                let message = "The centre cannot be reached. Everything is kept here and will be sent later.";
+                (Outcome::Offline, message.to_owned())
+            }
+            Err(RoundError::Halted(message)) => (Outcome::Halted, message),
+            Err(RoundError::TooLong) => (Outcome::Partial, RoundError::TooLong.to_string()),
+            Err(error) => {
+                tracing::error!(%error, "the round failed");
+                (Outcome::Failed, format!("The round failed: {error}."))
+            }
+        };
+        let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
+        let Traffic { round_trips, bytes_sent, bytes_received } = self.traffic;
+        Report {
+            outcome,
+            pulled,
+            pushed,
+            merged,
+            deleted,
+            conflicts,
+            dead,
+            round_trips,
+            bytes_sent,
+            bytes_received,
+            duration_ms: 0,
+            message,
+        }
+    }
+
+    fn complete_message(&self) -> String {
+        let mut message = "Everything is up to date with the centre.".to_owned();
+        if self.tally.conflicts > 0 {
+            message.push_str(" Some values differ and wait for a decision: see the conflicts.");
+        }
+        if self.unsupported > 0 {
+            message.push_str(&format!(
+                " {} records at the centre have ids that are no text and were left alone.",
+                self.unsupported
+            ));
+        }
+        message
+    }
+}
+
+/// A conflict as the federation sees it; secrets stay on the node.
+fn central_row(conflict: &Conflict, node: &str) -> bson::Document {
+    let schema = conflict.key.kind.schema();
+    let mut row = doc! {
+        "_id": &conflict.id,
+        "collection": schema.collection,
+        "id": &conflict.key.id,
+        "path": conflict.path.clone(),
+        "status": conflict.status.name(),
+        "stands": if conflict.stands == crate::domain::merge::Side::Local { "local" } else { "central" },
+        "node": node,
+        "author": &conflict.author,
+        "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
+    };
+    for (name, value) in [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)] {
+        match value {
+            Some(_) if conflict.is_secret() => {
+                row.insert(name, format!("changed at node {node}"));
+            }
+            Some(bson::Bson::Document(body)) if conflict.path.is_empty() => {
+                row.insert(name, without_secrets(schema, body));
+            }
+            Some(value) => {
+                row.insert(name, value.clone());
+            }
+            None => {}
+        }
+    }
+    if let Some(resolution) = &conflict.resolution {
+        row.insert("resolution", resolution);
+        row.insert("resolved_by", conflict.resolved_by.clone().unwrap_or_default());
+    }
+    row
+}
+
+/// A body without the fields that are never shown.
+pub(crate) fn without_secrets(schema: &crate::domain::schema::Schema, body: &bson::Document) -> bson::Document {
+    body.iter().filter(|(key, _)| !schema.is_secret(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}

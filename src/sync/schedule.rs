@@ -1,0 +1,56 @@
+//! Floor 3. Rounds on a cron schedule, each a random moment late so that forty boxes do not knock at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use super::Reconciler;
+
+/// The running schedule; dropped with the process.
+pub struct Schedule {
+    scheduler: JobScheduler,
+}
+
+impl Schedule {
+    /// Starts rounds by a cron expression with seconds (`0 */5 * * * *`), in UTC.
+    pub async fn start(
+        reconciler: Arc<Reconciler>,
+        expression: &str,
+        jitter: Duration,
+    ) -> Result<Schedule, JobSchedulerError> {
+        let scheduler = JobScheduler::new().await?;
+        let rounds = Arc::clone(&reconciler);
+        let job = Job::new_async(expression, move |id, mut scheduler| {
+            let reconciler = Arc::clone(&rounds);
+            Box::pin(async move {
+                note_next(&reconciler, &mut scheduler, id).await;
+                tokio::time::sleep(random_part(jitter)).await;
+                reconciler.round().await;
+            })
+        })?;
+        let id = scheduler.add(job).await?;
+        scheduler.start().await?;
+        let mut asked = scheduler.clone();
+        note_next(&reconciler, &mut asked, id).await;
+        Ok(Schedule { scheduler })
+    }
+
+    pub async fn stop(mut self) {
+        if let Err(error) = self.scheduler.shutdown().await {
+            tracing::warn!(%error, "the schedule did not stop cleanly");
+        }
+    }
+}
+
+async fn note_next(reconciler: &Reconciler, scheduler: &mut JobScheduler, id: uuid::Uuid) {
+    let next = scheduler.next_tick_for_job(id).await.ok().flatten();
+    reconciler.set_next_round(next.map(|time| time.timestamp_millis()));
+}
+
+fn random_part(of: Duration) -> Duration {
+    let mut bytes = [0; 4];
+    // Without randomness the round simply starts on time.
+    let _ = getrandom::fill(&mut bytes);
+    of.mul_f64(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+}
