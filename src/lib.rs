@@ -1,4 +1,5 @@
 pub mod accounts;
 pub mod central;
+pub mod config;
 pub mod domain;
 pub mod tls;
