@@ -54,10 +54,7 @@ pub enum TlsError {
 }
 
 fn file_error(path: &Path, message: impl fmt::Display) -> TlsError {
-    TlsError::File {
-        path: path.to_owned(),
-        message: message.to_string(),
-    }
+    TlsError::File { path: path.to_owned(), message: message.to_string() }
 }
 
 /// The certificate in force and the ways to change it while serving.
@@ -75,10 +72,7 @@ impl Tls {
             Some(own) => read_pair(&own.certificate, &own.key)?,
             None => authority::ready_pair(&settings, now)?.pair,
         };
-        Ok(Tls {
-            settings,
-            in_force: Arc::new(InForce(RwLock::new(Arc::new(pair)))),
-        })
+        Ok(Tls { settings, in_force: Arc::new(InForce(RwLock::new(Arc::new(pair)))) })
     }
 
     /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1; later changes of the pair apply to new connections.

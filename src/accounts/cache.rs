@@ -53,9 +53,7 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) fn holds(&self, credential: &Credential, now: Instant) -> bool {
-        self.entries
-            .get(credential)
-            .is_some_and(|at| !is_over(*at, now))
+        self.entries.get(credential).is_some_and(|at| !is_over(*at, now))
     }
 
     pub(super) fn insert(&mut self, credential: Credential, now: Instant) {

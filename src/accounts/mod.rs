@@ -320,9 +320,7 @@ pub fn is_acceptable_hash(hash: &str) -> bool {
         return false;
     };
     let cost_fits = cost.bytes().all(|byte| byte.is_ascii_digit())
-        && cost
-            .parse()
-            .is_ok_and(|cost: u32| (BCRYPT_COST_MIN..=BCRYPT_COST_MAX).contains(&cost));
+        && cost.parse().is_ok_and(|cost: u32| (BCRYPT_COST_MIN..=BCRYPT_COST_MAX).contains(&cost));
     // The parser knows length and alphabet, but also reads other versions and costs like "+4".
     ["$2a$", "$2b$", "$2y$"].contains(&prefix) && cost_fits && bcrypt::HashParts::from_str(hash).is_ok()
 }
@@ -335,13 +333,61 @@ fn dummy_hash(cost: u32) -> String {
 /// In lower case, at least eight characters long: shorter ones fall under the minimum. The beginnings of
 /// every published list, and what somebody guesses who knows what this machine is.
 const COMMON_PASSWORDS: &[&str] = &[
-    "00000000", "11111111", "12341234", "12344321", "123123123", "1234567890", "12345678", "123456789",
-    "12345678910", "1q2w3e4r", "1q2w3e4r5t", "1qaz2wsx", "87654321", "88888888", "987654321", "abc12345",
-    "abcd1234", "aa123456", "administrator", "admin123", "admin1234", "asdfghjkl", "baseball", "changeme",
-    "computer", "contraseña", "football", "gnuhealth", "hospital", "iloveyou", "internet", "letmein1",
-    "liverpool", "michelle", "p@ssw0rd", "passw0rd", "password", "password1", "password12", "password123",
-    "princess", "q1w2e3r4", "qwer1234", "qwerty12", "qwerty123", "qwertyuiop", "qwertyui", "starwars",
-    "sunshine", "superman", "thalamus", "trustno1", "welcome1", "whatever", "zaq12wsx",
+    "00000000",
+    "11111111",
+    "12341234",
+    "12344321",
+    "123123123",
+    "1234567890",
+    "12345678",
+    "123456789",
+    "12345678910",
+    "1q2w3e4r",
+    "1q2w3e4r5t",
+    "1qaz2wsx",
+    "87654321",
+    "88888888",
+    "987654321",
+    "abc12345",
+    "abcd1234",
+    "aa123456",
+    "administrator",
+    "admin123",
+    "admin1234",
+    "asdfghjkl",
+    "baseball",
+    "changeme",
+    "computer",
+    "contraseña",
+    "football",
+    "gnuhealth",
+    "hospital",
+    "iloveyou",
+    "internet",
+    "letmein1",
+    "liverpool",
+    "michelle",
+    "p@ssw0rd",
+    "passw0rd",
+    "password",
+    "password1",
+    "password12",
+    "password123",
+    "princess",
+    "q1w2e3r4",
+    "qwer1234",
+    "qwerty12",
+    "qwerty123",
+    "qwertyuiop",
+    "qwertyui",
+    "starwars",
+    "sunshine",
+    "superman",
+    "thalamus",
+    "trustno1",
+    "welcome1",
+    "whatever",
+    "zaq12wsx",
 ];
 
 #[cfg(test)]

@@ -68,9 +68,7 @@ impl Pool {
             drop(queue);
             let job_ms = self.shared.last_job_ms.load(Ordering::Relaxed);
             let wait_s = (waiting * job_ms).div_ceil(1_000 * self.threads as u64);
-            return Err(Full {
-                retry_after_s: wait_s.clamp(1, RETRY_AFTER_S_MAX),
-            });
+            return Err(Full { retry_after_s: wait_s.clamp(1, RETRY_AFTER_S_MAX) });
         }
         drop(queue);
         self.shared.work.notify_one();
@@ -130,12 +128,7 @@ struct FairQueue<T> {
 
 impl<T> FairQueue<T> {
     fn new() -> FairQueue<T> {
-        FairQueue {
-            by_peer: BTreeMap::new(),
-            turns: VecDeque::new(),
-            waiting: 0,
-            closed: false,
-        }
+        FairQueue { by_peer: BTreeMap::new(), turns: VecDeque::new(), waiting: 0, closed: false }
     }
 
     fn push(&mut self, peer: IpAddr, item: T) -> Result<(), T> {

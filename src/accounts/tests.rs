@@ -12,11 +12,7 @@ fn peer(last: u8) -> IpAddr {
 }
 
 fn accounts() -> Arc<Accounts> {
-    let settings = AccountsSettings {
-        bcrypt_cost: 4,
-        password_min_chars: 8,
-        bcrypt_threads: 1,
-    };
+    let settings = AccountsSettings { bcrypt_cost: 4, password_min_chars: 8, bcrypt_threads: 1 };
     Accounts::new(settings).unwrap()
 }
 
@@ -173,9 +169,7 @@ async fn a_full_queue_says_so_and_leaves_no_trace() {
     let attempt = |address: u8, number: usize| {
         let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
         let password = format!("guess {number}");
-        async move {
-            accounts.verify("A", password.as_bytes(), peer(address), Some(stored)).await
-        }
+        async move { accounts.verify("A", password.as_bytes(), peer(address), Some(stored)).await }
     };
     let mut waiting = Vec::new();
     for address in 0..(WAITING_TOTAL_MAX / WAITING_PER_PEER_MAX) as u8 {

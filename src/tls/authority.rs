@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -86,9 +86,7 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Read
 }
 
 fn believable(now: SystemTime) -> u64 {
-    let now_s = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     now_s.max(RELEASE_EPOCH_S)
 }
 
@@ -96,9 +94,7 @@ fn read_authority(path: &Path) -> Result<Option<CertificateDer<'static>>, TlsErr
     let Some(pem) = read_if_there(path)? else {
         return Ok(None);
     };
-    CertificateDer::from_pem_slice(&pem)
-        .map(Some)
-        .map_err(|e| file_error(path, e))
+    CertificateDer::from_pem_slice(&pem).map(Some).map_err(|e| file_error(path, e))
 }
 
 /// Whether a client that trusts the authority would accept the pair under every name at that time.

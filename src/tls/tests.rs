@@ -88,10 +88,7 @@ fn a_client_that_trusts_the_authority_speaks_both_versions() {
     let tls = Tls::load(settings(&directory), day(3)).unwrap();
     let authority = tls.authority_file().unwrap();
     let server = tls.server_config().unwrap();
-    let versions = [
-        (&version::TLS13, ProtocolVersion::TLSv1_3),
-        (&version::TLS12, ProtocolVersion::TLSv1_2),
-    ];
+    let versions = [(&version::TLS13, ProtocolVersion::TLSv1_3), (&version::TLS12, ProtocolVersion::TLSv1_2)];
     for (offered, spoken) in versions {
         for name in ["localhost", "clinic.local", "127.0.0.1", "::1", "10.20.30.40"] {
             let session = handshake(client(&authority, offered, day(3)), server.clone(), name).unwrap();

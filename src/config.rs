@@ -1,0 +1,323 @@
+//! Floor 5. The only reader of the configuration file and the environment.
+//!
+//! Hides where a value comes from: a default, `config.toml`, a `THALAMUS_EDGE__SECTION__KEY` variable or
+//! a flag, the later winning. Everything that can be wrong is found when it is loaded, and the message says
+//! where to look; only the files it points to are read later, when they are needed.
+
+mod check;
+mod layers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_DEFAULT};
+use crate::central::CentreAddress;
+use crate::domain::access::{Acl, END_USER};
+use crate::domain::json::DateFormat;
+use crate::domain::record::Kind;
+use crate::tls::{OwnCertificate, TlsSettings};
+
+/// Read when no file is named, if it is there.
+pub const DEFAULT_FILE: &str = "/etc/thalamus-edge/config.toml";
+/// The access rules when the configuration names none, if they are there.
+pub const DEFAULT_ROLES_FILE: &str = "/etc/thalamus-edge/roles.cfg";
+/// Where an installed node keeps its data.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/thalamus-edge";
+/// Where a node keeps its data that was just tried out: nobody configured it, or it shows the demo.
+pub const TRIAL_DATA_DIR: &str = "./thalamus-edge-data";
+/// Variables that set a key begin like this.
+pub const VARIABLE_PREFIX: &str = "THALAMUS_EDGE__";
+
+/// What a node is told at its start. Values are checked; see `etc/config.toml` for what they mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub node: Node,
+    pub server: Server,
+    pub api: Api,
+    pub accounts: AccountRules,
+    pub store: Store,
+    pub central: Central,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// Never empty once loaded: the host name stands in.
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub tls: bool,
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub certificate: Option<PathBuf>,
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub key: Option<PathBuf>,
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    pub date_format: DateFormat,
+    pub collection_shape: CollectionShape,
+    pub expose_password_hashes: bool,
+    pub cors_allowed_origins: Vec<String>,
+    pub body_limit_bytes: u64,
+    pub content_limit_bytes: u64,
+}
+
+/// How the records of a collection are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectionShape {
+    /// An array of documents.
+    #[default]
+    Flat,
+    /// An array of one-element arrays, as Thalamus 0.9 does and the Federation Portal reads.
+    Rows,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccountRules {
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub roles_file: Option<PathBuf>,
+    pub password_min_chars: usize,
+    pub bcrypt_cost: u32,
+    /// Roles that count wherever they came from.
+    pub central_roles: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    pub cache_bytes: u64,
+    pub journal_keep_rows: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Central {
+    /// May hold a password: read it through [`Config::centre`].
+    uri: SecretText,
+    #[serde(deserialize_with = "path_unless_empty")]
+    uri_file: Option<PathBuf>,
+    pub database: String,
+    /// Six fields of cron, seconds first, in UTC.
+    pub schedule: String,
+    jitter_s: u64,
+    round_timeout_s: u64,
+    #[serde(deserialize_with = "check::collections")]
+    collections: BTreeMap<Kind, String>,
+}
+
+/// Text that must not be shown, not even by accident.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(transparent)]
+struct SecretText(String);
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
+    }
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
+            tls: true,
+            certificate: None,
+            key: None,
+            names: Vec::new(),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Api {
+        Api {
+            date_format: DateFormat::default(),
+            collection_shape: CollectionShape::default(),
+            expose_password_hashes: false,
+            cors_allowed_origins: Vec::new(),
+            body_limit_bytes: 1 << 20,
+            content_limit_bytes: 32 << 20,
+        }
+    }
+}
+
+impl Default for AccountRules {
+    fn default() -> AccountRules {
+        AccountRules {
+            roles_file: None,
+            password_min_chars: PASSWORD_CHARS_MIN_DEFAULT,
+            bcrypt_cost: BCRYPT_COST_DEFAULT,
+            central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store { cache_bytes: 64 << 20, journal_keep_rows: 1_000_000 }
+    }
+}
+
+impl Default for Central {
+    fn default() -> Central {
+        Central {
+            uri: SecretText::default(),
+            uri_file: None,
+            database: "federation".to_owned(),
+            schedule: "0 */5 * * * *".to_owned(),
+            jitter_s: 60,
+            round_timeout_s: 600,
+            collections: BTreeMap::new(),
+        }
+    }
+}
+
+/// What the command line says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub listen: Option<String>,
+    /// Moves the default data directory to the working directory.
+    pub demo: bool,
+}
+
+/// Why a node does not start with what it was told. Never holds a value that may be a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{}: cannot be read: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: io::Error },
+    /// Something to correct at `place`: file and line, a variable, or a flag.
+    #[error("{place}: {message}")]
+    Invalid { place: String, message: String },
+}
+
+impl Config {
+    /// Puts the layers together: defaults, the file, variables out of `env`, flags. A file that is named
+    /// must be there.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Config, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let path = path.or_else(|| default.exists().then_some(default));
+        layers::load(path, env, overrides)
+    }
+
+    /// The centre to reconcile with; `None` when none is configured. Reads `central.uri_file`.
+    pub fn centre(&self) -> Result<Option<CentreAddress>, ConfigError> {
+        let uri = match &self.central.uri_file {
+            None => self.central.uri.0.clone(),
+            Some(path) => {
+                let text = read_text(path)?;
+                let uri = text.trim();
+                check::centre_uri(uri)
+                    .map_err(|message| ConfigError::Invalid { place: path.display().to_string(), message })?;
+                uri.to_owned()
+            }
+        };
+        Ok((!uri.is_empty()).then(|| CentreAddress {
+            uri,
+            database: self.central.database.clone(),
+            collections: self.central.collections.clone(),
+            app_name: format!("{}{}", check::APP_NAME_PREFIX, self.node.name),
+        }))
+    }
+
+    /// The access rules, and warnings about names in them that nothing answers to. Asked again, it reads
+    /// the file again.
+    pub fn acl(&self) -> Result<(Acl, Vec<String>), ConfigError> {
+        self.acl_or(Path::new(DEFAULT_ROLES_FILE))
+    }
+
+    /// A file that is named must be there; the default one may be missing.
+    fn acl_or(&self, default: &Path) -> Result<(Acl, Vec<String>), ConfigError> {
+        let named = self.accounts.roles_file.as_deref();
+        let path = named.unwrap_or(default);
+        let text = match read_text(path) {
+            Ok(text) => text,
+            Err(ConfigError::Unreadable { cause, .. })
+                if named.is_none() && cause.kind() == io::ErrorKind::NotFound =>
+            {
+                return Ok((Acl::built_in(), Vec::new()));
+            }
+            Err(error) => return Err(error),
+        };
+        Acl::parse(&text).map_err(|error| ConfigError::Invalid {
+            place: format!("{}, {}", path.display(), error.place),
+            message: error.message,
+        })
+    }
+
+    pub fn accounts_settings(&self) -> AccountsSettings {
+        AccountsSettings {
+            bcrypt_cost: self.accounts.bcrypt_cost,
+            password_min_chars: self.accounts.password_min_chars,
+            ..AccountsSettings::default()
+        }
+    }
+
+    /// `None` when plain HTTP was asked for.
+    pub fn tls_settings(&self) -> Option<TlsSettings> {
+        self.server.tls.then(|| TlsSettings {
+            directory: self.data_dir.join("tls"),
+            own: self
+                .server
+                .certificate
+                .clone()
+                .zip(self.server.key.clone())
+                .map(|(certificate, key)| OwnCertificate { certificate, key }),
+            names: self.server.names.clone(),
+        })
+    }
+}
+
+impl Central {
+    /// Rounds start up to this much later than scheduled, so that boxes do not arrive all at once.
+    pub fn jitter(&self) -> Duration {
+        Duration::from_secs(self.jitter_s)
+    }
+
+    /// A round that takes longer is given up and continued by the next.
+    pub fn round_timeout(&self) -> Duration {
+        Duration::from_secs(self.round_timeout_s)
+    }
+}
+
+/// The variables that are meant for [`Config::load`]. Others are not looked at: they may hold anything.
+#[allow(clippy::disallowed_methods, reason = "this module is the one that reads the environment")]
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        // What is no text is marked by this, and refused when it is read.
+        name.starts_with(VARIABLE_PREFIX).then(|| (name, value.to_string_lossy().into_owned()))
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })
+}
+
+fn path_unless_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    Ok((!path.as_os_str().is_empty()).then_some(path))
+}
+
+#[cfg(test)]
+mod tests;

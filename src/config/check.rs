@@ -1,0 +1,243 @@
+//! Floor 5. What values of the configuration may be, beyond their types.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use rustls::pki_types::ServerName;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::Config;
+use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
+use crate::central::{CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
+use crate::domain::access::ROOT;
+use crate::domain::record::Kind;
+
+/// The node's name at the server follows this.
+pub(super) const APP_NAME_PREFIX: &str = "thalamus-edge/";
+/// MongoDB's limit for the name of an application.
+const APP_NAME_BYTES_MAX: usize = 128;
+const NODE_NAME_BYTES_MAX: usize = APP_NAME_BYTES_MAX - APP_NAME_PREFIX.len();
+
+/// A shorter minimum would be no protection at all.
+const PASSWORD_MIN_CHARS_MIN: usize = 4;
+const BODY_LIMIT_BYTES_MIN: u64 = 1 << 10;
+/// MongoDB takes no larger document.
+const BODY_LIMIT_BYTES_MAX: u64 = 16 << 20;
+const CONTENT_LIMIT_BYTES_MAX: u64 = 1 << 30;
+const CACHE_BYTES_MIN: u64 = 1 << 20;
+const CACHE_BYTES_MAX: u64 = 1 << 40;
+/// Fewer, and the readers of `/changes` would fall behind within one import.
+const JOURNAL_KEEP_ROWS_MIN: u64 = 1_000;
+const JOURNAL_KEEP_ROWS_MAX: u64 = 1 << 40;
+const JITTER_S_MAX: u64 = 60 * 60;
+const ROUND_TIMEOUT_S_MIN: u64 = 10;
+const ROUND_TIMEOUT_S_MAX: u64 = 24 * 60 * 60;
+/// MongoDB's limits for names.
+const DATABASE_NAME_BYTES_MAX: usize = 63;
+const COLLECTION_NAME_BYTES_MAX: usize = 120;
+
+type Verdict = Result<(), String>;
+
+/// The first key with a value that cannot be meant, and what is wrong with it.
+pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
+    let Config { data_dir, node, server, api, accounts, store, central } = config;
+    let data_dir_named = match data_dir.as_os_str().is_empty() {
+        true => Err("must name a directory".to_owned()),
+        false => Ok(()),
+    };
+    let verdicts: [(&'static str, Verdict); 20] = [
+        ("data_dir", data_dir_named),
+        ("node.name", node_name(&node.name)),
+        ("server.certificate", together(&server.certificate, &server.key, "server.key")),
+        ("server.key", together(&server.key, &server.certificate, "server.certificate")),
+        ("server.names", each(&server.names, server_name)),
+        ("api.cors_allowed_origins", origins(&api.cors_allowed_origins)),
+        ("api.body_limit_bytes", within(api.body_limit_bytes, BODY_LIMIT_BYTES_MIN..=BODY_LIMIT_BYTES_MAX)),
+        ("api.content_limit_bytes", within(api.content_limit_bytes, 0..=CONTENT_LIMIT_BYTES_MAX)),
+        (
+            "accounts.password_min_chars",
+            within(accounts.password_min_chars, PASSWORD_MIN_CHARS_MIN..=PASSWORD_CHARS_MAX),
+        ),
+        ("accounts.bcrypt_cost", within(accounts.bcrypt_cost, BCRYPT_COST_MIN..=BCRYPT_COST_MAX)),
+        ("accounts.central_roles", each(&accounts.central_roles, central_role)),
+        ("store.cache_bytes", within(store.cache_bytes, CACHE_BYTES_MIN..=CACHE_BYTES_MAX)),
+        (
+            "store.journal_keep_rows",
+            within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
+        ),
+        ("central.uri", inline_uri(&central.uri.0)),
+        ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
+        ("central.database", database_name(&central.database)),
+        ("central.schedule", schedule(&central.schedule)),
+        ("central.jitter_s", within(central.jitter_s, 0..=JITTER_S_MAX)),
+        (
+            "central.round_timeout_s",
+            within(central.round_timeout_s, ROUND_TIMEOUT_S_MIN..=ROUND_TIMEOUT_S_MAX),
+        ),
+        ("central.collections", collections_apart(&central.collections)),
+    ];
+    verdicts.into_iter().find_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
+}
+
+fn within<T: PartialOrd + Display>(value: T, range: RangeInclusive<T>) -> Verdict {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(format!("must lie between {} and {}", range.start(), range.end()))
+}
+
+fn each(values: &[String], check: fn(&str) -> Verdict) -> Verdict {
+    values.iter().try_for_each(|value| check(value))
+}
+
+fn together<T>(this: &Option<T>, other: &Option<T>, other_key: &str) -> Verdict {
+    match (this, other) {
+        (Some(_), None) => Err(format!("needs `{other_key}` beside it")),
+        _ => Ok(()),
+    }
+}
+
+fn not_both(file: bool, inline: bool) -> Verdict {
+    match file && inline {
+        true => Err("and `central.uri` exclude each other".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// The name is an `_id` at the centre, a word in its log, and shown to people.
+fn node_name(name: &str) -> Verdict {
+    if name.trim().is_empty() {
+        return Err("must be set: the machine has no host name".to_owned());
+    }
+    if name.len() > NODE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(format!("must be at most {NODE_NAME_BYTES_MAX} bytes of plain text"));
+    }
+    Ok(())
+}
+
+fn server_name(name: &str) -> Verdict {
+    match ServerName::try_from(name) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("holds {name:?}, which is neither a host name nor an address")),
+    }
+}
+
+/// Browsers send `scheme://host[:port]`, and compare it as it is.
+fn origins(origins: &[String]) -> Verdict {
+    if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
+        return Err("holds \"*\", which means everyone, beside others".to_owned());
+    }
+    let plain = |origin: &&String| {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
+        *origin == "*" || host.is_some_and(|host| !host.is_empty() && host.chars().all(fits))
+    };
+    match origins.iter().find(|origin| !plain(origin)) {
+        None => Ok(()),
+        Some(origin) => Err(format!(
+            "holds {origin:?}, which is not of the form https://host or https://host:port in lower case"
+        )),
+    }
+}
+
+/// Whoever has a stolen box can write to the centre: its word makes nobody root.
+fn central_role(role: &str) -> Verdict {
+    match role {
+        "" => Err("holds an empty name".to_owned()),
+        ROOT => Err("must not hold root: root is granted on each node".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn inline_uri(uri: &str) -> Verdict {
+    if uri.is_empty() { Ok(()) } else { centre_uri(uri) }
+}
+
+/// Does not repeat the value: it usually holds a password.
+pub(super) fn centre_uri(uri: &str) -> Verdict {
+    let one_line = !uri.chars().any(|c| c.is_control() || c.is_whitespace());
+    let schemes = ["mongodb://", "mongodb+srv://"];
+    if one_line && schemes.iter().any(|scheme| uri.len() > scheme.len() && uri.starts_with(scheme)) {
+        return Ok(());
+    }
+    Err("is not a connection string (mongodb://... or mongodb+srv://...)".to_owned())
+}
+
+/// By the scheduler's own reading.
+fn schedule(schedule: &str) -> Verdict {
+    match tokio_cron_scheduler::Job::new(schedule, |_, _| {}) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("is not a schedule: second, minute, hour, day of month, month, day of week, as in \
+             \"0 */5 * * * *\""
+            .to_owned()),
+    }
+}
+
+fn database_name(name: &str) -> Verdict {
+    let fits = |c: char| !c.is_control() && !"/\\. \"$*<>:|?".contains(c);
+    if (1..=DATABASE_NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err(format!(
+        "is not the name of a database: 1 to {DATABASE_NAME_BYTES_MAX} bytes without blanks and \
+         /\\.\"$*<>:|?"
+    ))
+}
+
+fn collection_name(name: &str) -> Verdict {
+    let fits = |c: char| c != '$' && !c.is_control();
+    let reserved = [NODES_COLLECTION, CONFLICTS_COLLECTION, TRASH_COLLECTION];
+    if reserved.contains(&name) || name.starts_with("system.") {
+        return Err(format!("names {name:?}, which is used for something else"));
+    }
+    let dotted = name.starts_with('.') || name.ends_with('.') || name.contains("..");
+    if (1..=COLLECTION_NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(fits) && !dotted {
+        return Ok(());
+    }
+    Err(format!("names {name:?}, which cannot be a collection's name"))
+}
+
+/// Two kinds in one collection would overwrite each other.
+fn collections_apart(given: &BTreeMap<Kind, String>) -> Verdict {
+    let mut seen = BTreeSet::new();
+    for kind in Kind::ALL {
+        let name = given.get(&kind).map_or(kind.schema().collection, String::as_str);
+        if !seen.insert(name) {
+            return Err(format!("gives {name:?} to two kinds of record"));
+        }
+    }
+    Ok(())
+}
+
+/// Names at the centre, by the default name of a collection (`pols`) or the kind (`page`).
+pub(super) fn collections<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Kind, String>, D::Error> {
+    let mut by_kind = BTreeMap::new();
+    for (key, name) in BTreeMap::<String, String>::deserialize(from)? {
+        let called = |kind: &Kind| key == kind.schema().collection || key == kind_name(*kind);
+        let Some(kind) = Kind::ALL.into_iter().find(called) else {
+            let known = Kind::ALL.map(|kind| kind.schema().collection).join(", ");
+            return Err(D::Error::custom(format!("has no kind of record called {key:?}; there are {known}")));
+        };
+        collection_name(&name).map_err(D::Error::custom)?;
+        if by_kind.insert(kind, name).is_some() {
+            return Err(D::Error::custom(format!("names the collection of {key:?} twice")));
+        }
+    }
+    Ok(by_kind)
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Person => "person",
+        Kind::Page => "page",
+        Kind::PersonalDocument => "personal_document",
+        Kind::DomiciliaryUnit => "domiciliary_unit",
+        Kind::Institution => "institution",
+        Kind::Encounter => "encounter",
+        Kind::Event => "event",
+        Kind::Measurement => "measurement",
+        Kind::Hospitalization => "hospitalization",
+    }
+}

@@ -1,0 +1,345 @@
+use super::*;
+use tempfile::TempDir;
+
+const SAMPLE: &str = include_str!("../../etc/config.toml");
+const URI: &str = "mongodb://edge:s3cret-w0rd@hub.example.org:27017/";
+
+/// Loads `text` as the file `site.toml`, under variables and flags.
+fn load_all(text: &str, env: &[(&str, &str)], overrides: &Overrides) -> Result<Config, String> {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("site.toml");
+    fs::write(&path, text).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let place = format!("{}/", directory.path().display());
+    Config::load(Some(&path), env, overrides).map_err(|error| error.to_string().replace(&place, ""))
+}
+
+fn load(text: &str) -> Result<Config, String> {
+    load_all(text, &[], &Overrides::default())
+}
+
+fn load_env(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
+    load_all(text, env, &Overrides::default())
+}
+
+/// The sample with the "#" before its keys removed.
+fn uncommented() -> String {
+    let key = |line: &&str| {
+        let word = line[1..].split(' ').next().unwrap_or_default();
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_') && line.contains(" = ")
+    };
+    let lines = SAMPLE.lines().map(|line| match line.strip_prefix('#') {
+        Some(bare) if key(&line) => bare,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_installed_file_says_the_defaults() {
+    assert_eq!(load(SAMPLE).unwrap(), load("").unwrap());
+    let uncommented = uncommented();
+    assert_eq!(load(&uncommented).unwrap(), load("").unwrap(), "{uncommented}");
+}
+
+#[test]
+fn the_installed_file_names_every_key_with_an_explanation() {
+    let sample: toml::Table = toml::from_str(&uncommented()).unwrap();
+    // The refusal of an unknown key lists the known ones.
+    let known = |section: &str| -> Vec<String> {
+        let error = load(&format!("{section}\nno_such_key = 1")).unwrap_err();
+        let expected = error.split_once("expected ").unwrap().1.to_owned();
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let mut sections: Vec<String> = known("");
+    sections.retain(|key| key != "data_dir");
+    assert!(sample.contains_key("data_dir"));
+    let mut keys = 1;
+    for section in &sections {
+        let table = sample[section.as_str()].as_table().unwrap();
+        for key in known(&format!("[{section}]")) {
+            assert!(table.contains_key(&key), "{section}.{key}");
+            keys += 1;
+        }
+    }
+    assert_eq!(keys, 26, "the test has found the keys");
+    let lines: Vec<&str> = SAMPLE.lines().collect();
+    for pair in lines.windows(2) {
+        if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
+            assert!(pair[0].starts_with("# "), "no explanation before {}", pair[1]);
+        }
+    }
+}
+
+#[test]
+fn every_value_can_be_set() {
+    let config = load(
+        r#"
+        data_dir = "/srv/edge"
+        [node]
+        name = "Posta 7"
+        [server]
+        listen = "[::1]:9000"
+        tls = true
+        certificate = "/c.pem"
+        key = "/k.pem"
+        names = ["clinic.local", "10.0.0.1"]
+        [api]
+        date_format = "rfc3339"
+        collection_shape = "rows"
+        expose_password_hashes = true
+        cors_allowed_origins = ["https://portal.example.org:8080"]
+        body_limit_bytes = 2048
+        content_limit_bytes = 0
+        [accounts]
+        roles_file = "/r.cfg"
+        password_min_chars = 10
+        bcrypt_cost = 13
+        central_roles = ["end_user", "laboratory"]
+        [store]
+        cache_bytes = 1048576
+        journal_keep_rows = 5000
+        [central]
+        uri = "mongodb://hub"
+        database = "gh"
+        schedule = "30 0 3 * * Sun"
+        jitter_s = 0
+        round_timeout_s = 60
+        collections = { pols = "pages", person = "personas" }
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.data_dir, Path::new("/srv/edge"));
+    assert_eq!(config.node.name, "Posta 7");
+    assert_eq!(config.server.listen.to_string(), "[::1]:9000");
+    let tls = config.tls_settings().unwrap();
+    assert_eq!(tls.directory, Path::new("/srv/edge/tls"));
+    assert_eq!(tls.own.unwrap().key, Path::new("/k.pem"));
+    assert_eq!(tls.names, ["clinic.local", "10.0.0.1"]);
+    let api = Api {
+        date_format: DateFormat::Rfc3339,
+        collection_shape: CollectionShape::Rows,
+        expose_password_hashes: true,
+        cors_allowed_origins: vec!["https://portal.example.org:8080".to_owned()],
+        body_limit_bytes: 2048,
+        content_limit_bytes: 0,
+    };
+    assert_eq!(config.api, api);
+    assert_eq!(config.accounts.roles_file.as_deref(), Some(Path::new("/r.cfg")));
+    assert_eq!(config.accounts.central_roles, ["end_user", "laboratory"]);
+    let accounts = config.accounts_settings();
+    assert_eq!((accounts.bcrypt_cost, accounts.password_min_chars), (13, 10));
+    assert_eq!(config.store, Store { cache_bytes: 1_048_576, journal_keep_rows: 5_000 });
+    assert_eq!(config.central.jitter(), Duration::ZERO);
+    assert_eq!(config.central.round_timeout(), Duration::from_secs(60));
+    let centre = config.centre().unwrap().unwrap();
+    assert_eq!((centre.uri.as_str(), centre.database.as_str()), ("mongodb://hub", "gh"));
+    assert_eq!(centre.collection(Kind::Page), "pages");
+    assert_eq!(centre.collection(Kind::Person), "personas");
+    assert_eq!(centre.collection(Kind::Event), "event");
+    assert_eq!(centre.app_name, "thalamus-edge/Posta 7");
+}
+
+#[test]
+fn without_a_file_everything_has_a_default() {
+    let config = layers::load(None, std::iter::empty(), &Overrides::default()).unwrap();
+    assert_eq!(config.data_dir, Path::new(TRIAL_DATA_DIR));
+    assert!(!config.node.name.is_empty());
+    assert!(config.server.tls);
+    assert!(config.centre().unwrap().is_none());
+}
+
+#[test]
+fn the_demo_moves_only_the_default_data_directory() {
+    let demo = Overrides { demo: true, ..Overrides::default() };
+    assert_eq!(load("").unwrap().data_dir, Path::new(DEFAULT_DATA_DIR));
+    assert_eq!(load_all("", &[], &demo).unwrap().data_dir, Path::new(TRIAL_DATA_DIR));
+    let named = "data_dir = \"/srv/edge\"";
+    assert_eq!(load_all(named, &[], &demo).unwrap().data_dir, Path::new("/srv/edge"));
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let path = Path::new("/nonexistent/site.toml");
+    let error = Config::load(Some(path), std::iter::empty(), &Overrides::default()).unwrap_err();
+    assert!(error.to_string().starts_with("/nonexistent/site.toml: cannot be read"), "{error}");
+}
+
+#[test]
+fn variables_win_over_the_file_and_flags_over_both() {
+    let file = "[server]\nlisten = \"127.0.0.1:1\"\ntls = true\nnames = [\"a\"]";
+    let env = [
+        ("THALAMUS_EDGE__DATA_DIR", "/srv/other"),
+        ("THALAMUS_EDGE__NODE__NAME", "12"),
+        ("THALAMUS_EDGE__SERVER__LISTEN", "127.0.0.1:2"),
+        ("THALAMUS_EDGE__SERVER__TLS", "false"),
+        ("THALAMUS_EDGE__SERVER__NAMES", "[\"b\", \"c\"]"),
+        ("THALAMUS_EDGE__ACCOUNTS__BCRYPT_COST", "10"),
+        ("THALAMUS_EDGE__CENTRAL__URI", URI),
+        ("THALAMUS_EDGE__CENTRAL__COLLECTIONS__PERSONAL_DOCUMENT", "docs"),
+        ("THALAMUS_EDGE__central__collections__pols", "2024"),
+        ("THALAMUS_EDGE_CONFIG", "not a key"),
+        ("UNRELATED", "x"),
+    ];
+    let config = load_env(file, &env).unwrap();
+    assert_eq!(config.data_dir, Path::new("/srv/other"));
+    assert_eq!(config.node.name, "12", "a number where text belongs is text");
+    assert_eq!(config.server.listen.port(), 2);
+    assert!(config.tls_settings().is_none());
+    assert_eq!(config.server.names, ["b", "c"]);
+    assert_eq!(config.accounts.bcrypt_cost, 10);
+    let centre = config.centre().unwrap().unwrap();
+    assert_eq!(centre.uri, URI);
+    assert_eq!(centre.collection(Kind::PersonalDocument), "docs");
+    assert_eq!(centre.collection(Kind::Page), "2024");
+
+    let flag = Overrides { listen: Some("127.0.0.1:3".to_owned()), demo: false };
+    assert_eq!(load_all(file, &env, &flag).unwrap().server.listen.port(), 3);
+}
+
+#[test]
+fn errors_in_the_file_name_line_and_key() {
+    let cases = [
+        ("lisen = 1", "site.toml line 1: `lisen`: unknown field"),
+        ("[servr]\n", "site.toml line 1: `servr`: unknown field"),
+        ("\n[server]\nport = 1", "site.toml line 3: `server.port`: unknown field"),
+        ("[server]\n\ntls = \"yes\"", "site.toml line 3: `server.tls`: invalid type"),
+        ("[server]\nlisten = \"localhost\"", "site.toml line 2: `server.listen`: invalid socket address"),
+        ("[server]\nnames = [\n\"a\",\n7]", "site.toml line 4: `server.names`: invalid type"),
+        ("[server]\ntls = true\ntls = true", "site.toml line 3: "),
+        ("[server\n", "site.toml line 1: "),
+        ("[backup]\nkeep = 1", "site.toml line 1: `backup`: unknown field"),
+        ("[store]\nreserve_bytes = 1", "site.toml line 2: `store.reserve_bytes`: unknown field"),
+        ("[api]\ndate_format = \"iso\"", "site.toml line 2: `api.date_format`: is none of the values"),
+        ("[server]\ncertificate = \"/c\"", "site.toml line 2: `server.certificate` needs `server.key`"),
+        ("[server]\nkey = \"/c\"", "site.toml line 2: `server.key` needs `server.certificate`"),
+        ("[server]\nnames = [\"two words\"]", "site.toml line 2: `server.names` holds"),
+        ("[accounts]\nbcrypt_cost = 3", "site.toml line 2: `accounts.bcrypt_cost` must lie between 4 and 14"),
+        ("[accounts]\nbcrypt_cost = 15", "site.toml line 2: `accounts.bcrypt_cost` must lie"),
+        ("[accounts]\nbcrypt_cost = -1", "site.toml line 2: `accounts.bcrypt_cost`: "),
+        ("[accounts]\npassword_min_chars = 65", "site.toml line 2: `accounts.password_min_chars` must"),
+        ("[accounts]\ncentral_roles = [\"root\"]", "site.toml line 2: `accounts.central_roles` must not"),
+        ("[api]\nbody_limit_bytes = 0", "site.toml line 2: `api.body_limit_bytes` must lie"),
+        ("[api]\ncors_allowed_origins = [\"portal\"]", "site.toml line 2: `api.cors_allowed_origins` holds"),
+        ("[api]\ncors_allowed_origins = [\"https://a/\"]", "site.toml line 2: `api.cors_allowed_origins`"),
+        ("[api]\ncors_allowed_origins = [\"*\", \"https://a\"]", "site.toml line 2: `api.cors_allowed_"),
+        ("[store]\njournal_keep_rows = 0", "site.toml line 2: `store.journal_keep_rows` must lie"),
+        ("[central]\nschedule = \"often\"", "site.toml line 2: `central.schedule` is not a schedule"),
+        ("[central]\nschedule = \"*/5 * * * *\"", "site.toml line 2: `central.schedule` is not"),
+        ("[central]\nschedule = \"\"", "site.toml line 2: `central.schedule` is not a schedule"),
+        ("[central]\nround_timeout_s = 0", "site.toml line 2: `central.round_timeout_s` must lie"),
+        ("[central]\ndatabase = \"a.b\"", "site.toml line 2: `central.database` is not the name"),
+        ("central.collections.peple = \"a\"", "site.toml line 1: `central.collections"),
+        ("[central.collections]\npols = \"people\"", "site.toml line 1: `central.collections` gives"),
+        ("[central]\ncollections = { pols = \"a$b\" }", "site.toml line 2: `central.collections`: names"),
+        ("[central]\ncollections = { pols = \"edge_nodes\" }", "site.toml line 2: `central.collections`: n"),
+        (
+            "[central]\ncollections = { pols = \"a\", page = \"b\" }",
+            "site.toml line 2: `central.collections`",
+        ),
+        ("data_dir = \"\"", "site.toml line 1: `data_dir` must name"),
+        ("[node]\nname = \"a\\nb\"", "site.toml line 2: `node.name` must be at most"),
+    ];
+    for (text, expected) in cases {
+        let error = load(text).expect_err(text);
+        assert!(error.starts_with(expected), "{text:?} gave {error:?}");
+        assert!(!error.contains('\n'), "{error:?}");
+    }
+}
+
+#[test]
+fn errors_elsewhere_name_the_variable_or_flag() {
+    let cases = [
+        ("THALAMUS_EDGE__SERVER__PORT", "1", "`server.port`: unknown field"),
+        ("THALAMUS_EDGE__SERVR__PORT", "1", "`servr.port`: unknown field"),
+        ("THALAMUS_EDGE__SERVER", "1", "`server`: invalid type"),
+        ("THALAMUS_EDGE__SERVER__TLS", "yes", "`server.tls`: invalid type"),
+        ("THALAMUS_EDGE__ACCOUNTS__BCRYPT_COST", "31", "`accounts.bcrypt_cost` must lie"),
+        ("THALAMUS_EDGE__CENTRAL__SCHEDULE", "x", "`central.schedule` is not"),
+        ("THALAMUS_EDGE__NODE__NAME", "a\u{fffd}", "the value is not UTF-8"),
+        ("THALAMUS_EDGE__", "a", "``: unknown field"),
+        ("THALAMUS_EDGE__STORE__CACHE_BYTES", "1\ndata_dir = \"/x\"", "`store.cache_bytes`: invalid type"),
+    ];
+    for (name, value, expected) in cases {
+        let error = load_env("", &[(name, value)]).expect_err(name);
+        assert!(error.starts_with(&format!("variable {name}: {expected}")), "{error:?}");
+    }
+    let flag = Overrides { listen: Some("8443".to_owned()), demo: false };
+    let error = load_all("", &[], &flag).unwrap_err();
+    assert!(error.starts_with("--listen: `server.listen`: invalid socket"), "{error:?}");
+
+    let file = "[central]\ncollections = { person = \"a\" }";
+    let error = load_env(file, &[("THALAMUS_EDGE__CENTRAL__COLLECTIONS__PEOPLE", "b")]).unwrap_err();
+    assert!(error.contains("twice"), "{error:?}");
+}
+
+#[test]
+fn the_connection_string_is_never_shown() {
+    let misplaced = [
+        format!("[central]\nuri = {URI}"),
+        format!("[central]\nuri = \"{URI}"),
+        format!("[central]\nuri = \"{URI}\"\nuri_file = \"/x\""),
+        format!("[central]\nuri = \"x{URI}\""),
+        format!("[central]\nuri = [\"{URI}\"]"),
+        format!("[central]\njitter_s = \"{URI}\""),
+        format!("[central]\nschedule = \"{URI}\""),
+        format!("[central]\ndatabase = \"{URI}\""),
+        format!("[api]\ndate_format = \"{URI}\""),
+        format!("[server]\nlisten = \"{URI}\""),
+        format!("central = \"{URI}\""),
+    ];
+    for text in misplaced {
+        let error = load(&text).expect_err(&text);
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    for key in ["URI_FILE__X", "JITTER_S", "SCHEDULE"] {
+        let name = format!("THALAMUS_EDGE__CENTRAL__{key}");
+        let error = load_env("", &[(&name, URI)]).unwrap_err();
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    let config = load(&format!("[central]\nuri = \"{URI}\"")).unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert_eq!(config.centre().unwrap().unwrap().uri, URI);
+}
+
+#[test]
+fn the_connection_string_may_stand_in_a_file() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("uri");
+    let config = load(&format!("[central]\nuri_file = {path:?}")).unwrap();
+    let missing = config.centre().unwrap_err().to_string();
+    assert!(missing.contains("uri: cannot be read"), "{missing}");
+    fs::write(&path, format!("{URI}\n")).unwrap();
+    assert_eq!(config.centre().unwrap().unwrap().uri, URI);
+    for wrong in [String::new(), "\n".to_owned(), format!("{URI}\n{URI}"), format!("x{URI}")] {
+        fs::write(&path, &wrong).unwrap();
+        let error = config.centre().unwrap_err().to_string();
+        assert!(error.contains("is not a connection string") && !error.contains("s3cret"), "{error}");
+    }
+}
+
+#[test]
+fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
+    let directory = TempDir::new().unwrap();
+    let (absent, present) = (directory.path().join("absent"), directory.path().join("roles.cfg"));
+    fs::write(&present, r#"[{"role": "visitor", "permissions": {"GET": ["peple"]}}]"#).unwrap();
+    let unnamed = load("").unwrap();
+    let named = |path: &Path| load(&format!("[accounts]\nroles_file = {path:?}")).unwrap();
+
+    assert!(unnamed.acl_or(&absent).unwrap().0.knows_role("root"));
+    assert!(unnamed.acl_or(&present).unwrap().0.knows_role("visitor"));
+    let (acl, warnings) = named(&present).acl_or(&absent).unwrap();
+    assert!(acl.knows_role("visitor") && !acl.knows_role("root"));
+    assert_eq!(warnings.len(), 1);
+    assert!(named(&absent).acl_or(&present).is_err(), "named and absent");
+
+    fs::write(&present, "[\n{]").unwrap();
+    let error = named(&present).acl_or(&absent).unwrap_err().to_string();
+    assert!(error.contains("roles.cfg, line 2 column 2: "), "{error}");
+}
+
+#[test]
+fn only_variables_of_this_program_are_taken_from_the_environment() {
+    // The test runner's own environment has many others, PATH among them.
+    assert!(environment().all(|(name, _)| name.starts_with(VARIABLE_PREFIX)));
+}
