@@ -506,6 +506,8 @@ proptest! {
     fn clashes_are_real_and_their_winner_stands(schema in schema(), (base, local, remote) in triple()) {
         let (merged, clashes) = merge_all(schema, &base, &local, &remote);
         for Clash { path, base, local, remote, stands } in &clashes {
+            prop_assert!(!is_ruled(schema, path) && !is_identity(&path[0]));
+            prop_assert!(path.len() == 1 || path.iter().all(|key| is_addressable(key)), "{:?}", path);
             prop_assert!(!same_option(base.as_ref(), local.as_ref()));
             prop_assert!(!same_option(base.as_ref(), remote.as_ref()));
             prop_assert!(!same_option(local.as_ref(), remote.as_ref()));
