@@ -4,6 +4,8 @@
 //! and among them are the hostile ones: keys that MongoDB cannot address, values that differ only in type
 //! or bits, documents that differ only in key order.
 
+#![allow(clippy::unwrap_used)]
+
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
 use bson::{
