@@ -4,6 +4,8 @@
 //! base, local and remote values of a clash are not written out: each must be what the row's documents
 //! hold at that path. Results are compared with their key order and BSON types.
 
+#![allow(clippy::unwrap_used)]
+
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use thalamus_edge::domain::diff::{Diff, Path, diff, get};
 use thalamus_edge::domain::merge::{Side, merge, same_identity};

@@ -4,6 +4,8 @@
 //! and among them are the hostile ones: keys that MongoDB cannot address, values that differ only in type
 //! or bits, documents that differ only in key order.
 
+#![allow(clippy::unwrap_used)]
+
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
 use bson::{
@@ -506,6 +508,8 @@ proptest! {
     fn clashes_are_real_and_their_winner_stands(schema in schema(), (base, local, remote) in triple()) {
         let (merged, clashes) = merge_all(schema, &base, &local, &remote);
         for Clash { path, base, local, remote, stands } in &clashes {
+            prop_assert!(!is_ruled(schema, path) && !is_identity(&path[0]));
+            prop_assert!(path.len() == 1 || path.iter().all(|key| is_addressable(key)), "{:?}", path);
             prop_assert!(!same_option(base.as_ref(), local.as_ref()));
             prop_assert!(!same_option(base.as_ref(), remote.as_ref()));
             prop_assert!(!same_option(local.as_ref(), remote.as_ref()));
