@@ -22,6 +22,7 @@ use crate::central::CentreAddress;
 use crate::domain::access::{Acl, END_USER};
 use crate::domain::json::DateFormat;
 use crate::domain::record::Kind;
+use crate::http::CollectionShape;
 use crate::tls::{OwnCertificate, TlsSettings};
 
 /// Read when no file is named, if it is there.
@@ -75,17 +76,6 @@ pub struct Api {
     pub cors_allowed_origins: Vec<String>,
     pub body_limit_bytes: u64,
     pub content_limit_bytes: u64,
-}
-
-/// How the records of a collection are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CollectionShape {
-    /// An array of documents.
-    #[default]
-    Flat,
-    /// An array of one-element arrays, as Thalamus 0.9 does and the Federation Portal reads.
-    Rows,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

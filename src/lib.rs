@@ -1,6 +1,39 @@
+//! thalamus-edge: a GNU Health federation node for places without a network.
+//!
+//! # Floors
+//!
+//! Imports point down only (`tests/architecture.rs`).
+//!
+//! | floor | modules | what they hide |
+//! |---|---|---|
+//! | 5 | [`cli`], [`app`], [`config`], [`tls`], [`demo`] | the process: arguments, files, clock, signals |
+//! | 4 | [`http`] | the API that clients speak |
+//! | 3 | [`sync`] | the round that reconciles with the centre |
+//! | 2 | [`accounts`], [`central`] | passwords; MongoDB |
+//! | 1 | [`store`] | redb, transactions, the bookkeeping of every change |
+//! | 0 | [`domain`] | the rules: kinds of record, merge, access, JSON |
+//!
+//! # Life of a request
+//!
+//! The route table is built from [`domain::schema`]. Login comes before routing. A write reads the record,
+//! checks the precondition, authorizes against what it read, computes the new document, and hands it to
+//! [`store::Store::edit`] together with the bytes that it read: if they are still the stored ones, record,
+//! base, journal and indexes are written in one transaction, which many requests share, and the client is
+//! answered when it is on disk.
+//!
+//! # Life of a round
+//!
+//! Lease, settle, scan, deletes, conflicts, push, report: see [`sync`]. Network calls happen between store
+//! transactions, never inside one.
+
 pub mod accounts;
+pub mod app;
 pub mod central;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod domain;
+pub mod http;
 pub mod store;
+pub mod sync;
 pub mod tls;

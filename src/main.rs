@@ -1,1 +1,5 @@
-fn main(){}
+//! The program: arguments to a command.
+
+fn main() -> std::process::ExitCode {
+    thalamus_edge::cli::run()
+}

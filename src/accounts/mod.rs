@@ -286,6 +286,11 @@ impl Accounts {
         Ok(())
     }
 
+    /// The fewest characters of a new password.
+    pub fn password_chars_min(&self) -> usize {
+        self.settings.password_min_chars
+    }
+
     /// Computations since the start: logins, hashes and dummies.
     pub fn bcrypts(&self) -> u64 {
         self.attempts.bcrypts.load(Ordering::Relaxed)
