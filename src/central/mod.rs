@@ -31,7 +31,8 @@ pub enum CentralError {
 
 pub type Result<T> = std::result::Result<T, CentralError>;
 
-/// Opens conversations with one centre.
+/// Opens conversations with one centre. Nothing need be sent before the first question, so that may be
+/// what reports a centre that is away.
 #[async_trait]
 pub trait Hub: Send + Sync {
     async fn open(&self) -> Result<Box<dyn Central>>;
@@ -44,10 +45,12 @@ pub trait Central: Send + Sync {
     /// The documents that exist among `ids`, in any order.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
-    /// All documents with a string `_id` greater than `after`, in order of `_id` (bytes of UTF-8).
+    /// Begins to read all documents with a string `_id` greater than `after`, in order of `_id` (bytes of
+    /// UTF-8).
     async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()>;
 
-    /// The next documents of the scan opened last, at most `max`; empty at the end.
+    /// The next documents of the scan opened last, at most `max` and perhaps fewer; empty at the end only.
+    /// `max` is also what the server is asked to send at once, so it should change by doubling and halving.
     async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>>;
 
     /// About how many documents the kind has, for showing progress only.
@@ -56,23 +59,27 @@ pub trait Central: Send + Sync {
     /// Up to `max` documents whose `_id` is no string, as relaxed extended JSON of the `_id`.
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>>;
 
-    /// Carries out compare-and-set writes, each on its own; one answer per write, in order. An error for
-    /// the call as a whole leaves the fate of every write open.
+    /// Carries out compare-and-set writes, each on its own and in any order; one answer per write, in the
+    /// order given. An error for the call as a whole leaves the fate of every write open.
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>>;
 
     /// Puts bodies into `edge_trash` before their records are deleted; an existing row with the same
-    /// `_id` is rewritten. Returns when they are durable.
+    /// `_id` is rewritten. Returns when they are durable; an error names no row, so a caller that wants to
+    /// know which one is not accepted sends them one by one.
     async fn archive(&mut self, rows: &[Document]) -> Result<()>;
 
     /// Marks archived rows `done` (the delete happened) or `void` (it did not), by `_id`.
     async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()>;
 
-    /// Puts conflict records into `edge_conflicts` by `_id`; rows that exist keep their `resolution` and
-    /// are not reopened, unless the row given is closed.
+    /// Puts conflict records into `edge_conflicts` by `_id`. A row given with `status: "open"` is inserted
+    /// if it is new, and changes nothing if it is not. Any other row closes the one that is there, if
+    /// that is open and holds no other `resolution`: of two resolutions the first stands.
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
 
-    /// Takes the node's lease: if the node's row in `edge_nodes` holds one of `expected`, or there is no
-    /// row and `expected` is empty, it becomes `proposed` together with `announcement`.
+    /// Takes the node's lease: if the node's row in `edge_nodes` holds one of `expected`, or `expected` is
+    /// empty and there is no row or one without a lease, it becomes `proposed` together with
+    /// `announcement`. A new row is `status: "active"`; afterwards the status is the administrator's, and
+    /// neither announcements nor reports change it.
     async fn take_lease(
         &mut self,
         node: &str,
@@ -81,7 +88,7 @@ pub trait Central: Send + Sync {
         announcement: &Document,
     ) -> Result<LeaseAnswer>;
 
-    /// Merges `report` into the node's row in `edge_nodes` as long as it holds `lease`.
+    /// Merges `report` into the node's row in `edge_nodes` if that still holds `lease`, else does nothing.
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;
 
     /// What this conversation has cost so far.
@@ -136,7 +143,7 @@ pub enum Written {
     Miss,
     /// The centre will never take this value (validation, a unique index, size): not worth repeating as it is.
     Refused { code: i32, message: String },
-    /// No acknowledgement: it may have happened.
+    /// No acknowledgement, or none that tells this write from its neighbours: it may have happened.
     Unknown,
 }
 
@@ -158,7 +165,7 @@ pub struct Lease {
 #[derive(Debug, Clone, PartialEq)]
 pub enum LeaseAnswer {
     Taken,
-    /// The row holds something else: `None` when there is no row (with `expected` given).
+    /// The row holds something else: `None` when there is no row or no lease in it (with `expected` given).
     Other(Option<Lease>),
     /// The federation's administrator has set `status: "revoked"`.
     Revoked,

@@ -1,0 +1,321 @@
+//! Floor 2. The centre over MongoDB's wire protocol: the only place that knows the driver.
+//!
+//! A conversation is one client with one causally consistent session, majority read and write concern, on
+//! the primary. Every call has a time limit. Strings compare by bytes even where a collection was made
+//! with another collation. Neither the address nor values of documents appear in errors.
+
+mod error;
+mod filter;
+mod read;
+mod rows;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::event::EventHandler;
+use mongodb::event::command::CommandEvent;
+use mongodb::options::{
+    Acknowledgment, ClientOptions, Collation, Compressor, ReadConcern, ReadPreference,
+    SelectionCriteria, ServerMonitoringMode, WriteConcern,
+};
+use mongodb::{Client, ClientSession, Collection, Database};
+
+use super::{
+    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Result,
+    Traffic, Write, Written,
+};
+use crate::domain::record::Kind;
+
+/// Longest that one exchange with the server may take, reply included.
+const CALL_SECONDS_MAX: u64 = 30;
+/// Longest that a connection may take to be made, unless the address says otherwise.
+const CONNECT_SECONDS_MAX: u64 = 5;
+/// Longest to wait for a primary to be found, unless the address says otherwise.
+const SELECT_SECONDS_MAX: u64 = 5;
+/// Longest that the server waits for the majority before it reports a write as not confirmed: shorter
+/// than the call, so that the answer arrives.
+const CONFIRM_SECONDS_MAX: u64 = 20;
+/// Time between two looks at the state of the servers, each of some hundred bytes.
+const HEARTBEAT_SECONDS: u64 = 10;
+/// Connections per server: one for the conversation, one for cursors given up meanwhile.
+const CONNECTIONS_MAX: u32 = 2;
+/// Longest name that a client may give itself, in bytes.
+const APP_NAME_BYTES_MAX: usize = 128;
+/// Bytes around the BSON of a command or reply: message header, flags, section, checksum.
+const MESSAGE_HEADER_BYTES: u64 = 26;
+/// Commands of the handshake, not counted as traffic of the conversation.
+const HANDSHAKE_COMMANDS: [&str; 5] = ["hello", "isMaster", "ismaster", "saslStart", "saslContinue"];
+
+/// A centre reached by a MongoDB connection string.
+pub struct MongoHub {
+    address: CentreAddress,
+    call_limit: Duration,
+    bulk_write: bool,
+}
+
+impl MongoHub {
+    pub fn new(address: CentreAddress) -> Self {
+        Self {
+            address,
+            call_limit: Duration::from_secs(CALL_SECONDS_MAX),
+            bulk_write: true,
+        }
+    }
+
+    /// Another limit for each exchange with the server.
+    pub fn with_call_limit(mut self, limit: Duration) -> Self {
+        self.call_limit = limit;
+        self
+    }
+
+    /// Writes as for servers before 8.0, which have no `bulkWrite`, even where the server has it.
+    pub fn without_bulk_write(mut self) -> Self {
+        self.bulk_write = false;
+        self
+    }
+
+    async fn options(&self, counters: &Arc<Counters>) -> Result<ClientOptions> {
+        let parsing = async { ClientOptions::parse(&self.address.uri).await };
+        let mut options = attempt(self.call_limit, parsing)
+            .await?
+            .map_err(|error| error::of_address(&error))?;
+        options.app_name = Some(app_name(&self.address.app_name));
+        options
+            .connect_timeout
+            .get_or_insert(Duration::from_secs(CONNECT_SECONDS_MAX));
+        options
+            .server_selection_timeout
+            .get_or_insert(Duration::from_secs(SELECT_SECONDS_MAX));
+        options.heartbeat_freq = Some(Duration::from_secs(HEARTBEAT_SECONDS));
+        // The streaming protocol would keep a second connection busy for news that no round needs.
+        options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
+        options.max_pool_size = Some(CONNECTIONS_MAX);
+        options.min_pool_size = None;
+        options.compressors = Some(vec![Compressor::Zstd { level: None }]);
+        options.read_concern = Some(ReadConcern::majority());
+        options.write_concern = Some(confirmed());
+        options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        let counters = Arc::clone(counters);
+        options.command_event_handler = Some(EventHandler::callback(move |event| counters.count(event)));
+        Ok(options)
+    }
+}
+
+#[async_trait]
+impl Hub for MongoHub {
+    async fn open(&self) -> Result<Box<dyn Central>> {
+        let counters = Arc::new(Counters::default());
+        let options = self.options(&counters).await?;
+        let client = Client::with_options(options).map_err(|error| error::of_address(&error))?;
+        let starting = async { client.start_session().causal_consistency(true).await };
+        let session = limited(self.call_limit, starting).await?;
+        Ok(Box::new(MongoCentral {
+            database: client.database(&self.address.database),
+            client,
+            session,
+            address: self.address.clone(),
+            call_limit: self.call_limit,
+            bulk_write: self.bulk_write,
+            scan: None,
+            counters,
+        }))
+    }
+}
+
+/// `name` cut to what the protocol allows.
+fn app_name(name: &str) -> String {
+    let mut end = name.len().min(APP_NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_owned()
+}
+
+/// Durable on a majority.
+fn confirmed() -> WriteConcern {
+    WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .journal(true)
+        .w_timeout(Duration::from_secs(CONFIRM_SECONDS_MAX))
+        .build()
+}
+
+/// [`confirmed`] for commands that the driver sends as they are.
+fn confirmed_document() -> Document {
+    let milliseconds = i64::try_from(CONFIRM_SECONDS_MAX * 1000).unwrap_or(i64::MAX);
+    doc! {"w": "majority", "j": true, "wtimeout": milliseconds}
+}
+
+/// Comparison by bytes, whatever the collection's own collation.
+fn by_bytes() -> Collation {
+    Collation::builder().locale("simple").build()
+}
+
+/// [`by_bytes`] for statements written by hand.
+fn by_bytes_document() -> Document {
+    doc! {"locale": "simple"}
+}
+
+/// Waits for an exchange until its limit; the driver's answer as it is.
+async fn attempt<T>(
+    limit: Duration,
+    exchange: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<mongodb::error::Result<T>> {
+    tokio::time::timeout(limit, exchange)
+        .await
+        .map_err(|_| error::offline("no answer in time"))
+}
+
+/// Waits for an exchange until its limit.
+async fn limited<T>(
+    limit: Duration,
+    exchange: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<T> {
+    attempt(limit, exchange)
+        .await?
+        .map_err(|error| error::of_call(&error))
+}
+
+struct MongoCentral {
+    client: Client,
+    database: Database,
+    session: ClientSession,
+    address: CentreAddress,
+    call_limit: Duration,
+    /// Until the server turns out to be older than 8.0.
+    bulk_write: bool,
+    scan: Option<read::Scan>,
+    counters: Arc<Counters>,
+}
+
+impl MongoCentral {
+    fn records(&self, kind: Kind) -> Collection<Document> {
+        self.database.collection(self.address.collection(kind))
+    }
+
+    /// Sends a command as it is and hands back the reply.
+    async fn command(&mut self, command: Document) -> Result<Document> {
+        let running = self.database.run_command(command).session(&mut self.session);
+        limited(self.call_limit, async { running.await }).await
+    }
+}
+
+#[async_trait]
+impl Central for MongoCentral {
+    async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>> {
+        self.fetch_records(kind, ids).await
+    }
+
+    async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()> {
+        self.scan = Some(read::Scan::new(kind, after));
+        Ok(())
+    }
+
+    async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>> {
+        self.continue_scan(max).await
+    }
+
+    async fn estimated_count(&mut self, kind: Kind) -> Result<u64> {
+        let records = self.records(kind);
+        let counting = async { records.estimated_document_count().await };
+        limited(self.call_limit, counting).await
+    }
+
+    async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
+        self.list_unsupported_ids(kind, max).await
+    }
+
+    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>> {
+        self.write_batch(batch).await
+    }
+
+    async fn archive(&mut self, rows: &[Document]) -> Result<()> {
+        self.archive_rows(rows).await
+    }
+
+    async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()> {
+        self.settle_archived_rows(settled).await
+    }
+
+    async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
+        self.publish_conflict_rows(rows).await
+    }
+
+    async fn take_lease(
+        &mut self,
+        node: &str,
+        expected: &[Lease],
+        proposed: &Lease,
+        announcement: &Document,
+    ) -> Result<LeaseAnswer> {
+        self.take_node_lease(node, expected, proposed, announcement).await
+    }
+
+    async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
+        self.report_under_lease(node, lease, report).await
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic {
+            round_trips: self.counters.round_trips.load(Ordering::Relaxed),
+            bytes_sent: self.counters.bytes_sent.load(Ordering::Relaxed),
+            bytes_received: self.counters.bytes_received.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What a conversation costs, before compression and TLS.
+#[derive(Default)]
+struct Counters {
+    round_trips: AtomicU64,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+impl Counters {
+    fn count(&self, event: CommandEvent) {
+        let is_handshake = |name: &str| HANDSHAKE_COMMANDS.contains(&name);
+        match event {
+            CommandEvent::Started(event) if !is_handshake(&event.command_name) => {
+                self.round_trips.fetch_add(1, Ordering::Relaxed);
+                self.bytes_sent.fetch_add(message_bytes(&event.command), Ordering::Relaxed);
+            }
+            CommandEvent::Succeeded(event) if !is_handshake(&event.command_name) => {
+                self.bytes_received.fetch_add(message_bytes(&event.reply), Ordering::Relaxed);
+            }
+            CommandEvent::Failed(event) if !is_handshake(&event.command_name) => {
+                if let Some(reply) = event.failure.server_response() {
+                    let bytes = reply.as_bytes().len() as u64 + MESSAGE_HEADER_BYTES;
+                    self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn message_bytes(body: &Document) -> u64 {
+    let encoded = RawDocumentBuf::try_from(body).map_or(0, |raw| raw.as_bytes().len());
+    encoded as u64 + MESSAGE_HEADER_BYTES
+}
+
+/// A count in a reply; servers write them in any numeric type.
+fn number(reply: &Document, key: &str) -> Option<u64> {
+    match reply.get(key)? {
+        Bson::Int32(n) => u64::try_from(*n).ok(),
+        Bson::Int64(n) => u64::try_from(*n).ok(),
+        Bson::Double(n) if n.fract() == 0.0 && *n >= 0.0 => Some(*n as u64),
+        _ => None,
+    }
+}
+
+/// The centre did not confirm a write: it may be undone by a change of primary.
+fn unconfirmed(reply: &Document) -> Option<CentralError> {
+    reply
+        .contains_key("writeConcernError")
+        .then(|| error::offline("the write is not confirmed"))
+}

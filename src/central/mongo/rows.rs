@@ -1,0 +1,207 @@
+//! Floor 2. The reconciliation's own collections: leases, conflicts, archived bodies.
+
+use bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::write::write_errors;
+use super::{MongoCentral, attempt, by_bytes_document, confirmed_document, error, limited, unconfirmed};
+use crate::central::{
+    ArchiveState, CONFLICTS_COLLECTION, Lease, LeaseAnswer, NODES_COLLECTION, Result,
+    TRASH_COLLECTION, lease_of,
+};
+
+/// `status` of a row of `edge_nodes` whose node may write, and of one that may not.
+const ACTIVE: &str = "active";
+const REVOKED: &str = "revoked";
+/// `status` of a row of `edge_conflicts` that nobody has resolved yet.
+const OPEN: &str = "open";
+const DUPLICATE_KEY: i32 = 11_000;
+/// Most bytes of rows that one command carries, if it carries more than one.
+const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most rows that one command carries.
+const ROWS_MAX: usize = 500;
+/// Fields of a node's row that announcements and reports leave alone.
+const NODE_OWN_FIELDS: [&str; 3] = ["_id", "lease", "status"];
+
+impl MongoCentral {
+    pub(super) async fn take_node_lease(
+        &mut self,
+        node: &str,
+        expected: &[Lease],
+        proposed: &Lease,
+        announcement: &Document,
+    ) -> Result<LeaseAnswer> {
+        let mut filter = doc! {"_id": node, "status": {"$ne": REVOKED}};
+        if expected.is_empty() {
+            filter.insert("lease", doc! {"$exists": false});
+        } else {
+            let any: Vec<Document> = expected.iter().map(lease_filter).collect();
+            filter.insert("$or", any);
+        }
+        let mut set = doc! {"lease": {"number": proposed.number, "nonce": &proposed.nonce}};
+        set.extend(free_fields(announcement));
+        let nodes = self.database.collection::<Document>(NODES_COLLECTION);
+        let taking = nodes
+            .find_one_and_update(filter, doc! {"$set": set, "$setOnInsert": {"status": ACTIVE}})
+            .upsert(expected.is_empty())
+            .return_document(ReturnDocument::After)
+            .projection(doc! {"_id": 1})
+            .session(&mut self.session);
+        match attempt(self.call_limit, async { taking.await }).await? {
+            Ok(Some(_)) => return Ok(LeaseAnswer::Taken),
+            Ok(None) => {}
+            // The row exists and is not the one to be inserted.
+            Err(failure) if is_duplicate(&failure) => {}
+            Err(failure) => return Err(error::of_call(&failure)),
+        }
+        let reading = nodes
+            .find_one(doc! {"_id": node})
+            .projection(doc! {"lease": 1, "status": 1})
+            .session(&mut self.session);
+        let row = limited(self.call_limit, async { reading.await }).await?;
+        Ok(match row {
+            Some(row) if has_status(&row, REVOKED) => LeaseAnswer::Revoked,
+            row => LeaseAnswer::Other(row.as_ref().and_then(lease_of)),
+        })
+    }
+
+    pub(super) async fn report_under_lease(
+        &mut self,
+        node: &str,
+        lease: &Lease,
+        report: &Document,
+    ) -> Result<()> {
+        let set = free_fields(report);
+        if set.is_empty() {
+            return Ok(());
+        }
+        let mut filter = doc! {"_id": node};
+        filter.extend(lease_filter(lease));
+        let statement = doc! {"q": filter, "u": {"$set": set}};
+        self.update_rows(NODES_COLLECTION, vec![statement]).await
+    }
+
+    pub(super) async fn publish_conflict_rows(&mut self, rows: &[Document]) -> Result<()> {
+        let statements = rows.iter().map(conflict_statement).collect::<Result<_>>()?;
+        self.update_rows(CONFLICTS_COLLECTION, statements).await
+    }
+
+    pub(super) async fn archive_rows(&mut self, rows: &[Document]) -> Result<()> {
+        let statement = |row: &Document| {
+            let (id, fields) = split_id(row)?;
+            let mut document = doc! {"_id": id};
+            document.extend(fields);
+            let id = document.get("_id").cloned();
+            Ok(doc! {"q": {"_id": id}, "u": document, "upsert": true})
+        };
+        let statements = rows.iter().map(statement).collect::<Result<_>>()?;
+        self.update_rows(TRASH_COLLECTION, statements).await
+    }
+
+    pub(super) async fn settle_archived_rows(
+        &mut self,
+        settled: &[(String, ArchiveState)],
+    ) -> Result<()> {
+        let statement = |(id, state): &(String, ArchiveState)| {
+            let state = match state {
+                ArchiveState::Done => "done",
+                ArchiveState::Void => "void",
+            };
+            doc! {"q": {"_id": id}, "u": {"$set": {"state": state}}}
+        };
+        let statements = settled.iter().map(statement).collect();
+        self.update_rows(TRASH_COLLECTION, statements).await
+    }
+
+    /// Carries out update statements and returns when all are durable. A duplicate means that an upsert
+    /// found the row there after all, not matching: it stays.
+    async fn update_rows(&mut self, collection: &str, statements: Vec<Document>) -> Result<()> {
+        for mut part in parts(statements) {
+            for statement in &mut part {
+                statement.insert("collation", by_bytes_document());
+            }
+            let command = doc! {
+                "update": collection,
+                "updates": part,
+                "ordered": false,
+                "writeConcern": confirmed_document(),
+            };
+            let reply = self.command(command).await?;
+            for (_, code, message) in write_errors(&reply) {
+                if code != DUPLICATE_KEY {
+                    error::of_write(code, message)?;
+                    return Err(error::failed("a row is not accepted"));
+                }
+            }
+            if let Some(unconfirmed) = unconfirmed(&reply) {
+                return Err(unconfirmed);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_status(row: &Document, status: &str) -> bool {
+    row.get_str("status").is_ok_and(|found| found == status)
+}
+
+fn lease_filter(lease: &Lease) -> Document {
+    doc! {"lease.number": lease.number, "lease.nonce": &lease.nonce}
+}
+
+/// The fields that a node may set in its row.
+fn free_fields(fields: &Document) -> Document {
+    let free = fields.iter().filter(|(key, _)| !NODE_OWN_FIELDS.contains(&key.as_str()));
+    free.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn split_id(row: &Document) -> Result<(Bson, Document)> {
+    let mut fields = row.clone();
+    match fields.remove("_id") {
+        Some(id) => Ok((id, fields)),
+        None => Err(error::failed("a row without an identifier")),
+    }
+}
+
+/// An open conflict is inserted if it is new. A closed one closes the row if that is open and nobody else
+/// has resolved it differently: the first resolution stands.
+fn conflict_statement(row: &Document) -> Result<Document> {
+    let (id, fields) = split_id(row)?;
+    if has_status(row, OPEN) {
+        return Ok(doc! {"q": {"_id": id}, "u": {"$setOnInsert": fields}, "upsert": true});
+    }
+    // Null stands for a missing field as well.
+    let mut resolutions = vec![Bson::Null];
+    resolutions.extend(fields.get("resolution").cloned());
+    let filter = doc! {"_id": id, "status": OPEN, "resolution": {"$in": resolutions}};
+    Ok(doc! {"q": filter, "u": {"$set": fields}, "upsert": true})
+}
+
+fn is_duplicate(failure: &mongodb::error::Error) -> bool {
+    use mongodb::error::{ErrorKind, WriteFailure};
+    match failure.kind.as_ref() {
+        ErrorKind::Command(command) => command.code == DUPLICATE_KEY,
+        ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE_KEY,
+        _ => false,
+    }
+}
+
+/// `statements` cut into what one command takes.
+fn parts(statements: Vec<Document>) -> Vec<Vec<Document>> {
+    let mut parts: Vec<Vec<Document>> = Vec::new();
+    let mut bytes = 0;
+    for statement in statements {
+        let size = statement.to_vec().map_or(0, |encoded| encoded.len());
+        match parts.last_mut() {
+            Some(part) if part.len() < ROWS_MAX && bytes + size <= ROWS_BYTES_MAX => {
+                part.push(statement);
+                bytes += size;
+            }
+            _ => {
+                parts.push(vec![statement]);
+                bytes = size;
+            }
+        }
+    }
+    parts
+}

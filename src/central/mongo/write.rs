@@ -1,0 +1,331 @@
+//! Floor 2. Carrying out compare-and-set writes and telling what became of each.
+//!
+//! Hides that servers before 8.0 count what a command did but not which of its statements did it.
+
+use bson::{Bson, Document, doc};
+use mongodb::Namespace;
+use mongodb::error::{BulkWriteError, ErrorKind, PartialBulkWriteResult};
+use mongodb::options::{
+    DeleteOneModel, InsertOneModel, ReplaceOneModel, UpdateModifications, UpdateOneModel,
+    WriteModel,
+};
+use mongodb::results::VerboseBulkWriteResult;
+
+use super::filter::{Statement, Unsendable};
+use super::{
+    MongoCentral, attempt, by_bytes_document, confirmed_document, error, number, unconfirmed,
+};
+use crate::central::{Result, Write, Written};
+
+/// Most statements that one command carries.
+const COMMAND_STATEMENTS_MAX: usize = 1000;
+/// Most bytes of statements that one command carries, if it carries more than one: the server takes a
+/// command of 16 MiB and a little for its frame.
+const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A statement on its way, with its place in the caller's batch.
+struct Sent {
+    at: usize,
+    collection: String,
+    statement: Statement,
+}
+
+impl MongoCentral {
+    pub(super) async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>> {
+        let mut answers = vec![Written::Unknown; batch.len()];
+        let mut sent = Vec::with_capacity(batch.len());
+        for (at, write) in batch.iter().enumerate() {
+            match Statement::of(write) {
+                Ok(statement) => sent.push(Sent {
+                    at,
+                    collection: self.address.collection(write.key().kind).to_owned(),
+                    statement,
+                }),
+                Err(Unsendable { code, message }) => {
+                    answers[at] = Written::Refused {
+                        code,
+                        message: message.to_owned(),
+                    };
+                }
+            }
+        }
+        if sent.is_empty() {
+            return Ok(answers);
+        }
+        if self.bulk_write && !self.write_in_bulk(&sent, &mut answers).await? {
+            self.bulk_write = false;
+        }
+        if !self.bulk_write {
+            self.write_by_commands(sent, &mut answers).await?;
+        }
+        Ok(answers)
+    }
+
+    /// One `bulkWrite` with a result per statement; `false` if the server has no such command, in which
+    /// case nothing was sent.
+    async fn write_in_bulk(&mut self, sent: &[Sent], answers: &mut [Written]) -> Result<bool> {
+        let database = self.address.database.as_str();
+        let models: Vec<WriteModel> = sent.iter().map(|sent| model(database, sent)).collect();
+        let writing = self
+            .client
+            .bulk_write(models)
+            .ordered(false)
+            .verbose_results()
+            .session(&mut self.session);
+        match attempt(self.call_limit, async { writing.await }).await? {
+            Ok(results) => {
+                for (index, sent) in sent.iter().enumerate() {
+                    answers[sent.at] = counted(&results, index, &sent.statement);
+                }
+                Ok(true)
+            }
+            Err(failure) => match failure.kind.as_ref() {
+                ErrorKind::IncompatibleServer { .. } => Ok(false),
+                ErrorKind::BulkWrite(bulk) if std::error::Error::source(&failure).is_none() => {
+                    read_partial(bulk, sent, answers)?;
+                    Ok(true)
+                }
+                _ => Err(error::of_call(&failure)),
+            },
+        }
+    }
+
+    /// `insert`, `update` and `delete` commands, each for one collection.
+    async fn write_by_commands(&mut self, sent: Vec<Sent>, answers: &mut [Written]) -> Result<()> {
+        for group in grouped(sent) {
+            let mut command = doc! {group.verb: group.collection};
+            command.insert(group.list, group.statements);
+            command.insert("ordered", false);
+            command.insert("writeConcern", confirmed_document());
+            let reply = self.command(command).await?;
+            read_reply(&reply, group.verb, &group.places, answers)?;
+        }
+        Ok(())
+    }
+}
+
+// --------------------------------------------------------------------------------------------- bulkWrite
+
+fn model(database: &str, sent: &Sent) -> WriteModel {
+    let namespace = Namespace::new(database, sent.collection.as_str());
+    let update_one = |filter: &Document, update: UpdateModifications| {
+        UpdateOneModel::builder()
+            .namespace(namespace.clone())
+            .filter(filter.clone())
+            .update(update)
+            .collation(by_bytes_document())
+            .build()
+            .into()
+    };
+    match &sent.statement {
+        Statement::Insert(document) => InsertOneModel::builder()
+            .namespace(namespace)
+            .document(document.clone())
+            .build()
+            .into(),
+        Statement::Update { filter, update } => {
+            update_one(filter, UpdateModifications::Document(update.clone()))
+        }
+        Statement::ReplaceLiterally { filter, document } => {
+            update_one(filter, UpdateModifications::Pipeline(vec![literal(document.clone())]))
+        }
+        Statement::Replace { filter, document } => ReplaceOneModel::builder()
+            .namespace(namespace)
+            .filter(filter.clone())
+            .replacement(document.clone())
+            .collation(by_bytes_document())
+            .build()
+            .into(),
+        Statement::Delete(filter) => DeleteOneModel::builder()
+            .namespace(namespace)
+            .filter(filter.clone())
+            .collation(by_bytes_document())
+            .build()
+            .into(),
+    }
+}
+
+/// A pipeline stage that puts `document` in place of what is there, whatever its keys mean elsewhere.
+fn literal(document: Document) -> Document {
+    doc! {"$replaceWith": {"$literal": document}}
+}
+
+/// What the server counted for one statement.
+fn counted(results: &VerboseBulkWriteResult, index: usize, statement: &Statement) -> Written {
+    let count = match statement {
+        Statement::Insert(_) => results.insert_results.get(&index).map(|_| 1),
+        Statement::Update { .. }
+        | Statement::Replace { .. }
+        | Statement::ReplaceLiterally { .. } => {
+            results.update_results.get(&index).map(|result| result.matched_count)
+        }
+        Statement::Delete(_) => results.delete_results.get(&index).map(|result| result.deleted_count),
+    };
+    match count {
+        Some(1) => Written::Hit,
+        Some(0) => Written::Miss,
+        _ => Written::Unknown,
+    }
+}
+
+fn read_partial(bulk: &BulkWriteError, sent: &[Sent], answers: &mut [Written]) -> Result<()> {
+    let confirmed = bulk.write_concern_errors.is_empty();
+    for (index, sent) in sent.iter().enumerate() {
+        let answer = match (bulk.write_errors.get(&index), &bulk.partial_result) {
+            (Some(failure), _) => error::of_write(failure.code, &failure.message)?,
+            (None, Some(PartialBulkWriteResult::Verbose(results))) => {
+                counted(results, index, &sent.statement)
+            }
+            (None, _) => Written::Unknown,
+        };
+        answers[sent.at] = as_confirmed(answer, confirmed);
+    }
+    Ok(())
+}
+
+/// Without a majority behind it neither a hit nor a miss is certain to stay.
+fn as_confirmed(answer: Written, confirmed: bool) -> Written {
+    match answer {
+        Written::Hit | Written::Miss if !confirmed => Written::Unknown,
+        answer => answer,
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- commands
+
+/// The statements of one command.
+struct Group {
+    verb: &'static str,
+    /// What the command calls its statements.
+    list: &'static str,
+    collection: String,
+    statements: Vec<Document>,
+    places: Vec<usize>,
+    bytes: usize,
+}
+
+fn grouped(sent: Vec<Sent>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for Sent { at, collection, statement } in sent {
+        let (verb, list, statement) = command_statement(statement);
+        let bytes = statement.to_vec().map_or(0, |encoded| encoded.len());
+        let takes_one_more = |group: &&mut Group| {
+            group.verb == verb
+                && group.collection == collection
+                && group.statements.len() < COMMAND_STATEMENTS_MAX
+                && group.bytes + bytes <= COMMAND_BYTES_MAX
+        };
+        match groups.iter_mut().find(takes_one_more) {
+            Some(group) => {
+                group.statements.push(statement);
+                group.places.push(at);
+                group.bytes += bytes;
+            }
+            None => groups.push(Group {
+                verb,
+                list,
+                collection,
+                statements: vec![statement],
+                places: vec![at],
+                bytes,
+            }),
+        }
+    }
+    groups
+}
+
+/// The command for a statement, the name of its list, and the statement as it stands there.
+fn command_statement(statement: Statement) -> (&'static str, &'static str, Document) {
+    let update = |filter: Document, update: Bson| {
+        let statement = doc! {"q": filter, "u": update, "collation": by_bytes_document()};
+        ("update", "updates", statement)
+    };
+    match statement {
+        Statement::Insert(document) => ("insert", "documents", document),
+        Statement::Update { filter, update: change } => update(filter, change.into()),
+        Statement::Replace { filter, document } => update(filter, document.into()),
+        Statement::ReplaceLiterally { filter, document } => {
+            update(filter, vec![literal(document)].into())
+        }
+        Statement::Delete(filter) => {
+            let statement = doc! {"q": filter, "limit": 1, "collation": by_bytes_document()};
+            ("delete", "deletes", statement)
+        }
+    }
+}
+
+/// The reply to a command with several statements: errors by index, and one count for all others. If that
+/// count is neither all nor none, which of them hit is open.
+fn read_reply(reply: &Document, verb: &str, places: &[usize], answers: &mut [Written]) -> Result<()> {
+    let confirmed = unconfirmed(reply).is_none();
+    let mut open = places.to_vec();
+    for (index, code, message) in write_errors(reply) {
+        let Some(place) = places.get(index) else {
+            return Err(error::failed("the answer cannot be read"));
+        };
+        answers[*place] = error::of_write(code, message)?;
+        open.retain(|other| other != place);
+    }
+    let answer = match number(reply, "n") {
+        Some(n) if n == open.len() as u64 => Written::Hit,
+        // An insert without an error of its own happened.
+        Some(0) if verb != "insert" => Written::Miss,
+        _ => Written::Unknown,
+    };
+    for place in open {
+        answers[place] = as_confirmed(answer.clone(), confirmed);
+    }
+    Ok(())
+}
+
+/// Index, code and message of each statement that failed.
+pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, i32, &str)> {
+    let errors = reply.get_array("writeErrors").map_or(&[][..], Vec::as_slice);
+    errors.iter().filter_map(Bson::as_document).map(|failure| {
+        let index = number(failure, "index").and_then(|n| usize::try_from(n).ok());
+        let code = number(failure, "code").and_then(|n| i32::try_from(n).ok());
+        (
+            index.unwrap_or(usize::MAX),
+            code.unwrap_or(0),
+            failure.get_str("errmsg").unwrap_or_default(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(reply: Document, verb: &str, statements: usize) -> Result<Vec<Written>> {
+        let places: Vec<usize> = (0..statements).collect();
+        let mut answers = vec![Written::Unknown; statements];
+        read_reply(&reply, verb, &places, &mut answers)?;
+        Ok(answers)
+    }
+
+    #[test]
+    fn a_count_for_all_tells_only_all_or_none() {
+        use Written::{Hit, Miss, Unknown};
+        let answers = |n: i32| read(doc! {"n": n, "ok": 1}, "update", 2).unwrap();
+        assert_eq!(answers(2), [Hit, Hit]);
+        assert_eq!(answers(0), [Miss, Miss]);
+        assert_eq!(answers(1), [Unknown, Unknown]);
+        assert_eq!(read(doc! {"ok": 1}, "delete", 1).unwrap(), [Unknown]);
+    }
+
+    #[test]
+    fn statements_with_an_error_are_not_part_of_the_count() {
+        let path = doc! {"index": 1, "code": 28, "errmsg": "Cannot create field"};
+        let reply = doc! {"n": 2, "ok": 1, "writeErrors": [path]};
+        let answers = read(reply, "update", 3).unwrap();
+        assert_eq!(answers, [Written::Hit, Written::Miss, Written::Hit]);
+        let denied = doc! {"n": 1, "writeErrors": [{"index": 0, "code": 13}]};
+        assert!(read(denied, "update", 2).is_err());
+    }
+
+    #[test]
+    fn nothing_is_certain_without_a_majority() {
+        let reply = doc! {"n": 1, "ok": 1, "writeConcernError": {"code": 64}};
+        assert_eq!(read(reply, "insert", 1).unwrap(), [Written::Unknown]);
+    }
+}
