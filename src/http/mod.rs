@@ -111,6 +111,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/users/{id}/password", post(users::set_password))
         .route("/sync/status", get(node::sync_status))
         .route("/sync/rounds", post(node::sync_round))
+        .route("/sync/resume", post(node::sync_resume))
         .route("/sync/conflicts", get(conflicts::list))
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
@@ -121,17 +122,18 @@ pub fn router(node: Arc<Node>) -> Router {
             router = router.route(route.path, record_route(schema, route, &node.settings));
         }
     }
-    router
+    let router = router
         .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::max(node.settings.body_limit_bytes))
         .layer(RequestBodyTimeoutLayer::new(std::time::Duration::from_secs(BODY_TIMEOUT_S_MAX)))
-        .layer(middleware::from_fn(answer_options))
         .layer(middleware::from_fn_with_state(Arc::clone(&node), caller::require_login))
         .layer(middleware::from_fn_with_state(Arc::clone(&node), cors::cors))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn(observe))
-        .with_state(node)
+        .with_state(node);
+    // Outside of everything: axum names the methods of a path only after its own layers have run.
+    Router::new().fallback_service(router).layer(middleware::from_fn(answer_options))
 }
 
 /// The methods of one row of the schema's routes.
@@ -207,7 +209,11 @@ async fn answer_options(request: Request, next: Next) -> Response {
             None => "OPTIONS".to_owned(),
         };
         if is_options {
+            let mut headers = std::mem::take(response.headers_mut());
+            headers.remove(header::CONTENT_TYPE);
+            headers.remove(header::CONTENT_LENGTH);
             response = StatusCode::NO_CONTENT.into_response();
+            *response.headers_mut() = headers;
         }
         if let Ok(allow) = HeaderValue::from_str(&allow) {
             response.headers_mut().insert(header::ALLOW, allow);

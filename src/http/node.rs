@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use bytes::Bytes;
 use serde_json::json;
 
 use super::Node;
@@ -12,6 +14,7 @@ use super::caller::Caller;
 use super::changes::query_pairs;
 use super::error::ApiError;
 use crate::domain::access::{Actor, Denied, Target, Verb};
+use crate::domain::json::parse_object;
 use crate::domain::record::Kind;
 use crate::domain::schema::{Owner, Route, SCHEMAS, Schema, Shape};
 
@@ -60,6 +63,21 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
 pub(crate) async fn sync_round(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
     Ok(super::json(node.sync.round().await))
+}
+
+/// `{"accept_deletes": true}`: the records that vanished at the centre may vanish here too.
+pub(crate) async fn sync_resume(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
+    let body = parse_object(&super::json_body(body)?)?;
+    if body.get("accept_deletes") != Some(&serde_json::Value::Bool(true)) {
+        return Err(ApiError::invalid("accept_deletes", "accept_deletes: must be true"));
+    }
+    node.sync.accept_deletes().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `GET /authorization?method=M&path=P`: what the caller may do here, for other services to ask.

@@ -169,6 +169,9 @@ impl Reconciler {
         self.store
             .transact(move |tx| {
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
+                if is_complete {
+                    pull::accept_deletes(tx, false)?;
+                }
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
                 let mut kept = doc! {"report": row.clone(), "at": now_ms};
@@ -213,6 +216,12 @@ impl Reconciler {
             next_round_at: lock(&self.next_round_ms).map(time_text),
             message,
         })
+    }
+
+    /// The operator agrees that records which vanished at the centre vanish here; holds until a round
+    /// completes.
+    pub async fn accept_deletes(&self) -> Result<(), StoreError> {
+        self.store.transact(|tx| pull::accept_deletes(tx, true)).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {
