@@ -467,7 +467,8 @@ proptest! {
             for value in local.iter().chain(remote).chain(base_set.into_iter().flatten()) {
                 let (was, here, there) =
                     (is_member(base_set, value), is_member(Some(local), value), is_member(Some(remote), value));
-                let expected = (there || (here && !was)) && !(was && !here);
+                let (added, removed) = (here && !was, was && !here);
+                let expected = (there || added) && !removed;
                 prop_assert_eq!(is_member(Some(found), value), expected, "{:?} in {:?}", value, found);
             }
         }
