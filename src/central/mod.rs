@@ -7,6 +7,7 @@
 pub mod mongo;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -196,7 +197,7 @@ pub struct Traffic {
 }
 
 /// Where the centre is and what its collections are called.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CentreAddress {
     /// MongoDB connection string; may hold a password and is never logged.
     pub uri: String,
@@ -205,6 +206,16 @@ pub struct CentreAddress {
     pub collections: BTreeMap<Kind, String>,
     /// What this node calls itself to the server.
     pub app_name: String,
+}
+
+impl fmt::Debug for CentreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CentreAddress")
+            .field("database", &self.database)
+            .field("collections", &self.collections)
+            .field("app_name", &self.app_name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CentreAddress {

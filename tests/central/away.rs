@@ -167,6 +167,7 @@ async fn an_address_that_cannot_be_one_is_refused() {
         "mongodb://user:hunter2@127.0.0.1:99999/",
         "mongodb://user:hunter2%zz@127.0.0.1/",
         "mongodb://user:hunter2@127.0.0.1/?w=-5",
+        "mongodb://user:hunter2@127.0.0.1/?tls=true&tlsCAFile=/nonexistent/hunter2.pem",
     ] {
         let error = first_answer(&hub(uri, "federation")).await;
         assert!(

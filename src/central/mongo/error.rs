@@ -81,7 +81,10 @@ pub(super) fn of_call(error: &Error) -> CentralError {
 /// An address that cannot be used, or cannot be looked up at the moment.
 pub(super) fn of_address(error: &Error) -> CentralError {
     match error.kind.as_ref() {
-        ErrorKind::DnsResolve { .. } | ErrorKind::Io(_) => of_call(error),
+        ErrorKind::DnsResolve { .. } | ErrorKind::InvalidTlsConfig { .. } => of_call(error),
+        ErrorKind::Io(_) => {
+            CentralError::Refused("a file named in its address cannot be read".to_owned())
+        }
         _ => CentralError::Refused("its address is not a valid connection string".to_owned()),
     }
 }
