@@ -2,4 +2,5 @@
 #![allow(dead_code)]
 
 pub(crate) mod api;
+pub(crate) mod demo;
 pub(crate) mod mongo;
