@@ -79,11 +79,6 @@ impl Drop for DemoNode {
 /// A program of the virtual environment `target/clients`, which `tests/run` makes.
 pub(crate) fn client(name: &str) -> Command {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: python3 -m venv target/clients && \
-         target/clients/bin/pip install httpie==3.2.4 requests==2.32.5",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: tests/run makes it", path.display());
     Command::new(path)
 }
