@@ -98,9 +98,15 @@ pub trait Central: Send + Sync {
 /// A document read from the centre.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fetched {
-    Document { id: String, document: Document },
+    Document {
+        id: String,
+        document: Document,
+    },
     /// Its bytes cannot be kept as they are: repeated keys, invalid text. Left alone.
-    Unreadable { id: String, reason: String },
+    Unreadable {
+        id: String,
+        reason: String,
+    },
 }
 
 impl Fetched {
@@ -117,9 +123,16 @@ pub enum Write {
     /// Misses if the `_id` exists.
     Insert { key: RecordKey, document: Document },
     /// Sets and unsets exactly these paths, if each holds its `from`.
-    Update { key: RecordKey, changes: Vec<Change> },
+    Update {
+        key: RecordKey,
+        changes: Vec<Change>,
+    },
     /// Replaces the document if it equals `base`.
-    Replace { key: RecordKey, base: Document, document: Document },
+    Replace {
+        key: RecordKey,
+        base: Document,
+        document: Document,
+    },
     /// Deletes the document if it equals `base`.
     Delete { key: RecordKey, base: Document },
 }
@@ -142,7 +155,10 @@ pub enum Written {
     /// Someone else progressed: read again and merge.
     Miss,
     /// The centre will never take this value (validation, a unique index, size): not worth repeating as it is.
-    Refused { code: i32, message: String },
+    Refused {
+        code: i32,
+        message: String,
+    },
     /// No acknowledgement, or none that tells this write from its neighbours: it may have happened.
     Unknown,
 }
