@@ -361,11 +361,12 @@ impl Snapshot {
         Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
     }
 
-    /// Conflicts that the centre does not know in their present state.
-    pub fn unpublished_conflicts(&self, max: usize) -> Result<Vec<Conflict>, StoreError> {
+    /// Conflicts that the centre does not know in their present state, after this id.
+    pub fn unpublished_conflicts(&self, after: Option<&str>, max: usize) -> Result<Vec<Conflict>, StoreError> {
         let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let mut conflicts = Vec::new();
-        for entry in outbox.iter()?.take(max) {
+        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
             let (id, _) = entry?;
             conflicts.extend(self.conflict(id.value())?);
         }

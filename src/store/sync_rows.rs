@@ -237,6 +237,12 @@ pub struct TrashRow {
     pub document: Document,
 }
 
+/// Codes of dead letters that the node gives itself: the centre has another person under the same account;
+/// its document cannot be kept; it does not take the body of a record to be deleted.
+pub const OTHER_PERSON_CODE: i32 = -1;
+pub const UNREADABLE_CODE: i32 = -2;
+pub const NOT_ARCHIVED_CODE: i32 = -3;
+
 /// A record that the centre refused, or that could not be taken from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -459,6 +465,26 @@ impl Tx<'_> {
             return Ok(false);
         };
         Ok(DeadLetter::decode(key.clone(), row.value())?.code == code)
+    }
+
+    /// Whether the record waits for the centre's document to change, rather than for itself.
+    pub fn waits_for_centre(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.has_dead_letter(key, OTHER_PERSON_CODE)? || self.has_dead_letter(key, UNREADABLE_CODE)?)
+    }
+
+    /// Gives every refused push another try.
+    pub fn retry_refused(&mut self) -> Result<(), StoreError> {
+        let mut refused = Vec::new();
+        for entry in self.dead.iter()? {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            let letter = DeadLetter::decode(RecordKey::new(kind_of(code)?, id), row.value())?;
+            refused.extend((letter.direction == "push").then_some(letter.key));
+        }
+        for key in refused {
+            self.clear_dead(&key)?;
+        }
+        Ok(())
     }
 
     pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {
