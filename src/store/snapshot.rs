@@ -4,7 +4,7 @@ use bson::{Document, RawDocumentBuf};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
-use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, decode_intent};
+use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, TrashRow, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
 
@@ -371,6 +371,18 @@ impl Snapshot {
             conflicts.extend(self.conflict(id.value())?);
         }
         Ok(conflicts)
+    }
+
+    /// Bodies of deleted records, by record and then oldest first.
+    pub fn trash(&self) -> Result<Vec<TrashRow>, StoreError> {
+        let trash = self.transaction.open_table(TRASH)?;
+        let mut rows = Vec::new();
+        for entry in trash.iter()? {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            rows.push(TrashRow::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?);
+        }
+        Ok(rows)
     }
 
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {

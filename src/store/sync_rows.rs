@@ -233,8 +233,23 @@ impl TrashState {
 /// The body of a deleted record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrashRow {
+    pub key: RecordKey,
     pub sequence: u64,
     pub document: Document,
+    pub state: TrashState,
+}
+
+impl TrashRow {
+    pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashRow, StoreError> {
+        let mut row = tables::decode(bytes)?;
+        let named = |state: &TrashState| row.get_str("state").is_ok_and(|name| name == state.name());
+        let states = [TrashState::Pending, TrashState::Done, TrashState::Void];
+        let state = states.into_iter().find(named).ok_or_else(|| damaged("a trash row"))?;
+        match row.remove("document") {
+            Some(Bson::Document(document)) => Ok(TrashRow { key, sequence, document, state }),
+            _ => Err(damaged("a trash row")),
+        }
+    }
 }
 
 /// Codes of dead letters that the node gives itself: the centre has another person under the same account;
@@ -411,10 +426,9 @@ impl Tx<'_> {
         let (code, id) = row_key(key);
         for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
             let (at, row) = entry?;
-            let row = tables::decode(row.value())?;
-            if row.get_str("state").is_ok_and(|state| state == TrashState::Pending.name()) {
-                let document = row.get_document("document").map_err(|_| damaged("a trash row"))?.clone();
-                return Ok(Some(TrashRow { sequence: at.value().2, document }));
+            let row = TrashRow::decode(key.clone(), at.value().2, row.value())?;
+            if row.state == TrashState::Pending {
+                return Ok(Some(row));
             }
         }
         Ok(None)
