@@ -42,9 +42,15 @@ pub(crate) struct EdgeNode {
 
 struct Running {
     child: Child,
+    client: Client,
+}
+
+/// Root's way to a running node; clones share their connections.
+#[derive(Clone)]
+pub(crate) struct Client {
     address: SocketAddr,
     tls: TlsConnector,
-    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    idle: Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>,
 }
 
 /// An answer of the node.
@@ -131,7 +137,7 @@ impl EdgeNode {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let tls = trusting(&self.data().join("tls").join("ca.pem"));
-        self.running = Some(Running { child, address, tls, idle: Mutex::default() });
+        self.running = Some(Running { child, client: Client { address, tls, idle: Arc::default() } });
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -160,7 +166,7 @@ impl EdgeNode {
         let Some(mut running) = self.running.take() else { return };
         let pid = i32::try_from(running.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(pid, Signal::TERM).expect("a signal to the node");
-        running.idle.lock().expect("the connections").clear();
+        running.client.idle.lock().expect("the connections").clear();
         let status = self.await_end(&mut running.child).await;
         assert!(status.success(), "node {} ended with {status}:\n{}", self.name, self.log());
     }
@@ -209,26 +215,11 @@ impl EdgeNode {
         body: Option<&Value>,
     ) -> Result<Reply, Gone> {
         let running = self.running.as_ref().ok_or_else(|| Gone("the node is not running".into()))?;
-        let idle = running.idle.lock().expect("the connections").pop();
-        let mut connection = match idle {
-            Some(connection) if !connection.is_closed() => connection,
-            _ => running.connect().await?,
-        };
-        let credentials = base64::engine::general_purpose::STANDARD
-            .encode(format!("{TECHNICIAN}:{TECHNICIAN_PASSWORD}"));
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .header("authorization", format!("Basic {credentials}"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let request = request.body(Full::new(body)).expect("a request");
-        let reply = exchange(&mut connection, request).await?;
-        running.idle.lock().expect("the connections").push(connection);
-        Ok(reply)
+        running.client.call(method, path, headers, body).await
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.running.as_ref().expect("a running node").client.clone()
     }
 
     pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Reply {
@@ -288,7 +279,36 @@ impl Drop for EdgeNode {
     }
 }
 
-impl Running {
+impl Client {
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Reply, Gone> {
+        let idle = self.idle.lock().expect("the connections").pop();
+        let mut connection = match idle {
+            Some(connection) if !connection.is_closed() => connection,
+            _ => self.connect().await?,
+        };
+        let credentials = base64::engine::general_purpose::STANDARD
+            .encode(format!("{TECHNICIAN}:{TECHNICIAN_PASSWORD}"));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("authorization", format!("Basic {credentials}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let request = request.body(Full::new(body)).expect("a request");
+        let reply = exchange(&mut connection, request).await?;
+        self.idle.lock().expect("the connections").push(connection);
+        Ok(reply)
+    }
+
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Gone> {
         let gone = |error: std::io::Error| Gone(error.to_string());
         let stream = TcpStream::connect(self.address).await.map_err(gone)?;
