@@ -7,6 +7,7 @@
 pub mod mongo;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -98,9 +99,15 @@ pub trait Central: Send + Sync {
 /// A document read from the centre.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fetched {
-    Document { id: String, document: Document },
+    Document {
+        id: String,
+        document: Document,
+    },
     /// Its bytes cannot be kept as they are: repeated keys, invalid text. Left alone.
-    Unreadable { id: String, reason: String },
+    Unreadable {
+        id: String,
+        reason: String,
+    },
 }
 
 impl Fetched {
@@ -117,9 +124,16 @@ pub enum Write {
     /// Misses if the `_id` exists.
     Insert { key: RecordKey, document: Document },
     /// Sets and unsets exactly these paths, if each holds its `from`.
-    Update { key: RecordKey, changes: Vec<Change> },
+    Update {
+        key: RecordKey,
+        changes: Vec<Change>,
+    },
     /// Replaces the document if it equals `base`.
-    Replace { key: RecordKey, base: Document, document: Document },
+    Replace {
+        key: RecordKey,
+        base: Document,
+        document: Document,
+    },
     /// Deletes the document if it equals `base`.
     Delete { key: RecordKey, base: Document },
 }
@@ -142,7 +156,10 @@ pub enum Written {
     /// Someone else progressed: read again and merge.
     Miss,
     /// The centre will never take this value (validation, a unique index, size): not worth repeating as it is.
-    Refused { code: i32, message: String },
+    Refused {
+        code: i32,
+        message: String,
+    },
     /// No acknowledgement, or none that tells this write from its neighbours: it may have happened.
     Unknown,
 }
@@ -180,7 +197,7 @@ pub struct Traffic {
 }
 
 /// Where the centre is and what its collections are called.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CentreAddress {
     /// MongoDB connection string; may hold a password and is never logged.
     pub uri: String,
@@ -189,6 +206,16 @@ pub struct CentreAddress {
     pub collections: BTreeMap<Kind, String>,
     /// What this node calls itself to the server.
     pub app_name: String,
+}
+
+impl fmt::Debug for CentreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CentreAddress")
+            .field("database", &self.database)
+            .field("collections", &self.collections)
+            .field("app_name", &self.app_name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CentreAddress {

@@ -144,15 +144,18 @@ pub(crate) fn strings(value: Option<&bson::Bson>) -> Vec<String> {
 ///
 /// Bodies are read without a Content-Type and browsers remember Basic credentials, so a foreign form
 /// could post otherwise. The real clients send neither of these headers.
-pub(crate) fn check_origin(node: &Node, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
+pub(crate) fn check_origin(node: &Node, request: &Request) -> Result<(), ApiError> {
+    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
         return Ok(());
     }
+    let headers = request.headers();
     let origin = headers.get(header::ORIGIN);
     if origin.is_some_and(|origin| node.settings.allows_origin(origin.as_bytes())) {
         return Ok(());
     }
-    let host = headers.get(header::HOST).map_or(&b""[..], |host| host.as_bytes());
+    // HTTP/2 has no Host header; its :authority stands in the URI.
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = headers.get(header::HOST).map(|host| host.as_bytes()).or(authority).unwrap_or_default();
     let is_own = origin.is_none_or(|origin| {
         let origin = origin.as_bytes();
         [&b"https://"[..], b"http://"].iter().any(|scheme| origin.strip_prefix(*scheme) == Some(host))

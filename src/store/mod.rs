@@ -110,6 +110,7 @@ struct Inner {
     database: Arc<Database>,
     changes: watch::Receiver<u64>,
     clock: Clock,
+    turns: edit::Turns,
 }
 
 impl Store {
@@ -131,7 +132,7 @@ impl Store {
         let database = Arc::new(database);
         let (announce, changes) = watch::channel(last);
         let writer = writer::Writer::start(Arc::clone(&database), options, announce)?;
-        Ok(Store { inner: Arc::new(Inner { writer, database, changes, clock: options.clock }) })
+        Ok(Store { inner: Arc::new(Inner { writer, database, changes, clock: options.clock, turns: edit::Turns::default() }) })
     }
 
     /// A consistent view of everything committed so far. Short-lived: never keep one while a client reads.

@@ -232,7 +232,11 @@ mod tests {
             change(&["n"], Some(Bson::Null), None),
             change(&["r"], Some(bson!(["x"])), Some(bson!([]))),
         ];
-        let statement = Statement::of(&Write::Update { key: key(), changes }).unwrap();
+        let statement = Statement::of(&Write::Update {
+            key: key(),
+            changes,
+        })
+        .unwrap();
         let object = bson!({"$type": 3, "$not": {"$type": 4}});
         assert_eq!(
             statement,
@@ -277,7 +281,8 @@ mod tests {
                 document: base.clone(),
                 base: base.clone(),
             };
-            let filter = doc! {"_id": "a", "$expr": {"$eq": ["$$ROOT", {"$literal": base.clone()}]}};
+            let filter =
+                doc! {"_id": "a", "$expr": {"$eq": ["$$ROOT", {"$literal": base.clone()}]}};
             let expected = if hostile.starts_with('$') {
                 Statement::ReplaceLiterally {
                     filter,
@@ -297,10 +302,28 @@ mod tests {
     fn what_cannot_be_sent_is_refused_beforehand() {
         let code = |write: Write| Statement::of(&write).unwrap_err().code;
         let changes = vec![change(&["a.b"], None, Some(bson!(1)))];
-        assert_eq!(code(Write::Update { key: key(), changes }), BAD_VALUE);
+        assert_eq!(
+            code(Write::Update {
+                key: key(),
+                changes
+            }),
+            BAD_VALUE
+        );
         let changes = Vec::new();
-        assert_eq!(code(Write::Update { key: key(), changes }), BAD_VALUE);
+        assert_eq!(
+            code(Write::Update {
+                key: key(),
+                changes
+            }),
+            BAD_VALUE
+        );
         let document = doc! {"x": "y".repeat(DOCUMENT_BYTES_MAX)};
-        assert_eq!(code(Write::Insert { key: key(), document }), TOO_LARGE);
+        assert_eq!(
+            code(Write::Insert {
+                key: key(),
+                document
+            }),
+            TOO_LARGE
+        );
     }
 }

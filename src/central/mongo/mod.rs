@@ -1,8 +1,9 @@
 //! Floor 2. The centre over MongoDB's wire protocol: the only place that knows the driver.
 //!
-//! A conversation is one client with one causally consistent session, majority read and write concern, on
-//! the primary. Every call has a time limit. Strings compare by bytes even where a collection was made
-//! with another collation. Neither the address nor values of documents appear in errors.
+//! A conversation is one client on the primary with majority read and write concern; its reads are
+//! causally consistent with each other and with its writes. Every call has a time limit. Strings compare
+//! by bytes even where a collection was made with another collation. Neither the address nor values of
+//! documents appear in errors.
 
 mod error;
 mod filter;
@@ -48,7 +49,8 @@ const APP_NAME_BYTES_MAX: usize = 128;
 /// Bytes around the BSON of a command or reply: message header, flags, section, checksum.
 const MESSAGE_HEADER_BYTES: u64 = 26;
 /// Commands of the handshake, not counted as traffic of the conversation.
-const HANDSHAKE_COMMANDS: [&str; 5] = ["hello", "isMaster", "ismaster", "saslStart", "saslContinue"];
+const HANDSHAKE_COMMANDS: [&str; 5] =
+    ["hello", "isMaster", "ismaster", "saslStart", "saslContinue"];
 
 /// A centre reached by a MongoDB connection string.
 pub struct MongoHub {
@@ -98,9 +100,11 @@ impl MongoHub {
         options.compressors = Some(vec![Compressor::Zstd { level: None }]);
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(confirmed());
-        options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        options.selection_criteria =
+            Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let counters = Arc::clone(counters);
-        options.command_event_handler = Some(EventHandler::callback(move |event| counters.count(event)));
+        options.command_event_handler =
+            Some(EventHandler::callback(move |event| counters.count(event)));
         Ok(options)
     }
 }
@@ -111,15 +115,20 @@ impl Hub for MongoHub {
         let counters = Arc::new(Counters::default());
         let options = self.options(&counters).await?;
         let client = Client::with_options(options).map_err(|error| error::of_address(&error))?;
-        let starting = async { client.start_session().causal_consistency(true).await };
-        let session = limited(self.call_limit, starting).await?;
+        let session = async |causal| {
+            let starting = async { client.start_session().causal_consistency(causal).await };
+            limited(self.call_limit, starting).await
+        };
+        let (reading, writing) = (session(true).await?, session(false).await?);
         Ok(Box::new(MongoCentral {
             database: client.database(&self.address.database),
             client,
-            session,
+            reading,
+            writing,
             address: self.address.clone(),
             call_limit: self.call_limit,
             bulk_write: self.bulk_write,
+            has_collations: None,
             scan: None,
             counters,
         }))
@@ -150,16 +159,6 @@ fn confirmed_document() -> Document {
     doc! {"w": "majority", "j": true, "wtimeout": milliseconds}
 }
 
-/// Comparison by bytes, whatever the collection's own collation.
-fn by_bytes() -> Collation {
-    Collation::builder().locale("simple").build()
-}
-
-/// [`by_bytes`] for statements written by hand.
-fn by_bytes_document() -> Document {
-    doc! {"locale": "simple"}
-}
-
 /// Waits for an exchange until its limit; the driver's answer as it is.
 async fn attempt<T>(
     limit: Duration,
@@ -183,11 +182,17 @@ async fn limited<T>(
 struct MongoCentral {
     client: Client,
     database: Database,
-    session: ClientSession,
+    /// Causally consistent.
+    reading: ClientSession,
+    /// A causally consistent session would send a read concern with writes, which not every server takes;
+    /// instead its times are handed to the reading one.
+    writing: ClientSession,
     address: CentreAddress,
     call_limit: Duration,
     /// Until the server turns out to be older than 8.0.
     bulk_write: bool,
+    /// Whether a collection has, or may have, a collation of its own; `None` until asked.
+    has_collations: Option<bool>,
     scan: Option<read::Scan>,
     counters: Arc<Counters>,
 }
@@ -197,10 +202,60 @@ impl MongoCentral {
         self.database.collection(self.address.collection(kind))
     }
 
-    /// Sends a command as it is and hands back the reply.
+    /// Sends a writing command as it is and hands back the reply.
     async fn command(&mut self, command: Document) -> Result<Document> {
-        let running = self.database.run_command(command).session(&mut self.session);
-        limited(self.call_limit, async { running.await }).await
+        let running = self
+            .database
+            .run_command(command)
+            .session(&mut self.writing);
+        let reply = limited(self.call_limit, async { running.await }).await?;
+        self.read_after_writes();
+        Ok(reply)
+    }
+
+    /// Makes later reads see the writes so far, also from a new primary.
+    fn read_after_writes(&mut self) {
+        if let Some(time) = self.writing.operation_time() {
+            self.reading.advance_operation_time(time);
+        }
+        if let Some(time) = self.writing.cluster_time() {
+            self.reading.advance_cluster_time(time);
+        }
+    }
+
+    /// The collation to ask for, if records do not compare by bytes anyway. Asked only where there is
+    /// need: it is 40 bytes in every statement.
+    async fn collation(&mut self) -> Result<Option<Collation>> {
+        let has_collations = match self.has_collations {
+            Some(known) => known,
+            None => self.look_for_collations().await?,
+        };
+        self.has_collations = Some(has_collations);
+        Ok(has_collations.then(|| Collation::builder().locale("simple").build()))
+    }
+
+    async fn look_for_collations(&mut self) -> Result<bool> {
+        let listing = doc! {
+            "listCollections": 1,
+            "filter": {"options.collation": {"$exists": true}},
+        };
+        let running = self
+            .database
+            .run_command(listing)
+            .session(&mut self.reading);
+        match attempt(self.call_limit, async { running.await }).await? {
+            Ok(reply) => {
+                let found = reply
+                    .get_document("cursor")
+                    .and_then(|c| c.get_array("firstBatch"));
+                Ok(!found.is_ok_and(Vec::is_empty))
+            }
+            Err(failure) => match error::of_call(&failure) {
+                // A node may have no right to look.
+                CentralError::Refused(_) | CentralError::Failed(_) => Ok(true),
+                offline => Err(offline),
+            },
+        }
     }
 }
 
@@ -252,7 +307,8 @@ impl Central for MongoCentral {
         proposed: &Lease,
         announcement: &Document,
     ) -> Result<LeaseAnswer> {
-        self.take_node_lease(node, expected, proposed, announcement).await
+        self.take_node_lease(node, expected, proposed, announcement)
+            .await
     }
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
@@ -282,10 +338,12 @@ impl Counters {
         match event {
             CommandEvent::Started(event) if !is_handshake(&event.command_name) => {
                 self.round_trips.fetch_add(1, Ordering::Relaxed);
-                self.bytes_sent.fetch_add(message_bytes(&event.command), Ordering::Relaxed);
+                self.bytes_sent
+                    .fetch_add(message_bytes(&event.command), Ordering::Relaxed);
             }
             CommandEvent::Succeeded(event) if !is_handshake(&event.command_name) => {
-                self.bytes_received.fetch_add(message_bytes(&event.reply), Ordering::Relaxed);
+                self.bytes_received
+                    .fetch_add(message_bytes(&event.reply), Ordering::Relaxed);
             }
             CommandEvent::Failed(event) if !is_handshake(&event.command_name) => {
                 if let Some(reply) = event.failure.server_response() {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use futures_util::StreamExt;
 use mongodb::ClientSession;
+use mongodb::action::Action;
 use mongodb::raw_batch_cursor::SessionRawBatchCursor;
 
-use super::{MongoCentral, by_bytes, error, limited};
+use super::{MongoCentral, error, limited};
 use crate::central::{Fetched, Result};
 use crate::domain::record::Kind;
 
@@ -48,15 +49,16 @@ impl MongoCentral {
         if ids.is_empty() {
             return Ok(found);
         }
+        let collation = self.collation().await?;
         let records = self.records(kind);
         // One more than can be found, so that the server sees the end in the first batch.
         let finding = records
             .find(doc! {"_id": {"$in": ids}})
             .batch_size(batch_size(ids.len() + 1))
-            .collation(by_bytes())
-            .session(&mut self.session);
+            .optional(collation, |finding, collation| finding.collation(collation))
+            .session(&mut self.reading);
         let mut cursor = limited(self.call_limit, async { finding.batch().await }).await?;
-        while let Some(batch) = next_batch(&mut cursor, &mut self.session, self.call_limit).await? {
+        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, self.call_limit).await? {
             found.extend(batch);
         }
         Ok(found)
@@ -72,7 +74,7 @@ impl MongoCentral {
                 Some((cursor, size)) if max < size * 2 && max * 2 > size => (cursor, size),
                 _ => (self.open_scan(&scan, max).await?, max),
             };
-            match next_batch(&mut cursor, &mut self.session, self.call_limit).await? {
+            match next_batch(&mut cursor, &mut self.reading, self.call_limit).await? {
                 Some(batch) => scan.pending.extend(batch),
                 None => scan.at_end = true,
             }
@@ -91,13 +93,14 @@ impl MongoCentral {
         if let Some(after) = &scan.after {
             among.insert("$gt", after);
         }
+        let collation = self.collation().await?;
         let records = self.records(scan.kind);
         let finding = records
             .find(doc! {"_id": among})
             .sort(doc! {"_id": 1})
             .batch_size(batch_size(size))
-            .collation(by_bytes())
-            .session(&mut self.session);
+            .optional(collation, |finding, collation| finding.collation(collation))
+            .session(&mut self.reading);
         limited(self.call_limit, async { finding.batch().await }).await
     }
 
@@ -115,12 +118,11 @@ impl MongoCentral {
             .find(doc! {"_id": {"$not": {"$type": "string"}}})
             .projection(doc! {"_id": 1})
             .limit(limit)
-            .collation(by_bytes())
-            .session(&mut self.session);
+            .session(&mut self.reading);
         let mut cursor = limited(self.call_limit, async { finding.await }).await?;
         let mut ids = Vec::new();
         loop {
-            let next = async { cursor.next(&mut self.session).await.transpose() };
+            let next = async { cursor.next(&mut self.reading).await.transpose() };
             match limited(self.call_limit, next).await? {
                 Some(row) => {
                     let id = row.get("_id").cloned().unwrap_or(Bson::Null);
@@ -220,8 +222,14 @@ mod tests {
         assert!(is_unreadable(decoded(&document, b"k2", b"k1"), "a"));
         assert!(is_unreadable(decoded(&document, b"text", b"t\xffxt"), "a"));
         assert!(is_unreadable(decoded(&document, b"k1", b"\xff1"), "a"));
-        assert!(is_unreadable(decoded(&doc! {"_id": "abc"}, b"abc", b"a\xffc"), "a\u{fffd}c"));
-        assert!(is_unreadable(decoded(&doc! {"_id": "a", "x": [1, 2]}, b"\x101", b"\x107"), "a"));
+        assert!(is_unreadable(
+            decoded(&doc! {"_id": "abc"}, b"abc", b"a\xffc"),
+            "a\u{fffd}c"
+        ));
+        assert!(is_unreadable(
+            decoded(&doc! {"_id": "a", "x": [1, 2]}, b"\x101", b"\x107"),
+            "a"
+        ));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::write::write_errors;
-use super::{MongoCentral, attempt, by_bytes_document, confirmed_document, error, limited, unconfirmed};
+use super::{MongoCentral, attempt, confirmed_document, error, limited, unconfirmed};
 use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, Lease, LeaseAnswer, NODES_COLLECTION, Result,
     TRASH_COLLECTION, lease_of,
@@ -42,12 +42,17 @@ impl MongoCentral {
         set.extend(free_fields(announcement));
         let nodes = self.database.collection::<Document>(NODES_COLLECTION);
         let taking = nodes
-            .find_one_and_update(filter, doc! {"$set": set, "$setOnInsert": {"status": ACTIVE}})
+            .find_one_and_update(
+                filter,
+                doc! {"$set": set, "$setOnInsert": {"status": ACTIVE}},
+            )
             .upsert(expected.is_empty())
             .return_document(ReturnDocument::After)
             .projection(doc! {"_id": 1})
-            .session(&mut self.session);
-        match attempt(self.call_limit, async { taking.await }).await? {
+            .session(&mut self.writing);
+        let taken = attempt(self.call_limit, async { taking.await }).await?;
+        self.read_after_writes();
+        match taken {
             Ok(Some(_)) => return Ok(LeaseAnswer::Taken),
             Ok(None) => {}
             // The row exists and is not the one to be inserted.
@@ -57,7 +62,7 @@ impl MongoCentral {
         let reading = nodes
             .find_one(doc! {"_id": node})
             .projection(doc! {"lease": 1, "status": 1})
-            .session(&mut self.session);
+            .session(&mut self.reading);
         let row = limited(self.call_limit, async { reading.await }).await?;
         Ok(match row {
             Some(row) if has_status(&row, REVOKED) => LeaseAnswer::Revoked,
@@ -116,10 +121,7 @@ impl MongoCentral {
     /// Carries out update statements and returns when all are durable. A duplicate means that an upsert
     /// found the row there after all, not matching: it stays.
     async fn update_rows(&mut self, collection: &str, statements: Vec<Document>) -> Result<()> {
-        for mut part in parts(statements) {
-            for statement in &mut part {
-                statement.insert("collation", by_bytes_document());
-            }
+        for part in parts(statements) {
             let command = doc! {
                 "update": collection,
                 "updates": part,
@@ -151,8 +153,11 @@ fn lease_filter(lease: &Lease) -> Document {
 
 /// The fields that a node may set in its row.
 fn free_fields(fields: &Document) -> Document {
-    let free = fields.iter().filter(|(key, _)| !NODE_OWN_FIELDS.contains(&key.as_str()));
-    free.map(|(key, value)| (key.clone(), value.clone())).collect()
+    let free = fields
+        .iter()
+        .filter(|(key, _)| !NODE_OWN_FIELDS.contains(&key.as_str()));
+    free.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 fn split_id(row: &Document) -> Result<(Bson, Document)> {

@@ -12,9 +12,7 @@ use mongodb::options::{
 use mongodb::results::VerboseBulkWriteResult;
 
 use super::filter::{Statement, Unsendable};
-use super::{
-    MongoCentral, attempt, by_bytes_document, confirmed_document, error, number, unconfirmed,
-};
+use super::{MongoCentral, attempt, confirmed_document, error, number, unconfirmed};
 use crate::central::{Result, Write, Written};
 
 /// Most statements that one command carries.
@@ -52,27 +50,40 @@ impl MongoCentral {
         if sent.is_empty() {
             return Ok(answers);
         }
-        if self.bulk_write && !self.write_in_bulk(&sent, &mut answers).await? {
-            self.bulk_write = false;
+        let collation = self.collation().await?.map(|_| doc! {"locale": "simple"});
+        if self.bulk_write {
+            self.bulk_write = self.write_in_bulk(&sent, &collation, &mut answers).await?;
         }
         if !self.bulk_write {
-            self.write_by_commands(sent, &mut answers).await?;
+            self.write_by_commands(sent, &collation, &mut answers)
+                .await?;
         }
+        self.find_missed_inserts(batch, &mut answers).await?;
         Ok(answers)
     }
 
     /// One `bulkWrite` with a result per statement; `false` if the server has no such command, in which
     /// case nothing was sent.
-    async fn write_in_bulk(&mut self, sent: &[Sent], answers: &mut [Written]) -> Result<bool> {
+    async fn write_in_bulk(
+        &mut self,
+        sent: &[Sent],
+        collation: &Option<Document>,
+        answers: &mut [Written],
+    ) -> Result<bool> {
         let database = self.address.database.as_str();
-        let models: Vec<WriteModel> = sent.iter().map(|sent| model(database, sent)).collect();
+        let models: Vec<WriteModel> = sent
+            .iter()
+            .map(|sent| model(database, sent, collation))
+            .collect();
         let writing = self
             .client
             .bulk_write(models)
             .ordered(false)
             .verbose_results()
-            .session(&mut self.session);
-        match attempt(self.call_limit, async { writing.await }).await? {
+            .session(&mut self.writing);
+        let written = attempt(self.call_limit, async { writing.await }).await?;
+        self.read_after_writes();
+        match written {
             Ok(results) => {
                 for (index, sent) in sent.iter().enumerate() {
                     answers[sent.at] = counted(&results, index, &sent.statement);
@@ -91,8 +102,13 @@ impl MongoCentral {
     }
 
     /// `insert`, `update` and `delete` commands, each for one collection.
-    async fn write_by_commands(&mut self, sent: Vec<Sent>, answers: &mut [Written]) -> Result<()> {
-        for group in grouped(sent) {
+    async fn write_by_commands(
+        &mut self,
+        sent: Vec<Sent>,
+        collation: &Option<Document>,
+        answers: &mut [Written],
+    ) -> Result<()> {
+        for group in grouped(sent, collation) {
             let mut command = doc! {group.verb: group.collection};
             command.insert(group.list, group.statements);
             command.insert("ordered", false);
@@ -102,18 +118,41 @@ impl MongoCentral {
         }
         Ok(())
     }
+
+    /// An insert that was repeated because its acknowledgement got lost meets itself in every unique index,
+    /// and not each server names that of `_id` then. If the identifier is there, it missed.
+    async fn find_missed_inserts(
+        &mut self,
+        batch: &[Write],
+        answers: &mut [Written],
+    ) -> Result<()> {
+        for (write, answer) in batch.iter().zip(answers) {
+            let Write::Insert { key, .. } = write else {
+                continue;
+            };
+            if matches!(answer, Written::Refused { code, .. } if error::is_duplicate_key(*code)) {
+                let found = self
+                    .fetch_records(key.kind, std::slice::from_ref(&key.id))
+                    .await?;
+                if !found.is_empty() {
+                    *answer = Written::Miss;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 // --------------------------------------------------------------------------------------------- bulkWrite
 
-fn model(database: &str, sent: &Sent) -> WriteModel {
+fn model(database: &str, sent: &Sent, collation: &Option<Document>) -> WriteModel {
     let namespace = Namespace::new(database, sent.collection.as_str());
     let update_one = |filter: &Document, update: UpdateModifications| {
         UpdateOneModel::builder()
             .namespace(namespace.clone())
             .filter(filter.clone())
             .update(update)
-            .collation(by_bytes_document())
+            .collation(collation.clone())
             .build()
             .into()
     };
@@ -126,20 +165,21 @@ fn model(database: &str, sent: &Sent) -> WriteModel {
         Statement::Update { filter, update } => {
             update_one(filter, UpdateModifications::Document(update.clone()))
         }
-        Statement::ReplaceLiterally { filter, document } => {
-            update_one(filter, UpdateModifications::Pipeline(vec![literal(document.clone())]))
-        }
+        Statement::ReplaceLiterally { filter, document } => update_one(
+            filter,
+            UpdateModifications::Pipeline(vec![literal(document.clone())]),
+        ),
         Statement::Replace { filter, document } => ReplaceOneModel::builder()
             .namespace(namespace)
             .filter(filter.clone())
             .replacement(document.clone())
-            .collation(by_bytes_document())
+            .collation(collation.clone())
             .build()
             .into(),
         Statement::Delete(filter) => DeleteOneModel::builder()
             .namespace(namespace)
             .filter(filter.clone())
-            .collation(by_bytes_document())
+            .collation(collation.clone())
             .build()
             .into(),
     }
@@ -156,10 +196,14 @@ fn counted(results: &VerboseBulkWriteResult, index: usize, statement: &Statement
         Statement::Insert(_) => results.insert_results.get(&index).map(|_| 1),
         Statement::Update { .. }
         | Statement::Replace { .. }
-        | Statement::ReplaceLiterally { .. } => {
-            results.update_results.get(&index).map(|result| result.matched_count)
-        }
-        Statement::Delete(_) => results.delete_results.get(&index).map(|result| result.deleted_count),
+        | Statement::ReplaceLiterally { .. } => results
+            .update_results
+            .get(&index)
+            .map(|result| result.matched_count),
+        Statement::Delete(_) => results
+            .delete_results
+            .get(&index)
+            .map(|result| result.deleted_count),
     };
     match count {
         Some(1) => Written::Hit,
@@ -204,10 +248,15 @@ struct Group {
     bytes: usize,
 }
 
-fn grouped(sent: Vec<Sent>) -> Vec<Group> {
+fn grouped(sent: Vec<Sent>, collation: &Option<Document>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for Sent { at, collection, statement } in sent {
-        let (verb, list, statement) = command_statement(statement);
+    for Sent {
+        at,
+        collection,
+        statement,
+    } in sent
+    {
+        let (verb, list, statement) = command_statement(statement, collation);
         let bytes = statement.to_vec().map_or(0, |encoded| encoded.len());
         let takes_one_more = |group: &&mut Group| {
             group.verb == verb
@@ -235,28 +284,39 @@ fn grouped(sent: Vec<Sent>) -> Vec<Group> {
 }
 
 /// The command for a statement, the name of its list, and the statement as it stands there.
-fn command_statement(statement: Statement) -> (&'static str, &'static str, Document) {
-    let update = |filter: Document, update: Bson| {
-        let statement = doc! {"q": filter, "u": update, "collation": by_bytes_document()};
-        ("update", "updates", statement)
+fn command_statement(
+    statement: Statement,
+    collation: &Option<Document>,
+) -> (&'static str, &'static str, Document) {
+    let (verb, list, mut statement) = match statement {
+        Statement::Insert(document) => return ("insert", "documents", document),
+        Statement::Update { filter, update } => {
+            ("update", "updates", doc! {"q": filter, "u": update})
+        }
+        Statement::Replace { filter, document } => {
+            ("update", "updates", doc! {"q": filter, "u": document})
+        }
+        Statement::ReplaceLiterally { filter, document } => (
+            "update",
+            "updates",
+            doc! {"q": filter, "u": [literal(document)]},
+        ),
+        Statement::Delete(filter) => ("delete", "deletes", doc! {"q": filter, "limit": 1}),
     };
-    match statement {
-        Statement::Insert(document) => ("insert", "documents", document),
-        Statement::Update { filter, update: change } => update(filter, change.into()),
-        Statement::Replace { filter, document } => update(filter, document.into()),
-        Statement::ReplaceLiterally { filter, document } => {
-            update(filter, vec![literal(document)].into())
-        }
-        Statement::Delete(filter) => {
-            let statement = doc! {"q": filter, "limit": 1, "collation": by_bytes_document()};
-            ("delete", "deletes", statement)
-        }
+    if let Some(collation) = collation {
+        statement.insert("collation", collation);
     }
+    (verb, list, statement)
 }
 
 /// The reply to a command with several statements: errors by index, and one count for all others. If that
 /// count is neither all nor none, which of them hit is open.
-fn read_reply(reply: &Document, verb: &str, places: &[usize], answers: &mut [Written]) -> Result<()> {
+fn read_reply(
+    reply: &Document,
+    verb: &str,
+    places: &[usize],
+    answers: &mut [Written],
+) -> Result<()> {
     let confirmed = unconfirmed(reply).is_none();
     let mut open = places.to_vec();
     for (index, code, message) in write_errors(reply) {
@@ -280,7 +340,9 @@ fn read_reply(reply: &Document, verb: &str, places: &[usize], answers: &mut [Wri
 
 /// Index, code and message of each statement that failed.
 pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, i32, &str)> {
-    let errors = reply.get_array("writeErrors").map_or(&[][..], Vec::as_slice);
+    let errors = reply
+        .get_array("writeErrors")
+        .map_or(&[][..], Vec::as_slice);
     errors.iter().filter_map(Bson::as_document).map(|failure| {
         let index = number(failure, "index").and_then(|n| usize::try_from(n).ok());
         let code = number(failure, "code").and_then(|n| i32::try_from(n).ok());

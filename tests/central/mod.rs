@@ -1,0 +1,125 @@
+//! The centre over a MongoDB server: a database for each test, and what only a real server can show.
+
+mod away;
+mod errors;
+mod relay;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use mongodb::{Client, Collection, Database};
+use thalamus_edge::central::mongo::MongoHub;
+use thalamus_edge::central::{Central, CentreAddress, Hub, Write};
+use thalamus_edge::domain::diff::Change;
+use thalamus_edge::domain::record::{Kind, RecordKey};
+
+use crate::contract::Behind;
+use crate::support::mongo::{MongoServer, unique_database};
+
+/// A database of the test's own, by the driver alone.
+pub(crate) struct Ground {
+    uri: String,
+    pub(crate) database: Database,
+}
+
+impl Ground {
+    pub(crate) async fn new(server: &MongoServer) -> Self {
+        let client = Client::with_uri_str(server.uri()).await.expect("a client");
+        Self {
+            uri: server.uri().to_owned(),
+            database: client.database(&unique_database()),
+        }
+    }
+
+    pub(crate) fn hub(&self) -> MongoHub {
+        hub(&self.uri, self.database.name())
+    }
+
+    fn collection(&self, kind: Kind) -> Collection<Document> {
+        self.database.collection(kind.schema().collection)
+    }
+
+    pub(crate) async fn clear(self) {
+        self.database
+            .drop()
+            .await
+            .expect("dropping the test's database");
+    }
+}
+
+pub(crate) fn hub(uri: &str, database: &str) -> MongoHub {
+    MongoHub::new(CentreAddress {
+        uri: uri.to_owned(),
+        database: database.to_owned(),
+        collections: BTreeMap::new(),
+        app_name: "thalamus-edge tests".to_owned(),
+    })
+}
+
+pub(crate) async fn open(hub: &MongoHub) -> Box<dyn Central> {
+    hub.open().await.expect("a conversation")
+}
+
+#[async_trait]
+impl Behind for Ground {
+    async fn put(&self, kind: Kind, document: Document) {
+        self.collection(kind)
+            .insert_one(document)
+            .await
+            .expect("an insert");
+    }
+
+    async fn put_all(&self, kind: Kind, documents: Vec<Document>) {
+        self.collection(kind)
+            .insert_many(documents)
+            .await
+            .expect("inserts");
+    }
+
+    async fn get(&self, kind: Kind, id: &str) -> Option<Document> {
+        self.row(kind.schema().collection, id).await
+    }
+
+    async fn row(&self, collection: &str, id: &str) -> Option<Document> {
+        let rows = self.database.collection::<Document>(collection);
+        rows.find_one(doc! {"_id": id}).await.expect("a find")
+    }
+
+    async fn set_row(&self, collection: &str, row: Document) {
+        let rows = self.database.collection::<Document>(collection);
+        let id = row.get("_id").cloned();
+        let replacing = rows.replace_one(doc! {"_id": id}, row).upsert(true);
+        replacing.await.expect("a replace");
+    }
+}
+
+pub(crate) fn person(id: &str) -> RecordKey {
+    RecordKey::new(Kind::Person, id)
+}
+
+pub(crate) fn insert(id: &str, fields: Document) -> Write {
+    let mut document = doc! {"_id": id};
+    document.extend(fields);
+    Write::Insert {
+        key: person(id),
+        document,
+    }
+}
+
+pub(crate) fn set(
+    id: &str,
+    field: &str,
+    from: Option<bson::Bson>,
+    to: impl Into<bson::Bson>,
+) -> Write {
+    let change = Change {
+        path: vec![field.to_owned()],
+        from,
+        to: Some(to.into()),
+    };
+    Write::Update {
+        key: person(id),
+        changes: vec![change],
+    }
+}

@@ -1,0 +1,196 @@
+//! Fetching and scanning.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bson::oid::ObjectId;
+use bson::{Bson, Timestamp, doc};
+use thalamus_edge::central::{Central, Fetched};
+use thalamus_edge::domain::record::Kind;
+
+use super::Behind;
+
+/// Identifiers in the order of their UTF-8 bytes, which is not that of UTF-16 nor of any language.
+const ORDERED: [&str; 12] = [
+    "",
+    " ",
+    "A",
+    "B",
+    "a",
+    "b",
+    "z",
+    "ß",
+    "é",
+    "ł",
+    "\u{ffff}",
+    "\u{1f600}",
+];
+
+async fn scan_all(
+    central: &mut dyn Central,
+    kind: Kind,
+    after: Option<&str>,
+    max: usize,
+) -> Vec<String> {
+    central.scan(kind, after).await.expect("a scan");
+    let mut ids = Vec::new();
+    loop {
+        let batch = central.scan_next(max).await.expect("a batch");
+        assert!(batch.len() <= max, "{} instead of {max}", batch.len());
+        if batch.is_empty() {
+            return ids;
+        }
+        ids.extend(batch.iter().map(|fetched| fetched.id().to_owned()));
+    }
+}
+
+/// Scans in order, resumes after any identifier, passes over those that are no strings and lists them.
+pub(crate) async fn order_and_resumption(
+    central: &mut dyn Central,
+    behind: &dyn Behind,
+    kind: Kind,
+) {
+    assert_eq!(central.estimated_count(kind).await.expect("a count"), 0);
+    assert_eq!(scan_all(central, kind, None, 5).await, Vec::<String>::new());
+    for id in ORDERED.iter().rev() {
+        behind.put(kind, doc! {"_id": *id}).await;
+    }
+    let unsupported: [Bson; 5] = [
+        Bson::Int32(7),
+        Bson::Null,
+        Bson::ObjectId(ObjectId::from_bytes([1; 12])),
+        Bson::Document(doc! {"a": "b"}),
+        Bson::Boolean(true),
+    ];
+    for id in &unsupported {
+        behind.put(kind, doc! {"_id": id}).await;
+    }
+    for max in [1, 2, 3, 5, 100] {
+        assert_eq!(scan_all(central, kind, None, max).await, ORDERED, "{max}");
+    }
+    for (at, id) in ORDERED.iter().enumerate() {
+        assert_eq!(
+            scan_all(central, kind, Some(id), 4).await,
+            ORDERED[at + 1..],
+            "after {id:?}"
+        );
+    }
+    assert_eq!(scan_all(central, kind, Some("aa"), 4).await, ORDERED[5..]);
+    let listed = central.unsupported_ids(kind, 100).await.expect("a list");
+    let listed: BTreeSet<String> = listed.into_iter().collect();
+    let oid = r#"{"$oid":"010101010101010101010101"}"#;
+    let expected = ["7", "null", oid, r#"{"a":"b"}"#, "true"].map(str::to_owned);
+    assert_eq!(listed, BTreeSet::from(expected));
+    assert_eq!(
+        central
+            .unsupported_ids(kind, 2)
+            .await
+            .expect("a list")
+            .len(),
+        2
+    );
+    let count = central.estimated_count(kind).await.expect("a count");
+    assert_eq!(count, (ORDERED.len() + unsupported.len()) as u64);
+}
+
+/// Every document once, whatever the sizes of the batches; returns how long it took.
+pub(crate) async fn scan_many(
+    central: &mut dyn Central,
+    behind: &dyn Behind,
+    kind: Kind,
+    count: usize,
+) -> Duration {
+    let ids: Vec<String> = (0..count).map(|n| format!("{n:06}")).collect();
+    for part in ids.chunks(1000) {
+        let documents = part
+            .iter()
+            .map(|id| doc! {"_id": id, "text": "x".repeat(100)});
+        behind.put_all(kind, documents.collect()).await;
+    }
+    let started = Instant::now();
+    central.scan(kind, None).await.expect("a scan");
+    let mut found = Vec::new();
+    let mut max = 50;
+    loop {
+        let batch = central.scan_next(max).await.expect("a batch");
+        if batch.is_empty() {
+            break;
+        }
+        found.extend(batch.iter().map(|fetched| fetched.id().to_owned()));
+        max = (max * 2).min(500);
+    }
+    let took = started.elapsed();
+    assert!(found == ids, "{} instead of {count}", found.len());
+    took
+}
+
+/// Fetches what exists, each with its bytes.
+pub(crate) async fn fetch(central: &mut dyn Central, behind: &dyn Behind, kind: Kind) {
+    let stored = [
+        doc! {"_id": "f1", "n": {"$numberLong": "5"}, "d": 1.0, "i": 1, "l": 1_i64, "nan": f64::NAN},
+        doc! {"_id": "f2", "b": {"a": []}, "a": {"b": null, "$x": 1, "x.y": 2, "": 3}, "z": -0.0},
+        doc! {"_id": "f3", "k": Bson::MaxKey, "t": Bson::Timestamp(Timestamp { time: 1, increment: 2 })},
+    ];
+    for document in &stored {
+        behind.put(kind, document.clone()).await;
+    }
+    let ids = ["f3", "none", "f1", "f2", "f1"].map(str::to_owned);
+    let mut found = central.fetch(kind, &ids).await.expect("documents");
+    found.sort_by(|a, b| a.id().cmp(b.id()));
+    assert_eq!(found.len(), stored.len());
+    for (found, stored) in found.iter().zip(&stored) {
+        let Fetched::Document { document, .. } = found else {
+            panic!("{found:?}");
+        };
+        assert_eq!(
+            document.to_vec().expect("bytes"),
+            stored.to_vec().expect("bytes")
+        );
+    }
+    assert_eq!(central.fetch(kind, &[]).await.expect("nothing"), []);
+    let many: Vec<String> = (0..300).map(|n| format!("many {n}")).collect();
+    behind
+        .put_all(kind, many.iter().map(|id| doc! {"_id": id}).collect())
+        .await;
+    let before = central.traffic().round_trips;
+    assert_eq!(
+        central.fetch(kind, &many).await.expect("documents").len(),
+        many.len()
+    );
+    assert_eq!(central.traffic().round_trips, before + 1);
+}
+
+/// A key and a text that somebody between the centre and the node turns into one twice and an invalid one.
+pub(crate) const KEY_TO_REPEAT: (&[u8], &[u8]) = (b"repeat_b", b"repeat_a");
+pub(crate) const TEXT_TO_SPOIL: (&[u8], &[u8]) = (b"spoil_~_me", b"spoil_\xff_me");
+
+/// Documents that cannot be kept byte for byte are named and left alone, between others that can.
+pub(crate) async fn unreadable(central: &mut dyn Central, behind: &dyn Behind, kind: Kind) {
+    behind.put(kind, doc! {"_id": "u1"}).await;
+    behind
+        .put(
+            kind,
+            doc! {"_id": "u2", "s": {"repeat_a": 1, "repeat_b": 2}},
+        )
+        .await;
+    behind
+        .put(kind, doc! {"_id": "u3", "s": ["spoil_~_me"]})
+        .await;
+    behind.put(kind, doc! {"_id": "u4"}).await;
+    let ids = ["u1", "u2", "u3", "u4"].map(str::to_owned);
+    let fetched = central.fetch(kind, &ids).await.expect("documents");
+    central.scan(kind, Some("u")).await.expect("a scan");
+    let scanned = central.scan_next(100).await.expect("documents");
+    for mut found in [fetched, scanned] {
+        found.sort_by(|a, b| a.id().cmp(b.id()));
+        let readable = |fetched: &Fetched| matches!(fetched, Fetched::Document { .. });
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| (found.id(), readable(found)))
+            .collect();
+        assert_eq!(
+            found,
+            [("u1", true), ("u2", false), ("u3", false), ("u4", true)]
+        );
+    }
+}

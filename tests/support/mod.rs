@@ -1,0 +1,4 @@
+//! What several test binaries need. Each uses its own part.
+#![allow(dead_code)]
+
+pub(crate) mod mongo;

@@ -1,0 +1,358 @@
+//! A MongoDB server for tests.
+//!
+//! The first that is there: the one that `THALAMUS_EDGE_TEST_MONGODB_URI` names, a `mongod` on PATH (as a
+//! replica set of one member), or SecantusDB, a server that speaks MongoDB's protocol, installed by
+//! `python3 -m venv target/mongo && target/mongo/bin/pip install secantusdb==0.7.0b3`.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const URI_VARIABLE: &str = "THALAMUS_EDGE_TEST_MONGODB_URI";
+const START_SECONDS_MAX: u64 = 60;
+
+/// How a server of the test's own is set up.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setup {
+    /// Not a member of a replica set.
+    pub(crate) standalone: bool,
+    /// Serve TLS with this certificate and key, both PEM.
+    pub(crate) tls: Option<(String, String)>,
+    /// Have a user with all privileges on every database, of this name and password, and ask for it.
+    pub(crate) user: Option<(String, String)>,
+    /// Arguments for SecantusDB only.
+    pub(crate) secantus_arguments: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Program {
+    Mongod(PathBuf),
+    Secantus { python: PathBuf, script: PathBuf },
+}
+
+/// A server, killed with its files when dropped, unless it is somebody else's.
+pub(crate) struct MongoServer {
+    uri: String,
+    own: Option<Own>,
+}
+
+struct Own {
+    program: Program,
+    setup: Setup,
+    port: u16,
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl MongoServer {
+    /// Any server.
+    pub(crate) async fn start() -> Self {
+        match std::env::var(URI_VARIABLE) {
+            Ok(uri) => Self { uri, own: None },
+            Err(_) => Self::start_own(Setup::default()).await,
+        }
+    }
+
+    /// A server that the test may kill and pause.
+    pub(crate) async fn start_own(setup: Setup) -> Self {
+        let mut own = Own {
+            program: program(),
+            port: free_port(),
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            child: None,
+            setup,
+        };
+        if own.setup.user.is_some() {
+            own.create_user().await;
+        }
+        own.launch(&own.arguments(true)).await;
+        let uri = format!(
+            "mongodb://{}127.0.0.1:{}/{}",
+            own.credentials(),
+            own.port,
+            own.query()
+        );
+        if own.is_mongod() && !own.setup.standalone {
+            initiate_replica_set(&uri).await;
+        }
+        Self {
+            uri,
+            own: Some(own),
+        }
+    }
+
+    /// The connection string, with the user's password if there is a user.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The port of a server of the test's own.
+    pub(crate) fn port(&self) -> u16 {
+        self.own
+            .as_ref()
+            .expect("a server of the test's own: use start_own")
+            .port
+    }
+
+    pub(crate) fn is_secantus(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| !own.is_mongod())
+    }
+
+    /// Ends the server as a power failure would, its files kept.
+    pub(crate) fn kill_9(&mut self) {
+        self.own_mut().end();
+    }
+
+    /// Starts the server again on the same port and files.
+    pub(crate) async fn restart(&mut self) {
+        let own = self.own_mut();
+        own.end();
+        own.launch(&own.arguments(true)).await;
+    }
+
+    /// Stops the server from running while its connections stay open.
+    pub(crate) fn pause(&mut self) {
+        self.own_mut().signal(Signal::STOP);
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.own_mut().signal(Signal::CONT);
+    }
+
+    fn own_mut(&mut self) -> &mut Own {
+        self.own
+            .as_mut()
+            .expect("a server of the test's own: use start_own")
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Own {
+    fn is_mongod(&self) -> bool {
+        matches!(self.program, Program::Mongod(_))
+    }
+
+    fn credentials(&self) -> String {
+        match &self.setup.user {
+            Some((name, password)) => format!("{name}:{password}@"),
+            None => String::new(),
+        }
+    }
+
+    fn query(&self) -> &'static str {
+        match self.setup.tls {
+            Some(_) => "?tls=true",
+            None => "",
+        }
+    }
+
+    fn arguments(&self, secured: bool) -> Vec<String> {
+        let port = self.port.to_string();
+        let directory = self.directory.path().join("db").display().to_string();
+        std::fs::create_dir_all(&directory).expect("a directory for the server");
+        let mut arguments: Vec<String> = match &self.program {
+            Program::Mongod(_) => [
+                "--bind_ip",
+                "127.0.0.1",
+                "--port",
+                &port,
+                "--dbpath",
+                &directory,
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            Program::Secantus { script, .. } => [
+                script.to_str().expect("a path in UTF-8"),
+                "--host=127.0.0.1",
+                "--enable-test-commands",
+                "--cache-size=128M",
+                // Otherwise what its bulkWrite acknowledges with `j: true` can be lost.
+                "--sync-on-commit",
+                "--log-level=WARNING",
+                "--port",
+                &port,
+                "--storage-path",
+                &directory,
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        };
+        let mut add = |more: &[&str]| arguments.extend(more.iter().map(|s| (*s).to_owned()));
+        match (&self.program, self.setup.standalone) {
+            (Program::Secantus { .. }, true) => add(&["--standalone"]),
+            (Program::Mongod(_), false) if self.setup.user.is_none() => add(&["--replSet", "rs0"]),
+            _ => {}
+        }
+        if secured && self.setup.user.is_some() {
+            add(&["--auth"]);
+        }
+        if let Some((certificate, key)) = &self.setup.tls {
+            let file = |name: &str, text: &str| {
+                let path = self.directory.path().join(name);
+                std::fs::write(&path, text).expect("writing a certificate");
+                path.display().to_string()
+            };
+            match self.program {
+                Program::Mongod(_) => {
+                    let both = file("both.pem", &format!("{certificate}{key}"));
+                    add(&["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", &both]);
+                }
+                Program::Secantus { .. } => {
+                    let certificate = file("certificate.pem", certificate);
+                    let key = file("key.pem", key);
+                    add(&["--tls-cert-file", &certificate, "--tls-key-file", &key]);
+                }
+            }
+        }
+        if let Program::Secantus { .. } = self.program {
+            arguments.extend(self.setup.secantus_arguments.iter().cloned());
+        }
+        arguments
+    }
+
+    async fn launch(&mut self, arguments: &[String]) {
+        let log = self.directory.path().join("log");
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
+        let executable = match &self.program {
+            Program::Mongod(path) => path,
+            Program::Secantus { python, .. } => python,
+        };
+        let child = Command::new(executable)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", executable.display()));
+        let child = self.child.insert(child);
+        let started = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let ended = child.try_wait().expect("the server's state");
+            let late = started.elapsed() > Duration::from_secs(START_SECONDS_MAX);
+            if ended.is_some() || late {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                panic!("the MongoDB server does not start ({ended:?}):\n{log}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Makes the user while the server still lets everybody in.
+    async fn create_user(&mut self) {
+        assert!(
+            self.setup.tls.is_none(),
+            "TLS together with a user is not provided for"
+        );
+        self.launch(&self.arguments(false)).await;
+        let (name, password) = self.setup.user.clone().expect("a user");
+        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
+        let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
+        let create = bson::doc! {
+            "createUser": name,
+            "pwd": password,
+            "roles": [{"role": "root", "db": "admin"}],
+            "mechanisms": ["SCRAM-SHA-256"],
+            "writeConcern": {"w": "majority", "j": true},
+        };
+        let created = client.database("admin").run_command(create).await;
+        created.expect("creating a user");
+        self.end();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a running server");
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id"), signal).expect("a signal to the server");
+    }
+
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // A server that has ended by itself cannot be killed, and need not be.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+async fn initiate_replica_set(uri: &str) {
+    let separator = if uri.contains('?') { "&" } else { "?" };
+    let direct = format!("{uri}{separator}directConnection=true&tlsInsecure=true");
+    let client = mongodb::Client::with_uri_str(direct)
+        .await
+        .expect("a client");
+    let admin = client.database("admin");
+    let host = uri
+        .trim_start_matches("mongodb://")
+        .split('/')
+        .next()
+        .expect("a host");
+    let config = bson::doc! {"_id": "rs0", "members": [{"_id": 0, "host": host}]};
+    let initiated = admin
+        .run_command(bson::doc! {"replSetInitiate": config})
+        .await;
+    initiated.expect("initiating the replica set");
+    let started = Instant::now();
+    loop {
+        let hello = admin
+            .run_command(bson::doc! {"hello": 1})
+            .await
+            .expect("a hello");
+        if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+            return;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(START_SECONDS_MAX),
+            "no primary"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn program() -> Program {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mongod = std::env::split_paths(&path).map(|directory| directory.join("mongod"));
+    if let Some(mongod) = mongod.into_iter().find(|path| path.is_file()) {
+        return Program::Mongod(mongod);
+    }
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
+    };
+    let binaries = target.join("mongo").join("bin");
+    let (python, script) = (binaries.join("python"), binaries.join("secantusd-py"));
+    assert!(
+        script.is_file(),
+        "this test needs a MongoDB server: name one in {URI_VARIABLE}, put mongod on PATH, or run\n  \
+         python3 -m venv target/mongo && target/mongo/bin/pip install secantusdb==0.7.0b3"
+    );
+    Program::Secantus { python, script }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A database name that no other test uses.
+pub(crate) fn unique_database() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).expect("random bytes");
+    format!("edge_test_{}_{count}", hex::encode(random))
+}
