@@ -82,7 +82,13 @@ impl Snapshot {
     }
 
     /// Records of a kind after `after`, at most `max` and about `bytes_max`.
-    pub fn list(&self, kind: Kind, after: Option<&str>, max: usize, bytes_max: usize) -> Result<RecordPage, StoreError> {
+    pub fn list(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        max: usize,
+        bytes_max: usize,
+    ) -> Result<RecordPage, StoreError> {
         let docs = self.transaction.open_table(DOCS)?;
         let code = kind.schema().code;
         let mut page = RecordPage::default();
@@ -138,8 +144,8 @@ impl Snapshot {
         Ok(page)
     }
 
-    /// People each word of `query` is a prefix of the id or of a word of the name of, in order of `_id`.
-    pub fn search_people(&self, query: &str, after: Option<&str>, max: usize) -> Result<RecordPage, StoreError> {
+    /// Ids of people, in order, of whose id or name each word of `query` begins a word.
+    pub fn people_named(&self, query: &str) -> Result<Vec<String>, StoreError> {
         let by_name = self.transaction.open_table(BY_NAME)?;
         let query = fold_name(query);
         let mut found: Option<std::collections::BTreeSet<String>> = None;
@@ -157,18 +163,7 @@ impl Snapshot {
             }
             found = Some(matches);
         }
-        let mut page = RecordPage::default();
-        for id in found.unwrap_or_default() {
-            if after.is_some_and(|after| id.as_str() <= after) {
-                continue;
-            }
-            if page.records.len() >= max {
-                page.more = true;
-                break;
-            }
-            page.records.extend(self.record(&RecordKey::new(Kind::Person, id))?);
-        }
-        Ok(page)
+        Ok(found.unwrap_or_default().into_iter().collect())
     }
 
     /// Roles granted to an account on this node.
@@ -247,7 +242,11 @@ impl Snapshot {
     // ------------------------------------------------------------------------------- reconciliation
 
     /// Unpushed records in push order after `after`, without those whose write is on the way or refused.
-    pub fn pending(&self, after: Option<(u8, u64, &RecordKey)>, max: usize) -> Result<Vec<(u8, u64, Pending)>, StoreError> {
+    pub fn pending(
+        &self,
+        after: Option<(u8, u64, &RecordKey)>,
+        max: usize,
+    ) -> Result<Vec<(u8, u64, Pending)>, StoreError> {
         let dirty = self.transaction.open_table(DIRTY)?;
         let intent = self.transaction.open_table(INTENT)?;
         let dead = self.transaction.open_table(DEAD)?;
