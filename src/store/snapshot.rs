@@ -361,7 +361,11 @@ impl Snapshot {
     }
 
     /// Conflicts that the centre does not know in their present state, after this id.
-    pub fn unpublished_conflicts(&self, after: Option<&str>, max: usize) -> Result<Vec<Conflict>, StoreError> {
+    pub fn unpublished_conflicts(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Conflict>, StoreError> {
         let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let mut conflicts = Vec::new();

@@ -184,7 +184,8 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
     if let Ok(meta) = database.begin_read()?.open_table(META)
         && let Some(found) = meta.get("format")?
     {
-        let found: [u8; 4] = found.value().try_into().map_err(|_| super::tables::damaged("the format version"))?;
+        let found: [u8; 4] =
+            found.value().try_into().map_err(|_| super::tables::damaged("the format version"))?;
         let found = u32::from_be_bytes(found);
         if found > FORMAT_VERSION {
             return Err(StoreError::Newer { found, known: FORMAT_VERSION });
@@ -224,7 +225,9 @@ mod tests {
 
         let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, clock: || 0 };
         let error = Store::open(&path, options).map(|_| ()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found, known } if (found, known) == (later, FORMAT_VERSION)));
+        assert!(
+            matches!(error, StoreError::Newer { found, known } if (found, known) == (later, FORMAT_VERSION))
+        );
         assert!(error.to_string().contains("install the version that wrote it"), "{error}");
 
         let database = Database::create(&path).unwrap();

@@ -96,7 +96,8 @@ impl Round<'_> {
     async fn scan_kind(&mut self, central: &mut dyn Central, at: &mut Position) -> Result<bool, RoundError> {
         let read_at = self.read_now().await?;
         let here = self.store.read()?.count(at.kind)?;
-        let unasked = DELETES_UNASKED_MAX.max(usize::try_from(here / DELETES_PER_RECORD).unwrap_or(usize::MAX));
+        let unasked =
+            DELETES_UNASKED_MAX.max(usize::try_from(here / DELETES_PER_RECORD).unwrap_or(usize::MAX));
         central.scan(at.kind, at.after.as_deref()).await?;
         loop {
             let batch = self.scan_batch(central).await?;
@@ -104,7 +105,8 @@ impl Round<'_> {
             let up_to = batch.last().map(|fetched| fetched.id().to_owned());
             let is_done = up_to.is_none();
             let present: BTreeSet<&str> = batch.iter().map(Fetched::id).collect();
-            let local = self.store.read()?.expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?;
+            let local =
+                self.store.read()?.expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?;
             at.doubtful.extend(local.into_iter().filter(|id| !present.contains(id.as_str())));
             at.after = up_to.or(at.after.take());
             self.take_batch(batch, read_at, at).await?;
@@ -137,7 +139,12 @@ impl Round<'_> {
     }
 
     /// Merges what was read and saves the position, in one transaction. What may be too old becomes doubtful.
-    async fn take_batch(&mut self, batch: Vec<Fetched>, read_at: u64, at: &mut Position) -> Result<(), StoreError> {
+    async fn take_batch(
+        &mut self,
+        batch: Vec<Fetched>,
+        read_at: u64,
+        at: &mut Position,
+    ) -> Result<(), StoreError> {
         let is_due = self.position_saved.elapsed() > SAVE_EVERY;
         let (kind, doubtful, after) = (at.kind, at.doubtful.clone(), at.after.clone());
         let (tally, doubtful, is_saved) = self
