@@ -21,7 +21,10 @@ use tokio::sync::watch;
 pub use edit::{CONTENT_CHUNK_BYTES, Edit, EditError, Requirement};
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
-pub use sync_rows::{Conflict, ConflictStatus, DeadLetter, Intent, IntentWrite, Pending, TrashRow, TrashState};
+pub use sync_rows::{
+    Conflict, ConflictStatus, DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, Pending, TrashRow,
+    TrashState, UNREADABLE_CODE,
+};
 pub use tables::{Base, FORMAT_VERSION};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.

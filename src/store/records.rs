@@ -155,6 +155,12 @@ impl<'t> Tx<'t> {
         self.clear_dead(key)?;
         let base = self.base(key)?;
         self.put(key, new, &base, actor)?;
+        match (&old, new) {
+            // Nobody else ever had it.
+            (_, None) if self.is_clean(key)? => self.settle_trash(key, super::TrashState::Done)?,
+            (None, Some(_)) => self.settle_trash(key, super::TrashState::Void)?,
+            _ => {}
+        }
         Ok(true)
     }
 

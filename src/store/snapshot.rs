@@ -4,7 +4,7 @@ use bson::{Document, RawDocumentBuf};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
-use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, decode_intent};
+use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, TrashRow, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
 
@@ -82,7 +82,13 @@ impl Snapshot {
     }
 
     /// Records of a kind after `after`, at most `max` and about `bytes_max`.
-    pub fn list(&self, kind: Kind, after: Option<&str>, max: usize, bytes_max: usize) -> Result<RecordPage, StoreError> {
+    pub fn list(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        max: usize,
+        bytes_max: usize,
+    ) -> Result<RecordPage, StoreError> {
         let docs = self.transaction.open_table(DOCS)?;
         let code = kind.schema().code;
         let mut page = RecordPage::default();
@@ -138,8 +144,8 @@ impl Snapshot {
         Ok(page)
     }
 
-    /// People each word of `query` is a prefix of the id or of a word of the name of, in order of `_id`.
-    pub fn search_people(&self, query: &str, after: Option<&str>, max: usize) -> Result<RecordPage, StoreError> {
+    /// Ids of people, in order, of whose id or name each word of `query` begins a word.
+    pub fn people_named(&self, query: &str) -> Result<Vec<String>, StoreError> {
         let by_name = self.transaction.open_table(BY_NAME)?;
         let query = fold_name(query);
         let mut found: Option<std::collections::BTreeSet<String>> = None;
@@ -157,18 +163,7 @@ impl Snapshot {
             }
             found = Some(matches);
         }
-        let mut page = RecordPage::default();
-        for id in found.unwrap_or_default() {
-            if after.is_some_and(|after| id.as_str() <= after) {
-                continue;
-            }
-            if page.records.len() >= max {
-                page.more = true;
-                break;
-            }
-            page.records.extend(self.record(&RecordKey::new(Kind::Person, id))?);
-        }
-        Ok(page)
+        Ok(found.unwrap_or_default().into_iter().collect())
     }
 
     /// Roles granted to an account on this node.
@@ -247,7 +242,11 @@ impl Snapshot {
     // ------------------------------------------------------------------------------- reconciliation
 
     /// Unpushed records in push order after `after`, without those whose write is on the way or refused.
-    pub fn pending(&self, after: Option<(u8, u64, &RecordKey)>, max: usize) -> Result<Vec<(u8, u64, Pending)>, StoreError> {
+    pub fn pending(
+        &self,
+        after: Option<(u8, u64, &RecordKey)>,
+        max: usize,
+    ) -> Result<Vec<(u8, u64, Pending)>, StoreError> {
         let dirty = self.transaction.open_table(DIRTY)?;
         let intent = self.transaction.open_table(INTENT)?;
         let dead = self.transaction.open_table(DEAD)?;
@@ -361,15 +360,28 @@ impl Snapshot {
         Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
     }
 
-    /// Conflicts that the centre does not know in their present state.
-    pub fn unpublished_conflicts(&self, max: usize) -> Result<Vec<Conflict>, StoreError> {
+    /// Conflicts that the centre does not know in their present state, after this id.
+    pub fn unpublished_conflicts(&self, after: Option<&str>, max: usize) -> Result<Vec<Conflict>, StoreError> {
         let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let mut conflicts = Vec::new();
-        for entry in outbox.iter()?.take(max) {
+        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
             let (id, _) = entry?;
             conflicts.extend(self.conflict(id.value())?);
         }
         Ok(conflicts)
+    }
+
+    /// Bodies of deleted records, by record and then oldest first.
+    pub fn trash(&self) -> Result<Vec<TrashRow>, StoreError> {
+        let trash = self.transaction.open_table(TRASH)?;
+        let mut rows = Vec::new();
+        for entry in trash.iter()? {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            rows.push(TrashRow::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?);
+        }
+        Ok(rows)
     }
 
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {

@@ -10,6 +10,7 @@ mod merge_in;
 mod pull;
 mod push;
 mod round;
+mod scan;
 pub mod schedule;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,8 +80,9 @@ pub struct Reconciler {
     settings: SyncSettings,
     running: Mutex<Option<watch::Receiver<Option<Report>>>>,
     next_round_ms: Mutex<Option<i64>>,
-    /// Writes per batch, kept between rounds.
+    /// Writes sent and documents read at a time, kept between rounds.
     batch_writes: AtomicUsize,
+    batch_documents: AtomicUsize,
 }
 
 impl Reconciler {
@@ -93,6 +95,7 @@ impl Reconciler {
             running: Mutex::new(None),
             next_round_ms: Mutex::new(None),
             batch_writes: AtomicUsize::new(BATCH_WRITES_START),
+            batch_documents: AtomicUsize::new(scan::SCAN_DOCUMENTS_START),
         })
     }
 
@@ -136,13 +139,16 @@ impl Reconciler {
 
     async fn run(&self, hub: Arc<dyn Hub>) -> Report {
         let started = tokio::time::Instant::now();
-        let mut round = round::Round::new(&self.store, &self.settings, self.batch_writes.load(Ordering::Relaxed));
+        let mut round = round::Round::new(&self.store, &self.settings);
+        round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
+        round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
         let result = tokio::time::timeout(self.settings.round_timeout, round.run(hub.as_ref())).await;
         let mut report = match result {
             Ok(result) => round.finish(result),
             Err(_) => round.finish(Err(round::RoundError::TooLong)),
         };
-        self.batch_writes.store(round.batch_writes(), Ordering::Relaxed);
+        self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
+        self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
         report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Err(error) = self.keep_report(&report).await {
             tracing::error!(%error, "the report of the round could not be kept");
@@ -170,7 +176,7 @@ impl Reconciler {
             .transact(move |tx| {
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
                 if is_complete {
-                    pull::accept_deletes(tx, false)?;
+                    scan::accept_deletes(tx, false)?;
                 }
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
@@ -221,7 +227,7 @@ impl Reconciler {
     /// The operator agrees that records which vanished at the centre vanish here; holds until a round
     /// completes.
     pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(|tx| pull::accept_deletes(tx, true)).await
+        self.store.transact(|tx| scan::accept_deletes(tx, true)).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {
