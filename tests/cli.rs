@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli_support;
+mod support;
 
 use std::fs;
 use std::net::TcpListener;
@@ -677,4 +678,106 @@ fn a_node_after_an_import_serves_it() {
     let (status, body) = node.request("GET", "/people?q=betz", "tech@local:a good password", "");
     assert_eq!(status, 200);
     assert!(body.contains("ARGGEN001AAA"), "{body}");
+}
+
+// ------------------------------------------------------------------------------------- against a centre
+
+mod mongo {
+    use super::support::mongo::{MongoServer, unique_database};
+    use super::*;
+
+    /// A centre and clinics that know it.
+    struct Federation {
+        runtime: tokio::runtime::Runtime,
+        server: MongoServer,
+        database: String,
+    }
+
+    impl Federation {
+        fn new() -> Federation {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let server = runtime.block_on(MongoServer::start());
+            Federation { runtime, server, database: unique_database() }
+        }
+
+        fn uri(&self) -> String {
+            let separator = if self.server.uri().contains('?') { "&" } else { "?" };
+            format!("{}{separator}directConnection=true", self.server.uri())
+        }
+
+        fn clinic(&self) -> Clinic {
+            self.join(&Clinic::new())
+        }
+
+        fn join(&self, clinic: &Clinic) -> Clinic {
+            clinic.with("CENTRAL__URI", &self.uri()).with("CENTRAL__DATABASE", &self.database)
+        }
+
+        fn drop_collection(&self, name: &str) {
+            self.runtime.block_on(async {
+                let client = mongodb::Client::with_uri_str(self.uri()).await.unwrap();
+                client.database(&self.database).collection::<bson::Document>(name).drop().await.unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn records_travel_and_a_mass_delete_waits_for_a_person() {
+        for is_running in IS_RUNNING {
+            let federation = Federation::new();
+            let (north, south) = (federation.clinic(), federation.clinic());
+            let institutions: String =
+                (0..30).map(|n| format!("{{\"_id\": \"I{n:02}\", \"n\": {n}}}\n")).collect();
+            fs::write(north.path("institution.jsonl"), institutions).unwrap();
+            north.run(&["import", "institution.jsonl"]).ends(0);
+            south.make_store();
+            let nodes = is_running.then(|| (north.serve(&[]), south.serve(&[])));
+
+            north.run(&["sync", "status"]).ends(0).says("waiting to be sent  30, the oldest since ");
+            north.run(&["sync", "now"]).ends(0).says("complete").says("30 pushed");
+            let report = south.run(&["sync", "now", "--json"]).ends(0).json();
+            assert_eq!((&report["outcome"], &report["pulled"]), (&json!("complete"), &json!(30)));
+
+            federation.drop_collection("institution");
+            south.run(&["sync", "now"]).ends(3).says("halted");
+            assert_eq!(south.run(&["sync", "status", "--json"]).ends(0).json()["state"], "halted");
+            south.run(&["sync", "resume", "--accept-deletes"]).ends(0);
+            south.run(&["sync", "now"]).ends(0).says("30 deleted");
+            drop(nodes);
+            assert!(south.records(Kind::Institution).is_empty());
+            assert_eq!(north.records(Kind::Institution).len(), 30);
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_decided_where_it_was_found_and_everywhere() {
+        let federation = Federation::new();
+        let (alone, south) = (Clinic::new(), federation.clinic());
+        alone.serve(&["--demo"]).stop();
+        let north = federation.join(&alone);
+        let north_node = north.serve(&[]);
+        north.run(&["sync", "now"]).ends(0);
+        south.make_store();
+        south.run(&["sync", "now"]).ends(0);
+        let south_node = south.serve(&[]);
+        let edit = |node: &Node, profession: &str| {
+            let body = json!({"profession": profession}).to_string();
+            assert_eq!(node.request("PATCH", "/people/ESPGNU777ORG", PROFESSIONAL, &body).0, 200);
+        };
+        edit(&north_node, "physician");
+        edit(&south_node, "nurse");
+        north.run(&["sync", "now"]).ends(0);
+        south.run(&["sync", "now"]).ends(0).says("1 conflicts");
+        let conflicts = south.run(&["conflicts", "list", "--json"]).ends(0).json();
+        let id = conflicts[0]["id"].as_str().unwrap();
+        south.run(&["conflicts", "show", id]).ends(0).says("local           \"nurse\"").says("\"physician\"");
+        south.run(&["conflicts", "resolve", id, "--take", "local"]).ends(0);
+        south.run(&["sync", "now"]).ends(0);
+        north.run(&["sync", "now"]).ends(0);
+        for node in [&north_node, &south_node] {
+            let (_, person) = node.request("GET", "/people/ESPGNU777ORG", PROFESSIONAL, "");
+            assert!(person.contains("\"nurse\""), "{person}");
+        }
+        south.run(&["conflicts", "list"]).ends(0).says("no conflicts");
+    }
 }
