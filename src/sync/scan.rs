@@ -78,10 +78,13 @@ impl Round<'_> {
             saved.as_ref().and_then(Position::decode).unwrap_or_else(|| Position::start_of(kinds[0]));
         let start = kinds.iter().position(|kind| *kind == position.kind).unwrap_or(0);
         for (index, kind) in kinds.iter().enumerate().skip(start) {
+            let mut is_cut = false;
             if position.kind != *kind {
                 position = Position::start_of(*kind);
+                is_cut = self.is_scan_time_over();
             }
-            if !self.scan_kind(central, &mut position).await? {
+            if is_cut || !self.scan_kind(central, &mut position).await? {
+                self.save_position(&position).await?;
                 self.sweep_percent = Some(self.percent_scanned(central, &kinds, index).await?);
                 return Ok(());
             }
@@ -118,11 +121,14 @@ impl Round<'_> {
             if at.doubtful.len() > unasked {
                 self.decide_doubtful(central, at, unasked, false).await?;
             }
-            if self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE {
-                self.save_position(at).await?;
+            if self.is_scan_time_over() {
                 return Ok(false);
             }
         }
+    }
+
+    fn is_scan_time_over(&self) -> bool {
+        self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
     }
 
     /// The next documents; how many are asked for follows the link.
