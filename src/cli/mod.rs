@@ -49,9 +49,13 @@ struct Cli {
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a person must decide first, 4 offline.";
 
+const LOG_VARIABLES: &str = "The log goes to standard error. THALAMUS_EDGE_LOG=debug (error, warn, info, trace) says more \
+     or less, THALAMUS_EDGE_LOG_FORMAT=json writes one object a line. SIGHUP reloads the access rules and the certificate.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the API and synchronize on schedule.
+    #[command(after_help = LOG_VARIABLES)]
     Serve(ServeArgs),
     /// Check the configuration, the access rules and the certificate.
     Check,
