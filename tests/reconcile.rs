@@ -45,7 +45,12 @@ async fn empty_nodes_take_everything_and_push_back_nothing() {
     for node in &federation.nodes {
         let started = Instant::now();
         let report = node.round().await;
-        println!("first sweep of {} records by {}: {:?}, {report}", before.len(), node.name, started.elapsed());
+        println!(
+            "first sweep of {} records by {}: {:?}, {report}",
+            before.len(),
+            node.name,
+            started.elapsed()
+        );
         assert_eq!(report["pulled"], before.len(), "{report}");
         assert_eq!(report["pushed"], 0, "{report}");
     }
@@ -75,7 +80,7 @@ async fn small_federation() -> Federation {
     let federation = Federation::start(&["north", "south"]).await;
     let person = |id: &str, name: &str| {
         doc! {"_id": id, "name": name, "lastname": "Betz", "phone": "1", "address": "a", "active": false,
-            "roles": ["end_user"], "password": "$2b$12$cjrKVGYEKUwCmVDCtEnwcegcrmECTmeBz526AAD/ZqMGPWFpHJ4FW"}
+        "roles": ["end_user"], "password": "$2b$12$cjrKVGYEKUwCmVDCtEnwcegcrmECTmeBz526AAD/ZqMGPWFpHJ4FW"}
     };
     let people = ["ANA", "BOB", "CLO", "DAN", "EVA"].map(|id| person(id, id));
     federation.centre("people").insert_many(people).await.unwrap();
@@ -155,12 +160,14 @@ async fn edits_of_one_field_leave_a_conflict_to_decide() {
         let seen = south.call("GET", &path, None).await.etag.unwrap();
         south.patch(&format!("/people/{person}"), json!({"phone": "moved"})).await;
         let resolution = format!("{path}/resolution");
-        let stale = south.try_call("POST", &resolution, &[("if-match", &seen)], Some(decision)).await.unwrap();
+        let stale =
+            south.try_call("POST", &resolution, &[("if-match", &seen)], Some(decision)).await.unwrap();
         assert_eq!(stale.status, 409, "{}", stale.json());
         assert_eq!(stale.json()["current"]["current"], "moved");
         south.patch(&format!("/people/{person}"), json!({"phone": "north"})).await;
         let seen = south.call("GET", &path, None).await.etag.unwrap();
-        let decided = south.try_call("POST", &resolution, &[("if-match", &seen)], Some(decision)).await.unwrap();
+        let decided =
+            south.try_call("POST", &resolution, &[("if-match", &seen)], Some(decision)).await.unwrap();
         assert_eq!(decided.status, 200, "{}", decided.json());
         let again = south.call("POST", &resolution, Some(decision)).await;
         assert_eq!(again.status, 409, "{}", again.json());
@@ -186,7 +193,8 @@ async fn a_legacy_application_writes_in_between() {
     federation.legacy_set("people", "ANA", doc! {"phone": "legacy", "address": "legacy"}).await;
     // A replacement takes away what nobody here touched, and the order of fields.
     south.patch("/people/BOB", json!({"address": "south"})).await;
-    let replaced = doc! {"_id": "BOB", "lastname": "Betz", "address": "a", "roles": ["end_user"], "name": "Robert"};
+    let replaced =
+        doc! {"_id": "BOB", "lastname": "Betz", "address": "a", "roles": ["end_user"], "name": "Robert"};
     federation.centre("people").replace_one(doc! {"_id": "BOB"}, replaced).await.unwrap();
     // Roles are a set.
     north.patch("/people/CLO", json!({"roles": ["end_user", "root"]})).await;
@@ -202,9 +210,13 @@ async fn a_legacy_application_writes_in_between() {
     assert_eq!(conflicts.len(), 1, "{conflicts:?}");
     assert_eq!((&conflicts[0]["local"], &conflicts[0]["central"]), (&json!("north"), &json!("legacy")));
     let bob = federation.at_centre("people", "BOB").await.unwrap();
-    assert_eq!(bob, doc! {"_id": "BOB", "lastname": "Betz", "address": "south", "roles": ["end_user"], "name": "Robert"});
+    assert_eq!(
+        bob,
+        doc! {"_id": "BOB", "lastname": "Betz", "address": "south", "roles": ["end_user"], "name": "Robert"}
+    );
     let clo = federation.at_centre("people", "CLO").await.unwrap();
-    let roles: Vec<&str> = clo.get_array("roles").unwrap().iter().map(|role| role.as_str().unwrap()).collect();
+    let roles: Vec<&str> =
+        clo.get_array("roles").unwrap().iter().map(|role| role.as_str().unwrap()).collect();
     assert_eq!(roles, ["epidemiologist", "root", "health_professional"]);
     for node in &federation.nodes {
         assert_eq!(node.call("GET", "/people/DAN", None).await.status, 404);
@@ -234,7 +246,8 @@ async fn an_edit_beats_a_delete_and_bodies_are_archived_first() {
     federation.converge().await;
 
     for person in ["ANA", "BOB", "CLO"] {
-        let there = federation.at_centre("people", person).await.unwrap_or_else(|| panic!("{person} is gone"));
+        let there =
+            federation.at_centre("people", person).await.unwrap_or_else(|| panic!("{person} is gone"));
         assert_eq!(there.get_str("phone").unwrap(), "kept", "{person}");
     }
     assert!(federation.at_centre("people", "DAN").await.is_none());
@@ -307,7 +320,9 @@ async fn offline_is_normal() {
         (slowest, count, started.elapsed())
     };
     let (report, (slowest, count, _)) = tokio::join!(round, calls);
-    println!("a round at a hung centre: {report}; meanwhile {count} times six calls, slowest six {slowest:?}");
+    println!(
+        "a round at a hung centre: {report}; meanwhile {count} times six calls, slowest six {slowest:?}"
+    );
     assert_eq!(report["outcome"], "offline", "{report}");
     assert!(count > 5 && slowest < Duration::from_secs(2), "{count} in 3 s, slowest {slowest:?}");
     assert_eq!(north.get("/sync/status").await["state"], "offline");
@@ -333,7 +348,8 @@ async fn many_deletes_at_the_centre_wait_for_the_operator() {
     federation.centre("people").insert_many(&people).await.unwrap();
     federation.rounds(1).await;
     let (gone, kept) = people.split_at(50);
-    let ids = |people: &[Document]| people.iter().map(|p| p.get_str("_id").unwrap().to_owned()).collect::<Vec<_>>();
+    let ids =
+        |people: &[Document]| people.iter().map(|p| p.get_str("_id").unwrap().to_owned()).collect::<Vec<_>>();
     let kept_id = ids(kept).remove(0);
     federation.centre("people").delete_many(doc! {"_id": {"$in": ids(gone)}}).await.unwrap();
     let north = &federation.nodes[0];

@@ -82,7 +82,13 @@ impl Snapshot {
     }
 
     /// Records of a kind after `after`, at most `max` and about `bytes_max`.
-    pub fn list(&self, kind: Kind, after: Option<&str>, max: usize, bytes_max: usize) -> Result<RecordPage, StoreError> {
+    pub fn list(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        max: usize,
+        bytes_max: usize,
+    ) -> Result<RecordPage, StoreError> {
         let docs = self.transaction.open_table(DOCS)?;
         let code = kind.schema().code;
         let mut page = RecordPage::default();
@@ -139,7 +145,12 @@ impl Snapshot {
     }
 
     /// People each word of `query` is a prefix of the id or of a word of the name of, in order of `_id`.
-    pub fn search_people(&self, query: &str, after: Option<&str>, max: usize) -> Result<RecordPage, StoreError> {
+    pub fn search_people(
+        &self,
+        query: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<RecordPage, StoreError> {
         let by_name = self.transaction.open_table(BY_NAME)?;
         let query = fold_name(query);
         let mut found: Option<std::collections::BTreeSet<String>> = None;
@@ -247,7 +258,11 @@ impl Snapshot {
     // ------------------------------------------------------------------------------- reconciliation
 
     /// Unpushed records in push order after `after`, without those whose write is on the way or refused.
-    pub fn pending(&self, after: Option<(u8, u64, &RecordKey)>, max: usize) -> Result<Vec<(u8, u64, Pending)>, StoreError> {
+    pub fn pending(
+        &self,
+        after: Option<(u8, u64, &RecordKey)>,
+        max: usize,
+    ) -> Result<Vec<(u8, u64, Pending)>, StoreError> {
         let dirty = self.transaction.open_table(DIRTY)?;
         let intent = self.transaction.open_table(INTENT)?;
         let dead = self.transaction.open_table(DEAD)?;
@@ -362,7 +377,11 @@ impl Snapshot {
     }
 
     /// Conflicts that the centre does not know in their present state, after this id.
-    pub fn unpublished_conflicts(&self, after: Option<&str>, max: usize) -> Result<Vec<Conflict>, StoreError> {
+    pub fn unpublished_conflicts(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Conflict>, StoreError> {
         let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let mut conflicts = Vec::new();

@@ -34,14 +34,18 @@ pub enum IntentWrite {
     Update(Vec<Change>),
     Replace(Document),
     /// With the `_id` of the body archived in `edge_trash`.
-    Delete { archive: String },
+    Delete {
+        archive: String,
+    },
 }
 
 impl IntentWrite {
     /// The centre's version after this write hit `base`.
     pub fn applied_to(&self, base: &Base) -> Base {
         match self {
-            IntentWrite::Insert(document) | IntentWrite::Replace(document) => Base::Document(document.clone()),
+            IntentWrite::Insert(document) | IntentWrite::Replace(document) => {
+                Base::Document(document.clone())
+            }
             IntentWrite::Delete { .. } => Base::Absent,
             IntentWrite::Update(changes) => {
                 let mut document = base.document().cloned().unwrap_or_default();
@@ -157,7 +161,8 @@ impl Conflict {
     }
 
     fn id_of(key: &RecordKey, path: &Path, loser: Option<&Bson>) -> Result<String, StoreError> {
-        let mut named = doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
+        let mut named =
+            doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
         insert_some(&mut named, "loser", &loser.cloned());
         Ok(hex::encode(&Sha256::digest(tables::encode(&named)?)[..16]))
     }
@@ -305,7 +310,12 @@ impl Tx<'_> {
     }
 
     /// Notes that `write` is about to be sent; the record is neither clean nor merged until it is settled.
-    pub fn open_intent(&mut self, key: &RecordKey, write: &IntentWrite, number: u64) -> Result<(), StoreError> {
+    pub fn open_intent(
+        &mut self,
+        key: &RecordKey,
+        write: &IntentWrite,
+        number: u64,
+    ) -> Result<(), StoreError> {
         let row = tables::encode(&write.encode(number))?;
         self.intent.insert(row_key(key), row.as_slice())?;
         self.carry.touched.insert(key.clone(), number);

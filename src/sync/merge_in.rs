@@ -12,7 +12,11 @@ use crate::store::{Base, DeadLetter, OTHER_PERSON_CODE, StoreError, TrashState, 
 ///
 /// The caller has made sure that the read is not stale. Losers of the merge are durable in the same
 /// transaction that drops them from the record.
-pub(crate) fn merge_in(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
+pub(crate) fn merge_in(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: Option<&Document>,
+) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let local = tx.document(key)?;
     if tx.is_clean(key)? {

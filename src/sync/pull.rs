@@ -109,7 +109,9 @@ impl Round<'_> {
             let read_at = self.read_now().await?;
             let found = by_id(central.fetch(kind, ids).await?);
             step("reread.read");
-            absent.extend(ids.iter().filter(|id| !found.contains_key(*id)).map(|id| RecordKey::new(kind, id.as_str())));
+            absent.extend(
+                ids.iter().filter(|id| !found.contains_key(*id)).map(|id| RecordKey::new(kind, id.as_str())),
+            );
             let tally = self
                 .store
                 .transact(move |tx| -> Result<Tally, StoreError> {

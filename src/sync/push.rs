@@ -120,8 +120,13 @@ impl Round<'_> {
 
     /// Bodies of records about to be deleted go to the centre's trash first; returns what may be sent. A
     /// record whose body is not accepted there is not deleted.
-    async fn archive(&mut self, central: &mut dyn Central, sending: Vec<Sending>) -> Result<Vec<Sending>, RoundError> {
-        let rows: Vec<Document> = sending.iter().filter_map(|s| s.archive.as_ref()).map(|(_, row)| row.clone()).collect();
+    async fn archive(
+        &mut self,
+        central: &mut dyn Central,
+        sending: Vec<Sending>,
+    ) -> Result<Vec<Sending>, RoundError> {
+        let rows: Vec<Document> =
+            sending.iter().filter_map(|s| s.archive.as_ref()).map(|(_, row)| row.clone()).collect();
         if rows.is_empty() {
             return Ok(sending);
         }
@@ -148,7 +153,8 @@ impl Round<'_> {
     }
 
     async fn give_up_delete(&mut self, sending: Sending) -> Result<(), StoreError> {
-        let message = "the centre does not take its body into the trash, so it was not deleted there".to_owned();
+        let message =
+            "the centre does not take its body into the trash, so it was not deleted there".to_owned();
         let refused = Written::Refused { code: NOT_ARCHIVED_CODE, message };
         let tally = self
             .store
@@ -173,7 +179,9 @@ impl Round<'_> {
             .zip(&written)
             .filter_map(|(sending, written)| match (&sending.archive, written) {
                 (Some((id, _)), Written::Hit) => Some((id.clone(), ArchiveState::Done)),
-                (Some((id, _)), Written::Miss | Written::Refused { .. }) => Some((id.clone(), ArchiveState::Void)),
+                (Some((id, _)), Written::Miss | Written::Refused { .. }) => {
+                    Some((id.clone(), ArchiveState::Void))
+                }
                 _ => None,
             })
             .collect();

@@ -123,7 +123,12 @@ impl<'a> Round<'a> {
 
     async fn steps(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         // No read of an earlier round is on its way any more.
-        self.store.transact(|tx| -> Result<(), StoreError> { tx.forget_touched(); Ok(()) }).await?;
+        self.store
+            .transact(|tx| -> Result<(), StoreError> {
+                tx.forget_touched();
+                Ok(())
+            })
+            .await?;
         let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
         self.settle(central).await?;
         if lease.number % THOROUGH_EVERY_ROUNDS == 1 {
@@ -168,7 +173,12 @@ impl<'a> Round<'a> {
     }
 
     /// Tells the centre how this node stands.
-    async fn report(&mut self, central: &mut dyn Central, node: &str, lease: &Lease) -> Result<(), RoundError> {
+    async fn report(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+        lease: &Lease,
+    ) -> Result<(), RoundError> {
         step("report.before");
         let snapshot = self.store.read()?;
         let now = bson::DateTime::from_millis(self.store.now_ms());
@@ -188,13 +198,16 @@ impl<'a> Round<'a> {
     pub(crate) fn finish(&mut self, result: Result<(), RoundError>) -> Report {
         let (outcome, message) = match result {
             Ok(()) => match self.sweep_percent {
-                None if self.unfinished > 0 => {
-                    (Outcome::Partial, format!("{} records are sent again in the next round.", self.unfinished))
-                }
+                None if self.unfinished > 0 => (
+                    Outcome::Partial,
+                    format!("{} records are sent again in the next round.", self.unfinished),
+                ),
                 None => (Outcome::Complete, self.complete_message()),
                 Some(percent) => (
                     Outcome::Partial,
-                    format!("{percent} % of the centre's records have been looked through; the next round goes on."),
+                    format!(
+                        "{percent} % of the centre's records have been looked through; the next round goes on."
+                    ),
                 ),
             },
             Err(RoundError::Central(CentralError::Offline(cause))) => {
@@ -256,7 +269,9 @@ fn central_row(conflict: &Conflict, node: &str) -> bson::Document {
         "author": &conflict.author,
         "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
     };
-    for (name, value) in [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)] {
+    for (name, value) in
+        [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)]
+    {
         match value {
             Some(_) if conflict.is_secret() => {
                 row.insert(name, format!("changed at node {node}"));
@@ -278,6 +293,12 @@ fn central_row(conflict: &Conflict, node: &str) -> bson::Document {
 }
 
 /// A body without the fields that are never shown.
-pub(crate) fn without_secrets(schema: &crate::domain::schema::Schema, body: &bson::Document) -> bson::Document {
-    body.iter().filter(|(key, _)| !schema.is_secret(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+pub(crate) fn without_secrets(
+    schema: &crate::domain::schema::Schema,
+    body: &bson::Document,
+) -> bson::Document {
+    body.iter()
+        .filter(|(key, _)| !schema.is_secret(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }

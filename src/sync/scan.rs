@@ -99,7 +99,8 @@ impl Round<'_> {
     async fn scan_kind(&mut self, central: &mut dyn Central, at: &mut Position) -> Result<bool, RoundError> {
         let read_at = self.read_now().await?;
         let here = self.store.read()?.count(at.kind)?;
-        let unasked = DELETES_UNASKED_MAX.max(usize::try_from(here / DELETES_PER_RECORD).unwrap_or(usize::MAX));
+        let unasked =
+            DELETES_UNASKED_MAX.max(usize::try_from(here / DELETES_PER_RECORD).unwrap_or(usize::MAX));
         central.scan(at.kind, at.after.as_deref()).await?;
         loop {
             let batch = self.scan_batch(central).await?;
@@ -107,7 +108,8 @@ impl Round<'_> {
             let up_to = batch.last().map(|fetched| fetched.id().to_owned());
             let is_done = up_to.is_none();
             let present: BTreeSet<&str> = batch.iter().map(Fetched::id).collect();
-            let local = self.store.read()?.expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?;
+            let local =
+                self.store.read()?.expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?;
             at.doubtful.extend(local.into_iter().filter(|id| !present.contains(id.as_str())));
             at.after = up_to.or(at.after.take());
             self.take_batch(batch, read_at, at).await?;
@@ -143,7 +145,12 @@ impl Round<'_> {
     }
 
     /// Merges what was read and saves the position, in one transaction. What may be too old becomes doubtful.
-    async fn take_batch(&mut self, batch: Vec<Fetched>, read_at: u64, at: &mut Position) -> Result<(), StoreError> {
+    async fn take_batch(
+        &mut self,
+        batch: Vec<Fetched>,
+        read_at: u64,
+        at: &mut Position,
+    ) -> Result<(), StoreError> {
         let is_due = self.position_saved.elapsed() > SAVE_EVERY;
         let (kind, doubtful, after) = (at.kind, at.doubtful.clone(), at.after.clone());
         let (tally, doubtful, is_saved) = self
@@ -208,8 +215,6 @@ impl Round<'_> {
         let here = snapshot.count(at.kind)?;
         drop(snapshot);
         if absent.len() > unasked && !is_accepted {
-            // The next round must not take up the sweep behind what it stumbled over.
-            self.store.transact(|tx| tx.set_meta(META_SCAN, None)).await?;
             return Err(RoundError::Halted(halt_message(at.kind, here, &absent)));
         }
         if is_end || is_accepted {

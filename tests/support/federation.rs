@@ -72,7 +72,8 @@ impl Federation {
     /// The legacy application sets fields.
     pub(crate) async fn legacy_set(&self, collection: &str, id: &str, fields: Document) {
         let update = doc! {"$set": fields};
-        let done = self.centre(collection).update_one(doc! {"_id": id}, update).await.expect("a legacy write");
+        let done =
+            self.centre(collection).update_one(doc! {"_id": id}, update).await.expect("a legacy write");
         assert_eq!(done.matched_count, 1, "{collection}/{id} is not there to be set");
     }
 
@@ -223,6 +224,7 @@ fn stored_records(node: &EdgeNode) -> (Records<Vec<u8>>, Vec<String>) {
     }
     let pending = snapshot.pending(None, usize::MAX).expect("reading the store");
     unsettled.extend(pending.into_iter().map(|(.., pending)| pending.key.to_string()));
-    unsettled.extend(snapshot.intents().expect("reading the store").into_iter().map(|(key, _)| key.to_string()));
+    unsettled
+        .extend(snapshot.intents().expect("reading the store").into_iter().map(|(key, _)| key.to_string()));
     (records, unsettled)
 }

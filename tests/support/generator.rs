@@ -6,10 +6,30 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Decimal128, Document, Regex, Timestamp, bson, doc};
 
 const NAMES: [&str; 12] = [
-    "Ana", "José María", "Łukasz", "Zoë", "Björn", "Ngọc", "Chloé", "Ñusta", "Ahmed", "Müge", "Françoise", "İpek",
+    "Ana",
+    "José María",
+    "Łukasz",
+    "Zoë",
+    "Björn",
+    "Ngọc",
+    "Chloé",
+    "Ñusta",
+    "Ahmed",
+    "Müge",
+    "Françoise",
+    "İpek",
 ];
 const LASTNAMES: [&str; 10] = [
-    "Betz", "Núñez", "Müller-Lüdenscheidt", "O'Brien", "Åkesson", "Dvořák", "García Márquez", "Çelik", "Øverland", "李",
+    "Betz",
+    "Núñez",
+    "Müller-Lüdenscheidt",
+    "O'Brien",
+    "Åkesson",
+    "Dvořák",
+    "García Márquez",
+    "Çelik",
+    "Øverland",
+    "李",
 ];
 const COUNTRIES: [&str; 6] = ["ESP", "ITA", "ARG", "DEU", "LAO", "GMB"];
 const CONTEXTS: [&str; 5] = ["birth", "medical_consultation", "lab", "social_gathering", "self_monitoring"];
@@ -111,7 +131,10 @@ pub(crate) fn pages(count: usize, people: &[Document], seed: u64) -> Vec<Documen
             };
             if number % 9 == 0 {
                 let (systolic, weight) = (110 + numbers.below(40), 50.5 + numbers.below(40) as f64);
-                page.insert("measurements", bson!([{"bp": {"systolic": systolic as i64, "diastolic": 80}, "wt": weight}]));
+                page.insert(
+                    "measurements",
+                    bson!([{"bp": {"systolic": systolic as i64, "diastolic": 80}, "wt": weight}]),
+                );
             }
             page
         })

@@ -177,7 +177,13 @@ impl EdgeNode {
         let started = Instant::now();
         while started.elapsed() < Duration::from_millis(500) {
             if let Some(status) = running.child.try_wait().expect("the node's state") {
-                assert_eq!(status.signal(), Some(9), "node {} ended with {status}:\n{}", self.name, self.log());
+                assert_eq!(
+                    status.signal(),
+                    Some(9),
+                    "node {} ended with {status}:\n{}",
+                    self.name,
+                    self.log()
+                );
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -292,8 +298,8 @@ impl Client {
             Some(connection) if !connection.is_closed() => connection,
             _ => self.connect().await?,
         };
-        let credentials = base64::engine::general_purpose::STANDARD
-            .encode(format!("{TECHNICIAN}:{TECHNICIAN_PASSWORD}"));
+        let credentials =
+            base64::engine::general_purpose::STANDARD.encode(format!("{TECHNICIAN}:{TECHNICIAN_PASSWORD}"));
         let mut request = Request::builder()
             .method(method)
             .uri(path)
