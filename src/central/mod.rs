@@ -7,6 +7,7 @@
 pub mod mongo;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -123,16 +124,9 @@ pub enum Write {
     /// Misses if the `_id` exists.
     Insert { key: RecordKey, document: Document },
     /// Sets and unsets exactly these paths, if each holds its `from`.
-    Update {
-        key: RecordKey,
-        changes: Vec<Change>,
-    },
+    Update { key: RecordKey, changes: Vec<Change> },
     /// Replaces the document if it equals `base`.
-    Replace {
-        key: RecordKey,
-        base: Document,
-        document: Document,
-    },
+    Replace { key: RecordKey, base: Document, document: Document },
     /// Deletes the document if it equals `base`.
     Delete { key: RecordKey, base: Document },
 }
@@ -196,7 +190,7 @@ pub struct Traffic {
 }
 
 /// Where the centre is and what its collections are called.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CentreAddress {
     /// MongoDB connection string; may hold a password and is never logged.
     pub uri: String,
@@ -205,6 +199,16 @@ pub struct CentreAddress {
     pub collections: BTreeMap<Kind, String>,
     /// What this node calls itself to the server.
     pub app_name: String,
+}
+
+impl fmt::Debug for CentreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CentreAddress")
+            .field("database", &self.database)
+            .field("collections", &self.collections)
+            .field("app_name", &self.app_name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CentreAddress {
@@ -229,8 +233,5 @@ pub(crate) fn lease_of(row: &Document) -> Option<Lease> {
         Bson::Int32(number) => i64::from(*number),
         _ => return None,
     };
-    Some(Lease {
-        number,
-        nonce: lease.get_str("nonce").ok()?.to_owned(),
-    })
+    Some(Lease { number, nonce: lease.get_str("nonce").ok()?.to_owned() })
 }

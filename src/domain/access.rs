@@ -162,14 +162,7 @@ impl Acl {
         target: Target<'_>,
     ) -> Result<Grant, Denied> {
         let scope = self.reach(who, verb, acl_name).ok_or(Denied::Forbidden)?;
-        let grant = |scope| {
-            Ok(Grant {
-                actor: who.actor.clone(),
-                verb,
-                kind,
-                scope,
-            })
-        };
+        let grant = |scope| Ok(Grant { actor: who.actor.clone(), verb, kind, scope });
         if scope == Scope::Everyone {
             return grant(scope);
         }
@@ -193,6 +186,20 @@ impl Acl {
     pub fn authorize_node(&self, who: &Principal, verb: Verb, acl_name: &str) -> Result<Scope, Denied> {
         self.reach(who, verb, acl_name).ok_or(Denied::Forbidden)
     }
+
+    /// Whether `who` may use a node function that reaches beyond their own records.
+    pub fn authorize_global(&self, who: &Principal, verb: Verb, acl_name: &str) -> Result<(), Denied> {
+        match self.reach(who, verb, acl_name) {
+            Some(Scope::Everyone) => Ok(()),
+            _ => Err(Denied::Forbidden),
+        }
+    }
+
+    /// Whether `who` may read a record of this kind that belongs to `owner`, wherever it turns up.
+    pub fn may_read(&self, who: &Principal, kind: Kind, owner: Option<&str>) -> bool {
+        let target = Target::Record { owner };
+        self.authorize(who, Verb::Get, kind.schema().item_acl(), kind, target).is_ok()
+    }
 }
 
 fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permissions, String> {
@@ -211,8 +218,8 @@ fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permis
             warnings.push(format!("role {:?}: {key:?} is not a method", row.role));
             continue;
         };
-        let names: BTreeSet<String> = serde_json::from_value(value.clone())
-            .map_err(|_| format!("{key:?} must be a list of names"))?;
+        let names: BTreeSet<String> =
+            serde_json::from_value(value.clone()).map_err(|_| format!("{key:?} must be a list of names"))?;
         for name in names.iter().filter(|name| !is_known_name(name)) {
             warnings.push(format!("role {:?}, {key}: nothing is called {name:?}", row.role));
         }
@@ -242,6 +249,11 @@ impl Principal {
 
     pub fn is_root(&self) -> bool {
         self.roles.iter().any(|role| role == ROOT)
+    }
+
+    /// Root, or whoever runs commands on the machine: they may give roles and passwords to others.
+    pub fn administers(&self) -> bool {
+        self.is_root() || matches!(self.actor, Actor::Operator(_))
     }
 }
 
@@ -309,12 +321,7 @@ impl Grant {
     /// The operator of the machine can read and write the store's file anyway: `import` and the demo
     /// data need no role.
     pub fn operator(uid: u32, verb: Verb, kind: Kind) -> Grant {
-        Grant {
-            actor: Actor::Operator(uid),
-            verb,
-            kind,
-            scope: Scope::Everyone,
-        }
+        Grant { actor: Actor::Operator(uid), verb, kind, scope: Scope::Everyone }
     }
 
     pub fn actor(&self) -> &Actor {

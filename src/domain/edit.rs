@@ -66,8 +66,7 @@ pub fn create(
     if schema.kind == Kind::Person && !document.contains_key("roles") {
         document.insert("roles", vec![END_USER]);
     }
-    check_content(schema, None, &document)?;
-    check_person(schema, None, &document, editor)?;
+    check_change(schema, None, &document, editor)?;
     Ok(document)
 }
 
@@ -84,7 +83,7 @@ pub fn patch(
     }
     let mut document = stored.clone();
     fill(&mut document, Some(stored), body)?;
-    check_change(schema, stored, &document, editor)?;
+    check_change(schema, Some(stored), &document, editor)?;
     Ok(document)
 }
 
@@ -109,7 +108,7 @@ pub fn replace(
         }
     }
     fill(&mut document, Some(stored), body)?;
-    check_change(schema, stored, &document, editor)?;
+    check_change(schema, Some(stored), &document, editor)?;
     Ok(document)
 }
 
@@ -118,7 +117,11 @@ fn is_owner_field(schema: &Schema, key: &str) -> bool {
 }
 
 /// Puts the body's fields into `document`; `id` and `_id` are addresses, not content.
-fn fill(document: &mut Document, stored: Option<&Document>, body: &Map<String, Value>) -> Result<(), Invalid> {
+fn fill(
+    document: &mut Document,
+    stored: Option<&Document>,
+    body: &Map<String, Value>,
+) -> Result<(), Invalid> {
     for (key, value) in body.iter().filter(|(key, _)| *key != "id" && *key != "_id") {
         let old = stored.and_then(|stored| stored.get(key));
         if old.is_none() {
@@ -157,7 +160,10 @@ fn set_owner(schema: &Schema, document: &mut Document, path_owner: Option<&str>)
         }
         (Some(Bson::String(given)), None) => {
             let folded = super::record::fold_account(given);
-            Kind::Person.schema().check_new_id(&folded).map_err(|e| Invalid::new(field, format!("{field}: {e}")))?;
+            Kind::Person
+                .schema()
+                .check_new_id(&folded)
+                .map_err(|e| Invalid::new(field, format!("{field}: {e}")))?;
             document.insert(field, folded);
         }
         _ => return Err(Invalid::new(field, format!("{field}: the record needs the account it belongs to"))),
@@ -165,14 +171,14 @@ fn set_owner(schema: &Schema, document: &mut Document, path_owner: Option<&str>)
     Ok(())
 }
 
-/// What must hold for any change of a record, however it came about.
+/// What must hold for any change of a record, however it came about; without `stored` it is a new one.
 pub fn check_change(
     schema: &Schema,
-    stored: &Document,
+    stored: Option<&Document>,
     document: &Document,
     editor: Editor<'_>,
 ) -> Result<(), Invalid> {
-    if let Owner::Field(field) = schema.owner {
+    if let (Some(stored), Owner::Field(field)) = (stored, schema.owner) {
         let equal = match (stored.get(field), document.get(field)) {
             (Some(Bson::String(old)), Some(Bson::String(new))) => old.eq_ignore_ascii_case(new),
             (old, new) => super::value::same_option(old, new),
@@ -181,8 +187,8 @@ pub fn check_change(
             return Err(Invalid::new(field, format!("Not allowed to change {field}")));
         }
     }
-    check_content(schema, Some(stored), document)?;
-    check_person(schema, Some(stored), document, editor)
+    check_content(schema, stored, document)?;
+    check_person(schema, stored, document, editor)
 }
 
 /// A reference to uploaded bytes cannot be written by hand: it would open another person's document.
@@ -301,7 +307,8 @@ mod tests {
         assert_eq!(e.message, "Not allowed to change the page ID");
         assert!(patch(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
         assert!(replace(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
-        let replaced = replace(schema, &stored, &body(json!({"n": 1, "book": "ANA"})), editor(&acl, true)).unwrap();
+        let replaced =
+            replace(schema, &stored, &body(json!({"n": 1, "book": "ANA"})), editor(&acl, true)).unwrap();
         assert_eq!(replaced, doc! {"_id": "p1", "book": "ANA", "n": 1});
     }
 

@@ -31,7 +31,9 @@ const PUBLIC_PATHS: &[&str] = &["/", "/healthz", "/readyz"];
 pub enum Peer {
     Address(IpAddr),
     /// The node's Unix socket: the operator of the machine, by user id.
-    Operator { uid: u32 },
+    Operator {
+        uid: u32,
+    },
 }
 
 /// Somebody whose credentials were verified for this request.
@@ -51,7 +53,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Lets verified callers through and answers everybody else.
-pub(crate) async fn require_login(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn require_login(
+    State(node): State<Arc<Node>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     use axum::response::IntoResponse as _;
     if PUBLIC_PATHS.contains(&request.uri().path()) {
         return next.run(request).await;
@@ -113,7 +119,10 @@ fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreE
             return Ok(None);
         };
         return Ok(Some(StoredAccount {
-            principal: Principal { actor: Actor::Local(name.to_owned()), roles: strings(account.get("roles")) },
+            principal: Principal {
+                actor: Actor::Local(name.to_owned()),
+                roles: strings(account.get("roles")),
+            },
             password_hash: account.get_str("password").ok().map(str::to_owned),
             active: true,
         }));
@@ -121,8 +130,8 @@ fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreE
     let Some(record) = snapshot.find(Kind::Person, user)? else {
         return Ok(None);
     };
-    let document = bson::Document::try_from(record.document.as_ref())
-        .map_err(|e| StoreError::Damaged(e.to_string()))?;
+    let document =
+        bson::Document::try_from(record.document.as_ref()).map_err(|e| StoreError::Damaged(e.to_string()))?;
     let granted = snapshot.grants(&record.id)?;
     let mut roles = strings(document.get("roles"));
     roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
@@ -132,6 +141,17 @@ fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreE
         // Only what says so is inactive: records of the HMIS leave the field out.
         active: !matches!(document.get("active"), Some(bson::Bson::Boolean(false))),
     }))
+}
+
+/// The caller as they are now, for answers that go on for long: nobody whose account was closed meanwhile.
+pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, StoreError> {
+    let user = match &caller.principal.actor {
+        Actor::Person(id) => id.clone(),
+        Actor::Local(name) => format!("{name}{LOCAL_SUFFIX}"),
+        Actor::Operator(_) | Actor::Centre => return Ok(Some(caller.clone())),
+    };
+    let account = find_account(node, &user)?.filter(|account| account.active);
+    Ok(account.map(|account| Caller { principal: account.principal, peer: caller.peer }))
 }
 
 /// The strings of a stored list; anything else there grants nothing.
@@ -144,15 +164,18 @@ pub(crate) fn strings(value: Option<&bson::Bson>) -> Vec<String> {
 ///
 /// Bodies are read without a Content-Type and browsers remember Basic credentials, so a foreign form
 /// could post otherwise. The real clients send neither of these headers.
-pub(crate) fn check_origin(node: &Node, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
+pub(crate) fn check_origin(node: &Node, request: &Request) -> Result<(), ApiError> {
+    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
         return Ok(());
     }
+    let headers = request.headers();
     let origin = headers.get(header::ORIGIN);
     if origin.is_some_and(|origin| node.settings.allows_origin(origin.as_bytes())) {
         return Ok(());
     }
-    let host = headers.get(header::HOST).map_or(&b""[..], |host| host.as_bytes());
+    // HTTP/2 has no Host header; its :authority stands in the URI.
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = headers.get(header::HOST).map(|host| host.as_bytes()).or(authority).unwrap_or_default();
     let is_own = origin.is_none_or(|origin| {
         let origin = origin.as_bytes();
         [&b"https://"[..], b"http://"].iter().any(|scheme| origin.strip_prefix(*scheme) == Some(host))

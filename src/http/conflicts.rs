@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Bson, Document};
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::Node;
 use super::caller::Caller;
-use super::changes::query_pairs;
 use super::error::ApiError;
+use super::extract::{At, Sent, names_etag, query_pairs};
 use super::records::to_document;
-use super::{Node, json_body};
-use crate::domain::access::{Acl, Actor, Denied, Principal, Target, Verb};
+use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
 use crate::domain::merge::Side;
@@ -40,42 +38,75 @@ pub(crate) async fn list(
             });
         }
     }
-    let snapshot = node.store.read()?;
-    let mut out = Vec::new();
-    for conflict in snapshot.conflicts()? {
-        if wanted.is_none_or(|wanted| conflict.status == wanted) {
-            let current = read_current(&snapshot, &conflict)?;
-            out.push(shown(&node, &conflict, current.as_ref()));
+    // There may be many; the async workers must not wait for them.
+    let listed = tokio::task::spawn_blocking(move || {
+        let snapshot = node.store.read()?;
+        let mut out = Vec::new();
+        for conflict in snapshot.conflicts()? {
+            let record = read_record(&snapshot, &conflict)?;
+            if wanted.is_none_or(|wanted| conflict.status == wanted)
+                && may_see(&node, &caller, &conflict, record.as_ref())
+            {
+                let current = current_value(&conflict, record.as_ref());
+                out.push(shown(&node, &conflict, current.as_ref()));
+            }
         }
-    }
-    Ok(super::json(out))
+        Ok::<_, ApiError>(out)
+    });
+    Ok(super::json(listed.await.map_err(|_| ApiError::Internal)??))
 }
 
 pub(crate) async fn show(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Path(id): Path<String>,
+    at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    let snapshot = node.store.read()?;
-    let conflict = snapshot.conflict(&id)?.ok_or_else(absent)?;
-    let current = read_current(&snapshot, &conflict)?;
+    let (conflict, current) = find(&node, &caller, at.id())?;
     respond(&node, &conflict, current.as_ref())
+}
+
+/// The conflict and what its record holds now, if the caller may see it.
+fn find(node: &Node, caller: &Caller, id: &str) -> Result<(Conflict, Option<Bson>), ApiError> {
+    let snapshot = node.store.read()?;
+    let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
+    let record = read_record(&snapshot, &conflict)?;
+    if !may_see(node, caller, &conflict, record.as_ref()) {
+        return Err(absent());
+    }
+    let current = current_value(&conflict, record.as_ref());
+    Ok((conflict, current))
+}
+
+/// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
+/// who decides where nobody else can.
+fn may_see(node: &Node, caller: &Caller, conflict: &Conflict, record: Option<&Document>) -> bool {
+    let schema = conflict.key.kind.schema();
+    let sides =
+        [conflict.local.as_ref(), conflict.central.as_ref()].map(|side| side.and_then(Bson::as_document));
+    let known = [record].into_iter().chain(sides.map(|side| side.filter(|_| conflict.path.is_empty())));
+    let owner = known.flatten().find_map(|document| schema.owner_of(document));
+    is_operator(&caller.principal)
+        || node.acl().may_read(&caller.principal, conflict.key.kind, owner.as_deref())
+}
+
+fn is_operator(who: &Principal) -> bool {
+    matches!(who.actor, Actor::Operator(_))
 }
 
 fn absent() -> ApiError {
     ApiError::NotFound("There is no such conflict".into())
 }
 
-fn read_current(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Bson>, ApiError> {
+fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Document>, ApiError> {
     let record = snapshot.record(&conflict.key)?;
-    let document = record.map(|record| to_document(&record.document)).transpose()?;
-    Ok(current_value(conflict, document.as_ref()))
+    record.map(|record| to_document(&record.document)).transpose()
 }
 
 /// The version of a conflict together with the value that it is about.
 fn etag(conflict: &Conflict, current: Option<&Bson>) -> String {
-    let mut seen = bson::doc! {"id": &conflict.id, "status": conflict.status.name(), "at": conflict.found_at_ms};
+    let mut seen =
+        bson::doc! {"id": &conflict.id, "status": conflict.status.name(), "at": conflict.found_at_ms};
     if let Some(current) = current {
         seen.insert("current", current.clone());
     }
@@ -140,18 +171,13 @@ fn shown(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Value {
 pub(crate) async fn resolve(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Path(id): Path<String>,
+    at: At,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Sent,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
-    let body = parse_object(&json_body(body)?)?;
-    let (conflict, current) = {
-        let snapshot = node.store.read()?;
-        let conflict = snapshot.conflict(&id)?.ok_or_else(absent)?;
-        let current = read_current(&snapshot, &conflict)?;
-        (conflict, current)
-    };
+    let (conflict, current) = find(&node, &caller, at.id())?;
+    let body = parse_object(&body.0?)?;
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
     check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
     let (acl, who) = (node.acl(), caller.principal.clone());
@@ -159,13 +185,15 @@ pub(crate) async fn resolve(
         check_allowed(&acl, &who, conflict, old, new)
     };
     let actor = caller.principal.actor.clone();
-    match carry_out(&node.store, &id, decision, current, actor, check).await {
+    match carry_out(&node.store, at.id(), decision, current, actor, check).await {
         Ok(conflict) => {
-            let current = read_current(&node.store.read()?, &conflict)?;
-            respond(&node, &conflict, current.as_ref())
+            let record = read_record(&node.store.read()?, &conflict)?;
+            respond(&node, &conflict, current_value(&conflict, record.as_ref()).as_ref())
         }
         Err(ResolveError::Unknown) => Err(absent()),
-        Err(ResolveError::Resolved(conflict)) => Err(moved(&node, &conflict, None, "The conflict has been resolved already")),
+        Err(ResolveError::Resolved(conflict)) => {
+            Err(moved(&node, &conflict, None, "The conflict has been resolved already"))
+        }
         Err(ResolveError::Moved { conflict, current }) => {
             Err(moved(&node, &conflict, current.as_ref(), "The value has changed meanwhile"))
         }
@@ -182,20 +210,50 @@ fn moved(node: &Node, conflict: &Conflict, current: Option<&Bson>, message: &str
     ApiError::Conflict { message: message.into(), current: shown(node, conflict, current) }
 }
 
-fn parse_decision(conflict: &Conflict, current: Option<&Bson>, body: &Map<String, Value>) -> Result<Decision, ApiError> {
+fn parse_decision(
+    conflict: &Conflict,
+    current: Option<&Bson>,
+    body: &Map<String, Value>,
+) -> Result<Decision, ApiError> {
     match (body.get("take"), body.get("value")) {
         (Some(Value::String(side)), None) if side == "local" => Ok(Decision::TakeLocal),
         (Some(Value::String(side)), None) if side == "central" => Ok(Decision::TakeCentral),
+        // Passwords are not shown, so nobody can have seen what they would write over; and this way round
+        // they would not be hashed.
+        (None, Some(_)) if conflict.is_secret() => {
+            Err(ApiError::invalid("value", "value: of this field only one of the two sides can be taken"))
+        }
         (None, Some(value)) => {
-            let path = conflict.path.join(".");
-            let value = adopt(value, current.or(conflict.base.as_ref()), &path)?;
-            if conflict.path.is_empty() && value.as_document().is_none_or(|d| d.get_str("_id").ok() != Some(&conflict.key.id)) {
-                return Err(ApiError::invalid("value", "value: must be the whole record with its _id"));
+            let value = adopt(value, current.or(conflict.base.as_ref()), &conflict.path.join("."))?;
+            if conflict.path.is_empty() {
+                whole_record(conflict, current, value)
+            } else {
+                Ok(Decision::Value(value))
             }
-            Ok(Decision::Value(value))
         }
         _ => Err(ApiError::invalid("take", "take: \"local\" or \"central\", or else a value")),
     }
+}
+
+/// A decision about a whole record names it, and leaves what is not shown as it is.
+fn whole_record(conflict: &Conflict, current: Option<&Bson>, value: Bson) -> Result<Decision, ApiError> {
+    let schema = conflict.key.kind.schema();
+    let Bson::Document(mut document) = value else {
+        return Err(ApiError::invalid("value", "value: must be the whole record"));
+    };
+    if document.get_str("_id").ok() != Some(&conflict.key.id) {
+        return Err(ApiError::invalid("value", "value: must be the whole record with its _id"));
+    }
+    document.remove("id");
+    for secret in schema.secret_fields {
+        if document.contains_key(secret) {
+            return Err(ApiError::invalid("value", format!("value: must not hold {secret}")));
+        }
+        if let Some(kept) = current.and_then(Bson::as_document).and_then(|current| current.get(secret)) {
+            document.insert(*secret, kept.clone());
+        }
+    }
+    Ok(Decision::Value(Bson::Document(document)))
 }
 
 /// A decision is made on a value that somebody saw; if it is another one by now, they must look again.
@@ -206,8 +264,9 @@ fn check_seen(
     headers: &HeaderMap,
     body: &Map<String, Value>,
 ) -> Result<(), ApiError> {
-    let is_current = match (headers.get(header::IF_MATCH), body.get("seen")) {
-        (Some(tag), _) => tag.as_bytes() == etag(conflict, current).as_bytes(),
+    let is_current = match (names_etag(headers, header::IF_MATCH, &etag(conflict, current)), body.get("seen"))
+    {
+        (Some(is_named), _) => is_named,
         (None, Some(seen)) => match current {
             Some(current) => show_value(current, node.settings.date_format) == *seen,
             None => seen.is_null(),
@@ -247,30 +306,30 @@ fn check_allowed(
         (None, Some(_)) => Verb::Post,
         _ => Verb::Patch,
     };
-    let is_operator = matches!(who.actor, Actor::Operator(_));
-    if !is_operator {
-        let owner = new.or(old).and_then(|document| schema.owner_of(document));
+    if !is_operator(who) {
+        let owner = old.or(new).and_then(|document| schema.owner_of(document));
         let target = match (conflict.key.kind, &owner) {
             (Kind::Person, Some(person)) => Target::PathPerson(person),
             _ => Target::Record { owner: owner.as_deref() },
         };
-        let granted: Result<_, Denied> = acl.authorize(who, verb, schema.item_acl(), schema.kind, target);
-        granted.map_err(|_| forbidden())?;
+        acl.authorize(who, verb, schema.item_acl(), schema.kind, target).map_err(|_| forbidden())?;
     }
-    let is_root = who.is_root() || is_operator;
-    if conflict.is_secret() && !is_root {
+    if conflict.is_secret() && !who.administers() {
         return Err(forbidden());
     }
-    if let (Some(old), Some(new)) = (old, new) {
-        let editor = Editor { acl, is_root };
+    if let Some(new) = new {
+        let editor = Editor { acl, is_root: who.administers() };
         edit::check_change(schema, old, new, editor)
             .map_err(|invalid| ResolveError::Invalid { field: invalid.field, message: invalid.message })?;
     }
     Ok(())
 }
 
-pub(crate) async fn dead_letters(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
+pub(crate) async fn dead_letters(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
     let letters = node.store.read()?.dead_letters()?;
     let shown: Vec<Value> = letters
         .iter()
@@ -297,11 +356,11 @@ fn dead_id(key: &RecordKey) -> String {
 pub(crate) async fn retry(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Path(id): Path<String>,
+    at: At,
 ) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
+    node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
     let absent = || ApiError::NotFound("There is no such refused record".into());
-    let (collection, record) = id.split_once(':').ok_or_else(absent)?;
+    let (collection, record) = at.id().split_once(':').ok_or_else(absent)?;
     let kind = Kind::from_collection(collection).ok_or_else(absent)?;
     let key = RecordKey::new(kind, record);
     let was_dead = node.store.transact(move |tx| tx.clear_dead(&key)).await?;

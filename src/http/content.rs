@@ -1,27 +1,35 @@
 //! Floor 4. The bytes of personal documents: upload, and download in whole or in part.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::{FromRequest as _, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Document, doc};
 use bytes::Bytes;
+use futures_util::stream;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
-use super::records::{ItemTarget, etag, find_readable, to_document};
-use crate::domain::access::{Target, Verb};
+use super::extract::{At, Sent, names_etag};
+use super::records::{ItemTarget, check_precondition, not_modified};
+use crate::domain::access::Verb;
 use crate::domain::edit::CONTENT_FIELD;
 use crate::domain::schema::{Route, Schema};
 use crate::store::{CONTENT_CHUNK_BYTES, Edit, EditError};
 
 /// How often an upload starts over because the record changed meanwhile.
 const UPLOAD_TRIES_MAX: usize = 8;
+/// Uploads that are in memory at once; others wait before their bytes are read.
+const UPLOADS_MAX: usize = 4;
 /// Longest media type accepted.
 const MEDIA_TYPE_CHARS_MAX: usize = 128;
+
+static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
 
 /// Where uploaded bytes are and what they are, as the document says.
 struct Content {
@@ -51,26 +59,23 @@ pub(crate) async fn upload(
     schema: &'static Schema,
     route: &'static Route,
     caller: &Caller,
-    at: &BTreeMap<String, String>,
-    headers: &HeaderMap,
-    bytes: Bytes,
+    at: &At,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let media_type = media_type(headers)?;
-    let sha256 = hex::encode(Sha256::digest(&bytes));
     let target = ItemTarget::new(schema, route, at);
+    // Uploading changes the document as PATCH does, and needs the same right; before the bytes are read,
+    // because there may be many.
+    target.authorized(node, caller, Verb::Patch)?;
+    let headers = request.headers().clone();
+    let media_type = media_type(&headers)?;
+    let _turn = UPLOADS.acquire().await.map_err(|_| ApiError::Internal)?;
+    let Ok(Sent(bytes)) = Sent::from_request(request, &()).await;
+    let (bytes, sha256) = hashed(bytes?).await?;
     for _ in 0..UPLOAD_TRIES_MAX {
-        let acl = node.acl();
-        // Uploading changes the document as PATCH does, and needs the same right.
-        acl.authorize_node(&caller.principal, Verb::Patch, target.acl_name)?;
-        let absent = || ApiError::NotFound(format!("{} not found", schema.noun));
-        let record = node.store.read()?.find(schema.kind, target.id)?.ok_or_else(absent)?;
-        let mut document = to_document(&record.document)?;
-        let owner = schema.owner_of(&document);
-        let subject = Target::Record { owner: owner.as_deref() };
-        let grant = acl.authorize(&caller.principal, Verb::Patch, target.acl_name, schema.kind, subject)?;
-        if headers.get(header::IF_MATCH).is_some_and(|tag| tag.as_bytes() != etag(record.document.as_bytes()).as_bytes()) {
-            return Err(ApiError::PreconditionFailed);
-        }
+        let (found, grant) = target.authorized(node, caller, Verb::Patch)?;
+        check_precondition(&headers, Some(found.bytes()))?;
+        let expected = Some(found.bytes().to_vec());
+        let mut document = found.document;
         let had_content = Content::of(&document).is_some();
         document.insert(
             CONTENT_FIELD,
@@ -78,8 +83,8 @@ pub(crate) async fn upload(
         );
         let edit = Edit {
             grant,
-            id: record.id.clone(),
-            expected: Some(record.document.as_bytes().to_vec()),
+            id: found.record.id,
+            expected,
             document: Some(document),
             requires: Vec::new(),
             grants: None,
@@ -98,49 +103,71 @@ pub(crate) async fn upload(
     Err(EditError::Moved.into())
 }
 
+/// Hashing the largest content takes longer than other requests should wait for.
+async fn hashed(bytes: Bytes) -> Result<(Bytes, String), ApiError> {
+    let hash = move || {
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        (bytes, sha256)
+    };
+    tokio::task::spawn_blocking(hash).await.map_err(|_| ApiError::Internal)
+}
+
 fn media_type(headers: &HeaderMap) -> Result<String, ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Ok("application/octet-stream".to_owned());
     };
     let text = value.to_str().unwrap_or_default().trim();
-    let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+    let is_plain = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
+    };
     let essence = text.split(';').next().unwrap_or_default().trim();
     match essence.split_once('/') {
-        Some((kind, subtype)) if is_plain(kind) && is_plain(subtype) && text.len() <= MEDIA_TYPE_CHARS_MAX => {
+        Some((kind, subtype))
+            if is_plain(kind) && is_plain(subtype) && text.len() <= MEDIA_TYPE_CHARS_MAX =>
+        {
             Ok(text.to_owned())
         }
-        _ => Err(ApiError::UnsupportedMediaType("Content-Type must be a media type such as image/png".into())),
+        _ => {
+            Err(ApiError::UnsupportedMediaType("Content-Type must be a media type such as image/png".into()))
+        }
     }
 }
 
 pub(crate) fn download(
-    node: &Node,
+    node: &Arc<Node>,
     schema: &'static Schema,
     route: &'static Route,
     caller: &Caller,
-    at: &BTreeMap<String, String>,
+    at: &At,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let target = ItemTarget::new(schema, route, at);
-    let record = find_readable(node, &target, caller)?;
-    let Some(content) = Content::of(&to_document(&record.document)?) else {
+    let (found, _) = ItemTarget::new(schema, route, at).authorized(node, caller, Verb::Get)?;
+    let Some(content) = Content::of(&found.document) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };
     let tag = format!("\"{}\"", content.sha256);
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes()) {
-        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    if names_etag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
+        return Ok(not_modified(&tag));
     }
     if content.length > 0 && node.store.read()?.content_chunk(&content.sha256, 0)?.is_none() {
-        return Err(ApiError::NotFound("The content has not arrived on this node yet (content_pending)".into()));
+        return Err(ApiError::NotFound(
+            "The content has not arrived on this node yet (content_pending)".into(),
+        ));
     }
-    let range = match headers.get(header::RANGE).map(|range| parse_range(range, content.length)) {
+    // A part of something else is of no use to who has the beginning of another version.
+    let is_same = headers.get(header::IF_RANGE).is_none_or(|known| known.as_bytes() == tag.as_bytes());
+    let range = match headers
+        .get(header::RANGE)
+        .filter(|_| is_same)
+        .map(|range| parse_range(range, content.length))
+    {
         None | Some(Range::Ignored) => None,
         Some(Range::Bytes(first, last)) => Some((first, last)),
         Some(Range::Unsatisfiable) => return Err(ApiError::RangeNotSatisfiable { length: content.length }),
     };
     let (first, end) = range.map_or((0, content.length), |(first, last)| (first, last + 1));
-    let bytes = read_bytes(node, &content.sha256, first, end)?;
-    let mut response = Body::from(bytes).into_response();
+    let mut response =
+        Body::from_stream(read_bytes(Arc::clone(node), content.sha256, first, end)).into_response();
     if range.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
@@ -151,6 +178,7 @@ pub(crate) fn download(
         }
     };
     set(header::CONTENT_TYPE, &content.media_type);
+    set(header::CONTENT_LENGTH, &(end - first).to_string());
     set(header::ETAG, &tag);
     set(header::ACCEPT_RANGES, "bytes");
     // Uploaded bytes are shown to nobody as a page of this origin.
@@ -161,24 +189,41 @@ pub(crate) fn download(
     Ok(response)
 }
 
-fn read_bytes(node: &Node, sha256: &str, first: u64, end: u64) -> Result<Vec<u8>, ApiError> {
-    let snapshot = node.store.read()?;
-    let chunk_bytes = CONTENT_CHUNK_BYTES as u64;
-    let mut bytes = Vec::with_capacity(usize::try_from(end - first).unwrap_or_default());
-    let mut at = first;
-    while at < end {
-        let number = u32::try_from(at / chunk_bytes).unwrap_or(u32::MAX);
-        let chunk = snapshot.content_chunk(sha256, number)?.unwrap_or_default();
-        let offset = usize::try_from(at % chunk_bytes).unwrap_or_default();
-        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
-        let part: Vec<u8> = chunk.into_iter().skip(offset).take(wanted).collect();
-        if part.is_empty() {
-            return Err(ApiError::NotFound("The content has not arrived on this node yet (content_pending)".into()));
+/// The bytes from `first` to before `end`, chunk by chunk. Bytes under a hash never change, so no
+/// transaction needs to span them; where some are missing the connection is cut.
+fn read_bytes(
+    node: Arc<Node>,
+    sha256: String,
+    first: u64,
+    end: u64,
+) -> impl stream::Stream<Item = std::io::Result<Bytes>> {
+    stream::try_unfold(first, move |at| {
+        let (node, sha256) = (Arc::clone(&node), sha256.clone());
+        async move {
+            if at >= end {
+                return Ok(None);
+            }
+            let read = tokio::task::spawn_blocking(move || read_part(&node, &sha256, at, end));
+            let part = read.await.map_err(std::io::Error::other)??;
+            let next = at + part.len() as u64;
+            Ok(Some((part, next)))
         }
-        at += part.len() as u64;
-        bytes.extend(part);
+    })
+}
+
+fn read_part(node: &Node, sha256: &str, at: u64, end: u64) -> std::io::Result<Bytes> {
+    let chunk_bytes = CONTENT_CHUNK_BYTES as u64;
+    let number = u32::try_from(at / chunk_bytes).map_err(std::io::Error::other)?;
+    let snapshot = node.store.read().map_err(std::io::Error::other)?;
+    let chunk = Bytes::from(
+        snapshot.content_chunk(sha256, number).map_err(std::io::Error::other)?.unwrap_or_default(),
+    );
+    let start = usize::try_from(at % chunk_bytes).map_err(std::io::Error::other)?.min(chunk.len());
+    let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(chunk.len() - start);
+    if wanted == 0 {
+        return Err(std::io::Error::other("the content is not complete"));
     }
-    Ok(bytes)
+    Ok(chunk.slice(start..start + wanted))
 }
 
 enum Range {

@@ -31,7 +31,7 @@ pub(crate) async fn cors(State(node): State<Arc<Node>>, request: Request, next: 
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if is_preflight {
         StatusCode::NO_CONTENT.into_response()
-    } else if let Err(error) = check_origin(&node, request.method(), request.headers()) {
+    } else if let Err(error) = check_origin(&node, &request) {
         error.into_response()
     } else {
         next.run(request).await

@@ -21,17 +21,28 @@ pub(crate) enum ApiError {
     CrossOrigin,
     NotFound(String),
     MethodNotAllowed,
-    Timeout,
     /// A decision is pending, or what was decided on has changed: the present state comes along.
-    Conflict { message: String, current: Value },
+    Conflict {
+        message: String,
+        current: Value,
+    },
     /// The feed's history before this sequence number is gone.
-    Gone { oldest: u64 },
+    Gone {
+        oldest: u64,
+    },
     PreconditionFailed,
     TooLarge(String),
     UnsupportedMediaType(String),
-    RangeNotSatisfiable { length: u64 },
-    Invalid { field: String, message: String },
-    Busy { retry_after_s: u64 },
+    RangeNotSatisfiable {
+        length: u64,
+    },
+    Invalid {
+        field: String,
+        message: String,
+    },
+    Busy {
+        retry_after_s: u64,
+    },
     DiskFull,
     /// Logged where it is made; clients learn nothing about the inside.
     Internal,
@@ -46,22 +57,53 @@ impl ApiError {
         let (status, code, message): (StatusCode, &'static str, String) = match self {
             ApiError::NotJson(message) => (StatusCode::BAD_REQUEST, "not_json", message.clone()),
             ApiError::BadRequest(message) => (StatusCode::BAD_REQUEST, "bad_request", message.clone()),
-            ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Log in with a valid account and password".into()),
-            ApiError::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This account may not do this".into()),
-            ApiError::CrossOrigin => (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into()),
+            ApiError::Unauthorized => {
+                (StatusCode::UNAUTHORIZED, "unauthorized", "Log in with a valid account and password".into())
+            }
+            ApiError::Forbidden => {
+                (StatusCode::FORBIDDEN, "forbidden", "This account may not do this".into())
+            }
+            ApiError::CrossOrigin => {
+                (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into())
+            }
             ApiError::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message.clone()),
-            ApiError::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not know the method".into()),
-            ApiError::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long to arrive".into()),
+            ApiError::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "This path does not know the method".into(),
+            ),
             ApiError::Conflict { message, .. } => (StatusCode::CONFLICT, "conflict", message.clone()),
-            ApiError::Gone { oldest } => (StatusCode::GONE, "gone", format!("Changes before {oldest} are no longer kept")),
-            ApiError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "The record has changed since it was read".into()),
+            ApiError::Gone { oldest } => {
+                (StatusCode::GONE, "gone", format!("Changes before {oldest} are no longer kept"))
+            }
+            ApiError::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                "The record has changed since it was read".into(),
+            ),
             ApiError::TooLarge(message) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", message.clone()),
-            ApiError::UnsupportedMediaType(message) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message.clone()),
-            ApiError::RangeNotSatisfiable { length } => (StatusCode::RANGE_NOT_SATISFIABLE, "range", format!("The content has {length} bytes")),
-            ApiError::Invalid { message, .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone()),
-            ApiError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins are waiting; try again".into()),
-            ApiError::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full", "The node's disk is full; nothing was changed".into()),
-            ApiError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The node failed; the request id leads to the cause in its log".into()),
+            ApiError::UnsupportedMediaType(message) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message.clone())
+            }
+            ApiError::RangeNotSatisfiable { length } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "range", format!("The content has {length} bytes"))
+            }
+            ApiError::Invalid { message, .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone())
+            }
+            ApiError::Busy { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins are waiting; try again".into())
+            }
+            ApiError::DiskFull => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk_full",
+                "The node's disk is full; nothing was changed".into(),
+            ),
+            ApiError::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "The node failed; the request id leads to the cause in its log".into(),
+            ),
         };
         let mut body = json!({"error": message, "code": code, "status": status.as_u16()});
         match self {

@@ -3,23 +3,22 @@
 //! The store is read in batches, each in a transaction of its own that ends before the batch is sent: a
 //! client that reads one byte a second holds nothing but its connection.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::Request;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::records::{hidden_fields, list_scope, shown_bytes};
+use super::extract::{At, query_pairs};
+use super::records::{hidden_fields, shown_bytes};
 use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
-use crate::domain::record::Kind;
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner, Route, Schema, Shape};
 use crate::store::{RecordPage, StoredRecord};
 
@@ -27,35 +26,65 @@ use crate::store::{RecordPage, StoredRecord};
 const BATCH_RECORDS_MAX: usize = 500;
 /// Roughly the most bytes read from the store at once.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
-/// Largest `limit` that a client may ask for.
-const LIMIT_RECORDS_MAX: usize = 10_000;
+/// Longest text that people are searched by: each of its words is a walk through an index.
+const WORDS_CHARS_MAX: usize = 100;
 
 /// Which records a request lists.
-#[derive(Clone)]
 struct Selection {
-    schema: &'static Schema,
-    /// Only records of this account.
-    owner: Option<String>,
+    kind: Kind,
+    who: Who,
     /// Only documents of this page of life.
     page_id: Option<String>,
-    /// Only people found by these words.
-    query: Option<String>,
+}
+
+enum Who {
+    Everyone,
+    /// Records of this account.
+    Owner(String),
+    /// People found by their names, in order of `_id`.
+    Found(Vec<String>),
+}
+
+/// Some records of a selection.
+struct Batch {
+    records: Vec<StoredRecord>,
+    /// Where to go on; `None` at the end.
+    next: Option<String>,
+}
+
+impl From<RecordPage> for Batch {
+    fn from(page: RecordPage) -> Batch {
+        Batch { next: page.next_after().map(str::to_owned), records: page.records }
+    }
 }
 
 impl Selection {
-    fn batch(&self, node: &Node, after: Option<&str>, max: usize) -> Result<RecordPage, ApiError> {
+    fn batch(&self, node: &Node, after: Option<&str>) -> Result<Batch, ApiError> {
         let snapshot = node.store.read()?;
-        let kind = self.schema.kind;
-        let page = match (&self.query, &self.owner) {
-            (Some(query), None) => snapshot.search_people(query, after, max)?,
-            (_, Some(owner)) if self.schema.owner == Owner::Itself => {
-                let own = snapshot.find(kind, owner)?.filter(|own| after.is_none_or(|after| own.id.as_str() > after));
-                RecordPage { records: own.into_iter().collect(), more: false }
+        let kind = self.kind;
+        let mut batch: Batch = match &self.who {
+            Who::Everyone => snapshot.list(kind, after, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?.into(),
+            Who::Owner(owner) if kind.schema().owner == Owner::Itself => {
+                let own = snapshot
+                    .find(kind, owner)?
+                    .filter(|own| after.is_none_or(|after| own.id.as_str() > after));
+                Batch { records: own.into_iter().collect(), next: None }
             }
-            (_, Some(owner)) => snapshot.list_of(kind, owner, after, max, BATCH_BYTES_MAX)?,
-            (None, None) => snapshot.list(kind, after, max, BATCH_BYTES_MAX)?,
+            Who::Owner(owner) => {
+                snapshot.list_of(kind, owner, after, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?.into()
+            }
+            Who::Found(ids) => {
+                let start = ids.partition_point(|id| after.is_some_and(|after| id.as_str() <= after));
+                let (now, later) = ids[start..].split_at(BATCH_RECORDS_MAX.min(ids.len() - start));
+                let mut records = Vec::new();
+                for id in now {
+                    records.extend(snapshot.record(&RecordKey::new(kind, id))?);
+                }
+                Batch { records, next: now.last().filter(|_| !later.is_empty()).cloned() }
+            }
         };
-        Ok(page)
+        batch.records.retain(|record| self.includes(record));
+        Ok(batch)
     }
 
     fn includes(&self, record: &StoredRecord) -> bool {
@@ -64,43 +93,91 @@ impl Selection {
         };
         record.document.get_str(DOCUMENT_PAGE_FIELD).is_ok_and(|page| page == page_id)
     }
+
+    /// The id of the last of `limit` records after `after`, if others come after it.
+    fn end_of_page(
+        &self,
+        node: &Node,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<String>, ApiError> {
+        let (mut cursor, mut left, mut last) = (after.map(str::to_owned), limit, None);
+        loop {
+            let batch = self.batch(node, cursor.as_deref())?;
+            for record in batch.records {
+                if left == 0 {
+                    return Ok(last);
+                }
+                left -= 1;
+                last = Some(record.id);
+            }
+            if batch.next.is_none() {
+                return Ok(None);
+            }
+            cursor = batch.next;
+        }
+    }
 }
 
-pub(crate) fn list(
-    node: &Arc<Node>,
+pub(crate) async fn list(
+    node: Arc<Node>,
     schema: &'static Schema,
     route: &'static Route,
     caller: &Caller,
-    at: &BTreeMap<String, String>,
-    request: &Request,
+    at: &At,
+    uri: &Uri,
 ) -> Result<Response, ApiError> {
-    let query = Query::parse(request)?;
-    let mut selection = Selection { schema, owner: None, page_id: None, query: None };
-    match (route.shape, at.get("person_id")) {
-        (Shape::OfPerson | Shape::OfPage, Some(person)) => {
-            let acl = node.acl();
-            acl.authorize(&caller.principal, Verb::Get, route.acl, schema.kind, Target::PathPerson(person))?;
-            selection.owner = Some(person.clone());
-            selection.page_id = at.get("id").filter(|_| route.shape == Shape::OfPage).cloned();
-        }
-        _ => match (list_scope(node, schema, route, caller)?, &caller.principal.actor) {
-            (Scope::Everyone, _) => {}
-            (Scope::Own, Actor::Person(id)) => selection.owner = Some(id.clone()),
-            (Scope::Own, _) => return Err(ApiError::Forbidden),
-        },
+    let owner = listed_owner(&node, schema, route, caller, at)?;
+    let page_id = at.get("id").filter(|_| route.shape == Shape::OfPage).map(str::to_owned);
+    let query = Query::parse(uri)?;
+    let hidden = hidden_fields(&node, schema, caller);
+    let path = uri.path().to_owned();
+    // Reading may wait for the disk; the async workers must not.
+    let begun = tokio::task::spawn_blocking(move || {
+        let who = match (owner, &query.words) {
+            (Some(owner), _) => Who::Owner(owner),
+            (None, Some(words)) if schema.kind == Kind::Person => {
+                Who::Found(node.store.read()?.people_named(words)?)
+            }
+            (None, _) => Who::Everyone,
+        };
+        let selection = Selection { kind: schema.kind, who, page_id };
+        let until = match query.limit {
+            Some(limit) => selection.end_of_page(&node, query.after.as_deref(), limit)?,
+            None => None,
+        };
+        let link = until.as_deref().map(|last| query.next_link(&path, last));
+        let mut lister = Lister { node, selection, hidden, cursor: query.after, until, state: State::Start };
+        let first = lister.next_chunk()?.unwrap_or_default();
+        Ok::<_, ApiError>((lister, first, link))
+    });
+    let (lister, first, link) = begun.await.map_err(|_| ApiError::Internal)??;
+    let json = HeaderValue::from_static("application/json");
+    let mut response = ([(header::CONTENT_TYPE, json)], lister.into_body(first)).into_response();
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(header::LINK, link);
     }
-    if schema.kind == Kind::Person && selection.owner.is_none() {
-        selection.query = query.words;
+    Ok(response)
+}
+
+/// Whose records the caller asks for, if not everybody's.
+fn listed_owner(
+    node: &Node,
+    schema: &Schema,
+    route: &Route,
+    caller: &Caller,
+    at: &At,
+) -> Result<Option<String>, ApiError> {
+    let (acl, who) = (node.acl(), &caller.principal);
+    if let Some(person) = at.get("person_id") {
+        acl.authorize(who, Verb::Get, route.acl, schema.kind, Target::PathPerson(person))?;
+        return Ok(Some(person.to_owned()));
     }
-    let lister = Lister {
-        node: Arc::clone(node),
-        selection,
-        hidden: hidden_fields(node, schema, caller),
-        after: query.after,
-        left: query.limit,
-        state: State::Start,
-    };
-    lister.respond(request.uri().path())
+    match (acl.authorize_list(who, schema.kind, route.acl)?, &who.actor) {
+        (Scope::Everyone, _) => Ok(None),
+        (Scope::Own, Actor::Person(id)) => Ok(Some(id.clone())),
+        (Scope::Own, _) => Err(ApiError::Forbidden),
+    }
 }
 
 struct Query {
@@ -110,23 +187,33 @@ struct Query {
 }
 
 impl Query {
-    fn parse(request: &Request) -> Result<Query, ApiError> {
+    fn parse(uri: &Uri) -> Result<Query, ApiError> {
         let mut query = Query { limit: None, after: None, words: None };
-        for (name, value) in super::changes::query_pairs(request.uri()) {
+        for (name, value) in query_pairs(uri) {
             match name.as_str() {
                 "limit" => match value.parse::<usize>() {
-                    Ok(limit) if (1..=LIMIT_RECORDS_MAX).contains(&limit) => query.limit = Some(limit),
-                    _ => {
-                        let message = format!("limit: must be a number from 1 to {LIMIT_RECORDS_MAX}");
-                        return Err(ApiError::invalid("limit", message));
-                    }
+                    Ok(limit) if limit > 0 => query.limit = Some(limit),
+                    _ => return Err(ApiError::invalid("limit", "limit: must be a whole number above 0")),
                 },
                 "after" => query.after = Some(value),
-                "q" if !value.trim().is_empty() => query.words = Some(value),
+                "q" if value.chars().count() > WORDS_CHARS_MAX => {
+                    return Err(ApiError::invalid("q", format!("q: at most {WORDS_CHARS_MAX} characters")));
+                }
+                "q" => query.words = Some(value).filter(|words| !words.trim().is_empty()),
                 _ => {}
             }
         }
         Ok(query)
+    }
+
+    fn next_link(&self, path: &str, last: &str) -> String {
+        let limit = self.limit.unwrap_or_default();
+        let after = utf8_percent_encode(last, NON_ALPHANUMERIC);
+        let words = self
+            .words
+            .as_deref()
+            .map_or_else(String::new, |words| format!("&q={}", utf8_percent_encode(words, NON_ALPHANUMERIC)));
+        format!("<{path}?limit={limit}&after={after}{words}>; rel=\"next\"")
     }
 }
 
@@ -141,49 +228,28 @@ struct Lister {
     node: Arc<Node>,
     selection: Selection,
     hidden: &'static [&'static str],
-    after: Option<String>,
-    /// Records still wanted, when the client gave a limit.
-    left: Option<usize>,
+    cursor: Option<String>,
+    /// The last id wanted, when the client gave a limit and there is more.
+    until: Option<String>,
     state: State,
 }
 
 impl Lister {
-    fn respond(mut self, path: &str) -> Result<Response, ApiError> {
-        let limit = self.left;
-        let first = self.next_chunk()?.unwrap_or_default();
-        let mut link = None;
-        if let (Some(limit), Some(after), Some(0)) = (limit, &self.after, self.left) {
-            let more = !self.selection.batch(&self.node, Some(after), 1)?.records.is_empty();
-            link = more.then(|| {
-                let after = utf8_percent_encode(after, NON_ALPHANUMERIC);
-                let words = self.selection.query.as_deref().map_or_else(String::new, |words| {
-                    format!("&q={}", utf8_percent_encode(words, NON_ALPHANUMERIC))
-                });
-                format!("<{path}?limit={limit}&after={after}{words}>; rel=\"next\"")
-            });
+    /// The rest is read as the client takes it.
+    fn into_body(self, first: Bytes) -> Body {
+        if matches!(self.state, State::End) {
+            return Body::from(first);
         }
-        let body = if matches!(self.state, State::End) {
-            Body::from(first)
-        } else {
-            let rest = stream::try_unfold(self, |mut lister| async move {
-                // Reading may wait for the disk; the async workers must not.
-                let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
-                match read.await {
-                    Ok(Ok((Some(chunk), lister))) => Ok(Some((chunk, lister))),
-                    Ok(Ok((None, _))) => Ok(None),
-                    // The connection is cut, so that the client sees an incomplete answer.
-                    _ => Err(std::io::Error::other("the list could not be read to its end")),
-                }
-            });
-            use futures_util::StreamExt as _;
-            Body::from_stream(stream::once(async move { Ok(first) }).chain(rest))
-        };
-        let json = HeaderValue::from_static("application/json");
-        let mut response = ([(header::CONTENT_TYPE, json)], body).into_response();
-        if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
-            response.headers_mut().insert(header::LINK, link);
-        }
-        Ok(response)
+        let rest = stream::try_unfold(self, |mut lister| async move {
+            let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
+            match read.await {
+                Ok(Ok((Some(chunk), lister))) => Ok(Some((chunk, lister))),
+                Ok(Ok((None, _))) => Ok(None),
+                // The connection is cut, so that the client sees an incomplete answer.
+                _ => Err(std::io::Error::other("the list could not be read to its end")),
+            }
+        });
+        Body::from_stream(stream::once(async move { Ok(first) }).chain(rest))
     }
 
     /// The next piece of the JSON text; `None` after the end.
@@ -193,42 +259,47 @@ impl Lister {
             State::Middle => vec![b','],
             State::End => return Ok(None),
         };
-        let mut has_record = false;
+        let before = text.len();
         loop {
-            let max = self.left.map_or(BATCH_RECORDS_MAX, |left| left.min(BATCH_RECORDS_MAX));
-            let page = self.selection.batch(&self.node, self.after.as_deref(), max)?;
-            if let Some(last) = page.records.last() {
-                self.after = Some(last.id.clone());
-            }
-            for record in page.records.iter().filter(|record| self.selection.includes(record)) {
-                if has_record {
+            let batch = self.selection.batch(&self.node, self.cursor.as_deref())?;
+            let is_wanted = |id: &str| self.until.as_deref().is_none_or(|until| id <= until);
+            for record in batch.records.iter().filter(|record| is_wanted(&record.id)) {
+                if text.len() > before {
                     text.push(b',');
                 }
-                has_record = true;
-                let rows = self.node.settings.collection_shape == CollectionShape::Rows;
-                if rows {
-                    text.push(b'[');
-                }
-                text.append(&mut shown_bytes(&self.node, &record.document, self.hidden)?);
-                if rows {
-                    text.push(b']');
-                }
-                self.left = self.left.map(|left| left.saturating_sub(1));
+                self.render(record, &mut text)?;
             }
-            let is_over = !page.more || self.left == Some(0);
+            let is_over = batch
+                .next
+                .as_deref()
+                .is_none_or(|next| self.until.as_deref().is_some_and(|until| next >= until));
+            self.cursor = batch.next;
             if is_over {
-                if !has_record && matches!(self.state, State::Middle) {
-                    text.pop();
+                if text == b"," {
+                    text.clear();
                 }
                 text.push(b']');
                 self.state = State::End;
                 return Ok(Some(text.into()));
             }
             // A batch may hold nothing that was asked for; a chunk does, or the comma would be wrong.
-            if has_record {
+            if text.len() > before {
                 self.state = State::Middle;
                 return Ok(Some(text.into()));
             }
         }
+    }
+
+    fn render(&self, record: &StoredRecord, text: &mut Vec<u8>) -> Result<(), ApiError> {
+        let mut shown = shown_bytes(&self.node, &record.document, self.hidden)?;
+        match self.node.settings.collection_shape {
+            CollectionShape::Flat => text.append(&mut shown),
+            CollectionShape::Rows => {
+                text.push(b'[');
+                text.append(&mut shown);
+                text.push(b']');
+            }
+        }
+        Ok(())
     }
 }

@@ -3,29 +3,29 @@
 //! Record routes are made from the schema table; see `records` for what they do. Around all of them, from
 //! the outside in: request id and log line, error format, cross-origin rules, login, body limits.
 
+mod authorization;
 mod caller;
 mod changes;
 mod conflicts;
 mod content;
 mod cors;
 mod error;
+mod extract;
 mod lists;
 mod node;
 mod password;
 mod records;
 mod users;
+mod write;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use bytes::Bytes;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
@@ -39,6 +39,8 @@ use crate::store::Store;
 use crate::sync::Reconciler;
 use caller::Caller;
 use error::{ApiError, Problem};
+use extract::{At, Sent};
+use records::ItemTarget;
 
 /// Longest silence while a body arrives.
 const BODY_TIMEOUT_S_MAX: u64 = 30;
@@ -103,7 +105,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/healthz", get(node::healthz))
         .route("/readyz", get(node::readyz))
         .route("/login", get(node::login))
-        .route("/authorization", get(node::authorization))
+        .route("/authorization", get(authorization::authorization))
         .route("/password/{person_id}", get(password::form).post(password::submit))
         .route("/changes", get(changes::changes))
         .route("/users", get(users::list))
@@ -137,66 +139,44 @@ pub fn router(node: Arc<Node>) -> Router {
 }
 
 /// The methods of one row of the schema's routes.
-fn record_route(schema: &'static Schema, route: &'static Route, settings: &ApiSettings) -> MethodRouter<Arc<Node>> {
+fn record_route(
+    schema: &'static Schema,
+    route: &'static Route,
+    settings: &ApiSettings,
+) -> MethodRouter<Arc<Node>> {
     match route.shape {
         Shape::Collection | Shape::OfPerson | Shape::OfPage => {
-            get(move |State(node): State<Arc<Node>>, caller: Caller, at: Params, request: Request| async move {
-                lists::list(&node, schema, route, &caller, &params(at)?, &request)
+            get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
+                lists::list(node, schema, route, &caller, &at, request.uri()).await
             })
         }
         Shape::Item | Shape::ItemOfPerson => record_item_route(schema, route),
-        Shape::Content => get(move |State(node): State<Arc<Node>>, caller: Caller, at: Params, request: Request| async move {
-            content::download(&node, schema, route, &caller, &params(at)?, request.headers())
-        })
-        .put(
-            move |State(node): State<Arc<Node>>,
-                  caller: Caller,
-                  at: Params,
-                  headers: axum::http::HeaderMap,
-                  body: Result<Bytes, BytesRejection>| async move {
-                content::upload(&node, schema, route, &caller, &params(at)?, &headers, content_body(body)?).await
-            },
-        )
-        .layer(DefaultBodyLimit::max(settings.content_limit_bytes)),
+        Shape::Content => {
+            get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, headers: HeaderMap| async move {
+                content::download(&node, schema, route, &caller, &at, &headers)
+            })
+            .put(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
+                content::upload(&node, schema, route, &caller, &at, request).await
+            })
+            // Inside of the limit for all other bodies, so this one counts.
+            .layer(DefaultBodyLimit::max(settings.content_limit_bytes))
+        }
     }
 }
 
 fn record_item_route(schema: &'static Schema, route: &'static Route) -> MethodRouter<Arc<Node>> {
-    let read = move |State(node): State<Arc<Node>>, caller: Caller, at: Params, request: Request| async move {
-        records::read(&node, schema, route, &caller, &params(at)?, request.headers())
+    let read = move |State(node): State<Arc<Node>>, caller: Caller, at: At, headers: HeaderMap| async move {
+        records::read(&node, &ItemTarget::new(schema, route, &at), &caller, &headers)
     };
     let write = move |method: Method,
                       State(node): State<Arc<Node>>,
                       caller: Caller,
-                      at: Params,
-                      headers: axum::http::HeaderMap,
-                      body: Result<Bytes, BytesRejection>| async move {
-        let at = params(at)?;
-        let target = records::ItemTarget::new(schema, route, &at);
-        records::write(&node, &target, &caller, &method, &headers, json_body(body)).await
+                      at: At,
+                      headers: HeaderMap,
+                      body: Sent| async move {
+        write::write(&node, &ItemTarget::new(schema, route, &at), &caller, &method, &headers, body).await
     };
     get(read).post(write).patch(write).put(write).delete(write)
-}
-
-type Params = Result<Path<BTreeMap<String, String>>, PathRejection>;
-
-fn params(at: Params) -> Result<BTreeMap<String, String>, ApiError> {
-    match at {
-        Ok(Path(params)) => Ok(params),
-        Err(_) => Err(ApiError::invalid("", "the path is not UTF-8 text")),
-    }
-}
-
-fn json_body(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
-    body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge("The body is larger than this node accepts".into()),
-        StatusCode::REQUEST_TIMEOUT => ApiError::Timeout,
-        _ => ApiError::BadRequest("The body could not be read".into()),
-    })
-}
-
-fn content_body(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
-    json_body(body)
 }
 
 /// Answers OPTIONS from the methods that a path has.
@@ -242,7 +222,11 @@ async fn observe(mut request: Request, next: Next) -> Response {
         next.run(request).instrument(span.clone()).await
     };
     span.in_scope(|| {
-        tracing::info!(status = response.status().as_u16(), ms = started.elapsed().as_millis() as u64, "answered");
+        tracing::info!(
+            status = response.status().as_u16(),
+            ms = started.elapsed().as_millis() as u64,
+            "answered"
+        );
     });
     if let Some(problem) = response.extensions_mut().remove::<Problem>()
         && wants_problem_json

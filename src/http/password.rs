@@ -6,22 +6,20 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bson::Document;
-use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
+use super::extract::{At, Sent, form_pairs};
 use super::node::page;
-use super::records::to_document;
-use super::{Node, json_body};
+use super::records::{Found, to_document};
 use crate::accounts::{HashError, StoredAccount};
-use crate::domain::access::{Target, Verb};
+use crate::domain::access::{Acl, Denied, Grant, Principal, Target, Verb};
 use crate::domain::record::{Kind, fold_account};
 use crate::store::{Edit, EditError};
 
@@ -30,42 +28,50 @@ const FORM: &str = include_str!("pages/password.html");
 const TOKEN_MS_MAX: i64 = 30 * 60 * 1000;
 const SAVE_TRIES_MAX: usize = 8;
 
-type Body = Result<Bytes, BytesRejection>;
-
 pub(crate) async fn form(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Path(person): Path<String>,
+    at: At,
 ) -> Result<Response, ApiError> {
-    authorize(&node, &caller, Verb::Get, &person)?;
-    find(&node, &person)?;
-    Ok(render(&node, &caller, &person, StatusCode::OK, None))
+    let person = at.person();
+    authorize(&node.acl(), &caller.principal, Verb::Get, person)?;
+    find(&node, person)?;
+    Ok(render(&node, &caller, person, StatusCode::OK, None))
 }
 
 pub(crate) async fn submit(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Path(person): Path<String>,
-    body: Body,
+    at: At,
+    body: Sent,
 ) -> Result<Response, ApiError> {
-    authorize(&node, &caller, Verb::Post, &person)?;
-    let body = json_body(body)?;
-    let fields = Fields::parse(&body);
-    let refuse = |message: &str| render(&node, &caller, &person, StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));
-    if !is_valid_token(&node, &caller, &person, &fields.token) {
-        return Ok(render(&node, &caller, &person, StatusCode::FORBIDDEN, Some((false, "The form had expired. Please try again."))));
+    let person = at.person();
+    authorize(&node.acl(), &caller.principal, Verb::Post, person)?;
+    let fields = Fields::parse(&body.0?);
+    let refuse = |message: &str| {
+        render(&node, &caller, person, StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)))
+    };
+    if !is_valid_token(&node, &caller, person, &fields.token) {
+        return Ok(render(
+            &node,
+            &caller,
+            person,
+            StatusCode::FORBIDDEN,
+            Some((false, "The form had expired. Please try again.")),
+        ));
     }
     if fields.password != fields.again {
         return Ok(refuse("The two new passwords differ."));
     }
-    if caller.principal.is(&person) {
-        let (_, document) = find(&node, &person)?;
+    if caller.principal.is(person) {
+        let found = find(&node, person)?;
         let stored = StoredAccount {
             principal: caller.principal.clone(),
-            password_hash: document.get_str("password").ok().map(str::to_owned),
+            password_hash: found.document.get_str("password").ok().map(str::to_owned),
             active: true,
         };
-        let verified = node.accounts.verify(&person, fields.current.as_bytes(), caller.peer, Some(stored)).await;
+        let verified =
+            node.accounts.verify(person, fields.current.as_bytes(), caller.peer, Some(stored)).await;
         match verified {
             Ok(_) => {}
             Err(crate::accounts::LoginError::Refused) => return Ok(refuse("The current password is wrong.")),
@@ -77,34 +83,39 @@ pub(crate) async fn submit(
         Err(HashError::Unacceptable(message)) => return Ok(refuse(&message)),
         Err(error) => return Err(error.into()),
     };
-    save(&node, &caller, &person, &hash).await?;
-    Ok(render(&node, &caller, &person, StatusCode::OK, Some((true, "The password has been changed."))))
+    save(&node, &caller, person, &hash).await?;
+    Ok(render(&node, &caller, person, StatusCode::OK, Some((true, "The password has been changed."))))
 }
 
-fn authorize(node: &Node, caller: &Caller, verb: Verb, person: &str) -> Result<(), ApiError> {
-    node.acl().authorize(&caller.principal, verb, "password", Kind::Person, Target::PathPerson(person))?;
-    if caller.principal.is(person) || caller.principal.is_root() {
-        return Ok(());
-    }
-    Err(ApiError::Forbidden)
+/// The name alone is not enough for another's password.
+pub(crate) fn authorize(acl: &Acl, who: &Principal, verb: Verb, person: &str) -> Result<Grant, Denied> {
+    let grant = acl.authorize(who, verb, "password", Kind::Person, Target::PathPerson(person))?;
+    if who.is(person) || who.is_root() { Ok(grant) } else { Err(Denied::Forbidden) }
 }
 
-fn find(node: &Node, person: &str) -> Result<(String, Document), ApiError> {
+fn find(node: &Node, person: &str) -> Result<Found, ApiError> {
     let absent = || ApiError::NotFound("User not found".into());
     let record = node.store.read()?.find(Kind::Person, person)?.ok_or_else(absent)?;
-    let document = to_document(&record.document)?;
-    Ok((record.id, document))
+    Ok(Found { document: to_document(&record.document)?, record })
 }
 
 async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
     for _ in 0..SAVE_TRIES_MAX {
-        let target = Target::PathPerson(person);
-        let grant = node.acl().authorize(&caller.principal, Verb::Post, "password", Kind::Person, target)?;
-        let (id, mut document) = find(node, person)?;
-        let expected = document.to_vec().ok();
+        let grant = authorize(&node.acl(), &caller.principal, Verb::Post, person)?;
+        let found = find(node, person)?;
+        let expected = Some(found.bytes().to_vec());
+        let mut document = found.document;
         document.insert("password", hash);
         let (requires, grants, content) = (Vec::new(), None, None);
-        let edit = Edit { grant, id, expected, document: Some(document), requires, grants, content };
+        let edit = Edit {
+            grant,
+            id: found.record.id,
+            expected,
+            document: Some(document),
+            requires,
+            grants,
+            content,
+        };
         match node.store.edit(edit).await {
             Ok(()) => return Ok(()),
             Err(EditError::Moved) => {}
@@ -126,11 +137,8 @@ struct Fields {
 impl Fields {
     fn parse(body: &[u8]) -> Fields {
         let mut fields = Fields::default();
-        for pair in body.split(|byte| *byte == b'&') {
-            let text = String::from_utf8_lossy(pair).replace('+', " ");
-            let (name, value) = text.split_once('=').unwrap_or((&text, ""));
-            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
-            match name {
+        for (name, value) in form_pairs(body) {
+            match name.as_str() {
                 "token" => fields.token = value,
                 "current" => fields.current = value,
                 "password" => fields.password = value,
@@ -167,10 +175,20 @@ fn is_valid_token(node: &Node, caller: &Caller, person: &str, token: &str) -> bo
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
-fn render(node: &Node, caller: &Caller, person: &str, status: StatusCode, message: Option<(bool, &str)>) -> Response {
+fn render(
+    node: &Node,
+    caller: &Caller,
+    person: &str,
+    status: StatusCode,
+    message: Option<(bool, &str)>,
+) -> Response {
     let current = if caller.principal.is(person) {
         "<label>Current password\n<input type=\"password\" name=\"current\" required autocomplete=\"current-password\"></label>"
     } else {

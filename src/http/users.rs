@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bson::{Document, doc};
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::Node;
 use super::caller::{Caller, LOCAL_SUFFIX, strings};
 use super::error::ApiError;
+use super::extract::{At, Sent};
 use super::records::to_document;
-use super::{Node, json_body};
 use crate::domain::access::{Actor, Verb};
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -27,7 +26,7 @@ const LOCAL_NAME_CHARS_MAX: usize = 64;
 
 /// Everybody who can log in here: technicians, and people with a password.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Get, "users")?;
+    node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
     let listed = tokio::task::spawn_blocking(move || read_users(&node)).await;
     let users = listed.map_err(|_| ApiError::Internal)??;
     Ok(super::json(users))
@@ -55,17 +54,29 @@ fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {
     }
 }
 
-fn shown_person(node: &Node, snapshot: &Snapshot, id: &str, person: &Document) -> Result<Option<Value>, ApiError> {
+fn shown_person(
+    node: &Node,
+    snapshot: &Snapshot,
+    id: &str,
+    person: &Document,
+) -> Result<Option<Value>, ApiError> {
     if !person.contains_key("password") {
         return Ok(None);
     }
     let granted = snapshot.grants(id)?;
     let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
-    let (roles, not_honoured): (Vec<String>, Vec<String>) = strings(person.get("roles")).into_iter().partition(counts);
+    let (roles, not_honoured): (Vec<String>, Vec<String>) =
+        strings(person.get("roles")).into_iter().partition(counts);
     let active = !matches!(person.get("active"), Some(bson::Bson::Boolean(false)));
     Ok(Some(json!({
         "id": id, "local": false, "active": active, "roles": roles, "not_honoured": not_honoured,
     })))
+}
+
+/// Whoever makes accounts could make one for root, so the name alone is not enough.
+fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
+    node.acl().authorize_global(&caller.principal, Verb::Post, "users")?;
+    if caller.principal.administers() { Ok(()) } else { Err(ApiError::Forbidden) }
 }
 
 /// `{"roles": [...], "password": "...", "local": true}`: makes an account, or gives an existing person
@@ -73,11 +84,12 @@ fn shown_person(node: &Node, snapshot: &Snapshot, id: &str, person: &Document) -
 pub(crate) async fn add(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Path(id): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    at: At,
+    body: Sent,
 ) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Post, "users")?;
-    let body = parse_object(&json_body(body)?)?;
+    authorize(&node, &caller)?;
+    let id = at.id().to_owned();
+    let body = parse_object(&body.0?)?;
     let roles = wanted_roles(&node, &body)?;
     let hash = match body.get("password") {
         None => None,
@@ -93,19 +105,26 @@ pub(crate) async fn add(
 }
 
 fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
-    let invalid = || ApiError::invalid("roles", "roles: a list of roles that the access rules know");
+    let invalid =
+        || ApiError::invalid("roles", "roles: a list of different roles that the access rules know");
     let roles: Vec<String> = match body.get("roles") {
         Some(roles) => serde_json::from_value(roles.clone()).map_err(|_| invalid())?,
         None => Vec::new(),
     };
     let acl = node.acl();
-    if roles.is_empty() || !roles.iter().all(|role| acl.knows_role(role)) {
+    let is_new = |(at, role): (usize, &String)| acl.knows_role(role) && !roles[..at].contains(role);
+    if roles.is_empty() || !roles.iter().enumerate().all(is_new) {
         return Err(invalid());
     }
     Ok(roles)
 }
 
-async fn add_local(node: &Node, id: &str, roles: Vec<String>, hash: Option<String>) -> Result<Response, ApiError> {
+async fn add_local(
+    node: &Node,
+    id: &str,
+    roles: Vec<String>,
+    hash: Option<String>,
+) -> Result<Response, ApiError> {
     let name = id.strip_suffix(LOCAL_SUFFIX).unwrap_or(id).to_owned();
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if name.is_empty() || name.len() > LOCAL_NAME_CHARS_MAX || !is_plain {
@@ -149,7 +168,9 @@ async fn add_person(
         .await?;
     match created {
         None => Err(ApiError::invalid("password", "password: a new account needs one")),
-        Some(true) => Ok((StatusCode::CREATED, axum::Json(json!({"id": shown, "local": false}))).into_response()),
+        Some(true) => {
+            Ok((StatusCode::CREATED, axum::Json(json!({"id": shown, "local": false}))).into_response())
+        }
         Some(false) => Ok(super::json(json!({"id": shown, "local": false}))),
     }
 }
@@ -158,11 +179,12 @@ async fn add_person(
 pub(crate) async fn set_password(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Path(id): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    at: At,
+    body: Sent,
 ) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Post, "users")?;
-    let body = parse_object(&json_body(body)?)?;
+    authorize(&node, &caller)?;
+    let id = at.id().to_owned();
+    let body = parse_object(&body.0?)?;
     let Some(Value::String(password)) = body.get("password") else {
         return Err(ApiError::invalid("password", "password: must be text"));
     };
@@ -189,5 +211,9 @@ pub(crate) async fn set_password(
             Ok(true)
         })
         .await?;
-    if is_known { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(ApiError::NotFound("User not found".into())) }
+    if is_known {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(ApiError::NotFound("User not found".into()))
+    }
 }

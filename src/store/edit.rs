@@ -48,7 +48,31 @@ pub enum EditError {
     Store(#[from] StoreError),
 }
 
+/// Locks that put edits of one record in line; records share them by hash.
+const TURNS: usize = 1024;
+
+/// Puts edits of the same record one after the other.
+///
+/// Edits are optimistic: of many that start from the same version one wins and the others start over. In
+/// line, each starts from the version that the one before it left, and none gives up.
+pub(crate) struct Turns(Vec<tokio::sync::Mutex<()>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Turns((0..TURNS).map(|_| tokio::sync::Mutex::default()).collect())
+    }
+}
+
 impl Store {
+    /// Waits for one's turn to edit a record; keep the guard until the edit is answered.
+    pub async fn turn(&self, kind: Kind, id: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hasher = DefaultHasher::new();
+        (kind, kind.schema().canonical_id(id)).hash(&mut hasher);
+        let turns = &self.inner.turns.0;
+        turns[hasher.finish() as usize % turns.len()].lock().await
+    }
+
     /// Makes an edit and answers when it is durable.
     pub async fn edit(&self, edit: Edit) -> Result<(), EditError> {
         self.transact(move |tx| {

@@ -144,13 +144,8 @@ impl Snapshot {
         Ok(page)
     }
 
-    /// People each word of `query` is a prefix of the id or of a word of the name of, in order of `_id`.
-    pub fn search_people(
-        &self,
-        query: &str,
-        after: Option<&str>,
-        max: usize,
-    ) -> Result<RecordPage, StoreError> {
+    /// Ids of people, in order, of whose id or name each word of `query` begins a word.
+    pub fn people_named(&self, query: &str) -> Result<Vec<String>, StoreError> {
         let by_name = self.transaction.open_table(BY_NAME)?;
         let query = fold_name(query);
         let mut found: Option<std::collections::BTreeSet<String>> = None;
@@ -168,18 +163,7 @@ impl Snapshot {
             }
             found = Some(matches);
         }
-        let mut page = RecordPage::default();
-        for id in found.unwrap_or_default() {
-            if after.is_some_and(|after| id.as_str() <= after) {
-                continue;
-            }
-            if page.records.len() >= max {
-                page.more = true;
-                break;
-            }
-            page.records.extend(self.record(&RecordKey::new(Kind::Person, id))?);
-        }
-        Ok(page)
+        Ok(found.unwrap_or_default().into_iter().collect())
     }
 
     /// Roles granted to an account on this node.

@@ -110,7 +110,9 @@ impl Reconciler {
             Err(report) => return report,
         };
         match finished.wait_for(Option::is_some).await {
-            Ok(report) => report.clone().unwrap_or_else(|| Report::ended(Outcome::Failed, "the round was lost")),
+            Ok(report) => {
+                report.clone().unwrap_or_else(|| Report::ended(Outcome::Failed, "the round was lost"))
+            }
             Err(_) => Report::ended(Outcome::Failed, "the round was interrupted"),
         }
     }
@@ -193,14 +195,18 @@ impl Reconciler {
         let snapshot = self.store.read()?;
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
         let report: Option<&Document> = kept.get_document("report").ok();
-        let is_running = lock(&self.running).as_ref().is_some_and(|round| round.has_changed().is_ok() && round.borrow().is_none());
+        let is_running = lock(&self.running)
+            .as_ref()
+            .is_some_and(|round| round.has_changed().is_ok() && round.borrow().is_none());
         let last_outcome = report.and_then(|report| report.get_str("outcome").ok());
         let last_message = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
         let (state, message) = match (self.is_configured(), is_running, last_outcome) {
             (false, ..) => ("off", "Synchronization is off: no centre is configured.".to_owned()),
             (_, true, _) => ("running", "Synchronizing with the centre now.".to_owned()),
             (.., Some("offline")) => ("offline", last_message.to_owned()),
-            (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => ("revoked", last_message.to_owned()),
+            (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => {
+                ("revoked", last_message.to_owned())
+            }
             (.., Some("halted")) => ("halted", last_message.to_owned()),
             (.., None) => ("idle", "No round has been run yet.".to_owned()),
             (.., Some(_)) => ("idle", last_message.to_owned()),

@@ -1,0 +1,287 @@
+//! Floor 4. One record written over HTTP: create, patch, replace, delete, for every kind in the schema.
+//!
+//! A write reads the record, authorizes against what it read, checks the precondition, computes the new
+//! document, and asks the store to write it if the record is still the one it read; if not, it starts
+//! over. So nothing is decided on a version that was not there in the moment of the write.
+
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bson::{Bson, Document, RawDocumentBuf};
+use serde_json::{Map, Value};
+
+use super::Node;
+use super::caller::{Caller, strings};
+use super::error::ApiError;
+use super::extract::Sent;
+use super::records::{Found, ItemTarget, check_precondition, record_response};
+use crate::accounts::is_acceptable_hash;
+use crate::domain::access::{Acl, Verb};
+use crate::domain::edit::{self, Editor};
+use crate::domain::json::{parse_object, show_value};
+use crate::domain::record::{Kind, fold_account};
+use crate::domain::schema::Shape;
+use crate::domain::value::same_document;
+use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
+
+/// How often a write starts over because others changed the record first.
+const EDIT_TRIES_MAX: usize = 32;
+/// Largest record that many small writes may add up to: MongoDB holds none beyond 16 MiB.
+const RECORD_BYTES_MAX: usize = 16_000_000;
+
+/// POST, PATCH, PUT and DELETE of one record.
+pub(crate) async fn write(
+    node: &Node,
+    target: &ItemTarget<'_>,
+    caller: &Caller,
+    method: &Method,
+    headers: &HeaderMap,
+    body: Sent,
+) -> Result<Response, ApiError> {
+    let verb = Verb::of_method(method.as_str()).ok_or(ApiError::MethodNotAllowed)?;
+    target.authorize_path(&node.acl(), caller, verb)?;
+    let mut body = match verb {
+        Verb::Delete => Map::new(),
+        _ => parse_object(&body.0?)?,
+    };
+    let gave_password = body.contains_key("password") && target.schema.kind == Kind::Person;
+    if gave_password {
+        let hash = new_password(node, target, caller, verb, &body).await?;
+        body.insert("password".into(), Value::String(hash));
+    }
+    let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
+    // Others who edit this record wait; what still comes between is a reconciliation.
+    let _turn = node.store.turn(target.schema.kind, target.id).await;
+    for _ in 0..EDIT_TRIES_MAX {
+        match request.attempt().await? {
+            Attempt::Answered(response) => return Ok(response),
+            Attempt::Moved => {}
+        }
+    }
+    Err(EditError::Moved.into())
+}
+
+/// Checks a password in a body and returns its hash.
+async fn new_password(
+    node: &Node,
+    target: &ItemTarget<'_>,
+    caller: &Caller,
+    verb: Verb,
+    body: &Map<String, Value>,
+) -> Result<String, ApiError> {
+    let is_root = caller.principal.is_root();
+    if verb != Verb::Post && !is_root && !caller.principal.is(target.id) {
+        return Err(ApiError::Forbidden);
+    }
+    let Some(Value::String(password)) = body.get("password") else {
+        return Err(ApiError::invalid("password", "password: must be text"));
+    };
+    if password.starts_with("$2") {
+        if !is_root {
+            return Err(ApiError::invalid("password", "password: ready-made hashes are not accepted"));
+        }
+        if !is_acceptable_hash(password) {
+            return Err(ApiError::invalid("password", "password: not a bcrypt hash of cost 4 to 14"));
+        }
+        return Ok(password.clone());
+    }
+    Ok(node.accounts.hash(password, caller.peer).await?)
+}
+
+struct WriteRequest<'a> {
+    node: &'a Node,
+    target: &'a ItemTarget<'a>,
+    caller: &'a Caller,
+    verb: Verb,
+    headers: &'a HeaderMap,
+    body: &'a Map<String, Value>,
+    gave_password: bool,
+}
+
+enum Attempt {
+    Answered(Response),
+    /// The record changed between reading and writing.
+    Moved,
+}
+
+impl WriteRequest<'_> {
+    async fn attempt(&self) -> Result<Attempt, ApiError> {
+        let acl = self.node.acl();
+        // Own block: a snapshot must not live across an await.
+        let (edit, is_new) = {
+            let snapshot = self.node.store.read()?;
+            match (self.target.find(&snapshot)?, self.verb) {
+                (Some(found), Verb::Post) => return self.create_again(&acl, &found),
+                (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
+                (Some(found), _) if self.target.leads_to(&found.document) => {
+                    (self.change(&acl, found)?, false)
+                }
+                _ => return Err(self.target.absent()),
+            }
+        };
+        let after = edit.document.as_ref().map(to_raw).transpose()?;
+        match self.node.store.edit(edit).await {
+            Ok(()) => self.answer(is_new, after).map(Attempt::Answered),
+            Err(EditError::Moved) | Err(EditError::Unmet(Requirement::AccountFree(_))) => Ok(Attempt::Moved),
+            Err(EditError::Unmet(Requirement::PersonExists(_))) => Err(person_absent()),
+            Err(EditError::Unmet(Requirement::NoDependents(_))) => {
+                Err(ApiError::invalid("", "The user has records of their own."))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn editor<'a>(&self, acl: &'a Acl) -> Editor<'a> {
+        Editor { acl, is_root: self.caller.principal.is_root() }
+    }
+
+    /// The document that POST makes of the body.
+    fn created(&self, acl: &Acl) -> Result<Document, ApiError> {
+        let schema = self.target.schema;
+        let id = schema.canonical_id(self.target.id);
+        schema.check_new_id(&id).map_err(|message| ApiError::invalid("_id", message))?;
+        let names_id = ["id", "_id"].iter().any(|field| self.body.contains_key(*field));
+        if self.verb == Verb::Post && schema.kind == Kind::Page && !names_id {
+            return Err(ApiError::invalid("id", "id: a page needs its id in the body"));
+        }
+        let owner = self.target.path_owner.map(fold_account);
+        Ok(edit::create(schema, &id, owner.as_deref(), self.body, self.editor(acl))?)
+    }
+
+    fn create(&self, acl: &Acl, snapshot: &Snapshot) -> Result<Edit, ApiError> {
+        let schema = self.target.schema;
+        let document = self.created(acl)?;
+        let owner = schema.owner_of(&document);
+        let grant = self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
+        check_precondition(self.headers, None)?;
+        let mut requires = Vec::new();
+        match schema.kind {
+            Kind::Page => {
+                let person = owner.unwrap_or_default();
+                if snapshot.find(Kind::Person, &person)?.is_none() {
+                    return Err(person_absent());
+                }
+                requires.push(Requirement::PersonExists(person));
+            }
+            Kind::Person => requires.push(Requirement::AccountFree(schema.canonical_id(self.target.id))),
+            _ => {}
+        }
+        let grants = self.granted_roles(None, &document);
+        let id = document.get_str("_id").unwrap_or_default().to_owned();
+        Ok(Edit { grant, id, expected: None, document: Some(document), requires, grants, content: None })
+    }
+
+    /// POST of a record that exists: fine if it is the same record again, because the client may have
+    /// lost the first answer.
+    fn create_again(&self, acl: &Acl, found: &Found) -> Result<Attempt, ApiError> {
+        let schema = self.target.schema;
+        let exists = || ApiError::invalid("", format!("{} already exists", schema.noun));
+        let created = self.created(acl)?;
+        let owner = schema.owner_of(&created);
+        self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
+        if self.gave_password || !self.target.leads_to(&found.document) {
+            return Err(exists());
+        }
+        let dates = self.node.settings.date_format;
+        let shown = |document: &Document| show_value(&Bson::Document(strip_identity(document)), dates);
+        if shown(&created) != shown(&found.document) {
+            return Err(exists());
+        }
+        check_precondition(self.headers, Some(found.bytes()))?;
+        record_response(self.node, schema, self.caller, &found.record.document).map(Attempt::Answered)
+    }
+
+    /// PATCH, PUT and DELETE of a record that the path leads to.
+    fn change(&self, acl: &Acl, found: Found) -> Result<Edit, ApiError> {
+        let schema = self.target.schema;
+        let stored = &found.document;
+        let owner = schema.owner_of(stored);
+        let grant = self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
+        check_precondition(self.headers, Some(found.bytes()))?;
+        let (mut requires, mut grants) = (Vec::new(), None);
+        let document = match self.verb {
+            Verb::Delete => {
+                if schema.kind == Kind::Person {
+                    if !matches!(stored.get("active"), Some(Bson::Boolean(false))) {
+                        return Err(ApiError::invalid("active", "The user is active."));
+                    }
+                    requires.push(Requirement::NoDependents(found.record.id.clone()));
+                    grants = Some(Vec::new());
+                }
+                None
+            }
+            Verb::Patch => Some(edit::patch(schema, stored, self.body, self.editor(acl))?),
+            _ => Some(edit::replace(schema, stored, self.body, self.editor(acl))?),
+        };
+        if let Some(document) = &document {
+            grants = self.granted_roles(Some(stored), document);
+        }
+        // A write that changes nothing keeps the stored bytes, key order included.
+        let document = document.map(|new| if same_document(&new, stored) { stored.clone() } else { new });
+        Ok(Edit {
+            grant,
+            expected: Some(found.bytes().to_vec()),
+            id: found.record.id,
+            document,
+            requires,
+            grants,
+            content: None,
+        })
+    }
+
+    /// Roles that count here only because root gave them on this node; `None` if roles do not change.
+    fn granted_roles(&self, stored: Option<&Document>, document: &Document) -> Option<Vec<String>> {
+        let roles = document.get("roles");
+        if self.target.schema.kind != Kind::Person
+            || stored.is_some_and(|stored| stored.get("roles") == roles)
+        {
+            return None;
+        }
+        let central = &self.node.settings.central_roles;
+        Some(strings(roles).into_iter().filter(|role| !central.contains(role)).collect())
+    }
+
+    /// `after`: the record from now on.
+    fn answer(&self, is_new: bool, after: Option<RawDocumentBuf>) -> Result<Response, ApiError> {
+        let Some(after) = after else {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        };
+        let mut response = record_response(self.node, self.target.schema, self.caller, &after)?;
+        if is_new {
+            *response.status_mut() = StatusCode::CREATED;
+            if let Ok(location) = HeaderValue::from_str(&self.location()) {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+        }
+        Ok(response)
+    }
+
+    /// The path of a record that was created through the one of the request.
+    fn location(&self) -> String {
+        let schema = self.target.schema;
+        let id = schema.canonical_id(self.target.id);
+        let owner = self.target.path_owner.map(fold_account).unwrap_or_default();
+        let route =
+            schema.routes.iter().find(|route| matches!(route.shape, Shape::Item | Shape::ItemOfPerson));
+        route.map_or_else(String::new, |route| match route.shape {
+            Shape::ItemOfPerson => route.path.replace("{person_id}", &owner).replace("{id}", &id),
+            _ => route.path.replace("{person_id}", &id).replace("{id}", &id),
+        })
+    }
+}
+
+fn person_absent() -> ApiError {
+    ApiError::NotFound("Person not found".into())
+}
+
+fn to_raw(document: &Document) -> Result<RawDocumentBuf, ApiError> {
+    let raw =
+        bson::serialize_to_raw_document_buf(document).map_err(|e| StoreError::Unstorable(e.to_string()))?;
+    if raw.as_bytes().len() > RECORD_BYTES_MAX {
+        return Err(ApiError::TooLarge(format!("The record would have more than {RECORD_BYTES_MAX} bytes")));
+    }
+    Ok(raw)
+}
+
+fn strip_identity(document: &Document) -> Document {
+    document.iter().filter(|(key, _)| *key != "id").map(|(key, value)| (key.clone(), value.clone())).collect()
+}
