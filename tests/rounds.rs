@@ -253,7 +253,10 @@ async fn a_copy_of_a_node_enrols_as_a_new_one_and_loses_nothing() {
     assert_ne!(id(&first), id(&second));
     assert_settled(&first, &sim, "ANA").await;
     assert_settled(&second, &sim, "ANA").await;
-    assert_eq!(sim.get(Kind::Person, "ANA").unwrap(), doc! {"_id": "ANA", "f": "before the copy", "g": "by the copy"});
+    assert_eq!(
+        sim.get(Kind::Person, "ANA").unwrap(),
+        doc! {"_id": "ANA", "f": "before the copy", "g": "by the copy"}
+    );
 }
 
 #[tokio::test]
@@ -425,7 +428,10 @@ async fn a_sweep_spans_rounds_and_deletes_are_counted_over_all_of_it() {
         assert!(sim.get(Kind::Person, "LOCAL").is_some(), "{report:?}");
         complete = report.outcome == Outcome::Complete;
         partial += usize::from(!complete);
-        assert!(complete || (report.outcome == Outcome::Partial && report.message.contains('%')), "{report:?}");
+        assert!(
+            complete || (report.outcome == Outcome::Partial && report.message.contains('%')),
+            "{report:?}"
+        );
         if partial == 1 {
             sim.state().scan_delay = Duration::from_millis(200);
         }

@@ -215,8 +215,6 @@ impl Round<'_> {
         let here = snapshot.count(at.kind)?;
         drop(snapshot);
         if absent.len() > unasked && !is_accepted {
-            // The next round must not take up the sweep behind what it stumbled over.
-            self.store.transact(|tx| tx.set_meta(META_SCAN, None)).await?;
             return Err(RoundError::Halted(halt_message(at.kind, here, &absent)));
         }
         if is_end || is_accepted {

@@ -14,6 +14,7 @@ use super::support::generator::Numbers;
 use super::support::mongo::{MongoServer, Setup};
 
 const SEEDS: std::ops::Range<u64> = 1..9;
+const SEEDS_LONG: std::ops::Range<u64> = 1..501;
 const OPERATIONS: usize = 45;
 const RECORDS: [&str; 3] = ["RAA", "RBB", "RCC"];
 const PATHS: [&str; 4] = ["f", "g", "n.x", "n.y"];
@@ -265,7 +266,12 @@ async fn run(seed: u64, mongo: MongoServer) -> MongoServer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_runs_lose_nothing() {
     let chosen: Option<u64> = std::env::var("THALAMUS_EDGE_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seeds = chosen.map_or(SEEDS, |seed| seed..seed + 1);
+    let is_long = std::env::var_os("THALAMUS_EDGE_TEST_LONG").is_some();
+    let seeds = match chosen {
+        Some(seed) => seed..seed + 1,
+        None if is_long => SEEDS_LONG,
+        None => SEEDS,
+    };
     let mut mongo = MongoServer::start_own(Setup::default()).await;
     for seed in seeds {
         println!("seed {seed}; to run it alone: THALAMUS_EDGE_TEST_SEED={seed}");

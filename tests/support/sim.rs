@@ -60,7 +60,8 @@ impl State {
         let new = match write {
             Write::Insert { document, .. } => stored.is_none().then(|| Some(document.clone())),
             Write::Update { changes, .. } => stored.and_then(|stored| {
-                let holds = changes.iter().all(|change| diff::holds(stored, &change.path, change.from.as_ref()));
+                let holds =
+                    changes.iter().all(|change| diff::holds(stored, &change.path, change.from.as_ref()));
                 let mut new = stored.clone();
                 changes.iter().for_each(|change| diff::set(&mut new, &change.path, change.to.clone()));
                 holds.then_some(Some(new))
@@ -68,7 +69,15 @@ impl State {
             Write::Replace { base, document, .. } => {
                 stored.filter(|stored| same_document(stored, base)).map(|_| Some(document.clone()))
             }
-            Write::Delete { base, .. } => stored.filter(|stored| same_document(stored, base)).map(|_| None),
+            Write::Delete { base, .. } => {
+                let is_archived = self.trash.values().any(|row| {
+                    let says =
+                        |field: &str, value: &str| row.get_str(field).is_ok_and(|found| found == value);
+                    says("id", &at.1) && says("state", "pending")
+                });
+                assert!(is_archived, "the body of {} was not archived before its delete", at.1);
+                stored.filter(|stored| same_document(stored, base)).map(|_| None)
+            }
         };
         let Some(new) = new else {
             return Written::Miss;
@@ -165,7 +174,10 @@ impl Central for Conversation {
         let (kind, after) = self.scan.clone().expect("an open scan");
         let batch: Vec<Fetched> = {
             let state = self.sim.state();
-            let records = state.records.iter().filter(|((of, id), _)| *of == kind && after.as_ref().is_none_or(|after| id > after));
+            let records = state
+                .records
+                .iter()
+                .filter(|((of, id), _)| *of == kind && after.as_ref().is_none_or(|after| id > after));
             records.take(max).map(|((_, id), document)| state.read(id, document)).collect()
         };
         if let Some(last) = batch.last() {
