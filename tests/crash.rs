@@ -2,15 +2,9 @@
 //! runs of both, with every acknowledged edit accounted for. Needs the feature `failpoints`.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "the environment chooses seeds and lengths")]
 
-mod support {
-    #![allow(dead_code)]
-    pub(crate) mod checker;
-    pub(crate) mod federation;
-    pub(crate) mod generator;
-    pub(crate) mod mongo;
-    pub(crate) mod node;
-}
+mod support;
 
 #[path = "crash/random.rs"]
 mod random;
@@ -57,7 +51,9 @@ async fn the_centre_dies_in_the_middle_of_a_push() {
     for (turn, step) in ["push.intents", "push.sent", "push.settled", "push.intents"].iter().enumerate() {
         federation.nodes[0].restart(Some(&format!("{step}=sleep(700)"))).await;
         for n in 0..20 {
-            federation.nodes[0].patch(&format!("/people/PUSH{n:02}"), json!({"f": format!("{turn}-{n}")})).await;
+            federation.nodes[0]
+                .patch(&format!("/people/PUSH{n:02}"), json!({"f": format!("{turn}-{n}")}))
+                .await;
         }
         federation.nodes[0].done("DELETE", &format!("/people/PUSH{turn:02}"), None).await;
         let north = &federation.nodes[0];

@@ -5,13 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support {
-    #![allow(dead_code)]
-    pub(crate) mod federation;
-    pub(crate) mod generator;
-    pub(crate) mod mongo;
-    pub(crate) mod node;
-}
+mod support;
 
 use std::time::{Duration, Instant};
 

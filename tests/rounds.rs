@@ -3,10 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support {
-    #![allow(dead_code)]
-    pub(crate) mod sim;
-}
+mod support;
 
 use std::path::Path;
 use std::sync::Arc;

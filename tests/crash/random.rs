@@ -68,7 +68,13 @@ impl Run {
 
     fn note(&mut self, who: &str, record: &str, path: &str, act: Act, saw: Fields) {
         self.story.push(format!("{who} {record} {path:?} {act:?}"));
-        self.edits.push(Edit { who: who.to_owned(), record: record.to_owned(), path: path.to_owned(), act, saw });
+        self.edits.push(Edit {
+            who: who.to_owned(),
+            record: record.to_owned(),
+            path: path.to_owned(),
+            act,
+            saw,
+        });
     }
 
     /// One edit through a node's API, on exactly what the client saw.
@@ -149,10 +155,16 @@ impl Run {
             }
             choice => {
                 // Now and then an older value comes back.
-                let older: Vec<String> = self.edits.iter().filter(|e| e.record == record && e.path == field)
-                    .filter_map(|e| if let Act::Set(value) = &e.act { Some(value.clone()) } else { None }).collect();
-                let value = if choice == 3 && !older.is_empty() { self.numbers.pick(&older).clone() } else { tag };
-                let path_is_open = doc! {"_id": record, "$or": [{outer: {"$type": "object"}}, {outer: {"$exists": false}}]};
+                let older: Vec<String> = self
+                    .edits
+                    .iter()
+                    .filter(|e| e.record == record && e.path == field)
+                    .filter_map(|e| if let Act::Set(value) = &e.act { Some(value.clone()) } else { None })
+                    .collect();
+                let value =
+                    if choice == 3 && !older.is_empty() { self.numbers.pick(&older).clone() } else { tag };
+                let path_is_open =
+                    doc! {"_id": record, "$or": [{outer: {"$type": "object"}}, {outer: {"$exists": false}}]};
                 let filter = if outer == field { filter } else { path_is_open };
                 let update = people.find_one_and_update(filter, doc! {"$set": {field: &value}});
                 if let Some(before) = update.return_document(ReturnDocument::Before).await.unwrap() {
@@ -187,7 +199,11 @@ impl Run {
         let round = tokio::spawn(async move { client.call("POST", "/sync/rounds", &[], None).await });
         for _ in 0..4 {
             let record = *self.numbers.pick(&RECORDS);
-            if self.numbers.chance(70) { self.edit_at(node, record).await } else { self.legacy_edit(record).await }
+            if self.numbers.chance(70) {
+                self.edit_at(node, record).await
+            } else {
+                self.legacy_edit(record).await
+            }
         }
         let report = round.await.unwrap().unwrap().json();
         assert!(["complete", "partial"].contains(&report["outcome"].as_str().unwrap()), "{report}");
@@ -200,7 +216,8 @@ impl Run {
         let action = if visit == 0 { "return".to_owned() } else { format!("{visit}*off->return") };
         self.federation.nodes[node].restart(Some(&format!("{step}={action}"))).await;
         let died = self.federation.nodes[node].try_round().await.is_err();
-        self.story.push(format!("round of {node} with {step}={action}: {}", if died { "died" } else { "lived" }));
+        self.story
+            .push(format!("round of {node} with {step}={action}: {}", if died { "died" } else { "lived" }));
         if died {
             assert!(self.federation.nodes[node].has_died().await);
         }

@@ -27,8 +27,10 @@ impl Turn {
 
     /// Records that everybody agrees on.
     async fn prepare(&self, federation: &Federation) {
-        let people: Vec<Document> =
-            ROLES.iter().map(|role| person(&self.id(role), doc! {"f": "old", "g": "old", "n": {"x": 1, "y": 1}})).collect();
+        let people: Vec<Document> = ROLES
+            .iter()
+            .map(|role| person(&self.id(role), doc! {"f": "old", "g": "old", "n": {"x": 1, "y": 1}}))
+            .collect();
         federation.centre("people").insert_many(people).await.unwrap();
         federation.rounds(1).await;
     }
@@ -78,7 +80,10 @@ impl Turn {
         };
         assert_eq!((&about("BOTH")["local"], &about("BOTH")["central"]), (&json!("north"), &json!("legacy")));
         assert_eq!(about("KEEP")["stands"], "local", "{what}");
-        assert_eq!((&about("BACK")["stands"], &about("BACK")["local"]["g"]), (&json!("central"), &json!("old")));
+        assert_eq!(
+            (&about("BACK")["stands"], &about("BACK")["local"]["g"]),
+            (&json!("central"), &json!("old"))
+        );
         for role in ["BOTH", "KEEP", "BACK"] {
             let rows = federation.rows("edge_conflicts", doc! {"id": self.id(role), "status": "open"}).await;
             assert_eq!(rows.len(), 1, "{what}: {role} {rows:?}");
@@ -88,12 +93,21 @@ impl Turn {
         let done: Vec<_> = archived.iter().filter(|row| row.get_str("state").unwrap() == "done").collect();
         assert_eq!(done.len(), 1, "{what}: {archived:?}");
         assert_eq!(done[0].get_document("document").unwrap().get_str("f").unwrap(), "old", "{what}");
-        assert!(archived.iter().all(|row| row.get_str("state").unwrap() != "pending"), "{what}: {archived:?}");
+        assert!(
+            archived.iter().all(|row| row.get_str("state").unwrap() != "pending"),
+            "{what}: {archived:?}"
+        );
     }
 }
 
 /// Kills north at the given visit of a step; false if the round has no such visit.
-async fn kill_at(federation: &mut Federation, turn: &Turn, before: Option<&str>, step: &str, visit: usize) -> bool {
+async fn kill_at(
+    federation: &mut Federation,
+    turn: &Turn,
+    before: Option<&str>,
+    step: &str,
+    visit: usize,
+) -> bool {
     turn.prepare(federation).await;
     turn.edit(federation).await;
     let what = format!("killed at visit {visit} of {step} (after {before:?})");

@@ -60,7 +60,8 @@ fn is_within(path: &str, outer: &str) -> bool {
 pub(crate) fn complaints(edits: &[Edit], last: &BTreeMap<String, Fields>, traces: &Traces) -> Vec<String> {
     let mut complaints = Vec::new();
     for (index, edit) in edits.iter().enumerate() {
-        let others = || edits.iter().enumerate().filter(|(at, other)| *at != index && other.record == edit.record);
+        let others =
+            || edits.iter().enumerate().filter(|(at, other)| *at != index && other.record == edit.record);
         let visible = last.get(&edit.record);
         let shown = visible.and_then(|fields| fields.get(&edit.path));
         let is_kept = match &edit.act {
