@@ -1,5 +1,5 @@
 //! What several test binaries need. Each uses its own part.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "the environment says which server the tests use")]
 #![allow(clippy::wrong_self_convention, reason = "steps of a scenario read as sentences")]
 
