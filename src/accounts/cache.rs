@@ -33,13 +33,18 @@ impl CredentialKey {
 
     /// The stored hash is part of it, so a verification is worth nothing once the hash has changed.
     pub(super) fn credential(&self, account: &str, password: &[u8], hash: &str) -> Credential {
+        Credential(self.mac(&[account.as_bytes(), password, hash.as_bytes()]))
+    }
+
+    /// A code for these texts that nobody else can make.
+    pub(super) fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = <Hmac<Sha256> as KeyInit>::new((&*self.0).into());
-        for part in [account.as_bytes(), password, hash.as_bytes()] {
+        for part in parts {
             // Lengths keep "ab" + "c" apart from "a" + "bc".
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part);
         }
-        Credential(mac.finalize().into_bytes().into())
+        mac.finalize().into_bytes().into()
     }
 }
 

@@ -1,11 +1,12 @@
 //! Floor 2. Who is asking: passwords checked and made.
 //!
-//! Hides bcrypt and everything that keeps it from becoming a weapon: a cache of recent verifications, one
-//! computation for equal attempts, a small fair queue on threads of its own, and the same work for people
-//! who do not exist. Only this module sees passwords and hashes together.
+//! Hides bcrypt and everything that keeps it from becoming a weapon: a cache of recent verifications, waits
+//! for those who guess, one computation for equal attempts, a small fair queue on threads of its own, and
+//! the same work for people who do not exist. Only this module sees passwords and hashes together.
 
 mod cache;
 mod pool;
+mod throttle;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,6 +25,7 @@ use crate::domain::record::fold_account;
 use cache::{Cache, Credential, CredentialKey};
 use pool::{Full, Pool};
 pub use pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
+use throttle::{Pair, Throttle};
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
 pub const BCRYPT_COST_MIN: u32 = 4;
@@ -108,6 +110,8 @@ pub struct Accounts {
     dummy_hash: String,
     attempts: Arc<Attempts>,
     pool: Pool,
+    /// Monotonic time, for the cache and the throttle.
+    clock: fn() -> Instant,
 }
 
 /// What the threads and the requests share.
@@ -123,6 +127,7 @@ struct Known {
     /// Computations queued or running, and where their outcome will appear. An entry whose sender is gone
     /// was never computed and counts for nothing.
     in_flight: HashMap<Credential, Outcome>,
+    throttle: Throttle,
 }
 
 type Outcome = watch::Receiver<Option<bool>>;
@@ -130,6 +135,8 @@ type Outcome = watch::Receiver<Option<bool>>;
 /// One login, prepared so that every path from here costs the same.
 struct Attempt {
     credential: Credential,
+    /// The name and the address that it came from.
+    pair: Pair,
     /// Who that would be; nobody for attempts that cannot succeed.
     principal: Option<Principal>,
     password: Zeroizing<Vec<u8>>,
@@ -139,6 +146,11 @@ struct Attempt {
 impl Accounts {
     /// Fails when the machine gives no randomness or no threads.
     pub fn new(settings: AccountsSettings) -> io::Result<Arc<Accounts>> {
+        Accounts::with_clock(settings, Instant::now)
+    }
+
+    /// With another idea of time, for tests.
+    pub fn with_clock(settings: AccountsSettings, clock: fn() -> Instant) -> io::Result<Arc<Accounts>> {
         let cost = settings.bcrypt_cost.clamp(BCRYPT_COST_MIN, BCRYPT_COST_MAX);
         Ok(Arc::new(Accounts {
             settings: AccountsSettings { bcrypt_cost: cost, ..settings },
@@ -146,6 +158,7 @@ impl Accounts {
             dummy_hash: dummy_hash(cost),
             attempts: Arc::default(),
             pool: Pool::start(settings.bcrypt_threads)?,
+            clock,
         }))
     }
 
@@ -160,17 +173,16 @@ impl Accounts {
         peer: IpAddr,
         stored: Option<StoredAccount>,
     ) -> Result<Principal, LoginError> {
-        let Attempt { credential, principal, password, hash } = self.prepare(user, password, stored);
+        let attempt = self.prepare(user, password, peer, stored);
+        let principal = attempt.principal.clone();
 
         // First, what was verified a moment ago: nobody who is in is held up by others at the door.
-        if self.attempts.lock().verified.holds(&credential, Instant::now()) {
+        if self.attempts.lock().verified.holds(&attempt.credential, (self.clock)()) {
             return principal.ok_or(LoginError::Refused);
         }
 
-        // Second, whatever slows down guessing belongs here: after the cache, before any computation.
-
-        // Third, one computation.
-        let mut outcome = self.compute(credential, principal.is_some(), password, hash, peer)?;
+        // Second and third: the wait of those who guess, and one computation.
+        let mut outcome = self.compute(attempt, peer)?;
         let matches = match outcome.wait_for(Option::is_some).await {
             Ok(matches) => *matches == Some(true),
             // The computation was lost; nothing is known about the password.
@@ -183,7 +195,7 @@ impl Accounts {
     }
 
     /// Attempts that cannot succeed become a comparison of nothing with the dummy.
-    fn prepare(&self, user: &str, password: &[u8], stored: Option<StoredAccount>) -> Attempt {
+    fn prepare(&self, user: &str, password: &[u8], peer: IpAddr, stored: Option<StoredAccount>) -> Attempt {
         let possible = password.len() <= PASSWORD_BYTES_MAX && !password.contains(&0);
         let usable = stored.filter(|stored| possible && stored.active).and_then(|stored| {
             let hash = stored.password_hash.filter(|hash| is_acceptable_hash(hash))?;
@@ -193,31 +205,32 @@ impl Accounts {
             Some((principal, hash)) => (Some(principal), hash),
             None => (None, self.dummy_hash.clone()),
         };
+        let account = fold_account(user);
         Attempt {
-            credential: self.key.credential(&fold_account(user), password, &hash),
+            credential: self.key.credential(&account, password, &hash),
+            pair: self.key.mac(&[account.as_bytes(), peer.to_canonical().to_string().as_bytes()]),
             principal,
             password: Zeroizing::new(if possible { password.to_vec() } else { Vec::new() }),
             hash,
         }
     }
 
-    /// Joins the computation for an equal attempt, or queues one.
-    fn compute(
-        &self,
-        credential: Credential,
-        keep: bool,
-        password: Zeroizing<Vec<u8>>,
-        hash: String,
-        peer: IpAddr,
-    ) -> Result<Outcome, Full> {
+    /// Joins the computation for an equal attempt, or queues one if it is not too early.
+    fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
+        let Attempt { credential, pair, principal, password, hash } = attempt;
         let mut known = self.attempts.lock();
         if let Some(outcome) = known.in_flight.get(&credential)
             && outcome.has_changed().is_ok()
         {
             return Ok(outcome.clone());
         }
+        let clock = self.clock;
+        if let Some(retry_after_s) = known.throttle.wait_s(&pair, clock()) {
+            return Err(LoginError::Busy { retry_after_s });
+        }
         let (sender, outcome) = watch::channel(None);
         let attempts = Arc::clone(&self.attempts);
+        let is_somebody = principal.is_some();
         let job = move || {
             if attempts.forget_if_abandoned(&credential, &sender) {
                 return;
@@ -225,8 +238,9 @@ impl Accounts {
             attempts.bcrypts.fetch_add(1, Ordering::Relaxed);
             let matches = bcrypt::verify(&*password, &hash).unwrap_or(false);
             let mut known = attempts.lock();
-            if matches && keep {
-                known.verified.insert(credential, Instant::now());
+            if matches && is_somebody {
+                known.verified.insert(credential, clock());
+                known.throttle.forget(&pair);
             }
             known.in_flight.remove(&credential);
             drop(known);
@@ -234,6 +248,7 @@ impl Accounts {
             let _ = sender.send(Some(matches));
         };
         self.pool.submit(peer, Box::new(job))?;
+        known.throttle.count(pair, clock());
         known.in_flight.insert(credential, outcome.clone());
         Ok(outcome)
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -126,7 +127,7 @@ async fn what_cannot_succeed_costs_one_computation_each_time() {
     for (case, password, stored) in cases {
         for _ in 0..2 {
             let before = accounts.bcrypts();
-            let answer = accounts.verify("A", password, peer(1), stored.clone()).await;
+            let answer = accounts.verify(case, password, peer(1), stored.clone()).await;
             assert_eq!(answer, Err(LoginError::Refused), "{case}");
             assert_eq!(accounts.bcrypts(), before + 1, "{case}");
         }
@@ -163,6 +164,66 @@ async fn equal_attempts_in_flight_share_one_computation() {
     assert!(accounts.attempts.lock().in_flight.is_empty());
 }
 
+thread_local! {
+    static PASSED: std::cell::Cell<Duration> = const { std::cell::Cell::new(Duration::ZERO) };
+    static START: Instant = Instant::now();
+}
+
+/// Time that passes only when a test says so. Computations run on other threads, where none passes: their
+/// entries in the cache are as old as the test.
+fn stopped_clock() -> Instant {
+    START.with(|start| *start) + PASSED.get()
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_for_one_name_from_one_address() {
+    let settings = AccountsSettings { bcrypt_cost: 4, password_min_chars: 8, bcrypt_threads: 1 };
+    let accounts = Accounts::with_clock(settings, stopped_clock).unwrap();
+    let stored = account(&hash_of(PASSWORD));
+    let guess = |user: &'static str, from: u8, stored: Option<StoredAccount>| {
+        let accounts = Arc::clone(&accounts);
+        async move { accounts.verify(user, b"wrong", peer(from), stored).await }
+    };
+    // Somebody who is in stays in, whatever others at their desk do.
+    accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
+    for (user, stored) in [("A", Some(stored.clone())), ("NOBODY", None)] {
+        for _ in 0..5 {
+            assert_eq!(guess(user, 1, stored.clone()).await, Err(LoginError::Refused));
+        }
+        let before = accounts.bcrypts();
+        assert_eq!(guess(user, 1, stored.clone()).await, Err(LoginError::Busy { retry_after_s: 1 }));
+        assert_eq!(accounts.bcrypts(), before, "{user}: not even computed");
+    }
+    assert_eq!(guess("a", 1, Some(stored.clone())).await, Err(LoginError::Busy { retry_after_s: 1 }));
+    accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
+    // Other names from there, and the same name from elsewhere.
+    assert_eq!(guess("B", 1, None).await, Err(LoginError::Refused));
+    accounts.verify("A", PASSWORD, peer(2), Some(stored.clone())).await.unwrap();
+    let renewed = account(&hash_of(PASSWORD));
+    let early = accounts.verify("A", PASSWORD, peer(1), Some(renewed.clone())).await;
+    assert_eq!(early, Err(LoginError::Busy { retry_after_s: 1 }), "a right one must wait too, if it is new");
+    PASSED.set(Duration::from_secs(1));
+    assert_eq!(guess("A", 1, Some(renewed.clone())).await, Err(LoginError::Refused));
+    assert_eq!(guess("A", 1, Some(renewed.clone())).await, Err(LoginError::Busy { retry_after_s: 3 }));
+    PASSED.set(Duration::from_secs(4));
+    accounts.verify("A", PASSWORD, peer(1), Some(renewed.clone())).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(guess("A", 1, Some(renewed.clone())).await, Err(LoginError::Refused), "success forgets");
+    }
+}
+
+#[tokio::test]
+async fn many_guesses_at_once_are_no_more_than_one_after_the_other() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let guesses: Vec<String> = (0..40).map(|number| format!("guess {number}")).collect();
+    let attempts =
+        guesses.iter().map(|guess| accounts.verify("A", guess.as_bytes(), peer(1), Some(stored.clone())));
+    let answers = join_all(attempts).await;
+    let refused = answers.iter().filter(|answer| **answer == Err(LoginError::Refused)).count();
+    assert_eq!((refused, accounts.bcrypts()), (5, 5));
+}
+
 #[tokio::test]
 async fn a_full_queue_says_so_and_leaves_no_trace() {
     let accounts = accounts();
@@ -171,7 +232,9 @@ async fn a_full_queue_says_so_and_leaves_no_trace() {
     let attempt = |address: u8, number: usize| {
         let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
         let password = format!("guess {number}");
-        async move { accounts.verify("A", password.as_bytes(), peer(address), Some(stored)).await }
+        // Each under a name of its own: those who guess at one are held up before the queue.
+        let user = format!("A{number}");
+        async move { accounts.verify(&user, password.as_bytes(), peer(address), Some(stored)).await }
     };
     let mut waiting = Vec::new();
     for address in 0..(WAITING_TOTAL_MAX / WAITING_PER_PEER_MAX) as u8 {

@@ -19,7 +19,7 @@ use crate::domain::edit::{self, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
 use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Conflict, ConflictStatus, Snapshot};
+use crate::store::{Conflict, ConflictStatus, Snapshot, Store};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
 
 pub(crate) async fn list(
@@ -180,9 +180,10 @@ pub(crate) async fn resolve(
     let body = parse_object(&body.0?)?;
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
     check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
-    let (acl, who) = (node.acl(), caller.principal.clone());
+    let (acl, who, store) = (node.acl(), caller.principal.clone(), node.store.clone());
     let check = move |conflict: &Conflict, old: Option<&Document>, new: Option<&Document>| {
-        check_allowed(&acl, &who, conflict, old, new)
+        check_allowed(&acl, &who, conflict, old, new)?;
+        check_deletable(&store, conflict, old, new)
     };
     let actor = caller.principal.actor.clone();
     match carry_out(&node.store, at.id(), decision, current, actor, check).await {
@@ -321,6 +322,29 @@ fn check_allowed(
         let editor = Editor { acl, is_root: who.administers() };
         edit::check_change(schema, old, new, editor)
             .map_err(|invalid| ResolveError::Invalid { field: invalid.field, message: invalid.message })?;
+    }
+    Ok(())
+}
+
+/// A person goes only as DELETE would let them go.
+fn check_deletable(
+    store: &Store,
+    conflict: &Conflict,
+    old: Option<&Document>,
+    new: Option<&Document>,
+) -> Result<(), ResolveError> {
+    let (Kind::Person, Some(person), None) = (conflict.key.kind, old, new) else {
+        return Ok(());
+    };
+    if !matches!(person.get("active"), Some(Bson::Boolean(false))) {
+        return Err(ResolveError::Invalid { field: "active".into(), message: "The user is active.".into() });
+    }
+    let snapshot = store.read()?;
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {
+        if !snapshot.list_of(kind, &conflict.key.id, None, 1, 1)?.records.is_empty() {
+            let message = "The user has records of their own.".into();
+            return Err(ResolveError::Invalid { field: String::new(), message });
+        }
     }
     Ok(())
 }

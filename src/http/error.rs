@@ -92,7 +92,7 @@ impl ApiError {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone())
             }
             ApiError::Busy { .. } => {
-                (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins are waiting; try again".into())
+                (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins; try again later".into())
             }
             ApiError::DiskFull => (
                 StatusCode::INSUFFICIENT_STORAGE,

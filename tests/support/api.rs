@@ -17,6 +17,7 @@ use bson::{Document, doc};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use thalamus_edge::accounts::{Accounts, AccountsSettings, BCRYPT_COST_MIN};
+use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant, Verb};
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
@@ -55,6 +56,8 @@ pub(crate) struct Setup {
     /// The text of `roles.cfg`.
     pub(crate) roles: String,
     pub(crate) journal_keep_rows: u64,
+    /// The centre, if there is one.
+    pub(crate) hub: Option<Arc<dyn Hub>>,
 }
 
 impl Default for Setup {
@@ -68,7 +71,7 @@ impl Default for Setup {
             content_limit_bytes: 32 << 20,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
         };
-        Setup { settings, roles: BUILT_IN_ROLES.to_owned(), journal_keep_rows: 1_000_000 }
+        Setup { settings, roles: BUILT_IN_ROLES.to_owned(), journal_keep_rows: 1_000_000, hub: None }
     }
 }
 
@@ -94,7 +97,7 @@ impl TestNode {
         let accounts = AccountsSettings { bcrypt_cost: BCRYPT_COST_MIN, ..AccountsSettings::default() };
         let (acl, _) = Acl::parse(&setup.roles).unwrap();
         let node = Arc::new(Node {
-            sync: Reconciler::new(store.clone(), None, sync_settings),
+            sync: Reconciler::new(store.clone(), setup.hub, sync_settings),
             store,
             accounts: Accounts::new(accounts).unwrap(),
             acl: RwLock::new(Arc::new(acl)),

@@ -1,0 +1,33 @@
+//! Every sentence of the API's description, asked of a node inside the test: status, body and what the
+//! request left in the journal.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+#[path = "api/access.rs"]
+mod access;
+#[path = "api/changes.rs"]
+mod changes;
+#[path = "api/clients.rs"]
+mod clients;
+#[path = "api/conflicts.rs"]
+mod conflicts;
+#[path = "api/content.rs"]
+mod content;
+#[path = "api/cors.rs"]
+mod cors;
+#[path = "api/errors.rs"]
+mod errors;
+#[path = "api/holes.rs"]
+mod holes;
+#[path = "api/identity.rs"]
+mod identity;
+#[path = "api/lists.rs"]
+mod lists;
+#[path = "api/methods.rs"]
+mod methods;
+#[path = "api/node.rs"]
+mod node;
+#[path = "api/password.rs"]
+mod password;

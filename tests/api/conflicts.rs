@@ -1,0 +1,288 @@
+//! Conflicts: who sees them, who decides them, and what a decision cannot be used for.
+
+use bson::{Bson, Document, doc};
+use serde_json::{Value, json};
+use thalamus_edge::domain::merge::{Clash, Side};
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::StoreError;
+
+use crate::support::api::{Answer, Call, NOTHING, Setup, TestNode, person};
+
+fn with_roles(setup: &mut Setup) {
+    let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
+    setup.roles = roles
+        + r#", {"role": "judge", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts"], "global": true}},
+             {"role": "own_judge", "permissions": {"GET": ["conflicts", "person", "event"],
+              "POST": ["conflicts"], "PATCH": ["person", "event"]}},
+             {"role": "registrar", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts", "person"],
+              "PATCH": ["person"], "DELETE": ["person"], "global": true}}]"#;
+}
+
+async fn start() -> TestNode {
+    let node = TestNode::start_with(with_roles);
+    node.people().await;
+    node.person("JUD005", &["judge"]).await;
+    node.person("OWN006", &["own_judge"]).await;
+    node.person("REG007", &["registrar"]).await;
+    node.record(Kind::Event, doc! {"_id": "e1", "person": "ANA001", "n": 2}).await;
+    node.record(Kind::Event, doc! {"_id": "e2", "person": "OWN006", "n": 2}).await;
+    node
+}
+
+/// A conflict where the centre's value stands; gives its id.
+async fn add(
+    node: &TestNode,
+    kind: Kind,
+    id: &str,
+    path: &[&str],
+    local: Option<Bson>,
+    central: Option<Bson>,
+) -> String {
+    let known = all(node).await;
+    let key = RecordKey::new(kind, id);
+    let path: Vec<String> = path.iter().map(|step| (*step).to_owned()).collect();
+    let clash = Clash { path, base: None, local, remote: central, stands: Side::Remote };
+    let added =
+        node.node.store.transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+    added.await.unwrap();
+    all(node).await.into_iter().find(|id| !known.contains(id)).unwrap()
+}
+
+async fn all(node: &TestNode) -> Vec<String> {
+    let list = node.get("/sync/conflicts").by_operator().send().await.is(200, NOTHING).json();
+    list.as_array().unwrap().iter().map(|conflict| conflict["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn decide<'a>(node: &'a TestNode, who: &str, id: &str, decision: Value) -> Call<'a> {
+    node.post(&format!("/sync/conflicts/{id}/resolution"), decision).by(who)
+}
+
+async fn show(node: &TestNode, who: &str, id: &str) -> Answer {
+    node.get(&format!("/sync/conflicts/{id}")).by(who).send().await
+}
+
+async fn event_conflict(node: &TestNode) -> String {
+    add(node, Kind::Event, "e1", &["n"], Some(1.into()), Some(2.into())).await
+}
+
+#[tokio::test]
+async fn a_conflict_shows_both_values() {
+    let node = start().await;
+    let id = event_conflict(&node).await;
+    let shown = show(&node, "DOC003", &id).await.is(200, NOTHING);
+    let etag = shown.header("etag").to_owned();
+    let expected = json!({
+        "id": id, "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
+        "author": "operator(uid 0)", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
+        "etag": etag});
+    let shown = shown.says(expected);
+    let list = node.get("/sync/conflicts?status=open").by("DOC003").send().await.is(200, NOTHING);
+    list.says(json!([shown.json()]));
+    node.get("/sync/conflicts?status=resolved").by("DOC003").send().await.is(200, NOTHING).says(json!([]));
+    node.get("/sync/conflicts?status=x").by("DOC003").send().await.is_invalid("status");
+    show(&node, "DOC003", "none").await.is(404, NOTHING);
+    show(&node, "ANA001", &id).await.is(403, NOTHING);
+}
+
+#[tokio::test]
+async fn only_readers_of_a_record_see_its_conflicts() {
+    let node = start().await;
+    let of_ana = event_conflict(&node).await;
+    let own = add(&node, Kind::Event, "e2", &["n"], Some(1.into()), Some(2.into())).await;
+    let of_bob = add(&node, Kind::Person, "BOB002", &["name"], Some("B".into()), Some("Ana".into())).await;
+    let seen = async |who: &str| {
+        let list = node.get("/sync/conflicts").by(who).send().await.is(200, NOTHING).json();
+        let mut ids: Vec<String> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|conflict| conflict["id"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids
+    };
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    assert_eq!(seen("DOC003").await, sorted(vec![of_ana.clone(), own.clone(), of_bob.clone()]));
+    assert_eq!(seen("JUD005").await, [of_bob.clone()]);
+    assert_eq!(seen("OWN006").await, [own.clone()]);
+    for (who, id) in [("JUD005", &of_ana), ("OWN006", &of_ana), ("OWN006", &of_bob)] {
+        let hidden = show(&node, who, id).await.is(404, NOTHING);
+        assert_eq!(hidden.body, show(&node, who, "none").await.body);
+        decide(&node, who, id, json!({"take": "local"})).send().await.is(404, NOTHING);
+    }
+    decide(&node, "OWN006", &own, json!({"take": "local"})).send().await.is(200, &["update event/e2"]);
+}
+
+#[tokio::test]
+async fn a_decision_is_an_ordinary_edit() {
+    for (decision, name, value, changes) in [
+        (json!({"take": "local"}), "local", 1, &["update event/e1"][..]),
+        (json!({"take": "central"}), "central", 2, NOTHING),
+        (json!({"value": 7}), "value", 7, &["update event/e1"]),
+    ] {
+        let node = start().await;
+        let id = event_conflict(&node).await;
+        let done = decide(&node, "DOC003", &id, decision).send().await.is(200, changes);
+        done.has(json!({
+            "status": "resolved", "resolution": name, "resolved_by": "DOC003", "current": value,
+            "resolved_at": "2026-11-23T01:28:52Z"}));
+        assert_eq!(node.stored(Kind::Event, "e1").unwrap().get_i32("n").unwrap(), value);
+        let again = decide(&node, "DOC003", &id, json!({"take": "local"})).send().await.is(409, NOTHING);
+        again.has(json!({"code": "conflict", "error": "The conflict has been resolved already"}));
+    }
+}
+
+#[tokio::test]
+async fn a_decision_is_about_what_somebody_saw() {
+    let node = start().await;
+    let id = event_conflict(&node).await;
+    let tag = show(&node, "DOC003", &id).await.header("etag").to_owned();
+    node.patch("/events/e1", json!({"n": 3})).by("DOC003").send().await.is(200, &["update event/e1"]);
+    let take = || decide(&node, "DOC003", &id, json!({"take": "local"}));
+    for stale in [
+        take().header("if-match", &tag),
+        take(),
+        decide(&node, "DOC003", &id, json!({"take": "local", "seen": 2})),
+        decide(&node, "DOC003", &id, json!({"take": "local", "seen": null})),
+    ] {
+        let moved = stale.send().await.is(409, NOTHING);
+        assert_eq!(moved.json()["current"]["current"], 3);
+    }
+    let new = show(&node, "DOC003", &id).await.header("etag").to_owned();
+    assert_ne!(new, tag);
+    take().header("if-match", &new).send().await.is(200, &["update event/e1"]);
+    let second = add(&node, Kind::Event, "e1", &["n"], Some(9.into()), Some(2.into())).await;
+    decide(&node, "DOC003", &second, json!({"take": "central", "seen": 1}))
+        .send()
+        .await
+        .is(200, &["update event/e1"]);
+}
+
+#[tokio::test]
+async fn decisions_are_checked() {
+    let node = start().await;
+    let id = event_conflict(&node).await;
+    for bad in [
+        json!({}),
+        json!({"take": "both"}),
+        json!({"take": 1}),
+        json!({"take": "local", "value": 1}),
+        json!({"take": null}),
+    ] {
+        decide(&node, "DOC003", &id, bad).send().await.is_invalid("take");
+    }
+    decide(&node, "DOC003", &id, json!({"value": {"$set": 1}})).send().await.is_invalid("n.$set");
+    let owner =
+        add(&node, Kind::Event, "e1", &["person"], Some("BOB002".into()), Some("ANA001".into())).await;
+    decide(&node, "ROOT004", &owner, json!({"take": "local"})).send().await.is_invalid("person");
+    decide(&node, "JUD005", &id, json!({"take": "local"})).send().await.is(404, NOTHING);
+    // To see is not to decide: the change needs the right to make it.
+    let name = add(&node, Kind::Person, "BOB002", &["name"], Some("B".into()), Some("Ana".into())).await;
+    decide(&node, "JUD005", &name, json!({"take": "local"})).send().await.is(403, NOTHING);
+    decide(&node, "JUD005", &name, json!({"take": "central"})).send().await.is(200, NOTHING);
+}
+
+#[tokio::test]
+async fn roles_and_passwords_are_decided_by_root() {
+    let node = start().await;
+    let hash = node.stored(Kind::Person, "ROOT004").unwrap().get_str("password").unwrap().to_owned();
+    let stolen = bcrypt::hash("known to a thief", 4).unwrap();
+    let roles = |roles: &[&str]| Some(Bson::Array(roles.iter().map(|role| Bson::from(*role)).collect()));
+    let role = add(&node, Kind::Person, "BOB002", &["roles"], roles(&["root"]), roles(&["end_user"])).await;
+    let active = add(&node, Kind::Person, "BOB002", &["active"], Some(false.into()), Some(true.into())).await;
+    let secret =
+        add(&node, Kind::Person, "ROOT004", &["password"], Some(stolen.clone().into()), Some(hash.into()))
+            .await;
+    for (id, field) in [(&role, "roles"), (&active, "active")] {
+        for who in ["DOC003", "REG007"] {
+            decide(&node, who, id, json!({"take": "local"})).send().await.is_invalid(field);
+        }
+    }
+    for who in ["DOC003", "REG007", "ROOT004"] {
+        let shown = show(&node, who, &secret).await.is(200, NOTHING);
+        assert!(!shown.text().contains("$2") && shown.json()["secret"] == true, "{}", shown.text());
+    }
+    let take = json!({"take": "local"});
+    decide(&node, "DOC003", &secret, take.clone()).send().await.is(403, NOTHING);
+    decide(&node, "REG007", &secret, take.clone()).send().await.is(403, NOTHING);
+    // Nobody writes a password that way, not even root: it would not be hashed.
+    decide(&node, "ROOT004", &secret, json!({"value": "a new cradle"})).send().await.is_invalid("value");
+    decide(&node, "ROOT004", &secret, take.clone()).send().await.is(200, &["update people/ROOT004"]);
+    let root = |path: &str, decision| node.post(path, decision).login("ROOT004", "known to a thief");
+    let path = format!("/sync/conflicts/{role}/resolution");
+    root(&path, take).send().await.is(200, &["update people/BOB002"]);
+}
+
+fn whole(node: &TestNode, id: &str) -> Document {
+    let mut document = node.stored(Kind::Person, id).unwrap();
+    document.remove("password");
+    document
+}
+
+/// A decision about a whole record is no way around the rules for its fields.
+#[tokio::test]
+async fn a_whole_record_keeps_what_is_not_shown() {
+    let node = start().await;
+    let local = whole(&node, "ROOT004");
+    let id = add(&node, Kind::Person, "ROOT004", &[], Some(local.clone().into()), None).await;
+    let tag = |answer: &Answer| answer.header("etag").to_owned();
+    let shown = show(&node, "DOC003", &id).await;
+    assert!(!shown.text().contains("$2"), "{}", shown.text());
+    let mut value = shown.json()["current"].clone();
+    for (field, wrong) in [
+        ("password", json!(bcrypt::hash("known to a thief", 4).unwrap())),
+        ("roles", json!(["end_user"])),
+        ("active", json!(false)),
+    ] {
+        let mut value = value.clone();
+        value[field] = wrong;
+        let decision = decide(&node, "DOC003", &id, json!({"value": value})).header("if-match", &tag(&shown));
+        decision.send().await.is_invalid(if field == "password" { "value" } else { field });
+    }
+    for bad in [json!("x"), json!({"name": "x"}), json!({"_id": "BOB002"}), json!({"id": "ROOT004"})] {
+        decide(&node, "DOC003", &id, json!({"value": bad})).send().await.is_invalid("value");
+    }
+    value["name"] = json!("Decided");
+    value["id"] = json!("ROOT004");
+    decide(&node, "DOC003", &id, json!({"value": value})).send().await.is(200, &["update people/ROOT004"]);
+    let stored = node.stored(Kind::Person, "ROOT004").unwrap();
+    assert_eq!(stored.get_str("name").unwrap(), "Decided");
+    assert!(!stored.contains_key("id"));
+    node.get("/users").by("ROOT004").send().await.is(200, NOTHING);
+}
+
+#[tokio::test]
+async fn a_record_that_comes_back_is_checked_like_a_new_one() {
+    let node = start().await;
+    let gone = doc! {"_id": "GONE01", "name": "Gone", "roles": ["end_user"]};
+    let id = add(&node, Kind::Person, "GONE01", &[], Some(gone.into()), None).await;
+    let value = |roles: Value| json!({"value": {"_id": "GONE01", "name": "Back", "roles": roles}});
+    decide(&node, "DOC003", &id, value(json!(["root"]))).send().await.is_invalid("roles");
+    decide(&node, "DOC003", &id, value(json!("end_user"))).send().await.is_invalid("roles");
+    let hash = bcrypt::hash("known to a thief", 4).unwrap();
+    let secret = json!({"value": {"_id": "GONE01", "roles": ["end_user"], "password": hash}});
+    decide(&node, "DOC003", &id, secret).send().await.is_invalid("value");
+    decide(&node, "DOC003", &id, value(json!(["end_user"]))).send().await.is(200, &["create people/GONE01"]);
+    assert!(person("X", &[]).contains_key("password"));
+    let document = doc! {"_id": "d1", "fedacct": "ANA001"};
+    let id = add(&node, Kind::PersonalDocument, "d1", &[], Some(document.into()), None).await;
+    let claim =
+        json!({"value": {"_id": "d1", "fedacct": "ANA001", "content": {"sha256": "00", "length": 1}}});
+    decide(&node, "DOC003", &id, claim).send().await.is_invalid("content");
+}
+
+/// A person who is deleted by a decision must be one that DELETE would delete.
+#[tokio::test]
+async fn deleting_by_decision_needs_the_right_to_delete() {
+    let node = start().await;
+    let id = add(&node, Kind::Event, "e1", &[], None, Some(doc! {"_id": "e1"}.into())).await;
+    decide(&node, "DOC003", &id, json!({"take": "local"})).send().await.is(403, NOTHING);
+    decide(&node, "ROOT004", &id, json!({"take": "local"})).send().await.is(200, &["delete event/e1"]);
+    let id = add(&node, Kind::Person, "ANA001", &[], None, Some(whole(&node, "ANA001").into())).await;
+    for who in ["REG007", "ROOT004"] {
+        decide(&node, who, &id, json!({"take": "local"})).send().await.is_invalid("active");
+    }
+}

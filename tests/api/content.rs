@@ -1,0 +1,205 @@
+//! The bytes of personal documents.
+
+use bson::doc;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use thalamus_edge::domain::record::Kind;
+
+use crate::support::api::{Call, NOTHING, TestNode};
+
+const PATH: &str = "/personal-documents/d1/content";
+const CHANGED: &[&str] = &["update personal_document/d1"];
+
+async fn with_document() -> TestNode {
+    let node = TestNode::with_people().await;
+    node.post("/personal-documents/d1", json!({"fedacct": "ANA001", "type": "picture"}))
+        .by("DOC003")
+        .send()
+        .await;
+    node
+}
+
+fn upload<'a>(node: &'a TestNode, bytes: &[u8]) -> Call<'a> {
+    node.request("PUT", PATH).by("DOC003").bytes(bytes.to_vec())
+}
+
+/// Different bytes everywhere, over several chunks.
+fn picture(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+#[tokio::test]
+async fn bytes_keep_their_type_and_hash() {
+    let node = with_document().await;
+    node.get(PATH).by("ANA001").send().await.is(404, NOTHING);
+    for (length, status) in [(200_000, 201), (0, 200), (1, 200), (65_536, 200), (131_073, 200)] {
+        let bytes = picture(length);
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        let sent = upload(&node, &bytes).header("content-type", "image/png; x=1").send().await;
+        sent.is(status, CHANGED).says(json!({"sha256": sha256, "length": length, "type": "image/png; x=1"}));
+        let got = node.get(PATH).by("ANA001").send().await.is(200, NOTHING);
+        assert_eq!(got.body, bytes);
+        assert_eq!(got.header("content-type"), "image/png; x=1");
+        assert_eq!(got.header("content-length"), length.to_string());
+        assert_eq!(got.header("etag"), format!("\"{sha256}\""));
+        assert_eq!(got.header("accept-ranges"), "bytes");
+        let document = node.get("/personal-documents/d1").by("ANA001").send().await;
+        document.has(json!({
+            "type": "picture", "content": {"sha256": sha256, "length": length, "type": "image/png; x=1"}}));
+    }
+    let head = node.request("HEAD", PATH).by("ANA001").send().await.is(200, NOTHING);
+    assert_eq!((head.body.len(), head.header("content-length")), (0, "131073"));
+}
+
+#[tokio::test]
+async fn uploaded_pages_run_nowhere() {
+    let node = with_document().await;
+    upload(&node, b"<script>alert(1)</script>").header("content-type", "text/html").send().await;
+    let got = node.get(PATH).by("ANA001").send().await.is(200, NOTHING);
+    assert_eq!(got.header("content-security-policy"), "sandbox; default-src 'none'");
+    assert_eq!(got.header("x-content-type-options"), "nosniff");
+}
+
+#[tokio::test]
+async fn a_known_version_is_not_sent_again() {
+    let node = with_document().await;
+    upload(&node, b"bytes").send().await.is(201, CHANGED);
+    let tag = node.get(PATH).by("ANA001").send().await.header("etag").to_owned();
+    for known in [tag.clone(), "*".into(), format!("\"x\", W/{tag}")] {
+        let same = node.get(PATH).by("ANA001").header("if-none-match", &known).send().await.is(304, NOTHING);
+        assert_eq!(same.header("etag"), tag);
+    }
+    upload(&node, b"bytes").send().await.is(200, NOTHING);
+    let document = node.get("/personal-documents/d1").by("DOC003").send().await.header("etag").to_owned();
+    upload(&node, b"other").header("if-match", "\"x\"").send().await.is(412, NOTHING);
+    upload(&node, b"other").header("if-match", &document).send().await.is(200, CHANGED);
+}
+
+#[tokio::test]
+async fn parts_can_be_asked_for() {
+    let node = with_document().await;
+    let bytes = picture(150_000);
+    upload(&node, &bytes).send().await;
+    let get = |range: &str| node.get(PATH).by("ANA001").header("range", range);
+    for (range, first, last) in [
+        ("bytes=0-0", 0, 0),
+        ("bytes=65535-65536", 65_535, 65_536),
+        ("bytes=100000-", 100_000, 149_999),
+        ("bytes=-1", 149_999, 149_999),
+        ("bytes=-999999", 0, 149_999),
+        ("bytes=149999-200000", 149_999, 149_999),
+        ("bytes=0-149999", 0, 149_999),
+    ] {
+        let part = get(range).send().await.is(206, NOTHING);
+        assert_eq!(part.body, &bytes[first..=last], "{range}");
+        assert_eq!(part.header("content-range"), format!("bytes {first}-{last}/150000"));
+        assert_eq!(part.header("content-length"), (last - first + 1).to_string());
+    }
+    for beyond in ["bytes=150000-", "bytes=150000-150001", "bytes=-0"] {
+        let answer = get(beyond).send().await.is(416, NOTHING);
+        assert_eq!(answer.header("content-range"), "bytes */150000", "{beyond}");
+    }
+    for ignored in ["bytes=5-2", "bytes=0-0,2-3", "lines=0-1", "bytes", "bytes=", "bytes=a-b", "bytes=--1"] {
+        let whole = get(ignored).send().await.is(200, NOTHING);
+        assert_eq!(whole.body.len(), 150_000, "{ignored}");
+        whole.lacks_header("content-range");
+    }
+    // A part of another version is of no use.
+    get("bytes=0-0").header("if-range", "\"x\"").send().await.is(200, NOTHING);
+    let tag = node.get(PATH).by("ANA001").send().await.header("etag").to_owned();
+    get("bytes=0-0").header("if-range", &tag).send().await.is(206, NOTHING);
+    let huge = "bytes=99999999999999999999-";
+    assert!([200, 416].contains(&get(huge).send().await.status));
+}
+
+#[tokio::test]
+async fn the_limit_of_contents_is_their_own() {
+    let node = TestNode::start_with(|setup| {
+        setup.settings.body_limit_bytes = 1000;
+        setup.settings.content_limit_bytes = 5000;
+    });
+    node.people().await;
+    node.post("/personal-documents/d1", json!({"fedacct": "ANA001"})).by("DOC003").send().await;
+    upload(&node, &[1; 5001]).send().await.is(413, NOTHING).has(json!({"code": "too_large"}));
+    upload(&node, &[1; 5000]).send().await.is(201, CHANGED);
+    let long = json!({"x": "y".repeat(1000)});
+    node.patch("/personal-documents/d1", long).by("DOC003").send().await.is(413, NOTHING);
+    let small = TestNode::start_with(|setup| setup.settings.content_limit_bytes = 0);
+    small.people().await;
+    small.post("/personal-documents/d1", json!({"fedacct": "ANA001"})).by("DOC003").send().await;
+    upload(&small, &[1]).send().await.is(413, NOTHING);
+}
+
+#[tokio::test]
+async fn thirty_two_megabytes_pass_and_not_one_byte_more() {
+    let node = with_document().await;
+    let bytes = picture(32 << 20);
+    upload(&node, &bytes).send().await.is(201, CHANGED);
+    assert!(node.get(PATH).by("ANA001").send().await.is(200, NOTHING).body == bytes);
+    upload(&node, &[bytes, vec![0]].concat()).send().await.is(413, NOTHING);
+}
+
+#[tokio::test]
+async fn a_type_that_is_none_is_refused() {
+    let node = with_document().await;
+    for bad in
+        ["", "image", "/", "image/", "/png", "a b/c", "image/png/x", &"x/".repeat(100), "text/html\u{e9}"]
+    {
+        let answer = upload(&node, b"x").raw_header("content-type", bad.as_bytes()).send().await;
+        answer.is(415, NOTHING).has(json!({"code": "unsupported_media_type"}));
+    }
+    let untold = upload(&node, b"x").send().await.is(201, CHANGED);
+    untold.has(json!({"type": "application/octet-stream"}));
+}
+
+#[tokio::test]
+async fn only_an_upload_changes_what_is_said_about_the_bytes() {
+    let node = with_document().await;
+    upload(&node, b"mine").send().await;
+    let theirs = hex::encode(Sha256::digest(b"theirs"));
+    let claim = json!({"sha256": theirs, "length": 6, "type": "text/plain"});
+    for claim in [claim.clone(), json!(null), json!({}), json!("x")] {
+        node.patch("/personal-documents/d1", json!({"content": claim}))
+            .by("ROOT004")
+            .send()
+            .await
+            .is_invalid("content");
+        let put = json!({"fedacct": "ANA001", "content": claim});
+        node.put_json("/personal-documents/d1", put).by("ROOT004").send().await.is_invalid("content");
+    }
+    let new = json!({"fedacct": "ANA001", "content": claim});
+    node.post("/personal-documents/d2", new.clone()).by("DOC003").send().await.is_invalid("content");
+    node.put_json("/personal-documents/d2", new).by("ROOT004").send().await.is_invalid("content");
+    // What was read may be written back, and PUT keeps what it leaves out.
+    let shown = node.get("/personal-documents/d1").by("ROOT004").send().await.json();
+    node.put_json("/personal-documents/d1", shown).by("ROOT004").send().await.is(200, NOTHING);
+    node.put_json("/personal-documents/d1", json!({"n": 1})).by("ROOT004").send().await.is(200, CHANGED);
+    assert_eq!(node.get(PATH).by("ANA001").send().await.text(), "mine");
+}
+
+#[tokio::test]
+async fn bytes_that_have_not_come_yet_are_said_to_be_pending() {
+    let node = TestNode::with_people().await;
+    let content = doc! {"sha256": "00".repeat(32), "length": 70_000_i64, "type": "image/png"};
+    node.from_centre(Kind::PersonalDocument, doc! {"_id": "d1", "fedacct": "ANA001", "content": content})
+        .await;
+    let answer = node.get(PATH).by("ANA001").send().await.is(404, NOTHING);
+    assert!(answer.text().contains("content_pending"));
+}
+
+#[tokio::test]
+async fn whoever_may_not_upload_is_told_before_the_bytes_are_read() {
+    let node = with_document().await;
+    upload(&node, b"x").send().await;
+    let unread = |who: &str, path: &str| {
+        let body = axum::body::Body::from_stream(futures_util::stream::once(async {
+            panic!("the body was read");
+            #[allow(unreachable_code)]
+            Ok::<_, std::io::Error>(Vec::<u8>::new())
+        }));
+        node.request("PUT", path).by(who).bytes(body).send()
+    };
+    unread("ANA001", PATH).await.is(403, NOTHING);
+    unread("DOC003", "/personal-documents/absent/content").await.is(404, NOTHING);
+    node.get(PATH).by("BOB002").send().await.is(404, NOTHING).has(json!({"error": "Document not found"}));
+}

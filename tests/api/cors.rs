@@ -1,0 +1,143 @@
+//! "CORS", and what becomes of writes that pages of other sites make.
+
+use serde_json::json;
+
+use crate::support::api::{Answer, NOTHING, TestNode};
+
+const PORTAL: &str = "https://portal.example.org";
+
+async fn with_origins(origins: &[&str]) -> TestNode {
+    let node = TestNode::start_with(|setup| {
+        setup.settings.cors_allowed_origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+    });
+    node.people().await;
+    node
+}
+
+async fn preflight(node: &TestNode, origin: &str) -> Answer {
+    let call = node.request("OPTIONS", "/people/ANA001").header("origin", origin);
+    call.header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization,content-type")
+        .send()
+        .await
+}
+
+#[tokio::test]
+async fn nobody_is_allowed_unless_named() {
+    let node = TestNode::with_people().await;
+    preflight(&node, PORTAL).await.is(204, NOTHING).lacks_header("access-control-allow-origin");
+    let read = node.get("/people").by("DOC003").header("origin", PORTAL).send().await.is(200, NOTHING);
+    read.lacks_header("access-control-allow-origin").lacks_header("vary");
+}
+
+#[tokio::test]
+async fn an_allowed_origin_may_ask_without_a_login_and_read() {
+    let node = with_origins(&[PORTAL, "http://localhost:8080"]).await;
+    let allowed = preflight(&node, PORTAL).await.is(204, NOTHING);
+    assert_eq!(allowed.header("access-control-allow-origin"), PORTAL);
+    assert_eq!(
+        allowed.header("access-control-allow-methods"),
+        "GET, HEAD, POST, PATCH, PUT, DELETE, OPTIONS"
+    );
+    let headers = "Authorization, Content-Type, If-Match, If-None-Match, X-Emergency-Reason";
+    assert_eq!(allowed.header("access-control-allow-headers"), headers);
+    assert!(allowed.body.is_empty());
+    for (path, status) in [("/people", 200), ("/nothing", 404), ("/people/NOBODY9", 404)] {
+        let answer = node.get(path).by("DOC003").header("origin", PORTAL).send().await.is(status, NOTHING);
+        assert_eq!(answer.header("access-control-allow-origin"), PORTAL);
+        assert_eq!(answer.header("access-control-expose-headers"), "ETag, Link, Location, Retry-After");
+        assert_eq!(answer.header("vary"), "Origin");
+    }
+    let refused = node.get("/people").header("origin", PORTAL).send().await.is(401, NOTHING);
+    assert_eq!(refused.header("access-control-allow-origin"), PORTAL);
+    for other in [
+        "https://evil.example",
+        "null",
+        "https://portal.example.org.evil.example",
+        "HTTPS://portal.example.org",
+    ] {
+        preflight(&node, other).await.is(204, NOTHING).lacks_header("access-control-allow-origin");
+        let read = node.get("/people").by("DOC003").header("origin", other).send().await.is(200, NOTHING);
+        read.lacks_header("access-control-allow-origin");
+        assert_eq!(read.header("vary"), "Origin");
+    }
+}
+
+#[tokio::test]
+async fn a_star_is_on_every_answer() {
+    let node = with_origins(&["*"]).await;
+    assert_eq!(preflight(&node, PORTAL).await.is(204, NOTHING).header("access-control-allow-origin"), "*");
+    for path in ["/", "/people", "/nothing"] {
+        for call in [node.get(path), node.get(path).by("DOC003"), node.get(path).header("origin", PORTAL)] {
+            let answer = call.send().await;
+            assert_eq!(answer.header("access-control-allow-origin"), "*");
+            answer.lacks_header("access-control-allow-credentials");
+        }
+    }
+    let write = node.patch("/people/ANA001", json!({"n": 1})).by("ANA001").header("origin", PORTAL);
+    write.send().await.is(200, &["update people/ANA001"]);
+}
+
+#[tokio::test]
+async fn options_without_the_marks_of_a_preflight_needs_a_login() {
+    let node = with_origins(&["*"]).await;
+    node.request("OPTIONS", "/people").send().await.is(401, NOTHING);
+    node.request("OPTIONS", "/people").header("origin", PORTAL).send().await.is(401, NOTHING);
+    node.request("OPTIONS", "/people")
+        .header("access-control-request-method", "GET")
+        .send()
+        .await
+        .is(401, NOTHING);
+}
+
+#[tokio::test]
+async fn writes_of_other_sites_are_refused() {
+    let node = with_origins(&[PORTAL]).await;
+    let write = |method: &str| node.request(method, "/people/ANA001").by("ROOT004").json(&json!({"n": 1}));
+    for method in ["POST", "PATCH", "PUT", "DELETE", "FOO"] {
+        for origin in
+            ["https://evil.example", "null", "http://", "*", "", "https://localhost:8443.evil.example"]
+        {
+            let call = write(method).header("host", "localhost:8443").header("origin", origin);
+            call.send().await.is(403, NOTHING).has(json!({"code": "cross_origin"}));
+        }
+        for site in ["cross-site", "same-site"] {
+            let call = write(method).header("host", "localhost:8443").header("sec-fetch-site", site);
+            call.send().await.is(403, NOTHING).has(json!({"code": "cross_origin"}));
+        }
+    }
+    // A foreign form without credentials is told the same.
+    let form = node.request("POST", "/password/ANA001").header("origin", "https://evil.example");
+    form.send().await.is(403, NOTHING);
+    let reads = node.get("/people/ANA001").by("ANA001").header("sec-fetch-site", "cross-site");
+    reads.header("origin", "https://evil.example").send().await.is(200, NOTHING);
+}
+
+#[tokio::test]
+async fn writes_of_the_own_site_and_of_allowed_ones_pass() {
+    let node = with_origins(&[PORTAL]).await;
+    let mut number = 0;
+    let mut write = || {
+        number += 1;
+        node.patch("/people/ANA001", json!({"n": number})).by("ANA001")
+    };
+    let changed = &["update people/ANA001"];
+    write().send().await.is(200, changed);
+    write().header("origin", PORTAL).header("sec-fetch-site", "cross-site").send().await.is(200, changed);
+    for origin in ["https://box.local:8443", "http://box.local:8443"] {
+        let call = write().header("host", "box.local:8443").header("origin", origin);
+        call.header("sec-fetch-site", "same-origin").send().await.is(200, changed);
+    }
+    write().header("host", "box.local").header("sec-fetch-site", "none").send().await.is(200, changed);
+}
+
+/// HTTP/2 has no Host header: the host stands in the request's target.
+#[tokio::test]
+async fn the_own_site_is_known_over_http_2_too() {
+    let node = TestNode::with_people().await;
+    let url = "https://box.local:8443/people/ANA001";
+    let call = node.patch(url, json!({"n": 1})).by("ANA001").header("origin", "https://box.local:8443");
+    call.send().await.is(200, &["update people/ANA001"]);
+    let call = node.patch(url, json!({"n": 2})).by("ANA001").header("origin", "https://other.local:8443");
+    call.send().await.is(403, NOTHING);
+}

@@ -1,0 +1,220 @@
+//! "Errors": one shape, exact places, no 5xx.
+
+use bson::doc;
+use serde_json::json;
+use thalamus_edge::domain::record::Kind;
+
+use crate::support::api::{NOTHING, TestNode};
+
+#[tokio::test]
+async fn an_error_is_a_sentence_a_word_and_a_status() {
+    let node = TestNode::with_people().await;
+    let absent = node.get("/people/NOBODY9").by("DOC003").send().await.is(404, NOTHING);
+    assert_eq!(absent.header("content-type"), "application/json");
+    absent.says(json!({"error": "User not found", "code": "not_found", "status": 404}));
+    let denied = node.get("/people").by("ANA001").send().await.is(403, NOTHING);
+    denied.has(json!({"code": "forbidden", "status": 403}));
+    let invalid = node.patch("/people/ANA001", json!({"roles": ["root"]})).by("ANA001").send().await;
+    invalid.is(422, NOTHING).has(json!({"code": "invalid", "status": 422, "field": "roles"}));
+}
+
+#[tokio::test]
+async fn accept_chooses_problem_json() {
+    let node = TestNode::with_people().await;
+    for accept in ["application/problem+json", "application/json, application/problem+json;q=0.9"] {
+        let call = node.get("/people/NOBODY9").by("DOC003").header("accept", accept);
+        let problem = call.send().await.is(404, NOTHING);
+        assert_eq!(problem.header("content-type"), "application/problem+json");
+        problem.says(json!({
+            "type": "about:blank", "title": "Not Found", "status": 404, "detail": "User not found",
+            "error": "User not found", "code": "not_found"}));
+    }
+    // Headers that belong to the error stay.
+    let login =
+        node.get("/people").header("accept", "application/problem+json").send().await.is(401, NOTHING);
+    assert_eq!(login.header("www-authenticate"), "Basic realm=\"Authentication Required\"");
+    let method = node.post("/people", json!({})).by("DOC003").header("accept", "application/problem+json");
+    assert!(method.send().await.is(405, NOTHING).header("allow").contains("GET"));
+    let fine = node.get("/login").by("DOC003").header("accept", "application/problem+json").send().await;
+    assert_eq!(fine.is(200, NOTHING).header("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_named_by_line_and_column() {
+    let node = TestNode::with_people().await;
+    let cases = [
+        ("{\"a\": 1,\n \"b\": }", "line 2 column 7"),
+        ("", "line 1"),
+        ("{", "line 1 column 1"),
+        ("{} x", "line 1 column 4"),
+        ("{'a': 1}", "line 1 column 2"),
+        ("{\"a\": NaN}", "line 1 column"),
+        ("{\"a\": Infinity}", "line 1 column"),
+        ("{\"a\": 1e400}", "line 1 column"),
+        ("{\"a\": -1e400}", "line 1 column"),
+        ("{\"a\": \"\u{1}\"}", "line 1 column"),
+        ("\u{feff}{}", "line 1 column 1"),
+    ];
+    for (body, place) in cases {
+        for (method, path) in
+            [("POST", "/institutions/x"), ("PATCH", "/people/ANA001"), ("PUT", "/institutions/x")]
+        {
+            let answer = node.request(method, path).by("ROOT004").bytes(body).send().await.is(400, NOTHING);
+            let answer = answer.has(json!({"code": "not_json"}));
+            assert!(answer.json()["error"].as_str().unwrap().contains(place), "{body:?}: {}", answer.text());
+        }
+    }
+    let not_utf8 = node.request("POST", "/institutions/x").by("DOC003").bytes(&b"{\"a\": \"\xff\"}"[..]);
+    not_utf8.send().await.is(400, NOTHING);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_object_is_refused() {
+    let node = TestNode::with_people().await;
+    for body in ["[1]", "\"x\"", "null", "5", "true", "[]"] {
+        for (method, path) in
+            [("POST", "/people/NEW001"), ("PATCH", "/people/ANA001"), ("PUT", "/people/ANA001")]
+        {
+            node.request(method, path).by("ROOT004").bytes(body).send().await.is_invalid("");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_record_cannot_hold_is_refused_with_its_place() {
+    let node = TestNode::with_people().await;
+    let cases = [
+        ("{\"$set\": {}}", "$set"),
+        ("{\"a\": {\"$where\": 1}}", "a.$where"),
+        ("{\"a.b\": 1}", "a.b"),
+        ("{\"a\": [0, {\"b.c\": 1}]}", "a.1.b.c"),
+        ("{\"\": 1}", ""),
+        ("{\"a\": {\"\": 1}}", "a."),
+        ("{\"a\": 1, \"a\": 2}", "a"),
+        ("{\"x\": {\"a\": 1, \"a\": 2}}", "x.a"),
+        ("{\"k\\u0000\": 1}", "k\0"),
+        ("{\"a\": \"x\\u0000\"}", "a"),
+        ("{\"a\": [\"\\u0000\"]}", "a.0"),
+        ("{\"a\": 9223372036854775808}", "a"),
+        ("{\"a\": -9223372036854775809}", "a"),
+    ];
+    for (body, field) in cases {
+        for method in ["POST", "PUT"] {
+            let answer = node.request(method, "/institutions/x").by("ROOT004").bytes(body).send().await;
+            answer.is_invalid(field);
+        }
+        node.request("PATCH", "/people/ANA001").by("ROOT004").bytes(body).send().await.is_invalid(field);
+    }
+    let deep = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+    let answer = node.request("POST", "/institutions/x").by("DOC003").bytes(deep(65)).send().await;
+    answer.is(422, NOTHING);
+    let answer = node.request("POST", "/institutions/x").by("DOC003").bytes(deep(64)).send().await;
+    answer.is(201, &["create institution/x"]);
+    let abyss = node.request("POST", "/institutions/y").by("DOC003").bytes(deep(100_000)).send().await;
+    abyss.is(422, NOTHING);
+}
+
+#[tokio::test]
+async fn a_large_body_is_refused_and_a_record_does_not_grow_without_end() {
+    let node = TestNode::with_people().await;
+    let text = |bytes: usize| format!("{{\"x\":\"{}\"}}", "y".repeat(bytes));
+    let post = |body: String| node.request("POST", "/institutions/x").by("DOC003").bytes(body).send();
+    post(text((1 << 20) - 7)).await.is(413, NOTHING).has(json!({"code": "too_large"}));
+    post(text((1 << 20) - 8)).await.is(201, &["create institution/x"]);
+    // Whoever may not write at all does not learn of limits first.
+    let refused = node.request("POST", "/institutions/z").by("ANA001").bytes(text(1 << 21)).send().await;
+    refused.is(403, NOTHING);
+    let big = "y".repeat(15_500_000);
+    node.record(Kind::Institution, doc! {"_id": "big", "x": big}).await;
+    let more = node.request("PATCH", "/institutions/big").by("DOC003");
+    let more = more.bytes(format!("{{\"y\":\"{}\"}}", "y".repeat(600_000)));
+    more.send().await.is(413, NOTHING);
+}
+
+#[tokio::test]
+async fn without_a_login_every_path_is_401() {
+    let node = TestNode::with_people().await;
+    for path in [
+        "/people",
+        "/people/ANA001",
+        "/nothing",
+        "/login",
+        "/password/ANA001",
+        "/sync/status",
+        "//",
+        "/healthz/",
+    ] {
+        for method in ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "FOO"] {
+            let answer = node.request(method, path).send().await.is(401, NOTHING);
+            assert_eq!(answer.header("www-authenticate"), "Basic realm=\"Authentication Required\"");
+        }
+    }
+    let credentials = [
+        "",
+        "Basic",
+        "Basic ",
+        "Basic !!!",
+        "Basic QQ==",
+        "Bearer x",
+        "Digest a=b",
+        "Basic Og==",
+        "Basic  Og== x",
+    ];
+    for value in credentials {
+        node.get("/people").header("authorization", value).send().await.is(401, NOTHING);
+    }
+    let two = node.get("/people").by("DOC003").by("DOC003").send().await;
+    two.is(401, NOTHING);
+    node.get("/people").raw_header("authorization", b"Basic \xff\xfe").send().await.is(401, NOTHING);
+    // The scheme is a word in any case.
+    let lower = node.get("/login").header("authorization", "basic RE9DMDAzOmEgY3JhZGxlIGluIE1pbGFubw==");
+    lower.send().await.is(200, NOTHING);
+}
+
+#[tokio::test]
+async fn every_answer_says_which_request_it_was_and_is_not_kept() {
+    let node = TestNode::with_people().await;
+    let mut ids = Vec::new();
+    for path in ["/", "/people", "/people/ANA001", "/nothing"] {
+        for answer in [node.get(path).send().await, node.get(path).by("DOC003").send().await] {
+            ids.push(answer.header("x-request-id").to_owned());
+            assert_eq!(answer.header("cache-control"), "no-store");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        }
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 8);
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused() {
+    let node = TestNode::with_people().await;
+    for path in
+        ["/people/%ff", "/pols/ANA001/%c3%28", "/institutions/%ed%a0%80", "/users/%ff", "/sync/conflicts/%ff"]
+    {
+        let answer = node.get(path).by("ROOT004").send().await;
+        assert!([405, 422].contains(&answer.status), "{path}: {}", answer.status);
+        assert_eq!(answer.header("content-type"), "application/json");
+    }
+}
+
+#[tokio::test]
+async fn guessing_is_answered_with_the_time_to_wait() {
+    let node = TestNode::with_people().await;
+    node.get("/login").by("ANA001").send().await.is(200, NOTHING);
+    for user in ["ANA001", "NOBODY9"] {
+        for _ in 0..5 {
+            node.get("/login").login(user, "wrong").send().await.is(401, NOTHING);
+        }
+        let early = node.get("/login").login(user, "wrong").send().await.is(429, NOTHING);
+        assert_eq!(early.header("retry-after"), "1");
+        early.says(json!({"error": "Too many logins; try again later", "code": "busy", "status": 429}));
+    }
+    // Headers that name another address are not believed; another address is another matter.
+    let forwarded = node.get("/login").login("ANA001", "wrong").header("x-forwarded-for", "203.0.113.9");
+    forwarded.send().await.is(429, NOTHING);
+    let elsewhere = node.get("/login").login("ANA001", "wrong").from([203, 0, 113, 9].into());
+    elsewhere.send().await.is(401, NOTHING);
+    node.get("/login").by("ANA001").send().await.is(200, NOTHING);
+}

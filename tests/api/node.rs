@@ -1,0 +1,222 @@
+//! The node's own endpoints: welcome, health, login, authorization, accounts, reconciliation.
+
+use bson::doc;
+use serde_json::json;
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::{DeadLetter, StoreError};
+
+use crate::support::api::{NOTHING, PASSWORD, PASSWORD_HASH, TestNode, person};
+
+#[tokio::test]
+async fn the_welcome_page_and_health_need_no_login() {
+    let node = TestNode::with_people().await;
+    let page = node.get("/").send().await.is(200, NOTHING);
+    assert!(page.header("content-type").starts_with("text/html"));
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    assert!(page.text().contains("GNU Health") && !page.text().contains("{{"));
+    assert_eq!(node.get("/healthz").send().await.is(200, NOTHING).text(), "ok\n");
+    assert_eq!(node.get("/readyz").send().await.is(200, NOTHING).text(), "ready\n");
+}
+
+#[tokio::test]
+async fn any_valid_account_may_log_in() {
+    let node = TestNode::start_with(|setup| setup.roles = "[]".to_owned());
+    node.person("ANA001", &[]).await;
+    node.get("/login").by("ANA001").send().await.is(200, NOTHING).says(json!(true));
+    node.get("/login").login("ANA001", "wrong").send().await.is(401, NOTHING);
+    node.get("/people/ANA001").by("ANA001").send().await.is(403, NOTHING);
+}
+
+#[tokio::test]
+async fn authorization_says_who_may_do_what_and_why() {
+    let node = TestNode::with_people().await;
+    node.record(Kind::Event, doc! {"_id": "e1", "person": "ANA001"}).await;
+    node.record(Kind::Event, doc! {"_id": "e2", "person": "BOB002"}).await;
+    let ask = async |who: &str, method: &str, path: &str| {
+        let answer = node.get(&format!("/authorization?method={method}&path={path}")).by(who).send().await;
+        let body = answer.is(200, NOTHING).json();
+        assert_eq!(body["user"], who.to_uppercase());
+        (body["allowed"].as_bool().unwrap(), body["reason"].as_str().unwrap().to_owned())
+    };
+    let no = |reason: &str| (false, reason.to_owned());
+    let yes = (true, "allowed".to_owned());
+    let no_role = no("no role of this account allows it");
+    let hidden = no("there is no such record for this account");
+    assert_eq!(ask("ana001", "GET", "/people/ANA001").await, yes);
+    assert_eq!(ask("ANA001", "GET", "/people/ana001?x=1").await, yes);
+    assert_eq!(
+        ask("ANA001", "GET", "/people/%2541NA001").await,
+        yes,
+        "the path may be escaped, as in a request"
+    );
+    assert_eq!(ask("ANA001", "GET", "/people/BOB002").await, no_role);
+    assert_eq!(ask("ANA001", "GET", "/people/NOBODY9").await, no_role);
+    assert_eq!(ask("ANA001", "GET", "/people").await, no_role);
+    assert_eq!(ask("ANA001", "HEAD", "/events/e1").await, yes);
+    assert_eq!(ask("ANA001", "GET", "/events/e2").await, hidden);
+    assert_eq!(ask("ANA001", "GET", "/events/e9").await, hidden);
+    assert_eq!(ask("DOC003", "GET", "/events/e9").await, yes);
+    assert_eq!(ask("DOC003", "DELETE", "/events/e1").await, no_role);
+    assert_eq!(ask("DOC003", "PUT", "/personal-documents/d/content").await, yes);
+    assert_eq!(ask("DOC003", "POST", "/password/ANA001").await, no_role);
+    assert_eq!(ask("ANA001", "POST", "/password/ANA001").await, yes);
+    assert_eq!(ask("ROOT004", "POST", "/password/ANA001").await, yes);
+    assert_eq!(ask("ROOT004", "DELETE", "/people").await, no("the path does not know the method"));
+    assert_eq!(ask("ROOT004", "POST", "/sync/status").await, no("the path does not know the method"));
+    assert_eq!(ask("ROOT004", "GET", "/nothing").await, no("there is nothing at this path"));
+    assert_eq!(ask("ROOT004", "GET", "people").await, no("there is nothing at this path"));
+    assert_eq!(ask("ROOT004", "GET", "/pols//x").await, no("there is nothing at this path"));
+    assert_eq!(ask("ROOT004", "GET", "").await, no("there is nothing at this path"));
+    node.get("/authorization?path=/people").by("ANA001").send().await.is_invalid("method");
+    node.get("/authorization?method=LOOK&path=/people").by("ANA001").send().await.is_invalid("method");
+    node.get("/authorization?method=GET").by("ANA001").send().await.is_invalid("path");
+    let roles = node.get("/authorization?method=GET&path=/").by("DOC003").send().await;
+    roles.has(json!({"roles": ["end_user", "health_professional"]}));
+}
+
+#[tokio::test]
+async fn users_are_listed_with_what_counts_here() {
+    let node = TestNode::with_people().await;
+    node.from_centre(Kind::Person, person("CEN009", &["end_user", "root"])).await;
+    node.record(Kind::Person, doc! {"_id": "NOLOGIN", "name": "x"}).await;
+    let made = node.post("/users/tess@local", json!({"roles": ["root"], "password": PASSWORD})).by_operator();
+    made.send().await.is(201, NOTHING).says(json!({"id": "tess@local", "local": true}));
+    for call in [
+        node.get("/users").by("ROOT004"),
+        node.get("/users").by_operator(),
+        node.get("/users").by("tess@local"),
+    ] {
+        let users = call.send().await.is(200, NOTHING).json();
+        let shown = |id: &str| users.as_array().unwrap().iter().find(|user| user["id"] == id).cloned();
+        let centre = json!({"id": "CEN009", "local": false, "active": true, "roles": ["end_user"], "not_honoured": ["root"]});
+        assert_eq!(shown("CEN009").unwrap(), centre);
+        assert_eq!(shown("tess@local").unwrap()["local"], true);
+        assert_eq!(shown("ROOT004").unwrap()["roles"], json!(["root"]));
+        assert!(shown("NOLOGIN").is_none());
+        assert!(!users.to_string().contains("$2"));
+    }
+}
+
+#[tokio::test]
+async fn users_are_made_by_root_and_the_operator() {
+    let node = TestNode::with_people().await;
+    let add = |id: &str, body| node.post(&format!("/users/{id}"), body).by_operator().send();
+    let made = add("new005", json!({"roles": ["root"], "password": "a new cradle"})).await;
+    made.is(201, &["create people/NEW005"]).says(json!({"id": "NEW005", "local": false}));
+    // Root that was given here counts.
+    node.get("/users").login("NEW005", "a new cradle").send().await.is(200, NOTHING);
+    add("NEW006", json!({"roles": ["end_user"]})).await.is_invalid("password");
+    add("NEW006", json!({"roles": ["end_user"], "password": "short"})).await.is_invalid("password");
+    add("NEW006", json!({"roles": ["end_user"], "password": 12345678})).await.is_invalid("password");
+    for roles in
+        [json!([]), json!(["wizard"]), json!("root"), json!(null), json!(["root", "root"]), json!([1])]
+    {
+        add("NEW006", json!({"roles": roles, "password": PASSWORD})).await.is_invalid("roles");
+    }
+    add("N-6", json!({"roles": ["root"], "password": PASSWORD})).await.is_invalid("id");
+    add("te%20ss@local", json!({"roles": ["root"], "password": PASSWORD})).await.is_invalid("id");
+    // A person who is there already keeps their record and gets the roles; without a password it stays.
+    let given = add("ana001", json!({"roles": ["end_user", "root"]})).await;
+    given.is(200, &["update people/ANA001"]).says(json!({"id": "ANA001", "local": false}));
+    assert_eq!(node.stored(Kind::Person, "ANA001").unwrap().get_str("name").unwrap(), "Ana");
+    node.get("/users").by("ANA001").send().await.is(200, NOTHING);
+    add("ANA001", json!({"roles": ["end_user"]})).await.is(200, &["update people/ANA001"]);
+    node.get("/users").by("ANA001").send().await.is(403, NOTHING);
+}
+
+#[tokio::test]
+async fn passwords_of_others_are_set_by_root_and_the_operator() {
+    let node = TestNode::with_people().await;
+    let body = || json!({"password": "another cradle"});
+    node.post("/users/ana001/password", body()).by("ROOT004").send().await.is(204, &["update people/ANA001"]);
+    node.get("/login").login("ANA001", "another cradle").send().await.is(200, NOTHING);
+    node.get("/login").by("ANA001").send().await.is(401, NOTHING);
+    node.post("/users/NOBODY9/password", body()).by_operator().send().await.is(404, NOTHING);
+    node.post("/users/no@local/password", body()).by_operator().send().await.is(404, NOTHING);
+    node.post("/users/BOB002/password", json!({})).by_operator().send().await.is_invalid("password");
+    node.post("/users/BOB002/password", json!({"password": "password"}))
+        .by_operator()
+        .send()
+        .await
+        .is_invalid("password");
+    node.post("/users/tess@local", json!({"roles": ["root"], "password": PASSWORD}))
+        .by_operator()
+        .send()
+        .await;
+    node.post("/users/tess@local/password", body()).by("ROOT004").send().await.is(204, NOTHING);
+    node.get("/login").login("tess@local", "another cradle").send().await.is(200, NOTHING);
+}
+
+/// A name in `roles.cfg` gives the list, not the keys of the house.
+#[tokio::test]
+async fn whoever_may_use_users_cannot_make_root() {
+    let node = TestNode::start_with(|setup| {
+        setup.roles =
+            r#"[{"role": "manager", "permissions": {"GET": ["users"], "POST": ["users"], "global": true}},
+                          {"role": "root", "permissions": {}}]"#
+                .to_owned();
+    });
+    node.person("MAN001", &["manager"]).await;
+    node.person("ANA001", &["end_user"]).await;
+    node.get("/users").by("MAN001").send().await.is(200, NOTHING);
+    let body = json!({"roles": ["root"], "password": PASSWORD});
+    node.post("/users/MAN001", body.clone()).by("MAN001").send().await.is(403, NOTHING);
+    node.post("/users/x@local", body.clone()).by("MAN001").send().await.is(403, NOTHING);
+    node.post("/users/ANA001/password", body).by("MAN001").send().await.is(403, NOTHING);
+}
+
+#[tokio::test]
+async fn without_a_centre_synchronization_is_off() {
+    let node = TestNode::with_people().await;
+    let status = node.get("/sync/status").by("DOC003").send().await.is(200, NOTHING);
+    status.has(json!({
+        "state": "off", "pending": 4, "oldest_pending_at": "2026-11-23T01:28:52Z", "conflicts_open": 0, "dead": 0,
+        "last_round": null, "last_complete_at": null, "next_round_at": null,
+        "message": "Synchronization is off: no centre is configured."}));
+    node.get("/sync/status").by("ANA001").send().await.is(403, NOTHING);
+    let round = node.request("POST", "/sync/rounds").by("ROOT004").send().await.is(200, NOTHING);
+    round.has(json!({"outcome": "failed", "pulled": 0, "pushed": 0, "message": "synchronization is off: no centre is configured"}));
+    node.request("POST", "/sync/rounds").by("DOC003").send().await.is(403, NOTHING);
+    node.get("/sync/conflicts").by("DOC003").send().await.is(200, NOTHING).says(json!([]));
+    node.post("/sync/resume", json!({"accept_deletes": false}))
+        .by("ROOT004")
+        .send()
+        .await
+        .is_invalid("accept_deletes");
+}
+
+#[tokio::test]
+async fn refused_records_are_listed_and_tried_again() {
+    let node = TestNode::with_people().await;
+    node.get("/sync/dead").by("DOC003").send().await.is(200, NOTHING).says(json!([]));
+    let put = node.node.store.transact(|tx| -> Result<(), StoreError> {
+        let key = RecordKey::new(Kind::Person, "ANA001");
+        tx.put_dead(&DeadLetter { key, direction: "push", code: 121, reason: "refused".into(), at_ms: 0 })
+    });
+    put.await.unwrap();
+    node.get("/sync/dead").by("DOC003").send().await.is(200, NOTHING).says(json!([{
+        "id": "people:ANA001", "collection": "people", "record": "ANA001", "direction": "push", "code": 121,
+        "reason": "refused", "at": "1970-01-01T00:00:00Z"}]));
+    let retry = |id: &str| node.request("POST", &format!("/sync/dead/{id}/retry")).by("ROOT004").send();
+    for id in ["people:BOB002", "people", "dogs:ANA001", ":", "people%3AANA001x"] {
+        retry(id).await.is(404, NOTHING);
+    }
+    retry("people%3AANA001").await.is(204, NOTHING);
+    retry("people:ANA001").await.is(404, NOTHING);
+}
+
+#[tokio::test]
+async fn technicians_exist_on_one_node_and_own_nothing() {
+    let node = TestNode::with_people().await;
+    let account = doc! {"password": PASSWORD_HASH.as_str(), "roles": ["end_user"]};
+    let added = node
+        .node
+        .store
+        .transact(move |tx| -> Result<(), StoreError> { tx.set_local_account("ANA001", Some(&account)) });
+    added.await.unwrap();
+    node.get("/login").by("ANA001@local").send().await.is(200, NOTHING);
+    // A technician of the same name is not that person.
+    node.get("/people/ANA001").by("ANA001@local").send().await.is(403, NOTHING);
+    node.get("/encounters").by("ANA001@local").send().await.is(403, NOTHING);
+    node.get("/login").by("ANA001@LOCAL").send().await.is(401, NOTHING);
+}
