@@ -1,7 +1,7 @@
 //! Power cuts: a node killed at every step of a round, a centre killed in the middle of one, and random
 //! runs of both, with every acknowledged edit accounted for. Needs the feature `failpoints`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests are told by the environment what to run with")]
 
 mod support {
     #![allow(dead_code)]
