@@ -3,7 +3,11 @@
 //! The nodes are the real binary, used through its API over TLS; the legacy application uses the plain
 //! driver and leaves no sign for the nodes.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests are told by the environment what to run with")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests are told by the environment what to run with"
+)]
 
 mod support;
 
