@@ -2,24 +2,25 @@
 //!
 //! The only place that reads the clock of the machine.
 
+mod control;
+
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{self, Next};
-use axum::serve::IncomingStream;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
-use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::accounts::Accounts;
 use crate::central::Hub;
@@ -37,12 +38,15 @@ const HEADER_READ_S_MAX: u64 = 15;
 const HTTP2_STREAMS_MAX: u32 = 64;
 /// How long requests in flight may take to end after the signal to stop.
 const SHUTDOWN_S_MAX: u64 = 30;
+const SHUTDOWN_MAX: Duration = Duration::from_secs(SHUTDOWN_S_MAX);
 /// How often the certificate's files are compared with what is served.
 const TLS_RELOAD_S: u64 = 60;
 /// Name of the store's file in the data directory.
 const STORE_FILE: &str = "store.redb";
-/// Name of the Unix socket that commands talk to.
-const SOCKET_FILE: &str = "control.sock";
+/// What the group may not do in the data directory, and others nothing at all.
+const DIRECTORY_FORBIDDEN_MODE: u32 = 0o027;
+
+pub use control::control_socket;
 
 /// Why a node did not start or stopped serving.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +94,10 @@ impl App {
         let (acl, warnings) = config.acl()?;
         let store = open_store(&config)?;
         let hub = config.centre()?.map(|address| Arc::new(MongoHub::new(address)) as Arc<dyn Hub>);
-        let settings =
-            SyncSettings { node_name: config.node.name.clone(), round_timeout: config.central.round_timeout() };
+        let settings = SyncSettings {
+            node_name: config.node.name.clone(),
+            round_timeout: config.central.round_timeout(),
+        };
         let sync = Reconciler::new(store.clone(), hub, settings);
         let mut form_key = [0; 32];
         getrandom::fill(&mut form_key).map_err(|e| io::Error::other(e.to_string()))?;
@@ -107,28 +113,53 @@ impl App {
     }
 
     /// Serves until SIGTERM or SIGINT, then finishes what is in flight.
+    ///
+    /// Whatever fails at the start, nothing stays behind: sockets and tasks end with this call.
     pub async fn serve(self) -> Result<(), AppError> {
+        // Before anything else, so that no signal is lost that comes during the start.
+        let signals = Signals::install()?;
         for warning in &self.warnings {
             tracing::warn!("access rules: {warning}");
         }
-        let handle = Handle::new();
         let api = router(Arc::clone(&self.node));
         let listener = self.listen()?;
         let tls = self.config.tls_settings().map(|settings| Tls::load(settings, clock())).transpose()?;
-        let control = tokio::spawn(serve_control(bind_control(&self.config.data_dir)?, api.clone()));
-        let schedule = self.start_schedule().await?;
         let tls = tls.map(Arc::new);
-        let signals = tokio::spawn(watch_signals(self.config.clone(), Arc::clone(&self.node), tls.clone(), handle.clone()));
+        self.warn_of_plain_http(tls.is_some());
+        // Only a node that has its port answers commands.
+        let control = control::bind(&self.config.data_dir)?;
+        let schedule = self.start_schedule().await?;
+        let handle = Handle::new();
+        let stop = CancellationToken::new();
+        let watch = signals.watch(
+            self.config.clone(),
+            Arc::clone(&self.node),
+            tls.clone(),
+            handle.clone(),
+            stop.clone(),
+        );
+        let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
         announce(&handle, tls.is_some());
-        serve_tcp(listener, api, tls.as_deref(), handle).await?;
-        signals.abort();
+        let tcp = async {
+            let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle).await;
+            stop.cancel();
+            served
+        };
+        let (served, ()) = tokio::join!(tcp, control.serve(api.clone(), stop.clone(), SHUTDOWN_MAX));
         if let Some(schedule) = schedule {
             schedule.stop().await;
         }
-        control.abort();
-        let _ = fs::remove_file(self.config.data_dir.join(SOCKET_FILE));
+        served?;
         tracing::info!("stopped");
         Ok(())
+    }
+
+    fn warn_of_plain_http(&self, has_tls: bool) {
+        if !has_tls && !self.config.server.listen.ip().is_loopback() {
+            tracing::warn!(
+                "plain HTTP (server.tls = false): passwords and health records cross the network readable"
+            );
+        }
     }
 
     fn listen(&self) -> Result<TcpListener, AppError> {
@@ -165,8 +196,11 @@ fn api_settings(config: &Config) -> ApiSettings {
 fn open_store(config: &Config) -> Result<Store, AppError> {
     let directory = &config.data_dir;
     fs::create_dir_all(directory).map_err(at_path(directory))?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).map_err(at_path(directory))?;
-    let path = directory.join(STORE_FILE);
+    let owner = fs::metadata(directory).map_err(at_path(directory))?;
+    if owner.mode() & DIRECTORY_FORBIDDEN_MODE != 0 {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).map_err(at_path(directory))?;
+    }
+    let path = store_file(directory);
     let options = StoreOptions {
         cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
         journal_keep_rows: config.store.journal_keep_rows,
@@ -175,55 +209,22 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
     let store = Store::open(&path, options).map_err(|cause| AppError::Store { path: path.clone(), cause })?;
     // Records of patients: for the service's own user only.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at_path(&path))?;
+    // A command that root runs before the first start must not lock the service out of its own store.
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        chown(&path, Some(owner.uid()), Some(owner.gid())).map_err(at_path(&path))?;
+    }
     Ok(store)
+}
+
+/// The store's file in this data directory.
+pub fn store_file(data_dir: &Path) -> PathBuf {
+    data_dir.join(STORE_FILE)
 }
 
 /// The machine's time, for certificates.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 fn clock() -> SystemTime {
     SystemTime::now()
-}
-
-/// The control socket of a node with this data directory.
-pub fn control_socket(data_dir: &Path) -> PathBuf {
-    data_dir.join(SOCKET_FILE)
-}
-
-/// Binds the control socket; a leftover of a killed process is replaced, which the store's lock makes safe.
-fn bind_control(data_dir: &Path) -> Result<UnixListener, AppError> {
-    let path = control_socket(data_dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at_path(&path)(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(at_path(&path))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at_path(&path))?;
-    Ok(listener)
-}
-
-/// Who connected to the control socket.
-#[derive(Debug, Clone, Copy)]
-struct ControlPeer {
-    uid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for ControlPeer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        ControlPeer { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
-    }
-}
-
-async fn serve_control(listener: UnixListener, api: Router) {
-    let mark = |ConnectInfo(peer): ConnectInfo<ControlPeer>, mut request: Request, next: Next| async move {
-        if let Some(uid) = peer.uid {
-            request.extensions_mut().insert(Peer::Operator { uid });
-        }
-        next.run(request).await
-    };
-    let service = api.layer(middleware::from_fn(mark)).into_make_service_with_connect_info::<ControlPeer>();
-    if let Err(error) = axum::serve(listener, service).await {
-        tracing::error!(%error, "the control socket failed");
-    }
 }
 
 async fn serve_tcp(
@@ -237,10 +238,11 @@ async fn serve_tcp(
         next.run(request).await
     };
     let service = api.layer(middleware::from_fn(mark)).into_make_service_with_connect_info::<SocketAddr>();
-    let mut server = axum_server::from_tcp(listener)?.handle(handle);
+    let header_read = Duration::from_secs(HEADER_READ_S_MAX);
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).first_request_timeout(header_read);
     let http = server.http_builder();
     let timer = TokioTimer::new();
-    http.http1().timer(timer.clone()).header_read_timeout(Duration::from_secs(HEADER_READ_S_MAX));
+    http.http1().timer(timer.clone()).header_read_timeout(header_read);
     http.http2().timer(timer).max_concurrent_streams(HTTP2_STREAMS_MAX);
     match tls {
         Some(tls) => {
@@ -267,27 +269,48 @@ fn announce(handle: &Handle<SocketAddr>, is_tls: bool) {
     });
 }
 
-/// SIGTERM and SIGINT stop, SIGHUP reloads access rules and certificates; time renews certificates.
-async fn watch_signals(config: Config, node: Arc<Node>, tls: Option<Arc<Tls>>, handle: Handle<SocketAddr>) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut minutes = tokio::time::interval(Duration::from_secs(TLS_RELOAD_S));
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload_rules(&config, &node),
-            _ = minutes.tick() => {}
-        }
-        if let Some(tls) = &tls {
-            refresh_certificate(tls);
-        }
+/// What the machine tells the node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn install() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
-    tracing::info!("stopping");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    handle.graceful_shutdown(Some(Duration::from_secs(SHUTDOWN_S_MAX)));
-    Ok(())
+
+    /// SIGTERM and SIGINT stop, SIGHUP reloads access rules and certificates; time renews certificates.
+    async fn watch(
+        mut self,
+        config: Config,
+        node: Arc<Node>,
+        tls: Option<Arc<Tls>>,
+        handle: Handle<SocketAddr>,
+        stop: CancellationToken,
+    ) {
+        let mut minutes = tokio::time::interval(Duration::from_secs(TLS_RELOAD_S));
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hangup.recv() => reload_rules(&config, &node),
+                _ = minutes.tick() => {}
+            }
+            if let Some(tls) = &tls {
+                refresh_certificate(tls);
+            }
+        }
+        tracing::info!("stopping");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        stop.cancel();
+        handle.graceful_shutdown(Some(SHUTDOWN_MAX));
+    }
 }
 
 fn reload_rules(config: &Config, node: &Node) {
@@ -300,7 +323,9 @@ fn reload_rules(config: &Config, node: &Node) {
             *rules = Arc::new(acl);
             tracing::info!("access rules reloaded");
         }
-        Err(error) => tracing::error!(%error, "the access rules were not reloaded; the old ones stay in force"),
+        Err(error) => {
+            tracing::error!(%error, "the access rules were not reloaded; the old ones stay in force")
+        }
     }
 }
 

@@ -230,6 +230,23 @@ impl Config {
         }))
     }
 
+    /// Whether the centre, if there is one, is a server on this very machine, as one is that somebody
+    /// tries things out with.
+    pub fn is_centre_local(&self) -> Result<bool, ConfigError> {
+        Ok(self.centre()?.is_none_or(|centre| check::is_loopback_uri(&centre.uri)))
+    }
+
+    /// The kind of record in the collection that the centre calls `name`, or that is called so by default.
+    pub fn kind_of_collection(&self, name: &str) -> Option<Kind> {
+        let here = Kind::ALL.into_iter().find(|kind| self.collection_of(*kind) == name);
+        here.or_else(|| Kind::from_collection(name))
+    }
+
+    /// What the centre calls the collection of a kind.
+    pub fn collection_of(&self, kind: Kind) -> &str {
+        self.central.collections.get(&kind).map_or(kind.schema().collection, String::as_str)
+    }
+
     /// The access rules, and warnings about names in them that nothing answers to. Asked again, it reads
     /// the file again.
     pub fn acl(&self) -> Result<(Acl, Vec<String>), ConfigError> {
@@ -298,6 +315,12 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
         // What is no text is marked by this, and refused when it is read.
         name.starts_with(VARIABLE_PREFIX).then(|| (name, value.to_string_lossy().into_owned()))
     })
+}
+
+/// Whether the log is to be written as JSON, one object a line.
+#[allow(clippy::disallowed_methods, reason = "this module is the one that reads the environment")]
+pub fn is_log_json() -> bool {
+    std::env::var_os("THALAMUS_EDGE_LOG_FORMAT").is_some_and(|format| format == "json")
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {

@@ -46,7 +46,8 @@ fn picture_hash() -> String {
 }
 
 fn records() -> Vec<(Kind, Document)> {
-    let mut records: Vec<(Kind, Document)> = people().into_iter().map(|person| (Kind::Person, person)).collect();
+    let mut records: Vec<(Kind, Document)> =
+        people().into_iter().map(|person| (Kind::Person, person)).collect();
     records.extend(pages().into_iter().map(|page| (Kind::Page, page)));
     let document = doc! {
         "_id": "8789981f-4e31-48d5-8eb8-1774dac8b8f6",
@@ -64,14 +65,15 @@ fn records() -> Vec<(Kind, Document)> {
 }
 
 fn people() -> Vec<Document> {
-    let person = |id: &str, name: &str, lastname: &str, gender: &str, dob: Bson, roles: &[&str], hash: &str| {
-        doc! {
-            "_id": id, "name": name, "lastname": lastname, "gender": gender, "dob": dob,
-            "marital_status": "married", "ethnicity": "latino", "education": "tertiary",
-            "profession": if id == ADMINISTRATOR { "System Administrator" } else { "teacher" },
-            "roles": roles, "password": hash, "active": true,
-        }
-    };
+    let person =
+        |id: &str, name: &str, lastname: &str, gender: &str, dob: Bson, roles: &[&str], hash: &str| {
+            doc! {
+                "_id": id, "name": name, "lastname": lastname, "gender": gender, "dob": dob,
+                "marital_status": "married", "ethnicity": "latino", "education": "tertiary",
+                "profession": if id == ADMINISTRATOR { "System Administrator" } else { "teacher" },
+                "roles": roles, "password": hash, "active": true,
+            }
+        };
     let professional = &["end_user", "health_professional"][..];
     let born = |ms| Bson::DateTime(DateTime::from_millis(ms));
     // 1984-10-05T09:00Z and 1985-10-04T13:05Z.
@@ -85,7 +87,15 @@ fn people() -> Vec<Document> {
         person.insert("biological_sex", "female");
     }
     people.extend([
-        person("ITAPYT999HON", "Cameron", "Cordara", "f", "1984-10-05".into(), professional, PROFESSIONAL_HASH),
+        person(
+            "ITAPYT999HON",
+            "Cameron",
+            "Cordara",
+            "f",
+            "1984-10-05".into(),
+            professional,
+            PROFESSIONAL_HASH,
+        ),
         person(PATIENT, "Ana", "Betz", "f", "1985-10-04".into(), &["end_user"], PATIENT_HASH),
         person(ADMINISTRATOR, "Admin", "Root", "f", "2008-10-12".into(), &["root"], ADMINISTRATOR_HASH),
     ]);

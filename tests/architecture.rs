@@ -63,7 +63,8 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                let parts: Vec<_> = path.strip_prefix(&root).unwrap().iter().map(|p| p.to_str().unwrap()).collect();
+                let parts: Vec<_> =
+                    path.strip_prefix(&root).unwrap().iter().map(|p| p.to_str().unwrap()).collect();
                 found.push(Source { path: parts.join("/"), code: code_of(&text), text });
             }
         }
@@ -145,7 +146,9 @@ fn end_of_raw_string(chars: &[char], start: usize) -> Option<usize> {
     if chars.get(open) != Some(&'"') {
         return None;
     }
-    let closes = |j: &usize| chars[*j] == '"' && chars[*j + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes;
+    let closes = |j: &usize| {
+        chars[*j] == '"' && chars[*j + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes
+    };
     Some((open + 1..chars.len()).find(closes).map_or(chars.len(), |j| j + 1 + hashes))
 }
 
@@ -252,7 +255,9 @@ fn each_database_has_one_room() {
 #[test]
 fn every_file_says_what_it_hides() {
     for Source { path, text, .. } in sources() {
-        let says = text.strip_prefix("//!").is_some_and(|rest| rest.lines().next().is_some_and(|l| l.trim().len() > 10));
+        let says = text
+            .strip_prefix("//!")
+            .is_some_and(|rest| rest.lines().next().is_some_and(|l| l.trim().len() > 10));
         assert!(says, "src/{path} does not begin with a //! comment");
     }
 }
@@ -313,10 +318,18 @@ fn the_checks_see_what_they_look_for() {
     ] {
         assert_eq!(wrong(path, text), Vec::<String>::new(), "{path}: {text}");
     }
-    for text in ["use redb::Database;", "let d: ::redb::Database;", "use redb as store;", "x(redb::A)", "extern crate redb;"] {
+    for text in [
+        "use redb::Database;",
+        "let d: ::redb::Database;",
+        "use redb as store;",
+        "x(redb::A)",
+        "extern crate redb;",
+    ] {
         assert!(names_crate(&code_of(text), "redb"), "{text}");
     }
-    for text in ["use redb_like::A;", "let redb = 1;", "crate::store::redb::A", "// redb::A", "\"redb::A\"", "a.redb"] {
+    for text in
+        ["use redb_like::A;", "let redb = 1;", "crate::store::redb::A", "// redb::A", "\"redb::A\"", "a.redb"]
+    {
         assert!(!names_crate(&code_of(text), "redb"), "{text}");
     }
 }

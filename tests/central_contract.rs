@@ -25,19 +25,13 @@ async fn writes_compare_and_set() {
     cases::run(commands.as_mut(), &ground, Kind::Page, Sending::OneByOne).await;
     let sending = Sending::TogetherPerhapsOpen;
     let open = cases::run(commands.as_mut(), &ground, Kind::Page, sending).await;
-    assert!(
-        open > 0,
-        "a mixed batch of commands must leave something open"
-    );
+    assert!(open > 0, "a mixed batch of commands must leave something open");
     ground.clear().await;
 }
 
 #[tokio::test]
 async fn a_standalone_server_is_enough() {
-    let setup = Setup {
-        standalone: true,
-        ..Setup::default()
-    };
+    let setup = Setup { standalone: true, ..Setup::default() };
     let server = MongoServer::start_own(setup).await;
     let ground = Ground::new(&server).await;
     let mut central = open(&ground.hub()).await;
@@ -57,16 +51,8 @@ async fn text_compares_by_bytes_whatever_the_collation() {
         for collation in [None, Some(doc! {"locale": "en", "strength": 2})] {
             let ground = Ground::new(&server).await;
             let mut create = doc! {"create": "people"};
-            create.extend(
-                collation
-                    .map(|collation| doc! {"collation": collation})
-                    .unwrap_or_default(),
-            );
-            ground
-                .database
-                .run_command(create)
-                .await
-                .expect("a collection");
+            create.extend(collation.map(|collation| doc! {"collation": collation}).unwrap_or_default());
+            ground.database.run_command(create).await.expect("a collection");
             costs.push(compare_text(&ground, bulk).await);
             ground.clear().await;
         }
@@ -78,41 +64,20 @@ async fn text_compares_by_bytes_whatever_the_collation() {
 
 /// Returns the bytes sent by each exchange.
 async fn compare_text(ground: &Ground, bulk: bool) -> Vec<u64> {
-    ground
-        .put(Kind::Person, doc! {"_id": "a", "name": "ANA"})
-        .await;
-    ground
-        .put(Kind::Person, doc! {"_id": "b", "name": "ANA"})
-        .await;
-    let hub = if bulk {
-        ground.hub()
-    } else {
-        ground.hub().without_bulk_write()
-    };
+    ground.put(Kind::Person, doc! {"_id": "a", "name": "ANA"}).await;
+    ground.put(Kind::Person, doc! {"_id": "b", "name": "ANA"}).await;
+    let hub = if bulk { ground.hub() } else { ground.hub().without_bulk_write() };
     let mut central = open(&hub).await;
     let mut costs = Vec::new();
     // The first exchange of a conversation also looks for collations.
-    assert_eq!(
-        central
-            .fetch(Kind::Person, &["none".to_owned()])
-            .await
-            .expect("nothing"),
-        []
-    );
+    assert_eq!(central.fetch(Kind::Person, &["none".to_owned()]).await.expect("nothing"), []);
     let mut sent = central.traffic().bytes_sent;
     let mut cost = |central: &dyn Central| {
         costs.push(central.traffic().bytes_sent - sent);
         sent = central.traffic().bytes_sent;
     };
     let ids = ["a", "A", "b"].map(str::to_owned);
-    assert_eq!(
-        central
-            .fetch(Kind::Person, &ids)
-            .await
-            .expect("documents")
-            .len(),
-        2
-    );
+    assert_eq!(central.fetch(Kind::Person, &ids).await.expect("documents").len(), 2);
     cost(central.as_ref());
     central.scan(Kind::Person, None).await.expect("a scan");
     assert_eq!(central.scan_next(5).await.expect("documents").len(), 2);
@@ -147,15 +112,9 @@ async fn of_two_inserts_at_once_one_happens() {
         let (a, b) = tokio::join!(one.write(&a), other.write(&b));
         let answers = [a.expect("an answer"), b.expect("an answer")].concat();
         let expected = [[Written::Hit, Written::Miss], [Written::Miss, Written::Hit]];
-        assert!(
-            expected.iter().any(|expected| answers == expected),
-            "{answers:?}"
-        );
+        assert!(expected.iter().any(|expected| answers == expected), "{answers:?}");
         let by = if answers[0] == Written::Hit { "a" } else { "b" };
-        let stored = ground
-            .get(Kind::Person, &format!("race {round}"))
-            .await
-            .expect("a record");
+        let stored = ground.get(Kind::Person, &format!("race {round}")).await.expect("a record");
         assert_eq!(stored.get_str("by").ok(), Some(by));
     }
     ground.clear().await;
@@ -180,10 +139,7 @@ async fn a_scan_takes_time_in_proportion() {
     let large = reading::scan_many(central.as_mut(), &ground, Kind::Measurement, 10_000).await;
     println!("2,000 documents {small:?}, 10,000 documents {large:?}");
     // Five times the documents; were it quadratic, 25 times the time.
-    assert!(
-        large < small * 12 + Duration::from_secs(1),
-        "{small:?} {large:?}"
-    );
+    assert!(large < small * 12 + Duration::from_secs(1), "{small:?} {large:?}");
     ground.clear().await;
 }
 
@@ -204,47 +160,30 @@ async fn leases_conflicts_and_the_archive_are_kept() {
 async fn one_changed_field_costs_little() {
     let server = MongoServer::start().await;
     let ground = Ground::new(&server).await;
-    ground
-        .put(Kind::Person, doc! {"_id": "ESPGNU777ORG", "name": "Ana"})
-        .await;
+    ground.put(Kind::Person, doc! {"_id": "ESPGNU777ORG", "name": "Ana"}).await;
     let mut central = open(&ground.hub()).await;
     assert_eq!(central.traffic(), Traffic::default());
     let value = "x".repeat(500);
     let cost = async |central: &mut dyn Central, writes: &[Write]| {
         let before = central.traffic();
         let answers = central.write(writes).await.expect("answers");
-        assert!(
-            answers.iter().all(|answer| *answer == Written::Hit),
-            "{answers:?}"
-        );
+        assert!(answers.iter().all(|answer| *answer == Written::Hit), "{answers:?}");
         let after = central.traffic();
         assert_eq!(after.round_trips, before.round_trips + 1);
         assert!(after.bytes_received > before.bytes_received);
         after.bytes_sent - before.bytes_sent
     };
     // The first exchange of a conversation looks for collations.
-    assert_eq!(
-        central
-            .fetch(Kind::Person, &["none".to_owned()])
-            .await
-            .expect("nothing"),
-        []
-    );
+    assert_eq!(central.fetch(Kind::Person, &["none".to_owned()]).await.expect("nothing"), []);
     assert_eq!(central.traffic().round_trips, 2);
-    println!(
-        "finding nothing, first exchange included: {:?}",
-        central.traffic()
-    );
+    println!("finding nothing, first exchange included: {:?}", central.traffic());
     let first = set("ESPGNU777ORG", "name", Some(bson!("Ana")), value.as_str());
     let one = cost(central.as_mut(), std::slice::from_ref(&first)).await;
     // The old value is compared, the new one sent: once each, and once only.
     let back = set("ESPGNU777ORG", "name", Some(bson!(value.as_str())), "Ana");
     let second = set("ESPGNU777ORG", "active", None, true);
     let two = cost(central.as_mut(), &[back, second]).await;
-    println!(
-        "one field of 500 bytes {one} bytes sent, one field more {} bytes",
-        two - one
-    );
+    println!("one field of 500 bytes {one} bytes sent, one field more {} bytes", two - one);
     assert!(one > 500 && one < 500 + 600, "{one}");
     assert!(two - one <= 200, "{}", two - one);
     ground.clear().await;

@@ -4,6 +4,7 @@
 //! With `THALAMUS_EDGE_TEST_LONG` set, a million.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "the environment chooses the length")]
 
 mod support;
 

@@ -107,7 +107,8 @@ fn key() -> impl Strategy<Value = String> {
 }
 
 fn roles() -> impl Strategy<Value = Bson> {
-    let role = prop::sample::select(vec![bson!("x"), bson!("y"), bson!("z"), bson!("w"), bson!(1), bson!(1.0)]);
+    let role =
+        prop::sample::select(vec![bson!("x"), bson!("y"), bson!("z"), bson!("w"), bson!(1), bson!(1.0)]);
     prop_oneof![
         6 => prop::collection::vec(role, 0..5).prop_map(Bson::Array),
         1 => leaf(),
@@ -243,7 +244,12 @@ fn schema() -> impl Strategy<Value = &'static Schema> {
 
 // ----------------------------------------------------------------------------------------------- helpers
 
-fn merge_all(schema: &Schema, base: &Document, local: &Document, remote: &Document) -> (Document, Vec<Clash>) {
+fn merge_all(
+    schema: &Schema,
+    base: &Document,
+    local: &Document,
+    remote: &Document,
+) -> (Document, Vec<Clash>) {
     let Merged { document, clashes } = merge(schema, Some(base), Some(local), Some(remote), None);
     (document.expect("a record that both sides hold stays"), clashes)
 }
@@ -573,7 +579,8 @@ fn the_generators_collide() {
         lifted += usize::from(found.iter().any(|c| odd(&c.local) || odd(&c.remote)));
         let roles = |d: &Document| members(d.get("roles")).cloned();
         let three = (roles(&base), roles(&local), roles(&remote));
-        sets += usize::from(three.0.is_some() && three.1 != three.0 && three.2 != three.0 && three.1 != three.2);
+        sets +=
+            usize::from(three.0.is_some() && three.1 != three.0 && three.2 != three.0 && three.1 != three.2);
     }
     let seen = [clashes, nested, local_stands, whole, lifted, sets];
     assert!(seen.iter().all(|n| *n >= 5) && clashes >= 100, "{seen:?}");

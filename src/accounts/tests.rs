@@ -1,3 +1,5 @@
+//! Tests of logins and passwords, with the bcrypts counted.
+
 use super::*;
 use std::sync::mpsc;
 use std::time::Duration;

@@ -124,16 +124,9 @@ pub enum Write {
     /// Misses if the `_id` exists.
     Insert { key: RecordKey, document: Document },
     /// Sets and unsets exactly these paths, if each holds its `from`.
-    Update {
-        key: RecordKey,
-        changes: Vec<Change>,
-    },
+    Update { key: RecordKey, changes: Vec<Change> },
     /// Replaces the document if it equals `base`.
-    Replace {
-        key: RecordKey,
-        base: Document,
-        document: Document,
-    },
+    Replace { key: RecordKey, base: Document, document: Document },
     /// Deletes the document if it equals `base`.
     Delete { key: RecordKey, base: Document },
 }
@@ -240,8 +233,5 @@ pub(crate) fn lease_of(row: &Document) -> Option<Lease> {
         Bson::Int32(number) => i64::from(*number),
         _ => return None,
     };
-    Some(Lease {
-        number,
-        nonce: lease.get_str("nonce").ok()?.to_owned(),
-    })
+    Some(Lease { number, nonce: lease.get_str("nonce").ok()?.to_owned() })
 }

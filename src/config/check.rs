@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use rustls::pki_types::ServerName;
@@ -163,6 +164,28 @@ pub(super) fn centre_uri(uri: &str) -> Verdict {
         return Ok(());
     }
     Err("is not a connection string (mongodb://... or mongodb+srv://...)".to_owned())
+}
+
+/// Whether every server that a connection string names is this machine; read as the driver reads it.
+pub(super) fn is_loopback_uri(uri: &str) -> bool {
+    // Names that the DNS would have to give are never taken for local.
+    let Some(rest) = uri.strip_prefix("mongodb://") else {
+        return false;
+    };
+    let address = rest.split('?').next().unwrap_or_default();
+    let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
+    let hosts = address.split('/').next().unwrap_or_default();
+    hosts.split(',').all(is_loopback_host)
+}
+
+fn is_loopback_host(host: &str) -> bool {
+    if let Some(bracketed) = host.strip_prefix('[') {
+        let address = bracketed.split(']').next().unwrap_or_default();
+        return address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
+    }
+    let name = host.split(':').next().unwrap_or_default();
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// By the scheduler's own reading.

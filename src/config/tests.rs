@@ -1,3 +1,5 @@
+//! Layers, places of faults, and what the installed sample says.
+
 use super::*;
 use tempfile::TempDir;
 
@@ -342,4 +344,42 @@ fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
 fn only_variables_of_this_program_are_taken_from_the_environment() {
     // The test runner's own environment has many others, PATH among them.
     assert!(environment().all(|(name, _)| name.starts_with(VARIABLE_PREFIX)));
+}
+
+#[test]
+fn a_centre_is_local_only_if_all_of_it_is_this_machine() {
+    let is_local = |uri: &str| load(&format!("[central]\nuri = {uri:?}")).unwrap().is_centre_local().unwrap();
+    for uri in [
+        "mongodb://localhost",
+        "mongodb://LOCALHOST:27017/?directConnection=true",
+        "mongodb://127.0.0.1:27017",
+        "mongodb://127.9.9.9,[::1]:27018/federation",
+        "mongodb://edge:s3cret@localhost:1/?x=@hub",
+    ] {
+        assert!(is_local(uri), "{uri}");
+    }
+    for uri in [
+        URI,
+        "mongodb://hub",
+        "mongodb://localhost,hub",
+        "mongodb://localhost.example.org",
+        "mongodb://127.0.0.1.example.org",
+        "mongodb://localhost/@hub",
+        "mongodb://localhost@hub",
+        "mongodb://[2001:db8::1]:27017",
+        "mongodb+srv://localhost",
+    ] {
+        assert!(!is_local(uri), "{uri}");
+    }
+    assert!(load("").unwrap().is_centre_local().unwrap(), "no centre at all");
+}
+
+#[test]
+fn collections_are_known_by_the_name_in_force_and_by_default() {
+    let config = load("[central]\ncollections = { people = \"pols\", pols = \"pages\" }").unwrap();
+    assert_eq!(config.kind_of_collection("pols"), Some(Kind::Person), "the name in force comes first");
+    assert_eq!(config.kind_of_collection("pages"), Some(Kind::Page));
+    assert_eq!(config.kind_of_collection("people"), Some(Kind::Person));
+    assert_eq!(config.kind_of_collection("person"), None);
+    assert_eq!(config.collection_of(Kind::Event), "event");
 }

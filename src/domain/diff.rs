@@ -38,10 +38,7 @@ pub fn is_identity(key: &str) -> bool {
 /// Whether `key` can stand in a dotted path: MongoDB reads dots as steps, digits as array positions and
 /// `$` as an operator.
 pub fn is_addressable(key: &str) -> bool {
-    !key.is_empty()
-        && !key.starts_with('$')
-        && !key.contains('.')
-        && !key.bytes().all(|b| b.is_ascii_digit())
+    !key.is_empty() && !key.starts_with('$') && !key.contains('.') && !key.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Whether changes may be described by paths below this document.
@@ -76,11 +73,7 @@ fn collect(path: &mut Path, from: &Document, to: &Document, changes: &mut Vec<Ch
             {
                 collect(path, old, new, changes);
             }
-            _ => changes.push(Change {
-                path: path.clone(),
-                from: old.cloned(),
-                to: new.cloned(),
-            }),
+            _ => changes.push(Change { path: path.clone(), from: old.cloned(), to: new.cloned() }),
         }
         path.pop();
     }

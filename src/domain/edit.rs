@@ -253,10 +253,8 @@ fn check_roles(roles: Option<&Bson>, created: bool, editor: Editor<'_>) -> Resul
     if seen.is_empty() {
         return invalid("must name at least one role");
     }
-    if !editor.is_root && !(created && seen == [END_USER]) {
-        return invalid("only root may give roles");
-    }
-    Ok(())
+    let is_plain_newcomer = created && seen == [END_USER];
+    if editor.is_root || is_plain_newcomer { Ok(()) } else { invalid("only root may give roles") }
 }
 
 #[cfg(test)]

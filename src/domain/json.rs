@@ -36,26 +36,15 @@ pub enum DateFormat {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum JsonError {
     #[error("not JSON: {message} at line {line} column {column}")]
-    Syntax {
-        message: String,
-        line: usize,
-        column: usize,
-    },
+    Syntax { message: String, line: usize, column: usize },
     #[error("{message}")]
     Invalid { field: String, message: String },
 }
 
 impl JsonError {
     fn invalid(field: &str, message: impl fmt::Display) -> Self {
-        let message = if field.is_empty() {
-            message.to_string()
-        } else {
-            format!("{field}: {message}")
-        };
-        JsonError::Invalid {
-            field: field.to_owned(),
-            message,
-        }
+        let message = if field.is_empty() { message.to_string() } else { format!("{field}: {message}") };
+        JsonError::Invalid { field: field.to_owned(), message }
     }
 }
 
@@ -80,10 +69,7 @@ impl Serialize for Shown<'_> {
             if id.is_some_and(|_| key > "id") {
                 write_id(&mut map, &mut id)?;
             }
-            let value = ShownValue {
-                value,
-                dates: self.dates,
-            };
+            let value = ShownValue { value, dates: self.dates };
             if key == "_id" {
                 id = Some(value);
             }
@@ -120,10 +106,7 @@ struct ShownValue<'a> {
 
 impl Serialize for ShownValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let inner = |value| ShownValue {
-            value,
-            dates: self.dates,
-        };
+        let inner = |value| ShownValue { value, dates: self.dates };
         match self.value {
             RawBsonRef::String(text) => serializer.serialize_str(text),
             RawBsonRef::Boolean(truth) => serializer.serialize_bool(truth),
@@ -191,9 +174,7 @@ pub fn show_value(value: &Bson, dates: DateFormat) -> Value {
         return Value::Null;
     };
     match raw.get("v") {
-        Ok(Some(value)) => {
-            serde_json::to_value(ShownValue { value, dates }).unwrap_or(Value::Null)
-        }
+        Ok(Some(value)) => serde_json::to_value(ShownValue { value, dates }).unwrap_or(Value::Null),
         _ => Value::Null,
     }
 }
@@ -213,14 +194,10 @@ pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {
 pub fn parse(body: &[u8]) -> Result<Value, JsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let (mut refused, mut path) = (None, Vec::new());
-    let result = Strict {
-        numbers: &mut Numbers { rest: body },
-        path: &mut path,
-        depth: 0,
-        error: &mut refused,
-    }
-    .deserialize(&mut deserializer)
-    .and_then(|value| deserializer.end().map(|()| value));
+    let result =
+        Strict { numbers: &mut Numbers { rest: body }, path: &mut path, depth: 0, error: &mut refused }
+            .deserialize(&mut deserializer)
+            .and_then(|value| deserializer.end().map(|()| value));
     match (result, refused) {
         (_, Some(error)) => Err(error),
         (Ok(value), None) => Ok(value),
@@ -286,12 +263,7 @@ struct Strict<'a, 'b> {
 
 impl<'b> Strict<'_, 'b> {
     fn child(&mut self) -> Strict<'_, 'b> {
-        Strict {
-            numbers: self.numbers,
-            path: self.path,
-            depth: self.depth + 1,
-            error: self.error,
-        }
+        Strict { numbers: self.numbers, path: self.path, depth: self.depth + 1, error: self.error }
     }
 
     fn refuse<E: serde::de::Error>(&mut self, message: impl fmt::Display) -> E {
@@ -302,9 +274,7 @@ impl<'b> Strict<'_, 'b> {
     fn check_depth<E: serde::de::Error>(&mut self) -> Result<(), E> {
         if self.depth >= DOCUMENT_DEPTH_MAX {
             self.path.truncate(3);
-            return Err(self.refuse(format_args!(
-                "nested deeper than {DOCUMENT_DEPTH_MAX} levels"
-            )));
+            return Err(self.refuse(format_args!("nested deeper than {DOCUMENT_DEPTH_MAX} levels")));
         }
         Ok(())
     }
@@ -427,11 +397,7 @@ pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, J
             let stored = stored.and_then(Bson::as_document);
             let mut document = bson::Document::new();
             for (key, value) in map {
-                let at = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
+                let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 let old = stored.and_then(|d| d.get(key));
                 if old.is_none() {
                     check_key(key, &at)?;
@@ -526,13 +492,10 @@ fn is_shown_as(stored: &Bson, value: &Value) -> bool {
     match (stored, value) {
         (Bson::Document(document), Value::Object(map)) => {
             document.len() == map.len()
-                && document
-                    .iter()
-                    .all(|(key, old)| map.get(key).is_some_and(|v| is_shown_as(old, v)))
+                && document.iter().all(|(key, old)| map.get(key).is_some_and(|v| is_shown_as(old, v)))
         }
         (Bson::Array(array), Value::Array(values)) => {
-            array.len() == values.len()
-                && array.iter().zip(values).all(|(old, v)| is_shown_as(old, v))
+            array.len() == values.len() && array.iter().zip(values).all(|(old, v)| is_shown_as(old, v))
         }
         (Bson::String(old), Value::String(new)) => old == new,
         (Bson::Boolean(old), Value::Bool(new)) => old == new,
@@ -544,9 +507,7 @@ fn is_shown_as(stored: &Bson, value: &Value) -> bool {
             Some(whole) => whole as f64 == *old && *old as i64 == whole,
             None => new.as_f64() == Some(*old),
         },
-        (Bson::Int32(_) | Bson::Int64(_) | Bson::Boolean(_) | Bson::String(_) | Bson::Null, _) => {
-            false
-        }
+        (Bson::Int32(_) | Bson::Int64(_) | Bson::Boolean(_) | Bson::String(_) | Bson::Null, _) => false,
         (Bson::DateTime(_), Value::String(_)) => {
             show_value(stored, DateFormat::Http) == *value
                 || show_value(stored, DateFormat::Rfc3339) == *value
@@ -567,11 +528,7 @@ pub fn parse_date(text: &str) -> Option<bson::DateTime> {
             .ok()
             .map(|date| date.and_utc())
     };
-    let rfc3339 = || {
-        DateTime::parse_from_rfc3339(text)
-            .ok()
-            .map(|date| date.with_timezone(&Utc))
-    };
+    let rfc3339 = || DateTime::parse_from_rfc3339(text).ok().map(|date| date.with_timezone(&Utc));
     let day = || {
         // chrono alone would also take signs and blanks.
         let shape = |(at, b): (usize, u8)| if at == 4 || at == 7 { b == b'-' } else { b.is_ascii_digit() };
@@ -607,18 +564,16 @@ mod tests {
 
     fn shown(document: &bson::Document) -> String {
         let raw = bson::serialize_to_raw_document_buf(document).unwrap();
-        serde_json::to_string(&Shown {
-            document: &raw,
-            dates: DateFormat::Http,
-            hidden: &["password"],
-        })
-        .unwrap()
+        serde_json::to_string(&Shown { document: &raw, dates: DateFormat::Http, hidden: &["password"] })
+            .unwrap()
     }
 
     #[test]
     fn records_are_shown_sorted_with_both_ids_and_without_secrets() {
         let dob = bson::DateTime::from_millis(497_278_620_000);
-        let text = shown(&doc! {"z": 1.0, "password": "x", "id": "old", "a": dob, "_id": "A", "n": {"b": 1, "a": null}});
+        let text = shown(
+            &doc! {"z": 1.0, "password": "x", "id": "old", "a": dob, "_id": "A", "n": {"b": 1, "a": null}},
+        );
         assert_eq!(
             text,
             r#"{"_id":"A","a":"Fri, 04 Oct 1985 12:57:00 GMT","id":"A","n":{"a":null,"b":1},"z":1.0}"#

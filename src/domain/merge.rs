@@ -54,36 +54,24 @@ pub fn merge(
         remote: remote.cloned().map(Bson::Document),
         stands,
     };
-    let clean = |document: Option<&Document>| Merged {
-        document: document.cloned(),
-        clashes: Vec::new(),
-    };
+    let clean = |document: Option<&Document>| Merged { document: document.cloned(), clashes: Vec::new() };
     match (base, local, remote) {
         (_, None, None) => clean(None),
         (None, Some(local), None) => clean(Some(local)),
         (None, None, Some(remote)) => clean(Some(remote)),
         (Some(base), Some(local), None) if same_document(base, local) => clean(None),
-        (Some(_), Some(local), None) => Merged {
-            document: Some(local.clone()),
-            clashes: vec![whole(Side::Local, Some(local))],
-        },
+        (Some(_), Some(local), None) => {
+            Merged { document: Some(local.clone()), clashes: vec![whole(Side::Local, Some(local))] }
+        }
         (Some(base), None, Some(remote)) if same_document(base, remote) => clean(None),
-        (Some(_), None, Some(remote)) => Merged {
-            document: Some(remote.clone()),
-            clashes: vec![whole(Side::Remote, deleted_local)],
-        },
+        (Some(_), None, Some(remote)) => {
+            Merged { document: Some(remote.clone()), clashes: vec![whole(Side::Remote, deleted_local)] }
+        }
         (base, Some(local), Some(remote)) => {
             let nothing = Document::new();
-            let mut merge = FieldMerge {
-                schema,
-                path: Path::new(),
-                clashes: Vec::new(),
-            };
+            let mut merge = FieldMerge { schema, path: Path::new(), clashes: Vec::new() };
             let document = merge.documents(base.unwrap_or(&nothing), local, remote);
-            Merged {
-                document: Some(document),
-                clashes: merge.clashes,
-            }
+            Merged { document: Some(document), clashes: merge.clashes }
         }
     }
 }
@@ -120,12 +108,7 @@ impl FieldMerge<'_> {
         merged
     }
 
-    fn value(
-        &mut self,
-        base: Option<&Bson>,
-        local: Option<&Bson>,
-        remote: Option<&Bson>,
-    ) -> Option<Bson> {
+    fn value(&mut self, base: Option<&Bson>, local: Option<&Bson>, remote: Option<&Bson>) -> Option<Bson> {
         if same_option(local, base) || same_option(local, remote) {
             return remote.cloned();
         }
@@ -162,21 +145,12 @@ impl FieldMerge<'_> {
     }
 
     /// Both sides changed the path differently.
-    fn clash(
-        &mut self,
-        base: Option<&Bson>,
-        local: Option<&Bson>,
-        remote: Option<&Bson>,
-    ) -> Option<Bson> {
+    fn clash(&mut self, base: Option<&Bson>, local: Option<&Bson>, remote: Option<&Bson>) -> Option<Bson> {
         // A removal loses against an edit below it, whichever side removed.
         let edited_below_removed = remote.is_none()
             && matches!(base, Some(Bson::Document(_)))
             && matches!(local, Some(Bson::Document(_)));
-        let stands = if edited_below_removed {
-            Side::Local
-        } else {
-            Side::Remote
-        };
+        let stands = if edited_below_removed { Side::Local } else { Side::Remote };
         self.clashes.push(Clash {
             path: self.path.clone(),
             base: base.cloned(),
@@ -195,22 +169,15 @@ impl FieldMerge<'_> {
     }
 
     fn is_last_writer_field(&self) -> bool {
-        self.path.len() == 1
-            && self
-                .schema
-                .last_writer_fields
-                .contains(&self.path[0].as_str())
+        self.path.len() == 1 && self.schema.last_writer_fields.contains(&self.path[0].as_str())
     }
 }
 
 /// (remote ∪ (local ∖ base)) ∖ (base ∖ local): the centre's order, own additions appended in sorted order.
 fn merge_sets(base: &[Bson], local: &[Bson], remote: &[Bson]) -> Bson {
     let within = |set: &[Bson], value: &Bson| set.iter().any(|other| identical(other, value));
-    let mut merged: Vec<Bson> = remote
-        .iter()
-        .filter(|value| within(local, value) || !within(base, value))
-        .cloned()
-        .collect();
+    let mut merged: Vec<Bson> =
+        remote.iter().filter(|value| within(local, value) || !within(base, value)).cloned().collect();
     let mut added: Vec<Bson> = Vec::new();
     for value in local {
         if !within(base, value) && !within(remote, value) && !within(&added, value) {
@@ -237,8 +204,6 @@ pub fn same_identity(a: &Document, b: &Document) -> bool {
         (Some(a), Some(b)) => a == b,
         _ => true,
     };
-    ["name", "lastname", "gender"]
-        .iter()
-        .all(|field| agrees(text(a, field), text(b, field)))
+    ["name", "lastname", "gender"].iter().all(|field| agrees(text(a, field), text(b, field)))
         && agrees(born(a), born(b))
 }

@@ -41,10 +41,7 @@ pub struct RecordKey {
 
 impl RecordKey {
     pub fn new(kind: Kind, id: impl Into<String>) -> Self {
-        Self {
-            kind,
-            id: id.into(),
-        }
+        Self { kind, id: id.into() }
     }
 }
 

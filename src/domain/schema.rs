@@ -248,9 +248,8 @@ pub const SCHEMAS: [Schema; 9] = [
 ];
 
 /// Names that `roles.cfg` may use besides those of record routes.
-pub const NODE_ACL_NAMES: &[&str] = &[
-    "login", "password", "sync", "conflicts", "changes", "audit", "metrics", "users",
-];
+pub const NODE_ACL_NAMES: &[&str] =
+    &["login", "password", "sync", "conflicts", "changes", "audit", "metrics", "users"];
 
 /// Highest push rank in the table.
 pub const PUSH_RANK_MAX: u8 = 8;
@@ -268,10 +267,7 @@ impl Kind {
 
     /// The kind whose records live in this collection (default name).
     pub fn from_collection(name: &str) -> Option<Kind> {
-        SCHEMAS
-            .iter()
-            .find(|s| s.collection == name)
-            .map(|s| s.kind)
+        SCHEMAS.iter().find(|s| s.collection == name).map(|s| s.kind)
     }
 }
 
@@ -323,9 +319,7 @@ impl Schema {
                 if (1..=RECORD_ID_CHARS_MAX).contains(&id.len()) && id.bytes().all(alphabet) {
                     return Ok(());
                 }
-                Err(format!(
-                    "an id has 1 to {RECORD_ID_CHARS_MAX} letters, digits or . _ : -"
-                ))
+                Err(format!("an id has 1 to {RECORD_ID_CHARS_MAX} letters, digits or . _ : -"))
             }
         }
     }

@@ -25,17 +25,13 @@ pub fn same_option(a: Option<&Bson>, b: Option<&Bson>) -> bool {
 
 /// [`same`] for documents.
 pub fn same_document(a: &Document, b: &Document) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .all(|(key, value)| b.get(key).is_some_and(|other| same(value, other)))
+    a.len() == b.len() && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| same(value, other)))
 }
 
 /// Whether two values are the same including key order.
 pub fn identical(a: &Bson, b: &Bson) -> bool {
     match (a, b) {
-        (Bson::Double(a), Bson::Double(b)) => {
-            a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
-        }
+        (Bson::Double(a), Bson::Double(b)) => a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
         (Bson::Array(a), Bson::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| identical(a, b))
         }
@@ -49,10 +45,7 @@ pub fn identical(a: &Bson, b: &Bson) -> bool {
 }
 
 fn identical_document(a: &Document, b: &Document) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|((ka, va), (kb, vb))| ka == kb && identical(va, vb))
+    a.len() == b.len() && a.iter().zip(b).all(|((ka, va), (kb, vb))| ka == kb && identical(va, vb))
 }
 
 #[cfg(test)]
@@ -71,10 +64,7 @@ mod tests {
 
     #[test]
     fn key_order_counts_only_inside_arrays() {
-        assert!(same_document(
-            &doc! {"a": {"x": 1, "y": 2}, "b": 1},
-            &doc! {"b": 1, "a": {"y": 2, "x": 1}}
-        ));
+        assert!(same_document(&doc! {"a": {"x": 1, "y": 2}, "b": 1}, &doc! {"b": 1, "a": {"y": 2, "x": 1}}));
         assert!(!same(&bson!([{"x": 1, "y": 2}]), &bson!([{"y": 2, "x": 1}])));
     }
 }

@@ -130,11 +130,34 @@ async fn add_local(
     if name.is_empty() || name.len() > LOCAL_NAME_CHARS_MAX || !is_plain {
         return Err(ApiError::invalid("id", "id: letters, digits and . _ - only"));
     }
-    let hash = hash.ok_or_else(|| ApiError::invalid("password", "password: a new account needs one"))?;
-    let account = doc! {"password": hash, "roles": roles};
     let shown = format!("{name}{LOCAL_SUFFIX}");
-    node.store.transact(move |tx| tx.set_local_account(&name, Some(&account))).await?;
-    Ok((StatusCode::CREATED, axum::Json(json!({"id": shown, "local": true}))).into_response())
+    let created = node
+        .store
+        .transact(move |tx| -> Result<Option<bool>, StoreError> {
+            let known = tx.local_account(&name)?;
+            let is_new = known.is_none();
+            let mut account = known.unwrap_or_default();
+            match &hash {
+                Some(hash) => drop(account.insert("password", hash)),
+                None if is_new => return Ok(None),
+                None => {}
+            }
+            account.insert("roles", roles.clone());
+            tx.set_local_account(&name, Some(&account))?;
+            Ok(Some(is_new))
+        })
+        .await?;
+    answer_added(created, &shown, true)
+}
+
+/// Whether the account is new; `None` if it would be and there is no password for it.
+fn answer_added(is_new: Option<bool>, id: &str, is_local: bool) -> Result<Response, ApiError> {
+    let body = json!({"id": id, "local": is_local});
+    match is_new {
+        None => Err(ApiError::invalid("password", "password: a new account needs one")),
+        Some(true) => Ok((StatusCode::CREATED, axum::Json(body)).into_response()),
+        Some(false) => Ok(super::json(body)),
+    }
 }
 
 async fn add_person(
@@ -166,13 +189,7 @@ async fn add_person(
             Ok(Some(stored.is_none()))
         })
         .await?;
-    match created {
-        None => Err(ApiError::invalid("password", "password: a new account needs one")),
-        Some(true) => {
-            Ok((StatusCode::CREATED, axum::Json(json!({"id": shown, "local": false}))).into_response())
-        }
-        Some(false) => Ok(super::json(json!({"id": shown, "local": false}))),
-    }
+    answer_added(created, &shown, false)
 }
 
 /// `{"password": "..."}`: sets the password of a technician or of a person.

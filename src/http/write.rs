@@ -49,6 +49,8 @@ pub(crate) async fn write(
         body.insert("password".into(), Value::String(hash));
     }
     let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
+    // Others who edit this record wait; what still comes between is a reconciliation.
+    let _turn = node.store.turn(target.schema.kind, target.id).await;
     for _ in 0..EDIT_TRIES_MAX {
         match request.attempt().await? {
             Attempt::Answered(response) => return Ok(response),

@@ -21,7 +21,10 @@ use tokio::sync::watch;
 pub use edit::{CONTENT_CHUNK_BYTES, Edit, EditError, Requirement};
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
-pub use sync_rows::{Conflict, ConflictStatus, DeadLetter, Intent, IntentWrite, Pending, TrashRow, TrashState};
+pub use sync_rows::{
+    Conflict, ConflictStatus, DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, Pending,
+    TrashRow, TrashState, UNREADABLE_CODE,
+};
 pub use tables::{Base, FORMAT_VERSION};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.
@@ -34,7 +37,9 @@ pub enum StoreError {
     #[error("the store is in use by another thalamus-edge")]
     Held,
     /// The file was written by a later version.
-    #[error("the store has format {found}, this version reads up to {known}: install the version that wrote it")]
+    #[error(
+        "the store has format {found}, this version reads up to {known}: install the version that wrote it"
+    )]
     Newer { found: u32, known: u32 },
     /// The disk is full.
     #[error("the disk is full")]
@@ -123,7 +128,8 @@ impl Store {
     /// A store that lives in memory, for tests.
     pub fn in_memory(options: StoreOptions) -> Result<Store, StoreError> {
         let backend = redb::backends::InMemoryBackend::new();
-        let database = redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?;
+        let database =
+            redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?;
         Store::start(database, options)
     }
 
@@ -132,7 +138,15 @@ impl Store {
         let database = Arc::new(database);
         let (announce, changes) = watch::channel(last);
         let writer = writer::Writer::start(Arc::clone(&database), options, announce)?;
-        Ok(Store { inner: Arc::new(Inner { writer, database, changes, clock: options.clock, turns: edit::Turns::default() }) })
+        Ok(Store {
+            inner: Arc::new(Inner {
+                writer,
+                database,
+                changes,
+                clock: options.clock,
+                turns: edit::Turns::default(),
+            }),
+        })
     }
 
     /// A consistent view of everything committed so far. Short-lived: never keep one while a client reads.

@@ -138,7 +138,12 @@ impl<'t> Tx<'t> {
     ///
     /// A write that changes only the order of keys keeps the stored bytes. A delete puts the body into
     /// the trash. Returns whether anything changed.
-    pub fn edit(&mut self, key: &RecordKey, new: Option<&Document>, actor: &Actor) -> Result<bool, StoreError> {
+    pub fn edit(
+        &mut self,
+        key: &RecordKey,
+        new: Option<&Document>,
+        actor: &Actor,
+    ) -> Result<bool, StoreError> {
         let old = self.document(key)?;
         let unchanged = match (&old, new) {
             (None, None) => true,
@@ -155,6 +160,12 @@ impl<'t> Tx<'t> {
         self.clear_dead(key)?;
         let base = self.base(key)?;
         self.put(key, new, &base, actor)?;
+        match (&old, new) {
+            // Nobody else ever had it.
+            (_, None) if self.is_clean(key)? => self.settle_trash(key, super::TrashState::Done)?,
+            (None, Some(_)) => self.settle_trash(key, super::TrashState::Void)?,
+            _ => {}
+        }
         Ok(true)
     }
 
@@ -266,7 +277,12 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
-    fn index(&mut self, key: &RecordKey, old: Option<&Document>, new: Option<&Document>) -> Result<(), StoreError> {
+    fn index(
+        &mut self,
+        key: &RecordKey,
+        old: Option<&Document>,
+        new: Option<&Document>,
+    ) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
         let schema = key.kind.schema();
         let owner = |document: Option<&Document>| document.and_then(|document| schema.owner_of(document));
@@ -290,7 +306,8 @@ impl<'t> Tx<'t> {
                 }
                 _ => {}
             }
-            let terms = |document: Option<&Document>| document.map(|d| search_terms(id, d)).unwrap_or_default();
+            let terms =
+                |document: Option<&Document>| document.map(|d| search_terms(id, d)).unwrap_or_default();
             let (old_terms, new_terms) = (terms(old), terms(new));
             for term in old_terms.iter().filter(|term| !new_terms.contains(term)) {
                 self.by_name.remove((term.as_str(), id))?;

@@ -4,7 +4,7 @@ use bson::{Document, RawDocumentBuf};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
-use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, decode_intent};
+use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, TrashRow, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
 
@@ -360,15 +360,32 @@ impl Snapshot {
         Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
     }
 
-    /// Conflicts that the centre does not know in their present state.
-    pub fn unpublished_conflicts(&self, max: usize) -> Result<Vec<Conflict>, StoreError> {
+    /// Conflicts that the centre does not know in their present state, after this id.
+    pub fn unpublished_conflicts(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Conflict>, StoreError> {
         let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let mut conflicts = Vec::new();
-        for entry in outbox.iter()?.take(max) {
+        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
             let (id, _) = entry?;
             conflicts.extend(self.conflict(id.value())?);
         }
         Ok(conflicts)
+    }
+
+    /// Bodies of deleted records, by record and then oldest first.
+    pub fn trash(&self) -> Result<Vec<TrashRow>, StoreError> {
+        let trash = self.transaction.open_table(TRASH)?;
+        let mut rows = Vec::new();
+        for entry in trash.iter()? {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            rows.push(TrashRow::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?);
+        }
+        Ok(rows)
     }
 
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {

@@ -34,14 +34,18 @@ pub enum IntentWrite {
     Update(Vec<Change>),
     Replace(Document),
     /// With the `_id` of the body archived in `edge_trash`.
-    Delete { archive: String },
+    Delete {
+        archive: String,
+    },
 }
 
 impl IntentWrite {
     /// The centre's version after this write hit `base`.
     pub fn applied_to(&self, base: &Base) -> Base {
         match self {
-            IntentWrite::Insert(document) | IntentWrite::Replace(document) => Base::Document(document.clone()),
+            IntentWrite::Insert(document) | IntentWrite::Replace(document) => {
+                Base::Document(document.clone())
+            }
             IntentWrite::Delete { .. } => Base::Absent,
             IntentWrite::Update(changes) => {
                 let mut document = base.document().cloned().unwrap_or_default();
@@ -157,7 +161,8 @@ impl Conflict {
     }
 
     fn id_of(key: &RecordKey, path: &Path, loser: Option<&Bson>) -> Result<String, StoreError> {
-        let mut named = doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
+        let mut named =
+            doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
         insert_some(&mut named, "loser", &loser.cloned());
         Ok(hex::encode(&Sha256::digest(tables::encode(&named)?)[..16]))
     }
@@ -233,9 +238,30 @@ impl TrashState {
 /// The body of a deleted record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrashRow {
+    pub key: RecordKey,
     pub sequence: u64,
     pub document: Document,
+    pub state: TrashState,
 }
+
+impl TrashRow {
+    pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashRow, StoreError> {
+        let mut row = tables::decode(bytes)?;
+        let named = |state: &TrashState| row.get_str("state").is_ok_and(|name| name == state.name());
+        let states = [TrashState::Pending, TrashState::Done, TrashState::Void];
+        let state = states.into_iter().find(named).ok_or_else(|| damaged("a trash row"))?;
+        match row.remove("document") {
+            Some(Bson::Document(document)) => Ok(TrashRow { key, sequence, document, state }),
+            _ => Err(damaged("a trash row")),
+        }
+    }
+}
+
+/// Codes of dead letters that the node gives itself: the centre has another person under the same account;
+/// its document cannot be kept; it does not take the body of a record to be deleted.
+pub const OTHER_PERSON_CODE: i32 = -1;
+pub const UNREADABLE_CODE: i32 = -2;
+pub const NOT_ARCHIVED_CODE: i32 = -3;
 
 /// A record that the centre refused, or that could not be taken from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,7 +310,12 @@ impl Tx<'_> {
     }
 
     /// Notes that `write` is about to be sent; the record is neither clean nor merged until it is settled.
-    pub fn open_intent(&mut self, key: &RecordKey, write: &IntentWrite, number: u64) -> Result<(), StoreError> {
+    pub fn open_intent(
+        &mut self,
+        key: &RecordKey,
+        write: &IntentWrite,
+        number: u64,
+    ) -> Result<(), StoreError> {
         let row = tables::encode(&write.encode(number))?;
         self.intent.insert(row_key(key), row.as_slice())?;
         self.carry.touched.insert(key.clone(), number);
@@ -405,10 +436,9 @@ impl Tx<'_> {
         let (code, id) = row_key(key);
         for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
             let (at, row) = entry?;
-            let row = tables::decode(row.value())?;
-            if row.get_str("state").is_ok_and(|state| state == TrashState::Pending.name()) {
-                let document = row.get_document("document").map_err(|_| damaged("a trash row"))?.clone();
-                return Ok(Some(TrashRow { sequence: at.value().2, document }));
+            let row = TrashRow::decode(key.clone(), at.value().2, row.value())?;
+            if row.state == TrashState::Pending {
+                return Ok(Some(row));
             }
         }
         Ok(None)
@@ -459,6 +489,26 @@ impl Tx<'_> {
             return Ok(false);
         };
         Ok(DeadLetter::decode(key.clone(), row.value())?.code == code)
+    }
+
+    /// Whether the record waits for the centre's document to change, rather than for itself.
+    pub fn waits_for_centre(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.has_dead_letter(key, OTHER_PERSON_CODE)? || self.has_dead_letter(key, UNREADABLE_CODE)?)
+    }
+
+    /// Gives every refused push another try.
+    pub fn retry_refused(&mut self) -> Result<(), StoreError> {
+        let mut refused = Vec::new();
+        for entry in self.dead.iter()? {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            let letter = DeadLetter::decode(RecordKey::new(kind_of(code)?, id), row.value())?;
+            refused.extend((letter.direction == "push").then_some(letter.key));
+        }
+        for key in refused {
+            self.clear_dead(&key)?;
+        }
+        Ok(())
     }
 
     pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {

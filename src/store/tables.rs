@@ -88,7 +88,8 @@ const BASE_HEADER_BYTES: usize = 9;
 
 impl BaseRow {
     pub(crate) fn decode(bytes: &[u8]) -> Result<BaseRow, StoreError> {
-        let (header, body) = bytes.split_at_checked(BASE_HEADER_BYTES).ok_or_else(|| damaged("a base row"))?;
+        let (header, body) =
+            bytes.split_at_checked(BASE_HEADER_BYTES).ok_or_else(|| damaged("a base row"))?;
         let sequence: [u8; 8] = header[1..].try_into().map_err(|_| damaged("a base row"))?;
         let base = if body.is_empty() { Base::Absent } else { Base::Document(decode(body)?) };
         Ok(BaseRow { rank: header[0], sequence: u64::from_be_bytes(sequence), base })

@@ -184,7 +184,8 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
     if let Ok(meta) = database.begin_read()?.open_table(META)
         && let Some(found) = meta.get("format")?
     {
-        let found: [u8; 4] = found.value().try_into().map_err(|_| super::tables::damaged("the format version"))?;
+        let found: [u8; 4] =
+            found.value().try_into().map_err(|_| super::tables::damaged("the format version"))?;
         let found = u32::from_be_bytes(found);
         if found > FORMAT_VERSION {
             return Err(StoreError::Newer { found, known: FORMAT_VERSION });
@@ -202,4 +203,36 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
     };
     transaction.commit()?;
     Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::ReadableTableMetadata as _;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_store_of_a_later_version_is_refused_untouched() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("store.redb");
+        let later = FORMAT_VERSION + 1;
+        let database = Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", later.to_be_bytes().as_slice()).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+
+        let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, clock: || 0 };
+        let error = Store::open(&path, options).map(|_| ()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Newer { found, known } if (found, known) == (later, FORMAT_VERSION))
+        );
+        assert!(error.to_string().contains("install the version that wrote it"), "{error}");
+
+        let database = Database::create(&path).unwrap();
+        let transaction = database.begin_read().unwrap();
+        assert_eq!(transaction.open_table(META).unwrap().len().unwrap(), 1);
+        assert!(transaction.open_table(JOURNAL).is_err(), "no table of this version was made");
+    }
 }

@@ -31,7 +31,10 @@ impl Known {
     fn decode(row: &Document) -> Option<Known> {
         let lease = |field: &str| {
             let lease = row.get_document(field).ok()?;
-            Some(Lease { number: lease.get_i64("number").ok()?, nonce: lease.get_str("nonce").ok()?.to_owned() })
+            Some(Lease {
+                number: lease.get_i64("number").ok()?,
+                nonce: lease.get_str("nonce").ok()?.to_owned(),
+            })
         };
         let node = row.get_str("node").ok()?.to_owned();
         Some(Known { node, confirmed: lease("confirmed"), proposed: lease("proposed") })
@@ -87,7 +90,8 @@ pub(crate) async fn take(
             LeaseAnswer::Revoked => {
                 keep(store, known, true).await?;
                 return Err(RoundError::Halted(
-                    "The federation's administrator has revoked this node. It no longer exchanges records.".into(),
+                    "The federation's administrator has revoked this node. It no longer exchanges records."
+                        .into(),
                 ));
             }
             LeaseAnswer::Other(found) => {

@@ -6,18 +6,17 @@ use super::round::Tally;
 use crate::domain::access::Actor;
 use crate::domain::merge::{merge, same_identity};
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Base, DeadLetter, StoreError, TrashState, Tx};
-
-/// Code of dead letters that wait because the centre has another person under the same account.
-pub(crate) const OTHER_PERSON_CODE: i32 = -1;
-/// Code of dead letters for documents of the centre that cannot be kept.
-pub(crate) const UNREADABLE_CODE: i32 = -2;
+use crate::store::{Base, DeadLetter, OTHER_PERSON_CODE, StoreError, TrashState, Tx, UNREADABLE_CODE};
 
 /// Brings the record to what it is after the centre was seen to hold `remote`.
 ///
 /// The caller has made sure that the read is not stale. Losers of the merge are durable in the same
 /// transaction that drops them from the record.
-pub(crate) fn merge_in(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
+pub(crate) fn merge_in(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: Option<&Document>,
+) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let local = tx.document(key)?;
     if tx.is_clean(key)? {
@@ -40,8 +39,12 @@ pub(crate) fn merge_in(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Documen
         tally.conflicts += 1;
     }
     let agreed = Base::from(remote.cloned());
-    if agreed != base || merged.document != local {
-        tally.merged += 1;
+    let is_news = agreed != base || merged.document != local;
+    tally.merged += u64::from(is_news);
+    // Whatever it waited for is over: the centre's document can be read and is the same person, and a refusal
+    // was of another change than the one that is left.
+    if is_news || tx.waits_for_centre(key)? {
+        tx.clear_dead(key)?;
     }
     tx.put(key, merged.document.as_ref(), &agreed, &Actor::Centre)?;
     if local.is_none() {
@@ -64,7 +67,7 @@ fn take_clean(
     tally: &mut Tally,
 ) -> Result<(), StoreError> {
     match (local, remote) {
-        (None, None) => {}
+        (None, None) => tx.settle_trash(key, TrashState::Done)?,
         (Some(local), None) => {
             tx.discard(key, local)?;
             tx.put(key, None, &Base::Absent, &Actor::Centre)?;

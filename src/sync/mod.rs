@@ -10,6 +10,7 @@ mod merge_in;
 mod pull;
 mod push;
 mod round;
+mod scan;
 pub mod schedule;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,8 +80,9 @@ pub struct Reconciler {
     settings: SyncSettings,
     running: Mutex<Option<watch::Receiver<Option<Report>>>>,
     next_round_ms: Mutex<Option<i64>>,
-    /// Writes per batch, kept between rounds.
+    /// Writes sent and documents read at a time, kept between rounds.
     batch_writes: AtomicUsize,
+    batch_documents: AtomicUsize,
 }
 
 impl Reconciler {
@@ -93,6 +95,7 @@ impl Reconciler {
             running: Mutex::new(None),
             next_round_ms: Mutex::new(None),
             batch_writes: AtomicUsize::new(BATCH_WRITES_START),
+            batch_documents: AtomicUsize::new(scan::SCAN_DOCUMENTS_START),
         })
     }
 
@@ -107,7 +110,9 @@ impl Reconciler {
             Err(report) => return report,
         };
         match finished.wait_for(Option::is_some).await {
-            Ok(report) => report.clone().unwrap_or_else(|| Report::ended(Outcome::Failed, "the round was lost")),
+            Ok(report) => {
+                report.clone().unwrap_or_else(|| Report::ended(Outcome::Failed, "the round was lost"))
+            }
             Err(_) => Report::ended(Outcome::Failed, "the round was interrupted"),
         }
     }
@@ -136,13 +141,16 @@ impl Reconciler {
 
     async fn run(&self, hub: Arc<dyn Hub>) -> Report {
         let started = tokio::time::Instant::now();
-        let mut round = round::Round::new(&self.store, &self.settings, self.batch_writes.load(Ordering::Relaxed));
+        let mut round = round::Round::new(&self.store, &self.settings);
+        round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
+        round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
         let result = tokio::time::timeout(self.settings.round_timeout, round.run(hub.as_ref())).await;
         let mut report = match result {
             Ok(result) => round.finish(result),
             Err(_) => round.finish(Err(round::RoundError::TooLong)),
         };
-        self.batch_writes.store(round.batch_writes(), Ordering::Relaxed);
+        self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
+        self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
         report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Err(error) = self.keep_report(&report).await {
             tracing::error!(%error, "the report of the round could not be kept");
@@ -170,7 +178,7 @@ impl Reconciler {
             .transact(move |tx| {
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
                 if is_complete {
-                    pull::accept_deletes(tx, false)?;
+                    scan::accept_deletes(tx, false)?;
                 }
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
@@ -187,14 +195,18 @@ impl Reconciler {
         let snapshot = self.store.read()?;
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
         let report: Option<&Document> = kept.get_document("report").ok();
-        let is_running = lock(&self.running).as_ref().is_some_and(|round| round.has_changed().is_ok() && round.borrow().is_none());
+        let is_running = lock(&self.running)
+            .as_ref()
+            .is_some_and(|round| round.has_changed().is_ok() && round.borrow().is_none());
         let last_outcome = report.and_then(|report| report.get_str("outcome").ok());
         let last_message = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
         let (state, message) = match (self.is_configured(), is_running, last_outcome) {
             (false, ..) => ("off", "Synchronization is off: no centre is configured.".to_owned()),
             (_, true, _) => ("running", "Synchronizing with the centre now.".to_owned()),
             (.., Some("offline")) => ("offline", last_message.to_owned()),
-            (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => ("revoked", last_message.to_owned()),
+            (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => {
+                ("revoked", last_message.to_owned())
+            }
             (.., Some("halted")) => ("halted", last_message.to_owned()),
             (.., None) => ("idle", "No round has been run yet.".to_owned()),
             (.., Some(_)) => ("idle", last_message.to_owned()),
@@ -221,7 +233,7 @@ impl Reconciler {
     /// The operator agrees that records which vanished at the centre vanish here; holds until a round
     /// completes.
     pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(|tx| pull::accept_deletes(tx, true)).await
+        self.store.transact(|tx| scan::accept_deletes(tx, true)).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 
-use super::merge_in::{OTHER_PERSON_CODE, merge_in};
+use super::merge_in::merge_in;
 use super::pull::DELETED;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::step;
-use crate::central::{ArchiveState, Central, Write, Written};
+use crate::central::{ArchiveState, Central, CentralError, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Base, DeadLetter, IntentWrite, StoreError, Tx};
+use crate::store::{Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, StoreError, Tx};
 
 /// Tries of one record in a round.
 const PUSH_TRIES_MAX: usize = 3;
@@ -58,6 +58,7 @@ impl Round<'_> {
                 }
                 self.read_missed(central, &keys).await?;
             }
+            self.unfinished += keys.len();
         }
     }
 
@@ -77,7 +78,7 @@ impl Round<'_> {
                 continue;
             }
             step("push.intents");
-            self.archive(central, &sending).await?;
+            let sending = self.archive(central, sending).await?;
             let started = tokio::time::Instant::now();
             let writes: Vec<Write> = sending.iter().map(|sending| sending.write.clone()).collect();
             let result = central.write(&writes).await;
@@ -117,13 +118,53 @@ impl Round<'_> {
         Ok(opened)
     }
 
-    /// Bodies of records about to be deleted go to the centre's trash first.
-    async fn archive(&self, central: &mut dyn Central, sending: &[Sending]) -> Result<(), RoundError> {
-        let rows: Vec<Document> = sending.iter().filter_map(|s| s.archive.as_ref()).map(|(_, row)| row.clone()).collect();
-        if !rows.is_empty() {
-            central.archive(&rows).await?;
-            step("push.archived");
+    /// Bodies of records about to be deleted go to the centre's trash first; returns what may be sent. A
+    /// record whose body is not accepted there is not deleted.
+    async fn archive(
+        &mut self,
+        central: &mut dyn Central,
+        sending: Vec<Sending>,
+    ) -> Result<Vec<Sending>, RoundError> {
+        let rows: Vec<Document> =
+            sending.iter().filter_map(|s| s.archive.as_ref()).map(|(_, row)| row.clone()).collect();
+        if rows.is_empty() {
+            return Ok(sending);
         }
+        let mut archived = Vec::new();
+        match central.archive(&rows).await {
+            Ok(()) => archived = sending,
+            Err(CentralError::Failed(_)) => {
+                for sending in sending {
+                    let Some((_, row)) = &sending.archive else {
+                        archived.push(sending);
+                        continue;
+                    };
+                    match central.archive(std::slice::from_ref(row)).await {
+                        Ok(()) => archived.push(sending),
+                        Err(CentralError::Failed(_)) => self.give_up_delete(sending).await?,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        step("push.archived");
+        Ok(archived)
+    }
+
+    async fn give_up_delete(&mut self, sending: Sending) -> Result<(), StoreError> {
+        let message =
+            "the centre does not take its body into the trash, so it was not deleted there".to_owned();
+        let refused = Written::Refused { code: NOT_ARCHIVED_CODE, message };
+        let tally = self
+            .store
+            .transact(move |tx| -> Result<Tally, StoreError> {
+                let mut tally = Tally::default();
+                settle_one(tx, &sending, &refused, &mut tally, &mut Vec::new())?;
+                Ok(tally)
+            })
+            .await?;
+        self.tally += tally;
         Ok(())
     }
 
@@ -138,10 +179,17 @@ impl Round<'_> {
             .zip(&written)
             .filter_map(|(sending, written)| match (&sending.archive, written) {
                 (Some((id, _)), Written::Hit) => Some((id.clone(), ArchiveState::Done)),
-                (Some((id, _)), Written::Miss | Written::Refused { .. }) => Some((id.clone(), ArchiveState::Void)),
+                (Some((id, _)), Written::Miss | Written::Refused { .. }) => {
+                    Some((id.clone(), ArchiveState::Void))
+                }
                 _ => None,
             })
             .collect();
+        // First, because a settled intent is not looked at again.
+        if !archives.is_empty() {
+            central.settle_archive(&archives).await?;
+        }
+        self.unfinished += written.iter().filter(|written| **written == Written::Unknown).count();
         let (tally, missed) = self
             .store
             .transact(move |tx| -> Result<(Tally, Vec<RecordKey>), StoreError> {
@@ -153,9 +201,6 @@ impl Round<'_> {
             })
             .await?;
         self.tally += tally;
-        if !archives.is_empty() {
-            central.settle_archive(&archives).await?;
-        }
         Ok(missed)
     }
 

@@ -51,6 +51,9 @@ pub(crate) enum RoundError {
     TooLong,
 }
 
+/// One round of so many, the first among them, tries refused pushes again and looks for records that
+/// rounds pass over.
+const THOROUGH_EVERY_ROUNDS: i64 = 100;
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
 
@@ -80,31 +83,35 @@ pub(crate) struct Round<'a> {
     pub(crate) store: &'a Store,
     pub(crate) settings: &'a SyncSettings,
     pub(crate) tally: Tally,
+    /// Writes sent and documents read at a time; they follow the link.
     pub(crate) batch_writes: usize,
-    /// Whether the sweep over the centre reached its end, and how far it came otherwise.
+    pub(crate) batch_documents: usize,
+    /// How far the sweep over the centre came, unless it reached its end.
     pub(crate) sweep_percent: Option<u64>,
+    pub(crate) has_saved_position: bool,
+    pub(crate) position_saved: tokio::time::Instant,
     pub(crate) started: tokio::time::Instant,
-    /// Record ids at the centre that are no text: left alone, but not kept secret.
-    pub(crate) unsupported: u64,
+    /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
+    pub(crate) unfinished: usize,
     traffic: Traffic,
 }
 
 impl<'a> Round<'a> {
-    pub(crate) fn new(store: &'a Store, settings: &'a SyncSettings, batch_writes: usize) -> Self {
+    pub(crate) fn new(store: &'a Store, settings: &'a SyncSettings) -> Self {
+        let now = tokio::time::Instant::now();
         Round {
             store,
             settings,
             tally: Tally::default(),
-            batch_writes,
+            batch_writes: 1,
+            batch_documents: 1,
             sweep_percent: None,
-            started: tokio::time::Instant::now(),
-            unsupported: 0,
+            has_saved_position: false,
+            position_saved: now,
+            started: now,
+            unfinished: 0,
             traffic: Traffic::default(),
         }
-    }
-
-    pub(crate) fn batch_writes(&self) -> usize {
-        self.batch_writes
     }
 
     pub(crate) async fn run(&mut self, hub: &dyn Hub) -> Result<(), RoundError> {
@@ -116,9 +123,18 @@ impl<'a> Round<'a> {
 
     async fn steps(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         // No read of an earlier round is on its way any more.
-        self.store.transact(|tx| -> Result<(), StoreError> { tx.forget_touched(); Ok(()) }).await?;
+        self.store
+            .transact(|tx| -> Result<(), StoreError> {
+                tx.forget_touched();
+                Ok(())
+            })
+            .await?;
         let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
         self.settle(central).await?;
+        if lease.number % THOROUGH_EVERY_ROUNDS == 1 {
+            self.store.transact(|tx| tx.retry_refused()).await?;
+            self.count_unsupported(central).await?;
+        }
         self.scan(central).await?;
         self.publish_conflicts(central, &node).await?;
         self.push(central, &node).await?;
@@ -129,20 +145,40 @@ impl<'a> Round<'a> {
 
     /// Sends new and changed conflicts to the centre.
     async fn publish_conflicts(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
+        let mut after: Option<String> = None;
         loop {
-            let conflicts = self.store.read()?.unpublished_conflicts(PUBLISH_CONFLICTS_MAX)?;
-            if conflicts.is_empty() {
+            let mut conflicts =
+                self.store.read()?.unpublished_conflicts(after.as_deref(), PUBLISH_CONFLICTS_MAX)?;
+            let Some(last) = conflicts.last() else {
                 return Ok(());
-            }
+            };
+            after = Some(last.id.clone());
             let rows: Vec<_> = conflicts.iter().map(|conflict| central_row(conflict, node)).collect();
-            central.publish_conflicts(&rows).await?;
+            match central.publish_conflicts(&rows).await {
+                // One that the centre does not take must not hold up the others, nor the round.
+                Err(CentralError::Failed(cause)) => {
+                    tracing::warn!(%cause, "some conflicts are not accepted by the centre and stay here");
+                    for (index, row) in rows.iter().enumerate().rev() {
+                        match central.publish_conflicts(std::slice::from_ref(row)).await {
+                            Err(CentralError::Failed(_)) => drop(conflicts.remove(index)),
+                            result => result?,
+                        }
+                    }
+                }
+                result => result?,
+            }
             step("conflicts.published");
             self.store.transact(move |tx| tx.conflicts_published(&conflicts)).await?;
         }
     }
 
     /// Tells the centre how this node stands.
-    async fn report(&mut self, central: &mut dyn Central, node: &str, lease: &Lease) -> Result<(), RoundError> {
+    async fn report(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+        lease: &Lease,
+    ) -> Result<(), RoundError> {
         step("report.before");
         let snapshot = self.store.read()?;
         let now = bson::DateTime::from_millis(self.store.now_ms());
@@ -162,10 +198,16 @@ impl<'a> Round<'a> {
     pub(crate) fn finish(&mut self, result: Result<(), RoundError>) -> Report {
         let (outcome, message) = match result {
             Ok(()) => match self.sweep_percent {
+                None if self.unfinished > 0 => (
+                    Outcome::Partial,
+                    format!("{} records are sent again in the next round.", self.unfinished),
+                ),
                 None => (Outcome::Complete, self.complete_message()),
                 Some(percent) => (
                     Outcome::Partial,
-                    format!("{percent} % of the centre's records have been looked through; the next round goes on."),
+                    format!(
+                        "{percent} % of the centre's records have been looked through; the next round goes on."
+                    ),
                 ),
             },
             Err(RoundError::Central(CentralError::Offline(cause))) => {
@@ -203,10 +245,10 @@ impl<'a> Round<'a> {
         if self.tally.conflicts > 0 {
             message.push_str(" Some values differ and wait for a decision: see the conflicts.");
         }
-        if self.unsupported > 0 {
+        let unsupported = self.unsupported_known();
+        if unsupported > 0 {
             message.push_str(&format!(
-                " {} records at the centre have ids that are no text and were left alone.",
-                self.unsupported
+                " {unsupported} records at the centre have ids that are no text and were left alone."
             ));
         }
         message
@@ -227,7 +269,9 @@ fn central_row(conflict: &Conflict, node: &str) -> bson::Document {
         "author": &conflict.author,
         "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
     };
-    for (name, value) in [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)] {
+    for (name, value) in
+        [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)]
+    {
         match value {
             Some(_) if conflict.is_secret() => {
                 row.insert(name, format!("changed at node {node}"));
@@ -249,6 +293,12 @@ fn central_row(conflict: &Conflict, node: &str) -> bson::Document {
 }
 
 /// A body without the fields that are never shown.
-pub(crate) fn without_secrets(schema: &crate::domain::schema::Schema, body: &bson::Document) -> bson::Document {
-    body.iter().filter(|(key, _)| !schema.is_secret(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+pub(crate) fn without_secrets(
+    schema: &crate::domain::schema::Schema,
+    body: &bson::Document,
+) -> bson::Document {
+    body.iter()
+        .filter(|(key, _)| !schema.is_secret(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }

@@ -1,3 +1,5 @@
+//! Tests of minting, renewing and reloading certificates.
+
 use super::authority::{CA_KEY_FILE, RELEASE_EPOCH_S, names, parse_fib_trie, parse_if_inet6};
 use super::*;
 use std::net::IpAddr;

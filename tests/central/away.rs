@@ -30,28 +30,16 @@ async fn a_killed_server_is_noticed_and_found_again() {
     assert!(is_offline(&writing), "{writing:?}");
     let reading = central.fetch(Kind::Person, &["a".to_owned()]).await;
     assert!(is_offline(&reading), "{reading:?}");
-    assert!(
-        started.elapsed() < Duration::from_secs(2 * NOTICE_SECONDS_MAX),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(2 * NOTICE_SECONDS_MAX), "{:?}", started.elapsed());
     let started = Instant::now();
     let mut fresh = open(&ground.hub()).await;
     let counting = fresh.estimated_count(Kind::Person).await;
     assert!(is_offline(&counting), "{counting:?}");
-    assert!(
-        started.elapsed() < Duration::from_secs(NOTICE_SECONDS_MAX),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(NOTICE_SECONDS_MAX), "{:?}", started.elapsed());
     server.restart().await;
     let mut fresh = open(&ground.hub()).await;
     let found = fresh.fetch(Kind::Person, &["a".to_owned()]).await;
-    assert_eq!(
-        found.expect("a document").len(),
-        1,
-        "an acknowledged write outlives the server"
-    );
+    assert_eq!(found.expect("a document").len(), 1, "an acknowledged write outlives the server");
 }
 
 #[tokio::test]
@@ -61,32 +49,18 @@ async fn a_hung_server_is_given_up() {
     let limit = Duration::from_secs(2);
     let hub = ground.hub().with_call_limit(limit);
     let mut central = open(&hub).await;
-    assert_eq!(
-        central
-            .estimated_count(Kind::Person)
-            .await
-            .expect("a count"),
-        0
-    );
+    assert_eq!(central.estimated_count(Kind::Person).await.expect("a count"), 0);
     server.pause();
     let started = Instant::now();
     let writing = central.write(&[insert("a", doc! {})]).await;
     assert!(is_offline(&writing), "{writing:?}");
-    assert!(
-        started.elapsed() < limit + Duration::from_secs(1),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < limit + Duration::from_secs(1), "{:?}", started.elapsed());
     // A new conversation waits for the choice of a server, not for a call.
     let started = Instant::now();
     let mut fresh = open(&ground.hub()).await;
     let counting = fresh.estimated_count(Kind::Person).await;
     assert!(is_offline(&counting), "{counting:?}");
-    assert!(
-        started.elapsed() < Duration::from_secs(NOTICE_SECONDS_MAX),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(NOTICE_SECONDS_MAX), "{:?}", started.elapsed());
     server.resume();
     let mut fresh = open(&ground.hub()).await;
     assert!(fresh.estimated_count(Kind::Person).await.expect("a count") <= 1);
@@ -99,43 +73,27 @@ async fn first_answer(hub: &MongoHub) -> CentralError {
     };
     let error = answer.expect_err("an error");
     let text = format!("{error} {error:?}");
-    assert!(
-        !text.contains("127.0.0.1") && !text.contains("hunter2"),
-        "{text}"
-    );
+    assert!(!text.contains("127.0.0.1") && !text.contains("hunter2"), "{text}");
     error
 }
 
 #[tokio::test]
 async fn wrong_credentials_are_refused() {
     let user = ("clinic".to_owned(), "right".to_owned());
-    let setup = Setup {
-        user: Some(user),
-        ..Setup::default()
-    };
+    let setup = Setup { user: Some(user), ..Setup::default() };
     let server = MongoServer::start_own(setup).await;
     let mut central = open(&hub(server.uri(), "federation")).await;
-    assert_eq!(
-        central
-            .estimated_count(Kind::Person)
-            .await
-            .expect("a count"),
-        0
-    );
+    assert_eq!(central.estimated_count(Kind::Person).await.expect("a count"), 0);
     for credentials in ["clinic:hunter2@", "nobody:hunter2@", ""] {
         let uri = server.uri().replace("clinic:right@", credentials);
         let error = first_answer(&hub(&uri, "federation")).await;
-        assert!(
-            matches!(error, CentralError::Refused(_)),
-            "{credentials}: {error:?}"
-        );
+        assert!(matches!(error, CentralError::Refused(_)), "{credentials}: {error:?}");
     }
 }
 
 #[tokio::test]
 async fn an_untrusted_certificate_is_refused() {
-    let certified =
-        rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
     let setup = Setup {
         tls: Some((certified.cert.pem(), certified.signing_key.serialize_pem())),
         standalone: true,
@@ -149,13 +107,7 @@ async fn an_untrusted_certificate_is_refused() {
     std::fs::write(&authority, certified.cert.pem()).expect("a file");
     let uri = format!("{}&tlsCAFile={}", server.uri(), authority.display());
     let mut central = open(&hub(&uri, "federation")).await;
-    assert_eq!(
-        central
-            .estimated_count(Kind::Person)
-            .await
-            .expect("a count"),
-        0
-    );
+    assert_eq!(central.estimated_count(Kind::Person).await.expect("a count"), 0);
 }
 
 #[tokio::test]
@@ -170,9 +122,6 @@ async fn an_address_that_cannot_be_one_is_refused() {
         "mongodb://user:hunter2@127.0.0.1/?tls=true&tlsCAFile=/nonexistent/hunter2.pem",
     ] {
         let error = first_answer(&hub(uri, "federation")).await;
-        assert!(
-            matches!(error, CentralError::Refused(_)),
-            "{uri}: {error:?}"
-        );
+        assert!(matches!(error, CentralError::Refused(_)), "{uri}: {error:?}");
     }
 }

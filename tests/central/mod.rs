@@ -26,10 +26,7 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) async fn new(server: &MongoServer) -> Self {
         let client = Client::with_uri_str(server.uri()).await.expect("a client");
-        Self {
-            uri: server.uri().to_owned(),
-            database: client.database(&unique_database()),
-        }
+        Self { uri: server.uri().to_owned(), database: client.database(&unique_database()) }
     }
 
     pub(crate) fn hub(&self) -> MongoHub {
@@ -41,10 +38,7 @@ impl Ground {
     }
 
     pub(crate) async fn clear(self) {
-        self.database
-            .drop()
-            .await
-            .expect("dropping the test's database");
+        self.database.drop().await.expect("dropping the test's database");
     }
 }
 
@@ -64,17 +58,11 @@ pub(crate) async fn open(hub: &MongoHub) -> Box<dyn Central> {
 #[async_trait]
 impl Behind for Ground {
     async fn put(&self, kind: Kind, document: Document) {
-        self.collection(kind)
-            .insert_one(document)
-            .await
-            .expect("an insert");
+        self.collection(kind).insert_one(document).await.expect("an insert");
     }
 
     async fn put_all(&self, kind: Kind, documents: Vec<Document>) {
-        self.collection(kind)
-            .insert_many(documents)
-            .await
-            .expect("inserts");
+        self.collection(kind).insert_many(documents).await.expect("inserts");
     }
 
     async fn get(&self, kind: Kind, id: &str) -> Option<Document> {
@@ -101,25 +89,10 @@ pub(crate) fn person(id: &str) -> RecordKey {
 pub(crate) fn insert(id: &str, fields: Document) -> Write {
     let mut document = doc! {"_id": id};
     document.extend(fields);
-    Write::Insert {
-        key: person(id),
-        document,
-    }
+    Write::Insert { key: person(id), document }
 }
 
-pub(crate) fn set(
-    id: &str,
-    field: &str,
-    from: Option<bson::Bson>,
-    to: impl Into<bson::Bson>,
-) -> Write {
-    let change = Change {
-        path: vec![field.to_owned()],
-        from,
-        to: Some(to.into()),
-    };
-    Write::Update {
-        key: person(id),
-        changes: vec![change],
-    }
+pub(crate) fn set(id: &str, field: &str, from: Option<bson::Bson>, to: impl Into<bson::Bson>) -> Write {
+    let change = Change { path: vec![field.to_owned()], from, to: Some(to.into()) };
+    Write::Update { key: person(id), changes: vec![change] }
 }

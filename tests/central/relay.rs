@@ -32,9 +32,7 @@ async fn relay(port: u16, replaced: Vec<(&'static [u8], &'static [u8])>) -> u16 
     let own_port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(("127.0.0.1", port))
-                .await
-                .expect("the server");
+            let server = TcpStream::connect(("127.0.0.1", port)).await.expect("the server");
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             tokio::spawn(pass(from_client, to_server, replaced.clone()));

@@ -33,20 +33,11 @@ pub(super) enum Attempt {
 }
 
 pub(super) fn case(name: &'static str, stored: Document, attempt: Attempt, answer: Answer) -> Case {
-    Case {
-        name,
-        stored: Some(stored),
-        attempt,
-        answer,
-    }
+    Case { name, stored: Some(stored), attempt, answer }
 }
 
 pub(super) fn change(path: &str, from: Option<Bson>, to: Option<Bson>) -> Change {
-    Change {
-        path: path.split('/').map(str::to_owned).collect(),
-        from,
-        to,
-    }
+    Change { path: path.split('/').map(str::to_owned).collect(), from, to }
 }
 
 /// Sets the field `f`, believed to hold `from`.
@@ -56,11 +47,7 @@ pub(super) fn set_f(from: impl Into<Bson>) -> Attempt {
 
 pub(super) fn update(changes: &[(&str, Option<Bson>, Option<Bson>)]) -> Attempt {
     let changes = changes.iter().cloned();
-    Attempt::Update(
-        changes
-            .map(|(path, from, to)| change(path, from, to))
-            .collect(),
-    )
+    Attempt::Update(changes.map(|(path, from, to)| change(path, from, to)).collect())
 }
 
 fn all() -> Vec<Case> {
@@ -83,23 +70,12 @@ impl Case {
         let key = RecordKey::new(kind, id);
         let whole = |fields: &Document| identified(id, fields);
         match &self.attempt {
-            Attempt::Insert(document) => Write::Insert {
-                key,
-                document: whole(document),
-            },
-            Attempt::Update(changes) => Write::Update {
-                key,
-                changes: changes.clone(),
-            },
-            Attempt::Replace(base, document) => Write::Replace {
-                key,
-                base: whole(base),
-                document: whole(document),
-            },
-            Attempt::Delete(base) => Write::Delete {
-                key,
-                base: whole(base),
-            },
+            Attempt::Insert(document) => Write::Insert { key, document: whole(document) },
+            Attempt::Update(changes) => Write::Update { key, changes: changes.clone() },
+            Attempt::Replace(base, document) => {
+                Write::Replace { key, base: whole(base), document: whole(document) }
+            }
+            Attempt::Delete(base) => Write::Delete { key, base: whole(base) },
         }
     }
 
@@ -164,9 +140,7 @@ pub(crate) async fn run(
             }
             answers
         }
-        Sending::Together | Sending::TogetherPerhapsOpen => {
-            central.write(&writes).await.expect("answers")
-        }
+        Sending::Together | Sending::TogetherPerhapsOpen => central.write(&writes).await.expect("answers"),
     };
     assert_eq!(answers.len(), cases.len());
     let mut failures = Vec::new();
@@ -180,10 +154,7 @@ pub(crate) async fn run(
         if answer == Written::Unknown && sending == Sending::TogetherPerhapsOpen {
             open += 1;
         } else if answer != expected {
-            failures.push(format!(
-                "{} ({id}): {answer:?} instead of {expected:?}",
-                case.name
-            ));
+            failures.push(format!("{} ({id}): {answer:?} instead of {expected:?}", case.name));
         }
         let (found, due) = (behind.get(kind, id).await, case.after(id, case.answer));
         let agree = match (&found, &due) {
@@ -192,10 +163,7 @@ pub(crate) async fn run(
             _ => false,
         };
         if !agree {
-            failures.push(format!(
-                "{} ({id}): left {found:?} instead of {due:?}",
-                case.name
-            ));
+            failures.push(format!("{} ({id}): left {found:?} instead of {due:?}", case.name));
         }
     }
     assert!(failures.is_empty(), "{sending:?}\n{}", failures.join("\n"));

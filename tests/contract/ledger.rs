@@ -2,32 +2,23 @@
 
 use bson::{Document, doc};
 use thalamus_edge::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Central, Lease, LeaseAnswer, NODES_COLLECTION,
-    TRASH_COLLECTION,
+    ArchiveState, CONFLICTS_COLLECTION, Central, Lease, LeaseAnswer, NODES_COLLECTION, TRASH_COLLECTION,
 };
 
 use super::Behind;
 
 fn lease(number: i64, nonce: &str) -> Lease {
-    Lease {
-        number,
-        nonce: nonce.to_owned(),
-    }
+    Lease { number, nonce: nonce.to_owned() }
 }
 
 pub(crate) async fn leases(central: &mut dyn Central, behind: &dyn Behind) {
     let announcement = doc! {"name": "Clinic", "status": "revoked", "_id": "x", "lease": 1};
     let (first, second, third) = (lease(1, "a"), lease(2, "b"), lease(3, "c"));
     let mut take = async |expected: &[Lease], proposed: &Lease| {
-        let taken = central
-            .take_lease("n1", expected, proposed, &announcement)
-            .await;
+        let taken = central.take_lease("n1", expected, proposed, &announcement).await;
         taken.expect("an answer")
     };
-    assert_eq!(
-        take(std::slice::from_ref(&first), &second).await,
-        LeaseAnswer::Other(None)
-    );
+    assert_eq!(take(std::slice::from_ref(&first), &second).await, LeaseAnswer::Other(None));
     assert_eq!(behind.row(NODES_COLLECTION, "n1").await, None);
     assert_eq!(take(&[], &first).await, LeaseAnswer::Taken);
     let row = doc! {
@@ -37,73 +28,37 @@ pub(crate) async fn leases(central: &mut dyn Central, behind: &dyn Behind) {
         "status": "active",
     };
     let found = behind.row(NODES_COLLECTION, "n1").await.expect("a row");
-    assert!(
-        thalamus_edge::domain::value::same_document(&found, &row),
-        "{found:?}"
-    );
+    assert!(thalamus_edge::domain::value::same_document(&found, &row), "{found:?}");
     // Somebody enrolled under this name meanwhile.
-    assert_eq!(
-        take(&[], &second).await,
-        LeaseAnswer::Other(Some(first.clone()))
-    );
+    assert_eq!(take(&[], &second).await, LeaseAnswer::Other(Some(first.clone())));
     // The number alone does not make a lease, nor does the nonce.
     let strangers = [lease(1, "b"), lease(2, "a")];
-    assert_eq!(
-        take(&strangers, &second).await,
-        LeaseAnswer::Other(Some(first.clone()))
-    );
+    assert_eq!(take(&strangers, &second).await, LeaseAnswer::Other(Some(first.clone())));
     // The acknowledgement was lost: the proposed one is expected as well.
-    assert_eq!(
-        take(std::slice::from_ref(&first), &second).await,
-        LeaseAnswer::Taken
-    );
-    assert_eq!(
-        take(&[first.clone(), second.clone()], &third).await,
-        LeaseAnswer::Taken
-    );
+    assert_eq!(take(std::slice::from_ref(&first), &second).await, LeaseAnswer::Taken);
+    assert_eq!(take(&[first.clone(), second.clone()], &third).await, LeaseAnswer::Taken);
     // A clone that still holds the second.
     let clone = take(std::slice::from_ref(&second), &lease(3, "clone")).await;
     assert_eq!(clone, LeaseAnswer::Other(Some(third.clone())));
 
-    central
-        .report(
-            "n1",
-            &third,
-            &doc! {"pending": 4, "status": "x", "lease": 0},
-        )
-        .await
-        .expect("reported");
-    central
-        .report("n1", &second, &doc! {"pending": 5})
-        .await
-        .expect("passed over");
-    central
-        .report("n1", &third, &doc! {})
-        .await
-        .expect("nothing to do");
+    central.report("n1", &third, &doc! {"pending": 4, "status": "x", "lease": 0}).await.expect("reported");
+    central.report("n1", &second, &doc! {"pending": 5}).await.expect("passed over");
+    central.report("n1", &third, &doc! {}).await.expect("nothing to do");
     let mut row = behind.row(NODES_COLLECTION, "n1").await.expect("a row");
     assert_eq!(row.get_i32("pending").ok(), Some(4));
     assert_eq!(row.get_str("status").ok(), Some("active"));
 
     row.insert("status", "revoked");
     behind.set_row(NODES_COLLECTION, row.clone()).await;
-    let revoked = central
-        .take_lease("n1", &[third], &lease(4, "d"), &doc! {})
-        .await;
+    let revoked = central.take_lease("n1", &[third], &lease(4, "d"), &doc! {}).await;
     assert_eq!(revoked.expect("an answer"), LeaseAnswer::Revoked);
     assert_eq!(behind.row(NODES_COLLECTION, "n1").await, Some(row));
-    let revoked = central
-        .take_lease("n1", &[], &lease(4, "d"), &doc! {})
-        .await;
+    let revoked = central.take_lease("n1", &[], &lease(4, "d"), &doc! {}).await;
     assert_eq!(revoked.expect("an answer"), LeaseAnswer::Revoked);
 
     // A row prepared by the administrator.
-    behind
-        .set_row(NODES_COLLECTION, doc! {"_id": "n2", "status": "welcome"})
-        .await;
-    let taken = central
-        .take_lease("n2", &[], &lease(1, "e"), &doc! {})
-        .await;
+    behind.set_row(NODES_COLLECTION, doc! {"_id": "n2", "status": "welcome"}).await;
+    let taken = central.take_lease("n2", &[], &lease(1, "e"), &doc! {}).await;
     assert_eq!(taken.expect("an answer"), LeaseAnswer::Taken);
     let row = behind.row(NODES_COLLECTION, "n2").await.expect("a row");
     assert_eq!(row.get_str("status").ok(), Some("welcome"));
@@ -139,22 +94,12 @@ pub(crate) async fn conflicts(central: &mut dyn Central, behind: &dyn Behind) {
         doc! {"_id": id, "status": "closed", "node": node, "resolution": resolution}
     };
     central.publish_conflicts(&[]).await.expect("nothing to do");
-    let batch = [
-        open("c1", "a"),
-        open("c2", "a"),
-        closed("c3", "a", "theirs"),
-        open("c4", "a"),
-    ];
+    let batch = [open("c1", "a"), open("c2", "a"), closed("c3", "a", "theirs"), open("c4", "a")];
     central.publish_conflicts(&batch).await.expect("published");
     assert_eq!(row("c1").await, "open a -");
     assert_eq!(row("c3").await, "closed a theirs");
     // The same from another node changes nothing; a resolution closes.
-    let batch = [
-        open("c1", "b"),
-        closed("c2", "b", "ours"),
-        open("c3", "b"),
-        open("c5", "b"),
-    ];
+    let batch = [open("c1", "b"), closed("c2", "b", "ours"), open("c3", "b"), open("c5", "b")];
     central.publish_conflicts(&batch).await.expect("published");
     assert_eq!(row("c1").await, "open a -");
     assert_eq!(row("c2").await, "closed b ours");
@@ -167,31 +112,23 @@ pub(crate) async fn conflicts(central: &mut dyn Central, behind: &dyn Behind) {
     // The administrator has written a resolution that no node has carried out yet.
     let decided = doc! {"_id": "c4", "status": "open", "node": "a", "resolution": "theirs"};
     behind.set_row(CONFLICTS_COLLECTION, decided).await;
-    central
-        .publish_conflicts(&[open("c4", "b"), closed("c4", "b", "ours")])
-        .await
-        .expect("published");
+    central.publish_conflicts(&[open("c4", "b"), closed("c4", "b", "ours")]).await.expect("published");
     assert_eq!(row("c4").await, "open a theirs");
-    central
-        .publish_conflicts(&[closed("c4", "b", "theirs")])
-        .await
-        .expect("published");
+    central.publish_conflicts(&[closed("c4", "b", "theirs")]).await.expect("published");
     assert_eq!(row("c4").await, "closed b theirs");
 }
 
 pub(crate) async fn archive(central: &mut dyn Central, behind: &dyn Behind) {
     let row = async |id: &str| behind.row(TRASH_COLLECTION, id).await;
     let body = doc! {"_id": "r", "password": null, "$x": {"a.b": 1, "": [1.0, 1]}};
-    let pending = |id: &str, number: i64| doc! {"_id": id, "state": "pending", "n": number, "body": body.clone()};
+    let pending =
+        |id: &str, number: i64| doc! {"_id": id, "state": "pending", "n": number, "body": body.clone()};
     central.archive(&[]).await.expect("nothing to do");
     let rows = [pending("t1", 1), pending("t2", 2)];
     central.archive(&rows).await.expect("archived");
     assert_eq!(row("t1").await, Some(rows[0].clone()));
     // Written again when the delete is tried again.
-    central
-        .archive(&[pending("t1", 7)])
-        .await
-        .expect("archived");
+    central.archive(&[pending("t1", 7)]).await.expect("archived");
     assert_eq!(row("t1").await, Some(pending("t1", 7)));
     let settled = [
         ("t1".to_owned(), ArchiveState::Done),
@@ -199,12 +136,7 @@ pub(crate) async fn archive(central: &mut dyn Central, behind: &dyn Behind) {
         ("none".to_owned(), ArchiveState::Done),
     ];
     central.settle_archive(&settled).await.expect("settled");
-    let state = |row: Option<Document>| {
-        row.expect("a row")
-            .get_str("state")
-            .unwrap_or("-")
-            .to_owned()
-    };
+    let state = |row: Option<Document>| row.expect("a row").get_str("state").unwrap_or("-").to_owned();
     assert_eq!(state(row("t1").await), "done");
     assert_eq!(state(row("t2").await), "void");
     assert_eq!(row("none").await, None);

@@ -11,27 +11,9 @@ use thalamus_edge::domain::record::Kind;
 use super::Behind;
 
 /// Identifiers in the order of their UTF-8 bytes, which is not that of UTF-16 nor of any language.
-const ORDERED: [&str; 12] = [
-    "",
-    " ",
-    "A",
-    "B",
-    "a",
-    "b",
-    "z",
-    "ß",
-    "é",
-    "ł",
-    "\u{ffff}",
-    "\u{1f600}",
-];
+const ORDERED: [&str; 12] = ["", " ", "A", "B", "a", "b", "z", "ß", "é", "ł", "\u{ffff}", "\u{1f600}"];
 
-async fn scan_all(
-    central: &mut dyn Central,
-    kind: Kind,
-    after: Option<&str>,
-    max: usize,
-) -> Vec<String> {
+async fn scan_all(central: &mut dyn Central, kind: Kind, after: Option<&str>, max: usize) -> Vec<String> {
     central.scan(kind, after).await.expect("a scan");
     let mut ids = Vec::new();
     loop {
@@ -45,11 +27,7 @@ async fn scan_all(
 }
 
 /// Scans in order, resumes after any identifier, passes over those that are no strings and lists them.
-pub(crate) async fn order_and_resumption(
-    central: &mut dyn Central,
-    behind: &dyn Behind,
-    kind: Kind,
-) {
+pub(crate) async fn order_and_resumption(central: &mut dyn Central, behind: &dyn Behind, kind: Kind) {
     assert_eq!(central.estimated_count(kind).await.expect("a count"), 0);
     assert_eq!(scan_all(central, kind, None, 5).await, Vec::<String>::new());
     for id in ORDERED.iter().rev() {
@@ -69,11 +47,7 @@ pub(crate) async fn order_and_resumption(
         assert_eq!(scan_all(central, kind, None, max).await, ORDERED, "{max}");
     }
     for (at, id) in ORDERED.iter().enumerate() {
-        assert_eq!(
-            scan_all(central, kind, Some(id), 4).await,
-            ORDERED[at + 1..],
-            "after {id:?}"
-        );
+        assert_eq!(scan_all(central, kind, Some(id), 4).await, ORDERED[at + 1..], "after {id:?}");
     }
     assert_eq!(scan_all(central, kind, Some("aa"), 4).await, ORDERED[5..]);
     let listed = central.unsupported_ids(kind, 100).await.expect("a list");
@@ -81,14 +55,7 @@ pub(crate) async fn order_and_resumption(
     let oid = r#"{"$oid":"010101010101010101010101"}"#;
     let expected = ["7", "null", oid, r#"{"a":"b"}"#, "true"].map(str::to_owned);
     assert_eq!(listed, BTreeSet::from(expected));
-    assert_eq!(
-        central
-            .unsupported_ids(kind, 2)
-            .await
-            .expect("a list")
-            .len(),
-        2
-    );
+    assert_eq!(central.unsupported_ids(kind, 2).await.expect("a list").len(), 2);
     let count = central.estimated_count(kind).await.expect("a count");
     assert_eq!(count, (ORDERED.len() + unsupported.len()) as u64);
 }
@@ -102,9 +69,7 @@ pub(crate) async fn scan_many(
 ) -> Duration {
     let ids: Vec<String> = (0..count).map(|n| format!("{n:06}")).collect();
     for part in ids.chunks(1000) {
-        let documents = part
-            .iter()
-            .map(|id| doc! {"_id": id, "text": "x".repeat(100)});
+        let documents = part.iter().map(|id| doc! {"_id": id, "text": "x".repeat(100)});
         behind.put_all(kind, documents.collect()).await;
     }
     let started = Instant::now();
@@ -142,21 +107,13 @@ pub(crate) async fn fetch(central: &mut dyn Central, behind: &dyn Behind, kind: 
         let Fetched::Document { document, .. } = found else {
             panic!("{found:?}");
         };
-        assert_eq!(
-            document.to_vec().expect("bytes"),
-            stored.to_vec().expect("bytes")
-        );
+        assert_eq!(document.to_vec().expect("bytes"), stored.to_vec().expect("bytes"));
     }
     assert_eq!(central.fetch(kind, &[]).await.expect("nothing"), []);
     let many: Vec<String> = (0..300).map(|n| format!("many {n}")).collect();
-    behind
-        .put_all(kind, many.iter().map(|id| doc! {"_id": id}).collect())
-        .await;
+    behind.put_all(kind, many.iter().map(|id| doc! {"_id": id}).collect()).await;
     let before = central.traffic().round_trips;
-    assert_eq!(
-        central.fetch(kind, &many).await.expect("documents").len(),
-        many.len()
-    );
+    assert_eq!(central.fetch(kind, &many).await.expect("documents").len(), many.len());
     assert_eq!(central.traffic().round_trips, before + 1);
 }
 
@@ -167,15 +124,8 @@ pub(crate) const TEXT_TO_SPOIL: (&[u8], &[u8]) = (b"spoil_~_me", b"spoil_\xff_me
 /// Documents that cannot be kept byte for byte are named and left alone, between others that can.
 pub(crate) async fn unreadable(central: &mut dyn Central, behind: &dyn Behind, kind: Kind) {
     behind.put(kind, doc! {"_id": "u1"}).await;
-    behind
-        .put(
-            kind,
-            doc! {"_id": "u2", "s": {"repeat_a": 1, "repeat_b": 2}},
-        )
-        .await;
-    behind
-        .put(kind, doc! {"_id": "u3", "s": ["spoil_~_me"]})
-        .await;
+    behind.put(kind, doc! {"_id": "u2", "s": {"repeat_a": 1, "repeat_b": 2}}).await;
+    behind.put(kind, doc! {"_id": "u3", "s": ["spoil_~_me"]}).await;
     behind.put(kind, doc! {"_id": "u4"}).await;
     let ids = ["u1", "u2", "u3", "u4"].map(str::to_owned);
     let fetched = central.fetch(kind, &ids).await.expect("documents");
@@ -184,13 +134,7 @@ pub(crate) async fn unreadable(central: &mut dyn Central, behind: &dyn Behind, k
     for mut found in [fetched, scanned] {
         found.sort_by(|a, b| a.id().cmp(b.id()));
         let readable = |fetched: &Fetched| matches!(fetched, Fetched::Document { .. });
-        let found: Vec<_> = found
-            .iter()
-            .map(|found| (found.id(), readable(found)))
-            .collect();
-        assert_eq!(
-            found,
-            [("u1", true), ("u2", false), ("u3", false), ("u4", true)]
-        );
+        let found: Vec<_> = found.iter().map(|found| (found.id(), readable(found))).collect();
+        assert_eq!(found, [("u1", true), ("u2", false), ("u3", false), ("u4", true)]);
     }
 }

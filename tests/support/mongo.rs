@@ -72,19 +72,11 @@ impl MongoServer {
             own.create_user().await;
         }
         own.launch(&own.arguments(true)).await;
-        let uri = format!(
-            "mongodb://{}127.0.0.1:{}/{}",
-            own.credentials(),
-            own.port,
-            own.query()
-        );
+        let uri = format!("mongodb://{}127.0.0.1:{}/{}", own.credentials(), own.port, own.query());
         if own.is_mongod() && !own.setup.standalone {
             initiate_replica_set(&uri).await;
         }
-        Self {
-            uri,
-            own: Some(own),
-        }
+        Self { uri, own: Some(own) }
     }
 
     /// The connection string, with the user's password if there is a user.
@@ -94,10 +86,7 @@ impl MongoServer {
 
     /// The port of a server of the test's own.
     pub(crate) fn port(&self) -> u16 {
-        self.own
-            .as_ref()
-            .expect("a server of the test's own: use start_own")
-            .port
+        self.own.as_ref().expect("a server of the test's own: use start_own").port
     }
 
     pub(crate) fn is_secantus(&self) -> bool {
@@ -126,9 +115,7 @@ impl MongoServer {
     }
 
     fn own_mut(&mut self) -> &mut Own {
-        self.own
-            .as_mut()
-            .expect("a server of the test's own: use start_own")
+        self.own.as_mut().expect("a server of the test's own: use start_own")
     }
 }
 
@@ -162,16 +149,9 @@ impl Own {
         let directory = self.directory.path().join("db").display().to_string();
         std::fs::create_dir_all(&directory).expect("a directory for the server");
         let mut arguments: Vec<String> = match &self.program {
-            Program::Mongod(_) => [
-                "--bind_ip",
-                "127.0.0.1",
-                "--port",
-                &port,
-                "--dbpath",
-                &directory,
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            Program::Mongod(_) => ["--bind_ip", "127.0.0.1", "--port", &port, "--dbpath", &directory]
+                .map(str::to_owned)
+                .to_vec(),
             Program::Secantus { script, .. } => [
                 script.to_str().expect("a path in UTF-8"),
                 "--host=127.0.0.1",
@@ -223,11 +203,7 @@ impl Own {
 
     async fn launch(&mut self, arguments: &[String]) {
         let log = self.directory.path().join("log");
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .expect("a log file");
+        let output = File::options().create(true).append(true).open(&log).expect("a log file");
         let executable = match &self.program {
             Program::Mongod(path) => path,
             Program::Secantus { python, .. } => python,
@@ -254,10 +230,7 @@ impl Own {
 
     /// Makes the user while the server still lets everybody in.
     async fn create_user(&mut self) {
-        assert!(
-            self.setup.tls.is_none(),
-            "TLS together with a user is not provided for"
-        );
+        assert!(self.setup.tls.is_none(), "TLS together with a user is not provided for");
         self.launch(&self.arguments(false)).await;
         let (name, password) = self.setup.user.clone().expect("a user");
         let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
@@ -292,33 +265,19 @@ impl Own {
 async fn initiate_replica_set(uri: &str) {
     let separator = if uri.contains('?') { "&" } else { "?" };
     let direct = format!("{uri}{separator}directConnection=true&tlsInsecure=true");
-    let client = mongodb::Client::with_uri_str(direct)
-        .await
-        .expect("a client");
+    let client = mongodb::Client::with_uri_str(direct).await.expect("a client");
     let admin = client.database("admin");
-    let host = uri
-        .trim_start_matches("mongodb://")
-        .split('/')
-        .next()
-        .expect("a host");
+    let host = uri.trim_start_matches("mongodb://").split('/').next().expect("a host");
     let config = bson::doc! {"_id": "rs0", "members": [{"_id": 0, "host": host}]};
-    let initiated = admin
-        .run_command(bson::doc! {"replSetInitiate": config})
-        .await;
+    let initiated = admin.run_command(bson::doc! {"replSetInitiate": config}).await;
     initiated.expect("initiating the replica set");
     let started = Instant::now();
     loop {
-        let hello = admin
-            .run_command(bson::doc! {"hello": 1})
-            .await
-            .expect("a hello");
+        let hello = admin.run_command(bson::doc! {"hello": 1}).await.expect("a hello");
         if hello.get_bool("isWritablePrimary").unwrap_or(false) {
             return;
         }
-        assert!(
-            started.elapsed() < Duration::from_secs(START_SECONDS_MAX),
-            "no primary"
-        );
+        assert!(started.elapsed() < Duration::from_secs(START_SECONDS_MAX), "no primary");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

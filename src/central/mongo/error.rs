@@ -9,8 +9,8 @@ use crate::central::{CentralError, Written};
 
 /// Interrupted, without a primary, shutting down, or overtaken by a time limit: later it may work.
 const OFFLINE_CODES: [i32; 22] = [
-    6, 7, 50, 63, 64, 89, 91, 100, 112, 133, 134, 189, 202, 262, 9001, 10_058, 10_107, 11_600,
-    11_602, 13_388, 13_435, 13_436,
+    6, 7, 50, 63, 64, 89, 91, 100, 112, 133, 134, 189, 202, 262, 9001, 10_058, 10_107, 11_600, 11_602,
+    13_388, 13_435, 13_436,
 ];
 
 /// Not found, wrong, or without the privilege: user not found, unauthorized, authentication failed,
@@ -24,9 +24,7 @@ const DUPLICATE_KEY_CODES: [i32; 3] = [11_000, 11_001, 12_582];
 
 /// Values that the centre will never take: bad value, failed to parse, type mismatch, overflow, invalid
 /// length, invalid BSON, conflicting update, bad field names (52-57), changed `_id`, document validation.
-const BAD_VALUE_CODES: [i32; 16] = [
-    2, 9, 14, 15, 16, 22, 40, 52, 53, 54, 55, 56, 57, 66, 121, 10_334,
-];
+const BAD_VALUE_CODES: [i32; 16] = [2, 9, 14, 15, 16, 22, 40, 52, 53, 54, 55, 56, 57, 66, 121, 10_334];
 
 /// From here on codes belong to single assertions in the server: a key too long for an index, a document
 /// too large after the update, no shape in a geographical index. They repeat with the same value.
@@ -43,28 +41,21 @@ pub(super) fn failed(why: &str) -> CentralError {
 /// An error of a whole call.
 pub(super) fn of_call(error: &Error) -> CentralError {
     use mongodb::error::Error as E;
-    let source = |error: &E| {
-        std::error::Error::source(error)
-            .and_then(|s| s.downcast_ref::<E>())
-            .map(of_call)
-    };
+    let source =
+        |error: &E| std::error::Error::source(error).and_then(|s| s.downcast_ref::<E>()).map(of_call);
     match error.kind.as_ref() {
         ErrorKind::Io(io) => of_transport(&io.to_string(), &format!("{:?}", io.kind())),
         ErrorKind::ServerSelection { message, .. } => of_transport(message, "no server answers"),
         ErrorKind::DnsResolve { .. } => offline("its name cannot be resolved"),
         ErrorKind::ConnectionPoolCleared { .. } => offline("the connection was given up"),
         ErrorKind::Shutdown => offline("the connection is closed"),
-        ErrorKind::Authentication { .. } => {
-            CentralError::Refused("authentication failed".to_owned())
-        }
+        ErrorKind::Authentication { .. } => CentralError::Refused("authentication failed".to_owned()),
         ErrorKind::InvalidTlsConfig { .. } => {
             CentralError::Refused("the TLS files named in its address cannot be used".to_owned())
         }
         ErrorKind::Command(command) => of_code(command.code),
         ErrorKind::Write(WriteFailure::WriteError(error)) => of_code(error.code),
-        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => {
-            offline("the write is not confirmed")
-        }
+        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => offline("the write is not confirmed"),
         ErrorKind::BulkWrite(bulk) => match source(error) {
             Some(source) => source,
             None if !bulk.write_concern_errors.is_empty() => offline("the write is not confirmed"),
@@ -82,9 +73,7 @@ pub(super) fn of_call(error: &Error) -> CentralError {
 pub(super) fn of_address(error: &Error) -> CentralError {
     match error.kind.as_ref() {
         ErrorKind::DnsResolve { .. } | ErrorKind::InvalidTlsConfig { .. } => of_call(error),
-        ErrorKind::Io(_) => {
-            CentralError::Refused("a file named in its address cannot be read".to_owned())
-        }
+        ErrorKind::Io(_) => CentralError::Refused("a file named in its address cannot be read".to_owned()),
         _ => CentralError::Refused("its address is not a valid connection string".to_owned()),
     }
 }
@@ -95,12 +84,7 @@ fn of_transport(message: &str, why: &str) -> CentralError {
     if message.contains("invalid peer certificate") {
         return CentralError::Refused("its TLS certificate is not trusted".to_owned());
     }
-    let of_own = [
-        "CertificateRequired",
-        "BadCertificate",
-        "UnknownCA",
-        "CertificateExpired",
-    ];
+    let of_own = ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateExpired"];
     if message.contains("fatal alert") && of_own.iter().any(|alert| message.contains(alert)) {
         return CentralError::Refused("this node's TLS certificate is not accepted".to_owned());
     }
@@ -135,10 +119,7 @@ pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError
             _ => Written::Miss,
         });
     }
-    let refused = |message: &str| Written::Refused {
-        code,
-        message: message.to_owned(),
-    };
+    let refused = |message: &str| Written::Refused { code, message: message.to_owned() };
     Ok(match code {
         PATH_NOT_VIABLE => Written::Miss,
         INTERRUPTED => Written::Unknown,
@@ -169,46 +150,31 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_a_miss_only_on_the_identifier() {
-        let on_id =
-            r#"E11000 duplicate key error collection: f.people index: _id_ dup key: { _id: "a" }"#;
+        let on_id = r#"E11000 duplicate key error collection: f.people index: _id_ dup key: { _id: "a" }"#;
         assert_eq!(of_write(11_000, on_id).unwrap(), Written::Miss);
         let on_name = r#"E11000 duplicate key error collection: f.people index: name_1 dup key: { name: "x index: _id_ dup key" }"#;
         let Ok(Written::Refused { code, message }) = of_write(11_000, on_name) else {
             panic!("not refused");
         };
         assert_eq!(code, 11_000);
-        assert_eq!(
-            message,
-            "another record has the same key in the index name_1"
-        );
+        assert_eq!(message, "another record has the same key in the index name_1");
     }
 
     #[test]
     fn errors_that_the_next_write_would_meet_as_well_end_the_call() {
         for code in [13, 18] {
-            assert!(
-                matches!(of_write(code, ""), Err(CentralError::Refused(_))),
-                "{code}"
-            );
+            assert!(matches!(of_write(code, ""), Err(CentralError::Refused(_))), "{code}");
         }
         for code in [10_107, 189, 91, 11_602] {
-            assert!(
-                matches!(of_write(code, ""), Err(CentralError::Offline(_))),
-                "{code}"
-            );
+            assert!(matches!(of_write(code, ""), Err(CentralError::Offline(_))), "{code}");
         }
         assert!(matches!(of_write(14_031, ""), Err(CentralError::Failed(_))));
     }
 
     #[test]
     fn values_are_refused_and_the_unheard_of_is_unknown() {
-        for code in [
-            2, 9, 14, 52, 53, 54, 55, 56, 57, 66, 121, 10_334, 17_280, 17_419, 16_755,
-        ] {
-            assert!(
-                matches!(of_write(code, ""), Ok(Written::Refused { .. })),
-                "{code}"
-            );
+        for code in [2, 9, 14, 52, 53, 54, 55, 56, 57, 66, 121, 10_334, 17_280, 17_419, 16_755] {
+            assert!(matches!(of_write(code, ""), Ok(Written::Refused { .. })), "{code}");
         }
         assert_eq!(of_write(28, "").unwrap(), Written::Miss);
         for code in [1, 112, 11_601] {
@@ -219,12 +185,8 @@ mod tests {
     #[test]
     fn certificates_are_told_apart_from_absence() {
         let refused = |message| matches!(of_transport(message, ""), CentralError::Refused(_));
-        assert!(refused(
-            "Kind: I/O error: invalid peer certificate: UnknownIssuer"
-        ));
-        assert!(refused(
-            "I/O error: received fatal alert: CertificateRequired"
-        ));
+        assert!(refused("Kind: I/O error: invalid peer certificate: UnknownIssuer"));
+        assert!(refused("I/O error: received fatal alert: CertificateRequired"));
         assert!(!refused("I/O error: received fatal alert: InternalError"));
         assert!(!refused("Connection refused"));
     }

@@ -54,10 +54,9 @@ impl Statement {
         let id = &write.key().id;
         let statement = match write {
             Write::Insert { document, .. } => Statement::Insert(with_id(id, document)),
-            Write::Update { changes, .. } => Statement::Update {
-                filter: fields_filter(id, changes)?,
-                update: update(changes),
-            },
+            Write::Update { changes, .. } => {
+                Statement::Update { filter: fields_filter(id, changes)?, update: update(changes) }
+            }
             Write::Replace { base, document, .. } => {
                 let filter = whole_filter(id, base);
                 let document = with_id(id, document);
@@ -78,8 +77,9 @@ impl Statement {
         let parts: [Option<&Document>; 2] = match self {
             Statement::Insert(document) => [Some(document), None],
             Statement::Update { filter, update } => [Some(filter), Some(update)],
-            Statement::Replace { filter, document }
-            | Statement::ReplaceLiterally { filter, document } => [Some(filter), Some(document)],
+            Statement::Replace { filter, document } | Statement::ReplaceLiterally { filter, document } => {
+                [Some(filter), Some(document)]
+            }
             Statement::Delete(filter) => [Some(filter), None],
         };
         let mut bytes = 0;
@@ -117,14 +117,10 @@ fn with_id(id: &str, document: &Document) -> Document {
 
 /// Matches the document if every changed path holds its `from` and every document above it is one.
 fn fields_filter(id: &str, changes: &[Change]) -> Result<Document, Unsendable> {
-    let addressable = |change: &Change| {
-        !change.path.is_empty() && change.path.iter().all(|key| is_addressable(key))
-    };
+    let addressable =
+        |change: &Change| !change.path.is_empty() && change.path.iter().all(|key| is_addressable(key));
     if changes.is_empty() || !changes.iter().all(addressable) {
-        return Err(Unsendable {
-            code: BAD_VALUE,
-            message: "the changes cannot be addressed by paths",
-        });
+        return Err(Unsendable { code: BAD_VALUE, message: "the changes cannot be addressed by paths" });
     }
     let mut filter = doc! {"_id": id};
     for change in changes {
@@ -217,11 +213,7 @@ mod tests {
     }
 
     fn change(path: &[&str], from: Option<Bson>, to: Option<Bson>) -> Change {
-        Change {
-            path: path.iter().map(|key| (*key).to_owned()).collect(),
-            from,
-            to,
-        }
+        Change { path: path.iter().map(|key| (*key).to_owned()).collect(), from, to }
     }
 
     #[test]
@@ -232,11 +224,7 @@ mod tests {
             change(&["n"], Some(Bson::Null), None),
             change(&["r"], Some(bson!(["x"])), Some(bson!([]))),
         ];
-        let statement = Statement::of(&Write::Update {
-            key: key(),
-            changes,
-        })
-        .unwrap();
+        let statement = Statement::of(&Write::Update { key: key(), changes }).unwrap();
         let object = bson!({"$type": 3, "$not": {"$type": 4}});
         assert_eq!(
             statement,
@@ -276,23 +264,12 @@ mod tests {
     fn keys_that_no_filter_can_name_are_compared_as_a_whole() {
         for hostile in ["$x", "a.b", "", "7"] {
             let base = doc! {"_id": "a", hostile: 1};
-            let write = Write::Replace {
-                key: key(),
-                document: base.clone(),
-                base: base.clone(),
-            };
-            let filter =
-                doc! {"_id": "a", "$expr": {"$eq": ["$$ROOT", {"$literal": base.clone()}]}};
+            let write = Write::Replace { key: key(), document: base.clone(), base: base.clone() };
+            let filter = doc! {"_id": "a", "$expr": {"$eq": ["$$ROOT", {"$literal": base.clone()}]}};
             let expected = if hostile.starts_with('$') {
-                Statement::ReplaceLiterally {
-                    filter,
-                    document: base,
-                }
+                Statement::ReplaceLiterally { filter, document: base }
             } else {
-                Statement::Replace {
-                    filter,
-                    document: base,
-                }
+                Statement::Replace { filter, document: base }
             };
             assert_eq!(Statement::of(&write).unwrap(), expected, "{hostile}");
         }
@@ -302,28 +279,10 @@ mod tests {
     fn what_cannot_be_sent_is_refused_beforehand() {
         let code = |write: Write| Statement::of(&write).unwrap_err().code;
         let changes = vec![change(&["a.b"], None, Some(bson!(1)))];
-        assert_eq!(
-            code(Write::Update {
-                key: key(),
-                changes
-            }),
-            BAD_VALUE
-        );
+        assert_eq!(code(Write::Update { key: key(), changes }), BAD_VALUE);
         let changes = Vec::new();
-        assert_eq!(
-            code(Write::Update {
-                key: key(),
-                changes
-            }),
-            BAD_VALUE
-        );
+        assert_eq!(code(Write::Update { key: key(), changes }), BAD_VALUE);
         let document = doc! {"x": "y".repeat(DOCUMENT_BYTES_MAX)};
-        assert_eq!(
-            code(Write::Insert {
-                key: key(),
-                document
-            }),
-            TOO_LARGE
-        );
+        assert_eq!(code(Write::Insert { key: key(), document }), TOO_LARGE);
     }
 }

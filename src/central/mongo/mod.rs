@@ -20,14 +20,14 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::command::CommandEvent;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, Collation, Compressor, ReadConcern, ReadPreference,
-    SelectionCriteria, ServerMonitoringMode, WriteConcern,
+    Acknowledgment, ClientOptions, Collation, Compressor, ReadConcern, ReadPreference, SelectionCriteria,
+    ServerMonitoringMode, WriteConcern,
 };
 use mongodb::{Client, ClientSession, Collection, Database};
 
 use super::{
-    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Result,
-    Traffic, Write, Written,
+    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Result, Traffic,
+    Write, Written,
 };
 use crate::domain::record::Kind;
 
@@ -49,8 +49,7 @@ const APP_NAME_BYTES_MAX: usize = 128;
 /// Bytes around the BSON of a command or reply: message header, flags, section, checksum.
 const MESSAGE_HEADER_BYTES: u64 = 26;
 /// Commands of the handshake, not counted as traffic of the conversation.
-const HANDSHAKE_COMMANDS: [&str; 5] =
-    ["hello", "isMaster", "ismaster", "saslStart", "saslContinue"];
+const HANDSHAKE_COMMANDS: [&str; 5] = ["hello", "isMaster", "ismaster", "saslStart", "saslContinue"];
 
 /// A centre reached by a MongoDB connection string.
 pub struct MongoHub {
@@ -61,11 +60,7 @@ pub struct MongoHub {
 
 impl MongoHub {
     pub fn new(address: CentreAddress) -> Self {
-        Self {
-            address,
-            call_limit: Duration::from_secs(CALL_SECONDS_MAX),
-            bulk_write: true,
-        }
+        Self { address, call_limit: Duration::from_secs(CALL_SECONDS_MAX), bulk_write: true }
     }
 
     /// Another limit for each exchange with the server.
@@ -82,16 +77,11 @@ impl MongoHub {
 
     async fn options(&self, counters: &Arc<Counters>) -> Result<ClientOptions> {
         let parsing = async { ClientOptions::parse(&self.address.uri).await };
-        let mut options = attempt(self.call_limit, parsing)
-            .await?
-            .map_err(|error| error::of_address(&error))?;
+        let mut options =
+            attempt(self.call_limit, parsing).await?.map_err(|error| error::of_address(&error))?;
         options.app_name = Some(app_name(&self.address.app_name));
-        options
-            .connect_timeout
-            .get_or_insert(Duration::from_secs(CONNECT_SECONDS_MAX));
-        options
-            .server_selection_timeout
-            .get_or_insert(Duration::from_secs(SELECT_SECONDS_MAX));
+        options.connect_timeout.get_or_insert(Duration::from_secs(CONNECT_SECONDS_MAX));
+        options.server_selection_timeout.get_or_insert(Duration::from_secs(SELECT_SECONDS_MAX));
         options.heartbeat_freq = Some(Duration::from_secs(HEARTBEAT_SECONDS));
         // The streaming protocol would keep a second connection busy for news that no round needs.
         options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
@@ -100,11 +90,9 @@ impl MongoHub {
         options.compressors = Some(vec![Compressor::Zstd { level: None }]);
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(confirmed());
-        options.selection_criteria =
-            Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let counters = Arc::clone(counters);
-        options.command_event_handler =
-            Some(EventHandler::callback(move |event| counters.count(event)));
+        options.command_event_handler = Some(EventHandler::callback(move |event| counters.count(event)));
         Ok(options)
     }
 }
@@ -164,19 +152,12 @@ async fn attempt<T>(
     limit: Duration,
     exchange: impl Future<Output = mongodb::error::Result<T>>,
 ) -> Result<mongodb::error::Result<T>> {
-    tokio::time::timeout(limit, exchange)
-        .await
-        .map_err(|_| error::offline("no answer in time"))
+    tokio::time::timeout(limit, exchange).await.map_err(|_| error::offline("no answer in time"))
 }
 
 /// Waits for an exchange until its limit.
-async fn limited<T>(
-    limit: Duration,
-    exchange: impl Future<Output = mongodb::error::Result<T>>,
-) -> Result<T> {
-    attempt(limit, exchange)
-        .await?
-        .map_err(|error| error::of_call(&error))
+async fn limited<T>(limit: Duration, exchange: impl Future<Output = mongodb::error::Result<T>>) -> Result<T> {
+    attempt(limit, exchange).await?.map_err(|error| error::of_call(&error))
 }
 
 struct MongoCentral {
@@ -204,10 +185,7 @@ impl MongoCentral {
 
     /// Sends a writing command as it is and hands back the reply.
     async fn command(&mut self, command: Document) -> Result<Document> {
-        let running = self
-            .database
-            .run_command(command)
-            .session(&mut self.writing);
+        let running = self.database.run_command(command).session(&mut self.writing);
         let reply = limited(self.call_limit, async { running.await }).await?;
         self.read_after_writes();
         Ok(reply)
@@ -239,15 +217,10 @@ impl MongoCentral {
             "listCollections": 1,
             "filter": {"options.collation": {"$exists": true}},
         };
-        let running = self
-            .database
-            .run_command(listing)
-            .session(&mut self.reading);
+        let running = self.database.run_command(listing).session(&mut self.reading);
         match attempt(self.call_limit, async { running.await }).await? {
             Ok(reply) => {
-                let found = reply
-                    .get_document("cursor")
-                    .and_then(|c| c.get_array("firstBatch"));
+                let found = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch"));
                 Ok(!found.is_ok_and(Vec::is_empty))
             }
             Err(failure) => match error::of_call(&failure) {
@@ -307,8 +280,7 @@ impl Central for MongoCentral {
         proposed: &Lease,
         announcement: &Document,
     ) -> Result<LeaseAnswer> {
-        self.take_node_lease(node, expected, proposed, announcement)
-            .await
+        self.take_node_lease(node, expected, proposed, announcement).await
     }
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
@@ -338,12 +310,10 @@ impl Counters {
         match event {
             CommandEvent::Started(event) if !is_handshake(&event.command_name) => {
                 self.round_trips.fetch_add(1, Ordering::Relaxed);
-                self.bytes_sent
-                    .fetch_add(message_bytes(&event.command), Ordering::Relaxed);
+                self.bytes_sent.fetch_add(message_bytes(&event.command), Ordering::Relaxed);
             }
             CommandEvent::Succeeded(event) if !is_handshake(&event.command_name) => {
-                self.bytes_received
-                    .fetch_add(message_bytes(&event.reply), Ordering::Relaxed);
+                self.bytes_received.fetch_add(message_bytes(&event.reply), Ordering::Relaxed);
             }
             CommandEvent::Failed(event) if !is_handshake(&event.command_name) => {
                 if let Some(reply) = event.failure.server_response() {
@@ -373,7 +343,5 @@ fn number(reply: &Document, key: &str) -> Option<u64> {
 
 /// The centre did not confirm a write: it may be undone by a change of primary.
 fn unconfirmed(reply: &Document) -> Option<CentralError> {
-    reply
-        .contains_key("writeConcernError")
-        .then(|| error::offline("the write is not confirmed"))
+    reply.contains_key("writeConcernError").then(|| error::offline("the write is not confirmed"))
 }

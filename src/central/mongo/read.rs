@@ -29,22 +29,12 @@ pub(super) struct Scan {
 
 impl Scan {
     pub(super) fn new(kind: Kind, after: Option<&str>) -> Self {
-        Self {
-            kind,
-            after: after.map(str::to_owned),
-            cursor: None,
-            pending: VecDeque::new(),
-            at_end: false,
-        }
+        Self { kind, after: after.map(str::to_owned), cursor: None, pending: VecDeque::new(), at_end: false }
     }
 }
 
 impl MongoCentral {
-    pub(super) async fn fetch_records(
-        &mut self,
-        kind: Kind,
-        ids: &[String],
-    ) -> Result<Vec<Fetched>> {
+    pub(super) async fn fetch_records(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>> {
         let mut found = Vec::with_capacity(ids.len());
         if ids.is_empty() {
             return Ok(found);
@@ -104,11 +94,7 @@ impl MongoCentral {
         limited(self.call_limit, async { finding.batch().await }).await
     }
 
-    pub(super) async fn list_unsupported_ids(
-        &mut self,
-        kind: Kind,
-        max: usize,
-    ) -> Result<Vec<String>> {
+    pub(super) async fn list_unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
         if max == 0 {
             return Ok(Vec::new());
         }
@@ -161,10 +147,7 @@ async fn next_batch(
 fn decode(raw: &RawDocument) -> Option<Fetched> {
     let id = string_id(raw)?;
     let Ok(document) = Document::try_from(raw) else {
-        return Some(Fetched::Unreadable {
-            id,
-            reason: "its text or structure is not valid".to_owned(),
-        });
+        return Some(Fetched::Unreadable { id, reason: "its text or structure is not valid".to_owned() });
     };
     match document.to_vec() {
         Ok(bytes) if bytes == raw.as_bytes() => Some(Fetched::Document { id, document }),
@@ -222,14 +205,8 @@ mod tests {
         assert!(is_unreadable(decoded(&document, b"k2", b"k1"), "a"));
         assert!(is_unreadable(decoded(&document, b"text", b"t\xffxt"), "a"));
         assert!(is_unreadable(decoded(&document, b"k1", b"\xff1"), "a"));
-        assert!(is_unreadable(
-            decoded(&doc! {"_id": "abc"}, b"abc", b"a\xffc"),
-            "a\u{fffd}c"
-        ));
-        assert!(is_unreadable(
-            decoded(&doc! {"_id": "a", "x": [1, 2]}, b"\x101", b"\x107"),
-            "a"
-        ));
+        assert!(is_unreadable(decoded(&doc! {"_id": "abc"}, b"abc", b"a\xffc"), "a\u{fffd}c"));
+        assert!(is_unreadable(decoded(&doc! {"_id": "a", "x": [1, 2]}, b"\x101", b"\x107"), "a"));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use mongodb::options::ReturnDocument;
 use super::write::write_errors;
 use super::{MongoCentral, attempt, confirmed_document, error, limited, unconfirmed};
 use crate::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Lease, LeaseAnswer, NODES_COLLECTION, Result,
-    TRASH_COLLECTION, lease_of,
+    ArchiveState, CONFLICTS_COLLECTION, Lease, LeaseAnswer, NODES_COLLECTION, Result, TRASH_COLLECTION,
+    lease_of,
 };
 
 /// `status` of a row of `edge_nodes` whose node may write, and of one that may not.
@@ -42,10 +42,7 @@ impl MongoCentral {
         set.extend(free_fields(announcement));
         let nodes = self.database.collection::<Document>(NODES_COLLECTION);
         let taking = nodes
-            .find_one_and_update(
-                filter,
-                doc! {"$set": set, "$setOnInsert": {"status": ACTIVE}},
-            )
+            .find_one_and_update(filter, doc! {"$set": set, "$setOnInsert": {"status": ACTIVE}})
             .upsert(expected.is_empty())
             .return_document(ReturnDocument::After)
             .projection(doc! {"_id": 1})
@@ -103,10 +100,7 @@ impl MongoCentral {
         self.update_rows(TRASH_COLLECTION, statements).await
     }
 
-    pub(super) async fn settle_archived_rows(
-        &mut self,
-        settled: &[(String, ArchiveState)],
-    ) -> Result<()> {
+    pub(super) async fn settle_archived_rows(&mut self, settled: &[(String, ArchiveState)]) -> Result<()> {
         let statement = |(id, state): &(String, ArchiveState)| {
             let state = match state {
                 ArchiveState::Done => "done",
@@ -153,11 +147,8 @@ fn lease_filter(lease: &Lease) -> Document {
 
 /// The fields that a node may set in its row.
 fn free_fields(fields: &Document) -> Document {
-    let free = fields
-        .iter()
-        .filter(|(key, _)| !NODE_OWN_FIELDS.contains(&key.as_str()));
-    free.map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    let free = fields.iter().filter(|(key, _)| !NODE_OWN_FIELDS.contains(&key.as_str()));
+    free.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn split_id(row: &Document) -> Result<(Bson, Document)> {

@@ -6,8 +6,7 @@ use bson::{Bson, Document, doc};
 use mongodb::Namespace;
 use mongodb::error::{BulkWriteError, ErrorKind, PartialBulkWriteResult};
 use mongodb::options::{
-    DeleteOneModel, InsertOneModel, ReplaceOneModel, UpdateModifications, UpdateOneModel,
-    WriteModel,
+    DeleteOneModel, InsertOneModel, ReplaceOneModel, UpdateModifications, UpdateOneModel, WriteModel,
 };
 use mongodb::results::VerboseBulkWriteResult;
 
@@ -40,10 +39,7 @@ impl MongoCentral {
                     statement,
                 }),
                 Err(Unsendable { code, message }) => {
-                    answers[at] = Written::Refused {
-                        code,
-                        message: message.to_owned(),
-                    };
+                    answers[at] = Written::Refused { code, message: message.to_owned() };
                 }
             }
         }
@@ -55,8 +51,7 @@ impl MongoCentral {
             self.bulk_write = self.write_in_bulk(&sent, &collation, &mut answers).await?;
         }
         if !self.bulk_write {
-            self.write_by_commands(sent, &collation, &mut answers)
-                .await?;
+            self.write_by_commands(sent, &collation, &mut answers).await?;
         }
         self.find_missed_inserts(batch, &mut answers).await?;
         Ok(answers)
@@ -71,16 +66,9 @@ impl MongoCentral {
         answers: &mut [Written],
     ) -> Result<bool> {
         let database = self.address.database.as_str();
-        let models: Vec<WriteModel> = sent
-            .iter()
-            .map(|sent| model(database, sent, collation))
-            .collect();
-        let writing = self
-            .client
-            .bulk_write(models)
-            .ordered(false)
-            .verbose_results()
-            .session(&mut self.writing);
+        let models: Vec<WriteModel> = sent.iter().map(|sent| model(database, sent, collation)).collect();
+        let writing =
+            self.client.bulk_write(models).ordered(false).verbose_results().session(&mut self.writing);
         let written = attempt(self.call_limit, async { writing.await }).await?;
         self.read_after_writes();
         match written {
@@ -121,19 +109,13 @@ impl MongoCentral {
 
     /// An insert that was repeated because its acknowledgement got lost meets itself in every unique index,
     /// and not each server names that of `_id` then. If the identifier is there, it missed.
-    async fn find_missed_inserts(
-        &mut self,
-        batch: &[Write],
-        answers: &mut [Written],
-    ) -> Result<()> {
+    async fn find_missed_inserts(&mut self, batch: &[Write], answers: &mut [Written]) -> Result<()> {
         for (write, answer) in batch.iter().zip(answers) {
             let Write::Insert { key, .. } = write else {
                 continue;
             };
             if matches!(answer, Written::Refused { code, .. } if error::is_duplicate_key(*code)) {
-                let found = self
-                    .fetch_records(key.kind, std::slice::from_ref(&key.id))
-                    .await?;
+                let found = self.fetch_records(key.kind, std::slice::from_ref(&key.id)).await?;
                 if !found.is_empty() {
                     *answer = Written::Miss;
                 }
@@ -157,18 +139,15 @@ fn model(database: &str, sent: &Sent, collation: &Option<Document>) -> WriteMode
             .into()
     };
     match &sent.statement {
-        Statement::Insert(document) => InsertOneModel::builder()
-            .namespace(namespace)
-            .document(document.clone())
-            .build()
-            .into(),
+        Statement::Insert(document) => {
+            InsertOneModel::builder().namespace(namespace).document(document.clone()).build().into()
+        }
         Statement::Update { filter, update } => {
             update_one(filter, UpdateModifications::Document(update.clone()))
         }
-        Statement::ReplaceLiterally { filter, document } => update_one(
-            filter,
-            UpdateModifications::Pipeline(vec![literal(document.clone())]),
-        ),
+        Statement::ReplaceLiterally { filter, document } => {
+            update_one(filter, UpdateModifications::Pipeline(vec![literal(document.clone())]))
+        }
         Statement::Replace { filter, document } => ReplaceOneModel::builder()
             .namespace(namespace)
             .filter(filter.clone())
@@ -194,16 +173,10 @@ fn literal(document: Document) -> Document {
 fn counted(results: &VerboseBulkWriteResult, index: usize, statement: &Statement) -> Written {
     let count = match statement {
         Statement::Insert(_) => results.insert_results.get(&index).map(|_| 1),
-        Statement::Update { .. }
-        | Statement::Replace { .. }
-        | Statement::ReplaceLiterally { .. } => results
-            .update_results
-            .get(&index)
-            .map(|result| result.matched_count),
-        Statement::Delete(_) => results
-            .delete_results
-            .get(&index)
-            .map(|result| result.deleted_count),
+        Statement::Update { .. } | Statement::Replace { .. } | Statement::ReplaceLiterally { .. } => {
+            results.update_results.get(&index).map(|result| result.matched_count)
+        }
+        Statement::Delete(_) => results.delete_results.get(&index).map(|result| result.deleted_count),
     };
     match count {
         Some(1) => Written::Hit,
@@ -250,12 +223,7 @@ struct Group {
 
 fn grouped(sent: Vec<Sent>, collation: &Option<Document>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for Sent {
-        at,
-        collection,
-        statement,
-    } in sent
-    {
+    for Sent { at, collection, statement } in sent {
         let (verb, list, statement) = command_statement(statement, collation);
         let bytes = statement.to_vec().map_or(0, |encoded| encoded.len());
         let takes_one_more = |group: &&mut Group| {
@@ -290,17 +258,11 @@ fn command_statement(
 ) -> (&'static str, &'static str, Document) {
     let (verb, list, mut statement) = match statement {
         Statement::Insert(document) => return ("insert", "documents", document),
-        Statement::Update { filter, update } => {
-            ("update", "updates", doc! {"q": filter, "u": update})
+        Statement::Update { filter, update } => ("update", "updates", doc! {"q": filter, "u": update}),
+        Statement::Replace { filter, document } => ("update", "updates", doc! {"q": filter, "u": document}),
+        Statement::ReplaceLiterally { filter, document } => {
+            ("update", "updates", doc! {"q": filter, "u": [literal(document)]})
         }
-        Statement::Replace { filter, document } => {
-            ("update", "updates", doc! {"q": filter, "u": document})
-        }
-        Statement::ReplaceLiterally { filter, document } => (
-            "update",
-            "updates",
-            doc! {"q": filter, "u": [literal(document)]},
-        ),
         Statement::Delete(filter) => ("delete", "deletes", doc! {"q": filter, "limit": 1}),
     };
     if let Some(collation) = collation {
@@ -311,12 +273,7 @@ fn command_statement(
 
 /// The reply to a command with several statements: errors by index, and one count for all others. If that
 /// count is neither all nor none, which of them hit is open.
-fn read_reply(
-    reply: &Document,
-    verb: &str,
-    places: &[usize],
-    answers: &mut [Written],
-) -> Result<()> {
+fn read_reply(reply: &Document, verb: &str, places: &[usize], answers: &mut [Written]) -> Result<()> {
     let confirmed = unconfirmed(reply).is_none();
     let mut open = places.to_vec();
     for (index, code, message) in write_errors(reply) {
@@ -340,17 +297,11 @@ fn read_reply(
 
 /// Index, code and message of each statement that failed.
 pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, i32, &str)> {
-    let errors = reply
-        .get_array("writeErrors")
-        .map_or(&[][..], Vec::as_slice);
+    let errors = reply.get_array("writeErrors").map_or(&[][..], Vec::as_slice);
     errors.iter().filter_map(Bson::as_document).map(|failure| {
         let index = number(failure, "index").and_then(|n| usize::try_from(n).ok());
         let code = number(failure, "code").and_then(|n| i32::try_from(n).ok());
-        (
-            index.unwrap_or(usize::MAX),
-            code.unwrap_or(0),
-            failure.get_str("errmsg").unwrap_or_default(),
-        )
+        (index.unwrap_or(usize::MAX), code.unwrap_or(0), failure.get_str("errmsg").unwrap_or_default())
     })
 }
 

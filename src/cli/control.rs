@@ -1,0 +1,216 @@
+//! Floor 5. How commands reach a node: the running one through its control socket, or else its store.
+//!
+//! Both ways lead to the same API as the operator of the machine, so a command does the same on both.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+use tower::ServiceExt as _;
+
+use super::{EXIT_FAILED, EXIT_REFUSED, Failure};
+use crate::app::{App, AppError, control_socket, store_file};
+use crate::config::Config;
+use crate::http::{Peer, router};
+use crate::store::StoreError;
+
+/// How long a node that holds the store may take to open its socket, or another command to end.
+const HELD_S_MAX: u64 = 5;
+/// How long a running node may take to say that it lives.
+const HELLO_S_MAX: u64 = 10;
+/// Pause between two looks at who holds the store.
+const LOOK_AGAIN_MS: u64 = 100;
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Why a command did not reach a node.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ControlError {
+    #[error(
+        "{}: permission denied: run this as root or as the user that runs the node (sudo -u thalamus-edge ...)",
+        .0.display()
+    )]
+    Denied(PathBuf),
+    #[error("the store is in use by another thalamus-edge, but no node answers at {}", .0.display())]
+    Silent(PathBuf),
+    #[error("the store in {} is in use by another thalamus-edge: stop it first", .0.display())]
+    Held(PathBuf),
+    #[error("there is no store in {}: is this the configuration of the node that you mean?", .0.display())]
+    NoStore(PathBuf),
+    #[error("the node did not answer to the end: {0}")]
+    Broken(String),
+    #[error(transparent)]
+    App(#[from] AppError),
+}
+
+/// What becomes of a data directory without a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Create,
+    Refuse,
+}
+
+/// The way to a node.
+pub(super) enum Client {
+    /// Through the socket of the running one.
+    Running { socket: PathBuf },
+    /// In this process, which holds the store as long as the client lives.
+    Own { api: Router, uid: u32 },
+}
+
+/// What the API answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Value,
+}
+
+impl Client {
+    /// Finds the running node, or opens its store if there is none.
+    pub(super) async fn connect(config: &Config, missing: Missing) -> Result<Client, ControlError> {
+        let socket = control_socket(&config.data_dir);
+        let deadline = Instant::now() + Duration::from_secs(HELD_S_MAX);
+        loop {
+            if answers(&socket).await? {
+                return Ok(Client::Running { socket });
+            }
+            match open(config, missing) {
+                Ok(app) => {
+                    let uid = rustix::process::getuid().as_raw();
+                    return Ok(Client::Own { api: router(app.node), uid });
+                }
+                Err(ControlError::Held(_)) if Instant::now() < deadline => {}
+                Err(ControlError::Held(_)) => return Err(ControlError::Silent(socket)),
+                Err(error) => return Err(error),
+            }
+            sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+        }
+    }
+
+    pub(super) fn is_node_running(&self) -> bool {
+        matches!(self, Client::Running { .. })
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Answer, ControlError> {
+        self.send(Method::GET, path, None, None).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Answer, ControlError> {
+        self.send(Method::POST, path, Some(body), None).await
+    }
+
+    /// One request; `if_match` is the version that the caller saw.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        if_match: Option<&str>,
+    ) -> Result<Answer, ControlError> {
+        let broken = |error: String| ControlError::Broken(error);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        if let Some(tag) = if_match {
+            request = request.header(header::IF_MATCH, tag);
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let mut request = request.body(body).map_err(|e| broken(e.to_string()))?;
+        let response = match self {
+            Client::Running { socket } => over_socket(socket, request).await?,
+            Client::Own { api, uid } => {
+                request.extensions_mut().insert(Peer::Operator { uid: *uid });
+                match api.clone().oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
+        };
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX).await;
+        let bytes = bytes.map_err(|e| broken(e.to_string()))?;
+        let body = match bytes.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        };
+        Ok(Answer { status, body })
+    }
+}
+
+impl Answer {
+    /// The body, or what the API said against it.
+    pub(super) fn accepted(self) -> Result<Value, Failure> {
+        if self.status.is_success() {
+            return Ok(self.body);
+        }
+        let code = match self.status {
+            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => EXIT_REFUSED,
+            _ => EXIT_FAILED,
+        };
+        let message = match self.body["error"].as_str() {
+            Some(sentence) => sentence.to_owned(),
+            None => format!("the node answered {}", self.status),
+        };
+        Err(Failure { code, message })
+    }
+}
+
+/// A path segment that holds any text.
+pub(super) fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// Opens the store for this process alone.
+pub(super) fn open(config: &Config, missing: Missing) -> Result<App, ControlError> {
+    let directory = &config.data_dir;
+    let file = store_file(directory);
+    match file.try_exists() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(ControlError::Denied(file));
+        }
+        Ok(false) if missing == Missing::Refuse => return Err(ControlError::NoStore(directory.clone())),
+        _ => {}
+    }
+    App::open(config.clone()).map_err(|error| match error {
+        AppError::Store { cause: StoreError::Held, .. } => ControlError::Held(directory.clone()),
+        other => ControlError::App(other),
+    })
+}
+
+/// Whether a node lives behind the socket. One that takes connections but says nothing is an error.
+async fn answers(socket: &Path) -> Result<bool, ControlError> {
+    match UnixStream::connect(socket).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(ControlError::Denied(socket.to_owned()));
+        }
+        // No socket, or one that a killed node left behind.
+        Err(_) => return Ok(false),
+    }
+    let client = Client::Running { socket: socket.to_owned() };
+    match timeout(Duration::from_secs(HELLO_S_MAX), client.get("/healthz")).await {
+        Ok(Ok(answer)) => Ok(answer.status.is_success()),
+        // It ended just now.
+        Ok(Err(_)) => Ok(false),
+        Err(_) => Err(ControlError::Silent(socket.to_owned())),
+    }
+}
+
+async fn over_socket(
+    socket: &Path,
+    request: Request<Body>,
+) -> Result<axum::response::Response, ControlError> {
+    let broken = |error: String| ControlError::Broken(error);
+    let stream = UnixStream::connect(socket).await.map_err(|e| broken(e.to_string()))?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|e| broken(e.to_string()))?;
+    // Ends with the answer, or with the node.
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(|e| broken(e.to_string()))?;
+    Ok(response.map(Body::new))
+}

@@ -1,0 +1,203 @@
+//! Floor 5. `export`: all records of a store that no node holds, as files that `import` reads.
+//!
+//! Canonical extended JSON keeps every type of BSON; each line is read back before it counts as written.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use bson::{Bson, Document};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::control::{Missing, open};
+use super::import::{CONTENT_DIRECTORY, content_of};
+use super::ndjson::{Place, Text, read_document};
+use super::show::{plain, table};
+use super::{Done, EXIT_FAILED};
+use crate::config::Config;
+use crate::domain::record::Kind;
+use crate::store::{Snapshot, Store, StoredRecord};
+
+/// Records read from the store at once.
+const BATCH_RECORDS_MAX: usize = 500;
+const BATCH_BYTES_MAX: usize = 1 << 20;
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// A directory that does not exist yet.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was written of a kind.
+struct Exported {
+    kind: Kind,
+    file: String,
+    records: u64,
+}
+
+pub(super) fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Done> {
+    let app = open(&config, Missing::Refuse)?;
+    let directory = &args.directory;
+    make_directory(directory)?;
+    let mut export =
+        Export { store: app.node.store.clone(), directory, unfaithful: 0, contents: 0, missing: 0 };
+    let mut written = Vec::new();
+    for kind in Kind::ALL {
+        // A collection may be called what no file can.
+        let name = Some(config.collection_of(kind)).filter(|name| !name.contains('/'));
+        let file = format!("{}.jsonl", name.unwrap_or(kind.schema().collection));
+        let records = export.kind(kind, &file);
+        let records =
+            records.with_context(|| format!("the export in {} is not complete", directory.display()))?;
+        if records > 0 {
+            written.push(Exported { kind, file, records });
+        }
+    }
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .with_context(|| directory.display().to_string())?;
+    eprintln!(
+        "warning: {} holds health records and password hashes in clear: keep it as safe as the node",
+        plain(&directory.display().to_string())
+    );
+    if export.missing > 0 {
+        eprintln!(
+            "note: {} personal documents name uploaded bytes that are not on this node",
+            export.missing
+        );
+    }
+    let done = if args.json {
+        Done::json(&as_json(&written, export.contents))
+    } else {
+        Done::text(as_table(&written))
+    };
+    Ok(done.with_code(if export.unfaithful == 0 { 0 } else { EXIT_FAILED }))
+}
+
+fn make_directory(directory: &Path) -> anyhow::Result<()> {
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            anyhow::bail!("{} exists already: name a new directory", directory.display())
+        }
+        made => made.with_context(|| directory.display().to_string()),
+    }
+}
+
+struct Export<'a> {
+    store: Store,
+    directory: &'a Path,
+    /// Records that import would not give back as they are.
+    unfaithful: u64,
+    contents: u64,
+    /// Personal documents without their bytes.
+    missing: u64,
+}
+
+impl Export<'_> {
+    /// Writes the records of a kind, if there are any, and says how many.
+    fn kind(&mut self, kind: Kind, file: &str) -> anyhow::Result<u64> {
+        let mut out = None;
+        let (mut after, mut records) = (None, 0);
+        loop {
+            let snapshot = self.store.read()?;
+            let page = snapshot.list(kind, after.as_deref(), BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?;
+            for record in &page.records {
+                let out = match &mut out {
+                    Some(out) => out,
+                    none => none.insert(BufWriter::new(create(&self.directory.join(file))?)),
+                };
+                let document = Document::try_from(record.document.as_ref())?;
+                self.content(&snapshot, kind, &document)?;
+                let line = Bson::Document(document).into_canonical_extjson().to_string();
+                self.check(kind, record, &line);
+                writeln!(out, "{line}")?;
+                records += 1;
+            }
+            after = page.next_after().map(str::to_owned);
+            if after.is_none() {
+                break;
+            }
+        }
+        if let Some(out) = out {
+            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        }
+        Ok(records)
+    }
+
+    fn check(&mut self, kind: Kind, record: &StoredRecord, line: &str) {
+        let text = Text { place: Place { line: 1, column: 1 }, bytes: line.as_bytes().to_vec() };
+        let problem = match read_document(kind, &text) {
+            Ok(document) if document.to_vec().is_ok_and(|bytes| bytes == record.document.as_bytes()) => {
+                return;
+            }
+            Ok(_) => "extended JSON cannot tell it apart from another record".to_owned(),
+            Err(wrong) => format!("import refuses it: {}", wrong.message),
+        };
+        self.unfaithful += 1;
+        eprintln!("{}/{}: {}", kind.schema().collection, plain(&record.id), plain(&problem));
+    }
+
+    /// Writes the uploaded bytes that a personal document names.
+    fn content(&mut self, snapshot: &Snapshot, kind: Kind, document: &Document) -> anyhow::Result<()> {
+        let Some((sha256, length)) = content_of(kind, document) else {
+            return Ok(());
+        };
+        if length > 0 && snapshot.content_chunk(sha256, 0)?.is_none() {
+            self.missing += 1;
+            return Ok(());
+        }
+        let directory = self.directory.join(CONTENT_DIRECTORY);
+        if !directory.exists() {
+            make_directory(&directory)?;
+        }
+        let path = directory.join(sha256);
+        // Two documents may have the same bytes.
+        if path.exists() {
+            return Ok(());
+        }
+        let mut file = create(&path)?;
+        for number in 0.. {
+            let Some(chunk) = snapshot.content_chunk(sha256, number)? else {
+                break;
+            };
+            file.write_all(&chunk)?;
+        }
+        file.sync_all()?;
+        self.contents += 1;
+        Ok(())
+    }
+}
+
+fn create(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
+    file.with_context(|| path.display().to_string())
+}
+
+fn as_json(written: &[Exported], contents: u64) -> Value {
+    let files = written.iter().map(|exported| {
+        json!({
+            "file": exported.file,
+            "collection": exported.kind.schema().collection,
+            "records": exported.records,
+        })
+    });
+    json!({"files": files.collect::<Vec<_>>(), "contents": contents})
+}
+
+fn as_table(written: &[Exported]) -> String {
+    if written.is_empty() {
+        return "there are no records".to_owned();
+    }
+    let rows: Vec<_> =
+        written.iter().map(|exported| [exported.file.clone(), exported.records.to_string()]).collect();
+    table(["FILE", "RECORDS"], &rows)
+}

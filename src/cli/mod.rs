@@ -1,0 +1,240 @@
+//! Floor 5. The command line: one function per command.
+//!
+//! Commands about a node are requests to its API as the operator of the machine, see `control`; what they
+//! answer is text for people, or the API's JSON with `--json`.
+
+mod control;
+mod export;
+mod import;
+mod ndjson;
+mod reconcile;
+mod show;
+mod users;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::{App, AppError};
+use crate::config::{self, Config, ConfigError, Overrides};
+use crate::demo;
+use crate::tls::Tls;
+use show::plain;
+
+// Exit codes that scripts may rely on; 0 is success.
+/// The command failed.
+const EXIT_FAILED: u8 = 1;
+/// What the command was told makes no sense: arguments or configuration. Also clap's own code.
+const EXIT_USAGE: u8 = 2;
+/// A person must decide first: the round is halted, or what was decided on has changed.
+const EXIT_REFUSED: u8 = 3;
+/// The centre cannot be reached.
+const EXIT_OFFLINE: u8 = 4;
+
+/// A GNU Health federation node that works without a network.
+#[derive(Debug, Parser)]
+#[command(name = "thalamus-edge", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    /// Configuration file [default: /etc/thalamus-edge/config.toml if it exists].
+    #[arg(long, global = true, env = "THALAMUS_EDGE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a person must decide first, 4 offline.";
+
+const LOG_VARIABLES: &str = "The log goes to standard error. THALAMUS_EDGE_LOG=debug (error, warn, info, trace) says more \
+     or less, THALAMUS_EDGE_LOG_FORMAT=json writes one object a line. SIGHUP reloads the access rules and the certificate.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API and synchronize on schedule.
+    #[command(after_help = LOG_VARIABLES)]
+    Serve(ServeArgs),
+    /// Check the configuration, the access rules and the certificate.
+    Check,
+    /// Accounts: people who log in here, and technicians of this node.
+    #[command(subcommand)]
+    User(users::UserCommand),
+    /// The reconciliation with the centre.
+    #[command(subcommand)]
+    Sync(reconcile::SyncCommand),
+    /// Values that both sides changed, waiting for a decision.
+    #[command(subcommand)]
+    Conflicts(reconcile::ConflictsCommand),
+    /// Records that the centre refused.
+    #[command(subcommand)]
+    Dead(reconcile::DeadCommand),
+    /// Import records from MongoDB extended JSON, as mongoexport writes it, into a stopped node.
+    Import(import::ImportArgs),
+    /// Export all records of a stopped node as MongoDB extended JSON, one file per collection.
+    Export(export::ExportArgs),
+    /// Show the version.
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Fill an empty store with demo records.
+    #[arg(long)]
+    demo: bool,
+    /// Address and port to listen on instead of the configured one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+}
+
+/// What a command that came to its end has to say.
+struct Done {
+    /// For standard output.
+    text: String,
+    code: u8,
+}
+
+impl Done {
+    fn text(text: impl Into<String>) -> Done {
+        Done { text: text.into(), code: 0 }
+    }
+
+    fn json(value: &serde_json::Value) -> Done {
+        Done::text(format!("{value:#}"))
+    }
+
+    fn with_code(self, code: u8) -> Done {
+        Done { code, ..self }
+    }
+}
+
+/// An error with an exit code of its own; others exit with 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl Into<String>) -> Failure {
+        Failure { code: EXIT_USAGE, message: message.into() }
+    }
+}
+
+/// Runs the command line of the process.
+pub fn run() -> ExitCode {
+    let done = execute(Cli::parse()).and_then(|done| print(&done.text).map(|()| done.code));
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("thalamus-edge: {}", plain(&format!("{error:#}")));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_config = |error: &anyhow::Error| {
+        error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(AppError::Config(_)))
+    };
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => failure.code,
+        None if is_config(error) => EXIT_USAGE,
+        None => EXIT_FAILED,
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output"),
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<Done> {
+    if let Command::Version = cli.command {
+        return Ok(version());
+    }
+    let mut overrides = Overrides::default();
+    if let Command::Serve(args) = &cli.command {
+        overrides = Overrides { listen: args.listen.clone(), demo: args.demo };
+    }
+    let config = Config::load(cli.config.as_deref(), config::environment(), &overrides)?;
+    let is_serving = matches!(cli.command, Command::Serve(_));
+    start_log(if is_serving { "info" } else { "error" });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve(config, args.demo).await,
+            Command::Check => check(&config),
+            Command::User(command) => users::run(config, command).await,
+            Command::Sync(command) => reconcile::sync(config, command).await,
+            Command::Conflicts(command) => reconcile::conflicts(config, command).await,
+            Command::Dead(command) => reconcile::dead(config, command).await,
+            Command::Import(args) => import::run(config, args).await,
+            Command::Export(args) => export::run(config, &args),
+            Command::Version => Ok(version()),
+        }
+    })
+}
+
+fn version() -> Done {
+    let version = concat!("thalamus-edge ", env!("CARGO_PKG_VERSION"));
+    if cfg!(feature = "failpoints") {
+        return Done::text(format!("{version}\nbuilt with: failpoints (for tests only)"));
+    }
+    Done::text(version)
+}
+
+async fn serve(config: Config, is_demo: bool) -> anyhow::Result<Done> {
+    if is_demo && !config.is_centre_local()? {
+        let message = "--demo: the centre (central.uri) is not on this machine, and demo people must not reach a real one";
+        return Err(Failure::usage(message).into());
+    }
+    let app = App::open(config)?;
+    if is_demo {
+        let uid = rustix::process::getuid().as_raw();
+        if demo::fill(&app.node.store, uid).await? {
+            eprintln!("--demo: demo records added");
+        } else {
+            eprintln!("--demo: the store has records already and was left as it is");
+        }
+    }
+    app.serve().await?;
+    Ok(Done::text(""))
+}
+
+/// Logs to standard error: for people, or as JSON, one object a line.
+fn start_log(level: &str) {
+    let filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    if config::is_log_json() {
+        log.json().init();
+    } else {
+        log.compact().with_ansi(io::stderr().is_terminal()).init();
+    }
+}
+
+fn check(config: &Config) -> anyhow::Result<Done> {
+    let (_, warnings) = config.acl()?;
+    config.centre()?;
+    // A pair of the operator's own must be usable; the node's own is made when it starts.
+    if let Some(settings) = config.tls_settings().filter(|settings| settings.own.is_some()) {
+        Tls::load(settings, std::time::SystemTime::UNIX_EPOCH)?;
+    }
+    let mut text: String =
+        warnings.iter().map(|warning| format!("warning: access rules: {}\n", plain(warning))).collect();
+    text += "the configuration and the access rules are in order";
+    Ok(Done::text(text))
+}

@@ -1,0 +1,324 @@
+//! Floor 5. The `sync`, `conflicts` and `dead` commands.
+
+use axum::http::Method;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::control::{Client, Missing, segment};
+use super::show::{cell, facts, plain, table};
+use super::{Done, EXIT_FAILED, EXIT_OFFLINE, EXIT_REFUSED};
+use crate::config::Config;
+use crate::domain::json::parse;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SyncCommand {
+    /// Run a round now, or wait for the one that is running.
+    Now {
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say how the node and the centre stand.
+    Status {
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Go on after a halt.
+    Resume {
+        /// Agree that the records that vanished at the centre vanish here too; they go to the trash.
+        #[arg(long, required = true)]
+        accept_deletes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConflictsCommand {
+    /// List the conflicts that wait for a decision.
+    List {
+        /// Also those that have been decided.
+        #[arg(long)]
+        all: bool,
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one conflict with its values.
+    Show {
+        id: String,
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Decide a conflict.
+    Resolve(ResolveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResolveArgs {
+    id: String,
+    #[command(flatten)]
+    decision: DecisionArgs,
+    /// The version that you decide on, from `conflicts show`; needed once the value has moved on.
+    #[arg(long, value_name = "ETAG")]
+    etag: Option<String>,
+    /// Print the API's JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct DecisionArgs {
+    /// The side whose value is to stand.
+    #[arg(long)]
+    take: Option<SideArg>,
+    /// Another value, as JSON.
+    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    value: Option<Value>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SideArg {
+    Local,
+    Central,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadCommand {
+    /// List the records that the centre refused, or that could not be taken from it.
+    List {
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try one again in the next round.
+    Retry {
+        /// As `dead list` shows it: COLLECTION:RECORD.
+        id: String,
+    },
+}
+
+fn json_value(text: &str) -> Result<Value, String> {
+    parse(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result<Done> {
+    let client = Client::connect(&config, Missing::Refuse).await?;
+    match command {
+        SyncCommand::Now { json } => {
+            let report = client.post("/sync/rounds", &json!({})).await?.accepted()?;
+            let code = round_exit_code(&report["outcome"]);
+            let done = if json { Done::json(&report) } else { Done::text(round_text(&report)) };
+            Ok(done.with_code(code))
+        }
+        SyncCommand::Status { json } => {
+            let status = client.get("/sync/status").await?.accepted()?;
+            if json {
+                return Ok(Done::json(&status));
+            }
+            Ok(Done::text(status_text(&status, client.is_node_running())))
+        }
+        SyncCommand::Resume { accept_deletes } => {
+            client.post("/sync/resume", &json!({"accept_deletes": accept_deletes})).await?.accepted()?;
+            Ok(Done::text("accepted: the next round deletes here what was deleted at the centre"))
+        }
+    }
+}
+
+fn round_exit_code(outcome: &Value) -> u8 {
+    match outcome.as_str() {
+        Some("complete" | "partial") => 0,
+        Some("offline") => EXIT_OFFLINE,
+        Some("halted") => EXIT_REFUSED,
+        _ => EXIT_FAILED,
+    }
+}
+
+fn round_text(report: &Value) -> String {
+    let mut text = cell(&report["outcome"]);
+    let message = cell(&report["message"]);
+    if !message.is_empty() {
+        text += &format!(": {message}");
+    }
+    let counts = ["pulled", "pushed", "merged", "deleted", "conflicts", "dead"];
+    let counts: Vec<_> = counts.iter().map(|name| format!("{} {name}", cell(&report[*name]))).collect();
+    text += &format!("\n{}", counts.join(", "));
+    text += &format!(
+        "\n{} round trips, {} bytes sent, {} received, {} ms",
+        cell(&report["round_trips"]),
+        cell(&report["bytes_sent"]),
+        cell(&report["bytes_received"]),
+        cell(&report["duration_ms"]),
+    );
+    text
+}
+
+fn status_text(status: &Value, is_running: bool) -> String {
+    let last = match status["last_round"]["outcome"].as_str() {
+        Some(outcome) => format!("{} at {}", plain(outcome), cell(&status["last_round"]["at"])),
+        None => "none yet".to_owned(),
+    };
+    let waiting = match cell(&status["oldest_pending_at"]) {
+        since if since.is_empty() => cell(&status["pending"]),
+        since => format!("{}, the oldest since {since}", cell(&status["pending"])),
+    };
+    facts(&[
+        ("state", cell(&status["state"])),
+        ("message", cell(&status["message"])),
+        ("node", if is_running { "running".to_owned() } else { "not running".to_owned() }),
+        ("waiting to be sent", waiting),
+        ("open conflicts", cell(&status["conflicts_open"])),
+        ("refused records", cell(&status["dead"])),
+        ("last round", last),
+        ("last complete round", cell(&status["last_complete_at"])),
+        ("next round", cell(&status["next_round_at"])),
+    ])
+}
+
+pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyhow::Result<Done> {
+    let client = Client::connect(&config, Missing::Refuse).await?;
+    match command {
+        ConflictsCommand::List { all, json } => {
+            let path = if all { "/sync/conflicts" } else { "/sync/conflicts?status=open" };
+            let found = client.get(path).await?.accepted()?;
+            if json {
+                return Ok(Done::json(&found));
+            }
+            let rows: Vec<_> =
+                found.as_array().map_or(&[][..], |found| found).iter().map(conflict_row).collect();
+            if rows.is_empty() {
+                return Ok(Done::text("no conflicts"));
+            }
+            Ok(Done::text(table(["ID", "RECORD", "FIELD", "STANDS", "STATUS", "FOUND"], &rows)))
+        }
+        ConflictsCommand::Show { id, json } => {
+            let conflict = client.get(&format!("/sync/conflicts/{}", segment(&id))).await?.accepted()?;
+            Ok(if json { Done::json(&conflict) } else { Done::text(conflict_text(&conflict)) })
+        }
+        ConflictsCommand::Resolve(args) => resolve(&client, args).await,
+    }
+}
+
+async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
+    let body = match (args.decision.take, args.decision.value) {
+        (Some(SideArg::Local), _) => json!({"take": "local"}),
+        (Some(SideArg::Central), _) => json!({"take": "central"}),
+        (None, value) => json!({"value": value}),
+    };
+    // The quotes of an entity tag are hard to get through a shell.
+    let tag = args.etag.as_deref().map(|tag| format!("\"{}\"", tag.trim_matches('"')));
+    let path = format!("/sync/conflicts/{}/resolution", segment(&args.id));
+    let answer = client.send(Method::POST, &path, Some(&body), tag.as_deref()).await?;
+    let resolved = answer.accepted().map_err(|mut failure| {
+        if failure.code == EXIT_REFUSED {
+            failure.message += &format!(
+                ": look again with `thalamus-edge conflicts show {}`, then decide with the `--etag` that it shows",
+                plain(&args.id)
+            );
+        }
+        failure
+    })?;
+    if args.json {
+        return Ok(Done::json(&resolved));
+    }
+    let text = format!("resolved: {} {}", record_name(&resolved), field_name(&resolved));
+    Ok(Done::text(text.trim_end()))
+}
+
+fn record_name(conflict: &Value) -> String {
+    format!("{}/{}", cell(&conflict["collection"]), cell(&conflict["record"]))
+}
+
+fn field_name(conflict: &Value) -> String {
+    let steps = conflict["path"].as_array().map_or(&[][..], |steps| steps);
+    steps.iter().map(cell).collect::<Vec<_>>().join(".")
+}
+
+fn conflict_row(conflict: &Value) -> [String; 6] {
+    let field = match field_name(conflict) {
+        whole if whole.is_empty() => "(the record)".to_owned(),
+        field => field,
+    };
+    let [id, stands, status, found] =
+        ["id", "stands", "status", "found_at"].map(|name| cell(&conflict[name]));
+    [id, record_name(conflict), field, stands, status, found]
+}
+
+fn conflict_text(conflict: &Value) -> String {
+    let field = match field_name(conflict) {
+        whole if whole.is_empty() => "(the record as a whole)".to_owned(),
+        field => field,
+    };
+    // As JSON, so that text and number can be told apart; what is not there has no value.
+    let value = |name: &str| match conflict.get(name) {
+        Some(value) => plain(&value.to_string()),
+        None if conflict["secret"] == true => "(never shown)".to_owned(),
+        None => "(absent)".to_owned(),
+    };
+    facts(&[
+        ("conflict", cell(&conflict["id"])),
+        ("record", record_name(conflict)),
+        ("field", field),
+        ("status", cell(&conflict["status"])),
+        ("found", cell(&conflict["found_at"])),
+        ("edited here by", cell(&conflict["author"])),
+        ("before", value("base")),
+        ("local", value("local")),
+        ("central", value("central")),
+        ("stands", cell(&conflict["stands"])),
+        ("now", value("current")),
+        ("resolution", cell(&conflict["resolution"])),
+        ("resolved by", cell(&conflict["resolved_by"])),
+        ("resolved", cell(&conflict["resolved_at"])),
+        ("etag", cell(&conflict["etag"]).trim_matches('"').to_owned()),
+    ])
+}
+
+pub(super) async fn dead(config: Config, command: DeadCommand) -> anyhow::Result<Done> {
+    let client = Client::connect(&config, Missing::Refuse).await?;
+    match command {
+        DeadCommand::List { json } => {
+            let letters = client.get("/sync/dead").await?.accepted()?;
+            if json {
+                return Ok(Done::json(&letters));
+            }
+            let rows: Vec<_> =
+                letters.as_array().map_or(&[][..], |letters| letters).iter().map(dead_row).collect();
+            if rows.is_empty() {
+                return Ok(Done::text("no refused records"));
+            }
+            Ok(Done::text(table(["ID", "DIRECTION", "SINCE", "REASON"], &rows)))
+        }
+        DeadCommand::Retry { id } => {
+            client.post(&format!("/sync/dead/{}/retry", segment(&id)), &json!({})).await?.accepted()?;
+            Ok(Done::text(format!("{} is tried again in the next round", plain(&id))))
+        }
+    }
+}
+
+fn dead_row(letter: &Value) -> [String; 4] {
+    ["id", "direction", "at", "reason"].map(|name| cell(&letter[name]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_how_a_round_ended() {
+        let codes = [("complete", 0), ("partial", 0), ("failed", 1), ("halted", 3), ("offline", 4), ("", 1)];
+        for (outcome, code) in codes {
+            assert_eq!(round_exit_code(&json!(outcome)), code, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn values_that_are_absent_secret_or_null_are_told_apart() {
+        let text = conflict_text(&json!({"path": ["a", "b"], "base": null, "local": "x\u{1b}"}));
+        assert!(text.contains("before   null\nlocal    \"x\\u001b\"\ncentral  (absent)"), "{text}");
+        assert!(text.contains("field    a.b"), "{text}");
+        let secret = conflict_text(&json!({"path": ["password"], "secret": true}));
+        assert!(secret.contains("local    (never shown)"), "{secret}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Floor 5. Answers as text for people. What came from elsewhere cannot move the terminal's cursor.
+
+use serde_json::Value;
+
+/// The text with control characters and changes of direction spelled out.
+pub(super) fn plain(text: &str) -> String {
+    let is_harmful = |c: char| {
+        let turns = ('\u{200e}'..='\u{200f}').contains(&c)
+            || ('\u{202a}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c);
+        (c.is_control() && c != '\n') || turns
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if is_harmful(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+/// A JSON value in a cell: text as it is, nothing for null, the rest as JSON.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => plain(text).replace('\n', " "),
+        Value::Array(values) if values.iter().all(Value::is_string) => {
+            values.iter().map(cell).collect::<Vec<_>>().join(", ")
+        }
+        other => plain(&other.to_string()),
+    }
+}
+
+/// Rows under a heading, in columns.
+pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let heading = heading.map(str::to_owned);
+    let all = || std::iter::once(&heading).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    all().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Names and what is known under them, one a line; without a line for what is empty.
+pub(super) fn facts(facts: &[(&str, String)]) -> String {
+    let shown: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
+    let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let lines = shown.iter().map(|(name, value)| format!("{name:<width$}  {value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_moves_the_cursor() {
+        assert_eq!(plain("Núñez \u{1b}[2J\u{202e}x"), "Núñez \\u{1b}[2J\\u{202e}x");
+        assert_eq!(cell(&json!("a\nb\tc")), "a b\\u{9}c");
+        assert_eq!(cell(&json!({"a": "\u{7f}"})), "{\"a\":\"\\u{7f}\"}");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_must_be() {
+        let rows = [["Ñandú".to_owned(), "1".to_owned()], ["x".to_owned(), String::new()]];
+        assert_eq!(table(["ID", "N"], &rows), "ID     N\nÑandú  1\nx");
+        assert_eq!(
+            facts(&[("state", "idle".into()), ("message", String::new()), ("n", "1".into())]),
+            "state  idle\nn      1"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! Floor 5. The `user` commands. Passwords are asked for or read from standard input, never arguments:
+//! those stand in the list of processes and in the shell's history.
+
+use std::io::{self, BufRead as _, Read as _};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::control::{Client, Missing, segment};
+use super::show::{cell, plain, table};
+use super::{Done, EXIT_FAILED, Failure};
+use crate::config::Config;
+
+/// More than any password; the rest of an endless line is not read.
+const PASSWORD_LINE_BYTES_MAX: u64 = 4096;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Make an account, or give a person who has one these roles on this node.
+    Add(AddArgs),
+    /// Set a password.
+    Passwd(PasswdArgs),
+    /// List who can log in here, and as what.
+    List {
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// Federation account, or the name of a technician.
+    id: String,
+    /// Roles on this node, all that the account is to have.
+    #[arg(long = "role", required = true, num_args = 1.., value_name = "ROLE")]
+    roles: Vec<String>,
+    /// A technician's account, NAME@local: of this node only, never synchronized.
+    #[arg(long)]
+    local: bool,
+    /// Read the password from standard input, one line, instead of asking.
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PasswdArgs {
+    /// Federation account, or NAME@local.
+    id: String,
+    /// Read the password from standard input, one line, instead of asking.
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+pub(super) async fn run(config: Config, command: UserCommand) -> anyhow::Result<Done> {
+    match command {
+        UserCommand::Add(args) => add(&config, args).await,
+        UserCommand::Passwd(args) => passwd(&config, args).await,
+        UserCommand::List { json } => list(&config, json).await,
+    }
+}
+
+async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Create).await?;
+    let path = format!("/users/{}", segment(&args.id));
+    let mut body = json!({"roles": args.roles});
+    if args.local {
+        body["local"] = json!(true);
+    }
+    if args.password_stdin {
+        body["password"] = json!(*password_line()?);
+    }
+    let mut answer = client.post(&path, &body).await?;
+    // Only a new account needs a password: the node knows which one is.
+    if answer.body["field"] == "password" && !args.password_stdin {
+        body["password"] = json!(*ask_password()?);
+        answer = client.post(&path, &body).await?;
+    }
+    let added = answer.accepted()?;
+    Ok(Done::text(format!("{} logs in here as {}", cell(&added["id"]), plain(&args.roles.join(", ")))))
+}
+
+async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    let password = if args.password_stdin { password_line()? } else { ask_password()? };
+    let path = format!("/users/{}/password", segment(&args.id));
+    client.post(&path, &json!({"password": *password})).await?.accepted()?;
+    Ok(Done::text(format!("the password of {} is set", plain(&args.id))))
+}
+
+async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    let users = client.get("/users").await?.accepted()?;
+    if json {
+        return Ok(Done::json(&users));
+    }
+    let rows: Vec<_> = users.as_array().map_or(&[][..], |users| users).iter().map(row).collect();
+    if rows.is_empty() {
+        return Ok(Done::text("nobody can log in here yet: `thalamus-edge user add ID --role ROLE`"));
+    }
+    Ok(Done::text(table(["ID", "ACTIVE", "ROLES", "NOT HONOURED HERE"], &rows)))
+}
+
+fn row(user: &Value) -> [String; 4] {
+    let active = if user["active"] == true { "yes" } else { "no" };
+    [cell(&user["id"]), active.to_owned(), cell(&user["roles"]), cell(&user["not_honoured"])]
+}
+
+/// One line of standard input without its end.
+fn password_line() -> anyhow::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::new());
+    let read = io::stdin().lock().take(PASSWORD_LINE_BYTES_MAX).read_line(&mut line);
+    read.map_err(|error| Failure { code: EXIT_FAILED, message: format!("standard input: {error}") })?;
+    let password =
+        line.strip_suffix('\n').map_or(line.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    if password.is_empty() {
+        return Err(Failure::usage("--password-stdin: there is no password on standard input").into());
+    }
+    Ok(Zeroizing::new(password.to_owned()))
+}
+
+/// Asks on the terminal, twice and without echo.
+fn ask_password() -> anyhow::Result<Zeroizing<String>> {
+    let ask = |prompt: &str| {
+        rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
+            Failure::usage(format!("no terminal to ask for a password ({error}): use --password-stdin"))
+        })
+    };
+    let password = ask("New password: ")?;
+    if *password != *ask("The same again: ")? {
+        return Err(Failure {
+            code: EXIT_FAILED,
+            message: "the two passwords differ; nothing was changed".into(),
+        }
+        .into());
+    }
+    Ok(password)
+}

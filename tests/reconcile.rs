@@ -1,0 +1,373 @@
+//! Two nodes, a legacy application and a MongoDB server as the centre: what each sees of the others' edits.
+//!
+//! The nodes are the real binary, used through its API over TLS; the legacy application uses the plain
+//! driver and leaves no sign for the nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests are told by the environment what to run with"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use bson::{Bson, Document, doc};
+use serde_json::{Value, json};
+
+use support::federation::{CLEAN_ROUNDS, Federation, api_records};
+use support::generator;
+use support::node::EdgeNode;
+
+const PEOPLE: usize = 1000;
+const PAGES: usize = 5000;
+
+async fn fill_centre(federation: &Federation) -> Vec<Document> {
+    let people = generator::people(PEOPLE, 1);
+    let pages = generator::pages(PAGES, &people, 2);
+    federation.centre("people").insert_many(&people).await.unwrap();
+    federation.centre("pols").insert_many(&pages).await.unwrap();
+    for (collection, document) in generator::every_type() {
+        federation.centre(collection).insert_one(document).await.unwrap();
+    }
+    people
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_nodes_take_everything_and_push_back_nothing() {
+    let mut federation = Federation::start(&["north", "south"]).await;
+    let people = fill_centre(&federation).await;
+    let before = federation.raw_centre().await;
+
+    for node in &federation.nodes {
+        let started = Instant::now();
+        let report = node.round().await;
+        println!(
+            "first sweep of {} records by {}: {:?}, {report}",
+            before.len(),
+            node.name,
+            started.elapsed()
+        );
+        assert_eq!(report["pulled"], before.len(), "{report}");
+        assert_eq!(report["pushed"], 0, "{report}");
+    }
+    for node in &federation.nodes {
+        let served = node.get("/people").await;
+        assert_eq!(served.as_array().unwrap().len(), PEOPLE + 3);
+        let first = &people[0];
+        let shown = node.get(&format!("/people/{}", first.get_str("_id").unwrap())).await;
+        for field in ["name", "lastname", "dob", "phone", "address"] {
+            assert_eq!(shown[field], first.get_str(field).unwrap(), "{field}");
+        }
+        assert_eq!(api_records(node, &before).await.len(), before.len());
+    }
+    for report in federation.rounds(1).await {
+        println!("idle round over {} records: {report}", before.len());
+    }
+    assert!(before == federation.raw_centre().await, "an idle round changed the centre");
+    federation.converge().await;
+    assert!(before == federation.raw_centre().await, "the bytes at the centre have changed");
+    federation.compare_stores().await;
+    assert_eq!(federation.rows("edge_conflicts", doc! {}).await, Vec::<Document>::new());
+    assert_eq!(federation.rows("edge_trash", doc! {}).await, Vec::<Document>::new());
+}
+
+/// A federation whose nodes have pulled some people and a page.
+async fn small_federation() -> Federation {
+    let federation = Federation::start(&["north", "south"]).await;
+    let person = |id: &str, name: &str| {
+        doc! {"_id": id, "name": name, "lastname": "Betz", "phone": "1", "address": "a", "active": false,
+        "roles": ["end_user"], "password": "$2b$12$cjrKVGYEKUwCmVDCtEnwcegcrmECTmeBz526AAD/ZqMGPWFpHJ4FW"}
+    };
+    let people = ["ANA", "BOB", "CLO", "DAN", "EVA"].map(|id| person(id, id));
+    federation.centre("people").insert_many(people).await.unwrap();
+    let page = doc! {"_id": "p1", "book": "ANA", "info": "x", "vitals": {"pulse": 70, "bp": {"sys": 120, "dia": 80}}};
+    federation.centre("pols").insert_one(page).await.unwrap();
+    federation.rounds(1).await;
+    federation
+}
+
+async fn field(node: &EdgeNode, path: &str, field: &str) -> Value {
+    node.get(path).await[field].clone()
+}
+
+/// The open conflicts that a node lists.
+async fn open_conflicts(node: &EdgeNode) -> Vec<Value> {
+    node.get("/sync/conflicts?status=open").await.as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edits_of_different_fields_both_stand() {
+    let mut federation = small_federation().await;
+    let [north, south] = &federation.nodes[..] else { panic!() };
+    north.patch("/people/ANA", json!({"phone": "n"})).await;
+    north.patch("/pols/ANA/p1", json!({"vitals": {"pulse": 71, "bp": {"sys": 120, "dia": 80}}})).await;
+    south.patch("/people/ANA", json!({"address": "s"})).await;
+    south.patch("/pols/ANA/p1", json!({"vitals": {"pulse": 70, "bp": {"sys": 120, "dia": 90}}})).await;
+    north.done("POST", "/pols/ANA/p2", Some(&json!({"id": "p2", "info": "by north"}))).await;
+    south.done("POST", "/people/NEW01", Some(&json!({"name": "Nueva", "password": "a long password"}))).await;
+    federation.legacy_set("people", "ANA", doc! {"name": "Anna", "seen": 5_i64}).await;
+    federation.converge().await;
+
+    let ana = federation.at_centre("people", "ANA").await.unwrap();
+    assert_eq!(ana.get_str("phone").unwrap(), "n");
+    assert_eq!(ana.get_str("address").unwrap(), "s");
+    assert_eq!((ana.get_str("name").unwrap(), ana.get_i64("seen").unwrap()), ("Anna", 5));
+    let page = federation.at_centre("pols", "p1").await.unwrap();
+    assert_eq!(page.get_document("vitals").unwrap(), &doc! {"pulse": 71, "bp": {"sys": 120, "dia": 90}});
+    assert!(federation.at_centre("pols", "p2").await.is_some());
+    assert!(federation.at_centre("people", "NEW01").await.is_some());
+    for node in &federation.nodes {
+        assert_eq!(open_conflicts(node).await, Vec::<Value>::new());
+    }
+    federation.compare_stores().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edits_of_one_field_leave_a_conflict_to_decide() {
+    let mut federation = small_federation().await;
+    let decisions = [
+        ("ANA", json!({"take": "local"}), "south"),
+        ("BOB", json!({"take": "central"}), "north"),
+        ("CLO", json!({"value": "both"}), "both"),
+    ];
+    for (person, ..) in &decisions {
+        federation.nodes[0].patch(&format!("/people/{person}"), json!({"phone": "north"})).await;
+        federation.nodes[1].patch(&format!("/people/{person}"), json!({"phone": "south"})).await;
+    }
+    federation.converge().await;
+    assert!(open_conflicts(&federation.nodes[0]).await.is_empty());
+    let conflicts = open_conflicts(&federation.nodes[1]).await;
+    assert_eq!(conflicts.len(), 3, "{conflicts:?}");
+    assert_eq!(federation.nodes[1].get("/sync/status").await["conflicts_open"], 3);
+    let published = federation.rows("edge_conflicts", doc! {"status": "open"}).await;
+    assert_eq!(published.len(), 3, "{published:?}");
+    for row in &published {
+        assert_eq!((row.get_str("local").unwrap(), row.get_str("central").unwrap()), ("south", "north"));
+        assert_eq!(row.get_array("path").unwrap(), &vec![Bson::from("phone")]);
+    }
+
+    let south = &federation.nodes[1];
+    for (person, decision, _) in &decisions {
+        let conflict = conflicts.iter().find(|conflict| conflict["record"] == *person).unwrap();
+        assert_eq!((&conflict["local"], &conflict["central"]), (&json!("south"), &json!("north")));
+        assert_eq!(field(south, &format!("/people/{person}"), "phone").await, "north");
+        let path = format!("/sync/conflicts/{}", conflict["id"].as_str().unwrap());
+        // What was seen moves on, so that the decision would be made on something else.
+        let seen = south.call("GET", &path, None).await.etag.unwrap();
+        south.patch(&format!("/people/{person}"), json!({"phone": "moved"})).await;
+        let resolution = format!("{path}/resolution");
+        let stale =
+            south.try_call("POST", &resolution, &[("if-match", &seen)], Some(decision)).await.unwrap();
+        assert_eq!(stale.status, 409, "{}", stale.json());
+        assert_eq!(stale.json()["current"]["current"], "moved");
+        south.patch(&format!("/people/{person}"), json!({"phone": "north"})).await;
+        let seen = south.call("GET", &path, None).await.etag.unwrap();
+        let decided =
+            south.try_call("POST", &resolution, &[("if-match", &seen)], Some(decision)).await.unwrap();
+        assert_eq!(decided.status, 200, "{}", decided.json());
+        let again = south.call("POST", &resolution, Some(decision)).await;
+        assert_eq!(again.status, 409, "{}", again.json());
+    }
+    federation.converge().await;
+    for (person, _, phone) in &decisions {
+        let there = federation.at_centre("people", person).await.unwrap();
+        assert_eq!(there.get_str("phone").unwrap(), *phone, "{person}");
+    }
+    assert!(open_conflicts(&federation.nodes[1]).await.is_empty());
+    let closed = federation.rows("edge_conflicts", doc! {"status": "resolved"}).await;
+    let mut resolutions: Vec<&str> = closed.iter().map(|row| row.get_str("resolution").unwrap()).collect();
+    resolutions.sort_unstable();
+    assert_eq!(resolutions, ["central", "local", "value"]);
+    federation.compare_stores().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_legacy_application_writes_in_between() {
+    let mut federation = small_federation().await;
+    let [north, south] = &federation.nodes[..] else { panic!() };
+    north.patch("/people/ANA", json!({"phone": "north"})).await;
+    federation.legacy_set("people", "ANA", doc! {"phone": "legacy", "address": "legacy"}).await;
+    // A replacement takes away what nobody here touched, and the order of fields.
+    south.patch("/people/BOB", json!({"address": "south"})).await;
+    let replaced =
+        doc! {"_id": "BOB", "lastname": "Betz", "address": "a", "roles": ["end_user"], "name": "Robert"};
+    federation.centre("people").replace_one(doc! {"_id": "BOB"}, replaced).await.unwrap();
+    // Roles are a set.
+    north.patch("/people/CLO", json!({"roles": ["end_user", "root"]})).await;
+    south.patch("/people/CLO", json!({"roles": ["health_professional"]})).await;
+    federation.legacy_set("people", "CLO", doc! {"roles": ["end_user", "epidemiologist"]}).await;
+    // Gone from everywhere.
+    federation.legacy_delete("people", "DAN").await;
+    federation.converge().await;
+
+    let ana = federation.at_centre("people", "ANA").await.unwrap();
+    assert_eq!((ana.get_str("phone").unwrap(), ana.get_str("address").unwrap()), ("legacy", "legacy"));
+    let conflicts = open_conflicts(&federation.nodes[0]).await;
+    assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+    assert_eq!((&conflicts[0]["local"], &conflicts[0]["central"]), (&json!("north"), &json!("legacy")));
+    let bob = federation.at_centre("people", "BOB").await.unwrap();
+    assert_eq!(
+        bob,
+        doc! {"_id": "BOB", "lastname": "Betz", "address": "south", "roles": ["end_user"], "name": "Robert"}
+    );
+    let clo = federation.at_centre("people", "CLO").await.unwrap();
+    let roles: Vec<&str> =
+        clo.get_array("roles").unwrap().iter().map(|role| role.as_str().unwrap()).collect();
+    assert_eq!(roles, ["epidemiologist", "root", "health_professional"]);
+    for node in &federation.nodes {
+        assert_eq!(node.call("GET", "/people/DAN", None).await.status, 404);
+    }
+    federation.compare_stores().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_beats_a_delete_and_bodies_are_archived_first() {
+    let mut federation = small_federation().await;
+    let [north, south] = &federation.nodes[..] else { panic!() };
+    // Edited here, deleted there.
+    north.patch("/people/ANA", json!({"phone": "kept"})).await;
+    federation.legacy_delete("people", "ANA").await;
+    // Deleted here, with an edit that nobody else has seen, and edited there.
+    south.patch("/people/BOB", json!({"address": "unseen"})).await;
+    south.done("DELETE", "/people/BOB", None).await;
+    federation.legacy_set("people", "BOB", doc! {"phone": "kept"}).await;
+    // Deleted by one node and edited by the other.
+    north.done("DELETE", "/people/CLO", None).await;
+    south.patch("/people/CLO", json!({"phone": "kept"})).await;
+    // Deleted by a node and nobody else.
+    south.done("DELETE", "/people/DAN", None).await;
+    // A password that loses.
+    north.patch("/people/EVA", json!({"password": "first new password"})).await;
+    south.patch("/people/EVA", json!({"password": "second new password"})).await;
+    federation.converge().await;
+
+    for person in ["ANA", "BOB", "CLO"] {
+        let there =
+            federation.at_centre("people", person).await.unwrap_or_else(|| panic!("{person} is gone"));
+        assert_eq!(there.get_str("phone").unwrap(), "kept", "{person}");
+    }
+    assert!(federation.at_centre("people", "DAN").await.is_none());
+    let whole = |node: usize, person: &'static str| {
+        let federation = &federation;
+        async move {
+            let conflicts = open_conflicts(&federation.nodes[node]).await;
+            let found = conflicts.into_iter().find(|conflict| conflict["record"] == person);
+            found.unwrap_or_else(|| panic!("no conflict about {person} on node {node}"))
+        }
+    };
+    assert_eq!(whole(0, "ANA").await["stands"], "local");
+    let bob = whole(1, "BOB").await;
+    assert_eq!((&bob["stands"], &bob["path"]), (&json!("central"), &json!([])));
+    assert_eq!(bob["local"]["address"], "unseen", "the deleted body with its unpushed edit: {bob}");
+    let eva = whole(1, "EVA").await;
+    assert_eq!((&eva["secret"], eva.get("local")), (&json!(true), None));
+
+    let archived = federation.rows("edge_trash", doc! {"id": "DAN"}).await;
+    assert_eq!(archived.len(), 1, "{archived:?}");
+    assert_eq!(archived[0].get_str("state").unwrap(), "done");
+    assert_eq!(archived[0].get_document("document").unwrap().get_str("name").unwrap(), "DAN");
+    for collection in ["edge_trash", "edge_conflicts"] {
+        for row in federation.rows(collection, doc! {}).await {
+            let text = Bson::Document(row).into_relaxed_extjson().to_string();
+            assert!(!text.contains("$2b$"), "a password hash in {collection}: {text}");
+        }
+    }
+    // The delete was carried out before the other node's edit brought the record back.
+    let archived = federation.rows("edge_trash", doc! {"id": "CLO"}).await;
+    assert_eq!(archived.len(), 1, "{archived:?}");
+    assert_eq!(archived[0].get_document("document").unwrap().get_str("phone").unwrap(), "1");
+    assert_eq!(whole(1, "CLO").await["stands"], "local");
+    federation.compare_stores().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offline_is_normal() {
+    let mut federation = small_federation().await;
+    federation.mongo.kill_9();
+    let north = &federation.nodes[0];
+    edit_everything(north, "offline").await;
+    let started = Instant::now();
+    let reply = north.call("POST", "/sync/rounds", None).await;
+    assert_eq!((reply.status, &reply.json()["outcome"]), (200, &json!("offline")), "{}", reply.json());
+    println!("a round without a centre: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    let status = north.get("/sync/status").await;
+    assert_eq!(status["state"], "offline");
+    assert!(status["pending"].as_u64().unwrap() > 0, "{status}");
+
+    federation.mongo.restart().await;
+    federation.reconnect().await;
+    federation.converge().await;
+    assert_eq!(federation.at_centre("people", "ANA").await.unwrap().get_str("phone").unwrap(), "offline");
+
+    // A centre that takes connections and says nothing.
+    federation.mongo.pause();
+    let north = &federation.nodes[0];
+    let round = async { north.try_round().await.unwrap() };
+    let calls = async {
+        let (mut slowest, mut count) = (Duration::ZERO, 0);
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(3) {
+            let one = Instant::now();
+            edit_everything(north, &format!("hung {count}")).await;
+            slowest = slowest.max(one.elapsed());
+            count += 1;
+        }
+        (slowest, count, started.elapsed())
+    };
+    let (report, (slowest, count, _)) = tokio::join!(round, calls);
+    println!(
+        "a round at a hung centre: {report}; meanwhile {count} times six calls, slowest six {slowest:?}"
+    );
+    assert_eq!(report["outcome"], "offline", "{report}");
+    assert!(count > 5 && slowest < Duration::from_secs(2), "{count} in 3 s, slowest {slowest:?}");
+    assert_eq!(north.get("/sync/status").await["state"], "offline");
+    federation.mongo.resume();
+    federation.converge().await;
+    federation.compare_stores().await;
+}
+
+/// One call of each sort.
+async fn edit_everything(node: &EdgeNode, text: &str) {
+    node.get("/people").await;
+    node.patch("/people/ANA", json!({"phone": text})).await;
+    node.done("PUT", "/pols/ANA/p9", Some(&json!({"id": "p9", "info": text}))).await;
+    node.done("DELETE", "/pols/ANA/p9", None).await;
+    node.get("/sync/status").await;
+    node.get("/changes?since=0&limit=10").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_deletes_at_the_centre_wait_for_the_operator() {
+    let mut federation = Federation::start(&["north", "south"]).await;
+    let people = generator::people(60, 5);
+    federation.centre("people").insert_many(&people).await.unwrap();
+    federation.rounds(1).await;
+    let (gone, kept) = people.split_at(50);
+    let ids =
+        |people: &[Document]| people.iter().map(|p| p.get_str("_id").unwrap().to_owned()).collect::<Vec<_>>();
+    let kept_id = ids(kept).remove(0);
+    federation.centre("people").delete_many(doc! {"_id": {"$in": ids(gone)}}).await.unwrap();
+    let north = &federation.nodes[0];
+    north.patch(&format!("/people/{kept_id}"), json!({"phone": "not yet"})).await;
+    // However often it looks.
+    for _ in 0..3 {
+        let report = north.try_round().await.unwrap();
+        assert_eq!((&report["outcome"], &report["pushed"]), (&json!("halted"), &json!(0)), "{report}");
+        assert!(report["message"].as_str().unwrap().contains("of 60 records in people are gone"), "{report}");
+    }
+    assert_eq!(north.get("/sync/status").await["state"], "halted");
+    assert_eq!(north.get("/people").await.as_array().unwrap().len(), 60);
+    for node in &federation.nodes {
+        let accepted = node.operator("POST", "/sync/resume", Some(&json!({"accept_deletes": true}))).await;
+        assert_eq!(accepted.status, 204);
+    }
+    federation.rounds(CLEAN_ROUNDS).await;
+    federation.converge().await;
+    for node in &federation.nodes {
+        assert_eq!(node.get("/people").await.as_array().unwrap().len(), 10);
+    }
+    federation.compare_stores().await;
+}
