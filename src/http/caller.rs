@@ -132,7 +132,7 @@ fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreE
     };
     let document =
         bson::Document::try_from(record.document.as_ref()).map_err(|e| StoreError::Damaged(e.to_string()))?;
-    let granted = snapshot.grants(&record.id)?;
+    let granted = snapshot.grants(&record.id, &document)?;
     let mut roles = strings(document.get("roles"));
     roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
     Ok(Some(StoredAccount {

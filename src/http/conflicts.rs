@@ -278,7 +278,7 @@ fn check_seen(
                 Side::Local => conflict.local.as_ref(),
                 Side::Remote => conflict.central.as_ref(),
             };
-            conflict.path.is_empty() || crate::domain::value::same_option(standing, current)
+            crate::domain::value::same_option(standing, current)
         }
     };
     if is_current && conflict.status == ConflictStatus::Open {

@@ -63,7 +63,7 @@ fn shown_person(
     if !person.contains_key("password") {
         return Ok(None);
     }
-    let granted = snapshot.grants(id)?;
+    let granted = snapshot.grants(id, person)?;
     let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
     let (roles, not_honoured): (Vec<String>, Vec<String>) =
         strings(person.get("roles")).into_iter().partition(counts);
@@ -184,8 +184,8 @@ async fn add_person(
             }
             person.insert("roles", roles.clone());
             let granted: Vec<String> = roles.iter().filter(|role| !central.contains(role)).cloned().collect();
-            tx.set_grants(&key.id, &granted)?;
             tx.edit(&key, Some(&person), &actor)?;
+            tx.set_grants(&key.id, &granted)?;
             Ok(Some(stored.is_none()))
         })
         .await?;

@@ -93,10 +93,10 @@ impl Store {
             if let Some((sha256, bytes)) = &edit.content {
                 tx.put_content(sha256, bytes, CONTENT_CHUNK_BYTES)?;
             }
+            tx.edit(&key, edit.document.as_ref(), edit.grant.actor())?;
             if let (Kind::Person, Some(roles)) = (key.kind, &edit.grants) {
                 tx.set_grants(&key.id, roles)?;
             }
-            tx.edit(&key, edit.document.as_ref(), edit.grant.actor())?;
             Ok(())
         })
         .await

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bson::{Bson, Document, doc};
 use redb::{ReadableTable, Table, WriteTransaction};
+use sha2::{Digest, Sha256};
 
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
@@ -166,6 +167,7 @@ impl<'t> Tx<'t> {
             (None, Some(_)) => self.settle_trash(key, super::TrashState::Void)?,
             _ => {}
         }
+        self.carry_grants(key, old.as_ref(), new)?;
         Ok(true)
     }
 
@@ -218,6 +220,10 @@ impl<'t> Tx<'t> {
         let (code, id) = row_key(key);
         let (mut since, mut sequence, mut author) = (self.now_ms, self.sequence, actor.to_string());
         if let Some(row) = self.base_row(key)? {
+            let is_kept = row.rank == rank && same_base(&row.base, base) && *actor == Actor::Centre;
+            if is_kept {
+                return Ok(());
+            }
             // Keeps its place in the queue, unless it became a delete or came back from one.
             sequence = row.sequence;
             if let Some(old) = self.dirty.remove((row.rank, row.sequence, code, id))? {
@@ -354,16 +360,37 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
-    /// Sets the roles that an account was granted on this node; none removes the entry.
-    pub fn set_grants(&mut self, account: &str, roles: &[String]) -> Result<(), StoreError> {
-        let account = fold_account(account);
+    /// Sets the roles that a person was granted on this node, as the record is now; none removes them.
+    pub fn set_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
+        let account = fold_account(id);
         if roles.is_empty() {
             self.grants.remove(account.as_str())?;
         } else {
-            self.grants.insert(account.as_str(), encode(&doc! {"roles": roles})?.as_slice())?;
+            let person = self.document(&RecordKey::new(Kind::Person, id))?.unwrap_or_default();
+            let row = doc! {"roles": roles, "id": id, "password": password_digest(&person)};
+            self.grants.insert(account.as_str(), encode(&row)?.as_slice())?;
         }
         self.writes += 1;
         Ok(())
+    }
+
+    /// Granted roles stay with a person whose password is changed on this node.
+    fn carry_grants(
+        &mut self,
+        key: &RecordKey,
+        old: Option<&Document>,
+        new: Option<&Document>,
+    ) -> Result<(), StoreError> {
+        let (Kind::Person, Some(old), Some(new)) = (key.kind, old, new) else {
+            return Ok(());
+        };
+        let account = fold_account(&key.id);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        let Some(row) = row.filter(|row| is_granted_to(row, &key.id, old)) else {
+            return Ok(());
+        };
+        let roles = super::snapshot::string_list(&row, "roles");
+        if password_digest(old) == password_digest(new) { Ok(()) } else { self.set_grants(&key.id, &roles) }
     }
 
     /// A technician's account of this node.
@@ -389,6 +416,26 @@ impl<'t> Tx<'t> {
         self.writes += 1;
         Ok(())
     }
+}
+
+fn same_base(a: &Base, b: &Base) -> bool {
+    // By bytes: the order of keys is what the next compare-and-set of a whole sub-document needs.
+    match (a, b) {
+        (Base::Absent, Base::Absent) => true,
+        (Base::Document(a), Base::Document(b)) => matches!((encode(a), encode(b)), (Ok(a), Ok(b)) if a == b),
+        _ => false,
+    }
+}
+
+/// Stands for the password that a person has.
+fn password_digest(person: &Document) -> String {
+    hex::encode(Sha256::digest(person.get_str("password").unwrap_or_default()))
+}
+
+/// Whether a row of grants is about this record with the password that it has.
+pub(crate) fn is_granted_to(row: &Document, id: &str, person: &Document) -> bool {
+    row.get_str("id").is_ok_and(|granted| granted == id)
+        && row.get_str("password").is_ok_and(|digest| digest == password_digest(person))
 }
 
 /// What a person is found by: the folded id and each folded word of the name.

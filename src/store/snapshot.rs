@@ -167,11 +167,17 @@ impl Snapshot {
     }
 
     /// Roles granted to an account on this node.
-    pub fn grants(&self, account: &str) -> Result<Vec<String>, StoreError> {
+    ///
+    /// They hold for the record that they were given to, with the password that was set here: whoever can
+    /// write at the centre could otherwise give that account a password of their own.
+    pub fn grants(&self, id: &str, person: &Document) -> Result<Vec<String>, StoreError> {
         let grants = self.transaction.open_table(GRANTS)?;
-        let Some(row) = grants.get(fold_account(account).as_str())? else {
+        let Some(row) = grants.get(fold_account(id).as_str())? else {
             return Ok(Vec::new());
         };
+        if !super::records::is_granted_to(&tables::decode(row.value())?, id, person) {
+            return Ok(Vec::new());
+        }
         Ok(string_list(&tables::decode(row.value())?, "roles"))
     }
 

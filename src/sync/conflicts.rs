@@ -5,6 +5,7 @@ use bson::{Bson, Document};
 use crate::domain::access::Actor;
 use crate::domain::diff;
 use crate::domain::merge::Side;
+use crate::domain::record::Kind;
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Store, StoreError, Tx};
 
@@ -72,6 +73,20 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     Some(document)
 }
 
+/// A person is deleted by a decision under the same conditions as by a request.
+fn check_person_may_go(tx: &Tx<'_>, id: &str, person: &Document) -> Result<(), ResolveError> {
+    let invalid = |field: &str, message: &str| {
+        Err(ResolveError::Invalid { field: field.to_owned(), message: message.to_owned() })
+    };
+    if !matches!(person.get("active"), Some(Bson::Boolean(false))) {
+        return invalid("active", "The user is active.");
+    }
+    if tx.has_dependents(id)? {
+        return invalid("", "The user has records of their own.");
+    }
+    Ok(())
+}
+
 /// Carries out a decision, if the record still holds `seen` at the conflict's path.
 ///
 /// `check` may refuse the resulting record; it runs in the transaction.
@@ -98,8 +113,15 @@ where
             if !same_option(current.as_ref(), seen.as_ref()) {
                 return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
             }
+            if record.is_none() && !conflict.path.is_empty() {
+                // There is nothing that the value could be put into.
+                return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
+            }
             let document = decided(&conflict, record.as_ref(), &decision);
             check(&conflict, record.as_ref(), document.as_ref())?;
+            if let (Some(person), None, Kind::Person) = (&record, &document, conflict.key.kind) {
+                check_person_may_go(tx, &conflict.key.id, person)?;
+            }
             tx.edit(&conflict.key, document.as_ref(), &actor)?;
             conflict.status = ConflictStatus::Resolved;
             conflict.resolution = Some(decision.name().to_owned());

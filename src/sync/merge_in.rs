@@ -50,7 +50,10 @@ pub(crate) fn merge_in(
     if local.is_none() {
         match (&merged.document, remote) {
             (Some(_), _) => tx.settle_trash(key, TrashState::Void)?,
-            (None, None) => tx.settle_trash(key, TrashState::Done)?,
+            (None, None) => {
+                tx.settle_trash(key, TrashState::Done)?;
+                tx.clear_dead(key)?;
+            }
             // Still to be deleted at the centre.
             (None, Some(_)) => {}
         }
@@ -71,6 +74,7 @@ fn take_clean(
         (Some(local), None) => {
             tx.discard(key, local)?;
             tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+            tx.clear_dead(key)?;
             tally.deleted += 1;
         }
         (_, Some(remote)) => {

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use bson::Document;
+use bson::{Bson, Document};
 
 use super::merge_in::{merge_in, note_unreadable};
 use super::round::{Round, RoundError, Tally};
 use super::step;
 use crate::central::{ArchiveState, Central, Fetched};
-use crate::domain::diff::holds;
+use crate::domain::access::Actor;
+use crate::domain::diff::{Change, holds, set};
+use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey};
-use crate::domain::value::same_document;
-use crate::store::{Intent, IntentWrite, StoreError, TrashState};
+use crate::domain::value::{same_document, same_option};
+use crate::store::{Base, Intent, IntentWrite, StoreError, TrashState, Tx};
 
 /// Ids asked for in one read.
 pub(crate) const FETCH_IDS_MAX: usize = 100;
@@ -63,7 +65,7 @@ impl Round<'_> {
                 let state = if has_landed { ArchiveState::Done } else { ArchiveState::Void };
                 archives.push((archive.clone(), state));
             }
-            settled.push((key.clone(), intent.number, has_landed, remote));
+            settled.push((key.clone(), intent.clone(), has_landed, remote));
         }
         // First, because a settled intent is not looked at again.
         if !archives.is_empty() {
@@ -76,9 +78,12 @@ impl Round<'_> {
                 for (key, reason) in &unreadable {
                     tally += note_unreadable(tx, key, reason)?;
                 }
-                for (key, number, has_landed, remote) in &settled {
-                    if !tx.settle_intent(key, *number, *has_landed)? {
+                for (key, intent, has_landed, remote) in &settled {
+                    if !tx.settle_intent(key, intent.number, *has_landed)? {
                         continue;
+                    }
+                    if let (false, Some(remote)) = (has_landed, remote) {
+                        doubt(tx, key, &intent.write, remote)?;
                     }
                     tally.pushed += u64::from(*has_landed);
                     // The read came after the write that it settles, so it may be merged.
@@ -159,6 +164,38 @@ fn landed(write: &IntentWrite, remote: Option<&Document>) -> bool {
         }
         _ => false,
     }
+}
+
+/// A write that may have landed and been overwritten since: where the record here has changed as well,
+/// what was sent becomes the base, so that an undo or a removal is seen as an edit and not as never having
+/// happened. Elsewhere the base stays, and the merge finds the two sides to differ.
+fn doubt(tx: &mut Tx<'_>, key: &RecordKey, write: &IntentWrite, remote: &Document) -> Result<(), StoreError> {
+    let local = tx.document(key)?;
+    let mut base = tx.base(key)?.document().cloned().unwrap_or_default();
+    match write {
+        IntentWrite::Update(changes) => {
+            let is_as_sent = |change: &&Change| {
+                let local = local.as_ref();
+                holds(remote, &change.path, change.to.as_ref())
+                    || (!holds(remote, &change.path, change.from.as_ref())
+                        && !local.is_some_and(|local| holds(local, &change.path, change.to.as_ref())))
+            };
+            for change in changes.iter().filter(is_as_sent) {
+                set(&mut base, &change.path, change.to.clone());
+            }
+        }
+        // Somebody else's record under the same account says nothing about this one.
+        IntentWrite::Insert(sent) if key.kind != Kind::Person || same_identity(sent, remote) => {
+            let is_as_sent = |(field, value): &(&String, &Bson)| {
+                let local = local.as_ref().and_then(|local| local.get(field.as_str()));
+                same_option(remote.get(field.as_str()), Some(value)) || !same_option(local, Some(value))
+            };
+            base =
+                sent.iter().filter(is_as_sent).map(|(field, value)| (field.clone(), value.clone())).collect();
+        }
+        _ => return Ok(()),
+    }
+    tx.put(key, local.as_ref(), &Base::Document(base), &Actor::Centre)
 }
 
 /// What the trash says about a delete that has reached the centre.

@@ -38,6 +38,23 @@ struct Sending {
     archive: Option<(String, Document)>,
 }
 
+impl Sending {
+    /// Roughly what goes over the wire.
+    fn bytes(&self) -> usize {
+        let size = |document: &Document| document.to_vec().map_or(0, |bytes| bytes.len());
+        let write = match &self.write {
+            Write::Insert { document, .. } => size(document),
+            Write::Update { changes, .. } => {
+                let values = changes.iter().flat_map(|change| [&change.from, &change.to]).flatten();
+                values.map(|value| size(&doc! {"": value.clone()})).sum()
+            }
+            Write::Replace { base, document, .. } => size(base) + size(document),
+            Write::Delete { base, .. } => size(base),
+        };
+        write + self.archive.as_ref().map_or(0, |(_, row)| size(row))
+    }
+}
+
 impl Round<'_> {
     pub(crate) async fn push(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
         let mut after: Option<(u8, u64, RecordKey)> = None;
@@ -108,7 +125,7 @@ impl Round<'_> {
                         continue;
                     }
                     if let Some(planned) = plan(tx, key, &node)? {
-                        bytes += tx.bytes(key)?.map_or(0, |bytes| bytes.len());
+                        bytes += planned.bytes();
                         sending.push(planned);
                     }
                 }
@@ -328,7 +345,8 @@ fn settle_one(
             }
         }
         Written::Refused { code, message } => {
-            if tx.settle_intent(key, sending.number, false)? {
+            // Clean by now: whoever made the refused edit has taken it back.
+            if tx.settle_intent(key, sending.number, false)? && !tx.is_clean(key)? {
                 tally.dead += 1;
                 tx.put_dead(&DeadLetter {
                     key: key.clone(),

@@ -135,9 +135,14 @@ impl<'a> Round<'a> {
             self.store.transact(|tx| tx.retry_refused()).await?;
             self.count_unsupported(central).await?;
         }
-        self.scan(central).await?;
+        // A scan that is cut off, by one large document on a slow link say, must not hold up local edits.
+        let scanned = match self.scan(central).await {
+            Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
+            scanned => Ok(scanned?),
+        };
         self.publish_conflicts(central, &node).await?;
         self.push(central, &node).await?;
+        scanned?;
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
         self.report(central, &node, &lease).await
