@@ -1,0 +1,185 @@
+//! Floor 0. Bodies that become records, read strictly.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::{DOCUMENT_DEPTH_MAX, JsonError};
+
+/// Parses a request body that must be a JSON object.
+pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {
+    match parse(body)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(JsonError::invalid("", "the body must be a JSON object")),
+    }
+}
+
+/// Parses JSON, refusing what `serde_json` would silently mend: repeated keys, integers that no longer
+/// fit and depth beyond [`DOCUMENT_DEPTH_MAX`].
+pub fn parse(body: &[u8]) -> Result<Value, JsonError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let (mut refused, mut path) = (None, Vec::new());
+    let result =
+        Strict { numbers: &mut Numbers { rest: body }, path: &mut path, depth: 0, error: &mut refused }
+            .deserialize(&mut deserializer)
+            .and_then(|value| deserializer.end().map(|()| value));
+    match (result, refused) {
+        (_, Some(error)) => Err(error),
+        (Ok(value), None) => Ok(value),
+        (Err(error), None) => Err(JsonError::Syntax {
+            line: error.line(),
+            column: error.column(),
+            message: describe_syntax(&error, body),
+        }),
+    }
+}
+
+fn describe_syntax(error: &serde_json::Error, body: &[u8]) -> String {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return "the body is empty".to_owned();
+    }
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((message, _)) => message.to_owned(),
+        None => text,
+    }
+}
+
+/// The texts of the numbers in a JSON body, in order. `serde_json` visits them in the same order, which
+/// tells for each visit what was written: it reads an integer beyond 64 bits as a float, and a long
+/// fraction with an error in the last bit.
+struct Numbers<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Numbers<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let mut at = 0;
+        loop {
+            match self.rest.get(at)? {
+                b'-' | b'0'..=b'9' => break,
+                b'"' => {
+                    at += 1;
+                    while *self.rest.get(at)? != b'"' {
+                        at += if self.rest[at] == b'\\' { 2 } else { 1 };
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        let rest = &self.rest[at..];
+        let in_number = |b: &u8| b.is_ascii_digit() || b"+-.eE".contains(b);
+        let (number, rest) = rest.split_at(rest.iter().take_while(|b| in_number(b)).count());
+        self.rest = rest;
+        std::str::from_utf8(number).ok()
+    }
+}
+
+struct Strict<'a, 'b> {
+    numbers: &'a mut Numbers<'b>,
+    path: &'a mut Vec<String>,
+    depth: usize,
+    /// The refusal, kept beside serde's error because it is typed.
+    error: &'a mut Option<JsonError>,
+}
+
+impl<'b> Strict<'_, 'b> {
+    fn child(&mut self) -> Strict<'_, 'b> {
+        Strict { numbers: self.numbers, path: self.path, depth: self.depth + 1, error: self.error }
+    }
+
+    fn refuse<E: serde::de::Error>(&mut self, message: impl fmt::Display) -> E {
+        *self.error = Some(JsonError::invalid(&self.path.join("."), message));
+        E::custom("refused")
+    }
+
+    fn check_depth<E: serde::de::Error>(&mut self) -> Result<(), E> {
+        if self.depth >= DOCUMENT_DEPTH_MAX {
+            self.path.truncate(3);
+            return Err(self.refuse(format_args!("nested deeper than {DOCUMENT_DEPTH_MAX} levels")));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_, '_> {
+    type Value = Value;
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_, '_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        self.numbers.next();
+        Ok(Value::from(v))
+    }
+    fn visit_u64<E: serde::de::Error>(mut self, v: u64) -> Result<Value, E> {
+        self.numbers.next();
+        match i64::try_from(v) {
+            Ok(v) => Ok(Value::from(v)),
+            Err(_) => Err(self.refuse("an integer outside 64 bits")),
+        }
+    }
+    fn visit_f64<E: serde::de::Error>(mut self, v: f64) -> Result<Value, E> {
+        const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+        let text = self.numbers.next().unwrap_or_default();
+        let whole = !text.contains(['.', 'e', 'E']);
+        if whole && v.abs() >= TWO_TO_63 {
+            return Err(self.refuse("an integer outside 64 bits"));
+        }
+        let exact = text.parse().unwrap_or(v);
+        if !exact.is_finite() {
+            return Err(E::custom("number out of range"));
+        }
+        Ok(Value::from(exact))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(Value::String(v.to_owned()))
+    }
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        Ok(Value::String(v))
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
+        let mut values = Vec::new();
+        self.path.push("0".to_owned());
+        while let Some(value) = seq.next_element_seed(self.child())? {
+            values.push(value);
+            self.path.pop();
+            self.path.push(values.len().to_string());
+        }
+        self.path.pop();
+        Ok(Value::Array(values))
+    }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            self.path.push(key);
+            let value = access.next_value_seed(self.child())?;
+            let key = self.path.pop().unwrap_or_default();
+            if map.contains_key(&key) {
+                self.path.push(key);
+                return Err(self.refuse("the key stands twice"));
+            }
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
