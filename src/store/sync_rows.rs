@@ -332,6 +332,7 @@ impl Tx<'_> {
             return Ok(false);
         };
         self.intent.remove(row_key(key))?;
+        self.wrote();
         let settled_at = self.push_number()?;
         self.carry.touched.insert(key.clone(), settled_at);
         let mut base = self.base(key)?;

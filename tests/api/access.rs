@@ -110,6 +110,27 @@ async fn a_grant_does_not_outlive_the_person() {
     roles.has(json!({"roles": []}));
 }
 
+/// Whoever can write at the centre could give an administrator a password of their own choice.
+#[tokio::test]
+async fn granted_roles_do_not_pass_to_a_password_from_the_centre() {
+    let node = TestNode::with_people().await;
+    node.person("ADM005", &["end_user", "root"]).await;
+    let roles = || async {
+        let answer = node.get("/authorization?method=GET&path=/").by("ADM005").send().await;
+        answer.json()["roles"].clone()
+    };
+    assert_eq!(roles().await, json!(["end_user", "root"]));
+    // Changed on this node: the grant goes along, whatever else changes.
+    let hash = bcrypt::hash(PASSWORD, 4).unwrap();
+    node.patch("/people/ADM005", json!({"password": hash, "name": "New"})).by("ROOT004").send().await;
+    assert_eq!(roles().await, json!(["end_user", "root"]));
+    // The same clear password, but another hash: this one was set elsewhere.
+    let mut record = node.stored(Kind::Person, "ADM005").unwrap();
+    record.insert("password", bcrypt::hash(PASSWORD, 4).unwrap());
+    node.from_centre(Kind::Person, record).await;
+    assert_eq!(roles().await, json!(["end_user"]));
+}
+
 #[tokio::test]
 async fn a_professional_makes_people_without_power() {
     let node = TestNode::with_people().await;

@@ -247,7 +247,8 @@ async fn a_whole_record_keeps_what_is_not_shown() {
     }
     value["name"] = json!("Decided");
     value["id"] = json!("ROOT004");
-    decide(&node, "DOC003", &id, json!({"value": value})).send().await.is(200, &["update people/ROOT004"]);
+    let decision = decide(&node, "DOC003", &id, json!({"value": value})).header("if-match", &tag(&shown));
+    decision.send().await.is(200, &["update people/ROOT004"]);
     let stored = node.stored(Kind::Person, "ROOT004").unwrap();
     assert_eq!(stored.get_str("name").unwrap(), "Decided");
     assert!(!stored.contains_key("id"));
@@ -279,10 +280,16 @@ async fn a_record_that_comes_back_is_checked_like_a_new_one() {
 async fn deleting_by_decision_needs_the_right_to_delete() {
     let node = start().await;
     let id = add(&node, Kind::Event, "e1", &[], None, Some(doc! {"_id": "e1"}.into())).await;
-    decide(&node, "DOC003", &id, json!({"take": "local"})).send().await.is(403, NOTHING);
-    decide(&node, "ROOT004", &id, json!({"take": "local"})).send().await.is(200, &["delete event/e1"]);
+    // Not the body that the conflict left standing: somebody has added to it, and must not lose that unseen.
+    decide(&node, "ROOT004", &id, json!({"take": "local"})).send().await.is(409, NOTHING);
+    let tag = show(&node, "ROOT004", &id).await.header("etag").to_owned();
+    let take_local = |who| decide(&node, who, &id, json!({"take": "local"})).header("if-match", &tag);
+    take_local("DOC003").send().await.is(403, NOTHING);
+    take_local("ROOT004").send().await.is(200, &["delete event/e1"]);
     let id = add(&node, Kind::Person, "ANA001", &[], None, Some(whole(&node, "ANA001").into())).await;
+    let tag = show(&node, "ROOT004", &id).await.header("etag").to_owned();
     for who in ["REG007", "ROOT004"] {
-        decide(&node, who, &id, json!({"take": "local"})).send().await.is_invalid("active");
+        let decision = decide(&node, who, &id, json!({"take": "local"})).header("if-match", &tag);
+        decision.send().await.is_invalid("active");
     }
 }
