@@ -138,6 +138,25 @@ impl Round<'_> {
         }
         Ok(absent)
     }
+
+    /// Takes over that the centre was seen not to have these records.
+    pub(crate) async fn take_absent(&mut self, absent: Vec<RecordKey>) -> Result<(), StoreError> {
+        let tally = self
+            .store
+            .transact(move |tx| -> Result<Tally, StoreError> {
+                let mut tally = Tally::default();
+                for key in &absent {
+                    // A write on the way will say more; the next round looks again.
+                    if !tx.has_intent(key)? {
+                        tally += merge_in(tx, key, None)?;
+                    }
+                }
+                Ok(tally)
+            })
+            .await?;
+        self.tally += tally;
+        Ok(())
+    }
 }
 
 /// A record as the centre holds it.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 
-use super::merge_in::merge_in;
 use super::pull::DELETED;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::step;
@@ -228,19 +227,7 @@ impl Round<'_> {
         }
         for (kind, ids) in by_kind {
             let absent = self.read_again(central, kind, ids).await?;
-            let tally = self
-                .store
-                .transact(move |tx| -> Result<Tally, StoreError> {
-                    let mut tally = Tally::default();
-                    for key in &absent {
-                        if !tx.has_intent(key)? {
-                            tally += merge_in(tx, key, None)?;
-                        }
-                    }
-                    Ok(tally)
-                })
-                .await?;
-            self.tally += tally;
+            self.take_absent(absent).await?;
         }
         Ok(())
     }

@@ -219,30 +219,11 @@ impl Round<'_> {
         }
         if is_end || is_accepted {
             at.doubtful.clear();
-            self.take_deletes(absent).await?;
+            self.take_absent(absent).await?;
+            step("deletes.applied");
         } else {
             at.doubtful = absent.into_iter().map(|key| key.id).collect();
         }
-        Ok(())
-    }
-
-    /// DELETES: takes over that records are gone at the centre.
-    async fn take_deletes(&mut self, absent: Vec<RecordKey>) -> Result<(), RoundError> {
-        let tally = self
-            .store
-            .transact(move |tx| -> Result<Tally, StoreError> {
-                let mut tally = Tally::default();
-                for key in &absent {
-                    // A write on the way will say more; the next round looks again.
-                    if !tx.has_intent(key)? {
-                        tally += merge_in(tx, key, None)?;
-                    }
-                }
-                Ok(tally)
-            })
-            .await?;
-        self.tally += tally;
-        step("deletes.applied");
         Ok(())
     }
 
