@@ -407,7 +407,11 @@ impl Tx<'_> {
     pub fn conflicts_published(&mut self, published: &[Conflict]) -> Result<(), StoreError> {
         for conflict in published {
             // Changed meanwhile: it goes again.
-            if self.conflict(&conflict.id)?.as_ref() == Some(conflict) {
+            // By bytes, because NaN does not equal itself.
+            let published = tables::encode(&conflict.encode())?;
+            let is_same =
+                self.conflict.get(conflict.id.as_str())?.is_some_and(|row| row.value() == published);
+            if is_same {
                 self.conflict_outbox.remove(conflict.id.as_str())?;
                 self.wrote();
             }
