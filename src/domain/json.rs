@@ -1,7 +1,7 @@
 //! Floor 0. Documents to and from the JSON that clients see.
 //!
 //! Outwards ([`Shown`]): `_id` and `id`, keys sorted, secrets left out, dates as Thalamus writes them.
-//! Inwards ([`parse_object`], [`adopt`]): strict about what a record may hold, and careful about types: a
+//! Inwards ([`parse_object`], [`adopt()`]): strict about what a record may hold, and careful about types: a
 //! JSON value equal to what is shown for the stored value *is* the stored value, so that reading a record
 //! and writing it back changes nothing.
 
