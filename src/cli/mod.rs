@@ -217,7 +217,9 @@ async fn serve(config: Config, is_demo: bool) -> anyhow::Result<Done> {
 
 /// Logs to standard error: for people, or as JSON, one object a line.
 fn start_log(level: &str) {
-    let filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // rustls warns about every client that names the node by its address; that is normal in a clinic.
+    let default = format!("{level},rustls=error");
+    let filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     if config::is_log_json() {
         log.json().init();
