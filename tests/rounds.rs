@@ -176,6 +176,37 @@ async fn a_lost_answer_and_somebody_who_overwrote_it() {
     assert_eq!((at(&sim, "ANA").as_str(), node.conflicts()), ("theirs", 1));
 }
 
+/// The write landed, its answer was lost, it was undone here, and somebody who saw it wrote over it: the
+/// undo is an edit that lost, not one that never happened.
+#[tokio::test]
+async fn an_undo_after_a_lost_answer_is_kept_as_a_conflict() {
+    let sim = Sim::default();
+    sim.put(Kind::Person, person("ANA", "old"));
+    let node = Node::agreed(&sim).await;
+    node.set("ANA", "new").await;
+    sim.state().write_faults.push_back(Fault::LostAnswer);
+    node.ends(Outcome::Offline).await;
+    assert_eq!(at(&sim, "ANA"), "new");
+    node.set("ANA", "old").await;
+    sim.put(Kind::Person, person("ANA", "theirs"));
+    assert_settled(&node, &sim, "ANA").await;
+    assert_eq!((at(&sim, "ANA").as_str(), node.conflicts()), ("theirs", 1));
+}
+
+/// The same for a record that was new: deleted here after the lost answer, edited there.
+#[tokio::test]
+async fn a_delete_after_a_lost_answer_is_kept_as_a_conflict() {
+    let sim = Sim::default();
+    let node = Node::new(&sim);
+    node.edit("NEW", Some(person("NEW", "mine"))).await;
+    sim.state().write_faults.push_back(Fault::LostAnswer);
+    node.ends(Outcome::Offline).await;
+    node.edit("NEW", None).await;
+    sim.put(Kind::Person, person("NEW", "theirs"));
+    assert_settled(&node, &sim, "NEW").await;
+    assert_eq!((at(&sim, "NEW").as_str(), node.conflicts()), ("theirs", 1));
+}
+
 #[tokio::test]
 async fn a_late_write_cannot_undo_a_newer_one() {
     let sim = Sim::default();
