@@ -8,6 +8,7 @@ pub mod mongo;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -57,6 +58,17 @@ pub trait Central: Send + Sync {
     /// About how many documents the kind has, for showing progress only.
     async fn estimated_count(&mut self, kind: Kind) -> Result<u64>;
 
+    /// Opens the change feed over all records and the row of `node`, from where `after` stands or from now
+    /// on. Inserted and replaced documents are shown for the records in `bodies` only.
+    async fn watch(
+        &mut self,
+        _node: &str,
+        _after: Option<&Token>,
+        _bodies: &[RecordKey],
+    ) -> Result<Watched> {
+        Ok(Watched::Unsupported)
+    }
+
     /// Up to `max` documents whose `_id` is no string, as relaxed extended JSON of the `_id`.
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>>;
 
@@ -94,6 +106,63 @@ pub trait Central: Send + Sync {
 
     /// What this conversation has cost so far.
     fn traffic(&self) -> Traffic;
+}
+
+/// A position in the change feed, as the centre spells it; only handed back to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token(pub Document);
+
+/// What became of the wish to watch.
+pub enum Watched {
+    Open(Box<dyn Feed>),
+    /// The centre no longer knows what happened since the token: look at everything.
+    Lost,
+    /// A standalone server keeps no history.
+    Unsupported,
+}
+
+/// An open change feed; uses a connection of its own, so that the conversation can go on beside it.
+#[async_trait]
+pub trait Feed: Send {
+    /// The next changes in the order in which they happened. Waits up to `wait` for the first, then answers
+    /// with none.
+    async fn next(&mut self, wait: Duration) -> Result<Changes>;
+
+    /// Everything up to here has been handed out.
+    fn token(&self) -> Option<Token>;
+}
+
+/// A batch of the change feed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Changes {
+    pub events: Vec<Event>,
+    /// Collections were dropped or renamed, or the feed broke: a fresh token is needed, and a scan.
+    pub is_lost: bool,
+}
+
+/// Something that happened at the centre.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Record {
+        key: RecordKey,
+        effect: Effect,
+    },
+    /// This node's row of `edge_nodes` has come to hold this lease.
+    Lease(Lease),
+}
+
+/// What a change did to a record, as far as the feed tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// With the document if its body was asked for.
+    Inserted(Option<Document>),
+    Replaced(Option<Document>),
+    /// Dotted paths.
+    Updated {
+        set: Vec<(String, Bson)>,
+        unset: Vec<String>,
+    },
+    Deleted,
 }
 
 /// A document read from the centre.
