@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "crash/cuts.rs"]
+mod cuts;
 #[path = "crash/random.rs"]
 mod random;
 #[path = "crash/steps.rs"]

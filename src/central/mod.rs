@@ -60,12 +60,7 @@ pub trait Central: Send + Sync {
 
     /// Opens the change feed over all records and the row of `node`, from where `after` stands or from now
     /// on. Inserted and replaced documents are shown for the records in `bodies` only.
-    async fn watch(
-        &mut self,
-        _node: &str,
-        _after: Option<&Token>,
-        _bodies: &[RecordKey],
-    ) -> Result<Watched> {
+    async fn watch(&mut self, _node: &str, _after: Option<&Token>, _bodies: &[RecordKey]) -> Result<Watched> {
         Ok(Watched::Unsupported)
     }
 

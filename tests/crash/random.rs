@@ -19,14 +19,14 @@ const OPERATIONS: usize = 45;
 const RECORDS: [&str; 3] = ["RAA", "RBB", "RCC"];
 const PATHS: [&str; 4] = ["f", "g", "n.x", "n.y"];
 
-struct Run {
+pub(super) struct Run {
     seed: u64,
-    numbers: Numbers,
-    federation: Federation,
+    pub(super) numbers: Numbers,
+    pub(super) federation: Federation,
     steps: Vec<String>,
     edits: Vec<Edit>,
     /// What was done, for a failure's message.
-    story: Vec<String>,
+    pub(super) story: Vec<String>,
 }
 
 /// The tagged values in a record, as the API shows it or the centre holds it.
@@ -62,6 +62,44 @@ fn with(record: &Value, path: &str, value: Option<&str>) -> Value {
 }
 
 impl Run {
+    /// A run whose records both nodes have.
+    pub(super) async fn new(seed: u64, federation: Federation) -> Run {
+        let (numbers, steps) = (Numbers::new(seed), all_steps());
+        let mut run = Run { seed, numbers, federation, steps, edits: Vec::new(), story: Vec::new() };
+        for record in RECORDS {
+            run.create_at(0, record).await;
+        }
+        run.federation.rounds(2).await;
+        run
+    }
+
+    /// Lets everything settle and accounts for every edit.
+    pub(super) async fn conclude(mut self) -> MongoServer {
+        self.federation.converge().await;
+        let mut last = BTreeMap::new();
+        for record in RECORDS {
+            if let Some(document) = self.federation.at_centre("people", record).await {
+                last.insert(record.to_owned(), fields(&to_json(&document)));
+            }
+        }
+        self.federation.compare_stores().await;
+        let traces = self.traces().await;
+        let found = complaints(&self.edits, &last, &traces);
+        let disputed: BTreeSet<_> = traces.conflicts.iter().collect();
+        println!("seed {}: {} edits, {} places in conflict", self.seed, self.edits.len(), disputed.len());
+        assert!(found.is_empty(), "{}\nstory:\n{}", found.join("\n"), self.story.join("\n"));
+        self.federation.end()
+    }
+
+    /// An edit by anybody.
+    pub(super) async fn one_edit(&mut self) {
+        let record = *self.numbers.pick(&RECORDS);
+        match self.numbers.below(3) {
+            2 => self.legacy_edit(record).await,
+            node => self.edit_at(usize::try_from(node).unwrap(), record).await,
+        }
+    }
+
     fn tag(&self, who: &str) -> String {
         format!("{who}-{}-{}", self.seed, self.edits.len())
     }
@@ -254,30 +292,11 @@ impl Run {
 }
 
 async fn run(seed: u64, mongo: MongoServer) -> MongoServer {
-    let federation = Federation::with(mongo, &["north", "south"]).await;
-    let (numbers, steps) = (Numbers::new(seed), all_steps());
-    let mut run = Run { seed, numbers, federation, steps, edits: Vec::new(), story: Vec::new() };
-    for record in RECORDS {
-        run.create_at(0, record).await;
-    }
-    run.federation.rounds(2).await;
+    let mut run = Run::new(seed, Federation::with(mongo, &["north", "south"]).await).await;
     for _ in 0..OPERATIONS {
         run.one_operation().await;
     }
-    run.federation.converge().await;
-    let mut last = BTreeMap::new();
-    for record in RECORDS {
-        if let Some(document) = run.federation.at_centre("people", record).await {
-            last.insert(record.to_owned(), fields(&to_json(&document)));
-        }
-    }
-    run.federation.compare_stores().await;
-    let traces = run.traces().await;
-    let found = complaints(&run.edits, &last, &traces);
-    let disputed: BTreeSet<_> = traces.conflicts.iter().collect();
-    println!("seed {seed}: {} edits, {} places in conflict", run.edits.len(), disputed.len());
-    assert!(found.is_empty(), "{}\nstory:\n{}", found.join("\n"), run.story.join("\n"));
-    run.federation.end()
+    run.conclude().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,11 +36,17 @@ impl Federation {
 
     /// A new federation at a server that may have others.
     pub(crate) async fn with(mongo: MongoServer, names: &[&str]) -> Federation {
+        let uri = mongo.uri().to_owned();
+        Federation::behind(mongo, &uri, names).await
+    }
+
+    /// A new federation whose nodes reach the server by another address than the legacy application.
+    pub(crate) async fn behind(mongo: MongoServer, uri: &str, names: &[&str]) -> Federation {
         let database = unique_database();
         let legacy = connect(&mongo, &database).await;
         let mut nodes = Vec::new();
         for name in names {
-            nodes.push(EdgeNode::start(name, mongo.uri(), &database).await);
+            nodes.push(EdgeNode::start(name, uri, &database).await);
         }
         Federation { mongo, database, legacy, nodes }
     }

@@ -230,10 +230,10 @@ impl Own {
 
     /// Makes the user while the server still lets everybody in.
     async fn create_user(&mut self) {
-        assert!(self.setup.tls.is_none(), "TLS together with a user is not provided for");
         self.launch(&self.arguments(false)).await;
         let (name, password) = self.setup.user.clone().expect("a user");
-        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
+        let tls = if self.setup.tls.is_some() { "&tls=true&tlsInsecure=true" } else { "" };
+        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true{tls}", self.port);
         let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
         let create = bson::doc! {
             "createUser": name,
