@@ -8,6 +8,8 @@ mod support;
 
 #[path = "crash/cuts.rs"]
 mod cuts;
+#[path = "crash/demonstration.rs"]
+mod demonstration;
 #[path = "crash/random.rs"]
 mod random;
 #[path = "crash/steps.rs"]

@@ -96,7 +96,34 @@ impl Run {
         let record = *self.numbers.pick(&RECORDS);
         match self.numbers.below(3) {
             2 => self.legacy_edit(record).await,
-            node => self.edit_at(usize::try_from(node).unwrap(), record).await,
+            _ => self.edit_somewhere(record).await,
+        }
+    }
+
+    fn some_node(&mut self) -> usize {
+        usize::try_from(self.numbers.below(self.federation.nodes.len() as u64)).unwrap()
+    }
+
+    async fn edit_somewhere(&mut self, record: &str) {
+        let node = self.some_node();
+        self.edit_at(node, record).await;
+    }
+
+    /// Rounds of all nodes at the same time, while the legacy application goes on.
+    pub(super) async fn rounds_at_once(&mut self) {
+        self.story.push("rounds of all".to_owned());
+        let clients: Vec<_> = self.federation.nodes.iter().map(|node| node.client()).collect();
+        let rounds = clients
+            .into_iter()
+            .map(|client| tokio::spawn(async move { client.call("POST", "/sync/rounds", &[], None).await }));
+        let rounds: Vec<_> = rounds.collect();
+        for _ in 0..3 {
+            let record = *self.numbers.pick(&RECORDS);
+            self.legacy_edit(record).await;
+        }
+        for round in rounds {
+            let report = round.await.unwrap().unwrap().json();
+            assert!(["complete", "partial"].contains(&report["outcome"].as_str().unwrap()), "{report}");
         }
     }
 
@@ -117,7 +144,8 @@ impl Run {
 
     /// One edit through a node's API, on exactly what the client saw.
     async fn edit_at(&mut self, node: usize, record: &str) {
-        let who = ["north", "south"][node];
+        let who = self.federation.nodes[node].name.clone();
+        let who = who.as_str();
         let path = format!("/people/{record}");
         let reply = self.federation.nodes[node].call("GET", &path, None).await;
         if reply.status == 404 {
@@ -145,7 +173,8 @@ impl Run {
     }
 
     async fn create_at(&mut self, node: usize, record: &str) {
-        let who = ["north", "south"][node];
+        let who = self.federation.nodes[node].name.clone();
+        let who = who.as_str();
         let tag = self.tag(who);
         let body = json!({"active": false, "f": tag});
         let path = format!("/people/{record}");
@@ -212,11 +241,10 @@ impl Run {
         }
     }
 
-    async fn one_operation(&mut self) {
+    pub(super) async fn one_operation(&mut self) {
         let record = *self.numbers.pick(&RECORDS);
         match self.numbers.below(100) {
-            0..=29 => self.edit_at(0, record).await,
-            30..=59 => self.edit_at(1, record).await,
+            0..=59 => self.edit_somewhere(record).await,
             60..=76 => self.legacy_edit(record).await,
             77..=90 => self.round_with_edits().await,
             _ => self.round_that_dies().await,
@@ -225,7 +253,7 @@ impl Run {
 
     /// A round of one node while its own API and the legacy application go on.
     async fn round_with_edits(&mut self) {
-        let node = usize::try_from(self.numbers.below(2)).unwrap();
+        let node = self.some_node();
         self.story.push(format!("round of {node}"));
         if self.numbers.chance(50) {
             let report = self.federation.nodes[node].try_round().await.unwrap();
@@ -248,7 +276,7 @@ impl Run {
     }
 
     async fn round_that_dies(&mut self) {
-        let node = usize::try_from(self.numbers.below(2)).unwrap();
+        let node = self.some_node();
         let step = self.numbers.pick(&self.steps.clone()).clone();
         let visit = self.numbers.below(3);
         let action = if visit == 0 { "return".to_owned() } else { format!("{visit}*off->return") };
