@@ -245,12 +245,16 @@ pub enum LeaseAnswer {
     Revoked,
 }
 
-/// Commands sent and their bytes, without handshakes and monitoring.
+/// What a conversation has cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
+    /// Commands and their bytes before compression and TLS, without handshakes and monitoring.
     pub round_trips: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// All bytes that travelled.
+    pub line_bytes_sent: u64,
+    pub line_bytes_received: u64,
 }
 
 /// Where the centre is and what its collections are called.

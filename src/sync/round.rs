@@ -228,7 +228,7 @@ impl<'a> Round<'a> {
             }
         };
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
-        let Traffic { round_trips, bytes_sent, bytes_received } = self.traffic;
+        let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = self.traffic;
         Report {
             outcome,
             pulled,
@@ -238,8 +238,8 @@ impl<'a> Round<'a> {
             conflicts,
             dead,
             round_trips,
-            bytes_sent,
-            bytes_received,
+            bytes_sent: line_bytes_sent,
+            bytes_received: line_bytes_received,
             duration_ms: 0,
             message,
         }

@@ -6,8 +6,11 @@ use bson::doc;
 use thalamus_edge::central::mongo::MongoHub;
 use thalamus_edge::central::{CentralError, Hub, Written};
 use thalamus_edge::domain::record::Kind;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{Ground, hub, insert, open};
+use crate::contract::Behind;
 use crate::support::mongo::{MongoServer, Setup};
 
 /// Longest that a node may take to notice that the centre is away.
@@ -66,6 +69,50 @@ async fn a_hung_server_is_given_up() {
     assert!(fresh.estimated_count(Kind::Person).await.expect("a count") <= 1);
 }
 
+/// A line that carries so many bytes a second towards the node, and any number towards the server.
+async fn slow_line(server: u16, bytes_per_second: usize) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", server)).await.expect("the server");
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let mut piece = vec![0; bytes_per_second / 10];
+                while let Ok(length @ 1..) = from_server.read(&mut piece).await {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    to_client.write_all(&piece[..length]).await?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_slow_line_is_not_a_dead_one() {
+    let server = MongoServer::start_own(Setup::default()).await;
+    let ground = Ground::new(&server).await;
+    let text: String = (0..120_000_u64).map(|n| char::from(b'a' + (n * n % 25) as u8)).collect();
+    ground.put(Kind::Person, doc! {"_id": "a", "text": &text}).await;
+    let port = slow_line(server.port(), 30_000).await;
+    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+    let limit = Duration::from_secs(1);
+    let slow = hub(&uri, ground.database.name()).with_call_limit(limit);
+    let mut central = open(&slow).await;
+    let started = Instant::now();
+    let found = central.fetch(Kind::Person, &["a".to_owned()]).await.expect("a document");
+    assert_eq!(found.len(), 1);
+    assert!(started.elapsed() > 2 * limit, "the line is too fast to tell: {:?}", started.elapsed());
+    // All that travelled is counted: the handshake and the messages' frames as well.
+    let traffic = central.traffic();
+    assert!(traffic.line_bytes_received > traffic.bytes_received, "{traffic:?}");
+    assert!(traffic.line_bytes_sent > traffic.bytes_sent, "{traffic:?}");
+}
+
 async fn first_answer(hub: &MongoHub) -> CentralError {
     let answer = match hub.open().await {
         Ok(mut central) => central.estimated_count(Kind::Person).await,
@@ -119,6 +166,7 @@ async fn an_address_that_cannot_be_one_is_refused() {
         "mongodb://user:hunter2@127.0.0.1:99999/",
         "mongodb://user:hunter2%zz@127.0.0.1/",
         "mongodb://user:hunter2@127.0.0.1/?w=-5",
+        "mongodb://user:hunter2@127.0.0.1/?proxyHost=127.0.0.1",
         "mongodb://user:hunter2@127.0.0.1/?tls=true&tlsCAFile=/nonexistent/hunter2.pem",
     ] {
         let error = first_answer(&hub(uri, "federation")).await;

@@ -7,6 +7,7 @@
 
 mod error;
 mod filter;
+mod line;
 mod read;
 mod rows;
 mod write;
@@ -25,13 +26,14 @@ use mongodb::options::{
 };
 use mongodb::{Client, ClientSession, Collection, Database};
 
+use self::line::{Line, Meter, Patience};
 use super::{
     ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Result, Traffic,
     Write, Written,
 };
 use crate::domain::record::Kind;
 
-/// Longest that one exchange with the server may take, reply included.
+/// Longest that an exchange with the server may go without anything of it travelling.
 const CALL_SECONDS_MAX: u64 = 30;
 /// Longest that a connection may take to be made, unless the address says otherwise.
 const CONNECT_SECONDS_MAX: u64 = 5;
@@ -75,10 +77,9 @@ impl MongoHub {
         self
     }
 
-    async fn options(&self, counters: &Arc<Counters>) -> Result<ClientOptions> {
+    async fn options(&self, counters: &Arc<Counters>, patience: &Patience) -> Result<ClientOptions> {
         let parsing = async { ClientOptions::parse(&self.address.uri).await };
-        let mut options =
-            attempt(self.call_limit, parsing).await?.map_err(|error| error::of_address(&error))?;
+        let mut options = patience.attempt(parsing).await?.map_err(|error| error::of_address(&error))?;
         options.app_name = Some(app_name(&self.address.app_name));
         options.connect_timeout.get_or_insert(Duration::from_secs(CONNECT_SECONDS_MAX));
         options.server_selection_timeout.get_or_insert(Duration::from_secs(SELECT_SECONDS_MAX));
@@ -101,11 +102,18 @@ impl MongoHub {
 impl Hub for MongoHub {
     async fn open(&self) -> Result<Box<dyn Central>> {
         let counters = Arc::new(Counters::default());
-        let options = self.options(&counters).await?;
+        let meter = Arc::new(Meter::default());
+        let patience = Patience { limit: self.call_limit, meter: Arc::clone(&meter) };
+        let mut options = self.options(&counters, &patience).await?;
+        if options.socks5_proxy.is_some() {
+            return Err(CentralError::Refused("a proxy in its address is not supported".to_owned()));
+        }
+        let (line, proxy) = Line::open(Arc::clone(&meter)).await?;
+        options.socks5_proxy = Some(proxy);
         let client = Client::with_options(options).map_err(|error| error::of_address(&error))?;
         let session = async |causal| {
             let starting = async { client.start_session().causal_consistency(causal).await };
-            limited(self.call_limit, starting).await
+            patience.limited(starting).await
         };
         let (reading, writing) = (session(true).await?, session(false).await?);
         Ok(Box::new(MongoCentral {
@@ -114,7 +122,8 @@ impl Hub for MongoHub {
             reading,
             writing,
             address: self.address.clone(),
-            call_limit: self.call_limit,
+            patience,
+            _line: line,
             bulk_write: self.bulk_write,
             has_collations: None,
             scan: None,
@@ -147,19 +156,6 @@ fn confirmed_document() -> Document {
     doc! {"w": "majority", "j": true, "wtimeout": milliseconds}
 }
 
-/// Waits for an exchange until its limit; the driver's answer as it is.
-async fn attempt<T>(
-    limit: Duration,
-    exchange: impl Future<Output = mongodb::error::Result<T>>,
-) -> Result<mongodb::error::Result<T>> {
-    tokio::time::timeout(limit, exchange).await.map_err(|_| error::offline("no answer in time"))
-}
-
-/// Waits for an exchange until its limit.
-async fn limited<T>(limit: Duration, exchange: impl Future<Output = mongodb::error::Result<T>>) -> Result<T> {
-    attempt(limit, exchange).await?.map_err(|error| error::of_call(&error))
-}
-
 struct MongoCentral {
     client: Client,
     database: Database,
@@ -169,7 +165,9 @@ struct MongoCentral {
     /// instead its times are handed to the reading one.
     writing: ClientSession,
     address: CentreAddress,
-    call_limit: Duration,
+    patience: Patience,
+    /// Where its bytes pass; open as long as the conversation.
+    _line: Line,
     /// Until the server turns out to be older than 8.0.
     bulk_write: bool,
     /// Whether a collection has, or may have, a collation of its own; `None` until asked.
@@ -186,7 +184,7 @@ impl MongoCentral {
     /// Sends a writing command as it is and hands back the reply.
     async fn command(&mut self, command: Document) -> Result<Document> {
         let running = self.database.run_command(command).session(&mut self.writing);
-        let reply = limited(self.call_limit, async { running.await }).await?;
+        let reply = self.patience.limited(async { running.await }).await?;
         self.read_after_writes();
         Ok(reply)
     }
@@ -218,7 +216,7 @@ impl MongoCentral {
             "filter": {"options.collation": {"$exists": true}},
         };
         let running = self.database.run_command(listing).session(&mut self.reading);
-        match attempt(self.call_limit, async { running.await }).await? {
+        match self.patience.attempt(async { running.await }).await? {
             Ok(reply) => {
                 let found = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch"));
                 Ok(!found.is_ok_and(Vec::is_empty))
@@ -250,7 +248,7 @@ impl Central for MongoCentral {
     async fn estimated_count(&mut self, kind: Kind) -> Result<u64> {
         let records = self.records(kind);
         let counting = async { records.estimated_document_count().await };
-        limited(self.call_limit, counting).await
+        self.patience.limited(counting).await
     }
 
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
@@ -292,6 +290,8 @@ impl Central for MongoCentral {
             round_trips: self.counters.round_trips.load(Ordering::Relaxed),
             bytes_sent: self.counters.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.counters.bytes_received.load(Ordering::Relaxed),
+            line_bytes_sent: self.patience.meter.sent(),
+            line_bytes_received: self.patience.meter.received(),
         }
     }
 }

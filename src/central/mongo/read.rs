@@ -1,7 +1,6 @@
 //! Floor 2. Reading records: by identifier, and all of a kind through one cursor.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use futures_util::StreamExt;
@@ -9,7 +8,8 @@ use mongodb::ClientSession;
 use mongodb::action::Action;
 use mongodb::raw_batch_cursor::SessionRawBatchCursor;
 
-use super::{MongoCentral, error, limited};
+use super::line::Patience;
+use super::{MongoCentral, error};
 use crate::central::{Fetched, Result};
 use crate::domain::record::Kind;
 
@@ -47,8 +47,8 @@ impl MongoCentral {
             .batch_size(batch_size(ids.len() + 1))
             .optional(collation, |finding, collation| finding.collation(collation))
             .session(&mut self.reading);
-        let mut cursor = limited(self.call_limit, async { finding.batch().await }).await?;
-        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, self.call_limit).await? {
+        let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
+        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
             found.extend(batch);
         }
         Ok(found)
@@ -64,7 +64,7 @@ impl MongoCentral {
                 Some((cursor, size)) if max < size * 2 && max * 2 > size => (cursor, size),
                 _ => (self.open_scan(&scan, max).await?, max),
             };
-            match next_batch(&mut cursor, &mut self.reading, self.call_limit).await? {
+            match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
                 Some(batch) => scan.pending.extend(batch),
                 None => scan.at_end = true,
             }
@@ -91,7 +91,7 @@ impl MongoCentral {
             .batch_size(batch_size(size))
             .optional(collation, |finding, collation| finding.collation(collation))
             .session(&mut self.reading);
-        limited(self.call_limit, async { finding.batch().await }).await
+        self.patience.limited(async { finding.batch().await }).await
     }
 
     pub(super) async fn list_unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
@@ -105,11 +105,11 @@ impl MongoCentral {
             .projection(doc! {"_id": 1})
             .limit(limit)
             .session(&mut self.reading);
-        let mut cursor = limited(self.call_limit, async { finding.await }).await?;
+        let mut cursor = self.patience.limited(async { finding.await }).await?;
         let mut ids = Vec::new();
         loop {
             let next = async { cursor.next(&mut self.reading).await.transpose() };
-            match limited(self.call_limit, next).await? {
+            match self.patience.limited(next).await? {
                 Some(row) => {
                     let id = row.get("_id").cloned().unwrap_or(Bson::Null);
                     ids.push(id.into_relaxed_extjson().to_string());
@@ -127,10 +127,10 @@ fn batch_size(documents: usize) -> u32 {
 async fn next_batch(
     cursor: &mut SessionRawBatchCursor,
     session: &mut ClientSession,
-    limit: Duration,
+    patience: &Patience,
 ) -> Result<Option<Vec<Fetched>>> {
     let next = async { cursor.stream(session).next().await.transpose() };
-    let Some(batch) = limited(limit, next).await? else {
+    let Some(batch) = patience.limited(next).await? else {
         return Ok(None);
     };
     let unreadable = |_| error::failed("a batch of documents cannot be read");

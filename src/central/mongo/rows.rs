@@ -4,7 +4,7 @@ use bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::write::write_errors;
-use super::{MongoCentral, attempt, confirmed_document, error, limited, unconfirmed};
+use super::{MongoCentral, confirmed_document, error, unconfirmed};
 use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, Lease, LeaseAnswer, NODES_COLLECTION, Result, TRASH_COLLECTION,
     lease_of,
@@ -47,7 +47,7 @@ impl MongoCentral {
             .return_document(ReturnDocument::After)
             .projection(doc! {"_id": 1})
             .session(&mut self.writing);
-        let taken = attempt(self.call_limit, async { taking.await }).await?;
+        let taken = self.patience.attempt(async { taking.await }).await?;
         self.read_after_writes();
         match taken {
             Ok(Some(_)) => return Ok(LeaseAnswer::Taken),
@@ -60,7 +60,7 @@ impl MongoCentral {
             .find_one(doc! {"_id": node})
             .projection(doc! {"lease": 1, "status": 1})
             .session(&mut self.reading);
-        let row = limited(self.call_limit, async { reading.await }).await?;
+        let row = self.patience.limited(async { reading.await }).await?;
         Ok(match row {
             Some(row) if has_status(&row, REVOKED) => LeaseAnswer::Revoked,
             row => LeaseAnswer::Other(row.as_ref().and_then(lease_of)),

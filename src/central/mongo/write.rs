@@ -11,7 +11,7 @@ use mongodb::options::{
 use mongodb::results::VerboseBulkWriteResult;
 
 use super::filter::{Statement, Unsendable};
-use super::{MongoCentral, attempt, confirmed_document, error, number, unconfirmed};
+use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{Result, Write, Written};
 
 /// Most statements that one command carries.
@@ -69,7 +69,7 @@ impl MongoCentral {
         let models: Vec<WriteModel> = sent.iter().map(|sent| model(database, sent, collation)).collect();
         let writing =
             self.client.bulk_write(models).ordered(false).verbose_results().session(&mut self.writing);
-        let written = attempt(self.call_limit, async { writing.await }).await?;
+        let written = self.patience.attempt(async { writing.await }).await?;
         self.read_after_writes();
         match written {
             Ok(results) => {
