@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document, doc};
-use mongodb::options::ReturnDocument;
 use serde_json::{Value, json};
 
 use super::all_steps;
@@ -188,7 +187,14 @@ impl Run {
     /// One edit by the legacy application, which knows what it overwrites.
     async fn legacy_edit(&mut self, record: &str) {
         let people = self.federation.centre("people");
-        let filter = doc! {"_id": record};
+        // A document that an update hands back may be older than what it overwrote (SecantusDB reads it in
+        // advance), so the legacy application compares with what it has read.
+        let Some(before) = people.find_one(doc! {"_id": record}).await.unwrap() else { return };
+        let mut filter = doc! {"_id": record};
+        for field in ["f", "g", "n"] {
+            let seen = before.get(field).map_or(doc! {"$exists": false}, |value| doc! {"$eq": value});
+            filter.insert(field, seen);
+        }
         let field = *self.numbers.pick(&PATHS);
         let tag = self.tag("legacy");
         let outer = field.split('.').next().unwrap();
@@ -197,20 +203,19 @@ impl Run {
         };
         match self.numbers.below(10) {
             0 => {
-                if let Some(before) = people.find_one_and_delete(filter).await.unwrap() {
+                if people.delete_one(filter).await.unwrap().deleted_count == 1 {
                     self.note("legacy", record, "", Act::Delete, fields(&to_json(&before)));
                 }
             }
             1 => {
-                let removed = people.find_one_and_update(filter, doc! {"$unset": {field: 1}}).await.unwrap();
-                let saw = removed.as_ref().map(only).unwrap_or_default();
-                if let Some(old) = saw.get(field).cloned() {
-                    self.note("legacy", record, field, Act::Unset(old), saw);
+                let removed = people.update_one(filter, doc! {"$unset": {field: 1}}).await.unwrap();
+                if let (1, Some(old)) = (removed.matched_count, only(&before).get(field).cloned()) {
+                    self.note("legacy", record, field, Act::Unset(old), only(&before));
                 }
             }
             2 => {
                 let replacement = doc! {"_id": record, "active": false, "roles": ["end_user"], "f": &tag};
-                if let Some(before) = people.find_one_and_replace(filter, replacement).await.unwrap() {
+                if people.replace_one(filter, replacement).await.unwrap().matched_count == 1 {
                     let saw = fields(&to_json(&before));
                     for (path, old) in saw.iter().filter(|(path, _)| *path != "f") {
                         let one = Fields::from([(path.clone(), old.clone())]);
@@ -230,11 +235,12 @@ impl Run {
                     .collect();
                 let value =
                     if choice == 3 && !older.is_empty() { self.numbers.pick(&older).clone() } else { tag };
-                let path_is_open =
-                    doc! {"_id": record, "$or": [{outer: {"$type": "object"}}, {outer: {"$exists": false}}]};
-                let filter = if outer == field { filter } else { path_is_open };
-                let update = people.find_one_and_update(filter, doc! {"$set": {field: &value}});
-                if let Some(before) = update.return_document(ReturnDocument::Before).await.unwrap() {
+                let is_open = before.get(outer).is_none_or(|value| value.as_document().is_some());
+                if outer != field && !is_open {
+                    return;
+                }
+                let set = people.update_one(filter, doc! {"$set": {field: &value}}).await.unwrap();
+                if set.matched_count == 1 {
                     self.note("legacy", record, field, Act::Set(value), only(&before));
                 }
             }
