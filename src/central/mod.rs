@@ -8,7 +8,6 @@ pub mod mongo;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -59,7 +58,8 @@ pub trait Central: Send + Sync {
     async fn estimated_count(&mut self, kind: Kind) -> Result<u64>;
 
     /// Opens the change feed over all records and the row of `node`, from where `after` stands or from now
-    /// on. Inserted and replaced documents are shown for the records in `bodies` only.
+    /// on. Inserted and replaced documents are shown for the records in `bodies` only. A centre that keeps no
+    /// history leaves this as it is.
     async fn watch(&mut self, _node: &str, _after: Option<&Token>, _bodies: &[RecordKey]) -> Result<Watched> {
         Ok(Watched::Unsupported)
     }
@@ -119,9 +119,9 @@ pub enum Watched {
 /// An open change feed; uses a connection of its own, so that the conversation can go on beside it.
 #[async_trait]
 pub trait Feed: Send {
-    /// The next changes in the order in which they happened. Waits up to `wait` for the first, then answers
-    /// with none.
-    async fn next(&mut self, wait: Duration) -> Result<Changes>;
+    /// The next changes in the order in which they happened. Waits a moment for the first, then answers with
+    /// none.
+    async fn next(&mut self) -> Result<Changes>;
 
     /// Everything up to here has been handed out.
     fn token(&self) -> Option<Token>;

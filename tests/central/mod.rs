@@ -2,6 +2,7 @@
 
 mod away;
 mod errors;
+mod feed;
 mod relay;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@
 //! documents appear in errors.
 
 mod error;
+mod feed;
 mod filter;
 mod line;
 mod read;
@@ -28,10 +29,10 @@ use mongodb::{Client, ClientSession, Collection, Database};
 
 use self::line::{Line, Meter, Patience};
 use super::{
-    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Result, Traffic,
-    Write, Written,
+    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Result, Token,
+    Traffic, Watched, Write, Written,
 };
-use crate::domain::record::Kind;
+use crate::domain::record::{Kind, RecordKey};
 
 /// Longest that an exchange with the server may go without anything of it travelling.
 const CALL_SECONDS_MAX: u64 = 30;
@@ -249,6 +250,10 @@ impl Central for MongoCentral {
         let records = self.records(kind);
         let counting = async { records.estimated_document_count().await };
         self.patience.limited(counting).await
+    }
+
+    async fn watch(&mut self, node: &str, after: Option<&Token>, bodies: &[RecordKey]) -> Result<Watched> {
+        self.open_feed(node, after, bodies).await
     }
 
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {

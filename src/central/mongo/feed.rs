@@ -1,0 +1,240 @@
+//! Floor 2. The change feed: what happened to records since a token, and to the node's own row.
+//!
+//! Hides change streams. The cursor is read batch by batch as the server sends them, because each reply says
+//! up to where it has told everything; the driver's own change stream hides that, and reopens itself where
+//! a round has to know.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Bson, Document, RawDocument, doc};
+use futures_util::StreamExt;
+use mongodb::raw_batch_cursor::RawBatchCursor;
+
+use super::line::Patience;
+use super::{MongoCentral, error};
+use crate::central::{
+    CentralError, Changes, Effect, Event, Feed, Lease, NODES_COLLECTION, Result, Token, Watched, lease_of,
+};
+use crate::domain::record::{Kind, RecordKey};
+
+/// Longest that the server waits for something to happen before it answers with nothing.
+const WAIT_MS_MAX: u64 = 500;
+/// No change stream without a replica set: said in one code for it, and in others where the stage or the
+/// history is unknown.
+const NO_CHANGE_STREAM_CODES: [i32; 2] = [40_573, 40_324];
+/// The history is gone, or ends: change stream fatal, history lost, invalid resume token, an event too
+/// large to be told.
+const LOST_CODES: [i32; 4] = [260, 280, 286, 10_334];
+/// What happens to collections rather than to documents.
+const UPHEAVALS: [&str; 4] = ["drop", "rename", "dropDatabase", "invalidate"];
+
+pub(super) struct MongoFeed {
+    cursor: RawBatchCursor,
+    patience: Patience,
+    kinds: BTreeMap<String, Kind>,
+    node: String,
+    /// Up to where the server has told everything, and up to where it was handed out.
+    read_to: Option<Token>,
+    told_to: Option<Token>,
+    /// Read while the feed was opened, and not handed out.
+    first: Option<Changes>,
+}
+
+impl MongoCentral {
+    pub(super) async fn open_feed(
+        &mut self,
+        node: &str,
+        after: Option<&Token>,
+        bodies: &[RecordKey],
+    ) -> Result<Watched> {
+        let kinds: BTreeMap<String, Kind> =
+            Kind::ALL.into_iter().map(|kind| (self.address.collection(kind).to_owned(), kind)).collect();
+        let pipeline = pipeline(&kinds, node, after, bodies);
+        let watching = self.database.aggregate(pipeline).max_await_time(Duration::from_millis(WAIT_MS_MAX));
+        let cursor = match self.patience.attempt(async { watching.batch().await }).await? {
+            Ok(cursor) => cursor,
+            Err(failure) => return no_feed(&failure),
+        };
+        let patience = self.patience.clone();
+        let node = node.to_owned();
+        let begin = after.cloned();
+        let mut feed =
+            MongoFeed { cursor, patience, kinds, node, read_to: begin.clone(), told_to: begin, first: None };
+        // The first reply is here already; it says where the feed begins.
+        let first = feed.read().await?;
+        if first.is_lost && first.events.is_empty() {
+            return Ok(Watched::Lost);
+        }
+        if first.events.is_empty() {
+            feed.told_to.clone_from(&feed.read_to);
+        } else {
+            feed.first = Some(first);
+        }
+        Ok(Watched::Open(Box::new(feed)))
+    }
+}
+
+fn code_of(failure: &mongodb::error::Error) -> Option<i32> {
+    match failure.kind.as_ref() {
+        mongodb::error::ErrorKind::Command(command) => Some(command.code),
+        _ => None,
+    }
+}
+
+fn no_feed(failure: &mongodb::error::Error) -> Result<Watched> {
+    match code_of(failure) {
+        Some(code) if NO_CHANGE_STREAM_CODES.contains(&code) => Ok(Watched::Unsupported),
+        Some(code) if LOST_CODES.contains(&code) => Ok(Watched::Lost),
+        _ => Err(error::of_call(failure)),
+    }
+}
+
+fn pipeline(
+    kinds: &BTreeMap<String, Kind>,
+    node: &str,
+    after: Option<&Token>,
+    bodies: &[RecordKey],
+) -> Vec<Document> {
+    let names: Vec<&String> = kinds.keys().collect();
+    let mut stream = doc! {};
+    if let Some(Token(token)) = after {
+        stream.insert("resumeAfter", token);
+    }
+    // Short, because it is sent in every round: what else a rename is about is looked at here.
+    let mut told = doc! {"operationType": 1, "ns": 1, "to": 1, "documentKey": 1, "updateDescription": 1};
+    if !bodies.is_empty() {
+        let mut ids: Vec<&str> = bodies.iter().map(|key| key.id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let is_asked = doc! {"$in": ["$documentKey._id", ids]};
+        told.insert("fullDocument", doc! {"$cond": [is_asked, "$fullDocument", "$$REMOVE"]});
+    }
+    vec![
+        doc! {"$changeStream": stream},
+        doc! {"$match": {"$or": [
+            {"ns.coll": {"$in": &names}},
+            {"ns.coll": NODES_COLLECTION, "documentKey._id": node},
+            {"operationType": {"$in": ["rename", "dropDatabase", "invalidate"]}},
+        ]}},
+        doc! {"$project": told},
+    ]
+}
+
+impl MongoFeed {
+    async fn read(&mut self) -> Result<Changes> {
+        let cursor = &mut self.cursor;
+        let next = async { Ok(cursor.next().await.transpose()) };
+        let batch = match self.patience.limited(next).await? {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(Changes { events: Vec::new(), is_lost: true }),
+            Err(failure) => {
+                return match code_of(&failure) {
+                    Some(code) if LOST_CODES.contains(&code) => {
+                        Ok(Changes { events: Vec::new(), is_lost: true })
+                    }
+                    _ => Err(error::of_call(&failure)),
+                };
+            }
+        };
+        let unreadable = |_| error::failed("a batch of changes cannot be read");
+        let mut changes = Changes::default();
+        for value in batch.doc_slices().map_err(|failure| error::of_call(&failure))? {
+            if let bson::RawBsonRef::Document(raw) = value.map_err(unreadable)? {
+                self.take(raw, &mut changes)?;
+            }
+        }
+        let reply = batch.as_raw_document();
+        let position = reply.get_document("cursor").and_then(|c| c.get_document("postBatchResumeToken"));
+        if let Ok(token) = position {
+            self.read_to = Some(Token(Document::try_from(token).map_err(|_| unreadable_token())?));
+        }
+        Ok(changes)
+    }
+
+    fn take(&mut self, raw: &RawDocument, changes: &mut Changes) -> Result<()> {
+        if let Ok(token) = raw.get_document("_id") {
+            self.read_to = Some(Token(Document::try_from(token).map_err(|_| unreadable_token())?));
+        }
+        let operation = raw.get_str("operationType").unwrap_or_default();
+        let collection =
+            |field: &str| raw.get_document(field).and_then(|place| place.get_str("coll")).unwrap_or_default();
+        let place = collection("ns");
+        if UPHEAVALS.contains(&operation) {
+            let is_elsewhere = operation == "rename"
+                && !self.kinds.contains_key(place)
+                && !self.kinds.contains_key(collection("to"));
+            changes.is_lost |= !is_elsewhere;
+            return Ok(());
+        }
+        if place == NODES_COLLECTION {
+            changes.events.extend(lease_told(raw, &self.node).map(Event::Lease));
+            return Ok(());
+        }
+        let id = raw.get_document("documentKey").and_then(|key| key.get_str("_id"));
+        // Documents under other ids than text are left alone.
+        let (Some(kind), Ok(id)) = (self.kinds.get(place), id) else {
+            return Ok(());
+        };
+        let body = || raw.get_document("fullDocument").ok().and_then(|body| Document::try_from(body).ok());
+        let effect = match operation {
+            "insert" => Effect::Inserted(body()),
+            "replace" => Effect::Replaced(body()),
+            "delete" => Effect::Deleted,
+            // What cannot be read, like everything unheard of, is a change of which nothing is known.
+            _ => described(raw).unwrap_or(Effect::Updated { set: Vec::new(), unset: Vec::new() }),
+        };
+        changes.events.push(Event::Record { key: RecordKey::new(*kind, id), effect });
+        Ok(())
+    }
+}
+
+fn unreadable_token() -> CentralError {
+    error::failed("a position in the changes cannot be read")
+}
+
+/// Dotted paths with the values that they were set to, and those that were removed.
+fn described(raw: &RawDocument) -> Option<Effect> {
+    let description = Document::try_from(raw.get_document("updateDescription").ok()?).ok()?;
+    let set = description.get_document("updatedFields").cloned().unwrap_or_default();
+    let unset = description.get_array("removedFields").cloned().unwrap_or_default();
+    let unset = unset.iter().filter_map(|path| path.as_str().map(str::to_owned)).collect();
+    Some(Effect::Updated { set: set.into_iter().collect(), unset })
+}
+
+/// The lease that the own row has come to hold, however the server spells the change.
+fn lease_told(raw: &RawDocument, node: &str) -> Option<Lease> {
+    if raw.get_document("documentKey").ok()?.get_str("_id").ok()? != node {
+        return None;
+    }
+    let Effect::Updated { set, .. } = described(raw)? else {
+        return None;
+    };
+    let mut lease = doc! {};
+    for (path, value) in set {
+        match (path.as_str(), value) {
+            ("lease", Bson::Document(whole)) => lease = whole,
+            ("lease.number", number) => drop(lease.insert("number", number)),
+            ("lease.nonce", nonce) => drop(lease.insert("nonce", nonce)),
+            _ => {}
+        }
+    }
+    lease_of(&doc! {"lease": lease})
+}
+
+#[async_trait]
+impl Feed for MongoFeed {
+    async fn next(&mut self) -> Result<Changes> {
+        let changes = match self.first.take() {
+            Some(first) => first,
+            None => self.read().await?,
+        };
+        self.told_to.clone_from(&self.read_to);
+        Ok(changes)
+    }
+
+    fn token(&self) -> Option<Token> {
+        self.told_to.clone()
+    }
+}
