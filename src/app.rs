@@ -97,6 +97,7 @@ impl App {
         let settings = SyncSettings {
             node_name: config.node.name.clone(),
             round_timeout: config.central.round_timeout(),
+            ..SyncSettings::default()
         };
         let sync = Reconciler::new(store.clone(), hub, settings);
         let mut form_key = [0; 32];

@@ -5,6 +5,10 @@
 //! round dies at, the next one goes on from what is in the store.
 
 pub mod conflicts;
+mod deletes;
+mod drain;
+mod evidence;
+mod follow;
 mod lease;
 mod merge_in;
 mod pull;
@@ -13,7 +17,7 @@ mod round;
 mod scan;
 pub mod schedule;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,8 +25,10 @@ use bson::{Document, doc};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::central::Hub;
+use crate::central::{Central, Feed, Hub, Traffic};
+use crate::domain::access::Actor;
 use crate::store::{Store, StoreError};
 
 pub use round::Outcome;
@@ -38,6 +44,21 @@ pub struct SyncSettings {
     pub node_name: String,
     /// A round that takes longer is stopped; the next one goes on where it was.
     pub round_timeout: Duration,
+    /// What a sweep over the centre may read in one round; 0 for no limit.
+    pub scan_bytes_per_round: u64,
+    /// Stay connected after a round, and let changes travel at once.
+    pub continuous: bool,
+}
+
+impl Default for SyncSettings {
+    fn default() -> Self {
+        SyncSettings {
+            node_name: String::new(),
+            round_timeout: Duration::from_secs(600),
+            scan_bytes_per_round: 0,
+            continuous: false,
+        }
+    }
 }
 
 /// What a round did; the answer of `POST /sync/rounds`.
@@ -83,6 +104,11 @@ pub struct Reconciler {
     /// Writes sent and documents read at a time, kept between rounds.
     batch_writes: AtomicUsize,
     batch_documents: AtomicUsize,
+    /// Held by whoever converses with the centre.
+    conversing: tokio::sync::Mutex<()>,
+    /// Ends the connection that stays open after a round.
+    hang_up: Mutex<CancellationToken>,
+    is_connected: AtomicBool,
 }
 
 impl Reconciler {
@@ -96,6 +122,9 @@ impl Reconciler {
             next_round_ms: Mutex::new(None),
             batch_writes: AtomicUsize::new(BATCH_WRITES_START),
             batch_documents: AtomicUsize::new(scan::SCAN_DOCUMENTS_START),
+            conversing: tokio::sync::Mutex::default(),
+            hang_up: Mutex::default(),
+            is_connected: AtomicBool::new(false),
         })
     }
 
@@ -132,26 +161,81 @@ impl Reconciler {
         *running = Some(finished.clone());
         let reconciler = Arc::clone(self);
         tokio::spawn(async move {
-            let report = reconciler.run(hub).await;
-            // Kept in the channel for whoever still waits.
+            lock(&reconciler.hang_up).cancel();
+            let _conversing = reconciler.conversing.lock().await;
+            let hang_up = CancellationToken::new();
+            *lock(&reconciler.hang_up) = hang_up.clone();
+            let mut central = match hub.open().await {
+                Ok(central) => central,
+                Err(error) => {
+                    let mut round = round::Round::new(&reconciler.store, &reconciler.settings);
+                    let report = round.finish(Err(error.into()), Traffic::default());
+                    // Kept in the channel for whoever still waits.
+                    let _ = done.send(Some(reconciler.ended(report).await));
+                    return;
+                }
+            };
+            let mut round = round::Round::new(&reconciler.store, &reconciler.settings);
+            let (open, report) = reconciler.run(&mut round, central.as_mut()).await;
+            let is_complete = report.outcome == Outcome::Complete;
             let _ = done.send(Some(report));
+            if let (true, Some((node, Some(feed)))) = (is_complete, open) {
+                reconciler.stay(round, central, node, feed, hang_up).await;
+            }
         });
         Ok(finished)
     }
 
-    async fn run(&self, hub: Arc<dyn Hub>) -> Report {
+    async fn run(
+        &self,
+        round: &mut round::Round<'_>,
+        central: &mut dyn Central,
+    ) -> (Option<(String, Option<Box<dyn Feed>>)>, Report) {
         let started = tokio::time::Instant::now();
-        let mut round = round::Round::new(&self.store, &self.settings);
         round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
         round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
-        let result = tokio::time::timeout(self.settings.round_timeout, round.run(hub.as_ref())).await;
-        let mut report = match result {
-            Ok(result) => round.finish(result),
-            Err(_) => round.finish(Err(round::RoundError::TooLong)),
+        let limited = tokio::time::timeout(self.settings.round_timeout, round.run(central)).await;
+        let result = limited.unwrap_or(Err(round::RoundError::TooLong));
+        let (open, result) = match result {
+            Ok(open) => (Some(open), Ok(())),
+            Err(error) => (None, Err(error)),
         };
+        let mut report = round.finish(result, central.traffic());
         self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
         self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
         report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (open, self.ended(report).await)
+    }
+
+    /// Stays connected after a complete round, until it is time for the next one or something goes wrong.
+    async fn stay(
+        self: &Arc<Self>,
+        mut round: round::Round<'_>,
+        mut central: Box<dyn Central>,
+        node: String,
+        feed: Box<dyn Feed>,
+        hang_up: CancellationToken,
+    ) {
+        self.is_connected.store(true, Ordering::Relaxed);
+        round.tally = round::Tally::default();
+        let before = central.traffic();
+        let ended = round.follow(central.as_mut(), &node, feed, &hang_up).await;
+        self.is_connected.store(false, Ordering::Relaxed);
+        match ended {
+            Ok(follow::End::HungUp) => {}
+            Ok(follow::End::RoundNeeded) => {
+                let reconciler = Arc::clone(self);
+                tokio::spawn(async move { reconciler.round().await });
+            }
+            Err(error) => {
+                let report = round.finish(Err(error), central.traffic().since(before));
+                self.ended(report).await;
+            }
+        }
+    }
+
+    /// Keeps and logs the report.
+    async fn ended(&self, report: Report) -> Report {
         if let Err(error) = self.keep_report(&report).await {
             tracing::error!(%error, "the report of the round could not be kept");
         }
@@ -177,9 +261,6 @@ impl Reconciler {
         self.store
             .transact(move |tx| {
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
-                if is_complete {
-                    scan::accept_deletes(tx, false)?;
-                }
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
                 let mut kept = doc! {"report": row.clone(), "at": now_ms};
@@ -203,6 +284,9 @@ impl Reconciler {
         let (state, message) = match (self.is_configured(), is_running, last_outcome) {
             (false, ..) => ("off", "Synchronization is off: no centre is configured.".to_owned()),
             (_, true, _) => ("running", "Synchronizing with the centre now.".to_owned()),
+            _ if self.is_connected.load(Ordering::Relaxed) => {
+                ("idle", "Connected to the centre: changes travel at once.".to_owned())
+            }
             (.., Some("offline")) => ("offline", last_message.to_owned()),
             (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => {
                 ("revoked", last_message.to_owned())
@@ -230,10 +314,21 @@ impl Reconciler {
         })
     }
 
-    /// The operator agrees that records which vanished at the centre vanish here; holds until a round
-    /// completes.
+    /// The operator agrees with all deletes that wait now: of records that vanished at the centre, and of
+    /// many that were deleted here.
     pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(|tx| scan::accept_deletes(tx, true)).await
+        self.store.transact(deletes::accept_deletes).await
+    }
+
+    /// The operator wants those records back instead, on both sides; returns how many.
+    pub async fn restore_deleted(&self, actor: Actor) -> Result<u64, StoreError> {
+        self.store.transact(move |tx| deletes::restore_deleted(tx, &actor)).await
+    }
+
+    /// Asks for a pass over everything that the centre holds; rounds carry it out.
+    pub async fn ask_for_verification(&self) -> Result<(), StoreError> {
+        let asked = doc! {"asked": true};
+        self.store.transact(move |tx| tx.set_meta(scan::META_VERIFY_DUE, Some(&asked))).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {
@@ -258,6 +353,13 @@ impl Report {
             message: message.to_owned(),
         }
     }
+}
+
+/// Everything that happened is known here, and everything that was edited here is known there.
+fn note_complete(tx: &mut crate::store::Tx<'_>) -> Result<(), StoreError> {
+    let mut kept = tx.meta(META_REPORT)?.unwrap_or_default();
+    kept.insert("complete_at", tx.now_ms());
+    tx.set_meta(META_REPORT, Some(&kept))
 }
 
 /// A poisoned lock only means that another thread panicked between two assignments.
