@@ -17,6 +17,7 @@ use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{self, Next};
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use chrono::{DateTime, Local, TimeZone as _, Utc};
 use hyper_util::rt::TokioTimer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,13 @@ fn now_ms() -> i64 {
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Seconds that the machine's local time is ahead of UTC at `ms` since 1970: people's day, for what waits for
+/// an hour of it.
+fn local_ahead_s(ms: i64) -> i32 {
+    let at = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
+    Local.offset_from_utc_datetime(&at.naive_utc()).local_minus_utc()
+}
+
 fn at_path(path: &Path) -> impl Fn(io::Error) -> AppError {
     move |cause| AppError::Path { path: path.to_owned(), cause }
 }
@@ -94,10 +102,7 @@ impl App {
         let (acl, warnings) = config.acl()?;
         let store = open_store(&config)?;
         let hub = config.centre()?.map(|address| Arc::new(MongoHub::new(address)) as Arc<dyn Hub>);
-        let settings = SyncSettings {
-            node_name: config.node.name.clone(),
-            round_timeout: config.central.round_timeout(),
-        };
+        let settings = SyncSettings { utc_offset: local_ahead_s, ..config.sync_settings() };
         let sync = Reconciler::new(store.clone(), hub, settings);
         let mut form_key = [0; 32];
         getrandom::fill(&mut form_key).map_err(|e| io::Error::other(e.to_string()))?;

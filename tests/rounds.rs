@@ -35,7 +35,7 @@ impl Node {
     }
 
     fn with(store: Store, sim: &Sim, round_timeout: Duration) -> Node {
-        let settings = SyncSettings { node_name: "node".to_owned(), round_timeout };
+        let settings = SyncSettings { round_timeout, ..SyncSettings::default() };
         let hub: Arc<dyn Hub> = Arc::new(sim.clone());
         Node { sync: Reconciler::new(store.clone(), Some(hub), settings), store }
     }

@@ -4,6 +4,7 @@
 //! how things stand. Network calls happen between store transactions, never inside one; whatever step a
 //! round dies at, the next one goes on from what is in the store.
 
+pub mod budget;
 pub mod conflicts;
 mod lease;
 mod merge_in;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use crate::central::Hub;
 use crate::store::{Store, StoreError};
 
+use budget::{QuietHours, UtcOffset};
 pub use round::Outcome;
 
 /// Writes sent together at first; adapts to the link.
@@ -38,6 +40,32 @@ pub struct SyncSettings {
     pub node_name: String,
     /// A round that takes longer is stopped; the next one goes on where it was.
     pub round_timeout: Duration,
+    /// Keep the line open and exchange changes as they happen.
+    pub continuous: bool,
+    /// Bytes, 0 for as many as there are: of attachments in one round, received by one round while it looks
+    /// through the centre's records, and both ways in one day.
+    pub attachment_bytes_per_round: u64,
+    pub scan_bytes_per_round: u64,
+    pub budget_bytes_per_day: u64,
+    /// When large transfers wait.
+    pub quiet_hours: Vec<QuietHours>,
+    /// What the day and its hours are here.
+    pub utc_offset: UtcOffset,
+}
+
+impl Default for SyncSettings {
+    fn default() -> SyncSettings {
+        SyncSettings {
+            node_name: "node".to_owned(),
+            round_timeout: Duration::from_secs(600),
+            continuous: false,
+            attachment_bytes_per_round: budget::ATTACHMENT_BYTES_PER_ROUND_DEFAULT,
+            scan_bytes_per_round: budget::SCAN_BYTES_PER_ROUND_DEFAULT,
+            budget_bytes_per_day: 0,
+            quiet_hours: Vec::new(),
+            utc_offset: |_| 0,
+        }
+    }
 }
 
 /// What a round did; the answer of `POST /sync/rounds`.
