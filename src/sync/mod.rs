@@ -172,15 +172,12 @@ impl Reconciler {
         let mut round = round::Round::new(&self.store, &self.settings);
         round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
         round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
-        let result = tokio::time::timeout(self.settings.round_timeout, round.run(hub.as_ref())).await;
-        let mut report = match result {
-            Ok(result) => round.finish(result),
-            Err(_) => round.finish(Err(round::RoundError::TooLong)),
-        };
+        let result = round.run(hub.as_ref()).await;
+        let mut report = round.finish(result);
         self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
         self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
         report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if let Err(error) = self.keep_report(&report).await {
+        if let Err(error) = self.keep_report(&report, round.line_bytes()).await {
             tracing::error!(%error, "the report of the round could not be kept");
         }
         tracing::info!(
@@ -199,11 +196,13 @@ impl Reconciler {
         report
     }
 
-    async fn keep_report(&self, report: &Report) -> Result<(), StoreError> {
+    async fn keep_report(&self, report: &Report, line_bytes: u64) -> Result<(), StoreError> {
         let row = bson::serialize_to_document(report).map_err(|e| StoreError::Unstorable(e.to_string()))?;
         let is_complete = report.outcome == Outcome::Complete;
+        let utc_offset = self.settings.utc_offset;
         self.store
             .transact(move |tx| {
+                budget::charge(tx, utc_offset, line_bytes)?;
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
                 if is_complete {
                     scan::accept_deletes(tx, false)?;

@@ -5,7 +5,9 @@
 
 use bson::doc;
 use serde::Serialize;
+use tokio::time::timeout_at;
 
+use super::budget::Allowance;
 use super::{Report, SyncSettings, lease, step};
 use crate::central::{Central, CentralError, Hub, Lease, Traffic};
 use crate::store::{Conflict, Store, StoreError};
@@ -91,6 +93,12 @@ pub(crate) struct Round<'a> {
     pub(crate) has_saved_position: bool,
     pub(crate) position_saved: tokio::time::Instant,
     pub(crate) started: tokio::time::Instant,
+    /// What this round may spend on what can wait.
+    pub(crate) allowance: Allowance,
+    /// Something waits for that reason; the scan does, so that not everything has been pulled.
+    pub(crate) is_large_waiting: bool,
+    pub(crate) is_scan_waiting: bool,
+    pub(crate) received_before_scan: u64,
     /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
     traffic: Traffic,
@@ -109,16 +117,30 @@ impl<'a> Round<'a> {
             has_saved_position: false,
             position_saved: now,
             started: now,
+            allowance: Allowance::unlimited(),
+            is_large_waiting: false,
+            is_scan_waiting: false,
+            received_before_scan: 0,
             unfinished: 0,
             traffic: Traffic::default(),
         }
     }
 
+    /// Runs the steps for as long as the round may take.
     pub(crate) async fn run(&mut self, hub: &dyn Hub) -> Result<(), RoundError> {
-        let mut central = hub.open().await?;
-        let result = self.steps(central.as_mut()).await;
+        let end = self.started + self.settings.round_timeout;
+        self.allowance = Allowance::now(self.store, self.settings)?;
+        let opened = timeout_at(end, hub.open()).await.map_err(|_| RoundError::TooLong)?;
+        let mut central = opened?;
+        let result = timeout_at(end, self.steps(central.as_mut())).await;
+        // However it ended, this is what it cost.
         self.traffic = central.traffic();
-        result
+        result.unwrap_or(Err(RoundError::TooLong))
+    }
+
+    /// All that has been put on the line, both ways.
+    pub(crate) fn line_bytes(&self) -> u64 {
+        self.traffic.line_bytes_sent + self.traffic.line_bytes_received
     }
 
     async fn steps(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
@@ -201,7 +223,10 @@ impl<'a> Round<'a> {
 
     /// The report of the round, whatever became of it.
     pub(crate) fn finish(&mut self, result: Result<(), RoundError>) -> Report {
-        let (outcome, message) = match result {
+        let (outcome, mut message) = match result {
+            Ok(()) if self.is_scan_waiting => {
+                (Outcome::Partial, "What was edited here has been sent to the centre.".to_owned())
+            }
             Ok(()) => match self.sweep_percent {
                 None if self.unfinished > 0 => (
                     Outcome::Partial,
@@ -227,6 +252,9 @@ impl<'a> Round<'a> {
                 (Outcome::Failed, format!("The round failed: {error}."))
             }
         };
+        if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
+            message = format!("{message} {words}");
+        }
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = self.traffic;
         Report {

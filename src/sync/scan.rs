@@ -70,6 +70,11 @@ impl Position {
 impl Round<'_> {
     /// Looks through the centre's collections from where the last round stopped, and takes what changed.
     pub(crate) async fn scan(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        if self.allowance.scan_bytes == 0 {
+            (self.is_large_waiting, self.is_scan_waiting) = (true, true);
+            return Ok(());
+        }
+        self.received_before_scan = central.traffic().line_bytes_received;
         let saved = self.store.read()?.meta(META_SCAN)?;
         let has_saved = saved.is_some();
         let mut kinds = Kind::ALL;
@@ -81,7 +86,7 @@ impl Round<'_> {
             let mut is_cut = false;
             if position.kind != *kind {
                 position = Position::start_of(*kind);
-                is_cut = self.is_scan_time_over();
+                is_cut = self.is_scan_share_used(central);
             }
             if is_cut || !self.scan_kind(central, &mut position).await? {
                 self.save_position(&position).await?;
@@ -121,14 +126,17 @@ impl Round<'_> {
             if at.doubtful.len() > unasked {
                 self.decide_doubtful(central, at, unasked, false).await?;
             }
-            if self.is_scan_time_over() {
+            if self.is_scan_share_used(central) {
                 return Ok(false);
             }
         }
     }
 
-    fn is_scan_time_over(&self) -> bool {
-        self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
+    /// Whether this round has looked through as much as it may: by time, or by what has travelled for it.
+    fn is_scan_share_used(&self, central: &dyn Central) -> bool {
+        let received = central.traffic().line_bytes_received - self.received_before_scan;
+        received >= self.allowance.scan_bytes
+            || self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
     }
 
     /// The next documents; how many are asked for follows the link.
