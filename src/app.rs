@@ -29,7 +29,7 @@ use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
 use crate::http::{ApiSettings, Node, Peer, router};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::sync::schedule::Schedule;
+use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
 use crate::tls::{Tls, TlsError};
 
@@ -62,7 +62,7 @@ pub enum AppError {
     Listen { address: SocketAddr, cause: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("central.schedule: {0}")]
+    #[error("central.schedule or central.verify_schedule: {0}")]
     Schedule(String),
     #[error("{0}")]
     System(#[from] io::Error),
@@ -181,7 +181,12 @@ impl App {
         }
         let central = &self.config.central;
         let sync = Arc::clone(&self.node.sync);
-        let schedule = Schedule::start(sync, &central.schedule, central.jitter()).await;
+        let times = Times {
+            rounds: &central.schedule,
+            verification: &central.verify_schedule,
+            jitter: central.jitter(),
+        };
+        let schedule = Schedule::start(sync, times).await;
         schedule.map(Some).map_err(|error| AppError::Schedule(error.to_string()))
     }
 }

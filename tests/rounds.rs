@@ -14,6 +14,7 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::store::{Store, StoreError, StoreOptions, TrashState};
+use thalamus_edge::sync::schedule::{Schedule, Times};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 use support::sim::{Fault, Sim, person, person_key};
@@ -334,20 +335,53 @@ async fn a_refused_record_holds_up_no_other_and_is_tried_again_when_it_changes()
 }
 
 #[tokio::test]
-async fn refused_pushes_are_tried_again_now_and_then() {
+async fn refused_pushes_are_tried_again_by_a_verification_pass() {
     let sim = Sim::default();
     let node = Node::agreed(&sim).await;
     sim.state().refused.push("BAD".to_owned());
     node.set("BAD", "1").await;
     node.complete().await;
     sim.state().refused.clear();
-    let mut rounds = 0;
-    while node.pending() > 0 {
-        node.complete().await;
-        rounds += 1;
-        assert!(rounds <= 100);
+    for _ in 0..3 {
+        assert_eq!(node.complete().await.pushed, 0, "not before");
     }
-    assert!(rounds > 90, "{rounds}");
+    // One that does not get through is due in the next round.
+    sim.state().lease_faults.push_back(Fault::LostRequest);
+    assert_eq!(node.sync.verify().await.outcome, Outcome::Offline);
+    assert_eq!(node.complete().await.pushed, 1);
+    assert_eq!(node.pending(), 0);
+    // It was done once.
+    sim.state().refused.push("BAD".to_owned());
+    node.set("BAD", "2").await;
+    assert_eq!(node.complete().await.dead, 1);
+    sim.state().refused.clear();
+    assert_eq!(node.complete().await.pushed, 0);
+}
+
+#[tokio::test]
+async fn verification_has_a_schedule_of_its_own() {
+    let sim = Sim::default();
+    let node = Node::agreed(&sim).await;
+    sim.state().refused.push("BAD".to_owned());
+    node.set("BAD", "1").await;
+    node.complete().await;
+    sim.state().refused.clear();
+    let never = "0 0 0 29 2 *";
+    let start = |rounds, verification| {
+        Schedule::start(Arc::clone(&node.sync), Times { rounds, verification, jitter: Duration::ZERO })
+    };
+    let schedule = start("* * * * * *", "").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    schedule.stop().await;
+    assert_eq!(node.pending(), 1, "no round by itself is a verification pass");
+    let schedule = start(never, "* * * * * *").await.unwrap();
+    let started = std::time::Instant::now();
+    while node.pending() > 0 {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    schedule.stop().await;
+    assert!(start(never, "weekly").await.is_err());
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::central::Hub;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 use budget::{QuietHours, UtcOffset};
 pub use round::Outcome;
@@ -32,6 +32,8 @@ pub use round::Outcome;
 /// Writes sent together at first; adapts to the link.
 const BATCH_WRITES_START: usize = 50;
 const META_REPORT: &str = "report";
+/// A verification pass is due; whoever has begun it takes this away.
+pub(crate) const META_VERIFY_DUE: &str = "verify_due";
 
 /// How rounds are run.
 #[derive(Debug, Clone)]
@@ -143,6 +145,14 @@ impl Reconciler {
             }
             Err(_) => Report::ended(Outcome::Failed, "the round was interrupted"),
         }
+    }
+
+    /// Makes a verification pass due and runs a round. What that cannot begin with is due in the next one.
+    pub async fn verify(self: &Arc<Self>) -> Report {
+        if let Err(error) = self.store.transact(|tx| set_verify_due(tx, true)).await {
+            tracing::error!(%error, "the verification pass could not be noted");
+        }
+        self.round().await
     }
 
     fn join_or_start(self: &Arc<Self>) -> Result<watch::Receiver<Option<Report>>, Report> {
@@ -285,6 +295,15 @@ impl Report {
             message: message.to_owned(),
         }
     }
+}
+
+/// Whether a verification pass is due from now on.
+pub(crate) fn set_verify_due(tx: &mut Tx<'_>, is_due: bool) -> Result<(), StoreError> {
+    let was_due = tx.meta(META_VERIFY_DUE)?.is_some();
+    if is_due != was_due {
+        tx.set_meta(META_VERIFY_DUE, is_due.then(|| doc! {"due": true}).as_ref())?;
+    }
+    Ok(())
 }
 
 /// A poisoned lock only means that another thread panicked between two assignments.

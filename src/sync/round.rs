@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout_at;
 
 use super::budget::Allowance;
-use super::{Report, SyncSettings, lease, step};
+use super::{META_VERIFY_DUE, Report, SyncSettings, lease, set_verify_due, step};
 use crate::central::{Central, CentralError, Hub, Lease, Traffic};
 use crate::store::{Conflict, Store, StoreError};
 
@@ -53,9 +53,6 @@ pub(crate) enum RoundError {
     TooLong,
 }
 
-/// One round of so many, the first among them, tries refused pushes again and looks for records that
-/// rounds pass over.
-const THOROUGH_EVERY_ROUNDS: i64 = 100;
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
 
@@ -153,10 +150,7 @@ impl<'a> Round<'a> {
             .await?;
         let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
         self.settle(central).await?;
-        if lease.number % THOROUGH_EVERY_ROUNDS == 1 {
-            self.store.transact(|tx| tx.retry_refused()).await?;
-            self.count_unsupported(central).await?;
-        }
+        self.be_thorough(central, lease.number == 1).await?;
         // A scan that is cut off, by one large document on a slow link say, must not hold up local edits.
         let scanned = match self.scan(central).await {
             Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
@@ -168,6 +162,26 @@ impl<'a> Round<'a> {
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
         self.report(central, &node, &lease).await
+    }
+
+    /// A verification pass, and the first round: tries refused pushes again and looks for records that rounds
+    /// pass over.
+    async fn be_thorough(&mut self, central: &mut dyn Central, is_first: bool) -> Result<(), RoundError> {
+        if is_first {
+            self.store.transact(|tx| set_verify_due(tx, true)).await?;
+        } else if self.store.read()?.meta(META_VERIFY_DUE)?.is_none() {
+            return Ok(());
+        }
+        if self.allowance.scan_bytes == 0 {
+            self.is_large_waiting = true;
+            return Ok(());
+        }
+        self.count_unsupported(central).await?;
+        let begun = self.store.transact(|tx| -> Result<(), StoreError> {
+            tx.retry_refused()?;
+            set_verify_due(tx, false)
+        });
+        Ok(begun.await?)
     }
 
     /// Sends new and changed conflicts to the centre.
