@@ -562,3 +562,38 @@ async fn an_idle_round_writes_no_record() {
     assert_eq!(*changes.borrow(), before.0);
     assert!(sim.state().records == before.1);
 }
+
+#[tokio::test]
+async fn a_pause_stops_the_round_that_is_under_way_and_keeps_what_it_has() {
+    let sim = Sim::default();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("store");
+    let node = Node::on_disk(&file, &sim);
+    for id in ["AAA", "BBB"] {
+        node.set(id, "mine").await;
+    }
+    // The answer never comes.
+    let hang = tokio::time::sleep(Duration::from_secs(3600));
+    sim.state().write_faults.push_back(Fault::Meanwhile(Box::pin(hang)));
+    let (report, ()) = tokio::join!(node.sync.round(), async {
+        while sim.get(Kind::Person, "AAA").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        node.sync.pause(&Actor::Operator(0)).await.unwrap();
+        assert_eq!(node.sync.status().unwrap().state, "paused", "the round has ended");
+    });
+    assert_eq!((report.outcome, report.pushed), (Outcome::Partial, 0), "{report:?}");
+    assert!(report.message.contains("was paused in the middle of a round"), "{report:?}");
+    drop(node);
+    let node = Node::on_disk(&file, &sim);
+    let schedule = Times { rounds: "* * * * * *", verification: "* * * * * *", jitter: Duration::ZERO };
+    let schedule = Schedule::start(Arc::clone(&node.sync), schedule).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let leases = sim.state().leases.clone();
+    assert_eq!(leases.values().map(|lease| lease.number).collect::<Vec<_>>(), [1], "no round was run");
+    schedule.stop().await;
+    node.sync.resume().await.unwrap();
+    assert_settled(&node, &sim, "AAA").await;
+    let writes = sim.state().writes.clone();
+    assert_eq!((writes["AAA"], writes["BBB"]), (1, 1));
+}

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod conflicts;
 mod lease;
 mod merge_in;
+mod operator;
 mod pull;
 mod push;
 mod round;
@@ -22,11 +23,13 @@ use bson::{Document, doc};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::central::Hub;
 use crate::store::{Store, StoreError, Tx};
 
 use budget::{QuietHours, UtcOffset};
+use operator::Pause;
 pub use round::Outcome;
 
 /// Writes sent together at first; adapts to the link.
@@ -103,12 +106,25 @@ pub struct Status {
     pub message: String,
 }
 
+/// A round that was started.
+#[derive(Clone)]
+struct Running {
+    finished: watch::Receiver<Option<Report>>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    fn is_over(&self) -> bool {
+        self.finished.has_changed().is_err() || self.finished.borrow().is_some()
+    }
+}
+
 /// Runs rounds, one at a time.
 pub struct Reconciler {
     store: Store,
     hub: Option<Arc<dyn Hub>>,
     settings: SyncSettings,
-    running: Mutex<Option<watch::Receiver<Option<Report>>>>,
+    running: Mutex<Option<Running>>,
     next_round_ms: Mutex<Option<i64>>,
     /// Writes sent and documents read at a time, kept between rounds.
     batch_writes: AtomicUsize,
@@ -160,29 +176,37 @@ impl Reconciler {
             return Err(Report::ended(Outcome::Failed, "synchronization is off: no centre is configured"));
         };
         let mut running = lock(&self.running);
-        if let Some(round) = running.as_ref()
-            && round.has_changed().is_ok()
-            && round.borrow().is_none()
-        {
-            return Ok(round.clone());
+        if let Some(round) = running.as_ref().filter(|round| !round.is_over()) {
+            return Ok(round.finished.clone());
+        }
+        // Under the lock, so that a pause finds every round that has not seen it.
+        let pause = self.store.read().and_then(|snapshot| Pause::of(&snapshot));
+        match pause {
+            Ok(None) => {}
+            Ok(Some(pause)) => return Err(pause.report()),
+            Err(error) => {
+                tracing::error!(%error, "no round was started");
+                return Err(Report::ended(Outcome::Failed, "The round failed: the store could not be read."));
+            }
         }
         let (done, finished) = watch::channel(None);
-        *running = Some(finished.clone());
+        let stop = CancellationToken::new();
+        *running = Some(Running { finished: finished.clone(), stop: stop.clone() });
         let reconciler = Arc::clone(self);
         tokio::spawn(async move {
-            let report = reconciler.run(hub).await;
+            let report = reconciler.run(hub, &stop).await;
             // Kept in the channel for whoever still waits.
             let _ = done.send(Some(report));
         });
         Ok(finished)
     }
 
-    async fn run(&self, hub: Arc<dyn Hub>) -> Report {
+    async fn run(&self, hub: Arc<dyn Hub>, stop: &CancellationToken) -> Report {
         let started = tokio::time::Instant::now();
         let mut round = round::Round::new(&self.store, &self.settings);
         round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
         round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
-        let result = round.run(hub.as_ref()).await;
+        let result = round.run(hub.as_ref(), stop).await;
         let mut report = round.finish(result);
         self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
         self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
@@ -232,21 +256,24 @@ impl Reconciler {
         let snapshot = self.store.read()?;
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
         let report: Option<&Document> = kept.get_document("report").ok();
-        let is_running = lock(&self.running)
-            .as_ref()
-            .is_some_and(|round| round.has_changed().is_ok() && round.borrow().is_none());
+        let is_running = lock(&self.running).as_ref().is_some_and(|round| !round.is_over());
+        let is_revoked = snapshot.meta(lease::META_REVOKED)?.is_some();
+        let pause = Pause::of(&snapshot)?;
         let last_outcome = report.and_then(|report| report.get_str("outcome").ok());
         let last_message = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
-        let (state, message) = match (self.is_configured(), is_running, last_outcome) {
-            (false, ..) => ("off", "Synchronization is off: no centre is configured.".to_owned()),
-            (_, true, _) => ("running", "Synchronizing with the centre now.".to_owned()),
-            (.., Some("offline")) => ("offline", last_message.to_owned()),
-            (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => {
-                ("revoked", last_message.to_owned())
+        let (state, message) = match (&pause, last_outcome) {
+            _ if !self.is_configured() => {
+                ("off", "Synchronization is off: no centre is configured.".to_owned())
             }
-            (.., Some("halted")) => ("halted", last_message.to_owned()),
-            (.., None) => ("idle", "No round has been run yet.".to_owned()),
-            (.., Some(_)) => ("idle", last_message.to_owned()),
+            _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
+            (_, Some("halted")) if is_revoked => ("revoked", last_message.to_owned()),
+            // What halted it before is still to be decided.
+            (Some(pause), Some("halted")) => ("paused", format!("{} {last_message}", pause.words())),
+            (Some(pause), _) => ("paused", pause.words()),
+            (None, Some("offline")) => ("offline", last_message.to_owned()),
+            (None, Some("halted")) => ("halted", last_message.to_owned()),
+            (None, None) => ("idle", "No round has been run yet.".to_owned()),
+            (None, Some(_)) => ("idle", last_message.to_owned()),
         };
         let last_round = report.map(|report| {
             let mut shown = bson::Bson::Document(report.clone()).into_relaxed_extjson();
@@ -262,15 +289,9 @@ impl Reconciler {
             dead: snapshot.dead_count()?,
             last_round,
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
-            next_round_at: lock(&self.next_round_ms).map(time_text),
+            next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
             message,
         })
-    }
-
-    /// The operator agrees that records which vanished at the centre vanish here; holds until a round
-    /// completes.
-    pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(|tx| scan::accept_deletes(tx, true)).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {

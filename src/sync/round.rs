@@ -5,7 +5,8 @@
 
 use bson::doc;
 use serde::Serialize;
-use tokio::time::timeout_at;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
 use super::{META_VERIFY_DUE, Report, SyncSettings, lease, set_verify_due, step};
@@ -51,6 +52,8 @@ pub(crate) enum RoundError {
     Halted(String),
     #[error("the round took too long and goes on in the next one")]
     TooLong,
+    #[error("Synchronization was paused in the middle of a round; the next one goes on from there.")]
+    Stopped,
 }
 
 /// Conflicts sent to the centre at a time.
@@ -88,8 +91,8 @@ pub(crate) struct Round<'a> {
     /// How far the sweep over the centre came, unless it reached its end.
     pub(crate) sweep_percent: Option<u64>,
     pub(crate) has_saved_position: bool,
-    pub(crate) position_saved: tokio::time::Instant,
-    pub(crate) started: tokio::time::Instant,
+    pub(crate) position_saved: Instant,
+    pub(crate) started: Instant,
     /// What this round may spend on what can wait.
     pub(crate) allowance: Allowance,
     /// Something waits for that reason; the scan does, so that not everything has been pulled.
@@ -103,7 +106,7 @@ pub(crate) struct Round<'a> {
 
 impl<'a> Round<'a> {
     pub(crate) fn new(store: &'a Store, settings: &'a SyncSettings) -> Self {
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         Round {
             store,
             settings,
@@ -123,16 +126,22 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Runs the steps for as long as the round may take.
-    pub(crate) async fn run(&mut self, hub: &dyn Hub) -> Result<(), RoundError> {
+    /// Runs the steps for as long as the round may take, or until it is stopped.
+    pub(crate) async fn run(&mut self, hub: &dyn Hub, stop: &CancellationToken) -> Result<(), RoundError> {
         let end = self.started + self.settings.round_timeout;
         self.allowance = Allowance::now(self.store, self.settings)?;
-        let opened = timeout_at(end, hub.open()).await.map_err(|_| RoundError::TooLong)?;
+        let opened = tokio::select! {
+            opened = hub.open() => opened,
+            end = end_of(end, stop) => return Err(end),
+        };
         let mut central = opened?;
-        let result = timeout_at(end, self.steps(central.as_mut())).await;
+        let result = tokio::select! {
+            result = self.steps(central.as_mut()) => result,
+            end = end_of(end, stop) => Err(end),
+        };
         // However it ended, this is what it cost.
         self.traffic = central.traffic();
-        result.unwrap_or(Err(RoundError::TooLong))
+        result
     }
 
     /// All that has been put on the line, both ways.
@@ -260,7 +269,7 @@ impl<'a> Round<'a> {
                 (Outcome::Offline, message.to_owned())
             }
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(RoundError::TooLong) => (Outcome::Partial, RoundError::TooLong.to_string()),
+            Err(error @ (RoundError::TooLong | RoundError::Stopped)) => (Outcome::Partial, error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "the round failed");
                 (Outcome::Failed, format!("The round failed: {error}."))
@@ -299,6 +308,14 @@ impl<'a> Round<'a> {
             ));
         }
         message
+    }
+}
+
+/// Waits until the round must end, and says why.
+async fn end_of(end: Instant, stop: &CancellationToken) -> RoundError {
+    tokio::select! {
+        () = tokio::time::sleep_until(end) => RoundError::TooLong,
+        () = stop.cancelled() => RoundError::Stopped,
     }
 }
 
