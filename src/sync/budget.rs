@@ -292,7 +292,8 @@ mod tests {
         let unlimited = u64::MAX;
         let wait = |text: &str| Some(format!("Large transfers wait until {text}."));
         // Budget, used, quiet hours; at 09:00; bytes for attachments and for looking through records.
-        let cases: [(u64, u64, &[&str], u64, u64, Option<String>); 9] = [
+        type Case<'a> = (u64, u64, &'a [&'a str], u64, u64, Option<String>);
+        let cases: [Case<'_>; 9] = [
             (0, 0, &[], 4 * MB, unlimited, None),
             (0, 900 * MB, &[], 4 * MB, unlimited, None),
             (100 * MB, 0, &[], 4 * MB, 75 * MB, None),
