@@ -346,8 +346,9 @@ async fn refused_pushes_are_tried_again_by_a_verification_pass() {
         assert_eq!(node.complete().await.pushed, 0, "not before");
     }
     // One that does not get through is due in the next round.
+    node.sync.ask_for_verification().await.unwrap();
     sim.state().lease_faults.push_back(Fault::LostRequest);
-    assert_eq!(node.sync.verify().await.outcome, Outcome::Offline);
+    node.ends(Outcome::Offline).await;
     assert_eq!(node.complete().await.pushed, 1);
     assert_eq!(node.pending(), 0);
     // It was done once.

@@ -56,8 +56,22 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
     Ok(super::json(node.sync.status()?))
 }
 
-pub(crate) async fn sync_round(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+/// Runs a round or joins the one that is running; with `{"verify": true}` the next rounds also look at
+/// everything that the centre holds.
+pub(crate) async fn sync_round(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    body: Sent,
+) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
+    let body = body.0?;
+    if !body.is_empty() {
+        match parse_object(&body)?.get("verify") {
+            Some(serde_json::Value::Bool(true)) => node.sync.ask_for_verification().await?,
+            Some(serde_json::Value::Bool(false)) | None => {}
+            Some(_) => return Err(ApiError::invalid("verify", "verify: must be true or false")),
+        }
+    }
     Ok(super::json(node.sync.round().await))
 }
 

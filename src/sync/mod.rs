@@ -6,6 +6,10 @@
 
 pub mod budget;
 pub mod conflicts;
+mod deletes;
+mod drain;
+mod evidence;
+mod follow;
 mod lease;
 mod merge_in;
 mod operator;
@@ -15,7 +19,7 @@ mod round;
 mod scan;
 pub mod schedule;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,18 +29,17 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::central::Hub;
-use crate::store::{Store, StoreError, Tx};
+use crate::central::{Central, Feed, Hub, Traffic};
+use crate::store::{Store, StoreError};
 
 use budget::{QuietHours, UtcOffset};
 use operator::Pause;
 pub use round::Outcome;
+use round::RoundError;
 
 /// Writes sent together at first; adapts to the link.
 const BATCH_WRITES_START: usize = 50;
 const META_REPORT: &str = "report";
-/// A verification pass is due; whoever has begun it takes this away.
-pub(crate) const META_VERIFY_DUE: &str = "verify_due";
 
 /// How rounds are run.
 #[derive(Debug, Clone)]
@@ -129,6 +132,11 @@ pub struct Reconciler {
     /// Writes sent and documents read at a time, kept between rounds.
     batch_writes: AtomicUsize,
     batch_documents: AtomicUsize,
+    /// Held by whoever converses with the centre.
+    conversing: tokio::sync::Mutex<()>,
+    /// Ends the connection that stays open after a round.
+    hang_up: Mutex<CancellationToken>,
+    is_connected: AtomicBool,
 }
 
 impl Reconciler {
@@ -142,6 +150,9 @@ impl Reconciler {
             next_round_ms: Mutex::new(None),
             batch_writes: AtomicUsize::new(BATCH_WRITES_START),
             batch_documents: AtomicUsize::new(scan::SCAN_DOCUMENTS_START),
+            conversing: tokio::sync::Mutex::default(),
+            hang_up: Mutex::default(),
+            is_connected: AtomicBool::new(false),
         })
     }
 
@@ -161,14 +172,6 @@ impl Reconciler {
             }
             Err(_) => Report::ended(Outcome::Failed, "the round was interrupted"),
         }
-    }
-
-    /// Makes a verification pass due and runs a round. What that cannot begin with is due in the next one.
-    pub async fn verify(self: &Arc<Self>) -> Report {
-        if let Err(error) = self.store.transact(|tx| set_verify_due(tx, true)).await {
-            tracing::error!(%error, "the verification pass could not be noted");
-        }
-        self.round().await
     }
 
     fn join_or_start(self: &Arc<Self>) -> Result<watch::Receiver<Option<Report>>, Report> {
@@ -193,25 +196,117 @@ impl Reconciler {
         let stop = CancellationToken::new();
         *running = Some(Running { finished: finished.clone(), stop: stop.clone() });
         let reconciler = Arc::clone(self);
-        tokio::spawn(async move {
-            let report = reconciler.run(hub, &stop).await;
-            // Kept in the channel for whoever still waits.
-            let _ = done.send(Some(report));
-        });
+        tokio::spawn(async move { reconciler.converse(hub.as_ref(), &stop, done).await });
         Ok(finished)
     }
 
-    async fn run(&self, hub: Arc<dyn Hub>, stop: &CancellationToken) -> Report {
-        let started = tokio::time::Instant::now();
+    /// One conversation with the centre: a round, and what is to follow it at once.
+    async fn converse(
+        self: &Arc<Self>,
+        hub: &dyn Hub,
+        stop: &CancellationToken,
+        done: watch::Sender<Option<Report>>,
+    ) {
+        lock(&self.hang_up).cancel();
+        let _conversing = self.conversing.lock().await;
+        let hang_up = CancellationToken::new();
+        *lock(&self.hang_up) = hang_up.clone();
         let mut round = round::Round::new(&self.store, &self.settings);
+        let opened = tokio::select! {
+            opened = hub.open() => opened.map_err(RoundError::from),
+            end = self.end_of_round(stop) => Err(end),
+        };
+        let mut central = match opened {
+            Ok(central) => central,
+            Err(error) => {
+                let report = round.finish(Err(error), Traffic::default());
+                // Kept in the channel for whoever still waits.
+                let _ = done.send(Some(self.ended(report).await));
+                return;
+            }
+        };
+        let (open, report) = self.run(&mut round, central.as_mut(), stop).await;
+        let is_complete = report.outcome == Outcome::Complete;
+        let _ = done.send(Some(report));
+        if let (true, Some((node, Some(feed)))) = (is_complete, open) {
+            self.stay(round, central, node, feed, hang_up).await;
+        }
+    }
+
+    /// Waits until a round that begins now has to end, and says why.
+    async fn end_of_round(&self, stop: &CancellationToken) -> RoundError {
+        tokio::select! {
+            () = stop.cancelled() => RoundError::Stopped,
+            () = tokio::time::sleep(self.settings.round_timeout) => RoundError::TooLong,
+        }
+    }
+
+    async fn run(
+        &self,
+        round: &mut round::Round<'_>,
+        central: &mut dyn Central,
+        stop: &CancellationToken,
+    ) -> (Option<(String, Option<Box<dyn Feed>>)>, Report) {
+        let started = tokio::time::Instant::now();
         round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
         round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
-        let result = round.run(hub.as_ref(), stop).await;
-        let mut report = round.finish(result);
+        let result = tokio::select! {
+            biased;
+            end = self.end_of_round(stop) => Err(end),
+            result = round.run(central) => result,
+        };
+        let (open, result) = match result {
+            Ok(open) => (Some(open), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let mut report = round.finish(result, central.traffic());
         self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
         self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
         report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if let Err(error) = self.keep_report(&report, round.line_bytes()).await {
+        (open, self.ended(report).await)
+    }
+
+    /// Stays connected after a complete round, until it is time for the next one or something goes wrong.
+    async fn stay(
+        self: &Arc<Self>,
+        mut round: round::Round<'_>,
+        mut central: Box<dyn Central>,
+        node: String,
+        feed: Box<dyn Feed>,
+        hang_up: CancellationToken,
+    ) {
+        self.is_connected.store(true, Ordering::Relaxed);
+        round.tally = round::Tally::default();
+        let before = central.traffic();
+        let ended = round.follow(central.as_mut(), &node, feed, &hang_up).await;
+        self.is_connected.store(false, Ordering::Relaxed);
+        let traffic = central.traffic().since(before);
+        match ended {
+            Ok(end) => {
+                self.charge(traffic).await;
+                if let follow::End::RoundNeeded = end {
+                    let reconciler = Arc::clone(self);
+                    tokio::spawn(async move { reconciler.round().await });
+                }
+            }
+            Err(error) => {
+                let report = round.finish(Err(error), traffic);
+                self.ended(report).await;
+            }
+        }
+    }
+
+    /// Counts what a connection that stayed open has put on the line.
+    async fn charge(&self, traffic: Traffic) {
+        let (utc_offset, bytes) = (self.settings.utc_offset, traffic.line_bytes());
+        if let Err(error) = self.store.transact(move |tx| budget::charge(tx, utc_offset, bytes)).await {
+            tracing::error!(%error, "the bytes of the connection could not be counted");
+        }
+    }
+
+    /// Keeps and logs the report.
+    async fn ended(&self, report: Report) -> Report {
+        if let Err(error) = self.keep_report(&report).await {
             tracing::error!(%error, "the report of the round could not be kept");
         }
         tracing::info!(
@@ -230,17 +325,14 @@ impl Reconciler {
         report
     }
 
-    async fn keep_report(&self, report: &Report, line_bytes: u64) -> Result<(), StoreError> {
+    async fn keep_report(&self, report: &Report) -> Result<(), StoreError> {
         let row = bson::serialize_to_document(report).map_err(|e| StoreError::Unstorable(e.to_string()))?;
         let is_complete = report.outcome == Outcome::Complete;
-        let utc_offset = self.settings.utc_offset;
+        let (utc_offset, line_bytes) = (self.settings.utc_offset, report.bytes_sent + report.bytes_received);
         self.store
             .transact(move |tx| {
                 budget::charge(tx, utc_offset, line_bytes)?;
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
-                if is_complete {
-                    scan::accept_deletes(tx, false)?;
-                }
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
                 let mut kept = doc! {"report": row.clone(), "at": now_ms};
@@ -266,6 +358,9 @@ impl Reconciler {
                 ("off", "Synchronization is off: no centre is configured.".to_owned())
             }
             _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
+            _ if self.is_connected.load(Ordering::Relaxed) => {
+                ("idle", "Connected to the centre: changes travel at once.".to_owned())
+            }
             (_, Some("halted")) if is_revoked => ("revoked", last_message.to_owned()),
             // What halted it before is still to be decided.
             (Some(pause), Some("halted")) => ("paused", format!("{} {last_message}", pause.words())),
@@ -318,13 +413,11 @@ impl Report {
     }
 }
 
-/// Whether a verification pass is due from now on.
-pub(crate) fn set_verify_due(tx: &mut Tx<'_>, is_due: bool) -> Result<(), StoreError> {
-    let was_due = tx.meta(META_VERIFY_DUE)?.is_some();
-    if is_due != was_due {
-        tx.set_meta(META_VERIFY_DUE, is_due.then(|| doc! {"due": true}).as_ref())?;
-    }
-    Ok(())
+/// Everything that happened is known here, and everything that was edited here is known there.
+fn note_complete(tx: &mut crate::store::Tx<'_>) -> Result<(), StoreError> {
+    let mut kept = tx.meta(META_REPORT)?.unwrap_or_default();
+    kept.insert("complete_at", tx.now_ms());
+    tx.set_meta(META_REPORT, Some(&kept))
 }
 
 /// A poisoned lock only means that another thread panicked between two assignments.

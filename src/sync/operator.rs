@@ -4,7 +4,7 @@
 
 use bson::doc;
 
-use super::{Outcome, Reconciler, Report, lock, scan, time_text};
+use super::{Outcome, Reconciler, Report, deletes, lock, scan, time_text};
 use crate::domain::access::Actor;
 use crate::store::{Snapshot, StoreError};
 
@@ -61,6 +61,9 @@ impl Reconciler {
             // An error says that the round is gone, which is as good.
             let _ = running.finished.wait_for(Option::is_some).await;
         }
+        // And the connection that stayed open after it.
+        lock(&self.hang_up).cancel();
+        drop(self.conversing.lock().await);
         Ok(())
     }
 
@@ -76,9 +79,20 @@ impl Reconciler {
             .await
     }
 
-    /// The operator agrees that records which vanished at the centre vanish here; holds until a round
-    /// completes.
+    /// The operator agrees with all deletes that wait now: of records that vanished at the centre, and of
+    /// many that were deleted here.
     pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(|tx| scan::accept_deletes(tx, true)).await
+        self.store.transact(deletes::accept_deletes).await
+    }
+
+    /// The operator wants those records back instead, on both sides; returns how many.
+    pub async fn restore_deleted(&self, actor: Actor) -> Result<u64, StoreError> {
+        self.store.transact(move |tx| deletes::restore_deleted(tx, &actor)).await
+    }
+
+    /// Asks for a pass over everything that the centre holds; rounds carry it out.
+    pub async fn ask_for_verification(&self) -> Result<(), StoreError> {
+        let asked = doc! {"asked": true};
+        self.store.transact(move |tx| tx.set_meta(scan::META_VERIFY_DUE, Some(&asked))).await
     }
 }

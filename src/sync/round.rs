@@ -1,16 +1,16 @@
 //! Floor 3. One round, step by step.
 //!
-//! LEASE, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that the
-//! next round understands, so a round may end anywhere.
+//! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that
+//! the next round understands, so a round may end anywhere.
 
 use bson::doc;
 use serde::Serialize;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
-use super::{META_VERIFY_DUE, Report, SyncSettings, lease, set_verify_due, step};
-use crate::central::{Central, CentralError, Hub, Lease, Traffic};
+use super::drain::{Begun, Source};
+use super::scan::Reason;
+use super::{Report, SyncSettings, step};
+use crate::central::{Central, CentralError, Feed, Lease, Traffic};
 use crate::store::{Conflict, Store, StoreError};
 
 /// How a round ended.
@@ -58,6 +58,8 @@ pub(crate) enum RoundError {
 
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
+/// Version of the program that ran the last round.
+const META_VERSION: &str = "round_version";
 
 /// Counts of what a round did.
 #[derive(Debug, Default, Clone, Copy)]
@@ -88,113 +90,102 @@ pub(crate) struct Round<'a> {
     /// Writes sent and documents read at a time; they follow the link.
     pub(crate) batch_writes: usize,
     pub(crate) batch_documents: usize,
-    /// How far the sweep over the centre came, unless it reached its end.
-    pub(crate) sweep_percent: Option<u64>,
+    /// Why and how far the sweep over the centre came, unless there was none or it reached its end.
+    pub(crate) sweep: Option<(Reason, u64)>,
+    pub(crate) source: Source,
+    pub(crate) lease_number: i64,
     pub(crate) has_saved_position: bool,
-    pub(crate) position_saved: Instant,
-    pub(crate) started: Instant,
-    /// What this round may spend on what can wait.
+    pub(crate) position_saved: tokio::time::Instant,
+    pub(crate) started: tokio::time::Instant,
+    /// What this round may spend on what can wait, and whether anything does wait for that reason.
     pub(crate) allowance: Allowance,
-    /// Something waits for that reason; the scan does, so that not everything has been pulled.
     pub(crate) is_large_waiting: bool,
-    pub(crate) is_scan_waiting: bool,
+    /// The sweep that is due and has to wait.
+    pub(crate) waiting_sweep: Option<Reason>,
     pub(crate) received_before_scan: u64,
     /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
-    traffic: Traffic,
 }
 
 impl<'a> Round<'a> {
     pub(crate) fn new(store: &'a Store, settings: &'a SyncSettings) -> Self {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now();
         Round {
             store,
             settings,
             tally: Tally::default(),
             batch_writes: 1,
             batch_documents: 1,
-            sweep_percent: None,
+            sweep: None,
+            source: Source::Feed,
+            lease_number: 0,
             has_saved_position: false,
             position_saved: now,
             started: now,
             allowance: Allowance::unlimited(),
             is_large_waiting: false,
-            is_scan_waiting: false,
+            waiting_sweep: None,
             received_before_scan: 0,
             unfinished: 0,
-            traffic: Traffic::default(),
         }
     }
 
-    /// Runs the steps for as long as the round may take, or until it is stopped.
-    pub(crate) async fn run(&mut self, hub: &dyn Hub, stop: &CancellationToken) -> Result<(), RoundError> {
-        let end = self.started + self.settings.round_timeout;
-        self.allowance = Allowance::now(self.store, self.settings)?;
-        let opened = tokio::select! {
-            opened = hub.open() => opened,
-            end = end_of(end, stop) => return Err(end),
-        };
-        let mut central = opened?;
-        let result = tokio::select! {
-            result = self.steps(central.as_mut()) => result,
-            end = end_of(end, stop) => Err(end),
-        };
-        // However it ended, this is what it cost.
-        self.traffic = central.traffic();
-        result
-    }
-
-    /// All that has been put on the line, both ways.
-    pub(crate) fn line_bytes(&self) -> u64 {
-        self.traffic.line_bytes_sent + self.traffic.line_bytes_received
-    }
-
-    async fn steps(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
-        // No read of an earlier round is on its way any more.
-        self.store
-            .transact(|tx| -> Result<(), StoreError> {
-                tx.forget_touched();
-                Ok(())
-            })
-            .await?;
-        let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
-        self.settle(central).await?;
-        self.be_thorough(central, lease.number == 1).await?;
-        // A scan that is cut off, by one large document on a slow link say, must not hold up local edits.
-        let scanned = match self.scan(central).await {
+    /// Runs the steps; returns the node's id at the centre, and the feed if the node is to stay connected.
+    pub(crate) async fn run(
+        &mut self,
+        central: &mut dyn Central,
+    ) -> Result<(String, Option<Box<dyn Feed>>), RoundError> {
+        self.begin().await?;
+        let Begun { node, lease, feed } = self.lease_and_drain(central).await?;
+        let feed = feed.filter(|_| self.settings.continuous);
+        // A reading that is cut off, by one large document on a slow link say, must not hold up local edits.
+        let read = match self.read_on(central).await {
             Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
-            scanned => Ok(scanned?),
+            read => Ok(read?),
         };
         self.publish_conflicts(central, &node).await?;
-        self.push(central, &node).await?;
-        scanned?;
+        let held_back = self.push(central, &node).await?;
+        read?;
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
-        self.report(central, &node, &lease).await
+        self.report(central, &node, &lease).await?;
+        match held_back {
+            Some(message) => Err(RoundError::Halted(message)),
+            None => Ok((node, feed)),
+        }
     }
 
-    /// A verification pass, and the first round: tries refused pushes again and looks for records that rounds
-    /// pass over.
-    async fn be_thorough(&mut self, central: &mut dyn Central, is_first: bool) -> Result<(), RoundError> {
-        if is_first {
-            self.store.transact(|tx| set_verify_due(tx, true)).await?;
-        } else if self.store.read()?.meta(META_VERIFY_DUE)?.is_none() {
-            return Ok(());
-        }
-        if self.allowance.scan_bytes == 0 {
-            self.is_large_waiting = true;
-            return Ok(());
-        }
-        self.count_unsupported(central).await?;
-        let begun = self.store.transact(|tx| -> Result<(), StoreError> {
-            tx.retry_refused()?;
-            set_verify_due(tx, false)
-        });
-        Ok(begun.await?)
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.allowance = Allowance::now(self.store, self.settings)?;
+        self.store
+            .transact(|tx| -> Result<(), StoreError> {
+                // No read of an earlier round is on its way any more.
+                tx.forget_touched();
+                // What an older version could not send, this one may be able to.
+                let version = doc! {"version": env!("CARGO_PKG_VERSION")};
+                if tx.meta(META_VERSION)?.as_ref() != Some(&version) {
+                    tx.set_meta(META_VERSION, Some(&version))?;
+                    tx.retry_refused()?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// What is to be read besides what the feed told.
+    async fn read_on(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        self.settle(central).await?;
+        self.reread(central).await?;
+        self.scan(central).await?;
+        self.deletes().await
     }
 
     /// Sends new and changed conflicts to the centre.
-    async fn publish_conflicts(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
+    pub(crate) async fn publish_conflicts(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+    ) -> Result<(), RoundError> {
         let mut after: Option<String> = None;
         loop {
             let mut conflicts =
@@ -245,23 +236,11 @@ impl<'a> Round<'a> {
     }
 
     /// The report of the round, whatever became of it.
-    pub(crate) fn finish(&mut self, result: Result<(), RoundError>) -> Report {
+    pub(crate) fn finish(&mut self, result: Result<(), RoundError>, traffic: Traffic) -> Report {
         let (outcome, mut message) = match result {
-            Ok(()) if self.is_scan_waiting => {
-                (Outcome::Partial, "What was edited here has been sent to the centre.".to_owned())
-            }
-            Ok(()) => match self.sweep_percent {
-                None if self.unfinished > 0 => (
-                    Outcome::Partial,
-                    format!("{} records are sent again in the next round.", self.unfinished),
-                ),
+            Ok(()) => match self.left_over() {
+                Some(message) => (Outcome::Partial, message),
                 None => (Outcome::Complete, self.complete_message()),
-                Some(percent) => (
-                    Outcome::Partial,
-                    format!(
-                        "{percent} % of the centre's records have been looked through; the next round goes on."
-                    ),
-                ),
             },
             Err(RoundError::Central(CentralError::Offline(cause))) => {
                 tracing::info!(%cause, "the centre cannot be reached");
@@ -279,7 +258,7 @@ impl<'a> Round<'a> {
             message = format!("{message} {words}");
         }
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
-        let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = self.traffic;
+        let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = traffic;
         Report {
             outcome,
             pulled,
@@ -296,6 +275,35 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// What a round that went well has left for the next one, in words.
+    fn left_over(&self) -> Option<String> {
+        if self.unfinished > 0 {
+            return Some(format!("{} records are sent again in the next round.", self.unfinished));
+        }
+        match self.waiting_sweep {
+            Some(Reason::First | Reason::Lost | Reason::Sweep) => {
+                return Some("What was edited here has been sent to the centre.".to_owned());
+            }
+            // As below.
+            Some(Reason::Verify) | None => {}
+        }
+        match self.sweep {
+            Some((Reason::First, percent)) => {
+                return Some(format!("First synchronization: {percent} % done; the next round goes on."));
+            }
+            Some((Reason::Lost | Reason::Sweep, percent)) => {
+                return Some(format!(
+                    "{percent} % of the centre's records have been looked through; the next round goes on."
+                ));
+            }
+            // Everything that happened is known; the pass only makes sure of it.
+            Some((Reason::Verify, _)) | None => {}
+        }
+        let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
+        let waiting = waiting.map_or(0, |rows| rows.len());
+        (waiting > 0).then(|| format!("{waiting} records are read again in the next round."))
+    }
+
     fn complete_message(&self) -> String {
         let mut message = "Everything is up to date with the centre.".to_owned();
         if self.tally.conflicts > 0 {
@@ -308,14 +316,6 @@ impl<'a> Round<'a> {
             ));
         }
         message
-    }
-}
-
-/// Waits until the round must end, and says why.
-async fn end_of(end: Instant, stop: &CancellationToken) -> RoundError {
-    tokio::select! {
-        () = tokio::time::sleep_until(end) => RoundError::TooLong,
-        () = stop.cancelled() => RoundError::Stopped,
     }
 }
 

@@ -43,7 +43,10 @@ impl Schedule {
                 let reconciler = Arc::clone(&passes);
                 Box::pin(async move {
                     tokio::time::sleep(random_part(jitter)).await;
-                    reconciler.verify().await;
+                    if let Err(error) = reconciler.ask_for_verification().await {
+                        tracing::error!(%error, "the verification pass could not be noted");
+                    }
+                    reconciler.round().await;
                 })
             })?;
             scheduler.add(job).await?;

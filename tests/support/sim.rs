@@ -170,6 +170,10 @@ impl Central for Conversation {
         Ok(())
     }
 
+    async fn large_ids(&mut self, _: Kind, _: Option<&str>) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>> {
         let (fault, delay) = {
             let mut state = self.sim.state();

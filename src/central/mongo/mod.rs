@@ -242,6 +242,10 @@ impl Central for MongoCentral {
         Ok(())
     }
 
+    async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>> {
+        self.list_large_ids(kind, after).await
+    }
+
     async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>> {
         self.continue_scan(max).await
     }
