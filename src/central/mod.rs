@@ -262,6 +262,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// All that travelled, both ways.
+    pub fn line_bytes(self) -> u64 {
+        self.line_bytes_sent + self.line_bytes_received
+    }
+
     /// What was added since `before`.
     pub fn since(self, before: Traffic) -> Traffic {
         Traffic {

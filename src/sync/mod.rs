@@ -4,6 +4,7 @@
 //! how things stand. Network calls happen between store transactions, never inside one; whatever step a
 //! round dies at, the next one goes on from what is in the store.
 
+pub mod budget;
 pub mod conflicts;
 mod deletes;
 mod drain;
@@ -11,6 +12,7 @@ mod evidence;
 mod follow;
 mod lease;
 mod merge_in;
+mod operator;
 mod pull;
 mod push;
 mod round;
@@ -28,10 +30,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::central::{Central, Feed, Hub, Traffic};
-use crate::domain::access::Actor;
 use crate::store::{Store, StoreError};
 
+use budget::{QuietHours, UtcOffset};
+use operator::Pause;
 pub use round::Outcome;
+use round::RoundError;
 
 /// Writes sent together at first; adapts to the link.
 const BATCH_WRITES_START: usize = 50;
@@ -44,19 +48,30 @@ pub struct SyncSettings {
     pub node_name: String,
     /// A round that takes longer is stopped; the next one goes on where it was.
     pub round_timeout: Duration,
-    /// What a sweep over the centre may read in one round; 0 for no limit.
-    pub scan_bytes_per_round: u64,
-    /// Stay connected after a round, and let changes travel at once.
+    /// Keep the line open and exchange changes as they happen.
     pub continuous: bool,
+    /// Bytes, 0 for as many as there are: of attachments in one round, received by one round while it looks
+    /// through the centre's records, and both ways in one day.
+    pub attachment_bytes_per_round: u64,
+    pub scan_bytes_per_round: u64,
+    pub budget_bytes_per_day: u64,
+    /// When large transfers wait.
+    pub quiet_hours: Vec<QuietHours>,
+    /// What the day and its hours are here.
+    pub utc_offset: UtcOffset,
 }
 
 impl Default for SyncSettings {
-    fn default() -> Self {
+    fn default() -> SyncSettings {
         SyncSettings {
-            node_name: String::new(),
+            node_name: "node".to_owned(),
             round_timeout: Duration::from_secs(600),
-            scan_bytes_per_round: 0,
             continuous: false,
+            attachment_bytes_per_round: budget::ATTACHMENT_BYTES_PER_ROUND_DEFAULT,
+            scan_bytes_per_round: budget::SCAN_BYTES_PER_ROUND_DEFAULT,
+            budget_bytes_per_day: 0,
+            quiet_hours: Vec::new(),
+            utc_offset: |_| 0,
         }
     }
 }
@@ -94,12 +109,25 @@ pub struct Status {
     pub message: String,
 }
 
+/// A round that was started.
+#[derive(Clone)]
+struct Running {
+    finished: watch::Receiver<Option<Report>>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    fn is_over(&self) -> bool {
+        self.finished.has_changed().is_err() || self.finished.borrow().is_some()
+    }
+}
+
 /// Runs rounds, one at a time.
 pub struct Reconciler {
     store: Store,
     hub: Option<Arc<dyn Hub>>,
     settings: SyncSettings,
-    running: Mutex<Option<watch::Receiver<Option<Report>>>>,
+    running: Mutex<Option<Running>>,
     next_round_ms: Mutex<Option<i64>>,
     /// Writes sent and documents read at a time, kept between rounds.
     batch_writes: AtomicUsize,
@@ -151,51 +179,82 @@ impl Reconciler {
             return Err(Report::ended(Outcome::Failed, "synchronization is off: no centre is configured"));
         };
         let mut running = lock(&self.running);
-        if let Some(round) = running.as_ref()
-            && round.has_changed().is_ok()
-            && round.borrow().is_none()
-        {
-            return Ok(round.clone());
+        if let Some(round) = running.as_ref().filter(|round| !round.is_over()) {
+            return Ok(round.finished.clone());
+        }
+        // Under the lock, so that a pause finds every round that has not seen it.
+        let pause = self.store.read().and_then(|snapshot| Pause::of(&snapshot));
+        match pause {
+            Ok(None) => {}
+            Ok(Some(pause)) => return Err(pause.report()),
+            Err(error) => {
+                tracing::error!(%error, "no round was started");
+                return Err(Report::ended(Outcome::Failed, "The round failed: the store could not be read."));
+            }
         }
         let (done, finished) = watch::channel(None);
-        *running = Some(finished.clone());
+        let stop = CancellationToken::new();
+        *running = Some(Running { finished: finished.clone(), stop: stop.clone() });
         let reconciler = Arc::clone(self);
-        tokio::spawn(async move {
-            lock(&reconciler.hang_up).cancel();
-            let _conversing = reconciler.conversing.lock().await;
-            let hang_up = CancellationToken::new();
-            *lock(&reconciler.hang_up) = hang_up.clone();
-            let mut central = match hub.open().await {
-                Ok(central) => central,
-                Err(error) => {
-                    let mut round = round::Round::new(&reconciler.store, &reconciler.settings);
-                    let report = round.finish(Err(error.into()), Traffic::default());
-                    // Kept in the channel for whoever still waits.
-                    let _ = done.send(Some(reconciler.ended(report).await));
-                    return;
-                }
-            };
-            let mut round = round::Round::new(&reconciler.store, &reconciler.settings);
-            let (open, report) = reconciler.run(&mut round, central.as_mut()).await;
-            let is_complete = report.outcome == Outcome::Complete;
-            let _ = done.send(Some(report));
-            if let (true, Some((node, Some(feed)))) = (is_complete, open) {
-                reconciler.stay(round, central, node, feed, hang_up).await;
-            }
-        });
+        tokio::spawn(async move { reconciler.converse(hub.as_ref(), &stop, done).await });
         Ok(finished)
+    }
+
+    /// One conversation with the centre: a round, and what is to follow it at once.
+    async fn converse(
+        self: &Arc<Self>,
+        hub: &dyn Hub,
+        stop: &CancellationToken,
+        done: watch::Sender<Option<Report>>,
+    ) {
+        lock(&self.hang_up).cancel();
+        let _conversing = self.conversing.lock().await;
+        let hang_up = CancellationToken::new();
+        *lock(&self.hang_up) = hang_up.clone();
+        let mut round = round::Round::new(&self.store, &self.settings);
+        let opened = tokio::select! {
+            opened = hub.open() => opened.map_err(RoundError::from),
+            end = self.end_of_round(stop) => Err(end),
+        };
+        let mut central = match opened {
+            Ok(central) => central,
+            Err(error) => {
+                let report = round.finish(Err(error), Traffic::default());
+                // Kept in the channel for whoever still waits.
+                let _ = done.send(Some(self.ended(report).await));
+                return;
+            }
+        };
+        let (open, report) = self.run(&mut round, central.as_mut(), stop).await;
+        let is_complete = report.outcome == Outcome::Complete;
+        let _ = done.send(Some(report));
+        if let (true, Some((node, Some(feed)))) = (is_complete, open) {
+            self.stay(round, central, node, feed, hang_up).await;
+        }
+    }
+
+    /// Waits until a round that begins now has to end, and says why.
+    async fn end_of_round(&self, stop: &CancellationToken) -> RoundError {
+        tokio::select! {
+            () = stop.cancelled() => RoundError::Stopped,
+            () = tokio::time::sleep(self.settings.round_timeout) => RoundError::TooLong,
+        }
     }
 
     async fn run(
         &self,
         round: &mut round::Round<'_>,
         central: &mut dyn Central,
+        stop: &CancellationToken,
     ) -> (Option<(String, Option<Box<dyn Feed>>)>, Report) {
         let started = tokio::time::Instant::now();
         round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
         round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
-        let limited = tokio::time::timeout(self.settings.round_timeout, round.run(central)).await;
-        let result = limited.unwrap_or(Err(round::RoundError::TooLong));
+        let result = tokio::select! {
+            biased;
+            end = self.end_of_round(stop) => Err(end),
+            result = round.run(central) => result,
+        };
         let (open, result) = match result {
             Ok(open) => (Some(open), Ok(())),
             Err(error) => (None, Err(error)),
@@ -221,16 +280,27 @@ impl Reconciler {
         let before = central.traffic();
         let ended = round.follow(central.as_mut(), &node, feed, &hang_up).await;
         self.is_connected.store(false, Ordering::Relaxed);
+        let traffic = central.traffic().since(before);
         match ended {
-            Ok(follow::End::HungUp) => {}
-            Ok(follow::End::RoundNeeded) => {
-                let reconciler = Arc::clone(self);
-                tokio::spawn(async move { reconciler.round().await });
+            Ok(end) => {
+                self.charge(traffic).await;
+                if let follow::End::RoundNeeded = end {
+                    let reconciler = Arc::clone(self);
+                    tokio::spawn(async move { reconciler.round().await });
+                }
             }
             Err(error) => {
-                let report = round.finish(Err(error), central.traffic().since(before));
+                let report = round.finish(Err(error), traffic);
                 self.ended(report).await;
             }
+        }
+    }
+
+    /// Counts what a connection that stayed open has put on the line.
+    async fn charge(&self, traffic: Traffic) {
+        let (utc_offset, bytes) = (self.settings.utc_offset, traffic.line_bytes());
+        if let Err(error) = self.store.transact(move |tx| budget::charge(tx, utc_offset, bytes)).await {
+            tracing::error!(%error, "the bytes of the connection could not be counted");
         }
     }
 
@@ -258,8 +328,10 @@ impl Reconciler {
     async fn keep_report(&self, report: &Report) -> Result<(), StoreError> {
         let row = bson::serialize_to_document(report).map_err(|e| StoreError::Unstorable(e.to_string()))?;
         let is_complete = report.outcome == Outcome::Complete;
+        let (utc_offset, line_bytes) = (self.settings.utc_offset, report.bytes_sent + report.bytes_received);
         self.store
             .transact(move |tx| {
+                budget::charge(tx, utc_offset, line_bytes)?;
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
@@ -276,24 +348,27 @@ impl Reconciler {
         let snapshot = self.store.read()?;
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
         let report: Option<&Document> = kept.get_document("report").ok();
-        let is_running = lock(&self.running)
-            .as_ref()
-            .is_some_and(|round| round.has_changed().is_ok() && round.borrow().is_none());
+        let is_running = lock(&self.running).as_ref().is_some_and(|round| !round.is_over());
+        let is_revoked = snapshot.meta(lease::META_REVOKED)?.is_some();
+        let pause = Pause::of(&snapshot)?;
         let last_outcome = report.and_then(|report| report.get_str("outcome").ok());
         let last_message = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
-        let (state, message) = match (self.is_configured(), is_running, last_outcome) {
-            (false, ..) => ("off", "Synchronization is off: no centre is configured.".to_owned()),
-            (_, true, _) => ("running", "Synchronizing with the centre now.".to_owned()),
+        let (state, message) = match (&pause, last_outcome) {
+            _ if !self.is_configured() => {
+                ("off", "Synchronization is off: no centre is configured.".to_owned())
+            }
+            _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
             _ if self.is_connected.load(Ordering::Relaxed) => {
                 ("idle", "Connected to the centre: changes travel at once.".to_owned())
             }
-            (.., Some("offline")) => ("offline", last_message.to_owned()),
-            (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => {
-                ("revoked", last_message.to_owned())
-            }
-            (.., Some("halted")) => ("halted", last_message.to_owned()),
-            (.., None) => ("idle", "No round has been run yet.".to_owned()),
-            (.., Some(_)) => ("idle", last_message.to_owned()),
+            (_, Some("halted")) if is_revoked => ("revoked", last_message.to_owned()),
+            // What halted it before is still to be decided.
+            (Some(pause), Some("halted")) => ("paused", format!("{} {last_message}", pause.words())),
+            (Some(pause), _) => ("paused", pause.words()),
+            (None, Some("offline")) => ("offline", last_message.to_owned()),
+            (None, Some("halted")) => ("halted", last_message.to_owned()),
+            (None, None) => ("idle", "No round has been run yet.".to_owned()),
+            (None, Some(_)) => ("idle", last_message.to_owned()),
         };
         let last_round = report.map(|report| {
             let mut shown = bson::Bson::Document(report.clone()).into_relaxed_extjson();
@@ -309,26 +384,9 @@ impl Reconciler {
             dead: snapshot.dead_count()?,
             last_round,
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
-            next_round_at: lock(&self.next_round_ms).map(time_text),
+            next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
             message,
         })
-    }
-
-    /// The operator agrees with all deletes that wait now: of records that vanished at the centre, and of
-    /// many that were deleted here.
-    pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(deletes::accept_deletes).await
-    }
-
-    /// The operator wants those records back instead, on both sides; returns how many.
-    pub async fn restore_deleted(&self, actor: Actor) -> Result<u64, StoreError> {
-        self.store.transact(move |tx| deletes::restore_deleted(tx, &actor)).await
-    }
-
-    /// Asks for a pass over everything that the centre holds; rounds carry it out.
-    pub async fn ask_for_verification(&self) -> Result<(), StoreError> {
-        let asked = doc! {"asked": true};
-        self.store.transact(move |tx| tx.set_meta(scan::META_VERIFY_DUE, Some(&asked))).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {

@@ -6,6 +6,7 @@
 use bson::doc;
 use serde::Serialize;
 
+use super::budget::Allowance;
 use super::drain::{Begun, Source};
 use super::scan::Reason;
 use super::{Report, SyncSettings, step};
@@ -51,6 +52,8 @@ pub(crate) enum RoundError {
     Halted(String),
     #[error("the round took too long and goes on in the next one")]
     TooLong,
+    #[error("Synchronization was paused in the middle of a round; the next one goes on from there.")]
+    Stopped,
 }
 
 /// Conflicts sent to the centre at a time.
@@ -94,6 +97,12 @@ pub(crate) struct Round<'a> {
     pub(crate) has_saved_position: bool,
     pub(crate) position_saved: tokio::time::Instant,
     pub(crate) started: tokio::time::Instant,
+    /// What this round may spend on what can wait, and whether anything does wait for that reason.
+    pub(crate) allowance: Allowance,
+    pub(crate) is_large_waiting: bool,
+    /// The sweep that is due and has to wait.
+    pub(crate) waiting_sweep: Option<Reason>,
+    pub(crate) received_before_scan: u64,
     /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
 }
@@ -113,6 +122,10 @@ impl<'a> Round<'a> {
             has_saved_position: false,
             position_saved: now,
             started: now,
+            allowance: Allowance::unlimited(),
+            is_large_waiting: false,
+            waiting_sweep: None,
+            received_before_scan: 0,
             unfinished: 0,
         }
     }
@@ -143,6 +156,7 @@ impl<'a> Round<'a> {
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
+        self.allowance = Allowance::now(self.store, self.settings)?;
         self.store
             .transact(|tx| -> Result<(), StoreError> {
                 // No read of an earlier round is on its way any more.
@@ -223,7 +237,7 @@ impl<'a> Round<'a> {
 
     /// The report of the round, whatever became of it.
     pub(crate) fn finish(&mut self, result: Result<(), RoundError>, traffic: Traffic) -> Report {
-        let (outcome, message) = match result {
+        let (outcome, mut message) = match result {
             Ok(()) => match self.left_over() {
                 Some(message) => (Outcome::Partial, message),
                 None => (Outcome::Complete, self.complete_message()),
@@ -234,12 +248,15 @@ impl<'a> Round<'a> {
                 (Outcome::Offline, message.to_owned())
             }
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(RoundError::TooLong) => (Outcome::Partial, RoundError::TooLong.to_string()),
+            Err(error @ (RoundError::TooLong | RoundError::Stopped)) => (Outcome::Partial, error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "the round failed");
                 (Outcome::Failed, format!("The round failed: {error}."))
             }
         };
+        if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
+            message = format!("{message} {words}");
+        }
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = traffic;
         Report {
@@ -262,6 +279,13 @@ impl<'a> Round<'a> {
     fn left_over(&self) -> Option<String> {
         if self.unfinished > 0 {
             return Some(format!("{} records are sent again in the next round.", self.unfinished));
+        }
+        match self.waiting_sweep {
+            Some(Reason::First | Reason::Lost | Reason::Sweep) => {
+                return Some("What was edited here has been sent to the centre.".to_owned());
+            }
+            // As below.
+            Some(Reason::Verify) | None => {}
         }
         match self.sweep {
             Some((Reason::First, percent)) => {

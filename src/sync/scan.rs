@@ -131,6 +131,11 @@ impl Round<'_> {
         let Some((mut position, has_saved)) = self.scan_due()? else {
             return Ok(());
         };
+        if self.allowance.scan_bytes == 0 {
+            (self.is_large_waiting, self.waiting_sweep) = (true, Some(position.reason));
+            return Ok(());
+        }
+        self.received_before_scan = central.traffic().line_bytes_received;
         self.has_saved_position = has_saved;
         if position.after.is_none() && position.kind == kinds()[0] && position.reason != Reason::Sweep {
             self.store.transact(|tx| tx.retry_refused()).await?;
@@ -211,9 +216,9 @@ impl Round<'_> {
     }
 
     fn is_scan_share_used(&self, central: &dyn Central) -> bool {
-        let bytes = central.traffic().line_bytes_received;
-        self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
-            || self.settings.scan_bytes_per_round > 0 && bytes > self.settings.scan_bytes_per_round
+        let received = central.traffic().line_bytes_received - self.received_before_scan;
+        received >= self.allowance.scan_bytes
+            || self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
     }
 
     /// The next documents; how many are asked for follows the link.

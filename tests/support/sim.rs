@@ -48,6 +48,10 @@ pub(crate) struct State {
     pub(crate) writes: BTreeMap<String, usize>,
     pub(crate) scan_delay: Duration,
     pub(crate) reports: Vec<Document>,
+    /// What every conversation says that it has cost, and in addition for each document handed out by a
+    /// scan.
+    pub(crate) traffic: Traffic,
+    pub(crate) line_bytes_per_document: u64,
 }
 
 impl State {
@@ -140,13 +144,14 @@ fn gone() -> CentralError {
 #[async_trait]
 impl Hub for Sim {
     async fn open(&self) -> Result<Box<dyn Central>> {
-        Ok(Box::new(Conversation { sim: self.clone(), scan: None }))
+        Ok(Box::new(Conversation { sim: self.clone(), scan: None, documents: 0 }))
     }
 }
 
 struct Conversation {
     sim: Sim,
     scan: Option<(Kind, Option<String>)>,
+    documents: u64,
 }
 
 #[async_trait]
@@ -187,6 +192,7 @@ impl Central for Conversation {
         if let Some(last) = batch.last() {
             self.scan = Some((kind, Some(last.id().to_owned())));
         }
+        self.documents += batch.len() as u64;
         match fault {
             None => {}
             Some(Fault::Meanwhile(something) | Fault::Before(something)) => something.await,
@@ -308,7 +314,10 @@ impl Central for Conversation {
     }
 
     fn traffic(&self) -> Traffic {
-        Traffic::default()
+        let state = self.sim.state();
+        let mut traffic = state.traffic;
+        traffic.line_bytes_received += self.documents * state.line_bytes_per_document;
+        traffic
     }
 }
 
