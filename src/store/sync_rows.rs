@@ -508,6 +508,19 @@ impl Tx<'_> {
         Ok(was_dead)
     }
 
+    /// Gives a dead letter another try on request: a refused record is sent again, one that could not be
+    /// taken is read again. Returns whether there was one.
+    pub fn retry_dead(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
+        let letter = self.dead.get(row_key(key))?.map(|row| DeadLetter::decode(key.clone(), row.value()));
+        let Some(letter) = letter.transpose()? else {
+            return Ok(false);
+        };
+        if letter.direction == "pull" {
+            self.ask_again(key, super::Reread { is_alone: true, ..super::Reread::default() })?;
+        }
+        self.clear_dead(key)
+    }
+
     /// Whether the record has a dead letter with this code.
     pub fn has_dead_letter(&self, key: &RecordKey, code: i32) -> Result<bool, StoreError> {
         let Some(row) = self.dead.get(row_key(key))? else {

@@ -39,6 +39,7 @@ impl MongoCentral {
         if ids.is_empty() {
             return Ok(found);
         }
+        self.read_after_news();
         let collation = self.collation().await?;
         let records = self.records(kind);
         // One more than can be found, so that the server sees the end in the first batch.
