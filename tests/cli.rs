@@ -19,7 +19,7 @@ use thalamus_edge::app::{control_socket, store_file};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::DeadLetter;
+use thalamus_edge::store::{Base, DeadLetter};
 
 // ------------------------------------------------------------------------------------------- arguments
 
@@ -41,6 +41,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["dance"],
         &["user", "add", "ANA"],
         &["sync", "resume", "--accept-everything"],
+        &["sync", "resume", "--accept-deletes", "--restore-deleted"],
         &["conflicts", "resolve", "x"],
         &["conflicts", "resolve", "x", "--take", "neither"],
         &["conflicts", "resolve", "x", "--take", "local", "--value", "1"],
@@ -198,6 +199,7 @@ fn a_centre_that_is_away_is_not_a_failure() {
         clinic.make_store();
         let node = is_running.then(|| clinic.serve(&[]));
         clinic.run(&["sync", "now"]).ends(4).says("offline");
+        clinic.run(&["sync", "now", "--verify"]).ends(4).says("offline");
         let report = clinic.run(&["sync", "now", "--json"]).ends(4).json();
         assert_eq!((&report["outcome"], &report["pushed"]), (&json!("offline"), &json!(0)));
         assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["state"], "offline");
@@ -235,6 +237,29 @@ fn a_pause_lasts_until_it_is_resumed() {
         clinic.run(&["sync", "resume", "--accept-deletes"]).ends(0);
         clinic.run(&["sync", "now"]).ends(4).says("offline");
         drop(node);
+    }
+}
+
+#[test]
+fn records_whose_delete_waits_come_back_if_the_operator_wants_them() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        clinic.write(|tx| {
+            for n in 0..30 {
+                let key = RecordKey::new(Kind::Event, format!("e{n}"));
+                let event = doc! {"_id": &key.id, "person": "ANA", "n": n};
+                tx.put(&key, Some(&event), &Base::Document(event.clone()), &Actor::Centre)?;
+                tx.edit(&key, None, &Actor::Operator(0))?;
+            }
+            Ok(())
+        });
+        let node = is_running.then(|| clinic.serve(&[]));
+        clinic.run(&["sync", "resume"]).ends(0);
+        assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["pending"], 30);
+        clinic.run(&["sync", "resume", "--restore-deleted"]).ends(0).says("are back");
+        assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["pending"], 0);
+        drop(node);
+        assert_eq!(clinic.records(Kind::Event).len(), 30);
     }
 }
 

@@ -14,6 +14,9 @@ use crate::domain::json::parse;
 pub(super) enum SyncCommand {
     /// Run a round now, or wait for the one that is running.
     Now {
+        /// Look at everything that the centre holds, beginning with this round.
+        #[arg(long)]
+        verify: bool,
         /// Print the API's JSON.
         #[arg(long)]
         json: bool,
@@ -33,9 +36,13 @@ pub(super) enum SyncCommand {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct AnswerArgs {
-    /// Agree that the records that vanished at the centre vanish here too; they go to the trash.
+    /// Agree with the many deletes that wait: of records that vanished at the centre, whose bodies go to the
+    /// trash here, and of records that were deleted here.
     #[arg(long)]
     accept_deletes: bool,
+    /// Take those records back instead: put them at the centre again, or out of the trash here.
+    #[arg(long)]
+    restore_deleted: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,8 +119,8 @@ fn json_value(text: &str) -> Result<Value, String> {
 pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result<Done> {
     let client = Client::connect(&config, Missing::Refuse).await?;
     match command {
-        SyncCommand::Now { json } => {
-            let report = client.post("/sync/rounds", &json!({})).await?.accepted()?;
+        SyncCommand::Now { verify, json } => {
+            let report = client.post("/sync/rounds", &json!({"verify": verify})).await?.accepted()?;
             let code = round_exit_code(&report["outcome"]);
             let done = if json { Done::json(&report) } else { Done::text(round_text(&report)) };
             Ok(done.with_code(code))
@@ -131,11 +138,15 @@ pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result
         }
         SyncCommand::Resume(answer) => {
             let (body, text) = match answer {
-                AnswerArgs { accept_deletes: true } => (
+                AnswerArgs { accept_deletes: true, .. } => (
                     json!({"accept_deletes": true}),
-                    "accepted: the next round deletes here what was deleted at the centre",
+                    "accepted: the next round carries out the deletes that wait",
                 ),
-                AnswerArgs { accept_deletes: false } => (json!({}), "resumed: rounds run again"),
+                AnswerArgs { restore_deleted: true, .. } => (
+                    json!({"restore_deleted": true}),
+                    "accepted: the records whose delete waited are back, and the next round sends them",
+                ),
+                AnswerArgs { .. } => (json!({}), "resumed: rounds run again"),
             };
             client.post("/sync/resume", &body).await?.accepted()?;
             Ok(Done::text(text))

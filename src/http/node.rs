@@ -81,8 +81,8 @@ pub(crate) async fn sync_pause(State(node): State<Arc<Node>>, caller: Caller) ->
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Ends a pause. With a body it also answers a halt: `{"accept_deletes": true}`, the records that vanished at
-/// the centre may vanish here too.
+/// Ends a pause. With a body it also answers a halt: `{"accept_deletes": true}`, the records whose delete waits
+/// may go, on both sides; `{"restore_deleted": true}`, they are wanted back.
 pub(crate) async fn sync_resume(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -100,6 +100,9 @@ pub(crate) async fn sync_resume(
         }
         match answer.as_str() {
             "accept_deletes" => node.sync.accept_deletes().await?,
+            "restore_deleted" => {
+                node.sync.restore_deleted(caller.principal.actor.clone()).await?;
+            }
             _ => return Err(ApiError::invalid(answer, "there is no such answer to a halt")),
         }
     }
