@@ -29,7 +29,7 @@ use crate::config::{Config, ConfigError};
 use crate::http::{ApiSettings, Node, Peer, router};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::sync::schedule::Schedule;
-use crate::sync::{Reconciler, SyncSettings};
+use crate::sync::{ATTACHMENT_BYTES_PER_ROUND, Reconciler, SyncSettings};
 use crate::tls::{Tls, TlsError};
 
 /// Longest silence while the head of a request arrives.
@@ -97,6 +97,7 @@ impl App {
         let settings = SyncSettings {
             node_name: config.node.name.clone(),
             round_timeout: config.central.round_timeout(),
+            attachment_bytes_per_round: ATTACHMENT_BYTES_PER_ROUND,
         };
         let sync = Reconciler::new(store.clone(), hub, settings);
         let mut form_key = [0; 32];

@@ -14,7 +14,7 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::store::{Store, StoreError, StoreOptions, TrashState};
-use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
+use thalamus_edge::sync::{ATTACHMENT_BYTES_PER_ROUND, Outcome, Reconciler, Report, SyncSettings};
 
 use support::sim::{Fault, Sim, person, person_key};
 
@@ -35,7 +35,11 @@ impl Node {
     }
 
     fn with(store: Store, sim: &Sim, round_timeout: Duration) -> Node {
-        let settings = SyncSettings { node_name: "node".to_owned(), round_timeout };
+        let settings = SyncSettings {
+            node_name: "node".to_owned(),
+            round_timeout,
+            attachment_bytes_per_round: ATTACHMENT_BYTES_PER_ROUND,
+        };
         let hub: Arc<dyn Hub> = Arc::new(sim.clone());
         Node { sync: Reconciler::new(store.clone(), Some(hub), settings), store }
     }

@@ -5,6 +5,7 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod content;
 mod edit;
 mod records;
 mod snapshot;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
-pub use edit::{CONTENT_CHUNK_BYTES, Edit, EditError, Requirement};
+pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
+pub use edit::{Edit, EditError, Requirement};
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
 pub use sync_rows::{

@@ -51,7 +51,7 @@ pub struct JournalWindow {
 
 /// A consistent view. Keep it short: pages that it sees cannot be reused while it lives.
 pub struct Snapshot {
-    transaction: ReadTransaction,
+    pub(crate) transaction: ReadTransaction,
 }
 
 impl Snapshot {
@@ -215,12 +215,6 @@ impl Snapshot {
             });
         }
         Ok(JournalWindow { rows, oldest, last })
-    }
-
-    /// A chunk of uploaded content.
-    pub fn content_chunk(&self, sha256: &str, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let content = self.transaction.open_table(CONTENT)?;
-        Ok(content.get((sha256, number))?.map(|row| row.value().to_vec()))
     }
 
     pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {

@@ -5,6 +5,11 @@
 //! round dies at, the next one goes on from what is in the store.
 
 pub mod conflicts;
+mod content;
+mod content_fetch;
+mod content_mend;
+mod content_send;
+mod content_tidy;
 mod lease;
 mod merge_in;
 mod pull;
@@ -25,6 +30,7 @@ use tokio::sync::watch;
 use crate::central::Hub;
 use crate::store::{Store, StoreError};
 
+pub use content::ATTACHMENT_BYTES_PER_ROUND;
 pub use round::Outcome;
 
 /// Writes sent together at first; adapts to the link.
@@ -38,6 +44,16 @@ pub struct SyncSettings {
     pub node_name: String,
     /// A round that takes longer is stopped; the next one goes on where it was.
     pub round_timeout: Duration,
+    /// Bytes of attachments that a round carries, both ways together; 0 is no limit. By default
+    /// [`ATTACHMENT_BYTES_PER_ROUND`].
+    pub attachment_bytes_per_round: u64,
+}
+
+impl SyncSettings {
+    /// The same as an allowance: `None` is no limit.
+    pub(crate) fn attachment_allowance(&self) -> Option<u64> {
+        (self.attachment_bytes_per_round > 0).then_some(self.attachment_bytes_per_round)
+    }
 }
 
 /// What a round did; the answer of `POST /sync/rounds`.
@@ -67,6 +83,10 @@ pub struct Status {
     pub oldest_pending_at: Option<String>,
     pub conflicts_open: u64,
     pub dead: u64,
+    /// Attachments that records here name and whose bytes are not here yet.
+    pub content_pending: u64,
+    /// Attachments that are here and that the centre is not known to have.
+    pub content_owed: u64,
     pub last_round: Option<serde_json::Value>,
     pub last_complete_at: Option<String>,
     pub next_round_at: Option<String>,
@@ -223,6 +243,8 @@ impl Reconciler {
             oldest_pending_at: snapshot.oldest_pending_ms()?.map(time_text),
             conflicts_open: snapshot.open_conflicts_count()?,
             dead: snapshot.dead_count()?,
+            content_pending: snapshot.content_wanted_count()?,
+            content_owed: snapshot.content_owed_count()?,
             last_round,
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
             next_round_at: lock(&self.next_round_ms).map(time_text),
@@ -234,6 +256,12 @@ impl Reconciler {
     /// completes.
     pub async fn accept_deletes(&self) -> Result<(), StoreError> {
         self.store.transact(|tx| scan::accept_deletes(tx, true)).await
+    }
+
+    /// The centre may have lost attachments, having been restored from an older copy say: the next rounds
+    /// ask about all that are here.
+    pub async fn recheck_contents(&self) -> Result<(), StoreError> {
+        self.store.transact(content_tidy::look_again_soon).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {

@@ -1,6 +1,6 @@
 //! Floor 3. One round, step by step.
 //!
-//! LEASE, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that the
+//! LEASE, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, CONTENT, REPORT. Each step leaves the store in a state that the
 //! next round understands, so a round may end anywhere.
 
 use bson::doc;
@@ -93,6 +93,8 @@ pub(crate) struct Round<'a> {
     pub(crate) started: tokio::time::Instant,
     /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
+    /// What is to be said about attachments.
+    pub(crate) content_note: String,
     traffic: Traffic,
 }
 
@@ -110,6 +112,7 @@ impl<'a> Round<'a> {
             position_saved: now,
             started: now,
             unfinished: 0,
+            content_note: String::new(),
             traffic: Traffic::default(),
         }
     }
@@ -145,6 +148,7 @@ impl<'a> Round<'a> {
         scanned?;
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
+        self.content(central, self.settings.attachment_allowance()).await?;
         self.report(central, &node, &lease).await
     }
 
@@ -191,6 +195,7 @@ impl<'a> Round<'a> {
             "pending": snapshot.pending_count()? as i64,
             "conflicts_open": snapshot.open_conflicts_count()? as i64,
             "dead": snapshot.dead_count()? as i64,
+            "content_owed": snapshot.content_owed_count()? as i64,
             "last_round_at": now,
         };
         drop(snapshot);
@@ -201,7 +206,7 @@ impl<'a> Round<'a> {
 
     /// The report of the round, whatever became of it.
     pub(crate) fn finish(&mut self, result: Result<(), RoundError>) -> Report {
-        let (outcome, message) = match result {
+        let (outcome, mut message) = match result {
             Ok(()) => match self.sweep_percent {
                 None if self.unfinished > 0 => (
                     Outcome::Partial,
@@ -227,6 +232,7 @@ impl<'a> Round<'a> {
                 (Outcome::Failed, format!("The round failed: {error}."))
             }
         };
+        message.push_str(&self.content_note);
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = self.traffic;
         Report {

@@ -23,7 +23,7 @@ use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::http::{ApiSettings, CollectionShape, Node, Peer, router};
 use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
-use thalamus_edge::sync::{Reconciler, SyncSettings};
+use thalamus_edge::sync::{ATTACHMENT_BYTES_PER_ROUND, Reconciler, SyncSettings};
 use tower::ServiceExt as _;
 
 /// 2026-11-23T01:28:52Z.
@@ -92,8 +92,11 @@ impl TestNode {
         let options =
             StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: setup.journal_keep_rows, clock: now_ms };
         let store = Store::in_memory(options).unwrap();
-        let sync_settings =
-            SyncSettings { node_name: "test".to_owned(), round_timeout: Duration::from_secs(1) };
+        let sync_settings = SyncSettings {
+            node_name: "test".to_owned(),
+            round_timeout: Duration::from_secs(1),
+            attachment_bytes_per_round: ATTACHMENT_BYTES_PER_ROUND,
+        };
         let accounts = AccountsSettings { bcrypt_cost: BCRYPT_COST_MIN, ..AccountsSettings::default() };
         let (acl, _) = Acl::parse(&setup.roles).unwrap();
         let node = Arc::new(Node {
