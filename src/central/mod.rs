@@ -4,6 +4,7 @@
 //! conversation with it, closed when the round ends. Every write compares what it is about to change
 //! with what the node last saw there, so an old or repeated write can miss but never overwrite.
 
+pub mod content;
 pub mod mongo;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub trait Hub: Send + Sync {
 /// One round's conversation with the centre. Majority read and write concern, one causally consistent
 /// session; every call ends within its own time limit.
 #[async_trait]
-pub trait Central: Send + Sync {
+pub trait Central: content::Attachments {
     /// The documents that exist among `ids`, in any order.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 

@@ -20,6 +20,10 @@ pub(crate) enum ApiError {
     Forbidden,
     CrossOrigin,
     NotFound(String),
+    /// The document is here, its bytes are not yet.
+    ContentPending {
+        length: u64,
+    },
     MethodNotAllowed,
     /// A decision is pending, or what was decided on has changed: the present state comes along.
     Conflict {
@@ -67,6 +71,14 @@ impl ApiError {
                 (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into())
             }
             ApiError::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message.clone()),
+            ApiError::ContentPending { length } => (
+                StatusCode::NOT_FOUND,
+                "content_pending",
+                format!(
+                    "The document is here, but its content of {length} bytes has not arrived on this node yet. \
+                     It comes with one of the next rounds; try again later"
+                ),
+            ),
             ApiError::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",

@@ -6,9 +6,6 @@ use super::{Store, StoreError};
 use crate::domain::access::Grant;
 use crate::domain::record::{Kind, RecordKey};
 
-/// Chunk size of uploaded content, at the centre too.
-pub const CONTENT_CHUNK_BYTES: usize = 64 * 1024;
-
 /// A change of one record, as authorized against the version in `expected`.
 #[derive(Debug, Clone)]
 pub struct Edit {
@@ -91,7 +88,7 @@ impl Store {
                 }
             }
             if let Some((sha256, bytes)) = &edit.content {
-                tx.put_content(sha256, bytes, CONTENT_CHUNK_BYTES)?;
+                tx.put_content(sha256, bytes)?;
             }
             tx.edit(&key, edit.document.as_ref(), edit.grant.actor())?;
             if let (Kind::Person, Some(roles)) = (key.kind, &edit.grants) {

@@ -5,6 +5,7 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod content;
 mod edit;
 mod feed_rows;
 mod records;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
-pub use edit::{CONTENT_CHUNK_BYTES, Edit, EditError, Requirement};
+pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
+pub use edit::{Edit, EditError, Requirement};
 pub use feed_rows::{Reread, Sent, Vanished};
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};

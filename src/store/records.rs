@@ -44,7 +44,11 @@ pub struct Tx<'t> {
     by_spelling: Table<'t, (&'static str, &'static str), ()>,
     grants: Table<'t, &'static str, &'static [u8]>,
     local_accounts: Table<'t, &'static str, &'static [u8]>,
-    content: Table<'t, (&'static str, u32), &'static [u8]>,
+    pub(crate) content: Table<'t, (&'static str, u32), &'static [u8]>,
+    pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,
+    pub(crate) content_wanted: Table<'t, &'static str, (u64, i64)>,
+    pub(crate) content_owed: Table<'t, &'static str, (u64, &'static str)>,
+    pub(crate) content_idle: Table<'t, &'static str, i64>,
     pub(crate) meta: Table<'t, &'static str, &'static [u8]>,
     pub(crate) carry: &'t mut Carry,
     sequence: u64,
@@ -88,6 +92,10 @@ impl<'t> Tx<'t> {
             grants: transaction.open_table(GRANTS)?,
             local_accounts: transaction.open_table(LOCAL_ACCOUNTS)?,
             content: transaction.open_table(CONTENT)?,
+            content_named: transaction.open_table(CONTENT_NAMED)?,
+            content_wanted: transaction.open_table(CONTENT_WANTED)?,
+            content_owed: transaction.open_table(CONTENT_OWED)?,
+            content_idle: transaction.open_table(CONTENT_IDLE)?,
             meta: transaction.open_table(META)?,
             carry,
             sequence,
@@ -196,6 +204,7 @@ impl<'t> Tx<'t> {
             let old = old_bytes.as_deref().map(decode).transpose()?;
             self.write_document(key, new_bytes.as_deref())?;
             self.index(key, old.as_ref(), new)?;
+            self.follow_content(key, old.as_ref(), new)?;
             self.append_journal(key, old.as_ref(), new, actor)?;
         }
         let differs = match (new, base.document()) {
@@ -414,15 +423,6 @@ impl<'t> Tx<'t> {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
             None => self.local_accounts.remove(name)?,
         };
-        self.writes += 1;
-        Ok(())
-    }
-
-    /// Keeps uploaded bytes under their SHA-256.
-    pub fn put_content(&mut self, sha256: &str, bytes: &[u8], chunk_bytes: usize) -> Result<(), StoreError> {
-        for (number, chunk) in (0_u32..).zip(bytes.chunks(chunk_bytes)) {
-            self.content.insert((sha256, number), chunk)?;
-        }
         self.writes += 1;
         Ok(())
     }

@@ -217,12 +217,6 @@ impl Snapshot {
         Ok(JournalWindow { rows, oldest, last })
     }
 
-    /// A chunk of uploaded content.
-    pub fn content_chunk(&self, sha256: &str, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let content = self.transaction.open_table(CONTENT)?;
-        Ok(content.get((sha256, number))?.map(|row| row.value().to_vec()))
-    }
-
     pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {
         let meta = self.transaction.open_table(META)?;
         meta.get(name)?.map(|row| tables::decode(row.value())).transpose()

@@ -328,6 +328,7 @@ impl Tx<'_> {
         let row = tables::encode(&write.encode(number))?;
         self.intent.insert(row_key(key), row.as_slice())?;
         self.carry.touched.insert(key.clone(), number);
+        self.owe_pushed(key)?;
         self.wrote();
         Ok(())
     }

@@ -60,6 +60,12 @@ pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError>
     Ok(snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
 }
 
+/// The number of the lease that the centre gave last.
+pub(crate) fn number(snapshot: &Snapshot) -> Result<i64, StoreError> {
+    let known = snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode);
+    Ok(known.and_then(|known| known.confirmed).map_or(0, |lease| lease.number))
+}
+
 /// Takes the lease for this round; returns the node's id and the lease.
 pub(crate) async fn take(
     store: &Store,

@@ -1,7 +1,7 @@
 //! Floor 3. One round, step by step.
 //!
-//! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that
-//! the next round understands, so a round may end anywhere.
+//! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, CONTENT, REPORT. Each step leaves the store in a state
+//! that the next round understands, so a round may end anywhere.
 
 use bson::doc;
 use serde::Serialize;
@@ -105,6 +105,8 @@ pub(crate) struct Round<'a> {
     pub(crate) received_before_scan: u64,
     /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
+    /// What is to be said about attachments.
+    pub(crate) content_note: String,
 }
 
 impl<'a> Round<'a> {
@@ -127,6 +129,7 @@ impl<'a> Round<'a> {
             waiting_sweep: None,
             received_before_scan: 0,
             unfinished: 0,
+            content_note: String::new(),
         }
     }
 
@@ -148,6 +151,7 @@ impl<'a> Round<'a> {
         read?;
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
+        self.content(central).await?;
         self.report(central, &node, &lease).await?;
         match held_back {
             Some(message) => Err(RoundError::Halted(message)),
@@ -227,6 +231,7 @@ impl<'a> Round<'a> {
             "pending": snapshot.pending_count()? as i64,
             "conflicts_open": snapshot.open_conflicts_count()? as i64,
             "dead": snapshot.dead_count()? as i64,
+            "content_owed": snapshot.content_owed_count()? as i64,
             "last_round_at": now,
         };
         drop(snapshot);
@@ -257,6 +262,7 @@ impl<'a> Round<'a> {
         if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
             message = format!("{message} {words}");
         }
+        message.push_str(&self.content_note);
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = traffic;
         Report {

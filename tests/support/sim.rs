@@ -1,5 +1,8 @@
 //! A centre in memory, with faults where a test wants them.
 
+#[path = "sim_content.rs"]
+pub(crate) mod content;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -106,11 +109,16 @@ impl State {
 #[derive(Clone, Default)]
 pub(crate) struct Sim {
     state: Arc<Mutex<State>>,
+    contents: Arc<Mutex<content::Contents>>,
 }
 
 impl Sim {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the simulated centre")
+    }
+
+    pub(crate) fn contents(&self) -> MutexGuard<'_, content::Contents> {
+        self.contents.lock().expect("the simulated centre's attachments")
     }
 
     pub(crate) fn put(&self, kind: Kind, document: Document) {
