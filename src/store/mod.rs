@@ -8,6 +8,7 @@
 mod edit;
 mod feed_rows;
 mod records;
+mod restore_rows;
 mod snapshot;
 mod sync_rows;
 mod tables;

@@ -61,6 +61,9 @@ pub(crate) const SENT: TableDefinition<u64, Bytes> = TableDefinition::new("sent"
 pub(crate) const ECHO: TableDefinition<(u8, &str, u64), ()> = TableDefinition::new("echo");
 /// (kind, id) -> the last write that was given up without an answer.
 pub(crate) const GHOST: Rows = TableDefinition::new("ghost");
+/// (kind, id) -> own writes that a restored centre may have forgotten, as `own`; an empty document once the
+/// record was brought together with it.
+pub(crate) const RESTORE: Rows = TableDefinition::new("restore");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 
