@@ -79,7 +79,7 @@ async fn compare_text(ground: &Ground, bulk: bool) -> Vec<u64> {
     let ids = ["a", "A", "b"].map(str::to_owned);
     assert_eq!(central.fetch(Kind::Person, &ids).await.expect("documents").len(), 2);
     cost(central.as_ref());
-    central.scan(Kind::Person, None).await.expect("a scan");
+    central.scan(Kind::Person, None, &[]).await.expect("a scan");
     assert_eq!(central.scan_next(5).await.expect("documents").len(), 2);
     cost(central.as_ref());
     let key = person("b");

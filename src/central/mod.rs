@@ -47,11 +47,11 @@ pub trait Central: Send + Sync {
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
     /// Begins to read all documents with a string `_id` greater than `after`, in order of `_id` (bytes of
-    /// UTF-8), except those above [`LARGE_DOCUMENT_BYTES_MIN`].
-    async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()>;
+    /// UTF-8), except those `without`.
+    async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()>;
 
-    /// Ids greater than `after` of documents above [`LARGE_DOCUMENT_BYTES_MIN`], which a scan passes over so
-    /// that none of them delays all others.
+    /// Ids greater than `after` of documents above [`LARGE_DOCUMENT_BYTES_MIN`]: a scan over a bad line passes
+    /// over them, so that none of them delays all others. The server looks at every document for this.
     async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>>;
 
     /// The next documents of the scan opened last, at most `max` and perhaps fewer; empty at the end only.
@@ -279,7 +279,7 @@ impl Traffic {
     }
 }
 
-/// Documents of more bytes than this are read one by one.
+/// Documents of more bytes than this are read one by one over a line that breaks.
 pub const LARGE_DOCUMENT_BYTES_MIN: i64 = 256 * 1024;
 
 /// Where the centre is and what its collections are called.

@@ -87,6 +87,8 @@ struct Position {
     reason: Reason,
     kind: Kind,
     after: Option<String>,
+    /// The line broke in the middle of it: large documents are read alone.
+    is_careful: bool,
 }
 
 /// Kinds in the order of the sweep: what others refer to comes first.
@@ -98,7 +100,7 @@ fn kinds() -> [Kind; Kind::ALL.len()] {
 
 impl Position {
     fn start(reason: Reason) -> Position {
-        Position { reason, kind: kinds()[0], after: None }
+        Position { reason, kind: kinds()[0], after: None, is_careful: false }
     }
 
     fn decode(row: &Document) -> Option<Position> {
@@ -106,12 +108,16 @@ impl Position {
             reason: row.get_str("reason").ok().and_then(Reason::named).unwrap_or(Reason::Lost),
             kind: Kind::from_collection(row.get_str("collection").ok()?)?,
             after: row.get_str("after").ok().map(str::to_owned),
+            is_careful: row.get_bool("careful").unwrap_or(false),
         })
     }
 
     fn encode(&self) -> Document {
         let after = self.after.clone().map_or(Bson::Null, Bson::String);
-        doc! {"reason": self.reason.name(), "collection": self.kind.schema().collection, "after": after}
+        let collection = self.kind.schema().collection;
+        doc! {
+            "reason": self.reason.name(), "collection": collection, "after": after, "careful": self.is_careful,
+        }
     }
 }
 
@@ -187,11 +193,22 @@ impl Round<'_> {
     /// Returns false if the round's share of scanning was used up before the end.
     async fn scan_kind(&mut self, central: &mut dyn Central, at: &mut Position) -> Result<bool, RoundError> {
         let read_at = self.read_now().await?;
-        let large: BTreeSet<String> =
-            central.large_ids(at.kind, at.after.as_deref()).await?.into_iter().collect();
-        central.scan(at.kind, at.after.as_deref()).await?;
+        let large = match at.is_careful {
+            true => central.large_ids(at.kind, at.after.as_deref()).await?,
+            false => Vec::new(),
+        };
+        central.scan(at.kind, at.after.as_deref(), &large).await?;
+        let large: BTreeSet<String> = large.into_iter().collect();
         loop {
-            let batch = self.scan_batch(central).await?;
+            let batch = match self.scan_batch(central).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    at.is_careful = true;
+                    let at = at.encode();
+                    self.store.transact(move |tx| tx.set_meta(META_SCAN, Some(&at))).await?;
+                    return Err(error.into());
+                }
+            };
             step("scan.read");
             let up_to = batch.last().map(|fetched| fetched.id().to_owned());
             let is_done = up_to.is_none();

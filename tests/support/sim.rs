@@ -165,7 +165,7 @@ impl Central for Conversation {
         Ok(found.collect())
     }
 
-    async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()> {
+    async fn scan(&mut self, kind: Kind, after: Option<&str>, _: &[String]) -> Result<()> {
         self.scan = Some((kind, after.map(str::to_owned)));
         Ok(())
     }
