@@ -43,6 +43,9 @@ pub(super) struct AnswerArgs {
     /// Take those records back instead: put them at the centre again, or out of the trash here.
     #[arg(long)]
     restore_deleted: bool,
+    /// Go on from what the centre holds, after it was restored from an older copy or replaced.
+    #[arg(long)]
+    centre_restored: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +148,10 @@ pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result
                 AnswerArgs { restore_deleted: true, .. } => (
                     json!({"restore_deleted": true}),
                     "accepted: the records whose delete waited are back, and the next round sends them",
+                ),
+                AnswerArgs { centre_restored: true, .. } => (
+                    json!({"centre_restored": true}),
+                    "accepted: the next rounds bring this node and the restored centre together",
                 ),
                 AnswerArgs { .. } => (json!({}), "resumed: rounds run again"),
             };

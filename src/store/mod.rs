@@ -9,6 +9,7 @@ mod content;
 mod edit;
 mod feed_rows;
 mod records;
+mod restore_rows;
 mod snapshot;
 mod sync_rows;
 mod tables;

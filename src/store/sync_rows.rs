@@ -235,7 +235,7 @@ pub enum TrashState {
 }
 
 impl TrashState {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             TrashState::Pending => "pending",
             TrashState::Done => "done",

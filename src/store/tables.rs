@@ -72,6 +72,9 @@ pub(crate) const CONTENT_OWED: TableDefinition<&str, (u64, &str)> = TableDefinit
 /// SHA-256 -> lease number of the round from which on it is worth a look: content that is here and that no
 /// record's document names any more.
 pub(crate) const CONTENT_IDLE: TableDefinition<&str, i64> = TableDefinition::new("content_idle");
+/// (kind, id) -> own writes that a restored centre may have forgotten, as `own`; an empty document once the
+/// record was brought together with it.
+pub(crate) const RESTORE: Rows = TableDefinition::new("restore");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 

@@ -3,6 +3,7 @@
 use bson::Document;
 
 use super::evidence::{haunted, landed};
+use super::restore;
 use super::round::Tally;
 use crate::domain::access::Actor;
 use crate::domain::merge::{merge, same_identity};
@@ -24,6 +25,7 @@ pub(crate) fn merge_in(
     if remote.is_some() {
         tx.clear_vanished(key)?;
     }
+    restore::bring_together(tx, key, local.as_ref(), remote)?;
     if tx.is_clean(key)? {
         take_clean(tx, key, local.as_ref(), remote, &mut tally)?;
         return Ok(tally);

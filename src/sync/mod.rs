@@ -20,6 +20,7 @@ mod merge_in;
 mod operator;
 mod pull;
 mod push;
+mod restore;
 mod round;
 mod scan;
 pub mod schedule;

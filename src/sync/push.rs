@@ -80,6 +80,7 @@ impl Round<'_> {
                 pending.retain(|(_, sequence, pending)| !held_back.waits(pending.key.kind, *sequence));
             }
             let mut keys: Vec<RecordKey> = pending.into_iter().map(|(.., pending)| pending.key).collect();
+            self.bring_together_first(central, &keys).await?;
             for _ in 0..PUSH_TRIES_MAX {
                 keys = self.push_keys(central, node, keys).await?;
                 if keys.is_empty() {
@@ -252,6 +253,9 @@ impl Round<'_> {
 /// What has to be sent for a record, noted as an intent; `None` if nothing has to, or not now.
 fn plan(tx: &mut Tx<'_>, key: &RecordKey, node: &str) -> Result<Option<Sending>, StoreError> {
     if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? || is_owner_held(tx, key)? {
+        return Ok(None);
+    }
+    if tx.to_bring_together(key)?.is_some() {
         return Ok(None);
     }
     let (base, document) = (tx.base(key)?, tx.document(key)?);

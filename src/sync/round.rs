@@ -181,7 +181,8 @@ impl<'a> Round<'a> {
         self.settle(central).await?;
         self.reread(central).await?;
         self.scan(central).await?;
-        self.deletes().await
+        self.deletes().await?;
+        Ok(self.end_restore().await?)
     }
 
     /// Sends new and changed conflicts to the centre.
@@ -287,7 +288,7 @@ impl<'a> Round<'a> {
             return Some(format!("{} records are sent again in the next round.", self.unfinished));
         }
         match self.waiting_sweep {
-            Some(Reason::First | Reason::Lost | Reason::Sweep) => {
+            Some(Reason::First | Reason::Lost | Reason::Sweep | Reason::Restored) => {
                 return Some("What was edited here has been sent to the centre.".to_owned());
             }
             // As below.
@@ -296,6 +297,11 @@ impl<'a> Round<'a> {
         match self.sweep {
             Some((Reason::First, percent)) => {
                 return Some(format!("First synchronization: {percent} % done; the next round goes on."));
+            }
+            Some((Reason::Restored, percent)) => {
+                return Some(format!(
+                    "This node and the restored centre are brought together: {percent} % done; the next round goes on."
+                ));
             }
             Some((Reason::Lost | Reason::Sweep, percent)) => {
                 return Some(format!(

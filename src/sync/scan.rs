@@ -53,10 +53,12 @@ pub(crate) enum Reason {
     Verify,
     /// The centre keeps no history.
     Sweep,
+    /// The centre was set back to an older copy, with which every record has to be brought together.
+    Restored,
 }
 
 impl Reason {
-    const ALL: [Reason; 4] = [Reason::First, Reason::Lost, Reason::Verify, Reason::Sweep];
+    const ALL: [Reason; 5] = [Reason::First, Reason::Lost, Reason::Verify, Reason::Sweep, Reason::Restored];
 
     fn name(self) -> &'static str {
         match self {
@@ -64,6 +66,7 @@ impl Reason {
             Reason::Lost => "lost",
             Reason::Verify => "verify",
             Reason::Sweep => "sweep",
+            Reason::Restored => "restored",
         }
     }
 
@@ -74,6 +77,8 @@ impl Reason {
 
 /// Asks for a sweep from the start; one that only verifies lets one that is under way go on.
 pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError> {
+    let reason = if tx.is_restoring()? { Reason::Restored } else { reason };
+    tx.set_restore_swept(false)?;
     tx.set_meta(META_SCAN, Some(&Position::start(reason).encode()))
 }
 
@@ -178,6 +183,7 @@ impl Round<'_> {
                 if reason != Reason::Sweep && tx.meta(META_VERIFY_DUE)?.is_some() {
                     tx.set_meta(META_VERIFY_DUE, None)?;
                 }
+                tx.set_restore_swept(true)?;
                 deletes::note_sweep(tx)
             })
             .await?;
