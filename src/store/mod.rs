@@ -5,7 +5,9 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod conflicts;
 mod edit;
+mod holds;
 mod records;
 mod snapshot;
 mod sync_rows;
@@ -18,12 +20,13 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
+pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use edit::{CONTENT_CHUNK_BYTES, Edit, EditError, Requirement};
+pub use holds::{Held, Hold, HoldReason};
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
 pub use sync_rows::{
-    Conflict, ConflictStatus, DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, Pending,
-    TrashRow, TrashState, UNREADABLE_CODE,
+    DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
 };
 pub use tables::{Base, FORMAT_VERSION};
 

@@ -9,7 +9,7 @@ use bson::{Document, doc};
 use super::round::RoundError;
 use super::step;
 use crate::central::{Central, Lease, LeaseAnswer};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError, Tx};
 
 const META_LEASE: &str = "lease";
 pub(crate) const META_REVOKED: &str = "revoked";
@@ -54,6 +54,11 @@ impl Known {
 /// The node's id at the centre, once it has one.
 pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
     Ok(snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
+}
+
+/// The same in a write transaction.
+pub(crate) fn node_id_in(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
+    Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
 }
 
 /// Takes the lease for this round; returns the node's id and the lease.

@@ -5,10 +5,13 @@
 //! round dies at, the next one goes on from what is in the store.
 
 pub mod conflicts;
+mod hold;
+pub mod identity;
 mod lease;
 mod merge_in;
 mod pull;
 mod push;
+mod resolutions;
 mod round;
 mod scan;
 pub mod schedule;
