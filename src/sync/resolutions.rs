@@ -241,8 +241,9 @@ fn note_other_decision(tx: &mut Tx<'_>, row: &Document) -> Result<(), StoreError
         return Ok(());
     };
     let written = Written::of(row);
+    let value = conflict.value.as_ref().map(|value| shown(&conflict, value, ""));
     let is_same = conflict.resolution.as_deref() == written.resolution
-        && (conflict.is_secret() || same_option(conflict.value.as_ref(), written.value));
+        && (conflict.is_secret() || same_option(value.as_ref(), written.value));
     let note = written.note(&conflict, "this decision came first", tx.now_ms());
     if !is_same && conflict.status == ConflictStatus::Resolved && conflict.note(note) {
         tx.keep_conflict(&conflict)?;
