@@ -69,8 +69,7 @@ impl Clinic {
     fn at(sim: &Sim) -> Clinic {
         let store = Store::in_memory(OPTIONS).unwrap();
         let hub: Arc<dyn Hub> = Arc::new(sim.clone());
-        let settings =
-            SyncSettings { node_name: "node".to_owned(), round_timeout: Duration::from_secs(60) };
+        let settings = SyncSettings { node_name: "node".to_owned(), round_timeout: Duration::from_secs(60) };
         Clinic { sim: sim.clone(), sync: Reconciler::new(store.clone(), Some(hub), settings), store }
     }
 

@@ -342,9 +342,7 @@ fn check_seen(
             None => seen.is_null(),
         },
         // Nothing was said: then it must be the value that the conflict left standing.
-        (None, None) => {
-            crate::domain::value::same_option(conflict.standing(), current)
-        }
+        (None, None) => crate::domain::value::same_option(conflict.standing(), current),
     };
     if is_current && conflict.status == ConflictStatus::Open {
         return Ok(());

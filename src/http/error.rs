@@ -79,7 +79,8 @@ impl ApiError {
             ApiError::DecisionPending { .. } => (
                 StatusCode::CONFLICT,
                 "decision_pending",
-                "Another person has this account at the centre; decide first whether they are the same".into(),
+                "Another person has this account at the centre; decide first whether they are the same"
+                    .into(),
             ),
             ApiError::Conflict { message, .. } => (StatusCode::CONFLICT, "conflict", message.clone()),
             ApiError::Gone { oldest } => {

@@ -198,8 +198,7 @@ fn authorize(node: &Node, caller: &Caller, verdict: &Verdict) -> Result<(), ApiE
     };
     for verb in verbs {
         let target = Target::Record { owner: None };
-        let granted =
-            node.acl().authorize(&caller.principal, *verb, schema.item_acl(), schema.kind, target);
+        let granted = node.acl().authorize(&caller.principal, *verb, schema.item_acl(), schema.kind, target);
         granted.map_err(|_| ApiError::Forbidden)?;
     }
     Ok(())

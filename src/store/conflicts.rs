@@ -397,7 +397,8 @@ impl Tx<'_> {
             self.conflict_outbox.remove(conflict.id.as_str())?;
             self.wrote();
             if conflict.publisher.is_none() || conflict.is_reopened {
-                let known = Conflict { publisher: Some(node.to_owned()), is_reopened: false, ..conflict.clone() };
+                let known =
+                    Conflict { publisher: Some(node.to_owned()), is_reopened: false, ..conflict.clone() };
                 self.keep_conflict(&known)?;
             }
         }

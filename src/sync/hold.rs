@@ -198,9 +198,7 @@ fn conflict_id(
 ) -> Result<String, StoreError> {
     let identity = |person: &Document| -> Document {
         let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
-        fields
-            .filter_map(|field| person.get(field).map(|value| (field.to_owned(), value.clone())))
-            .collect()
+        fields.filter_map(|field| person.get(field).map(|value| (field.to_owned(), value.clone()))).collect()
     };
     Conflict::named(&doc! {
         "type": Subject::Identity.name(),
@@ -217,12 +215,7 @@ pub(super) fn visible(person: &Document) -> Bson {
 }
 
 /// The hold has no reason any more; `remote` is what the centre's person was last.
-fn end(
-    tx: &mut Tx<'_>,
-    hold: &Hold,
-    remote: Option<&Document>,
-    tally: &mut Tally,
-) -> Result<(), StoreError> {
+fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tally) -> Result<(), StoreError> {
     let local = tx.document(&hold.local_key())?;
     if let Some(mut conflict) = tx.conflict(&hold.conflict)? {
         (conflict.local, conflict.central) = (local.as_ref().map(visible), remote.map(visible));

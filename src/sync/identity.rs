@@ -143,13 +143,7 @@ fn free_account(tx: &Tx<'_>, new: &str) -> Result<String, ResolveError> {
 }
 
 /// The person of this node leaves the account, with the records made here for them.
-fn part(
-    tx: &mut Tx<'_>,
-    hold: &Hold,
-    local: &Document,
-    new: &str,
-    actor: &Actor,
-) -> Result<(), StoreError> {
+fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor) -> Result<(), StoreError> {
     let own = tx.own_dependents(&hold.account)?;
     let to = RecordKey::new(Kind::Person, new);
     tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;

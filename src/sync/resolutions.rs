@@ -56,8 +56,7 @@ impl Round<'_> {
             step("conflicts.published");
             let closed = conflicts.iter().filter(|conflict| !is_open(conflict));
             let closed: Vec<String> = closed.map(|conflict| conflict.id.clone()).collect();
-            let standing =
-                if closed.is_empty() { Vec::new() } else { central.resolutions(&closed).await? };
+            let standing = if closed.is_empty() { Vec::new() } else { central.resolutions(&closed).await? };
             let node = node.to_owned();
             self.store
                 .transact(move |tx| -> Result<(), StoreError> {
@@ -95,10 +94,7 @@ impl Round<'_> {
 
 /// Publishes rows; returns the ids of those that the centre does not take, which must hold up neither the
 /// others nor the round.
-async fn send_rows(
-    central: &mut dyn Central,
-    rows: Vec<Document>,
-) -> Result<BTreeSet<String>, CentralError> {
+async fn send_rows(central: &mut dyn Central, rows: Vec<Document>) -> Result<BTreeSet<String>, CentralError> {
     let mut refused = BTreeSet::new();
     if rows.is_empty() {
         return Ok(refused);
@@ -161,7 +157,10 @@ fn central_row(conflict: &Conflict, node: &str) -> Result<Document, StoreError> 
         }
     }
     if !conflict.notes.is_empty() {
-        row.insert("notes", conflict.notes.iter().map(|note| note_row(conflict, note, node)).collect::<Vec<_>>());
+        row.insert(
+            "notes",
+            conflict.notes.iter().map(|note| note_row(conflict, note, node)).collect::<Vec<_>>(),
+        );
     }
     Ok(row)
 }

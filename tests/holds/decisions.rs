@@ -18,9 +18,10 @@ fn new_id() -> Verdict {
 
 /// The values of a person that lost, by field.
 fn losers(clinic: &Clinic, id: &str) -> Vec<(String, Option<Bson>)> {
-    let open = clinic.conflicts().into_iter().filter(|conflict| {
-        conflict.status == ConflictStatus::Open && conflict.key == key(Person, id)
-    });
+    let open = clinic
+        .conflicts()
+        .into_iter()
+        .filter(|conflict| conflict.status == ConflictStatus::Open && conflict.key == key(Person, id));
     let mut losers: Vec<_> = open.map(|c| (c.path.join("."), c.loser().cloned())).collect();
     losers.sort_by(|a, b| a.0.cmp(&b.0));
     losers
@@ -129,7 +130,10 @@ async fn a_new_id_takes_the_person_and_what_was_made_here_for_them() {
         let records = snapshot.list_of(Page, account, None, 9, 9_999).unwrap().records;
         records.into_iter().map(|record| record.id).collect()
     };
-    assert_eq!((book(NEW), book(ACCT)), (vec!["own".to_owned()], vec!["agreed".to_owned(), "theirs".to_owned()]));
+    assert_eq!(
+        (book(NEW), book(ACCT)),
+        (vec!["own".to_owned()], vec!["agreed".to_owned(), "theirs".to_owned()])
+    );
     assert_eq!(clinic.here(Page, "own"), Some(page("own", NEW, "hers")));
     assert_eq!(clinic.here(PersonalDocument, "d-own").unwrap().get_str("fedacct").unwrap(), NEW);
     assert_eq!(snapshot.grants(NEW, &renamed).unwrap(), ["root"]);
@@ -139,8 +143,14 @@ async fn a_new_id_takes_the_person_and_what_was_made_here_for_them() {
     let changes = snapshot.journal(before, 99).unwrap().rows;
     let changes: Vec<_> = changes.iter().map(|row| format!("{} {}", row.op, row.key.id)).collect();
     let expected = [
-        &format!("delete {ACCT}"), &format!("create {NEW}"), "update own", "update d-own", "update e-own",
-        &format!("create {ACCT}"), "create theirs", "create e-theirs",
+        &format!("delete {ACCT}"),
+        &format!("create {NEW}"),
+        "update own",
+        "update d-own",
+        "update e-own",
+        &format!("create {ACCT}"),
+        "create theirs",
+        "create e-theirs",
     ];
     assert_eq!(changes, expected);
     drop(snapshot);
@@ -306,7 +316,8 @@ async fn a_held_person_is_not_deleted() {
     use thalamus_edge::store::{Edit, EditError};
     let clinic = Clinic::with_hold().await;
     clinic.edit(Person, with(ana(), doc! {"active": false})).await;
-    let bytes = clinic.store.read().unwrap().record(&key(Person, ACCT)).unwrap().unwrap().document.into_bytes();
+    let bytes =
+        clinic.store.read().unwrap().record(&key(Person, ACCT)).unwrap().unwrap().document.into_bytes();
     let edit = Edit {
         grant: Grant::operator(0, Verb::Delete, Person),
         id: ACCT.to_owned(),

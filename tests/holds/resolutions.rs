@@ -211,8 +211,7 @@ async fn secrets_are_never_taken_from_a_row() {
         (doc! {"resolution": "value", "value": "$2b$04$stolen"}, false),
     ] {
         let theirs = Some(secret("$2b$04$theirs"));
-        let clinic =
-            Clinic::with_conflict(Person, secret("$2b$04$old"), secret("$2b$04$mine"), theirs).await;
+        let clinic = Clinic::with_conflict(Person, secret("$2b$04$old"), secret("$2b$04$mine"), theirs).await;
         let text = clinic.row().to_string();
         assert!(!text.contains("$2b") && text.contains("changed at node"), "{text}");
         clinic.written(with(written.clone(), doc! {"status": "resolved"}));
@@ -241,8 +240,22 @@ async fn whole_records_are_decided_too() {
         ("keep", false, None, doc! {"resolution": "local"}, Some("mine"), None),
         ("keep, edited since", false, Some("newer"), doc! {"resolution": "local"}, Some("newer"), None),
         ("let go", false, None, doc! {"resolution": "central"}, None, None),
-        ("let go, edited since", false, Some("newer"), doc! {"resolution": "central"}, Some("newer"), Some(refused)),
-        ("let an active person go", true, None, doc! {"resolution": "central"}, Some("mine"), Some("The user is active.")),
+        (
+            "let go, edited since",
+            false,
+            Some("newer"),
+            doc! {"resolution": "central"},
+            Some("newer"),
+            Some(refused),
+        ),
+        (
+            "let an active person go",
+            true,
+            None,
+            doc! {"resolution": "central"},
+            Some("mine"),
+            Some("The user is active."),
+        ),
         ("another body", false, None, value("new"), Some("new"), None),
         (
             "somebody else's body",

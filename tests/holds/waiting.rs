@@ -69,13 +69,7 @@ fn begins() -> Vec<Begin> {
             doc! {"name": "Bea", "lastname": "Cordara"},
             Some(Reused),
         ),
-        Begin {
-            what: "new here",
-            base: None,
-            local: None,
-            remote: beatriz(),
-            held: None,
-        },
+        Begin { what: "new here", base: None, local: None, remote: beatriz(), held: None },
         Begin {
             what: "two people agreed on, in two spellings",
             base: Some(ana()),
@@ -106,7 +100,11 @@ async fn people_are_held_when_they_may_be_two() {
             assert!(!report.message.contains("share an account"), "{what}: {report:?}");
             continue;
         };
-        assert_eq!((hold.local.as_str(), hold.remote.as_str()), (ACCT, remote.get_str("_id").unwrap()), "{what}");
+        assert_eq!(
+            (hold.local.as_str(), hold.remote.as_str()),
+            (ACCT, remote.get_str("_id").unwrap()),
+            "{what}"
+        );
         assert_eq!((report.conflicts, report.pushed), (1, 0), "{what}: {report:?}");
         assert!(report.message.contains("1 people share an account"), "{what}: {report:?}");
         assert_eq!(clinic.here(Person, ACCT), before, "{what}: the person here stays");
@@ -116,7 +114,11 @@ async fn people_are_held_when_they_may_be_two() {
         assert_eq!((conflict.subject, conflict.status), (Subject::Identity, ConflictStatus::Open), "{what}");
         // Said once.
         let again = clinic.round().await;
-        assert_eq!((again.conflicts, again.pulled, again.merged, again.pushed), (0, 0, 0, 0), "{what}: {again:?}");
+        assert_eq!(
+            (again.conflicts, again.pulled, again.merged, again.pushed),
+            (0, 0, 0, 0),
+            "{what}: {again:?}"
+        );
     }
 }
 
@@ -364,7 +366,8 @@ struct End {
 }
 
 fn ends() -> Vec<End> {
-    let end = |what, is_agreed, then, left| End { what, is_agreed, remote: beatriz(), then, left, conflicts: 0 };
+    let end =
+        |what, is_agreed, then, left| End { what, is_agreed, remote: beatriz(), then, left, conflicts: 0 };
     let gone = |clinic: &Clinic| {
         clinic.sim.remove(Person, ACCT);
         None

@@ -7,8 +7,8 @@ use super::read::{batch_size, next_batch};
 use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, unconfirmed};
 use crate::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Fetched, Lease, LeaseAnswer, NODES_COLLECTION, Result, TRASH_COLLECTION,
-    lease_of,
+    ArchiveState, CONFLICTS_COLLECTION, Fetched, Lease, LeaseAnswer, NODES_COLLECTION, Result,
+    TRASH_COLLECTION, lease_of,
 };
 
 /// `status` of a row of `edge_nodes` whose node may write, and of one that may not.
