@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod contract;
 #[path = "holds/decisions.rs"]
 mod decisions;
 #[path = "holds/resolutions.rs"]

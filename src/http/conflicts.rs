@@ -200,12 +200,13 @@ fn shown(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Value {
 }
 
 fn shown_value(node: &Node, conflict: &Conflict, value: &Bson) -> Value {
-    let mut value = value.clone();
-    if let (true, Bson::Document(body)) = (conflict.path.is_empty(), &mut value) {
-        let secrets = conflict.key.kind.schema().secret_fields;
-        secrets.iter().for_each(|secret| drop(body.remove(secret)));
+    match value {
+        Bson::Document(body) if conflict.path.is_empty() => {
+            let shown = conflict.key.kind.schema().without_secrets(body);
+            show_value(&Bson::Document(shown), node.settings.date_format)
+        }
+        value => show_value(value, node.settings.date_format),
     }
-    show_value(&value, node.settings.date_format)
 }
 
 /// Decisions that were not carried out, or no longer count.

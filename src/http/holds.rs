@@ -131,9 +131,8 @@ impl Case {
 }
 
 fn shown_person(node: &Node, person: &Document) -> Value {
-    let mut person = person.clone();
-    Kind::Person.schema().secret_fields.iter().for_each(|secret| drop(person.remove(secret)));
-    show_value(&Bson::Document(person), node.settings.date_format)
+    let shown = Kind::Person.schema().without_secrets(person);
+    show_value(&Bson::Document(shown), node.settings.date_format)
 }
 
 /// Carries out `{"decide": "same"}` or `{"decide": "new_id", "id": ...}`.

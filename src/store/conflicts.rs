@@ -8,6 +8,7 @@ use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::holds::Hold;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::sync_rows::{insert_some, path_of};
@@ -121,6 +122,41 @@ pub struct Conflict {
 }
 
 impl Conflict {
+    /// A conflict that nobody has decided, about nothing yet.
+    fn new(id: String, key: RecordKey, subject: Subject) -> Conflict {
+        Conflict {
+            id,
+            subject,
+            key,
+            path: Path::new(),
+            base: None,
+            local: None,
+            central: None,
+            stands: Side::Local,
+            status: ConflictStatus::Open,
+            author: String::new(),
+            found_at_ms: 0,
+            resolution: None,
+            value: None,
+            resolved_by: None,
+            resolved_at_ms: None,
+            notes: Vec::new(),
+            publisher: None,
+            is_reopened: false,
+        }
+    }
+
+    /// The question whether the two people of a hold are one.
+    pub fn about_identity(hold: &Hold, local: &Document, central: &Document, author: String) -> Conflict {
+        Conflict {
+            local: Some(Bson::Document(Kind::Person.schema().without_secrets(local))),
+            central: Some(Bson::Document(Kind::Person.schema().without_secrets(central))),
+            author,
+            found_at_ms: hold.since_ms,
+            ..Conflict::new(hold.conflict.clone(), hold.local_key(), Subject::Identity)
+        }
+    }
+
     /// The value that was displaced.
     pub fn loser(&self) -> Option<&Bson> {
         match self.stands {
@@ -271,24 +307,14 @@ impl Tx<'_> {
     /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
     pub fn add_conflict(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
         let mut conflict = Conflict {
-            id: String::new(),
-            subject: Subject::Value,
-            key: key.clone(),
             path: clash.path.clone(),
             base: clash.base.clone(),
             local: clash.local.clone(),
             central: clash.remote.clone(),
             stands: clash.stands,
-            status: ConflictStatus::Open,
             author: self.author_of(key)?,
             found_at_ms: self.now_ms(),
-            resolution: None,
-            value: None,
-            resolved_by: None,
-            resolved_at_ms: None,
-            notes: Vec::new(),
-            publisher: None,
-            is_reopened: false,
+            ..Conflict::new(String::new(), key.clone(), Subject::Value)
         };
         conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
         self.open_conflict(conflict)

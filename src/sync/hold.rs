@@ -27,13 +27,13 @@
 use bson::{Bson, Document, doc};
 
 use super::merge_in::{merge_in, merge_known};
-use super::round::{Round, RoundError, Tally, without_secrets};
+use super::round::{Round, RoundError, Tally};
 use super::{lease, step};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, Side, is_other_person};
+use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
-use crate::store::{Base, Conflict, ConflictStatus, Hold, HoldReason, StoreError, Subject, Tx};
+use crate::store::{Base, Conflict, Hold, HoldReason, StoreError, Subject, Tx};
 
 /// Resolution of a hold that ended without a decision.
 const ENDED: &str = "ended";
@@ -152,35 +152,16 @@ fn begin(
     let account = fold_account(&key.id);
     let local_key = RecordKey::new(Kind::Person, local_id);
     let local = tx.document(&local_key)?.unwrap_or_default();
-    let conflict = Conflict {
-        id: conflict_id(tx, &account, &local, remote)?,
-        subject: Subject::Identity,
-        key: local_key.clone(),
-        path: Vec::new(),
-        base: None,
-        local: Some(visible(&local)),
-        central: Some(visible(remote)),
-        stands: Side::Local,
-        status: ConflictStatus::Open,
-        author: tx.author_of(&local_key)?,
-        found_at_ms: tx.now_ms(),
-        resolution: None,
-        value: None,
-        resolved_by: None,
-        resolved_at_ms: None,
-        notes: Vec::new(),
-        publisher: None,
-        is_reopened: false,
-    };
     let hold = Hold {
+        conflict: conflict_id(tx, &account, &local, remote)?,
         account,
-        conflict: conflict.id.clone(),
         local: local_key.id.clone(),
         remote: key.id.clone(),
         why,
         since_ms: tx.now_ms(),
     };
-    tx.open_conflict(conflict)?;
+    let author = tx.author_of(&local_key)?;
+    tx.open_conflict(Conflict::about_identity(&hold, &local, remote, author))?;
     tx.put_hold(&hold)?;
     tx.put_held(key, &hold.account, remote)?;
     // Whatever the centre had against the record, it waits for something else now.
@@ -211,7 +192,7 @@ fn conflict_id(
 
 /// A person as conflicts show them.
 pub(super) fn visible(person: &Document) -> Bson {
-    Bson::Document(without_secrets(Kind::Person.schema(), person))
+    Bson::Document(Kind::Person.schema().without_secrets(person))
 }
 
 /// The hold has no reason any more; `remote` is what the centre's person was last.

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document, doc};
 
 use super::conflicts::{Decision, ResolveError, check_person_may_go, current_value, decided};
-use super::round::{Round, RoundError, without_secrets};
+use super::round::{Round, RoundError};
 use super::step;
 use crate::central::{Central, CentralError};
 use crate::domain::access::Actor;
@@ -170,7 +170,7 @@ fn shown(conflict: &Conflict, value: &Bson, node: &str) -> Bson {
     match value {
         _ if conflict.is_secret() => Bson::from(format!("changed at node {node}")),
         Bson::Document(body) if conflict.path.is_empty() => {
-            Bson::Document(without_secrets(conflict.key.kind.schema(), body))
+            Bson::Document(conflict.key.kind.schema().without_secrets(body))
         }
         value => value.clone(),
     }

@@ -243,8 +243,5 @@ pub(crate) fn without_secrets(
     schema: &crate::domain::schema::Schema,
     body: &bson::Document,
 ) -> bson::Document {
-    body.iter()
-        .filter(|(key, _)| !schema.is_secret(key))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    schema.without_secrets(body)
 }

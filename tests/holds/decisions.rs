@@ -1,9 +1,9 @@
 //! What follows from a decision about who somebody is.
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, doc};
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::Kind::{Encounter, Page, Person, PersonalDocument};
-use thalamus_edge::store::{ConflictStatus, Requirement, StoreError};
+use thalamus_edge::store::{Conflict, ConflictStatus, Hold, HoldReason, Requirement, StoreError};
 use thalamus_edge::sync::conflicts::{Decision, ResolveError, resolve};
 use thalamus_edge::sync::identity::{Pair, Verdict, decide};
 
@@ -356,53 +356,27 @@ async fn a_page_on_its_way_follows_its_person() {
         clinic.sim.state().write_faults.push_back(fault);
         clinic.sync.round().await;
         assert_eq!(clinic.at_centre(Page, "own").is_some(), is_there);
-        let store = clinic.store.clone();
-        let (ana, intents) = (ana(), store.read().unwrap().intents().unwrap().len());
-        assert_eq!(intents, 1);
-        clinic.edit(Person, ana).await;
+        assert_eq!(clinic.store.read().unwrap().intents().unwrap().len(), 1);
+        clinic.edit(Person, ana()).await;
         // Held and decided while that write is still open: as a round that stops in between leaves it.
         clinic
             .run(|tx| {
-                let hold = thalamus_edge::store::Hold {
+                let hold = Hold {
                     account: ACCT.to_owned(),
                     conflict: "c1".to_owned(),
                     local: ACCT.to_owned(),
                     remote: ACCT.to_owned(),
-                    why: thalamus_edge::store::HoldReason::Created,
+                    why: HoldReason::Created,
                     since_ms: 0,
                 };
                 tx.put_hold(&hold)?;
                 tx.put_held(&key(Person, ACCT), ACCT, &beatriz())?;
-                tx.open_conflict(identity_conflict())
+                tx.open_conflict(Conflict::about_identity(&hold, &ana(), &beatriz(), String::new()))
             })
             .await;
         clinic.there(Person, beatriz());
         clinic.decide(new_id()).await;
         clinic.assert_settled().await;
         assert_eq!(clinic.at_centre(Page, "own"), Some(page("own", NEW, "hers")));
-    }
-}
-
-fn identity_conflict() -> thalamus_edge::store::Conflict {
-    let person = |document: Document| Some(Bson::Document(document));
-    thalamus_edge::store::Conflict {
-        id: "c1".to_owned(),
-        subject: thalamus_edge::store::Subject::Identity,
-        key: key(Person, ACCT),
-        path: Vec::new(),
-        base: None,
-        local: person(ana()),
-        central: person(beatriz()),
-        stands: Side::Local,
-        status: ConflictStatus::Open,
-        author: String::new(),
-        found_at_ms: 0,
-        resolution: None,
-        value: None,
-        resolved_by: None,
-        resolved_at_ms: None,
-        notes: Vec::new(),
-        publisher: None,
-        is_reopened: false,
     }
 }

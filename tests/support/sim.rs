@@ -254,7 +254,7 @@ impl Central for Conversation {
 
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
         let mut state = self.sim.state();
-        let about = |row: &Document| row.get_str("id").expect("an id").to_owned();
+        let about = |row: &Document| row.get_str("id").unwrap_or_default().to_owned();
         if rows.iter().any(|row| state.conflicts_refused_about.contains(&about(row))) {
             return Err(CentralError::Failed("a row is not accepted".to_owned()));
         }
