@@ -85,9 +85,16 @@ pub trait Central: content::Attachments {
     async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()>;
 
     /// Puts conflict records into `edge_conflicts` by `_id`. A row given with `status: "open"` is inserted
-    /// if it is new, and changes nothing if it is not. Any other row closes the one that is there, if
-    /// that is open and holds no other `resolution`: of two resolutions the first stands.
+    /// if it is new, and changes nothing if it is not. One with `status: "reopened"` is as new: it is written
+    /// as open over a row that is not, or that is the same node's and holds a `resolution`. Any other row
+    /// closes the one that is there, if that is open and holds no other `resolution`: of two resolutions the
+    /// first stands.
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
+
+    /// Of the rows of `edge_conflicts` among `ids` those that are no longer open or hold a `resolution`:
+    /// `_id`, `status`, `node`, `fingerprint`, `resolution`, `value`, `resolved_by` and `applied_by`, as far
+    /// as they have them. A row that cannot be kept as it is, is left out.
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>>;
 
     /// Takes the node's lease: if the node's row in `edge_nodes` holds one of `expected`, or `expected` is
     /// empty and there is no row or one without a lease, it becomes `proposed` together with

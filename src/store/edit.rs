@@ -41,6 +41,9 @@ pub enum EditError {
     Moved,
     #[error("a condition does not hold")]
     Unmet(Requirement),
+    /// The person cannot go before it is decided who they are: the conflict that waits for that.
+    #[error("a decision about this person is pending")]
+    Held { conflict: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -76,6 +79,11 @@ impl Store {
             let key = RecordKey::new(edit.grant.kind(), edit.id.as_str());
             if tx.bytes(&key)? != edit.expected {
                 return Err(EditError::Moved);
+            }
+            if let (Kind::Person, None) = (key.kind, &edit.document)
+                && let Some(hold) = tx.hold(&key.id)?
+            {
+                return Err(EditError::Held { conflict: hold.conflict });
             }
             for requirement in &edit.requires {
                 let holds = match requirement {

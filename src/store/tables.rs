@@ -29,6 +29,14 @@ pub(crate) const DIRTY: TableDefinition<(u8, u64, u8, &str), (i64, &str)> = Tabl
 pub(crate) const INTENT: Rows = TableDefinition::new("intent");
 /// (kind, id) -> why the centre refused the record, or why it could not be pulled.
 pub(crate) const DEAD: Rows = TableDefinition::new("dead");
+/// folded account -> the hold of two people under it: [`super::Hold`].
+pub(crate) const HOLD: TableDefinition<&str, Bytes> = TableDefinition::new("hold");
+/// (kind, id) -> a document of the centre that waits behind a hold, and the hold's account.
+pub(crate) const HELD: Rows = TableDefinition::new("held");
+/// (folded account, kind, id): the documents that wait behind a hold.
+pub(crate) const HELD_OF: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("held_of");
+/// Folded accounts under which more than one person is stored, in different spellings.
+pub(crate) const DUPLICATE: TableDefinition<&str, ()> = TableDefinition::new("duplicate");
 /// sequence -> one change of a record.
 pub(crate) const JOURNAL: TableDefinition<u64, Bytes> = TableDefinition::new("journal");
 /// (kind, id, sequence) -> the body of a deleted record.

@@ -311,6 +311,10 @@ impl Central for MongoCentral {
         self.publish_conflict_rows(rows).await
     }
 
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        self.resolved_rows(ids).await
+    }
+
     async fn take_lease(
         &mut self,
         node: &str,
