@@ -9,6 +9,7 @@ use bson::{Document, doc};
 use super::round::RoundError;
 use super::step;
 use crate::central::{Central, Lease, LeaseAnswer};
+use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError};
 
 const META_LEASE: &str = "lease";
@@ -71,7 +72,9 @@ pub(crate) async fn take(
         };
         let mut expected: Vec<Lease> = known.confirmed.iter().cloned().collect();
         // A first enrolment whose answer was lost left the proposal itself in the row.
-        expected.push(proposed.clone());
+        if !planted(Flaw::LostLeaseIsClone) {
+            expected.push(proposed.clone());
+        }
         let announcement = doc! {"name": node_name, "version": env!("CARGO_PKG_VERSION")};
         let is_first = known.confirmed.is_none();
         let mut answer = central.take_lease(&known.node, &expected, &proposed, &announcement).await?;

@@ -271,11 +271,14 @@ pub(crate) fn time_text(ms: i64) -> String {
         .map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
-/// A named place between two steps of a round: the crash tests stop the process here.
+/// A named place between two steps of a round: the crash tests stop the process here, the simulation a node.
 pub(crate) fn step(_name: &'static str) {
     #[cfg(feature = "failpoints")]
-    fail::eval(_name, |_| {
-        // What a power cut does: no destructor, no flush.
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    });
+    {
+        crate::flaw::passing(_name);
+        fail::eval(_name, |_| {
+            // What a power cut does: no destructor, no flush.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        });
+    }
 }
