@@ -11,7 +11,7 @@ use thalamus_edge::central::{
 };
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
-use super::{Call, Fault, Request, Sim, State};
+use super::{Call, Fault, Life, Request, Sim, State};
 
 /// Longest that a feed waits for something to happen before it answers with nothing.
 const FEED_WAIT: Duration = Duration::from_millis(500);
@@ -20,7 +20,7 @@ const FEED_EVENTS_MAX: usize = 3;
 
 pub(super) struct Conversation {
     sim: Sim,
-    node: Option<usize>,
+    life: Option<Life>,
     scan: Option<Scan>,
     traffic: Traffic,
 }
@@ -47,8 +47,12 @@ fn bytes(documents: &[Document]) -> u64 {
 }
 
 impl Conversation {
-    pub(super) fn new(sim: Sim, node: Option<usize>) -> Conversation {
-        Conversation { sim, node, scan: None, traffic: Traffic::default() }
+    pub(super) fn new(sim: Sim, life: Option<Life>) -> Conversation {
+        Conversation { sim, life, scan: None, traffic: Traffic::default() }
+    }
+
+    fn node(&self) -> Option<usize> {
+        self.life.map(|life| life.node)
     }
 
     /// Connects.
@@ -64,10 +68,10 @@ impl Conversation {
         request: Option<Request>,
         work: impl FnOnce(&mut State) -> T + Send,
     ) -> Result<T> {
-        self.sim.pass(self.node, &format!("{}.before", call.name()));
+        self.sim.pass(self.life, &format!("{}.before", call.name()));
         let (fault, there, back) = {
             let mut state = self.sim.state();
-            let random = self.node.and_then(|_| state.weather.fault(call));
+            let random = self.life.and_then(|_| state.weather.fault(call));
             (wanted.or(random), state.weather.latency(), state.weather.latency())
         };
         self.traffic.round_trips += 1;
@@ -75,7 +79,7 @@ impl Conversation {
         match fault {
             Some(Fault::LostRequest) => return Err(gone()),
             Some(Fault::Late) => {
-                let node = self.node;
+                let node = self.node();
                 self.sim.state().late.extend(request.map(|request| (node, request)));
                 return Err(gone());
             }
@@ -97,7 +101,7 @@ impl Conversation {
             Some(Fault::Unanswered | Fault::FeedBroken) | None => {}
         }
         let answer = self.work(work);
-        self.sim.pass(self.node, &format!("{}.done", call.name()));
+        self.sim.pass(self.life, &format!("{}.done", call.name()));
         travel(back).await;
         Ok(answer)
     }
@@ -117,10 +121,10 @@ impl Conversation {
                 let mut state = self.sim.state();
                 let next = usize::try_from(state.weather.below(order.len() as u64)).expect("an index");
                 let at = order.swap_remove(next);
-                answers[at] = state.write_one(self.node, &batch[at], false);
+                answers[at] = state.write_one(self.node(), &batch[at], false);
                 let pause = if order.is_empty() { Duration::ZERO } else { state.weather.latency() / 4 };
                 let verdict = &answers[at];
-                let line = state.talk.is_some().then(|| format!("{:?}: {:?} {verdict:?}", self.node, batch[at]));
+                let line = state.talk.is_some().then(|| format!("{:?}: {:?} {verdict:?}", self.node(), batch[at]));
                 if let (Some(talk), Some(line)) = (&mut state.talk, line) {
                     talk.push(line);
                 }
@@ -133,10 +137,10 @@ impl Conversation {
     }
 
     async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>> {
-        self.sim.pass(self.node, "write.before");
+        self.sim.pass(self.life, "write.before");
         let (fault, there, back) = {
             let mut state = self.sim.state();
-            let random = self.node.and_then(|_| state.weather.fault(Call::Write));
+            let random = self.life.and_then(|_| state.weather.fault(Call::Write));
             (state.write_faults.pop_front().or(random), state.weather.latency(), state.weather.latency())
         };
         self.traffic.round_trips += 1;
@@ -149,7 +153,7 @@ impl Conversation {
                 Err(gone())
             }
             Some(Fault::Late) => {
-                self.sim.state().late.push((self.node, Request::Write(batch.to_vec())));
+                self.sim.state().late.push((self.node(), Request::Write(batch.to_vec())));
                 Err(gone())
             }
             Some(Fault::HalfDone) => {
@@ -177,7 +181,7 @@ impl Conversation {
             }
             Some(Fault::FeedBroken) | None => Ok(self.carry_out(batch).await),
         };
-        self.sim.pass(self.node, "write.done");
+        self.sim.pass(self.life, "write.done");
         travel(back).await;
         answers
     }
@@ -212,7 +216,7 @@ impl Central for Conversation {
     }
 
     async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()> {
-        self.sim.pass(self.node, "scan.before");
+        self.sim.pass(self.life, "scan.before");
         self.scan = Some(Scan { kind, after: after.map(str::to_owned), pending: VecDeque::new() });
         Ok(())
     }
@@ -273,7 +277,7 @@ impl Central for Conversation {
             Ok(at) => at,
             Err(answer) => return Ok(answer),
         };
-        let line = Conversation::new(self.sim.clone(), self.node);
+        let line = Conversation::new(self.sim.clone(), self.life);
         let token = self.sim.state().history.token(at);
         let (node, bodies) = (node.to_owned(), bodies.to_vec());
         Ok(Watched::Open(Box::new(SimFeed { line, node, bodies, at, token })))
@@ -391,7 +395,7 @@ impl Feed for SimFeed {
         let fault = self.line.sim.state().feed_faults.pop_front();
         let broken = {
             let mut state = self.line.sim.state();
-            let is_random = self.line.node.is_some() && state.weather.feed_breaks();
+            let is_random = self.line.life.is_some() && state.weather.feed_breaks();
             is_random || matches!(fault, Some(Fault::FeedBroken))
         };
         if broken {

@@ -52,6 +52,13 @@ pub(crate) struct Doom {
     pub(crate) disk: Disk,
 }
 
+/// A node from when it is switched on until the power fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) node: usize,
+    number: u64,
+}
+
 /// Something that a node asked for and that is still on its way.
 #[derive(Debug, Clone)]
 enum Request {
@@ -104,8 +111,10 @@ pub(crate) struct State {
     pub(crate) died: BTreeMap<usize, String>,
     /// Places passed by nodes, and how often.
     pub(crate) passed: BTreeMap<String, u64>,
-    /// Which node a task belongs to.
-    tasks: HashMap<tokio::task::Id, usize>,
+    /// Which node a task belongs to, and in which of its lives.
+    tasks: HashMap<tokio::task::Id, Life>,
+    /// How often each node was switched off.
+    lives: BTreeMap<usize, u64>,
     /// What nodes asked and were answered, if a test wants to read it.
     pub(crate) talk: Option<Vec<String>>,
 }
@@ -282,9 +291,15 @@ impl Sim {
         self.state.lock().expect("the simulated centre")
     }
 
-    /// The hub of one of several nodes, which can be told apart and killed.
+    /// The hub of one of several nodes, which can be told apart and killed; for one life.
     pub(crate) fn line(&self, node: usize) -> Line {
-        Line { sim: self.clone(), node }
+        let number = self.state().lives.get(&node).copied().unwrap_or_default();
+        Line { sim: self.clone(), life: Life { node, number } }
+    }
+
+    /// The node is switched off: what it is about to say is said no more.
+    pub(crate) fn cut(&self, node: usize) {
+        *self.state().lives.entry(node).or_default() += 1;
     }
 
     /// Somebody else inserts or replaces a record.
@@ -430,11 +445,15 @@ impl Sim {
     }
 
     /// A node is at a place where it may die; if so, this does not return.
-    pub(crate) fn pass(&self, node: Option<usize>, place: &str) {
-        let Some(node) = node else {
+    pub(crate) fn pass(&self, life: Option<Life>, place: &str) {
+        let Some(Life { node, number }) = life else {
             return;
         };
         let mut state = self.state();
+        if state.lives.get(&node).copied().unwrap_or_default() != number {
+            drop(state);
+            std::panic::resume_unwind(Box::new(format!("node {node} was switched off before {place}")));
+        }
         *state.passed.entry(place.to_owned()).or_default() += 1;
         let Some(doom) = state.dooms.get_mut(&node) else {
             return;
@@ -449,6 +468,7 @@ impl Sim {
         let disk = doom.disk.clone();
         state.dooms.remove(&node);
         state.died.insert(node, place.to_owned());
+        *state.lives.entry(node).or_default() += 1;
         drop(state);
         disk.cut();
         // Ends the task without a word on the screen.
@@ -458,8 +478,8 @@ impl Sim {
     /// The step of a round that is running in the current task.
     pub(crate) fn pass_step(&self, step: &str) {
         let task = tokio::task::try_id();
-        let node = task.and_then(|task| self.state().tasks.get(&task).copied());
-        self.pass(node, step);
+        let life = task.and_then(|task| self.state().tasks.get(&task).copied());
+        self.pass(life, step);
     }
 }
 
@@ -477,7 +497,7 @@ pub(crate) struct Backup {
 #[derive(Clone)]
 pub(crate) struct Line {
     sim: Sim,
-    node: usize,
+    life: Life,
 }
 
 #[async_trait]
@@ -491,9 +511,9 @@ impl Hub for Sim {
 impl Hub for Line {
     async fn open(&self) -> Result<Box<dyn Central>> {
         if let Some(task) = tokio::task::try_id() {
-            self.sim.state().tasks.insert(task, self.node);
+            self.sim.state().tasks.insert(task, self.life);
         }
-        let mut conversation = conversation::Conversation::new(self.sim.clone(), Some(self.node));
+        let mut conversation = conversation::Conversation::new(self.sim.clone(), Some(self.life));
         conversation.begin().await?;
         Ok(Box::new(conversation))
     }
