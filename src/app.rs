@@ -17,6 +17,7 @@ use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{self, Next};
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use chrono::{DateTime, Local, TimeZone as _, Utc};
 use hyper_util::rt::TokioTimer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
 use crate::http::{ApiSettings, Node, Peer, router};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::sync::schedule::Schedule;
+use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
 use crate::tls::{Tls, TlsError};
 
@@ -61,7 +62,7 @@ pub enum AppError {
     Listen { address: SocketAddr, cause: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("central.schedule: {0}")]
+    #[error("central.schedule or central.verify_schedule: {0}")]
     Schedule(String),
     #[error("{0}")]
     System(#[from] io::Error),
@@ -72,6 +73,13 @@ pub enum AppError {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Seconds that the machine's local time is ahead of UTC at `ms` since 1970: people's day, for what waits for
+/// an hour of it.
+fn local_ahead_s(ms: i64) -> i32 {
+    let at = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
+    Local.offset_from_utc_datetime(&at.naive_utc()).local_minus_utc()
 }
 
 fn at_path(path: &Path) -> impl Fn(io::Error) -> AppError {
@@ -94,10 +102,7 @@ impl App {
         let (acl, warnings) = config.acl()?;
         let store = open_store(&config)?;
         let hub = config.centre()?.map(|address| Arc::new(MongoHub::new(address)) as Arc<dyn Hub>);
-        let settings = SyncSettings {
-            node_name: config.node.name.clone(),
-            round_timeout: config.central.round_timeout(),
-        };
+        let settings = SyncSettings { utc_offset: local_ahead_s, ..config.sync_settings() };
         let sync = Reconciler::new(store.clone(), hub, settings);
         let mut form_key = [0; 32];
         getrandom::fill(&mut form_key).map_err(|e| io::Error::other(e.to_string()))?;
@@ -176,7 +181,12 @@ impl App {
         }
         let central = &self.config.central;
         let sync = Arc::clone(&self.node.sync);
-        let schedule = Schedule::start(sync, &central.schedule, central.jitter()).await;
+        let times = Times {
+            rounds: &central.schedule,
+            verification: &central.verify_schedule,
+            jitter: central.jitter(),
+        };
+        let schedule = Schedule::start(sync, times).await;
         schedule.map(Some).map_err(|error| AppError::Schedule(error.to_string()))
     }
 }

@@ -23,6 +23,8 @@ use crate::domain::access::{Acl, END_USER};
 use crate::domain::json::DateFormat;
 use crate::domain::record::Kind;
 use crate::http::CollectionShape;
+use crate::sync::SyncSettings;
+use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_BYTES_PER_ROUND_DEFAULT};
 use crate::tls::{OwnCertificate, TlsSettings};
 
 /// Read when no file is named, if it is there.
@@ -106,8 +108,16 @@ pub struct Central {
     pub database: String,
     /// Six fields of cron, seconds first, in UTC.
     pub schedule: String,
+    /// The same, for looking through everything at the centre; empty: never.
+    pub verify_schedule: String,
     jitter_s: u64,
     round_timeout_s: u64,
+    continuous: bool,
+    attachment_bytes_per_round: u64,
+    scan_bytes_per_round: u64,
+    budget_bytes_per_day: u64,
+    /// Each as `HH:MM-HH:MM`: read them through [`Config::sync_settings`].
+    quiet_hours: Vec<String>,
     #[serde(deserialize_with = "check::collections")]
     collections: BTreeMap<Kind, String>,
 }
@@ -172,8 +182,14 @@ impl Default for Central {
             uri_file: None,
             database: "federation".to_owned(),
             schedule: "0 */5 * * * *".to_owned(),
+            verify_schedule: "0 30 2 * * Sun".to_owned(),
             jitter_s: 60,
             round_timeout_s: 600,
+            continuous: false,
+            attachment_bytes_per_round: ATTACHMENT_BYTES_PER_ROUND_DEFAULT,
+            scan_bytes_per_round: SCAN_BYTES_PER_ROUND_DEFAULT,
+            budget_bytes_per_day: 0,
+            quiet_hours: Vec::new(),
             collections: BTreeMap::new(),
         }
     }
@@ -277,6 +293,22 @@ impl Config {
             bcrypt_cost: self.accounts.bcrypt_cost,
             password_min_chars: self.accounts.password_min_chars,
             ..AccountsSettings::default()
+        }
+    }
+
+    /// How rounds are run, on a machine whose local time is UTC.
+    pub fn sync_settings(&self) -> SyncSettings {
+        let central = &self.central;
+        SyncSettings {
+            node_name: self.node.name.clone(),
+            round_timeout: central.round_timeout(),
+            continuous: central.continuous,
+            attachment_bytes_per_round: central.attachment_bytes_per_round,
+            scan_bytes_per_round: central.scan_bytes_per_round,
+            budget_bytes_per_day: central.budget_bytes_per_day,
+            // Each of them has been read when the configuration was loaded.
+            quiet_hours: central.quiet_hours.iter().filter_map(|hours| QuietHours::parse(hours)).collect(),
+            ..SyncSettings::default()
         }
     }
 

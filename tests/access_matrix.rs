@@ -829,6 +829,7 @@ const NODE_ROUTES: &[NodeRoute] = &[
     posts("/users/NEW099/password", "users", Needs::Root, r#"{"password": "another cradle"}"#, 404),
     reads("/sync/status", "sync", Needs::Name, 200),
     posts("/sync/rounds", "sync", Needs::Name, "", 200),
+    posts("/sync/pause", "sync", Needs::Global, "", 204),
     posts("/sync/resume", "sync", Needs::Global, r#"{"accept_deletes": true}"#, 204),
     reads("/sync/conflicts", "conflicts", Needs::Name, 200),
     reads("/sync/conflicts/none", "conflicts", Needs::Name, 404),

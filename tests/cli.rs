@@ -40,7 +40,7 @@ fn what_makes_no_sense_is_a_usage_error() {
         &[][..],
         &["dance"],
         &["user", "add", "ANA"],
-        &["sync", "resume"],
+        &["sync", "resume", "--accept-everything"],
         &["conflicts", "resolve", "x"],
         &["conflicts", "resolve", "x", "--take", "neither"],
         &["conflicts", "resolve", "x", "--take", "local", "--value", "1"],
@@ -202,6 +202,38 @@ fn a_centre_that_is_away_is_not_a_failure() {
         assert_eq!((&report["outcome"], &report["pushed"]), (&json!("offline"), &json!(0)));
         assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["state"], "offline");
         clinic.run(&["sync", "status"]).ends(0).says("last round          offline at ");
+        drop(node);
+    }
+}
+
+#[test]
+fn a_pause_lasts_until_it_is_resumed() {
+    for is_running in IS_RUNNING {
+        // Whoever asks there would be told that the centre is away.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+        let clinic = Clinic::new().with("CENTRAL__URI", &uri);
+        clinic.make_store();
+        let node = is_running.then(|| clinic.serve(&[]));
+        clinic.run(&["sync", "pause"]).ends(0).says("paused: no round runs until");
+        if let Some(node) = node {
+            node.stop();
+        }
+        let node = is_running.then(|| clinic.serve(&[]));
+        let status = clinic.run(&["sync", "status"]).ends(0);
+        status.says("state               paused").says("Synchronization was paused by operator(uid ");
+        assert!(!status.out.contains("next round "), "{}", status.out);
+        clinic.run(&["sync", "now"]).ends(3).says("halted: Synchronization was paused by operator(uid ");
+        assert_eq!(clinic.run(&["sync", "now", "--json"]).ends(3).json()["outcome"], "halted");
+        clinic.run(&["sync", "resume"]).ends(0).says("resumed: rounds run again");
+        clinic.run(&["sync", "now"]).ends(4).says("offline");
+        assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["state"], "offline");
+        // Nothing to resume is nothing wrong.
+        clinic.run(&["sync", "resume"]).ends(0);
+        // An answer to a halt goes on as well.
+        clinic.run(&["sync", "pause"]).ends(0);
+        clinic.run(&["sync", "resume", "--accept-deletes"]).ends(0);
+        clinic.run(&["sync", "now"]).ends(4).says("offline");
         drop(node);
     }
 }

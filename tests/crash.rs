@@ -106,8 +106,8 @@ async fn the_centre_dies_in_the_middle_of_a_pull() {
             tokio::time::sleep(Duration::from_millis(450)).await;
             mongo.kill_9();
         };
-        let (report, ()) = tokio::join!(north.try_round(), killing);
-        let report = report.unwrap();
+        let verify = json!({"verify": true});
+        let (report, ()) = tokio::join!(north.done("POST", "/sync/rounds", Some(&verify)), killing);
         assert_eq!(report["outcome"], "offline", "{report}");
         federation.mongo.restart().await;
         federation.reconnect().await;

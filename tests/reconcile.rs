@@ -361,6 +361,7 @@ async fn many_deletes_at_the_centre_wait_for_the_operator() {
     assert_eq!(north.get("/sync/status").await["state"], "halted");
     assert_eq!(north.get("/people").await.as_array().unwrap().len(), 60);
     for node in &federation.nodes {
+        assert_eq!(node.try_round().await.unwrap()["outcome"], "halted");
         let accepted = node.operator("POST", "/sync/resume", Some(&json!({"accept_deletes": true}))).await;
         assert_eq!(accepted.status, 204);
     }

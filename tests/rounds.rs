@@ -14,6 +14,7 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::store::{Store, StoreError, StoreOptions, TrashState};
+use thalamus_edge::sync::schedule::{Schedule, Times};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 use support::sim::{Fault, Sim, person, person_key};
@@ -35,7 +36,7 @@ impl Node {
     }
 
     fn with(store: Store, sim: &Sim, round_timeout: Duration) -> Node {
-        let settings = SyncSettings { node_name: "node".to_owned(), round_timeout };
+        let settings = SyncSettings { round_timeout, ..SyncSettings::default() };
         let hub: Arc<dyn Hub> = Arc::new(sim.clone());
         Node { sync: Reconciler::new(store.clone(), Some(hub), settings), store }
     }
@@ -334,20 +335,54 @@ async fn a_refused_record_holds_up_no_other_and_is_tried_again_when_it_changes()
 }
 
 #[tokio::test]
-async fn refused_pushes_are_tried_again_now_and_then() {
+async fn refused_pushes_are_tried_again_by_a_verification_pass() {
     let sim = Sim::default();
     let node = Node::agreed(&sim).await;
     sim.state().refused.push("BAD".to_owned());
     node.set("BAD", "1").await;
     node.complete().await;
     sim.state().refused.clear();
-    let mut rounds = 0;
-    while node.pending() > 0 {
-        node.complete().await;
-        rounds += 1;
-        assert!(rounds <= 100);
+    for _ in 0..3 {
+        assert_eq!(node.complete().await.pushed, 0, "not before");
     }
-    assert!(rounds > 90, "{rounds}");
+    // One that does not get through is due in the next round.
+    node.sync.ask_for_verification().await.unwrap();
+    sim.state().lease_faults.push_back(Fault::LostRequest);
+    node.ends(Outcome::Offline).await;
+    assert_eq!(node.complete().await.pushed, 1);
+    assert_eq!(node.pending(), 0);
+    // It was done once.
+    sim.state().refused.push("BAD".to_owned());
+    node.set("BAD", "2").await;
+    assert_eq!(node.complete().await.dead, 1);
+    sim.state().refused.clear();
+    assert_eq!(node.complete().await.pushed, 0);
+}
+
+#[tokio::test]
+async fn verification_has_a_schedule_of_its_own() {
+    let sim = Sim::default();
+    let node = Node::agreed(&sim).await;
+    sim.state().refused.push("BAD".to_owned());
+    node.set("BAD", "1").await;
+    node.complete().await;
+    sim.state().refused.clear();
+    let never = "0 0 0 29 2 *";
+    let start = |rounds, verification| {
+        Schedule::start(Arc::clone(&node.sync), Times { rounds, verification, jitter: Duration::ZERO })
+    };
+    let schedule = start("* * * * * *", "").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    schedule.stop().await;
+    assert_eq!(node.pending(), 1, "no round by itself is a verification pass");
+    let schedule = start(never, "* * * * * *").await.unwrap();
+    let started = std::time::Instant::now();
+    while node.pending() > 0 {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    schedule.stop().await;
+    assert!(start(never, "weekly").await.is_err());
 }
 
 #[tokio::test]
@@ -527,4 +562,39 @@ async fn an_idle_round_writes_no_record() {
     }
     assert_eq!(*changes.borrow(), before.0);
     assert!(sim.state().records == before.1);
+}
+
+#[tokio::test]
+async fn a_pause_stops_the_round_that_is_under_way_and_keeps_what_it_has() {
+    let sim = Sim::default();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("store");
+    let node = Node::on_disk(&file, &sim);
+    for id in ["AAA", "BBB"] {
+        node.set(id, "mine").await;
+    }
+    // The answer never comes.
+    let hang = tokio::time::sleep(Duration::from_secs(3600));
+    sim.state().write_faults.push_back(Fault::Meanwhile(Box::pin(hang)));
+    let (report, ()) = tokio::join!(node.sync.round(), async {
+        while sim.get(Kind::Person, "AAA").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        node.sync.pause(&Actor::Operator(0)).await.unwrap();
+        assert_eq!(node.sync.status().unwrap().state, "paused", "the round has ended");
+    });
+    assert_eq!((report.outcome, report.pushed), (Outcome::Partial, 0), "{report:?}");
+    assert!(report.message.contains("was paused in the middle of a round"), "{report:?}");
+    drop(node);
+    let node = Node::on_disk(&file, &sim);
+    let schedule = Times { rounds: "* * * * * *", verification: "* * * * * *", jitter: Duration::ZERO };
+    let schedule = Schedule::start(Arc::clone(&node.sync), schedule).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let leases = sim.state().leases.clone();
+    assert_eq!(leases.values().map(|lease| lease.number).collect::<Vec<_>>(), [1], "no round was run");
+    schedule.stop().await;
+    node.sync.resume().await.unwrap();
+    assert_settled(&node, &sim, "AAA").await;
+    let writes = sim.state().writes.clone();
+    assert_eq!((writes["AAA"], writes["BBB"]), (1, 1));
 }

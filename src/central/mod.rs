@@ -47,8 +47,12 @@ pub trait Central: Send + Sync {
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
     /// Begins to read all documents with a string `_id` greater than `after`, in order of `_id` (bytes of
-    /// UTF-8).
+    /// UTF-8), except those above [`LARGE_DOCUMENT_BYTES_MIN`].
     async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()>;
+
+    /// Ids greater than `after` of documents above [`LARGE_DOCUMENT_BYTES_MIN`], which a scan passes over so
+    /// that none of them delays all others.
+    async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>>;
 
     /// The next documents of the scan opened last, at most `max` and perhaps fewer; empty at the end only.
     /// `max` is also what the server is asked to send at once, so it should change by doubling and halving.
@@ -256,6 +260,27 @@ pub struct Traffic {
     pub line_bytes_sent: u64,
     pub line_bytes_received: u64,
 }
+
+impl Traffic {
+    /// All that travelled, both ways.
+    pub fn line_bytes(self) -> u64 {
+        self.line_bytes_sent + self.line_bytes_received
+    }
+
+    /// What was added since `before`.
+    pub fn since(self, before: Traffic) -> Traffic {
+        Traffic {
+            round_trips: self.round_trips - before.round_trips,
+            bytes_sent: self.bytes_sent - before.bytes_sent,
+            bytes_received: self.bytes_received - before.bytes_received,
+            line_bytes_sent: self.line_bytes_sent - before.line_bytes_sent,
+            line_bytes_received: self.line_bytes_received - before.line_bytes_received,
+        }
+    }
+}
+
+/// Documents of more bytes than this are read one by one.
+pub const LARGE_DOCUMENT_BYTES_MIN: i64 = 256 * 1024;
 
 /// Where the centre is and what its collections are called.
 #[derive(Clone)]

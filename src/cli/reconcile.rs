@@ -24,12 +24,18 @@ pub(super) enum SyncCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Go on after a halt.
-    Resume {
-        /// Agree that the records that vanished at the centre vanish here too; they go to the trash.
-        #[arg(long, required = true)]
-        accept_deletes: bool,
-    },
+    /// Run no round any more, not even after a restart, until `sync resume`. One under way stops.
+    Pause,
+    /// Go on after a pause, or after a halt with an answer to what halted it.
+    Resume(AnswerArgs),
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct AnswerArgs {
+    /// Agree that the records that vanished at the centre vanish here too; they go to the trash.
+    #[arg(long)]
+    accept_deletes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,9 +125,20 @@ pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result
             }
             Ok(Done::text(status_text(&status, client.is_node_running())))
         }
-        SyncCommand::Resume { accept_deletes } => {
-            client.post("/sync/resume", &json!({"accept_deletes": accept_deletes})).await?.accepted()?;
-            Ok(Done::text("accepted: the next round deletes here what was deleted at the centre"))
+        SyncCommand::Pause => {
+            client.post("/sync/pause", &json!({})).await?.accepted()?;
+            Ok(Done::text("paused: no round runs until `thalamus-edge sync resume`"))
+        }
+        SyncCommand::Resume(answer) => {
+            let (body, text) = match answer {
+                AnswerArgs { accept_deletes: true } => (
+                    json!({"accept_deletes": true}),
+                    "accepted: the next round deletes here what was deleted at the centre",
+                ),
+                AnswerArgs { accept_deletes: false } => (json!({}), "resumed: rounds run again"),
+            };
+            client.post("/sync/resume", &body).await?.accepted()?;
+            Ok(Done::text(text))
         }
     }
 }

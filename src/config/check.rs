@@ -14,6 +14,7 @@ use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
 use crate::central::{CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
 use crate::domain::access::ROOT;
 use crate::domain::record::Kind;
+use crate::sync::budget::{QuietHours, next_loud_minute};
 
 /// The node's name at the server follows this.
 pub(super) const APP_NAME_PREFIX: &str = "thalamus-edge/";
@@ -35,6 +36,10 @@ const JOURNAL_KEEP_ROWS_MAX: u64 = 1 << 40;
 const JITTER_S_MAX: u64 = 60 * 60;
 const ROUND_TIMEOUT_S_MIN: u64 = 10;
 const ROUND_TIMEOUT_S_MAX: u64 = 24 * 60 * 60;
+/// A chunk of an attachment and what is sent with it.
+const ATTACHMENT_BYTES_PER_ROUND_MIN: u64 = 128 << 10;
+const SCAN_BYTES_PER_ROUND_MIN: u64 = 64 << 10;
+const BUDGET_BYTES_PER_DAY_MIN: u64 = 1 << 20;
 /// MongoDB's limits for names.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;
@@ -48,7 +53,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 20] = [
+    let verdicts: [(&'static str, Verdict); 25] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
@@ -72,11 +77,25 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
         ("central.database", database_name(&central.database)),
         ("central.schedule", schedule(&central.schedule)),
+        ("central.verify_schedule", schedule_unless_empty(&central.verify_schedule)),
         ("central.jitter_s", within(central.jitter_s, 0..=JITTER_S_MAX)),
         (
             "central.round_timeout_s",
             within(central.round_timeout_s, ROUND_TIMEOUT_S_MIN..=ROUND_TIMEOUT_S_MAX),
         ),
+        (
+            "central.attachment_bytes_per_round",
+            zero_or_from(central.attachment_bytes_per_round, ATTACHMENT_BYTES_PER_ROUND_MIN),
+        ),
+        (
+            "central.scan_bytes_per_round",
+            zero_or_from(central.scan_bytes_per_round, SCAN_BYTES_PER_ROUND_MIN),
+        ),
+        (
+            "central.budget_bytes_per_day",
+            zero_or_from(central.budget_bytes_per_day, BUDGET_BYTES_PER_DAY_MIN),
+        ),
+        ("central.quiet_hours", quiet_hours(&central.quiet_hours)),
         ("central.collections", collections_apart(&central.collections)),
     ];
     verdicts.into_iter().find_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
@@ -87,6 +106,14 @@ fn within<T: PartialOrd + Display>(value: T, range: RangeInclusive<T>) -> Verdic
         return Ok(());
     }
     Err(format!("must lie between {} and {}", range.start(), range.end()))
+}
+
+/// Bytes, of which too few would mean that nothing is ever done.
+fn zero_or_from(bytes: u64, min: u64) -> Verdict {
+    match bytes == 0 || bytes >= min {
+        true => Ok(()),
+        false => Err(format!("must be 0, which sets no limit, or at least {min}")),
+    }
 }
 
 fn each(values: &[String], check: fn(&str) -> Verdict) -> Verdict {
@@ -195,6 +222,23 @@ fn schedule(schedule: &str) -> Verdict {
         Err(_) => Err("is not a schedule: second, minute, hour, day of month, month, day of week, as in \
              \"0 */5 * * * *\""
             .to_owned()),
+    }
+}
+
+fn schedule_unless_empty(text: &str) -> Verdict {
+    if text.is_empty() { Ok(()) } else { schedule(text) }
+}
+
+fn quiet_hours(given: &[String]) -> Verdict {
+    let mut read = Vec::new();
+    for hours in given {
+        read.push(QuietHours::parse(hours).ok_or_else(|| {
+            format!("holds {hours:?}, which is not of the form \"HH:MM-HH:MM\", as in \"08:00-18:30\"")
+        })?);
+    }
+    match next_loud_minute(&read, 0) {
+        Some(_) => Ok(()),
+        None => Err("leaves no time of day for large transfers".to_owned()),
     }
 }
 

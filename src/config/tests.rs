@@ -64,7 +64,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 26, "the test has found the keys");
+    assert_eq!(keys, 32, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -105,8 +105,14 @@ fn every_value_can_be_set() {
         uri = "mongodb://hub"
         database = "gh"
         schedule = "30 0 3 * * Sun"
+        verify_schedule = ""
         jitter_s = 0
         round_timeout_s = 60
+        continuous = true
+        attachment_bytes_per_round = 0
+        scan_bytes_per_round = 65536
+        budget_bytes_per_day = 20000000
+        quiet_hours = ["08:00-18:30", "22:00-06:00"]
         collections = { pols = "pages", person = "personas" }
         "#,
     )
@@ -133,7 +139,14 @@ fn every_value_can_be_set() {
     assert_eq!((accounts.bcrypt_cost, accounts.password_min_chars), (13, 10));
     assert_eq!(config.store, Store { cache_bytes: 1_048_576, journal_keep_rows: 5_000 });
     assert_eq!(config.central.jitter(), Duration::ZERO);
-    assert_eq!(config.central.round_timeout(), Duration::from_secs(60));
+    assert_eq!(config.central.verify_schedule, "");
+    let sync = config.sync_settings();
+    assert_eq!((sync.node_name.as_str(), sync.round_timeout), ("Posta 7", Duration::from_secs(60)));
+    assert!(sync.continuous);
+    assert_eq!((sync.attachment_bytes_per_round, sync.scan_bytes_per_round), (0, 65_536));
+    assert_eq!(sync.budget_bytes_per_day, 20_000_000);
+    let quiet = ["08:00-18:30", "22:00-06:00"].map(|hours| QuietHours::parse(hours).unwrap());
+    assert_eq!(sync.quiet_hours, quiet);
     let centre = config.centre().unwrap().unwrap();
     assert_eq!((centre.uri.as_str(), centre.database.as_str()), ("mongodb://hub", "gh"));
     assert_eq!(centre.collection(Kind::Page), "pages");
@@ -229,6 +242,24 @@ fn errors_in_the_file_name_line_and_key() {
         ("[central]\nschedule = \"often\"", "site.toml line 2: `central.schedule` is not a schedule"),
         ("[central]\nschedule = \"*/5 * * * *\"", "site.toml line 2: `central.schedule` is not"),
         ("[central]\nschedule = \"\"", "site.toml line 2: `central.schedule` is not a schedule"),
+        ("[central]\nverify_schedule = \"Sun\"", "site.toml line 2: `central.verify_schedule` is not a s"),
+        ("[central]\ncontinuous = 1", "site.toml line 2: `central.continuous`: invalid type"),
+        (
+            "[central]\nattachment_bytes_per_round = 131071",
+            "site.toml line 2: `central.attachment_bytes_per_round` must be 0, which sets no limit, or at least 131072",
+        ),
+        ("[central]\nscan_bytes_per_round = 1", "site.toml line 2: `central.scan_bytes_per_round` must be"),
+        ("[central]\nbudget_bytes_per_day = 5", "site.toml line 2: `central.budget_bytes_per_day` must be"),
+        ("[central]\nbudget_bytes_per_day = -1", "site.toml line 2: `central.budget_bytes_per_day`: invalid"),
+        (
+            "[central]\nquiet_hours = [\"8-18\"]",
+            "site.toml line 2: `central.quiet_hours` holds \"8-18\", which is not of the form \"HH:MM-HH:MM\"",
+        ),
+        ("[central]\nquiet_hours = \"08:00-18:00\"", "site.toml line 2: `central.quiet_hours`: invalid type"),
+        (
+            "[central]\nquiet_hours = [\"00:00-24:00\"]",
+            "site.toml line 2: `central.quiet_hours` leaves no time of day",
+        ),
         ("[central]\nround_timeout_s = 0", "site.toml line 2: `central.round_timeout_s` must lie"),
         ("[central]\ndatabase = \"a.b\"", "site.toml line 2: `central.database` is not the name"),
         ("central.collections.peple = \"a\"", "site.toml line 1: `central.collections"),
@@ -258,6 +289,8 @@ fn errors_elsewhere_name_the_variable_or_flag() {
         ("THALAMUS_EDGE__SERVER__TLS", "yes", "`server.tls`: invalid type"),
         ("THALAMUS_EDGE__ACCOUNTS__BCRYPT_COST", "31", "`accounts.bcrypt_cost` must lie"),
         ("THALAMUS_EDGE__CENTRAL__SCHEDULE", "x", "`central.schedule` is not"),
+        ("THALAMUS_EDGE__CENTRAL__QUIET_HOURS", "[\"8\"]", "`central.quiet_hours` holds"),
+        ("THALAMUS_EDGE__CENTRAL__BUDGET_BYTES_PER_DAY", "5 MB", "`central.budget_bytes_per_day`: invalid"),
         ("THALAMUS_EDGE__NODE__NAME", "a\u{fffd}", "the value is not UTF-8"),
         ("THALAMUS_EDGE__", "a", "``: unknown field"),
         ("THALAMUS_EDGE__STORE__CACHE_BYTES", "1\ndata_dir = \"/x\"", "`store.cache_bytes`: invalid type"),

@@ -47,6 +47,7 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
     (Verb::Post, "/users/{id}/password", Needs::Administer("users")),
     (Verb::Get, "/sync/status", Needs::Name("sync")),
     (Verb::Post, "/sync/rounds", Needs::Name("sync")),
+    (Verb::Post, "/sync/pause", Needs::Global("sync")),
     (Verb::Post, "/sync/resume", Needs::Global("sync")),
     (Verb::Get, "/sync/conflicts", Needs::Name("conflicts")),
     (Verb::Get, "/sync/conflicts/{id}", Needs::Name("conflicts")),

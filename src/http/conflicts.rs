@@ -387,6 +387,6 @@ pub(crate) async fn retry(
     let (collection, record) = at.id().split_once(':').ok_or_else(absent)?;
     let kind = Kind::from_collection(collection).ok_or_else(absent)?;
     let key = RecordKey::new(kind, record);
-    let was_dead = node.store.transact(move |tx| tx.clear_dead(&key)).await?;
+    let was_dead = node.store.transact(move |tx| tx.retry_dead(&key)).await?;
     if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
 }

@@ -113,6 +113,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/users/{id}/password", post(users::set_password))
         .route("/sync/status", get(node::sync_status))
         .route("/sync/rounds", post(node::sync_round))
+        .route("/sync/pause", post(node::sync_pause))
         .route("/sync/resume", post(node::sync_resume))
         .route("/sync/conflicts", get(conflicts::list))
         .route("/sync/conflicts/{id}", get(conflicts::show))

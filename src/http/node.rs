@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use serde_json::{Map, Value};
 
 use super::Node;
 use super::caller::Caller;
@@ -55,22 +56,53 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
     Ok(super::json(node.sync.status()?))
 }
 
-pub(crate) async fn sync_round(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+/// Runs a round or joins the one that is running; with `{"verify": true}` the next rounds also look at
+/// everything that the centre holds.
+pub(crate) async fn sync_round(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    body: Sent,
+) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
+    let body = body.0?;
+    if !body.is_empty() {
+        match parse_object(&body)?.get("verify") {
+            Some(serde_json::Value::Bool(true)) => node.sync.ask_for_verification().await?,
+            Some(serde_json::Value::Bool(false)) | None => {}
+            Some(_) => return Err(ApiError::invalid("verify", "verify: must be true or false")),
+        }
+    }
     Ok(super::json(node.sync.round().await))
 }
 
-/// `{"accept_deletes": true}`: the records that vanished at the centre may vanish here too.
+pub(crate) async fn sync_pause(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+    node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
+    node.sync.pause(&caller.principal.actor).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Ends a pause. With a body it also answers a halt: `{"accept_deletes": true}`, the records that vanished at
+/// the centre may vanish here too.
 pub(crate) async fn sync_resume(
     State(node): State<Arc<Node>>,
     caller: Caller,
     body: Sent,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let body = parse_object(&body.0?)?;
-    if body.get("accept_deletes") != Some(&serde_json::Value::Bool(true)) {
-        return Err(ApiError::invalid("accept_deletes", "accept_deletes: must be true"));
+    let body = body.0?;
+    let answers = if body.is_empty() { Map::new() } else { parse_object(&body)? };
+    if answers.len() > 1 {
+        return Err(ApiError::invalid("", "there can be only one answer at a time"));
     }
-    node.sync.accept_deletes().await?;
+    for (answer, value) in &answers {
+        if *value != Value::Bool(true) {
+            return Err(ApiError::invalid(answer, format!("{answer}: must be true")));
+        }
+        match answer.as_str() {
+            "accept_deletes" => node.sync.accept_deletes().await?,
+            _ => return Err(ApiError::invalid(answer, "there is no such answer to a halt")),
+        }
+    }
+    node.sync.resume().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

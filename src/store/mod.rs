@@ -6,6 +6,7 @@
 //! happens in one place, [`Tx::put`], in the same transaction.
 
 mod edit;
+mod feed_rows;
 mod records;
 mod snapshot;
 mod sync_rows;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use writer::{Writer, WriterLoop};
 
 pub use edit::{CONTENT_CHUNK_BYTES, Edit, EditError, Requirement};
+pub use feed_rows::{Reread, Sent, Vanished};
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
 pub use sync_rows::{

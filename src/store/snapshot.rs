@@ -51,7 +51,7 @@ pub struct JournalWindow {
 
 /// A consistent view. Keep it short: pages that it sees cannot be reused while it lives.
 pub struct Snapshot {
-    transaction: ReadTransaction,
+    pub(crate) transaction: ReadTransaction,
 }
 
 impl Snapshot {

@@ -58,7 +58,16 @@ impl IntentWrite {
         }
     }
 
-    fn encode(&self, number: u64) -> Document {
+    /// The same without inserted and replaced documents, and without what was archived.
+    pub(crate) fn without_bodies(&self) -> IntentWrite {
+        match self {
+            IntentWrite::Insert(_) => IntentWrite::Insert(Document::new()),
+            IntentWrite::Replace(_) => IntentWrite::Replace(Document::new()),
+            IntentWrite::Update(_) | IntentWrite::Delete { .. } => self.clone(),
+        }
+    }
+
+    pub(crate) fn encode(&self, number: u64) -> Document {
         let number = number as i64;
         match self {
             IntentWrite::Insert(document) => doc! {"number": number, "op": "insert", "document": document},
@@ -71,7 +80,7 @@ impl IntentWrite {
         }
     }
 
-    fn decode(row: &Document) -> Option<IntentWrite> {
+    pub(crate) fn decode(row: &Document) -> Option<IntentWrite> {
         Some(match row.get_str("op").ok()? {
             "insert" => IntentWrite::Insert(row.get_document("document").ok()?.clone()),
             "replace" => IntentWrite::Replace(row.get_document("document").ok()?.clone()),
@@ -339,6 +348,7 @@ impl Tx<'_> {
         self.carry.touched.insert(key.clone(), settled_at);
         let mut base = self.base(key)?;
         if landed {
+            self.clear_ghost(key)?;
             base = intent.write.applied_to(&base);
         }
         let document = self.document(key)?;
@@ -347,6 +357,16 @@ impl Tx<'_> {
         }
         self.put(key, document.as_ref(), &base, &Actor::Centre)?;
         Ok(true)
+    }
+
+    /// Drops the intent with this number: nothing of it was seen at the centre, so it did not land. Should it
+    /// arrive late all the same, it is recognized ([`Tx::ghost`]).
+    pub fn give_up_intent(&mut self, key: &RecordKey, number: u64) -> Result<bool, StoreError> {
+        let Some(intent) = self.intent(key)?.filter(|intent| intent.number == number) else {
+            return Ok(false);
+        };
+        self.put_ghost(key, &intent)?;
+        self.settle_intent(key, number, false)
     }
 
     /// Whether a read of the record that was sent at push number `read_at` may be too old to be applied:
@@ -492,6 +512,19 @@ impl Tx<'_> {
             self.wrote();
         }
         Ok(was_dead)
+    }
+
+    /// Gives a dead letter another try on request: a refused record is sent again, one that could not be
+    /// taken is read again. Returns whether there was one.
+    pub fn retry_dead(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
+        let letter = self.dead.get(row_key(key))?.map(|row| DeadLetter::decode(key.clone(), row.value()));
+        let Some(letter) = letter.transpose()? else {
+            return Ok(false);
+        };
+        if letter.direction == "pull" {
+            self.ask_again(key, super::Reread { is_alone: true, ..super::Reread::default() })?;
+        }
+        self.clear_dead(key)
     }
 
     /// Whether the record has a dead letter with this code.

@@ -51,6 +51,16 @@ pub(crate) const GRANTS: TableDefinition<&str, Bytes> = TableDefinition::new("gr
 pub(crate) const LOCAL_ACCOUNTS: TableDefinition<&str, Bytes> = TableDefinition::new("local_accounts");
 /// (SHA-256, chunk number) -> a chunk of uploaded content.
 pub(crate) const CONTENT: TableDefinition<(&str, u32), Bytes> = TableDefinition::new("content");
+/// (kind, id) -> [`super::Reread`] in bits: records to be read from the centre again.
+pub(crate) const REREAD: TableDefinition<RowKey, u8> = TableDefinition::new("reread");
+/// (kind, id) -> whether the operator agrees: clean records that the centre no longer has.
+pub(crate) const VANISHED: TableDefinition<RowKey, bool> = TableDefinition::new("vanished");
+/// sequence -> an own write that landed at the centre, without bodies; the latest are kept.
+pub(crate) const SENT: TableDefinition<u64, Bytes> = TableDefinition::new("sent");
+/// (kind, id, sequence in `sent`): own landed writes of which the change feed is still to tell.
+pub(crate) const ECHO: TableDefinition<(u8, &str, u64), ()> = TableDefinition::new("echo");
+/// (kind, id) -> the last write that was given up without an answer.
+pub(crate) const GHOST: Rows = TableDefinition::new("ghost");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 
@@ -134,8 +144,11 @@ pub(crate) fn kind_of(code: u8) -> Result<Kind, StoreError> {
 pub(crate) fn push_rank(kind: Kind, is_delete: bool) -> u8 {
     use crate::domain::schema::PUSH_RANK_MAX;
     let rank = kind.schema().push_rank;
-    if is_delete { PUSH_RANK_MAX + 1 + (PUSH_RANK_MAX - rank) } else { rank }
+    if is_delete { DELETE_RANK_MIN + (PUSH_RANK_MAX - rank) } else { rank }
 }
+
+/// Lowest value of [`push_rank`] of a delete.
+pub(crate) const DELETE_RANK_MIN: u8 = crate::domain::schema::PUSH_RANK_MAX + 1;
 
 /// Highest value of [`push_rank`].
 pub(crate) const PUSH_ORDER_MAX: u8 = 2 * crate::domain::schema::PUSH_RANK_MAX + 1;

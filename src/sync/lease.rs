@@ -7,10 +7,14 @@
 use bson::{Document, doc};
 
 use super::round::RoundError;
-use super::step;
+use super::scan::Reason;
+use super::{drain, step};
 use crate::central::{Central, Lease, LeaseAnswer};
 use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError};
+
+/// The number of the first lease of every node.
+pub(crate) const FIRST_NUMBER: i64 = 1;
 
 const META_LEASE: &str = "lease";
 pub(crate) const META_REVOKED: &str = "revoked";
@@ -108,7 +112,7 @@ pub(crate) async fn take(
                     ));
                 }
                 tracing::warn!(old = %known.node, "this store is a copy of another node's: enrolling as a new node");
-                keep(store, Known::fresh(), false).await?;
+                enrol_anew(store).await?;
             }
         }
     }
@@ -124,11 +128,24 @@ async fn propose(store: &Store) -> Result<Known, StoreError> {
             let row = tx.meta(META_LEASE)?;
             let mut known = row.as_ref().and_then(Known::decode).unwrap_or_else(|| fresh.clone());
             if known.proposed.is_none() {
-                let number = known.confirmed.as_ref().map_or(0, |lease| lease.number) + 1;
+                let number = known.confirmed.as_ref().map_or(FIRST_NUMBER - 1, |lease| lease.number) + 1;
                 known.proposed = Some(Lease { number, nonce: nonce.clone() });
                 tx.set_meta(META_LEASE, Some(&known.encode()))?;
             }
             Ok(known)
+        })
+        .await
+}
+
+/// This store goes on as a new node. It keeps its records, their bases and what was edited; of the centre's
+/// history, and of what was sent under the old name, it knows nothing any more.
+async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
+    let row = Known::fresh().encode();
+    store
+        .transact(move |tx| -> Result<(), StoreError> {
+            tx.set_meta(META_LEASE, Some(&row))?;
+            tx.forget_sent()?;
+            drain::lose_history(tx, Reason::Lost)
         })
         .await
 }

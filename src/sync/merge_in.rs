@@ -2,6 +2,7 @@
 
 use bson::Document;
 
+use super::evidence::{haunted, landed};
 use super::round::Tally;
 use crate::domain::access::Actor;
 use crate::domain::merge::{Clash, merge, same_identity};
@@ -20,6 +21,10 @@ pub(crate) fn merge_in(
 ) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let local = tx.document(key)?;
+    lay_ghost(tx, key, local.as_ref(), remote)?;
+    if remote.is_some() {
+        tx.clear_vanished(key)?;
+    }
     if tx.is_clean(key)? {
         take_clean(tx, key, local.as_ref(), remote, &mut tally)?;
         return Ok(tally);
@@ -73,12 +78,8 @@ fn take_clean(
 ) -> Result<(), StoreError> {
     match (local, remote) {
         (None, None) => tx.settle_trash(key, TrashState::Done)?,
-        (Some(local), None) => {
-            tx.discard(key, local)?;
-            tx.put(key, None, &Base::Absent, &Actor::Centre)?;
-            tx.clear_dead(key)?;
-            tally.deleted += 1;
-        }
+        // Decided with all others that are gone, at the end.
+        (Some(_), None) => tx.put_vanished(key)?,
         (_, Some(remote)) => {
             let base = Base::Document(remote.clone());
             let before = tx.bytes(key)?;
@@ -91,6 +92,44 @@ fn take_clean(
         }
     }
     Ok(())
+}
+
+/// Recognizes a write that had been given up and is at the centre now: it arrived late, or somebody did
+/// the same.
+fn lay_ghost(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+) -> Result<(), StoreError> {
+    let Some(ghost) = tx.ghost(key)? else {
+        return Ok(());
+    };
+    let base = tx.base(key)?;
+    if landed(&ghost, remote) && !landed(&ghost, base.document()) {
+        tx.clear_ghost(key)?;
+        tx.put(key, local, &Base::Document(haunted(&ghost, &base)), &Actor::Centre)?;
+    }
+    Ok(())
+}
+
+/// A record that vanished at the centre goes here too, its body to the trash; unless somebody has edited it
+/// since, which makes it a record of its own again.
+pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreError> {
+    if !tx.clear_vanished(key)? {
+        return Ok(Tally::default());
+    }
+    if !tx.is_clean(key)? {
+        return merge_in(tx, key, None);
+    }
+    let mut tally = Tally::default();
+    if let Some(local) = tx.document(key)? {
+        tx.discard(key, &local)?;
+        tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+        tx.clear_dead(key)?;
+        tally.deleted += 1;
+    }
+    Ok(tally)
 }
 
 /// Two people under one account: neither is touched until somebody decides.

@@ -4,16 +4,22 @@
 //! how things stand. Network calls happen between store transactions, never inside one; whatever step a
 //! round dies at, the next one goes on from what is in the store.
 
+pub mod budget;
 pub mod conflicts;
+mod deletes;
+mod drain;
+mod evidence;
+mod follow;
 mod lease;
 mod merge_in;
+mod operator;
 mod pull;
 mod push;
 mod round;
 mod scan;
 pub mod schedule;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,11 +27,15 @@ use bson::{Document, doc};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::central::Hub;
+use crate::central::{Central, Feed, Hub, Traffic};
 use crate::store::{Store, StoreError};
 
+use budget::{QuietHours, UtcOffset};
+use operator::Pause;
 pub use round::Outcome;
+use round::RoundError;
 
 /// Writes sent together at first; adapts to the link.
 const BATCH_WRITES_START: usize = 50;
@@ -38,6 +48,32 @@ pub struct SyncSettings {
     pub node_name: String,
     /// A round that takes longer is stopped; the next one goes on where it was.
     pub round_timeout: Duration,
+    /// Keep the line open and exchange changes as they happen.
+    pub continuous: bool,
+    /// Bytes, 0 for as many as there are: of attachments in one round, received by one round while it looks
+    /// through the centre's records, and both ways in one day.
+    pub attachment_bytes_per_round: u64,
+    pub scan_bytes_per_round: u64,
+    pub budget_bytes_per_day: u64,
+    /// When large transfers wait.
+    pub quiet_hours: Vec<QuietHours>,
+    /// What the day and its hours are here.
+    pub utc_offset: UtcOffset,
+}
+
+impl Default for SyncSettings {
+    fn default() -> SyncSettings {
+        SyncSettings {
+            node_name: "node".to_owned(),
+            round_timeout: Duration::from_secs(600),
+            continuous: false,
+            attachment_bytes_per_round: budget::ATTACHMENT_BYTES_PER_ROUND_DEFAULT,
+            scan_bytes_per_round: budget::SCAN_BYTES_PER_ROUND_DEFAULT,
+            budget_bytes_per_day: 0,
+            quiet_hours: Vec::new(),
+            utc_offset: |_| 0,
+        }
+    }
 }
 
 /// What a round did; the answer of `POST /sync/rounds`.
@@ -73,16 +109,34 @@ pub struct Status {
     pub message: String,
 }
 
+/// A round that was started.
+#[derive(Clone)]
+struct Running {
+    finished: watch::Receiver<Option<Report>>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    fn is_over(&self) -> bool {
+        self.finished.has_changed().is_err() || self.finished.borrow().is_some()
+    }
+}
+
 /// Runs rounds, one at a time.
 pub struct Reconciler {
     store: Store,
     hub: Option<Arc<dyn Hub>>,
     settings: SyncSettings,
-    running: Mutex<Option<watch::Receiver<Option<Report>>>>,
+    running: Mutex<Option<Running>>,
     next_round_ms: Mutex<Option<i64>>,
     /// Writes sent and documents read at a time, kept between rounds.
     batch_writes: AtomicUsize,
     batch_documents: AtomicUsize,
+    /// Held by whoever converses with the centre.
+    conversing: tokio::sync::Mutex<()>,
+    /// Ends the connection that stays open after a round.
+    hang_up: Mutex<CancellationToken>,
+    is_connected: AtomicBool,
 }
 
 impl Reconciler {
@@ -96,6 +150,9 @@ impl Reconciler {
             next_round_ms: Mutex::new(None),
             batch_writes: AtomicUsize::new(BATCH_WRITES_START),
             batch_documents: AtomicUsize::new(scan::SCAN_DOCUMENTS_START),
+            conversing: tokio::sync::Mutex::default(),
+            hang_up: Mutex::default(),
+            is_connected: AtomicBool::new(false),
         })
     }
 
@@ -122,36 +179,133 @@ impl Reconciler {
             return Err(Report::ended(Outcome::Failed, "synchronization is off: no centre is configured"));
         };
         let mut running = lock(&self.running);
-        if let Some(round) = running.as_ref()
-            && round.has_changed().is_ok()
-            && round.borrow().is_none()
-        {
-            return Ok(round.clone());
+        if let Some(round) = running.as_ref().filter(|round| !round.is_over()) {
+            return Ok(round.finished.clone());
+        }
+        // Under the lock, so that a pause finds every round that has not seen it.
+        let pause = self.store.read().and_then(|snapshot| Pause::of(&snapshot));
+        match pause {
+            Ok(None) => {}
+            Ok(Some(pause)) => return Err(pause.report()),
+            Err(error) => {
+                tracing::error!(%error, "no round was started");
+                return Err(Report::ended(Outcome::Failed, "The round failed: the store could not be read."));
+            }
         }
         let (done, finished) = watch::channel(None);
-        *running = Some(finished.clone());
+        let stop = CancellationToken::new();
+        *running = Some(Running { finished: finished.clone(), stop: stop.clone() });
         let reconciler = Arc::clone(self);
-        tokio::spawn(async move {
-            let report = reconciler.run(hub).await;
-            // Kept in the channel for whoever still waits.
-            let _ = done.send(Some(report));
-        });
+        tokio::spawn(async move { reconciler.converse(hub.as_ref(), &stop, done).await });
         Ok(finished)
     }
 
-    async fn run(&self, hub: Arc<dyn Hub>) -> Report {
-        let started = tokio::time::Instant::now();
+    /// One conversation with the centre: a round, and what is to follow it at once.
+    async fn converse(
+        self: &Arc<Self>,
+        hub: &dyn Hub,
+        stop: &CancellationToken,
+        done: watch::Sender<Option<Report>>,
+    ) {
+        lock(&self.hang_up).cancel();
+        let _conversing = self.conversing.lock().await;
+        let hang_up = CancellationToken::new();
+        *lock(&self.hang_up) = hang_up.clone();
         let mut round = round::Round::new(&self.store, &self.settings);
+        let opened = tokio::select! {
+            opened = hub.open() => opened.map_err(RoundError::from),
+            end = self.end_of_round(stop) => Err(end),
+        };
+        let mut central = match opened {
+            Ok(central) => central,
+            Err(error) => {
+                let report = round.finish(Err(error), Traffic::default());
+                // Kept in the channel for whoever still waits.
+                let _ = done.send(Some(self.ended(report).await));
+                return;
+            }
+        };
+        let (open, report) = self.run(&mut round, central.as_mut(), stop).await;
+        let is_complete = report.outcome == Outcome::Complete;
+        let _ = done.send(Some(report));
+        if let (true, Some((node, Some(feed)))) = (is_complete, open) {
+            self.stay(round, central, node, feed, hang_up).await;
+        }
+    }
+
+    /// Waits until a round that begins now has to end, and says why.
+    async fn end_of_round(&self, stop: &CancellationToken) -> RoundError {
+        tokio::select! {
+            () = stop.cancelled() => RoundError::Stopped,
+            () = tokio::time::sleep(self.settings.round_timeout) => RoundError::TooLong,
+        }
+    }
+
+    async fn run(
+        &self,
+        round: &mut round::Round<'_>,
+        central: &mut dyn Central,
+        stop: &CancellationToken,
+    ) -> (Option<(String, Option<Box<dyn Feed>>)>, Report) {
+        let started = tokio::time::Instant::now();
         round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
         round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
-        let result = tokio::time::timeout(self.settings.round_timeout, round.run(hub.as_ref())).await;
-        let mut report = match result {
-            Ok(result) => round.finish(result),
-            Err(_) => round.finish(Err(round::RoundError::TooLong)),
+        let result = tokio::select! {
+            biased;
+            end = self.end_of_round(stop) => Err(end),
+            result = round.run(central) => result,
         };
+        let (open, result) = match result {
+            Ok(open) => (Some(open), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let mut report = round.finish(result, central.traffic());
         self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
         self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
         report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (open, self.ended(report).await)
+    }
+
+    /// Stays connected after a complete round, until it is time for the next one or something goes wrong.
+    async fn stay(
+        self: &Arc<Self>,
+        mut round: round::Round<'_>,
+        mut central: Box<dyn Central>,
+        node: String,
+        feed: Box<dyn Feed>,
+        hang_up: CancellationToken,
+    ) {
+        self.is_connected.store(true, Ordering::Relaxed);
+        round.tally = round::Tally::default();
+        let before = central.traffic();
+        let ended = round.follow(central.as_mut(), &node, feed, &hang_up).await;
+        self.is_connected.store(false, Ordering::Relaxed);
+        let traffic = central.traffic().since(before);
+        match ended {
+            Ok(end) => {
+                self.charge(traffic).await;
+                if let follow::End::RoundNeeded = end {
+                    let reconciler = Arc::clone(self);
+                    tokio::spawn(async move { reconciler.round().await });
+                }
+            }
+            Err(error) => {
+                let report = round.finish(Err(error), traffic);
+                self.ended(report).await;
+            }
+        }
+    }
+
+    /// Counts what a connection that stayed open has put on the line.
+    async fn charge(&self, traffic: Traffic) {
+        let (utc_offset, bytes) = (self.settings.utc_offset, traffic.line_bytes());
+        if let Err(error) = self.store.transact(move |tx| budget::charge(tx, utc_offset, bytes)).await {
+            tracing::error!(%error, "the bytes of the connection could not be counted");
+        }
+    }
+
+    /// Keeps and logs the report.
+    async fn ended(&self, report: Report) -> Report {
         if let Err(error) = self.keep_report(&report).await {
             tracing::error!(%error, "the report of the round could not be kept");
         }
@@ -174,12 +328,11 @@ impl Reconciler {
     async fn keep_report(&self, report: &Report) -> Result<(), StoreError> {
         let row = bson::serialize_to_document(report).map_err(|e| StoreError::Unstorable(e.to_string()))?;
         let is_complete = report.outcome == Outcome::Complete;
+        let (utc_offset, line_bytes) = (self.settings.utc_offset, report.bytes_sent + report.bytes_received);
         self.store
             .transact(move |tx| {
+                budget::charge(tx, utc_offset, line_bytes)?;
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
-                if is_complete {
-                    scan::accept_deletes(tx, false)?;
-                }
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
                 let mut kept = doc! {"report": row.clone(), "at": now_ms};
@@ -195,21 +348,27 @@ impl Reconciler {
         let snapshot = self.store.read()?;
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
         let report: Option<&Document> = kept.get_document("report").ok();
-        let is_running = lock(&self.running)
-            .as_ref()
-            .is_some_and(|round| round.has_changed().is_ok() && round.borrow().is_none());
+        let is_running = lock(&self.running).as_ref().is_some_and(|round| !round.is_over());
+        let is_revoked = snapshot.meta(lease::META_REVOKED)?.is_some();
+        let pause = Pause::of(&snapshot)?;
         let last_outcome = report.and_then(|report| report.get_str("outcome").ok());
         let last_message = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
-        let (state, message) = match (self.is_configured(), is_running, last_outcome) {
-            (false, ..) => ("off", "Synchronization is off: no centre is configured.".to_owned()),
-            (_, true, _) => ("running", "Synchronizing with the centre now.".to_owned()),
-            (.., Some("offline")) => ("offline", last_message.to_owned()),
-            (.., Some("halted")) if snapshot.meta(lease::META_REVOKED)?.is_some() => {
-                ("revoked", last_message.to_owned())
+        let (state, message) = match (&pause, last_outcome) {
+            _ if !self.is_configured() => {
+                ("off", "Synchronization is off: no centre is configured.".to_owned())
             }
-            (.., Some("halted")) => ("halted", last_message.to_owned()),
-            (.., None) => ("idle", "No round has been run yet.".to_owned()),
-            (.., Some(_)) => ("idle", last_message.to_owned()),
+            _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
+            _ if self.is_connected.load(Ordering::Relaxed) => {
+                ("idle", "Connected to the centre: changes travel at once.".to_owned())
+            }
+            (_, Some("halted")) if is_revoked => ("revoked", last_message.to_owned()),
+            // What halted it before is still to be decided.
+            (Some(pause), Some("halted")) => ("paused", format!("{} {last_message}", pause.words())),
+            (Some(pause), _) => ("paused", pause.words()),
+            (None, Some("offline")) => ("offline", last_message.to_owned()),
+            (None, Some("halted")) => ("halted", last_message.to_owned()),
+            (None, None) => ("idle", "No round has been run yet.".to_owned()),
+            (None, Some(_)) => ("idle", last_message.to_owned()),
         };
         let last_round = report.map(|report| {
             let mut shown = bson::Bson::Document(report.clone()).into_relaxed_extjson();
@@ -225,15 +384,9 @@ impl Reconciler {
             dead: snapshot.dead_count()?,
             last_round,
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
-            next_round_at: lock(&self.next_round_ms).map(time_text),
+            next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
             message,
         })
-    }
-
-    /// The operator agrees that records which vanished at the centre vanish here; holds until a round
-    /// completes.
-    pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(|tx| scan::accept_deletes(tx, true)).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {
@@ -258,6 +411,13 @@ impl Report {
             message: message.to_owned(),
         }
     }
+}
+
+/// Everything that happened is known here, and everything that was edited here is known there.
+fn note_complete(tx: &mut crate::store::Tx<'_>) -> Result<(), StoreError> {
+    let mut kept = tx.meta(META_REPORT)?.unwrap_or_default();
+    kept.insert("complete_at", tx.now_ms());
+    tx.set_meta(META_REPORT, Some(&kept))
 }
 
 /// A poisoned lock only means that another thread panicked between two assignments.

@@ -2,32 +2,45 @@
 
 use std::collections::BTreeMap;
 
-use bson::{Bson, Document};
+use bson::Document;
 
+use super::evidence::{doubted, landed};
 use super::merge_in::{merge_in, note_unreadable};
 use super::round::{Round, RoundError, Tally};
 use super::step;
-use crate::central::{ArchiveState, Central, Fetched};
+use crate::central::{ArchiveState, Central, CentralError, Fetched};
 use crate::domain::access::Actor;
-use crate::domain::diff::{Change, holds, set};
-use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey};
-use crate::domain::value::{same_document, same_option};
-use crate::store::{Base, Intent, IntentWrite, StoreError, TrashState, Tx};
+use crate::store::{Base, Intent, IntentWrite, Reread, StoreError, TrashState, Tx};
+
+use super::drain::Source;
 
 /// Ids asked for in one read.
-pub(crate) const FETCH_IDS_MAX: usize = 100;
+const FETCH_IDS_MAX: usize = 100;
+/// Rounds in which a record that is asked for alone may fail to arrive.
+const PULL_TRIES_MAX: u8 = 3;
+
+/// What the trash says about a delete that has reached the centre.
+pub(crate) const DELETED: TrashState = TrashState::Done;
 
 impl Round<'_> {
-    /// SETTLE: reads again what unacknowledged writes were about. The centre holds what was sent: it
-    /// landed. Anything else: it did not, or was overwritten by someone who saw it.
+    /// SETTLE: what the drained feed did not show did not land. Where it cannot tell, the record is read: the
+    /// centre holds what was sent, so it landed; anything else, and it did not, or was overwritten by someone
+    /// who saw it.
     pub(crate) async fn settle(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
-        let intents = self.store.read()?.intents()?;
-        let mut by_kind: BTreeMap<Kind, Vec<(RecordKey, Intent)>> = BTreeMap::new();
-        for (key, intent) in intents {
-            by_kind.entry(key.kind).or_default().push((key, intent));
+        let snapshot = self.store.read()?;
+        let (mut given_up, mut doubtful) = (Vec::new(), BTreeMap::<Kind, Vec<(RecordKey, Intent)>>::new());
+        for (key, intent) in snapshot.intents()? {
+            let is_unclear = snapshot.reread(&key)?.is_some_and(|why| why.is_unclear);
+            if self.source == Source::Sweep || is_unclear {
+                doubtful.entry(key.kind).or_default().push((key, intent));
+            } else {
+                given_up.push((key, intent));
+            }
         }
-        for (kind, intents) in by_kind {
+        drop(snapshot);
+        self.give_up(central, given_up).await?;
+        for (kind, intents) in doubtful {
             for batch in intents.chunks(self.fetch_ids()) {
                 self.settle_batch(central, kind, batch).await?;
             }
@@ -35,9 +48,30 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Ids to ask for in one read: no more than the link was seen to carry.
-    fn fetch_ids(&self) -> usize {
-        self.batch_documents.min(FETCH_IDS_MAX)
+    /// These writes did not land.
+    async fn give_up(
+        &mut self,
+        central: &mut dyn Central,
+        intents: Vec<(RecordKey, Intent)>,
+    ) -> Result<(), RoundError> {
+        if intents.is_empty() {
+            return Ok(());
+        }
+        let archives: Vec<_> = intents.iter().filter_map(|(_, i)| archived(i, ArchiveState::Void)).collect();
+        // First, because a settled intent is not looked at again.
+        if !archives.is_empty() {
+            central.settle_archive(&archives).await?;
+        }
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                for (key, intent) in &intents {
+                    tx.give_up_intent(key, intent.number)?;
+                }
+                Ok(())
+            })
+            .await?;
+        step("settle.given_up");
+        Ok(())
     }
 
     async fn settle_batch(
@@ -47,7 +81,7 @@ impl Round<'_> {
         batch: &[(RecordKey, Intent)],
     ) -> Result<(), RoundError> {
         let ids: Vec<String> = batch.iter().map(|(key, _)| key.id.clone()).collect();
-        let found = by_id(central.fetch(kind, &ids).await?);
+        let found = by_id(self.fetch(central, kind, &ids).await?);
         step("settle.read");
         let (mut settled, mut unreadable, mut archives) = (Vec::new(), Vec::new(), Vec::new());
         for (key, intent) in batch {
@@ -61,16 +95,15 @@ impl Round<'_> {
                 None => None,
             };
             let has_landed = landed(&intent.write, remote.as_ref());
-            if let IntentWrite::Delete { archive } = &intent.write {
-                let state = if has_landed { ArchiveState::Done } else { ArchiveState::Void };
-                archives.push((archive.clone(), state));
-            }
+            archives
+                .extend(archived(intent, if has_landed { ArchiveState::Done } else { ArchiveState::Void }));
             settled.push((key.clone(), intent.clone(), has_landed, remote));
         }
         // First, because a settled intent is not looked at again.
         if !archives.is_empty() {
             central.settle_archive(&archives).await?;
         }
+        let lease = self.lease_number;
         let tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
@@ -79,15 +112,7 @@ impl Round<'_> {
                     tally += note_unreadable(tx, key, reason)?;
                 }
                 for (key, intent, has_landed, remote) in &settled {
-                    if !tx.settle_intent(key, intent.number, *has_landed)? {
-                        continue;
-                    }
-                    if let (false, Some(remote)) = (has_landed, remote) {
-                        doubt(tx, key, &intent.write, remote)?;
-                    }
-                    tally.pushed += u64::from(*has_landed);
-                    // The read came after the write that it settles, so it may be merged.
-                    tally += merge_in(tx, key, remote.as_ref())?;
+                    tally += settle_read(tx, key, intent, *has_landed, remote.as_ref(), lease)?;
                 }
                 Ok(tally)
             })
@@ -102,56 +127,107 @@ impl Round<'_> {
         self.store.transact(|tx| tx.push_number()).await
     }
 
-    /// Reads records afresh and merges those that exist; returns the ids of those that do not.
-    pub(crate) async fn read_again(
+    /// Ids to ask for in one read: no more than the link was seen to carry.
+    pub(crate) fn fetch_ids(&self) -> usize {
+        self.batch_documents.min(FETCH_IDS_MAX)
+    }
+
+    /// Reads records; after a failure fewer are asked for together.
+    pub(crate) async fn fetch(
         &mut self,
         central: &mut dyn Central,
         kind: Kind,
-        ids: Vec<String>,
-    ) -> Result<Vec<RecordKey>, RoundError> {
-        let mut absent = Vec::new();
-        for ids in ids.chunks(self.fetch_ids()) {
-            let read_at = self.read_now().await?;
-            let found = by_id(central.fetch(kind, ids).await?);
-            step("reread.read");
-            absent.extend(
-                ids.iter().filter(|id| !found.contains_key(*id)).map(|id| RecordKey::new(kind, id.as_str())),
-            );
-            let tally = self
-                .store
-                .transact(move |tx| -> Result<Tally, StoreError> {
-                    let mut tally = Tally::default();
-                    for (id, remote) in &found {
-                        let key = RecordKey::new(kind, id.as_str());
-                        // Stale now: the next round reads it again.
-                        if !tx.is_read_stale(&key, read_at)? {
-                            tally += match remote {
-                                Remote::Document(document) => merge_in(tx, &key, Some(document))?,
-                                Remote::Unreadable(reason) => note_unreadable(tx, &key, reason)?,
-                            };
-                        }
-                    }
-                    Ok(tally)
-                })
-                .await?;
-            self.tally += tally;
+        ids: &[String],
+    ) -> Result<Vec<Fetched>, CentralError> {
+        let fetched = central.fetch(kind, ids).await;
+        if fetched.is_err() {
+            self.batch_documents = (self.batch_documents / 2).max(1);
         }
-        Ok(absent)
+        fetched
     }
 
-    /// Takes over that the centre was seen not to have these records.
-    pub(crate) async fn take_absent(&mut self, absent: Vec<RecordKey>) -> Result<(), StoreError> {
+    /// Reads and merges the records that are to be read again. One that is large, or that failed before,
+    /// comes after the others and alone.
+    pub(crate) async fn reread(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        let mut after: Option<RecordKey> = None;
+        let mut alone = Vec::new();
+        loop {
+            let rows = self.store.read()?.to_read_again(after.as_ref(), FETCH_IDS_MAX)?;
+            let Some((last, _)) = rows.last() else {
+                break;
+            };
+            after = Some(last.clone());
+            let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
+            for (key, why) in rows {
+                if why.is_alone || why.tries > 0 {
+                    alone.push((key, why));
+                } else {
+                    by_kind.entry(key.kind).or_default().push(key.id);
+                }
+            }
+            for (kind, ids) in by_kind {
+                for ids in ids.chunks(self.fetch_ids()) {
+                    self.reread_batch(central, kind, ids).await?;
+                }
+            }
+        }
+        alone.sort_by_key(|(_, why)| why.tries);
+        for (key, _) in alone {
+            self.reread_batch(central, key.kind, std::slice::from_ref(&key.id)).await?;
+        }
+        Ok(())
+    }
+
+    async fn reread_batch(
+        &mut self,
+        central: &mut dyn Central,
+        kind: Kind,
+        ids: &[String],
+    ) -> Result<(), RoundError> {
+        let read_at = self.read_now().await?;
+        let mut found = match self.fetch(central, kind, ids).await {
+            Ok(fetched) => by_id(fetched),
+            Err(error) => {
+                if let [id] = ids {
+                    self.count_failure(RecordKey::new(kind, id.as_str())).await?;
+                }
+                return Err(error.into());
+            }
+        };
+        step("reread.read");
+        let remotes: Vec<(RecordKey, Option<Remote>)> =
+            ids.iter().map(|id| (RecordKey::new(kind, id.as_str()), found.remove(id))).collect();
         let tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
-                for key in &absent {
-                    // A write on the way will say more; the next round looks again.
-                    if !tx.has_intent(key)? {
-                        tally += merge_in(tx, key, None)?;
+                for (key, remote) in &remotes {
+                    // Still asked for otherwise: a write of it is on its way, or was when it was read.
+                    if !tx.is_read_stale(key, read_at)? {
+                        tally += take(tx, key, remote.as_ref())?;
                     }
                 }
                 Ok(tally)
+            })
+            .await?;
+        self.tally += tally;
+        step("reread.applied");
+        Ok(())
+    }
+
+    /// A record that was asked for alone did not arrive. One that never does becomes a dead letter, so that
+    /// the others go on.
+    async fn count_failure(&mut self, key: RecordKey) -> Result<(), StoreError> {
+        let tally = self
+            .store
+            .transact(move |tx| -> Result<Tally, StoreError> {
+                let tries = tx.reread_of(&key)?.unwrap_or_default().tries + 1;
+                if tries < PULL_TRIES_MAX {
+                    tx.ask_again(&key, Reread { is_alone: true, tries, ..Reread::default() })?;
+                    return Ok(Tally::default());
+                }
+                tx.read_again(&key)?;
+                note_unreadable(tx, &key, "it did not arrive in three rounds")
             })
             .await?;
         self.tally += tally;
@@ -160,12 +236,12 @@ impl Round<'_> {
 }
 
 /// A record as the centre holds it.
-enum Remote {
+pub(crate) enum Remote {
     Document(Document),
     Unreadable(String),
 }
 
-fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
+pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
     let remote = |fetched| match fetched {
         Fetched::Document { id, document } => (id, Remote::Document(document)),
         Fetched::Unreadable { id, reason } => (id, Remote::Unreadable(reason)),
@@ -173,49 +249,53 @@ fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
     fetched.into_iter().map(remote).collect()
 }
 
-/// Whether the centre holds what this write would have left there.
-fn landed(write: &IntentWrite, remote: Option<&Document>) -> bool {
-    match (write, remote) {
-        (IntentWrite::Delete { .. }, None) => true,
-        (IntentWrite::Insert(sent) | IntentWrite::Replace(sent), Some(remote)) => same_document(sent, remote),
-        (IntentWrite::Update(changes), Some(remote)) => {
-            changes.iter().all(|change| holds(remote, &change.path, change.to.as_ref()))
-        }
-        _ => false,
+/// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
+/// stale.
+pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) -> Result<Tally, StoreError> {
+    tx.read_again(key)?;
+    match remote {
+        Some(Remote::Document(document)) => merge_in(tx, key, Some(document)),
+        Some(Remote::Unreadable(reason)) => note_unreadable(tx, key, reason),
+        None => merge_in(tx, key, None),
     }
 }
 
-/// A write that may have landed and been overwritten since: where the record here has changed as well,
-/// what was sent becomes the base, so that an undo or a removal is seen as an edit and not as never having
-/// happened. Elsewhere the base stays, and the merge finds the two sides to differ.
-fn doubt(tx: &mut Tx<'_>, key: &RecordKey, write: &IntentWrite, remote: &Document) -> Result<(), StoreError> {
-    let local = tx.document(key)?;
-    let mut base = tx.base(key)?.document().cloned().unwrap_or_default();
-    match write {
-        IntentWrite::Update(changes) => {
-            let is_as_sent = |change: &&Change| {
-                let local = local.as_ref();
-                holds(remote, &change.path, change.to.as_ref())
-                    || (!holds(remote, &change.path, change.from.as_ref())
-                        && !local.is_some_and(|local| holds(local, &change.path, change.to.as_ref())))
-            };
-            for change in changes.iter().filter(is_as_sent) {
-                set(&mut base, &change.path, change.to.clone());
-            }
-        }
-        // Somebody else's record under the same account says nothing about this one.
-        IntentWrite::Insert(sent) if key.kind != Kind::Person || same_identity(sent, remote) => {
-            let is_as_sent = |(field, value): &(&String, &Bson)| {
-                let local = local.as_ref().and_then(|local| local.get(field.as_str()));
-                same_option(remote.get(field.as_str()), Some(value)) || !same_option(local, Some(value))
-            };
-            base =
-                sent.iter().filter(is_as_sent).map(|(field, value)| (field.clone(), value.clone())).collect();
-        }
-        _ => return Ok(()),
+/// What becomes of the archived body of a delete.
+fn archived(intent: &Intent, state: ArchiveState) -> Option<(String, ArchiveState)> {
+    match &intent.write {
+        IntentWrite::Delete { archive } => Some((archive.clone(), state)),
+        _ => None,
     }
-    tx.put(key, local.as_ref(), &Base::Document(base), &Actor::Centre)
 }
 
-/// What the trash says about a delete that has reached the centre.
-pub(crate) const DELETED: TrashState = TrashState::Done;
+/// Settles a write by what a later read showed, and merges that.
+fn settle_read(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    intent: &Intent,
+    has_landed: bool,
+    remote: Option<&Document>,
+    lease: i64,
+) -> Result<Tally, StoreError> {
+    let is_open = match has_landed {
+        true => tx.settle_intent(key, intent.number, true)?,
+        false => tx.give_up_intent(key, intent.number)?,
+    };
+    if !is_open {
+        return Ok(Tally::default());
+    }
+    if has_landed {
+        // The feed has passed the place where it would tell of it.
+        tx.note_sent(key, &intent.write, lease, false)?;
+    } else if let Some(remote) = remote {
+        let local = tx.document(key)?;
+        if let Some(base) = doubted(key.kind, &intent.write, &tx.base(key)?, local.as_ref(), remote) {
+            tx.put(key, local.as_ref(), &Base::Document(base), &Actor::Centre)?;
+        }
+    }
+    let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
+    // The read came after the write that it settles, so it may be merged.
+    tx.read_again(key)?;
+    tally += merge_in(tx, key, remote)?;
+    Ok(tally)
+}

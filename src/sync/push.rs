@@ -3,11 +3,12 @@
 //! What is sent is durable as an intent before it is sent. A hit makes the base what was sent; a miss
 //! means that someone else progressed: read again, merge, try again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::{Document, doc};
 
+use super::deletes::HeldBack;
+use super::drain::Source;
 use super::pull::DELETED;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::step;
@@ -15,8 +16,11 @@ use crate::central::{ArchiveState, Central, CentralError, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::PUSH_RANK_MAX;
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, StoreError, Tx};
+use crate::store::{
+    Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, Reread, StoreError, Tx,
+};
 
 /// Tries of one record in a round.
 const PUSH_TRIES_MAX: usize = 3;
@@ -56,24 +60,33 @@ impl Sending {
 }
 
 impl Round<'_> {
-    pub(crate) async fn push(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
+    /// Sends what was edited here. Returns what to say if many deletes wait for the operator.
+    pub(crate) async fn push(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+    ) -> Result<Option<String>, RoundError> {
+        let held_back = HeldBack::now(&self.store.read()?)?;
         let mut after: Option<(u8, u64, RecordKey)> = None;
         loop {
             let from = after.as_ref().map(|(rank, sequence, key)| (*rank, *sequence, key));
             let mut pending = self.store.read()?.pending(from, self.batch_writes)?;
             // One rank at a time: nothing arrives before what it refers to.
             let Some(first_rank) = pending.first().map(|(rank, ..)| *rank) else {
-                return Ok(());
+                return Ok(held_back.message);
             };
             pending.retain(|(rank, ..)| *rank == first_rank);
             after = pending.last().map(|(rank, sequence, pending)| (*rank, *sequence, pending.key.clone()));
+            if first_rank > PUSH_RANK_MAX {
+                pending.retain(|(_, sequence, pending)| !held_back.waits(pending.key.kind, *sequence));
+            }
             let mut keys: Vec<RecordKey> = pending.into_iter().map(|(.., pending)| pending.key).collect();
             for _ in 0..PUSH_TRIES_MAX {
                 keys = self.push_keys(central, node, keys).await?;
                 if keys.is_empty() {
                     break;
                 }
-                self.read_missed(central, &keys).await?;
+                self.reread(central).await?;
             }
             self.unfinished += keys.len();
         }
@@ -207,30 +220,23 @@ impl Round<'_> {
             central.settle_archive(&archives).await?;
         }
         self.unfinished += written.iter().filter(|written| **written == Written::Unknown).count();
+        let (lease, is_echo_due) = (self.lease_number, self.source == Source::Feed);
         let (tally, missed) = self
             .store
             .transact(move |tx| -> Result<(Tally, Vec<RecordKey>), StoreError> {
                 let (mut tally, mut missed) = (Tally::default(), Vec::new());
                 for (sending, written) in sending.iter().zip(&written) {
-                    settle_one(tx, sending, written, &mut tally, &mut missed)?;
+                    let intent = tx.intent(&sending.key)?;
+                    let was_open = settle_one(tx, sending, written, &mut tally, &mut missed)?;
+                    if let (true, Written::Hit, Some(intent)) = (was_open, written, intent) {
+                        tx.note_sent(&sending.key, &intent.write, lease, is_echo_due)?;
+                    }
                 }
                 Ok((tally, missed))
             })
             .await?;
         self.tally += tally;
         Ok(missed)
-    }
-
-    async fn read_missed(&mut self, central: &mut dyn Central, keys: &[RecordKey]) -> Result<(), RoundError> {
-        let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
-        for key in keys {
-            by_kind.entry(key.kind).or_default().push(key.id.clone());
-        }
-        for (kind, ids) in by_kind {
-            let absent = self.read_again(central, kind, ids).await?;
-            self.take_absent(absent).await?;
-        }
-        Ok(())
     }
 
     fn adapt_batch(&mut self, elapsed: Duration, is_answered: bool) {
@@ -313,43 +319,47 @@ fn is_owner_held(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     }
 }
 
+/// Returns whether the write was still open.
 fn settle_one(
     tx: &mut Tx<'_>,
     sending: &Sending,
     written: &Written,
     tally: &mut Tally,
     missed: &mut Vec<RecordKey>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let key = &sending.key;
+    let was_open = match written {
+        // It may have happened: the next round finds out.
+        Written::Unknown => return Ok(false),
+        Written::Hit => tx.settle_intent(key, sending.number, true)?,
+        Written::Miss | Written::Refused { .. } => tx.settle_intent(key, sending.number, false)?,
+    };
+    if !was_open {
+        return Ok(false);
+    }
     match written {
         Written::Hit => {
-            if tx.settle_intent(key, sending.number, true)? {
-                tally.pushed += 1;
-                if sending.archive.is_some() && tx.document(key)?.is_none() {
-                    tx.settle_trash(key, DELETED)?;
-                }
+            tally.pushed += 1;
+            if sending.archive.is_some() && tx.document(key)?.is_none() {
+                tx.settle_trash(key, DELETED)?;
             }
         }
         Written::Miss => {
-            if tx.settle_intent(key, sending.number, false)? {
-                missed.push(key.clone());
-            }
+            tx.ask_again(key, Reread::default())?;
+            missed.push(key.clone());
         }
-        Written::Refused { code, message } => {
-            // Clean by now: whoever made the refused edit has taken it back.
-            if tx.settle_intent(key, sending.number, false)? && !tx.is_clean(key)? {
-                tally.dead += 1;
-                tx.put_dead(&DeadLetter {
-                    key: key.clone(),
-                    direction: "push",
-                    code: *code,
-                    reason: message.clone(),
-                    at_ms: tx.now_ms(),
-                })?;
-            }
+        // Clean by now: whoever made the refused edit has taken it back.
+        Written::Refused { code, message } if !tx.is_clean(key)? => {
+            tally.dead += 1;
+            tx.put_dead(&DeadLetter {
+                key: key.clone(),
+                direction: "push",
+                code: *code,
+                reason: message.clone(),
+                at_ms: tx.now_ms(),
+            })?;
         }
-        // It may have happened: the next round reads it again.
-        Written::Unknown => {}
+        Written::Refused { .. } | Written::Unknown => {}
     }
-    Ok(())
+    Ok(true)
 }

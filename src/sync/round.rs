@@ -1,13 +1,16 @@
 //! Floor 3. One round, step by step.
 //!
-//! LEASE, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that the
-//! next round understands, so a round may end anywhere.
+//! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that
+//! the next round understands, so a round may end anywhere.
 
 use bson::doc;
 use serde::Serialize;
 
-use super::{Report, SyncSettings, lease, step};
-use crate::central::{Central, CentralError, Hub, Lease, Traffic};
+use super::budget::Allowance;
+use super::drain::{Begun, Source};
+use super::scan::Reason;
+use super::{Report, SyncSettings, step};
+use crate::central::{Central, CentralError, Feed, Lease, Traffic};
 use crate::store::{Conflict, Store, StoreError};
 
 /// How a round ended.
@@ -49,13 +52,14 @@ pub(crate) enum RoundError {
     Halted(String),
     #[error("the round took too long and goes on in the next one")]
     TooLong,
+    #[error("Synchronization was paused in the middle of a round; the next one goes on from there.")]
+    Stopped,
 }
 
-/// One round of so many, the first among them, tries refused pushes again and looks for records that
-/// rounds pass over.
-const THOROUGH_EVERY_ROUNDS: i64 = 100;
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
+/// Version of the program that ran the last round.
+const META_VERSION: &str = "round_version";
 
 /// Counts of what a round did.
 #[derive(Debug, Default, Clone, Copy)]
@@ -86,14 +90,21 @@ pub(crate) struct Round<'a> {
     /// Writes sent and documents read at a time; they follow the link.
     pub(crate) batch_writes: usize,
     pub(crate) batch_documents: usize,
-    /// How far the sweep over the centre came, unless it reached its end.
-    pub(crate) sweep_percent: Option<u64>,
+    /// Why and how far the sweep over the centre came, unless there was none or it reached its end.
+    pub(crate) sweep: Option<(Reason, u64)>,
+    pub(crate) source: Source,
+    pub(crate) lease_number: i64,
     pub(crate) has_saved_position: bool,
     pub(crate) position_saved: tokio::time::Instant,
     pub(crate) started: tokio::time::Instant,
+    /// What this round may spend on what can wait, and whether anything does wait for that reason.
+    pub(crate) allowance: Allowance,
+    pub(crate) is_large_waiting: bool,
+    /// The sweep that is due and has to wait.
+    pub(crate) waiting_sweep: Option<Reason>,
+    pub(crate) received_before_scan: u64,
     /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
-    traffic: Traffic,
 }
 
 impl<'a> Round<'a> {
@@ -105,51 +116,76 @@ impl<'a> Round<'a> {
             tally: Tally::default(),
             batch_writes: 1,
             batch_documents: 1,
-            sweep_percent: None,
+            sweep: None,
+            source: Source::Feed,
+            lease_number: 0,
             has_saved_position: false,
             position_saved: now,
             started: now,
+            allowance: Allowance::unlimited(),
+            is_large_waiting: false,
+            waiting_sweep: None,
+            received_before_scan: 0,
             unfinished: 0,
-            traffic: Traffic::default(),
         }
     }
 
-    pub(crate) async fn run(&mut self, hub: &dyn Hub) -> Result<(), RoundError> {
-        let mut central = hub.open().await?;
-        let result = self.steps(central.as_mut()).await;
-        self.traffic = central.traffic();
-        result
-    }
-
-    async fn steps(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
-        // No read of an earlier round is on its way any more.
-        self.store
-            .transact(|tx| -> Result<(), StoreError> {
-                tx.forget_touched();
-                Ok(())
-            })
-            .await?;
-        let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
-        self.settle(central).await?;
-        if lease.number % THOROUGH_EVERY_ROUNDS == 1 {
-            self.store.transact(|tx| tx.retry_refused()).await?;
-            self.count_unsupported(central).await?;
-        }
-        // A scan that is cut off, by one large document on a slow link say, must not hold up local edits.
-        let scanned = match self.scan(central).await {
+    /// Runs the steps; returns the node's id at the centre, and the feed if the node is to stay connected.
+    pub(crate) async fn run(
+        &mut self,
+        central: &mut dyn Central,
+    ) -> Result<(String, Option<Box<dyn Feed>>), RoundError> {
+        self.begin().await?;
+        let Begun { node, lease, feed } = self.lease_and_drain(central).await?;
+        let feed = feed.filter(|_| self.settings.continuous);
+        // A reading that is cut off, by one large document on a slow link say, must not hold up local edits.
+        let read = match self.read_on(central).await {
             Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
-            scanned => Ok(scanned?),
+            read => Ok(read?),
         };
         self.publish_conflicts(central, &node).await?;
-        self.push(central, &node).await?;
-        scanned?;
+        let held_back = self.push(central, &node).await?;
+        read?;
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
-        self.report(central, &node, &lease).await
+        self.report(central, &node, &lease).await?;
+        match held_back {
+            Some(message) => Err(RoundError::Halted(message)),
+            None => Ok((node, feed)),
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.allowance = Allowance::now(self.store, self.settings)?;
+        self.store
+            .transact(|tx| -> Result<(), StoreError> {
+                // No read of an earlier round is on its way any more.
+                tx.forget_touched();
+                // What an older version could not send, this one may be able to.
+                let version = doc! {"version": env!("CARGO_PKG_VERSION")};
+                if tx.meta(META_VERSION)?.as_ref() != Some(&version) {
+                    tx.set_meta(META_VERSION, Some(&version))?;
+                    tx.retry_refused()?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// What is to be read besides what the feed told.
+    async fn read_on(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        self.settle(central).await?;
+        self.reread(central).await?;
+        self.scan(central).await?;
+        self.deletes().await
     }
 
     /// Sends new and changed conflicts to the centre.
-    async fn publish_conflicts(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
+    pub(crate) async fn publish_conflicts(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+    ) -> Result<(), RoundError> {
         let mut after: Option<String> = None;
         loop {
             let mut conflicts =
@@ -200,20 +236,11 @@ impl<'a> Round<'a> {
     }
 
     /// The report of the round, whatever became of it.
-    pub(crate) fn finish(&mut self, result: Result<(), RoundError>) -> Report {
-        let (outcome, message) = match result {
-            Ok(()) => match self.sweep_percent {
-                None if self.unfinished > 0 => (
-                    Outcome::Partial,
-                    format!("{} records are sent again in the next round.", self.unfinished),
-                ),
+    pub(crate) fn finish(&mut self, result: Result<(), RoundError>, traffic: Traffic) -> Report {
+        let (outcome, mut message) = match result {
+            Ok(()) => match self.left_over() {
+                Some(message) => (Outcome::Partial, message),
                 None => (Outcome::Complete, self.complete_message()),
-                Some(percent) => (
-                    Outcome::Partial,
-                    format!(
-                        "{percent} % of the centre's records have been looked through; the next round goes on."
-                    ),
-                ),
             },
             Err(RoundError::Central(CentralError::Offline(cause))) => {
                 tracing::info!(%cause, "the centre cannot be reached");
@@ -221,14 +248,17 @@ impl<'a> Round<'a> {
                 (Outcome::Offline, message.to_owned())
             }
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(RoundError::TooLong) => (Outcome::Partial, RoundError::TooLong.to_string()),
+            Err(error @ (RoundError::TooLong | RoundError::Stopped)) => (Outcome::Partial, error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "the round failed");
                 (Outcome::Failed, format!("The round failed: {error}."))
             }
         };
+        if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
+            message = format!("{message} {words}");
+        }
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
-        let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = self.traffic;
+        let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = traffic;
         Report {
             outcome,
             pulled,
@@ -243,6 +273,35 @@ impl<'a> Round<'a> {
             duration_ms: 0,
             message,
         }
+    }
+
+    /// What a round that went well has left for the next one, in words.
+    fn left_over(&self) -> Option<String> {
+        if self.unfinished > 0 {
+            return Some(format!("{} records are sent again in the next round.", self.unfinished));
+        }
+        match self.waiting_sweep {
+            Some(Reason::First | Reason::Lost | Reason::Sweep) => {
+                return Some("What was edited here has been sent to the centre.".to_owned());
+            }
+            // As below.
+            Some(Reason::Verify) | None => {}
+        }
+        match self.sweep {
+            Some((Reason::First, percent)) => {
+                return Some(format!("First synchronization: {percent} % done; the next round goes on."));
+            }
+            Some((Reason::Lost | Reason::Sweep, percent)) => {
+                return Some(format!(
+                    "{percent} % of the centre's records have been looked through; the next round goes on."
+                ));
+            }
+            // Everything that happened is known; the pass only makes sure of it.
+            Some((Reason::Verify, _)) | None => {}
+        }
+        let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
+        let waiting = waiting.map_or(0, |rows| rows.len());
+        (waiting > 0).then(|| format!("{waiting} records are read again in the next round."))
     }
 
     fn complete_message(&self) -> String {

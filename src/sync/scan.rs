@@ -1,20 +1,23 @@
-//! Floor 3. SCAN and DELETES: a sweep over everything that the centre holds, which may span rounds.
+//! Floor 3. SCAN: a sweep over everything that the centre holds, which may span rounds.
 //!
-//! Hides where the sweep stands. The position is saved together with what was taken up to it and with the
-//! records in doubt: those that the sweep did not meet, or met in a read that may be too old. They are read
-//! once more before anything is concluded, and nothing is deleted here before a kind was swept to its end.
+//! Needed at first, where the history of changes has a gap, now and then to make sure, and always where
+//! the centre keeps no history. Hides where the sweep stands. The position is saved together with what was
+//! taken up to it. Records that the sweep should have met and did not are asked for once more; what comes
+//! of it is decided elsewhere.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 
+use super::deletes;
+use super::drain::Source;
 use super::merge_in::{merge_in, note_unreadable};
 use super::round::{Round, RoundError, Tally};
 use super::step;
 use crate::central::{Central, CentralError, Fetched};
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{StoreError, Tx};
+use crate::store::{Reread, StoreError, Tx};
 
 /// Bounds of the number of documents read from the centre at a time, and where it begins; powers of two,
 /// because the centre's cursor follows doubling and halving.
@@ -30,77 +33,156 @@ const SCAN_TIME_SHARE: u32 = 2;
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Ids that are no text, counted up to here for each kind.
 const UNSUPPORTED_IDS_MAX: usize = 100;
-/// Pulled deletes that need no confirmation: this many, or one in [`DELETES_PER_RECORD`] of what is here.
-const DELETES_UNASKED_MAX: usize = 20;
-const DELETES_PER_RECORD: u64 = 100;
 
 const META_SCAN: &str = "scan";
-const META_ACCEPT_DELETES: &str = "accept_deletes";
+/// Set once a sweep has reached its end.
+pub(crate) const META_EVER_SWEPT: &str = "ever_swept";
+/// A verification pass has been asked for.
+pub(crate) const META_VERIFY_DUE: &str = "verify_due";
 const META_UNSUPPORTED: &str = "unsupported_ids";
 
-/// How far the sweep over one kind has come.
+/// Why everything is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The node is new.
+    First,
+    /// What happened meanwhile is not known in full.
+    Lost,
+    /// To make sure that both sides are what they are taken for.
+    Verify,
+    /// The centre keeps no history.
+    Sweep,
+}
+
+impl Reason {
+    const ALL: [Reason; 4] = [Reason::First, Reason::Lost, Reason::Verify, Reason::Sweep];
+
+    fn name(self) -> &'static str {
+        match self {
+            Reason::First => "first",
+            Reason::Lost => "lost",
+            Reason::Verify => "verify",
+            Reason::Sweep => "sweep",
+        }
+    }
+
+    fn named(name: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+/// Asks for a sweep from the start; one that only verifies lets one that is under way go on.
+pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError> {
+    tx.set_meta(META_SCAN, Some(&Position::start(reason).encode()))
+}
+
+/// How far the sweep has come.
+#[derive(Clone)]
 struct Position {
+    reason: Reason,
     kind: Kind,
     after: Option<String>,
-    /// Ids up to `after` to be read again at the end.
-    doubtful: BTreeSet<String>,
+}
+
+/// Kinds in the order of the sweep: what others refer to comes first.
+fn kinds() -> [Kind; Kind::ALL.len()] {
+    let mut kinds = Kind::ALL;
+    kinds.sort_by_key(|kind| kind.schema().push_rank);
+    kinds
 }
 
 impl Position {
-    fn start_of(kind: Kind) -> Position {
-        Position { kind, after: None, doubtful: BTreeSet::new() }
+    fn start(reason: Reason) -> Position {
+        Position { reason, kind: kinds()[0], after: None }
     }
 
     fn decode(row: &Document) -> Option<Position> {
-        let doubtful = row.get_array("doubtful").map_or(&[][..], Vec::as_slice);
         Some(Position {
+            reason: row.get_str("reason").ok().and_then(Reason::named).unwrap_or(Reason::Lost),
             kind: Kind::from_collection(row.get_str("collection").ok()?)?,
             after: row.get_str("after").ok().map(str::to_owned),
-            doubtful: doubtful.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect(),
         })
     }
 
     fn encode(&self) -> Document {
         let after = self.after.clone().map_or(Bson::Null, Bson::String);
-        let doubtful: Vec<&String> = self.doubtful.iter().collect();
-        doc! {"collection": self.kind.schema().collection, "after": after, "doubtful": doubtful}
+        doc! {"reason": self.reason.name(), "collection": self.kind.schema().collection, "after": after}
     }
 }
 
 impl Round<'_> {
+    /// Where a sweep has to go on from, if one is due.
+    fn scan_due(&self) -> Result<Option<(Position, bool)>, StoreError> {
+        let snapshot = self.store.read()?;
+        if let Some(saved) = snapshot.meta(META_SCAN)?.as_ref().and_then(Position::decode) {
+            return Ok(Some((saved, true)));
+        }
+        Ok(if snapshot.meta(META_VERIFY_DUE)?.is_some() {
+            Some((Position::start(Reason::Verify), false))
+        } else if self.source == Source::Sweep {
+            Some((Position::start(Reason::Sweep), false))
+        } else {
+            None
+        })
+    }
+
     /// Looks through the centre's collections from where the last round stopped, and takes what changed.
     pub(crate) async fn scan(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
-        let saved = self.store.read()?.meta(META_SCAN)?;
-        let has_saved = saved.is_some();
-        let mut kinds = Kind::ALL;
-        kinds.sort_by_key(|kind| kind.schema().push_rank);
-        let mut position =
-            saved.as_ref().and_then(Position::decode).unwrap_or_else(|| Position::start_of(kinds[0]));
-        let start = kinds.iter().position(|kind| *kind == position.kind).unwrap_or(0);
-        for (index, kind) in kinds.iter().enumerate().skip(start) {
+        let Some((mut position, has_saved)) = self.scan_due()? else {
+            return Ok(());
+        };
+        if self.allowance.scan_bytes == 0 {
+            (self.is_large_waiting, self.waiting_sweep) = (true, Some(position.reason));
+            return Ok(());
+        }
+        self.received_before_scan = central.traffic().line_bytes_received;
+        self.has_saved_position = has_saved;
+        if position.after.is_none() && position.kind == kinds()[0] && position.reason != Reason::Sweep {
+            self.store.transact(|tx| tx.retry_refused()).await?;
+            self.count_unsupported(central).await?;
+        }
+        let start = kinds().iter().position(|kind| *kind == position.kind).unwrap_or(0);
+        for (index, kind) in kinds().into_iter().enumerate().skip(start) {
             let mut is_cut = false;
-            if position.kind != *kind {
-                position = Position::start_of(*kind);
-                is_cut = self.is_scan_time_over();
+            if position.kind != kind {
+                position = Position { kind, after: None, ..position };
+                is_cut = self.is_scan_share_used(&*central);
             }
             if is_cut || !self.scan_kind(central, &mut position).await? {
-                self.save_position(&position).await?;
-                self.sweep_percent = Some(self.percent_scanned(central, &kinds, index).await?);
+                let at = position.clone();
+                self.store.transact(move |tx| tx.set_meta(META_SCAN, Some(&at.encode()))).await?;
+                self.sweep = Some((position.reason, self.percent_scanned(central, index).await?));
                 return Ok(());
             }
         }
-        if has_saved || self.has_saved_position {
-            self.store.transact(|tx| tx.set_meta(META_SCAN, None)).await?;
-        }
+        self.end_scan(position.reason).await
+    }
+
+    async fn end_scan(&mut self, reason: Reason) -> Result<(), RoundError> {
+        let has_saved = self.has_saved_position;
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                if has_saved {
+                    tx.set_meta(META_SCAN, None)?;
+                }
+                if tx.meta(META_EVER_SWEPT)?.is_none() {
+                    tx.set_meta(META_EVER_SWEPT, Some(&doc! {"swept": true}))?;
+                }
+                if reason != Reason::Sweep && tx.meta(META_VERIFY_DUE)?.is_some() {
+                    tx.set_meta(META_VERIFY_DUE, None)?;
+                }
+                deletes::note_sweep(tx)
+            })
+            .await?;
+        step("scan.ended");
         Ok(())
     }
 
-    /// Returns false if the round's time for scanning ran out before the end.
+    /// Returns false if the round's share of scanning was used up before the end.
     async fn scan_kind(&mut self, central: &mut dyn Central, at: &mut Position) -> Result<bool, RoundError> {
         let read_at = self.read_now().await?;
-        let here = self.store.read()?.count(at.kind)?;
-        let unasked =
-            DELETES_UNASKED_MAX.max(usize::try_from(here / DELETES_PER_RECORD).unwrap_or(usize::MAX));
+        let large: BTreeSet<String> =
+            central.large_ids(at.kind, at.after.as_deref()).await?.into_iter().collect();
         central.scan(at.kind, at.after.as_deref()).await?;
         loop {
             let batch = self.scan_batch(central).await?;
@@ -108,27 +190,35 @@ impl Round<'_> {
             let up_to = batch.last().map(|fetched| fetched.id().to_owned());
             let is_done = up_to.is_none();
             let present: BTreeSet<&str> = batch.iter().map(Fetched::id).collect();
-            let local =
-                self.store.read()?.expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?;
-            at.doubtful.extend(local.into_iter().filter(|id| !present.contains(id.as_str())));
+            let mut to_ask: Vec<(String, bool)> = self
+                .store
+                .read()?
+                .expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?
+                .into_iter()
+                .filter(|id| !present.contains(id.as_str()) && !large.contains(id))
+                .map(|id| (id, false))
+                .collect();
+            let is_passed = |id: &String| {
+                at.after.as_ref().is_none_or(|after| id > after) && up_to.as_ref().is_none_or(|end| id <= end)
+            };
+            to_ask.extend(large.iter().filter(|id| is_passed(id)).map(|id| (id.clone(), true)));
             at.after = up_to.or(at.after.take());
-            self.take_batch(batch, read_at, at).await?;
+            self.take_batch(batch, to_ask, read_at, at).await?;
             step("scan.applied");
             if is_done {
-                self.decide_doubtful(central, at, unasked, true).await?;
+                self.reread(central).await?;
                 return Ok(true);
             }
-            if at.doubtful.len() > unasked {
-                self.decide_doubtful(central, at, unasked, false).await?;
-            }
-            if self.is_scan_time_over() {
+            if self.is_scan_share_used(&*central) {
                 return Ok(false);
             }
         }
     }
 
-    fn is_scan_time_over(&self) -> bool {
-        self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
+    fn is_scan_share_used(&self, central: &dyn Central) -> bool {
+        let received = central.traffic().line_bytes_received - self.received_before_scan;
+        received >= self.allowance.scan_bytes
+            || self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
     }
 
     /// The next documents; how many are asked for follows the link.
@@ -144,25 +234,26 @@ impl Round<'_> {
         result
     }
 
-    /// Merges what was read and saves the position, in one transaction. What may be too old becomes doubtful.
+    /// Merges what was read and saves the position, in one transaction. What may be too old, is missing or
+    /// is too large is asked for again, alone where it is large.
     async fn take_batch(
         &mut self,
         batch: Vec<Fetched>,
+        to_ask: Vec<(String, bool)>,
         read_at: u64,
-        at: &mut Position,
+        at: &Position,
     ) -> Result<(), StoreError> {
         let is_due = self.position_saved.elapsed() > SAVE_EVERY;
-        let (kind, doubtful, after) = (at.kind, at.doubtful.clone(), at.after.clone());
-        let (tally, doubtful, is_saved) = self
+        let at = at.clone();
+        let (tally, is_saved) = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
                 let mut tally = Tally::default();
-                let mut position = Position { kind, after: after.clone(), doubtful: doubtful.clone() };
                 let before = tx.writes();
                 for fetched in &batch {
-                    let key = RecordKey::new(kind, fetched.id());
+                    let key = RecordKey::new(at.kind, fetched.id());
                     if tx.is_read_stale(&key, read_at)? {
-                        position.doubtful.insert(key.id);
+                        tx.ask_again(&key, Reread::default())?;
                         continue;
                     }
                     tally += match fetched {
@@ -170,66 +261,28 @@ impl Round<'_> {
                         Fetched::Unreadable { reason, .. } => note_unreadable(tx, &key, reason)?,
                     };
                 }
+                for (id, is_alone) in &to_ask {
+                    let key = RecordKey::new(at.kind, id.as_str());
+                    tx.ask_again(&key, Reread { is_alone: *is_alone, ..Reread::default() })?;
+                }
                 let is_saved = is_due || tx.writes() != before;
                 if is_saved {
-                    tx.set_meta(META_SCAN, Some(&position.encode()))?;
+                    tx.set_meta(META_SCAN, Some(&at.encode()))?;
                 }
-                Ok((tally, position.doubtful, is_saved))
+                Ok((tally, is_saved))
             })
             .await?;
         self.tally += tally;
-        at.doubtful = doubtful;
         if is_saved {
-            self.note_saved();
-        }
-        Ok(())
-    }
-
-    async fn save_position(&mut self, at: &Position) -> Result<(), StoreError> {
-        let row = at.encode();
-        self.store.transact(move |tx| tx.set_meta(META_SCAN, Some(&row))).await?;
-        self.note_saved();
-        Ok(())
-    }
-
-    fn note_saved(&mut self) {
-        self.has_saved_position = true;
-        self.position_saved = tokio::time::Instant::now();
-    }
-
-    /// Reads doubtful records again. Those that are gone are deleted here at the end of the sweep, or at
-    /// once if the operator has agreed; too many of them halt the node.
-    async fn decide_doubtful(
-        &mut self,
-        central: &mut dyn Central,
-        at: &mut Position,
-        unasked: usize,
-        is_end: bool,
-    ) -> Result<(), RoundError> {
-        if at.doubtful.is_empty() {
-            return Ok(());
-        }
-        let absent = self.read_again(central, at.kind, at.doubtful.iter().cloned().collect()).await?;
-        let snapshot = self.store.read()?;
-        let is_accepted = snapshot.meta(META_ACCEPT_DELETES)?.is_some();
-        let here = snapshot.count(at.kind)?;
-        drop(snapshot);
-        if absent.len() > unasked && !is_accepted {
-            return Err(RoundError::Halted(halt_message(at.kind, here, &absent)));
-        }
-        if is_end || is_accepted {
-            at.doubtful.clear();
-            self.take_absent(absent).await?;
-            step("deletes.applied");
-        } else {
-            at.doubtful = absent.into_iter().map(|key| key.id).collect();
+            self.has_saved_position = true;
+            self.position_saved = tokio::time::Instant::now();
         }
         Ok(())
     }
 
     /// Counts records that the centre holds under ids that are no text: they stay where they are, but are
     /// not kept secret.
-    pub(crate) async fn count_unsupported(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+    async fn count_unsupported(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let mut count = 0;
         for kind in Kind::ALL {
             let ids = central.unsupported_ids(kind, UNSUPPORTED_IDS_MAX).await?;
@@ -245,41 +298,16 @@ impl Round<'_> {
         row.and_then(|row| row.get_i64("count").ok()).unwrap_or(0)
     }
 
-    async fn percent_scanned(
-        &self,
-        central: &mut dyn Central,
-        kinds: &[Kind],
-        index: usize,
-    ) -> Result<u64, RoundError> {
+    async fn percent_scanned(&self, central: &mut dyn Central, index: usize) -> Result<u64, RoundError> {
         let (mut there, mut here) = (0, 0);
         let snapshot = self.store.read()?;
-        let counts: Vec<u64> = kinds.iter().map(|kind| snapshot.count(*kind)).collect::<Result<_, _>>()?;
+        let counts: Vec<u64> = kinds().iter().map(|kind| snapshot.count(*kind)).collect::<Result<_, _>>()?;
         drop(snapshot);
-        for (at, kind) in kinds.iter().enumerate() {
-            let count = central.estimated_count(*kind).await?;
+        for (at, kind) in kinds().into_iter().enumerate() {
+            let count = central.estimated_count(kind).await?;
             there += count;
             here += if at <= index { counts[at].min(count) } else { 0 };
         }
         Ok((here * 100).checked_div(there).unwrap_or(0).min(99))
     }
-}
-
-fn halt_message(kind: Kind, here: u64, absent: &[RecordKey]) -> String {
-    let examples: Vec<&str> = absent.iter().take(3).map(|key| key.id.as_str()).collect();
-    format!(
-        "At least {} of {here} records in {} are gone at the centre (for example {}). Nothing has been deleted \
-         here. If that is right, run: thalamus-edge sync resume --accept-deletes",
-        absent.len(),
-        kind.schema().collection,
-        examples.join(", "),
-    )
-}
-
-/// The operator accepts that many records vanish at the centre, for the rounds until one completes.
-pub(crate) fn accept_deletes(tx: &mut Tx<'_>, is_accepted: bool) -> Result<(), StoreError> {
-    let was_accepted = tx.meta(META_ACCEPT_DELETES)?.is_some();
-    if is_accepted != was_accepted {
-        tx.set_meta(META_ACCEPT_DELETES, is_accepted.then(|| doc! {"accepted": true}).as_ref())?;
-    }
-    Ok(())
 }

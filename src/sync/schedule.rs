@@ -1,4 +1,5 @@
-//! Floor 3. Rounds on a cron schedule, each a random moment late so that forty boxes do not knock at once.
+//! Floor 3. Rounds and verification passes on cron schedules, each a random moment late so that forty boxes do
+//! not knock at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +8,27 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::Reconciler;
 
+/// When to reconcile: cron expressions with seconds (`0 */5 * * * *`), in UTC.
+#[derive(Debug, Clone, Copy)]
+pub struct Times<'a> {
+    pub rounds: &'a str,
+    /// Empty: never.
+    pub verification: &'a str,
+    /// Everything starts up to this much later.
+    pub jitter: Duration,
+}
+
 /// The running schedule; dropped with the process.
 pub struct Schedule {
     scheduler: JobScheduler,
 }
 
 impl Schedule {
-    /// Starts rounds by a cron expression with seconds (`0 */5 * * * *`), in UTC.
-    pub async fn start(
-        reconciler: Arc<Reconciler>,
-        expression: &str,
-        jitter: Duration,
-    ) -> Result<Schedule, JobSchedulerError> {
+    pub async fn start(reconciler: Arc<Reconciler>, times: Times<'_>) -> Result<Schedule, JobSchedulerError> {
+        let jitter = times.jitter;
         let scheduler = JobScheduler::new().await?;
         let rounds = Arc::clone(&reconciler);
-        let job = Job::new_async(expression, move |id, mut scheduler| {
+        let job = Job::new_async(times.rounds, move |id, mut scheduler| {
             let reconciler = Arc::clone(&rounds);
             Box::pin(async move {
                 note_next(&reconciler, &mut scheduler, id).await;
@@ -30,6 +37,20 @@ impl Schedule {
             })
         })?;
         let id = scheduler.add(job).await?;
+        if !times.verification.is_empty() {
+            let passes = Arc::clone(&reconciler);
+            let job = Job::new_async(times.verification, move |_, _| {
+                let reconciler = Arc::clone(&passes);
+                Box::pin(async move {
+                    tokio::time::sleep(random_part(jitter)).await;
+                    if let Err(error) = reconciler.ask_for_verification().await {
+                        tracing::error!(%error, "the verification pass could not be noted");
+                    }
+                    reconciler.round().await;
+                })
+            })?;
+            scheduler.add(job).await?;
+        }
         scheduler.start().await?;
         let mut asked = scheduler.clone();
         note_next(&reconciler, &mut asked, id).await;

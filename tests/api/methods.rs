@@ -261,7 +261,7 @@ async fn head_is_get_without_a_body() {
 async fn options_and_405_name_the_methods_of_the_path() {
     let node = TestNode::with_people().await;
     let item = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("/people", &["GET", "HEAD", "OPTIONS"]),
         ("/people/ANA001", &item),
         ("/pols/ANA001/x", &item),
@@ -269,6 +269,7 @@ async fn options_and_405_name_the_methods_of_the_path() {
         ("/personal-documents/x/content", &["GET", "HEAD", "OPTIONS", "PUT"]),
         ("/password/ANA001", &["GET", "HEAD", "OPTIONS", "POST"]),
         ("/sync/rounds", &["OPTIONS", "POST"]),
+        ("/sync/pause", &["OPTIONS", "POST"]),
         ("/login", &["GET", "HEAD", "OPTIONS"]),
         ("/", &["GET", "HEAD", "OPTIONS"]),
     ];

@@ -1,11 +1,15 @@
 //! The node's own endpoints: welcome, health, login, authorization, accounts, reconciliation.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bson::doc;
 use serde_json::json;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{DeadLetter, StoreError};
 
-use crate::support::api::{NOTHING, PASSWORD, PASSWORD_HASH, TestNode, person};
+use crate::support::api::{NOTHING, PASSWORD, PASSWORD_HASH, TestNode, pass_time, person};
+use crate::support::sim::Sim;
 
 #[tokio::test]
 async fn the_welcome_page_and_health_need_no_login() {
@@ -178,11 +182,47 @@ async fn without_a_centre_synchronization_is_off() {
     round.has(json!({"outcome": "failed", "pulled": 0, "pushed": 0, "message": "synchronization is off: no centre is configured"}));
     node.request("POST", "/sync/rounds").by("DOC003").send().await.is(403, NOTHING);
     node.get("/sync/conflicts").by("DOC003").send().await.is(200, NOTHING).says(json!([]));
-    node.post("/sync/resume", json!({"accept_deletes": false}))
-        .by("ROOT004")
+    // A pause says nothing about a node that has nobody to synchronize with.
+    node.post("/sync/pause", json!({})).by("ROOT004").send().await.is(204, NOTHING);
+    node.get("/sync/status").by("DOC003").send().await.is(200, NOTHING).has(json!({"state": "off"}));
+}
+
+#[tokio::test]
+async fn root_pauses_and_resumes() {
+    let sim = Sim::default();
+    let node = TestNode::start_with(|setup| setup.hub = Some(Arc::new(sim.clone())));
+    node.people().await;
+    let round = || node.request("POST", "/sync/rounds").by("ROOT004").send();
+    round().await.is(200, NOTHING).has(json!({"outcome": "complete", "pushed": 4}));
+    node.request("POST", "/sync/pause").by("DOC003").send().await.is(403, NOTHING);
+    node.request("POST", "/sync/pause").by("ROOT004").send().await.is(204, NOTHING);
+    pass_time(Duration::from_secs(60));
+    // The first one stays named.
+    node.request("POST", "/sync/pause").by_operator().send().await.is(204, NOTHING);
+    let message = "Synchronization was paused by ROOT004 at 2026-11-23T01:28:52Z. \
+                   Everything is kept here and is sent once it is resumed.";
+    let status = node.get("/sync/status").by("DOC003").send().await.is(200, NOTHING);
+    status.has(json!({"state": "paused", "message": message, "next_round_at": null}));
+    node.patch("/people/ANA001", json!({"n": 1}))
+        .by("ANA001")
         .send()
         .await
-        .is_invalid("accept_deletes");
+        .is(200, &["update people/ANA001"]);
+    round().await.is(200, NOTHING).has(json!({"outcome": "halted", "pushed": 0, "message": message}));
+    assert_eq!(sim.get(Kind::Person, "ANA001").unwrap().get("n"), None);
+    let resume = |body| node.post("/sync/resume", body).by("ROOT004").send();
+    resume(json!({"accept_deletes": false})).await.is_invalid("accept_deletes");
+    resume(json!({"accept_deletes": 1})).await.is_invalid("accept_deletes");
+    resume(json!({"accept_everything": true})).await.is_invalid("accept_everything");
+    resume(json!({"accept_deletes": true, "more": true})).await.is(422, NOTHING);
+    resume(json!([])).await.is(422, NOTHING);
+    node.request("POST", "/sync/resume").by("DOC003").send().await.is(403, NOTHING);
+    round().await.is(200, NOTHING).has(json!({"outcome": "halted"}));
+    // Nothing of this ended the pause.
+    node.request("POST", "/sync/resume").by("ROOT004").send().await.is(204, NOTHING);
+    node.get("/sync/status").by("DOC003").send().await.is(200, NOTHING).has(json!({"state": "idle"}));
+    round().await.is(200, NOTHING).has(json!({"outcome": "complete", "pushed": 1}));
+    assert_eq!(sim.get(Kind::Person, "ANA001").unwrap().get_i32("n").unwrap(), 1);
 }
 
 #[tokio::test]

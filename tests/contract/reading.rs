@@ -58,6 +58,18 @@ pub(crate) async fn order_and_resumption(central: &mut dyn Central, behind: &dyn
     assert_eq!(central.unsupported_ids(kind, 2).await.expect("a list").len(), 2);
     let count = central.estimated_count(kind).await.expect("a count");
     assert_eq!(count, (ORDERED.len() + unsupported.len()) as u64);
+    large_documents(central, behind, kind).await;
+}
+
+/// A scan passes over large documents; they are listed, and can be fetched.
+async fn large_documents(central: &mut dyn Central, behind: &dyn Behind, kind: Kind) {
+    let large = doc! {"_id": "b large", "text": "x".repeat(300 * 1024)};
+    behind.put(kind, large.clone()).await;
+    assert_eq!(central.large_ids(kind, None).await.expect("a list"), ["b large"]);
+    assert_eq!(central.large_ids(kind, Some("b large")).await.expect("a list"), [""; 0]);
+    assert_eq!(scan_all(central, kind, None, 5).await, ORDERED);
+    let fetched = central.fetch(kind, &["b large".to_owned()]).await.expect("a document");
+    assert_eq!(fetched, [Fetched::Document { id: "b large".to_owned(), document: large }]);
 }
 
 /// Every document once, whatever the sizes of the batches; returns how long it took.

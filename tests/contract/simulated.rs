@@ -108,13 +108,13 @@ async fn the_simulated_centre_keeps_leases_conflicts_and_the_archive() {
 
 #[tokio::test(start_paused = true)]
 async fn the_simulated_centre_tells_what_happens() {
-    let sims: [Sim; 5] = std::array::from_fn(|_| Sim::default());
+    let sims: [Sim; 5] = std::array::from_fn(|_| Sim::with_history());
     feeds::told_in_order(open(&sims[0]).await.as_mut(), &sims[0]).await;
     feeds::own_writes_and_lease(open(&sims[1]).await.as_mut(), &sims[1]).await;
     feeds::told_as_changed(open(&sims[2]).await.as_mut(), &sims[2]).await;
     feeds::idling(open(&sims[3]).await.as_mut(), &sims[3]).await;
     feeds::upheavals(open(&sims[4]).await.as_mut(), &sims[4]).await;
-    let sim = Sim::default();
+    let sim = Sim::with_history();
     let (mut central, mut other) = (open(&sim).await, open(&sim).await);
     feeds::continuation(central.as_mut(), other.as_mut(), &sim).await;
     let token = feeds::watch(central.as_mut(), None, &[]).await.token().expect("a token");

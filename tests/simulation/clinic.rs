@@ -52,20 +52,27 @@ pub(crate) struct Clinic {
     pub(crate) name: String,
     pub(crate) index: usize,
     pub(crate) disk: Disk,
+    /// Stays connected after a round.
+    pub(crate) is_continuous: bool,
     pub(crate) running: Option<Running>,
     pub(crate) image: Option<Image>,
 }
 
 impl Clinic {
-    pub(crate) fn new(index: usize, name: String, disk: Disk) -> Clinic {
-        Clinic { name, index, disk, running: None, image: None }
+    pub(crate) fn new(index: usize, name: String, disk: Disk, is_continuous: bool) -> Clinic {
+        Clinic { name, index, disk, is_continuous, running: None, image: None }
     }
 
     /// Switches the node on, with what is on its disk.
     pub(crate) fn start(&mut self, sim: &Sim) -> Result<(), StoreError> {
         self.stop(sim);
         let store = Store::on_backend(self.disk.mount(), options())?;
-        let settings = SyncSettings { node_name: self.name.clone(), round_timeout: ROUND_TIMEOUT };
+        let settings = SyncSettings {
+            node_name: self.name.clone(),
+            round_timeout: ROUND_TIMEOUT,
+            continuous: self.is_continuous,
+            ..SyncSettings::default()
+        };
         let hub: Arc<dyn Hub> = Arc::new(sim.line(self.index));
         let sync = Reconciler::new(store.clone(), Some(hub), settings);
         self.running = Some(Running { store, sync, round: None });

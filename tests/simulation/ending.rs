@@ -11,7 +11,7 @@ use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Act, Case, Recorded, Traces, fields};
 use super::clinic::{is_held, records};
-use super::support::sim::Rates;
+use super::support::sim::weather::Rates;
 use super::world::World;
 
 /// Rounds in which a node must come to its two clean ones.

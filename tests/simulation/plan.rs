@@ -1,7 +1,8 @@
 //! What a seed has in store for its run.
 
 use super::support::generator::Numbers;
-use super::support::sim::{CentreFlaw, Rates};
+use super::support::sim::CentreFlaw;
+use super::support::sim::weather::Rates;
 
 /// What goes wrong by name, besides what the weather does to single calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub(crate) enum Trouble {
     Zombie,
     HistoryTruncated,
     Upheaval,
+    /// No trouble, but a pass over everything.
+    Verification,
     Clone,
     RolledBack,
 }
@@ -29,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) pause_ms_max: u64,
     pub(crate) is_standalone: bool,
     pub(crate) answer_max: usize,
+    /// Of a hundred nodes so many stay connected.
+    pub(crate) continuous_percent: u64,
     pub(crate) rates: Rates,
     pub(crate) troubles: Vec<Trouble>,
     /// Names of the places where a node can die.
@@ -80,6 +85,7 @@ impl Plan {
             pause_ms_max: 50 + n.below(800),
             is_standalone,
             answer_max: 1 + usize::try_from(n.below(3)).expect("a number"),
+            continuous_percent: *n.pick(&[0, 0, 50, 100]),
             rates,
             troubles,
             steps: steps.to_vec(),

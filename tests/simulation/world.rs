@@ -85,7 +85,8 @@ impl World {
     }
 
     fn add_clinic(&mut self, name: String, disk: Disk) {
-        let mut clinic = Clinic::new(self.clinics.len(), name, disk);
+        let is_continuous = self.numbers.chance(self.plan.continuous_percent);
+        let mut clinic = Clinic::new(self.clinics.len(), name, disk, is_continuous);
         clinic.start(&self.sim).expect("a node that starts");
         self.clinics.push(clinic);
     }
@@ -370,10 +371,8 @@ impl World {
     // ------------------------------------------------------------------------------------------ troubles
 
     async fn trouble(&mut self) {
-        let troubles = self.plan.troubles.clone();
-        if troubles.is_empty() {
-            return;
-        }
+        let mut troubles = self.plan.troubles.clone();
+        troubles.push(Trouble::Verification);
         let node = self.some_node();
         match *self.numbers.pick(&troubles) {
             // They happen by themselves.
@@ -407,6 +406,15 @@ impl World {
                 self.happened("upheaval");
                 self.tell("a collection is renamed and renamed back".to_owned());
                 self.sim.upheave();
+            }
+            Trouble::Verification => {
+                if let Some(running) = &self.clinics[node].running {
+                    let asked = Arc::clone(&running.sync).ask_for_verification().await;
+                    self.tell(format!("{}: is to verify everything ({asked:?})", self.clinics[node].name));
+                    if asked.is_err() {
+                        self.fail_disk(node);
+                    }
+                }
             }
             Trouble::Clone => self.clone_node(node),
             Trouble::RolledBack => self.roll_back(node),

@@ -92,8 +92,7 @@ impl TestNode {
         let options =
             StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: setup.journal_keep_rows, clock: now_ms };
         let store = Store::in_memory(options).unwrap();
-        let sync_settings =
-            SyncSettings { node_name: "test".to_owned(), round_timeout: Duration::from_secs(1) };
+        let sync_settings = SyncSettings { round_timeout: Duration::from_secs(1), ..SyncSettings::default() };
         let accounts = AccountsSettings { bcrypt_cost: BCRYPT_COST_MIN, ..AccountsSettings::default() };
         let (acl, _) = Acl::parse(&setup.roles).unwrap();
         let node = Arc::new(Node {

@@ -264,6 +264,13 @@ impl EdgeNode {
         report
     }
 
+    /// A round that must end well, and looks at everything that the centre holds.
+    pub(crate) async fn verification(&self) -> Value {
+        let report = self.done("POST", "/sync/rounds", Some(&serde_json::json!({"verify": true}))).await;
+        assert_eq!(report["outcome"], "complete", "node {}: {report}\n{}", self.name, self.log());
+        report
+    }
+
     /// A call over the Unix socket.
     pub(crate) async fn operator(&self, method: &str, path: &str, body: Option<&Value>) -> Reply {
         let stream = UnixStream::connect(self.data().join("control.sock")).await.expect("the control socket");

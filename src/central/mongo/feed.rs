@@ -5,10 +5,11 @@
 //! a round has to know.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Bson, Document, RawDocument, doc};
+use bson::{Bson, Document, RawDocument, Timestamp, doc};
 use futures_util::StreamExt;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
@@ -30,7 +31,23 @@ const LOST_CODES: [i32; 4] = [260, 280, 286, 10_334];
 /// What happens to collections rather than to documents.
 const UPHEAVALS: [&str; 4] = ["drop", "rename", "dropDatabase", "invalidate"];
 
+/// The server's time of the latest reply of a feed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told(Arc<Mutex<Option<Timestamp>>>);
+
+impl Told {
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, time: Timestamp) {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest = (*latest).max(Some(time));
+    }
+}
+
 pub(super) struct MongoFeed {
+    told: Told,
     cursor: RawBatchCursor,
     patience: Patience,
     kinds: BTreeMap<String, Kind>,
@@ -60,8 +77,16 @@ impl MongoCentral {
         let patience = self.patience.clone();
         let node = node.to_owned();
         let begin = after.cloned();
-        let mut feed =
-            MongoFeed { cursor, patience, kinds, node, read_to: begin.clone(), told_to: begin, first: None };
+        let mut feed = MongoFeed {
+            told: self.told.clone(),
+            cursor,
+            patience,
+            kinds,
+            node,
+            read_to: begin.clone(),
+            told_to: begin,
+            first: None,
+        };
         // The first reply is here already; it says where the feed begins.
         let first = feed.read().await?;
         if first.is_lost && first.events.is_empty() {
@@ -146,6 +171,9 @@ impl MongoFeed {
             }
         }
         let reply = batch.as_raw_document();
+        if let Ok(time) = reply.get_timestamp("operationTime") {
+            self.told.note(time);
+        }
         let position = reply.get_document("cursor").and_then(|c| c.get_document("postBatchResumeToken"));
         if let Ok(token) = position {
             self.read_to = Some(Token(Document::try_from(token).map_err(|_| unreadable_token())?));

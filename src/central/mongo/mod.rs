@@ -128,6 +128,7 @@ impl Hub for MongoHub {
             bulk_write: self.bulk_write,
             has_collations: None,
             scan: None,
+            told: feed::Told::default(),
             counters,
         }))
     }
@@ -174,6 +175,8 @@ struct MongoCentral {
     /// Whether a collection has, or may have, a collation of its own; `None` until asked.
     has_collations: Option<bool>,
     scan: Option<read::Scan>,
+    /// Up to where the change feed has told.
+    told: feed::Told,
     counters: Arc<Counters>,
 }
 
@@ -197,6 +200,13 @@ impl MongoCentral {
         }
         if let Some(time) = self.writing.cluster_time() {
             self.reading.advance_cluster_time(time);
+        }
+    }
+
+    /// Makes later reads see what the change feed told, also from a new primary.
+    fn read_after_news(&mut self) {
+        if let Some(time) = self.told.time() {
+            self.reading.advance_operation_time(time);
         }
     }
 
@@ -240,6 +250,10 @@ impl Central for MongoCentral {
     async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()> {
         self.scan = Some(read::Scan::new(kind, after));
         Ok(())
+    }
+
+    async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>> {
+        self.list_large_ids(kind, after).await
     }
 
     async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>> {

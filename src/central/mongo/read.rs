@@ -10,7 +10,7 @@ use mongodb::raw_batch_cursor::SessionRawBatchCursor;
 
 use super::line::Patience;
 use super::{MongoCentral, error};
-use crate::central::{Fetched, Result};
+use crate::central::{Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
 use crate::domain::record::Kind;
 
 /// A walk over the records of one kind in order of `_id`.
@@ -39,6 +39,7 @@ impl MongoCentral {
         if ids.is_empty() {
             return Ok(found);
         }
+        self.read_after_news();
         let collation = self.collation().await?;
         let records = self.records(kind);
         // One more than can be found, so that the server sees the end in the first batch.
@@ -78,15 +79,28 @@ impl MongoCentral {
         Ok(batch)
     }
 
-    async fn open_scan(&mut self, scan: &Scan, size: usize) -> Result<SessionRawBatchCursor> {
-        let mut among = doc! {"$type": "string"};
-        if let Some(after) = &scan.after {
-            among.insert("$gt", after);
+    pub(super) async fn list_large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>> {
+        let collation = self.collation().await?;
+        let records = self.records(kind);
+        let finding = records
+            .find(doc! {"_id": strings_after(after), "$expr": {"$gt": [{"$bsonSize": "$$ROOT"}, LARGE]}})
+            .projection(doc! {"_id": 1})
+            .optional(collation, |finding, collation| finding.collation(collation))
+            .session(&mut self.reading);
+        let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
+        let mut ids = Vec::new();
+        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
+            ids.extend(batch.iter().map(|fetched| fetched.id().to_owned()));
         }
+        Ok(ids)
+    }
+
+    async fn open_scan(&mut self, scan: &Scan, size: usize) -> Result<SessionRawBatchCursor> {
         let collation = self.collation().await?;
         let records = self.records(scan.kind);
+        let among = strings_after(scan.after.as_deref());
         let finding = records
-            .find(doc! {"_id": among})
+            .find(doc! {"_id": among, "$expr": {"$lte": [{"$bsonSize": "$$ROOT"}, LARGE]}})
             .sort(doc! {"_id": 1})
             .batch_size(batch_size(size))
             .optional(collation, |finding, collation| finding.collation(collation))
@@ -118,6 +132,14 @@ impl MongoCentral {
             }
         }
     }
+}
+
+fn strings_after(after: Option<&str>) -> Document {
+    let mut among = doc! {"$type": "string"};
+    if let Some(after) = after {
+        among.insert("$gt", after);
+    }
+    among
 }
 
 fn batch_size(documents: usize) -> u32 {

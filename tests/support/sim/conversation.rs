@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, Document};
 use thalamus_edge::central::{
-    ArchiveState, Central, CentralError, Changes, Feed, Fetched, Lease, LeaseAnswer, Result, Token, Traffic,
-    Watched, Write, Written,
+    ArchiveState, Central, CentralError, Changes, Feed, Fetched, LARGE_DOCUMENT_BYTES_MIN, Lease, LeaseAnswer,
+    Result, Token, Traffic, Watched, Write, Written,
 };
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
@@ -23,6 +23,8 @@ pub(super) struct Conversation {
     life: Option<Life>,
     scan: Option<Scan>,
     traffic: Traffic,
+    /// Handed out by scans.
+    documents: u64,
 }
 
 struct Scan {
@@ -42,13 +44,18 @@ async fn travel(latency: Duration) {
     }
 }
 
+fn is_large(document: &Document) -> bool {
+    let bytes = document.to_vec().map_or(0, |bytes| bytes.len());
+    i64::try_from(bytes).is_ok_and(|bytes| bytes > LARGE_DOCUMENT_BYTES_MIN)
+}
+
 fn bytes(documents: &[Document]) -> u64 {
     documents.iter().map(|document| document.to_vec().map_or(0, |bytes| bytes.len() as u64)).sum()
 }
 
 impl Conversation {
     pub(super) fn new(sim: Sim, life: Option<Life>) -> Conversation {
-        Conversation { sim, life, scan: None, traffic: Traffic::default() }
+        Conversation { sim, life, scan: None, traffic: Traffic::default(), documents: 0 }
     }
 
     fn node(&self) -> Option<usize> {
@@ -221,6 +228,17 @@ impl Central for Conversation {
         Ok(())
     }
 
+    async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>> {
+        let after = after.map(str::to_owned);
+        self.exchange(Call::LargeIds, None, None, move |state| {
+            let large = state.records.iter().filter(|((of, id), document)| {
+                *of == kind && after.as_ref().is_none_or(|after| id > after) && is_large(document)
+            });
+            large.map(|((_, id), _)| id.clone()).collect()
+        })
+        .await
+    }
+
     async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>> {
         let (fault, delay) = {
             let mut state = self.sim.state();
@@ -236,10 +254,9 @@ impl Central for Conversation {
             let fault = if lost { Some(Fault::LostRequest) } else { fault };
             let read = move |state: &mut State| -> VecDeque<Fetched> {
                 let limit = if state.answer_max == 0 { max } else { max.min(state.answer_max) };
-                let records = state
-                    .records
-                    .iter()
-                    .filter(|((of, id), _)| *of == kind && after.as_ref().is_none_or(|after| id > after));
+                let records = state.records.iter().filter(|((of, id), document)| {
+                    *of == kind && after.as_ref().is_none_or(|after| id > after) && !is_large(document)
+                });
                 records.take(limit).map(|((_, id), document)| state.read(id, document)).collect()
             };
             scan.pending = self.exchange(Call::ScanNext, fault, None, read).await?;
@@ -250,6 +267,7 @@ impl Central for Conversation {
             scan.after = Some(last.id().to_owned());
         }
         self.scan = Some(scan);
+        self.documents += batch.len() as u64;
         Ok(batch)
     }
 
@@ -354,7 +372,15 @@ impl Central for Conversation {
     }
 
     fn traffic(&self) -> Traffic {
-        self.traffic
+        let state = self.sim.state();
+        let mut traffic = self.traffic;
+        traffic.round_trips += state.traffic.round_trips;
+        traffic.bytes_sent += state.traffic.bytes_sent;
+        traffic.bytes_received += state.traffic.bytes_received;
+        traffic.line_bytes_sent += state.traffic.line_bytes_sent;
+        traffic.line_bytes_received += state.traffic.line_bytes_received;
+        traffic.line_bytes_received += self.documents * state.line_bytes_per_document;
+        traffic
     }
 }
 

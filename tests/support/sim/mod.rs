@@ -4,7 +4,7 @@ mod conversation;
 mod history;
 mod ledger;
 mod matching;
-mod weather;
+pub(crate) mod weather;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use thalamus_edge::central::{
     ArchiveState, CONFLICTS_COLLECTION, Central, Effect, Fetched, Hub, Lease, NODES_COLLECTION,
-    Result, TRASH_COLLECTION, Write, Written,
+    Result, TRASH_COLLECTION, Traffic, Write, Written,
 };
 use thalamus_edge::domain::diff;
 use thalamus_edge::domain::record::{Kind, RecordKey};
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use super::disk::Disk;
 use history::{Happening, History};
-pub(crate) use weather::{Call, Fault, Rates, Weather};
+pub(crate) use weather::{Call, Fault, Weather};
 
 /// A rule of the server's that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,9 @@ pub(crate) struct State {
     pub(crate) writes: BTreeMap<String, usize>,
     pub(crate) scan_delay: Duration,
     pub(crate) reports: Vec<Document>,
+    /// What every conversation says that it has cost beside its own, and for each document handed out by a scan.
+    pub(crate) traffic: Traffic,
+    pub(crate) line_bytes_per_document: u64,
     /// A server without history.
     pub(crate) is_standalone: bool,
     /// Most documents or events in one answer; 0: as many as are asked for.
@@ -279,14 +282,22 @@ pub(crate) struct Sim {
     news: Arc<Notify>,
 }
 
+/// A standalone server.
 impl Default for Sim {
     fn default() -> Sim {
-        let state = State { is_archive_checked: true, ..State::default() };
+        let state = State { is_archive_checked: true, is_standalone: true, ..State::default() };
         Sim { state: Arc::new(Mutex::new(state)), news: Arc::default() }
     }
 }
 
 impl Sim {
+    /// A server that keeps the history of what happened.
+    pub(crate) fn with_history() -> Sim {
+        let sim = Sim::default();
+        sim.state().is_standalone = false;
+        sim
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the simulated centre")
     }

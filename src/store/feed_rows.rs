@@ -1,0 +1,356 @@
+//! Floor 1. What the reconciliation keeps about news from the centre: records to be read again, records that
+//! vanished there, own writes that landed and whose echo is still to come, and writes that were given up.
+
+use redb::{ReadableTable, ReadableTableMetadata as _};
+
+use bson::doc;
+
+use super::StoreError;
+use super::records::Tx;
+use super::snapshot::Snapshot;
+use super::sync_rows::{Intent, IntentWrite, decode_intent};
+use super::tables::{self, *};
+use crate::domain::record::{Kind, RecordKey};
+
+/// Landed writes that are remembered, the latest.
+const SENT_ROWS_MAX: u64 = 50_000;
+
+/// Why and how a record is to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reread {
+    /// Something happened at the centre that may have been the record's open write.
+    pub is_unclear: bool,
+    /// Too large to be asked for together with others.
+    pub is_alone: bool,
+    /// Rounds in which asking for it alone failed.
+    pub tries: u8,
+}
+
+impl Reread {
+    const UNCLEAR: u8 = 1;
+    const ALONE: u8 = 2;
+    const TRIES_SHIFT: u32 = 2;
+    const TRIES_MAX: u8 = u8::MAX >> Self::TRIES_SHIFT;
+
+    fn encode(self) -> u8 {
+        (self.tries.min(Self::TRIES_MAX) << Self::TRIES_SHIFT)
+            | if self.is_unclear { Self::UNCLEAR } else { 0 }
+            | if self.is_alone { Self::ALONE } else { 0 }
+    }
+
+    fn decode(bits: u8) -> Reread {
+        Reread {
+            is_unclear: bits & Self::UNCLEAR != 0,
+            is_alone: bits & Self::ALONE != 0,
+            tries: bits >> Self::TRIES_SHIFT,
+        }
+    }
+
+    /// Both reasons together.
+    fn with(self, other: Reread) -> Reread {
+        Reread {
+            is_unclear: self.is_unclear || other.is_unclear,
+            is_alone: self.is_alone || other.is_alone,
+            tries: self.tries.max(other.tries),
+        }
+    }
+}
+
+/// A record that was here as the centre knew it, and is gone there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vanished {
+    pub key: RecordKey,
+    /// The operator agrees that it goes here too.
+    pub is_accepted: bool,
+}
+
+/// A write of this node that is known to have landed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    pub sequence: u64,
+    pub key: RecordKey,
+    /// Number of the lease under which it was sent.
+    pub lease: i64,
+    /// Inserted and replaced documents are not kept a second time: they are empty here.
+    pub write: IntentWrite,
+}
+
+impl Sent {
+    fn decode(sequence: u64, bytes: &[u8]) -> Result<Sent, StoreError> {
+        let row = tables::decode(bytes)?;
+        let parse = || {
+            let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
+            Some(Sent {
+                sequence,
+                key: RecordKey::new(Kind::from_code(code)?, row.get_str("id").ok()?),
+                lease: row.get_i64("lease").ok()?,
+                write: IntentWrite::decode(&row)?,
+            })
+        };
+        parse().ok_or_else(|| damaged("a row of sent writes"))
+    }
+}
+
+impl Tx<'_> {
+    /// Asks for the record to be read again, whatever else is known of it.
+    pub fn ask_again(&mut self, key: &RecordKey, why: Reread) -> Result<(), StoreError> {
+        let known = self.reread_of(key)?;
+        let why = known.unwrap_or_default().with(why);
+        if known != Some(why) {
+            self.reread.insert(row_key(key), why.encode())?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// The record has been read again.
+    pub fn read_again(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.reread.remove(row_key(key))?.is_some() {
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// What happened at the centre may include any open write: no history tells.
+    pub fn doubt_intents(&mut self) -> Result<(), StoreError> {
+        let mut open = Vec::new();
+        for entry in self.intent.iter()? {
+            let (at, _) = entry?;
+            let (code, id) = at.value();
+            open.push(RecordKey::new(kind_of(code)?, id));
+        }
+        for key in open {
+            self.ask_again(&key, Reread { is_unclear: true, ..Reread::default() })?;
+        }
+        Ok(())
+    }
+
+    pub fn reread_of(&self, key: &RecordKey) -> Result<Option<Reread>, StoreError> {
+        Ok(self.reread.get(row_key(key))?.map(|row| Reread::decode(row.value())))
+    }
+
+    /// Notes that the centre no longer has a record that is clean here.
+    pub fn put_vanished(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.vanished.get(row_key(key))?.is_none() {
+            self.vanished.insert(row_key(key), false)?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Returns whether the record was noted as vanished.
+    pub fn clear_vanished(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
+        let was_noted = self.vanished.remove(row_key(key))?.is_some();
+        if was_noted {
+            self.wrote();
+        }
+        Ok(was_noted)
+    }
+
+    /// The operator agrees to everything that is noted as vanished now.
+    pub fn accept_vanished(&mut self) -> Result<(), StoreError> {
+        for key in self.vanished_keys()? {
+            self.vanished.insert(row_key(&key), true)?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    pub fn vanished_keys(&self) -> Result<Vec<RecordKey>, StoreError> {
+        let mut keys = Vec::new();
+        for entry in self.vanished.iter()? {
+            let (at, _) = entry?;
+            let (code, id) = at.value();
+            keys.push(RecordKey::new(kind_of(code)?, id));
+        }
+        Ok(keys)
+    }
+
+    /// Records deleted here that the centre still has, with their place in the push order.
+    pub fn pending_deletes(&self) -> Result<Vec<(RecordKey, u64)>, StoreError> {
+        deletes_in(&self.dirty)
+    }
+
+    /// Remembers a write that landed under this lease. `is_echo_due`: the change feed is going to tell of it.
+    pub fn note_sent(
+        &mut self,
+        key: &RecordKey,
+        write: &IntentWrite,
+        lease: i64,
+        is_echo_due: bool,
+    ) -> Result<(), StoreError> {
+        let sequence = self.sent.last()?.map_or(0, |(sequence, _)| sequence.value()) + 1;
+        let mut row = write.without_bodies().encode(0);
+        let (code, id) = row_key(key);
+        row.extend(doc! {"kind": i32::from(code), "id": id, "lease": lease});
+        self.sent.insert(sequence, tables::encode(&row)?.as_slice())?;
+        if is_echo_due {
+            self.echo.insert((code, id, sequence), ())?;
+        }
+        if let Some(expired) = sequence.checked_sub(SENT_ROWS_MAX) {
+            self.sent.remove(expired)?;
+        }
+        self.wrote();
+        Ok(())
+    }
+
+    /// The change feed has told of this write.
+    pub fn echoed(&mut self, sent: &Sent) -> Result<(), StoreError> {
+        let (code, id) = row_key(&sent.key);
+        self.echo.remove((code, id, sent.sequence))?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// Forgets which writes landed: they were another node's.
+    pub fn forget_sent(&mut self) -> Result<(), StoreError> {
+        if !self.sent.is_empty()? {
+            self.sent.retain(|_, _| false)?;
+            self.wrote();
+        }
+        self.forget_echoes()
+    }
+
+    /// No echo will come: the history is lost, or there is none.
+    pub fn forget_echoes(&mut self) -> Result<(), StoreError> {
+        if !self.echo.is_empty()? {
+            self.echo.retain(|_, ()| false)?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Keeps a write that did not land as far as anybody can tell: it may still arrive, if it lingers in
+    /// the network.
+    pub(crate) fn put_ghost(&mut self, key: &RecordKey, intent: &Intent) -> Result<(), StoreError> {
+        let row = tables::encode(&intent.write.encode(intent.number))?;
+        self.ghost.insert(row_key(key), row.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    pub fn ghost(&self, key: &RecordKey) -> Result<Option<IntentWrite>, StoreError> {
+        let row = self.ghost.get(row_key(key))?;
+        row.map(|row| Ok(decode_intent(row.value())?.write)).transpose()
+    }
+
+    pub fn clear_ghost(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.ghost.remove(row_key(key))?.is_some() {
+            self.wrote();
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// Records to be read again after `after`, at most `max`, without those whose write is on the way.
+    pub fn to_read_again(
+        &self,
+        after: Option<&RecordKey>,
+        max: usize,
+    ) -> Result<Vec<(RecordKey, Reread)>, StoreError> {
+        let reread = self.transaction.open_table(REREAD)?;
+        let intent = self.transaction.open_table(INTENT)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, |key| std::ops::Bound::Excluded(row_key(key)));
+        let mut found = Vec::new();
+        for entry in reread.range::<(u8, &str)>((start, std::ops::Bound::Unbounded))? {
+            let (at, why) = entry?;
+            let (code, id) = at.value();
+            if intent.get((code, id))?.is_none() {
+                found.push((RecordKey::new(kind_of(code)?, id), Reread::decode(why.value())));
+            }
+            if found.len() >= max {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why the record is to be read again, if it is.
+    pub fn reread(&self, key: &RecordKey) -> Result<Option<Reread>, StoreError> {
+        let reread = self.transaction.open_table(REREAD)?;
+        Ok(reread.get(row_key(key))?.map(|row| Reread::decode(row.value())))
+    }
+
+    pub fn vanished(&self) -> Result<Vec<Vanished>, StoreError> {
+        let vanished = self.transaction.open_table(VANISHED)?;
+        let mut rows = Vec::new();
+        for entry in vanished.iter()? {
+            let (at, is_accepted) = entry?;
+            let (code, id) = at.value();
+            let key = RecordKey::new(kind_of(code)?, id);
+            rows.push(Vanished { key, is_accepted: is_accepted.value() });
+        }
+        Ok(rows)
+    }
+
+    /// Records deleted here that the centre still has, with their place in the push order.
+    pub fn pending_deletes(&self) -> Result<Vec<(RecordKey, u64)>, StoreError> {
+        deletes_in(&self.transaction.open_table(DIRTY)?)
+    }
+
+    /// Own landed writes of a record that the change feed has not told of yet, oldest first.
+    pub fn expected_echoes(&self, key: &RecordKey) -> Result<Vec<Sent>, StoreError> {
+        let echo = self.transaction.open_table(ECHO)?;
+        let sent = self.transaction.open_table(SENT)?;
+        let (code, id) = row_key(key);
+        let mut found = Vec::new();
+        for entry in echo.range((code, id, 0)..=(code, id, u64::MAX))? {
+            let (at, ()) = (entry?.0, ());
+            let (_, _, sequence) = at.value();
+            // Trimmed meanwhile: its event counts as somebody else's.
+            if let Some(row) = sent.get(sequence)? {
+                found.push(Sent::decode(sequence, row.value())?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Own landed writes under leases above `lease`, oldest first.
+    pub fn sent_after(&self, lease: i64) -> Result<Vec<Sent>, StoreError> {
+        let sent = self.transaction.open_table(SENT)?;
+        let mut found = Vec::new();
+        for entry in sent.iter()?.rev() {
+            let (sequence, row) = entry?;
+            let sent = Sent::decode(sequence.value(), row.value())?;
+            if sent.lease <= lease {
+                break;
+            }
+            found.push(sent);
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// The open write of a record.
+    pub fn intent(&self, key: &RecordKey) -> Result<Option<Intent>, StoreError> {
+        let intent = self.transaction.open_table(INTENT)?;
+        intent.get(row_key(key))?.map(|row| decode_intent(row.value())).transpose()
+    }
+
+    /// The version of a record that the node takes for the centre's.
+    pub fn agreed(&self, key: &RecordKey) -> Result<Option<bson::Document>, StoreError> {
+        if self.transaction.open_table(VANISHED)?.get(row_key(key))?.is_some() {
+            return Ok(None);
+        }
+        match self.base(key)? {
+            Some(base) => Ok(base.document().cloned()),
+            None => {
+                let docs = self.transaction.open_table(DOCS)?;
+                docs.get(row_key(key))?.map(|row| tables::decode(row.value())).transpose()
+            }
+        }
+    }
+}
+
+fn deletes_in(
+    dirty: &impl ReadableTable<(u8, u64, u8, &'static str), (i64, &'static str)>,
+) -> Result<Vec<(RecordKey, u64)>, StoreError> {
+    let mut found = Vec::new();
+    for entry in dirty.range((DELETE_RANK_MIN, 0, 0, "")..)? {
+        let (at, _) = entry?;
+        let (_, sequence, code, id) = at.value();
+        found.push((RecordKey::new(kind_of(code)?, id), sequence));
+    }
+    Ok(found)
+}

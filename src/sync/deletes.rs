@@ -1,0 +1,204 @@
+//! Floor 3. DELETES: records that vanished at the centre, and many deletes at once on either side.
+//!
+//! A record that is gone at the centre waits here until the round has seen everything. Too many of them, or
+//! too many deletes made on this node, are more likely an accident than a wish: then nothing is deleted on
+//! either side until the operator says which it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::{Document, doc};
+
+use super::merge_in::remove;
+use super::round::{Round, RoundError, Tally};
+use super::step;
+use crate::domain::access::Actor;
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Base, Snapshot, StoreError, TrashState, Tx};
+
+/// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
+const DELETES_UNASKED_MAX: u64 = 20;
+const DELETES_PER_RECORD: u64 = 100;
+/// Records deleted in one transaction.
+const BATCH_DELETES_MAX: usize = 500;
+/// Examples in a message.
+const EXAMPLES_MAX: usize = 3;
+
+/// Collection -> records that went here because they had vanished, since the operator or a sweep without any
+/// last confirmed that all is well.
+const META_DELETED: &str = "deleted_since";
+/// The operator agrees with the deletes made here up to this place in the push order.
+const META_ACCEPTED: &str = "deletes_accepted";
+
+fn unasked(records: u64) -> u64 {
+    DELETES_UNASKED_MAX.max(records / DELETES_PER_RECORD)
+}
+
+impl Round<'_> {
+    /// Deletes what vanished at the centre, or halts.
+    pub(crate) async fn deletes(&mut self) -> Result<(), RoundError> {
+        let snapshot = self.store.read()?;
+        let vanished = snapshot.vanished()?;
+        if vanished.is_empty() {
+            return Ok(());
+        }
+        let deleted = snapshot.meta(META_DELETED)?.unwrap_or_default();
+        let mut asked: BTreeMap<Kind, Vec<&RecordKey>> = BTreeMap::new();
+        for row in vanished.iter().filter(|row| !row.is_accepted) {
+            asked.entry(row.key.kind).or_default().push(&row.key);
+        }
+        for (kind, keys) in asked {
+            let before = deleted_of(&deleted, kind);
+            let here = snapshot.count(kind)?;
+            if keys.len() as u64 + before > unasked(here + before) {
+                return Err(RoundError::Halted(vanished_message(kind, here, before, &keys)));
+            }
+        }
+        drop(snapshot);
+        for rows in vanished.chunks(BATCH_DELETES_MAX) {
+            let rows = rows.to_vec();
+            let tally = self
+                .store
+                .transact(move |tx| -> Result<Tally, StoreError> {
+                    let mut tally = Tally::default();
+                    let mut deleted = tx.meta(META_DELETED)?.unwrap_or_default();
+                    for row in &rows {
+                        let done = remove(tx, &row.key)?;
+                        if done.deleted > 0 && !row.is_accepted {
+                            let count = deleted_of(&deleted, row.key.kind) + done.deleted;
+                            deleted.insert(row.key.kind.schema().collection, count as i64);
+                        }
+                        tally += done;
+                    }
+                    if !deleted.is_empty() {
+                        tx.set_meta(META_DELETED, Some(&deleted))?;
+                    }
+                    Ok(tally)
+                })
+                .await?;
+            self.tally += tally;
+            step("deletes.applied");
+        }
+        Ok(())
+    }
+}
+
+fn deleted_of(deleted: &Document, kind: Kind) -> u64 {
+    deleted.get_i64(kind.schema().collection).map_or(0, |count| u64::try_from(count).unwrap_or(0))
+}
+
+/// A sweep has come to its end: if it found nothing missing, all is well.
+pub(crate) fn note_sweep(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    if tx.vanished_keys()?.is_empty() && tx.meta(META_DELETED)?.is_some() {
+        tx.set_meta(META_DELETED, None)?;
+    }
+    Ok(())
+}
+
+/// Kinds of which too many records were deleted here for all deletes to go to the centre unasked, with what
+/// to say about it.
+pub(crate) struct HeldBack {
+    pub(crate) kinds: BTreeSet<Kind>,
+    accepted: u64,
+    pub(crate) message: Option<String>,
+}
+
+impl HeldBack {
+    pub(crate) fn now(snapshot: &Snapshot) -> Result<HeldBack, StoreError> {
+        let accepted = accepted_up_to(snapshot.meta(META_ACCEPTED)?);
+        let mut held = HeldBack { kinds: BTreeSet::new(), accepted, message: None };
+        let mut asked: BTreeMap<Kind, Vec<RecordKey>> = BTreeMap::new();
+        for (key, sequence) in snapshot.pending_deletes()? {
+            if sequence > accepted {
+                asked.entry(key.kind).or_default().push(key);
+            }
+        }
+        for (kind, keys) in asked {
+            let deleted = keys.len() as u64;
+            if deleted > DELETES_UNASKED_MAX && deleted > unasked(snapshot.count(kind)? + deleted) {
+                held.kinds.insert(kind);
+                held.message.get_or_insert_with(|| deleted_message(kind, &keys));
+            }
+        }
+        Ok(held)
+    }
+
+    /// Whether the delete at this place in the push order has to wait.
+    pub(crate) fn waits(&self, kind: Kind, sequence: u64) -> bool {
+        self.kinds.contains(&kind) && sequence > self.accepted
+    }
+}
+
+fn accepted_up_to(row: Option<Document>) -> u64 {
+    row.and_then(|row| row.get_i64("sequence").ok()).map_or(0, |sequence| sequence as u64)
+}
+
+fn examples<'a>(keys: impl IntoIterator<Item = &'a RecordKey>) -> String {
+    let ids: Vec<&str> = keys.into_iter().take(EXAMPLES_MAX).map(|key| key.id.as_str()).collect();
+    ids.join(", ")
+}
+
+fn vanished_message(kind: Kind, here: u64, before: u64, keys: &[&RecordKey]) -> String {
+    let earlier = if before > 0 { format!(", {before} more were deleted lately") } else { String::new() };
+    format!(
+        "{} of {here} records in {} are gone at the centre (for example {}){earlier}. Nothing has been deleted \
+         here. If that is right, run: thalamus-edge sync resume --accept-deletes. If they are to be put back \
+         at the centre: thalamus-edge sync resume --restore-deleted",
+        keys.len(),
+        kind.schema().collection,
+        examples(keys.iter().copied()),
+    )
+}
+
+fn deleted_message(kind: Kind, keys: &[RecordKey]) -> String {
+    format!(
+        "{} records in {} were deleted here (for example {}). They have not been deleted at the centre. If that \
+         is right, run: thalamus-edge sync resume --accept-deletes. If they are to come back: thalamus-edge sync \
+         resume --restore-deleted",
+        keys.len(),
+        kind.schema().collection,
+        examples(keys),
+    )
+}
+
+/// The operator agrees with every delete that waits now, on either side.
+pub(crate) fn accept_deletes(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    tx.accept_vanished()?;
+    let last = tx.pending_deletes()?.into_iter().map(|(_, sequence)| sequence).max();
+    if let Some(last) = last {
+        tx.set_meta(META_ACCEPTED, Some(&doc! {"sequence": last as i64}))?;
+    }
+    if tx.meta(META_DELETED)?.is_some() {
+        tx.set_meta(META_DELETED, None)?;
+    }
+    Ok(())
+}
+
+/// The operator wants everything back whose delete waits now: what vanished at the centre is put there
+/// again, what was deleted here comes out of the trash. Returns how many records.
+pub(crate) fn restore_deleted(tx: &mut Tx<'_>, actor: &Actor) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for key in tx.vanished_keys()? {
+        tx.clear_vanished(&key)?;
+        // What somebody edited meanwhile goes there anyway.
+        if tx.is_clean(&key)?
+            && let Some(local) = tx.document(&key)?
+        {
+            tx.put(&key, Some(&local), &Base::Absent, actor)?;
+            count += 1;
+        }
+    }
+    let accepted = accepted_up_to(tx.meta(META_ACCEPTED)?);
+    for (key, sequence) in tx.pending_deletes()? {
+        if sequence <= accepted || tx.document(&key)?.is_some() {
+            continue;
+        }
+        let Some(trashed) = tx.pending_trash(&key)? else {
+            continue;
+        };
+        let base = tx.base(&key)?;
+        tx.put(&key, Some(&trashed.document), &base, actor)?;
+        tx.settle_trash(&key, TrashState::Void)?;
+        count += 1;
+    }
+    Ok(count)
+}

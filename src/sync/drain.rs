@@ -1,0 +1,352 @@
+//! Floor 3. LEASE and DRAIN: what happened at the centre since the last round, by its change feed.
+//!
+//! Hides tokens, the barrier, and which events are only the echo of this node's own writes. The position in
+//! the feed is saved in the transaction that takes what it told, or that notes it as to be read again. The
+//! feed has told everything once it shows the lease that this round has just taken: an empty answer proves
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bson::{Document, doc};
+
+use super::evidence::{Evidence, is_echo, shows, still_stands};
+use super::pull::{Remote, by_id, take};
+use super::round::{Round, RoundError, Tally};
+use super::scan::{self, Reason};
+use super::{lease, step};
+use crate::central::{
+    ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Token, Watched,
+};
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Intent, IntentWrite, Reread, Sent, StoreError, Tx};
+
+/// How often a round begins again because the feed broke.
+const DRAIN_TRIES_MAX: usize = 3;
+/// Longest that the feed may tell nothing while the barrier is still to come.
+const BARRIER_SILENCE_MAX: Duration = Duration::from_secs(30);
+
+const META_FEED: &str = "feed";
+
+/// Where the round's news comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The change feed: what it does not tell did not happen.
+    Feed,
+    /// The centre keeps no history: everything has to be looked at.
+    Sweep,
+}
+
+/// A round that has its lease and knows what happened until then.
+pub(crate) struct Begun {
+    /// The node's id at the centre.
+    pub(crate) node: String,
+    pub(crate) lease: Lease,
+    /// Stands at the barrier.
+    pub(crate) feed: Option<Box<dyn Feed>>,
+}
+
+/// What became of a drain.
+enum Drained {
+    ToBarrier(Box<dyn Feed>),
+    Lost,
+    Unsupported,
+}
+
+/// What a batch of events means, as the store is now.
+#[derive(Default)]
+struct Heard {
+    /// Open writes that the events show, with their numbers.
+    landed: Vec<(RecordKey, Intent)>,
+    echoes: Vec<Sent>,
+    /// Records of which something else happened.
+    news: BTreeSet<RecordKey>,
+    /// Records whose open write may be among what happened.
+    unclear: BTreeSet<RecordKey>,
+}
+
+impl Round<'_> {
+    /// Takes the lease and everything that happened until then.
+    pub(crate) async fn lease_and_drain(&mut self, central: &mut dyn Central) -> Result<Begun, RoundError> {
+        for _ in 0..DRAIN_TRIES_MAX {
+            self.ensure_token(central).await?;
+            let (node, mut lease) = lease::take(self.store, central, &self.settings.node_name).await?;
+            self.lease_number = lease.number;
+            if self.source == Source::Sweep {
+                return Ok(Begun { node, lease, feed: None });
+            }
+            // A store that turned out to be a copy has no position any more.
+            let Some(token) = saved_token(self)? else {
+                continue;
+            };
+            if lease.number == lease::FIRST_NUMBER {
+                // A row that is new does not show its lease in the feed; one that is changed does.
+                (_, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
+                self.lease_number = lease.number;
+            }
+            match self.drain(central, &node, &lease, &token).await? {
+                Drained::ToBarrier(feed) => return Ok(Begun { node, lease, feed: Some(feed) }),
+                Drained::Lost => {
+                    tracing::warn!("the history of changes at the centre has a gap: looking at everything");
+                    self.store.transact(|tx| lose_history(tx, Reason::Lost)).await?;
+                }
+                Drained::Unsupported => {
+                    self.sweep_only().await?;
+                    return Ok(Begun { node, lease, feed: None });
+                }
+            }
+        }
+        Err(CentralError::Failed("its history of changes breaks again and again".to_owned()).into())
+    }
+
+    /// Without a saved position, asks for one from now on, before the lease is taken: whatever happens
+    /// later is told, and whatever happened before is found by the scan.
+    async fn ensure_token(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        self.source = Source::Feed;
+        if saved_token(self)?.is_some() {
+            return Ok(());
+        }
+        let node = lease::node_id(&self.store.read()?)?.unwrap_or_default();
+        let mut feed = match central.watch(&node, None, &[]).await? {
+            Watched::Open(feed) => feed,
+            Watched::Lost => return Err(CentralError::Failed("its history breaks".to_owned()).into()),
+            Watched::Unsupported => return self.sweep_only().await,
+        };
+        let mut token = feed.token();
+        let opened = tokio::time::Instant::now();
+        while token.is_none() {
+            if opened.elapsed() > BARRIER_SILENCE_MAX {
+                return Err(CentralError::Offline("its change feed gives no position".to_owned()).into());
+            }
+            feed.next().await?;
+            token = feed.token();
+        }
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                let is_first = tx.meta(scan::META_EVER_SWEPT)?.is_none();
+                lose_history(tx, if is_first { Reason::First } else { Reason::Lost })?;
+                save_token(tx, token.as_ref())
+            })
+            .await?;
+        step("drain.begun");
+        Ok(())
+    }
+
+    /// The centre keeps no history; a position in one that it had means nothing any more.
+    async fn sweep_only(&mut self) -> Result<(), RoundError> {
+        self.source = Source::Sweep;
+        self.store
+            .transact(|tx| -> Result<(), StoreError> {
+                if tx.meta(META_FEED)?.is_some() {
+                    tx.set_meta(META_FEED, None)?;
+                }
+                tx.forget_echoes()
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn drain(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+        lease: &Lease,
+        token: &Token,
+    ) -> Result<Drained, RoundError> {
+        let bodies: Vec<RecordKey> = self
+            .store
+            .read()?
+            .intents()?
+            .into_iter()
+            .filter(|(_, intent)| matches!(intent.write, IntentWrite::Insert(_) | IntentWrite::Replace(_)))
+            .map(|(key, _)| key)
+            .collect();
+        let mut feed = match central.watch(node, Some(token), &bodies).await? {
+            Watched::Open(feed) => feed,
+            Watched::Lost => return Ok(Drained::Lost),
+            Watched::Unsupported => return Ok(Drained::Unsupported),
+        };
+        let mut told = tokio::time::Instant::now();
+        loop {
+            let changes = feed.next().await?;
+            step("drain.read");
+            if changes.is_lost {
+                return Ok(Drained::Lost);
+            }
+            if !changes.events.is_empty() {
+                told = tokio::time::Instant::now();
+            } else if told.elapsed() > BARRIER_SILENCE_MAX {
+                return Err(CentralError::Offline("its change feed lags behind".to_owned()).into());
+            }
+            let is_barrier = |event: &Event| matches!(event, Event::Lease(shown) if shown == lease);
+            let is_done = changes.events.iter().any(is_barrier);
+            self.take_changes(central, changes, feed.token()).await?;
+            step("drain.applied");
+            if is_done {
+                // Every write of earlier rounds was told before the barrier.
+                self.store.transact(|tx| tx.forget_echoes()).await?;
+                return Ok(Drained::ToBarrier(feed));
+            }
+        }
+    }
+
+    /// Takes what a batch of the feed told, and its position.
+    pub(crate) async fn take_changes(
+        &mut self,
+        central: &mut dyn Central,
+        changes: Changes,
+        token: Option<Token>,
+    ) -> Result<(), RoundError> {
+        let heard = self.heard(&changes.events)?;
+        let deletes = heard.landed.iter().filter_map(|(_, intent)| match &intent.write {
+            IntentWrite::Delete { archive } => Some((archive.clone(), ArchiveState::Done)),
+            _ => None,
+        });
+        let deletes: Vec<(String, ArchiveState)> = deletes.collect();
+        // First, because a settled intent is not looked at again.
+        if !deletes.is_empty() {
+            central.settle_archive(&deletes).await?;
+        }
+        let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
+        for key in &heard.news {
+            by_kind.entry(key.kind).or_default().push(key.id.clone());
+        }
+        let read_at = self.read_now().await?;
+        let mut found: BTreeMap<RecordKey, Option<Remote>> = BTreeMap::new();
+        let mut failure = None;
+        'reading: for (kind, ids) in by_kind {
+            for ids in ids.chunks(self.fetch_ids()) {
+                match self.fetch(central, kind, ids).await {
+                    Ok(fetched) => {
+                        let mut fetched = by_id(fetched);
+                        let with_key = |id: &String| (RecordKey::new(kind, id.as_str()), fetched.remove(id));
+                        found.extend(ids.iter().map(with_key));
+                    }
+                    // What was not read is noted below: one record that cannot be read must not make the
+                    // feed stand still.
+                    Err(error) => {
+                        failure = Some(error);
+                        break 'reading;
+                    }
+                }
+            }
+        }
+        self.apply(heard, found, read_at, token).await?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    async fn apply(
+        &mut self,
+        heard: Heard,
+        found: BTreeMap<RecordKey, Option<Remote>>,
+        read_at: u64,
+        token: Option<Token>,
+    ) -> Result<(), StoreError> {
+        let lease = self.lease_number;
+        let tally = self
+            .store
+            .transact(move |tx| -> Result<Tally, StoreError> {
+                let mut tally = Tally::default();
+                for (key, intent) in &heard.landed {
+                    if tx.settle_intent(key, intent.number, true)? {
+                        tally.pushed += 1;
+                        tx.note_sent(key, &intent.write, lease, false)?;
+                        note_deleted(tx, key, &intent.write)?;
+                    }
+                }
+                for echo in &heard.echoes {
+                    tx.echoed(echo)?;
+                }
+                for key in &heard.news {
+                    let is_unclear = heard.unclear.contains(key);
+                    match found.get(key) {
+                        // Not while a write of it is on its way, or was when it was read.
+                        Some(remote) if !tx.is_read_stale(key, read_at)? => {
+                            tally += take(tx, key, remote.as_ref())?;
+                        }
+                        _ => tx.ask_again(key, Reread { is_unclear, ..Reread::default() })?,
+                    }
+                }
+                save_token(tx, token.as_ref())?;
+                Ok(tally)
+            })
+            .await?;
+        self.tally += tally;
+        Ok(())
+    }
+
+    /// Sorts events into own writes and news.
+    fn heard(&self, events: &[Event]) -> Result<Heard, StoreError> {
+        let mut by_key: BTreeMap<&RecordKey, Vec<&Effect>> = BTreeMap::new();
+        for event in events {
+            if let Event::Record { key, effect } = event {
+                by_key.entry(key).or_default().push(effect);
+            }
+        }
+        let snapshot = self.store.read()?;
+        let mut heard = Heard::default();
+        for (key, effects) in by_key {
+            let mut intent = snapshot.intent(key)?;
+            let mut echoes = snapshot.expected_echoes(key)?;
+            let agreed = if echoes.is_empty() { None } else { snapshot.agreed(key)? };
+            for effect in effects {
+                // First, because writes that landed came before the one that is open.
+                if let Some(at) = echoes.iter().position(|sent| is_echo(&sent.write, effect)) {
+                    // Events keep the order of the writes, so earlier echoes cannot come any more.
+                    let passed: Vec<Sent> = echoes.drain(..=at).collect();
+                    if !passed.last().is_some_and(|echo| still_stands(&echo.write, agreed.as_ref())) {
+                        heard.news.insert(key.clone());
+                    }
+                    heard.echoes.extend(passed);
+                    continue;
+                }
+                if let Some(open) = &intent {
+                    match shows(&open.write, effect) {
+                        Evidence::Shown => {
+                            heard.landed.extend(intent.take().map(|intent| (key.clone(), intent)));
+                            continue;
+                        }
+                        Evidence::Unclear => {
+                            heard.unclear.insert(key.clone());
+                        }
+                        Evidence::Other => {}
+                    }
+                }
+                heard.news.insert(key.clone());
+            }
+        }
+        Ok(heard)
+    }
+}
+
+/// A delete of this node has reached the centre.
+fn note_deleted(tx: &mut Tx<'_>, key: &RecordKey, write: &IntentWrite) -> Result<(), StoreError> {
+    if matches!(write, IntentWrite::Delete { .. }) && tx.document(key)?.is_none() {
+        tx.settle_trash(key, super::pull::DELETED)?;
+    }
+    Ok(())
+}
+
+fn saved_token(round: &Round<'_>) -> Result<Option<Token>, StoreError> {
+    let row = round.store.read()?.meta(META_FEED)?;
+    Ok(row.and_then(|row| row.get_document("token").ok().cloned()).map(Token))
+}
+
+fn save_token(tx: &mut Tx<'_>, token: Option<&Token>) -> Result<(), StoreError> {
+    let Some(Token(token)) = token else {
+        return Ok(());
+    };
+    let row: Document = doc! {"token": token};
+    if tx.meta(META_FEED)?.as_ref() != Some(&row) {
+        tx.set_meta(META_FEED, Some(&row))?;
+    }
+    Ok(())
+}
+
+/// The position in the feed is worth nothing any more: a fresh one is needed, and a look at everything.
+pub(crate) fn lose_history(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError> {
+    tx.set_meta(META_FEED, None)?;
+    tx.forget_echoes()?;
+    tx.doubt_intents()?;
+    scan::make_due(tx, reason)
+}

@@ -1,0 +1,98 @@
+//! Floor 3. What people tell the reconciliation: to pause, to go on, and what is to become of a halt.
+//!
+//! Whatever they say lasts until it is taken back or has been carried out, across restarts.
+
+use bson::doc;
+
+use super::{Outcome, Reconciler, Report, deletes, lock, scan, time_text};
+use crate::domain::access::Actor;
+use crate::store::{Snapshot, StoreError};
+
+/// Who paused the reconciliation, and when.
+const META_PAUSED: &str = "paused";
+
+/// That no round is to run.
+pub(super) struct Pause {
+    since_ms: i64,
+    by: String,
+}
+
+impl Pause {
+    /// The pause in force.
+    pub(super) fn of(snapshot: &Snapshot) -> Result<Option<Pause>, StoreError> {
+        let row = snapshot.meta(META_PAUSED)?;
+        Ok(row.map(|row| Pause {
+            since_ms: row.get_i64("at").unwrap_or_default(),
+            by: row.get_str("by").unwrap_or_default().to_owned(),
+        }))
+    }
+
+    pub(super) fn words(&self) -> String {
+        format!(
+            "Synchronization was paused by {} at {}. Everything is kept here and is sent once it is resumed.",
+            self.by,
+            time_text(self.since_ms)
+        )
+    }
+
+    /// What a round that is asked for meanwhile comes to.
+    pub(super) fn report(&self) -> Report {
+        Report::ended(Outcome::Halted, &self.words())
+    }
+}
+
+impl Reconciler {
+    /// No round runs any more, not even after a restart, until [`Reconciler::resume`]. A round under way is
+    /// stopped where it is; returns when it has been.
+    pub async fn pause(&self, by: &Actor) -> Result<(), StoreError> {
+        let by = by.to_string();
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                // Whoever paused first stays named.
+                if tx.meta(META_PAUSED)?.is_none() {
+                    tx.set_meta(META_PAUSED, Some(&doc! {"at": tx.now_ms(), "by": &by}))?;
+                }
+                Ok(())
+            })
+            .await?;
+        let running = lock(&self.running).clone();
+        if let Some(mut running) = running {
+            running.stop.cancel();
+            // An error says that the round is gone, which is as good.
+            let _ = running.finished.wait_for(Option::is_some).await;
+        }
+        // And the connection that stayed open after it.
+        lock(&self.hang_up).cancel();
+        drop(self.conversing.lock().await);
+        Ok(())
+    }
+
+    /// Rounds run again.
+    pub async fn resume(&self) -> Result<(), StoreError> {
+        self.store
+            .transact(|tx| -> Result<(), StoreError> {
+                match tx.meta(META_PAUSED)? {
+                    Some(_) => tx.set_meta(META_PAUSED, None),
+                    None => Ok(()),
+                }
+            })
+            .await
+    }
+
+    /// The operator agrees with all deletes that wait now: of records that vanished at the centre, and of
+    /// many that were deleted here.
+    pub async fn accept_deletes(&self) -> Result<(), StoreError> {
+        self.store.transact(deletes::accept_deletes).await
+    }
+
+    /// The operator wants those records back instead, on both sides; returns how many.
+    pub async fn restore_deleted(&self, actor: Actor) -> Result<u64, StoreError> {
+        self.store.transact(move |tx| deletes::restore_deleted(tx, &actor)).await
+    }
+
+    /// Asks for a pass over everything that the centre holds; rounds carry it out.
+    pub async fn ask_for_verification(&self) -> Result<(), StoreError> {
+        let asked = doc! {"asked": true};
+        self.store.transact(move |tx| tx.set_meta(scan::META_VERIFY_DUE, Some(&asked))).await
+    }
+}
