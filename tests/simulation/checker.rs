@@ -71,6 +71,8 @@ pub(crate) struct Edit {
     pub(crate) act: Act,
     /// What the writer saw: everything for the record as a whole, else what was at the path.
     pub(crate) saw: Fields,
+    /// Part of a record that was made then.
+    is_new: bool,
 }
 
 impl Edit {
@@ -92,6 +94,7 @@ pub(crate) fn edits(
         path: path.to_owned(),
         act,
         saw,
+        is_new: before.is_none(),
     };
     let (old, new) = (before.map(fields).unwrap_or_default(), after.map(fields).unwrap_or_default());
     let mut found = Vec::new();
@@ -206,7 +209,8 @@ impl Case<'_> {
                 continue;
             }
             let visible = last.get(&edit.key);
-            if self.is_kept(index, edit, visible, true) {
+            let in_order = !self.is_ambiguous(edit, visible);
+            if self.is_kept(index, edit, visible, in_order) {
                 continue;
             }
             if self.repeats && self.is_kept(index, edit, visible, false) {
@@ -219,6 +223,17 @@ impl Case<'_> {
             verdict.complaints.extend(self.from_nowhere("the centre", key, fields));
         }
         verdict
+    }
+
+    /// Whether several have set what stands at the path now, so that it cannot be told who saw what of it.
+    fn is_ambiguous(&self, edit: &Edit, visible: Option<&Fields>) -> bool {
+        let Some(shown) = visible.and_then(|fields| fields.get(&edit.path)) else {
+            return false;
+        };
+        let set = |other: &&Edit| {
+            other.key == edit.key && other.path == edit.path && other.act == Act::Set(shown.clone())
+        };
+        self.edits.iter().filter(set).count() > 1
     }
 
     /// Values that nobody wrote.
@@ -247,13 +262,18 @@ impl Case<'_> {
                     || others().any(|other| other.saw(&edit.path, value))
                     || self.traces.hold(&edit.key, &edit.path, value)
             }
-            Act::Unset(_) => {
+            Act::Unset(old) => {
                 // By somebody who saw that there is nothing.
                 let set_again = |other: &Edit| {
                     matches!(other.act, Act::Set(_)) && other.path == edit.path && other.saw.is_empty()
                 };
+                // Records that were made in two places are one with the fields of both.
+                let made_elsewhere = |other: &Edit| {
+                    other.is_new && set_again(other) && other.key == edit.key && other.act != Act::Set(old.clone())
+                };
                 shown.is_none()
                     || others().any(set_again)
+                    || (shown != Some(old) && self.edits.iter().any(made_elsewhere))
                     || self.traces.dispute(&edit.key, &edit.path)
                     || self.traces.wait_without(&edit.key, &edit.path)
             }
@@ -267,11 +287,12 @@ impl Case<'_> {
                     others().any(wrote)
                 };
                 let is_left = |fields: &Fields| {
-                    fields
-                        .iter()
-                        .any(|(path, value)| edit.saw(path, value) && !came_back(path, value))
+                    let mut seen = fields.iter().filter(|(path, value)| edit.saw(path, value));
+                    seen.any(|(path, value)| {
+                        !came_back(path, value) && !self.traces.dispute(&edit.key, path)
+                    })
                 };
-                !visible.is_some_and(is_left) || self.traces.dispute(&edit.key, "")
+                !visible.is_some_and(is_left)
             }
             // The values that it wrote are edits of their own.
             Act::Create => true,

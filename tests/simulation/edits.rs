@@ -54,14 +54,31 @@ impl Doing {
     }
 }
 
+/// Values that somebody has seen, by record and path, the last one last.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(BTreeMap<(RecordKey, String), Vec<Bson>>);
+
+impl Seen {
+    pub(crate) fn look(&mut self, key: &RecordKey, document: &Document) {
+        for path in FIELDS {
+            let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
+            if let Some(value) = diff::get(document, &steps) {
+                let values = self.0.entry((key.clone(), path.to_owned())).or_default();
+                if values.last() != Some(value) {
+                    values.push(value.clone());
+                }
+            }
+        }
+    }
+}
+
 /// Thinks of things to do; values are its own and never the same twice, unless an older one comes back.
 pub(crate) struct Author<'a> {
     pub(crate) numbers: &'a mut Numbers,
     pub(crate) who: &'a str,
     /// Different for every edit.
     pub(crate) count: usize,
-    /// Values that were at a path before, by record and path.
-    pub(crate) older: &'a BTreeMap<(RecordKey, String), Vec<Bson>>,
+    pub(crate) older: &'a Seen,
     /// A legacy application: it replaces whole documents too, and stamps nothing.
     pub(crate) is_legacy: bool,
 }
@@ -209,7 +226,7 @@ impl Author<'_> {
     /// An older value again: an undo, or a legacy application with an old form on its screen.
     fn bring_back(&mut self, key: &RecordKey, before: &Document) -> Doing {
         let path = self.some_path(before);
-        let older = self.older.get(&(key.clone(), path.clone()));
+        let older = self.older.0.get(&(key.clone(), path.clone()));
         match older.filter(|values| !values.is_empty()) {
             Some(values) => {
                 // The last but one most often.

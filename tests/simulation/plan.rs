@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     /// Names of the places where a node can die.
     pub(crate) steps: Vec<String>,
     pub(crate) centre_flaw: Option<CentreFlaw>,
+    /// With every word between nodes and centre.
+    pub(crate) is_told: bool,
 }
 
 impl Plan {
@@ -90,6 +92,7 @@ impl Plan {
             troubles,
             steps: steps.to_vec(),
             centre_flaw: None,
+            is_told: false,
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bson::{Bson, Document};
 use thalamus_edge::domain::access::Actor;
-use thalamus_edge::domain::diff;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{ConflictStatus, StoreError, Tx};
 use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
@@ -14,7 +13,7 @@ use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Edit, edits};
 use super::clinic::{Clinic, Image, is_held, mistakes, record, set_clock};
-use super::edits::{Author, Doing, keys};
+use super::edits::{Author, Doing, Seen, keys};
 use super::plan::{Plan, Trouble};
 use super::support::disk::Disk;
 use super::support::generator::Numbers;
@@ -37,7 +36,8 @@ pub(crate) struct World {
     pub(crate) unacknowledged: Vec<Edit>,
     /// Edits that went with a disk.
     pub(crate) gone: BTreeSet<usize>,
-    older: BTreeMap<(RecordKey, String), Vec<Bson>>,
+    /// Values that were seen at a path, by who saw them.
+    older: BTreeMap<String, Seen>,
     counted: usize,
     /// What was done, in order.
     pub(crate) story: Vec<String>,
@@ -58,6 +58,7 @@ impl World {
             state.is_standalone = plan.is_standalone;
             state.answer_max = plan.answer_max;
             state.chronicle = Some(Vec::new());
+            state.talk = plan.is_told.then(Vec::new);
             state.flaw = plan.centre_flaw;
             state.is_archive_checked = plan.centre_flaw.is_none();
         }
@@ -93,6 +94,9 @@ impl World {
 
     pub(crate) fn tell(&mut self, what: String) {
         let at = self.started.elapsed().as_millis();
+        if let Some(talk) = &mut self.sim.state().talk {
+            self.story.append(talk);
+        }
         self.story.push(format!("{:4} {at:>7} ms  {what}", self.story.len()));
     }
 
@@ -159,7 +163,7 @@ impl World {
             numbers: &mut self.numbers,
             who,
             count: self.counted,
-            older: &self.older,
+            older: self.older.entry(who.to_owned()).or_default(),
             is_legacy: who == LEGACY,
         };
         author.think(key, before)
@@ -172,15 +176,8 @@ impl World {
             self.tell(format!("  edit {}: {who} {key} {:?} {:?}", self.edits.len(), edit.path, edit.act));
             self.edits.push(edit.clone());
         }
-        for path in ["f", "g", "n.x", "n.y", "n.d.z", "list"] {
-            let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
-            if let Some(value) = after.and_then(|after| diff::get(after, &steps)) {
-                let values = self.older.entry((key.clone(), path.to_owned())).or_default();
-                if values.last() != Some(value) {
-                    values.push(value.clone());
-                }
-            }
-        }
+        let seen = self.older.entry(who.to_owned()).or_default();
+        before.into_iter().chain(after).for_each(|document| seen.look(key, document));
     }
 
     async fn edit_at_a_node(&mut self) {
@@ -189,9 +186,14 @@ impl World {
             return;
         };
         let before = record(&snapshot, &key);
+        let is_waiting = key.kind == Kind::Person && is_held(&snapshot, &key.id);
         drop(snapshot);
         let who = self.clinics[node].name.clone();
         let doing = self.think(&who, &key, before.as_ref());
+        if is_waiting && matches!(doing, Doing::Delete) {
+            self.tell(format!("{who}: {key} waits for a decision and is not to be deleted"));
+            return;
+        }
         let after = doing.carry_out(before.as_ref());
         self.tell(format!("{who}: {key} {doing:?}"));
         let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();

@@ -68,7 +68,7 @@ impl Conversation {
     }
 
     /// One call with everything that can happen to it. `request` is what arrives late, if it does.
-    async fn exchange<T: Send>(
+    async fn exchange<T: Send + std::fmt::Debug>(
         &mut self,
         call: Call,
         wanted: Option<Fault>,
@@ -82,6 +82,7 @@ impl Conversation {
             (wanted.or(random), state.weather.latency(), state.weather.latency())
         };
         self.traffic.round_trips += 1;
+        self.sim.note(self.life, || format!("{} {request:?} {fault:?}", call.name()));
         travel(there).await;
         match fault {
             Some(Fault::LostRequest) => return Err(gone()),
@@ -108,6 +109,7 @@ impl Conversation {
             Some(Fault::Unanswered | Fault::FeedBroken) | None => {}
         }
         let answer = self.work(work);
+        self.sim.note(self.life, || format!("{}: {answer:?}", call.name()));
         self.sim.pass(self.life, &format!("{}.done", call.name()));
         travel(back).await;
         Ok(answer)
@@ -124,19 +126,14 @@ impl Conversation {
         let mut order: Vec<usize> = (0..batch.len()).collect();
         let mut answers = vec![Written::Unknown; batch.len()];
         while !order.is_empty() {
-            let pause = {
+            let (at, pause) = {
                 let mut state = self.sim.state();
                 let next = usize::try_from(state.weather.below(order.len() as u64)).expect("an index");
                 let at = order.swap_remove(next);
                 answers[at] = state.write_one(self.node(), &batch[at], false);
-                let pause = if order.is_empty() { Duration::ZERO } else { state.weather.latency() / 4 };
-                let verdict = &answers[at];
-                let line = state.talk.is_some().then(|| format!("{:?}: {:?} {verdict:?}", self.node(), batch[at]));
-                if let (Some(talk), Some(line)) = (&mut state.talk, line) {
-                    talk.push(line);
-                }
-                pause
+                (at, if order.is_empty() { Duration::ZERO } else { state.weather.latency() / 4 })
             };
+            self.sim.note(self.life, || format!("{:?}: {:?}", batch[at], answers[at]));
             self.sim.news.notify_waiters();
             travel(pause).await;
         }
@@ -152,6 +149,7 @@ impl Conversation {
         };
         self.traffic.round_trips += 1;
         self.traffic.bytes_sent += batch.iter().map(write_bytes).sum::<u64>();
+        self.sim.note(self.life, || format!("write {fault:?}"));
         travel(there).await;
         let answers = match fault {
             Some(Fault::LostRequest) => return Err(gone()),
@@ -284,16 +282,17 @@ impl Central for Conversation {
         let after = after.cloned();
         let opened = self.exchange(Call::Watch, None, None, move |state| {
             if state.is_standalone {
-                return Err(Watched::Unsupported);
+                return Err(true);
             }
             match &after {
                 None => Ok(state.history.end()),
-                Some(token) => state.history.position(token).ok_or(Watched::Lost),
+                Some(token) => state.history.position(token).ok_or(false),
             }
         });
         let at = match opened.await? {
             Ok(at) => at,
-            Err(answer) => return Ok(answer),
+            Err(true) => return Ok(Watched::Unsupported),
+            Err(false) => return Ok(Watched::Lost),
         };
         let line = Conversation::new(self.sim.clone(), self.life);
         let token = self.sim.state().history.token(at);

@@ -403,6 +403,14 @@ impl Sim {
         self.news.notify_waiters();
     }
 
+    /// Notes what a node asked and was answered.
+    fn note(&self, life: Option<Life>, line: impl FnOnce() -> String) {
+        let mut state = self.state();
+        if let (Some(Life { node, .. }), Some(talk)) = (life, &mut state.talk) {
+            talk.push(format!("    node {node} {}", line()));
+        }
+    }
+
     /// What there is to be restored later.
     pub(crate) fn backup(&self) -> Backup {
         let state = self.state();

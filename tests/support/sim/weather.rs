@@ -1,6 +1,7 @@
 //! What goes wrong between a node and the simulated centre: by name where a test says so, and at random by seed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -27,6 +28,22 @@ pub(crate) enum Fault {
     Meanwhile(BoxFuture<'static, ()>),
     /// Something else happens before it is carried out.
     Before(BoxFuture<'static, ()>),
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::LostRequest => "(lost)",
+            Fault::LostAnswer => "(answer lost)",
+            Fault::Late => "(late)",
+            Fault::HalfDone => "(half done)",
+            Fault::Unanswered => "(unanswered)",
+            Fault::FeedBroken => "(feed broken)",
+            Fault::Slow(_) => "(slow)",
+            Fault::Meanwhile(_) => "(something meanwhile)",
+            Fault::Before(_) => "(something before)",
+        })
+    }
 }
 
 /// What a node asks of the centre.
