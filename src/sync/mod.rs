@@ -213,6 +213,7 @@ impl Reconciler {
         *lock(&self.hang_up) = hang_up.clone();
         let mut round = round::Round::new(&self.store, &self.settings);
         let opened = tokio::select! {
+            biased;
             opened = hub.open() => opened.map_err(RoundError::from),
             end = self.end_of_round(stop) => Err(end),
         };
@@ -236,6 +237,7 @@ impl Reconciler {
     /// Waits until a round that begins now has to end, and says why.
     async fn end_of_round(&self, stop: &CancellationToken) -> RoundError {
         tokio::select! {
+            biased;
             () = stop.cancelled() => RoundError::Stopped,
             () = tokio::time::sleep(self.settings.round_timeout) => RoundError::TooLong,
         }
