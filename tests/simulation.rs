@@ -116,7 +116,11 @@ fn seeds_lose_nothing() {
         if !ran.complaints.is_empty() {
             failed.push(seed);
             if failed.len() <= 3 {
-                println!("seed {seed}; to run it alone: THALAMUS_EDGE_TEST_SEED={seed}\n{}\n{}", ran.story.join("\n"), ran.complaints.join("\n"));
+                println!(
+                    "seed {seed}; to run it alone: THALAMUS_EDGE_TEST_SEED={seed}\n{}\n{}",
+                    ran.story.join("\n"),
+                    ran.complaints.join("\n")
+                );
             }
         }
         total.edits += ran.edits;
@@ -126,7 +130,11 @@ fn seeds_lose_nothing() {
     }
     println!(
         "seeds {seeds:?}: {} edits, {} repeats, {:?}\n{:?}\n{:?} failed {failed:?}",
-        total.edits, total.repeats, total.happened, total.passed, started.elapsed()
+        total.edits,
+        total.repeats,
+        total.happened,
+        total.passed,
+        started.elapsed()
     );
     assert!(failed.is_empty(), "{failed:?}");
 }

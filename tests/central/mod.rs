@@ -85,7 +85,10 @@ impl Behind for Ground {
     async fn update(&self, kind: Kind, id: &str, set: Document, unset: &[&str]) {
         let mut update = doc! {"$set": set};
         if !unset.is_empty() {
-            update.insert("$unset", unset.iter().map(|path| ((*path).to_owned(), bson!(""))).collect::<Document>());
+            update.insert(
+                "$unset",
+                unset.iter().map(|path| ((*path).to_owned(), bson!(""))).collect::<Document>(),
+            );
         }
         self.collection(kind).update_one(doc! {"_id": id}, update).await.expect("an update");
     }

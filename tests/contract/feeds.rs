@@ -147,11 +147,7 @@ pub(crate) async fn told_as_changed(central: &mut dyn Central, behind: &dyn Behi
 }
 
 /// A token goes on where it was taken.
-pub(crate) async fn continuation(
-    central: &mut dyn Central,
-    other: &mut dyn Central,
-    behind: &dyn Behind,
-) {
+pub(crate) async fn continuation(central: &mut dyn Central, other: &mut dyn Central, behind: &dyn Behind) {
     let mut feed = watch(central, None, &[]).await;
     let start = feed.token().expect("a token");
     for n in 0..40 {

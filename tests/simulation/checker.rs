@@ -71,7 +71,7 @@ pub(crate) struct Edit {
     pub(crate) act: Act,
     /// What the writer saw: everything for the record as a whole, else what was at the path.
     pub(crate) saw: Fields,
-    /// Part of a record that was made then.
+    /// Part of a record that nobody else had yet.
     is_new: bool,
 }
 
@@ -81,12 +81,13 @@ impl Edit {
     }
 }
 
-/// The edits that lead from one version of a record to another.
+/// The edits that lead from one version of a record to another. `is_own`: nobody else has the record yet.
 pub(crate) fn edits(
     who: &str,
     key: &RecordKey,
     before: Option<&Document>,
     after: Option<&Document>,
+    is_own: bool,
 ) -> Vec<Edit> {
     let edit = |path: &str, act: Act, saw: Fields| Edit {
         who: who.to_owned(),
@@ -94,7 +95,7 @@ pub(crate) fn edits(
         path: path.to_owned(),
         act,
         saw,
-        is_new: before.is_none(),
+        is_new: is_own || before.is_none(),
     };
     let (old, new) = (before.map(fields).unwrap_or_default(), after.map(fields).unwrap_or_default());
     let mut found = Vec::new();
@@ -240,9 +241,7 @@ impl Case<'_> {
     pub(crate) fn from_nowhere(&self, place: &str, key: &RecordKey, fields: &Fields) -> Vec<String> {
         let all = || self.edits.iter().chain(self.unacknowledged);
         let wrote = |path: &String, value: &String| {
-            all().any(|edit| {
-                edit.key == *key && edit.path == *path && edit.act == Act::Set(value.clone())
-            })
+            all().any(|edit| edit.key == *key && edit.path == *path && edit.act == Act::Set(value.clone()))
         };
         let made_up = fields.iter().filter(|(path, value)| !wrote(path, value));
         made_up.map(|(path, value)| format!("{place}, {key} {path}: nobody wrote {value}")).collect()
@@ -269,7 +268,10 @@ impl Case<'_> {
                 };
                 // Records that were made in two places are one with the fields of both.
                 let made_elsewhere = |other: &Edit| {
-                    other.is_new && set_again(other) && other.key == edit.key && other.act != Act::Set(old.clone())
+                    other.is_new
+                        && set_again(other)
+                        && other.key == edit.key
+                        && other.act != Act::Set(old.clone())
                 };
                 shown.is_none()
                     || others().any(set_again)
@@ -288,9 +290,7 @@ impl Case<'_> {
                 };
                 let is_left = |fields: &Fields| {
                     let mut seen = fields.iter().filter(|(path, value)| edit.saw(path, value));
-                    seen.any(|(path, value)| {
-                        !came_back(path, value) && !self.traces.dispute(&edit.key, path)
-                    })
+                    seen.any(|(path, value)| !came_back(path, value) && !self.traces.dispute(&edit.key, path))
                 };
                 !visible.is_some_and(is_left)
             }

@@ -127,9 +127,9 @@ pub(crate) fn records(snapshot: &Snapshot) -> BTreeMap<RecordKey, Document> {
 /// Whether a person waits for a decision.
 pub(crate) fn is_held(snapshot: &Snapshot, person: &str) -> bool {
     let letters = snapshot.dead_letters().expect("the dead letters");
-    letters.iter().any(|letter| {
-        letter.key == RecordKey::new(Kind::Person, person) && letter.code == OTHER_PERSON_CODE
-    })
+    letters
+        .iter()
+        .any(|letter| letter.key == RecordKey::new(Kind::Person, person) && letter.code == OTHER_PERSON_CODE)
 }
 
 /// What is wrong with the bookkeeping: a base exists exactly while the record differs from it or a write is on

@@ -65,10 +65,7 @@ impl World {
                 while self.round(node).await.is_none_or(|report| report.outcome != Outcome::Complete) {
                     tries += 1;
                     if tries == ROUNDS_MAX {
-                        return self.complain(format!(
-                            "{} comes to no clean round",
-                            self.clinics[node].name
-                        ));
+                        return self.complain(format!("{} comes to no clean round", self.clinics[node].name));
                     }
                 }
             }
@@ -225,7 +222,8 @@ impl World {
                 *set.entry((edit.key.clone(), edit.path.clone(), value.clone())).or_default() += 1;
             }
         }
-        let too_often = came.into_iter().filter(|(value, count)| *count > set.get(value).copied().unwrap_or(0));
+        let too_often =
+            came.into_iter().filter(|(value, count)| *count > set.get(value).copied().unwrap_or(0));
         too_often.map(|(value, count)| format!("{value:?} came to the centre {count} times")).collect()
     }
 

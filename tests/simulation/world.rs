@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::{Bson, Document};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::{ConflictStatus, StoreError, Tx};
+use thalamus_edge::store::{Base, ConflictStatus, Snapshot, StoreError, Tx};
 use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
 use thalamus_edge::sync::{Outcome, Report};
 
@@ -170,8 +170,15 @@ impl World {
     }
 
     /// Notes an edit that was acknowledged.
-    fn note(&mut self, who: &str, key: &RecordKey, before: Option<&Document>, after: Option<&Document>) {
-        let made = edits(who, key, before, after);
+    fn note(
+        &mut self,
+        who: &str,
+        key: &RecordKey,
+        before: Option<&Document>,
+        after: Option<&Document>,
+        is_own: bool,
+    ) {
+        let made = edits(who, key, before, after, is_own);
         for edit in &made {
             self.tell(format!("  edit {}: {who} {key} {:?} {:?}", self.edits.len(), edit.path, edit.act));
             self.edits.push(edit.clone());
@@ -187,6 +194,7 @@ impl World {
         };
         let before = record(&snapshot, &key);
         let is_waiting = key.kind == Kind::Person && is_held(&snapshot, &key.id);
+        let is_own = is_own(&snapshot, &key);
         drop(snapshot);
         let who = self.clinics[node].name.clone();
         let doing = self.think(&who, &key, before.as_ref());
@@ -199,24 +207,18 @@ impl World {
         let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
         let (at, new, actor) = (key.clone(), after.clone(), Actor::Local(who.clone()));
         let made = store.transact(move |tx: &mut Tx<'_>| tx.edit(&at, new.as_ref(), &actor)).await;
-        self.settle_edit(node, &who, &key, before, after, made.map(|_| ())).await;
+        let change = Change { key, before, after, is_own };
+        self.settle_edit(node, &who, change, made.map(|_| ()));
     }
 
     /// Notes what became of an edit at a node.
-    async fn settle_edit(
-        &mut self,
-        node: usize,
-        who: &str,
-        key: &RecordKey,
-        before: Option<Document>,
-        after: Option<Document>,
-        made: Result<(), StoreError>,
-    ) {
+    fn settle_edit(&mut self, node: usize, who: &str, change: Change, made: Result<(), StoreError>) {
+        let Change { key, before, after, is_own } = change;
         match made {
-            Ok(()) => self.note(who, key, before.as_ref(), after.as_ref()),
+            Ok(()) => self.note(who, &key, before.as_ref(), after.as_ref(), is_own),
             Err(error) => {
                 self.tell(format!("{who}: not kept ({error})"));
-                self.unacknowledged.extend(edits(who, key, before.as_ref(), after.as_ref()));
+                self.unacknowledged.extend(edits(who, &key, before.as_ref(), after.as_ref(), is_own));
                 self.fail_disk(node);
             }
         }
@@ -241,7 +243,7 @@ impl World {
             }
         }
         let after = self.sim.get(key.kind, &key.id);
-        self.note(LEGACY, &key, before.as_ref(), after.as_ref());
+        self.note(LEGACY, &key, before.as_ref(), after.as_ref(), false);
     }
 
     async fn resolve_a_conflict(&mut self) {
@@ -257,6 +259,7 @@ impl World {
         }
         let conflict = self.numbers.pick(&open).clone();
         let before = record(&snapshot, &conflict.key);
+        let is_own = is_own(&snapshot, &conflict.key);
         drop(snapshot);
         self.counted += 1;
         let who = self.clinics[node].name.clone();
@@ -288,7 +291,8 @@ impl World {
                 return;
             }
         };
-        self.settle_edit(node, &who, &conflict.key, before, after, made).await;
+        let change = Change { key: conflict.key, before, after, is_own };
+        self.settle_edit(node, &who, change, made);
     }
 
     // ------------------------------------------------------------------------------------------ rounds
@@ -343,7 +347,9 @@ impl World {
         match outcome {
             Outcome::Complete | Outcome::Partial | Outcome::Offline => {}
             Outcome::Failed if self.plan.is_disk_failing() => self.fail_disk(node),
-            Outcome::Halted | Outcome::Failed => self.complain(format!("{name}: round {outcome:?}: {message}")),
+            Outcome::Halted | Outcome::Failed => {
+                self.complain(format!("{name}: round {outcome:?}: {message}"))
+            }
         }
     }
 
@@ -498,7 +504,20 @@ impl World {
     }
 }
 
-fn people_held(snapshot: &thalamus_edge::store::Snapshot) -> BTreeSet<String> {
+/// An edit at a node, before anybody knows what became of it.
+struct Change {
+    key: RecordKey,
+    before: Option<Document>,
+    after: Option<Document>,
+    is_own: bool,
+}
+
+/// Whether the record was made at this node, and nobody else has it yet as far as the node knows.
+fn is_own(snapshot: &Snapshot, key: &RecordKey) -> bool {
+    snapshot.base(key).expect("a base") == Some(Base::Absent)
+}
+
+fn people_held(snapshot: &Snapshot) -> BTreeSet<String> {
     let people = keys().into_iter().filter(|key| key.kind == Kind::Person);
     people.map(|key| key.id).filter(|id| is_held(snapshot, id)).collect()
 }

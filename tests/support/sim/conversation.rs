@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, Document};
 use thalamus_edge::central::{
-    ArchiveState, Central, CentralError, Changes, Feed, Fetched, LARGE_DOCUMENT_BYTES_MIN, Lease, LeaseAnswer,
-    Result, Token, Traffic, Watched, Write, Written,
+    ArchiveState, Central, CentralError, Changes, Feed, Fetched, LARGE_DOCUMENT_BYTES_MIN, Lease,
+    LeaseAnswer, Result, Token, Traffic, Watched, Write, Written,
 };
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
@@ -364,8 +364,7 @@ impl Central for Conversation {
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
         let (node, lease, report) = (node.to_owned(), lease.clone(), report.clone());
-        let request =
-            Request::Report { node: node.clone(), lease: lease.clone(), report: report.clone() };
+        let request = Request::Report { node: node.clone(), lease: lease.clone(), report: report.clone() };
         let work = move |state: &mut State| state.report(&node, &lease, &report);
         self.exchange(Call::Report, None, Some(request), work).await
     }

@@ -44,7 +44,8 @@ fn are_addressable(changes: &[Change]) -> bool {
 fn holds_all(stored: &Document, changes: &[Change]) -> bool {
     changes.iter().all(|change| {
         let parent = &change.path[..change.path.len() - 1];
-        let is_in_documents = parent.is_empty() || matches!(diff::get(stored, parent), Some(Bson::Document(_)));
+        let is_in_documents =
+            parent.is_empty() || matches!(diff::get(stored, parent), Some(Bson::Document(_)));
         is_in_documents && holds(diff::get(stored, &change.path), change.from.as_ref())
     })
 }

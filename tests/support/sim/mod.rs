@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use thalamus_edge::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Central, Effect, Fetched, Hub, Lease, NODES_COLLECTION,
-    Result, TRASH_COLLECTION, Traffic, Write, Written,
+    ArchiveState, CONFLICTS_COLLECTION, Central, Effect, Fetched, Hub, Lease, NODES_COLLECTION, Result,
+    TRASH_COLLECTION, Traffic, Write, Written,
 };
 use thalamus_edge::domain::diff;
 use thalamus_edge::domain::record::{Kind, RecordKey};
@@ -323,9 +323,7 @@ impl Sim {
         let document = matching::with_id(&id, &document);
         let key = RecordKey::new(kind, id);
         let effect = match state.records.get(&(kind, key.id.clone())) {
-            Some(stored)
-                if identical(&Bson::Document(stored.clone()), &Bson::Document(document.clone())) =>
-            {
+            Some(stored) if identical(&Bson::Document(stored.clone()), &Bson::Document(document.clone())) => {
                 return;
             }
             Some(_) => Effect::Replaced(Some(document.clone())),
