@@ -12,6 +12,7 @@
 //! | 2 | [`accounts`], [`central`] | passwords; MongoDB |
 //! | 1 | [`store`] | redb, transactions, the bookkeeping of every change |
 //! | 0 | [`domain`] | the rules: kinds of record, merge, access, JSON |
+//! | 0 | [`flaw`] | what tests break on purpose |
 //!
 //! # Life of a request
 //!
@@ -33,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod flaw;
 pub mod http;
 pub mod store;
 pub mod sync;

@@ -13,6 +13,7 @@ use thalamus_edge::domain::schema::SCHEMAS;
 /// The floor of each module directly under `src/`; a new module needs a line here.
 const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
+    ("flaw", 0),
     ("store", 1),
     ("accounts", 2),
     ("central", 2),

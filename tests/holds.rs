@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod contract;
 #[path = "holds/decisions.rs"]
 mod decisions;
 #[path = "holds/resolutions.rs"]

@@ -9,6 +9,7 @@ use bson::{Bson, Document};
 use super::diff::{Path, is_addressable, is_divisible, is_identity};
 use super::schema::Schema;
 use super::value::{identical, same_document, same_option};
+use crate::flaw::{Flaw, planted};
 
 /// What a merge decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +61,7 @@ pub fn merge(
         (None, Some(local), None) => clean(Some(local)),
         (None, None, Some(remote)) => clean(Some(remote)),
         (Some(base), Some(local), None) if same_document(base, local) => clean(None),
+        (Some(_), _, None) | (Some(_), None, _) if planted(Flaw::DeleteBeatsEdit) => clean(None),
         (Some(_), Some(local), None) => {
             Merged { document: Some(local.clone()), clashes: vec![whole(Side::Local, Some(local))] }
         }

@@ -23,6 +23,8 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
+use writer::{Writer, WriterLoop};
+
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use edit::{Edit, EditError, Requirement};
@@ -119,7 +121,7 @@ pub struct Store {
 
 struct Inner {
     /// Declared first: the writer finishes its queue before the database closes.
-    writer: writer::Writer,
+    writer: Writer,
     database: Arc<Database>,
     changes: watch::Receiver<u64>,
     clock: Clock,
@@ -130,22 +132,34 @@ impl Store {
     /// Opens or creates the store in this file and takes it for this process alone.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Store, StoreError> {
         let database = redb::Builder::new().set_cache_size(options.cache_bytes).create(path)?;
-        Store::start(database, options)
+        Store::start(database, options, Writer::on_thread)
     }
 
     /// A store that lives in memory, for tests.
     pub fn in_memory(options: StoreOptions) -> Result<Store, StoreError> {
-        let backend = redb::backends::InMemoryBackend::new();
-        let database =
-            redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?;
-        Store::start(database, options)
+        Store::on_backend(redb::backends::InMemoryBackend::new(), options)
     }
 
-    fn start(database: Database, options: StoreOptions) -> Result<Store, StoreError> {
+    /// Opens or creates a store in bytes of the caller's own, for tests: bytes that can be copied, rolled back
+    /// or full. Such a store has no thread and carries out each write where it is asked for, so a test in
+    /// virtual time runs the same way every time.
+    pub fn on_backend(
+        backend: impl redb::StorageBackend,
+        options: StoreOptions,
+    ) -> Result<Store, StoreError> {
+        let builder = redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend);
+        Store::start(builder?, options, Writer::inline)
+    }
+
+    fn start(
+        database: Database,
+        options: StoreOptions,
+        writer: fn(WriterLoop) -> Result<Writer, StoreError>,
+    ) -> Result<Store, StoreError> {
         let last = writer::prepare(&database)?;
         let database = Arc::new(database);
         let (announce, changes) = watch::channel(last);
-        let writer = writer::Writer::start(Arc::clone(&database), options, announce)?;
+        let writer = writer(WriterLoop::new(Arc::clone(&database), options, announce))?;
         Ok(Store {
             inner: Arc::new(Inner {
                 writer,

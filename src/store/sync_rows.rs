@@ -9,6 +9,7 @@ use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::diff::{self, Change, Path};
 use crate::domain::record::RecordKey;
+use crate::flaw::{Flaw, planted};
 
 /// A record that waits to be pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,7 +229,8 @@ impl Tx<'_> {
     /// The base becomes what was SENT, not what the record is now: it may have been edited meanwhile.
     /// Returns whether the intent was open.
     pub fn settle_intent(&mut self, key: &RecordKey, number: u64, landed: bool) -> Result<bool, StoreError> {
-        let Some(intent) = self.intent(key)?.filter(|intent| intent.number == number) else {
+        let is_mine = |intent: &Intent| intent.number == number || planted(Flaw::UnguardedAck);
+        let Some(intent) = self.intent(key)?.filter(is_mine) else {
             return Ok(false);
         };
         self.intent.remove(row_key(key))?;
@@ -241,6 +243,9 @@ impl Tx<'_> {
             base = intent.write.applied_to(&base);
         }
         let document = self.document(key)?;
+        if landed && planted(Flaw::BaseIsWholeLocal) {
+            base = document.clone().into();
+        }
         self.put(key, document.as_ref(), &base, &Actor::Centre)?;
         Ok(true)
     }
@@ -259,7 +264,8 @@ impl Tx<'_> {
     /// an intent is open, or was opened or settled since.
     pub fn is_read_stale(&self, key: &RecordKey, read_at: u64) -> Result<bool, StoreError> {
         let touched_since = self.carry.touched.get(key).is_some_and(|touched| *touched > read_at);
-        Ok(touched_since || self.has_intent(key)?)
+        Ok((touched_since && !planted(Flaw::StaleReadApplied))
+            || (self.has_intent(key)? && !planted(Flaw::MergeWithOpenIntent)))
     }
 
     /// Forgets old intents; only while no read is on its way.

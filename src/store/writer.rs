@@ -2,9 +2,10 @@
 //!
 //! A disk flush costs milliseconds, a job microseconds, so whatever is waiting shares one commit. A job
 //! that fails after it began to write would leave half its effects behind; then the group is dropped and
-//! its jobs run again, each in a transaction of its own.
+//! its jobs run again, each in a transaction of its own. Stores of tests have no thread for this: every job is
+//! a group of one, committed where it was submitted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable};
@@ -19,13 +20,18 @@ const GROUP_JOBS_MAX: usize = 64;
 /// Most jobs waiting for the writer; beyond that callers wait to be queued.
 const QUEUE_JOBS_MAX: usize = 1024;
 
-pub(crate) struct Writer {
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
-    thread: Option<JoinHandle<()>>,
+/// Where jobs are carried out.
+pub(crate) enum Writer {
+    Thread {
+        queue: Option<mpsc::Sender<Box<dyn Job>>>,
+        thread: Option<JoinHandle<()>>,
+    },
+    /// In whoever submits them, each as a group of one.
+    Inline(Mutex<WriterLoop>),
 }
 
 /// One unit of work, with its result kept until the commit.
-trait Job: Send {
+pub(crate) trait Job: Send {
     /// False if the job refused its work; it may have written before that.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     fn answer(self: Box<Self>, commit: Result<(), StoreError>);
@@ -64,17 +70,17 @@ where
 }
 
 impl Writer {
-    pub(crate) fn start(
-        database: Arc<Database>,
-        options: StoreOptions,
-        announce: watch::Sender<u64>,
-    ) -> Result<Writer, StoreError> {
+    pub(crate) fn on_thread(work: WriterLoop) -> Result<Writer, StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || WriterLoop { database, options, announce, carry: Carry::default() }.run(jobs))
+            .spawn(move || work.run(jobs))
             .map_err(|e| StoreError::of_io(&e))?;
-        Ok(Writer { queue: Some(queue), thread: Some(thread) })
+        Ok(Writer::Thread { queue: Some(queue), thread: Some(thread) })
+    }
+
+    pub(crate) fn inline(work: WriterLoop) -> Result<Writer, StoreError> {
+        Ok(Writer::Inline(Mutex::new(work)))
     }
 
     pub(crate) async fn submit<T, E, F>(&self, job: F) -> Result<T, E>
@@ -83,21 +89,31 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         let closing = || E::from(StoreError::Failed("the store is closing".into()));
         let work = Box::new(Work { job, result: None, reply });
-        match &self.queue {
-            Some(queue) => queue.send(work).await.map_err(|_| closing())?,
-            None => return Err(closing()),
+        match self {
+            Writer::Thread { queue: Some(queue), .. } => {
+                queue.send(work).await.map_err(|_| closing())?;
+                answer.await.map_err(|_| closing())?
+            }
+            Writer::Thread { queue: None, .. } => Err(closing()),
+            Writer::Inline(writer) => {
+                // A job that panicked has left its transaction behind, and that is undone by now.
+                writer.lock().unwrap_or_else(PoisonError::into_inner).commit_group(vec![work]);
+                answer.try_recv().map_err(|_| closing())?
+            }
         }
-        answer.await.map_err(|_| closing())?
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take() {
+        let Writer::Thread { queue, thread } = self else {
+            return;
+        };
+        *queue = None;
+        if let Some(thread) = thread.take() {
             // The last owner may be the writer's own job; a thread cannot wait for itself.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
@@ -106,7 +122,7 @@ impl Drop for Writer {
     }
 }
 
-struct WriterLoop {
+pub(crate) struct WriterLoop {
     database: Arc<Database>,
     options: StoreOptions,
     announce: watch::Sender<u64>,
@@ -114,6 +130,10 @@ struct WriterLoop {
 }
 
 impl WriterLoop {
+    pub(crate) fn new(database: Arc<Database>, options: StoreOptions, announce: watch::Sender<u64>) -> Self {
+        WriterLoop { database, options, announce, carry: Carry::default() }
+    }
+
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         while let Some(first) = jobs.blocking_recv() {
             let mut group = vec![first];

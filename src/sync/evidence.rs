@@ -3,7 +3,7 @@
 use bson::{Bson, Document};
 
 use crate::central::Effect;
-use crate::domain::diff::{Change, holds, set};
+use crate::domain::diff::{Change, get, holds, is_divisible, set};
 use crate::domain::merge::same_identity;
 use crate::domain::record::Kind;
 use crate::domain::value::{same_document, same_option};
@@ -129,29 +129,58 @@ pub(crate) fn doubted(
 ) -> Option<Document> {
     match write {
         IntentWrite::Update(changes) => {
-            let is_as_sent = |change: &&Change| {
-                holds(remote, &change.path, change.to.as_ref())
-                    || (!holds(remote, &change.path, change.from.as_ref())
-                        && !local.is_some_and(|local| holds(local, &change.path, change.to.as_ref())))
-            };
             let mut doubted = base.document().cloned().unwrap_or_default();
-            for change in changes.iter().filter(is_as_sent) {
-                set(&mut doubted, &change.path, change.to.clone());
+            for change in changes {
+                let (local, remote) =
+                    (local.and_then(|local| get(local, &change.path)), get(remote, &change.path));
+                let value = doubted_value(change.from.as_ref(), change.to.as_ref(), local, remote);
+                set(&mut doubted, &change.path, value);
             }
             Some(doubted)
         }
         // Somebody else's record under the same account says nothing about this one.
         IntentWrite::Insert(sent) if kind != Kind::Person || same_identity(sent, remote) => {
-            let is_as_sent = |(field, value): &(&String, &Bson)| {
-                let local = local.and_then(|local| local.get(field.as_str()));
-                same_option(remote.get(field.as_str()), Some(value)) || !same_option(local, Some(value))
-            };
-            Some(
-                sent.iter().filter(is_as_sent).map(|(field, value)| (field.clone(), value.clone())).collect(),
-            )
+            Some(doubted_document(&Document::new(), sent, local, remote))
         }
         _ => None,
     }
+}
+
+/// [`doubted`] for one place that was written. It descends as the merge does: an edit of one field here says
+/// nothing about its neighbours.
+fn doubted_value(
+    from: Option<&Bson>,
+    sent: Option<&Bson>,
+    local: Option<&Bson>,
+    remote: Option<&Bson>,
+) -> Option<Bson> {
+    if let (Some(Bson::Document(sent)), Some(Bson::Document(local)), Some(Bson::Document(remote))) =
+        (sent, local, remote)
+        && [sent, local, remote].into_iter().all(is_divisible)
+    {
+        let nothing = Document::new();
+        let from = from.and_then(Bson::as_document).unwrap_or(&nothing);
+        return Some(Bson::Document(doubted_document(from, sent, Some(local), remote)));
+    }
+    let is_as_sent = same_option(remote, sent) || (!same_option(remote, from) && !same_option(local, sent));
+    if is_as_sent { sent.cloned() } else { from.cloned() }
+}
+
+fn doubted_document(
+    from: &Document,
+    sent: &Document,
+    local: Option<&Document>,
+    remote: &Document,
+) -> Document {
+    let mut doubted = Document::new();
+    let removed = from.keys().filter(|key| !sent.contains_key(key.as_str()));
+    for key in sent.keys().chain(removed) {
+        let local = local.and_then(|local| local.get(key));
+        if let Some(value) = doubted_value(from.get(key), sent.get(key), local, remote.get(key)) {
+            doubted.insert(key, value);
+        }
+    }
+    doubted
 }
 
 /// The base of a record at which a write arrived that had been given up, as far as can be told: somebody may
@@ -221,6 +250,24 @@ mod tests {
         assert_eq!(shows(&replace, &updated(&[("f", bson!(1))], &[])), Evidence::Unclear);
         let delete = IntentWrite::Delete { archive: String::new() };
         assert_eq!(shows(&delete, &Effect::Deleted), Evidence::Shown);
+    }
+
+    #[test]
+    fn a_write_in_doubt_is_looked_at_field_by_field() {
+        let sent = doc! {"_id": "a", "n": {"x": "sent", "y": "sent", "z": "sent"}};
+        let remote = doc! {"_id": "a", "n": {"x": "theirs", "y": "theirs", "z": "sent"}};
+        let local = doc! {"_id": "a", "n": {"x": "sent", "y": "undone", "z": "sent", "more": 1}};
+        // Edited here since, or there: what was sent is what they may have seen. Not edited here: both sides
+        // differ, and nobody can tell who saw what.
+        let expected = doc! {"y": "sent", "z": "sent"};
+        let write = IntentWrite::Insert(sent.clone());
+        let base = doubted(Kind::Page, &write, &Base::Absent, Some(&local), &remote).unwrap();
+        assert_eq!(base.get_document("n").unwrap(), &expected);
+        let to = sent.get("n").cloned();
+        let write = IntentWrite::Update(vec![Change { path: vec!["n".to_owned()], from: None, to }]);
+        let before = Base::Document(doc! {"_id": "a", "other": 1});
+        let base = doubted(Kind::Page, &write, &before, Some(&local), &remote).unwrap();
+        assert_eq!(base, doc! {"_id": "a", "other": 1, "n": expected});
     }
 
     #[test]

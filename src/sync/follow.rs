@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -44,11 +44,14 @@ impl Round<'_> {
         // What was edited while the round pushed.
         edits.mark_changed();
         let mut saved = tokio::time::Instant::now();
+        let mut is_news_first = true;
         loop {
-            tokio::select! {
-                () = hang_up.cancelled() => return Ok(End::HungUp),
-                news = told.recv() => {
-                    let (changes, token) = news.unwrap_or_else(|| Err(ended()))?;
+            let next = next(hang_up, &mut told, &mut edits, is_news_first).await;
+            is_news_first = !matches!(next, Next::News(_));
+            match next {
+                Next::HungUp => return Ok(End::HungUp),
+                Next::News(news) => {
+                    let (changes, token) = news?;
                     if changes.is_lost {
                         return Ok(End::RoundNeeded);
                     }
@@ -61,10 +64,7 @@ impl Round<'_> {
                     self.deletes().await?;
                     self.store.transact(super::note_complete).await?;
                 }
-                edited = edits.changed() => {
-                    if edited.is_err() {
-                        return Ok(End::HungUp);
-                    }
+                Next::Edited => {
                     tokio::time::sleep(GATHER).await;
                     edits.mark_unchanged();
                     if let Some(message) = self.push(central, node).await? {
@@ -76,6 +76,40 @@ impl Round<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What there is to be done next.
+enum Next {
+    HungUp,
+    News(News),
+    Edited,
+}
+
+/// Waits for news and local edits. Where both are there they take turns, so that neither keeps the other waiting,
+/// and a test that runs twice runs the same way.
+async fn next(
+    hang_up: &CancellationToken,
+    told: &mut mpsc::Receiver<News>,
+    edits: &mut watch::Receiver<u64>,
+    is_news_first: bool,
+) -> Next {
+    let news = |news: Option<News>| Next::News(news.unwrap_or_else(|| Err(ended())));
+    let edited = |edited: Result<(), watch::error::RecvError>| edited.map_or(Next::HungUp, |()| Next::Edited);
+    if is_news_first {
+        tokio::select! {
+            biased;
+            () = hang_up.cancelled() => Next::HungUp,
+            told = told.recv() => news(told),
+            change = edits.changed() => edited(change),
+        }
+    } else {
+        tokio::select! {
+            biased;
+            () = hang_up.cancelled() => Next::HungUp,
+            change = edits.changed() => edited(change),
+            told = told.recv() => news(told),
         }
     }
 }

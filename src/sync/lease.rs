@@ -10,6 +10,7 @@ use super::round::RoundError;
 use super::scan::Reason;
 use super::{drain, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
+use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError, Tx};
 
 /// The number of the first lease of every node.
@@ -95,7 +96,9 @@ pub(crate) async fn take(
         };
         let mut expected: Vec<Lease> = known.confirmed.iter().cloned().collect();
         // A first enrolment whose answer was lost left the proposal itself in the row.
-        expected.push(proposed.clone());
+        if !planted(Flaw::LostLeaseIsClone) {
+            expected.push(proposed.clone());
+        }
         let announcement = doc! {"name": node_name, "version": env!("CARGO_PKG_VERSION")};
         let is_first = known.confirmed.is_none();
         let mut answer = central.take_lease(&known.node, &expected, &proposed, &announcement).await?;

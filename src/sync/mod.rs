@@ -226,6 +226,7 @@ impl Reconciler {
         *lock(&self.hang_up) = hang_up.clone();
         let mut round = round::Round::new(&self.store, &self.settings);
         let opened = tokio::select! {
+            biased;
             opened = hub.open() => opened.map_err(RoundError::from),
             end = self.end_of_round(stop) => Err(end),
         };
@@ -249,6 +250,7 @@ impl Reconciler {
     /// Waits until a round that begins now has to end, and says why.
     async fn end_of_round(&self, stop: &CancellationToken) -> RoundError {
         tokio::select! {
+            biased;
             () = stop.cancelled() => RoundError::Stopped,
             () = tokio::time::sleep(self.settings.round_timeout) => RoundError::TooLong,
         }
@@ -452,11 +454,14 @@ pub(crate) fn time_text(ms: i64) -> String {
         .map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
-/// A named place between two steps of a round: the crash tests stop the process here.
+/// A named place between two steps of a round: the crash tests stop the process here, the simulation a node.
 pub(crate) fn step(_name: &'static str) {
     #[cfg(feature = "failpoints")]
-    fail::eval(_name, |_| {
-        // What a power cut does: no destructor, no flush.
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    });
+    {
+        crate::flaw::passing(_name);
+        fail::eval(_name, |_| {
+            // What a power cut does: no destructor, no flush.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        });
+    }
 }

@@ -8,16 +8,16 @@ mod relay;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, bson, doc};
 use mongodb::{Client, Collection, Database};
 use thalamus_edge::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use thalamus_edge::central::mongo::MongoHub;
-use thalamus_edge::central::{Central, CentreAddress, Hub, Write};
-use thalamus_edge::domain::diff::Change;
-use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::central::{Central, CentreAddress, Hub};
+use thalamus_edge::domain::record::Kind;
 
 use crate::contract::Behind;
 use crate::contract::content::ContentBehind;
+pub(crate) use crate::contract::{insert, person, set};
 use crate::support::mongo::{MongoServer, unique_database};
 
 /// A database of the test's own, by the driver alone.
@@ -83,6 +83,44 @@ impl Behind for Ground {
         let replacing = rows.replace_one(doc! {"_id": id}, row).upsert(true);
         replacing.await.expect("a replace");
     }
+
+    async fn update(&self, kind: Kind, id: &str, set: Document, unset: &[&str]) {
+        let mut update = doc! {"$set": set};
+        if !unset.is_empty() {
+            update.insert(
+                "$unset",
+                unset.iter().map(|path| ((*path).to_owned(), bson!(""))).collect::<Document>(),
+            );
+        }
+        self.collection(kind).update_one(doc! {"_id": id}, update).await.expect("an update");
+    }
+
+    async fn replace(&self, kind: Kind, document: Document) {
+        let id = document.get("_id").cloned();
+        self.collection(kind).replace_one(doc! {"_id": id}, document).await.expect("a replacement");
+    }
+
+    async fn remove(&self, kind: Kind, id: &str) {
+        self.collection(kind).delete_one(doc! {"_id": id}).await.expect("a delete");
+    }
+
+    async fn put_elsewhere(&self, collection: &str, documents: Vec<Document>) {
+        self.database.collection(collection).insert_many(documents).await.expect("inserts");
+    }
+
+    async fn rename(&self, from: &str, to: &str) {
+        let name = |collection: &str| format!("{}.{collection}", self.database.name());
+        let rename = doc! {"renameCollection": name(from), "to": name(to)};
+        self.database.client().database("admin").run_command(rename).await.expect("renamed");
+    }
+
+    async fn drop_collection(&self, collection: &str) {
+        self.database.collection::<Document>(collection).drop().await.expect("dropped");
+    }
+
+    async fn drop_everything(&self) {
+        self.database.drop().await.expect("dropped");
+    }
 }
 
 #[async_trait]
@@ -107,19 +145,4 @@ impl ContentBehind for Ground {
         let setting = chunks.update_one(doc! {"files_id": id, "n": number as i32}, set).upsert(true);
         setting.await.expect("an update");
     }
-}
-
-pub(crate) fn person(id: &str) -> RecordKey {
-    RecordKey::new(Kind::Person, id)
-}
-
-pub(crate) fn insert(id: &str, fields: Document) -> Write {
-    let mut document = doc! {"_id": id};
-    document.extend(fields);
-    Write::Insert { key: person(id), document }
-}
-
-pub(crate) fn set(id: &str, field: &str, from: Option<bson::Bson>, to: impl Into<bson::Bson>) -> Write {
-    let change = Change { path: vec![field.to_owned()], from, to: Some(to.into()) };
-    Write::Update { key: person(id), changes: vec![change] }
 }

@@ -13,7 +13,12 @@ use super::Behind;
 /// Identifiers in the order of their UTF-8 bytes, which is not that of UTF-16 nor of any language.
 const ORDERED: [&str; 12] = ["", " ", "A", "B", "a", "b", "z", "ß", "é", "ł", "\u{ffff}", "\u{1f600}"];
 
-async fn scan_all(central: &mut dyn Central, kind: Kind, after: Option<&str>, max: usize) -> Vec<String> {
+pub(crate) async fn scan_all(
+    central: &mut dyn Central,
+    kind: Kind,
+    after: Option<&str>,
+    max: usize,
+) -> Vec<String> {
     central.scan(kind, after, &[]).await.expect("a scan");
     rest_of_scan(central, max).await
 }

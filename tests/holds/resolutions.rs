@@ -1,13 +1,10 @@
 //! Decisions that are written into rows of `edge_conflicts`.
 
-use async_trait::async_trait;
 use bson::{Bson, Document, doc};
-use thalamus_edge::central::{CONFLICTS_COLLECTION, Hub as _};
 use thalamus_edge::domain::record::Kind::{self, Page, Person};
 use thalamus_edge::store::{Conflict, ConflictStatus};
 use thalamus_edge::sync::conflicts::{Decision, resolve};
 
-use super::contract::{Behind, ledger};
 use super::support::sim::Sim;
 use super::{Clinic, clerk, page, with};
 
@@ -479,40 +476,4 @@ async fn identities_are_not_decided_at_the_centre() {
         assert_eq!(clinic.holds(), 1);
         assert_eq!(clinic.notes(), ["who a person is, is decided at the node"]);
     }
-}
-
-/// The rows of the centre in memory, seen by somebody else.
-#[async_trait]
-impl Behind for Sim {
-    async fn put(&self, kind: Kind, document: Document) {
-        Sim::put(self, kind, document);
-    }
-
-    async fn put_all(&self, kind: Kind, documents: Vec<Document>) {
-        documents.into_iter().for_each(|document| Sim::put(self, kind, document));
-    }
-
-    async fn get(&self, kind: Kind, id: &str) -> Option<Document> {
-        Sim::get(self, kind, id)
-    }
-
-    async fn row(&self, collection: &str, id: &str) -> Option<Document> {
-        assert_eq!(collection, CONFLICTS_COLLECTION);
-        self.state().conflicts.get(id).cloned()
-    }
-
-    async fn set_row(&self, collection: &str, row: Document) {
-        assert_eq!(collection, CONFLICTS_COLLECTION);
-        self.state().conflicts.insert(row.get_str("_id").unwrap().to_owned(), row);
-    }
-}
-
-/// What these tests rely on is what a MongoDB server does: the same contract.
-#[tokio::test]
-async fn the_centre_in_memory_keeps_the_contract_about_conflicts() {
-    let sim = Sim::default();
-    let mut central = sim.open().await.unwrap();
-    ledger::conflicts(central.as_mut(), &sim).await;
-    ledger::reopened_conflicts(central.as_mut(), &sim).await;
-    ledger::resolutions(central.as_mut(), &sim).await;
 }

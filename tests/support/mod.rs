@@ -5,8 +5,8 @@
 
 pub(crate) mod api;
 pub(crate) mod checker;
-pub(crate) mod conflict_rows;
 pub(crate) mod demo;
+pub(crate) mod disk;
 pub(crate) mod federation;
 pub(crate) mod generator;
 pub(crate) mod mongo;

@@ -8,7 +8,7 @@ use bson::{Binary, Bson, Document, doc};
 use thalamus_edge::central::content::{Attachments, ContentFile, ContentMark, NewContentFile};
 use thalamus_edge::central::{CentralError, Result};
 
-use super::{Conversation, gone};
+use super::conversation::{Conversation, gone};
 
 /// Where the line is cut, among the calls that are about attachments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,74 @@
+//! Floor 0. What tests break on purpose: rules that are left out, and places where a node dies.
+//!
+//! A check proves nothing before it has seen what it looks for. Each [`Flaw`] leaves out one rule of the
+//! reconciliation at the one line that keeps it; the simulation plants them one by one and must notice. All of
+//! this exists only in builds with the feature `failpoints`; elsewhere [`planted`] is `false` and costs nothing.
+
+/// A rule that is left out, on the thread that planted the flaw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// The value that loses a merge is not recorded.
+    LoserDropped,
+    /// A delete stands against an edit that it did not see.
+    DeleteBeatsEdit,
+    /// After an acknowledgement the base is what the record is by now, not what was sent.
+    BaseIsWholeLocal,
+    /// A record is merged while a write of it is on the way.
+    MergeWithOpenIntent,
+    /// A read is applied although a write was sent or settled after it.
+    StaleReadApplied,
+    /// An acknowledgement is taken without a look at whether its write is still the open one.
+    UnguardedAck,
+    /// Records of a person who waits for a decision are pushed.
+    HeldPagesPushed,
+    /// A lease whose acknowledgement was lost is taken for somebody else's.
+    LostLeaseIsClone,
+}
+
+#[cfg(not(feature = "failpoints"))]
+pub(crate) const fn planted(_flaw: Flaw) -> bool {
+    false
+}
+
+#[cfg(feature = "failpoints")]
+pub use planting::{on_step, plant};
+#[cfg(feature = "failpoints")]
+pub(crate) use planting::{passing, planted};
+
+#[cfg(feature = "failpoints")]
+mod planting {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+
+    use super::Flaw;
+
+    /// Called with the name of each step of a round; a panic in it is the death of the node.
+    type Watcher = Rc<dyn Fn(&'static str)>;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Flaw>> = const { Cell::new(None) };
+        static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
+    }
+
+    /// Plants a flaw on this thread, or takes the planted one away.
+    pub fn plant(flaw: Option<Flaw>) {
+        PLANTED.set(flaw);
+    }
+
+    pub(crate) fn planted(flaw: Flaw) -> bool {
+        PLANTED.get() == Some(flaw)
+    }
+
+    /// Has `watcher` called at every step of every round on this thread.
+    pub fn on_step(watcher: Option<Watcher>) {
+        WATCHER.set(watcher);
+    }
+
+    /// A round is at this step.
+    pub(crate) fn passing(step: &'static str) {
+        let watcher = WATCHER.with_borrow(Clone::clone);
+        if let Some(watcher) = watcher {
+            watcher(step);
+        }
+    }
+}

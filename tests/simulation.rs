@@ -1,0 +1,140 @@
+//! The simulation of SYNC: the real engine over real stores against a simulated centre, in virtual time, with
+//! everything that goes wrong chosen by seed. Needs the feature `failpoints`.
+//!
+//! `THALAMUS_EDGE_TEST_SEED=n` runs one seed and prints what happened; `THALAMUS_EDGE_TEST_LONG` runs many more.
+
+#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "the environment chooses seeds and lengths")]
+
+mod support;
+
+#[path = "simulation/checker.rs"]
+mod checker;
+#[path = "simulation/clinic.rs"]
+mod clinic;
+#[path = "simulation/edits.rs"]
+mod edits;
+#[path = "simulation/ending.rs"]
+mod ending;
+#[path = "simulation/plan.rs"]
+mod plan;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Instant;
+
+use plan::Plan;
+use thalamus_edge::flaw;
+use world::World;
+
+const SEEDS: std::ops::Range<u64> = 1..301;
+const SEEDS_LONG: std::ops::Range<u64> = 1..20_001;
+
+/// What a run came to.
+#[derive(Default)]
+struct Ran {
+    complaints: Vec<String>,
+    story: Vec<String>,
+    edits: usize,
+    repeats: usize,
+    happened: BTreeMap<&'static str, u64>,
+    passed: BTreeMap<String, u64>,
+}
+
+/// Runs a plan in a virtual time of its own.
+fn run(plan: Plan) -> Ran {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime");
+    let seed = plan.seed;
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let mut world = World::new(plan);
+            let sim = world.sim.clone();
+            flaw::on_step(Some(Rc::new(move |step| sim.pass_step(step))));
+            world.live().await;
+            if world.complaints.is_empty() {
+                world.heal().await;
+            }
+            if world.complaints.is_empty() {
+                world.converge().await;
+            }
+            let repeats = if world.complaints.is_empty() { world.judge() } else { 0 };
+            let state = world.sim.state();
+            Ran {
+                complaints: world.complaints.clone(),
+                story: world.story.clone(),
+                edits: world.edits.len(),
+                repeats,
+                happened: state.weather.happened.clone(),
+                passed: state.passed.clone(),
+            }
+        })
+    }));
+    flaw::on_step(None);
+    ended.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
+        let complaint = format!("seed {seed}: {}", said.unwrap_or_else(|| "a panic".to_owned()));
+        Ran { complaints: vec![complaint], ..Ran::default() }
+    })
+}
+
+/// The names of all steps, from the source, so that a new one is not forgotten here.
+fn all_steps() -> Vec<String> {
+    let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sync");
+    let mut names = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(sources).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for rest in text.split("step(\"").skip(1) {
+            names.insert(rest.split('"').next().unwrap().to_owned());
+        }
+    }
+    names.into_iter().collect()
+}
+
+#[test]
+fn seeds_lose_nothing() {
+    let chosen: Option<u64> = std::env::var("THALAMUS_EDGE_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    let is_long = std::env::var_os("THALAMUS_EDGE_TEST_LONG").is_some();
+    let seeds = match chosen {
+        Some(seed) => seed..seed + 1,
+        None if is_long => SEEDS_LONG,
+        None => SEEDS,
+    };
+    let steps = all_steps();
+    let started = Instant::now();
+    let mut total = Ran::default();
+    let mut failed = Vec::new();
+    for seed in seeds.clone() {
+        let ran = run(Plan { is_told: chosen.is_some(), ..Plan::of(seed, &steps) });
+        if chosen.is_some() {
+            println!("{}", ran.story.join("\n"));
+        }
+        if !ran.complaints.is_empty() {
+            failed.push(seed);
+            if failed.len() <= 3 {
+                println!(
+                    "seed {seed}; to run it alone: THALAMUS_EDGE_TEST_SEED={seed}\n{}\n{}",
+                    ran.story.join("\n"),
+                    ran.complaints.join("\n")
+                );
+            }
+        }
+        total.edits += ran.edits;
+        total.repeats += ran.repeats;
+        ran.happened.iter().for_each(|(name, count)| *total.happened.entry(name).or_default() += count);
+        ran.passed.into_iter().for_each(|(name, count)| *total.passed.entry(name).or_default() += count);
+    }
+    println!(
+        "seeds {seeds:?}: {} edits, {} repeats, {:?}\n{:?}\n{:?} failed {failed:?}",
+        total.edits,
+        total.repeats,
+        total.happened,
+        total.passed,
+        started.elapsed()
+    );
+    assert!(failed.is_empty(), "{failed:?}");
+}

@@ -1,0 +1,301 @@
+//! The checker of the promises: every acknowledged edit stands, or was overwritten by somebody who saw it, or
+//! lies where staff can find it; and no value comes from nowhere.
+//!
+//! Edits are noted in the order in which they were acknowledged, so whoever saw one came later. Only where a
+//! write may be carried out twice (late ones, copies and old images of nodes, servers without history) may an
+//! older edit stand over a newer one that brought back what the older one had seen: a repeat, not a loss.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::{Bson, Document};
+use thalamus_edge::domain::record::RecordKey;
+
+/// What a record holds: by dotted path, elements of sets by path and name. Sub-documents and sets without
+/// anything in them do not count.
+pub(crate) type Fields = BTreeMap<String, String>;
+
+/// Fields that say who a record is about, or who wrote it last.
+const UNTRACKED: [&str; 6] = ["_id", "name", "book", "person", "active", "modification_info"];
+const SET_FIELD: &str = "roles";
+/// An element that says nothing about who put it there.
+const EVERYBODYS_ROLE: &str = "end_user";
+
+/// The tracked fields of a record.
+pub(crate) fn fields(document: &Document) -> Fields {
+    let mut found = Fields::new();
+    for (key, value) in document.iter().filter(|(key, _)| !UNTRACKED.contains(&key.as_str())) {
+        collect(key, value, &mut found);
+    }
+    found
+}
+
+/// The fields of what stands at a path.
+pub(crate) fn fields_at(path: &str, value: &Bson) -> Fields {
+    let mut found = Fields::new();
+    match value {
+        Bson::Document(document) if path.is_empty() => found = fields(document),
+        _ if UNTRACKED.contains(&path.split('.').next().unwrap_or_default()) => {}
+        _ => collect(path, value, &mut found),
+    }
+    found
+}
+
+fn collect(path: &str, value: &Bson, found: &mut Fields) {
+    match value {
+        Bson::Document(document) => {
+            document.iter().for_each(|(key, value)| collect(&format!("{path}.{key}"), value, found));
+        }
+        Bson::Array(elements) if path == SET_FIELD => {
+            let own = elements.iter().filter(|element| element.as_str() != Some(EVERYBODYS_ROLE));
+            found.extend(own.map(|e| (format!("{path}[{e:?}]"), format!("{e:?}"))));
+        }
+        _ => drop(found.insert(path.to_owned(), format!("{value:?}"))),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Act {
+    Set(String),
+    Unset(String),
+    Create,
+    Delete,
+}
+
+/// One acknowledged change of one path.
+#[derive(Debug, Clone)]
+pub(crate) struct Edit {
+    pub(crate) who: String,
+    pub(crate) key: RecordKey,
+    /// Empty for the record as a whole.
+    pub(crate) path: String,
+    pub(crate) act: Act,
+    /// What the writer saw: everything for the record as a whole, else what was at the path.
+    pub(crate) saw: Fields,
+    /// Part of a record that nobody else had yet.
+    is_new: bool,
+}
+
+impl Edit {
+    fn saw(&self, path: &str, value: &str) -> bool {
+        self.saw.get(path).is_some_and(|saw| saw == value)
+    }
+}
+
+/// The edits that lead from one version of a record to another. `is_own`: nobody else has the record yet.
+pub(crate) fn edits(
+    who: &str,
+    key: &RecordKey,
+    before: Option<&Document>,
+    after: Option<&Document>,
+    is_own: bool,
+) -> Vec<Edit> {
+    let edit = |path: &str, act: Act, saw: Fields| Edit {
+        who: who.to_owned(),
+        key: key.clone(),
+        path: path.to_owned(),
+        act,
+        saw,
+        is_new: is_own || before.is_none(),
+    };
+    let (old, new) = (before.map(fields).unwrap_or_default(), after.map(fields).unwrap_or_default());
+    let mut found = Vec::new();
+    match (before, after) {
+        (Some(_), None) => return vec![edit("", Act::Delete, old)],
+        (None, Some(_)) => found.push(edit("", Act::Create, Fields::new())),
+        _ => {}
+    }
+    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for path in paths.into_iter().filter(|path| old.get(*path) != new.get(*path)) {
+        let saw = old.get(path).map(|value| (path.clone(), value.clone())).into_iter().collect();
+        let act = match (new.get(path), old.get(path)) {
+            (Some(value), _) => Act::Set(value.clone()),
+            (None, Some(value)) => Act::Unset(value.clone()),
+            (None, None) => continue,
+        };
+        found.push(edit(path, act, saw));
+    }
+    found
+}
+
+/// A conflict as it was recorded, here or at the centre.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorded {
+    pub(crate) key: RecordKey,
+    pub(crate) path: String,
+    /// What lost.
+    pub(crate) loser: Option<Bson>,
+}
+
+/// What staff can find of values that lost.
+#[derive(Debug, Default)]
+pub(crate) struct Traces {
+    conflicts: Vec<Recorded>,
+    values: BTreeSet<(RecordKey, String, String)>,
+    /// Records as they are where they wait for a decision.
+    waiting: Vec<(RecordKey, Fields)>,
+}
+
+impl Traces {
+    pub(crate) fn add_conflict(&mut self, conflict: Recorded) {
+        if let Some(loser) = &conflict.loser {
+            let found = fields_at(&conflict.path, loser);
+            self.values.extend(found.into_iter().map(|(path, value)| (conflict.key.clone(), path, value)));
+        }
+        self.conflicts.push(conflict);
+    }
+
+    /// A record that waits for a decision.
+    pub(crate) fn add_waiting(&mut self, key: &RecordKey, document: &Document) {
+        self.add_body(key, document);
+        self.waiting.push((key.clone(), fields(document)));
+    }
+
+    /// Whether somewhere a record waits without anything at this path.
+    fn wait_without(&self, key: &RecordKey, path: &str) -> bool {
+        self.waiting.iter().any(|(of, fields)| of == key && !fields.contains_key(path))
+    }
+
+    /// A body in the trash.
+    pub(crate) fn add_body(&mut self, key: &RecordKey, document: &Document) {
+        self.values.extend(fields(document).into_iter().map(|(path, value)| (key.clone(), path, value)));
+    }
+
+    fn hold(&self, key: &RecordKey, path: &str, value: &str) -> bool {
+        self.values.contains(&(key.clone(), path.to_owned(), value.to_owned()))
+    }
+
+    /// Whether there is a conflict about the path, what is below it or what it is part of.
+    fn dispute(&self, key: &RecordKey, path: &str) -> bool {
+        self.conflicts.iter().any(|conflict| {
+            conflict.key == *key
+                && (conflict.path.is_empty()
+                    || is_within(path, &conflict.path)
+                    || is_within(&conflict.path, path))
+        })
+    }
+}
+
+fn is_within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// What the checker goes by.
+pub(crate) struct Case<'a> {
+    pub(crate) edits: &'a [Edit],
+    /// What may stand although nobody was told that it was taken.
+    pub(crate) unacknowledged: &'a [Edit],
+    /// Edits that are allowed to be gone: they were on a disk that is no more, and nowhere else.
+    pub(crate) forgiven: &'a BTreeSet<usize>,
+    /// What everybody holds in the end.
+    pub(crate) last: &'a BTreeMap<RecordKey, Document>,
+    pub(crate) traces: &'a Traces,
+    /// Whether a write may have been carried out twice.
+    pub(crate) repeats: bool,
+}
+
+/// What is wrong, and how many edits stand only because repeats are allowed.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) complaints: Vec<String>,
+    pub(crate) repeats: usize,
+}
+
+impl Case<'_> {
+    pub(crate) fn judge(&self) -> Verdict {
+        let last: BTreeMap<&RecordKey, Fields> =
+            self.last.iter().map(|(key, document)| (key, fields(document))).collect();
+        let mut verdict = Verdict::default();
+        for (index, edit) in self.edits.iter().enumerate() {
+            if self.forgiven.contains(&index) {
+                continue;
+            }
+            let visible = last.get(&edit.key);
+            let in_order = !self.is_ambiguous(edit, visible);
+            if self.is_kept(index, edit, visible, in_order) {
+                continue;
+            }
+            if self.repeats && self.is_kept(index, edit, visible, false) {
+                verdict.repeats += 1;
+                continue;
+            }
+            verdict.complaints.push(format!("edit {index} left no trace: {edit:?}; now {visible:?}"));
+        }
+        for (key, fields) in &last {
+            verdict.complaints.extend(self.from_nowhere("the centre", key, fields));
+        }
+        verdict
+    }
+
+    /// Whether several have set what stands at the path now, so that it cannot be told who saw what of it.
+    fn is_ambiguous(&self, edit: &Edit, visible: Option<&Fields>) -> bool {
+        let Some(shown) = visible.and_then(|fields| fields.get(&edit.path)) else {
+            return false;
+        };
+        let set = |other: &&Edit| {
+            other.key == edit.key && other.path == edit.path && other.act == Act::Set(shown.clone())
+        };
+        self.edits.iter().filter(set).count() > 1
+    }
+
+    /// Values that nobody wrote.
+    pub(crate) fn from_nowhere(&self, place: &str, key: &RecordKey, fields: &Fields) -> Vec<String> {
+        let all = || self.edits.iter().chain(self.unacknowledged);
+        let wrote = |path: &String, value: &String| {
+            all().any(|edit| edit.key == *key && edit.path == *path && edit.act == Act::Set(value.clone()))
+        };
+        let made_up = fields.iter().filter(|(path, value)| !wrote(path, value));
+        made_up.map(|(path, value)| format!("{place}, {key} {path}: nobody wrote {value}")).collect()
+    }
+
+    /// Whether the edit stands, was overwritten by one that saw it, or is recorded. `in_order`: whoever saw it
+    /// came after it.
+    fn is_kept(&self, index: usize, edit: &Edit, visible: Option<&Fields>, in_order: bool) -> bool {
+        let others = || {
+            let later = if in_order { &self.edits[index + 1..] } else { self.edits };
+            later.iter().filter(|other| other.key == edit.key)
+        };
+        let shown = visible.and_then(|fields| fields.get(&edit.path));
+        match &edit.act {
+            Act::Set(value) => {
+                shown == Some(value)
+                    || others().any(|other| other.saw(&edit.path, value))
+                    || self.traces.hold(&edit.key, &edit.path, value)
+            }
+            Act::Unset(old) => {
+                // By somebody who saw that there is nothing.
+                let set_again = |other: &Edit| {
+                    matches!(other.act, Act::Set(_)) && other.path == edit.path && other.saw.is_empty()
+                };
+                // Records that were made in two places are one with the fields of both.
+                let made_elsewhere = |other: &Edit| {
+                    other.is_new
+                        && set_again(other)
+                        && other.key == edit.key
+                        && other.act != Act::Set(old.clone())
+                };
+                shown.is_none()
+                    || others().any(set_again)
+                    || (shown != Some(old) && self.edits.iter().any(made_elsewhere))
+                    || self.traces.dispute(&edit.key, &edit.path)
+                    || self.traces.wait_without(&edit.key, &edit.path)
+            }
+            Act::Delete => {
+                let came_back = |path: &String, value: &String| {
+                    let wrote = |other: &Edit| {
+                        other.path == *path
+                            && other.act == Act::Set(value.clone())
+                            && (in_order || other.saw.is_empty())
+                    };
+                    others().any(wrote)
+                };
+                let is_left = |fields: &Fields| {
+                    let mut seen = fields.iter().filter(|(path, value)| edit.saw(path, value));
+                    seen.any(|(path, value)| !came_back(path, value) && !self.traces.dispute(&edit.key, path))
+                };
+                !visible.is_some_and(is_left)
+            }
+            // The values that it wrote are edits of their own.
+            Act::Create => true,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The end of a run: everything heals, everybody gets two clean rounds, and the checker looks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bson::{Bson, Document};
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::domain::value::same_document;
+use thalamus_edge::store::{StoreError, Tx};
+use thalamus_edge::sync::{Outcome, Report};
+
+use super::checker::{Act, Case, Recorded, Traces, fields};
+use super::clinic::{is_held, records};
+use super::support::sim::weather::Rates;
+use super::world::World;
+
+/// Rounds in which a node must come to its two clean ones.
+const ROUNDS_MAX: usize = 12;
+const CLEAN_ROUNDS: usize = 2;
+
+impl World {
+    /// What went wrong stops, and everything that is on its way arrives.
+    pub(crate) async fn heal(&mut self) {
+        self.tell("everything heals".to_owned());
+        let latency_ms_max = self.plan.rates.latency_ms_max;
+        self.sim.state().weather.rates = Rates { latency_ms_max, ..Rates::default() };
+        self.sim.state().dooms.clear();
+        if self.sim.deliver_one() {
+            self.sim.state().weather.count("zombie");
+            self.sim.deliver();
+        }
+        // Rounds that still run have a time limit.
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        self.look_around().await;
+        for node in 0..self.clinics.len() {
+            self.clinics[node].disk.was_cut();
+            let store = self.clinics[node].running.as_ref().map(|running| running.store.clone());
+            if let Some(store) = store {
+                let retry = |tx: &mut Tx<'_>| -> Result<(), StoreError> { tx.retry_refused() };
+                if let Err(error) = store.transact(retry).await {
+                    self.complain(format!("{}: {error}", self.clinics[node].name));
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self, node: usize) -> Option<Report> {
+        self.clinics[node].start_round();
+        let round = self.clinics[node].running.as_mut()?.round.take()?;
+        let report = round.await.expect("a report");
+        let Report { outcome, pulled, pushed, merged, deleted, conflicts, message, .. } = &report;
+        self.tell(format!(
+            "{}: last rounds, {outcome:?}: pulled {pulled}, pushed {pushed}, merged {merged}, deleted {deleted}, \
+             conflicts {conflicts}; {message}",
+            self.clinics[node].name
+        ));
+        Some(report)
+    }
+
+    /// Two clean rounds of every node, after which all must be equal.
+    pub(crate) async fn converge(&mut self) {
+        for _ in 0..CLEAN_ROUNDS {
+            for node in 0..self.clinics.len() {
+                let mut tries = 0;
+                while self.round(node).await.is_none_or(|report| report.outcome != Outcome::Complete) {
+                    tries += 1;
+                    if tries == ROUNDS_MAX {
+                        return self.complain(format!("{} comes to no clean round", self.clinics[node].name));
+                    }
+                }
+            }
+        }
+        self.check_equality();
+        self.check_rest().await;
+    }
+
+    /// Whether a record of a node waits behind a decision.
+    fn waits(&self, node: usize, key: &RecordKey, document: Option<&Document>) -> bool {
+        let Some(snapshot) = self.clinics[node].snapshot() else {
+            return false;
+        };
+        let owner = document.and_then(|document| key.kind.schema().owner_of(document));
+        owner.is_some_and(|owner| is_held(&snapshot, &owner))
+    }
+
+    fn check_equality(&mut self) {
+        let centre = self.at_centre();
+        let mut found = Vec::new();
+        for clinic in &self.clinics {
+            let Some(snapshot) = clinic.snapshot() else {
+                found.push(format!("{} is off", clinic.name));
+                continue;
+            };
+            let here = records(&snapshot);
+            let keys: BTreeSet<&RecordKey> = here.keys().chain(centre.keys()).collect();
+            for key in keys {
+                let is_same = match (here.get(key), centre.get(key)) {
+                    (Some(here), Some(there)) => same_document(here, there),
+                    (None, None) => true,
+                    _ => false,
+                };
+                if !is_same && !self.waits(clinic.index, key, here.get(key).or(centre.get(key))) {
+                    found.push(format!(
+                        "{} holds {key} as {:?}, the centre as {:?}",
+                        clinic.name,
+                        here.get(key),
+                        centre.get(key)
+                    ));
+                }
+                if !self.waits(clinic.index, key, here.get(key)) && !snapshot.is_clean(key).expect("a base") {
+                    found.push(format!("{} has still a base of {key}", clinic.name));
+                }
+            }
+            if !snapshot.intents().expect("the intents").is_empty() {
+                found.push(format!("{} has still open intents", clinic.name));
+            }
+        }
+        found.into_iter().for_each(|complaint| self.complain(complaint));
+    }
+
+    /// A round with nothing to do writes no record, and nothing at the centre.
+    async fn check_rest(&mut self) {
+        for node in 0..self.clinics.len() {
+            let before = self.untouchable();
+            let Some(running) = &self.clinics[node].running else { continue };
+            let sequence = *running.store.changes().borrow();
+            let Some(report) = self.round(node).await else { continue };
+            let Some(running) = &self.clinics[node].running else { continue };
+            let (name, now) = (self.clinics[node].name.clone(), *running.store.changes().borrow());
+            let counts = [report.pulled, report.pushed, report.merged, report.deleted, report.conflicts];
+            if counts != [0; 5] || now != sequence {
+                self.complain(format!("{name}: a round with nothing to do did something: {report:?}"));
+            }
+            if before != self.untouchable() {
+                self.complain(format!("{name}: a round with nothing to do changed the centre"));
+            }
+        }
+    }
+
+    /// What rounds with nothing to do leave alone, as text.
+    fn untouchable(&self) -> String {
+        let state = self.sim.state();
+        format!("{:?} {:?} {:?}", state.records, state.conflicts, state.trash)
+    }
+
+    pub(crate) fn at_centre(&self) -> BTreeMap<RecordKey, Document> {
+        let state = self.sim.state();
+        let records = state.records.iter();
+        records.map(|((kind, id), document)| (RecordKey::new(*kind, id.as_str()), document.clone())).collect()
+    }
+
+    /// The checker's verdict; returns how many edits were repeated.
+    pub(crate) fn judge(&mut self) -> usize {
+        let (last, traces) = (self.at_centre(), self.traces());
+        let forgiven = self.forgiven();
+        let repeats = self.allows_repeats();
+        let case = Case {
+            edits: &self.edits,
+            unacknowledged: &self.unacknowledged,
+            forgiven: &forgiven,
+            last: &last,
+            traces: &traces,
+            repeats,
+        };
+        let mut verdict = case.judge();
+        for clinic in &self.clinics {
+            let held = clinic.snapshot().map(|snapshot| records(&snapshot)).unwrap_or_default();
+            for (key, document) in held {
+                verdict.complaints.extend(case.from_nowhere(&clinic.name, &key, &fields(&document)));
+            }
+        }
+        if !repeats {
+            verdict.complaints.extend(self.applied_twice());
+        }
+        verdict.complaints.extend(self.identities());
+        let repeated = verdict.repeats;
+        verdict.complaints.into_iter().for_each(|complaint| self.complain(complaint));
+        repeated
+    }
+
+    /// Whether a write may have been carried out twice, or an older state of a node may have come back.
+    fn allows_repeats(&self) -> bool {
+        let state = self.sim.state();
+        let happened = |name: &str| state.weather.happened.get(name).is_some_and(|count| *count > 0);
+        self.plan.is_standalone || ["zombie", "clone", "rolled back"].iter().any(|name| happened(name))
+    }
+
+    /// Edits that were on a disk that is no more, and never at the centre.
+    fn forgiven(&self) -> BTreeSet<usize> {
+        let state = self.sim.state();
+        let changes = state.chronicle.as_deref().unwrap_or_default();
+        let was_there = |index: &usize| {
+            let edit = &self.edits[*index];
+            let Act::Set(value) = &edit.act else { return false };
+            changes.iter().any(|change| {
+                let after = change.after.as_ref().map(fields).unwrap_or_default();
+                change.key == edit.key && after.get(&edit.path) == Some(value)
+            })
+        };
+        self.gone.iter().copied().filter(|index| !was_there(index)).collect()
+    }
+
+    /// Values that a node brought to the centre more often than somebody set them.
+    fn applied_twice(&self) -> Vec<String> {
+        let state = self.sim.state();
+        let mut came: BTreeMap<(RecordKey, String, String), usize> = BTreeMap::new();
+        for change in state.chronicle.as_deref().unwrap_or_default() {
+            // Records that come back after a delete bring all their values with them.
+            let (Some(before), Some(after)) = (&change.before, &change.after) else {
+                continue;
+            };
+            let before = fields(before);
+            for (path, value) in fields(after) {
+                if before.get(&path) != Some(&value) {
+                    *came.entry((change.key.clone(), path, value)).or_default() += 1;
+                }
+            }
+        }
+        let mut set: BTreeMap<(RecordKey, String, String), usize> = BTreeMap::new();
+        for edit in self.edits.iter().chain(&self.unacknowledged) {
+            if let Act::Set(value) = &edit.act {
+                *set.entry((edit.key.clone(), edit.path.clone(), value.clone())).or_default() += 1;
+            }
+        }
+        let too_often =
+            came.into_iter().filter(|(value, count)| *count > set.get(value).copied().unwrap_or(0));
+        too_often.map(|(value, count)| format!("{value:?} came to the centre {count} times")).collect()
+    }
+
+    /// Every node has one name at the centre, and another only if it is a copy or was rolled back.
+    fn identities(&self) -> Vec<String> {
+        let state = self.sim.state();
+        let happened = |name: &str| state.weather.happened.get(name).copied().unwrap_or_default() as usize;
+        let most = self.clinics.len() + happened("clone") + happened("rolled back");
+        if state.leases.len() > most {
+            vec![format!("{} nodes are enrolled, {most} at most are there", state.leases.len())]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// What the conflicts, the trash and the waiting records of all say.
+    fn traces(&self) -> Traces {
+        let mut traces = Traces::default();
+        let state = self.sim.state();
+        for row in state.conflicts.values() {
+            if let Some(conflict) = central_conflict(row) {
+                traces.add_conflict(conflict);
+            }
+        }
+        for row in state.trash.values() {
+            if let (Some(key), Some(Bson::Document(body))) = (key_of(row), row.get("document")) {
+                traces.add_body(&key, body);
+            }
+        }
+        drop(state);
+        for clinic in &self.clinics {
+            let Some(snapshot) = clinic.snapshot() else { continue };
+            for conflict in snapshot.conflicts().expect("the conflicts") {
+                let (key, path) = (conflict.key.clone(), conflict.path.join("."));
+                traces.add_conflict(Recorded { key, path, loser: conflict.loser().cloned() });
+            }
+            for row in snapshot.trash().expect("the trash") {
+                traces.add_body(&row.key, &row.document);
+            }
+            for (key, document) in records(&snapshot) {
+                if self.waits(clinic.index, &key, Some(&document)) {
+                    traces.add_waiting(&key, &document);
+                }
+            }
+        }
+        traces
+    }
+}
+
+fn key_of(row: &Document) -> Option<RecordKey> {
+    Some(RecordKey::new(Kind::from_collection(row.get_str("collection").ok()?)?, row.get_str("id").ok()?))
+}
+
+fn central_conflict(row: &Document) -> Option<Recorded> {
+    let path: Vec<&str> = row.get_array("path").ok()?.iter().filter_map(Bson::as_str).collect();
+    let stands = row.get_str("stands").ok()?;
+    let loser = row.get(if stands == "local" { "central" } else { "local" }).cloned();
+    Some(Recorded { key: key_of(row)?, path: path.join("."), loser })
+}

@@ -1,0 +1,107 @@
+//! What a seed has in store for its run.
+
+use super::support::generator::Numbers;
+use super::support::sim::CentreFlaw;
+use super::support::sim::weather::Rates;
+
+/// What goes wrong by name, besides what the weather does to single calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    ClockSkew,
+    /// The node dies at a named step, or at any call.
+    Kill,
+    PowerCut,
+    /// The power fails in the middle of a write to the disk.
+    TornWrite,
+    DiskFull,
+    /// A request whose answer nobody waits for any more is carried out.
+    Zombie,
+    HistoryTruncated,
+    Upheaval,
+    /// No trouble, but a pass over everything.
+    Verification,
+    Clone,
+    RolledBack,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    pub(crate) operations: usize,
+    pub(crate) pause_ms_max: u64,
+    pub(crate) is_standalone: bool,
+    pub(crate) answer_max: usize,
+    /// Of a hundred nodes so many stay connected.
+    pub(crate) continuous_percent: u64,
+    pub(crate) rates: Rates,
+    pub(crate) troubles: Vec<Trouble>,
+    /// Names of the places where a node can die.
+    pub(crate) steps: Vec<String>,
+    pub(crate) centre_flaw: Option<CentreFlaw>,
+    /// With every word between nodes and centre.
+    pub(crate) is_told: bool,
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64, steps: &[String]) -> Plan {
+        let mut numbers = Numbers::new(seed.wrapping_mul(0x9E37).wrapping_add(77));
+        let rate = |numbers: &mut Numbers, percent: u64, max: u64| {
+            if numbers.chance(percent) { 1 + numbers.below(max) } else { 0 }
+        };
+        let n = &mut numbers;
+        let is_standalone = n.chance(30);
+        let rates = Rates {
+            lost_request: rate(n, 50, 20),
+            lost_answer: rate(n, 50, 20),
+            late: rate(n, 30, 60),
+            half_done: rate(n, 30, 40),
+            unanswered: rate(n, 30, 150),
+            feed_broken: rate(n, 20, 10),
+            slow: rate(n, 20, 4),
+            latency_ms_max: 2 + n.below(120),
+        };
+        let mut troubles = Vec::new();
+        for (trouble, percent) in [
+            (Trouble::ClockSkew, 50),
+            (Trouble::Kill, 60),
+            (Trouble::PowerCut, 30),
+            (Trouble::TornWrite, 20),
+            (Trouble::DiskFull, 20),
+            (Trouble::HistoryTruncated, 30),
+            (Trouble::Upheaval, 20),
+            (Trouble::Clone, 20),
+            (Trouble::RolledBack, 25),
+        ] {
+            if n.chance(percent) {
+                troubles.push(trouble);
+            }
+        }
+        if rates.late > 0 {
+            troubles.extend([Trouble::Zombie; 2]);
+        }
+        Plan {
+            seed,
+            nodes: 3 + usize::try_from(n.below(3)).expect("a number"),
+            operations: 30 + usize::try_from(n.below(40)).expect("a number"),
+            pause_ms_max: 50 + n.below(800),
+            is_standalone,
+            answer_max: 1 + usize::try_from(n.below(3)).expect("a number"),
+            continuous_percent: *n.pick(&[0, 0, 50, 100]),
+            rates,
+            troubles,
+            steps: steps.to_vec(),
+            centre_flaw: None,
+            is_told: false,
+        }
+    }
+
+    pub(crate) fn has(&self, trouble: Trouble) -> bool {
+        self.troubles.contains(&trouble)
+    }
+
+    /// Whether stores may fail.
+    pub(crate) fn is_disk_failing(&self) -> bool {
+        self.has(Trouble::DiskFull) || self.has(Trouble::TornWrite)
+    }
+}

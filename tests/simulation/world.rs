@@ -1,0 +1,523 @@
+//! One run of the simulation: some nodes, a centre, a legacy application, and what goes wrong by seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bson::{Bson, Document};
+use thalamus_edge::domain::access::Actor;
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::{Base, ConflictStatus, Snapshot, StoreError, Tx};
+use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
+use thalamus_edge::sync::{Outcome, Report};
+
+use super::checker::{Edit, edits};
+use super::clinic::{Clinic, Image, is_held, mistakes, record, set_clock};
+use super::edits::{Author, Doing, Seen, keys};
+use super::plan::{Plan, Trouble};
+use super::support::disk::Disk;
+use super::support::generator::Numbers;
+use super::support::sim::{Doom, Sim, Weather};
+
+/// Most nodes, copies among them.
+const NODES_MAX: usize = 6;
+const LEGACY: &str = "legacy";
+/// Clocks may be wrong by so many years, in either direction.
+const SKEW_YEARS_MAX: u64 = 60;
+const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    numbers: Numbers,
+    pub(crate) sim: Sim,
+    pub(crate) clinics: Vec<Clinic>,
+    pub(crate) edits: Vec<Edit>,
+    /// Edits that were made while the disk failed, so that nobody knows whether they were kept.
+    pub(crate) unacknowledged: Vec<Edit>,
+    /// Edits that went with a disk.
+    pub(crate) gone: BTreeSet<usize>,
+    /// Values that were seen at a path, by who saw them.
+    older: BTreeMap<String, Seen>,
+    counted: usize,
+    /// What was done, in order.
+    pub(crate) story: Vec<String>,
+    pub(crate) complaints: Vec<String>,
+    started: tokio::time::Instant,
+    /// Changes at the centre that were looked at.
+    looked_at: usize,
+    /// People who wait for a decision, by node, as they were when its round began.
+    held_before: BTreeMap<usize, BTreeSet<String>>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> World {
+        let sim = Sim::default();
+        {
+            let mut state = sim.state();
+            state.weather = Weather::new(plan.seed ^ 0x5EED, plan.rates.clone());
+            state.is_standalone = plan.is_standalone;
+            state.answer_max = plan.answer_max;
+            state.chronicle = Some(Vec::new());
+            state.talk = plan.is_told.then(Vec::new);
+            state.flaw = plan.centre_flaw;
+            state.is_archive_checked = plan.centre_flaw.is_none();
+        }
+        set_clock(0);
+        let mut world = World {
+            numbers: Numbers::new(plan.seed),
+            clinics: Vec::new(),
+            edits: Vec::new(),
+            unacknowledged: Vec::new(),
+            gone: BTreeSet::new(),
+            older: BTreeMap::new(),
+            counted: 0,
+            story: Vec::new(),
+            complaints: Vec::new(),
+            started: tokio::time::Instant::now(),
+            looked_at: 0,
+            held_before: BTreeMap::new(),
+            sim,
+            plan,
+        };
+        for index in 0..world.plan.nodes {
+            world.add_clinic(format!("node{index}"), Disk::default());
+        }
+        world
+    }
+
+    fn add_clinic(&mut self, name: String, disk: Disk) {
+        let is_continuous = self.numbers.chance(self.plan.continuous_percent);
+        let mut clinic = Clinic::new(self.clinics.len(), name, disk, is_continuous);
+        clinic.start(&self.sim).expect("a node that starts");
+        self.clinics.push(clinic);
+    }
+
+    pub(crate) fn tell(&mut self, what: String) {
+        let at = self.started.elapsed().as_millis();
+        if let Some(talk) = &mut self.sim.state().talk {
+            self.story.append(talk);
+        }
+        self.story.push(format!("{:4} {at:>7} ms  {what}", self.story.len()));
+    }
+
+    pub(crate) fn complain(&mut self, what: String) {
+        self.tell(format!("COMPLAINT: {what}"));
+        self.complaints.push(what);
+    }
+
+    fn happened(&mut self, trouble: &'static str) {
+        self.sim.state().weather.count(trouble);
+    }
+
+    // ------------------------------------------------------------------------------------------ the course
+
+    /// Everything that the seed has in store.
+    pub(crate) async fn live(&mut self) {
+        for _ in 0..self.plan.operations {
+            self.one_operation().await;
+            let pause = self.numbers.below(self.plan.pause_ms_max);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            self.look_around().await;
+            if !self.complaints.is_empty() {
+                return;
+            }
+        }
+    }
+
+    async fn one_operation(&mut self) {
+        if self.plan.has(Trouble::ClockSkew) {
+            self.skew_clock();
+        }
+        match self.numbers.below(100) {
+            0..=39 => self.edit_at_a_node().await,
+            40..=57 => self.legacy_edit(),
+            58..=62 => self.resolve_a_conflict().await,
+            63..=84 => self.start_a_round(),
+            85..=88 => {
+                let rest = 1000 + self.numbers.below(8000);
+                tokio::time::sleep(Duration::from_millis(rest)).await;
+            }
+            _ => self.trouble().await,
+        }
+    }
+
+    fn some_node(&mut self) -> usize {
+        usize::try_from(self.numbers.below(self.clinics.len() as u64)).expect("a node")
+    }
+
+    fn some_key(&mut self) -> RecordKey {
+        self.numbers.pick(&keys()).clone()
+    }
+
+    fn skew_clock(&mut self) {
+        let years = i64::try_from(self.numbers.below(2 * SKEW_YEARS_MAX)).expect("years");
+        let skew = i64::try_from(SKEW_YEARS_MAX).expect("years") - years;
+        set_clock(skew * YEAR_MS + i64::try_from(self.numbers.below(1 << 40)).expect("milliseconds"));
+    }
+
+    // ------------------------------------------------------------------------------------------ edits
+
+    fn think(&mut self, who: &str, key: &RecordKey, before: Option<&Document>) -> Doing {
+        self.counted += 1;
+        let mut author = Author {
+            numbers: &mut self.numbers,
+            who,
+            count: self.counted,
+            older: self.older.entry(who.to_owned()).or_default(),
+            is_legacy: who == LEGACY,
+        };
+        author.think(key, before)
+    }
+
+    /// Notes an edit that was acknowledged.
+    fn note(
+        &mut self,
+        who: &str,
+        key: &RecordKey,
+        before: Option<&Document>,
+        after: Option<&Document>,
+        is_own: bool,
+    ) {
+        let made = edits(who, key, before, after, is_own);
+        for edit in &made {
+            self.tell(format!("  edit {}: {who} {key} {:?} {:?}", self.edits.len(), edit.path, edit.act));
+            self.edits.push(edit.clone());
+        }
+        let seen = self.older.entry(who.to_owned()).or_default();
+        before.into_iter().chain(after).for_each(|document| seen.look(key, document));
+    }
+
+    async fn edit_at_a_node(&mut self) {
+        let (node, key) = (self.some_node(), self.some_key());
+        let Some(snapshot) = self.clinics[node].snapshot() else {
+            return;
+        };
+        let before = record(&snapshot, &key);
+        let is_waiting = key.kind == Kind::Person && is_held(&snapshot, &key.id);
+        let is_own = is_own(&snapshot, &key);
+        drop(snapshot);
+        let who = self.clinics[node].name.clone();
+        let doing = self.think(&who, &key, before.as_ref());
+        if is_waiting && matches!(doing, Doing::Delete) {
+            self.tell(format!("{who}: {key} waits for a decision and is not to be deleted"));
+            return;
+        }
+        let after = doing.carry_out(before.as_ref());
+        self.tell(format!("{who}: {key} {doing:?}"));
+        let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
+        let (at, new, actor) = (key.clone(), after.clone(), Actor::Local(who.clone()));
+        let made = store.transact(move |tx: &mut Tx<'_>| tx.edit(&at, new.as_ref(), &actor)).await;
+        let change = Change { key, before, after, is_own };
+        self.settle_edit(node, &who, change, made.map(|_| ()));
+    }
+
+    /// Notes what became of an edit at a node.
+    fn settle_edit(&mut self, node: usize, who: &str, change: Change, made: Result<(), StoreError>) {
+        let Change { key, before, after, is_own } = change;
+        match made {
+            Ok(()) => self.note(who, &key, before.as_ref(), after.as_ref(), is_own),
+            Err(error) => {
+                self.tell(format!("{who}: not kept ({error})"));
+                self.unacknowledged.extend(edits(who, &key, before.as_ref(), after.as_ref(), is_own));
+                self.fail_disk(node);
+            }
+        }
+    }
+
+    fn legacy_edit(&mut self) {
+        let key = self.some_key();
+        let before = self.sim.get(key.kind, &key.id);
+        // A legacy application makes records less often than it changes them.
+        if before.is_none() && self.numbers.chance(50) {
+            return;
+        }
+        let doing = self.think(LEGACY, &key, before.as_ref());
+        self.tell(format!("{LEGACY}: {key} {doing:?}"));
+        match &doing {
+            Doing::Create(document) | Doing::Replace(document) => self.sim.put(key.kind, document.clone()),
+            Doing::Delete => self.sim.remove(key.kind, &key.id),
+            Doing::Set(fields) => {
+                let fields: Vec<(&str, Option<Bson>)> =
+                    fields.iter().map(|(path, value)| (path.as_str(), value.clone())).collect();
+                self.sim.update(key.kind, &key.id, &fields);
+            }
+        }
+        let after = self.sim.get(key.kind, &key.id);
+        self.note(LEGACY, &key, before.as_ref(), after.as_ref(), false);
+    }
+
+    async fn resolve_a_conflict(&mut self) {
+        let node = self.some_node();
+        let Some(snapshot) = self.clinics[node].snapshot() else {
+            return;
+        };
+        let mut open = snapshot.conflicts().expect("the conflicts");
+        open.retain(|conflict| conflict.status == ConflictStatus::Open);
+        open.sort_by(|a, b| a.id.cmp(&b.id));
+        if open.is_empty() {
+            return;
+        }
+        let conflict = self.numbers.pick(&open).clone();
+        let before = record(&snapshot, &conflict.key);
+        let is_own = is_own(&snapshot, &conflict.key);
+        drop(snapshot);
+        self.counted += 1;
+        let who = self.clinics[node].name.clone();
+        let own = Bson::String(format!("{who}-{}", self.counted));
+        let decision = match self.numbers.below(3) {
+            0 => Decision::TakeLocal,
+            1 => Decision::TakeCentral,
+            _ if conflict.path.is_empty() => Decision::TakeCentral,
+            _ => Decision::Value(own),
+        };
+        let seen = conflicts::current_value(&conflict, before.as_ref());
+        let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
+        let after = Arc::new(Mutex::new(before.clone()));
+        let decided = Arc::clone(&after);
+        let check = move |_: &_, _: Option<&Document>, new: Option<&Document>| {
+            *decided.lock().expect("a lock") = new.cloned();
+            Ok(())
+        };
+        let path = conflict.path.join(".");
+        self.tell(format!("{who}: decides {} {path:?}: {decision:?}", conflict.key));
+        let actor = Actor::Local(who.clone());
+        let made = conflicts::resolve(&store, &conflict.id, decision, seen, actor, check).await;
+        let after = after.lock().expect("a lock").clone();
+        let made = match made {
+            Ok(_) => Ok(()),
+            Err(ResolveError::Store(error)) => Err(error),
+            Err(refused) => {
+                self.tell(format!("{who}: {refused}"));
+                return;
+            }
+        };
+        let change = Change { key: conflict.key, before, after, is_own };
+        self.settle_edit(node, &who, change, made);
+    }
+
+    // ------------------------------------------------------------------------------------------ rounds
+
+    fn start_a_round(&mut self) {
+        let node = self.some_node();
+        if let Some(snapshot) = self.clinics[node].snapshot() {
+            let held = people_held(&snapshot);
+            drop(snapshot);
+            if self.clinics[node].start_round() {
+                self.held_before.insert(node, held);
+                self.tell(format!("{}: a round begins", self.clinics[node].name));
+            }
+        }
+    }
+
+    /// Notices what ended and who died.
+    pub(crate) async fn look_around(&mut self) {
+        let died = std::mem::take(&mut self.sim.state().died);
+        for (node, place) in died {
+            self.tell(format!("{}: dies at {place}", self.clinics[node].name));
+            self.clinics[node].stop(&self.sim);
+            self.restart(node);
+        }
+        for node in 0..self.clinics.len() {
+            if self.clinics[node].running.is_some() && self.clinics[node].disk.was_cut() {
+                self.tell(format!("{}: the power fails in the middle of a write", self.clinics[node].name));
+                self.clinics[node].stop(&self.sim);
+                self.restart(node);
+            }
+            if let Some(report) = self.clinics[node].ended_round().await {
+                self.note_round(node, &report);
+            }
+            if let Some(snapshot) = self.clinics[node].snapshot() {
+                let found = mistakes(&snapshot);
+                drop(snapshot);
+                for mistake in found {
+                    self.complain(format!("{}: {mistake}", self.clinics[node].name));
+                }
+            }
+        }
+    }
+
+    fn note_round(&mut self, node: usize, report: &Report) {
+        let Report { outcome, pulled, pushed, merged, deleted, conflicts, message, .. } = report;
+        let name = self.clinics[node].name.clone();
+        self.tell(format!(
+            "{name}: round {outcome:?}: pulled {pulled}, pushed {pushed}, merged {merged}, deleted {deleted}, \
+             conflicts {conflicts}; {message}"
+        ));
+        self.check_held_pages(node);
+        match outcome {
+            Outcome::Complete | Outcome::Partial | Outcome::Offline => {}
+            Outcome::Failed if self.plan.is_disk_failing() => self.fail_disk(node),
+            Outcome::Halted | Outcome::Failed => {
+                self.complain(format!("{name}: round {outcome:?}: {message}"))
+            }
+        }
+    }
+
+    /// Nothing of a person who waited before the round and waits after it was sent.
+    fn check_held_pages(&mut self, node: usize) {
+        let Some(snapshot) = self.clinics[node].snapshot() else {
+            return;
+        };
+        let before = self.held_before.remove(&node).unwrap_or_default();
+        let held: BTreeSet<String> = people_held(&snapshot).intersection(&before).cloned().collect();
+        drop(snapshot);
+        let changes = self.sim.state().chronicle.clone().unwrap_or_default();
+        let mut sent = Vec::new();
+        for change in &changes[self.looked_at.min(changes.len())..] {
+            let document = change.after.as_ref().or(change.before.as_ref());
+            let owner = document.and_then(|document| change.key.kind.schema().owner_of(document));
+            if change.by == Some(node) && owner.is_some_and(|owner| held.contains(&owner)) {
+                sent.push(change.key.clone());
+            }
+        }
+        self.looked_at = changes.len();
+        for key in sent {
+            self.complain(format!("{} sent {key} of a person who waits", self.clinics[node].name));
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ troubles
+
+    async fn trouble(&mut self) {
+        let mut troubles = self.plan.troubles.clone();
+        troubles.push(Trouble::Verification);
+        let node = self.some_node();
+        match *self.numbers.pick(&troubles) {
+            // They happen by themselves.
+            Trouble::ClockSkew => {}
+            Trouble::Kill => self.doom(node),
+            Trouble::PowerCut => {
+                self.happened("power cut");
+                self.tell(format!("{}: the power fails", self.clinics[node].name));
+                self.clinics[node].stop(&self.sim);
+                self.restart(node);
+            }
+            Trouble::TornWrite => {
+                let operations = self.numbers.below(200);
+                self.happened("torn write");
+                self.clinics[node].disk.cut_after(operations);
+            }
+            Trouble::DiskFull => self.fill_disk(node).await,
+            Trouble::Zombie => {
+                if self.sim.deliver_one() {
+                    self.happened("zombie");
+                    self.tell("a late request arrives".to_owned());
+                }
+            }
+            Trouble::HistoryTruncated => {
+                let keep = usize::try_from(self.numbers.below(5)).expect("a number");
+                self.happened("history truncated");
+                self.tell(format!("the centre forgets its history but {keep}"));
+                self.sim.forget_history(keep);
+            }
+            Trouble::Upheaval => {
+                self.happened("upheaval");
+                self.tell("a collection is renamed and renamed back".to_owned());
+                self.sim.upheave();
+            }
+            Trouble::Verification => {
+                if let Some(running) = &self.clinics[node].running {
+                    let asked = Arc::clone(&running.sync).ask_for_verification().await;
+                    self.tell(format!("{}: is to verify everything ({asked:?})", self.clinics[node].name));
+                    if asked.is_err() {
+                        self.fail_disk(node);
+                    }
+                }
+            }
+            Trouble::Clone => self.clone_node(node),
+            Trouble::RolledBack => self.roll_back(node),
+        }
+    }
+
+    /// The node dies at some step of its next rounds.
+    fn doom(&mut self, node: usize) {
+        let place = match self.numbers.below(4) {
+            // Anywhere: between two calls, too.
+            0 => None,
+            _ => Some(self.numbers.pick(&self.plan.steps).clone()),
+        };
+        let visits = self.numbers.below(if place.is_none() { 40 } else { 3 });
+        self.tell(format!("{}: will die at {place:?}, visit {visits}", self.clinics[node].name));
+        let disk = self.clinics[node].disk.clone();
+        self.sim.state().dooms.insert(node, Doom { place, visits, disk });
+        self.happened("kill");
+        if self.clinics[node].start_round() {
+            self.tell(format!("{}: a round begins", self.clinics[node].name));
+        }
+    }
+
+    fn restart(&mut self, node: usize) {
+        self.sim.state().dooms.remove(&node);
+        let sim = self.sim.clone();
+        if let Err(error) = self.clinics[node].start(&sim) {
+            self.complain(format!("{} does not start: {error}", self.clinics[node].name));
+        }
+    }
+
+    /// A store whose disk has failed once does nothing more before it is opened again.
+    fn fail_disk(&mut self, node: usize) {
+        self.tell(format!("{}: is started again after its disk failed", self.clinics[node].name));
+        self.clinics[node].disk.set_full(false);
+        self.clinics[node].disk.was_cut();
+        self.clinics[node].stop(&self.sim);
+        self.restart(node);
+    }
+
+    async fn fill_disk(&mut self, node: usize) {
+        self.happened("disk full");
+        self.tell(format!("{}: the disk is full", self.clinics[node].name));
+        self.clinics[node].disk.set_full(true);
+        self.clinics[node].start_round();
+        let rest = self.numbers.below(3000);
+        tokio::time::sleep(Duration::from_millis(rest)).await;
+        self.fail_disk(node);
+    }
+
+    fn clone_node(&mut self, node: usize) {
+        if self.clinics.len() >= NODES_MAX {
+            return;
+        }
+        self.happened("clone");
+        let name = format!("copy{}of{}", self.clinics.len(), node);
+        self.tell(format!("{name}: begins with what {} has", self.clinics[node].name));
+        let disk = self.clinics[node].disk.copy();
+        self.add_clinic(name, disk);
+    }
+
+    /// Takes an image of the node's disk, or puts an older one back.
+    fn roll_back(&mut self, node: usize) {
+        let name = self.clinics[node].name.clone();
+        let Some(Image { disk, edits }) = self.clinics[node].image.take() else {
+            self.tell(format!("{name}: an image is taken"));
+            let image = Image { disk: self.clinics[node].disk.copy(), edits: self.edits.len() };
+            self.clinics[node].image = Some(image);
+            return;
+        };
+        self.happened("rolled back");
+        self.tell(format!("{name}: is what it was {} edits ago", self.edits.len() - edits));
+        // What was on the disk alone is gone with it.
+        let since = self.edits.iter().enumerate().skip(edits);
+        self.gone.extend(since.filter(|(_, edit)| edit.who == name).map(|(index, _)| index));
+        self.clinics[node].stop(&self.sim);
+        self.clinics[node].disk = disk;
+        self.restart(node);
+    }
+}
+
+/// An edit at a node, before anybody knows what became of it.
+struct Change {
+    key: RecordKey,
+    before: Option<Document>,
+    after: Option<Document>,
+    is_own: bool,
+}
+
+/// Whether the record was made at this node, and nobody else has it yet as far as the node knows.
+fn is_own(snapshot: &Snapshot, key: &RecordKey) -> bool {
+    snapshot.base(key).expect("a base") == Some(Base::Absent)
+}
+
+fn people_held(snapshot: &Snapshot) -> BTreeSet<String> {
+    let people = keys().into_iter().filter(|key| key.kind == Kind::Person);
+    people.map(|key| key.id).filter(|id| is_held(snapshot, id)).collect()
+}

@@ -1,0 +1,94 @@
+//! What has happened at the simulated centre, in order, and how much of it the centre still knows.
+
+use std::collections::VecDeque;
+
+use bson::{Document, doc};
+use thalamus_edge::central::{Effect, Event, Lease, Token};
+use thalamus_edge::domain::record::RecordKey;
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub(super) enum Happening {
+    /// With the document where one was inserted or replaced.
+    Record { key: RecordKey, effect: Effect },
+    /// A node's row has changed, perhaps to hold another lease. A row that is new is told without it.
+    Node { node: String, lease: Option<Lease> },
+    /// Something in a collection that is nobody's business.
+    Elsewhere,
+    /// Collections were dropped or renamed.
+    Upheaval,
+}
+
+impl Happening {
+    /// As it is told to a node that asked for these bodies; `Err`: the feed breaks here.
+    pub(super) fn told(&self, to: &str, bodies: &[RecordKey]) -> Result<Option<Event>, ()> {
+        match self {
+            Happening::Record { key, effect } => {
+                // Bodies are asked for by id alone.
+                let is_asked = bodies.iter().any(|asked| asked.id == key.id);
+                let effect = match effect {
+                    Effect::Inserted(body) => Effect::Inserted(body.clone().filter(|_| is_asked)),
+                    Effect::Replaced(body) => Effect::Replaced(body.clone().filter(|_| is_asked)),
+                    other => other.clone(),
+                };
+                Ok(Some(Event::Record { key: key.clone(), effect }))
+            }
+            Happening::Node { node, lease } if node == to => Ok(lease.clone().map(Event::Lease)),
+            Happening::Node { .. } | Happening::Elsewhere => Ok(None),
+            Happening::Upheaval => Err(()),
+        }
+    }
+}
+
+/// The history as a server keeps it: from some position on.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Another one after the centre was restored: tokens of the old one mean nothing.
+    epoch: i64,
+    /// The position of the first happening that is still known.
+    first: u64,
+    happenings: VecDeque<Happening>,
+}
+
+impl History {
+    pub(super) fn push(&mut self, happening: Happening) {
+        self.happenings.push_back(happening);
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.happenings.len() as u64
+    }
+
+    /// What happened at this position; `None`: nothing yet.
+    pub(super) fn get(&self, at: u64) -> Option<&Happening> {
+        self.happenings.get(usize::try_from(at.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Forgets everything but the last few happenings.
+    pub(super) fn truncate(&mut self, keep: usize) {
+        let forgotten = self.happenings.len().saturating_sub(keep);
+        self.happenings.drain(..forgotten);
+        self.first += forgotten as u64;
+    }
+
+    /// Begins anew: the centre was restored.
+    pub(super) fn begin_anew(&mut self) {
+        *self = History { epoch: self.epoch + 1, ..History::default() };
+    }
+
+    pub(super) fn token(&self, at: u64) -> Token {
+        Token(doc! {"_data": format!("{:04}:{at:012}", self.epoch)})
+    }
+
+    /// The position of a token of this history that is still known.
+    pub(super) fn position(&self, token: &Token) -> Option<u64> {
+        let Token(row): &Token = token;
+        let (epoch, at) = text(row)?.split_once(':')?;
+        let (epoch, at): (i64, u64) = (epoch.parse().ok()?, at.parse().ok()?);
+        (epoch == self.epoch && at >= self.first && at <= self.end()).then_some(at)
+    }
+}
+
+fn text(row: &Document) -> Option<&str> {
+    row.get_str("_data").ok()
+}
