@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "crash/contents.rs"]
+mod contents;
 #[path = "crash/cuts.rs"]
 mod cuts;
 #[path = "crash/demonstration.rs"]

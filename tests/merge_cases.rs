@@ -239,6 +239,37 @@ fn types_and_bits() {
     }
 }
 
+/// The name of uploaded bytes, their length and their type belong together.
+#[test]
+fn uploaded_bytes() {
+    table! {
+        PersonalDocument "uploaded on both sides: not the name of one with the length of the other":
+            {"content": {"sha256": "0", "length": 1, "type": "t"}},
+            {"content": {"sha256": "a", "length": 2, "type": "t"}},
+            {"content": {"sha256": "b", "length": 1, "type": "u"}}
+            => {"content": {"sha256": "b", "length": 1, "type": "u"}}, push nothing, Remote stands at ["content"];
+        PersonalDocument "uploaded on both sides for the first time":
+            {}, {"content": {"sha256": "a", "length": 2}}, {"content": {"sha256": "b", "type": "u"}}
+            => {"content": {"sha256": "b", "type": "u"}}, push nothing, Remote stands at ["content"];
+        PersonalDocument "the same bytes as another type":
+            {}, {"content": {"sha256": "a", "type": "t"}}, {"content": {"sha256": "a", "type": "u"}}
+            => {"content": {"sha256": "a", "type": "u"}}, push nothing, Remote stands at ["content"];
+        PersonalDocument "uploaded here, the rest edited there":
+            {"x": 1}, {"x": 1, "content": {"sha256": "a"}}, {"x": 2}
+            => {"x": 2, "content": {"sha256": "a"}}, push [["content"]];
+        PersonalDocument "uploaded again here only":
+            {"content": {"sha256": "0", "length": 1}}, {"content": {"sha256": "a", "length": 2}},
+            {"content": {"sha256": "0", "length": 1}}
+            => {"content": {"sha256": "a", "length": 2}}, push [["content", "sha256"], ["content", "length"]];
+        PersonalDocument "of other fields the parts are merged":
+            {"s": {"x": 1, "y": 1}}, {"s": {"x": 2, "y": 1}}, {"s": {"x": 1, "y": 3}}
+            => {"s": {"x": 2, "y": 3}}, push [["s", "x"]];
+        Page "elsewhere it is a field like any other":
+            {"content": {"x": 1, "y": 1}}, {"content": {"x": 2, "y": 1}}, {"content": {"x": 1, "y": 3}}
+            => {"content": {"x": 2, "y": 3}}, push [["content", "x"]];
+    }
+}
+
 #[test]
 fn nested() {
     table! {

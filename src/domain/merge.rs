@@ -129,7 +129,9 @@ impl FieldMerge<'_> {
                 Some(_) => {}
             }
         }
-        if let (Some(Bson::Document(local)), Some(Bson::Document(remote))) = (local, remote) {
+        if let (false, Some(Bson::Document(local)), Some(Bson::Document(remote))) =
+            (self.is_whole_field(), local, remote)
+        {
             let nothing = Document::new();
             let base = match base {
                 Some(Bson::Document(base)) => Some(base),
@@ -168,6 +170,10 @@ impl FieldMerge<'_> {
 
     fn is_set_field(&self) -> bool {
         self.path.len() == 1 && self.schema.set_fields.contains(&self.path[0].as_str())
+    }
+
+    fn is_whole_field(&self) -> bool {
+        self.path.len() == 1 && self.schema.whole_fields.contains(&self.path[0].as_str())
     }
 
     fn is_last_writer_field(&self) -> bool {

@@ -16,9 +16,11 @@ use super::extract::{At, Sent, names_etag, query_pairs};
 use super::holds::{self, Case};
 use super::records::to_document;
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
-use crate::domain::edit::{self, Editor};
+use crate::domain::content::has_content;
+use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, stands_name};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
 
@@ -343,7 +345,7 @@ fn check_seen(
             None => seen.is_null(),
         },
         // Nothing was said: then it must be the value that the conflict left standing.
-        (None, None) => crate::domain::value::same_option(conflict.standing(), current),
+        (None, None) => same_option(conflict.standing(), current),
     };
     if is_current && conflict.status == ConflictStatus::Open {
         return Ok(());
@@ -384,10 +386,35 @@ fn check_allowed(
     }
     if let Some(new) = new {
         let editor = Editor { acl, is_root: who.administers() };
-        edit::check_change(schema, old, new, editor)
+        let (old, new) = without_own_content(conflict, old, new);
+        edit::check_change(schema, old.as_ref(), &new, editor)
             .map_err(|invalid| ResolveError::Invalid { field: invalid.field, message: invalid.message })?;
     }
     Ok(())
+}
+
+/// The record before and after, without the name of its uploaded bytes if that is one of the conflict's own:
+/// those were uploaded to this record, here or elsewhere, so the name opens nobody else's.
+fn without_own_content(
+    conflict: &Conflict,
+    old: Option<&Document>,
+    new: &Document,
+) -> (Option<Document>, Document) {
+    let (mut old, mut new) = (old.cloned(), new.clone());
+    let named = new.get(CONTENT_FIELD);
+    let is_own = [&conflict.base, &conflict.local, &conflict.central].into_iter().any(|value| {
+        let own = match conflict.path.as_slice() {
+            [] => value.as_ref().and_then(Bson::as_document).and_then(|body| body.get(CONTENT_FIELD)),
+            [field] if field == CONTENT_FIELD => value.as_ref(),
+            _ => return false,
+        };
+        same_option(own, named)
+    });
+    if is_own && has_content(conflict.key.kind) {
+        new.remove(CONTENT_FIELD);
+        old.as_mut().map(|old| old.remove(CONTENT_FIELD));
+    }
+    (old, new)
 }
 
 /// A person goes only as DELETE would let them go.

@@ -36,7 +36,7 @@ pub(super) const RETRY_AFTER_ROUNDS: i64 = 100;
 /// Without other work at the centre marks are looked for in one of so many rounds.
 const MARKS_EVERY_ROUNDS: i64 = 10;
 /// Chunks sent or fetched together, at first and at most; adapts to the link.
-const BATCH_CHUNKS_START: u64 = 4;
+const BATCH_CHUNKS_START: u64 = 1;
 const BATCH_CHUNKS_MAX: u64 = 16;
 /// A batch faster than this may grow, one slower than the second shrinks.
 const BATCH_FAST: Duration = Duration::from_secs(2);

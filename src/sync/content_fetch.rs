@@ -11,15 +11,16 @@ use crate::central::content::{ContentFile, ContentMark, DIGEST_UNSEEN, DIGEST_WR
 use crate::domain::content::CONTENT_CHUNK_BYTES;
 use crate::store::{StoreError, WantedContent};
 
-/// Names asked about in a round; of more, the next round asks about the following ones.
-const ASK_ROUND_MAX: usize = 300;
+/// Names that the centre turns out not to have, after which a round asks about no more: somebody may be off
+/// line for long with what they are to send, and each name costs as much as a small edit.
+const ABSENT_MAX: u64 = ASK_NAMES_MAX as u64;
 const CHUNK: u64 = CONTENT_CHUNK_BYTES as u64;
 
 impl Lane<'_> {
     pub(super) async fn fetch(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let turn = self.turn_of_wanted()?;
         for names in turn.chunks(ASK_NAMES_MAX) {
-            if self.budget.affordable(1, 1) == 0 {
+            if self.absent >= ABSENT_MAX || self.budget.affordable(1, 1) == 0 {
                 break;
             }
             let asked: Vec<String> = names.iter().map(|wanted| wanted.sha256.clone()).collect();
@@ -38,17 +39,13 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// The wanted contents that this round asks about: all, or those whose turn it is.
+    /// The wanted contents in the order in which this round asks about them: each comes to be the first. No
+    /// position is kept for that, because the number of the round goes round by itself.
     fn turn_of_wanted(&self) -> Result<Vec<WantedContent>, StoreError> {
-        let snapshot = self.store.read()?;
-        let mut wanted = snapshot.content_wanted()?;
-        if wanted.len() > ASK_ROUND_MAX {
-            // No position is kept: the number of the round goes round by itself.
-            let turns = wanted.len().div_ceil(ASK_ROUND_MAX);
-            let turn = usize::try_from(self.number).unwrap_or_default() % turns;
-            wanted.rotate_left(turn * ASK_ROUND_MAX);
-            wanted.truncate(ASK_ROUND_MAX);
-        }
+        let mut wanted = self.store.read()?.content_wanted()?;
+        let turns = wanted.len().div_ceil(ASK_NAMES_MAX).max(1);
+        let turn = usize::try_from(self.number).unwrap_or_default() % turns;
+        wanted.rotate_left(turn * ASK_NAMES_MAX);
         Ok(wanted)
     }
 
