@@ -10,7 +10,7 @@ use super::{all_steps, person};
 const VISITS_MAX: usize = 3;
 
 /// What the records of one turn are about.
-const ROLES: [&str; 7] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK"];
+const ROLES: [&str; 8] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK", "DECI"];
 
 struct Turn {
     number: usize,
@@ -33,6 +33,10 @@ impl Turn {
             .collect();
         federation.centre("people").insert_many(people).await.unwrap();
         federation.rounds(1).await;
+        // And a conflict that is known at the centre.
+        federation.nodes[0].patch(&self.path("DECI"), json!({"f": "north"})).await;
+        federation.legacy_set("people", &self.id("DECI"), doc! {"f": "legacy"}).await;
+        federation.nodes[0].round().await;
     }
 
     /// Acknowledged edits of all sorts, on both sides, that no round has seen.
@@ -52,6 +56,10 @@ impl Turn {
         federation.legacy_delete("people", &self.id("AWAY")).await;
         federation.legacy_delete("people", &self.id("KEEP")).await;
         federation.legacy_set("people", &self.id("BACK"), doc! {"g": "legacy"}).await;
+        let (open, decided) = (doc! {"id": self.id("DECI"), "status": "open"}, doc! {"resolution": "local"});
+        let done =
+            federation.centre("edge_conflicts").update_one(open, doc! {"$set": decided}).await.unwrap();
+        assert_eq!(done.matched_count, 1);
     }
 
     async fn check(&self, federation: &Federation, what: &str) {
@@ -71,6 +79,10 @@ impl Turn {
         holds(there("BACK").await, "g", "legacy");
         holds(there("NEWP").await, "f", "north");
         holds(federation.at_centre("pols", &self.id("page")).await, "f", "north");
+        holds(there("DECI").await, "f", "north");
+        let decided = federation.rows("edge_conflicts", doc! {"id": self.id("DECI")}).await;
+        assert_eq!(decided.len(), 1, "{what}: {decided:?}");
+        assert_eq!(decided[0].get_str("status").unwrap(), "resolved", "{what}");
 
         let conflicts = federation.nodes[0].get("/sync/conflicts?status=open").await;
         let about = |role: &str| -> &Value {
