@@ -67,9 +67,12 @@ impl Clinic {
     }
 
     fn at(sim: &Sim) -> Clinic {
-        let store = Store::in_memory(OPTIONS).unwrap();
+        Clinic::with(Store::in_memory(OPTIONS).unwrap(), sim, Duration::from_secs(60))
+    }
+
+    fn with(store: Store, sim: &Sim, round_timeout: Duration) -> Clinic {
         let hub: Arc<dyn Hub> = Arc::new(sim.clone());
-        let settings = SyncSettings { round_timeout: Duration::from_secs(60), ..SyncSettings::default() };
+        let settings = SyncSettings { round_timeout, ..SyncSettings::default() };
         Clinic { sim: sim.clone(), sync: Reconciler::new(store.clone(), Some(hub), settings), store }
     }
 

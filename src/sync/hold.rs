@@ -26,9 +26,9 @@
 
 use bson::{Bson, Document, doc};
 
+use super::lease;
 use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
-use super::{lease, step};
 use crate::domain::access::Actor;
 use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -308,7 +308,6 @@ impl Round<'_> {
             })
             .await?;
         self.tally += tally;
-        step("holds.ended");
         Ok(())
     }
 }

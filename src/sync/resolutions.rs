@@ -223,11 +223,22 @@ impl<'a> Written<'a> {
         }
     }
 
+    /// The value as far as it is taken from a row: never a secret.
+    fn kept_value(&self, conflict: &Conflict) -> Option<Bson> {
+        match self.value? {
+            _ if conflict.is_secret() => None,
+            Bson::Document(body) if conflict.path.is_empty() => {
+                Some(Bson::Document(conflict.key.kind.schema().without_secrets(body)))
+            }
+            value => Some(value.clone()),
+        }
+    }
+
     fn note(&self, conflict: &Conflict, reason: &str, at_ms: i64) -> Note {
         Note {
             reason: reason.to_owned(),
             resolution: self.resolution.unwrap_or_default().to_owned(),
-            value: self.value.filter(|_| !conflict.is_secret()).cloned(),
+            value: self.kept_value(conflict),
             by: self.by.to_owned(),
             at_ms,
         }
@@ -286,9 +297,9 @@ fn take_resolution(tx: &mut Tx<'_>, row: &Document, node: &str) -> Result<(), St
     };
     match outcome {
         Ok(()) => {
-            let value = written.value.filter(|_| written.resolution == Some("value")).cloned();
             let resolution = written.resolution.unwrap_or_default();
-            conflict.resolve(resolution, value.filter(|_| !conflict.is_secret()), written.by, tx.now_ms());
+            let value = written.kept_value(&conflict).filter(|_| resolution == "value");
+            conflict.resolve(resolution, value, written.by, tx.now_ms());
             // An open row is closed by whoever carries the decision out.
             if written.is_open && is_ours { tx.put_conflict(&conflict) } else { tx.keep_conflict(&conflict) }
         }

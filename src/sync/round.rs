@@ -286,13 +286,13 @@ impl<'a> Round<'a> {
     fn complete_message(&self) -> String {
         let mut message = "Everything is up to date with the centre.".to_owned();
         if self.tally.conflicts > 0 {
-            message.push_str(" Some values differ and wait for a decision: see the conflicts.");
+            message.push_str(" Some records differ and wait for a decision: see the conflicts.");
         }
         let held = self.store.read().and_then(|snapshot| snapshot.holds_count()).unwrap_or(0);
         if held > 0 {
             message.push_str(&format!(
-                " {held} people share an account with somebody else at the centre; they and their records wait \
-                 for a decision: see the conflicts."
+                " Accounts that two people have, one here and one at the centre: {held}. They and their records \
+                 wait for a decision: see the conflicts."
             ));
         }
         let unsupported = self.unsupported_known();

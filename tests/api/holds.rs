@@ -104,7 +104,7 @@ async fn both_people_are_shown_without_their_secrets() {
     node.get("/sync/conflicts?status=resolved").by("DOC003").send().await.says(json!([]));
     let status = node.get("/sync/status").by("DOC003").send().await.json();
     assert_eq!((&status["conflicts_open"], &status["dead"]), (&json!(1), &json!(0)));
-    assert!(status["message"].as_str().unwrap().contains("share an account"), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("Accounts that two people have"), "{status}");
     // Everybody else sees the person of this node, as ever.
     node.get("/people/ANA001").by("DOC003").send().await.has(json!({"name": "Ana"}));
     node.get("/pols/ANA001/theirs").by("DOC003").send().await.is(404, NOTHING);

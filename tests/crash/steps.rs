@@ -14,7 +14,7 @@ use super::{all_steps, person};
 const VISITS_MAX: usize = 3;
 
 /// What the records of one turn are about.
-const ROLES: [&str; 7] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK"];
+const ROLES: [&str; 8] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK", "DECI"];
 /// Chunks of an attachment, the last one short.
 const CHUNK_BYTES: usize = 65_536;
 /// Turns of all nodes after which every attachment has arrived, however often it came out wrong.
@@ -46,17 +46,21 @@ impl Turn {
             .map(|role| person(&self.id(role), doc! {"f": "old", "g": "old", "n": {"x": 1, "y": 1}}))
             .collect();
         federation.centre("people").insert_many(people).await.unwrap();
-        if !self.has_attachments {
-            federation.rounds(1).await;
-            return;
-        }
         let [north, south] = &federation.nodes[..] else { panic!() };
-        north.upload(&self.id("swap"), &self.id("KEEP"), &self.picture("first")).await;
-        north.upload(&self.id("mend"), &self.id("KEEP"), &self.picture("mend")).await;
+        if self.has_attachments {
+            north.upload(&self.id("swap"), &self.id("KEEP"), &self.picture("first")).await;
+            north.upload(&self.id("mend"), &self.id("KEEP"), &self.picture("mend")).await;
+        }
         federation.rounds(1).await;
-        south.upload(&self.id("down"), &self.id("KEEP"), &self.picture("down")).await;
-        south.upload(&self.id("bad"), &self.id("KEEP"), &self.picture("bad")).await;
-        south.round().await;
+        if self.has_attachments {
+            south.upload(&self.id("down"), &self.id("KEEP"), &self.picture("down")).await;
+            south.upload(&self.id("bad"), &self.id("KEEP"), &self.picture("bad")).await;
+            south.round().await;
+        }
+        // And a conflict that is known at the centre.
+        north.patch(&self.path("DECI"), json!({"f": "north"})).await;
+        federation.legacy_set("people", &self.id("DECI"), doc! {"f": "legacy"}).await;
+        north.round().await;
     }
 
     /// Bytes of an attachment that no other one has.
@@ -138,6 +142,10 @@ impl Turn {
         if self.has_attachments {
             self.attach(federation).await;
         }
+        let (open, decided) = (doc! {"id": self.id("DECI"), "status": "open"}, doc! {"resolution": "local"});
+        let done =
+            federation.centre("edge_conflicts").update_one(open, doc! {"$set": decided}).await.unwrap();
+        assert_eq!(done.matched_count, 1);
     }
 
     async fn check(&self, federation: &Federation, what: &str) {
@@ -157,6 +165,10 @@ impl Turn {
         holds(there("BACK").await, "g", "legacy");
         holds(there("NEWP").await, "f", "north");
         holds(federation.at_centre("pols", &self.id("page")).await, "f", "north");
+        holds(there("DECI").await, "f", "north");
+        let decided = federation.rows("edge_conflicts", doc! {"id": self.id("DECI")}).await;
+        assert_eq!(decided.len(), 1, "{what}: {decided:?}");
+        assert_eq!(decided[0].get_str("status").unwrap(), "resolved", "{what}");
 
         let conflicts = federation.nodes[0].get("/sync/conflicts?status=open").await;
         let about = |role: &str| -> &Value {

@@ -1,8 +1,11 @@
 //! Who is held, what waits with them, and how a hold ends by itself.
 
+use std::time::Duration;
+
 use bson::{DateTime, Document, doc};
 use thalamus_edge::domain::record::Kind::{self, Encounter, Page, Person, PersonalDocument};
 use thalamus_edge::store::{ConflictStatus, HoldReason, Subject};
+use thalamus_edge::sync::Outcome;
 
 use super::support::sim::Fault;
 use super::{ACCT, Clinic, ana, beatriz, clerk, key, page, with};
@@ -97,7 +100,7 @@ async fn people_are_held_when_they_may_be_two() {
         let hold = clinic.store.read().unwrap().hold("acc01").unwrap();
         assert_eq!(hold.as_ref().map(|hold| hold.why), held, "{what}");
         let Some(hold) = hold else {
-            assert!(!report.message.contains("share an account"), "{what}: {report:?}");
+            assert!(!report.message.contains("Accounts that two people have"), "{what}: {report:?}");
             continue;
         };
         assert_eq!(
@@ -106,7 +109,7 @@ async fn people_are_held_when_they_may_be_two() {
             "{what}"
         );
         assert_eq!((report.conflicts, report.pushed), (1, 0), "{what}: {report:?}");
-        assert!(report.message.contains("1 people share an account"), "{what}: {report:?}");
+        assert!(report.message.contains("one at the centre: 1."), "{what}: {report:?}");
         assert_eq!(clinic.here(Person, ACCT), before, "{what}: the person here stays");
         assert_eq!(clinic.held(Person, &hold.remote), Some(remote.clone()), "{what}");
         assert_eq!(clinic.at_centre(Person, &hold.remote), Some(remote), "{what}");
@@ -299,8 +302,6 @@ async fn records_of_the_centres_person_wait_apart() {
         clinic.edit(Person, ana()).await;
         clinic.there(Person, beatriz());
         clinic.round().await;
-        // Sent before anybody can say whose it is, where it does not belong to her.
-        clinic.sim.state().refused.push("p1".to_owned());
         if let Some(edit) = case.edit {
             clinic.edit(Page, edit).await;
         }
@@ -319,11 +320,6 @@ async fn records_of_the_centres_person_wait_apart() {
         let again = clinic.round().await;
         assert_eq!((again.pulled, again.merged, again.deleted), (0, 0, 0), "{what}: {again:?}");
         // Once it is over, everything is where the centre has it.
-        clinic.sim.state().refused.clear();
-        let letters = clinic.store.read().unwrap().dead_letters().unwrap();
-        for letter in letters {
-            clinic.run(move |tx| tx.clear_dead(&letter.key)).await;
-        }
         clinic.there(Person, with(ana(), doc! {"job": "b"}));
         clinic.assert_settled().await;
         assert_eq!(clinic.identity().resolution.as_deref(), Some("ended"), "{what}");
@@ -435,6 +431,24 @@ async fn a_hold_without_a_reason_ends_and_lets_in_what_waits() {
         assert_eq!(identity.resolution.as_deref(), Some("ended"), "{what}");
         assert_eq!(clinic.conflicts().len(), 1 + conflicts, "{what}");
     }
+}
+
+/// Whoever is corrected here need not be read from the centre once more for the hold to end.
+#[tokio::test]
+async fn a_correction_here_needs_no_news_from_the_centre() {
+    let clinic = Clinic::with_hold().await;
+    clinic.there(Page, page("theirs", ACCT, "theirs"));
+    clinic.round().await;
+    // From now on rounds have no time to look at people.
+    clinic.sim.state().scan_delay = Duration::from_millis(300);
+    let sim = clinic.sim.clone();
+    let hurried = Clinic::with(clinic.store.clone(), &sim, Duration::from_millis(500));
+    hurried.edit(Person, beatriz()).await;
+    let report = hurried.sync.round().await;
+    assert_eq!((report.outcome, hurried.holds()), (Outcome::Partial, 0), "{report:?}");
+    assert_eq!(hurried.here(Page, "theirs"), Some(page("theirs", ACCT, "theirs")));
+    sim.state().scan_delay = Duration::ZERO;
+    clinic.assert_settled().await;
 }
 
 /// The centre's version of the moment counts, however often it changes.
