@@ -1,4 +1,5 @@
-//! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
+//! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together,
+//! and the conflicts that nobody has to decide once that is done.
 
 use bson::{Bson, Document, doc};
 use redb::{ReadableTable, ReadableTableMetadata as _};
@@ -7,11 +8,14 @@ use super::StoreError;
 use super::feed_rows::Sent;
 use super::records::Tx;
 use super::snapshot::Snapshot;
-use super::sync_rows::{IntentWrite, TrashRow, TrashState};
+use super::sync_rows::{ConflictStatus, IntentWrite, TrashRow, TrashState};
 use super::tables::{self, *};
 use crate::domain::access::Actor;
+use crate::domain::diff;
+use crate::domain::merge::Side;
 use crate::domain::rebuild::OwnWrite;
 use crate::domain::record::RecordKey;
+use crate::domain::value::same_option;
 
 /// While both sides are being brought together: whether everything at the centre has been looked at.
 const META_RESTORE: &str = "restore";
@@ -129,6 +133,37 @@ impl Tx<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// What lost may come to stand after all: somebody wrote the same, or another node brought it back. Then
+    /// nobody has to decide any more.
+    pub fn close_moot_conflicts(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        let mut open = Vec::new();
+        for entry in self.conflict_open.range((code, id, "")..)? {
+            let (at, ()) = (entry?.0, ());
+            let (found_code, found_id, conflict) = at.value();
+            if (found_code, found_id) != (code, id) {
+                break;
+            }
+            open.push(conflict.to_owned());
+        }
+        for conflict in open {
+            let Some(mut conflict) = self.conflict(&conflict)? else {
+                continue;
+            };
+            let value = diff::get(document, &conflict.path);
+            if conflict.path.is_empty() || !same_option(value, conflict.loser()) {
+                continue;
+            }
+            let side = if conflict.stands == Side::Remote { "local" } else { "central" };
+            conflict.status = ConflictStatus::Resolved;
+            conflict.resolution = Some(side.to_owned());
+            conflict.resolved_by = Some(Actor::Centre.to_string());
+            conflict.resolved_at_ms = Some(self.now_ms());
+            self.put_conflict(&conflict)?;
+        }
+        Ok(())
     }
 
     fn restore_row(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {

@@ -86,6 +86,7 @@ fn take_clean(
             tx.put(key, Some(remote), &base, &Actor::Centre)?;
             if before != tx.bytes(key)? {
                 tally.pulled += 1;
+                tx.close_moot_conflicts(key, remote)?;
             }
             // Readable again, if it was not.
             tx.clear_dead(key)?;

@@ -56,11 +56,6 @@ impl OlderCentre {
     fn lease(&self) -> i64 {
         self.there.unwrap_or(0)
     }
-
-    /// Whether the answer to it may have arrived there.
-    pub(super) fn is_sent(&self) -> bool {
-        self.is_sent
-    }
 }
 
 /// Whether the operator has agreed to go on from what the centre holds; notes that it is about to be done. If
