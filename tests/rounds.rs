@@ -13,7 +13,7 @@ use bson::{Document, doc};
 use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::store::{Store, StoreError, StoreOptions, TrashState};
+use thalamus_edge::store::{Store, StoreOptions, TrashState};
 use thalamus_edge::sync::schedule::{Schedule, Times};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
@@ -446,31 +446,6 @@ async fn an_unreadable_document_is_left_alone_and_shown_until_it_can_be_read() {
     sim.state().unreadable.clear();
     assert_settled(&node, &sim, "BAD").await;
     assert_eq!((at(&sim, "BAD").as_str(), node.dead()), ("mine", vec![]));
-}
-
-#[tokio::test]
-async fn two_people_under_one_account_wait_and_go_on_when_they_turn_out_to_be_one() {
-    let sim = Sim::default();
-    let node = Node::agreed(&sim).await;
-    let named = |name: &str, f: &str| doc! {"_id": "ANA", "name": name, "f": f};
-    node.edit("ANA", Some(named("Ana", "mine"))).await;
-    let page = doc! {"_id": "p1", "book": "ANA", "info": "hers"};
-    let page_key = thalamus_edge::domain::record::RecordKey::new(Kind::Page, "p1");
-    let write = move |tx: &mut thalamus_edge::store::Tx<'_>| -> Result<bool, StoreError> {
-        tx.edit(&page_key, Some(&page), &Actor::Local("tech".to_owned()))
-    };
-    node.store.transact(write).await.unwrap();
-    sim.put(Kind::Person, named("Beatriz", "theirs"));
-    for _ in 0..2 {
-        node.complete().await;
-        assert_eq!((node.dead(), f(node.get("ANA"))), (vec![-1], "mine".to_owned()));
-        assert_eq!((at(&sim, "ANA").as_str(), sim.get(Kind::Page, "p1")), ("theirs", None));
-    }
-    // It was a slip of the pen.
-    sim.put(Kind::Person, named("ÁNA", "theirs"));
-    assert_settled(&node, &sim, "ANA").await;
-    assert_eq!((node.dead(), node.conflicts()), (vec![], 2));
-    assert!(sim.get(Kind::Page, "p1").is_some());
 }
 
 #[tokio::test]

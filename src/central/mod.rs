@@ -4,6 +4,7 @@
 //! conversation with it, closed when the round ends. Every write compares what it is about to change
 //! with what the node last saw there, so an old or repeated write can miss but never overwrite.
 
+pub mod content;
 pub mod mongo;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub trait Hub: Send + Sync {
 /// One round's conversation with the centre. Majority read and write concern, one causally consistent
 /// session; every call ends within its own time limit.
 #[async_trait]
-pub trait Central: Send + Sync {
+pub trait Central: content::Attachments {
     /// The documents that exist among `ids`, in any order.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
@@ -84,9 +85,16 @@ pub trait Central: Send + Sync {
     async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()>;
 
     /// Puts conflict records into `edge_conflicts` by `_id`. A row given with `status: "open"` is inserted
-    /// if it is new, and changes nothing if it is not. Any other row closes the one that is there, if
-    /// that is open and holds no other `resolution`: of two resolutions the first stands.
+    /// if it is new, and changes nothing if it is not. One with `status: "reopened"` is as new: it is written
+    /// as open over a row that is not, or that is the same node's and holds a `resolution`. Any other row
+    /// closes the one that is there, if that is open and holds no other `resolution`: of two resolutions the
+    /// first stands.
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
+
+    /// Of the rows of `edge_conflicts` among `ids` those that are no longer open or hold a `resolution`:
+    /// `_id`, `status`, `node`, `fingerprint`, `resolution`, `value`, `resolved_by` and `applied_by`, as far
+    /// as they have them. A row that cannot be kept as it is, is left out.
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>>;
 
     /// Takes the node's lease: if the node's row in `edge_nodes` holds one of `expected`, or `expected` is
     /// empty and there is no row or one without a lease, it becomes `proposed` together with

@@ -335,6 +335,12 @@ impl Schema {
     pub fn is_secret(&self, field: &str) -> bool {
         self.secret_fields.contains(&field)
     }
+
+    /// A body without the fields that are never shown.
+    pub fn without_secrets(&self, body: &Document) -> Document {
+        let shown = body.iter().filter(|(field, _)| !self.is_secret(field));
+        shown.map(|(field, value)| (field.clone(), value.clone())).collect()
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::round::RoundError;
 use super::scan::Reason;
 use super::{drain, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError, Tx};
 
 /// The number of the first lease of every node.
 pub(crate) const FIRST_NUMBER: i64 = 1;
@@ -67,6 +67,17 @@ impl Known {
 /// The node's id at the centre, once it has one.
 pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
     Ok(snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
+}
+
+/// The number of the lease that the centre gave last.
+pub(crate) fn number(snapshot: &Snapshot) -> Result<i64, StoreError> {
+    let known = snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode);
+    Ok(known.and_then(|known| known.confirmed).map_or(0, |lease| lease.number))
+}
+
+/// [`node_id`] in a write transaction.
+pub(crate) fn node_id_in(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
+    Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
 }
 
 /// Takes the lease for this round; returns the node's id and the lease.

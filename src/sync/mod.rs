@@ -6,15 +6,23 @@
 
 pub mod budget;
 pub mod conflicts;
+mod content;
+mod content_fetch;
+mod content_mend;
+mod content_send;
+mod content_tidy;
 mod deletes;
 mod drain;
 mod evidence;
 mod follow;
+mod hold;
+pub mod identity;
 mod lease;
 mod merge_in;
 mod operator;
 mod pull;
 mod push;
+mod resolutions;
 mod restore;
 mod round;
 mod scan;
@@ -104,6 +112,10 @@ pub struct Status {
     pub oldest_pending_at: Option<String>,
     pub conflicts_open: u64,
     pub dead: u64,
+    /// Attachments that records here name and whose bytes are not here yet.
+    pub content_pending: u64,
+    /// Attachments that are here and that the centre is not known to have.
+    pub content_owed: u64,
     pub last_round: Option<serde_json::Value>,
     pub last_complete_at: Option<String>,
     pub next_round_at: Option<String>,
@@ -383,11 +395,19 @@ impl Reconciler {
             oldest_pending_at: snapshot.oldest_pending_ms()?.map(time_text),
             conflicts_open: snapshot.open_conflicts_count()?,
             dead: snapshot.dead_count()?,
+            content_pending: snapshot.content_wanted_count()?,
+            content_owed: snapshot.content_owed_count()?,
             last_round,
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
             next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
             message,
         })
+    }
+
+    /// The centre may have lost attachments, having been restored from an older copy say: the next rounds
+    /// ask about all that are here.
+    pub async fn recheck_contents(&self) -> Result<(), StoreError> {
+        self.store.transact(content_tidy::look_again_soon).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {

@@ -15,11 +15,9 @@ use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::RecordKey;
 use crate::domain::schema::PUSH_RANK_MAX;
-use crate::store::{
-    Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, Reread, StoreError, Tx,
-};
+use crate::store::{Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, Reread, StoreError, Tx};
 
 /// Tries of one record in a round.
 const PUSH_TRIES_MAX: usize = 3;
@@ -306,17 +304,9 @@ fn plan_delete(tx: &mut Tx<'_>, key: &RecordKey, node: &str, base: Document) -> 
     Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
 }
 
-/// Records of a person whose account belongs to somebody else at the centre wait with that person.
+/// Records of a person about whom a decision is pending wait with that person.
 fn is_owner_held(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let Some(document) = tx.document(key)? else {
-        return Ok(false);
-    };
-    match key.kind.schema().owner_of(&document) {
-        Some(owner) if key.kind != Kind::Person => {
-            tx.has_dead_letter(&RecordKey::new(Kind::Person, owner), OTHER_PERSON_CODE)
-        }
-        _ => Ok(false),
-    }
+    super::hold::waits(tx, key)
 }
 
 /// Returns whether the write was still open.

@@ -34,7 +34,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Ids that are no text, counted up to here for each kind.
 const UNSUPPORTED_IDS_MAX: usize = 100;
 
-const META_SCAN: &str = "scan";
+/// Where a sweep under way stands.
+pub(crate) const META_SCAN: &str = "scan";
 /// Set once a sweep has reached its end.
 pub(crate) const META_EVER_SWEPT: &str = "ever_swept";
 /// A verification pass has been asked for.

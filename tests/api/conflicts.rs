@@ -72,7 +72,7 @@ async fn a_conflict_shows_both_values() {
     let shown = show(&node, "DOC003", &id).await.is(200, NOTHING);
     let etag = shown.header("etag").to_owned();
     let expected = json!({
-        "id": id, "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
+        "id": id, "type": "value", "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
         "author": "operator(uid 0)", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
         "etag": etag});
     let shown = shown.says(expected);

@@ -8,14 +8,16 @@ mod relay;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::{Client, Collection, Database};
+use thalamus_edge::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use thalamus_edge::central::mongo::MongoHub;
 use thalamus_edge::central::{Central, CentreAddress, Hub, Write};
 use thalamus_edge::domain::diff::Change;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
 use crate::contract::Behind;
+use crate::contract::content::ContentBehind;
 use crate::support::mongo::{MongoServer, unique_database};
 
 /// A database of the test's own, by the driver alone.
@@ -80,6 +82,30 @@ impl Behind for Ground {
         let id = row.get("_id").cloned();
         let replacing = rows.replace_one(doc! {"_id": id}, row).upsert(true);
         replacing.await.expect("a replace");
+    }
+}
+
+#[async_trait]
+impl ContentBehind for Ground {
+    async fn file(&self, id: &str) -> Option<Document> {
+        self.row(FILES_COLLECTION, id).await
+    }
+
+    async fn set_file(&self, row: Document) {
+        self.set_row(FILES_COLLECTION, row).await;
+    }
+
+    async fn chunk(&self, id: &str, number: u64) -> Option<Bson> {
+        let chunks = self.database.collection::<Document>(CHUNKS_COLLECTION);
+        let found = chunks.find_one(doc! {"files_id": id, "n": number as i64}).await.expect("a find");
+        found.map(|chunk| chunk.get("data").cloned().expect("data"))
+    }
+
+    async fn set_chunk(&self, id: &str, number: u64, data: Bson) {
+        let chunks = self.database.collection::<Document>(CHUNKS_COLLECTION);
+        let set = doc! {"$set": {"data": data}};
+        let setting = chunks.update_one(doc! {"files_id": id, "n": number as i32}, set).upsert(true);
+        setting.await.expect("an update");
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod api;
 pub(crate) mod checker;
+pub(crate) mod conflict_rows;
 pub(crate) mod demo;
 pub(crate) mod federation;
 pub(crate) mod generator;

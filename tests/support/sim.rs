@@ -1,5 +1,8 @@
 //! A centre in memory, with faults where a test wants them.
 
+#[path = "sim_content.rs"]
+pub(crate) mod content;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -34,6 +37,8 @@ pub(crate) struct State {
     pub(crate) leases: BTreeMap<String, Lease>,
     pub(crate) revoked: Vec<String>,
     pub(crate) conflicts: BTreeMap<String, Document>,
+    /// How many conflicts each question for decisions was about.
+    pub(crate) resolution_questions: Vec<usize>,
     pub(crate) trash: BTreeMap<String, Document>,
     /// Ids whose documents cannot be kept, that are never accepted, or that cannot be archived.
     pub(crate) unreadable: Vec<String>,
@@ -106,11 +111,16 @@ impl State {
 #[derive(Clone, Default)]
 pub(crate) struct Sim {
     state: Arc<Mutex<State>>,
+    contents: Arc<Mutex<content::Contents>>,
 }
 
 impl Sim {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the simulated centre")
+    }
+
+    pub(crate) fn contents(&self) -> MutexGuard<'_, content::Contents> {
+        self.contents.lock().expect("the simulated centre's attachments")
     }
 
     pub(crate) fn put(&self, kind: Kind, document: Document) {
@@ -262,19 +272,20 @@ impl Central for Conversation {
 
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
         let mut state = self.sim.state();
-        let about = |row: &Document| row.get_str("id").expect("an id").to_owned();
+        let about = |row: &Document| row.get_str("id").unwrap_or_default().to_owned();
         if rows.iter().any(|row| state.conflicts_refused_about.contains(&about(row))) {
             return Err(CentralError::Failed("a row is not accepted".to_owned()));
         }
         for row in rows {
-            let id = row.get_str("_id").expect("an id").to_owned();
-            if row.get_str("status").is_ok_and(|status| status == "open") {
-                state.conflicts.entry(id).or_insert_with(|| row.clone());
-            } else {
-                state.conflicts.insert(id, row.clone());
-            }
+            super::conflict_rows::publish(&mut state.conflicts, row);
         }
         Ok(())
+    }
+
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        let mut state = self.sim.state();
+        state.resolution_questions.push(ids.len());
+        Ok(super::conflict_rows::resolved(&state.conflicts, ids))
     }
 
     async fn take_lease(

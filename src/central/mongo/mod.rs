@@ -5,6 +5,7 @@
 //! by bytes even where a collection was made with another collation. Neither the address nor values of
 //! documents appear in errors.
 
+mod content;
 mod error;
 mod feed;
 mod filter;
@@ -143,6 +144,7 @@ impl Hub for MongoHub {
             _line: line,
             bulk_write: self.bulk_write,
             has_collations: None,
+            has_content_indexes: false,
             scan: None,
             told: feed::Told::default(),
             counters,
@@ -191,6 +193,8 @@ struct MongoCentral {
     bulk_write: bool,
     /// Whether a collection has, or may have, a collation of its own; `None` until asked.
     has_collations: Option<bool>,
+    /// Whether this conversation has asked for the indexes of attachments.
+    has_content_indexes: bool,
     scan: Option<read::Scan>,
     /// Up to where the change feed has told.
     told: feed::Told,
@@ -305,6 +309,10 @@ impl Central for MongoCentral {
 
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
         self.publish_conflict_rows(rows).await
+    }
+
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        self.resolved_rows(ids).await
     }
 
     async fn take_lease(

@@ -153,11 +153,11 @@ fn strings_after(after: Option<&str>) -> Document {
     among
 }
 
-fn batch_size(documents: usize) -> u32 {
+pub(super) fn batch_size(documents: usize) -> u32 {
     u32::try_from(documents).unwrap_or(u32::MAX)
 }
 
-async fn next_batch(
+pub(super) async fn next_batch(
     cursor: &mut SessionRawBatchCursor,
     session: &mut ClientSession,
     patience: &Patience,
