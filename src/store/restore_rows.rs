@@ -1,21 +1,17 @@
-//! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together,
-//! and the conflicts that nobody has to decide once that is done.
+//! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
 
 use bson::{Bson, Document, doc};
 use redb::{ReadableTable, ReadableTableMetadata as _};
 
 use super::StoreError;
-use super::feed_rows::Sent;
+use super::feed_rows::{Reread, Sent};
 use super::records::Tx;
 use super::snapshot::Snapshot;
-use super::sync_rows::{ConflictStatus, IntentWrite, TrashRow, TrashState};
+use super::sync_rows::{IntentWrite, TrashRow, TrashState};
 use super::tables::{self, *};
 use crate::domain::access::Actor;
-use crate::domain::diff;
-use crate::domain::merge::Side;
 use crate::domain::rebuild::OwnWrite;
 use crate::domain::record::RecordKey;
-use crate::domain::value::same_option;
 
 /// While both sides are being brought together: whether everything at the centre has been looked at.
 const META_RESTORE: &str = "restore";
@@ -42,6 +38,12 @@ impl Tx<'_> {
             self.restore.insert(row_key(&sent.key), tables::encode(&row)?.as_slice())?;
         }
         self.vanished.retain(|_, _| false)?;
+        // What waits behind a hold is what the newer centre held.
+        for hold in self.holds()? {
+            for key in self.held_of(&hold.account)? {
+                self.ask_again(&key, Reread::default())?;
+            }
+        }
         self.publish_all_conflicts()?;
         self.set_meta(META_RESTORE, Some(&doc! {"swept": false}))
     }
@@ -133,37 +135,6 @@ impl Tx<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// What lost may come to stand after all: somebody wrote the same, or another node brought it back. Then
-    /// nobody has to decide any more.
-    pub fn close_moot_conflicts(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
-        let (code, id) = row_key(key);
-        let mut open = Vec::new();
-        for entry in self.conflict_open.range((code, id, "")..)? {
-            let (at, ()) = (entry?.0, ());
-            let (found_code, found_id, conflict) = at.value();
-            if (found_code, found_id) != (code, id) {
-                break;
-            }
-            open.push(conflict.to_owned());
-        }
-        for conflict in open {
-            let Some(mut conflict) = self.conflict(&conflict)? else {
-                continue;
-            };
-            let value = diff::get(document, &conflict.path);
-            if conflict.path.is_empty() || !same_option(value, conflict.loser()) {
-                continue;
-            }
-            let side = if conflict.stands == Side::Remote { "local" } else { "central" };
-            conflict.status = ConflictStatus::Resolved;
-            conflict.resolution = Some(side.to_owned());
-            conflict.resolved_by = Some(Actor::Centre.to_string());
-            conflict.resolved_at_ms = Some(self.now_ms());
-            self.put_conflict(&conflict)?;
-        }
-        Ok(())
     }
 
     fn restore_row(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
