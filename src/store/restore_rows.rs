@@ -4,7 +4,7 @@ use bson::{Bson, Document, doc};
 use redb::{ReadableTable, ReadableTableMetadata as _};
 
 use super::StoreError;
-use super::feed_rows::Sent;
+use super::feed_rows::{Reread, Sent};
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::sync_rows::{IntentWrite, TrashRow, TrashState};
@@ -38,6 +38,12 @@ impl Tx<'_> {
             self.restore.insert(row_key(&sent.key), tables::encode(&row)?.as_slice())?;
         }
         self.vanished.retain(|_, _| false)?;
+        // What waits behind a hold is what the newer centre held.
+        for hold in self.holds()? {
+            for key in self.held_of(&hold.account)? {
+                self.ask_again(&key, Reread::default())?;
+            }
+        }
         self.publish_all_conflicts()?;
         self.set_meta(META_RESTORE, Some(&doc! {"swept": false}))
     }

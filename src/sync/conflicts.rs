@@ -5,7 +5,7 @@ use bson::{Bson, Document};
 use crate::domain::access::Actor;
 use crate::domain::diff;
 use crate::domain::merge::Side;
-use crate::domain::record::Kind;
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Store, StoreError, Tx};
 
@@ -82,6 +82,24 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     let mut document = record?.clone();
     diff::set(&mut document, &conflict.path, value);
     Some(document)
+}
+
+/// What lost may come to stand after all: somebody wrote the same, or another node brought it back to a restored
+/// centre. Then nobody has to decide any more.
+pub(super) fn close_moot(tx: &mut Tx<'_>, key: &RecordKey, record: &Document) -> Result<(), StoreError> {
+    for mut conflict in tx.open_conflicts_of(key)? {
+        let value = diff::get(record, &conflict.path);
+        if conflict.path.is_empty() || !same_option(value, conflict.loser()) {
+            continue;
+        }
+        let stands = match conflict.stands {
+            Side::Remote => Decision::TakeLocal,
+            Side::Local => Decision::TakeCentral,
+        };
+        conflict.resolve(stands.name(), None, &Actor::Centre.to_string(), tx.now_ms());
+        tx.put_conflict(&conflict)?;
+    }
+    Ok(())
 }
 
 /// A person is deleted by a decision under the same conditions as by a request.

@@ -8,7 +8,7 @@ use bson::{Document, doc};
 
 use super::round::RoundError;
 use super::scan::Reason;
-use super::{drain, restore, step};
+use super::{content_tidy, drain, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
 use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError, Tx};
@@ -185,6 +185,7 @@ async fn confirm(store: &Store, mut known: Known, proposed: &Lease) -> Result<()
             if let Some(restored) = restore::settle(tx)? {
                 tx.begin_restore(restored)?;
                 drain::lose_history(tx, Reason::Restored)?;
+                content_tidy::look_again_soon(tx)?;
             }
             Ok(())
         })

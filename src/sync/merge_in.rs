@@ -4,7 +4,7 @@ use bson::Document;
 
 use super::evidence::{haunted, landed};
 use super::round::Tally;
-use super::{hold, restore};
+use super::{conflicts, hold, restore};
 use crate::domain::access::Actor;
 use crate::domain::merge::{Clash, merge};
 use crate::domain::record::RecordKey;
@@ -26,6 +26,7 @@ pub(crate) fn merge_in(
     if remote.is_some() {
         tx.clear_vanished(key)?;
     }
+    restore::bring_together(tx, key, local.as_ref(), remote)?;
     if !hold::diverts(tx, key, local.as_ref(), remote, &mut tally)? {
         tally += merge_known(tx, key, local, remote)?;
     }
@@ -41,7 +42,6 @@ pub(crate) fn merge_known(
 ) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     lay_ghost(tx, key, local.as_ref(), remote)?;
-    restore::bring_together(tx, key, local.as_ref(), remote)?;
     if tx.is_clean(key)? {
         take_clean(tx, key, local.as_ref(), remote, &mut tally)?;
         return Ok(tally);
@@ -97,6 +97,7 @@ fn take_clean(
             tx.put(key, Some(remote), &base, &Actor::Centre)?;
             if before != tx.bytes(key)? {
                 tally.pulled += 1;
+                conflicts::close_moot(tx, key, remote)?;
             }
             // Readable again, if it was not.
             tx.clear_dead(key)?;
