@@ -164,6 +164,15 @@ impl Traces {
         self.values.contains(&(key.clone(), path.to_owned(), value.to_owned()))
     }
 
+    /// Whether there is a conflict about something that the path is a part of.
+    pub(crate) fn dispute_above(&self, key: &RecordKey, path: &str) -> bool {
+        self.conflicts.iter().any(|conflict| {
+            conflict.key == *key
+                && conflict.path != path
+                && (conflict.path.is_empty() || is_within(path, &conflict.path))
+        })
+    }
+
     /// Whether there is a conflict about the path, what is below it or what it is part of.
     fn dispute(&self, key: &RecordKey, path: &str) -> bool {
         self.conflicts.iter().any(|conflict| {

@@ -99,6 +99,15 @@ impl Clinic {
         true
     }
 
+    /// Grows with every write to the disk.
+    pub(crate) fn written(&self) -> u64 {
+        self.disk.flushes()
+    }
+
+    pub(crate) fn is_in_a_round(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.round.is_some())
+    }
+
     /// The report of a round that has ended meanwhile.
     pub(crate) async fn ended_round(&mut self) -> Option<Report> {
         let round = &mut self.running.as_mut()?.round;

@@ -45,6 +45,8 @@ pub(crate) struct World {
     started: tokio::time::Instant,
     /// Changes at the centre that were looked at.
     looked_at: usize,
+    /// How much each node's disk had been written to when its store was looked at.
+    looked_at_store: BTreeMap<usize, u64>,
     /// People who wait for a decision, by node, as they were when its round began.
     held_before: BTreeMap<usize, BTreeSet<String>>,
 }
@@ -75,6 +77,7 @@ impl World {
             complaints: Vec::new(),
             started: tokio::time::Instant::now(),
             looked_at: 0,
+            looked_at_store: BTreeMap::new(),
             held_before: BTreeMap::new(),
             sim,
             plan,
@@ -325,6 +328,11 @@ impl World {
             }
             if let Some(report) = self.clinics[node].ended_round().await {
                 self.note_round(node, &report);
+            }
+            // Whatever was written since is looked at.
+            let written = self.clinics[node].written();
+            if written == self.looked_at_store.insert(node, written).unwrap_or_default() {
+                continue;
             }
             if let Some(snapshot) = self.clinics[node].snapshot() {
                 let found = mistakes(&snapshot);

@@ -20,6 +20,7 @@ struct Medium {
     /// Counts the times that the disk was mounted or torn away.
     mount: u64,
     is_full: bool,
+    flushes: u64,
     /// Operations until the power fails in the middle of the work.
     until_cut: Option<u64>,
 }
@@ -71,6 +72,11 @@ impl Disk {
     /// No write succeeds while the disk is full.
     pub(crate) fn set_full(&self, is_full: bool) {
         self.medium().is_full = is_full;
+    }
+
+    /// How often something was made safe.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.medium().flushes
     }
 
     fn medium(&self) -> MutexGuard<'_, Medium> {
@@ -150,7 +156,9 @@ impl StorageBackend for Mount {
     }
 
     fn sync_data(&self) -> Result<()> {
-        self.reach_to_write()?.unflushed.clear();
+        let mut medium = self.reach_to_write()?;
+        medium.unflushed.clear();
+        medium.flushes += 1;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use thalamus_edge::domain::record::{Kind, RecordKey};
 use super::{Call, Fault, Life, Request, Sim, State, conflict_rows};
 
 /// Longest that a feed waits for something to happen before it answers with nothing.
-const FEED_WAIT: Duration = Duration::from_millis(500);
+const FEED_WAIT: Duration = Duration::from_secs(2);
 /// Events in one answer of the feed.
 const FEED_EVENTS_MAX: usize = 3;
 
