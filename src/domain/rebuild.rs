@@ -130,8 +130,8 @@ fn rebuilt_value(
 
 #[cfg(test)]
 mod tests {
-    use super::super::merge::merge;
     use super::*;
+    use crate::domain::merge::merge;
     use bson::{bson, doc};
 
     fn change(path: &[&str], from: Option<Bson>, to: Option<Bson>) -> Change {

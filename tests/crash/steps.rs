@@ -52,15 +52,15 @@ impl Turn {
             north.upload(&self.id("mend"), &self.id("KEEP"), &self.picture("mend")).await;
         }
         federation.rounds(1).await;
+        // And a conflict that is known at the centre.
+        north.patch(&self.path("DECI"), json!({"f": "north"})).await;
+        federation.legacy_set("people", &self.id("DECI"), doc! {"f": "legacy"}).await;
+        north.round().await;
         if self.has_attachments {
             south.upload(&self.id("down"), &self.id("KEEP"), &self.picture("down")).await;
             south.upload(&self.id("bad"), &self.id("KEEP"), &self.picture("bad")).await;
             south.round().await;
         }
-        // And a conflict that is known at the centre.
-        north.patch(&self.path("DECI"), json!({"f": "north"})).await;
-        federation.legacy_set("people", &self.id("DECI"), doc! {"f": "legacy"}).await;
-        north.round().await;
     }
 
     /// Bytes of an attachment that no other one has.
