@@ -14,6 +14,8 @@ mod cuts;
 mod demonstration;
 #[path = "crash/random.rs"]
 mod random;
+#[path = "crash/restored.rs"]
+mod restored;
 #[path = "crash/steps.rs"]
 mod steps;
 
