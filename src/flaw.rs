@@ -23,6 +23,25 @@ pub enum Flaw {
     HeldPagesPushed,
     /// A lease whose acknowledgement was lost is taken for somebody else's.
     LostLeaseIsClone,
+    /// The position in the change feed is saved before what it stands for is taken.
+    TokenBeforeBatch,
+    /// Nobody looks at everything after the history had a gap.
+    NoRescanAfterLostHistory,
+}
+
+impl Flaw {
+    pub const ALL: [Flaw; 10] = [
+        Flaw::LoserDropped,
+        Flaw::DeleteBeatsEdit,
+        Flaw::BaseIsWholeLocal,
+        Flaw::MergeWithOpenIntent,
+        Flaw::StaleReadApplied,
+        Flaw::UnguardedAck,
+        Flaw::HeldPagesPushed,
+        Flaw::LostLeaseIsClone,
+        Flaw::TokenBeforeBatch,
+        Flaw::NoRescanAfterLostHistory,
+    ];
 }
 
 #[cfg(not(feature = "failpoints"))]

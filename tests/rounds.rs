@@ -573,3 +573,23 @@ async fn a_pause_stops_the_round_that_is_under_way_and_keeps_what_it_has() {
     let writes = sim.state().writes.clone();
     assert_eq!((writes["AAA"], writes["BBB"]), (1, 1));
 }
+
+/// What a nurse reads is true in the moment in which it is read.
+#[tokio::test]
+async fn the_status_says_what_waits() {
+    let sim = Sim::default();
+    let node = Node::agreed(&sim).await;
+    let message = || node.sync.status().unwrap().message;
+    assert_eq!(message(), "Everything is up to date with the centre.");
+    node.set("ANA", "1").await;
+    assert_eq!(message(), "One record that was changed here at 1970-01-01T00:00:00Z waits to be sent.");
+    node.set("BEA", "1").await;
+    assert!(message().starts_with("2 records that were changed here wait to be sent, the oldest since"));
+    sim.state().lease_faults.push_back(Fault::LostRequest);
+    node.ends(Outcome::Offline).await;
+    assert!(message().starts_with("The centre cannot be reached."), "{}", message());
+    assert!(message().contains("2 records that were changed here wait"), "{}", message());
+    sim.state().refused.push("BEA".to_owned());
+    node.complete().await;
+    assert_eq!((message().as_str(), node.dead().len()), ("Everything is up to date with the centre.", 1));
+}

@@ -16,6 +16,8 @@ mod clinic;
 mod edits;
 #[path = "simulation/ending.rs"]
 mod ending;
+#[path = "simulation/mutants.rs"]
+mod mutants;
 #[path = "simulation/plan.rs"]
 mod plan;
 #[path = "simulation/world.rs"]

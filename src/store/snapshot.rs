@@ -312,6 +312,22 @@ impl Snapshot {
         Ok(self.transaction.open_table(DIRTY)?.len()?)
     }
 
+    /// How many records wait to be pushed, without those that were refused.
+    pub fn waiting_count(&self) -> Result<u64, StoreError> {
+        let dirty = self.transaction.open_table(DIRTY)?;
+        let dead = self.transaction.open_table(DEAD)?;
+        if dead.is_empty()? {
+            return Ok(dirty.len()?);
+        }
+        let mut count = 0;
+        for entry in dirty.iter()? {
+            let (at, _) = entry?;
+            let (_, _, code, id) = at.value();
+            count += u64::from(dead.get((code, id))?.is_none());
+        }
+        Ok(count)
+    }
+
     /// When the oldest unpushed edit was made.
     pub fn oldest_pending_ms(&self) -> Result<Option<i64>, StoreError> {
         let dirty = self.transaction.open_table(DIRTY)?;

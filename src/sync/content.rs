@@ -41,6 +41,8 @@ const BATCH_CHUNKS_MAX: u64 = 16;
 /// A batch faster than this may grow, one slower than the second shrinks.
 const BATCH_FAST: Duration = Duration::from_secs(2);
 const BATCH_SLOW: Duration = Duration::from_secs(10);
+/// Part of the time left that an exchange may take by the speed of the last one: lines are not even.
+const TIME_SURE: f64 = 0.8;
 /// Tenths of the round's time after which the lane ends, so that the report still has its turn.
 const TIME_TENTHS_MAX: u32 = 9;
 
@@ -53,19 +55,29 @@ pub(super) struct Budget {
     reserved: u64,
     has_spent: bool,
     deadline: Instant,
+    /// Bytes a second of the last exchange; unknown before the first.
+    speed: Option<f64>,
 }
 
 impl Budget {
     fn new(allowance: Option<u64>, deadline: Instant) -> Budget {
-        Budget { left: allowance, reserved: 0, has_spent: false, deadline }
+        Budget { left: allowance, reserved: 0, has_spent: false, deadline, speed: None }
     }
 
-    /// How many pieces of `unit` bytes may travel now, at most `max`. The first piece of a lane may be
-    /// larger than the allowance, unless that is nothing, so that the smallest one leads somewhere.
+    /// How many pieces of `unit` bytes may travel now, at most `max`: as many as the allowance is worth and
+    /// as come through before the deadline, by the speed so far, because what is cut off has travelled for
+    /// nothing. The first piece of a lane may be larger than the allowance, unless that is nothing, so that
+    /// the smallest one leads somewhere.
     pub(super) fn affordable(&self, unit: u64, max: u64) -> u64 {
-        if Instant::now() >= self.deadline {
+        let time = self.deadline.saturating_duration_since(Instant::now());
+        if time.is_zero() {
             return 0;
         }
+        let max = match self.speed {
+            // The conversion saturates.
+            Some(speed) => max.min((time.as_secs_f64() * TIME_SURE * speed / unit.max(1) as f64) as u64),
+            None => max,
+        };
         match self.left {
             None => max,
             Some(0) => 0,
@@ -212,8 +224,10 @@ impl Lane<'_> {
         }
     }
 
-    /// Follows the link with the number of chunks that travel together.
-    pub(super) fn adapt_batch(&mut self, elapsed: Duration) {
+    /// Notes what a batch has cost, and follows the link with the number of chunks that travel together.
+    pub(super) fn note_batch(&mut self, elapsed: Duration, bytes: u64) {
+        self.budget.spend(bytes);
+        self.budget.speed = Some(bytes as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE));
         if elapsed > BATCH_SLOW {
             self.batch_chunks = (self.batch_chunks / 2).max(1);
         } else if elapsed < BATCH_FAST {
@@ -341,6 +355,15 @@ mod tests {
         budget.spend(60);
         budget.reserved = 0;
         assert_eq!(budget.affordable(1, 16), 0);
+        let mut budget = Budget::new(None, later);
+        // Sixty seconds less some, four fifths of which are reckoned with.
+        budget.speed = Some(10.0);
+        assert_eq!(
+            (budget.affordable(100, 16), budget.affordable(100, 2), budget.affordable(700, 2)),
+            (4, 2, 0)
+        );
+        budget.speed = Some(f64::INFINITY);
+        assert_eq!(budget.affordable(100, 16), 16);
         assert_eq!(Budget::new(Some(0), later).affordable(1, 16), 0);
         assert_eq!(Budget::new(None, later).affordable(1 << 40, 16), 16);
         assert_eq!(Budget::new(None, Instant::now()).affordable(1, 16), 0);

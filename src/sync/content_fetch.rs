@@ -129,8 +129,8 @@ impl Lane<'_> {
             }
             let started = tokio::time::Instant::now();
             let chunks = central.content_chunks(sha256, first, count).await?;
-            self.adapt_batch(started.elapsed());
-            self.budget.spend(chunks.iter().map(|(_, chunk)| chunk.len() as u64).sum());
+            let bytes = chunks.iter().map(|(_, chunk)| chunk.len() as u64).sum();
+            self.note_batch(started.elapsed(), bytes);
             step("content.received");
             for (due, number) in (first..first + count).enumerate() {
                 let chunk = chunks.get(due).filter(|(found, _)| *found == number);

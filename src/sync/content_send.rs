@@ -125,8 +125,8 @@ impl Lane<'_> {
             }
             let started = tokio::time::Instant::now();
             central.add_content_chunks(sha256, &chunks).await?;
-            self.adapt_batch(started.elapsed());
-            self.budget.spend(chunks.iter().map(|(_, chunk)| chunk.len() as u64).sum());
+            let bytes = chunks.iter().map(|(_, chunk)| chunk.len() as u64).sum();
+            self.note_batch(started.elapsed(), bytes);
             step("content.chunks_sent");
             rest = later;
         }

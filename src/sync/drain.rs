@@ -19,6 +19,7 @@ use crate::central::{
     ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Token, Watched,
 };
 use crate::domain::record::{Kind, RecordKey};
+use crate::flaw::{Flaw, planted};
 use crate::store::{Intent, IntentWrite, Reread, Sent, StoreError, Tx};
 
 /// How often a round begins again because the feed broke.
@@ -197,6 +198,10 @@ impl Round<'_> {
         changes: Changes,
         token: Option<Token>,
     ) -> Result<(), RoundError> {
+        if planted(Flaw::TokenBeforeBatch) {
+            let early = token.clone();
+            self.store.transact(move |tx| save_token(tx, early.as_ref())).await?;
+        }
         let heard = self.heard(&changes.events)?;
         let deletes = heard.landed.iter().filter_map(|(_, intent)| match &intent.write {
             IntentWrite::Delete { archive } => Some((archive.clone(), ArchiveState::Done)),
@@ -348,5 +353,8 @@ pub(crate) fn lose_history(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreE
     tx.set_meta(META_FEED, None)?;
     tx.forget_echoes()?;
     tx.doubt_intents()?;
+    if reason == Reason::Lost && planted(Flaw::NoRescanAfterLostHistory) {
+        return Ok(());
+    }
     scan::make_due(tx, reason)
 }

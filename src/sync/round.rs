@@ -56,6 +56,8 @@ pub(crate) enum RoundError {
     Stopped,
 }
 
+/// What a complete round says first.
+pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
 /// Version of the program that ran the last round.
 const META_VERSION: &str = "round_version";
 
@@ -287,7 +289,7 @@ impl<'a> Round<'a> {
     }
 
     fn complete_message(&self) -> String {
-        let mut message = "Everything is up to date with the centre.".to_owned();
+        let mut message = UP_TO_DATE.to_owned();
         if self.tally.conflicts > 0 {
             message.push_str(" Some records differ and wait for a decision: see the conflicts.");
         }

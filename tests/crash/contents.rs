@@ -50,3 +50,39 @@ async fn attachments_get_through_a_line_that_is_cut_again_and_again() {
     let got = south.download("scan", &[]).await;
     assert!(got.status == 200 && got.body == bytes);
 }
+
+/// The time of a round is over in the middle of an attachment: the records are complete, the centre is told
+/// how the node stands, and the next round goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_line_carries_an_attachment_in_several_rounds() {
+    let slow = Profile { speed: 40_000, ..LINE };
+    let mongo = MongoServer::start_own(Setup::default()).await;
+    let line = Line::to(mongo.port(), slow).await;
+    let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", line.port);
+    let mut federation = Federation::behind(mongo, &uri, &["north"]).await;
+    federation.nodes[0].set("CENTRAL__ROUND_TIMEOUT_S", "10");
+    federation.nodes[0].restart(None).await;
+    let north = &federation.nodes[0];
+    let bytes: Vec<u8> = (0..ATTACHMENT_BYTES).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+    north.upload("scan", "ANA", &bytes).await;
+    let told = async || {
+        let rows = federation.rows("edge_nodes", bson::doc! {}).await;
+        rows[0].get_i64("content_owed").unwrap()
+    };
+    let mut rounds = 0;
+    loop {
+        let report = north.round().await;
+        let chunks = federation.rows("fs.chunks", bson::doc! {}).await.len();
+        rounds += 1;
+        assert!(federation.at_centre("personal_document", "scan").await.is_some(), "records come first");
+        let left = report["message"].as_str().unwrap().contains("1 to send");
+        assert_eq!(told().await, i64::from(left), "{report}");
+        println!("round {rounds}: {chunks} chunks, {} ms", report["duration_ms"]);
+        if !left {
+            assert_eq!(chunks, ATTACHMENT_BYTES.div_ceil(65_536));
+            break;
+        }
+        assert!((rounds..10).contains(&chunks), "{chunks} chunks after {rounds} rounds");
+    }
+    assert!(rounds > 1);
+}

@@ -278,12 +278,27 @@ async fn kill_at_steps(which: impl Fn(usize) -> bool) {
     println!("{number} kills");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_dies_at_even_steps() {
-    kill_at_steps(|index| index % 2 == 0).await;
+/// In four parts, because each takes a minute.
+async fn a_quarter_of_the_steps(part: usize) {
+    kill_at_steps(|index| index % 4 == part).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_dies_at_odd_steps() {
-    kill_at_steps(|index| index % 2 == 1).await;
+async fn a_node_dies_at_steps_1() {
+    a_quarter_of_the_steps(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_dies_at_steps_2() {
+    a_quarter_of_the_steps(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_dies_at_steps_3() {
+    a_quarter_of_the_steps(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_dies_at_steps_4() {
+    a_quarter_of_the_steps(3).await;
 }

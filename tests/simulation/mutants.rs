@@ -1,0 +1,63 @@
+//! Checks the checker: each rule of the reconciliation is left out, one by one, and some seed must notice.
+
+use thalamus_edge::flaw::{self, Flaw};
+
+use super::plan::Plan;
+use super::support::sim::CentreFlaw;
+use super::{all_steps, run};
+
+/// Seeds in which a flaw must be noticed.
+const SEEDS: std::ops::Range<u64> = 1..301;
+
+/// The first seed that notices, and what it says.
+fn noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) -> Option<(u64, String)> {
+    let steps = all_steps();
+    for seed in SEEDS {
+        flaw::plant(flaw);
+        let ran = run(Plan { centre_flaw, ..Plan::of(seed, &steps) });
+        flaw::plant(None);
+        if let Some(complaint) = ran.complaints.into_iter().next() {
+            return Some((seed, complaint));
+        }
+    }
+    None
+}
+
+fn is_noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) {
+    match noticed(flaw, centre_flaw) {
+        Some((seed, complaint)) => println!("{flaw:?}{centre_flaw:?}: seed {seed}: {complaint}"),
+        None => panic!("no seed of {SEEDS:?} notices {flaw:?} {centre_flaw:?}"),
+    }
+}
+
+macro_rules! mutants {
+    ($($name:ident: $flaw:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            is_noticed(Some(Flaw::$flaw), None);
+        }
+    )*};
+}
+
+mutants! {
+    a_dropped_loser_is_noticed: LoserDropped;
+    a_delete_that_beats_an_edit_is_noticed: DeleteBeatsEdit;
+    a_base_that_is_the_whole_record_is_noticed: BaseIsWholeLocal;
+    a_merge_with_an_open_intent_is_noticed: MergeWithOpenIntent;
+    pages_of_people_who_wait_are_noticed: HeldPagesPushed;
+    a_lost_lease_taken_for_a_copy_is_noticed: LostLeaseIsClone;
+    a_token_before_its_batch_is_noticed: TokenBeforeBatch;
+    a_gap_that_nobody_looks_into_is_noticed: NoRescanAfterLostHistory;
+    a_stale_read_that_is_applied_is_noticed: StaleReadApplied;
+    an_unguarded_acknowledgement_is_noticed: UnguardedAck;
+}
+
+#[test]
+fn a_blind_set_is_noticed() {
+    is_noticed(None, Some(CentreFlaw::BlindSet));
+}
+
+#[test]
+fn a_delete_without_compare_is_noticed() {
+    is_noticed(None, Some(CentreFlaw::DeleteWithoutCompare));
+}
