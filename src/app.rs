@@ -42,6 +42,9 @@ const SHUTDOWN_S_MAX: u64 = 30;
 const SHUTDOWN_MAX: Duration = Duration::from_secs(SHUTDOWN_S_MAX);
 /// How often the certificate's files are compared with what is served.
 const TLS_RELOAD_S: u64 = 60;
+/// How long the centre may have nothing to say on a connection that stays open: each answer is some hundred
+/// bytes.
+const CONTINUOUS_FEED_WAIT: Duration = Duration::from_secs(10);
 /// Name of the store's file in the data directory.
 const STORE_FILE: &str = "store.redb";
 /// What the group may not do in the data directory, and others nothing at all.
@@ -101,8 +104,12 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (acl, warnings) = config.acl()?;
         let store = open_store(&config)?;
-        let hub = config.centre()?.map(|address| Arc::new(MongoHub::new(address)) as Arc<dyn Hub>);
         let settings = SyncSettings { utc_offset: local_ahead_s, ..config.sync_settings() };
+        let hub = config.centre()?.map(|address| {
+            let hub = MongoHub::new(address);
+            let hub = if settings.continuous { hub.with_feed_wait(CONTINUOUS_FEED_WAIT) } else { hub };
+            Arc::new(hub) as Arc<dyn Hub>
+        });
         let sync = Reconciler::new(store.clone(), hub, settings);
         let mut form_key = [0; 32];
         getrandom::fill(&mut form_key).map_err(|e| io::Error::other(e.to_string()))?;
@@ -187,6 +194,11 @@ impl App {
             jitter: central.jitter(),
         };
         let schedule = Schedule::start(sync, times).await;
+        if self.config.sync_settings().continuous {
+            // Not only when the schedule says so: the first round makes the connection that then stays.
+            let sync = Arc::clone(&self.node.sync);
+            tokio::spawn(async move { sync.round().await });
+        }
         schedule.map(Some).map_err(|error| AppError::Schedule(error.to_string()))
     }
 }

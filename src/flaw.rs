@@ -59,7 +59,7 @@ mod planting {
     use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
-    use super::Flaw;
+    use crate::flaw::Flaw;
 
     /// Called with the name of each step of a round; a panic in it is the death of the node.
     type Watcher = Rc<dyn Fn(&'static str)>;

@@ -609,8 +609,11 @@ impl World {
         let mut content = None;
         if kind == Kind::PersonalDocument {
             document.insert("pol", record_id(Kind::Page, owner));
-            document.insert("content", doc! {"sha256": "00ff", "length": 5, "type": "text/plain"});
-            content = Some(("00ff".to_owned(), b"bytes".to_vec()));
+            document.insert("content", doc! {"sha256": "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9", "length": 5, "type": "text/plain"});
+            content = Some((
+                "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9".to_owned(),
+                b"bytes".to_vec(),
+            ));
         }
         let edit = Edit {
             grant: Grant::operator(0, Verb::Post, kind),

@@ -19,6 +19,8 @@ mod content;
 mod cors;
 #[path = "api/errors.rs"]
 mod errors;
+#[path = "api/holds.rs"]
+mod holds;
 #[path = "api/holes.rs"]
 mod holes;
 #[path = "api/identity.rs"]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bson::{bson, doc};
 use central::{Ground, open, person, set};
 use contract::cases::Sending;
-use contract::{Behind, cases, ledger, reading};
+use contract::{Behind, cases, content, ledger, reading};
 use support::mongo::{MongoServer, Setup};
 use thalamus_edge::central::{Central, Traffic, Write, Written};
 use thalamus_edge::domain::record::{Kind, RecordKey};
@@ -79,7 +79,7 @@ async fn compare_text(ground: &Ground, bulk: bool) -> Vec<u64> {
     let ids = ["a", "A", "b"].map(str::to_owned);
     assert_eq!(central.fetch(Kind::Person, &ids).await.expect("documents").len(), 2);
     cost(central.as_ref());
-    central.scan(Kind::Person, None).await.expect("a scan");
+    central.scan(Kind::Person, None, &[]).await.expect("a scan");
     assert_eq!(central.scan_next(5).await.expect("documents").len(), 2);
     cost(central.as_ref());
     let key = person("b");
@@ -150,9 +150,40 @@ async fn leases_conflicts_and_the_archive_are_kept() {
     let mut central = open(&ground.hub()).await;
     ledger::leases(central.as_mut(), &ground).await;
     ledger::conflicts(central.as_mut(), &ground).await;
+    ledger::reopened_conflicts(central.as_mut(), &ground).await;
+    ledger::resolutions(central.as_mut(), &ground).await;
     ledger::archive(central.as_mut(), &ground).await;
     let mut other = open(&ground.hub()).await;
     ledger::lease_race(central.as_mut(), other.as_mut()).await;
+    ground.clear().await;
+}
+
+#[tokio::test]
+async fn attachments_lie_in_gridfs() {
+    let server = MongoServer::start().await;
+    let ground = Ground::new(&server).await;
+    let mut central = open(&ground.hub()).await;
+    content::chunks(central.as_mut(), &ground).await;
+    content::files(central.as_mut(), &ground).await;
+    content::marks(central.as_mut(), &ground).await;
+    let index_names = async |collection: &str| {
+        let rows = ground.database.collection::<bson::Document>(collection);
+        let mut names = rows.list_index_names().await.expect("indexes");
+        names.sort();
+        names
+    };
+    assert_eq!(index_names("fs.chunks").await, ["_id_", "files_id_1_n_1"]);
+    let of_files = ["_id_", "filename_1_uploadDate_1", "metadata.suspect.node_1"];
+    assert_eq!(index_names("fs.files").await, of_files);
+    // A conversation asks for the indexes once, and one that adds nothing does not.
+    let cost = async |central: &mut dyn Central, number| {
+        let before = central.traffic().round_trips;
+        central.add_content_chunks(&"ee".repeat(32), &[(number, vec![1])]).await.expect("added");
+        central.traffic().round_trips - before
+    };
+    assert_eq!(cost(central.as_mut(), 0).await, 1);
+    let mut other = open(&ground.hub()).await;
+    assert_eq!((cost(other.as_mut(), 1).await, cost(other.as_mut(), 2).await), (3, 1));
     ground.clear().await;
 }
 

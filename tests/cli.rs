@@ -19,7 +19,7 @@ use thalamus_edge::app::{control_socket, store_file};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::DeadLetter;
+use thalamus_edge::store::{Base, Conflict, DeadLetter, Hold, HoldReason};
 
 // ------------------------------------------------------------------------------------------- arguments
 
@@ -41,10 +41,14 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["dance"],
         &["user", "add", "ANA"],
         &["sync", "resume", "--accept-everything"],
+        &["sync", "resume", "--accept-deletes", "--restore-deleted"],
         &["conflicts", "resolve", "x"],
         &["conflicts", "resolve", "x", "--take", "neither"],
         &["conflicts", "resolve", "x", "--take", "local", "--value", "1"],
         &["conflicts", "resolve", "x", "--value", "{"],
+        &["conflicts", "resolve", "x", "--same", "--take", "local"],
+        &["conflicts", "resolve", "x", "--same", "--new-id", "NEW01"],
+        &["conflicts", "resolve", "x", "--new-id"],
         &["import"],
         &["import", "notes.txt"],
         &["import", "nothing.jsonl"],
@@ -198,6 +202,7 @@ fn a_centre_that_is_away_is_not_a_failure() {
         clinic.make_store();
         let node = is_running.then(|| clinic.serve(&[]));
         clinic.run(&["sync", "now"]).ends(4).says("offline");
+        clinic.run(&["sync", "now", "--verify"]).ends(4).says("offline");
         let report = clinic.run(&["sync", "now", "--json"]).ends(4).json();
         assert_eq!((&report["outcome"], &report["pushed"]), (&json!("offline"), &json!(0)));
         assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["state"], "offline");
@@ -235,6 +240,29 @@ fn a_pause_lasts_until_it_is_resumed() {
         clinic.run(&["sync", "resume", "--accept-deletes"]).ends(0);
         clinic.run(&["sync", "now"]).ends(4).says("offline");
         drop(node);
+    }
+}
+
+#[test]
+fn records_whose_delete_waits_come_back_if_the_operator_wants_them() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        clinic.write(|tx| {
+            for n in 0..30 {
+                let key = RecordKey::new(Kind::Event, format!("e{n}"));
+                let event = doc! {"_id": &key.id, "person": "ANA", "n": n};
+                tx.put(&key, Some(&event), &Base::Document(event.clone()), &Actor::Centre)?;
+                tx.edit(&key, None, &Actor::Operator(0))?;
+            }
+            Ok(())
+        });
+        let node = is_running.then(|| clinic.serve(&[]));
+        clinic.run(&["sync", "resume"]).ends(0);
+        assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["pending"], 30);
+        clinic.run(&["sync", "resume", "--restore-deleted"]).ends(0).says("are back");
+        assert_eq!(clinic.run(&["sync", "status", "--json"]).ends(0).json()["pending"], 0);
+        drop(node);
+        assert_eq!(clinic.records(Kind::Event).len(), 30);
     }
 }
 
@@ -307,6 +335,91 @@ fn conflicts_are_listed_shown_and_decided() {
         let stored = clinic.records(Kind::Person);
         let professions: Vec<_> = stored.iter().map(|record| record.get_str("profession").unwrap()).collect();
         assert_eq!(professions, ["nurse\u{1b}[2J", "midwife"]);
+    }
+}
+
+/// ANA and BOB with a page each, who are somebody else at the centre, with a page each.
+fn make_holds(clinic: &Clinic) -> [String; 2] {
+    clinic.write(|tx| {
+        let actor = Actor::Operator(0);
+        for id in ["ANA", "BOB"] {
+            let key = RecordKey::new(Kind::Person, id);
+            let person = |name: &str, note: &str| doc! {"_id": id, "name": name, "note": note, "active": true, "roles": ["end_user"]};
+            let (local, central) = (person("Ana", "nurse\u{1b}[2J"), person("Beatriz", "physician"));
+            tx.edit(&key, Some(&local), &actor)?;
+            let page = |id: String| (RecordKey::new(Kind::Page, id.as_str()), doc! {"_id": id, "book": key.id.as_str()});
+            let (own, theirs) = (page(format!("own-{id}")), page(format!("theirs-{id}")));
+            tx.edit(&own.0, Some(&own.1), &actor)?;
+            let hold = Hold {
+                account: id.to_owned(),
+                conflict: format!("hold-{id}"),
+                local: id.to_owned(),
+                remote: id.to_owned(),
+                why: HoldReason::Created,
+                since_ms: 0,
+            };
+            tx.put_hold(&hold)?;
+            tx.put_held(&key, id, &central)?;
+            tx.put_held(&theirs.0, id, &theirs.1)?;
+            tx.open_conflict(Conflict::about_identity(&hold, &local, &central, String::new()))?;
+        }
+        // And an account that two records have.
+        for id in ["TWIN", "twin"] {
+            tx.edit(&RecordKey::new(Kind::Person, id), Some(&doc! {"_id": id, "roles": ["end_user"]}), &actor)?;
+        }
+        Ok(())
+    });
+    ["hold-ANA".to_owned(), "hold-BOB".to_owned()]
+}
+
+#[test]
+fn people_who_may_be_two_are_listed_shown_and_decided() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        let [ana, bob] = make_holds(&clinic);
+        let node = is_running.then(|| clinic.serve(&[]));
+        let listed = clinic.run(&["conflicts", "list"]).ends(0);
+        listed.says(&ana).says("people/BOB").says("(another person?)");
+        listed.says("duplicate:TWIN").says("people/TWIN").says("(two records)");
+        let shown = clinic.run(&["conflicts", "show", &ana]).ends(0);
+        shown.says("is the person of this node the one at the centre?").says("both sides made a person");
+        shown.says("\"name\":\"Ana\"").says("\"name\":\"Beatriz\"").says("nurse\\u001b[2J");
+        shown.says("records made here  1").says("waiting records    1");
+        assert!(!shown.out.contains('\u{1b}'));
+        clinic.run(&["conflicts", "show", "duplicate:TWIN"]).ends(0).says("\"_id\":\"twin\"");
+
+        clinic.run(&["conflicts", "resolve", &ana, "--take", "local"]).ends(1).complains("decide");
+        clinic.run(&["conflicts", "resolve", &ana, "--new-id", "BOB"]).ends(1).complains("exists already");
+        let stale = clinic.run(&["conflicts", "resolve", &ana, "--same", "--etag", "0123"]).ends(3);
+        stale.complains("changed meanwhile").complains("--etag");
+        clinic.run(&["conflicts", "resolve", &ana, "--same"]).ends(0).says("resolved: people/ANA");
+        clinic.run(&["conflicts", "resolve", &ana, "--same"]).ends(3).complains("resolved already");
+        let etag = clinic.run(&["conflicts", "show", &bob, "--json"]).ends(0).json()["etag"].clone();
+        let etag = etag.as_str().unwrap().trim_matches('"').to_owned();
+        let moved = clinic.run(&["conflicts", "resolve", &bob, "--new-id", "new01", "--etag", &etag]).ends(0);
+        moved.says("resolved: people/BOB is NEW01 now");
+        clinic
+            .run(&["conflicts", "resolve", "duplicate:TWIN", "--same"])
+            .ends(1)
+            .complains("correct or delete");
+
+        let left = clinic.run(&["conflicts", "list", "--json"]).ends(0).json();
+        let left: Vec<_> = left.as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+        assert_eq!(left, ["value", "value", "duplicate"], "what ANA's two records differ in");
+        clinic.run(&["conflicts", "list", "--all"]).ends(0).says(&ana).says(&bob);
+        clinic.run(&["conflicts", "show", &bob]).ends(0).says("new account  NEW01").says("new_id");
+        drop(node);
+        let people = clinic.records(Kind::Person);
+        let names: Vec<_> =
+            people.iter().filter_map(|p| Some((p.get_str("_id").ok()?, p.get_str("name").ok()?))).collect();
+        assert_eq!(names, [("ANA", "Beatriz"), ("BOB", "Beatriz"), ("NEW01", "Ana")]);
+        let pages = clinic.records(Kind::Page);
+        let books: Vec<_> =
+            pages.iter().map(|p| (p.get_str("_id").unwrap(), p.get_str("book").unwrap())).collect();
+        assert_eq!(
+            books,
+            [("own-ANA", "ANA"), ("own-BOB", "NEW01"), ("theirs-ANA", "ANA"), ("theirs-BOB", "BOB")]
+        );
     }
 }
 

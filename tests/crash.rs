@@ -6,12 +6,16 @@
 
 mod support;
 
+#[path = "crash/contents.rs"]
+mod contents;
 #[path = "crash/cuts.rs"]
 mod cuts;
 #[path = "crash/demonstration.rs"]
 mod demonstration;
 #[path = "crash/random.rs"]
 mod random;
+#[path = "crash/restored.rs"]
+mod restored;
 #[path = "crash/steps.rs"]
 mod steps;
 

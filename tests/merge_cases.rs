@@ -8,7 +8,7 @@
 
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use thalamus_edge::domain::diff::{Diff, Path, diff, get};
-use thalamus_edge::domain::merge::{Side, merge, same_identity};
+use thalamus_edge::domain::merge::{Side, identity_differences, is_other_person, merge, same_identity};
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::domain::value::identical;
 
@@ -236,6 +236,37 @@ fn types_and_bits() {
         Page "an edit beside a change of key order keeps the centre's order":
             {"x": {"a": 1, "b": 2}}, {"x": {"b": 3, "a": 1}}, {"x": {"a": 1, "b": 2}}
             => {"x": {"b": 3, "a": 1}}, push [["x", "b"]];
+    }
+}
+
+/// The name of uploaded bytes, their length and their type belong together.
+#[test]
+fn uploaded_bytes() {
+    table! {
+        PersonalDocument "uploaded on both sides: not the name of one with the length of the other":
+            {"content": {"sha256": "0", "length": 1, "type": "t"}},
+            {"content": {"sha256": "a", "length": 2, "type": "t"}},
+            {"content": {"sha256": "b", "length": 1, "type": "u"}}
+            => {"content": {"sha256": "b", "length": 1, "type": "u"}}, push nothing, Remote stands at ["content"];
+        PersonalDocument "uploaded on both sides for the first time":
+            {}, {"content": {"sha256": "a", "length": 2}}, {"content": {"sha256": "b", "type": "u"}}
+            => {"content": {"sha256": "b", "type": "u"}}, push nothing, Remote stands at ["content"];
+        PersonalDocument "the same bytes as another type":
+            {}, {"content": {"sha256": "a", "type": "t"}}, {"content": {"sha256": "a", "type": "u"}}
+            => {"content": {"sha256": "a", "type": "u"}}, push nothing, Remote stands at ["content"];
+        PersonalDocument "uploaded here, the rest edited there":
+            {"x": 1}, {"x": 1, "content": {"sha256": "a"}}, {"x": 2}
+            => {"x": 2, "content": {"sha256": "a"}}, push [["content"]];
+        PersonalDocument "uploaded again here only":
+            {"content": {"sha256": "0", "length": 1}}, {"content": {"sha256": "a", "length": 2}},
+            {"content": {"sha256": "0", "length": 1}}
+            => {"content": {"sha256": "a", "length": 2}}, push [["content", "sha256"], ["content", "length"]];
+        PersonalDocument "of other fields the parts are merged":
+            {"s": {"x": 1, "y": 1}}, {"s": {"x": 2, "y": 1}}, {"s": {"x": 1, "y": 3}}
+            => {"s": {"x": 2, "y": 3}}, push [["s", "x"]];
+        Page "elsewhere it is a field like any other":
+            {"content": {"x": 1, "y": 1}}, {"content": {"x": 2, "y": 1}}, {"content": {"x": 1, "y": 3}}
+            => {"content": {"x": 2, "y": 3}}, push [["content", "x"]];
     }
 }
 
@@ -492,4 +523,28 @@ fn two_records_of_one_person_or_of_two() {
     let unread = |day: &str| doc! {"name": "Ana", "dob": day};
     assert!(same_identity(&unread("spring 1985"), &unread("Spring 1985")));
     assert!(!same_identity(&unread("spring 1985"), &unread("spring 1986")));
+}
+
+/// When the centre's record may have come to be about somebody else: after two of four fields have changed.
+#[test]
+fn an_account_that_was_given_to_somebody_else() {
+    let ana = doc! {"name": "Ana", "lastname": "Betz", "gender": "female", "dob": "1985-10-04"};
+    let cases = [
+        ("nothing", 0, doc! {}),
+        ("another field", 0, doc! {"phone": "1"}),
+        ("one", 1, doc! {"name": "Anna"}),
+        ("one, and another written differently", 1, doc! {"name": "Anna", "lastname": "BETZ"}),
+        ("one, and another taken away", 1, doc! {"name": "Anna", "lastname": null}),
+        ("two", 2, doc! {"name": "Bea", "gender": "male"}),
+        ("all", 4, doc! {"name": "Bea", "lastname": "Ruiz", "gender": "male", "dob": "1999-01-01"}),
+    ];
+    for (what, differences, change) in cases {
+        let mut there = ana.clone();
+        there.extend(change);
+        assert_eq!(identity_differences(&ana, &there), differences, "{what}");
+        assert_eq!(is_other_person(Some(&ana), &ana, &there), differences >= 2, "{what}, agreed before");
+        assert_eq!(is_other_person(None, &ana, &there), differences >= 1, "{what}, made on both sides");
+        // Whoever made the same change here means the same person.
+        assert!(!is_other_person(Some(&ana), &there, &there), "{what}, changed here too");
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use bson::{Document, doc};
 use serde_json::json;
+use thalamus_edge::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use thalamus_edge::central::{CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
 use thalamus_edge::domain::record::Kind;
 
@@ -34,6 +35,7 @@ fn role_of_the_manual() -> Document {
         .collect();
     let mut used: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.schema().collection).collect();
     used.extend(["", NODES_COLLECTION, CONFLICTS_COLLECTION, TRASH_COLLECTION]);
+    used.extend([FILES_COLLECTION, CHUNKS_COLLECTION]);
     assert_eq!(listed, used);
     command
 }
@@ -62,7 +64,8 @@ async fn the_role_of_the_manual_is_enough_and_no_more() {
     let person = |id: &str| doc! {"_id": id, "active": false, "name": "Ana", "roles": ["end_user"]};
     people.insert_many([person("ESGNU111ORG"), person("ESGNU222ORG"), person("ESGNU333ORG")]).await.unwrap();
 
-    // Reads, inserts, updates, deletes with their archive, a conflict, the report: all with this role.
+    // Reads, inserts, updates, deletes with their archive, a conflict, attachments, the report: all with this
+    // role.
     let node = EdgeNode::start("north", &uri, DATABASE).await;
     assert_eq!(node.round().await["outcome"], "complete");
     node.patch("/people/ESGNU111ORG", json!({"name": "Bea"})).await;
@@ -71,10 +74,15 @@ async fn the_role_of_the_manual_is_enough_and_no_more() {
     node.patch("/people/ESGNU222ORG", json!({"name": "Bea"})).await;
     node.done("DELETE", "/people/ESGNU333ORG", None).await;
     node.done("POST", "/people/ESGNU444ORG", Some(&json!({"name": "New"}))).await;
+    let picture = vec![7; 100_000];
+    node.upload("scan", "ESGNU111ORG", &picture).await;
     for _ in 0..2 {
         let report = node.round().await;
         assert_eq!(report["outcome"], "complete", "{report}");
+        let message = report["message"].as_str().unwrap();
+        assert!(!message.contains("Attachments"), "{message}");
     }
+    attachments_come_back(&administrator, &uri, &picture).await;
     let name = async |id: &str| {
         let found = people.find_one(doc! {"_id": id}).await.unwrap();
         found.map(|person| person.get_str("name").unwrap().to_owned())
@@ -85,7 +93,8 @@ async fn the_role_of_the_manual_is_enough_and_no_more() {
     assert_eq!(name("ESGNU444ORG").await.as_deref(), Some("New"));
     for collection in ["edge_nodes", "edge_conflicts", "edge_trash"] {
         let rows = administrator.database(DATABASE).collection::<Document>(collection);
-        assert_eq!(rows.count_documents(doc! {}).await.unwrap(), 1, "{collection}");
+        let nodes = if collection == "edge_nodes" { 2 } else { 1 };
+        assert_eq!(rows.count_documents(doc! {}).await.unwrap(), nodes, "{collection}");
     }
 
     let box_ = mongodb::Client::with_uri_str(&uri).await.unwrap();
@@ -94,6 +103,7 @@ async fn the_role_of_the_manual_is_enough_and_no_more() {
     if !server.is_secantus() {
         forbidden.push((DATABASE, doc! {"delete": "edge_trash", "deletes": [{"q": {}, "limit": 0}]}));
         forbidden.push((DATABASE, doc! {"delete": "edge_conflicts", "deletes": [{"q": {}, "limit": 0}]}));
+        forbidden.push((DATABASE, doc! {"delete": "fs.chunks", "deletes": [{"q": {}, "limit": 0}]}));
         forbidden.push((DATABASE, doc! {"insert": "others", "documents": [{"_id": 1}]}));
     }
     forbidden.extend([
@@ -112,4 +122,26 @@ async fn the_role_of_the_manual_is_enough_and_no_more() {
         };
         assert_eq!(code, 13, "{forbidden}");
     }
+}
+
+/// A second node with the same role fetches what the first one sent, marks what it finds wrong, and sends what
+/// the centre has lost.
+async fn attachments_come_back(administrator: &mongodb::Client, uri: &str, picture: &[u8]) {
+    let node = EdgeNode::start("south", uri, DATABASE).await;
+    let chunks = administrator.database(DATABASE).collection::<Document>(CHUNKS_COLLECTION);
+    let files = administrator.database(DATABASE).collection::<Document>(FILES_COLLECTION);
+    let one = doc! {"n": 1};
+    let right = chunks.find_one(one.clone()).await.unwrap().unwrap();
+    let wrong =
+        bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![8; 100_000 - 65_536] };
+    chunks.update_one(one.clone(), doc! {"$set": {"data": wrong}}).await.unwrap();
+    let report = node.round().await;
+    assert!(report["message"].as_str().unwrap().contains("are not what they should be"), "{report}");
+    let marked = doc! {"metadata.suspect.node": {"$exists": true}};
+    assert_eq!(files.count_documents(marked).await.unwrap(), 1);
+    // It has them after all: somebody uploads them here.
+    node.upload("scan", "ESGNU111ORG", picture).await;
+    node.round().await;
+    assert_eq!(chunks.find_one(one).await.unwrap().unwrap().get("data"), right.get("data"));
+    assert_eq!(files.count_documents(doc! {"metadata.suspect": {"$exists": false}}).await.unwrap(), 1);
 }

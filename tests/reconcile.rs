@@ -372,3 +372,114 @@ async fn many_deletes_at_the_centre_wait_for_the_operator() {
     }
     federation.compare_stores().await;
 }
+
+/// The commands that `docs/SYNC.md` gives for `mongosh`: filter and update of each.
+fn commands_of_the_manual() -> Vec<(Document, Document)> {
+    let manual = include_str!("../docs/SYNC.md");
+    let calls = manual.split("db.edge_conflicts.updateOne(").skip(1);
+    let arguments = calls.map(|rest| rest.split(")\n").next().unwrap());
+    let parsed = arguments.map(|arguments| {
+        let arguments: Value = serde_json::from_str(&format!("[{arguments}]")).unwrap();
+        let argument = |at: usize| bson::serialize_to_document(&arguments[at]).unwrap();
+        (argument(0), argument(1))
+    });
+    parsed.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_decides_at_the_centre() {
+    let mut federation = small_federation().await;
+    let commands = commands_of_the_manual();
+    assert_eq!(commands.len(), 2);
+    for person in ["ANA", "BOB"] {
+        federation.nodes[0].patch(&format!("/people/{person}"), json!({"phone": "555-2000"})).await;
+        federation.nodes[1].patch(&format!("/people/{person}"), json!({"phone": "555-3000"})).await;
+    }
+    federation.converge().await;
+    for (person, (filter, update)) in ["ANA", "BOB"].iter().zip(&commands) {
+        let row = federation.rows("edge_conflicts", doc! {"id": *person}).await.remove(0);
+        assert_eq!(row.get_str("local").unwrap(), "555-3000");
+        let mut filter = filter.clone();
+        assert!(filter.get_str("_id").unwrap().ends_with('…'));
+        filter.insert("_id", row.get_str("_id").unwrap());
+        for matched in [1, 0] {
+            let done = federation.centre("edge_conflicts").update_one(filter.clone(), update.clone()).await;
+            assert_eq!(done.unwrap().matched_count, matched, "of two decisions the first stands");
+        }
+    }
+    federation.converge().await;
+    for (person, phone) in [("ANA", "555-3000"), ("BOB", "555-4000")] {
+        let there = federation.at_centre("people", person).await.unwrap();
+        assert_eq!(there.get_str("phone").unwrap(), phone, "{person}");
+    }
+    assert!(open_conflicts(&federation.nodes[1]).await.is_empty());
+    let closed = federation.nodes[1].get("/sync/conflicts?status=resolved").await;
+    for conflict in closed.as_array().unwrap() {
+        assert_eq!(conflict["resolved_by"], "Head office", "{conflict}");
+        assert_eq!(conflict.get("notes"), None, "{conflict}");
+    }
+    // The same value lost once more: the row is open again.
+    federation.nodes[0].patch("/people/ANA", json!({"phone": "555-5000"})).await;
+    federation.nodes[1].patch("/people/ANA", json!({"phone": "555-6000"})).await;
+    federation.converge().await;
+    federation.nodes[0].patch("/people/ANA", json!({"phone": "555-7000"})).await;
+    federation.nodes[1].patch("/people/ANA", json!({"phone": "555-3000"})).await;
+    federation.converge().await;
+    let open = federation.rows("edge_conflicts", doc! {"id": "ANA", "status": "open"}).await;
+    let again = open.iter().find(|row| row.get_str("local").unwrap() == "555-3000").unwrap();
+    assert_eq!(again.get_str("central").unwrap(), "555-7000");
+    assert_eq!(again.get_array("notes").unwrap().len(), 1);
+    assert_eq!((again.get("resolution"), again.get("resolved_by")), (None, None));
+    federation.compare_stores().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_people_under_one_account_are_told_apart() {
+    let mut federation = small_federation().await;
+    let person = |name: &str| doc! {"_id": "NEW01", "name": name, "lastname": "Betz", "active": false};
+    for (people, decision) in
+        [("NEW01", json!({"decide": "new_id", "id": "NEW02"})), ("NEW03", json!({"decide": "same"}))]
+    {
+        let north = &federation.nodes[0];
+        let body = json!({"name": "Ana", "lastname": "Betz", "active": false});
+        north.done("POST", &format!("/people/{people}"), Some(&body)).await;
+        let page = format!("own-{people}");
+        north
+            .done("POST", &format!("/pols/{people}/{page}"), Some(&json!({"id": page, "info": "hers"})))
+            .await;
+        let mut theirs = person("Beatriz");
+        theirs.insert("_id", people);
+        federation.centre("people").insert_one(&theirs).await.unwrap();
+        let page = doc! {"_id": format!("theirs-{people}"), "book": people.to_lowercase(), "info": "theirs"};
+        federation.centre("pols").insert_one(page).await.unwrap();
+        federation.rounds(CLEAN_ROUNDS).await;
+        let north = &federation.nodes[0];
+        assert_eq!(field(north, &format!("/people/{people}"), "name").await, "Ana");
+        assert_eq!(field(&federation.nodes[1], &format!("/people/{people}"), "name").await, "Beatriz");
+        assert!(federation.at_centre("pols", &format!("own-{people}")).await.is_none());
+        let rows = federation.rows("edge_conflicts", doc! {"type": "identity", "status": "open"}).await;
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows[0].get_document("central").unwrap().get_str("name").unwrap(), "Beatriz");
+        let conflicts = open_conflicts(north).await;
+        let conflict = conflicts.iter().find(|conflict| conflict["type"] == "identity").unwrap();
+        assert_eq!((&conflict["own_records"], &conflict["held_records"]), (&json!(1), &json!(1)));
+        let resolution = format!("/sync/conflicts/{}/resolution", conflict["id"].as_str().unwrap());
+        let refused = north.call("DELETE", &format!("/people/{people}"), None).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("decision_pending")));
+        let decided = north.call("POST", &resolution, Some(&decision)).await;
+        assert_eq!(decided.status, 200, "{}", decided.json());
+        federation.converge().await;
+    }
+    let book =
+        async |id: &str| federation.at_centre("pols", id).await.unwrap().get_str("book").unwrap().to_owned();
+    assert_eq!((book("own-NEW01").await.as_str(), book("theirs-NEW01").await.as_str()), ("NEW02", "new01"));
+    assert_eq!((book("own-NEW03").await.as_str(), book("theirs-NEW03").await.as_str()), ("NEW03", "new03"));
+    let name = async |id: &str| {
+        federation.at_centre("people", id).await.unwrap().get_str("name").unwrap().to_owned()
+    };
+    assert_eq!(
+        [name("NEW01").await, name("NEW02").await, name("NEW03").await],
+        ["Beatriz", "Ana", "Beatriz"]
+    );
+    federation.compare_stores().await;
+}

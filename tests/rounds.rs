@@ -13,7 +13,7 @@ use bson::{Document, doc};
 use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::store::{Store, StoreError, StoreOptions, TrashState};
+use thalamus_edge::store::{Store, StoreOptions, TrashState};
 use thalamus_edge::sync::schedule::{Schedule, Times};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
@@ -449,31 +449,6 @@ async fn an_unreadable_document_is_left_alone_and_shown_until_it_can_be_read() {
 }
 
 #[tokio::test]
-async fn two_people_under_one_account_wait_and_go_on_when_they_turn_out_to_be_one() {
-    let sim = Sim::default();
-    let node = Node::agreed(&sim).await;
-    let named = |name: &str, f: &str| doc! {"_id": "ANA", "name": name, "f": f};
-    node.edit("ANA", Some(named("Ana", "mine"))).await;
-    let page = doc! {"_id": "p1", "book": "ANA", "info": "hers"};
-    let page_key = thalamus_edge::domain::record::RecordKey::new(Kind::Page, "p1");
-    let write = move |tx: &mut thalamus_edge::store::Tx<'_>| -> Result<bool, StoreError> {
-        tx.edit(&page_key, Some(&page), &Actor::Local("tech".to_owned()))
-    };
-    node.store.transact(write).await.unwrap();
-    sim.put(Kind::Person, named("Beatriz", "theirs"));
-    for _ in 0..2 {
-        node.complete().await;
-        assert_eq!((node.dead(), f(node.get("ANA"))), (vec![-1], "mine".to_owned()));
-        assert_eq!((at(&sim, "ANA").as_str(), sim.get(Kind::Page, "p1")), ("theirs", None));
-    }
-    // It was a slip of the pen.
-    sim.put(Kind::Person, named("ÁNA", "theirs"));
-    assert_settled(&node, &sim, "ANA").await;
-    assert_eq!((node.dead(), node.conflicts()), (vec![], 2));
-    assert!(sim.get(Kind::Page, "p1").is_some());
-}
-
-#[tokio::test]
 async fn a_sweep_spans_rounds_and_deletes_are_counted_over_all_of_it() {
     let sim = Sim::default();
     let id = |n: usize| format!("P{n:04}");
@@ -597,4 +572,24 @@ async fn a_pause_stops_the_round_that_is_under_way_and_keeps_what_it_has() {
     assert_settled(&node, &sim, "AAA").await;
     let writes = sim.state().writes.clone();
     assert_eq!((writes["AAA"], writes["BBB"]), (1, 1));
+}
+
+/// What a nurse reads is true in the moment in which it is read.
+#[tokio::test]
+async fn the_status_says_what_waits() {
+    let sim = Sim::default();
+    let node = Node::agreed(&sim).await;
+    let message = || node.sync.status().unwrap().message;
+    assert_eq!(message(), "Everything is up to date with the centre.");
+    node.set("ANA", "1").await;
+    assert_eq!(message(), "One record that was changed here at 1970-01-01T00:00:00Z waits to be sent.");
+    node.set("BEA", "1").await;
+    assert!(message().starts_with("2 records that were changed here wait to be sent, the oldest since"));
+    sim.state().lease_faults.push_back(Fault::LostRequest);
+    node.ends(Outcome::Offline).await;
+    assert!(message().starts_with("The centre cannot be reached."), "{}", message());
+    assert!(message().contains("2 records that were changed here wait"), "{}", message());
+    sim.state().refused.push("BEA".to_owned());
+    node.complete().await;
+    assert_eq!((message().as_str(), node.dead().len()), ("Everything is up to date with the centre.", 1));
 }

@@ -4,6 +4,7 @@
 //! conversation with it, closed when the round ends. Every write compares what it is about to change
 //! with what the node last saw there, so an old or repeated write can miss but never overwrite.
 
+pub mod content;
 pub mod mongo;
 
 use std::collections::BTreeMap;
@@ -42,16 +43,16 @@ pub trait Hub: Send + Sync {
 /// One round's conversation with the centre. Majority read and write concern, one causally consistent
 /// session; every call ends within its own time limit.
 #[async_trait]
-pub trait Central: Send + Sync {
+pub trait Central: content::Attachments {
     /// The documents that exist among `ids`, in any order.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
     /// Begins to read all documents with a string `_id` greater than `after`, in order of `_id` (bytes of
-    /// UTF-8), except those above [`LARGE_DOCUMENT_BYTES_MIN`].
-    async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()>;
+    /// UTF-8), except those `without`.
+    async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()>;
 
-    /// Ids greater than `after` of documents above [`LARGE_DOCUMENT_BYTES_MIN`], which a scan passes over so
-    /// that none of them delays all others.
+    /// Ids greater than `after` of documents above [`LARGE_DOCUMENT_BYTES_MIN`]: a scan over a bad line passes
+    /// over them, so that none of them delays all others. The server looks at every document for this.
     async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>>;
 
     /// The next documents of the scan opened last, at most `max` and perhaps fewer; empty at the end only.
@@ -84,9 +85,16 @@ pub trait Central: Send + Sync {
     async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()>;
 
     /// Puts conflict records into `edge_conflicts` by `_id`. A row given with `status: "open"` is inserted
-    /// if it is new, and changes nothing if it is not. Any other row closes the one that is there, if
-    /// that is open and holds no other `resolution`: of two resolutions the first stands.
+    /// if it is new, and changes nothing if it is not. One with `status: "reopened"` is as new: it is written
+    /// as open over a row that is not, or that is the same node's and holds a `resolution`. Any other row
+    /// closes the one that is there, if that is open and holds no other `resolution`: of two resolutions the
+    /// first stands.
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
+
+    /// Of the rows of `edge_conflicts` among `ids` those that are no longer open or hold a `resolution`:
+    /// `_id`, `status`, `node`, `fingerprint`, `resolution`, `value`, `resolved_by` and `applied_by`, as far
+    /// as they have them. A row that cannot be kept as it is, is left out.
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>>;
 
     /// Takes the node's lease: if the node's row in `edge_nodes` holds one of `expected`, or `expected` is
     /// empty and there is no row or one without a lease, it becomes `proposed` together with
@@ -279,7 +287,7 @@ impl Traffic {
     }
 }
 
-/// Documents of more bytes than this are read one by one.
+/// Documents of more bytes than this are read one by one over a line that breaks.
 pub const LARGE_DOCUMENT_BYTES_MIN: i64 = 256 * 1024;
 
 /// Where the centre is and what its collections are called.

@@ -13,11 +13,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::control::{Missing, open};
-use super::import::{CONTENT_DIRECTORY, content_of};
+use super::import::CONTENT_DIRECTORY;
 use super::ndjson::{Place, Text, read_document};
 use super::show::{plain, table};
 use super::{Done, EXIT_FAILED};
 use crate::config::Config;
+use crate::domain::content::Content;
 use crate::domain::record::Kind;
 use crate::store::{Snapshot, Store, StoredRecord};
 
@@ -148,10 +149,10 @@ impl Export<'_> {
 
     /// Writes the uploaded bytes that a personal document names.
     fn content(&mut self, snapshot: &Snapshot, kind: Kind, document: &Document) -> anyhow::Result<()> {
-        let Some((sha256, length)) = content_of(kind, document) else {
+        let Some(Content { sha256, .. }) = Content::of(kind, document) else {
             return Ok(());
         };
-        if length > 0 && snapshot.content_chunk(sha256, 0)?.is_none() {
+        if !snapshot.has_content(&sha256)? {
             self.missing += 1;
             return Ok(());
         }
@@ -159,14 +160,14 @@ impl Export<'_> {
         if !directory.exists() {
             make_directory(&directory)?;
         }
-        let path = directory.join(sha256);
+        let path = directory.join(&sha256);
         // Two documents may have the same bytes.
         if path.exists() {
             return Ok(());
         }
         let mut file = create(&path)?;
         for number in 0.. {
-            let Some(chunk) = snapshot.content_chunk(sha256, number)? else {
+            let Some(chunk) = snapshot.content_chunk(&sha256, number)? else {
                 break;
             };
             file.write_all(&chunk)?;

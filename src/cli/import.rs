@@ -21,10 +21,10 @@ use super::show::{plain, table};
 use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
 use crate::domain::access::Actor;
-use crate::domain::edit::CONTENT_FIELD;
+use crate::domain::content::{Content, is_content_name};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
-use crate::store::{CONTENT_CHUNK_BYTES, Store, StoreError, Tx};
+use crate::store::{Store, StoreError, Tx};
 
 /// Records written in one transaction.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -140,7 +140,8 @@ fn add_directory(config: &Config, directory: &Path, sources: &mut Sources) -> an
     let contents = directory.join(CONTENT_DIRECTORY);
     if contents.is_dir() {
         for path in sorted_entries(&contents)? {
-            if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_sha256(name))
+            if let Some(name) =
+                path.file_name().and_then(|name| name.to_str()).filter(|name| is_content_name(name))
             {
                 let name = name.to_owned();
                 sources.contents.push((path, name));
@@ -156,25 +157,6 @@ fn sorted_entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut entries = read().with_context(|| directory.display().to_string())?;
     entries.sort();
     Ok(entries)
-}
-
-/// Whether a text names uploaded bytes: 64 digits, and so no path.
-pub(super) fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-}
-
-/// The SHA-256 and length of a personal document's uploaded bytes, if it has any.
-pub(super) fn content_of(kind: Kind, document: &Document) -> Option<(&str, i64)> {
-    if kind != Kind::PersonalDocument {
-        return None;
-    }
-    let content = document.get_document(CONTENT_FIELD).ok()?;
-    let length = match content.get("length")? {
-        Bson::Int64(length) => *length,
-        Bson::Int32(length) => i64::from(*length),
-        _ => return None,
-    };
-    content.get_str("sha256").ok().filter(|sha256| is_sha256(sha256)).map(|sha256| (sha256, length))
 }
 
 struct Importer {
@@ -277,11 +259,9 @@ impl Importer {
     }
 
     fn lacks_content(&self, kind: Kind, document: &Document) -> Result<bool, StoreError> {
-        match content_of(kind, document) {
-            Some((sha256, length)) if length > 0 => {
-                Ok(self.store.read()?.content_chunk(sha256, 0)?.is_none())
-            }
-            _ => Ok(false),
+        match Content::of(kind, document) {
+            Some(content) => Ok(!self.store.read()?.has_content(&content.sha256)?),
+            None => Ok(false),
         }
     }
 
@@ -316,11 +296,7 @@ impl Importer {
             return Ok(false);
         }
         let sha256 = sha256.to_owned();
-        self.store
-            .transact(move |tx| -> Result<(), StoreError> {
-                tx.put_content(&sha256, &bytes, CONTENT_CHUNK_BYTES)
-            })
-            .await?;
+        self.store.transact(move |tx| -> Result<(), StoreError> { tx.put_content(&sha256, &bytes) }).await?;
         Ok(true)
     }
 

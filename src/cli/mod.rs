@@ -65,7 +65,7 @@ enum Command {
     /// The reconciliation with the centre.
     #[command(subcommand)]
     Sync(reconcile::SyncCommand),
-    /// Values that both sides changed, waiting for a decision.
+    /// What waits for a decision: values that both sides changed, and people who may be two.
     #[command(subcommand)]
     Conflicts(reconcile::ConflictsCommand),
     /// Records that the centre refused.

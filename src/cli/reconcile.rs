@@ -14,6 +14,9 @@ use crate::domain::json::parse;
 pub(super) enum SyncCommand {
     /// Run a round now, or wait for the one that is running.
     Now {
+        /// Look at everything that the centre holds, beginning with this round.
+        #[arg(long)]
+        verify: bool,
         /// Print the API's JSON.
         #[arg(long)]
         json: bool,
@@ -33,14 +36,21 @@ pub(super) enum SyncCommand {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct AnswerArgs {
-    /// Agree that the records that vanished at the centre vanish here too; they go to the trash.
+    /// Agree with the many deletes that wait: of records that vanished at the centre, whose bodies go to the
+    /// trash here, and of records that were deleted here.
     #[arg(long)]
     accept_deletes: bool,
+    /// Take those records back instead: put them at the centre again, or out of the trash here.
+    #[arg(long)]
+    restore_deleted: bool,
+    /// Go on from what the centre holds, after it was restored from an older copy or replaced.
+    #[arg(long)]
+    centre_restored: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConflictsCommand {
-    /// List the conflicts that wait for a decision.
+    /// List what waits for a decision: values that both sides changed, and people who may be two.
     List {
         /// Also those that have been decided.
         #[arg(long)]
@@ -49,7 +59,7 @@ pub(super) enum ConflictsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show one conflict with its values.
+    /// Show one conflict with its values, or with its two people.
     Show {
         id: String,
         /// Print the API's JSON.
@@ -82,6 +92,12 @@ struct DecisionArgs {
     /// Another value, as JSON.
     #[arg(long, value_name = "JSON", value_parser = json_value)]
     value: Option<Value>,
+    /// The two people under one account are one: unite their records.
+    #[arg(long)]
+    same: bool,
+    /// They are two: the person of this node gets this account, with the records made here for them.
+    #[arg(long, value_name = "ACCOUNT")]
+    new_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -112,8 +128,8 @@ fn json_value(text: &str) -> Result<Value, String> {
 pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result<Done> {
     let client = Client::connect(&config, Missing::Refuse).await?;
     match command {
-        SyncCommand::Now { json } => {
-            let report = client.post("/sync/rounds", &json!({})).await?.accepted()?;
+        SyncCommand::Now { verify, json } => {
+            let report = client.post("/sync/rounds", &json!({"verify": verify})).await?.accepted()?;
             let code = round_exit_code(&report["outcome"]);
             let done = if json { Done::json(&report) } else { Done::text(round_text(&report)) };
             Ok(done.with_code(code))
@@ -131,11 +147,19 @@ pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result
         }
         SyncCommand::Resume(answer) => {
             let (body, text) = match answer {
-                AnswerArgs { accept_deletes: true } => (
+                AnswerArgs { accept_deletes: true, .. } => (
                     json!({"accept_deletes": true}),
-                    "accepted: the next round deletes here what was deleted at the centre",
+                    "accepted: the next round carries out the deletes that wait",
                 ),
-                AnswerArgs { accept_deletes: false } => (json!({}), "resumed: rounds run again"),
+                AnswerArgs { restore_deleted: true, .. } => (
+                    json!({"restore_deleted": true}),
+                    "accepted: the records whose delete waited are back, and the next round sends them",
+                ),
+                AnswerArgs { centre_restored: true, .. } => (
+                    json!({"centre_restored": true}),
+                    "accepted: the next rounds bring this node and the restored centre together",
+                ),
+                AnswerArgs { .. } => (json!({}), "resumed: rounds run again"),
             };
             client.post("/sync/resume", &body).await?.accepted()?;
             Ok(Done::text(text))
@@ -218,10 +242,12 @@ pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyh
 }
 
 async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
-    let body = match (args.decision.take, args.decision.value) {
-        (Some(SideArg::Local), _) => json!({"take": "local"}),
-        (Some(SideArg::Central), _) => json!({"take": "central"}),
-        (None, value) => json!({"value": value}),
+    let body = match args.decision {
+        DecisionArgs { take: Some(SideArg::Local), .. } => json!({"take": "local"}),
+        DecisionArgs { take: Some(SideArg::Central), .. } => json!({"take": "central"}),
+        DecisionArgs { same: true, .. } => json!({"decide": "same"}),
+        DecisionArgs { new_id: Some(id), .. } => json!({"decide": "new_id", "id": id}),
+        DecisionArgs { value, .. } => json!({"value": value}),
     };
     // The quotes of an entity tag are hard to get through a shell.
     let tag = args.etag.as_deref().map(|tag| format!("\"{}\"", tag.trim_matches('"')));
@@ -239,7 +265,11 @@ async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
     if args.json {
         return Ok(Done::json(&resolved));
     }
-    let text = format!("resolved: {} {}", record_name(&resolved), field_name(&resolved));
+    let what = match cell(&resolved["new_id"]) {
+        new if new.is_empty() => field_name(&resolved),
+        new => format!("is {new} now"),
+    };
+    let text = format!("resolved: {} {what}", record_name(&resolved));
     Ok(Done::text(text.trim_end()))
 }
 
@@ -252,17 +282,54 @@ fn field_name(conflict: &Value) -> String {
     steps.iter().map(cell).collect::<Vec<_>>().join(".")
 }
 
+/// What is to be decided, in place of a field.
+fn subject_name(conflict: &Value) -> String {
+    match (conflict["type"].as_str(), field_name(conflict)) {
+        (Some("identity"), _) => "(another person?)".to_owned(),
+        (Some("duplicate"), _) => "(two records)".to_owned(),
+        (_, whole) if whole.is_empty() => "(the record)".to_owned(),
+        (_, field) => field,
+    }
+}
+
 fn conflict_row(conflict: &Value) -> [String; 6] {
-    let field = match field_name(conflict) {
-        whole if whole.is_empty() => "(the record)".to_owned(),
-        field => field,
-    };
     let [id, stands, status, found] =
         ["id", "stands", "status", "found_at"].map(|name| cell(&conflict[name]));
-    [id, record_name(conflict), field, stands, status, found]
+    [id, record_name(conflict), subject_name(conflict), stands, status, found]
 }
 
 fn conflict_text(conflict: &Value) -> String {
+    let text = match conflict["type"].as_str() {
+        Some("identity") => identity_text(conflict),
+        Some("duplicate") => duplicate_text(conflict),
+        _ => value_text(conflict),
+    };
+    let notes = conflict["notes"].as_array().map_or(&[][..], |notes| notes);
+    notes.iter().fold(text, |text, note| format!("{text}\n{}", note_text(note)))
+}
+
+fn note_text(note: &Value) -> String {
+    let value = note.get("value").map_or_else(String::new, |value| format!(" {}", plain(&value.to_string())));
+    format!(
+        "note at {}: {} decided {}{value}: {}",
+        cell(&note["at"]),
+        cell(&note["resolved_by"]),
+        cell(&note["resolution"]),
+        cell(&note["reason"]),
+    )
+}
+
+/// How a conflict was resolved, if it was, and its version.
+fn resolution_facts(conflict: &Value) -> [(&'static str, String); 4] {
+    [
+        ("resolution", cell(&conflict["resolution"])),
+        ("resolved by", cell(&conflict["resolved_by"])),
+        ("resolved", cell(&conflict["resolved_at"])),
+        ("etag", cell(&conflict["etag"]).trim_matches('"').to_owned()),
+    ]
+}
+
+fn value_text(conflict: &Value) -> String {
     let field = match field_name(conflict) {
         whole if whole.is_empty() => "(the record as a whole)".to_owned(),
         field => field,
@@ -273,7 +340,7 @@ fn conflict_text(conflict: &Value) -> String {
         None if conflict["secret"] == true => "(never shown)".to_owned(),
         None => "(absent)".to_owned(),
     };
-    facts(&[
+    let mut lines = vec![
         ("conflict", cell(&conflict["id"])),
         ("record", record_name(conflict)),
         ("field", field),
@@ -285,11 +352,45 @@ fn conflict_text(conflict: &Value) -> String {
         ("central", value("central")),
         ("stands", cell(&conflict["stands"])),
         ("now", value("current")),
-        ("resolution", cell(&conflict["resolution"])),
-        ("resolved by", cell(&conflict["resolved_by"])),
-        ("resolved", cell(&conflict["resolved_at"])),
-        ("etag", cell(&conflict["etag"]).trim_matches('"').to_owned()),
-    ])
+    ];
+    lines.extend(resolution_facts(conflict));
+    facts(&lines)
+}
+
+/// Two people side by side, and what the decision is about.
+fn identity_text(conflict: &Value) -> String {
+    let why = match conflict["why"].as_str() {
+        Some("created") => "both sides made a person under this account, and they differ",
+        Some("reused") => "at the centre the account has come to be about somebody else",
+        Some("spelling") => "the centre has a person whose account differs in spelling only",
+        _ => "",
+    };
+    let mut lines = vec![
+        ("conflict", cell(&conflict["id"])),
+        ("record", record_name(conflict)),
+        ("question", "is the person of this node the one at the centre?".to_owned()),
+        ("why", why.to_owned()),
+        ("status", cell(&conflict["status"])),
+        ("found", cell(&conflict["found_at"])),
+        ("edited here by", cell(&conflict["author"])),
+        ("this node", plain(&conflict["local"].to_string())),
+        ("the centre", plain(&conflict["central"].to_string())),
+        ("records made here", cell(&conflict["own_records"])),
+        ("waiting records", cell(&conflict["held_records"])),
+        ("new account", cell(&conflict["new_id"])),
+    ];
+    lines.extend(resolution_facts(conflict));
+    facts(&lines)
+}
+
+fn duplicate_text(conflict: &Value) -> String {
+    let mut lines = vec![
+        ("record", record_name(conflict)),
+        ("question", "two records have this account: correct or delete one of them".to_owned()),
+    ];
+    let records = conflict["records"].as_array().map_or(&[][..], |records| records);
+    lines.extend(records.iter().map(|record| ("one", plain(&record.to_string()))));
+    facts(&lines)
 }
 
 pub(super) async fn dead(config: Config, command: DeadCommand) -> anyhow::Result<Done> {

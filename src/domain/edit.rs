@@ -193,7 +193,7 @@ pub fn check_change(
 
 /// A reference to uploaded bytes cannot be written by hand: it would open another person's document.
 fn check_content(schema: &Schema, stored: Option<&Document>, document: &Document) -> Result<(), Invalid> {
-    if schema.kind != Kind::PersonalDocument {
+    if !super::content::has_content(schema.kind) {
         return Ok(());
     }
     let refers = |value: Option<&Bson>| {

@@ -129,7 +129,9 @@ impl FieldMerge<'_> {
                 Some(_) => {}
             }
         }
-        if let (Some(Bson::Document(local)), Some(Bson::Document(remote))) = (local, remote) {
+        if let (false, Some(Bson::Document(local)), Some(Bson::Document(remote))) =
+            (self.is_whole_field(), local, remote)
+        {
             let nothing = Document::new();
             let base = match base {
                 Some(Bson::Document(base)) => Some(base),
@@ -170,6 +172,10 @@ impl FieldMerge<'_> {
         self.path.len() == 1 && self.schema.set_fields.contains(&self.path[0].as_str())
     }
 
+    fn is_whole_field(&self) -> bool {
+        self.path.len() == 1 && self.schema.whole_fields.contains(&self.path[0].as_str())
+    }
+
     fn is_last_writer_field(&self) -> bool {
         self.path.len() == 1 && self.schema.last_writer_fields.contains(&self.path[0].as_str())
     }
@@ -191,21 +197,44 @@ fn merge_sets(base: &[Bson], local: &[Bson], remote: &[Bson]) -> Bson {
     Bson::Array(merged)
 }
 
-/// Whether two newly made person records can be the same human being: name, lastname, gender and day of
-/// birth agree, case- and accent-folded; a missing value agrees with anything.
-pub fn same_identity(a: &Document, b: &Document) -> bool {
+/// The fields by which people are told apart.
+pub const IDENTITY_FIELDS: [&str; 4] = ["name", "lastname", "dob", "gender"];
+/// A person known to both sides is taken for another human being once this many of them have changed.
+const REUSED_FIELDS_MIN: usize = 2;
+
+/// In how many of [`IDENTITY_FIELDS`] two people differ, case- and accent-folded, births by their day; a
+/// missing value agrees with anything.
+pub fn identity_differences(a: &Document, b: &Document) -> usize {
     use super::json::day_of;
     use super::record::fold_name;
     let text = |d: &Document, field: &str| match d.get(field) {
         Some(Bson::String(s)) if !s.trim().is_empty() => Some(fold_name(s.trim())),
         _ => None,
     };
-    // A birth day that cannot be read is compared as it is written: in doubt people are kept apart.
-    let born = |d: &Document| d.get("dob").and_then(day_of).or_else(|| text(d, "dob"));
-    let agrees = |a: Option<String>, b: Option<String>| match (a, b) {
-        (Some(a), Some(b)) => a == b,
-        _ => true,
+    let value = |d: &Document, field: &str| match field {
+        // A birth day that cannot be read is compared as it is written: in doubt people are kept apart.
+        "dob" => d.get(field).and_then(day_of).or_else(|| text(d, field)),
+        _ => text(d, field),
     };
-    ["name", "lastname", "gender"].iter().all(|field| agrees(text(a, field), text(b, field)))
-        && agrees(born(a), born(b))
+    let differs = |field: &str| {
+        !same_option(a.get(field), b.get(field))
+            && matches!((value(a, field), value(b, field)), (Some(a), Some(b)) if a != b)
+    };
+    IDENTITY_FIELDS.into_iter().filter(|field| differs(field)).count()
+}
+
+/// Whether two person records can be the same human being.
+pub fn same_identity(a: &Document, b: &Document) -> bool {
+    identity_differences(a, b) == 0
+}
+
+/// Whether the centre's person may be somebody else than the one here under the same account: made on both
+/// sides and not alike, or agreed once (`base`) and since then changed at the centre in what people are told
+/// apart by, as happens when an account is given to another human being.
+pub fn is_other_person(base: Option<&Document>, local: &Document, remote: &Document) -> bool {
+    let is_changed = match base {
+        Some(base) => identity_differences(base, remote) >= REUSED_FIELDS_MIN,
+        None => true,
+    };
+    is_changed && !same_identity(local, remote)
 }

@@ -3,11 +3,13 @@
 //! Nothing here reads a clock, a file or the network, so every rule can be tested as a table.
 
 pub mod access;
+pub mod content;
 pub mod diff;
 pub mod edit;
 
 pub mod json;
 pub mod merge;
+pub mod rebuild;
 pub mod record;
 pub mod schema;
 pub mod value;

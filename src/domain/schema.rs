@@ -29,6 +29,8 @@ pub struct Schema {
     pub push_rank: u8,
     /// Fields that hold sets: concurrent additions and removals combine.
     pub set_fields: &'static [&'static str],
+    /// Fields whose parts belong together: they are merged as one value.
+    pub whole_fields: &'static [&'static str],
     /// Fields that only describe the last writer: the centre's value stands, without a conflict.
     pub last_writer_fields: &'static [&'static str],
     /// Fields that are never shown and never copied into conflict records.
@@ -98,6 +100,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Itself,
         push_rank: 2,
         set_fields: &["roles"],
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: &["password"],
         kept_by_put: &["password", "roles", "active"],
@@ -115,6 +118,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Field("book"),
         push_rank: 4,
         set_fields: NONE,
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: NONE,
@@ -132,6 +136,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Field("fedacct"),
         push_rank: 3,
         set_fields: NONE,
+        whole_fields: &["content"],
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: &["content"],
@@ -152,6 +157,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Nobody,
         push_rank: 1,
         set_fields: NONE,
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: NONE,
@@ -169,6 +175,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Nobody,
         push_rank: 0,
         set_fields: NONE,
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: NONE,
@@ -186,6 +193,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Field("person"),
         push_rank: 5,
         set_fields: NONE,
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: NONE,
@@ -203,6 +211,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Field("person"),
         push_rank: 6,
         set_fields: NONE,
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: NONE,
@@ -220,6 +229,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Field("person"),
         push_rank: 7,
         set_fields: NONE,
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: NONE,
@@ -237,6 +247,7 @@ pub const SCHEMAS: [Schema; 9] = [
         owner: Owner::Field("person"),
         push_rank: 8,
         set_fields: NONE,
+        whole_fields: NONE,
         last_writer_fields: LAST_WRITER,
         secret_fields: NONE,
         kept_by_put: NONE,
@@ -334,6 +345,12 @@ impl Schema {
 
     pub fn is_secret(&self, field: &str) -> bool {
         self.secret_fields.contains(&field)
+    }
+
+    /// A body without the fields that are never shown.
+    pub fn without_secrets(&self, body: &Document) -> Document {
+        let shown = body.iter().filter(|(field, _)| !self.is_secret(field));
+        shown.map(|(field, value)| (field.clone(), value.clone())).collect()
     }
 }
 

@@ -13,13 +13,15 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, Sent, names_etag, query_pairs};
+use super::holds::{self, Case};
 use super::records::to_document;
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
-use crate::domain::edit::{self, Editor};
+use crate::domain::content::has_content;
+use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
-use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Conflict, ConflictStatus, Snapshot, Store};
+use crate::domain::value::same_option;
+use crate::store::{Conflict, ConflictStatus, Snapshot, Store, stands_name};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
 
 pub(crate) async fn list(
@@ -41,15 +43,26 @@ pub(crate) async fn list(
     // There may be many; the async workers must not wait for them.
     let listed = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
+        let may_see_anybody = holds::may_see(&node, &caller);
         let mut out = Vec::new();
         for conflict in snapshot.conflicts()? {
+            if wanted.is_some_and(|wanted| conflict.status != wanted) {
+                continue;
+            }
+            if conflict.is_identity() {
+                if may_see_anybody {
+                    out.push(Case::read(&snapshot, conflict)?.shown(&node));
+                }
+                continue;
+            }
             let record = read_record(&snapshot, &conflict)?;
-            if wanted.is_none_or(|wanted| conflict.status == wanted)
-                && may_see(&node, &caller, &conflict, record.as_ref())
-            {
+            if may_see(&node, &caller, &conflict, record.as_ref()) {
                 let current = current_value(&conflict, record.as_ref());
                 out.push(shown(&node, &conflict, current.as_ref()));
             }
+        }
+        if may_see_anybody && wanted != Some(ConflictStatus::Resolved) {
+            out.extend(holds::duplicates(&node, &snapshot)?);
         }
         Ok::<_, ApiError>(out)
     });
@@ -62,20 +75,39 @@ pub(crate) async fn show(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    let (conflict, current) = find(&node, &caller, at.id())?;
-    respond(&node, &conflict, current.as_ref())
+    match find(&node, &caller, at.id())? {
+        Found::Value(conflict, current) => respond(&node, &conflict, current.as_ref()),
+        Found::Identity(case) => Ok(respond_with(case.shown(&node), &case.etag())),
+        Found::Duplicate(shown) => Ok(super::json(shown)),
+    }
 }
 
-/// The conflict and what its record holds now, if the caller may see it.
-fn find(node: &Node, caller: &Caller, id: &str) -> Result<(Conflict, Option<Bson>), ApiError> {
+/// What an id in the path of a conflict names.
+enum Found {
+    /// With what the record holds now.
+    Value(Conflict, Option<Bson>),
+    Identity(Case),
+    /// As it is shown.
+    Duplicate(Value),
+}
+
+/// What the id names, if the caller may see it.
+fn find(node: &Node, caller: &Caller, id: &str) -> Result<Found, ApiError> {
     let snapshot = node.store.read()?;
+    if let Some(shown) = holds::duplicate(node, &snapshot, id)? {
+        return if holds::may_see(node, caller) { Ok(Found::Duplicate(shown)) } else { Err(absent()) };
+    }
     let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
+    if conflict.is_identity() {
+        let may_see = holds::may_see(node, caller);
+        return if may_see { Case::read(&snapshot, conflict).map(Found::Identity) } else { Err(absent()) };
+    }
     let record = read_record(&snapshot, &conflict)?;
     if !may_see(node, caller, &conflict, record.as_ref()) {
         return Err(absent());
     }
     let current = current_value(&conflict, record.as_ref());
-    Ok((conflict, current))
+    Ok(Found::Value(conflict, current))
 }
 
 /// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
@@ -94,7 +126,7 @@ fn is_operator(who: &Principal) -> bool {
     matches!(who.actor, Actor::Operator(_))
 }
 
-fn absent() -> ApiError {
+pub(super) fn absent() -> ApiError {
     ApiError::NotFound("There is no such conflict".into())
 }
 
@@ -115,11 +147,15 @@ fn etag(conflict: &Conflict, current: Option<&Bson>) -> String {
 }
 
 fn respond(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Result<Response, ApiError> {
-    let mut response = super::json(shown(node, conflict, current));
-    if let Ok(tag) = HeaderValue::from_str(&etag(conflict, current)) {
+    Ok(respond_with(shown(node, conflict, current), &etag(conflict, current)))
+}
+
+fn respond_with(shown: Value, etag: &str) -> Response {
+    let mut response = super::json(shown);
+    if let Ok(tag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
-    Ok(response)
+    response
 }
 
 /// One conflict as clients see it. Absent values have no field; secrets are never shown.
@@ -130,10 +166,11 @@ fn shown(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Value {
         fields.insert(name.to_owned(), value);
     };
     put("id", json!(conflict.id));
+    put("type", json!(conflict.subject.name()));
     put("collection", json!(schema.collection));
     put("record", json!(conflict.key.id));
     put("path", json!(conflict.path));
-    put("stands", json!(if conflict.stands == Side::Local { "local" } else { "central" }));
+    put("stands", json!(stands_name(conflict.stands)));
     put("status", json!(conflict.status.name()));
     put("author", json!(conflict.author));
     put("found_at", json!(crate::sync::time_text(conflict.found_at_ms)));
@@ -142,6 +179,9 @@ fn shown(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Value {
         put("resolution", json!(resolution));
         put("resolved_by", json!(conflict.resolved_by));
         put("resolved_at", json!(conflict.resolved_at_ms.map(crate::sync::time_text)));
+    }
+    if !conflict.notes.is_empty() {
+        put("notes", shown_notes(node, conflict));
     }
     if conflict.is_secret() {
         put("secret", json!(true));
@@ -154,18 +194,38 @@ fn shown(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Value {
         ("current", current),
     ];
     for (name, value) in values {
-        let Some(value) = value else { continue };
-        let value = match value {
-            Bson::Document(body) if conflict.path.is_empty() => {
-                let mut body = body.clone();
-                schema.secret_fields.iter().for_each(|secret| drop(body.remove(secret)));
-                Bson::Document(body)
-            }
-            value => value.clone(),
-        };
-        put(name, show_value(&value, node.settings.date_format));
+        if let Some(value) = value {
+            put(name, shown_value(node, conflict, value));
+        }
     }
     Value::Object(fields)
+}
+
+fn shown_value(node: &Node, conflict: &Conflict, value: &Bson) -> Value {
+    match value {
+        Bson::Document(body) if conflict.path.is_empty() => {
+            let shown = conflict.key.kind.schema().without_secrets(body);
+            show_value(&Bson::Document(shown), node.settings.date_format)
+        }
+        value => show_value(value, node.settings.date_format),
+    }
+}
+
+/// Decisions that were not carried out, or no longer count.
+pub(super) fn shown_notes(node: &Node, conflict: &Conflict) -> Value {
+    let notes = conflict.notes.iter().map(|note| {
+        let mut shown = json!({
+            "reason": note.reason,
+            "resolution": note.resolution,
+            "resolved_by": note.by,
+            "at": crate::sync::time_text(note.at_ms),
+        });
+        if let Some(value) = note.value.as_ref().filter(|_| !conflict.is_secret()) {
+            shown["value"] = shown_value(node, conflict, value);
+        }
+        shown
+    });
+    notes.collect()
 }
 
 pub(crate) async fn resolve(
@@ -176,8 +236,19 @@ pub(crate) async fn resolve(
     body: Sent,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
-    let (conflict, current) = find(&node, &caller, at.id())?;
+    let found = find(&node, &caller, at.id())?;
     let body = parse_object(&body.0?)?;
+    let (conflict, current) = match found {
+        Found::Value(conflict, current) => (conflict, current),
+        Found::Identity(case) => {
+            let case = holds::resolve(&node, &caller, case, &headers, &body).await?;
+            return Ok(respond_with(case.shown(&node), &case.etag()));
+        }
+        Found::Duplicate(_) => {
+            let message = "Both records are at the centre: correct or delete one of them";
+            return Err(ApiError::invalid("", message));
+        }
+    };
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
     check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
     let (acl, who, store) = (node.acl(), caller.principal.clone(), node.store.clone());
@@ -200,6 +271,7 @@ pub(crate) async fn resolve(
         }
         Err(ResolveError::Invalid { field, .. }) if field == FORBIDDEN => Err(ApiError::Forbidden),
         Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
+        Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
         Err(ResolveError::Store(error)) => Err(error.into()),
     }
 }
@@ -273,13 +345,7 @@ fn check_seen(
             None => seen.is_null(),
         },
         // Nothing was said: then it must be the value that the conflict left standing.
-        (None, None) => {
-            let standing = match conflict.stands {
-                Side::Local => conflict.local.as_ref(),
-                Side::Remote => conflict.central.as_ref(),
-            };
-            crate::domain::value::same_option(standing, current)
-        }
+        (None, None) => same_option(conflict.standing(), current),
     };
     if is_current && conflict.status == ConflictStatus::Open {
         return Ok(());
@@ -320,10 +386,35 @@ fn check_allowed(
     }
     if let Some(new) = new {
         let editor = Editor { acl, is_root: who.administers() };
-        edit::check_change(schema, old, new, editor)
+        let (old, new) = without_own_content(conflict, old, new);
+        edit::check_change(schema, old.as_ref(), &new, editor)
             .map_err(|invalid| ResolveError::Invalid { field: invalid.field, message: invalid.message })?;
     }
     Ok(())
+}
+
+/// The record before and after, without the name of its uploaded bytes if that is one of the conflict's own:
+/// those were uploaded to this record, here or elsewhere, so the name opens nobody else's.
+fn without_own_content(
+    conflict: &Conflict,
+    old: Option<&Document>,
+    new: &Document,
+) -> (Option<Document>, Document) {
+    let (mut old, mut new) = (old.cloned(), new.clone());
+    let named = new.get(CONTENT_FIELD);
+    let is_own = [&conflict.base, &conflict.local, &conflict.central].into_iter().any(|value| {
+        let own = match conflict.path.as_slice() {
+            [] => value.as_ref().and_then(Bson::as_document).and_then(|body| body.get(CONTENT_FIELD)),
+            [field] if field == CONTENT_FIELD => value.as_ref(),
+            _ => return false,
+        };
+        same_option(own, named)
+    });
+    if is_own && has_content(conflict.key.kind) {
+        new.remove(CONTENT_FIELD);
+        old.as_mut().map(|old| old.remove(CONTENT_FIELD));
+    }
+    (old, new)
 }
 
 /// A person goes only as DELETE would let them go.
@@ -336,10 +427,13 @@ fn check_deletable(
     let (Kind::Person, Some(person), None) = (conflict.key.kind, old, new) else {
         return Ok(());
     };
+    let snapshot = store.read()?;
+    if let Some(hold) = snapshot.hold(&conflict.key.id)? {
+        return Err(ResolveError::Held { conflict: hold.conflict });
+    }
     if !matches!(person.get("active"), Some(Bson::Boolean(false))) {
         return Err(ResolveError::Invalid { field: "active".into(), message: "The user is active.".into() });
     }
-    let snapshot = store.read()?;
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {
         if !snapshot.list_of(kind, &conflict.key.id, None, 1, 1)?.records.is_empty() {
             let message = "The user has records of their own.".into();

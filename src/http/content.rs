@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest as _, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bson::{Document, doc};
+use bson::doc;
 use bytes::Bytes;
 use futures_util::stream;
 use sha2::{Digest, Sha256};
@@ -18,9 +18,10 @@ use super::error::ApiError;
 use super::extract::{At, Sent, names_etag};
 use super::records::{ItemTarget, check_precondition, not_modified};
 use crate::domain::access::Verb;
+use crate::domain::content::{CONTENT_CHUNK_BYTES, Content};
 use crate::domain::edit::CONTENT_FIELD;
 use crate::domain::schema::{Route, Schema};
-use crate::store::{CONTENT_CHUNK_BYTES, Edit, EditError};
+use crate::store::{Edit, EditError};
 
 /// How often an upload starts over because the record changed meanwhile.
 const UPLOAD_TRIES_MAX: usize = 8;
@@ -30,29 +31,6 @@ const UPLOADS_MAX: usize = 4;
 const MEDIA_TYPE_CHARS_MAX: usize = 128;
 
 static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
-
-/// Where uploaded bytes are and what they are, as the document says.
-struct Content {
-    sha256: String,
-    length: u64,
-    media_type: String,
-}
-
-impl Content {
-    fn of(document: &Document) -> Option<Content> {
-        let content = document.get_document(CONTENT_FIELD).ok()?;
-        let length = match content.get("length")? {
-            bson::Bson::Int64(length) => u64::try_from(*length).ok()?,
-            bson::Bson::Int32(length) => u64::try_from(*length).ok()?,
-            _ => return None,
-        };
-        Some(Content {
-            sha256: content.get_str("sha256").ok()?.to_owned(),
-            length,
-            media_type: content.get_str("type").unwrap_or("application/octet-stream").to_owned(),
-        })
-    }
-}
 
 pub(crate) async fn upload(
     node: &Node,
@@ -76,7 +54,7 @@ pub(crate) async fn upload(
         check_precondition(&headers, Some(found.bytes()))?;
         let expected = Some(found.bytes().to_vec());
         let mut document = found.document;
-        let had_content = Content::of(&document).is_some();
+        let had_content = Content::of(schema.kind, &document).is_some();
         document.insert(
             CONTENT_FIELD,
             doc! {"sha256": &sha256, "length": bytes.len() as i64, "type": &media_type},
@@ -142,17 +120,15 @@ pub(crate) fn download(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let (found, _) = ItemTarget::new(schema, route, at).authorized(node, caller, Verb::Get)?;
-    let Some(content) = Content::of(&found.document) else {
+    let Some(content) = Content::of(schema.kind, &found.document) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };
     let tag = format!("\"{}\"", content.sha256);
     if names_etag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
         return Ok(not_modified(&tag));
     }
-    if content.length > 0 && node.store.read()?.content_chunk(&content.sha256, 0)?.is_none() {
-        return Err(ApiError::NotFound(
-            "The content has not arrived on this node yet (content_pending)".into(),
-        ));
+    if !node.store.read()?.has_content(&content.sha256)? {
+        return Err(ApiError::ContentPending { length: content.length });
     }
     // A part of something else is of no use to who has the beginning of another version.
     let is_same = headers.get(header::IF_RANGE).is_none_or(|known| known.as_bytes() == tag.as_bytes());

@@ -20,8 +20,16 @@ pub(crate) enum ApiError {
     Forbidden,
     CrossOrigin,
     NotFound(String),
+    /// The document is here, its bytes are not yet.
+    ContentPending {
+        length: u64,
+    },
     MethodNotAllowed,
-    /// A decision is pending, or what was decided on has changed: the present state comes along.
+    /// It must be decided first who the person is; the conflict that waits for that comes along.
+    DecisionPending {
+        conflict: String,
+    },
+    /// What was decided on has changed: the present state comes along.
     Conflict {
         message: String,
         current: Value,
@@ -67,10 +75,24 @@ impl ApiError {
                 (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into())
             }
             ApiError::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message.clone()),
+            ApiError::ContentPending { length } => (
+                StatusCode::NOT_FOUND,
+                "content_pending",
+                format!(
+                    "The document is here, but its content of {length} bytes has not arrived on this node yet. \
+                     It comes with one of the next rounds; try again later"
+                ),
+            ),
             ApiError::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
                 "This path does not know the method".into(),
+            ),
+            ApiError::DecisionPending { .. } => (
+                StatusCode::CONFLICT,
+                "decision_pending",
+                "Another person has this account at the centre; decide first whether they are the same"
+                    .into(),
             ),
             ApiError::Conflict { message, .. } => (StatusCode::CONFLICT, "conflict", message.clone()),
             ApiError::Gone { oldest } => {
@@ -109,6 +131,7 @@ impl ApiError {
         match self {
             ApiError::Invalid { field, .. } if !field.is_empty() => body["field"] = json!(field),
             ApiError::Conflict { current, .. } => body["current"] = current.clone(),
+            ApiError::DecisionPending { conflict } => body["conflict"] = json!(conflict),
             ApiError::Gone { oldest } => body["oldest"] = json!(oldest),
             _ => {}
         }
@@ -232,6 +255,7 @@ impl From<EditError> for ApiError {
     fn from(error: EditError) -> Self {
         match error {
             EditError::Store(error) => error.into(),
+            EditError::Held { conflict } => ApiError::DecisionPending { conflict },
             EditError::Moved | EditError::Unmet(_) => ApiError::Conflict {
                 message: "The record is being changed by others; try again".into(),
                 current: Value::Null,

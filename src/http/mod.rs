@@ -11,6 +11,7 @@ mod content;
 mod cors;
 mod error;
 mod extract;
+mod holds;
 mod lists;
 mod node;
 mod password;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Node;
 use super::caller::Caller;
@@ -81,8 +81,9 @@ pub(crate) async fn sync_pause(State(node): State<Arc<Node>>, caller: Caller) ->
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Ends a pause. With a body it also answers a halt: `{"accept_deletes": true}`, the records that vanished at
-/// the centre may vanish here too.
+/// Ends a pause. With a body it also answers a halt: `{"accept_deletes": true}`, the records whose delete waits
+/// may go, on both sides; `{"restore_deleted": true}`, they are wanted back; `{"centre_restored": true}`, the
+/// centre is meant to be as it is.
 pub(crate) async fn sync_resume(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -100,6 +101,17 @@ pub(crate) async fn sync_resume(
         }
         match answer.as_str() {
             "accept_deletes" => node.sync.accept_deletes().await?,
+            "restore_deleted" => {
+                node.sync.restore_deleted(caller.principal.actor.clone()).await?;
+            }
+            "centre_restored" => {
+                if !node.sync.centre_restored().await? {
+                    return Err(ApiError::Conflict {
+                        message: "The centre was not found to be older than this node knows it".into(),
+                        current: json!(node.sync.status()?),
+                    });
+                }
+            }
             _ => return Err(ApiError::invalid(answer, "there is no such answer to a halt")),
         }
     }

@@ -113,7 +113,7 @@ impl WriteRequest<'_> {
                 (Some(found), Verb::Post) => return self.create_again(&acl, &found),
                 (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
                 (Some(found), _) if self.target.leads_to(&found.document) => {
-                    (self.change(&acl, found)?, false)
+                    (self.change(&acl, &snapshot, found)?, false)
                 }
                 _ => return Err(self.target.absent()),
             }
@@ -191,7 +191,7 @@ impl WriteRequest<'_> {
     }
 
     /// PATCH, PUT and DELETE of a record that the path leads to.
-    fn change(&self, acl: &Acl, found: Found) -> Result<Edit, ApiError> {
+    fn change(&self, acl: &Acl, snapshot: &Snapshot, found: Found) -> Result<Edit, ApiError> {
         let schema = self.target.schema;
         let stored = &found.document;
         let owner = schema.owner_of(stored);
@@ -201,6 +201,9 @@ impl WriteRequest<'_> {
         let document = match self.verb {
             Verb::Delete => {
                 if schema.kind == Kind::Person {
+                    if let Some(hold) = snapshot.hold(&found.record.id)? {
+                        return Err(ApiError::DecisionPending { conflict: hold.conflict });
+                    }
                     if !matches!(stored.get("active"), Some(Bson::Boolean(false))) {
                         return Err(ApiError::invalid("active", "The user is active."));
                     }

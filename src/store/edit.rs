@@ -6,9 +6,6 @@ use super::{Store, StoreError};
 use crate::domain::access::Grant;
 use crate::domain::record::{Kind, RecordKey};
 
-/// Chunk size of uploaded content, at the centre too.
-pub const CONTENT_CHUNK_BYTES: usize = 64 * 1024;
-
 /// A change of one record, as authorized against the version in `expected`.
 #[derive(Debug, Clone)]
 pub struct Edit {
@@ -44,6 +41,9 @@ pub enum EditError {
     Moved,
     #[error("a condition does not hold")]
     Unmet(Requirement),
+    /// The person cannot go before it is decided who they are: the conflict that waits for that.
+    #[error("a decision about this person is pending")]
+    Held { conflict: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -80,6 +80,11 @@ impl Store {
             if tx.bytes(&key)? != edit.expected {
                 return Err(EditError::Moved);
             }
+            if let (Kind::Person, None) = (key.kind, &edit.document)
+                && let Some(hold) = tx.hold(&key.id)?
+            {
+                return Err(EditError::Held { conflict: hold.conflict });
+            }
             for requirement in &edit.requires {
                 let holds = match requirement {
                     Requirement::PersonExists(id) => tx.resolve_person(id)?.is_some(),
@@ -91,7 +96,7 @@ impl Store {
                 }
             }
             if let Some((sha256, bytes)) = &edit.content {
-                tx.put_content(sha256, bytes, CONTENT_CHUNK_BYTES)?;
+                tx.put_content(sha256, bytes)?;
             }
             tx.edit(&key, edit.document.as_ref(), edit.grant.actor())?;
             if let (Kind::Person, Some(roles)) = (key.kind, &edit.grants) {

@@ -76,7 +76,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    fn decode(sequence: u64, bytes: &[u8]) -> Result<Sent, StoreError> {
+    pub(crate) fn decode(sequence: u64, bytes: &[u8]) -> Result<Sent, StoreError> {
         let row = tables::decode(bytes)?;
         let parse = || {
             let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;

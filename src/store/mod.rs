@@ -5,9 +5,13 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod conflicts;
+mod content;
 mod edit;
 mod feed_rows;
+mod holds;
 mod records;
+mod restore_rows;
 mod snapshot;
 mod sync_rows;
 mod tables;
@@ -21,13 +25,15 @@ use tokio::sync::watch;
 
 use writer::{Writer, WriterLoop};
 
-pub use edit::{CONTENT_CHUNK_BYTES, Edit, EditError, Requirement};
+pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
+pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
+pub use edit::{Edit, EditError, Requirement};
 pub use feed_rows::{Reread, Sent, Vanished};
+pub use holds::{Held, Hold, HoldReason};
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
 pub use sync_rows::{
-    Conflict, ConflictStatus, DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, Pending,
-    TrashRow, TrashState, UNREADABLE_CODE,
+    DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
 };
 pub use tables::{Base, FORMAT_VERSION};
 

@@ -28,6 +28,10 @@ pub struct Tx<'t> {
     pub(crate) base: Table<'t, RowKey, &'static [u8]>,
     pub(crate) intent: Table<'t, RowKey, &'static [u8]>,
     pub(crate) dead: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) hold: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) held: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) held_of: Table<'t, (&'static str, u8, &'static str), ()>,
+    duplicate: Table<'t, &'static str, ()>,
     pub(crate) dirty: Table<'t, (u8, u64, u8, &'static str), (i64, &'static str)>,
     pub(crate) journal: Table<'t, u64, &'static [u8]>,
     pub(crate) trash: Table<'t, (u8, &'static str, u64), &'static [u8]>,
@@ -39,12 +43,17 @@ pub struct Tx<'t> {
     pub(crate) sent: Table<'t, u64, &'static [u8]>,
     pub(crate) echo: Table<'t, (u8, &'static str, u64), ()>,
     pub(crate) ghost: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) restore: Table<'t, RowKey, &'static [u8]>,
     by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
     by_name: Table<'t, (&'static str, &'static str), ()>,
     by_spelling: Table<'t, (&'static str, &'static str), ()>,
     grants: Table<'t, &'static str, &'static [u8]>,
     local_accounts: Table<'t, &'static str, &'static [u8]>,
-    content: Table<'t, (&'static str, u32), &'static [u8]>,
+    pub(crate) content: Table<'t, (&'static str, u32), &'static [u8]>,
+    pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,
+    pub(crate) content_wanted: Table<'t, &'static str, (u64, i64)>,
+    pub(crate) content_owed: Table<'t, &'static str, (u64, &'static str)>,
+    pub(crate) content_idle: Table<'t, &'static str, i64>,
     pub(crate) meta: Table<'t, &'static str, &'static [u8]>,
     pub(crate) carry: &'t mut Carry,
     sequence: u64,
@@ -71,6 +80,10 @@ impl<'t> Tx<'t> {
             base: transaction.open_table(BASE)?,
             intent: transaction.open_table(INTENT)?,
             dead: transaction.open_table(DEAD)?,
+            hold: transaction.open_table(HOLD)?,
+            held: transaction.open_table(HELD)?,
+            held_of: transaction.open_table(HELD_OF)?,
+            duplicate: transaction.open_table(DUPLICATE)?,
             dirty: transaction.open_table(DIRTY)?,
             journal,
             trash: transaction.open_table(TRASH)?,
@@ -82,12 +95,17 @@ impl<'t> Tx<'t> {
             sent: transaction.open_table(SENT)?,
             echo: transaction.open_table(ECHO)?,
             ghost: transaction.open_table(GHOST)?,
+            restore: transaction.open_table(RESTORE)?,
             by_owner: transaction.open_table(BY_OWNER)?,
             by_name: transaction.open_table(BY_NAME)?,
             by_spelling: transaction.open_table(BY_SPELLING)?,
             grants: transaction.open_table(GRANTS)?,
             local_accounts: transaction.open_table(LOCAL_ACCOUNTS)?,
             content: transaction.open_table(CONTENT)?,
+            content_named: transaction.open_table(CONTENT_NAMED)?,
+            content_wanted: transaction.open_table(CONTENT_WANTED)?,
+            content_owed: transaction.open_table(CONTENT_OWED)?,
+            content_idle: transaction.open_table(CONTENT_IDLE)?,
             meta: transaction.open_table(META)?,
             carry,
             sequence,
@@ -130,6 +148,11 @@ impl<'t> Tx<'t> {
             Some(row) => Ok(row.base),
             None => Ok(self.document(key)?.into()),
         }
+    }
+
+    /// The version last agreed with the centre, if the record is not that version itself.
+    pub fn base_if_dirty(&self, key: &RecordKey) -> Result<Option<Base>, StoreError> {
+        Ok(self.base_row(key)?.map(|row| row.base))
     }
 
     pub(crate) fn base_row(&self, key: &RecordKey) -> Result<Option<BaseRow>, StoreError> {
@@ -196,6 +219,7 @@ impl<'t> Tx<'t> {
             let old = old_bytes.as_deref().map(decode).transpose()?;
             self.write_document(key, new_bytes.as_deref())?;
             self.index(key, old.as_ref(), new)?;
+            self.follow_content(key, old.as_ref(), new)?;
             self.append_journal(key, old.as_ref(), new, actor)?;
         }
         let differs = match (new, base.document()) {
@@ -322,6 +346,9 @@ impl<'t> Tx<'t> {
                 }
                 _ => {}
             }
+            if old.is_none() != new.is_none() {
+                self.note_duplicate(&canonical)?;
+            }
             let terms =
                 |document: Option<&Document>| document.map(|d| search_terms(id, d)).unwrap_or_default();
             let (old_terms, new_terms) = (terms(old), terms(new));
@@ -333,6 +360,26 @@ impl<'t> Tx<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps in mind whether an account has more than one record.
+    fn note_duplicate(&mut self, canonical: &str) -> Result<(), StoreError> {
+        if self.spellings(canonical)?.len() > 1 {
+            self.duplicate.insert(canonical, ())?;
+        } else {
+            self.duplicate.remove(canonical)?;
+        }
+        Ok(())
+    }
+
+    /// The ids of the people stored under an account, in whatever spelling.
+    pub fn spellings(&self, account: &str) -> Result<Vec<String>, StoreError> {
+        super::snapshot::spellings(&self.docs, &self.by_spelling, account)
+    }
+
+    /// The ids of the records of a kind that belong to an account.
+    pub fn owned(&self, kind: Kind, account: &str) -> Result<Vec<String>, StoreError> {
+        super::snapshot::owned(&self.by_owner, kind, account)
     }
 
     /// Whether any record other than the person's own belongs to this account.
@@ -384,6 +431,17 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
+    /// Roles granted to a person go with them to their new id, under which they are stored already.
+    pub fn move_grants(&mut self, from: &str, old: &Document, to: &str) -> Result<(), StoreError> {
+        let account = fold_account(from);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        let Some(row) = row.filter(|row| is_granted_to(row, from, old)) else {
+            return Ok(());
+        };
+        self.set_grants(from, &[])?;
+        self.set_grants(to, &super::snapshot::string_list(&row, "roles"))
+    }
+
     /// Granted roles stay with a person whose password is changed on this node.
     fn carry_grants(
         &mut self,
@@ -414,15 +472,6 @@ impl<'t> Tx<'t> {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
             None => self.local_accounts.remove(name)?,
         };
-        self.writes += 1;
-        Ok(())
-    }
-
-    /// Keeps uploaded bytes under their SHA-256.
-    pub fn put_content(&mut self, sha256: &str, bytes: &[u8], chunk_bytes: usize) -> Result<(), StoreError> {
-        for (number, chunk) in (0_u32..).zip(bytes.chunks(chunk_bytes)) {
-            self.content.insert((sha256, number), chunk)?;
-        }
         self.writes += 1;
         Ok(())
     }

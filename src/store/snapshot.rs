@@ -4,7 +4,7 @@ use bson::{Document, RawDocumentBuf};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
-use super::sync_rows::{Conflict, DeadLetter, Intent, Pending, TrashRow, decode_intent};
+use super::sync_rows::{DeadLetter, Intent, Pending, TrashRow, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
 
@@ -217,12 +217,6 @@ impl Snapshot {
         Ok(JournalWindow { rows, oldest, last })
     }
 
-    /// A chunk of uploaded content.
-    pub fn content_chunk(&self, sha256: &str, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let content = self.transaction.open_table(CONTENT)?;
-        Ok(content.get((sha256, number))?.map(|row| row.value().to_vec()))
-    }
-
     pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {
         let meta = self.transaction.open_table(META)?;
         meta.get(name)?.map(|row| tables::decode(row.value())).transpose()
@@ -278,7 +272,8 @@ impl Snapshot {
         Ok(batch)
     }
 
-    /// Ids after `after` up to `up_to` (or the end) of records that the centre is known to have had.
+    /// Ids after `after` up to `up_to` (or the end) of records that the centre is known to have had, those that
+    /// wait behind a hold included.
     pub fn expected_at_centre(
         &self,
         kind: Kind,
@@ -303,12 +298,34 @@ impl Snapshot {
                 ids.push(id.to_owned());
             }
         }
+        let held = self.held_ids(kind, after, up_to)?;
+        if !held.is_empty() {
+            ids.extend(held);
+            ids.sort_unstable();
+            ids.dedup();
+        }
         Ok(ids)
     }
 
     /// How many records differ from the centre, dead letters included.
     pub fn pending_count(&self) -> Result<u64, StoreError> {
         Ok(self.transaction.open_table(DIRTY)?.len()?)
+    }
+
+    /// How many records wait to be pushed, without those that were refused.
+    pub fn waiting_count(&self) -> Result<u64, StoreError> {
+        let dirty = self.transaction.open_table(DIRTY)?;
+        let dead = self.transaction.open_table(DEAD)?;
+        if dead.is_empty()? {
+            return Ok(dirty.len()?);
+        }
+        let mut count = 0;
+        for entry in dirty.iter()? {
+            let (at, _) = entry?;
+            let (_, _, code, id) = at.value();
+            count += u64::from(dead.get((code, id))?.is_none());
+        }
+        Ok(count)
     }
 
     /// When the oldest unpushed edit was made.
@@ -344,42 +361,6 @@ impl Snapshot {
         let base = self.transaction.open_table(BASE)?;
         let row = base.get(row_key(key))?.map(|row| BaseRow::decode(row.value())).transpose()?;
         Ok(row.map(|row| row.base))
-    }
-
-    /// All conflicts, oldest first.
-    pub fn conflicts(&self) -> Result<Vec<Conflict>, StoreError> {
-        let conflict = self.transaction.open_table(CONFLICT)?;
-        let mut conflicts = Vec::new();
-        for entry in conflict.iter()? {
-            conflicts.push(Conflict::decode(entry?.1.value())?);
-        }
-        conflicts.sort_by(|a, b| (a.found_at_ms, &a.id).cmp(&(b.found_at_ms, &b.id)));
-        Ok(conflicts)
-    }
-
-    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
-        let conflict = self.transaction.open_table(CONFLICT)?;
-        conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
-    }
-
-    pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
-    }
-
-    /// Conflicts that the centre does not know in their present state, after this id.
-    pub fn unpublished_conflicts(
-        &self,
-        after: Option<&str>,
-        max: usize,
-    ) -> Result<Vec<Conflict>, StoreError> {
-        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
-        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let mut conflicts = Vec::new();
-        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
-            let (id, _) = entry?;
-            conflicts.extend(self.conflict(id.value())?);
-        }
-        Ok(conflicts)
     }
 
     /// Bodies of deleted records, by record and then oldest first.
@@ -429,6 +410,47 @@ pub(crate) fn resolve_person(
     let (at, _) = entry?;
     let (found, spelling) = at.value();
     Ok((found == canonical).then(|| spelling.to_owned()))
+}
+
+/// The ids of all people of an account: the canonical one first.
+pub(crate) fn spellings(
+    docs: &impl ReadableTable<RowKey, &'static [u8]>,
+    by_spelling: &impl ReadableTable<(&'static str, &'static str), ()>,
+    account: &str,
+) -> Result<Vec<String>, StoreError> {
+    let canonical = fold_account(account);
+    let mut found = Vec::new();
+    if docs.get((Kind::Person.schema().code, canonical.as_str()))?.is_some() {
+        found.push(canonical.clone());
+    }
+    for entry in by_spelling.range((canonical.as_str(), "")..)? {
+        let (at, _) = entry?;
+        let (of, id) = at.value();
+        if of != canonical {
+            break;
+        }
+        found.push(id.to_owned());
+    }
+    Ok(found)
+}
+
+/// The ids of the records of a kind that belong to an account.
+pub(crate) fn owned(
+    by_owner: &impl ReadableTable<(u8, &'static str, &'static str), ()>,
+    kind: Kind,
+    account: &str,
+) -> Result<Vec<String>, StoreError> {
+    let (code, account) = (kind.schema().code, fold_account(account));
+    let mut ids = Vec::new();
+    for entry in by_owner.range((code, account.as_str(), "")..)? {
+        let (at, _) = entry?;
+        let (found_code, found_account, id) = at.value();
+        if found_code != code || found_account != account {
+            break;
+        }
+        ids.push(id.to_owned());
+    }
+    Ok(ids)
 }
 
 /// The strings of an array field.

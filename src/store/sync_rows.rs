@@ -1,16 +1,14 @@
-//! Floor 1. What the reconciliation keeps beside the records: intents, conflicts, trash, dead letters.
+//! Floor 1. What the reconciliation keeps beside the records: intents, trash, dead letters.
 
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
-use sha2::{Digest, Sha256};
 
 use super::StoreError;
 use super::records::Tx;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::diff::{self, Change, Path};
-use crate::domain::merge::{Clash, Side};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::RecordKey;
 use crate::flaw::{Flaw, planted};
 
 /// A record that waits to be pushed.
@@ -106,122 +104,15 @@ fn decode_change(row: &Bson) -> Option<Change> {
     Some(Change { path: path_of(row)?, from: row.get("from").cloned(), to: row.get("to").cloned() })
 }
 
-fn path_of(row: &Document) -> Option<Path> {
+pub(crate) fn path_of(row: &Document) -> Option<Path> {
     let steps = row.get_array("path").ok()?;
     steps.iter().map(|step| step.as_str().map(str::to_owned)).collect()
 }
 
 /// Absent and null stay apart: an absent value has no field.
-fn insert_some(row: &mut Document, field: &str, value: &Option<Bson>) {
+pub(crate) fn insert_some(row: &mut Document, field: &str, value: &Option<Bson>) {
     if let Some(value) = value {
         row.insert(field, value.clone());
-    }
-}
-
-/// Whether a conflict waits for a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConflictStatus {
-    Open,
-    Resolved,
-}
-
-impl ConflictStatus {
-    pub fn name(self) -> &'static str {
-        match self {
-            ConflictStatus::Open => "open",
-            ConflictStatus::Resolved => "resolved",
-        }
-    }
-}
-
-/// A value that lost against the other side's, kept until someone decides.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Conflict {
-    /// Hash of record, path and losing value, so that the federation keeps one.
-    pub id: String,
-    pub key: RecordKey,
-    /// Empty for the record as a whole.
-    pub path: Path,
-    pub base: Option<Bson>,
-    pub local: Option<Bson>,
-    pub central: Option<Bson>,
-    pub stands: Side,
-    pub status: ConflictStatus,
-    /// Who made the local edit.
-    pub author: String,
-    pub found_at_ms: i64,
-    /// `local`, `central` or `value`, once resolved, and by whom.
-    pub resolution: Option<String>,
-    pub resolved_by: Option<String>,
-    pub resolved_at_ms: Option<i64>,
-}
-
-impl Conflict {
-    /// The value that was displaced.
-    pub fn loser(&self) -> Option<&Bson> {
-        match self.stands {
-            Side::Local => self.central.as_ref(),
-            Side::Remote => self.local.as_ref(),
-        }
-    }
-
-    /// Whether the path leads into a field that is never shown.
-    pub fn is_secret(&self) -> bool {
-        self.path.first().is_some_and(|field| self.key.kind.schema().is_secret(field))
-    }
-
-    fn id_of(key: &RecordKey, path: &Path, loser: Option<&Bson>) -> Result<String, StoreError> {
-        let mut named =
-            doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
-        insert_some(&mut named, "loser", &loser.cloned());
-        Ok(hex::encode(&Sha256::digest(tables::encode(&named)?)[..16]))
-    }
-
-    pub(crate) fn encode(&self) -> Document {
-        let mut row = doc! {
-            "_id": &self.id,
-            "kind": i32::from(self.key.kind.schema().code),
-            "id": &self.key.id,
-            "path": self.path.clone(),
-            "stands": match self.stands { Side::Local => "local", Side::Remote => "central" },
-            "status": self.status.name(),
-            "author": &self.author,
-            "found_at": self.found_at_ms,
-        };
-        insert_some(&mut row, "base", &self.base);
-        insert_some(&mut row, "local", &self.local);
-        insert_some(&mut row, "central", &self.central);
-        insert_some(&mut row, "resolution", &self.resolution.clone().map(Bson::String));
-        insert_some(&mut row, "resolved_by", &self.resolved_by.clone().map(Bson::String));
-        insert_some(&mut row, "resolved_at", &self.resolved_at_ms.map(Bson::Int64));
-        row
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Conflict, StoreError> {
-        let row = tables::decode(bytes)?;
-        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
-        let parse = || {
-            let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
-            Some(Conflict {
-                id: text("_id")?,
-                key: RecordKey::new(Kind::from_code(code)?, text("id")?),
-                path: path_of(&row)?,
-                base: row.get("base").cloned(),
-                local: row.get("local").cloned(),
-                central: row.get("central").cloned(),
-                stands: if text("stands")? == "local" { Side::Local } else { Side::Remote },
-                status: match text("status")?.as_str() {
-                    "open" => ConflictStatus::Open,
-                    _ => ConflictStatus::Resolved,
-                },
-                author: text("author")?,
-                found_at_ms: row.get_i64("found_at").ok()?,
-                resolution: text("resolution"),
-                resolved_by: text("resolved_by"),
-                resolved_at_ms: row.get_i64("resolved_at").ok(),
-            })
-        };
-        parse().ok_or_else(|| damaged("a conflict"))
     }
 }
 
@@ -236,7 +127,7 @@ pub enum TrashState {
 }
 
 impl TrashState {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             TrashState::Pending => "pending",
             TrashState::Done => "done",
@@ -267,9 +158,8 @@ impl TrashRow {
     }
 }
 
-/// Codes of dead letters that the node gives itself: the centre has another person under the same account;
-/// its document cannot be kept; it does not take the body of a record to be deleted.
-pub const OTHER_PERSON_CODE: i32 = -1;
+/// Codes of dead letters that the node gives itself: the centre's document cannot be kept; it does not take
+/// the body of a record to be deleted. (-1 was a person who is held now, see [`super::Hold`].)
 pub const UNREADABLE_CODE: i32 = -2;
 pub const NOT_ARCHIVED_CODE: i32 = -3;
 
@@ -329,6 +219,7 @@ impl Tx<'_> {
         let row = tables::encode(&write.encode(number))?;
         self.intent.insert(row_key(key), row.as_slice())?;
         self.carry.touched.insert(key.clone(), number);
+        self.owe_pushed(key)?;
         self.wrote();
         Ok(())
     }
@@ -380,69 +271,6 @@ impl Tx<'_> {
     /// Forgets old intents; only while no read is on its way.
     pub fn forget_touched(&mut self) {
         self.carry.touched.clear();
-    }
-
-    /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
-    pub fn add_conflict(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
-        let author = match self.base_row(key)? {
-            Some(row) => {
-                let (code, id) = row_key(key);
-                let dirty = self.dirty.get((row.rank, row.sequence, code, id))?;
-                dirty.map_or_else(String::new, |dirty| dirty.value().1.to_owned())
-            }
-            None => String::new(),
-        };
-        let mut conflict = Conflict {
-            id: String::new(),
-            key: key.clone(),
-            path: clash.path.clone(),
-            base: clash.base.clone(),
-            local: clash.local.clone(),
-            central: clash.remote.clone(),
-            stands: clash.stands,
-            status: ConflictStatus::Open,
-            author,
-            found_at_ms: self.now_ms(),
-            resolution: None,
-            resolved_by: None,
-            resolved_at_ms: None,
-        };
-        conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
-        self.put_conflict(&conflict)
-    }
-
-    /// Writes a conflict and puts it into the outbox to the centre.
-    pub fn put_conflict(&mut self, conflict: &Conflict) -> Result<(), StoreError> {
-        let (code, id) = row_key(&conflict.key);
-        let open = (code, id, conflict.id.as_str());
-        self.conflict.insert(conflict.id.as_str(), tables::encode(&conflict.encode())?.as_slice())?;
-        match conflict.status {
-            ConflictStatus::Open => self.conflict_open.insert(open, ())?,
-            ConflictStatus::Resolved => self.conflict_open.remove(open)?,
-        };
-        self.conflict_outbox.insert(conflict.id.as_str(), ())?;
-        self.wrote();
-        Ok(())
-    }
-
-    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
-        self.conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
-    }
-
-    /// The centre knows these conflicts as they are in `published`.
-    pub fn conflicts_published(&mut self, published: &[Conflict]) -> Result<(), StoreError> {
-        for conflict in published {
-            // Changed meanwhile: it goes again.
-            // By bytes, because NaN does not equal itself.
-            let published = tables::encode(&conflict.encode())?;
-            let is_same =
-                self.conflict.get(conflict.id.as_str())?.is_some_and(|row| row.value() == published);
-            if is_same {
-                self.conflict_outbox.remove(conflict.id.as_str())?;
-                self.wrote();
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn put_trash(
@@ -537,7 +365,7 @@ impl Tx<'_> {
 
     /// Whether the record waits for the centre's document to change, rather than for itself.
     pub fn waits_for_centre(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        Ok(self.has_dead_letter(key, OTHER_PERSON_CODE)? || self.has_dead_letter(key, UNREADABLE_CODE)?)
+        self.has_dead_letter(key, UNREADABLE_CODE)
     }
 
     /// Gives every refused push another try.

@@ -29,6 +29,14 @@ pub(crate) const DIRTY: TableDefinition<(u8, u64, u8, &str), (i64, &str)> = Tabl
 pub(crate) const INTENT: Rows = TableDefinition::new("intent");
 /// (kind, id) -> why the centre refused the record, or why it could not be pulled.
 pub(crate) const DEAD: Rows = TableDefinition::new("dead");
+/// folded account -> the hold of two people under it: [`super::Hold`].
+pub(crate) const HOLD: TableDefinition<&str, Bytes> = TableDefinition::new("hold");
+/// (kind, id) -> a document of the centre that waits behind a hold, and the hold's account.
+pub(crate) const HELD: Rows = TableDefinition::new("held");
+/// (folded account, kind, id): the documents that wait behind a hold.
+pub(crate) const HELD_OF: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("held_of");
+/// Folded accounts under which more than one person is stored, in different spellings.
+pub(crate) const DUPLICATE: TableDefinition<&str, ()> = TableDefinition::new("duplicate");
 /// sequence -> one change of a record.
 pub(crate) const JOURNAL: TableDefinition<u64, Bytes> = TableDefinition::new("journal");
 /// (kind, id, sequence) -> the body of a deleted record.
@@ -49,7 +57,7 @@ pub(crate) const BY_SPELLING: TableDefinition<(&str, &str), ()> = TableDefinitio
 pub(crate) const GRANTS: TableDefinition<&str, Bytes> = TableDefinition::new("grants");
 /// name -> a technician's account of this node; never synchronized.
 pub(crate) const LOCAL_ACCOUNTS: TableDefinition<&str, Bytes> = TableDefinition::new("local_accounts");
-/// (SHA-256, chunk number) -> a chunk of uploaded content.
+/// (SHA-256, chunk number) -> a chunk of content. Content is all here if it has chunks and is not wanted.
 pub(crate) const CONTENT: TableDefinition<(&str, u32), Bytes> = TableDefinition::new("content");
 /// (kind, id) -> [`super::Reread`] in bits: records to be read from the centre again.
 pub(crate) const REREAD: TableDefinition<RowKey, u8> = TableDefinition::new("reread");
@@ -61,6 +69,20 @@ pub(crate) const SENT: TableDefinition<u64, Bytes> = TableDefinition::new("sent"
 pub(crate) const ECHO: TableDefinition<(u8, &str, u64), ()> = TableDefinition::new("echo");
 /// (kind, id) -> the last write that was given up without an answer.
 pub(crate) const GHOST: Rows = TableDefinition::new("ghost");
+/// (SHA-256, kind, id): the records whose documents name this content.
+pub(crate) const CONTENT_NAMED: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("content_named");
+/// SHA-256 -> length as a document says, and the lease number of the round whose fetch came out wrong (0:
+/// none). Exists exactly while a record's document names content that is not all here.
+pub(crate) const CONTENT_WANTED: TableDefinition<&str, (u64, i64)> = TableDefinition::new("content_wanted");
+/// SHA-256 -> length and media type as a document says: content that is here, that a record's document
+/// names, and that the centre is not known to have.
+pub(crate) const CONTENT_OWED: TableDefinition<&str, (u64, &str)> = TableDefinition::new("content_owed");
+/// SHA-256 -> lease number of the round from which on it is worth a look: content that is here and that no
+/// record's document names any more.
+pub(crate) const CONTENT_IDLE: TableDefinition<&str, i64> = TableDefinition::new("content_idle");
+/// (kind, id) -> own writes that a restored centre may have forgotten, as `own`; an empty document once the
+/// record was brought together with it.
+pub(crate) const RESTORE: Rows = TableDefinition::new("restore");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 

@@ -5,7 +5,7 @@ use bson::{Bson, Document};
 use crate::domain::access::Actor;
 use crate::domain::diff;
 use crate::domain::merge::Side;
-use crate::domain::record::Kind;
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Store, StoreError, Tx};
 
@@ -19,11 +19,19 @@ pub enum Decision {
 }
 
 impl Decision {
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Decision::TakeLocal => "local",
             Decision::TakeCentral => "central",
             Decision::Value(_) => "value",
+        }
+    }
+
+    /// The value of one's own.
+    pub(super) fn value(&self) -> Option<Bson> {
+        match self {
+            Decision::Value(value) => Some(value.clone()),
+            _ => None,
         }
     }
 }
@@ -38,6 +46,9 @@ pub enum ResolveError {
     /// The record no longer holds the value that the decision was made on.
     #[error("the value has changed meanwhile")]
     Moved { conflict: Box<Conflict>, current: Option<Bson> },
+    /// A decision about who the person is comes first: the one about this conflict.
+    #[error("it is not decided yet who this person is")]
+    Held { conflict: String },
     /// The new record would not be acceptable.
     #[error("{message}")]
     Invalid { field: String, message: String },
@@ -73,8 +84,29 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     Some(document)
 }
 
+/// What lost may come to stand after all: somebody wrote the same, or another node brought it back to a restored
+/// centre. Then nobody has to decide any more.
+pub(super) fn close_moot(tx: &mut Tx<'_>, key: &RecordKey, record: &Document) -> Result<(), StoreError> {
+    for mut conflict in tx.open_conflicts_of(key)? {
+        let value = diff::get(record, &conflict.path);
+        if conflict.path.is_empty() || !same_option(value, conflict.loser()) {
+            continue;
+        }
+        let stands = match conflict.stands {
+            Side::Remote => Decision::TakeLocal,
+            Side::Local => Decision::TakeCentral,
+        };
+        conflict.resolve(stands.name(), None, &Actor::Centre.to_string(), tx.now_ms());
+        tx.put_conflict(&conflict)?;
+    }
+    Ok(())
+}
+
 /// A person is deleted by a decision under the same conditions as by a request.
-fn check_person_may_go(tx: &Tx<'_>, id: &str, person: &Document) -> Result<(), ResolveError> {
+pub(super) fn check_person_may_go(tx: &Tx<'_>, id: &str, person: &Document) -> Result<(), ResolveError> {
+    if let Some(hold) = tx.hold(id)? {
+        return Err(ResolveError::Held { conflict: hold.conflict });
+    }
     let invalid = |field: &str, message: &str| {
         Err(ResolveError::Invalid { field: field.to_owned(), message: message.to_owned() })
     };
@@ -104,7 +136,8 @@ where
     let id = id.to_owned();
     store
         .transact(move |tx: &mut Tx<'_>| {
-            let mut conflict = tx.conflict(&id)?.ok_or(ResolveError::Unknown)?;
+            let known = tx.conflict(&id)?.filter(|conflict| !conflict.is_identity());
+            let mut conflict = known.ok_or(ResolveError::Unknown)?;
             if conflict.status == ConflictStatus::Resolved {
                 return Err(ResolveError::Resolved(Box::new(conflict)));
             }
@@ -123,10 +156,7 @@ where
                 check_person_may_go(tx, &conflict.key.id, person)?;
             }
             tx.edit(&conflict.key, document.as_ref(), &actor)?;
-            conflict.status = ConflictStatus::Resolved;
-            conflict.resolution = Some(decision.name().to_owned());
-            conflict.resolved_by = Some(actor.to_string());
-            conflict.resolved_at_ms = Some(tx.now_ms());
+            conflict.resolve(decision.name(), decision.value(), &actor.to_string(), tx.now_ms());
             tx.put_conflict(&conflict)?;
             Ok(conflict)
         })

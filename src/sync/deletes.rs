@@ -10,6 +10,7 @@ use bson::{Document, doc};
 
 use super::merge_in::remove;
 use super::round::{Round, RoundError, Tally};
+use super::scan::META_SCAN;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
@@ -53,8 +54,11 @@ impl Round<'_> {
                 return Err(RoundError::Halted(vanished_message(kind, here, before, &keys)));
             }
         }
+        // A sweep under way may find more: how many are gone is known at its end.
+        let is_sweeping = self.sweep.is_some() || snapshot.meta(META_SCAN)?.is_some();
         drop(snapshot);
-        for rows in vanished.chunks(BATCH_DELETES_MAX) {
+        let due: Vec<_> = vanished.into_iter().filter(|row| row.is_accepted || !is_sweeping).collect();
+        for rows in due.chunks(BATCH_DELETES_MAX) {
             let rows = rows.to_vec();
             let tally = self
                 .store

@@ -8,10 +8,10 @@ use bson::{Document, doc};
 
 use super::round::RoundError;
 use super::scan::Reason;
-use super::{drain, step};
-use crate::central::{Central, Lease, LeaseAnswer};
+use super::{content_tidy, drain, restore, step};
+use crate::central::{Central, CentralError, Lease, LeaseAnswer};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError, Tx};
 
 /// The number of the first lease of every node.
 pub(crate) const FIRST_NUMBER: i64 = 1;
@@ -31,6 +31,15 @@ struct Known {
 impl Known {
     fn fresh() -> Known {
         Known { node: uuid::Uuid::new_v4().to_string(), confirmed: None, proposed: None }
+    }
+
+    fn confirmed_number(&self) -> i64 {
+        self.confirmed.as_ref().map_or(FIRST_NUMBER - 1, |lease| lease.number)
+    }
+
+    /// Whether a centre with this lease in the node's row remembers less of the node than it should.
+    fn is_older(&self, found: Option<&Lease>) -> bool {
+        found.map_or(self.confirmed.is_some(), |found| found.number < self.confirmed_number())
     }
 
     fn decode(row: &Document) -> Option<Known> {
@@ -61,6 +70,17 @@ pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError>
     Ok(snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
 }
 
+/// The number of the lease that the centre gave last.
+pub(crate) fn number(snapshot: &Snapshot) -> Result<i64, StoreError> {
+    let known = snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode);
+    Ok(known.and_then(|known| known.confirmed).map_or(0, |lease| lease.number))
+}
+
+/// [`node_id`] in a write transaction.
+pub(crate) fn node_id_in(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
+    Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
+}
+
 /// Takes the lease for this round; returns the node's id and the lease.
 pub(crate) async fn take(
     store: &Store,
@@ -69,7 +89,7 @@ pub(crate) async fn take(
 ) -> Result<(String, Lease), RoundError> {
     // Once as the node that the store says it is, and once more as a new one if it turns out to be a clone.
     for _ in 0..2 {
-        let mut known = propose(store).await?;
+        let known = propose(store).await?;
         step("lease.proposed");
         let Some(proposed) = known.proposed.clone() else {
             return Err(RoundError::Store(StoreError::Failed("no lease was proposed".into())));
@@ -85,32 +105,33 @@ pub(crate) async fn take(
         if is_first && answer == LeaseAnswer::Other(None) {
             answer = central.take_lease(&known.node, &[], &proposed, &announcement).await?;
         }
+        if let LeaseAnswer::Other(found) = &answer
+            && known.is_older(found.as_ref())
+        {
+            // Above both: the proposed number follows the confirmed one.
+            restore::agreed_or_halt(store, known.confirmed_number(), found.as_ref()).await?;
+            let found: Vec<Lease> = found.iter().cloned().collect();
+            answer = central.take_lease(&known.node, &found, &proposed, &announcement).await?;
+        }
         step("lease.taken");
         match answer {
             LeaseAnswer::Taken => {
-                known.confirmed = Some(proposed.clone());
-                known.proposed = None;
                 let node = known.node.clone();
-                keep(store, known, false).await?;
+                confirm(store, known, &proposed).await?;
                 return Ok((node, proposed));
             }
             LeaseAnswer::Revoked => {
-                keep(store, known, true).await?;
+                keep_revoked(store, known).await?;
                 return Err(RoundError::Halted(
                     "The federation's administrator has revoked this node. It no longer exchanges records."
                         .into(),
                 ));
             }
-            LeaseAnswer::Other(found) => {
-                let confirmed = known.confirmed.as_ref().map_or(0, |lease| lease.number);
-                if found.as_ref().is_none_or(|found| found.number < confirmed) {
-                    return Err(RoundError::Halted(
-                        "The centre remembers less of this node than it should: it was probably restored from an \
-                         older copy, or replaced. Nothing has been changed on either side; ask the federation's \
-                         administrator before anything else."
-                            .into(),
-                    ));
-                }
+            LeaseAnswer::Other(found) if known.is_older(found.as_ref()) => {
+                let message = "its row for this node changes from moment to moment".to_owned();
+                return Err(CentralError::Failed(message).into());
+            }
+            LeaseAnswer::Other(_) => {
                 tracing::warn!(old = %known.node, "this store is a copy of another node's: enrolling as a new node");
                 enrol_anew(store).await?;
             }
@@ -128,7 +149,7 @@ async fn propose(store: &Store) -> Result<Known, StoreError> {
             let row = tx.meta(META_LEASE)?;
             let mut known = row.as_ref().and_then(Known::decode).unwrap_or_else(|| fresh.clone());
             if known.proposed.is_none() {
-                let number = known.confirmed.as_ref().map_or(FIRST_NUMBER - 1, |lease| lease.number) + 1;
+                let number = known.confirmed_number() + 1;
                 known.proposed = Some(Lease { number, nonce: nonce.clone() });
                 tx.set_meta(META_LEASE, Some(&known.encode()))?;
             }
@@ -144,20 +165,39 @@ async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
     store
         .transact(move |tx| -> Result<(), StoreError> {
             tx.set_meta(META_LEASE, Some(&row))?;
+            restore::settle(tx)?;
             tx.forget_sent()?;
             drain::lose_history(tx, Reason::Lost)
         })
         .await
 }
 
-async fn keep(store: &Store, known: Known, is_revoked: bool) -> Result<(), StoreError> {
+/// The centre holds the proposed lease now. If it was restored, both sides have to be brought together.
+async fn confirm(store: &Store, mut known: Known, proposed: &Lease) -> Result<(), StoreError> {
+    (known.confirmed, known.proposed) = (Some(proposed.clone()), None);
+    let row = known.encode();
     store
         .transact(move |tx| -> Result<(), StoreError> {
-            let was_revoked = tx.meta(META_REVOKED)?.is_some();
-            if is_revoked != was_revoked {
-                tx.set_meta(META_REVOKED, is_revoked.then(|| doc! {"revoked": true}).as_ref())?;
+            if tx.meta(META_REVOKED)?.is_some() {
+                tx.set_meta(META_REVOKED, None)?;
             }
-            tx.set_meta(META_LEASE, Some(&known.encode()))
+            tx.set_meta(META_LEASE, Some(&row))?;
+            if let Some(restored) = restore::settle(tx)? {
+                tx.begin_restore(restored)?;
+                drain::lose_history(tx, Reason::Restored)?;
+                content_tidy::look_again_soon(tx)?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn keep_revoked(store: &Store, known: Known) -> Result<(), StoreError> {
+    let row = known.encode();
+    store
+        .transact(move |tx| -> Result<(), StoreError> {
+            tx.set_meta(META_REVOKED, Some(&doc! {"revoked": true}))?;
+            tx.set_meta(META_LEASE, Some(&row))
         })
         .await
 }

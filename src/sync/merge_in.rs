@@ -4,13 +4,15 @@ use bson::Document;
 
 use super::evidence::{haunted, landed};
 use super::round::Tally;
+use super::{conflicts, hold, restore};
 use crate::domain::access::Actor;
-use crate::domain::merge::{Clash, merge, same_identity};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::merge::{Clash, merge};
+use crate::domain::record::RecordKey;
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, OTHER_PERSON_CODE, StoreError, TrashState, Tx, UNREADABLE_CODE};
+use crate::store::{Base, DeadLetter, StoreError, TrashState, Tx, UNREADABLE_CODE};
 
-/// Brings the record to what it is after the centre was seen to hold `remote`.
+/// Brings the record to what it is after the centre was seen to hold `remote`, unless that has to wait for a
+/// decision about who it is about.
 ///
 /// The caller has made sure that the read is not stale. Losers of the merge are durable in the same
 /// transaction that drops them from the record.
@@ -21,21 +23,30 @@ pub(crate) fn merge_in(
 ) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let local = tx.document(key)?;
-    lay_ghost(tx, key, local.as_ref(), remote)?;
     if remote.is_some() {
         tx.clear_vanished(key)?;
     }
+    restore::bring_together(tx, key, local.as_ref(), remote)?;
+    if !hold::diverts(tx, key, local.as_ref(), remote, &mut tally)? {
+        tally += merge_known(tx, key, local, remote)?;
+    }
+    Ok(tally)
+}
+
+/// [`merge_in`] of a record that is known to be about the same person here and there; `local` is what it holds.
+pub(crate) fn merge_known(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<Document>,
+    remote: Option<&Document>,
+) -> Result<Tally, StoreError> {
+    let mut tally = Tally::default();
+    lay_ghost(tx, key, local.as_ref(), remote)?;
     if tx.is_clean(key)? {
         take_clean(tx, key, local.as_ref(), remote, &mut tally)?;
         return Ok(tally);
     }
     let base = tx.base(key)?;
-    if let (Kind::Person, Base::Absent, Some(local), Some(remote)) = (key.kind, &base, &local, remote)
-        && !same_identity(local, remote)
-    {
-        hold(tx, key, &mut tally)?;
-        return Ok(tally);
-    }
     let trashed = tx.pending_trash(key)?;
     let schema = key.kind.schema();
     let deleted_local = trashed.as_ref().map(|row| &row.document);
@@ -48,8 +59,8 @@ pub(crate) fn merge_in(
     let agreed = Base::from(remote.cloned());
     let is_news = agreed != base || merged.document != local;
     tally.merged += u64::from(is_news);
-    // Whatever it waited for is over: the centre's document can be read and is the same person, and a refusal
-    // was of another change than the one that is left.
+    // Whatever it waited for is over: the centre's document can be read, and a refusal was of another change
+    // than the one that is left.
     if is_news || tx.waits_for_centre(key)? {
         tx.clear_dead(key)?;
     }
@@ -86,6 +97,7 @@ fn take_clean(
             tx.put(key, Some(remote), &base, &Actor::Centre)?;
             if before != tx.bytes(key)? {
                 tally.pulled += 1;
+                conflicts::close_moot(tx, key, remote)?;
             }
             // Readable again, if it was not.
             tx.clear_dead(key)?;
@@ -130,21 +142,6 @@ pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreErr
         tally.deleted += 1;
     }
     Ok(tally)
-}
-
-/// Two people under one account: neither is touched until somebody decides.
-fn hold(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<(), StoreError> {
-    if tx.is_dead(key)? {
-        return Ok(());
-    }
-    tally.dead += 1;
-    tx.put_dead(&DeadLetter {
-        key: key.clone(),
-        direction: "push",
-        code: OTHER_PERSON_CODE,
-        reason: "the centre has another person under this account; neither was changed".into(),
-        at_ms: tx.now_ms(),
-    })
 }
 
 /// A document of the centre that cannot be kept as it is: it is left alone and listed.

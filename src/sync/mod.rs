@@ -6,24 +6,34 @@
 
 pub mod budget;
 pub mod conflicts;
+mod content;
+mod content_fetch;
+mod content_mend;
+mod content_send;
+mod content_tidy;
 mod deletes;
 mod drain;
 mod evidence;
 mod follow;
+mod hold;
+pub mod identity;
 mod lease;
 mod merge_in;
 mod operator;
 mod pull;
 mod push;
+mod resolutions;
+mod restore;
 mod round;
 mod scan;
 pub mod schedule;
+mod status;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::doc;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -36,6 +46,7 @@ use budget::{QuietHours, UtcOffset};
 use operator::Pause;
 pub use round::Outcome;
 use round::RoundError;
+pub use status::Status;
 
 /// Writes sent together at first; adapts to the link.
 const BATCH_WRITES_START: usize = 50;
@@ -91,21 +102,6 @@ pub struct Report {
     pub bytes_received: u64,
     pub duration_ms: u64,
     /// For people.
-    pub message: String,
-}
-
-/// How things stand; the answer of `GET /sync/status`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Status {
-    pub node: String,
-    pub state: &'static str,
-    pub pending: u64,
-    pub oldest_pending_at: Option<String>,
-    pub conflicts_open: u64,
-    pub dead: u64,
-    pub last_round: Option<serde_json::Value>,
-    pub last_complete_at: Option<String>,
-    pub next_round_at: Option<String>,
     pub message: String,
 }
 
@@ -346,49 +342,10 @@ impl Reconciler {
             .await
     }
 
-    pub fn status(&self) -> Result<Status, StoreError> {
-        let snapshot = self.store.read()?;
-        let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
-        let report: Option<&Document> = kept.get_document("report").ok();
-        let is_running = lock(&self.running).as_ref().is_some_and(|round| !round.is_over());
-        let is_revoked = snapshot.meta(lease::META_REVOKED)?.is_some();
-        let pause = Pause::of(&snapshot)?;
-        let last_outcome = report.and_then(|report| report.get_str("outcome").ok());
-        let last_message = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
-        let (state, message) = match (&pause, last_outcome) {
-            _ if !self.is_configured() => {
-                ("off", "Synchronization is off: no centre is configured.".to_owned())
-            }
-            _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
-            _ if self.is_connected.load(Ordering::Relaxed) => {
-                ("idle", "Connected to the centre: changes travel at once.".to_owned())
-            }
-            (_, Some("halted")) if is_revoked => ("revoked", last_message.to_owned()),
-            // What halted it before is still to be decided.
-            (Some(pause), Some("halted")) => ("paused", format!("{} {last_message}", pause.words())),
-            (Some(pause), _) => ("paused", pause.words()),
-            (None, Some("offline")) => ("offline", last_message.to_owned()),
-            (None, Some("halted")) => ("halted", last_message.to_owned()),
-            (None, None) => ("idle", "No round has been run yet.".to_owned()),
-            (None, Some(_)) => ("idle", last_message.to_owned()),
-        };
-        let last_round = report.map(|report| {
-            let mut shown = bson::Bson::Document(report.clone()).into_relaxed_extjson();
-            shown["at"] = kept.get_i64("at").map_or(serde_json::Value::Null, |ms| time_text(ms).into());
-            shown
-        });
-        Ok(Status {
-            node: lease::node_id(&snapshot)?.unwrap_or_default(),
-            state,
-            pending: snapshot.pending_count()?,
-            oldest_pending_at: snapshot.oldest_pending_ms()?.map(time_text),
-            conflicts_open: snapshot.open_conflicts_count()?,
-            dead: snapshot.dead_count()?,
-            last_round,
-            last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
-            next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
-            message,
-        })
+    /// The centre may have lost attachments, having been restored from an older copy say: the next rounds
+    /// ask about all that are here.
+    pub async fn recheck_contents(&self) -> Result<(), StoreError> {
+        self.store.transact(content_tidy::look_again_soon).await
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {

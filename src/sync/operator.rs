@@ -4,7 +4,7 @@
 
 use bson::doc;
 
-use super::{Outcome, Reconciler, Report, deletes, lock, scan, time_text};
+use super::{Outcome, Reconciler, Report, deletes, lock, restore, scan, time_text};
 use crate::domain::access::Actor;
 use crate::store::{Snapshot, StoreError};
 
@@ -88,6 +88,12 @@ impl Reconciler {
     /// The operator wants those records back instead, on both sides; returns how many.
     pub async fn restore_deleted(&self, actor: Actor) -> Result<u64, StoreError> {
         self.store.transact(move |tx| deletes::restore_deleted(tx, &actor)).await
+    }
+
+    /// The operator agrees to go on from what a restored or replaced centre holds. Returns whether the last
+    /// round has found one.
+    pub async fn centre_restored(&self) -> Result<bool, StoreError> {
+        self.store.transact(restore::agree).await
     }
 
     /// Asks for a pass over everything that the centre holds; rounds carry it out.

@@ -15,12 +15,10 @@ use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::RecordKey;
 use crate::domain::schema::PUSH_RANK_MAX;
 use crate::flaw::{Flaw, planted};
-use crate::store::{
-    Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, OTHER_PERSON_CODE, Reread, StoreError, Tx,
-};
+use crate::store::{Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, Reread, StoreError, Tx};
 
 /// Tries of one record in a round.
 const PUSH_TRIES_MAX: usize = 3;
@@ -81,6 +79,7 @@ impl Round<'_> {
                 pending.retain(|(_, sequence, pending)| !held_back.waits(pending.key.kind, *sequence));
             }
             let mut keys: Vec<RecordKey> = pending.into_iter().map(|(.., pending)| pending.key).collect();
+            self.bring_together_first(central, &keys).await?;
             for _ in 0..PUSH_TRIES_MAX {
                 keys = self.push_keys(central, node, keys).await?;
                 if keys.is_empty() {
@@ -255,6 +254,9 @@ fn plan(tx: &mut Tx<'_>, key: &RecordKey, node: &str) -> Result<Option<Sending>,
     if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? || is_owner_held(tx, key)? {
         return Ok(None);
     }
+    if tx.to_bring_together(key)?.is_some() {
+        return Ok(None);
+    }
     let (base, document) = (tx.base(key)?, tx.document(key)?);
     let (write, intent) = match (base, document) {
         (Base::Absent, None) => {
@@ -303,20 +305,9 @@ fn plan_delete(tx: &mut Tx<'_>, key: &RecordKey, node: &str, base: Document) -> 
     Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
 }
 
-/// Records of a person whose account belongs to somebody else at the centre wait with that person.
+/// Records of a person about whom a decision is pending wait with that person.
 fn is_owner_held(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    if planted(Flaw::HeldPagesPushed) {
-        return Ok(false);
-    }
-    let Some(document) = tx.document(key)? else {
-        return Ok(false);
-    };
-    match key.kind.schema().owner_of(&document) {
-        Some(owner) if key.kind != Kind::Person => {
-            tx.has_dead_letter(&RecordKey::new(Kind::Person, owner), OTHER_PERSON_CODE)
-        }
-        _ => Ok(false),
-    }
+    Ok(!planted(Flaw::HeldPagesPushed) && super::hold::waits(tx, key)?)
 }
 
 /// Returns whether the write was still open.

@@ -1,7 +1,7 @@
 //! Floor 3. One round, step by step.
 //!
-//! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, REPORT. Each step leaves the store in a state that
-//! the next round understands, so a round may end anywhere.
+//! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, CONTENT, REPORT. Each step leaves the store in a state
+//! that the next round understands, so a round may end anywhere.
 
 use bson::doc;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::drain::{Begun, Source};
 use super::scan::Reason;
 use super::{Report, SyncSettings, step};
 use crate::central::{Central, CentralError, Feed, Lease, Traffic};
-use crate::store::{Conflict, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// How a round ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,8 +56,8 @@ pub(crate) enum RoundError {
     Stopped,
 }
 
-/// Conflicts sent to the centre at a time.
-const PUBLISH_CONFLICTS_MAX: usize = 100;
+/// What a complete round says first.
+pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
 /// Version of the program that ran the last round.
 const META_VERSION: &str = "round_version";
 
@@ -105,6 +105,8 @@ pub(crate) struct Round<'a> {
     pub(crate) received_before_scan: u64,
     /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
+    /// What is to be said about attachments.
+    pub(crate) content_note: String,
 }
 
 impl<'a> Round<'a> {
@@ -127,6 +129,7 @@ impl<'a> Round<'a> {
             waiting_sweep: None,
             received_before_scan: 0,
             unfinished: 0,
+            content_note: String::new(),
         }
     }
 
@@ -143,11 +146,14 @@ impl<'a> Round<'a> {
             Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
             read => Ok(read?),
         };
+        self.end_holds().await?;
         self.publish_conflicts(central, &node).await?;
+        self.pull_resolutions(central, &node).await?;
         let held_back = self.push(central, &node).await?;
         read?;
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
+        self.content(central).await?;
         self.report(central, &node, &lease).await?;
         match held_back {
             Some(message) => Err(RoundError::Halted(message)),
@@ -177,40 +183,8 @@ impl<'a> Round<'a> {
         self.settle(central).await?;
         self.reread(central).await?;
         self.scan(central).await?;
-        self.deletes().await
-    }
-
-    /// Sends new and changed conflicts to the centre.
-    pub(crate) async fn publish_conflicts(
-        &mut self,
-        central: &mut dyn Central,
-        node: &str,
-    ) -> Result<(), RoundError> {
-        let mut after: Option<String> = None;
-        loop {
-            let mut conflicts =
-                self.store.read()?.unpublished_conflicts(after.as_deref(), PUBLISH_CONFLICTS_MAX)?;
-            let Some(last) = conflicts.last() else {
-                return Ok(());
-            };
-            after = Some(last.id.clone());
-            let rows: Vec<_> = conflicts.iter().map(|conflict| central_row(conflict, node)).collect();
-            match central.publish_conflicts(&rows).await {
-                // One that the centre does not take must not hold up the others, nor the round.
-                Err(CentralError::Failed(cause)) => {
-                    tracing::warn!(%cause, "some conflicts are not accepted by the centre and stay here");
-                    for (index, row) in rows.iter().enumerate().rev() {
-                        match central.publish_conflicts(std::slice::from_ref(row)).await {
-                            Err(CentralError::Failed(_)) => drop(conflicts.remove(index)),
-                            result => result?,
-                        }
-                    }
-                }
-                result => result?,
-            }
-            step("conflicts.published");
-            self.store.transact(move |tx| tx.conflicts_published(&conflicts)).await?;
-        }
+        self.deletes().await?;
+        Ok(self.end_restore().await?)
     }
 
     /// Tells the centre how this node stands.
@@ -227,6 +201,7 @@ impl<'a> Round<'a> {
             "pending": snapshot.pending_count()? as i64,
             "conflicts_open": snapshot.open_conflicts_count()? as i64,
             "dead": snapshot.dead_count()? as i64,
+            "content_owed": snapshot.content_owed_count()? as i64,
             "last_round_at": now,
         };
         drop(snapshot);
@@ -257,6 +232,7 @@ impl<'a> Round<'a> {
         if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
             message = format!("{message} {words}");
         }
+        message.push_str(&self.content_note);
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = traffic;
         Report {
@@ -281,7 +257,7 @@ impl<'a> Round<'a> {
             return Some(format!("{} records are sent again in the next round.", self.unfinished));
         }
         match self.waiting_sweep {
-            Some(Reason::First | Reason::Lost | Reason::Sweep) => {
+            Some(Reason::First | Reason::Lost | Reason::Sweep | Reason::Restored) => {
                 return Some("What was edited here has been sent to the centre.".to_owned());
             }
             // As below.
@@ -290,6 +266,11 @@ impl<'a> Round<'a> {
         match self.sweep {
             Some((Reason::First, percent)) => {
                 return Some(format!("First synchronization: {percent} % done; the next round goes on."));
+            }
+            Some((Reason::Restored, percent)) => {
+                return Some(format!(
+                    "This node and the restored centre are brought together: {percent} % done; the next round goes on."
+                ));
             }
             Some((Reason::Lost | Reason::Sweep, percent)) => {
                 return Some(format!(
@@ -305,9 +286,16 @@ impl<'a> Round<'a> {
     }
 
     fn complete_message(&self) -> String {
-        let mut message = "Everything is up to date with the centre.".to_owned();
+        let mut message = UP_TO_DATE.to_owned();
         if self.tally.conflicts > 0 {
-            message.push_str(" Some values differ and wait for a decision: see the conflicts.");
+            message.push_str(" Some records differ and wait for a decision: see the conflicts.");
+        }
+        let held = self.store.read().and_then(|snapshot| snapshot.holds_count()).unwrap_or(0);
+        if held > 0 {
+            message.push_str(&format!(
+                " Accounts that two people have, one here and one at the centre: {held}. They and their records \
+                 wait for a decision: see the conflicts."
+            ));
         }
         let unsupported = self.unsupported_known();
         if unsupported > 0 {
@@ -319,50 +307,10 @@ impl<'a> Round<'a> {
     }
 }
 
-/// A conflict as the federation sees it; secrets stay on the node.
-fn central_row(conflict: &Conflict, node: &str) -> bson::Document {
-    let schema = conflict.key.kind.schema();
-    let mut row = doc! {
-        "_id": &conflict.id,
-        "collection": schema.collection,
-        "id": &conflict.key.id,
-        "path": conflict.path.clone(),
-        "status": conflict.status.name(),
-        "stands": if conflict.stands == crate::domain::merge::Side::Local { "local" } else { "central" },
-        "node": node,
-        "author": &conflict.author,
-        "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
-    };
-    for (name, value) in
-        [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)]
-    {
-        match value {
-            Some(_) if conflict.is_secret() => {
-                row.insert(name, format!("changed at node {node}"));
-            }
-            Some(bson::Bson::Document(body)) if conflict.path.is_empty() => {
-                row.insert(name, without_secrets(schema, body));
-            }
-            Some(value) => {
-                row.insert(name, value.clone());
-            }
-            None => {}
-        }
-    }
-    if let Some(resolution) = &conflict.resolution {
-        row.insert("resolution", resolution);
-        row.insert("resolved_by", conflict.resolved_by.clone().unwrap_or_default());
-    }
-    row
-}
-
 /// A body without the fields that are never shown.
 pub(crate) fn without_secrets(
     schema: &crate::domain::schema::Schema,
     body: &bson::Document,
 ) -> bson::Document {
-    body.iter()
-        .filter(|(key, _)| !schema.is_secret(key))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    schema.without_secrets(body)
 }

@@ -34,7 +34,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Ids that are no text, counted up to here for each kind.
 const UNSUPPORTED_IDS_MAX: usize = 100;
 
-const META_SCAN: &str = "scan";
+/// Where a sweep under way stands.
+pub(crate) const META_SCAN: &str = "scan";
 /// Set once a sweep has reached its end.
 pub(crate) const META_EVER_SWEPT: &str = "ever_swept";
 /// A verification pass has been asked for.
@@ -52,10 +53,12 @@ pub(crate) enum Reason {
     Verify,
     /// The centre keeps no history.
     Sweep,
+    /// The centre was set back to an older copy, with which every record has to be brought together.
+    Restored,
 }
 
 impl Reason {
-    const ALL: [Reason; 4] = [Reason::First, Reason::Lost, Reason::Verify, Reason::Sweep];
+    const ALL: [Reason; 5] = [Reason::First, Reason::Lost, Reason::Verify, Reason::Sweep, Reason::Restored];
 
     fn name(self) -> &'static str {
         match self {
@@ -63,6 +66,7 @@ impl Reason {
             Reason::Lost => "lost",
             Reason::Verify => "verify",
             Reason::Sweep => "sweep",
+            Reason::Restored => "restored",
         }
     }
 
@@ -73,6 +77,8 @@ impl Reason {
 
 /// Asks for a sweep from the start; one that only verifies lets one that is under way go on.
 pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError> {
+    let reason = if tx.is_restoring()? { Reason::Restored } else { reason };
+    tx.set_restore_swept(false)?;
     tx.set_meta(META_SCAN, Some(&Position::start(reason).encode()))
 }
 
@@ -82,6 +88,8 @@ struct Position {
     reason: Reason,
     kind: Kind,
     after: Option<String>,
+    /// The line broke in the middle of it: large documents are read alone.
+    is_careful: bool,
 }
 
 /// Kinds in the order of the sweep: what others refer to comes first.
@@ -93,7 +101,7 @@ fn kinds() -> [Kind; Kind::ALL.len()] {
 
 impl Position {
     fn start(reason: Reason) -> Position {
-        Position { reason, kind: kinds()[0], after: None }
+        Position { reason, kind: kinds()[0], after: None, is_careful: false }
     }
 
     fn decode(row: &Document) -> Option<Position> {
@@ -101,12 +109,16 @@ impl Position {
             reason: row.get_str("reason").ok().and_then(Reason::named).unwrap_or(Reason::Lost),
             kind: Kind::from_collection(row.get_str("collection").ok()?)?,
             after: row.get_str("after").ok().map(str::to_owned),
+            is_careful: row.get_bool("careful").unwrap_or(false),
         })
     }
 
     fn encode(&self) -> Document {
         let after = self.after.clone().map_or(Bson::Null, Bson::String);
-        doc! {"reason": self.reason.name(), "collection": self.kind.schema().collection, "after": after}
+        let collection = self.kind.schema().collection;
+        doc! {
+            "reason": self.reason.name(), "collection": collection, "after": after, "careful": self.is_careful,
+        }
     }
 }
 
@@ -171,6 +183,7 @@ impl Round<'_> {
                 if reason != Reason::Sweep && tx.meta(META_VERIFY_DUE)?.is_some() {
                     tx.set_meta(META_VERIFY_DUE, None)?;
                 }
+                tx.set_restore_swept(true)?;
                 deletes::note_sweep(tx)
             })
             .await?;
@@ -181,11 +194,22 @@ impl Round<'_> {
     /// Returns false if the round's share of scanning was used up before the end.
     async fn scan_kind(&mut self, central: &mut dyn Central, at: &mut Position) -> Result<bool, RoundError> {
         let read_at = self.read_now().await?;
-        let large: BTreeSet<String> =
-            central.large_ids(at.kind, at.after.as_deref()).await?.into_iter().collect();
-        central.scan(at.kind, at.after.as_deref()).await?;
+        let large = match at.is_careful {
+            true => central.large_ids(at.kind, at.after.as_deref()).await?,
+            false => Vec::new(),
+        };
+        central.scan(at.kind, at.after.as_deref(), &large).await?;
+        let large: BTreeSet<String> = large.into_iter().collect();
         loop {
-            let batch = self.scan_batch(central).await?;
+            let batch = match self.scan_batch(central).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    at.is_careful = true;
+                    let at = at.encode();
+                    self.store.transact(move |tx| tx.set_meta(META_SCAN, Some(&at))).await?;
+                    return Err(error.into());
+                }
+            };
             step("scan.read");
             let up_to = batch.last().map(|fetched| fetched.id().to_owned());
             let is_done = up_to.is_none();

@@ -72,7 +72,7 @@ async fn a_conflict_shows_both_values() {
     let shown = show(&node, "DOC003", &id).await.is(200, NOTHING);
     let etag = shown.header("etag").to_owned();
     let expected = json!({
-        "id": id, "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
+        "id": id, "type": "value", "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
         "author": "operator(uid 0)", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
         "etag": etag});
     let shown = shown.says(expected);
@@ -273,6 +273,37 @@ async fn a_record_that_comes_back_is_checked_like_a_new_one() {
     let claim =
         json!({"value": {"_id": "d1", "fedacct": "ANA001", "content": {"sha256": "00", "length": 1}}});
     decide(&node, "DOC003", &id, claim).send().await.is_invalid("content");
+}
+
+/// Bytes that were uploaded to the record on either side may be chosen; a name that somebody writes may not.
+#[tokio::test]
+async fn one_of_two_uploads_can_be_taken() {
+    let node = start().await;
+    let content =
+        |digit: &str, length: i64| doc! {"sha256": digit.repeat(64), "length": length, "type": "image/png"};
+    let document = |content: Document| doc! {"_id": "d1", "fedacct": "ANA001", "content": content};
+    node.from_centre(Kind::PersonalDocument, document(content("b", 2))).await;
+    let (mine, theirs) = (content("a", 1), content("b", 2));
+    let key = (Kind::PersonalDocument, "d1");
+    let id = add(&node, key.0, key.1, &["content"], Some(mine.into()), Some(theirs.into())).await;
+    let claim = json!({"value": {"sha256": "c".repeat(64), "length": 2, "type": "image/png"}});
+    decide(&node, "ROOT004", &id, claim).send().await.is_invalid("content");
+    let mixed = json!({"value": {"sha256": "a".repeat(64), "length": 2, "type": "image/png"}});
+    decide(&node, "ROOT004", &id, mixed).send().await.is_invalid("content");
+    decide(&node, "DOC003", &id, json!({"take": "local"}))
+        .send()
+        .await
+        .is(200, &["update personal_document/d1"]);
+    assert_eq!(node.stored(key.0, key.1), Some(document(content("a", 1))));
+    // A record that was deleted there comes back with its bytes.
+    let uploaded = doc! {"sha256": "d".repeat(64), "length": 4, "type": "image/png"};
+    let gone = doc! {"_id": "d2", "fedacct": "ANA001", "content": uploaded};
+    let id = add(&node, Kind::PersonalDocument, "d2", &[], Some(gone.clone().into()), None).await;
+    let other = json!({"value": {"_id": "d2", "fedacct": "ANA001", "content": {"sha256": "e".repeat(64), "length": 1}}});
+    decide(&node, "DOC003", &id, other).send().await.is_invalid("content");
+    let back = json!({"value": {"_id": "d2", "fedacct": "ANA001", "content":
+        {"sha256": "d".repeat(64), "length": 4, "type": "image/png"}}});
+    decide(&node, "DOC003", &id, back).send().await.is(200, &["create personal_document/d2"]);
 }
 
 /// A person who is deleted by a decision must be one that DELETE would delete.

@@ -184,7 +184,20 @@ async fn bytes_that_have_not_come_yet_are_said_to_be_pending() {
     node.from_centre(Kind::PersonalDocument, doc! {"_id": "d1", "fedacct": "ANA001", "content": content})
         .await;
     let answer = node.get(PATH).by("ANA001").send().await.is(404, NOTHING);
-    assert!(answer.text().contains("content_pending"));
+    let answer = answer.has(json!({"code": "content_pending", "status": 404}));
+    assert!(answer.json()["error"].as_str().unwrap().contains("70000 bytes has not arrived"));
+    let status = node.get("/sync/status").by("ROOT004").send().await.is(200, NOTHING);
+    status.has(json!({"content_pending": 1, "content_owed": 0}));
+    // Not even the parts of it that are here are served.
+    let kept = node.node.store.transact(|tx| tx.keep_chunks(&"00".repeat(32), 0, &[0; 65_536]));
+    assert!(kept.await.unwrap());
+    node.get(PATH).by("ANA001").send().await.is(404, NOTHING).has(json!({"code": "content_pending"}));
+    node.get(PATH).by("ANA001").header("range", "bytes=0-9").send().await.is(404, NOTHING);
+    // Somebody here has the bytes of the document: its want ends.
+    upload(&node, b"bytes").send().await.is(200, CHANGED);
+    node.get(PATH).by("ANA001").send().await.is(200, NOTHING);
+    let status = node.get("/sync/status").by("ROOT004").send().await.is(200, NOTHING);
+    status.has(json!({"content_pending": 0, "content_owed": 1}));
 }
 
 #[tokio::test]

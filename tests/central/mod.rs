@@ -8,13 +8,15 @@ mod relay;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bson::{Document, bson, doc};
+use bson::{Bson, Document, bson, doc};
 use mongodb::{Client, Collection, Database};
+use thalamus_edge::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use thalamus_edge::central::mongo::MongoHub;
 use thalamus_edge::central::{Central, CentreAddress, Hub};
 use thalamus_edge::domain::record::Kind;
 
 use crate::contract::Behind;
+use crate::contract::content::ContentBehind;
 pub(crate) use crate::contract::{insert, person, set};
 use crate::support::mongo::{MongoServer, unique_database};
 
@@ -118,5 +120,29 @@ impl Behind for Ground {
 
     async fn drop_everything(&self) {
         self.database.drop().await.expect("dropped");
+    }
+}
+
+#[async_trait]
+impl ContentBehind for Ground {
+    async fn file(&self, id: &str) -> Option<Document> {
+        self.row(FILES_COLLECTION, id).await
+    }
+
+    async fn set_file(&self, row: Document) {
+        self.set_row(FILES_COLLECTION, row).await;
+    }
+
+    async fn chunk(&self, id: &str, number: u64) -> Option<Bson> {
+        let chunks = self.database.collection::<Document>(CHUNKS_COLLECTION);
+        let found = chunks.find_one(doc! {"files_id": id, "n": number as i64}).await.expect("a find");
+        found.map(|chunk| chunk.get("data").cloned().expect("data"))
+    }
+
+    async fn set_chunk(&self, id: &str, number: u64, data: Bson) {
+        let chunks = self.database.collection::<Document>(CHUNKS_COLLECTION);
+        let set = doc! {"$set": {"data": data}};
+        let setting = chunks.update_one(doc! {"files_id": id, "n": number as i32}, set).upsert(true);
+        setting.await.expect("an update");
     }
 }

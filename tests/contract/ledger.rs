@@ -118,6 +118,78 @@ pub(crate) async fn conflicts(central: &mut dyn Central, behind: &dyn Behind) {
     assert_eq!(row("c4").await, "closed b theirs");
 }
 
+/// A conflict that was closed and is found again.
+pub(crate) async fn reopened_conflicts(central: &mut dyn Central, behind: &dyn Behind) {
+    let again = |id: &str, node: &str| doc! {"_id": id, "status": "reopened", "node": node, "n": 2};
+    let open = |id: &str, node: &str| doc! {"_id": id, "status": "open", "node": node, "n": 2};
+    let closed = doc! {"status": "closed", "node": "a", "n": 1, "resolution": "theirs", "resolved_by": "x"};
+    let pending = doc! {"status": "open", "node": "a", "n": 1, "resolution": "theirs"};
+    let unread = doc! {"status": "open", "node": "a", "n": 1};
+    for (what, stored, by, replaced) in [
+        ("one that is not there", None, "a", true),
+        ("a closed one", Some(closed.clone()), "a", true),
+        ("another node's closed one", Some(closed), "b", true),
+        ("one's own that the node has to close", Some(pending.clone()), "a", true),
+        ("another node's that it has yet to close", Some(pending), "b", false),
+        ("an open one", Some(unread), "a", false),
+    ] {
+        let id = format!("again {what}");
+        let stored = stored.map(|fields| {
+            let mut row = doc! {"_id": &id};
+            row.extend(fields);
+            row
+        });
+        if let Some(row) = &stored {
+            behind.set_row(CONFLICTS_COLLECTION, row.clone()).await;
+        }
+        for _ in 0..2 {
+            central.publish_conflicts(&[again(&id, by)]).await.expect("published");
+            let found = behind.row(CONFLICTS_COLLECTION, &id).await.expect("a row");
+            let expected = if replaced { open(&id, by) } else { stored.clone().expect("a row") };
+            assert!(thalamus_edge::domain::value::same_document(&found, &expected), "{what}: {found}");
+        }
+    }
+}
+
+/// What was decided about rows, by whomever.
+pub(crate) async fn resolutions(central: &mut dyn Central, behind: &dyn Behind) {
+    let ids = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(central.resolutions(&[]).await.expect("nothing"), Vec::<Document>::new());
+    assert_eq!(central.resolutions(&ids(&["r1"])).await.expect("nothing"), Vec::<Document>::new());
+    let rows = [
+        doc! {"_id": "r1", "status": "open", "node": "a", "local": 1},
+        doc! {"_id": "r2", "status": "open", "node": "a", "local": 1, "resolution": null},
+        doc! {"_id": "r3", "status": "open", "node": "a", "local": 1, "resolution": "local"},
+        doc! {"_id": "r4", "status": "resolved", "node": "a", "local": 1, "resolution": "value", "value": {"x": [1, 1.0]},
+        "resolved_by": "office", "applied_by": "b", "fingerprint": "f"},
+        doc! {"_id": "r5", "status": 5, "resolution": ["strange"]},
+        doc! {"_id": "r6", "resolution": "local"},
+        doc! {"_id": "r7", "status": "resolved", "resolution": "local"},
+    ];
+    for row in &rows {
+        behind.set_row(CONFLICTS_COLLECTION, row.clone()).await;
+    }
+    let asked = ids(&["r1", "r2", "r3", "r4", "r5", "r6", "none"]);
+    let mut found = central.resolutions(&asked).await.expect("rows");
+    found.sort_by_key(|row| row.get_str("_id").unwrap_or_default().to_owned());
+    let names: Vec<_> = found.iter().map(|row| row.get_str("_id").unwrap_or_default()).collect();
+    assert_eq!(names, ["r3", "r4", "r5", "r6"]);
+    for (row, stored) in found.iter().zip(&rows[2..]) {
+        for field in ["status", "node", "fingerprint", "resolution", "value", "resolved_by", "applied_by"] {
+            assert_eq!(row.get(field), stored.get(field), "{field} of {row}");
+        }
+    }
+    // What was written just now is seen.
+    central.publish_conflicts(&[doc! {"_id": "r8", "status": "open"}]).await.expect("published");
+    let closed = doc! {"_id": "r8", "status": "resolved", "resolution": "central"};
+    central.publish_conflicts(&[closed]).await.expect("published");
+    assert_eq!(central.resolutions(&ids(&["r8", "r1"])).await.expect("rows").len(), 1);
+    let many: Vec<String> = (0..1_000).map(|n| format!("many {n}")).collect();
+    let rows: Vec<Document> = many.iter().map(|id| doc! {"_id": id, "status": "resolved"}).collect();
+    central.publish_conflicts(&rows).await.expect("published");
+    assert_eq!(central.resolutions(&many).await.expect("rows").len(), 1_000);
+}
+
 pub(crate) async fn archive(central: &mut dyn Central, behind: &dyn Behind) {
     let row = async |id: &str| behind.row(TRASH_COLLECTION, id).await;
     let body = doc! {"_id": "r", "password": null, "$x": {"a.b": 1, "": [1.0, 1]}};

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod cases;
+pub(crate) mod content;
 mod documents;
 pub(crate) mod feeds;
 pub(crate) mod ledger;

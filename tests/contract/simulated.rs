@@ -102,6 +102,8 @@ async fn the_simulated_centre_keeps_leases_conflicts_and_the_archive() {
     let mut central = open(&sim).await;
     ledger::leases(central.as_mut(), &sim).await;
     ledger::conflicts(central.as_mut(), &sim).await;
+    ledger::reopened_conflicts(central.as_mut(), &sim).await;
+    ledger::resolutions(central.as_mut(), &sim).await;
     ledger::archive(central.as_mut(), &sim).await;
     ledger::lease_race(central.as_mut(), open(&sim).await.as_mut()).await;
 }

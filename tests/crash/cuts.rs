@@ -21,11 +21,11 @@ const PIECE_BYTES: usize = 1_400;
 
 /// What the line is like.
 #[derive(Clone, Copy)]
-struct Profile {
-    latency: Duration,
+pub(super) struct Profile {
+    pub(super) latency: Duration,
     /// Bytes a second in each direction.
-    speed: u64,
-    cycles: u64,
+    pub(super) speed: u64,
+    pub(super) cycles: u64,
 }
 
 const SHORT: Profile = Profile { latency: Duration::from_millis(5), speed: 10_000_000, cycles: 24 };
@@ -33,14 +33,14 @@ const LATE: Profile = Profile { latency: Duration::from_millis(20), speed: 10_00
 const GPRS: Profile = Profile { latency: Duration::from_millis(300), speed: 5_000, cycles: 20 };
 
 /// A line to the server that passes so many bytes in both directions together and is dead then.
-struct Line {
-    port: u16,
+pub(super) struct Line {
+    pub(super) port: u16,
     passed: Arc<AtomicU64>,
     left: Arc<AtomicI64>,
 }
 
 impl Line {
-    async fn to(server: u16, profile: Profile) -> Line {
+    pub(super) async fn to(server: u16, profile: Profile) -> Line {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let line = Line { port, passed: Arc::default(), left: Arc::new(AtomicI64::new(i64::MAX)) };
@@ -66,15 +66,15 @@ impl Line {
         line
     }
 
-    fn cut_after(&self, bytes: u64) {
+    pub(super) fn cut_after(&self, bytes: u64) {
         self.left.store(i64::try_from(bytes).unwrap(), Ordering::SeqCst);
     }
 
-    fn mend(&self) {
+    pub(super) fn mend(&self) {
         self.left.store(i64::MAX, Ordering::SeqCst);
     }
 
-    fn is_cut(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         self.left.load(Ordering::SeqCst) <= 0
     }
 }

@@ -1,7 +1,11 @@
 //! A node killed at every step of a round that has everything in it.
 
-use bson::{Document, doc};
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document, doc};
+use futures_util::io::AsyncReadExt as _;
+use mongodb::options::GridFsBucketOptions;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::support::federation::Federation;
 use super::{all_steps, person};
@@ -10,10 +14,20 @@ use super::{all_steps, person};
 const VISITS_MAX: usize = 3;
 
 /// What the records of one turn are about.
-const ROLES: [&str; 7] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK"];
+const ROLES: [&str; 8] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK", "DECI"];
+/// Chunks of an attachment, the last one short.
+const CHUNK_BYTES: usize = 65_536;
+/// Turns of all nodes after which every attachment has arrived, however often it came out wrong.
+const ATTACHMENT_TURNS_MAX: usize = 12;
 
 struct Turn {
     number: usize,
+    /// Whether attachments are on their way as well; they take their time.
+    has_attachments: bool,
+}
+
+pub(super) fn name_of(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 impl Turn {
@@ -32,7 +46,80 @@ impl Turn {
             .map(|role| person(&self.id(role), doc! {"f": "old", "g": "old", "n": {"x": 1, "y": 1}}))
             .collect();
         federation.centre("people").insert_many(people).await.unwrap();
+        let [north, south] = &federation.nodes[..] else { panic!() };
+        if self.has_attachments {
+            north.upload(&self.id("swap"), &self.id("KEEP"), &self.picture("first")).await;
+            north.upload(&self.id("mend"), &self.id("KEEP"), &self.picture("mend")).await;
+        }
         federation.rounds(1).await;
+        // And a conflict that is known at the centre.
+        north.patch(&self.path("DECI"), json!({"f": "north"})).await;
+        federation.legacy_set("people", &self.id("DECI"), doc! {"f": "legacy"}).await;
+        north.round().await;
+        if self.has_attachments {
+            south.upload(&self.id("down"), &self.id("KEEP"), &self.picture("down")).await;
+            south.upload(&self.id("bad"), &self.id("KEEP"), &self.picture("bad")).await;
+            south.round().await;
+        }
+    }
+
+    /// Bytes of an attachment that no other one has.
+    fn picture(&self, role: &str) -> Vec<u8> {
+        let seed = name_of(self.id(role).as_bytes());
+        seed.bytes().cycle().take(CHUNK_BYTES + 100).collect()
+    }
+
+    /// Attachments of all sorts on their way: new ones on both sides, one replaced, one that comes out wrong
+    /// when it is fetched, and one that somebody else has found wrong.
+    async fn attach(&self, federation: &Federation) {
+        let north = &federation.nodes[0];
+        north.upload(&self.id("up"), &self.id("KEEP"), &self.picture("up")).await;
+        north.upload(&self.id("swap"), &self.id("KEEP"), &self.picture("second")).await;
+        let wrong = Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: vec![7; CHUNK_BYTES] });
+        for role in ["bad", "mend"] {
+            let chunk = doc! {"files_id": name_of(&self.picture(role)), "n": 0};
+            let spoiling = doc! {"$set": {"data": &wrong}};
+            federation.centre("fs.chunks").update_one(chunk, spoiling).await.unwrap();
+        }
+        let seen = Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: vec![1; 16] });
+        let mark = doc! {"$set": {"metadata.suspect": {"node": "somebody", "seen": seen}}};
+        let file = doc! {"_id": name_of(&self.picture("mend"))};
+        federation.centre("fs.files").update_one(file, mark).await.unwrap();
+    }
+
+    /// Every attachment is everywhere, at the centre in a form that any program reads.
+    async fn check_attachments(&self, federation: &Federation, what: &str) {
+        let is_marked = doc! {"metadata.suspect": {"$exists": true}};
+        for turn in 0.. {
+            let mut left = federation.rows("fs.files", is_marked.clone()).await.len() as u64;
+            for node in &federation.nodes {
+                let status = node.get("/sync/status").await;
+                left +=
+                    status["content_pending"].as_u64().unwrap() + status["content_owed"].as_u64().unwrap();
+            }
+            if left == 0 {
+                break;
+            }
+            assert!(turn < ATTACHMENT_TURNS_MAX, "{what}: {left} attachments do not arrive");
+            federation.rounds(1).await;
+        }
+        for node in &federation.nodes {
+            for (id, role) in
+                [("up", "up"), ("swap", "second"), ("mend", "mend"), ("down", "down"), ("bad", "bad")]
+            {
+                let got = node.download(&self.id(id), &[]).await;
+                assert_eq!(got.status, 200, "{what}: {role} at {}", node.name);
+                assert!(got.body == self.picture(role), "{what}: {role} at {}", node.name);
+            }
+        }
+        let bucket = federation.legacy.gridfs_bucket(GridFsBucketOptions::default());
+        for role in ["up", "first", "second", "mend", "down", "bad"] {
+            let name = Bson::from(name_of(&self.picture(role)));
+            let mut stream = bucket.open_download_stream(name).await.unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            assert!(bytes == self.picture(role), "{what}: {role} at the centre");
+        }
     }
 
     /// Acknowledged edits of all sorts, on both sides, that no round has seen.
@@ -52,6 +139,13 @@ impl Turn {
         federation.legacy_delete("people", &self.id("AWAY")).await;
         federation.legacy_delete("people", &self.id("KEEP")).await;
         federation.legacy_set("people", &self.id("BACK"), doc! {"g": "legacy"}).await;
+        if self.has_attachments {
+            self.attach(federation).await;
+        }
+        let (open, decided) = (doc! {"id": self.id("DECI"), "status": "open"}, doc! {"resolution": "local"});
+        let done =
+            federation.centre("edge_conflicts").update_one(open, doc! {"$set": decided}).await.unwrap();
+        assert_eq!(done.matched_count, 1);
     }
 
     async fn check(&self, federation: &Federation, what: &str) {
@@ -71,6 +165,10 @@ impl Turn {
         holds(there("BACK").await, "g", "legacy");
         holds(there("NEWP").await, "f", "north");
         holds(federation.at_centre("pols", &self.id("page")).await, "f", "north");
+        holds(there("DECI").await, "f", "north");
+        let decided = federation.rows("edge_conflicts", doc! {"id": self.id("DECI")}).await;
+        assert_eq!(decided.len(), 1, "{what}: {decided:?}");
+        assert_eq!(decided[0].get_str("status").unwrap(), "resolved", "{what}");
 
         let conflicts = federation.nodes[0].get("/sync/conflicts?status=open").await;
         let about = |role: &str| -> &Value {
@@ -138,6 +236,9 @@ async fn kill_at(
     federation.nodes[0].restart(None).await;
     federation.converge().await;
     turn.check(federation, &what).await;
+    if turn.has_attachments {
+        turn.check_attachments(federation, &what).await;
+    }
     // As many deletes as this test makes would come to halt a node.
     for node in &federation.nodes {
         let accepted = node.operator("POST", "/sync/resume", Some(&json!({"accept_deletes": true}))).await;
@@ -160,10 +261,12 @@ async fn kill_at_steps(which: impl Fn(usize) -> bool) {
             "settle.read" | "settle.applied" => &[Some("push.intents"), Some("push.sent")],
             _ => &[None],
         };
+        let has_attachments = ["content.", "push."].iter().any(|part| step.starts_with(part));
         for before in befores {
             for visit in 0..VISITS_MAX {
                 number += 1;
-                let is_reached = kill_at(&mut federation, &Turn { number }, *before, &step, visit).await;
+                let turn = Turn { number, has_attachments };
+                let is_reached = kill_at(&mut federation, &turn, *before, &step, visit).await;
                 assert!(is_reached || visit > 0, "no round of this test comes to the step {step}");
                 if !is_reached {
                     break;
@@ -175,12 +278,27 @@ async fn kill_at_steps(which: impl Fn(usize) -> bool) {
     println!("{number} kills");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_dies_at_even_steps() {
-    kill_at_steps(|index| index % 2 == 0).await;
+/// In four parts, because each takes a minute.
+async fn a_quarter_of_the_steps(part: usize) {
+    kill_at_steps(|index| index % 4 == part).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_dies_at_odd_steps() {
-    kill_at_steps(|index| index % 2 == 1).await;
+async fn a_node_dies_at_steps_1() {
+    a_quarter_of_the_steps(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_dies_at_steps_2() {
+    a_quarter_of_the_steps(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_dies_at_steps_3() {
+    a_quarter_of_the_steps(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_dies_at_steps_4() {
+    a_quarter_of_the_steps(3).await;
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bson::Document;
 use thalamus_edge::central::Hub;
-use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::domain::record::RecordKey;
 use thalamus_edge::domain::value::same_document;
-use thalamus_edge::store::{Base, OTHER_PERSON_CODE, Snapshot, Store, StoreError, StoreOptions};
+use thalamus_edge::store::{Base, Snapshot, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, Report, SyncSettings};
 use tokio::task::JoinHandle;
 
@@ -135,10 +135,7 @@ pub(crate) fn records(snapshot: &Snapshot) -> BTreeMap<RecordKey, Document> {
 
 /// Whether a person waits for a decision.
 pub(crate) fn is_held(snapshot: &Snapshot, person: &str) -> bool {
-    let letters = snapshot.dead_letters().expect("the dead letters");
-    letters
-        .iter()
-        .any(|letter| letter.key == RecordKey::new(Kind::Person, person) && letter.code == OTHER_PERSON_CODE)
+    snapshot.hold(person).expect("the holds").is_some()
 }
 
 /// What is wrong with the bookkeeping: a base exists exactly while the record differs from it or a write is on

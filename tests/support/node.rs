@@ -251,6 +251,25 @@ impl EdgeNode {
         self.done("PATCH", path, Some(&body)).await
     }
 
+    /// Uploads the bytes of a personal document, which is made if it is not there.
+    pub(crate) async fn upload(&self, id: &str, owner: &str, bytes: &[u8]) {
+        let path = format!("/personal-documents/{id}");
+        if self.call("GET", &path, None).await.status == 404 {
+            self.done("POST", &path, Some(&json!({"fedacct": owner}))).await;
+        }
+        let (path, headers) = (format!("{path}/content"), [("content-type", "image/png")]);
+        let sent = self.client().send("PUT", &path, &headers, Bytes::copy_from_slice(bytes)).await;
+        let reply = sent.unwrap_or_else(|Gone(why)| panic!("node {}: PUT {path}: {why}", self.name));
+        assert!(reply.is_success(), "{path}: {} {}", reply.status, String::from_utf8_lossy(&reply.body));
+    }
+
+    /// The bytes of a personal document.
+    pub(crate) async fn download(&self, id: &str, headers: &[(&str, &str)]) -> Reply {
+        let path = format!("/personal-documents/{id}/content");
+        let reply = self.try_call("GET", &path, headers, None).await;
+        reply.unwrap_or_else(|Gone(why)| panic!("node {}: GET {path}: {why}", self.name))
+    }
+
     pub(crate) async fn try_round(&self) -> Result<Value, Gone> {
         let reply = self.try_call("POST", "/sync/rounds", &[], None).await?;
         assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
@@ -300,6 +319,18 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Reply, Gone> {
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        self.send(method, path, headers, body).await
+    }
+
+    /// A call with any bytes for a body.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Reply, Gone> {
         let idle = self.idle.lock().expect("the connections").pop();
         let mut connection = match idle {
             Some(connection) if !connection.is_closed() => connection,
@@ -315,7 +346,6 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let request = request.body(Full::new(body)).expect("a request");
         let reply = exchange(&mut connection, request).await?;
         self.idle.lock().expect("the connections").push(connection);

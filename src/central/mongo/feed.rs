@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocument, Timestamp, doc};
@@ -20,8 +19,6 @@ use crate::central::{
 };
 use crate::domain::record::{Kind, RecordKey};
 
-/// Longest that the server waits for something to happen before it answers with nothing.
-const WAIT_MS_MAX: u64 = 500;
 /// No change stream without a replica set: said in one code for it, and in others where the stage or the
 /// history is unknown.
 const NO_CHANGE_STREAM_CODES: [i32; 2] = [40_573, 40_324];
@@ -69,7 +66,7 @@ impl MongoCentral {
         let kinds: BTreeMap<String, Kind> =
             Kind::ALL.into_iter().map(|kind| (self.address.collection(kind).to_owned(), kind)).collect();
         let pipeline = pipeline(&kinds, node, after, bodies);
-        let watching = self.database.aggregate(pipeline).max_await_time(Duration::from_millis(WAIT_MS_MAX));
+        let watching = self.database.aggregate(pipeline).max_await_time(self.feed_wait);
         let cursor = match self.patience.attempt(async { watching.batch().await }).await? {
             Ok(cursor) => cursor,
             Err(failure) => return no_feed(&failure),

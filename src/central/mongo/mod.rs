@@ -5,6 +5,7 @@
 //! by bytes even where a collection was made with another collation. Neither the address nor values of
 //! documents appear in errors.
 
+mod content;
 mod error;
 mod feed;
 mod filter;
@@ -43,6 +44,9 @@ const SELECT_SECONDS_MAX: u64 = 5;
 /// Longest that the server waits for the majority before it reports a write as not confirmed: shorter
 /// than the call, so that the answer arrives.
 const CONFIRM_SECONDS_MAX: u64 = 20;
+/// Longest that the server waits for something to happen before it tells a feed that nothing did, unless the
+/// hub says otherwise.
+const FEED_WAIT_MS: u64 = 500;
 /// Time between two looks at the state of the servers, each of some hundred bytes.
 const HEARTBEAT_SECONDS: u64 = 10;
 /// Connections per server: one for the conversation, one for cursors given up meanwhile.
@@ -58,12 +62,24 @@ const HANDSHAKE_COMMANDS: [&str; 5] = ["hello", "isMaster", "ismaster", "saslSta
 pub struct MongoHub {
     address: CentreAddress,
     call_limit: Duration,
+    feed_wait: Duration,
     bulk_write: bool,
 }
 
 impl MongoHub {
     pub fn new(address: CentreAddress) -> Self {
-        Self { address, call_limit: Duration::from_secs(CALL_SECONDS_MAX), bulk_write: true }
+        Self {
+            address,
+            call_limit: Duration::from_secs(CALL_SECONDS_MAX),
+            feed_wait: Duration::from_millis(FEED_WAIT_MS),
+            bulk_write: true,
+        }
+    }
+
+    /// Lets the server answer an open feed less often while nothing happens: for connections that stay open.
+    pub fn with_feed_wait(mut self, wait: Duration) -> Self {
+        self.feed_wait = wait;
+        self
     }
 
     /// Another limit for each exchange with the server.
@@ -124,9 +140,11 @@ impl Hub for MongoHub {
             writing,
             address: self.address.clone(),
             patience,
+            feed_wait: self.feed_wait,
             _line: line,
             bulk_write: self.bulk_write,
             has_collations: None,
+            has_content_indexes: false,
             scan: None,
             told: feed::Told::default(),
             counters,
@@ -168,12 +186,15 @@ struct MongoCentral {
     writing: ClientSession,
     address: CentreAddress,
     patience: Patience,
+    feed_wait: Duration,
     /// Where its bytes pass; open as long as the conversation.
     _line: Line,
     /// Until the server turns out to be older than 8.0.
     bulk_write: bool,
     /// Whether a collection has, or may have, a collation of its own; `None` until asked.
     has_collations: Option<bool>,
+    /// Whether this conversation has asked for the indexes of attachments.
+    has_content_indexes: bool,
     scan: Option<read::Scan>,
     /// Up to where the change feed has told.
     told: feed::Told,
@@ -247,8 +268,8 @@ impl Central for MongoCentral {
         self.fetch_records(kind, ids).await
     }
 
-    async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()> {
-        self.scan = Some(read::Scan::new(kind, after));
+    async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()> {
+        self.scan = Some(read::Scan::new(kind, after, without));
         Ok(())
     }
 
@@ -288,6 +309,10 @@ impl Central for MongoCentral {
 
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
         self.publish_conflict_rows(rows).await
+    }
+
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        self.resolved_rows(ids).await
     }
 
     async fn take_lease(

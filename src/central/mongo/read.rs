@@ -21,6 +21,7 @@ pub(super) struct Scan {
     kind: Kind,
     /// The last identifier handed out, or where the walk begins.
     after: Option<String>,
+    without: Vec<String>,
     cursor: Option<(SessionRawBatchCursor, usize)>,
     /// Read and not yet handed out.
     pending: VecDeque<Fetched>,
@@ -28,8 +29,15 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(kind: Kind, after: Option<&str>) -> Self {
-        Self { kind, after: after.map(str::to_owned), cursor: None, pending: VecDeque::new(), at_end: false }
+    pub(super) fn new(kind: Kind, after: Option<&str>, without: &[String]) -> Self {
+        Self {
+            kind,
+            after: after.map(str::to_owned),
+            without: without.to_vec(),
+            cursor: None,
+            pending: VecDeque::new(),
+            at_end: false,
+        }
     }
 }
 
@@ -98,9 +106,12 @@ impl MongoCentral {
     async fn open_scan(&mut self, scan: &Scan, size: usize) -> Result<SessionRawBatchCursor> {
         let collation = self.collation().await?;
         let records = self.records(scan.kind);
-        let among = strings_after(scan.after.as_deref());
+        let mut among = strings_after(scan.after.as_deref());
+        if !scan.without.is_empty() {
+            among.insert("$nin", &scan.without);
+        }
         let finding = records
-            .find(doc! {"_id": among, "$expr": {"$lte": [{"$bsonSize": "$$ROOT"}, LARGE]}})
+            .find(doc! {"_id": among})
             .sort(doc! {"_id": 1})
             .batch_size(batch_size(size))
             .optional(collation, |finding, collation| finding.collation(collation))
@@ -142,11 +153,11 @@ fn strings_after(after: Option<&str>) -> Document {
     among
 }
 
-fn batch_size(documents: usize) -> u32 {
+pub(super) fn batch_size(documents: usize) -> u32 {
     u32::try_from(documents).unwrap_or(u32::MAX)
 }
 
-async fn next_batch(
+pub(super) async fn next_batch(
     cursor: &mut SessionRawBatchCursor,
     session: &mut ClientSession,
     patience: &Patience,

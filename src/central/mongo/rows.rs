@@ -3,11 +3,12 @@
 use bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
+use super::read::{batch_size, next_batch};
 use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, unconfirmed};
 use crate::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Lease, LeaseAnswer, NODES_COLLECTION, Result, TRASH_COLLECTION,
-    lease_of,
+    ArchiveState, CONFLICTS_COLLECTION, Fetched, Lease, LeaseAnswer, NODES_COLLECTION, Result,
+    TRASH_COLLECTION, lease_of,
 };
 
 /// `status` of a row of `edge_nodes` whose node may write, and of one that may not.
@@ -15,6 +16,11 @@ const ACTIVE: &str = "active";
 const REVOKED: &str = "revoked";
 /// `status` of a row of `edge_conflicts` that nobody has resolved yet.
 const OPEN: &str = "open";
+/// `status` with which a row is handed in that is to be open again.
+const REOPENED: &str = "reopened";
+/// Fields of a row of `edge_conflicts` that say what was decided, and about what.
+const RESOLUTION_FIELDS: [&str; 7] =
+    ["status", "node", "fingerprint", "resolution", "value", "resolved_by", "applied_by"];
 const DUPLICATE_KEY: i32 = 11_000;
 /// Most bytes of rows that one command carries, if it carries more than one.
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -84,8 +90,36 @@ impl MongoCentral {
     }
 
     pub(super) async fn publish_conflict_rows(&mut self, rows: &[Document]) -> Result<()> {
-        let statements = rows.iter().map(conflict_statement).collect::<Result<_>>()?;
-        self.update_rows(CONFLICTS_COLLECTION, statements).await
+        let statements = rows.iter().map(conflict_statements).collect::<Result<Vec<_>>>()?;
+        self.update_rows(CONFLICTS_COLLECTION, statements.concat()).await
+    }
+
+    pub(super) async fn resolved_rows(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        let mut found = Vec::new();
+        if ids.is_empty() {
+            return Ok(found);
+        }
+        let filter = doc! {
+            "_id": {"$in": ids},
+            "$or": [{"status": {"$ne": OPEN}}, {"resolution": {"$ne": Bson::Null}}],
+        };
+        let shown = RESOLUTION_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::from(1)));
+        let projection: Document = shown.collect();
+        let rows = self.database.collection::<Document>(CONFLICTS_COLLECTION);
+        let finding = rows
+            .find(filter)
+            .projection(projection)
+            .batch_size(batch_size(ids.len() + 1))
+            .session(&mut self.reading);
+        let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
+        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
+            found.extend(batch.into_iter().filter_map(|row| match row {
+                Fetched::Document { document, .. } => Some(document),
+                // Whatever an administrator's tool wrote there, it decides nothing.
+                Fetched::Unreadable { .. } => None,
+            }));
+        }
+        Ok(found)
     }
 
     pub(super) async fn archive_rows(&mut self, rows: &[Document]) -> Result<()> {
@@ -159,18 +193,27 @@ fn split_id(row: &Document) -> Result<(Bson, Document)> {
     }
 }
 
-/// An open conflict is inserted if it is new. A closed one closes the row if that is open and nobody else
-/// has resolved it differently: the first resolution stands.
-fn conflict_statement(row: &Document) -> Result<Document> {
-    let (id, fields) = split_id(row)?;
+/// An open conflict is inserted if it is new, one that is open again also written over what is closed. A
+/// closed one closes the row if that is open and nobody else has resolved it differently: the first
+/// resolution stands.
+fn conflict_statements(row: &Document) -> Result<Vec<Document>> {
+    let (id, mut fields) = split_id(row)?;
+    let insert = |fields: &Document| doc! {"q": {"_id": &id}, "u": {"$setOnInsert": fields}, "upsert": true};
     if has_status(row, OPEN) {
-        return Ok(doc! {"q": {"_id": id}, "u": {"$setOnInsert": fields}, "upsert": true});
+        return Ok(vec![insert(&fields)]);
+    }
+    if has_status(row, REOPENED) {
+        fields.insert("status", OPEN);
+        let node = fields.get("node").cloned().unwrap_or(Bson::Null);
+        let own = doc! {"node": node, "resolution": {"$ne": Bson::Null}};
+        let filter = doc! {"_id": &id, "$or": [{"status": {"$ne": OPEN}}, own]};
+        return Ok(vec![insert(&fields), doc! {"q": filter, "u": fields}]);
     }
     // Null stands for a missing field as well.
     let mut resolutions = vec![Bson::Null];
     resolutions.extend(fields.get("resolution").cloned());
-    let filter = doc! {"_id": id, "status": OPEN, "resolution": {"$in": resolutions}};
-    Ok(doc! {"q": filter, "u": {"$set": fields}, "upsert": true})
+    let filter = doc! {"_id": &id, "status": OPEN, "resolution": {"$in": resolutions}};
+    Ok(vec![doc! {"q": filter, "u": {"$set": fields}, "upsert": true}])
 }
 
 fn is_duplicate(failure: &mongodb::error::Error) -> bool {

@@ -11,7 +11,7 @@ use thalamus_edge::central::{
 };
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
-use super::{Call, Fault, Life, Request, Sim, State};
+use super::{Call, Fault, Life, Request, Sim, State, conflict_rows};
 
 /// Longest that a feed waits for something to happen before it answers with nothing.
 const FEED_WAIT: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const FEED_WAIT: Duration = Duration::from_secs(2);
 const FEED_EVENTS_MAX: usize = 3;
 
 pub(super) struct Conversation {
-    sim: Sim,
+    pub(super) sim: Sim,
     life: Option<Life>,
     scan: Option<Scan>,
     traffic: Traffic,
@@ -30,11 +30,12 @@ pub(super) struct Conversation {
 struct Scan {
     kind: Kind,
     after: Option<String>,
+    without: Vec<String>,
     /// Sent by the server already.
     pending: VecDeque<Fetched>,
 }
 
-fn gone() -> CentralError {
+pub(super) fn gone() -> CentralError {
     CentralError::Offline("the line is cut".to_owned())
 }
 
@@ -220,9 +221,10 @@ impl Central for Conversation {
         .await
     }
 
-    async fn scan(&mut self, kind: Kind, after: Option<&str>) -> Result<()> {
+    async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()> {
         self.sim.pass(self.life, "scan.before");
-        self.scan = Some(Scan { kind, after: after.map(str::to_owned), pending: VecDeque::new() });
+        let (after, without) = (after.map(str::to_owned), without.to_vec());
+        self.scan = Some(Scan { kind, after, without, pending: VecDeque::new() });
         Ok(())
     }
 
@@ -247,13 +249,13 @@ impl Central for Conversation {
             return Err(CentralError::Failed("no scan is open".to_owned()));
         };
         if scan.pending.is_empty() {
-            let (kind, after) = (scan.kind, scan.after.clone());
+            let (kind, after, without) = (scan.kind, scan.after.clone(), scan.without.clone());
             let lost = !matches!(fault, None | Some(Fault::Meanwhile(_) | Fault::Before(_)));
             let fault = if lost { Some(Fault::LostRequest) } else { fault };
             let read = move |state: &mut State| -> VecDeque<Fetched> {
                 let limit = if state.answer_max == 0 { max } else { max.min(state.answer_max) };
-                let records = state.records.iter().filter(|((of, id), document)| {
-                    *of == kind && after.as_ref().is_none_or(|after| id > after) && !is_large(document)
+                let records = state.records.iter().filter(|((of, id), _)| {
+                    *of == kind && after.as_ref().is_none_or(|after| id > after) && !without.contains(id)
                 });
                 records.take(limit).map(|((_, id), document)| state.read(id, document)).collect()
             };
@@ -336,6 +338,15 @@ impl Central for Conversation {
         let request = Request::PublishConflicts(rows.clone());
         let work = move |state: &mut State| state.publish_conflicts(&rows);
         self.exchange(Call::PublishConflicts, None, Some(request), work).await?
+    }
+
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        let ids = ids.to_vec();
+        self.exchange(Call::Resolutions, None, None, move |state| {
+            state.resolution_questions.push(ids.len());
+            conflict_rows::resolved(&state.conflicts, &ids)
+        })
+        .await
     }
 
     async fn take_lease(

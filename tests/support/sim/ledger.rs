@@ -3,8 +3,8 @@
 use bson::{Document, doc};
 use thalamus_edge::central::{ArchiveState, CentralError, Lease, LeaseAnswer, Result};
 
-use super::State;
 use super::history::Happening;
+use super::{State, conflict_rows};
 
 /// Fields of a node's row that announcements and reports leave alone.
 const NODE_OWN_FIELDS: [&str; 3] = ["_id", "lease", "status"];
@@ -73,26 +73,13 @@ impl State {
         }
     }
 
-    /// An open conflict is inserted if it is new. A closed one closes the row if that is open and nobody else
-    /// has resolved it differently.
     pub(super) fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
         let about = |row: &Document| row.get_str("id").unwrap_or_default().to_owned();
         if rows.iter().any(|row| self.conflicts_refused_about.contains(&about(row))) {
             return Err(not_accepted());
         }
-        let is_open = |row: &Document| row.get_str("status").is_ok_and(|status| status == "open");
         for row in rows {
-            let id = id_of(row)?;
-            match self.conflicts.get_mut(&id) {
-                None => drop(self.conflicts.insert(id, row.clone())),
-                Some(_) if is_open(row) => {}
-                Some(found) => {
-                    let decided = found.get("resolution").filter(|decided| decided.as_null().is_none());
-                    if is_open(found) && (decided.is_none() || decided == row.get("resolution")) {
-                        found.extend(row.clone());
-                    }
-                }
-            }
+            conflict_rows::publish(&mut self.conflicts, row);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! A centre in memory: what MongoDB would answer, a change feed, and faults where a test or a seed wants them.
 
+mod conflict_rows;
+pub(crate) mod content;
 mod conversation;
 mod history;
 mod ledger;
@@ -80,6 +82,8 @@ pub(crate) struct State {
     /// What else the rows of `edge_nodes` hold.
     pub(crate) nodes: BTreeMap<String, Document>,
     pub(crate) conflicts: BTreeMap<String, Document>,
+    /// How many conflicts each question for decisions was about.
+    pub(crate) resolution_questions: Vec<usize>,
     pub(crate) trash: BTreeMap<String, Document>,
     /// Ids whose documents cannot be kept, that are never accepted, or that cannot be archived.
     pub(crate) unreadable: Vec<String>,
@@ -278,6 +282,7 @@ impl State {
 #[derive(Clone)]
 pub(crate) struct Sim {
     state: Arc<Mutex<State>>,
+    contents: Arc<Mutex<content::Contents>>,
     /// Something has happened.
     news: Arc<Notify>,
 }
@@ -286,7 +291,7 @@ pub(crate) struct Sim {
 impl Default for Sim {
     fn default() -> Sim {
         let state = State { is_archive_checked: true, is_standalone: true, ..State::default() };
-        Sim { state: Arc::new(Mutex::new(state)), news: Arc::default() }
+        Sim { state: Arc::new(Mutex::new(state)), contents: Arc::default(), news: Arc::default() }
     }
 }
 
@@ -300,6 +305,10 @@ impl Sim {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the simulated centre")
+    }
+
+    pub(crate) fn contents(&self) -> MutexGuard<'_, content::Contents> {
+        self.contents.lock().expect("the simulated centre's attachments")
     }
 
     /// The hub of one of several nodes, which can be told apart and killed; for one life.

@@ -62,6 +62,7 @@ pub(crate) enum Call {
     Archive,
     SettleArchive,
     PublishConflicts,
+    Resolutions,
     TakeLease,
     Report,
 }
@@ -82,6 +83,7 @@ impl Call {
             Call::Archive => "archive",
             Call::SettleArchive => "settle_archive",
             Call::PublishConflicts => "publish_conflicts",
+            Call::Resolutions => "resolutions",
             Call::TakeLease => "take_lease",
             Call::Report => "report",
         }

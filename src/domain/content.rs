@@ -1,0 +1,108 @@
+//! Floor 0. Attachments: the bytes that a document names instead of holding them.
+//!
+//! A name is the SHA-256 of the bytes, so bytes under a name never change, equal ones are kept once, and
+//! whoever holds them can tell whether they are right.
+
+use bson::{Bson, Document};
+
+use super::edit::CONTENT_FIELD;
+use super::record::Kind;
+use super::schema::Shape;
+
+/// Size of every chunk but the last, in the store and at the centre.
+pub const CONTENT_CHUNK_BYTES: usize = 64 * 1024;
+/// The name of no bytes at all, which are everywhere.
+pub const EMPTY_CONTENT: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+const NAME_CHARS: usize = 64;
+
+/// What a document says about the bytes that belong to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// 64 hexadecimal digits in lower case.
+    pub sha256: String,
+    /// In bytes; a claim until the bytes are here.
+    pub length: u64,
+    pub media_type: String,
+}
+
+impl Content {
+    /// The content that a record of this kind names, if it names any.
+    pub fn of(kind: Kind, document: &Document) -> Option<Content> {
+        if !has_content(kind) {
+            return None;
+        }
+        let content = document.get_document(CONTENT_FIELD).ok()?;
+        let length = match content.get("length")? {
+            Bson::Int64(length) => u64::try_from(*length).ok()?,
+            Bson::Int32(length) => u64::try_from(*length).ok()?,
+            _ => return None,
+        };
+        Some(Content {
+            sha256: content.get_str("sha256").ok().filter(|name| is_content_name(name))?.to_owned(),
+            length,
+            media_type: content.get_str("type").unwrap_or("application/octet-stream").to_owned(),
+        })
+    }
+}
+
+/// Whether records of this kind have bytes of their own.
+pub fn has_content(kind: Kind) -> bool {
+    kind.schema().routes.iter().any(|route| route.shape == Shape::Content)
+}
+
+/// Whether a text can name content: 64 digits, and so no path.
+pub fn is_content_name(text: &str) -> bool {
+    text.len() == NAME_CHARS && text.bytes().all(is_digit)
+}
+
+fn is_digit(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
+
+/// Every name of content that stands anywhere in these bytes, whatever they are: what is kept beside the
+/// records (bases, conflicts, bodies in the trash) is looked through without a list of where it names what.
+pub fn names_within(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    bytes
+        .split(|byte| !is_digit(*byte))
+        .flat_map(|digits| digits.windows(NAME_CHARS))
+        .filter_map(|name| std::str::from_utf8(name).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn only_a_sound_name_is_one() {
+        let name = "0f".repeat(32);
+        let named = |sha256: &str| doc! {"content": {"sha256": sha256, "length": 5}};
+        let content = Content::of(Kind::PersonalDocument, &named(&name)).unwrap();
+        assert_eq!((content.sha256.as_str(), content.length), (name.as_str(), 5));
+        assert_eq!(content.media_type, "application/octet-stream");
+        assert_eq!(Content::of(Kind::Person, &named(&name)), None, "people have no bytes");
+        for bad in ["", "../../etc", &name.to_uppercase(), &name[1..], &format!("{name}0")] {
+            assert_eq!(Content::of(Kind::PersonalDocument, &named(bad)), None, "{bad}");
+        }
+        for length in [Bson::Null, Bson::Int64(-1), Bson::Double(1.0)] {
+            let document = doc! {"content": {"sha256": &name, "length": length}};
+            assert_eq!(Content::of(Kind::PersonalDocument, &document), None);
+        }
+    }
+
+    #[test]
+    fn names_are_found_wherever_they_stand() {
+        let (a, b) = ("a1".repeat(32), "b2".repeat(32));
+        let document =
+            doc! {"x": [{"content": {"sha256": &a, "length": 1}}], "y": format!("see {b}."), "z": "c"};
+        let bytes = document.to_vec().unwrap();
+        let found: Vec<&str> = names_within(&bytes).collect();
+        assert_eq!(found, [a.as_str(), b.as_str()]);
+        assert_eq!(names_within(&a.as_bytes()[1..]).count(), 0);
+        // Digits before or after a name hide none.
+        let joined = format!("0{a}");
+        assert!(names_within(joined.as_bytes()).any(|name| name == a));
+    }
+}

@@ -1,0 +1,246 @@
+//! Floor 4. People who may be two, over HTTP: seeing both, deciding; and accounts that two records have.
+//!
+//! Whoever looks at this sees another human being who happens to have the same account, so it is for those who
+//! may read anybody's record, and not for the person themselves.
+
+use axum::http::{HeaderMap, header};
+use bson::{Bson, Document, doc};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Node;
+use super::caller::Caller;
+use super::error::ApiError;
+use super::extract::names_etag;
+use super::records::to_document;
+use crate::domain::access::{Actor, Target, Verb};
+use crate::domain::json::show_value;
+use crate::domain::merge::identity_differences;
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Conflict, ConflictStatus, Hold, Snapshot};
+use crate::sync::conflicts::ResolveError;
+use crate::sync::identity::{Pair, Verdict, decide, hold_of};
+
+/// What the id of a duplicate begins with; the account follows.
+const DUPLICATE: &str = "duplicate:";
+
+/// Whether the caller may see records of anybody.
+pub(super) fn may_see(node: &Node, caller: &Caller) -> bool {
+    is_operator(caller) || node.acl().may_read(&caller.principal, Kind::Person, None)
+}
+
+fn is_operator(caller: &Caller) -> bool {
+    matches!(caller.principal.actor, Actor::Operator(_))
+}
+
+/// An identity conflict with its two people: as they are now, or as they were decided about.
+pub(super) struct Case {
+    pub(super) conflict: Conflict,
+    /// While it waits for a decision.
+    hold: Option<Hold>,
+    pair: Pair,
+    own: u64,
+    held: u64,
+}
+
+impl Case {
+    pub(super) fn read(snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
+        let body = |value: &Option<Bson>| value.as_ref().and_then(Bson::as_document).cloned();
+        let Some((hold, pair)) = hold_of(snapshot, &conflict)? else {
+            let pair = Pair { local: body(&conflict.local), central: body(&conflict.central) };
+            return Ok(Case { conflict, hold: None, pair, own: 0, held: 0 });
+        };
+        let own = snapshot.own_dependents_count(&hold.account)?;
+        let waiting = snapshot.held_of(&hold.account)?;
+        let held = waiting.iter().filter(|key| key.kind != Kind::Person).count() as u64;
+        Ok(Case { conflict, hold: Some(hold), pair, own, held })
+    }
+
+    /// The version of the case: of both people, and whether it is decided.
+    pub(super) fn etag(&self) -> String {
+        let mut seen = doc! {
+            "id": &self.conflict.id, "status": self.conflict.status.name(), "at": self.conflict.found_at_ms,
+        };
+        for (name, person) in [("local", &self.pair.local), ("central", &self.pair.central)] {
+            if let Some(person) = person {
+                seen.insert(name, person.clone());
+            }
+        }
+        let digest = Sha256::digest(seen.to_vec().unwrap_or_default());
+        format!("\"{}\"", hex::encode(&digest[..16]))
+    }
+
+    pub(super) fn shown(&self, node: &Node) -> Value {
+        let conflict = &self.conflict;
+        let mut fields = Map::new();
+        let mut put = |name: &str, value: Value| {
+            fields.insert(name.to_owned(), value);
+        };
+        put("id", json!(conflict.id));
+        put("type", json!(conflict.subject.name()));
+        put("collection", json!(conflict.key.kind.schema().collection));
+        put("record", json!(conflict.key.id));
+        put("path", json!(conflict.path));
+        put("status", json!(conflict.status.name()));
+        put("author", json!(conflict.author));
+        put("found_at", json!(crate::sync::time_text(conflict.found_at_ms)));
+        put("etag", json!(self.etag()));
+        if let Some(hold) = &self.hold {
+            put("why", json!(hold.why.name()));
+            put("own_records", json!(self.own));
+            put("held_records", json!(self.held));
+        }
+        if let Some(resolution) = &conflict.resolution {
+            put("resolution", json!(resolution));
+            if let Some(Bson::String(new_id)) = &conflict.value {
+                put("new_id", json!(new_id));
+            }
+            put("resolved_by", json!(conflict.resolved_by));
+            put("resolved_at", json!(conflict.resolved_at_ms.map(crate::sync::time_text)));
+        }
+        for (name, person) in [("local", &self.pair.local), ("central", &self.pair.central)] {
+            if let Some(person) = person {
+                put(name, shown_person(node, person));
+            }
+        }
+        if !conflict.notes.is_empty() {
+            put("notes", super::conflicts::shown_notes(node, conflict));
+        }
+        Value::Object(fields)
+    }
+
+    /// A decision is made on two people that somebody saw. If nothing is said about them, both must still be
+    /// called and born as they were when they were found.
+    fn is_as_seen(&self, node: &Node, headers: &HeaderMap, body: &Map<String, Value>) -> bool {
+        let people = [
+            (&self.pair.local, &self.conflict.local, "local"),
+            (&self.pair.central, &self.conflict.central, "central"),
+        ];
+        match (names_etag(headers, header::IF_MATCH, &self.etag()), body.get("seen")) {
+            (Some(is_named), _) => is_named,
+            (None, Some(seen)) => people.iter().all(|(now, _, name)| match now {
+                Some(now) => shown_person(node, now) == seen[*name],
+                None => seen[*name].is_null(),
+            }),
+            (None, None) => people.iter().all(|(now, found, _)| match (now, found) {
+                (Some(now), Some(Bson::Document(found))) => identity_differences(now, found) == 0,
+                _ => false,
+            }),
+        }
+    }
+}
+
+fn shown_person(node: &Node, person: &Document) -> Value {
+    let shown = Kind::Person.schema().without_secrets(person);
+    show_value(&Bson::Document(shown), node.settings.date_format)
+}
+
+/// Carries out `{"decide": "same"}` or `{"decide": "new_id", "id": ...}`.
+pub(super) async fn resolve(
+    node: &Node,
+    caller: &Caller,
+    case: Case,
+    headers: &HeaderMap,
+    body: &Map<String, Value>,
+) -> Result<Case, ApiError> {
+    let verdict = match (body.get("decide"), body.get("id")) {
+        (Some(Value::String(same)), None) if same == "same" => Verdict::Same,
+        (Some(Value::String(new)), Some(Value::String(id))) if new == "new_id" => {
+            Verdict::NewId(id.trim().to_owned())
+        }
+        (Some(Value::String(new)), _) if new == "new_id" => {
+            return Err(ApiError::invalid("id", "id: the account that the person of this node gets"));
+        }
+        _ => {
+            let message = "decide: \"same\", or \"new_id\" with the new account as id";
+            return Err(ApiError::invalid("decide", message));
+        }
+    };
+    authorize(node, caller, &verdict)?;
+    let moved = |case: &Case, message: &str| ApiError::Conflict {
+        message: message.to_owned(),
+        current: case.shown(node),
+    };
+    if case.conflict.status == ConflictStatus::Resolved {
+        return Err(moved(&case, "The conflict has been resolved already"));
+    }
+    if !case.is_as_seen(node, headers, body) {
+        return Err(moved(&case, "One of the two people has changed meanwhile"));
+    }
+    let actor = caller.principal.actor.clone();
+    let done = decide(&node.store, &case.conflict.id, verdict, case.pair.clone(), actor).await;
+    let again = |conflict: Conflict| Case::read(&node.store.read()?, conflict);
+    match done {
+        Ok(conflict) => again(conflict),
+        Err(ResolveError::Resolved(conflict)) => {
+            Err(moved(&again(*conflict)?, "The conflict has been resolved already"))
+        }
+        Err(ResolveError::Moved { conflict, .. }) => {
+            Err(moved(&again(*conflict)?, "One of the two people has changed meanwhile"))
+        }
+        Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
+        Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
+        Err(ResolveError::Unknown) => Err(super::conflicts::absent()),
+        Err(ResolveError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Whoever decides must be able to change anybody's record, and to make one for a new account.
+fn authorize(node: &Node, caller: &Caller, verdict: &Verdict) -> Result<(), ApiError> {
+    if is_operator(caller) {
+        return Ok(());
+    }
+    let schema = Kind::Person.schema();
+    let verbs: &[Verb] = match verdict {
+        Verdict::Same => &[Verb::Patch],
+        Verdict::NewId(_) => &[Verb::Patch, Verb::Post],
+    };
+    for verb in verbs {
+        let target = Target::Record { owner: None };
+        let granted = node.acl().authorize(&caller.principal, *verb, schema.item_acl(), schema.kind, target);
+        granted.map_err(|_| ApiError::Forbidden)?;
+    }
+    Ok(())
+}
+
+/// The accounts that more than one record has.
+pub(super) fn duplicates(node: &Node, snapshot: &Snapshot) -> Result<Vec<Value>, ApiError> {
+    let found = snapshot.duplicates()?;
+    found.into_iter().map(|(account, ids)| shown_duplicate(node, snapshot, &account, &ids)).collect()
+}
+
+/// The duplicate that this id names, if it does and there is one; `None` for other ids.
+pub(super) fn duplicate(node: &Node, snapshot: &Snapshot, id: &str) -> Result<Option<Value>, ApiError> {
+    let Some(account) = id.strip_prefix(DUPLICATE) else {
+        return Ok(None);
+    };
+    let ids = snapshot.spellings(account)?;
+    if ids.len() < 2 {
+        return Ok(None);
+    }
+    let account = Kind::Person.schema().canonical_id(account);
+    shown_duplicate(node, snapshot, &account, &ids).map(Some)
+}
+
+fn shown_duplicate(
+    node: &Node,
+    snapshot: &Snapshot,
+    account: &str,
+    ids: &[String],
+) -> Result<Value, ApiError> {
+    let mut people = Vec::new();
+    for id in ids {
+        if let Some(record) = snapshot.record(&RecordKey::new(Kind::Person, id.as_str()))? {
+            people.push(shown_person(node, &to_document(&record.document)?));
+        }
+    }
+    Ok(json!({
+        "id": format!("{DUPLICATE}{account}"),
+        "type": "duplicate",
+        "collection": Kind::Person.schema().collection,
+        "record": account,
+        "path": [],
+        "status": "open",
+        "records": people,
+    }))
+}

@@ -1,0 +1,488 @@
+//! Floor 1. What waits for a decision: values that lost against the other side's, and people who may be two.
+//!
+//! Both are rows of one table, so that they are counted, listed and published together. What belongs to a
+//! person who waits is in [`super::holds`].
+
+use bson::{Bson, Document, doc};
+use redb::ReadableTable;
+use sha2::{Digest, Sha256};
+
+use super::StoreError;
+use super::holds::Hold;
+use super::records::Tx;
+use super::snapshot::Snapshot;
+use super::sync_rows::{insert_some, path_of};
+use super::tables::{self, *};
+use crate::domain::access::Actor;
+use crate::domain::diff::Path;
+use crate::domain::merge::{Clash, Side};
+use crate::domain::record::{Kind, RecordKey};
+use crate::domain::value::same_option;
+
+/// What has to be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Which value a field, or a record, is to have.
+    Value,
+    /// Whether two people under one account are one human being.
+    Identity,
+}
+
+impl Subject {
+    pub fn name(self) -> &'static str {
+        match self {
+            Subject::Value => "value",
+            Subject::Identity => "identity",
+        }
+    }
+}
+
+/// Whether a conflict waits for a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConflictStatus {
+    Open,
+    Resolved,
+}
+
+impl ConflictStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            ConflictStatus::Open => "open",
+            ConflictStatus::Resolved => "resolved",
+        }
+    }
+}
+
+/// A decision that was not carried out here, or that came before the conflict was found again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Note {
+    /// Why it is only a note, for people.
+    pub reason: String,
+    /// As whoever decided wrote it.
+    pub resolution: String,
+    pub value: Option<Bson>,
+    pub by: String,
+    pub at_ms: i64,
+}
+
+impl Note {
+    fn encode(&self) -> Document {
+        let mut row = doc! {
+            "reason": &self.reason, "resolution": &self.resolution, "by": &self.by, "at": self.at_ms,
+        };
+        insert_some(&mut row, "value", &self.value);
+        row
+    }
+
+    fn decode(row: &Bson) -> Option<Note> {
+        let row = row.as_document()?;
+        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
+        Some(Note {
+            reason: text("reason")?,
+            resolution: text("resolution")?,
+            value: row.get("value").cloned(),
+            by: text("by")?,
+            at_ms: row.get_i64("at").ok()?,
+        })
+    }
+}
+
+/// A value that lost against the other side's, or a person who may be somebody else; kept until someone
+/// decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// Hash of record, path and losing value, so that the federation keeps one. Of an identity: hash of the
+    /// node and of both people's identities.
+    pub id: String,
+    pub subject: Subject,
+    pub key: RecordKey,
+    /// Empty for the record as a whole.
+    pub path: Path,
+    pub base: Option<Bson>,
+    /// Of an identity: the two people without their secrets, as they were when this was found or decided.
+    pub local: Option<Bson>,
+    pub central: Option<Bson>,
+    pub stands: Side,
+    pub status: ConflictStatus,
+    /// Who made the local edit.
+    pub author: String,
+    pub found_at_ms: i64,
+    /// `local`, `central` or `value`, once resolved, and by whom. Of an identity `same`, `new_id`, or `ended`
+    /// if it turned out that nothing is to be decided.
+    pub resolution: Option<String>,
+    /// The value that was decided on, or the new id.
+    pub value: Option<Bson>,
+    pub resolved_by: Option<String>,
+    pub resolved_at_ms: Option<i64>,
+    pub notes: Vec<Note>,
+    /// The name under which this store published it: the node's, or that of the node that it is a copy of.
+    pub publisher: Option<String>,
+    /// Found again after it was resolved: the centre's row is to be opened again.
+    pub is_reopened: bool,
+}
+
+impl Conflict {
+    /// A conflict that nobody has decided, about nothing yet.
+    fn new(id: String, key: RecordKey, subject: Subject) -> Conflict {
+        Conflict {
+            id,
+            subject,
+            key,
+            path: Path::new(),
+            base: None,
+            local: None,
+            central: None,
+            stands: Side::Local,
+            status: ConflictStatus::Open,
+            author: String::new(),
+            found_at_ms: 0,
+            resolution: None,
+            value: None,
+            resolved_by: None,
+            resolved_at_ms: None,
+            notes: Vec::new(),
+            publisher: None,
+            is_reopened: false,
+        }
+    }
+
+    /// The question whether the two people of a hold are one.
+    pub fn about_identity(hold: &Hold, local: &Document, central: &Document, author: String) -> Conflict {
+        Conflict {
+            local: Some(Bson::Document(Kind::Person.schema().without_secrets(local))),
+            central: Some(Bson::Document(Kind::Person.schema().without_secrets(central))),
+            author,
+            found_at_ms: hold.since_ms,
+            ..Conflict::new(hold.conflict.clone(), hold.local_key(), Subject::Identity)
+        }
+    }
+
+    /// The value that was displaced.
+    pub fn loser(&self) -> Option<&Bson> {
+        match self.stands {
+            Side::Local => self.central.as_ref(),
+            Side::Remote => self.local.as_ref(),
+        }
+    }
+
+    /// The value that the record was left with.
+    pub fn standing(&self) -> Option<&Bson> {
+        match self.stands {
+            Side::Local => self.local.as_ref(),
+            Side::Remote => self.central.as_ref(),
+        }
+    }
+
+    /// Whether the path leads into a field that is never shown.
+    pub fn is_secret(&self) -> bool {
+        self.path.first().is_some_and(|field| self.key.kind.schema().is_secret(field))
+    }
+
+    pub fn is_identity(&self) -> bool {
+        self.subject == Subject::Identity
+    }
+
+    /// Closes the conflict.
+    pub fn resolve(&mut self, resolution: &str, value: Option<Bson>, by: &str, at_ms: i64) {
+        self.status = ConflictStatus::Resolved;
+        self.resolution = Some(resolution.to_owned());
+        self.value = value;
+        self.resolved_by = Some(by.to_owned());
+        self.resolved_at_ms = Some(at_ms);
+    }
+
+    /// Adds a note unless it has been made before; returns whether it is new.
+    pub fn note(&mut self, note: Note) -> bool {
+        let is_known = self.notes.iter().any(|known| {
+            (&known.reason, &known.resolution, &known.by) == (&note.reason, &note.resolution, &note.by)
+                && same_option(known.value.as_ref(), note.value.as_ref())
+        });
+        if !is_known {
+            self.notes.push(note);
+        }
+        !is_known
+    }
+
+    /// Tells whether two nodes, or one node at two times, mean the same clash by the same id.
+    pub fn fingerprint(&self) -> Result<String, StoreError> {
+        let mut seen = doc! {"stands": stands_name(self.stands)};
+        insert_some(&mut seen, "base", &self.base);
+        insert_some(&mut seen, "local", &self.local);
+        insert_some(&mut seen, "central", &self.central);
+        digest(&seen)
+    }
+
+    fn id_of(key: &RecordKey, path: &Path, loser: Option<&Bson>) -> Result<String, StoreError> {
+        let mut named =
+            doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
+        insert_some(&mut named, "loser", &loser.cloned());
+        digest(&named)
+    }
+
+    /// An id made of what tells one conflict from all others.
+    pub fn named(of: &Document) -> Result<String, StoreError> {
+        digest(of)
+    }
+
+    pub(crate) fn encode(&self) -> Document {
+        let mut row = doc! {
+            "_id": &self.id,
+            "type": self.subject.name(),
+            "kind": i32::from(self.key.kind.schema().code),
+            "id": &self.key.id,
+            "path": self.path.clone(),
+            "stands": stands_name(self.stands),
+            "status": self.status.name(),
+            "author": &self.author,
+            "found_at": self.found_at_ms,
+        };
+        insert_some(&mut row, "base", &self.base);
+        insert_some(&mut row, "local", &self.local);
+        insert_some(&mut row, "central", &self.central);
+        insert_some(&mut row, "resolution", &self.resolution.clone().map(Bson::String));
+        insert_some(&mut row, "value", &self.value);
+        insert_some(&mut row, "resolved_by", &self.resolved_by.clone().map(Bson::String));
+        insert_some(&mut row, "resolved_at", &self.resolved_at_ms.map(Bson::Int64));
+        insert_some(&mut row, "publisher", &self.publisher.clone().map(Bson::String));
+        if !self.notes.is_empty() {
+            row.insert("notes", self.notes.iter().map(Note::encode).collect::<Vec<_>>());
+        }
+        if self.is_reopened {
+            row.insert("reopened", true);
+        }
+        row
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Conflict, StoreError> {
+        let row = tables::decode(bytes)?;
+        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
+        let notes = row.get_array("notes").map_or(&[][..], Vec::as_slice);
+        let parse = || {
+            let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
+            Some(Conflict {
+                id: text("_id")?,
+                // Rows of earlier versions do not say: there was only one.
+                subject: match text("type").as_deref() {
+                    Some("identity") => Subject::Identity,
+                    _ => Subject::Value,
+                },
+                key: RecordKey::new(Kind::from_code(code)?, text("id")?),
+                path: path_of(&row)?,
+                base: row.get("base").cloned(),
+                local: row.get("local").cloned(),
+                central: row.get("central").cloned(),
+                stands: if text("stands")? == "local" { Side::Local } else { Side::Remote },
+                status: match text("status")?.as_str() {
+                    "open" => ConflictStatus::Open,
+                    _ => ConflictStatus::Resolved,
+                },
+                author: text("author")?,
+                found_at_ms: row.get_i64("found_at").ok()?,
+                resolution: text("resolution"),
+                value: row.get("value").cloned(),
+                resolved_by: text("resolved_by"),
+                resolved_at_ms: row.get_i64("resolved_at").ok(),
+                notes: notes.iter().map(Note::decode).collect::<Option<_>>()?,
+                publisher: text("publisher"),
+                is_reopened: row.get_bool("reopened").unwrap_or(false),
+            })
+        };
+        parse().ok_or_else(|| damaged("a conflict"))
+    }
+}
+
+/// How rows and answers name the side whose value stands.
+pub fn stands_name(stands: Side) -> &'static str {
+    match stands {
+        Side::Local => "local",
+        Side::Remote => "central",
+    }
+}
+
+pub(crate) fn digest(of: &Document) -> Result<String, StoreError> {
+    Ok(hex::encode(&Sha256::digest(tables::encode(of)?)[..16]))
+}
+
+impl Tx<'_> {
+    /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
+    pub fn add_conflict(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
+        let mut conflict = Conflict {
+            path: clash.path.clone(),
+            base: clash.base.clone(),
+            local: clash.local.clone(),
+            central: clash.remote.clone(),
+            stands: clash.stands,
+            author: self.author_of(key)?,
+            found_at_ms: self.now_ms(),
+            ..Conflict::new(String::new(), key.clone(), Subject::Value)
+        };
+        conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
+        self.open_conflict(conflict)
+    }
+
+    /// Opens a conflict. If it is known, it keeps its notes, and an earlier decision becomes one.
+    pub fn open_conflict(&mut self, mut conflict: Conflict) -> Result<(), StoreError> {
+        if let Some(known) = self.conflict(&conflict.id)? {
+            conflict.notes = known.notes;
+            conflict.publisher = known.publisher;
+            conflict.is_reopened = known.is_reopened;
+            if known.status == ConflictStatus::Resolved {
+                conflict.is_reopened = true;
+                conflict.note(Note {
+                    reason: "it was found again after this decision".to_owned(),
+                    resolution: known.resolution.unwrap_or_default(),
+                    value: known.value,
+                    by: known.resolved_by.unwrap_or_default(),
+                    at_ms: known.resolved_at_ms.unwrap_or_default(),
+                });
+            }
+        }
+        self.put_conflict(&conflict)
+    }
+
+    /// Who made the last unpushed edit of a record; empty if there is none.
+    pub fn author_of(&self, key: &RecordKey) -> Result<String, StoreError> {
+        let Some(row) = self.base_row(key)? else {
+            return Ok(String::new());
+        };
+        let (code, id) = row_key(key);
+        let dirty = self.dirty.get((row.rank, row.sequence, code, id))?;
+        Ok(dirty.map_or_else(String::new, |dirty| dirty.value().1.to_owned()))
+    }
+
+    /// Writes a conflict and puts it into the outbox to the centre.
+    pub fn put_conflict(&mut self, conflict: &Conflict) -> Result<(), StoreError> {
+        self.keep_conflict(conflict)?;
+        self.conflict_outbox.insert(conflict.id.as_str(), ())?;
+        Ok(())
+    }
+
+    /// Writes a conflict of which the centre need not hear.
+    pub fn keep_conflict(&mut self, conflict: &Conflict) -> Result<(), StoreError> {
+        let (code, id) = row_key(&conflict.key);
+        let open = (code, id, conflict.id.as_str());
+        self.conflict.insert(conflict.id.as_str(), tables::encode(&conflict.encode())?.as_slice())?;
+        match conflict.status {
+            ConflictStatus::Open => self.conflict_open.insert(open, ())?,
+            ConflictStatus::Resolved => self.conflict_open.remove(open)?,
+        };
+        self.wrote();
+        Ok(())
+    }
+
+    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
+        self.conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
+    }
+
+    /// The conflicts about a record that wait for a decision.
+    pub fn open_conflicts_of(&self, key: &RecordKey) -> Result<Vec<Conflict>, StoreError> {
+        let (code, id) = row_key(key);
+        let mut conflicts = Vec::new();
+        for entry in self.conflict_open.range((code, id, "")..)? {
+            let (at, _) = entry?;
+            let (found_code, found_id, conflict) = at.value();
+            if (found_code, found_id) != (code, id) {
+                break;
+            }
+            conflicts.extend(self.conflict(conflict)?);
+        }
+        Ok(conflicts)
+    }
+
+    /// The conflicts about the values of a record go with it to its new id.
+    pub(crate) fn move_conflicts(
+        &mut self,
+        from: &RecordKey,
+        to: &RecordKey,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        for mut conflict in self.open_conflicts_of(from)? {
+            if conflict.is_identity() {
+                continue;
+            }
+            let mut moved =
+                Conflict { key: to.clone(), publisher: None, is_reopened: false, ..conflict.clone() };
+            moved.id = Conflict::id_of(to, &moved.path, moved.loser())?;
+            conflict.resolve("new_id", Some(Bson::from(to.id.as_str())), &actor.to_string(), self.now_ms());
+            self.put_conflict(&conflict)?;
+            self.open_conflict(moved)?;
+        }
+        Ok(())
+    }
+
+    /// The centre knows these conflicts as they are in `published`, from a node of this name.
+    pub fn conflicts_published(&mut self, published: &[Conflict], node: &str) -> Result<(), StoreError> {
+        for conflict in published {
+            // Changed meanwhile: it goes again.
+            // By bytes, because NaN does not equal itself.
+            let bytes = tables::encode(&conflict.encode())?;
+            let is_same = self.conflict.get(conflict.id.as_str())?.is_some_and(|row| row.value() == bytes);
+            if !is_same {
+                continue;
+            }
+            self.conflict_outbox.remove(conflict.id.as_str())?;
+            self.wrote();
+            if conflict.publisher.is_none() || conflict.is_reopened {
+                let known =
+                    Conflict { publisher: Some(node.to_owned()), is_reopened: false, ..conflict.clone() };
+                self.keep_conflict(&known)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// All conflicts, oldest first.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>, StoreError> {
+        let conflict = self.transaction.open_table(CONFLICT)?;
+        let mut conflicts = Vec::new();
+        for entry in conflict.iter()? {
+            conflicts.push(Conflict::decode(entry?.1.value())?);
+        }
+        conflicts.sort_by(|a, b| (a.found_at_ms, &a.id).cmp(&(b.found_at_ms, &b.id)));
+        Ok(conflicts)
+    }
+
+    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
+        let conflict = self.transaction.open_table(CONFLICT)?;
+        conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
+    }
+
+    /// How many wait for a decision.
+    pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
+        use redb::ReadableTableMetadata as _;
+        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
+    }
+
+    /// Conflicts that the centre does not know in their present state, after this id.
+    pub fn unpublished_conflicts(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<Conflict>, StoreError> {
+        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let mut conflicts = Vec::new();
+        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
+            let (id, _) = entry?;
+            conflicts.extend(self.conflict(id.value())?);
+        }
+        Ok(conflicts)
+    }
+
+    /// Ids of the conflicts that wait for a decision here and that the centre knows.
+    pub fn published_open_conflicts(&self) -> Result<Vec<String>, StoreError> {
+        let open = self.transaction.open_table(CONFLICT_OPEN)?;
+        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let mut ids = Vec::new();
+        for entry in open.iter()? {
+            let (at, _) = entry?;
+            let (.., id) = at.value();
+            if outbox.get(id)?.is_none() {
+                ids.push(id.to_owned());
+            }
+        }
+        Ok(ids)
+    }
+}

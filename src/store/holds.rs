@@ -1,0 +1,336 @@
+//! Floor 1. Identity holds: two people under one account, and the centre's records that wait until somebody has
+//! decided whether they are one.
+//!
+//! The person of this node stays in `docs`, with their records; what the centre holds under the account and is
+//! not agreed on goes to `held`. Whether somebody is held, and what follows from a decision, is the business of
+//! the reconciliation; here it is only kept.
+
+use bson::{Document, doc};
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::StoreError;
+use super::conflicts::digest;
+use super::records::Tx;
+use super::snapshot::{Snapshot, owned, spellings};
+use super::tables::{self, *};
+use crate::domain::access::Actor;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::Owner;
+
+/// Why two people under one account may be two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldReason {
+    /// Made on both sides, and not alike.
+    Created,
+    /// Agreed once; then the centre's record came to be about somebody else.
+    Reused,
+    /// New on both sides, and the ids are spelled differently.
+    Spelling,
+}
+
+impl HoldReason {
+    const ALL: [HoldReason; 3] = [HoldReason::Created, HoldReason::Reused, HoldReason::Spelling];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            HoldReason::Created => "created",
+            HoldReason::Reused => "reused",
+            HoldReason::Spelling => "spelling",
+        }
+    }
+}
+
+/// Two people under one account, until somebody has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The account that both have, folded.
+    pub account: String,
+    /// The conflict under which it is listed and decided.
+    pub conflict: String,
+    /// The id of the person here, and that of the one at the centre: the same but for [`HoldReason::Spelling`].
+    pub local: String,
+    pub remote: String,
+    pub why: HoldReason,
+    pub since_ms: i64,
+}
+
+impl Hold {
+    pub fn local_key(&self) -> RecordKey {
+        RecordKey::new(Kind::Person, self.local.as_str())
+    }
+
+    pub fn remote_key(&self) -> RecordKey {
+        RecordKey::new(Kind::Person, self.remote.as_str())
+    }
+
+    fn encode(&self) -> Document {
+        doc! {
+            "conflict": &self.conflict, "local": &self.local, "remote": &self.remote,
+            "why": self.why.name(), "since": self.since_ms,
+        }
+    }
+
+    fn decode(account: &str, bytes: &[u8]) -> Result<Hold, StoreError> {
+        let row = tables::decode(bytes)?;
+        let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
+        let parse = || {
+            let why = text("why")?;
+            Some(Hold {
+                account: account.to_owned(),
+                conflict: text("conflict")?,
+                local: text("local")?,
+                remote: text("remote")?,
+                why: HoldReason::ALL.into_iter().find(|reason| reason.name() == why)?,
+                since_ms: row.get_i64("since").ok()?,
+            })
+        };
+        parse().ok_or_else(|| damaged("a hold"))
+    }
+}
+
+/// A document of the centre that waits behind a hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// The hold's account.
+    pub account: String,
+    pub document: Document,
+}
+
+impl Held {
+    fn decode(bytes: &[u8]) -> Result<Held, StoreError> {
+        let mut row = tables::decode(bytes)?;
+        match (row.remove("account"), row.remove("document")) {
+            (Some(bson::Bson::String(account)), Some(bson::Bson::Document(document))) => {
+                Ok(Held { account, document })
+            }
+            _ => Err(damaged("a held record")),
+        }
+    }
+}
+
+/// The kinds whose records belong to a person by a field.
+fn dependent_kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| matches!(kind.schema().owner, Owner::Field(_)))
+}
+
+impl Tx<'_> {
+    /// Whether anybody is held; almost always nobody is.
+    pub fn has_holds(&self) -> Result<bool, StoreError> {
+        Ok(!self.hold.is_empty()?)
+    }
+
+    /// The hold of an account, in any spelling.
+    pub fn hold(&self, account: &str) -> Result<Option<Hold>, StoreError> {
+        let account = fold_account(account);
+        let row = self.hold.get(account.as_str())?;
+        row.map(|row| Hold::decode(&account, row.value())).transpose()
+    }
+
+    pub fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        let mut holds = Vec::new();
+        for entry in self.hold.iter()? {
+            let (account, row) = entry?;
+            holds.push(Hold::decode(account.value(), row.value())?);
+        }
+        Ok(holds)
+    }
+
+    pub fn put_hold(&mut self, hold: &Hold) -> Result<(), StoreError> {
+        self.hold.insert(hold.account.as_str(), tables::encode(&hold.encode())?.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// Ends a hold. What waits behind it stays until it is taken.
+    pub fn remove_hold(&mut self, hold: &Hold) -> Result<(), StoreError> {
+        self.hold.remove(hold.account.as_str())?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// What the centre holds under this key and has to wait.
+    pub fn held(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
+        self.held.get(row_key(key))?.map(|row| Held::decode(row.value())).transpose()
+    }
+
+    /// Lets a document of the centre wait behind the hold of `account`; returns whether that is news.
+    pub fn put_held(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+        document: &Document,
+    ) -> Result<bool, StoreError> {
+        let row = tables::encode(&doc! {"account": account, "document": document})?;
+        if self.held.get(row_key(key))?.is_some_and(|known| known.value() == row) {
+            return Ok(false);
+        }
+        self.take_held(key)?;
+        let (code, id) = row_key(key);
+        self.held.insert((code, id), row.as_slice())?;
+        self.held_of.insert((account, code, id), ())?;
+        self.wrote();
+        Ok(true)
+    }
+
+    /// The document does not wait any longer.
+    pub fn take_held(&mut self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
+        let Some(held) = self.held(key)? else {
+            return Ok(None);
+        };
+        let (code, id) = row_key(key);
+        self.held.remove((code, id))?;
+        self.held_of.remove((held.account.as_str(), code, id))?;
+        self.wrote();
+        Ok(Some(held.document))
+    }
+
+    /// What waits behind the hold of an account: people first, then the rest in the order of their kinds.
+    pub fn held_of(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
+        held_of(&self.held_of, account)
+    }
+
+    /// Records of an account that were made here and that the centre has never been known to have.
+    pub fn own_dependents(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
+        let mut own = Vec::new();
+        for kind in dependent_kinds() {
+            for id in self.owned(kind, account)? {
+                let key = RecordKey::new(kind, id);
+                own.extend((self.base(&key)? == Base::Absent).then_some(key));
+            }
+        }
+        Ok(own)
+    }
+
+    /// Gives a record that the centre does not know another id. Conflicts about it go with it.
+    pub fn rename(
+        &mut self,
+        from: &RecordKey,
+        to: &RecordKey,
+        document: &Document,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let old = self.document(from)?.unwrap_or_default();
+        self.put(from, None, &Base::Absent, actor)?;
+        self.put(to, Some(document), &Base::Absent, actor)?;
+        if from.kind == Kind::Person {
+            self.move_grants(&from.id, &old, &to.id)?;
+        }
+        self.move_conflicts(from, to, actor)
+    }
+
+    /// An id that no record of this kind has; the same for the same record and account.
+    pub(crate) fn free_id(&self, kind: Kind, name: &str, account: &str) -> Result<String, StoreError> {
+        let mut turn = 0_i64;
+        loop {
+            let digest = digest(&doc! {"id": name, "account": account, "turn": turn})?;
+            // In the shape of a UUID, as ids of pages are.
+            let id = format!(
+                "{}-{}-8{}-8{}-{}",
+                &digest[..8],
+                &digest[8..12],
+                &digest[13..16],
+                &digest[17..20],
+                &digest[20..32]
+            );
+            let key = RecordKey::new(kind, id);
+            if self.document(&key)?.is_none() && self.is_clean(&key)? && self.held(&key)?.is_none() {
+                return Ok(key.id);
+            }
+            turn += 1;
+        }
+    }
+}
+
+impl Snapshot {
+    /// The hold of an account, in any spelling.
+    pub fn hold(&self, account: &str) -> Result<Option<Hold>, StoreError> {
+        let account = fold_account(account);
+        let hold = self.transaction.open_table(HOLD)?;
+        let row = hold.get(account.as_str())?;
+        row.map(|row| Hold::decode(&account, row.value())).transpose()
+    }
+
+    /// How many people are held.
+    pub fn holds_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(HOLD)?.len()?)
+    }
+
+    pub fn held(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
+        let held = self.transaction.open_table(HELD)?;
+        held.get(row_key(key))?.map(|row| Held::decode(row.value())).transpose()
+    }
+
+    /// What waits behind the hold of an account.
+    pub fn held_of(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
+        held_of(&self.transaction.open_table(HELD_OF)?, account)
+    }
+
+    /// How many records of an account were made here and are not known at the centre.
+    pub fn own_dependents_count(&self, account: &str) -> Result<u64, StoreError> {
+        let by_owner = self.transaction.open_table(BY_OWNER)?;
+        let mut count = 0;
+        for kind in dependent_kinds() {
+            for id in owned(&by_owner, kind, account)? {
+                let base = self.base(&RecordKey::new(kind, id))?;
+                count += u64::from(base == Some(Base::Absent));
+            }
+        }
+        Ok(count)
+    }
+
+    /// Ids after `after` up to `up_to` (or the end) of a kind's records that wait behind a hold.
+    pub(crate) fn held_ids(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        up_to: Option<&str>,
+    ) -> Result<Vec<String>, StoreError> {
+        let held = self.transaction.open_table(HELD)?;
+        let code = kind.schema().code;
+        let mut ids = Vec::new();
+        for entry in held.range((code, after.unwrap_or(""))..(code + 1, ""))? {
+            let (at, _) = entry?;
+            let (_, id) = at.value();
+            if up_to.is_some_and(|up_to| id > up_to) {
+                break;
+            }
+            if after != Some(id) {
+                ids.push(id.to_owned());
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Accounts under which more than one person is stored, each with the ids of these people.
+    pub fn duplicates(&self) -> Result<Vec<(String, Vec<String>)>, StoreError> {
+        let mut found = Vec::new();
+        for entry in self.transaction.open_table(DUPLICATE)?.iter()? {
+            let (account, ()) = (entry?.0, ());
+            found.push((account.value().to_owned(), self.spellings(account.value())?));
+        }
+        Ok(found)
+    }
+
+    /// The ids of the people stored under an account, in whatever spelling.
+    pub fn spellings(&self, account: &str) -> Result<Vec<String>, StoreError> {
+        let docs = self.transaction.open_table(DOCS)?;
+        spellings(&docs, &self.transaction.open_table(BY_SPELLING)?, account)
+    }
+}
+
+fn held_of(
+    held_of: &impl ReadableTable<(&'static str, u8, &'static str), ()>,
+    account: &str,
+) -> Result<Vec<RecordKey>, StoreError> {
+    let account = fold_account(account);
+    let mut keys = Vec::new();
+    for entry in held_of.range((account.as_str(), 0, "")..)? {
+        let (at, _) = entry?;
+        let (of, code, id) = at.value();
+        if of != account {
+            break;
+        }
+        keys.push(RecordKey::new(kind_of(code)?, id));
+    }
+    Ok(keys)
+}

@@ -1,0 +1,162 @@
+//! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
+
+use bson::{Bson, Document, doc};
+use redb::{ReadableTable, ReadableTableMetadata as _};
+
+use super::StoreError;
+use super::feed_rows::{Reread, Sent};
+use super::records::Tx;
+use super::snapshot::Snapshot;
+use super::sync_rows::{IntentWrite, TrashRow, TrashState};
+use super::tables::{self, *};
+use crate::domain::access::Actor;
+use crate::domain::rebuild::OwnWrite;
+use crate::domain::record::RecordKey;
+
+/// While both sides are being brought together: whether everything at the centre has been looked at.
+const META_RESTORE: &str = "restore";
+
+impl Tx<'_> {
+    /// The centre is back at what it held under `lease` of this node: from now on every record has to be
+    /// brought together with it once. Nothing that was noted about the newer centre counts any more.
+    pub fn begin_restore(&mut self, lease: i64) -> Result<(), StoreError> {
+        self.restore.retain(|_, _| false)?;
+        let mut own = Vec::new();
+        for entry in self.sent.iter()?.rev() {
+            let (sequence, row) = entry?;
+            let sent = Sent::decode(sequence.value(), row.value())?;
+            if sent.lease <= lease {
+                break;
+            }
+            own.push(sent);
+        }
+        for sent in own.into_iter().rev() {
+            let mut row = self.restore_row(&sent.key)?.unwrap_or_else(|| doc! {"own": []});
+            if let Ok(writes) = row.get_array_mut("own") {
+                writes.push(Bson::Document(sent.write.without_bodies().encode(0)));
+            }
+            self.restore.insert(row_key(&sent.key), tables::encode(&row)?.as_slice())?;
+        }
+        self.vanished.retain(|_, _| false)?;
+        // What waits behind a hold is what the newer centre held.
+        for hold in self.holds()? {
+            for key in self.held_of(&hold.account)? {
+                self.ask_again(&key, Reread::default())?;
+            }
+        }
+        self.publish_all_conflicts()?;
+        self.set_meta(META_RESTORE, Some(&doc! {"swept": false}))
+    }
+
+    pub fn is_restoring(&self) -> Result<bool, StoreError> {
+        Ok(self.meta(META_RESTORE)?.is_some())
+    }
+
+    /// While a record has still to be brought together with the restored centre: own writes of it that the
+    /// centre may have forgotten, oldest first.
+    pub fn to_bring_together(&self, key: &RecordKey) -> Result<Option<Vec<OwnWrite>>, StoreError> {
+        if !self.is_restoring()? {
+            return Ok(None);
+        }
+        let row = match self.restore_row(key)? {
+            None => return Ok(Some(Vec::new())),
+            Some(row) if row.is_empty() => return Ok(None),
+            Some(row) => row,
+        };
+        let writes = row.get_array("own").map_err(|_| damaged("a row of restored records"))?;
+        let mut own = Vec::new();
+        for (index, write) in writes.iter().enumerate() {
+            let write = write.as_document().and_then(IntentWrite::decode);
+            own.push(match write.ok_or_else(|| damaged("a row of restored records"))? {
+                IntentWrite::Insert(_) => OwnWrite::Inserted,
+                IntentWrite::Replace(_) => OwnWrite::Replaced,
+                IntentWrite::Update(changes) => OwnWrite::Updated(changes),
+                IntentWrite::Delete { .. } => {
+                    let is_last = index + 1 == writes.len();
+                    let body = if is_last { self.trashed_here(key)? } else { None };
+                    OwnWrite::Deleted(body.map(|row| row.document))
+                }
+            });
+        }
+        Ok(Some(own))
+    }
+
+    /// The record has been brought together with the restored centre.
+    pub fn brought_together(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        self.restore.insert(row_key(key), tables::encode(&Document::new())?.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// Everything at the restored centre has been looked at, or has to be looked at again.
+    pub fn set_restore_swept(&mut self, is_swept: bool) -> Result<(), StoreError> {
+        match self.is_restoring()? {
+            true => self.set_meta(META_RESTORE, Some(&doc! {"swept": is_swept})),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the restoring once everything was looked at and nothing is left to be read again.
+    pub fn end_restore(&mut self) -> Result<(), StoreError> {
+        let is_swept = self.meta(META_RESTORE)?.is_some_and(|row| row.get_bool("swept").unwrap_or(false));
+        if is_swept && self.reread.is_empty()? {
+            self.restore.retain(|_, _| false)?;
+            self.set_meta(META_RESTORE, None)?;
+        }
+        Ok(())
+    }
+
+    /// A record that was deleted here and at the centre is deleted at the centre once more: its body is
+    /// wanted again if somebody edits it there meanwhile.
+    pub fn reopen_trash(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        let Some(TrashRow { sequence, .. }) = self.trashed_here(key)? else {
+            return Ok(());
+        };
+        let (code, id) = row_key(key);
+        let row = self.trash.get((code, id, sequence))?.map(|row| tables::decode(row.value())).transpose()?;
+        if let Some(mut row) = row {
+            row.insert("state", TrashState::Pending.name());
+            self.trash.insert((code, id, sequence), tables::encode(&row)?.as_slice())?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// The body of the record that was deleted on this node last, the delete done.
+    fn trashed_here(&self, key: &RecordKey) -> Result<Option<TrashRow>, StoreError> {
+        let (code, id) = row_key(key);
+        let by_centre = Actor::Centre.to_string();
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
+            let (at, row) = entry?;
+            let is_ours = tables::decode(row.value())?.get_str("actor").is_ok_and(|actor| actor != by_centre);
+            let row = TrashRow::decode(key.clone(), at.value().2, row.value())?;
+            if is_ours && row.state == TrashState::Done {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    fn restore_row(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
+        self.restore.get(row_key(key))?.map(|row| tables::decode(row.value())).transpose()
+    }
+
+    /// The centre may have forgotten any conflict.
+    fn publish_all_conflicts(&mut self) -> Result<(), StoreError> {
+        let mut ids = Vec::new();
+        for entry in self.conflict.iter()? {
+            ids.push(entry?.0.value().to_owned());
+        }
+        for id in ids {
+            self.conflict_outbox.insert(id.as_str(), ())?;
+        }
+        self.wrote();
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    pub fn is_restoring(&self) -> Result<bool, StoreError> {
+        Ok(self.meta(META_RESTORE)?.is_some())
+    }
+}

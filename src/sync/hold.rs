@@ -1,0 +1,313 @@
+//! Floor 3. Identity holds: two people under one account wait until somebody has decided whether they are one.
+//!
+//! Everything that is taken from the centre passes [`diverts`]. Nobody is held almost always, and then it costs
+//! one look at an empty table, and for people a comparison of four fields.
+//!
+//! A person is held when the centre's record under their account may be about another human being: made on
+//! both sides and not alike; agreed once, and since then changed in two or more of name, lastname, day of birth
+//! and gender; or new on both sides under ids that differ in spelling only. From then on:
+//!
+//! | what | while the hold lasts |
+//! |---|---|
+//! | the person of this node | stays, can be edited, is not pushed and not deleted |
+//! | their records made here (base ABSENT) | stay, can be edited and deleted, are not pushed |
+//! | their records that the centre had before (agreed) | stay and go on being merged; edits of them are not pushed |
+//! | the centre's person | waits; a newer version takes the place of the older |
+//! | a record of theirs that is not agreed here | waits; updates and deletes of it are followed there |
+//! | one with the id of a record made here | waits, and that record is not pushed, whoever owns it |
+//! | an agreed record that the centre moves into the account | leaves and waits, unless it has unsent edits |
+//! | a waiting record that the centre moves to somebody else | is taken like any other |
+//! | a third spelling of the account | waits too, if it is new here |
+//!
+//! A hold ends by decision ([`super::identity`]), or by itself: when the centre's person is deleted or
+//! corrected, when the person here is corrected or gone, or when the account arrives in the spelling of this
+//! node. What waited is then taken as if it had been read now: it is what was read last, and whatever happened
+//! since is read again anyway.
+
+use bson::{Bson, Document, doc};
+
+use super::lease;
+use super::merge_in::{merge_in, merge_known};
+use super::round::{Round, RoundError, Tally};
+use crate::domain::access::Actor;
+use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::Owner;
+use crate::store::{Base, Conflict, Hold, HoldReason, StoreError, Subject, Tx};
+
+/// Resolution of a hold that ended without a decision.
+const ENDED: &str = "ended";
+
+/// Whether what the centre holds under `key` has to wait instead of being merged; it waits already then.
+/// `local` is the record as it is here.
+pub(crate) fn diverts(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    match key.kind.schema().owner {
+        Owner::Nobody => Ok(false),
+        Owner::Itself => diverts_person(tx, key, local, remote, tally),
+        Owner::Field(_) if tx.has_holds()? => diverts_dependent(tx, key, local, remote, tally),
+        Owner::Field(_) => Ok(false),
+    }
+}
+
+fn diverts_person(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    let hold = if tx.has_holds()? { tx.hold(&key.id)? } else { None };
+    match (hold, remote) {
+        (None, None) => Ok(false),
+        (None, Some(remote)) => match suspicion(tx, key, local, remote)? {
+            Some((local, why)) => begin(tx, key, &local, remote, why, tally).map(|()| true),
+            None => Ok(false),
+        },
+        (Some(hold), None) => {
+            let gone = tx.take_held(key)?;
+            if key.id == hold.remote {
+                end(tx, &hold, gone.as_ref(), tally)?;
+            }
+            Ok(false)
+        }
+        (Some(hold), Some(remote)) if key.id == hold.remote => {
+            tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+            if !is_in_doubt(tx, &hold)? {
+                end(tx, &hold, Some(remote), tally)?;
+            }
+            Ok(true)
+        }
+        (Some(hold), Some(remote)) if key.id == hold.local => {
+            take_own_spelling(tx, hold, key, local, remote, tally).map(|()| true)
+        }
+        (Some(hold), Some(remote)) => {
+            let is_new = local.is_none() && tx.is_clean(key)?;
+            if is_new {
+                tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+            }
+            Ok(is_new)
+        }
+    }
+}
+
+/// The person here whose account the centre's record may not be about, and why.
+fn suspicion(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: &Document,
+) -> Result<Option<(String, HoldReason)>, StoreError> {
+    let Some(local) = local else {
+        return Ok(unpushed_spelling(tx, key)?.map(|id| (id, HoldReason::Spelling)));
+    };
+    let (is_other, why) = match tx.base_if_dirty(key)? {
+        None => (is_other_person(Some(local), local, remote), HoldReason::Reused),
+        Some(Base::Absent) => (is_other_person(None, local, remote), HoldReason::Created),
+        Some(Base::Document(base)) => (is_other_person(Some(&base), local, remote), HoldReason::Reused),
+    };
+    Ok(is_other.then(|| (key.id.clone(), why)))
+}
+
+/// Somebody of this account in another spelling whom the centre has never been known to have, if `key` is new
+/// here.
+fn unpushed_spelling(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<String>, StoreError> {
+    if !tx.is_clean(key)? {
+        return Ok(None);
+    }
+    for id in tx.spellings(&key.id)? {
+        if tx.base(&RecordKey::new(Kind::Person, id.as_str()))? == Base::Absent {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether what began a hold is still so.
+fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
+    let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
+    let (Some(local), Some(held)) = (local, held) else {
+        return Ok(false);
+    };
+    let base = tx.base(&hold.local_key())?;
+    Ok(match hold.why {
+        HoldReason::Spelling => base == Base::Absent,
+        HoldReason::Created | HoldReason::Reused => is_other_person(base.document(), &local, &held.document),
+    })
+}
+
+fn begin(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local_id: &str,
+    remote: &Document,
+    why: HoldReason,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    let account = fold_account(&key.id);
+    let local_key = RecordKey::new(Kind::Person, local_id);
+    let local = tx.document(&local_key)?.unwrap_or_default();
+    let hold = Hold {
+        conflict: conflict_id(tx, &account, &local, remote)?,
+        account,
+        local: local_key.id.clone(),
+        remote: key.id.clone(),
+        why,
+        since_ms: tx.now_ms(),
+    };
+    let author = tx.author_of(&local_key)?;
+    tx.open_conflict(Conflict::about_identity(&hold, &local, remote, author))?;
+    tx.put_hold(&hold)?;
+    tx.put_held(key, &hold.account, remote)?;
+    // Whatever the centre had against the record, it waits for something else now.
+    tx.clear_dead(&local_key)?;
+    tally.conflicts += 1;
+    Ok(())
+}
+
+/// A hold is this node's own affair: another node may have somebody else under the account.
+fn conflict_id(
+    tx: &Tx<'_>,
+    account: &str,
+    local: &Document,
+    remote: &Document,
+) -> Result<String, StoreError> {
+    let identity = |person: &Document| -> Document {
+        let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
+        fields.filter_map(|field| person.get(field).map(|value| (field.to_owned(), value.clone()))).collect()
+    };
+    Conflict::named(&doc! {
+        "type": Subject::Identity.name(),
+        "node": lease::node_id_in(tx)?.unwrap_or_default(),
+        "account": account,
+        "local": identity(local),
+        "central": identity(remote),
+    })
+}
+
+/// A person as conflicts show them.
+pub(super) fn visible(person: &Document) -> Bson {
+    Bson::Document(Kind::Person.schema().without_secrets(person))
+}
+
+/// The hold has no reason any more; `remote` is what the centre's person was last.
+fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tally) -> Result<(), StoreError> {
+    let local = tx.document(&hold.local_key())?;
+    if let Some(mut conflict) = tx.conflict(&hold.conflict)? {
+        (conflict.local, conflict.central) = (local.as_ref().map(visible), remote.map(visible));
+        conflict.resolve(ENDED, None, &Actor::Centre.to_string(), tx.now_ms());
+        tx.put_conflict(&conflict)?;
+    }
+    tx.remove_hold(hold)?;
+    release(tx, &hold.account, tally)
+}
+
+/// Takes what waited behind a hold that is over.
+pub(super) fn release(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
+    for key in tx.held_of(account)? {
+        let Some(document) = tx.take_held(&key)? else {
+            continue;
+        };
+        // With a write on the way it is read again when that is settled.
+        if !tx.has_intent(&key)? {
+            *tally += merge_in(tx, &key, Some(&document))?;
+        }
+    }
+    Ok(())
+}
+
+/// Behind a hold over spelling, the centre has come to have the account as it is spelled here.
+fn take_own_spelling(
+    tx: &mut Tx<'_>,
+    hold: Hold,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: &Document,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    let base = tx.base(key)?;
+    if local.is_some_and(|local| is_other_person(base.document(), local, remote)) {
+        tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+        return tx.put_hold(&Hold { remote: key.id.clone(), why: HoldReason::Created, ..hold });
+    }
+    // The same person: both records are at the centre, and both are served.
+    *tally += merge_known(tx, key, local.cloned(), Some(remote))?;
+    let other = tx.held(&hold.remote_key())?.map(|held| held.document);
+    end(tx, &hold, other.as_ref(), tally)
+}
+
+fn diverts_dependent(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    let owner = |document: Option<&Document>| document.and_then(|d| key.kind.schema().owner_of(d));
+    let hold = match owner(remote) {
+        Some(owner) => tx.hold(&owner)?,
+        None => None,
+    };
+    let (Some(hold), Some(remote)) = (hold, remote) else {
+        // Deleted, or somebody else's by now.
+        tx.take_held(key)?;
+        return Ok(false);
+    };
+    if matches!(tx.base(key)?, Base::Document(_)) {
+        let is_moved_here = tx.is_clean(key)? && owner(local).as_ref() != Some(&hold.account);
+        if !is_moved_here {
+            return Ok(false);
+        }
+        tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+    }
+    tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+    Ok(true)
+}
+
+/// Whether a record is not to be pushed because a decision about its person is pending.
+pub(crate) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    if !tx.has_holds()? {
+        return Ok(false);
+    }
+    if tx.held(key)?.is_some() {
+        return Ok(true);
+    }
+    // A deleted record belongs to whom it belonged.
+    let document = match tx.document(key)? {
+        Some(document) => Some(document),
+        None => tx.base(key)?.document().cloned(),
+    };
+    match document.and_then(|document| key.kind.schema().owner_of(&document)) {
+        Some(owner) => Ok(tx.hold(&owner)?.is_some()),
+        None => Ok(false),
+    }
+}
+
+impl Round<'_> {
+    /// Ends the holds whose reason is gone without news from the centre: somebody corrected the person here.
+    pub(crate) async fn end_holds(&mut self) -> Result<(), RoundError> {
+        if self.store.read()?.holds_count()? == 0 {
+            return Ok(());
+        }
+        let tally = self
+            .store
+            .transact(|tx| -> Result<Tally, StoreError> {
+                let mut tally = Tally::default();
+                for hold in tx.holds()? {
+                    if !is_in_doubt(tx, &hold)? {
+                        let remote = tx.held(&hold.remote_key())?.map(|held| held.document);
+                        end(tx, &hold, remote.as_ref(), &mut tally)?;
+                    }
+                }
+                Ok(tally)
+            })
+            .await?;
+        self.tally += tally;
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Floor 3. Deciding who somebody is: two people under one account are one, or the one of this node gets an id of
+//! their own.
+//!
+//! "The same" merges the two records as if each side had made its own: fields unite, and where they differ the
+//! centre's value stands and the other one becomes a conflict. If they had been agreed on once, what was agreed
+//! is the base, so that only fields changed on both sides conflict. If the ids are spelled differently, the
+//! centre's spelling stays.
+//!
+//! "A new id" takes the person of this node and the records made here for them out of the account: their owner,
+//! the roles granted to them, conflicts about them. A record whose id the centre's person uses for another one
+//! gets an id of its own too, and documents that name that page follow. Records that the centre has had under
+//! the account stay with it. Both decisions then let in what waited, all in one transaction.
+
+use std::collections::BTreeMap;
+
+use bson::{Bson, Document};
+
+use super::conflicts::ResolveError;
+use super::hold::{release, visible};
+use super::merge_in::merge_known;
+use super::round::Tally;
+use crate::domain::access::Actor;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
+use crate::domain::value::same_document;
+use crate::store::{Conflict, ConflictStatus, Hold, Snapshot, Store, StoreError, Tx};
+
+/// What somebody decided about two people under one account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Same,
+    /// The person of this node gets this id.
+    NewId(String),
+}
+
+/// The two people of a hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    pub local: Option<Document>,
+    pub central: Option<Document>,
+}
+
+impl Pair {
+    fn same(&self, other: &Pair) -> bool {
+        let same = |a: &Option<Document>, b: &Option<Document>| match (a, b) {
+            (Some(a), Some(b)) => same_document(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        same(&self.local, &other.local) && same(&self.central, &other.central)
+    }
+}
+
+/// The hold behind a conflict, and its two people as they are now; `None` once it is over.
+pub fn hold_of(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<(Hold, Pair)>, StoreError> {
+    let Some(hold) = snapshot.hold(&conflict.key.id)?.filter(|hold| hold.conflict == conflict.id) else {
+        return Ok(None);
+    };
+    let local = snapshot.record(&hold.local_key())?;
+    let local = local.map(|record| Document::try_from(record.document.as_ref())).transpose();
+    let local = local.map_err(|e| StoreError::Damaged(e.to_string()))?;
+    let central = snapshot.held(&hold.remote_key())?.map(|held| held.document);
+    Ok(Some((hold, Pair { local, central })))
+}
+
+/// Carries out a verdict, if the two people are still as they were `seen`.
+pub async fn decide(
+    store: &Store,
+    conflict: &str,
+    verdict: Verdict,
+    seen: Pair,
+    actor: Actor,
+) -> Result<Conflict, ResolveError> {
+    let id = conflict.to_owned();
+    store
+        .transact(move |tx: &mut Tx<'_>| {
+            let mut conflict = tx.conflict(&id)?.ok_or(ResolveError::Unknown)?;
+            if conflict.status == ConflictStatus::Resolved {
+                return Err(ResolveError::Resolved(Box::new(conflict)));
+            }
+            let hold = tx.hold(&conflict.key.id)?.filter(|hold| hold.conflict == id);
+            let hold = hold.ok_or(ResolveError::Unknown)?;
+            let local = tx.document(&hold.local_key())?;
+            let central = tx.held(&hold.remote_key())?.map(|held| held.document);
+            let pair = Pair { local, central };
+            let (true, Some(local), Some(central)) = (pair.same(&seen), &pair.local, &pair.central) else {
+                let current = pair.local.as_ref().map(visible);
+                return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
+            };
+            (conflict.local, conflict.central) = (Some(visible(local)), Some(visible(central)));
+            match &verdict {
+                Verdict::Same => {
+                    conflict.resolve("same", None, &actor.to_string(), tx.now_ms());
+                    tx.put_conflict(&conflict)?;
+                    unite(tx, &hold, local, central, &actor)?;
+                }
+                Verdict::NewId(new) => {
+                    let new = free_account(tx, new)?;
+                    let value = Some(Bson::from(new.as_str()));
+                    conflict.resolve("new_id", value, &actor.to_string(), tx.now_ms());
+                    tx.put_conflict(&conflict)?;
+                    tx.remove_hold(&hold)?;
+                    part(tx, &hold, local, &new, &actor)?;
+                }
+            }
+            release(tx, &hold.account, &mut Tally::default())?;
+            Ok(conflict)
+        })
+        .await
+}
+
+/// The two are one person.
+fn unite(
+    tx: &mut Tx<'_>,
+    hold: &Hold,
+    local: &Document,
+    central: &Document,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let key = hold.remote_key();
+    tx.remove_hold(hold)?;
+    tx.take_held(&key)?;
+    if hold.local != hold.remote {
+        tx.rename(&hold.local_key(), &key, &renamed(local, &hold.local, &hold.remote), actor)?;
+    }
+    let local = tx.document(&key)?;
+    merge_known(tx, &key, local, Some(central))?;
+    Ok(())
+}
+
+/// The canonical spelling of an account that nobody has here, in any spelling.
+fn free_account(tx: &Tx<'_>, new: &str) -> Result<String, ResolveError> {
+    let invalid = |message: String| ResolveError::Invalid { field: "id".to_owned(), message };
+    let schema = Kind::Person.schema();
+    let new = schema.canonical_id(new);
+    schema.check_new_id(&new).map_err(|message| invalid(format!("id: {message}")))?;
+    if !tx.spellings(&new)?.is_empty() || tx.hold(&new)?.is_some() {
+        return Err(invalid("id: this account exists already".to_owned()));
+    }
+    if tx.has_dependents(&new)? {
+        return Err(invalid("id: there are records of this account already".to_owned()));
+    }
+    Ok(new)
+}
+
+/// The person of this node leaves the account, with the records made here for them.
+fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor) -> Result<(), StoreError> {
+    let own = tx.own_dependents(&hold.account)?;
+    let to = RecordKey::new(Kind::Person, new);
+    tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;
+    let mut pages = BTreeMap::new();
+    for key in own {
+        let (Some(mut document), Owner::Field(field)) = (tx.document(&key)?, key.kind.schema().owner) else {
+            continue;
+        };
+        document.insert(field, new);
+        if tx.held(&key)?.is_none() {
+            tx.edit(&key, Some(&document), actor)?;
+            continue;
+        }
+        let to = RecordKey::new(key.kind, tx.free_id(key.kind, &key.id, new)?);
+        tx.rename(&key, &to, &renamed(&document, &key.id, &to.id), actor)?;
+        if key.kind == Kind::Page {
+            pages.insert(key.id, to.id);
+        }
+    }
+    if !pages.is_empty() {
+        follow_pages(tx, new, &pages, actor)?;
+    }
+    Ok(())
+}
+
+/// Documents that name a page of life by its old id name it by its new one.
+fn follow_pages(
+    tx: &mut Tx<'_>,
+    account: &str,
+    pages: &BTreeMap<String, String>,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    for id in tx.owned(Kind::PersonalDocument, account)? {
+        let key = RecordKey::new(Kind::PersonalDocument, id);
+        let Some(mut document) = tx.document(&key)? else {
+            continue;
+        };
+        let page = document.get_str(DOCUMENT_PAGE_FIELD).ok().and_then(|page| pages.get(page));
+        if let Some(page) = page {
+            document.insert(DOCUMENT_PAGE_FIELD, page);
+            tx.edit(&key, Some(&document), actor)?;
+        }
+    }
+    Ok(())
+}
+
+/// The record under another id. An `id` field that says the old one goes with it.
+fn renamed(document: &Document, old: &str, new: &str) -> Document {
+    let mut document = document.clone();
+    document.insert("_id", new);
+    if document.get_str("id").is_ok_and(|id| fold_account(id) == fold_account(old)) {
+        document.insert("id", new);
+    }
+    document
+}

@@ -1,0 +1,176 @@
+//! Floor 3. A centre that was set back to an older copy, or replaced.
+//!
+//! It remembers an older lease of this node, or none. The operator is asked first, with the numbers. Then the
+//! lease goes on above both, everything at the centre is looked at, and each record is brought together with
+//! it once, before it is merged for the first time: see `domain/rebuild.rs` for what counts as agreed. Until
+//! then nothing is written to it there.
+
+use bson::{Document, doc};
+
+use super::round::{Round, RoundError};
+use crate::central::{Central, Lease};
+use crate::domain::access::Actor;
+use crate::domain::rebuild::rebuilt_base;
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Base, Reread, Snapshot, Store, StoreError, Tx};
+
+/// What an older centre was found to hold, and how far the answer to it has come.
+const META_OLDER_CENTRE: &str = "older_centre";
+
+/// A centre that knows less of this node than it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OlderCentre {
+    /// Number of the lease that it holds; `None` for none at all.
+    there: Option<i64>,
+    /// The operator agrees to go on from there.
+    is_agreed: bool,
+    /// A lease that goes on from there has been sent.
+    is_sent: bool,
+}
+
+impl OlderCentre {
+    fn found(lease: Option<&Lease>) -> OlderCentre {
+        OlderCentre { there: lease.map(|lease| lease.number), is_agreed: false, is_sent: false }
+    }
+
+    /// The one that was found last.
+    pub(super) fn noted(snapshot: &Snapshot) -> Result<Option<OlderCentre>, StoreError> {
+        Ok(snapshot.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode))
+    }
+
+    fn decode(row: &Document) -> OlderCentre {
+        OlderCentre {
+            there: row.get_i64("there").ok(),
+            is_agreed: row.get_bool("agreed").unwrap_or(false),
+            is_sent: row.get_bool("sent").unwrap_or(false),
+        }
+    }
+
+    fn encode(&self) -> Document {
+        let mut row = doc! {"agreed": self.is_agreed, "sent": self.is_sent};
+        row.extend(self.there.map(|there| ("there".to_owned(), there.into())));
+        row
+    }
+
+    /// The lease that it holds, by number; nodes begin with 1.
+    fn lease(&self) -> i64 {
+        self.there.unwrap_or(0)
+    }
+}
+
+/// Whether the operator has agreed to go on from what the centre holds; notes that it is about to be done. If
+/// not, the round halts.
+pub(super) async fn agreed_or_halt(
+    store: &Store,
+    here: i64,
+    found: Option<&Lease>,
+) -> Result<(), RoundError> {
+    let snapshot = store.read()?;
+    let mut older = OlderCentre::found(found);
+    let noted = OlderCentre::noted(&snapshot)?;
+    older.is_agreed = noted.as_ref().is_some_and(|noted| noted.is_agreed && noted.there == older.there);
+    older.is_sent = older.is_agreed;
+    if noted.as_ref() != Some(&older) {
+        let row = older.encode();
+        store.transact(move |tx| tx.set_meta(META_OLDER_CENTRE, Some(&row))).await?;
+    }
+    match older.is_agreed {
+        true => Ok(()),
+        false => Err(RoundError::Halted(halt_message(&snapshot, here, &older)?)),
+    }
+}
+
+fn halt_message(snapshot: &Snapshot, here: i64, older: &OlderCentre) -> Result<String, StoreError> {
+    let mut records = 0;
+    for kind in Kind::ALL {
+        records += snapshot.count(kind)?;
+    }
+    let sent = snapshot.sent_after(older.lease())?.len();
+    let there = match older.there {
+        Some(there) => format!(
+            "The centre remembers round {there} of this node, which has done {here}: it was probably restored \
+             from an older copy."
+        ),
+        None => format!(
+            "The centre does not know this node, which has done {here} rounds with it: it was probably replaced, \
+             or restored from an older copy."
+        ),
+    };
+    Ok(format!(
+        "{there} Nothing has been changed on either side. This node holds {records} records, and remembers {sent} \
+         writes of its own that the centre may have forgotten. If the centre is meant to be as it is, run: \
+         thalamus-edge sync resume --centre-restored. Both are then brought together; where they differ and it \
+         cannot be told which is right, the centre's value stands and the other one becomes a conflict."
+    ))
+}
+
+/// The operator agrees to go on from what the centre holds. Returns whether there was anything to agree to.
+pub(super) fn agree(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+    let Some(mut older) = tx.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode) else {
+        return Ok(false);
+    };
+    older.is_agreed = true;
+    tx.set_meta(META_OLDER_CENTRE, Some(&older.encode()))?;
+    Ok(true)
+}
+
+/// The lease is taken, or the node has become another one: no question is open any more. Returns the lease
+/// from which the centre went on, if that was agreed to.
+pub(super) fn settle(tx: &mut Tx<'_>) -> Result<Option<i64>, StoreError> {
+    let Some(older) = tx.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode) else {
+        return Ok(None);
+    };
+    tx.set_meta(META_OLDER_CENTRE, None)?;
+    Ok(older.is_sent.then(|| older.lease()))
+}
+
+/// Before a record is merged with a restored centre for the first time: makes its base what can still be taken
+/// for agreed.
+pub(super) fn bring_together(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+) -> Result<(), StoreError> {
+    let Some(own) = tx.to_bring_together(key)? else {
+        return Ok(());
+    };
+    let agreed = tx.base(key)?;
+    let base = Base::from(rebuilt_base(key.kind, agreed.document(), local, remote, &own));
+    if local.is_none() && agreed == Base::Absent && base != Base::Absent {
+        tx.reopen_trash(key)?;
+    }
+    tx.put(key, local, &base, &Actor::Centre)?;
+    tx.brought_together(key)
+}
+
+impl Round<'_> {
+    /// Reads records that are about to be written to, so that they are brought together with a restored centre
+    /// before that: nobody has to wait for the sweep.
+    pub(super) async fn bring_together_first(
+        &mut self,
+        central: &mut dyn Central,
+        keys: &[RecordKey],
+    ) -> Result<(), RoundError> {
+        if !self.store.read()?.is_restoring()? {
+            return Ok(());
+        }
+        let keys = keys.to_vec();
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                for key in &keys {
+                    if tx.to_bring_together(key)?.is_some() {
+                        tx.ask_again(key, Reread::default())?;
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        self.reread(central).await
+    }
+
+    /// Ends the restoring once everything has been brought together.
+    pub(super) async fn end_restore(&self) -> Result<(), StoreError> {
+        self.store.transact(|tx| tx.end_restore()).await
+    }
+}

@@ -1,0 +1,113 @@
+//! Floor 3. How reconciliation stands, for people and programs: never better than it is.
+
+use std::sync::atomic::Ordering;
+
+use bson::Document;
+use serde::Serialize;
+
+use super::operator::Pause;
+use super::round::UP_TO_DATE;
+use super::{META_REPORT, Reconciler, lease, lock, time_text};
+use crate::store::{Snapshot, StoreError};
+
+/// How things stand; the answer of `GET /sync/status`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub node: String,
+    pub state: &'static str,
+    pub pending: u64,
+    pub oldest_pending_at: Option<String>,
+    pub conflicts_open: u64,
+    pub dead: u64,
+    /// Attachments that records here name and whose bytes are not here yet.
+    pub content_pending: u64,
+    /// Attachments that are here and that the centre is not known to have.
+    pub content_owed: u64,
+    pub last_round: Option<serde_json::Value>,
+    pub last_complete_at: Option<String>,
+    pub next_round_at: Option<String>,
+    pub message: String,
+}
+
+impl Reconciler {
+    pub fn status(&self) -> Result<Status, StoreError> {
+        let snapshot = self.store.read()?;
+        let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
+        let report: Option<&Document> = kept.get_document("report").ok();
+        let pause = Pause::of(&snapshot)?;
+        let (state, message) = self.state(&snapshot, report, pause.as_ref())?;
+        let last_round = report.map(|report| {
+            let mut shown = bson::Bson::Document(report.clone()).into_relaxed_extjson();
+            shown["at"] = kept.get_i64("at").map_or(serde_json::Value::Null, |ms| time_text(ms).into());
+            shown
+        });
+        Ok(Status {
+            node: lease::node_id(&snapshot)?.unwrap_or_default(),
+            state,
+            pending: snapshot.pending_count()?,
+            oldest_pending_at: snapshot.oldest_pending_ms()?.map(time_text),
+            conflicts_open: snapshot.open_conflicts_count()?,
+            dead: snapshot.dead_count()?,
+            content_pending: snapshot.content_wanted_count()?,
+            content_owed: snapshot.content_owed_count()?,
+            last_round,
+            last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
+            next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
+            message,
+        })
+    }
+
+    /// One word for programs, and sentences for people.
+    fn state(
+        &self,
+        snapshot: &Snapshot,
+        report: Option<&Document>,
+        pause: Option<&Pause>,
+    ) -> Result<(&'static str, String), StoreError> {
+        let is_running = lock(&self.running).as_ref().is_some_and(|round| !round.is_over());
+        let is_revoked = snapshot.meta(lease::META_REVOKED)?.is_some();
+        let outcome = report.and_then(|report| report.get_str("outcome").ok());
+        let said = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
+        let waiting = waiting_words(snapshot)?;
+        let with_waiting = |text: &str| match &waiting {
+            Some(waiting) => format!("{text} {waiting}"),
+            None => text.to_owned(),
+        };
+        Ok(match (pause, outcome) {
+            _ if !self.is_configured() => {
+                ("off", "Synchronization is off: no centre is configured.".to_owned())
+            }
+            _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
+            _ if self.is_connected.load(Ordering::Relaxed) => {
+                ("idle", "Connected to the centre: changes travel at once.".to_owned())
+            }
+            (_, Some("halted")) if is_revoked => ("revoked", said.to_owned()),
+            // What halted it before is still to be decided.
+            (Some(pause), Some("halted")) => ("paused", format!("{} {said}", pause.words())),
+            (Some(pause), _) => ("paused", pause.words()),
+            (None, Some("offline")) => ("offline", with_waiting(said)),
+            (None, Some("halted")) => ("halted", said.to_owned()),
+            (None, None) => ("idle", with_waiting("No round has been run yet.")),
+            // Everything was up to date when the round ended, and is not any more.
+            (None, Some("complete")) => match (&waiting, said.strip_prefix(UP_TO_DATE)) {
+                (Some(waiting), Some(rest)) => ("idle", format!("{waiting}{rest}")),
+                _ => ("idle", said.to_owned()),
+            },
+            (None, Some(_)) => ("idle", said.to_owned()),
+        })
+    }
+}
+
+/// What was edited here and has not reached the centre; nothing if nothing was.
+fn waiting_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
+    // Refused ones are counted and shown apart.
+    let waiting = snapshot.waiting_count()?;
+    let since = snapshot.oldest_pending_ms()?.map(time_text).unwrap_or_default();
+    Ok(match waiting {
+        0 => None,
+        1 => Some(format!("One record that was changed here at {since} waits to be sent.")),
+        _ => Some(format!(
+            "{waiting} records that were changed here wait to be sent, the oldest since {since}."
+        )),
+    })
+}

@@ -1,0 +1,479 @@
+//! Decisions that are written into rows of `edge_conflicts`.
+
+use bson::{Bson, Document, doc};
+use thalamus_edge::domain::record::Kind::{self, Page, Person};
+use thalamus_edge::store::{Conflict, ConflictStatus};
+use thalamus_edge::sync::conflicts::{Decision, resolve};
+
+use super::support::sim::Sim;
+use super::{Clinic, clerk, page, with};
+
+const ID: &str = "PAT01";
+
+fn patient(phone: &str) -> Document {
+    doc! {"_id": ID, "active": false, "phone": phone, "other": 1}
+}
+
+impl Clinic {
+    /// A node that has agreed on the record, edited it, and lost.
+    async fn with_conflict(kind: Kind, base: Document, mine: Document, theirs: Option<Document>) -> Clinic {
+        let clinic = Clinic::new();
+        clinic.lose(kind, base, mine, theirs).await;
+        assert_eq!(clinic.conflicts().len(), 1);
+        clinic
+    }
+
+    /// Both sides change the record; the centre's value stands.
+    async fn lose(&self, kind: Kind, base: Document, mine: Document, theirs: Option<Document>) {
+        let id = base.get_str("_id").unwrap().to_owned();
+        self.there(kind, base);
+        self.round().await;
+        self.edit(kind, mine).await;
+        match theirs {
+            Some(theirs) => self.there(kind, theirs),
+            None => self.sim.remove(kind, &id),
+        }
+        self.round().await;
+    }
+
+    async fn about_phone() -> Clinic {
+        Clinic::with_conflict(Person, patient("old"), patient("mine"), Some(patient("theirs"))).await
+    }
+
+    fn only(&self) -> Conflict {
+        let found = self.conflicts();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap()
+    }
+
+    fn row(&self) -> Document {
+        self.sim.state().conflicts[&self.only().id].clone()
+    }
+
+    /// The federation's administrator writes into the row of the one conflict.
+    fn written(&self, fields: Document) {
+        let id = self.only().id;
+        self.sim.state().conflicts.get_mut(&id).unwrap().extend(fields);
+    }
+
+    fn phone_there(&self) -> String {
+        self.at_centre(Person, ID).unwrap().get_str("phone").unwrap().to_owned()
+    }
+
+    /// Staff of the node decide.
+    async fn resolve(&self, decision: Decision, seen: &str) {
+        let allow = |_: &_, _: Option<&_>, _: Option<&_>| Ok(());
+        let id = self.conflicts().into_iter().find(|c| c.status == ConflictStatus::Open).unwrap().id;
+        resolve(&self.store, &id, decision, Some(seen.into()), clerk(), allow).await.unwrap();
+    }
+
+    /// The reasons of the notes on the one conflict.
+    fn notes(&self) -> Vec<String> {
+        self.only().notes.into_iter().map(|note| note.reason).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_decision_at_the_centre_is_carried_out_by_the_node_that_lost() {
+    for (decision, phone) in [
+        (doc! {"resolution": "local"}, "mine"),
+        (doc! {"resolution": "central"}, "theirs"),
+        (doc! {"resolution": "value", "value": "agreed"}, "agreed"),
+        (doc! {"resolution": "value", "value": "theirs"}, "theirs"),
+    ] {
+        // Closed by whoever decided, or left for the node to close.
+        for status in ["resolved", "open"] {
+            for by in [Some("head office"), None] {
+                let what = format!("{decision} {status} {by:?}");
+                let clinic = Clinic::about_phone().await;
+                let mut fields = with(decision.clone(), doc! {"status": status});
+                fields.extend(by.map(|by| doc! {"resolved_by": by}).unwrap_or_default());
+                clinic.written(fields);
+                clinic.assert_settled().await;
+                assert_eq!(clinic.phone_there(), phone, "{what}");
+                let closed = clinic.only();
+                assert_eq!(closed.status, ConflictStatus::Resolved, "{what}");
+                assert_eq!(closed.resolution.as_deref(), decision.get_str("resolution").ok(), "{what}");
+                assert_eq!(closed.value.as_ref(), decision.get("value"), "{what}");
+                let by = by.unwrap_or("the federation's administrator");
+                assert_eq!(closed.resolved_by.as_deref(), Some(by), "{what}");
+                assert_eq!(closed.notes, [], "{what}");
+                let row = clinic.row();
+                assert_eq!(row.get_str("status").unwrap(), "resolved", "{what}");
+                assert_eq!(row.get("resolution"), decision.get("resolution"), "{what}");
+            }
+        }
+    }
+}
+
+/// Nobody is asked about decisions while nothing waits for one.
+#[tokio::test]
+async fn decisions_are_asked_for_only_while_some_are_due() {
+    let questions = |clinic: &Clinic| std::mem::take(&mut clinic.sim.state().resolution_questions);
+    let clinic = Clinic::new();
+    clinic.edit(Person, patient("mine")).await;
+    clinic.round().await;
+    assert_eq!(questions(&clinic), Vec::<usize>::new());
+    for n in 0..601 {
+        clinic.there(Person, doc! {"_id": format!("P{n:04}"), "f": "old"});
+    }
+    clinic.round().await;
+    for n in 0..601 {
+        let id = format!("P{n:04}");
+        clinic.edit(Person, doc! {"_id": &id, "f": "mine"}).await;
+        clinic.there(Person, doc! {"_id": &id, "f": "theirs"});
+    }
+    clinic.round().await;
+    assert_eq!(questions(&clinic), [500, 101]);
+    let last = clinic.sim.state().conflicts.values_mut().last().map(|row| {
+        row.extend(doc! {"status": "resolved", "resolution": "central"});
+        row.get_str("_id").unwrap().to_owned()
+    });
+    clinic.round().await;
+    assert_eq!(questions(&clinic).iter().sum::<usize>(), 601);
+    let open = clinic.store.read().unwrap().open_conflicts_count().unwrap();
+    let closed = clinic.store.read().unwrap().conflict(&last.unwrap()).unwrap().unwrap();
+    assert_eq!((open, closed.status), (600, ConflictStatus::Resolved));
+}
+
+#[tokio::test]
+async fn a_decision_that_is_too_late_is_a_note() {
+    let clinic = Clinic::about_phone().await;
+    clinic.there(Person, patient("later"));
+    clinic.round().await;
+    let decided = doc! {"status": "resolved", "resolution": "local", "resolved_by": "office"};
+    clinic.written(decided);
+    let before = clinic.row();
+    for _ in 0..3 {
+        clinic.round().await;
+        assert_eq!(clinic.notes(), ["the value has changed meanwhile"]);
+    }
+    let open = clinic.only();
+    assert_eq!(open.status, ConflictStatus::Open);
+    assert_eq!((open.notes[0].resolution.as_str(), open.notes[0].by.as_str()), ("local", "office"));
+    assert_eq!((clinic.row(), clinic.phone_there().as_str()), (before.clone(), "later"));
+    // Now staff decide otherwise: the row keeps the first decision, and the node knows both.
+    clinic.resolve(Decision::Value("new".into()), "later").await;
+    clinic.assert_settled().await;
+    assert_eq!(clinic.phone_there(), "new");
+    assert_eq!(clinic.notes(), ["the value has changed meanwhile", "this decision came first"]);
+    assert_eq!(clinic.row(), before);
+}
+
+/// What was to be decided has come about already, by whatever way.
+#[tokio::test]
+async fn an_edit_that_finds_its_value_there_is_no_edit() {
+    let clinic = Clinic::about_phone().await;
+    clinic.there(Person, patient("mine"));
+    clinic.round().await;
+    clinic.written(doc! {"status": "resolved", "resolution": "local"});
+    let changes = clinic.store.changes();
+    let before = *changes.borrow();
+    clinic.round().await;
+    assert_eq!((clinic.only().status, *changes.borrow()), (ConflictStatus::Resolved, before));
+    assert_eq!(clinic.notes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_decision_that_is_none_is_a_note() {
+    for written in [
+        doc! {"resolution": "mine"},
+        doc! {"resolution": "Local"},
+        doc! {"resolution": 5},
+        doc! {"resolution": "value"},
+        doc! {"resolution": ["local"]},
+        doc! {},
+    ] {
+        let clinic = Clinic::about_phone().await;
+        clinic.written(with(written.clone(), doc! {"status": "resolved"}));
+        clinic.round().await;
+        clinic.round().await;
+        assert_eq!(clinic.only().status, ConflictStatus::Open, "{written}");
+        assert_eq!(clinic.notes(), ["it is neither local, central, nor value with a value"], "{written}");
+        assert_eq!(clinic.phone_there(), "theirs", "{written}");
+    }
+    // A record that is gone cannot be given a value.
+    let clinic = Clinic::about_phone().await;
+    clinic.sim.remove(Person, ID);
+    clinic.round().await;
+    clinic.written(doc! {"status": "resolved", "resolution": "local"});
+    clinic.round().await;
+    assert_eq!((clinic.notes(), clinic.at_centre(Person, ID)), (vec!["the record is gone".to_owned()], None));
+}
+
+/// Passwords are decided at the node, or given up.
+#[tokio::test]
+async fn secrets_are_never_taken_from_a_row() {
+    let secret = |hash: &str| with(patient("p"), doc! {"password": hash});
+    for (written, is_closed) in [
+        (doc! {"resolution": "central"}, true),
+        (doc! {"resolution": "local"}, false),
+        (doc! {"resolution": "value", "value": "$2b$04$stolen"}, false),
+    ] {
+        let theirs = Some(secret("$2b$04$theirs"));
+        let clinic = Clinic::with_conflict(Person, secret("$2b$04$old"), secret("$2b$04$mine"), theirs).await;
+        let text = clinic.row().to_string();
+        assert!(!text.contains("$2b") && text.contains("changed at node"), "{text}");
+        clinic.written(with(written.clone(), doc! {"status": "resolved"}));
+        clinic.round().await;
+        clinic.round().await;
+        let conflict = clinic.only();
+        assert_eq!(conflict.status == ConflictStatus::Resolved, is_closed, "{written}");
+        assert_eq!(conflict.notes.len(), usize::from(!is_closed), "{written}");
+        assert!(conflict.notes.iter().all(|note| note.value.is_none()), "{written}");
+        assert_eq!(clinic.at_centre(Person, ID), Some(secret("$2b$04$theirs")), "{written}");
+        assert_eq!(clinic.here(Person, ID), Some(secret("$2b$04$theirs")), "{written}");
+    }
+}
+
+/// One side had deleted the record: the decision is about all of it.
+#[tokio::test]
+async fn whole_records_are_decided_too() {
+    let hash = doc! {"password": "$2b$04$hash"};
+    let local = with(patient("mine"), hash.clone());
+    let value = |phone: &str| {
+        let value = with(patient(phone), doc! {"password": "$2b$04$stolen"});
+        doc! {"resolution": "value", "value": value}
+    };
+    let refused = "the value has changed meanwhile";
+    for (what, active, then, written, left, note) in [
+        ("keep", false, None, doc! {"resolution": "local"}, Some("mine"), None),
+        ("keep, edited since", false, Some("newer"), doc! {"resolution": "local"}, Some("newer"), None),
+        ("let go", false, None, doc! {"resolution": "central"}, None, None),
+        (
+            "let go, edited since",
+            false,
+            Some("newer"),
+            doc! {"resolution": "central"},
+            Some("newer"),
+            Some(refused),
+        ),
+        (
+            "let an active person go",
+            true,
+            None,
+            doc! {"resolution": "central"},
+            Some("mine"),
+            Some("The user is active."),
+        ),
+        ("another body", false, None, value("new"), Some("new"), None),
+        (
+            "somebody else's body",
+            false,
+            None,
+            doc! {"resolution": "value", "value": {"_id": "OTHER1"}},
+            Some("mine"),
+            Some("it would change the record's id"),
+        ),
+    ] {
+        let active = doc! {"active": active};
+        let mine = with(local.clone(), active.clone());
+        let base = with(with(patient("old"), hash.clone()), active.clone());
+        let clinic = Clinic::with_conflict(Person, base, mine.clone(), None).await;
+        assert!(!clinic.row().to_string().contains("$2b"), "{what}");
+        if let Some(phone) = then {
+            clinic.edit(Person, with(mine, doc! {"phone": phone})).await;
+        }
+        clinic.written(with(written, doc! {"status": "resolved"}));
+        clinic.assert_settled().await;
+        let there = clinic.at_centre(Person, ID);
+        assert_eq!(there.as_ref().map(|there| there.get_str("phone").unwrap()), left, "{what}");
+        assert!(there.is_none_or(|there| there.get_str("password").unwrap() == "$2b$04$hash"), "{what}");
+        assert_eq!(clinic.notes(), note.into_iter().collect::<Vec<_>>(), "{what}");
+        assert_eq!(clinic.only().status == ConflictStatus::Open, note.is_some(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn no_decision_gives_a_record_to_another_person() {
+    let base = page("p1", "ANA01", "i");
+    let mine = page("p1", "BOB01", "i");
+    let clinic = Clinic::with_conflict(Page, base, mine, Some(page("p1", "CLO01", "i"))).await;
+    clinic.written(doc! {"status": "resolved", "resolution": "local"});
+    clinic.assert_settled().await;
+    assert_eq!(clinic.notes(), ["it would give the record to another person"]);
+    assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", "CLO01", "i")));
+}
+
+// ------------------------------------------------------------------------------------------- several nodes
+
+/// Two nodes that lost the same value against the same one: one conflict.
+async fn two_nodes() -> (Clinic, Clinic) {
+    let sim = Sim::default();
+    sim.put(Person, patient("old"));
+    let (north, south) = (Clinic::at(&sim), Clinic::at(&sim));
+    for node in [&north, &south] {
+        node.round().await;
+        node.edit(Person, patient("mine")).await;
+    }
+    sim.put(Person, patient("theirs"));
+    for node in [&north, &south] {
+        node.round().await;
+    }
+    assert_eq!(north.only().id, south.only().id);
+    assert_eq!(sim.state().conflicts.len(), 1);
+    (north, south)
+}
+
+#[tokio::test]
+async fn one_node_carries_out_what_the_administrator_decided() {
+    for south_first in [false, true] {
+        let (north, south) = two_nodes().await;
+        north.written(doc! {"status": "resolved", "resolution": "local"});
+        let order = if south_first { [&south, &north] } else { [&north, &south] };
+        order[0].round().await;
+        // North published it.
+        assert_eq!(north.phone_there(), if south_first { "theirs" } else { "mine" });
+        for node in order {
+            node.round().await;
+        }
+        for node in order {
+            node.assert_settled().await;
+            assert_eq!((node.only().status, node.phone_there().as_str()), (ConflictStatus::Resolved, "mine"));
+            assert_eq!(node.only().notes, []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_decision_made_at_one_node_closes_the_conflict_on_others() {
+    for at_publisher in [true, false] {
+        let (north, south) = two_nodes().await;
+        let (decides, other) = if at_publisher { (&north, &south) } else { (&south, &north) };
+        decides.resolve(Decision::Value("both".into()), "theirs").await;
+        decides.round().await;
+        let row = decides.row();
+        assert_eq!(row.get_str("applied_by").unwrap(), decides.sync.status().unwrap().node);
+        assert_eq!((row.get_str("value").unwrap(), row.get_str("resolved_by").unwrap()), ("both", "CLERK"));
+        // Somebody has changed it again since: nothing is carried out a second time.
+        north.there(Person, patient("later"));
+        for node in [&north, &south] {
+            node.assert_settled().await;
+        }
+        assert_eq!(other.phone_there(), "later");
+        let closed = other.only();
+        assert_eq!(closed.resolution.as_deref(), Some("value"));
+        assert_eq!((closed.value, closed.resolved_by.as_deref()), (Some(Bson::from("both")), Some("CLERK")));
+    }
+}
+
+#[tokio::test]
+async fn of_two_decisions_the_first_stands_and_the_other_is_a_note() {
+    let (north, south) = two_nodes().await;
+    north.resolve(Decision::TakeLocal, "theirs").await;
+    south.resolve(Decision::TakeCentral, "theirs").await;
+    // Both have decided before either could tell.
+    for node in [&south, &north] {
+        node.assert_settled().await;
+    }
+    assert_eq!(north.row().get_str("resolution").unwrap(), "central");
+    assert_eq!(north.notes(), ["this decision came first"]);
+    let note = &north.only().notes[0];
+    assert_eq!((note.resolution.as_str(), note.by.as_str()), ("central", "CLERK"));
+    assert_eq!(south.notes(), Vec::<String>::new());
+    // An edit is an edit: it travels whatever the row says.
+    south.assert_settled().await;
+    assert_eq!(south.phone_there(), "mine");
+
+    // The same decision twice needs no note.
+    let (north, south) = two_nodes().await;
+    for node in [&north, &south] {
+        node.resolve(Decision::TakeLocal, "theirs").await;
+    }
+    for node in [&north, &south, &north] {
+        node.assert_settled().await;
+        assert_eq!(node.notes(), Vec::<String>::new());
+    }
+}
+
+/// A box that enrolled anew, as a copy does, still knows what it published under its old name.
+#[tokio::test]
+async fn a_node_with_a_new_name_carries_out_what_it_published_under_the_old_one() {
+    let clinic = Clinic::about_phone().await;
+    let old = clinic.sync.status().unwrap().node;
+    clinic.run(|tx| tx.set_meta("lease", None)).await;
+    clinic.round().await;
+    assert_ne!(clinic.sync.status().unwrap().node, old);
+    assert_eq!(clinic.row().get_str("node").unwrap(), old);
+    clinic.written(doc! {"status": "resolved", "resolution": "local"});
+    clinic.assert_settled().await;
+    assert_eq!((clinic.phone_there().as_str(), clinic.only().status), ("mine", ConflictStatus::Resolved));
+}
+
+// ------------------------------------------------------------------------------------------ found once more
+
+#[tokio::test]
+async fn a_conflict_that_is_found_again_is_open_again_everywhere() {
+    let clinic = Clinic::about_phone().await;
+    clinic.resolve(Decision::TakeCentral, "theirs").await;
+    clinic.round().await;
+    assert_eq!(clinic.row().get_str("status").unwrap(), "resolved");
+    clinic.lose(Person, patient("old"), patient("mine"), Some(patient("others'"))).await;
+    let again = clinic.only();
+    assert_eq!((again.status, again.resolution.as_deref()), (ConflictStatus::Open, None));
+    assert_eq!(clinic.notes(), ["it was found again after this decision"]);
+    assert_eq!((again.notes[0].resolution.as_str(), again.notes[0].by.as_str()), ("central", "CLERK"));
+    let row = clinic.row();
+    assert_eq!(row.get_str("status").unwrap(), "open");
+    assert_eq!(row.get_str("central").unwrap(), "others'");
+    assert_eq!(row.get_array("notes").unwrap().len(), 1);
+    for gone in ["resolution", "resolved_by", "applied_by"] {
+        assert!(!row.contains_key(gone), "{row}");
+    }
+    // And can be decided there again.
+    clinic.written(doc! {"status": "resolved", "resolution": "local"});
+    clinic.assert_settled().await;
+    assert_eq!((clinic.phone_there().as_str(), clinic.only().status), ("mine", ConflictStatus::Resolved));
+}
+
+/// Found again and decided before the centre heard of it.
+#[tokio::test]
+async fn a_conflict_found_again_and_decided_at_once_is_closed_there_with_its_new_decision() {
+    let clinic = Clinic::about_phone().await;
+    clinic.resolve(Decision::TakeCentral, "theirs").await;
+    clinic.round().await;
+    clinic.sim.state().conflicts_refused_about.push(ID.to_owned());
+    clinic.lose(Person, patient("old"), patient("mine"), Some(patient("others'"))).await;
+    clinic.resolve(Decision::TakeLocal, "others'").await;
+    clinic.sim.state().conflicts_refused_about.clear();
+    clinic.assert_settled().await;
+    let row = clinic.row();
+    assert_eq!((row.get_str("status").unwrap(), row.get_str("resolution").unwrap()), ("resolved", "local"));
+    assert_eq!(clinic.notes(), ["it was found again after this decision"]);
+}
+
+/// An old decision about the same value, in another clash, decides nothing about a new one.
+#[tokio::test]
+async fn an_old_decision_does_not_close_another_clash() {
+    let sim = Sim::default();
+    let (north, south) = (Clinic::at(&sim), Clinic::at(&sim));
+    north.lose(Person, patient("old"), patient("mine"), Some(patient("theirs"))).await;
+    north.resolve(Decision::TakeCentral, "theirs").await;
+    north.round().await;
+    south.lose(Person, patient("other"), patient("mine"), Some(patient("others'"))).await;
+    south.round().await;
+    assert_eq!((north.only().id, south.only().status), (south.only().id, ConflictStatus::Open));
+    assert_eq!(south.notes(), ["it is about an earlier clash over the same value"]);
+    let row = south.row();
+    assert_eq!((row.get_str("status").unwrap(), row.get_str("central").unwrap()), ("open", "others'"));
+    assert_eq!(row.get_str("node").unwrap(), south.sync.status().unwrap().node);
+    south.written(doc! {"status": "resolved", "resolution": "local"});
+    for node in [&south, &north] {
+        node.assert_settled().await;
+    }
+    assert_eq!((south.phone_there().as_str(), north.only().status), ("mine", ConflictStatus::Resolved));
+}
+
+/// Who a person is, is decided where the person is.
+#[tokio::test]
+async fn identities_are_not_decided_at_the_centre() {
+    let clinic = Clinic::with_hold().await;
+    let id = clinic.identity().id;
+    let written = doc! {"status": "resolved", "resolution": "same", "resolved_by": "office"};
+    clinic.sim.state().conflicts.get_mut(&id).unwrap().extend(written);
+    for _ in 0..2 {
+        clinic.round().await;
+        assert_eq!(clinic.holds(), 1);
+        assert_eq!(clinic.notes(), ["who a person is, is decided at the node"]);
+    }
+}
