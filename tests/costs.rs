@@ -137,7 +137,9 @@ async fn one_changed_field_costs_little_more_than_itself() {
         ground.node.patch("/people/P001", json!({"phone": format!("555-000{turn}")})).await;
         let pushed = ground.node.round().await;
         println!("push {} {} {pushed}", commands(&pushed), line(&pushed));
-        if turn == 2 { panic!("look"); }
+        if turn == 2 {
+            panic!("look");
+        }
         let after = ground.node.round().await;
         println!("after {} {} {after}", commands(&after), line(&after));
     }

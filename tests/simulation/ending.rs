@@ -109,7 +109,10 @@ impl World {
                         centre.get(key)
                     ));
                 }
-                if !self.waits(clinic.index, key, here.get(key)) && !snapshot.is_clean(key).expect("a base") {
+                // A record that was deleted here waits with the person to whom it belonged.
+                let agreed = snapshot.agreed(key).expect("a base");
+                let known = here.get(key).or(agreed.as_ref());
+                if !self.waits(clinic.index, key, known) && !snapshot.is_clean(key).expect("a base") {
                     found.push(format!("{} has still a base of {key}", clinic.name));
                 }
             }
