@@ -21,9 +21,9 @@ use support::node::EdgeNode;
 const DATABASE: &str = "federation";
 /// An idle round.
 const IDLE_ROUND_TRIPS_MAX: u64 = 6;
-const IDLE_COMMAND_BYTES_MAX: u64 = 8_000;
+const IDLE_COMMAND_BYTES_MAX: u64 = 6_000;
 /// Bytes of commands by which a round with one changed field may exceed an idle one.
-const ONE_FIELD_BYTES_MAX: u64 = 1_500;
+const ONE_FIELD_BYTES_MAX: u64 = 3_000;
 const IDLE_COLD_LINE_BYTES_MAX: u64 = 16_000;
 
 /// A centre that asks for TLS and a password, and a node that has agreed with it.
