@@ -1,15 +1,17 @@
 //! Decisions that are written into rows of `edge_conflicts`.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use thalamus_edge::central::{CONFLICTS_COLLECTION, Hub as _};
 use thalamus_edge::domain::record::Kind::{self, Page, Person};
-use thalamus_edge::store::{Conflict, ConflictStatus};
+use thalamus_edge::store::{Conflict, ConflictStatus, Store};
 use thalamus_edge::sync::conflicts::{Decision, resolve};
 
 use super::contract::{Behind, ledger};
 use super::support::sim::Sim;
-use super::{Clinic, clerk, page, with};
+use super::{Clinic, OPTIONS, clerk, page, with};
 
 const ID: &str = "PAT01";
 
@@ -401,6 +403,31 @@ async fn a_node_with_a_new_name_carries_out_what_it_published_under_the_old_one(
     clinic.written(doc! {"status": "resolved", "resolution": "local"});
     clinic.assert_settled().await;
     assert_eq!((clinic.phone_there().as_str(), clinic.only().status), ("mine", ConflictStatus::Resolved));
+}
+
+/// A copied box has the same conflict under the same publisher: what the original decided is done.
+#[tokio::test]
+async fn a_copy_of_a_node_does_not_repeat_what_the_original_decided() {
+    let sim = Sim::default();
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["original", "copy"].map(|name| directory.path().join(name));
+    let open = |path: &std::path::Path| {
+        Clinic::with(Store::open(path, OPTIONS).unwrap(), &sim, Duration::from_secs(60))
+    };
+    let original = open(&paths[0]);
+    original.lose(Person, patient("old"), patient("mine"), Some(patient("theirs"))).await;
+    drop(original);
+    std::fs::copy(&paths[0], &paths[1]).unwrap();
+    let [original, copy] = paths.each_ref().map(|path| open(path));
+    original.resolve(Decision::TakeLocal, "theirs").await;
+    original.round().await;
+    // Somebody who saw it has set it back.
+    sim.put(Person, patient("theirs"));
+    for node in [&original, &copy] {
+        node.assert_settled().await;
+        assert_eq!((node.only().status, node.phone_there().as_str()), (ConflictStatus::Resolved, "theirs"));
+    }
+    assert_ne!(original.sync.status().unwrap().node, copy.sync.status().unwrap().node);
 }
 
 // ------------------------------------------------------------------------------------------ found once more
