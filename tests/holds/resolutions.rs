@@ -1,17 +1,15 @@
 //! Decisions that are written into rows of `edge_conflicts`.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use thalamus_edge::central::{CONFLICTS_COLLECTION, Hub as _};
 use thalamus_edge::domain::record::Kind::{self, Page, Person};
-use thalamus_edge::store::{Conflict, ConflictStatus, Store};
+use thalamus_edge::store::{Conflict, ConflictStatus};
 use thalamus_edge::sync::conflicts::{Decision, resolve};
 
 use super::contract::{Behind, ledger};
 use super::support::sim::Sim;
-use super::{Clinic, OPTIONS, clerk, page, with};
+use super::{Clinic, clerk, page, with};
 
 const ID: &str = "PAT01";
 
@@ -412,7 +410,8 @@ async fn a_copy_of_a_node_does_not_repeat_what_the_original_decided() {
     let directory = tempfile::tempdir().unwrap();
     let paths = ["original", "copy"].map(|name| directory.path().join(name));
     let open = |path: &std::path::Path| {
-        Clinic::with(Store::open(path, OPTIONS).unwrap(), &sim, Duration::from_secs(60))
+        let store = super::Store::open(path, super::OPTIONS).unwrap();
+        Clinic::with(store, &sim, std::time::Duration::from_secs(60))
     };
     let original = open(&paths[0]);
     original.lose(Person, patient("old"), patient("mine"), Some(patient("theirs"))).await;
