@@ -400,6 +400,32 @@ async fn a_node_with_a_new_name_carries_out_what_it_published_under_the_old_one(
     assert_eq!((clinic.phone_there().as_str(), clinic.only().status), ("mine", ConflictStatus::Resolved));
 }
 
+/// A copied box has the same conflict under the same publisher: what the original decided is done.
+#[tokio::test]
+async fn a_copy_of_a_node_does_not_repeat_what_the_original_decided() {
+    let sim = Sim::default();
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["original", "copy"].map(|name| directory.path().join(name));
+    let open = |path: &std::path::Path| {
+        let store = super::Store::open(path, super::OPTIONS).unwrap();
+        Clinic::with(store, &sim, std::time::Duration::from_secs(60))
+    };
+    let original = open(&paths[0]);
+    original.lose(Person, patient("old"), patient("mine"), Some(patient("theirs"))).await;
+    drop(original);
+    std::fs::copy(&paths[0], &paths[1]).unwrap();
+    let [original, copy] = paths.each_ref().map(|path| open(path));
+    original.resolve(Decision::TakeLocal, "theirs").await;
+    original.round().await;
+    // Somebody who saw it has set it back.
+    sim.put(Person, patient("theirs"));
+    for node in [&original, &copy] {
+        node.assert_settled().await;
+        assert_eq!((node.only().status, node.phone_there().as_str()), (ConflictStatus::Resolved, "theirs"));
+    }
+    assert_ne!(original.sync.status().unwrap().node, copy.sync.status().unwrap().node);
+}
+
 // ------------------------------------------------------------------------------------------ found once more
 
 #[tokio::test]
