@@ -117,6 +117,7 @@ fn seeds_lose_nothing() {
         }
         if !ran.complaints.is_empty() {
             failed.push(seed);
+            println!("seed {seed} fails: {}", ran.complaints[0]);
             if failed.len() <= 3 {
                 println!(
                     "seed {seed}; to run it alone: THALAMUS_EDGE_TEST_SEED={seed}\n{}\n{}",

@@ -73,6 +73,10 @@ pub(crate) struct Edit {
     pub(crate) saw: Fields,
     /// Part of a record that nobody else had yet.
     is_new: bool,
+    /// Brings back what the centre has, before anything else went there.
+    is_withdrawal: bool,
+    /// How many changes the centre had seen.
+    at: usize,
 }
 
 impl Edit {
@@ -81,41 +85,69 @@ impl Edit {
     }
 }
 
-/// The edits that lead from one version of a record to another. `is_own`: nobody else has the record yet.
-pub(crate) fn edits(
-    who: &str,
-    key: &RecordKey,
-    before: Option<&Document>,
-    after: Option<&Document>,
-    is_own: bool,
-) -> Vec<Edit> {
-    let edit = |path: &str, act: Act, saw: Fields| Edit {
-        who: who.to_owned(),
-        key: key.clone(),
-        path: path.to_owned(),
-        act,
-        saw,
-        is_new: is_own || before.is_none(),
-    };
-    let (old, new) = (before.map(fields).unwrap_or_default(), after.map(fields).unwrap_or_default());
-    let mut found = Vec::new();
-    match (before, after) {
-        (Some(_), None) => return vec![edit("", Act::Delete, old)],
-        (None, Some(_)) => found.push(edit("", Act::Create, Fields::new())),
-        _ => {}
-    }
-    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    for path in paths.into_iter().filter(|path| old.get(*path) != new.get(*path)) {
-        let saw = old.get(path).map(|value| (path.clone(), value.clone())).into_iter().collect();
-        let act = match (new.get(path), old.get(path)) {
-            (Some(value), _) => Act::Set(value.clone()),
-            (None, Some(value)) => Act::Unset(value.clone()),
-            (None, None) => continue,
-        };
-        found.push(edit(path, act, saw));
-    }
-    found
+/// A change of a record by somebody.
+pub(crate) struct Change {
+    pub(crate) key: RecordKey,
+    pub(crate) before: Option<Document>,
+    pub(crate) after: Option<Document>,
+    /// Nobody else has the record yet.
+    pub(crate) is_own: bool,
+    /// What the centre has as far as the writer's node knows, if it does know.
+    pub(crate) agreed: Option<Document>,
+    /// How many changes the centre had seen.
+    pub(crate) at: usize,
 }
+
+impl Change {
+    /// The edits that it consists of.
+    pub(crate) fn edits(&self, who: &str) -> Vec<Edit> {
+        let agreed = self.agreed.as_ref().map(fields);
+        let (old, new) = (
+            self.before.as_ref().map(fields).unwrap_or_default(),
+            self.after.as_ref().map(fields).unwrap_or_default(),
+        );
+        let edit = |path: &str, act: Act, saw: Fields| Edit {
+            who: who.to_owned(),
+            key: self.key.clone(),
+            path: path.to_owned(),
+            is_withdrawal: !path.is_empty()
+                && agreed.as_ref().is_some_and(|agreed| agreed.get(path) == new.get(path)),
+            act,
+            saw,
+            is_new: self.is_own || self.before.is_none(),
+            at: self.at,
+        };
+        let mut found = Vec::new();
+        match (&self.before, &self.after) {
+            (Some(_), None) => return vec![edit("", Act::Delete, old)],
+            (None, Some(_)) => found.push(edit("", Act::Create, Fields::new())),
+            _ => {}
+        }
+        let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for path in paths.into_iter().filter(|path| old.get(*path) != new.get(*path)) {
+            let saw = old.get(path).map(|value| (path.clone(), value.clone())).into_iter().collect();
+            let act = match (new.get(path), old.get(path)) {
+                (Some(value), _) => Act::Set(value.clone()),
+                (None, Some(value)) => Act::Unset(value.clone()),
+                (None, None) => continue,
+            };
+            found.push(edit(path, act, saw));
+        }
+        found
+    }
+}
+
+/// What a node's write made of one path at the centre.
+#[derive(Debug)]
+pub(crate) struct Transition {
+    /// Its place in the centre's history.
+    pub(crate) at: usize,
+    pub(crate) from: Option<String>,
+    pub(crate) to: Option<String>,
+}
+
+/// Transitions by record and path, in order.
+pub(crate) type Transitions = BTreeMap<(RecordKey, String), Vec<Transition>>;
 
 /// A conflict as it was recorded, here or at the centre.
 #[derive(Debug, Clone)]
@@ -198,6 +230,7 @@ pub(crate) struct Case<'a> {
     /// What everybody holds in the end.
     pub(crate) last: &'a BTreeMap<RecordKey, Document>,
     pub(crate) traces: &'a Traces,
+    pub(crate) transitions: &'a Transitions,
     /// Whether a write may have been carried out twice.
     pub(crate) repeats: bool,
 }
@@ -219,8 +252,10 @@ impl Case<'_> {
                 continue;
             }
             let visible = last.get(&edit.key);
-            let in_order = !self.is_ambiguous(edit, visible);
-            if self.is_kept(index, edit, visible, in_order) {
+            // Who takes an edit back before anybody has it has not edited: whoever changes what was there before
+            // need not have seen that.
+            let in_order = !edit.is_withdrawal;
+            if self.is_kept(index, edit, visible, in_order) || self.was_replaced(edit) {
                 continue;
             }
             if self.repeats && self.is_kept(index, edit, visible, false) {
@@ -235,15 +270,31 @@ impl Case<'_> {
         verdict
     }
 
-    /// Whether several have set what stands at the path now, so that it cannot be told who saw what of it.
-    fn is_ambiguous(&self, edit: &Edit, visible: Option<&Fields>) -> bool {
-        let Some(shown) = visible.and_then(|fields| fields.get(&edit.path)) else {
-            return false;
+    /// Whether what the edit left at the centre was replaced there, later and by comparing, with what an edit made
+    /// of just that. That edit may be older and may have seen the same value at another time: values do not
+    /// tell how often they came back.
+    fn was_replaced(&self, edit: &Edit) -> bool {
+        let left = match &edit.act {
+            Act::Set(value) => Some(value),
+            Act::Unset(_) => None,
+            Act::Create | Act::Delete => return false,
         };
-        let set = |other: &&Edit| {
-            other.key == edit.key && other.path == edit.path && other.act == Act::Set(shown.clone())
+        let made_of_it = |transition: &Transition| {
+            self.edits.iter().any(|other| {
+                other.key == edit.key
+                    && other.path == edit.path
+                    && other.saw.get(&edit.path) == left
+                    && match &other.act {
+                        Act::Set(value) => transition.to.as_ref() == Some(value),
+                        Act::Unset(_) => transition.to.is_none(),
+                        Act::Create | Act::Delete => false,
+                    }
+            })
         };
-        self.edits.iter().filter(set).count() > 1
+        let place = (edit.key.clone(), edit.path.clone());
+        let transitions = self.transitions.get(&place).map_or(&[][..], Vec::as_slice);
+        let later = transitions.iter().filter(|transition| transition.at >= edit.at);
+        later.filter(|transition| transition.from.as_ref() == left).any(made_of_it)
     }
 
     /// Values that nobody wrote.
@@ -290,12 +341,12 @@ impl Case<'_> {
             }
             Act::Delete => {
                 let came_back = |path: &String, value: &String| {
-                    let wrote = |other: &Edit| {
-                        other.path == *path
-                            && other.act == Act::Set(value.clone())
-                            && (in_order || other.saw.is_empty())
+                    let wrote = |other: &&Edit| {
+                        other.key == edit.key && other.path == *path && other.act == Act::Set(value.clone())
                     };
-                    others().any(wrote)
+                    let is_later = others().any(|other| wrote(&other) && (in_order || other.saw.is_empty()));
+                    // Or by somebody else all along.
+                    is_later || self.edits.iter().filter(wrote).count() > 1
                 };
                 let is_left = |fields: &Fields| {
                     let mut seen = fields.iter().filter(|(path, value)| edit.saw(path, value));

@@ -9,7 +9,7 @@ use thalamus_edge::domain::value::same_document;
 use thalamus_edge::store::{StoreError, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
-use super::checker::{Act, Case, Recorded, Traces, fields};
+use super::checker::{Act, Case, Recorded, Traces, Transition, Transitions, fields};
 use super::clinic::{Clinic, is_held, records};
 use super::support::sim::weather::Rates;
 use super::world::World;
@@ -109,7 +109,10 @@ impl World {
                         centre.get(key)
                     ));
                 }
-                if !self.waits(clinic.index, key, here.get(key)) && !snapshot.is_clean(key).expect("a base") {
+                // A record that was deleted here waits with the person to whom it belonged.
+                let agreed = snapshot.agreed(key).expect("a base");
+                let known = here.get(key).or(agreed.as_ref());
+                if !self.waits(clinic.index, key, known) && !snapshot.is_clean(key).expect("a base") {
                     found.push(format!("{} has still a base of {key}", clinic.name));
                 }
             }
@@ -162,6 +165,7 @@ impl World {
             forgiven: &forgiven,
             last: &last,
             traces: &traces,
+            transitions: &self.transitions(),
             repeats,
         };
         let mut verdict = case.judge();
@@ -200,6 +204,25 @@ impl World {
             })
         };
         self.gone.iter().copied().filter(|index| !was_there(index)).collect()
+    }
+
+    /// What nodes made of fields at the centre.
+    fn transitions(&self) -> Transitions {
+        let state = self.sim.state();
+        let mut found = Transitions::new();
+        for (at, change) in state.chronicle.iter().flatten().enumerate() {
+            let (Some(_), Some(before), Some(after)) = (change.by, &change.before, &change.after) else {
+                continue;
+            };
+            let (before, after) = (fields(before), fields(after));
+            let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            for path in paths.into_iter().filter(|path| before.get(*path) != after.get(*path)) {
+                let (from, to) = (before.get(path).cloned(), after.get(path).cloned());
+                let place = (change.key.clone(), path.clone());
+                found.entry(place).or_default().push(Transition { at, from, to });
+            }
+        }
+        found
     }
 
     /// Values that a node brought to the centre more often than somebody set them.

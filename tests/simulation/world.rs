@@ -11,7 +11,7 @@ use thalamus_edge::store::{Base, ConflictStatus, Snapshot, StoreError, Tx};
 use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
 use thalamus_edge::sync::{Outcome, Report};
 
-use super::checker::{Edit, edits};
+use super::checker::{Change, Edit};
 use super::clinic::{Clinic, Image, is_held, mistakes, record, set_clock};
 use super::edits::{Author, Doing, Seen, keys};
 use super::plan::{Plan, Trouble};
@@ -173,21 +173,39 @@ impl World {
     }
 
     /// Notes an edit that was acknowledged.
-    fn note(
-        &mut self,
-        who: &str,
-        key: &RecordKey,
-        before: Option<&Document>,
-        after: Option<&Document>,
-        is_own: bool,
-    ) {
-        let made = edits(who, key, before, after, is_own);
-        for edit in &made {
-            self.tell(format!("  edit {}: {who} {key} {:?} {:?}", self.edits.len(), edit.path, edit.act));
-            self.edits.push(edit.clone());
+    fn note(&mut self, who: &str, change: &Change) {
+        for edit in change.edits(who) {
+            self.tell(format!(
+                "  edit {}: {who} {} {:?} {:?}",
+                self.edits.len(),
+                edit.key,
+                edit.path,
+                edit.act
+            ));
+            self.edits.push(edit);
         }
         let seen = self.older.entry(who.to_owned()).or_default();
-        before.into_iter().chain(after).for_each(|document| seen.look(key, document));
+        change.before.iter().chain(&change.after).for_each(|document| seen.look(&change.key, document));
+    }
+
+    /// A change at a node that is about to be made.
+    fn change(
+        &self,
+        snapshot: &Snapshot,
+        key: &RecordKey,
+        before: Option<Document>,
+        after: Option<Document>,
+    ) -> Change {
+        let base = snapshot.base(key).expect("a base");
+        let is_open = snapshot.intent(key).expect("an intent").is_some();
+        let is_own = base == Some(Base::Absent);
+        let agreed = match base {
+            _ if is_open => None,
+            Some(base) => Some(base.document().cloned().unwrap_or_default()),
+            None => before.clone(),
+        };
+        let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
+        Change { key: key.clone(), before, after, is_own, agreed, at }
     }
 
     async fn edit_at_a_node(&mut self) {
@@ -197,8 +215,6 @@ impl World {
         };
         let before = record(&snapshot, &key);
         let is_waiting = key.kind == Kind::Person && is_held(&snapshot, &key.id);
-        let is_own = is_own(&snapshot, &key);
-        drop(snapshot);
         let who = self.clinics[node].name.clone();
         let doing = self.think(&who, &key, before.as_ref());
         if is_waiting && matches!(doing, Doing::Delete) {
@@ -206,22 +222,22 @@ impl World {
             return;
         }
         let after = doing.carry_out(before.as_ref());
+        let change = self.change(&snapshot, &key, before, after.clone());
+        drop(snapshot);
         self.tell(format!("{who}: {key} {doing:?}"));
         let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
-        let (at, new, actor) = (key.clone(), after.clone(), Actor::Local(who.clone()));
+        let (at, new, actor) = (key, after, Actor::Local(who.clone()));
         let made = store.transact(move |tx: &mut Tx<'_>| tx.edit(&at, new.as_ref(), &actor)).await;
-        let change = Change { key, before, after, is_own };
-        self.settle_edit(node, &who, change, made.map(|_| ()));
+        self.settle_edit(node, &who, &change, made.map(|_| ()));
     }
 
     /// Notes what became of an edit at a node.
-    fn settle_edit(&mut self, node: usize, who: &str, change: Change, made: Result<(), StoreError>) {
-        let Change { key, before, after, is_own } = change;
+    fn settle_edit(&mut self, node: usize, who: &str, change: &Change, made: Result<(), StoreError>) {
         match made {
-            Ok(()) => self.note(who, &key, before.as_ref(), after.as_ref(), is_own),
+            Ok(()) => self.note(who, change),
             Err(error) => {
                 self.tell(format!("{who}: not kept ({error})"));
-                self.unacknowledged.extend(edits(who, &key, before.as_ref(), after.as_ref(), is_own));
+                self.unacknowledged.extend(change.edits(who));
                 self.fail_disk(node);
             }
         }
@@ -246,7 +262,8 @@ impl World {
             }
         }
         let after = self.sim.get(key.kind, &key.id);
-        self.note(LEGACY, &key, before.as_ref(), after.as_ref(), false);
+        let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
+        self.note(LEGACY, &Change { key, before, after, is_own: false, agreed: None, at });
     }
 
     async fn resolve_a_conflict(&mut self) {
@@ -262,7 +279,7 @@ impl World {
         }
         let conflict = self.numbers.pick(&open).clone();
         let before = record(&snapshot, &conflict.key);
-        let is_own = is_own(&snapshot, &conflict.key);
+        let mut change = self.change(&snapshot, &conflict.key, before.clone(), None);
         drop(snapshot);
         self.counted += 1;
         let who = self.clinics[node].name.clone();
@@ -275,7 +292,7 @@ impl World {
         };
         let seen = conflicts::current_value(&conflict, before.as_ref());
         let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
-        let after = Arc::new(Mutex::new(before.clone()));
+        let after = Arc::new(Mutex::new(before));
         let decided = Arc::clone(&after);
         let check = move |_: &_, _: Option<&Document>, new: Option<&Document>| {
             *decided.lock().expect("a lock") = new.cloned();
@@ -285,7 +302,7 @@ impl World {
         self.tell(format!("{who}: decides {} {path:?}: {decision:?}", conflict.key));
         let actor = Actor::Local(who.clone());
         let made = conflicts::resolve(&store, &conflict.id, decision, seen, actor, check).await;
-        let after = after.lock().expect("a lock").clone();
+        change.after = after.lock().expect("a lock").clone();
         let made = match made {
             Ok(_) => Ok(()),
             Err(ResolveError::Store(error)) => Err(error),
@@ -294,8 +311,7 @@ impl World {
                 return;
             }
         };
-        let change = Change { key: conflict.key, before, after, is_own };
-        self.settle_edit(node, &who, change, made);
+        self.settle_edit(node, &who, &change, made);
     }
 
     // ------------------------------------------------------------------------------------------ rounds
@@ -510,19 +526,6 @@ impl World {
         self.clinics[node].disk = disk;
         self.restart(node);
     }
-}
-
-/// An edit at a node, before anybody knows what became of it.
-struct Change {
-    key: RecordKey,
-    before: Option<Document>,
-    after: Option<Document>,
-    is_own: bool,
-}
-
-/// Whether the record was made at this node, and nobody else has it yet as far as the node knows.
-fn is_own(snapshot: &Snapshot, key: &RecordKey) -> bool {
-    snapshot.base(key).expect("a base") == Some(Base::Absent)
 }
 
 fn people_held(snapshot: &Snapshot) -> BTreeSet<String> {
