@@ -101,7 +101,8 @@ impl Round<'_> {
         // This round looks at everything instead; the next one asks for a position again.
         tracing::warn!("the history of changes at the centre breaks again and again");
         self.sweep_only().await?;
-        let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
+        let announcement = self.announcement()?;
+        let (node, lease) = lease::take(self.store, central, &announcement).await?;
         self.lease_number = lease.number;
         Ok(Begun { node, lease, feed: None })
     }
