@@ -2,7 +2,7 @@
 //!
 //! A check proves nothing before it has seen what it looks for. Each [`Flaw`] leaves out one rule of the
 //! reconciliation at the one line that keeps it; the simulation plants them one by one and must notice. All of
-//! this exists only in builds with the feature `failpoints`; elsewhere [`planted`] is `false` and costs nothing.
+//! this exists only in builds with the feature `failpoints`; elsewhere `planted` is `false` and costs nothing.
 
 /// A rule that is left out, on the thread that planted the flaw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

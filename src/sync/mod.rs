@@ -164,7 +164,7 @@ impl Reconciler {
     pub async fn round(self: &Arc<Self>) -> Report {
         let mut finished = match self.join_or_start() {
             Ok(running) => running,
-            Err(report) => return report,
+            Err(report) => return *report,
         };
         match finished.wait_for(Option::is_some).await {
             Ok(report) => {
@@ -174,9 +174,12 @@ impl Reconciler {
         }
     }
 
-    fn join_or_start(self: &Arc<Self>) -> Result<watch::Receiver<Option<Report>>, Report> {
+    fn join_or_start(self: &Arc<Self>) -> Result<watch::Receiver<Option<Report>>, Box<Report>> {
         let Some(hub) = self.hub.clone() else {
-            return Err(Report::ended(Outcome::Failed, "synchronization is off: no centre is configured"));
+            return Err(Box::new(Report::ended(
+                Outcome::Failed,
+                "synchronization is off: no centre is configured",
+            )));
         };
         let mut running = lock(&self.running);
         if let Some(round) = running.as_ref().filter(|round| !round.is_over()) {
@@ -186,10 +189,11 @@ impl Reconciler {
         let pause = self.store.read().and_then(|snapshot| Pause::of(&snapshot));
         match pause {
             Ok(None) => {}
-            Ok(Some(pause)) => return Err(pause.report()),
+            Ok(Some(pause)) => return Err(Box::new(pause.report())),
             Err(error) => {
                 tracing::error!(%error, "no round was started");
-                return Err(Report::ended(Outcome::Failed, "The round failed: the store could not be read."));
+                let report = Report::ended(Outcome::Failed, "The round failed: the store could not be read.");
+                return Err(Box::new(report));
             }
         }
         let (done, finished) = watch::channel(None);

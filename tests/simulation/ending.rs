@@ -290,6 +290,12 @@ impl World {
             for row in snapshot.trash().expect("the trash") {
                 traces.add_body(&row.key, &row.document);
             }
+            for (key, _) in snapshot.pending_deletes().expect("the deletes") {
+                let agreed = snapshot.agreed(&key).expect("a base");
+                if self.waits(clinic.index, &key, agreed.as_ref()) {
+                    traces.add_conflict(Recorded { key, path: String::new(), loser: None });
+                }
+            }
             for (key, document) in records(&snapshot) {
                 if self.waits(clinic.index, &key, Some(&document)) {
                     traces.add_waiting(&key, &document);
