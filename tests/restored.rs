@@ -505,11 +505,8 @@ async fn a_store_that_is_opened_again_goes_on() {
         let node = Node::on_disk(&file, &sim);
         // Each time the line is cut a little later.
         let nothing = || Fault::Meanwhile(Box::pin(async {}));
-        let mut state = sim.state();
-        state.scan_faults.clear();
-        state.scan_faults.extend((0..rounds).map(|_| nothing()));
-        state.scan_faults.push_back(Fault::LostRequest);
-        drop(state);
+        let faults = (0..rounds).map(|_| nothing()).chain([Fault::LostRequest]).collect();
+        sim.state().scan_faults = faults;
         let outcome = node.sync.round().await.outcome;
         rounds += 1;
         if outcome == Outcome::Complete {

@@ -111,6 +111,10 @@ pub trait Central: content::Attachments {
     /// Merges `report` into the node's row in `edge_nodes` if that still holds `lease`, else does nothing.
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;
 
+    /// Ends the conversation in good order, so that all of its cost is known. A feed of it tells nothing
+    /// after that; it is dropped afterwards, because ending it by itself costs an exchange of its own.
+    async fn close(&mut self) {}
+
     /// What this conversation has cost so far.
     fn traffic(&self) -> Traffic;
 }

@@ -71,7 +71,8 @@ impl Round<'_> {
     pub(crate) async fn lease_and_drain(&mut self, central: &mut dyn Central) -> Result<Begun, RoundError> {
         for _ in 0..DRAIN_TRIES_MAX {
             self.ensure_token(central).await?;
-            let (node, mut lease) = lease::take(self.store, central, &self.settings.node_name).await?;
+            let announcement = self.announcement()?;
+            let (node, mut lease) = lease::take(self.store, central, &announcement).await?;
             self.lease_number = lease.number;
             if self.source == Source::Sweep {
                 return Ok(Begun { node, lease, feed: None });
@@ -82,7 +83,7 @@ impl Round<'_> {
             };
             if lease.number == lease::FIRST_NUMBER {
                 // A row that is new does not show its lease in the feed; one that is changed does.
-                (_, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
+                (_, lease) = lease::take(self.store, central, &announcement).await?;
                 self.lease_number = lease.number;
             }
             match self.drain(central, &node, &lease, &token).await? {
@@ -100,7 +101,8 @@ impl Round<'_> {
         // This round looks at everything instead; the next one asks for a position again.
         tracing::warn!("the history of changes at the centre breaks again and again");
         self.sweep_only().await?;
-        let (node, lease) = lease::take(self.store, central, &self.settings.node_name).await?;
+        let announcement = self.announcement()?;
+        let (node, lease) = lease::take(self.store, central, &announcement).await?;
         self.lease_number = lease.number;
         Ok(Begun { node, lease, feed: None })
     }

@@ -81,11 +81,11 @@ pub(crate) fn node_id_in(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
     Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
 }
 
-/// Takes the lease for this round; returns the node's id and the lease.
+/// Takes the lease for this round and announces the node; returns its id and the lease.
 pub(crate) async fn take(
     store: &Store,
     central: &mut dyn Central,
-    node_name: &str,
+    announcement: &Document,
 ) -> Result<(String, Lease), RoundError> {
     // Once as the node that the store says it is, and once more as a new one if it turns out to be a clone.
     for _ in 0..2 {
@@ -99,11 +99,10 @@ pub(crate) async fn take(
         if !planted(Flaw::LostLeaseIsClone) {
             expected.push(proposed.clone());
         }
-        let announcement = doc! {"name": node_name, "version": env!("CARGO_PKG_VERSION")};
         let is_first = known.confirmed.is_none();
-        let mut answer = central.take_lease(&known.node, &expected, &proposed, &announcement).await?;
+        let mut answer = central.take_lease(&known.node, &expected, &proposed, announcement).await?;
         if is_first && answer == LeaseAnswer::Other(None) {
-            answer = central.take_lease(&known.node, &[], &proposed, &announcement).await?;
+            answer = central.take_lease(&known.node, &[], &proposed, announcement).await?;
         }
         if let LeaseAnswer::Other(found) = &answer
             && known.is_older(found.as_ref())
@@ -111,7 +110,7 @@ pub(crate) async fn take(
             // Above both: the proposed number follows the confirmed one.
             restore::agreed_or_halt(store, known.confirmed_number(), found.as_ref()).await?;
             let found: Vec<Lease> = found.iter().cloned().collect();
-            answer = central.take_lease(&known.node, &found, &proposed, &announcement).await?;
+            answer = central.take_lease(&known.node, &found, &proposed, announcement).await?;
         }
         step("lease.taken");
         match answer {

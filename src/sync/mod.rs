@@ -231,9 +231,8 @@ impl Reconciler {
             }
         };
         let (open, report) = self.run(&mut round, central.as_mut(), stop).await;
-        let is_complete = report.outcome == Outcome::Complete;
         let _ = done.send(Some(report));
-        if let (true, Some((node, Some(feed)))) = (is_complete, open) {
+        if let Some((node, feed)) = open {
             self.stay(round, central, node, feed, hang_up).await;
         }
     }
@@ -252,7 +251,7 @@ impl Reconciler {
         round: &mut round::Round<'_>,
         central: &mut dyn Central,
         stop: &CancellationToken,
-    ) -> (Option<(String, Option<Box<dyn Feed>>)>, Report) {
+    ) -> (Option<(String, Box<dyn Feed>)>, Report) {
         let started = tokio::time::Instant::now();
         round.batch_writes = self.batch_writes.load(Ordering::Relaxed);
         round.batch_documents = self.batch_documents.load(Ordering::Relaxed);
@@ -266,6 +265,19 @@ impl Reconciler {
             Err(error) => (None, Err(error)),
         };
         let mut report = round.finish(result, central.traffic());
+        let open = match open {
+            Some((node, Some(feed))) if self.settings.continuous && report.outcome == Outcome::Complete => {
+                Some((node, feed))
+            }
+            Some((_, feed)) => {
+                central.close().await;
+                drop(feed);
+                report.set_cost(central.traffic());
+                None
+            }
+            // Whatever went wrong with the line, it is not waited for.
+            None => None,
+        };
         self.batch_writes.store(round.batch_writes, Ordering::Relaxed);
         self.batch_documents.store(round.batch_documents, Ordering::Relaxed);
         report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -362,6 +374,12 @@ impl Reconciler {
 }
 
 impl Report {
+    fn set_cost(&mut self, traffic: Traffic) {
+        self.round_trips = traffic.round_trips;
+        (self.bytes_sent, self.bytes_received) = (traffic.line_bytes_sent, traffic.line_bytes_received);
+        (self.command_bytes_sent, self.command_bytes_received) = (traffic.bytes_sent, traffic.bytes_received);
+    }
+
     fn ended(outcome: Outcome, message: &str) -> Report {
         Report {
             outcome,

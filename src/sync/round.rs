@@ -3,7 +3,7 @@
 //! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, CONTENT, REPORT. Each step leaves the store in a state
 //! that the next round understands, so a round may end anywhere.
 
-use bson::doc;
+use bson::{Document, doc};
 use serde::Serialize;
 
 use super::budget::Allowance;
@@ -11,7 +11,7 @@ use super::drain::{Begun, Source};
 use super::scan::Reason;
 use super::{Report, SyncSettings, step};
 use crate::central::{Central, CentralError, Feed, Lease, Traffic};
-use crate::store::{Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError};
 
 /// How a round ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -94,6 +94,8 @@ pub(crate) struct Round<'a> {
     pub(crate) sweep: Option<(Reason, u64)>,
     pub(crate) source: Source,
     pub(crate) lease_number: i64,
+    /// How the node stood when it took the lease.
+    announced: Document,
     pub(crate) has_saved_position: bool,
     pub(crate) position_saved: tokio::time::Instant,
     pub(crate) started: tokio::time::Instant,
@@ -121,6 +123,7 @@ impl<'a> Round<'a> {
             sweep: None,
             source: Source::Feed,
             lease_number: 0,
+            announced: Document::new(),
             has_saved_position: false,
             position_saved: now,
             started: now,
@@ -133,14 +136,13 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Runs the steps; returns the node's id at the centre, and the feed if the node is to stay connected.
+    /// Runs the steps; returns the node's id at the centre, and the feed where it stands now.
     pub(crate) async fn run(
         &mut self,
         central: &mut dyn Central,
     ) -> Result<(String, Option<Box<dyn Feed>>), RoundError> {
         self.begin().await?;
         let Begun { node, lease, feed } = self.lease_and_drain(central).await?;
-        let feed = feed.filter(|_| self.settings.continuous);
         // A reading that is cut off, by one large document on a slow link say, must not hold up local edits.
         let read = match self.read_on(central).await {
             Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
@@ -187,25 +189,28 @@ impl<'a> Round<'a> {
         Ok(self.end_restore().await?)
     }
 
-    /// Tells the centre how this node stands.
+    /// What the centre is told together with the lease: who this is, and how it stands as the round begins.
+    pub(crate) fn announcement(&mut self) -> Result<Document, StoreError> {
+        self.announced = standing(&self.store.read()?)?;
+        let mut announcement = doc! {"name": &self.settings.node_name, "version": env!("CARGO_PKG_VERSION")};
+        announcement.extend(self.announced.clone());
+        announcement.insert("last_round_at", bson::DateTime::from_millis(self.store.now_ms()));
+        Ok(announcement)
+    }
+
+    /// Tells the centre how this node stands now, if that has changed since the announcement.
     async fn report(
         &mut self,
         central: &mut dyn Central,
         node: &str,
         lease: &Lease,
     ) -> Result<(), RoundError> {
+        let standing = standing(&self.store.read()?)?;
+        if standing == self.announced {
+            return Ok(());
+        }
         step("report.before");
-        let snapshot = self.store.read()?;
-        let now = bson::DateTime::from_millis(self.store.now_ms());
-        let report = doc! {
-            "pending": snapshot.pending_count()? as i64,
-            "conflicts_open": snapshot.open_conflicts_count()? as i64,
-            "dead": snapshot.dead_count()? as i64,
-            "content_owed": snapshot.content_owed_count()? as i64,
-            "last_round_at": now,
-        };
-        drop(snapshot);
-        central.report(node, lease, &report).await?;
+        central.report(node, lease, &standing).await?;
         step("report.sent");
         Ok(())
     }
@@ -234,24 +239,10 @@ impl<'a> Round<'a> {
         }
         message.push_str(&self.content_note);
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
-        let Traffic { round_trips, bytes_sent, bytes_received, line_bytes_sent, line_bytes_received } =
-            traffic;
-        Report {
-            outcome,
-            pulled,
-            pushed,
-            merged,
-            deleted,
-            conflicts,
-            dead,
-            round_trips,
-            bytes_sent: line_bytes_sent,
-            bytes_received: line_bytes_received,
-            command_bytes_sent: bytes_sent,
-            command_bytes_received: bytes_received,
-            duration_ms: 0,
-            message,
-        }
+        let mut report =
+            Report { pulled, pushed, merged, deleted, conflicts, dead, ..Report::ended(outcome, &message) };
+        report.set_cost(traffic);
+        report
     }
 
     /// What a round that went well has left for the next one, in words.
@@ -308,6 +299,16 @@ impl<'a> Round<'a> {
         }
         message
     }
+}
+
+/// How the node stands, as the federation's administrator sees it.
+fn standing(snapshot: &Snapshot) -> Result<Document, StoreError> {
+    Ok(doc! {
+        "pending": snapshot.pending_count()? as i64,
+        "conflicts_open": snapshot.open_conflicts_count()? as i64,
+        "dead": snapshot.dead_count()? as i64,
+        "content_owed": snapshot.content_owed_count()? as i64,
+    })
 }
 
 /// A body without the fields that are never shown.

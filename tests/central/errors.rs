@@ -99,7 +99,7 @@ async fn errors_of_a_call_are_told_from_errors_of_a_write() {
     assert!(matches!(answer, Err(CentralError::Offline(_))), "{answer:?}");
     // A lease that is not confirmed is not taken.
     let unconfirmed = doc! {"writeConcernError": {"code": 64, "errmsg": "waiting timed out"}};
-    fail_next(&ground, "findAndModify", unconfirmed).await;
+    fail_next(&ground, "update", unconfirmed).await;
     let lease = Lease { number: 1, nonce: "a".to_owned() };
     let taken = central.take_lease("n", &[], &lease, &doc! {}).await;
     assert!(matches!(taken, Err(CentralError::Offline(_))), "{taken:?}");

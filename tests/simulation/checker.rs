@@ -265,7 +265,7 @@ impl Case<'_> {
             verdict.complaints.push(format!("edit {index} left no trace: {edit:?}; now {visible:?}"));
         }
         for (key, fields) in &last {
-            verdict.complaints.extend(self.from_nowhere("the centre", key, fields));
+            verdict.complaints.extend(self.out_of_nowhere("the centre", key, fields));
         }
         verdict
     }
@@ -298,7 +298,7 @@ impl Case<'_> {
     }
 
     /// Values that nobody wrote.
-    pub(crate) fn from_nowhere(&self, place: &str, key: &RecordKey, fields: &Fields) -> Vec<String> {
+    pub(crate) fn out_of_nowhere(&self, place: &str, key: &RecordKey, fields: &Fields) -> Vec<String> {
         let all = || self.edits.iter().chain(self.unacknowledged);
         let wrote = |path: &String, value: &String| {
             all().any(|edit| edit.key == *key && edit.path == *path && edit.act == Act::Set(value.clone()))

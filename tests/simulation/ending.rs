@@ -172,7 +172,7 @@ impl World {
         for clinic in &self.clinics {
             let held = clinic.snapshot().map(|snapshot| records(&snapshot)).unwrap_or_default();
             for (key, document) in held {
-                verdict.complaints.extend(case.from_nowhere(&clinic.name, &key, &fields(&document)));
+                verdict.complaints.extend(case.out_of_nowhere(&clinic.name, &key, &fields(&document)));
             }
         }
         if !repeats {

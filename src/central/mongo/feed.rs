@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocument, Timestamp, doc};
 use futures_util::StreamExt;
+use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
 use super::line::Patience;
@@ -66,7 +67,9 @@ impl MongoCentral {
         let kinds: BTreeMap<String, Kind> =
             Kind::ALL.into_iter().map(|kind| (self.address.collection(kind).to_owned(), kind)).collect();
         let pipeline = pipeline(&kinds, node, after, bodies);
+        // It writes nothing: what the driver would say about confirming is bytes in every round.
         let watching = self.database.aggregate(pipeline).max_await_time(self.feed_wait);
+        let watching = watching.write_concern(WriteConcern::default());
         let cursor = match self.patience.attempt(async { watching.batch().await }).await? {
             Ok(cursor) => cursor,
             Err(failure) => return no_feed(&failure),
@@ -138,7 +141,8 @@ fn pipeline(
         doc! {"$match": {"$or": [
             {"ns.coll": {"$in": &names}},
             {"ns.coll": NODES_COLLECTION, "documentKey._id": node},
-            {"operationType": {"$in": ["rename", "dropDatabase", "invalidate"]}},
+            // Upheavals are about no document.
+            {"documentKey": Bson::Null},
         ]}},
         doc! {"$project": told},
     ]
@@ -187,7 +191,7 @@ impl MongoFeed {
             |field: &str| raw.get_document(field).and_then(|place| place.get_str("coll")).unwrap_or_default();
         let place = collection("ns");
         if UPHEAVALS.contains(&operation) {
-            let is_elsewhere = operation == "rename"
+            let is_elsewhere = ["drop", "rename"].contains(&operation)
                 && !self.kinds.contains_key(place)
                 && !self.kinds.contains_key(collection("to"));
             changes.is_lost |= !is_elsewhere;

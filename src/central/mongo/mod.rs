@@ -51,12 +51,15 @@ const FEED_WAIT_MS: u64 = 500;
 const HEARTBEAT_SECONDS: u64 = 10;
 /// Connections per server: one for the conversation, one for cursors given up meanwhile.
 const CONNECTIONS_MAX: u32 = 2;
+/// Most statements that say how to compare without knowing whether they have to.
+const COLLATIONS_UNASKED_MAX: usize = 12;
 /// Longest name that a client may give itself, in bytes.
 const APP_NAME_BYTES_MAX: usize = 128;
 /// Bytes around the BSON of a command or reply: message header, flags, section, checksum.
 const MESSAGE_HEADER_BYTES: u64 = 26;
-/// Commands of the handshake, not counted as traffic of the conversation.
-const HANDSHAKE_COMMANDS: [&str; 5] = ["hello", "isMaster", "ismaster", "saslStart", "saslContinue"];
+/// Commands with which the driver opens and closes connections, not counted as traffic of the conversation.
+const HANDSHAKE_COMMANDS: [&str; 6] =
+    ["hello", "isMaster", "ismaster", "saslStart", "saslContinue", "endSessions"];
 
 /// A centre reached by a MongoDB connection string.
 pub struct MongoHub {
@@ -161,6 +164,10 @@ fn app_name(name: &str) -> String {
     name[..end].to_owned()
 }
 
+fn by_bytes() -> Collation {
+    Collation::builder().locale("simple").build()
+}
+
 /// Durable on a majority.
 fn confirmed() -> WriteConcern {
     WriteConcern::builder()
@@ -231,15 +238,23 @@ impl MongoCentral {
         }
     }
 
-    /// The collation to ask for, if records do not compare by bytes anyway. Asked only where there is
-    /// need: it is 40 bytes in every statement.
+    /// The collation to ask for in so many statements. It is 40 bytes in each, and to find out whether it is
+    /// needed costs an exchange: a few say it without asking.
+    async fn collation_of(&mut self, statements: usize) -> Result<Option<Collation>> {
+        if self.has_collations.is_none() && statements <= COLLATIONS_UNASKED_MAX {
+            return Ok(Some(by_bytes()));
+        }
+        self.collation().await
+    }
+
+    /// The collation to ask for, if records do not compare by bytes anyway.
     async fn collation(&mut self) -> Result<Option<Collation>> {
         let has_collations = match self.has_collations {
             Some(known) => known,
             None => self.look_for_collations().await?,
         };
         self.has_collations = Some(has_collations);
-        Ok(has_collations.then(|| Collation::builder().locale("simple").build()))
+        Ok(has_collations.then(by_bytes))
     }
 
     async fn look_for_collations(&mut self) -> Result<bool> {
@@ -327,6 +342,16 @@ impl Central for MongoCentral {
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
         self.report_under_lease(node, lease, report).await
+    }
+
+    async fn close(&mut self) {
+        // Whatever waits for this client to end, a cursor say, ends with it and is not told apart.
+        let closing = async {
+            self.client.clone().shutdown().immediate(true).await;
+            Ok(())
+        };
+        // A line that is dead by now is no worse for it.
+        let _ = self.patience.attempt(closing).await;
     }
 
     fn traffic(&self) -> Traffic {

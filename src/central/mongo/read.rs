@@ -48,7 +48,7 @@ impl MongoCentral {
             return Ok(found);
         }
         self.read_after_news();
-        let collation = self.collation().await?;
+        let collation = self.collation_of(1).await?;
         let records = self.records(kind);
         // One more than can be found, so that the server sees the end in the first batch.
         let finding = records

@@ -1,11 +1,10 @@
 //! Floor 2. The reconciliation's own collections: leases, conflicts, archived bodies.
 
 use bson::{Bson, Document, doc};
-use mongodb::options::ReturnDocument;
 
 use super::read::{batch_size, next_batch};
 use super::write::write_errors;
-use super::{MongoCentral, confirmed_document, error, unconfirmed};
+use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, Fetched, Lease, LeaseAnswer, NODES_COLLECTION, Result,
     TRASH_COLLECTION, lease_of,
@@ -46,22 +45,18 @@ impl MongoCentral {
         }
         let mut set = doc! {"lease": {"number": proposed.number, "nonce": &proposed.nonce}};
         set.extend(free_fields(announcement));
-        let nodes = self.database.collection::<Document>(NODES_COLLECTION);
-        let taking = nodes
-            .find_one_and_update(filter, doc! {"$set": set, "$setOnInsert": {"status": ACTIVE}})
-            .upsert(expected.is_empty())
-            .return_document(ReturnDocument::After)
-            .projection(doc! {"_id": 1})
-            .session(&mut self.writing);
-        let taken = self.patience.attempt(async { taking.await }).await?;
-        self.read_after_writes();
-        match taken {
-            Ok(Some(_)) => return Ok(LeaseAnswer::Taken),
-            Ok(None) => {}
-            // The row exists and is not the one to be inserted.
-            Err(failure) if is_duplicate(&failure) => {}
-            Err(failure) => return Err(error::of_call(&failure)),
+        let mut update = doc! {"$set": set};
+        if expected.is_empty() {
+            update.insert("$setOnInsert", doc! {"status": ACTIVE});
         }
+        let mut statement = doc! {"q": filter, "u": update};
+        if expected.is_empty() {
+            statement.insert("upsert", true);
+        }
+        if self.update_nodes(statement).await? {
+            return Ok(LeaseAnswer::Taken);
+        }
+        let nodes = self.database.collection::<Document>(NODES_COLLECTION);
         let reading = nodes
             .find_one(doc! {"_id": node})
             .projection(doc! {"lease": 1, "status": 1})
@@ -71,6 +66,28 @@ impl MongoCentral {
             Some(row) if has_status(&row, REVOKED) => LeaseAnswer::Revoked,
             row => LeaseAnswer::Other(row.as_ref().and_then(lease_of)),
         })
+    }
+
+    /// Carries out one update in `edge_nodes`; returns whether it hit, or inserted, a row.
+    async fn update_nodes(&mut self, statement: Document) -> Result<bool> {
+        let command = doc! {
+            "update": NODES_COLLECTION,
+            "updates": [statement],
+            "writeConcern": confirmed_document(),
+        };
+        let reply = self.command(command).await?;
+        if let Some((_, code, message)) = write_errors(&reply).next() {
+            // The row exists and is not the one to be inserted.
+            if code == DUPLICATE_KEY {
+                return Ok(false);
+            }
+            error::of_write(code, message)?;
+            return Err(error::failed("the node's row is not accepted"));
+        }
+        match unconfirmed(&reply) {
+            Some(unconfirmed) => Err(unconfirmed),
+            None => Ok(number(&reply, "n").is_some_and(|rows| rows > 0)),
+        }
     }
 
     pub(super) async fn report_under_lease(
@@ -214,15 +231,6 @@ fn conflict_statements(row: &Document) -> Result<Vec<Document>> {
     resolutions.extend(fields.get("resolution").cloned());
     let filter = doc! {"_id": &id, "status": OPEN, "resolution": {"$in": resolutions}};
     Ok(vec![doc! {"q": filter, "u": {"$set": fields}, "upsert": true}])
-}
-
-fn is_duplicate(failure: &mongodb::error::Error) -> bool {
-    use mongodb::error::{ErrorKind, WriteFailure};
-    match failure.kind.as_ref() {
-        ErrorKind::Command(command) => command.code == DUPLICATE_KEY,
-        ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE_KEY,
-        _ => false,
-    }
 }
 
 /// `statements` cut into what one command takes.

@@ -46,7 +46,7 @@ impl MongoCentral {
         if sent.is_empty() {
             return Ok(answers);
         }
-        let collation = self.collation().await?.map(|_| doc! {"locale": "simple"});
+        let collation = self.collation_of(sent.len()).await?.map(|_| doc! {"locale": "simple"});
         if self.bulk_write {
             self.bulk_write = self.write_in_bulk(&sent, &collation, &mut answers).await?;
         }
