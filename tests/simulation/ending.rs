@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    async fn round(&mut self, node: usize) -> Option<Report> {
+    pub(crate) async fn round(&mut self, node: usize) -> Option<Report> {
         self.clinics[node].start_round();
         let round = self.clinics[node].running.as_mut()?.round.take()?;
         let report = round.await.expect("a report");
@@ -65,6 +65,7 @@ impl World {
             for node in 0..self.clinics.len() {
                 let mut tries = 0;
                 while self.round(node).await.is_none_or(|report| report.outcome != Outcome::Complete) {
+                    self.agree_to_the_centre(node).await;
                     tries += 1;
                     if tries == ROUNDS_MAX {
                         return self.complain(format!("{} comes to no clean round", self.clinics[node].name));
@@ -83,6 +84,7 @@ impl World {
         };
         let owner = document.and_then(|document| key.kind.schema().owner_of(document));
         owner.is_some_and(|owner| is_held(&snapshot, &owner))
+            || snapshot.held(key).expect("what waits").is_some()
     }
 
     fn check_equality(&mut self) {
@@ -109,7 +111,9 @@ impl World {
                         centre.get(key)
                     ));
                 }
-                if !self.waits(clinic.index, key, here.get(key)) && !snapshot.is_clean(key).expect("a base") {
+                if !self.waits(clinic.index, key, here.get(key).or(centre.get(key)))
+                    && !snapshot.is_clean(key).expect("a base")
+                {
                     found.push(format!("{} has still a base of {key}", clinic.name));
                 }
             }
@@ -185,7 +189,10 @@ impl World {
     fn allows_repeats(&self) -> bool {
         let state = self.sim.state();
         let happened = |name: &str| state.weather.happened.get(name).is_some_and(|count| *count > 0);
-        self.plan.is_standalone || ["zombie", "clone", "rolled back"].iter().any(|name| happened(name))
+        // Without its history the centre is no better than a standalone server.
+        let is_unproven = ["history truncated", "upheaval", "feed broken"].iter().any(|name| happened(name));
+        let troubles = ["zombie", "clone", "rolled back", "centre restored"];
+        self.plan.is_standalone || is_unproven || troubles.iter().any(|name| happened(name))
     }
 
     /// Edits that were on a disk that is no more, and never at the centre.
@@ -200,7 +207,8 @@ impl World {
                 change.key == edit.key && after.get(&edit.path) == Some(value)
             })
         };
-        self.gone.iter().copied().filter(|index| !was_there(index)).collect()
+        let gone = self.gone.iter().copied().filter(|index| !was_there(index));
+        gone.chain(self.not_promised.iter().copied()).collect()
     }
 
     /// What nodes made of fields at the centre.
@@ -255,12 +263,25 @@ impl World {
     fn identities(&self) -> Vec<String> {
         let state = self.sim.state();
         let happened = |name: &str| state.weather.happened.get(name).copied().unwrap_or_default() as usize;
-        let most = self.clinics.len() + happened("clone") + happened("rolled back");
+        let most =
+            self.clinics.len() + happened("clone") + happened("rolled back") + happened("centre restored");
         if state.leases.len() > most {
             vec![format!("{} nodes are enrolled, {most} at most are there", state.leases.len())]
         } else {
             Vec::new()
         }
+    }
+
+    /// Every value that some node has, in its records or where they lost.
+    pub(crate) fn known_to_nodes(&self) -> BTreeSet<(RecordKey, String, String)> {
+        let mut traces = Traces::default();
+        self.add_traces_of_nodes(&mut traces);
+        for snapshot in self.clinics.iter().filter_map(Clinic::snapshot) {
+            for (key, document) in records(&snapshot) {
+                traces.add_body(&key, &document);
+            }
+        }
+        traces.into_values()
     }
 
     /// What the conflicts, the trash and the waiting records of all say.
@@ -278,9 +299,15 @@ impl World {
             }
         }
         drop(state);
+        self.add_traces_of_nodes(&mut traces);
+        traces
+    }
+
+    fn add_traces_of_nodes(&self, traces: &mut Traces) {
         for clinic in &self.clinics {
             let Some(snapshot) = clinic.snapshot() else { continue };
-            for conflict in snapshot.conflicts().expect("the conflicts") {
+            let conflicts = snapshot.conflicts().expect("the conflicts");
+            for conflict in conflicts.into_iter().filter(|conflict| !conflict.is_identity()) {
                 let (key, path) = (conflict.key.clone(), conflict.path.join("."));
                 traces.add_conflict(Recorded { key, path, loser: conflict.loser().cloned() });
             }
@@ -293,7 +320,6 @@ impl World {
                 }
             }
         }
-        traces
     }
 }
 
@@ -302,6 +328,9 @@ fn key_of(row: &Document) -> Option<RecordKey> {
 }
 
 fn central_conflict(row: &Document) -> Option<Recorded> {
+    if row.get_str("type").is_ok_and(|subject| subject == "identity") {
+        return None;
+    }
     let path: Vec<&str> = row.get_array("path").ok()?.iter().filter_map(Bson::as_str).collect();
     let stands = row.get_str("stands").ok()?;
     let loser = row.get(if stands == "local" { "central" } else { "local" }).cloned();
