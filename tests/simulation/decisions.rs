@@ -12,13 +12,23 @@ use thalamus_edge::store::{Conflict, ConflictStatus, Hold};
 use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
 use thalamus_edge::sync::identity::{self, Verdict};
 
-use super::checker::{Act, Change, Edit, fields};
-use super::clinic::{record, records};
+use super::checker::{Act, Change, Edit, Fields, fields};
+use super::clinic::{Clinic, record, records};
+use super::ending::known_to;
+use super::support::sim::Backup;
 use super::world::World;
 
 /// Turns in which everybody who waits must be decided.
 const TURNS_MAX: usize = 8;
 const ADMINISTRATOR: &str = "admin";
+
+/// What the centre was at some time.
+pub(crate) struct OlderCentre {
+    backup: Backup,
+    /// How many edits had been made, and how many changes the centre had seen.
+    edits: usize,
+    at: usize,
+}
 
 impl World {
     /// Somebody decides one of the conflicts that a node lists.
@@ -231,27 +241,58 @@ impl World {
 
     /// A backup of the centre is taken, or an older one put back.
     pub(crate) fn set_centre_back(&mut self) {
-        let Some((backup, edits)) = self.backup.take() else {
+        let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
+        let Some(older) = self.backup.take() else {
             self.tell("a backup of the centre is taken".to_owned());
-            self.backup = Some((self.sim.backup(), self.edits.len()));
+            self.backup = Some(OlderCentre { backup: self.sim.backup(), edits: self.edits.len(), at });
             return;
         };
         self.sim.state().weather.count("centre restored");
-        self.tell(format!("the centre is what it was {} edits ago", self.edits.len() - edits));
-        self.sim.restore(backup);
-        // What the centre alone had is gone. Removals are gone with it, whoever knows of them: nothing tells
-        // them from records and fields that a node has not seen yet.
-        let known = self.known_to_nodes();
-        for index in edits..self.edits.len() {
-            let edit = &self.edits[index];
-            let is_known = match &edit.act {
-                Act::Set(value) => known.contains(&(edit.key.clone(), edit.path.clone(), value.clone())),
-                _ => false,
-            };
-            if !is_known {
-                self.not_promised.insert(index);
-            }
-        }
+        self.tell(format!("the centre is what it was {} edits ago", self.edits.len() - older.edits));
+        let lost = self.lost_with(&older);
+        self.not_promised.extend(lost);
+        self.sim.restore(older.backup);
+    }
+
+    /// Edits that went with the newer centre: what it alone had, and nobody who will notice. Removals are gone
+    /// with it, whoever knows of them: nothing tells them from what a node has not seen yet.
+    fn lost_with(&self, older: &OlderCentre) -> Vec<usize> {
+        let state = self.sim.state();
+        // A copy that was made in the middle of a node's round looks to that node like the centre that it knows.
+        let notices = |clinic: &&Clinic| {
+            let node = clinic.running.as_ref().and_then(|running| running.sync.status().ok());
+            node.is_some_and(|status| older.backup.lease_of(&status.node) != state.leases.get(&status.node))
+        };
+        let noticing: Vec<&Clinic> = self.clinics.iter().filter(notices).collect();
+        let known = known_to(&noticing);
+        let since = state.chronicle.iter().flatten().skip(older.at);
+        let changes: Vec<_> = since
+            .map(|change| {
+                let now = change.after.as_ref();
+                (&change.key, change.before.as_ref().map(fields), now.map(fields))
+            })
+            .collect();
+        let arrived = |edit: &Edit| {
+            changes.iter().filter(|(key, ..)| **key == edit.key).any(|(_, before, after)| match &edit.act {
+                Act::Delete | Act::Move => after.is_none(),
+                Act::Create => before.is_none(),
+                Act::Set(_) | Act::Unset(_) => {
+                    let at = |fields: &Option<Fields>| fields.as_ref()?.get(&edit.path).cloned();
+                    let left = match &edit.act {
+                        Act::Set(value) => Some(value.clone()),
+                        _ => None,
+                    };
+                    at(before) != at(after) && at(after) == left
+                }
+            })
+        };
+        let is_known = |edit: &Edit| match &edit.act {
+            Act::Set(value) => known.contains(&(edit.key.clone(), edit.path.clone(), value.clone())),
+            _ => false,
+        };
+        let is_lost =
+            |(index, edit): &(usize, &Edit)| (*index >= older.edits || arrived(edit)) && !is_known(edit);
+        self.edits.iter().enumerate().filter(is_lost).map(|(index, _)| index).collect()
     }
 
     /// The operator of a node agrees with what it asked about a restored centre, if it did.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bson::{Bson, Document};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::domain::value::same_document;
-use thalamus_edge::store::{StoreError, Tx};
+use thalamus_edge::store::{Snapshot, StoreError, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Act, Case, Recorded, Traces, Transition, Transitions, fields};
@@ -61,7 +61,11 @@ impl World {
 
     /// Two clean rounds of every node, after which all must be equal.
     pub(crate) async fn converge(&mut self) {
-        for _ in 0..CLEAN_ROUNDS {
+        // Where somebody waits for a decision, what others do may end that wait, and what waited comes late.
+        let waiting = self.clinics.iter().filter_map(Clinic::snapshot);
+        let is_waiting =
+            waiting.map(|snapshot| snapshot.holds_count().expect("a count")).any(|count| count > 0);
+        for _ in 0..CLEAN_ROUNDS + usize::from(is_waiting) {
             for node in 0..self.clinics.len() {
                 let mut tries = 0;
                 while self.round(node).await.is_none_or(|report| report.outcome != Outcome::Complete) {
@@ -75,16 +79,6 @@ impl World {
         }
         self.check_equality();
         self.check_rest().await;
-    }
-
-    /// Whether a record of a node waits behind a decision.
-    fn waits(&self, node: usize, key: &RecordKey, document: Option<&Document>) -> bool {
-        let Some(snapshot) = self.clinics[node].snapshot() else {
-            return false;
-        };
-        let owner = document.and_then(|document| key.kind.schema().owner_of(document));
-        owner.is_some_and(|owner| is_held(&snapshot, &owner))
-            || snapshot.held(key).expect("what waits").is_some()
     }
 
     fn check_equality(&mut self) {
@@ -103,7 +97,7 @@ impl World {
                     (None, None) => true,
                     _ => false,
                 };
-                if !is_same && !self.waits(clinic.index, key, here.get(key).or(centre.get(key))) {
+                if !is_same && !waits(&snapshot, key, here.get(key).or(centre.get(key))) {
                     found.push(format!(
                         "{} holds {key} as {:?}, the centre as {:?}",
                         clinic.name,
@@ -111,7 +105,7 @@ impl World {
                         centre.get(key)
                     ));
                 }
-                if !self.waits(clinic.index, key, here.get(key).or(centre.get(key)))
+                if !waits(&snapshot, key, here.get(key).or(centre.get(key)))
                     && !snapshot.is_clean(key).expect("a base")
                 {
                     found.push(format!("{} has still a base of {key}", clinic.name));
@@ -272,18 +266,6 @@ impl World {
         }
     }
 
-    /// Every value that some node has, in its records or where they lost.
-    pub(crate) fn known_to_nodes(&self) -> BTreeSet<(RecordKey, String, String)> {
-        let mut traces = Traces::default();
-        self.add_traces_of_nodes(&mut traces);
-        for snapshot in self.clinics.iter().filter_map(Clinic::snapshot) {
-            for (key, document) in records(&snapshot) {
-                traces.add_body(&key, &document);
-            }
-        }
-        traces.into_values()
-    }
-
     /// What the conflicts, the trash and the waiting records of all say.
     fn traces(&self) -> Traces {
         let mut traces = Traces::default();
@@ -299,28 +281,46 @@ impl World {
             }
         }
         drop(state);
-        self.add_traces_of_nodes(&mut traces);
+        self.clinics.iter().for_each(|clinic| add_traces(clinic, &mut traces));
         traces
     }
+}
 
-    fn add_traces_of_nodes(&self, traces: &mut Traces) {
-        for clinic in &self.clinics {
-            let Some(snapshot) = clinic.snapshot() else { continue };
-            let conflicts = snapshot.conflicts().expect("the conflicts");
-            for conflict in conflicts.into_iter().filter(|conflict| !conflict.is_identity()) {
-                let (key, path) = (conflict.key.clone(), conflict.path.join("."));
-                traces.add_conflict(Recorded { key, path, loser: conflict.loser().cloned() });
-            }
-            for row in snapshot.trash().expect("the trash") {
-                traces.add_body(&row.key, &row.document);
-            }
-            for (key, document) in records(&snapshot) {
-                if self.waits(clinic.index, &key, Some(&document)) {
-                    traces.add_waiting(&key, &document);
-                }
-            }
+/// What one node's conflicts, trash and waiting records say.
+fn add_traces(clinic: &Clinic, traces: &mut Traces) {
+    let Some(snapshot) = clinic.snapshot() else {
+        return;
+    };
+    let conflicts = snapshot.conflicts().expect("the conflicts");
+    for conflict in conflicts.into_iter().filter(|conflict| !conflict.is_identity()) {
+        let (key, path) = (conflict.key.clone(), conflict.path.join("."));
+        traces.add_conflict(Recorded { key, path, loser: conflict.loser().cloned() });
+    }
+    for row in snapshot.trash().expect("the trash") {
+        traces.add_body(&row.key, &row.document);
+    }
+    for (key, document) in records(&snapshot) {
+        if waits(&snapshot, &key, Some(&document)) {
+            traces.add_waiting(&key, &document);
         }
     }
+}
+
+/// Every value that these nodes have, in their records or where they lost.
+pub(crate) fn known_to(clinics: &[&Clinic]) -> BTreeSet<(RecordKey, String, String)> {
+    let mut traces = Traces::default();
+    for clinic in clinics {
+        add_traces(clinic, &mut traces);
+        let held = clinic.snapshot().map(|snapshot| records(&snapshot)).unwrap_or_default();
+        held.iter().for_each(|(key, document)| traces.add_body(key, document));
+    }
+    traces.into_values()
+}
+
+/// Whether a record of a node waits behind a decision.
+fn waits(snapshot: &Snapshot, key: &RecordKey, document: Option<&Document>) -> bool {
+    let owner = document.and_then(|document| key.kind.schema().owner_of(document));
+    owner.is_some_and(|owner| is_held(snapshot, &owner)) || snapshot.held(key).expect("what waits").is_some()
 }
 
 fn key_of(row: &Document) -> Option<RecordKey> {

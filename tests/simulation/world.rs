@@ -12,11 +12,12 @@ use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Change, Edit};
 use super::clinic::{Clinic, Image, is_held, mistakes, record, set_clock};
+use super::decisions::OlderCentre;
 use super::edits::{Author, Doing, Seen, keys};
 use super::plan::{Plan, Trouble};
 use super::support::disk::Disk;
 use super::support::generator::Numbers;
-use super::support::sim::{Backup, Doom, Sim, Weather};
+use super::support::sim::{Doom, Sim, Weather};
 
 /// Most nodes, copies among them.
 const NODES_MAX: usize = 6;
@@ -37,8 +38,8 @@ pub(crate) struct World {
     pub(crate) gone: BTreeSet<usize>,
     /// Edits that nobody promises to keep: ordered but perhaps not carried out, or made at a centre that is no more.
     pub(crate) not_promised: BTreeSet<usize>,
-    /// An older state of the centre, and how many edits had been made then.
-    pub(crate) backup: Option<(Backup, usize)>,
+    /// An older state of the centre.
+    pub(crate) backup: Option<OlderCentre>,
     /// Everything that there ever was.
     pub(crate) keys: BTreeSet<RecordKey>,
     /// Values that were seen at a path, by who saw them.
