@@ -98,8 +98,12 @@ pub struct Report {
     pub conflicts: u64,
     pub dead: u64,
     pub round_trips: u64,
+    /// All that travelled.
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// Commands and answers before compression and encryption, without handshakes and looks at the servers.
+    pub command_bytes_sent: u64,
+    pub command_bytes_received: u64,
     pub duration_ms: u64,
     /// For people.
     pub message: String,
@@ -366,6 +370,8 @@ impl Report {
             round_trips: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            command_bytes_sent: 0,
+            command_bytes_received: 0,
             duration_ms: 0,
             message: message.to_owned(),
         }

@@ -103,7 +103,7 @@ impl Round<'_> {
         if !archives.is_empty() {
             central.settle_archive(&archives).await?;
         }
-        let lease = self.lease_number;
+        let (lease, source) = (self.lease_number, self.source);
         let tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
@@ -112,7 +112,7 @@ impl Round<'_> {
                     tally += note_unreadable(tx, key, reason)?;
                 }
                 for (key, intent, has_landed, remote) in &settled {
-                    tally += settle_read(tx, key, intent, *has_landed, remote.as_ref(), lease)?;
+                    tally += settle_read(tx, key, intent, *has_landed, remote.as_ref(), (source, lease))?;
                 }
                 Ok(tally)
             })
@@ -275,7 +275,7 @@ fn settle_read(
     intent: &Intent,
     has_landed: bool,
     remote: Option<&Document>,
-    lease: i64,
+    (source, lease): (Source, i64),
 ) -> Result<Tally, StoreError> {
     let is_open = match has_landed {
         true => tx.settle_intent(key, intent.number, true)?,
@@ -292,6 +292,12 @@ fn settle_read(
         if let Some(base) = doubted(key.kind, &intent.write, &tx.base(key)?, local.as_ref(), remote) {
             tx.put(key, local.as_ref(), &Base::Document(base), &Actor::Centre)?;
         }
+    } else if let (IntentWrite::Insert(_), Source::Feed) = (&intent.write, source) {
+        // The history has a gap: the record may have been there and been deleted by somebody who saw it. It is
+        // sent again, and the delete is shown as what did not stand. At a server that keeps no history every
+        // insert that was cut off would end like this, so there it just goes again.
+        let local = tx.document(key)?;
+        tx.put(key, local.as_ref(), &Base::Document(Document::new()), &Actor::Centre)?;
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
     // The read came after the write that it settles, so it may be merged.

@@ -234,7 +234,8 @@ impl<'a> Round<'a> {
         }
         message.push_str(&self.content_note);
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
-        let Traffic { round_trips, line_bytes_sent, line_bytes_received, .. } = traffic;
+        let Traffic { round_trips, bytes_sent, bytes_received, line_bytes_sent, line_bytes_received } =
+            traffic;
         Report {
             outcome,
             pulled,
@@ -246,6 +247,8 @@ impl<'a> Round<'a> {
             round_trips,
             bytes_sent: line_bytes_sent,
             bytes_received: line_bytes_received,
+            command_bytes_sent: bytes_sent,
+            command_bytes_received: bytes_received,
             duration_ms: 0,
             message,
         }

@@ -105,9 +105,10 @@ impl World {
                         centre.get(key)
                     ));
                 }
-                if !waits(&snapshot, key, here.get(key).or(centre.get(key)))
-                    && !snapshot.is_clean(key).expect("a base")
-                {
+                // A record that was deleted here waits with the person to whom it belonged.
+                let agreed = snapshot.agreed(key).expect("a base");
+                let known = here.get(key).or(agreed.as_ref());
+                if !waits(&snapshot, key, known) && !snapshot.is_clean(key).expect("a base") {
                     found.push(format!("{} has still a base of {key}", clinic.name));
                 }
             }

@@ -1,0 +1,146 @@
+//! What reconciliation puts on the line, measured over MongoDB's wire. The bounds are promises to places where
+//! every kilobyte is paid for; the figures are printed.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bson::{Bson, Document, doc};
+use mongodb::Database;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use support::mongo::{MongoServer, Setup};
+use support::node::EdgeNode;
+
+const DATABASE: &str = "federation";
+/// An idle round.
+const IDLE_ROUND_TRIPS_MAX: u64 = 6;
+const IDLE_COMMAND_BYTES_MAX: u64 = 3_000;
+const IDLE_COLD_LINE_BYTES_MAX: u64 = 16_000;
+
+/// A centre that asks for TLS and a password, and a node that has agreed with it.
+struct Ground {
+    _server: MongoServer,
+    _directory: TempDir,
+    centre: Database,
+    node: EdgeNode,
+}
+
+impl Ground {
+    async fn new() -> Ground {
+        let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let authority: PathBuf = directory.path().join("centre-ca.pem");
+        std::fs::write(&authority, certified.cert.pem()).unwrap();
+        let setup = Setup {
+            tls: Some((certified.cert.pem(), certified.signing_key.serialize_pem())),
+            user: Some(("north".to_owned(), "of-the-box".to_owned())),
+            ..Setup::default()
+        };
+        let server = MongoServer::start_own(setup).await;
+        let uri = format!("{}&tlsCAFile={}&authSource=admin", server.uri(), authority.display());
+        let centre = mongodb::Client::with_uri_str(&uri).await.unwrap().database(DATABASE);
+        let people: Vec<Document> = (0..200)
+            .map(|n| doc! {"_id": format!("P{n:03}"), "name": "Ana", "phone": "555-0000", "active": false})
+            .collect();
+        centre.collection("people").insert_many(people).await.unwrap();
+        let node = EdgeNode::start("north", &uri, DATABASE).await;
+        for _ in 0..2 {
+            node.round().await;
+        }
+        Ground { _server: server, _directory: directory, centre, node }
+    }
+}
+
+/// 40 other nodes announce themselves and another client uploads attachments, again and again.
+struct Others {
+    is_over: Arc<AtomicBool>,
+    working: JoinHandle<(u64, u64)>,
+}
+
+impl Others {
+    fn at(centre: &Database) -> Others {
+        let (centre, is_over) = (centre.clone(), Arc::new(AtomicBool::new(false)));
+        let over = Arc::clone(&is_over);
+        let working = tokio::spawn(async move {
+            let nodes = centre.collection::<Document>("edge_nodes");
+            let chunks = centre.collection::<Document>("fs.chunks");
+            let (mut announced, mut uploaded) = (0, 0);
+            while !over.load(Ordering::Relaxed) || announced < 40 || uploaded < 10_000_000 {
+                let lease = doc! {"number": announced as i64, "nonce": "x"};
+                let row = doc! {"$set": {"lease": lease, "name": "other", "status": "active"}};
+                let of = doc! {"_id": format!("other-{}", announced % 40)};
+                nodes.update_one(of, row).upsert(true).await.unwrap();
+                announced += 1;
+                let bytes =
+                    bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![7; 65_536] };
+                let chunk = doc! {"files_id": "other", "n": announced as i64, "data": Bson::Binary(bytes)};
+                chunks.insert_one(chunk).await.unwrap();
+                uploaded += 65_536;
+            }
+            (announced, uploaded)
+        });
+        Others { is_over, working }
+    }
+
+    async fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let (announced, uploaded) = self.working.await.unwrap();
+        println!("meanwhile {announced} announcements of 40 nodes, and {uploaded} bytes of attachments");
+    }
+}
+
+fn number(report: &Value, names: [&str; 2]) -> u64 {
+    names.iter().map(|name| report[*name].as_u64().unwrap()).sum()
+}
+
+fn commands(report: &Value) -> u64 {
+    number(report, ["command_bytes_sent", "command_bytes_received"])
+}
+
+fn line(report: &Value) -> u64 {
+    number(report, ["bytes_sent", "bytes_received"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_round_costs_little_however_busy_others_are() {
+    let ground = Ground::new().await;
+    let others = Others::at(&ground.centre);
+    for turn in 0..10 {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let report = ground.node.round().await;
+        println!(
+            "idle round {turn}: {} round trips, {} bytes of commands, {} bytes on the line (cold, TLS, SCRAM); {report}",
+            report["round_trips"],
+            commands(&report),
+            line(&report)
+        );
+        assert!(report["round_trips"].as_u64().unwrap() <= IDLE_ROUND_TRIPS_MAX, "{report}");
+        assert!(commands(&report) <= IDLE_COMMAND_BYTES_MAX, "{report}");
+        assert!(line(&report) <= IDLE_COLD_LINE_BYTES_MAX, "{report}");
+    }
+    others.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_changed_field_costs_little_more_than_itself() {
+    let ground = Ground::new().await;
+    let idle = ground.node.round().await;
+    println!("idle {} {} {idle}", commands(&idle), line(&idle));
+    for turn in 0..3 {
+        ground.node.patch("/people/P001", json!({"phone": format!("555-000{turn}")})).await;
+        let pushed = ground.node.round().await;
+        println!("push {} {} {pushed}", commands(&pushed), line(&pushed));
+        if turn == 2 {
+            panic!("look");
+        }
+        let after = ground.node.round().await;
+        println!("after {} {} {after}", commands(&after), line(&after));
+    }
+}
