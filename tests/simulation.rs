@@ -12,6 +12,8 @@ mod support;
 mod checker;
 #[path = "simulation/clinic.rs"]
 mod clinic;
+#[path = "simulation/decisions.rs"]
+mod decisions;
 #[path = "simulation/edits.rs"]
 mod edits;
 #[path = "simulation/ending.rs"]
@@ -59,6 +61,9 @@ fn run(plan: Plan) -> Ran {
             world.live().await;
             if world.complaints.is_empty() {
                 world.heal().await;
+            }
+            if world.complaints.is_empty() && world.plan.decides_holds {
+                world.decide_all_holds().await;
             }
             if world.complaints.is_empty() {
                 world.converge().await;

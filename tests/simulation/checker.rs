@@ -59,6 +59,8 @@ pub(crate) enum Act {
     Unset(String),
     Create,
     Delete,
+    /// The record goes on under another id.
+    Move,
 }
 
 /// One acknowledged change of one path.
@@ -80,6 +82,20 @@ pub(crate) struct Edit {
 }
 
 impl Edit {
+    /// A record that goes on under another id.
+    pub(crate) fn moved(who: &str, key: &RecordKey, document: &Document, at: usize) -> Edit {
+        Edit {
+            who: who.to_owned(),
+            key: key.clone(),
+            path: String::new(),
+            act: Act::Move,
+            saw: fields(document),
+            is_new: false,
+            is_withdrawal: false,
+            at,
+        }
+    }
+
     fn saw(&self, path: &str, value: &str) -> bool {
         self.saw.get(path).is_some_and(|saw| saw == value)
     }
@@ -192,6 +208,11 @@ impl Traces {
         self.values.extend(fields(document).into_iter().map(|(path, value)| (key.clone(), path, value)));
     }
 
+    /// Every value of which there is a trace.
+    pub(crate) fn into_values(self) -> BTreeSet<(RecordKey, String, String)> {
+        self.values
+    }
+
     fn hold(&self, key: &RecordKey, path: &str, value: &str) -> bool {
         self.values.contains(&(key.clone(), path.to_owned(), value.to_owned()))
     }
@@ -277,7 +298,7 @@ impl Case<'_> {
         let left = match &edit.act {
             Act::Set(value) => Some(value),
             Act::Unset(_) => None,
-            Act::Create | Act::Delete => return false,
+            Act::Create | Act::Delete | Act::Move => return false,
         };
         let made_of_it = |transition: &Transition| {
             self.edits.iter().any(|other| {
@@ -287,7 +308,7 @@ impl Case<'_> {
                     && match &other.act {
                         Act::Set(value) => transition.to.as_ref() == Some(value),
                         Act::Unset(_) => transition.to.is_none(),
-                        Act::Create | Act::Delete => false,
+                        Act::Create | Act::Delete | Act::Move => false,
                     }
             })
         };
@@ -333,8 +354,12 @@ impl Case<'_> {
                         && other.key == edit.key
                         && other.act != Act::Set(old.clone())
                 };
+                let moved_without = |other: &Edit| {
+                    other.act == Act::Move && other.who == edit.who && !other.saw.contains_key(&edit.path)
+                };
                 shown.is_none()
                     || others().any(set_again)
+                    || others().any(moved_without)
                     || (shown != Some(old) && self.edits.iter().any(made_elsewhere))
                     || self.traces.dispute(&edit.key, &edit.path)
                     || self.traces.wait_without(&edit.key, &edit.path)
@@ -355,7 +380,7 @@ impl Case<'_> {
                 !visible.is_some_and(is_left)
             }
             // The values that it wrote are edits of their own.
-            Act::Create => true,
+            Act::Create | Act::Move => true,
         }
     }
 }

@@ -1,19 +1,18 @@
 //! A node of the simulation: the real engine over a store on a disk in memory.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Document;
 use thalamus_edge::central::Hub;
-use thalamus_edge::domain::record::RecordKey;
+use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::domain::value::same_document;
 use thalamus_edge::store::{Base, Snapshot, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, Report, SyncSettings};
 use tokio::task::JoinHandle;
 
-use super::edits;
 use super::support::disk::Disk;
 use super::support::sim::Sim;
 
@@ -56,11 +55,13 @@ pub(crate) struct Clinic {
     pub(crate) is_continuous: bool,
     pub(crate) running: Option<Running>,
     pub(crate) image: Option<Image>,
+    /// Asks the operator whether the centre is meant to be as it is.
+    pub(crate) is_asking: bool,
 }
 
 impl Clinic {
     pub(crate) fn new(index: usize, name: String, disk: Disk, is_continuous: bool) -> Clinic {
-        Clinic { name, index, disk, is_continuous, running: None, image: None }
+        Clinic { name, index, disk, is_continuous, running: None, image: None, is_asking: false }
     }
 
     /// Switches the node on, with what is on its disk.
@@ -130,7 +131,15 @@ pub(crate) fn record(snapshot: &Snapshot, key: &RecordKey) -> Option<Document> {
 
 /// Everything that a node holds.
 pub(crate) fn records(snapshot: &Snapshot) -> BTreeMap<RecordKey, Document> {
-    edits::keys().into_iter().filter_map(|key| Some((key.clone(), record(snapshot, &key)?))).collect()
+    let mut found = BTreeMap::new();
+    for kind in Kind::ALL {
+        let page = snapshot.list(kind, None, usize::MAX, usize::MAX).expect("the records");
+        for record in page.records {
+            let document = Document::try_from(record.document.as_ref()).expect("a document");
+            found.insert(RecordKey::new(kind, record.id), document);
+        }
+    }
+    found
 }
 
 /// Whether a person waits for a decision.
@@ -140,13 +149,13 @@ pub(crate) fn is_held(snapshot: &Snapshot, person: &str) -> bool {
 
 /// What is wrong with the bookkeeping: a base exists exactly while the record differs from it or a write is on
 /// the way, and every such record has its place in the push order.
-pub(crate) fn mistakes(snapshot: &Snapshot) -> Vec<String> {
+pub(crate) fn mistakes(snapshot: &Snapshot, keys: &BTreeSet<RecordKey>) -> Vec<String> {
     let mut found = Vec::new();
     let intents = snapshot.intents().expect("the intents");
     let mut bases = 0;
-    for key in edits::keys() {
-        let (base, record) = (snapshot.base(&key).expect("a base"), record(snapshot, &key));
-        let has_intent = intents.iter().any(|(of, _)| *of == key);
+    for key in keys {
+        let (base, record) = (snapshot.base(key).expect("a base"), record(snapshot, key));
+        let has_intent = intents.iter().any(|(of, _)| of == key);
         let differs = match (&base, &record) {
             (Some(Base::Absent), None) | (None, _) => false,
             (Some(Base::Document(base)), Some(record)) => !same_document(base, record),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bson::{Bson, Document};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::domain::value::same_document;
-use thalamus_edge::store::{StoreError, Tx};
+use thalamus_edge::store::{Snapshot, StoreError, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Act, Case, Recorded, Traces, Transition, Transitions, fields};
@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    async fn round(&mut self, node: usize) -> Option<Report> {
+    pub(crate) async fn round(&mut self, node: usize) -> Option<Report> {
         self.clinics[node].start_round();
         let round = self.clinics[node].running.as_mut()?.round.take()?;
         let report = round.await.expect("a report");
@@ -61,10 +61,15 @@ impl World {
 
     /// Two clean rounds of every node, after which all must be equal.
     pub(crate) async fn converge(&mut self) {
-        for _ in 0..CLEAN_ROUNDS {
+        // Where somebody waits for a decision, what others do may end that wait, and what waited comes late.
+        let waiting = self.clinics.iter().filter_map(Clinic::snapshot);
+        let is_waiting =
+            waiting.map(|snapshot| snapshot.holds_count().expect("a count")).any(|count| count > 0);
+        for _ in 0..CLEAN_ROUNDS + usize::from(is_waiting) {
             for node in 0..self.clinics.len() {
                 let mut tries = 0;
                 while self.round(node).await.is_none_or(|report| report.outcome != Outcome::Complete) {
+                    self.agree_to_the_centre(node).await;
                     tries += 1;
                     if tries == ROUNDS_MAX {
                         return self.complain(format!("{} comes to no clean round", self.clinics[node].name));
@@ -74,15 +79,6 @@ impl World {
         }
         self.check_equality();
         self.check_rest().await;
-    }
-
-    /// Whether a record of a node waits behind a decision.
-    fn waits(&self, node: usize, key: &RecordKey, document: Option<&Document>) -> bool {
-        let Some(snapshot) = self.clinics[node].snapshot() else {
-            return false;
-        };
-        let owner = document.and_then(|document| key.kind.schema().owner_of(document));
-        owner.is_some_and(|owner| is_held(&snapshot, &owner))
     }
 
     fn check_equality(&mut self) {
@@ -101,7 +97,7 @@ impl World {
                     (None, None) => true,
                     _ => false,
                 };
-                if !is_same && !self.waits(clinic.index, key, here.get(key).or(centre.get(key))) {
+                if !is_same && !waits(&snapshot, key, here.get(key).or(centre.get(key))) {
                     found.push(format!(
                         "{} holds {key} as {:?}, the centre as {:?}",
                         clinic.name,
@@ -112,7 +108,7 @@ impl World {
                 // A record that was deleted here waits with the person to whom it belonged.
                 let agreed = snapshot.agreed(key).expect("a base");
                 let known = here.get(key).or(agreed.as_ref());
-                if !self.waits(clinic.index, key, known) && !snapshot.is_clean(key).expect("a base") {
+                if !waits(&snapshot, key, known) && !snapshot.is_clean(key).expect("a base") {
                     found.push(format!("{} has still a base of {key}", clinic.name));
                 }
             }
@@ -188,7 +184,10 @@ impl World {
     fn allows_repeats(&self) -> bool {
         let state = self.sim.state();
         let happened = |name: &str| state.weather.happened.get(name).is_some_and(|count| *count > 0);
-        self.plan.is_standalone || ["zombie", "clone", "rolled back"].iter().any(|name| happened(name))
+        // Without its history the centre is no better than a standalone server.
+        let is_unproven = ["history truncated", "upheaval", "feed broken"].iter().any(|name| happened(name));
+        let troubles = ["zombie", "clone", "rolled back", "centre restored"];
+        self.plan.is_standalone || is_unproven || troubles.iter().any(|name| happened(name))
     }
 
     /// Edits that were on a disk that is no more, and never at the centre.
@@ -203,7 +202,8 @@ impl World {
                 change.key == edit.key && after.get(&edit.path) == Some(value)
             })
         };
-        self.gone.iter().copied().filter(|index| !was_there(index)).collect()
+        let gone = self.gone.iter().copied().filter(|index| !was_there(index));
+        gone.chain(self.not_promised.iter().copied()).collect()
     }
 
     /// What nodes made of fields at the centre.
@@ -258,7 +258,8 @@ impl World {
     fn identities(&self) -> Vec<String> {
         let state = self.sim.state();
         let happened = |name: &str| state.weather.happened.get(name).copied().unwrap_or_default() as usize;
-        let most = self.clinics.len() + happened("clone") + happened("rolled back");
+        let most =
+            self.clinics.len() + happened("clone") + happened("rolled back") + happened("centre restored");
         if state.leases.len() > most {
             vec![format!("{} nodes are enrolled, {most} at most are there", state.leases.len())]
         } else {
@@ -281,29 +282,52 @@ impl World {
             }
         }
         drop(state);
-        for clinic in &self.clinics {
-            let Some(snapshot) = clinic.snapshot() else { continue };
-            for conflict in snapshot.conflicts().expect("the conflicts") {
-                let (key, path) = (conflict.key.clone(), conflict.path.join("."));
-                traces.add_conflict(Recorded { key, path, loser: conflict.loser().cloned() });
-            }
-            for row in snapshot.trash().expect("the trash") {
-                traces.add_body(&row.key, &row.document);
-            }
-            for (key, _) in snapshot.pending_deletes().expect("the deletes") {
-                let agreed = snapshot.agreed(&key).expect("a base");
-                if self.waits(clinic.index, &key, agreed.as_ref()) {
-                    traces.add_conflict(Recorded { key, path: String::new(), loser: None });
-                }
-            }
-            for (key, document) in records(&snapshot) {
-                if self.waits(clinic.index, &key, Some(&document)) {
-                    traces.add_waiting(&key, &document);
-                }
-            }
-        }
+        self.clinics.iter().for_each(|clinic| add_traces(clinic, &mut traces));
         traces
     }
+}
+
+/// What one node's conflicts, trash and waiting records say.
+fn add_traces(clinic: &Clinic, traces: &mut Traces) {
+    let Some(snapshot) = clinic.snapshot() else {
+        return;
+    };
+    let conflicts = snapshot.conflicts().expect("the conflicts");
+    for conflict in conflicts.into_iter().filter(|conflict| !conflict.is_identity()) {
+        let (key, path) = (conflict.key.clone(), conflict.path.join("."));
+        traces.add_conflict(Recorded { key, path, loser: conflict.loser().cloned() });
+    }
+    for row in snapshot.trash().expect("the trash") {
+        traces.add_body(&row.key, &row.document);
+    }
+    for (key, _) in snapshot.pending_deletes().expect("the deletes") {
+        let agreed = snapshot.agreed(&key).expect("a base");
+        if waits(&snapshot, &key, agreed.as_ref()) {
+            traces.add_conflict(Recorded { key, path: String::new(), loser: None });
+        }
+    }
+    for (key, document) in records(&snapshot) {
+        if waits(&snapshot, &key, Some(&document)) {
+            traces.add_waiting(&key, &document);
+        }
+    }
+}
+
+/// Every value that these nodes have, in their records or where they lost.
+pub(crate) fn known_to(clinics: &[&Clinic]) -> BTreeSet<(RecordKey, String, String)> {
+    let mut traces = Traces::default();
+    for clinic in clinics {
+        add_traces(clinic, &mut traces);
+        let held = clinic.snapshot().map(|snapshot| records(&snapshot)).unwrap_or_default();
+        held.iter().for_each(|(key, document)| traces.add_body(key, document));
+    }
+    traces.into_values()
+}
+
+/// Whether a record of a node waits behind a decision.
+fn waits(snapshot: &Snapshot, key: &RecordKey, document: Option<&Document>) -> bool {
+    let owner = document.and_then(|document| key.kind.schema().owner_of(document));
+    owner.is_some_and(|owner| is_held(snapshot, &owner)) || snapshot.held(key).expect("what waits").is_some()
 }
 
 fn key_of(row: &Document) -> Option<RecordKey> {
@@ -311,6 +335,9 @@ fn key_of(row: &Document) -> Option<RecordKey> {
 }
 
 fn central_conflict(row: &Document) -> Option<Recorded> {
+    if row.get_str("type").is_ok_and(|subject| subject == "identity") {
+        return None;
+    }
     let path: Vec<&str> = row.get_array("path").ok()?.iter().filter_map(Bson::as_str).collect();
     let stands = row.get_str("stands").ok()?;
     let loser = row.get(if stands == "local" { "central" } else { "local" }).cloned();

@@ -22,6 +22,8 @@ pub(crate) enum Trouble {
     Verification,
     Clone,
     RolledBack,
+    /// The centre is set back to an older copy of itself.
+    CentreRestored,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub(crate) struct Plan {
     /// Names of the places where a node can die.
     pub(crate) steps: Vec<String>,
     pub(crate) centre_flaw: Option<CentreFlaw>,
+    /// In the end nobody waits for a decision any more.
+    pub(crate) decides_holds: bool,
     /// With every word between nodes and centre.
     pub(crate) is_told: bool,
 }
@@ -72,6 +76,7 @@ impl Plan {
             (Trouble::Upheaval, 20),
             (Trouble::Clone, 20),
             (Trouble::RolledBack, 25),
+            (Trouble::CentreRestored, 15),
         ] {
             if n.chance(percent) {
                 troubles.push(trouble);
@@ -92,6 +97,7 @@ impl Plan {
             troubles,
             steps: steps.to_vec(),
             centre_flaw: None,
+            decides_holds: n.chance(70),
             is_told: false,
         }
     }

@@ -1,18 +1,18 @@
 //! One run of the simulation: some nodes, a centre, a legacy application, and what goes wrong by seed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, Document};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::{Base, ConflictStatus, Snapshot, StoreError, Tx};
-use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
+use thalamus_edge::store::{Base, Snapshot, StoreError, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Change, Edit};
 use super::clinic::{Clinic, Image, is_held, mistakes, record, set_clock};
+use super::decisions::OlderCentre;
 use super::edits::{Author, Doing, Seen, keys};
 use super::plan::{Plan, Trouble};
 use super::support::disk::Disk;
@@ -28,7 +28,7 @@ const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
-    numbers: Numbers,
+    pub(crate) numbers: Numbers,
     pub(crate) sim: Sim,
     pub(crate) clinics: Vec<Clinic>,
     pub(crate) edits: Vec<Edit>,
@@ -36,9 +36,15 @@ pub(crate) struct World {
     pub(crate) unacknowledged: Vec<Edit>,
     /// Edits that went with a disk.
     pub(crate) gone: BTreeSet<usize>,
+    /// Edits that nobody promises to keep: ordered but perhaps not carried out, or made at a centre that is no more.
+    pub(crate) not_promised: BTreeSet<usize>,
+    /// An older state of the centre.
+    pub(crate) backup: Option<OlderCentre>,
+    /// Everything that there ever was.
+    pub(crate) keys: BTreeSet<RecordKey>,
     /// Values that were seen at a path, by who saw them.
     older: BTreeMap<String, Seen>,
-    counted: usize,
+    pub(crate) counted: usize,
     /// What was done, in order.
     pub(crate) story: Vec<String>,
     pub(crate) complaints: Vec<String>,
@@ -71,6 +77,9 @@ impl World {
             edits: Vec::new(),
             unacknowledged: Vec::new(),
             gone: BTreeSet::new(),
+            not_promised: BTreeSet::new(),
+            backup: None,
+            keys: keys().into_iter().collect(),
             older: BTreeMap::new(),
             counted: 0,
             story: Vec::new(),
@@ -108,7 +117,7 @@ impl World {
         self.complaints.push(what);
     }
 
-    fn happened(&mut self, trouble: &'static str) {
+    pub(crate) fn happened(&mut self, trouble: &'static str) {
         self.sim.state().weather.count(trouble);
     }
 
@@ -134,7 +143,8 @@ impl World {
         match self.numbers.below(100) {
             0..=39 => self.edit_at_a_node().await,
             40..=57 => self.legacy_edit(),
-            58..=62 => self.resolve_a_conflict().await,
+            58..=61 => self.decide_at_a_node().await,
+            62 => self.decide_at_the_centre(),
             63..=84 => self.start_a_round(),
             85..=88 => {
                 let rest = 1000 + self.numbers.below(8000);
@@ -144,12 +154,13 @@ impl World {
         }
     }
 
-    fn some_node(&mut self) -> usize {
+    pub(crate) fn some_node(&mut self) -> usize {
         usize::try_from(self.numbers.below(self.clinics.len() as u64)).expect("a node")
     }
 
     fn some_key(&mut self) -> RecordKey {
-        self.numbers.pick(&keys()).clone()
+        let keys: Vec<RecordKey> = self.keys.iter().cloned().collect();
+        self.numbers.pick(&keys).clone()
     }
 
     fn skew_clock(&mut self) {
@@ -173,7 +184,7 @@ impl World {
     }
 
     /// Notes an edit that was acknowledged.
-    fn note(&mut self, who: &str, change: &Change) {
+    pub(crate) fn note(&mut self, who: &str, change: &Change) {
         for edit in change.edits(who) {
             self.tell(format!(
                 "  edit {}: {who} {} {:?} {:?}",
@@ -189,7 +200,7 @@ impl World {
     }
 
     /// A change at a node that is about to be made.
-    fn change(
+    pub(crate) fn change(
         &self,
         snapshot: &Snapshot,
         key: &RecordKey,
@@ -232,7 +243,13 @@ impl World {
     }
 
     /// Notes what became of an edit at a node.
-    fn settle_edit(&mut self, node: usize, who: &str, change: &Change, made: Result<(), StoreError>) {
+    pub(crate) fn settle_edit(
+        &mut self,
+        node: usize,
+        who: &str,
+        change: &Change,
+        made: Result<(), StoreError>,
+    ) {
         match made {
             Ok(()) => self.note(who, change),
             Err(error) => {
@@ -266,60 +283,12 @@ impl World {
         self.note(LEGACY, &Change { key, before, after, is_own: false, agreed: None, at });
     }
 
-    async fn resolve_a_conflict(&mut self) {
-        let node = self.some_node();
-        let Some(snapshot) = self.clinics[node].snapshot() else {
-            return;
-        };
-        let mut open = snapshot.conflicts().expect("the conflicts");
-        open.retain(|conflict| conflict.status == ConflictStatus::Open);
-        open.sort_by(|a, b| a.id.cmp(&b.id));
-        if open.is_empty() {
-            return;
-        }
-        let conflict = self.numbers.pick(&open).clone();
-        let before = record(&snapshot, &conflict.key);
-        let mut change = self.change(&snapshot, &conflict.key, before.clone(), None);
-        drop(snapshot);
-        self.counted += 1;
-        let who = self.clinics[node].name.clone();
-        let own = Bson::String(format!("{who}-{}", self.counted));
-        let decision = match self.numbers.below(3) {
-            0 => Decision::TakeLocal,
-            1 => Decision::TakeCentral,
-            _ if conflict.path.is_empty() => Decision::TakeCentral,
-            _ => Decision::Value(own),
-        };
-        let seen = conflicts::current_value(&conflict, before.as_ref());
-        let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
-        let after = Arc::new(Mutex::new(before));
-        let decided = Arc::clone(&after);
-        let check = move |_: &_, _: Option<&Document>, new: Option<&Document>| {
-            *decided.lock().expect("a lock") = new.cloned();
-            Ok(())
-        };
-        let path = conflict.path.join(".");
-        self.tell(format!("{who}: decides {} {path:?}: {decision:?}", conflict.key));
-        let actor = Actor::Local(who.clone());
-        let made = conflicts::resolve(&store, &conflict.id, decision, seen, actor, check).await;
-        change.after = after.lock().expect("a lock").clone();
-        let made = match made {
-            Ok(_) => Ok(()),
-            Err(ResolveError::Store(error)) => Err(error),
-            Err(refused) => {
-                self.tell(format!("{who}: {refused}"));
-                return;
-            }
-        };
-        self.settle_edit(node, &who, &change, made);
-    }
-
     // ------------------------------------------------------------------------------------------ rounds
 
     fn start_a_round(&mut self) {
         let node = self.some_node();
         if let Some(snapshot) = self.clinics[node].snapshot() {
-            let held = people_held(&snapshot);
+            let held = people_held(&snapshot, &self.keys);
             drop(snapshot);
             if self.clinics[node].start_round() {
                 self.held_before.insert(node, held);
@@ -345,13 +314,16 @@ impl World {
             if let Some(report) = self.clinics[node].ended_round().await {
                 self.note_round(node, &report);
             }
+            if self.clinics[node].is_asking {
+                self.agree_to_the_centre(node).await;
+            }
             // Whatever was written since is looked at.
             let written = self.clinics[node].written();
             if written == self.looked_at_store.insert(node, written).unwrap_or_default() {
                 continue;
             }
             if let Some(snapshot) = self.clinics[node].snapshot() {
-                let found = mistakes(&snapshot);
+                let found = mistakes(&snapshot, &self.keys);
                 drop(snapshot);
                 for mistake in found {
                     self.complain(format!("{}: {mistake}", self.clinics[node].name));
@@ -371,6 +343,10 @@ impl World {
         match outcome {
             Outcome::Complete | Outcome::Partial | Outcome::Offline => {}
             Outcome::Failed if self.plan.is_disk_failing() => self.fail_disk(node),
+            Outcome::Failed if message.contains("history of changes breaks") => {}
+            Outcome::Halted if message.contains("--centre-restored") => {
+                self.clinics[node].is_asking = true;
+            }
             Outcome::Halted | Outcome::Failed => {
                 self.complain(format!("{name}: round {outcome:?}: {message}"))
             }
@@ -383,7 +359,8 @@ impl World {
             return;
         };
         let before = self.held_before.remove(&node).unwrap_or_default();
-        let held: BTreeSet<String> = people_held(&snapshot).intersection(&before).cloned().collect();
+        let held: BTreeSet<String> =
+            people_held(&snapshot, &self.keys).intersection(&before).cloned().collect();
         drop(snapshot);
         let changes = self.sim.state().chronicle.clone().unwrap_or_default();
         let mut sent = Vec::new();
@@ -450,6 +427,7 @@ impl World {
             }
             Trouble::Clone => self.clone_node(node),
             Trouble::RolledBack => self.roll_back(node),
+            Trouble::CentreRestored => self.set_centre_back(),
         }
     }
 
@@ -479,7 +457,7 @@ impl World {
     }
 
     /// A store whose disk has failed once does nothing more before it is opened again.
-    fn fail_disk(&mut self, node: usize) {
+    pub(crate) fn fail_disk(&mut self, node: usize) {
         self.tell(format!("{}: is started again after its disk failed", self.clinics[node].name));
         self.clinics[node].disk.set_full(false);
         self.clinics[node].disk.was_cut();
@@ -528,7 +506,7 @@ impl World {
     }
 }
 
-fn people_held(snapshot: &Snapshot) -> BTreeSet<String> {
-    let people = keys().into_iter().filter(|key| key.kind == Kind::Person);
-    people.map(|key| key.id).filter(|id| is_held(snapshot, id)).collect()
+fn people_held(snapshot: &Snapshot, keys: &BTreeSet<RecordKey>) -> BTreeSet<String> {
+    let people = keys.iter().filter(|key| key.kind == Kind::Person);
+    people.map(|key| key.id.clone()).filter(|id| is_held(snapshot, id)).collect()
 }

@@ -25,6 +25,8 @@ pub(super) struct Conversation {
     traffic: Traffic,
     /// Handed out by scans.
     documents: u64,
+    /// The server that it is connected to.
+    era: u64,
 }
 
 struct Scan {
@@ -56,11 +58,17 @@ fn bytes(documents: &[Document]) -> u64 {
 
 impl Conversation {
     pub(super) fn new(sim: Sim, life: Option<Life>) -> Conversation {
-        Conversation { sim, life, scan: None, traffic: Traffic::default(), documents: 0 }
+        let era = sim.state().era;
+        Conversation { sim, life, scan: None, traffic: Traffic::default(), documents: 0, era }
     }
 
     fn node(&self) -> Option<usize> {
         self.life.map(|life| life.node)
+    }
+
+    /// Another server has taken the place of the one that this was connected to.
+    fn is_cut_off(&self) -> bool {
+        self.sim.state().era != self.era
     }
 
     /// Connects.
@@ -89,6 +97,7 @@ impl Conversation {
             Some(Fault::LostRequest) => return Err(gone()),
             Some(Fault::Late) => {
                 let node = self.node();
+                let request = request.filter(|_| !self.is_cut_off());
                 self.sim.state().late.extend(request.map(|request| (node, request)));
                 return Err(gone());
             }
@@ -103,17 +112,22 @@ impl Conversation {
                 return Ok(answer);
             }
             Some(Fault::LostAnswer | Fault::HalfDone) => {
-                self.work(work);
+                if !self.is_cut_off() {
+                    self.work(work);
+                }
                 travel(back).await;
                 return Err(gone());
             }
             Some(Fault::Unanswered | Fault::FeedBroken) | None => {}
         }
+        if self.is_cut_off() {
+            return Err(gone());
+        }
         let answer = self.work(work);
         self.sim.note(self.life, || format!("{}: {answer:?}", call.name()));
         self.sim.pass(self.life, &format!("{}.done", call.name()));
         travel(back).await;
-        Ok(answer)
+        if self.is_cut_off() { Err(gone()) } else { Ok(answer) }
     }
 
     fn work<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -126,7 +140,7 @@ impl Conversation {
     async fn carry_out(&self, batch: &[Write]) -> Vec<Written> {
         let mut order: Vec<usize> = (0..batch.len()).collect();
         let mut answers = vec![Written::Unknown; batch.len()];
-        while !order.is_empty() {
+        while !order.is_empty() && !self.is_cut_off() {
             let (at, pause) = {
                 let mut state = self.sim.state();
                 let next = usize::try_from(state.weather.below(order.len() as u64)).expect("an index");
@@ -159,7 +173,9 @@ impl Conversation {
                 Err(gone())
             }
             Some(Fault::Late) => {
-                self.sim.state().late.push((self.node(), Request::Write(batch.to_vec())));
+                if !self.is_cut_off() {
+                    self.sim.state().late.push((self.node(), Request::Write(batch.to_vec())));
+                }
                 Err(gone())
             }
             Some(Fault::HalfDone) => {
@@ -189,7 +205,7 @@ impl Conversation {
         };
         self.sim.pass(self.life, "write.done");
         travel(back).await;
-        answers
+        if self.is_cut_off() { Err(gone()) } else { answers }
     }
 }
 

@@ -111,6 +111,8 @@ pub(crate) struct State {
     pub(crate) is_archive_checked: bool,
     pub(crate) weather: Weather,
     history: History,
+    /// Counts the servers that there have been.
+    era: u64,
     /// Every change of a record, if a test wants to know.
     pub(crate) chronicle: Option<Vec<Applied>>,
     pub(crate) dooms: BTreeMap<usize, Doom>,
@@ -437,6 +439,9 @@ impl Sim {
         (state.records, state.leases, state.nodes) = (records, leases, nodes);
         (state.conflicts, state.trash) = (conflicts, trash);
         state.history.begin_anew();
+        // Nothing that was on its way reaches the new server, and who was connected is not any more.
+        state.late.clear();
+        state.era += 1;
         drop(state);
         self.news.notify_waiters();
     }
@@ -517,6 +522,13 @@ pub(crate) struct Backup {
     nodes: BTreeMap<String, Document>,
     conflicts: BTreeMap<String, Document>,
     trash: BTreeMap<String, Document>,
+}
+
+impl Backup {
+    /// What a node's row held.
+    pub(crate) fn lease_of(&self, node: &str) -> Option<&Lease> {
+        self.leases.get(node)
+    }
 }
 
 /// The way of one node to the centre.
