@@ -22,6 +22,8 @@ mod ending;
 mod mutants;
 #[path = "simulation/plan.rs"]
 mod plan;
+#[path = "simulation/versions.rs"]
+mod versions;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -42,6 +44,8 @@ const SEEDS_LONG: std::ops::Range<u64> = 1..20_001;
 struct Ran {
     complaints: Vec<String>,
     story: Vec<String>,
+    /// The simulation itself fell over.
+    has_panicked: bool,
     edits: usize,
     repeats: usize,
     happened: BTreeMap<&'static str, u64>,
@@ -73,6 +77,7 @@ fn run(plan: Plan) -> Ran {
             Ran {
                 complaints: world.complaints.clone(),
                 story: world.story.clone(),
+                has_panicked: false,
                 edits: world.edits.len(),
                 repeats,
                 happened: state.weather.happened.clone(),
@@ -85,7 +90,7 @@ fn run(plan: Plan) -> Ran {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
         let complaint = format!("seed {seed}: {}", said.unwrap_or_else(|| "a panic".to_owned()));
-        Ran { complaints: vec![complaint], ..Ran::default() }
+        Ran { complaints: vec![complaint], has_panicked: true, ..Ran::default() }
     })
 }
 

@@ -111,6 +111,10 @@ pub trait Central: content::Attachments {
     /// Merges `report` into the node's row in `edge_nodes` if that still holds `lease`, else does nothing.
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;
 
+    /// Another conversation over the same line, for a task of its own: neither waits for the other's
+    /// exchanges. Its cost is counted with this one's, and it ends with it.
+    async fn beside(&mut self) -> Result<Box<dyn Central>>;
+
     /// Ends the conversation in good order, so that all of its cost is known. A feed of it tells nothing
     /// after that; it is dropped afterwards, because ending it by itself costs an exchange of its own.
     async fn close(&mut self) {}

@@ -71,6 +71,8 @@ pub struct Sent {
     pub key: RecordKey,
     /// Number of the lease under which it was sent.
     pub lease: i64,
+    /// Number of the push.
+    pub number: u64,
     /// Inserted and replaced documents are not kept a second time: they are empty here.
     pub write: IntentWrite,
 }
@@ -84,6 +86,7 @@ impl Sent {
                 sequence,
                 key: RecordKey::new(Kind::from_code(code)?, row.get_str("id").ok()?),
                 lease: row.get_i64("lease").ok()?,
+                number: row.get_i64("number").ok()? as u64,
                 write: IntentWrite::decode(&row)?,
             })
         };
@@ -175,12 +178,12 @@ impl Tx<'_> {
     pub fn note_sent(
         &mut self,
         key: &RecordKey,
-        write: &IntentWrite,
+        intent: &Intent,
         lease: i64,
         is_echo_due: bool,
     ) -> Result<(), StoreError> {
         let sequence = self.sent.last()?.map_or(0, |(sequence, _)| sequence.value()) + 1;
-        let mut row = write.without_bodies().encode(0);
+        let mut row = intent.write.without_bodies().encode(intent.number);
         let (code, id) = row_key(key);
         row.extend(doc! {"kind": i32::from(code), "id": id, "lease": lease});
         self.sent.insert(sequence, tables::encode(&row)?.as_slice())?;
@@ -199,6 +202,24 @@ impl Tx<'_> {
         let (code, id) = row_key(&sent.key);
         self.echo.remove((code, id, sent.sequence))?;
         self.wrote();
+        Ok(())
+    }
+
+    /// The change feed has told of the write with this number, which was acknowledged meanwhile.
+    pub fn echoed_push(&mut self, key: &RecordKey, number: u64) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        let mut due = Vec::new();
+        for entry in self.echo.range((code, id, 0)..=(code, id, u64::MAX))? {
+            let (at, ()) = (entry?.0, ());
+            due.push(at.value().2);
+        }
+        for sequence in due {
+            let row = self.sent.get(sequence)?;
+            let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
+            if let Some(sent) = sent.filter(|sent| sent.number == number) {
+                self.echoed(&sent)?;
+            }
+        }
         Ok(())
     }
 

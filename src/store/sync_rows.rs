@@ -240,6 +240,8 @@ impl Tx<'_> {
         let mut base = self.base(key)?;
         if landed {
             self.clear_ghost(key)?;
+            // What the centre took it for was there.
+            self.clear_vanished(key)?;
             base = intent.write.applied_to(&base);
         }
         let document = self.document(key)?;

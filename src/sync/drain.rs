@@ -262,8 +262,11 @@ impl Round<'_> {
                 for (key, intent) in &heard.landed {
                     if tx.settle_intent(key, intent.number, true)? {
                         tally.pushed += 1;
-                        tx.note_sent(key, &intent.write, lease, false)?;
+                        tx.note_sent(key, intent, lease, false)?;
                         note_deleted(tx, key, &intent.write)?;
+                    } else {
+                        // Acknowledged while this was on its way here, and told by now.
+                        tx.echoed_push(key, intent.number)?;
                     }
                 }
                 for echo in &heard.echoes {

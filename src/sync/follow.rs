@@ -1,14 +1,21 @@
 //! Floor 3. Staying connected: news is taken as the centre tells it, and local edits go there at once.
 //!
-//! For places with a steady link. The conversation and the feed of a complete round stay open; the feed is
-//! read beside the writing. Whatever is not plain sailing ends this, and a round sorts it out.
+//! For places with a steady link. The conversation and the feed of a complete round stay open. One half takes
+//! news, the other sends edits, each over a conversation of its own, so that an edit never waits for what
+//! others have written. Only the first half reads, so reads keep their order; what keeps a read and a write of
+//! one record apart are the guards of the store ([`Tx::is_read_stale`], [`Tx::settle_intent`]). Whatever is not
+//! plain sailing ends both, and a round sorts it out.
+//!
+//! [`Tx::is_read_stale`]: crate::store::Tx::is_read_stale
+//! [`Tx::settle_intent`]: crate::store::Tx::settle_intent
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::push::PUSH_TRIES_MAX;
 use super::round::{Round, RoundError};
 use crate::central::{Central, CentralError, Changes, Feed, Token};
 
@@ -20,6 +27,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 const WAITING_BATCHES_MAX: usize = 4;
 
 /// Why the connection ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The next round is due, or the process stops.
     HungUp,
@@ -38,80 +46,102 @@ impl Round<'_> {
         feed: Box<dyn Feed>,
         hang_up: &CancellationToken,
     ) -> Result<End, RoundError> {
+        let mut reading = central.beside().await?;
+        let mut reader = self.beside();
+        self.is_read_beside = true;
+        let (end, read_again) = (hang_up.child_token(), Notify::new());
+        // Whichever half ends lets the other finish what it has begun: a write that is given up on its way
+        // would have to be settled.
+        let (taken, sent) = tokio::join!(
+            ending(&end, reader.take_news(reading.as_mut(), feed, &read_again, &end)),
+            ending(&end, self.send_edits(central, node, &read_again, &end)),
+        );
+        self.tally += reader.tally;
+        Ok(if taken? == End::RoundNeeded { End::RoundNeeded } else { sent? })
+    }
+
+    /// Takes what the feed tells, and reads again what is asked for, until `end`.
+    async fn take_news(
+        &mut self,
+        central: &mut dyn Central,
+        feed: Box<dyn Feed>,
+        read_again: &Notify,
+        end: &CancellationToken,
+    ) -> Result<End, RoundError> {
         let (tell, mut told) = mpsc::channel(WAITING_BATCHES_MAX);
         let _reading = AbortOnDropHandle::new(tokio::spawn(read(feed, tell)));
+        let mut saved = tokio::time::Instant::now();
+        loop {
+            let news = tokio::select! {
+                biased;
+                () = end.cancelled() => return Ok(End::HungUp),
+                () = read_again.notified() => None,
+                news = told.recv() => Some(news.unwrap_or_else(|| Err(ended()))?),
+            };
+            let is_news = news.is_some();
+            if let Some((changes, token)) = news {
+                if changes.is_lost {
+                    return Ok(End::RoundNeeded);
+                }
+                if changes.events.is_empty() && saved.elapsed() < SAVE_EVERY {
+                    continue;
+                }
+                saved = tokio::time::Instant::now();
+                self.take_changes(central, changes, token).await?;
+            }
+            self.reread(central).await?;
+            self.deletes().await?;
+            if is_news {
+                self.store.transact(super::note_complete).await?;
+            }
+        }
+    }
+
+    /// Sends what is edited, until `end`.
+    async fn send_edits(
+        &mut self,
+        central: &mut dyn Central,
+        node: &str,
+        read_again: &Notify,
+        end: &CancellationToken,
+    ) -> Result<End, RoundError> {
         let mut edits = self.store.changes();
         // What was edited while the round pushed.
         edits.mark_changed();
-        let mut saved = tokio::time::Instant::now();
-        let mut is_news_first = true;
+        let mut misses = 0;
         loop {
-            let next = next(hang_up, &mut told, &mut edits, is_news_first).await;
-            is_news_first = !matches!(next, Next::News(_));
-            match next {
-                Next::HungUp => return Ok(End::HungUp),
-                Next::News(news) => {
-                    let (changes, token) = news?;
-                    if changes.is_lost {
-                        return Ok(End::RoundNeeded);
-                    }
-                    if changes.events.is_empty() && saved.elapsed() < SAVE_EVERY {
-                        continue;
-                    }
-                    saved = tokio::time::Instant::now();
-                    self.take_changes(central, changes, token).await?;
-                    self.reread(central).await?;
-                    self.deletes().await?;
-                    self.store.transact(super::note_complete).await?;
-                }
-                Next::Edited => {
-                    tokio::time::sleep(GATHER).await;
-                    edits.mark_unchanged();
-                    if let Some(message) = self.push(central, node).await? {
-                        return Err(RoundError::Halted(message));
-                    }
-                    self.publish_conflicts(central, node).await?;
-                    if self.unfinished > 0 {
-                        return Ok(End::RoundNeeded);
-                    }
-                }
+            tokio::select! {
+                biased;
+                () = end.cancelled() => return Ok(End::HungUp),
+                edited = edits.changed() => if edited.is_err() {
+                    return Ok(End::HungUp);
+                },
+            }
+            tokio::time::sleep(GATHER).await;
+            edits.mark_unchanged();
+            if let Some(message) = self.push(central, node).await? {
+                return Err(RoundError::Halted(message));
+            }
+            self.publish_conflicts(central, node).await?;
+            misses = if std::mem::take(&mut self.missed) > 0 { misses + 1 } else { 0 };
+            if self.unfinished > 0 || misses == PUSH_TRIES_MAX {
+                return Ok(End::RoundNeeded);
+            }
+            // Missed, or told of while its write was on the way.
+            if !self.store.read()?.to_read_again(None, 1)?.is_empty() {
+                read_again.notify_one();
             }
         }
     }
 }
 
-/// What there is to be done next.
-enum Next {
-    HungUp,
-    News(News),
-    Edited,
-}
-
-/// Waits for news and local edits. Where both are there they take turns, so that neither keeps the other waiting,
-/// and a test that runs twice runs the same way.
-async fn next(
-    hang_up: &CancellationToken,
-    told: &mut mpsc::Receiver<News>,
-    edits: &mut watch::Receiver<u64>,
-    is_news_first: bool,
-) -> Next {
-    let news = |news: Option<News>| Next::News(news.unwrap_or_else(|| Err(ended())));
-    let edited = |edited: Result<(), watch::error::RecvError>| edited.map_or(Next::HungUp, |()| Next::Edited);
-    if is_news_first {
-        tokio::select! {
-            biased;
-            () = hang_up.cancelled() => Next::HungUp,
-            told = told.recv() => news(told),
-            change = edits.changed() => edited(change),
-        }
-    } else {
-        tokio::select! {
-            biased;
-            () = hang_up.cancelled() => Next::HungUp,
-            change = edits.changed() => edited(change),
-            told = told.recv() => news(told),
-        }
-    }
+/// One half; its end is the end of both.
+async fn ending(
+    end: &CancellationToken,
+    half: impl Future<Output = Result<End, RoundError>>,
+) -> Result<End, RoundError> {
+    let _ends = end.clone().drop_guard();
+    half.await
 }
 
 fn ended() -> CentralError {

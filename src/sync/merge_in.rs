@@ -9,7 +9,7 @@ use crate::domain::access::Actor;
 use crate::domain::merge::{Clash, merge};
 use crate::domain::record::RecordKey;
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, StoreError, TrashState, Tx, UNREADABLE_CODE};
+use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE};
 
 /// Brings the record to what it is after the centre was seen to hold `remote`, unless that has to wait for a
 /// decision about who it is about.
@@ -129,6 +129,11 @@ fn lay_ghost(
 /// since, which makes it a record of its own again.
 pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreError> {
     if !tx.clear_vanished(key)? {
+        return Ok(Tally::default());
+    }
+    if tx.has_intent(key)? {
+        // A write of it is on the way, so that it need not be gone by now.
+        tx.ask_again(key, Reread::default())?;
         return Ok(Tally::default());
     }
     if !tx.is_clean(key)? {

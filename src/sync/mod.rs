@@ -160,6 +160,11 @@ impl Reconciler {
         self.hub.is_some()
     }
 
+    /// Whether changes go both ways as they are made, just now.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
     /// Runs a round, or joins the one that is running. The round goes on if the caller goes away.
     pub async fn round(self: &Arc<Self>) -> Report {
         let mut finished = match self.join_or_start() {

@@ -286,7 +286,7 @@ fn settle_read(
     }
     if has_landed {
         // The feed has passed the place where it would tell of it.
-        tx.note_sent(key, &intent.write, lease, false)?;
+        tx.note_sent(key, intent, lease, false)?;
     } else if let Some(remote) = remote {
         let local = tx.document(key)?;
         if let Some(base) = doubted(key.kind, &intent.write, &tx.base(key)?, local.as_ref(), remote) {

@@ -21,7 +21,7 @@ use crate::flaw::{Flaw, planted};
 use crate::store::{Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, Reread, StoreError, Tx};
 
 /// Tries of one record in a round.
-const PUSH_TRIES_MAX: usize = 3;
+pub(crate) const PUSH_TRIES_MAX: usize = 3;
 /// Bounds of the number of writes sent together.
 const BATCH_WRITES_MIN: usize = 1;
 const BATCH_WRITES_MAX: usize = 500;
@@ -82,12 +82,12 @@ impl Round<'_> {
             self.bring_together_first(central, &keys).await?;
             for _ in 0..PUSH_TRIES_MAX {
                 keys = self.push_keys(central, node, keys).await?;
-                if keys.is_empty() {
+                if keys.is_empty() || self.is_read_beside {
                     break;
                 }
                 self.reread(central).await?;
             }
-            self.unfinished += keys.len();
+            self.missed += keys.len();
         }
     }
 
@@ -228,7 +228,7 @@ impl Round<'_> {
                     let intent = tx.intent(&sending.key)?;
                     let was_open = settle_one(tx, sending, written, &mut tally, &mut missed)?;
                     if let (true, Written::Hit, Some(intent)) = (was_open, written, intent) {
-                        tx.note_sent(&sending.key, &intent.write, lease, is_echo_due)?;
+                        tx.note_sent(&sending.key, &intent, lease, is_echo_due)?;
                     }
                 }
                 Ok((tally, missed))

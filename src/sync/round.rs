@@ -105,8 +105,11 @@ pub(crate) struct Round<'a> {
     /// The sweep that is due and has to wait.
     pub(crate) waiting_sweep: Option<Reason>,
     pub(crate) received_before_scan: u64,
-    /// Pushes whose end is open, or that others were always ahead of: the next round goes on with them.
+    /// Pushes whose end is open, and those that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
+    pub(crate) missed: usize,
+    /// Another task reads while this one writes, and is to read again what was missed.
+    pub(crate) is_read_beside: bool,
     /// What is to be said about attachments.
     pub(crate) content_note: String,
 }
@@ -132,7 +135,19 @@ impl<'a> Round<'a> {
             waiting_sweep: None,
             received_before_scan: 0,
             unfinished: 0,
+            missed: 0,
+            is_read_beside: false,
             content_note: String::new(),
+        }
+    }
+
+    /// One that does a part of this one's work in a task of its own, with counts of its own.
+    pub(crate) fn beside(&self) -> Round<'a> {
+        Round {
+            batch_documents: self.batch_documents,
+            source: self.source,
+            lease_number: self.lease_number,
+            ..Round::new(self.store, self.settings)
         }
     }
 
@@ -247,8 +262,9 @@ impl<'a> Round<'a> {
 
     /// What a round that went well has left for the next one, in words.
     fn left_over(&self) -> Option<String> {
-        if self.unfinished > 0 {
-            return Some(format!("{} records are sent again in the next round.", self.unfinished));
+        let to_send = self.unfinished + self.missed;
+        if to_send > 0 {
+            return Some(format!("{to_send} records are sent again in the next round."));
         }
         match self.waiting_sweep {
             Some(Reason::First | Reason::Lost | Reason::Sweep | Reason::Restored) => {

@@ -78,7 +78,7 @@ impl Reconciler {
                 ("off", "Synchronization is off: no centre is configured.".to_owned())
             }
             _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
-            _ if self.is_connected.load(Ordering::Relaxed) => {
+            _ if self.is_connected() => {
                 ("idle", "Connected to the centre: changes travel at once.".to_owned())
             }
             (_, Some("halted")) if is_revoked => ("revoked", said.to_owned()),

@@ -75,7 +75,8 @@ pub(crate) struct Edit {
     pub(crate) saw: Fields,
     /// Part of a record that nobody else had yet.
     is_new: bool,
-    /// Brings back what the centre has, before anything else went there.
+    /// Brings back what the centre has, before anything else went there; or what it has if the write that is on
+    /// its way does not land.
     is_withdrawal: bool,
     /// How many changes the centre had seen.
     at: usize,
@@ -108,8 +109,9 @@ pub(crate) struct Change {
     pub(crate) after: Option<Document>,
     /// Nobody else has the record yet.
     pub(crate) is_own: bool,
-    /// What the centre has as far as the writer's node knows, if it does know.
-    pub(crate) agreed: Option<Document>,
+    /// What the centre may have as far as the writer's node knows: one thing, or two while a write is on its way.
+    /// Empty if nothing is known.
+    pub(crate) agreed: Vec<Document>,
     /// How many changes the centre had seen.
     pub(crate) at: usize,
 }
@@ -117,7 +119,7 @@ pub(crate) struct Change {
 impl Change {
     /// The edits that it consists of.
     pub(crate) fn edits(&self, who: &str) -> Vec<Edit> {
-        let agreed = self.agreed.as_ref().map(fields);
+        let agreed: Vec<Fields> = self.agreed.iter().map(fields).collect();
         let (old, new) = (
             self.before.as_ref().map(fields).unwrap_or_default(),
             self.after.as_ref().map(fields).unwrap_or_default(),
@@ -126,8 +128,7 @@ impl Change {
             who: who.to_owned(),
             key: self.key.clone(),
             path: path.to_owned(),
-            is_withdrawal: !path.is_empty()
-                && agreed.as_ref().is_some_and(|agreed| agreed.get(path) == new.get(path)),
+            is_withdrawal: !path.is_empty() && agreed.iter().any(|agreed| agreed.get(path) == new.get(path)),
             act,
             saw,
             is_new: self.is_own || self.before.is_none(),
@@ -291,20 +292,25 @@ impl Case<'_> {
         verdict
     }
 
-    /// Whether what the edit left at the centre was replaced there, later and by comparing, with what an edit made
-    /// of just that. That edit may be older and may have seen the same value at another time: values do not
-    /// tell how often they came back.
+    /// Whether what the edit left at the centre was replaced there, later and by comparing, with what somebody made
+    /// of just that, in one edit or in several. Those may be older and may have seen the same value at another
+    /// time: values do not tell how often they came back.
     fn was_replaced(&self, edit: &Edit) -> bool {
         let left = match &edit.act {
             Act::Set(value) => Some(value),
             Act::Unset(_) => None,
             Act::Create | Act::Delete | Act::Move => return false,
         };
+        let at_place = || {
+            let edits = self.edits.iter().enumerate();
+            edits.filter(|(_, other)| other.key == edit.key && other.path == edit.path)
+        };
         let made_of_it = |transition: &Transition| {
-            self.edits.iter().any(|other| {
-                other.key == edit.key
-                    && other.path == edit.path
-                    && other.saw.get(&edit.path) == left
+            at_place().any(|(last, other)| {
+                let first = at_place().take_while(|(first, _)| *first <= last);
+                let mut first =
+                    first.filter(|(first, of)| *first == last || (left.is_some() && of.who == other.who));
+                first.any(|(_, first)| first.saw.get(&edit.path) == left)
                     && match &other.act {
                         Act::Set(value) => transition.to.as_ref() == Some(value),
                         Act::Unset(_) => transition.to.is_none(),

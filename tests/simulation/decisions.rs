@@ -155,7 +155,7 @@ impl World {
             self.keys.insert(key.clone());
             if !before.contains_key(key) {
                 let (key, after) = (key.clone(), Some(document.clone()));
-                self.note(who, &Change { key, before: None, after, is_own: true, agreed: None, at });
+                self.note(who, &Change { key, before: None, after, is_own: true, agreed: Vec::new(), at });
             }
         }
     }
@@ -209,7 +209,7 @@ impl World {
         let (before, after) = (with(row.get("central").cloned()), with(chosen));
         let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
         let first = self.edits.len();
-        self.note(ADMINISTRATOR, &Change { key, before, after, is_own: false, agreed: None, at });
+        self.note(ADMINISTRATOR, &Change { key, before, after, is_own: false, agreed: Vec::new(), at });
         self.not_promised.extend(first..self.edits.len());
         self.sim.set_row(CONFLICTS_COLLECTION, row);
     }

@@ -9,7 +9,7 @@ use thalamus_edge::domain::record::{Kind, RecordKey};
 use super::support::generator::Numbers;
 
 /// Kinds and ids of all records, and whom they belong to.
-const RECORDS: [(Kind, &str, Option<&str>); 7] = [
+pub(crate) const RECORDS: [(Kind, &str, Option<&str>); 7] = [
     (Kind::Institution, "hospital", None),
     (Kind::Person, "ANA", None),
     (Kind::Person, "BEA", None),
@@ -18,12 +18,13 @@ const RECORDS: [(Kind, &str, Option<&str>); 7] = [
     (Kind::Page, "page-2", Some("BEA")),
     (Kind::Encounter, "visit-1", Some("ANA")),
 ];
-const FIELDS: [&str; 6] = ["f", "g", "n.x", "n.y", "n.d.z", "list"];
+pub(crate) const FIELDS: [&str; 6] = ["f", "g", "n.x", "n.y", "n.d.z", "list"];
 /// Of a hundred new people so many have another name than usual.
 const STRANGERS_PERCENT: u64 = 15;
 
-pub(crate) fn keys() -> Vec<RecordKey> {
-    RECORDS.iter().map(|(kind, id, _)| RecordKey::new(*kind, *id)).collect()
+/// The keys of the first `count` records.
+pub(crate) fn keys(count: usize) -> Vec<RecordKey> {
+    RECORDS[..count].iter().map(|(kind, id, _)| RecordKey::new(*kind, *id)).collect()
 }
 
 /// What somebody does to a record.
@@ -79,6 +80,8 @@ pub(crate) struct Author<'a> {
     /// Different for every edit.
     pub(crate) count: usize,
     pub(crate) older: &'a Seen,
+    /// Only the first so many fields are worked on.
+    pub(crate) fields: usize,
     /// A legacy application: it replaces whole documents too, and stamps nothing.
     pub(crate) is_legacy: bool,
 }
@@ -184,7 +187,7 @@ impl Author<'_> {
     /// A path that can be set: MongoDB refuses to step through what is no document.
     fn some_path(&mut self, before: &Document) -> String {
         loop {
-            let path = *self.numbers.pick(&FIELDS);
+            let path = *self.numbers.pick(&FIELDS[..self.fields]);
             let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
             let is_open = |length: usize| {
                 diff::get(before, &steps[..length]).is_none_or(|value| matches!(value, Bson::Document(_)))

@@ -181,7 +181,7 @@ impl World {
     }
 
     /// Whether a write may have been carried out twice, or an older state of a node may have come back.
-    fn allows_repeats(&self) -> bool {
+    pub(crate) fn allows_repeats(&self) -> bool {
         let state = self.sim.state();
         let happened = |name: &str| state.weather.happened.get(name).is_some_and(|count| *count > 0);
         // Without its history the centre is no better than a standalone server.

@@ -7,7 +7,7 @@ use super::support::sim::CentreFlaw;
 use super::{all_steps, run};
 
 /// Seeds in which a flaw must be noticed.
-const SEEDS: std::ops::Range<u64> = 1..301;
+const SEEDS: std::ops::Range<u64> = 1..1001;
 
 /// The first seed that notices, and what it says.
 fn noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) -> Option<(u64, String)> {
@@ -16,6 +16,7 @@ fn noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) -> Option<(u64, 
         flaw::plant(flaw);
         let ran = run(Plan { centre_flaw, ..Plan::of(seed, &steps) });
         flaw::plant(None);
+        assert!(!ran.has_panicked, "{:?}", ran.complaints);
         if let Some(complaint) = ran.complaints.into_iter().next() {
             return Some((seed, complaint));
         }

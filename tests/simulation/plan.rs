@@ -1,5 +1,6 @@
 //! What a seed has in store for its run.
 
+use super::edits::{FIELDS, RECORDS};
 use super::support::generator::Numbers;
 use super::support::sim::CentreFlaw;
 use super::support::sim::weather::Rates;
@@ -43,6 +44,11 @@ pub(crate) struct Plan {
     pub(crate) centre_flaw: Option<CentreFlaw>,
     /// In the end nobody waits for a decision any more.
     pub(crate) decides_holds: bool,
+    /// Everybody is connected and works on the same.
+    pub(crate) is_crowded: bool,
+    /// Of all records and fields so many are worked on.
+    pub(crate) records: usize,
+    pub(crate) fields: usize,
     /// With every word between nodes and centre.
     pub(crate) is_told: bool,
 }
@@ -63,6 +69,7 @@ impl Plan {
             unanswered: rate(n, 30, 150),
             feed_broken: rate(n, 20, 10),
             slow: rate(n, 20, 4),
+            slow_seconds_max: 90,
             latency_ms_max: 2 + n.below(120),
         };
         let mut troubles = Vec::new();
@@ -85,7 +92,7 @@ impl Plan {
         if rates.late > 0 {
             troubles.extend([Trouble::Zombie; 2]);
         }
-        Plan {
+        let mut plan = Plan {
             seed,
             nodes: 3 + usize::try_from(n.below(3)).expect("a number"),
             operations: 30 + usize::try_from(n.below(40)).expect("a number"),
@@ -98,8 +105,40 @@ impl Plan {
             steps: steps.to_vec(),
             centre_flaw: None,
             decides_holds: n.chance(70),
+            is_crowded: false,
+            records: RECORDS.len(),
+            fields: FIELDS.len(),
             is_told: false,
+        };
+        if n.chance(30) {
+            plan.crowd(n);
         }
+        plan
+    }
+
+    /// Everybody is connected and works on the same, over slow lines, and the centre can prove what happened:
+    /// for what goes wrong only where reads and writes of one record overlap.
+    fn crowd(&mut self, n: &mut Numbers) {
+        use Trouble::{ClockSkew, DiskFull, Kill, PowerCut, TornWrite};
+        self.nodes = 2 + usize::try_from(n.below(2)).expect("a number");
+        self.records = 1 + usize::try_from(n.below(2)).expect("a number");
+        self.fields = 1 + usize::try_from(n.below(2)).expect("a number");
+        self.operations += 80;
+        self.is_crowded = true;
+        self.pause_ms_max = 50 + n.below(300);
+        self.is_standalone = false;
+        self.continuous_percent = 100;
+        self.rates = Rates {
+            late: 0,
+            feed_broken: 0,
+            slow: 100,
+            slow_seconds_max: 2,
+            latency_ms_max: 20 + n.below(200),
+            lost_request: self.rates.lost_request / 4,
+            lost_answer: self.rates.lost_answer / 4,
+            ..self.rates.clone()
+        };
+        self.troubles.retain(|trouble| matches!(trouble, ClockSkew | DiskFull | Kill | PowerCut | TornWrite));
     }
 
     pub(crate) fn has(&self, trouble: Trouble) -> bool {

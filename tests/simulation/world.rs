@@ -18,10 +18,15 @@ use super::plan::{Plan, Trouble};
 use super::support::disk::Disk;
 use super::support::generator::Numbers;
 use super::support::sim::{Doom, Sim, Weather};
+use super::versions::Versions;
 
 /// Most nodes, copies among them.
 const NODES_MAX: usize = 6;
 const LEGACY: &str = "legacy";
+/// Time in which every node has its first round behind it, if nothing goes wrong.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Whoever waits looks around so often.
+const LOOK_EVERY_MS: u64 = 50;
 /// Clocks may be wrong by so many years, in either direction.
 const SKEW_YEARS_MAX: u64 = 60;
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
@@ -48,13 +53,13 @@ pub(crate) struct World {
     /// What was done, in order.
     pub(crate) story: Vec<String>,
     pub(crate) complaints: Vec<String>,
+    versions: Versions,
     started: tokio::time::Instant,
-    /// Changes at the centre that were looked at.
-    looked_at: usize,
     /// How much each node's disk had been written to when its store was looked at.
     looked_at_store: BTreeMap<usize, u64>,
-    /// People who wait for a decision, by node, as they were when its round began.
-    held_before: BTreeMap<usize, BTreeSet<String>>,
+    /// People who wait for a decision, by node, as they were when its round began, and how many changes the centre
+    /// had seen.
+    held_before: BTreeMap<usize, (BTreeSet<String>, usize)>,
 }
 
 impl World {
@@ -79,13 +84,13 @@ impl World {
             gone: BTreeSet::new(),
             not_promised: BTreeSet::new(),
             backup: None,
-            keys: keys().into_iter().collect(),
+            keys: keys(plan.records).into_iter().collect(),
             older: BTreeMap::new(),
             counted: 0,
             story: Vec::new(),
             complaints: Vec::new(),
+            versions: Versions::default(),
             started: tokio::time::Instant::now(),
-            looked_at: 0,
             looked_at_store: BTreeMap::new(),
             held_before: BTreeMap::new(),
             sim,
@@ -125,15 +130,33 @@ impl World {
 
     /// Everything that the seed has in store.
     pub(crate) async fn live(&mut self) {
+        if self.plan.is_crowded {
+            self.connect_all().await;
+        }
         for _ in 0..self.plan.operations {
             self.one_operation().await;
-            let pause = self.numbers.below(self.plan.pause_ms_max);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            self.look_around().await;
+            let mut pause = self.numbers.below(self.plan.pause_ms_max);
+            while pause > 0 {
+                let wait = pause.min(LOOK_EVERY_MS);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                self.look_around().await;
+                pause -= wait;
+            }
             if !self.complaints.is_empty() {
                 return;
             }
         }
+    }
+
+    /// Every node is connected before anything goes wrong.
+    async fn connect_all(&mut self) {
+        let rates = std::mem::take(&mut self.sim.state().weather.rates);
+        for clinic in &mut self.clinics {
+            clinic.start_round();
+        }
+        tokio::time::sleep(CONNECT).await;
+        self.look_around().await;
+        self.sim.state().weather.rates = rates;
     }
 
     async fn one_operation(&mut self) {
@@ -178,6 +201,7 @@ impl World {
             who,
             count: self.counted,
             older: self.older.entry(who.to_owned()).or_default(),
+            fields: self.plan.fields,
             is_legacy: who == LEGACY,
         };
         author.think(key, before)
@@ -208,13 +232,12 @@ impl World {
         after: Option<Document>,
     ) -> Change {
         let base = snapshot.base(key).expect("a base");
-        let is_open = snapshot.intent(key).expect("an intent").is_some();
+        let open = snapshot.intent(key).expect("an intent");
         let is_own = base == Some(Base::Absent);
-        let agreed = match base {
-            _ if is_open => None,
-            Some(base) => Some(base.document().cloned().unwrap_or_default()),
-            None => before.clone(),
-        };
+        let landed = open.zip(base.as_ref()).map(|(open, base)| open.write.applied_to(base));
+        let known = base.unwrap_or_else(|| Base::from(before.clone()));
+        let document = |base: Base| base.document().cloned().unwrap_or_default();
+        let agreed = [Some(known), landed].into_iter().flatten().map(document).collect();
         let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
         Change { key: key.clone(), before, after, is_own, agreed, at }
     }
@@ -280,25 +303,39 @@ impl World {
         }
         let after = self.sim.get(key.kind, &key.id);
         let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
-        self.note(LEGACY, &Change { key, before, after, is_own: false, agreed: None, at });
+        self.note(LEGACY, &Change { key, before, after, is_own: false, agreed: Vec::new(), at });
     }
 
     // ------------------------------------------------------------------------------------------ rounds
 
     fn start_a_round(&mut self) {
         let node = self.some_node();
-        if let Some(snapshot) = self.clinics[node].snapshot() {
-            let held = people_held(&snapshot, &self.keys);
-            drop(snapshot);
-            if self.clinics[node].start_round() {
-                self.held_before.insert(node, held);
-                self.tell(format!("{}: a round begins", self.clinics[node].name));
-            }
+        let is_connected =
+            self.clinics[node].running.as_ref().is_some_and(|running| running.sync.is_connected());
+        if is_connected && self.plan.is_crowded {
+            return;
+        }
+        self.begin_round(node);
+    }
+
+    /// Starts a round at a node that is on, unless one is running there.
+    fn begin_round(&mut self, node: usize) {
+        let Some(snapshot) = self.clinics[node].snapshot() else {
+            return;
+        };
+        let held = people_held(&snapshot, &self.keys);
+        drop(snapshot);
+        if self.clinics[node].start_round() {
+            let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
+            self.held_before.insert(node, (held, at));
+            self.tell(format!("{}: a round begins", self.clinics[node].name));
         }
     }
 
     /// Notices what ended and who died.
     pub(crate) async fn look_around(&mut self) {
+        let mistakes_there = std::mem::take(&mut self.sim.state().mistakes);
+        mistakes_there.into_iter().for_each(|mistake| self.complain(mistake));
         let died = std::mem::take(&mut self.sim.state().died);
         for (node, place) in died {
             self.tell(format!("{}: dies at {place}", self.clinics[node].name));
@@ -323,7 +360,11 @@ impl World {
                 continue;
             }
             if let Some(snapshot) = self.clinics[node].snapshot() {
-                let found = mistakes(&snapshot, &self.keys);
+                let mut found = mistakes(&snapshot, &self.keys);
+                if !self.allows_repeats() {
+                    self.versions.learn(self.sim.state().chronicle.as_deref().unwrap_or_default());
+                    found.extend(self.versions.gone_back(node, &snapshot));
+                }
                 drop(snapshot);
                 for mistake in found {
                     self.complain(format!("{}: {mistake}", self.clinics[node].name));
@@ -358,20 +399,19 @@ impl World {
         let Some(snapshot) = self.clinics[node].snapshot() else {
             return;
         };
-        let before = self.held_before.remove(&node).unwrap_or_default();
+        let (before, at) = self.held_before.remove(&node).unwrap_or_default();
         let held: BTreeSet<String> =
             people_held(&snapshot, &self.keys).intersection(&before).cloned().collect();
         drop(snapshot);
         let changes = self.sim.state().chronicle.clone().unwrap_or_default();
         let mut sent = Vec::new();
-        for change in &changes[self.looked_at.min(changes.len())..] {
+        for change in &changes[at.min(changes.len())..] {
             let document = change.after.as_ref().or(change.before.as_ref());
             let owner = document.and_then(|document| change.key.kind.schema().owner_of(document));
             if change.by == Some(node) && owner.is_some_and(|owner| held.contains(&owner)) {
                 sent.push(change.key.clone());
             }
         }
-        self.looked_at = changes.len();
         for key in sent {
             self.complain(format!("{} sent {key} of a person who waits", self.clinics[node].name));
         }
@@ -436,6 +476,8 @@ impl World {
         let place = match self.numbers.below(4) {
             // Anywhere: between two calls, too.
             0 => None,
+            // With news in its hands.
+            1 => Some("fetch.done".to_owned()),
             _ => Some(self.numbers.pick(&self.plan.steps).clone()),
         };
         let visits = self.numbers.below(if place.is_none() { 40 } else { 3 });
@@ -443,9 +485,7 @@ impl World {
         let disk = self.clinics[node].disk.clone();
         self.sim.state().dooms.insert(node, Doom { place, visits, disk });
         self.happened("kill");
-        if self.clinics[node].start_round() {
-            self.tell(format!("{}: a round begins", self.clinics[node].name));
-        }
+        self.begin_round(node);
     }
 
     fn restart(&mut self, node: usize) {

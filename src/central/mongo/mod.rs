@@ -49,8 +49,9 @@ const CONFIRM_SECONDS_MAX: u64 = 20;
 const FEED_WAIT_MS: u64 = 500;
 /// Time between two looks at the state of the servers, each of some hundred bytes.
 const HEARTBEAT_SECONDS: u64 = 10;
-/// Connections per server: one for the conversation, one for cursors given up meanwhile.
-const CONNECTIONS_MAX: u32 = 2;
+/// Connections per server: one for the conversation, one for one beside it, one for the feed and for cursors
+/// given up meanwhile. None is made before it is needed.
+const CONNECTIONS_MAX: u32 = 3;
 /// Most statements that say how to compare without knowing whether they have to.
 const COLLATIONS_UNASKED_MAX: usize = 12;
 /// Longest name that a client may give itself, in bytes.
@@ -131,11 +132,7 @@ impl Hub for MongoHub {
         let (line, proxy) = Line::open(Arc::clone(&meter)).await?;
         options.socks5_proxy = Some(proxy);
         let client = Client::with_options(options).map_err(|error| error::of_address(&error))?;
-        let session = async |causal| {
-            let starting = async { client.start_session().causal_consistency(causal).await };
-            patience.limited(starting).await
-        };
-        let (reading, writing) = (session(true).await?, session(false).await?);
+        let (reading, writing) = sessions(&client, &patience).await?;
         Ok(Box::new(MongoCentral {
             database: client.database(&self.address.database),
             client,
@@ -144,7 +141,7 @@ impl Hub for MongoHub {
             address: self.address.clone(),
             patience,
             feed_wait: self.feed_wait,
-            _line: line,
+            line: Arc::new(line),
             bulk_write: self.bulk_write,
             has_collations: None,
             has_content_indexes: false,
@@ -153,6 +150,15 @@ impl Hub for MongoHub {
             counters,
         }))
     }
+}
+
+/// For reading and for writing.
+async fn sessions(client: &Client, patience: &Patience) -> Result<(ClientSession, ClientSession)> {
+    let session = async |causal| {
+        let starting = async { client.start_session().causal_consistency(causal).await };
+        patience.limited(starting).await
+    };
+    Ok((session(true).await?, session(false).await?))
 }
 
 /// `name` cut to what the protocol allows.
@@ -194,8 +200,8 @@ struct MongoCentral {
     address: CentreAddress,
     patience: Patience,
     feed_wait: Duration,
-    /// Where its bytes pass; open as long as the conversation.
-    _line: Line,
+    /// Where its bytes pass; open as long as the conversation and those beside it.
+    line: Arc<Line>,
     /// Until the server turns out to be older than 8.0.
     bulk_write: bool,
     /// Whether a collection has, or may have, a collation of its own; `None` until asked.
@@ -342,6 +348,26 @@ impl Central for MongoCentral {
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
         self.report_under_lease(node, lease, report).await
+    }
+
+    async fn beside(&mut self) -> Result<Box<dyn Central>> {
+        let (reading, writing) = sessions(&self.client, &self.patience).await?;
+        Ok(Box::new(MongoCentral {
+            client: self.client.clone(),
+            database: self.database.clone(),
+            reading,
+            writing,
+            address: self.address.clone(),
+            patience: self.patience.clone(),
+            feed_wait: self.feed_wait,
+            line: Arc::clone(&self.line),
+            bulk_write: self.bulk_write,
+            has_collations: self.has_collations,
+            has_content_indexes: self.has_content_indexes,
+            scan: None,
+            told: self.told.clone(),
+            counters: Arc::clone(&self.counters),
+        }))
     }
 
     async fn close(&mut self) {

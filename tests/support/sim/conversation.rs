@@ -102,6 +102,14 @@ impl Conversation {
                 return Err(gone());
             }
             Some(Fault::Slow(time)) => travel(time).await,
+            Some(Fault::SlowAnswer(time)) => {
+                if self.is_cut_off() {
+                    return Err(gone());
+                }
+                let answer = self.work(work);
+                travel(time).await;
+                return if self.is_cut_off() { Err(gone()) } else { Ok(answer) };
+            }
             Some(Fault::Before(something)) => {
                 something.await;
                 return Ok(self.work(work));
@@ -200,6 +208,11 @@ impl Conversation {
             Some(Fault::Slow(time)) => {
                 travel(time).await;
                 Ok(self.carry_out(batch).await)
+            }
+            Some(Fault::SlowAnswer(time)) => {
+                let written = self.carry_out(batch).await;
+                travel(time).await;
+                Ok(written)
             }
             Some(Fault::FeedBroken) | None => Ok(self.carry_out(batch).await),
         };
@@ -363,6 +376,10 @@ impl Central for Conversation {
             conflict_rows::resolved(&state.conflicts, &ids)
         })
         .await
+    }
+
+    async fn beside(&mut self) -> Result<Box<dyn Central>> {
+        Ok(Box::new(Conversation { era: self.era, ..Conversation::new(self.sim.clone(), self.life) }))
     }
 
     async fn take_lease(

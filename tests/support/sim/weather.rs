@@ -22,8 +22,10 @@ pub(crate) enum Fault {
     Unanswered,
     /// The feed tells no more: its history broke.
     FeedBroken,
-    /// It takes so long.
+    /// It takes so long to arrive.
     Slow(Duration),
+    /// Its answer takes so long.
+    SlowAnswer(Duration),
     /// Something else happens after it was carried out and before the answer arrives.
     Meanwhile(BoxFuture<'static, ()>),
     /// Something else happens before it is carried out.
@@ -40,6 +42,7 @@ impl fmt::Debug for Fault {
             Fault::Unanswered => "(unanswered)",
             Fault::FeedBroken => "(feed broken)",
             Fault::Slow(_) => "(slow)",
+            Fault::SlowAnswer(_) => "(slow answer)",
             Fault::Meanwhile(_) => "(something meanwhile)",
             Fault::Before(_) => "(something before)",
         })
@@ -105,12 +108,11 @@ pub(crate) struct Rates {
     pub(crate) unanswered: u64,
     pub(crate) feed_broken: u64,
     pub(crate) slow: u64,
+    /// Longest that a slow call or its answer takes, in seconds.
+    pub(crate) slow_seconds_max: u64,
     /// Longest that a request or an answer usually travels, in milliseconds.
     pub(crate) latency_ms_max: u64,
 }
-
-/// Longest that a slow call takes, in seconds.
-const SLOW_SECONDS_MAX: u64 = 90;
 
 /// The weather over the lines to the centre.
 #[derive(Debug, Clone)]
@@ -163,7 +165,8 @@ impl Weather {
             return Some(Fault::Unanswered);
         }
         if self.strikes("slow", rates.slow) {
-            return Some(Fault::Slow(Duration::from_secs(1 + self.numbers.below(SLOW_SECONDS_MAX))));
+            let time = Duration::from_millis(1000 + self.numbers.below(rates.slow_seconds_max * 1000));
+            return Some(if self.numbers.chance(50) { Fault::Slow(time) } else { Fault::SlowAnswer(time) });
         }
         None
     }
