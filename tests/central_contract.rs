@@ -2,6 +2,8 @@
 
 mod central;
 mod contract;
+#[path = "contract/simulated.rs"]
+mod simulated;
 mod support;
 
 use std::time::Duration;
@@ -142,6 +144,7 @@ async fn documents_are_read_as_they_are() {
     let mut central = open(&ground.hub()).await;
     reading::order_and_resumption(central.as_mut(), &ground, Kind::Event).await;
     reading::fetch(central.as_mut(), &ground, Kind::Person).await;
+    reading::beside(central.as_mut()).await;
     ground.clear().await;
 }
 

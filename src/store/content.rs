@@ -335,6 +335,11 @@ impl Snapshot {
         is_here(&content, &wanted, sha256)
     }
 
+    /// Whether there are any bytes here, whole or not, named or not.
+    pub fn has_any_content(&self) -> Result<bool, StoreError> {
+        Ok(!self.transaction.open_table(CONTENT)?.is_empty()?)
+    }
+
     /// All content that is named and not all here, in order of its name.
     pub fn content_wanted(&self) -> Result<Vec<WantedContent>, StoreError> {
         let table = self.transaction.open_table(CONTENT_WANTED)?;

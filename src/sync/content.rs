@@ -186,7 +186,7 @@ impl Lane<'_> {
         self.look_again(central).await?;
         let snapshot = self.store.read()?;
         let (owed, wanted) = (snapshot.content_owed_count()?, snapshot.content_wanted_count()?);
-        let is_any_here = !snapshot.content_held("", 1)?.is_empty();
+        let is_any_here = snapshot.has_any_content()?;
         drop(snapshot);
         if is_any_here && (owed > 0 || wanted > 0 || self.number % MARKS_EVERY_ROUNDS == 0) {
             self.mend(central).await?;

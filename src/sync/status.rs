@@ -1,7 +1,5 @@
 //! Floor 3. How reconciliation stands, for people and programs: never better than it is.
 
-use std::sync::atomic::Ordering;
-
 use bson::Document;
 use serde::Serialize;
 

@@ -8,7 +8,6 @@ mod documents;
 pub(crate) mod feeds;
 pub(crate) mod ledger;
 pub(crate) mod reading;
-mod simulated;
 mod values;
 
 use async_trait::async_trait;

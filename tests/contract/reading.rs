@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
 use bson::{Bson, Timestamp, doc};
-use thalamus_edge::central::{Central, Fetched};
+use thalamus_edge::central::{Central, Fetched, Written};
 use thalamus_edge::domain::record::Kind;
 
-use super::Behind;
+use super::{Behind, insert};
 
 /// Identifiers in the order of their UTF-8 bytes, which is not that of UTF-16 nor of any language.
 const ORDERED: [&str; 12] = ["", " ", "A", "B", "a", "b", "z", "ß", "é", "ł", "\u{ffff}", "\u{1f600}"];
@@ -160,4 +160,23 @@ pub(crate) async fn unreadable(central: &mut dyn Central, behind: &dyn Behind, k
         let found: Vec<_> = found.iter().map(|found| (found.id(), readable(found))).collect();
         assert_eq!(found, [("u1", true), ("u2", false), ("u3", false), ("u4", true)]);
     }
+}
+
+/// Two conversations beside each other: each goes on while the other does, and sees what the other has done.
+pub(crate) async fn beside(central: &mut dyn Central) {
+    let mut other = central.beside().await.expect("a conversation beside");
+    for turn in 0..20 {
+        let (here, there) = (format!("here-{turn}"), format!("there-{turn}"));
+        let (here_write, there_write) = ([insert(&here, doc! {})], [insert(&there, doc! {})]);
+        let written = tokio::join!(central.write(&here_write), other.write(&there_write));
+        assert_eq!(
+            (written.0.expect("an answer"), written.1.expect("an answer")),
+            (vec![Written::Hit], vec![Written::Hit])
+        );
+        let ids = [here, there];
+        let found = tokio::join!(central.fetch(Kind::Person, &ids), other.fetch(Kind::Person, &ids));
+        assert_eq!((found.0.expect("both").len(), found.1.expect("both").len()), (2, 2));
+    }
+    drop(other);
+    assert_eq!(central.fetch(Kind::Person, &["here-0".to_owned()]).await.expect("one").len(), 1);
 }

@@ -5,8 +5,8 @@ use bson::{Bson, Document, doc};
 use thalamus_edge::central::{Central, Hub};
 use thalamus_edge::domain::record::Kind;
 
-use super::cases::Sending;
-use super::{Behind, cases, feeds, ledger, reading};
+use crate::contract::cases::Sending;
+use crate::contract::{Behind, cases, feeds, ledger, reading};
 use crate::support::sim::Sim;
 
 #[async_trait]
@@ -91,6 +91,7 @@ async fn the_simulated_centre_is_read_as_it_is() {
     reading::scan_many(central.as_mut(), &sim, Kind::Page, 2_000).await;
     sim.state().unreadable.extend(["u2".to_owned(), "u3".to_owned()]);
     reading::unreadable(central.as_mut(), &sim, Kind::Institution).await;
+    reading::beside(central.as_mut()).await;
     // However little is told at a time.
     sim.state().answer_max = 2;
     assert_eq!(reading::scan_all(central.as_mut(), Kind::Page, None, 100).await.len(), 2_000);
@@ -128,6 +129,8 @@ async fn the_simulated_centre_tells_what_happens() {
     let token = feeds::watch(central.as_mut(), None, &[]).await.token().expect("a token");
     let backup = sim.backup();
     sim.restore(backup);
+    assert!(central.watch("me", Some(&token), &[]).await.is_err(), "that server is gone");
+    let mut central = open(&sim).await;
     feeds::forgotten(central.as_mut(), &token).await;
     sim.state().is_standalone = true;
     sim.state().records.clear();
