@@ -28,8 +28,11 @@ mod versions;
 mod world;
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use plan::Plan;
@@ -107,6 +110,45 @@ fn all_steps() -> Vec<String> {
     names.into_iter().collect()
 }
 
+/// What many runs came to.
+#[derive(Default)]
+struct Sum {
+    total: Ran,
+    failed: Vec<u64>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, ran: Ran, is_told: bool) {
+        if is_told {
+            println!("{}", ran.story.join("\n"));
+        }
+        if !ran.complaints.is_empty() {
+            self.failed.push(seed);
+            println!("seed {seed} fails: {}", ran.complaints[0]);
+            if self.failed.len() <= 3 {
+                println!(
+                    "seed {seed}; to run it alone: THALAMUS_EDGE_TEST_SEED={seed}\n{}\n{}",
+                    ran.story.join("\n"),
+                    ran.complaints.join("\n")
+                );
+            }
+        }
+        let total = &mut self.total;
+        total.edits += ran.edits;
+        total.repeats += ran.repeats;
+        ran.happened.iter().for_each(|(name, count)| *total.happened.entry(name).or_default() += count);
+        ran.passed.into_iter().for_each(|(name, count)| *total.passed.entry(name).or_default() += count);
+    }
+}
+
+/// What was run, as far as git knows.
+fn commit() -> String {
+    let git = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let said = git.ok().filter(|said| said.status.success()).map(|said| said.stdout);
+    said.and_then(|said| String::from_utf8(said).ok())
+        .map_or("unknown".to_owned(), |said| said.trim().to_owned())
+}
+
 #[test]
 fn seeds_lose_nothing() {
     let chosen: Option<u64> = std::env::var("THALAMUS_EDGE_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
@@ -116,33 +158,30 @@ fn seeds_lose_nothing() {
         None if is_long => SEEDS_LONG,
         None => SEEDS,
     };
-    let steps = all_steps();
+    // Each thread has a virtual time of its own.
+    let threads = if is_long { std::thread::available_parallelism().map_or(1, NonZero::get) } else { 1 };
     let started = Instant::now();
-    let mut total = Ran::default();
-    let mut failed = Vec::new();
-    for seed in seeds.clone() {
-        let ran = run(Plan { is_told: chosen.is_some(), ..Plan::of(seed, &steps) });
-        if chosen.is_some() {
-            println!("{}", ran.story.join("\n"));
+    let next = AtomicU64::new(seeds.start);
+    let sum = Mutex::new(Sum::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let steps = all_steps();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        return;
+                    }
+                    let ran = run(Plan { is_told: chosen.is_some(), ..Plan::of(seed, &steps) });
+                    sum.lock().unwrap().add(seed, ran, chosen.is_some());
+                }
+            });
         }
-        if !ran.complaints.is_empty() {
-            failed.push(seed);
-            println!("seed {seed} fails: {}", ran.complaints[0]);
-            if failed.len() <= 3 {
-                println!(
-                    "seed {seed}; to run it alone: THALAMUS_EDGE_TEST_SEED={seed}\n{}\n{}",
-                    ran.story.join("\n"),
-                    ran.complaints.join("\n")
-                );
-            }
-        }
-        total.edits += ran.edits;
-        total.repeats += ran.repeats;
-        ran.happened.iter().for_each(|(name, count)| *total.happened.entry(name).or_default() += count);
-        ran.passed.into_iter().for_each(|(name, count)| *total.passed.entry(name).or_default() += count);
-    }
+    });
+    let Sum { total, failed } = sum.into_inner().unwrap();
     println!(
-        "seeds {seeds:?}: {} edits, {} repeats, {:?}\n{:?}\n{:?} failed {failed:?}",
+        "seeds {seeds:?} at commit {}: {} edits, {} repeats, {:?}\n{:?}\n{:?} failed {failed:?}",
+        commit(),
         total.edits,
         total.repeats,
         total.happened,

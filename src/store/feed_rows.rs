@@ -205,8 +205,9 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The change feed has told of the write with this number, which was acknowledged meanwhile.
-    pub fn echoed_push(&mut self, key: &RecordKey, number: u64) -> Result<(), StoreError> {
+    /// The change feed has told of the write with this number, which was settled meanwhile. Returns whether that
+    /// was expected.
+    pub fn echoed_push(&mut self, key: &RecordKey, number: u64) -> Result<bool, StoreError> {
         let (code, id) = row_key(key);
         let mut due = Vec::new();
         for entry in self.echo.range((code, id, 0)..=(code, id, u64::MAX))? {
@@ -218,9 +219,10 @@ impl Tx<'_> {
             let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
             if let Some(sent) = sent.filter(|sent| sent.number == number) {
                 self.echoed(&sent)?;
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Forgets which writes landed: they were another node's.

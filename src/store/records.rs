@@ -17,8 +17,10 @@ use crate::domain::value::same_document;
 /// What the writer remembers between transactions.
 #[derive(Default)]
 pub(crate) struct Carry {
-    /// The push number at which a record's intent was last opened or settled, in this process: a read
-    /// sent before that must not be applied.
+    /// Counts the intents opened and settled in this process.
+    pub(crate) moment: u64,
+    /// The moment at which a record's intent was last opened or settled: a read sent before that must not be
+    /// applied.
     pub(crate) touched: HashMap<RecordKey, u64>,
 }
 
@@ -370,6 +372,15 @@ impl<'t> Tx<'t> {
             self.duplicate.remove(canonical)?;
         }
         Ok(())
+    }
+
+    /// The account to which the record belongs; a deleted one belongs to whom it belonged.
+    pub fn owner(&self, key: &RecordKey) -> Result<Option<String>, StoreError> {
+        let document = match self.document(key)? {
+            Some(document) => Some(document),
+            None => self.base(key)?.document().cloned(),
+        };
+        Ok(document.and_then(|document| key.kind.schema().owner_of(&document)))
     }
 
     /// The ids of the people stored under an account, in whatever spelling.

@@ -218,7 +218,7 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let row = tables::encode(&write.encode(number))?;
         self.intent.insert(row_key(key), row.as_slice())?;
-        self.carry.touched.insert(key.clone(), number);
+        self.touch(key);
         self.owe_pushed(key)?;
         self.wrote();
         Ok(())
@@ -235,8 +235,7 @@ impl Tx<'_> {
         };
         self.intent.remove(row_key(key))?;
         self.wrote();
-        let settled_at = self.push_number()?;
-        self.carry.touched.insert(key.clone(), settled_at);
+        self.touch(key);
         let mut base = self.base(key)?;
         if landed {
             self.clear_ghost(key)?;
@@ -262,7 +261,17 @@ impl Tx<'_> {
         self.settle_intent(key, number, false)
     }
 
-    /// Whether a read of the record that was sent at push number `read_at` may be too old to be applied:
+    fn touch(&mut self, key: &RecordKey) {
+        self.carry.moment += 1;
+        self.carry.touched.insert(key.clone(), self.carry.moment);
+    }
+
+    /// Now, for [`Tx::is_read_stale`]. It counts in this process only, as do reads.
+    pub fn moment(&self) -> u64 {
+        self.carry.moment
+    }
+
+    /// Whether a read of the record that was sent after the moment `read_at` may be too old to be applied:
     /// an intent is open, or was opened or settled since.
     pub fn is_read_stale(&self, key: &RecordKey, read_at: u64) -> Result<bool, StoreError> {
         let touched_since = self.carry.touched.get(key).is_some_and(|touched| *touched > read_at);

@@ -264,9 +264,9 @@ impl Round<'_> {
                         tally.pushed += 1;
                         tx.note_sent(key, intent, lease, false)?;
                         note_deleted(tx, key, &intent.write)?;
-                    } else {
-                        // Acknowledged while this was on its way here, and told by now.
-                        tx.echoed_push(key, intent.number)?;
+                    } else if !tx.echoed_push(key, intent.number)? {
+                        // Not acknowledged while this was on its way here, but refused: somebody else did the same.
+                        tx.ask_again(key, Reread::default())?;
                     }
                 }
                 for echo in &heard.echoes {

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::push::PUSH_TRIES_MAX;
 use super::round::{Round, RoundError};
 use crate::central::{Central, CentralError, Changes, Feed, Token};
+use crate::store::StoreError;
 
 /// Local edits that come within this time go together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -37,6 +38,24 @@ pub(crate) enum End {
 
 type News = Result<(Changes, Option<Token>), CentralError>;
 
+/// What the two halves tell each other.
+struct Signals {
+    /// Something is to be read again.
+    read: Notify,
+    /// What was to be read again has been: edits that waited for it can go.
+    send: Notify,
+    /// Both are to end.
+    end: CancellationToken,
+}
+
+impl Signals {
+    /// One half; its end is the end of both.
+    async fn ending(&self, half: impl Future<Output = Result<End, RoundError>>) -> Result<End, RoundError> {
+        let _ends = self.end.clone().drop_guard();
+        half.await
+    }
+}
+
 impl Round<'_> {
     /// Follows the feed and the local edits until something ends it.
     pub(crate) async fn follow(
@@ -48,25 +67,33 @@ impl Round<'_> {
     ) -> Result<End, RoundError> {
         let mut reading = central.beside().await?;
         let mut reader = self.beside();
-        self.is_read_beside = true;
-        let (end, read_again) = (hang_up.child_token(), Notify::new());
+        let signals = Signals { read: Notify::new(), send: Notify::new(), end: hang_up.child_token() };
+        self.beside = Some(signals.end.clone());
         // Whichever half ends lets the other finish what it has begun: a write that is given up on its way
         // would have to be settled.
         let (taken, sent) = tokio::join!(
-            ending(&end, reader.take_news(reading.as_mut(), feed, &read_again, &end)),
-            ending(&end, self.send_edits(central, node, &read_again, &end)),
+            signals.ending(reader.take_news(reading.as_mut(), feed, &signals)),
+            signals.ending(self.send_edits(central, node, &signals)),
         );
         self.tally += reader.tally;
-        Ok(if taken? == End::RoundNeeded { End::RoundNeeded } else { sent? })
+        match (taken, sent) {
+            (Err(error), sent) => {
+                if let Err(other) = sent {
+                    tracing::info!(%other, "sending ended too");
+                }
+                Err(error)
+            }
+            (Ok(End::RoundNeeded), Ok(_)) => Ok(End::RoundNeeded),
+            (Ok(_), sent) => sent,
+        }
     }
 
-    /// Takes what the feed tells, and reads again what is asked for, until `end`.
+    /// Takes what the feed tells, and reads again what is to be, until both are to end.
     async fn take_news(
         &mut self,
         central: &mut dyn Central,
         feed: Box<dyn Feed>,
-        read_again: &Notify,
-        end: &CancellationToken,
+        signals: &Signals,
     ) -> Result<End, RoundError> {
         let (tell, mut told) = mpsc::channel(WAITING_BATCHES_MAX);
         let _reading = AbortOnDropHandle::new(tokio::spawn(read(feed, tell)));
@@ -74,8 +101,8 @@ impl Round<'_> {
         loop {
             let news = tokio::select! {
                 biased;
-                () = end.cancelled() => return Ok(End::HungUp),
-                () = read_again.notified() => None,
+                () = signals.end.cancelled() => return Ok(End::HungUp),
+                () = signals.read.notified() => None,
                 news = told.recv() => Some(news.unwrap_or_else(|| Err(ended()))?),
             };
             let is_news = news.is_some();
@@ -89,7 +116,10 @@ impl Round<'_> {
                 saved = tokio::time::Instant::now();
                 self.take_changes(central, changes, token).await?;
             }
-            self.reread(central).await?;
+            if self.is_to_read_again()? {
+                self.reread(central).await?;
+                signals.send.notify_one();
+            }
             self.deletes().await?;
             if is_news {
                 self.store.transact(super::note_complete).await?;
@@ -97,13 +127,12 @@ impl Round<'_> {
         }
     }
 
-    /// Sends what is edited, until `end`.
+    /// Sends what is edited, until both are to end.
     async fn send_edits(
         &mut self,
         central: &mut dyn Central,
         node: &str,
-        read_again: &Notify,
-        end: &CancellationToken,
+        signals: &Signals,
     ) -> Result<End, RoundError> {
         let mut edits = self.store.changes();
         // What was edited while the round pushed.
@@ -112,14 +141,21 @@ impl Round<'_> {
         loop {
             tokio::select! {
                 biased;
-                () = end.cancelled() => return Ok(End::HungUp),
+                () = signals.end.cancelled() => return Ok(End::HungUp),
+                () = signals.send.notified() => {}
                 edited = edits.changed() => if edited.is_err() {
                     return Ok(End::HungUp);
                 },
             }
-            tokio::time::sleep(GATHER).await;
+            tokio::select! {
+                biased;
+                () = signals.end.cancelled() => return Ok(End::HungUp),
+                () = tokio::time::sleep(GATHER) => {}
+            }
             edits.mark_unchanged();
-            if let Some(message) = self.push(central, node).await? {
+            // News keeps the line alive for the driver, whatever became of the connection of this half.
+            let pushing = tokio::time::timeout(self.settings.round_timeout, self.push(central, node));
+            if let Some(message) = pushing.await.map_err(|_| RoundError::TooLong)?? {
                 return Err(RoundError::Halted(message));
             }
             self.publish_conflicts(central, node).await?;
@@ -128,20 +164,15 @@ impl Round<'_> {
                 return Ok(End::RoundNeeded);
             }
             // Missed, or told of while its write was on the way.
-            if !self.store.read()?.to_read_again(None, 1)?.is_empty() {
-                read_again.notify_one();
+            if self.is_to_read_again()? {
+                signals.read.notify_one();
             }
         }
     }
-}
 
-/// One half; its end is the end of both.
-async fn ending(
-    end: &CancellationToken,
-    half: impl Future<Output = Result<End, RoundError>>,
-) -> Result<End, RoundError> {
-    let _ends = end.clone().drop_guard();
-    half.await
+    fn is_to_read_again(&self) -> Result<bool, StoreError> {
+        Ok(!self.store.read()?.to_read_again(None, 1)?.is_empty())
+    }
 }
 
 fn ended() -> CentralError {

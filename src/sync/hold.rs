@@ -277,12 +277,7 @@ pub(crate) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     if tx.held(key)?.is_some() {
         return Ok(true);
     }
-    // A deleted record belongs to whom it belonged.
-    let document = match tx.document(key)? {
-        Some(document) => Some(document),
-        None => tx.base(key)?.document().cloned(),
-    };
-    match document.and_then(|document| key.kind.schema().owner_of(&document)) {
+    match tx.owner(key)? {
         Some(owner) => Ok(tx.hold(&owner)?.is_some()),
         None => Ok(false),
     }

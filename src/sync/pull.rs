@@ -122,9 +122,9 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The push number now: a read sent from here on is newer than every push up to it.
+    /// The moment before a read is sent.
     pub(crate) async fn read_now(&self) -> Result<u64, StoreError> {
-        self.store.transact(|tx| tx.push_number()).await
+        self.store.transact(|tx| -> Result<u64, StoreError> { Ok(tx.moment()) }).await
     }
 
     /// Ids to ask for in one read: no more than the link was seen to carry.

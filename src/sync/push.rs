@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bson::{Document, doc};
+use tokio_util::sync::CancellationToken;
 
 use super::deletes::HeldBack;
 use super::drain::Source;
@@ -15,7 +16,7 @@ use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
-use crate::domain::record::RecordKey;
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::PUSH_RANK_MAX;
 use crate::flaw::{Flaw, planted};
 use crate::store::{Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, Reread, StoreError, Tx};
@@ -67,6 +68,9 @@ impl Round<'_> {
         let held_back = HeldBack::now(&self.store.read()?)?;
         let mut after: Option<(u8, u64, RecordKey)> = None;
         loop {
+            if self.beside.as_ref().is_some_and(CancellationToken::is_cancelled) {
+                return Ok(None);
+            }
             let from = after.as_ref().map(|(rank, sequence, key)| (*rank, *sequence, key));
             let mut pending = self.store.read()?.pending(from, self.batch_writes)?;
             // One rank at a time: nothing arrives before what it refers to.
@@ -82,7 +86,7 @@ impl Round<'_> {
             self.bring_together_first(central, &keys).await?;
             for _ in 0..PUSH_TRIES_MAX {
                 keys = self.push_keys(central, node, keys).await?;
-                if keys.is_empty() || self.is_read_beside {
+                if keys.is_empty() || self.beside.is_some() {
                     break;
                 }
                 self.reread(central).await?;
@@ -126,7 +130,7 @@ impl Round<'_> {
         node: &str,
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<Sending>, Vec<RecordKey>), RoundError> {
-        let node = node.to_owned();
+        let (node, is_read_beside) = (node.to_owned(), self.beside.is_some());
         let opened = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
@@ -134,6 +138,9 @@ impl Round<'_> {
                 for key in &keys {
                     if bytes > BATCH_BYTES_MAX {
                         rest.push(key.clone());
+                        continue;
+                    }
+                    if is_read_beside && is_read_first(tx, key)? {
                         continue;
                     }
                     if let Some(planned) = plan(tx, key, &node)? {
@@ -308,6 +315,23 @@ fn plan_delete(tx: &mut Tx<'_>, key: &RecordKey, node: &str, base: Document) -> 
 /// Records of a person about whom a decision is pending wait with that person.
 fn is_owner_held(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     Ok(!planted(Flaw::HeldPagesPushed) && super::hold::waits(tx, key)?)
+}
+
+/// Whether the record or its person is to be read again: until then the centre is known to hold something else
+/// than is known here, so that a write would miss, or go to somebody else.
+fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    if tx.reread_of(key)?.is_some() {
+        return Ok(true);
+    }
+    let Some(owner) = tx.owner(key)? else {
+        return Ok(false);
+    };
+    for id in tx.spellings(&owner)? {
+        if tx.reread_of(&RecordKey::new(Kind::Person, id))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns whether the write was still open.

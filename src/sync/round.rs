@@ -5,6 +5,7 @@
 
 use bson::{Document, doc};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
@@ -108,8 +109,9 @@ pub(crate) struct Round<'a> {
     /// Pushes whose end is open, and those that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
     pub(crate) missed: usize,
-    /// Another task reads while this one writes, and is to read again what was missed.
-    pub(crate) is_read_beside: bool,
+    /// Another task reads while this one writes, and is to read again what was missed; cancelled when both are
+    /// to end.
+    pub(crate) beside: Option<CancellationToken>,
     /// What is to be said about attachments.
     pub(crate) content_note: String,
 }
@@ -136,7 +138,7 @@ impl<'a> Round<'a> {
             received_before_scan: 0,
             unfinished: 0,
             missed: 0,
-            is_read_beside: false,
+            beside: None,
             content_note: String::new(),
         }
     }

@@ -29,7 +29,7 @@ const LOST_CODES: [i32; 4] = [260, 280, 286, 10_334];
 /// What happens to collections rather than to documents.
 const UPHEAVALS: [&str; 4] = ["drop", "rename", "dropDatabase", "invalidate"];
 
-/// The server's time of the latest reply of a feed.
+/// The server's time of what is to be seen by later reads, of a feed or of conversations beside each other.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Told(Arc<Mutex<Option<Timestamp>>>);
 
@@ -38,7 +38,7 @@ impl Told {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, time: Timestamp) {
+    pub(super) fn note(&self, time: Timestamp) {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *latest = (*latest).max(Some(time));
     }

@@ -231,6 +231,8 @@ impl MongoCentral {
     fn read_after_writes(&mut self) {
         if let Some(time) = self.writing.operation_time() {
             self.reading.advance_operation_time(time);
+            // Conversations beside this one read as late.
+            self.told.note(time);
         }
         if let Some(time) = self.writing.cluster_time() {
             self.reading.advance_cluster_time(time);
