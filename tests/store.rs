@@ -7,7 +7,7 @@ use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::diff::{Diff, diff};
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::{Base, IntentWrite, Store, StoreError, StoreOptions, TrashState, Tx};
+use thalamus_edge::store::{Base, Intent, IntentWrite, Store, StoreError, StoreOptions, TrashState, Tx};
 
 fn store() -> Store {
     let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, clock: || 0 };
@@ -77,7 +77,7 @@ async fn send(store: &Store) -> u64 {
             },
             (Base::Absent, None) => panic!("nothing to send"),
         };
-        tx.open_intent(&key(), &write, number).unwrap();
+        tx.open_intent(&key(), &Intent { number, after: None, write }).unwrap();
         number
     })
     .await
@@ -91,8 +91,8 @@ async fn is_stale(store: &Store, read_at: u64) -> bool {
     run(store, move |tx| tx.is_read_stale(&key(), read_at).unwrap()).await
 }
 
-async fn moment(store: &Store) -> u64 {
-    run(store, |tx| tx.moment()).await
+async fn touches(store: &Store) -> u64 {
+    run(store, |tx| tx.touches()).await
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn an_acknowledgement_of_an_older_push_is_ignored() {
 #[tokio::test]
 async fn reads_from_before_a_push_are_too_old() {
     let store = agreed().await;
-    let before = moment(&store).await;
+    let before = touches(&store).await;
     assert!(!is_stale(&store, before).await);
     edit(&store, Some(with("f", "new"))).await;
     // An edit alone makes no read too old: the merge knows its base.
@@ -180,12 +180,12 @@ async fn reads_from_before_a_push_are_too_old() {
     let number = send(&store).await;
     assert!(is_stale(&store, before).await);
     // Nor may one be applied while the write is open, however new.
-    let meanwhile = moment(&store).await;
+    let meanwhile = touches(&store).await;
     assert!(is_stale(&store, meanwhile).await);
     assert!(settle(&store, number, true).await);
     assert!(is_stale(&store, before).await, "a read from before the push that has settled since");
     assert!(is_stale(&store, meanwhile).await, "a read from while the write was on its way");
-    assert!(!is_stale(&store, moment(&store).await).await);
+    assert!(!is_stale(&store, touches(&store).await).await);
     run(&store, |tx| tx.forget_touched()).await;
     assert!(!is_stale(&store, before).await);
 }
@@ -339,7 +339,7 @@ async fn what_was_on_its_way_is_known_after_a_restart() {
     let intents = store.read().unwrap().intents().unwrap();
     assert_eq!(intents.len(), 1);
     assert_eq!(intents[0].1.number, number);
-    assert!(is_stale(&store, moment(&store).await).await);
+    assert!(is_stale(&store, touches(&store).await).await);
     assert_eq!(store.read().unwrap().pending(None, 10).unwrap().len(), 0, "not sent twice");
     assert!(settle(&store, number, true).await);
     assert_clean(&store);

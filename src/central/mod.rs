@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bson::{Bson, Document};
 
 use crate::domain::diff::Change;
+pub use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
 
 /// Why the centre gave no answer.
@@ -111,6 +112,12 @@ pub trait Central: content::Attachments {
     /// Merges `report` into the node's row in `edge_nodes` if that still holds `lease`, else does nothing.
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;
 
+    /// A moment before anything that is sent from now on, and not before anything that this conversation and
+    /// those beside it have seen. `None` at a centre that keeps no history.
+    fn moment(&self) -> Option<Moment> {
+        None
+    }
+
     /// Another conversation over the same line, for a task of its own: neither waits for the other's
     /// exchanges. Its cost is counted with this one's, and it ends with it.
     async fn beside(&mut self) -> Result<Box<dyn Central>>;
@@ -161,6 +168,8 @@ pub enum Event {
     Record {
         key: RecordKey,
         effect: Effect,
+        /// When it happened, as far as the centre tells.
+        at: Option<Moment>,
     },
     /// This node's row of `edge_nodes` has come to hold this lease.
     Lease(Lease),

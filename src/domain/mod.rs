@@ -9,6 +9,7 @@ pub mod edit;
 
 pub mod json;
 pub mod merge;
+pub mod moment;
 pub mod rebuild;
 pub mod record;
 pub mod schema;

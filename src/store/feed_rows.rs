@@ -246,7 +246,7 @@ impl Tx<'_> {
     /// Keeps a write that did not land as far as anybody can tell: it may still arrive, if it lingers in
     /// the network.
     pub(crate) fn put_ghost(&mut self, key: &RecordKey, intent: &Intent) -> Result<(), StoreError> {
-        let row = tables::encode(&intent.write.encode(intent.number))?;
+        let row = tables::encode(&intent.encode())?;
         self.ghost.insert(row_key(key), row.as_slice())?;
         self.wrote();
         Ok(())

@@ -18,8 +18,8 @@ use crate::domain::value::same_document;
 #[derive(Default)]
 pub(crate) struct Carry {
     /// Counts the intents opened and settled in this process.
-    pub(crate) moment: u64,
-    /// The moment at which a record's intent was last opened or settled: a read sent before that must not be
+    pub(crate) touches: u64,
+    /// The count at which a record's intent was last opened or settled: a read sent before that must not be
     /// applied.
     pub(crate) touched: HashMap<RecordKey, u64>,
 }

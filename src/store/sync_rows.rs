@@ -8,6 +8,7 @@ use super::records::Tx;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::diff::{self, Change, Path};
+use crate::domain::moment::Moment;
 use crate::domain::record::RecordKey;
 use crate::flaw::{Flaw, planted};
 
@@ -23,6 +24,9 @@ pub struct Pending {
 pub struct Intent {
     /// Counts up over all pushes of this node.
     pub number: u64,
+    /// It was sent after this moment of the centre's history, if that is known: what was told of earlier ones
+    /// is somebody else's.
+    pub after: Option<Moment>,
     pub write: IntentWrite,
 }
 
@@ -36,6 +40,14 @@ pub enum IntentWrite {
     Delete {
         archive: String,
     },
+}
+
+impl Intent {
+    pub(crate) fn encode(&self) -> Document {
+        let mut row = self.write.encode(self.number);
+        insert_some(&mut row, "after", &self.after.map(|Moment(after)| Bson::Int64(after as i64)));
+        row
+    }
 }
 
 impl IntentWrite {
@@ -209,14 +221,9 @@ impl Tx<'_> {
         decode_intent(row.value()).map(Some)
     }
 
-    /// Notes that `write` is about to be sent; the record is neither clean nor merged until it is settled.
-    pub fn open_intent(
-        &mut self,
-        key: &RecordKey,
-        write: &IntentWrite,
-        number: u64,
-    ) -> Result<(), StoreError> {
-        let row = tables::encode(&write.encode(number))?;
+    /// Notes that a write is about to be sent; the record is neither clean nor merged until it is settled.
+    pub fn open_intent(&mut self, key: &RecordKey, intent: &Intent) -> Result<(), StoreError> {
+        let row = tables::encode(&intent.encode())?;
         self.intent.insert(row_key(key), row.as_slice())?;
         self.touch(key);
         self.owe_pushed(key)?;
@@ -262,16 +269,16 @@ impl Tx<'_> {
     }
 
     fn touch(&mut self, key: &RecordKey) {
-        self.carry.moment += 1;
-        self.carry.touched.insert(key.clone(), self.carry.moment);
+        self.carry.touches += 1;
+        self.carry.touched.insert(key.clone(), self.carry.touches);
     }
 
-    /// Now, for [`Tx::is_read_stale`]. It counts in this process only, as do reads.
-    pub fn moment(&self) -> u64 {
-        self.carry.moment
+    /// How many intents were opened and settled by now, in this process: for [`Tx::is_read_stale`].
+    pub fn touches(&self) -> u64 {
+        self.carry.touches
     }
 
-    /// Whether a read of the record that was sent after the moment `read_at` may be too old to be applied:
+    /// Whether a read of the record that was sent after `read_at` touches may be too old to be applied:
     /// an intent is open, or was opened or settled since.
     pub fn is_read_stale(&self, key: &RecordKey, read_at: u64) -> Result<bool, StoreError> {
         let touched_since = self.carry.touched.get(key).is_some_and(|touched| *touched > read_at);
@@ -403,5 +410,6 @@ pub(crate) fn decode_intent(bytes: &[u8]) -> Result<Intent, StoreError> {
     let row = tables::decode(bytes)?;
     let number = row.get_i64("number").map_err(|_| damaged("an intent"))? as u64;
     let write = IntentWrite::decode(&row).ok_or_else(|| damaged("an intent"))?;
-    Ok(Intent { number, write })
+    let after = row.get_i64("after").ok().map(|after| Moment(after as u64));
+    Ok(Intent { number, after, write })
 }

@@ -16,7 +16,7 @@ use super::round::{Round, RoundError, Tally};
 use super::scan::{self, Reason};
 use super::{lease, step};
 use crate::central::{
-    ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Token, Watched,
+    ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Moment, Token, Watched,
 };
 use crate::domain::record::{Kind, RecordKey};
 use crate::flaw::{Flaw, planted};
@@ -292,10 +292,10 @@ impl Round<'_> {
 
     /// Sorts events into own writes and news.
     fn heard(&self, events: &[Event]) -> Result<Heard, StoreError> {
-        let mut by_key: BTreeMap<&RecordKey, Vec<&Effect>> = BTreeMap::new();
+        let mut by_key: BTreeMap<&RecordKey, Vec<(&Effect, Option<Moment>)>> = BTreeMap::new();
         for event in events {
-            if let Event::Record { key, effect } = event {
-                by_key.entry(key).or_default().push(effect);
+            if let Event::Record { key, effect, at } = event {
+                by_key.entry(key).or_default().push((effect, *at));
             }
         }
         let snapshot = self.store.read()?;
@@ -304,7 +304,7 @@ impl Round<'_> {
             let mut intent = snapshot.intent(key)?;
             let mut echoes = snapshot.expected_echoes(key)?;
             let agreed = if echoes.is_empty() { None } else { snapshot.agreed(key)? };
-            for effect in effects {
+            for (effect, at) in effects {
                 // First, because writes that landed came before the one that is open.
                 if let Some(at) = echoes.iter().position(|sent| is_echo(&sent.write, effect)) {
                     // Events keep the order of the writes, so earlier echoes cannot come any more.
@@ -315,7 +315,11 @@ impl Round<'_> {
                     heard.echoes.extend(passed);
                     continue;
                 }
-                if let Some(open) = &intent {
+                // What happened before it was sent is not its doing. Records are read ahead of the feed, so it may
+                // be told afterwards all the same.
+                let is_earlier =
+                    |open: &&Intent| matches!((at, open.after), (Some(at), Some(sent)) if at <= sent);
+                if let Some(open) = intent.as_ref().filter(|open| !is_earlier(open)) {
                     match shows(&open.write, effect) {
                         Evidence::Shown => {
                             heard.landed.extend(intent.take().map(|intent| (key.clone(), intent)));

@@ -122,9 +122,9 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The moment before a read is sent.
+    /// [`Tx::touches`] before a read is sent.
     pub(crate) async fn read_now(&self) -> Result<u64, StoreError> {
-        self.store.transact(|tx| -> Result<u64, StoreError> { Ok(tx.moment()) }).await
+        self.store.transact(|tx| -> Result<u64, StoreError> { Ok(tx.touches()) }).await
     }
 
     /// Ids to ask for in one read: no more than the link was seen to carry.

@@ -13,13 +13,13 @@ use super::drain::Source;
 use super::pull::DELETED;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::step;
-use crate::central::{ArchiveState, Central, CentralError, Write, Written};
+use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::PUSH_RANK_MAX;
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, IntentWrite, NOT_ARCHIVED_CODE, Reread, StoreError, Tx};
+use crate::store::{Base, DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Reread, StoreError, Tx};
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
@@ -105,7 +105,7 @@ impl Round<'_> {
         let mut missed = Vec::new();
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() {
-            let (sending, rest) = self.open_intents(node, keys.collect()).await?;
+            let (sending, rest) = self.open_intents(node, central.moment(), keys.collect()).await?;
             keys = rest.into_iter().peekable();
             if sending.is_empty() {
                 continue;
@@ -128,6 +128,7 @@ impl Round<'_> {
     async fn open_intents(
         &mut self,
         node: &str,
+        now: Option<Moment>,
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<Sending>, Vec<RecordKey>), RoundError> {
         let (node, is_read_beside) = (node.to_owned(), self.beside.is_some());
@@ -143,7 +144,7 @@ impl Round<'_> {
                     if is_read_beside && is_read_first(tx, key)? {
                         continue;
                     }
-                    if let Some(planned) = plan(tx, key, &node)? {
+                    if let Some(planned) = plan(tx, key, &node, now)? {
                         bytes += planned.bytes();
                         sending.push(planned);
                     }
@@ -257,7 +258,12 @@ impl Round<'_> {
 }
 
 /// What has to be sent for a record, noted as an intent; `None` if nothing has to, or not now.
-fn plan(tx: &mut Tx<'_>, key: &RecordKey, node: &str) -> Result<Option<Sending>, StoreError> {
+fn plan(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    node: &str,
+    now: Option<Moment>,
+) -> Result<Option<Sending>, StoreError> {
     if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? || is_owner_held(tx, key)? {
         return Ok(None);
     }
@@ -286,14 +292,20 @@ fn plan(tx: &mut Tx<'_>, key: &RecordKey, node: &str) -> Result<Option<Sending>,
                 IntentWrite::Replace(document),
             ),
         },
-        (Base::Document(base), None) => return plan_delete(tx, key, node, base).map(Some),
+        (Base::Document(base), None) => return plan_delete(tx, key, node, now, base).map(Some),
     };
     let number = tx.next_push_number()?;
-    tx.open_intent(key, &intent, number)?;
+    tx.open_intent(key, &Intent { number, after: now, write: intent })?;
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
 }
 
-fn plan_delete(tx: &mut Tx<'_>, key: &RecordKey, node: &str, base: Document) -> Result<Sending, StoreError> {
+fn plan_delete(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    node: &str,
+    now: Option<Moment>,
+    base: Document,
+) -> Result<Sending, StoreError> {
     let number = tx.next_push_number()?;
     let schema = key.kind.schema();
     let archive = format!("{}/{}/{node}/{number}", schema.collection, key.id);
@@ -307,7 +319,8 @@ fn plan_delete(tx: &mut Tx<'_>, key: &RecordKey, node: &str, base: Document) -> 
         "state": "pending",
         "at": bson::DateTime::from_millis(tx.now_ms()),
     };
-    tx.open_intent(key, &IntentWrite::Delete { archive: archive.clone() }, number)?;
+    let delete = IntentWrite::Delete { archive: archive.clone() };
+    tx.open_intent(key, &Intent { number, after: now, write: delete })?;
     let write = Write::Delete { key: key.clone(), base };
     Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
 }

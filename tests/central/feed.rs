@@ -15,6 +15,7 @@ async fn what_others_do_is_told_in_order_and_what_is_nobodys_business_is_not() {
     ground.clear().await;
     let ground = Ground::new(&server).await;
     feeds::told_as_changed(open(&ground.hub()).await.as_mut(), &ground).await;
+    feeds::moments(open(&ground.hub()).await.as_mut(), &ground).await;
     ground.clear().await;
 }
 

@@ -35,7 +35,12 @@ async fn all(feed: &mut dyn Feed) -> Changes {
         changes.events.extend(next.events);
         changes.is_lost = next.is_lost;
     }
+    let mut last = None;
     for event in &mut changes.events {
+        if let Event::Record { at, .. } = event {
+            assert!(at.is_some() && *at >= last, "{at:?} after {last:?}");
+            last = at.take();
+        }
         if let Event::Record { effect: Effect::Updated { set, unset }, .. } = event {
             set.sort_by(|a, b| a.0.cmp(&b.0));
             unset.sort();
@@ -45,12 +50,33 @@ async fn all(feed: &mut dyn Feed) -> Changes {
 }
 
 fn record(key: RecordKey, effect: Effect) -> Event {
-    Event::Record { key, effect }
+    Event::Record { key, effect, at: None }
 }
 
 fn updated(set: Vec<(&str, Bson)>, unset: &[&str]) -> Effect {
     let set = set.into_iter().map(|(path, value)| (path.to_owned(), value)).collect();
     Effect::Updated { set, unset: unset.iter().map(|path| (*path).to_owned()).collect() }
+}
+
+/// What was seen before a write was sent happened before it, and is told to have.
+pub(crate) async fn moments(central: &mut dyn Central, behind: &dyn Behind) {
+    let mut feed = watch(central, None, &[]).await;
+    behind.put(Kind::Person, doc! {"_id": "seen"}).await;
+    let mut beside = central.beside().await.expect("a conversation beside");
+    assert_eq!(beside.fetch(Kind::Person, &["seen".to_owned()]).await.expect("it").len(), 1);
+    let seen = central.moment().expect("a moment");
+    central.write(&[insert("own", doc! {})]).await.expect("an answer");
+    behind.put(Kind::Person, doc! {"_id": "later"}).await;
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let events = feed.next().await.expect("changes").events.into_iter();
+        told.extend(events.filter_map(|event| match event {
+            Event::Record { key, at, .. } => Some((key.id, at.expect("a moment") > seen)),
+            Event::Lease(_) => None,
+        }));
+    }
+    let expected = [("seen", false), ("own", true), ("later", true)];
+    assert_eq!(told, expected.map(|(id, is_later)| (id.to_owned(), is_later)));
 }
 
 /// What others do is told in order, and what is nobody's business is not.

@@ -115,6 +115,7 @@ async fn the_simulated_centre_tells_what_happens() {
     feeds::told_in_order(open(&sims[0]).await.as_mut(), &sims[0]).await;
     feeds::own_writes_and_lease(open(&sims[1]).await.as_mut(), &sims[1]).await;
     feeds::told_as_changed(open(&sims[2]).await.as_mut(), &sims[2]).await;
+    feeds::moments(open(&sims[2]).await.as_mut(), &sims[2]).await;
     feeds::idling(open(&sims[3]).await.as_mut(), &sims[3]).await;
     feeds::upheavals(open(&sims[4]).await.as_mut(), &sims[4]).await;
     let sim = Sim::with_history();

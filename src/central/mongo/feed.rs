@@ -16,7 +16,8 @@ use mongodb::raw_batch_cursor::RawBatchCursor;
 use super::line::Patience;
 use super::{MongoCentral, error};
 use crate::central::{
-    CentralError, Changes, Effect, Event, Feed, Lease, NODES_COLLECTION, Result, Token, Watched, lease_of,
+    CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token, Watched,
+    lease_of,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -128,7 +129,7 @@ fn pipeline(
         stream.insert("resumeAfter", token);
     }
     // Short, because it is sent in every round: what else a rename is about is looked at here.
-    let mut told = doc! {"operationType": 1, "ns": 1, "to": 1, "documentKey": 1, "updateDescription": 1};
+    let mut told = doc! {"operationType": 1, "ns": 1, "to": 1, "documentKey": 1, "updateDescription": 1, "clusterTime": 1};
     if !bodies.is_empty() {
         let mut ids: Vec<&str> = bodies.iter().map(|key| key.id.as_str()).collect();
         ids.sort_unstable();
@@ -214,9 +215,15 @@ impl MongoFeed {
             // What cannot be read, like everything unheard of, is a change of which nothing is known.
             _ => described(raw).unwrap_or(Effect::Updated { set: Vec::new(), unset: Vec::new() }),
         };
-        changes.events.push(Event::Record { key: RecordKey::new(*kind, id), effect });
+        let at = raw.get_timestamp("clusterTime").ok().map(moment);
+        changes.events.push(Event::Record { key: RecordKey::new(*kind, id), effect, at });
         Ok(())
     }
+}
+
+/// Seconds and a number within the second.
+pub(super) fn moment(time: Timestamp) -> Moment {
+    Moment(u64::from(time.time) << 32 | u64::from(time.increment))
 }
 
 fn unreadable_token() -> CentralError {

@@ -30,8 +30,8 @@ use mongodb::{Client, ClientSession, Collection, Database};
 
 use self::line::{Line, Meter, Patience};
 use super::{
-    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Result, Token,
-    Traffic, Watched, Write, Written,
+    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Moment, Result,
+    Token, Traffic, Watched, Write, Written,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -350,6 +350,11 @@ impl Central for MongoCentral {
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
         self.report_under_lease(node, lease, report).await
+    }
+
+    fn moment(&self) -> Option<Moment> {
+        let times = [self.told.time(), self.reading.operation_time(), self.writing.operation_time()];
+        times.into_iter().flatten().max().map(feed::moment)
     }
 
     async fn beside(&mut self) -> Result<Box<dyn Central>> {

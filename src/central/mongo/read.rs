@@ -60,6 +60,9 @@ impl MongoCentral {
         while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
             found.extend(batch);
         }
+        if let Some(time) = self.reading.operation_time() {
+            self.told.note(time);
+        }
         Ok(found)
     }
 

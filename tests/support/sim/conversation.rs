@@ -1,13 +1,15 @@
 //! A round's conversation with the simulated centre, and the change feed beside it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
 use thalamus_edge::central::{
     ArchiveState, Central, CentralError, Changes, Feed, Fetched, LARGE_DOCUMENT_BYTES_MIN, Lease,
-    LeaseAnswer, Result, Token, Traffic, Watched, Write, Written,
+    LeaseAnswer, Moment, Result, Token, Traffic, Watched, Write, Written,
 };
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
@@ -27,6 +29,8 @@ pub(super) struct Conversation {
     documents: u64,
     /// The server that it is connected to.
     era: u64,
+    /// Up to this moment it has seen what happened, as have those beside it.
+    seen: Arc<AtomicU64>,
 }
 
 struct Scan {
@@ -59,7 +63,15 @@ fn bytes(documents: &[Document]) -> u64 {
 impl Conversation {
     pub(super) fn new(sim: Sim, life: Option<Life>) -> Conversation {
         let era = sim.state().era;
-        Conversation { sim, life, scan: None, traffic: Traffic::default(), documents: 0, era }
+        Conversation {
+            sim,
+            life,
+            scan: None,
+            traffic: Traffic::default(),
+            documents: 0,
+            era,
+            seen: Arc::default(),
+        }
     }
 
     fn node(&self) -> Option<usize> {
@@ -139,7 +151,11 @@ impl Conversation {
     }
 
     fn work<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        let answer = work(&mut self.sim.state());
+        let mut state = self.sim.state();
+        let answer = work(&mut state);
+        let Moment(now) = state.history.now();
+        drop(state);
+        self.seen.fetch_max(now, Ordering::Relaxed);
         self.sim.news.notify_waiters();
         answer
     }
@@ -378,8 +394,17 @@ impl Central for Conversation {
         .await
     }
 
+    fn moment(&self) -> Option<Moment> {
+        let is_standalone = self.sim.state().is_standalone;
+        (!is_standalone).then(|| Moment(self.seen.load(Ordering::Relaxed)))
+    }
+
     async fn beside(&mut self) -> Result<Box<dyn Central>> {
-        Ok(Box::new(Conversation { era: self.era, ..Conversation::new(self.sim.clone(), self.life) }))
+        Ok(Box::new(Conversation {
+            era: self.era,
+            seen: Arc::clone(&self.seen),
+            ..Conversation::new(self.sim.clone(), self.life)
+        }))
     }
 
     async fn take_lease(
@@ -445,7 +470,7 @@ impl SimFeed {
         changes.is_lost = state.history.position(&self.token).is_none();
         while let (false, Some(happening)) = (changes.is_lost, state.history.get(at)) {
             at += 1;
-            match happening.told(&self.node, &self.bodies) {
+            match happening.told(&self.node, &self.bodies, state.history.moment(at)) {
                 Ok(event) => changes.events.extend(event),
                 Err(()) => changes.is_lost = true,
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bson::{Document, doc};
-use thalamus_edge::central::{Effect, Event, Lease, Token};
+use thalamus_edge::central::{Effect, Event, Lease, Moment, Token};
 use thalamus_edge::domain::record::RecordKey;
 
 /// One thing that happened.
@@ -21,7 +21,7 @@ pub(super) enum Happening {
 
 impl Happening {
     /// As it is told to a node that asked for these bodies; `Err`: the feed breaks here.
-    pub(super) fn told(&self, to: &str, bodies: &[RecordKey]) -> Result<Option<Event>, ()> {
+    pub(super) fn told(&self, to: &str, bodies: &[RecordKey], at: Moment) -> Result<Option<Event>, ()> {
         match self {
             Happening::Record { key, effect } => {
                 // Bodies are asked for by id alone.
@@ -31,7 +31,7 @@ impl Happening {
                     Effect::Replaced(body) => Effect::Replaced(body.clone().filter(|_| is_asked)),
                     other => other.clone(),
                 };
-                Ok(Some(Event::Record { key: key.clone(), effect }))
+                Ok(Some(Event::Record { key: key.clone(), effect, at: Some(at) }))
             }
             Happening::Node { node, lease } if node == to => Ok(lease.clone().map(Event::Lease)),
             Happening::Node { .. } | Happening::Elsewhere => Ok(None),
@@ -57,6 +57,16 @@ impl History {
 
     pub(super) fn end(&self) -> u64 {
         self.first + self.happenings.len() as u64
+    }
+
+    /// The moment of what happened last.
+    pub(super) fn now(&self) -> Moment {
+        self.moment(self.end())
+    }
+
+    /// The moment before this position. Restored servers go on counting.
+    pub(super) fn moment(&self, at: u64) -> Moment {
+        Moment((self.epoch as u64) << 32 | at)
     }
 
     /// What happened at this position; `None`: nothing yet.
