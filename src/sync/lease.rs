@@ -164,9 +164,17 @@ async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
     store
         .transact(move |tx| -> Result<(), StoreError> {
             tx.set_meta(META_LEASE, Some(&row))?;
-            restore::settle(tx)?;
+            // A copy of this node was quicker to go on from what a restored centre holds; what this one knows is
+            // worth the same.
+            let reason = match restore::settle_copied(tx)? {
+                Some(restored) => {
+                    bring_together(tx, restored)?;
+                    Reason::Restored
+                }
+                None => Reason::Lost,
+            };
             tx.forget_sent()?;
-            drain::lose_history(tx, Reason::Lost)
+            drain::lose_history(tx, reason)
         })
         .await
 }
@@ -182,13 +190,17 @@ async fn confirm(store: &Store, mut known: Known, proposed: &Lease) -> Result<()
             }
             tx.set_meta(META_LEASE, Some(&row))?;
             if let Some(restored) = restore::settle(tx)? {
-                tx.begin_restore(restored)?;
+                bring_together(tx, restored)?;
                 drain::lose_history(tx, Reason::Restored)?;
-                content_tidy::look_again_soon(tx)?;
             }
             Ok(())
         })
         .await
+}
+
+fn bring_together(tx: &mut Tx<'_>, restored: i64) -> Result<(), StoreError> {
+    tx.begin_restore(restored)?;
+    content_tidy::look_again_soon(tx)
 }
 
 async fn keep_revoked(store: &Store, known: Known) -> Result<(), StoreError> {

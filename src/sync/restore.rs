@@ -114,14 +114,24 @@ pub(super) fn agree(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// The lease is taken, or the node has become another one: no question is open any more. Returns the lease
-/// from which the centre went on, if that was agreed to.
+/// The lease is taken: no question is open any more. Returns the lease from which the centre went on, if that
+/// was agreed to.
 pub(super) fn settle(tx: &mut Tx<'_>) -> Result<Option<i64>, StoreError> {
-    let Some(older) = tx.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode) else {
-        return Ok(None);
-    };
-    tx.set_meta(META_OLDER_CENTRE, None)?;
-    Ok(older.is_sent.then(|| older.lease()))
+    Ok(answered(tx)?.filter(|older| older.is_sent).map(|older| older.lease()))
+}
+
+/// The node becomes another one. Returns the lease that the centre held when it was found to be older, agreed to
+/// or not: that it went on from there is a copy's doing.
+pub(super) fn settle_copied(tx: &mut Tx<'_>) -> Result<Option<i64>, StoreError> {
+    Ok(answered(tx)?.map(|older| older.lease()))
+}
+
+fn answered(tx: &mut Tx<'_>) -> Result<Option<OlderCentre>, StoreError> {
+    let older = tx.meta(META_OLDER_CENTRE)?.as_ref().map(OlderCentre::decode);
+    if older.is_some() {
+        tx.set_meta(META_OLDER_CENTRE, None)?;
+    }
+    Ok(older)
 }
 
 /// Before a record is merged with a restored centre for the first time: makes its base what can still be taken

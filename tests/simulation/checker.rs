@@ -79,7 +79,7 @@ pub(crate) struct Edit {
     /// its way does not land.
     is_withdrawal: bool,
     /// How many changes the centre had seen.
-    at: usize,
+    pub(crate) at: usize,
 }
 
 impl Edit {

@@ -206,7 +206,9 @@ impl World {
             diff::set(&mut document, &steps, value);
             Some(document)
         };
-        let (before, after) = (with(row.get("central").cloned()), with(chosen));
+        // What stands is seen, and given up if something else is chosen.
+        let stands = row.get_str("stands").unwrap_or_default();
+        let (before, after) = (with(row.get(stands).cloned()), with(chosen));
         let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
         let first = self.edits.len();
         self.note(ADMINISTRATOR, &Change { key, before, after, is_own: false, agreed: Vec::new(), at });
@@ -249,6 +251,7 @@ impl World {
         };
         self.sim.state().weather.count("centre restored");
         self.tell(format!("the centre is what it was {} edits ago", self.edits.len() - older.edits));
+        self.restored_after.get_or_insert(self.edits.len());
         let lost = self.lost_with(&older);
         self.not_promised.extend(lost);
         self.sim.restore(older.backup);
@@ -258,10 +261,18 @@ impl World {
     /// with it, whoever knows of them: nothing tells them from what a node has not seen yet.
     fn lost_with(&self, older: &OlderCentre) -> Vec<usize> {
         let state = self.sim.state();
-        // A copy that was made in the middle of a node's round looks to that node like the centre that it knows.
+        let name = |clinic: &Clinic| {
+            let running = clinic.running.as_ref()?;
+            running.sync.status().ok().map(|status| status.node)
+        };
+        let names: Vec<String> = self.clinics.iter().filter_map(name).collect();
+        // A copy that was made in the middle of a node's round looks to that node like the centre that it knows. And
+        // of two nodes under one name the second takes the older lease for what the first has made of it.
         let notices = |clinic: &&Clinic| {
-            let node = clinic.running.as_ref().and_then(|running| running.sync.status().ok());
-            node.is_some_and(|status| older.backup.lease_of(&status.node) != state.leases.get(&status.node))
+            name(clinic).is_some_and(|name| {
+                let is_alone = names.iter().filter(|other| **other == name).count() == 1;
+                is_alone && older.backup.lease_of(&name) != state.leases.get(&name)
+            })
         };
         let noticing: Vec<&Clinic> = self.clinics.iter().filter(notices).collect();
         let known = known_to(&noticing);

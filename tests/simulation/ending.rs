@@ -9,8 +9,9 @@ use thalamus_edge::domain::value::same_document;
 use thalamus_edge::store::{Snapshot, StoreError, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
-use super::checker::{Act, Case, Recorded, Traces, Transition, Transitions, fields};
+use super::checker::{Act, Case, Edit, Recorded, Traces, Transition, Transitions, fields};
 use super::clinic::{Clinic, is_held, records};
+use super::support::sim::Applied;
 use super::support::sim::weather::Rates;
 use super::world::World;
 
@@ -203,7 +204,16 @@ impl World {
             })
         };
         let gone = self.gone.iter().copied().filter(|index| !was_there(index));
-        gone.chain(self.not_promised.iter().copied()).collect()
+        // Whoever comes together with a restored centre later cannot tell what was deleted there since from what the
+        // centre forgot, and puts it back.
+        let since = self.restored_after.unwrap_or(self.edits.len());
+        let has_copies =
+            ["clone", "rolled back"].iter().any(|name| state.weather.happened.contains_key(name));
+        let deletes = (0..self.edits.len()).filter(|index| self.edits[*index].act == Act::Delete);
+        let outlived = deletes.filter(|index| {
+            *index >= since || (has_copies && comes_as_new_after(&self.edits[*index], changes))
+        });
+        gone.chain(self.not_promised.iter().copied()).chain(outlived).collect()
     }
 
     /// What nodes made of fields at the centre.
@@ -322,6 +332,14 @@ pub(crate) fn known_to(clinics: &[&Clinic]) -> BTreeSet<(RecordKey, String, Stri
         held.iter().for_each(|(key, document)| traces.add_body(key, document));
     }
     traces.into_values()
+}
+
+/// Whether a record came to the centre after this delete as a new one: from a node that had made it and never heard
+/// that its copy, or the newer state of its disk, has brought it there already.
+fn comes_as_new_after(delete: &Edit, changes: &[Applied]) -> bool {
+    changes[delete.at.min(changes.len())..].iter().any(|change| {
+        change.by.is_some() && change.key == delete.key && change.before.is_none() && change.after.is_some()
+    })
 }
 
 /// Whether a record of a node waits behind a decision.

@@ -53,6 +53,8 @@ pub(crate) struct World {
     /// What was done, in order.
     pub(crate) story: Vec<String>,
     pub(crate) complaints: Vec<String>,
+    /// How many edits had been made when the centre was set back for the first time.
+    pub(crate) restored_after: Option<usize>,
     versions: Versions,
     started: tokio::time::Instant,
     /// How much each node's disk had been written to when its store was looked at.
@@ -89,6 +91,7 @@ impl World {
             counted: 0,
             story: Vec::new(),
             complaints: Vec::new(),
+            restored_after: None,
             versions: Versions::default(),
             started: tokio::time::Instant::now(),
             looked_at_store: BTreeMap::new(),
