@@ -25,7 +25,7 @@ pub(crate) async fn watch(
     }
 }
 
-/// Everything that the feed tells until it is quiet, the paths of an update in order.
+/// Everything that the feed tells until it is quiet.
 async fn all(feed: &mut dyn Feed) -> Changes {
     let mut changes = Changes::default();
     let mut quiet = 0;
@@ -35,8 +35,14 @@ async fn all(feed: &mut dyn Feed) -> Changes {
         changes.events.extend(next.events);
         changes.is_lost = next.is_lost;
     }
+    compare_as_told(&mut changes.events);
+    changes
+}
+
+/// Makes events comparable: the paths of an update in order, and no moments, which must be in order.
+fn compare_as_told(events: &mut [Event]) {
     let mut last = None;
-    for event in &mut changes.events {
+    for event in events {
         if let Event::Record { at, .. } = event {
             assert!(at.is_some() && *at >= last, "{at:?} after {last:?}");
             last = at.take();
@@ -46,7 +52,6 @@ async fn all(feed: &mut dyn Feed) -> Changes {
             unset.sort();
         }
     }
-    changes
 }
 
 fn record(key: RecordKey, effect: Effect) -> Event {
@@ -191,7 +196,9 @@ pub(crate) async fn continuation(central: &mut dyn Central, other: &mut dyn Cent
         let token = again.token().expect("a token");
         let mut rest = watch(central, Some(&token), &[]).await;
         assert_eq!(all(rest.as_mut()).await.events, everything[seen.len()..]);
-        seen.extend(again.next().await.expect("changes").events);
+        let mut next = again.next().await.expect("changes").events;
+        compare_as_told(&mut next);
+        seen.extend(next);
     }
     assert_eq!(seen, everything);
     behind.put(Kind::Person, doc! {"_id": "later"}).await;

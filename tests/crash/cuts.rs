@@ -15,7 +15,7 @@ use super::support::federation::Federation;
 use super::support::mongo::{MongoServer, Setup};
 
 /// Cuts are spread over the first so many bytes of a round, handshake included.
-const CUT_BYTES_MAX: u64 = 24_000;
+const CUT_BYTES_MAX: u64 = 40_000;
 /// Bytes that the line passes on at a time.
 const PIECE_BYTES: usize = 1_400;
 
