@@ -1,4 +1,4 @@
-//! Floor 0. What tests break on purpose: rules that are left out, and places where a node dies.
+//! Floor 0. What tests break on purpose: rules that are left out, places where a node dies, and chance.
 //!
 //! A check proves nothing before it has seen what it looks for. Each [`Flaw`] leaves out one rule of the
 //! reconciliation at the one line that keeps it; the simulation plants them one by one and must notice. All of
@@ -49,10 +49,15 @@ pub(crate) const fn planted(_flaw: Flaw) -> bool {
     false
 }
 
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn fresh_id() -> uuid::Uuid {
+    uuid::Uuid::new_v4()
+}
+
 #[cfg(feature = "failpoints")]
-pub use planting::{on_step, plant};
+pub use planting::{count_ids, on_step, plant};
 #[cfg(feature = "failpoints")]
-pub(crate) use planting::{passing, planted};
+pub(crate) use planting::{fresh_id, passing, planted};
 
 #[cfg(feature = "failpoints")]
 mod planting {
@@ -66,6 +71,7 @@ mod planting {
 
     thread_local! {
         static PLANTED: Cell<Option<Flaw>> = const { Cell::new(None) };
+        static COUNTED: Cell<Option<u128>> = const { Cell::new(None) };
         static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
     }
 
@@ -76,6 +82,23 @@ mod planting {
 
     pub(crate) fn planted(flaw: Flaw) -> bool {
         PLANTED.get() == Some(flaw)
+    }
+
+    /// Makes ids that are told apart but not by chance, so that a course of events repeats itself; or, with
+    /// `false`, by chance again.
+    pub fn count_ids(is_counted: bool) {
+        COUNTED.set(is_counted.then_some(0));
+    }
+
+    pub(crate) fn fresh_id() -> uuid::Uuid {
+        match COUNTED.get() {
+            Some(count) => {
+                COUNTED.set(Some(count + 1));
+                // Spread, as those by chance are.
+                uuid::Uuid::from_u128((count + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835))
+            }
+            None => uuid::Uuid::new_v4(),
+        }
     }
 
     /// Has `watcher` called at every step of every round on this thread.

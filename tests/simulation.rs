@@ -64,6 +64,7 @@ fn run(plan: Plan) -> Ran {
         runtime.block_on(async {
             let mut world = World::new(plan);
             let sim = world.sim.clone();
+            flaw::count_ids(true);
             flaw::on_step(Some(Rc::new(move |step| sim.pass_step(step))));
             world.live().await;
             if world.complaints.is_empty() {
@@ -89,6 +90,7 @@ fn run(plan: Plan) -> Ran {
         })
     }));
     flaw::on_step(None);
+    flaw::count_ids(false);
     ended.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));

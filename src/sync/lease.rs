@@ -10,7 +10,7 @@ use super::round::RoundError;
 use super::scan::Reason;
 use super::{content_tidy, drain, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
-use crate::flaw::{Flaw, planted};
+use crate::flaw::{self, Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError, Tx};
 
 /// The number of the first lease of every node.
@@ -30,7 +30,7 @@ struct Known {
 
 impl Known {
     fn fresh() -> Known {
-        Known { node: uuid::Uuid::new_v4().to_string(), confirmed: None, proposed: None }
+        Known { node: flaw::fresh_id().to_string(), confirmed: None, proposed: None }
     }
 
     fn confirmed_number(&self) -> i64 {
@@ -141,7 +141,7 @@ pub(crate) async fn take(
 
 /// Durably notes the lease that is about to be asked for; one that was never acknowledged is asked for again.
 async fn propose(store: &Store) -> Result<Known, StoreError> {
-    let nonce = uuid::Uuid::new_v4().simple().to_string();
+    let nonce = flaw::fresh_id().simple().to_string();
     let fresh = Known::fresh();
     store
         .transact(move |tx| -> Result<Known, StoreError> {

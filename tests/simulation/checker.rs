@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bson::{Bson, Document};
 use thalamus_edge::domain::record::RecordKey;
 
+use super::decisions::ADMINISTRATOR;
+
 /// What a record holds: by dotted path, elements of sets by path and name. Sub-documents and sets without
 /// anything in them do not count.
 pub(crate) type Fields = BTreeMap<String, String>;
@@ -337,9 +339,11 @@ impl Case<'_> {
     /// Whether the edit stands, was overwritten by one that saw it, or is recorded. `in_order`: whoever saw it
     /// came after it.
     fn is_kept(&self, index: usize, edit: &Edit, visible: Option<&Fields>, in_order: bool) -> bool {
+        // What the federation's administrator decides is carried out whenever a node asks next.
         let others = || {
-            let later = if in_order { &self.edits[index + 1..] } else { self.edits };
-            later.iter().filter(|other| other.key == edit.key)
+            let others = self.edits.iter().enumerate().filter(|(_, other)| other.key == edit.key);
+            let later = others.filter(|(at, other)| !in_order || *at > index || other.who == ADMINISTRATOR);
+            later.map(|(_, other)| other)
         };
         let shown = visible.and_then(|fields| fields.get(&edit.path));
         match &edit.act {

@@ -20,7 +20,7 @@ use super::world::World;
 
 /// Turns in which everybody who waits must be decided.
 const TURNS_MAX: usize = 8;
-const ADMINISTRATOR: &str = "admin";
+pub(crate) const ADMINISTRATOR: &str = "admin";
 
 /// What the centre was at some time.
 pub(crate) struct OlderCentre {

@@ -25,6 +25,8 @@ const NODES_MAX: usize = 6;
 const LEGACY: &str = "legacy";
 /// Time in which every node has its first round behind it, if nothing goes wrong.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Time in which a last round comes to its news.
+const LAST_ROUND: Duration = Duration::from_secs(3);
 /// Whoever waits looks around so often.
 const LOOK_EVERY_MS: u64 = 50;
 /// Clocks may be wrong by so many years, in either direction.
@@ -149,6 +151,18 @@ impl World {
                 return;
             }
         }
+        if self.plan.has(Trouble::Kill) {
+            self.die_with_news().await;
+        }
+    }
+
+    /// The last that happens to a record is on its way to a node that dies with it in its hands.
+    async fn die_with_news(&mut self) {
+        self.legacy_edit();
+        let node = self.some_node();
+        self.doom_at(node, Some("fetch.done".to_owned()), 0);
+        tokio::time::sleep(LAST_ROUND).await;
+        self.look_around().await;
     }
 
     /// Every node is connected before anything goes wrong.
@@ -484,6 +498,10 @@ impl World {
             _ => Some(self.numbers.pick(&self.plan.steps).clone()),
         };
         let visits = self.numbers.below(if place.is_none() { 40 } else { 3 });
+        self.doom_at(node, place, visits);
+    }
+
+    fn doom_at(&mut self, node: usize, place: Option<String>, visits: u64) {
         self.tell(format!("{}: will die at {place:?}, visit {visits}", self.clinics[node].name));
         let disk = self.clinics[node].disk.clone();
         self.sim.state().dooms.insert(node, Doom { place, visits, disk });

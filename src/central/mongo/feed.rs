@@ -129,7 +129,9 @@ fn pipeline(
         stream.insert("resumeAfter", token);
     }
     // Short, because it is sent in every round: what else a rename is about is looked at here.
-    let mut told = doc! {"operationType": 1, "ns": 1, "to": 1, "documentKey": 1, "updateDescription": 1, "clusterTime": 1};
+    let mut told = doc! {
+        "operationType": 1, "ns": 1, "to": 1, "documentKey": 1, "updateDescription": 1, "clusterTime": 1,
+    };
     if !bodies.is_empty() {
         let mut ids: Vec<&str> = bodies.iter().map(|key| key.id.as_str()).collect();
         ids.sort_unstable();
