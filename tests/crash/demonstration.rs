@@ -21,6 +21,7 @@ async fn demonstration() {
     let (mut operations, mut told) = (0, 0);
     while started.elapsed() < Duration::from_secs(seconds) {
         if operations % 10 == 9 {
+            run.agree_to_deletes().await;
             run.rounds_at_once().await;
         } else {
             run.one_operation().await;
@@ -33,6 +34,7 @@ async fn demonstration() {
     }
     let deaths = run.story.iter().filter(|line| line.ends_with(": died")).count();
     println!("{operations} operations, {deaths} deaths of nodes; now everybody reconciles");
+    run.agree_to_deletes().await;
     run.conclude().await;
     println!("verdict: every edit is visible, was overwritten by someone who saw it, or is recorded");
 }

@@ -108,6 +108,14 @@ impl Run {
         self.edit_at(node, record).await;
     }
 
+    /// So many deletes of so few records are what nodes ask their operators about.
+    pub(super) async fn agree_to_deletes(&self) {
+        for node in &self.federation.nodes {
+            let agreed = node.operator("POST", "/sync/resume", Some(&json!({"accept_deletes": true}))).await;
+            assert_eq!(agreed.status, 204);
+        }
+    }
+
     /// Rounds of all nodes at the same time, while the legacy application goes on.
     pub(super) async fn rounds_at_once(&mut self) {
         self.story.push("rounds of all".to_owned());
