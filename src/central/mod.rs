@@ -64,9 +64,15 @@ pub trait Central: content::Attachments {
     async fn estimated_count(&mut self, kind: Kind) -> Result<u64>;
 
     /// Opens the change feed over all records and the row of `node`, from where `after` stands or from now
-    /// on. Inserted and replaced documents are shown for the records in `bodies` only. A centre that keeps no
-    /// history leaves this as it is.
-    async fn watch(&mut self, _node: &str, _after: Option<&Token>, _bodies: &[RecordKey]) -> Result<Watched> {
+    /// on. It tells of up to `max` events at a time; inserted and replaced documents are shown for the records
+    /// in `bodies` only. A centre that keeps no history leaves this as it is.
+    async fn watch(
+        &mut self,
+        _node: &str,
+        _after: Option<&Token>,
+        _bodies: &[RecordKey],
+        _max: usize,
+    ) -> Result<Watched> {
         Ok(Watched::Unsupported)
     }
 

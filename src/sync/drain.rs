@@ -115,7 +115,7 @@ impl Round<'_> {
             return Ok(());
         }
         let node = lease::node_id(&self.store.read()?)?.unwrap_or_default();
-        let mut feed = match central.watch(&node, None, &[]).await? {
+        let mut feed = match central.watch(&node, None, &[], self.batch_documents).await? {
             Watched::Open(feed) => feed,
             Watched::Lost => return Err(CentralError::Failed("its history breaks".to_owned()).into()),
             Watched::Unsupported => return self.sweep_only().await,
@@ -169,14 +169,24 @@ impl Round<'_> {
             .filter(|(_, intent)| matches!(intent.write, IntentWrite::Insert(_) | IntentWrite::Replace(_)))
             .map(|(key, _)| key)
             .collect();
-        let mut feed = match central.watch(node, Some(token), &bodies).await? {
+        let (max, opened) = (self.batch_documents, tokio::time::Instant::now());
+        let watched = central.watch(node, Some(token), &bodies, max).await;
+        if watched.is_err() {
+            self.fit_reads(false, opened.elapsed());
+        }
+        let mut feed = match watched? {
             Watched::Open(feed) => feed,
             Watched::Lost => return Ok(Drained::Lost),
             Watched::Unsupported => return Ok(Drained::Unsupported),
         };
         let mut told = tokio::time::Instant::now();
         loop {
-            let changes = feed.next().await?;
+            let asked = tokio::time::Instant::now();
+            let next = feed.next().await;
+            if next.as_ref().map_or(true, |changes| changes.events.len() >= max) {
+                self.fit_reads(next.is_ok(), asked.elapsed());
+            }
+            let changes = next?;
             step("drain.read");
             if changes.is_lost {
                 return Ok(Drained::Lost);

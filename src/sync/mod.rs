@@ -149,7 +149,7 @@ impl Reconciler {
             running: Mutex::new(None),
             next_round_ms: Mutex::new(None),
             batch_writes: AtomicUsize::new(BATCH_WRITES_START),
-            batch_documents: AtomicUsize::new(scan::SCAN_DOCUMENTS_START),
+            batch_documents: AtomicUsize::new(round::READ_START),
             conversing: tokio::sync::Mutex::default(),
             hang_up: Mutex::default(),
             is_connected: AtomicBool::new(false),

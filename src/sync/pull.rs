@@ -132,16 +132,18 @@ impl Round<'_> {
         self.batch_documents.min(FETCH_IDS_MAX)
     }
 
-    /// Reads records; after a failure fewer are asked for together.
+    /// Reads records; how many are asked for together follows the link.
     pub(crate) async fn fetch(
         &mut self,
         central: &mut dyn Central,
         kind: Kind,
         ids: &[String],
     ) -> Result<Vec<Fetched>, CentralError> {
+        let started = tokio::time::Instant::now();
         let fetched = central.fetch(kind, ids).await;
-        if fetched.is_err() {
-            self.batch_documents = (self.batch_documents / 2).max(1);
+        let is_full = ids.len() >= self.fetch_ids();
+        if fetched.is_err() || is_full {
+            self.fit_reads(fetched.is_ok(), started.elapsed());
         }
         fetched
     }

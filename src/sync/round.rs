@@ -3,6 +3,8 @@
 //! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, CONTENT, REPORT. Each step leaves the store in a state
 //! that the next round understands, so a round may end anywhere.
 
+use std::time::Duration;
+
 use bson::{Document, doc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +61,14 @@ pub(crate) enum RoundError {
 
 /// What a complete round says first.
 pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
+/// Bounds of the number of documents, or of events, that the centre is asked for at a time, and where it
+/// begins; powers of two, because the centre's cursor follows doubling and halving.
+const READ_MIN: usize = 1;
+const READ_MAX: usize = 512;
+pub(super) const READ_START: usize = 64;
+/// A read that took longer than the first is not followed by a larger one, than the second by a smaller.
+const READ_FAST: Duration = Duration::from_secs(2);
+const READ_SLOW: Duration = Duration::from_secs(10);
 /// Version of the program that ran the last round.
 const META_VERSION: &str = "round_version";
 
@@ -88,7 +98,7 @@ pub(crate) struct Round<'a> {
     pub(crate) store: &'a Store,
     pub(crate) settings: &'a SyncSettings,
     pub(crate) tally: Tally,
-    /// Writes sent and documents read at a time; they follow the link.
+    /// Writes sent, and documents or events read at a time; they follow the link.
     pub(crate) batch_writes: usize,
     pub(crate) batch_documents: usize,
     /// Why and how far the sweep over the centre came, unless there was none or it reached its end.
@@ -151,6 +161,18 @@ impl<'a> Round<'a> {
             lease_number: self.lease_number,
             ..Round::new(self.store, self.settings)
         }
+    }
+
+    /// Lets the size of later reads follow how one of the full size went: a line that is cut after so many
+    /// bytes must still carry a whole answer.
+    pub(crate) fn fit_reads(&mut self, is_answered: bool, elapsed: Duration) {
+        self.batch_documents = if !is_answered || elapsed > READ_SLOW {
+            (self.batch_documents / 2).max(READ_MIN)
+        } else if elapsed < READ_FAST {
+            (self.batch_documents * 2).min(READ_MAX)
+        } else {
+            self.batch_documents
+        };
     }
 
     /// Runs the steps; returns the node's id at the centre, and the feed where it stands now.

@@ -19,14 +19,6 @@ use crate::central::{Central, CentralError, Fetched};
 use crate::domain::record::{Kind, RecordKey};
 use crate::store::{Reread, StoreError, Tx};
 
-/// Bounds of the number of documents read from the centre at a time, and where it begins; powers of two,
-/// because the centre's cursor follows doubling and halving.
-const SCAN_DOCUMENTS_MIN: usize = 1;
-const SCAN_DOCUMENTS_MAX: usize = 512;
-pub(super) const SCAN_DOCUMENTS_START: usize = 64;
-/// A batch that took longer than the first is not followed by a larger one, than the second by a smaller.
-const SCAN_FAST: Duration = Duration::from_secs(2);
-const SCAN_SLOW: Duration = Duration::from_secs(10);
 /// Part of a round's time that a scan may use, so that local edits are pushed in every round.
 const SCAN_TIME_SHARE: u32 = 2;
 /// A position without effects is saved this often: an idle round over a fast link writes nothing.
@@ -249,12 +241,7 @@ impl Round<'_> {
     async fn scan_batch(&mut self, central: &mut dyn Central) -> Result<Vec<Fetched>, CentralError> {
         let started = tokio::time::Instant::now();
         let result = central.scan_next(self.batch_documents).await;
-        let elapsed = started.elapsed();
-        if result.is_err() || elapsed > SCAN_SLOW {
-            self.batch_documents = (self.batch_documents / 2).max(SCAN_DOCUMENTS_MIN);
-        } else if elapsed < SCAN_FAST {
-            self.batch_documents = (self.batch_documents * 2).min(SCAN_DOCUMENTS_MAX);
-        }
+        self.fit_reads(result.is_ok(), started.elapsed());
         result
     }
 

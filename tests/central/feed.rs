@@ -40,6 +40,14 @@ async fn a_token_continues_where_it_was_taken() {
 }
 
 #[tokio::test]
+async fn a_feed_tells_no_more_at_a_time_than_asked_for() {
+    let server = MongoServer::start().await;
+    let ground = Ground::new(&server).await;
+    feeds::small_answers(open(&ground.hub()).await.as_mut(), &ground).await;
+    ground.clear().await;
+}
+
+#[tokio::test]
 async fn an_idle_feed_moves_on_and_costs_little() {
     let server = MongoServer::start().await;
     let ground = Ground::new(&server).await;

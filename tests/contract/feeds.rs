@@ -12,13 +12,14 @@ use super::{Behind, insert, person, set};
 
 /// Empty answers after which nothing more is expected.
 pub(crate) const QUIET_ANSWERS: usize = 2;
+const EVENTS_MAX: usize = 64;
 
 pub(crate) async fn watch(
     central: &mut dyn Central,
     after: Option<&Token>,
     bodies: &[RecordKey],
 ) -> Box<dyn Feed> {
-    match central.watch("me", after, bodies).await.expect("an answer") {
+    match central.watch("me", after, bodies, EVENTS_MAX).await.expect("an answer") {
         Watched::Open(feed) => feed,
         Watched::Lost => panic!("the history is lost"),
         Watched::Unsupported => panic!("no change feed"),
@@ -207,6 +208,28 @@ pub(crate) async fn continuation(central: &mut dyn Central, other: &mut dyn Cent
     assert_eq!(told, [record(person("later"), Effect::Inserted(None))]);
 }
 
+/// No answer tells more than was asked for, the first neither, and together they tell everything.
+pub(crate) async fn small_answers(central: &mut dyn Central, behind: &dyn Behind) {
+    let start = watch(central, None, &[]).await.token().expect("a token");
+    let ids: Vec<String> = (0..7).map(|n| n.to_string()).collect();
+    for id in &ids {
+        behind.put(Kind::Person, doc! {"_id": id}).await;
+    }
+    let Watched::Open(mut feed) = central.watch("me", Some(&start), &[], 2).await.expect("an answer") else {
+        panic!("no change feed");
+    };
+    let (mut told, mut quiet) = (Vec::new(), 0);
+    while quiet < QUIET_ANSWERS {
+        let events = feed.next().await.expect("changes").events;
+        assert!(events.len() <= 2, "{events:?}");
+        quiet = if events.is_empty() { quiet + 1 } else { 0 };
+        told.extend(events);
+    }
+    compare_as_told(&mut told);
+    let expected: Vec<Event> = ids.iter().map(|id| record(person(id), Effect::Inserted(None))).collect();
+    assert_eq!(told, expected);
+}
+
 /// An idle feed moves on, past what is nobody's business.
 pub(crate) async fn idling(central: &mut dyn Central, behind: &dyn Behind) {
     behind.put(Kind::Person, doc! {"_id": "a"}).await;
@@ -227,7 +250,7 @@ pub(crate) async fn idling(central: &mut dyn Central, behind: &dyn Behind) {
 
 /// The centre has forgotten what happened since the token.
 pub(crate) async fn forgotten(central: &mut dyn Central, token: &Token) {
-    let is_lost = match central.watch("me", Some(token), &[]).await.expect("an answer") {
+    let is_lost = match central.watch("me", Some(token), &[], EVENTS_MAX).await.expect("an answer") {
         Watched::Lost => true,
         Watched::Open(mut feed) => all(feed.as_mut()).await.is_lost,
         Watched::Unsupported => false,
@@ -238,8 +261,8 @@ pub(crate) async fn forgotten(central: &mut dyn Central, token: &Token) {
 /// A token that makes no sense is no better; one from now on is to be had.
 pub(crate) async fn nonsense(central: &mut dyn Central) {
     let nonsense = Token(doc! {"_data": "00"});
-    assert!(!matches!(central.watch("me", Some(&nonsense), &[]).await, Ok(Watched::Open(_))));
-    assert!(matches!(central.watch("me", None, &[]).await, Ok(Watched::Open(_))));
+    assert!(!matches!(central.watch("me", Some(&nonsense), &[], EVENTS_MAX).await, Ok(Watched::Open(_))));
+    assert!(matches!(central.watch("me", None, &[], EVENTS_MAX).await, Ok(Watched::Open(_))));
 }
 
 /// Collections that are dropped or renamed lose the thread, if they are any of a node's business. Leaves
@@ -268,7 +291,7 @@ pub(crate) async fn upheavals(central: &mut dyn Central, behind: &dyn Behind) {
 
 /// A server without history says so, and the conversation goes on.
 pub(crate) async fn unsupported(central: &mut dyn Central) {
-    assert!(matches!(central.watch("me", None, &[]).await, Ok(Watched::Unsupported)));
+    assert!(matches!(central.watch("me", None, &[], EVENTS_MAX).await, Ok(Watched::Unsupported)));
     let hit = central.write(&[insert("a", doc! {"f": 1})]).await.expect("an answer");
     assert_eq!(hit, [Written::Hit]);
     let hit = central.write(&[set("a", "f", Some(bson!(1)), 2)]).await.expect("an answer");

@@ -116,6 +116,7 @@ async fn the_simulated_centre_tells_what_happens() {
     feeds::own_writes_and_lease(open(&sims[1]).await.as_mut(), &sims[1]).await;
     feeds::told_as_changed(open(&sims[2]).await.as_mut(), &sims[2]).await;
     feeds::moments(open(&sims[2]).await.as_mut(), &sims[2]).await;
+    feeds::small_answers(open(&sims[2]).await.as_mut(), &sims[2]).await;
     feeds::idling(open(&sims[3]).await.as_mut(), &sims[3]).await;
     feeds::upheavals(open(&sims[4]).await.as_mut(), &sims[4]).await;
     let sim = Sim::with_history();
@@ -130,7 +131,7 @@ async fn the_simulated_centre_tells_what_happens() {
     let token = feeds::watch(central.as_mut(), None, &[]).await.token().expect("a token");
     let backup = sim.backup();
     sim.restore(backup);
-    assert!(central.watch("me", Some(&token), &[]).await.is_err(), "that server is gone");
+    assert!(central.watch("me", Some(&token), &[], 64).await.is_err(), "that server is gone");
     let mut central = open(&sim).await;
     feeds::forgotten(central.as_mut(), &token).await;
     sim.state().is_standalone = true;

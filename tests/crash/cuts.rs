@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
+use bson::{Document, doc};
+
 use super::random::Run;
 use super::support::federation::Federation;
 use super::support::mongo::{MongoServer, Setup};
@@ -108,15 +110,16 @@ async fn pass(
     }
 }
 
+/// Where the line to the server begins.
+fn uri_of(line: &Line, profile: Profile) -> String {
+    let patience = 500 + 4 * profile.latency.as_millis();
+    format!("mongodb://127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS={patience}", line.port)
+}
+
 async fn rounds_over(profile: Profile) {
     let mongo = MongoServer::start_own(Setup::default()).await;
     let line = Line::to(mongo.port(), profile).await;
-    let uri = format!(
-        "mongodb://127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS={}",
-        line.port,
-        500 + 4 * profile.latency.as_millis()
-    );
-    let federation = Federation::behind(mongo, &uri, &["north", "south"]).await;
+    let federation = Federation::behind(mongo, &uri_of(&line, profile), &["north", "south"]).await;
     let mut run = Run::new(profile.cycles, federation).await;
     let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
     let mut cuts = 0;
@@ -152,4 +155,40 @@ async fn a_line_that_is_cut_at_any_byte_loses_nothing() {
     for profile in profiles {
         rounds_over(*profile).await;
     }
+}
+
+/// Changes at the centre while the line was down, and what a connection carries before it is cut: less than
+/// an answer that tells of a hundred changes.
+const BACKLOG: usize = 300;
+const CARRIED_BYTES: u64 = 20_000;
+const ROUNDS_MAX: usize = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_arrives_over_a_line_that_never_lasts() {
+    let mongo = MongoServer::start_own(Setup::default()).await;
+    let line = Line::to(mongo.port(), SHORT).await;
+    let federation = Federation::behind(mongo, &uri_of(&line, SHORT), &["north"]).await;
+    federation.rounds(1).await;
+    let people = (0..BACKLOG).map(|n| doc! {"_id": format!("B{n:03}"), "name": format!("Person {n}")});
+    federation.centre("people").insert_many(people.collect::<Vec<Document>>()).await.unwrap();
+    let mut rounds = 0;
+    let missing = async || {
+        let mut missing = 0;
+        for n in 0..BACKLOG {
+            let reply = federation.nodes[0].call("GET", &format!("/people/B{n:03}"), None).await;
+            missing += usize::from(reply.status != 200);
+        }
+        missing
+    };
+    let mut left = BACKLOG;
+    while left > 0 {
+        assert!(rounds < ROUNDS_MAX, "{left} of {BACKLOG} have not arrived in {rounds} rounds");
+        line.cut_after(CARRIED_BYTES);
+        federation.nodes[0].try_round().await.unwrap();
+        line.mend();
+        rounds += 1;
+        left = missing().await;
+    }
+    println!("{BACKLOG} changes arrived in {rounds} rounds of {CARRIED_BYTES} bytes");
+    federation.end();
 }

@@ -14,6 +14,7 @@ use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
 use super::line::Patience;
+use super::read::batch_size;
 use super::{MongoCentral, error};
 use crate::central::{
     CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token, Watched,
@@ -64,12 +65,14 @@ impl MongoCentral {
         node: &str,
         after: Option<&Token>,
         bodies: &[RecordKey],
+        max: usize,
     ) -> Result<Watched> {
         let kinds: BTreeMap<String, Kind> =
             Kind::ALL.into_iter().map(|kind| (self.address.collection(kind).to_owned(), kind)).collect();
         let pipeline = pipeline(&kinds, node, after, bodies);
         // It writes nothing: what the driver would say about confirming is bytes in every round.
         let watching = self.database.aggregate(pipeline).max_await_time(self.feed_wait);
+        let watching = watching.batch_size(batch_size(max.max(1)));
         let watching = watching.write_concern(WriteConcern::default());
         let cursor = match self.patience.attempt(async { watching.batch().await }).await? {
             Ok(cursor) => cursor,

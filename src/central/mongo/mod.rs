@@ -310,8 +310,14 @@ impl Central for MongoCentral {
         self.patience.limited(counting).await
     }
 
-    async fn watch(&mut self, node: &str, after: Option<&Token>, bodies: &[RecordKey]) -> Result<Watched> {
-        self.open_feed(node, after, bodies).await
+    async fn watch(
+        &mut self,
+        node: &str,
+        after: Option<&Token>,
+        bodies: &[RecordKey],
+        max: usize,
+    ) -> Result<Watched> {
+        self.open_feed(node, after, bodies, max).await
     }
 
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {

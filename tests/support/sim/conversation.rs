@@ -325,7 +325,13 @@ impl Central for Conversation {
         .await
     }
 
-    async fn watch(&mut self, node: &str, after: Option<&Token>, bodies: &[RecordKey]) -> Result<Watched> {
+    async fn watch(
+        &mut self,
+        node: &str,
+        after: Option<&Token>,
+        bodies: &[RecordKey],
+        max: usize,
+    ) -> Result<Watched> {
         let after = after.cloned();
         let opened = self.exchange(Call::Watch, None, None, move |state| {
             if state.is_standalone {
@@ -344,7 +350,7 @@ impl Central for Conversation {
         let line = Conversation::new(self.sim.clone(), self.life);
         let token = self.sim.state().history.token(at);
         let (node, bodies) = (node.to_owned(), bodies.to_vec());
-        Ok(Watched::Open(Box::new(SimFeed { line, node, bodies, at, token })))
+        Ok(Watched::Open(Box::new(SimFeed { line, node, bodies, max, at, token })))
     }
 
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
@@ -456,6 +462,8 @@ struct SimFeed {
     line: Conversation,
     node: String,
     bodies: Vec<RecordKey>,
+    /// Events told at a time.
+    max: usize,
     /// What comes next.
     at: u64,
     token: Token,
@@ -474,7 +482,7 @@ impl SimFeed {
                 Ok(event) => changes.events.extend(event),
                 Err(()) => changes.is_lost = true,
             }
-            if changes.events.len() == FEED_EVENTS_MAX {
+            if changes.events.len() == self.max.clamp(1, FEED_EVENTS_MAX) {
                 break;
             }
         }
@@ -508,8 +516,8 @@ impl Feed for SimFeed {
             }
         }
         let (node, bodies, at) = (self.node.clone(), self.bodies.clone(), self.at);
-        let reader =
-            SimFeed { line: Conversation::new(sim, None), node, bodies, at, token: self.token.clone() };
+        let (line, max, token) = (Conversation::new(sim, None), self.max, self.token.clone());
+        let reader = SimFeed { line, node, bodies, max, at, token };
         let read = move |state: &mut State| {
             let (changes, at) = reader.read(state);
             (changes, at, state.history.token(at))
