@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
+use zxcvbn::zxcvbn;
 
 use crate::domain::access::Principal;
 use crate::domain::record::fold_account;
@@ -37,6 +38,12 @@ pub const PASSWORD_CHARS_MAX: usize = 64;
 pub const PASSWORD_BYTES_MAX: usize = 72;
 /// Shortest new password unless the configuration says otherwise.
 pub const PASSWORD_CHARS_MIN_DEFAULT: usize = 8;
+/// Passwords that are guessed in fewer attempts are refused. Guessing is slowed down to one a minute, so that
+/// these would take two years.
+const GUESSES_MIN: u64 = 1_000_000;
+/// What somebody tries who knows what this machine is, beside the common words of English.
+const LOCAL_WORDS: [&str; 8] =
+    ["gnuhealth", "thalamus", "hospital", "clinica", "contraseña", "paciente", "enfermera", "salud"];
 /// What Thalamus itself uses.
 pub const BCRYPT_COST_DEFAULT: u32 = 12;
 
@@ -253,9 +260,9 @@ impl Accounts {
         Ok(outcome)
     }
 
-    /// Hashes a new password, after [`Accounts::check_new_password`].
-    pub async fn hash(&self, password: &str, peer: IpAddr) -> Result<String, HashError> {
-        self.check_new_password(password).map_err(HashError::Unacceptable)?;
+    /// Hashes a new password of an account, after [`Accounts::check_new_password`].
+    pub async fn hash(&self, account: &str, password: &str, peer: IpAddr) -> Result<String, HashError> {
+        self.check_new_password(account, password).map_err(HashError::Unacceptable)?;
         let (sender, receiver) = oneshot::channel();
         let attempts = Arc::clone(&self.attempts);
         let password = Zeroizing::new(password.to_owned());
@@ -277,7 +284,7 @@ impl Accounts {
     }
 
     /// Whether a clear password may become somebody's; if not, why, in words for the person.
-    pub fn check_new_password(&self, password: &str) -> Result<(), String> {
+    pub fn check_new_password(&self, account: &str, password: &str) -> Result<(), String> {
         let chars = password.chars().count();
         let min = self.settings.password_min_chars;
         if password.contains('\0') {
@@ -295,8 +302,13 @@ impl Accounts {
                  scripts take two to four each"
             ));
         }
-        if COMMON_PASSWORDS.contains(&password.to_lowercase().as_str()) {
-            return Err("the password is one of those that are tried first".to_owned());
+        let known: Vec<&str> = LOCAL_WORDS.iter().copied().chain([account]).collect();
+        if zxcvbn(password, &known).guesses() < GUESSES_MIN {
+            return Err(
+                "the password is one of those that are tried first: it is too common, or too close to \
+                        a word, a date, a row of keys or the account's name"
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -349,66 +361,6 @@ pub fn is_acceptable_hash(hash: &str) -> bool {
 fn dummy_hash(cost: u32) -> String {
     format!("$2b${cost:02}${}", ".".repeat(53))
 }
-
-/// In lower case, at least eight characters long: shorter ones fall under the minimum. The beginnings of
-/// every published list, and what somebody guesses who knows what this machine is.
-const COMMON_PASSWORDS: &[&str] = &[
-    "00000000",
-    "11111111",
-    "12341234",
-    "12344321",
-    "123123123",
-    "1234567890",
-    "12345678",
-    "123456789",
-    "12345678910",
-    "1q2w3e4r",
-    "1q2w3e4r5t",
-    "1qaz2wsx",
-    "87654321",
-    "88888888",
-    "987654321",
-    "abc12345",
-    "abcd1234",
-    "aa123456",
-    "administrator",
-    "admin123",
-    "admin1234",
-    "asdfghjkl",
-    "baseball",
-    "changeme",
-    "computer",
-    "contraseña",
-    "football",
-    "gnuhealth",
-    "hospital",
-    "iloveyou",
-    "internet",
-    "letmein1",
-    "liverpool",
-    "michelle",
-    "p@ssw0rd",
-    "passw0rd",
-    "password",
-    "password1",
-    "password12",
-    "password123",
-    "princess",
-    "q1w2e3r4",
-    "qwer1234",
-    "qwerty12",
-    "qwerty123",
-    "qwertyuiop",
-    "qwertyui",
-    "starwars",
-    "sunshine",
-    "superman",
-    "thalamus",
-    "trustno1",
-    "welcome1",
-    "whatever",
-    "zaq12wsx",
-];
 
 #[cfg(test)]
 mod tests;

@@ -249,7 +249,7 @@ async fn a_full_queue_says_so_and_leaves_no_trace() {
     }
     let sixty_fifth = attempt(99, 9_001).await;
     assert!(matches!(sixty_fifth, Err(LoginError::Busy { .. })));
-    let hash = accounts.hash("a long password", peer(99)).await;
+    let hash = accounts.hash("A", "a long password", peer(99)).await;
     assert!(matches!(hash, Err(HashError::Busy { .. })));
     assert_eq!(accounts.attempts.lock().in_flight.len(), WAITING_TOTAL_MAX);
     drop(gate);
@@ -313,11 +313,11 @@ async fn a_lost_computation_is_no_verdict_and_can_be_repeated() {
 #[tokio::test]
 async fn a_new_hash_verifies_and_is_acceptable() {
     let accounts = accounts();
-    let hash = accounts.hash("correct horse", peer(1)).await.unwrap();
+    let hash = accounts.hash("A", "correct horse", peer(1)).await.unwrap();
     assert!(hash.starts_with("$2b$04$") && is_acceptable_hash(&hash), "{hash}");
     accounts.verify("A", PASSWORD, peer(1), Some(account(&hash))).await.unwrap();
     assert_eq!(accounts.bcrypts(), 2);
-    let short = accounts.hash("short", peer(1)).await;
+    let short = accounts.hash("A", "short", peer(1)).await;
     assert_eq!(
         short,
         Err(HashError::Unacceptable("the password must have at least 8 characters".to_owned()))
@@ -327,15 +327,36 @@ async fn a_new_hash_verifies_and_is_acceptable() {
 #[test]
 fn new_passwords_have_bounds_that_are_explained() {
     let accounts = accounts();
-    let refused = |password: &str| accounts.check_new_password(password).unwrap_err();
+    let refused = |password: &str| accounts.check_new_password("ESGNU777ORG", password).unwrap_err();
     assert!(refused("").contains("at least 8"));
     assert!(refused("éééé777").contains("at least 8"), "characters, not bytes");
     assert!(refused(&"x".repeat(65)).contains("at most 64"));
     assert!(refused(&"é".repeat(37)).contains("72 bytes"));
     assert!(refused("with\0zero").contains("NUL"));
-    assert!(refused("PassWord123").contains("tried first"));
-    for fine in ["gnusolidario", "éééé7777", &"é".repeat(36), &"x".repeat(64)] {
-        accounts.check_new_password(fine).unwrap();
+    let guessed_first = [
+        "PassWord123",
+        "12345678",
+        "qwertyuiop",
+        "1q2w3e4r5t",
+        "p@ssw0rd",
+        "iloveyou2",
+        "23.11.1987",
+        "summer2024",
+        "contraseña1",
+        "gnuhealth2026",
+        "ESGNU777ORG",
+        "esgnu777org1",
+        "777esgnu777org",
+        &"x".repeat(64),
+    ];
+    for password in guessed_first {
+        assert!(refused(password).contains("tried first"), "{password}");
+    }
+    let of_72_bytes = "мойдядясамыхчестныхправилкогданевшут";
+    let of_64_chars = "kxitxvt1ipHbvkhNlqQW5CT1+v4j8mqpGl9R3jgheO9MirvOU44fCxqjTHYM/4mn";
+    assert_eq!((of_72_bytes.len(), of_64_chars.len()), (PASSWORD_BYTES_MAX, PASSWORD_CHARS_MAX));
+    for fine in ["gnusolidario", "tres tristes tigres", of_72_bytes, of_64_chars] {
+        accounts.check_new_password("ESGNU777ORG", fine).unwrap();
     }
 }
 

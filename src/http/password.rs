@@ -78,7 +78,7 @@ pub(crate) async fn submit(
             Err(busy) => return Err(busy.into()),
         }
     }
-    let hash = match node.accounts.hash(&fields.password, caller.peer).await {
+    let hash = match node.accounts.hash(person, &fields.password, caller.peer).await {
         Ok(hash) => hash,
         Err(HashError::Unacceptable(message)) => return Ok(refuse(&message)),
         Err(error) => return Err(error.into()),

@@ -93,7 +93,7 @@ pub(crate) async fn add(
     let roles = wanted_roles(&node, &body)?;
     let hash = match body.get("password") {
         None => None,
-        Some(Value::String(password)) => Some(node.accounts.hash(password, caller.peer).await?),
+        Some(Value::String(password)) => Some(node.accounts.hash(&id, password, caller.peer).await?),
         Some(_) => return Err(ApiError::invalid("password", "password: must be text")),
     };
     let is_local = body.get("local").is_some_and(|local| *local == Value::Bool(true));
@@ -205,7 +205,7 @@ pub(crate) async fn set_password(
     let Some(Value::String(password)) = body.get("password") else {
         return Err(ApiError::invalid("password", "password: must be text"));
     };
-    let hash = node.accounts.hash(password, caller.peer).await?;
+    let hash = node.accounts.hash(&id, password, caller.peer).await?;
     let actor = caller.principal.actor.clone();
     let is_known = node
         .store

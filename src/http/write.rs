@@ -84,7 +84,7 @@ async fn new_password(
         }
         return Ok(password.clone());
     }
-    Ok(node.accounts.hash(password, caller.peer).await?)
+    Ok(node.accounts.hash(target.id, password, caller.peer).await?)
 }
 
 struct WriteRequest<'a> {
