@@ -288,6 +288,18 @@ impl Config {
         })
     }
 
+    /// Where clients find the node, as far as the configuration says: `https://clinic.local:8443`.
+    pub fn base_url(&self) -> String {
+        let listen = self.server.listen;
+        let name = match self.server.names.first() {
+            _ if listen.ip().is_loopback() => "localhost".to_owned(),
+            Some(name) => name.clone(),
+            None => gethostname::gethostname().to_string_lossy().into_owned(),
+        };
+        let scheme = if self.server.tls { "https" } else { "http" };
+        format!("{scheme}://{name}:{}", listen.port())
+    }
+
     pub fn accounts_settings(&self) -> AccountsSettings {
         AccountsSettings {
             bcrypt_cost: self.accounts.bcrypt_cost,

@@ -25,6 +25,8 @@ mod holds;
 mod holes;
 #[path = "api/identity.rs"]
 mod identity;
+#[path = "api/link.rs"]
+mod link;
 #[path = "api/lists.rs"]
 mod lists;
 #[path = "api/methods.rs"]

@@ -96,6 +96,34 @@ fn check_looks_at_access_rules_and_certificate_too() {
 // --------------------------------------------------------------------------------------------- accounts
 
 #[test]
+fn nobody_invents_a_password_for_somebody_else() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        let node = is_running.then(|| clinic.serve(&[]));
+        let add = ["user", "add", "head", "--local", "--role", "root", "--link"];
+        let made = clinic.run(&add).ends(0).says("head@local logs in here as root").out.clone();
+        let path = |text: &str| text.split_once("/link/").unwrap().1.lines().next().unwrap().to_owned();
+        let first = path(&made);
+        // A new one ends the one before.
+        let second = path(&clinic.run(&["user", "link", "head@local"]).ends(0).out);
+        assert_ne!(first, second);
+        clinic.run(&["user", "link", "nobody@local"]).ends(1).complains("not found");
+        let node = node.unwrap_or_else(|| clinic.serve(&[]));
+        let form = "password=a+first+password&again=a+first+password";
+        for (secret, status) in [(&first, 401), (&second, 200), (&second, 401)] {
+            assert_eq!(node.request("POST", &format!("/link/{secret}"), "", form).0, status, "{secret}");
+        }
+        let login = || node.request("GET", "/users", "head@local:a first password", "").0;
+        assert_eq!(login(), 200);
+        clinic.run(&["user", "disable", "head@local"]).ends(0).says("cannot log in any more");
+        assert_eq!(login(), 401);
+        assert_eq!(clinic.run(&["user", "list", "--json"]).ends(0).json()[0]["active"], false);
+        clinic.run(&["user", "enable", "head@local"]).ends(0);
+        assert_eq!(login(), 200);
+    }
+}
+
+#[test]
 fn accounts_are_made_listed_and_given_passwords() {
     for is_running in IS_RUNNING {
         let clinic = Clinic::new();

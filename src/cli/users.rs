@@ -21,6 +21,21 @@ pub(super) enum UserCommand {
     Add(AddArgs),
     /// Set a password.
     Passwd(PasswdArgs),
+    /// Make a link by which somebody sets the password of an account, once, within 24 hours.
+    Link {
+        /// Federation account, or NAME@local.
+        id: String,
+    },
+    /// Close an account: it stays what it is, but nobody logs in with it.
+    Disable {
+        /// Federation account, or NAME@local.
+        id: String,
+    },
+    /// Open an account again.
+    Enable {
+        /// Federation account, or NAME@local.
+        id: String,
+    },
     /// List who can log in here, and as what.
     List {
         /// Print the API's JSON.
@@ -42,6 +57,9 @@ pub(super) struct AddArgs {
     /// Read the password from standard input, one line, instead of asking.
     #[arg(long)]
     password_stdin: bool,
+    /// Print a link by which whoever holds it sets the password, once, within 24 hours.
+    #[arg(long, conflicts_with = "password_stdin")]
+    link: bool,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +75,9 @@ pub(super) async fn run(config: Config, command: UserCommand) -> anyhow::Result<
     match command {
         UserCommand::Add(args) => add(&config, args).await,
         UserCommand::Passwd(args) => passwd(&config, args).await,
+        UserCommand::Link { id } => link(&config, &id).await,
+        UserCommand::Disable { id } => set_active(&config, &id, false).await,
+        UserCommand::Enable { id } => set_active(&config, &id, true).await,
         UserCommand::List { json } => list(&config, json).await,
     }
 }
@@ -71,6 +92,9 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
     if args.password_stdin {
         body["password"] = json!(*password_line()?);
     }
+    if args.link {
+        body["link"] = json!(true);
+    }
     let mut answer = client.post(&path, &body).await?;
     // Only a new account needs a password: the node knows which one is.
     if answer.body["field"] == "password" && !args.password_stdin {
@@ -78,7 +102,31 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
         answer = client.post(&path, &body).await?;
     }
     let added = answer.accepted()?;
-    Ok(Done::text(format!("{} logs in here as {}", cell(&added["id"]), plain(&args.roles.join(", ")))))
+    let mut text = format!("{} logs in here as {}", cell(&added["id"]), plain(&args.roles.join(", ")));
+    if args.link {
+        text += &format!("\n{}", shown_link(config, &added["link"]));
+    }
+    Ok(Done::text(text))
+}
+
+async fn link(config: &Config, id: &str) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    let path = format!("/users/{}/link", segment(id));
+    let made = client.post(&path, &json!({})).await?.accepted()?;
+    Ok(Done::text(shown_link(config, &made)))
+}
+
+fn shown_link(config: &Config, link: &Value) -> String {
+    let (path, until) = (cell(&link["path"]), cell(&link["expires_at"]));
+    format!("{}{path}\nsets the password, once, until {until}", config.base_url())
+}
+
+async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    let path = format!("/users/{}/active", segment(id));
+    client.post(&path, &json!({"active": is_active})).await?.accepted()?;
+    let state = if is_active { "can log in again" } else { "cannot log in any more" };
+    Ok(Done::text(format!("{} {state}", plain(id))))
 }
 
 async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Node;
 use super::error::ApiError;
+use super::link::LINK_ROUTE;
 use crate::accounts::{LoginError, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::record::Kind;
@@ -34,6 +35,15 @@ pub enum Peer {
     Operator {
         uid: u32,
     },
+}
+
+impl Peer {
+    pub(crate) fn address(self) -> IpAddr {
+        match self {
+            Peer::Address(address) => address,
+            Peer::Operator { .. } => IpAddr::from([127, 0, 0, 1]),
+        }
+    }
 }
 
 /// Somebody whose credentials were verified for this request.
@@ -59,14 +69,14 @@ pub(crate) async fn require_login(
     next: Next,
 ) -> Response {
     use axum::response::IntoResponse as _;
-    if PUBLIC_PATHS.contains(&request.uri().path()) {
+    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Peer>().copied();
     let caller = match peer {
-        Some(Peer::Operator { uid }) => Ok(Caller {
+        Some(peer @ Peer::Operator { uid }) => Ok(Caller {
             principal: Principal { actor: Actor::Operator(uid), roles: Vec::new() },
-            peer: IpAddr::from([127, 0, 0, 1]),
+            peer: peer.address(),
         }),
         Some(Peer::Address(peer)) => verify(&node, request.headers(), peer).await,
         None => Err(ApiError::Unauthorized),
@@ -78,6 +88,12 @@ pub(crate) async fn require_login(
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// A link is a credential of its own; without a valid one its handler answers what is answered here.
+fn is_link(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    route == Some(LINK_ROUTE) && [Method::GET, Method::HEAD, Method::POST].contains(request.method())
 }
 
 async fn verify(node: &Node, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, ApiError> {
@@ -124,7 +140,7 @@ fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreE
                 roles: strings(account.get("roles")),
             },
             password_hash: account.get_str("password").ok().map(str::to_owned),
-            active: true,
+            active: is_active(&account),
         }));
     }
     let Some(record) = snapshot.find(Kind::Person, user)? else {
@@ -138,9 +154,13 @@ fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreE
     Ok(Some(StoredAccount {
         principal: Principal { actor: Actor::Person(record.id), roles },
         password_hash: document.get_str("password").ok().map(str::to_owned),
-        // Only what says so is inactive: records of the HMIS leave the field out.
-        active: !matches!(document.get("active"), Some(bson::Bson::Boolean(false))),
+        active: is_active(&document),
     }))
+}
+
+/// Only what says so is inactive: records of the HMIS leave the field out.
+pub(crate) fn is_active(account: &bson::Document) -> bool {
+    !matches!(account.get("active"), Some(bson::Bson::Boolean(false)))
 }
 
 /// The caller as they are now, for answers that go on for long: nobody whose account was closed meanwhile.

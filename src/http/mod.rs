@@ -12,6 +12,7 @@ mod cors;
 mod error;
 mod extract;
 mod holds;
+mod link;
 mod lists;
 mod node;
 mod password;
@@ -112,6 +113,9 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/users", get(users::list))
         .route("/users/{id}", post(users::add))
         .route("/users/{id}/password", post(users::set_password))
+        .route("/users/{id}/active", post(users::set_active))
+        .route("/users/{id}/link", post(users::make_link))
+        .route(link::LINK_ROUTE, get(link::form).post(link::submit))
         .route("/sync/status", get(node::sync_status))
         .route("/sync/rounds", post(node::sync_round))
         .route("/sync/pause", post(node::sync_pause))

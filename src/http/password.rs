@@ -24,6 +24,7 @@ use crate::domain::record::{Kind, fold_account};
 use crate::store::{Edit, EditError};
 
 const FORM: &str = include_str!("pages/password.html");
+const CURRENT_FIELD: &str = "<label>Current password\n<input type=\"password\" name=\"current\" required autocomplete=\"current-password\"></label>";
 /// How long a form may stay open before it is sent.
 const TOKEN_MS_MAX: i64 = 30 * 60 * 1000;
 const SAVE_TRIES_MAX: usize = 8;
@@ -127,15 +128,15 @@ async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<
 
 /// The fields of the form, as `application/x-www-form-urlencoded`.
 #[derive(Default)]
-struct Fields {
+pub(crate) struct Fields {
     token: String,
     current: String,
-    password: String,
-    again: String,
+    pub(crate) password: String,
+    pub(crate) again: String,
 }
 
 impl Fields {
-    fn parse(body: &[u8]) -> Fields {
+    pub(crate) fn parse(body: &[u8]) -> Fields {
         let mut fields = Fields::default();
         for (name, value) in form_pairs(body) {
             match name.as_str() {
@@ -189,22 +190,38 @@ fn render(
     status: StatusCode,
     message: Option<(bool, &str)>,
 ) -> Response {
-    let current = if caller.principal.is(person) {
-        "<label>Current password\n<input type=\"password\" name=\"current\" required autocomplete=\"current-password\"></label>"
-    } else {
-        ""
+    let form = FormPage {
+        account: person.to_owned(),
+        token: token(node, caller, person),
+        asks_current: caller.principal.is(person),
+        chars_min: node.accounts.password_chars_min(),
     };
-    let tone = if message.is_some_and(|(good, _)| good) { "#dff3e6" } else { "#fde5df" };
-    let message = message
-        .map(|(_, text)| format!("<p class=\"message\" role=\"status\">{}</p>", escape(text)))
-        .unwrap_or_default();
-    // The person comes last: an id is the only text here that others choose.
-    let html = FORM
-        .replace("{{tone}}", tone)
-        .replace("{{message}}", &message)
-        .replace("{{current}}", current)
-        .replace("{{min}}", &node.accounts.password_chars_min().to_string())
-        .replace("{{token}}", &token(node, caller, person))
-        .replace("{{person}}", &escape(person));
-    page(status, html)
+    form.render(status, message)
+}
+
+/// The page with the form.
+pub(crate) struct FormPage {
+    pub(crate) account: String,
+    pub(crate) token: String,
+    pub(crate) asks_current: bool,
+    pub(crate) chars_min: usize,
+}
+
+impl FormPage {
+    /// With a message, and whether it is a good one.
+    pub(crate) fn render(&self, status: StatusCode, message: Option<(bool, &str)>) -> Response {
+        let tone = if message.is_some_and(|(good, _)| good) { "#dff3e6" } else { "#fde5df" };
+        let message = message
+            .map(|(_, text)| format!("<p class=\"message\" role=\"status\">{}</p>", escape(text)))
+            .unwrap_or_default();
+        // The account comes last: an id is the only text here that others choose.
+        let html = FORM
+            .replace("{{tone}}", tone)
+            .replace("{{message}}", &message)
+            .replace("{{current}}", if self.asks_current { CURRENT_FIELD } else { "" })
+            .replace("{{min}}", &self.chars_min.to_string())
+            .replace("{{token}}", &self.token)
+            .replace("{{person}}", &escape(&self.account));
+        page(status, html)
+    }
 }

@@ -9,20 +9,47 @@ use bson::{Document, doc};
 use serde_json::{Map, Value, json};
 
 use super::Node;
-use super::caller::{Caller, LOCAL_SUFFIX, strings};
+use super::caller::{Caller, LOCAL_SUFFIX, is_active, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
+use super::link;
 use super::records::to_document;
 use crate::domain::access::{Actor, Verb};
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::store::{Snapshot, StoreError};
+use crate::store::{Snapshot, StoreError, Tx};
 
 /// People read from the store at once.
 const BATCH_PEOPLE_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Longest name of a technician's account.
 const LOCAL_NAME_CHARS_MAX: usize = 64;
+
+/// Whose account it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// A technician's, of this node only; by the name without its ending.
+    Local(String),
+    Person(String),
+}
+
+impl Account {
+    pub(crate) fn named(id: &str) -> Account {
+        match id.strip_suffix(LOCAL_SUFFIX) {
+            Some(name) => Account::Local(name.to_owned()),
+            None => Account::Person(fold_account(id)),
+        }
+    }
+}
+
+impl std::fmt::Display for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Account::Local(name) => write!(f, "{name}{LOCAL_SUFFIX}"),
+            Account::Person(id) => f.write_str(id),
+        }
+    }
+}
 
 /// Everybody who can log in here: technicians, and people with a password.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
@@ -36,7 +63,7 @@ fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {
     let mut users = Vec::new();
     for (name, account) in node.store.read()?.local_accounts()? {
         users.push(json!({
-            "id": format!("{name}{LOCAL_SUFFIX}"), "local": true, "active": true,
+            "id": Account::Local(name).to_string(), "local": true, "active": is_active(&account),
             "roles": strings(account.get("roles")), "not_honoured": [],
         }));
     }
@@ -67,9 +94,8 @@ fn shown_person(
     let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
     let (roles, not_honoured): (Vec<String>, Vec<String>) =
         strings(person.get("roles")).into_iter().partition(counts);
-    let active = !matches!(person.get("active"), Some(bson::Bson::Boolean(false)));
     Ok(Some(json!({
-        "id": id, "local": false, "active": active, "roles": roles, "not_honoured": not_honoured,
+        "id": id, "local": false, "active": is_active(person), "roles": roles, "not_honoured": not_honoured,
     })))
 }
 
@@ -80,7 +106,8 @@ fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
 }
 
 /// `{"roles": [...], "password": "...", "local": true}`: makes an account, or gives an existing person
-/// these roles on this node and, if there is one, this password.
+/// these roles on this node and, if there is one, this password. With `"link": true` instead of a password a
+/// new account gets a one-time link.
 pub(crate) async fn add(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -96,12 +123,33 @@ pub(crate) async fn add(
         Some(Value::String(password)) => Some(node.accounts.hash(&id, password, caller.peer).await?),
         Some(_) => return Err(ApiError::invalid("password", "password: must be text")),
     };
-    let is_local = body.get("local").is_some_and(|local| *local == Value::Bool(true));
-    let actor = caller.principal.actor.clone();
-    if is_local || id.ends_with(LOCAL_SUFFIX) {
-        return add_local(&node, &id, roles, hash).await;
+    let is_asked = |name: &str| body.get(name).is_some_and(|value| *value == Value::Bool(true));
+    let new = NewAccount { roles, hash, by_link: is_asked("link") };
+    let account = match Account::named(&id) {
+        Account::Person(_) if is_asked("local") => Account::Local(id),
+        account => account,
+    };
+    let is_new = match &account {
+        Account::Local(name) => add_local(&node, name, new).await?,
+        Account::Person(id) => add_person(&node, id, new, caller.principal.actor.clone()).await?,
+    };
+    let Some(is_new) = is_new else {
+        return Err(ApiError::invalid("password", "password: a new account needs one, or a link"));
+    };
+    let mut answer = json!({"id": account.to_string(), "local": matches!(account, Account::Local(_))});
+    if is_asked("link") {
+        answer["link"] = link::make(&node, &account).await?;
     }
-    add_person(&node, &id, roles, hash, actor).await
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, axum::Json(answer)).into_response())
+}
+
+/// What an account is to have.
+struct NewAccount {
+    roles: Vec<String>,
+    hash: Option<String>,
+    /// A password comes later, by a link.
+    by_link: bool,
 }
 
 fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
@@ -119,77 +167,50 @@ fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, A
     Ok(roles)
 }
 
-async fn add_local(
-    node: &Node,
-    id: &str,
-    roles: Vec<String>,
-    hash: Option<String>,
-) -> Result<Response, ApiError> {
-    let name = id.strip_suffix(LOCAL_SUFFIX).unwrap_or(id).to_owned();
+/// Whether the account is new; `None` if it would be and there is no way to a password for it.
+async fn add_local(node: &Node, name: &str, new: NewAccount) -> Result<Option<bool>, ApiError> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if name.is_empty() || name.len() > LOCAL_NAME_CHARS_MAX || !is_plain {
         return Err(ApiError::invalid("id", "id: letters, digits and . _ - only"));
     }
-    let shown = format!("{name}{LOCAL_SUFFIX}");
-    let created = node
-        .store
-        .transact(move |tx| -> Result<Option<bool>, StoreError> {
-            let known = tx.local_account(&name)?;
-            let is_new = known.is_none();
-            let mut account = known.unwrap_or_default();
-            match &hash {
-                Some(hash) => drop(account.insert("password", hash)),
-                None if is_new => return Ok(None),
-                None => {}
-            }
-            account.insert("roles", roles.clone());
-            tx.set_local_account(&name, Some(&account))?;
-            Ok(Some(is_new))
-        })
-        .await?;
-    answer_added(created, &shown, true)
+    let name = name.to_owned();
+    let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {
+        let known = tx.local_account(&name)?;
+        let is_new = known.is_none();
+        let mut account = known.unwrap_or_default();
+        match &new.hash {
+            Some(hash) => drop(account.insert("password", hash)),
+            None if is_new && !new.by_link => return Ok(None),
+            None => {}
+        }
+        account.insert("roles", new.roles.clone());
+        tx.set_local_account(&name, Some(&account))?;
+        Ok(Some(is_new))
+    });
+    Ok(added.await?)
 }
 
-/// Whether the account is new; `None` if it would be and there is no password for it.
-fn answer_added(is_new: Option<bool>, id: &str, is_local: bool) -> Result<Response, ApiError> {
-    let body = json!({"id": id, "local": is_local});
-    match is_new {
-        None => Err(ApiError::invalid("password", "password: a new account needs one")),
-        Some(true) => Ok((StatusCode::CREATED, axum::Json(body)).into_response()),
-        Some(false) => Ok(super::json(body)),
-    }
-}
-
-async fn add_person(
-    node: &Node,
-    id: &str,
-    roles: Vec<String>,
-    hash: Option<String>,
-    actor: Actor,
-) -> Result<Response, ApiError> {
-    let id = fold_account(id);
-    Kind::Person.schema().check_new_id(&id).map_err(|message| ApiError::invalid("id", message))?;
+/// As [`add_local`], for people.
+async fn add_person(node: &Node, id: &str, new: NewAccount, actor: Actor) -> Result<Option<bool>, ApiError> {
+    Kind::Person.schema().check_new_id(id).map_err(|message| ApiError::invalid("id", message))?;
     let central = node.settings.central_roles.clone();
-    let shown = id.clone();
-    let created = node
-        .store
-        .transact(move |tx| -> Result<Option<bool>, StoreError> {
-            let stored = tx.resolve_person(&id)?;
-            let key = RecordKey::new(Kind::Person, stored.clone().unwrap_or_else(|| id.clone()));
-            let mut person = tx.document(&key)?.unwrap_or_else(|| doc! {"_id": &id, "active": true});
-            if let Some(hash) = &hash {
-                person.insert("password", hash);
-            } else if stored.is_none() {
-                return Ok(None);
-            }
-            person.insert("roles", roles.clone());
-            let granted: Vec<String> = roles.iter().filter(|role| !central.contains(role)).cloned().collect();
-            tx.edit(&key, Some(&person), &actor)?;
-            tx.set_grants(&key.id, &granted)?;
-            Ok(Some(stored.is_none()))
-        })
-        .await?;
-    answer_added(created, &shown, false)
+    let id = id.to_owned();
+    let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {
+        let stored = tx.resolve_person(&id)?;
+        let key = RecordKey::new(Kind::Person, stored.clone().unwrap_or_else(|| id.clone()));
+        let mut person = tx.document(&key)?.unwrap_or_else(|| doc! {"_id": &id, "active": true});
+        if let Some(hash) = &new.hash {
+            person.insert("password", hash);
+        } else if stored.is_none() && !new.by_link {
+            return Ok(None);
+        }
+        person.insert("roles", new.roles.clone());
+        let granted: Vec<String> = new.roles.iter().filter(|role| !central.contains(role)).cloned().collect();
+        tx.edit(&key, Some(&person), &actor)?;
+        tx.set_grants(&key.id, &granted)?;
+        Ok(Some(stored.is_none()))
+    });
+    Ok(added.await?)
 }
 
 /// `{"password": "..."}`: sets the password of a technician or of a person.
@@ -206,31 +227,89 @@ pub(crate) async fn set_password(
         return Err(ApiError::invalid("password", "password: must be text"));
     };
     let hash = node.accounts.hash(&id, password, caller.peer).await?;
-    let actor = caller.principal.actor.clone();
-    let is_known = node
+    let (account, actor) = (Account::named(&id), caller.principal.actor.clone());
+    let set = node
         .store
-        .transact(move |tx| -> Result<bool, StoreError> {
-            if let Some(name) = id.strip_suffix(LOCAL_SUFFIX) {
-                let Some(mut account) = tx.local_account(name)? else {
-                    return Ok(false);
-                };
-                account.insert("password", &hash);
-                tx.set_local_account(name, Some(&account))?;
-                return Ok(true);
-            }
-            let Some(id) = tx.resolve_person(&id)? else {
+        .transact(move |tx| -> Result<bool, StoreError> { store_password(tx, &account, &hash, &actor) });
+    if set.await? { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(unknown()) }
+}
+
+fn unknown() -> ApiError {
+    ApiError::NotFound("User not found".into())
+}
+
+/// Gives an account this password; false if there is no such account.
+pub(crate) fn store_password(
+    tx: &mut Tx<'_>,
+    account: &Account,
+    hash: &str,
+    actor: &Actor,
+) -> Result<bool, StoreError> {
+    change(tx, account, actor, |document| drop(document.insert("password", hash)))
+}
+
+/// Changes the document that an account is; false if there is no such account.
+fn change(
+    tx: &mut Tx<'_>,
+    account: &Account,
+    actor: &Actor,
+    change: impl FnOnce(&mut Document),
+) -> Result<bool, StoreError> {
+    match account {
+        Account::Local(name) => {
+            let Some(mut account) = tx.local_account(name)? else {
+                return Ok(false);
+            };
+            change(&mut account);
+            tx.set_local_account(name, Some(&account))?;
+        }
+        Account::Person(id) => {
+            let Some(id) = tx.resolve_person(id)? else {
                 return Ok(false);
             };
             let key = RecordKey::new(Kind::Person, id);
             let mut person = tx.document(&key)?.unwrap_or_default();
-            person.insert("password", &hash);
-            tx.edit(&key, Some(&person), &actor)?;
-            Ok(true)
-        })
-        .await?;
-    if is_known {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(ApiError::NotFound("User not found".into()))
+            change(&mut person);
+            tx.edit(&key, Some(&person), actor)?;
+        }
     }
+    Ok(true)
+}
+
+/// `{"active": false}` closes an account, `true` opens it again.
+pub(crate) async fn set_active(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+    body: Sent,
+) -> Result<Response, ApiError> {
+    authorize(&node, &caller)?;
+    let (account, actor) = (Account::named(at.id()), caller.principal.actor.clone());
+    let Some(Value::Bool(is_active)) = parse_object(&body.0?)?.get("active").cloned() else {
+        return Err(ApiError::invalid("active", "active: must be true or false"));
+    };
+    let set = node.store.transact(move |tx| -> Result<bool, StoreError> {
+        change(tx, &account, &actor, |document| drop(document.insert("active", is_active)))
+    });
+    if set.await? { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(unknown()) }
+}
+
+/// Makes a one-time link by which whoever holds it sets the account's password.
+pub(crate) async fn make_link(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+) -> Result<Response, ApiError> {
+    authorize(&node, &caller)?;
+    let account = Account::named(at.id());
+    let snapshot = node.store.read()?;
+    let is_known = match &account {
+        Account::Local(name) => snapshot.local_account(name)?.is_some(),
+        Account::Person(id) => snapshot.find(Kind::Person, id)?.is_some(),
+    };
+    drop(snapshot);
+    if !is_known {
+        return Err(unknown());
+    }
+    Ok((StatusCode::CREATED, axum::Json(link::make(&node, &account).await?)).into_response())
 }

@@ -1,0 +1,170 @@
+//! Floor 4. One-time links: whoever holds one sets the password of one account, once, without logging in.
+//!
+//! For a node's first administrator and for people who have forgotten their password: nobody has to invent a
+//! password for somebody else and pass it on. The link carries 32 random bytes; only their SHA-256 is kept. A
+//! link that is wrong, used or too old is answered like any path without login.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bson::{Document, doc};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::Node;
+use super::caller::Peer;
+use super::error::ApiError;
+use super::extract::{At, Sent};
+use super::password::{Fields, FormPage};
+use super::users::{Account, store_password};
+use crate::accounts::HashError;
+use crate::domain::access::Actor;
+use crate::store::{StoreError, Tx};
+
+/// Where links lead; [`super::caller::require_login`] lets requests for it through.
+pub(crate) const LINK_ROUTE: &str = "/link/{secret}";
+/// How long a link may be used.
+const LINK_HOURS_MAX: i64 = 24;
+const HOUR_MS: i64 = 60 * 60 * 1000;
+/// Links open at the same time; a new one beyond that ends the oldest.
+const LINKS_MAX: usize = 64;
+const SECRET_BYTES: usize = 32;
+/// Where links are kept: `{links: [{hash, account, expires_ms}]}`, the oldest first.
+const META_LINKS: &str = "password_links";
+
+struct Link {
+    /// SHA-256 of the secret, in hexadecimal digits.
+    hash: String,
+    account: String,
+    expires_ms: i64,
+}
+
+fn links(row: Option<&Document>) -> Vec<Link> {
+    let rows = row.and_then(|row| row.get_array("links").ok()).map_or(&[][..], |rows| rows);
+    let link = |row: &bson::Bson| {
+        let row = row.as_document()?;
+        Some(Link {
+            hash: row.get_str("hash").ok()?.to_owned(),
+            account: row.get_str("account").ok()?.to_owned(),
+            expires_ms: row.get_i64("expires_ms").ok()?,
+        })
+    };
+    rows.iter().filter_map(link).collect()
+}
+
+fn keep(tx: &mut Tx<'_>, links: &[Link]) -> Result<(), StoreError> {
+    let rows = links.iter().map(
+        |Link { hash, account, expires_ms }| doc! {"hash": hash, "account": account, "expires_ms": expires_ms},
+    );
+    let row = doc! {"links": rows.collect::<Vec<_>>()};
+    tx.set_meta(META_LINKS, (!links.is_empty()).then_some(&row))
+}
+
+fn hash_of(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret.as_bytes()))
+}
+
+/// Makes a link for an account that exists; earlier ones of the same account end. What is returned is the only
+/// copy: `{"path", "expires_at"}`.
+pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiError> {
+    let mut secret = [0; SECRET_BYTES];
+    getrandom::fill(&mut secret).map_err(|error| {
+        tracing::error!(%error, "no randomness for a link");
+        ApiError::Internal
+    })?;
+    let secret = URL_SAFE_NO_PAD.encode(secret);
+    let now_ms = node.store.now_ms();
+    let expires_ms = now_ms + LINK_HOURS_MAX * HOUR_MS;
+    let link = (hash_of(&secret), account.to_string());
+    node.store
+        .transact(move |tx| -> Result<(), StoreError> {
+            let mut open = links(tx.meta(META_LINKS)?.as_ref());
+            open.retain(|other| other.expires_ms > now_ms && other.account != link.1);
+            open.drain(..(open.len() + 1).saturating_sub(LINKS_MAX));
+            open.push(Link { hash: link.0.clone(), account: link.1.clone(), expires_ms });
+            keep(tx, &open)
+        })
+        .await?;
+    let expires_at = bson::DateTime::from_millis(expires_ms).try_to_rfc3339_string();
+    Ok(json!({"path": LINK_ROUTE.replace("{secret}", &secret), "expires_at": expires_at.unwrap_or_default()}))
+}
+
+/// The account that a link is for.
+fn account_of(node: &Node, row: Option<&Document>, hash: &str) -> Option<String> {
+    let now_ms = node.store.now_ms();
+    // Comparing hashes tells by its time nothing about a secret of which they are made.
+    let link = links(row).into_iter().find(|link| link.hash == hash && link.expires_ms > now_ms)?;
+    Some(link.account)
+}
+
+fn find(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
+    let hash = hash_of(at.get("secret").unwrap_or_default());
+    let row = node.store.read()?.meta(META_LINKS)?;
+    let account = account_of(node, row.as_ref(), &hash).ok_or(ApiError::Unauthorized)?;
+    Ok((hash, Account::named(&account)))
+}
+
+pub(crate) async fn form(State(node): State<Arc<Node>>, at: At) -> Result<Response, ApiError> {
+    let (_, account) = find(&node, &at)?;
+    Ok(page(&node, &account).render(StatusCode::OK, None))
+}
+
+fn page(node: &Node, account: &Account) -> FormPage {
+    // The link is the secret that another site does not have, so the form needs no token of its own.
+    FormPage {
+        account: account.to_string(),
+        token: String::new(),
+        asks_current: false,
+        chars_min: node.accounts.password_chars_min(),
+    }
+}
+
+pub(crate) async fn submit(
+    State(node): State<Arc<Node>>,
+    at: At,
+    axum::Extension(peer): axum::Extension<Peer>,
+    body: Sent,
+) -> Result<Response, ApiError> {
+    let (hash, account) = find(&node, &at)?;
+    let fields = Fields::parse(&body.0?);
+    let page = page(&node, &account);
+    let refuse = |message: &str| page.render(StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));
+    if fields.password != fields.again {
+        return Ok(refuse("The two new passwords differ."));
+    }
+    let shown = account.to_string();
+    let password_hash = match node.accounts.hash(&shown, &fields.password, peer.address()).await {
+        Ok(hash) => hash,
+        Err(HashError::Unacceptable(message)) => return Ok(refuse(&message)),
+        Err(error) => return Err(error.into()),
+    };
+    let now_ms = node.store.now_ms();
+    let is_set = node
+        .store
+        .transact(move |tx| -> Result<bool, StoreError> {
+            let mut open = links(tx.meta(META_LINKS)?.as_ref());
+            let before = open.len();
+            open.retain(|link| link.hash != hash);
+            // Used by somebody else while the password was being hashed.
+            if open.len() == before {
+                return Ok(false);
+            }
+            open.retain(|link| link.expires_ms > now_ms);
+            keep(tx, &open)?;
+            let actor = match &account {
+                Account::Local(name) => Actor::Local(name.clone()),
+                Account::Person(id) => Actor::Person(id.clone()),
+            };
+            store_password(tx, &account, &password_hash, &actor)
+        })
+        .await?;
+    if !is_set {
+        return Err(ApiError::Unauthorized);
+    }
+    tracing::info!("a password was set by a one-time link");
+    Ok(page.render(StatusCode::OK, Some((true, "The password is set. This link cannot be used again."))))
+}
