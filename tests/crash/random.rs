@@ -234,12 +234,16 @@ impl Run {
                 }
             }
             choice => {
-                // Now and then an older value comes back.
-                let older: Vec<String> = self
-                    .edits
-                    .iter()
-                    .filter(|e| e.record == record && e.path == field)
-                    .filter_map(|e| if let Act::Set(value) = &e.act { Some(value.clone()) } else { None })
+                // Now and then an older value comes back: one that this application wrote or saw.
+                let own = self.edits.iter().filter(|edit| edit.who == "legacy" && edit.record == record);
+                let older: Vec<String> = own
+                    .flat_map(|edit| {
+                        let wrote = match &edit.act {
+                            Act::Set(value) if edit.path == field => Some(value),
+                            _ => None,
+                        };
+                        wrote.into_iter().chain(edit.saw.get(field)).cloned()
+                    })
                     .collect();
                 let value =
                     if choice == 3 && !older.is_empty() { self.numbers.pick(&older).clone() } else { tag };

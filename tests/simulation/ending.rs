@@ -11,8 +11,8 @@ use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Act, Case, Edit, Recorded, Traces, Transition, Transitions, fields};
 use super::clinic::{Clinic, is_held, records};
-use super::support::sim::Applied;
 use super::support::sim::weather::Rates;
+use super::support::sim::{Applied, conflict_rows};
 use super::world::World;
 
 /// Rounds in which a node must come to its two clean ones.
@@ -66,7 +66,9 @@ impl World {
         let waiting = self.clinics.iter().filter_map(Clinic::snapshot);
         let is_waiting =
             waiting.map(|snapshot| snapshot.holds_count().expect("a count")).any(|count| count > 0);
-        for _ in 0..CLEAN_ROUNDS + usize::from(is_waiting) {
+        // So does a decision about values that are not there now, and may come back.
+        let is_decided = self.sim.state().conflicts.values().any(conflict_rows::is_to_carry_out);
+        for _ in 0..CLEAN_ROUNDS + usize::from(is_waiting || is_decided) {
             for node in 0..self.clinics.len() {
                 let mut tries = 0;
                 while self.round(node).await.is_none_or(|report| report.outcome != Outcome::Complete) {
