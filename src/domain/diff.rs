@@ -102,6 +102,15 @@ pub fn get<'a>(document: &'a Document, path: &[String]) -> Option<&'a Bson> {
     at.get(last)
 }
 
+/// What [`set`] would replace: the value at `path`, or the parent that is no document.
+pub fn standing<'a>(document: &'a Document, path: &[String]) -> Option<&'a Bson> {
+    let (first, rest) = path.split_first()?;
+    match document.get(first)? {
+        Bson::Document(inner) if !rest.is_empty() => standing(inner, rest),
+        found => Some(found),
+    }
+}
+
 /// Puts `value` at `path`, or removes what is there. Missing parents are made; a parent that is not a
 /// document gives way.
 pub fn set(document: &mut Document, path: &[String], value: Option<Bson>) {
@@ -171,6 +180,22 @@ mod tests {
             ),
             ["a/y/z", "gone", "arr", "new"]
         );
+    }
+
+    #[test]
+    fn what_stands_is_what_would_be_replaced() {
+        let document = doc! {"a": {"b": 1}, "c": "text"};
+        let path = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
+        for (at, expected) in [
+            ("a.b", Some(Bson::Int32(1))),
+            ("a.b.x", Some(Bson::Int32(1))),
+            ("c.x.y", Some(Bson::String("text".to_owned()))),
+            ("a", Some(doc! {"b": 1}.into())),
+            ("a.x", None),
+            ("x.y", None),
+        ] {
+            assert_eq!(standing(&document, &path(at)), expected.as_ref(), "{at}");
+        }
     }
 
     #[test]

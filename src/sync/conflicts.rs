@@ -56,12 +56,13 @@ pub enum ResolveError {
     Store(#[from] StoreError),
 }
 
-/// What the record holds at the conflict's path now.
+/// What a decision writes over: what the record holds at the conflict's path now, or in place of what the path
+/// goes through.
 pub fn current_value(conflict: &Conflict, record: Option<&Document>) -> Option<Bson> {
     if conflict.path.is_empty() {
         return record.cloned().map(Bson::Document);
     }
-    record.and_then(|record| diff::get(record, &conflict.path)).cloned()
+    record.and_then(|record| diff::standing(record, &conflict.path)).cloned()
 }
 
 /// The record after a decision; `None` deletes it.

@@ -104,6 +104,12 @@ pub(crate) async fn take(
         if is_first && answer == LeaseAnswer::Other(None) {
             answer = central.take_lease(&known.node, &[], &proposed, announcement).await?;
         }
+        if let LeaseAnswer::Other(Some(found)) = &answer
+            && expected.contains(found)
+        {
+            // An earlier request, given up, has arrived between the two.
+            answer = central.take_lease(&known.node, &expected, &proposed, announcement).await?;
+        }
         if let LeaseAnswer::Other(found) = &answer
             && known.is_older(found.as_ref())
         {

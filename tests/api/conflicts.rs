@@ -161,6 +161,25 @@ async fn a_decision_is_about_what_somebody_saw() {
         .is(200, &["update event/e1"]);
 }
 
+/// Whatever a decision would write over has to have been seen, also where it is no part of the path.
+#[tokio::test]
+async fn a_decision_about_a_part_shows_what_is_there_instead() {
+    let node = start().await;
+    let id = add(&node, Kind::Event, "e1", &["place", "room"], Some(5.into()), None).await;
+    let tag = show(&node, "DOC003", &id).await.header("etag").to_owned();
+    node.patch("/events/e1", json!({"place": "the yard"}))
+        .by("DOC003")
+        .send()
+        .await
+        .is(200, &["update event/e1"]);
+    let take = || decide(&node, "DOC003", &id, json!({"take": "local"}));
+    let moved = take().header("if-match", &tag).send().await.is(409, NOTHING);
+    assert_eq!(moved.json()["current"]["current"], "the yard");
+    let seen = decide(&node, "DOC003", &id, json!({"take": "local", "seen": "the yard"}));
+    seen.send().await.is(200, &["update event/e1"]);
+    assert_eq!(node.get("/events/e1").by("DOC003").send().await.json()["place"], json!({"room": 5}));
+}
+
 #[tokio::test]
 async fn decisions_are_checked() {
     let node = start().await;

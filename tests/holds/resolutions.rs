@@ -160,6 +160,34 @@ async fn a_decision_that_is_too_late_is_a_note() {
     assert_eq!(clinic.row(), before);
 }
 
+/// A decision about a part says nothing about what has come to stand in place of the whole.
+#[tokio::test]
+async fn a_decision_about_a_part_does_not_replace_what_is_there_instead() {
+    let address = |address: Option<Bson>| {
+        let address = address.map(|address| doc! {"address": address}).unwrap_or_default();
+        with(doc! {"_id": ID, "active": false}, address)
+    };
+    let of_street = |street: &str| address(Some(doc! {"street": street}.into()));
+    let clinic = Clinic::with_conflict(
+        Person,
+        of_street("old"),
+        of_street("mine"),
+        Some(address(Some(doc! {}.into()))),
+    )
+    .await;
+    clinic.there(Person, address(Some("by the river".into())));
+    clinic.round().await;
+    clinic.written(doc! {"status": "resolved", "resolution": "local", "resolved_by": "office"});
+    clinic.round().await;
+    assert_eq!(clinic.notes(), ["the value has changed meanwhile"]);
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Person, ID).unwrap().get_str("address").unwrap(), "by the river");
+    // Staff who see it may decide so all the same.
+    clinic.resolve(Decision::TakeLocal, "by the river").await;
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Person, ID).unwrap(), of_street("mine"));
+}
+
 /// What was to be decided has come about already, by whatever way.
 #[tokio::test]
 async fn an_edit_that_finds_its_value_there_is_no_edit() {

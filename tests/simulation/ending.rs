@@ -11,8 +11,8 @@ use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Act, Case, Edit, Recorded, Traces, Transition, Transitions, fields};
 use super::clinic::{Clinic, is_held, records};
-use super::support::sim::Applied;
 use super::support::sim::weather::Rates;
+use super::support::sim::{Applied, conflict_rows};
 use super::world::World;
 
 /// Rounds in which a node must come to its two clean ones.
@@ -62,11 +62,13 @@ impl World {
 
     /// Two clean rounds of every node, after which all must be equal.
     pub(crate) async fn converge(&mut self) {
-        // Where somebody waits for a decision, what others do may end that wait, and what waited comes late.
-        let waiting = self.clinics.iter().filter_map(Clinic::snapshot);
-        let is_waiting =
-            waiting.map(|snapshot| snapshot.holds_count().expect("a count")).any(|count| count > 0);
-        for _ in 0..CLEAN_ROUNDS + usize::from(is_waiting) {
+        let (mut turns, mut was_waiting) = (CLEAN_ROUNDS, false);
+        while turns > 0 {
+            turns -= 1;
+            // What others do may end a wait, and what waited comes late.
+            if !was_waiting && self.is_waiting() {
+                (turns, was_waiting) = (turns + 1, true);
+            }
             for node in 0..self.clinics.len() {
                 let mut tries = 0;
                 while self.round(node).await.is_none_or(|report| report.outcome != Outcome::Complete) {
@@ -80,6 +82,13 @@ impl World {
         }
         self.check_equality();
         self.check_rest().await;
+    }
+
+    /// Whether somebody waits for a decision, or a decision for the values that it is about.
+    fn is_waiting(&self) -> bool {
+        let holds = |snapshot: Snapshot| snapshot.holds_count().expect("a count") > 0;
+        let is_held = self.clinics.iter().filter_map(Clinic::snapshot).any(holds);
+        is_held || self.sim.state().conflicts.values().any(conflict_rows::is_to_carry_out)
     }
 
     fn check_equality(&mut self) {

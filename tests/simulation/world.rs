@@ -512,7 +512,13 @@ impl World {
     fn restart(&mut self, node: usize) {
         self.sim.state().dooms.remove(&node);
         let sim = self.sim.clone();
-        if let Err(error) = self.clinics[node].start(&sim) {
+        let mut started = self.clinics[node].start(&sim);
+        // The power that was to fail in the middle of a write fails while the store is opened.
+        if started.is_err() && self.clinics[node].disk.was_cut() {
+            self.clinics[node].stop(&self.sim);
+            started = self.clinics[node].start(&sim);
+        }
+        if let Err(error) = started {
             self.complain(format!("{} does not start: {error}", self.clinics[node].name));
         }
     }

@@ -12,6 +12,11 @@ fn resolution(row: &Document) -> Option<&Bson> {
     row.get("resolution").filter(|resolution| **resolution != Bson::Null)
 }
 
+/// Whether the administrator has decided and no node has carried it out.
+pub(crate) fn is_to_carry_out(row: &Document) -> bool {
+    has_status(row, "open") && resolution(row).is_some()
+}
+
 /// As [`thalamus_edge::central::Central::publish_conflicts`] for one row.
 pub(crate) fn publish(rows: &mut BTreeMap<String, Document>, row: &Document) {
     let id = row.get_str("_id").expect("an id").to_owned();

@@ -1,6 +1,6 @@
 //! A centre in memory: what MongoDB would answer, a change feed, and faults where a test or a seed wants them.
 
-mod conflict_rows;
+pub(crate) mod conflict_rows;
 pub(crate) mod content;
 mod conversation;
 mod history;
