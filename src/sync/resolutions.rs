@@ -16,6 +16,7 @@ use super::round::{Round, RoundError};
 use super::step;
 use crate::central::{Central, CentralError};
 use crate::domain::access::Actor;
+use crate::domain::diff;
 use crate::domain::record::Kind;
 use crate::domain::schema::{Owner, Schema};
 use crate::domain::value::{same_document, same_option};
@@ -333,8 +334,7 @@ fn carry_out(
     if is_there {
         return Ok(Ok(()));
     }
-    let current = current_value(conflict, record.as_ref());
-    if !same_option(current.as_ref(), conflict.standing()) {
+    if !still_stands(conflict, record.as_ref()) {
         return Ok(Err("the value has changed meanwhile".to_owned()));
     }
     if let Some(reason) = refusal(tx, conflict, record.as_ref(), document.as_ref())? {
@@ -342,6 +342,16 @@ fn carry_out(
     }
     tx.edit(&conflict.key, document.as_ref(), &Actor::Centre)?;
     Ok(Ok(()))
+}
+
+/// Whether the record holds the value that was decided on, in its place: something else in place of what the path
+/// goes through may look the same.
+fn still_stands(conflict: &Conflict, record: Option<&Document>) -> bool {
+    let current = current_value(conflict, record);
+    let is_replaced = !conflict.path.is_empty()
+        && current.is_some()
+        && record.is_some_and(|record| diff::get(record, &conflict.path).is_none());
+    !is_replaced && same_option(current.as_ref(), conflict.standing())
 }
 
 /// A whole record from the centre says nothing about secrets: they stay what they are.

@@ -186,6 +186,14 @@ async fn a_decision_about_a_part_does_not_replace_what_is_there_instead() {
     clinic.resolve(Decision::TakeLocal, "by the river").await;
     clinic.assert_settled().await;
     assert_eq!(clinic.at_centre(Person, ID).unwrap(), of_street("mine"));
+    // Nor if it is the same that was to stand.
+    let clinic =
+        Clinic::with_conflict(Person, of_street("old"), of_street("mine"), Some(of_street("theirs"))).await;
+    clinic.there(Person, address(Some("theirs".into())));
+    clinic.round().await;
+    clinic.written(doc! {"status": "resolved", "resolution": "local", "resolved_by": "office"});
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Person, ID).unwrap(), address(Some("theirs".into())));
 }
 
 /// What was to be decided has come about already, by whatever way.
