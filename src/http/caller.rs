@@ -128,7 +128,7 @@ fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
 }
 
 /// The account of this name as it is now, with the roles that count on this node.
-fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
+pub(crate) fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
     let snapshot = node.store.read()?;
     if let Some(name) = user.strip_suffix(LOCAL_SUFFIX) {
         let Some(account) = snapshot.local_account(name)? else {

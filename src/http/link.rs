@@ -1,8 +1,10 @@
 //! Floor 4. One-time links: whoever holds one sets the password of one account, once, without logging in.
 //!
 //! For a node's first administrator and for people who have forgotten their password: nobody has to invent a
-//! password for somebody else and pass it on. The link carries 32 random bytes; only their SHA-256 is kept. A
-//! link that is wrong, used or too old is answered like any path without login.
+//! password for somebody else and pass it on. The link carries 32 random bytes; only their SHA-256 is kept. It
+//! ends with the password that it was made to replace, however that changes, so it works once, and never for
+//! another account that has come to bear the name. A link that is wrong, used or too old is answered like any
+//! path without login.
 
 use std::sync::Arc;
 
@@ -16,11 +18,11 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::Node;
-use super::caller::Peer;
+use super::caller::{Peer, find_account, is_active};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::password::{Fields, FormPage};
-use super::users::{Account, store_password};
+use super::users::{Account, document_of, store_password};
 use crate::accounts::HashError;
 use crate::domain::access::Actor;
 use crate::store::{StoreError, Tx};
@@ -33,14 +35,23 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Links open at the same time; a new one beyond that ends the oldest.
 const LINKS_MAX: usize = 64;
 const SECRET_BYTES: usize = 32;
-/// Where links are kept: `{links: [{hash, account, expires_ms}]}`, the oldest first.
+/// Where links are kept: `{links: [{hash, account, replaces, expires_ms}]}`, the oldest first.
 const META_LINKS: &str = "password_links";
 
 struct Link {
     /// SHA-256 of the secret, in hexadecimal digits.
     hash: String,
     account: String,
+    /// SHA-256 of the bcrypt hash that the account had; of nothing if it had none.
+    replaces: String,
     expires_ms: i64,
+}
+
+impl Link {
+    fn is_usable(&self, now_ms: i64, is_active: bool, password_hash: Option<&str>) -> bool {
+        let replaces = hash_of(password_hash.unwrap_or_default());
+        self.expires_ms > now_ms && is_active && self.replaces == replaces
+    }
 }
 
 fn links(row: Option<&Document>) -> Vec<Link> {
@@ -50,6 +61,7 @@ fn links(row: Option<&Document>) -> Vec<Link> {
         Some(Link {
             hash: row.get_str("hash").ok()?.to_owned(),
             account: row.get_str("account").ok()?.to_owned(),
+            replaces: row.get_str("replaces").ok()?.to_owned(),
             expires_ms: row.get_i64("expires_ms").ok()?,
         })
     };
@@ -57,9 +69,9 @@ fn links(row: Option<&Document>) -> Vec<Link> {
 }
 
 fn keep(tx: &mut Tx<'_>, links: &[Link]) -> Result<(), StoreError> {
-    let rows = links.iter().map(
-        |Link { hash, account, expires_ms }| doc! {"hash": hash, "account": account, "expires_ms": expires_ms},
-    );
+    let rows = links.iter().map(|Link { hash, account, replaces, expires_ms }| {
+        doc! {"hash": hash, "account": account, "replaces": replaces, "expires_ms": expires_ms}
+    });
     let row = doc! {"links": rows.collect::<Vec<_>>()};
     tx.set_meta(META_LINKS, (!links.is_empty()).then_some(&row))
 }
@@ -68,8 +80,8 @@ fn hash_of(secret: &str) -> String {
     hex::encode(Sha256::digest(secret.as_bytes()))
 }
 
-/// Makes a link for an account that exists; earlier ones of the same account end. What is returned is the only
-/// copy: `{"path", "expires_at"}`.
+/// Makes a link for an account; earlier ones of the same account end. What is returned is the only copy:
+/// `{"path", "expires_at"}`.
 pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiError> {
     let mut secret = [0; SECRET_BYTES];
     getrandom::fill(&mut secret).map_err(|error| {
@@ -79,33 +91,39 @@ pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiErr
     let secret = URL_SAFE_NO_PAD.encode(secret);
     let now_ms = node.store.now_ms();
     let expires_ms = now_ms + LINK_HOURS_MAX * HOUR_MS;
-    let link = (hash_of(&secret), account.to_string());
-    node.store
-        .transact(move |tx| -> Result<(), StoreError> {
-            let mut open = links(tx.meta(META_LINKS)?.as_ref());
-            open.retain(|other| other.expires_ms > now_ms && other.account != link.1);
-            open.drain(..(open.len() + 1).saturating_sub(LINKS_MAX));
-            open.push(Link { hash: link.0.clone(), account: link.1.clone(), expires_ms });
-            keep(tx, &open)
-        })
-        .await?;
+    let (hash, account) = (hash_of(&secret), account.clone());
+    let made = node.store.transact(move |tx| -> Result<bool, StoreError> {
+        let Some(document) = document_of(tx, &account)? else {
+            return Ok(false);
+        };
+        let replaces = hash_of(document.get_str("password").unwrap_or_default());
+        let name = account.to_string();
+        let mut open = links(tx.meta(META_LINKS)?.as_ref());
+        open.retain(|other| other.expires_ms > now_ms && other.account != name);
+        open.drain(..(open.len() + 1).saturating_sub(LINKS_MAX));
+        open.push(Link { hash: hash.clone(), account: name, replaces, expires_ms });
+        keep(tx, &open)?;
+        Ok(true)
+    });
+    if !made.await? {
+        return Err(super::users::unknown());
+    }
     let expires_at = bson::DateTime::from_millis(expires_ms).try_to_rfc3339_string();
     Ok(json!({"path": LINK_ROUTE.replace("{secret}", &secret), "expires_at": expires_at.unwrap_or_default()}))
 }
 
-/// The account that a link is for.
-fn account_of(node: &Node, row: Option<&Document>, hash: &str) -> Option<String> {
-    let now_ms = node.store.now_ms();
-    // Comparing hashes tells by its time nothing about a secret of which they are made.
-    let link = links(row).into_iter().find(|link| link.hash == hash && link.expires_ms > now_ms)?;
-    Some(link.account)
-}
-
+/// The hash of the link that the path carries, and the account that it is for.
 fn find(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
     let hash = hash_of(at.get("secret").unwrap_or_default());
     let row = node.store.read()?.meta(META_LINKS)?;
-    let account = account_of(node, row.as_ref(), &hash).ok_or(ApiError::Unauthorized)?;
-    Ok((hash, Account::named(&account)))
+    // Comparing hashes tells by its time nothing about the secret of which they are made.
+    let link =
+        links(row.as_ref()).into_iter().find(|link| link.hash == hash).ok_or(ApiError::Unauthorized)?;
+    let account = find_account(node, &link.account)?.ok_or(ApiError::Unauthorized)?;
+    if !link.is_usable(node.store.now_ms(), account.active, account.password_hash.as_deref()) {
+        return Err(ApiError::Unauthorized);
+    }
+    Ok((hash, Account::named(&link.account)))
 }
 
 pub(crate) async fn form(State(node): State<Arc<Node>>, at: At) -> Result<Response, ApiError> {
@@ -147,13 +165,16 @@ pub(crate) async fn submit(
         .store
         .transact(move |tx| -> Result<bool, StoreError> {
             let mut open = links(tx.meta(META_LINKS)?.as_ref());
-            let before = open.len();
-            open.retain(|link| link.hash != hash);
+            let (Some(at), Some(document)) =
+                (open.iter().position(|link| link.hash == hash), document_of(tx, &account)?)
+            else {
+                return Ok(false);
+            };
             // Used by somebody else while the password was being hashed.
-            if open.len() == before {
+            let password = document.get_str("password").ok();
+            if !open.remove(at).is_usable(now_ms, is_active(&document), password) {
                 return Ok(false);
             }
-            open.retain(|link| link.expires_ms > now_ms);
             keep(tx, &open)?;
             let actor = match &account {
                 Account::Local(name) => Actor::Local(name.clone()),

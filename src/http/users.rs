@@ -106,8 +106,8 @@ fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
 }
 
 /// `{"roles": [...], "password": "...", "local": true}`: makes an account, or gives an existing person
-/// these roles on this node and, if there is one, this password. With `"link": true` instead of a password a
-/// new account gets a one-time link.
+/// these roles on this node and, if there is one, this password. With `"link": true` the answer brings a one-time
+/// link, and a new account needs no password.
 pub(crate) async fn add(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -234,7 +234,7 @@ pub(crate) async fn set_password(
     if set.await? { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(unknown()) }
 }
 
-fn unknown() -> ApiError {
+pub(crate) fn unknown() -> ApiError {
     ApiError::NotFound("User not found".into())
 }
 
@@ -255,25 +255,29 @@ fn change(
     actor: &Actor,
     change: impl FnOnce(&mut Document),
 ) -> Result<bool, StoreError> {
+    let Some(mut document) = document_of(tx, account)? else {
+        return Ok(false);
+    };
+    change(&mut document);
     match account {
-        Account::Local(name) => {
-            let Some(mut account) = tx.local_account(name)? else {
-                return Ok(false);
-            };
-            change(&mut account);
-            tx.set_local_account(name, Some(&account))?;
-        }
+        Account::Local(name) => tx.set_local_account(name, Some(&document))?,
         Account::Person(id) => {
-            let Some(id) = tx.resolve_person(id)? else {
-                return Ok(false);
-            };
-            let key = RecordKey::new(Kind::Person, id);
-            let mut person = tx.document(&key)?.unwrap_or_default();
-            change(&mut person);
-            tx.edit(&key, Some(&person), actor)?;
+            let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
+            tx.edit(&RecordKey::new(Kind::Person, id), Some(&document), actor)?;
         }
     }
     Ok(true)
+}
+
+/// The document that an account is.
+pub(crate) fn document_of(tx: &Tx<'_>, account: &Account) -> Result<Option<Document>, StoreError> {
+    match account {
+        Account::Local(name) => tx.local_account(name),
+        Account::Person(id) => match tx.resolve_person(id)? {
+            Some(id) => tx.document(&RecordKey::new(Kind::Person, id)),
+            None => Ok(None),
+        },
+    }
 }
 
 /// `{"active": false}` closes an account, `true` opens it again.
@@ -301,15 +305,6 @@ pub(crate) async fn make_link(
     at: At,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
-    let account = Account::named(at.id());
-    let snapshot = node.store.read()?;
-    let is_known = match &account {
-        Account::Local(name) => snapshot.local_account(name)?.is_some(),
-        Account::Person(id) => snapshot.find(Kind::Person, id)?.is_some(),
-    };
-    drop(snapshot);
-    if !is_known {
-        return Err(unknown());
-    }
-    Ok((StatusCode::CREATED, axum::Json(link::make(&node, &account).await?)).into_response())
+    let made = link::make(&node, &Account::named(at.id())).await?;
+    Ok((StatusCode::CREATED, axum::Json(made)).into_response())
 }

@@ -169,10 +169,11 @@ impl Round<'_> {
             .filter(|(_, intent)| matches!(intent.write, IntentWrite::Insert(_) | IntentWrite::Replace(_)))
             .map(|(key, _)| key)
             .collect();
-        let (max, opened) = (self.batch_documents, tokio::time::Instant::now());
+        // The first answer may come with the opening.
+        let (max, mut asked) = (self.batch_documents, tokio::time::Instant::now());
         let watched = central.watch(node, Some(token), &bodies, max).await;
         if watched.is_err() {
-            self.fit_reads(false, opened.elapsed());
+            self.fit_reads(false, asked.elapsed());
         }
         let mut feed = match watched? {
             Watched::Open(feed) => feed,
@@ -181,7 +182,6 @@ impl Round<'_> {
         };
         let mut told = tokio::time::Instant::now();
         loop {
-            let asked = tokio::time::Instant::now();
             let next = feed.next().await;
             if next.as_ref().map_or(true, |changes| changes.events.len() >= max) {
                 self.fit_reads(next.is_ok(), asked.elapsed());
@@ -205,6 +205,7 @@ impl Round<'_> {
                 self.store.transact(|tx| tx.forget_echoes()).await?;
                 return Ok(Drained::ToBarrier(feed));
             }
+            asked = tokio::time::Instant::now();
         }
     }
 

@@ -58,6 +58,28 @@ async fn links_that_lead_nowhere_look_like_everything_else() {
     }
 }
 
+/// A link that has fallen into wrong hands ends with the password that it was to replace, and is of no use for an
+/// account that is closed.
+#[tokio::test]
+async fn a_link_ends_with_the_password_that_it_replaces() {
+    let node = TestNode::with_people().await;
+    let path = made(&node, "ANA001").await;
+    let active = async |is_active: bool| {
+        let call = node.post("/users/ANA001/active", json!({"active": is_active})).by_operator();
+        call.send().await.is(204, &["update people/ANA001"]);
+    };
+    active(false).await;
+    node.get(&path).send().await.is(401, NOTHING);
+    submit(&node, &path, "one+cradle", "one+cradle").await.is(401, NOTHING);
+    active(true).await;
+    node.get(&path).send().await.is(200, NOTHING);
+    let patch = node.patch("/people/ANA001", json!({"password": "another cradle"})).by("ROOT004");
+    patch.send().await.is(200, &["update people/ANA001"]);
+    node.get(&path).send().await.is(401, NOTHING);
+    submit(&node, &path, "one+cradle", "one+cradle").await.is(401, NOTHING);
+    node.get("/login").login("ANA001", "another cradle").send().await.is(200, NOTHING);
+}
+
 #[tokio::test]
 async fn only_those_who_administer_make_links_and_close_accounts() {
     let node = TestNode::with_people().await;
@@ -71,7 +93,7 @@ async fn only_those_who_administer_make_links_and_close_accounts() {
     let close = node.post("/users/ana001/active", json!({"active": false})).by_operator();
     close.send().await.is(204, &["update people/ANA001"]);
     node.get("/login").by("ANA001").send().await.is(401, NOTHING);
-    // The secret is nowhere in the store, and a link sets no password of an account that is gone.
+    // A link sets no password of an account that is gone.
     let path = made(&node, "BOB002").await;
     node.restore(Kind::Person, "BOB002", None).await;
     submit(&node, &path, "one+cradle", "one+cradle").await.is(401, NOTHING);
