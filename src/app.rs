@@ -2,6 +2,7 @@
 //!
 //! The only place that reads the clock of the machine.
 
+mod connections;
 mod control;
 
 use std::fs;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::connections::Connections;
 use crate::accounts::Accounts;
 use crate::central::Hub;
 use crate::central::mongo::MongoHub;
@@ -266,12 +268,13 @@ async fn serve_tcp(
     let timer = TokioTimer::new();
     http.http1().timer(timer.clone()).header_read_timeout(header_read);
     http.http2().timer(timer).max_concurrent_streams(HTTP2_STREAMS_MAX);
+    let connections = Connections::within_descriptors();
     match tls {
         Some(tls) => {
             let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.server_config()?));
-            server.acceptor(acceptor).serve(service).await?;
+            server.acceptor(acceptor.acceptor(connections)).serve(service).await?;
         }
-        None => server.serve(service).await?,
+        None => server.acceptor(connections).serve(service).await?,
     }
     Ok(())
 }

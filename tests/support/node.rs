@@ -2,7 +2,8 @@
 //! over its Unix socket as the operator does.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,8 +21,8 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use thalamus_edge::store::{Store, StoreOptions};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Longest that a node may take to listen.
 const START_SECONDS_MAX: u64 = 30;
@@ -45,10 +46,13 @@ struct Running {
     client: Client,
 }
 
-/// Root's way to a running node; clones share their connections.
+/// Somebody's way to a running node, at first root's; clones share their connections.
 #[derive(Clone)]
 pub(crate) struct Client {
     address: SocketAddr,
+    /// Where its connections come from, if not from any address.
+    source: Option<IpAddr>,
+    credentials: String,
     tls: TlsConnector,
     idle: Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>,
 }
@@ -137,7 +141,9 @@ impl EdgeNode {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let tls = trusting(&self.data().join("tls").join("ca.pem"));
-        self.running = Some(Running { child, client: Client { address, tls, idle: Arc::default() } });
+        let credentials = basic(TECHNICIAN, TECHNICIAN_PASSWORD);
+        let client = Client { address, source: None, credentials, tls, idle: Arc::default() };
+        self.running = Some(Running { child, client });
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -336,13 +342,11 @@ impl Client {
             Some(connection) if !connection.is_closed() => connection,
             _ => self.connect().await?,
         };
-        let credentials =
-            base64::engine::general_purpose::STANDARD.encode(format!("{TECHNICIAN}:{TECHNICIAN_PASSWORD}"));
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "localhost")
-            .header("authorization", format!("Basic {credentials}"));
+            .header("authorization", &self.credentials);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -352,12 +356,31 @@ impl Client {
         Ok(reply)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Gone> {
-        let gone = |error: std::io::Error| Gone(error.to_string());
-        let stream = TcpStream::connect(self.address).await.map_err(gone)?;
-        stream.set_nodelay(true).map_err(gone)?;
+    /// The same node, reached by somebody else from another address of this machine.
+    pub(crate) fn of(&self, source: [u8; 4], user: &str, password: &str) -> Client {
+        let credentials = basic(user, password);
+        Client { source: Some(source.into()), credentials, idle: Arc::default(), ..self.clone() }
+    }
+
+    /// A connection without TLS, on which nothing has been said.
+    pub(crate) async fn tcp(&self) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = socket.connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// A connection on which nothing has been asked.
+    pub(crate) async fn tls(&self) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").expect("a name");
-        let stream = self.tls.connect(name, stream).await.map_err(gone)?;
+        self.tls.connect(name, self.tcp().await?).await
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Gone> {
+        let stream = self.tls().await.map_err(|error| Gone(error.to_string()))?;
         let (connection, driver) = handshake(TokioIo::new(stream)).await.map_err(|e| Gone(e.to_string()))?;
         tokio::spawn(driver);
         Ok(connection)
@@ -380,6 +403,11 @@ async fn exchange(
         Ok(result) => result.map_err(|error| Gone(error.to_string())),
         Err(_) => panic!("no answer within {CALL_SECONDS_MAX} s"),
     }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    format!("Basic {encoded}")
 }
 
 /// A client that trusts the node's own authority and nobody else.
