@@ -12,6 +12,7 @@ mod feed_rows;
 mod holds;
 mod records;
 mod restore_rows;
+mod sealed;
 mod snapshot;
 mod sync_rows;
 mod tables;
@@ -31,6 +32,7 @@ pub use edit::{Edit, EditError, Requirement};
 pub use feed_rows::{Reread, Sent, Vanished};
 pub use holds::{Held, Hold, HoldReason};
 pub use records::Tx;
+pub use sealed::{SealError, Sealed, StoreKey, change_key, sealed_with};
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
 pub use sync_rows::{
     DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
@@ -54,6 +56,9 @@ pub enum StoreError {
     /// The disk is full.
     #[error("the disk is full")]
     DiskFull,
+    /// The store and the key that was given do not fit.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
     /// A value that cannot be written as BSON.
     #[error("cannot be stored: {0}")]
     Unstorable(String),
@@ -131,7 +136,23 @@ struct Inner {
 impl Store {
     /// Opens or creates the store in this file and takes it for this process alone.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Store, StoreError> {
-        let database = redb::Builder::new().set_cache_size(options.cache_bytes).create(path)?;
+        Store::open_with_key(path, None, options)
+    }
+
+    /// The same, with the key of an encrypted store; without one it is made encrypted.
+    pub fn open_with_key(
+        path: &Path,
+        key: Option<&StoreKey>,
+        options: StoreOptions,
+    ) -> Result<Store, StoreError> {
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(options.cache_bytes);
+        let file = sealed::open_file(path)?;
+        let database = match (key, sealed_with(&file).map_err(SealError::Io)?) {
+            (None, Some(id)) => return Err(SealError::NoKey(id).into()),
+            (None, None) => builder.create_with_backend(file)?,
+            (Some(key), _) => builder.create_with_backend(Sealed::open(file, key)?)?,
+        };
         Store::start(database, options, Writer::on_thread)
     }
 
