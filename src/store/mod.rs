@@ -9,6 +9,7 @@ mod conflicts;
 mod content;
 mod edit;
 mod feed_rows;
+mod file;
 mod holds;
 mod records;
 mod restore_rows;
@@ -129,10 +130,10 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens or creates the store in this file and takes it for this process alone.
+    /// Opens or creates the store in this file and takes it for this process alone. A file that is no store, or a
+    /// damaged one, is [`StoreError::Damaged`] and stays as it is.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Store, StoreError> {
-        let database = redb::Builder::new().set_cache_size(options.cache_bytes).create(path)?;
-        Store::start(database, options, Writer::on_thread)
+        Store::start(file::open(path, options.cache_bytes)?, options, Writer::on_thread)
     }
 
     /// A store that lives in memory, for tests.
