@@ -8,6 +8,12 @@ mod support;
 
 #[path = "faults/creation.rs"]
 mod creation;
+#[path = "faults/power.rs"]
+mod power;
+#[path = "faults/recorder.rs"]
+mod recorder;
+#[path = "faults/workload.rs"]
+mod workload;
 
 /// Whether every case is to be tried.
 #[allow(clippy::disallowed_methods, reason = "the environment says how much to try")]

@@ -5,6 +5,7 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod check;
 mod conflicts;
 mod content;
 mod edit;
