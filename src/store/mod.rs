@@ -5,10 +5,12 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod check;
 mod conflicts;
 mod content;
 mod edit;
 mod feed_rows;
+mod file;
 mod holds;
 mod records;
 mod restore_rows;
@@ -134,26 +136,19 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens or creates the store in this file and takes it for this process alone.
+    /// Opens or creates the store in this file and takes it for this process alone. A file that is no store, or a
+    /// damaged one, is [`StoreError::Damaged`] and stays as it is.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Store, StoreError> {
         Store::open_with_key(path, None, options)
     }
 
-    /// The same, with the key of an encrypted store; without one it is made encrypted.
+    /// The same for an encrypted store; a new one is made encrypted with this key.
     pub fn open_with_key(
         path: &Path,
         key: Option<&StoreKey>,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(options.cache_bytes);
-        let file = sealed::open_file(path)?;
-        let database = match (key, sealed_with(&file).map_err(SealError::Io)?) {
-            (None, Some(id)) => return Err(SealError::NoKey(id).into()),
-            (None, None) => builder.create_with_backend(file)?,
-            (Some(key), _) => builder.create_with_backend(Sealed::open(file, key)?)?,
-        };
-        Store::start(database, options, Writer::on_thread)
+        Store::start(file::open(path, key, options.cache_bytes)?, options, Writer::on_thread)
     }
 
     /// A store that lives in memory, for tests.

@@ -8,38 +8,38 @@
 //!
 //! | at | what |
 //! |---|---|
-//! | 0, and again at 4096 | `MAGIC` 16, key id 8, nonce 24, the sealed data key 32 + 16; zeros to 4096 |
+//! | 0, and again at 4096 | `MAGIC` 16, key id 8, nonce 24, the data key sealed 32, tag 16; zeros to 4096 |
 //! | 8192, and again at 12800 | block 0: counter 8 (little endian), nonce 24, 4096 sealed, tag 16; zeros to 4608 |
 //! | 17408 + 4136 (n - 1) | block n of 4096 bytes: nonce 24, 4096 sealed, tag 16; all zeros stand for zeros |
 //!
-//! The cipher is XChaCha20-Poly1305 with random nonces. What is authenticated beside a block is its number, so
-//! blocks cannot change places. Data is sealed with a data key that never leaves the file; the key that the
-//! node is given seals that one, so a new key costs no new encryption.
+//! The cipher is ChaCha20-Poly1305 (RFC 8439). A nonce is 16 random bytes, the same as long as the file is open,
+//! and a number that counts; the random bytes make the cipher's key, by HKDF-SHA256 from the data key, and the
+//! number is its nonce. So no two blocks are ever sealed alike, however often the file is opened or copied. What
+//! is authenticated beside a block is its place, so blocks cannot change places. Data is sealed with a data key
+//! that never leaves the file; the key that the node is given seals that one, so a new key costs no new
+//! encryption.
 //!
 //! redb writes its header in place, and a block that is torn by a power cut opens no more. Therefore block 0
 //! has two places: what was flushed last is never written over. All other pages are written where nothing
 //! that counts is.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use chacha20poly1305::aead::{AeadInOut as _, KeyInit as _};
-use chacha20poly1305::{Key, Tag, XChaCha20Poly1305, XNonce};
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
-
-use super::StoreError;
 
 const MAGIC: &[u8; 16] = b"thalamus-sealed1";
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 8;
-const NONCE_BYTES: usize = 24;
+const SALT_BYTES: usize = 16;
+const NONCE_BYTES: usize = SALT_BYTES + 8;
 const TAG_BYTES: usize = 16;
 const COUNTER_BYTES: usize = 8;
 /// What redb sees as a unit: its smallest page.
@@ -54,6 +54,8 @@ const BLOCKS_AT: u64 = KEYS_BYTES + 2 * HEAD_PLACE_BYTES as u64;
 
 const BLOCK_LEN: u64 = BLOCK_BYTES as u64;
 const SEALED_LEN: u64 = SEALED_BYTES as u64;
+
+type DataKey = Zeroizing<[u8; KEY_BYTES]>;
 
 /// Why a file did not open with a key.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +114,8 @@ impl StoreKey {
         id
     }
 
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(&Key::from(*self.0))
+    fn cipher(&self) -> Result<Cipher, SealError> {
+        Cipher::new(&self.0)
     }
 }
 
@@ -133,36 +135,23 @@ pub fn sealed_with(bytes: &impl StorageBackend) -> io::Result<Option<String>> {
     Ok(ids.into_iter().flatten().next())
 }
 
-/// The bytes of this file, which is made if it is not there.
-pub(super) fn open_file(path: &Path) -> Result<FileBackend, StoreError> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    Ok(FileBackend::new(file.map_err(|error| StoreError::of_io(&error))?)?)
-}
-
 /// A copy of the data key, sealed.
 struct KeyPlace {
     id: [u8; KEY_ID_BYTES],
-    nonce: [u8; NONCE_BYTES],
-    sealed: [u8; KEY_BYTES + TAG_BYTES],
+    sealed: [u8; NONCE_BYTES + KEY_BYTES + TAG_BYTES],
 }
 
 impl KeyPlace {
     fn seal(key: &StoreKey, data_key: &[u8; KEY_BYTES]) -> Result<KeyPlace, SealError> {
         let id = key.id_bytes();
-        let mut nonce = [0; NONCE_BYTES];
-        fill_random(&mut nonce)?;
-        let mut sealed = [0; KEY_BYTES + TAG_BYTES];
-        let (text, tag) = sealed.split_at_mut(KEY_BYTES);
-        text.copy_from_slice(data_key);
-        seal(&key.cipher(), &nonce, &Self::context(id), text, tag)?;
-        Ok(KeyPlace { id, nonce, sealed })
+        let mut sealed = [0; NONCE_BYTES + KEY_BYTES + TAG_BYTES];
+        key.cipher()?.seal(&Self::context(id), data_key, &mut sealed)?;
+        Ok(KeyPlace { id, sealed })
     }
 
-    fn open(&self, key: &StoreKey) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+    fn open(&self, key: &StoreKey) -> Option<DataKey> {
         let mut data_key = Zeroizing::new([0; KEY_BYTES]);
-        data_key.copy_from_slice(&self.sealed[..KEY_BYTES]);
-        let tag = &self.sealed[KEY_BYTES..];
-        let is_open = open(&key.cipher(), &self.nonce, &Self::context(self.id), data_key.as_mut(), tag);
+        let is_open = key.cipher().ok()?.open(&Self::context(self.id), &self.sealed, data_key.as_mut());
         is_open.then_some(data_key)
     }
 
@@ -171,17 +160,14 @@ impl KeyPlace {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = [&MAGIC[..], &self.id, &self.nonce, &self.sealed].concat();
+        let mut bytes = [&MAGIC[..], &self.id, &self.sealed].concat();
         bytes.resize(KEY_PLACE_BYTES, 0);
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<KeyPlace> {
-        let rest = bytes.strip_prefix(&MAGIC[..])?;
-        let (id, rest) = rest.split_first_chunk()?;
-        let (nonce, rest) = rest.split_first_chunk()?;
-        let sealed = rest.first_chunk()?;
-        Some(KeyPlace { id: *id, nonce: *nonce, sealed: *sealed })
+        let (id, rest) = bytes.strip_prefix(&MAGIC[..])?.split_first_chunk()?;
+        Some(KeyPlace { id: *id, sealed: *rest.first_chunk()? })
     }
 }
 
@@ -195,35 +181,68 @@ fn key_places(bytes: &impl StorageBackend) -> io::Result<[Option<KeyPlace>; 2]> 
     Ok([KeyPlace::from_bytes(first), KeyPlace::from_bytes(second)])
 }
 
-fn seal(
-    cipher: &XChaCha20Poly1305,
-    nonce: &[u8; NONCE_BYTES],
-    context: &[u8],
-    text: &mut [u8],
-    tag: &mut [u8],
-) -> io::Result<()> {
-    let made = cipher.encrypt_inout_detached(&XNonce::from(*nonce), context, text.into());
-    tag.copy_from_slice(&made.map_err(|_| io::Error::other("a block could not be encrypted"))?);
-    Ok(())
+/// Seals with keys made from one, never twice with the same nonce.
+struct Cipher {
+    source: Prk,
+    salt: [u8; SALT_BYTES],
+    /// Of this salt.
+    key: LessSafeKey,
+    sealed: AtomicU64,
 }
 
-fn open(
-    cipher: &XChaCha20Poly1305,
-    nonce: &[u8; NONCE_BYTES],
-    context: &[u8],
-    text: &mut [u8],
-    tag: &[u8],
-) -> bool {
-    let Ok(tag) = <[u8; TAG_BYTES]>::try_from(tag) else {
-        return false;
-    };
-    cipher.decrypt_inout_detached(&XNonce::from(*nonce), context, text.into(), &Tag::from(tag)).is_ok()
+impl Cipher {
+    fn new(key: &[u8; KEY_BYTES]) -> Result<Cipher, SealError> {
+        let source = Salt::new(HKDF_SHA256, b"thalamus-edge store").extract(key);
+        let mut salt = [0; SALT_BYTES];
+        fill_random(&mut salt)?;
+        let key = key_of(&source, &salt).ok_or(SealError::Damaged("no key could be made"))?;
+        Ok(Cipher { source, salt, key, sealed: AtomicU64::new(0) })
+    }
+
+    /// Fills `sealed` with nonce, ciphertext and tag of `text`.
+    fn seal(&self, context: &[u8], text: &[u8], sealed: &mut [u8]) -> io::Result<()> {
+        let number = self.sealed.fetch_add(1, Ordering::Relaxed);
+        let (nonce, rest) = sealed.split_at_mut(NONCE_BYTES);
+        nonce[..SALT_BYTES].copy_from_slice(&self.salt);
+        nonce[SALT_BYTES..].copy_from_slice(&number.to_le_bytes());
+        let (place, tag) = rest.split_at_mut(text.len());
+        place.copy_from_slice(text);
+        let made = self.key.seal_in_place_separate_tag(counted(number), Aad::from(context), place);
+        tag.copy_from_slice(made.map_err(|_| io::Error::other("a block could not be encrypted"))?.as_ref());
+        Ok(())
+    }
+
+    /// Whether these bytes open; then `text` holds what was sealed, and otherwise nothing of use.
+    fn open(&self, context: &[u8], sealed: &[u8], text: &mut [u8]) -> bool {
+        let Some((salt, rest)) = sealed.split_first_chunk() else { return false };
+        let Some((number, rest)) = rest.split_first_chunk() else { return false };
+        let other = if *salt == self.salt { None } else { key_of(&self.source, salt) };
+        let key = other.as_ref().unwrap_or(&self.key);
+        let mut place = rest.to_vec();
+        let nonce = counted(u64::from_le_bytes(*number));
+        let opened = key.open_in_place(nonce, Aad::from(context), &mut place);
+        let Some(opened) = opened.ok().filter(|opened| opened.len() == text.len()) else { return false };
+        text.copy_from_slice(opened);
+        true
+    }
+}
+
+fn key_of(source: &Prk, salt: &[u8; SALT_BYTES]) -> Option<LessSafeKey> {
+    let info = [&salt[..]];
+    let made = source.expand(&info, &CHACHA20_POLY1305).ok()?;
+    Some(LessSafeKey::new(UnboundKey::from(made)))
+}
+
+fn counted(number: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&number.to_le_bytes());
+    Nonce::assume_unique_for_key(nonce)
 }
 
 /// Bytes for redb, sealed on their way to `inner`.
 pub struct Sealed<B> {
     inner: B,
-    cipher: XChaCha20Poly1305,
+    cipher: Cipher,
     head: Mutex<Head>,
 }
 
@@ -250,16 +269,8 @@ impl<B: StorageBackend> Sealed<B> {
         if inner.len()? <= KEYS_BYTES && sealed_with(&inner)?.is_none_or(|id| id == key.id()) {
             return Sealed::create(inner, key);
         }
-        let places = key_places(&inner)?;
-        let Some(wanted) = places.iter().flatten().next() else {
-            return Err(SealError::NotSealed);
-        };
-        let data_key = places.iter().flatten().find_map(|place| place.open(key));
-        let data_key = data_key.ok_or_else(|| match key.id_bytes() == wanted.id {
-            true => SealError::Damaged("the key fits by its id and opens nothing"),
-            false => SealError::OtherKey { wanted: hex::encode(wanted.id), given: key.id() },
-        })?;
-        let cipher = XChaCha20Poly1305::new(&Key::from(*data_key));
+        let data_key = data_key(&inner, &[key])?;
+        let cipher = Cipher::new(&data_key)?;
         let head = Head::read(&inner, &cipher)?;
         Ok(Sealed { inner, cipher, head: Mutex::new(head) })
     }
@@ -270,7 +281,7 @@ impl<B: StorageBackend> Sealed<B> {
         inner.set_len(0)?;
         inner.set_len(KEYS_BYTES)?;
         write_keys(&inner, key, &data_key)?;
-        let cipher = XChaCha20Poly1305::new(&Key::from(*data_key));
+        let cipher = Cipher::new(&data_key)?;
         Ok(Sealed { inner, cipher, head: Mutex::new(Head::empty()) })
     }
 
@@ -294,7 +305,7 @@ impl<B: StorageBackend> Sealed<B> {
         let mut sealed = vec![0; text.len() / BLOCK_BYTES * SEALED_BYTES];
         let blocks = sealed.chunks_exact_mut(SEALED_BYTES).zip(text.chunks_exact(BLOCK_BYTES));
         for (number, (sealed, text)) in (first..).zip(blocks) {
-            seal_block(&self.cipher, &number.to_le_bytes(), text, sealed)?;
+            self.cipher.seal(&number.to_le_bytes(), text, sealed)?;
         }
         self.inner.write(place_of(first), &sealed)
     }
@@ -307,7 +318,7 @@ impl<B: StorageBackend> Sealed<B> {
         let mut sealed = vec![0; HEAD_PLACE_BYTES];
         sealed[..COUNTER_BYTES].copy_from_slice(&counter.to_le_bytes());
         let block = &mut sealed[COUNTER_BYTES..COUNTER_BYTES + SEALED_BYTES];
-        seal_block(&self.cipher, &Head::context(counter), &text[..], block)?;
+        self.cipher.seal(&Head::context(counter), &text[..], block)?;
         self.inner.write(Head::place_at(place), &sealed)?;
         *head = Head { text, counter, place, is_flushed: false };
         Ok(())
@@ -332,13 +343,23 @@ fn write_keys(
 ///
 /// A copy of the file from before still opens with the old key: whoever may have both has the data.
 pub fn change_key(inner: &impl StorageBackend, old: &StoreKey, new: &StoreKey) -> Result<(), SealError> {
+    // A change that was cut off after the first copy goes on.
+    let data_key = data_key(inner, &[old, new])?;
+    write_keys(inner, new, &data_key)
+}
+
+/// The data key, opened with the first of these keys that opens a copy of it.
+fn data_key(inner: &impl StorageBackend, keys: &[&StoreKey]) -> Result<DataKey, SealError> {
     let places = key_places(inner)?;
     let wanted = places.iter().flatten().next().ok_or(SealError::NotSealed)?;
-    let data_key = places.iter().flatten().find_map(|place| place.open(old));
-    // A change that was cut off after the first copy goes on.
-    let data_key = data_key.or_else(|| places.iter().flatten().find_map(|place| place.open(new)));
-    let other = || SealError::OtherKey { wanted: hex::encode(wanted.id), given: old.id() };
-    write_keys(inner, new, &*data_key.ok_or_else(other)?)
+    let opened = keys.iter().find_map(|key| places.iter().flatten().find_map(|place| place.open(key)));
+    opened.ok_or_else(|| {
+        let given = keys[0].id();
+        if wanted.id == keys[0].id_bytes() {
+            return SealError::Damaged("the key fits by its id and opens nothing");
+        }
+        SealError::OtherKey { wanted: hex::encode(wanted.id), given }
+    })
 }
 
 impl Head {
@@ -357,7 +378,7 @@ impl Head {
     }
 
     /// The later of the two that opens. A place that does not was being written when the power failed.
-    fn read(inner: &impl StorageBackend, cipher: &XChaCha20Poly1305) -> Result<Head, SealError> {
+    fn read(inner: &impl StorageBackend, cipher: &Cipher) -> Result<Head, SealError> {
         if inner.len()? < BLOCKS_AT {
             return Ok(Head::empty());
         }
@@ -370,7 +391,7 @@ impl Head {
             let counter = u64::from_le_bytes(*number);
             let mut text = Box::new([0; BLOCK_BYTES]);
             let is_open =
-                counter > 0 && unseal(cipher, &Head::context(counter), &block[..SEALED_BYTES], &mut text[..]);
+                counter > 0 && cipher.open(&Head::context(counter), &block[..SEALED_BYTES], &mut text[..]);
             if is_open && latest.as_ref().is_none_or(|other| other.counter < counter) {
                 latest = Some(Head { text, counter, place, is_flushed: true });
             }
@@ -388,31 +409,12 @@ fn place_of(number: u64) -> u64 {
     BLOCKS_AT + (number - 1) * SEALED_LEN
 }
 
-fn seal_block(cipher: &XChaCha20Poly1305, context: &[u8], text: &[u8], sealed: &mut [u8]) -> io::Result<()> {
-    let mut nonce = [0; NONCE_BYTES];
-    fill_random(&mut nonce).map_err(io::Error::other)?;
-    let (head, rest) = sealed.split_at_mut(NONCE_BYTES);
-    let (block, tag) = rest.split_at_mut(BLOCK_BYTES);
-    head.copy_from_slice(&nonce);
-    block.copy_from_slice(text);
-    seal(cipher, &nonce, context, block, tag)
-}
-
-fn unseal(cipher: &XChaCha20Poly1305, context: &[u8], sealed: &[u8], text: &mut [u8]) -> bool {
-    let Some((nonce, rest)) = sealed.split_first_chunk() else {
-        return false;
-    };
-    let (block, tag) = rest.split_at(BLOCK_BYTES);
-    text.copy_from_slice(block);
-    open(cipher, nonce, context, text, tag)
-}
-
-fn open_block(cipher: &XChaCha20Poly1305, number: u64, sealed: &[u8], text: &mut [u8]) -> io::Result<()> {
+fn open_block(cipher: &Cipher, number: u64, sealed: &[u8], text: &mut [u8]) -> io::Result<()> {
     if sealed.iter().all(|byte| *byte == 0) {
         text.fill(0);
         return Ok(());
     }
-    if unseal(cipher, &number.to_le_bytes(), sealed, text) {
+    if cipher.open(&number.to_le_bytes(), sealed, text) {
         return Ok(());
     }
     let what = format!("block {number} of the encrypted store does not open: damaged, or not ours");

@@ -1,0 +1,126 @@
+//! Floor 1. The store's file: made as a whole or not at all, opened, and never written over.
+//!
+//! redb makes a new file in several steps, and one that was begun and not finished never opens. So it is made
+//! under another name, and gets its own once it is complete and on disk: a power cut in between leaves either
+//! no store or an empty one. What it leaves under the other name holds nothing and is replaced.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, StorageError};
+use rustix::fs::{FlockOperation, flock};
+
+use super::sealed::{SealError, Sealed, StoreKey, sealed_with};
+use super::{StoreError, writer};
+
+/// What the name of a file that is being made has at its end.
+const UNFINISHED_SUFFIX: &str = ".new";
+/// Records of patients: for the service's own user only.
+const MODE: u32 = 0o600;
+/// Page cache while a file is being made.
+const CREATE_CACHE_BYTES: usize = 1 << 20;
+
+/// Opens the store in this file, which is encrypted if there is a key; makes one if there is no such file.
+pub(crate) fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Database, StoreError> {
+    if !is_there(path)? {
+        create(path, key)?;
+    }
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(cache_bytes);
+    let sealed_with = sealed_with(&file_backend(path)?).map_err(|error| StoreError::of_io(&error))?;
+    let opened = match (key, sealed_with) {
+        (None, Some(id)) => return Err(SealError::NoKey(id).into()),
+        (None, None) => builder.open(path),
+        (Some(_), None) => return Err(SealError::NotSealed.into()),
+        (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(file_backend(path)?, key)?),
+    };
+    opened.map_err(|error| match error {
+        DatabaseError::Storage(StorageError::Io(cause))
+            if matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            unreadable(&cause.to_string())
+        }
+        DatabaseError::Storage(StorageError::Corrupted(cause)) => unreadable(&cause),
+        other => other.into(),
+    })
+}
+
+/// The bytes of a file that exists.
+fn file_backend(path: &Path) -> Result<FileBackend, StoreError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    Ok(FileBackend::new(file.map_err(|error| StoreError::of_io(&error))?)?)
+}
+
+fn unreadable(cause: &str) -> StoreError {
+    StoreError::Damaged(format!(
+        "{cause}. Nothing in it was changed. Restore a backup, or move the file away to begin with an empty store"
+    ))
+}
+
+/// Whether something has this name. A link that leads nowhere has it too: the disk that it leads to may only be
+/// missing, and an empty store in its place would hide that.
+fn is_there(path: &Path) -> Result<bool, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::of_io(&error)),
+    }
+}
+
+fn create(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
+    let directory = File::open(directory_of(path)).map_err(|error| StoreError::of_io(&error))?;
+    // Two that start at once must not make it in each other's hands; the lock ends with the handle.
+    flock(&directory, FlockOperation::LockExclusive).map_err(|error| StoreError::of_io(&error.into()))?;
+    if is_there(path)? {
+        return Ok(());
+    }
+    let unfinished = unfinished(path);
+    let made = make(&unfinished, key).and_then(|()| {
+        let finish = || fs::rename(&unfinished, path).and_then(|()| directory.sync_all());
+        finish().map_err(|error| StoreError::of_io(&error))
+    });
+    if made.is_err() {
+        // It holds nothing, and the disk may be full.
+        let _ = fs::remove_file(&unfinished);
+    }
+    made
+}
+
+/// An empty store, complete and on disk.
+fn make(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
+    let new = || -> io::Result<File> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(path)
+    };
+    let file = new().map_err(|error| StoreError::of_io(&error))?;
+    let backend = FileBackend::new(file.try_clone().map_err(|error| StoreError::of_io(&error))?)?;
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(CREATE_CACHE_BYTES);
+    let database = match key {
+        Some(key) => builder.create_with_backend(Sealed::open(backend, key)?)?,
+        None => builder.create_with_backend(backend)?,
+    };
+    writer::prepare(&database)?;
+    drop(database);
+    file.sync_all().map_err(|error| StoreError::of_io(&error))
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(UNFINISHED_SUFFIX);
+    name.into()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
