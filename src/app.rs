@@ -226,6 +226,7 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
     let options = StoreOptions {
         cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
         journal_keep_rows: config.store.journal_keep_rows,
+        audit_keep_rows: config.store.audit_keep_rows,
         clock: now_ms,
     };
     let store = Store::open(&path, options).map_err(|cause| AppError::Store { path: path.clone(), cause })?;

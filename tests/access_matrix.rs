@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use bson::{Document, doc};
 use serde_json::{Value, json};
 use support::api::{Answer, Call, PASSWORD, PASSWORD_HASH, TestNode, person};
-use thalamus_edge::domain::access::{BUILT_IN_ROLES, Grant, Verb};
+use thalamus_edge::domain::access::{Actor, BUILT_IN_ROLES, Grant, Verb};
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::store::{Edit, StoreError};
 
@@ -567,7 +567,7 @@ impl World {
         let node = TestNode::start_with(|setup| setup.roles = roles);
         let technician = doc! {"password": PASSWORD_HASH.as_str(), "roles": ["technician"]};
         let added = node.node.store.transact(move |tx| -> Result<(), StoreError> {
-            tx.set_local_account("tess", Some(&technician))
+            tx.set_local_account("tess", Some(&technician), &Actor::Operator(0))
         });
         added.await.unwrap();
         let mut people = vec!["ANA001", OTHER, "INA005", "CEN010"];

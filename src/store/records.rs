@@ -6,9 +6,11 @@ use bson::{Bson, Document, doc};
 use redb::{ReadableTable, Table, WriteTransaction};
 use sha2::{Digest, Sha256};
 
+use super::audit::{AUDIT, AUDIT_OF, Asker};
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
+use crate::domain::audit::{Event, What};
 use crate::domain::diff::changed_paths;
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
 use crate::domain::schema::IdRule;
@@ -57,15 +59,21 @@ pub struct Tx<'t> {
     pub(crate) content_owed: Table<'t, &'static str, (u64, &'static str)>,
     pub(crate) content_idle: Table<'t, &'static str, i64>,
     pub(crate) meta: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) audit: Table<'t, u64, &'static [u8]>,
+    pub(crate) audit_of: Table<'t, (&'static str, u64), ()>,
     pub(crate) carry: &'t mut Carry,
     sequence: u64,
     journal_keep_rows: u64,
+    pub(crate) audit_keep_rows: u64,
+    /// For whom the present job works.
+    pub(crate) asker: Option<Asker>,
     now_ms: i64,
     writes: u64,
 }
 
 pub(crate) fn create_tables(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let options = StoreOptions { cache_bytes: 0, journal_keep_rows: u64::MAX, clock: || 0 };
+    let options =
+        StoreOptions { cache_bytes: 0, journal_keep_rows: u64::MAX, audit_keep_rows: u64::MAX, clock: || 0 };
     Tx::open(transaction, &options, &mut Carry::default()).map(|_| ())
 }
 
@@ -109,9 +117,13 @@ impl<'t> Tx<'t> {
             content_owed: transaction.open_table(CONTENT_OWED)?,
             content_idle: transaction.open_table(CONTENT_IDLE)?,
             meta: transaction.open_table(META)?,
+            audit: transaction.open_table(AUDIT)?,
+            audit_of: transaction.open_table(AUDIT_OF)?,
             carry,
             sequence,
             journal_keep_rows: options.journal_keep_rows,
+            audit_keep_rows: options.audit_keep_rows,
+            asker: None,
             now_ms: (options.clock)(),
             writes: 0,
         })
@@ -306,6 +318,7 @@ impl<'t> Tx<'t> {
         };
         let schema = key.kind.schema();
         let owner = new.or(old).and_then(|document| schema.owner_of(document));
+        self.audit_change(key, op, &paths, owner.as_deref(), actor)?;
         let row = doc! {
             "kind": i32::from(schema.code), "id": &key.id, "op": op, "paths": paths,
             "actor": actor.to_string(), "owner": owner.map_or(Bson::Null, Bson::String), "at": self.now_ms,
@@ -429,7 +442,19 @@ impl<'t> Tx<'t> {
     }
 
     /// Sets the roles that a person was granted on this node, as the record is now; none removes them.
-    pub fn set_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
+    pub fn set_grants(&mut self, id: &str, roles: &[String], actor: &Actor) -> Result<(), StoreError> {
+        let account = fold_account(id);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        let known = row.as_ref().map(|row| super::snapshot::string_list(row, "roles")).unwrap_or_default();
+        if known != roles {
+            let event = Event::new(What::Grant, actor).at(self.asked_from());
+            let collection = Kind::Person.schema().collection;
+            self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
+        }
+        self.write_grants(id, roles)
+    }
+
+    fn write_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
         let account = fold_account(id);
         if roles.is_empty() {
             self.grants.remove(account.as_str())?;
@@ -449,8 +474,8 @@ impl<'t> Tx<'t> {
         let Some(row) = row.filter(|row| is_granted_to(row, from, old)) else {
             return Ok(());
         };
-        self.set_grants(from, &[])?;
-        self.set_grants(to, &super::snapshot::string_list(&row, "roles"))
+        self.write_grants(from, &[])?;
+        self.write_grants(to, &super::snapshot::string_list(&row, "roles"))
     }
 
     /// Granted roles stay with a person whose password is changed on this node.
@@ -469,7 +494,7 @@ impl<'t> Tx<'t> {
             return Ok(());
         };
         let roles = super::snapshot::string_list(&row, "roles");
-        if password_digest(old) == password_digest(new) { Ok(()) } else { self.set_grants(&key.id, &roles) }
+        if password_digest(old) == password_digest(new) { Ok(()) } else { self.write_grants(&key.id, &roles) }
     }
 
     /// A technician's account of this node.
@@ -478,7 +503,17 @@ impl<'t> Tx<'t> {
     }
 
     /// Sets or removes a technician's account.
-    pub fn set_local_account(&mut self, name: &str, account: Option<&Document>) -> Result<(), StoreError> {
+    pub fn set_local_account(
+        &mut self,
+        name: &str,
+        account: Option<&Document>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let paths = changed_paths(self.local_account(name)?.as_ref(), account);
+        let event = Event::new(What::Account, actor).at(self.asked_from());
+        self.audit(
+            event.about("account", &Actor::Local(name.to_owned()).to_string(), None).changing(&paths),
+        )?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
             None => self.local_accounts.remove(name)?,
