@@ -45,6 +45,8 @@ const TLS_RELOAD_S: u64 = 60;
 /// How long the centre may have nothing to say on a connection that stays open: each answer is some hundred
 /// bytes.
 const CONTINUOUS_FEED_WAIT: Duration = Duration::from_secs(10);
+/// How long a read may be known in memory only.
+const NOTES_FLUSH: Duration = Duration::from_secs(1);
 /// Name of the store's file in the data directory.
 const STORE_FILE: &str = "store.redb";
 /// What the group may not do in the data directory, and others nothing at all.
@@ -151,6 +153,9 @@ impl App {
             stop.clone(),
         );
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
+        let store = self.node.store.clone();
+        store.begin_service(env!("CARGO_PKG_VERSION")).await.map_err(|cause| self.at_store(cause))?;
+        let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
             let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle).await;
@@ -161,9 +166,14 @@ impl App {
         if let Some(schedule) = schedule {
             schedule.stop().await;
         }
+        store.end_service().await.map_err(|cause| self.at_store(cause))?;
         served?;
         tracing::info!("stopped");
         Ok(())
+    }
+
+    fn at_store(&self, cause: StoreError) -> AppError {
+        AppError::Store { path: store_file(&self.config.data_dir), cause }
     }
 
     fn warn_of_plain_http(&self, has_tls: bool) {
@@ -200,6 +210,26 @@ impl App {
             tokio::spawn(async move { sync.round().await });
         }
         schedule.map(Some).map_err(|error| AppError::Schedule(error.to_string()))
+    }
+}
+
+/// Writes what was noted for the audit trail, every second and sooner when it is much.
+async fn flush_notes(store: Store) {
+    let mut is_failing = false;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(NOTES_FLUSH) => {}
+            () = store.notes_are_many() => {}
+        }
+        match store.flush_notes().await {
+            Ok(()) => is_failing = false,
+            Err(error) => {
+                if !is_failing {
+                    tracing::error!(%error, "reads cannot be written to the audit trail: it will say that there is a gap");
+                }
+                is_failing = true;
+            }
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub const HASH_TAG: &[u8] = b"thalamus-edge audit 1";
 pub const NOBODY: &str = "-";
 /// Stands for the records of everybody: [`Event::owner`].
 pub const EVERYBODY: &str = "*";
+/// [`Event::kind`] of technicians' accounts, which are no records.
+pub const ACCOUNT_KIND: &str = "account";
 /// Longest text of one field; what is longer ends in an ellipsis.
 pub const TEXT_CHARS_MAX: usize = 128;
 /// Most paths in one entry; further ones are counted in the last.
@@ -99,7 +101,8 @@ impl What {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Ok,
-    WrongPassword,
+    /// Wrong, unknown, inactive or unusable.
+    Refused,
     UnknownLink,
     TooManyAttempts,
     Forbidden,
@@ -114,7 +117,7 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
-            Outcome::WrongPassword => "wrong_password",
+            Outcome::Refused => "refused",
             Outcome::UnknownLink => "unknown_link",
             Outcome::TooManyAttempts => "too_many_attempts",
             Outcome::Forbidden => "forbidden",
@@ -434,6 +437,12 @@ impl Verifier {
         }
         self.head = entry.head();
         self.compare()
+    }
+
+    /// Something is where the next entry should be, or a later one, and cannot be read.
+    pub fn unreadable(&self, found: u64) -> AuditError {
+        let seq = self.head.seq + 1;
+        if found == seq { AuditError::Unreadable { seq } } else { AuditError::Missing { seq, found } }
     }
 
     fn compare(&self) -> Result<(), AuditError> {

@@ -15,11 +15,13 @@ use super::error::ApiError;
 use super::extract::{At, Sent, names_etag, query_pairs};
 use super::holds::{self, Case};
 use super::records::to_document;
+use super::witness::Seen;
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
+use crate::domain::audit::EVERYBODY;
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, stands_name};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
@@ -66,7 +68,8 @@ pub(crate) async fn list(
         }
         Ok::<_, ApiError>(out)
     });
-    Ok(super::json(listed.await.map_err(|_| ApiError::Internal)??))
+    let shown = Seen::other("conflicts", Some(EVERYBODY.to_owned()));
+    Ok(shown.on(super::json(listed.await.map_err(|_| ApiError::Internal)??)))
 }
 
 pub(crate) async fn show(
@@ -76,9 +79,21 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
     match find(&node, &caller, at.id())? {
-        Found::Value(conflict, current) => respond(&node, &conflict, current.as_ref()),
-        Found::Identity(case) => Ok(respond_with(case.shown(&node), &case.etag())),
-        Found::Duplicate(shown) => Ok(super::json(shown)),
+        Found::Value(conflict, current) => {
+            let owner = owner_of(&conflict, read_record(&node.store.read()?, &conflict)?.as_ref());
+            let shown = Seen::record(conflict.key.kind.schema(), &conflict.key.id, owner);
+            Ok(shown.on(respond(&node, &conflict, current.as_ref())?))
+        }
+        Found::Identity(case) => {
+            let id = &case.conflict.key.id;
+            let shown = Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
+            Ok(shown.on(respond_with(case.shown(&node), &case.etag())))
+        }
+        Found::Duplicate(duplicate) => {
+            let id = duplicate["record"].as_str().unwrap_or_default();
+            let shown = Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
+            Ok(shown.on(super::json(duplicate)))
+        }
     }
 }
 
@@ -95,16 +110,16 @@ enum Found {
 fn find(node: &Node, caller: &Caller, id: &str) -> Result<Found, ApiError> {
     let snapshot = node.store.read()?;
     if let Some(shown) = holds::duplicate(node, &snapshot, id)? {
-        return if holds::may_see(node, caller) { Ok(Found::Duplicate(shown)) } else { Err(absent()) };
+        return if holds::may_see(node, caller) { Ok(Found::Duplicate(shown)) } else { Err(hidden()) };
     }
     let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
     if conflict.is_identity() {
         let may_see = holds::may_see(node, caller);
-        return if may_see { Case::read(&snapshot, conflict).map(Found::Identity) } else { Err(absent()) };
+        return if may_see { Case::read(&snapshot, conflict).map(Found::Identity) } else { Err(hidden()) };
     }
     let record = read_record(&snapshot, &conflict)?;
     if !may_see(node, caller, &conflict, record.as_ref()) {
-        return Err(absent());
+        return Err(hidden());
     }
     let current = current_value(&conflict, record.as_ref());
     Ok(Found::Value(conflict, current))
@@ -113,21 +128,32 @@ fn find(node: &Node, caller: &Caller, id: &str) -> Result<Found, ApiError> {
 /// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
 /// who decides where nobody else can.
 fn may_see(node: &Node, caller: &Caller, conflict: &Conflict, record: Option<&Document>) -> bool {
+    let owner = owner_of(conflict, record);
+    is_operator(&caller.principal)
+        || node.acl().may_read(&caller.principal, conflict.key.kind, owner.as_deref())
+}
+
+/// Whose record a conflict is about.
+fn owner_of(conflict: &Conflict, record: Option<&Document>) -> Option<String> {
     let schema = conflict.key.kind.schema();
     let sides =
         [conflict.local.as_ref(), conflict.central.as_ref()].map(|side| side.and_then(Bson::as_document));
     let known = [record].into_iter().chain(sides.map(|side| side.filter(|_| conflict.path.is_empty())));
-    let owner = known.flatten().find_map(|document| schema.owner_of(document));
-    is_operator(&caller.principal)
-        || node.acl().may_read(&caller.principal, conflict.key.kind, owner.as_deref())
+    known.flatten().find_map(|document| schema.owner_of(document))
 }
 
 fn is_operator(who: &Principal) -> bool {
     matches!(who.actor, Actor::Operator(_))
 }
 
+const ABSENT: &str = "There is no such conflict";
+
 pub(super) fn absent() -> ApiError {
-    ApiError::NotFound("There is no such conflict".into())
+    ApiError::NotFound(ABSENT.into())
+}
+
+fn hidden() -> ApiError {
+    ApiError::Hidden(ABSENT.into())
 }
 
 fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Document>, ApiError> {

@@ -3,6 +3,7 @@
 //! Record routes are made from the schema table; see `records` for what they do. Around all of them, from
 //! the outside in: request id and log line, error format, cross-origin rules, login, body limits.
 
+mod audit;
 mod authorization;
 mod caller;
 mod changes;
@@ -18,6 +19,7 @@ mod node;
 mod password;
 mod records;
 mod users;
+mod witness;
 mod write;
 
 use std::sync::{Arc, RwLock};
@@ -110,6 +112,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/authorization", get(authorization::authorization))
         .route("/password/{person_id}", get(password::form).post(password::submit))
         .route("/changes", get(changes::changes))
+        .route("/audit", get(audit::list))
         .route("/users", get(users::list))
         .route("/users/{id}", post(users::add))
         .route("/users/{id}/password", post(users::set_password))

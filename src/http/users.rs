@@ -14,7 +14,9 @@ use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link;
 use super::records::to_document;
+use super::witness::Seen;
 use crate::domain::access::{Actor, Verb};
+use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::store::{Snapshot, StoreError, Tx};
@@ -40,6 +42,21 @@ impl Account {
             None => Account::Person(fold_account(id)),
         }
     }
+
+    /// What the audit trail calls it, and whose it is there.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Account::Local(_) => ACCOUNT_KIND,
+            Account::Person(_) => Kind::Person.schema().collection,
+        }
+    }
+
+    pub(crate) fn owner(&self) -> Option<&str> {
+        match self {
+            Account::Local(_) => None,
+            Account::Person(id) => Some(id),
+        }
+    }
 }
 
 impl std::fmt::Display for Account {
@@ -56,7 +73,7 @@ pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Resul
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
     let listed = tokio::task::spawn_blocking(move || read_users(&node)).await;
     let users = listed.map_err(|_| ApiError::Internal)??;
-    Ok(super::json(users))
+    Ok(Seen::other("users", None).on(super::json(users)))
 }
 
 fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {

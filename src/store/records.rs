@@ -10,7 +10,7 @@ use super::audit::{AUDIT, AUDIT_OF, Asker};
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
-use crate::domain::audit::{Event, What};
+use crate::domain::audit::{ACCOUNT_KIND, Event, What};
 use crate::domain::diff::changed_paths;
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
 use crate::domain::schema::IdRule;
@@ -446,7 +446,8 @@ impl<'t> Tx<'t> {
         let account = fold_account(id);
         let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
         let known = row.as_ref().map(|row| super::snapshot::string_list(row, "roles")).unwrap_or_default();
-        if known != roles {
+        // Also the same roles again: what was granted may not count any more.
+        if !known.is_empty() || !roles.is_empty() {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
             let collection = Kind::Person.schema().collection;
             self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
@@ -512,7 +513,7 @@ impl<'t> Tx<'t> {
         let paths = changed_paths(self.local_account(name)?.as_ref(), account);
         let event = Event::new(What::Account, actor).at(self.asked_from());
         self.audit(
-            event.about("account", &Actor::Local(name.to_owned()).to_string(), None).changing(&paths),
+            event.about(ACCOUNT_KIND, &Actor::Local(name.to_owned()).to_string(), None).changing(&paths),
         )?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
