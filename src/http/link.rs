@@ -116,7 +116,7 @@ pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiErr
 }
 
 /// The hash of the link that the path carries, and the account that it is for.
-fn find(node: &Node, at: &At, peer: Peer) -> Result<(String, Account), ApiError> {
+fn find(node: &Node, at: &At, peer: Option<Peer>) -> Result<(String, Account), ApiError> {
     let found = find_usable(node, at);
     if let Err(ApiError::Unauthorized) = found {
         note_refused(node, peer);
@@ -125,8 +125,8 @@ fn find(node: &Node, at: &At, peer: Peer) -> Result<(String, Account), ApiError>
 }
 
 /// A link that is none is a credential that fails.
-fn note_refused(node: &Node, peer: Peer) {
-    let event = Event::by_nobody(What::LoginFailed).at(peer.from());
+fn note_refused(node: &Node, peer: Option<Peer>) {
+    let event = Event::by_nobody(What::LoginFailed).at(peer.and_then(Peer::from));
     node.store.note(event.ended(Outcome::UnknownLink));
 }
 
@@ -146,9 +146,9 @@ fn find_usable(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
 pub(crate) async fn form(
     State(node): State<Arc<Node>>,
     at: At,
-    axum::Extension(peer): axum::Extension<Peer>,
+    peer: Option<axum::Extension<Peer>>,
 ) -> Result<Response, ApiError> {
-    let (_, account) = find(&node, &at, peer)?;
+    let (_, account) = find(&node, &at, peer.map(|axum::Extension(peer)| peer))?;
     Ok(page(&node, &account).render(StatusCode::OK, None))
 }
 
@@ -168,7 +168,7 @@ pub(crate) async fn submit(
     axum::Extension(peer): axum::Extension<Peer>,
     body: Sent,
 ) -> Result<Response, ApiError> {
-    let (hash, account) = find(&node, &at, peer)?;
+    let (hash, account) = find(&node, &at, Some(peer))?;
     let fields = Fields::parse(&body.0?);
     let page = page(&node, &account);
     let refuse = |message: &str| page.render(StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));
@@ -203,7 +203,7 @@ pub(crate) async fn submit(
         store_password(tx, &account, &password_hash, &actor)
     });
     if !asked_by(asker, setting).await? {
-        note_refused(&node, peer);
+        note_refused(&node, Some(peer));
         return Err(ApiError::Unauthorized);
     }
     tracing::info!("a password was set by a one-time link");

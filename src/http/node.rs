@@ -12,7 +12,6 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::Sent;
 use crate::domain::access::Verb;
-use crate::domain::audit::{Event, What};
 use crate::domain::json::parse_object;
 
 const WELCOME: &str = include_str!("pages/welcome.html");
@@ -73,7 +72,6 @@ pub(crate) async fn sync_round(
             Some(_) => return Err(ApiError::invalid("verify", "verify: must be true or false")),
         }
     }
-    node.store.note(Event::new(What::Round, &caller.principal.actor).at(caller.from()));
     Ok(super::json(node.sync.round().await))
 }
 

@@ -99,6 +99,16 @@ impl<'a> ItemTarget<'a> {
         }
     }
 
+    /// The answer when the record stands in another book than the path says: absent to everybody, and an attempt
+    /// to reach it by those who may not have it.
+    pub(crate) fn misfiled(&self, acl: &Acl, caller: &Caller, document: &Document) -> ApiError {
+        let owner = self.schema.owner_of(document);
+        match acl.may_read(&caller.principal, self.schema.kind, owner.as_deref()) {
+            true => self.absent(),
+            false => ApiError::Hidden(self.absence()),
+        }
+    }
+
     /// The record that the path leads to, and the grant to use `verb` on it; an error if it is absent or
     /// as good as.
     pub(crate) fn authorized(
@@ -109,8 +119,10 @@ impl<'a> ItemTarget<'a> {
     ) -> Result<(Found, Grant), ApiError> {
         let acl = node.acl();
         self.authorize_path(&acl, caller, verb)?;
-        let found = self.find(&node.store.read()?)?.filter(|found| self.leads_to(&found.document));
-        let found = found.ok_or_else(|| self.absent())?;
+        let found = self.find(&node.store.read()?)?.ok_or_else(|| self.absent())?;
+        if !self.leads_to(&found.document) {
+            return Err(self.misfiled(&acl, caller, &found.document));
+        }
         let owner = self.schema.owner_of(&found.document);
         let grant = self.authorize_record(&acl, caller, verb, owner.as_deref())?;
         Ok((found, grant))

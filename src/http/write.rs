@@ -116,6 +116,7 @@ impl WriteRequest<'_> {
                 (Some(found), _) if self.target.leads_to(&found.document) => {
                     (self.change(&acl, &snapshot, found)?, false)
                 }
+                (Some(found), _) => return Err(self.target.misfiled(&acl, self.caller, &found.document)),
                 _ => return Err(self.target.absent()),
             }
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bson::doc;
 use serde_json::json;
+use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{DeadLetter, StoreError};
 
