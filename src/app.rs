@@ -154,7 +154,10 @@ impl App {
         );
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
         let store = self.node.store.clone();
-        store.begin_service(env!("CARGO_PKG_VERSION")).await.map_err(|cause| self.at_store(cause))?;
+        // A node whose disk is full serves reads all the same.
+        if let Err(error) = store.begin_service(env!("CARGO_PKG_VERSION")).await {
+            tracing::error!(%error, "the start is not in the audit trail");
+        }
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
@@ -166,14 +169,12 @@ impl App {
         if let Some(schedule) = schedule {
             schedule.stop().await;
         }
-        store.end_service().await.map_err(|cause| self.at_store(cause))?;
+        if let Err(error) = store.end_service().await {
+            tracing::error!(%error, "the audit trail has no orderly end: the next start will say so");
+        }
         served?;
         tracing::info!("stopped");
         Ok(())
-    }
-
-    fn at_store(&self, cause: StoreError) -> AppError {
-        AppError::Store { path: store_file(&self.config.data_dir), cause }
     }
 
     fn warn_of_plain_http(&self, has_tls: bool) {

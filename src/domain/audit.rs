@@ -200,10 +200,6 @@ impl Event {
         }
         self
     }
-
-    pub fn is(&self, what: What) -> bool {
-        self.verb == what.name()
-    }
 }
 
 fn shortened(text: &str) -> String {

@@ -1,10 +1,10 @@
-//! Floor 4. Conflicts and refused records over HTTP: seeing them, and deciding.
+//! Floor 4. Conflicts over HTTP: seeing them, and deciding.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ use crate::domain::audit::EVERYBODY;
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
-use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::record::{Kind, fold_account};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, stands_name};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
@@ -78,23 +78,14 @@ pub(crate) async fn show(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    match find(&node, &caller, at.id())? {
-        Found::Value(conflict, current) => {
-            let owner = owner_of(&conflict, read_record(&node.store.read()?, &conflict)?.as_ref());
-            let shown = Seen::record(conflict.key.kind.schema(), &conflict.key.id, owner);
-            Ok(shown.on(respond(&node, &conflict, current.as_ref())?))
-        }
-        Found::Identity(case) => {
-            let id = &case.conflict.key.id;
-            let shown = Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
-            Ok(shown.on(respond_with(case.shown(&node), &case.etag())))
-        }
-        Found::Duplicate(duplicate) => {
-            let id = duplicate["record"].as_str().unwrap_or_default();
-            let shown = Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
-            Ok(shown.on(super::json(duplicate)))
-        }
-    }
+    let found = find(&node, &caller, at.id())?;
+    let seen = found.seen(&node)?;
+    let response = match found {
+        Found::Value(conflict, current) => respond(&node, &conflict, current.as_ref())?,
+        Found::Identity(case) => respond_with(case.shown(&node), &case.etag()),
+        Found::Duplicate(shown) => super::json(shown),
+    };
+    Ok(seen.on(response))
 }
 
 /// What an id in the path of a conflict names.
@@ -104,6 +95,21 @@ enum Found {
     Identity(Case),
     /// As it is shown.
     Duplicate(Value),
+}
+
+impl Found {
+    /// Whose data whoever asks gets to see, for the audit.
+    fn seen(&self, node: &Node) -> Result<Seen, ApiError> {
+        let person = |id: &str| Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
+        Ok(match self {
+            Found::Value(conflict, _) => {
+                let owner = owner_of(conflict, read_record(&node.store.read()?, conflict)?.as_ref());
+                Seen::record(conflict.key.kind.schema(), &conflict.key.id, owner)
+            }
+            Found::Identity(case) => person(&case.conflict.key.id),
+            Found::Duplicate(shown) => person(shown["record"].as_str().unwrap_or_default()),
+        })
+    }
 }
 
 /// What the id names, if the caller may see it.
@@ -263,6 +269,8 @@ pub(crate) async fn resolve(
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
     let found = find(&node, &caller, at.id())?;
+    // Also an answer that carries nothing out shows both values.
+    node.store.note(found.seen(&node)?.event(&caller.principal.actor).at(caller.from()));
     let body = parse_object(&body.0?)?;
     let (conflict, current) = match found {
         Found::Value(conflict, current) => (conflict, current),
@@ -467,46 +475,4 @@ fn check_deletable(
         }
     }
     Ok(())
-}
-
-pub(crate) async fn dead_letters(
-    State(node): State<Arc<Node>>,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
-    let letters = node.store.read()?.dead_letters()?;
-    let shown: Vec<Value> = letters
-        .iter()
-        .map(|letter| {
-            json!({
-                "id": dead_id(&letter.key),
-                "collection": letter.key.kind.schema().collection,
-                "record": letter.key.id,
-                "direction": letter.direction,
-                "code": letter.code,
-                "reason": letter.reason,
-                "at": crate::sync::time_text(letter.at_ms),
-            })
-        })
-        .collect();
-    Ok(super::json(shown))
-}
-
-/// A dead letter is named by its record: `people:ESPGNU777ORG`.
-fn dead_id(key: &RecordKey) -> String {
-    format!("{}:{}", key.kind.schema().collection, key.id)
-}
-
-pub(crate) async fn retry(
-    State(node): State<Arc<Node>>,
-    caller: Caller,
-    at: At,
-) -> Result<Response, ApiError> {
-    node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let absent = || ApiError::NotFound("There is no such refused record".into());
-    let (collection, record) = at.id().split_once(':').ok_or_else(absent)?;
-    let kind = Kind::from_collection(collection).ok_or_else(absent)?;
-    let key = RecordKey::new(kind, record);
-    let was_dead = node.store.transact(move |tx| tx.retry_dead(&key)).await?;
-    if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
 }

@@ -1,7 +1,8 @@
 //! Floor 4. The API over HTTP: the route table, what surrounds every request, and the node's state.
 //!
 //! Record routes are made from the schema table; see `records` for what they do. Around all of them, from
-//! the outside in: request id and log line, error format, cross-origin rules, login, body limits.
+//! the outside in: request id and log line, error format, cross-origin rules, login, the audit of what the answer
+//! shows or refuses, body limits.
 
 mod audit;
 mod authorization;
@@ -10,6 +11,7 @@ mod changes;
 mod conflicts;
 mod content;
 mod cors;
+mod dead;
 mod error;
 mod extract;
 mod holds;
@@ -126,8 +128,8 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/sync/conflicts", get(conflicts::list))
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
-        .route("/sync/dead", get(conflicts::dead_letters))
-        .route("/sync/dead/{id}/retry", post(conflicts::retry));
+        .route("/sync/dead", get(dead::list))
+        .route("/sync/dead/{id}/retry", post(dead::retry));
     for schema in &SCHEMAS {
         for route in schema.routes {
             router = router.route(route.path, record_route(schema, route, &node.settings));

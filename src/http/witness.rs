@@ -14,8 +14,8 @@ use percent_encoding::percent_decode_str;
 use super::Node;
 use super::caller::Caller;
 use crate::accounts::LoginError;
-use crate::domain::access::Actor;
-use crate::domain::audit::{ACCOUNT_KIND, EVERYBODY, Event, Outcome, What};
+use crate::domain::access::{Actor, Verb};
+use crate::domain::audit::{ACCOUNT_KIND, EVERYBODY, Event, Outcome, TEXT_CHARS_MAX, What};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::{Owner, SCHEMAS, Schema};
 
@@ -67,9 +67,13 @@ impl Seen {
         Seen { what: What::List, kind: schema.collection, id: String::new(), owner }
     }
 
-    /// Something else than records of one kind, if it is about somebody or everybody.
+    /// A list of something else: about one account, about everybody, or about no person.
     pub(crate) fn other(kind: &'static str, owner: Option<String>) -> Seen {
         Seen { what: What::List, kind, id: String::new(), owner }
+    }
+
+    pub(crate) fn event(&self, who: &Actor) -> Event {
+        Event::new(self.what, who).about(self.kind, &self.id, self.owner.as_deref())
     }
 
     /// The response with this beside it.
@@ -77,6 +81,11 @@ impl Seen {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+fn is_plain(id: &str) -> bool {
+    id.len() <= TEXT_CHARS_MAX
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-@".contains(&byte))
 }
 
 /// Why an answer is a refusal, for the audit.
@@ -108,9 +117,7 @@ impl Witness {
         }
         let is_read = [Method::GET, Method::HEAD].contains(&self.method);
         let event = match response.extensions().get::<Seen>() {
-            Some(Seen { what, kind, id, owner }) => {
-                Event::new(*what, &caller.principal.actor).about(kind, id, owner.as_deref())
-            }
+            Some(seen) => seen.event(&caller.principal.actor),
             None if is_read && !SILENT_ROUTES.contains(&self.pattern()) => {
                 Event::new(What::Read, &caller.principal.actor).saying(self.pattern())
             }
@@ -123,7 +130,9 @@ impl Witness {
     pub(crate) fn refused(&self, node: &Node, who: &str, peer: Option<IpAddr>, outcome: Outcome) {
         let (kind, id, owner) = self.subject();
         let event = Event::new(What::Denied, who).at(peer).ended(outcome);
-        let said = format!("{} {}", self.method, self.pattern());
+        // A method that nobody knows may be any text.
+        let method = Verb::of_method(self.method.as_str()).map_or("?", Verb::name);
+        let said = format!("{method} {}", self.pattern());
         node.store.note(event.about(kind, &id, owner.as_deref()).saying(&said));
     }
 
@@ -134,7 +143,11 @@ impl Witness {
     /// Collection, id and person, as far as the path names them.
     fn subject(&self) -> (&'static str, String, Option<String>) {
         let (mut id, mut person) = (String::new(), None);
-        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        // What is no id may be anything, also somebody's name.
+        let decoded = |part: &str| {
+            let part = percent_decode_str(part).decode_utf8_lossy().into_owned();
+            if is_plain(&part) { part } else { String::new() }
+        };
         for (name, part) in self.pattern().split('/').zip(self.uri.path().split('/')) {
             match name {
                 "{id}" => id = decoded(part),

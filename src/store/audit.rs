@@ -145,8 +145,7 @@ impl Tx<'_> {
 
     /// The end of the trail, for whoever keeps it elsewhere.
     pub fn audit_head(&self) -> Result<Head, StoreError> {
-        let anchor = self.meta(META_ANCHOR)?;
-        head_of(&self.audit, anchor.as_ref())
+        head_of(&self.audit, || self.meta(META_ANCHOR))
     }
 
     /// The centre has confirmed this head.
@@ -157,8 +156,8 @@ impl Tx<'_> {
     /// Cuts off what is too old, oldest first.
     fn cut_audit(&mut self, last: u64) -> Result<(), StoreError> {
         for _ in 0..CUT_ENTRIES_MAX {
-            let oldest = self.audit.first()?.map(|(seq, row)| (seq.value(), row.value().to_vec()));
-            let Some((seq, bytes)) = oldest.filter(|(seq, _)| last - seq >= self.audit_keep_rows) else {
+            let oldest = self.audit.first()?.filter(|(seq, _)| last - seq.value() >= self.audit_keep_rows);
+            let Some((seq, bytes)) = oldest.map(|(seq, row)| (seq.value(), row.value().to_vec())) else {
                 return Ok(());
             };
             self.audit.remove(seq)?;
@@ -174,7 +173,7 @@ impl Tx<'_> {
 impl Snapshot {
     /// The end of the trail, for whoever keeps it elsewhere.
     pub fn audit_head(&self) -> Result<Head, StoreError> {
-        head_of(&self.transaction.open_table(AUDIT)?, self.meta(META_ANCHOR)?.as_ref())
+        head_of(&self.transaction.open_table(AUDIT)?, || self.meta(META_ANCHOR))
     }
 
     /// What the oldest kept entry follows.
@@ -268,11 +267,11 @@ impl Store {
 
 fn head_of(
     entries: &impl ReadableTable<u64, &'static [u8]>,
-    anchor: Option<&Document>,
+    anchor: impl FnOnce() -> Result<Option<Document>, StoreError>,
 ) -> Result<Head, StoreError> {
     match entries.last()? {
         Some((seq, row)) => stored_head(seq.value(), row.value()),
-        None => parse_anchor(anchor),
+        None => parse_anchor(anchor()?.as_ref()),
     }
 }
 

@@ -10,6 +10,7 @@ mod conflicts;
 mod content;
 mod edit;
 mod feed_rows;
+mod grants;
 mod holds;
 mod notes;
 mod records;

@@ -69,7 +69,7 @@ impl Window {
             Some(slot) => slot.times = Times::once(now_ms),
             None if number >= NOTES_MAX => self.lost += 1,
             None => {
-                drop(self.slots.insert(event, Slot { times: Times::once(now_ms), number, has_entry: false }))
+                self.slots.insert(event, Slot { times: Times::once(now_ms), number, has_entry: false });
             }
         }
     }
