@@ -1,6 +1,7 @@
 //! What follows from a decision about who somebody is.
 
 use bson::{Bson, doc};
+use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::Kind::{Encounter, Page, Person, PersonalDocument};
 use thalamus_edge::store::{Conflict, ConflictStatus, Hold, HoldReason, Requirement, StoreError};
