@@ -553,13 +553,7 @@ fn expected(caller: &Caller, route: &Route, target: Target, method: &str) -> Exp
 }
 
 /// The entry of the audit trail that a request leaves, answered so.
-fn expected_entry(
-    caller: &Caller,
-    route: &Route,
-    target: Target,
-    method: &str,
-    (status, op): Expected,
-) -> Option<String> {
+fn expected_entry(caller: &Caller, route: &Route, target: Target, (status, op): Expected) -> Option<String> {
     let who = caller.name();
     let record = format!("{}/{}", route.collection, route.id(caller, target));
     let is_own = caller.is_person && route.person(caller, target) == caller.account;
@@ -755,7 +749,7 @@ impl World {
                 let change = op.map(|op| format!("{op} {}/{id}", route.collection));
                 assert_eq!(answer.changes, change.into_iter().collect::<Vec<_>>(), "{cell}");
                 check_head(&answer, &cell);
-                let entry = expected_entry(caller, route, *target, method, (status, op));
+                let entry = expected_entry(caller, route, *target, (status, op));
                 assert_eq!(self.audited().await, Vec::from_iter(entry), "{cell}: audited");
                 if method == "GET"
                     && status == 200
