@@ -42,8 +42,12 @@ pub(crate) async fn list(
     let person = query_pairs(request.uri()).into_iter().rfind(|(name, _)| name == "person");
     authorize(&node.acl(), &caller.principal, person.as_ref().map(|(_, person)| person.as_str()))?;
     let query = query?;
-    if let Err(error) = node.store.flush_notes().await {
-        tracing::error!(%error, "what was read lately is not in the audit trail yet");
+    // On its own, so that it comes to its end also if the client goes away.
+    let store = node.store.clone();
+    match tokio::spawn(async move { store.flush_notes().await }).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "what was read lately is not in the audit trail yet"),
+        Err(_) => return Err(ApiError::Internal),
     }
     let about = query.person.clone();
     let read = tokio::task::spawn_blocking(move || {

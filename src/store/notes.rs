@@ -144,7 +144,8 @@ impl Store {
         }
     }
 
-    /// Writes what was noted. If that fails it is kept for the next time, as far as there is room.
+    /// Writes what was noted. If that fails it is kept for the next time, as far as there is room. Must come to its
+    /// end: whoever may be dropped in the middle spawns it.
     pub async fn flush_notes(&self) -> Result<(), StoreError> {
         let notes = &self.inner.notes;
         let mut unwritten = notes.unwritten.lock().await;

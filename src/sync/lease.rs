@@ -189,7 +189,8 @@ async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
         .await
 }
 
-/// The centre holds the proposed lease now, and the head of the audit trail that was announced with it. If it was restored, both sides have to be brought together.
+/// The centre holds the proposed lease now, and the head of the audit trail that was announced with it. If it was
+/// restored, both sides have to be brought together.
 async fn confirm(
     store: &Store,
     mut known: Known,
