@@ -47,6 +47,8 @@ const TLS_RELOAD_S: u64 = 60;
 /// How long the centre may have nothing to say on a connection that stays open: each answer is some hundred
 /// bytes.
 const CONTINUOUS_FEED_WAIT: Duration = Duration::from_secs(10);
+/// How long a read may be known in memory only.
+const NOTES_FLUSH: Duration = Duration::from_secs(1);
 /// Name of the store's file in the data directory.
 const STORE_FILE: &str = "store.redb";
 /// What the group may not do in the data directory, and others nothing at all.
@@ -153,6 +155,12 @@ impl App {
             stop.clone(),
         );
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
+        let store = self.node.store.clone();
+        // A node whose disk is full serves reads all the same.
+        if let Err(error) = store.begin_service(env!("CARGO_PKG_VERSION")).await {
+            tracing::error!(%error, "the start is not in the audit trail");
+        }
+        let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
             let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle).await;
@@ -162,6 +170,9 @@ impl App {
         let (served, ()) = tokio::join!(tcp, control.serve(api.clone(), stop.clone(), SHUTDOWN_MAX));
         if let Some(schedule) = schedule {
             schedule.stop().await;
+        }
+        if let Err(error) = store.end_service().await {
+            tracing::error!(%error, "the audit trail has no orderly end: the next start will say so");
         }
         served?;
         tracing::info!("stopped");
@@ -205,6 +216,26 @@ impl App {
     }
 }
 
+/// Writes what was noted for the audit trail, every second and sooner when it is much.
+async fn flush_notes(store: Store) {
+    let mut is_failing = false;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(NOTES_FLUSH) => {}
+            () = store.notes_are_many() => {}
+        }
+        match store.flush_notes().await {
+            Ok(()) => is_failing = false,
+            Err(error) => {
+                if !is_failing {
+                    tracing::error!(%error, "reads cannot be written to the audit trail: it will say that there is a gap");
+                }
+                is_failing = true;
+            }
+        }
+    }
+}
+
 fn api_settings(config: &Config) -> ApiSettings {
     ApiSettings {
         date_format: config.api.date_format,
@@ -228,6 +259,7 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
     let options = StoreOptions {
         cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
         journal_keep_rows: config.store.journal_keep_rows,
+        audit_keep_rows: config.store.audit_keep_rows,
         clock: now_ms,
     };
     let store = Store::open(&path, options).map_err(|cause| AppError::Store { path: path.clone(), cause })?;

@@ -19,7 +19,7 @@
 //! The route table is built from [`domain::schema`]. Login comes before routing. A write reads the record,
 //! checks the precondition, authorizes against what it read, computes the new document, and hands it to
 //! [`store::Store::edit`] together with the bytes that it read: if they are still the stored ones, record,
-//! base, journal and indexes are written in one transaction, which many requests share, and the client is
+//! base, journal, audit entry and indexes are written in one transaction, which many requests share, and the client is
 //! answered when it is on disk.
 //!
 //! # Life of a round

@@ -8,13 +8,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bson::{Document, doc};
 use serde_json::{Value, json};
-use support::api::{Answer, Call, PASSWORD, PASSWORD_HASH, TestNode, person};
-use thalamus_edge::domain::access::{BUILT_IN_ROLES, Grant, Verb};
+use support::api::{Answer, Call, PASSWORD, PASSWORD_HASH, TestNode, pass_time, person};
+use thalamus_edge::domain::access::{Actor, BUILT_IN_ROLES, Grant, Verb};
+use thalamus_edge::domain::audit::{Entry, Event};
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::store::{Edit, StoreError};
+use thalamus_edge::store::{AuditQuery, Edit, StoreError};
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"];
 
@@ -221,6 +223,18 @@ struct Caller {
     rights: Option<Rights>,
     /// Whether `account` is a federation account, which owns records.
     is_person: bool,
+}
+
+impl Caller {
+    /// As the audit trail calls them.
+    fn name(&self) -> &'static str {
+        if self.login == Login::Operator { "operator(uid 0)" } else { self.account }
+    }
+
+    /// What it says of them who are not let in.
+    fn failed_login(&self) -> Option<String> {
+        (self.login != Login::None).then(|| "- login_failed refused".to_owned())
+    }
 }
 
 fn role(table: &[(&str, Rights)], name: &str) -> Rights {
@@ -538,6 +552,30 @@ fn expected(caller: &Caller, route: &Route, target: Target, method: &str) -> Exp
     }
 }
 
+/// The entry of the audit trail that a request leaves, answered so.
+fn expected_entry(caller: &Caller, route: &Route, target: Target, (status, op): Expected) -> Option<String> {
+    let who = caller.name();
+    let record = format!("{}/{}", route.collection, route.id(caller, target));
+    let is_own = caller.is_person && route.person(caller, target) == caller.account;
+    let is_there = target == Target::Misfiled || (target == Target::Other && !is_own);
+    match (status, op) {
+        (401, _) => caller.failed_login(),
+        (403, _) => Some(format!("{who} denied forbidden")),
+        // Said to be absent, because it is somebody else's.
+        (404, _) if is_there && route.owner_field.is_some() && !caller.rights?.global => {
+            Some(format!("{who} denied hidden"))
+        }
+        (_, Some(op)) => Some(format!("{who} {op} {record}")),
+        (200, None) => match route.shape {
+            Shape::List | Shape::ListOfPerson | Shape::ListOfPage => {
+                Some(format!("{who} list {}/", route.collection))
+            }
+            _ => Some(format!("{who} read {record}")),
+        },
+        _ => None,
+    }
+}
+
 /// What `/authorization` says of a request that is answered with `status`.
 fn is_allowed(caller: &Caller, route: &Route, method: &str, status: u16) -> bool {
     let rights = caller.rights.unwrap();
@@ -560,6 +598,8 @@ struct World {
     records: BTreeMap<(Kind, String), Document>,
     /// Each wrong login comes from an address of its own, so that none is throttled.
     strangers: u32,
+    /// The last entry of the audit trail that was looked at.
+    audited: u64,
 }
 
 impl World {
@@ -567,7 +607,7 @@ impl World {
         let node = TestNode::start_with(|setup| setup.roles = roles);
         let technician = doc! {"password": PASSWORD_HASH.as_str(), "roles": ["technician"]};
         let added = node.node.store.transact(move |tx| -> Result<(), StoreError> {
-            tx.set_local_account("tess", Some(&technician))
+            tx.set_local_account("tess", Some(&technician), &Actor::Operator(0))
         });
         added.await.unwrap();
         let mut people = vec!["ANA001", OTHER, "INA005", "CEN010"];
@@ -583,7 +623,7 @@ impl World {
         inactive.insert("active", false);
         node.record(Kind::Person, inactive).await;
         node.from_centre(Kind::Person, person("CEN010", &["root"])).await;
-        let mut world = World { node, records: BTreeMap::new(), strangers: 0 };
+        let mut world = World { node, records: BTreeMap::new(), strangers: 0, audited: 0 };
         for person in &people {
             world.keep(Kind::Person, person);
             for kind in Kind::ALL {
@@ -594,6 +634,7 @@ impl World {
             world.node.record(kind, doc! {"_id": "shared", "note": "from the start"}).await;
             world.keep(kind, "shared");
         }
+        world.audited().await;
         world
     }
 
@@ -633,7 +674,24 @@ impl World {
         self.records.insert((kind, id.to_owned()), document);
     }
 
+    /// What was audited since the last look: who, what, about which record, and how it ended.
+    async fn audited(&mut self) -> Vec<String> {
+        let store = &self.node.node.store;
+        store.flush_notes().await.unwrap();
+        let query = AuditQuery { after: Some(self.audited), limit: usize::MAX, ..AuditQuery::default() };
+        let page = store.read().unwrap().audit(&query).unwrap();
+        let entries: Vec<Entry> = page.rows.into_iter().map(Result::unwrap).collect();
+        self.audited = entries.last().map_or(self.audited, |entry| entry.seq);
+        let line = |Entry { event: Event { who, verb, kind, id, outcome, .. }, .. }| match outcome.as_str() {
+            "ok" => format!("{who} {verb} {kind}/{id}"),
+            _ => format!("{who} {verb} {outcome}"),
+        };
+        entries.into_iter().map(line).collect()
+    }
+
     fn call(&mut self, caller: &Caller, method: &str, path: &str) -> Call<'_> {
+        // Repeats within a minute would share an entry.
+        pass_time(Duration::from_secs(61));
         self.strangers += 1;
         let stranger = IpAddr::from(self.strangers.to_be_bytes());
         let call = self.node.request(method, path);
@@ -691,6 +749,8 @@ impl World {
                 let change = op.map(|op| format!("{op} {}/{id}", route.collection));
                 assert_eq!(answer.changes, change.into_iter().collect::<Vec<_>>(), "{cell}");
                 check_head(&answer, &cell);
+                let entry = expected_entry(caller, route, *target, (status, op));
+                assert_eq!(self.audited().await, Vec::from_iter(entry), "{cell}: audited");
                 if method == "GET"
                     && status == 200
                     && !matches!(route.shape, Shape::Item | Shape::Page | Shape::Content)
@@ -772,6 +832,8 @@ enum Needs {
     Root,
     /// The name, and the path to be one's own or to be root.
     OwnOrRoot,
+    /// The path to be one's own, or the name in a role with `global`.
+    OwnOrGlobal,
 }
 
 struct NodeRoute {
@@ -810,6 +872,9 @@ const NODE_ROUTES: &[NodeRoute] = &[
     posts("/password/BOB002", "password", Needs::OwnOrRoot, "password=a&again=a", 403),
     posts("/password/NEW099", "password", Needs::OwnOrRoot, "password=a&again=a", 403),
     reads("/changes", "changes", Needs::Name, 200),
+    reads("/audit", "audit", Needs::Global, 200),
+    reads("/audit?person=BOB002", "audit", Needs::Global, 200),
+    reads("/audit?person={own}", "audit", Needs::OwnOrGlobal, 200),
     reads("/users", "users", Needs::Global, 200),
     NodeRoute {
         path: "/users/NEW099",
@@ -860,8 +925,34 @@ fn expected_of_node(caller: &Caller, route: &NodeRoute, method: &str) -> (u16, O
         Needs::Global => rights.allow(route.method, route.name) && rights.global,
         Needs::Root => rights.allow(route.method, route.name) && rights.root,
         Needs::OwnOrRoot => rights.allow(route.method, route.name) && (is_own || rights.root),
+        Needs::OwnOrGlobal => is_own || (rights.allow(route.method, route.name) && rights.global),
     };
     if may { (route.status, route.change) } else { (403, None) }
+}
+
+/// Whether the caller may use the form for the password, which then lacks its token.
+fn has_form(caller: &Caller, route: &NodeRoute) -> bool {
+    let may = |rights: Rights| {
+        let is_own = caller.is_person && route.path.contains("{own}");
+        rights.allow("POST", route.name) && (is_own || rights.root)
+    };
+    route.name == "password" && caller.rights.is_some_and(may)
+}
+
+/// What a request to a path of the node leaves in the audit trail when it is fulfilled.
+fn node_entries(path: &str, method: &str) -> &'static [&'static str] {
+    match (method, path) {
+        ("OPTIONS", _) => &[],
+        ("POST", "/users/NEW099") => &["create people/NEW099"],
+        ("POST", "/users/BOB002/password") => &["password people/BOB002"],
+        ("POST", "/sync/pause") => &["pause /"],
+        ("POST", "/sync/resume") => &["accept_deletes /", "resume /"],
+        (_, "/changes" | "/sync/dead") => &["read /"],
+        (_, "/users") => &["list users/"],
+        (_, "/sync/conflicts") => &["list conflicts/"],
+        (_, path) if path.starts_with("/audit") => &["list audit/"],
+        _ => &[],
+    }
 }
 
 async fn check_node_routes(table: &'static [(&'static str, Rights)], roles: String) {
@@ -882,6 +973,20 @@ async fn check_node_routes(table: &'static [(&'static str, Rights)], roles: Stri
                 assert_eq!(answer.status, status, "{cell}: {}", answer.text());
                 assert_eq!(answer.changes, change.into_iter().collect::<Vec<_>>(), "{cell}");
                 check_head(&answer, &cell);
+                let entries = match status {
+                    401 => Vec::from_iter(caller.failed_login()),
+                    // Those who may not; and for those who may, what is missing is the form's token.
+                    403 if method == "POST" && has_form(caller, route) => {
+                        vec![format!("{} denied form_expired", caller.name())]
+                    }
+                    403 => vec![format!("{} denied forbidden", caller.name())],
+                    200..300 => {
+                        let audit = node_entries(&path, method).iter();
+                        audit.map(|said| format!("{} {said}", caller.name())).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                assert_eq!(world.audited().await, entries, "{cell}: audited");
                 if change.is_some() {
                     world.restore(Kind::Person, NOBODY).await;
                     world.restore(Kind::Person, OTHER).await;

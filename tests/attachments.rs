@@ -29,7 +29,8 @@ use thalamus_edge::sync::{Outcome, Reconciler, Report, Status, SyncSettings};
 use contract::content::ContentBehind;
 use support::sim::Sim;
 
-const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, clock: || 0 };
+const OPTIONS: StoreOptions =
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, audit_keep_rows: 100_000, clock: || 0 };
 const CHUNK: usize = 65_536;
 
 /// Bytes that are compared as a whole and not shown as such.

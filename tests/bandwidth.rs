@@ -36,7 +36,12 @@ struct Node<const N: usize> {
 
 impl<const N: usize> Node<N> {
     fn new(sim: &Sim, settings: SyncSettings) -> Node<N> {
-        let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, clock: clock::<N> };
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1000,
+            audit_keep_rows: 100_000,
+            clock: clock::<N>,
+        };
         let store = Store::in_memory(options).unwrap();
         let settings = SyncSettings { utc_offset: |_| -3 * 60 * 60, ..settings };
         Node { sync: Reconciler::new(store.clone(), Some(Arc::new(sim.clone())), settings), store }

@@ -24,7 +24,8 @@ use thalamus_edge::store::{Conflict, ConflictStatus, Store, StoreError, StoreOpt
 use thalamus_edge::sync::identity::{Pair, Verdict, decide, hold_of};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
-const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, clock: || 0 };
+const OPTIONS: StoreOptions =
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, audit_keep_rows: 100_000, clock: || 0 };
 /// The account that two people have.
 const ACCT: &str = "ACC01";
 

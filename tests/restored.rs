@@ -82,7 +82,7 @@ impl Node {
 }
 
 fn options() -> StoreOptions {
-    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, clock: || 0 }
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, audit_keep_rows: 100_000, clock: || 0 }
 }
 
 fn key(id: &str) -> RecordKey {

@@ -19,7 +19,8 @@ use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 use support::sim::{Fault, Sim, person, person_key};
 
-const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, clock: || 0 };
+const OPTIONS: StoreOptions =
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, audit_keep_rows: 100_000, clock: || 0 };
 
 struct Node {
     store: Store,

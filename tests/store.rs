@@ -10,7 +10,8 @@ use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Base, Intent, IntentWrite, Store, StoreError, StoreOptions, TrashState, Tx};
 
 fn store() -> Store {
-    let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, clock: || 0 };
+    let options =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 100_000, clock: || 0 };
     Store::in_memory(options).unwrap()
 }
 
@@ -328,7 +329,8 @@ async fn a_conflict_has_one_row_for_one_losing_value() {
 async fn what_was_on_its_way_is_known_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
-    let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, clock: || 0 };
+    let options =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 100_000, clock: || 0 };
     let number = {
         let store = Store::open(&path, options).unwrap();
         run(&store, |tx| tx.put(&key(), Some(&ana()), &Base::Document(ana()), &Actor::Centre).unwrap()).await;

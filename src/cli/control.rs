@@ -20,7 +20,7 @@ use super::{EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{App, AppError, control_socket, store_file};
 use crate::config::Config;
 use crate::http::{Peer, router};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// How long a node that holds the store may take to open its socket, or another command to end.
 const HELD_S_MAX: u64 = 5;
@@ -45,6 +45,8 @@ pub(super) enum ControlError {
     Held(PathBuf),
     #[error("there is no store in {}: is this the configuration of the node that you mean?", .0.display())]
     NoStore(PathBuf),
+    #[error("the audit trail cannot be written: {0}")]
+    NotAudited(StoreError),
     #[error("the node did not answer to the end: {0}")]
     Broken(String),
     #[error(transparent)]
@@ -63,7 +65,7 @@ pub(super) enum Client {
     /// Through the socket of the running one.
     Running { socket: PathBuf },
     /// In this process, which holds the store as long as the client lives.
-    Own { api: Router, uid: u32 },
+    Own { api: Router, store: Store, uid: u32 },
 }
 
 /// What the API answered.
@@ -84,7 +86,8 @@ impl Client {
             match open(config, missing) {
                 Ok(app) => {
                     let uid = rustix::process::getuid().as_raw();
-                    return Ok(Client::Own { api: router(app.node), uid });
+                    let store = app.node.store.clone();
+                    return Ok(Client::Own { api: router(app.node), store, uid });
                 }
                 Err(ControlError::Held(_)) if Instant::now() < deadline => {}
                 Err(ControlError::Held(_)) => return Err(ControlError::Silent(socket)),
@@ -123,12 +126,14 @@ impl Client {
         let mut request = request.body(body).map_err(|e| broken(e.to_string()))?;
         let response = match self {
             Client::Running { socket } => over_socket(socket, request).await?,
-            Client::Own { api, uid } => {
+            Client::Own { api, store, uid } => {
                 request.extensions_mut().insert(Peer::Operator { uid: *uid });
-                match api.clone().oneshot(request).await {
+                let response = match api.clone().oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
-                }
+                };
+                store.flush_notes().await.map_err(ControlError::NotAudited)?;
+                response
             }
         };
         let status = response.status();

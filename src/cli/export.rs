@@ -18,9 +18,11 @@ use super::ndjson::{Place, Text, read_document};
 use super::show::{plain, table};
 use super::{Done, EXIT_FAILED};
 use crate::config::Config;
+use crate::domain::access::Actor;
+use crate::domain::audit::{EVERYBODY, Event, What};
 use crate::domain::content::Content;
 use crate::domain::record::Kind;
-use crate::store::{Snapshot, Store, StoredRecord};
+use crate::store::{Snapshot, Store, StoreError, StoredRecord};
 
 /// Records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -45,10 +47,11 @@ struct Exported {
     records: u64,
 }
 
-pub(super) fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Done> {
+pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Done> {
     let app = open(&config, Missing::Refuse)?;
     let directory = &args.directory;
     make_directory(directory)?;
+    audit(&app.node.store).await?;
     let mut export =
         Export { store: app.node.store.clone(), directory, unfaithful: 0, contents: 0, missing: 0 };
     let mut written = Vec::new();
@@ -82,6 +85,16 @@ pub(super) fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Done> {
         Done::text(as_table(&written))
     };
     Ok(done.with_code(if export.unfaithful == 0 { 0 } else { EXIT_FAILED }))
+}
+
+/// Whoever exports reads everything, and before that it stands in the trail.
+async fn audit(store: &Store) -> Result<(), StoreError> {
+    let operator = Actor::Operator(rustix::process::getuid().as_raw());
+    store
+        .transact(move |tx| -> Result<(), StoreError> {
+            tx.audit(Event::new(What::Export, &operator).about("", "", Some(EVERYBODY)))
+        })
+        .await
 }
 
 fn make_directory(directory: &Path) -> anyhow::Result<()> {

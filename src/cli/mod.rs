@@ -3,6 +3,7 @@
 //! Commands about a node are requests to its API as the operator of the machine, see `control`; what they
 //! answer is text for people, or the API's JSON with `--json`.
 
+mod audit;
 mod control;
 mod export;
 mod import;
@@ -75,6 +76,9 @@ enum Command {
     Import(import::ImportArgs),
     /// Export all records of a stopped node as MongoDB extended JSON, one file per collection.
     Export(export::ExportArgs),
+    /// The audit trail: who has read and changed what.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Show the version.
     Version,
 }
@@ -183,7 +187,8 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Conflicts(command) => reconcile::conflicts(config, command).await,
             Command::Dead(command) => reconcile::dead(config, command).await,
             Command::Import(args) => import::run(config, args).await,
-            Command::Export(args) => export::run(config, &args),
+            Command::Export(args) => export::run(config, &args).await,
+            Command::Audit(command) => audit::run(&config, command).await,
             Command::Version => Ok(version()),
         }
     })

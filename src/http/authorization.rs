@@ -13,9 +13,9 @@ use serde_json::json;
 use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
-use super::extract::query_pairs;
-use super::password;
+use super::extract::{form_pairs, query_pairs};
 use super::records::to_document;
+use super::{audit, password};
 use crate::domain::access::{Acl, Actor, Denied, Principal, Target, Verb};
 use crate::domain::schema::{Owner, Route, SCHEMAS, Schema, Shape};
 
@@ -30,6 +30,8 @@ enum Needs {
     Administer(&'static str),
     /// The right to the form for this person's password.
     Password,
+    /// The right to the trail of the person in the query, or of everybody.
+    Audit,
 }
 
 /// The paths that are not in the schema.
@@ -42,6 +44,7 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
     (Verb::Get, "/password/{person_id}", Needs::Password),
     (Verb::Post, "/password/{person_id}", Needs::Password),
     (Verb::Get, "/changes", Needs::Name("changes")),
+    (Verb::Get, "/audit", Needs::Audit),
     (Verb::Get, "/users", Needs::Global("users")),
     (Verb::Post, "/users/{id}", Needs::Administer("users")),
     (Verb::Post, "/users/{id}/password", Needs::Administer("users")),
@@ -100,7 +103,8 @@ enum Refusal {
 
 fn decide(node: &Node, who: &Principal, verb: Verb, path: &str) -> Result<Result<(), Refusal>, ApiError> {
     let acl = node.acl();
-    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split('#').next().unwrap_or_default();
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let segments: Vec<String> = path
         .strip_prefix('/')
         .map(|path| {
@@ -117,7 +121,10 @@ fn decide(node: &Node, who: &Principal, verb: Verb, path: &str) -> Result<Result
     let mut refusal = Refusal::NoPath;
     for (known_verb, pattern, needs) in NODE_PATHS {
         match match_path(pattern, &segments) {
-            Some(parts) if *known_verb == verb => {
+            Some(mut parts) if *known_verb == verb => {
+                let named = form_pairs(query.as_bytes()).into_iter().rfind(|(name, _)| name == "person");
+                let named = named.map(|(_, person)| person);
+                parts.person = parts.person.or(named.as_deref());
                 return Ok(decide_node(&acl, who, verb, *needs, &parts).map_err(Refusal::Denied));
             }
             Some(_) => refusal = Refusal::NoMethod,
@@ -142,6 +149,7 @@ fn decide_node(
             acl.authorize_global(who, verb, name)?;
             if who.administers() { Ok(()) } else { Err(Denied::Forbidden) }
         }
+        Needs::Audit => audit::authorize(acl, who, parts.person),
         Needs::Password => password::authorize(acl, who, verb, parts.person.unwrap_or_default()).map(|_| ()),
     }
 }

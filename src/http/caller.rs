@@ -16,10 +16,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::Node;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
+use super::witness::{Witness, login_failed};
 use crate::accounts::{LoginError, StoredAccount};
 use crate::domain::access::{Actor, Principal};
+use crate::domain::audit::NOBODY;
 use crate::domain::record::Kind;
-use crate::store::StoreError;
+use crate::store::{Asker, StoreError, asked_by};
 
 /// Ending of the names of technicians' accounts, which exist on one node only.
 pub const LOCAL_SUFFIX: &str = "@local";
@@ -44,6 +46,14 @@ impl Peer {
             Peer::Operator { .. } => IpAddr::from([127, 0, 0, 1]),
         }
     }
+
+    /// Nothing for the machine itself.
+    pub(crate) fn from(self) -> Option<IpAddr> {
+        match self {
+            Peer::Address(address) => Some(address),
+            Peer::Operator { .. } => None,
+        }
+    }
 }
 
 /// Somebody whose credentials were verified for this request.
@@ -51,6 +61,14 @@ impl Peer {
 pub(crate) struct Caller {
     pub(crate) principal: Principal,
     pub(crate) peer: IpAddr,
+}
+
+impl Caller {
+    /// Where the request comes from; nothing for the machine itself.
+    pub(crate) fn from(&self) -> Option<IpAddr> {
+        let is_operator = matches!(self.principal.actor, Actor::Operator(_));
+        (!is_operator).then_some(self.peer)
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -83,8 +101,12 @@ pub(crate) async fn require_login(
     };
     match caller {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            let witness = Witness::of(&request);
+            request.extensions_mut().insert(caller.clone());
+            let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
+            let response = asked_by(asker, next.run(request)).await;
+            witness.saw(&node, &caller, &response);
+            response
         }
         Err(error) => error.into_response(),
     }
@@ -99,12 +121,14 @@ fn is_link(request: &Request) -> bool {
 async fn verify(node: &Node, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, ApiError> {
     let (user, password) = basic_credentials(headers).ok_or(ApiError::Unauthorized)?;
     let stored = find_account(node, &user)?;
+    let account = stored.as_ref().map(|stored| stored.principal.actor.clone());
     match node.accounts.verify(&user, &password, peer, stored).await {
         Ok(principal) => Ok(Caller { principal, peer }),
         Err(error) => {
             if error == LoginError::Refused {
                 tracing::info!(%peer, "login refused");
             }
+            login_failed(node, NOBODY, account.as_ref(), Some(peer), error);
             Err(error.into())
         }
     }

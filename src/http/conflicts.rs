@@ -1,10 +1,10 @@
-//! Floor 4. Conflicts and refused records over HTTP: seeing them, and deciding.
+//! Floor 4. Conflicts over HTTP: seeing them, and deciding.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -15,11 +15,13 @@ use super::error::ApiError;
 use super::extract::{At, Sent, names_etag, query_pairs};
 use super::holds::{self, Case};
 use super::records::to_document;
+use super::witness::Seen;
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
+use crate::domain::audit::EVERYBODY;
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::{Kind, fold_account};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, stands_name};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
@@ -66,7 +68,8 @@ pub(crate) async fn list(
         }
         Ok::<_, ApiError>(out)
     });
-    Ok(super::json(listed.await.map_err(|_| ApiError::Internal)??))
+    let shown = Seen::other("conflicts", Some(EVERYBODY.to_owned()));
+    Ok(shown.on(super::json(listed.await.map_err(|_| ApiError::Internal)??)))
 }
 
 pub(crate) async fn show(
@@ -75,11 +78,14 @@ pub(crate) async fn show(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    match find(&node, &caller, at.id())? {
-        Found::Value(conflict, current) => respond(&node, &conflict, current.as_ref()),
-        Found::Identity(case) => Ok(respond_with(case.shown(&node), &case.etag())),
-        Found::Duplicate(shown) => Ok(super::json(shown)),
-    }
+    let found = find(&node, &caller, at.id())?;
+    let seen = found.seen(&node)?;
+    let response = match found {
+        Found::Value(conflict, current) => respond(&node, &conflict, current.as_ref())?,
+        Found::Identity(case) => respond_with(case.shown(&node), &case.etag()),
+        Found::Duplicate(shown) => super::json(shown),
+    };
+    Ok(seen.on(response))
 }
 
 /// What an id in the path of a conflict names.
@@ -91,20 +97,35 @@ enum Found {
     Duplicate(Value),
 }
 
+impl Found {
+    /// Whose data whoever asks gets to see, for the audit.
+    fn seen(&self, node: &Node) -> Result<Seen, ApiError> {
+        let person = |id: &str| Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
+        Ok(match self {
+            Found::Value(conflict, _) => {
+                let owner = owner_of(conflict, read_record(&node.store.read()?, conflict)?.as_ref());
+                Seen::record(conflict.key.kind.schema(), &conflict.key.id, owner)
+            }
+            Found::Identity(case) => person(&case.conflict.key.id),
+            Found::Duplicate(shown) => person(shown["record"].as_str().unwrap_or_default()),
+        })
+    }
+}
+
 /// What the id names, if the caller may see it.
 fn find(node: &Node, caller: &Caller, id: &str) -> Result<Found, ApiError> {
     let snapshot = node.store.read()?;
     if let Some(shown) = holds::duplicate(node, &snapshot, id)? {
-        return if holds::may_see(node, caller) { Ok(Found::Duplicate(shown)) } else { Err(absent()) };
+        return if holds::may_see(node, caller) { Ok(Found::Duplicate(shown)) } else { Err(hidden()) };
     }
     let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
     if conflict.is_identity() {
         let may_see = holds::may_see(node, caller);
-        return if may_see { Case::read(&snapshot, conflict).map(Found::Identity) } else { Err(absent()) };
+        return if may_see { Case::read(&snapshot, conflict).map(Found::Identity) } else { Err(hidden()) };
     }
     let record = read_record(&snapshot, &conflict)?;
     if !may_see(node, caller, &conflict, record.as_ref()) {
-        return Err(absent());
+        return Err(hidden());
     }
     let current = current_value(&conflict, record.as_ref());
     Ok(Found::Value(conflict, current))
@@ -113,21 +134,32 @@ fn find(node: &Node, caller: &Caller, id: &str) -> Result<Found, ApiError> {
 /// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
 /// who decides where nobody else can.
 fn may_see(node: &Node, caller: &Caller, conflict: &Conflict, record: Option<&Document>) -> bool {
+    let owner = owner_of(conflict, record);
+    is_operator(&caller.principal)
+        || node.acl().may_read(&caller.principal, conflict.key.kind, owner.as_deref())
+}
+
+/// Whose record a conflict is about.
+fn owner_of(conflict: &Conflict, record: Option<&Document>) -> Option<String> {
     let schema = conflict.key.kind.schema();
     let sides =
         [conflict.local.as_ref(), conflict.central.as_ref()].map(|side| side.and_then(Bson::as_document));
     let known = [record].into_iter().chain(sides.map(|side| side.filter(|_| conflict.path.is_empty())));
-    let owner = known.flatten().find_map(|document| schema.owner_of(document));
-    is_operator(&caller.principal)
-        || node.acl().may_read(&caller.principal, conflict.key.kind, owner.as_deref())
+    known.flatten().find_map(|document| schema.owner_of(document))
 }
 
 fn is_operator(who: &Principal) -> bool {
     matches!(who.actor, Actor::Operator(_))
 }
 
+const ABSENT: &str = "There is no such conflict";
+
 pub(super) fn absent() -> ApiError {
-    ApiError::NotFound("There is no such conflict".into())
+    ApiError::NotFound(ABSENT.into())
+}
+
+fn hidden() -> ApiError {
+    ApiError::Hidden(ABSENT.into())
 }
 
 fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Document>, ApiError> {
@@ -237,6 +269,8 @@ pub(crate) async fn resolve(
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
     let found = find(&node, &caller, at.id())?;
+    // Also an answer that carries nothing out shows both values.
+    node.store.note(found.seen(&node)?.event(&caller.principal.actor).at(caller.from()));
     let body = parse_object(&body.0?)?;
     let (conflict, current) = match found {
         Found::Value(conflict, current) => (conflict, current),
@@ -441,46 +475,4 @@ fn check_deletable(
         }
     }
     Ok(())
-}
-
-pub(crate) async fn dead_letters(
-    State(node): State<Arc<Node>>,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
-    let letters = node.store.read()?.dead_letters()?;
-    let shown: Vec<Value> = letters
-        .iter()
-        .map(|letter| {
-            json!({
-                "id": dead_id(&letter.key),
-                "collection": letter.key.kind.schema().collection,
-                "record": letter.key.id,
-                "direction": letter.direction,
-                "code": letter.code,
-                "reason": letter.reason,
-                "at": crate::sync::time_text(letter.at_ms),
-            })
-        })
-        .collect();
-    Ok(super::json(shown))
-}
-
-/// A dead letter is named by its record: `people:ESPGNU777ORG`.
-fn dead_id(key: &RecordKey) -> String {
-    format!("{}:{}", key.kind.schema().collection, key.id)
-}
-
-pub(crate) async fn retry(
-    State(node): State<Arc<Node>>,
-    caller: Caller,
-    at: At,
-) -> Result<Response, ApiError> {
-    node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let absent = || ApiError::NotFound("There is no such refused record".into());
-    let (collection, record) = at.id().split_once(':').ok_or_else(absent)?;
-    let kind = Kind::from_collection(collection).ok_or_else(absent)?;
-    let key = RecordKey::new(kind, record);
-    let was_dead = node.store.transact(move |tx| tx.retry_dead(&key)).await?;
-    if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
 }

@@ -120,12 +120,13 @@ pub(crate) fn download(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let (found, _) = ItemTarget::new(schema, route, at).authorized(node, caller, Verb::Get)?;
+    let shown = found.seen(schema);
     let Some(content) = Content::of(schema.kind, &found.document) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };
     let tag = format!("\"{}\"", content.sha256);
     if names_etag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
-        return Ok(not_modified(&tag));
+        return Ok(shown.on(not_modified(&tag)));
     }
     if !node.store.read()?.has_content(&content.sha256)? {
         return Err(ApiError::ContentPending { length: content.length });
@@ -162,7 +163,7 @@ pub(crate) fn download(
     if let Some((first, last)) = range {
         set(header::CONTENT_RANGE, &format!("bytes {first}-{last}/{}", content.length));
     }
-    Ok(response)
+    Ok(shown.on(response))
 }
 
 /// The bytes from `first` to before `end`, chunk by chunk. Bytes under a hash never change, so no

@@ -8,7 +8,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Node;
-use super::caller::check_origin;
+use super::caller::{Peer, check_origin};
+use super::witness::Witness;
+use crate::domain::audit::{NOBODY, Outcome};
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, PUT, DELETE, OPTIONS");
 const ALLOWED_HEADERS: HeaderValue =
@@ -32,6 +34,8 @@ pub(crate) async fn cors(State(node): State<Arc<Node>>, request: Request, next: 
     let mut response = if is_preflight {
         StatusCode::NO_CONTENT.into_response()
     } else if let Err(error) = check_origin(&node, &request) {
+        let from = request.extensions().get::<Peer>().and_then(|peer| peer.from());
+        Witness::of(&request).refused(&node, NOBODY, from, Outcome::CrossOrigin);
         error.into_response()
     } else {
         next.run(request).await

@@ -5,8 +5,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::witness::Refused;
 use crate::accounts::{HashError, LoginError};
 use crate::domain::access::Denied;
+use crate::domain::audit::Outcome;
 use crate::domain::edit::Invalid;
 use crate::domain::json::JsonError;
 use crate::store::{EditError, StoreError};
@@ -20,6 +22,8 @@ pub(crate) enum ApiError {
     Forbidden,
     CrossOrigin,
     NotFound(String),
+    /// Answered as if it were absent.
+    Hidden(String),
     /// The document is here, its bytes are not yet.
     ContentPending {
         length: u64,
@@ -74,7 +78,9 @@ impl ApiError {
             ApiError::CrossOrigin => {
                 (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into())
             }
-            ApiError::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message.clone()),
+            ApiError::NotFound(message) | ApiError::Hidden(message) => {
+                (StatusCode::NOT_FOUND, "not_found", message.clone())
+            }
             ApiError::ContentPending { length } => (
                 StatusCode::NOT_FOUND,
                 "content_pending",
@@ -186,7 +192,15 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
+        let refused = match &self {
+            ApiError::Forbidden => Some(Outcome::Forbidden),
+            ApiError::Hidden(_) => Some(Outcome::Hidden),
+            _ => None,
+        };
         response.extensions_mut().insert(problem);
+        if let Some(outcome) = refused {
+            response.extensions_mut().insert(Refused(outcome));
+        }
         response
     }
 }
@@ -208,7 +222,7 @@ impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Forbidden => ApiError::Forbidden,
-            Denied::Hidden => ApiError::NotFound("Not found".into()),
+            Denied::Hidden => ApiError::Hidden("Not found".into()),
         }
     }
 }

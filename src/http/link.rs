@@ -25,7 +25,8 @@ use super::password::{Fields, FormPage};
 use super::users::{Account, document_of, store_password};
 use crate::accounts::HashError;
 use crate::domain::access::Actor;
-use crate::store::{StoreError, Tx};
+use crate::domain::audit::{Event, Outcome, What};
+use crate::store::{Asker, StoreError, Tx, asked_by};
 
 /// Where links lead; [`super::caller::require_login`] lets requests for it through.
 pub(crate) const LINK_ROUTE: &str = "/link/{secret}";
@@ -101,6 +102,8 @@ pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiErr
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
         open.retain(|other| other.expires_ms > now_ms && other.account != name);
         open.drain(..(open.len() + 1).saturating_sub(LINKS_MAX));
+        let kind = account.kind();
+        tx.audit_asked(What::Link, |event| event.about(kind, &name, account.owner()))?;
         open.push(Link { hash: hash.clone(), account: name, replaces, expires_ms });
         keep(tx, &open)?;
         Ok(true)
@@ -113,7 +116,21 @@ pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiErr
 }
 
 /// The hash of the link that the path carries, and the account that it is for.
-fn find(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
+fn find(node: &Node, at: &At, peer: Option<Peer>) -> Result<(String, Account), ApiError> {
+    let found = find_usable(node, at);
+    if let Err(ApiError::Unauthorized) = found {
+        note_refused(node, peer);
+    }
+    found
+}
+
+/// A link that is none is a credential that fails.
+fn note_refused(node: &Node, peer: Option<Peer>) {
+    let event = Event::by_nobody(What::LoginFailed).at(peer.and_then(Peer::from));
+    node.store.note(event.ended(Outcome::UnknownLink));
+}
+
+fn find_usable(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
     let hash = hash_of(at.get("secret").unwrap_or_default());
     let row = node.store.read()?.meta(META_LINKS)?;
     // Comparing hashes tells by its time nothing about the secret of which they are made.
@@ -126,8 +143,12 @@ fn find(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
     Ok((hash, Account::named(&link.account)))
 }
 
-pub(crate) async fn form(State(node): State<Arc<Node>>, at: At) -> Result<Response, ApiError> {
-    let (_, account) = find(&node, &at)?;
+pub(crate) async fn form(
+    State(node): State<Arc<Node>>,
+    at: At,
+    peer: Option<axum::Extension<Peer>>,
+) -> Result<Response, ApiError> {
+    let (_, account) = find(&node, &at, peer.map(|axum::Extension(peer)| peer))?;
     Ok(page(&node, &account).render(StatusCode::OK, None))
 }
 
@@ -147,7 +168,7 @@ pub(crate) async fn submit(
     axum::Extension(peer): axum::Extension<Peer>,
     body: Sent,
 ) -> Result<Response, ApiError> {
-    let (hash, account) = find(&node, &at)?;
+    let (hash, account) = find(&node, &at, Some(peer))?;
     let fields = Fields::parse(&body.0?);
     let page = page(&node, &account);
     let refuse = |message: &str| page.render(StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));
@@ -161,29 +182,28 @@ pub(crate) async fn submit(
         Err(error) => return Err(error.into()),
     };
     let now_ms = node.store.now_ms();
-    let is_set = node
-        .store
-        .transact(move |tx| -> Result<bool, StoreError> {
-            let mut open = links(tx.meta(META_LINKS)?.as_ref());
-            let (Some(at), Some(document)) =
-                (open.iter().position(|link| link.hash == hash), document_of(tx, &account)?)
-            else {
-                return Ok(false);
-            };
-            // Used by somebody else while the password was being hashed.
-            let password = document.get_str("password").ok();
-            if !open.remove(at).is_usable(now_ms, is_active(&document), password) {
-                return Ok(false);
-            }
-            keep(tx, &open)?;
-            let actor = match &account {
-                Account::Local(name) => Actor::Local(name.clone()),
-                Account::Person(id) => Actor::Person(id.clone()),
-            };
-            store_password(tx, &account, &password_hash, &actor)
-        })
-        .await?;
-    if !is_set {
+    let actor = match &account {
+        Account::Local(name) => Actor::Local(name.clone()),
+        Account::Person(id) => Actor::Person(id.clone()),
+    };
+    let asker = Asker { who: actor.clone(), from: peer.from() };
+    let setting = node.store.transact(move |tx| -> Result<bool, StoreError> {
+        let mut open = links(tx.meta(META_LINKS)?.as_ref());
+        let (Some(at), Some(document)) =
+            (open.iter().position(|link| link.hash == hash), document_of(tx, &account)?)
+        else {
+            return Ok(false);
+        };
+        // Used by somebody else while the password was being hashed.
+        let password = document.get_str("password").ok();
+        if !open.remove(at).is_usable(now_ms, is_active(&document), password) {
+            return Ok(false);
+        }
+        keep(tx, &open)?;
+        store_password(tx, &account, &password_hash, &actor)
+    });
+    if !asked_by(asker, setting).await? {
+        note_refused(&node, Some(peer));
         return Err(ApiError::Unauthorized);
     }
     tracing::info!("a password was set by a one-time link");

@@ -16,6 +16,7 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
 use super::records::{hidden_fields, shown_bytes};
+use super::witness::Seen;
 use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
@@ -131,6 +132,7 @@ pub(crate) async fn list(
     let page_id = at.get("id").filter(|_| route.shape == Shape::OfPage).map(str::to_owned);
     let query = Query::parse(uri)?;
     let hidden = hidden_fields(&node, schema, caller);
+    let shown = Seen::list(schema, owner.clone());
     let path = uri.path().to_owned();
     // Reading may wait for the disk; the async workers must not.
     let begun = tokio::task::spawn_blocking(move || {
@@ -157,7 +159,7 @@ pub(crate) async fn list(
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
-    Ok(response)
+    Ok(shown.on(response))
 }
 
 /// Whose records the caller asks for, if not everybody's.

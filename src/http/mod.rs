@@ -1,14 +1,17 @@
 //! Floor 4. The API over HTTP: the route table, what surrounds every request, and the node's state.
 //!
 //! Record routes are made from the schema table; see `records` for what they do. Around all of them, from
-//! the outside in: request id and log line, error format, cross-origin rules, login, body limits.
+//! the outside in: request id and log line, error format, cross-origin rules, login, the audit of what the answer
+//! shows or refuses, body limits.
 
+mod audit;
 mod authorization;
 mod caller;
 mod changes;
 mod conflicts;
 mod content;
 mod cors;
+mod dead;
 mod error;
 mod extract;
 mod holds;
@@ -18,6 +21,7 @@ mod node;
 mod password;
 mod records;
 mod users;
+mod witness;
 mod write;
 
 use std::sync::{Arc, RwLock};
@@ -110,6 +114,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/authorization", get(authorization::authorization))
         .route("/password/{person_id}", get(password::form).post(password::submit))
         .route("/changes", get(changes::changes))
+        .route("/audit", get(audit::list))
         .route("/users", get(users::list))
         .route("/users/{id}", post(users::add))
         .route("/users/{id}/password", post(users::set_password))
@@ -123,8 +128,8 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/sync/conflicts", get(conflicts::list))
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
-        .route("/sync/dead", get(conflicts::dead_letters))
-        .route("/sync/dead/{id}/retry", post(conflicts::retry));
+        .route("/sync/dead", get(dead::list))
+        .route("/sync/dead/{id}/retry", post(dead::retry));
     for schema in &SCHEMAS {
         for route in schema.routes {
             router = router.route(route.path, record_route(schema, route, &node.settings));

@@ -18,8 +18,10 @@ use super::error::ApiError;
 use super::extract::{At, Sent, form_pairs};
 use super::node::page;
 use super::records::{Found, to_document};
-use crate::accounts::{HashError, StoredAccount};
+use super::witness::{Refused, login_failed};
+use crate::accounts::{HashError, LoginError, StoredAccount};
 use crate::domain::access::{Acl, Denied, Grant, Principal, Target, Verb};
+use crate::domain::audit::Outcome;
 use crate::domain::record::{Kind, fold_account};
 use crate::store::{Edit, EditError};
 
@@ -53,13 +55,10 @@ pub(crate) async fn submit(
         render(&node, &caller, person, StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)))
     };
     if !is_valid_token(&node, &caller, person, &fields.token) {
-        return Ok(render(
-            &node,
-            &caller,
-            person,
-            StatusCode::FORBIDDEN,
-            Some((false, "The form had expired. Please try again.")),
-        ));
+        let message = Some((false, "The form had expired. Please try again."));
+        let mut response = render(&node, &caller, person, StatusCode::FORBIDDEN, message);
+        response.extensions_mut().insert(Refused(Outcome::Expired));
+        return Ok(response);
     }
     if fields.password != fields.again {
         return Ok(refuse("The two new passwords differ."));
@@ -73,10 +72,13 @@ pub(crate) async fn submit(
         };
         let verified =
             node.accounts.verify(person, fields.current.as_bytes(), caller.peer, Some(stored)).await;
-        match verified {
-            Ok(_) => {}
-            Err(crate::accounts::LoginError::Refused) => return Ok(refuse("The current password is wrong.")),
-            Err(busy) => return Err(busy.into()),
+        if let Err(error) = verified {
+            let actor = &caller.principal.actor;
+            login_failed(&node, &actor.to_string(), Some(actor), caller.from(), error);
+            return match error {
+                LoginError::Refused => Ok(refuse("The current password is wrong.")),
+                busy => Err(busy.into()),
+            };
         }
     }
     let hash = match node.accounts.hash(person, &fields.password, caller.peer).await {

@@ -9,6 +9,7 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, names_etag};
+use super::witness::Seen;
 use crate::domain::access::{Acl, Denied, Grant, Target, Verb};
 use crate::domain::json::Shown;
 use crate::domain::record::{Kind, fold_account};
@@ -35,7 +36,11 @@ impl<'a> ItemTarget<'a> {
     }
 
     pub(crate) fn absent(&self) -> ApiError {
-        ApiError::NotFound(format!("{} not found", self.schema.noun))
+        ApiError::NotFound(self.absence())
+    }
+
+    fn absence(&self) -> String {
+        format!("{} not found", self.schema.noun)
     }
 
     /// The person that the path names, if it names one.
@@ -74,7 +79,7 @@ impl<'a> ItemTarget<'a> {
         };
         acl.authorize(&caller.principal, verb, self.acl_name, self.schema.kind, target).map_err(|denied| {
             match denied {
-                Denied::Hidden => self.absent(),
+                Denied::Hidden => ApiError::Hidden(self.absence()),
                 Denied::Forbidden => ApiError::Forbidden,
             }
         })
@@ -94,6 +99,16 @@ impl<'a> ItemTarget<'a> {
         }
     }
 
+    /// The answer when the record stands in another book than the path says: absent to everybody, and an attempt
+    /// to reach it by those who may not have it.
+    pub(crate) fn misfiled(&self, acl: &Acl, caller: &Caller, document: &Document) -> ApiError {
+        let owner = self.schema.owner_of(document);
+        match acl.may_read(&caller.principal, self.schema.kind, owner.as_deref()) {
+            true => self.absent(),
+            false => ApiError::Hidden(self.absence()),
+        }
+    }
+
     /// The record that the path leads to, and the grant to use `verb` on it; an error if it is absent or
     /// as good as.
     pub(crate) fn authorized(
@@ -104,8 +119,10 @@ impl<'a> ItemTarget<'a> {
     ) -> Result<(Found, Grant), ApiError> {
         let acl = node.acl();
         self.authorize_path(&acl, caller, verb)?;
-        let found = self.find(&node.store.read()?)?.filter(|found| self.leads_to(&found.document));
-        let found = found.ok_or_else(|| self.absent())?;
+        let found = self.find(&node.store.read()?)?.ok_or_else(|| self.absent())?;
+        if !self.leads_to(&found.document) {
+            return Err(self.misfiled(&acl, caller, &found.document));
+        }
         let owner = self.schema.owner_of(&found.document);
         let grant = self.authorize_record(&acl, caller, verb, owner.as_deref())?;
         Ok((found, grant))
@@ -121,6 +138,11 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.record.document.as_bytes()
+    }
+
+    /// An answer that shows it, for the audit.
+    pub(crate) fn seen(&self, schema: &Schema) -> Seen {
+        Seen::record(schema, &self.record.id, schema.owner_of(&self.document))
     }
 }
 
@@ -183,9 +205,9 @@ pub(crate) fn read(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let (found, _) = target.authorized(node, caller, Verb::Get)?;
-    let tag = etag(found.bytes());
+    let (shown, tag) = (found.seen(target.schema), etag(found.bytes()));
     if names_etag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
-        return Ok(not_modified(&tag));
+        return Ok(shown.on(not_modified(&tag)));
     }
-    record_response(node, target.schema, caller, &found.record.document)
+    Ok(shown.on(record_response(node, target.schema, caller, &found.record.document)?))
 }

@@ -14,7 +14,9 @@ use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link;
 use super::records::to_document;
+use super::witness::Seen;
 use crate::domain::access::{Actor, Verb};
+use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::store::{Snapshot, StoreError, Tx};
@@ -40,6 +42,21 @@ impl Account {
             None => Account::Person(fold_account(id)),
         }
     }
+
+    /// What the audit trail calls it, and whose it is there.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Account::Local(_) => ACCOUNT_KIND,
+            Account::Person(_) => Kind::Person.schema().collection,
+        }
+    }
+
+    pub(crate) fn owner(&self) -> Option<&str> {
+        match self {
+            Account::Local(_) => None,
+            Account::Person(id) => Some(id),
+        }
+    }
 }
 
 impl std::fmt::Display for Account {
@@ -56,7 +73,7 @@ pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Resul
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
     let listed = tokio::task::spawn_blocking(move || read_users(&node)).await;
     let users = listed.map_err(|_| ApiError::Internal)??;
-    Ok(super::json(users))
+    Ok(Seen::other("users", None).on(super::json(users)))
 }
 
 fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {
@@ -129,9 +146,10 @@ pub(crate) async fn add(
         Account::Person(_) if is_asked("local") => Account::Local(id),
         account => account,
     };
+    let actor = caller.principal.actor.clone();
     let is_new = match &account {
-        Account::Local(name) => add_local(&node, name, new).await?,
-        Account::Person(id) => add_person(&node, id, new, caller.principal.actor.clone()).await?,
+        Account::Local(name) => add_local(&node, name, new, actor).await?,
+        Account::Person(id) => add_person(&node, id, new, actor).await?,
     };
     let Some(is_new) = is_new else {
         return Err(ApiError::invalid("password", "password: a new account needs one, or a link"));
@@ -168,7 +186,7 @@ fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, A
 }
 
 /// Whether the account is new; `None` if it would be and there is no way to a password for it.
-async fn add_local(node: &Node, name: &str, new: NewAccount) -> Result<Option<bool>, ApiError> {
+async fn add_local(node: &Node, name: &str, new: NewAccount, actor: Actor) -> Result<Option<bool>, ApiError> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if name.is_empty() || name.len() > LOCAL_NAME_CHARS_MAX || !is_plain {
         return Err(ApiError::invalid("id", "id: letters, digits and . _ - only"));
@@ -184,7 +202,7 @@ async fn add_local(node: &Node, name: &str, new: NewAccount) -> Result<Option<bo
             None => {}
         }
         account.insert("roles", new.roles.clone());
-        tx.set_local_account(&name, Some(&account))?;
+        tx.set_local_account(&name, Some(&account), &actor)?;
         Ok(Some(is_new))
     });
     Ok(added.await?)
@@ -207,7 +225,7 @@ async fn add_person(node: &Node, id: &str, new: NewAccount, actor: Actor) -> Res
         person.insert("roles", new.roles.clone());
         let granted: Vec<String> = new.roles.iter().filter(|role| !central.contains(role)).cloned().collect();
         tx.edit(&key, Some(&person), &actor)?;
-        tx.set_grants(&key.id, &granted)?;
+        tx.set_grants(&key.id, &granted, &actor)?;
         Ok(Some(stored.is_none()))
     });
     Ok(added.await?)
@@ -260,7 +278,7 @@ fn change(
     };
     change(&mut document);
     match account {
-        Account::Local(name) => tx.set_local_account(name, Some(&document))?,
+        Account::Local(name) => tx.set_local_account(name, Some(&document), actor)?,
         Account::Person(id) => {
             let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
             tx.edit(&RecordKey::new(Kind::Person, id), Some(&document), actor)?;

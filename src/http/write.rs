@@ -14,6 +14,7 @@ use super::caller::{Caller, strings};
 use super::error::ApiError;
 use super::extract::Sent;
 use super::records::{Found, ItemTarget, check_precondition, record_response};
+use super::witness::Seen;
 use crate::accounts::is_acceptable_hash;
 use crate::domain::access::{Acl, Verb};
 use crate::domain::edit::{self, Editor};
@@ -115,12 +116,26 @@ impl WriteRequest<'_> {
                 (Some(found), _) if self.target.leads_to(&found.document) => {
                     (self.change(&acl, &snapshot, found)?, false)
                 }
+                (Some(found), _) => return Err(self.target.misfiled(&acl, self.caller, &found.document)),
                 _ => return Err(self.target.absent()),
             }
         };
         let after = edit.document.as_ref().map(to_raw).transpose()?;
+        // What changes nothing is not in the audit trail as a write, and shows the record all the same.
+        let unchanged = edit
+            .document
+            .as_ref()
+            .filter(|_| after.as_ref().map(|raw| raw.as_bytes()) == edit.expected.as_deref());
+        let schema = self.target.schema;
+        let shown = unchanged.map(|document| Seen::record(schema, &edit.id, schema.owner_of(document)));
         match self.node.store.edit(edit).await {
-            Ok(()) => self.answer(is_new, after).map(Attempt::Answered),
+            Ok(()) => {
+                let response = self.answer(is_new, after)?;
+                Ok(Attempt::Answered(match shown {
+                    Some(shown) => shown.on(response),
+                    None => response,
+                }))
+            }
             Err(EditError::Moved) | Err(EditError::Unmet(Requirement::AccountFree(_))) => Ok(Attempt::Moved),
             Err(EditError::Unmet(Requirement::PersonExists(_))) => Err(person_absent()),
             Err(EditError::Unmet(Requirement::NoDependents(_))) => {
@@ -187,7 +202,8 @@ impl WriteRequest<'_> {
             return Err(exists());
         }
         check_precondition(self.headers, Some(found.bytes()))?;
-        record_response(self.node, schema, self.caller, &found.record.document).map(Attempt::Answered)
+        let response = record_response(self.node, schema, self.caller, &found.record.document)?;
+        Ok(Attempt::Answered(found.seen(schema).on(response)))
     }
 
     /// PATCH, PUT and DELETE of a record that the path leads to.

@@ -52,6 +52,8 @@ macro_rules! for_every_table {
             CONTENT_OWED,
             CONTENT_IDLE,
             RESTORE,
+            AUDIT,
+            AUDIT_OF,
             META
         )
     };
@@ -289,7 +291,12 @@ mod tests {
     use crate::store::{Store, StoreOptions, Tx};
 
     fn store() -> Store {
-        let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, clock: || 0 };
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1000,
+            audit_keep_rows: 1000,
+            clock: || 0,
+        };
         Store::in_memory(options).unwrap()
     }
 

@@ -100,7 +100,7 @@ impl Store {
             }
             tx.edit(&key, edit.document.as_ref(), edit.grant.actor())?;
             if let (Kind::Person, Some(roles)) = (key.kind, &edit.grants) {
-                tx.set_grants(&key.id, roles)?;
+                tx.set_grants(&key.id, roles, edit.grant.actor())?;
             }
             Ok(())
         })

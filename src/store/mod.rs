@@ -5,13 +5,16 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod audit;
 mod check;
 mod conflicts;
 mod content;
 mod edit;
 mod feed_rows;
 mod file;
+mod grants;
 mod holds;
+mod notes;
 mod records;
 mod restore_rows;
 mod sealed;
@@ -28,6 +31,7 @@ use tokio::sync::watch;
 
 use writer::{Writer, WriterLoop};
 
+pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use edit::{Edit, EditError, Requirement};
@@ -117,6 +121,8 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// How many changes the change feed keeps.
     pub journal_keep_rows: u64,
+    /// How many entries the audit trail keeps.
+    pub audit_keep_rows: u64,
     pub clock: Clock,
 }
 
@@ -133,6 +139,7 @@ struct Inner {
     changes: watch::Receiver<u64>,
     clock: Clock,
     turns: edit::Turns,
+    notes: notes::Notes,
 }
 
 impl Store {
@@ -183,6 +190,7 @@ impl Store {
                 changes,
                 clock: options.clock,
                 turns: edit::Turns::default(),
+                notes: notes::Notes::default(),
             }),
         })
     }

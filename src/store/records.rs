@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bson::{Bson, Document, doc};
 use redb::{ReadableTable, Table, WriteTransaction};
-use sha2::{Digest, Sha256};
 
+use super::audit::Asker;
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
@@ -49,23 +49,29 @@ pub struct Tx<'t> {
     by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
     by_name: Table<'t, (&'static str, &'static str), ()>,
     by_spelling: Table<'t, (&'static str, &'static str), ()>,
-    grants: Table<'t, &'static str, &'static [u8]>,
-    local_accounts: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) grants: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) local_accounts: Table<'t, &'static str, &'static [u8]>,
     pub(crate) content: Table<'t, (&'static str, u32), &'static [u8]>,
     pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,
     pub(crate) content_wanted: Table<'t, &'static str, (u64, i64)>,
     pub(crate) content_owed: Table<'t, &'static str, (u64, &'static str)>,
     pub(crate) content_idle: Table<'t, &'static str, i64>,
     pub(crate) meta: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) audit: Table<'t, u64, &'static [u8]>,
+    pub(crate) audit_of: Table<'t, (&'static str, u64), ()>,
     pub(crate) carry: &'t mut Carry,
     sequence: u64,
     journal_keep_rows: u64,
+    pub(crate) audit_keep_rows: u64,
+    /// For whom the present job works.
+    pub(crate) asker: Option<Asker>,
     now_ms: i64,
     writes: u64,
 }
 
 pub(crate) fn create_tables(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let options = StoreOptions { cache_bytes: 0, journal_keep_rows: u64::MAX, clock: || 0 };
+    let options =
+        StoreOptions { cache_bytes: 0, journal_keep_rows: u64::MAX, audit_keep_rows: u64::MAX, clock: || 0 };
     Tx::open(transaction, &options, &mut Carry::default()).map(|_| ())
 }
 
@@ -109,9 +115,13 @@ impl<'t> Tx<'t> {
             content_owed: transaction.open_table(CONTENT_OWED)?,
             content_idle: transaction.open_table(CONTENT_IDLE)?,
             meta: transaction.open_table(META)?,
+            audit: transaction.open_table(AUDIT)?,
+            audit_of: transaction.open_table(AUDIT_OF)?,
             carry,
             sequence,
             journal_keep_rows: options.journal_keep_rows,
+            audit_keep_rows: options.audit_keep_rows,
+            asker: None,
             now_ms: (options.clock)(),
             writes: 0,
         })
@@ -306,6 +316,7 @@ impl<'t> Tx<'t> {
         };
         let schema = key.kind.schema();
         let owner = new.or(old).and_then(|document| schema.owner_of(document));
+        self.audit_change(key, op, &paths, owner.as_deref(), actor)?;
         let row = doc! {
             "kind": i32::from(schema.code), "id": &key.id, "op": op, "paths": paths,
             "actor": actor.to_string(), "owner": owner.map_or(Bson::Null, Bson::String), "at": self.now_ms,
@@ -427,65 +438,6 @@ impl<'t> Tx<'t> {
         self.writes += 1;
         Ok(())
     }
-
-    /// Sets the roles that a person was granted on this node, as the record is now; none removes them.
-    pub fn set_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
-        let account = fold_account(id);
-        if roles.is_empty() {
-            self.grants.remove(account.as_str())?;
-        } else {
-            let person = self.document(&RecordKey::new(Kind::Person, id))?.unwrap_or_default();
-            let row = doc! {"roles": roles, "id": id, "password": password_digest(&person)};
-            self.grants.insert(account.as_str(), encode(&row)?.as_slice())?;
-        }
-        self.writes += 1;
-        Ok(())
-    }
-
-    /// Roles granted to a person go with them to their new id, under which they are stored already.
-    pub fn move_grants(&mut self, from: &str, old: &Document, to: &str) -> Result<(), StoreError> {
-        let account = fold_account(from);
-        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let Some(row) = row.filter(|row| is_granted_to(row, from, old)) else {
-            return Ok(());
-        };
-        self.set_grants(from, &[])?;
-        self.set_grants(to, &super::snapshot::string_list(&row, "roles"))
-    }
-
-    /// Granted roles stay with a person whose password is changed on this node.
-    fn carry_grants(
-        &mut self,
-        key: &RecordKey,
-        old: Option<&Document>,
-        new: Option<&Document>,
-    ) -> Result<(), StoreError> {
-        let (Kind::Person, Some(old), Some(new)) = (key.kind, old, new) else {
-            return Ok(());
-        };
-        let account = fold_account(&key.id);
-        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let Some(row) = row.filter(|row| is_granted_to(row, &key.id, old)) else {
-            return Ok(());
-        };
-        let roles = super::snapshot::string_list(&row, "roles");
-        if password_digest(old) == password_digest(new) { Ok(()) } else { self.set_grants(&key.id, &roles) }
-    }
-
-    /// A technician's account of this node.
-    pub fn local_account(&self, name: &str) -> Result<Option<Document>, StoreError> {
-        self.local_accounts.get(name)?.map(|row| decode(row.value())).transpose()
-    }
-
-    /// Sets or removes a technician's account.
-    pub fn set_local_account(&mut self, name: &str, account: Option<&Document>) -> Result<(), StoreError> {
-        match account {
-            Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
-            None => self.local_accounts.remove(name)?,
-        };
-        self.writes += 1;
-        Ok(())
-    }
 }
 
 fn same_base(a: &Base, b: &Base) -> bool {
@@ -495,17 +447,6 @@ fn same_base(a: &Base, b: &Base) -> bool {
         (Base::Document(a), Base::Document(b)) => matches!((encode(a), encode(b)), (Ok(a), Ok(b)) if a == b),
         _ => false,
     }
-}
-
-/// Stands for the password that a person has.
-fn password_digest(person: &Document) -> String {
-    hex::encode(Sha256::digest(person.get_str("password").unwrap_or_default()))
-}
-
-/// Whether a row of grants is about this record with the password that it has.
-pub(crate) fn is_granted_to(row: &Document, id: &str, person: &Document) -> bool {
-    row.get_str("id").is_ok_and(|granted| granted == id)
-        && row.get_str("password").is_ok_and(|digest| digest == password_digest(person))
 }
 
 /// What a person is found by: the folded id and each folded word of the name.

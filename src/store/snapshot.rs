@@ -175,7 +175,7 @@ impl Snapshot {
         let Some(row) = grants.get(fold_account(id).as_str())? else {
             return Ok(Vec::new());
         };
-        if !super::records::is_granted_to(&tables::decode(row.value())?, id, person) {
+        if !super::grants::is_granted_to(&tables::decode(row.value())?, id, person) {
             return Ok(Vec::new());
         }
         Ok(string_list(&tables::decode(row.value())?, "roles"))

@@ -7,6 +7,7 @@ use super::StoreError;
 use super::records::Tx;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
+use crate::domain::audit::What;
 use crate::domain::diff::{self, Change, Path};
 use crate::domain::moment::Moment;
 use crate::domain::record::RecordKey;
@@ -370,6 +371,9 @@ impl Tx<'_> {
         if letter.direction == "pull" {
             self.ask_again(key, super::Reread { is_alone: true, ..super::Reread::default() })?;
         }
+        let owner = self.owner(key)?;
+        let collection = key.kind.schema().collection;
+        self.audit_asked(What::Retry, |event| event.about(collection, &key.id, owner.as_deref()))?;
         self.clear_dead(key)
     }
 

@@ -83,6 +83,10 @@ pub(crate) const CONTENT_IDLE: TableDefinition<&str, i64> = TableDefinition::new
 /// (kind, id) -> own writes that a restored centre may have forgotten, as `own`; an empty document once the
 /// record was brought together with it.
 pub(crate) const RESTORE: Rows = TableDefinition::new("restore");
+/// sequence -> an entry of the audit trail ([`crate::domain::audit::Entry`]).
+pub(crate) const AUDIT: TableDefinition<u64, Bytes> = TableDefinition::new("audit");
+/// (account whose data it is about, sequence): entries by person.
+pub(crate) const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_of");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::audit::{Asker, present_asker};
 use super::records::{Carry, Tx};
 use super::tables::{FORMAT_VERSION, JOURNAL, META};
 use super::{StoreError, StoreOptions};
@@ -39,6 +40,8 @@ pub(crate) trait Job: Send {
 
 struct Work<T, E, F> {
     job: F,
+    /// Known where the job is submitted, not on the writer's thread.
+    asker: Option<Asker>,
     result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
 }
@@ -50,6 +53,7 @@ where
     F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send,
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+        tx.asker.clone_from(&self.asker);
         let result = (self.job)(tx);
         let done = result.is_ok();
         self.result = Some(result);
@@ -91,7 +95,7 @@ impl Writer {
     {
         let (reply, mut answer) = oneshot::channel();
         let closing = || E::from(StoreError::Failed("the store is closing".into()));
-        let work = Box::new(Work { job, result: None, reply });
+        let work = Box::new(Work { job, asker: present_asker(), result: None, reply });
         match self {
             Writer::Thread { queue: Some(queue), .. } => {
                 queue.send(work).await.map_err(|_| closing())?;
@@ -243,7 +247,12 @@ mod tests {
         transaction.commit().unwrap();
         drop(database);
 
-        let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, clock: || 0 };
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
         let error = Store::open(&path, options).map(|_| ()).unwrap_err();
         assert!(
             matches!(error, StoreError::Newer { found, known } if (found, known) == (later, FORMAT_VERSION))

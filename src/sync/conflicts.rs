@@ -3,6 +3,7 @@
 use bson::{Bson, Document};
 
 use crate::domain::access::Actor;
+use crate::domain::audit::{Event, What};
 use crate::domain::diff;
 use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
@@ -159,7 +160,24 @@ where
             tx.edit(&conflict.key, document.as_ref(), &actor)?;
             conflict.resolve(decision.name(), decision.value(), &actor.to_string(), tx.now_ms());
             tx.put_conflict(&conflict)?;
+            audit_decision(tx, &conflict, record.as_ref().or(document.as_ref()), &actor)?;
             Ok(conflict)
         })
         .await
+}
+
+/// That a conflict was decided, and how; `record` says whose it is.
+pub(super) fn audit_decision(
+    tx: &mut Tx<'_>,
+    conflict: &Conflict,
+    record: Option<&Document>,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let schema = conflict.key.kind.schema();
+    let owner = record.and_then(|record| schema.owner_of(record));
+    let event = Event::new(What::Decision, actor).at(tx.asked_from());
+    let event = event.about(schema.collection, &conflict.key.id, owner.as_deref());
+    tx.audit(
+        event.saying(conflict.resolution.as_deref().unwrap_or_default()).changing(&[conflict.path.join(".")]),
+    )
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use bson::{Bson, Document};
 
-use super::conflicts::ResolveError;
+use super::conflicts::{ResolveError, audit_decision};
 use super::hold::{release, visible};
 use super::merge_in::merge_known;
 use super::round::Tally;
@@ -102,6 +102,7 @@ pub async fn decide(
                     part(tx, &hold, local, &new, &actor)?;
                 }
             }
+            audit_decision(tx, &conflict, Some(local), &actor)?;
             release(tx, &hold.account, &mut Tally::default())?;
             Ok(conflict)
         })

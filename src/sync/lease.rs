@@ -10,12 +10,15 @@ use super::round::RoundError;
 use super::scan::Reason;
 use super::{content_tidy, drain, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
+use crate::domain::audit::Head;
 use crate::flaw::{self, Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError, Tx};
 
 /// The number of the first lease of every node.
 pub(crate) const FIRST_NUMBER: i64 = 1;
 
+/// Field of an announcement with the head of the audit trail, `SEQ:HASH`, if the centre does not know it yet.
+pub(crate) const ANNOUNCED_AUDIT: &str = "audit";
 const META_LEASE: &str = "lease";
 pub(crate) const META_REVOKED: &str = "revoked";
 
@@ -122,7 +125,8 @@ pub(crate) async fn take(
         match answer {
             LeaseAnswer::Taken => {
                 let node = known.node.clone();
-                confirm(store, known, &proposed).await?;
+                let audit = announcement.get_str(ANNOUNCED_AUDIT).ok().and_then(|head| head.parse().ok());
+                confirm(store, known, &proposed, audit).await?;
                 return Ok((node, proposed));
             }
             LeaseAnswer::Revoked => {
@@ -185,8 +189,14 @@ async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
         .await
 }
 
-/// The centre holds the proposed lease now. If it was restored, both sides have to be brought together.
-async fn confirm(store: &Store, mut known: Known, proposed: &Lease) -> Result<(), StoreError> {
+/// The centre holds the proposed lease now, and the head of the audit trail that was announced with it. If it was
+/// restored, both sides have to be brought together.
+async fn confirm(
+    store: &Store,
+    mut known: Known,
+    proposed: &Lease,
+    audit: Option<Head>,
+) -> Result<(), StoreError> {
     (known.confirmed, known.proposed) = (Some(proposed.clone()), None);
     let row = known.encode();
     store
@@ -195,6 +205,9 @@ async fn confirm(store: &Store, mut known: Known, proposed: &Lease) -> Result<()
                 tx.set_meta(META_REVOKED, None)?;
             }
             tx.set_meta(META_LEASE, Some(&row))?;
+            if let Some(head) = &audit {
+                tx.acknowledge_audit(head)?;
+            }
             if let Some(restored) = restore::settle(tx)? {
                 bring_together(tx, restored)?;
                 drain::lose_history(tx, Reason::Restored)?;

@@ -6,6 +6,7 @@ use bson::doc;
 
 use super::{Outcome, Reconciler, Report, deletes, lock, restore, scan, time_text};
 use crate::domain::access::Actor;
+use crate::domain::audit::What;
 use crate::store::{Snapshot, StoreError};
 
 /// Who paused the reconciliation, and when.
@@ -51,6 +52,7 @@ impl Reconciler {
                 // Whoever paused first stays named.
                 if tx.meta(META_PAUSED)?.is_none() {
                     tx.set_meta(META_PAUSED, Some(&doc! {"at": tx.now_ms(), "by": &by}))?;
+                    tx.audit_asked(What::Pause, |event| event)?;
                 }
                 Ok(())
             })
@@ -72,7 +74,10 @@ impl Reconciler {
         self.store
             .transact(|tx| -> Result<(), StoreError> {
                 match tx.meta(META_PAUSED)? {
-                    Some(_) => tx.set_meta(META_PAUSED, None),
+                    Some(_) => {
+                        tx.set_meta(META_PAUSED, None)?;
+                        tx.audit_asked(What::Resume, |event| event)
+                    }
                     None => Ok(()),
                 }
             })
@@ -82,23 +87,47 @@ impl Reconciler {
     /// The operator agrees with all deletes that wait now: of records that vanished at the centre, and of
     /// many that were deleted here.
     pub async fn accept_deletes(&self) -> Result<(), StoreError> {
-        self.store.transact(deletes::accept_deletes).await
+        self.store
+            .transact(|tx| -> Result<(), StoreError> {
+                deletes::accept_deletes(tx)?;
+                tx.audit_asked(What::AcceptDeletes, |event| event)
+            })
+            .await
     }
 
     /// The operator wants those records back instead, on both sides; returns how many.
     pub async fn restore_deleted(&self, actor: Actor) -> Result<u64, StoreError> {
-        self.store.transact(move |tx| deletes::restore_deleted(tx, &actor)).await
+        self.store
+            .transact(move |tx| -> Result<u64, StoreError> {
+                let count = deletes::restore_deleted(tx, &actor)?;
+                tx.audit_asked(What::RestoreDeleted, |event| event.saying(&format!("{count} records")))?;
+                Ok(count)
+            })
+            .await
     }
 
     /// The operator agrees to go on from what a restored or replaced centre holds. Returns whether the last
     /// round has found one.
     pub async fn centre_restored(&self) -> Result<bool, StoreError> {
-        self.store.transact(restore::agree).await
+        self.store
+            .transact(|tx| -> Result<bool, StoreError> {
+                let is_found = restore::agree(tx)?;
+                if is_found {
+                    tx.audit_asked(What::CentreRestored, |event| event)?;
+                }
+                Ok(is_found)
+            })
+            .await
     }
 
     /// Asks for a pass over everything that the centre holds; rounds carry it out.
     pub async fn ask_for_verification(&self) -> Result<(), StoreError> {
         let asked = doc! {"asked": true};
-        self.store.transact(move |tx| tx.set_meta(scan::META_VERIFY_DUE, Some(&asked))).await
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                tx.set_meta(scan::META_VERIFY_DUE, Some(&asked))?;
+                tx.audit_asked(What::Verify, |event| event)
+            })
+            .await
     }
 }

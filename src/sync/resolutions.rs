@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use bson::{Bson, Document, doc};
 
-use super::conflicts::{Decision, ResolveError, check_person_may_go, current_value, decided};
+use super::conflicts::{Decision, ResolveError, audit_decision, check_person_may_go, current_value, decided};
 use super::round::{Round, RoundError};
 use super::step;
 use crate::central::{Central, CentralError};
@@ -301,6 +301,8 @@ fn take_resolution(tx: &mut Tx<'_>, row: &Document, node: &str) -> Result<(), St
             let resolution = written.resolution.unwrap_or_default();
             let value = written.kept_value(&conflict).filter(|_| resolution == "value");
             conflict.resolve(resolution, value, written.by, tx.now_ms());
+            let record = tx.document(&conflict.key)?;
+            audit_decision(tx, &conflict, record.as_ref(), &Actor::Centre)?;
             // An open row is closed by whoever carries the decision out.
             if written.is_open && is_ours { tx.put_conflict(&conflict) } else { tx.keep_conflict(&conflict) }
         }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
 use super::scan::Reason;
-use super::{Report, SyncSettings, step};
+use super::{Report, SyncSettings, lease, step};
 use crate::central::{Central, CentralError, Feed, Lease, Traffic};
 use crate::store::{Snapshot, Store, StoreError};
 
@@ -230,9 +230,15 @@ impl<'a> Round<'a> {
 
     /// What the centre is told together with the lease: who this is, and how it stands as the round begins.
     pub(crate) fn announcement(&mut self) -> Result<Document, StoreError> {
-        self.announced = standing(&self.store.read()?)?;
+        let snapshot = self.store.read()?;
+        self.announced = standing(&snapshot)?;
         let mut announcement = doc! {"name": &self.settings.node_name, "version": env!("CARGO_PKG_VERSION")};
         announcement.extend(self.announced.clone());
+        // Whoever cuts off or rewrites the end of the trail here cannot do so there.
+        let head = snapshot.audit_head()?;
+        if snapshot.audit_acknowledged()? != Some(head) {
+            announcement.insert(lease::ANNOUNCED_AUDIT, head.to_string());
+        }
         announcement.insert("last_round_at", bson::DateTime::from_millis(self.store.now_ms()));
         Ok(announcement)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bson::doc;
 use serde_json::json;
+use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{DeadLetter, StoreError};
 
@@ -249,10 +250,9 @@ async fn refused_records_are_listed_and_tried_again() {
 async fn technicians_exist_on_one_node_and_own_nothing() {
     let node = TestNode::with_people().await;
     let account = doc! {"password": PASSWORD_HASH.as_str(), "roles": ["end_user"]};
-    let added = node
-        .node
-        .store
-        .transact(move |tx| -> Result<(), StoreError> { tx.set_local_account("ANA001", Some(&account)) });
+    let added = node.node.store.transact(move |tx| -> Result<(), StoreError> {
+        tx.set_local_account("ANA001", Some(&account), &Actor::Operator(0))
+    });
     added.await.unwrap();
     node.get("/login").by("ANA001@local").send().await.is(200, NOTHING);
     // A technician of the same name is not that person.

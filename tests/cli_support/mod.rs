@@ -211,7 +211,12 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
     pub(crate) fn open_store(&self) -> Store {
         fs::create_dir_all(self.data()).unwrap();
-        let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, clock: || 1_000 };
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 100_000,
+            audit_keep_rows: 100_000,
+            clock: || 1_000,
+        };
         Store::open(&store_file(&self.data()), options).unwrap()
     }
 

@@ -12,7 +12,8 @@ use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Store, StoreError, StoreOptions};
 
-const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, clock: || 0 };
+const OPTIONS: StoreOptions =
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 0 };
 
 fn open(path: &Path) -> Result<Store, StoreError> {
     Store::open(path, OPTIONS)

@@ -18,8 +18,12 @@ const KINDS_OF_STEPS: usize = 14;
 /// Few enough for the journal to be trimmed on the way.
 const JOURNAL_ROWS: u64 = 60;
 
-const OPTIONS: StoreOptions =
-    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: JOURNAL_ROWS, clock: || 1_000 };
+const OPTIONS: StoreOptions = StoreOptions {
+    cache_bytes: 1 << 20,
+    journal_keep_rows: JOURNAL_ROWS,
+    audit_keep_rows: JOURNAL_ROWS,
+    clock: || 1_000,
+};
 
 /// How the store lies on its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What follows from a decision about who somebody is.
 
 use bson::{Bson, doc};
+use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::Kind::{Encounter, Page, Person, PersonalDocument};
 use thalamus_edge::store::{Conflict, ConflictStatus, Hold, HoldReason, Requirement, StoreError};
@@ -87,7 +88,7 @@ async fn the_same_person_in_two_spellings_is_one_record() {
     let lower = with(ana(), doc! {"_id": "acc01", "id": "acc01", "phone": "2"});
     let password = doc! {"password": "$2b$04$own"};
     clinic.edit(Person, with(ana(), password.clone())).await;
-    clinic.run(|tx| tx.set_grants(ACCT, &["root".to_owned()])).await;
+    clinic.run(|tx| tx.set_grants(ACCT, &["root".to_owned()], &Actor::Operator(0))).await;
     clinic.edit(Page, page("own", ACCT, "hers")).await;
     clinic.there(Person, with(lower.clone(), password.clone()));
     clinic.there(Page, page("theirs", "acc01", "theirs"));
@@ -110,7 +111,7 @@ async fn a_new_id_takes_the_person_and_what_was_made_here_for_them() {
     let secret = doc! {"password": "$2b$04$own", "id": "acc01"};
     let own = with(ana(), secret);
     clinic.edit(Person, own.clone()).await;
-    clinic.run(|tx| tx.set_grants(ACCT, &["root".to_owned()])).await;
+    clinic.run(|tx| tx.set_grants(ACCT, &["root".to_owned()], &Actor::Operator(0))).await;
     // The centre had a page of the account before anybody here was held.
     clinic.there(Page, page("agreed", ACCT, "agreed"));
     clinic.sim.state().refused.push(ACCT.to_owned());

@@ -29,7 +29,12 @@ pub(crate) fn set_clock(ms: i64) {
 const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn options() -> StoreOptions {
-    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 200, clock: || CLOCK_MS.get() }
+    StoreOptions {
+        cache_bytes: 1 << 20,
+        journal_keep_rows: 200,
+        audit_keep_rows: 100_000,
+        clock: || CLOCK_MS.get(),
+    }
 }
 
 /// What is running while a node is on.

@@ -89,8 +89,12 @@ impl TestNode {
     pub(crate) fn start_with(adjust: impl FnOnce(&mut Setup)) -> TestNode {
         let mut setup = Setup::default();
         adjust(&mut setup);
-        let options =
-            StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: setup.journal_keep_rows, clock: now_ms };
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: setup.journal_keep_rows,
+            audit_keep_rows: 100_000,
+            clock: now_ms,
+        };
         let store = Store::in_memory(options).unwrap();
         let sync_settings = SyncSettings { round_timeout: Duration::from_secs(1), ..SyncSettings::default() };
         let accounts = AccountsSettings { bcrypt_cost: BCRYPT_COST_MIN, ..AccountsSettings::default() };

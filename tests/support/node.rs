@@ -212,7 +212,12 @@ impl EdgeNode {
     /// The stopped node's store.
     pub(crate) fn open_store(&self) -> Store {
         assert!(self.running.is_none(), "the store belongs to the running node");
-        let options = StoreOptions { cache_bytes: 16 << 20, journal_keep_rows: u64::MAX, clock: || 0 };
+        let options = StoreOptions {
+            cache_bytes: 16 << 20,
+            journal_keep_rows: u64::MAX,
+            audit_keep_rows: 100_000,
+            clock: || 0,
+        };
         Store::open(&self.data().join("store.redb"), options).expect("the node's store")
     }
 

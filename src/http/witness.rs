@@ -1,0 +1,167 @@
+//! Floor 4. What requests leave in the audit trail besides their writes: reads, and refusals.
+//!
+//! Every answer to somebody who is logged in passes [`Witness::saw`]. A read is noted whatever handler made it;
+//! handlers only say more about it than the path does. Paths are looked at through their pattern, so nothing that
+//! a client made up gets in but ids, and those are cut to size.
+
+use std::net::IpAddr;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, Uri};
+use axum::response::Response;
+use percent_encoding::percent_decode_str;
+
+use super::Node;
+use super::caller::Caller;
+use crate::accounts::LoginError;
+use crate::domain::access::{Actor, Verb};
+use crate::domain::audit::{ACCOUNT_KIND, EVERYBODY, Event, Outcome, TEXT_CHARS_MAX, What};
+use crate::domain::record::{Kind, fold_account};
+use crate::domain::schema::{Owner, SCHEMAS, Schema};
+
+/// Paths that tell nothing about anybody but the caller.
+const SILENT_ROUTES: &[&str] =
+    &["/", "/healthz", "/readyz", "/login", "/authorization", "/sync/status", "/password/{person_id}"];
+
+/// Notes an attempt to prove to be `account`, if there is such an account: what was typed as a name may be a
+/// password.
+pub(crate) fn login_failed(
+    node: &Node,
+    who: &str,
+    account: Option<&Actor>,
+    from: Option<IpAddr>,
+    error: LoginError,
+) {
+    let (what, outcome) = match error {
+        LoginError::Refused => (What::LoginFailed, Outcome::Refused),
+        LoginError::Busy { .. } => (What::Throttled, Outcome::TooManyAttempts),
+    };
+    let event = Event::new(what, who).at(from).ended(outcome);
+    node.store.note(match account {
+        Some(Actor::Person(id)) => event.about(Kind::Person.schema().collection, id, Some(&fold_account(id))),
+        Some(other) => event.about(ACCOUNT_KIND, &other.to_string(), None),
+        None => event,
+    });
+}
+
+/// What an answer shows, for the audit: put into its extensions by handlers that know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    what: What,
+    kind: &'static str,
+    id: String,
+    owner: Option<String>,
+}
+
+impl Seen {
+    pub(crate) fn record(schema: &Schema, id: &str, owner: Option<String>) -> Seen {
+        Seen { what: What::Read, kind: schema.collection, id: id.to_owned(), owner }
+    }
+
+    /// Records of one account, or of everybody.
+    pub(crate) fn list(schema: &Schema, owner: Option<String>) -> Seen {
+        let owner = match schema.owner {
+            Owner::Nobody => None,
+            _ => Some(owner.map_or_else(|| EVERYBODY.to_owned(), |owner| fold_account(&owner))),
+        };
+        Seen { what: What::List, kind: schema.collection, id: String::new(), owner }
+    }
+
+    /// A list of something else: about one account, about everybody, or about no person.
+    pub(crate) fn other(kind: &'static str, owner: Option<String>) -> Seen {
+        Seen { what: What::List, kind, id: String::new(), owner }
+    }
+
+    pub(crate) fn event(&self, who: &Actor) -> Event {
+        Event::new(self.what, who).about(self.kind, &self.id, self.owner.as_deref())
+    }
+
+    /// The response with this beside it.
+    pub(crate) fn on(self, mut response: Response) -> Response {
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+fn is_plain(id: &str) -> bool {
+    id.len() <= TEXT_CHARS_MAX
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-@".contains(&byte))
+}
+
+/// Why an answer is a refusal, for the audit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused(pub(crate) Outcome);
+
+/// What a request was, kept while it is answered.
+pub(crate) struct Witness {
+    method: Method,
+    uri: Uri,
+    route: Option<MatchedPath>,
+}
+
+impl Witness {
+    pub(crate) fn of(request: &Request) -> Witness {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        Witness { method: request.method().clone(), uri: request.uri().clone(), route }
+    }
+
+    /// Notes what an answer to `caller` has shown or refused.
+    pub(crate) fn saw(&self, node: &Node, caller: &Caller, response: &Response) {
+        if let Some(Refused(outcome)) = response.extensions().get::<Refused>() {
+            self.refused(node, &caller.principal.actor.to_string(), caller.from(), *outcome);
+            return;
+        }
+        let status = response.status();
+        if !(status.is_success() || status == axum::http::StatusCode::NOT_MODIFIED) {
+            return;
+        }
+        let is_read = [Method::GET, Method::HEAD].contains(&self.method);
+        let event = match response.extensions().get::<Seen>() {
+            Some(seen) => seen.event(&caller.principal.actor),
+            None if is_read && !SILENT_ROUTES.contains(&self.pattern()) => {
+                Event::new(What::Read, &caller.principal.actor).saying(self.pattern())
+            }
+            None => return,
+        };
+        node.store.note(event.at(caller.from()));
+    }
+
+    /// Notes a request that was turned away.
+    pub(crate) fn refused(&self, node: &Node, who: &str, peer: Option<IpAddr>, outcome: Outcome) {
+        let (kind, id, owner) = self.subject();
+        let event = Event::new(What::Denied, who).at(peer).ended(outcome);
+        // A method that nobody knows may be any text.
+        let method = Verb::of_method(self.method.as_str()).map_or("?", Verb::name);
+        let said = format!("{method} {}", self.pattern());
+        node.store.note(event.about(kind, &id, owner.as_deref()).saying(&said));
+    }
+
+    fn pattern(&self) -> &str {
+        self.route.as_ref().map_or("", MatchedPath::as_str)
+    }
+
+    /// Collection, id and person, as far as the path names them.
+    fn subject(&self) -> (&'static str, String, Option<String>) {
+        let (mut id, mut person) = (String::new(), None);
+        // What is no id may be anything, also somebody's name.
+        let decoded = |part: &str| {
+            let part = percent_decode_str(part).decode_utf8_lossy().into_owned();
+            if is_plain(&part) { part } else { String::new() }
+        };
+        for (name, part) in self.pattern().split('/').zip(self.uri.path().split('/')) {
+            match name {
+                "{id}" => id = decoded(part),
+                "{person_id}" => person = Some(fold_account(&decoded(part))),
+                _ => {}
+            }
+        }
+        let of_route = |schema: &&Schema| schema.routes.iter().any(|route| route.path == self.pattern());
+        match SCHEMAS.iter().find(of_route) {
+            Some(schema) if schema.owner == Owner::Itself => {
+                (schema.collection, person.clone().unwrap_or_default(), person)
+            }
+            Some(schema) => (schema.collection, id, person),
+            None => ("", id, person),
+        }
+    }
+}

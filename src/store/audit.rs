@@ -1,0 +1,292 @@
+//! Floor 1. The audit trail in its tables: entries are appended in the transaction of what they are about, and
+//! nothing is ever changed. What is older than the configured number of entries is cut off at the front; where,
+//! is kept, so that the rest can still be checked.
+
+use std::net::IpAddr;
+
+use bson::{Document, doc};
+use redb::ReadableTable;
+
+use super::tables::{AUDIT, AUDIT_OF};
+use super::{Snapshot, Store, StoreError, Tx};
+use crate::domain::access::Actor;
+use crate::domain::audit::{EVERYBODY, Entry, Event, Head, Times, What};
+use crate::domain::record::{Kind, RecordKey};
+
+/// Where the oldest kept entry begins: `{head: "SEQ:HASH"}`.
+const META_ANCHOR: &str = "audit_anchor";
+/// The head that the centre has last confirmed: `{head: "SEQ:HASH"}`.
+const META_ACKNOWLEDGED: &str = "audit_acknowledged";
+/// Exists while a node serves from the store.
+const META_SERVING: &str = "serving";
+/// Entries that one new entry may push out: a lower limit in the configuration takes effect step by step.
+const CUT_ENTRIES_MAX: u64 = 64;
+/// Entries that one query looks at.
+const LOOK_ENTRIES_MAX: usize = 20_000;
+
+/// Who asks for what is being done.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    pub who: Actor,
+    /// Where the request comes from; nothing for the machine itself.
+    pub from: Option<IpAddr>,
+}
+
+tokio::task_local! {
+    static ASKER: Asker;
+}
+
+/// Whatever `work` writes is done for `asker`. Tasks that it spawns are not.
+pub async fn asked_by<F: Future>(asker: Asker, work: F) -> F::Output {
+    ASKER.scope(asker, work).await
+}
+
+/// For whom the present task works, if that is known.
+pub(crate) fn present_asker() -> Option<Asker> {
+    ASKER.try_with(Clone::clone).ok()
+}
+
+/// Which entries are wanted, and where to begin.
+#[derive(Debug, Clone, Default)]
+pub struct AuditQuery {
+    /// Oldest first, after this one; else the newest first.
+    pub after: Option<u64>,
+    /// Only entries before this one.
+    pub before: Option<u64>,
+    /// Folded account: entries about this person's data, or about everybody's.
+    pub person: Option<String>,
+    pub who: Option<String>,
+    pub verb: Option<String>,
+    /// Milliseconds since 1970, both included.
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
+    pub limit: usize,
+}
+
+impl AuditQuery {
+    fn wants(&self, entry: &Entry) -> bool {
+        let Entry { times, event, .. } = entry;
+        self.who.as_ref().is_none_or(|who| event.who.eq_ignore_ascii_case(who))
+            && self.verb.as_ref().is_none_or(|verb| event.verb == *verb)
+            && self.from_ms.is_none_or(|from| times.until_ms >= from)
+            && self.to_ms.is_none_or(|to| times.at_ms <= to)
+    }
+}
+
+/// An entry, or the number of one that cannot be read.
+pub type AuditRow = Result<Entry, u64>;
+
+/// Some entries in the order that was asked for.
+#[derive(Debug)]
+pub struct AuditPage {
+    pub rows: Vec<AuditRow>,
+    /// The last one that was looked at, if there may be more behind it.
+    pub next: Option<u64>,
+}
+
+impl Tx<'_> {
+    /// Appends an entry, made now. If that fails the transaction must fail.
+    pub fn audit(&mut self, event: Event) -> Result<(), StoreError> {
+        let times = Times::once(self.now_ms());
+        self.audit_at(times, event)
+    }
+
+    /// Appends an entry about what happened then.
+    pub(crate) fn audit_at(&mut self, times: Times, event: Event) -> Result<(), StoreError> {
+        let entry = Entry::after(&self.audit_head()?, times, event);
+        self.audit.insert(entry.seq, entry.encode().as_slice())?;
+        if !entry.event.owner.is_empty() {
+            self.audit_of.insert((entry.event.owner.as_str(), entry.seq), ())?;
+        }
+        self.wrote();
+        self.cut_audit(entry.seq)
+    }
+
+    /// The event as done by whoever asked for this transaction.
+    pub fn audit_asked(&mut self, what: What, fill: impl FnOnce(Event) -> Event) -> Result<(), StoreError> {
+        let asker = self.asker.clone();
+        let event = match &asker {
+            Some(asker) => Event::new(what, &asker.who),
+            None => Event::by_nobody(what),
+        };
+        self.audit(fill(event.at(self.asked_from())))
+    }
+
+    /// Where the request comes from that asked for this transaction.
+    pub(crate) fn asked_from(&self) -> Option<IpAddr> {
+        self.asker.as_ref().and_then(|asker| asker.from)
+    }
+
+    /// What somebody changed in a record. Whatever comes from the centre was done, and audited, elsewhere.
+    pub(crate) fn audit_change(
+        &mut self,
+        key: &RecordKey,
+        op: &str,
+        paths: &[String],
+        owner: Option<&str>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let what = match op {
+            _ if *actor == Actor::Centre => return Ok(()),
+            "create" => What::Create,
+            "delete" => What::Delete,
+            _ if key.kind != Kind::Person => What::Update,
+            _ if paths.iter().any(|path| path == "password") => What::Password,
+            _ if paths.iter().any(|path| path == "roles") => What::Roles,
+            _ => What::Update,
+        };
+        let event = Event::new(what, actor).at(self.asked_from());
+        self.audit(event.about(key.kind.schema().collection, &key.id, owner).changing(paths))
+    }
+
+    /// The end of the trail, for whoever keeps it elsewhere.
+    pub fn audit_head(&self) -> Result<Head, StoreError> {
+        head_of(&self.audit, || self.meta(META_ANCHOR))
+    }
+
+    /// The centre has confirmed this head.
+    pub(crate) fn acknowledge_audit(&mut self, head: &Head) -> Result<(), StoreError> {
+        self.set_meta(META_ACKNOWLEDGED, Some(&head_row(head)))
+    }
+
+    /// Cuts off what is too old, oldest first.
+    fn cut_audit(&mut self, last: u64) -> Result<(), StoreError> {
+        for _ in 0..CUT_ENTRIES_MAX {
+            let oldest = self.audit.first()?.filter(|(seq, _)| last - seq.value() >= self.audit_keep_rows);
+            let Some((seq, bytes)) = oldest.map(|(seq, row)| (seq.value(), row.value().to_vec())) else {
+                return Ok(());
+            };
+            self.audit.remove(seq)?;
+            if let Some(entry) = Entry::decode(&bytes).filter(|entry| !entry.event.owner.is_empty()) {
+                self.audit_of.remove((entry.event.owner.as_str(), seq))?;
+            }
+            self.set_meta(META_ANCHOR, Some(&head_row(&stored_head(seq, &bytes)?)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// The end of the trail, for whoever keeps it elsewhere.
+    pub fn audit_head(&self) -> Result<Head, StoreError> {
+        head_of(&self.transaction.open_table(AUDIT)?, || self.meta(META_ANCHOR))
+    }
+
+    /// What the oldest kept entry follows.
+    pub fn audit_anchor(&self) -> Result<Head, StoreError> {
+        parse_anchor(self.meta(META_ANCHOR)?.as_ref())
+    }
+
+    /// The head that the centre has last confirmed.
+    pub fn audit_acknowledged(&self) -> Result<Option<Head>, StoreError> {
+        self.meta(META_ACKNOWLEDGED)?.as_ref().map(parse_head).transpose()
+    }
+
+    /// The entries that a query asks for, as far as one look reaches.
+    pub fn audit(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        let entries = self.transaction.open_table(AUDIT)?;
+        let (first, end) = (query.after.map_or(0, |after| after.saturating_add(1)), query.before);
+        let end = end.unwrap_or(u64::MAX).max(first);
+        let is_ascending = query.after.is_some();
+        let mut page = AuditPage { rows: Vec::new(), next: None };
+        let (mut looked, mut last) = (0, None);
+        let mut look = |seq: u64, bytes: &[u8]| {
+            if looked == LOOK_ENTRIES_MAX || page.rows.len() == query.limit {
+                page.next = last;
+                return false;
+            }
+            (looked, last) = (looked + 1, Some(seq));
+            match Entry::decode(bytes) {
+                Some(entry) if !query.wants(&entry) => {}
+                Some(entry) if entry.seq == seq => page.rows.push(Ok(entry)),
+                _ => page.rows.push(Err(seq)),
+            }
+            true
+        };
+        let Some(person) = &query.person else {
+            let mut range = entries.range(first..end)?;
+            while let Some(row) = if is_ascending { range.next() } else { range.next_back() } {
+                let (seq, bytes) = row?;
+                if !look(seq.value(), bytes.value()) {
+                    break;
+                }
+            }
+            return Ok(page);
+        };
+        let of = self.transaction.open_table(AUDIT_OF)?;
+        let mut numbers = Vec::new();
+        for owner in [person.as_str(), EVERYBODY] {
+            let mut range = of.range((owner, first)..(owner, end))?;
+            // Of either as many as could be looked at.
+            for _ in 0..=LOOK_ENTRIES_MAX {
+                let Some(row) = (if is_ascending { range.next() } else { range.next_back() }) else { break };
+                numbers.push(row?.0.value().1);
+            }
+        }
+        numbers.sort_unstable();
+        if !is_ascending {
+            numbers.reverse();
+        }
+        for seq in numbers {
+            let bytes = entries.get(seq)?.map(|row| row.value().to_vec()).unwrap_or_default();
+            if !look(seq, &bytes) {
+                break;
+            }
+        }
+        Ok(page)
+    }
+}
+
+impl Store {
+    /// Notes that a node serves from this store; tells of one that did and never said that it stopped.
+    pub async fn begin_service(&self, version: &'static str) -> Result<(), StoreError> {
+        self.transact(move |tx| -> Result<(), StoreError> {
+            if tx.meta(META_SERVING)?.is_some() {
+                tx.audit_asked(What::UncleanStop, |event| event)?;
+            }
+            tx.set_meta(META_SERVING, Some(&doc! {"since_ms": tx.now_ms()}))?;
+            tx.audit_asked(What::Start, |event| event.saying(version))
+        })
+        .await
+    }
+
+    /// The node serves no more, and everything that it noted is written.
+    pub async fn end_service(&self) -> Result<(), StoreError> {
+        self.flush_notes().await?;
+        self.transact(|tx| -> Result<(), StoreError> {
+            tx.set_meta(META_SERVING, None)?;
+            tx.audit_asked(What::Stop, |event| event)
+        })
+        .await
+    }
+}
+
+fn head_of(
+    entries: &impl ReadableTable<u64, &'static [u8]>,
+    anchor: impl FnOnce() -> Result<Option<Document>, StoreError>,
+) -> Result<Head, StoreError> {
+    match entries.last()? {
+        Some((seq, row)) => stored_head(seq.value(), row.value()),
+        None => parse_anchor(anchor()?.as_ref()),
+    }
+}
+
+/// The place of a stored entry. Also one that somebody has tampered with has one: the node goes on, and the check
+/// of the chain names it.
+fn stored_head(seq: u64, bytes: &[u8]) -> Result<Head, StoreError> {
+    let damaged = || StoreError::Damaged(format!("entry {seq} of the audit trail has no hash"));
+    Ok(Head { seq, hash: Entry::stored_hash(bytes).ok_or_else(damaged)? })
+}
+
+fn head_row(head: &Head) -> Document {
+    doc! {"head": head.to_string()}
+}
+
+fn parse_anchor(row: Option<&Document>) -> Result<Head, StoreError> {
+    row.map_or(Ok(Head::START), parse_head)
+}
+
+fn parse_head(row: &Document) -> Result<Head, StoreError> {
+    let head = row.get_str("head").ok().and_then(|head| head.parse().ok());
+    head.ok_or_else(|| StoreError::Damaged("the head of the audit trail cannot be read".to_owned()))
+}

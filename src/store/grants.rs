@@ -1,0 +1,108 @@
+//! Floor 1. What counts on this node only: roles that were granted here, and technicians' accounts.
+
+use bson::{Document, doc};
+use redb::ReadableTable;
+use sha2::{Digest, Sha256};
+
+use super::snapshot::string_list;
+use super::tables::{decode, encode};
+use super::{StoreError, Tx};
+use crate::domain::access::Actor;
+use crate::domain::audit::{ACCOUNT_KIND, Event, What};
+use crate::domain::diff::changed_paths;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+
+impl Tx<'_> {
+    /// Sets the roles that a person was granted on this node, as the record is now; none removes them.
+    pub fn set_grants(&mut self, id: &str, roles: &[String], actor: &Actor) -> Result<(), StoreError> {
+        let account = fold_account(id);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        let known = row.as_ref().map(|row| string_list(row, "roles")).unwrap_or_default();
+        // Also the same roles again: what was granted may not count any more.
+        if !known.is_empty() || !roles.is_empty() {
+            let event = Event::new(What::Grant, actor).at(self.asked_from());
+            let collection = Kind::Person.schema().collection;
+            self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
+        }
+        self.write_grants(id, roles)
+    }
+
+    fn write_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
+        let account = fold_account(id);
+        if roles.is_empty() {
+            self.grants.remove(account.as_str())?;
+        } else {
+            let person = self.document(&RecordKey::new(Kind::Person, id))?.unwrap_or_default();
+            let row = doc! {"roles": roles, "id": id, "password": password_digest(&person)};
+            self.grants.insert(account.as_str(), encode(&row)?.as_slice())?;
+        }
+        self.wrote();
+        Ok(())
+    }
+
+    /// Roles granted to a person go with them to their new id, under which they are stored already.
+    pub fn move_grants(&mut self, from: &str, old: &Document, to: &str) -> Result<(), StoreError> {
+        let account = fold_account(from);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        let Some(row) = row.filter(|row| is_granted_to(row, from, old)) else {
+            return Ok(());
+        };
+        self.write_grants(from, &[])?;
+        self.write_grants(to, &string_list(&row, "roles"))
+    }
+
+    /// Granted roles stay with a person whose password is changed on this node.
+    pub(crate) fn carry_grants(
+        &mut self,
+        key: &RecordKey,
+        old: Option<&Document>,
+        new: Option<&Document>,
+    ) -> Result<(), StoreError> {
+        let (Kind::Person, Some(old), Some(new)) = (key.kind, old, new) else {
+            return Ok(());
+        };
+        let account = fold_account(&key.id);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        let Some(row) = row.filter(|row| is_granted_to(row, &key.id, old)) else {
+            return Ok(());
+        };
+        let roles = string_list(&row, "roles");
+        if password_digest(old) == password_digest(new) { Ok(()) } else { self.write_grants(&key.id, &roles) }
+    }
+
+    /// A technician's account of this node.
+    pub fn local_account(&self, name: &str) -> Result<Option<Document>, StoreError> {
+        self.local_accounts.get(name)?.map(|row| decode(row.value())).transpose()
+    }
+
+    /// Sets or removes a technician's account.
+    pub fn set_local_account(
+        &mut self,
+        name: &str,
+        account: Option<&Document>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        let paths = changed_paths(self.local_account(name)?.as_ref(), account);
+        let event = Event::new(What::Account, actor).at(self.asked_from());
+        self.audit(
+            event.about(ACCOUNT_KIND, &Actor::Local(name.to_owned()).to_string(), None).changing(&paths),
+        )?;
+        match account {
+            Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
+            None => self.local_accounts.remove(name)?,
+        };
+        self.wrote();
+        Ok(())
+    }
+}
+
+/// Stands for the password that a person has.
+fn password_digest(person: &Document) -> String {
+    hex::encode(Sha256::digest(person.get_str("password").unwrap_or_default()))
+}
+
+/// Whether a row of grants is about this record with the password that it has.
+pub(crate) fn is_granted_to(row: &Document, id: &str, person: &Document) -> bool {
+    row.get_str("id").is_ok_and(|granted| granted == id)
+        && row.get_str("password").is_ok_and(|digest| digest == password_digest(person))
+}

@@ -1,0 +1,189 @@
+//! Floor 1. What is audited without a write of its own: reads, and requests that were refused.
+//!
+//! Noting costs no transaction. Notes lie in memory until somebody flushes them, once a second; the same event
+//! within a minute becomes one entry at once, and one for all its repeats when the minute is over. Nothing here
+//! grows without end: what does not fit is counted as a gap, and strangers get only so many entries in a minute
+//! before theirs are counted together.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{Store, StoreError};
+use crate::domain::audit::{Event, NOBODY, Times, What};
+
+/// Events of one minute, and entries that wait for a disk that fails.
+const NOTES_MAX: usize = 8192;
+/// From so many on they are written out early.
+const NOTES_CROWDED: usize = NOTES_MAX / 2;
+/// How long repeats share an entry.
+const WINDOW_MS: i64 = 60_000;
+/// Different refusals in a minute to one address, or to one account that is logged in.
+const REFUSALS_EACH_MAX: u32 = 16;
+/// Different refusals in a minute to all who are not logged in.
+const REFUSALS_UNKNOWN_MAX: u32 = 64;
+
+/// What is noted and not written.
+#[derive(Default)]
+pub(crate) struct Notes {
+    window: Mutex<Window>,
+    /// Taken out of the window and not written yet; whoever holds it writes.
+    unwritten: tokio::sync::Mutex<Unwritten>,
+    crowded: Notify,
+}
+
+/// The present minute.
+#[derive(Default)]
+struct Window {
+    since_ms: Option<i64>,
+    slots: HashMap<Event, Slot>,
+    refused: HashMap<String, u32>,
+    refused_unknown: u32,
+    lost: u64,
+}
+
+struct Slot {
+    /// Of what has no entry yet.
+    times: Times,
+    /// In which order they came.
+    number: usize,
+    has_entry: bool,
+}
+
+#[derive(Default)]
+struct Unwritten {
+    entries: Vec<(Times, Event)>,
+    lost: u64,
+}
+
+impl Window {
+    fn note(&mut self, event: Event, now_ms: i64) {
+        self.since_ms.get_or_insert(now_ms);
+        let event = if self.slots.contains_key(&event) { event } else { self.bounded(event) };
+        let number = self.slots.len();
+        match self.slots.get_mut(&event) {
+            Some(Slot { times, .. }) if times.count > 0 => {
+                (times.until_ms, times.count) = (now_ms, times.count + 1);
+            }
+            Some(slot) => slot.times = Times::once(now_ms),
+            None if number >= NOTES_MAX => self.lost += 1,
+            None => {
+                self.slots.insert(event, Slot { times: Times::once(now_ms), number, has_entry: false });
+            }
+        }
+    }
+
+    /// A new event as it is, or together with others if it is one refusal too many.
+    fn bounded(&mut self, event: Event) -> Event {
+        if !What::from_name(&event.verb).is_some_and(What::is_refusal) {
+            return event;
+        }
+        let is_unknown = event.who == NOBODY;
+        let source = if is_unknown { &event.peer } else { &event.who };
+        if is_unknown && self.refused_unknown >= REFUSALS_UNKNOWN_MAX {
+            return Event { peer: String::new(), ..together(event) };
+        }
+        let refused = self.refused.entry(source.clone()).or_default();
+        if *refused >= REFUSALS_EACH_MAX {
+            return together(event);
+        }
+        *refused += 1;
+        self.refused_unknown += u32::from(is_unknown);
+        event
+    }
+
+    fn is_over(&self, now_ms: i64) -> bool {
+        // The clock of a box may also go back.
+        self.since_ms.is_some_and(|since| !(since..since + WINDOW_MS).contains(&now_ms))
+    }
+
+    /// What is to be written now.
+    fn take(&mut self, now_ms: i64) -> Unwritten {
+        let (is_over, is_crowded) = (self.is_over(now_ms), self.slots.len() >= NOTES_CROWDED);
+        let mut taken = Vec::new();
+        for (event, slot) in &mut self.slots {
+            if slot.times.count > 0 && (!slot.has_entry || is_over || is_crowded) {
+                taken.push((slot.number, slot.times, event.clone()));
+                (slot.has_entry, slot.times.count) = (true, 0);
+            }
+        }
+        if is_over || is_crowded {
+            self.slots.clear();
+        }
+        if is_over {
+            (self.since_ms, self.refused_unknown) = (None, 0);
+            self.refused.clear();
+        }
+        taken.sort_unstable_by_key(|(number, ..)| *number);
+        let entries = taken.into_iter().map(|(_, times, event)| (times, event)).collect();
+        Unwritten { entries, lost: std::mem::take(&mut self.lost) }
+    }
+}
+
+/// The event without what tells it from others of its kind.
+fn together(event: Event) -> Event {
+    Event { kind: String::new(), id: String::new(), owner: String::new(), ..event }.saying("and others")
+}
+
+impl Notes {
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Notes an event for the audit trail. Never waits and never fails: see [`Store::flush_notes`].
+    pub fn note(&self, event: Event) {
+        let now_ms = self.now_ms();
+        let notes = &self.inner.notes;
+        let mut window = notes.window();
+        window.note(event, now_ms);
+        if window.slots.len() >= NOTES_CROWDED {
+            notes.crowded.notify_one();
+        }
+    }
+
+    /// Writes what was noted. If that fails it is kept for the next time, as far as there is room. Must come to its
+    /// end: whoever may be dropped in the middle spawns it.
+    pub async fn flush_notes(&self) -> Result<(), StoreError> {
+        let notes = &self.inner.notes;
+        let mut unwritten = notes.unwritten.lock().await;
+        let Unwritten { entries, lost } = notes.window().take(self.now_ms());
+        unwritten.lost += lost;
+        let room = NOTES_MAX.saturating_sub(unwritten.entries.len());
+        let too_many = entries.iter().skip(room).map(|(times, _)| times.count);
+        unwritten.lost += too_many.sum::<u64>();
+        unwritten.entries.extend(entries.into_iter().take(room));
+        if unwritten.entries.is_empty() && unwritten.lost == 0 {
+            return Ok(());
+        }
+        let (entries, lost) = (Arc::new(std::mem::take(&mut unwritten.entries)), unwritten.lost);
+        let job = Arc::clone(&entries);
+        let written = self.transact(move |tx| -> Result<(), StoreError> {
+            for (times, event) in job.iter() {
+                tx.audit_at(*times, event.clone())?;
+            }
+            if lost > 0 {
+                let times = Times { count: lost, ..Times::once(tx.now_ms()) };
+                tx.audit_at(times, Event::by_nobody(What::Gap))?;
+            }
+            Ok(())
+        });
+        match written.await {
+            Ok(()) => {
+                unwritten.lost = 0;
+                Ok(())
+            }
+            Err(error) => {
+                unwritten.entries = Arc::unwrap_or_clone(entries);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns when there are so many notes that they should be flushed.
+    pub async fn notes_are_many(&self) {
+        self.inner.notes.crowded.notified().await;
+    }
+}
