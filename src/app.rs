@@ -262,7 +262,9 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
         audit_keep_rows: config.store.audit_keep_rows,
         clock: now_ms,
     };
-    let store = Store::open(&path, options).map_err(|cause| AppError::Store { path: path.clone(), cause })?;
+    let key = config.store_key()?;
+    let store = Store::open_with_key(&path, key.as_ref(), options)
+        .map_err(|cause| AppError::Store { path: path.clone(), cause })?;
     // Records of patients: for the service's own user only.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at_path(&path))?;
     // A command that root runs before the first start must not lock the service out of its own store.

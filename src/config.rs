@@ -12,10 +12,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
 
 use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_DEFAULT};
 use crate::central::CentreAddress;
@@ -23,6 +25,7 @@ use crate::domain::access::{Acl, END_USER};
 use crate::domain::json::DateFormat;
 use crate::domain::record::Kind;
 use crate::http::CollectionShape;
+use crate::store::StoreKey;
 use crate::sync::SyncSettings;
 use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_BYTES_PER_ROUND_DEFAULT};
 use crate::tls::{OwnCertificate, TlsSettings};
@@ -35,6 +38,8 @@ pub const DEFAULT_ROLES_FILE: &str = "/etc/thalamus-edge/roles.cfg";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/thalamus-edge";
 /// Where a node keeps its data that was just tried out: nobody configured it, or it shows the demo.
 pub const TRIAL_DATA_DIR: &str = "./thalamus-edge-data";
+/// What users who are neither the owner nor of the group may do with a file.
+const OTHERS_MODE: u32 = 0o007;
 /// Variables that set a key begin like this.
 pub const VARIABLE_PREFIX: &str = "THALAMUS_EDGE__";
 
@@ -97,6 +102,9 @@ pub struct Store {
     pub cache_bytes: u64,
     pub journal_keep_rows: u64,
     pub audit_keep_rows: u64,
+    /// Read through [`Config::store_key`].
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -172,7 +180,12 @@ impl Default for AccountRules {
 
 impl Default for Store {
     fn default() -> Store {
-        Store { cache_bytes: 64 << 20, journal_keep_rows: 1_000_000, audit_keep_rows: 1_000_000 }
+        Store {
+            cache_bytes: 64 << 20,
+            journal_keep_rows: 1_000_000,
+            audit_keep_rows: 1_000_000,
+            key_file: None,
+        }
     }
 }
 
@@ -245,6 +258,11 @@ impl Config {
             collections: self.central.collections.clone(),
             app_name: format!("{}{}", check::APP_NAME_PREFIX, self.node.name),
         }))
+    }
+
+    /// The key of the store, if it is to be encrypted. Reads `store.key_file`, which others may not read.
+    pub fn store_key(&self) -> Result<Option<StoreKey>, ConfigError> {
+        self.store.key_file.as_deref().map(read_key).transpose()
     }
 
     /// Whether the centre, if there is one, is a server on this very machine, as one is that somebody
@@ -366,6 +384,18 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 #[allow(clippy::disallowed_methods, reason = "this module is the one that reads the environment")]
 pub fn is_log_json() -> bool {
     std::env::var_os("THALAMUS_EDGE_LOG_FORMAT").is_some_and(|format| format == "json")
+}
+
+/// The key of a store out of its file. For a configuration, and for the commands that change keys.
+pub fn read_key(path: &Path) -> Result<StoreKey, ConfigError> {
+    let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
+    let invalid = |message: String| ConfigError::Invalid { place: path.display().to_string(), message };
+    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
+    if mode & OTHERS_MODE != 0 {
+        return Err(invalid("everybody on this machine may read the key: chmod o= it".to_owned()));
+    }
+    let text = Zeroizing::new(read_text(path)?);
+    StoreKey::parse(&text).map_err(|error| invalid(error.to_string()))
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {

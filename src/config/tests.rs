@@ -64,7 +64,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 33, "the test has found the keys");
+    assert_eq!(keys, 34, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -102,6 +102,7 @@ fn every_value_can_be_set() {
         cache_bytes = 1048576
         journal_keep_rows = 5000
         audit_keep_rows = 60000
+        key_file = "/etc/key"
         [central]
         uri = "mongodb://hub"
         database = "gh"
@@ -140,7 +141,12 @@ fn every_value_can_be_set() {
     assert_eq!((accounts.bcrypt_cost, accounts.password_min_chars), (13, 10));
     assert_eq!(
         config.store,
-        Store { cache_bytes: 1_048_576, journal_keep_rows: 5_000, audit_keep_rows: 60_000 }
+        Store {
+            cache_bytes: 1_048_576,
+            journal_keep_rows: 5_000,
+            audit_keep_rows: 60_000,
+            key_file: Some("/etc/key".into())
+        }
     );
     assert_eq!(config.central.jitter(), Duration::ZERO);
     assert_eq!(config.central.verify_schedule, "");
