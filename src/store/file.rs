@@ -9,11 +9,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, StorageError};
-use rustix::fs::{FlockOperation, flock};
+use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
+use super::engine::Watched;
 use super::{StoreError, writer};
 
 /// What the name of a file that is being made has at its end.
@@ -23,12 +26,26 @@ const MODE: u32 = 0o600;
 /// Page cache while a file is being made.
 const CREATE_CACHE_BYTES: usize = 1 << 20;
 
-/// Opens the store in this file; makes one if there is no such file.
-pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+/// Opens the store in this file; makes one if there is no such file. What fails on it later raises the flag.
+pub(crate) fn open(
+    path: &Path,
+    cache_bytes: usize,
+    has_failed: Arc<AtomicBool>,
+) -> Result<Database, StoreError> {
     if !is_there(path)? {
         create(path)?;
     }
-    redb::Builder::new().set_cache_size(cache_bytes).open(path).map_err(|error| match error {
+    let file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(|error| StoreError::of_io(&error))?;
+    if file.metadata().map_err(|error| StoreError::of_io(&error))?.len() == 0 {
+        return Err(unreadable("the file is empty, which a store never is"));
+    }
+    // After a failed write the system may hold what the disk does not. Where it cannot forget that, nothing is lost
+    // that would not be lost by starting again.
+    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    let backend = Watched { backend: FileBackend::new(file)?, has_failed };
+    let builder = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
+    builder.map_err(|error| match error {
         DatabaseError::Storage(StorageError::Io(cause))
             if matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
         {
@@ -86,7 +103,7 @@ fn make(path: &Path) -> Result<(), StoreError> {
     let file = new().map_err(|error| StoreError::of_io(&error))?;
     let backend = FileBackend::new(file.try_clone().map_err(|error| StoreError::of_io(&error))?)?;
     let database = redb::Builder::new().set_cache_size(CREATE_CACHE_BYTES).create_with_backend(backend)?;
-    writer::prepare(&database)?;
+    writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
     drop(database);
     file.sync_all().map_err(|error| StoreError::of_io(&error))
 }
