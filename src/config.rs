@@ -96,6 +96,8 @@ pub struct AccountRules {
 pub struct Store {
     pub cache_bytes: u64,
     pub journal_keep_rows: u64,
+    /// Free bytes of the disk that clients' writes leave alone; 0: none.
+    pub reserve_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -171,7 +173,7 @@ impl Default for AccountRules {
 
 impl Default for Store {
     fn default() -> Store {
-        Store { cache_bytes: 64 << 20, journal_keep_rows: 1_000_000 }
+        Store { cache_bytes: 64 << 20, journal_keep_rows: 1_000_000, reserve_bytes: 64 << 20 }
     }
 }
 

@@ -33,6 +33,7 @@ const CACHE_BYTES_MAX: u64 = 1 << 40;
 /// Fewer, and the readers of `/changes` would fall behind within one import.
 const JOURNAL_KEEP_ROWS_MIN: u64 = 1_000;
 const JOURNAL_KEEP_ROWS_MAX: u64 = 1 << 40;
+const RESERVE_BYTES_MAX: u64 = 1 << 40;
 const JITTER_S_MAX: u64 = 60 * 60;
 const ROUND_TIMEOUT_S_MIN: u64 = 10;
 const ROUND_TIMEOUT_S_MAX: u64 = 24 * 60 * 60;
@@ -53,7 +54,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 25] = [
+    let verdicts: [(&'static str, Verdict); 26] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
@@ -73,6 +74,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
             "store.journal_keep_rows",
             within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
         ),
+        ("store.reserve_bytes", within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
         ("central.database", database_name(&central.database)),

@@ -101,6 +101,7 @@ fn every_value_can_be_set() {
         [store]
         cache_bytes = 1048576
         journal_keep_rows = 5000
+        reserve_bytes = 7000
         [central]
         uri = "mongodb://hub"
         database = "gh"
@@ -137,7 +138,10 @@ fn every_value_can_be_set() {
     assert_eq!(config.accounts.central_roles, ["end_user", "laboratory"]);
     let accounts = config.accounts_settings();
     assert_eq!((accounts.bcrypt_cost, accounts.password_min_chars), (13, 10));
-    assert_eq!(config.store, Store { cache_bytes: 1_048_576, journal_keep_rows: 5_000 });
+    assert_eq!(
+        config.store,
+        Store { cache_bytes: 1_048_576, journal_keep_rows: 5_000, reserve_bytes: 7_000 }
+    );
     assert_eq!(config.central.jitter(), Duration::ZERO);
     assert_eq!(config.central.verify_schedule, "");
     let sync = config.sync_settings();
@@ -239,6 +243,7 @@ fn errors_in_the_file_name_line_and_key() {
         ("[api]\ncors_allowed_origins = [\"https://a/\"]", "site.toml line 2: `api.cors_allowed_origins`"),
         ("[api]\ncors_allowed_origins = [\"*\", \"https://a\"]", "site.toml line 2: `api.cors_allowed_"),
         ("[store]\njournal_keep_rows = 0", "site.toml line 2: `store.journal_keep_rows` must lie"),
+        ("[store]\nreserve_bytes = 2000000000000", "site.toml line 2: `store.reserve_bytes` must lie"),
         ("[central]\nschedule = \"often\"", "site.toml line 2: `central.schedule` is not a schedule"),
         ("[central]\nschedule = \"*/5 * * * *\"", "site.toml line 2: `central.schedule` is not"),
         ("[central]\nschedule = \"\"", "site.toml line 2: `central.schedule` is not a schedule"),

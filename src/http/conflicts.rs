@@ -237,7 +237,9 @@ pub(crate) async fn resolve(
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
     let found = find(&node, &caller, at.id())?;
-    let body = parse_object(&body.0?)?;
+    let body = body.0?;
+    let _claim = node.store.claim(body.len() as u64)?;
+    let body = parse_object(&body)?;
     let (conflict, current) = match found {
         Found::Value(conflict, current) => (conflict, current),
         Found::Identity(case) => {
