@@ -30,7 +30,7 @@ use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
 use crate::http::{ApiSettings, Node, Peer, router};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{Store, StoreError, StoreOptions, free_bytes_at};
 use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
 use crate::tls::{Tls, TlsError};
@@ -265,6 +265,7 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
     let key = config.store_key()?;
     let store = Store::open_with_key(&path, key.as_ref(), options)
         .map_err(|cause| AppError::Store { path: path.clone(), cause })?;
+    store.keep_free(config.store.reserve_bytes, free_bytes_at(&path));
     // Records of patients: for the service's own user only.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at_path(&path))?;
     // A command that root runs before the first start must not lock the service out of its own store.

@@ -105,6 +105,8 @@ pub struct Store {
     /// Read through [`Config::store_key`].
     #[serde(deserialize_with = "path_unless_empty")]
     pub key_file: Option<PathBuf>,
+    /// Free bytes of the disk that clients' writes leave alone; 0: none.
+    pub reserve_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -184,6 +186,7 @@ impl Default for Store {
             cache_bytes: 64 << 20,
             journal_keep_rows: 1_000_000,
             audit_keep_rows: 1_000_000,
+            reserve_bytes: 64 << 20,
             key_file: None,
         }
     }

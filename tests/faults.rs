@@ -6,8 +6,16 @@
 
 mod support;
 
+#[path = "faults/clocks.rs"]
+mod clocks;
 #[path = "faults/creation.rs"]
 mod creation;
+#[path = "faults/descriptors.rs"]
+mod descriptors;
+#[path = "faults/full.rs"]
+mod full;
+#[path = "faults/killed.rs"]
+mod killed;
 #[path = "faults/power.rs"]
 mod power;
 #[path = "faults/recorder.rs"]

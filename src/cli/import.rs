@@ -226,6 +226,9 @@ impl Importer {
         batch: Vec<Item>,
         tally: &mut Tally,
     ) -> anyhow::Result<()> {
+        let bytes =
+            batch.iter().map(|item| item.document.to_vec().map_or(0, |bytes| bytes.len() as u64)).sum();
+        let claim = self.store.claim(bytes)?;
         let items = Arc::new(batch);
         let (job, actor, is_replacing) = (Arc::clone(&items), self.actor.clone(), self.is_replacing);
         let written: Vec<Written> = self
@@ -234,6 +237,7 @@ impl Importer {
                 job.iter().map(|item| write_one(tx, kind, item, is_replacing, &actor)).collect()
             })
             .await?;
+        drop(claim);
         for (item, Written { verdict, key }) in items.iter().zip(written) {
             match verdict {
                 Verdict::Added => tally.added += 1,
@@ -296,6 +300,7 @@ impl Importer {
             return Ok(false);
         }
         let sha256 = sha256.to_owned();
+        let _claim = self.store.claim(length)?;
         self.store.transact(move |tx| -> Result<(), StoreError> { tx.put_content(&sha256, &bytes) }).await?;
         Ok(true)
     }

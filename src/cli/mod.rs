@@ -226,6 +226,8 @@ fn start_log(level: &str) {
     let default = format!("{level},rustls=error");
     let filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // It would say so on the same standard error, and a panic there would end the request: a log may be on a full disk.
+    let log = log.log_internal_errors(false);
     if config::is_log_json() {
         log.json().init();
     } else {

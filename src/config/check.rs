@@ -36,6 +36,7 @@ const JOURNAL_KEEP_ROWS_MAX: u64 = 1 << 40;
 /// Fewer, and a busy day would push out the one before.
 const AUDIT_KEEP_ROWS_MIN: u64 = 10_000;
 const AUDIT_KEEP_ROWS_MAX: u64 = 1 << 40;
+const RESERVE_BYTES_MAX: u64 = 1 << 40;
 const JITTER_S_MAX: u64 = 60 * 60;
 const ROUND_TIMEOUT_S_MIN: u64 = 10;
 const ROUND_TIMEOUT_S_MAX: u64 = 24 * 60 * 60;
@@ -56,7 +57,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 26] = [
+    let verdicts: [(&'static str, Verdict); 27] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
@@ -77,6 +78,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
             within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
         ),
         ("store.audit_keep_rows", within(store.audit_keep_rows, AUDIT_KEEP_ROWS_MIN..=AUDIT_KEEP_ROWS_MAX)),
+        ("store.reserve_bytes", within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
         ("central.database", database_name(&central.database)),

@@ -64,7 +64,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 34, "the test has found the keys");
+    assert_eq!(keys, 35, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -103,6 +103,7 @@ fn every_value_can_be_set() {
         journal_keep_rows = 5000
         audit_keep_rows = 60000
         key_file = "/etc/key"
+        reserve_bytes = 7000
         [central]
         uri = "mongodb://hub"
         database = "gh"
@@ -145,6 +146,7 @@ fn every_value_can_be_set() {
             cache_bytes: 1_048_576,
             journal_keep_rows: 5_000,
             audit_keep_rows: 60_000,
+            reserve_bytes: 7_000,
             key_file: Some("/etc/key".into())
         }
     );
@@ -234,7 +236,7 @@ fn errors_in_the_file_name_line_and_key() {
         ("[server]\ntls = true\ntls = true", "site.toml line 3: "),
         ("[server\n", "site.toml line 1: "),
         ("[backup]\nkeep = 1", "site.toml line 1: `backup`: unknown field"),
-        ("[store]\nreserve_bytes = 1", "site.toml line 2: `store.reserve_bytes`: unknown field"),
+        ("[store]\nreserve_byte = 1", "site.toml line 2: `store.reserve_byte`: unknown field"),
         ("[api]\ndate_format = \"iso\"", "site.toml line 2: `api.date_format`: is none of the values"),
         ("[server]\ncertificate = \"/c\"", "site.toml line 2: `server.certificate` needs `server.key`"),
         ("[server]\nkey = \"/c\"", "site.toml line 2: `server.key` needs `server.certificate`"),
@@ -250,6 +252,7 @@ fn errors_in_the_file_name_line_and_key() {
         ("[api]\ncors_allowed_origins = [\"*\", \"https://a\"]", "site.toml line 2: `api.cors_allowed_"),
         ("[store]\njournal_keep_rows = 0", "site.toml line 2: `store.journal_keep_rows` must lie"),
         ("[store]\naudit_keep_rows = 9", "site.toml line 2: `store.audit_keep_rows` must lie"),
+        ("[store]\nreserve_bytes = 2000000000000", "site.toml line 2: `store.reserve_bytes` must lie"),
         ("[central]\nschedule = \"often\"", "site.toml line 2: `central.schedule` is not a schedule"),
         ("[central]\nschedule = \"*/5 * * * *\"", "site.toml line 2: `central.schedule` is not"),
         ("[central]\nschedule = \"\"", "site.toml line 2: `central.schedule` is not a schedule"),

@@ -271,7 +271,9 @@ pub(crate) async fn resolve(
     let found = find(&node, &caller, at.id())?;
     // Also an answer that carries nothing out shows both values.
     node.store.note(found.seen(&node)?.event(&caller.principal.actor).at(caller.from()));
-    let body = parse_object(&body.0?)?;
+    let body = body.0?;
+    let _claim = node.store.claim(body.len() as u64)?;
+    let body = parse_object(&body)?;
     let (conflict, current) = match found {
         Found::Value(conflict, current) => (conflict, current),
         Found::Identity(case) => {

@@ -47,6 +47,7 @@ pub(crate) async fn upload(
     let headers = request.headers().clone();
     let media_type = media_type(&headers)?;
     let _turn = UPLOADS.acquire().await.map_err(|_| ApiError::Internal)?;
+    let _claim = node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?;
     let Ok(Sent(bytes)) = Sent::from_request(request, &()).await;
     let (bytes, sha256) = hashed(bytes?).await?;
     for _ in 0..UPLOAD_TRIES_MAX {
@@ -79,6 +80,13 @@ pub(crate) async fn upload(
         }
     }
     Err(EditError::Moved.into())
+}
+
+/// As many as the client says, and no more than are accepted.
+fn bytes_to_come(headers: &HeaderMap, bytes_max: usize) -> u64 {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bytes_max = bytes_max as u64;
+    declared.map_or(bytes_max, |bytes: u64| bytes.min(bytes_max))
 }
 
 /// Hashing the largest content takes longer than other requests should wait for.

@@ -55,7 +55,8 @@ pub(crate) enum ApiError {
     Busy {
         retry_after_s: u64,
     },
-    DiskFull,
+    /// The disk is full, or would be but for the reserve.
+    StorageFull,
     /// Logged where it is made; clients learn nothing about the inside.
     Internal,
 }
@@ -122,10 +123,11 @@ impl ApiError {
             ApiError::Busy { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins; try again later".into())
             }
-            ApiError::DiskFull => (
+            ApiError::StorageFull => (
                 StatusCode::INSUFFICIENT_STORAGE,
-                "disk_full",
-                "The node's disk is full; nothing was changed".into(),
+                "storage_full",
+                "The node's disk is full; nothing was changed. Reading goes on; writing does once there is space"
+                    .into(),
             ),
             ApiError::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -208,7 +210,7 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::DiskFull => ApiError::DiskFull,
+            StoreError::DiskFull | StoreError::Short(_) => ApiError::StorageFull,
             StoreError::Unstorable(message) => ApiError::invalid("", message),
             other => {
                 tracing::error!(error = %other, "the store failed a request");

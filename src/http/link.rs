@@ -22,7 +22,7 @@ use super::caller::{Peer, find_account, is_active};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::password::{Fields, FormPage};
-use super::users::{Account, document_of, store_password};
+use super::users::{ACCOUNT_BYTES, Account, document_of, store_password};
 use crate::accounts::HashError;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, Outcome, What};
@@ -51,7 +51,14 @@ struct Link {
 impl Link {
     fn is_usable(&self, now_ms: i64, is_active: bool, password_hash: Option<&str>) -> bool {
         let replaces = hash_of(password_hash.unwrap_or_default());
-        self.expires_ms > now_ms && is_active && self.replaces == replaces
+        self.is_open(now_ms) && is_active && self.replaces == replaces
+    }
+
+    /// Whether its time is now. One that seems to be made in the future is over: the clock has been set back, and
+    /// it would otherwise be open until it comes there again.
+    fn is_open(&self, now_ms: i64) -> bool {
+        let left_ms = self.expires_ms.saturating_sub(now_ms);
+        left_ms > 0 && left_ms <= LINK_HOURS_MAX * HOUR_MS
     }
 }
 
@@ -93,6 +100,7 @@ pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiErr
     let now_ms = node.store.now_ms();
     let expires_ms = now_ms + LINK_HOURS_MAX * HOUR_MS;
     let (hash, account) = (hash_of(&secret), account.clone());
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let made = node.store.transact(move |tx| -> Result<bool, StoreError> {
         let Some(document) = document_of(tx, &account)? else {
             return Ok(false);
@@ -100,7 +108,7 @@ pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiErr
         let replaces = hash_of(document.get_str("password").unwrap_or_default());
         let name = account.to_string();
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
-        open.retain(|other| other.expires_ms > now_ms && other.account != name);
+        open.retain(|other| other.is_open(now_ms) && other.account != name);
         open.drain(..(open.len() + 1).saturating_sub(LINKS_MAX));
         let kind = account.kind();
         tx.audit_asked(What::Link, |event| event.about(kind, &name, account.owner()))?;
@@ -186,6 +194,7 @@ pub(crate) async fn submit(
         Account::Local(name) => Actor::Local(name.clone()),
         Account::Person(id) => Actor::Person(id.clone()),
     };
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let asker = Asker { who: actor.clone(), from: peer.from() };
     let setting = node.store.transact(move |tx| -> Result<bool, StoreError> {
         let mut open = links(tx.meta(META_LINKS)?.as_ref());

@@ -39,6 +39,8 @@ pub(crate) async fn healthz() -> &'static str {
 /// The store answers.
 pub(crate) async fn readyz(State(node): State<Arc<Node>>) -> Response {
     match node.store.read().and_then(|snapshot| snapshot.is_empty()) {
+        // It serves, if only readers: nothing is gained by sending them elsewhere.
+        Ok(_) if node.store.shortage().is_some() => "ready, but the disk is nearly full\n".into_response(),
         Ok(_) => "ready\n".into_response(),
         Err(error) => {
             tracing::error!(%error, "not ready");

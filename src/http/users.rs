@@ -26,6 +26,8 @@ const BATCH_PEOPLE_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Longest name of a technician's account.
 const LOCAL_NAME_CHARS_MAX: usize = 64;
+/// Space that a change of an account needs, roughly.
+pub(crate) const ACCOUNT_BYTES: u64 = 4096;
 
 /// Whose account it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +194,7 @@ async fn add_local(node: &Node, name: &str, new: NewAccount, actor: Actor) -> Re
         return Err(ApiError::invalid("id", "id: letters, digits and . _ - only"));
     }
     let name = name.to_owned();
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {
         let known = tx.local_account(&name)?;
         let is_new = known.is_none();
@@ -213,6 +216,7 @@ async fn add_person(node: &Node, id: &str, new: NewAccount, actor: Actor) -> Res
     Kind::Person.schema().check_new_id(id).map_err(|message| ApiError::invalid("id", message))?;
     let central = node.settings.central_roles.clone();
     let id = id.to_owned();
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {
         let stored = tx.resolve_person(&id)?;
         let key = RecordKey::new(Kind::Person, stored.clone().unwrap_or_else(|| id.clone()));
@@ -246,6 +250,7 @@ pub(crate) async fn set_password(
     };
     let hash = node.accounts.hash(&id, password, caller.peer).await?;
     let (account, actor) = (Account::named(&id), caller.principal.actor.clone());
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let set = node
         .store
         .transact(move |tx| -> Result<bool, StoreError> { store_password(tx, &account, &hash, &actor) });
@@ -310,6 +315,7 @@ pub(crate) async fn set_active(
     let Some(Value::Bool(is_active)) = parse_object(&body.0?)?.get("active").cloned() else {
         return Err(ApiError::invalid("active", "active: must be true or false"));
     };
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let set = node.store.transact(move |tx| -> Result<bool, StoreError> {
         change(tx, &account, &actor, |document| drop(document.insert("active", is_active)))
     });

@@ -282,13 +282,11 @@ fn add_table<K: Key + 'static, V: Value + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use bson::doc;
-    use redb::ReadableDatabase as _;
-
     use super::*;
     use crate::domain::access::Actor;
     use crate::domain::record::{Kind, RecordKey};
     use crate::store::{Store, StoreOptions, Tx};
+    use bson::doc;
 
     fn store() -> Store {
         let options = StoreOptions {
@@ -316,7 +314,7 @@ mod tests {
         }
         for_every_table!(name);
         let store = store();
-        let transaction = store.inner.database.begin_read().unwrap();
+        let transaction = store.inner.engine.begin_read().unwrap();
         let there = transaction.list_tables().unwrap().map(|table| table.name().to_owned());
         assert_eq!(there.collect::<BTreeSet<_>>(), known);
     }
@@ -343,7 +341,7 @@ mod tests {
         // One row after the other taken out of a table: each is missed, and each changes the sum.
         macro_rules! take_out {
             ($($table:expr),*) => { $({
-                let transaction = store.inner.database.begin_write().unwrap();
+                let transaction = store.inner.engine.begin_write(&mut store.inner.engine.writing()).unwrap();
                 {
                     let mut table = transaction.open_table($table).unwrap();
                     assert!(table.pop_first().unwrap().is_some(), "{} is empty", $table.name());

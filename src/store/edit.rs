@@ -73,8 +73,15 @@ impl Store {
         turns[hasher.finish() as usize % turns.len()].lock().await
     }
 
-    /// Makes an edit and answers when it is durable.
+    /// Makes an edit and answers when it is durable. [`StoreError::Short`] if the disk is nearly full.
     pub async fn edit(&self, edit: Edit) -> Result<(), EditError> {
+        // The record and its base; bytes beside it are known before they come, and claimed by who takes them.
+        let _claim = self.claim(
+            2 * edit
+                .document
+                .as_ref()
+                .map_or(0, |document| document.to_vec().map_or(0, |bytes| bytes.len() as u64)),
+        )?;
         self.transact(move |tx| {
             let key = RecordKey::new(edit.grant.kind(), edit.id.as_str());
             if tx.bytes(&key)? != edit.expected {

@@ -9,11 +9,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, StorageError};
-use rustix::fs::{FlockOperation, flock};
+use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
+use super::engine::Watched;
 use super::sealed::{SealError, Sealed, StoreKey, sealed_with};
 use super::{StoreError, writer};
 
@@ -24,19 +27,34 @@ const MODE: u32 = 0o600;
 /// Page cache while a file is being made.
 const CREATE_CACHE_BYTES: usize = 1 << 20;
 
-/// Opens the store in this file, which is encrypted if there is a key; makes one if there is no such file.
-pub(crate) fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Database, StoreError> {
+/// Opens the store in this file, which is encrypted if there is a key; makes one if there is no such file. What
+/// fails on it later raises the flag.
+pub(crate) fn open(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+    has_failed: Arc<AtomicBool>,
+) -> Result<Database, StoreError> {
     if !is_there(path)? {
         create(path, key)?;
     }
+    let file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(|error| StoreError::of_io(&error))?;
+    if file.metadata().map_err(|error| StoreError::of_io(&error))?.len() == 0 {
+        return Err(unreadable("the file is empty, which a store never is"));
+    }
+    // After a failed write the system may hold what the disk does not. Where it cannot forget that, nothing is lost
+    // that would not be lost by starting again.
+    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    let backend = Watched { backend: FileBackend::new(file)?, has_failed };
+    let sealed_with = sealed_with(&backend).map_err(|error| StoreError::of_io(&error))?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
-    let sealed_with = sealed_with(&file_backend(path)?).map_err(|error| StoreError::of_io(&error))?;
     let opened = match (key, sealed_with) {
         (None, Some(id)) => return Err(SealError::NoKey(id).into()),
-        (None, None) => builder.open(path),
         (Some(_), None) => return Err(SealError::NotSealed.into()),
-        (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(file_backend(path)?, key)?),
+        (None, None) => builder.create_with_backend(backend),
+        (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(backend, key)?),
     };
     opened.map_err(|error| match error {
         DatabaseError::Storage(StorageError::Io(cause))
@@ -47,12 +65,6 @@ pub(crate) fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> R
         DatabaseError::Storage(StorageError::Corrupted(cause)) => unreadable(&cause),
         other => other.into(),
     })
-}
-
-/// The bytes of a file that exists.
-fn file_backend(path: &Path) -> Result<FileBackend, StoreError> {
-    let file = OpenOptions::new().read(true).write(true).open(path);
-    Ok(FileBackend::new(file.map_err(|error| StoreError::of_io(&error))?)?)
 }
 
 fn unreadable(cause: &str) -> StoreError {
@@ -107,7 +119,7 @@ fn make(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
         Some(key) => builder.create_with_backend(Sealed::open(backend, key)?)?,
         None => builder.create_with_backend(backend)?,
     };
-    writer::prepare(&database)?;
+    writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
     drop(database);
     file.sync_all().map_err(|error| StoreError::of_io(&error))
 }

@@ -10,6 +10,7 @@ mod check;
 mod conflicts;
 mod content;
 mod edit;
+mod engine;
 mod feed_rows;
 mod file;
 mod grants;
@@ -19,16 +20,17 @@ mod records;
 mod restore_rows;
 mod sealed;
 mod snapshot;
+mod space;
 mod sync_rows;
 mod tables;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
+use engine::{Engine, Watched};
 use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
@@ -40,6 +42,7 @@ pub use holds::{Held, Hold, HoldReason};
 pub use records::Tx;
 pub use sealed::{SealError, Sealed, StoreKey, change_key, sealed_with};
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
+pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
 pub use sync_rows::{
     DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
 };
@@ -65,6 +68,9 @@ pub enum StoreError {
     /// The store and the key that was given do not fit.
     #[error(transparent)]
     Sealed(#[from] SealError),
+    /// A client's write that would touch the reserve.
+    #[error("{0}")]
+    Short(Shortage),
     /// A value that cannot be written as BSON.
     #[error("cannot be stored: {0}")]
     Unstorable(String),
@@ -135,11 +141,13 @@ pub struct Store {
 struct Inner {
     /// Declared first: the writer finishes its queue before the database closes.
     writer: Writer,
-    database: Arc<Database>,
+    engine: Arc<Engine>,
     changes: watch::Receiver<u64>,
     clock: Clock,
     turns: edit::Turns,
     notes: notes::Notes,
+    /// Set once, if a reserve is to be kept.
+    space: OnceLock<space::Space>,
 }
 
 impl Store {
@@ -155,7 +163,9 @@ impl Store {
         key: Option<&StoreKey>,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
-        Store::start(file::open(path, key, options.cache_bytes)?, options, Writer::on_thread)
+        let (path, key) = (path.to_owned(), key.cloned());
+        let open = move |has_failed| file::open(&path, key.as_ref(), options.cache_bytes, has_failed);
+        Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread)
     }
 
     /// A store that lives in memory, for tests.
@@ -170,34 +180,53 @@ impl Store {
         backend: impl redb::StorageBackend,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
-        let builder = redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend);
-        Store::start(builder?, options, Writer::inline)
+        let backend = Mutex::new(Some(backend));
+        Store::on_backends(options, move || {
+            let mut backend = backend.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            backend.take().ok_or_else(|| StoreError::Failed("its disk failed".to_owned()))
+        })
+    }
+
+    /// The same on a disk that can be opened again after it failed.
+    pub fn on_backends<B: redb::StorageBackend>(
+        options: StoreOptions,
+        next: impl Fn() -> Result<B, StoreError> + Send + Sync + 'static,
+    ) -> Result<Store, StoreError> {
+        let open = move |has_failed| {
+            let backend = Watched { backend: next()?, has_failed };
+            Ok(redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?)
+        };
+        Store::start(Engine::new(Box::new(open))?, options, Writer::inline)
     }
 
     fn start(
-        database: Database,
+        engine: Engine,
         options: StoreOptions,
         writer: fn(WriterLoop) -> Result<Writer, StoreError>,
     ) -> Result<Store, StoreError> {
-        let last = writer::prepare(&database)?;
-        let database = Arc::new(database);
+        let last = {
+            let mut tried = engine.writing();
+            writer::prepare(&engine.begin_read()?, || engine.begin_write(&mut tried))?
+        };
+        let engine = Arc::new(engine);
         let (announce, changes) = watch::channel(last);
-        let writer = writer(WriterLoop::new(Arc::clone(&database), options, announce))?;
+        let writer = writer(WriterLoop::new(Arc::clone(&engine), options, announce))?;
         Ok(Store {
             inner: Arc::new(Inner {
                 writer,
-                database,
+                engine,
                 changes,
                 clock: options.clock,
                 turns: edit::Turns::default(),
                 notes: notes::Notes::default(),
+                space: OnceLock::new(),
             }),
         })
     }
 
     /// A consistent view of everything committed so far. Short-lived: never keep one while a client reads.
     pub fn read(&self) -> Result<Snapshot, StoreError> {
-        Ok(Snapshot::new(self.inner.database.begin_read()?))
+        Ok(Snapshot::new(self.inner.engine.begin_read()?))
     }
 
     /// Runs `job` in a write transaction and answers when its effects are on disk.

@@ -8,10 +8,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable};
+use redb::{Durability, ReadTransaction, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::audit::{Asker, present_asker};
+use super::engine::Engine;
 use super::records::{Carry, Tx};
 use super::tables::{FORMAT_VERSION, JOURNAL, META};
 use super::{StoreError, StoreOptions};
@@ -127,15 +128,15 @@ impl Drop for Writer {
 }
 
 pub(crate) struct WriterLoop {
-    database: Arc<Database>,
+    engine: Arc<Engine>,
     options: StoreOptions,
     announce: watch::Sender<u64>,
     carry: Carry,
 }
 
 impl WriterLoop {
-    pub(crate) fn new(database: Arc<Database>, options: StoreOptions, announce: watch::Sender<u64>) -> Self {
-        WriterLoop { database, options, announce, carry: Carry::default() }
+    pub(crate) fn new(engine: Arc<Engine>, options: StoreOptions, announce: watch::Sender<u64>) -> Self {
+        WriterLoop { engine, options, announce, carry: Carry::default() }
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
@@ -177,7 +178,8 @@ impl WriterLoop {
 
     /// One transaction over all jobs. `None`: a job refused after writing, so nothing was committed.
     fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> Result<Option<()>, StoreError> {
-        let mut transaction = self.database.begin_write()?;
+        let mut tried = self.engine.writing();
+        let mut transaction = self.engine.begin_write(&mut tried)?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
         let (wrote, last) = {
@@ -203,9 +205,12 @@ impl WriterLoop {
 }
 
 /// Checks or writes the format version and creates the tables; returns the journal's last sequence.
-pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
+pub(crate) fn prepare(
+    before: &ReadTransaction,
+    begin_write: impl FnOnce() -> Result<WriteTransaction, StoreError>,
+) -> Result<u64, StoreError> {
     // A newer file is recognized before anything in it is touched.
-    if let Ok(meta) = database.begin_read()?.open_table(META)
+    if let Ok(meta) = before.open_table(META)
         && let Some(found) = meta.get("format")?
     {
         let found: [u8; 4] =
@@ -215,7 +220,7 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
             return Err(StoreError::Newer { found, known: FORMAT_VERSION });
         }
     }
-    let transaction = database.begin_write()?;
+    let transaction = begin_write()?;
     let last = {
         super::records::create_tables(&transaction)?;
         let mut meta = transaction.open_table(META)?;
@@ -231,7 +236,7 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use redb::ReadableTableMetadata as _;
+    use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _};
 
     use super::*;
     use crate::store::Store;

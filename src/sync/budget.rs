@@ -8,7 +8,7 @@
 use bson::{Bson, Document, doc};
 
 use super::SyncSettings;
-use crate::store::{Store, StoreError, Tx};
+use crate::store::{Shortage, Store, StoreError, Tx};
 
 /// Bytes of attachments in one round: what a slow mobile line, 10,000 bytes a second, carries within the
 /// round's time.
@@ -95,6 +95,8 @@ enum Wait {
     Until(u16),
     /// For the next day: so much of the day's budget is used.
     Tomorrow { used: u64, budget: u64 },
+    /// For space on the disk here.
+    Space(Shortage),
 }
 
 impl Allowance {
@@ -142,9 +144,18 @@ impl Allowance {
         }
     }
 
+    /// Nothing more is to be taken from the centre; what is here may go on being sent.
+    pub(crate) fn wait_for_space(&mut self, shortage: Shortage) {
+        (self.scan_bytes, self.wait) = (0, Some(Wait::Space(shortage)));
+    }
+
     /// What to tell people when something large waits; nothing if nothing has to.
     pub(crate) fn words(&self) -> Option<String> {
         Some(match self.wait? {
+            Wait::Space(shortage) => format!(
+                "Nothing more is taken from the centre until there is space here: {shortage}. What was edited here \
+                 is sent."
+            ),
             Wait::Until(minute) => {
                 format!("Large transfers wait until {:02}:{:02}.", minute / 60, minute % 60)
             }

@@ -20,7 +20,8 @@ impl Lane<'_> {
     pub(super) async fn fetch(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let turn = self.turn_of_wanted()?;
         for names in turn.chunks(ASK_NAMES_MAX) {
-            if self.absent >= ABSENT_MAX || self.budget.affordable(1, 1) == 0 {
+            let is_disk_short = self.store.shortage().is_some();
+            if is_disk_short || self.absent >= ABSENT_MAX || self.budget.affordable(1, 1) == 0 {
                 break;
             }
             let asked: Vec<String> = names.iter().map(|wanted| wanted.sha256.clone()).collect();
@@ -124,7 +125,7 @@ impl Lane<'_> {
             let needed = ((here + 1) * CHUNK).min(length).div_ceil(unit) - first;
             let most = (self.batch_chunks * CHUNK / unit).max(needed).min(layout.parts() - first);
             let count = self.budget.affordable(unit.min(length), most).max(needed);
-            if self.budget.affordable(count * unit.min(length), 1) == 0 {
+            if self.store.shortage().is_some() || self.budget.affordable(count * unit.min(length), 1) == 0 {
                 return Ok(false);
             }
             let started = tokio::time::Instant::now();

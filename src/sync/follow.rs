@@ -117,6 +117,10 @@ impl Round<'_> {
                 self.take_changes(central, changes, token).await?;
             }
             if self.is_to_read_again()? {
+                if self.is_disk_short() {
+                    // A round says why, and the next ones try again.
+                    return Ok(End::RoundNeeded);
+                }
                 self.reread(central).await?;
                 signals.send.notify_one();
             }

@@ -151,6 +151,9 @@ impl Round<'_> {
     /// Reads and merges the records that are to be read again. One that is large, or that failed before,
     /// comes after the others and alone.
     pub(crate) async fn reread(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        if self.is_disk_short() {
+            return Ok(());
+        }
         let mut after: Option<RecordKey> = None;
         let mut alone = Vec::new();
         loop {

@@ -204,6 +204,7 @@ impl<'a> Round<'a> {
 
     async fn begin(&mut self) -> Result<(), StoreError> {
         self.allowance = Allowance::now(self.store, self.settings)?;
+        self.is_disk_short();
         self.store
             .transact(|tx| -> Result<(), StoreError> {
                 // No read of an earlier round is on its way any more.
@@ -217,6 +218,16 @@ impl<'a> Round<'a> {
                 Ok(())
             })
             .await
+    }
+
+    /// Whether the disk is too full to take more from the centre; if so, the report says it.
+    pub(crate) fn is_disk_short(&mut self) -> bool {
+        let shortage = self.store.shortage();
+        if let Some(shortage) = shortage {
+            self.allowance.wait_for_space(shortage);
+            self.is_large_waiting = true;
+        }
+        shortage.is_some()
     }
 
     /// What is to be read besides what the feed told.

@@ -231,7 +231,8 @@ impl Round<'_> {
         }
     }
 
-    fn is_scan_share_used(&self, central: &dyn Central) -> bool {
+    fn is_scan_share_used(&mut self, central: &dyn Central) -> bool {
+        self.is_disk_short();
         let received = central.traffic().line_bytes_received - self.received_before_scan;
         received >= self.allowance.scan_bytes
             || self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE

@@ -24,6 +24,8 @@ pub struct Status {
     pub last_round: Option<serde_json::Value>,
     pub last_complete_at: Option<String>,
     pub next_round_at: Option<String>,
+    /// Clients' writes are refused, because the disk is nearly full.
+    pub storage_full: bool,
     pub message: String,
 }
 
@@ -33,7 +35,11 @@ impl Reconciler {
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
         let report: Option<&Document> = kept.get_document("report").ok();
         let pause = Pause::of(&snapshot)?;
-        let (state, message) = self.state(&snapshot, report, pause.as_ref())?;
+        let (state, mut message) = self.state(&snapshot, report, pause.as_ref())?;
+        let shortage = self.store.shortage();
+        if let Some(shortage) = shortage {
+            message.push_str(&format!(" Writes are refused: {shortage}."));
+        }
         let last_round = report.map(|report| {
             let mut shown = bson::Bson::Document(report.clone()).into_relaxed_extjson();
             shown["at"] = kept.get_i64("at").map_or(serde_json::Value::Null, |ms| time_text(ms).into());
@@ -51,6 +57,7 @@ impl Reconciler {
             last_round,
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
             next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
+            storage_full: shortage.is_some(),
             message,
         })
     }

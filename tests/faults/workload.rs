@@ -107,7 +107,7 @@ fn client_edit(store: &Store, at: usize, turn: usize) -> Result<Edit, EditError>
             Verb::Patch,
             Some(doc! {"_id": person(turn).id, "name": "Ana", "password": hash("b"), "roles": ["root"]}),
         ),
-        10 if turn % 2 == 0 => (whose, Verb::Delete, None),
+        10 if turn.is_multiple_of(2) => (whose, Verb::Delete, None),
         10 => (whose.clone(), Verb::Patch, Some(doc! {"_id": &whose.id, "fedacct": person(turn).id})),
         _ => (shared(turn), Verb::Patch, Some(shared_document(turn, "edited once more"))),
     };
@@ -120,7 +120,7 @@ fn client_edit(store: &Store, at: usize, turn: usize) -> Result<Edit, EditError>
         requires: if is_new_person { vec![Requirement::AccountFree(key.id.clone())] } else { Vec::new() },
         id: key.id,
         grants: is_new_person.then(|| vec!["root".to_owned()]),
-        content: (at == 2).then(|| (sha256, bytes)),
+        content: (at == 2).then_some((sha256, bytes)),
     })
 }
 
@@ -148,7 +148,7 @@ fn bookkeeping(tx: &mut Tx<'_>, at: usize, turn: usize) -> Result<(), StoreError
             let number = tx.push_number()?;
             let intent = tx.intent(&key)?.expect("a write on its way");
             tx.settle_intent(&key, number, true)?;
-            tx.note_sent(&key, &intent, 1, turn % 2 == 0)
+            tx.note_sent(&key, &intent, 1, turn.is_multiple_of(2))
         }
         9 => {
             let clash = Clash {

@@ -50,6 +50,11 @@ pub(crate) fn pass_time(by: Duration) {
     CLOCK_MS.set(CLOCK_MS.get() + i64::try_from(by.as_millis()).unwrap());
 }
 
+/// Sets the clock of nodes in this test to another time, be it past.
+pub(crate) fn set_clock(ms: i64) {
+    CLOCK_MS.set(ms);
+}
+
 /// How a test's node differs from the default.
 pub(crate) struct Setup {
     pub(crate) settings: ApiSettings,

@@ -83,7 +83,11 @@ pub(crate) struct Gone(pub(crate) String);
 impl EdgeNode {
     /// A node that reconciles with `uri` only when it is asked to.
     pub(crate) async fn start(name: &str, uri: &str, database: &str) -> EdgeNode {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        EdgeNode::start_in(tempfile::tempdir().expect("a temporary directory"), name, uri, database).await
+    }
+
+    /// The same in this directory.
+    pub(crate) async fn start_in(directory: TempDir, name: &str, uri: &str, database: &str) -> EdgeNode {
         let own = |key: &str, value: &str| (format!("THALAMUS_EDGE__{key}"), value.to_owned());
         let data = directory.path().join("data").display().to_string();
         let settings = vec![
@@ -144,6 +148,22 @@ impl EdgeNode {
         let credentials = basic(TECHNICIAN, TECHNICIAN_PASSWORD);
         let client = Client { address, source: None, credentials, tls, idle: Arc::default() };
         self.running = Some(Running { child, client });
+    }
+
+    /// The running node's process.
+    pub(crate) fn pid(&self) -> Pid {
+        let running = self.running.as_ref().expect("a running node");
+        i32::try_from(running.child.id()).ok().and_then(Pid::from_raw).expect("a process id")
+    }
+
+    /// Where the running node listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.client().address
+    }
+
+    /// A client with connections of its own.
+    pub(crate) fn new_client(&self) -> Client {
+        Client { idle: Arc::default(), ..self.client() }
     }
 
     pub(crate) fn data(&self) -> PathBuf {

@@ -1,0 +1,162 @@
+//! Floor 1. The open database, opened again after its disk failed.
+//!
+//! redb refuses all work after one failed read or write, a full disk included, until it is opened again. That
+//! is done here, so that a node recovers by itself once there is space, and goes on reading at once. What was
+//! on its way was not acknowledged. The operating system may have kept what it could not write, so it is told
+//! to forget the file first: what is opened is what is on the disk.
+
+use std::io;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use redb::{
+    BackendError, Database, ReadTransaction, ReadableDatabase as _, StorageBackend, WriteTransaction,
+};
+
+use super::StoreError;
+
+/// A disk that goes on failing is tried this often.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Opens the database on a backend that raises the flag when something fails.
+type Open = Box<dyn Fn(Arc<AtomicBool>) -> Result<Database, StoreError> + Send + Sync>;
+
+pub(crate) struct Engine {
+    database: RwLock<Option<Database>>,
+    has_failed: Arc<AtomicBool>,
+    open: Open,
+    /// When it was last opened again; held by whoever does that or writes.
+    writing: Mutex<Option<Instant>>,
+}
+
+impl Engine {
+    pub(crate) fn new(open: Open) -> Result<Engine, StoreError> {
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let database = open(Arc::clone(&has_failed))?;
+        Ok(Engine { database: RwLock::new(Some(database)), has_failed, open, writing: Mutex::default() })
+    }
+
+    pub(crate) fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        if self.has_failed.load(Ordering::Acquire) {
+            // While somebody writes they will find out by themselves.
+            if let Ok(mut tried) = self.writing.try_lock() {
+                self.recover(&mut tried)?;
+            }
+        }
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or_else(failed_before)?.begin_read()?)
+    }
+
+    /// One at a time: keep the guard until the transaction has ended.
+    pub(crate) fn writing(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a transaction of whoever holds the guard of [`Engine::writing`].
+    pub(crate) fn begin_write(&self, tried: &mut Option<Instant>) -> Result<WriteTransaction, StoreError> {
+        self.recover(tried)?;
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or_else(failed_before)?.begin_write()?)
+    }
+
+    /// Opens the database again if its disk has failed; there is no write transaction.
+    fn recover(&self, tried: &mut Option<Instant>) -> Result<(), StoreError> {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if tried.is_some_and(|tried| tried.elapsed() < REOPEN_EVERY) {
+            return Err(failed_before());
+        }
+        *tried = Some(Instant::now());
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one gives the file up first.
+        *database = None;
+        self.has_failed.store(false, Ordering::Release);
+        match (self.open)(Arc::clone(&self.has_failed)) {
+            Ok(opened) => {
+                *database = Some(opened);
+                tracing::warn!("the store's disk failed; the store was opened again");
+                Ok(())
+            }
+            Err(error) => {
+                self.has_failed.store(true, Ordering::Release);
+                tracing::error!(%error, "the store's disk failed, and the store cannot be opened again yet");
+                Err(error)
+            }
+        }
+    }
+}
+
+fn failed_before() -> StoreError {
+    StoreError::Failed("its disk failed; it is opened again as soon as that is possible".to_owned())
+}
+
+/// A backend that raises a flag when a read or a write fails.
+#[derive(Debug)]
+pub(crate) struct Watched<B> {
+    pub(crate) backend: B,
+    pub(crate) has_failed: Arc<AtomicBool>,
+}
+
+impl<B> Watched<B> {
+    fn watch<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if result.is_err() {
+            self.has_failed.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+type Locked<T> = Result<T, BackendError>;
+
+impl<B: StorageBackend> StorageBackend for Watched<B> {
+    fn len(&self) -> io::Result<u64> {
+        self.watch(self.backend.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.watch(self.backend.read(offset, out))
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.watch(self.backend.set_len(length))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.watch(self.backend.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.watch(self.backend.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.backend.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.backend.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.backend.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.backend.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.backend.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.backend.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.backend.query_lock_range(start, end)
+    }
+}
