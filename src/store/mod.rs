@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
 use engine::{Engine, Watched};
+use file::StoreFile;
 use writer::{Writer, WriterLoop};
 
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
@@ -142,8 +143,8 @@ impl Store {
     /// Opens or creates the store in this file and takes it for this process alone. A file that is no store, or a
     /// damaged one, is [`StoreError::Damaged`] and stays as it is.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Store, StoreError> {
-        let path = path.to_owned();
-        let open = move |has_failed| file::open(&path, options.cache_bytes, has_failed);
+        let file = StoreFile::at(path);
+        let open = move |has_failed| file.open(options.cache_bytes, has_failed);
         Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread)
     }
 
