@@ -7,10 +7,10 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError};
@@ -27,20 +27,52 @@ const MODE: u32 = 0o600;
 /// Page cache while a file is being made.
 const CREATE_CACHE_BYTES: usize = 1 << 20;
 
-/// Opens the store in this file, which is encrypted if there is a key; makes one if there is no such file. What
-/// fails on it later raises the flag.
-pub(crate) fn open(
-    path: &Path,
+/// The store's file at one place. It may be made when it is first opened, never when it is opened again.
+pub(crate) struct StoreFile {
+    path: PathBuf,
+    /// Of an encrypted store; one that is made is encrypted with it.
+    key: Option<StoreKey>,
+    /// Device and number of the file that was opened first.
+    identity: OnceLock<(u64, u64)>,
+}
+
+impl StoreFile {
+    pub(crate) fn at(path: &Path, key: Option<&StoreKey>) -> StoreFile {
+        StoreFile { path: path.to_owned(), key: key.cloned(), identity: OnceLock::new() }
+    }
+
+    /// Opens the store. What fails on the file later raises the flag.
+    pub(crate) fn open(
+        &self,
+        cache_bytes: usize,
+        has_failed: Arc<AtomicBool>,
+    ) -> Result<Database, StoreError> {
+        let is_first = self.identity.get().is_none();
+        if is_first && !is_there(&self.path)? {
+            create(&self.path, self.key.as_ref())?;
+        }
+        let open = OpenOptions::new().read(true).write(true).open(&self.path);
+        let file = open.map_err(|error| StoreError::of_io(&error))?;
+        let found = file.metadata().map_err(|error| StoreError::of_io(&error))?;
+        let identity = (found.dev(), found.ino());
+        if *self.identity.get_or_init(|| identity) != identity {
+            // The disk may have gone, and another one, or none, be mounted in its place.
+            return Err(StoreError::Failed(
+                "another file has taken its place: start the node again".to_owned(),
+            ));
+        }
+        open_file(file, found.len(), self.key.as_ref(), cache_bytes, has_failed)
+    }
+}
+
+fn open_file(
+    file: File,
+    length: u64,
     key: Option<&StoreKey>,
     cache_bytes: usize,
     has_failed: Arc<AtomicBool>,
 ) -> Result<Database, StoreError> {
-    if !is_there(path)? {
-        create(path, key)?;
-    }
-    let file =
-        OpenOptions::new().read(true).write(true).open(path).map_err(|error| StoreError::of_io(&error))?;
-    if file.metadata().map_err(|error| StoreError::of_io(&error))?.len() == 0 {
+    if length == 0 {
         return Err(unreadable("the file is empty, which a store never is"));
     }
     // After a failed write the system may hold what the disk does not. Where it cannot forget that, nothing is lost
@@ -134,5 +166,33 @@ fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(file: &StoreFile) -> Result<(), StoreError> {
+        file.open(CREATE_CACHE_BYTES, Arc::default()).map(drop)
+    }
+
+    #[test]
+    fn a_store_is_opened_again_only_in_its_own_file() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let (path, other) = (directory.path().join("store.redb"), directory.path().join("other.redb"));
+        open(&StoreFile::at(&other)).unwrap();
+        let file = StoreFile::at(&path);
+        open(&file).unwrap();
+        open(&file).unwrap();
+        let away = directory.path().join("away.redb");
+        fs::rename(&path, &away).unwrap();
+        assert!(open(&file).is_err());
+        assert!(!path.exists(), "no empty store takes the place of one that is missing");
+        fs::rename(&other, &path).unwrap();
+        let error = open(&file).unwrap_err().to_string();
+        assert!(error.contains("another file has taken its place"), "{error}");
+        fs::rename(&away, &path).unwrap();
+        open(&file).unwrap();
     }
 }

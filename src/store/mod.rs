@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
 use engine::{Engine, Watched};
+use file::StoreFile;
 use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
@@ -163,8 +164,8 @@ impl Store {
         key: Option<&StoreKey>,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
-        let (path, key) = (path.to_owned(), key.cloned());
-        let open = move |has_failed| file::open(&path, key.as_ref(), options.cache_bytes, has_failed);
+        let file = StoreFile::at(path, key);
+        let open = move |has_failed| file.open(options.cache_bytes, has_failed);
         Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread)
     }
 
