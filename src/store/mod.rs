@@ -5,6 +5,7 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one place, [`Tx::put`], in the same transaction.
 
+mod backup;
 mod conflicts;
 mod content;
 mod edit;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 
 use writer::{Writer, WriterLoop};
 
+pub use backup::{About, Manifest, StreamError, Summary, read_backup, rebuild};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use edit::{Edit, EditError, Requirement};

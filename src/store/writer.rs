@@ -8,11 +8,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::records::{Carry, Tx};
-use super::tables::{FORMAT_VERSION, JOURNAL, META};
+use super::tables::{FORMAT_VERSION, JOURNAL, META, last_sequence};
 use super::{StoreError, StoreOptions};
 
 /// Most jobs that share one commit.
@@ -219,7 +219,7 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, StoreError> {
             meta.insert("format", FORMAT_VERSION.to_be_bytes().as_slice())?;
         }
         let journal = transaction.open_table(JOURNAL)?;
-        journal.last()?.map_or(0, |(sequence, _)| sequence.value())
+        last_sequence(&journal, &meta)?
     };
     transaction.commit()?;
     Ok(last)
