@@ -52,6 +52,8 @@ pub(crate) enum ApiError {
         retry_after_s: u64,
     },
     DiskFull,
+    /// No backup was made; the message says why, to those who may ask for one.
+    BackupFailed(String),
     /// Logged where it is made; clients learn nothing about the inside.
     Internal,
 }
@@ -121,6 +123,9 @@ impl ApiError {
                 "disk_full",
                 "The node's disk is full; nothing was changed".into(),
             ),
+            ApiError::BackupFailed(message) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "backup_failed", message.clone())
+            }
             ApiError::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

@@ -4,6 +4,7 @@
 //! the outside in: request id and log line, error format, cross-origin rules, login, body limits.
 
 mod authorization;
+mod backups;
 mod caller;
 mod changes;
 mod conflicts;
@@ -34,6 +35,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 pub use caller::{LOCAL_SUFFIX, Peer};
 
 use crate::accounts::Accounts;
+use crate::backup::Backups;
 use crate::domain::access::Acl;
 use crate::domain::json::DateFormat;
 use crate::domain::schema::{Route, SCHEMAS, Schema, Shape};
@@ -82,6 +84,7 @@ impl ApiSettings {
 /// Everything that requests share.
 pub struct Node {
     pub store: Store,
+    pub backups: Arc<Backups>,
     pub accounts: Arc<Accounts>,
     pub acl: RwLock<Arc<Acl>>,
     pub settings: ApiSettings,
@@ -110,6 +113,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/authorization", get(authorization::authorization))
         .route("/password/{person_id}", get(password::form).post(password::submit))
         .route("/changes", get(changes::changes))
+        .route("/backups", post(backups::create))
         .route("/users", get(users::list))
         .route("/users/{id}", post(users::add))
         .route("/users/{id}/password", post(users::set_password))

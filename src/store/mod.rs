@@ -6,6 +6,7 @@
 //! happens in one place, [`Tx::put`], in the same transaction.
 
 mod backup;
+mod check;
 mod conflicts;
 mod content;
 mod edit;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use writer::{Writer, WriterLoop};
 
 pub use backup::{About, Manifest, StreamError, Summary, read_backup, rebuild};
+pub use check::{CheckedStore, check_store, compact_store, lock_file};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use edit::{Edit, EditError, Requirement};
@@ -102,6 +104,7 @@ from_redb!(
     redb::TransactionError,
     redb::CommitError,
     redb::DatabaseError,
+    redb::CompactionError,
     redb::SetDurabilityError
 );
 

@@ -510,7 +510,7 @@ pub(crate) fn is_granted_to(row: &Document, id: &str, person: &Document) -> bool
 }
 
 /// What a person is found by: the folded id and each folded word of the name.
-fn search_terms(id: &str, document: &Document) -> Vec<String> {
+pub(crate) fn search_terms(id: &str, document: &Document) -> Vec<String> {
     let mut terms = vec![fold_name(id)];
     for field in ["name", "lastname"] {
         if let Some(Bson::String(text)) = document.get(field) {
