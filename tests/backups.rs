@@ -4,10 +4,18 @@
 
 mod support;
 
+#[path = "backups/files.rs"]
+mod files;
+#[path = "backups/restoring.rs"]
+mod restoring;
 #[path = "backups/stream.rs"]
 mod stream;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use bson::{Document, doc};
+use thalamus_edge::backup::{BackupSettings, Backups, Keys, RESERVE_BYTES, new_pair};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{About, Store, StoreError, StoreOptions};
@@ -22,6 +30,42 @@ fn key(id: &str) -> RecordKey {
 
 fn about() -> About {
     About { node_name: "clinic".to_owned(), node_id: None, created_ms: 1_000 }
+}
+
+fn settings(directory: &Path) -> BackupSettings {
+    BackupSettings {
+        directory: directory.join("backups"),
+        keep: 3,
+        recipients: Vec::new(),
+        node_name: "clinic".to_owned(),
+        data_dir: directory.to_owned(),
+        reserve_bytes: RESERVE_BYTES,
+    }
+}
+
+/// A backup of the store, encrypted if there is a public key.
+async fn back_up(store: &Store, directory: &Path, public: Option<&str>) -> PathBuf {
+    let recipients = public.iter().map(|key| key.parse().unwrap()).collect();
+    let settings = BackupSettings { recipients, ..settings(directory) };
+    Backups::new(store.clone(), settings).create().await.unwrap().file
+}
+
+/// A public key, and a file with the secret one.
+fn pair(directory: &Path, name: &str) -> (String, Keys) {
+    let (public, secret) = new_pair();
+    let file = directory.join(name);
+    std::fs::write(&file, secret.as_bytes()).unwrap();
+    (public, Keys::read(&file).unwrap())
+}
+
+/// What lies in a directory, by name.
+fn names_in(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 async fn edit(store: &Store, id: &str, document: Option<Document>) {

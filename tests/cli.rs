@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/backups.rs"]
+mod backups;
 mod cli_support;
 mod support;
 

@@ -470,3 +470,37 @@ fn begin_history(database: &Database, last: u64) -> Result<(), StreamError> {
     transaction.commit()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    /// A table that somebody adds and forgets in `each_table` must not be missing from backups unnoticed.
+    #[test]
+    fn a_table_that_no_backup_would_hold_stops_the_backup() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, clock: || 0 };
+        drop(Store::open(&path, options).unwrap());
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(TableDefinition::<u64, u64>::new("novelty")).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let store = Store::open(&path, options).unwrap();
+        let error = store.read().unwrap().content_sha256().unwrap_err();
+        assert!(matches!(&error, StreamError::UnknownTable(name) if name == "novelty"), "{error:?}");
+    }
+
+    /// A backup of a later version is refused by its number, whatever else stands in it.
+    #[test]
+    fn a_backup_of_a_later_version_is_refused() {
+        let body = br#"{"format": 2, "store_format": 1, "what": "else"}"#;
+        let mut bytes = MAGIC.to_vec();
+        write_frame(&mut bytes, None, TAG_MANIFEST, &[&body[..]]).unwrap();
+        bytes.extend(seal(body));
+        let error = read_backup(&mut bytes.as_slice()).unwrap_err();
+        assert!(matches!(error, StreamError::Newer { found: 2, known: 1 }), "{error:?}");
+    }
+}

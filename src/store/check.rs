@@ -246,3 +246,98 @@ impl Check<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::domain::access::Actor;
+    use crate::domain::record::RecordKey;
+    use crate::store::{Store, StoreOptions};
+
+    type Spoil = fn(&redb::WriteTransaction) -> Result<(), StoreError>;
+
+    async fn store_in(path: &Path) {
+        let options = StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, clock: || 0 };
+        let store = Store::open(path, options).unwrap();
+        let actor = Actor::Local("tech".to_owned());
+        let job = move |tx: &mut crate::store::Tx<'_>| -> Result<(), StoreError> {
+            let person = doc! {"_id": "ana01", "name": "Ana", "lastname": "Núñez"};
+            tx.edit(&RecordKey::new(Kind::Person, "ana01"), Some(&person), &actor)?;
+            let page = doc! {"_id": "p1", "book": "ANA01", "page": "ANA01"};
+            tx.edit(&RecordKey::new(Kind::Page, "p1"), Some(&page), &actor)?;
+            Ok(())
+        };
+        store.transact(job).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_does_not_add_up_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let person = Kind::Person.schema().code;
+        assert_eq!(person, 1, "the cases below spell it out");
+        let cases: [(&str, Spoil); 9] = [
+            ("", |_| Ok(())),
+            ("cannot be read", |tx| {
+                Ok(tx.open_table(DOCS)?.insert((1, "x"), &b"no BSON"[..]).map(|_| ())?)
+            }),
+            ("its row in by_name is missing", |tx| {
+                Ok(tx.open_table(BY_NAME)?.remove(("ana", "ana01")).map(|_| ())?)
+            }),
+            ("its row in by_spelling is missing", |tx| {
+                Ok(tx.open_table(BY_SPELLING)?.remove(("ANA01", "ana01")).map(|_| ())?)
+            }),
+            ("table by_owner: ", |tx| {
+                Ok(tx.open_table(BY_OWNER)?.insert((1, "EVA", "nobody"), ()).map(|_| ())?)
+            }),
+            ("the edit is not in the push order", |tx| {
+                tx.open_table(DIRTY)?.retain(|_, _| false)?;
+                Ok(())
+            }),
+            ("the record is the same", |tx| {
+                let document = tx.open_table(DOCS)?.get((1, "ana01"))?.map(|row| row.value().to_vec());
+                let mut base = tx.open_table(BASE)?;
+                let mut row = base.get((1, "ana01"))?.map(|row| row.value().to_vec()).unwrap_or_default();
+                row.extend(document.unwrap_or_default());
+                base.insert((1, "ana01"), row.as_slice())?;
+                Ok(())
+            }),
+            ("there is no base", |tx| Ok(tx.open_table(INTENT)?.insert((1, "x"), &[][..]).map(|_| ())?)),
+            ("is open and missing", |tx| {
+                Ok(tx.open_table(CONFLICT_OPEN)?.insert((1, "x", "lost"), ()).map(|_| ())?)
+            }),
+        ];
+        for (complaint, spoil) in cases {
+            let _ = std::fs::remove_file(&path);
+            store_in(&path).await;
+            let database = Database::open(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            spoil(&transaction).unwrap();
+            transaction.commit().unwrap();
+            drop(database);
+            let checked = check_store(&path, 1 << 20).unwrap();
+            assert_eq!(checked.complaints_count > 0, !complaint.is_empty(), "{complaint}: {checked:?}");
+            assert!(
+                checked.complaints.iter().any(|said| said.contains(complaint)) || complaint.is_empty(),
+                "{complaint}: {checked:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_locked_cannot_be_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        store_in(&path).await;
+        let lock = lock_file(&path).unwrap();
+        assert!(matches!(check_store(&path, 1 << 20), Err(StoreError::Held)));
+        assert!(matches!(lock_file(&path), Err(StoreError::Held)));
+        drop(lock);
+        let database = Database::open(&path).unwrap();
+        assert!(matches!(lock_file(&path), Err(StoreError::Held)));
+        drop(database);
+        assert!(compact_store(&path, 1 << 20).is_ok());
+    }
+}

@@ -1,6 +1,5 @@
 //! The stream of a backup: written beside writers, read again, refused when it is not what was written.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use thalamus_edge::store::{Manifest, StreamError, read_backup, rebuild};
