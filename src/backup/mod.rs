@@ -53,6 +53,8 @@ pub enum BackupError {
     Store(#[from] StoreError),
     #[error("{}: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
+    #[error("no backup was made: {}: there is no such directory: is the disk connected and mounted?", .0.display())]
+    NoDirectory(PathBuf),
     /// A backup failed while it was written; nothing of it is left.
     #[error("no backup was made: {}: {cause}", path.display())]
     NotWritten { path: PathBuf, cause: StreamError },
@@ -63,6 +65,9 @@ pub enum BackupError {
     NoRoom { path: PathBuf, free: u64, reserve: u64 },
     #[error("no backup was made: what was read back from {} is not what was written: the disk may be failing", .0.display())]
     NotReadBack(PathBuf),
+    /// The backup may be good, but there is no store made of it.
+    #[error("{}: {cause}: nothing was restored", path.display())]
+    NoNewStore { path: PathBuf, cause: StoreError },
     #[error("{}: {cause}", path.display())]
     Unusable { path: PathBuf, cause: StreamError },
     #[error("{}: the file is not the one that was written: its SHA-256 is not what {} says", .0.display(), seal::checksum_path(.0).display())]
@@ -139,7 +144,7 @@ impl Backups {
     fn make(&self) -> Result<Made, BackupError> {
         let settings = &self.settings;
         let directory = &settings.directory;
-        make_directory(directory)?;
+        self.make_directory()?;
         let own = node_part(&settings.node_name);
         tidy(directory, &own)?;
         let last = list(directory)?.iter().filter(|listed| listed.node == own).map(|l| l.number).max();
@@ -172,12 +177,27 @@ impl Backups {
         })
     }
 
+    /// Below the data directory it is made. Anywhere else it may be missing because a disk is, and backups that
+    /// go to the place where that disk should be are on the wrong one.
+    fn make_directory(&self) -> Result<(), BackupError> {
+        let directory = &self.settings.directory;
+        if directory.is_dir() {
+            return Ok(());
+        }
+        if !directory.starts_with(&self.settings.data_dir) {
+            return Err(BackupError::NoDirectory(directory.clone()));
+        }
+        let made = DirBuilder::new().mode(DIRECTORY_MODE).create(directory);
+        made.map_err(|cause| BackupError::File { path: directory.clone(), cause })?;
+        give_to_owner(directory)
+    }
+
     fn write(&self, part: &Part, created_ms: i64) -> Result<seal::Sealed, BackupError> {
         let settings = &self.settings;
         let snapshot = self.store.read()?;
         let about =
             About { node_name: settings.node_name.clone(), node_id: sync::node_id(&snapshot)?, created_ms };
-        let mut out = Careful::new(&part.file, settings)?;
+        let mut out = Careful::new(&part.file, settings);
         let sealed = seal::write(&mut out, &settings.recipients, |out| snapshot.write_backup(&about, out));
         if let Some(free) = out.no_room {
             let path = settings.directory.clone();
@@ -228,10 +248,10 @@ struct Careful<'a> {
 }
 
 impl<'a> Careful<'a> {
-    fn new(file: &'a File, settings: &BackupSettings) -> Result<Careful<'a>, BackupError> {
+    fn new(file: &'a File, settings: &BackupSettings) -> Careful<'a> {
         let is_same = is_same_device(settings).unwrap_or(true);
         let reserve = is_same.then_some(settings.reserve_bytes);
-        Ok(Careful { file, reserve, since_look: LOOK_BYTES, no_room: None })
+        Careful { file, reserve, since_look: LOOK_BYTES, no_room: None }
     }
 }
 
@@ -372,15 +392,6 @@ fn write_checksum(file: &Path, name: &Name, sha256: &str) -> Result<(), BackupEr
     let written = writeln!(part.file, "{sha256}  {name}").and_then(|()| part.file.sync_all());
     written.map_err(|cause| BackupError::File { path: path.clone(), cause })?;
     part.complete(&path)
-}
-
-fn make_directory(directory: &Path) -> Result<(), BackupError> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
-    made.map_err(|cause| BackupError::File { path: directory.to_owned(), cause })?;
-    give_to_owner(directory)
 }
 
 /// What root makes in somebody's directory is theirs: a command must not lock the service out of its own files.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{BackupError, Keys, give_to_owner, seal, sync_directory};
-use crate::store::{Manifest, Store, StoreError, StoreOptions, Summary, lock_file, rebuild};
+use crate::store::{Manifest, Store, StoreError, StoreOptions, StreamError, Summary, lock_file, rebuild};
 use crate::sync;
 
 /// The name of the new store until it is whole.
@@ -95,7 +95,13 @@ pub fn restore(
         _ => {}
     }
     let unfinished = Unfinished(&new);
-    let manifest = seal::open(backup, keys, |input| rebuild(input, &new, CACHE_BYTES))?;
+    let manifest = seal::open(backup, keys, |input| rebuild(input, &new, CACHE_BYTES));
+    let manifest = manifest.map_err(|error| match error {
+        BackupError::Unusable { cause: StreamError::Store(cause), .. } => {
+            BackupError::NoNewStore { path: new.clone(), cause }
+        }
+        other => other,
+    })?;
     give_to_owner(&new)?;
     sync_directory(directory)?;
     sync::step("restore.rebuilt");

@@ -399,7 +399,10 @@ pub fn rebuild(input: &mut dyn Read, path: &Path, cache_bytes: usize) -> Result<
         each_table(&mut filling)?;
         match filling.ahead {
             Frame::Manifest(manifest) => manifest,
-            Frame::Table(name) => return Err(StreamError::UnknownTable(name)),
+            Frame::Table(name) => {
+                let what = format!("it holds {name:?}, which this version does not know, or out of order");
+                return Err(StreamError::Damaged(what));
+            }
             Frame::Row(..) => return Err(damaged("its tables are out of order")),
         }
     };

@@ -100,6 +100,13 @@ async fn a_backup_that_fails_leaves_nothing_and_does_no_harm() {
     }
     assert!(names_in(&directory.path().join("backups")).is_empty());
 
+    // A stick that is not there must not lead to backups in the place where it should be.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let stick = elsewhere.path().join("stick");
+    let away = BackupSettings { directory: stick.clone(), ..settings(directory.path()) };
+    let error = Backups::new(store.clone(), away).create().await.unwrap_err().to_string();
+    assert!(error.contains("/stick: ") && error.contains("mounted?") && !stick.exists(), "{error}");
+
     let astray = BackupSettings { directory: file.join("backups"), ..settings(directory.path()) };
     let error = Backups::new(store.clone(), astray).create().await.unwrap_err().to_string();
     assert!(error.contains("store/backups: "), "{error}");
