@@ -82,8 +82,8 @@ fn is_due(schedule: &Cron, newest_ms: i64, started_ms: i64, clocks: Clocks) -> b
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use super::super::{BackupSettings, RESERVE_BYTES};
     use super::*;
+    use crate::backup::{BackupSettings, RESERVE_BYTES};
     use crate::store::{Store, StoreOptions};
 
     /// 2026-11-27, 00:00 UTC.

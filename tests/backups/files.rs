@@ -21,7 +21,7 @@ async fn a_backup_is_for_its_owner_only_and_has_a_checksum_beside_it() {
     let made = Backups::new(store.clone(), settings(directory.path())).create().await.unwrap();
     let name = "clinic-00000001-19700101T000001Z.backup";
     assert_eq!(made.file, directory.path().join("backups").join(name));
-    assert_eq!(made.manifest.about.node_id.as_deref(), None, "a lease that cannot be read names nobody");
+    assert_eq!(made.manifest.about.node_id.as_deref(), Some("here"));
     assert_eq!((mode(&made.file), mode(made.file.parent().unwrap())), (0o600, 0o700));
     let checksum = made.file.with_file_name(format!("{name}.sha256"));
     assert_eq!(mode(&checksum), 0o600);

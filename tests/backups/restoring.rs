@@ -51,6 +51,7 @@ async fn a_restored_node_goes_on_with_the_centre_and_nothing_is_lost() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("store.redb");
     let node = Node::on_disk(&file, &sim);
+    node.complete().await;
     node.set("BEFORE", "mine").await;
     node.complete().await;
     // The backup holds an edit that nobody has seen.
