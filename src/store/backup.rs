@@ -8,22 +8,18 @@
 //! the clear; it holds no free pages; and it does not depend on how redb spells a file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
-use redb::backends::FileBackend;
 use redb::{
-    Database, Key, ReadTransaction, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
-    TableDefinition, TableError, TableHandle as _, Value,
+    Key, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableError,
+    TableHandle as _, Value,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::StoreError;
 use super::snapshot::Snapshot;
-use super::tables::{EachTable, FORMAT_VERSION, JOURNAL, META, each_table};
-use super::{StoreError, writer};
+use super::tables::{EachTable, FORMAT_VERSION, each_table};
 use crate::domain::record::Kind;
 
 /// Version of the stream; one with a higher number is refused.
@@ -31,11 +27,6 @@ const BACKUP_FORMAT: u32 = 1;
 const MAGIC: &[u8] = b"thalamus-edge backup\n";
 /// Largest body of a frame: far more than the largest row.
 const FRAME_BYTES_MAX: usize = 64 << 20;
-/// Rows written to a new store in one transaction.
-const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Where the numbers of the change feed go on after a restore: farther than the history that was lost can have
-/// come, so that no reader takes a new change for one that it has seen.
-const RESTORE_SEQUENCES: u64 = 1 << 32;
 
 const TAG_TABLE: u8 = b'T';
 const TAG_ROW: u8 = b'R';
@@ -198,7 +189,7 @@ fn write_frame(
 }
 
 /// Writes all rows; returns their SHA-256 and how many each table has.
-fn write_rows(
+pub(super) fn write_rows(
     transaction: &ReadTransaction,
     out: &mut dyn Write,
 ) -> Result<([u8; 32], BTreeMap<String, u64>), StreamError> {
@@ -266,14 +257,14 @@ pub fn read_backup(input: &mut dyn Read) -> Result<Manifest, StreamError> {
     }
 }
 
-enum Frame {
+pub(super) enum Frame {
     Table(String),
     /// The length of the key, and key and value behind each other.
     Row(usize, Vec<u8>),
     Manifest(Box<Manifest>),
 }
 
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     input: &'a mut dyn Read,
     digest: Sha256,
     counts: BTreeMap<String, u64>,
@@ -281,7 +272,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn start(input: &'a mut dyn Read) -> Result<Reading<'a>, StreamError> {
+    pub(super) fn start(input: &'a mut dyn Read) -> Result<Reading<'a>, StreamError> {
         let mut magic = [0; MAGIC.len()];
         match input.read_exact(&mut magic) {
             Ok(()) if magic == MAGIC => {}
@@ -292,7 +283,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The next frame. With the manifest, everything has been compared with what it says.
-    fn next(&mut self) -> Result<Frame, StreamError> {
+    pub(super) fn next(&mut self) -> Result<Frame, StreamError> {
         let mut head = [0; 5];
         self.input.read_exact(&mut head).map_err(read_error)?;
         let [tag, a, b, c, d] = head;
@@ -367,7 +358,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn damaged(what: &str) -> StreamError {
+pub(super) fn damaged(what: &str) -> StreamError {
     StreamError::Damaged(what.to_owned())
 }
 
@@ -380,102 +371,10 @@ fn read_error(error: io::Error) -> StreamError {
     }
 }
 
-/// Makes a new store out of a backup, in a file that does not exist yet. When this returns, the file is whole, on
-/// disk and closed; after an error it is for the caller to remove.
-///
-/// The rows are hashed once more as the new store gives them back. Then the change feed gets a new beginning:
-/// readers of the history that is no more are told so.
-pub fn rebuild(input: &mut dyn Read, path: &Path, cache_bytes: usize) -> Result<Manifest, StreamError> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
-    let file = file.map_err(|error| StoreError::of_io(&error))?;
-    let synced = file.try_clone().map_err(|error| StoreError::of_io(&error))?;
-    let builder =
-        redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(FileBackend::new(file)?);
-    let database = builder?;
-    let manifest = {
-        let mut reading = Reading::start(input)?;
-        let ahead = reading.next()?;
-        let mut filling = Filling { database: &database, reading, ahead };
-        each_table(&mut filling)?;
-        match filling.ahead {
-            Frame::Manifest(manifest) => manifest,
-            Frame::Table(name) => {
-                let what = format!("it holds {name:?}, which this version does not know, or out of order");
-                return Err(StreamError::Damaged(what));
-            }
-            Frame::Row(..) => return Err(damaged("its tables are out of order")),
-        }
-    };
-    let (content, _) = write_rows(&database.begin_read()?, &mut io::sink())?;
-    if hex::encode(content) != manifest.content_sha256 {
-        return Err(StoreError::Damaged("the new store does not give back what was written".into()).into());
-    }
-    let last = writer::prepare(&database)?;
-    begin_history(&database, last)?;
-    drop(database);
-    synced.sync_all().map_err(|error| StoreError::of_io(&error))?;
-    Ok(*manifest)
-}
-
-/// Tables are filled one after the other, as the stream has them.
-struct Filling<'a> {
-    database: &'a Database,
-    reading: Reading<'a>,
-    /// Read, but not used yet.
-    ahead: Frame,
-}
-
-impl EachTable for Filling<'_> {
-    type Error = StreamError;
-
-    fn table<K: Key + 'static, V: Value + 'static>(
-        &mut self,
-        definition: TableDefinition<'static, K, V>,
-    ) -> Result<(), StreamError> {
-        if !matches!(&self.ahead, Frame::Table(name) if name == definition.name()) {
-            return Ok(());
-        }
-        let mut is_done = false;
-        while !is_done {
-            let transaction = self.database.begin_write()?;
-            {
-                let mut table = transaction.open_table(definition)?;
-                let mut bytes = 0;
-                while bytes < BATCH_BYTES_MAX && !is_done {
-                    match self.reading.next()? {
-                        Frame::Row(key_length, row) => {
-                            let (key, value) = row.split_at(key_length);
-                            table.insert(K::from_bytes(key), V::from_bytes(value))?;
-                            bytes += row.len();
-                        }
-                        other => {
-                            self.ahead = other;
-                            is_done = true;
-                        }
-                    }
-                }
-            }
-            transaction.commit()?;
-        }
-        Ok(())
-    }
-}
-
-/// Numbers of changes go on far behind `last`, without the changes up to there.
-fn begin_history(database: &Database, last: u64) -> Result<(), StreamError> {
-    let transaction = database.begin_write()?;
-    transaction.delete_table(JOURNAL)?;
-    transaction.open_table(JOURNAL)?;
-    let start = last.saturating_add(RESTORE_SEQUENCES);
-    transaction
-        .open_table(META)?
-        .insert(super::tables::META_JOURNAL_START, start.to_be_bytes().as_slice())?;
-    transaction.commit()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use redb::Database;
+
     use super::*;
     use crate::store::{Store, StoreOptions};
 

@@ -12,6 +12,7 @@ mod content;
 mod edit;
 mod feed_rows;
 mod holds;
+mod rebuild;
 mod records;
 mod restore_rows;
 mod snapshot;
@@ -27,13 +28,14 @@ use tokio::sync::watch;
 
 use writer::{Writer, WriterLoop};
 
-pub use backup::{About, Manifest, StreamError, Summary, read_backup, rebuild};
+pub use backup::{About, Manifest, StreamError, Summary, read_backup};
 pub use check::{CheckedStore, check_store, compact_store, lock_file};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use edit::{Edit, EditError, Requirement};
 pub use feed_rows::{Reread, Sent, Vanished};
 pub use holds::{Held, Hold, HoldReason};
+pub use rebuild::rebuild;
 pub use records::Tx;
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
 pub use sync_rows::{

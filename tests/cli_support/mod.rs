@@ -52,6 +52,7 @@ impl Ran {
     }
 
     /// Ended by a signal, as by a power cut.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn was_killed(&self) {
         assert_eq!(self.code, None, "{}\n{}\n{}", self.shown, self.out, self.err);
     }
@@ -131,6 +132,7 @@ impl Clinic {
         Clinic::finish(command, None)
     }
 
+    #[cfg(feature = "failpoints")]
     pub(crate) fn run_with_variable(&self, name: &str, value: &str, args: &[&str]) -> Ran {
         let mut command = self.command(PROGRAM);
         command.args(args).env(name, value);
