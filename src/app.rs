@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::connections::Connections;
 use crate::accounts::Accounts;
+use crate::backup::{self, Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
@@ -118,6 +119,7 @@ impl App {
         let mut form_key = [0; 32];
         getrandom::fill(&mut form_key).map_err(|e| io::Error::other(e.to_string()))?;
         let node = Node {
+            backups: Backups::new(store.clone(), config.backup_settings()),
             store,
             accounts: Accounts::new(config.accounts_settings())?,
             acl: RwLock::new(Arc::new(acl)),
@@ -145,6 +147,7 @@ impl App {
         // Only a node that has its port answers commands.
         let control = control::bind(&self.config.data_dir)?;
         let schedule = self.start_schedule().await?;
+        let _backups = self.start_backups();
         let handle = Handle::new();
         let stop = CancellationToken::new();
         let watch = signals.watch(
@@ -185,6 +188,17 @@ impl App {
                 "plain HTTP (server.tls = false): passwords and health records cross the network readable"
             );
         }
+    }
+
+    /// `None` if no backups are to be made. What is wrong with how they are made is said either way.
+    fn start_backups(&self) -> Option<AbortOnDropHandle<()>> {
+        for warning in backup::warnings(&self.config.backup_settings()) {
+            tracing::warn!("{warning}");
+        }
+        let schedule = parse_schedule(&self.config.backup.schedule)?;
+        let clocks = Clocks { now_ms, utc_offset: local_ahead_s };
+        let kept = keep_schedule(Arc::clone(&self.node.backups), schedule, clocks);
+        Some(AbortOnDropHandle::new(tokio::spawn(kept)))
     }
 
     fn listen(&self) -> Result<TcpListener, AppError> {
@@ -248,20 +262,31 @@ fn api_settings(config: &Config) -> ApiSettings {
     }
 }
 
-fn open_store(config: &Config) -> Result<Store, AppError> {
-    let directory = &config.data_dir;
+/// Makes the data directory if it is not there, and closes it to others.
+pub fn make_data_dir(directory: &Path) -> Result<fs::Metadata, AppError> {
     fs::create_dir_all(directory).map_err(at_path(directory))?;
     let owner = fs::metadata(directory).map_err(at_path(directory))?;
     if owner.mode() & DIRECTORY_FORBIDDEN_MODE != 0 {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).map_err(at_path(directory))?;
     }
-    let path = store_file(directory);
-    let options = StoreOptions {
+    Ok(owner)
+}
+
+/// How the store is opened.
+pub fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
         cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
         journal_keep_rows: config.store.journal_keep_rows,
         audit_keep_rows: config.store.audit_keep_rows,
         clock: now_ms,
-    };
+    }
+}
+
+fn open_store(config: &Config) -> Result<Store, AppError> {
+    let directory = &config.data_dir;
+    let owner = make_data_dir(directory)?;
+    let path = store_file(directory);
+    let options = store_options(config);
     let key = config.store_key()?;
     let store = Store::open_with_key(&path, key.as_ref(), options)
         .map_err(|cause| AppError::Store { path: path.clone(), cause })?;

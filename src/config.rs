@@ -20,6 +20,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_DEFAULT};
+use crate::backup::BackupSettings;
 use crate::central::CentreAddress;
 use crate::domain::access::{Acl, END_USER};
 use crate::domain::json::DateFormat;
@@ -40,6 +41,8 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/thalamus-edge";
 pub const TRIAL_DATA_DIR: &str = "./thalamus-edge-data";
 /// What users who are neither the owner nor of the group may do with a file.
 const OTHERS_MODE: u32 = 0o007;
+/// Where backups go, below the data directory, if the configuration names no place.
+const BACKUP_DIRECTORY: &str = "backups";
 /// Variables that set a key begin like this.
 pub const VARIABLE_PREFIX: &str = "THALAMUS_EDGE__";
 
@@ -53,6 +56,7 @@ pub struct Config {
     pub accounts: AccountRules,
     pub store: Store,
     pub central: Central,
+    pub backup: Backup,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -133,6 +137,18 @@ pub struct Central {
     collections: BTreeMap<Kind, String>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backup {
+    /// Six fields of cron, seconds first, in the machine's local time; empty: never.
+    pub schedule: String,
+    pub keep: usize,
+    /// Read it through [`Config::backup_settings`].
+    #[serde(deserialize_with = "path_unless_empty")]
+    directory: Option<PathBuf>,
+    recipients: Vec<String>,
+}
+
 /// Text that must not be shown, not even by accident.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
@@ -209,6 +225,12 @@ impl Default for Central {
             quiet_hours: Vec::new(),
             collections: BTreeMap::new(),
         }
+    }
+}
+
+impl Default for Backup {
+    fn default() -> Backup {
+        Backup { schedule: "0 0 3 * * *".to_owned(), keep: 7, directory: None, recipients: Vec::new() }
     }
 }
 
@@ -343,6 +365,19 @@ impl Config {
             // Each of them has been read when the configuration was loaded.
             quiet_hours: central.quiet_hours.iter().filter_map(|hours| QuietHours::parse(hours)).collect(),
             ..SyncSettings::default()
+        }
+    }
+
+    pub fn backup_settings(&self) -> BackupSettings {
+        let backup = &self.backup;
+        BackupSettings {
+            directory: backup.directory.clone().unwrap_or_else(|| self.data_dir.join(BACKUP_DIRECTORY)),
+            keep: backup.keep,
+            // Each of them has been read when the configuration was loaded.
+            recipients: backup.recipients.iter().filter_map(|key| key.parse().ok()).collect(),
+            node_name: self.node.name.clone(),
+            data_dir: self.data_dir.clone(),
+            reserve_bytes: self.store.reserve_bytes,
         }
     }
 

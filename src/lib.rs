@@ -9,6 +9,7 @@
 //! | 5 | [`cli`], [`app`], [`config`], [`tls`], [`demo`] | the process: arguments, files, clock, signals |
 //! | 4 | [`http`] | the API that clients speak |
 //! | 3 | [`sync`] | the round that reconciles with the centre |
+//! | 3 | [`backup`] | backups: made, encrypted, checked, restored |
 //! | 2 | [`accounts`], [`central`] | passwords; MongoDB |
 //! | 1 | [`store`] | redb, transactions, the bookkeeping of every change |
 //! | 0 | [`domain`] | the rules: kinds of record, merge, access, JSON |
@@ -29,6 +30,7 @@
 
 pub mod accounts;
 pub mod app;
+pub mod backup;
 pub mod central;
 pub mod cli;
 pub mod config;

@@ -146,7 +146,7 @@ const UPSTREAM: &[(&str, Rights)] = &[
 /// What whoever runs commands on the machine may use.
 const OPERATOR: Rights = Rights {
     get: "sync conflicts changes audit metrics users",
-    post: "sync conflicts users",
+    post: "sync conflicts users backups",
     patch: "users",
     delete: "users",
     global: true,
@@ -895,6 +895,7 @@ const NODE_ROUTES: &[NodeRoute] = &[
         change: Some("update people/BOB002"),
     },
     posts("/users/NEW099/password", "users", Needs::Root, r#"{"password": "another cradle"}"#, 404),
+    posts("/backups", "backups", Needs::Global, "", 201),
     reads("/sync/status", "sync", Needs::Name, 200),
     posts("/sync/rounds", "sync", Needs::Name, "", 200),
     posts("/sync/pause", "sync", Needs::Global, "", 204),

@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("accounts", 2),
     ("central", 2),
     ("sync", 3),
+    ("backup", 3),
     ("http", 4),
     ("app", 5),
     ("cli", 5),
@@ -28,7 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Crates that only one room may name, and the start of that room's paths.
-const OWNED_CRATES: &[(&str, &str)] = &[("redb", "store"), ("mongodb", "central/mongo")];
+const OWNED_CRATES: &[(&str, &str)] = &[("redb", "store"), ("mongodb", "central/mongo"), ("age", "backup")];
 
 const FILE_LINES_MAX: usize = 700;
 

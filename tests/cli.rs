@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/backups.rs"]
+mod backups;
 mod cli_support;
+#[path = "cli/encryption.rs"]
+mod encryption;
 mod support;
 
 use std::fs;

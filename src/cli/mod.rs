@@ -4,11 +4,14 @@
 //! answer is text for people, or the API's JSON with `--json`.
 
 mod audit;
+mod backup;
 mod control;
+mod db;
 mod export;
 mod import;
 mod ndjson;
 mod reconcile;
+mod restore;
 mod show;
 mod users;
 
@@ -72,6 +75,14 @@ enum Command {
     /// Records that the centre refused.
     #[command(subcommand)]
     Dead(reconcile::DeadCommand),
+    /// Backups of everything that this node holds.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Put a backup in the place of a stopped node's store, which is kept.
+    Restore(restore::RestoreArgs),
+    /// The file of a stopped node's store.
+    #[command(subcommand)]
+    Db(db::DbCommand),
     /// Import records from MongoDB extended JSON, as mongoexport writes it, into a stopped node.
     Import(import::ImportArgs),
     /// Export all records of a stopped node as MongoDB extended JSON, one file per collection.
@@ -186,6 +197,9 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Sync(command) => reconcile::sync(config, command).await,
             Command::Conflicts(command) => reconcile::conflicts(config, command).await,
             Command::Dead(command) => reconcile::dead(config, command).await,
+            Command::Backup(command) => backup::run(config, command).await,
+            Command::Restore(args) => restore::run(&config, &args),
+            Command::Db(command) => db::run(&config, &command),
             Command::Import(args) => import::run(config, args).await,
             Command::Export(args) => export::run(config, &args).await,
             Command::Audit(command) => audit::run(&config, command).await,
@@ -244,6 +258,7 @@ fn check(config: &Config) -> anyhow::Result<Done> {
     }
     let mut text: String =
         warnings.iter().map(|warning| format!("warning: access rules: {}\n", plain(warning))).collect();
+    text.extend(backup::warnings(config).iter().map(|warning| format!("warning: {warning}\n")));
     text += "the configuration and the access rules are in order";
     Ok(Done::text(text))
 }

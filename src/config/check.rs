@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::Config;
 use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
+use crate::backup::{Recipient, parse_schedule};
 use crate::central::{CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
 use crate::domain::access::ROOT;
 use crate::domain::record::Kind;
@@ -48,16 +49,20 @@ const BUDGET_BYTES_PER_DAY_MIN: u64 = 1 << 20;
 const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;
 
+const BACKUP_KEEP_MAX: usize = 1000;
+const NO_SCHEDULE: &str = "is not a schedule: second, minute, hour, day of month, month, day of week, as in \
+     \"0 */5 * * * *\"";
+
 type Verdict = Result<(), String>;
 
 /// The first key with a value that cannot be meant, and what is wrong with it.
 pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
-    let Config { data_dir, node, server, api, accounts, store, central } = config;
+    let Config { data_dir, node, server, api, accounts, store, central, backup } = config;
     let data_dir_named = match data_dir.as_os_str().is_empty() {
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 27] = [
+    let verdicts: [(&'static str, Verdict); 30] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
@@ -103,6 +108,9 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         ),
         ("central.quiet_hours", quiet_hours(&central.quiet_hours)),
         ("central.collections", collections_apart(&central.collections)),
+        ("backup.schedule", backup_schedule(&backup.schedule)),
+        ("backup.keep", within(backup.keep, 1..=BACKUP_KEEP_MAX)),
+        ("backup.recipients", each(&backup.recipients, backup_recipient)),
     ];
     verdicts.into_iter().find_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
 }
@@ -225,14 +233,29 @@ fn is_loopback_host(host: &str) -> bool {
 fn schedule(schedule: &str) -> Verdict {
     match tokio_cron_scheduler::Job::new(schedule, |_, _| {}) {
         Ok(_) => Ok(()),
-        Err(_) => Err("is not a schedule: second, minute, hour, day of month, month, day of week, as in \
-             \"0 */5 * * * *\""
-            .to_owned()),
+        Err(_) => Err(NO_SCHEDULE.to_owned()),
     }
 }
 
 fn schedule_unless_empty(text: &str) -> Verdict {
     if text.is_empty() { Ok(()) } else { schedule(text) }
+}
+
+/// By the reading of those who keep it.
+fn backup_schedule(text: &str) -> Verdict {
+    if text.is_empty() || parse_schedule(text).is_some() { Ok(()) } else { Err(NO_SCHEDULE.to_owned()) }
+}
+
+/// A secret key in this place must not be repeated.
+fn backup_recipient(key: &str) -> Verdict {
+    match key.parse::<Recipient>() {
+        Ok(_) => Ok(()),
+        Err(_) if key.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") => {
+            Err("holds a secret key: it must never lie on the node; make a new pair and name the public key"
+                .to_owned())
+        }
+        Err(_) => Err(format!("holds {key:?}, which is not a public key (age1...)")),
+    }
 }
 
 fn quiet_hours(given: &[String]) -> Verdict {

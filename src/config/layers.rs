@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::{
-    AccountRules, Api, Central, Config, ConfigError, DEFAULT_DATA_DIR, Node, Overrides, Server, Store,
-    TRIAL_DATA_DIR, VARIABLE_PREFIX, check, read_text,
+    AccountRules, Api, Backup, Central, Config, ConfigError, DEFAULT_DATA_DIR, Node, Overrides, Server,
+    Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check, read_text,
 };
 
 /// All keys that there are.
@@ -27,6 +27,7 @@ struct Keys {
     accounts: AccountRules,
     store: Store,
     central: Central,
+    backup: Backup,
 }
 
 pub(super) fn load(
@@ -68,6 +69,7 @@ pub(super) fn load(
         accounts: keys.accounts,
         store: keys.store,
         central: keys.central,
+        backup: keys.backup,
     };
     if config.node.name.is_empty() {
         config.node.name = gethostname::gethostname().to_string_lossy().into_owned();

@@ -64,7 +64,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 35, "the test has found the keys");
+    assert_eq!(keys, 39, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -235,8 +235,11 @@ fn errors_in_the_file_name_line_and_key() {
         ("[server]\nnames = [\n\"a\",\n7]", "site.toml line 4: `server.names`: invalid type"),
         ("[server]\ntls = true\ntls = true", "site.toml line 3: "),
         ("[server\n", "site.toml line 1: "),
-        ("[backup]\nkeep = 1", "site.toml line 1: `backup`: unknown field"),
         ("[store]\nreserve_byte = 1", "site.toml line 2: `store.reserve_byte`: unknown field"),
+        ("[backups]\nkeep = 1", "site.toml line 1: `backups`: unknown field"),
+        ("[backup]\nkeep = 0", "site.toml line 2: `backup.keep` must lie between 1 and 1000"),
+        ("[backup]\nschedule = \"0 3 * * *\"", "site.toml line 2: `backup.schedule` is not a schedule"),
+        ("[backup]\nrecipients = [\"age1x\"]", "site.toml line 2: `backup.recipients` holds \"age1x\""),
         ("[api]\ndate_format = \"iso\"", "site.toml line 2: `api.date_format`: is none of the values"),
         ("[server]\ncertificate = \"/c\"", "site.toml line 2: `server.certificate` needs `server.key`"),
         ("[server]\nkey = \"/c\"", "site.toml line 2: `server.key` needs `server.certificate`"),

@@ -77,6 +77,8 @@ verbs! {
     AcceptDeletes = "accept_deletes",
     RestoreDeleted = "restore_deleted",
     CentreRestored = "centre_restored",
+    /// The store was put back to what a backup holds.
+    Restore = "restore",
     Start = "start",
     Stop = "stop",
     /// The node had ended without [`What::Stop`].

@@ -57,6 +57,8 @@ pub(crate) enum ApiError {
     },
     /// The disk is full, or would be but for the reserve.
     StorageFull,
+    /// No backup was made; the message says why, to those who may ask for one.
+    BackupFailed(String),
     /// Logged where it is made; clients learn nothing about the inside.
     Internal,
 }
@@ -129,6 +131,9 @@ impl ApiError {
                 "The node's disk is full; nothing was changed. Reading goes on; writing does once there is space"
                     .into(),
             ),
+            ApiError::BackupFailed(message) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "backup_failed", message.clone())
+            }
             ApiError::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

@@ -6,6 +6,7 @@
 
 mod audit;
 mod authorization;
+mod backups;
 mod caller;
 mod changes;
 mod conflicts;
@@ -38,6 +39,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 pub use caller::{LOCAL_SUFFIX, Peer};
 
 use crate::accounts::Accounts;
+use crate::backup::Backups;
 use crate::domain::access::Acl;
 use crate::domain::json::DateFormat;
 use crate::domain::schema::{Route, SCHEMAS, Schema, Shape};
@@ -86,6 +88,7 @@ impl ApiSettings {
 /// Everything that requests share.
 pub struct Node {
     pub store: Store,
+    pub backups: Arc<Backups>,
     pub accounts: Arc<Accounts>,
     pub acl: RwLock<Arc<Acl>>,
     pub settings: ApiSettings,
@@ -115,6 +118,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/password/{person_id}", get(password::form).post(password::submit))
         .route("/changes", get(changes::changes))
         .route("/audit", get(audit::list))
+        .route("/backups", post(backups::create))
         .route("/users", get(users::list))
         .route("/users/{id}", post(users::add))
         .route("/users/{id}/password", post(users::set_password))

@@ -18,7 +18,7 @@ const META_ANCHOR: &str = "audit_anchor";
 /// The head that the centre has last confirmed: `{head: "SEQ:HASH"}`.
 const META_ACKNOWLEDGED: &str = "audit_acknowledged";
 /// Exists while a node serves from the store.
-const META_SERVING: &str = "serving";
+pub(crate) const META_SERVING: &str = "serving";
 /// Entries that one new entry may push out: a lower limit in the configuration takes effect step by step.
 const CUT_ENTRIES_MAX: u64 = 64;
 /// Entries that one query looks at.

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -136,24 +136,37 @@ fn create(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
 
 /// An empty store, complete and on disk.
 fn make(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
-    let new = || -> io::Result<File> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(path)
-    };
-    let file = new().map_err(|error| StoreError::of_io(&error))?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::of_io(&error)),
+        _ => {}
+    }
+    let (database, file) = new_database(path, key, CREATE_CACHE_BYTES)?;
+    writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
+    drop(database);
+    file.sync_all().map_err(|error| StoreError::of_io(&error))
+}
+
+/// A database without tables in a file that does not exist yet, and the file, to make it safe afterwards.
+pub(crate) fn new_database(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+) -> Result<(Database, File), StoreError> {
+    let file = new_file(path)?;
     let backend = FileBackend::new(file.try_clone().map_err(|error| StoreError::of_io(&error))?)?;
     let mut builder = redb::Builder::new();
-    builder.set_cache_size(CREATE_CACHE_BYTES);
+    builder.set_cache_size(cache_bytes);
     let database = match key {
         Some(key) => builder.create_with_backend(Sealed::open(backend, key)?)?,
         None => builder.create_with_backend(backend)?,
     };
-    writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
-    drop(database);
-    file.sync_all().map_err(|error| StoreError::of_io(&error))
+    Ok((database, file))
+}
+
+/// A file for records of patients, which does not exist yet.
+pub(crate) fn new_file(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(path);
+    file.map_err(|error| StoreError::of_io(&error))
 }
 
 fn unfinished(path: &Path) -> PathBuf {
@@ -181,8 +194,8 @@ mod tests {
     fn a_store_is_opened_again_only_in_its_own_file() {
         let directory = tempfile::TempDir::new().unwrap();
         let (path, other) = (directory.path().join("store.redb"), directory.path().join("other.redb"));
-        open(&StoreFile::at(&other)).unwrap();
-        let file = StoreFile::at(&path);
+        open(&StoreFile::at(&other, None)).unwrap();
+        let file = StoreFile::at(&path, None);
         open(&file).unwrap();
         open(&file).unwrap();
         let away = directory.path().join("away.redb");

@@ -6,6 +6,7 @@
 //! happens in one place, [`Tx::put`], in the same transaction.
 
 mod audit;
+mod backup;
 mod check;
 mod conflicts;
 mod content;
@@ -16,6 +17,7 @@ mod file;
 mod grants;
 mod holds;
 mod notes;
+mod rebuild;
 mod records;
 mod restore_rows;
 mod sealed;
@@ -23,6 +25,7 @@ mod snapshot;
 mod space;
 mod sync_rows;
 mod tables;
+mod upkeep;
 mod writer;
 
 use std::path::Path;
@@ -35,19 +38,22 @@ use file::StoreFile;
 use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
+pub use backup::{About, Manifest, StreamError, Summary, read_backup};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use edit::{Edit, EditError, Requirement};
 pub use feed_rows::{Reread, Sent, Vanished};
 pub use holds::{Held, Hold, HoldReason};
+pub use rebuild::rebuild;
 pub use records::Tx;
-pub use sealed::{SealError, Sealed, StoreKey, change_key, sealed_with};
+pub use sealed::{SealError, Sealed, StoreKey};
 pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
 pub use sync_rows::{
     DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
 };
 pub use tables::{Base, FORMAT_VERSION};
+pub use upkeep::{CheckedStore, change_store_key, check_store, compact_store, lock_file, recode_store};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.
 pub type Clock = fn() -> i64;
@@ -118,6 +124,7 @@ from_redb!(
     redb::TransactionError,
     redb::CommitError,
     redb::DatabaseError,
+    redb::CompactionError,
     redb::SetDurabilityError
 );
 

@@ -82,7 +82,8 @@ impl<'t> Tx<'t> {
         carry: &'t mut Carry,
     ) -> Result<Tx<'t>, StoreError> {
         let journal = transaction.open_table(JOURNAL)?;
-        let sequence = journal.last()?.map_or(0, |(sequence, _)| sequence.value());
+        let meta = transaction.open_table(META)?;
+        let sequence = last_sequence(&journal, &meta)?;
         Ok(Tx {
             docs: transaction.open_table(DOCS)?,
             base: transaction.open_table(BASE)?,
@@ -114,7 +115,7 @@ impl<'t> Tx<'t> {
             content_wanted: transaction.open_table(CONTENT_WANTED)?,
             content_owed: transaction.open_table(CONTENT_OWED)?,
             content_idle: transaction.open_table(CONTENT_IDLE)?,
-            meta: transaction.open_table(META)?,
+            meta,
             audit: transaction.open_table(AUDIT)?,
             audit_of: transaction.open_table(AUDIT_OF)?,
             carry,

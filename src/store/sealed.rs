@@ -97,7 +97,7 @@ impl StoreKey {
 
     /// What [`StoreKey::parse`] reads.
     pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(hex::encode(self.0.as_ref()) + "\n")
+        Zeroizing::new(hex::encode(self.0.as_slice()) + "\n")
     }
 
     /// Tells keys apart without telling anything about them: 16 hexadecimal digits.
@@ -108,7 +108,7 @@ impl StoreKey {
     fn id_bytes(&self) -> [u8; KEY_ID_BYTES] {
         let mut hash = Sha256::new();
         hash.update(b"thalamus-edge key id");
-        hash.update(self.0.as_ref());
+        hash.update(self.0.as_slice());
         let mut id = [0; KEY_ID_BYTES];
         id.copy_from_slice(&hash.finalize()[..KEY_ID_BYTES]);
         id
@@ -130,7 +130,7 @@ fn fill_random(bytes: &mut [u8]) -> Result<(), SealError> {
 }
 
 /// The id of the key with which these bytes are sealed, if they are.
-pub fn sealed_with(bytes: &impl StorageBackend) -> io::Result<Option<String>> {
+pub(super) fn sealed_with(bytes: &impl StorageBackend) -> io::Result<Option<String>> {
     let ids = key_places(bytes)?.map(|place| place.map(|place| hex::encode(place.id)));
     Ok(ids.into_iter().flatten().next())
 }
@@ -342,7 +342,11 @@ fn write_keys(
 /// Seals the data key with another key. Afterwards the old one opens nothing.
 ///
 /// A copy of the file from before still opens with the old key: whoever may have both has the data.
-pub fn change_key(inner: &impl StorageBackend, old: &StoreKey, new: &StoreKey) -> Result<(), SealError> {
+pub(super) fn change_key(
+    inner: &impl StorageBackend,
+    old: &StoreKey,
+    new: &StoreKey,
+) -> Result<(), SealError> {
     // A change that was cut off after the first copy goes on.
     let data_key = data_key(inner, &[old, new])?;
     write_keys(inner, new, &data_key)

@@ -44,7 +44,7 @@ pub struct JournalRow {
 #[derive(Debug)]
 pub struct JournalWindow {
     pub rows: Vec<JournalRow>,
-    /// Oldest sequence that is kept, 0 when nothing ever changed.
+    /// Oldest sequence that is kept, or the next one if none is; 0 when nothing ever changed.
     pub oldest: u64,
     pub last: u64,
 }
@@ -200,8 +200,10 @@ impl Snapshot {
     /// Changes after `since`, at most `max`.
     pub fn journal(&self, since: u64, max: usize) -> Result<JournalWindow, StoreError> {
         let journal = self.transaction.open_table(JOURNAL)?;
-        let oldest = journal.first()?.map_or(0, |(sequence, _)| sequence.value());
-        let last = journal.last()?.map_or(0, |(sequence, _)| sequence.value());
+        let last = last_sequence(&journal, &self.transaction.open_table(META)?)?;
+        // After a restore there may be no change yet, but a number from which on there will be.
+        let next = if last == 0 { 0 } else { last + 1 };
+        let oldest = journal.first()?.map_or(next, |(sequence, _)| sequence.value());
         let mut rows = Vec::new();
         for entry in journal.range(since.saturating_add(1)..)?.take(max) {
             let (sequence, row) = entry?;
@@ -215,6 +217,11 @@ impl Snapshot {
             });
         }
         Ok(JournalWindow { rows, oldest, last })
+    }
+
+    /// How many people have roles that were granted on this node.
+    pub fn granted_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(GRANTS)?.len()?)
     }
 
     pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {

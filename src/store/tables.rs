@@ -3,7 +3,7 @@
 //! Values are BSON, so that every MongoDB type survives; keys sort the way MongoDB sorts strings.
 
 use bson::{Document, RawDocumentBuf};
-use redb::TableDefinition;
+use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::StoreError;
 use crate::domain::record::{Kind, RecordKey};
@@ -89,6 +89,72 @@ pub(crate) const AUDIT: TableDefinition<u64, Bytes> = TableDefinition::new("audi
 pub(crate) const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_of");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
+
+/// Something that is done with one table after the other, whatever its rows are.
+pub(crate) trait EachTable {
+    type Error;
+
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Visits every table of the store, always in this order. A table that does not stand here is in no backup, and
+/// therefore no backup is made of a store that has one.
+pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> {
+    visitor.table(META)?;
+    visitor.table(DOCS)?;
+    visitor.table(BASE)?;
+    visitor.table(DIRTY)?;
+    visitor.table(INTENT)?;
+    visitor.table(DEAD)?;
+    visitor.table(HOLD)?;
+    visitor.table(HELD)?;
+    visitor.table(HELD_OF)?;
+    visitor.table(DUPLICATE)?;
+    visitor.table(JOURNAL)?;
+    visitor.table(TRASH)?;
+    visitor.table(CONFLICT)?;
+    visitor.table(CONFLICT_OPEN)?;
+    visitor.table(CONFLICT_OUTBOX)?;
+    visitor.table(BY_OWNER)?;
+    visitor.table(BY_NAME)?;
+    visitor.table(BY_SPELLING)?;
+    visitor.table(GRANTS)?;
+    visitor.table(LOCAL_ACCOUNTS)?;
+    visitor.table(CONTENT)?;
+    visitor.table(REREAD)?;
+    visitor.table(VANISHED)?;
+    visitor.table(SENT)?;
+    visitor.table(ECHO)?;
+    visitor.table(GHOST)?;
+    visitor.table(CONTENT_NAMED)?;
+    visitor.table(CONTENT_WANTED)?;
+    visitor.table(CONTENT_OWED)?;
+    visitor.table(CONTENT_IDLE)?;
+    visitor.table(AUDIT)?;
+    visitor.table(AUDIT_OF)?;
+    visitor.table(RESTORE)
+}
+
+/// In `meta`: the number after which the journal begins, if it does not begin with the first change.
+pub(crate) const META_JOURNAL_START: &str = "journal_start";
+
+/// The number of the last change: that of the journal's last row, or where it is to begin.
+pub(crate) fn last_sequence(
+    journal: &impl ReadableTable<u64, Bytes>,
+    meta: &impl ReadableTable<&'static str, Bytes>,
+) -> Result<u64, StoreError> {
+    if let Some((sequence, _)) = journal.last()? {
+        return Ok(sequence.value());
+    }
+    let Some(start) = meta.get(META_JOURNAL_START)? else {
+        return Ok(0);
+    };
+    let start = start.value().try_into().map_err(|_| damaged("the beginning of the journal"))?;
+    Ok(u64::from_be_bytes(start))
+}
 
 /// The version of a record that the node and the centre last agreed on.
 #[derive(Debug, Clone, PartialEq)]

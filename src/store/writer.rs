@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::audit::{Asker, present_asker};
 use super::engine::Engine;
 use super::records::{Carry, Tx};
-use super::tables::{FORMAT_VERSION, JOURNAL, META};
+use super::tables::{FORMAT_VERSION, JOURNAL, META, last_sequence};
 use super::{StoreError, StoreOptions};
 
 /// Most jobs that share one commit.
@@ -228,7 +228,7 @@ pub(crate) fn prepare(
             meta.insert("format", FORMAT_VERSION.to_be_bytes().as_slice())?;
         }
         let journal = transaction.open_table(JOURNAL)?;
-        journal.last()?.map_or(0, |(sequence, _)| sequence.value())
+        last_sequence(&journal, &meta)?
     };
     transaction.commit()?;
     Ok(last)

@@ -43,6 +43,7 @@ use crate::central::{Central, Feed, Hub, Traffic};
 use crate::store::{Store, StoreError};
 
 use budget::{QuietHours, UtcOffset};
+pub(crate) use lease::node_id;
 use operator::Pause;
 pub use round::Outcome;
 use round::RoundError;

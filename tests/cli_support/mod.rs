@@ -51,6 +51,12 @@ impl Ran {
         self
     }
 
+    /// Ended by a signal, as by a power cut.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn was_killed(&self) {
+        assert_eq!(self.code, None, "{}\n{}\n{}", self.shown, self.out, self.err);
+    }
+
     pub(crate) fn says(&self, text: &str) -> &Ran {
         assert!(self.out.contains(text), "{}: {text:?} is not in\n{}\n{}", self.shown, self.out, self.err);
         self
@@ -123,6 +129,13 @@ impl Clinic {
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         let mut command = self.command(PROGRAM);
         command.args(args);
+        Clinic::finish(command, None)
+    }
+
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn run_with_variable(&self, name: &str, value: &str, args: &[&str]) -> Ran {
+        let mut command = self.command(PROGRAM);
+        command.args(args).env(name, value);
         Clinic::finish(command, None)
     }
 

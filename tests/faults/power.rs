@@ -50,7 +50,7 @@ impl Reference {
             let snapshot = store.read().unwrap();
             assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new(), "after step {step}");
             reference.acknowledged.push(if step == 0 { 0 } else { disk.operations() });
-            reference.sums.push(snapshot.digest().unwrap());
+            reference.sums.push(snapshot.content_sha256().unwrap());
         }
         let mut distinct = reference.sums.clone();
         distinct.sort_unstable();
@@ -70,7 +70,7 @@ impl Reference {
     fn check(&self, image: Vec<u8>, steps: usize, what: &str) -> Recorder {
         let disk = Recorder::holding(image);
         let store = workload::open(disk.clone(), self.form).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let sum = store.read().unwrap().digest().unwrap();
+        let sum = store.read().unwrap().content_sha256().unwrap();
         let allowed = &self.sums[steps..self.sums.len().min(steps + 2)];
         assert!(
             allowed.contains(&sum),
@@ -141,7 +141,7 @@ async fn run(disk: &Recorder, form: Form) -> usize {
     for step in 0..STEPS {
         if workload::step(&store, step).await.is_err() {
             // What is asked for now may be refused, but must be answered.
-            let _ = store.read().map(|snapshot| snapshot.digest());
+            let _ = store.read().map(|snapshot| snapshot.content_sha256());
             let _ = workload::step(&store, step).await;
             return step;
         }

@@ -16,7 +16,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::{Document, doc};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
+use tempfile::TempDir;
 use thalamus_edge::accounts::{Accounts, AccountsSettings, BCRYPT_COST_MIN};
+use thalamus_edge::backup::{BackupSettings, Backups};
 use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant, Verb};
 use thalamus_edge::domain::json::DateFormat;
@@ -83,6 +85,8 @@ impl Default for Setup {
 pub(crate) struct TestNode {
     pub(crate) node: Arc<Node>,
     router: Router,
+    /// Where its backups go.
+    _directory: TempDir,
 }
 
 impl TestNode {
@@ -104,7 +108,17 @@ impl TestNode {
         let sync_settings = SyncSettings { round_timeout: Duration::from_secs(1), ..SyncSettings::default() };
         let accounts = AccountsSettings { bcrypt_cost: BCRYPT_COST_MIN, ..AccountsSettings::default() };
         let (acl, _) = Acl::parse(&setup.roles).unwrap();
+        let directory = TempDir::new().unwrap();
+        let backup_settings = BackupSettings {
+            directory: directory.path().join("backups"),
+            keep: 1,
+            recipients: Vec::new(),
+            node_name: "clinic".to_owned(),
+            data_dir: directory.path().to_owned(),
+            reserve_bytes: 0,
+        };
         let node = Arc::new(Node {
+            backups: Backups::new(store.clone(), backup_settings),
             sync: Reconciler::new(store.clone(), setup.hub, sync_settings),
             store,
             accounts: Accounts::new(accounts).unwrap(),
@@ -112,7 +126,7 @@ impl TestNode {
             settings: setup.settings,
             form_key: [7; 32],
         });
-        TestNode { router: router(Arc::clone(&node)), node }
+        TestNode { router: router(Arc::clone(&node)), node, _directory: directory }
     }
 
     /// A node with the people that most tests need: ANA001 and BOB002 (end_user), DOC003

@@ -1,0 +1,416 @@
+//! Floor 3. Backups: files that hold everything the store held at one moment, and the way back.
+//!
+//! Hides how they are named, encrypted, checked, thinned out and restored. A backup counts only once it was read
+//! back from its file to the end; until then it has another name. It never takes the store's last room.
+
+mod name;
+mod restore;
+mod schedule;
+mod seal;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::store::{About, Manifest, Store, StoreError, StreamError};
+use crate::sync;
+use name::{CHECKSUM_ENDING, Name, PART_ENDING, node_part};
+
+pub use restore::{Present, Restored, Target, restore};
+pub use schedule::{Clocks, keep_schedule, parse_schedule};
+pub use seal::{Keys, Recipient, new_pair};
+
+/// How much is written between two looks at what is free, in bytes.
+const LOOK_BYTES: u64 = 8 << 20;
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// How backups are made.
+#[derive(Debug, Clone)]
+pub struct BackupSettings {
+    pub directory: PathBuf,
+    /// How many complete backups of this node stay; at least one.
+    pub keep: usize,
+    /// Empty: backups are not encrypted.
+    pub recipients: Vec<Recipient>,
+    pub node_name: String,
+    /// The directory of the store.
+    pub data_dir: PathBuf,
+    /// Left free on the store's disk, in bytes.
+    pub reserve_bytes: u64,
+}
+
+/// Why there is no backup, or none to restore.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+    #[error("no backup was made: {}: there is no such directory: is the disk connected and mounted?", .0.display())]
+    NoDirectory(PathBuf),
+    /// A backup failed while it was written; nothing of it is left.
+    #[error("no backup was made: {}: {cause}", path.display())]
+    NotWritten { path: PathBuf, cause: StreamError },
+    #[error(
+        "no backup was made: {} has only {free} bytes free, and the node keeps {reserve} for itself: make room, \
+         or name another disk in [backup] directory", path.display()
+    )]
+    NoRoom { path: PathBuf, free: u64, reserve: u64 },
+    #[error("no backup was made: what was read back from {} is not what was written: the disk may be failing", .0.display())]
+    NotReadBack(PathBuf),
+    /// The backup may be good, but there is no store made of it.
+    #[error("{}: {cause}: nothing was restored", path.display())]
+    NoNewStore { path: PathBuf, cause: StoreError },
+    #[error("{}: {cause}", path.display())]
+    Unusable { path: PathBuf, cause: StreamError },
+    #[error("{}: the file is not the one that was written: its SHA-256 is not what {} says", .0.display(), seal::checksum_path(.0).display())]
+    Checksum(PathBuf),
+    #[error("{}: the backup is encrypted: name the file with the secret key with --identity", .0.display())]
+    KeyNeeded(PathBuf),
+    #[error("{}: the backup is encrypted to another key than this one", .0.display())]
+    WrongKey(PathBuf),
+    #[error("{}: there is no secret key in it (a line AGE-SECRET-KEY-1...)", .0.display())]
+    NoKeys(PathBuf),
+    #[error("a node holds the store in {}: stop it first (systemctl stop thalamus-edge)", .0.display())]
+    Running(PathBuf),
+}
+
+/// A backup in the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    pub file: PathBuf,
+    pub node: String,
+    pub number: u64,
+    /// Seconds since 1970 by the node's clock.
+    pub created_s: i64,
+    pub bytes: u64,
+    pub encrypted: bool,
+    /// Whether its checksum stands beside it.
+    pub checksum: bool,
+}
+
+/// A backup that was made.
+#[derive(Debug, Serialize)]
+pub struct Made {
+    pub file: PathBuf,
+    pub bytes: u64,
+    pub sha256: String,
+    pub encrypted: bool,
+    pub manifest: Manifest,
+    /// Older ones that went for it.
+    pub removed: usize,
+    /// What a technician should know, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// What was found out about a backup.
+#[derive(Debug)]
+pub struct Checked {
+    pub sha256: String,
+    /// Whether a checksum stands beside it; it was right then.
+    pub checksum: bool,
+    /// Absent if the backup is encrypted and there was no key.
+    pub manifest: Option<Manifest>,
+}
+
+/// Makes backups of one store, one at a time.
+pub struct Backups {
+    store: Store,
+    settings: BackupSettings,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Backups {
+    pub fn new(store: Store, settings: BackupSettings) -> Arc<Backups> {
+        Arc::new(Backups { store, settings, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Makes a backup, reads it back, and then lets go of those that are too many. After an error nothing has
+    /// changed.
+    pub async fn create(self: &Arc<Self>) -> Result<Made, BackupError> {
+        let _turn = self.turn.lock().await;
+        let backups = Arc::clone(self);
+        let made = tokio::task::spawn_blocking(move || backups.make()).await;
+        made.map_err(|_| BackupError::Store(StoreError::Failed("the backup was broken off".into())))?
+    }
+
+    fn make(&self) -> Result<Made, BackupError> {
+        let settings = &self.settings;
+        let directory = &settings.directory;
+        self.make_directory()?;
+        let own = node_part(&settings.node_name);
+        tidy(directory, &own)?;
+        let last = list(directory)?.iter().filter(|listed| listed.node == own).map(|l| l.number).max();
+        let created_ms = self.store.now_ms();
+        let name = Name {
+            node: own.clone(),
+            number: last.map_or(1, |last| last.saturating_add(1)),
+            created_s: created_ms.div_euclid(1000),
+            is_encrypted: !settings.recipients.is_empty(),
+        };
+        let part = Part::create(directory.join(format!("{name}{PART_ENDING}")))?;
+        let sealed = self.write(&part, created_ms)?;
+        let is_whole = seal::file_sha256(&part.path)? == sealed.sha256
+            && seal::manifest(&part.path, Some(&sealed.keys)).is_ok_and(|found| found == sealed.manifest);
+        if !is_whole {
+            return Err(BackupError::NotReadBack(part.path.clone()));
+        }
+        let file = directory.join(name.to_string());
+        write_checksum(&file, &name, &sealed.sha256)?;
+        part.complete(&file)?;
+        sync_directory(directory)?;
+        Ok(Made {
+            file,
+            bytes: sealed.bytes,
+            sha256: sealed.sha256,
+            encrypted: name.is_encrypted,
+            manifest: sealed.manifest,
+            removed: thin_out(directory, &own, settings.keep)?,
+            warnings: warnings(settings),
+        })
+    }
+
+    /// Below the data directory it is made. Anywhere else it may be missing because a disk is, and backups that
+    /// go to the place where that disk should be are on the wrong one.
+    fn make_directory(&self) -> Result<(), BackupError> {
+        let directory = &self.settings.directory;
+        if directory.is_dir() {
+            return Ok(());
+        }
+        if !directory.starts_with(&self.settings.data_dir) {
+            return Err(BackupError::NoDirectory(directory.clone()));
+        }
+        let made = DirBuilder::new().mode(DIRECTORY_MODE).create(directory);
+        made.map_err(|cause| BackupError::File { path: directory.clone(), cause })?;
+        give_to_owner(directory)
+    }
+
+    fn write(&self, part: &Part, created_ms: i64) -> Result<seal::Sealed, BackupError> {
+        let settings = &self.settings;
+        let snapshot = self.store.read()?;
+        let about =
+            About { node_name: settings.node_name.clone(), node_id: sync::node_id(&snapshot)?, created_ms };
+        let mut out = Careful::new(&part.file, settings);
+        let sealed = seal::write(&mut out, &settings.recipients, |out| snapshot.write_backup(&about, out));
+        if let Some(free) = out.no_room {
+            let path = settings.directory.clone();
+            return Err(BackupError::NoRoom { path, free, reserve: settings.reserve_bytes });
+        }
+        let not_written = |cause| BackupError::NotWritten { path: settings.directory.clone(), cause };
+        let sealed = sealed.map_err(not_written)?;
+        part.file.sync_all().map_err(|error| not_written(StreamError::Write(error)))?;
+        Ok(sealed)
+    }
+}
+
+/// A file on the way to be a backup; goes away unless it is completed.
+struct Part {
+    path: PathBuf,
+    file: File,
+}
+
+impl Part {
+    fn create(path: PathBuf) -> Result<Part, BackupError> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
+        let file = file.map_err(|cause| BackupError::File { path: path.clone(), cause })?;
+        let part = Part { path, file };
+        give_to_owner(&part.path)?;
+        Ok(part)
+    }
+
+    fn complete(self, file: &Path) -> Result<(), BackupError> {
+        fs::rename(&self.path, file).map_err(|cause| BackupError::File { path: file.to_owned(), cause })
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Gone already if it was completed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Writes as long as the store's own disk keeps its reserve.
+struct Careful<'a> {
+    file: &'a File,
+    /// Absent on another disk than the store's, which may become full.
+    reserve: Option<u64>,
+    since_look: u64,
+    /// What was free when it was too little.
+    no_room: Option<u64>,
+}
+
+impl<'a> Careful<'a> {
+    fn new(file: &'a File, settings: &BackupSettings) -> Careful<'a> {
+        let is_same = is_same_device(settings).unwrap_or(true);
+        let reserve = is_same.then_some(settings.reserve_bytes);
+        Careful { file, reserve, since_look: LOOK_BYTES, no_room: None }
+    }
+}
+
+impl io::Write for Careful<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(reserve) = self.reserve.filter(|_| self.since_look >= LOOK_BYTES) {
+            let disk = rustix::fs::fstatvfs(self.file)?;
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            if free < reserve {
+                self.no_room = Some(free);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.since_look = 0;
+        }
+        let mut file = self.file;
+        let written = file.write(bytes)?;
+        self.since_look += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a technician should know about how backups are made, in sentences.
+pub fn warnings(settings: &BackupSettings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if settings.recipients.is_empty() {
+        warnings.push(
+            "backups are not encrypted: whoever gets at one reads health records and password hashes \
+             (`thalamus-edge backup keygen` makes a pair of keys, [backup] recipients names the public one)"
+                .to_owned(),
+        );
+    }
+    if is_same_device(settings).unwrap_or(true) {
+        warnings.push(
+            "backups lie on the same disk as the store and are lost with it ([backup] directory can name another)"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+/// Whether backups go to the disk of the store; looks at what exists of both paths.
+fn is_same_device(settings: &BackupSettings) -> Option<bool> {
+    let device = |path: &Path| path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|m| m.dev());
+    Some(device(&settings.directory)? == device(&settings.data_dir)?)
+}
+
+/// The complete backups in a directory, each node's in order; none if there is no directory.
+pub fn list(directory: &Path) -> Result<Vec<Listed>, BackupError> {
+    let at = |cause| BackupError::File { path: directory.to_owned(), cause };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(at)?;
+        let Some(name) = entry.file_name().to_str().and_then(Name::parse) else {
+            continue;
+        };
+        let file = entry.path();
+        let bytes = match fs::symlink_metadata(&file) {
+            Ok(about) if about.is_file() => about.len(),
+            // No file of ours, or gone just now.
+            _ => continue,
+        };
+        found.push(Listed {
+            checksum: seal::checksum_path(&file).exists(),
+            node: name.node,
+            number: name.number,
+            created_s: name.created_s,
+            bytes,
+            encrypted: name.is_encrypted,
+            file,
+        });
+    }
+    found.sort_by(|a, b| (&a.node, a.number, &a.file).cmp(&(&b.node, b.number, &b.file)));
+    Ok(found)
+}
+
+/// Checks a backup: its checksum, if one stands beside it, and with a key, or if none is needed, all of it.
+pub fn check(path: &Path, keys: Option<&Keys>) -> Result<Checked, BackupError> {
+    let sha256 = seal::file_sha256(path)?;
+    let noted = seal::noted_sha256(path)?;
+    if noted.as_ref().is_some_and(|noted| *noted != sha256) {
+        return Err(BackupError::Checksum(path.to_owned()));
+    }
+    let manifest = match seal::manifest(path, keys) {
+        Err(BackupError::KeyNeeded(_)) => None,
+        manifest => Some(manifest?),
+    };
+    Ok(Checked { sha256, checksum: noted.is_some(), manifest })
+}
+
+/// Removes what a process that was killed has left of this node's backups.
+fn tidy(directory: &Path, own: &str) -> Result<(), BackupError> {
+    let at = |cause| BackupError::File { path: directory.to_owned(), cause };
+    for entry in fs::read_dir(directory).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        let Some(file) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let is_part = file.ends_with(PART_ENDING);
+        let stem = file.strip_suffix(PART_ENDING).unwrap_or(file);
+        let of = stem.strip_suffix(CHECKSUM_ENDING).unwrap_or(stem);
+        let is_own = Name::parse(of).is_some_and(|name| name.node == own);
+        let is_alone = file.ends_with(CHECKSUM_ENDING) && !directory.join(of).exists();
+        if is_own && (is_part || is_alone) {
+            fs::remove_file(&path).map_err(|cause| BackupError::File { path, cause })?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the oldest complete backups of this node beyond `keep`, by their numbers; says how many.
+fn thin_out(directory: &Path, own: &str, keep: usize) -> Result<usize, BackupError> {
+    let complete: Vec<_> =
+        list(directory)?.into_iter().filter(|listed| listed.node == own && listed.checksum).collect();
+    let too_many = complete.len().saturating_sub(keep.max(1));
+    for listed in &complete[..too_many] {
+        // Never a backup without its checksum.
+        for path in [listed.file.clone(), seal::checksum_path(&listed.file)] {
+            fs::remove_file(&path).map_err(|cause| BackupError::File { path, cause })?;
+        }
+    }
+    Ok(too_many)
+}
+
+/// Written before the backup has its name, so that no backup is ever without one.
+fn write_checksum(file: &Path, name: &Name, sha256: &str) -> Result<(), BackupError> {
+    let path = seal::checksum_path(file);
+    let mut part_path = path.as_os_str().to_owned();
+    part_path.push(PART_ENDING);
+    let mut part = Part::create(part_path.into())?;
+    let written = writeln!(part.file, "{sha256}  {name}").and_then(|()| part.file.sync_all());
+    written.map_err(|cause| BackupError::File { path: path.clone(), cause })?;
+    part.complete(&path)
+}
+
+/// What root makes in somebody's directory is theirs: a command must not lock the service out of its own files.
+fn give_to_owner(path: &Path) -> Result<(), BackupError> {
+    let at = |cause| BackupError::File { path: path.to_owned(), cause };
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = fs::metadata(above).map_err(at)?;
+    if owner.uid() == 0 {
+        return Ok(());
+    }
+    match chown(path, Some(owner.uid()), Some(owner.gid())) {
+        // Not every stick knows owners.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        given => given.map_err(at),
+    }
+}
+
+fn sync_directory(directory: &Path) -> Result<(), BackupError> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|cause| BackupError::File { path: directory.to_owned(), cause })
+}

@@ -1,0 +1,100 @@
+//! Floor 3. What a backup is called: whose it is, the how manieth, when it was made.
+//!
+//! Within a directory a node's backups are in order of their numbers, whatever its clock said.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use sha2::{Digest, Sha256};
+
+const ENDING: &str = ".backup";
+const ENCRYPTED_ENDING: &str = ".backup.age";
+/// A backup that is not complete yet.
+pub(super) const PART_ENDING: &str = ".part";
+/// The SHA-256 beside a backup, as `sha256sum` writes and checks it.
+pub(super) const CHECKSUM_ENDING: &str = ".sha256";
+const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
+/// Longest part of the node's name in the name of a file.
+const NODE_CHARS_MAX: usize = 40;
+
+/// `NODE-00000007-20261127T030000Z.backup`, with `.age` behind it if it is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    pub(super) node: String,
+    pub(super) number: u64,
+    /// Seconds since 1970 by the node's clock, for people.
+    pub(super) created_s: i64,
+    pub(super) is_encrypted: bool,
+}
+
+impl Name {
+    pub(super) fn parse(file: &str) -> Option<Name> {
+        let (stem, is_encrypted) = match file.strip_suffix(ENCRYPTED_ENDING) {
+            Some(stem) => (stem, true),
+            None => (file.strip_suffix(ENDING)?, false),
+        };
+        let (stem, time) = stem.rsplit_once('-')?;
+        let (node, number) = stem.rsplit_once('-')?;
+        let created_s = NaiveDateTime::parse_from_str(time, TIME_FORMAT).ok()?.and_utc().timestamp();
+        let name = Name { node: node.to_owned(), number: number.parse().ok()?, created_s, is_encrypted };
+        // Other spellings of the same are somebody else's files.
+        (name.to_string() == file).then_some(name)
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let time = DateTime::<Utc>::from_timestamp(self.created_s, 0).unwrap_or_default();
+        let ending = if self.is_encrypted { ENCRYPTED_ENDING } else { ENDING };
+        write!(f, "{}-{:08}-{}{ending}", self.node, self.number, time.format(TIME_FORMAT))
+    }
+}
+
+/// The node's name as every file system takes it; names that would look alike stay apart.
+pub(super) fn node_part(name: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_' || c == '-';
+    let part: String = name.chars().take(NODE_CHARS_MAX).map(|c| if fits(c) { c } else { '_' }).collect();
+    if part == name && !part.starts_with(['.', '-']) {
+        return part;
+    }
+    let digest = hex::encode(Sha256::digest(name));
+    format!("{}_{}", part.trim_start_matches(['.', '-']), &digest[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let name =
+            Name { node: "clinic-3".to_owned(), number: 7, created_s: 1_795_748_400, is_encrypted: false };
+        assert_eq!(name.to_string(), "clinic-3-00000007-20261127T030000Z.backup");
+        for name in [
+            Name { is_encrypted: true, ..name.clone() },
+            Name { number: 1_234_567_890, ..name.clone() },
+            Name { created_s: 0, ..name },
+        ] {
+            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        }
+        for other in [
+            "clinic-00000007-20261127T030000Z.backup.part",
+            "clinic-00000007-20261127T030000Z.backup.sha256",
+            "clinic-7-20261127T030000Z.backup",
+            "clinic-00000007-yesterday.backup",
+            "store.redb",
+            ".backup",
+        ] {
+            assert_eq!(Name::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn any_name_of_a_node_makes_a_file_of_its_own() {
+        assert_eq!(node_part("clinic-3.local"), "clinic-3.local");
+        let odd =
+            ["Clínica", "Cl_nica", "../etc", ".hidden", "-rf", "a/b", "a b", &"x".repeat(100)].map(node_part);
+        for part in &odd {
+            assert!(part.len() <= 60 && !part.contains('/') && !part.starts_with(['.', '-']), "{part}");
+        }
+        assert_eq!(odd.iter().collect::<std::collections::BTreeSet<_>>().len(), odd.len());
+    }
+}

@@ -1,0 +1,158 @@
+//! Floor 3. Restoring: a new store out of a backup takes the place of the present one, which is kept.
+//!
+//! At every moment the name of the store's file belongs to the old store or to the new one, each of them whole.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{BackupError, Keys, give_to_owner, seal, sync_directory};
+use crate::domain::access::Actor;
+use crate::domain::audit::{Event, What};
+use crate::store::{
+    Manifest, Store, StoreError, StoreKey, StoreOptions, StreamError, Summary, lock_file, rebuild,
+};
+use crate::sync;
+
+/// The name of the new store until it is whole.
+const NEW_ENDING: &str = "restoring";
+/// What a store is called that was replaced; a number follows.
+const KEPT_ENDING: &str = "before-restore";
+
+/// Where a backup is restored to.
+pub struct Target<'a> {
+    pub store_file: &'a Path,
+    /// Of the store that is there, and of the one that will be.
+    pub key: Option<&'a StoreKey>,
+    pub options: StoreOptions,
+    /// Who restores.
+    pub by: Actor,
+}
+
+/// What is in the place of the store before a restore. Nobody else can open it as long as this is kept.
+pub enum Present {
+    Absent,
+    Readable {
+        store: Store,
+        summary: Box<Summary>,
+        node_id: Option<String>,
+    },
+    /// Damaged, or of a later version.
+    Unreadable {
+        reason: StoreError,
+        lock: File,
+    },
+}
+
+impl Present {
+    /// Takes the store for this process alone; fails with [`BackupError::Running`] while another one has it.
+    pub fn hold(target: &Target<'_>) -> Result<Present, BackupError> {
+        let store_file = target.store_file;
+        if !store_file.exists() {
+            return Ok(Present::Absent);
+        }
+        let held = |error| match error {
+            StoreError::Held => BackupError::Running(store_file.to_owned()),
+            other => BackupError::Store(other),
+        };
+        let read = |store: Store| -> Result<Present, StoreError> {
+            let snapshot = store.read()?;
+            let (summary, node_id) = (Box::new(snapshot.summary()?), sync::node_id(&snapshot)?);
+            Ok(Present::Readable { store, summary, node_id })
+        };
+        match Store::open_with_key(store_file, target.key, target.options).and_then(read) {
+            Ok(present) => Ok(present),
+            Err(StoreError::Held) => Err(held(StoreError::Held)),
+            Err(reason) => Ok(Present::Unreadable { reason, lock: lock_file(store_file).map_err(held)? }),
+        }
+    }
+}
+
+/// What a restore has done.
+#[derive(Debug)]
+pub struct Restored {
+    pub manifest: Manifest,
+    /// Where the store is that was replaced.
+    pub kept: Option<PathBuf>,
+}
+
+/// Removes what a restore that failed has made.
+struct Unfinished<'a>(&'a Path);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        // Gone already if it has become the store.
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// Puts a store made of `backup` in the place of the present one. After an error that one is as it was.
+pub fn restore(
+    backup: &Path,
+    keys: Option<&Keys>,
+    target: &Target<'_>,
+    present: Present,
+) -> Result<Restored, BackupError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| BackupError::File { path, cause }
+    };
+    // The store may be a link to another disk.
+    let store_file = match present {
+        Present::Absent => target.store_file.to_owned(),
+        _ => fs::canonicalize(target.store_file).map_err(at(target.store_file))?,
+    };
+    let directory = store_file.parent().unwrap_or(Path::new("."));
+    let new = beside(&store_file, NEW_ENDING);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&new)(error)),
+        _ => {}
+    }
+    let unfinished = Unfinished(&new);
+    let (key, event) = (target.key, Event::new(What::Restore, &target.by));
+    let restore = |input: &mut dyn Read| rebuild(input, &new, key, &target.options, &event);
+    let manifest = seal::open(backup, keys, restore);
+    let manifest = manifest.map_err(|error| match error {
+        BackupError::Unusable { cause: StreamError::Store(cause), .. } => {
+            BackupError::NoNewStore { path: new.clone(), cause }
+        }
+        other => other,
+    })?;
+    give_to_owner(&new)?;
+    sync_directory(directory)?;
+    sync::step("restore.rebuilt");
+    let kept = match present {
+        // A node that was started meanwhile has made a store, and that one stays.
+        Present::Absent => {
+            fs::hard_link(&new, &store_file).map_err(at(&store_file))?;
+            None
+        }
+        _ => {
+            let kept = free_name(&store_file);
+            fs::hard_link(&store_file, &kept).map_err(at(&kept))?;
+            sync_directory(directory)?;
+            sync::step("restore.kept");
+            fs::rename(&new, &store_file).map_err(at(&store_file))?;
+            Some(kept)
+        }
+    };
+    sync::step("restore.swapped");
+    drop(unfinished);
+    sync_directory(directory)?;
+    // Only now may anybody open what was the store.
+    drop(present);
+    Ok(Restored { manifest, kept })
+}
+
+fn beside(store_file: &Path, ending: &str) -> PathBuf {
+    let mut name = store_file.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}
+
+fn free_name(store_file: &Path) -> PathBuf {
+    let name = |n: u32| beside(store_file, &format!("{KEPT_ENDING}-{n}"));
+    // Linking fails if somebody is quicker.
+    (1..u32::MAX).map(name).find(|path| fs::symlink_metadata(path).is_err()).unwrap_or_else(|| name(u32::MAX))
+}

@@ -1,0 +1,191 @@
+//! Floor 5. The `backup` commands. Only `create` needs the store; the others look at files.
+
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, SecondsFormat};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::control::{Client, Missing};
+use super::show::{cell, facts, plain, table};
+use super::{Done, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Failure};
+use crate::backup::{self, BackupError, Checked, Keys, Listed};
+use crate::config::Config;
+use crate::store::{Manifest, Summary};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BackupCommand {
+    /// Make a backup now; a running node makes it itself and goes on serving.
+    Create {
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the backups in the configured directory.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a backup: its checksum, and with the key, or if it is not encrypted, everything in it.
+    Verify(VerifyArgs),
+    /// Make a pair of keys and show it, once: the secret one is kept nowhere.
+    Keygen,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    file: PathBuf,
+    /// File with the secret key.
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+pub(super) async fn run(config: Config, command: BackupCommand) -> anyhow::Result<Done> {
+    match command {
+        BackupCommand::Create { json } => create(&config, json).await,
+        BackupCommand::List { json } => list(&config, json),
+        BackupCommand::Verify(args) => verify(&args),
+        BackupCommand::Keygen => Ok(keygen()),
+    }
+}
+
+/// What there is to say about how backups are made.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = backup::warnings(&config.backup_settings());
+    if config.backup.schedule.is_empty() {
+        warnings.push("no backups are made by themselves ([backup] schedule is empty)".to_owned());
+    }
+    warnings
+}
+
+fn warn(config: &Config) {
+    for warning in warnings(config) {
+        eprintln!("warning: {}", plain(&warning));
+    }
+}
+
+async fn create(config: &Config, json: bool) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    let made = client.post("/backups", &json!({})).await?.accepted()?;
+    if json {
+        return Ok(Done::json(&made));
+    }
+    warn(config);
+    let encrypted = if made["encrypted"] == true { "yes" } else { "no" };
+    let records: u64 = made["manifest"]["summary"]["records"]
+        .as_object()
+        .map_or(0, |kinds| kinds.values().filter_map(Value::as_u64).sum());
+    Ok(Done::text(facts(&[
+        ("backup", cell(&made["file"])),
+        ("bytes", cell(&made["bytes"])),
+        ("sha256", cell(&made["sha256"])),
+        ("encrypted", encrypted.to_owned()),
+        ("records", records.to_string()),
+        ("older ones removed", cell(&made["removed"])),
+    ])))
+}
+
+fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
+    let directory = config.backup_settings().directory;
+    let listed = backup::list(&directory).map_err(failure)?;
+    if json {
+        return Ok(Done::json(&json!({"backups": listed, "warnings": warnings(config)})));
+    }
+    warn(config);
+    if listed.is_empty() {
+        return Ok(Done::text(format!("there is no backup in {}", plain(&directory.display().to_string()))));
+    }
+    let rows: Vec<_> = listed.iter().map(row).collect();
+    Ok(Done::text(table(["FILE", "MADE AT", "BYTES", "ENCRYPTED", "CHECKSUM"], &rows)))
+}
+
+fn row(listed: &Listed) -> [String; 5] {
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    [
+        plain(&listed.file.display().to_string()),
+        time(listed.created_s.saturating_mul(1000)),
+        listed.bytes.to_string(),
+        yes(listed.encrypted),
+        yes(listed.checksum),
+    ]
+}
+
+fn verify(args: &VerifyArgs) -> anyhow::Result<Done> {
+    let keys = keys(args.identity.as_deref())?;
+    let checked = backup::check(&args.file, keys.as_ref()).map_err(failure)?;
+    let mut text = checksum_text(&checked);
+    match &checked.manifest {
+        Some(manifest) => {
+            text += &format!("\nthe backup is whole\n{}", about(manifest));
+            for (name, count) in numbers(&manifest.summary) {
+                text += &format!("\n{name}: {count}");
+            }
+        }
+        None => text += "\nit is encrypted: what is in it can be checked only with the key (--identity)",
+    }
+    Ok(Done::text(text))
+}
+
+pub(super) fn checksum_text(checked: &Checked) -> String {
+    match checked.checksum {
+        true => format!("sha256 {}: as it was written", checked.sha256),
+        false => format!("sha256 {}: no checksum stands beside it to compare with", checked.sha256),
+    }
+}
+
+/// Whose backup it is, and of when.
+pub(super) fn about(manifest: &Manifest) -> String {
+    let about = &manifest.about;
+    plain(&format!(
+        "made at {} on {:?} by thalamus-edge {}, when the audit trail ended in {}",
+        time(about.created_ms),
+        about.node_name,
+        manifest.version,
+        manifest.audit_head
+    ))
+}
+
+/// What a store holds, by name.
+pub(super) fn numbers(summary: &Summary) -> Vec<(String, String)> {
+    let mut numbers: Vec<_> =
+        summary.records.iter().map(|(kind, count)| (kind.clone(), count.to_string())).collect();
+    let technicians = match summary.local_accounts.len() {
+        0 => "0".to_owned(),
+        count => format!("{count} ({})", summary.local_accounts.join(", ")),
+    };
+    numbers.push(("technicians' accounts".to_owned(), technicians));
+    numbers.push(("people with roles granted here".to_owned(), summary.granted_accounts.to_string()));
+    numbers.push(("edits the centre has not got".to_owned(), summary.pending.to_string()));
+    numbers.push(("open conflicts".to_owned(), summary.conflicts_open.to_string()));
+    numbers.into_iter().map(|(name, count)| (plain(&name), plain(&count))).collect()
+}
+
+fn time(ms: i64) -> String {
+    DateTime::from_timestamp_millis(ms)
+        .map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+pub(super) fn keys(path: Option<&Path>) -> Result<Option<Keys>, Failure> {
+    path.map(Keys::read).transpose().map_err(failure)
+}
+
+/// With the exit code that belongs to it.
+pub(super) fn failure(error: BackupError) -> Failure {
+    let code = match error {
+        BackupError::Running(_) => EXIT_REFUSED,
+        BackupError::KeyNeeded(_) | BackupError::NoKeys(_) => EXIT_USAGE,
+        _ => EXIT_FAILED,
+    };
+    Failure { code, message: error.to_string() }
+}
+
+fn keygen() -> Done {
+    let (public, secret) = backup::new_pair();
+    Done::text(format!(
+        "# The secret key of backups. Keep it in two places that are not this machine: it is shown only now, and\n\
+         # without it no encrypted backup can be read. On this machine only the public key is needed:\n\
+         #     [backup]\n#     recipients = [\"{public}\"]\n{}",
+        *secret
+    ))
+}

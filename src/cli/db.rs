@@ -1,0 +1,143 @@
+//! Floor 5. The `db` commands: the file of a store that no node holds.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use serde_json::json;
+
+use super::backup::numbers;
+use super::control::ControlError;
+use super::show::{plain, table};
+use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
+use crate::app::{store_file, store_options};
+use crate::config::{Config, read_key};
+use crate::store::{
+    CheckedStore, StoreError, StoreKey, change_store_key, check_store, compact_store, recode_store,
+};
+
+/// Of a key's file: its owner's only.
+const KEY_MODE: u32 = 0o600;
+const OLD_BYTES: &str = "What the file held before may still lie in free parts of the disk: on a flash disk only \
+     erasing all of it is certain";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DbCommand {
+    /// Go through the whole file: is it whole, and do its tables agree with each other.
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the file as small as it can be.
+    Compact,
+    /// Make a key for the store, in a file that does not exist yet.
+    Keygen { file: PathBuf },
+    /// Encrypt a store that is not, with the key that [store] key_file names.
+    Encrypt,
+    /// Write an encrypted store without encryption; then take [store] key_file out of the configuration.
+    Decrypt,
+    /// Give an encrypted store the key in this file; then name it in [store] key_file.
+    Rekey { new_key_file: PathBuf },
+}
+
+pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
+    if let DbCommand::Keygen { file } = command {
+        return keygen(file);
+    }
+    let file = store_file(&config.data_dir);
+    if !file.try_exists()? {
+        return Err(ControlError::NoStore(config.data_dir.clone()).into());
+    }
+    let (cache_bytes, key) = (store_options(config).cache_bytes, config.store_key()?);
+    match command {
+        DbCommand::Check { json } => {
+            let checked = check_store(&file, key.as_ref(), cache_bytes)
+                .map_err(|error| failure(config, &file, error))?;
+            Ok(shown(&checked, *json))
+        }
+        DbCommand::Compact => {
+            let (before, after) = compact_store(&file, key.as_ref(), cache_bytes)
+                .map_err(|error| failure(config, &file, error))?;
+            Ok(Done::text(format!("{before} bytes before, {after} bytes after")))
+        }
+        DbCommand::Keygen { file } => keygen(file),
+        DbCommand::Encrypt | DbCommand::Decrypt => {
+            let key = key.ok_or_else(|| Failure::usage("[store] key_file names no key"))?;
+            let (old, new) = match command {
+                DbCommand::Encrypt => (None, Some(&key)),
+                _ => (Some(&key), None),
+            };
+            let bytes = recode_store(&file, old, new).map_err(|error| failure(config, &file, error))?;
+            Ok(Done::text(match new {
+                Some(key) => format!("encrypted with key {}: {bytes} bytes. {OLD_BYTES}", key.id()),
+                None => format!("no longer encrypted: {bytes} bytes. Take key_file out of the configuration"),
+            }))
+        }
+        DbCommand::Rekey { new_key_file } => {
+            let old = key.ok_or_else(|| Failure::usage("[store] key_file names no key"))?;
+            let new = read_key(new_key_file)?;
+            change_store_key(&file, &old, &new).map_err(|error| failure(config, &file, error))?;
+            Ok(Done::text(format!(
+                "the store has key {} now: name {} in [store] key_file. Whoever has the old key and an old copy of \
+                 the file still reads it",
+                new.id(),
+                new_key_file.display()
+            )))
+        }
+    }
+}
+
+fn keygen(path: &Path) -> anyhow::Result<Done> {
+    let key = StoreKey::random()?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(KEY_MODE).open(path);
+    let at = || path.display().to_string();
+    let mut file = file.with_context(at)?;
+    file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).with_context(at)?;
+    Ok(Done::text(format!(
+        "made key {} in {}. Keep a copy where neither fire nor thieves reach both: without it nobody reads the store",
+        key.id(),
+        path.display()
+    )))
+}
+
+fn failure(config: &Config, file: &Path, error: StoreError) -> Failure {
+    match error {
+        StoreError::Held => {
+            Failure { code: EXIT_REFUSED, message: ControlError::Held(config.data_dir.clone()).to_string() }
+        }
+        other => Failure { code: EXIT_FAILED, message: format!("{}: {other}", file.display()) },
+    }
+}
+
+fn shown(checked: &CheckedStore, json: bool) -> Done {
+    let is_right = checked.complaints.is_empty();
+    let code = if is_right { 0 } else { EXIT_FAILED };
+    if json {
+        return Done::json(&json!({
+            "clean": checked.was_clean,
+            "complaints": checked.complaints,
+            "summary": checked.summary,
+        }))
+        .with_code(code);
+    }
+    let rows: Vec<_> = numbers(&checked.summary).into_iter().map(|(name, count)| [name, count]).collect();
+    let mut text = table(["", "COUNT"], &rows);
+    if !checked.was_clean {
+        text += "\n\nthe file was not closed properly and has been repaired";
+    }
+    if is_right {
+        return Done::text(text + "\n\nthe store is in order");
+    }
+    for complaint in &checked.complaints {
+        text += &format!("\n{}", plain(complaint));
+    }
+    text += &format!(
+        "\n\n{} things do not add up: keep a copy of this file, restore the last good backup, and report it",
+        checked.complaints.len()
+    );
+    Done::text(text).with_code(code)
+}

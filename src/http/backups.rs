@@ -1,0 +1,27 @@
+//! Floor 4. Backups for those who administer the node: the running node makes them itself.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::Node;
+use super::caller::Caller;
+use super::error::ApiError;
+use crate::domain::access::Verb;
+
+/// Makes a backup in the configured directory and says what is in it.
+pub(crate) async fn create(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+    node.acl().authorize_global(&caller.principal, Verb::Post, "backups")?;
+    // In a task of its own: a caller that goes away does not break it off.
+    let backups = Arc::clone(&node.backups);
+    let made = tokio::spawn(async move { backups.create().await }).await.map_err(|_| ApiError::Internal)?;
+    match made {
+        Ok(made) => Ok((StatusCode::CREATED, super::json(made)).into_response()),
+        Err(error) => {
+            tracing::error!(%error, "the backup failed");
+            Err(ApiError::BackupFailed(error.to_string()))
+        }
+    }
+}

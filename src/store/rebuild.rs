@@ -1,0 +1,125 @@
+//! Floor 1. A new store out of a backup.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use redb::{Database, Key, ReadableDatabase as _, TableDefinition, TableHandle as _, Value};
+
+use super::audit::META_SERVING;
+use super::backup::{Frame, Manifest, Reading, StreamError, damaged, write_rows};
+use super::file::new_database;
+use super::records::Carry;
+use super::tables::{EachTable, JOURNAL, META, META_JOURNAL_START, each_table};
+use super::{StoreError, StoreKey, StoreOptions, Tx, writer};
+use crate::domain::audit::Event;
+
+/// Rows written to a new store in one transaction.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Where the numbers of the change feed go on after a restore: farther than the history that was lost can have
+/// come, so that no reader takes a new change for one that it has seen.
+const RESTORE_SEQUENCES: u64 = 1 << 32;
+
+/// Makes a new store out of a backup, in a file that does not exist yet. When this returns, the file is whole, on
+/// disk and closed; after an error it is for the caller to remove.
+///
+/// The rows are hashed once more as the new store gives them back. Then the change feed gets a new beginning:
+/// readers of the history that is no more are told so; and the audit trail says, as the event, who went back to what.
+pub fn rebuild(
+    input: &mut dyn Read,
+    path: &Path,
+    key: Option<&StoreKey>,
+    options: &StoreOptions,
+    by: &Event,
+) -> Result<Manifest, StreamError> {
+    let (database, file) = new_database(path, key, options.cache_bytes)?;
+    let manifest = {
+        let mut reading = Reading::start(input)?;
+        let ahead = reading.next()?;
+        let mut filling = Filling { database: &database, reading, ahead };
+        each_table(&mut filling)?;
+        match filling.ahead {
+            Frame::Manifest(manifest) => manifest,
+            Frame::Table(name) => {
+                let what = format!("it holds {name:?}, which this version does not know, or out of order");
+                return Err(StreamError::Damaged(what));
+            }
+            Frame::Row(..) => return Err(damaged("its tables are out of order")),
+        }
+    };
+    let (content, _) = write_rows(&database.begin_read()?, &mut io::sink())?;
+    if hex::encode(content) != manifest.content_sha256 {
+        return Err(StoreError::Damaged("the new store does not give back what was written".into()).into());
+    }
+    let last = writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
+    begin_history(&database, last, options, by.clone().saying(&manifest.audit_head))?;
+    drop(database);
+    file.sync_all().map_err(|error| StoreError::of_io(&error))?;
+    Ok(*manifest)
+}
+
+/// Tables are filled one after the other, as the stream has them.
+struct Filling<'a> {
+    database: &'a Database,
+    reading: Reading<'a>,
+    /// Read, but not used yet.
+    ahead: Frame,
+}
+
+impl EachTable for Filling<'_> {
+    type Error = StreamError;
+
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Result<(), StreamError> {
+        if !matches!(&self.ahead, Frame::Table(name) if name == definition.name()) {
+            return Ok(());
+        }
+        let mut is_done = false;
+        while !is_done {
+            let transaction = self.database.begin_write()?;
+            {
+                let mut table = transaction.open_table(definition)?;
+                let mut bytes = 0;
+                while bytes < BATCH_BYTES_MAX && !is_done {
+                    match self.reading.next()? {
+                        Frame::Row(key_length, row) => {
+                            let (key, value) = row.split_at(key_length);
+                            table.insert(K::from_bytes(key), V::from_bytes(value))?;
+                            bytes += row.len();
+                        }
+                        other => {
+                            self.ahead = other;
+                            is_done = true;
+                        }
+                    }
+                }
+            }
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of changes go on far behind `last`, without the changes up to there.
+fn begin_history(
+    database: &Database,
+    last: u64,
+    options: &StoreOptions,
+    event: Event,
+) -> Result<(), StreamError> {
+    let transaction = database.begin_write()?;
+    transaction.delete_table(JOURNAL)?;
+    transaction.open_table(JOURNAL)?;
+    let start = last.saturating_add(RESTORE_SEQUENCES);
+    transaction.open_table(META)?.insert(META_JOURNAL_START, start.to_be_bytes().as_slice())?;
+    {
+        let mut carry = Carry::default();
+        let mut tx = Tx::open(&transaction, options, &mut carry)?;
+        // The node that made the backup was serving; nobody serves from this store yet.
+        tx.set_meta(META_SERVING, None)?;
+        tx.audit(event)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}

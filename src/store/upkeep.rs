@@ -1,0 +1,227 @@
+//! Floor 1. Looking after the file of a store that no node holds: is it whole, does it add up, how small can it be.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase as _, StorageBackend};
+use rustix::fs::{FlockOperation, flock};
+
+use super::file::{StoreFile, new_file};
+use super::sealed::{SealError, Sealed, change_key, sealed_with};
+use super::snapshot::Snapshot;
+use super::{StoreError, StoreKey, Summary, writer};
+
+/// The name of a store that is being written anew, behind that of the store.
+const RECODED_ENDING: &str = ".recoded";
+/// How much is copied at a time.
+const COPY_BYTES_MAX: usize = 1 << 20;
+
+/// What was found out about a store.
+#[derive(Debug)]
+pub struct CheckedStore {
+    /// Whether redb found its file as it should be; if not, it has been repaired.
+    pub was_clean: bool,
+    pub summary: Summary,
+    /// What does not add up: see [`Snapshot::disagreements`].
+    pub complaints: Vec<String>,
+}
+
+/// Keeps everybody else from opening a store, also one that cannot be opened.
+pub fn lock_file(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::of_io(&e))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Held),
+        locked => locked.map(|()| file).map_err(|e| StoreError::of_io(&e.into())),
+    }
+}
+
+fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Database, StoreError> {
+    let database = StoreFile::at(path, key).open(cache_bytes, Arc::default())?;
+    writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
+    Ok(database)
+}
+
+/// Goes through a store that nobody has open: redb's pages first, then what our tables say about each other. Holds
+/// the keys of all rows in memory.
+pub fn check_store(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+) -> Result<CheckedStore, StoreError> {
+    let mut database = open(path, key, cache_bytes)?;
+    let was_clean = database.check_integrity()?;
+    let snapshot = Snapshot::new(database.begin_read()?);
+    Ok(CheckedStore { was_clean, complaints: snapshot.disagreements()?, summary: snapshot.summary()? })
+}
+
+/// Makes the file of a store that nobody has open as small as it can be; its size before and after, in bytes.
+pub fn compact_store(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+) -> Result<(u64, u64), StoreError> {
+    let size = || path.metadata().map(|about| about.len()).map_err(|e| StoreError::of_io(&e));
+    let before = size()?;
+    let mut database = open(path, key, cache_bytes)?;
+    // Moves what is at the end of the file forward, as often as that helps.
+    while database.compact()? {}
+    drop(database);
+    Ok((before, size()?))
+}
+
+/// Writes a store that nobody has open anew, encrypted with `new` or not, and puts it in the place of the old one
+/// once it has been read back and compared. Returns its size in bytes.
+///
+/// At every moment the name belongs to the old file or to the new one. What the old one held stays on the disk where
+/// it was until something else is written there.
+pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>) -> Result<u64, StoreError> {
+    let io = |error: io::Error| StoreError::of_io(&error);
+    // The store may be a link to another disk.
+    let path = &path.canonicalize().map_err(io)?;
+    let _lock = lock_file(path)?;
+    let source = bytes_of(OpenOptions::new().read(true).open(path).map_err(io)?, old)?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(RECODED_ENDING);
+    let (recoded, unfinished) = (PathBuf::from(&name), Unfinished(name.into()));
+    match fs::remove_file(&recoded) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let file = new_file(&recoded)?;
+    let owner = path.metadata().map_err(io)?;
+    chown(&recoded, Some(owner.uid()), Some(owner.gid())).map_err(io)?;
+    let target = bytes_of(file, new)?;
+    copy(&*source, &*target).map_err(io)?;
+    if !is_same(&*source, &*target).map_err(io)? {
+        return Err(StoreError::Failed(
+            "what was read back is not what was written: the disk may be failing".into(),
+        ));
+    }
+    fs::rename(&recoded, path).map_err(io)?;
+    drop(unfinished);
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
+    Ok(path.metadata().map_err(io)?.len())
+}
+
+/// Gives an encrypted store that nobody has open another key.
+pub fn change_store_key(path: &Path, old: &StoreKey, new: &StoreKey) -> Result<(), StoreError> {
+    let _lock = lock_file(path)?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::of_io(&e))?;
+    Ok(change_key(&FileBackend::new(file)?, old, new)?)
+}
+
+/// Removes a file that has not become the store.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What redb would see of this file, which is empty or a store.
+fn bytes_of(file: File, key: Option<&StoreKey>) -> Result<Box<dyn StorageBackend>, StoreError> {
+    let file = FileBackend::new(file)?;
+    let sealed_with = sealed_with(&file).map_err(|error| StoreError::of_io(&error))?;
+    let is_empty = file.len().map_err(|error| StoreError::of_io(&error))? == 0;
+    Ok(match (key, sealed_with) {
+        (None, Some(id)) => return Err(SealError::NoKey(id).into()),
+        (Some(_), None) if !is_empty => return Err(SealError::NotSealed.into()),
+        (None, None) => Box::new(file),
+        (Some(key), _) => Box::new(Sealed::open(file, key)?),
+    })
+}
+
+fn copy(from: &dyn StorageBackend, to: &dyn StorageBackend) -> io::Result<()> {
+    let length = from.len()?;
+    to.set_len(length)?;
+    for (at, mut part) in parts(length) {
+        from.read(at, &mut part)?;
+        to.write(at, &part)?;
+    }
+    to.sync_data()
+}
+
+fn is_same(a: &dyn StorageBackend, b: &dyn StorageBackend) -> io::Result<bool> {
+    let length = a.len()?;
+    if b.len()? != length {
+        return Ok(false);
+    }
+    for (at, mut part) in parts(length) {
+        let mut other = part.clone();
+        a.read(at, &mut part)?;
+        b.read(at, &mut other)?;
+        if part != other {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Room for each part of so many bytes, and where the part begins.
+fn parts(length: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    let step = COPY_BYTES_MAX as u64;
+    (0..length).step_by(COPY_BYTES_MAX).map(move |at| (at, vec![0; step.min(length - at) as usize]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    const CACHE_BYTES: usize = 1 << 20;
+
+    async fn store_in(path: &Path) {
+        let options = StoreOptions {
+            cache_bytes: CACHE_BYTES,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        let store = Store::open(path, options).unwrap();
+        let job = |tx: &mut crate::store::Tx<'_>| -> Result<(), StoreError> {
+            let person = bson::doc! {"_id": "ana01", "name": "Ana", "lastname": "Núñez"};
+            let actor = crate::domain::access::Actor::Local("tech".to_owned());
+            let key = crate::domain::record::RecordKey::new(crate::domain::record::Kind::Person, "ana01");
+            tx.edit(&key, Some(&person), &actor).map(|_| ())
+        };
+        store.transact(job).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_add_up_is_told_from_one_that_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        store_in(&path).await;
+        let checked = check_store(&path, None, CACHE_BYTES).unwrap();
+        assert_eq!((checked.was_clean, checked.complaints), (true, Vec::new()));
+        assert_eq!(checked.summary.records.values().sum::<u64>(), 1);
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(crate::store::tables::BY_NAME).unwrap().pop_first().unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let checked = check_store(&path, None, CACHE_BYTES).unwrap();
+        assert_eq!(checked.complaints, ["by_name: 1 rows are missing, 0 should not be there"]);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_locked_cannot_be_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        store_in(&path).await;
+        let lock = lock_file(&path).unwrap();
+        assert!(matches!(check_store(&path, None, CACHE_BYTES), Err(StoreError::Held)));
+        assert!(matches!(lock_file(&path), Err(StoreError::Held)));
+        drop(lock);
+        let database = Database::open(&path).unwrap();
+        assert!(matches!(lock_file(&path), Err(StoreError::Held)));
+        drop(database);
+        assert!(compact_store(&path, None, CACHE_BYTES).is_ok());
+    }
+}

@@ -1,0 +1,86 @@
+//! A store that only its key opens.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::cli_support::{Clinic, ROOT};
+
+/// Whether the store's file or what lies beside it holds these bytes.
+fn lies_open(clinic: &Clinic, text: &str) -> bool {
+    let files = fs::read_dir(clinic.data()).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.is_file())
+        .any(|path| fs::read(path).unwrap().windows(text.len()).any(|bytes| bytes == text.as_bytes()))
+}
+
+#[test]
+fn a_thief_of_the_disk_finds_nothing_to_read() {
+    let plain = Clinic::new();
+    plain.serve(&["--demo"]).stop();
+    for known in ["Betz", "ARGBUE111FAV", "by_owner"] {
+        assert!(lies_open(&plain, known), "{known:?} can be read in a store without a key");
+    }
+    let key = plain.path("key");
+    plain.run(&["db", "keygen", key.to_str().unwrap()]).ends(0).says("made key ");
+    plain.run(&["db", "keygen", key.to_str().unwrap()]).ends(1).complains("exists");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    plain.run(&["db", "encrypt"]).ends(2).complains("key_file");
+
+    let sealed = plain.with("STORE__KEY_FILE", key.to_str().unwrap());
+    sealed.run(&["user", "list"]).ends(1).complains("not encrypted");
+    sealed.run(&["db", "encrypt"]).ends(0).says("encrypted with key ");
+    sealed.run(&["db", "encrypt"]).ends(1).complains("is encrypted");
+    for known in ["Betz", "ARGBUE111FAV", "by_owner", "people"] {
+        assert!(!lies_open(&sealed, known), "{known:?} can be read");
+    }
+    sealed.run(&["db", "check"]).ends(0).says("the store is in order");
+    // Without the key, and with another one.
+    plain.run(&["user", "list"]).ends(1).complains("name the file of key ");
+    let other = plain.path("other");
+    plain.run(&["db", "keygen", other.to_str().unwrap()]).ends(0);
+    let wrong = plain.with("STORE__KEY_FILE", other.to_str().unwrap());
+    wrong.run(&["user", "list"]).ends(1).complains("the key given is ");
+    // It serves as before.
+    let node = sealed.serve(&[]);
+    assert_eq!(node.request("GET", "/people/ARGBUE111FAV", ROOT, "").0, 200);
+    node.stop();
+    // A backup of it holds the records, and restoring makes an encrypted store again.
+    sealed.run(&["backup", "create"]).ends(0);
+    let backups = fs::read_dir(sealed.data().join("backups")).unwrap().map(|entry| entry.unwrap().path());
+    let backup = backups.into_iter().find(|path| path.extension().is_some_and(|e| e == "backup")).unwrap();
+    sealed.run(&["restore", "--yes", backup.to_str().unwrap()]).ends(0);
+    sealed.run(&["db", "check"]).ends(0).says("the store is in order");
+    plain.run(&["db", "check"]).ends(1).complains("name the file of key ");
+
+    // Another key; the old one opens nothing more.
+    sealed.run(&["db", "rekey", other.to_str().unwrap()]).ends(0);
+    sealed.run(&["db", "check"]).ends(1).complains("the key given is ");
+    wrong.run(&["db", "check"]).ends(0);
+    wrong.run(&["db", "decrypt"]).ends(0).says("no longer encrypted");
+    plain.run(&["db", "check"]).ends(0).says("the store is in order");
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_said_to_be_so() {
+    let clinic = Clinic::new();
+    let key = clinic.path("key");
+    let with_key = clinic.with("STORE__KEY_FILE", key.to_str().unwrap());
+    with_key.run(&["db", "check"]).ends(1);
+    with_key.run(&["user", "list"]).ends(2).complains("cannot be read");
+    fs::write(&key, "no key").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    with_key.run(&["user", "list"]).ends(2).complains("64 hexadecimal digits");
+    fs::write(&key, "5e".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o604)).unwrap();
+    with_key.run(&["user", "list"]).ends(2).complains("everybody on this machine may read the key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    // A new store is encrypted from its first byte.
+    with_key.serve(&["--demo"]).stop();
+    assert!(!lies_open(&with_key, "Betz"));
+    let path = with_key.data().join("store.redb");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 5000].iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(&path, bytes).unwrap();
+    with_key.run(&["db", "check"]).ends(1).complains("encrypted store does not open");
+}
