@@ -92,8 +92,12 @@ async fn fill(store: &Store) {
     edit(store, "P07", None).await;
     store
         .transact(|tx| -> Result<(), StoreError> {
-            tx.set_local_account("tech", Some(&doc! {"password": "$2b$04$x", "roles": ["root"]}))?;
-            tx.set_grants("P01", &["root".to_owned()])?;
+            tx.set_local_account(
+                "tech",
+                Some(&doc! {"password": "$2b$04$x", "roles": ["root"]}),
+                &Actor::Operator(0),
+            )?;
+            tx.set_grants("P01", &["root".to_owned()], &Actor::Operator(0))?;
             tx.set_meta("lease", Some(&doc! {"node": "here"}))
         })
         .await
