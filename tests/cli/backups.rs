@@ -114,12 +114,12 @@ fn what_was_encrypted_comes_back_with_the_key_only() {
 fn a_restore_says_what_goes_back_and_asks() {
     let clinic = Clinic::new();
     let one = doc! {"password": "$2b$04$x", "roles": ["root"]};
-    clinic.write(move |tx| tx.set_local_account("berta", Some(&one)));
+    clinic.write(move |tx| tx.set_local_account("berta", Some(&one), &Actor::Operator(0)));
     add_person(&clinic, "ANA");
     let file = made_in(&clinic);
     let file = file.to_str().unwrap();
     add_person(&clinic, "EVA");
-    clinic.write(|tx| tx.set_local_account("berta", None));
+    clinic.write(|tx| tx.set_local_account("berta", None, &Actor::Operator(0)));
 
     let ran = clinic.run(&["restore", "--dry-run", file]).ends(0);
     ran.says("NOW").says("1 (berta)").says("nothing was changed").says("the backup is whole, made at 20");
