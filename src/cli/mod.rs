@@ -252,6 +252,7 @@ fn start_log(level: &str) {
 fn check(config: &Config) -> anyhow::Result<Done> {
     let (_, warnings) = config.acl()?;
     config.centre()?;
+    config.store_key()?;
     // A pair of the operator's own must be usable; the node's own is made when it starts.
     if let Some(settings) = config.tls_settings().filter(|settings| settings.own.is_some()) {
         Tls::load(settings, std::time::SystemTime::UNIX_EPOCH)?;
