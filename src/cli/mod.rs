@@ -27,6 +27,7 @@ use crate::app::{App, AppError};
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::demo;
 use crate::tls::Tls;
+use control::ControlError;
 use show::plain;
 
 // Exit codes that scripts may rely on; 0 is success.
@@ -153,7 +154,9 @@ pub fn run() -> ExitCode {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is_config = |error: &anyhow::Error| {
-        error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(AppError::Config(_)))
+        error.is::<ConfigError>()
+            || matches!(error.downcast_ref(), Some(AppError::Config(_)))
+            || matches!(error.downcast_ref(), Some(ControlError::App(AppError::Config(_))))
     };
     match error.downcast_ref::<Failure>() {
         Some(failure) => failure.code,
