@@ -5,6 +5,7 @@
 
 mod audit;
 mod control;
+mod emergency;
 mod export;
 mod import;
 mod ndjson;
@@ -79,6 +80,9 @@ enum Command {
     /// The audit trail: who has read and changed what.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Records that were opened in an emergency, and their review.
+    #[command(subcommand)]
+    Emergency(emergency::EmergencyCommand),
     /// Show the version.
     Version,
 }
@@ -189,6 +193,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Import(args) => import::run(config, args).await,
             Command::Export(args) => export::run(config, &args).await,
             Command::Audit(command) => audit::run(&config, command).await,
+            Command::Emergency(command) => emergency::run(&config, command).await,
             Command::Version => Ok(version()),
         }
     })

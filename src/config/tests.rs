@@ -385,6 +385,30 @@ fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
 }
 
 #[test]
+fn half_of_emergency_access_is_warned_about() {
+    let directory = TempDir::new().unwrap();
+    let roles = directory.path().join("roles.cfg");
+    let warnings = |emergency: &str, is_on: bool| {
+        let text = format!(r#"[{{"role": "nurse", "permissions": {{"GET": ["page"]{emergency}}}}}]"#);
+        fs::write(&roles, text).unwrap();
+        let config = format!("[accounts]\nroles_file = {roles:?}\nemergency_access = {is_on}");
+        load(&config).unwrap().acl().unwrap().1
+    };
+    for emergency in ["", r#", "emergency": false"#, r#", "emergency": "False", "global": true"#] {
+        assert_eq!(warnings(emergency, false), [""; 0], "{emergency}");
+        let missing = warnings(emergency, true);
+        assert!(missing.len() == 1 && missing[0].starts_with("no role has"), "{missing:?}");
+    }
+    let off = warnings(r#", "emergency": true"#, false);
+    assert!(off.len() == 1 && off[0].contains("`emergency_access = true` in [accounts]"), "{off:?}");
+    assert_eq!(warnings(r#", "emergency": "True""#, true), [""; 0]);
+    let both = warnings(r#", "emergency": true, "global": true"#, false);
+    assert!(both.len() == 1 && both[0].starts_with("role \"nurse\": \"emergency\" does nothing"), "{both:?}");
+    let built_in = load("[accounts]\nemergency_access = true").unwrap();
+    assert!(!built_in.acl().unwrap().1.is_empty(), "the installed rules have no such role");
+}
+
+#[test]
 fn only_variables_of_this_program_are_taken_from_the_environment() {
     // The test runner's own environment has many others, PATH among them.
     assert!(environment().all(|(name, _)| name.starts_with(VARIABLE_PREFIX)));

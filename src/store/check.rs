@@ -54,6 +54,7 @@ macro_rules! for_every_table {
             RESTORE,
             AUDIT,
             AUDIT_OF,
+            EMERGENCY,
             META
         )
     };
