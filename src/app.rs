@@ -259,6 +259,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         body_limit_bytes: usize::try_from(config.api.body_limit_bytes).unwrap_or(usize::MAX),
         content_limit_bytes: usize::try_from(config.api.content_limit_bytes).unwrap_or(usize::MAX),
         central_roles: config.accounts.central_roles.clone(),
+        emergency_access: config.accounts.emergency_access,
     }
 }
 

@@ -98,6 +98,7 @@ pub struct AccountRules {
     pub bcrypt_cost: u32,
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
+    pub emergency_access: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -192,6 +193,7 @@ impl Default for AccountRules {
             password_min_chars: PASSWORD_CHARS_MIN_DEFAULT,
             bcrypt_cost: BCRYPT_COST_DEFAULT,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
+            emergency_access: false,
         }
     }
 }
@@ -307,10 +309,12 @@ impl Config {
         self.central.collections.get(&kind).map_or(kind.schema().collection, String::as_str)
     }
 
-    /// The access rules, and warnings about names in them that nothing answers to. Asked again, it reads
-    /// the file again.
+    /// The access rules, and warnings about names in them that nothing answers to, and about what needs something
+    /// in the configuration beside it. Asked again, it reads the file again.
     pub fn acl(&self) -> Result<(Acl, Vec<String>), ConfigError> {
-        self.acl_or(Path::new(DEFAULT_ROLES_FILE))
+        let (acl, mut warnings) = self.acl_or(Path::new(DEFAULT_ROLES_FILE))?;
+        warnings.extend(check::emergencies(&acl, self.accounts.emergency_access).map(str::to_owned));
+        Ok((acl, warnings))
     }
 
     /// A file that is named must be there; the default one may be missing.

@@ -17,6 +17,8 @@ mod conflicts;
 mod content;
 #[path = "api/cors.rs"]
 mod cors;
+#[path = "api/emergency.rs"]
+mod emergency;
 #[path = "api/errors.rs"]
 mod errors;
 #[path = "api/holds.rs"]

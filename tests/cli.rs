@@ -476,6 +476,45 @@ fn refused_records_are_listed_and_tried_again() {
     }
 }
 
+#[test]
+fn emergencies_are_listed_until_they_are_reviewed() {
+    const READER: &str = "ESGNU777ORG:gnusolidario";
+    let clinic = Clinic::new();
+    let roles = clinic.path("roles.cfg");
+    let nurse = r#"[{"role": "end_user", "permissions": {"GET": ["person"], "emergency": true}}]"#;
+    fs::write(&roles, nurse).unwrap();
+    let clinic = clinic.with("ACCOUNTS__ROLES_FILE", roles.to_str().unwrap());
+    clinic.run(&["check"]).ends(0).says("does nothing until `emergency_access = true`");
+    let clinic = clinic.with("ACCOUNTS__EMERGENCY_ACCESS", "true");
+    assert!(!clinic.run(&["check"]).ends(0).out.contains("warning"));
+    let node = clinic.serve(&["--demo"]);
+    clinic.run(&["emergency", "list"]).ends(0).says("no emergency waits for a review");
+    assert_eq!(node.request("GET", "/people/ITAPYT999HON", READER, "").0, 403);
+    let reason = "X-Emergency-Reason: unconscious, \u{1f198} allergies?";
+    let (status, said) = node.get_with("/people/ITAPYT999HON", READER, reason);
+    assert!(status == 200 && said.contains("Cordara"), "{status} {said}");
+    assert_eq!(node.request("GET", "/people/ITAPYT999HON", READER, "").0, 200);
+    let listed = clinic.run(&["emergency", "list"]).ends(0);
+    listed.says("ESGNU777ORG  ITAPYT999HON").says("  open   unconscious, \u{1f198} allergies?");
+    clinic.run(&["sync", "status"]).ends(0).says("emergencies to review  1: thalamus-edge emergency list");
+    let shown = clinic.run(&["emergency", "list", "--json"]).ends(0).json();
+    let id = shown[0]["id"].to_string();
+    clinic.run(&["emergency", "review", &id]).ends(3).complains("still open");
+    let log = node.stop();
+    assert!(log.contains(&format!("emergency={id}")), "{log}");
+    assert!(!log.contains("unconscious") && !log.contains("ITAPYT999HON"), "{log}");
+    // Over with the process, whether another one runs or not.
+    clinic.run(&["emergency", "list"]).ends(0).says("  over   unconscious");
+    let node = clinic.serve(&[]);
+    assert_eq!(node.request("GET", "/people/ITAPYT999HON", READER, "").0, 403);
+    clinic.run(&["emergency", "review", &id]).ends(0).says("reviewed");
+    clinic.run(&["emergency", "review", &id]).ends(1).complains("no such emergency");
+    clinic.run(&["emergency", "list"]).ends(0).says("no emergency waits for a review");
+    clinic.run(&["emergency", "review", "x"]).ends(2);
+    node.stop();
+    assert!(!clinic.run(&["sync", "status"]).ends(0).out.contains("emergencies"));
+}
+
 // --------------------------------------------------------------------------------- who reaches the node
 
 #[test]

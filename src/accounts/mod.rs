@@ -5,6 +5,7 @@
 //! the same work for people who do not exist. Only this module sees passwords and hashes together.
 
 mod cache;
+mod openings;
 mod pool;
 mod throttle;
 
@@ -24,6 +25,7 @@ use crate::domain::access::Principal;
 use crate::domain::record::fold_account;
 
 use cache::{Cache, Credential, CredentialKey};
+pub use openings::Openings;
 use pool::{Full, Pool};
 pub use pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
 use throttle::{Pair, Throttle};
@@ -117,7 +119,8 @@ pub struct Accounts {
     dummy_hash: String,
     attempts: Arc<Attempts>,
     pool: Pool,
-    /// Monotonic time, for the cache and the throttle.
+    openings: Openings,
+    /// Monotonic time, for the cache, the throttle and the openings.
     clock: fn() -> Instant,
 }
 
@@ -165,6 +168,7 @@ impl Accounts {
             dummy_hash: dummy_hash(cost),
             attempts: Arc::default(),
             pool: Pool::start(settings.bcrypt_threads)?,
+            openings: Openings::new(clock),
             clock,
         }))
     }
@@ -311,6 +315,11 @@ impl Accounts {
             );
         }
         Ok(())
+    }
+
+    /// Who may read whose records in an emergency.
+    pub fn openings(&self) -> &Openings {
+        &self.openings
     }
 
     /// The fewest characters of a new password.

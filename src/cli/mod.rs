@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod control;
 mod db;
+mod emergency;
 mod export;
 mod import;
 mod ndjson;
@@ -91,6 +92,9 @@ enum Command {
     /// The audit trail: who has read and changed what.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Records that were opened in an emergency, and their review.
+    #[command(subcommand)]
+    Emergency(emergency::EmergencyCommand),
     /// Show the version.
     Version,
 }
@@ -206,6 +210,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Import(args) => import::run(config, args).await,
             Command::Export(args) => export::run(config, &args).await,
             Command::Audit(command) => audit::run(&config, command).await,
+            Command::Emergency(command) => emergency::run(&config, command).await,
             Command::Version => Ok(version()),
         }
     })

@@ -204,6 +204,10 @@ fn status_text(status: &Value, is_running: bool) -> String {
         since if since.is_empty() => cell(&status["pending"]),
         since => format!("{}, the oldest since {since}", cell(&status["pending"])),
     };
+    let emergencies = match status["emergencies_unreviewed"].as_u64() {
+        Some(0) | None => String::new(),
+        Some(count) => format!("{count}: thalamus-edge emergency list"),
+    };
     facts(&[
         ("state", cell(&status["state"])),
         ("message", cell(&status["message"])),
@@ -211,6 +215,7 @@ fn status_text(status: &Value, is_running: bool) -> String {
         ("waiting to be sent", waiting),
         ("open conflicts", cell(&status["conflicts_open"])),
         ("refused records", cell(&status["dead"])),
+        ("emergencies to review", emergencies),
         ("last round", last),
         ("last complete round", cell(&status["last_complete_at"])),
         ("next round", cell(&status["next_round_at"])),

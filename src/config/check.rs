@@ -13,7 +13,7 @@ use super::Config;
 use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
 use crate::backup::{Recipient, parse_schedule};
 use crate::central::{CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
-use crate::domain::access::ROOT;
+use crate::domain::access::{Acl, ROOT};
 use crate::domain::record::Kind;
 use crate::sync::budget::{QuietHours, next_loud_minute};
 
@@ -190,6 +190,19 @@ fn central_role(role: &str) -> Verdict {
         "" => Err("holds an empty name".to_owned()),
         ROOT => Err("must not hold root: root is granted on each node".to_owned()),
         _ => Ok(()),
+    }
+}
+
+/// Emergency access needs a role for it and the switch: a warning if only one of the two is there.
+pub(super) fn emergencies(acl: &Acl, is_on: bool) -> Option<&'static str> {
+    match (acl.knows_emergencies(), is_on) {
+        (true, false) => Some(
+            "a role has \"emergency\", which does nothing until `emergency_access = true` in [accounts] of the configuration",
+        ),
+        (false, true) => Some(
+            "no role has \"emergency\" without \"global\", so `accounts.emergency_access = true` does nothing",
+        ),
+        _ => None,
     }
 }
 

@@ -64,7 +64,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 39, "the test has found the keys");
+    assert_eq!(keys, 40, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -388,6 +388,30 @@ fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
     fs::write(&present, "[\n{]").unwrap();
     let error = named(&present).acl_or(&absent).unwrap_err().to_string();
     assert!(error.contains("roles.cfg, line 2 column 2: "), "{error}");
+}
+
+#[test]
+fn half_of_emergency_access_is_warned_about() {
+    let directory = TempDir::new().unwrap();
+    let roles = directory.path().join("roles.cfg");
+    let warnings = |emergency: &str, is_on: bool| {
+        let text = format!(r#"[{{"role": "nurse", "permissions": {{"GET": ["page"]{emergency}}}}}]"#);
+        fs::write(&roles, text).unwrap();
+        let config = format!("[accounts]\nroles_file = {roles:?}\nemergency_access = {is_on}");
+        load(&config).unwrap().acl().unwrap().1
+    };
+    for emergency in ["", r#", "emergency": false"#, r#", "emergency": "False", "global": true"#] {
+        assert_eq!(warnings(emergency, false), [""; 0], "{emergency}");
+        let missing = warnings(emergency, true);
+        assert!(missing.len() == 1 && missing[0].starts_with("no role has"), "{missing:?}");
+    }
+    let off = warnings(r#", "emergency": true"#, false);
+    assert!(off.len() == 1 && off[0].contains("`emergency_access = true` in [accounts]"), "{off:?}");
+    assert_eq!(warnings(r#", "emergency": "True""#, true), [""; 0]);
+    let both = warnings(r#", "emergency": true, "global": true"#, false);
+    assert!(both.len() == 1 && both[0].starts_with("role \"nurse\": \"emergency\" does nothing"), "{both:?}");
+    let built_in = load("[accounts]\nemergency_access = true").unwrap();
+    assert!(!built_in.acl().unwrap().1.is_empty(), "the installed rules have no such role");
 }
 
 #[test]

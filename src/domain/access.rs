@@ -72,6 +72,8 @@ pub struct Acl {
 struct Permissions {
     names: BTreeMap<Verb, BTreeSet<String>>,
     global: bool,
+    /// What GET names may be read of one other person at a time, for a reason.
+    emergency: bool,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +117,19 @@ impl Acl {
 
     pub fn knows_role(&self, role: &str) -> bool {
         self.roles.contains_key(role)
+    }
+
+    /// Whether any role may read the records of others in an emergency.
+    pub fn knows_emergencies(&self) -> bool {
+        self.roles.values().any(|role| role.emergency)
+    }
+
+    /// Whether `who` may read, under this name, what belongs to somebody else, once they have said why.
+    pub fn may_open(&self, who: &Principal, acl_name: &str) -> bool {
+        let named =
+            |role: &Permissions| role.names.get(&Verb::Get).is_some_and(|names| names.contains(acl_name));
+        let mut roles = who.roles.iter().filter_map(|role| self.roles.get(role));
+        roles.any(|role| role.emergency && named(role))
     }
 
     /// What the roles of a principal add up to for one name and verb.
@@ -205,14 +220,16 @@ impl Acl {
 fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permissions, String> {
     let mut permissions = Permissions::default();
     for (key, value) in &row.permissions {
-        if key == "global" {
-            permissions.global = match value {
-                Value::Bool(global) => *global,
-                Value::String(text) if text == "True" => true,
-                Value::String(text) if text == "False" => false,
-                _ => return Err("\"global\" must be true, false, \"True\" or \"False\"".to_owned()),
-            };
-            continue;
+        match key.as_str() {
+            "global" => {
+                permissions.global = parse_flag(key, value)?;
+                continue;
+            }
+            "emergency" => {
+                permissions.emergency = parse_flag(key, value)?;
+                continue;
+            }
+            _ => {}
         }
         let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.name() == key) else {
             warnings.push(format!("role {:?}: {key:?} is not a method", row.role));
@@ -225,7 +242,24 @@ fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permis
         }
         permissions.names.insert(verb, names);
     }
+    if permissions.emergency && permissions.global {
+        let role = &row.role;
+        warnings.push(format!(
+            "role {role:?}: \"emergency\" does nothing beside \"global\", which gives more: leave one of them out"
+        ));
+        permissions.emergency = false;
+    }
     Ok(permissions)
+}
+
+/// As Thalamus writes what is true, or as JSON does.
+fn parse_flag(key: &str, value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Bool(flag) => Ok(*flag),
+        Value::String(text) if text == "True" => Ok(true),
+        Value::String(text) if text == "False" => Ok(false),
+        _ => Err(format!("{key:?} must be true, false, \"True\" or \"False\"")),
+    }
 }
 
 fn is_known_name(name: &str) -> bool {
@@ -360,6 +394,38 @@ mod tests {
         assert!(place(global).starts_with("role \"a\": \"global\""));
         let names = r#"[{"role": "a", "permissions": {"GET": "people"}}]"#;
         assert!(place(names).starts_with("role \"a\": \"GET\""));
+    }
+
+    #[test]
+    fn emergencies_are_for_roles_that_say_so() {
+        let text = r#"[{"role": "nurse", "permissions": {"GET": ["person"], "PATCH": ["page"], "emergency": true}},
+                       {"role": "guest", "permissions": {"GET": ["person", "page"], "emergency": "False"}},
+                       {"role": "doctor", "permissions": {"GET": ["page"], "global": "True", "emergency": "True"}}]"#;
+        let (acl, warnings) = Acl::parse(text).unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("role \"doctor\": \"emergency\" does nothing"), "{warnings:?}");
+        assert!(acl.knows_emergencies() && !Acl::built_in().knows_emergencies());
+        let who = |roles: &[&str]| Principal {
+            actor: Actor::Person("ANA001".to_owned()),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        };
+        for (roles, name, may) in [
+            (&["nurse"][..], "person", true),
+            (&["guest", "nurse"], "person", true),
+            // Named only where there is no emergency, or for other verbs.
+            (&["guest", "nurse"], "page", false),
+            (&["guest"], "person", false),
+            (&["doctor"], "page", false),
+            (&["unknown"], "person", false),
+            (&[], "login", false),
+        ] {
+            assert_eq!(acl.may_open(&who(roles), name), may, "{roles:?} {name}");
+        }
+        let operator = Principal { actor: Actor::Operator(0), roles: Vec::new() };
+        assert!(!acl.may_open(&operator, "person"));
+        let bad = r#"[{"role": "a", "permissions": {"emergency": 1}}]"#;
+        let error = Acl::parse(bad).unwrap_err().to_string();
+        assert!(error.starts_with("role \"a\": \"emergency\" must be"), "{error}");
     }
 
     #[test]

@@ -55,6 +55,10 @@ verbs! {
     List = "list",
     /// All records were written to files.
     Export = "export",
+    /// The records of one person were opened in an emergency, see [`super::emergency`].
+    Emergency = "emergency",
+    /// Somebody answers for having looked at an emergency.
+    Review = "review",
     Create = "create",
     Update = "update",
     Delete = "delete",
@@ -129,7 +133,8 @@ impl Outcome {
     }
 }
 
-/// Something that is audited, apart from when and how often. Never holds a value of a record, nor a secret.
+/// Something that is audited, apart from when and how often. Never holds a value of a record, nor a secret; what
+/// people type gets in nowhere but as the reason of [`What::Emergency`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     /// An account, `NAME@local`, `operator(uid N)`, `centre`, or [`NOBODY`].
@@ -145,7 +150,7 @@ pub struct Event {
     pub peer: String,
     /// [`Outcome::name`].
     pub outcome: String,
-    /// More about it, in the node's own words.
+    /// More about it, in the node's own words, or the reason of an emergency in somebody else's.
     pub detail: String,
     /// Fields that changed.
     pub paths: Vec<String>,

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod content;
 pub mod diff;
 pub mod edit;
+pub mod emergency;
 
 pub mod json;
 pub mod merge;

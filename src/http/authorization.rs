@@ -1,7 +1,8 @@
 //! Floor 4. `GET /authorization`: what the caller may do here, for other services to ask before they do
 //! something in a person's name.
 //!
-//! Says no more about records than the request in question would.
+//! Says no more about records than the request in question would, and says what roles allow: of an emergency that
+//! somebody has opened other services learn nothing here, because what they do in it would not be audited.
 
 use std::sync::Arc;
 
@@ -48,6 +49,8 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
     (Verb::Get, "/users", Needs::Global("users")),
     (Verb::Post, "/users/{id}", Needs::Administer("users")),
     (Verb::Post, "/users/{id}/password", Needs::Administer("users")),
+    (Verb::Get, "/emergencies", Needs::Administer("users")),
+    (Verb::Post, "/emergencies/{id}/review", Needs::Administer("users")),
     (Verb::Get, "/sync/status", Needs::Name("sync")),
     (Verb::Post, "/sync/rounds", Needs::Name("sync")),
     (Verb::Post, "/sync/pause", Needs::Global("sync")),

@@ -105,8 +105,7 @@ pub(crate) async fn require_login(
             request.extensions_mut().insert(caller.clone());
             let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
             let response = asked_by(asker, next.run(request)).await;
-            witness.saw(&node, &caller, &response);
-            response
+            witness.saw(&node, &caller, response).await
         }
         Err(error) => error.into_response(),
     }

@@ -119,7 +119,7 @@ fn media_type(headers: &HeaderMap) -> Result<String, ApiError> {
     }
 }
 
-pub(crate) fn download(
+pub(crate) async fn download(
     node: &Arc<Node>,
     schema: &'static Schema,
     route: &'static Route,
@@ -127,8 +127,8 @@ pub(crate) fn download(
     at: &At,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (found, _) = ItemTarget::new(schema, route, at).authorized(node, caller, Verb::Get)?;
-    let shown = found.seen(schema);
+    let (found, opening) = ItemTarget::new(schema, route, at).readable(node, caller, headers).await?;
+    let shown = found.seen(schema).under(opening);
     let Some(content) = Content::of(schema.kind, &found.document) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };

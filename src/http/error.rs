@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::emergency::REASON_HEADER;
 use super::witness::Refused;
 use crate::accounts::{HashError, LoginError};
 use crate::domain::access::Denied;
@@ -20,6 +21,10 @@ pub(crate) enum ApiError {
     BadRequest(String),
     Unauthorized,
     Forbidden,
+    /// An emergency without a usable reason.
+    NoReason(String),
+    /// No further emergency before somebody has reviewed some.
+    Unreviewed,
     CrossOrigin,
     NotFound(String),
     /// Answered as if it were absent.
@@ -78,6 +83,14 @@ impl ApiError {
             ApiError::Forbidden => {
                 (StatusCode::FORBIDDEN, "forbidden", "This account may not do this".into())
             }
+            ApiError::NoReason(message) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone()),
+            ApiError::Unreviewed => (
+                StatusCode::FORBIDDEN,
+                "emergencies_unreviewed",
+                "Too many emergencies wait for a review; root has to look at them first \
+                 (`thalamus-edge emergency list`)"
+                    .into(),
+            ),
             ApiError::CrossOrigin => {
                 (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into())
             }
@@ -143,6 +156,7 @@ impl ApiError {
         let mut body = json!({"error": message, "code": code, "status": status.as_u16()});
         match self {
             ApiError::Invalid { field, .. } if !field.is_empty() => body["field"] = json!(field),
+            ApiError::NoReason(_) => body["field"] = json!(REASON_HEADER.as_str()),
             ApiError::Conflict { current, .. } => body["current"] = current.clone(),
             ApiError::DecisionPending { conflict } => body["conflict"] = json!(conflict),
             ApiError::Gone { oldest } => body["oldest"] = json!(oldest),
@@ -200,7 +214,7 @@ impl IntoResponse for ApiError {
             _ => {}
         }
         let refused = match &self {
-            ApiError::Forbidden => Some(Outcome::Forbidden),
+            ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
             ApiError::Hidden(_) => Some(Outcome::Hidden),
             _ => None,
         };

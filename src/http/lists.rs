@@ -6,16 +6,18 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::caller::Caller;
+use super::emergency::{Subject, admit};
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
-use super::records::{hidden_fields, shown_bytes};
+use super::records::{hidden_from, shown_bytes};
 use super::witness::Seen;
 use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
@@ -29,6 +31,8 @@ const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Longest text that people are searched by: each of its words is a walk through an index.
 const WORDS_CHARS_MAX: usize = 100;
+/// Lists only what belongs to this account.
+const PERSON: &str = "person";
 
 /// Which records a request lists.
 struct Selection {
@@ -126,13 +130,16 @@ pub(crate) async fn list(
     route: &'static Route,
     caller: &Caller,
     at: &At,
-    uri: &Uri,
+    request: &Parts,
 ) -> Result<Response, ApiError> {
-    let owner = listed_owner(&node, schema, route, caller, at)?;
+    let uri = &request.uri;
+    let asked = query_pairs(uri).into_iter().rfind(|(name, _)| name == PERSON).map(|(_, person)| person);
+    let person = at.get("person_id").or(asked.as_deref().filter(|_| schema.owner != Owner::Nobody));
+    let (owner, opening) = listed_owner(&node, schema, route, caller, person, &request.headers).await?;
     let page_id = at.get("id").filter(|_| route.shape == Shape::OfPage).map(str::to_owned);
     let query = Query::parse(uri)?;
-    let hidden = hidden_fields(&node, schema, caller);
-    let shown = Seen::list(schema, owner.clone());
+    let hidden = hidden_from(&node, schema, caller, opening);
+    let shown = Seen::list(schema, owner.clone()).under(opening);
     let path = uri.path().to_owned();
     // Reading may wait for the disk; the async workers must not.
     let begun = tokio::task::spawn_blocking(move || {
@@ -162,22 +169,30 @@ pub(crate) async fn list(
     Ok(shown.on(response))
 }
 
-/// Whose records the caller asks for, if not everybody's.
-fn listed_owner(
-    node: &Node,
+/// Whose records the caller asks for, if not everybody's, and the emergency under which they may if not otherwise.
+async fn listed_owner(
+    node: &Arc<Node>,
     schema: &Schema,
     route: &Route,
     caller: &Caller,
-    at: &At,
-) -> Result<Option<String>, ApiError> {
+    person: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<(Option<String>, Option<u64>), ApiError> {
     let (acl, who) = (node.acl(), &caller.principal);
-    if let Some(person) = at.get("person_id") {
-        acl.authorize(who, Verb::Get, route.acl, schema.kind, Target::PathPerson(person))?;
-        return Ok(Some(person.to_owned()));
+    if let Some(person) = person {
+        let granted = acl.authorize(who, Verb::Get, route.acl, schema.kind, Target::PathPerson(person));
+        let opening = match granted {
+            Ok(_) => None,
+            Err(denied) => {
+                let opening = admit(node, caller, headers, route.acl, Subject::Named(person)).await?;
+                Some(opening.ok_or(denied)?)
+            }
+        };
+        return Ok((Some(person.to_owned()), opening));
     }
     match (acl.authorize_list(who, schema.kind, route.acl)?, &who.actor) {
-        (Scope::Everyone, _) => Ok(None),
-        (Scope::Own, Actor::Person(id)) => Ok(Some(id.clone())),
+        (Scope::Everyone, _) => Ok((None, None)),
+        (Scope::Own, Actor::Person(id)) => Ok((Some(id.clone()), None)),
         (Scope::Own, _) => Err(ApiError::Forbidden),
     }
 }
@@ -186,11 +201,12 @@ struct Query {
     limit: Option<usize>,
     after: Option<String>,
     words: Option<String>,
+    person: Option<String>,
 }
 
 impl Query {
     fn parse(uri: &Uri) -> Result<Query, ApiError> {
-        let mut query = Query { limit: None, after: None, words: None };
+        let mut query = Query { limit: None, after: None, words: None, person: None };
         for (name, value) in query_pairs(uri) {
             match name.as_str() {
                 "limit" => match value.parse::<usize>() {
@@ -202,6 +218,7 @@ impl Query {
                     return Err(ApiError::invalid("q", format!("q: at most {WORDS_CHARS_MAX} characters")));
                 }
                 "q" => query.words = Some(value).filter(|words| !words.trim().is_empty()),
+                PERSON => query.person = Some(value),
                 _ => {}
             }
         }
@@ -211,11 +228,12 @@ impl Query {
     fn next_link(&self, path: &str, last: &str) -> String {
         let limit = self.limit.unwrap_or_default();
         let after = utf8_percent_encode(last, NON_ALPHANUMERIC);
-        let words = self
-            .words
-            .as_deref()
-            .map_or_else(String::new, |words| format!("&q={}", utf8_percent_encode(words, NON_ALPHANUMERIC)));
-        format!("<{path}?limit={limit}&after={after}{words}>; rel=\"next\"")
+        let more: String = [("q", &self.words), (PERSON, &self.person)]
+            .into_iter()
+            .filter_map(|(name, value)| value.as_deref().map(|value| (name, value)))
+            .map(|(name, value)| format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+            .collect();
+        format!("<{path}?limit={limit}&after={after}{more}>; rel=\"next\"")
     }
 }
 

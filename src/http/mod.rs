@@ -13,6 +13,7 @@ mod conflicts;
 mod content;
 mod cors;
 mod dead;
+mod emergency;
 mod error;
 mod extract;
 mod holds;
@@ -77,6 +78,8 @@ pub struct ApiSettings {
     pub content_limit_bytes: usize,
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
+    /// Whether `"emergency": true` in the access rules means anything.
+    pub emergency_access: bool,
 }
 
 impl ApiSettings {
@@ -125,6 +128,8 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/users/{id}/active", post(users::set_active))
         .route("/users/{id}/link", post(users::make_link))
         .route(link::LINK_ROUTE, get(link::form).post(link::submit))
+        .route("/emergencies", get(emergency::list))
+        .route("/emergencies/{id}/review", post(emergency::review))
         .route("/sync/status", get(node::sync_status))
         .route("/sync/rounds", post(node::sync_round))
         .route("/sync/pause", post(node::sync_pause))
@@ -162,13 +167,13 @@ fn record_route(
     match route.shape {
         Shape::Collection | Shape::OfPerson | Shape::OfPage => {
             get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-                lists::list(node, schema, route, &caller, &at, request.uri()).await
+                lists::list(node, schema, route, &caller, &at, &request.into_parts().0).await
             })
         }
         Shape::Item | Shape::ItemOfPerson => record_item_route(schema, route),
         Shape::Content => {
             get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, headers: HeaderMap| async move {
-                content::download(&node, schema, route, &caller, &at, &headers)
+                content::download(&node, schema, route, &caller, &at, &headers).await
             })
             .put(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
                 content::upload(&node, schema, route, &caller, &at, request).await
@@ -181,7 +186,7 @@ fn record_route(
 
 fn record_item_route(schema: &'static Schema, route: &'static Route) -> MethodRouter<Arc<Node>> {
     let read = move |State(node): State<Arc<Node>>, caller: Caller, at: At, headers: HeaderMap| async move {
-        records::read(&node, &ItemTarget::new(schema, route, &at), &caller, &headers)
+        records::read(&node, &ItemTarget::new(schema, route, &at), &caller, &headers).await
     };
     let write = move |method: Method,
                       State(node): State<Arc<Node>>,

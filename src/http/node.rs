@@ -9,8 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::Node;
 use super::caller::Caller;
+use super::emergency;
 use super::error::ApiError;
 use super::extract::Sent;
+use super::witness::Seen;
 use crate::domain::access::Verb;
 use crate::domain::json::parse_object;
 
@@ -53,9 +55,19 @@ pub(crate) async fn login(_: Caller) -> Response {
     super::json(true)
 }
 
+/// How the reconciliation stands, and what has to be reviewed: how much, and for root and the operator what.
 pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
-    Ok(super::json(node.sync.status()?))
+    let mut status = json!(node.sync.status()?);
+    status["emergencies_unreviewed"] = json!(node.store.read()?.emergencies_count()?);
+    if !caller.principal.administers() {
+        return Ok(super::json(status));
+    }
+    let unreviewed = emergency::unreviewed(&node)?;
+    let is_any = !unreviewed.is_empty();
+    status["emergencies"] = json!(unreviewed);
+    let response = super::json(status);
+    Ok(if is_any { Seen::other("emergencies", None).on(response) } else { response })
 }
 
 /// Runs a round or joins the one that is running; with `{"verify": true}` the next rounds also look at

@@ -1,5 +1,7 @@
 //! Floor 4. One record over HTTP: which one a path names, who may have it, how it is shown.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Document, RawDocument};
@@ -7,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Node;
 use super::caller::Caller;
+use super::emergency::{self, Subject};
 use super::error::ApiError;
 use super::extract::{At, names_etag};
 use super::witness::Seen;
@@ -127,6 +130,41 @@ impl<'a> ItemTarget<'a> {
         let grant = self.authorize_record(&acl, caller, verb, owner.as_deref())?;
         Ok((found, grant))
     }
+
+    /// The record that the path leads to, if the caller may read it, and the emergency under which they may if not
+    /// otherwise.
+    pub(crate) async fn readable(
+        &self,
+        node: &Arc<Node>,
+        caller: &Caller,
+        headers: &HeaderMap,
+    ) -> Result<(Found, Option<u64>), ApiError> {
+        let refusal = match self.authorized(node, caller, Verb::Get) {
+            Ok((found, _)) => return Ok((found, None)),
+            Err(refusal @ (ApiError::Forbidden | ApiError::Hidden(_))) => refusal,
+            Err(error) => return Err(error),
+        };
+        let owner = match self.path_person() {
+            Some(person) => fold_account(person),
+            None => {
+                let found = self.find(&node.store.read()?)?;
+                let Some(owner) = found.and_then(|found| self.schema.owner_of(&found.document)) else {
+                    return Err(refusal);
+                };
+                owner
+            }
+        };
+        let subject = self.path_person().map_or(Subject::Owner(&owner), Subject::Named);
+        let Some(opening) = emergency::admit(node, caller, headers, self.acl_name, subject).await? else {
+            return Err(refusal);
+        };
+        // Read again: it is theirs now, whatever it was, or it is not shown.
+        let found = self.find(&node.store.read()?)?.ok_or_else(|| self.absent())?;
+        if self.schema.owner_of(&found.document) != Some(owner) {
+            return Err(ApiError::Hidden(self.absence()));
+        }
+        Ok((found, Some(opening)))
+    }
 }
 
 /// A record as it is stored, and decoded.
@@ -182,6 +220,16 @@ pub(crate) fn hidden_fields(
     if shows_hashes { &[] } else { schema.secret_fields }
 }
 
+/// The same for a read, perhaps in an emergency: that shows no hash to anybody.
+pub(crate) fn hidden_from(
+    node: &Node,
+    schema: &'static Schema,
+    caller: &Caller,
+    opening: Option<u64>,
+) -> &'static [&'static str] {
+    if opening.is_some() { schema.secret_fields } else { hidden_fields(node, schema, caller) }
+}
+
 pub(crate) fn shown_bytes(node: &Node, document: &RawDocument, hidden: &[&str]) -> Result<Vec<u8>, ApiError> {
     let shown = Shown { document, dates: node.settings.date_format, hidden };
     serde_json::to_vec(&shown).map_err(|e| StoreError::Damaged(e.to_string()).into())
@@ -193,21 +241,26 @@ pub(crate) fn record_response(
     caller: &Caller,
     record: &RawDocument,
 ) -> Result<Response, ApiError> {
-    let body = shown_bytes(node, record, hidden_fields(node, schema, caller))?;
+    response_without(node, hidden_fields(node, schema, caller), record)
+}
+
+fn response_without(node: &Node, hidden: &[&str], record: &RawDocument) -> Result<Response, ApiError> {
+    let body = shown_bytes(node, record, hidden)?;
     let json = HeaderValue::from_static("application/json");
     Ok(([(header::CONTENT_TYPE, json)], [(header::ETAG, etag(record.as_bytes()))], body).into_response())
 }
 
-pub(crate) fn read(
-    node: &Node,
+pub(crate) async fn read(
+    node: &Arc<Node>,
     target: &ItemTarget<'_>,
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (found, _) = target.authorized(node, caller, Verb::Get)?;
-    let (shown, tag) = (found.seen(target.schema), etag(found.bytes()));
+    let (found, opening) = target.readable(node, caller, headers).await?;
+    let (shown, tag) = (found.seen(target.schema).under(opening), etag(found.bytes()));
     if names_etag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
         return Ok(shown.on(not_modified(&tag)));
     }
-    Ok(shown.on(record_response(node, target.schema, caller, &found.record.document)?))
+    let hidden = hidden_from(node, target.schema, caller, opening);
+    Ok(shown.on(response_without(node, hidden, &found.record.document)?))
 }

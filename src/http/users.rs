@@ -120,7 +120,12 @@ fn shown_person(
 
 /// Whoever makes accounts could make one for root, so the name alone is not enough.
 fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
-    node.acl().authorize_global(&caller.principal, Verb::Post, "users")?;
+    may_administer(node, caller, Verb::Post)
+}
+
+/// The name in a role with `global`, and to be root or the operator.
+pub(crate) fn may_administer(node: &Node, caller: &Caller, verb: Verb) -> Result<(), ApiError> {
+    node.acl().authorize_global(&caller.principal, verb, "users")?;
     if caller.principal.administers() { Ok(()) } else { Err(ApiError::Forbidden) }
 }
 

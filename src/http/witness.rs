@@ -8,16 +8,18 @@ use std::net::IpAddr;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, Uri};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use percent_encoding::percent_decode_str;
 
 use super::Node;
 use super::caller::Caller;
+use super::error::ApiError;
 use crate::accounts::LoginError;
 use crate::domain::access::{Actor, Verb};
 use crate::domain::audit::{ACCOUNT_KIND, EVERYBODY, Event, Outcome, TEXT_CHARS_MAX, What};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::{Owner, SCHEMAS, Schema};
+use crate::store::under;
 
 /// Paths that tell nothing about anybody but the caller.
 const SILENT_ROUTES: &[&str] =
@@ -51,11 +53,13 @@ pub(crate) struct Seen {
     kind: &'static str,
     id: String,
     owner: Option<String>,
+    /// The emergency without which it would not have been shown.
+    opening: Option<u64>,
 }
 
 impl Seen {
     pub(crate) fn record(schema: &Schema, id: &str, owner: Option<String>) -> Seen {
-        Seen { what: What::Read, kind: schema.collection, id: id.to_owned(), owner }
+        Seen { what: What::Read, kind: schema.collection, id: id.to_owned(), owner, opening: None }
     }
 
     /// Records of one account, or of everybody.
@@ -64,16 +68,24 @@ impl Seen {
             Owner::Nobody => None,
             _ => Some(owner.map_or_else(|| EVERYBODY.to_owned(), |owner| fold_account(&owner))),
         };
-        Seen { what: What::List, kind: schema.collection, id: String::new(), owner }
+        Seen { what: What::List, kind: schema.collection, id: String::new(), owner, opening: None }
     }
 
     /// A list of something else: about one account, about everybody, or about no person.
     pub(crate) fn other(kind: &'static str, owner: Option<String>) -> Seen {
-        Seen { what: What::List, kind, id: String::new(), owner }
+        Seen { what: What::List, kind, id: String::new(), owner, opening: None }
+    }
+
+    pub(crate) fn under(self, opening: Option<u64>) -> Seen {
+        Seen { opening, ..self }
     }
 
     pub(crate) fn event(&self, who: &Actor) -> Event {
-        Event::new(self.what, who).about(self.kind, &self.id, self.owner.as_deref())
+        let event = Event::new(self.what, who).about(self.kind, &self.id, self.owner.as_deref());
+        match self.opening {
+            Some(opening) => event.saying(&under(opening)),
+            None => event,
+        }
     }
 
     /// The response with this beside it.
@@ -105,25 +117,35 @@ impl Witness {
         Witness { method: request.method().clone(), uri: request.uri().clone(), route }
     }
 
-    /// Notes what an answer to `caller` has shown or refused.
-    pub(crate) fn saw(&self, node: &Node, caller: &Caller, response: &Response) {
+    /// Notes what an answer to `caller` shows or refuses, and returns it. What an emergency shows is on disk before;
+    /// otherwise the answer is another one.
+    pub(crate) async fn saw(&self, node: &Node, caller: &Caller, response: Response) -> Response {
         if let Some(Refused(outcome)) = response.extensions().get::<Refused>() {
             self.refused(node, &caller.principal.actor.to_string(), caller.from(), *outcome);
-            return;
+            return response;
         }
         let status = response.status();
         if !(status.is_success() || status == axum::http::StatusCode::NOT_MODIFIED) {
-            return;
+            return response;
         }
         let is_read = [Method::GET, Method::HEAD].contains(&self.method);
-        let event = match response.extensions().get::<Seen>() {
+        let seen = response.extensions().get::<Seen>();
+        let event = match seen {
             Some(seen) => seen.event(&caller.principal.actor),
             None if is_read && !SILENT_ROUTES.contains(&self.pattern()) => {
                 Event::new(What::Read, &caller.principal.actor).saying(self.pattern())
             }
-            None => return,
+            None => return response,
         };
-        node.store.note(event.at(caller.from()));
+        let event = event.at(caller.from());
+        if seen.is_none_or(|seen| seen.opening.is_none()) {
+            node.store.note(event);
+            return response;
+        }
+        match node.store.note_on_disk(event).await {
+            Ok(()) => response,
+            Err(error) => ApiError::from(error).into_response(),
+        }
     }
 
     /// Notes a request that was turned away.

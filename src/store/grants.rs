@@ -23,6 +23,7 @@ impl Tx<'_> {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
             let collection = Kind::Person.schema().collection;
             self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
+            self.end_emergencies_of(id)?;
         }
         self.write_grants(id, roles)
     }
@@ -84,9 +85,9 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let paths = changed_paths(self.local_account(name)?.as_ref(), account);
         let event = Event::new(What::Account, actor).at(self.asked_from());
-        self.audit(
-            event.about(ACCOUNT_KIND, &Actor::Local(name.to_owned()).to_string(), None).changing(&paths),
-        )?;
+        let shown = Actor::Local(name.to_owned()).to_string();
+        self.audit(event.about(ACCOUNT_KIND, &shown, None).changing(&paths))?;
+        self.end_emergencies_of(&shown)?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
             None => self.local_accounts.remove(name)?,

@@ -58,7 +58,8 @@ struct Unwritten {
 }
 
 impl Window {
-    fn note(&mut self, event: Event, now_ms: i64) {
+    /// False if there was no room for it.
+    fn note(&mut self, event: Event, now_ms: i64) -> bool {
         self.since_ms.get_or_insert(now_ms);
         let event = if self.slots.contains_key(&event) { event } else { self.bounded(event) };
         let number = self.slots.len();
@@ -67,11 +68,15 @@ impl Window {
                 (times.until_ms, times.count) = (now_ms, times.count + 1);
             }
             Some(slot) => slot.times = Times::once(now_ms),
-            None if number >= NOTES_MAX => self.lost += 1,
+            None if number >= NOTES_MAX => {
+                self.lost += 1;
+                return false;
+            }
             None => {
                 self.slots.insert(event, Slot { times: Times::once(now_ms), number, has_entry: false });
             }
         }
+        true
     }
 
     /// A new event as it is, or together with others if it is one refusal too many.
@@ -135,13 +140,34 @@ impl Notes {
 impl Store {
     /// Notes an event for the audit trail. Never waits and never fails: see [`Store::flush_notes`].
     pub fn note(&self, event: Event) {
+        self.try_note(event);
+    }
+
+    /// Whether there was room.
+    fn try_note(&self, event: Event) -> bool {
         let now_ms = self.now_ms();
         let notes = &self.inner.notes;
         let mut window = notes.window();
-        window.note(event, now_ms);
+        let is_noted = window.note(event, now_ms);
         if window.slots.len() >= NOTES_CROWDED {
             notes.crowded.notify_one();
         }
+        is_noted
+    }
+
+    /// Notes an event and returns when it has its entry on disk; as for all notes, repeats within a minute have
+    /// theirs when it is over.
+    pub async fn note_on_disk(&self, event: Event) -> Result<(), StoreError> {
+        let store = self.clone();
+        let written = tokio::spawn(async move {
+            // What waits makes room first.
+            store.flush_notes().await?;
+            if !store.try_note(event) {
+                return Err(StoreError::Failed("there is no room for what has to be audited".into()));
+            }
+            store.flush_notes().await
+        });
+        written.await.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
     }
 
     /// Writes what was noted. If that fails it is kept for the next time, as far as there is room. Must come to its

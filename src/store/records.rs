@@ -59,6 +59,7 @@ pub struct Tx<'t> {
     pub(crate) meta: Table<'t, &'static str, &'static [u8]>,
     pub(crate) audit: Table<'t, u64, &'static [u8]>,
     pub(crate) audit_of: Table<'t, (&'static str, u64), ()>,
+    pub(crate) emergency: Table<'t, u64, &'static [u8]>,
     pub(crate) carry: &'t mut Carry,
     sequence: u64,
     journal_keep_rows: u64,
@@ -118,6 +119,7 @@ impl<'t> Tx<'t> {
             meta,
             audit: transaction.open_table(AUDIT)?,
             audit_of: transaction.open_table(AUDIT_OF)?,
+            emergency: transaction.open_table(EMERGENCY)?,
             carry,
             sequence,
             journal_keep_rows: options.journal_keep_rows,
@@ -318,6 +320,7 @@ impl<'t> Tx<'t> {
         let schema = key.kind.schema();
         let owner = new.or(old).and_then(|document| schema.owner_of(document));
         self.audit_change(key, op, &paths, owner.as_deref(), actor)?;
+        self.end_emergencies_after(key, op, &paths)?;
         let row = doc! {
             "kind": i32::from(schema.code), "id": &key.id, "op": op, "paths": paths,
             "actor": actor.to_string(), "owner": owner.map_or(Bson::Null, Bson::String), "at": self.now_ms,

@@ -87,6 +87,8 @@ pub(crate) const RESTORE: Rows = TableDefinition::new("restore");
 pub(crate) const AUDIT: TableDefinition<u64, Bytes> = TableDefinition::new("audit");
 /// (account whose data it is about, sequence): entries by person.
 pub(crate) const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_of");
+/// number of its entry in `audit` -> an opening of somebody's records that nobody has reviewed: [`super::Emergency`].
+pub(crate) const EMERGENCY: TableDefinition<u64, Bytes> = TableDefinition::new("emergency");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 
@@ -135,6 +137,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(CONTENT_IDLE)?;
     visitor.table(AUDIT)?;
     visitor.table(AUDIT_OF)?;
+    visitor.table(EMERGENCY)?;
     visitor.table(RESTORE)
 }
 

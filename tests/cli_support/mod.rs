@@ -342,6 +342,13 @@ impl Node {
         exchange
     }
 
+    /// The status and the body of an answer to a GET with one more header.
+    pub(crate) fn get_with(&self, path: &str, login: &str, header: &str) -> (u16, String) {
+        // The head is sent as it is, so a line may stand where the last one ends.
+        let path = format!("{path} HTTP/1.1\r\n{header}\r\nX-Rest:");
+        self.begin("GET", &path, login, 0).finish()
+    }
+
     /// The status and the body of an answer.
     pub(crate) fn request(&self, method: &str, path: &str, login: &str, body: &str) -> (u16, String) {
         let mut exchange = self.begin(method, path, login, body.len());

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -28,6 +28,8 @@ use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, SyncSettings};
 use tower::ServiceExt as _;
 
+use super::disk::Disk;
+
 /// 2026-11-23T01:28:52Z.
 pub(crate) const NOW_MS: i64 = 1_795_397_332_000;
 /// The password of everybody made by [`TestNode::person`].
@@ -41,6 +43,7 @@ pub(crate) const NOTHING: &[&str] = &[];
 thread_local! {
     /// Handlers run on the test's own thread, so each test has a clock of its own.
     static CLOCK_MS: Cell<i64> = const { Cell::new(NOW_MS) };
+    static ELAPSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 fn now_ms() -> i64 {
@@ -57,6 +60,17 @@ pub(crate) fn set_clock(ms: i64) {
     CLOCK_MS.set(ms);
 }
 
+fn monotonic() -> Instant {
+    // Only requests see it: threads that compute hashes go by the machine's.
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *START + ELAPSED.get()
+}
+
+/// Moves the monotonic clock, which stands still otherwise; the one above stays as it is.
+pub(crate) fn elapse(by: Duration) {
+    ELAPSED.set(ELAPSED.get() + by);
+}
+
 /// How a test's node differs from the default.
 pub(crate) struct Setup {
     pub(crate) settings: ApiSettings,
@@ -65,6 +79,8 @@ pub(crate) struct Setup {
     pub(crate) journal_keep_rows: u64,
     /// The centre, if there is one.
     pub(crate) hub: Option<Arc<dyn Hub>>,
+    /// Where the store lies, if not in memory of its own.
+    pub(crate) disk: Option<Disk>,
 }
 
 impl Default for Setup {
@@ -77,8 +93,10 @@ impl Default for Setup {
             body_limit_bytes: 1 << 20,
             content_limit_bytes: 32 << 20,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
+            emergency_access: false,
         };
-        Setup { settings, roles: BUILT_IN_ROLES.to_owned(), journal_keep_rows: 1_000_000, hub: None }
+        let roles = BUILT_IN_ROLES.to_owned();
+        Setup { settings, roles, journal_keep_rows: 1_000_000, hub: None, disk: None }
     }
 }
 
@@ -104,7 +122,10 @@ impl TestNode {
             audit_keep_rows: 100_000,
             clock: now_ms,
         };
-        let store = Store::in_memory(options).unwrap();
+        let store = match setup.disk {
+            Some(disk) => Store::on_backend(disk.mount(), options).unwrap(),
+            None => Store::in_memory(options).unwrap(),
+        };
         let sync_settings = SyncSettings { round_timeout: Duration::from_secs(1), ..SyncSettings::default() };
         let accounts = AccountsSettings { bcrypt_cost: BCRYPT_COST_MIN, ..AccountsSettings::default() };
         let (acl, _) = Acl::parse(&setup.roles).unwrap();
@@ -121,7 +142,7 @@ impl TestNode {
             backups: Backups::new(store.clone(), backup_settings),
             sync: Reconciler::new(store.clone(), setup.hub, sync_settings),
             store,
-            accounts: Accounts::new(accounts).unwrap(),
+            accounts: Accounts::with_clock(accounts, monotonic).unwrap(),
             acl: RwLock::new(Arc::new(acl)),
             settings: setup.settings,
             form_key: [7; 32],

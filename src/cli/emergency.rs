@@ -1,0 +1,52 @@
+//! Floor 5. The `emergency` commands: whose records were opened in an emergency, and that somebody has looked at it.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Done;
+use super::control::{Client, Missing};
+use super::show::{cell, table};
+use crate::config::Config;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EmergencyCommand {
+    /// List the emergencies that nobody has reviewed.
+    List {
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Answer for having looked at one; what was read in it is in the audit trail.
+    Review {
+        /// As `emergency list` shows it.
+        id: u64,
+    },
+}
+
+pub(super) async fn run(config: &Config, command: EmergencyCommand) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    match command {
+        EmergencyCommand::List { json } => {
+            let found = client.get("/emergencies").await?.accepted()?;
+            if json {
+                return Ok(Done::json(&found));
+            }
+            let rows: Vec<_> = found.as_array().map_or(&[][..], |found| found).iter().map(row).collect();
+            if rows.is_empty() {
+                return Ok(Done::text("no emergency waits for a review"));
+            }
+            Ok(Done::text(table(["ID", "WHO", "WHOSE", "WHEN", "STATE", "REASON"], &rows)))
+        }
+        EmergencyCommand::Review { id } => {
+            client.post(&format!("/emergencies/{id}/review"), &json!({})).await?.accepted()?;
+            Ok(Done::text(format!("reviewed: emergency {id} is closed, and the audit trail says by whom")))
+        }
+    }
+}
+
+fn row(found: &Value) -> [String; 6] {
+    let state = if found["open"] == true { "open" } else { "over" };
+    let [id, who, person, at, reason] =
+        ["id", "who", "person", "at", "reason"].map(|name| cell(&found[name]));
+    [id, who, person, at, state.to_owned(), reason]
+}

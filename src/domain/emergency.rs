@@ -1,0 +1,80 @@
+//! Floor 0. Emergency access: how far it reaches, and what a reason must be.
+//!
+//! Whoever has a role with `"emergency": true` may read what belongs to one other person, for a while, if they say
+//! why. [`super::access::Acl::may_open`] says who and which kinds.
+
+use super::audit::TEXT_CHARS_MAX;
+
+/// How long an opening lasts, counted from the request that opened it.
+pub const OPEN_S_MAX: u64 = 15 * 60;
+/// Shortest reason, without blanks around it.
+pub const REASON_CHARS_MIN: usize = 10;
+/// Longest reason: the audit trail keeps all of it.
+pub const REASON_CHARS_MAX: usize = TEXT_CHARS_MAX;
+/// Openings of one account that nobody has reviewed; then somebody has to, before there is another one.
+pub const UNREVIEWED_EACH_MAX: usize = 32;
+/// The same for all accounts together.
+pub const UNREVIEWED_MAX: usize = 1024;
+
+/// Why somebody needs to see a record, in their own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason(String);
+
+/// What is wrong with a reason, in words for whoever gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReasonError {
+    #[error("must be UTF-8 text")]
+    NoText,
+    #[error("must not hold control characters")]
+    Control,
+    #[error("must say in {REASON_CHARS_MIN} to {REASON_CHARS_MAX} characters why the record is needed now")]
+    Length,
+}
+
+impl Reason {
+    /// From the bytes of a header; blanks around it do not count.
+    pub fn parse(bytes: &[u8]) -> Result<Reason, ReasonError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| ReasonError::NoText)?.trim();
+        if text.chars().any(char::is_control) {
+            return Err(ReasonError::Control);
+        }
+        if !(REASON_CHARS_MIN..=REASON_CHARS_MAX).contains(&text.chars().count()) {
+            return Err(ReasonError::Length);
+        }
+        Ok(Reason(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons() {
+        let longest = "ñ".repeat(REASON_CHARS_MAX);
+        for (given, kept) in [
+            ("unconscious", "unconscious"),
+            ("  0123456789\t", "0123456789"),
+            ("¡infarto, ya!", "¡infarto, ya!"),
+            (longest.as_str(), longest.as_str()),
+        ] {
+            assert_eq!(Reason::parse(given.as_bytes()).as_ref().map(Reason::as_str), Ok(kept));
+        }
+        for (given, wrong) in [
+            (&b""[..], ReasonError::Length),
+            (b"012345678", ReasonError::Length),
+            (b"     012345678     ", ReasonError::Length),
+            (format!("{longest}x").as_bytes(), ReasonError::Length),
+            (b"a reason in \xe9 Latin-1", ReasonError::NoText),
+            (b"a reason\twith a tab", ReasonError::Control),
+            (b"a reason \x1b[2J", ReasonError::Control),
+            ("a reason \u{85} of C1".as_bytes(), ReasonError::Control),
+        ] {
+            assert_eq!(Reason::parse(given), Err(wrong), "{}", String::from_utf8_lossy(given));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Floor 4. Emergency access: reading one other person's records for a while, for a reason, and answering for it.
+//!
+//! Asked only where somebody was refused a read; whoever may read anyway opens nothing. An opening is in the audit
+//! trail, on disk, before anything is answered, and each read under it as well (see `witness`).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::Node;
+use super::caller::Caller;
+use super::error::ApiError;
+use super::extract::At;
+use super::users::may_administer;
+use super::witness::Seen;
+use crate::domain::access::Verb;
+use crate::domain::emergency::Reason;
+use crate::domain::record::{Kind, fold_account};
+use crate::store::{Asker, Emergency, EmergencyError, asked_by};
+
+/// Says why a record is needed now.
+pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-emergency-reason");
+
+/// Somebody else's records that a refused read is about.
+pub(crate) enum Subject<'a> {
+    /// The path or the query names the person: there must be one.
+    Named(&'a str),
+    /// The owner of a record that is there.
+    Owner(&'a str),
+}
+
+/// The number of the opening under which `caller` may read what belongs to this person; a reason opens one. `None`
+/// if there is none: then the refusal stands, and the answer is the same as without any of this.
+pub(crate) async fn admit(
+    node: &Arc<Node>,
+    caller: &Caller,
+    headers: &HeaderMap,
+    acl_name: &str,
+    subject: Subject<'_>,
+) -> Result<Option<u64>, ApiError> {
+    if !node.settings.emergency_access || !node.acl().may_open(&caller.principal, acl_name) {
+        return Ok(None);
+    }
+    let (Subject::Named(person) | Subject::Owner(person)) = subject;
+    let account = fold_account(person);
+    if let Some(id) = present(node, caller, &account)? {
+        return Ok(Some(id));
+    }
+    let Some(reason) = given_reason(headers)? else {
+        return Ok(None);
+    };
+    // Who does not exist cannot be told from who may not be seen.
+    if let Subject::Named(person) = subject
+        && node.store.read()?.find(Kind::Person, person)?.is_none()
+    {
+        return Ok(None);
+    }
+    // On its own, so that what is in the trail is also open if the client goes away.
+    let opened = tokio::spawn(open(Arc::clone(node), caller.clone(), account, reason));
+    opened.await.map_err(|_| ApiError::Internal)?.map(Some)
+}
+
+fn given_reason(headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {
+    let invalid = |message: &str| ApiError::NoReason(format!("{REASON_HEADER}: {message}"));
+    let mut given = headers.get_all(REASON_HEADER).iter();
+    let Some(reason) = given.next() else {
+        return Ok(None);
+    };
+    if given.next().is_some() {
+        return Err(invalid("must be there only once"));
+    }
+    Reason::parse(reason.as_bytes()).map(Some).map_err(|error| invalid(&error.to_string()))
+}
+
+/// The opening that is in force: neither over, nor ended by a change of the account.
+fn present(node: &Node, caller: &Caller, account: &str) -> Result<Option<u64>, ApiError> {
+    let Some(id) = node.accounts.openings().find(&caller.principal.actor.to_string(), account) else {
+        return Ok(None);
+    };
+    let row = node.store.read()?.emergency(id)?;
+    Ok(row.filter(|row| !row.is_ended).map(|row| row.id))
+}
+
+async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) -> Result<u64, ApiError> {
+    let since = node.accounts.openings().now();
+    // Requests that come at once share an opening.
+    let _turn = node.store.turn(Kind::Person, &account).await;
+    if let Some(id) = present(&node, &caller, &account)? {
+        return Ok(id);
+    }
+    let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
+    let person = account.clone();
+    let opened = asked_by(asker, node.store.transact(move |tx| tx.open_emergency(&person, &reason)));
+    let id = opened.await?;
+    node.accounts.openings().begin(&caller.principal.actor.to_string(), &account, id, since);
+    tracing::warn!(emergency = id, "records were opened in an emergency: they wait for a review");
+    Ok(id)
+}
+
+/// What waits for a review, oldest first.
+pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
+    may_administer(&node, &caller, Verb::Get)?;
+    Ok(Seen::other("emergencies", None).on(super::json(unreviewed(&node)?)))
+}
+
+/// The same, as it is shown.
+pub(crate) fn unreviewed(node: &Node) -> Result<Vec<Value>, ApiError> {
+    let rows = node.store.read()?.emergencies()?;
+    Ok(rows.iter().map(|row| shown(node, row)).collect())
+}
+
+fn is_open(node: &Node, row: &Emergency) -> bool {
+    !row.is_ended && node.accounts.openings().is_open(row.id)
+}
+
+fn shown(node: &Node, row: &Emergency) -> Value {
+    json!({
+        "id": row.id,
+        "who": row.who,
+        "person": row.person,
+        "reason": row.reason,
+        "peer": row.peer,
+        "at": crate::sync::time_text(row.at_ms),
+        "open": is_open(node, row),
+    })
+}
+
+/// The caller answers for having looked at it. Not before it is over: what is read later would go unseen.
+pub(crate) async fn review(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+) -> Result<Response, ApiError> {
+    may_administer(&node, &caller, Verb::Post)?;
+    let absent = || ApiError::NotFound("There is no such emergency that waits for a review".into());
+    let id: u64 = at.id().parse().map_err(|_| absent())?;
+    let row = node.store.read()?.emergency(id)?.ok_or_else(absent)?;
+    if is_open(&node, &row) {
+        return Err(ApiError::Conflict {
+            message: "The records are still open: review it when the time is over, or close the account"
+                .into(),
+            current: shown(&node, &row),
+        });
+    }
+    node.store.transact(move |tx| tx.review_emergency(id)).await?.ok_or_else(absent)?;
+    node.accounts.openings().end(id);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+impl From<EmergencyError> for ApiError {
+    fn from(error: EmergencyError) -> Self {
+        match error {
+            EmergencyError::Unreviewed => ApiError::Unreviewed,
+            EmergencyError::Store(error) => error.into(),
+        }
+    }
+}

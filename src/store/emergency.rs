@@ -1,0 +1,184 @@
+//! Floor 1. Openings of other people's records in an emergency: the open items that somebody has to review.
+//!
+//! A row stands from the opening until it is reviewed. Whether access is still open is known to
+//! [`crate::accounts`], which forgets it in time; the row says only that it was ended early, in the transaction that
+//! changes the account.
+
+use bson::{Bson, Document, doc};
+use redb::{ReadableTable, ReadableTableMetadata as _};
+
+use super::tables::{EMERGENCY, decode, encode};
+use super::{Snapshot, StoreError, Tx};
+use crate::domain::audit::{Event, What};
+use crate::domain::emergency::{Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
+use crate::domain::record::{Kind, RecordKey, fold_account};
+
+/// Fields of a person whose change ends what they have opened; an empty path is the whole record.
+const ENDING_FIELDS: &[&str] = &["", "password", "roles", "active"];
+
+/// An opening that nobody has reviewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emergency {
+    /// The number of its entry in the audit trail.
+    pub id: u64,
+    /// Whoever opened it, as the audit trail names them.
+    pub who: String,
+    /// Folded account of the person whose records were opened.
+    pub person: String,
+    pub reason: String,
+    /// Address that the request came from.
+    pub peer: String,
+    /// Milliseconds since 1970 by the clock of the box.
+    pub at_ms: i64,
+    /// The account was changed meanwhile, which ended the access at once.
+    pub is_ended: bool,
+}
+
+/// Why nothing was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EmergencyError {
+    /// Somebody has to review some first: [`UNREVIEWED_EACH_MAX`], [`UNREVIEWED_MAX`].
+    #[error("too many emergencies wait for their review")]
+    Unreviewed,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Emergency {
+    fn decode(id: u64, bytes: &[u8]) -> Result<Emergency, StoreError> {
+        let row = decode(bytes)?;
+        let text = |name: &str| row.get_str(name).unwrap_or_default().to_owned();
+        Ok(Emergency {
+            id,
+            who: text("who"),
+            person: text("person"),
+            reason: text("reason"),
+            peer: text("peer"),
+            at_ms: row.get_i64("at").unwrap_or_default(),
+            is_ended: row.get_bool("ended").unwrap_or_default(),
+        })
+    }
+
+    fn row(&self) -> Document {
+        doc! {
+            "who": &self.who, "person": &self.person, "reason": &self.reason, "peer": &self.peer,
+            "at": self.at_ms, "ended": Bson::Boolean(self.is_ended),
+        }
+    }
+
+    /// What the audit trail says about it, in the name of whoever does it.
+    fn event(&self, event: Event) -> Event {
+        event.about(Kind::Person.schema().collection, &self.person, Some(&self.person))
+    }
+}
+
+impl Tx<'_> {
+    /// Opens the records of `person`, folded, to whoever asked for this transaction: an entry in the audit trail and
+    /// an open item. Returns its number.
+    pub fn open_emergency(&mut self, person: &str, reason: &Reason) -> Result<u64, EmergencyError> {
+        let who = self.asker.as_ref().map(|asker| asker.who.to_string()).unwrap_or_default();
+        let known = self.emergencies()?;
+        let own = known.iter().filter(|known| known.who == who).count();
+        if own >= UNREVIEWED_EACH_MAX || known.len() >= UNREVIEWED_MAX {
+            return Err(EmergencyError::Unreviewed);
+        }
+        let mut opened = Emergency {
+            id: 0,
+            who,
+            person: person.to_owned(),
+            reason: reason.as_str().to_owned(),
+            peer: self.asked_from().map(|peer| peer.to_string()).unwrap_or_default(),
+            at_ms: self.now_ms(),
+            is_ended: false,
+        };
+        self.audit_asked(What::Emergency, |event| opened.event(event).saying(&opened.reason))?;
+        opened.id = self.audit_head()?.seq;
+        self.write_emergency(&opened)?;
+        Ok(opened.id)
+    }
+
+    /// Whoever asked for this transaction answers for having looked at it. `None` if there is no such open item.
+    pub fn review_emergency(&mut self, id: u64) -> Result<Option<()>, StoreError> {
+        let Some(row) = self.emergency.remove(id)?.map(|row| row.value().to_vec()) else {
+            return Ok(None);
+        };
+        let reviewed = Emergency::decode(id, &row)?;
+        self.audit_asked(What::Review, |event| reviewed.event(event).saying(&under(id)))?;
+        Ok(Some(()))
+    }
+
+    /// A record was changed. If it was an account, what it has opened ends; if a person went away, also what
+    /// others have opened of them: whoever gets the account next is somebody else.
+    pub(crate) fn end_emergencies_after(
+        &mut self,
+        key: &RecordKey,
+        op: &str,
+        paths: &[String],
+    ) -> Result<(), StoreError> {
+        let is_ending = |path: &String| ENDING_FIELDS.contains(&path.as_str());
+        if key.kind != Kind::Person || !paths.iter().any(is_ending) {
+            return Ok(());
+        }
+        self.end_emergencies_of(&key.id)?;
+        if op == "delete" {
+            self.end_emergencies(|open| open.person == fold_account(&key.id))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Ends what this account has opened.
+    pub(crate) fn end_emergencies_of(&mut self, who: &str) -> Result<(), StoreError> {
+        self.end_emergencies(|open| open.who.eq_ignore_ascii_case(who))
+    }
+
+    fn end_emergencies(&mut self, is_over: impl Fn(&Emergency) -> bool) -> Result<(), StoreError> {
+        for open in self.emergencies()? {
+            if !open.is_ended && is_over(&open) {
+                self.write_emergency(&Emergency { is_ended: true, ..open })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn emergencies(&self) -> Result<Vec<Emergency>, StoreError> {
+        read_all(&self.emergency)
+    }
+
+    fn write_emergency(&mut self, emergency: &Emergency) -> Result<(), StoreError> {
+        self.emergency.insert(emergency.id, encode(&emergency.row())?.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// What waits for a review, oldest first.
+    pub fn emergencies(&self) -> Result<Vec<Emergency>, StoreError> {
+        read_all(&self.transaction.open_table(EMERGENCY)?)
+    }
+
+    pub fn emergencies_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(EMERGENCY)?.len()?)
+    }
+
+    /// `None` if there never was one, or it was reviewed.
+    pub fn emergency(&self, id: u64) -> Result<Option<Emergency>, StoreError> {
+        let row = self.transaction.open_table(EMERGENCY)?.get(id)?;
+        row.map(|row| Emergency::decode(id, row.value())).transpose()
+    }
+}
+
+/// How the audit trail marks what is done under an opening.
+pub fn under(id: u64) -> String {
+    format!("emergency {id}")
+}
+
+fn read_all(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Emergency>, StoreError> {
+    let mut rows = Vec::new();
+    for entry in table.iter()? {
+        let (id, row) = entry?;
+        rows.push(Emergency::decode(id.value(), row.value())?);
+    }
+    Ok(rows)
+}
