@@ -34,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;
+mod files;
 pub mod flaw;
 pub mod http;
 pub mod store;

@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod ndjson;
 mod reconcile;
+mod setup;
 mod show;
 mod users;
 
@@ -60,6 +61,9 @@ enum Command {
     Serve(ServeArgs),
     /// Check the configuration, the access rules and the certificate.
     Check,
+    /// Write the configuration and make the first administrator's account. Run again, it changes only what it is
+    /// told anew.
+    Setup(setup::SetupArgs),
     /// Accounts: people who log in here, and technicians of this node.
     #[command(subcommand)]
     User(users::UserCommand),
@@ -171,13 +175,18 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
     if let Command::Serve(args) = &cli.command {
         overrides = Overrides { listen: args.listen.clone(), demo: args.demo };
     }
-    let config = Config::load(cli.config.as_deref(), config::environment(), &overrides)?;
     let is_serving = matches!(cli.command, Command::Serve(_));
-    start_log(if is_serving { "info" } else { "error" });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
+    if let Command::Setup(args) = cli.command {
+        // There may be no configuration yet.
+        start_log("error");
+        return runtime.block_on(setup::run(cli.config, args));
+    }
+    let config = Config::load(cli.config.as_deref(), config::environment(), &overrides)?;
+    start_log(if is_serving { "info" } else { "error" });
     runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve(config, args.demo).await,
@@ -189,6 +198,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Import(args) => import::run(config, args).await,
             Command::Export(args) => export::run(config, &args).await,
             Command::Audit(command) => audit::run(&config, command).await,
+            Command::Setup(args) => setup::run(cli.config, args).await,
             Command::Version => Ok(version()),
         }
     })
@@ -234,14 +244,18 @@ fn start_log(level: &str) {
 }
 
 fn check(config: &Config) -> anyhow::Result<Done> {
+    let mut text = warnings_about(config)?;
+    text += "the configuration and the access rules are in order";
+    Ok(Done::text(text))
+}
+
+/// What a node would not start with is an error; what somebody may not have meant is a line for each.
+fn warnings_about(config: &Config) -> anyhow::Result<String> {
     let (_, warnings) = config.acl()?;
     config.centre()?;
     // A pair of the operator's own must be usable; the node's own is made when it starts.
     if let Some(settings) = config.tls_settings().filter(|settings| settings.own.is_some()) {
         Tls::load(settings, std::time::SystemTime::UNIX_EPOCH)?;
     }
-    let mut text: String =
-        warnings.iter().map(|warning| format!("warning: access rules: {}\n", plain(warning))).collect();
-    text += "the configuration and the access rules are in order";
-    Ok(Done::text(text))
+    Ok(warnings.iter().map(|warning| format!("warning: access rules: {}\n", plain(warning))).collect())
 }
