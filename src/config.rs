@@ -95,6 +95,7 @@ pub struct AccountRules {
     pub bcrypt_cost: u32,
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
+    pub browser_sessions: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -175,6 +176,7 @@ impl Default for AccountRules {
             password_min_chars: PASSWORD_CHARS_MIN_DEFAULT,
             bcrypt_cost: BCRYPT_COST_DEFAULT,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
+            browser_sessions: true,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod cache;
 mod pool;
+mod sessions;
 mod throttle;
 
 use std::collections::HashMap;
@@ -26,6 +27,10 @@ use crate::domain::record::fold_account;
 use cache::{Cache, Credential, CredentialKey};
 use pool::{Full, Pool};
 pub use pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
+pub use sessions::{
+    Ended, Ending, SESSION_IDLE_S_MAX, SESSION_S_MAX, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX, SessionId,
+    Sessions,
+};
 use throttle::{Pair, Throttle};
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
@@ -117,6 +122,7 @@ pub struct Accounts {
     dummy_hash: String,
     attempts: Arc<Attempts>,
     pool: Pool,
+    sessions: Sessions,
     /// Monotonic time, for the cache and the throttle.
     clock: fn() -> Instant,
 }
@@ -165,6 +171,7 @@ impl Accounts {
             dummy_hash: dummy_hash(cost),
             attempts: Arc::default(),
             pool: Pool::start(settings.bcrypt_threads)?,
+            sessions: Sessions::new(clock),
             clock,
         }))
     }
@@ -311,6 +318,11 @@ impl Accounts {
             );
         }
         Ok(())
+    }
+
+    /// Who has logged in with a browser.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// The fewest characters of a new password.

@@ -14,12 +14,14 @@ mod cors;
 mod dead;
 mod error;
 mod extract;
+mod form_token;
 mod holds;
 mod link;
 mod lists;
 mod node;
 mod password;
 mod records;
+mod session;
 mod users;
 mod witness;
 mod write;
@@ -62,6 +64,15 @@ pub enum CollectionShape {
     Rows,
 }
 
+/// Whether browsers may log in for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrowserSessions {
+    Off,
+    /// Wanted, but the line is readable to others, so nobody gets one.
+    OverPlainHttp,
+    On,
+}
+
 /// What the API does differently on request.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
@@ -75,6 +86,7 @@ pub struct ApiSettings {
     pub content_limit_bytes: usize,
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
+    pub browser_sessions: BrowserSessions,
 }
 
 impl ApiSettings {
@@ -130,6 +142,12 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
         .route("/sync/dead", get(dead::list))
         .route("/sync/dead/{id}/retry", post(dead::retry));
+    if node.settings.browser_sessions != BrowserSessions::Off {
+        let form = get(session::form).post(session::submit).delete(session::delete);
+        router = router
+            .route(session::SESSION_ROUTE, form)
+            .route(session::SESSION_END_ROUTE, post(session::submit_end));
+    }
     for schema in &SCHEMAS {
         for route in schema.routes {
             router = router.route(route.path, record_route(schema, route, &node.settings));

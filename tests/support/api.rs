@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -21,7 +21,7 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant, Verb};
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::http::{ApiSettings, CollectionShape, Node, Peer, router};
+use thalamus_edge::http::{ApiSettings, BrowserSessions, CollectionShape, Node, Peer, router};
 use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, SyncSettings};
 use tower::ServiceExt as _;
@@ -45,7 +45,13 @@ fn now_ms() -> i64 {
     CLOCK_MS.get()
 }
 
-/// Moves the clock of nodes in this test.
+/// Runs on its own, and jumps with the clock of the test.
+fn monotonic() -> Instant {
+    let jumped_ms = u64::try_from(CLOCK_MS.get() - NOW_MS).unwrap_or(0);
+    Instant::now() + Duration::from_millis(jumped_ms)
+}
+
+/// Moves the clocks of nodes in this test.
 pub(crate) fn pass_time(by: Duration) {
     CLOCK_MS.set(CLOCK_MS.get() + i64::try_from(by.as_millis()).unwrap());
 }
@@ -70,6 +76,7 @@ impl Default for Setup {
             body_limit_bytes: 1 << 20,
             content_limit_bytes: 32 << 20,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
+            browser_sessions: BrowserSessions::On,
         };
         Setup { settings, roles: BUILT_IN_ROLES.to_owned(), journal_keep_rows: 1_000_000, hub: None }
     }
@@ -102,7 +109,7 @@ impl TestNode {
         let node = Arc::new(Node {
             sync: Reconciler::new(store.clone(), setup.hub, sync_settings),
             store,
-            accounts: Accounts::new(accounts).unwrap(),
+            accounts: Accounts::with_clock(accounts, monotonic).unwrap(),
             acl: RwLock::new(Arc::new(acl)),
             settings: setup.settings,
             form_key: [7; 32],
