@@ -9,7 +9,7 @@
 //! | 5 | [`cli`], [`app`], [`config`], [`tls`], [`demo`] | the process: arguments, files, clock, signals |
 //! | 4 | [`http`] | the API that clients speak |
 //! | 3 | [`sync`] | the round that reconciles with the centre |
-//! | 2 | [`accounts`], [`central`] | passwords; MongoDB |
+//! | 2 | [`accounts`], [`central`] | passwords and sessions; MongoDB |
 //! | 1 | [`store`] | redb, transactions, the bookkeeping of every change |
 //! | 0 | [`domain`] | the rules: kinds of record, merge, access, JSON |
 //! | 0 | [`flaw`] | what tests break on purpose |

@@ -68,7 +68,9 @@ pub(crate) fn is_open(node: &Node, request: &Request) -> bool {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let read = [Method::GET, Method::HEAD].contains(request.method());
     let post = request.method() == Method::POST;
-    node.settings.browser_sessions != BrowserSessions::Off
+    let is_from_somewhere = request.extensions().get::<Peer>().is_some();
+    is_from_somewhere
+        && node.settings.browser_sessions != BrowserSessions::Off
         && match route {
             Some(SESSION_ROUTE) => read || post,
             Some(SESSION_END_ROUTE) => post,

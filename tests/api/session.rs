@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::http::BrowserSessions;
@@ -36,7 +37,7 @@ async fn status(node: &TestNode, cookie: &str) -> u16 {
     node.get("/login").header("cookie", cookie).send().await.status
 }
 
-/// The entries of the audit trail since `seq`, without those that write about records.
+/// The entries of the audit trail about logins and refusals.
 async fn audited(node: &TestNode) -> Vec<String> {
     node.node.store.flush_notes().await.unwrap();
     let list = node.get("/audit?limit=1000&after=0").by_operator().send().await.json();
@@ -343,7 +344,28 @@ async fn the_password_form_works_in_a_session() {
 
 /// What goes on for long ends with the session, not only at the next request.
 #[tokio::test]
-async fn a_technician_logs_in_and_the_change_feed_ends_with_the_session() {
+async fn a_stream_of_changes_ends_with_the_session() {
+    let node = TestNode::with_people().await;
+    let cookie = logged_in(&node, "ROOT004").await;
+    let token = token(&node, &cookie).await;
+    let stream = node.get("/changes").header("cookie", &cookie).header("accept", "text/event-stream");
+    let mut body = stream.open().await.into_body();
+    let mut shown = Vec::new();
+    for _ in 0..4 {
+        shown.extend_from_slice(body.frame().await.unwrap().unwrap().data_ref().unwrap());
+    }
+    let off = node.request("DELETE", "/session").header("cookie", &cookie).header("x-csrf-token", &token);
+    off.send().await.is(204, NOTHING);
+    node.record(Kind::Institution, bson::doc! {"_id": "i9"}).await;
+    while let Some(frame) = tokio::time::timeout(10 * MINUTE, body.frame()).await.unwrap() {
+        shown.extend_from_slice(frame.unwrap().data_ref().unwrap());
+    }
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("ROOT004") && !shown.contains("i9"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_technician_logs_in_too() {
     let node = TestNode::with_people().await;
     let add = node.post("/users/tech", json!({"roles": ["root"], "local": true, "password": PASSWORD}));
     add.by_operator().send().await.is(201, NOTHING);
