@@ -30,7 +30,7 @@ use crate::backup::{self, Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
-use crate::http::{ApiSettings, Node, Peer, router};
+use crate::http::{ApiSettings, BrowserSessions, Node, Peer, router};
 use crate::store::{Store, StoreError, StoreOptions, free_bytes_at};
 use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
@@ -260,6 +260,17 @@ fn api_settings(config: &Config) -> ApiSettings {
         content_limit_bytes: usize::try_from(config.api.content_limit_bytes).unwrap_or(usize::MAX),
         central_roles: config.accounts.central_roles.clone(),
         emergency_access: config.accounts.emergency_access,
+        browser_sessions: browser_sessions(config),
+    }
+}
+
+/// On the machine itself, where a proxy may stand that speaks HTTPS, plain HTTP is read by nobody else.
+fn browser_sessions(config: &Config) -> BrowserSessions {
+    let is_private = config.server.tls || config.server.listen.ip().is_loopback();
+    match (config.accounts.browser_sessions, is_private) {
+        (false, _) => BrowserSessions::Off,
+        (true, false) => BrowserSessions::OverPlainHttp,
+        (true, true) => BrowserSessions::On,
     }
 }
 
@@ -386,7 +397,7 @@ impl Signals {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
                 _ = self.hangup.recv() => reload_rules(&config, &node),
-                _ = minutes.tick() => {}
+                _ = minutes.tick() => node.end_old_sessions(),
             }
             if let Some(tls) = &tls {
                 refresh_certificate(tls);

@@ -5,6 +5,7 @@
 //! where to look; only the files it points to are read later, when they are needed.
 
 mod check;
+pub mod edit;
 mod layers;
 
 use std::collections::BTreeMap;
@@ -99,6 +100,7 @@ pub struct AccountRules {
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
     pub emergency_access: bool,
+    pub browser_sessions: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -194,6 +196,7 @@ impl Default for AccountRules {
             bcrypt_cost: BCRYPT_COST_DEFAULT,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
             emergency_access: false,
+            browser_sessions: true,
         }
     }
 }
@@ -264,7 +267,17 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let default = Path::new(DEFAULT_FILE);
         let path = path.or_else(|| default.exists().then_some(default));
-        layers::load(path, env, overrides)
+        let file = path.map(|path| Ok((path, read_text(path)?))).transpose()?;
+        layers::load(file.as_ref().map(|(path, text)| (*path, text.as_str())), env, overrides)
+    }
+
+    /// As [`Config::load`] would read it if `text` were in the file `path`.
+    pub fn of_text(
+        path: &Path,
+        text: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        layers::load(Some((path, text)), env, &Overrides::default())
     }
 
     /// The centre to reconcile with; `None` when none is configured. Reads `central.uri_file`.

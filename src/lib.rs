@@ -10,7 +10,7 @@
 //! | 4 | [`http`] | the API that clients speak |
 //! | 3 | [`sync`] | the round that reconciles with the centre |
 //! | 3 | [`backup`] | backups: made, encrypted, checked, restored |
-//! | 2 | [`accounts`], [`central`] | passwords; MongoDB |
+//! | 2 | [`accounts`], [`central`] | passwords and sessions; MongoDB |
 //! | 1 | [`store`] | redb, transactions, the bookkeeping of every change |
 //! | 0 | [`domain`] | the rules: kinds of record, merge, access, JSON |
 //! | 0 | [`flaw`] | what tests break on purpose |
@@ -36,6 +36,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;
+mod files;
 pub mod flaw;
 pub mod http;
 pub mod store;

@@ -34,6 +34,13 @@ pub struct TlsSettings {
     pub names: Vec<String>,
 }
 
+impl TlsSettings {
+    /// See [`Tls::authority_file`]; the first start makes it.
+    pub fn authority_file(&self) -> Option<PathBuf> {
+        self.own.is_none().then(|| self.directory.join(authority::CA_FILE))
+    }
+}
+
 /// PEM files kept by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnCertificate {
@@ -108,10 +115,7 @@ impl Tls {
 
     /// The certificate to give to clients so that they trust this box; none for an operator's own pair.
     pub fn authority_file(&self) -> Option<PathBuf> {
-        match self.settings.own {
-            Some(_) => None,
-            None => Some(self.settings.directory.join(authority::CA_FILE)),
-        }
+        self.settings.authority_file()
     }
 
     fn files(&self) -> (PathBuf, PathBuf) {

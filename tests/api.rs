@@ -37,3 +37,5 @@ mod methods;
 mod node;
 #[path = "api/password.rs"]
 mod password;
+#[path = "api/session.rs"]
+mod session;

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("app", 5),
     ("cli", 5),
     ("config", 5),
+    ("files", 5),
     ("tls", 5),
     ("demo", 5),
     ("main", 5),

@@ -10,6 +10,9 @@ mod cli_support;
 mod encryption;
 mod support;
 
+#[path = "cli/setup.rs"]
+mod setup;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;

@@ -7,6 +7,7 @@
 mod cache;
 mod openings;
 mod pool;
+mod sessions;
 mod throttle;
 
 use std::collections::HashMap;
@@ -28,6 +29,10 @@ use cache::{Cache, Credential, CredentialKey};
 pub use openings::Openings;
 use pool::{Full, Pool};
 pub use pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
+pub use sessions::{
+    Ended, Ending, SESSION_IDLE_S_MAX, SESSION_S_MAX, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX, SessionId,
+    Sessions,
+};
 use throttle::{Pair, Throttle};
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
@@ -120,7 +125,8 @@ pub struct Accounts {
     attempts: Arc<Attempts>,
     pool: Pool,
     openings: Openings,
-    /// Monotonic time, for the cache, the throttle and the openings.
+    sessions: Sessions,
+    /// Monotonic time, for the cache, the throttle, sessions and openings.
     clock: fn() -> Instant,
 }
 
@@ -169,6 +175,7 @@ impl Accounts {
             attempts: Arc::default(),
             pool: Pool::start(settings.bcrypt_threads)?,
             openings: Openings::new(clock),
+            sessions: Sessions::new(clock),
             clock,
         }))
     }
@@ -320,6 +327,11 @@ impl Accounts {
     /// Who may read whose records in an emergency.
     pub fn openings(&self) -> &Openings {
         &self.openings
+    }
+
+    /// Who has logged in with a browser.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// The fewest characters of a new password.

@@ -13,6 +13,7 @@ mod import;
 mod ndjson;
 mod reconcile;
 mod restore;
+mod setup;
 mod show;
 mod users;
 
@@ -65,6 +66,9 @@ enum Command {
     Serve(ServeArgs),
     /// Check the configuration, the access rules and the certificate.
     Check,
+    /// Write the configuration and make the first administrator's account. Run again, it changes only what it is
+    /// told anew.
+    Setup(setup::SetupArgs),
     /// Accounts: people who log in here, and technicians of this node.
     #[command(subcommand)]
     User(users::UserCommand),
@@ -189,13 +193,18 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
     if let Command::Serve(args) = &cli.command {
         overrides = Overrides { listen: args.listen.clone(), demo: args.demo };
     }
-    let config = Config::load(cli.config.as_deref(), config::environment(), &overrides)?;
     let is_serving = matches!(cli.command, Command::Serve(_));
-    start_log(if is_serving { "info" } else { "error" });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
+    if let Command::Setup(args) = cli.command {
+        // There may be no configuration yet.
+        start_log("error");
+        return runtime.block_on(setup::run(cli.config, args));
+    }
+    let config = Config::load(cli.config.as_deref(), config::environment(), &overrides)?;
+    start_log(if is_serving { "info" } else { "error" });
     runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve(config, args.demo).await,
@@ -211,6 +220,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Export(args) => export::run(config, &args).await,
             Command::Audit(command) => audit::run(&config, command).await,
             Command::Emergency(command) => emergency::run(&config, command).await,
+            Command::Setup(args) => setup::run(cli.config, args).await,
             Command::Version => Ok(version()),
         }
     })
@@ -258,6 +268,13 @@ fn start_log(level: &str) {
 }
 
 fn check(config: &Config) -> anyhow::Result<Done> {
+    let mut text = warnings_about(config)?;
+    text += "the configuration and the access rules are in order";
+    Ok(Done::text(text))
+}
+
+/// What a node would not start with is an error; what somebody may not have meant is a line for each.
+fn warnings_about(config: &Config) -> anyhow::Result<String> {
     let (_, warnings) = config.acl()?;
     config.centre()?;
     config.store_key()?;
@@ -268,6 +285,5 @@ fn check(config: &Config) -> anyhow::Result<Done> {
     let mut text: String =
         warnings.iter().map(|warning| format!("warning: access rules: {}\n", plain(warning))).collect();
     text.extend(backup::warnings(config).iter().map(|warning| format!("warning: {warning}\n")));
-    text += "the configuration and the access rules are in order";
-    Ok(Done::text(text))
+    Ok(text)
 }

@@ -116,7 +116,7 @@ async fn link(config: &Config, id: &str) -> anyhow::Result<Done> {
     Ok(Done::text(shown_link(config, &made)))
 }
 
-fn shown_link(config: &Config, link: &Value) -> String {
+pub(super) fn shown_link(config: &Config, link: &Value) -> String {
     let (path, until) = (cell(&link["path"]), cell(&link["expires_at"]));
     format!("{}{path}\nsets the password, once, until {until}", config.base_url())
 }
@@ -156,7 +156,7 @@ fn row(user: &Value) -> [String; 4] {
 }
 
 /// One line of standard input without its end.
-fn password_line() -> anyhow::Result<Zeroizing<String>> {
+pub(super) fn password_line() -> anyhow::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::new());
     let read = io::stdin().lock().take(PASSWORD_LINE_BYTES_MAX).read_line(&mut line);
     read.map_err(|error| Failure { code: EXIT_FAILED, message: format!("standard input: {error}") })?;

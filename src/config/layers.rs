@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use super::{
     AccountRules, Api, Backup, Central, Config, ConfigError, DEFAULT_DATA_DIR, Node, Overrides, Server,
-    Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check, read_text,
+    Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check,
 };
 
 /// All keys that there are.
@@ -31,13 +31,13 @@ struct Keys {
 }
 
 pub(super) fn load(
-    file: Option<&Path>,
+    file: Option<(&Path, &str)>,
     env: impl Iterator<Item = (String, String)>,
     overrides: &Overrides,
 ) -> Result<Config, ConfigError> {
     let mut layers = Layers::default();
-    if let Some(path) = file {
-        layers.add_file(path)?;
+    if let Some((path, text)) = file {
+        layers.add_file(path, text)?;
     }
     for (name, value) in env {
         if let Some(key) = name.strip_prefix(VARIABLE_PREFIX) {
@@ -90,8 +90,7 @@ struct Layers {
 }
 
 impl Layers {
-    fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = read_text(path)?;
+    fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let place = |at: usize| {
             let line = 1 + text[..at.min(text.len())].matches('\n').count();
             format!("{} line {line}", path.display())
@@ -108,11 +107,11 @@ impl Layers {
                 message: key.map_or(message.clone(), |key| format!("`{}`: {message}", key.dotted)),
             }
         };
-        let tree = DeTable::parse(&text).map_err(|error| invalid(&[], &error))?;
+        let tree = DeTable::parse(text).map_err(|error| invalid(&[], &error))?;
         let mut keys = Vec::new();
         collect_keys(tree.get_ref(), "", &mut keys);
-        toml::from_str::<Keys>(&text).map_err(|error| invalid(&keys, &error))?;
-        self.values = toml::from_str(&text).map_err(|error| invalid(&keys, &error))?;
+        toml::from_str::<Keys>(text).map_err(|error| invalid(&keys, &error))?;
+        self.values = toml::from_str(text).map_err(|error| invalid(&keys, &error))?;
         self.places.extend(keys.into_iter().map(|key| (key.dotted, place(key.name.start))));
         Ok(())
     }

@@ -51,6 +51,12 @@ verbs! {
     Throttled = "throttled",
     /// A request of somebody who may not do that.
     Denied = "denied",
+    /// Somebody began a session with a browser.
+    Login = "login",
+    /// Somebody ended their session.
+    Logoff = "logoff",
+    /// A session ended by itself.
+    SessionEnd = "session_end",
     Read = "read",
     List = "list",
     /// All records were written to files.
@@ -109,6 +115,8 @@ pub enum Outcome {
     /// Wrong, unknown, inactive or unusable.
     Refused,
     UnknownLink,
+    /// A session that is none, or no longer.
+    UnknownSession,
     TooManyAttempts,
     Forbidden,
     /// The record was said to be absent.
@@ -124,6 +132,7 @@ impl Outcome {
             Outcome::Ok => "ok",
             Outcome::Refused => "refused",
             Outcome::UnknownLink => "unknown_link",
+            Outcome::UnknownSession => "unknown_session",
             Outcome::TooManyAttempts => "too_many_attempts",
             Outcome::Forbidden => "forbidden",
             Outcome::Hidden => "hidden",

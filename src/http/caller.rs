@@ -1,4 +1,4 @@
-//! Floor 4. Who is asking: HTTP Basic before any routing, and the checks that protect browsers.
+//! Floor 4. Who is asking: HTTP Basic or a session before any routing, and the checks that protect browsers.
 //!
 //! [`require_login`] stands in front of every route, so a path cannot be reached, nor be told from one
 //! that does not exist, without valid credentials. Handlers take a [`Caller`].
@@ -16,8 +16,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::Node;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
+use super::session;
 use super::witness::{Witness, login_failed};
-use crate::accounts::{LoginError, StoredAccount};
+use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::audit::NOBODY;
 use crate::domain::record::Kind;
@@ -61,6 +62,8 @@ impl Peer {
 pub(crate) struct Caller {
     pub(crate) principal: Principal,
     pub(crate) peer: IpAddr,
+    /// The session by which they came in, if it was not by their password.
+    pub(crate) session: Option<SessionId>,
 }
 
 impl Caller {
@@ -87,7 +90,8 @@ pub(crate) async fn require_login(
     next: Next,
 ) -> Response {
     use axum::response::IntoResponse as _;
-    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) {
+    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) || session::is_open(&node, &request)
+    {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Peer>().copied();
@@ -95,8 +99,12 @@ pub(crate) async fn require_login(
         Some(peer @ Peer::Operator { uid }) => Ok(Caller {
             principal: Principal { actor: Actor::Operator(uid), roles: Vec::new() },
             peer: peer.address(),
+            session: None,
         }),
-        Some(Peer::Address(peer)) => verify(&node, request.headers(), peer).await,
+        Some(Peer::Address(peer)) => match session::caller(&node, &request, peer) {
+            Some(caller) => caller,
+            None => verify(&node, request.headers(), peer).await,
+        },
         None => Err(ApiError::Unauthorized),
     };
     match caller {
@@ -119,10 +127,22 @@ fn is_link(request: &Request) -> bool {
 
 async fn verify(node: &Node, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, ApiError> {
     let (user, password) = basic_credentials(headers).ok_or(ApiError::Unauthorized)?;
-    let stored = find_account(node, &user)?;
+    let StoredAccount { principal, .. } = log_in(node, &user, &password, peer).await?;
+    Ok(Caller { principal, peer, session: None })
+}
+
+/// The account that name and password open; an attempt that fails is audited.
+pub(crate) async fn log_in(
+    node: &Node,
+    user: &str,
+    password: &[u8],
+    peer: IpAddr,
+) -> Result<StoredAccount, ApiError> {
+    let stored = find_account(node, user)?;
     let account = stored.as_ref().map(|stored| stored.principal.actor.clone());
-    match node.accounts.verify(&user, &password, peer, stored).await {
-        Ok(principal) => Ok(Caller { principal, peer }),
+    let verified = node.accounts.verify(user, password, peer, stored.clone()).await;
+    match verified.and_then(|_| stored.ok_or(LoginError::Refused)) {
+        Ok(stored) => Ok(stored),
         Err(error) => {
             if error == LoginError::Refused {
                 tracing::info!(%peer, "login refused");
@@ -188,13 +208,23 @@ pub(crate) fn is_active(account: &bson::Document) -> bool {
 
 /// The caller as they are now, for answers that go on for long: nobody whose account was closed meanwhile.
 pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, StoreError> {
-    let user = match &caller.principal.actor {
-        Actor::Person(id) => id.clone(),
-        Actor::Local(name) => format!("{name}{LOCAL_SUFFIX}"),
-        Actor::Operator(_) | Actor::Centre => return Ok(Some(caller.clone())),
+    let Some(user) = account_name(&caller.principal.actor) else {
+        return Ok(Some(caller.clone()));
     };
+    if caller.session.is_some_and(|id| !node.accounts.sessions().is_alive(&id)) {
+        return Ok(None);
+    }
     let account = find_account(node, &user)?.filter(|account| account.active);
-    Ok(account.map(|account| Caller { principal: account.principal, peer: caller.peer }))
+    Ok(account.map(|account| Caller { principal: account.principal, ..caller.clone() }))
+}
+
+/// The name by which somebody logs in, if they do.
+pub(crate) fn account_name(actor: &Actor) -> Option<String> {
+    match actor {
+        Actor::Person(id) => Some(id.clone()),
+        Actor::Local(name) => Some(format!("{name}{LOCAL_SUFFIX}")),
+        Actor::Operator(_) | Actor::Centre => None,
+    }
 }
 
 /// The strings of a stored list; anything else there grants nothing.

@@ -26,6 +26,10 @@ pub(crate) enum ApiError {
     /// No further emergency before somebody has reviewed some.
     Unreviewed,
     CrossOrigin,
+    /// A write by a session without the token that goes with it.
+    NoToken,
+    /// Something that only goes where nobody listens.
+    PlainHttp,
     NotFound(String),
     /// Answered as if it were absent.
     Hidden(String),
@@ -94,6 +98,17 @@ impl ApiError {
             ApiError::CrossOrigin => {
                 (StatusCode::FORBIDDEN, "cross_origin", "Requests from other sites are not accepted".into())
             }
+            ApiError::NoToken => (
+                StatusCode::FORBIDDEN,
+                "csrf_token",
+                "A session changes things only with the token from GET /session, in the header X-CSRF-Token"
+                    .into(),
+            ),
+            ApiError::PlainHttp => (
+                StatusCode::FORBIDDEN,
+                "plain_http",
+                "Logging in with a browser needs HTTPS, which this node does not serve (server.tls)".into(),
+            ),
             ApiError::NotFound(message) | ApiError::Hidden(message) => {
                 (StatusCode::NOT_FOUND, "not_found", message.clone())
             }

@@ -16,12 +16,14 @@ mod dead;
 mod emergency;
 mod error;
 mod extract;
+mod form_token;
 mod holds;
 mod link;
 mod lists;
 mod node;
 mod password;
 mod records;
+mod session;
 mod users;
 mod witness;
 mod write;
@@ -65,6 +67,15 @@ pub enum CollectionShape {
     Rows,
 }
 
+/// Whether browsers may log in for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrowserSessions {
+    Off,
+    /// Wanted, but the line is readable to others, so nobody gets one.
+    OverPlainHttp,
+    On,
+}
+
 /// What the API does differently on request.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
@@ -80,6 +91,7 @@ pub struct ApiSettings {
     pub central_roles: Vec<String>,
     /// Whether `"emergency": true` in the access rules means anything.
     pub emergency_access: bool,
+    pub browser_sessions: BrowserSessions,
 }
 
 impl ApiSettings {
@@ -139,6 +151,12 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
         .route("/sync/dead", get(dead::list))
         .route("/sync/dead/{id}/retry", post(dead::retry));
+    if node.settings.browser_sessions != BrowserSessions::Off {
+        let form = get(session::form).post(session::submit).delete(session::delete);
+        router = router
+            .route(session::SESSION_ROUTE, form)
+            .route(session::SESSION_END_ROUTE, post(session::submit_end));
+    }
     for schema in &SCHEMAS {
         for route in schema.routes {
             router = router.route(route.path, record_route(schema, route, &node.settings));

@@ -7,16 +7,17 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::Node;
 use super::caller::Caller;
 use super::emergency;
 use super::error::ApiError;
 use super::extract::Sent;
 use super::witness::Seen;
+use super::{BrowserSessions, Node};
 use crate::domain::access::Verb;
 use crate::domain::json::parse_object;
 
 const WELCOME: &str = include_str!("pages/welcome.html");
+const SESSION_LINK: &str = "<p><a href=\"/session\">Log in with this browser</a></p>\n";
 /// Pages load nothing and run nothing.
 pub(crate) const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
@@ -29,8 +30,10 @@ pub(crate) fn page(status: StatusCode, html: String) -> Response {
     response
 }
 
-pub(crate) async fn welcome() -> Response {
-    page(StatusCode::OK, WELCOME.replace("{{version}}", env!("CARGO_PKG_VERSION")))
+pub(crate) async fn welcome(State(node): State<Arc<Node>>) -> Response {
+    let session = if node.settings.browser_sessions == BrowserSessions::On { SESSION_LINK } else { "" };
+    let html = WELCOME.replace("{{session}}", session).replace("{{version}}", env!("CARGO_PKG_VERSION"));
+    page(StatusCode::OK, html)
 }
 
 /// The process lives.

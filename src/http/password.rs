@@ -1,24 +1,22 @@
 //! Floor 4. The form that changes a password in a browser.
 //!
 //! The new password twice, and the current one when it is one's own. Another person's password is
-//! changed only by root. The hidden token is an HMAC over caller, path and expiry, so that a form of
-//! another site cannot post here.
+//! changed only by root. The hidden token is for one caller and one path, so that a form of another site cannot
+//! post here.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
-use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, Sent, form_pairs};
 use super::node::page;
 use super::records::{Found, to_document};
 use super::witness::{Refused, login_failed};
+use super::{Node, form_token};
 use crate::accounts::{HashError, LoginError, StoredAccount};
 use crate::domain::access::{Acl, Denied, Grant, Principal, Target, Verb};
 use crate::domain::audit::Outcome;
@@ -27,8 +25,6 @@ use crate::store::{Edit, EditError};
 
 const FORM: &str = include_str!("pages/password.html");
 const CURRENT_FIELD: &str = "<label>Current password\n<input type=\"password\" name=\"current\" required autocomplete=\"current-password\"></label>";
-/// How long a form may stay open before it is sent.
-const TOKEN_MS_MAX: i64 = 30 * 60 * 1000;
 const SAVE_TRIES_MAX: usize = 8;
 
 pub(crate) async fn form(
@@ -54,7 +50,7 @@ pub(crate) async fn submit(
     let refuse = |message: &str| {
         render(&node, &caller, person, StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)))
     };
-    if !is_valid_token(&node, &caller, person, &fields.token) {
+    if !form_token::is_valid(&node, &purpose(&caller, person), &fields.token) {
         let message = Some((false, "The form had expired. Please try again."));
         let mut response = render(&node, &caller, person, StatusCode::FORBIDDEN, message);
         response.extensions_mut().insert(Refused(Outcome::Expired));
@@ -153,31 +149,11 @@ impl Fields {
     }
 }
 
-fn mac(node: &Node, caller: &Caller, person: &str, expires_ms: i64) -> Hmac<Sha256> {
-    #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(&node.form_key).expect("any key length");
-    let path = fold_account(person);
-    mac.update(format!("{}\n/password/{path}\n{expires_ms}", caller.principal.actor).as_bytes());
-    mac
+fn purpose(caller: &Caller, person: &str) -> String {
+    format!("{}\n/password/{}", caller.principal.actor, fold_account(person))
 }
 
-fn token(node: &Node, caller: &Caller, person: &str) -> String {
-    let expires_ms = node.store.now_ms() + TOKEN_MS_MAX;
-    let code = mac(node, caller, person, expires_ms).finalize().into_bytes();
-    format!("{expires_ms}.{}", hex::encode(code))
-}
-
-fn is_valid_token(node: &Node, caller: &Caller, person: &str, token: &str) -> bool {
-    let Some((expires, code)) = token.split_once('.') else {
-        return false;
-    };
-    let (Ok(expires_ms), Ok(code)) = (expires.parse::<i64>(), hex::decode(code)) else {
-        return false;
-    };
-    expires_ms >= node.store.now_ms() && mac(node, caller, person, expires_ms).verify_slice(&code).is_ok()
-}
-
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -194,7 +170,7 @@ fn render(
 ) -> Response {
     let form = FormPage {
         account: person.to_owned(),
-        token: token(node, caller, person),
+        token: form_token::make(node, &purpose(caller, person)),
         asks_current: caller.principal.is(person),
         chars_min: node.accounts.password_chars_min(),
     };

@@ -40,10 +40,17 @@ pub(crate) fn login_failed(
     };
     let event = Event::new(what, who).at(from).ended(outcome);
     node.store.note(match account {
-        Some(Actor::Person(id)) => event.about(Kind::Person.schema().collection, id, Some(&fold_account(id))),
-        Some(other) => event.about(ACCOUNT_KIND, &other.to_string(), None),
+        Some(account) => about_account(event, account),
         None => event,
     });
+}
+
+/// The event, as one about somebody's account.
+pub(crate) fn about_account(event: Event, account: &Actor) -> Event {
+    match account {
+        Actor::Person(id) => event.about(Kind::Person.schema().collection, id, Some(&fold_account(id))),
+        other => event.about(ACCOUNT_KIND, &other.to_string(), None),
+    }
 }
 
 /// What an answer shows, for the audit: put into its extensions by handlers that know it.

@@ -5,11 +5,11 @@
 //! with the server's pair is mended by signing another.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +27,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::{TlsError, TlsSettings, file_error, parse_pair, provider, read_if_there, read_pair};
+use crate::files::Staged;
 
 pub(super) const CA_FILE: &str = "ca.pem";
 pub(super) const CA_KEY_FILE: &str = "ca-key.pem";
@@ -262,17 +263,6 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
 
 /// Writes a file that only its owner reads, whole or not at all, and lasting.
 fn write_private(path: &Path, content: &str) -> Result<(), TlsError> {
-    let beside = PathBuf::from(format!("{}.new", path.display()));
-    let write = || {
-        match fs::remove_file(&beside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-    };
-    write().map_err(|e| file_error(path, e))
+    let staged = Staged::new(path, content.as_bytes(), 0o600, None);
+    staged.and_then(Staged::replace).map_err(|e| file_error(path, e))
 }

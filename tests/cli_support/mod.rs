@@ -27,7 +27,7 @@ pub(crate) const IS_RUNNING: [bool; 2] = [false, true];
 pub(crate) const PROFESSIONAL: &str = "ITPYT999HON:gnusolidario";
 pub(crate) const ROOT: &str = "ARGBUE111FAV:freedom";
 /// A user without rights, on every system.
-const NOBODY_UID: u32 = 65534;
+pub(crate) const NOBODY_UID: u32 = 65534;
 const WAIT_S_MAX: u64 = 60;
 
 /// A directory and what the environment says about it. Clones share the directory.
@@ -147,7 +147,11 @@ impl Clinic {
 
     /// Without any setting in the environment.
     pub(crate) fn bare(&self, args: &[&str]) -> Ran {
-        Clinic { variables: Vec::new(), ..self.clone() }.run(args)
+        self.without_settings().run(args)
+    }
+
+    pub(crate) fn without_settings(&self) -> Clinic {
+        Clinic { variables: Vec::new(), ..self.clone() }
     }
 
     /// In a session of its own, where nobody can be asked anything.

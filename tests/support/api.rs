@@ -23,7 +23,7 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant, Verb};
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::http::{ApiSettings, CollectionShape, Node, Peer, router};
+use thalamus_edge::http::{ApiSettings, BrowserSessions, CollectionShape, Node, Peer, router};
 use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, SyncSettings};
 use tower::ServiceExt as _;
@@ -94,6 +94,7 @@ impl Default for Setup {
             content_limit_bytes: 32 << 20,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
             emergency_access: false,
+            browser_sessions: BrowserSessions::On,
         };
         let roles = BUILT_IN_ROLES.to_owned();
         Setup { settings, roles, journal_keep_rows: 1_000_000, hub: None, disk: None }
