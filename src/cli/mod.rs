@@ -7,7 +7,7 @@ mod audit;
 mod control;
 mod export;
 mod import;
-mod ndjson;
+pub mod ndjson;
 mod reconcile;
 mod show;
 mod users;
