@@ -10,7 +10,7 @@ mod db;
 mod emergency;
 mod export;
 mod import;
-mod ndjson;
+pub mod ndjson;
 mod reconcile;
 mod restore;
 mod setup;

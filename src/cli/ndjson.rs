@@ -21,9 +21,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Where in a file, counted from 1; columns in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub struct Place {
+    pub line: usize,
+    pub column: usize,
 }
 
 impl fmt::Display for Place {
@@ -34,20 +34,20 @@ impl fmt::Display for Place {
 
 /// The text of one document and where it begins.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Text {
-    pub(super) place: Place,
-    pub(super) bytes: Vec<u8>,
+pub struct Text {
+    pub place: Place,
+    pub bytes: Vec<u8>,
 }
 
 /// A document that cannot be taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) place: Place,
-    pub(super) message: String,
+pub struct Wrong {
+    pub place: Place,
+    pub message: String,
 }
 
 /// The documents of a file, in order; an `Err` of the inner kind is one bad document.
-pub(super) struct Documents<R> {
+pub struct Documents<R> {
     input: R,
     place: Place,
     form: Form,
@@ -73,7 +73,7 @@ impl<R: BufRead> Iterator for Documents<R> {
 }
 
 impl<R: BufRead> Documents<R> {
-    pub(super) fn new(input: R) -> Documents<R> {
+    pub fn new(input: R) -> Documents<R> {
         Documents { input, place: Place { line: 1, column: 1 }, form: Form::Unknown }
     }
 
@@ -215,7 +215,7 @@ fn too_long(place: Place) -> Wrong {
 ///
 /// Values keep the types that they have there, and fields their order. A document that has `id` instead
 /// of `_id` gets that name.
-pub(super) fn read_document(kind: Kind, text: &Text) -> Result<Document, Wrong> {
+pub fn read_document(kind: Kind, text: &Text) -> Result<Document, Wrong> {
     let wrong = |message: String| Wrong { place: text.place, message };
     let fields = parse_object(&text.bytes).map_err(|error| match error {
         JsonError::Syntax { message, line, column } => {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::json::{JsonError, parse};
 use super::record::Kind;
 use super::schema::{NODE_ACL_NAMES, Owner, SCHEMAS};
 
@@ -94,6 +95,10 @@ impl Acl {
         })?;
         let mut roles = BTreeMap::new();
         let mut warnings = Vec::new();
+        // Of a key that stands twice the last one counts, as in Thalamus; who reads the file may see the first.
+        if let Err(JsonError::Invalid { message, .. }) = parse(text.as_bytes()) {
+            warnings.push(message);
+        }
         for (index, row) in rows.into_iter().enumerate() {
             let row: RoleRow = serde_json::from_value(row)
                 .map_err(|e| error(format!("entry {}", index + 1), e.to_string()))?;
@@ -433,5 +438,12 @@ mod tests {
         let text = r#"[{"role": "a", "permissions": {"GET": ["peple"], "FETCH": []}}]"#;
         let (_, warnings) = Acl::parse(text).unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_warns() {
+        let text = r#"[{"role": "a", "permissions": {"GET": ["people"], "GET": []}}]"#;
+        let (_, warnings) = Acl::parse(text).unwrap();
+        assert_eq!(warnings, ["0.permissions.GET: the key stands twice"]);
     }
 }

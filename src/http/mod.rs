@@ -39,7 +39,7 @@ use axum::{Json, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-pub use caller::{LOCAL_SUFFIX, Peer};
+pub use caller::{LOCAL_SUFFIX, Peer, basic_credentials};
 
 use crate::accounts::Accounts;
 use crate::backup::Backups;
