@@ -5,6 +5,7 @@
 pub mod access;
 pub mod audit;
 pub mod content;
+pub mod depth;
 pub mod diff;
 pub mod edit;
 pub mod emergency;

@@ -18,6 +18,7 @@ use serde_json::Value;
 use thalamus_edge::cli::ndjson::{Documents, Place, Text, Wrong, read_document};
 use thalamus_edge::domain::access::{Acl, Actor, END_USER, Principal, Scope, Target, Verb};
 use thalamus_edge::domain::content::{Content, names_within};
+use thalamus_edge::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
 use thalamus_edge::domain::diff::{Diff, changed_paths, diff};
 use thalamus_edge::domain::edit::{Editor, Invalid, create, patch, replace};
 use thalamus_edge::domain::json::{DOCUMENT_DEPTH_MAX, DateFormat, Shown, parse_object, show_value};
@@ -41,6 +42,9 @@ const SEPARATOR: u8 = 0x1e;
 /// An id that every kind of record takes, and a person that a path may name.
 const ID: &str = "ESPGNU777ORG";
 const PERSON: &str = "ITAPYT999HON";
+
+/// Kinds whose rows of the schema table differ in more than the owner's field; the others are like pages.
+const UNLIKE: [Kind; 3] = [Kind::Person, Kind::Page, Kind::PersonalDocument];
 
 static ACL: LazyLock<Acl> = LazyLock::new(Acl::built_in);
 
@@ -310,8 +314,7 @@ fn central(input: &[u8]) {
         assert_eq!(changed_paths(Some(a), Some(b)).is_empty(), diff(a, b) == Diff::Same);
         check_identity(a, b);
     }
-    // Their rows of the schema table differ in what a merge reads; the others are like pages.
-    for kind in [Kind::Person, Kind::Page, Kind::PersonalDocument] {
+    for kind in UNLIKE {
         check_merge(kind.schema(), base, local, remote);
         check_rebuilt(kind, base, local, remote);
     }
@@ -339,6 +342,9 @@ fn versions(input: &[u8]) -> Vec<Document> {
         let Ok(raw) = RawDocument::from_bytes(bytes) else {
             break;
         };
+        if is_deeper_than(CENTRE_DEPTH_MAX, raw) {
+            break;
+        }
         // Also what is damaged further inside: it must not be shown by halves.
         let shown = serde_json::to_vec(&Shown { document: raw, dates: DateFormat::Http, hidden: &[] });
         let Ok(document) = Document::try_from(raw) else {
@@ -410,10 +416,11 @@ fn check_known(document: &Document) {
         assert!(
             schema.secret_fields.iter().all(|field| !schema.without_secrets(document).contains_key(field))
         );
-        if document.get_str("_id").is_ok()
-            && shown_depth(&Bson::Document(document.clone())) <= DOCUMENT_DEPTH_MAX
-        {
-            writing_back_changes_nothing(schema, document);
+    }
+    let depth = shown_depth(&Bson::Document(document.clone()));
+    if document.get_str("_id").is_ok() && depth <= DOCUMENT_DEPTH_MAX {
+        for kind in UNLIKE {
+            writing_back_changes_nothing(kind.schema(), document);
         }
     }
     for (_, value) in document {

@@ -14,7 +14,7 @@ use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
 use super::line::Patience;
-use super::read::batch_size;
+use super::read::{batch_size, owned};
 use super::{MongoCentral, error};
 use crate::central::{
     CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token, Watched,
@@ -212,7 +212,7 @@ impl MongoFeed {
         let (Some(kind), Ok(id)) = (self.kinds.get(place), id) else {
             return Ok(());
         };
-        let body = || raw.get_document("fullDocument").ok().and_then(|body| Document::try_from(body).ok());
+        let body = || raw.get_document("fullDocument").ok().and_then(owned);
         let effect = match operation {
             "insert" => Effect::Inserted(body()),
             "replace" => Effect::Replaced(body()),
@@ -237,7 +237,7 @@ fn unreadable_token() -> CentralError {
 
 /// Dotted paths with the values that they were set to, and those that were removed.
 fn described(raw: &RawDocument) -> Option<Effect> {
-    let description = Document::try_from(raw.get_document("updateDescription").ok()?).ok()?;
+    let description = owned(raw.get_document("updateDescription").ok()?)?;
     let set = description.get_document("updatedFields").cloned().unwrap_or_default();
     let unset = description.get_array("removedFields").cloned().unwrap_or_default();
     let unset = unset.iter().filter_map(|path| path.as_str().map(str::to_owned)).collect();

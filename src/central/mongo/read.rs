@@ -11,6 +11,7 @@ use mongodb::raw_batch_cursor::SessionRawBatchCursor;
 use super::line::Patience;
 use super::{MongoCentral, error};
 use crate::central::{Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
+use crate::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
 use crate::domain::record::Kind;
 
 /// A walk over the records of one kind in order of `_id`.
@@ -179,11 +180,18 @@ pub(super) async fn next_batch(
     Ok(Some(found))
 }
 
+/// A document out of what the server sent, if it can be read and walked through.
+pub(super) fn owned(raw: &RawDocument) -> Option<Document> {
+    if is_deeper_than(CENTRE_DEPTH_MAX, raw) { None } else { Document::try_from(raw).ok() }
+}
+
 /// A document as it is kept, if it can be kept byte for byte; `None` if its `_id` is no string.
 fn decode(raw: &RawDocument) -> Option<Fetched> {
     let id = string_id(raw)?;
-    let Ok(document) = Document::try_from(raw) else {
-        return Some(Fetched::Unreadable { id, reason: "its text or structure is not valid".to_owned() });
+    let Some(document) = owned(raw) else {
+        let reason =
+            format!("its text or structure is not valid, or it nests deeper than {CENTRE_DEPTH_MAX} levels");
+        return Some(Fetched::Unreadable { id, reason });
     };
     match document.to_vec() {
         Ok(bytes) if bytes == raw.as_bytes() => Some(Fetched::Document { id, document }),
@@ -243,6 +251,18 @@ mod tests {
         assert!(is_unreadable(decoded(&document, b"k1", b"\xff1"), "a"));
         assert!(is_unreadable(decoded(&doc! {"_id": "abc"}, b"abc", b"a\xffc"), "a\u{fffd}c"));
         assert!(is_unreadable(decoded(&doc! {"_id": "a", "x": [1, 2]}, b"\x101", b"\x107"), "a"));
+    }
+
+    #[test]
+    fn what_no_stack_would_stand_is_unreadable() {
+        let mut document = doc! {};
+        for _ in 0..CENTRE_DEPTH_MAX {
+            document = doc! {"a": document};
+        }
+        document.insert("_id", "a");
+        assert!(is_unreadable(decoded(&document, b"", b""), "a"));
+        let allowed = doc! {"_id": "a", "a": document.get_document("a").unwrap().get("a").unwrap()};
+        assert!(matches!(decoded(&allowed, b"", b""), Some(Fetched::Document { .. })));
     }
 
     #[test]
