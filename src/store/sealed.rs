@@ -455,7 +455,8 @@ impl<B: StorageBackend> StorageBackend for Sealed<B> {
         if end > self.len()? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let is_whole = offset >= BLOCK_LEN && offset % BLOCK_LEN == 0 && out.len() % BLOCK_BYTES == 0;
+        let is_whole =
+            offset >= BLOCK_LEN && offset.is_multiple_of(BLOCK_LEN) && out.len().is_multiple_of(BLOCK_BYTES);
         if is_whole {
             return self.read_blocks(offset / BLOCK_LEN, out);
         }
@@ -475,7 +476,7 @@ impl<B: StorageBackend> StorageBackend for Sealed<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if len % BLOCK_LEN != 0 {
+        if !len.is_multiple_of(BLOCK_LEN) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a sealed store has whole blocks only"));
         }
         match (len / BLOCK_LEN).checked_sub(1) {
@@ -495,7 +496,8 @@ impl<B: StorageBackend> StorageBackend for Sealed<B> {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let is_whole = offset >= BLOCK_LEN && offset % BLOCK_LEN == 0 && data.len() % BLOCK_BYTES == 0;
+        let is_whole =
+            offset >= BLOCK_LEN && offset.is_multiple_of(BLOCK_LEN) && data.len().is_multiple_of(BLOCK_BYTES);
         if is_whole {
             return self.write_blocks(offset / BLOCK_LEN, data);
         }
