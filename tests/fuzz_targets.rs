@@ -93,7 +93,7 @@ fn mutation(seeds: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
 fn broken_by(target: fn(&[u8]), seeds: &[Vec<u8>], mutations: u64) -> Option<Vec<u8>> {
     let mut numbers = Numbers::new(1);
     let mutations = (0..mutations).map(|_| mutation(seeds, &mut numbers));
-    let inputs = seeds.to_vec().into_iter().chain(mutations);
+    let inputs = seeds.iter().cloned().chain(mutations);
     inputs.into_iter().find(|input| catch_unwind(AssertUnwindSafe(|| target(input))).is_err())
 }
 
