@@ -120,10 +120,29 @@ pub(super) async fn run(file: Option<PathBuf>, args: SetupArgs) -> anyhow::Resul
     let written = place.write(draft, args.yes)?;
     let config = place.config(&text, environment())?;
 
-    let client = Client::connect(&config, Missing::Create).await?;
-    let operator = operator(&client, &config, &args, terminal.as_ref(), password).await?;
-    let steps = next_steps(&config, &place, &written, client.is_node_running());
-    Ok(Done::text([written.text, operator, steps].join("\n")))
+    match administer(&config, &args, terminal.as_ref(), password).await {
+        Ok((operator, is_running)) => {
+            let steps = next_steps(&config, &place, &written, is_running);
+            Ok(Done::text([written.text, operator, steps].join("\n")))
+        }
+        Err(error) => {
+            // That much is done.
+            eprintln!("{}", plain(&written.text));
+            Err(error)
+        }
+    }
+}
+
+/// What there is to say about the administrator's account, and whether a node runs.
+async fn administer(
+    config: &Config,
+    args: &SetupArgs,
+    terminal: Option<&Terminal>,
+    password: Option<Zeroizing<String>>,
+) -> anyhow::Result<(String, bool)> {
+    let client = Client::connect(config, Missing::Create).await?;
+    let operator = operator(&client, config, args, terminal, password).await?;
+    Ok((operator, client.is_node_running()))
 }
 
 /// Makes the account that administers the node, unless there is one; what there is to say about it.
@@ -140,7 +159,7 @@ async fn operator(
     if let Some(user) = users.iter().find(|user| user["active"] == true && is_root(user)) {
         let id = cell(&user["id"]);
         return Ok(format!(
-            "{id} administers this node already: nothing was changed. `user link {id}` makes a link for a new password"
+            "{id} administers this node already: nothing was changed. `thalamus-edge user link {id}` makes a link for a new password"
         ));
     }
     let name = match (&args.operator, terminal) {

@@ -38,7 +38,7 @@ const LOGIN_FORM: &str = r#"<form method="post" action="/session">
 <label>Account
 <input name="account" required maxlength="128" autocapitalize="none" spellcheck="false" autocomplete="username"></label>
 <label>Password
-<input type="password" name="password" required maxlength="64" autocomplete="current-password"></label>
+<input type="password" name="password" required maxlength="72" autocomplete="current-password"></label>
 <button type="submit">Log in</button>
 </form>"#;
 const PASSWORD_LINK: &str = r#"<p><a href="/password/{{path}}">Change the password</a></p>"#;

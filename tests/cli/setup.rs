@@ -195,7 +195,11 @@ fn an_administrator_may_come_with_a_password() {
     let from = site.describe("");
     let setup =
         ["setup", "--config", &site.config, "--from", &from, "--operator", "head", "--password-stdin"];
-    site.clinic.run_with(&setup, "short\n").ends(1).complains("at least 8 characters");
+    site.clinic
+        .run_with(&setup, "short\n")
+        .ends(1)
+        .complains("at least 8 characters")
+        .complains("was written");
     let ran = site.clinic.run_with(&setup, "a good password\n").ends(0);
     ran.says("head@local administers this node\n");
     assert!(!ran.out.contains("/link/") && !ran.out.contains("a good password"), "{}", ran.out);
