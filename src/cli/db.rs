@@ -36,11 +36,11 @@ pub(super) enum DbCommand {
     Compact,
     /// Make a key for the store, in a file that does not exist yet.
     Keygen { file: PathBuf },
-    /// Encrypt a store that is not, with the key that [store] key_file names.
+    /// Encrypt a store that is not, with the key that the configuration names (store.key_file).
     Encrypt,
-    /// Write an encrypted store without encryption; then take [store] key_file out of the configuration.
+    /// Write an encrypted store without encryption; then take store.key_file out of the configuration.
     Decrypt,
-    /// Give an encrypted store the key in this file; then name it in [store] key_file.
+    /// Give an encrypted store the key in this file; then name it in the configuration (store.key_file).
     Rekey { new_key_file: PathBuf },
 }
 

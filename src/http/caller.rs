@@ -154,7 +154,7 @@ pub(crate) async fn log_in(
 }
 
 /// The user and password of an `Authorization: Basic` header (RFC 7617); nothing if there is more than one
-/// header, or if what it holds is not in order. Tests reach it by this name; handlers take a [`Caller`].
+/// header, or if what it holds is not in order. Tests reach it by this name; handlers take a `Caller`.
 pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
