@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use generator::Numbers;
-use targets::TARGETS;
+use targets::{Feed, TARGETS};
 
 /// Mutations for each target.
 const MUTATIONS: u64 = 4_000;
@@ -90,14 +90,14 @@ fn mutation(seeds: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
 }
 
 /// Feeds a target, and gives the first input that it does not stand.
-fn broken_by(target: fn(&[u8]), seeds: &[Vec<u8>], mutations: u64) -> Option<Vec<u8>> {
+fn broken_by(target: Feed, seeds: &[Vec<u8>], mutations: u64) -> Option<Vec<u8>> {
     let mut numbers = Numbers::new(1);
     let mutations = (0..mutations).map(|_| mutation(seeds, &mut numbers));
-    let inputs = seeds.to_vec().into_iter().chain(mutations);
-    inputs.into_iter().find(|input| catch_unwind(AssertUnwindSafe(|| target(input))).is_err())
+    let mut inputs = seeds.iter().cloned().chain(mutations);
+    inputs.find(|input| catch_unwind(AssertUnwindSafe(|| target(input))).is_err())
 }
 
-fn target(name: &str) -> fn(&[u8]) {
+fn target(name: &str) -> Feed {
     TARGETS.into_iter().find(|(known, _)| *known == name).unwrap().1
 }
 

@@ -135,7 +135,7 @@ async fn verify(node: &Node, headers: &HeaderMap, peer: IpAddr) -> Result<Caller
 }
 
 /// The user and password of an `Authorization: Basic` header (RFC 7617); nothing if there is more than one
-/// header, or if what it holds is not in order. Tests reach it by this name; handlers take a [`Caller`].
+/// header, or if what it holds is not in order. Handlers take a `Caller`; this is for tests.
 pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;

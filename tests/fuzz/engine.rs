@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 mod targets;
 
-static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+static TARGET: LazyLock<targets::Feed> = LazyLock::new(|| {
     let wanted = std::env::var("THALAMUS_EDGE_FUZZ_TARGET").unwrap_or_default();
     let names = targets::TARGETS.map(|(name, _)| name).join(", ");
     let found = targets::TARGETS.into_iter().find(|(name, _)| *name == wanted);

@@ -29,7 +29,10 @@ use thalamus_edge::domain::schema::{NODE_ACL_NAMES, Owner, SCHEMAS, Schema};
 use thalamus_edge::domain::value::{identical, same_option};
 use thalamus_edge::http::basic_credentials;
 
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 5] = [
+/// Panics where a property is broken.
+pub(crate) type Feed = fn(&[u8]);
+
+pub(crate) const TARGETS: [(&str, Feed); 5] = [
     ("authorization", authorization),
     ("central", central),
     ("import", import),
