@@ -14,8 +14,6 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
-use axum::middleware::{self, Next};
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use chrono::{DateTime, Local, TimeZone as _, Utc};
@@ -30,7 +28,7 @@ use crate::backup::{self, Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
-use crate::http::{ApiSettings, BrowserSessions, Node, Peer, router};
+use crate::http::{ApiSettings, BrowserSessions, KnownAccounts, Node, router};
 use crate::store::{Store, StoreError, StoreOptions, free_bytes_at};
 use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
@@ -122,6 +120,7 @@ impl App {
             backups: Backups::new(store.clone(), config.backup_settings()),
             store,
             accounts: Accounts::new(config.accounts_settings())?,
+            known_accounts: KnownAccounts::default(),
             acl: RwLock::new(Arc::new(acl)),
             settings: api_settings(&config),
             sync,
@@ -329,11 +328,7 @@ async fn serve_tcp(
     tls: Option<&Tls>,
     handle: Handle<SocketAddr>,
 ) -> Result<(), AppError> {
-    let mark = |ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Request, next: Next| async move {
-        request.extensions_mut().insert(Peer::Address(peer.ip().to_canonical()));
-        next.run(request).await
-    };
-    let service = api.layer(middleware::from_fn(mark)).into_make_service_with_connect_info::<SocketAddr>();
+    let service = api.into_make_service();
     let header_read = Duration::from_secs(HEADER_READ_S_MAX);
     let mut server = axum_server::from_tcp(listener)?.handle(handle).first_request_timeout(header_read);
     let http = server.http_builder();

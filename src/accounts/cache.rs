@@ -21,14 +21,14 @@ const KEY_BYTES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Credential([u8; 32]);
 
-/// Makes credentials; every process has a key of its own.
-pub(super) struct CredentialKey(Zeroizing<[u8; KEY_BYTES]>);
+/// Makes credentials; every process has a key of its own. Keyed once, because every request needs a code.
+pub(super) struct CredentialKey(Hmac<Sha256>);
 
 impl CredentialKey {
     pub(super) fn random() -> Result<CredentialKey, getrandom::Error> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         getrandom::fill(&mut *key)?;
-        Ok(CredentialKey(key))
+        Ok(CredentialKey(<Hmac<Sha256> as KeyInit>::new((&*key).into())))
     }
 
     /// The stored hash is part of it, so a verification is worth nothing once the hash has changed.
@@ -38,7 +38,7 @@ impl CredentialKey {
 
     /// A code for these texts that nobody else can make.
     pub(super) fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new((&*self.0).into());
+        let mut mac = self.0.clone();
         for part in parts {
             // Lengths keep "ab" + "c" apart from "a" + "bc".
             mac.update(&(part.len() as u64).to_le_bytes());

@@ -151,8 +151,8 @@ type Outcome = watch::Receiver<Option<bool>>;
 /// One login, prepared so that every path from here costs the same.
 struct Attempt {
     credential: Credential,
-    /// The name and the address that it came from.
-    pair: Pair,
+    /// Folded.
+    account: String,
     /// Who that would be; nobody for attempts that cannot succeed.
     principal: Option<Principal>,
     password: Zeroizing<Vec<u8>>,
@@ -191,7 +191,7 @@ impl Accounts {
         peer: IpAddr,
         stored: Option<StoredAccount>,
     ) -> Result<Principal, LoginError> {
-        let attempt = self.prepare(user, password, peer, stored);
+        let attempt = self.prepare(user, password, stored);
         let principal = attempt.principal.clone();
 
         // First, what was verified a moment ago: nobody who is in is held up by others at the door.
@@ -213,7 +213,7 @@ impl Accounts {
     }
 
     /// Attempts that cannot succeed become a comparison of nothing with the dummy.
-    fn prepare(&self, user: &str, password: &[u8], peer: IpAddr, stored: Option<StoredAccount>) -> Attempt {
+    fn prepare(&self, user: &str, password: &[u8], stored: Option<StoredAccount>) -> Attempt {
         let possible = password.len() <= PASSWORD_BYTES_MAX && !password.contains(&0);
         let usable = stored.filter(|stored| possible && stored.active).and_then(|stored| {
             let hash = stored.password_hash.filter(|hash| is_acceptable_hash(hash))?;
@@ -226,7 +226,7 @@ impl Accounts {
         let account = fold_account(user);
         Attempt {
             credential: self.key.credential(&account, password, &hash),
-            pair: self.key.mac(&[account.as_bytes(), peer.to_canonical().to_string().as_bytes()]),
+            account,
             principal,
             password: Zeroizing::new(if possible { password.to_vec() } else { Vec::new() }),
             hash,
@@ -235,7 +235,8 @@ impl Accounts {
 
     /// Joins the computation for an equal attempt, or queues one if it is not too early.
     fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
-        let Attempt { credential, pair, principal, password, hash } = attempt;
+        let Attempt { credential, account, principal, password, hash } = attempt;
+        let pair: Pair = self.key.mac(&[account.as_bytes(), peer.to_canonical().to_string().as_bytes()]);
         let mut known = self.attempts.lock();
         if let Some(outcome) = known.in_flight.get(&credential)
             && outcome.has_changed().is_ok()

@@ -14,12 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::http::Request;
 use axum_server::accept::Accept;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 use tower::Service;
+
+use crate::http::Peer;
 
 /// Connections from one address.
 const PER_ADDRESS_MAX: usize = 512;
@@ -140,25 +143,28 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, inner: S) -> Self::Future {
-        let counted = stream.peer_addr().map(|peer| self.count(peer.ip().to_canonical()));
+        let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
+        let counted = peer.as_ref().ok().map(|peer| self.count(*peer));
         Box::pin(async move {
-            let counted = counted?.ok_or_else(|| io::Error::other("too many connections"))?;
+            let peer = Peer::Address(peer?);
+            let counted = counted.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
             stream.set_nodelay(true)?;
             let mut stream = Box::pin(TimeoutStream::new(stream));
             stream.as_mut().set_write_timeout_pinned(Some(Duration::from_secs(STALLED_S_MAX)));
-            Ok((stream, CountedService { inner, _counted: Arc::new(counted) }))
+            Ok((stream, CountedService { inner, peer, _counted: Arc::new(counted) }))
         })
     }
 }
 
-/// The service of one connection, which is counted as long as this lives.
+/// The service of one connection, which is counted as long as this lives. Says with each request where it comes from.
 #[derive(Clone)]
 pub(super) struct CountedService<S> {
     inner: S,
+    peer: Peer,
     _counted: Arc<Counted>,
 }
 
-impl<S: Service<R>, R> Service<R> for CountedService<S> {
+impl<S: Service<Request<B>>, B> Service<Request<B>> for CountedService<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -167,7 +173,8 @@ impl<S: Service<R>, R> Service<R> for CountedService<S> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
         self.inner.call(request)
     }
 }

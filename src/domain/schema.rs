@@ -4,7 +4,7 @@
 //! this table: a new kind of record is one more row.
 
 use super::record::{Kind, fold_account};
-use bson::{Bson, Document};
+use bson::{Document, RawDocument};
 
 /// Longest identifier accepted from clients for anything but a person.
 pub const RECORD_ID_CHARS_MAX: usize = 128;
@@ -282,17 +282,26 @@ impl Kind {
     }
 }
 
+fn folded(account: Option<&str>) -> Option<String> {
+    account.filter(|account| !account.is_empty()).map(fold_account)
+}
+
 impl Schema {
     /// The account that owns `document`, folded; `None` for ownerless kinds and documents that name nobody.
     pub fn owner_of(&self, document: &Document) -> Option<String> {
-        let field = match self.owner {
-            Owner::Nobody => return None,
-            Owner::Itself => "_id",
-            Owner::Field(field) => field,
-        };
-        match document.get(field) {
-            Some(Bson::String(account)) if !account.is_empty() => Some(fold_account(account)),
-            _ => None,
+        folded(document.get_str(self.owner_field()?).ok())
+    }
+
+    /// [`Schema::owner_of`] without decoding.
+    pub fn owner_in(&self, document: &RawDocument) -> Option<String> {
+        folded(document.get_str(self.owner_field()?).ok())
+    }
+
+    fn owner_field(&self) -> Option<&'static str> {
+        match self.owner {
+            Owner::Nobody => None,
+            Owner::Itself => Some("_id"),
+            Owner::Field(field) => Some(field),
         }
     }
 

@@ -15,7 +15,6 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{form_pairs, query_pairs};
-use super::records::to_document;
 use super::{audit, password};
 use crate::domain::access::{Acl, Actor, Denied, Principal, Target, Verb};
 use crate::domain::schema::{Owner, Route, SCHEMAS, Schema, Shape};
@@ -202,10 +201,7 @@ fn own_account(who: &Principal, schema: &Schema) -> Option<String> {
 
 fn owner_of(node: &Node, schema: &Schema, id: &str) -> Result<Option<String>, ApiError> {
     let record = node.store.read()?.find(schema.kind, id)?;
-    Ok(match record {
-        Some(record) => schema.owner_of(&to_document(&record.document)?),
-        None => None,
-    })
+    Ok(record.and_then(|record| schema.owner_in(&record.document)))
 }
 
 /// The variable parts of a path that fits a pattern.

@@ -20,7 +20,7 @@ pub(crate) async fn create(State(node): State<Arc<Node>>, caller: Caller) -> Res
     match made {
         Ok(made) => Ok((StatusCode::CREATED, super::json(made)).into_response()),
         Err(error) => {
-            tracing::error!(%error, "the backup failed");
+            tracing::error!(request = super::present_request(), %error, "the backup failed");
             Err(ApiError::BackupFailed(error.to_string()))
         }
     }

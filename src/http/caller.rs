@@ -3,13 +3,14 @@
 //! [`require_login`] stands in front of every route, so a path cannot be reached, nor be told from one
 //! that does not exist, without valid credentials. Handlers take a [`Caller`].
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -22,7 +23,7 @@ use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::audit::NOBODY;
 use crate::domain::record::Kind;
-use crate::store::{Asker, StoreError, asked_by};
+use crate::store::{Asker, Snapshot, StoreError, asked_by};
 
 /// Ending of the names of technicians' accounts, which exist on one node only.
 pub const LOCAL_SUFFIX: &str = "@local";
@@ -84,13 +85,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Lets verified callers through and answers everybody else.
-pub(crate) async fn require_login(
-    State(node): State<Arc<Node>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    use axum::response::IntoResponse as _;
-    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) || session::is_open(&node, &request)
+pub(crate) async fn require_login(node: &Node, mut request: Request, next: Next) -> Response {
+    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) || session::is_open(node, &request)
     {
         return next.run(request).await;
     }
@@ -101,9 +97,9 @@ pub(crate) async fn require_login(
             peer: peer.address(),
             session: None,
         }),
-        Some(Peer::Address(peer)) => match session::caller(&node, &request, peer) {
+        Some(Peer::Address(peer)) => match session::caller(node, &request, peer) {
             Some(caller) => caller,
-            None => verify(&node, request.headers(), peer).await,
+            None => verify(node, request.headers(), peer).await,
         },
         None => Err(ApiError::Unauthorized),
     };
@@ -113,7 +109,7 @@ pub(crate) async fn require_login(
             request.extensions_mut().insert(caller.clone());
             let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
             let response = asked_by(asker, next.run(request)).await;
-            witness.saw(&node, &caller, response).await
+            witness.saw(node, &caller, response).await
         }
         Err(error) => error.into_response(),
     }
@@ -138,7 +134,7 @@ pub(crate) async fn log_in(
     password: &[u8],
     peer: IpAddr,
 ) -> Result<StoredAccount, ApiError> {
-    let stored = find_account(node, user)?;
+    let stored = known_account(node, user)?;
     let account = stored.as_ref().map(|stored| stored.principal.actor.clone());
     let verified = node.accounts.verify(user, password, peer, stored.clone()).await;
     match verified.and_then(|_| stored.ok_or(LoginError::Refused)) {
@@ -171,9 +167,40 @@ pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     Some((user, decoded[colon + 1..].to_vec()))
 }
 
+/// Accounts as they were in a view of the store, by the names that people gave.
+#[derive(Default)]
+pub struct KnownAccounts(Mutex<HashMap<String, (Weak<Snapshot>, StoredAccount)>>);
+
+/// Most names that are remembered; a clinic has fewer who work at the same time.
+const KNOWN_ACCOUNTS_MAX: usize = 256;
+
+/// [`find_account`], which costs a quarter of what answering with a record does, and whose answer is the same for as
+/// long as nothing is written.
+fn known_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
+    let view = node.store.read()?;
+    let known = || node.known_accounts.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((seen_in, account)) = known().get(user)
+        && std::ptr::eq(seen_in.as_ptr(), Arc::as_ptr(&view))
+    {
+        return Ok(Some(account.clone()));
+    }
+    let found = account_in(node, &view, user)?;
+    if let Some(account) = &found {
+        let mut known = known();
+        if known.len() >= KNOWN_ACCOUNTS_MAX {
+            known.clear();
+        }
+        known.insert(user.to_owned(), (Arc::downgrade(&view), account.clone()));
+    }
+    Ok(found)
+}
+
 /// The account of this name as it is now, with the roles that count on this node.
 pub(crate) fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
-    let snapshot = node.store.read()?;
+    account_in(node, &*node.store.read()?, user)
+}
+
+fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<StoredAccount>, StoreError> {
     if let Some(name) = user.strip_suffix(LOCAL_SUFFIX) {
         let Some(account) = snapshot.local_account(name)? else {
             return Ok(None);
@@ -190,15 +217,19 @@ pub(crate) fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccou
     let Some(record) = snapshot.find(Kind::Person, user)? else {
         return Ok(None);
     };
-    let document =
-        bson::Document::try_from(record.document.as_ref()).map_err(|e| StoreError::Damaged(e.to_string()))?;
-    let granted = snapshot.grants(&record.id, &document)?;
-    let mut roles = strings(document.get("roles"));
+    // Not decoded as a whole: this is done for every request.
+    let person = &record.document;
+    let password_hash = person.get_str("password").ok();
+    let granted = snapshot.grants(&record.id, password_hash.unwrap_or_default())?;
+    let mut roles: Vec<String> = match person.get_array("roles") {
+        Ok(roles) => roles.into_iter().flatten().filter_map(|role| role.as_str().map(str::to_owned)).collect(),
+        Err(_) => Vec::new(),
+    };
     roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
     Ok(Some(StoredAccount {
+        password_hash: password_hash.map(str::to_owned),
+        active: person.get_bool("active").unwrap_or(true),
         principal: Principal { actor: Actor::Person(record.id), roles },
-        password_hash: document.get_str("password").ok().map(str::to_owned),
-        active: is_active(&document),
     }))
 }
 

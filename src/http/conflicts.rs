@@ -103,7 +103,7 @@ impl Found {
         let person = |id: &str| Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
         Ok(match self {
             Found::Value(conflict, _) => {
-                let owner = owner_of(conflict, read_record(&node.store.read()?, conflict)?.as_ref());
+                let owner = owner_of(conflict, read_record(&*node.store.read()?, conflict)?.as_ref());
                 Seen::record(conflict.key.kind.schema(), &conflict.key.id, owner)
             }
             Found::Identity(case) => person(&case.conflict.key.id),
@@ -295,7 +295,7 @@ pub(crate) async fn resolve(
     let actor = caller.principal.actor.clone();
     match carry_out(&node.store, at.id(), decision, current, actor, check).await {
         Ok(conflict) => {
-            let record = read_record(&node.store.read()?, &conflict)?;
+            let record = read_record(&*node.store.read()?, &conflict)?;
             respond(&node, &conflict, current_value(&conflict, record.as_ref()).as_ref())
         }
         Err(ResolveError::Unknown) => Err(absent()),

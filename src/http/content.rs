@@ -54,7 +54,7 @@ pub(crate) async fn upload(
         let (found, grant) = target.authorized(node, caller, Verb::Patch)?;
         check_precondition(&headers, Some(found.bytes()))?;
         let expected = Some(found.bytes().to_vec());
-        let mut document = found.document;
+        let mut document = found.document()?;
         let had_content = Content::of(schema.kind, &document).is_some();
         document.insert(
             CONTENT_FIELD,
@@ -62,7 +62,7 @@ pub(crate) async fn upload(
         );
         let edit = Edit {
             grant,
-            id: found.record.id,
+            id: found.0.id,
             expected,
             document: Some(document),
             requires: Vec::new(),
@@ -129,7 +129,7 @@ pub(crate) async fn download(
 ) -> Result<Response, ApiError> {
     let (found, opening) = ItemTarget::new(schema, route, at).readable(node, caller, headers).await?;
     let shown = found.seen(schema).under(opening);
-    let Some(content) = Content::of(schema.kind, &found.document) else {
+    let Some(content) = Content::of(schema.kind, &found.document()?) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };
     let tag = format!("\"{}\"", content.sha256);

@@ -1,10 +1,7 @@
 //! Floor 4. Requests from pages of other sites: which may read answers, and which are refused outright.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Node;
@@ -19,39 +16,55 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("ETag, Link, Locat
 /// How long browsers may remember a preflight.
 const PREFLIGHT_S_MAX: HeaderValue = HeaderValue::from_static("600");
 
-/// Answers preflights without login, refuses cross-site writes, and marks answers for allowed origins.
-pub(crate) async fn cors(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let any = node.settings.cors_allowed_origins.iter().any(|allowed| allowed == "*");
-    let allowed = match &origin {
-        _ if any => Some(HeaderValue::from_static("*")),
-        Some(origin) if node.settings.allows_origin(origin.as_bytes()) => Some(origin.clone()),
-        _ => None,
-    };
-    let is_preflight = request.method() == Method::OPTIONS
-        && origin.is_some()
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if is_preflight {
-        StatusCode::NO_CONTENT.into_response()
-    } else if let Err(error) = check_origin(&node, &request) {
-        let from = request.extensions().get::<Peer>().and_then(|peer| peer.from());
-        Witness::of(&request).refused(&node, NOBODY, from, Outcome::CrossOrigin);
-        error.into_response()
-    } else {
-        next.run(request).await
-    };
-    let headers = response.headers_mut();
-    if let Some(allowed) = allowed {
-        if is_preflight {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
-            headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_S_MAX);
+/// What a request from a page of another site may do, if it is one.
+pub(crate) struct Crossing {
+    /// The origin, if it may read the answer.
+    allowed: Option<HeaderValue>,
+    is_preflight: bool,
+    any: bool,
+}
+
+impl Crossing {
+    pub(crate) fn of(node: &Node, request: &Request) -> Crossing {
+        let origin = request.headers().get(header::ORIGIN);
+        let any = node.settings.cors_allowed_origins.iter().any(|allowed| allowed == "*");
+        let allowed = match origin {
+            _ if any => Some(HeaderValue::from_static("*")),
+            Some(origin) if node.settings.allows_origin(origin.as_bytes()) => Some(origin.clone()),
+            _ => None,
+        };
+        let is_preflight = request.method() == Method::OPTIONS
+            && origin.is_some()
+            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        Crossing { allowed, is_preflight, any }
+    }
+
+    /// The answer to preflights, which need no login, and to writes of other sites, which are refused.
+    pub(crate) fn refusal(&self, node: &Node, request: &Request) -> Option<Response> {
+        if self.is_preflight {
+            return Some(StatusCode::NO_CONTENT.into_response());
         }
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        let error = check_origin(node, request).err()?;
+        let from = request.extensions().get::<Peer>().and_then(|peer| peer.from());
+        Witness::of(request).refused(node, NOBODY, from, Outcome::CrossOrigin);
+        Some(error.into_response())
     }
-    if !any && !node.settings.cors_allowed_origins.is_empty() {
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+
+    /// Tells browsers who may read the answer.
+    pub(crate) fn marked(self, node: &Node, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if let Some(allowed) = self.allowed {
+            if self.is_preflight {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
+                headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+                headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_S_MAX);
+            }
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        }
+        if !self.any && !node.settings.cors_allowed_origins.is_empty() {
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        response
     }
-    response
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::emergency::REASON_HEADER;
+use super::present_request;
 use super::witness::Refused;
 use crate::accounts::{HashError, LoginError};
 use crate::domain::access::Denied;
@@ -247,7 +248,7 @@ impl From<StoreError> for ApiError {
             StoreError::DiskFull | StoreError::Short(_) => ApiError::StorageFull,
             StoreError::Unstorable(message) => ApiError::invalid("", message),
             other => {
-                tracing::error!(error = %other, "the store failed a request");
+                tracing::error!(request = present_request(), error = %other, "the store failed a request");
                 ApiError::Internal
             }
         }
@@ -294,7 +295,7 @@ impl From<HashError> for ApiError {
             HashError::Busy { retry_after_s } => ApiError::Busy { retry_after_s },
             HashError::Unacceptable(message) => ApiError::invalid("password", format!("password: {message}")),
             HashError::Failed(message) => {
-                tracing::error!(error = %message, "a password could not be hashed");
+                tracing::error!(request = present_request(), error = %message, "a password could not be hashed");
                 ApiError::Internal
             }
         }

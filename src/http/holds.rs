@@ -169,7 +169,7 @@ pub(super) async fn resolve(
     }
     let actor = caller.principal.actor.clone();
     let done = decide(&node.store, &case.conflict.id, verdict, case.pair.clone(), actor).await;
-    let again = |conflict: Conflict| Case::read(&node.store.read()?, conflict);
+    let again = |conflict: Conflict| Case::read(&*node.store.read()?, conflict);
     match done {
         Ok(conflict) => again(conflict),
         Err(ResolveError::Resolved(conflict)) => {

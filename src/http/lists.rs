@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
+use bson::RawDocument;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,16 +18,19 @@ use super::caller::Caller;
 use super::emergency::{Subject, admit};
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
-use super::records::{hidden_from, shown_bytes};
+use super::records::{hidden_from, show_into};
 use super::witness::Seen;
 use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner, Route, Schema, Shape};
-use crate::store::{RecordPage, StoredRecord};
+use crate::store::Part;
 
 /// Most records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
+/// Most records of a person that are read where the request is: a thread of its own would take longer than reading
+/// a book of so many pages does.
+const SHORT_RECORDS_MAX: usize = 16;
 /// Roughly the most bytes read from the store at once.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Longest text that people are searched by: each of its words is a walk through an index.
@@ -50,53 +54,52 @@ enum Who {
     Found(Vec<String>),
 }
 
-/// Some records of a selection.
-struct Batch {
-    records: Vec<StoredRecord>,
-    /// Where to go on; `None` at the end.
-    next: Option<String>,
-}
-
-impl From<RecordPage> for Batch {
-    fn from(page: RecordPage) -> Batch {
-        Batch { next: page.next_after().map(str::to_owned), records: page.records }
-    }
-}
-
 impl Selection {
-    fn batch(&self, node: &Node, after: Option<&str>) -> Result<Batch, ApiError> {
+    /// Shows the next records that were asked for, at most so many. Returns where to go on; `None` at the end.
+    fn visit(
+        &self,
+        node: &Node,
+        after: Option<&str>,
+        max: usize,
+        mut show: impl FnMut(&str, &RawDocument) -> Result<(), ApiError>,
+    ) -> Result<Option<String>, ApiError> {
         let snapshot = node.store.read()?;
-        let kind = self.kind;
-        let mut batch: Batch = match &self.who {
-            Who::Everyone => snapshot.list(kind, after, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?.into(),
-            Who::Owner(owner) if kind.schema().owner == Owner::Itself => {
-                let own = snapshot
-                    .find(kind, owner)?
-                    .filter(|own| after.is_none_or(|after| own.id.as_str() > after));
-                Batch { records: own.into_iter().collect(), next: None }
-            }
-            Who::Owner(owner) => {
-                snapshot.list_of(kind, owner, after, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?.into()
-            }
-            Who::Found(ids) => {
-                let start = ids.partition_point(|id| after.is_some_and(|after| id.as_str() <= after));
-                let (now, later) = ids[start..].split_at(BATCH_RECORDS_MAX.min(ids.len() - start));
-                let mut records = Vec::new();
-                for id in now {
-                    records.extend(snapshot.record(&RecordKey::new(kind, id))?);
-                }
-                Batch { records, next: now.last().filter(|_| !later.is_empty()).cloned() }
+        let (kind, part) = (self.kind, Part { after, max, bytes_max: BATCH_BYTES_MAX });
+        let mut shown = Ok(());
+        let mut include = |id: &str, document: &RawDocument| {
+            if shown.is_ok() && self.includes(document) {
+                shown = show(id, document);
             }
         };
-        batch.records.retain(|record| self.includes(record));
-        Ok(batch)
+        let next = match &self.who {
+            Who::Everyone => snapshot.visit(kind, part, include)?,
+            Who::Owner(owner) if kind.schema().owner == Owner::Itself => {
+                let own = snapshot.find(kind, owner)?;
+                if let Some(own) = own.filter(|own| after.is_none_or(|after| own.id.as_str() > after)) {
+                    include(&own.id, &own.document);
+                }
+                None
+            }
+            Who::Owner(owner) => snapshot.visit_of(kind, owner, part, include)?,
+            Who::Found(ids) => {
+                let start = ids.partition_point(|id| after.is_some_and(|after| id.as_str() <= after));
+                let (now, later) = ids[start..].split_at(max.min(ids.len() - start));
+                for id in now {
+                    if let Some(record) = snapshot.record(&RecordKey::new(kind, id))? {
+                        include(id, &record.document);
+                    }
+                }
+                now.last().filter(|_| !later.is_empty()).cloned()
+            }
+        };
+        shown.map(|()| next)
     }
 
-    fn includes(&self, record: &StoredRecord) -> bool {
+    fn includes(&self, document: &RawDocument) -> bool {
         let Some(page_id) = &self.page_id else {
             return true;
         };
-        record.document.get_str(DOCUMENT_PAGE_FIELD).is_ok_and(|page| page == page_id)
+        document.get_str(DOCUMENT_PAGE_FIELD).is_ok_and(|page| page == page_id)
     }
 
     /// The id of the last of `limit` records after `after`, if others come after it.
@@ -108,18 +111,20 @@ impl Selection {
     ) -> Result<Option<String>, ApiError> {
         let (mut cursor, mut left, mut last) = (after.map(str::to_owned), limit, None);
         loop {
-            let batch = self.batch(node, cursor.as_deref())?;
-            for record in batch.records {
-                if left == 0 {
-                    return Ok(last);
+            let mut is_beyond = false;
+            cursor = self.visit(node, cursor.as_deref(), BATCH_RECORDS_MAX.min(left.saturating_add(1)), |id, _| {
+                match left.checked_sub(1) {
+                    Some(less) => (left, last) = (less, Some(id.to_owned())),
+                    None => is_beyond = true,
                 }
-                left -= 1;
-                last = Some(record.id);
+                Ok(())
+            })?;
+            if is_beyond {
+                return Ok(last);
             }
-            if batch.next.is_none() {
+            if cursor.is_none() {
                 return Ok(None);
             }
-            cursor = batch.next;
         }
     }
 }
@@ -141,8 +146,8 @@ pub(crate) async fn list(
     let hidden = hidden_from(&node, schema, caller, opening);
     let shown = Seen::list(schema, owner.clone()).under(opening);
     let path = uri.path().to_owned();
-    // Reading may wait for the disk; the async workers must not.
-    let begun = tokio::task::spawn_blocking(move || {
+    let is_short = matches!((&owner, query.limit), (Some(_), None));
+    let begin = move |max| {
         let who = match (owner, &query.words) {
             (Some(owner), _) => Who::Owner(owner),
             (None, Some(words)) if schema.kind == Kind::Person => {
@@ -157,10 +162,16 @@ pub(crate) async fn list(
         };
         let link = until.as_deref().map(|last| query.next_link(&path, last));
         let mut lister = Lister { node, selection, hidden, cursor: query.after, until, state: State::Start };
-        let first = lister.next_chunk()?.unwrap_or_default();
+        let first = lister.next_chunk(max)?.unwrap_or_default();
         Ok::<_, ApiError>((lister, first, link))
-    });
-    let (lister, first, link) = begun.await.map_err(|_| ApiError::Internal)??;
+    };
+    let (lister, first, link) = if is_short {
+        begin(SHORT_RECORDS_MAX)?
+    } else {
+        // Reading may wait for the disk; the async workers must not.
+        let begun = tokio::task::spawn_blocking(move || begin(BATCH_RECORDS_MAX));
+        begun.await.map_err(|_| ApiError::Internal)??
+    };
     let json = HeaderValue::from_static("application/json");
     let mut response = ([(header::CONTENT_TYPE, json)], lister.into_body(first)).into_response();
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
@@ -261,7 +272,7 @@ impl Lister {
             return Body::from(first);
         }
         let rest = stream::try_unfold(self, |mut lister| async move {
-            let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
+            let read = tokio::task::spawn_blocking(move || lister.next_chunk(BATCH_RECORDS_MAX).map(|chunk| (chunk, lister)));
             match read.await {
                 Ok(Ok((Some(chunk), lister))) => Ok(Some((chunk, lister))),
                 Ok(Ok((None, _))) => Ok(None),
@@ -272,8 +283,8 @@ impl Lister {
         Body::from_stream(stream::once(async move { Ok(first) }).chain(rest))
     }
 
-    /// The next piece of the JSON text; `None` after the end.
-    fn next_chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
+    /// The next piece of the JSON text, of at most so many records; `None` after the end.
+    fn next_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ApiError> {
         let mut text = match self.state {
             State::Start => vec![b'['],
             State::Middle => vec![b','],
@@ -281,19 +292,18 @@ impl Lister {
         };
         let before = text.len();
         loop {
-            let batch = self.selection.batch(&self.node, self.cursor.as_deref())?;
-            let is_wanted = |id: &str| self.until.as_deref().is_none_or(|until| id <= until);
-            for record in batch.records.iter().filter(|record| is_wanted(&record.id)) {
+            let (until, cursor) = (self.until.as_deref(), self.cursor.as_deref());
+            let next = self.selection.visit(&self.node, cursor, max, |id, document| {
+                if until.is_some_and(|until| id > until) {
+                    return Ok(());
+                }
                 if text.len() > before {
                     text.push(b',');
                 }
-                self.render(record, &mut text)?;
-            }
-            let is_over = batch
-                .next
-                .as_deref()
-                .is_none_or(|next| self.until.as_deref().is_some_and(|until| next >= until));
-            self.cursor = batch.next;
+                self.render(document, &mut text)
+            })?;
+            let is_over = next.as_deref().is_none_or(|next| until.is_some_and(|until| next >= until));
+            self.cursor = next;
             if is_over {
                 if text == b"," {
                     text.clear();
@@ -310,16 +320,15 @@ impl Lister {
         }
     }
 
-    fn render(&self, record: &StoredRecord, text: &mut Vec<u8>) -> Result<(), ApiError> {
-        let mut shown = shown_bytes(&self.node, &record.document, self.hidden)?;
+    fn render(&self, document: &RawDocument, text: &mut Vec<u8>) -> Result<(), ApiError> {
         match self.node.settings.collection_shape {
-            CollectionShape::Flat => text.append(&mut shown),
+            CollectionShape::Flat => show_into(&self.node, document, self.hidden, text),
             CollectionShape::Rows => {
                 text.push(b'[');
-                text.append(&mut shown);
+                show_into(&self.node, document, self.hidden, text)?;
                 text.push(b']');
+                Ok(())
             }
         }
-        Ok(())
     }
 }

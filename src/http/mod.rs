@@ -28,7 +28,11 @@ mod users;
 mod witness;
 mod write;
 
-use std::sync::{Arc, RwLock};
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, RwLock};
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -36,10 +40,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use tower_http::catch_panic::CatchPanicLayer;
+use futures_util::FutureExt as _;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-pub use caller::{LOCAL_SUFFIX, Peer, basic_credentials};
+pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials};
 
 use crate::accounts::Accounts;
 use crate::backup::Backups;
@@ -49,12 +53,16 @@ use crate::domain::schema::{Route, SCHEMAS, Schema, Shape};
 use crate::store::Store;
 use crate::sync::Reconciler;
 use caller::Caller;
+use cors::Crossing;
 use error::{ApiError, Problem};
 use extract::{At, Sent};
 use records::ItemTarget;
 
 /// Longest silence while a body arrives.
 const BODY_TIMEOUT_S_MAX: u64 = 30;
+
+/// An answer that took longer than this is worth a line in the log.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// How collections are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -105,6 +113,8 @@ pub struct Node {
     pub store: Store,
     pub backups: Arc<Backups>,
     pub accounts: Arc<Accounts>,
+    /// Filled by itself.
+    pub known_accounts: KnownAccounts,
     pub acl: RwLock<Arc<Acl>>,
     pub settings: ApiSettings,
     pub sync: Arc<Reconciler>,
@@ -166,11 +176,8 @@ pub fn router(node: Arc<Node>) -> Router {
         .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::max(node.settings.body_limit_bytes))
-        .layer(RequestBodyTimeoutLayer::new(std::time::Duration::from_secs(BODY_TIMEOUT_S_MAX)))
-        .layer(middleware::from_fn_with_state(Arc::clone(&node), caller::require_login))
-        .layer(middleware::from_fn_with_state(Arc::clone(&node), cors::cors))
-        .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
-        .layer(middleware::from_fn(observe))
+        .layer(RequestBodyTimeoutLayer::new(Duration::from_secs(BODY_TIMEOUT_S_MAX)))
+        .layer(middleware::from_fn_with_state(Arc::clone(&node), around))
         .with_state(node);
     // Outside of everything: axum names the methods of a path only after its own layers have run.
     Router::new().fallback_service(router).layer(middleware::from_fn(answer_options))
@@ -240,44 +247,83 @@ async fn answer_options(request: Request, next: Next) -> Response {
     response
 }
 
-/// Gives every request an id, writes one log line without patient data, and lets the Accept header
-/// choose the format of errors.
-async fn observe(mut request: Request, next: Next) -> Response {
-    let id = uuid::Uuid::new_v4().simple().to_string();
+/// Names a request in the log and in its answer: no other of this process has the same, and none of another one
+/// is likely to.
+#[derive(Debug, Clone, Copy)]
+struct RequestId(u64);
+
+impl RequestId {
+    fn next() -> RequestId {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        RequestId(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        static PROCESS: LazyLock<u32> = LazyLock::new(|| uuid::Uuid::new_v4().as_fields().0);
+        write!(f, "{:08x}-{:x}", *PROCESS, self.0)
+    }
+}
+
+tokio::task_local! {
+    static REQUEST: RequestId;
+}
+
+/// The request that is being answered, for what is logged about it.
+fn present_request() -> String {
+    REQUEST.try_with(RequestId::to_string).unwrap_or_default()
+}
+
+/// What surrounds every request, from the outside in: its id and log line, an answer instead of a panic, the rules for
+/// pages of other sites, login. One layer instead of four, each of which would put its future on the heap.
+///
+/// Gives every request an id, logs what is out of the ordinary without patient data, and lets the Accept header
+/// choose the format of errors. Answers that are as they should be are logged at `debug`: a line for each would wear out
+/// the cards that many boxes store on, and the audit trail knows who read what.
+async fn around(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    let id = RequestId::next();
     let method = request.method().clone();
     // The pattern, never the path: ids of people do not belong into logs.
-    let path = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
+    let path = request.extensions().get::<MatchedPath>().cloned();
     let wants_problem_json = request
         .headers()
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("application/problem+json"));
-    let span = tracing::info_span!("request", %id, %method, %path);
-    request.extensions_mut().insert(span.clone());
     let started = tokio::time::Instant::now();
-    let mut response = {
-        use tracing::Instrument as _;
-        next.run(request).instrument(span.clone()).await
-    };
-    span.in_scope(|| {
-        tracing::info!(
-            status = response.status().as_u16(),
-            ms = started.elapsed().as_millis() as u64,
-            "answered"
-        );
-    });
+    let answering = AssertUnwindSafe(admitted(node, request, next)).catch_unwind();
+    let answered = REQUEST.scope(id, answering).await;
+    let mut response = answered.unwrap_or_else(|_| ApiError::Internal.into_response());
+    let (status, took) = (response.status(), started.elapsed());
+    let path = path.as_ref().map_or("(none)", MatchedPath::as_str);
+    let (code, ms) = (status.as_u16(), took.as_millis() as u64);
+    if status.is_server_error() || took > SLOW {
+        tracing::info!(%id, %method, %path, status = code, ms, "answered");
+    } else {
+        tracing::debug!(%id, %method, %path, status = code, ms, "answered");
+    }
     if let Some(problem) = response.extensions_mut().remove::<Problem>()
         && wants_problem_json
     {
         response = problem.into_problem_json(response);
     }
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert("x-request-id", id);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+async fn admitted(node: Arc<Node>, request: Request, next: Next) -> Response {
+    let crossing = Crossing::of(&node, &request);
+    let response = match crossing.refusal(&node, &request) {
+        Some(response) => response,
+        None => caller::require_login(&node, request, next).await,
+    };
+    crossing.marked(&node, response)
 }
 
 /// JSON that the node makes itself (not records).

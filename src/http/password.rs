@@ -14,7 +14,7 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, Sent, form_pairs};
 use super::node::page;
-use super::records::{Found, to_document};
+use super::records::Found;
 use super::witness::{Refused, login_failed};
 use super::{Node, form_token};
 use crate::accounts::{HashError, LoginError, StoredAccount};
@@ -63,7 +63,7 @@ pub(crate) async fn submit(
         let found = find(&node, person)?;
         let stored = StoredAccount {
             principal: caller.principal.clone(),
-            password_hash: found.document.get_str("password").ok().map(str::to_owned),
+            password_hash: found.raw().get_str("password").ok().map(str::to_owned),
             active: true,
         };
         let verified =
@@ -95,7 +95,7 @@ pub(crate) fn authorize(acl: &Acl, who: &Principal, verb: Verb, person: &str) ->
 fn find(node: &Node, person: &str) -> Result<Found, ApiError> {
     let absent = || ApiError::NotFound("User not found".into());
     let record = node.store.read()?.find(Kind::Person, person)?.ok_or_else(absent)?;
-    Ok(Found { document: to_document(&record.document)?, record })
+    Ok(Found(record))
 }
 
 async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
@@ -103,12 +103,12 @@ async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<
         let grant = authorize(&node.acl(), &caller.principal, Verb::Post, person)?;
         let found = find(node, person)?;
         let expected = Some(found.bytes().to_vec());
-        let mut document = found.document;
+        let mut document = found.document()?;
         document.insert("password", hash);
         let (requires, grants, content) = (Vec::new(), None, None);
         let edit = Edit {
             grant,
-            id: found.record.id,
+            id: found.0.id,
             expected,
             document: Some(document),
             requires,

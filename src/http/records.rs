@@ -90,22 +90,21 @@ impl<'a> ItemTarget<'a> {
 
     /// The record with the id of the path, in whatever book it is.
     pub(crate) fn find(&self, snapshot: &Snapshot) -> Result<Option<Found>, ApiError> {
-        let record = snapshot.find(self.schema.kind, self.id)?;
-        record.map(|record| Ok(Found { document: to_document(&record.document)?, record })).transpose()
+        Ok(snapshot.find(self.schema.kind, self.id)?.map(Found))
     }
 
     /// Whether the path leads to a record: a page only through its own book.
-    pub(crate) fn leads_to(&self, document: &Document) -> bool {
+    pub(crate) fn leads_to(&self, found: &Found) -> bool {
         match self.path_owner {
-            Some(person) => self.schema.owner_of(document) == Some(fold_account(person)),
+            Some(person) => found.owner(self.schema) == Some(fold_account(person)),
             None => true,
         }
     }
 
     /// The answer when the record stands in another book than the path says: absent to everybody, and an attempt
     /// to reach it by those who may not have it.
-    pub(crate) fn misfiled(&self, acl: &Acl, caller: &Caller, document: &Document) -> ApiError {
-        let owner = self.schema.owner_of(document);
+    pub(crate) fn misfiled(&self, acl: &Acl, caller: &Caller, found: &Found) -> ApiError {
+        let owner = found.owner(self.schema);
         match acl.may_read(&caller.principal, self.schema.kind, owner.as_deref()) {
             true => self.absent(),
             false => ApiError::Hidden(self.absence()),
@@ -122,11 +121,11 @@ impl<'a> ItemTarget<'a> {
     ) -> Result<(Found, Grant), ApiError> {
         let acl = node.acl();
         self.authorize_path(&acl, caller, verb)?;
-        let found = self.find(&node.store.read()?)?.ok_or_else(|| self.absent())?;
-        if !self.leads_to(&found.document) {
-            return Err(self.misfiled(&acl, caller, &found.document));
+        let found = self.find(&*node.store.read()?)?.ok_or_else(|| self.absent())?;
+        if !self.leads_to(&found) {
+            return Err(self.misfiled(&acl, caller, &found));
         }
-        let owner = self.schema.owner_of(&found.document);
+        let owner = found.owner(self.schema);
         let grant = self.authorize_record(&acl, caller, verb, owner.as_deref())?;
         Ok((found, grant))
     }
@@ -147,8 +146,8 @@ impl<'a> ItemTarget<'a> {
         let owner = match self.path_person() {
             Some(person) => fold_account(person),
             None => {
-                let found = self.find(&node.store.read()?)?;
-                let Some(owner) = found.and_then(|found| self.schema.owner_of(&found.document)) else {
+                let found = self.find(&*node.store.read()?)?;
+                let Some(owner) = found.and_then(|found| found.owner(self.schema)) else {
                     return Err(refusal);
                 };
                 owner
@@ -159,28 +158,39 @@ impl<'a> ItemTarget<'a> {
             return Err(refusal);
         };
         // Read again: it is theirs now, whatever it was, or it is not shown.
-        let found = self.find(&node.store.read()?)?.ok_or_else(|| self.absent())?;
-        if self.schema.owner_of(&found.document) != Some(owner) {
+        let found = self.find(&*node.store.read()?)?.ok_or_else(|| self.absent())?;
+        if found.owner(self.schema) != Some(owner) {
             return Err(ApiError::Hidden(self.absence()));
         }
         Ok((found, Some(opening)))
     }
 }
 
-/// A record as it is stored, and decoded.
-pub(crate) struct Found {
-    pub(crate) record: StoredRecord,
-    pub(crate) document: Document,
-}
+/// A record as it is stored.
+pub(crate) struct Found(pub(crate) StoredRecord);
 
 impl Found {
+    pub(crate) fn raw(&self) -> &RawDocument {
+        &self.0.document
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.record.document.as_bytes()
+        self.0.document.as_bytes()
+    }
+
+    /// Decoded, for who changes it.
+    pub(crate) fn document(&self) -> Result<Document, ApiError> {
+        to_document(self.raw())
+    }
+
+    /// The account that it belongs to, folded.
+    pub(crate) fn owner(&self, schema: &Schema) -> Option<String> {
+        schema.owner_in(self.raw())
     }
 
     /// An answer that shows it, for the audit.
     pub(crate) fn seen(&self, schema: &Schema) -> Seen {
-        Seen::record(schema, &self.record.id, schema.owner_of(&self.document))
+        Seen::record(schema, &self.0.id, self.owner(schema))
     }
 }
 
@@ -230,9 +240,15 @@ pub(crate) fn hidden_from(
     if opening.is_some() { schema.secret_fields } else { hidden_fields(node, schema, caller) }
 }
 
-pub(crate) fn shown_bytes(node: &Node, document: &RawDocument, hidden: &[&str]) -> Result<Vec<u8>, ApiError> {
+/// Appends a record as clients see it.
+pub(crate) fn show_into(
+    node: &Node,
+    document: &RawDocument,
+    hidden: &[&str],
+    text: &mut Vec<u8>,
+) -> Result<(), ApiError> {
     let shown = Shown { document, dates: node.settings.date_format, hidden };
-    serde_json::to_vec(&shown).map_err(|e| StoreError::Damaged(e.to_string()).into())
+    serde_json::to_writer(text, &shown).map_err(|e| StoreError::Damaged(e.to_string()).into())
 }
 
 pub(crate) fn record_response(
@@ -241,13 +257,21 @@ pub(crate) fn record_response(
     caller: &Caller,
     record: &RawDocument,
 ) -> Result<Response, ApiError> {
-    response_without(node, hidden_fields(node, schema, caller), record)
+    let hidden = hidden_fields(node, schema, caller);
+    response_without(node, hidden, record, &etag(record.as_bytes()))
 }
 
-fn response_without(node: &Node, hidden: &[&str], record: &RawDocument) -> Result<Response, ApiError> {
-    let body = shown_bytes(node, record, hidden)?;
+fn response_without(
+    node: &Node,
+    hidden: &[&str],
+    record: &RawDocument,
+    etag: &str,
+) -> Result<Response, ApiError> {
+    // Field names and quotes of JSON take about as much as lengths and types of BSON.
+    let mut body = Vec::with_capacity(record.as_bytes().len());
+    show_into(node, record, hidden, &mut body)?;
     let json = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, json)], [(header::ETAG, etag(record.as_bytes()))], body).into_response())
+    Ok(([(header::CONTENT_TYPE, json)], [(header::ETAG, etag)], body).into_response())
 }
 
 pub(crate) async fn read(
@@ -262,5 +286,5 @@ pub(crate) async fn read(
         return Ok(shown.on(not_modified(&tag)));
     }
     let hidden = hidden_from(node, target.schema, caller, opening);
-    Ok(shown.on(response_without(node, hidden, &found.record.document)?))
+    Ok(shown.on(response_without(node, hidden, found.raw(), &tag)?))
 }

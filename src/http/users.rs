@@ -109,7 +109,7 @@ fn shown_person(
     if !person.contains_key("password") {
         return Ok(None);
     }
-    let granted = snapshot.grants(id, person)?;
+    let granted = snapshot.grants(id, person.get_str("password").unwrap_or_default())?;
     let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
     let (roles, not_honoured): (Vec<String>, Vec<String>) =
         strings(person.get("roles")).into_iter().partition(counts);

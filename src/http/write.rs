@@ -113,10 +113,10 @@ impl WriteRequest<'_> {
             match (self.target.find(&snapshot)?, self.verb) {
                 (Some(found), Verb::Post) => return self.create_again(&acl, &found),
                 (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
-                (Some(found), _) if self.target.leads_to(&found.document) => {
+                (Some(found), _) if self.target.leads_to(&found) => {
                     (self.change(&acl, &snapshot, found)?, false)
                 }
-                (Some(found), _) => return Err(self.target.misfiled(&acl, self.caller, &found.document)),
+                (Some(found), _) => return Err(self.target.misfiled(&acl, self.caller, &found)),
                 _ => return Err(self.target.absent()),
             }
         };
@@ -193,23 +193,23 @@ impl WriteRequest<'_> {
         let created = self.created(acl)?;
         let owner = schema.owner_of(&created);
         self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
-        if self.gave_password || !self.target.leads_to(&found.document) {
+        if self.gave_password || !self.target.leads_to(found) {
             return Err(exists());
         }
         let dates = self.node.settings.date_format;
         let shown = |document: &Document| show_value(&Bson::Document(strip_identity(document)), dates);
-        if shown(&created) != shown(&found.document) {
+        if shown(&created) != shown(&found.document()?) {
             return Err(exists());
         }
         check_precondition(self.headers, Some(found.bytes()))?;
-        let response = record_response(self.node, schema, self.caller, &found.record.document)?;
+        let response = record_response(self.node, schema, self.caller, found.raw())?;
         Ok(Attempt::Answered(found.seen(schema).on(response)))
     }
 
     /// PATCH, PUT and DELETE of a record that the path leads to.
     fn change(&self, acl: &Acl, snapshot: &Snapshot, found: Found) -> Result<Edit, ApiError> {
         let schema = self.target.schema;
-        let stored = &found.document;
+        let stored = &found.document()?;
         let owner = schema.owner_of(stored);
         let grant = self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
         check_precondition(self.headers, Some(found.bytes()))?;
@@ -217,13 +217,13 @@ impl WriteRequest<'_> {
         let document = match self.verb {
             Verb::Delete => {
                 if schema.kind == Kind::Person {
-                    if let Some(hold) = snapshot.hold(&found.record.id)? {
+                    if let Some(hold) = snapshot.hold(&found.0.id)? {
                         return Err(ApiError::DecisionPending { conflict: hold.conflict });
                     }
                     if !matches!(stored.get("active"), Some(Bson::Boolean(false))) {
                         return Err(ApiError::invalid("active", "The user is active."));
                     }
-                    requires.push(Requirement::NoDependents(found.record.id.clone()));
+                    requires.push(Requirement::NoDependents(found.0.id.clone()));
                     grants = Some(Vec::new());
                 }
                 None
@@ -239,7 +239,7 @@ impl WriteRequest<'_> {
         Ok(Edit {
             grant,
             expected: Some(found.bytes().to_vec()),
-            id: found.record.id,
+            id: found.0.id,
             document,
             requires,
             grants,

@@ -84,7 +84,7 @@ impl Store {
         )?;
         self.transact(move |tx| {
             let key = RecordKey::new(edit.grant.kind(), edit.id.as_str());
-            if tx.bytes(&key)? != edit.expected {
+            if !tx.is_stored(&key, edit.expected.as_deref())? {
                 return Err(EditError::Moved);
             }
             if let (Kind::Person, None) = (key.kind, &edit.document)

@@ -15,7 +15,7 @@ use redb::{
     BackendError, Database, ReadTransaction, ReadableDatabase as _, StorageBackend, WriteTransaction,
 };
 
-use super::StoreError;
+use super::{Snapshot, StoreError};
 
 /// A disk that goes on failing is tried this often.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 type Open = Box<dyn Fn(Arc<AtomicBool>) -> Result<Database, StoreError> + Send + Sync>;
 
 pub(crate) struct Engine {
+    /// The view of the last commit, once somebody has asked for it. Declared first: it ends before the database.
+    view: Mutex<Option<Arc<Snapshot>>>,
     database: RwLock<Option<Database>>,
     has_failed: Arc<AtomicBool>,
     open: Open,
@@ -35,7 +37,28 @@ impl Engine {
     pub(crate) fn new(open: Open) -> Result<Engine, StoreError> {
         let has_failed = Arc::new(AtomicBool::new(false));
         let database = open(Arc::clone(&has_failed))?;
-        Ok(Engine { database: RwLock::new(Some(database)), has_failed, open, writing: Mutex::default() })
+        let (database, view, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
+        Ok(Engine { view, database, has_failed, open, writing })
+    }
+
+    /// Everything that is committed. All who read between two commits share one view, which saves each of them the
+    /// beginning of a transaction and the opening of its tables.
+    pub(crate) fn view(&self) -> Result<Arc<Snapshot>, StoreError> {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_failed.load(Ordering::Acquire) {
+            // Behind one that is there is a disk that failed: it must not keep the file from being opened again.
+            *view = None;
+            return Ok(Arc::new(Snapshot::new(self.begin_read()?)));
+        }
+        if let Some(view) = view.as_ref() {
+            return Ok(Arc::clone(view));
+        }
+        Ok(Arc::clone(view.insert(Arc::new(Snapshot::new(self.begin_read()?)))))
+    }
+
+    /// To be called after each commit, before anybody is told of it.
+    pub(crate) fn forget_view(&self) {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
@@ -56,6 +79,9 @@ impl Engine {
 
     /// Begins a transaction of whoever holds the guard of [`Engine::writing`].
     pub(crate) fn begin_write(&self, tried: &mut Option<Instant>) -> Result<WriteTransaction, StoreError> {
+        if self.has_failed.load(Ordering::Acquire) {
+            self.forget_view();
+        }
         self.recover(tried)?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or_else(failed_before)?.begin_write()?)

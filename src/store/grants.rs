@@ -34,7 +34,7 @@ impl Tx<'_> {
             self.grants.remove(account.as_str())?;
         } else {
             let person = self.document(&RecordKey::new(Kind::Person, id))?.unwrap_or_default();
-            let row = doc! {"roles": roles, "id": id, "password": password_digest(&person)};
+            let row = doc! {"roles": roles, "id": id, "password": password_digest(password_of(&person))};
             self.grants.insert(account.as_str(), encode(&row)?.as_slice())?;
         }
         self.wrote();
@@ -45,7 +45,7 @@ impl Tx<'_> {
     pub fn move_grants(&mut self, from: &str, old: &Document, to: &str) -> Result<(), StoreError> {
         let account = fold_account(from);
         let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let Some(row) = row.filter(|row| is_granted_to(row, from, old)) else {
+        let Some(row) = row.filter(|row| is_granted_to(row, from, password_of(old))) else {
             return Ok(());
         };
         self.write_grants(from, &[])?;
@@ -64,11 +64,11 @@ impl Tx<'_> {
         };
         let account = fold_account(&key.id);
         let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let Some(row) = row.filter(|row| is_granted_to(row, &key.id, old)) else {
+        let Some(row) = row.filter(|row| is_granted_to(row, &key.id, password_of(old))) else {
             return Ok(());
         };
         let roles = string_list(&row, "roles");
-        if password_digest(old) == password_digest(new) { Ok(()) } else { self.write_grants(&key.id, &roles) }
+        if password_of(old) == password_of(new) { Ok(()) } else { self.write_grants(&key.id, &roles) }
     }
 
     /// A technician's account of this node.
@@ -97,13 +97,17 @@ impl Tx<'_> {
     }
 }
 
-/// Stands for the password that a person has.
-fn password_digest(person: &Document) -> String {
-    hex::encode(Sha256::digest(person.get_str("password").unwrap_or_default()))
+/// The stored hash of a person's password; empty if they have none.
+pub(crate) fn password_of(person: &Document) -> &str {
+    person.get_str("password").unwrap_or_default()
 }
 
-/// Whether a row of grants is about this record with the password that it has.
-pub(crate) fn is_granted_to(row: &Document, id: &str, person: &Document) -> bool {
+fn password_digest(password_hash: &str) -> String {
+    hex::encode(Sha256::digest(password_hash))
+}
+
+/// Whether a row of grants is about the record with this id and this stored hash of a password.
+pub(crate) fn is_granted_to(row: &Document, id: &str, password_hash: &str) -> bool {
     row.get_str("id").is_ok_and(|granted| granted == id)
-        && row.get_str("password").is_ok_and(|digest| digest == password_digest(person))
+        && row.get_str("password").is_ok_and(|digest| digest == password_digest(password_hash))
 }

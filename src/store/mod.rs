@@ -49,7 +49,7 @@ pub use holds::{Held, Hold, HoldReason};
 pub use rebuild::rebuild;
 pub use records::Tx;
 pub use sealed::{SealError, Sealed, StoreKey};
-pub use snapshot::{JournalRow, JournalWindow, RecordPage, Snapshot, StoredRecord};
+pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
 pub use sync_rows::{
     DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
@@ -235,8 +235,8 @@ impl Store {
     }
 
     /// A consistent view of everything committed so far. Short-lived: never keep one while a client reads.
-    pub fn read(&self) -> Result<Snapshot, StoreError> {
-        Ok(Snapshot::new(self.inner.engine.begin_read()?))
+    pub fn read(&self) -> Result<Arc<Snapshot>, StoreError> {
+        self.inner.engine.view()
     }
 
     /// Runs `job` in a write transaction and answers when its effects are on disk.

@@ -152,6 +152,11 @@ impl<'t> Tx<'t> {
         self.docs.get(row_key(key))?.map(|row| decode(row.value())).transpose()
     }
 
+    /// Whether exactly these bytes are stored; `None` if nothing is.
+    pub fn is_stored(&self, key: &RecordKey, bytes: Option<&[u8]>) -> Result<bool, StoreError> {
+        Ok(self.docs.get(row_key(key))?.as_ref().map(|row| row.value()) == bytes)
+    }
+
     /// The stored bytes of a record, for comparing versions.
     pub fn bytes(&self, key: &RecordKey) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.docs.get(row_key(key))?.map(|row| row.value().to_vec()))
@@ -193,7 +198,8 @@ impl<'t> Tx<'t> {
         new: Option<&Document>,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let old = self.document(key)?;
+        let old_bytes = self.bytes(key)?;
+        let old = old_bytes.as_deref().map(decode).transpose()?;
         let unchanged = match (&old, new) {
             (None, None) => true,
             (Some(old), Some(new)) => same_document(old, new),
@@ -207,8 +213,8 @@ impl<'t> Tx<'t> {
         }
         // The record changed, so what the centre refused is worth another try.
         self.clear_dead(key)?;
-        let base = self.base(key)?;
-        self.put(key, new, &base, actor)?;
+        let base = self.base_if_dirty(key)?.unwrap_or_else(|| old.clone().into());
+        self.put_over((old_bytes.as_deref(), old.as_ref()), key, new, &base, actor)?;
         match (&old, new) {
             // Nobody else ever had it.
             (_, None) if self.is_clean(key)? => self.settle_trash(key, super::TrashState::Done)?,
@@ -229,13 +235,25 @@ impl<'t> Tx<'t> {
         actor: &Actor,
     ) -> Result<(), StoreError> {
         let old_bytes = self.bytes(key)?;
+        let old = old_bytes.as_deref().map(decode).transpose()?;
+        self.put_over((old_bytes.as_deref(), old.as_ref()), key, new, base, actor)
+    }
+
+    /// [`Tx::put`] over what is stored, as bytes and decoded.
+    fn put_over(
+        &mut self,
+        (old_bytes, old): (Option<&[u8]>, Option<&Document>),
+        key: &RecordKey,
+        new: Option<&Document>,
+        base: &Base,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
         let new_bytes = new.map(tables::encode).transpose()?;
-        if old_bytes != new_bytes {
-            let old = old_bytes.as_deref().map(decode).transpose()?;
+        if old_bytes != new_bytes.as_deref() {
             self.write_document(key, new_bytes.as_deref())?;
-            self.index(key, old.as_ref(), new)?;
-            self.follow_content(key, old.as_ref(), new)?;
-            self.append_journal(key, old.as_ref(), new, actor)?;
+            self.index(key, old, new)?;
+            self.follow_content(key, old, new)?;
+            self.append_journal(key, old, new, actor)?;
         }
         let differs = match (new, base.document()) {
             (None, None) => false,
@@ -268,24 +286,32 @@ impl<'t> Tx<'t> {
         let rank = push_rank(key.kind, is_delete);
         let (code, id) = row_key(key);
         let (mut since, mut sequence, mut author) = (self.now_ms, self.sequence, actor.to_string());
-        if let Some(row) = self.base_row(key)? {
-            let is_kept = row.rank == rank && same_base(&row.base, base) && *actor == Actor::Centre;
-            if is_kept {
-                return Ok(());
-            }
+        let old_row = self.base.get((code, id))?.map(|row| row.value().to_vec());
+        if let Some(old_row) = &old_row {
+            let (old_rank, old_sequence) = BaseRow::place(old_row)?;
+            let old_place = (old_rank, old_sequence, code, id);
             // Keeps its place in the queue, unless it became a delete or came back from one.
-            sequence = row.sequence;
-            if let Some(old) = self.dirty.remove((row.rank, row.sequence, code, id))? {
+            sequence = old_sequence;
+            let mut is_by_another = true;
+            if let Some(old) = self.dirty.get(old_place)? {
                 let (first_edit, last_author) = old.value();
                 since = first_edit;
                 if *actor == Actor::Centre {
                     author = last_author.to_owned();
                 }
+                is_by_another = last_author != author;
             }
+            // By bytes: the order of keys is what the next compare-and-set of a whole sub-document needs. Most edits
+            // are not the first since the last push, and leave both rows as they are.
+            let is_kept = *old_row == BaseRow::encode(rank, sequence, base)?;
+            if is_kept && !is_by_another {
+                return Ok(());
+            }
+            self.dirty.remove(old_place)?;
         }
+        let row = BaseRow::encode(rank, sequence, base)?;
         self.dirty.insert((rank, sequence, code, id), (since, author.as_str()))?;
-        let row = BaseRow { rank, sequence, base: base.clone() };
-        self.base.insert((code, id), row.encode()?.as_slice())?;
+        self.base.insert((code, id), row.as_slice())?;
         self.writes += 1;
         Ok(())
     }
@@ -366,6 +392,11 @@ impl<'t> Tx<'t> {
             if old.is_none() != new.is_none() {
                 self.note_duplicate(&canonical)?;
             }
+            let is_named_alike = matches!((old, new), (Some(old), Some(new))
+                if NAME_FIELDS.iter().all(|field| old.get(field) == new.get(field)));
+            if is_named_alike {
+                return Ok(());
+            }
             let terms =
                 |document: Option<&Document>| document.map(|d| search_terms(id, d)).unwrap_or_default();
             let (old_terms, new_terms) = (terms(old), terms(new));
@@ -444,19 +475,13 @@ impl<'t> Tx<'t> {
     }
 }
 
-fn same_base(a: &Base, b: &Base) -> bool {
-    // By bytes: the order of keys is what the next compare-and-set of a whole sub-document needs.
-    match (a, b) {
-        (Base::Absent, Base::Absent) => true,
-        (Base::Document(a), Base::Document(b)) => matches!((encode(a), encode(b)), (Ok(a), Ok(b)) if a == b),
-        _ => false,
-    }
-}
+/// Fields whose words people are found by.
+const NAME_FIELDS: [&str; 2] = ["name", "lastname"];
 
 /// What a person is found by: the folded id and each folded word of the name.
 pub(crate) fn search_terms(id: &str, document: &Document) -> Vec<String> {
     let mut terms = vec![fold_name(id)];
-    for field in ["name", "lastname"] {
+    for field in NAME_FIELDS {
         if let Some(Bson::String(text)) = document.get(field) {
             terms.extend(fold_name(text).split_whitespace().map(str::to_owned));
         }

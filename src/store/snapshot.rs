@@ -1,7 +1,9 @@
 //! Floor 1. Reading: a consistent view of the store at one moment.
 
-use bson::{Document, RawDocumentBuf};
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use std::sync::OnceLock;
+
+use bson::{Document, RawDocument, RawDocumentBuf};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
 use super::sync_rows::{DeadLetter, Intent, Pending, TrashRow, decode_intent};
@@ -30,6 +32,49 @@ impl RecordPage {
     }
 }
 
+/// Which records of a list to visit: those after `after`, at most `max` and about `bytes_max`.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    pub after: Option<&'a str>,
+    pub max: usize,
+    pub bytes_max: usize,
+}
+
+/// What has been visited of a part.
+#[derive(Default)]
+struct Taken {
+    records: usize,
+    bytes: usize,
+    /// The last one of a part that is full.
+    last: Option<String>,
+}
+
+impl Taken {
+    fn is_all(&self, part: &Part<'_>) -> bool {
+        self.records >= part.max || self.bytes >= part.bytes_max
+    }
+
+    fn take(
+        &mut self,
+        part: &Part<'_>,
+        id: &str,
+        bytes: &[u8],
+        show: &mut impl FnMut(&str, &RawDocument),
+    ) -> Result<(), StoreError> {
+        show(id, RawDocument::from_bytes(bytes).map_err(|e| StoreError::Damaged(e.to_string()))?);
+        self.records += 1;
+        self.bytes += bytes.len();
+        if self.is_all(part) {
+            self.last = Some(id.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn stored(id: &str, document: &RawDocument) -> StoredRecord {
+    StoredRecord { id: id.to_owned(), document: document.to_owned() }
+}
+
 /// One change in the feed.
 #[derive(Debug, Clone)]
 pub struct JournalRow {
@@ -52,17 +97,28 @@ pub struct JournalWindow {
 /// A consistent view. Keep it short: pages that it sees cannot be reused while it lives.
 pub struct Snapshot {
     pub(crate) transaction: ReadTransaction,
+    /// Opened once, for all who share the view.
+    docs: OnceLock<ReadOnlyTable<RowKey, &'static [u8]>>,
 }
 
 impl Snapshot {
     pub(crate) fn new(transaction: ReadTransaction) -> Self {
-        Self { transaction }
+        Self { transaction, docs: OnceLock::new() }
+    }
+
+    fn docs(&self) -> Result<&ReadOnlyTable<RowKey, &'static [u8]>, StoreError> {
+        match self.docs.get() {
+            Some(docs) => Ok(docs),
+            None => {
+                let docs = self.transaction.open_table(DOCS)?;
+                Ok(self.docs.get_or_init(|| docs))
+            }
+        }
     }
 
     /// The record with exactly this id.
     pub fn record(&self, key: &RecordKey) -> Result<Option<StoredRecord>, StoreError> {
-        let docs = self.transaction.open_table(DOCS)?;
-        let Some(row) = docs.get(row_key(key))? else {
+        let Some(row) = self.docs()?.get(row_key(key))? else {
             return Ok(None);
         };
         Ok(Some(StoredRecord { id: key.id.clone(), document: decode_raw(row.value())? }))
@@ -70,12 +126,12 @@ impl Snapshot {
 
     /// The record that a client means by `id`: for people any spelling of the account will do.
     pub fn find(&self, kind: Kind, id: &str) -> Result<Option<StoredRecord>, StoreError> {
-        if kind != Kind::Person {
-            return self.record(&RecordKey::new(kind, id));
+        let exact = self.record(&RecordKey::new(kind, id))?;
+        if kind != Kind::Person || exact.is_some() {
+            return Ok(exact);
         }
-        let docs = self.transaction.open_table(DOCS)?;
         let by_spelling = self.transaction.open_table(BY_SPELLING)?;
-        match resolve_person(&docs, &by_spelling, id)? {
+        match resolve_person(self.docs()?, &by_spelling, id)? {
             Some(id) => self.record(&RecordKey::new(kind, id)),
             None => Ok(None),
         }
@@ -89,23 +145,9 @@ impl Snapshot {
         max: usize,
         bytes_max: usize,
     ) -> Result<RecordPage, StoreError> {
-        let docs = self.transaction.open_table(DOCS)?;
-        let code = kind.schema().code;
         let mut page = RecordPage::default();
-        let mut bytes = 0;
-        for entry in docs.range((code, after.unwrap_or(""))..(code + 1, ""))? {
-            let (at, row) = entry?;
-            let (_, id) = at.value();
-            if after == Some(id) {
-                continue;
-            }
-            if page.records.len() >= max || bytes >= bytes_max {
-                page.more = true;
-                break;
-            }
-            bytes += row.value().len();
-            page.records.push(StoredRecord { id: id.to_owned(), document: decode_raw(row.value())? });
-        }
+        let part = Part { after, max, bytes_max };
+        page.more = self.visit(kind, part, |id, document| page.records.push(stored(id, document)))?.is_some();
         Ok(page)
     }
 
@@ -118,30 +160,66 @@ impl Snapshot {
         max: usize,
         bytes_max: usize,
     ) -> Result<RecordPage, StoreError> {
-        let docs = self.transaction.open_table(DOCS)?;
-        let by_owner = self.transaction.open_table(BY_OWNER)?;
-        let code = kind.schema().code;
-        let owner = fold_account(owner);
         let mut page = RecordPage::default();
-        let mut bytes = 0;
-        for entry in by_owner.range((code, owner.as_str(), after.unwrap_or(""))..)? {
-            let (at, ()) = (entry?.0, ());
+        let part = Part { after, max, bytes_max };
+        let push = |id: &str, document: &RawDocument| page.records.push(stored(id, document));
+        page.more = self.visit_of(kind, owner, part, push)?.is_some();
+        Ok(page)
+    }
+
+    /// Shows the records of a kind in order of their ids, as they lie in the store. Returns the last id if there are
+    /// more behind it.
+    pub fn visit(
+        &self,
+        kind: Kind,
+        part: Part<'_>,
+        mut show: impl FnMut(&str, &RawDocument),
+    ) -> Result<Option<String>, StoreError> {
+        let code = kind.schema().code;
+        let mut taken = Taken::default();
+        let from = (code, part.after.unwrap_or(""));
+        for entry in self.docs()?.range(from..(code + 1, ""))? {
+            let (at, row) = entry?;
+            let (_, id) = at.value();
+            if part.after == Some(id) {
+                continue;
+            }
+            if taken.is_all(&part) {
+                return Ok(taken.last);
+            }
+            taken.take(&part, id, row.value(), &mut show)?;
+        }
+        Ok(None)
+    }
+
+    /// [`Snapshot::visit`] of what belongs to an account.
+    pub fn visit_of(
+        &self,
+        kind: Kind,
+        owner: &str,
+        part: Part<'_>,
+        mut show: impl FnMut(&str, &RawDocument),
+    ) -> Result<Option<String>, StoreError> {
+        let docs = self.docs()?;
+        let by_owner = self.transaction.open_table(BY_OWNER)?;
+        let (code, owner) = (kind.schema().code, fold_account(owner));
+        let mut taken = Taken::default();
+        for entry in by_owner.range((code, owner.as_str(), part.after.unwrap_or(""))..)? {
+            let (at, _) = entry?;
             let (found_code, found_owner, id) = at.value();
             if found_code != code || found_owner != owner {
                 break;
             }
-            if after == Some(id) {
+            if part.after == Some(id) {
                 continue;
             }
-            if page.records.len() >= max || bytes >= bytes_max {
-                page.more = true;
-                break;
+            if taken.is_all(&part) {
+                return Ok(taken.last);
             }
             let row = docs.get((code, id))?.ok_or_else(|| damaged("an index"))?;
-            bytes += row.value().len();
-            page.records.push(StoredRecord { id: id.to_owned(), document: decode_raw(row.value())? });
+            taken.take(&part, id, row.value(), &mut show)?;
         }
-        Ok(page)
+        Ok(None)
     }
 
     /// Ids of people, in order, of whose id or name each word of `query` begins a word.
@@ -170,15 +248,14 @@ impl Snapshot {
     ///
     /// They hold for the record that they were given to, with the password that was set here: whoever can
     /// write at the centre could otherwise give that account a password of their own.
-    pub fn grants(&self, id: &str, person: &Document) -> Result<Vec<String>, StoreError> {
+    pub fn grants(&self, id: &str, password_hash: &str) -> Result<Vec<String>, StoreError> {
         let grants = self.transaction.open_table(GRANTS)?;
         let Some(row) = grants.get(fold_account(id).as_str())? else {
             return Ok(Vec::new());
         };
-        if !super::grants::is_granted_to(&tables::decode(row.value())?, id, person) {
-            return Ok(Vec::new());
-        }
-        Ok(string_list(&tables::decode(row.value())?, "roles"))
+        let row = tables::decode(row.value())?;
+        let is_theirs = super::grants::is_granted_to(&row, id, password_hash);
+        Ok(if is_theirs { string_list(&row, "roles") } else { Vec::new() })
     }
 
     /// A technician's account of this node: `password` (a bcrypt hash) and `roles`.
@@ -230,7 +307,7 @@ impl Snapshot {
     }
 
     pub fn count(&self, kind: Kind) -> Result<u64, StoreError> {
-        let docs = self.transaction.open_table(DOCS)?;
+        let docs = self.docs()?;
         let code = kind.schema().code;
         let mut count = 0;
         for entry in docs.range((code, "")..(code + 1, ""))? {
@@ -241,7 +318,7 @@ impl Snapshot {
     }
 
     pub fn is_empty(&self) -> Result<bool, StoreError> {
-        let docs = self.transaction.open_table(DOCS)?;
+        let docs = self.docs()?;
         let base = self.transaction.open_table(BASE)?;
         Ok(docs.is_empty()? && base.is_empty()?)
     }
@@ -287,7 +364,7 @@ impl Snapshot {
         after: Option<&str>,
         up_to: Option<&str>,
     ) -> Result<Vec<String>, StoreError> {
-        let docs = self.transaction.open_table(DOCS)?;
+        let docs = self.docs()?;
         let base = self.transaction.open_table(BASE)?;
         let code = kind.schema().code;
         let mut ids = Vec::new();

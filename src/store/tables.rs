@@ -193,17 +193,23 @@ const BASE_HEADER_BYTES: usize = 9;
 
 impl BaseRow {
     pub(crate) fn decode(bytes: &[u8]) -> Result<BaseRow, StoreError> {
-        let (header, body) =
-            bytes.split_at_checked(BASE_HEADER_BYTES).ok_or_else(|| damaged("a base row"))?;
-        let sequence: [u8; 8] = header[1..].try_into().map_err(|_| damaged("a base row"))?;
+        let (rank, sequence) = BaseRow::place(bytes)?;
+        let body = &bytes[BASE_HEADER_BYTES..];
         let base = if body.is_empty() { Base::Absent } else { Base::Document(decode(body)?) };
-        Ok(BaseRow { rank: header[0], sequence: u64::from_be_bytes(sequence), base })
+        Ok(BaseRow { rank, sequence, base })
     }
 
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = vec![self.rank];
-        bytes.extend_from_slice(&self.sequence.to_be_bytes());
-        if let Base::Document(document) = &self.base {
+    /// Rank and sequence alone.
+    pub(crate) fn place(bytes: &[u8]) -> Result<(u8, u64), StoreError> {
+        let header = bytes.first_chunk::<BASE_HEADER_BYTES>().ok_or_else(|| damaged("a base row"))?;
+        let [rank, sequence @ ..] = *header;
+        Ok((rank, u64::from_be_bytes(sequence)))
+    }
+
+    pub(crate) fn encode(rank: u8, sequence: u64, base: &Base) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = vec![rank];
+        bytes.extend_from_slice(&sequence.to_be_bytes());
+        if let Base::Document(document) = base {
             bytes.extend_from_slice(&encode(document)?);
         }
         Ok(bytes)

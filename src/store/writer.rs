@@ -1,12 +1,13 @@
 //! Floor 1. The one writer: queues jobs and commits them in groups.
 //!
-//! A disk flush costs milliseconds, a job microseconds, so whatever is waiting shares one commit. A job
-//! that fails after it began to write would leave half its effects behind; then the group is dropped and
+//! A disk flush costs milliseconds, a job microseconds, so whatever is waiting shares one commit, and while many
+//! write at once the next commit waits a little for those who were just answered. A job that fails after it began to write would leave half its effects behind; then the group is dropped and
 //! its jobs run again, each in a transaction of its own. Stores of tests have no thread for this: every job is
 //! a group of one, committed where it was submitted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use redb::{Durability, ReadTransaction, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,6 +22,13 @@ use super::{StoreError, StoreOptions};
 const GROUP_JOBS_MAX: usize = 64;
 /// Most jobs waiting for the writer; beyond that callers wait to be queued.
 const QUEUE_JOBS_MAX: usize = 1024;
+/// A group waits for company for at most this part of what the last commit took, so that waiting costs less than it
+/// can save ...
+const LINGER_DIVISOR: u32 = 2;
+/// ... and never longer than this.
+const LINGER_MAX: Duration = Duration::from_millis(10);
+/// How often it looks whether somebody came.
+const LINGER_STEP: Duration = Duration::from_micros(50);
 
 /// Where jobs are carried out.
 pub(crate) enum Writer {
@@ -105,7 +113,7 @@ impl Writer {
             Writer::Thread { queue: None, .. } => Err(closing()),
             Writer::Inline(writer) => {
                 // A job that panicked has left its transaction behind, and that is undone by now.
-                writer.lock().unwrap_or_else(PoisonError::into_inner).commit_group(vec![work]);
+                writer.lock().unwrap_or_else(PoisonError::into_inner).commit_group(vec![work], || 0);
                 answer.try_recv().map_err(|_| closing())?
             }
         }
@@ -140,19 +148,21 @@ impl WriterLoop {
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        let (mut company, mut patience) = (1, Duration::ZERO);
         while let Some(first) = jobs.blocking_recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP_JOBS_MAX
-                && let Ok(job) = jobs.try_recv()
-            {
-                group.push(job);
-            }
-            self.commit_group(group);
+            let group = gather(first, &mut jobs, company, patience);
+            let (began, jobs_before) = (Instant::now(), group.len());
+            let waiting = self.commit_group(group, || jobs.len());
+            company = (jobs_before + waiting).min(GROUP_JOBS_MAX);
+            patience = (began.elapsed() / LINGER_DIVISOR).min(LINGER_MAX);
         }
     }
 
-    fn commit_group(&mut self, mut group: Vec<Box<dyn Job>>) {
-        match self.attempt(&mut group) {
+    /// Commits and answers; returns what `waiting` said just before the first answer.
+    fn commit_group(&mut self, mut group: Vec<Box<dyn Job>>, waiting: impl FnOnce() -> usize) -> usize {
+        let outcome = self.attempt(&mut group);
+        let waiting = waiting();
+        match outcome {
             Ok(Some(())) => group.into_iter().for_each(|job| job.answer(Ok(()))),
             Ok(None) => {
                 for job in group {
@@ -164,6 +174,7 @@ impl WriterLoop {
             }
             Err(error) => Self::answer_all(group, Err(error)),
         }
+        waiting
     }
 
     fn answer_all(group: Vec<Box<dyn Job>>, outcome: Result<(), StoreError>) {
@@ -195,12 +206,37 @@ impl WriterLoop {
             (tx.writes() > 0, tx.last_sequence())
         };
         if wrote {
-            transaction.commit()?;
+            let committed = transaction.commit();
+            // Also after a failure: what became of it is for the next reader to see.
+            self.engine.forget_view();
+            committed?;
             self.announce.send_if_modified(|seen| std::mem::replace(seen, last) != last);
         } else {
             transaction.abort()?;
         }
         Ok(Some(()))
+    }
+}
+
+/// The jobs of the next commit: those that wait, and those that come within `patience`, until there are as many as
+/// lately worked at the same time.
+fn gather(
+    first: Box<dyn Job>,
+    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    company: usize,
+    patience: Duration,
+) -> Vec<Box<dyn Job>> {
+    let (mut group, began) = (vec![first], Instant::now());
+    loop {
+        while group.len() < GROUP_JOBS_MAX
+            && let Ok(job) = jobs.try_recv()
+        {
+            group.push(job);
+        }
+        if group.len() >= company || began.elapsed() >= patience {
+            return group;
+        }
+        std::thread::sleep(LINGER_STEP);
     }
 }
 

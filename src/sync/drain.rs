@@ -114,7 +114,7 @@ impl Round<'_> {
         if saved_token(self)?.is_some() {
             return Ok(());
         }
-        let node = lease::node_id(&self.store.read()?)?.unwrap_or_default();
+        let node = lease::node_id(&*self.store.read()?)?.unwrap_or_default();
         let mut feed = match central.watch(&node, None, &[], self.batch_documents).await? {
             Watched::Open(feed) => feed,
             Watched::Lost => return Err(CentralError::Failed("its history breaks".to_owned()).into()),

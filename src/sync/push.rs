@@ -65,7 +65,7 @@ impl Round<'_> {
         central: &mut dyn Central,
         node: &str,
     ) -> Result<Option<String>, RoundError> {
-        let held_back = HeldBack::now(&self.store.read()?)?;
+        let held_back = HeldBack::now(&*self.store.read()?)?;
         let mut after: Option<(u8, u64, RecordKey)> = None;
         loop {
             if self.beside.as_ref().is_some_and(CancellationToken::is_cancelled) {

@@ -261,7 +261,7 @@ impl<'a> Round<'a> {
         node: &str,
         lease: &Lease,
     ) -> Result<(), RoundError> {
-        let standing = standing(&self.store.read()?)?;
+        let standing = standing(&*self.store.read()?)?;
         if standing == self.announced {
             return Ok(());
         }

@@ -144,6 +144,7 @@ impl TestNode {
             sync: Reconciler::new(store.clone(), setup.hub, sync_settings),
             store,
             accounts: Accounts::with_clock(accounts, monotonic).unwrap(),
+            known_accounts: Default::default(),
             acl: RwLock::new(Arc::new(acl)),
             settings: setup.settings,
             form_key: [7; 32],
