@@ -64,8 +64,8 @@ impl Script {
              end\n\
              function request()\n\
                at = at + 1\n\
-               local n = from * 1000000000 + at\n\
-               local path = paths[(at * 2 + from) % #paths + 1]:gsub('%%%%d', '{}' .. n)\n\
+               local n = '{}' .. (from * 1000000000 + at)\n\
+               local path = paths[(at * 2 + from) % #paths + 1]:gsub('%%%%d', n)\n\
                return wrk.format('{method}', path, nil, ('{body}'):gsub('%%%%d', n))\n\
              end\n",
             list.display(),

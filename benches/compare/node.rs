@@ -59,7 +59,6 @@ impl Files {
         let mut command = Command::new(env!("CARGO_BIN_EXE_thalamus-edge"));
         command
             .env_remove("THALAMUS_EDGE_CONFIG")
-            .env("THALAMUS_EDGE_LOG", "warn")
             .env("THALAMUS_EDGE__DATA_DIR", &self.directory)
             .env("THALAMUS_EDGE__ACCOUNTS__ROLES_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/etc/roles.cfg"))
             // No backup comes in between.

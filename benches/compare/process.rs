@@ -34,9 +34,8 @@ impl Process {
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 // Read on after the word too, or the program would block on a full pipe.
-                match line.split_once(&word) {
-                    Some((_, rest)) => drop(found.send((rest.trim().to_owned(), began.elapsed()))),
-                    None => eprintln!("     {line}"),
+                if let Some((_, rest)) = line.split_once(&word) {
+                    drop(found.send((rest.trim().to_owned(), began.elapsed())));
                 }
             }
         });

@@ -24,7 +24,7 @@ use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner, Route, Schema, Shape};
-use crate::store::Part;
+use crate::store::{Kept, KeptKey, KeptOf, Part, Snapshot};
 
 /// Most records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -58,12 +58,11 @@ impl Selection {
     /// Shows the next records that were asked for, at most so many. Returns where to go on; `None` at the end.
     fn visit(
         &self,
-        node: &Node,
+        snapshot: &Snapshot,
         after: Option<&str>,
         max: usize,
         mut show: impl FnMut(&str, &RawDocument) -> Result<(), ApiError>,
     ) -> Result<Option<String>, ApiError> {
-        let snapshot = node.store.read()?;
         let (kind, part) = (self.kind, Part { after, max, bytes_max: BATCH_BYTES_MAX });
         let mut shown = Ok(());
         let mut include = |id: &str, document: &RawDocument| {
@@ -112,7 +111,8 @@ impl Selection {
         let (mut cursor, mut left, mut last) = (after.map(str::to_owned), limit, None);
         loop {
             let mut is_beyond = false;
-            cursor = self.visit(node, cursor.as_deref(), BATCH_RECORDS_MAX.min(left.saturating_add(1)), |id, _| {
+            let view = node.store.read()?;
+            cursor = self.visit(&view, cursor.as_deref(), BATCH_RECORDS_MAX.min(left.saturating_add(1)), |id, _| {
                 match left.checked_sub(1) {
                     Some(less) => (left, last) = (less, Some(id.to_owned())),
                     None => is_beyond = true,
@@ -284,7 +284,46 @@ impl Lister {
     }
 
     /// The next piece of the JSON text, of at most so many records; `None` after the end.
+    ///
+    /// Pieces of whole lists are kept with the view that they were made of, which makes the second list of ten thousand
+    /// people several times faster than the first.
     fn next_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ApiError> {
+        let Some(key) = self.key(max) else {
+            let view = self.node.store.read()?;
+            return self.made_chunk(&view, max);
+        };
+        let view = self.node.store.read()?;
+        if let Some(kept) = view.kept(&key) {
+            self.state = if kept.next.is_some() { State::Middle } else { State::End };
+            self.cursor.clone_from(&kept.next);
+            return Ok(Some(kept.text.clone()));
+        }
+        let made = self.made_chunk(&view, max)?;
+        if let Some(text) = &made {
+            let (text, next) = (text.clone(), self.cursor.clone());
+            let kept = Kept { text, etag: String::new(), id: String::new(), owner: None, next };
+            view.keep(key, Arc::new(kept));
+        }
+        Ok(made)
+    }
+
+    /// What the next piece is kept under, if it is a part of a whole list.
+    fn key(&self, max: usize) -> Option<KeptKey> {
+        let owner = match &self.selection.who {
+            Who::Everyone => None,
+            Who::Owner(owner) => Some(owner.clone()),
+            Who::Found(_) => return None,
+        };
+        if self.until.is_some() || self.selection.page_id.is_some() || matches!(self.state, State::End) {
+            return None;
+        }
+        let of = KeptOf::Part { owner, after: self.cursor.clone(), max };
+        // A part that begins a list begins otherwise than one in its middle after the same id.
+        let form = u8::from(self.hidden.is_empty()) | u8::from(matches!(self.state, State::Middle)) << 1;
+        Some(KeptKey { kind: self.selection.kind, of, form })
+    }
+
+    fn made_chunk(&mut self, view: &Snapshot, max: usize) -> Result<Option<Bytes>, ApiError> {
         let mut text = match self.state {
             State::Start => vec![b'['],
             State::Middle => vec![b','],
@@ -293,7 +332,7 @@ impl Lister {
         let before = text.len();
         loop {
             let (until, cursor) = (self.until.as_deref(), self.cursor.as_deref());
-            let next = self.selection.visit(&self.node, cursor, max, |id, document| {
+            let next = self.selection.visit(view, cursor, max, |id, document| {
                 if until.is_some_and(|until| id > until) {
                     return Ok(());
                 }

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, RwLock};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -41,7 +42,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use futures_util::FutureExt as _;
-use tower_http::timeout::RequestBodyTimeoutLayer;
+use tower_http::timeout::TimeoutBody;
 
 pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials};
 
@@ -175,8 +176,6 @@ pub fn router(node: Arc<Node>) -> Router {
     let router = router
         .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .layer(DefaultBodyLimit::max(node.settings.body_limit_bytes))
-        .layer(RequestBodyTimeoutLayer::new(Duration::from_secs(BODY_TIMEOUT_S_MAX)))
         .layer(middleware::from_fn_with_state(Arc::clone(&node), around))
         .with_state(node);
     // Outside of everything: axum names the methods of a path only after its own layers have run.
@@ -276,7 +275,8 @@ fn present_request() -> String {
 }
 
 /// What surrounds every request, from the outside in: its id and log line, an answer instead of a panic, the rules for
-/// pages of other sites, login. One layer instead of four, each of which would put its future on the heap.
+/// pages of other sites, login, limits of bodies. One layer instead of six, each of which would put its future on the
+/// heap.
 ///
 /// Gives every request an id, logs what is out of the ordinary without patient data, and lets the Accept header
 /// choose the format of errors. Answers that are as they should be are logged at `debug`: a line for each would wear out
@@ -317,7 +317,13 @@ async fn around(State(node): State<Arc<Node>>, request: Request, next: Next) -> 
     response
 }
 
-async fn admitted(node: Arc<Node>, request: Request, next: Next) -> Response {
+async fn admitted(node: Arc<Node>, mut request: Request, next: Next) -> Response {
+    // Handlers of reads do not look at bodies.
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let silence = Duration::from_secs(BODY_TIMEOUT_S_MAX);
+        request = request.map(|body| Body::new(TimeoutBody::new(silence, body)));
+    }
+    DefaultBodyLimit::max(node.settings.body_limit_bytes).apply(&mut request);
     let crossing = Crossing::of(&node, &request);
     let response = match crossing.refusal(&node, &request) {
         Some(response) => response,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Document, RawDocument};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::Node;
@@ -17,7 +18,7 @@ use crate::domain::access::{Acl, Denied, Grant, Target, Verb};
 use crate::domain::json::Shown;
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::{Owner, Route, Schema, Shape};
-use crate::store::{Snapshot, StoreError, StoredRecord};
+use crate::store::{Kept, KeptKey, KeptOf, Snapshot, StoreError, StoredRecord};
 
 /// The record that a path names.
 pub(crate) struct ItemTarget<'a> {
@@ -94,18 +95,17 @@ impl<'a> ItemTarget<'a> {
     }
 
     /// Whether the path leads to a record: a page only through its own book.
-    pub(crate) fn leads_to(&self, found: &Found) -> bool {
+    pub(crate) fn leads_to(&self, owner: Option<&str>) -> bool {
         match self.path_owner {
-            Some(person) => found.owner(self.schema) == Some(fold_account(person)),
+            Some(person) => owner == Some(fold_account(person).as_str()),
             None => true,
         }
     }
 
     /// The answer when the record stands in another book than the path says: absent to everybody, and an attempt
     /// to reach it by those who may not have it.
-    pub(crate) fn misfiled(&self, acl: &Acl, caller: &Caller, found: &Found) -> ApiError {
-        let owner = found.owner(self.schema);
-        match acl.may_read(&caller.principal, self.schema.kind, owner.as_deref()) {
+    pub(crate) fn misfiled(&self, acl: &Acl, caller: &Caller, owner: Option<&str>) -> ApiError {
+        match acl.may_read(&caller.principal, self.schema.kind, owner) {
             true => self.absent(),
             false => ApiError::Hidden(self.absence()),
         }
@@ -119,15 +119,48 @@ impl<'a> ItemTarget<'a> {
         caller: &Caller,
         verb: Verb,
     ) -> Result<(Found, Grant), ApiError> {
-        let acl = node.acl();
-        self.authorize_path(&acl, caller, verb)?;
+        self.authorize_path(&node.acl(), caller, verb)?;
         let found = self.find(&*node.store.read()?)?.ok_or_else(|| self.absent())?;
-        if !self.leads_to(&found) {
-            return Err(self.misfiled(&acl, caller, &found));
-        }
-        let owner = found.owner(self.schema);
-        let grant = self.authorize_record(&acl, caller, verb, owner.as_deref())?;
+        let grant = self.authorize_found(node, caller, verb, found.owner(self.schema).as_deref())?;
         Ok((found, grant))
+    }
+
+    /// The grant to use `verb` on a record that was found and belongs to `owner`, if the path leads to it.
+    fn authorize_found(
+        &self,
+        node: &Node,
+        caller: &Caller,
+        verb: Verb,
+        owner: Option<&str>,
+    ) -> Result<Grant, ApiError> {
+        let acl = node.acl();
+        if !self.leads_to(owner) {
+            return Err(self.misfiled(&acl, caller, owner));
+        }
+        self.authorize_record(&acl, caller, verb, owner)
+    }
+
+    /// The text of the record that the path leads to, if the caller may read it as anybody may whom the rules let.
+    /// Texts are kept with the view that they were made of; who may see them is asked each time.
+    fn text(
+        &self,
+        node: &Node,
+        caller: &Caller,
+        hidden: &[&str],
+    ) -> Result<Arc<Kept>, ApiError> {
+        self.authorize_path(&node.acl(), caller, Verb::Get)?;
+        let view = node.store.read()?;
+        let form = u8::from(hidden.is_empty());
+        let key = KeptKey { kind: self.schema.kind, of: KeptOf::Record(self.id.to_owned()), form };
+        if let Some(kept) = view.kept(&key) {
+            self.authorize_found(node, caller, Verb::Get, kept.owner.as_deref())?;
+            return Ok(kept);
+        }
+        let found = self.find(&view)?.ok_or_else(|| self.absent())?;
+        self.authorize_found(node, caller, Verb::Get, found.owner(self.schema).as_deref())?;
+        let kept = Arc::new(found.text(node, self.schema, hidden)?);
+        view.keep(key, Arc::clone(&kept));
+        Ok(kept)
     }
 
     /// The record that the path leads to, if the caller may read it, and the emergency under which they may if not
@@ -138,11 +171,23 @@ impl<'a> ItemTarget<'a> {
         caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<(Found, Option<u64>), ApiError> {
-        let refusal = match self.authorized(node, caller, Verb::Get) {
-            Ok((found, _)) => return Ok((found, None)),
-            Err(refusal @ (ApiError::Forbidden | ApiError::Hidden(_))) => refusal,
-            Err(error) => return Err(error),
-        };
+        match self.authorized(node, caller, Verb::Get) {
+            Ok((found, _)) => Ok((found, None)),
+            Err(refusal) => self.readable_after(refusal, node, caller, headers).await,
+        }
+    }
+
+    /// The record in spite of a refusal, if there is an emergency, and which.
+    async fn readable_after(
+        &self,
+        refusal: ApiError,
+        node: &Arc<Node>,
+        caller: &Caller,
+        headers: &HeaderMap,
+    ) -> Result<(Found, Option<u64>), ApiError> {
+        if !matches!(refusal, ApiError::Forbidden | ApiError::Hidden(_)) {
+            return Err(refusal);
+        }
         let owner = match self.path_person() {
             Some(person) => fold_account(person),
             None => {
@@ -186,6 +231,14 @@ impl Found {
     /// The account that it belongs to, folded.
     pub(crate) fn owner(&self, schema: &Schema) -> Option<String> {
         schema.owner_in(self.raw())
+    }
+
+    fn text(&self, node: &Node, schema: &Schema, hidden: &[&str]) -> Result<Kept, ApiError> {
+        // Field names and quotes of JSON take about as much as lengths and types of BSON.
+        let mut text = Vec::with_capacity(self.bytes().len());
+        show_into(node, self.raw(), hidden, &mut text)?;
+        let (id, owner, etag) = (self.0.id.clone(), self.owner(schema), etag(self.bytes()));
+        Ok(Kept { text: text.into(), etag, id, owner, next: None })
     }
 
     /// An answer that shows it, for the audit.
@@ -257,21 +310,14 @@ pub(crate) fn record_response(
     caller: &Caller,
     record: &RawDocument,
 ) -> Result<Response, ApiError> {
-    let hidden = hidden_fields(node, schema, caller);
-    response_without(node, hidden, record, &etag(record.as_bytes()))
+    let mut text = Vec::new();
+    show_into(node, record, hidden_fields(node, schema, caller), &mut text)?;
+    Ok(text_response(text.into(), &etag(record.as_bytes())))
 }
 
-fn response_without(
-    node: &Node,
-    hidden: &[&str],
-    record: &RawDocument,
-    etag: &str,
-) -> Result<Response, ApiError> {
-    // Field names and quotes of JSON take about as much as lengths and types of BSON.
-    let mut body = Vec::with_capacity(record.as_bytes().len());
-    show_into(node, record, hidden, &mut body)?;
+fn text_response(text: Bytes, etag: &str) -> Response {
     let json = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, json)], [(header::ETAG, etag)], body).into_response())
+    ([(header::CONTENT_TYPE, json)], [(header::ETAG, etag)], text).into_response()
 }
 
 pub(crate) async fn read(
@@ -280,11 +326,17 @@ pub(crate) async fn read(
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (found, opening) = target.readable(node, caller, headers).await?;
-    let (shown, tag) = (found.seen(target.schema).under(opening), etag(found.bytes()));
-    if names_etag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
-        return Ok(shown.on(not_modified(&tag)));
+    let schema = target.schema;
+    let (kept, opening) = match target.text(node, caller, hidden_fields(node, schema, caller)) {
+        Ok(kept) => (kept, None),
+        Err(refusal) => {
+            let (found, opening) = target.readable_after(refusal, node, caller, headers).await?;
+            (Arc::new(found.text(node, schema, hidden_from(node, schema, caller, opening))?), opening)
+        }
+    };
+    let shown = Seen::record(schema, &kept.id, kept.owner.clone()).under(opening);
+    if names_etag(headers, header::IF_NONE_MATCH, &kept.etag) == Some(true) {
+        return Ok(shown.on(not_modified(&kept.etag)));
     }
-    let hidden = hidden_from(node, target.schema, caller, opening);
-    Ok(shown.on(response_without(node, hidden, found.raw(), &tag)?))
+    Ok(shown.on(text_response(kept.text.clone(), &kept.etag)))
 }

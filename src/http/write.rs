@@ -113,10 +113,10 @@ impl WriteRequest<'_> {
             match (self.target.find(&snapshot)?, self.verb) {
                 (Some(found), Verb::Post) => return self.create_again(&acl, &found),
                 (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
-                (Some(found), _) if self.target.leads_to(&found) => {
+                (Some(found), _) if self.leads_to(&found) => {
                     (self.change(&acl, &snapshot, found)?, false)
                 }
-                (Some(found), _) => return Err(self.target.misfiled(&acl, self.caller, &found)),
+                (Some(found), _) => return Err(self.misfiled(&acl, &found)),
                 _ => return Err(self.target.absent()),
             }
         };
@@ -143,6 +143,14 @@ impl WriteRequest<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn leads_to(&self, found: &Found) -> bool {
+        self.target.leads_to(found.owner(self.target.schema).as_deref())
+    }
+
+    fn misfiled(&self, acl: &Acl, found: &Found) -> ApiError {
+        self.target.misfiled(acl, self.caller, found.owner(self.target.schema).as_deref())
     }
 
     fn editor<'a>(&self, acl: &'a Acl) -> Editor<'a> {
@@ -193,7 +201,7 @@ impl WriteRequest<'_> {
         let created = self.created(acl)?;
         let owner = schema.owner_of(&created);
         self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
-        if self.gave_password || !self.target.leads_to(found) {
+        if self.gave_password || !self.leads_to(found) {
             return Err(exists());
         }
         let dates = self.node.settings.date_format;

@@ -6,6 +6,7 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
+use super::kept::Shelf;
 use super::sync_rows::{DeadLetter, Intent, Pending, TrashRow, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
@@ -99,11 +100,12 @@ pub struct Snapshot {
     pub(crate) transaction: ReadTransaction,
     /// Opened once, for all who share the view.
     docs: OnceLock<ReadOnlyTable<RowKey, &'static [u8]>>,
+    pub(crate) shelf: Shelf,
 }
 
 impl Snapshot {
     pub(crate) fn new(transaction: ReadTransaction) -> Self {
-        Self { transaction, docs: OnceLock::new() }
+        Self { transaction, docs: OnceLock::new(), shelf: Shelf::default() }
     }
 
     fn docs(&self) -> Result<&ReadOnlyTable<RowKey, &'static [u8]>, StoreError> {

@@ -24,7 +24,7 @@ fn patches() -> Script {
 
 fn posts() -> Script {
     let paths: Vec<String> = (1..PEOPLE).map(|number| format!("/pols/{}/bench-%d", account(number))).collect();
-    let body = r#"{"page_date":"2026-05-04T10:00:00Z","page_type":"medical","medical_context":"encounter","age":"33y 4m 1d","health_condition_text":"Essential (primary) hypertension","health_condition_code":"I10","relevance":"important","summary":"Control visit %d","info":"Patient seen at the outpatient clinic. Vital signs within normal limits. Treatment was explained and a control visit was agreed upon.","node":"Hospital Lola Mora","active":true}"#;
+    let body = r#"{"id":"bench-%d","page_date":"2026-05-04T10:00:00Z","page_type":"medical","medical_context":"encounter","age":"33y 4m 1d","health_condition_text":"Essential (primary) hypertension","health_condition_code":"I10","relevance":"important","summary":"Control visit %d","info":"Patient seen at the outpatient clinic. Vital signs within normal limits. Treatment was explained and a control visit was agreed upon.","node":"Hospital Lola Mora","active":true}"#;
     Script::writes(&scratch(), "post", "POST", &paths, body)
 }
 
