@@ -2,7 +2,7 @@
 //! over its Unix socket as the operator does.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const START_SECONDS_MAX: u64 = 30;
 /// Longest that a call may take before the test takes the node for hung.
 const CALL_SECONDS_MAX: u64 = 90;
+/// How much of the end of its log a node leaves behind when its test fails, in bytes: hours write gigabytes.
+const LOG_SHOWN_BYTES_MAX: u64 = 1 << 20;
 
 const TECHNICIAN: &str = "tech@local";
 const TECHNICIAN_PASSWORD: &str = "correct horse battery";
@@ -177,6 +179,20 @@ impl EdgeNode {
     /// What the node has written since it was started.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The last of it.
+    fn end_of_log(&self) -> String {
+        let mut end = Vec::new();
+        let read = File::open(self.log_path()).and_then(|mut log| {
+            let length = log.metadata()?.len();
+            log.seek(SeekFrom::Start(length.saturating_sub(LOG_SHOWN_BYTES_MAX)))?;
+            log.read_to_end(&mut end)
+        });
+        match read {
+            Ok(_) => String::from_utf8_lossy(&end).into_owned(),
+            Err(error) => format!("(no log: {error})"),
+        }
     }
 
     /// Ends the node as a power cut would.
@@ -336,7 +352,7 @@ impl EdgeNode {
 impl Drop for EdgeNode {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- last log of node {}\n{}", self.name, self.log());
+            eprintln!("--- last log of node {}\n{}", self.name, self.end_of_log());
         }
         self.kill_9();
     }
