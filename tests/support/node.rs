@@ -125,14 +125,12 @@ impl EdgeNode {
         self.starts += 1;
         let log = self.log_path();
         let output = File::create(&log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_thalamus-edge"));
-        command.arg("serve").current_dir(self.directory.path());
-        command.env_clear().envs(self.settings.iter().map(|(name, value)| (name, value)));
-        command.env("PATH", "/usr/bin:/bin").env("THALAMUS_EDGE_LOG", "info");
+        let mut command = self.program();
+        command.arg("serve").env("THALAMUS_EDGE_LOG", "info");
         if let Some(failpoints) = failpoints {
             command.env("FAILPOINTS", failpoints);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        command.stdout(Stdio::null()).stderr(output);
         let mut child = command.spawn().expect("starting the node");
         let started = Instant::now();
         let address = loop {
@@ -150,6 +148,24 @@ impl EdgeNode {
         let credentials = basic(TECHNICIAN, TECHNICIAN_PASSWORD);
         let client = Client { address, source: None, credentials, tls, idle: Arc::default() };
         self.running = Some(Running { child, client });
+    }
+
+    fn program(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thalamus-edge"));
+        command.current_dir(self.directory.path()).stdin(Stdio::null());
+        command.env_clear().envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.env("PATH", "/usr/bin:/bin");
+        command
+    }
+
+    /// Runs a command about this node, as a technician would: the exit code, and what it said.
+    pub(crate) async fn command(&self, args: &[&str]) -> (Option<i32>, String) {
+        let mut command = self.program();
+        command.args(args);
+        let ran = tokio::task::spawn_blocking(move || command.output()).await.expect("the command");
+        let ran = ran.expect("running the program");
+        let said = [ran.stdout, ran.stderr].concat();
+        (ran.status.code(), String::from_utf8(said).expect("text"))
     }
 
     /// The running node's process.
