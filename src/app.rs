@@ -8,7 +8,7 @@ mod control;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
@@ -28,6 +28,7 @@ use crate::backup::{self, Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
+use crate::files::give_to_owner_of_directory;
 use crate::http::{ApiSettings, BrowserSessions, KnownAccounts, Node, router};
 use crate::store::{Store, StoreError, StoreOptions, free_bytes_at};
 use crate::sync::schedule::{Schedule, Times};
@@ -274,13 +275,13 @@ fn browser_sessions(config: &Config) -> BrowserSessions {
 }
 
 /// Makes the data directory if it is not there, and closes it to others.
-pub fn make_data_dir(directory: &Path) -> Result<fs::Metadata, AppError> {
+pub fn make_data_dir(directory: &Path) -> Result<(), AppError> {
     fs::create_dir_all(directory).map_err(at_path(directory))?;
-    let owner = fs::metadata(directory).map_err(at_path(directory))?;
-    if owner.mode() & DIRECTORY_FORBIDDEN_MODE != 0 {
+    let mode = fs::metadata(directory).map_err(at_path(directory))?.mode();
+    if mode & DIRECTORY_FORBIDDEN_MODE != 0 {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).map_err(at_path(directory))?;
     }
-    Ok(owner)
+    Ok(())
 }
 
 /// How the store is opened.
@@ -295,7 +296,7 @@ pub fn store_options(config: &Config) -> StoreOptions {
 
 fn open_store(config: &Config) -> Result<Store, AppError> {
     let directory = &config.data_dir;
-    let owner = make_data_dir(directory)?;
+    make_data_dir(directory)?;
     let path = store_file(directory);
     let options = store_options(config);
     let key = config.store_key()?;
@@ -304,10 +305,8 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
     store.keep_free(config.store.reserve_bytes, free_bytes_at(&path));
     // Records of patients: for the service's own user only.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at_path(&path))?;
-    // A command that root runs before the first start must not lock the service out of its own store.
-    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        chown(&path, Some(owner.uid()), Some(owner.gid())).map_err(at_path(&path))?;
-    }
+    // A command that root runs may have made it.
+    give_to_owner_of_directory(&path).map_err(at_path(&path))?;
     Ok(store)
 }
 

@@ -1,21 +1,83 @@
-//! Floor 5. Files that are written whole or not at all, and last.
+//! Floor 0. Files that are there whole or not at all, and last; whose they are.
 //!
-//! Hides how: under another name beside the file, on disk before it takes the file's place. Whoever looks at it
-//! meanwhile, or after a power cut, sees the old file or the new one.
+//! Hides how: a file is written under another name, and is on disk before it takes its place. Whoever looks at it
+//! meanwhile, or after a power cut, sees the old file or the new one. What comes to nothing is removed.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown};
 use std::path::{Path, PathBuf};
 
 /// Ending of the name under which a file waits.
 const STAGED_SUFFIX: &str = ".new";
+/// For its owner only.
+const PRIVATE_MODE: u32 = 0o600;
+
+/// The name of a file that is being made; the file is removed unless it takes its place.
+#[derive(Debug)]
+pub(crate) struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Makes room for a file of this name: what an earlier attempt left behind is removed.
+    pub(crate) fn at(path: PathBuf) -> io::Result<Unfinished> {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Unfinished(path)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Gives the file, which is on disk, the name `path`, in place of what had it.
+    pub(crate) fn take_place(self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.0, path)?;
+        sync_directory(directory_of(path))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Once it is in its place there is nothing here any more.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A file that is being written, for its owner only, under a name that it does not keep.
+#[derive(Debug)]
+pub(crate) struct Part {
+    unfinished: Unfinished,
+    file: File,
+}
+
+impl Part {
+    pub(crate) fn create(path: PathBuf) -> io::Result<Part> {
+        let unfinished = Unfinished::at(path)?;
+        let file = create_private(unfinished.path())?;
+        Ok(Part { unfinished, file })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.unfinished.path()
+    }
+
+    /// Puts it on disk and in its place.
+    pub(crate) fn complete(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        self.unfinished.take_place(path)
+    }
+}
 
 /// What a file will be, beside it and on disk; gone if nothing comes of it.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    beside: PathBuf,
+    part: Part,
     path: PathBuf,
 }
 
@@ -27,49 +89,66 @@ impl Staged {
         mode: u32,
         owner: Option<(u32, u32)>,
     ) -> io::Result<Staged> {
-        let staged = Staged { beside: suffixed(path, STAGED_SUFFIX), path: path.to_owned() };
-        remove_if_there(&staged.beside)?;
-        // For the owner only until it belongs to whom it shall.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged.beside)?;
+        let part = Part::create(suffixed(path, STAGED_SUFFIX))?;
+        let mut file = part.file();
         file.write_all(content)?;
         if let Some((uid, gid)) = owner {
-            fchown(&file, Some(uid), Some(gid))?;
+            fchown(file, Some(uid), Some(gid))?;
         }
+        // For its owner only until it belongs to whom it shall.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;
-        Ok(staged)
+        Ok(Staged { part, path: path.to_owned() })
     }
 
     /// Where it waits.
     pub(crate) fn beside(&self) -> &Path {
-        &self.beside
+        self.part.path()
     }
 
     /// Puts it in its place.
     pub(crate) fn replace(self) -> io::Result<()> {
-        fs::rename(&self.beside, &self.path)?;
-        File::open(directory_of(&self.path))?.sync_all()
+        self.part.complete(&self.path)
     }
 }
 
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // Once it is in its place there is nothing here any more.
-        let _ = fs::remove_file(&self.beside);
+/// A new file for its owner only, to be read and written; fails if there is one of this name.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE_MODE).open(path)
+}
+
+/// What root makes in somebody's directory is theirs: a command must not lock the service out of its own files.
+pub(crate) fn give_to_owner_of_directory(path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
     }
+    let owner = fs::metadata(directory_of(path))?;
+    if owner.uid() == 0 {
+        return Ok(());
+    }
+    match chown(path, Some(owner.uid()), Some(owner.gid())) {
+        // Not every stick knows owners.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        given => given,
+    }
+}
+
+/// Makes names in a directory last.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 /// Lets what is at `path` now keep a second name, with its owner and permissions, in place of what had that name.
 pub(crate) fn keep_as(path: &Path, suffix: &str) -> io::Result<PathBuf> {
-    let (kept, link) = (suffixed(path, suffix), suffixed(path, &format!("{suffix}{STAGED_SUFFIX}")));
-    remove_if_there(&link)?;
-    fs::hard_link(path, &link)?;
-    fs::rename(&link, &kept)?;
-    // Renaming does nothing where both names are the same file already.
-    remove_if_there(&link)?;
+    let kept = suffixed(path, suffix);
+    let link = Unfinished::at(suffixed(path, &format!("{suffix}{STAGED_SUFFIX}")))?;
+    fs::hard_link(path, link.path())?;
+    // Renaming does nothing where both names are the same file already; then the other one goes.
+    link.take_place(&kept)?;
     Ok(kept)
 }
 
+/// The directory that a name stands in.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -77,14 +156,8 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+/// The path with this at the end of its name.
+pub(crate) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

@@ -13,6 +13,7 @@
 //! | 2 | [`accounts`], [`central`] | passwords and sessions; MongoDB |
 //! | 1 | [`store`] | redb, transactions, the bookkeeping of every change |
 //! | 0 | [`domain`] | the rules: kinds of record, merge, access, JSON |
+//! | 0 | `files` | files that are there whole or not at all |
 //! | 0 | [`flaw`] | what tests break on purpose |
 //!
 //! # Life of a request

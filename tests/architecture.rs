@@ -13,6 +13,7 @@ use thalamus_edge::domain::schema::SCHEMAS;
 /// The floor of each module directly under `src/`; a new module needs a line here.
 const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
+    ("files", 0),
     ("flaw", 0),
     ("store", 1),
     ("accounts", 2),
@@ -23,7 +24,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("app", 5),
     ("cli", 5),
     ("config", 5),
-    ("files", 5),
     ("tls", 5),
     ("demo", 5),
     ("main", 5),

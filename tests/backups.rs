@@ -10,6 +10,8 @@ mod files;
 mod restoring;
 #[path = "backups/stream.rs"]
 mod stream;
+#[path = "backups/wire.rs"]
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

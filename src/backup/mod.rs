@@ -8,14 +8,15 @@ mod restore;
 mod schedule;
 mod seal;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::files::{Part, give_to_owner_of_directory, suffixed};
 use crate::store::{About, Manifest, Store, StoreError, StreamError};
 use crate::sync;
 use name::{CHECKSUM_ENDING, Name, PART_ENDING, node_part};
@@ -26,7 +27,6 @@ pub use seal::{Keys, Recipient, new_pair};
 
 /// How much is written between two looks at what is free, in bytes.
 const LOOK_BYTES: u64 = 8 << 20;
-const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// How backups are made.
@@ -153,17 +153,16 @@ impl Backups {
             created_s: created_ms.div_euclid(1000),
             is_encrypted: !settings.recipients.is_empty(),
         };
-        let part = Part::create(directory.join(format!("{name}{PART_ENDING}")))?;
+        let part = new_part(directory.join(format!("{name}{PART_ENDING}")))?;
         let sealed = self.write(&part, created_ms)?;
-        let is_whole = seal::file_sha256(&part.path)? == sealed.sha256
-            && seal::manifest(&part.path, Some(&sealed.keys)).is_ok_and(|found| found == sealed.manifest);
+        let is_whole = seal::file_sha256(part.path())? == sealed.sha256
+            && seal::manifest(part.path(), Some(&sealed.keys)).is_ok_and(|found| found == sealed.manifest);
         if !is_whole {
-            return Err(BackupError::NotReadBack(part.path.clone()));
+            return Err(BackupError::NotReadBack(part.path().to_owned()));
         }
         let file = directory.join(name.to_string());
         write_checksum(&file, &name, &sealed.sha256)?;
-        part.complete(&file)?;
-        sync_directory(directory)?;
+        part.complete(&file).map_err(file_error(&file))?;
         Ok(Made {
             file,
             bytes: sealed.bytes,
@@ -186,8 +185,7 @@ impl Backups {
             return Err(BackupError::NoDirectory(directory.clone()));
         }
         let made = DirBuilder::new().mode(DIRECTORY_MODE).create(directory);
-        made.map_err(|cause| BackupError::File { path: directory.clone(), cause })?;
-        give_to_owner(directory)
+        made.and_then(|()| give_to_owner_of_directory(directory)).map_err(file_error(directory))
     }
 
     fn write(&self, part: &Part, created_ms: i64) -> Result<seal::Sealed, BackupError> {
@@ -195,7 +193,7 @@ impl Backups {
         let snapshot = self.store.read()?;
         let about =
             About { node_name: settings.node_name.clone(), node_id: sync::node_id(&snapshot)?, created_ms };
-        let mut out = Careful::new(&part.file, settings);
+        let mut out = Careful::new(part.file(), settings);
         let sealed = seal::write(&mut out, &settings.recipients, |out| snapshot.write_backup(&about, out));
         if let Some(free) = out.no_room {
             let path = settings.directory.clone();
@@ -203,36 +201,21 @@ impl Backups {
         }
         let not_written = |cause| BackupError::NotWritten { path: settings.directory.clone(), cause };
         let sealed = sealed.map_err(not_written)?;
-        part.file.sync_all().map_err(|error| not_written(StreamError::Write(error)))?;
+        part.file().sync_all().map_err(|error| not_written(StreamError::Write(error)))?;
         Ok(sealed)
     }
 }
 
-/// A file on the way to be a backup; goes away unless it is completed.
-struct Part {
-    path: PathBuf,
-    file: File,
+/// A file on the way to be a backup.
+fn new_part(path: PathBuf) -> Result<Part, BackupError> {
+    let at = file_error(&path);
+    let part = Part::create(path.clone()).and_then(|part| give_to_owner_of_directory(&path).map(|()| part));
+    part.map_err(at)
 }
 
-impl Part {
-    fn create(path: PathBuf) -> Result<Part, BackupError> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
-        let file = file.map_err(|cause| BackupError::File { path: path.clone(), cause })?;
-        let part = Part { path, file };
-        give_to_owner(&part.path)?;
-        Ok(part)
-    }
-
-    fn complete(self, file: &Path) -> Result<(), BackupError> {
-        fs::rename(&self.path, file).map_err(|cause| BackupError::File { path: file.to_owned(), cause })
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // Gone already if it was completed.
-        let _ = fs::remove_file(&self.path);
-    }
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |cause| BackupError::File { path, cause }
 }
 
 /// Writes as long as the store's own disk keeps its reserve.
@@ -384,33 +367,7 @@ fn thin_out(directory: &Path, own: &str, keep: usize) -> Result<usize, BackupErr
 /// Written before the backup has its name, so that no backup is ever without one.
 fn write_checksum(file: &Path, name: &Name, sha256: &str) -> Result<(), BackupError> {
     let path = seal::checksum_path(file);
-    let mut part_path = path.as_os_str().to_owned();
-    part_path.push(PART_ENDING);
-    let mut part = Part::create(part_path.into())?;
-    let written = writeln!(part.file, "{sha256}  {name}").and_then(|()| part.file.sync_all());
-    written.map_err(|cause| BackupError::File { path: path.clone(), cause })?;
-    part.complete(&path)
-}
-
-/// What root makes in somebody's directory is theirs: a command must not lock the service out of its own files.
-fn give_to_owner(path: &Path) -> Result<(), BackupError> {
-    let at = |cause| BackupError::File { path: path.to_owned(), cause };
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let owner = fs::metadata(above).map_err(at)?;
-    if owner.uid() == 0 {
-        return Ok(());
-    }
-    match chown(path, Some(owner.uid()), Some(owner.gid())) {
-        // Not every stick knows owners.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        given => given.map_err(at),
-    }
-}
-
-fn sync_directory(directory: &Path) -> Result<(), BackupError> {
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|cause| BackupError::File { path: directory.to_owned(), cause })
+    let part = new_part(suffixed(&path, PART_ENDING))?;
+    let written = writeln!(part.file(), "{sha256}  {name}");
+    written.and_then(|()| part.complete(&path)).map_err(file_error(&path))
 }

@@ -3,12 +3,13 @@
 //! At every moment the name of the store's file belongs to the old store or to the new one, each of them whole.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{BackupError, Keys, give_to_owner, seal, sync_directory};
+use super::{BackupError, Keys, file_error, seal};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
+use crate::files::{Unfinished, directory_of, give_to_owner_of_directory, suffixed, sync_directory};
 use crate::store::{
     Manifest, Store, StoreError, StoreKey, StoreOptions, StreamError, Summary, lock_file, rebuild,
 };
@@ -76,16 +77,6 @@ pub struct Restored {
     pub kept: Option<PathBuf>,
 }
 
-/// Removes what a restore that failed has made.
-struct Unfinished<'a>(&'a Path);
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        // Gone already if it has become the store.
-        let _ = fs::remove_file(self.0);
-    }
-}
-
 /// Puts a store made of `backup` in the place of the present one. After an error that one is as it was.
 pub fn restore(
     backup: &Path,
@@ -93,22 +84,14 @@ pub fn restore(
     target: &Target<'_>,
     present: Present,
 ) -> Result<Restored, BackupError> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |cause| BackupError::File { path, cause }
-    };
     // The store may be a link to another disk.
     let store_file = match present {
         Present::Absent => target.store_file.to_owned(),
-        _ => fs::canonicalize(target.store_file).map_err(at(target.store_file))?,
+        _ => fs::canonicalize(target.store_file).map_err(file_error(target.store_file))?,
     };
-    let directory = store_file.parent().unwrap_or(Path::new("."));
+    let directory = directory_of(&store_file);
     let new = beside(&store_file, NEW_ENDING);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&new)(error)),
-        _ => {}
-    }
-    let unfinished = Unfinished(&new);
+    let unfinished = Unfinished::at(new.clone()).map_err(file_error(&new))?;
     let (key, event) = (target.key, Event::new(What::Restore, &target.by));
     let restore = |input: &mut dyn Read| rebuild(input, &new, key, &target.options, &event);
     let manifest = seal::open(backup, keys, restore);
@@ -118,37 +101,33 @@ pub fn restore(
         }
         other => other,
     })?;
-    give_to_owner(&new)?;
-    sync_directory(directory)?;
+    give_to_owner_of_directory(&new).and_then(|()| sync_directory(directory)).map_err(file_error(&new))?;
     sync::step("restore.rebuilt");
     let kept = match present {
         // A node that was started meanwhile has made a store, and that one stays.
         Present::Absent => {
-            fs::hard_link(&new, &store_file).map_err(at(&store_file))?;
+            fs::hard_link(&new, &store_file).map_err(file_error(&store_file))?;
+            drop(unfinished);
+            sync_directory(directory).map_err(file_error(directory))?;
             None
         }
         _ => {
             let kept = free_name(&store_file);
-            fs::hard_link(&store_file, &kept).map_err(at(&kept))?;
-            sync_directory(directory)?;
+            let linked = fs::hard_link(&store_file, &kept).and_then(|()| sync_directory(directory));
+            linked.map_err(file_error(&kept))?;
             sync::step("restore.kept");
-            fs::rename(&new, &store_file).map_err(at(&store_file))?;
+            unfinished.take_place(&store_file).map_err(file_error(&store_file))?;
             Some(kept)
         }
     };
     sync::step("restore.swapped");
-    drop(unfinished);
-    sync_directory(directory)?;
     // Only now may anybody open what was the store.
     drop(present);
     Ok(Restored { manifest, kept })
 }
 
 fn beside(store_file: &Path, ending: &str) -> PathBuf {
-    let mut name = store_file.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    name.into()
+    suffixed(store_file, &format!(".{ending}"))
 }
 
 fn free_name(store_file: &Path) -> PathBuf {

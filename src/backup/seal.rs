@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::BackupError;
 use super::name::CHECKSUM_ENDING;
+use crate::files::suffixed;
 use crate::store::{Manifest, StreamError, read_backup};
 
 const AGE_MAGIC: &[u8] = b"age-encryption.org/";
@@ -167,9 +168,7 @@ pub(super) fn file_sha256(path: &Path) -> Result<String, BackupError> {
 
 /// Where the checksum of a backup stands.
 pub(super) fn checksum_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(CHECKSUM_ENDING);
-    name.into()
+    suffixed(path, CHECKSUM_ENDING)
 }
 
 /// The SHA-256 that stands beside a backup, if there is one.

@@ -3,9 +3,8 @@
 //! An export is one JSON object a line: first the anchor, the place that the oldest entry follows, then the
 //! entries, oldest first.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -16,10 +15,10 @@ use super::control::{Client, Missing};
 use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
 use crate::domain::audit::{AuditError, Entry, Head, Verdict, Verifier};
+use crate::files::create_private;
 
 /// Entries asked for at a time: as many as there are in one answer.
 const PAGE_ENTRIES_MAX: usize = 1000;
-const FILE_MODE: u32 = 0o600;
 /// Whoever knows of a head, as people read it.
 const CENTRE: &str = "the centre";
 const ARGUMENT: &str = "--expect";
@@ -202,6 +201,5 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
-    file.with_context(|| path.display().to_string())
+    create_private(path).with_context(|| path.display().to_string())
 }

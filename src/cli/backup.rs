@@ -80,6 +80,7 @@ async fn create(config: &Config, json: bool) -> anyhow::Result<Done> {
         ("backup", cell(&made["file"])),
         ("bytes", cell(&made["bytes"])),
         ("sha256", cell(&made["sha256"])),
+        ("sha256 of what is in it", cell(&made["manifest"]["content_sha256"])),
         ("encrypted", encrypted.to_owned()),
         ("records", records.to_string()),
         ("older ones removed", cell(&made["removed"])),
@@ -117,7 +118,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<Done> {
     let mut text = checksum_text(&checked);
     match &checked.manifest {
         Some(manifest) => {
-            text += &format!("\nthe backup is whole\n{}", about(manifest));
+            text += &format!("\nthe backup is whole\n{}\n{}", about(manifest), content_text(manifest));
             for (name, count) in numbers(&manifest.summary) {
                 text += &format!("\n{name}: {count}");
             }
@@ -132,6 +133,11 @@ pub(super) fn checksum_text(checked: &Checked) -> String {
         true => format!("sha256 {}: as it was written", checked.sha256),
         false => format!("sha256 {}: no checksum stands beside it to compare with", checked.sha256),
     }
+}
+
+/// The sum by which what is in a backup is compared with the store that it was made of, or that is made of it.
+pub(super) fn content_text(manifest: &Manifest) -> String {
+    plain(&format!("sha256 of what is in it: {}", manifest.content_sha256))
 }
 
 /// Whose backup it is, and of when.

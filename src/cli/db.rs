@@ -1,8 +1,6 @@
 //! Floor 5. The `db` commands: the file of a store that no node holds.
 
-use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -15,12 +13,11 @@ use super::show::{plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{store_file, store_options};
 use crate::config::{Config, read_key};
+use crate::files::create_private;
 use crate::store::{
     CheckedStore, StoreError, StoreKey, change_store_key, check_store, compact_store, recode_store,
 };
 
-/// Of a key's file: its owner's only.
-const KEY_MODE: u32 = 0o600;
 const OLD_BYTES: &str = "What the file held before may still lie in free parts of the disk: on a flash disk only \
      erasing all of it is certain";
 
@@ -93,7 +90,7 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
 
 fn keygen(path: &Path) -> anyhow::Result<Done> {
     let key = StoreKey::random()?;
-    let file = OpenOptions::new().write(true).create_new(true).mode(KEY_MODE).open(path);
+    let file = create_private(path);
     let at = || path.display().to_string();
     let mut file = file.with_context(at)?;
     file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).with_context(at)?;

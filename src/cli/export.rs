@@ -2,9 +2,9 @@
 //!
 //! Canonical extended JSON keeps every type of BSON; each line is read back before it counts as written.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -22,13 +22,13 @@ use crate::domain::access::Actor;
 use crate::domain::audit::{EVERYBODY, Event, What};
 use crate::domain::content::Content;
 use crate::domain::record::Kind;
+use crate::files::create_private;
 use crate::store::{Snapshot, Store, StoreError, StoredRecord};
 
 /// Records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 const DIRECTORY_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -192,8 +192,7 @@ impl Export<'_> {
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
-    file.with_context(|| path.display().to_string())
+    create_private(path).with_context(|| path.display().to_string())
 }
 
 fn as_json(written: &[Exported], contents: u64) -> Value {

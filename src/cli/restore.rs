@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::backup::{about, checksum_text, failure, keys, numbers};
+use super::backup::{about, checksum_text, content_text, failure, keys, numbers};
 use super::show::{plain, table};
 use super::{Done, EXIT_REFUSED, Failure};
 use crate::app::{make_data_dir, store_file, store_options};
@@ -68,7 +68,9 @@ pub(super) fn run(config: &Config, args: &RestoreArgs) -> anyhow::Result<Done> {
     let kept = restored.kept.map_or_else(String::new, |kept| {
         format!("\nthe store that was there is kept as {}: remove it once all is well", kept.display())
     });
-    Ok(Done::text(plain(&format!("{} is what the backup holds{kept}", file.display()))))
+    // The new store was hashed as it gives its rows back, and had this sum.
+    let content = content_text(&restored.manifest);
+    Ok(Done::text(plain(&format!("{} is what the backup holds\n{content}{kept}", file.display()))))
 }
 
 /// What there is now beside what there will be.

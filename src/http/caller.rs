@@ -115,10 +115,14 @@ pub(crate) async fn require_login(node: &Node, mut request: Request, next: Next)
     }
 }
 
-/// A link is a credential of its own; without a valid one its handler answers what is answered here.
+/// A link is a credential of its own; without a valid one its handler answers what is answered here. It asks where
+/// the request comes from, so one that comes from nowhere gets no farther.
 fn is_link(request: &Request) -> bool {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    route == Some(LINK_ROUTE) && [Method::GET, Method::HEAD, Method::POST].contains(request.method())
+    let is_from_somewhere = request.extensions().get::<Peer>().is_some();
+    is_from_somewhere
+        && route == Some(LINK_ROUTE)
+        && [Method::GET, Method::HEAD, Method::POST].contains(request.method())
 }
 
 async fn verify(node: &Node, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, ApiError> {

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -124,7 +125,7 @@ pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiErr
 }
 
 /// The hash of the link that the path carries, and the account that it is for.
-fn find(node: &Node, at: &At, peer: Option<Peer>) -> Result<(String, Account), ApiError> {
+fn find(node: &Node, at: &At, peer: Peer) -> Result<(String, Account), ApiError> {
     let found = find_usable(node, at);
     if let Err(ApiError::Unauthorized) = found {
         note_refused(node, peer);
@@ -133,8 +134,8 @@ fn find(node: &Node, at: &At, peer: Option<Peer>) -> Result<(String, Account), A
 }
 
 /// A link that is none is a credential that fails.
-fn note_refused(node: &Node, peer: Option<Peer>) {
-    let event = Event::by_nobody(What::LoginFailed).at(peer.and_then(Peer::from));
+fn note_refused(node: &Node, peer: Peer) {
+    let event = Event::by_nobody(What::LoginFailed).at(peer.from());
     node.store.note(event.ended(Outcome::UnknownLink));
 }
 
@@ -154,9 +155,9 @@ fn find_usable(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
 pub(crate) async fn form(
     State(node): State<Arc<Node>>,
     at: At,
-    peer: Option<axum::Extension<Peer>>,
+    Extension(peer): Extension<Peer>,
 ) -> Result<Response, ApiError> {
-    let (_, account) = find(&node, &at, peer.map(|axum::Extension(peer)| peer))?;
+    let (_, account) = find(&node, &at, peer)?;
     Ok(page(&node, &account).render(StatusCode::OK, None))
 }
 
@@ -173,10 +174,10 @@ fn page(node: &Node, account: &Account) -> FormPage {
 pub(crate) async fn submit(
     State(node): State<Arc<Node>>,
     at: At,
-    axum::Extension(peer): axum::Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     body: Sent,
 ) -> Result<Response, ApiError> {
-    let (hash, account) = find(&node, &at, Some(peer))?;
+    let (hash, account) = find(&node, &at, peer)?;
     let fields = Fields::parse(&body.0?);
     let page = page(&node, &account);
     let refuse = |message: &str| page.render(StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));
@@ -212,7 +213,7 @@ pub(crate) async fn submit(
         store_password(tx, &account, &password_hash, &actor)
     });
     if !asked_by(asker, setting).await? {
-        note_refused(&node, Some(peer));
+        note_refused(&node, peer);
         return Err(ApiError::Unauthorized);
     }
     tracing::info!("a password was set by a one-time link");

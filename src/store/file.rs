@@ -4,10 +4,9 @@
 //! under another name, and gets its own once it is complete and on disk: a power cut in between leaves either
 //! no store or an empty one. What it leaves under the other name holds nothing and is replaced.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -19,11 +18,10 @@ use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 use super::engine::Watched;
 use super::sealed::{SealError, Sealed, StoreKey, sealed_with};
 use super::{StoreError, writer};
+use crate::files::{Unfinished, create_private, directory_of, suffixed};
 
 /// What the name of a file that is being made has at its end.
 const UNFINISHED_SUFFIX: &str = ".new";
-/// Records of patients: for the service's own user only.
-const MODE: u32 = 0o600;
 /// Page cache while a file is being made.
 const CREATE_CACHE_BYTES: usize = 1 << 20;
 
@@ -116,30 +114,20 @@ fn is_there(path: &Path) -> Result<bool, StoreError> {
 }
 
 fn create(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
-    let directory = File::open(directory_of(path)).map_err(|error| StoreError::of_io(&error))?;
+    let io = |error: io::Error| StoreError::of_io(&error);
+    let directory = File::open(directory_of(path)).map_err(io)?;
     // Two that start at once must not make it in each other's hands; the lock ends with the handle.
-    flock(&directory, FlockOperation::LockExclusive).map_err(|error| StoreError::of_io(&error.into()))?;
+    flock(&directory, FlockOperation::LockExclusive).map_err(|error| io(error.into()))?;
     if is_there(path)? {
         return Ok(());
     }
-    let unfinished = unfinished(path);
-    let made = make(&unfinished, key).and_then(|()| {
-        let finish = || fs::rename(&unfinished, path).and_then(|()| directory.sync_all());
-        finish().map_err(|error| StoreError::of_io(&error))
-    });
-    if made.is_err() {
-        // It holds nothing, and the disk may be full.
-        let _ = fs::remove_file(&unfinished);
-    }
-    made
+    let unfinished = Unfinished::at(suffixed(path, UNFINISHED_SUFFIX)).map_err(io)?;
+    make(unfinished.path(), key)?;
+    unfinished.take_place(path).map_err(io)
 }
 
 /// An empty store, complete and on disk.
 fn make(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::of_io(&error)),
-        _ => {}
-    }
     let (database, file) = new_database(path, key, CREATE_CACHE_BYTES)?;
     writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
     drop(database);
@@ -152,7 +140,7 @@ pub(crate) fn new_database(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<(Database, File), StoreError> {
-    let file = new_file(path)?;
+    let file = create_private(path).map_err(|error| StoreError::of_io(&error))?;
     let backend = FileBackend::new(file.try_clone().map_err(|error| StoreError::of_io(&error))?)?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
@@ -161,25 +149,6 @@ pub(crate) fn new_database(
         None => builder.create_with_backend(backend)?,
     };
     Ok((database, file))
-}
-
-/// A file for records of patients, which does not exist yet.
-pub(crate) fn new_file(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(path);
-    file.map_err(|error| StoreError::of_io(&error))
-}
-
-fn unfinished(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(UNFINISHED_SUFFIX);
-    name.into()
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! Floor 1. Looking after the file of a store that no node holds: is it whole, does it add up, how small can it be.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, StorageBackend};
 use rustix::fs::{FlockOperation, flock};
 
-use super::file::{StoreFile, new_file};
+use super::file::StoreFile;
 use super::sealed::{SealError, Sealed, change_key, sealed_with};
 use super::snapshot::Snapshot;
 use super::{StoreError, StoreKey, Summary, writer};
+use crate::files::{Unfinished, create_private, suffixed};
 
 /// The name of a store that is being written anew, behind that of the store.
 const RECODED_ENDING: &str = ".recoded";
@@ -84,16 +85,10 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
     let path = &path.canonicalize().map_err(io)?;
     let _lock = lock_file(path)?;
     let source = bytes_of(OpenOptions::new().read(true).open(path).map_err(io)?, old)?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(RECODED_ENDING);
-    let (recoded, unfinished) = (PathBuf::from(&name), Unfinished(name.into()));
-    match fs::remove_file(&recoded) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    let file = new_file(&recoded)?;
+    let unfinished = Unfinished::at(suffixed(path, RECODED_ENDING)).map_err(io)?;
+    let file = create_private(unfinished.path()).map_err(io)?;
     let owner = path.metadata().map_err(io)?;
-    chown(&recoded, Some(owner.uid()), Some(owner.gid())).map_err(io)?;
+    chown(unfinished.path(), Some(owner.uid()), Some(owner.gid())).map_err(io)?;
     let target = bytes_of(file, new)?;
     copy(&*source, &*target).map_err(io)?;
     if !is_same(&*source, &*target).map_err(io)? {
@@ -101,10 +96,7 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
             "what was read back is not what was written: the disk may be failing".into(),
         ));
     }
-    fs::rename(&recoded, path).map_err(io)?;
-    drop(unfinished);
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
+    unfinished.take_place(path).map_err(io)?;
     Ok(path.metadata().map_err(io)?.len())
 }
 
@@ -113,15 +105,6 @@ pub fn change_store_key(path: &Path, old: &StoreKey, new: &StoreKey) -> Result<(
     let _lock = lock_file(path)?;
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::of_io(&e))?;
     Ok(change_key(&FileBackend::new(file)?, old, new)?)
-}
-
-/// Removes a file that has not become the store.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 /// What redb would see of this file, which is empty or a store.

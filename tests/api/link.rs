@@ -107,3 +107,21 @@ async fn other_sites_cannot_post_to_a_link() {
     let call = node.request("POST", &path).header("origin", "https://elsewhere.example");
     call.bytes("password=one+cradle&again=one+cradle").send().await.is(403, NOTHING);
 }
+
+/// Another user of the machine who got hold of the node's own socket is no peer at all.
+#[tokio::test]
+async fn who_comes_from_nowhere_is_not_let_in_by_a_link_either() {
+    let node = TestNode::with_people().await;
+    let path = made(&node, "ANA001").await;
+    let expected = node.get("/nowhere").send().await.is(401, NOTHING);
+    for path in [path.as_str(), "/link/x", "/session"] {
+        for method in ["GET", "HEAD", "POST"] {
+            let call = node.request(method, path).from_nowhere();
+            let answer = call.bytes("password=one+cradle&again=one+cradle").send().await.is(401, NOTHING);
+            if method != "HEAD" {
+                assert_eq!(answer.json(), expected.json(), "{method} {path}");
+            }
+        }
+    }
+    submit(&node, &path, "one+cradle", "one+cradle").await.is(200, &["update people/ANA001"]);
+}

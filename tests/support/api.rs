@@ -226,7 +226,7 @@ impl TestNode {
             path: path.to_owned(),
             headers: Vec::new(),
             body: Body::empty(),
-            peer: Peer::Address(IpAddr::from([192, 0, 2, 1])),
+            peer: Some(Peer::Address(IpAddr::from([192, 0, 2, 1]))),
         }
     }
 
@@ -266,7 +266,7 @@ pub(crate) struct Call<'a> {
     path: String,
     headers: Vec<(String, Vec<u8>)>,
     body: Body,
-    peer: Peer,
+    peer: Option<Peer>,
 }
 
 impl Call<'_> {
@@ -282,12 +282,18 @@ impl Call<'_> {
 
     /// Sent over the node's Unix socket.
     pub(crate) fn by_operator(mut self) -> Self {
-        self.peer = Peer::Operator { uid: 0 };
+        self.peer = Some(Peer::Operator { uid: 0 });
         self
     }
 
     pub(crate) fn from(mut self, peer: IpAddr) -> Self {
-        self.peer = Peer::Address(peer);
+        self.peer = Some(Peer::Address(peer));
+        self
+    }
+
+    /// Sent over that socket by somebody whom it is not for.
+    pub(crate) fn from_nowhere(mut self) -> Self {
+        self.peer = None;
         self
     }
 
@@ -317,7 +323,9 @@ impl Call<'_> {
             request = request.header(name, value);
         }
         let mut request = request.body(self.body).unwrap();
-        request.extensions_mut().insert(self.peer);
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
         self.node.router.clone().oneshot(request).await.unwrap()
     }
 

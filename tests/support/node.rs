@@ -2,7 +2,7 @@
 //! over its Unix socket as the operator does.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const START_SECONDS_MAX: u64 = 30;
 /// Longest that a call may take before the test takes the node for hung.
 const CALL_SECONDS_MAX: u64 = 90;
+/// How much of the end of its log a node leaves behind when its test fails, in bytes: hours write gigabytes.
+const LOG_SHOWN_BYTES_MAX: u64 = 1 << 20;
 
 const TECHNICIAN: &str = "tech@local";
 const TECHNICIAN_PASSWORD: &str = "correct horse battery";
@@ -123,14 +125,12 @@ impl EdgeNode {
         self.starts += 1;
         let log = self.log_path();
         let output = File::create(&log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_thalamus-edge"));
-        command.arg("serve").current_dir(self.directory.path());
-        command.env_clear().envs(self.settings.iter().map(|(name, value)| (name, value)));
-        command.env("PATH", "/usr/bin:/bin").env("THALAMUS_EDGE_LOG", "info");
+        let mut command = self.program();
+        command.arg("serve").env("THALAMUS_EDGE_LOG", "info");
         if let Some(failpoints) = failpoints {
             command.env("FAILPOINTS", failpoints);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        command.stdout(Stdio::null()).stderr(output);
         let mut child = command.spawn().expect("starting the node");
         let started = Instant::now();
         let address = loop {
@@ -148,6 +148,24 @@ impl EdgeNode {
         let credentials = basic(TECHNICIAN, TECHNICIAN_PASSWORD);
         let client = Client { address, source: None, credentials, tls, idle: Arc::default() };
         self.running = Some(Running { child, client });
+    }
+
+    fn program(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thalamus-edge"));
+        command.current_dir(self.directory.path()).stdin(Stdio::null());
+        command.env_clear().envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.env("PATH", "/usr/bin:/bin");
+        command
+    }
+
+    /// Runs a command about this node, as a technician would: the exit code, and what it said.
+    pub(crate) async fn command(&self, args: &[&str]) -> (Option<i32>, String) {
+        let mut command = self.program();
+        command.args(args);
+        let ran = tokio::task::spawn_blocking(move || command.output()).await.expect("the command");
+        let ran = ran.expect("running the program");
+        let said = [ran.stdout, ran.stderr].concat();
+        (ran.status.code(), String::from_utf8(said).expect("text"))
     }
 
     /// The running node's process.
@@ -177,6 +195,20 @@ impl EdgeNode {
     /// What the node has written since it was started.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The last of it.
+    fn end_of_log(&self) -> String {
+        let mut end = Vec::new();
+        let read = File::open(self.log_path()).and_then(|mut log| {
+            let length = log.metadata()?.len();
+            log.seek(SeekFrom::Start(length.saturating_sub(LOG_SHOWN_BYTES_MAX)))?;
+            log.read_to_end(&mut end)
+        });
+        match read {
+            Ok(_) => String::from_utf8_lossy(&end).into_owned(),
+            Err(error) => format!("(no log: {error})"),
+        }
     }
 
     /// Ends the node as a power cut would.
@@ -336,7 +368,7 @@ impl EdgeNode {
 impl Drop for EdgeNode {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- last log of node {}\n{}", self.name, self.log());
+            eprintln!("--- last log of node {}\n{}", self.name, self.end_of_log());
         }
         self.kill_9();
     }
