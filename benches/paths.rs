@@ -90,7 +90,8 @@ fn compare_and_set(bencher: Bencher<'_, '_>) {
 /// Both sides changed different fields.
 #[divan::bench]
 fn merge_fields(bencher: Bencher<'_, '_>) {
-    let (base, local, remote) = (page(), changed("summary", "Control visit"), changed("relevance", "critical"));
+    let (base, local, remote) =
+        (page(), changed("summary", "Control visit"), changed("relevance", "critical"));
     let schema = Kind::Page.schema();
     bencher.bench(|| merge(schema, Some(black_box(&base)), Some(&local), Some(&remote), None));
 }

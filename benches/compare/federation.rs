@@ -12,12 +12,10 @@ pub(crate) const PAGES: usize = 5;
 pub(crate) const DOCTOR: &str = "BENCHDOCTOR";
 pub(crate) const PASSWORD: &str = "swift as a river";
 
-const NAMES: [&str; 12] = [
-    "Ana", "José", "Łukasz", "Zoë", "Björn", "Amina", "Priya", "Ñusta", "Ahmed", "Müge", "Mei", "Kofi",
-];
-const LASTNAMES: [&str; 10] = [
-    "Betz", "Núñez", "Müller", "Okafor", "Åkesson", "Dvořák", "García", "Çelik", "Diallo", "Tanaka",
-];
+const NAMES: [&str; 12] =
+    ["Ana", "José", "Łukasz", "Zoë", "Björn", "Amina", "Priya", "Ñusta", "Ahmed", "Müge", "Mei", "Kofi"];
+const LASTNAMES: [&str; 10] =
+    ["Betz", "Núñez", "Müller", "Okafor", "Åkesson", "Dvořák", "García", "Çelik", "Diallo", "Tanaka"];
 const CONDITIONS: [(&str, &str); 5] = [
     ("O80", "Single spontaneous delivery"),
     ("I10", "Essential (primary) hypertension"),

@@ -65,8 +65,8 @@ impl Script {
              function request()\n\
                at = at + 1\n\
                local n = '{}' .. (from * 1000000000 + at)\n\
-               local path = paths[(at * 2 + from) % #paths + 1]:gsub('%%%%d', n)\n\
-               return wrk.format('{method}', path, nil, ('{body}'):gsub('%%%%d', n))\n\
+               local path = paths[(at * 7919 + from * 4999) % #paths + 1]:gsub('%%d', n)\n\
+               return wrk.format('{method}', path, nil, ('{body}'):gsub('%%d', n))\n\
              end\n",
             list.display(),
             hex::encode(salt)
@@ -88,7 +88,15 @@ impl Script {
     pub(crate) fn start(&self, url: &str, connections: usize, length: Duration) -> Running {
         let threads = connections.min(2);
         let child = Command::new("wrk")
-            .args(["--latency", "--timeout", "30s", "-t", &threads.to_string(), "-c", &connections.to_string()])
+            .args([
+                "--latency",
+                "--timeout",
+                "30s",
+                "-t",
+                &threads.to_string(),
+                "-c",
+                &connections.to_string(),
+            ])
             .args(["-d", &format!("{}s", length.as_secs().max(1)), "-s"])
             .arg(&self.path)
             .args(["-H", &format!("Authorization: {}", authorization()), url])
@@ -118,7 +126,8 @@ impl Running {
 
     pub(crate) fn join(self) -> Load {
         let output = self.child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
         assert!(!said.contains("Non-2xx") && !said.contains("Socket errors"), "{said}");
         let after = |word: &str| {
@@ -151,13 +160,19 @@ pub(crate) struct Answer {
     pub(crate) took: Duration,
 }
 
-/// Asks once, over a connection of its own. `host` is `127.0.0.1:PORT`.
-pub(crate) fn ask(host: &str, method: &str, path: &str, authorization: &str) -> Answer {
+/// Asks for something once, over a connection of its own. `host` is `127.0.0.1:PORT`.
+pub(crate) fn ask(host: &str, path: &str, authorization: &str) -> Answer {
+    send(host, "GET", path, authorization, "")
+}
+
+/// Sends one request, over a connection of its own.
+pub(crate) fn send(host: &str, method: &str, path: &str, authorization: &str, body: &str) -> Answer {
     let mut connection = TcpStream::connect(host).unwrap();
     let began = Instant::now();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\nContent-Length: 0\r\n\
-         Connection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
     );
     connection.write_all(request.as_bytes()).unwrap();
     let mut bytes = vec![0; 64 * 1024];

@@ -24,7 +24,8 @@ use rows::{ROWS, Settings};
 const USAGE: &str = "benches/run [--list] [--quick] [--scale RECORDS] [ROW ...]";
 
 fn main() {
-    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let mut arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if arguments.first().is_some_and(|first| first == limit::COMMAND) {
         limit::run(&arguments[1..]);
         return;

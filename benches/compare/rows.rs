@@ -21,7 +21,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) const QUICK: Settings = Settings { turns: 1, length: Duration::from_secs(2), scale: 1_000_000 };
+    pub(crate) const QUICK: Settings =
+        Settings { turns: 1, length: Duration::from_secs(2), scale: 1_000_000 };
 }
 
 impl Default for Settings {
@@ -44,9 +45,17 @@ const fn row(name: &'static str, about: &'static str, measure: fn(&Settings) -> 
 }
 
 pub(crate) const ROWS: [Row; 12] = [
-    row("person", "GET /people/{id}, 64 connections, HTTP and TLS, beside a bare server with the same bytes", reads::person),
+    row(
+        "person",
+        "GET /people/{id}, 64 connections, HTTP and TLS, beside a bare server with the same bytes",
+        reads::person,
+    ),
     row("book", "GET /pols/{id}, five pages, beside a bare server with the same bytes", reads::book),
-    row("list", "GET /people, all of them, beside a bare server that streams them out of a table", reads::list),
+    row(
+        "list",
+        "GET /people, all of them, beside a bare server that streams them out of a table",
+        reads::list,
+    ),
     row("login", "first logins, and what others notice of them", reads::login),
     row("patch", "PATCH, 64 connections, beside redb committing the same rows", writes::patch),
     row("post", "POST, 64 connections, beside redb committing the same rows", writes::post),

@@ -278,7 +278,8 @@ impl Importer {
         let mut special: Vec<&str> =
             roles.filter(|role| !self.central_roles.iter().any(|known| known == role)).collect();
         if !special.is_empty() {
-            let granted = self.store.read()?.grants(&key.id, document.get_str("password").unwrap_or_default())?;
+            let granted =
+                self.store.read()?.grants(&key.id, document.get_str("password").unwrap_or_default())?;
             special.retain(|role| !granted.iter().any(|known| known == role));
         }
         self.people_to_grant += u64::from(!special.is_empty());

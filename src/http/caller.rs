@@ -86,8 +86,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
 /// Lets verified callers through and answers everybody else.
 pub(crate) async fn require_login(node: &Node, mut request: Request, next: Next) -> Response {
-    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) || session::is_open(node, &request)
-    {
+    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) || session::is_open(node, &request) {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Peer>().copied();
@@ -226,7 +225,9 @@ fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<Sto
     let password_hash = person.get_str("password").ok();
     let granted = snapshot.grants(&record.id, password_hash.unwrap_or_default())?;
     let mut roles: Vec<String> = match person.get_array("roles") {
-        Ok(roles) => roles.into_iter().flatten().filter_map(|role| role.as_str().map(str::to_owned)).collect(),
+        Ok(roles) => {
+            roles.into_iter().flatten().filter_map(|role| role.as_str().map(str::to_owned)).collect()
+        }
         Err(_) => Vec::new(),
     };
     roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));

@@ -112,13 +112,18 @@ impl Selection {
         loop {
             let mut is_beyond = false;
             let view = node.store.read()?;
-            cursor = self.visit(&view, cursor.as_deref(), BATCH_RECORDS_MAX.min(left.saturating_add(1)), |id, _| {
-                match left.checked_sub(1) {
-                    Some(less) => (left, last) = (less, Some(id.to_owned())),
-                    None => is_beyond = true,
-                }
-                Ok(())
-            })?;
+            cursor = self.visit(
+                &view,
+                cursor.as_deref(),
+                BATCH_RECORDS_MAX.min(left.saturating_add(1)),
+                |id, _| {
+                    match left.checked_sub(1) {
+                        Some(less) => (left, last) = (less, Some(id.to_owned())),
+                        None => is_beyond = true,
+                    }
+                    Ok(())
+                },
+            )?;
             if is_beyond {
                 return Ok(last);
             }
@@ -272,7 +277,9 @@ impl Lister {
             return Body::from(first);
         }
         let rest = stream::try_unfold(self, |mut lister| async move {
-            let read = tokio::task::spawn_blocking(move || lister.next_chunk(BATCH_RECORDS_MAX).map(|chunk| (chunk, lister)));
+            let read = tokio::task::spawn_blocking(move || {
+                lister.next_chunk(BATCH_RECORDS_MAX).map(|chunk| (chunk, lister))
+            });
             match read.await {
                 Ok(Ok((Some(chunk), lister))) => Ok(Some((chunk, lister))),
                 Ok(Ok((None, _))) => Ok(None),

@@ -106,15 +106,8 @@ async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<
         let mut document = found.document()?;
         document.insert("password", hash);
         let (requires, grants, content) = (Vec::new(), None, None);
-        let edit = Edit {
-            grant,
-            id: found.0.id,
-            expected,
-            document: Some(document),
-            requires,
-            grants,
-            content,
-        };
+        let edit =
+            Edit { grant, id: found.0.id, expected, document: Some(document), requires, grants, content };
         match node.store.edit(edit).await {
             Ok(()) => return Ok(()),
             Err(EditError::Moved) => {}

@@ -142,12 +142,7 @@ impl<'a> ItemTarget<'a> {
 
     /// The text of the record that the path leads to, if the caller may read it as anybody may whom the rules let.
     /// Texts are kept with the view that they were made of; who may see them is asked each time.
-    fn text(
-        &self,
-        node: &Node,
-        caller: &Caller,
-        hidden: &[&str],
-    ) -> Result<Arc<Kept>, ApiError> {
+    fn text(&self, node: &Node, caller: &Caller, hidden: &[&str]) -> Result<Arc<Kept>, ApiError> {
         self.authorize_path(&node.acl(), caller, Verb::Get)?;
         let view = node.store.read()?;
         let form = u8::from(hidden.is_empty());

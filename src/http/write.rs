@@ -113,9 +113,7 @@ impl WriteRequest<'_> {
             match (self.target.find(&snapshot)?, self.verb) {
                 (Some(found), Verb::Post) => return self.create_again(&acl, &found),
                 (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
-                (Some(found), _) if self.leads_to(&found) => {
-                    (self.change(&acl, &snapshot, found)?, false)
-                }
+                (Some(found), _) if self.leads_to(&found) => (self.change(&acl, &snapshot, found)?, false),
                 (Some(found), _) => return Err(self.misfiled(&acl, &found)),
                 _ => return Err(self.target.absent()),
             }

@@ -124,7 +124,7 @@ impl Clinic {
         Some(ended.await.expect("a round ends with a report, even if it is interrupted"))
     }
 
-    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.running.as_ref().map(|running| running.store.read().expect("a store that can be read"))
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a run: everything heals, everybody gets two clean rounds, and the checker looks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, Document};
@@ -86,7 +87,7 @@ impl World {
 
     /// Whether somebody waits for a decision, or a decision for the values that it is about.
     fn is_waiting(&self) -> bool {
-        let holds = |snapshot: Snapshot| snapshot.holds_count().expect("a count") > 0;
+        let holds = |snapshot: Arc<Snapshot>| snapshot.holds_count().expect("a count") > 0;
         let is_held = self.clinics.iter().filter_map(Clinic::snapshot).any(holds);
         is_held || self.sim.state().conflicts.values().any(conflict_rows::is_to_carry_out)
     }

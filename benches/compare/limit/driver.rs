@@ -5,7 +5,9 @@ use std::time::Instant;
 use bson::{Document, doc};
 use mongodb::Client;
 use mongodb::Namespace;
-use mongodb::options::{Acknowledgment, ReadConcern, UpdateModifications, UpdateOneModel, WriteConcern, WriteModel};
+use mongodb::options::{
+    Acknowledgment, ReadConcern, UpdateModifications, UpdateOneModel, WriteConcern, WriteModel,
+};
 use redb::{Database, TableDefinition};
 
 use crate::federation::{account, phone_of};
@@ -75,13 +77,16 @@ pub(super) fn push(uri: &str, database: &str, people: usize, turn: usize) {
                     UpdateOneModel::builder()
                         .namespace(Namespace::new(database, "people"))
                         .filter(doc! {"_id": account(number), "phone": held})
-                        .update(UpdateModifications::Document(doc! {"$set": {"phone": phone_of(number, turn)}}))
+                        .update(UpdateModifications::Document(
+                            doc! {"$set": {"phone": phone_of(number, turn)}},
+                        ))
                         .build()
                         .into()
                 })
                 .collect();
             let sent = models.len();
-            let writing = client.bulk_write(models).ordered(false).verbose_results().write_concern(concern.clone());
+            let writing =
+                client.bulk_write(models).ordered(false).verbose_results().write_concern(concern.clone());
             let results = writing.await.unwrap();
             let hits: u64 = results.update_results.values().map(|result| result.modified_count).sum();
             assert_eq!(hits, sent as u64, "every compare-and-set hits");

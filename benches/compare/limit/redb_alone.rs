@@ -53,7 +53,8 @@ pub(super) fn commit(store: &str, how: &str, seconds: u64) {
                     // What the centre has, and the place in the queue, stay as the first edit left them.
                     docs.insert((PERSON, owner), body.as_slice()).unwrap();
                 } else {
-                    let id = uuid::Uuid::from_u64_pair(sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15), sequence);
+                    let id =
+                        uuid::Uuid::from_u64_pair(sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15), sequence);
                     let id = id.to_string();
                     docs.insert((PAGE, id.as_str()), body.as_slice()).unwrap();
                     base.insert((PAGE, id.as_str()), &body[..9]).unwrap();

@@ -56,7 +56,9 @@ pub(super) fn from_table(bodies: &str) {
     let writing = database.begin_write().unwrap();
     {
         let mut table = writing.open_table(BODIES).unwrap();
-        for (number, line) in std::io::BufReader::new(std::fs::File::open(bodies).unwrap()).lines().enumerate() {
+        for (number, line) in
+            std::io::BufReader::new(std::fs::File::open(bodies).unwrap()).lines().enumerate()
+        {
             table.insert(number as u32, line.unwrap().as_bytes()).unwrap();
         }
     }
@@ -72,7 +74,10 @@ pub(super) fn from_table(bodies: &str) {
                 }
             });
             let parts = futures_util::StreamExt::map(parts, Ok::<Bytes, std::io::Error>);
-            Response::builder().header(CONTENT_TYPE, "application/json").body(Body::from_stream(parts)).unwrap()
+            Response::builder()
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from_stream(parts))
+                .unwrap()
         }
     });
     serve(router, None);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{PEOPLE, Settings};
 use crate::federation::{DOCTOR, account};
 use crate::limit;
-use crate::load::{CONNECTIONS, Script, ask, authorization};
-use crate::node::{Files, Node, scratch};
+use crate::load::{CONNECTIONS, Script, ask, authorization, send};
+use crate::node::{Files, Node, host, scratch};
 use crate::process::Process;
 use crate::table::{Figure, Target, spread};
 
@@ -16,6 +16,8 @@ use crate::table::{Figure, Target, spread};
 const ASKED: usize = 1_000;
 /// Connections that stream lists.
 const STREAMS: usize = 4;
+/// Lists that are read one by one in a turn.
+const LISTS: usize = 10;
 /// First logins that are measured.
 const LOGINS: usize = 8;
 
@@ -48,7 +50,8 @@ fn beside_bare(settings: &Settings, what: &str, paths: &[String], tls: bool, tar
     // The login, and the page cache.
     script.run(&node.url, CONNECTIONS, Duration::from_secs(2));
     script.run(&bare_url, CONNECTIONS, Duration::from_secs(1));
-    let (mut figure, mut cpu) = (Figure::alone(what, "/s", Vec::new(), Target::AtLeast(target)), [Vec::new(), Vec::new()]);
+    let (mut figure, mut cpu) =
+        (Figure::alone(what, "/s", Vec::new(), Target::AtLeast(target)), [Vec::new(), Vec::new()]);
     for _ in 0..settings.turns {
         let run = |process: &Process, url: &str| {
             let before = process.cpu_s();
@@ -73,9 +76,10 @@ fn recorded(files: &Files, paths: &[String]) -> PathBuf {
     let lines: Vec<String> = paths
         .iter()
         .map(|path| {
-            let answer = ask(node.host(), "GET", path, &authorization());
+            let answer = ask(node.host(), path, &authorization());
             // hyper writes these itself.
-            let own = |name: &str| ["date", "content-length", "connection", "transfer-encoding"].contains(&name);
+            let own =
+                |name: &str| ["date", "content-length", "connection", "transfer-encoding"].contains(&name);
             let headers: Vec<(&str, &str)> = answer
                 .head
                 .lines()
@@ -111,9 +115,8 @@ fn dechunked(head: &str, body: Vec<u8>) -> Vec<u8> {
 
 pub(super) fn list(settings: &Settings) -> Vec<Figure> {
     let node = Files::filled(PEOPLE).copy("list").start(false);
-    let whole = ask(node.host(), "GET", "/people", &authorization());
-    let people: Vec<serde_json::Value> =
-        serde_json::from_slice(&dechunked(&whole.head, whole.body)).unwrap();
+    let whole = ask(node.host(), "/people", &authorization());
+    let people: Vec<serde_json::Value> = serde_json::from_slice(&dechunked(&whole.head, whole.body)).unwrap();
     assert_eq!(people.len(), PEOPLE);
     let bodies = scratch().join("bodies.jsonl");
     let lines: Vec<String> = people.iter().map(ToString::to_string).collect();
@@ -122,19 +125,29 @@ pub(super) fn list(settings: &Settings) -> Vec<Figure> {
     let script = Script::reads(&scratch(), "list", &["/people".to_owned()]);
     let mut figure =
         Figure::alone("GET /people, 10,000 people, 4 connections", "/s", Vec::new(), Target::AtLeast(0.5));
+    let mut changed = Figure::alone("the same, one list after each write", "ms", Vec::new(), Target::None);
     let (mut first_bytes, mut growth) = (Vec::new(), Vec::new());
-    for _ in 0..settings.turns {
-        first_bytes.push(ask(node.host(), "GET", "/people", &authorization()).first_byte.as_secs_f64() * 1e3);
+    script.run(&node.url, STREAMS, Duration::from_secs(1));
+    for turn in 0..settings.turns {
         node.process.forget_peak();
         let before = node.process.memory_mb();
         figure.node.push(script.run(&node.url, STREAMS, settings.length).requests_per_s);
         growth.push(node.process.peak_mb() - before);
         figure.limit.push(script.run(&bare_url, STREAMS, settings.length).requests_per_s);
+        for number in 0..LISTS {
+            let body = format!(r#"{{"phone":"+34 {turn} {number}"}}"#);
+            send(node.host(), "PATCH", &format!("/people/{DOCTOR}"), &authorization(), &body);
+            let mine = ask(node.host(), "/people", &authorization());
+            first_bytes.push(mine.first_byte.as_secs_f64() * 1e3);
+            changed.node.push(mine.took.as_secs_f64() * 1e3);
+            changed.limit.push(ask(host(&bare_url), "/people", "").took.as_secs_f64() * 1e3);
+        }
     }
     vec![
-        figure,
-        Figure::alone("the same, first byte", "ms", first_bytes, Target::AtMost(10.0)),
-        Figure::alone("the same, memory while 4 lists are sent", "MB more", growth, Target::AtMost(16.0)),
+        figure.seeing("pieces are kept until the next commit"),
+        changed.seeing("nothing is kept: each record is read and written as JSON"),
+        Figure::alone("first byte of such a list", "ms", first_bytes, Target::AtMost(10.0)),
+        Figure::alone("memory while 4 lists are sent", "MB more", growth, Target::AtMost(16.0)),
     ]
 }
 
@@ -148,7 +161,12 @@ pub(super) fn login(settings: &Settings) -> Vec<Figure> {
     };
     let script = Script::reads(&scratch(), "login", &[format!("/people/{DOCTOR}")]);
     script.run(&node.url, 1, Duration::from_secs(1));
-    let mut first = Figure::alone("a first login, beside one bcrypt of the same cost", "ms", Vec::new(), Target::AtMost(1.2));
+    let mut first = Figure::alone(
+        "a first login, beside one bcrypt of the same cost",
+        "ms",
+        Vec::new(),
+        Target::AtMost(1.2),
+    );
     let mut others =
         Figure::alone("a reader's p99 during first logins, beside alone", "ms", Vec::new(), Target::None);
     let mut number = 1;
@@ -174,5 +192,5 @@ fn first_login(node: &Node, number: usize) -> Duration {
     use base64::Engine as _;
     let pair = format!("{}:{}", account(number), crate::federation::PASSWORD);
     let authorization = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
-    ask(node.host(), "GET", &format!("/people/{}", account(number)), &authorization).took
+    ask(node.host(), &format!("/people/{}", account(number)), &authorization).took
 }

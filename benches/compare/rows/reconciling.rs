@@ -37,8 +37,10 @@ impl Centre {
         wait(async {
             let client = mongodb::Client::with_uri_str(centre.server.uri()).await.unwrap();
             let database = client.database(DATABASE);
-            let to_document = |value: serde_json::Value| Document::try_from(value.as_object().unwrap().clone()).unwrap();
-            let people: Vec<Document> = (0..PEOPLE).map(|n| to_document(federation::person(n, 0, &hash))).collect();
+            let to_document =
+                |value: serde_json::Value| Document::try_from(value.as_object().unwrap().clone()).unwrap();
+            let people: Vec<Document> =
+                (0..PEOPLE).map(|n| to_document(federation::person(n, 0, &hash))).collect();
             let pages: Vec<Document> = (0..PEOPLE)
                 .flat_map(|owner| (0..PAGES).map(move |at| federation::page(owner, at)))
                 .map(to_document)
@@ -109,7 +111,8 @@ pub(super) fn pull(settings: &Settings) -> Vec<Figure> {
     let mut pouch_cpu = figure("first sync, beside PouchDB's CPU", Target::AtMost(0.25));
     pouch_cpu.node.clone_from(&first.node);
     pouch_cpu.limit = vec![POUCH_PULL_MS; settings.turns];
-    let mut pouch_speed = Figure::alone("first sync, beside PouchDB's speed", "/s", Vec::new(), Target::AtLeast(3.0));
+    let mut pouch_speed =
+        Figure::alone("first sync, beside PouchDB's speed", "/s", Vec::new(), Target::AtLeast(3.0));
     pouch_speed.node.clone_from(&speed.node);
     pouch_speed.limit = vec![POUCH_PULLS_PER_S; settings.turns];
     let seen = "the centre, in Python, is what takes the time";
@@ -208,7 +211,8 @@ pub(super) fn beside(settings: &Settings) -> Vec<Figure> {
         figure.limit.push(with_driver);
         alone.node.push(with_round);
         alone.limit.push(quiet);
-        figure.seen = format!("the round took {pulled_s:.1} s of the last turn's {:.0}", settings.length.as_secs_f64());
+        figure.seen =
+            format!("the round took {pulled_s:.1} s of the last turn's {:.0}", settings.length.as_secs_f64());
     }
     vec![figure, alone.seeing("the centre takes one of two cores meanwhile")]
 }

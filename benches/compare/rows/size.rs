@@ -25,7 +25,8 @@ pub(super) fn growth(settings: &Settings) -> Vec<Figure> {
     };
     let scripts = |name: &str, records: usize| {
         let paths = asked(records);
-        let patches = Script::writes(&scratch(), &format!("{name}-patch"), "PATCH", &paths, r#"{"phone":"+34 %d"}"#);
+        let patches =
+            Script::writes(&scratch(), &format!("{name}-patch"), "PATCH", &paths, r#"{"phone":"+34 %d"}"#);
         (Script::reads(&scratch(), &format!("{name}-read"), &paths), patches)
     };
     let (small_scripts, large_scripts) = (scripts("small", SMALL), scripts("large", settings.scale));
@@ -77,7 +78,8 @@ pub(super) fn footprint(settings: &Settings) -> Vec<Figure> {
         writes.run(&node.url, CONNECTIONS, settings.length);
     }
     let used = node.process.memory_mb();
-    let program = std::fs::metadata(env!("CARGO_BIN_EXE_thalamus-edge")).unwrap().len() as f64 / (1 << 20) as f64;
+    let program =
+        std::fs::metadata(env!("CARGO_BIN_EXE_thalamus-edge")).unwrap().len() as f64 / (1 << 20) as f64;
     vec![
         Figure::alone("memory of an idle node, 60,000 records, TLS", "MB", vec![idle], Target::AtMost(25.0)),
         Figure::alone("memory after reads, lists and writes", "MB", vec![used], Target::AtMost(100.0)),

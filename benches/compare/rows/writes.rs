@@ -23,7 +23,8 @@ fn patches() -> Script {
 }
 
 fn posts() -> Script {
-    let paths: Vec<String> = (1..PEOPLE).map(|number| format!("/pols/{}/bench-%d", account(number))).collect();
+    let paths: Vec<String> =
+        (1..PEOPLE).map(|number| format!("/pols/{}/bench-%d", account(number))).collect();
     let body = r#"{"id":"bench-%d","page_date":"2026-05-04T10:00:00Z","page_type":"medical","medical_context":"encounter","age":"33y 4m 1d","health_condition_text":"Essential (primary) hypertension","health_condition_code":"I10","relevance":"important","summary":"Control visit %d","info":"Patient seen at the outpatient clinic. Vital signs within normal limits. Treatment was explained and a control visit was agreed upon.","node":"Hospital Lola Mora","active":true}"#;
     Script::writes(&scratch(), "post", "POST", &paths, body)
 }
@@ -48,7 +49,9 @@ fn beside_redb(settings: &Settings, what: &str, how: &str, script: &Script) -> F
     for _ in 0..settings.turns {
         let before = node.process.cpu_s();
         let load = script.run(&node.url, CONNECTIONS, settings.length);
-        cpu.push((node.process.cpu_s() - before) / (load.requests_per_s * settings.length.as_secs_f64()) * 1e6);
+        cpu.push(
+            (node.process.cpu_s() - before) / (load.requests_per_s * settings.length.as_secs_f64()) * 1e6,
+        );
         figure.node.push(load.requests_per_s);
         p99.push(load.p99_ms);
         figure.limit.push(limit::measure(&["commit", other.store().to_str().unwrap(), how, &seconds])[0]);

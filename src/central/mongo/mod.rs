@@ -435,8 +435,37 @@ impl Counters {
 }
 
 fn message_bytes(body: &Document) -> u64 {
-    let encoded = RawDocumentBuf::try_from(body).map_or(0, |raw| raw.as_bytes().len());
-    encoded as u64 + MESSAGE_HEADER_BYTES
+    document_bytes(body) as u64 + MESSAGE_HEADER_BYTES
+}
+
+/// The length of a document as BSON, without writing it: replies with thousands of records pass here.
+fn document_bytes(document: &Document) -> usize {
+    let elements = document.iter().map(|(key, value)| 1 + key.len() + 1 + value_bytes(value));
+    4 + elements.sum::<usize>() + 1
+}
+
+fn value_bytes(value: &Bson) -> usize {
+    match value {
+        Bson::Null | Bson::Undefined | Bson::MinKey | Bson::MaxKey => 0,
+        Bson::Boolean(_) => 1,
+        Bson::Int32(_) => 4,
+        Bson::Double(_) | Bson::Int64(_) | Bson::DateTime(_) | Bson::Timestamp(_) => 8,
+        Bson::ObjectId(_) => 12,
+        Bson::Decimal128(_) => 16,
+        Bson::String(text) => 4 + text.len() + 1,
+        Bson::Binary(binary) => 4 + 1 + binary.bytes.len(),
+        Bson::Document(document) => document_bytes(document),
+        Bson::Array(values) => {
+            let digits = |index: usize| index.checked_ilog10().unwrap_or(0) as usize + 1;
+            let elements =
+                values.iter().enumerate().map(|(at, value)| 1 + digits(at) + 1 + value_bytes(value));
+            4 + elements.sum::<usize>() + 1
+        }
+        // Of what no record holds it is enough to be right.
+        other => {
+            RawDocumentBuf::try_from(&doc! {"": other.clone()}).map_or(0, |raw| raw.as_bytes().len() - 7)
+        }
+    }
 }
 
 /// A count in a reply; servers write them in any numeric type.
@@ -452,4 +481,29 @@ fn number(reply: &Document, key: &str) -> Option<u64> {
 /// The centre did not confirm a write: it may be undone by a change of primary.
 fn unconfirmed(reply: &Document) -> Option<CentralError> {
     reply.contains_key("writeConcernError").then(|| error::offline("the write is not confirmed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Bson, doc, oid::ObjectId};
+
+    use super::*;
+
+    #[test]
+    fn lengths_are_those_of_what_is_written() {
+        let many: Vec<Bson> = (0..101).map(Bson::from).collect();
+        let document = doc! {
+            "text": "Ñusta", "": "", "int": 1, "long": 1_i64, "double": 0.5, "true": true, "null": null,
+            "date": bson::DateTime::from_millis(1), "oid": ObjectId::from_bytes([7; 12]),
+            "nested": {"deeper": {"list": [[], {}, "x"]}}, "many": many, "min": Bson::MinKey,
+            "decimal": Bson::Decimal128("1.5".parse().unwrap()), "code": Bson::JavaScriptCode("return 1".into()),
+            "bytes": Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![1, 2] }),
+            "stamp": Bson::Timestamp(bson::Timestamp { time: 1, increment: 2 }), "symbol": Bson::Symbol("s".into()),
+        };
+        for (key, value) in &document {
+            let one = doc! {key: value.clone()};
+            assert_eq!(document_bytes(&one), one.to_vec().unwrap().len(), "{key}");
+        }
+        assert_eq!(document_bytes(&document), document.to_vec().unwrap().len());
+    }
 }
