@@ -10,8 +10,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -186,8 +186,8 @@ async fn refusal_times(cost: u32, pairs: usize) -> [(Duration, Duration); 2] {
     let settings = AccountsSettings { bcrypt_cost: cost, bcrypt_threads: 1, ..AccountsSettings::default() };
     let accounts = Accounts::with_clock(settings, hurried).unwrap();
     let known = StoredAccount {
-        principal: Principal { actor: Actor::Person("ESPGNU777ORG".into()), roles: Vec::new() },
-        password_hash: Some(bcrypt::hash("correct horse battery", cost).unwrap()),
+        principal: Arc::new(Principal { actor: Actor::Person("ESPGNU777ORG".into()), roles: Vec::new() }),
+        password_hash: Some(bcrypt::hash("correct horse battery", cost).unwrap().into()),
         active: true,
     };
     let peer = IpAddr::from([192, 0, 2, 1]);

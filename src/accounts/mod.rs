@@ -80,8 +80,8 @@ impl Default for AccountsSettings {
 #[derive(Clone)]
 pub struct StoredAccount {
     /// Who the person becomes when the password is right.
-    pub principal: Principal,
-    pub password_hash: Option<String>,
+    pub principal: Arc<Principal>,
+    pub password_hash: Option<Arc<str>>,
     pub active: bool,
 }
 
@@ -121,7 +121,7 @@ pub struct Accounts {
     settings: AccountsSettings,
     key: CredentialKey,
     /// Compared with when there is nothing to compare with, for the same time.
-    dummy_hash: String,
+    dummy_hash: Arc<str>,
     attempts: Arc<Attempts>,
     pool: Pool,
     openings: Openings,
@@ -154,9 +154,9 @@ struct Attempt {
     /// Folded.
     account: String,
     /// Who that would be; nobody for attempts that cannot succeed.
-    principal: Option<Principal>,
+    principal: Option<Arc<Principal>>,
     password: Zeroizing<Vec<u8>>,
-    hash: String,
+    hash: Arc<str>,
 }
 
 impl Accounts {
@@ -171,7 +171,7 @@ impl Accounts {
         Ok(Arc::new(Accounts {
             settings: AccountsSettings { bcrypt_cost: cost, ..settings },
             key: CredentialKey::random().map_err(io::Error::other)?,
-            dummy_hash: dummy_hash(cost),
+            dummy_hash: dummy_hash(cost).into(),
             attempts: Arc::default(),
             pool: Pool::start(settings.bcrypt_threads)?,
             openings: Openings::new(clock),
@@ -190,7 +190,7 @@ impl Accounts {
         password: &[u8],
         peer: IpAddr,
         stored: Option<StoredAccount>,
-    ) -> Result<Principal, LoginError> {
+    ) -> Result<Arc<Principal>, LoginError> {
         let attempt = self.prepare(user, password, stored);
         let principal = attempt.principal.clone();
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -131,7 +131,11 @@ impl Sessions {
     ///
     /// `stored` must be read for this very request. Otherwise the session has ended; what is returned then is for
     /// the audit, and nothing if there was no such session.
-    pub fn resume(&self, id: &SessionId, stored: Option<&StoredAccount>) -> Result<Principal, Option<Ended>> {
+    pub fn resume(
+        &self,
+        id: &SessionId,
+        stored: Option<&StoredAccount>,
+    ) -> Result<Arc<Principal>, Option<Ended>> {
         let now = (self.clock)();
         let mut known = self.lock();
         let session = known.get_mut(id).ok_or(None)?;
@@ -223,8 +227,11 @@ mod tests {
 
     fn account(id: &str) -> StoredAccount {
         StoredAccount {
-            principal: Principal { actor: Actor::Person(id.to_owned()), roles: vec!["end_user".to_owned()] },
-            password_hash: Some("hash".to_owned()),
+            principal: Arc::new(Principal {
+                actor: Actor::Person(id.to_owned()),
+                roles: vec!["end_user".to_owned()],
+            }),
+            password_hash: Some("hash".into()),
             active: true,
         }
     }
@@ -267,12 +274,12 @@ mod tests {
         let sessions = Sessions::new(clock);
         let ana = account("ANA");
         let changed: [fn(&mut StoredAccount); 6] = [
-            |account| account.password_hash = Some("other".to_owned()),
+            |account| account.password_hash = Some("other".into()),
             |account| account.password_hash = None,
             |account| account.active = false,
-            |account| account.principal.roles.clear(),
-            |account| account.principal.roles.push("root".to_owned()),
-            |account| account.principal.actor = Actor::Local("ANA".to_owned()),
+            |account| Arc::make_mut(&mut account.principal).roles.clear(),
+            |account| Arc::make_mut(&mut account.principal).roles.push("root".to_owned()),
+            |account| Arc::make_mut(&mut account.principal).actor = Actor::Local("ANA".to_owned()),
         ];
         for change in changed {
             let id = begun(&sessions, &ana);

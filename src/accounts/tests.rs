@@ -21,11 +21,11 @@ fn accounts() -> Arc<Accounts> {
 
 fn account(hash: &str) -> StoredAccount {
     StoredAccount {
-        principal: Principal {
+        principal: Arc::new(Principal {
             actor: Actor::Person("ESPGNU777ORG".to_owned()),
             roles: vec!["end_user".to_owned()],
-        },
-        password_hash: Some(hash.to_owned()),
+        }),
+        password_hash: Some(hash.into()),
         active: true,
     }
 }
@@ -65,7 +65,7 @@ async fn a_cached_login_sees_the_account_as_it_is_now() {
     let accounts = accounts();
     let mut stored = account(&hash_of(PASSWORD));
     accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
-    stored.principal.roles = vec!["health_professional".to_owned()];
+    Arc::make_mut(&mut stored.principal).roles = vec!["health_professional".to_owned()];
     let who = accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
     assert_eq!(who.roles, ["health_professional"]);
     assert_eq!(accounts.bcrypts(), 1);

@@ -61,7 +61,7 @@ impl Peer {
 /// Somebody whose credentials were verified for this request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    pub(crate) principal: Principal,
+    pub(crate) principal: Arc<Principal>,
     pub(crate) peer: IpAddr,
     /// The session by which they came in, if it was not by their password.
     pub(crate) session: Option<SessionId>,
@@ -92,7 +92,7 @@ pub(crate) async fn require_login(node: &Node, mut request: Request, next: Next)
     let peer = request.extensions().get::<Peer>().copied();
     let caller = match peer {
         Some(peer @ Peer::Operator { uid }) => Ok(Caller {
-            principal: Principal { actor: Actor::Operator(uid), roles: Vec::new() },
+            principal: Arc::new(Principal { actor: Actor::Operator(uid), roles: Vec::new() }),
             peer: peer.address(),
             session: None,
         }),
@@ -209,11 +209,11 @@ fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<Sto
             return Ok(None);
         };
         return Ok(Some(StoredAccount {
-            principal: Principal {
+            principal: Arc::new(Principal {
                 actor: Actor::Local(name.to_owned()),
                 roles: strings(account.get("roles")),
-            },
-            password_hash: account.get_str("password").ok().map(str::to_owned),
+            }),
+            password_hash: account.get_str("password").ok().map(Arc::from),
             active: is_active(&account),
         }));
     }
@@ -232,9 +232,9 @@ fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<Sto
     };
     roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
     Ok(Some(StoredAccount {
-        password_hash: password_hash.map(str::to_owned),
+        password_hash: password_hash.map(Arc::from),
         active: person.get_bool("active").unwrap_or(true),
-        principal: Principal { actor: Actor::Person(record.id), roles },
+        principal: Arc::new(Principal { actor: Actor::Person(record.id), roles }),
     }))
 }
 

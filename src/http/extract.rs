@@ -1,20 +1,19 @@
 //! Floor 4. The parts of a request that handlers take: path, query and body, with the API's own errors.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, request::Parts};
 use bytes::Bytes;
 
 use super::error::ApiError;
 
 /// The variable parts of the path, decoded.
-pub(crate) struct At(BTreeMap<String, String>);
+pub(crate) struct At(RawPathParams);
 
 impl At {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.iter().find_map(|(part, value)| (part == name).then_some(value))
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -30,8 +29,8 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(at)) => Ok(At(at)),
+        match RawPathParams::from_request_parts(parts, state).await {
+            Ok(at) => Ok(At(at)),
             Err(_) => Err(ApiError::invalid("", "the path is not UTF-8 text")),
         }
     }

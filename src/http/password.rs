@@ -63,7 +63,7 @@ pub(crate) async fn submit(
         let found = find(&node, person)?;
         let stored = StoredAccount {
             principal: caller.principal.clone(),
-            password_hash: found.raw().get_str("password").ok().map(str::to_owned),
+            password_hash: found.raw().get_str("password").ok().map(Into::into),
             active: true,
         };
         let verified =

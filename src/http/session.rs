@@ -51,7 +51,7 @@ const END_FORM: &str = r#"{{password}}
 /// A session that a request has shown and that goes on.
 struct Live {
     id: SessionId,
-    principal: Principal,
+    principal: Arc<Principal>,
 }
 
 /// What a request has shown as its session.

@@ -266,7 +266,7 @@ mod tests {
                     let mut table = transaction.open_table($table).unwrap();
                     assert!(table.pop_first().unwrap().is_some(), "{} is empty", $table.name());
                 }
-                transaction.commit().unwrap();
+                store.inner.engine.commit(transaction).unwrap();
                 let snapshot = store.read().unwrap();
                 let (now, sum) = (snapshot.disagreements().unwrap(), snapshot.content_sha256().unwrap());
                 assert!(now != found && !now.is_empty(), "a row of {} is not missed", $table.name());

@@ -56,8 +56,15 @@ impl Engine {
         Ok(Arc::clone(view.insert(Arc::new(Snapshot::new(self.begin_read()?)))))
     }
 
-    /// To be called after each commit, before anybody is told of it.
-    pub(crate) fn forget_view(&self) {
+    /// Commits, and lets whoever reads from now on see it. Also after a failure: what became of it is for the next
+    /// reader to see.
+    pub(crate) fn commit(&self, transaction: WriteTransaction) -> Result<(), StoreError> {
+        let committed = transaction.commit();
+        self.forget_view();
+        Ok(committed?)
+    }
+
+    fn forget_view(&self) {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

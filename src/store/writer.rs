@@ -206,10 +206,7 @@ impl WriterLoop {
             (tx.writes() > 0, tx.last_sequence())
         };
         if wrote {
-            let committed = transaction.commit();
-            // Also after a failure: what became of it is for the next reader to see.
-            self.engine.forget_view();
-            committed?;
+            self.engine.commit(transaction)?;
             self.announce.send_if_modified(|seen| std::mem::replace(seen, last) != last);
         } else {
             transaction.abort()?;
