@@ -195,7 +195,7 @@ impl Accounts {
         let principal = attempt.principal.clone();
 
         // First, what was verified a moment ago: nobody who is in is held up by others at the door.
-        if self.attempts.lock().verified.holds(&attempt.credential, (self.clock)()) {
+        if self.remembers(&attempt) {
             return principal.ok_or(LoginError::Refused);
         }
 
@@ -210,6 +210,16 @@ impl Accounts {
             Some(principal) if matches => Ok(principal),
             _ => Err(LoginError::Refused),
         }
+    }
+
+    /// [`Accounts::verify`] as far as it can be said at once: whether the same was verified a moment ago.
+    pub fn has_verified(&self, user: &str, password: &[u8], stored: &StoredAccount) -> bool {
+        let attempt = self.prepare(user, password, Some(stored.clone()));
+        attempt.principal.is_some() && self.remembers(&attempt)
+    }
+
+    fn remembers(&self, attempt: &Attempt) -> bool {
+        self.attempts.lock().verified.holds(&attempt.credential, (self.clock)())
     }
 
     /// Attempts that cannot succeed become a comparison of nothing with the dummy.

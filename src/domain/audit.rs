@@ -168,7 +168,7 @@ pub struct Event {
 impl Event {
     pub fn new(what: What, who: impl fmt::Display) -> Event {
         Event {
-            who: shortened(&who.to_string()),
+            who: shortened(who.to_string()),
             verb: what.name().to_owned(),
             kind: String::new(),
             id: String::new(),
@@ -218,7 +218,12 @@ impl Event {
     }
 }
 
-fn shortened(text: &str) -> String {
+fn shortened(text: impl Into<String> + AsRef<str>) -> String {
+    // Nearly everything is short; characters are at most as many as bytes.
+    if text.as_ref().len() <= TEXT_CHARS_MAX {
+        return text.into();
+    }
+    let text = text.as_ref();
     match text.char_indices().nth(TEXT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -138,6 +138,21 @@ pub(crate) async fn log_in(
     peer: IpAddr,
 ) -> Result<StoredAccount, ApiError> {
     let stored = known_account(node, user)?;
+    // What follows is long and rare, so it is kept apart from what every request carries along.
+    if let Some(stored) = stored.as_ref().filter(|stored| node.accounts.has_verified(user, password, stored))
+    {
+        return Ok(stored.clone());
+    }
+    Box::pin(verify_anew(node, user, password, peer, stored)).await
+}
+
+async fn verify_anew(
+    node: &Node,
+    user: &str,
+    password: &[u8],
+    peer: IpAddr,
+    stored: Option<StoredAccount>,
+) -> Result<StoredAccount, ApiError> {
     let account = stored.as_ref().map(|stored| stored.principal.actor.clone());
     let verified = node.accounts.verify(user, password, peer, stored.clone()).await;
     match verified.and_then(|_| stored.ok_or(LoginError::Refused)) {

@@ -200,7 +200,8 @@ async fn listed_owner(
         let opening = match granted {
             Ok(_) => None,
             Err(denied) => {
-                let opening = admit(node, caller, headers, route.acl, Subject::Named(person)).await?;
+                let opening =
+                    Box::pin(admit(node, caller, headers, route.acl, Subject::Named(person))).await?;
                 Some(opening.ok_or(denied)?)
             }
         };

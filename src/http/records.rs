@@ -325,7 +325,9 @@ pub(crate) async fn read(
     let (kept, opening) = match target.text(node, caller, hidden_fields(node, schema, caller)) {
         Ok(kept) => (kept, None),
         Err(refusal) => {
-            let (found, opening) = target.readable_after(refusal, node, caller, headers).await?;
+            // Rare, and long: not a part of what every read carries along.
+            let found = Box::pin(target.readable_after(refusal, node, caller, headers));
+            let (found, opening) = found.await?;
             (Arc::new(found.text(node, schema, hidden_from(node, schema, caller, opening))?), opening)
         }
     };

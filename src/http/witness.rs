@@ -149,7 +149,7 @@ impl Witness {
             node.store.note(event);
             return response;
         }
-        match node.store.note_on_disk(event).await {
+        match Box::pin(node.store.note_on_disk(event)).await {
             Ok(()) => response,
             Err(error) => ApiError::from(error).into_response(),
         }
