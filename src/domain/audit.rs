@@ -210,7 +210,7 @@ impl Event {
     pub fn changing(mut self, paths: &[String]) -> Event {
         let named: Vec<&String> = paths.iter().filter(|path| !path.is_empty()).collect();
         let shown = if named.len() > PATHS_MAX { PATHS_MAX - 1 } else { named.len() };
-        self.paths = named[..shown].iter().map(|path| shortened(path)).collect();
+        self.paths = named[..shown].iter().map(|path| shortened(path.as_str())).collect();
         if shown < named.len() {
             self.paths.push(format!("and {} more", named.len() - shown));
         }
