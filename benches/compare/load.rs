@@ -50,7 +50,8 @@ impl Script {
         Script::written(directory, name, &lua)
     }
 
-    /// Writes of bodies that differ each time: `%d` in path and body is a number that never comes again.
+    /// Writes of bodies that differ each time: `%d` in path and body is a number that never comes again, and that lies
+    /// anywhere among those before it.
     pub(crate) fn writes(directory: &Path, name: &str, method: &str, paths: &[String], body: &str) -> Script {
         let list = directory.join(format!("{name}.paths"));
         fs::write(&list, paths.join("\n")).unwrap();
@@ -64,7 +65,7 @@ impl Script {
              end\n\
              function request()\n\
                at = at + 1\n\
-               local n = '{}' .. (from * 1000000000 + at)\n\
+               local n = '{}' .. string.reverse(from * 1000000000 + at)\n\
                local path = paths[(at * 7919 + from * 4999) % #paths + 1]:gsub('%%d', n)\n\
                return wrk.format('{method}', path, nil, ('{body}'):gsub('%%d', n))\n\
              end\n",
