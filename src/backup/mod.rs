@@ -118,6 +118,10 @@ pub struct Checked {
     pub manifest: Option<Manifest>,
 }
 
+fn broken_off() -> BackupError {
+    BackupError::Store(StoreError::Failed("the backup was broken off".into()))
+}
+
 /// How far behind everything else a backup stands in line for a processor.
 const BACKUP_NICENESS: i32 = 15;
 
@@ -138,16 +142,18 @@ impl Backups {
     pub async fn create(self: &Arc<Self>) -> Result<Made, BackupError> {
         let _turn = self.turn.lock().await;
         let backups = Arc::clone(self);
-        let (done, made) = tokio::sync::oneshot::channel();
-        let thread = std::thread::Builder::new().name("backup".into()).spawn(move || {
-            // Of this thread only. A backup has time, people have not; without it writes beside a backup are a third
-            // slower on a box with two cores.
-            let _ = rustix::process::setpriority_process(None, BACKUP_NICENESS);
-            // Whoever asked may have gone.
-            let _ = done.send(backups.make());
+        let made = tokio::task::spawn_blocking(move || {
+            // A thread of its own, which ends with its priority.
+            let thread = std::thread::Builder::new().name("backup".into()).spawn(move || {
+                // Of this thread only. A backup has time, people have not; without it writes beside a backup are a
+                // third slower on a box with two cores.
+                let _ = rustix::process::setpriority_process(None, BACKUP_NICENESS);
+                backups.make()
+            });
+            let thread = thread.map_err(|e| BackupError::Store(StoreError::Failed(e.to_string())))?;
+            thread.join().map_err(|_| broken_off())?
         });
-        thread.map_err(|e| BackupError::Store(StoreError::Failed(e.to_string())))?;
-        made.await.map_err(|_| BackupError::Store(StoreError::Failed("the backup was broken off".into())))?
+        made.await.map_err(|_| broken_off())?
     }
 
     fn make(&self) -> Result<Made, BackupError> {
