@@ -13,6 +13,15 @@ const START_S_MAX: u64 = 120;
 /// The kernel counts processor time in hundredths of a second.
 const TICKS_PER_S: f64 = 100.0;
 
+/// Processor time of a process so far, in seconds; `self` is this one.
+pub(crate) fn cpu_s_of(pid: &str) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name before it may hold spaces.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / TICKS_PER_S
+}
+
 /// Killed when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -52,11 +61,7 @@ impl Process {
 
     /// Processor time so far, in seconds: the program's and the kernel's for it.
     pub(crate) fn cpu_s(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // The name before it may hold spaces.
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        ticks / TICKS_PER_S
+        cpu_s_of(&self.pid().to_string())
     }
 
     fn status_mb(&self, name: &str) -> f64 {

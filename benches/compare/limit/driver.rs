@@ -11,26 +11,20 @@ use mongodb::options::{
 use redb::{Database, TableDefinition};
 
 use crate::federation::{account, phone_of};
+use crate::process::cpu_s_of;
 
 /// Statements in one command, as many as the node sends.
 const BATCH: usize = 1000;
 /// Documents in one batch of a cursor, as many as the node asks for.
 const CURSOR_BATCH: u32 = 1000;
-const TICKS_PER_S: f64 = 100.0;
-
-fn own_cpu_s() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / TICKS_PER_S
-}
 
 fn measured<F: AsyncFnOnce(Client)>(uri: &str, work: F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = Client::with_uri_str(uri).await.unwrap();
-        let (cpu, began) = (own_cpu_s(), Instant::now());
+        let (cpu, began) = (cpu_s_of("self"), Instant::now());
         work(client).await;
-        println!("measured {} {}", own_cpu_s() - cpu, began.elapsed().as_secs_f64());
+        println!("measured {} {}", cpu_s_of("self") - cpu, began.elapsed().as_secs_f64());
     });
 }
 
