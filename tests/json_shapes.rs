@@ -134,6 +134,7 @@ fn numbers() {
         // A reader in a hurry gets the last bit of these wrong.
         ("1.2114548060493532e197", Bson::Double(1.2114548060493532e197)),
         ("2.2250738585072011e-308", Bson::Double(2.225_073_858_507_201e-308)),
+        ("-4.974334190326e210", Bson::Double(-4.974334190326e210)),
     ] {
         let found = value(text).unwrap();
         assert!(identical(&found, &stored), "{text}: {found:?}");
@@ -624,7 +625,7 @@ proptest! {
             Ok(value) => {
                 // What is accepted is JSON, and the strict reader finds the same in it.
                 let loose: Value = serde_json::from_slice(&body).unwrap();
-                prop_assert_eq!(shape(&value), shape(&loose));
+                prop_assert_eq!(&value, &loose);
                 for old in [None, Some(&stored)] {
                     if let Ok(new) = adopt(&value, old, "f") {
                         let storable = bson::serialize_to_vec(&doc! {"v": new});
@@ -665,15 +666,5 @@ proptest! {
         if let Ok(adopted) = adopt(&sent, None, "f") {
             prop_assert_eq!(show_value(&adopted, DateFormat::Rfc3339), sent);
         }
-    }
-}
-
-/// A value with its numbers rounded, for comparing two readers that differ in a float's last bit.
-fn shape(value: &Value) -> Value {
-    match value {
-        Value::Number(n) if n.is_f64() => json!(format!("{:.12e}", n.as_f64().unwrap())),
-        Value::Array(values) => values.iter().map(shape).collect(),
-        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), shape(v))).collect(),
-        other => other.clone(),
     }
 }

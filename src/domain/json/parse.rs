@@ -47,8 +47,7 @@ fn describe_syntax(error: &serde_json::Error, body: &[u8]) -> String {
 }
 
 /// The texts of the numbers in a JSON body, in order. `serde_json` visits them in the same order, which
-/// tells for each visit what was written: it reads an integer beyond 64 bits as a float, and a long
-/// fraction with an error in the last bit.
+/// tells for each visit what was written: it reads an integer beyond 64 bits as a float.
 struct Numbers<'a> {
     rest: &'a [u8],
 }
@@ -140,11 +139,7 @@ impl<'de> Visitor<'de> for Strict<'_, '_> {
         if whole && v.abs() >= TWO_TO_63 {
             return Err(self.refuse("an integer outside 64 bits"));
         }
-        let exact = text.parse().unwrap_or(v);
-        if !exact.is_finite() {
-            return Err(E::custom("number out of range"));
-        }
-        Ok(Value::from(exact))
+        Ok(Value::from(v))
     }
     fn visit_str<E>(self, v: &str) -> Result<Value, E> {
         Ok(Value::String(v.to_owned()))
