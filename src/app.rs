@@ -77,14 +77,14 @@ pub enum AppError {
 
 /// Milliseconds since 1970 by the machine's clock.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Seconds that the machine's local time is ahead of UTC at `ms` since 1970: people's day, for what waits for
 /// an hour of it.
-fn local_ahead_s(ms: i64) -> i32 {
+pub fn local_ahead_s(ms: i64) -> i32 {
     let at = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
     Local.offset_from_utc_datetime(&at.naive_utc()).local_minus_utc()
 }

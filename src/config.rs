@@ -398,6 +398,14 @@ impl Config {
         }
     }
 
+    /// Files that hold a password or a key; `file` is the configuration's own, which is one of them if it names the
+    /// centre.
+    pub fn secret_files(&self, file: &Path) -> Vec<PathBuf> {
+        let named = [&self.central.uri_file, &self.store.key_file, &self.server.key].into_iter().flatten();
+        let own = (!self.central.uri.0.is_empty()).then(|| file.to_owned());
+        named.cloned().chain(own).collect()
+    }
+
     /// `None` when plain HTTP was asked for.
     pub fn tls_settings(&self) -> Option<TlsSettings> {
         self.server.tls.then(|| TlsSettings {
@@ -445,12 +453,16 @@ pub fn is_log_json() -> bool {
 pub fn read_key(path: &Path) -> Result<StoreKey, ConfigError> {
     let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
     let invalid = |message: String| ConfigError::Invalid { place: path.display().to_string(), message };
-    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
-    if mode & OTHERS_MODE != 0 {
+    if is_open_to_others(path).map_err(unreadable)? {
         return Err(invalid("everybody on this machine may read the key: chmod o= it".to_owned()));
     }
     let text = Zeroizing::new(read_text(path)?);
     StoreKey::parse(&text).map_err(|error| invalid(error.to_string()))
+}
+
+/// Whether users of this machine who are neither its owner nor in its group may do anything with a file.
+pub fn is_open_to_others(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & OTHERS_MODE != 0)
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {

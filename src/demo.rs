@@ -10,6 +10,8 @@ use crate::store::{Edit, EditError, Store};
 const PICTURE: &[u8] = include_bytes!("demo/cradle.png");
 const PATIENT: &str = "ESPGNU777ORG";
 const ADMINISTRATOR: &str = "ARGBUE111FAV";
+/// Accounts whose passwords everybody knows.
+pub const ACCOUNTS: [&str; 5] = ["ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", PATIENT, ADMINISTRATOR];
 
 /// Password `gnusolidario`.
 const PROFESSIONAL_HASH: &str = "$2b$12$Y9rX7PoTHRXhTO1H78Tan.8mVmyayGAUIveiYxu2Qeo0ZDRvJQ8/2";

@@ -21,7 +21,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-pub use authority::{CA_DAYS, LEAF_DAYS, RENEW_DAYS_LEFT};
+pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_DAYS_LEFT};
 
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,30 @@ impl TlsSettings {
     /// See [`Tls::authority_file`]; the first start makes it.
     pub fn authority_file(&self) -> Option<PathBuf> {
         self.own.is_none().then(|| self.directory.join(authority::CA_FILE))
+    }
+
+    /// When the pair ends, in seconds since 1970: the first of its certificates. `None` before the first start,
+    /// which makes the box's own.
+    pub fn ends_s(&self) -> Result<Option<i64>, TlsError> {
+        let (certificate, key) = self.files();
+        if self.own.is_none() && !certificate.exists() {
+            return Ok(None);
+        }
+        let pair = read_pair(&certificate, &key)?;
+        let ends = pair.cert.iter().map(|der| match x509_parser::parse_x509_certificate(der) {
+            Ok((_, parsed)) => Ok(parsed.validity().not_after.timestamp()),
+            Err(error) => Err(file_error(&certificate, error)),
+        });
+        ends.collect::<Result<Vec<_>, _>>().map(|ends| ends.into_iter().min())
+    }
+
+    fn files(&self) -> (PathBuf, PathBuf) {
+        match &self.own {
+            Some(own) => (own.certificate.clone(), own.key.clone()),
+            None => {
+                (self.directory.join(authority::CERTIFICATE_FILE), self.directory.join(authority::KEY_FILE))
+            }
+        }
     }
 }
 
@@ -97,7 +121,7 @@ impl Tls {
     /// certificate may tell nobody. True if the pair has changed. On an error the old pair stays: one
     /// half may be replaced and the other not yet, so asking again later is right.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let (certificate, key) = self.files();
+        let (certificate, key) = self.settings.files();
         let pair = read_pair(&certificate, &key)?;
         Ok(self.in_force.replace(pair))
     }
@@ -116,16 +140,6 @@ impl Tls {
     /// The certificate to give to clients so that they trust this box; none for an operator's own pair.
     pub fn authority_file(&self) -> Option<PathBuf> {
         self.settings.authority_file()
-    }
-
-    fn files(&self) -> (PathBuf, PathBuf) {
-        match &self.settings.own {
-            Some(own) => (own.certificate.clone(), own.key.clone()),
-            None => (
-                self.settings.directory.join(authority::CERTIFICATE_FILE),
-                self.settings.directory.join(authority::KEY_FILE),
-            ),
-        }
     }
 }
 

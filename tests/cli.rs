@@ -6,6 +6,8 @@
 #[path = "cli/backups.rs"]
 mod backups;
 mod cli_support;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/encryption.rs"]
 mod encryption;
 mod support;

@@ -8,6 +8,7 @@ mod restore;
 mod schedule;
 mod seal;
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -22,7 +23,7 @@ use crate::sync;
 use name::{CHECKSUM_ENDING, Name, PART_ENDING, node_part};
 
 pub use restore::{Present, Restored, Target, restore};
-pub use schedule::{Clocks, keep_schedule, parse_schedule};
+pub use schedule::{Clocks, keep_schedule, next_ms, parse_schedule};
 pub use seal::{Keys, Recipient, new_pair};
 
 /// How much is written between two looks at what is free, in bytes.
@@ -275,23 +276,50 @@ impl io::Write for Careful<'_> {
     }
 }
 
-/// What a technician should know about how backups are made, in sentences.
-pub fn warnings(settings: &BackupSettings) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// What backups do not protect against, as they are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weakness {
+    NotEncrypted,
+    SameDisk,
+}
+
+impl Weakness {
+    /// What to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Weakness::NotEncrypted => {
+                "`thalamus-edge backup keygen` makes a pair of keys, [backup] recipients names the public one"
+            }
+            Weakness::SameDisk => "[backup] directory can name another",
+        }
+    }
+}
+
+impl fmt::Display for Weakness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Weakness::NotEncrypted => {
+                "backups are not encrypted: whoever gets at one reads health records and password hashes"
+            }
+            Weakness::SameDisk => "backups lie on the same disk as the store and are lost with it",
+        })
+    }
+}
+
+pub fn weaknesses(settings: &BackupSettings) -> Vec<Weakness> {
+    let mut weaknesses = Vec::new();
     if settings.recipients.is_empty() {
-        warnings.push(
-            "backups are not encrypted: whoever gets at one reads health records and password hashes \
-             (`thalamus-edge backup keygen` makes a pair of keys, [backup] recipients names the public one)"
-                .to_owned(),
-        );
+        weaknesses.push(Weakness::NotEncrypted);
     }
     if is_same_device(settings).unwrap_or(true) {
-        warnings.push(
-            "backups lie on the same disk as the store and are lost with it ([backup] directory can name another)"
-                .to_owned(),
-        );
+        weaknesses.push(Weakness::SameDisk);
     }
-    warnings
+    weaknesses
+}
+
+/// What a technician should know about how backups are made, in sentences.
+pub fn warnings(settings: &BackupSettings) -> Vec<String> {
+    weaknesses(settings).into_iter().map(|weakness| format!("{weakness} ({})", weakness.remedy())).collect()
 }
 
 /// Whether backups go to the disk of the store; looks at what exists of both paths.
@@ -331,6 +359,16 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, BackupError> {
     }
     found.sort_by(|a, b| (&a.node, a.number, &a.file).cmp(&(&b.node, b.number, &b.file)));
     Ok(found)
+}
+
+/// The newest complete backup of this node.
+pub fn newest(settings: &BackupSettings) -> Result<Option<Listed>, BackupError> {
+    let directory = &settings.directory;
+    if !directory.starts_with(&settings.data_dir) && !directory.is_dir() {
+        return Err(BackupError::NoDirectory(directory.clone()));
+    }
+    let own = node_part(&settings.node_name);
+    Ok(list(directory)?.into_iter().rfind(|listed| listed.node == own && listed.checksum))
 }
 
 /// Checks a backup: its checksum, if one stands beside it, and with a key, or if none is needed, all of it.

@@ -10,8 +10,7 @@ use chrono::{DateTime, FixedOffset};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 
-use super::name::node_part;
-use super::{Backups, list};
+use super::{Backups, newest};
 use crate::sync::budget::UtcOffset;
 
 /// How long a node has been up before it makes a backup by itself.
@@ -57,10 +56,7 @@ pub async fn keep_schedule(backups: Arc<Backups>, schedule: Cron, clocks: Clocks
 
 /// When the last backup was made, by the clock of then.
 fn newest_ms(backups: &Backups) -> Option<i64> {
-    let own = node_part(&backups.settings.node_name);
-    let listed = list(&backups.settings.directory).ok()?;
-    let newest = listed.iter().rfind(|listed| listed.node == own && listed.checksum)?;
-    newest.created_s.checked_mul(1000)
+    newest(&backups.settings).ok()??.created_s.checked_mul(1000)
 }
 
 /// Whether an hour of the schedule has passed since the last backup; since the start, if that one seems to lie
@@ -68,14 +64,17 @@ fn newest_ms(backups: &Backups) -> Option<i64> {
 fn is_due(schedule: &Cron, newest_ms: i64, started_ms: i64, clocks: Clocks) -> bool {
     let now_ms = (clocks.now_ms)();
     let since_ms = if newest_ms <= now_ms { newest_ms } else { started_ms };
-    let local = |ms: i64| {
-        let zone = FixedOffset::east_opt((clocks.utc_offset)(now_ms))?;
-        DateTime::from_timestamp_millis(ms).map(|time| time.with_timezone(&zone))
-    };
-    let (Some(since), Some(now)) = (local(since_ms), local(now_ms)) else {
-        return false;
-    };
-    schedule.find_next_occurrence(&since, false).is_ok_and(|next| next <= now)
+    // The zone of now: changes of the clock of a season in between may move an hour, not a day.
+    let ahead_s = (clocks.utc_offset)(now_ms);
+    next_ms(schedule, since_ms, ahead_s).is_some_and(|next_ms| next_ms <= now_ms)
+}
+
+/// The first time of the schedule after this one, in milliseconds since 1970, where local time is so many seconds
+/// ahead of UTC.
+pub fn next_ms(schedule: &Cron, after_ms: i64, ahead_s: i32) -> Option<i64> {
+    let zone = FixedOffset::east_opt(ahead_s)?;
+    let after = DateTime::from_timestamp_millis(after_ms)?.with_timezone(&zone);
+    Some(schedule.find_next_occurrence(&after, false).ok()?.timestamp_millis())
 }
 
 #[cfg(test)]
@@ -142,7 +141,11 @@ mod tests {
         let daily = parse_schedule("0 0 3 * * *").unwrap();
         let running = tokio::spawn(keep_schedule(Arc::clone(&backups), daily, clocks));
         let numbers = || -> Vec<u64> {
-            list(&backups.settings.directory).unwrap().iter().map(|listed| listed.number).collect()
+            crate::backup::list(&backups.settings.directory)
+                .unwrap()
+                .iter()
+                .map(|listed| listed.number)
+                .collect()
         };
         // By the hour: a first one after the start, then one at three every day, of which two stay.
         let mut seen = Vec::new();

@@ -342,6 +342,21 @@ impl CentreAddress {
             None => kind.schema().collection,
         }
     }
+
+    /// How what travels there is protected, as far as the connection string says. Asks nobody.
+    pub fn protection(&self) -> Result<Protection> {
+        mongo::protection(&self.uri)
+    }
+}
+
+/// How what travels between a node and the centre is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Encrypted to a server that has shown a valid certificate.
+    Full,
+    /// Encrypted to whoever answers.
+    NotProved,
+    None,
 }
 
 /// Collections of the reconciliation itself, beside the records.

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -12,6 +11,7 @@ use super::{Done, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Failure};
 use crate::backup::{self, BackupError, Checked, Keys, Listed};
 use crate::config::Config;
 use crate::store::{Manifest, Summary};
+use crate::sync::time_text;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BackupCommand {
@@ -105,7 +105,7 @@ fn row(listed: &Listed) -> [String; 5] {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     [
         plain(&listed.file.display().to_string()),
-        time(listed.created_s.saturating_mul(1000)),
+        time_text(listed.created_s.saturating_mul(1000)),
         listed.bytes.to_string(),
         yes(listed.encrypted),
         yes(listed.checksum),
@@ -145,7 +145,7 @@ pub(super) fn about(manifest: &Manifest) -> String {
     let about = &manifest.about;
     plain(&format!(
         "made at {} on {:?} by thalamus-edge {}, when the audit trail ended in {}",
-        time(about.created_ms),
+        time_text(about.created_ms),
         about.node_name,
         manifest.version,
         manifest.audit_head
@@ -165,11 +165,6 @@ pub(super) fn numbers(summary: &Summary) -> Vec<(String, String)> {
     numbers.push(("edits the centre has not got".to_owned(), summary.pending.to_string()));
     numbers.push(("open conflicts".to_owned(), summary.conflicts_open.to_string()));
     numbers.into_iter().map(|(name, count)| (plain(&name), plain(&count))).collect()
-}
-
-fn time(ms: i64) -> String {
-    DateTime::from_timestamp_millis(ms)
-        .map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 pub(super) fn keys(path: Option<&Path>) -> Result<Option<Keys>, Failure> {

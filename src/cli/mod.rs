@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod control;
 mod db;
+mod doctor;
 mod emergency;
 mod export;
 mod import;
@@ -66,6 +67,12 @@ enum Command {
     Serve(ServeArgs),
     /// Check the configuration, the access rules and the certificate.
     Check,
+    /// Look at everything that may need somebody, and say what to do about it. Changes nothing.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the configuration and make the first administrator's account. Run again, it changes only what it is
     /// told anew.
     Setup(setup::SetupArgs),
@@ -209,6 +216,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
         match cli.command {
             Command::Serve(args) => serve(config, args.demo).await,
             Command::Check => check(&config),
+            Command::Doctor { json } => doctor::run(config, cli.config, json).await,
             Command::User(command) => users::run(config, command).await,
             Command::Sync(command) => reconcile::sync(config, command).await,
             Command::Conflicts(command) => reconcile::conflicts(config, command).await,

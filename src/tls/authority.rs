@@ -43,7 +43,7 @@ pub const RENEW_DAYS_LEFT: u64 = 30;
 
 /// 2026-11-01, before this release. Clinic boxes have no clock battery and wake up in the past: no
 /// earlier time is believed, and certificates are valid from here on.
-pub(super) const RELEASE_EPOCH_S: u64 = 1_793_491_200;
+pub const RELEASE_EPOCH_S: u64 = 1_793_491_200;
 const DAY_S: u64 = 24 * 60 * 60;
 
 /// Names and addresses beside the configured ones; a machine with more is a router.

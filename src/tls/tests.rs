@@ -193,7 +193,7 @@ fn a_bad_pair_leaves_the_old_one_in_force() {
     let tls = Tls::load(settings(&directory), day(3)).unwrap();
     let server = tls.server_config().unwrap();
     let old = certificate_in_force(&tls);
-    let (certificate, key) = tls.files();
+    let (certificate, key) = tls.settings.files();
     let good_key = fs::read(&key).unwrap();
 
     let strangers_key = {
@@ -224,7 +224,7 @@ fn a_bad_pair_leaves_the_old_one_in_force() {
 fn an_operators_pair_is_served_followed_and_left_alone() {
     let (directory, made) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let maker = Tls::load(settings(&made), day(0)).unwrap();
-    let (certificate, key) = maker.files();
+    let (certificate, key) = maker.settings.files();
     let mut own = settings(&directory);
     own.own = Some(OwnCertificate { certificate, key });
     let tls = Tls::load(own.clone(), day(3)).unwrap();
@@ -273,7 +273,7 @@ fn an_authority_that_does_not_match_its_key_is_an_error() {
     fs::copy(stranger.authority_file().unwrap(), tls.authority_file().unwrap()).unwrap();
     let error = Tls::load(settings(&directory), day(3)).unwrap_err().to_string();
     assert!(error.contains("ca.pem: is not the certificate of ca-key.pem"), "{error}");
-    let pair = read_pair(&tls.files().0, &tls.files().1).unwrap();
+    let pair = read_pair(&tls.settings.files().0, &tls.settings.files().1).unwrap();
     assert_eq!(pair.cert[0], certificate_in_force(&tls), "the pair on disk is as it was");
 }
 

@@ -23,15 +23,15 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::command::CommandEvent;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, Collation, Compressor, ReadConcern, ReadPreference, SelectionCriteria,
-    ServerMonitoringMode, WriteConcern,
+    Acknowledgment, ClientOptions, Collation, Compressor, ConnectionString, HostInfo, ReadConcern,
+    ReadPreference, SelectionCriteria, ServerMonitoringMode, Tls, WriteConcern,
 };
 use mongodb::{Client, ClientSession, Collection, Database};
 
 use self::line::{Line, Meter, Patience};
 use super::{
-    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Moment, Result,
-    Token, Traffic, Watched, Write, Written,
+    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Moment, Protection,
+    Result, Token, Traffic, Watched, Write, Written,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -61,6 +61,19 @@ const MESSAGE_HEADER_BYTES: u64 = 26;
 /// Commands with which the driver opens and closes connections, not counted as traffic of the conversation.
 const HANDSHAKE_COMMANDS: [&str; 6] =
     ["hello", "isMaster", "ismaster", "saslStart", "saslContinue", "endSessions"];
+
+/// How a connection string has what travels protected.
+pub(super) fn protection(uri: &str) -> Result<Protection> {
+    let read = ConnectionString::parse(uri).map_err(|error| error::of_address(&error))?;
+    Ok(match (read.tls, read.host_info) {
+        (Some(Tls::Enabled(options)), _) if options.allow_invalid_certificates == Some(true) => {
+            Protection::NotProved
+        }
+        // A name that the DNS has servers for means TLS unless it is switched off.
+        (Some(Tls::Enabled(_)), _) | (None, HostInfo::DnsRecord { .. }) => Protection::Full,
+        _ => Protection::None,
+    })
+}
 
 /// A centre reached by a MongoDB connection string.
 pub struct MongoHub {

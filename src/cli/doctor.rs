@@ -1,0 +1,494 @@
+//! Floor 5. The `doctor` command: everything that a technician would look at, with the remedy.
+//!
+//! It changes nothing. Each finding is about one thing and says what is there; one that is not as it should be also
+//! says what to do. What only looks at files works without a node too.
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use chrono::DateTime;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::control::{Client, Missing};
+use super::show::{cell, plain};
+use super::{Done, EXIT_FAILED};
+use crate::app;
+use crate::backup::{self, Weakness};
+use crate::central::Protection;
+use crate::config::{Config, DEFAULT_FILE, is_open_to_others};
+use crate::demo;
+use crate::domain::access::ROOT;
+use crate::sync::time_text;
+use crate::tls::{RELEASE_EPOCH_S, RENEW_DAYS_LEFT};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// How far ahead of the clock something may lie that has happened already.
+const CLOCK_TOLERANCE_MS: i64 = 60 * 60 * 1000;
+/// A clinic may be without a network for some days; later somebody should know.
+const OFFLINE_DAYS: i64 = 7;
+/// By then the centre's history may not reach back so far, and everything has to be looked at again.
+const OFFLINE_DAYS_MAX: i64 = 30;
+/// How long after it was due a backup may still come.
+const BACKUP_LATE_MS: i64 = DAY_MS;
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Ok,
+    /// Somebody should look at it when there is time.
+    Warning,
+    /// Data or their secrecy are at risk, or the node does not work.
+    Wrong,
+}
+
+impl Health {
+    fn word(self) -> &'static str {
+        match self {
+            Health::Ok => "ok",
+            Health::Warning => "warning",
+            Health::Wrong => "WRONG",
+        }
+    }
+
+    /// As terminals are told of green, yellow and red.
+    fn colour(self) -> &'static str {
+        match self {
+            Health::Ok => "\u{1b}[32m",
+            Health::Warning => "\u{1b}[33m",
+            Health::Wrong => "\u{1b}[31m",
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    about: &'static str,
+    health: Health,
+    finding: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn ok(&mut self, about: &'static str, finding: impl Into<String>) {
+        self.0.push(Finding { about, health: Health::Ok, finding: finding.into(), remedy: None });
+    }
+
+    fn warning(&mut self, about: &'static str, finding: impl Into<String>, remedy: impl Into<String>) {
+        self.found(about, Health::Warning, finding, remedy);
+    }
+
+    fn wrong(&mut self, about: &'static str, finding: impl Into<String>, remedy: impl Into<String>) {
+        self.found(about, Health::Wrong, finding, remedy);
+    }
+
+    fn found(
+        &mut self,
+        about: &'static str,
+        health: Health,
+        finding: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.0.push(Finding { about, health, finding: finding.into(), remedy: Some(remedy.into()) });
+    }
+
+    fn count(&self, health: Health) -> usize {
+        self.0.iter().filter(|finding| finding.health == health).count()
+    }
+}
+
+/// Looks at everything; `file` is the configuration that was named on the command line. Ends with 1 if something is
+/// wrong.
+pub(super) async fn run(config: Config, file: Option<PathBuf>, json: bool) -> anyhow::Result<Done> {
+    let now_ms = app::now_ms();
+    let mut found = Findings::default();
+    rules(&mut found, &config);
+    secrets(&mut found, &config, file.as_deref().unwrap_or(Path::new(DEFAULT_FILE)));
+    clock(&mut found, now_ms);
+    disk(&mut found, &config);
+    encryption(&mut found, &config);
+    certificate(&mut found, &config, now_ms);
+    backups(&mut found, &config, now_ms);
+    way_to_centre(&mut found, &config);
+    node(&mut found, &config, now_ms).await?;
+    Ok(shown(&found, json))
+}
+
+fn shown(found: &Findings, json: bool) -> Done {
+    let (wrong, warnings) = (found.count(Health::Wrong), found.count(Health::Warning));
+    let code = if wrong > 0 { EXIT_FAILED } else { 0 };
+    if json {
+        return Done::json(&json!({"wrong": wrong, "warnings": warnings, "findings": found.0}))
+            .with_code(code);
+    }
+    let is_coloured = io::stdout().is_terminal();
+    let lines: Vec<_> = found.0.iter().map(|finding| line(finding, is_coloured)).collect();
+    let verdict = match (wrong, warnings) {
+        (0, 0) => "all is well".to_owned(),
+        _ => format!("{wrong} wrong, {warnings} warnings"),
+    };
+    Done::text(format!("{}\n\n{verdict}", lines.join("\n"))).with_code(code)
+}
+
+fn line(finding: &Finding, is_coloured: bool) -> String {
+    let word = format!("{:<7}", finding.health.word());
+    let word = match is_coloured {
+        true => format!("{}{word}\u{1b}[0m", finding.health.colour()),
+        false => word,
+    };
+    let text = plain(&finding.finding).replace('\n', " ");
+    match &finding.remedy {
+        None => format!("{word}  {}: {text}", finding.about),
+        Some(remedy) => format!("{word}  {}: {text}\n         -> {}", finding.about, plain(remedy)),
+    }
+}
+
+fn rules(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "access rules";
+    match config.acl() {
+        Err(error) => {
+            found.wrong(ABOUT, error.to_string(), "correct it there; until then the node does not start anew")
+        }
+        Ok((_, warnings)) if warnings.is_empty() => found.ok(ABOUT, "in order"),
+        Ok((_, warnings)) => {
+            for warning in warnings {
+                found.warning(ABOUT, warning, "correct roles.cfg, then systemctl reload thalamus-edge");
+            }
+        }
+    }
+}
+
+/// Files that hold a password or a key.
+fn secrets(found: &mut Findings, config: &Config, file: &Path) {
+    const ABOUT: &str = "secrets";
+    let files = config.secret_files(file);
+    let open: Vec<_> = files.iter().filter(|file| is_open_to_others(file).unwrap_or(false)).collect();
+    for file in &open {
+        let file = file.display();
+        found.wrong(
+            ABOUT,
+            format!("everybody on this machine may read {file}"),
+            format!("chmod o= {file}, and change the password or key in it"),
+        );
+    }
+    if open.is_empty() {
+        found.ok(ABOUT, "no file with a password or key is open to others");
+    }
+}
+
+fn clock(found: &mut Findings, now_ms: i64) {
+    const ABOUT: &str = "clock";
+    let at = time_text(now_ms);
+    if now_ms.div_euclid(1000) < i64::try_from(RELEASE_EPOCH_S).unwrap_or(i64::MAX) {
+        let finding = format!("it says {at}, which is before this program was made");
+        found.wrong(
+            ABOUT,
+            finding,
+            "set it (timedatectl set-time), or let it be set (timedatectl set-ntp true)",
+        );
+    } else {
+        found.ok(ABOUT, at);
+    }
+}
+
+fn disk(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "disk";
+    let directory = &config.data_dir;
+    let store_bytes = std::fs::metadata(app::store_file(directory)).map_or(0, |about| about.len());
+    let free = match crate::store::free_bytes_at(directory)() {
+        Ok(free) => free,
+        Err(error) => {
+            let finding = format!("{}: {error}", directory.display());
+            return found.wrong(
+                ABOUT,
+                finding,
+                "is the disk mounted? A node that starts makes its directory",
+            );
+        }
+    };
+    let reserve = config.store.reserve_bytes;
+    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+    let finding = format!("{} MB free, the store has {} MB", megabytes(free), megabytes(store_bytes));
+    if free < reserve {
+        let finding = format!("{finding}: below [store] reserve_bytes, so writes are refused");
+        found.wrong(
+            ABOUT,
+            finding,
+            "make room: old backups, logs, restored stores (store.redb.before-restore-*)",
+        );
+    } else if free < reserve.saturating_add(store_bytes) {
+        let finding = format!("{finding}: not enough for a copy of it, as a backup or a restore needs");
+        found.warning(ABOUT, finding, "make room, or put backups on another disk ([backup] directory)");
+    } else {
+        found.ok(ABOUT, finding);
+    }
+}
+
+fn encryption(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "encryption of the store";
+    match config.store_key() {
+        Err(error) => found.wrong(ABOUT, error.to_string(), "without its key the store cannot be opened"),
+        Ok(Some(key)) => found.ok(ABOUT, format!("with key {}", key.id())),
+        Ok(None) => found.warning(
+            ABOUT,
+            "none: unless the whole disk is encrypted, whoever takes it reads every record",
+            "encrypt the disk, or the store: db keygen, [store] key_file, db encrypt",
+        ),
+    }
+}
+
+fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
+    const ABOUT: &str = "certificate";
+    let Some(settings) = config.tls_settings() else {
+        if config.server.listen.ip().is_loopback() {
+            return found.ok(ABOUT, "none: plain HTTP, for this machine only");
+        }
+        return found.wrong(
+            ABOUT,
+            "none: passwords and health records cross the network readable",
+            "[server] tls = true",
+        );
+    };
+    let is_own = settings.own.is_some();
+    let remedy = match is_own {
+        true => {
+            "put a new pair in the place of [server] certificate and key, then systemctl reload thalamus-edge"
+        }
+        false => "systemctl restart thalamus-edge, which signs a new one",
+    };
+    match settings.ends_s() {
+        Err(error) => found.wrong(ABOUT, error.to_string(), remedy),
+        Ok(None) => found.ok(ABOUT, "the first start makes it"),
+        Ok(Some(end_s)) => {
+            let end_ms = end_s.saturating_mul(1000);
+            let (days, at) = ((end_ms - now_ms).div_euclid(DAY_MS), time_text(end_ms));
+            match days {
+                ..0 => found.wrong(ABOUT, format!("ended at {at}"), remedy),
+                // A node renews its own by then.
+                _ if days < RENEW_DAYS_LEFT.cast_signed() => {
+                    found.warning(ABOUT, format!("ends in {days} days, at {at}"), remedy)
+                }
+                _ => found.ok(ABOUT, format!("ends in {days} days, at {at}")),
+            }
+        }
+    }
+}
+
+fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
+    const ABOUT: &str = "backups";
+    let settings = config.backup_settings();
+    for weakness in backup::weaknesses(&settings) {
+        let health = match weakness {
+            Weakness::NotEncrypted => Health::Wrong,
+            Weakness::SameDisk => Health::Warning,
+        };
+        found.found(ABOUT, health, weakness.to_string(), weakness.remedy());
+    }
+    let Some(schedule) = backup::parse_schedule(&config.backup.schedule) else {
+        let finding = "none are made by themselves ([backup] schedule is empty)";
+        return found.warning(ABOUT, finding, "set it, unless something else calls `backup create`");
+    };
+    let remedy = "thalamus-edge backup create says what is in the way";
+    let last = match backup::newest(&settings) {
+        Err(error) => return found.wrong(ABOUT, error.to_string(), "is the disk connected and mounted?"),
+        Ok(None) => {
+            return found.wrong(
+                ABOUT,
+                "there is none yet; a node makes its first ten minutes after it was started",
+                remedy,
+            );
+        }
+        Ok(Some(last)) => last,
+    };
+    let made_ms = last.created_s.saturating_mul(1000);
+    let finding = format!("the last one is of {}, {} bytes", time_text(made_ms), last.bytes);
+    if made_ms > now_ms + CLOCK_TOLERANCE_MS {
+        let finding = format!("{finding}, which is in the future");
+        return found.warning(ABOUT, finding, "look at the clock: it was ahead then, or is behind now");
+    }
+    let due_ms = backup::next_ms(&schedule, made_ms, app::local_ahead_s(now_ms));
+    match due_ms.is_some_and(|due_ms| due_ms + BACKUP_LATE_MS < now_ms) {
+        true => found.wrong(ABOUT, format!("{finding}, and the next is overdue"), remedy),
+        false => found.ok(ABOUT, finding),
+    }
+}
+
+/// Who else can read what travels to the centre.
+fn way_to_centre(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "way to the centre";
+    let (centre, is_local) = match (config.centre(), config.is_centre_local()) {
+        (Ok(None), _) => return,
+        (Ok(Some(centre)), Ok(is_local)) => (centre, is_local),
+        (Err(error), _) | (_, Err(error)) => {
+            return found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file");
+        }
+    };
+    match centre.protection() {
+        Err(error) => found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file"),
+        Ok(Protection::Full) => found.ok(ABOUT, "encrypted, and the server has to prove who it is"),
+        Ok(_) if is_local => found.ok(ABOUT, "within this machine"),
+        Ok(Protection::NotProved) => found.wrong(
+            ABOUT,
+            "encrypted to whoever answers: certificates are not checked",
+            "take tlsInsecure and tlsAllowInvalidCertificates out of the address; tlsCAFile names an authority",
+        ),
+        Ok(Protection::None) => found.wrong(
+            ABOUT,
+            "not encrypted: whoever is in between reads and changes health records",
+            "tls=true in the address, or a VPN",
+        ),
+    }
+}
+
+/// What only the node knows.
+async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Result<()> {
+    const ABOUT: &str = "node";
+    const START: &str = "systemctl start thalamus-edge; journalctl -u thalamus-edge says why it ended";
+    let client = match Client::connect(config, Missing::Refuse).await {
+        Ok(client) => client,
+        Err(error) => {
+            found.wrong(ABOUT, error.to_string(), START);
+            return Ok(());
+        }
+    };
+    match client.is_node_running() {
+        true => found.ok(ABOUT, concat!("running; this program is version ", env!("CARGO_PKG_VERSION"))),
+        false => found.wrong(ABOUT, "not running", START),
+    }
+    let status = client.get("/sync/status").await?.accepted()?;
+    reconciliation(found, &status, now_ms);
+    open_items(found, &status);
+    let users = client.get("/users").await?.accepted()?;
+    accounts(found, users.as_array().map_or(&[][..], |users| users));
+    Ok(())
+}
+
+fn reconciliation(found: &mut Findings, status: &Value, now_ms: i64) {
+    const ABOUT: &str = "reconciliation";
+    let message = cell(&status["message"]);
+    let last = status["last_complete_at"].as_str();
+    let finding = match last {
+        Some(last) => format!("{message} Last complete round: {last}."),
+        None => format!("{message} There was no complete round yet."),
+    };
+    let last_ms = last.and_then(|last| Some(DateTime::parse_from_rfc3339(last).ok()?.timestamp_millis()));
+    let days = last_ms.map(|last_ms| (now_ms - last_ms).div_euclid(DAY_MS));
+    match (status["state"].as_str(), days) {
+        (Some("off"), _) => found.warning(
+            ABOUT,
+            message,
+            "what is recorded here is nowhere else: [central] uri_file names the address of a centre",
+        ),
+        (Some("halted"), _) => {
+            found.wrong(ABOUT, finding, "decide as the sentence says: thalamus-edge sync resume --help");
+        }
+        (Some("revoked"), _) => {
+            found.wrong(
+                ABOUT,
+                finding,
+                "ask the federation's administrator (docs/SYNC.md: a box that was stolen)",
+            );
+        }
+        (Some("paused"), _) => found.warning(ABOUT, finding, "thalamus-edge sync resume"),
+        (_, Some(OFFLINE_DAYS_MAX..)) => {
+            found.wrong(ABOUT, finding, "thalamus-edge sync now says what is in the way");
+        }
+        (_, Some(OFFLINE_DAYS..) | None) => {
+            found.warning(ABOUT, finding, "thalamus-edge sync now says what is in the way");
+        }
+        _ => found.ok(ABOUT, finding),
+    }
+}
+
+/// What waits for somebody.
+fn open_items(found: &mut Findings, status: &Value) {
+    let items = [
+        ("conflicts_open", "conflicts", "wait for a decision", "thalamus-edge conflicts list"),
+        ("dead", "refused records", "stay behind", "thalamus-edge dead list"),
+        ("emergencies_unreviewed", "emergencies", "wait for a review", "thalamus-edge emergency list"),
+    ];
+    for (name, about, what, remedy) in items {
+        match status[name].as_u64() {
+            Some(0) | None => found.ok(about, "none"),
+            Some(count) => found.warning(about, format!("{count} {what}"), remedy),
+        }
+    }
+}
+
+fn accounts(found: &mut Findings, users: &[Value]) {
+    const ABOUT: &str = "accounts";
+    let active = || users.iter().filter(|user| user["active"] == true);
+    let is_root = |user: &&Value| user["roles"].as_array().is_some_and(|roles| roles.contains(&json!(ROOT)));
+    if active().find(is_root).is_none() {
+        found.warning(ABOUT, "nobody administers this node", "thalamus-edge setup");
+    }
+    let shown = |user: &Value| demo::ACCOUNTS.iter().find(|id| user["id"] == **id).copied();
+    let of_demo: Vec<_> = active().filter_map(shown).collect();
+    match of_demo.is_empty() {
+        true => found.ok(ABOUT, format!("{} can log in", active().count())),
+        false => found.wrong(
+            ABOUT,
+            format!("{} came with the demo: their passwords are public", of_demo.join(", ")),
+            "thalamus-edge user disable ACCOUNT, or a password of their own: thalamus-edge user passwd ACCOUNT",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-11-28T12:00:00Z";
+
+    fn now_ms() -> i64 {
+        DateTime::parse_from_rfc3339(NOW).unwrap().timestamp_millis()
+    }
+
+    #[test]
+    fn reconciliation_is_as_well_as_its_last_complete_round() {
+        for (state, last, health) in [
+            ("off", Value::Null, Health::Warning),
+            ("idle", Value::Null, Health::Warning),
+            ("idle", json!("2026-11-28T11:55:00Z"), Health::Ok),
+            ("running", json!("2026-11-28T11:55:00Z"), Health::Ok),
+            ("offline", json!("2026-11-22T11:55:00Z"), Health::Ok),
+            ("offline", json!("2026-11-21T11:55:00Z"), Health::Warning),
+            ("idle", json!("2026-10-29T11:55:00Z"), Health::Wrong),
+            ("halted", json!("2026-11-28T11:55:00Z"), Health::Wrong),
+            ("revoked", json!("2026-11-28T11:55:00Z"), Health::Wrong),
+            ("paused", json!("2026-11-28T11:55:00Z"), Health::Warning),
+        ] {
+            let mut found = Findings::default();
+            reconciliation(
+                &mut found,
+                &json!({"state": state, "message": "So it is.", "last_complete_at": last}),
+                now_ms(),
+            );
+            let [finding] = &found.0[..] else { panic!("{found:?}") };
+            assert_eq!(finding.health, health, "{state} {last}");
+            assert!(finding.finding.starts_with("So it is."), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn what_waits_for_somebody_is_counted() {
+        let mut found = Findings::default();
+        open_items(&mut found, &json!({"conflicts_open": 2, "dead": 0, "emergencies_unreviewed": 1}));
+        let said: Vec<_> = found.0.iter().map(|f| (f.health, f.finding.as_str())).collect();
+        assert_eq!(
+            said,
+            [
+                (Health::Warning, "2 wait for a decision"),
+                (Health::Ok, "none"),
+                (Health::Warning, "1 wait for a review")
+            ]
+        );
+    }
+}

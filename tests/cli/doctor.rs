@@ -1,0 +1,185 @@
+//! `doctor`: what is found, how bad it is, and that it says what to do.
+
+use rcgen::{CertificateParams, KeyPair};
+use thalamus_edge::app::now_ms;
+use time::{Duration as Span, OffsetDateTime};
+
+use super::*;
+
+/// What is said about one thing: how it is, and in which words.
+fn found(clinic: &Clinic, about: &str) -> Vec<(String, String)> {
+    let said = clinic.run(&["doctor", "--json"]).json();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let about = said["findings"].as_array().unwrap().iter().filter(|finding| finding["about"] == about);
+    about
+        .map(|finding| {
+            assert_eq!(finding["remedy"].is_string(), finding["health"] != "ok", "{finding}");
+            (text(&finding["health"]), text(&finding["finding"]))
+        })
+        .collect()
+}
+
+fn finds(clinic: &Clinic, about: &str, health: &str, words: &str) {
+    let found = found(clinic, about);
+    let is_said = found.iter().any(|(is, said)| is == health && said.contains(words));
+    assert!(is_said, "{about}: {health} {words:?} is not in {found:?}");
+}
+
+fn keygen(clinic: &Clinic) -> String {
+    let pair = clinic.run(&["backup", "keygen"]).ends(0).out;
+    format!("[{:?}]", pair.split('"').nth(1).unwrap())
+}
+
+fn file(clinic: &Clinic, name: &str, text: &str, mode: u32) -> String {
+    let path = clinic.path(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_node_is_found_running_stopped_or_missing() {
+    let clinic = Clinic::new();
+    finds(&clinic, "node", "wrong", "there is no store in");
+    assert!(!clinic.data().exists(), "it makes nothing");
+    clinic.make_store();
+    finds(&clinic, "node", "wrong", "not running");
+    let node = clinic.serve(&[]);
+    finds(&clinic, "node", "ok", "running");
+    finds(&clinic, "reconciliation", "warning", "no centre is configured");
+    finds(&clinic, "accounts", "warning", "nobody administers this node");
+    node.stop();
+    clinic.run(&["user", "add", "tech", "--local", "--role", "root", "--link"]).ends(0);
+    // Nobody has a password yet, and the account is there.
+    finds(&clinic, "accounts", "ok", "1 can log in");
+}
+
+#[test]
+fn people_are_told_what_to_do_and_scripts_whether_they_must() {
+    let clinic = Clinic::new();
+    let ran = clinic.run(&["doctor"]).ends(1);
+    ran.says("WRONG    node: there is no store in").says("-> systemctl start thalamus-edge");
+    assert!(ran.out.trim_end().ends_with("warnings") && !ran.out.contains('\u{1b}'), "{}", ran.out);
+    let clinic = clinic.with("BACKUP__RECIPIENTS", &keygen(&clinic));
+    let node = clinic.serve(&[]);
+    clinic.run(&["backup", "create"]).ends(0);
+    let said = clinic.run(&["doctor"]).ends(0);
+    said.says("0 wrong").says("ok       backups: the last one is of");
+    node.stop();
+    let (code, seen) = clinic.at_terminal(&["doctor"], &[]);
+    assert!(code == 1 && seen.contains("\u{1b}[31mWRONG"), "{seen}");
+}
+
+#[test]
+fn accounts_of_the_demo_are_wrong_in_a_clinic_until_they_are_closed() {
+    let clinic = Clinic::new();
+    let node = clinic.serve(&["--demo"]);
+    finds(&clinic, "accounts", "wrong", "ARGBUE111FAV");
+    for id in ["ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", "ESPGNU777ORG", "ARGBUE111FAV"] {
+        clinic.run(&["user", "disable", id]).ends(0);
+    }
+    assert_eq!(found(&clinic, "accounts").iter().filter(|(health, _)| health == "wrong").count(), 0);
+    node.stop();
+}
+
+#[test]
+fn backups_are_looked_for() {
+    let clinic = Clinic::new();
+    finds(&clinic, "backups", "wrong", "not encrypted");
+    finds(&clinic, "backups", "warning", "on the same disk");
+    finds(&clinic, "backups", "wrong", "there is none yet");
+    finds(&clinic.with("BACKUP__SCHEDULE", ""), "backups", "warning", "none are made by themselves");
+    let gone = clinic.with("BACKUP__DIRECTORY", "/nonexistent/stick");
+    finds(&gone, "backups", "wrong", "is the disk connected and mounted?");
+    let encrypted = clinic.with("BACKUP__RECIPIENTS", &keygen(&clinic));
+    assert!(found(&encrypted, "backups").iter().all(|(_, said)| !said.contains("not encrypted")));
+    clinic.make_store();
+    clinic.run(&["backup", "create"]).ends(0);
+    finds(&clinic, "backups", "ok", "the last one is of");
+    // By its name the newest is of another time.
+    let directory = clinic.data().join("backups");
+    for (number, time, health, words) in [
+        (2, "20260101T030000Z", "wrong", "2026-01-01T03:00:00Z, 4 bytes, and the next is overdue"),
+        (3, "20990101T030000Z", "warning", "in the future"),
+    ] {
+        let name = format!("clinic-0000000{number}-{time}.backup");
+        fs::write(directory.join(&name), "made").unwrap();
+        fs::write(directory.join(name + ".sha256"), "").unwrap();
+        finds(&clinic, "backups", health, words);
+    }
+}
+
+#[test]
+fn rules_and_secrets_are_read_as_the_node_reads_them() {
+    let clinic = Clinic::new();
+    finds(&clinic, "access rules", "ok", "in order");
+    let rules = file(&clinic, "roles.cfg", "[{\"role\": 1}]", 0o640);
+    let wrong = clinic.with("ACCOUNTS__ROLES_FILE", &rules);
+    finds(&wrong, "access rules", "wrong", "roles.cfg");
+    finds(&clinic, "encryption of the store", "warning", "none");
+    clinic.run(&["db", "keygen", clinic.path("key").to_str().unwrap()]).ends(0);
+    let sealed = clinic.with("STORE__KEY_FILE", clinic.path("key").to_str().unwrap());
+    finds(&sealed, "encryption of the store", "ok", "with key");
+    finds(&sealed, "secrets", "ok", "no file");
+    let lost = clinic.with("STORE__KEY_FILE", "/nonexistent/key");
+    finds(&lost, "encryption of the store", "wrong", "/nonexistent/key");
+    let uri = file(&clinic, "uri", "mongodb://127.0.0.1:1/", 0o644);
+    let told = clinic.with("CENTRAL__URI_FILE", &uri);
+    finds(&told, "secrets", "wrong", &uri);
+    file(&clinic, "uri", "mongodb://127.0.0.1:1/", 0o640);
+    finds(&told, "secrets", "ok", "no file");
+}
+
+#[test]
+fn the_way_to_the_centre_is_judged_by_its_address() {
+    let clinic = Clinic::new();
+    assert_eq!(found(&clinic, "way to the centre"), []);
+    for (uri, health, words) in [
+        ("mongodb://127.0.0.1:1/", "ok", "within this machine"),
+        ("mongodb://u:xyzzy@centre.example.org/", "wrong", "not encrypted"),
+        ("mongodb://u:xyzzy@centre.example.org/?tls=true", "ok", "encrypted"),
+        ("mongodb://u:xyzzy@centre.example.org/?tls=true&tlsInsecure=true", "wrong", "not checked"),
+        ("mongodb+srv://u:xyzzy@centre.example.org/", "ok", "encrypted"),
+        ("mongodb+srv://u:xyzzy@centre.example.org/?tls=false", "wrong", "not encrypted"),
+        ("mongodb://u:xyzzy@centre.example.org/?tls=perhaps", "wrong", ""),
+    ] {
+        let told = clinic.with("CENTRAL__URI", uri);
+        finds(&told, "way to the centre", health, words);
+        assert!(!told.run(&["doctor"]).out.contains("xyzzy"), "{uri}");
+    }
+    finds(&clinic.with("CENTRAL__URI_FILE", "/nonexistent"), "way to the centre", "wrong", "/nonexistent");
+}
+
+#[test]
+fn certificates_are_watched() {
+    let clinic = Clinic::new();
+    finds(&clinic, "certificate", "ok", "for this machine only");
+    finds(&clinic.with("SERVER__LISTEN", "0.0.0.0:0"), "certificate", "wrong", "readable");
+    let secure = clinic.with("SERVER__TLS", "true");
+    finds(&secure, "certificate", "ok", "the first start makes it");
+    let now = OffsetDateTime::from_unix_timestamp(now_ms() / 1000).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let key_file = file(&clinic, "own.key", &key.serialize_pem(), 0o600);
+    for (days, health, words) in
+        [(-1, "wrong", "ended at 20"), (10, "warning", "ends in "), (100, "ok", "ends in ")]
+    {
+        let mut params = CertificateParams::new(["clinic.local".to_owned()]).unwrap();
+        params.not_after = now + Span::days(days);
+        let certificate = params.self_signed(&key).unwrap();
+        let file = file(&clinic, "own.pem", &certificate.pem(), 0o644);
+        let own = secure.with("SERVER__CERTIFICATE", &file).with("SERVER__KEY", &key_file);
+        finds(&own, "certificate", health, words);
+    }
+    file(&clinic, "own.pem", "no certificate", 0o644);
+    let own = secure.with("SERVER__CERTIFICATE", clinic.path("own.pem").to_str().unwrap());
+    finds(&own.with("SERVER__KEY", &key_file), "certificate", "wrong", "own.pem");
+}
+
+#[test]
+fn a_disk_without_room_is_told() {
+    let clinic = Clinic::new();
+    clinic.make_store();
+    finds(&clinic, "disk", "ok", "MB free");
+    let greedy = clinic.with("STORE__RESERVE_BYTES", &(1_u64 << 40).to_string());
+    finds(&greedy, "disk", "wrong", "writes are refused");
+}
