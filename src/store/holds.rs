@@ -97,7 +97,7 @@ pub struct Held {
 }
 
 impl Held {
-    fn decode(bytes: &[u8]) -> Result<Held, StoreError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Held, StoreError> {
         let mut row = tables::decode(bytes)?;
         match (row.remove("account"), row.remove("document")) {
             (Some(bson::Bson::String(account)), Some(bson::Bson::Document(document))) => {

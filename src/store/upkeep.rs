@@ -46,8 +46,7 @@ fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Datab
     Ok(database)
 }
 
-/// Goes through a store that nobody has open: redb's pages first, then what our tables say about each other. Holds
-/// the keys of all rows in memory.
+/// Goes through a store that nobody has open: redb's pages first, then what our tables say about each other.
 pub fn check_store(
     path: &Path,
     key: Option<&StoreKey>,
