@@ -110,7 +110,7 @@ impl App {
         let store = open_store(&config)?;
         let settings = SyncSettings { utc_offset: local_ahead_s, ..config.sync_settings() };
         let hub = config.centre()?.map(|address| {
-            let hub = MongoHub::new(address);
+            let hub = MongoHub::new(address).counting_command_bytes(tracing::enabled!(tracing::Level::DEBUG));
             let hub = if settings.continuous { hub.with_feed_wait(CONTINUOUS_FEED_WAIT) } else { hub };
             Arc::new(hub) as Arc<dyn Hub>
         });

@@ -86,10 +86,10 @@ async fn compare_text(ground: &Ground, bulk: bool, is_asked: bool) -> Vec<u64> {
         central.scan(Kind::Event, None, &[]).await.expect("a scan");
         assert_eq!(central.scan_next(1).await.expect("nothing"), []);
     }
-    let mut sent = central.traffic().bytes_sent;
+    let mut sent = central.traffic().command_bytes_sent;
     let mut cost = |central: &dyn Central| {
-        costs.push(central.traffic().bytes_sent - sent);
-        sent = central.traffic().bytes_sent;
+        costs.push(central.traffic().command_bytes_sent - sent);
+        sent = central.traffic().command_bytes_sent;
     };
     let ids = ["a", "A", "b"].map(str::to_owned);
     assert_eq!(central.fetch(Kind::Person, &ids).await.expect("documents").len(), 2);
@@ -219,8 +219,8 @@ async fn one_changed_field_costs_little() {
         assert!(answers.iter().all(|answer| *answer == Written::Hit), "{answers:?}");
         let after = central.traffic();
         assert_eq!(after.round_trips, before.round_trips + 1);
-        assert!(after.bytes_received > before.bytes_received);
-        after.bytes_sent - before.bytes_sent
+        assert!(after.command_bytes_received > before.command_bytes_received);
+        after.command_bytes_sent - before.command_bytes_sent
     };
     assert_eq!(central.fetch(Kind::Person, &["none".to_owned()]).await.expect("nothing"), []);
     assert_eq!(central.traffic().round_trips, 1);

@@ -56,7 +56,10 @@ impl Ground {
             .map(|n| doc! {"_id": format!("P{n:03}"), "name": "Ana", "phone": "555-0000", "active": false})
             .collect();
         centre.collection("people").insert_many(people).await.unwrap();
-        let node = EdgeNode::start("north", &uri, DATABASE).await;
+        let mut node = EdgeNode::start("north", &uri, DATABASE).await;
+        // Only then bytes of commands are counted.
+        node.log_level = "info,thalamus_edge=debug";
+        node.restart(None).await;
         for _ in 0..2 {
             node.round().await;
         }

@@ -200,7 +200,7 @@ pub enum Effect {
 pub enum Fetched {
     Document {
         id: String,
-        document: Document,
+        document: Verbatim,
     },
     /// Its bytes cannot be kept as they are: repeated keys, invalid text. Left alone.
     Unreadable {
@@ -283,10 +283,11 @@ pub enum LeaseAnswer {
 /// What a conversation has cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Commands and their bytes before compression and TLS, without handshakes and monitoring.
+    /// Commands, without handshakes and monitoring.
     pub round_trips: u64,
-    pub bytes_sent: u64,
-    pub bytes_received: u64,
+    /// Their bytes before compression and TLS; 0 if nobody counts them.
+    pub command_bytes_sent: u64,
+    pub command_bytes_received: u64,
     /// All bytes that travelled.
     pub line_bytes_sent: u64,
     pub line_bytes_received: u64,
@@ -302,8 +303,8 @@ impl Traffic {
     pub fn since(self, before: Traffic) -> Traffic {
         Traffic {
             round_trips: self.round_trips - before.round_trips,
-            bytes_sent: self.bytes_sent - before.bytes_sent,
-            bytes_received: self.bytes_received - before.bytes_received,
+            command_bytes_sent: self.command_bytes_sent - before.command_bytes_sent,
+            command_bytes_received: self.command_bytes_received - before.command_bytes_received,
             line_bytes_sent: self.line_bytes_sent - before.line_bytes_sent,
             line_bytes_received: self.line_bytes_received - before.line_bytes_received,
         }

@@ -17,3 +17,4 @@ pub mod rebuild;
 pub mod record;
 pub mod schema;
 pub mod value;
+pub mod verbatim;

@@ -102,12 +102,19 @@ pub struct Report {
     /// All that travelled.
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    /// Commands and answers before compression and encryption, without handshakes and looks at the servers.
+    /// Commands and answers before compression and encryption, without handshakes and looks at the servers: counted
+    /// where the log is at `debug`.
+    #[serde(skip_serializing_if = "is_uncounted")]
     pub command_bytes_sent: u64,
+    #[serde(skip_serializing_if = "is_uncounted")]
     pub command_bytes_received: u64,
     pub duration_ms: u64,
     /// For people.
     pub message: String,
+}
+
+fn is_uncounted(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// A round that was started.
@@ -383,7 +390,8 @@ impl Report {
     fn set_cost(&mut self, traffic: Traffic) {
         self.round_trips = traffic.round_trips;
         (self.bytes_sent, self.bytes_received) = (traffic.line_bytes_sent, traffic.line_bytes_received);
-        (self.command_bytes_sent, self.command_bytes_received) = (traffic.bytes_sent, traffic.bytes_received);
+        self.command_bytes_sent = traffic.command_bytes_sent;
+        self.command_bytes_received = traffic.command_bytes_received;
     }
 
     fn ended(outcome: Outcome, message: &str) -> Report {

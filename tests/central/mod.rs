@@ -52,6 +52,7 @@ pub(crate) fn hub(uri: &str, database: &str) -> MongoHub {
         collections: BTreeMap::new(),
         app_name: "thalamus-edge tests".to_owned(),
     })
+    .counting_command_bytes(true)
 }
 
 pub(crate) async fn open(hub: &MongoHub) -> Box<dyn Central> {

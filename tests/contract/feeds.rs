@@ -240,9 +240,8 @@ pub(crate) async fn idling(central: &mut dyn Central, behind: &dyn Behind) {
     assert_eq!(feed.next().await.expect("an answer"), Changes::default());
     assert_ne!(feed.token().expect("a token"), token);
     let after = central.traffic();
-    let (sent, received) =
-        (after.bytes_sent - before.bytes_sent, after.bytes_received - before.bytes_received);
-    let trips = after.round_trips - before.round_trips;
+    let cost = after.since(before);
+    let (trips, sent, received) = (cost.round_trips, cost.command_bytes_sent, cost.command_bytes_received);
     println!("opening and empty answers: {trips} trips, {sent} bytes sent, {received} received");
     assert!(trips <= 1 + QUIET_ANSWERS as u64, "{trips}");
     assert!(sent + received < 3_000, "{sent} {received}");

@@ -41,6 +41,8 @@ pub(crate) struct EdgeNode {
     settings: Vec<(String, String)>,
     running: Option<Running>,
     starts: usize,
+    /// What is logged from the next start on.
+    pub(crate) log_level: &'static str,
 }
 
 struct Running {
@@ -104,7 +106,14 @@ impl EdgeNode {
             own("CENTRAL__JITTER_S", "0"),
             own("CENTRAL__ROUND_TIMEOUT_S", "120"),
         ];
-        let mut node = EdgeNode { name: name.to_owned(), directory, settings, running: None, starts: 0 };
+        let mut node = EdgeNode {
+            name: name.to_owned(),
+            directory,
+            settings,
+            running: None,
+            starts: 0,
+            log_level: "info",
+        };
         node.restart(None).await;
         let technician = json!({"password": TECHNICIAN_PASSWORD, "roles": ["root"], "local": true});
         let made = node.operator("POST", &format!("/users/{TECHNICIAN}"), Some(&technician)).await;
@@ -126,7 +135,7 @@ impl EdgeNode {
         let log = self.log_path();
         let output = File::create(&log).expect("a log file");
         let mut command = self.program();
-        command.arg("serve").env("THALAMUS_EDGE_LOG", "info");
+        command.arg("serve").env("THALAMUS_EDGE_LOG", self.log_level);
         if let Some(failpoints) = failpoints {
             command.env("FAILPOINTS", failpoints);
         }

@@ -185,21 +185,13 @@ pub(super) fn owned(raw: &RawDocument) -> Option<Document> {
     if is_deeper_than(CENTRE_DEPTH_MAX, raw) { None } else { Document::try_from(raw).ok() }
 }
 
-/// A document as it is kept, if it can be kept byte for byte; `None` if its `_id` is no string.
+/// A document as it is kept; `None` if its `_id` is no string.
 fn decode(raw: &RawDocument) -> Option<Fetched> {
     let id = string_id(raw)?;
-    let Some(document) = owned(raw) else {
-        let reason =
-            format!("its text or structure is not valid, or it nests deeper than {CENTRE_DEPTH_MAX} levels");
-        return Some(Fetched::Unreadable { id, reason });
-    };
-    match document.to_vec() {
-        Ok(bytes) if bytes == raw.as_bytes() => Some(Fetched::Document { id, document }),
-        _ => Some(Fetched::Unreadable {
-            id,
-            reason: "it has the same key twice or an encoding of its own".to_owned(),
-        }),
-    }
+    Some(match Verbatim::read(raw) {
+        Ok(document) => Fetched::Document { id, document },
+        Err(why) => Fetched::Unreadable { id, reason: why.to_string() },
+    })
 }
 
 /// The identifier; where it is not valid text, what can be read of it.
@@ -240,7 +232,7 @@ mod tests {
         let Some(Fetched::Document { id, document }) = decoded(&document, b"", b"") else {
             panic!("not readable");
         };
-        assert_eq!((id.as_str(), document.to_vec().unwrap()), ("a", expected));
+        assert_eq!((id.as_str(), document.bytes().as_bytes()), ("a", expected.as_slice()));
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl MongoCentral {
         let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
         while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
             found.extend(batch.into_iter().filter_map(|row| match row {
-                Fetched::Document { document, .. } => Some(document),
+                Fetched::Document { document, .. } => Some(document.into_document()),
                 // Whatever an administrator's tool wrote there, it decides nothing.
                 Fetched::Unreadable { .. } => None,
             }));

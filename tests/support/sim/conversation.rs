@@ -187,7 +187,7 @@ impl Conversation {
             (state.write_faults.pop_front().or(random), state.weather.latency(), state.weather.latency())
         };
         self.traffic.round_trips += 1;
-        self.traffic.bytes_sent += batch.iter().map(write_bytes).sum::<u64>();
+        self.traffic.command_bytes_sent += batch.iter().map(write_bytes).sum::<u64>();
         self.sim.note(self.life, || format!("write {fault:?}"));
         travel(there).await;
         let answers = match fault {
@@ -370,7 +370,7 @@ impl Central for Conversation {
     }
 
     async fn archive(&mut self, rows: &[Document]) -> Result<()> {
-        self.traffic.bytes_sent += bytes(rows);
+        self.traffic.command_bytes_sent += bytes(rows);
         let rows = rows.to_vec();
         let request = Request::Archive(rows.clone());
         self.exchange(Call::Archive, None, Some(request), move |state| state.archive(&rows)).await?
@@ -384,7 +384,7 @@ impl Central for Conversation {
     }
 
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
-        self.traffic.bytes_sent += bytes(rows);
+        self.traffic.command_bytes_sent += bytes(rows);
         let rows = rows.to_vec();
         let request = Request::PublishConflicts(rows.clone());
         let work = move |state: &mut State| state.publish_conflicts(&rows);
@@ -448,8 +448,8 @@ impl Central for Conversation {
         let state = self.sim.state();
         let mut traffic = self.traffic;
         traffic.round_trips += state.traffic.round_trips;
-        traffic.bytes_sent += state.traffic.bytes_sent;
-        traffic.bytes_received += state.traffic.bytes_received;
+        traffic.command_bytes_sent += state.traffic.command_bytes_sent;
+        traffic.command_bytes_received += state.traffic.command_bytes_received;
         traffic.line_bytes_sent += state.traffic.line_bytes_sent;
         traffic.line_bytes_received += state.traffic.line_bytes_received;
         traffic.line_bytes_received += self.documents * state.line_bytes_per_document;
