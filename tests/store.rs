@@ -85,7 +85,7 @@ async fn send(store: &Store) -> u64 {
 }
 
 async fn settle(store: &Store, number: u64, landed: bool) -> bool {
-    run(store, move |tx| tx.settle_intent(&key(), number, landed).unwrap()).await
+    run(store, move |tx| tx.settle_intent(&key(), number, landed).unwrap().is_some()).await
 }
 
 async fn is_stale(store: &Store, read_at: u64) -> bool {

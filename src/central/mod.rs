@@ -16,6 +16,7 @@ use bson::{Bson, Document};
 use crate::domain::diff::Change;
 pub use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::verbatim::Verbatim;
 
 /// Why the centre gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -3,7 +3,7 @@
 //! A name is the SHA-256 of the bytes, so bytes under a name never change, equal ones are kept once, and
 //! whoever holds them can tell whether they are right.
 
-use bson::{Bson, Document};
+use bson::{Bson, Document, RawDocument};
 
 use super::edit::CONTENT_FIELD;
 use super::record::Kind;
@@ -27,6 +27,12 @@ pub struct Content {
 }
 
 impl Content {
+    /// [`Content::of`] a document that is not decoded.
+    pub fn named_in(kind: Kind, document: &RawDocument) -> Option<Content> {
+        let is_any = has_content(kind) && document.get(CONTENT_FIELD).ok()?.is_some();
+        if is_any { Content::of(kind, &Document::try_from(document).ok()?) } else { None }
+    }
+
     /// The content that a record of this kind names, if it names any.
     pub fn of(kind: Kind, document: &Document) -> Option<Content> {
         if !has_content(kind) {

@@ -181,7 +181,11 @@ mod tests {
             if depth > CENTRE_DEPTH_MAX {
                 return;
             }
-            document = if depth % 2 == 0 { doc! {"a": document} } else { doc! {"a": [document]} };
+            document = if depth % 2 == 0 {
+                doc! {"a": document}
+            } else {
+                doc! {"a": [document]}
+            };
         }
     }
 

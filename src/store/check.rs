@@ -89,15 +89,15 @@ impl Snapshot {
         let mut misnamed = 0;
         for entry in docs.iter()? {
             let (at, row) = entry?;
-            let ((code, id), document) = (at.value(), decode(row.value())?);
+            let ((code, id), document) = (at.value(), raw(row.value())?);
             let kind = kind_of(code)?;
             let schema = kind.schema();
             misnamed += u64::from(document.get_str("_id").ok() != Some(id));
-            if let Some(owner) = schema.owner_of(&document) {
+            if let Some(owner) = schema.owner_in(document) {
                 owners.call_for((code, owner.as_str(), id))?;
             }
             if schema.id_rule == IdRule::Account {
-                for term in search_terms(id, &document) {
+                for term in search_terms(id, document) {
                     names.call_for((term.as_str(), id))?;
                 }
                 let account = fold_account(id);
@@ -105,13 +105,19 @@ impl Snapshot {
                     spellings.call_for((account.as_str(), id))?;
                 }
             }
-            if let Some(content) = Content::of(kind, &document) {
+            if let Some(content) = Content::named_in(kind, document) {
                 contents.call_for((content.sha256.as_str(), code, id))?;
             }
-            let row = base.table.get((code, id))?.map(|row| BaseRow::decode(row.value())).transpose()?;
-            let is_base = |row: &BaseRow| row.base.document().is_some_and(|b| same_document(b, &document));
-            if row.as_ref().is_some_and(|row| !is_base(row)) || intents.get((code, id))?.is_some() {
-                base.count(row.is_some());
+            let agreed = base.table.get((code, id))?.map(|row| BaseRow::decode(row.value())).transpose()?;
+            let differs = match &agreed {
+                None => false,
+                Some(row) => {
+                    let document = decode(document.as_bytes())?;
+                    row.base.document().is_none_or(|base| !same_document(base, &document))
+                }
+            };
+            if differs || intents.get((code, id))?.is_some() {
+                base.count(agreed.is_some());
             }
         }
         let mut deleted = 0;

@@ -389,6 +389,12 @@ impl Tx<'_> {
         Ok(conflicts)
     }
 
+    pub(crate) fn has_open_conflicts(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let (code, id) = row_key(key);
+        let first = self.conflict_open.range((code, id, "")..)?.next().transpose()?;
+        Ok(first.is_some_and(|(at, _)| (at.value().0, at.value().1) == (code, id)))
+    }
+
     /// The conflicts about the values of a record go with it to its new id.
     pub(crate) fn move_conflicts(
         &mut self,

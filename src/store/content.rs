@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use bson::Document;
+use bson::RawDocument;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::records::Tx;
@@ -79,10 +79,10 @@ impl Tx<'_> {
     pub(crate) fn follow_content(
         &mut self,
         key: &RecordKey,
-        old: Option<&Document>,
-        new: Option<&Document>,
+        old: Option<&RawDocument>,
+        new: Option<&RawDocument>,
     ) -> Result<(), StoreError> {
-        let content = |document: Option<&Document>| document.and_then(|d| Content::of(key.kind, d));
+        let content = |document: Option<&RawDocument>| document.and_then(|d| Content::named_in(key.kind, d));
         let (old, new) = (content(old), content(new));
         let is_same = |other: &Option<Content>, content: &Content| {
             other.as_ref().is_some_and(|other| other.sha256 == content.sha256)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bson::{Bson, Document, doc};
+use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
@@ -250,11 +250,19 @@ impl<'t> Tx<'t> {
     ) -> Result<(), StoreError> {
         let new_bytes = new.map(tables::encode).transpose()?;
         if old_bytes != new_bytes.as_deref() {
-            self.write_document(key, new_bytes.as_deref())?;
-            self.index(key, old, new)?;
-            self.follow_content(key, old, new)?;
-            self.append_journal(key, old, new, actor)?;
+            self.write((old_bytes, new_bytes.as_deref()), key, &changed_paths(old, new), actor)?;
         }
+        self.put_base(key, new, base, actor)
+    }
+
+    /// Writes what was last agreed about a record with the centre; `new` is what it holds here.
+    pub(crate) fn put_base(
+        &mut self,
+        key: &RecordKey,
+        new: Option<&Document>,
+        base: &Base,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
         let differs = match (new, base.document()) {
             (None, None) => false,
             (Some(new), Some(base)) => !same_document(new, base),
@@ -267,13 +275,61 @@ impl<'t> Tx<'t> {
         }
     }
 
-    fn write_document(&mut self, key: &RecordKey, bytes: Option<&[u8]>) -> Result<(), StoreError> {
-        match bytes {
+    /// Takes the centre's version of a record that nobody here has changed, `old` as it is here. Returns whether its
+    /// bytes changed.
+    pub(crate) fn put_agreed(
+        &mut self,
+        key: &RecordKey,
+        old: Option<&Document>,
+        new: &Document,
+    ) -> Result<bool, StoreError> {
+        let (old_bytes, new_bytes) = (self.bytes(key)?, tables::encode(new)?);
+        let has_changed = old_bytes.as_ref() != Some(&new_bytes);
+        if has_changed {
+            let change = (old_bytes.as_deref(), Some(new_bytes.as_slice()));
+            self.write(change, key, &changed_paths(old, Some(new)), &Actor::Centre)?;
+        }
+        Ok(has_changed)
+    }
+
+    /// Whether there is nothing here that a record of the centre could meet: no record, no trace of one, and nothing
+    /// that any record has to be compared with first.
+    pub(crate) fn is_unheard_of(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let at = row_key(key);
+        let is_known = self.docs.get(at)?.is_some()
+            || self.base.get(at)?.is_some()
+            || self.ghost.get(at)?.is_some()
+            || self.vanished.get(at)?.is_some()
+            || self.has_holds()?
+            || self.is_restoring()?
+            || self.has_open_conflicts(key)?;
+        let is_person = key.kind.schema().id_rule == IdRule::Account;
+        Ok(!is_known && (!is_person || self.spellings(&key.id)?.is_empty()))
+    }
+
+    /// Takes a record of the centre that is [unheard of](Tx::is_unheard_of).
+    pub(crate) fn put_new(&mut self, key: &RecordKey, new: &RawDocument) -> Result<(), StoreError> {
+        let paths = changed_paths(None, None);
+        self.write((None, Some(new.as_bytes())), key, &paths, &Actor::Centre)
+    }
+
+    /// Writes a record with what follows from it whatever its base is.
+    fn write(
+        &mut self,
+        (old, new): (Option<&[u8]>, Option<&[u8]>),
+        key: &RecordKey,
+        paths: &[String],
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        match new {
             Some(bytes) => self.docs.insert(row_key(key), bytes)?,
             None => self.docs.remove(row_key(key))?,
         };
         self.writes += 1;
-        Ok(())
+        let (old, new) = (old.map(raw).transpose()?, new.map(raw).transpose()?);
+        self.index(key, old, new)?;
+        self.follow_content(key, old, new)?;
+        self.append_journal(key, old, new, paths, actor)
     }
 
     fn keep_base(
@@ -317,10 +373,10 @@ impl<'t> Tx<'t> {
     }
 
     fn drop_base(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        if let Some(row) = self.base_row(key)? {
-            let (code, id) = row_key(key);
-            self.dirty.remove((row.rank, row.sequence, code, id))?;
-            self.base.remove((code, id))?;
+        let (code, id) = row_key(key);
+        let place = self.base.remove((code, id))?.map(|row| BaseRow::place(row.value())).transpose()?;
+        if let Some((rank, sequence)) = place {
+            self.dirty.remove((rank, sequence, code, id))?;
             self.clear_dead(key)?;
             self.writes += 1;
         }
@@ -330,11 +386,11 @@ impl<'t> Tx<'t> {
     fn append_journal(
         &mut self,
         key: &RecordKey,
-        old: Option<&Document>,
-        new: Option<&Document>,
+        old: Option<&RawDocument>,
+        new: Option<&RawDocument>,
+        paths: &[String],
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        let paths = changed_paths(old, new);
         if paths.is_empty() {
             return Ok(());
         }
@@ -344,15 +400,16 @@ impl<'t> Tx<'t> {
             _ => "update",
         };
         let schema = key.kind.schema();
-        let owner = new.or(old).and_then(|document| schema.owner_of(document));
-        self.audit_change(key, op, &paths, owner.as_deref(), actor)?;
-        self.end_emergencies_after(key, op, &paths)?;
-        let row = doc! {
-            "kind": i32::from(schema.code), "id": &key.id, "op": op, "paths": paths,
-            "actor": actor.to_string(), "owner": owner.map_or(Bson::Null, Bson::String), "at": self.now_ms,
+        let owner = new.or(old).and_then(|document| schema.owner_in(document));
+        self.audit_change(key, op, paths, owner.as_deref(), actor)?;
+        self.end_emergencies_after(key, op, paths)?;
+        let row = rawdoc! {
+            "kind": i32::from(schema.code), "id": key.id.as_str(), "op": op,
+            "paths": paths.iter().map(String::as_str).collect::<RawArrayBuf>(),
+            "actor": actor.to_string(), "owner": owner.map_or(RawBson::Null, RawBson::String), "at": self.now_ms,
         };
         self.sequence += 1;
-        self.journal.insert(self.sequence, encode(&row)?.as_slice())?;
+        self.journal.insert(self.sequence, row.as_bytes())?;
         if let Some(expired) = self.sequence.checked_sub(self.journal_keep_rows) {
             self.journal.remove(expired)?;
         }
@@ -363,12 +420,12 @@ impl<'t> Tx<'t> {
     fn index(
         &mut self,
         key: &RecordKey,
-        old: Option<&Document>,
-        new: Option<&Document>,
+        old: Option<&RawDocument>,
+        new: Option<&RawDocument>,
     ) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
         let schema = key.kind.schema();
-        let owner = |document: Option<&Document>| document.and_then(|document| schema.owner_of(document));
+        let owner = |document: Option<&RawDocument>| document.and_then(|document| schema.owner_in(document));
         let (old_owner, new_owner) = (owner(old), owner(new));
         if old_owner != new_owner {
             if let Some(owner) = old_owner {
@@ -393,12 +450,12 @@ impl<'t> Tx<'t> {
                 self.note_duplicate(&canonical)?;
             }
             let is_named_alike = matches!((old, new), (Some(old), Some(new))
-                if NAME_FIELDS.iter().all(|field| old.get(field) == new.get(field)));
+                if NAME_FIELDS.iter().all(|field| old.get_str(field).ok() == new.get_str(field).ok()));
             if is_named_alike {
                 return Ok(());
             }
             let terms =
-                |document: Option<&Document>| document.map(|d| search_terms(id, d)).unwrap_or_default();
+                |document: Option<&RawDocument>| document.map(|d| search_terms(id, d)).unwrap_or_default();
             let (old_terms, new_terms) = (terms(old), terms(new));
             for term in old_terms.iter().filter(|term| !new_terms.contains(term)) {
                 self.by_name.remove((term.as_str(), id))?;
@@ -479,10 +536,10 @@ impl<'t> Tx<'t> {
 const NAME_FIELDS: [&str; 2] = ["name", "lastname"];
 
 /// What a person is found by: the folded id and each folded word of the name.
-pub(crate) fn search_terms(id: &str, document: &Document) -> Vec<String> {
+pub(crate) fn search_terms(id: &str, document: &RawDocument) -> Vec<String> {
     let mut terms = vec![fold_name(id)];
     for field in NAME_FIELDS {
-        if let Some(Bson::String(text)) = document.get(field) {
+        if let Ok(text) = document.get_str(field) {
             terms.extend(fold_name(text).split_whitespace().map(str::to_owned));
         }
     }

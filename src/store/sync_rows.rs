@@ -235,11 +235,16 @@ impl Tx<'_> {
     /// Settles the intent with this number, if it is still open. `landed`: the centre holds what was sent.
     ///
     /// The base becomes what was SENT, not what the record is now: it may have been edited meanwhile.
-    /// Returns whether the intent was open.
-    pub fn settle_intent(&mut self, key: &RecordKey, number: u64, landed: bool) -> Result<bool, StoreError> {
+    /// Returns the intent if it was open.
+    pub fn settle_intent(
+        &mut self,
+        key: &RecordKey,
+        number: u64,
+        landed: bool,
+    ) -> Result<Option<Intent>, StoreError> {
         let is_mine = |intent: &Intent| intent.number == number || planted(Flaw::UnguardedAck);
         let Some(intent) = self.intent(key)?.filter(is_mine) else {
-            return Ok(false);
+            return Ok(None);
         };
         self.intent.remove(row_key(key))?;
         self.wrote();
@@ -255,8 +260,8 @@ impl Tx<'_> {
         if landed && planted(Flaw::BaseIsWholeLocal) {
             base = document.clone().into();
         }
-        self.put(key, document.as_ref(), &base, &Actor::Centre)?;
-        Ok(true)
+        self.put_base(key, document.as_ref(), &base, &Actor::Centre)?;
+        Ok(Some(intent))
     }
 
     /// Drops the intent with this number: nothing of it was seen at the centre, so it did not land. Should it
@@ -266,7 +271,7 @@ impl Tx<'_> {
             return Ok(false);
         };
         self.put_ghost(key, &intent)?;
-        self.settle_intent(key, number, false)
+        Ok(self.settle_intent(key, number, false)?.is_some())
     }
 
     fn touch(&mut self, key: &RecordKey) {

@@ -2,7 +2,7 @@
 //!
 //! Values are BSON, so that every MongoDB type survives; keys sort the way MongoDB sorts strings.
 
-use bson::{Document, RawDocumentBuf};
+use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::StoreError;
@@ -221,11 +221,16 @@ pub(crate) fn encode(document: &Document) -> Result<Vec<u8>, StoreError> {
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Document, StoreError> {
-    Document::from_reader(bytes).map_err(|e| StoreError::Damaged(e.to_string()))
+    Document::try_from(raw(bytes)?).map_err(|e| StoreError::Damaged(e.to_string()))
+}
+
+/// Stored bytes as the document that they are, not decoded.
+pub(crate) fn raw(bytes: &[u8]) -> Result<&RawDocument, StoreError> {
+    RawDocument::from_bytes(bytes).map_err(|e| StoreError::Damaged(e.to_string()))
 }
 
 pub(crate) fn decode_raw(bytes: &[u8]) -> Result<RawDocumentBuf, StoreError> {
-    RawDocumentBuf::from_bytes(bytes.to_vec()).map_err(|e| StoreError::Damaged(e.to_string()))
+    Ok(raw(bytes)?.to_owned())
 }
 
 pub(crate) fn damaged(what: &str) -> StoreError {

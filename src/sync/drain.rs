@@ -273,7 +273,7 @@ impl Round<'_> {
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for (key, intent) in &heard.landed {
-                    if tx.settle_intent(key, intent.number, true)? {
+                    if tx.settle_intent(key, intent.number, true)?.is_some() {
                         tally.pushed += 1;
                         tx.note_sent(key, intent, lease, false)?;
                         note_deleted(tx, key, &intent.write)?;

@@ -8,6 +8,7 @@ use super::{conflicts, hold, restore};
 use crate::domain::access::Actor;
 use crate::domain::merge::{Clash, merge};
 use crate::domain::record::RecordKey;
+use crate::domain::verbatim::Verbatim;
 use crate::flaw::{Flaw, planted};
 use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE};
 
@@ -31,6 +32,18 @@ pub(crate) fn merge_in(
         tally += merge_known(tx, key, local, remote)?;
     }
     Ok(tally)
+}
+
+/// [`merge_in`] of a document as it came. One that nothing is known of here, as all are in a first sync, is written as
+/// it is: none of the steps of a merge would find anything to do.
+pub(crate) fn take_in(tx: &mut Tx<'_>, key: &RecordKey, remote: &Verbatim) -> Result<Tally, StoreError> {
+    if !tx.is_unheard_of(key)? {
+        return merge_in(tx, key, Some(remote.document()));
+    }
+    tx.put_new(key, remote.bytes())?;
+    // Readable again, if it was not.
+    tx.clear_dead(key)?;
+    Ok(Tally { pulled: 1, ..Tally::default() })
 }
 
 /// [`merge_in`] of a record that is known to be about the same person here and there; `local` is what it holds.
@@ -92,10 +105,7 @@ fn take_clean(
         // Decided with all others that are gone, at the end.
         (Some(_), None) => tx.put_vanished(key)?,
         (_, Some(remote)) => {
-            let base = Base::Document(remote.clone());
-            let before = tx.bytes(key)?;
-            tx.put(key, Some(remote), &base, &Actor::Centre)?;
-            if before != tx.bytes(key)? {
+            if tx.put_agreed(key, local, remote)? {
                 tally.pulled += 1;
                 conflicts::close_moot(tx, key, remote)?;
             }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use bson::Document;
 
 use super::evidence::{doubted, landed};
-use super::merge_in::{merge_in, note_unreadable};
+use super::merge_in::{merge_in, note_unreadable, take_in};
 use super::round::{Round, RoundError, Tally};
 use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Fetched};
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::verbatim::Verbatim;
 use crate::store::{Base, Intent, IntentWrite, Reread, StoreError, TrashState, Tx};
 
 use super::drain::Source;
@@ -91,7 +92,7 @@ impl Round<'_> {
                     unreadable.push((key.clone(), reason.clone()));
                     continue;
                 }
-                Some(Remote::Document(document)) => Some(document.clone()),
+                Some(Remote::Document(document)) => Some(document.document().clone()),
                 None => None,
             };
             let has_landed = landed(&intent.write, remote.as_ref());
@@ -242,7 +243,7 @@ impl Round<'_> {
 
 /// A record as the centre holds it.
 pub(crate) enum Remote {
-    Document(Document),
+    Document(Verbatim),
     Unreadable(String),
 }
 
@@ -259,7 +260,7 @@ pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
 pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) -> Result<Tally, StoreError> {
     tx.read_again(key)?;
     match remote {
-        Some(Remote::Document(document)) => merge_in(tx, key, Some(document)),
+        Some(Remote::Document(document)) => take_in(tx, key, document),
         Some(Remote::Unreadable(reason)) => note_unreadable(tx, key, reason),
         None => merge_in(tx, key, None),
     }
@@ -283,7 +284,7 @@ fn settle_read(
     (source, lease): (Source, i64),
 ) -> Result<Tally, StoreError> {
     let is_open = match has_landed {
-        true => tx.settle_intent(key, intent.number, true)?,
+        true => tx.settle_intent(key, intent.number, true)?.is_some(),
         false => tx.give_up_intent(key, intent.number)?,
     };
     if !is_open {

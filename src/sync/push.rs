@@ -233,9 +233,8 @@ impl Round<'_> {
             .transact(move |tx| -> Result<(Tally, Vec<RecordKey>), StoreError> {
                 let (mut tally, mut missed) = (Tally::default(), Vec::new());
                 for (sending, written) in sending.iter().zip(&written) {
-                    let intent = tx.intent(&sending.key)?;
-                    let was_open = settle_one(tx, sending, written, &mut tally, &mut missed)?;
-                    if let (true, Written::Hit, Some(intent)) = (was_open, written, intent) {
+                    let settled = settle_one(tx, sending, written, &mut tally, &mut missed)?;
+                    if let (Written::Hit, Some(intent)) = (written, settled) {
                         tx.note_sent(&sending.key, &intent, lease, is_echo_due)?;
                     }
                 }
@@ -347,23 +346,23 @@ fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// Returns whether the write was still open.
+/// Returns what was noted of the write, if it was still open.
 fn settle_one(
     tx: &mut Tx<'_>,
     sending: &Sending,
     written: &Written,
     tally: &mut Tally,
     missed: &mut Vec<RecordKey>,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Intent>, StoreError> {
     let key = &sending.key;
-    let was_open = match written {
+    let settled = match written {
         // It may have happened: the next round finds out.
-        Written::Unknown => return Ok(false),
+        Written::Unknown => return Ok(None),
         Written::Hit => tx.settle_intent(key, sending.number, true)?,
         Written::Miss | Written::Refused { .. } => tx.settle_intent(key, sending.number, false)?,
     };
-    if !was_open {
-        return Ok(false);
+    if settled.is_none() {
+        return Ok(None);
     }
     match written {
         Written::Hit => {
@@ -389,5 +388,5 @@ fn settle_one(
         }
         Written::Refused { .. } | Written::Unknown => {}
     }
-    Ok(true)
+    Ok(settled)
 }

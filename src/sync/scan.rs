@@ -12,7 +12,7 @@ use bson::{Bson, Document, doc};
 
 use super::deletes;
 use super::drain::Source;
-use super::merge_in::{merge_in, note_unreadable};
+use super::merge_in::{note_unreadable, take_in};
 use super::round::{Round, RoundError, Tally};
 use super::step;
 use crate::central::{Central, CentralError, Fetched};
@@ -269,7 +269,7 @@ impl Round<'_> {
                         continue;
                     }
                     tally += match fetched {
-                        Fetched::Document { document, .. } => merge_in(tx, &key, Some(document))?,
+                        Fetched::Document { document, .. } => take_in(tx, &key, document)?,
                         Fetched::Unreadable { reason, .. } => note_unreadable(tx, &key, reason)?,
                     };
                 }

@@ -13,6 +13,7 @@ use super::{MongoCentral, error};
 use crate::central::{Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
 use crate::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
 use crate::domain::record::Kind;
+use crate::domain::verbatim::Verbatim;
 
 /// A walk over the records of one kind in order of `_id`.
 ///

@@ -197,9 +197,11 @@ impl State {
                 }
                 Write::Update { key: key.clone(), changes }
             }
-            (Write::Replace { key, document, .. }, Some(stored)) if blind => {
-                Write::Replace { key: key.clone(), base: stored.clone(), document: document.clone() }
-            }
+            (Write::Replace { key, document, .. }, Some(stored)) if blind => Write::Replace {
+                key: key.clone(),
+                base: stored.clone(),
+                document: document.clone().try_into().expect("a document"),
+            },
             (Write::Delete { key, .. }, Some(stored))
                 if self.flaw == Some(CentreFlaw::DeleteWithoutCompare) =>
             {
@@ -213,7 +215,7 @@ impl State {
         if self.unreadable.iter().any(|unreadable| unreadable == id) {
             return Fetched::Unreadable { id: id.to_owned(), reason: "strange bytes".to_owned() };
         }
-        Fetched::Document { id: id.to_owned(), document: document.clone() }
+        Fetched::Document { id: id.to_owned(), document: document.clone().try_into().expect("a document") }
     }
 
     /// Carries out what was late.
