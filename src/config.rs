@@ -204,7 +204,7 @@ impl Default for AccountRules {
 impl Default for Store {
     fn default() -> Store {
         Store {
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             journal_keep_rows: 1_000_000,
             audit_keep_rows: 1_000_000,
             reserve_bytes: 64 << 20,

@@ -19,7 +19,8 @@ pub(crate) fn run(arguments: &[String]) {
         ["web", answers, certificate, key] => web::from_memory(answers, Some((certificate, key))),
         ["table", bodies] => web::from_table(bodies),
         ["commit", store, how, seconds] => redb_alone::commit(store, how, seconds.parse().unwrap()),
-        ["pull", uri, database, store] => driver::pull(uri, database, store),
+        ["pull", uri, database, store] => driver::pull(uri, database, store, false),
+        ["pull-rows", uri, database, store] => driver::pull(uri, database, store, true),
         ["push", uri, database, people, turn] => {
             driver::push(uri, database, people.parse().unwrap(), turn.parse().unwrap());
         }

@@ -209,7 +209,7 @@ mod tests {
             [
                 "#data_dir = \"/var/lib/thalamus-edge\"",
                 "#listen = \"0.0.0.0:8443\"",
-                "#cache_bytes = 67108864",
+                "#cache_bytes = 33554432",
                 "#uri_file = \"\""
             ]
         );

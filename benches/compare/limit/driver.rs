@@ -28,13 +28,20 @@ fn measured<F: AsyncFnOnce(Client)>(uri: &str, work: F) {
     });
 }
 
-/// Says processor seconds and seconds.
-pub(super) fn pull(uri: &str, database: &str, store: &str) {
-    const DOCS: TableDefinition<(u8, &str), &[u8]> = TableDefinition::new("docs");
+const DOCS: TableDefinition<(u8, &str), &[u8]> = TableDefinition::new("docs");
+const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
+const BY_OWNER: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("by_owner");
+const BY_NAME: TableDefinition<(&str, &str), ()> = TableDefinition::new("by_name");
+
+/// Says processor seconds and seconds. `has_rows`: with the rows beside each record that the node has too, its place in
+/// the journal and in the indexes.
+pub(super) fn pull(uri: &str, database: &str, store: &str, has_rows: bool) {
+    let line = [b'x'; 170];
     let _ = std::fs::remove_file(store);
     measured(uri, async |client| {
         let redb = Database::create(store).unwrap();
         let database = client.database(database);
+        let mut sequence = 0;
         for (code, name) in [(1, "people"), (2, "pols")] {
             let records = database.collection::<Document>(name);
             let finding = records
@@ -48,10 +55,25 @@ pub(super) fn pull(uri: &str, database: &str, store: &str) {
                 let mut writing = redb.begin_write().unwrap();
                 writing.set_quick_repair(true);
                 {
-                    let mut table = writing.open_table(DOCS).unwrap();
+                    let mut docs = writing.open_table(DOCS).unwrap();
+                    let mut journal = writing.open_table(JOURNAL).unwrap();
+                    let mut by_owner = writing.open_table(BY_OWNER).unwrap();
+                    let mut by_name = writing.open_table(BY_NAME).unwrap();
                     for raw in batch.doc_slices().unwrap() {
                         let raw = raw.unwrap().as_document().unwrap();
-                        table.insert((code, raw.get_str("_id").unwrap()), raw.as_bytes()).unwrap();
+                        let id = raw.get_str("_id").unwrap();
+                        docs.insert((code, id), raw.as_bytes()).unwrap();
+                        if !has_rows {
+                            continue;
+                        }
+                        sequence += 1;
+                        journal.insert(sequence, line.as_slice()).unwrap();
+                        by_owner.insert((code, raw.get_str("book").unwrap_or(id), id), ()).unwrap();
+                        if code == 1 {
+                            for term in [id, raw.get_str("name").unwrap(), raw.get_str("lastname").unwrap()] {
+                                by_name.insert((term, id), ()).unwrap();
+                            }
+                        }
                     }
                 }
                 writing.commit().unwrap();

@@ -7,7 +7,7 @@ use redb::{Database, Durability, TableDefinition};
 /// Writes that share a commit, as many as the node's writer takes.
 const GROUP: usize = 64;
 /// Cache of the node's store.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 
 type Row = (u8, &'static str);
 const DOCS: TableDefinition<Row, &[u8]> = TableDefinition::new("docs");

@@ -93,16 +93,23 @@ pub(super) fn pull(settings: &Settings) -> Vec<Figure> {
     let documents = PEOPLE * (1 + PAGES);
     let figure = |what: &str, target| Figure::alone(what, "ms CPU per 1,000", Vec::new(), target);
     let mut first = figure("first sync of 60,000, beside the driver into redb", Target::AtMost(1.5));
+    let mut with_rows = figure(
+        "the same, beside the driver into redb with the rows of the journal and the indexes",
+        Target::None,
+    );
     let mut speed = Figure::alone("the same, documents a second", "/s", Vec::new(), Target::None);
     let mut changes = figure("10,000 changed elsewhere, pulled", Target::None);
     for turn in 1..=settings.turns {
         let bare_store = scratch().join("bare.redb");
         let bare = limit::measure(&["pull", centre.uri(), DATABASE, bare_store.to_str().unwrap()]);
+        let rows = limit::measure(&["pull-rows", centre.uri(), DATABASE, bare_store.to_str().unwrap()]);
         let files = centre.files("pull");
         let node = files.start(false);
         let (cpu_s, seconds) = round(&files, &node);
         first.node.push(ms_per_thousand(cpu_s, documents));
         first.limit.push(ms_per_thousand(bare[0], documents));
+        with_rows.node.push(ms_per_thousand(cpu_s, documents));
+        with_rows.limit.push(ms_per_thousand(rows[0], documents));
         speed.node.push(documents as f64 / seconds);
         speed.limit.push(documents as f64 / bare[1]);
         centre.pushed_by_driver(turn);
@@ -116,7 +123,7 @@ pub(super) fn pull(settings: &Settings) -> Vec<Figure> {
     pouch_speed.node.clone_from(&speed.node);
     pouch_speed.limit = vec![POUCH_PULLS_PER_S; settings.turns];
     let seen = "the centre, in Python, is what takes the time";
-    vec![first, speed.seeing(seen), pouch_cpu, pouch_speed.seeing(seen), changes]
+    vec![first, with_rows, speed.seeing(seen), pouch_cpu, pouch_speed.seeing(seen), changes]
 }
 
 pub(super) fn push(settings: &Settings) -> Vec<Figure> {
