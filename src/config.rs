@@ -398,12 +398,14 @@ impl Config {
         }
     }
 
-    /// Files that hold a password or a key; `file` is the configuration's own, which is one of them if it names the
-    /// centre.
+    /// Files that hold a password or a key; `file` is the configuration's own, which is one of them if the address of
+    /// the centre stands in it with a password.
     pub fn secret_files(&self, file: &Path) -> Vec<PathBuf> {
         let named = [&self.central.uri_file, &self.store.key_file, &self.server.key].into_iter().flatten();
-        let own = (!self.central.uri.0.is_empty()).then(|| file.to_owned());
-        named.cloned().chain(own).collect()
+        let uri = &self.central.uri.0;
+        // It may come from a variable.
+        let has_secret = uri.contains('@') && fs::read_to_string(file).is_ok_and(|text| text.contains(uri));
+        named.cloned().chain(has_secret.then(|| file.to_owned())).collect()
     }
 
     /// `None` when plain HTTP was asked for.

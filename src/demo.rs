@@ -3,6 +3,7 @@
 use bson::{Bson, DateTime, Document, doc};
 use sha2::{Digest, Sha256};
 
+use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::{Grant, Verb};
 use crate::domain::record::Kind;
 use crate::store::{Edit, EditError, Store};
@@ -10,15 +11,10 @@ use crate::store::{Edit, EditError, Store};
 const PICTURE: &[u8] = include_bytes!("demo/cradle.png");
 const PATIENT: &str = "ESPGNU777ORG";
 const ADMINISTRATOR: &str = "ARGBUE111FAV";
-/// Accounts whose passwords everybody knows.
-pub const ACCOUNTS: [&str; 5] = ["ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", PATIENT, ADMINISTRATOR];
 
-/// Password `gnusolidario`.
-const PROFESSIONAL_HASH: &str = "$2b$12$Y9rX7PoTHRXhTO1H78Tan.8mVmyayGAUIveiYxu2Qeo0ZDRvJQ8/2";
-/// Password `gnusolidario`.
-const PATIENT_HASH: &str = "$2b$12$cjrKVGYEKUwCmVDCtEnwcegcrmECTmeBz526AAD/ZqMGPWFpHJ4FW";
-/// Password `freedom`.
-const ADMINISTRATOR_HASH: &str = "$2b$12$McKDNgArdHKbUssD1fj64ecpdbJGMIt29ns7DGvqzqIT26W0dtJzi";
+const PROFESSIONAL_HASH: &str = PUBLIC_PASSWORD_HASHES[0];
+const PATIENT_HASH: &str = PUBLIC_PASSWORD_HASHES[1];
+const ADMINISTRATOR_HASH: &str = PUBLIC_PASSWORD_HASHES[2];
 
 /// Fills an empty store; returns false and changes nothing if there are records already.
 pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {

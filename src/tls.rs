@@ -40,19 +40,23 @@ impl TlsSettings {
         self.own.is_none().then(|| self.directory.join(authority::CA_FILE))
     }
 
-    /// When the pair ends, in seconds since 1970: the first of its certificates. `None` before the first start,
+    /// From when until when all certificates of the pair hold, in seconds since 1970. `None` before the first start,
     /// which makes the box's own.
-    pub fn ends_s(&self) -> Result<Option<i64>, TlsError> {
+    pub fn validity_s(&self) -> Result<Option<(i64, i64)>, TlsError> {
         let (certificate, key) = self.files();
         if self.own.is_none() && !certificate.exists() {
             return Ok(None);
         }
         let pair = read_pair(&certificate, &key)?;
-        let ends = pair.cert.iter().map(|der| match x509_parser::parse_x509_certificate(der) {
-            Ok((_, parsed)) => Ok(parsed.validity().not_after.timestamp()),
-            Err(error) => Err(file_error(&certificate, error)),
-        });
-        ends.collect::<Result<Vec<_>, _>>().map(|ends| ends.into_iter().min())
+        let (mut begin, mut end) = (i64::MIN, i64::MAX);
+        for der in &pair.cert {
+            let parsed = x509_parser::parse_x509_certificate(der);
+            let (_, parsed) = parsed.map_err(|error| file_error(&certificate, error))?;
+            let validity = parsed.validity();
+            begin = begin.max(validity.not_before.timestamp());
+            end = end.min(validity.not_after.timestamp());
+        }
+        Ok(Some((begin, end)))
     }
 
     fn files(&self) -> (PathBuf, PathBuf) {

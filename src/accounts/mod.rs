@@ -53,6 +53,13 @@ const LOCAL_WORDS: [&str; 8] =
     ["gnuhealth", "thalamus", "hospital", "clinica", "contraseña", "paciente", "enfermera", "salud"];
 /// What Thalamus itself uses.
 pub const BCRYPT_COST_DEFAULT: u32 = 12;
+/// Hashes of passwords that stand in this program's documents, those of the demo's accounts: of a professional, a patient
+/// (`gnusolidario` both) and an administrator (`freedom`).
+pub const PUBLIC_PASSWORD_HASHES: [&str; 3] = [
+    "$2b$12$Y9rX7PoTHRXhTO1H78Tan.8mVmyayGAUIveiYxu2Qeo0ZDRvJQ8/2",
+    "$2b$12$cjrKVGYEKUwCmVDCtEnwcegcrmECTmeBz526AAD/ZqMGPWFpHJ4FW",
+    "$2b$12$McKDNgArdHKbUssD1fj64ecpdbJGMIt29ns7DGvqzqIT26W0dtJzi",
+];
 
 /// What the configuration says about passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,6 +45,16 @@ pub struct BackupSettings {
     pub reserve_bytes: u64,
 }
 
+impl BackupSettings {
+    /// Whether a directory that is not there is simply still to be made: below the data directory.
+    fn may_be_missing(&self) -> Result<(), BackupError> {
+        match self.directory.starts_with(&self.data_dir) {
+            true => Ok(()),
+            false => Err(BackupError::NoDirectory(self.directory.clone())),
+        }
+    }
+}
+
 /// Why there is no backup, or none to restore.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -199,9 +209,7 @@ impl Backups {
         if directory.is_dir() {
             return Ok(());
         }
-        if !directory.starts_with(&self.settings.data_dir) {
-            return Err(BackupError::NoDirectory(directory.clone()));
-        }
+        self.settings.may_be_missing()?;
         let made = DirBuilder::new().mode(DIRECTORY_MODE).create(directory);
         made.and_then(|()| give_to_owner_of_directory(directory)).map_err(file_error(directory))
     }
@@ -364,8 +372,8 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, BackupError> {
 /// The newest complete backup of this node.
 pub fn newest(settings: &BackupSettings) -> Result<Option<Listed>, BackupError> {
     let directory = &settings.directory;
-    if !directory.starts_with(&settings.data_dir) && !directory.is_dir() {
-        return Err(BackupError::NoDirectory(directory.clone()));
+    if !directory.is_dir() {
+        settings.may_be_missing()?;
     }
     let own = node_part(&settings.node_name);
     Ok(list(directory)?.into_iter().rfind(|listed| listed.node == own && listed.checksum))

@@ -1,7 +1,7 @@
 //! Floor 5. The `doctor` command: everything that a technician would look at, with the remedy.
 //!
-//! It changes nothing. Each finding is about one thing and says what is there; one that is not as it should be also
-//! says what to do. What only looks at files works without a node too.
+//! It mends nothing. Each finding is about one thing and says what is there; one that is not as it should be also
+//! says what to do. What only looks at files works without a node too, and what cannot be looked at is a finding.
 
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use crate::app;
 use crate::backup::{self, Weakness};
 use crate::central::Protection;
 use crate::config::{Config, DEFAULT_FILE, is_open_to_others};
-use crate::demo;
 use crate::domain::access::ROOT;
+use crate::store::free_bytes_at;
 use crate::sync::time_text;
 use crate::tls::{RELEASE_EPOCH_S, RENEW_DAYS_LEFT};
 
@@ -32,8 +32,11 @@ const OFFLINE_DAYS_MAX: i64 = 30;
 /// How long after it was due a backup may still come.
 const BACKUP_LATE_MS: i64 = DAY_MS;
 
+const NODE: &str = "node";
+const START: &str = "systemctl start thalamus-edge; journalctl -u thalamus-edge says why it ended";
+
 /// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Health {
     Ok,
@@ -117,7 +120,9 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>, json: bool) -> an
     certificate(&mut found, &config, now_ms);
     backups(&mut found, &config, now_ms);
     way_to_centre(&mut found, &config);
-    node(&mut found, &config, now_ms).await?;
+    if let Err(error) = node(&mut found, &config, now_ms).await {
+        found.wrong(NODE, format!("{error:#}"), START);
+    }
     Ok(shown(&found, json))
 }
 
@@ -154,12 +159,12 @@ fn rules(found: &mut Findings, config: &Config) {
     const ABOUT: &str = "access rules";
     match config.acl() {
         Err(error) => {
-            found.wrong(ABOUT, error.to_string(), "correct it there; until then the node does not start anew")
+            found.wrong(ABOUT, error.to_string(), "correct it there; a running node goes on with the rules that it has read, and does not start again")
         }
         Ok((_, warnings)) if warnings.is_empty() => found.ok(ABOUT, "in order"),
         Ok((_, warnings)) => {
             for warning in warnings {
-                found.warning(ABOUT, warning, "correct roles.cfg, then systemctl reload thalamus-edge");
+                found.warning(ABOUT, warning, "correct it, then systemctl reload thalamus-edge (restart, if it was in config.toml)");
             }
         }
     }
@@ -168,17 +173,24 @@ fn rules(found: &mut Findings, config: &Config) {
 /// Files that hold a password or a key.
 fn secrets(found: &mut Findings, config: &Config, file: &Path) {
     const ABOUT: &str = "secrets";
-    let files = config.secret_files(file);
-    let open: Vec<_> = files.iter().filter(|file| is_open_to_others(file).unwrap_or(false)).collect();
-    for file in &open {
+    let mut is_closed = true;
+    for file in config.secret_files(file) {
+        let is_open = is_open_to_others(&file);
+        is_closed &= matches!(is_open, Ok(false));
         let file = file.display();
-        found.wrong(
-            ABOUT,
-            format!("everybody on this machine may read {file}"),
-            format!("chmod o= {file}, and change the password or key in it"),
-        );
+        match is_open {
+            Ok(false) => {}
+            Ok(true) => found.wrong(
+                ABOUT,
+                format!("everybody on this machine may read {file}"),
+                format!("chmod o= {file}, and change the password or key in it"),
+            ),
+            Err(error) => {
+                found.warning(ABOUT, format!("{file}: {error}"), "run this as root, or put it back")
+            }
+        }
     }
-    if open.is_empty() {
+    if is_closed {
         found.ok(ABOUT, "no file with a password or key is open to others");
     }
 }
@@ -200,12 +212,14 @@ fn clock(found: &mut Findings, now_ms: i64) {
 
 fn disk(found: &mut Findings, config: &Config) {
     const ABOUT: &str = "disk";
-    let directory = &config.data_dir;
-    let store_bytes = std::fs::metadata(app::store_file(directory)).map_or(0, |about| about.len());
-    let free = match crate::store::free_bytes_at(directory)() {
+    let store = app::store_file(&config.data_dir);
+    let store_bytes = std::fs::metadata(&store).map_or(0, |about| about.len());
+    // It may be a link to another disk.
+    let place = if store.exists() { &store } else { &config.data_dir };
+    let free = match free_bytes_at(place)() {
         Ok(free) => free,
         Err(error) => {
-            let finding = format!("{}: {error}", directory.display());
+            let finding = format!("{}: {error}", place.display());
             return found.wrong(
                 ABOUT,
                 finding,
@@ -224,8 +238,12 @@ fn disk(found: &mut Findings, config: &Config) {
             "make room: old backups, logs, restored stores (store.redb.before-restore-*)",
         );
     } else if free < reserve.saturating_add(store_bytes) {
-        let finding = format!("{finding}: not enough for a copy of it, as a backup or a restore needs");
-        found.warning(ABOUT, finding, "make room, or put backups on another disk ([backup] directory)");
+        let finding = format!("{finding}: not enough for a copy of it, as a restore needs");
+        found.warning(
+            ABOUT,
+            finding,
+            "make room: old backups, logs, restored stores (store.redb.before-restore-*)",
+        );
     } else {
         found.ok(ABOUT, finding);
     }
@@ -234,7 +252,11 @@ fn disk(found: &mut Findings, config: &Config) {
 fn encryption(found: &mut Findings, config: &Config) {
     const ABOUT: &str = "encryption of the store";
     match config.store_key() {
-        Err(error) => found.wrong(ABOUT, error.to_string(), "without its key the store cannot be opened"),
+        Err(error) => found.wrong(
+            ABOUT,
+            error.to_string(),
+            "put back the file that [store] key_file names: without the key the store cannot be opened",
+        ),
         Ok(Some(key)) => found.ok(ABOUT, format!("with key {}", key.id())),
         Ok(None) => found.warning(
             ABOUT,
@@ -263,10 +285,16 @@ fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
         }
         false => "systemctl restart thalamus-edge, which signs a new one",
     };
-    match settings.ends_s() {
-        Err(error) => found.wrong(ABOUT, error.to_string(), remedy),
+    match settings.validity_s() {
+        Err(error) => {
+            found.wrong(ABOUT, error.to_string(), "put it right, then systemctl restart thalamus-edge")
+        }
         Ok(None) => found.ok(ABOUT, "the first start makes it"),
-        Ok(Some(end_s)) => {
+        Ok(Some((begin_s, _))) if begin_s.saturating_mul(1000) > now_ms => {
+            let finding = format!("does not hold before {}", time_text(begin_s.saturating_mul(1000)));
+            found.wrong(ABOUT, finding, "look at the clock, or at [server] certificate");
+        }
+        Ok(Some((_, end_s))) => {
             let end_ms = end_s.saturating_mul(1000);
             let (days, at) = ((end_ms - now_ms).div_euclid(DAY_MS), time_text(end_ms));
             match days {
@@ -313,6 +341,12 @@ fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
         let finding = format!("{finding}, which is in the future");
         return found.warning(ABOUT, finding, "look at the clock: it was ahead then, or is behind now");
     }
+    // As large as the last one, if it goes to a disk of its own: the store's is looked at elsewhere.
+    if free_bytes_at(&settings.directory)().is_ok_and(|free| free < last.bytes) {
+        let finding =
+            format!("{finding}, and there is no room for another one in {}", settings.directory.display());
+        return found.wrong(ABOUT, finding, "make room there");
+    }
     let due_ms = backup::next_ms(&schedule, made_ms, app::local_ahead_s(now_ms));
     match due_ms.is_some_and(|due_ms| due_ms + BACKUP_LATE_MS < now_ms) {
         true => found.wrong(ABOUT, format!("{finding}, and the next is overdue"), remedy),
@@ -349,18 +383,10 @@ fn way_to_centre(found: &mut Findings, config: &Config) {
 
 /// What only the node knows.
 async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Result<()> {
-    const ABOUT: &str = "node";
-    const START: &str = "systemctl start thalamus-edge; journalctl -u thalamus-edge says why it ended";
-    let client = match Client::connect(config, Missing::Refuse).await {
-        Ok(client) => client,
-        Err(error) => {
-            found.wrong(ABOUT, error.to_string(), START);
-            return Ok(());
-        }
-    };
+    let client = Client::connect(config, Missing::Refuse).await?;
     match client.is_node_running() {
-        true => found.ok(ABOUT, concat!("running; this program is version ", env!("CARGO_PKG_VERSION"))),
-        false => found.wrong(ABOUT, "not running", START),
+        true => found.ok(NODE, concat!("running; this program is version ", env!("CARGO_PKG_VERSION"))),
+        false => found.wrong(NODE, "not running", START),
     }
     let status = client.get("/sync/status").await?.accepted()?;
     reconciliation(found, &status, now_ms);
@@ -380,29 +406,30 @@ fn reconciliation(found: &mut Findings, status: &Value, now_ms: i64) {
     };
     let last_ms = last.and_then(|last| Some(DateTime::parse_from_rfc3339(last).ok()?.timestamp_millis()));
     let days = last_ms.map(|last_ms| (now_ms - last_ms).div_euclid(DAY_MS));
+    let outcome = status["last_round"]["outcome"].as_str();
+    const NOW: &str = "thalamus-edge sync now says what is in the way";
     match (status["state"].as_str(), days) {
         (Some("off"), _) => found.warning(
             ABOUT,
             message,
             "what is recorded here is nowhere else: [central] uri_file names the address of a centre",
         ),
-        (Some("halted"), _) => {
+        (Some("revoked"), _) => {
+            let remedy = "ask the federation's administrator (docs/SYNC.md: a box that was stolen)";
+            found.wrong(ABOUT, finding, remedy);
+        }
+        // Also while it is paused.
+        (state, _) if state == Some("halted") || outcome == Some("halted") => {
             found.wrong(ABOUT, finding, "decide as the sentence says: thalamus-edge sync resume --help");
         }
-        (Some("revoked"), _) => {
-            found.wrong(
-                ABOUT,
-                finding,
-                "ask the federation's administrator (docs/SYNC.md: a box that was stolen)",
-            );
-        }
+        (_, Some(OFFLINE_DAYS_MAX..)) => found.wrong(ABOUT, finding, NOW),
         (Some("paused"), _) => found.warning(ABOUT, finding, "thalamus-edge sync resume"),
-        (_, Some(OFFLINE_DAYS_MAX..)) => {
-            found.wrong(ABOUT, finding, "thalamus-edge sync now says what is in the way");
+        _ if last_ms.is_some_and(|last_ms| last_ms > now_ms + CLOCK_TOLERANCE_MS) => {
+            let finding = format!("{finding} That is in the future.");
+            found.warning(ABOUT, finding, "look at the clock: it was ahead then, or is behind now");
         }
-        (_, Some(OFFLINE_DAYS..) | None) => {
-            found.warning(ABOUT, finding, "thalamus-edge sync now says what is in the way");
-        }
+        _ if outcome == Some("failed") => found.warning(ABOUT, finding, NOW),
+        (_, Some(OFFLINE_DAYS..) | None) => found.warning(ABOUT, finding, NOW),
         _ => found.ok(ABOUT, finding),
     }
 }
@@ -416,7 +443,9 @@ fn open_items(found: &mut Findings, status: &Value) {
     ];
     for (name, about, what, remedy) in items {
         match status[name].as_u64() {
-            Some(0) | None => found.ok(about, "none"),
+            // A node of another version may not say.
+            None => {}
+            Some(0) => found.ok(about, "none"),
             Some(count) => found.warning(about, format!("{count} {what}"), remedy),
         }
     }
@@ -429,13 +458,13 @@ fn accounts(found: &mut Findings, users: &[Value]) {
     if active().find(is_root).is_none() {
         found.warning(ABOUT, "nobody administers this node", "thalamus-edge setup");
     }
-    let shown = |user: &Value| demo::ACCOUNTS.iter().find(|id| user["id"] == **id).copied();
-    let of_demo: Vec<_> = active().filter_map(shown).collect();
+    let of_demo: Vec<_> =
+        active().filter(|user| user["public_password"] == true).map(|user| cell(&user["id"])).collect();
     match of_demo.is_empty() {
-        true => found.ok(ABOUT, format!("{} can log in", active().count())),
+        true => found.ok(ABOUT, format!("{} are open", active().count())),
         false => found.wrong(
             ABOUT,
-            format!("{} came with the demo: their passwords are public", of_demo.join(", ")),
+            format!("{} came with the demo: everybody knows their passwords", of_demo.join(", ")),
             "thalamus-edge user disable ACCOUNT, or a password of their own: thalamus-edge user passwd ACCOUNT",
         ),
     }
@@ -461,7 +490,8 @@ mod tests {
             ("offline", json!("2026-11-22T11:55:00Z"), Health::Ok),
             ("offline", json!("2026-11-21T11:55:00Z"), Health::Warning),
             ("idle", json!("2026-10-29T11:55:00Z"), Health::Wrong),
-            ("halted", json!("2026-11-28T11:55:00Z"), Health::Wrong),
+            ("paused", json!("2026-10-29T11:55:00Z"), Health::Wrong),
+            ("idle", json!("2026-11-28T14:55:00Z"), Health::Warning),
             ("revoked", json!("2026-11-28T11:55:00Z"), Health::Wrong),
             ("paused", json!("2026-11-28T11:55:00Z"), Health::Warning),
         ] {
@@ -474,6 +504,24 @@ mod tests {
             let [finding] = &found.0[..] else { panic!("{found:?}") };
             assert_eq!(finding.health, health, "{state} {last}");
             assert!(finding.finding.starts_with("So it is."), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_round_that_came_to_nothing_is_told() {
+        for (state, outcome, health) in [
+            ("idle", "complete", Health::Ok),
+            ("idle", "failed", Health::Warning),
+            ("halted", "halted", Health::Wrong),
+            ("paused", "halted", Health::Wrong),
+        ] {
+            let mut found = Findings::default();
+            let status = json!({
+                "state": state, "message": "", "last_complete_at": "2026-11-28T11:55:00Z",
+                "last_round": {"outcome": outcome},
+            });
+            reconciliation(&mut found, &status, now_ms());
+            assert_eq!(found.0[0].health, health, "{state} {outcome}");
         }
     }
 

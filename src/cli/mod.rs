@@ -67,7 +67,7 @@ enum Command {
     Serve(ServeArgs),
     /// Check the configuration, the access rules and the certificate.
     Check,
-    /// Look at everything that may need somebody, and say what to do about it. Changes nothing.
+    /// Look at everything that may need somebody, and say what to do about it.
     Doctor {
         /// Print JSON.
         #[arg(long)]

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn what_clinics_write_is_plain() {
         assert!(is_plain_document(&doc! {
-            "_id": "ANA", "n": 1, "l": 1_i64, "d": f64::NAN, "b": true, "z": null, "s": "Ñ", "t": bson::DateTime::now(),
+            "_id": "ANA", "n": 1, "l": 1_i64, "d": f64::NAN, "b": true, "z": null, "s": "Ñ", "t": bson::DateTime::from_millis(1),
             "a": [1, [2, {"x": []}]], "e": {}, "o": bson::oid::ObjectId::new(),
         }));
         let many: Document = (0..100).map(|n| (format!("k{n}"), Bson::Int32(n))).collect();

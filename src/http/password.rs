@@ -23,7 +23,8 @@ use crate::domain::audit::Outcome;
 use crate::domain::record::{Kind, fold_account};
 use crate::store::{Edit, EditError};
 
-const FORM: &str = include_str!("pages/password.html");
+const PAGE: &str = include_str!("pages/password.html");
+const FORM: &str = include_str!("pages/password_form.html");
 const CURRENT_FIELD: &str = "<label>Current password\n<input type=\"password\" name=\"current\" required autocomplete=\"current-password\"></label>";
 const SAVE_TRIES_MAX: usize = 8;
 
@@ -181,12 +182,14 @@ pub(crate) struct FormPage {
 impl FormPage {
     /// With a message, and whether it is a good one.
     pub(crate) fn render(&self, status: StatusCode, message: Option<(bool, &str)>) -> Response {
-        let tone = if message.is_some_and(|(good, _)| good) { "#dff3e6" } else { "#fde5df" };
+        let is_done = message.is_some_and(|(good, _)| good);
+        let tone = if is_done { "#dff3e6" } else { "#fde5df" };
         let message = message
             .map(|(_, text)| format!("<p class=\"message\" role=\"status\">{}</p>", escape(text)))
             .unwrap_or_default();
         // The account comes last: an id is the only text here that others choose.
-        let html = FORM
+        let html = PAGE
+            .replace("{{form}}", if is_done { "" } else { FORM })
             .replace("{{tone}}", tone)
             .replace("{{message}}", &message)
             .replace("{{current}}", if self.asks_current { CURRENT_FIELD } else { "" })

@@ -15,6 +15,7 @@ use super::extract::{At, Sent};
 use super::link;
 use super::records::to_document;
 use super::witness::Seen;
+use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::{Actor, Verb};
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_object;
@@ -113,9 +114,13 @@ fn shown_person(
     let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
     let (roles, not_honoured): (Vec<String>, Vec<String>) =
         strings(person.get("roles")).into_iter().partition(counts);
-    Ok(Some(json!({
+    let mut shown = json!({
         "id": id, "local": false, "active": is_active(person), "roles": roles, "not_honoured": not_honoured,
-    })))
+    });
+    if person.get_str("password").is_ok_and(|hash| PUBLIC_PASSWORD_HASHES.contains(&hash)) {
+        shown["public_password"] = json!(true);
+    }
+    Ok(Some(shown))
 }
 
 /// Whoever makes accounts could make one for root, so the name alone is not enough.

@@ -86,10 +86,14 @@ impl Snapshot {
         // Of records that differ from their base, or have a write on the way.
         let mut base = self.followers("base", BASE)?;
         let mut dirty = self.followers("dirty", DIRTY)?;
-        let mut misnamed = 0;
+        let (mut misnamed, mut unreadable) = (0, 0);
         for entry in docs.iter()? {
             let (at, row) = entry?;
-            let ((code, id), document) = (at.value(), raw(row.value())?);
+            let (code, id) = at.value();
+            let (Ok(document), Ok(decoded)) = (raw(row.value()), decode(row.value())) else {
+                unreadable += 1;
+                continue;
+            };
             let kind = kind_of(code)?;
             let schema = kind.schema();
             misnamed += u64::from(document.get_str("_id").ok() != Some(id));
@@ -111,10 +115,7 @@ impl Snapshot {
             let agreed = base.table.get((code, id))?.map(|row| BaseRow::decode(row.value())).transpose()?;
             let differs = match &agreed {
                 None => false,
-                Some(row) => {
-                    let document = decode(document.as_bytes())?;
-                    row.base.document().is_none_or(|base| !same_document(base, &document))
-                }
+                Some(row) => row.base.document().is_none_or(|base| !same_document(base, &decoded)),
             };
             if differs || intents.get((code, id))?.is_some() {
                 base.count(agreed.is_some());
@@ -136,6 +137,7 @@ impl Snapshot {
                 base.count(false);
             }
         }
+        count(found, "records that cannot be read", unreadable);
         count(found, "records under another id than their own", misnamed);
         owners.report(found)?;
         names.report(found)?;
@@ -428,5 +430,27 @@ mod tests {
             ECHO, (person, "EVA", 1), ();
             JOURNAL, 7, &[][..];
         );
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_is_found() {
+        let store = store();
+        run(&store, |tx| {
+            let page = doc! {"_id": "p", "book": "ANA", "info": "text"};
+            tx.edit(&RecordKey::new(Kind::Page, "p"), Some(&page), &Actor::Centre).unwrap();
+        })
+        .await;
+        let transaction = store.inner.engine.begin_write(&mut store.inner.engine.writing()).unwrap();
+        {
+            let mut docs = transaction.open_table(DOCS).unwrap();
+            let at = (Kind::Page.schema().code, "p");
+            let mut bytes = docs.get(at).unwrap().unwrap().value().to_vec();
+            let text = bytes.windows(4).position(|w| w == b"text").unwrap();
+            bytes[text] = 0xff;
+            docs.insert(at, bytes.as_slice()).unwrap();
+        }
+        store.inner.engine.commit(transaction).unwrap();
+        let found = store.read().unwrap().disagreements().unwrap();
+        assert!(found.iter().any(|words| words == "records that cannot be read: 1"), "{found:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! Hides tables, keys, transactions and durability. Reads go through a [`Snapshot`], writes through
 //! [`Store::transact`]: many writers share one durable commit, and nobody is answered before it is on
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
-//! happens in one place, [`Tx::put`], in the same transaction.
+//! happens in one file, `records.rs`, in the same transaction.
 
 mod audit;
 mod backup;

@@ -226,7 +226,7 @@ impl<'t> Tx<'t> {
     }
 
     /// Writes a record and its base with everything that follows from them: indexes, base row, place in
-    /// the push order, journal. The only place where records are written.
+    /// the push order, journal.
     pub fn put(
         &mut self,
         key: &RecordKey,
@@ -313,7 +313,8 @@ impl<'t> Tx<'t> {
         self.write((None, Some(new.as_bytes())), key, &paths, &Actor::Centre)
     }
 
-    /// Writes a record with what follows from it whatever its base is.
+    /// Writes a record with what follows from it whatever its base is: indexes, journal, audit entry. The only place
+    /// where records are written.
     fn write(
         &mut self,
         (old, new): (Option<&[u8]>, Option<&[u8]>),

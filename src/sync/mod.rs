@@ -426,8 +426,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// RFC 3339 in UTC, for people.
-/// A moment for people, in milliseconds since 1970.
+/// RFC 3339 in UTC of a moment in milliseconds since 1970, for people.
 pub(crate) fn time_text(ms: i64) -> String {
     DateTime::<Utc>::from_timestamp_millis(ms)
         .map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))

@@ -50,8 +50,7 @@ fn the_node_is_found_running_stopped_or_missing() {
     finds(&clinic, "accounts", "warning", "nobody administers this node");
     node.stop();
     clinic.run(&["user", "add", "tech", "--local", "--role", "root", "--link"]).ends(0);
-    // Nobody has a password yet, and the account is there.
-    finds(&clinic, "accounts", "ok", "1 can log in");
+    finds(&clinic, "accounts", "ok", "1 are open");
 }
 
 #[test]
@@ -75,9 +74,12 @@ fn accounts_of_the_demo_are_wrong_in_a_clinic_until_they_are_closed() {
     let clinic = Clinic::new();
     let node = clinic.serve(&["--demo"]);
     finds(&clinic, "accounts", "wrong", "ARGBUE111FAV");
-    for id in ["ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", "ESPGNU777ORG", "ARGBUE111FAV"] {
+    for id in ["ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", "ESPGNU777ORG"] {
         clinic.run(&["user", "disable", id]).ends(0);
+        finds(&clinic, "accounts", "wrong", "ARGBUE111FAV");
     }
+    let password = "walnut harbour violin\n";
+    clinic.run_with(&["user", "passwd", "ARGBUE111FAV", "--password-stdin"], password).ends(0);
     assert_eq!(found(&clinic, "accounts").iter().filter(|(health, _)| health == "wrong").count(), 0);
     node.stop();
 }
@@ -128,6 +130,18 @@ fn rules_and_secrets_are_read_as_the_node_reads_them() {
     finds(&told, "secrets", "wrong", &uri);
     file(&clinic, "uri", "mongodb://127.0.0.1:1/", 0o640);
     finds(&told, "secrets", "ok", "no file");
+    fs::remove_file(&uri).unwrap();
+    finds(&told, "secrets", "warning", &uri);
+    // The configuration is one if the password stands in it, and not if it comes from elsewhere.
+    let address = "mongodb://north:xyzzy@127.0.0.1:1/";
+    let with_password = format!("[central]\nuri = {address:?}\n");
+    for (text, health) in [(with_password.as_str(), "wrong"), ("", "ok")] {
+        let config = file(&clinic, "config.toml", text, 0o644);
+        let said =
+            clinic.with("CENTRAL__URI", address).run(&["doctor", "--json", "--config", &config]).json();
+        let secrets = said["findings"].as_array().unwrap().iter().find(|f| f["about"] == "secrets").unwrap();
+        assert_eq!(secrets["health"], health, "{secrets}");
+    }
 }
 
 #[test]
@@ -170,6 +184,11 @@ fn certificates_are_watched() {
         let own = secure.with("SERVER__CERTIFICATE", &file).with("SERVER__KEY", &key_file);
         finds(&own, "certificate", health, words);
     }
+    let mut params = CertificateParams::new(["clinic.local".to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (now + Span::days(2), now + Span::days(90));
+    let early = file(&clinic, "own.pem", &params.self_signed(&key).unwrap().pem(), 0o644);
+    let own = secure.with("SERVER__CERTIFICATE", &early).with("SERVER__KEY", &key_file);
+    finds(&own, "certificate", "wrong", "does not hold before");
     file(&clinic, "own.pem", "no certificate", 0o644);
     let own = secure.with("SERVER__CERTIFICATE", clinic.path("own.pem").to_str().unwrap());
     finds(&own.with("SERVER__KEY", &key_file), "certificate", "wrong", "own.pem");

@@ -56,16 +56,17 @@ pub(super) fn pull(uri: &str, database: &str, store: &str, has_rows: bool) {
                 writing.set_quick_repair(true);
                 {
                     let mut docs = writing.open_table(DOCS).unwrap();
-                    let mut journal = writing.open_table(JOURNAL).unwrap();
-                    let mut by_owner = writing.open_table(BY_OWNER).unwrap();
-                    let mut by_name = writing.open_table(BY_NAME).unwrap();
+                    let mut beside = has_rows.then(|| {
+                        let journal = writing.open_table(JOURNAL).unwrap();
+                        (journal, writing.open_table(BY_OWNER).unwrap(), writing.open_table(BY_NAME).unwrap())
+                    });
                     for raw in batch.doc_slices().unwrap() {
                         let raw = raw.unwrap().as_document().unwrap();
                         let id = raw.get_str("_id").unwrap();
                         docs.insert((code, id), raw.as_bytes()).unwrap();
-                        if !has_rows {
+                        let Some((journal, by_owner, by_name)) = &mut beside else {
                             continue;
-                        }
+                        };
                         sequence += 1;
                         journal.insert(sequence, line.as_slice()).unwrap();
                         by_owner.insert((code, raw.get_str("book").unwrap_or(id), id), ()).unwrap();

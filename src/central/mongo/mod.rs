@@ -15,7 +15,7 @@ mod rows;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -137,9 +137,11 @@ impl MongoHub {
         options.write_concern = Some(confirmed());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let counted = Arc::clone(counters);
-        // A connection is taken out of the pool for every command, and for nothing else.
+        // For every command a connection is taken out of the pool; for looks at the servers and handshakes none is.
         options.cmap_event_handler = Some(EventHandler::callback(move |event| {
-            if let CmapEvent::ConnectionCheckedOut(_) = event {
+            if matches!(event, CmapEvent::ConnectionCheckedOut(_))
+                && !counted.is_closing.load(Ordering::Relaxed)
+            {
                 counted.round_trips.fetch_add(1, Ordering::Relaxed);
             }
         }));
@@ -417,6 +419,7 @@ impl Central for MongoCentral {
     }
 
     async fn close(&mut self) {
+        self.counters.is_closing.store(true, Ordering::Relaxed);
         // Whatever waits for this client to end, a cursor say, ends with it and is not told apart.
         let closing = async {
             self.client.clone().shutdown().immediate(true).await;
@@ -441,6 +444,8 @@ impl Central for MongoCentral {
 #[derive(Default)]
 struct Counters {
     round_trips: AtomicU64,
+    /// What is said at the end, to leave nothing behind at the server, is no part of the work.
+    is_closing: AtomicBool,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
 }

@@ -197,11 +197,9 @@ impl State {
                 }
                 Write::Update { key: key.clone(), changes }
             }
-            (Write::Replace { key, document, .. }, Some(stored)) if blind => Write::Replace {
-                key: key.clone(),
-                base: stored.clone(),
-                document: document.clone().try_into().expect("a document"),
-            },
+            (Write::Replace { key, document, .. }, Some(stored)) if blind => {
+                Write::Replace { key: key.clone(), base: stored.clone(), document: document.clone() }
+            }
             (Write::Delete { key, .. }, Some(stored))
                 if self.flaw == Some(CentreFlaw::DeleteWithoutCompare) =>
             {
