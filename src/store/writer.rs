@@ -28,7 +28,7 @@ const LINGER_DIVISOR: u32 = 2;
 /// ... and never longer than this.
 const LINGER_MAX: Duration = Duration::from_millis(10);
 /// A disk whose commits take so many times as long as the work of the group makes the next group wait for everybody;
-/// one that is faster for half of them, so that the others get ready meanwhile: a fifth more writes a second, where a
+/// one that is faster for half of them, so that the others get ready meanwhile: a seventh more writes a second, where a
 /// flush takes 0.1 ms.
 const SLOW_COMMIT: u32 = 2;
 /// How often it looks whether somebody came.
