@@ -3,16 +3,16 @@
 //! It mends nothing. Each finding is about one thing and says what is there; one that is not as it should be also
 //! says what to do. What only looks at files works without a node too, and what cannot be looked at is a finding.
 
-use std::io::{self, IsTerminal as _};
+mod findings;
+
 use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
-use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Done;
 use super::control::{Client, Missing};
-use super::show::{cell, plain};
-use super::{Done, EXIT_FAILED};
+use super::show::cell;
 use crate::app;
 use crate::backup::{self, Weakness};
 use crate::central::Protection;
@@ -21,6 +21,7 @@ use crate::domain::access::ROOT;
 use crate::store::free_bytes_at;
 use crate::sync::time_text;
 use crate::tls::{RELEASE_EPOCH_S, RENEW_DAYS_LEFT};
+use findings::{Findings, Health, shown};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How far ahead of the clock something may lie that has happened already.
@@ -34,78 +35,6 @@ const BACKUP_LATE_MS: i64 = DAY_MS;
 
 const NODE: &str = "node";
 const START: &str = "systemctl start thalamus-edge; journalctl -u thalamus-edge says why it ended";
-
-/// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Health {
-    Ok,
-    /// Somebody should look at it when there is time.
-    Warning,
-    /// Data or their secrecy are at risk, or the node does not work.
-    Wrong,
-}
-
-impl Health {
-    fn word(self) -> &'static str {
-        match self {
-            Health::Ok => "ok",
-            Health::Warning => "warning",
-            Health::Wrong => "WRONG",
-        }
-    }
-
-    /// As terminals are told of green, yellow and red.
-    fn colour(self) -> &'static str {
-        match self {
-            Health::Ok => "\u{1b}[32m",
-            Health::Warning => "\u{1b}[33m",
-            Health::Wrong => "\u{1b}[31m",
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Finding {
-    about: &'static str,
-    health: Health,
-    finding: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
-}
-
-/// What has been found so far.
-#[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn ok(&mut self, about: &'static str, finding: impl Into<String>) {
-        self.0.push(Finding { about, health: Health::Ok, finding: finding.into(), remedy: None });
-    }
-
-    fn warning(&mut self, about: &'static str, finding: impl Into<String>, remedy: impl Into<String>) {
-        self.found(about, Health::Warning, finding, remedy);
-    }
-
-    fn wrong(&mut self, about: &'static str, finding: impl Into<String>, remedy: impl Into<String>) {
-        self.found(about, Health::Wrong, finding, remedy);
-    }
-
-    fn found(
-        &mut self,
-        about: &'static str,
-        health: Health,
-        finding: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        self.0.push(Finding { about, health, finding: finding.into(), remedy: Some(remedy.into()) });
-    }
-
-    fn count(&self, health: Health) -> usize {
-        self.0.iter().filter(|finding| finding.health == health).count()
-    }
-}
 
 /// Looks at everything; `file` is the configuration that was named on the command line. Ends with 1 if something is
 /// wrong.
@@ -124,35 +53,6 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>, json: bool) -> an
         found.wrong(NODE, format!("{error:#}"), START);
     }
     Ok(shown(&found, json))
-}
-
-fn shown(found: &Findings, json: bool) -> Done {
-    let (wrong, warnings) = (found.count(Health::Wrong), found.count(Health::Warning));
-    let code = if wrong > 0 { EXIT_FAILED } else { 0 };
-    if json {
-        return Done::json(&json!({"wrong": wrong, "warnings": warnings, "findings": found.0}))
-            .with_code(code);
-    }
-    let is_coloured = io::stdout().is_terminal();
-    let lines: Vec<_> = found.0.iter().map(|finding| line(finding, is_coloured)).collect();
-    let verdict = match (wrong, warnings) {
-        (0, 0) => "all is well".to_owned(),
-        _ => format!("{wrong} wrong, {warnings} warnings"),
-    };
-    Done::text(format!("{}\n\n{verdict}", lines.join("\n"))).with_code(code)
-}
-
-fn line(finding: &Finding, is_coloured: bool) -> String {
-    let word = format!("{:<7}", finding.health.word());
-    let word = match is_coloured {
-        true => format!("{}{word}\u{1b}[0m", finding.health.colour()),
-        false => word,
-    };
-    let text = plain(&finding.finding).replace('\n', " ");
-    match &finding.remedy {
-        None => format!("{word}  {}: {text}", finding.about),
-        Some(remedy) => format!("{word}  {}: {text}\n         -> {}", finding.about, plain(remedy)),
-    }
 }
 
 fn rules(found: &mut Findings, config: &Config) {

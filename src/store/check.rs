@@ -10,7 +10,7 @@ use redb::{Key, ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, T
 
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::Held;
-use super::records::search_terms;
+use super::indexes::search_terms;
 use super::snapshot::Snapshot;
 use super::tables::*;
 use super::{Base, StoreError};

@@ -17,6 +17,7 @@ mod feed_rows;
 mod file;
 mod grants;
 mod holds;
+mod indexes;
 mod kept;
 mod notes;
 mod rebuild;

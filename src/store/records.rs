@@ -10,7 +10,7 @@ use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
 use crate::domain::diff::changed_paths;
-use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::IdRule;
 use crate::domain::value::same_document;
 
@@ -33,7 +33,7 @@ pub struct Tx<'t> {
     pub(crate) hold: Table<'t, &'static str, &'static [u8]>,
     pub(crate) held: Table<'t, RowKey, &'static [u8]>,
     pub(crate) held_of: Table<'t, (&'static str, u8, &'static str), ()>,
-    duplicate: Table<'t, &'static str, ()>,
+    pub(super) duplicate: Table<'t, &'static str, ()>,
     pub(crate) dirty: Table<'t, (u8, u64, u8, &'static str), (i64, &'static str)>,
     pub(crate) journal: Table<'t, u64, &'static [u8]>,
     pub(crate) trash: Table<'t, (u8, &'static str, u64), &'static [u8]>,
@@ -46,9 +46,9 @@ pub struct Tx<'t> {
     pub(crate) echo: Table<'t, (u8, &'static str, u64), ()>,
     pub(crate) ghost: Table<'t, RowKey, &'static [u8]>,
     pub(crate) restore: Table<'t, RowKey, &'static [u8]>,
-    by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
-    by_name: Table<'t, (&'static str, &'static str), ()>,
-    by_spelling: Table<'t, (&'static str, &'static str), ()>,
+    pub(super) by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
+    pub(super) by_name: Table<'t, (&'static str, &'static str), ()>,
+    pub(super) by_spelling: Table<'t, (&'static str, &'static str), ()>,
     pub(crate) grants: Table<'t, &'static str, &'static [u8]>,
     pub(crate) local_accounts: Table<'t, &'static str, &'static [u8]>,
     pub(crate) content: Table<'t, (&'static str, u32), &'static [u8]>,
@@ -418,66 +418,6 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
-    fn index(
-        &mut self,
-        key: &RecordKey,
-        old: Option<&RawDocument>,
-        new: Option<&RawDocument>,
-    ) -> Result<(), StoreError> {
-        let (code, id) = row_key(key);
-        let schema = key.kind.schema();
-        let owner = |document: Option<&RawDocument>| document.and_then(|document| schema.owner_in(document));
-        let (old_owner, new_owner) = (owner(old), owner(new));
-        if old_owner != new_owner {
-            if let Some(owner) = old_owner {
-                self.by_owner.remove((code, owner.as_str(), id))?;
-            }
-            if let Some(owner) = new_owner {
-                self.by_owner.insert((code, owner.as_str(), id), ())?;
-            }
-        }
-        if schema.id_rule == IdRule::Account {
-            let canonical = fold_account(id);
-            match (old, new) {
-                (None, Some(_)) if canonical != id => {
-                    self.by_spelling.insert((canonical.as_str(), id), ())?;
-                }
-                (Some(_), None) => {
-                    self.by_spelling.remove((canonical.as_str(), id))?;
-                }
-                _ => {}
-            }
-            if old.is_none() != new.is_none() {
-                self.note_duplicate(&canonical)?;
-            }
-            let is_named_alike = matches!((old, new), (Some(old), Some(new))
-                if NAME_FIELDS.iter().all(|field| old.get_str(field).ok() == new.get_str(field).ok()));
-            if is_named_alike {
-                return Ok(());
-            }
-            let terms =
-                |document: Option<&RawDocument>| document.map(|d| search_terms(id, d)).unwrap_or_default();
-            let (old_terms, new_terms) = (terms(old), terms(new));
-            for term in old_terms.iter().filter(|term| !new_terms.contains(term)) {
-                self.by_name.remove((term.as_str(), id))?;
-            }
-            for term in new_terms.iter().filter(|term| !old_terms.contains(term)) {
-                self.by_name.insert((term.as_str(), id), ())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps in mind whether an account has more than one record.
-    fn note_duplicate(&mut self, canonical: &str) -> Result<(), StoreError> {
-        if self.spellings(canonical)?.len() > 1 {
-            self.duplicate.insert(canonical, ())?;
-        } else {
-            self.duplicate.remove(canonical)?;
-        }
-        Ok(())
-    }
-
     /// The account to which the record belongs; a deleted one belongs to whom it belonged.
     pub fn owner(&self, key: &RecordKey) -> Result<Option<String>, StoreError> {
         let document = match self.document(key)? {
@@ -531,20 +471,4 @@ impl<'t> Tx<'t> {
         self.writes += 1;
         Ok(())
     }
-}
-
-/// Fields whose words people are found by.
-const NAME_FIELDS: [&str; 2] = ["name", "lastname"];
-
-/// What a person is found by: the folded id and each folded word of the name.
-pub(crate) fn search_terms(id: &str, document: &RawDocument) -> Vec<String> {
-    let mut terms = vec![fold_name(id)];
-    for field in NAME_FIELDS {
-        if let Ok(text) = document.get_str(field) {
-            terms.extend(fold_name(text).split_whitespace().map(str::to_owned));
-        }
-    }
-    terms.sort();
-    terms.dedup();
-    terms
 }
