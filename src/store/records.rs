@@ -309,8 +309,8 @@ impl<'t> Tx<'t> {
 
     /// Takes a record of the centre that is [unheard of](Tx::is_unheard_of).
     pub(crate) fn put_new(&mut self, key: &RecordKey, new: &RawDocument) -> Result<(), StoreError> {
-        let paths = changed_paths(None, None);
-        self.write((None, Some(new.as_bytes())), key, &paths, &Actor::Centre)
+        // The whole document, as `changed_paths` says it of one that is new.
+        self.write((None, Some(new.as_bytes())), key, &[String::new()], &Actor::Centre)
     }
 
     /// Writes a record with what follows from it whatever its base is: indexes, journal, audit entry. The only place
