@@ -101,6 +101,8 @@ pub struct AccountRules {
     pub central_roles: Vec<String>,
     pub emergency_access: bool,
     pub browser_sessions: bool,
+    /// Days after the last complete round in which people may log in; 0: for ever.
+    pub offline_login_days: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -197,6 +199,7 @@ impl Default for AccountRules {
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
             emergency_access: false,
             browser_sessions: true,
+            offline_login_days: 0,
         }
     }
 }
@@ -379,6 +382,7 @@ impl Config {
             attachment_bytes_per_round: central.attachment_bytes_per_round,
             scan_bytes_per_round: central.scan_bytes_per_round,
             budget_bytes_per_day: central.budget_bytes_per_day,
+            offline_login_days: self.accounts.offline_login_days,
             // Each of them has been read when the configuration was loaded.
             quiet_hours: central.quiet_hours.iter().filter_map(|hours| QuietHours::parse(hours)).collect(),
             ..SyncSettings::default()

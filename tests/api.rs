@@ -35,6 +35,8 @@ mod lists;
 mod methods;
 #[path = "api/node.rs"]
 mod node;
+#[path = "api/offline.rs"]
+mod offline;
 #[path = "api/password.rs"]
 mod password;
 #[path = "api/session.rs"]

@@ -7,6 +7,7 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -593,4 +594,28 @@ async fn the_status_says_what_waits() {
     sim.state().refused.push("BEA".to_owned());
     node.complete().await;
     assert_eq!((message().as_str(), node.dead().len()), ("Everything is up to date with the centre.", 1));
+}
+
+/// Every complete round, and no other, is news of everybody's accounts.
+#[tokio::test]
+async fn a_complete_round_lets_people_in_again() {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    static DAYS: AtomicI64 = AtomicI64::new(0);
+    let options = StoreOptions { clock: || DAYS.load(Ordering::Relaxed) * DAY_MS, ..OPTIONS };
+    let sim = Sim::default();
+    let store = Store::in_memory(options).unwrap();
+    let settings = SyncSettings { offline_login_days: 2, ..SyncSettings::default() };
+    let hub: Arc<dyn Hub> = Arc::new(sim.clone());
+    let node = Node { sync: Reconciler::new(store.clone(), Some(hub), settings), store };
+    let is_admitted = |days| {
+        DAYS.store(days, Ordering::Relaxed);
+        node.sync.admits_people(&node.store.read().unwrap()).unwrap()
+    };
+    node.complete().await;
+    assert!(is_admitted(1) && !is_admitted(2));
+    sim.state().lease_faults.push_back(Fault::LostRequest);
+    node.ends(Outcome::Offline).await;
+    assert!(!is_admitted(2));
+    node.complete().await;
+    assert!(is_admitted(3) && !is_admitted(4));
 }

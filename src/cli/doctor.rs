@@ -290,6 +290,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     }
     let status = client.get("/sync/status").await?.accepted()?;
     reconciliation(found, &status, now_ms);
+    logins(found, &status);
     open_items(found, &status);
     let users = client.get("/users").await?.accepted()?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
@@ -331,6 +332,17 @@ fn reconciliation(found: &mut Findings, status: &Value, now_ms: i64) {
         _ if outcome == Some("failed") => found.warning(ABOUT, finding, NOW),
         (_, Some(OFFLINE_DAYS..) | None) => found.warning(ABOUT, finding, NOW),
         _ => found.ok(ABOUT, finding),
+    }
+}
+
+/// Told only of a node that lets nobody in: the limit is no concern of the others.
+fn logins(found: &mut Findings, status: &Value) {
+    if status["logins_suspended"] == true {
+        found.wrong(
+            "logins",
+            "people cannot log in: the last complete round is too long ago (offline_login_days in [accounts])",
+            "thalamus-edge sync now says what is in the way; 0 in the configuration sets no limit",
+        );
     }
 }
 
@@ -404,6 +416,19 @@ mod tests {
             let [finding] = &found.0[..] else { panic!("{found:?}") };
             assert_eq!(finding.health, health, "{state} {last}");
             assert!(finding.finding.starts_with("So it is."), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_lets_nobody_in_is_wrong() {
+        for (status, health) in [
+            (json!({"logins_suspended": true}), Some(Health::Wrong)),
+            (json!({"logins_suspended": false}), None),
+            (json!({}), None),
+        ] {
+            let mut found = Findings::default();
+            logins(&mut found, &status);
+            assert_eq!(found.0.first().map(|finding| finding.health), health, "{status}");
         }
     }
 

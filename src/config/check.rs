@@ -29,6 +29,8 @@ const BODY_LIMIT_BYTES_MIN: u64 = 1 << 10;
 /// MongoDB takes no larger document.
 const BODY_LIMIT_BYTES_MAX: u64 = 16 << 20;
 const CONTENT_LIMIT_BYTES_MAX: u64 = 1 << 30;
+/// Ten years; more is no limit at all.
+const OFFLINE_LOGIN_DAYS_MAX: u32 = 3_650;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 const CACHE_BYTES_MAX: u64 = 1 << 40;
 /// Fewer, and the readers of `/changes` would fall behind within one import.
@@ -62,7 +64,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 30] = [
+    let verdicts: [(&'static str, Verdict); 31] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
@@ -77,6 +79,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         ),
         ("accounts.bcrypt_cost", within(accounts.bcrypt_cost, BCRYPT_COST_MIN..=BCRYPT_COST_MAX)),
         ("accounts.central_roles", each(&accounts.central_roles, central_role)),
+        ("accounts.offline_login_days", within(accounts.offline_login_days, 0..=OFFLINE_LOGIN_DAYS_MAX)),
         ("store.cache_bytes", within(store.cache_bytes, CACHE_BYTES_MIN..=CACHE_BYTES_MAX)),
         (
             "store.journal_keep_rows",

@@ -64,7 +64,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 41, "the test has found the keys");
+    assert_eq!(keys, 42, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -98,6 +98,7 @@ fn every_value_can_be_set() {
         password_min_chars = 10
         bcrypt_cost = 13
         central_roles = ["end_user", "laboratory"]
+        offline_login_days = 45
         [store]
         cache_bytes = 1048576
         journal_keep_rows = 5000
@@ -138,6 +139,7 @@ fn every_value_can_be_set() {
     assert_eq!(config.api, api);
     assert_eq!(config.accounts.roles_file.as_deref(), Some(Path::new("/r.cfg")));
     assert_eq!(config.accounts.central_roles, ["end_user", "laboratory"]);
+    assert_eq!(config.sync_settings().offline_login_days, 45);
     let accounts = config.accounts_settings();
     assert_eq!((accounts.bcrypt_cost, accounts.password_min_chars), (13, 10));
     assert_eq!(
@@ -248,6 +250,10 @@ fn errors_in_the_file_name_line_and_key() {
         ("[accounts]\nbcrypt_cost = 15", "site.toml line 2: `accounts.bcrypt_cost` must lie"),
         ("[accounts]\nbcrypt_cost = -1", "site.toml line 2: `accounts.bcrypt_cost`: "),
         ("[accounts]\npassword_min_chars = 65", "site.toml line 2: `accounts.password_min_chars` must"),
+        (
+            "[accounts]\noffline_login_days = 3651",
+            "site.toml line 2: `accounts.offline_login_days` must lie between 0 and 3650",
+        ),
         ("[accounts]\ncentral_roles = [\"root\"]", "site.toml line 2: `accounts.central_roles` must not"),
         ("[api]\nbody_limit_bytes = 0", "site.toml line 2: `api.body_limit_bytes` must lie"),
         ("[api]\ncors_allowed_origins = [\"portal\"]", "site.toml line 2: `api.cors_allowed_origins` holds"),

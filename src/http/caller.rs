@@ -196,11 +196,12 @@ const KNOWN_ACCOUNTS_MAX: usize = 256;
 /// long as nothing is written.
 fn known_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
+    let admitted = |account| admitted(node, &view, account);
     let known = || node.known_accounts.0.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((seen_in, account)) = known().get(user)
         && std::ptr::eq(seen_in.as_ptr(), Arc::as_ptr(&view))
     {
-        return Ok(Some(account.clone()));
+        return admitted(account.clone()).map(Some);
     }
     let found = account_in(node, &view, user)?;
     if let Some(account) = &found {
@@ -210,12 +211,21 @@ fn known_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, Store
         }
         known.insert(user.to_owned(), (Arc::downgrade(&view), account.clone()));
     }
-    Ok(found)
+    found.map(admitted).transpose()
 }
 
 /// The account of this name as it is now, with the roles that count on this node.
 pub(crate) fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
-    account_in(node, &*node.store.read()?, user)
+    let view = node.store.read()?;
+    account_in(node, &view, user)?.map(|account| admitted(node, &view, account)).transpose()
+}
+
+/// The account at this moment: a person's is as if closed while the centre has not been heard for too long. Not part of
+/// what is remembered of a view, because time passes while nothing is written.
+fn admitted(node: &Node, view: &Snapshot, account: StoredAccount) -> Result<StoredAccount, StoreError> {
+    let is_person = matches!(account.principal.actor, Actor::Person(_));
+    let active = account.active && (!is_person || node.sync.admits_people(view)?);
+    Ok(StoredAccount { active, ..account })
 }
 
 fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<StoredAccount>, StoreError> {

@@ -26,7 +26,7 @@ const SCAN_QUARTERS: u64 = 3;
 const REST_BYTES_MIN: u64 = 128 << 10;
 /// Days whose bytes are remembered: a box whose clock jumps to and fro finds its day again.
 const DAYS_KEPT_MAX: usize = 4;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const MINUTE_MS: i64 = 60 * 1000;
 const DAY_MINUTES: u16 = 24 * 60;
 

@@ -69,6 +69,8 @@ pub struct SyncSettings {
     pub budget_bytes_per_day: u64,
     /// When large transfers wait.
     pub quiet_hours: Vec<QuietHours>,
+    /// Days after the last complete round in which people may log in; 0 for ever.
+    pub offline_login_days: u32,
     /// What the day and its hours are here.
     pub utc_offset: UtcOffset,
 }
@@ -83,6 +85,7 @@ impl Default for SyncSettings {
             scan_bytes_per_round: budget::SCAN_BYTES_PER_ROUND_DEFAULT,
             budget_bytes_per_day: 0,
             quiet_hours: Vec::new(),
+            offline_login_days: 0,
             utc_offset: |_| 0,
         }
     }
@@ -370,6 +373,7 @@ impl Reconciler {
                 if let Some(complete_ms) = complete_ms {
                     kept.insert("complete_at", complete_ms);
                 }
+                kept.insert("first_at", last.get_i64("first_at").unwrap_or(now_ms));
                 tx.set_meta(META_REPORT, Some(&kept))
             })
             .await

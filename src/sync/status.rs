@@ -3,6 +3,7 @@
 use bson::Document;
 use serde::Serialize;
 
+use super::budget::DAY_MS;
 use super::operator::Pause;
 use super::round::UP_TO_DATE;
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
@@ -26,6 +27,8 @@ pub struct Status {
     pub next_round_at: Option<String>,
     /// Clients' writes are refused, because the disk is nearly full.
     pub storage_full: bool,
+    /// People cannot log in until the next complete round; see [`Reconciler::admits_people`].
+    pub logins_suspended: bool,
     pub message: String,
 }
 
@@ -39,6 +42,14 @@ impl Reconciler {
         let shortage = self.store.shortage();
         if let Some(shortage) = shortage {
             message.push_str(&format!(" Writes are refused: {shortage}."));
+        }
+        let logins_suspended = !self.admits_people(&snapshot)?;
+        if logins_suspended {
+            let days = self.settings.offline_login_days;
+            message.push_str(&format!(
+                " People cannot log in until a round is complete: for {days} days there was none \
+                 (offline_login_days in [accounts])."
+            ));
         }
         let last_round = report.map(|report| {
             let mut shown = bson::Bson::Document(report.clone()).into_relaxed_extjson();
@@ -58,8 +69,25 @@ impl Reconciler {
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
             next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
             storage_full: shortage.is_some(),
+            logins_suspended,
             message,
         })
+    }
+
+    /// Whether people may log in at this moment: always, unless `offline_login_days` have passed since the centre last
+    /// told everything, an account that was closed there included. Before the first complete round they count from
+    /// the first one that was tried.
+    ///
+    /// Goes by the machine's clock, because the limit has to outlast restarts. A time that lies ahead is not long ago: a
+    /// clock that was set back keeps nobody out.
+    pub fn admits_people(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
+        let limit_ms = i64::from(self.settings.offline_login_days) * DAY_MS;
+        if limit_ms == 0 || !self.is_configured() {
+            return Ok(true);
+        }
+        let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
+        let told_ms = kept.get_i64("complete_at").or_else(|_| kept.get_i64("first_at"));
+        Ok(told_ms.map_or(true, |told_ms| self.store.now_ms().saturating_sub(told_ms) < limit_ms))
     }
 
     /// One word for programs, and sentences for people.

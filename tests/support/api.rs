@@ -79,6 +79,7 @@ pub(crate) struct Setup {
     pub(crate) journal_keep_rows: u64,
     /// The centre, if there is one.
     pub(crate) hub: Option<Arc<dyn Hub>>,
+    pub(crate) offline_login_days: u32,
     /// Where the store lies, if not in memory of its own.
     pub(crate) disk: Option<Disk>,
 }
@@ -97,7 +98,7 @@ impl Default for Setup {
             browser_sessions: BrowserSessions::On,
         };
         let roles = BUILT_IN_ROLES.to_owned();
-        Setup { settings, roles, journal_keep_rows: 1_000_000, hub: None, disk: None }
+        Setup { settings, roles, journal_keep_rows: 1_000_000, hub: None, offline_login_days: 0, disk: None }
     }
 }
 
@@ -127,7 +128,11 @@ impl TestNode {
             Some(disk) => Store::on_backend(disk.mount(), options).unwrap(),
             None => Store::in_memory(options).unwrap(),
         };
-        let sync_settings = SyncSettings { round_timeout: Duration::from_secs(1), ..SyncSettings::default() };
+        let sync_settings = SyncSettings {
+            round_timeout: Duration::from_secs(1),
+            offline_login_days: setup.offline_login_days,
+            ..SyncSettings::default()
+        };
         let accounts = AccountsSettings { bcrypt_cost: BCRYPT_COST_MIN, ..AccountsSettings::default() };
         let (acl, _) = Acl::parse(&setup.roles).unwrap();
         let directory = TempDir::new().unwrap();
