@@ -619,3 +619,21 @@ async fn a_complete_round_lets_people_in_again() {
     node.complete().await;
     assert!(is_admitted(3) && !is_admitted(4));
 }
+
+/// A verification pass that misses nothing but what the feed had told before is clean: deletes that come one by one
+/// are not taken for an accident because one of them came together with the pass.
+#[tokio::test]
+async fn a_delete_that_was_heard_of_does_not_spoil_a_verification() {
+    let sim = Sim::with_history();
+    for n in 0..40 {
+        sim.put(Kind::Person, person(&format!("P{n:02}"), "old"));
+    }
+    let node = Node::agreed(&sim).await;
+    for n in 0..40 {
+        sim.remove(Kind::Person, &format!("P{n:02}"));
+        if n % 10 == 9 {
+            node.sync.ask_for_verification().await.unwrap();
+        }
+        assert_eq!(node.complete().await.deleted, 1, "{n}");
+    }
+}

@@ -14,7 +14,7 @@ use super::scan::META_SCAN;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Base, Snapshot, StoreError, TrashState, Tx};
+use crate::store::{Base, Snapshot, StoreError, TrashState, Tx, Vanished};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
 const DELETES_UNASKED_MAX: u64 = 20;
@@ -39,25 +39,32 @@ impl Round<'_> {
     pub(crate) async fn deletes(&mut self) -> Result<(), RoundError> {
         let snapshot = self.store.read()?;
         let vanished = snapshot.vanished()?;
-        if vanished.is_empty() {
-            return Ok(());
-        }
-        let deleted = snapshot.meta(META_DELETED)?.unwrap_or_default();
-        let mut asked: BTreeMap<Kind, Vec<&RecordKey>> = BTreeMap::new();
-        for row in vanished.iter().filter(|row| !row.is_accepted) {
-            asked.entry(row.key.kind).or_default().push(&row.key);
-        }
-        for (kind, keys) in asked {
-            let before = deleted_of(&deleted, kind);
-            let here = snapshot.count(kind)?;
-            if keys.len() as u64 + before > unasked(here + before) {
-                return Err(RoundError::Halted(vanished_message(kind, here, before, &keys)));
-            }
+        if let Some(message) = too_many(&snapshot, &vanished)? {
+            return Err(RoundError::Halted(message));
         }
         // A sweep under way may find more: how many are gone is known at its end.
-        let is_sweeping = self.sweep.is_some() || snapshot.meta(META_SCAN)?.is_some();
+        let is_sweeping = self.is_sweeping(&snapshot)?;
         drop(snapshot);
-        let due: Vec<_> = vanished.into_iter().filter(|row| row.is_accepted || !is_sweeping).collect();
+        Ok(self.delete(vanished.into_iter().filter(|row| row.is_accepted || !is_sweeping).collect()).await?)
+    }
+
+    /// Deletes what the feed told before a sweep begins, so that the sweep misses only what was not told. Whether too
+    /// many are gone is known at its end.
+    pub(crate) async fn deletes_before_sweep(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.store.read()?;
+        let vanished = snapshot.vanished()?;
+        if self.is_sweeping(&snapshot)? || too_many(&snapshot, &vanished)?.is_some() {
+            return Ok(());
+        }
+        drop(snapshot);
+        self.delete(vanished).await
+    }
+
+    fn is_sweeping(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
+        Ok(self.sweep.is_some() || snapshot.meta(META_SCAN)?.is_some())
+    }
+
+    async fn delete(&mut self, due: Vec<Vanished>) -> Result<(), StoreError> {
         for rows in due.chunks(BATCH_DELETES_MAX) {
             let rows = rows.to_vec();
             let tally = self
@@ -84,6 +91,23 @@ impl Round<'_> {
         }
         Ok(())
     }
+}
+
+/// Why what vanished must not simply go here too, if it must not.
+fn too_many(snapshot: &Snapshot, vanished: &[Vanished]) -> Result<Option<String>, StoreError> {
+    let deleted = snapshot.meta(META_DELETED)?.unwrap_or_default();
+    let mut asked: BTreeMap<Kind, Vec<&RecordKey>> = BTreeMap::new();
+    for row in vanished.iter().filter(|row| !row.is_accepted) {
+        asked.entry(row.key.kind).or_default().push(&row.key);
+    }
+    for (kind, keys) in asked {
+        let before = deleted_of(&deleted, kind);
+        let here = snapshot.count(kind)?;
+        if keys.len() as u64 + before > unasked(here + before) {
+            return Ok(Some(vanished_message(kind, here, before, &keys)));
+        }
+    }
+    Ok(None)
 }
 
 fn deleted_of(deleted: &Document, kind: Kind) -> u64 {

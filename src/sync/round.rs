@@ -234,6 +234,7 @@ impl<'a> Round<'a> {
     async fn read_on(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         self.settle(central).await?;
         self.reread(central).await?;
+        self.deletes_before_sweep().await?;
         self.scan(central).await?;
         self.deletes().await?;
         Ok(self.end_restore().await?)
