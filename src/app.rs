@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
+use axum::ServiceExt;
+use axum::extract::Request;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use chrono::{DateTime, Local, TimeZone as _, Utc};
@@ -29,7 +30,7 @@ use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
 use crate::files::give_to_owner_of_directory;
-use crate::http::{ApiSettings, BrowserSessions, KnownAccounts, Node, router};
+use crate::http::{Api, ApiSettings, BrowserSessions, KnownAccounts, Node, api};
 use crate::store::{Store, StoreError, StoreOptions, free_bytes_at};
 use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
@@ -139,7 +140,7 @@ impl App {
         for warning in &self.warnings {
             tracing::warn!("access rules: {warning}");
         }
-        let api = router(Arc::clone(&self.node));
+        let api = api(Arc::clone(&self.node));
         let listener = self.listen()?;
         let tls = self.config.tls_settings().map(|settings| Tls::load(settings, clock())).transpose()?;
         let tls = tls.map(Arc::new);
@@ -323,11 +324,11 @@ fn clock() -> SystemTime {
 
 async fn serve_tcp(
     listener: TcpListener,
-    api: Router,
+    api: Api,
     tls: Option<&Tls>,
     handle: Handle<SocketAddr>,
 ) -> Result<(), AppError> {
-    let service = api.into_make_service();
+    let service = ServiceExt::<Request>::into_make_service(api);
     let header_read = Duration::from_secs(HEADER_READ_S_MAX);
     let mut server = axum_server::from_tcp(listener)?.handle(handle).first_request_timeout(header_read);
     let http = server.http_builder();

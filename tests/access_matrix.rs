@@ -682,7 +682,7 @@ impl World {
         let page = store.read().unwrap().audit(&query).unwrap();
         let entries: Vec<Entry> = page.rows.into_iter().map(Result::unwrap).collect();
         self.audited = entries.last().map_or(self.audited, |entry| entry.seq);
-        let line = |Entry { event: Event { who, verb, kind, id, outcome, .. }, .. }| match outcome.as_str() {
+        let line = |Entry { event: Event { who, verb, kind, id, outcome, .. }, .. }| match &*outcome {
             "ok" => format!("{who} {verb} {kind}/{id}"),
             _ => format!("{who} {verb} {outcome}"),
         };

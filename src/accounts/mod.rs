@@ -202,7 +202,7 @@ impl Accounts {
         let principal = attempt.principal.clone();
 
         // First, what was verified a moment ago: nobody who is in is held up by others at the door.
-        if self.remembers(&attempt) {
+        if self.remembers(&attempt.credential) {
             return principal.ok_or(LoginError::Refused);
         }
 
@@ -221,12 +221,13 @@ impl Accounts {
 
     /// [`Accounts::verify`] as far as it can be said at once: whether the same was verified a moment ago.
     pub fn has_verified(&self, user: &str, password: &[u8], stored: &StoredAccount) -> bool {
-        let attempt = self.prepare(user, password, Some(stored.clone()));
-        attempt.principal.is_some() && self.remembers(&attempt)
+        // Nothing else about the attempt has to be looked at: only what could succeed, and did, is remembered.
+        let hash = stored.password_hash.as_deref().filter(|_| stored.active);
+        hash.is_some_and(|hash| self.remembers(&self.key.credential(&fold_account(user), password, hash)))
     }
 
-    fn remembers(&self, attempt: &Attempt) -> bool {
-        self.attempts.lock().verified.holds(&attempt.credential, (self.clock)())
+    fn remembers(&self, credential: &Credential) -> bool {
+        self.attempts.lock().verified.holds(credential, (self.clock)())
     }
 
     /// Attempts that cannot succeed become a comparison of nothing with the dummy.

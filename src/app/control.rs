@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{AppError, at_path};
-use crate::http::Peer;
+use crate::http::{Api, Peer};
 
 /// Name of the Unix socket in the data directory.
 const SOCKET_FILE: &str = "control.sock";
@@ -67,7 +67,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for ControlPeer {
 
 impl Control {
     /// Answers commands until `stop`, and then those under way for at most `drain_max`.
-    pub(super) async fn serve(self, api: Router, stop: CancellationToken, drain_max: Duration) {
+    pub(super) async fn serve(self, api: Api, stop: CancellationToken, drain_max: Duration) {
         let own = rustix::process::geteuid().as_raw();
         let mark = move |ConnectInfo(peer): ConnectInfo<ControlPeer>, mut request: Request, next: Next| async move {
             // The mode of the file says the same, but only once it has been set.
@@ -76,8 +76,8 @@ impl Control {
             }
             next.run(request).await
         };
-        let service =
-            api.layer(middleware::from_fn(mark)).into_make_service_with_connect_info::<ControlPeer>();
+        let marked = Router::new().fallback_service(api).layer(middleware::from_fn(mark));
+        let service = marked.into_make_service_with_connect_info::<ControlPeer>();
         let Control { listener, file: _file } = self;
         let served = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let too_long = async {

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -19,7 +18,7 @@ use tower::ServiceExt as _;
 use super::{EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{App, AppError, control_socket, store_file};
 use crate::config::Config;
-use crate::http::{Peer, router};
+use crate::http::{Api, Peer, api};
 use crate::store::{Store, StoreError};
 
 /// How long a node that holds the store may take to open its socket, or another command to end.
@@ -65,7 +64,7 @@ pub(super) enum Client {
     /// Through the socket of the running one.
     Running { socket: PathBuf },
     /// In this process, which holds the store as long as the client lives.
-    Own { api: Router, store: Store, uid: u32 },
+    Own { api: Api, store: Store, uid: u32 },
 }
 
 /// What the API answered.
@@ -87,7 +86,7 @@ impl Client {
                 Ok(app) => {
                     let uid = rustix::process::getuid().as_raw();
                     let store = app.node.store.clone();
-                    return Ok(Client::Own { api: router(app.node), store, uid });
+                    return Ok(Client::Own { api: api(app.node), store, uid });
                 }
                 Err(ControlError::Held(_)) if Instant::now() < deadline => {}
                 Err(ControlError::Held(_)) => return Err(ControlError::Silent(socket)),

@@ -172,7 +172,7 @@ impl Acl {
         })
     }
 
-    /// Whether `who` may use `verb` on the record or person described by `target`.
+    /// The right to use `verb` on the record or person described by `target`.
     pub fn authorize(
         &self,
         who: &Principal,
@@ -181,18 +181,30 @@ impl Acl {
         kind: Kind,
         target: Target<'_>,
     ) -> Result<Grant, Denied> {
+        let scope = self.permits(who, verb, acl_name, kind, target)?;
+        Ok(Grant { actor: who.actor.clone(), verb, kind, scope })
+    }
+
+    /// Whether `who` may use `verb` on the record or person described by `target`, for those who do not act on it.
+    pub fn permits(
+        &self,
+        who: &Principal,
+        verb: Verb,
+        acl_name: &str,
+        kind: Kind,
+        target: Target<'_>,
+    ) -> Result<Scope, Denied> {
         let scope = self.reach(who, verb, acl_name).ok_or(Denied::Forbidden)?;
-        let grant = |scope| Ok(Grant { actor: who.actor.clone(), verb, kind, scope });
         if scope == Scope::Everyone {
-            return grant(scope);
+            return Ok(scope);
         }
         match target {
-            Target::PathPerson(person) if who.is(person) => grant(scope),
+            Target::PathPerson(person) if who.is(person) => Ok(scope),
             Target::PathPerson(_) => Err(Denied::Forbidden),
-            Target::Record { owner: Some(owner) } if who.is(owner) => grant(scope),
+            Target::Record { owner: Some(owner) } if who.is(owner) => Ok(scope),
             Target::Record { .. } if kind.schema().owner == Owner::Nobody => {
                 if verb == Verb::Get {
-                    grant(scope)
+                    Ok(scope)
                 } else {
                     Err(Denied::Forbidden)
                 }
@@ -218,7 +230,7 @@ impl Acl {
     /// Whether `who` may read a record of this kind that belongs to `owner`, wherever it turns up.
     pub fn may_read(&self, who: &Principal, kind: Kind, owner: Option<&str>) -> bool {
         let target = Target::Record { owner };
-        self.authorize(who, Verb::Get, kind.schema().item_acl(), kind, target).is_ok()
+        self.permits(who, Verb::Get, kind.schema().item_acl(), kind, target).is_ok()
     }
 }
 

@@ -5,6 +5,7 @@
 //! that somebody else knows: see [`Verifier::expect`]. The encoding is described in `docs/SECURITY.md`; whoever
 //! changes it here takes a new [`HASH_TAG`].
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -149,16 +150,16 @@ pub struct Event {
     /// An account, `NAME@local`, `operator(uid N)`, `centre`, or [`NOBODY`].
     pub who: String,
     /// [`What::name`]; other words may come from later versions.
-    pub verb: String,
+    pub verb: Cow<'static, str>,
     /// Collection of the record, or what else it is about; may be empty.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     pub id: String,
     /// Account of the person whose data it is, [`EVERYBODY`], or empty.
     pub owner: String,
     /// Address that the request came from; empty for the machine's own.
     pub peer: String,
     /// [`Outcome::name`].
-    pub outcome: String,
+    pub outcome: Cow<'static, str>,
     /// More about it, in the node's own words, or the reason of an emergency in somebody else's.
     pub detail: String,
     /// Fields that changed.
@@ -169,12 +170,12 @@ impl Event {
     pub fn new(what: What, who: impl fmt::Display) -> Event {
         Event {
             who: shortened(who.to_string()),
-            verb: what.name().to_owned(),
-            kind: String::new(),
+            verb: what.name().into(),
+            kind: "".into(),
             id: String::new(),
             owner: String::new(),
             peer: String::new(),
-            outcome: Outcome::Ok.name().to_owned(),
+            outcome: Outcome::Ok.name().into(),
             detail: String::new(),
             paths: Vec::new(),
         }
@@ -185,8 +186,8 @@ impl Event {
         Event::new(what, NOBODY)
     }
 
-    pub fn about(mut self, kind: &str, id: &str, owner: Option<&str>) -> Event {
-        (self.kind, self.id) = (shortened(kind), shortened(id));
+    pub fn about(mut self, kind: &'static str, id: &str, owner: Option<&str>) -> Event {
+        (self.kind, self.id) = (kind.into(), shortened(id));
         self.owner = owner.map(shortened).unwrap_or_default();
         self
     }
@@ -197,7 +198,7 @@ impl Event {
     }
 
     pub fn ended(mut self, outcome: Outcome) -> Event {
-        self.outcome = outcome.name().to_owned();
+        self.outcome = outcome.name().into();
         self
     }
 
@@ -280,9 +281,10 @@ impl Entry {
         let Times { at_ms, until_ms, count } = self.times;
         let numbers = [self.seq.to_string(), at_ms.to_string(), until_ms.to_string(), count.to_string()];
         let Event { who, verb, kind, id, owner, peer, outcome, detail, paths } = &self.event;
-        let texts = [who, verb, kind, id, owner, peer, outcome, detail];
+        let texts: [&str; 8] = [who, verb, kind, id, owner, peer, outcome, detail];
         let mut bytes = Vec::new();
-        for text in numbers.iter().chain(texts).chain(paths) {
+        let (numbers, paths) = (numbers.iter().map(String::as_str), paths.iter().map(String::as_str));
+        for text in numbers.chain(texts).chain(paths) {
             bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
             bytes.extend_from_slice(text.as_bytes());
         }
@@ -319,7 +321,17 @@ impl Entry {
                 until_ms: until_ms.parse().ok()?,
                 count: count.parse().ok()?,
             },
-            event: Event { who, verb, kind, id, owner, peer, outcome, detail, paths },
+            event: Event {
+                who,
+                verb: verb.into(),
+                kind: kind.into(),
+                id,
+                owner,
+                peer,
+                outcome: outcome.into(),
+                detail,
+                paths,
+            },
             hash: Hash(*hash),
         })
     }

@@ -7,18 +7,19 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::Router;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use tower::Service as _;
 
-use super::Node;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
 use super::session;
 use super::witness::{Witness, login_failed};
+use super::{Node, Pattern};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::audit::NOBODY;
@@ -85,9 +86,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Lets verified callers through and answers everybody else.
-pub(crate) async fn require_login(node: &Node, mut request: Request, next: Next) -> Response {
-    if PUBLIC_PATHS.contains(&request.uri().path()) || is_link(&request) || session::is_open(node, &request) {
-        return next.run(request).await;
+pub(crate) async fn require_login(
+    node: &Node,
+    router: Router,
+    pattern: Pattern,
+    mut request: Request,
+) -> Response {
+    if PUBLIC_PATHS.contains(&request.uri().path())
+        || is_link(pattern, &request)
+        || session::is_open(node, pattern, &request)
+    {
+        return handled(router, request).await;
     }
     let peer = request.extensions().get::<Peer>().copied();
     let caller = match peer {
@@ -96,7 +105,7 @@ pub(crate) async fn require_login(node: &Node, mut request: Request, next: Next)
             peer: peer.address(),
             session: None,
         }),
-        Some(Peer::Address(peer)) => match session::caller(node, &request, peer) {
+        Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {
             Some(caller) => caller,
             None => verify(node, request.headers(), peer).await,
         },
@@ -104,23 +113,29 @@ pub(crate) async fn require_login(node: &Node, mut request: Request, next: Next)
     };
     match caller {
         Ok(caller) => {
-            let witness = Witness::of(&request);
+            let witness = Witness::of(&request, pattern);
             request.extensions_mut().insert(caller.clone());
             let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
-            let response = asked_by(asker, next.run(request)).await;
+            let response = asked_by(asker, handled(router, request)).await;
             witness.saw(node, &caller, response).await
         }
         Err(error) => error.into_response(),
     }
 }
 
+async fn handled(mut router: Router, request: Request) -> Response {
+    match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
 /// A link is a credential of its own; without a valid one its handler answers what is answered here. It asks where
 /// the request comes from, so one that comes from nowhere gets no farther.
-fn is_link(request: &Request) -> bool {
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+fn is_link(pattern: Pattern, request: &Request) -> bool {
     let is_from_somewhere = request.extensions().get::<Peer>().is_some();
     is_from_somewhere
-        && route == Some(LINK_ROUTE)
+        && pattern == LINK_ROUTE
         && [Method::GET, Method::HEAD, Method::POST].contains(request.method())
 }
 

@@ -4,9 +4,9 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Node;
 use super::caller::{Peer, check_origin};
 use super::witness::Witness;
+use super::{Node, Pattern};
 use crate::domain::audit::{NOBODY, Outcome};
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, PUT, DELETE, OPTIONS");
@@ -40,13 +40,13 @@ impl Crossing {
     }
 
     /// The answer to preflights, which need no login, and to writes of other sites, which are refused.
-    pub(crate) fn refusal(&self, node: &Node, request: &Request) -> Option<Response> {
+    pub(crate) fn refusal(&self, node: &Node, pattern: Pattern, request: &Request) -> Option<Response> {
         if self.is_preflight {
             return Some(StatusCode::NO_CONTENT.into_response());
         }
         let error = check_origin(node, request).err()?;
         let from = request.extensions().get::<Peer>().and_then(|peer| peer.from());
-        Witness::of(request).refused(node, NOBODY, from, Outcome::CrossOrigin);
+        Witness::of(request, pattern).refused(node, NOBODY, from, Outcome::CrossOrigin);
         Some(error.into_response())
     }
 

@@ -4,6 +4,7 @@
 //! the outside in: request id and log line, error format, cross-origin rules, login, the audit of what the answer
 //! shows or refuses, body limits.
 
+mod api;
 mod audit;
 mod authorization;
 mod backups;
@@ -28,22 +29,16 @@ mod users;
 mod witness;
 mod write;
 
-use std::fmt;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, RwLock};
 
-use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::Json;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
-use futures_util::FutureExt as _;
-use tower_http::timeout::TimeoutBody;
 
+pub use api::Api;
+pub(crate) use api::{Pattern, present_request};
 pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials};
 
 use crate::accounts::Accounts;
@@ -53,17 +48,10 @@ use crate::domain::json::DateFormat;
 use crate::domain::schema::{Route, SCHEMAS, Schema, Shape};
 use crate::store::Store;
 use crate::sync::Reconciler;
+use api::Routes;
 use caller::Caller;
-use cors::Crossing;
-use error::{ApiError, Problem};
 use extract::{At, Sent};
 use records::ItemTarget;
-
-/// Longest silence while a body arrives.
-const BODY_TIMEOUT_S_MAX: u64 = 30;
-
-/// An answer that took longer than this is worth a line in the log.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// How collections are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -134,8 +122,8 @@ impl Node {
 }
 
 /// The whole API.
-pub fn router(node: Arc<Node>) -> Router {
-    let mut router = Router::new()
+pub fn api(node: Arc<Node>) -> Api {
+    let mut routes = Routes::default()
         .route("/", get(node::welcome))
         .route("/healthz", get(node::healthz))
         .route("/readyz", get(node::readyz))
@@ -164,22 +152,16 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/sync/dead/{id}/retry", post(dead::retry));
     if node.settings.browser_sessions != BrowserSessions::Off {
         let form = get(session::form).post(session::submit).delete(session::delete);
-        router = router
+        routes = routes
             .route(session::SESSION_ROUTE, form)
             .route(session::SESSION_END_ROUTE, post(session::submit_end));
     }
     for schema in &SCHEMAS {
         for route in schema.routes {
-            router = router.route(route.path, record_route(schema, route, &node.settings));
+            routes = routes.route(route.path, record_route(schema, route, &node.settings));
         }
     }
-    let router = router
-        .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
-        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .layer(middleware::from_fn_with_state(Arc::clone(&node), around))
-        .with_state(node);
-    // Outside of everything: axum names the methods of a path only after its own layers have run.
-    Router::new().fallback_service(router).layer(middleware::from_fn(answer_options))
+    routes.serve(node)
 }
 
 /// The methods of one row of the schema's routes.
@@ -209,7 +191,9 @@ fn record_route(
 }
 
 fn record_item_route(schema: &'static Schema, route: &'static Route) -> MethodRouter<Arc<Node>> {
-    let read = move |State(node): State<Arc<Node>>, caller: Caller, at: At, headers: HeaderMap| async move {
+    // Taking the headers alone would copy all of them.
+    let read = move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
+        let headers = request.into_parts().0.headers;
         records::read(&node, &ItemTarget::new(schema, route, &at), &caller, &headers).await
     };
     let write = move |method: Method,
@@ -221,115 +205,6 @@ fn record_item_route(schema: &'static Schema, route: &'static Route) -> MethodRo
         write::write(&node, &ItemTarget::new(schema, route, &at), &caller, &method, &headers, body).await
     };
     get(read).post(write).patch(write).put(write).delete(write)
-}
-
-/// Answers OPTIONS from the methods that a path has.
-async fn answer_options(request: Request, next: Next) -> Response {
-    let is_options = request.method() == Method::OPTIONS;
-    let mut response = next.run(request).await;
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = match response.headers().get(header::ALLOW).and_then(|value| value.to_str().ok()) {
-            Some(methods) => format!("{methods},OPTIONS"),
-            None => "OPTIONS".to_owned(),
-        };
-        if is_options {
-            let mut headers = std::mem::take(response.headers_mut());
-            headers.remove(header::CONTENT_TYPE);
-            headers.remove(header::CONTENT_LENGTH);
-            response = StatusCode::NO_CONTENT.into_response();
-            *response.headers_mut() = headers;
-        }
-        if let Ok(allow) = HeaderValue::from_str(&allow) {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
-    }
-    response
-}
-
-/// Names a request in the log and in its answer: no other of this process has the same, and none of another one
-/// is likely to.
-#[derive(Debug, Clone, Copy)]
-struct RequestId(u64);
-
-impl RequestId {
-    fn next() -> RequestId {
-        static COUNT: AtomicU64 = AtomicU64::new(1);
-        RequestId(COUNT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        static PROCESS: LazyLock<u32> = LazyLock::new(|| uuid::Uuid::new_v4().as_fields().0);
-        write!(f, "{:08x}-{:x}", *PROCESS, self.0)
-    }
-}
-
-tokio::task_local! {
-    static REQUEST: RequestId;
-}
-
-/// The request that is being answered, for what is logged about it.
-fn present_request() -> String {
-    REQUEST.try_with(RequestId::to_string).unwrap_or_default()
-}
-
-/// What surrounds every request, from the outside in: its id and log line, an answer instead of a panic, the rules for
-/// pages of other sites, login, limits of bodies. One layer instead of six, each of which would put its future on the
-/// heap.
-///
-/// Gives every request an id, logs what is out of the ordinary without patient data, and lets the Accept header
-/// choose the format of errors. Answers that are as they should be are logged at `debug`: a line for each would wear out
-/// the cards that many boxes store on, and the audit trail knows who read what.
-async fn around(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
-    let id = RequestId::next();
-    let method = request.method().clone();
-    // The pattern, never the path: ids of people do not belong into logs.
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let wants_problem_json = request
-        .headers()
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/problem+json"));
-    let started = tokio::time::Instant::now();
-    let answering = AssertUnwindSafe(admitted(node, request, next)).catch_unwind();
-    let answered = REQUEST.scope(id, answering).await;
-    let mut response = answered.unwrap_or_else(|_| ApiError::Internal.into_response());
-    let (status, took) = (response.status(), started.elapsed());
-    let path = path.as_ref().map_or("(none)", MatchedPath::as_str);
-    let (code, ms) = (status.as_u16(), took.as_millis() as u64);
-    if status.is_server_error() || took > SLOW {
-        tracing::info!(%id, %method, %path, status = code, ms, "answered");
-    } else {
-        tracing::debug!(%id, %method, %path, status = code, ms, "answered");
-    }
-    if let Some(problem) = response.extensions_mut().remove::<Problem>()
-        && wants_problem_json
-    {
-        response = problem.into_problem_json(response);
-    }
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
-        headers.insert("x-request-id", id);
-    }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
-}
-
-async fn admitted(node: Arc<Node>, mut request: Request, next: Next) -> Response {
-    // Handlers of reads do not look at bodies.
-    if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let silence = Duration::from_secs(BODY_TIMEOUT_S_MAX);
-        request = request.map(|body| Body::new(TimeoutBody::new(silence, body)));
-    }
-    DefaultBodyLimit::max(node.settings.body_limit_bytes).apply(&mut request);
-    let crossing = Crossing::of(&node, &request);
-    let response = match crossing.refusal(&node, &request) {
-        Some(response) => response,
-        None => caller::require_login(&node, request, next).await,
-    };
-    crossing.marked(&node, response)
 }
 
 /// JSON that the node makes itself (not records).

@@ -65,7 +65,7 @@ impl<'a> ItemTarget<'a> {
                 return Ok(());
             }
         };
-        acl.authorize(&caller.principal, verb, self.acl_name, self.schema.kind, target)?;
+        acl.permits(&caller.principal, verb, self.acl_name, self.schema.kind, target)?;
         Ok(())
     }
 

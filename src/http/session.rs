@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -19,7 +19,7 @@ use super::extract::{Sent, form_pairs};
 use super::node::page;
 use super::password::escape;
 use super::witness::{Witness, about_account};
-use super::{BrowserSessions, Node, form_token};
+use super::{BrowserSessions, Node, Pattern, form_token};
 use crate::accounts::{Ended, SessionId, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::audit::{Event, Outcome, What};
@@ -64,22 +64,26 @@ enum Shown {
 }
 
 /// Whether the request may pass without login: these handlers look for themselves.
-pub(crate) fn is_open(node: &Node, request: &Request) -> bool {
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+pub(crate) fn is_open(node: &Node, pattern: Pattern, request: &Request) -> bool {
     let read = [Method::GET, Method::HEAD].contains(request.method());
     let post = request.method() == Method::POST;
     let is_from_somewhere = request.extensions().get::<Peer>().is_some();
     is_from_somewhere
         && node.settings.browser_sessions != BrowserSessions::Off
-        && match route {
-            Some(SESSION_ROUTE) => read || post,
-            Some(SESSION_END_ROUTE) => post,
+        && match pattern {
+            SESSION_ROUTE => read || post,
+            SESSION_END_ROUTE => post,
             _ => false,
         }
 }
 
 /// Whom the session of a request lets in; `None` if it shows none, or credentials, which count before it.
-pub(crate) fn caller(node: &Node, request: &Request, peer: IpAddr) -> Option<Result<Caller, ApiError>> {
+pub(crate) fn caller(
+    node: &Node,
+    pattern: Pattern,
+    request: &Request,
+    peer: IpAddr,
+) -> Option<Result<Caller, ApiError>> {
     if request.headers().contains_key(header::AUTHORIZATION) {
         return None;
     }
@@ -91,22 +95,27 @@ pub(crate) fn caller(node: &Node, request: &Request, peer: IpAddr) -> Option<Res
             Some(Err(ApiError::Unauthorized))
         }
         Ok(Shown::Ended) => Some(Err(ApiError::Unauthorized)),
-        Ok(Shown::Live(live)) => Some(checked(node, request, peer, live)),
+        Ok(Shown::Live(live)) => Some(checked(node, pattern, request, peer, live)),
         Err(error) => Some(Err(error)),
     }
 }
 
 /// Lets reads pass, and writes that bring the token.
-fn checked(node: &Node, request: &Request, peer: IpAddr, live: Live) -> Result<Caller, ApiError> {
+fn checked(
+    node: &Node,
+    pattern: Pattern,
+    request: &Request,
+    peer: IpAddr,
+    live: Live,
+) -> Result<Caller, ApiError> {
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let has_form = request.method() == Method::POST && FORM_ROUTES.contains(&route);
+    let has_form = request.method() == Method::POST && FORM_ROUTES.contains(&pattern);
     let token = request.headers().get(TOKEN_HEADER).and_then(|token| token.to_str().ok());
     if is_read || has_form || token.is_some_and(|token| is_token_of(node, &live.id, token)) {
         return Ok(Caller { principal: live.principal, peer, session: Some(live.id) });
     }
     let who = live.principal.actor.to_string();
-    Witness::of(request).refused(node, &who, Some(peer), Outcome::Expired);
+    Witness::of(request, pattern).refused(node, &who, Some(peer), Outcome::Expired);
     Err(ApiError::NoToken)
 }
 

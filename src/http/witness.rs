@@ -6,14 +6,14 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use percent_encoding::percent_decode_str;
 
-use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
+use super::{Node, Pattern};
 use crate::accounts::LoginError;
 use crate::domain::access::{Actor, Verb};
 use crate::domain::audit::{ACCOUNT_KIND, EVERYBODY, Event, Outcome, TEXT_CHARS_MAX, What};
@@ -115,13 +115,12 @@ pub(crate) struct Refused(pub(crate) Outcome);
 pub(crate) struct Witness {
     method: Method,
     uri: Uri,
-    route: Option<MatchedPath>,
+    pattern: Pattern,
 }
 
 impl Witness {
-    pub(crate) fn of(request: &Request) -> Witness {
-        let route = request.extensions().get::<MatchedPath>().cloned();
-        Witness { method: request.method().clone(), uri: request.uri().clone(), route }
+    pub(crate) fn of(request: &Request, pattern: Pattern) -> Witness {
+        Witness { method: request.method().clone(), uri: request.uri().clone(), pattern }
     }
 
     /// Notes what an answer to `caller` shows or refuses, and returns it. What an emergency shows is on disk before;
@@ -139,8 +138,8 @@ impl Witness {
         let seen = response.extensions().get::<Seen>();
         let event = match seen {
             Some(seen) => seen.event(&caller.principal.actor),
-            None if is_read && !SILENT_ROUTES.contains(&self.pattern()) => {
-                Event::new(What::Read, &caller.principal.actor).saying(self.pattern())
+            None if is_read && !SILENT_ROUTES.contains(&self.pattern) => {
+                Event::new(What::Read, &caller.principal.actor).saying(self.pattern)
             }
             None => return response,
         };
@@ -161,12 +160,8 @@ impl Witness {
         let event = Event::new(What::Denied, who).at(peer).ended(outcome);
         // A method that nobody knows may be any text.
         let method = Verb::of_method(self.method.as_str()).map_or("?", Verb::name);
-        let said = format!("{method} {}", self.pattern());
+        let said = format!("{method} {}", self.pattern);
         node.store.note(event.about(kind, &id, owner.as_deref()).saying(&said));
-    }
-
-    fn pattern(&self) -> &str {
-        self.route.as_ref().map_or("", MatchedPath::as_str)
     }
 
     /// Collection, id and person, as far as the path names them.
@@ -177,14 +172,14 @@ impl Witness {
             let part = percent_decode_str(part).decode_utf8_lossy().into_owned();
             if is_plain(&part) { part } else { String::new() }
         };
-        for (name, part) in self.pattern().split('/').zip(self.uri.path().split('/')) {
+        for (name, part) in self.pattern.split('/').zip(self.uri.path().split('/')) {
             match name {
                 "{id}" => id = decoded(part),
                 "{person_id}" => person = Some(fold_account(&decoded(part))),
                 _ => {}
             }
         }
-        let of_route = |schema: &&Schema| schema.routes.iter().any(|route| route.path == self.pattern());
+        let of_route = |schema: &&Schema| schema.routes.iter().any(|route| route.path == self.pattern);
         match SCHEMAS.iter().find(of_route) {
             Some(schema) if schema.owner == Owner::Itself => {
                 (schema.collection, person.clone().unwrap_or_default(), person)

@@ -6,6 +6,7 @@
 //! before theirs are counted together.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -51,6 +52,15 @@ struct Slot {
     has_entry: bool,
 }
 
+impl Slot {
+    fn again(&mut self, now_ms: i64) {
+        self.times = match self.times {
+            Times { count: 0, .. } => Times::once(now_ms),
+            times => Times { until_ms: now_ms, count: times.count + 1, ..times },
+        };
+    }
+}
+
 #[derive(Default)]
 struct Unwritten {
     entries: Vec<(Times, Event)>,
@@ -61,19 +71,20 @@ impl Window {
     /// False if there was no room for it.
     fn note(&mut self, event: Event, now_ms: i64) -> bool {
         self.since_ms.get_or_insert(now_ms);
-        let event = if self.slots.contains_key(&event) { event } else { self.bounded(event) };
+        if let Some(slot) = self.slots.get_mut(&event) {
+            slot.again(now_ms);
+            return true;
+        }
+        let event = self.bounded(event);
         let number = self.slots.len();
-        match self.slots.get_mut(&event) {
-            Some(Slot { times, .. }) if times.count > 0 => {
-                (times.until_ms, times.count) = (now_ms, times.count + 1);
-            }
-            Some(slot) => slot.times = Times::once(now_ms),
-            None if number >= NOTES_MAX => {
+        match self.slots.entry(event) {
+            Entry::Occupied(mut slot) => slot.get_mut().again(now_ms),
+            Entry::Vacant(_) if number >= NOTES_MAX => {
                 self.lost += 1;
                 return false;
             }
-            None => {
-                self.slots.insert(event, Slot { times: Times::once(now_ms), number, has_entry: false });
+            Entry::Vacant(place) => {
+                place.insert(Slot { times: Times::once(now_ms), number, has_entry: false });
             }
         }
         true
@@ -128,7 +139,7 @@ impl Window {
 
 /// The event without what tells it from others of its kind.
 fn together(event: Event) -> Event {
-    Event { kind: String::new(), id: String::new(), owner: String::new(), ..event }.saying("and others")
+    Event { kind: "".into(), id: String::new(), owner: String::new(), ..event }.saying("and others")
 }
 
 impl Notes {

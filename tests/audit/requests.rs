@@ -366,7 +366,7 @@ async fn what_does_not_fit_is_a_gap_with_a_number() {
     let all = after(&node, 0).await;
     let mut by_verb = BTreeMap::new();
     for entry in &all {
-        *by_verb.entry(entry.event.verb.as_str()).or_insert(0) += entry.times.count;
+        *by_verb.entry(&*entry.event.verb).or_insert(0) += entry.times.count;
     }
     assert_eq!(by_verb.get("read"), Some(&8192));
     assert_eq!(by_verb.get("gap"), Some(&(10_000 - 8192)));

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock, RwLock};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response};
 use base64::Engine as _;
@@ -23,7 +22,7 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant, Verb};
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::http::{ApiSettings, BrowserSessions, CollectionShape, Node, Peer, router};
+use thalamus_edge::http::{Api, ApiSettings, BrowserSessions, CollectionShape, Node, Peer, api};
 use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, SyncSettings};
 use tower::ServiceExt as _;
@@ -104,7 +103,7 @@ impl Default for Setup {
 
 pub(crate) struct TestNode {
     pub(crate) node: Arc<Node>,
-    router: Router,
+    api: Api,
     /// Where its backups go.
     _directory: TempDir,
 }
@@ -154,7 +153,7 @@ impl TestNode {
             settings: setup.settings,
             form_key: [7; 32],
         });
-        TestNode { router: router(Arc::clone(&node)), node, _directory: directory }
+        TestNode { api: api(Arc::clone(&node)), node, _directory: directory }
     }
 
     /// A node with the people that most tests need: ANA001 and BOB002 (end_user), DOC003
@@ -331,7 +330,7 @@ impl Call<'_> {
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
         }
-        self.node.router.clone().oneshot(request).await.unwrap()
+        self.node.api.clone().oneshot(request).await.unwrap()
     }
 
     pub(crate) async fn send(self) -> Answer {

@@ -51,7 +51,7 @@ fn no_byte_of_an_entry_can_change() {
         assert!(!whole, "byte {at}");
     }
     let mut moved = entries[0].clone();
-    (moved.event.kind, moved.event.id) = ("peopl".to_owned(), "e1".to_owned());
+    (moved.event.kind, moved.event.id) = ("peopl".into(), "e1".to_owned());
     assert_eq!(verdict(&[moved], &[]), Err(AuditError::Altered { seq: 1 }));
 }
 

@@ -1,0 +1,200 @@
+//! Floor 4. The API as a service: its routes, and what surrounds every request to them.
+//!
+//! What surrounds a request has to know the pattern of its path before anybody has logged in, so patterns are looked
+//! up here, in the same kind of tree in which axum finds handlers. That leaves one future on the heap for all of
+//! it, where a layer of axum's puts three there and copies what is inside: a quarter of what a read allocates.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{self, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::MethodRouter;
+use axum::{BoxError, Router};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tower::Service;
+use tower_http::timeout::TimeoutBody;
+
+use super::Node;
+use super::caller;
+use super::cors::Crossing;
+use super::error::{ApiError, Problem};
+
+/// Longest silence while a body arrives.
+const BODY_TIMEOUT_S_MAX: u64 = 30;
+/// An answer that took longer than this is worth a line in the log.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The pattern of a request's path, as `/people/{person_id}`; empty for a path that there is not.
+pub(crate) type Pattern = &'static str;
+
+/// Routes while they are put together.
+#[derive(Default)]
+pub(super) struct Routes {
+    router: Router<Arc<Node>>,
+    patterns: matchit::Router<Pattern>,
+}
+
+impl Routes {
+    /// Each pattern once.
+    pub(super) fn route(mut self, pattern: Pattern, methods: MethodRouter<Arc<Node>>) -> Routes {
+        self.router = self.router.route(pattern, methods);
+        // axum has taken the same pattern into the same kind of tree.
+        let added = self.patterns.insert(pattern, pattern);
+        debug_assert!(added.is_ok(), "{pattern}: {added:?}");
+        self
+    }
+
+    pub(super) fn serve(self, node: Arc<Node>) -> Api {
+        let router = self
+            .router
+            .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
+            .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+            .with_state(Arc::clone(&node));
+        Api { node, router, patterns: Arc::new(self.patterns) }
+    }
+}
+
+/// The whole API; a copy serves the same node.
+#[derive(Clone)]
+pub struct Api {
+    node: Arc<Node>,
+    router: Router,
+    patterns: Arc<matchit::Router<Pattern>>,
+}
+
+impl<B> Service<http::Request<B>> for Api
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let request = request.map(Body::new);
+        let pattern = self.patterns.at(request.uri().path()).map_or("", |found| *found.value);
+        let (node, router) = (Arc::clone(&self.node), self.router.clone());
+        Box::pin(async move { Ok(answered(node, router, pattern, request).await) })
+    }
+}
+
+/// Names a request in the log and in its answer: no other of this process has the same, and none of another one
+/// is likely to.
+#[derive(Debug, Clone, Copy)]
+struct RequestId(u64);
+
+impl RequestId {
+    fn next() -> RequestId {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        RequestId(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        static PROCESS: LazyLock<u32> = LazyLock::new(|| uuid::Uuid::new_v4().as_fields().0);
+        write!(f, "{:08x}-{:x}", *PROCESS, self.0)
+    }
+}
+
+tokio::task_local! {
+    static REQUEST: RequestId;
+}
+
+/// The request that is being answered, for what is logged about it.
+pub(crate) fn present_request() -> String {
+    REQUEST.try_with(RequestId::to_string).unwrap_or_default()
+}
+
+/// The answer to a request, with what surrounds each: from the outside in, its id and log line, an answer instead of a
+/// panic, the rules for pages of other sites, login, limits of bodies.
+///
+/// Gives every request an id, logs what is out of the ordinary without patient data, and lets the Accept header
+/// choose the format of errors. Answers that are as they should be are logged at `debug`: a line for each would wear out
+/// the cards that many boxes store on, and the audit trail knows who read what.
+async fn answered(node: Arc<Node>, router: Router, pattern: Pattern, request: Request) -> Response {
+    let id = RequestId::next();
+    let method = request.method().clone();
+    let wants_problem_json = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/problem+json"));
+    let started = tokio::time::Instant::now();
+    let answering = AssertUnwindSafe(admitted(node, router, pattern, request)).catch_unwind();
+    let answered = REQUEST.scope(id, answering).await;
+    let mut response = answered.unwrap_or_else(|_| ApiError::Internal.into_response());
+    let (status, took) = (response.status(), started.elapsed());
+    // The pattern, never the path: ids of people do not belong into logs.
+    let path = if pattern.is_empty() { "(none)" } else { pattern };
+    let (code, ms) = (status.as_u16(), took.as_millis() as u64);
+    if status.is_server_error() || took > SLOW {
+        tracing::info!(%id, %method, %path, status = code, ms, "answered");
+    } else {
+        tracing::debug!(%id, %method, %path, status = code, ms, "answered");
+    }
+    if let Some(problem) = response.extensions_mut().remove::<Problem>()
+        && wants_problem_json
+    {
+        response = problem.into_problem_json(response);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response = with_options(response, method == Method::OPTIONS);
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id.to_string())) {
+        headers.insert("x-request-id", id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn admitted(node: Arc<Node>, router: Router, pattern: Pattern, mut request: Request) -> Response {
+    // Handlers of reads do not look at bodies.
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let silence = Duration::from_secs(BODY_TIMEOUT_S_MAX);
+        request = request.map(|body| Body::new(TimeoutBody::new(silence, body)));
+        DefaultBodyLimit::max(node.settings.body_limit_bytes).apply(&mut request);
+    }
+    let crossing = Crossing::of(&node, &request);
+    let response = match crossing.refusal(&node, pattern, &request) {
+        Some(response) => response,
+        None => caller::require_login(&node, router, pattern, request).await,
+    };
+    crossing.marked(&node, response)
+}
+
+/// Every path answers OPTIONS, with the methods that it has.
+fn with_options(mut response: Response, is_options: bool) -> Response {
+    let allow = match response.headers().get(header::ALLOW).and_then(|value| value.to_str().ok()) {
+        Some(methods) => format!("{methods},OPTIONS"),
+        None => "OPTIONS".to_owned(),
+    };
+    if is_options {
+        let mut headers = std::mem::take(response.headers_mut());
+        headers.remove(header::CONTENT_TYPE);
+        headers.remove(header::CONTENT_LENGTH);
+        response = StatusCode::NO_CONTENT.into_response();
+        *response.headers_mut() = headers;
+    }
+    if let Ok(allow) = HeaderValue::from_str(&allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
