@@ -30,6 +30,8 @@ const CLOCK_TOLERANCE_MS: i64 = 60 * 60 * 1000;
 const OFFLINE_DAYS: i64 = 7;
 /// By then the centre's history may not reach back so far, and everything has to be looked at again.
 const OFFLINE_DAYS_MAX: i64 = 30;
+/// What is left of the days without the centre when the end of logins is warned about: one part in so many.
+const LOGINS_WARNED_SHARE: i64 = 4;
 /// How long after it was due a backup may still come.
 const BACKUP_LATE_MS: i64 = DAY_MS;
 
@@ -290,7 +292,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     }
     let status = client.get("/sync/status").await?.accepted()?;
     reconciliation(found, &status, now_ms);
-    logins(found, &status);
+    logins(found, &status, config.accounts.offline_login_days, now_ms);
     open_items(found, &status);
     let users = client.get("/users").await?.accepted()?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
@@ -335,14 +337,29 @@ fn reconciliation(found: &mut Findings, status: &Value, now_ms: i64) {
     }
 }
 
-/// Told only of a node that lets nobody in: the limit is no concern of the others.
-fn logins(found: &mut Findings, status: &Value) {
-    if status["logins_suspended"] == true {
-        found.wrong(
-            "logins",
-            "people cannot log in: the last complete round is too long ago (offline_login_days in [accounts])",
-            "thalamus-edge sync now says what is in the way; 0 in the configuration sets no limit",
+/// Said only where somebody has set a limit.
+fn logins(found: &mut Findings, status: &Value, limit_days: u32, now_ms: i64) {
+    const ABOUT: &str = "logins";
+    const REMEDY: &str = "thalamus-edge sync now says what is in the way; [accounts] offline_login_days = 0 and a \
+                          restart lift the limit";
+    let Some(until) = status["logins_until"].as_str() else {
+        return;
+    };
+    let Some(until_ms) = DateTime::parse_from_rfc3339(until).ok().map(|until| until.timestamp_millis())
+    else {
+        return;
+    };
+    let left_ms = until_ms - now_ms;
+    if left_ms <= 0 {
+        found.wrong(ABOUT, format!("people cannot log in since {until}, until a round is complete"), REMEDY);
+    } else if left_ms < i64::from(limit_days) * DAY_MS / LOGINS_WARNED_SHARE {
+        found.warning(
+            ABOUT,
+            format!("from {until} on people cannot log in, unless a round is complete"),
+            REMEDY,
         );
+    } else {
+        found.ok(ABOUT, format!("people may log in until {until} at least"));
     }
 }
 
@@ -420,15 +437,18 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_lets_nobody_in_is_wrong() {
-        for (status, health) in [
-            (json!({"logins_suspended": true}), Some(Health::Wrong)),
-            (json!({"logins_suspended": false}), None),
-            (json!({}), None),
+    fn the_end_of_logins_is_told_before_it_comes() {
+        for (until, health) in [
+            (json!("2026-12-20T12:00:00Z"), Some(Health::Ok)),
+            (json!("2026-12-06T00:00:00Z"), Some(Health::Ok)),
+            (json!("2026-12-05T00:00:00Z"), Some(Health::Warning)),
+            (json!("2026-11-28T12:00:01Z"), Some(Health::Warning)),
+            (json!("2026-11-28T12:00:00Z"), Some(Health::Wrong)),
+            (Value::Null, None),
         ] {
             let mut found = Findings::default();
-            logins(&mut found, &status);
-            assert_eq!(found.0.first().map(|finding| finding.health), health, "{status}");
+            logins(&mut found, &json!({"logins_until": until}), 30, now_ms());
+            assert_eq!(found.0.first().map(|finding| finding.health), health, "{until}");
         }
     }
 

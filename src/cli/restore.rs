@@ -31,8 +31,8 @@ pub(super) struct RestoreArgs {
 }
 
 const WHAT_GOES_BACK: &str = "Everything goes back to that moment: records, and with them accounts, passwords and \
-     roles. Who was closed since then can log in again, and who has changed a password has the old one. What the \
-     centre has got comes back with the next rounds; edits that it has not got are only in the store that is kept.";
+     roles. Who was closed since then can log in again, and who has changed a password has the old one; with \
+     offline_login_days people are let in so long after the last complete round of then. What the centre has got comes back with the next rounds; edits that it has not got are only in the store that is kept.";
 
 pub(super) fn run(config: &Config, args: &RestoreArgs) -> anyhow::Result<Done> {
     let keys = keys(args.identity.as_deref())?;

@@ -71,10 +71,10 @@ pub(crate) async fn changes(
     }
     let mut announced = node.store.changes();
     let deadline = tokio::time::Instant::now() + poll.wait;
-    let mut since = poll.since;
+    let (mut since, mut who) = (poll.since, Arc::clone(&caller.principal));
     loop {
         announced.borrow_and_update();
-        let Changes { shown, last, is_all } = read_changes(&node, &caller.principal, since, poll.limit)?;
+        let Changes { shown, last, is_all } = read_changes(&node, &who, since, poll.limit)?;
         if !shown.is_empty() || tokio::time::Instant::now() >= deadline {
             return Ok(super::json(json!({"changes": shown, "last": last})));
         }
@@ -84,7 +84,18 @@ pub(crate) async fn changes(
             // Both a change and the end of the wait lead to one more look.
             let _ = tokio::time::timeout_at(deadline, announced.changed()).await;
         }
+        who = still_in(&node, &caller)?.ok_or(ApiError::Unauthorized)?;
     }
+}
+
+/// The caller as they are now, if they may still see changes: a wait may outlive the account or the session of who
+/// began it, or some of their roles.
+fn still_in(node: &Node, caller: &Caller) -> Result<Option<Arc<Principal>>, ApiError> {
+    let Some(now) = refreshed(node, caller)? else {
+        return Ok(None);
+    };
+    node.acl().authorize_node(&now.principal, Verb::Get, "changes")?;
+    Ok(Some(now.principal))
 }
 
 /// A stretch of the feed as one caller sees it.
@@ -124,9 +135,7 @@ fn event_stream(node: Arc<Node>, caller: Caller, poll: &Poll) -> Result<Response
                 return Some((Ok::<_, Infallible>(event), (node, caller, since, announced, ready)));
             }
             announced.borrow_and_update();
-            // A stream may outlive the account that opened it, or some of its roles.
-            let now = refreshed(&node, &caller).ok()??.principal;
-            node.acl().authorize_node(&now, Verb::Get, "changes").ok()?;
+            let now = still_in(&node, &caller).ok()??;
             let changes = read_changes(&node, &now, since, LIMIT_CHANGES_MAX).ok()?;
             since = Some(changes.last);
             ready = changes.shown.into();

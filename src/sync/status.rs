@@ -27,8 +27,9 @@ pub struct Status {
     pub next_round_at: Option<String>,
     /// Clients' writes are refused, because the disk is nearly full.
     pub storage_full: bool,
-    /// People cannot log in until the next complete round; see [`Reconciler::admits_people`].
-    pub logins_suspended: bool,
+    /// When people are refused unless a round is complete before, see [`Reconciler::admits_people`]; nothing if
+    /// that is never.
+    pub logins_until: Option<String>,
     pub message: String,
 }
 
@@ -43,8 +44,8 @@ impl Reconciler {
         if let Some(shortage) = shortage {
             message.push_str(&format!(" Writes are refused: {shortage}."));
         }
-        let logins_suspended = !self.admits_people(&snapshot)?;
-        if logins_suspended {
+        let logins_until_ms = self.admits_until_ms(&kept);
+        if logins_until_ms.is_some_and(|until_ms| self.store.now_ms() >= until_ms) {
             let days = self.settings.offline_login_days;
             message.push_str(&format!(
                 " People cannot log in until a round is complete: for {days} days there was none \
@@ -69,7 +70,7 @@ impl Reconciler {
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
             next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
             storage_full: shortage.is_some(),
-            logins_suspended,
+            logins_until: logins_until_ms.map(time_text),
             message,
         })
     }
@@ -81,13 +82,21 @@ impl Reconciler {
     /// Goes by the machine's clock, because the limit has to outlast restarts. A time that lies ahead is not long ago: a
     /// clock that was set back keeps nobody out.
     pub fn admits_people(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
-        let limit_ms = i64::from(self.settings.offline_login_days) * DAY_MS;
-        if limit_ms == 0 || !self.is_configured() {
+        if self.settings.offline_login_days == 0 {
             return Ok(true);
         }
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
-        let told_ms = kept.get_i64("complete_at").or_else(|_| kept.get_i64("first_at"));
-        Ok(told_ms.map_or(true, |told_ms| self.store.now_ms().saturating_sub(told_ms) < limit_ms))
+        Ok(self.admits_until_ms(&kept).is_none_or(|until_ms| self.store.now_ms() < until_ms))
+    }
+
+    /// Until when people may log in if nothing more is heard; nothing if there is no limit.
+    fn admits_until_ms(&self, kept: &Document) -> Option<i64> {
+        let limit_ms = i64::from(self.settings.offline_login_days) * DAY_MS;
+        if limit_ms == 0 || !self.is_configured() {
+            return None;
+        }
+        let told_ms = kept.get_i64("complete_at").or_else(|_| kept.get_i64("first_at")).ok()?;
+        Some(told_ms.saturating_add(limit_ms))
     }
 
     /// One word for programs, and sentences for people.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use thalamus_edge::central::Hub;
 
 use crate::support::api::{NOTHING, NOW_MS, PASSWORD, TestNode, pass_time, set_clock};
+use crate::support::disk::Disk;
 use crate::support::sim::{Fault, Sim};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -19,9 +21,13 @@ async fn started(offline_login_days: u32, hub: Option<Sim>) -> TestNode {
         setup.hub = hub.map(|sim| Arc::new(sim) as _);
     });
     node.people().await;
-    let technician = json!({"roles": ["root"], "password": PASSWORD});
-    node.post("/users/tec@local", technician).by_operator().send().await.is(201, &[]);
+    add_technician(&node).await;
     node
+}
+
+async fn add_technician(node: &TestNode) {
+    let technician = json!({"roles": ["root"], "password": PASSWORD});
+    node.post("/users/tec@local", technician).by_operator().send().await.is(201, NOTHING);
 }
 
 async fn round(node: &TestNode) -> Value {
@@ -32,9 +38,10 @@ async fn status_of(node: &TestNode, user: &str) -> u16 {
     node.get("/login").by(user).send().await.status
 }
 
+/// Until when people may log in, and what the status says.
 async fn sync_status(node: &TestNode) -> (Value, String) {
     let status = node.get("/sync/status").by("tec@local").send().await.is(200, NOTHING).json();
-    (status["logins_suspended"].clone(), status["message"].as_str().unwrap().to_owned())
+    (status["logins_until"].clone(), status["message"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test]
@@ -50,7 +57,9 @@ async fn people_log_in_for_so_many_days_after_the_last_complete_round() {
 
     pass_time(30 * DAY - Duration::from_millis(1));
     assert_eq!((status_of(&node, "ANA001").await, by_session().await), (200, 200));
-    assert_eq!(sync_status(&node).await.0, json!(false));
+    let (until, message) = sync_status(&node).await;
+    assert_eq!(until, json!("2026-12-23T01:28:52Z"));
+    assert!(!message.contains("cannot log in"), "{message}");
 
     // Nothing is written meanwhile, and the password was verified a moment ago.
     pass_time(Duration::from_millis(1));
@@ -61,8 +70,8 @@ async fn people_log_in_for_so_many_days_after_the_last_complete_round() {
     login().await.is(403, NOTHING);
     // Whoever mends it gets in, and is told.
     assert_eq!(status_of(&node, "tec@local").await, 200);
-    let (suspended, message) = sync_status(&node).await;
-    assert!(suspended == json!(true) && message.ends_with(SUSPENDED), "{suspended} {message}");
+    let (_, message) = sync_status(&node).await;
+    assert!(message.ends_with(SUSPENDED), "{message}");
 
     // A clock that is set back keeps nobody out; the session has ended for good.
     set_clock(NOW_MS - 400 * 24 * 60 * 60 * 1000);
@@ -81,19 +90,47 @@ async fn a_one_time_link_opens_no_account_meanwhile() {
     node.get(&path).send().await.is(401, NOTHING);
 }
 
-/// Without a limit, without a centre, and before anything was tried.
+/// Without a limit, before anything was tried, and on a node whose centre was taken out of the configuration.
 #[tokio::test]
 async fn nobody_is_kept_out_where_there_is_no_limit() {
     let unlimited = started(0, Some(Sim::default())).await;
-    round(&unlimited).await;
-    let alone = started(30, None).await;
-    round(&alone).await;
+    assert_eq!(round(&unlimited).await, json!("complete"));
     let fresh = started(30, Some(Sim::default())).await;
-    pass_time(3_000 * DAY);
-    for node in [&unlimited, &alone, &fresh] {
-        assert_eq!(status_of(node, "ANA001").await, 200);
-        assert_eq!(sync_status(node).await.0, json!(false));
+    let disk = Disk::default();
+    let with_disk = |hub: Option<Arc<dyn Hub>>| {
+        let disk = disk.clone();
+        TestNode::start_with(move |setup| {
+            (setup.offline_login_days, setup.hub, setup.disk) = (30, hub, Some(disk));
+        })
+    };
+    {
+        let node = with_disk(Some(Arc::new(Sim::default())));
+        node.people().await;
+        add_technician(&node).await;
+        assert_eq!(round(&node).await, json!("complete"));
     }
+    let alone = with_disk(None);
+    pass_time(3_000 * DAY);
+    for node in [&unlimited, &fresh, &alone] {
+        assert_eq!(status_of(node, "ANA001").await, 200);
+        assert_eq!(sync_status(node).await.0, Value::Null);
+    }
+}
+
+/// Whoever waits for changes is looked at again before they see any.
+#[tokio::test]
+async fn a_wait_does_not_outlast_the_limit() {
+    let node = started(1, Some(Sim::default())).await;
+    assert_eq!(round(&node).await, json!("complete"));
+    pass_time(DAY - Duration::from_secs(1));
+    let waiting = node.get("/changes?since=999999&wait=30").by("ROOT004").send();
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        pass_time(Duration::from_secs(1));
+        node.person("NEW009", &["end_user"]).await;
+    };
+    let (answer, ()) = tokio::join!(waiting, later);
+    answer.is(401, &["create people/NEW009"]);
 }
 
 /// What a first round left behind that never came to its end is as old as that round.
