@@ -1,7 +1,10 @@
 //! Floor 1. The write that handlers use: one record, conditions, effects, all in one transaction.
 
+use std::borrow::Cow;
+
 use bson::Document;
 
+use super::tables::Version;
 use super::{Store, StoreError};
 use crate::domain::access::Grant;
 use crate::domain::record::{Kind, RecordKey};
@@ -75,24 +78,23 @@ impl Store {
 
     /// Makes an edit and answers when it is durable. [`StoreError::Short`] if the disk is nearly full.
     pub async fn edit(&self, edit: Edit) -> Result<(), EditError> {
+        let Edit { grant, id, expected, document, requires, grants, content } = edit;
+        // Here, because the writer has to do everything else for everybody.
+        let old = expected.map(Version::stored).transpose()?;
+        let new = document.map(Cow::Owned).map(Version::of).transpose()?;
         // The record and its base; bytes beside it are known before they come, and claimed by who takes them.
-        let _claim = self.claim(
-            2 * edit
-                .document
-                .as_ref()
-                .map_or(0, |document| document.to_vec().map_or(0, |bytes| bytes.len() as u64)),
-        )?;
+        let _claim = self.claim(2 * new.as_ref().map_or(0, |new| new.bytes().len() as u64))?;
         self.transact(move |tx| {
-            let key = RecordKey::new(edit.grant.kind(), edit.id.as_str());
-            if !tx.is_stored(&key, edit.expected.as_deref())? {
+            let key = RecordKey::new(grant.kind(), id.as_str());
+            if !tx.is_stored(&key, old.as_ref().map(Version::bytes))? {
                 return Err(EditError::Moved);
             }
-            if let (Kind::Person, None) = (key.kind, &edit.document)
+            if let (Kind::Person, None) = (key.kind, &new)
                 && let Some(hold) = tx.hold(&key.id)?
             {
                 return Err(EditError::Held { conflict: hold.conflict });
             }
-            for requirement in &edit.requires {
+            for requirement in &requires {
                 let holds = match requirement {
                     Requirement::PersonExists(id) => tx.resolve_person(id)?.is_some(),
                     Requirement::NoDependents(id) => !tx.has_dependents(id)?,
@@ -102,12 +104,12 @@ impl Store {
                     return Err(EditError::Unmet(requirement.clone()));
                 }
             }
-            if let Some((sha256, bytes)) = &edit.content {
+            if let Some((sha256, bytes)) = &content {
                 tx.put_content(sha256, bytes)?;
             }
-            tx.edit(&key, edit.document.as_ref(), edit.grant.actor())?;
-            if let (Kind::Person, Some(roles)) = (key.kind, &edit.grants) {
-                tx.set_grants(&key.id, roles, edit.grant.actor())?;
+            tx.edit_over(old.as_ref(), &key, new.as_ref(), grant.actor())?;
+            if let (Kind::Person, Some(roles)) = (key.kind, &grants) {
+                tx.set_grants(&key.id, roles, grant.actor())?;
             }
             Ok(())
         })

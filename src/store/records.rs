@@ -1,5 +1,6 @@
 //! Floor 1. Records inside a write transaction, with the bookkeeping that every change of one needs.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
@@ -198,9 +199,21 @@ impl<'t> Tx<'t> {
         new: Option<&Document>,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let old_bytes = self.bytes(key)?;
-        let old = old_bytes.as_deref().map(decode).transpose()?;
-        let unchanged = match (&old, new) {
+        let old = self.bytes(key)?.map(Version::stored).transpose()?;
+        let new = new.map(Cow::Borrowed).map(Version::of).transpose()?;
+        self.edit_over(old.as_ref(), key, new.as_ref(), actor)
+    }
+
+    /// [`Tx::edit`] over what is stored, which is `old`.
+    pub(crate) fn edit_over(
+        &mut self,
+        old: Option<&Version<'_>>,
+        key: &RecordKey,
+        new: Option<&Version<'_>>,
+        actor: &Actor,
+    ) -> Result<bool, StoreError> {
+        let (old_document, new_document) = (old.map(Version::document), new.map(Version::document));
+        let unchanged = match (old_document, new_document) {
             (None, None) => true,
             (Some(old), Some(new)) => same_document(old, new),
             _ => false,
@@ -208,20 +221,20 @@ impl<'t> Tx<'t> {
         if unchanged {
             return Ok(false);
         }
-        if let (Some(old), None) = (&old, new) {
+        if let (Some(old), None) = (old_document, new) {
             self.put_trash(key, old, actor, super::TrashState::Pending)?;
         }
         // The record changed, so what the centre refused is worth another try.
         self.clear_dead(key)?;
-        let base = self.base_if_dirty(key)?.unwrap_or_else(|| old.clone().into());
-        self.put_over((old_bytes.as_deref(), old.as_ref()), key, new, &base, actor)?;
-        match (&old, new) {
+        let base = self.base_if_dirty(key)?.unwrap_or_else(|| old_document.cloned().into());
+        self.put_over(old, key, new, &base, actor)?;
+        match (old, new) {
             // Nobody else ever had it.
             (_, None) if self.is_clean(key)? => self.settle_trash(key, super::TrashState::Done)?,
             (None, Some(_)) => self.settle_trash(key, super::TrashState::Void)?,
             _ => {}
         }
-        self.carry_grants(key, old.as_ref(), new)?;
+        self.carry_grants(key, old_document, new_document)?;
         Ok(true)
     }
 
@@ -234,25 +247,26 @@ impl<'t> Tx<'t> {
         base: &Base,
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        let old_bytes = self.bytes(key)?;
-        let old = old_bytes.as_deref().map(decode).transpose()?;
-        self.put_over((old_bytes.as_deref(), old.as_ref()), key, new, base, actor)
+        let old = self.bytes(key)?.map(Version::stored).transpose()?;
+        let new = new.map(Cow::Borrowed).map(Version::of).transpose()?;
+        self.put_over(old.as_ref(), key, new.as_ref(), base, actor)
     }
 
-    /// [`Tx::put`] over what is stored, as bytes and decoded.
+    /// [`Tx::put`] over what is stored, which is `old`.
     fn put_over(
         &mut self,
-        (old_bytes, old): (Option<&[u8]>, Option<&Document>),
+        old: Option<&Version<'_>>,
         key: &RecordKey,
-        new: Option<&Document>,
+        new: Option<&Version<'_>>,
         base: &Base,
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        let new_bytes = new.map(tables::encode).transpose()?;
-        if old_bytes != new_bytes.as_deref() {
-            self.write((old_bytes, new_bytes.as_deref()), key, &changed_paths(old, new), actor)?;
+        let (old_bytes, new_bytes) = (old.map(Version::bytes), new.map(Version::bytes));
+        let (old_document, new_document) = (old.map(Version::document), new.map(Version::document));
+        if old_bytes != new_bytes {
+            self.write((old_bytes, new_bytes), key, &changed_paths(old_document, new_document), actor)?;
         }
-        self.put_base(key, new, base, actor)
+        self.put_base(key, new_document, base, actor)
     }
 
     /// Writes what was last agreed about a record with the centre; `new` is what it holds here.

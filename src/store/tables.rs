@@ -2,6 +2,8 @@
 //!
 //! Values are BSON, so that every MongoDB type survives; keys sort the way MongoDB sorts strings.
 
+use std::borrow::Cow;
+
 use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
@@ -213,6 +215,30 @@ impl BaseRow {
             bytes.extend_from_slice(&encode(document)?);
         }
         Ok(bytes)
+    }
+}
+
+/// A version of a record, decoded and as it is stored: coding takes longer than most of what is done with either.
+pub(crate) struct Version<'d> {
+    document: Cow<'d, Document>,
+    bytes: Vec<u8>,
+}
+
+impl<'d> Version<'d> {
+    pub(crate) fn of(document: Cow<'d, Document>) -> Result<Version<'d>, StoreError> {
+        Ok(Version { bytes: encode(&document)?, document })
+    }
+
+    pub(crate) fn stored(bytes: Vec<u8>) -> Result<Version<'d>, StoreError> {
+        Ok(Version { document: Cow::Owned(decode(&bytes)?), bytes })
+    }
+
+    pub(crate) fn document(&self) -> &Document {
+        &self.document
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
