@@ -7,19 +7,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use axum::Router;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use tower::Service as _;
 
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
 use super::session;
 use super::witness::{Witness, login_failed};
-use super::{Node, Pattern};
+use super::{Node, Pattern, Way};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::audit::NOBODY;
@@ -86,17 +84,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Lets verified callers through and answers everybody else.
-pub(crate) async fn require_login(
-    node: &Node,
-    router: Router,
-    pattern: Pattern,
-    mut request: Request,
-) -> Response {
+pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) -> Response {
+    let pattern = way.pattern;
     if PUBLIC_PATHS.contains(&request.uri().path())
         || is_link(pattern, &request)
         || session::is_open(node, pattern, &request)
     {
-        return handled(router, request).await;
+        return way.go(node, None, request).await;
     }
     let peer = request.extensions().get::<Peer>().copied();
     let caller = match peer {
@@ -114,19 +108,11 @@ pub(crate) async fn require_login(
     match caller {
         Ok(caller) => {
             let witness = Witness::of(&request, pattern);
-            request.extensions_mut().insert(caller.clone());
             let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
-            let response = asked_by(asker, handled(router, request)).await;
+            let response = asked_by(asker, way.go(node, Some(&caller), request)).await;
             witness.saw(node, &caller, response).await
         }
         Err(error) => error.into_response(),
-    }
-}
-
-async fn handled(mut router: Router, request: Request) -> Response {
-    match router.call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
     }
 }
 
@@ -194,10 +180,11 @@ pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = BASE64.decode(encoded.trim()).ok()?;
-    let colon = decoded.iter().position(|byte| *byte == b':')?;
-    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
-    Some((user, decoded[colon + 1..].to_vec()))
+    let mut user = BASE64.decode(encoded.trim()).ok()?;
+    let colon = user.iter().position(|byte| *byte == b':')?;
+    let password = user.split_off(colon + 1);
+    user.truncate(colon);
+    Some((String::from_utf8(user).ok()?, password))
 }
 
 /// Accounts as they were in a view of the store, by the names that people gave.

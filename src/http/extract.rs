@@ -8,12 +8,24 @@ use bytes::Bytes;
 
 use super::error::ApiError;
 
-/// The variable parts of the path, decoded.
-pub(crate) struct At(RawPathParams);
+const NOT_TEXT: &str = "the path is not UTF-8 text";
+
+/// The variable parts of the path by their names, decoded.
+pub(crate) struct At(Vec<(String, String)>);
 
 impl At {
+    /// Of parts as they stand in the path.
+    pub(crate) fn of<'p>(parts: impl Iterator<Item = (&'p str, &'p str)>) -> Result<At, ApiError> {
+        let decoded = parts.map(|(name, part)| {
+            let part = percent_encoding::percent_decode_str(part).decode_utf8();
+            let part = part.map_err(|_| ApiError::invalid("", NOT_TEXT))?;
+            Ok((name.to_owned(), part.into_owned()))
+        });
+        Ok(At(decoded.collect::<Result<_, ApiError>>()?))
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find_map(|(part, value)| (part == name).then_some(value))
+        self.0.iter().find_map(|(part, value)| (part == name).then_some(value.as_str()))
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -30,8 +42,8 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match RawPathParams::from_request_parts(parts, state).await {
-            Ok(at) => Ok(At(at)),
-            Err(_) => Err(ApiError::invalid("", "the path is not UTF-8 text")),
+            Ok(at) => Ok(At(at.iter().map(|(name, part)| (name.to_owned(), part.to_owned())).collect())),
+            Err(_) => Err(ApiError::invalid("", NOT_TEXT)),
         }
     }
 }

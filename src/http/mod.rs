@@ -33,23 +33,25 @@ use std::sync::{Arc, RwLock};
 
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
 pub use api::Api;
-pub(crate) use api::{Pattern, present_request};
+pub(crate) use api::{Pattern, Way, present_request};
 pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials};
 
 use crate::accounts::Accounts;
 use crate::backup::Backups;
 use crate::domain::access::Acl;
 use crate::domain::json::DateFormat;
-use crate::domain::schema::{Route, SCHEMAS, Schema, Shape};
+use crate::domain::schema::{SCHEMAS, Shape};
 use crate::store::Store;
 use crate::sync::Reconciler;
-use api::Routes;
+use api::{Records, Routes};
 use caller::Caller;
+use error::ApiError;
 use extract::{At, Sent};
 use records::ItemTarget;
 
@@ -158,53 +160,65 @@ pub fn api(node: Arc<Node>) -> Api {
     }
     for schema in &SCHEMAS {
         for route in schema.routes {
-            routes = routes.route(route.path, record_route(schema, route, &node.settings));
+            let records = Records { schema, route };
+            routes = routes.records(records, records.methods(&node.settings));
         }
     }
     routes.serve(node)
 }
 
-/// The methods of one row of the schema's routes.
-fn record_route(
-    schema: &'static Schema,
-    route: &'static Route,
-    settings: &ApiSettings,
-) -> MethodRouter<Arc<Node>> {
-    match route.shape {
-        Shape::Collection | Shape::OfPerson | Shape::OfPage => {
-            get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-                lists::list(node, schema, route, &caller, &at, &request.into_parts().0).await
-            })
-        }
-        Shape::Item | Shape::ItemOfPerson => record_item_route(schema, route),
-        Shape::Content => {
-            get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, headers: HeaderMap| async move {
-                content::download(&node, schema, route, &caller, &at, &headers).await
-            })
-            .put(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-                content::upload(&node, schema, route, &caller, &at, request).await
-            })
-            // Inside of the limit for all other bodies, so this one counts.
-            .layer(DefaultBodyLimit::max(settings.content_limit_bytes))
+impl Records {
+    /// What GET answers.
+    async fn read(
+        self,
+        node: &Arc<Node>,
+        caller: &Caller,
+        at: &At,
+        parts: &Parts,
+    ) -> Result<Response, ApiError> {
+        let Records { schema, route } = self;
+        match route.shape {
+            Shape::Item | Shape::ItemOfPerson => {
+                records::read(node, &ItemTarget::new(schema, route, at), caller, &parts.headers).await
+            }
+            // Longer, so not a part of what every read carries along.
+            Shape::Collection | Shape::OfPerson | Shape::OfPage => {
+                Box::pin(lists::list(Arc::clone(node), schema, route, caller, at, parts)).await
+            }
+            Shape::Content => {
+                Box::pin(content::download(node, schema, route, caller, at, &parts.headers)).await
+            }
         }
     }
-}
 
-fn record_item_route(schema: &'static Schema, route: &'static Route) -> MethodRouter<Arc<Node>> {
-    // Taking the headers alone would copy all of them.
-    let read = move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-        let headers = request.into_parts().0.headers;
-        records::read(&node, &ItemTarget::new(schema, route, &at), &caller, &headers).await
-    };
-    let write = move |method: Method,
-                      State(node): State<Arc<Node>>,
-                      caller: Caller,
-                      at: At,
-                      headers: HeaderMap,
-                      body: Sent| async move {
-        write::write(&node, &ItemTarget::new(schema, route, &at), &caller, &method, &headers, body).await
-    };
-    get(read).post(write).patch(write).put(write).delete(write)
+    /// The methods of its path.
+    fn methods(self, settings: &ApiSettings) -> MethodRouter<Arc<Node>> {
+        let Records { schema, route } = self;
+        let read =
+            get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
+                self.read(&node, &caller, &at, &request.into_parts().0).await
+            });
+        let write = move |method: Method,
+                          State(node): State<Arc<Node>>,
+                          caller: Caller,
+                          at: At,
+                          headers: HeaderMap,
+                          body: Sent| async move {
+            write::write(&node, &ItemTarget::new(schema, route, &at), &caller, &method, &headers, body).await
+        };
+        match route.shape {
+            Shape::Collection | Shape::OfPerson | Shape::OfPage => read,
+            Shape::Item | Shape::ItemOfPerson => read.post(write).patch(write).put(write).delete(write),
+            Shape::Content => read
+                .put(
+                    move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
+                        content::upload(&node, schema, route, &caller, &at, request).await
+                    },
+                )
+                // Inside of the limit for all other bodies, so this one counts.
+                .layer(DefaultBodyLimit::max(settings.content_limit_bytes)),
+        }
+    }
 }
 
 /// JSON that the node makes itself (not records).
