@@ -220,6 +220,9 @@ async fn answered(node: Arc<Node>, way: Way, request: Request) -> Response {
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response = with_options(response, method == Method::OPTIONS);
     }
+    if method == Method::HEAD {
+        response = without_body(response);
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id.to_string())) {
         headers.insert("x-request-id", id);
@@ -242,6 +245,15 @@ async fn admitted(node: Arc<Node>, way: Way, mut request: Request) -> Response {
         None => caller::require_login(&node, way, request).await,
     };
     crossing.marked(&node, response)
+}
+
+/// The answer to HEAD. axum does the same for handlers; over HTTP/2 a body that is sent all the same breaks the stream.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
 }
 
 /// Every path answers OPTIONS, with the methods that it has.

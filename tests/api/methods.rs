@@ -291,3 +291,30 @@ async fn options_and_405_name_the_methods_of_the_path() {
         }
     }
 }
+
+/// Whoever answers: a handler, the login, or what makes errors another format.
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let node = TestNode::with_people().await;
+    let problem = "application/problem+json";
+    for (path, by, accept, status) in [
+        ("/people/ANA001", Some("ANA001"), "*/*", 200),
+        ("/people", Some("DOC003"), "*/*", 200),
+        ("/people/NOBODY", Some("DOC003"), "*/*", 404),
+        ("/people/NOBODY", Some("DOC003"), problem, 404),
+        ("/nothing", Some("DOC003"), problem, 404),
+        ("/people/ANA001", None, "*/*", 401),
+        ("/people/ANA001", None, problem, 401),
+    ] {
+        let ask = async |method| {
+            let call = node.request(method, path).header("accept", accept);
+            let call = if let Some(user) = by { call.by(user) } else { call };
+            call.send().await.is(status, NOTHING)
+        };
+        let (head, get) = (ask("HEAD").await, ask("GET").await);
+        assert!(head.body.is_empty() && !get.body.is_empty(), "{path} {by:?} {accept}");
+        if let Some(length) = head.headers.get("content-length") {
+            assert_eq!(length.to_str().unwrap(), get.body.len().to_string(), "{path} {by:?} {accept}");
+        }
+    }
+}
