@@ -63,8 +63,8 @@ pub(super) struct Records {
 
 /// Where a request goes once it may.
 ///
-/// Half of all requests read a record, and routing is a sixth of what that takes: so a GET of records goes to its
-/// handler from here. The router has the same handler for those, and answers HEAD with it.
+/// A GET of records goes to its handler from here: looked up and called by axum once more it takes 17 µs of processor
+/// time instead of 16 (the book of `benches/run`). The router has the same handler for those, and answers HEAD with it.
 pub(crate) struct Way {
     pub(crate) pattern: Pattern,
     reading: Option<(Records, Result<At, ApiError>)>,
