@@ -7,7 +7,7 @@ use thalamus_edge::domain::record::Kind;
 
 use crate::contract::cases::Sending;
 use crate::contract::{Behind, cases, feeds, ledger, reading};
-use crate::support::sim::Sim;
+use crate::support::sim::{SetBack, Sim};
 
 #[async_trait]
 impl Behind for Sim {
@@ -130,7 +130,7 @@ async fn the_simulated_centre_tells_what_happens() {
     // A restored centre has another history.
     let token = feeds::watch(central.as_mut(), None, &[]).await.token().expect("a token");
     let backup = sim.backup();
-    sim.restore(backup);
+    sim.restore(backup, SetBack::Dump);
     assert!(central.watch("me", Some(&token), &[], 64).await.is_err(), "that server is gone");
     let mut central = open(&sim).await;
     feeds::forgotten(central.as_mut(), &token).await;

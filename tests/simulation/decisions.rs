@@ -15,7 +15,7 @@ use thalamus_edge::sync::identity::{self, Verdict};
 use super::checker::{Act, Change, Edit, Fields, fields};
 use super::clinic::{Clinic, record, records};
 use super::ending::known_to;
-use super::support::sim::Backup;
+use super::support::sim::{Backup, SetBack};
 use super::world::World;
 
 /// Turns in which everybody who waits must be decided.
@@ -254,27 +254,17 @@ impl World {
         self.restored_after.get_or_insert(self.edits.len());
         let lost = self.lost_with(&older);
         self.not_promised.extend(lost);
-        self.sim.restore(older.backup);
+        // By its files more often: then its history ends where the copy was made.
+        let by = if self.numbers.chance(60) { SetBack::Files } else { SetBack::Dump };
+        self.tell(format!("  by {by:?}"));
+        self.sim.restore(older.backup, by);
     }
 
     /// Edits that went with the newer centre: what it alone had, and nobody who will notice. Removals are gone
     /// with it, whoever knows of them: nothing tells them from what a node has not seen yet.
     fn lost_with(&self, older: &OlderCentre) -> Vec<usize> {
         let state = self.sim.state();
-        let name = |clinic: &Clinic| {
-            let running = clinic.running.as_ref()?;
-            running.sync.status().ok().map(|status| status.node)
-        };
-        let names: Vec<String> = self.clinics.iter().filter_map(name).collect();
-        // A copy that was made in the middle of a node's round looks to that node like the centre that it knows. And
-        // of two nodes under one name the second takes the older lease for what the first has made of it.
-        let notices = |clinic: &&Clinic| {
-            name(clinic).is_some_and(|name| {
-                let is_alone = names.iter().filter(|other| **other == name).count() == 1;
-                is_alone && older.backup.lease_of(&name) != state.leases.get(&name)
-            })
-        };
-        let noticing: Vec<&Clinic> = self.clinics.iter().filter(notices).collect();
+        let noticing: Vec<&Clinic> = self.clinics.iter().collect();
         let known = known_to(&noticing);
         let since = state.chronicle.iter().flatten().skip(older.at);
         let changes: Vec<_> = since

@@ -197,7 +197,7 @@ impl World {
         let happened = |name: &str| state.weather.happened.get(name).is_some_and(|count| *count > 0);
         // Without its history the centre is no better than a standalone server.
         let is_unproven = ["history truncated", "upheaval", "feed broken"].iter().any(|name| happened(name));
-        let troubles = ["zombie", "clone", "rolled back", "centre restored"];
+        let troubles = ["zombie", "clone", "rolled back", "centre restored", "centre crash"];
         self.plan.is_standalone || is_unproven || troubles.iter().any(|name| happened(name))
     }
 

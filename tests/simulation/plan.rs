@@ -25,6 +25,8 @@ pub(crate) enum Trouble {
     RolledBack,
     /// The centre is set back to an older copy of itself.
     CentreRestored,
+    /// The centre dies and comes back, perhaps without what it acknowledged last.
+    CentreCrash,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +44,10 @@ pub(crate) struct Plan {
     /// Names of the places where a node can die.
     pub(crate) steps: Vec<String>,
     pub(crate) centre_flaw: Option<CentreFlaw>,
+    /// The centre acknowledges batches of writes before they are on its disk.
+    pub(crate) is_lazy: bool,
+    /// The centre accepts a position in its feed that lies ahead of everything that happened.
+    pub(crate) accepts_positions_ahead: bool,
     /// In the end nobody waits for a decision any more.
     pub(crate) decides_holds: bool,
     /// Everybody is connected and works on the same.
@@ -84,6 +90,7 @@ impl Plan {
             (Trouble::Clone, 20),
             (Trouble::RolledBack, 25),
             (Trouble::CentreRestored, 15),
+            (Trouble::CentreCrash, 20),
         ] {
             if n.chance(percent) {
                 troubles.push(trouble);
@@ -104,6 +111,8 @@ impl Plan {
             troubles,
             steps: steps.to_vec(),
             centre_flaw: None,
+            is_lazy: n.chance(50),
+            accepts_positions_ahead: n.chance(50),
             decides_holds: n.chance(70),
             is_crowded: false,
             records: RECORDS.len(),

@@ -79,6 +79,7 @@ impl World {
             state.flaw = plan.centre_flaw;
             state.is_archive_checked = plan.centre_flaw.is_none();
         }
+        sim.be_careless(plan.is_lazy && plan.has(Trouble::CentreCrash), plan.accepts_positions_ahead);
         set_clock(0);
         let mut world = World {
             numbers: Numbers::new(plan.seed),
@@ -485,6 +486,11 @@ impl World {
             Trouble::Clone => self.clone_node(node),
             Trouble::RolledBack => self.roll_back(node),
             Trouble::CentreRestored => self.set_centre_back(),
+            Trouble::CentreCrash => {
+                self.happened("centre crash");
+                self.tell("the centre dies and comes back".to_owned());
+                self.sim.crash();
+            }
         }
     }
 

@@ -153,6 +153,7 @@ impl Conversation {
     fn work<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.sim.state();
         let answer = work(&mut state);
+        state.flush();
         let Moment(now) = state.history.now();
         drop(state);
         self.seen.fetch_max(now, Ordering::Relaxed);
@@ -476,9 +477,9 @@ impl SimFeed {
         let mut at = self.at;
         // Forgotten by now, or the centre is another one.
         changes.is_lost = state.history.position(&self.token).is_none();
-        while let (false, Some(happening)) = (changes.is_lost, state.history.get(at)) {
+        while let (false, Some((moment, happening))) = (changes.is_lost, state.history.get(at)) {
             at += 1;
-            match happening.told(&self.node, &self.bodies, state.history.moment(at)) {
+            match happening.told(&self.node, &self.bodies, *moment) {
                 Ok(event) => changes.events.extend(event),
                 Err(()) => changes.is_lost = true,
             }

@@ -41,18 +41,23 @@ impl Happening {
 }
 
 /// The history as a server keeps it: from some position on.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct History {
-    /// Another one after the centre was restored: tokens of the old one mean nothing.
+    /// Another one after the centre was restored from a dump: tokens of the old one mean nothing.
     epoch: i64,
     /// The position of the first happening that is still known.
     first: u64,
-    happenings: VecDeque<Happening>,
+    happenings: VecDeque<(Moment, Happening)>,
+    /// Counts up with everything that happens, also over a restore: time goes on.
+    clock: u64,
+    /// A position ahead of everything that happened is accepted, and nothing is told until it is reached.
+    pub(super) accepts_positions_ahead: bool,
 }
 
 impl History {
     pub(super) fn push(&mut self, happening: Happening) {
-        self.happenings.push_back(happening);
+        self.clock += 1;
+        self.happenings.push_back((Moment(self.clock), happening));
     }
 
     pub(super) fn end(&self) -> u64 {
@@ -61,16 +66,11 @@ impl History {
 
     /// The moment of what happened last.
     pub(super) fn now(&self) -> Moment {
-        self.moment(self.end())
+        Moment(self.clock)
     }
 
-    /// The moment before this position. Restored servers go on counting.
-    pub(super) fn moment(&self, at: u64) -> Moment {
-        Moment((self.epoch as u64) << 32 | at)
-    }
-
-    /// What happened at this position; `None`: nothing yet.
-    pub(super) fn get(&self, at: u64) -> Option<&Happening> {
+    /// What happened at this position, and when; `None`: nothing yet.
+    pub(super) fn get(&self, at: u64) -> Option<&(Moment, Happening)> {
         self.happenings.get(usize::try_from(at.checked_sub(self.first)?).ok()?)
     }
 
@@ -81,9 +81,15 @@ impl History {
         self.first += forgotten as u64;
     }
 
-    /// Begins anew: the centre was restored.
+    /// Begins anew: the centre was restored from a dump.
     pub(super) fn begin_anew(&mut self) {
-        *self = History { epoch: self.epoch + 1, ..History::default() };
+        let (clock, accepts_positions_ahead) = (self.clock, self.accepts_positions_ahead);
+        *self = History { epoch: self.epoch + 1, clock, accepts_positions_ahead, ..History::default() };
+    }
+
+    /// Goes on from an older state: the files of the centre were put back.
+    pub(super) fn set_back(&mut self, copy: History) {
+        *self = History { clock: self.clock, ..copy };
     }
 
     pub(super) fn token(&self, at: u64) -> Token {
@@ -95,7 +101,8 @@ impl History {
         let Token(row): &Token = token;
         let (epoch, at) = text(row)?.split_once(':')?;
         let (epoch, at): (i64, u64) = (epoch.parse().ok()?, at.parse().ok()?);
-        (epoch == self.epoch && at >= self.first && at <= self.end()).then_some(at)
+        let is_known = at >= self.first && (at <= self.end() || self.accepts_positions_ahead);
+        (epoch == self.epoch && is_known).then_some(at)
     }
 }
 

@@ -127,9 +127,40 @@ pub(crate) struct State {
     lives: BTreeMap<usize, u64>,
     /// What nodes asked and were answered, if a test wants to read it.
     pub(crate) talk: Option<Vec<String>>,
+    /// Batches of writes are on the disk only once something else is, though they are acknowledged before.
+    pub(crate) is_lazy: bool,
+    /// What is on the disk of a lazy centre.
+    on_disk: Option<Box<Backup>>,
 }
 
 impl State {
+    /// Everything that has happened is on the disk.
+    fn flush(&mut self) {
+        if self.is_lazy {
+            self.on_disk = Some(Box::new(self.backup()));
+        }
+    }
+
+    fn backup(&self) -> Backup {
+        Backup {
+            records: self.records.clone(),
+            leases: self.leases.clone(),
+            nodes: self.nodes.clone(),
+            conflicts: self.conflicts.clone(),
+            trash: self.trash.clone(),
+            history: self.history.clone(),
+        }
+    }
+
+    /// The centre is what it was; returns the history that belongs to it. Whoever was connected is not any more.
+    fn set_back(&mut self, backup: Backup) -> History {
+        let Backup { records, leases, nodes, conflicts, trash, history } = backup;
+        (self.records, self.leases, self.nodes) = (records, leases, nodes);
+        (self.conflicts, self.trash) = (conflicts, trash);
+        self.era += 1;
+        history
+    }
+
     /// A record is something else from now on.
     fn change(&mut self, by: Option<usize>, key: &RecordKey, new: Option<Document>, effect: Effect) {
         let at = (key.kind, key.id.clone());
@@ -347,6 +378,7 @@ impl Sim {
             None => Effect::Inserted(Some(document.clone())),
         };
         state.change(None, &key, Some(document), effect);
+        state.flush();
         drop(state);
         self.news.notify_waiters();
     }
@@ -361,6 +393,7 @@ impl Sim {
         let mut state = self.state();
         if state.records.contains_key(&(kind, key.id.clone())) {
             state.change(None, &key, None, Effect::Deleted);
+            state.flush();
         }
         drop(state);
         self.news.notify_waiters();
@@ -384,6 +417,7 @@ impl Sim {
         let (set, unset) = matching::described(&stored, &new, &paths);
         if !set.is_empty() || !unset.is_empty() {
             state.change(None, &key, Some(new), Effect::Updated { set, unset });
+            state.flush();
         }
         drop(state);
         self.news.notify_waiters();
@@ -414,7 +448,10 @@ impl Sim {
 
     /// Somebody else writes such a row.
     pub(crate) fn set_row(&self, collection: &str, row: Document) {
-        self.state().set_row(collection, row);
+        let mut state = self.state();
+        state.set_row(collection, row);
+        state.flush();
+        drop(state);
         self.news.notify_waiters();
     }
 
@@ -428,28 +465,44 @@ impl Sim {
 
     /// What there is to be restored later.
     pub(crate) fn backup(&self) -> Backup {
-        let state = self.state();
-        Backup {
-            records: state.records.clone(),
-            leases: state.leases.clone(),
-            nodes: state.nodes.clone(),
-            conflicts: state.conflicts.clone(),
-            trash: state.trash.clone(),
-        }
+        self.state().backup()
     }
 
-    /// The centre is what it was, under a new history.
-    pub(crate) fn restore(&self, backup: Backup) {
+    /// The centre is what it was. From a dump it begins a new history; with its files comes the old one, which ends
+    /// where the copy was made.
+    pub(crate) fn restore(&self, backup: Backup, by: SetBack) {
         let mut state = self.state();
-        let Backup { records, leases, nodes, conflicts, trash } = backup;
-        (state.records, state.leases, state.nodes) = (records, leases, nodes);
-        (state.conflicts, state.trash) = (conflicts, trash);
-        state.history.begin_anew();
-        // Nothing that was on its way reaches the new server, and who was connected is not any more.
+        let history = state.set_back(backup);
+        match by {
+            SetBack::Dump => state.history.begin_anew(),
+            SetBack::Files => state.history.set_back(history),
+        }
+        // Nothing that was on its way reaches the new server.
         state.late.clear();
-        state.era += 1;
+        state.flush();
         drop(state);
         self.news.notify_waiters();
+    }
+
+    /// The centre dies and is there again at once, with what was on its disk.
+    pub(crate) fn crash(&self) {
+        let mut state = self.state();
+        if let Some(on_disk) = state.on_disk.clone() {
+            let history = state.set_back(*on_disk);
+            state.history.set_back(history);
+        } else {
+            state.era += 1;
+        }
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Has batches of writes reach the disk late, and accepts positions of the feed that lie ahead.
+    pub(crate) fn be_careless(&self, is_lazy: bool, accepts_positions_ahead: bool) {
+        let mut state = self.state();
+        state.is_lazy = is_lazy;
+        state.history.accepts_positions_ahead = accepts_positions_ahead;
+        state.flush();
     }
 
     /// Carries out everything that was late.
@@ -520,21 +573,22 @@ impl Sim {
     }
 }
 
+/// How a centre is set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetBack {
+    Dump,
+    Files,
+}
+
 /// What a centre held at some time.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backup {
     records: BTreeMap<(Kind, String), Document>,
     leases: BTreeMap<String, Lease>,
     nodes: BTreeMap<String, Document>,
     conflicts: BTreeMap<String, Document>,
     trash: BTreeMap<String, Document>,
-}
-
-impl Backup {
-    /// What a node's row held.
-    pub(crate) fn lease_of(&self, node: &str) -> Option<&Lease> {
-        self.leases.get(node)
-    }
+    history: History,
 }
 
 /// The way of one node to the centre.
