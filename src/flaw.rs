@@ -27,10 +27,14 @@ pub enum Flaw {
     TokenBeforeBatch,
     /// Nobody looks at everything after the history had a gap.
     NoRescanAfterLostHistory,
+    /// No round ends with a seal: writes are settled by the next lease.
+    NeverSealed,
+    /// What is not sealed is trusted although another server process answers.
+    UnsealedTrusted,
 }
 
 impl Flaw {
-    pub const ALL: [Flaw; 10] = [
+    pub const ALL: [Flaw; 12] = [
         Flaw::LoserDropped,
         Flaw::DeleteBeatsEdit,
         Flaw::BaseIsWholeLocal,
@@ -41,6 +45,8 @@ impl Flaw {
         Flaw::LostLeaseIsClone,
         Flaw::TokenBeforeBatch,
         Flaw::NoRescanAfterLostHistory,
+        Flaw::NeverSealed,
+        Flaw::UnsealedTrusted,
     ];
 }
 

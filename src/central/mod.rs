@@ -125,6 +125,12 @@ pub trait Central: content::Attachments {
         None
     }
 
+    /// The server process that answers: another one may have forgotten what this one acknowledged. `None` if the
+    /// centre does not tell.
+    fn process(&self) -> Option<String> {
+        None
+    }
+
     /// Another conversation over the same line, for a task of its own: neither waits for the other's
     /// exchanges. Its cost is counted with this one's, and it ends with it.
     async fn beside(&mut self) -> Result<Box<dyn Central>>;

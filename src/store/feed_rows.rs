@@ -329,14 +329,14 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// Own landed writes under leases above `lease`, oldest first.
-    pub fn sent_after(&self, lease: i64) -> Result<Vec<Sent>, StoreError> {
+    /// Own landed writes under leases from `lease` on, oldest first.
+    pub fn sent_since(&self, lease: i64) -> Result<Vec<Sent>, StoreError> {
         let sent = self.transaction.open_table(SENT)?;
         let mut found = Vec::new();
         for entry in sent.iter()?.rev() {
             let (sequence, row) = entry?;
             let sent = Sent::decode(sequence.value(), row.value())?;
-            if sent.lease <= lease {
+            if sent.lease < lease {
                 break;
             }
             found.push(sent);

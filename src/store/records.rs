@@ -46,6 +46,8 @@ pub struct Tx<'t> {
     pub(crate) sent: Table<'t, u64, &'static [u8]>,
     pub(crate) echo: Table<'t, (u8, &'static str, u64), ()>,
     pub(crate) ghost: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) landed: Table<'t, RowKey, (u64, u8)>,
+    pub(crate) taken: Table<'t, RowKey, bool>,
     pub(crate) restore: Table<'t, RowKey, &'static [u8]>,
     pub(super) by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
     pub(super) by_name: Table<'t, (&'static str, &'static str), ()>,
@@ -106,6 +108,8 @@ impl<'t> Tx<'t> {
             sent: transaction.open_table(SENT)?,
             echo: transaction.open_table(ECHO)?,
             ghost: transaction.open_table(GHOST)?,
+            landed: transaction.open_table(LANDED)?,
+            taken: transaction.open_table(TAKEN)?,
             restore: transaction.open_table(RESTORE)?,
             by_owner: transaction.open_table(BY_OWNER)?,
             by_name: transaction.open_table(BY_NAME)?,
@@ -315,7 +319,7 @@ impl<'t> Tx<'t> {
             || self.ghost.get(at)?.is_some()
             || self.vanished.get(at)?.is_some()
             || self.has_holds()?
-            || self.is_restoring()?
+            || self.is_resyncing_all()?
             || self.has_open_conflicts(key)?;
         let is_person = key.kind.schema().id_rule == IdRule::Account;
         Ok(!is_known && (!is_person || self.spellings(&key.id)?.is_empty()))

@@ -13,7 +13,8 @@ use crate::domain::access::Actor;
 use crate::domain::rebuild::OwnWrite;
 use crate::domain::record::RecordKey;
 
-/// While both sides are being brought together: whether everything at the centre has been looked at.
+/// While both sides are being brought together: whether everything at the centre has been looked at, and whether only
+/// the records in the table are meant (`partial`).
 const META_RESTORE: &str = "restore";
 
 impl Tx<'_> {
@@ -25,7 +26,8 @@ impl Tx<'_> {
         for entry in self.sent.iter()?.rev() {
             let (sequence, row) = entry?;
             let sent = Sent::decode(sequence.value(), row.value())?;
-            if sent.lease <= lease {
+            // Of those under the same lease nobody knows.
+            if sent.lease < lease {
                 break;
             }
             own.push(sent);
@@ -48,17 +50,35 @@ impl Tx<'_> {
         self.set_meta(META_RESTORE, Some(&doc! {"swept": false}))
     }
 
+    /// Has these records brought together with the centre once more; see [`Tx::begin_restore`].
+    pub(crate) fn begin_partial_restore(&mut self, records: &[RecordKey]) -> Result<(), StoreError> {
+        for key in records {
+            self.restore.insert(row_key(key), tables::encode(&doc! {"own": []})?.as_slice())?;
+        }
+        if !self.is_restoring()? {
+            self.set_meta(META_RESTORE, Some(&doc! {"swept": true, "partial": true}))?;
+        }
+        self.wrote();
+        Ok(())
+    }
+
     pub fn is_restoring(&self) -> Result<bool, StoreError> {
         Ok(self.meta(META_RESTORE)?.is_some())
+    }
+
+    /// Whether every record is being brought together with the centre.
+    pub fn is_resyncing_all(&self) -> Result<bool, StoreError> {
+        Ok(self.meta(META_RESTORE)?.is_some_and(|row| !is_partial(&row)))
     }
 
     /// While a record has still to be brought together with the restored centre: own writes of it that the
     /// centre may have forgotten, oldest first.
     pub fn to_bring_together(&self, key: &RecordKey) -> Result<Option<Vec<OwnWrite>>, StoreError> {
-        if !self.is_restoring()? {
+        let Some(mode) = self.meta(META_RESTORE)? else {
             return Ok(None);
-        }
+        };
         let row = match self.restore_row(key)? {
+            None if is_partial(&mode) => return Ok(None),
             None => return Ok(Some(Vec::new())),
             Some(row) if row.is_empty() => return Ok(None),
             Some(row) => row,
@@ -90,7 +110,7 @@ impl Tx<'_> {
 
     /// Everything at the restored centre has been looked at, or has to be looked at again.
     pub fn set_restore_swept(&mut self, is_swept: bool) -> Result<(), StoreError> {
-        match self.is_restoring()? {
+        match self.is_resyncing_all()? {
             true => self.set_meta(META_RESTORE, Some(&doc! {"swept": is_swept})),
             false => Ok(()),
         }
@@ -153,6 +173,10 @@ impl Tx<'_> {
         self.wrote();
         Ok(())
     }
+}
+
+fn is_partial(mode: &Document) -> bool {
+    mode.get_bool("partial").unwrap_or(false)
 }
 
 impl Snapshot {

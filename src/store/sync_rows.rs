@@ -247,6 +247,7 @@ impl Tx<'_> {
             return Ok(None);
         };
         self.intent.remove(row_key(key))?;
+        self.forget_landed(key)?;
         self.wrote();
         self.touch(key);
         let mut base = self.base(key)?;

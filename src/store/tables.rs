@@ -69,6 +69,10 @@ pub(crate) const VANISHED: TableDefinition<RowKey, bool> = TableDefinition::new(
 pub(crate) const SENT: TableDefinition<u64, Bytes> = TableDefinition::new("sent");
 /// (kind, id, sequence in `sent`): own landed writes of which the change feed is still to tell.
 pub(crate) const ECHO: TableDefinition<(u8, &str, u64), ()> = TableDefinition::new("echo");
+/// (kind, id) -> push number of the open write, and [`super::Landing`] in bits: writes that landed since the last seal.
+pub(crate) const LANDED: TableDefinition<RowKey, (u64, u8)> = TableDefinition::new("landed");
+/// (kind, id) -> whether a seal on its way covers it: records taken from the centre since the last seal.
+pub(crate) const TAKEN: TableDefinition<RowKey, bool> = TableDefinition::new("taken");
 /// (kind, id) -> the last write that was given up without an answer.
 pub(crate) const GHOST: Rows = TableDefinition::new("ghost");
 /// (SHA-256, kind, id): the records whose documents name this content.
@@ -133,6 +137,8 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(SENT)?;
     visitor.table(ECHO)?;
     visitor.table(GHOST)?;
+    visitor.table(LANDED)?;
+    visitor.table(TAKEN)?;
     visitor.table(CONTENT_NAMED)?;
     visitor.table(CONTENT_WANTED)?;
     visitor.table(CONTENT_OWED)?;

@@ -132,7 +132,7 @@ pub(super) struct Sum {
 /// One round's exchange of attachments.
 pub(super) struct Lane<'a> {
     pub(super) store: &'a Store,
-    /// The node's id, and the number of the round's lease.
+    /// The node's id, and the number of the round.
     pub(super) node: String,
     pub(super) number: i64,
     pub(super) budget: Budget,
@@ -151,7 +151,7 @@ impl Round<'_> {
     pub(crate) async fn content(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let allowance = Some(self.allowance.content_bytes).filter(|bytes| *bytes < u64::MAX);
         let snapshot = self.store.read()?;
-        let (node, number) = (lease::node_id(&snapshot)?.unwrap_or_default(), lease::number(&snapshot)?);
+        let (node, number) = (lease::node_id(&snapshot)?.unwrap_or_default(), lease::rounds(&snapshot)?);
         drop(snapshot);
         let deadline = self.started + self.settings.round_timeout * TIME_TENTHS_MAX / 10;
         let mut lane = Lane {

@@ -20,7 +20,7 @@ use crate::central::{
 };
 use crate::domain::record::{Kind, RecordKey};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Intent, IntentWrite, Reread, Sent, StoreError, Tx};
+use crate::store::{Intent, IntentWrite, Landing, Reread, Sent, StoreError, Tx};
 
 /// How often a round begins again because the feed broke.
 const DRAIN_TRIES_MAX: usize = 3;
@@ -42,7 +42,6 @@ pub(crate) enum Source {
 pub(crate) struct Begun {
     /// The node's id at the centre.
     pub(crate) node: String,
-    pub(crate) lease: Lease,
     /// Stands at the barrier.
     pub(crate) feed: Option<Box<dyn Feed>>,
 }
@@ -73,9 +72,9 @@ impl Round<'_> {
             self.ensure_token(central).await?;
             let announcement = self.announcement()?;
             let (node, mut lease) = lease::take(self.store, central, &announcement).await?;
-            self.lease_number = lease.number;
+            self.hold_lease(lease.clone(), central);
             if self.source == Source::Sweep {
-                return Ok(Begun { node, lease, feed: None });
+                return Ok(Begun { node, feed: None });
             }
             // A store that turned out to be a copy has no position any more.
             let Some(token) = saved_token(self)? else {
@@ -84,17 +83,20 @@ impl Round<'_> {
             if lease.number == lease::FIRST_NUMBER {
                 // A row that is new does not show its lease in the feed; one that is changed does.
                 (_, lease) = lease::take(self.store, central, &announcement).await?;
-                self.lease_number = lease.number;
+                self.hold_lease(lease.clone(), central);
             }
-            match self.drain(central, &node, &lease, &token).await? {
-                Drained::ToBarrier(feed) => return Ok(Begun { node, lease, feed: Some(feed) }),
+            self.is_draining = true;
+            let drained = self.drain(central, &node, &lease, &token).await;
+            self.is_draining = false;
+            match drained? {
+                Drained::ToBarrier(feed) => return Ok(Begun { node, feed: Some(feed) }),
                 Drained::Lost => {
                     tracing::warn!("the history of changes at the centre has a gap: looking at everything");
                     self.store.transact(|tx| lose_history(tx, Reason::Lost)).await?;
                 }
                 Drained::Unsupported => {
                     self.sweep_only().await?;
-                    return Ok(Begun { node, lease, feed: None });
+                    return Ok(Begun { node, feed: None });
                 }
             }
         }
@@ -103,8 +105,8 @@ impl Round<'_> {
         self.sweep_only().await?;
         let announcement = self.announcement()?;
         let (node, lease) = lease::take(self.store, central, &announcement).await?;
-        self.lease_number = lease.number;
-        Ok(Begun { node, lease, feed: None })
+        self.hold_lease(lease, central);
+        Ok(Begun { node, feed: None })
     }
 
     /// Without a saved position, asks for one from now on, before the lease is taken: whatever happens
@@ -267,16 +269,23 @@ impl Round<'_> {
         read_at: u64,
         token: Option<Token>,
     ) -> Result<(), StoreError> {
-        let lease = self.lease_number;
+        let (lease, is_draining) = (self.lease_number(), self.is_draining);
         let tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for (key, intent) in &heard.landed {
-                    if tx.settle_intent(key, intent.number, true)?.is_some() {
+                    // Told after the lease, it is settled with the next seal.
+                    let is_open = match is_draining {
+                        true => tx.settle_intent(key, intent.number, true)?.is_some(),
+                        false => tx.note_landed(key, intent.number, Landing::Told)?,
+                    };
+                    if is_open && is_draining {
                         tally.pushed += 1;
                         tx.note_sent(key, intent, lease, false)?;
-                        note_deleted(tx, key, &intent.write)?;
+                        tx.note_deleted(key, &intent.write)?;
+                    } else if is_open {
+                        // Counted when it is acknowledged, or in the round that finds out.
                     } else if !tx.echoed_push(key, intent.number)? {
                         // Not acknowledged while this was on its way here, but refused: somebody else did the same.
                         tx.ask_again(key, Reread::default())?;
@@ -314,7 +323,10 @@ impl Round<'_> {
         let snapshot = self.store.read()?;
         let mut heard = Heard::default();
         for (key, effects) in by_key {
-            let mut intent = snapshot.intent(key)?;
+            let mut intent = match snapshot.is_told(key)? {
+                true => None,
+                false => snapshot.intent(key)?,
+            };
             let mut echoes = snapshot.expected_echoes(key)?;
             let agreed = if echoes.is_empty() { None } else { snapshot.agreed(key)? };
             for (effect, at) in effects {
@@ -351,12 +363,45 @@ impl Round<'_> {
     }
 }
 
-/// A delete of this node has reached the centre.
-fn note_deleted(tx: &mut Tx<'_>, key: &RecordKey, write: &IntentWrite) -> Result<(), StoreError> {
-    if matches!(write, IntentWrite::Delete { .. }) && tx.document(key)?.is_none() {
-        tx.settle_trash(key, super::pull::DELETED)?;
+/// The position that goes with a seal that is about to be sent.
+pub(crate) fn begin_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let Some(mut row) = tx.meta(META_FEED)? else {
+        return Ok(());
+    };
+    let token = row.get("token").cloned();
+    if row.get("sealing") == token.as_ref() {
+        return Ok(());
     }
-    Ok(())
+    row.extend(token.map(|token| ("sealing".to_owned(), token)));
+    tx.set_meta(META_FEED, Some(&row))
+}
+
+/// The centre has the seal, so it has come at least as far.
+pub(crate) fn complete_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let Some(mut row) = tx.meta(META_FEED)? else {
+        return Ok(());
+    };
+    match row.remove("sealing") {
+        Some(sealed) if row.get("sealed") != Some(&sealed) => {
+            row.insert("sealed", sealed);
+            tx.set_meta(META_FEED, Some(&row))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The centre may not have come as far as the position that is saved: goes on from that of the last seal.
+pub(crate) fn return_to_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let Some(mut row) = tx.meta(META_FEED)? else {
+        return Ok(());
+    };
+    match row.remove("sealed") {
+        Some(sealed) => {
+            row = doc! {"token": sealed.clone(), "sealed": sealed};
+            tx.set_meta(META_FEED, Some(&row))
+        }
+        None => lose_history(tx, Reason::Lost),
+    }
 }
 
 fn saved_token(round: &Round<'_>) -> Result<Option<Token>, StoreError> {
@@ -368,8 +413,9 @@ fn save_token(tx: &mut Tx<'_>, token: Option<&Token>) -> Result<(), StoreError> 
     let Some(Token(token)) = token else {
         return Ok(());
     };
-    let row: Document = doc! {"token": token};
-    if tx.meta(META_FEED)?.as_ref() != Some(&row) {
+    let mut row: Document = tx.meta(META_FEED)?.unwrap_or_default();
+    if row.get_document("token").ok() != Some(token) {
+        row.insert("token", token);
         tx.set_meta(META_FEED, Some(&row))?;
     }
     Ok(())

@@ -22,6 +22,8 @@ use crate::store::StoreError;
 
 /// Local edits that come within this time go together.
 const GATHER: Duration = Duration::from_millis(200);
+/// What was taken from the centre is sealed after this time, unless edits are sealed before.
+const SEAL_AFTER: Duration = Duration::from_secs(60);
 /// A position in the feed without news is saved this often.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Batches of news that may wait to be taken.
@@ -44,6 +46,8 @@ struct Signals {
     read: Notify,
     /// What was to be read again has been: edits that waited for it can go.
     send: Notify,
+    /// Something was taken that is to be sealed.
+    seal: Notify,
     /// Both are to end.
     end: CancellationToken,
 }
@@ -67,7 +71,7 @@ impl Round<'_> {
     ) -> Result<End, RoundError> {
         let mut reading = central.beside().await?;
         let mut reader = self.beside();
-        let signals = Signals { read: Notify::new(), send: Notify::new(), end: hang_up.child_token() };
+        let signals = Signals { read: Notify::new(), send: Notify::new(), seal: Notify::new(), end: hang_up.child_token() };
         self.beside = Some(signals.end.clone());
         // Whichever half ends lets the other finish what it has begun: a write that is given up on its way
         // would have to be settled.
@@ -128,6 +132,9 @@ impl Round<'_> {
             if is_news {
                 self.store.transact(super::note_complete).await?;
             }
+            if self.store.read()?.is_seal_due()? {
+                signals.seal.notify_one();
+            }
         }
     }
 
@@ -142,11 +149,18 @@ impl Round<'_> {
         // What was edited while the round pushed.
         edits.mark_changed();
         let mut misses = 0;
+        let mut seal_due: Option<tokio::time::Instant> = None;
         loop {
+            let far = tokio::time::Instant::now() + SAVE_EVERY;
             tokio::select! {
                 biased;
                 () = signals.end.cancelled() => return Ok(End::HungUp),
                 () = signals.send.notified() => {}
+                () = signals.seal.notified(), if seal_due.is_none() => {
+                    seal_due = Some(tokio::time::Instant::now() + SEAL_AFTER);
+                    continue;
+                }
+                () = tokio::time::sleep_until(seal_due.unwrap_or(far)), if seal_due.is_some() => {}
                 edited = edits.changed() => if edited.is_err() {
                     return Ok(End::HungUp);
                 },
@@ -163,6 +177,11 @@ impl Round<'_> {
                 return Err(RoundError::Halted(message));
             }
             self.publish_conflicts(central, node).await?;
+            match self.seal(central).await {
+                Err(RoundError::LeaseLost) => return Ok(End::RoundNeeded),
+                sealed => sealed?,
+            }
+            seal_due = None;
             misses = if std::mem::take(&mut self.missed) > 0 { misses + 1 } else { 0 };
             if self.unfinished > 0 || misses == PUSH_TRIES_MAX {
                 return Ok(End::RoundNeeded);

@@ -3,6 +3,9 @@
 //! Every round counts the number in the node's row of `edge_nodes` up, together with a fresh nonce. What
 //! the node proposed is in its store before it is sent, so a lost answer is recognized; anything else in
 //! the row means that this store is a clone or an old image, which enrols as a new node.
+//!
+//! A node that has sent or taken anything takes one more lease at the end of its work: the seal. A centre that holds
+//! the seal holds everything before it. One that holds an older lease was set back to a copy, whenever that was made.
 
 use bson::{Document, doc};
 
@@ -12,7 +15,7 @@ use super::{content_tidy, drain, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
 use crate::domain::audit::Head;
 use crate::flaw::{self, Flaw, planted};
-use crate::store::{Snapshot, Store, StoreError, Tx};
+use crate::store::{Snapshot, Store, StoreError, Taken, Tx};
 
 /// The number of the first lease of every node.
 pub(crate) const FIRST_NUMBER: i64 = 1;
@@ -29,11 +32,30 @@ struct Known {
     confirmed: Option<Lease>,
     /// Sent, or about to be; its acknowledgement has not arrived.
     proposed: Option<Lease>,
+    /// A seal whose acknowledgement has not arrived.
+    seal: Option<Lease>,
+    /// The server process that gave the confirmed one.
+    process: Option<String>,
+    /// Rounds that took their lease.
+    rounds: i64,
 }
 
 impl Known {
     fn fresh() -> Known {
-        Known { node: flaw::fresh_id().to_string(), confirmed: None, proposed: None }
+        Known {
+            node: flaw::fresh_id().to_string(),
+            confirmed: None,
+            proposed: None,
+            seal: None,
+            process: None,
+            rounds: 0,
+        }
+    }
+
+    /// The number after every one that the centre may hold.
+    fn next_number(&self) -> i64 {
+        let sealed = self.seal.as_ref().map_or(0, |seal| seal.number);
+        self.confirmed_number().max(sealed) + 1
     }
 
     fn confirmed_number(&self) -> i64 {
@@ -54,16 +76,29 @@ impl Known {
             })
         };
         let node = row.get_str("node").ok()?.to_owned();
-        Some(Known { node, confirmed: lease("confirmed"), proposed: lease("proposed") })
+        let confirmed = lease("confirmed");
+        // Rows of earlier versions, which had no seals, do not count.
+        let rounds = row.get_i64("rounds").ok().or(confirmed.as_ref().map(|lease| lease.number));
+        let process = row.get_str("process").ok().map(str::to_owned);
+        Some(Known {
+            node,
+            confirmed,
+            proposed: lease("proposed"),
+            seal: lease("seal"),
+            process,
+            rounds: rounds.unwrap_or_default(),
+        })
     }
 
     fn encode(&self) -> Document {
-        let mut row = doc! {"node": &self.node};
-        for (field, lease) in [("confirmed", &self.confirmed), ("proposed", &self.proposed)] {
+        let mut row = doc! {"node": &self.node, "rounds": self.rounds};
+        let leases = [("confirmed", &self.confirmed), ("proposed", &self.proposed), ("seal", &self.seal)];
+        for (field, lease) in leases {
             if let Some(lease) = lease {
                 row.insert(field, doc! {"number": lease.number, "nonce": &lease.nonce});
             }
         }
+        row.extend(self.process.clone().map(|process| ("process".to_owned(), process.into())));
         row
     }
 }
@@ -73,10 +108,10 @@ pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError>
     Ok(snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode).map(|known| known.node))
 }
 
-/// The number of the lease that the centre gave last.
-pub(crate) fn number(snapshot: &Snapshot) -> Result<i64, StoreError> {
+/// How many rounds have taken their lease.
+pub(crate) fn rounds(snapshot: &Snapshot) -> Result<i64, StoreError> {
     let known = snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode);
-    Ok(known.and_then(|known| known.confirmed).map_or(0, |lease| lease.number))
+    Ok(known.map_or(0, |known| known.rounds))
 }
 
 /// [`node_id`] in a write transaction.
@@ -97,7 +132,7 @@ pub(crate) async fn take(
         let Some(proposed) = known.proposed.clone() else {
             return Err(RoundError::Store(StoreError::Failed("no lease was proposed".into())));
         };
-        let mut expected: Vec<Lease> = known.confirmed.iter().cloned().collect();
+        let mut expected: Vec<Lease> = known.confirmed.iter().chain(&known.seal).cloned().collect();
         // A first enrolment whose answer was lost left the proposal itself in the row.
         if !planted(Flaw::LostLeaseIsClone) {
             expected.push(proposed.clone());
@@ -126,7 +161,7 @@ pub(crate) async fn take(
             LeaseAnswer::Taken => {
                 let node = known.node.clone();
                 let audit = announcement.get_str(ANNOUNCED_AUDIT).ok().and_then(|head| head.parse().ok());
-                confirm(store, known, &proposed, audit).await?;
+                confirm(store, known, &proposed, audit, central.process()).await?;
                 return Ok((node, proposed));
             }
             LeaseAnswer::Revoked => {
@@ -158,13 +193,67 @@ async fn propose(store: &Store) -> Result<Known, StoreError> {
             let row = tx.meta(META_LEASE)?;
             let mut known = row.as_ref().and_then(Known::decode).unwrap_or_else(|| fresh.clone());
             if known.proposed.is_none() {
-                let number = known.confirmed_number() + 1;
-                known.proposed = Some(Lease { number, nonce: nonce.clone() });
+                known.proposed = Some(Lease { number: known.next_number(), nonce: nonce.clone() });
                 tx.set_meta(META_LEASE, Some(&known.encode()))?;
             }
+            // The centre that gives a lease still has what happened before.
+            begin_seal(tx)?;
             Ok(known)
         })
         .await
+}
+
+/// What has happened with the centre until now is covered by what is about to be sent.
+fn begin_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    tx.begin_seal()?;
+    drain::begin_seal(tx)
+}
+
+/// Seals what was sent and taken under the lease `held`: once the centre has the seal, the writes that landed are
+/// settled. `process` is the server process that gave the lease. Returns the lease from now on.
+pub(crate) async fn seal(
+    store: &Store,
+    central: &mut dyn Central,
+    held: &Lease,
+    process: Option<&str>,
+    announcement: &Document,
+    is_echo_due: bool,
+) -> Result<Lease, RoundError> {
+    let nonce = flaw::fresh_id().simple().to_string();
+    let sealed = held.clone();
+    let known = store
+        .transact(move |tx| -> Result<Option<Known>, StoreError> {
+            let known = tx.meta(META_LEASE)?.as_ref().and_then(Known::decode);
+            let Some(mut known) = known.filter(|known| known.confirmed.as_ref() == Some(&sealed)) else {
+                return Ok(None);
+            };
+            known.seal = Some(Lease { number: known.next_number(), nonce: nonce.clone() });
+            tx.set_meta(META_LEASE, Some(&known.encode()))?;
+            begin_seal(tx)?;
+            Ok(Some(known))
+        })
+        .await?;
+    step("seal.proposed");
+    let Some((mut known, seal)) = known.and_then(|known| known.seal.clone().map(|seal| (known, seal))) else {
+        return Err(RoundError::LeaseLost);
+    };
+    let answer = central.take_lease(&known.node, std::slice::from_ref(held), &seal, announcement).await?;
+    step("seal.taken");
+    // Another process may have forgotten what the first one acknowledged, and given the seal all the same.
+    if answer != LeaseAnswer::Taken || central.process().as_deref() != process {
+        return Err(RoundError::LeaseLost);
+    }
+    (known.confirmed, known.seal) = (Some(seal.clone()), None);
+    let (row, number) = (known.encode(), held.number);
+    store
+        .transact(move |tx| -> Result<(), StoreError> {
+            tx.set_meta(META_LEASE, Some(&row))?;
+            tx.complete_seal(number, is_echo_due)?;
+            drain::complete_seal(tx)
+        })
+        .await?;
+    step("seal.settled");
+    Ok(seal)
 }
 
 /// This store goes on as a new node. It keeps its records, their bases and what was edited; of the centre's
@@ -184,6 +273,7 @@ async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
                 None => Reason::Lost,
             };
             tx.forget_sent()?;
+            tx.doubt_unsealed()?;
             drain::lose_history(tx, reason)
         })
         .await
@@ -196,8 +286,12 @@ async fn confirm(
     mut known: Known,
     proposed: &Lease,
     audit: Option<Head>,
+    process: Option<String>,
 ) -> Result<(), StoreError> {
-    (known.confirmed, known.proposed) = (Some(proposed.clone()), None);
+    let before = known.confirmed_number();
+    let is_same_process = process.is_some() && process == known.process;
+    (known.confirmed, known.proposed, known.seal) = (Some(proposed.clone()), None, None);
+    (known.process, known.rounds) = (process, known.rounds + 1);
     let row = known.encode();
     store
         .transact(move |tx| -> Result<(), StoreError> {
@@ -209,12 +303,32 @@ async fn confirm(
                 tx.acknowledge_audit(head)?;
             }
             if let Some(restored) = restore::settle(tx)? {
+                tx.doubt_unsealed()?;
                 bring_together(tx, restored)?;
-                drain::lose_history(tx, Reason::Restored)?;
+                drain::lose_history(tx, Reason::Restored)
+            } else if is_same_process || planted(Flaw::UnsealedTrusted) {
+                tx.complete_seal(before, true)?;
+                drain::complete_seal(tx)
+            } else {
+                doubt_unsealed(tx, before)
             }
-            Ok(())
         })
         .await
+}
+
+/// Another server process answers than the one that was told of and gave what is not sealed. It may have forgotten
+/// that, or be a copy.
+fn doubt_unsealed(tx: &mut Tx<'_>, lease: i64) -> Result<(), StoreError> {
+    match tx.doubt_unsealed()? {
+        Taken::All => {
+            bring_together(tx, lease)?;
+            drain::lose_history(tx, Reason::Restored)
+        }
+        Taken::Records(records) => {
+            tx.resync(&records)?;
+            drain::return_to_seal(tx)
+        }
+    }
 }
 
 fn bring_together(tx: &mut Tx<'_>, restored: i64) -> Result<(), StoreError> {

@@ -23,13 +23,16 @@ pub(crate) fn merge_in(
     remote: Option<&Document>,
 ) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
-    let local = tx.document(key)?;
+    let (local, before) = (tx.document(key)?, tx.writes());
     if remote.is_some() {
         tx.clear_vanished(key)?;
     }
     restore::bring_together(tx, key, local.as_ref(), remote)?;
     if !hold::diverts(tx, key, local.as_ref(), remote, &mut tally)? {
         tally += merge_known(tx, key, local, remote)?;
+    }
+    if tx.writes() != before {
+        tx.note_taken(key)?;
     }
     Ok(tally)
 }
@@ -41,6 +44,7 @@ pub(crate) fn take_in(tx: &mut Tx<'_>, key: &RecordKey, remote: &Verbatim) -> Re
         return merge_in(tx, key, Some(remote.document()));
     }
     tx.put_new(key, remote.bytes())?;
+    tx.note_taken(key)?;
     // Readable again, if it was not.
     tx.clear_dead(key)?;
     Ok(Tally { pulled: 1, ..Tally::default() })
@@ -154,6 +158,7 @@ pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreErr
         tx.discard(key, &local)?;
         tx.put(key, None, &Base::Absent, &Actor::Centre)?;
         tx.clear_dead(key)?;
+        tx.note_taken(key)?;
         tally.deleted += 1;
     }
     Ok(tally)

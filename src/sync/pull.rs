@@ -12,7 +12,7 @@ use crate::central::{ArchiveState, Central, CentralError, Fetched};
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
-use crate::store::{Base, Intent, IntentWrite, Reread, StoreError, TrashState, Tx};
+use crate::store::{Base, Intent, IntentWrite, Reread, StoreError, Tx};
 
 use super::drain::Source;
 
@@ -20,9 +20,6 @@ use super::drain::Source;
 const FETCH_IDS_MAX: usize = 100;
 /// Rounds in which a record that is asked for alone may fail to arrive.
 const PULL_TRIES_MAX: u8 = 3;
-
-/// What the trash says about a delete that has reached the centre.
-pub(crate) const DELETED: TrashState = TrashState::Done;
 
 impl Round<'_> {
     /// SETTLE: what the drained feed did not show did not land. Where it cannot tell, the record is read: the
@@ -104,7 +101,7 @@ impl Round<'_> {
         if !archives.is_empty() {
             central.settle_archive(&archives).await?;
         }
-        let (lease, source) = (self.lease_number, self.source);
+        let (lease, source) = (self.lease_number(), self.source);
         let tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
@@ -306,8 +303,9 @@ fn settle_read(
         tx.put(key, local.as_ref(), &Base::Document(Document::new()), &Actor::Centre)?;
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
-    // The read came after the write that it settles, so it may be merged.
+    // The read came after the write that it settles, so it may be merged; and after the lease.
     tx.read_again(key)?;
+    tx.note_taken(key)?;
     tally += merge_in(tx, key, remote)?;
     Ok(tally)
 }

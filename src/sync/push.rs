@@ -9,8 +9,6 @@ use bson::{Document, doc};
 use tokio_util::sync::CancellationToken;
 
 use super::deletes::HeldBack;
-use super::drain::Source;
-use super::pull::DELETED;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
@@ -19,7 +17,9 @@ use crate::domain::diff::{Diff, diff};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::PUSH_RANK_MAX;
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Reread, StoreError, Tx};
+use crate::store::{
+    Base, DeadLetter, Intent, IntentWrite, Landing, NOT_ARCHIVED_CODE, Reread, StoreError, Tx,
+};
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
@@ -28,6 +28,8 @@ const BATCH_WRITES_MIN: usize = 1;
 const BATCH_WRITES_MAX: usize = 500;
 /// Roughly the most bytes sent together.
 const BATCH_BYTES_MAX: usize = 1_000_000;
+/// Writes that landed and wait for a seal, at most about so many.
+const SEAL_EVERY_WRITES: u64 = 1_000;
 /// A batch faster than this may grow, one slower than the second shrinks.
 const BATCH_FAST: Duration = Duration::from_secs(2);
 const BATCH_SLOW: Duration = Duration::from_secs(10);
@@ -92,6 +94,9 @@ impl Round<'_> {
                 self.reread(central).await?;
             }
             self.missed += keys.len();
+            if self.store.read()?.landed_count()? >= SEAL_EVERY_WRITES {
+                self.seal(central).await?;
+            }
         }
     }
 
@@ -227,16 +232,12 @@ impl Round<'_> {
             central.settle_archive(&archives).await?;
         }
         self.unfinished += written.iter().filter(|written| **written == Written::Unknown).count();
-        let (lease, is_echo_due) = (self.lease_number, self.source == Source::Feed);
         let (tally, missed) = self
             .store
             .transact(move |tx| -> Result<(Tally, Vec<RecordKey>), StoreError> {
                 let (mut tally, mut missed) = (Tally::default(), Vec::new());
                 for (sending, written) in sending.iter().zip(&written) {
-                    let settled = settle_one(tx, sending, written, &mut tally, &mut missed)?;
-                    if let (Written::Hit, Some(intent)) = (written, settled) {
-                        tx.note_sent(&sending.key, &intent, lease, is_echo_due)?;
-                    }
+                    settle_one(tx, sending, written, &mut tally, &mut missed)?;
                 }
                 Ok((tally, missed))
             })
@@ -346,31 +347,27 @@ fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// Returns what was noted of the write, if it was still open.
+/// Settles a write that did not land. One that did keeps its intent until the next seal.
 fn settle_one(
     tx: &mut Tx<'_>,
     sending: &Sending,
     written: &Written,
     tally: &mut Tally,
     missed: &mut Vec<RecordKey>,
-) -> Result<Option<Intent>, StoreError> {
+) -> Result<(), StoreError> {
     let key = &sending.key;
-    let settled = match written {
+    let is_open = match written {
         // It may have happened: the next round finds out.
-        Written::Unknown => return Ok(None),
-        Written::Hit => tx.settle_intent(key, sending.number, true)?,
-        Written::Miss | Written::Refused { .. } => tx.settle_intent(key, sending.number, false)?,
+        Written::Unknown => false,
+        Written::Hit if planted(Flaw::UnguardedAck) => tx.settle_intent(key, sending.number, true)?.is_some(),
+        Written::Hit => tx.note_landed(key, sending.number, Landing::Acknowledged)?,
+        Written::Miss | Written::Refused { .. } => tx.settle_intent(key, sending.number, false)?.is_some(),
     };
-    if settled.is_none() {
-        return Ok(None);
+    if !is_open {
+        return Ok(());
     }
     match written {
-        Written::Hit => {
-            tally.pushed += 1;
-            if sending.archive.is_some() && tx.document(key)?.is_none() {
-                tx.settle_trash(key, DELETED)?;
-            }
-        }
+        Written::Hit => tally.pushed += 1,
         Written::Miss => {
             tx.ask_again(key, Reread::default())?;
             missed.push(key.clone());
@@ -388,5 +385,5 @@ fn settle_one(
         }
         Written::Refused { .. } | Written::Unknown => {}
     }
-    Ok(settled)
+    Ok(())
 }

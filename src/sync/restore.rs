@@ -85,7 +85,7 @@ fn halt_message(snapshot: &Snapshot, here: i64, older: &OlderCentre) -> Result<S
     for kind in Kind::ALL {
         records += snapshot.count(kind)?;
     }
-    let sent = snapshot.sent_after(older.lease())?.len();
+    let sent = snapshot.sent_since(older.lease())?.len();
     let there = match older.there {
         Some(there) => format!(
             "The centre remembers round {there} of this node, which has done {here}: it was probably restored \

@@ -14,6 +14,7 @@ use super::drain::{Begun, Source};
 use super::scan::Reason;
 use super::{Report, SyncSettings, lease, step};
 use crate::central::{Central, CentralError, Feed, Lease, Traffic};
+use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// How a round ended.
@@ -55,6 +56,9 @@ pub(crate) enum RoundError {
     Halted(String),
     #[error("the round took too long and goes on in the next one")]
     TooLong,
+    /// The node's row at the centre holds another lease than this round's, or another server process answers.
+    #[error("The centre was restarted or set back, or a copy of this node was busy; the next round sorts it out.")]
+    LeaseLost,
     #[error("Synchronization was paused in the middle of a round; the next one goes on from there.")]
     Stopped,
 }
@@ -104,7 +108,11 @@ pub(crate) struct Round<'a> {
     /// Why and how far the sweep over the centre came, unless there was none or it reached its end.
     pub(crate) sweep: Option<(Reason, u64)>,
     pub(crate) source: Source,
-    pub(crate) lease_number: i64,
+    /// The lease that the node holds, and the server process that gave it.
+    pub(crate) lease: Option<Lease>,
+    process: Option<String>,
+    /// The feed is being drained up to this round's lease: what it tells is at the centre for good.
+    pub(crate) is_draining: bool,
     /// How the node stood when it took the lease.
     announced: Document,
     pub(crate) has_saved_position: bool,
@@ -137,7 +145,9 @@ impl<'a> Round<'a> {
             batch_documents: 1,
             sweep: None,
             source: Source::Feed,
-            lease_number: 0,
+            lease: None,
+            process: None,
+            is_draining: false,
             announced: Document::new(),
             has_saved_position: false,
             position_saved: now,
@@ -158,7 +168,8 @@ impl<'a> Round<'a> {
         Round {
             batch_documents: self.batch_documents,
             source: self.source,
-            lease_number: self.lease_number,
+            lease: self.lease.clone(),
+            process: self.process.clone(),
             ..Round::new(self.store, self.settings)
         }
     }
@@ -181,7 +192,7 @@ impl<'a> Round<'a> {
         central: &mut dyn Central,
     ) -> Result<(String, Option<Box<dyn Feed>>), RoundError> {
         self.begin().await?;
-        let Begun { node, lease, feed } = self.lease_and_drain(central).await?;
+        let Begun { node, feed } = self.lease_and_drain(central).await?;
         // A reading that is cut off, by one large document on a slow link say, must not hold up local edits.
         let read = match self.read_on(central).await {
             Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
@@ -194,8 +205,9 @@ impl<'a> Round<'a> {
         read?;
         // Pushing may have found more.
         self.publish_conflicts(central, &node).await?;
+        self.seal(central).await?;
         self.content(central).await?;
-        self.report(central, &node, &lease).await?;
+        self.report(central, &node).await?;
         match held_back {
             Some(message) => Err(RoundError::Halted(message)),
             None => Ok((node, feed)),
@@ -255,17 +267,40 @@ impl<'a> Round<'a> {
         Ok(announcement)
     }
 
-    /// Tells the centre how this node stands now, if that has changed since the announcement.
-    async fn report(
-        &mut self,
-        central: &mut dyn Central,
-        node: &str,
-        lease: &Lease,
-    ) -> Result<(), RoundError> {
-        let standing = standing(&*self.store.read()?)?;
-        if standing == self.announced {
+    /// The lease of this round.
+    pub(crate) fn hold_lease(&mut self, lease: Lease, central: &dyn Central) {
+        (self.lease, self.process) = (Some(lease), central.process());
+    }
+
+    pub(crate) fn lease_number(&self) -> i64 {
+        self.lease.as_ref().map_or(0, |lease| lease.number)
+    }
+
+    /// Has the centre keep what was sent and taken since the last seal, if anything was, and tells it how this node
+    /// stands.
+    pub(crate) async fn seal(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        let snapshot = self.store.read()?;
+        let Some(lease) = self.lease.clone().filter(|_| !planted(Flaw::NeverSealed)) else {
+            return Ok(());
+        };
+        if !snapshot.is_seal_due()? {
             return Ok(());
         }
+        let standing = standing(&snapshot)?;
+        drop(snapshot);
+        let is_echo_due = self.source == Source::Feed;
+        let process = self.process.as_deref();
+        let sealed = lease::seal(self.store, central, &lease, process, &standing, is_echo_due).await?;
+        (self.lease, self.announced) = (Some(sealed), standing);
+        Ok(())
+    }
+
+    /// Tells the centre how this node stands now, if that has changed since it was last told.
+    async fn report(&mut self, central: &mut dyn Central, node: &str) -> Result<(), RoundError> {
+        let standing = standing(&*self.store.read()?)?;
+        let Some(lease) = self.lease.as_ref().filter(|_| standing != self.announced) else {
+            return Ok(());
+        };
         step("report.before");
         central.report(node, lease, &standing).await?;
         step("report.sent");
@@ -285,7 +320,7 @@ impl<'a> Round<'a> {
                 (Outcome::Offline, message.to_owned())
             }
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(error @ (RoundError::TooLong | RoundError::Stopped)) => (Outcome::Partial, error.to_string()),
+            Err(error @ (RoundError::TooLong | RoundError::Stopped | RoundError::LeaseLost)) => (Outcome::Partial, error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "the round failed");
                 (Outcome::Failed, format!("The round failed: {error}."))
@@ -359,10 +394,10 @@ impl<'a> Round<'a> {
     }
 }
 
-/// How the node stands, as the federation's administrator sees it.
+/// How the node stands once the next seal is there, as the federation's administrator sees it.
 fn standing(snapshot: &Snapshot) -> Result<Document, StoreError> {
     Ok(doc! {
-        "pending": snapshot.pending_count()? as i64,
+        "pending": (snapshot.pending_count()? - snapshot.clean_with_seal_count()?) as i64,
         "conflicts_open": snapshot.open_conflicts_count()? as i64,
         "dead": snapshot.dead_count()? as i64,
         "content_owed": snapshot.content_owed_count()? as i64,

@@ -51,6 +51,8 @@ mutants! {
     a_gap_that_nobody_looks_into_is_noticed: NoRescanAfterLostHistory;
     a_stale_read_that_is_applied_is_noticed: StaleReadApplied;
     an_unguarded_acknowledgement_is_noticed: UnguardedAck;
+    a_round_without_a_seal_is_noticed: NeverSealed;
+    trust_in_what_is_not_sealed_is_noticed: UnsealedTrusted;
 }
 
 #[test]

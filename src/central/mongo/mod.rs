@@ -14,7 +14,7 @@ mod read;
 mod rows;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::event::command::CommandEvent;
+use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{
     Acknowledgment, ClientOptions, Collation, Compressor, ConnectionString, HostInfo, ReadConcern,
     ReadPreference, SelectionCriteria, ServerMonitoringMode, Tls, WriteConcern,
@@ -136,6 +137,8 @@ impl MongoHub {
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(confirmed());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        let watched = Arc::clone(counters);
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| watched.note_process(&event)));
         let counted = Arc::clone(counters);
         // For every command a connection is taken out of the pool; for looks at the servers and handshakes none is.
         options.cmap_event_handler = Some(EventHandler::callback(move |event| {
@@ -398,6 +401,10 @@ impl Central for MongoCentral {
         times.into_iter().flatten().max().map(feed::moment)
     }
 
+    fn process(&self) -> Option<String> {
+        lock(&self.counters.process).clone()
+    }
+
     async fn beside(&mut self) -> Result<Box<dyn Central>> {
         let (reading, writing) = sessions(&self.client, &self.patience).await?;
         Ok(Box::new(MongoCentral {
@@ -448,9 +455,31 @@ struct Counters {
     is_closing: AtomicBool,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
+    /// The process of the server that was the primary last.
+    process: Mutex<Option<String>>,
+}
+
+/// A poisoned lock only means that another thread panicked between two assignments.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Counters {
+    /// The driver looks at a server again after every broken connection, before it sends the next command, so a
+    /// process that has changed is known in time.
+    fn note_process(&self, event: &SdamEvent) {
+        let SdamEvent::ServerHeartbeatSucceeded(event) = event else {
+            return;
+        };
+        let is_primary = ["isWritablePrimary", "ismaster"]
+            .iter()
+            .any(|field| event.reply.get_bool(field).unwrap_or(false));
+        let version = event.reply.get_document("topologyVersion");
+        if let (true, Ok(id)) = (is_primary, version.and_then(|version| version.get_object_id("processId"))) {
+            *lock(&self.process) = Some(id.to_hex());
+        }
+    }
+
     fn count_bytes(&self, event: CommandEvent) {
         let is_handshake = |name: &str| HANDSHAKE_COMMANDS.contains(&name);
         match event {

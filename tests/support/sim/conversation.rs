@@ -406,6 +406,10 @@ impl Central for Conversation {
         (!is_standalone).then(|| Moment(self.seen.load(Ordering::Relaxed)))
     }
 
+    fn process(&self) -> Option<String> {
+        Some(format!("process {}", self.era))
+    }
+
     async fn beside(&mut self) -> Result<Box<dyn Central>> {
         Ok(Box::new(Conversation {
             era: self.era,
