@@ -27,14 +27,18 @@ pub enum Flaw {
     TokenBeforeBatch,
     /// Nobody looks at everything after the history had a gap.
     NoRescanAfterLostHistory,
-    /// No round ends with a seal: writes are settled by the next lease.
+    /// Writes are settled as soon as they are acknowledged, and no round ends with a seal.
     NeverSealed,
     /// What is not sealed is trusted although another server process answers.
     UnsealedTrusted,
+    /// Versions of a record that belong to different people are merged.
+    OwnersMerged,
+    /// Records are sent before their person.
+    PersonNotAwaited,
 }
 
 impl Flaw {
-    pub const ALL: [Flaw; 12] = [
+    pub const ALL: [Flaw; 14] = [
         Flaw::LoserDropped,
         Flaw::DeleteBeatsEdit,
         Flaw::BaseIsWholeLocal,
@@ -47,6 +51,8 @@ impl Flaw {
         Flaw::NoRescanAfterLostHistory,
         Flaw::NeverSealed,
         Flaw::UnsealedTrusted,
+        Flaw::OwnersMerged,
+        Flaw::PersonNotAwaited,
     ];
 }
 

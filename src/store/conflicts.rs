@@ -26,6 +26,9 @@ pub enum Subject {
     Value,
     /// Whether two people under one account are one human being.
     Identity,
+    /// Which of two records, of different people, is to have an id; or what becomes of a person who was deleted at
+    /// the centre while records of theirs were made here.
+    Record,
 }
 
 impl Subject {
@@ -33,6 +36,7 @@ impl Subject {
         match self {
             Subject::Value => "value",
             Subject::Identity => "identity",
+            Subject::Record => "record",
         }
     }
 }
@@ -157,6 +161,25 @@ impl Conflict {
         }
     }
 
+    /// The question which of two versions of a record is to stand, that are no versions of one record.
+    pub fn about_record(
+        id: String,
+        key: &RecordKey,
+        local: &Document,
+        central: Option<&Document>,
+        author: String,
+        found_at_ms: i64,
+    ) -> Conflict {
+        let schema = key.kind.schema();
+        Conflict {
+            local: Some(Bson::Document(schema.without_secrets(local))),
+            central: central.map(|central| Bson::Document(schema.without_secrets(central))),
+            author,
+            found_at_ms,
+            ..Conflict::new(id, key.clone(), Subject::Record)
+        }
+    }
+
     /// The value that was displaced.
     pub fn loser(&self) -> Option<&Bson> {
         match self.stands {
@@ -264,6 +287,7 @@ impl Conflict {
                 // Rows of earlier versions do not say: there was only one.
                 subject: match text("type").as_deref() {
                     Some("identity") => Subject::Identity,
+                    Some("record") => Subject::Record,
                     _ => Subject::Value,
                 },
                 key: RecordKey::new(Kind::from_code(code)?, text("id")?),
@@ -403,7 +427,7 @@ impl Tx<'_> {
         actor: &Actor,
     ) -> Result<(), StoreError> {
         for mut conflict in self.open_conflicts_of(from)? {
-            if conflict.is_identity() {
+            if conflict.subject != Subject::Value {
                 continue;
             }
             let mut moved =

@@ -26,16 +26,21 @@ pub enum HoldReason {
     Reused,
     /// New on both sides, and the ids are spelled differently.
     Spelling,
+    /// The person of this node was deleted, records of theirs are still here, and somebody else came to have the
+    /// account.
+    Departed,
 }
 
 impl HoldReason {
-    const ALL: [HoldReason; 3] = [HoldReason::Created, HoldReason::Reused, HoldReason::Spelling];
+    const ALL: [HoldReason; 4] =
+        [HoldReason::Created, HoldReason::Reused, HoldReason::Spelling, HoldReason::Departed];
 
     pub fn name(self) -> &'static str {
         match self {
             HoldReason::Created => "created",
             HoldReason::Reused => "reused",
             HoldReason::Spelling => "spelling",
+            HoldReason::Departed => "departed",
         }
     }
 }
@@ -195,10 +200,20 @@ impl Tx<'_> {
         for kind in dependent_kinds() {
             for id in self.owned(kind, account)? {
                 let key = RecordKey::new(kind, id);
-                own.extend((self.base(&key)? == Base::Absent).then_some(key));
+                own.extend((!self.base(&key)?.is_at_centre()).then_some(key));
             }
         }
         Ok(own)
+    }
+
+    /// All records of an account but the person's own.
+    pub fn dependents(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
+        let mut found = Vec::new();
+        for kind in dependent_kinds() {
+            let ids = self.owned(kind, account)?;
+            found.extend(ids.into_iter().map(|id| RecordKey::new(kind, id)));
+        }
+        Ok(found)
     }
 
     /// Gives a record that the centre does not know another id. Conflicts about it go with it.
@@ -213,6 +228,8 @@ impl Tx<'_> {
         self.put(from, None, &Base::Absent, actor)?;
         self.put(to, Some(document), &Base::Absent, actor)?;
         if from.kind == Kind::Person {
+            // They are not gone.
+            self.departed.remove(fold_account(&from.id).as_str())?;
             self.move_grants(&from.id, &old, &to.id)?;
         }
         self.move_conflicts(from, to, actor)
@@ -272,7 +289,7 @@ impl Snapshot {
         for kind in dependent_kinds() {
             for id in owned(&by_owner, kind, account)? {
                 let base = self.base(&RecordKey::new(kind, id))?;
-                count += u64::from(base == Some(Base::Absent));
+                count += u64::from(base.is_some_and(|base| !base.is_at_centre()));
             }
         }
         Ok(count)
@@ -285,20 +302,7 @@ impl Snapshot {
         after: Option<&str>,
         up_to: Option<&str>,
     ) -> Result<Vec<String>, StoreError> {
-        let held = self.transaction.open_table(HELD)?;
-        let code = kind.schema().code;
-        let mut ids = Vec::new();
-        for entry in held.range((code, after.unwrap_or(""))..(code + 1, ""))? {
-            let (at, _) = entry?;
-            let (_, id) = at.value();
-            if up_to.is_some_and(|up_to| id > up_to) {
-                break;
-            }
-            if after != Some(id) {
-                ids.push(id.to_owned());
-            }
-        }
-        Ok(ids)
+        super::snapshot::ids_between(&self.transaction.open_table(HELD)?, kind, after, up_to)
     }
 
     /// Accounts under which more than one person is stored, each with the ids of these people.

@@ -29,6 +29,7 @@ mod snapshot;
 mod space;
 mod sync_rows;
 mod tables;
+mod undecided;
 mod upkeep;
 mod writer;
 
@@ -60,6 +61,7 @@ pub use sync_rows::{
     DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
 };
 pub use tables::{Base, FORMAT_VERSION};
+pub use undecided::{Undecided, WaitReason, Waiting};
 pub use upkeep::{CheckedStore, change_store_key, check_store, compact_store, lock_file, recode_store};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.

@@ -34,6 +34,9 @@ pub struct Tx<'t> {
     pub(crate) hold: Table<'t, &'static str, &'static [u8]>,
     pub(crate) held: Table<'t, RowKey, &'static [u8]>,
     pub(crate) held_of: Table<'t, (&'static str, u8, &'static str), ()>,
+    pub(crate) undecided: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) waiting: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) departed: Table<'t, &'static str, &'static [u8]>,
     pub(super) duplicate: Table<'t, &'static str, ()>,
     pub(crate) dirty: Table<'t, (u8, u64, u8, &'static str), (i64, &'static str)>,
     pub(crate) journal: Table<'t, u64, &'static [u8]>,
@@ -96,6 +99,9 @@ impl<'t> Tx<'t> {
             hold: transaction.open_table(HOLD)?,
             held: transaction.open_table(HELD)?,
             held_of: transaction.open_table(HELD_OF)?,
+            undecided: transaction.open_table(UNDECIDED)?,
+            waiting: transaction.open_table(WAITING)?,
+            departed: transaction.open_table(DEPARTED)?,
             duplicate: transaction.open_table(DUPLICATE)?,
             dirty: transaction.open_table(DIRTY)?,
             journal,
@@ -238,6 +244,10 @@ impl<'t> Tx<'t> {
             (None, Some(_)) => self.settle_trash(key, super::TrashState::Void)?,
             _ => {}
         }
+        if new.is_none() && self.undecided(key)?.is_some() {
+            // Nothing is left here to decide about: what the centre has is taken.
+            self.ask_again(key, super::Reread::default())?;
+        }
         self.carry_grants(key, old_document, new_document)?;
         Ok(true)
     }
@@ -319,10 +329,14 @@ impl<'t> Tx<'t> {
             || self.ghost.get(at)?.is_some()
             || self.vanished.get(at)?.is_some()
             || self.has_holds()?
+            || self.undecided.get(at)?.is_some()
             || self.is_resyncing_all()?
             || self.has_open_conflicts(key)?;
         let is_person = key.kind.schema().id_rule == IdRule::Account;
-        Ok(!is_known && (!is_person || self.spellings(&key.id)?.is_empty()))
+        if is_known || !is_person {
+            return Ok(!is_known);
+        }
+        Ok(self.spellings(&key.id)?.is_empty() && self.departed(&key.id)?.is_none())
     }
 
     /// Takes a record of the centre that is [unheard of](Tx::is_unheard_of).
@@ -346,6 +360,9 @@ impl<'t> Tx<'t> {
         };
         self.writes += 1;
         let (old, new) = (old.map(raw).transpose()?, new.map(raw).transpose()?);
+        if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
+            self.remember_departed(&key.id, &decode(old.as_bytes())?)?;
+        }
         self.index(key, old, new)?;
         self.follow_content(key, old, new)?;
         self.append_journal(key, old, new, paths, actor)
@@ -397,6 +414,7 @@ impl<'t> Tx<'t> {
         if let Some((rank, sequence)) = place {
             self.dirty.remove((rank, sequence, code, id))?;
             self.clear_dead(key)?;
+            self.clear_waiting(key)?;
             self.writes += 1;
         }
         Ok(())

@@ -384,9 +384,10 @@ impl Snapshot {
                 ids.push(id.to_owned());
             }
         }
-        let held = self.held_ids(kind, after, up_to)?;
-        if !held.is_empty() {
-            ids.extend(held);
+        let mut waiting = self.held_ids(kind, after, up_to)?;
+        waiting.extend(self.undecided_ids(kind, after, up_to)?);
+        if !waiting.is_empty() {
+            ids.extend(waiting);
             ids.sort_unstable();
             ids.dedup();
         }
@@ -475,6 +476,28 @@ impl Snapshot {
     pub fn dead_count(&self) -> Result<u64, StoreError> {
         Ok(self.transaction.open_table(DEAD)?.len()?)
     }
+}
+
+/// Ids of a kind after `after` up to `up_to` (or the end).
+pub(crate) fn ids_between(
+    rows: &ReadOnlyTable<RowKey, &'static [u8]>,
+    kind: Kind,
+    after: Option<&str>,
+    up_to: Option<&str>,
+) -> Result<Vec<String>, StoreError> {
+    let code = kind.schema().code;
+    let mut ids = Vec::new();
+    for entry in rows.range((code, after.unwrap_or(""))..(code + 1, ""))? {
+        let (at, _) = entry?;
+        let (_, id) = at.value();
+        if up_to.is_some_and(|up_to| id > up_to) {
+            break;
+        }
+        if after != Some(id) {
+            ids.push(id.to_owned());
+        }
+    }
+    Ok(ids)
 }
 
 /// The stored spelling of an account: exact first, then canonical, then any that folds to the same.

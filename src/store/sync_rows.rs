@@ -298,7 +298,8 @@ impl Tx<'_> {
         self.carry.touched.clear();
     }
 
-    pub(crate) fn put_trash(
+    /// Puts the body of a record into the trash.
+    pub fn put_trash(
         &mut self,
         key: &RecordKey,
         document: &Document,

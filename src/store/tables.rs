@@ -37,6 +37,12 @@ pub(crate) const HOLD: TableDefinition<&str, Bytes> = TableDefinition::new("hold
 pub(crate) const HELD: Rows = TableDefinition::new("held");
 /// (folded account, kind, id): the documents that wait behind a hold.
 pub(crate) const HELD_OF: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("held_of");
+/// (kind, id) -> [`super::Undecided`]: records that wait for a decision between the version here and the centre's.
+pub(crate) const UNDECIDED: Rows = TableDefinition::new("undecided");
+/// (kind, id) -> [`super::Waiting`]: records that are not sent before something else has happened.
+pub(crate) const WAITING: Rows = TableDefinition::new("waiting");
+/// folded account -> who had it last, if that person is gone, and when in terms of the journal.
+pub(crate) const DEPARTED: TableDefinition<&str, Bytes> = TableDefinition::new("departed");
 /// Folded accounts under which more than one person is stored, in different spellings.
 pub(crate) const DUPLICATE: TableDefinition<&str, ()> = TableDefinition::new("duplicate");
 /// sequence -> one change of a record.
@@ -120,6 +126,9 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(HOLD)?;
     visitor.table(HELD)?;
     visitor.table(HELD_OF)?;
+    visitor.table(UNDECIDED)?;
+    visitor.table(WAITING)?;
+    visitor.table(DEPARTED)?;
     visitor.table(DUPLICATE)?;
     visitor.table(JOURNAL)?;
     visitor.table(TRASH)?;
@@ -181,6 +190,12 @@ impl Base {
             Base::Absent => None,
             Base::Document(document) => Some(document),
         }
+    }
+
+    /// Whether the centre is known to have had the record. An empty document stands for one of which nobody knows
+    /// whether it was there.
+    pub fn is_at_centre(&self) -> bool {
+        self.document().is_some_and(|document| !document.is_empty())
     }
 }
 

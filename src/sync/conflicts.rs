@@ -8,7 +8,8 @@ use crate::domain::diff;
 use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::value::same_option;
-use crate::store::{Conflict, ConflictStatus, Store, StoreError, Tx};
+use super::undecided;
+use crate::store::{Conflict, ConflictStatus, Store, StoreError, Subject, Tx};
 
 /// What somebody decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub enum Decision {
     TakeCentral,
     /// A value of their own.
     Value(Bson),
+    /// The record of this node goes on under an id of its own.
+    NewId,
 }
 
 impl Decision {
@@ -25,6 +28,7 @@ impl Decision {
             Decision::TakeLocal => "local",
             Decision::TakeCentral => "central",
             Decision::Value(_) => "value",
+            Decision::NewId => "new_id",
         }
     }
 
@@ -68,6 +72,14 @@ pub fn current_value(conflict: &Conflict, record: Option<&Document>) -> Option<B
 
 /// The record after a decision; `None` deletes it.
 pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decision) -> Option<Document> {
+    if conflict.subject == Subject::Record {
+        return match decision {
+            Decision::TakeCentral | Decision::NewId => {
+                conflict.central.as_ref().and_then(Bson::as_document).cloned()
+            }
+            _ => record.cloned(),
+        };
+    }
     // A whole record: one side had deleted it, and that side's value is that it is gone.
     if conflict.path.is_empty() {
         return match (decision, conflict.stands) {
@@ -80,6 +92,7 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
         Decision::TakeLocal => conflict.local.clone(),
         Decision::TakeCentral => conflict.central.clone(),
         Decision::Value(value) => Some(value.clone()),
+        Decision::NewId => None,
     };
     let mut document = record?.clone();
     diff::set(&mut document, &conflict.path, value);
@@ -154,6 +167,17 @@ where
             }
             let document = decided(&conflict, record.as_ref(), &decision);
             check(&conflict, record.as_ref(), document.as_ref())?;
+            if conflict.subject == Subject::Record {
+                undecided::carry_out(tx, &conflict, &decision, &actor)?;
+                conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());
+                tx.put_conflict(&conflict)?;
+                audit_decision(tx, &conflict, record.as_ref(), &actor)?;
+                return Ok(conflict);
+            }
+            if decision == Decision::NewId {
+                let message = "a new id is for two records under one id".to_owned();
+                return Err(ResolveError::Invalid { field: "take".to_owned(), message });
+            }
             if let (Some(person), None, Kind::Person) = (&record, &document, conflict.key.kind) {
                 check_person_may_go(tx, &conflict.key.id, person)?;
             }

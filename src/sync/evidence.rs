@@ -6,6 +6,7 @@ use crate::central::Effect;
 use crate::domain::diff::{Change, get, holds, is_divisible, set};
 use crate::domain::merge::same_identity;
 use crate::domain::record::Kind;
+use crate::domain::schema::Owner;
 use crate::domain::value::{same_document, same_option};
 use crate::store::{Base, IntentWrite};
 
@@ -138,11 +139,21 @@ pub(crate) fn doubted(
             }
             Some(doubted)
         }
-        // Somebody else's record under the same account says nothing about this one.
-        IntentWrite::Insert(sent) if kind != Kind::Person || same_identity(sent, remote) => {
+        // Somebody else's record under the same id says nothing about this one.
+        IntentWrite::Insert(sent) if is_about_one(kind, sent, remote) => {
             Some(doubted_document(&Document::new(), sent, local, remote))
         }
         _ => None,
+    }
+}
+
+/// Whether two records under one id are about the same person.
+fn is_about_one(kind: Kind, sent: &Document, remote: &Document) -> bool {
+    let schema = kind.schema();
+    match schema.owner {
+        Owner::Itself => same_identity(sent, remote),
+        Owner::Field(_) => schema.owner_of(sent) == schema.owner_of(remote),
+        Owner::Nobody => true,
     }
 }
 

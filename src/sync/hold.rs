@@ -26,14 +26,14 @@
 
 use bson::{Bson, Document, doc};
 
-use super::lease;
+use super::{lease, undecided};
 use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
+use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
-use crate::store::{Base, Conflict, Hold, HoldReason, StoreError, Subject, Tx};
+use crate::store::{Base, Conflict, Hold, HoldReason, StoreError, Subject, Tx, Undecided};
 
 /// Resolution of a hold that ended without a decision.
 const ENDED: &str = "ended";
@@ -47,12 +47,17 @@ pub(crate) fn diverts(
     remote: Option<&Document>,
     tally: &mut Tally,
 ) -> Result<bool, StoreError> {
-    match key.kind.schema().owner {
-        Owner::Nobody => Ok(false),
-        Owner::Itself => diverts_person(tx, key, local, remote, tally),
-        Owner::Field(_) if tx.has_holds()? => diverts_dependent(tx, key, local, remote, tally),
-        Owner::Field(_) => Ok(false),
-    }
+    let is_held = match key.kind.schema().owner {
+        Owner::Nobody => return Ok(false),
+        // A person who was deleted at the centre may be there again as somebody else.
+        Owner::Itself => {
+            return Ok(undecided::diverts(tx, key, local, remote, tally)?
+                || diverts_person(tx, key, local, remote, tally)?);
+        }
+        Owner::Field(_) if tx.has_holds()? => diverts_dependent(tx, key, local, remote, tally)?,
+        Owner::Field(_) => false,
+    };
+    Ok(is_held || undecided::diverts(tx, key, local, remote, tally)?)
 }
 
 fn diverts_person(
@@ -104,7 +109,10 @@ fn suspicion(
     remote: &Document,
 ) -> Result<Option<(String, HoldReason)>, StoreError> {
     let Some(local) = local else {
-        return Ok(unpushed_spelling(tx, key)?.map(|id| (id, HoldReason::Spelling)));
+        if let Some(id) = unpushed_spelling(tx, key)? {
+            return Ok(Some((id, HoldReason::Spelling)));
+        }
+        return Ok(has_departed(tx, key, remote)?.then(|| (key.id.clone(), HoldReason::Departed)));
     };
     let (is_other, why) = match tx.base_if_dirty(key)? {
         None => (is_other_person(Some(local), local, remote), HoldReason::Reused),
@@ -128,6 +136,15 @@ fn unpushed_spelling(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<String>, Sto
     Ok(None)
 }
 
+/// Whether the account was somebody else's, whose records are still here.
+fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool, StoreError> {
+    let is_other = match tx.departed(&key.id)? {
+        Some(identity) => !same_identity(&identity, remote),
+        None => false,
+    };
+    Ok(is_other && tx.is_clean(key)? && tx.has_dependents(&key.id)?)
+}
+
 /// Whether what began a hold is still so.
 fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
@@ -137,7 +154,7 @@ fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let base = tx.base(&hold.local_key())?;
     Ok(match hold.why {
         HoldReason::Spelling => base == Base::Absent,
-        HoldReason::Created | HoldReason::Reused => is_other_person(base.document(), &local, &held.document),
+        HoldReason::Created | HoldReason::Reused | HoldReason::Departed => is_other_person(base.document(), &local, &held.document),
     })
 }
 
@@ -151,6 +168,11 @@ fn begin(
 ) -> Result<(), StoreError> {
     let account = fold_account(&key.id);
     let local_key = RecordKey::new(Kind::Person, local_id);
+    if why == HoldReason::Departed {
+        // Whose records are here has to be seen, and may get an id of their own.
+        let departed = tx.departed_body(&local_key)?;
+        tx.put(&local_key, departed.as_ref(), &Base::Absent, &Actor::Centre)?;
+    }
     let local = tx.document(&local_key)?.unwrap_or_default();
     let hold = Hold {
         conflict: conflict_id(tx, &account, &local, remote)?,
@@ -198,6 +220,13 @@ pub(super) fn visible(person: &Document) -> Bson {
 /// The hold has no reason any more; `remote` is what the centre's person was last.
 fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tally) -> Result<(), StoreError> {
     let local = tx.document(&hold.local_key())?;
+    if let (HoldReason::Departed, None, Some(departed)) = (hold.why, remote, &local)
+        && tx.own_dependents(&hold.account)?.is_empty()
+    {
+        // As it was before the other person came.
+        tx.discard(&hold.local_key(), departed)?;
+        tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
+    }
     if let Some(mut conflict) = tx.conflict(&hold.conflict)? {
         (conflict.local, conflict.central) = (local.as_ref().map(visible), remote.map(visible));
         conflict.resolve(ENDED, None, &Actor::Centre.to_string(), tx.now_ms());
@@ -266,6 +295,9 @@ fn diverts_dependent(
         tx.put(key, None, &Base::Absent, &Actor::Centre)?;
     }
     tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+    if let Some(known) = tx.undecided(key)? {
+        tx.put_undecided(key, &Undecided { central: Some(remote.clone()), ..known })?;
+    }
     Ok(true)
 }
 

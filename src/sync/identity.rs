@@ -23,7 +23,7 @@ use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
 use crate::domain::value::same_document;
-use crate::store::{Conflict, ConflictStatus, Hold, Snapshot, Store, StoreError, Tx};
+use crate::store::{Conflict, ConflictStatus, Hold, HoldReason, Snapshot, Store, StoreError, Tx};
 
 /// What somebody decided about two people under one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +145,13 @@ fn free_account(tx: &Tx<'_>, new: &str) -> Result<String, ResolveError> {
 
 /// The person of this node leaves the account, with the records made here for them.
 fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor) -> Result<(), StoreError> {
-    let own = tx.own_dependents(&hold.account)?;
+    let own = match hold.why {
+        // The centre's person is new: everything that was here before is the other one's.
+        HoldReason::Departed => tx.dependents(&hold.account)?,
+        HoldReason::Created | HoldReason::Reused | HoldReason::Spelling => {
+            tx.own_dependents(&hold.account)?
+        }
+    };
     let to = RecordKey::new(Kind::Person, new);
     tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;
     let mut pages = BTreeMap::new();
@@ -171,7 +177,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
 }
 
 /// Documents that name a page of life by its old id name it by its new one.
-fn follow_pages(
+pub(super) fn follow_pages(
     tx: &mut Tx<'_>,
     account: &str,
     pages: &BTreeMap<String, String>,
@@ -192,7 +198,7 @@ fn follow_pages(
 }
 
 /// The record under another id. An `id` field that says the old one goes with it.
-fn renamed(document: &Document, old: &str, new: &str) -> Document {
+pub(super) fn renamed(document: &Document, old: &str, new: &str) -> Document {
     let mut document = document.clone();
     document.insert("_id", new);
     if document.get_str("id").is_ok_and(|id| fold_account(id) == fold_account(old)) {

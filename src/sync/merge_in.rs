@@ -4,7 +4,7 @@ use bson::Document;
 
 use super::evidence::{haunted, landed};
 use super::round::Tally;
-use super::{conflicts, hold, restore};
+use super::{conflicts, hold, restore, undecided};
 use crate::domain::access::Actor;
 use crate::domain::merge::{Clash, merge};
 use crate::domain::record::RecordKey;
@@ -107,6 +107,7 @@ fn take_clean(
     match (local, remote) {
         (None, None) => tx.settle_trash(key, TrashState::Done)?,
         // Decided with all others that are gone, at the end.
+        (Some(_), None) if tx.undecided(key)?.is_some() => {}
         (Some(_), None) => tx.put_vanished(key)?,
         (_, Some(remote)) => {
             if tx.put_agreed(key, local, remote)? {
@@ -154,6 +155,10 @@ pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreErr
         return merge_in(tx, key, None);
     }
     let mut tally = Tally::default();
+    if undecided::delete_waits(tx, key, &mut tally)? {
+        tx.note_taken(key)?;
+        return Ok(tally);
+    }
     if let Some(local) = tx.document(key)? {
         tx.discard(key, &local)?;
         tx.put(key, None, &Base::Absent, &Actor::Centre)?;

@@ -28,6 +28,7 @@ mod round;
 mod scan;
 pub mod schedule;
 mod status;
+mod undecided;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deletes::HeldBack;
 use super::round::{Round, RoundError, Tally, without_secrets};
-use super::step;
+use super::{step, undecided};
 use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
@@ -264,8 +264,15 @@ fn plan(
     node: &str,
     now: Option<Moment>,
 ) -> Result<Option<Sending>, StoreError> {
-    if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? || is_owner_held(tx, key)? {
+    if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? {
         return Ok(None);
+    }
+    match undecided::waits(tx, key)?.filter(|_| !planted(Flaw::HeldPagesPushed)) {
+        Some(waiting) => {
+            tx.put_waiting(&waiting)?;
+            return Ok(None);
+        }
+        None => tx.clear_waiting(key)?,
     }
     if tx.to_bring_together(key)?.is_some() {
         return Ok(None);
@@ -325,11 +332,6 @@ fn plan_delete(
     Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
 }
 
-/// Records of a person about whom a decision is pending wait with that person.
-fn is_owner_held(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    Ok(!planted(Flaw::HeldPagesPushed) && super::hold::waits(tx, key)?)
-}
-
 /// Whether the record or its person is to be read again: until then the centre is known to hold something else
 /// than is known here, so that a write would miss, or go to somebody else.
 fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
@@ -359,7 +361,9 @@ fn settle_one(
     let is_open = match written {
         // It may have happened: the next round finds out.
         Written::Unknown => false,
-        Written::Hit if planted(Flaw::UnguardedAck) => tx.settle_intent(key, sending.number, true)?.is_some(),
+        Written::Hit if planted(Flaw::UnguardedAck) || planted(Flaw::NeverSealed) => {
+            tx.settle_intent(key, sending.number, true)?.is_some()
+        }
         Written::Hit => tx.note_landed(key, sending.number, Landing::Acknowledged)?,
         Written::Miss | Written::Refused { .. } => tx.settle_intent(key, sending.number, false)?.is_some(),
     };

@@ -88,11 +88,11 @@ fn halt_message(snapshot: &Snapshot, here: i64, older: &OlderCentre) -> Result<S
     let sent = snapshot.sent_since(older.lease())?.len();
     let there = match older.there {
         Some(there) => format!(
-            "The centre remembers round {there} of this node, which has done {here}: it was probably restored \
-             from an older copy."
+            "The centre is older than what this node knows of it (it confirms step {there}, and has confirmed step \
+             {here} before): it was probably restored from an older copy."
         ),
         None => format!(
-            "The centre does not know this node, which has done {here} rounds with it: it was probably replaced, \
+            "The centre does not know this node, which has taken {here} steps with it: it was probably replaced, \
              or restored from an older copy."
         ),
     };

@@ -22,6 +22,11 @@ const SET_FIELD: &str = "roles";
 /// An element that says nothing about who put it there.
 const EVERYBODYS_ROLE: &str = "end_user";
 
+/// The account to which a record belongs.
+fn owner(key: &RecordKey, document: &Document) -> Option<String> {
+    key.kind.schema().owner_of(document)
+}
+
 /// The tracked fields of a record.
 pub(crate) fn fields(document: &Document) -> Fields {
     let mut found = Fields::new();
@@ -63,6 +68,8 @@ pub(crate) enum Act {
     Delete,
     /// The record goes on under another id.
     Move,
+    /// The record is somebody else's from now on.
+    Give,
 }
 
 /// One acknowledged change of one path.
@@ -75,6 +82,8 @@ pub(crate) struct Edit {
     pub(crate) act: Act,
     /// What the writer saw: everything for the record as a whole, else what was at the path.
     pub(crate) saw: Fields,
+    /// Whose the record is afterwards.
+    owner: Option<String>,
     /// Part of a record that nobody else had yet.
     is_new: bool,
     /// Brings back what the centre has, before anything else went there; or what it has if the write that is on
@@ -93,6 +102,7 @@ impl Edit {
             path: String::new(),
             act: Act::Move,
             saw: fields(document),
+            owner: owner(key, document),
             is_new: false,
             is_withdrawal: false,
             at,
@@ -133,6 +143,7 @@ impl Change {
             is_withdrawal: !path.is_empty() && agreed.iter().any(|agreed| agreed.get(path) == new.get(path)),
             act,
             saw,
+            owner: self.after.as_ref().or(self.before.as_ref()).and_then(|document| owner(&self.key, document)),
             is_new: self.is_own || self.before.is_none(),
             at: self.at,
         };
@@ -140,6 +151,9 @@ impl Change {
         match (&self.before, &self.after) {
             (Some(_), None) => return vec![edit("", Act::Delete, old)],
             (None, Some(_)) => found.push(edit("", Act::Create, Fields::new())),
+            (Some(before), Some(after)) if owner(&self.key, before) != owner(&self.key, after) => {
+                found.push(edit("", Act::Give, old.clone()));
+            }
             _ => {}
         }
         let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
@@ -291,6 +305,9 @@ impl Case<'_> {
         for (key, fields) in &last {
             verdict.complaints.extend(self.out_of_nowhere("the centre", key, fields));
         }
+        for (key, document) in self.last {
+            verdict.complaints.extend(self.misplaced("the centre", key, document));
+        }
         verdict
     }
 
@@ -301,7 +318,7 @@ impl Case<'_> {
         let left = match &edit.act {
             Act::Set(value) => Some(value),
             Act::Unset(_) => None,
-            Act::Create | Act::Delete | Act::Move => return false,
+            Act::Create | Act::Delete | Act::Move | Act::Give => return false,
         };
         let at_place = || {
             let edits = self.edits.iter().enumerate();
@@ -316,7 +333,7 @@ impl Case<'_> {
                     && match &other.act {
                         Act::Set(value) => transition.to.as_ref() == Some(value),
                         Act::Unset(_) => transition.to.is_none(),
-                        Act::Create | Act::Delete | Act::Move => false,
+                        Act::Create | Act::Delete | Act::Move | Act::Give => false,
                     }
             })
         };
@@ -334,6 +351,28 @@ impl Case<'_> {
         };
         let made_up = fields.iter().filter(|(path, value)| !wrote(path, value));
         made_up.map(|(path, value)| format!("{place}, {key} {path}: nobody wrote {value}")).collect()
+    }
+
+    /// Values in a record of somebody for whom nobody wrote them: they were written for another person, and nobody
+    /// who saw them gave the record to this one.
+    pub(crate) fn misplaced(&self, place: &str, key: &RecordKey, document: &Document) -> Vec<String> {
+        let Some(owner) = owner(key, document) else {
+            return Vec::new();
+        };
+        let all = || self.edits.iter().chain(self.unacknowledged).filter(|edit| edit.key == *key);
+        let belongs = |path: &String, value: &String| {
+            all().any(|edit| {
+                (edit.owner.as_ref() == Some(&owner) || edit.who == ADMINISTRATOR)
+                    && match &edit.act {
+                        Act::Set(written) => edit.path == *path && written == value,
+                        Act::Give | Act::Move => edit.saw(path, value),
+                        _ => false,
+                    }
+            })
+        };
+        let fields = fields(document);
+        let astray = fields.iter().filter(|(path, value)| !belongs(path, value));
+        astray.map(|(path, value)| format!("{place}, {key} {path}: {value} is in a record of {owner}")).collect()
     }
 
     /// Whether the edit stands, was overwritten by one that saw it, or is recorded. `in_order`: whoever saw it
@@ -390,7 +429,7 @@ impl Case<'_> {
                 !visible.is_some_and(is_left)
             }
             // The values that it wrote are edits of their own.
-            Act::Create | Act::Move => true,
+            Act::Create | Act::Move | Act::Give => true,
         }
     }
 }

@@ -8,7 +8,7 @@ use thalamus_edge::central::CONFLICTS_COLLECTION;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::diff;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::{Conflict, ConflictStatus, Hold};
+use thalamus_edge::store::{Conflict, ConflictStatus, Hold, Subject};
 use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
 use thalamus_edge::sync::identity::{self, Verdict};
 
@@ -45,10 +45,54 @@ impl World {
             return;
         }
         let conflict = self.numbers.pick(&open).clone();
-        if conflict.is_identity() {
-            self.decide_who(node, &conflict).await;
-        } else {
-            self.decide_value(node, &conflict).await;
+        match conflict.subject {
+            Subject::Identity => self.decide_who(node, &conflict).await,
+            Subject::Record => self.decide_record(node, &conflict).await,
+            Subject::Value => self.decide_value(node, &conflict).await,
+        }
+    }
+
+    /// Somebody decides which of two records is to have an id, or what becomes of a person who is gone at the centre.
+    async fn decide_record(&mut self, node: usize, conflict: &Conflict) {
+        let Some(snapshot) = self.clinics[node].snapshot() else {
+            return;
+        };
+        let seen = conflicts::current_value(conflict, record(&snapshot, &conflict.key).as_ref());
+        let before = records(&snapshot);
+        drop(snapshot);
+        let choices = match conflict.central {
+            Some(_) => vec![Decision::TakeLocal, Decision::TakeCentral, Decision::NewId],
+            None => vec![Decision::TakeLocal, Decision::TakeCentral],
+        };
+        let decision = self.numbers.pick(&choices).clone();
+        let who = self.clinics[node].name.clone();
+        self.tell(format!("{who}: decides {}: {decision:?}", conflict.key));
+        let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
+        let actor = Actor::Local(who.clone());
+        let made = conflicts::resolve(&store, &conflict.id, decision, seen, actor, |_, _, _| Ok(())).await;
+        match made {
+            Ok(_) => {}
+            Err(ResolveError::Store(error)) => {
+                self.tell(format!("{who}: perhaps not kept ({error})"));
+                self.fail_disk(node);
+            }
+            Err(refused) => {
+                self.tell(format!("{who}: {refused}"));
+                return;
+            }
+        }
+        let Some(snapshot) = self.clinics[node].snapshot() else {
+            return;
+        };
+        let after = records(&snapshot);
+        drop(snapshot);
+        // What stands under other ids, or in place of another record, by this decision.
+        let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
+        for (key, document) in after.iter().filter(|(key, now)| before.get(*key) != Some(*now)) {
+            self.keys.insert(key.clone());
+            let (key, now) = (key.clone(), Some(document.clone()));
+            let before = before.get(&key).cloned();
+            self.note(&who, &Change { key, before, after: now, is_own: true, agreed: Vec::new(), at });
         }
     }
 
@@ -153,6 +197,10 @@ impl World {
         }
         for (key, document) in after.iter().filter(|(key, document)| owner(key, document) == new) {
             self.keys.insert(key.clone());
+            if let Some(given) = before.get(key) {
+                let (key, before, after) = (key.clone(), Some(given.clone()), Some(document.clone()));
+                self.note(who, &Change { key, before, after, is_own: true, agreed: Vec::new(), at });
+            }
             if !before.contains_key(key) {
                 let (key, after) = (key.clone(), Some(document.clone()));
                 self.note(who, &Change { key, before: None, after, is_own: true, agreed: Vec::new(), at });
@@ -228,10 +276,16 @@ impl World {
                 };
                 let mut open = snapshot.conflicts().expect("the conflicts");
                 drop(snapshot);
-                open.retain(|conflict| conflict.status == ConflictStatus::Open && conflict.is_identity());
+                let is_waiting = |conflict: &Conflict| {
+                    conflict.status == ConflictStatus::Open && conflict.subject != Subject::Value
+                };
+                open.retain(is_waiting);
                 waiting += open.len();
                 for conflict in open {
-                    self.decide_who(node, &conflict).await;
+                    match conflict.subject {
+                        Subject::Record => self.decide_record(node, &conflict).await,
+                        _ => self.decide_who(node, &conflict).await,
+                    }
                 }
             }
             if waiting == 0 {
@@ -277,6 +331,7 @@ impl World {
             changes.iter().filter(|(key, ..)| **key == edit.key).any(|(_, before, after)| match &edit.act {
                 Act::Delete | Act::Move => after.is_none(),
                 Act::Create => before.is_none(),
+                Act::Give => false,
                 Act::Set(_) | Act::Unset(_) => {
                     let at = |fields: &Option<Fields>| fields.as_ref()?.get(&edit.path).cloned();
                     let left = match &edit.act {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document, bson, doc};
 use thalamus_edge::domain::diff;
 use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::domain::schema::Owner;
 
 use super::support::generator::Numbers;
 
@@ -21,10 +22,24 @@ pub(crate) const RECORDS: [(Kind, &str, Option<&str>); 7] = [
 pub(crate) const FIELDS: [&str; 6] = ["f", "g", "n.x", "n.y", "n.d.z", "list"];
 /// Of a hundred new people so many have another name than usual.
 const STRANGERS_PERCENT: u64 = 15;
+/// Of a hundred new records of a person so many are of another person than usual, under the same id.
+const OTHERS_PERCENT: u64 = 12;
+/// Of a hundred changes that a legacy application makes to such a record so many give it to somebody else.
+const MOVES_PERCENT: u64 = 6;
+/// Who may own a record.
+const OWNERS: [&str; 3] = ["ANA", "BEA", "CAI"];
 
 /// The keys of the first `count` records.
 pub(crate) fn keys(count: usize) -> Vec<RecordKey> {
     RECORDS[..count].iter().map(|(kind, id, _)| RecordKey::new(*kind, *id)).collect()
+}
+
+/// The field that says whose a record is.
+fn owner_field(kind: Kind) -> Option<&'static str> {
+    match kind.schema().owner {
+        Owner::Field(field) => Some(field),
+        Owner::Itself | Owner::Nobody => None,
+    }
 }
 
 /// What somebody does to a record.
@@ -117,10 +132,9 @@ impl Author<'_> {
             document.insert("name", if is_stranger { "Xenia" } else { "Somebody" });
             document.insert("active", false);
         }
-        match (key.kind, owner) {
-            (Kind::Page, Some((.., Some(owner)))) => drop(document.insert("book", *owner)),
-            (_, Some((.., Some(owner)))) => drop(document.insert("person", *owner)),
-            _ => {}
+        if let (Some((.., Some(owner))), Some(field)) = (owner, owner_field(key.kind)) {
+            let other = *self.numbers.pick(&OWNERS);
+            document.insert(field, if self.numbers.chance(OTHERS_PERCENT) { other } else { owner });
         }
         for path in ["n.x", "g"] {
             if self.numbers.chance(50) {
@@ -141,6 +155,12 @@ impl Author<'_> {
             return self.create(key);
         };
         let is_person = key.kind == Kind::Person;
+        if let Some(field) = owner_field(key.kind).filter(|_| self.is_legacy)
+            && self.numbers.chance(MOVES_PERCENT)
+        {
+            let to = *self.numbers.pick(&OWNERS);
+            return Doing::Set(vec![(field.to_owned(), Some(Bson::String(to.to_owned())))]);
+        }
         match self.numbers.below(100) {
             0..=9 => Doing::Delete,
             10..=17 if self.is_legacy => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::{Bson, Document};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::domain::value::same_document;
-use thalamus_edge::store::{Snapshot, StoreError, Tx};
+use thalamus_edge::store::{Snapshot, StoreError, Subject, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
 use super::checker::{Act, Case, Edit, Recorded, Traces, Transition, Transitions, fields};
@@ -27,6 +27,7 @@ impl World {
         let latency_ms_max = self.plan.rates.latency_ms_max;
         self.sim.state().weather.rates = Rates { latency_ms_max, ..Rates::default() };
         self.sim.state().dooms.clear();
+        self.sim.state().refused.clear();
         if self.sim.deliver_one() {
             self.sim.state().weather.count("zombie");
             self.sim.deliver();
@@ -88,7 +89,10 @@ impl World {
     /// Whether somebody waits for a decision, or a decision for the values that it is about.
     fn is_waiting(&self) -> bool {
         let holds = |snapshot: Arc<Snapshot>| snapshot.holds_count().expect("a count") > 0;
-        let is_held = self.clinics.iter().filter_map(Clinic::snapshot).any(holds);
+        let waits = |snapshot: Arc<Snapshot>| {
+            holds(Arc::clone(&snapshot)) || snapshot.held_back_count().expect("a count") > 0
+        };
+        let is_held = self.clinics.iter().filter_map(Clinic::snapshot).any(waits);
         is_held || self.sim.state().conflicts.values().any(conflict_rows::is_to_carry_out)
     }
 
@@ -180,12 +184,14 @@ impl World {
             let held = clinic.snapshot().map(|snapshot| records(&snapshot)).unwrap_or_default();
             for (key, document) in held {
                 verdict.complaints.extend(case.out_of_nowhere(&clinic.name, &key, &fields(&document)));
+                verdict.complaints.extend(case.misplaced(&clinic.name, &key, &document));
             }
         }
         if !repeats {
             verdict.complaints.extend(self.applied_twice(&traces));
         }
         verdict.complaints.extend(self.identities());
+        verdict.complaints.extend(self.sent_before_their_person());
         let repeated = verdict.repeats;
         verdict.complaints.into_iter().for_each(|complaint| self.complain(complaint));
         repeated
@@ -274,6 +280,24 @@ impl World {
         too_often.map(|(value, count)| format!("{value:?} came to the centre {count} times")).collect()
     }
 
+    /// Records that a node brought to the centre under an account that no person has had there.
+    fn sent_before_their_person(&self) -> Vec<String> {
+        let state = self.sim.state();
+        let (mut people, mut found) = (BTreeSet::new(), Vec::new());
+        for change in state.chronicle.as_deref().unwrap_or_default() {
+            let Some(after) = &change.after else { continue };
+            let owner = change.key.kind.schema().owner_of(after);
+            match (change.key.kind, owner, &change.before) {
+                (Kind::Person, Some(account), _) => drop(people.insert(account)),
+                (_, Some(account), None) if change.by.is_some() && !people.contains(&account) => {
+                    found.push(format!("{} was sent before its person, {account}", change.key));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
     /// Every node has one name at the centre, and another only if it is a copy or was rolled back.
     fn identities(&self) -> Vec<String> {
         let state = self.sim.state();
@@ -313,7 +337,7 @@ fn add_traces(clinic: &Clinic, traces: &mut Traces) {
         return;
     };
     let conflicts = snapshot.conflicts().expect("the conflicts");
-    for conflict in conflicts.into_iter().filter(|conflict| !conflict.is_identity()) {
+    for conflict in conflicts.into_iter().filter(|conflict| conflict.subject == Subject::Value) {
         let (key, path) = (conflict.key.clone(), conflict.path.join("."));
         traces.add_conflict(Recorded { key, path, loser: conflict.loser().cloned() });
     }
@@ -355,7 +379,10 @@ fn comes_as_new_after(delete: &Edit, changes: &[Applied]) -> bool {
 /// Whether a record of a node waits behind a decision.
 fn waits(snapshot: &Snapshot, key: &RecordKey, document: Option<&Document>) -> bool {
     let owner = document.and_then(|document| key.kind.schema().owner_of(document));
-    owner.is_some_and(|owner| is_held(snapshot, &owner)) || snapshot.held(key).expect("what waits").is_some()
+    owner.is_some_and(|owner| is_held(snapshot, &owner))
+        || snapshot.held(key).expect("what waits").is_some()
+        || snapshot.undecided(key).expect("what is undecided").is_some()
+        || snapshot.waiting_of(key).expect("what waits").is_some()
 }
 
 fn key_of(row: &Document) -> Option<RecordKey> {
@@ -363,7 +390,7 @@ fn key_of(row: &Document) -> Option<RecordKey> {
 }
 
 fn central_conflict(row: &Document) -> Option<Recorded> {
-    if row.get_str("type").is_ok_and(|subject| subject == "identity") {
+    if row.get_str("type").is_ok_and(|subject| subject != "value") {
         return None;
     }
     let path: Vec<&str> = row.get_array("path").ok()?.iter().filter_map(Bson::as_str).collect();

@@ -53,6 +53,8 @@ mutants! {
     an_unguarded_acknowledgement_is_noticed: UnguardedAck;
     a_round_without_a_seal_is_noticed: NeverSealed;
     trust_in_what_is_not_sealed_is_noticed: UnsealedTrusted;
+    two_records_made_one_are_noticed: OwnersMerged;
+    records_sent_before_their_person_are_noticed: PersonNotAwaited;
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) enum Trouble {
     RolledBack,
     /// The centre is set back to an older copy of itself.
     CentreRestored,
+    /// The centre refuses a person for a time.
+    Refusal,
     /// The centre dies and comes back, perhaps without what it acknowledged last.
     CentreCrash,
 }
@@ -91,6 +93,7 @@ impl Plan {
             (Trouble::RolledBack, 25),
             (Trouble::CentreRestored, 15),
             (Trouble::CentreCrash, 20),
+            (Trouble::Refusal, 15),
         ] {
             if n.chance(percent) {
                 troubles.push(trouble);

@@ -486,6 +486,15 @@ impl World {
             Trouble::Clone => self.clone_node(node),
             Trouble::RolledBack => self.roll_back(node),
             Trouble::CentreRestored => self.set_centre_back(),
+            Trouble::Refusal => {
+                let refused = match self.sim.state().refused.is_empty() {
+                    true => vec![(*self.numbers.pick(&["ANA", "BEA"])).to_owned()],
+                    false => Vec::new(),
+                };
+                self.happened("refusal");
+                self.tell(format!("the centre refuses {refused:?}"));
+                self.sim.state().refused = refused;
+            }
             Trouble::CentreCrash => {
                 self.happened("centre crash");
                 self.tell("the centre dies and comes back".to_owned());

@@ -1,0 +1,262 @@
+//! Floor 1. Records whose version here and at the centre must not become one before somebody has decided, records that
+//! wait for their person, and who people were that are gone.
+//!
+//! What is decided, and what follows from it, is the business of the reconciliation; here it is only kept.
+
+use bson::{Bson, Document, doc};
+use redb::{ReadableTable, ReadableTableMetadata as _};
+
+use super::StoreError;
+use super::records::Tx;
+use super::snapshot::Snapshot;
+use super::tables::{self, *};
+use crate::domain::merge::IDENTITY_FIELDS;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+
+/// Accounts whose last person is remembered. Beyond that the oldest are forgotten, unless records here name them.
+const DEPARTED_ROWS_MAX: u64 = 10_000;
+/// So many are forgotten at a time.
+const DEPARTED_TRIM_ROWS: usize = 1_000;
+
+/// A record that is neither pushed nor merged before somebody has decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Undecided {
+    /// The conflict under which it is decided.
+    pub conflict: String,
+    /// What the centre holds; `None` if it was deleted there.
+    pub central: Option<Document>,
+}
+
+impl Undecided {
+    fn decode(bytes: &[u8]) -> Result<Undecided, StoreError> {
+        let mut row = tables::decode(bytes)?;
+        let central = match row.remove("central") {
+            Some(Bson::Document(document)) => Some(document),
+            _ => None,
+        };
+        let conflict = row.get_str("conflict").map_err(|_| damaged("an undecided record"))?;
+        Ok(Undecided { conflict: conflict.to_owned(), central })
+    }
+}
+
+/// Why a record is not sent although it was edited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitReason {
+    /// Nobody here has the account.
+    Unknown,
+    /// The centre does not have the person yet.
+    Unsent,
+    /// The centre refuses the person.
+    Refused,
+    /// It is not decided who has the account.
+    Held,
+    /// The person was deleted at the centre, and it is not decided what becomes of their records.
+    Deleted,
+    /// The record itself waits for a decision.
+    Undecided,
+}
+
+impl WaitReason {
+    const ALL: [WaitReason; 6] = [
+        WaitReason::Unknown,
+        WaitReason::Unsent,
+        WaitReason::Refused,
+        WaitReason::Held,
+        WaitReason::Deleted,
+        WaitReason::Undecided,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            WaitReason::Unknown => "unknown",
+            WaitReason::Unsent => "unsent",
+            WaitReason::Refused => "refused",
+            WaitReason::Held => "held",
+            WaitReason::Deleted => "deleted",
+            WaitReason::Undecided => "undecided",
+        }
+    }
+
+    /// The reason in a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            WaitReason::Unknown => "No person here has this account.",
+            WaitReason::Unsent => "The centre does not have the person yet.",
+            WaitReason::Refused => "The centre refuses the person: see the refused records.",
+            WaitReason::Held => "Two people have this account: see the conflicts.",
+            WaitReason::Deleted => "The person was deleted at the centre: see the conflicts.",
+            WaitReason::Undecided => "The centre has another record under this id: see the conflicts.",
+        }
+    }
+}
+
+/// A record that waits instead of being sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub key: RecordKey,
+    /// The account for which it waits, folded; empty if it is the record itself that is undecided.
+    pub account: String,
+    pub why: WaitReason,
+}
+
+impl Waiting {
+    fn decode(key: RecordKey, bytes: &[u8]) -> Result<Waiting, StoreError> {
+        let row = tables::decode(bytes)?;
+        let parse = || {
+            let why = row.get_str("why").ok()?;
+            Some(Waiting {
+                key: key.clone(),
+                account: row.get_str("account").ok()?.to_owned(),
+                why: WaitReason::ALL.into_iter().find(|reason| reason.name() == why)?,
+            })
+        };
+        parse().ok_or_else(|| damaged("a waiting record"))
+    }
+}
+
+impl Tx<'_> {
+    pub fn undecided(&self, key: &RecordKey) -> Result<Option<Undecided>, StoreError> {
+        self.undecided.get(row_key(key))?.map(|row| Undecided::decode(row.value())).transpose()
+    }
+
+    pub fn put_undecided(&mut self, key: &RecordKey, undecided: &Undecided) -> Result<(), StoreError> {
+        let mut row = doc! {"conflict": &undecided.conflict};
+        row.extend(undecided.central.clone().map(|central| ("central".to_owned(), central.into())));
+        let row = tables::encode(&row)?;
+        if self.undecided.get(row_key(key))?.is_some_and(|known| known.value() == row) {
+            return Ok(());
+        }
+        self.undecided.insert(row_key(key), row.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    pub fn remove_undecided(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.undecided.remove(row_key(key))?.is_some() {
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Whether a record is noted as gone at the centre.
+    pub fn is_vanished(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.vanished.get(row_key(key))?.is_some())
+    }
+
+    /// Notes that the record waits instead of being sent, and why.
+    pub fn put_waiting(&mut self, waiting: &Waiting) -> Result<(), StoreError> {
+        let row = tables::encode(&doc! {"account": &waiting.account, "why": waiting.why.name()})?;
+        let at = row_key(&waiting.key);
+        if self.waiting.get(at)?.is_none_or(|known| known.value() != row) {
+            self.waiting.insert(at, row.as_slice())?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// The record does not wait any longer.
+    pub fn clear_waiting(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.waiting.remove(row_key(key))?.is_some() {
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Who had this account last, if that person is gone: the fields by which people are told apart.
+    pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
+        let account = fold_account(account);
+        let row = self.departed.get(account.as_str())?.map(|row| tables::decode(row.value())).transpose()?;
+        Ok(row.and_then(|row| row.get_document("identity").ok().cloned()))
+    }
+
+    /// Remembers who had an account when its person goes.
+    pub(super) fn remember_departed(&mut self, id: &str, person: &Document) -> Result<(), StoreError> {
+        let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
+        let identity: Document =
+            fields.filter_map(|f| person.get(f).map(|value| (f.to_owned(), value.clone()))).collect();
+        let row = doc! {"identity": identity, "at": self.last_sequence() as i64};
+        self.departed.insert(fold_account(id).as_str(), tables::encode(&row)?.as_slice())?;
+        self.wrote();
+        if self.departed.len()? > DEPARTED_ROWS_MAX + DEPARTED_TRIM_ROWS as u64 {
+            self.trim_departed()?;
+        }
+        Ok(())
+    }
+
+    fn trim_departed(&mut self) -> Result<(), StoreError> {
+        let mut rows = Vec::new();
+        for entry in self.departed.iter()? {
+            let (account, row) = entry?;
+            let at = tables::decode(row.value())?.get_i64("at").unwrap_or_default();
+            rows.push((at, account.value().to_owned()));
+        }
+        rows.sort_unstable();
+        let mut forgotten = 0;
+        for (_, account) in rows {
+            if forgotten < DEPARTED_TRIM_ROWS && !self.has_dependents(&account)? {
+                self.departed.remove(account.as_str())?;
+                forgotten += 1;
+            }
+        }
+        self.wrote();
+        Ok(())
+    }
+
+    /// The body of the person who had the account last, from the trash; nothing but their identity if it is not there
+    /// any more.
+    pub fn departed_body(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
+        let (code, id) = row_key(key);
+        let identity = self.departed(&key.id)?;
+        if let Some(entry) = self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.next_back() {
+            let (at, row) = entry?;
+            let row = super::TrashRow::decode(key.clone(), at.value().2, row.value())?;
+            return Ok(Some(row.document));
+        }
+        Ok(identity.map(|mut identity| {
+            identity.insert("_id", id);
+            identity
+        }))
+    }
+}
+
+impl Snapshot {
+    pub fn undecided(&self, key: &RecordKey) -> Result<Option<Undecided>, StoreError> {
+        let undecided = self.transaction.open_table(UNDECIDED)?;
+        undecided.get(row_key(key))?.map(|row| Undecided::decode(row.value())).transpose()
+    }
+
+    /// Why a record waits instead of being sent, if it does.
+    pub fn waiting_of(&self, key: &RecordKey) -> Result<Option<Waiting>, StoreError> {
+        let waiting = self.transaction.open_table(WAITING)?;
+        waiting.get(row_key(key))?.map(|row| Waiting::decode(key.clone(), row.value())).transpose()
+    }
+
+    /// Records that wait instead of being sent, after `after`, at most `max`.
+    pub fn waiting(&self, after: Option<&RecordKey>, max: usize) -> Result<Vec<Waiting>, StoreError> {
+        let waiting = self.transaction.open_table(WAITING)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, |key| std::ops::Bound::Excluded(row_key(key)));
+        let mut found = Vec::new();
+        for entry in waiting.range::<(u8, &str)>((start, std::ops::Bound::Unbounded))?.take(max) {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            found.push(Waiting::decode(RecordKey::new(kind_of(code)?, id), row.value())?);
+        }
+        Ok(found)
+    }
+
+    /// How many records wait instead of being sent.
+    pub fn held_back_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(WAITING)?.len()?)
+    }
+
+    /// Ids after `after` up to `up_to` (or the end) of a kind's undecided records.
+    pub(crate) fn undecided_ids(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        up_to: Option<&str>,
+    ) -> Result<Vec<String>, StoreError> {
+        let undecided = self.transaction.open_table(UNDECIDED)?;
+        super::snapshot::ids_between(&undecided, kind, after, up_to)
+    }
+}

@@ -1,0 +1,239 @@
+//! Floor 3. Records that must not become one: whose they are is part of what they are.
+//!
+//! Two versions of a record that belong to different people are never merged field by field. If nobody here has
+//! changed the record, the centre's version is taken: somebody moved it. Otherwise the version here stays, unsent, the
+//! centre's waits beside it, and a conflict asks which of the two is to have the id:
+//!
+//! | decision | what it does |
+//! |---|---|
+//! | `central` | the record here goes to the trash, the centre's is taken |
+//! | `local` | the centre's version goes to the trash here, the record here takes its place there |
+//! | `new_id` | the record here goes on under an id of its own, the centre's is taken |
+//!
+//! A person who was deleted at the centre while records of theirs, made here, have never been sent waits in the same
+//! way: `local` puts the person there again, and their records follow; `central` puts all of them into the trash.
+//!
+//! Nothing is sent before its person stands at the centre: see [`waits`].
+
+use std::collections::BTreeMap;
+
+use bson::{Document, doc};
+
+use super::conflicts::{Decision, ResolveError};
+use super::identity::{follow_pages, renamed};
+use super::lease;
+use super::round::Tally;
+use crate::domain::access::Actor;
+use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::Owner;
+use crate::flaw::{Flaw, planted};
+use crate::store::{Base, Conflict, StoreError, Subject, TrashState, Tx, Undecided, WaitReason, Waiting};
+
+/// Resolution of a conflict whose reason went without a decision.
+const ENDED: &str = "ended";
+
+/// Whether what the centre holds under `key` waits instead of being merged with `local`, the record as it is here.
+pub(super) fn diverts(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    let known = tx.undecided(key)?;
+    let is_undecided = match key.kind.schema().owner {
+        Owner::Nobody => false,
+        Owner::Itself => known.is_some() && local.is_some() && remote.is_none(),
+        Owner::Field(_) => are_of_two(tx, key, local, remote)?,
+    };
+    match (is_undecided, known) {
+        (true, known) => {
+            begin(tx, key, local, remote, known, tally)?;
+            Ok(true)
+        }
+        (false, Some(known)) => {
+            end(tx, key, &known)?;
+            if key.kind == Kind::Person && local.is_some() && remote.is_some() {
+                // Somebody made a person there after the delete: who that is has to be looked at.
+                tx.put(key, local, &Base::Absent, &Actor::Centre)?;
+            }
+            Ok(false)
+        }
+        (false, None) => Ok(false),
+    }
+}
+
+/// Whether a record that was changed here and the centre's under its id belong to different people.
+fn are_of_two(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+) -> Result<bool, StoreError> {
+    let (Some(local), Some(remote)) = (local, remote) else {
+        return Ok(false);
+    };
+    let schema = key.kind.schema();
+    let is_other = schema.owner_of(local) != schema.owner_of(remote) && !planted(Flaw::OwnersMerged);
+    Ok(is_other && !tx.is_clean(key)?)
+}
+
+/// Whether a person who is gone at the centre waits for a decision, because records of theirs were never sent; it
+/// waits already then.
+pub(super) fn delete_waits(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    if key.kind != Kind::Person || tx.own_dependents(&key.id)?.is_empty() {
+        return Ok(false);
+    }
+    let local = tx.document(key)?;
+    let known = tx.undecided(key)?;
+    begin(tx, key, local.as_ref(), None, known, tally)?;
+    Ok(true)
+}
+
+fn begin(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    known: Option<Undecided>,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    let Some(local) = local else {
+        return Ok(());
+    };
+    if known.as_ref().is_some_and(|known| known.central.as_ref() == remote) {
+        return Ok(());
+    }
+    let schema = key.kind.schema();
+    let owner = |document: &Document| schema.owner_of(document).unwrap_or_default();
+    // Another node may have another record under the id.
+    let id = Conflict::named(&doc! {
+        "type": Subject::Record.name(),
+        "node": lease::node_id_in(tx)?.unwrap_or_default(),
+        "collection": schema.collection,
+        "id": &key.id,
+        "local": owner(local),
+        "central": remote.map(owner),
+    })?;
+    if let Some(known) = known.filter(|known| known.conflict != id) {
+        end(tx, key, &known)?;
+    }
+    let author = tx.author_of(key)?;
+    let now_ms = tx.now_ms();
+    tx.open_conflict(Conflict::about_record(id.clone(), key, local, remote, author, now_ms))?;
+    tx.put_undecided(key, &Undecided { conflict: id, central: remote.cloned() })?;
+    // Whatever the centre had against the record, it waits for something else now.
+    tx.clear_dead(key)?;
+    tally.conflicts += 1;
+    Ok(())
+}
+
+/// Nothing is left to decide: one of the two is gone, or they belong to one person now.
+fn end(tx: &mut Tx<'_>, key: &RecordKey, known: &Undecided) -> Result<(), StoreError> {
+    if let Some(mut conflict) = tx.conflict(&known.conflict)? {
+        conflict.resolve(ENDED, None, &Actor::Centre.to_string(), tx.now_ms());
+        tx.put_conflict(&conflict)?;
+    }
+    tx.remove_undecided(key)
+}
+
+/// Carries out a decision about a conflict over a record as a whole.
+pub(super) fn carry_out(
+    tx: &mut Tx<'_>,
+    conflict: &Conflict,
+    decision: &Decision,
+    actor: &Actor,
+) -> Result<(), ResolveError> {
+    let key = &conflict.key;
+    let known = tx.undecided(key)?.filter(|known| known.conflict == conflict.id);
+    let (Some(known), Some(local)) = (known, tx.document(key)?) else {
+        return Err(ResolveError::Unknown);
+    };
+    tx.remove_undecided(key)?;
+    match (decision, known.central) {
+        (Decision::TakeCentral, Some(central)) => {
+            tx.put_trash(key, &local, actor, TrashState::Done)?;
+            take_central(tx, key, &central)?;
+        }
+        (Decision::TakeLocal, Some(central)) => {
+            // Nobody would find it otherwise.
+            tx.discard(key, &central)?;
+            tx.put(key, Some(&local), &Base::Document(central), actor)?;
+        }
+        (Decision::NewId, Some(central)) => {
+            let owner = key.kind.schema().owner_of(&local).unwrap_or_default();
+            let to = RecordKey::new(key.kind, tx.free_id(key.kind, &key.id, &owner)?);
+            tx.rename(key, &to, &renamed(&local, &key.id, &to.id), actor)?;
+            if key.kind == Kind::Page {
+                follow_pages(tx, &owner, &BTreeMap::from([(key.id.clone(), to.id)]), actor)?;
+            }
+            take_central(tx, key, &central)?;
+        }
+        (Decision::TakeLocal, None) => tx.put(key, Some(&local), &Base::Absent, actor)?,
+        (Decision::TakeCentral, None) => {
+            for own in tx.own_dependents(&key.id)? {
+                if let Some(document) = tx.document(&own)? {
+                    tx.put_trash(&own, &document, actor, TrashState::Done)?;
+                    tx.put(&own, None, &Base::Absent, actor)?;
+                }
+            }
+            tx.put_trash(key, &local, actor, TrashState::Done)?;
+            tx.put(key, None, &Base::Absent, actor)?;
+        }
+        (Decision::NewId, None) | (Decision::Value(_), _) => {
+            let message = "take: local or central, or new_id for a record".to_owned();
+            return Err(ResolveError::Invalid { field: "take".to_owned(), message });
+        }
+    }
+    Ok(())
+}
+
+fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<(), StoreError> {
+    tx.put(key, Some(central), &Base::Document(central.clone()), &Actor::Centre)
+}
+
+/// Why a record is not sent now, if it is not: it waits for a decision, or for its person. A record that the centre
+/// has had does not wait for its person unless it is not decided who that is.
+///
+/// A record that arrived before its person would belong to whoever gets the account there.
+pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, StoreError> {
+    let because = |why, account: &str| Some(Waiting { key: key.clone(), account: account.to_owned(), why });
+    if tx.undecided(key)?.is_some() {
+        let why = if key.kind == Kind::Person { WaitReason::Deleted } else { WaitReason::Undecided };
+        return Ok(because(why, ""));
+    }
+    if super::hold::waits(tx, key)? {
+        return Ok(because(WaitReason::Held, &tx.owner(key)?.unwrap_or_default()));
+    }
+    if !matches!(key.kind.schema().owner, Owner::Field(_)) || tx.base(key)?.is_at_centre() {
+        return Ok(None);
+    }
+    let Some(account) = tx.owner(key)? else {
+        return Ok(None);
+    };
+    let mut why = WaitReason::Unknown;
+    for id in tx.spellings(&account)? {
+        match absence(tx, &RecordKey::new(Kind::Person, id))? {
+            None => return Ok(None),
+            Some(reason) => why = reason,
+        }
+    }
+    if planted(Flaw::PersonNotAwaited) { Ok(None) } else { Ok(because(why, &account)) }
+}
+
+/// Why a person does not stand at the centre as this node knows it, if they do not.
+fn absence(tx: &Tx<'_>, person: &RecordKey) -> Result<Option<WaitReason>, StoreError> {
+    if tx.undecided(person)?.is_some() || tx.is_vanished(person)? {
+        return Ok(Some(WaitReason::Deleted));
+    }
+    Ok(match tx.base_if_dirty(person)? {
+        None => None,
+        Some(base) if base.is_at_centre() || tx.has_landed(person)? => None,
+        Some(_) if tx.is_dead(person)? => Some(WaitReason::Refused),
+        Some(_) => Some(WaitReason::Unsent),
+    })
+}
