@@ -88,10 +88,12 @@ impl World {
         drop(snapshot);
         // What stands under other ids, or in place of another record, by this decision.
         let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
-        for (key, document) in after.iter().filter(|(key, now)| before.get(*key) != Some(*now)) {
+        let is_back = |key: &RecordKey| *key == conflict.key && conflict.central.is_none();
+        let is_new = |key: &RecordKey, now: &Document| before.get(key) != Some(now) || is_back(key);
+        for (key, document) in after.iter().filter(|(key, now)| is_new(key, now)) {
             self.keys.insert(key.clone());
             let (key, now) = (key.clone(), Some(document.clone()));
-            let before = before.get(&key).cloned();
+            let before = before.get(&key).filter(|_| !is_back(&key)).cloned();
             self.note(&who, &Change { key, before, after: now, is_own: true, agreed: Vec::new(), at });
         }
     }
