@@ -176,7 +176,7 @@ fn key(id: &str) -> RecordKey {
 
 fn document(id: &str, sha256: &str, length: usize) -> Document {
     let content = doc! {"sha256": sha256, "length": length as i64, "type": "image/png"};
-    doc! {"_id": id, "fedacct": "ANA", "content": content}
+    doc! {"_id": id, "content": content}
 }
 
 fn name_of(bytes: &[u8]) -> String {

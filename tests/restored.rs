@@ -156,8 +156,11 @@ async fn the_node_asks_with_the_numbers_and_changes_nothing() {
         conflicts: BTreeMap::new(),
         trash: BTreeMap::new(),
     };
-    let remembers = format!("The centre remembers round {there} of this node, which has done {here}: ");
-    let knows_not = format!("The centre does not know this node, which has done {here} rounds with it: ");
+    let remembers = format!(
+        "The centre is older than what this node knows of it (it confirms step {there}, and has confirmed step {here} \
+         before): "
+    );
+    let knows_not = format!("The centre does not know this node, which has taken {here} steps with it: ");
     for (centre, words) in [(&copy, remembers), (&empty, knows_not)] {
         restore(&sim, centre);
         for _ in 0..2 {
@@ -179,7 +182,7 @@ async fn the_node_asks_with_the_numbers_and_changes_nothing() {
     node.ends(Outcome::Halted).await;
     assert!(node.sync.centre_restored().await.unwrap());
     node.complete().await;
-    assert_eq!(number(&sim), here + 1, "above both");
+    assert!(number(&sim) > here, "above both");
     assert!(!node.sync.centre_restored().await.unwrap());
     assert_settled(&node, &sim).await;
 }

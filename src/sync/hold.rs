@@ -76,10 +76,17 @@ fn diverts_person(
         },
         (Some(hold), None) => {
             let gone = tx.take_held(key)?;
-            if key.id == hold.remote {
-                end(tx, &hold, gone.as_ref(), tally)?;
+            if key.id != hold.remote {
+                return Ok(false);
             }
-            Ok(false)
+            let is_departed = hold.why == HoldReason::Departed && tx.own_dependents(&hold.account)?.is_empty();
+            if let (true, Some(local)) = (is_departed, local) {
+                // As it was before the other person came.
+                tx.discard(&hold.local_key(), local)?;
+                tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
+            }
+            end(tx, &hold, gone.as_ref(), tally)?;
+            Ok(is_departed)
         }
         (Some(hold), Some(remote)) if key.id == hold.remote => {
             tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
@@ -220,13 +227,6 @@ pub(super) fn visible(person: &Document) -> Bson {
 /// The hold has no reason any more; `remote` is what the centre's person was last.
 fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tally) -> Result<(), StoreError> {
     let local = tx.document(&hold.local_key())?;
-    if let (HoldReason::Departed, None, Some(departed)) = (hold.why, remote, &local)
-        && tx.own_dependents(&hold.account)?.is_empty()
-    {
-        // As it was before the other person came.
-        tx.discard(&hold.local_key(), departed)?;
-        tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
-    }
     if let Some(mut conflict) = tx.conflict(&hold.conflict)? {
         (conflict.local, conflict.central) = (local.as_ref().map(visible), remote.map(visible));
         conflict.resolve(ENDED, None, &Actor::Centre.to_string(), tx.now_ms());

@@ -65,6 +65,8 @@ pub(crate) enum RoundError {
 
 /// What a complete round says first.
 pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
+/// The same while something is not at the centre and does not go there by itself.
+const SENT_BUT: &str = "Everything that can be sent and taken has been.";
 /// Bounds of the number of documents, or of events, that the centre is asked for at a time, and where it
 /// begins; powers of two, because the centre's cursor follows doubling and halving.
 const READ_MIN: usize = 1;
@@ -288,9 +290,11 @@ impl<'a> Round<'a> {
         }
         let standing = standing(&snapshot)?;
         drop(snapshot);
+        let changed = standing.iter().filter(|(field, value)| self.announced.get(field) != Some(value));
+        let changed = changed.map(|(field, value)| (field.clone(), value.clone())).collect();
         let is_echo_due = self.source == Source::Feed;
         let process = self.process.as_deref();
-        let sealed = lease::seal(self.store, central, &lease, process, &standing, is_echo_due).await?;
+        let sealed = lease::seal(self.store, central, &lease, process, &changed, is_echo_due).await?;
         (self.lease, self.announced) = (Some(sealed), standing);
         Ok(())
     }
@@ -373,7 +377,20 @@ impl<'a> Round<'a> {
     }
 
     fn complete_message(&self) -> String {
-        let mut message = UP_TO_DATE.to_owned();
+        let counts = self.store.read().and_then(|snapshot| Ok((snapshot.dead_count()?, snapshot.held_back_count()?)));
+        let (refused, waiting) = counts.unwrap_or((0, 0));
+        let mut message = match (refused, waiting) {
+            (0, 0) => UP_TO_DATE.to_owned(),
+            _ => SENT_BUT.to_owned(),
+        };
+        if refused > 0 {
+            message.push_str(&format!(" Refused records, which need somebody's help: {refused} (dead list)."));
+        }
+        if waiting > 0 {
+            message.push_str(&format!(
+                " Records that wait for their person or for a decision: {waiting} (sync waiting)."
+            ));
+        }
         if self.tally.conflicts > 0 {
             message.push_str(" Some records differ and wait for a decision: see the conflicts.");
         }
@@ -400,6 +417,7 @@ fn standing(snapshot: &Snapshot) -> Result<Document, StoreError> {
         "pending": (snapshot.pending_count()? - snapshot.clean_with_seal_count()?) as i64,
         "conflicts_open": snapshot.open_conflicts_count()? as i64,
         "dead": snapshot.dead_count()? as i64,
+        "waiting": snapshot.held_back_count()? as i64,
         "content_owed": snapshot.content_owed_count()? as i64,
     })
 }

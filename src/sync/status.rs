@@ -18,6 +18,8 @@ pub struct Status {
     pub oldest_pending_at: Option<String>,
     pub conflicts_open: u64,
     pub dead: u64,
+    /// Records that wait for their person or for a decision instead of being sent.
+    pub waiting: u64,
     /// Attachments that records here name and whose bytes are not here yet.
     pub content_pending: u64,
     /// Attachments that are here and that the centre is not known to have.
@@ -64,6 +66,7 @@ impl Reconciler {
             oldest_pending_at: snapshot.oldest_pending_ms()?.map(time_text),
             conflicts_open: snapshot.open_conflicts_count()?,
             dead: snapshot.dead_count()?,
+            waiting: snapshot.held_back_count()?,
             content_pending: snapshot.content_wanted_count()?,
             content_owed: snapshot.content_owed_count()?,
             last_round,

@@ -26,6 +26,7 @@ use super::round::Tally;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
+use crate::domain::value::same_document;
 use crate::flaw::{Flaw, planted};
 use crate::store::{Base, Conflict, StoreError, Subject, TrashState, Tx, Undecided, WaitReason, Waiting};
 
@@ -63,7 +64,8 @@ pub(super) fn diverts(
     }
 }
 
-/// Whether a record that was changed here and the centre's under its id belong to different people.
+/// Whether a record that was changed here and the centre's under its id belong to different people. One that is given
+/// to somebody else here is not, as long as the centre still has what was agreed: nothing there would be mixed into it.
 fn are_of_two(
     tx: &Tx<'_>,
     key: &RecordKey,
@@ -75,7 +77,10 @@ fn are_of_two(
     };
     let schema = key.kind.schema();
     let is_other = schema.owner_of(local) != schema.owner_of(remote) && !planted(Flaw::OwnersMerged);
-    Ok(is_other && !tx.is_clean(key)?)
+    if !is_other || tx.is_clean(key)? {
+        return Ok(false);
+    }
+    Ok(!tx.base(key)?.document().is_some_and(|base| same_document(base, remote)))
 }
 
 /// Whether a person who is gone at the centre waits for a decision, because records of theirs were never sent; it

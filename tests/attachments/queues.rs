@@ -11,7 +11,7 @@ use super::support::sim::content::binary;
 use super::{CHUNK, Node, OPTIONS, at_centre, centre_with, document, key, name_of, picture};
 
 fn without_content(id: &str) -> Document {
-    doc! {"_id": id, "fedacct": "ANA"}
+    doc! {"_id": id}
 }
 
 #[tokio::test]

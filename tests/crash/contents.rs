@@ -1,6 +1,7 @@
 //! Attachments over a line that is cut after so many bytes: each goes on where it was, and what comes out is
 //! what was sent.
 
+use serde_json::json;
 use std::time::Duration;
 
 use super::cuts::{Line, Profile};
@@ -23,7 +24,8 @@ async fn attachments_get_through_a_line_that_is_cut_again_and_again() {
     let [north, south] = &federation.nodes[..] else { panic!() };
     let bytes: Vec<u8> = (0..ATTACHMENT_BYTES).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
     let sha256 = name_of(&bytes);
-    north.upload("scan", "ANA", &bytes).await;
+    north.done("POST", "/people/ANA001", Some(&json!({"name": "Ana"}))).await;
+    north.upload("scan", "ANA001", &bytes).await;
     let mut cuts = 0;
     for node in [north, south] {
         // More and more of a round gets through; what has got through is not lost.
@@ -64,7 +66,8 @@ async fn a_slow_line_carries_an_attachment_in_several_rounds() {
     federation.nodes[0].restart(None).await;
     let north = &federation.nodes[0];
     let bytes: Vec<u8> = (0..ATTACHMENT_BYTES).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
-    north.upload("scan", "ANA", &bytes).await;
+    north.done("POST", "/people/ANA001", Some(&json!({"name": "Ana"}))).await;
+    north.upload("scan", "ANA001", &bytes).await;
     let told = async || {
         let rows = federation.rows("edge_nodes", bson::doc! {}).await;
         rows[0].get_i64("content_owed").unwrap()

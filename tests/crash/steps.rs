@@ -261,7 +261,7 @@ async fn kill_at_steps(which: impl Fn(usize) -> bool) {
             "settle.read" | "settle.applied" => &[Some("push.intents"), Some("push.sent")],
             _ => &[None],
         };
-        let has_attachments = ["content.", "push."].iter().any(|part| step.starts_with(part));
+        let has_attachments = ["content.", "push.", "report."].iter().any(|part| step.starts_with(part));
         for before in befores {
             for visit in 0..VISITS_MAX {
                 number += 1;

@@ -355,13 +355,13 @@ async fn a_page_on_its_way_follows_its_person() {
     for fault in [Fault::LostAnswer, Fault::LostRequest] {
         let is_there = matches!(fault, Fault::LostAnswer);
         let clinic = Clinic::new();
-        // Nobody knows the person yet; the page goes first.
+        clinic.there(Person, ana());
+        clinic.round().await;
         clinic.edit(Page, page("own", ACCT, "hers")).await;
         clinic.sim.state().write_faults.push_back(fault);
         clinic.sync.round().await;
         assert_eq!(clinic.at_centre(Page, "own").is_some(), is_there);
         assert_eq!(clinic.store.read().unwrap().intents().unwrap().len(), 1);
-        clinic.edit(Person, ana()).await;
         // Held and decided while that write is still open: as a round that stops in between leaves it.
         clinic
             .run(|tx| {
@@ -370,7 +370,7 @@ async fn a_page_on_its_way_follows_its_person() {
                     conflict: "c1".to_owned(),
                     local: ACCT.to_owned(),
                     remote: ACCT.to_owned(),
-                    why: HoldReason::Created,
+                    why: HoldReason::Reused,
                     since_ms: 0,
                 };
                 tx.put_hold(&hold)?;

@@ -1,12 +1,12 @@
 //! Decisions that are written into rows of `edge_conflicts`.
 
 use bson::{Bson, Document, doc};
-use thalamus_edge::domain::record::Kind::{self, Page, Person};
+use thalamus_edge::domain::record::Kind::{self, Person};
 use thalamus_edge::store::{Conflict, ConflictStatus};
 use thalamus_edge::sync::conflicts::{Decision, resolve};
 
 use super::support::sim::Sim;
-use super::{Clinic, clerk, page, with};
+use super::{Clinic, clerk, with};
 
 const ID: &str = "PAT01";
 
@@ -318,17 +318,6 @@ async fn whole_records_are_decided_too() {
         assert_eq!(clinic.notes(), note.into_iter().collect::<Vec<_>>(), "{what}");
         assert_eq!(clinic.only().status == ConflictStatus::Open, note.is_some(), "{what}");
     }
-}
-
-#[tokio::test]
-async fn no_decision_gives_a_record_to_another_person() {
-    let base = page("p1", "ANA01", "i");
-    let mine = page("p1", "BOB01", "i");
-    let clinic = Clinic::with_conflict(Page, base, mine, Some(page("p1", "CLO01", "i"))).await;
-    clinic.written(doc! {"status": "resolved", "resolution": "local"});
-    clinic.assert_settled().await;
-    assert_eq!(clinic.notes(), ["it would give the record to another person"]);
-    assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", "CLO01", "i")));
 }
 
 // ------------------------------------------------------------------------------------------- several nodes
