@@ -35,10 +35,12 @@ pub enum Flaw {
     OwnersMerged,
     /// Records are sent before their person.
     PersonNotAwaited,
+    /// An old image sends again what it has delivered already.
+    DeliveredIgnored,
 }
 
 impl Flaw {
-    pub const ALL: [Flaw; 14] = [
+    pub const ALL: [Flaw; 15] = [
         Flaw::LoserDropped,
         Flaw::DeleteBeatsEdit,
         Flaw::BaseIsWholeLocal,
@@ -53,6 +55,7 @@ impl Flaw {
         Flaw::UnsealedTrusted,
         Flaw::OwnersMerged,
         Flaw::PersonNotAwaited,
+        Flaw::DeliveredIgnored,
     ];
 }
 

@@ -40,6 +40,8 @@ use thalamus_edge::flaw;
 use world::World;
 
 const SEEDS: std::ops::Range<u64> = 1..301;
+/// Of those in which only old images come between.
+const SEEDS_CALM: std::ops::Range<u64> = 1..101;
 const SEEDS_LONG: std::ops::Range<u64> = 1..20_001;
 
 /// What a run came to.
@@ -190,5 +192,22 @@ fn seeds_lose_nothing() {
         total.passed,
         started.elapsed()
     );
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// Old images of disks, and nothing else that goes wrong: what was delivered from them is not delivered again.
+#[test]
+fn images_deliver_nothing_twice() {
+    let steps = all_steps();
+    let mut failed = Vec::new();
+    for seed in SEEDS_CALM {
+        let mut plan = Plan::of(seed, &steps);
+        plan.calm();
+        let ran = run(plan);
+        if let Some(complaint) = ran.complaints.first() {
+            println!("seed {seed}: {complaint}\n{}", ran.story.join("\n"));
+            failed.push(seed);
+        }
+    }
     assert!(failed.is_empty(), "{failed:?}");
 }

@@ -116,6 +116,9 @@ pub trait Central: content::Attachments {
         announcement: &Document,
     ) -> Result<LeaseAnswer>;
 
+    /// The row of a node in `edge_nodes`, if there is one: what it says of the edits that the node has delivered.
+    async fn node_row(&mut self, node: &str) -> Result<Option<Document>>;
+
     /// Merges `report` into the node's row in `edge_nodes` if that still holds `lease`, else does nothing.
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;
 

@@ -5,6 +5,8 @@
 //! that happened before. Until then an acknowledged write keeps its intent, because a centre that crashes, or that is
 //! set back to a copy, may forget it. What was taken is listed for the same reason.
 
+use std::collections::BTreeSet;
+
 use bson::doc;
 use redb::{ReadableTable, ReadableTableMetadata as _};
 
@@ -219,9 +221,14 @@ impl Snapshot {
 
     /// How many records will be clean once the next seal is there.
     pub fn clean_with_seal_count(&self) -> Result<u64, StoreError> {
+        Ok(self.landed_clean()?.len() as u64)
+    }
+
+    /// The records that will be clean once the next seal is there.
+    pub(super) fn landed_clean(&self) -> Result<BTreeSet<(u8, String)>, StoreError> {
         let intents = self.transaction.open_table(INTENT)?;
         let docs = self.transaction.open_table(DOCS)?;
-        let mut count = 0;
+        let mut clean = BTreeSet::new();
         for entry in self.transaction.open_table(LANDED)?.iter()? {
             let (at, _) = entry?;
             let (code, id) = at.value();
@@ -232,12 +239,15 @@ impl Snapshot {
             let base = self.base(&key)?.unwrap_or(Base::Absent);
             let sent = decode_intent(intent.value())?.write.applied_to(&base);
             let document = docs.get((code, id))?.map(|row| tables::decode(row.value())).transpose()?;
-            count += u64::from(match (sent.document(), &document) {
+            let is_clean = match (sent.document(), &document) {
                 (Some(sent), Some(document)) => same_document(sent, document),
                 (None, None) => true,
                 _ => false,
-            });
+            };
+            if is_clean {
+                clean.insert((code, id.to_owned()));
+            }
         }
-        Ok(count)
+        Ok(clean)
     }
 }

@@ -15,14 +15,34 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::IdRule;
 use crate::domain::value::same_document;
 
+/// Of the name of a process.
+const BOOT_NAME_CHARS: usize = 12;
+
 /// What the writer remembers between transactions.
-#[derive(Default)]
 pub(crate) struct Carry {
+    /// Name of this process among those that edited the store.
+    pub(crate) boot: String,
+    /// Whether a change of this process has been written, and whether one has been committed.
+    pub(crate) is_boot_written: bool,
+    pub(crate) is_boot_kept: bool,
     /// Counts the intents opened and settled in this process.
     pub(crate) touches: u64,
     /// The count at which a record's intent was last opened or settled: a read sent before that must not be
     /// applied.
     pub(crate) touched: HashMap<RecordKey, u64>,
+}
+
+impl Default for Carry {
+    fn default() -> Carry {
+        let boot = crate::flaw::fresh_id().simple().to_string();
+        Carry {
+            boot: boot[..BOOT_NAME_CHARS].to_owned(),
+            is_boot_written: false,
+            is_boot_kept: false,
+            touches: 0,
+            touched: HashMap::new(),
+        }
+    }
 }
 
 /// A write transaction. Effects last only if the whole group commits.
@@ -34,6 +54,7 @@ pub struct Tx<'t> {
     pub(crate) hold: Table<'t, &'static str, &'static [u8]>,
     pub(crate) held: Table<'t, RowKey, &'static [u8]>,
     pub(crate) held_of: Table<'t, (&'static str, u8, &'static str), ()>,
+    pub(crate) delivered: Table<'t, RowKey, &'static [u8]>,
     pub(crate) undecided: Table<'t, RowKey, &'static [u8]>,
     pub(crate) waiting: Table<'t, RowKey, &'static [u8]>,
     pub(crate) departed: Table<'t, &'static str, &'static [u8]>,
@@ -99,6 +120,7 @@ impl<'t> Tx<'t> {
             hold: transaction.open_table(HOLD)?,
             held: transaction.open_table(HELD)?,
             held_of: transaction.open_table(HELD_OF)?,
+            delivered: transaction.open_table(DELIVERED)?,
             undecided: transaction.open_table(UNDECIDED)?,
             waiting: transaction.open_table(WAITING)?,
             departed: transaction.open_table(DEPARTED)?,
@@ -330,6 +352,7 @@ impl<'t> Tx<'t> {
             || self.vanished.get(at)?.is_some()
             || self.has_holds()?
             || self.undecided.get(at)?.is_some()
+            || self.delivered.get(at)?.is_some()
             || self.is_resyncing_all()?
             || self.has_open_conflicts(key)?;
         let is_person = key.kind.schema().id_rule == IdRule::Account;
@@ -446,6 +469,10 @@ impl<'t> Tx<'t> {
             "actor": actor.to_string(), "owner": owner.map_or(RawBson::Null, RawBson::String), "at": self.now_ms,
         };
         self.sequence += 1;
+        if !self.carry.is_boot_kept {
+            self.note_boot(self.sequence)?;
+            self.carry.is_boot_written = true;
+        }
         self.journal.insert(self.sequence, row.as_bytes())?;
         if let Some(expired) = self.sequence.checked_sub(self.journal_keep_rows) {
             self.journal.remove(expired)?;

@@ -37,6 +37,8 @@ pub(crate) const HOLD: TableDefinition<&str, Bytes> = TableDefinition::new("hold
 pub(crate) const HELD: Rows = TableDefinition::new("held");
 /// (folded account, kind, id): the documents that wait behind a hold.
 pub(crate) const HELD_OF: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("held_of");
+/// (kind, id) -> what was agreed and what was delivered of a record under the old name of this node, until it is read.
+pub(crate) const DELIVERED: Rows = TableDefinition::new("delivered");
 /// (kind, id) -> [`super::Undecided`]: records that wait for a decision between the version here and the centre's.
 pub(crate) const UNDECIDED: Rows = TableDefinition::new("undecided");
 /// (kind, id) -> [`super::Waiting`]: records that are not sent before something else has happened.
@@ -126,6 +128,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(HOLD)?;
     visitor.table(HELD)?;
     visitor.table(HELD_OF)?;
+    visitor.table(DELIVERED)?;
     visitor.table(UNDECIDED)?;
     visitor.table(WAITING)?;
     visitor.table(DEPARTED)?;

@@ -216,6 +216,7 @@ impl WriterLoop {
         if wrote {
             let worked = began.elapsed();
             self.engine.commit(transaction)?;
+            self.carry.is_boot_kept = self.carry.is_boot_written;
             self.is_slow = began.elapsed() - worked > worked * SLOW_COMMIT;
             self.announce.send_if_modified(|seen| std::mem::replace(seen, last) != last);
         } else {

@@ -2,13 +2,13 @@
 
 use bson::{Bson, Document};
 
+use super::undecided;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::diff;
 use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::value::same_option;
-use super::undecided;
 use crate::store::{Conflict, ConflictStatus, Store, StoreError, Subject, Tx};
 
 /// What somebody decided.

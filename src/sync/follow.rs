@@ -71,7 +71,12 @@ impl Round<'_> {
     ) -> Result<End, RoundError> {
         let mut reading = central.beside().await?;
         let mut reader = self.beside();
-        let signals = Signals { read: Notify::new(), send: Notify::new(), seal: Notify::new(), end: hang_up.child_token() };
+        let signals = Signals {
+            read: Notify::new(),
+            send: Notify::new(),
+            seal: Notify::new(),
+            end: hang_up.child_token(),
+        };
         self.beside = Some(signals.end.clone());
         // Whichever half ends lets the other finish what it has begun: a write that is given up on its way
         // would have to be settled.

@@ -26,9 +26,9 @@
 
 use bson::{Bson, Document, doc};
 
-use super::{lease, undecided};
 use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
+use super::{lease, undecided};
 use crate::domain::access::Actor;
 use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -79,7 +79,8 @@ fn diverts_person(
             if key.id != hold.remote {
                 return Ok(false);
             }
-            let is_departed = hold.why == HoldReason::Departed && tx.own_dependents(&hold.account)?.is_empty();
+            let is_departed =
+                hold.why == HoldReason::Departed && tx.own_dependents(&hold.account)?.is_empty();
             if let (true, Some(local)) = (is_departed, local) {
                 // As it was before the other person came.
                 tx.discard(&hold.local_key(), local)?;
@@ -161,7 +162,9 @@ fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let base = tx.base(&hold.local_key())?;
     Ok(match hold.why {
         HoldReason::Spelling => base == Base::Absent,
-        HoldReason::Created | HoldReason::Reused | HoldReason::Departed => is_other_person(base.document(), &local, &held.document),
+        HoldReason::Created | HoldReason::Reused | HoldReason::Departed => {
+            is_other_person(base.document(), &local, &held.document)
+        }
     })
 }
 

@@ -15,7 +15,7 @@ use super::{content_tidy, drain, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
 use crate::domain::audit::Head;
 use crate::flaw::{self, Flaw, planted};
-use crate::store::{Snapshot, Store, StoreError, Taken, Tx};
+use crate::store::{Delivered, Snapshot, Store, StoreError, Taken, Tx};
 
 /// The number of the first lease of every node.
 pub(crate) const FIRST_NUMBER: i64 = 1;
@@ -177,7 +177,8 @@ pub(crate) async fn take(
             }
             LeaseAnswer::Other(_) => {
                 tracing::warn!(old = %known.node, "this store is a copy of another node's: enrolling as a new node");
-                enrol_anew(store).await?;
+                let row = central.node_row(&known.node).await?;
+                enrol_anew(store, row.as_ref().map(Delivered::of_row).unwrap_or_default()).await?;
             }
         }
     }
@@ -191,7 +192,14 @@ async fn propose(store: &Store) -> Result<Known, StoreError> {
     store
         .transact(move |tx| -> Result<Known, StoreError> {
             let row = tx.meta(META_LEASE)?;
-            let mut known = row.as_ref().and_then(Known::decode).unwrap_or_else(|| fresh.clone());
+            let mut known = match row.as_ref().and_then(Known::decode) {
+                Some(known) => known,
+                // An image of this store that was made before finds its way to the same row.
+                None => match tx.store_id()? {
+                    Some(node) => Known { node, ..fresh.clone() },
+                    None => fresh.clone(),
+                },
+            };
             if known.proposed.is_none() {
                 known.proposed = Some(Lease { number: known.next_number(), nonce: nonce.clone() });
                 tx.set_meta(META_LEASE, Some(&known.encode()))?;
@@ -258,7 +266,10 @@ pub(crate) async fn seal(
 
 /// This store goes on as a new node. It keeps its records, their bases and what was edited; of the centre's
 /// history, and of what was sent under the old name, it knows nothing any more.
-async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
+///
+/// If it is an old image, edits that wait in it may have been delivered since it was made, which the row of the old name
+/// tells: those are not new.
+async fn enrol_anew(store: &Store, delivered: Delivered) -> Result<(), StoreError> {
     let row = Known::fresh().encode();
     store
         .transact(move |tx| -> Result<(), StoreError> {
@@ -274,6 +285,9 @@ async fn enrol_anew(store: &Store) -> Result<(), StoreError> {
             };
             tx.forget_sent()?;
             tx.doubt_unsealed()?;
+            if !planted(Flaw::DeliveredIgnored) {
+                tx.settle_delivered(&delivered)?;
+            }
             drain::lose_history(tx, reason)
         })
         .await

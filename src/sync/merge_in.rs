@@ -27,6 +27,10 @@ pub(crate) fn merge_in(
     if remote.is_some() {
         tx.clear_vanished(key)?;
     }
+    for clash in tx.compare_delivered(key, remote)? {
+        tx.add_conflict(key, &clash)?;
+        tally.conflicts += 1;
+    }
     restore::bring_together(tx, key, local.as_ref(), remote)?;
     if !hold::diverts(tx, key, local.as_ref(), remote, &mut tally)? {
         tally += merge_known(tx, key, local, remote)?;

@@ -57,7 +57,9 @@ pub(crate) enum RoundError {
     #[error("the round took too long and goes on in the next one")]
     TooLong,
     /// The node's row at the centre holds another lease than this round's, or another server process answers.
-    #[error("The centre was restarted or set back, or a copy of this node was busy; the next round sorts it out.")]
+    #[error(
+        "The centre was restarted or set back, or a copy of this node was busy; the next round sorts it out."
+    )]
     LeaseLost,
     #[error("Synchronization was paused in the middle of a round; the next one goes on from there.")]
     Stopped,
@@ -288,10 +290,11 @@ impl<'a> Round<'a> {
         if !snapshot.is_seal_due()? {
             return Ok(());
         }
-        let standing = standing(&snapshot)?;
+        let (standing, delivered) = (standing(&snapshot)?, snapshot.delivered()?);
         drop(snapshot);
         let changed = standing.iter().filter(|(field, value)| self.announced.get(field) != Some(value));
-        let changed = changed.map(|(field, value)| (field.clone(), value.clone())).collect();
+        let mut changed: Document = changed.map(|(field, value)| (field.clone(), value.clone())).collect();
+        changed.extend(delivered);
         let is_echo_due = self.source == Source::Feed;
         let process = self.process.as_deref();
         let sealed = lease::seal(self.store, central, &lease, process, &changed, is_echo_due).await?;
@@ -324,7 +327,9 @@ impl<'a> Round<'a> {
                 (Outcome::Offline, message.to_owned())
             }
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(error @ (RoundError::TooLong | RoundError::Stopped | RoundError::LeaseLost)) => (Outcome::Partial, error.to_string()),
+            Err(error @ (RoundError::TooLong | RoundError::Stopped | RoundError::LeaseLost)) => {
+                (Outcome::Partial, error.to_string())
+            }
             Err(error) => {
                 tracing::error!(%error, "the round failed");
                 (Outcome::Failed, format!("The round failed: {error}."))
@@ -377,14 +382,16 @@ impl<'a> Round<'a> {
     }
 
     fn complete_message(&self) -> String {
-        let counts = self.store.read().and_then(|snapshot| Ok((snapshot.dead_count()?, snapshot.held_back_count()?)));
+        let counts =
+            self.store.read().and_then(|snapshot| Ok((snapshot.dead_count()?, snapshot.held_back_count()?)));
         let (refused, waiting) = counts.unwrap_or((0, 0));
         let mut message = match (refused, waiting) {
             (0, 0) => UP_TO_DATE.to_owned(),
             _ => SENT_BUT.to_owned(),
         };
         if refused > 0 {
-            message.push_str(&format!(" Refused records, which need somebody's help: {refused} (dead list)."));
+            message
+                .push_str(&format!(" Refused records, which need somebody's help: {refused} (dead list)."));
         }
         if waiting > 0 {
             message.push_str(&format!(

@@ -85,11 +85,7 @@ fn are_of_two(
 
 /// Whether a person who is gone at the centre waits for a decision, because records of theirs were never sent; it
 /// waits already then.
-pub(super) fn delete_waits(
-    tx: &mut Tx<'_>,
-    key: &RecordKey,
-    tally: &mut Tally,
-) -> Result<bool, StoreError> {
+pub(super) fn delete_waits(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<bool, StoreError> {
     if key.kind != Kind::Person || tx.own_dependents(&key.id)?.is_empty() {
         return Ok(false);
     }

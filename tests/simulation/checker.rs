@@ -143,7 +143,11 @@ impl Change {
             is_withdrawal: !path.is_empty() && agreed.iter().any(|agreed| agreed.get(path) == new.get(path)),
             act,
             saw,
-            owner: self.after.as_ref().or(self.before.as_ref()).and_then(|document| owner(&self.key, document)),
+            owner: self
+                .after
+                .as_ref()
+                .or(self.before.as_ref())
+                .and_then(|document| owner(&self.key, document)),
             is_new: self.is_own || self.before.is_none(),
             at: self.at,
         };
@@ -372,7 +376,9 @@ impl Case<'_> {
         };
         let fields = fields(document);
         let astray = fields.iter().filter(|(path, value)| !belongs(path, value));
-        astray.map(|(path, value)| format!("{place}, {key} {path}: {value} is in a record of {owner}")).collect()
+        astray
+            .map(|(path, value)| format!("{place}, {key} {path}: {value} is in a record of {owner}"))
+            .collect()
     }
 
     /// Whether the edit stands, was overwritten by one that saw it, or is recorded. `in_order`: whoever saw it

@@ -67,6 +67,7 @@ impl World {
         let decision = self.numbers.pick(&choices).clone();
         let who = self.clinics[node].name.clone();
         self.tell(format!("{who}: decides {}: {decision:?}", conflict.key));
+        self.decided.insert(conflict.key.clone());
         let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
         let actor = Actor::Local(who.clone());
         let made = conflicts::resolve(&store, &conflict.id, decision, seen, actor, |_, _, _| Ok(())).await;

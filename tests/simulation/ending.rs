@@ -187,7 +187,7 @@ impl World {
                 verdict.complaints.extend(case.misplaced(&clinic.name, &key, &document));
             }
         }
-        if !repeats {
+        if !repeats || self.plan.is_calm {
             verdict.complaints.extend(self.applied_twice(&traces));
         }
         verdict.complaints.extend(self.identities());
@@ -260,6 +260,10 @@ impl World {
             let (Some(before), Some(after)) = (&change.before, &change.after) else {
                 continue;
             };
+            // So do those that take the place of another one.
+            if self.decided.contains(&change.key) {
+                continue;
+            }
             let before = fields(before);
             for (path, value) in fields(after) {
                 if before.get(&path) != Some(&value) {

@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) decides_holds: bool,
     /// Everybody is connected and works on the same.
     pub(crate) is_crowded: bool,
+    /// Nothing but old images comes between.
+    pub(crate) is_calm: bool,
     /// Of all records and fields so many are worked on.
     pub(crate) records: usize,
     pub(crate) fields: usize,
@@ -118,12 +120,15 @@ impl Plan {
             accepts_positions_ahead: n.chance(50),
             decides_holds: n.chance(70),
             is_crowded: false,
+            is_calm: false,
             records: RECORDS.len(),
             fields: FIELDS.len(),
             is_told: false,
         };
         if n.chance(30) {
             plan.crowd(n);
+        } else if n.chance(10) {
+            plan.calm();
         }
         plan
     }
@@ -151,6 +156,16 @@ impl Plan {
             ..self.rates.clone()
         };
         self.troubles.retain(|trouble| matches!(trouble, ClockSkew | DiskFull | Kill | PowerCut | TornWrite));
+    }
+
+    /// Nothing goes wrong but that disks are set back to older images: what was delivered from them is known.
+    pub(crate) fn calm(&mut self) {
+        self.is_calm = true;
+        self.is_standalone = false;
+        self.operations += 40;
+        self.continuous_percent = 0;
+        self.rates = Rates { latency_ms_max: self.rates.latency_ms_max, ..Rates::default() };
+        self.troubles = vec![Trouble::RolledBack; 4];
     }
 
     pub(crate) fn has(&self, trouble: Trouble) -> bool {

@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) edits: Vec<Edit>,
     /// Edits that were made while the disk failed, so that nobody knows whether they were kept.
     pub(crate) unacknowledged: Vec<Edit>,
+    /// Records about which somebody decided which of two is to have their id.
+    pub(crate) decided: BTreeSet<RecordKey>,
     /// Edits that went with a disk.
     pub(crate) gone: BTreeSet<usize>,
     /// Edits that nobody promises to keep: ordered but perhaps not carried out, or made at a centre that is no more.
@@ -86,6 +88,7 @@ impl World {
             clinics: Vec::new(),
             edits: Vec::new(),
             unacknowledged: Vec::new(),
+            decided: BTreeSet::new(),
             gone: BTreeSet::new(),
             not_promised: BTreeSet::new(),
             backup: None,

@@ -14,8 +14,8 @@ mod read;
 mod rows;
 mod write;
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -390,6 +390,10 @@ impl Central for MongoCentral {
         announcement: &Document,
     ) -> Result<LeaseAnswer> {
         self.take_node_lease(node, expected, proposed, announcement).await
+    }
+
+    async fn node_row(&mut self, node: &str) -> Result<Option<Document>> {
+        self.find_node_row(node).await
     }
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {

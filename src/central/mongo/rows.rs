@@ -68,6 +68,12 @@ impl MongoCentral {
         })
     }
 
+    pub(super) async fn find_node_row(&mut self, node: &str) -> Result<Option<Document>> {
+        let nodes = self.database.collection::<Document>(NODES_COLLECTION);
+        let reading = nodes.find_one(doc! {"_id": node}).session(&mut self.reading);
+        self.patience.limited(async { reading.await }).await
+    }
+
     /// Carries out one update in `edge_nodes`; returns whether it hit, or inserted, a row.
     async fn update_nodes(&mut self, statement: Document) -> Result<bool> {
         let command = doc! {

@@ -442,6 +442,11 @@ impl Central for Conversation {
         self.exchange(Call::TakeLease, fault, Some(request), work).await
     }
 
+    async fn node_row(&mut self, node: &str) -> Result<Option<Document>> {
+        let node = node.to_owned();
+        self.exchange(Call::NodeRow, None, None, move |state| state.nodes.get(&node).cloned()).await
+    }
+
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
         let (node, lease, report) = (node.to_owned(), lease.clone(), report.clone());
         let request = Request::Report { node: node.clone(), lease: lease.clone(), report: report.clone() };

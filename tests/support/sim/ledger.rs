@@ -3,6 +3,8 @@
 use bson::{Document, doc};
 use thalamus_edge::central::{ArchiveState, CentralError, Lease, LeaseAnswer, Result};
 
+use thalamus_edge::domain::diff;
+
 use super::history::Happening;
 use super::{State, conflict_rows};
 
@@ -35,7 +37,11 @@ impl State {
             let is_new = !self.nodes.contains_key(node) && !self.leases.contains_key(node);
             let row =
                 self.nodes.entry(node.to_owned()).or_insert_with(|| doc! {"_id": node, "status": "active"});
-            row.extend(free_fields(announcement));
+            // As `$set` does: a field may be a path.
+            for (field, value) in free_fields(announcement) {
+                let path: Vec<String> = field.split('.').map(str::to_owned).collect();
+                diff::set(row, &path, Some(value));
+            }
             self.leases.insert(node.to_owned(), proposed.clone());
             let lease = (!is_new).then(|| proposed.clone());
             self.history.push(Happening::Node { node: node.to_owned(), lease });

@@ -67,6 +67,7 @@ pub(crate) enum Call {
     PublishConflicts,
     Resolutions,
     TakeLease,
+    NodeRow,
     Report,
 }
 
@@ -88,6 +89,7 @@ impl Call {
             Call::PublishConflicts => "publish_conflicts",
             Call::Resolutions => "resolutions",
             Call::TakeLease => "take_lease",
+            Call::NodeRow => "node_row",
             Call::Report => "report",
         }
     }

@@ -1,0 +1,218 @@
+//! Floor 1. Which edits of this node the centre has, told in a way that an older copy of the store understands.
+//!
+//! The store may be put back to an older image of its disk. Edits that wait to be sent there were delivered long ago,
+//! perhaps, and others may have undone them since. The node's row at the centre therefore says through which edit the
+//! node has delivered, by number in the journal. An image goes on counting where it was, so the same numbers come up
+//! again for other edits; each process that edits has a name, which tells them apart.
+
+use std::collections::BTreeSet;
+
+use bson::{Bson, Document, doc};
+use redb::ReadableTable;
+
+use super::StoreError;
+use super::records::Tx;
+use super::snapshot::Snapshot;
+use super::sync_rows::TrashState;
+use super::tables::{self, *};
+use crate::domain::access::Actor;
+use crate::domain::diff::{Diff, diff, get};
+use crate::domain::merge::{Clash, Side};
+use crate::domain::record::RecordKey;
+use crate::domain::value::{same_document, same_option};
+
+/// The processes that edited this store: names, and the number of the first change of each.
+const META_BOOTS: &str = "boots";
+/// Processes that are remembered.
+const BOOTS_MAX: usize = 256;
+/// Edits that are named as not delivered; with more of them everything after counts as not delivered.
+const UNDELIVERED_MAX: usize = 64;
+
+/// In the node's row: the number through which edits are delivered, but those in the second; the processes that made
+/// them, name -> number of the first change.
+const DELIVERED: &str = "delivered";
+const UNDELIVERED: &str = "undelivered";
+const BOOTS: &str = "boots";
+
+/// What the row of a node at the centre says of its edits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    through: u64,
+    except: BTreeSet<u64>,
+    boots: BTreeSet<String>,
+}
+
+impl Delivered {
+    pub fn of_row(row: &Document) -> Delivered {
+        let number = |value: &Bson| value.as_i64().and_then(|number| u64::try_from(number).ok());
+        Delivered {
+            through: row.get(DELIVERED).and_then(number).unwrap_or_default(),
+            except: row.get_array(UNDELIVERED).into_iter().flatten().filter_map(number).collect(),
+            boots: row.get_document(BOOTS).map(|boots| boots.keys().cloned().collect()).unwrap_or_default(),
+        }
+    }
+
+    fn has(&self, sequence: u64, boots: &[(String, u64)]) -> bool {
+        let boot = boots.iter().rev().find(|(_, from)| *from <= sequence);
+        sequence <= self.through
+            && !self.except.contains(&sequence)
+            && boot.is_some_and(|(name, _)| self.boots.contains(name))
+    }
+}
+
+fn boots_of(row: Option<Document>) -> Vec<(String, u64)> {
+    let row = row.unwrap_or_default();
+    let boot = |boot: &Bson| {
+        let boot = boot.as_document()?;
+        Some((boot.get_str("name").ok()?.to_owned(), boot.get_i64("from").ok()? as u64))
+    };
+    row.get_array(BOOTS).into_iter().flatten().filter_map(boot).collect()
+}
+
+impl Tx<'_> {
+    /// The first change of this process is about to get this number.
+    pub(super) fn note_boot(&mut self, sequence: u64) -> Result<(), StoreError> {
+        let mut boots = boots_of(self.meta(META_BOOTS)?);
+        let name = self.carry.boot.clone();
+        if boots.last().is_some_and(|(last, _)| *last == name) {
+            return Ok(());
+        }
+        boots.push((name, sequence));
+        let store = self.store_id()?.unwrap_or_else(|| crate::flaw::fresh_id().to_string());
+        let kept = boots.len().saturating_sub(BOOTS_MAX);
+        let rows = boots[kept..].iter().map(|(name, from)| doc! {"name": name, "from": *from as i64});
+        self.set_meta(META_BOOTS, Some(&doc! {"store": store, BOOTS: rows.collect::<Vec<_>>()}))
+    }
+
+    /// The id of this store and of all copies of it, once anything was edited in it.
+    pub fn store_id(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.meta(META_BOOTS)?.and_then(|row| row.get_str("store").ok().map(str::to_owned)))
+    }
+
+    /// This store goes on under another name, and `delivered` is what the row of the old one says: edits that wait
+    /// here and are delivered are not new. What the centre has of them since is compared when it is read
+    /// ([`Tx::compare_delivered`]).
+    pub fn settle_delivered(&mut self, delivered: &Delivered) -> Result<(), StoreError> {
+        let boots = boots_of(self.meta(META_BOOTS)?);
+        let mut due = Vec::new();
+        for entry in self.dirty.iter()? {
+            let (at, _) = entry?;
+            let (_, sequence, code, id) = at.value();
+            if delivered.has(sequence, &boots) {
+                due.push((RecordKey::new(kind_of(code)?, id), sequence));
+            }
+        }
+        let Some(first) = due.iter().map(|(_, sequence)| *sequence).min() else {
+            return Ok(());
+        };
+        // A record that was edited again since counts as edited here.
+        let mut edited = BTreeSet::new();
+        let by_centre = Actor::Centre.to_string();
+        for entry in self.journal.range(first..)? {
+            let (sequence, row) = entry?;
+            let row = tables::decode(row.value())?;
+            let is_local = row.get_str("actor").is_ok_and(|actor| actor != by_centre);
+            if is_local && !delivered.has(sequence.value(), &boots) {
+                let code = row.get_i32("kind").ok().and_then(|code| u8::try_from(code).ok());
+                let code = code.ok_or_else(|| damaged("a row of the journal"))?;
+                edited.insert(RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default()));
+            }
+        }
+        for (key, _) in due.into_iter().filter(|(key, _)| !edited.contains(key)) {
+            self.settle_delivered_record(&key)?;
+        }
+        Ok(())
+    }
+
+    fn settle_delivered_record(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if let Some(intent) = self.intent(key)? {
+            self.settle_intent(key, intent.number, false)?;
+        }
+        let (base, local) = (self.base(key)?, self.document(key)?);
+        let mut row = Document::new();
+        row.extend(base.document().cloned().map(|base| ("base".to_owned(), base.into())));
+        row.extend(local.clone().map(|local| ("local".to_owned(), local.into())));
+        self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
+        self.put_base(key, local.as_ref(), &Base::from(local.clone()), &Actor::Centre)?;
+        if local.is_none() {
+            self.settle_trash(key, TrashState::Done)?;
+        }
+        self.wrote();
+        Ok(())
+    }
+
+    /// Where the centre holds something else now than what was delivered, that stands and the other is a conflict:
+    /// somebody has changed it since, or an edit was taken for delivered by mistake. Returns the conflicts.
+    pub fn compare_delivered(
+        &mut self,
+        key: &RecordKey,
+        remote: Option<&Document>,
+    ) -> Result<Vec<Clash>, StoreError> {
+        let Some(row) = self.delivered.remove(row_key(key))?.map(|row| tables::decode(row.value())) else {
+            return Ok(Vec::new());
+        };
+        self.wrote();
+        let row = row?;
+        let (base, local) = (row.get_document("base").ok(), row.get_document("local").ok());
+        let whole = |base: Option<&Document>| Clash {
+            path: Vec::new(),
+            base: base.cloned().map(Bson::Document),
+            local: local.cloned().map(Bson::Document),
+            remote: remote.cloned().map(Bson::Document),
+            stands: Side::Remote,
+        };
+        Ok(match (local, remote) {
+            (None, None) => Vec::new(),
+            (Some(local), Some(remote)) if same_document(local, remote) => Vec::new(),
+            (Some(local), Some(remote)) => {
+                let nothing = Document::new();
+                let Diff::Fields(changes) = diff(base.unwrap_or(&nothing), local) else {
+                    return Ok(vec![whole(base)]);
+                };
+                let differing = changes.into_iter().filter(|change| {
+                    change.path.first().is_none_or(|field| field != "_id")
+                        && !same_option(get(remote, &change.path), change.to.as_ref())
+                });
+                let clash = |change: crate::domain::diff::Change| Clash {
+                    base: change.from,
+                    local: change.to,
+                    remote: get(remote, &change.path).cloned(),
+                    path: change.path,
+                    stands: Side::Remote,
+                };
+                differing.map(clash).collect()
+            }
+            _ => vec![whole(base)],
+        })
+    }
+}
+
+impl Snapshot {
+    /// What the node's row is to say once the next seal is there.
+    pub fn delivered(&self) -> Result<Document, StoreError> {
+        let boots = boots_of(self.meta(META_BOOTS)?);
+        let Some((boot, from)) = boots.last() else {
+            return Ok(Document::new());
+        };
+        let journal = self.transaction.open_table(JOURNAL)?;
+        let meta = self.transaction.open_table(META)?;
+        let mut through = last_sequence(&journal, &meta)?;
+        let mut left = BTreeSet::new();
+        let landed = self.landed_clean()?;
+        for entry in self.transaction.open_table(DIRTY)?.iter()? {
+            let (at, _) = entry?;
+            let (_, sequence, code, id) = at.value();
+            if !landed.contains(&(code, id.to_owned())) {
+                left.insert(sequence);
+            }
+        }
+        if let Some(beyond) = left.iter().nth(UNDELIVERED_MAX).copied() {
+            through = beyond.saturating_sub(1);
+        }
+        let left: Vec<Bson> =
+            left.into_iter().take(UNDELIVERED_MAX).map(|sequence| Bson::Int64(sequence as i64)).collect();
+        let mut row = doc! {DELIVERED: through as i64, UNDELIVERED: left};
+        row.insert(format!("{BOOTS}.{boot}"), *from as i64);
+        Ok(row)
+    }
+}
