@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "holds/answers.rs"]
+mod answers;
 #[path = "holds/decisions.rs"]
 mod decisions;
 #[path = "holds/resolutions.rs"]

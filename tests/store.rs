@@ -319,7 +319,7 @@ async fn a_conflict_has_one_row_for_one_losing_value() {
     changed.central = Some("changed".into());
     run(&store, move |tx| {
         tx.put_conflict(&changed).unwrap();
-        tx.conflicts_published(std::slice::from_ref(&sent), "n1").unwrap();
+        tx.conflicts_published(std::slice::from_ref(&sent), "n1", 1).unwrap();
     })
     .await;
     assert_eq!(store.read().unwrap().unpublished_conflicts(None, 10).unwrap().len(), 2);

@@ -416,8 +416,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The centre knows these conflicts as they are in `published`, from a node of this name.
-    pub fn conflicts_published(&mut self, published: &[Conflict], node: &str) -> Result<(), StoreError> {
+    /// The centre knows these conflicts as they are in `published`, from a node of this name, in the round with
+    /// this lease number.
+    pub fn conflicts_published(
+        &mut self,
+        published: &[Conflict],
+        node: &str,
+        round: i64,
+    ) -> Result<(), StoreError> {
         for conflict in published {
             // Changed meanwhile: it goes again.
             // By bytes, because NaN does not equal itself.
@@ -427,6 +433,9 @@ impl Tx<'_> {
                 continue;
             }
             self.conflict_outbox.remove(conflict.id.as_str())?;
+            if conflict.status == ConflictStatus::Resolved {
+                self.conflict_watched.insert(conflict.id.as_str(), round)?;
+            }
             self.wrote();
             if conflict.publisher.is_none() || conflict.is_reopened {
                 let known =
@@ -436,6 +445,35 @@ impl Tx<'_> {
         }
         Ok(())
     }
+}
+
+impl Tx<'_> {
+    /// Stops reading the rows of conflicts that were closed more than `rounds` rounds before round `now`.
+    pub fn forget_watched_conflicts(&mut self, now: i64, rounds: i64) -> Result<(), StoreError> {
+        let old = |closed: i64| !is_recent(closed, now, rounds);
+        let count = self.conflict_watched.extract_if(|_, closed| old(closed))?.count();
+        if count > 0 {
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Publishes an open conflict whose row at the centre is gone.
+    pub fn publish_conflict_again(&mut self, id: &str) -> Result<(), StoreError> {
+        match self.conflict(id)? {
+            // The new row has this node's name, whatever the old one had.
+            Some(conflict) if conflict.status == ConflictStatus::Open => {
+                self.put_conflict(&Conflict { publisher: None, is_reopened: false, ..conflict })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether round `closed` is one of the last `rounds` before round `now`. A node that enrolled anew counts from 1
+/// again.
+fn is_recent(closed: i64, now: i64, rounds: i64) -> bool {
+    (now.saturating_sub(rounds)..=now).contains(&closed)
 }
 
 impl Snapshot {
@@ -477,8 +515,9 @@ impl Snapshot {
         Ok(conflicts)
     }
 
-    /// Ids of the conflicts that wait for a decision here and that the centre knows.
-    pub fn published_open_conflicts(&self) -> Result<Vec<String>, StoreError> {
+    /// Ids of the conflicts whose rows at the centre are to be read: those that wait for a decision here and that
+    /// the centre knows, and those closed in the last `rounds` rounds before round `now`.
+    pub fn conflicts_to_read(&self, now: i64, rounds: i64) -> Result<Vec<String>, StoreError> {
         let open = self.transaction.open_table(CONFLICT_OPEN)?;
         let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
         let mut ids = Vec::new();
@@ -489,6 +528,27 @@ impl Snapshot {
                 ids.push(id.to_owned());
             }
         }
+        let conflicts = self.transaction.open_table(CONFLICT)?;
+        for entry in self.transaction.open_table(CONFLICT_WATCHED)?.iter()? {
+            let (id, closed) = entry?;
+            let is_closed = || -> Result<bool, StoreError> {
+                let row = conflicts.get(id.value())?.map(|row| Conflict::decode(row.value())).transpose()?;
+                Ok(row.is_some_and(|conflict| conflict.status == ConflictStatus::Resolved))
+            };
+            if is_recent(closed.value(), now, rounds) && outbox.get(id.value())?.is_none() && is_closed()? {
+                ids.push(id.value().to_owned());
+            }
+        }
         Ok(ids)
+    }
+
+    /// Whether a watched conflict was closed more than `rounds` rounds before round `now`.
+    pub fn has_forgettable_conflicts(&self, now: i64, rounds: i64) -> Result<bool, StoreError> {
+        for entry in self.transaction.open_table(CONFLICT_WATCHED)?.iter()? {
+            if !is_recent(entry?.1.value(), now, rounds) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -5,6 +5,7 @@
 //! round dies at, the next one goes on from what is in the store.
 
 pub mod budget;
+mod conflict_rows;
 pub mod conflicts;
 mod content;
 mod content_fetch;

@@ -158,7 +158,7 @@ fn whole_filter(id: &str, base: &Document) -> Document {
 
 /// The condition that a field holds exactly this, as far as MongoDB can tell: numbers inside arrays and
 /// sub-documents compare by value, so `[1]` is taken for `[1.0]`, as 0.0 is for -0.0.
-fn holds(value: Option<&Bson>) -> Document {
+pub(super) fn holds(value: Option<&Bson>) -> Document {
     let Some(value) = value else {
         return doc! {"$exists": false};
     };

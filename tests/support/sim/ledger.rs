@@ -1,7 +1,7 @@
 //! The reconciliation's own collections at the simulated centre: leases, conflicts, archived bodies.
 
 use bson::{Document, doc};
-use thalamus_edge::central::{ArchiveState, CentralError, Lease, LeaseAnswer, Result};
+use thalamus_edge::central::{ArchiveState, CentralError, ConflictAnswer, Lease, LeaseAnswer, Result};
 
 use super::history::Happening;
 use super::{State, conflict_rows};
@@ -82,6 +82,12 @@ impl State {
             conflict_rows::publish(&mut self.conflicts, row);
         }
         Ok(())
+    }
+
+    pub(super) fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) {
+        for answer in answers {
+            conflict_rows::answer(&mut self.conflicts, answer);
+        }
     }
 }
 

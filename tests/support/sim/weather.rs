@@ -66,6 +66,7 @@ pub(crate) enum Call {
     SettleArchive,
     PublishConflicts,
     Resolutions,
+    AnswerConflicts,
     TakeLease,
     Report,
 }
@@ -87,14 +88,18 @@ impl Call {
             Call::SettleArchive => "settle_archive",
             Call::PublishConflicts => "publish_conflicts",
             Call::Resolutions => "resolutions",
+            Call::AnswerConflicts => "answer_conflicts",
             Call::TakeLease => "take_lease",
             Call::Report => "report",
         }
     }
 
     fn changes_something(self) -> bool {
-        use Call::{Archive, PublishConflicts, Report, SettleArchive, TakeLease, Write};
-        matches!(self, Write | Archive | SettleArchive | PublishConflicts | TakeLease | Report)
+        use Call::{AnswerConflicts, Archive, PublishConflicts, Report, SettleArchive, TakeLease, Write};
+        matches!(
+            self,
+            Write | Archive | SettleArchive | PublishConflicts | AnswerConflicts | TakeLease | Report
+        )
     }
 }
 
