@@ -7,6 +7,10 @@
 mod answers;
 #[path = "holds/decisions.rs"]
 mod decisions;
+#[path = "holds/large.rs"]
+mod large;
+#[path = "holds/refused.rs"]
+mod refused;
 #[path = "holds/resolutions.rs"]
 mod resolutions;
 mod support;

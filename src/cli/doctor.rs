@@ -367,6 +367,7 @@ fn logins(found: &mut Findings, status: &Value, limit_days: u32, now_ms: i64) {
 fn open_items(found: &mut Findings, status: &Value) {
     let items = [
         ("conflicts_open", "conflicts", "wait for a decision", "thalamus-edge conflicts list"),
+        ("conflicts_unpublished", "conflicts", "are not written at the centre yet", "thalamus-edge sync now"),
         ("dead", "refused records", "stay behind", "thalamus-edge dead list"),
         ("emergencies_unreviewed", "emergencies", "wait for a review", "thalamus-edge emergency list"),
     ];

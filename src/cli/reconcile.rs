@@ -119,6 +119,16 @@ pub(super) enum DeadCommand {
         /// As `dead list` shows it: COLLECTION:RECORD.
         id: String,
     },
+    /// Give up what was changed here: the centre's version takes its place, the local one goes to the trash.
+    TakeCentral {
+        /// As `dead list` shows it: COLLECTION:RECORD.
+        id: String,
+    },
+    /// Put the local version into the trash. If the centre has the record, its version takes the place.
+    Discard {
+        /// As `dead list` shows it: COLLECTION:RECORD.
+        id: String,
+    },
 }
 
 fn json_value(text: &str) -> Result<Value, String> {
@@ -214,6 +224,7 @@ fn status_text(status: &Value, is_running: bool) -> String {
         ("node", if is_running { "running".to_owned() } else { "not running".to_owned() }),
         ("waiting to be sent", waiting),
         ("open conflicts", cell(&status["conflicts_open"])),
+        ("unsent conflicts", cell(&status["conflicts_unpublished"])),
         ("refused records", cell(&status["dead"])),
         ("emergencies to review", emergencies),
         ("last round", last),
@@ -411,17 +422,27 @@ pub(super) async fn dead(config: Config, command: DeadCommand) -> anyhow::Result
             if rows.is_empty() {
                 return Ok(Done::text("no refused records"));
             }
-            Ok(Done::text(table(["ID", "DIRECTION", "SINCE", "REASON"], &rows)))
+            Ok(Done::text(table(["ID", "DIRECTION", "SINCE", "REASON", "WAYS OUT"], &rows)))
         }
-        DeadCommand::Retry { id } => {
-            client.post(&format!("/sync/dead/{}/retry", segment(&id)), &json!({})).await?.accepted()?;
-            Ok(Done::text(format!("{} is tried again in the next round", plain(&id))))
+        DeadCommand::Retry { id } => way_out(&client, &id, "retry", "is tried again in the next round").await,
+        DeadCommand::TakeCentral { id } => {
+            way_out(&client, &id, "take-central", "has the centre's version; the local one is in the trash")
+                .await
         }
+        DeadCommand::Discard { id } => way_out(&client, &id, "discard", "is discarded to the trash").await,
     }
 }
 
-fn dead_row(letter: &Value) -> [String; 4] {
-    ["id", "direction", "at", "reason"].map(|name| cell(&letter[name]))
+/// Takes a way out for one refused record.
+async fn way_out(client: &Client, id: &str, way: &str, done: &str) -> anyhow::Result<Done> {
+    client.post(&format!("/sync/dead/{}/{way}", segment(id)), &json!({})).await?.accepted()?;
+    Ok(Done::text(format!("{} {done}", plain(id))))
+}
+
+fn dead_row(letter: &Value) -> [String; 5] {
+    let [id, direction, at, reason] = ["id", "direction", "at", "reason"].map(|name| cell(&letter[name]));
+    let ways = letter["ways_out"].as_array().map_or(&[][..], |ways| ways);
+    [id, direction, at, reason, ways.iter().map(cell).collect::<Vec<_>>().join(", ")]
 }
 
 #[cfg(test)]

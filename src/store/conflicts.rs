@@ -3,14 +3,14 @@
 //! Both are rows of one table, so that they are counted, listed and published together. What belongs to a
 //! person who waits is in [`super::holds`].
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::conflict_reads::is_recent;
 use super::holds::Hold;
 use super::records::Tx;
-use super::snapshot::Snapshot;
 use super::sync_rows::{insert_some, path_of};
 use super::tables::{self, *};
 use crate::domain::access::Actor;
@@ -52,6 +52,9 @@ impl ConflictStatus {
         }
     }
 }
+
+/// Fields of a stored conflict that may be large.
+const LARGE_FIELDS: [&str; 5] = ["base", "local", "central", "value", "notes"];
 
 /// A decision that was not carried out here, or that came before the conflict was found again.
 #[derive(Debug, Clone, PartialEq)]
@@ -254,7 +257,23 @@ impl Conflict {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Conflict, StoreError> {
-        let row = tables::decode(bytes)?;
+        Conflict::from_row(&tables::decode(bytes)?)
+    }
+
+    /// The conflict without its values and notes, which may be large.
+    pub(crate) fn head(row: &RawDocument) -> Result<Conflict, StoreError> {
+        let damaged = |_| damaged("a conflict");
+        let mut head = Document::new();
+        for entry in row {
+            let (field, value) = entry.map_err(damaged)?;
+            if !LARGE_FIELDS.contains(&field.as_str()) {
+                head.insert(field.as_str(), Bson::try_from(value).map_err(damaged)?);
+            }
+        }
+        Conflict::from_row(&head)
+    }
+
+    fn from_row(row: &Document) -> Result<Conflict, StoreError> {
         let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
         let notes = row.get_array("notes").map_or(&[][..], Vec::as_slice);
         let parse = || {
@@ -267,7 +286,7 @@ impl Conflict {
                     _ => Subject::Value,
                 },
                 key: RecordKey::new(Kind::from_code(code)?, text("id")?),
-                path: path_of(&row)?,
+                path: path_of(row)?,
                 base: row.get("base").cloned(),
                 local: row.get("local").cloned(),
                 central: row.get("central").cloned(),
@@ -467,88 +486,5 @@ impl Tx<'_> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Whether round `closed` is one of the last `rounds` before round `now`. A node that enrolled anew counts from 1
-/// again.
-fn is_recent(closed: i64, now: i64, rounds: i64) -> bool {
-    (now.saturating_sub(rounds)..=now).contains(&closed)
-}
-
-impl Snapshot {
-    /// All conflicts, oldest first.
-    pub fn conflicts(&self) -> Result<Vec<Conflict>, StoreError> {
-        let conflict = self.transaction.open_table(CONFLICT)?;
-        let mut conflicts = Vec::new();
-        for entry in conflict.iter()? {
-            conflicts.push(Conflict::decode(entry?.1.value())?);
-        }
-        conflicts.sort_by(|a, b| (a.found_at_ms, &a.id).cmp(&(b.found_at_ms, &b.id)));
-        Ok(conflicts)
-    }
-
-    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
-        let conflict = self.transaction.open_table(CONFLICT)?;
-        conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
-    }
-
-    /// How many wait for a decision.
-    pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
-        use redb::ReadableTableMetadata as _;
-        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
-    }
-
-    /// Conflicts that the centre does not know in their present state, after this id.
-    pub fn unpublished_conflicts(
-        &self,
-        after: Option<&str>,
-        max: usize,
-    ) -> Result<Vec<Conflict>, StoreError> {
-        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
-        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let mut conflicts = Vec::new();
-        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
-            let (id, _) = entry?;
-            conflicts.extend(self.conflict(id.value())?);
-        }
-        Ok(conflicts)
-    }
-
-    /// Ids of the conflicts whose rows at the centre are to be read: those that wait for a decision here and that
-    /// the centre knows, and those closed in the last `rounds` rounds before round `now`.
-    pub fn conflicts_to_read(&self, now: i64, rounds: i64) -> Result<Vec<String>, StoreError> {
-        let open = self.transaction.open_table(CONFLICT_OPEN)?;
-        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
-        let mut ids = Vec::new();
-        for entry in open.iter()? {
-            let (at, _) = entry?;
-            let (.., id) = at.value();
-            if outbox.get(id)?.is_none() {
-                ids.push(id.to_owned());
-            }
-        }
-        let conflicts = self.transaction.open_table(CONFLICT)?;
-        for entry in self.transaction.open_table(CONFLICT_WATCHED)?.iter()? {
-            let (id, closed) = entry?;
-            let is_closed = || -> Result<bool, StoreError> {
-                let row = conflicts.get(id.value())?.map(|row| Conflict::decode(row.value())).transpose()?;
-                Ok(row.is_some_and(|conflict| conflict.status == ConflictStatus::Resolved))
-            };
-            if is_recent(closed.value(), now, rounds) && outbox.get(id.value())?.is_none() && is_closed()? {
-                ids.push(id.value().to_owned());
-            }
-        }
-        Ok(ids)
-    }
-
-    /// Whether a watched conflict was closed more than `rounds` rounds before round `now`.
-    pub fn has_forgettable_conflicts(&self, now: i64, rounds: i64) -> Result<bool, StoreError> {
-        for entry in self.transaction.open_table(CONFLICT_WATCHED)?.iter()? {
-            if !is_recent(entry?.1.value(), now, rounds) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }

@@ -205,6 +205,12 @@ impl BaseRow {
         Ok(BaseRow { rank, sequence, base })
     }
 
+    /// Whether the row holds an agreed version.
+    pub(crate) fn is_agreed(bytes: &[u8]) -> Result<bool, StoreError> {
+        BaseRow::place(bytes)?;
+        Ok(bytes.len() > BASE_HEADER_BYTES)
+    }
+
     /// Rank and sequence alone.
     pub(crate) fn place(bytes: &[u8]) -> Result<(u8, u64), StoreError> {
         let header = bytes.first_chunk::<BASE_HEADER_BYTES>().ok_or_else(|| damaged("a base row"))?;

@@ -15,6 +15,11 @@ const REOPENED: &str = "reopened";
 const DECLINED: &str = "declined";
 /// Name of the decider if a row has none.
 const ADMINISTRATOR: &str = "the federation's administrator";
+/// Largest value in a row, in bytes of BSON. A larger one stays on the node: a row must stay far below the 16 MiB of a
+/// MongoDB document, and whoever lists the rows reads all of their values.
+const ROW_VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a BSON document with one field without a name, before and after the value.
+const WRAPPER_BYTES: (usize, usize) = (6, 1);
 /// Fields of a row that a node compares before it answers.
 const COMPARED: [&str; 5] = ["status", "resolution", "value", "resolved_by", "applied_by"];
 
@@ -44,19 +49,25 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
     if !conflict.is_identity() {
         row.insert("stands", stands_name(conflict.stands));
     }
-    let values = [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)];
-    for (name, value) in values {
+    let mut truncated = Vec::new();
+    let mut insert = |row: &mut Document, name: &'static str, value: &Option<Bson>| {
         if let Some(value) = value {
-            row.insert(name, shown(conflict, value, node));
+            let (value, is_whole) = fitted(shown(conflict, value, node), node);
+            row.insert(name, value);
+            truncated.extend((!is_whole).then_some(name));
         }
-    }
+    };
+    insert(&mut row, "base", &conflict.base);
+    insert(&mut row, "local", &conflict.local);
+    insert(&mut row, "central", &conflict.central);
     if let Some(resolution) = &conflict.resolution {
         row.insert("resolution", resolution);
         row.insert("resolved_by", conflict.resolved_by.clone().unwrap_or_default());
         row.insert("applied_by", node);
-        if let Some(value) = &conflict.value {
-            row.insert("value", shown(conflict, value, node));
-        }
+        insert(&mut row, "value", &conflict.value);
+    }
+    if !truncated.is_empty() {
+        row.insert("truncated", truncated);
     }
     if !conflict.notes.is_empty() {
         row.insert(
@@ -65,6 +76,45 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
         );
     }
     Ok(row)
+}
+
+/// The value as a row holds it, and whether that is the whole value. A large one is replaced by its type, size and
+/// SHA-256, and the node that has it.
+fn fitted(value: Bson, node: &str) -> (Bson, bool) {
+    let mut wrapper = doc! {"": value};
+    let bytes = wrapper.to_vec().unwrap_or_default();
+    if bytes.len() > ROW_VALUE_BYTES_MAX {
+        return (Bson::Document(doc! {"truncated": marker(&bytes, wrapper.get(""), node)}), false);
+    }
+    (wrapper.remove("").unwrap_or(Bson::Null), true)
+}
+
+/// What is said in the place of a value that stays on the node; `wrapper` is the BSON document that holds it in a
+/// field without a name.
+fn marker(wrapper: &[u8], value: Option<&Bson>, node: &str) -> Document {
+    let kind = value.map_or("null", |value| match value {
+        Bson::String(_) => "string",
+        Bson::Document(_) => "object",
+        Bson::Array(_) => "array",
+        Bson::Binary(_) => "binData",
+        _ => "other",
+    });
+    let (before, after) = WRAPPER_BYTES;
+    let bytes = wrapper.get(before..wrapper.len().saturating_sub(after)).unwrap_or_default();
+    doc! {
+        "type": kind, "bytes": bytes.len() as i64, "sha256": hex::encode(Sha256::digest(bytes)), "node": node,
+    }
+}
+
+/// The row of `edge_trash` without the body, which stays on the node.
+pub(super) fn without_body(row: &Document, node: &str) -> Document {
+    let mut row = row.clone();
+    if let Some(body) = row.remove("document") {
+        let wrapper = doc! {"": body};
+        let bytes = wrapper.to_vec().unwrap_or_default();
+        row.insert("truncated", marker(&bytes, wrapper.get(""), node));
+    }
+    row
 }
 
 /// A value of a conflict without the secrets in it.
@@ -84,7 +134,7 @@ fn note_row(conflict: &Conflict, note: &Note, node: &str) -> Document {
         "at": bson::DateTime::from_millis(note.at_ms),
     };
     if let Some(value) = &note.value {
-        row.insert("value", shown(conflict, value, node));
+        row.insert("value", fitted(shown(conflict, value, node), node).0);
     }
     row
 }
@@ -174,7 +224,10 @@ impl<'a> Written<'a> {
     pub(super) fn is_decided_as(&self, conflict: &Conflict, node: &str) -> bool {
         let is_same_value = || {
             let value = conflict.value.as_ref().map(|value| shown(conflict, value, node));
-            conflict.is_secret() || same_option(value.as_ref(), self.kept_value(conflict).as_ref())
+            let kept = self.kept_value(conflict);
+            conflict.is_secret()
+                || same_option(value.as_ref(), kept.as_ref())
+                || same_option(value.map(|value| fitted(value, node).0).as_ref(), kept.as_ref())
         };
         // Only `value` and a new id have a value; whatever stands beside another resolution means nothing.
         self.resolution == conflict.resolution && (conflict.value.is_none() || is_same_value())
@@ -220,8 +273,13 @@ impl<'a> Written<'a> {
         };
         let mut unset = vec!["declined_fingerprint"];
         match &conflict.value {
-            // As it is kept: without secrets.
-            Some(value) => drop(set.insert("value", shown(conflict, value, node))),
+            // A whole value is kept that is as it was decided, and has no secret in it.
+            Some(value) => {
+                let value = shown(conflict, value, node);
+                if !same_option(Some(&value), self.value) {
+                    set.insert("value", fitted(value, node).0);
+                }
+            }
             None => unset.push("value"),
         }
         if is_same {
@@ -229,10 +287,13 @@ impl<'a> Written<'a> {
             return Some(self.answer(&conflict.id, set, unset));
         }
         let mut asked = Document::new();
-        for field in ["status", "resolution", "value", "resolved_by"] {
+        for field in ["status", "resolution", "resolved_by"] {
             if let Some(value) = self.row.get(field) {
-                asked.insert(field, value.clone());
+                asked.insert(field, fitted(value.clone(), node).0);
             }
+        }
+        if let Some(value) = self.kept_value(conflict) {
+            asked.insert("value", fitted(value, node).0);
         }
         set.insert("declined_decision", asked);
         if !self.has_status(DECLINED) {
@@ -246,7 +307,9 @@ impl<'a> Written<'a> {
     }
 
     fn answer(&self, id: &str, set: Document, unset: Vec<&'static str>) -> ConflictAnswer {
-        let seen = COMPARED.map(|field| (field, self.row.get(field).cloned()));
-        ConflictAnswer { id: id.to_owned(), seen: seen.into(), set, unset }
+        let seen = COMPARED.iter().map(|field| (*field, self.row.get(field).cloned()));
+        // A large value would be as large in the comparison, and what it belongs to is compared all the same.
+        let seen = seen.filter(|(_, value)| value.as_ref().is_none_or(|value| fitted(value.clone(), "").1));
+        ConflictAnswer { id: id.to_owned(), seen: seen.collect(), set, unset }
     }
 }

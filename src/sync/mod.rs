@@ -23,6 +23,7 @@ mod merge_in;
 mod operator;
 mod pull;
 mod push;
+pub mod refused;
 mod resolutions;
 mod restore;
 mod round;

@@ -25,6 +25,8 @@ use crate::store::{Conflict, ConflictStatus, StoreError, Tx};
 
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
+/// Roughly the most bytes of conflicts read from the store at a time.
+const PUBLISH_BYTES_MAX: usize = 4 << 20;
 /// Rows read at a time.
 const RESOLUTIONS_IDS_MAX: usize = 500;
 /// Rounds in which the row of a conflict that was closed here is read again. A second decision that is written into
@@ -40,8 +42,11 @@ impl Round<'_> {
     ) -> Result<(), RoundError> {
         let mut after: Option<String> = None;
         loop {
-            let mut conflicts =
-                self.store.read()?.unpublished_conflicts(after.as_deref(), PUBLISH_CONFLICTS_MAX)?;
+            let mut conflicts = self.store.read()?.unpublished_conflicts(
+                after.as_deref(),
+                PUBLISH_CONFLICTS_MAX,
+                PUBLISH_BYTES_MAX,
+            )?;
             let Some(last) = conflicts.last() else {
                 return Ok(());
             };

@@ -338,7 +338,8 @@ impl<'a> Round<'a> {
     }
 
     fn complete_message(&self) -> String {
-        let mut message = UP_TO_DATE.to_owned();
+        let left = self.store.read().and_then(|snapshot| super::status::left_words(&snapshot));
+        let mut message = left.unwrap_or_default().unwrap_or_else(|| UP_TO_DATE.to_owned());
         if self.tally.conflicts > 0 {
             message.push_str(" Some records differ and wait for a decision: see the conflicts.");
         }
@@ -364,6 +365,7 @@ fn standing(snapshot: &Snapshot) -> Result<Document, StoreError> {
     Ok(doc! {
         "pending": snapshot.pending_count()? as i64,
         "conflicts_open": snapshot.open_conflicts_count()? as i64,
+        "conflicts_unpublished": snapshot.unpublished_conflicts_count()? as i64,
         "dead": snapshot.dead_count()? as i64,
         "content_owed": snapshot.content_owed_count()? as i64,
     })

@@ -2,8 +2,8 @@
 
 use bson::{Bson, Document, bson, doc};
 use thalamus_edge::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Central, ConflictAnswer, Lease, LeaseAnswer, NODES_COLLECTION,
-    RESOLUTION_FIELDS, Resolutions, TRASH_COLLECTION,
+    ArchiveState, CONFLICTS_COLLECTION, Central, CentralError, ConflictAnswer, Lease, LeaseAnswer,
+    NODES_COLLECTION, RESOLUTION_FIELDS, Resolutions, TRASH_COLLECTION,
 };
 use thalamus_edge::domain::value::same_document;
 
@@ -313,4 +313,12 @@ pub(crate) async fn archive(central: &mut dyn Central, behind: &dyn Behind) {
     central.archive(&rows).await.expect("archived");
     assert!(row("large 3").await.is_some());
     assert!(central.archive(&[doc! {"body": 1}]).await.is_err());
+    // What no document can hold is refused, and the conversation goes on.
+    let too_large = |id: &str| doc! {"_id": id, "status": "open", "body": "x".repeat((16 << 20) + 1)};
+    let refused = central.archive(&[too_large("t3")]).await;
+    assert!(matches!(refused, Err(CentralError::Failed(_))), "{refused:?}");
+    let refused = central.publish_conflicts(&[too_large("c9")]).await;
+    assert!(matches!(refused, Err(CentralError::Failed(_))), "{refused:?}");
+    central.archive(&[pending("t4", 1)]).await.expect("archived");
+    assert_eq!(row("t4").await, Some(pending("t4", 1)));
 }

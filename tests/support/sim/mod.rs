@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub(crate) unreadable: Vec<String>,
     pub(crate) refused: Vec<String>,
     pub(crate) not_archived: Vec<String>,
+    /// Ids whose bodies cannot be archived, while rows without them can.
+    pub(crate) bodies_refused: Vec<String>,
     pub(crate) conflicts_refused_about: Vec<String>,
     pub(crate) write_faults: VecDeque<Fault>,
     pub(crate) lease_faults: VecDeque<Fault>,
