@@ -13,6 +13,8 @@ mod large;
 mod refused;
 #[path = "holds/resolutions.rs"]
 mod resolutions;
+#[path = "holds/same.rs"]
+mod same;
 mod support;
 #[path = "holds/waiting.rs"]
 mod waiting;

@@ -278,7 +278,7 @@ pub struct Resolutions {
 }
 
 /// Fields of a row of `edge_conflicts` that say what was decided, and about what; `_id` beside them.
-pub const RESOLUTION_FIELDS: [&str; 8] = [
+pub const RESOLUTION_FIELDS: [&str; 9] = [
     "status",
     "node",
     "fingerprint",
@@ -287,6 +287,7 @@ pub const RESOLUTION_FIELDS: [&str; 8] = [
     "resolved_by",
     "applied_by",
     "declined_fingerprint",
+    "identities",
 ];
 
 /// A node's answer to the decision in a row of `edge_conflicts`.

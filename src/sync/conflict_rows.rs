@@ -5,6 +5,7 @@ use bson::{Bson, Document, doc};
 use sha2::{Digest, Sha256};
 
 use super::conflicts::Decision;
+use super::identity_answers::question_of;
 use crate::central::ConflictAnswer;
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Note, StoreError, stands_name};
@@ -46,7 +47,10 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
         "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
         "fingerprint": conflict.fingerprint()?,
     };
-    if !conflict.is_identity() {
+    if conflict.is_identity() {
+        // Where the answer is found, if the two people turn out to be one.
+        row.extend(question_of(conflict)?.map(|question| ("question".to_owned(), Bson::String(question))));
+    } else {
         row.insert("stands", stands_name(conflict.stands));
     }
     let mut truncated = Vec::new();

@@ -18,6 +18,7 @@ mod evidence;
 mod follow;
 mod hold;
 pub mod identity;
+mod identity_answers;
 mod lease;
 mod merge_in;
 mod operator;

@@ -7,12 +7,14 @@
 //! that travels like any other; of two decisions the one that was carried out first stands, and the other one
 //! becomes a note on the conflict and a sentence in the row. Secrets are never taken from a row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bson::Document;
 
 use super::conflict_rows::{Written, central_row, reopened_row};
 use super::conflicts::{Decision, ResolveError, audit_decision, check_person_may_go, current_value, decided};
+use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
 use super::step;
 use crate::central::{Central, CentralError, ConflictAnswer};
@@ -58,6 +60,7 @@ impl Round<'_> {
             let rest = rest.map(|conflict| central_row(conflict, node)).collect::<Result<_, _>>()?;
             let mut refused = send_rows(central, again).await?;
             refused.extend(send_rows(central, rest).await?);
+            refused.extend(self.send_answers(central, &conflicts, node).await?);
             conflicts.retain(|conflict| !refused.contains(&conflict.id));
             step("conflicts.published");
             let closed = conflicts.iter().filter(|conflict| !is_open(conflict));
@@ -76,6 +79,22 @@ impl Round<'_> {
         }
     }
 
+    /// Tells other nodes which two people are one; returns the ids of the conflicts whose answers the centre does not
+    /// take.
+    async fn send_answers(
+        &mut self,
+        central: &mut dyn Central,
+        conflicts: &[Conflict],
+        node: &str,
+    ) -> Result<BTreeSet<String>, RoundError> {
+        let rows = conflicts.iter().map(|conflict| identity_answers::answer_row(conflict, node));
+        let rows: Vec<Document> = rows.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let about = |row: &Document, field: &str| row.get_str(field).unwrap_or_default().to_owned();
+        let of: Vec<_> = rows.iter().map(|row| (about(row, "_id"), about(row, "conflict"))).collect();
+        let refused = send_rows(central, rows).await?;
+        Ok(of.into_iter().filter(|(id, _)| refused.contains(id)).map(|(_, conflict)| conflict).collect())
+    }
+
     /// Carries out decisions that were written at the centre about conflicts that are open here, and answers
     /// those about conflicts that were closed a short time ago. Publishes again what was deleted there.
     pub(crate) async fn pull_resolutions(
@@ -85,22 +104,33 @@ impl Round<'_> {
     ) -> Result<(), RoundError> {
         let round = self.lease_number;
         let snapshot = self.store.read()?;
-        let ids = snapshot.conflicts_to_read(round, WATCHED_ROUNDS)?;
+        let mut ids = snapshot.conflicts_to_read(round, WATCHED_ROUNDS)?;
+        let questions: BTreeMap<String, Question> =
+            open_questions(&snapshot)?.into_iter().map(|question| (question.id.clone(), question)).collect();
+        // First, so that a question that is answered by now is answered before anything is said about its conflict.
+        ids.splice(0..0, questions.keys().cloned());
+        let questions = Arc::new(questions);
         let has_forgettable = snapshot.has_forgettable_conflicts(round, WATCHED_ROUNDS)?;
         drop(snapshot);
         if has_forgettable {
             self.store.transact(move |tx| tx.forget_watched_conflicts(round, WATCHED_ROUNDS)).await?;
         }
         for ids in ids.chunks(RESOLUTIONS_IDS_MAX) {
-            let found = central.resolutions(ids).await?;
+            let mut found = central.resolutions(ids).await?;
+            found.missing.retain(|id| !questions.contains_key(id));
             step("resolutions.read");
             if found.decided.is_empty() && found.missing.is_empty() {
                 continue;
             }
-            let node = node.to_owned();
+            let (node, questions) = (node.to_owned(), Arc::clone(&questions));
             let answers = self
                 .store
                 .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
+                    for row in &found.decided {
+                        if let Some(question) = questions.get(row.get_str("_id").unwrap_or_default()) {
+                            take_answer(tx, question, row)?;
+                        }
+                    }
                     found.missing.iter().try_for_each(|id| tx.publish_conflict_again(id))?;
                     take_rows(tx, &found.decided, &node, Asked::Later)
                 })

@@ -167,7 +167,8 @@ pub(crate) async fn resolutions(central: &mut dyn Central, behind: &dyn Behind) 
         "resolved_by": "office", "applied_by": "b", "fingerprint": "f"},
         doc! {"_id": "r5", "status": 5, "resolution": ["strange"]},
         doc! {"_id": "r6", "resolution": "local"},
-        doc! {"_id": "r7", "status": "declined", "resolution": "local", "declined_fingerprint": "d"},
+        doc! {"_id": "r7", "status": "declined", "resolution": "local", "declined_fingerprint": "d",
+        "identities": [{"name": "Ana"}, {"name": "Anne"}]},
         doc! {"_id": "r8", "status": "resolved", "resolution": "local"},
     ];
     for row in &rows {
