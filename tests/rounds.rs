@@ -593,8 +593,8 @@ async fn the_status_says_what_waits() {
     assert!(message().contains("2 records that were changed here wait"), "{}", message());
     sim.state().refused.push("BEA".to_owned());
     node.complete().await;
-    let refused = "One record was refused by the centre or cannot be read from it and needs a decision: see \
-                   `thalamus-edge dead list`.";
+    let refused =
+        "One record is refused by the centre or cannot be read from it: see `thalamus-edge dead list`.";
     assert_eq!((message().as_str(), node.dead().len()), (refused, 1));
 }
 

@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use super::Node;
 use super::caller::Caller;
 use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
-use super::conflicts::may_see;
+use super::conflicts::{RENDERED, may_see};
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::holds::{self, Case};
@@ -39,6 +39,7 @@ pub(crate) async fn list(
             });
         }
     }
+    let turn = RENDERED.acquire().await.map_err(|_| ApiError::Internal)?;
     // Reading may wait for the disk; the async workers must not.
     let begun = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
@@ -50,6 +51,7 @@ pub(crate) async fn list(
         Ok::<_, ApiError>((lister, first))
     });
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
+    drop(turn);
     let response = super::json_body(lister.into_body(first));
     Ok(Seen::other("conflicts", Some(EVERYBODY.to_owned())).on(response))
 }
@@ -78,6 +80,7 @@ impl Lister {
             return Body::from(first);
         }
         let rest = stream::try_unfold(self, |mut lister| async move {
+            let _turn = RENDERED.acquire().await.map_err(std::io::Error::other)?;
             let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
             match read.await {
                 Ok(Ok((chunk, lister))) => Ok(chunk.map(|chunk| (chunk, lister))),

@@ -27,8 +27,8 @@ use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
 
-/// How many conflicts are made into text at a time: each may need as much memory as its values and the record.
-static RENDERED: Semaphore = Semaphore::const_new(2);
+/// Conflicts are read and made into text one at a time: each may need several times the memory of its values.
+pub(super) static RENDERED: Semaphore = Semaphore::const_new(1);
 
 pub(crate) async fn show(
     State(node): State<Arc<Node>>,
@@ -36,7 +36,6 @@ pub(crate) async fn show(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    // Of conflicts with megabytes only a few at a time are made into text.
     let _turn = RENDERED.acquire().await.map_err(|_| ApiError::Internal)?;
     let id = at.id().to_owned();
     let shown = tokio::task::spawn_blocking(move || -> Result<(Response, Seen), ApiError> {
@@ -61,7 +60,7 @@ pub(crate) async fn show(
 enum Found {
     /// With the record that is shown, for the audit.
     Value(Seen),
-    Identity(Case),
+    Identity(Box<Case>),
     /// As it is shown.
     Duplicate(Value),
 }
@@ -96,7 +95,11 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
     if is_identity {
         let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
         let may_see = holds::may_see(node, caller);
-        return if may_see { Case::read(snapshot, conflict).map(Found::Identity) } else { Err(hidden()) };
+        return if may_see {
+            Case::read(snapshot, conflict).map(Box::new).map(Found::Identity)
+        } else {
+            Err(hidden())
+        };
     }
     if is_shown { Ok(Found::Value(seen)) } else { Err(hidden()) }
 }
@@ -188,7 +191,7 @@ pub(crate) async fn resolve(
     match found {
         Found::Value(_) => {}
         Found::Identity(case) => {
-            let case = holds::resolve(&node, &caller, case, &headers, &body).await?;
+            let case = holds::resolve(&node, &caller, *case, &headers, &body).await?;
             return Ok(respond_with(case.shown(&node, None), &case.etag()));
         }
         Found::Duplicate(_) => {

@@ -151,13 +151,13 @@ impl Reconciler {
 /// What the centre does not take, or does not know yet; `None` if nothing is left over.
 pub(super) fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
     let mut words = Vec::new();
+    let list = "see `thalamus-edge dead list`.";
     match snapshot.dead_count()? {
         0 => {}
-        1 => words.push("One record was refused by the centre or cannot be read from it".to_owned()),
-        dead => words.push(format!("{dead} records were refused by the centre or cannot be read from it")),
-    }
-    if let Some(refused) = words.last_mut() {
-        refused.push_str(" and needs a decision: see `thalamus-edge dead list`.");
+        1 => words.push(format!("One record is refused by the centre or cannot be read from it: {list}")),
+        dead => {
+            words.push(format!("{dead} records are refused by the centre or cannot be read from it: {list}"))
+        }
     }
     match snapshot.unpublished_conflicts_count()? {
         0 => {}

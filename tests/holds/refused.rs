@@ -54,7 +54,7 @@ async fn a_refused_change_is_given_up_for_the_centres_version() {
         clinic.edit(Person, mine.clone()).await;
         let report = clinic.round().await;
         assert!(
-            report.message.contains("was refused") && !report.message.contains("up to date"),
+            report.message.contains("is refused") && !report.message.contains("up to date"),
             "{}",
             report.message
         );
