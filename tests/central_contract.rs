@@ -170,6 +170,8 @@ async fn leases_conflicts_and_the_archive_are_kept() {
     ledger::conflicts(central.as_mut(), &ground).await;
     ledger::reopened_conflicts(central.as_mut(), &ground).await;
     ledger::resolutions(central.as_mut(), &ground).await;
+    ledger::closed_conflicts(central.as_mut(), &ground).await;
+    ledger::answers(central.as_mut(), &ground).await;
     ledger::archive(central.as_mut(), &ground).await;
     let mut other = open(&ground.hub()).await;
     ledger::lease_race(central.as_mut(), other.as_mut()).await;

@@ -3,10 +3,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "holds/answers.rs"]
+mod answers;
 #[path = "holds/decisions.rs"]
 mod decisions;
+#[path = "holds/large.rs"]
+mod large;
+#[path = "holds/refused.rs"]
+mod refused;
 #[path = "holds/resolutions.rs"]
 mod resolutions;
+#[path = "holds/same.rs"]
+mod same;
 mod support;
 #[path = "holds/undecided.rs"]
 mod undecided;

@@ -433,6 +433,61 @@ async fn an_administrator_decides_at_the_centre() {
     federation.compare_stores().await;
 }
 
+/// What an administrator writes by hand, with its mistakes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_decision_written_at_the_centre_is_answered_in_its_row() {
+    let mut federation = small_federation().await;
+    for person in ["ANA", "BOB", "CLO"] {
+        federation.nodes[0].patch(&format!("/people/{person}"), json!({"phone": "north"})).await;
+        federation.nodes[1].patch(&format!("/people/{person}"), json!({"phone": "south"})).await;
+    }
+    federation.converge().await;
+    let write = async |person: &str, fields: Document| {
+        let rows = federation.centre("edge_conflicts");
+        let done = rows.update_one(doc! {"id": person}, doc! {"$set": fields}).await.unwrap();
+        assert_eq!(done.matched_count, 1, "{person}");
+    };
+    write("ANA", doc! {"status": "resolved"}).await;
+    write("BOB", doc! {"status": "resolved", "resolution": " LOCAL "}).await;
+    federation.centre("edge_conflicts").delete_one(doc! {"id": "CLO"}).await.unwrap();
+    federation.rounds(1).await;
+    let row = async |person: &str| federation.rows("edge_conflicts", doc! {"id": person}).await.remove(0);
+    let text = |row: &Document, field: &str| row.get_str(field).unwrap_or("-").to_owned();
+    let ana = row("ANA").await;
+    assert_eq!(text(&ana, "status"), "declined", "{ana}");
+    assert!(text(&ana, "declined").contains("must be \"local\", \"central\", or \"value\""), "{ana}");
+    let bob = row("BOB").await;
+    assert_eq!(
+        (text(&bob, "status"), text(&bob, "resolution")),
+        ("resolved".into(), "local".into()),
+        "{bob}"
+    );
+    assert_ne!(text(&bob, "applied_by"), "-", "{bob}");
+    let clo = row("CLO").await;
+    assert_eq!((text(&clo, "status"), text(&clo, "local")), ("open".into(), "south".into()), "{clo}");
+    assert_eq!(open_conflicts(&federation.nodes[1]).await.len(), 2);
+    // Another decision over the declined one; and one over the row that is decided.
+    write("ANA", doc! {"resolution": "value", "value": "555", "status": "resolved"}).await;
+    write("BOB", doc! {"resolution": "central", "status": "resolved", "resolved_by": "office"}).await;
+    federation.converge().await;
+    let ana = row("ANA").await;
+    assert_eq!((text(&ana, "status"), text(&ana, "value")), ("resolved".into(), "555".into()), "{ana}");
+    assert_eq!(text(&ana, "declined"), "-", "{ana}");
+    let bob = row("BOB").await;
+    assert_eq!(
+        (text(&bob, "status"), text(&bob, "resolution")),
+        ("resolved".into(), "local".into()),
+        "{bob}"
+    );
+    assert!(text(&bob, "declined").contains("\"local\" by the federation's administrator stands"), "{bob}");
+    assert_eq!(text(bob.get_document("declined_decision").unwrap(), "resolution"), "central", "{bob}");
+    for (person, phone) in [("ANA", "555"), ("BOB", "south"), ("CLO", "north")] {
+        let there = federation.at_centre("people", person).await.unwrap();
+        assert_eq!(there.get_str("phone").unwrap(), phone, "{person}");
+    }
+    federation.compare_stores().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_people_under_one_account_are_told_apart() {
     let mut federation = small_federation().await;

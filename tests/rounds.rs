@@ -593,7 +593,9 @@ async fn the_status_says_what_waits() {
     assert!(message().contains("2 records that were changed here wait"), "{}", message());
     sim.state().refused.push("BEA".to_owned());
     node.complete().await;
-    assert_eq!((message().as_str(), node.dead().len()), ("Everything is up to date with the centre.", 1));
+    let refused =
+        "One record is refused by the centre or cannot be read from it: see `thalamus-edge dead list`.";
+    assert_eq!((message().as_str(), node.dead().len()), (refused, 1));
 }
 
 /// Every complete round, and no other, is news of everybody's accounts.

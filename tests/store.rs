@@ -311,18 +311,18 @@ async fn a_conflict_has_one_row_for_one_losing_value() {
     assert_eq!(conflicts.len(), 2);
     assert!(conflicts.iter().all(|conflict| conflict.author == actor().to_string()));
     assert_eq!(snapshot.open_conflicts_count().unwrap(), 2);
-    let first = snapshot.unpublished_conflicts(None, 1).unwrap();
-    let second = snapshot.unpublished_conflicts(Some(&first[0].id), 10).unwrap();
+    let first = snapshot.unpublished_conflicts(None, 1, 1 << 20).unwrap();
+    let second = snapshot.unpublished_conflicts(Some(&first[0].id), 10, 1 << 20).unwrap();
     assert_eq!((first.len(), second.len()), (1, 1));
     // What changed while it was being published goes again.
     let (sent, mut changed) = (first[0].clone(), first[0].clone());
     changed.central = Some("changed".into());
     run(&store, move |tx| {
         tx.put_conflict(&changed).unwrap();
-        tx.conflicts_published(std::slice::from_ref(&sent), "n1").unwrap();
+        tx.conflicts_published(std::slice::from_ref(&sent), "n1", 1).unwrap();
     })
     .await;
-    assert_eq!(store.read().unwrap().unpublished_conflicts(None, 10).unwrap().len(), 2);
+    assert_eq!(store.read().unwrap().unpublished_conflicts(None, 10, 1 << 20).unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -95,14 +95,17 @@ pub trait Central: content::Attachments {
     /// Puts conflict records into `edge_conflicts` by `_id`. A row given with `status: "open"` is inserted
     /// if it is new, and changes nothing if it is not. One with `status: "reopened"` is as new: it is written
     /// as open over a row that is not, or that is the same node's and holds a `resolution`. Any other row
-    /// closes the one that is there, if that is open and holds no other `resolution`: of two resolutions the
-    /// first stands.
+    /// closes the one that is there, unless that has `applied_by` or holds another decision: of two decisions
+    /// the first stands. It removes what said that a decision was declined.
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
 
-    /// Of the rows of `edge_conflicts` among `ids` those that are no longer open or hold a `resolution`:
-    /// `_id`, `status`, `node`, `fingerprint`, `resolution`, `value`, `resolved_by` and `applied_by`, as far
-    /// as they have them. A row that cannot be kept as it is, is left out.
-    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>>;
+    /// Reads rows of `edge_conflicts` by `_id`: those about which something was decided, and which ids have
+    /// no row.
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions>;
+
+    /// Writes answers to decisions into rows of `edge_conflicts`, each only if the row still holds the
+    /// decision that the node read.
+    async fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) -> Result<()>;
 
     /// Takes the node's lease: if the node's row in `edge_nodes` holds one of `expected`, or `expected` is
     /// empty and there is no row or one without a lease, it becomes `proposed` together with
@@ -271,6 +274,40 @@ pub enum Written {
 pub enum ArchiveState {
     Done,
     Void,
+}
+
+/// What `edge_conflicts` says about some conflicts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resolutions {
+    /// The rows that are not `status: "open"` or hold a `resolution`, with those of [`RESOLUTION_FIELDS`] that they
+    /// have. A row that cannot be kept byte for byte is left out.
+    pub decided: Vec<Document>,
+    /// The ids that have no row.
+    pub missing: Vec<String>,
+}
+
+/// Fields of a row of `edge_conflicts` that say what was decided, and about what; `_id` beside them.
+pub const RESOLUTION_FIELDS: [&str; 9] = [
+    "status",
+    "node",
+    "fingerprint",
+    "resolution",
+    "value",
+    "resolved_by",
+    "applied_by",
+    "declined_fingerprint",
+    "identities",
+];
+
+/// A node's answer to the decision in a row of `edge_conflicts`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConflictAnswer {
+    /// `_id` of the row.
+    pub id: String,
+    /// Fields as the node read them, `None` where the row had none. If one differs, the row stays as it is.
+    pub seen: Vec<(&'static str, Option<Bson>)>,
+    pub set: Document,
+    pub unset: Vec<&'static str>,
 }
 
 /// A node's claim to be the one writer under its name: counts up with every round.

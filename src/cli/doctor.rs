@@ -367,6 +367,12 @@ fn logins(found: &mut Findings, status: &Value, limit_days: u32, now_ms: i64) {
 fn open_items(found: &mut Findings, status: &Value) {
     let items = [
         ("conflicts_open", "conflicts", "wait for a decision", "thalamus-edge conflicts list"),
+        (
+            "conflicts_unpublished",
+            "unsent conflicts",
+            "are not written at the centre yet",
+            "thalamus-edge sync now",
+        ),
         ("dead", "refused records", "stay behind", "thalamus-edge dead list"),
         ("emergencies_unreviewed", "emergencies", "wait for a review", "thalamus-edge emergency list"),
     ];
@@ -473,12 +479,15 @@ mod tests {
     #[test]
     fn what_waits_for_somebody_is_counted() {
         let mut found = Findings::default();
-        open_items(&mut found, &json!({"conflicts_open": 2, "dead": 0, "emergencies_unreviewed": 1}));
+        let status =
+            json!({"conflicts_open": 2, "conflicts_unpublished": 3, "dead": 0, "emergencies_unreviewed": 1});
+        open_items(&mut found, &status);
         let said: Vec<_> = found.0.iter().map(|f| (f.health, f.finding.as_str())).collect();
         assert_eq!(
             said,
             [
                 (Health::Warning, "2 wait for a decision"),
+                (Health::Warning, "3 are not written at the centre yet"),
                 (Health::Ok, "none"),
                 (Health::Warning, "1 wait for a review")
             ]

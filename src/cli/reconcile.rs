@@ -86,7 +86,7 @@ pub(super) struct ResolveArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct DecisionArgs {
-    /// The side whose value is to stand.
+    /// The side whose value is to stand; of two records under one id also `new-id`.
     #[arg(long)]
     take: Option<SideArg>,
     /// Another value, as JSON.
@@ -104,6 +104,9 @@ struct DecisionArgs {
 enum SideArg {
     Local,
     Central,
+    /// Of two records under one id, the one of this node gets an id of its own.
+    #[value(name = "new-id")]
+    NewId,
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,6 +119,16 @@ pub(super) enum DeadCommand {
     },
     /// Try one again in the next round.
     Retry {
+        /// As `dead list` shows it: COLLECTION:RECORD.
+        id: String,
+    },
+    /// Give up what was changed here: the centre's version takes its place, the local one goes to the trash.
+    TakeCentral {
+        /// As `dead list` shows it: COLLECTION:RECORD.
+        id: String,
+    },
+    /// Put the local version into the trash. If the centre has the record, its version takes the place.
+    Discard {
         /// As `dead list` shows it: COLLECTION:RECORD.
         id: String,
     },
@@ -214,6 +227,7 @@ fn status_text(status: &Value, is_running: bool) -> String {
         ("node", if is_running { "running".to_owned() } else { "not running".to_owned() }),
         ("waiting to be sent", waiting),
         ("open conflicts", cell(&status["conflicts_open"])),
+        ("unsent conflicts", cell(&status["conflicts_unpublished"])),
         ("refused records", cell(&status["dead"])),
         ("emergencies to review", emergencies),
         ("last round", last),
@@ -250,6 +264,7 @@ async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
     let body = match args.decision {
         DecisionArgs { take: Some(SideArg::Local), .. } => json!({"take": "local"}),
         DecisionArgs { take: Some(SideArg::Central), .. } => json!({"take": "central"}),
+        DecisionArgs { take: Some(SideArg::NewId), .. } => json!({"take": "new_id"}),
         DecisionArgs { same: true, .. } => json!({"decide": "same"}),
         DecisionArgs { new_id: Some(id), .. } => json!({"decide": "new_id", "id": id}),
         DecisionArgs { value, .. } => json!({"value": value}),
@@ -411,17 +426,27 @@ pub(super) async fn dead(config: Config, command: DeadCommand) -> anyhow::Result
             if rows.is_empty() {
                 return Ok(Done::text("no refused records"));
             }
-            Ok(Done::text(table(["ID", "DIRECTION", "SINCE", "REASON"], &rows)))
+            Ok(Done::text(table(["ID", "DIRECTION", "SINCE", "REASON", "WAYS OUT"], &rows)))
         }
-        DeadCommand::Retry { id } => {
-            client.post(&format!("/sync/dead/{}/retry", segment(&id)), &json!({})).await?.accepted()?;
-            Ok(Done::text(format!("{} is tried again in the next round", plain(&id))))
+        DeadCommand::Retry { id } => way_out(&client, &id, "retry", "is tried again in the next round").await,
+        DeadCommand::TakeCentral { id } => {
+            way_out(&client, &id, "take-central", "has the centre's version; the local one is in the trash")
+                .await
         }
+        DeadCommand::Discard { id } => way_out(&client, &id, "discard", "is discarded to the trash").await,
     }
 }
 
-fn dead_row(letter: &Value) -> [String; 4] {
-    ["id", "direction", "at", "reason"].map(|name| cell(&letter[name]))
+/// Takes a way out for one refused record.
+async fn way_out(client: &Client, id: &str, way: &str, done: &str) -> anyhow::Result<Done> {
+    client.post(&format!("/sync/dead/{}/{way}", segment(id)), &json!({})).await?.accepted()?;
+    Ok(Done::text(format!("{} {done}", plain(id))))
+}
+
+fn dead_row(letter: &Value) -> [String; 5] {
+    let [id, direction, at, reason] = ["id", "direction", "at", "reason"].map(|name| cell(&letter[name]));
+    let ways = letter["ways_out"].as_array().map_or(&[][..], |ways| ways);
+    [id, direction, at, reason, ways.iter().map(cell).collect::<Vec<_>>().join(", ")]
 }
 
 #[cfg(test)]

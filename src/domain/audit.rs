@@ -82,6 +82,10 @@ verbs! {
     Decision = "decision",
     /// A refused record gets another try.
     Retry = "retry",
+    /// The local version of a refused record was given up for the centre's.
+    TakeCentral = "take_central",
+    /// The local version of a refused record was put into the trash.
+    Discard = "discard",
     Verify = "verify",
     Pause = "pause",
     Resume = "resume",

@@ -169,6 +169,30 @@ fn show_date(date: bson::DateTime, format: DateFormat) -> Option<String> {
     })
 }
 
+/// A stored value as clients see it, without copies of it; serialize it with `serde_json`.
+#[derive(Clone, Copy)]
+pub struct ShownPart<'a> {
+    pub value: RawBsonRef<'a>,
+    pub dates: DateFormat,
+    /// Fields to leave out, if it is a document.
+    pub hidden: &'a [&'a str],
+}
+
+impl Serialize for ShownPart<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let RawBsonRef::Document(document) = self.value else {
+            return ShownValue { value: self.value, dates: self.dates }.serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in sorted_fields(document).map_err(S::Error::custom)? {
+            if !self.hidden.contains(&key) {
+                map.serialize_entry(key, &ShownValue { value, dates: self.dates })?;
+            }
+        }
+        map.end()
+    }
+}
+
 /// One value as clients see it.
 pub fn show_value(value: &Bson, dates: DateFormat) -> Value {
     let Ok(raw) = bson::serialize_to_raw_document_buf(&bson::doc! {"v": value.clone()}) else {

@@ -1,76 +1,34 @@
-//! Floor 4. Conflicts over HTTP: seeing them, and deciding.
+//! Floor 4. One conflict over HTTP: seeing it, and deciding.
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use super::Node;
 use super::caller::Caller;
+use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
-use super::extract::{At, Sent, names_etag, query_pairs};
+use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
 use super::records::to_document;
 use super::witness::Seen;
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
-use crate::domain::audit::EVERYBODY;
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt, parse_object, show_value};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::value::same_option;
-use crate::store::{Conflict, ConflictStatus, Snapshot, Store, stands_name};
+use crate::store::{Conflict, ConflictStatus, Snapshot, Store, Subject};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
 
-pub(crate) async fn list(
-    State(node): State<Arc<Node>>,
-    caller: Caller,
-    request: Request,
-) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    let mut wanted = None;
-    for (name, value) in query_pairs(request.uri()) {
-        if name == "status" {
-            wanted = Some(match value.as_str() {
-                "open" => ConflictStatus::Open,
-                "resolved" => ConflictStatus::Resolved,
-                _ => return Err(ApiError::invalid("status", "status: open or resolved")),
-            });
-        }
-    }
-    // There may be many; the async workers must not wait for them.
-    let listed = tokio::task::spawn_blocking(move || {
-        let snapshot = node.store.read()?;
-        let may_see_anybody = holds::may_see(&node, &caller);
-        let mut out = Vec::new();
-        for conflict in snapshot.conflicts()? {
-            if wanted.is_some_and(|wanted| conflict.status != wanted) {
-                continue;
-            }
-            if conflict.is_identity() {
-                if may_see_anybody {
-                    out.push(Case::read(&snapshot, conflict)?.shown(&node));
-                }
-                continue;
-            }
-            let record = read_record(&snapshot, &conflict)?;
-            if may_see(&node, &caller, &conflict, record.as_ref()) {
-                let current = current_value(&conflict, record.as_ref());
-                out.push(shown(&node, &conflict, current.as_ref()));
-            }
-        }
-        if may_see_anybody && wanted != Some(ConflictStatus::Resolved) {
-            out.extend(holds::duplicates(&node, &snapshot)?);
-        }
-        Ok::<_, ApiError>(out)
-    });
-    let shown = Seen::other("conflicts", Some(EVERYBODY.to_owned()));
-    Ok(shown.on(super::json(listed.await.map_err(|_| ApiError::Internal)??)))
-}
+/// Conflicts are read and made into text one at a time: each may need several times the memory of its values.
+pub(super) static RENDERED: Semaphore = Semaphore::const_new(1);
 
 pub(crate) async fn show(
     State(node): State<Arc<Node>>,
@@ -78,74 +36,78 @@ pub(crate) async fn show(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    let found = find(&node, &caller, at.id())?;
-    let seen = found.seen(&node)?;
-    let response = match found {
-        Found::Value(conflict, current) => respond(&node, &conflict, current.as_ref())?,
-        Found::Identity(case) => respond_with(case.shown(&node), &case.etag()),
-        Found::Duplicate(shown) => super::json(shown),
-    };
+    let _turn = RENDERED.acquire().await.map_err(|_| ApiError::Internal)?;
+    let id = at.id().to_owned();
+    let shown = tokio::task::spawn_blocking(move || -> Result<(Response, Seen), ApiError> {
+        let snapshot = node.store.read()?;
+        match find_in(&node, &caller, &snapshot, &id)? {
+            Found::Value(seen) => Ok((respond(&node, &snapshot, &id)?, seen)),
+            Found::Identity(case) => {
+                let seen = seen_person(&case.conflict.key.id);
+                Ok((respond_with(case.shown(&node, None), &case.etag()), seen))
+            }
+            Found::Duplicate(shown) => {
+                let seen = seen_person(shown["record"].as_str().unwrap_or_default());
+                Ok((super::json(shown), seen))
+            }
+        }
+    });
+    let (response, seen) = shown.await.map_err(|_| ApiError::Internal)??;
     Ok(seen.on(response))
 }
 
 /// What an id in the path of a conflict names.
 enum Found {
-    /// With what the record holds now.
-    Value(Conflict, Option<Bson>),
-    Identity(Case),
+    /// With the record that is shown, for the audit.
+    Value(Seen),
+    Identity(Box<Case>),
     /// As it is shown.
     Duplicate(Value),
 }
 
 impl Found {
-    /// Whose data whoever asks gets to see, for the audit.
-    fn seen(&self, node: &Node) -> Result<Seen, ApiError> {
-        let person = |id: &str| Seen::record(Kind::Person.schema(), id, Some(fold_account(id)));
-        Ok(match self {
-            Found::Value(conflict, _) => {
-                let owner = owner_of(conflict, read_record(&*node.store.read()?, conflict)?.as_ref());
-                Seen::record(conflict.key.kind.schema(), &conflict.key.id, owner)
-            }
-            Found::Identity(case) => person(&case.conflict.key.id),
-            Found::Duplicate(shown) => person(shown["record"].as_str().unwrap_or_default()),
-        })
+    /// The record that the caller gets to see, for the audit.
+    fn seen(&self) -> Seen {
+        match self {
+            Found::Value(seen) => seen.clone(),
+            Found::Identity(case) => seen_person(&case.conflict.key.id),
+            Found::Duplicate(shown) => seen_person(shown["record"].as_str().unwrap_or_default()),
+        }
     }
 }
 
+fn seen_person(id: &str) -> Seen {
+    Seen::record(Kind::Person.schema(), id, Some(fold_account(id)))
+}
+
 /// What the id names, if the caller may see it.
-fn find(node: &Node, caller: &Caller, id: &str) -> Result<Found, ApiError> {
-    let snapshot = node.store.read()?;
-    if let Some(shown) = holds::duplicate(node, &snapshot, id)? {
+fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Found, ApiError> {
+    if let Some(shown) = holds::duplicate(node, snapshot, id)? {
         return if holds::may_see(node, caller) { Ok(Found::Duplicate(shown)) } else { Err(hidden()) };
     }
-    let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
-    if conflict.is_identity() {
+    let found = conflict_view::visit(node, snapshot, id, None, |view| {
+        let schema = view.head.key.kind.schema();
+        let owner = view.owner();
+        let is_shown = may_see(node, caller, view.head, owner.as_deref());
+        (view.head.is_identity(), is_shown, Seen::record(schema, &view.head.key.id, owner))
+    })?;
+    let (is_identity, is_shown, seen) = found.ok_or_else(absent)?;
+    if is_identity {
+        let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
         let may_see = holds::may_see(node, caller);
-        return if may_see { Case::read(&snapshot, conflict).map(Found::Identity) } else { Err(hidden()) };
+        return if may_see {
+            Case::read(snapshot, conflict).map(Box::new).map(Found::Identity)
+        } else {
+            Err(hidden())
+        };
     }
-    let record = read_record(&snapshot, &conflict)?;
-    if !may_see(node, caller, &conflict, record.as_ref()) {
-        return Err(hidden());
-    }
-    let current = current_value(&conflict, record.as_ref());
-    Ok(Found::Value(conflict, current))
+    if is_shown { Ok(Found::Value(seen)) } else { Err(hidden()) }
 }
 
 /// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
 /// who decides where nobody else can.
-fn may_see(node: &Node, caller: &Caller, conflict: &Conflict, record: Option<&Document>) -> bool {
-    let owner = owner_of(conflict, record);
-    is_operator(&caller.principal)
-        || node.acl().may_read(&caller.principal, conflict.key.kind, owner.as_deref())
-}
-
-/// Whose record a conflict is about.
-fn owner_of(conflict: &Conflict, record: Option<&Document>) -> Option<String> {
-    let schema = conflict.key.kind.schema();
-    let sides =
-        [conflict.local.as_ref(), conflict.central.as_ref()].map(|side| side.and_then(Bson::as_document));
-    let known = [record].into_iter().chain(sides.map(|side| side.filter(|_| conflict.path.is_empty())));
-    known.flatten().find_map(|document| schema.owner_of(document))
+pub(super) fn may_see(node: &Node, caller: &Caller, conflict: &Conflict, owner: Option<&str>) -> bool {
+    is_operator(&caller.principal) || node.acl().may_read(&caller.principal, conflict.key.kind, owner)
 }
 
 fn is_operator(who: &Principal) -> bool {
@@ -167,70 +129,22 @@ fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Docume
     record.map(|record| to_document(&record.document)).transpose()
 }
 
-/// The version of a conflict together with the value that it is about.
-fn etag(conflict: &Conflict, current: Option<&Bson>) -> String {
-    let mut seen =
-        bson::doc! {"id": &conflict.id, "status": conflict.status.name(), "at": conflict.found_at_ms};
-    if let Some(current) = current {
-        seen.insert("current", current.clone());
-    }
-    let digest = Sha256::digest(seen.to_vec().unwrap_or_default());
-    format!("\"{}\"", hex::encode(&digest[..16]))
-}
-
-fn respond(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Result<Response, ApiError> {
-    Ok(respond_with(shown(node, conflict, current), &etag(conflict, current)))
+fn respond(node: &Node, snapshot: &Snapshot, id: &str) -> Result<Response, ApiError> {
+    let shown = conflict_view::visit(node, snapshot, id, None, |view| (view.text(), view.etag()))?;
+    let (text, etag) = shown.ok_or_else(absent)?;
+    let text = text?;
+    Ok(tagged(super::json_body(Body::from(text)), &etag))
 }
 
 fn respond_with(shown: Value, etag: &str) -> Response {
-    let mut response = super::json(shown);
+    tagged(super::json(shown), etag)
+}
+
+fn tagged(mut response: Response, etag: &str) -> Response {
     if let Ok(tag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
-}
-
-/// One conflict as clients see it. Absent values have no field; secrets are never shown.
-fn shown(node: &Node, conflict: &Conflict, current: Option<&Bson>) -> Value {
-    let schema = conflict.key.kind.schema();
-    let mut fields = Map::new();
-    let mut put = |name: &str, value: Value| {
-        fields.insert(name.to_owned(), value);
-    };
-    put("id", json!(conflict.id));
-    put("type", json!(conflict.subject.name()));
-    put("collection", json!(schema.collection));
-    put("record", json!(conflict.key.id));
-    put("path", json!(conflict.path));
-    put("stands", json!(stands_name(conflict.stands)));
-    put("status", json!(conflict.status.name()));
-    put("author", json!(conflict.author));
-    put("found_at", json!(crate::sync::time_text(conflict.found_at_ms)));
-    put("etag", json!(etag(conflict, current)));
-    if let Some(resolution) = &conflict.resolution {
-        put("resolution", json!(resolution));
-        put("resolved_by", json!(conflict.resolved_by));
-        put("resolved_at", json!(conflict.resolved_at_ms.map(crate::sync::time_text)));
-    }
-    if !conflict.notes.is_empty() {
-        put("notes", shown_notes(node, conflict));
-    }
-    if conflict.is_secret() {
-        put("secret", json!(true));
-        return Value::Object(fields);
-    }
-    let values = [
-        ("base", conflict.base.as_ref()),
-        ("local", conflict.local.as_ref()),
-        ("central", conflict.central.as_ref()),
-        ("current", current),
-    ];
-    for (name, value) in values {
-        if let Some(value) = value {
-            put(name, shown_value(node, conflict, value));
-        }
-    }
-    Value::Object(fields)
 }
 
 fn shown_value(node: &Node, conflict: &Conflict, value: &Bson) -> Value {
@@ -268,22 +182,29 @@ pub(crate) async fn resolve(
     body: Sent,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
-    let found = find(&node, &caller, at.id())?;
+    let found = find_in(&node, &caller, &*node.store.read()?, at.id())?;
     // Also an answer that carries nothing out shows both values.
-    node.store.note(found.seen(&node)?.event(&caller.principal.actor).at(caller.from()));
+    node.store.note(found.seen().event(&caller.principal.actor).at(caller.from()));
     let body = body.0?;
     let _claim = node.store.claim(body.len() as u64)?;
     let body = parse_object(&body)?;
-    let (conflict, current) = match found {
-        Found::Value(conflict, current) => (conflict, current),
+    match found {
+        Found::Value(_) => {}
         Found::Identity(case) => {
-            let case = holds::resolve(&node, &caller, case, &headers, &body).await?;
-            return Ok(respond_with(case.shown(&node), &case.etag()));
+            let case = holds::resolve(&node, &caller, *case, &headers, &body).await?;
+            return Ok(respond_with(case.shown(&node, None), &case.etag()));
         }
         Found::Duplicate(_) => {
             let message = "Both records are at the centre: correct or delete one of them";
             return Err(ApiError::invalid("", message));
         }
+    }
+    let (conflict, current) = {
+        let snapshot = node.store.read()?;
+        let conflict = snapshot.conflict(at.id())?.ok_or_else(absent)?;
+        let record = read_record(&snapshot, &conflict)?;
+        let current = current_value(&conflict, record.as_ref());
+        (conflict, current)
     };
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
     check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
@@ -294,17 +215,12 @@ pub(crate) async fn resolve(
     };
     let actor = caller.principal.actor.clone();
     match carry_out(&node.store, at.id(), decision, current, actor, check).await {
-        Ok(conflict) => {
-            let record = read_record(&*node.store.read()?, &conflict)?;
-            respond(&node, &conflict, current_value(&conflict, record.as_ref()).as_ref())
-        }
+        Ok(_) => respond(&node, &*node.store.read()?, at.id()),
         Err(ResolveError::Unknown) => Err(absent()),
-        Err(ResolveError::Resolved(conflict)) => {
-            Err(moved(&node, &conflict, None, "The conflict has been resolved already"))
+        Err(ResolveError::Resolved(_)) => {
+            Err(moved(&node, at.id(), "The conflict has been resolved already"))
         }
-        Err(ResolveError::Moved { conflict, current }) => {
-            Err(moved(&node, &conflict, current.as_ref(), "The value has changed meanwhile"))
-        }
+        Err(ResolveError::Moved { .. }) => Err(moved(&node, at.id(), "The value has changed meanwhile")),
         Err(ResolveError::Invalid { field, .. }) if field == FORBIDDEN => Err(ApiError::Forbidden),
         Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
         Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
@@ -315,8 +231,17 @@ pub(crate) async fn resolve(
 /// Marks a refusal that is about rights rather than content.
 const FORBIDDEN: &str = "$forbidden";
 
-fn moved(node: &Node, conflict: &Conflict, current: Option<&Bson>, message: &str) -> ApiError {
-    ApiError::Conflict { message: message.into(), current: shown(node, conflict, current) }
+/// What is decided on has changed. The conflict as it is now comes along, as in a list.
+fn moved(node: &Node, id: &str, message: &str) -> ApiError {
+    let read = || -> Result<Option<Value>, ApiError> {
+        let snapshot = node.store.read()?;
+        conflict_view::visit(node, &snapshot, id, Some(LIST_VALUE_BYTES_MAX), |view| json!(view))
+    };
+    match read() {
+        Ok(Some(current)) => ApiError::Conflict { message: message.into(), current },
+        Ok(None) => absent(),
+        Err(error) => error,
+    }
 }
 
 fn parse_decision(
@@ -324,9 +249,14 @@ fn parse_decision(
     current: Option<&Bson>,
     body: &Map<String, Value>,
 ) -> Result<Decision, ApiError> {
+    let is_about_record = conflict.subject == Subject::Record;
     match (body.get("take"), body.get("value")) {
         (Some(Value::String(side)), None) if side == "local" => Ok(Decision::TakeLocal),
         (Some(Value::String(side)), None) if side == "central" => Ok(Decision::TakeCentral),
+        (Some(Value::String(side)), None) if side == "new_id" && is_about_record => Ok(Decision::NewId),
+        _ if is_about_record => {
+            Err(ApiError::invalid("take", "take: \"local\", \"central\" or \"new_id\""))
+        }
         // Passwords are not shown, so nobody can have seen what they would write over; and this way round
         // they would not be hashed.
         (None, Some(_)) if conflict.is_secret() => {
@@ -373,8 +303,9 @@ fn check_seen(
     headers: &HeaderMap,
     body: &Map<String, Value>,
 ) -> Result<(), ApiError> {
-    let is_current = match (names_etag(headers, header::IF_MATCH, &etag(conflict, current)), body.get("seen"))
-    {
+    let etag = conflict_view::visit(node, &*node.store.read()?, &conflict.id, None, |view| view.etag())?;
+    let etag = etag.ok_or_else(absent)?;
+    let is_current = match (names_etag(headers, header::IF_MATCH, &etag), body.get("seen")) {
         (Some(is_named), _) => is_named,
         (None, Some(seen)) => match current {
             Some(current) => show_value(current, node.settings.date_format) == *seen,
@@ -390,7 +321,7 @@ fn check_seen(
         ConflictStatus::Open => "The value has changed meanwhile",
         ConflictStatus::Resolved => "The conflict has been resolved already",
     };
-    Err(moved(node, conflict, current, message))
+    Err(moved(node, &conflict.id, message))
 }
 
 /// A decision needs the right to make the same change directly.
@@ -463,6 +394,10 @@ fn check_deletable(
     let (Kind::Person, Some(person), None) = (conflict.key.kind, old, new) else {
         return Ok(());
     };
+    if conflict.subject == Subject::Record {
+        // Deleted at the centre already, and their records go with them.
+        return Ok(());
+    }
     let snapshot = store.read()?;
     if let Some(hold) = snapshot.hold(&conflict.key.id)? {
         return Err(ResolveError::Held { conflict: hold.conflict });

@@ -11,27 +11,30 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::At;
-use crate::domain::access::Verb;
+use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
+use crate::sync::refused::{self, Effect, RefusedError, WayOut, ways_out};
+
+/// Longest reason in the list: a server may repeat the document in it.
+const REASON_CHARS_MAX: usize = 2_000;
 
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
-    let letters = node.store.read()?.dead_letters()?;
-    let shown: Vec<Value> = letters
-        .iter()
-        .map(|letter| {
-            json!({
-                "id": dead_id(&letter.key),
-                "collection": letter.key.kind.schema().collection,
-                "record": letter.key.id,
-                "direction": letter.direction,
-                "code": letter.code,
-                "reason": letter.reason,
-                "at": crate::sync::time_text(letter.at_ms),
-            })
-        })
-        .collect();
-    Ok(super::json(shown))
+    let snapshot = node.store.read()?;
+    let shown = snapshot.dead_letters()?.into_iter().map(|letter| {
+        let ways = ways_out(&snapshot, &letter)?;
+        Ok(json!({
+            "id": dead_id(&letter.key),
+            "collection": letter.key.kind.schema().collection,
+            "record": letter.key.id,
+            "direction": letter.direction,
+            "code": letter.code,
+            "reason": letter.reason.chars().take(REASON_CHARS_MAX).collect::<String>(),
+            "at": crate::sync::time_text(letter.at_ms),
+            "ways_out": ways.into_iter().map(WayOut::name).collect::<Vec<_>>(),
+        }))
+    });
+    Ok(super::json(shown.collect::<Result<Vec<Value>, ApiError>>()?))
 }
 
 /// A dead letter is named by its record: `people:ESPGNU777ORG`.
@@ -45,10 +48,63 @@ pub(crate) async fn retry(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
-    let absent = || ApiError::NotFound("There is no such refused record".into());
-    let (collection, record) = at.id().split_once(':').ok_or_else(absent)?;
-    let kind = Kind::from_collection(collection).ok_or_else(absent)?;
-    let key = RecordKey::new(kind, record);
+    let key = named(&at)?;
     let was_dead = node.store.transact(move |tx| tx.retry_dead(&key)).await?;
     if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
+}
+
+/// The record that the path names.
+fn named(at: &At) -> Result<RecordKey, ApiError> {
+    let (collection, record) = at.id().split_once(':').ok_or_else(absent)?;
+    Ok(RecordKey::new(Kind::from_collection(collection).ok_or_else(absent)?, record))
+}
+
+fn absent() -> ApiError {
+    ApiError::NotFound("There is no such refused record".into())
+}
+
+/// Puts the local version into the trash and the centre's in its place.
+pub(crate) async fn take_central(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+) -> Result<Response, ApiError> {
+    give_up(&node, &caller, &at, WayOut::TakeCentral).await
+}
+
+/// Puts the local version into the trash.
+pub(crate) async fn discard(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+) -> Result<Response, ApiError> {
+    give_up(&node, &caller, &at, WayOut::Discard).await
+}
+
+/// Besides the right to decide about refused records it needs the one to make the same change directly.
+async fn give_up(node: &Node, caller: &Caller, at: &At, way: WayOut) -> Result<Response, ApiError> {
+    node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
+    let key = named(at)?;
+    let (acl, who, kind) = (node.acl(), caller.principal.clone(), key.kind);
+    let allow = move |effect: Effect, owner: Option<&str>| {
+        let verb = match effect {
+            Effect::Changed => Verb::Patch,
+            Effect::Gone => Verb::Delete,
+            Effect::Back => Verb::Post,
+        };
+        let target = match (kind, owner) {
+            (Kind::Person, Some(person)) => Target::PathPerson(person),
+            _ => Target::Record { owner },
+        };
+        matches!(who.actor, Actor::Operator(_))
+            || acl.authorize(&who, verb, kind.schema().item_acl(), kind, target).is_ok()
+    };
+    match refused::give_up(&node.store, &key, way, caller.principal.actor.clone(), allow).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(RefusedError::Unknown) => Err(absent()),
+        Err(RefusedError::Impossible(reason)) => Err(ApiError::invalid("", reason)),
+        Err(RefusedError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
+        Err(RefusedError::Forbidden) => Err(ApiError::Forbidden),
+        Err(RefusedError::Store(error)) => Err(error.into()),
+    }
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Node;
 use super::caller::Caller;
+use super::conflict_view::truncated;
 use super::error::ApiError;
 use super::extract::names_etag;
 use super::records::to_document;
@@ -70,7 +71,8 @@ impl Case {
         format!("\"{}\"", hex::encode(&digest[..16]))
     }
 
-    pub(super) fn shown(&self, node: &Node) -> Value {
+    /// The case as clients see it. A person of more than `bytes_max` bytes is replaced by their size.
+    pub(super) fn shown(&self, node: &Node, bytes_max: Option<usize>) -> Value {
         let conflict = &self.conflict;
         let mut fields = Map::new();
         let mut put = |name: &str, value: Value| {
@@ -99,7 +101,11 @@ impl Case {
             put("resolved_at", json!(conflict.resolved_at_ms.map(crate::sync::time_text)));
         }
         for (name, person) in [("local", &self.pair.local), ("central", &self.pair.central)] {
-            if let Some(person) = person {
+            let Some(person) = person else { continue };
+            let bytes = person.to_vec().map_or(0, |bytes| bytes.len());
+            if bytes_max.is_some_and(|max| bytes > max) {
+                put(name, truncated("object", bytes));
+            } else {
                 put(name, shown_person(node, person));
             }
         }
@@ -159,7 +165,7 @@ pub(super) async fn resolve(
     authorize(node, caller, &verdict)?;
     let moved = |case: &Case, message: &str| ApiError::Conflict {
         message: message.to_owned(),
-        current: case.shown(node),
+        current: case.shown(node, None),
     };
     if case.conflict.status == ConflictStatus::Resolved {
         return Err(moved(&case, "The conflict has been resolved already"));

@@ -10,6 +10,8 @@ mod authorization;
 mod backups;
 mod caller;
 mod changes;
+mod conflict_list;
+mod conflict_view;
 mod conflicts;
 mod content;
 mod cors;
@@ -147,11 +149,13 @@ pub fn api(node: Arc<Node>) -> Api {
         .route("/sync/rounds", post(node::sync_round))
         .route("/sync/pause", post(node::sync_pause))
         .route("/sync/resume", post(node::sync_resume))
-        .route("/sync/conflicts", get(conflicts::list))
+        .route("/sync/conflicts", get(conflict_list::list))
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
         .route("/sync/dead", get(dead::list))
-        .route("/sync/dead/{id}/retry", post(dead::retry));
+        .route("/sync/dead/{id}/retry", post(dead::retry))
+        .route("/sync/dead/{id}/take-central", post(dead::take_central))
+        .route("/sync/dead/{id}/discard", post(dead::discard));
     if node.settings.browser_sessions != BrowserSessions::Off {
         let form = get(session::form).post(session::submit).delete(session::delete);
         routes = routes
@@ -219,6 +223,12 @@ impl Records {
                 .layer(DefaultBodyLimit::max(settings.content_limit_bytes)),
         }
     }
+}
+
+/// JSON text as an answer.
+fn json_body(body: axum::body::Body) -> Response {
+    let json = axum::http::HeaderValue::from_static("application/json");
+    ([(axum::http::header::CONTENT_TYPE, json)], body).into_response()
 }
 
 /// JSON that the node makes itself (not records).

@@ -242,6 +242,12 @@ impl Snapshot {
             unknown += u64::from(conflicts.get(at.value())?.is_none());
         }
         count(found, "conflicts to be published that are not there", unknown);
+        let mut unknown = 0;
+        for entry in self.transaction.open_table(CONFLICT_WATCHED)?.iter()? {
+            let (at, _) = entry?;
+            unknown += u64::from(conflicts.get(at.value())?.is_none());
+        }
+        count(found, "closed conflicts to be read again that are not there", unknown);
         let sent = self.transaction.open_table(SENT)?;
         let oldest = sent.first()?.map_or(0, |(at, _)| at.value());
         let mut lost = 0;
@@ -427,6 +433,7 @@ mod tests {
             HELD_OF, ("EVA", person, "EVA"), ();
             CONFLICT_OPEN, (person, "EVA", "x"), ();
             CONFLICT_OUTBOX, "x", ();
+            CONFLICT_WATCHED, "x", 1;
             ECHO, (person, "EVA", 1), ();
             JOURNAL, 7, &[][..];
         );

@@ -3,14 +3,14 @@
 //! Both are rows of one table, so that they are counted, listed and published together. What belongs to a
 //! person who waits is in [`super::holds`].
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::conflict_reads::is_recent;
 use super::holds::Hold;
 use super::records::Tx;
-use super::snapshot::Snapshot;
 use super::sync_rows::{insert_some, path_of};
 use super::tables::{self, *};
 use crate::domain::access::Actor;
@@ -56,6 +56,9 @@ impl ConflictStatus {
         }
     }
 }
+
+/// Fields of a stored conflict that may be large.
+const LARGE_FIELDS: [&str; 5] = ["base", "local", "central", "value", "notes"];
 
 /// A decision that was not carried out here, or that came before the conflict was found again.
 #[derive(Debug, Clone, PartialEq)]
@@ -277,7 +280,23 @@ impl Conflict {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Conflict, StoreError> {
-        let row = tables::decode(bytes)?;
+        Conflict::from_row(&tables::decode(bytes)?)
+    }
+
+    /// The conflict without its values and notes, which may be large.
+    pub(crate) fn head(row: &RawDocument) -> Result<Conflict, StoreError> {
+        let damaged = |_| damaged("a conflict");
+        let mut head = Document::new();
+        for entry in row {
+            let (field, value) = entry.map_err(damaged)?;
+            if !LARGE_FIELDS.contains(&field.as_str()) {
+                head.insert(field.as_str(), Bson::try_from(value).map_err(damaged)?);
+            }
+        }
+        Conflict::from_row(&head)
+    }
+
+    fn from_row(row: &Document) -> Result<Conflict, StoreError> {
         let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
         let notes = row.get_array("notes").map_or(&[][..], Vec::as_slice);
         let parse = || {
@@ -291,7 +310,7 @@ impl Conflict {
                     _ => Subject::Value,
                 },
                 key: RecordKey::new(Kind::from_code(code)?, text("id")?),
-                path: path_of(&row)?,
+                path: path_of(row)?,
                 base: row.get("base").cloned(),
                 local: row.get("local").cloned(),
                 central: row.get("central").cloned(),
@@ -440,8 +459,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The centre knows these conflicts as they are in `published`, from a node of this name.
-    pub fn conflicts_published(&mut self, published: &[Conflict], node: &str) -> Result<(), StoreError> {
+    /// The centre knows these conflicts as they are in `published`, from a node of this name, in the round with
+    /// this lease number.
+    pub fn conflicts_published(
+        &mut self,
+        published: &[Conflict],
+        node: &str,
+        round: i64,
+    ) -> Result<(), StoreError> {
         for conflict in published {
             // Changed meanwhile: it goes again.
             // By bytes, because NaN does not equal itself.
@@ -451,6 +476,9 @@ impl Tx<'_> {
                 continue;
             }
             self.conflict_outbox.remove(conflict.id.as_str())?;
+            if conflict.status == ConflictStatus::Resolved {
+                self.conflict_watched.insert(conflict.id.as_str(), round)?;
+            }
             self.wrote();
             if conflict.publisher.is_none() || conflict.is_reopened {
                 let known =
@@ -462,57 +490,25 @@ impl Tx<'_> {
     }
 }
 
-impl Snapshot {
-    /// All conflicts, oldest first.
-    pub fn conflicts(&self) -> Result<Vec<Conflict>, StoreError> {
-        let conflict = self.transaction.open_table(CONFLICT)?;
-        let mut conflicts = Vec::new();
-        for entry in conflict.iter()? {
-            conflicts.push(Conflict::decode(entry?.1.value())?);
+impl Tx<'_> {
+    /// Stops reading the rows of conflicts that were closed more than `rounds` rounds before round `now`.
+    pub fn forget_watched_conflicts(&mut self, now: i64, rounds: i64) -> Result<(), StoreError> {
+        let old = |closed: i64| !is_recent(closed, now, rounds);
+        let count = self.conflict_watched.extract_if(|_, closed| old(closed))?.count();
+        if count > 0 {
+            self.wrote();
         }
-        conflicts.sort_by(|a, b| (a.found_at_ms, &a.id).cmp(&(b.found_at_ms, &b.id)));
-        Ok(conflicts)
+        Ok(())
     }
 
-    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
-        let conflict = self.transaction.open_table(CONFLICT)?;
-        conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
-    }
-
-    /// How many wait for a decision.
-    pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
-        use redb::ReadableTableMetadata as _;
-        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
-    }
-
-    /// Conflicts that the centre does not know in their present state, after this id.
-    pub fn unpublished_conflicts(
-        &self,
-        after: Option<&str>,
-        max: usize,
-    ) -> Result<Vec<Conflict>, StoreError> {
-        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
-        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let mut conflicts = Vec::new();
-        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
-            let (id, _) = entry?;
-            conflicts.extend(self.conflict(id.value())?);
-        }
-        Ok(conflicts)
-    }
-
-    /// Ids of the conflicts that wait for a decision here and that the centre knows.
-    pub fn published_open_conflicts(&self) -> Result<Vec<String>, StoreError> {
-        let open = self.transaction.open_table(CONFLICT_OPEN)?;
-        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
-        let mut ids = Vec::new();
-        for entry in open.iter()? {
-            let (at, _) = entry?;
-            let (.., id) = at.value();
-            if outbox.get(id)?.is_none() {
-                ids.push(id.to_owned());
+    /// Publishes an open conflict whose row at the centre is gone.
+    pub fn publish_conflict_again(&mut self, id: &str) -> Result<(), StoreError> {
+        match self.conflict(id)? {
+            // The new row has this node's name, whatever the old one had.
+            Some(conflict) if conflict.status == ConflictStatus::Open => {
+                self.put_conflict(&Conflict { publisher: None, is_reopened: false, ..conflict })
             }
+            _ => Ok(()),
         }
-        Ok(ids)
     }
 }

@@ -259,6 +259,16 @@ impl Tx<'_> {
 }
 
 impl Snapshot {
+    /// All holds.
+    pub fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        let mut holds = Vec::new();
+        for entry in self.transaction.open_table(HOLD)?.iter()? {
+            let (account, row) = entry?;
+            holds.push(Hold::decode(account.value(), row.value())?);
+        }
+        Ok(holds)
+    }
+
     /// The hold of an account, in any spelling.
     pub fn hold(&self, account: &str) -> Result<Option<Hold>, StoreError> {
         let account = fold_account(account);

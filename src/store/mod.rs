@@ -8,6 +8,7 @@
 mod audit;
 mod backup;
 mod check;
+mod conflict_reads;
 mod conflicts;
 mod content;
 mod delivered;

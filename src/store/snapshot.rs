@@ -444,6 +444,13 @@ impl Snapshot {
         Ok(self.transaction.open_table(BASE)?.get(row_key(key))?.is_none())
     }
 
+    /// Whether a record that is not clean was agreed on with the centre at some time.
+    pub fn has_agreed(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let base = self.transaction.open_table(BASE)?;
+        let row = base.get(row_key(key))?;
+        row.map_or(Ok(false), |row| BaseRow::is_agreed(row.value()))
+    }
+
     pub fn base(&self, key: &RecordKey) -> Result<Option<Base>, StoreError> {
         let base = self.transaction.open_table(BASE)?;
         let row = base.get(row_key(key))?.map(|row| BaseRow::decode(row.value())).transpose()?;

@@ -11,6 +11,7 @@ use crate::domain::audit::What;
 use crate::domain::diff::{self, Change, Path};
 use crate::domain::moment::Moment;
 use crate::domain::record::RecordKey;
+use crate::domain::value::same_document;
 use crate::flaw::{Flaw, planted};
 
 /// A record that waits to be pushed.
@@ -329,6 +330,29 @@ impl Tx<'_> {
         Ok(None)
     }
 
+    /// Makes sure that the trash holds this body of a record that was deleted here.
+    pub fn keep_in_trash(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))? {
+            let (at, row) = entry?;
+            let kept = TrashRow::decode(key.clone(), at.value().2, row.value())?;
+            if same_document(&kept.document, document) {
+                return Ok(());
+            }
+        }
+        self.put_trash(key, document, &Actor::Centre, TrashState::Done)
+    }
+
+    /// Puts a version into the trash that was given up for the centre's.
+    pub(crate) fn trash_given_up(
+        &mut self,
+        key: &RecordKey,
+        document: &Document,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        self.put_trash(key, document, actor, TrashState::Done)
+    }
+
     /// Puts a body that the centre deleted into the trash.
     pub fn discard(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
         self.put_trash(key, document, &Actor::Centre, TrashState::Done)
@@ -368,11 +392,16 @@ impl Tx<'_> {
         Ok(was_dead)
     }
 
+    /// Why the record was refused, if it was.
+    pub fn dead_letter(&self, key: &RecordKey) -> Result<Option<DeadLetter>, StoreError> {
+        let row = self.dead.get(row_key(key))?;
+        row.map(|row| DeadLetter::decode(key.clone(), row.value())).transpose()
+    }
+
     /// Gives a dead letter another try on request: a refused record is sent again, one that could not be
     /// taken is read again. Returns whether there was one.
     pub fn retry_dead(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
-        let letter = self.dead.get(row_key(key))?.map(|row| DeadLetter::decode(key.clone(), row.value()));
-        let Some(letter) = letter.transpose()? else {
+        let Some(letter) = self.dead_letter(key)? else {
             return Ok(false);
         };
         if letter.direction == "pull" {
@@ -386,10 +415,7 @@ impl Tx<'_> {
 
     /// Whether the record has a dead letter with this code.
     pub fn has_dead_letter(&self, key: &RecordKey, code: i32) -> Result<bool, StoreError> {
-        let Some(row) = self.dead.get(row_key(key))? else {
-            return Ok(false);
-        };
-        Ok(DeadLetter::decode(key.clone(), row.value())?.code == code)
+        Ok(self.dead_letter(key)?.is_some_and(|letter| letter.code == code))
     }
 
     /// Whether the record waits for the centre's document to change, rather than for itself.

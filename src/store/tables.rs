@@ -57,6 +57,9 @@ pub(crate) const CONFLICT: TableDefinition<&str, Bytes> = TableDefinition::new("
 pub(crate) const CONFLICT_OPEN: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("conflict_open");
 /// Conflicts that the centre does not know yet in their present state.
 pub(crate) const CONFLICT_OUTBOX: TableDefinition<&str, ()> = TableDefinition::new("conflict_outbox");
+/// conflict id -> lease number of the round that closed its row at the centre. For some rounds the node reads that row
+/// again, because somebody may write a second decision into it.
+pub(crate) const CONFLICT_WATCHED: TableDefinition<&str, i64> = TableDefinition::new("conflict_watched");
 /// (kind, folded owner, id): records by the account they belong to.
 pub(crate) const BY_OWNER: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("by_owner");
 /// (folded word, person id): people by id and by the words of their names.
@@ -138,6 +141,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(CONFLICT)?;
     visitor.table(CONFLICT_OPEN)?;
     visitor.table(CONFLICT_OUTBOX)?;
+    visitor.table(CONFLICT_WATCHED)?;
     visitor.table(BY_OWNER)?;
     visitor.table(BY_NAME)?;
     visitor.table(BY_SPELLING)?;
@@ -223,6 +227,12 @@ impl BaseRow {
         let body = &bytes[BASE_HEADER_BYTES..];
         let base = if body.is_empty() { Base::Absent } else { Base::Document(decode(body)?) };
         Ok(BaseRow { rank, sequence, base })
+    }
+
+    /// Whether the row holds an agreed version.
+    pub(crate) fn is_agreed(bytes: &[u8]) -> Result<bool, StoreError> {
+        BaseRow::place(bytes)?;
+        Ok(bytes.len() > BASE_HEADER_BYTES)
     }
 
     /// Rank and sequence alone.

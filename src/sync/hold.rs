@@ -76,6 +76,9 @@ fn diverts_person(
         },
         (Some(hold), None) => {
             let gone = tx.take_held(key)?;
+            if let Some(gone) = &gone {
+                tx.discard(key, gone)?;
+            }
             if key.id != hold.remote {
                 return Ok(false);
             }
@@ -287,7 +290,9 @@ fn diverts_dependent(
     };
     let (Some(hold), Some(remote)) = (hold, remote) else {
         // Deleted, or somebody else's by now.
-        tx.take_held(key)?;
+        if let (Some(gone), None) = (tx.take_held(key)?, remote) {
+            tx.discard(key, &gone)?;
+        }
         return Ok(false);
     };
     if matches!(tx.base(key)?, Base::Document(_)) {

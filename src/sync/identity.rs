@@ -17,6 +17,7 @@ use bson::{Bson, Document};
 
 use super::conflicts::{ResolveError, audit_decision};
 use super::hold::{release, visible};
+use super::identity_answers::SAME;
 use super::merge_in::merge_known;
 use super::round::Tally;
 use crate::domain::access::Actor;
@@ -89,9 +90,9 @@ pub async fn decide(
             (conflict.local, conflict.central) = (Some(visible(local)), Some(visible(central)));
             match &verdict {
                 Verdict::Same => {
-                    conflict.resolve("same", None, &actor.to_string(), tx.now_ms());
-                    tx.put_conflict(&conflict)?;
-                    unite(tx, &hold, local, central, &actor)?;
+                    settle_same(tx, &mut conflict, &hold, local, central, &actor, &actor.to_string())?;
+                    audit_decision(tx, &conflict, Some(local), &actor)?;
+                    return Ok(conflict);
                 }
                 Verdict::NewId(new) => {
                     let new = free_account(tx, new)?;
@@ -107,6 +108,23 @@ pub async fn decide(
             Ok(conflict)
         })
         .await
+}
+
+/// Closes the conflict of a hold whose two people are one, as `by` decided, and unites their records.
+pub(super) fn settle_same(
+    tx: &mut Tx<'_>,
+    conflict: &mut Conflict,
+    hold: &Hold,
+    local: &Document,
+    central: &Document,
+    actor: &Actor,
+    by: &str,
+) -> Result<(), StoreError> {
+    (conflict.local, conflict.central) = (Some(visible(local)), Some(visible(central)));
+    conflict.resolve(SAME, None, by, tx.now_ms());
+    tx.put_conflict(conflict)?;
+    unite(tx, hold, local, central, actor)?;
+    release(tx, &hold.account, &mut Tally::default())
 }
 
 /// The two are one person.

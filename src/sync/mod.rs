@@ -5,6 +5,7 @@
 //! round dies at, the next one goes on from what is in the store.
 
 pub mod budget;
+mod conflict_rows;
 pub mod conflicts;
 mod content;
 mod content_fetch;
@@ -17,11 +18,13 @@ mod evidence;
 mod follow;
 mod hold;
 pub mod identity;
+mod identity_answers;
 mod lease;
 mod merge_in;
 mod operator;
 mod pull;
 mod push;
+pub mod refused;
 mod resolutions;
 mod restore;
 mod round;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use tokio_util::sync::CancellationToken;
 
+use super::conflict_rows::without_body;
 use super::deletes::HeldBack;
 use super::round::{Round, RoundError, Tally, without_secrets};
 use super::{step, undecided};
@@ -183,7 +184,9 @@ impl Round<'_> {
                     };
                     match central.archive(std::slice::from_ref(row)).await {
                         Ok(()) => archived.push(sending),
-                        Err(CentralError::Failed(_)) => self.give_up_delete(sending).await?,
+                        Err(CentralError::Failed(_)) => {
+                            archived.extend(self.archive_without_body(central, sending).await?);
+                        }
                         Err(error) => return Err(error.into()),
                     }
                 }
@@ -192,6 +195,29 @@ impl Round<'_> {
         }
         step("push.archived");
         Ok(archived)
+    }
+
+    /// Archives a delete whose body the centre does not take: too large, or with keys that it does not store. The body
+    /// stays in this node's trash, and the row says so. Returns what may be sent.
+    async fn archive_without_body(
+        &mut self,
+        central: &mut dyn Central,
+        sending: Sending,
+    ) -> Result<Option<Sending>, RoundError> {
+        let (Some((_, row)), Write::Delete { key, base }) = (&sending.archive, &sending.write) else {
+            return Ok(Some(sending));
+        };
+        let (key, base) = (key.clone(), base.clone());
+        let row = without_body(row, row.get_str("node").unwrap_or_default());
+        self.store.transact(move |tx| tx.keep_in_trash(&key, &base)).await?;
+        match central.archive(&[row]).await {
+            Ok(()) => Ok(Some(sending)),
+            Err(CentralError::Failed(_)) => {
+                self.give_up_delete(sending).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn give_up_delete(&mut self, sending: Sending) -> Result<(), StoreError> {

@@ -1,35 +1,39 @@
-//! Floor 3. CONFLICTS: what waits for a decision is shown to the federation, and decisions that were written
-//! there are carried out here.
+//! Floor 3. CONFLICTS: conflicts are published in `edge_conflicts`, and decisions that were written there are
+//! carried out here.
 //!
-//! Of two decisions about one row of `edge_conflicts` the first stands; the other becomes a note on the
-//! conflict of the node where it was made, or where it came too late. A decision of the administrator is
-//! carried out by the node whose value lost, the one that published the row; a decision that another node has
-//! made is an edit by now that travels like any other. Everybody else only closes. Secrets are never taken
-//! from a row.
+//! A decision of the administrator is carried out by the node whose value lost, the one that published the row.
+//! That node answers in the row: `resolved` with its name in `applied_by`, or `declined` with the reason. Other
+//! nodes with the same conflict close it once the row has `applied_by`. A decision that a node has made is an edit
+//! that travels like any other; of two decisions the one that was carried out first stands, and the other one
+//! becomes a note on the conflict and a sentence in the row. Secrets are never taken from a row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document};
 
+use super::conflict_rows::{Written, central_row, reopened_row};
 use super::conflicts::{Decision, ResolveError, audit_decision, check_person_may_go, current_value, decided};
+use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
-use super::step;
-use crate::central::{Central, CentralError};
+use super::{step, undecided};
+use crate::central::{Central, CentralError, ConflictAnswer};
 use crate::domain::access::Actor;
 use crate::domain::diff;
 use crate::domain::record::Kind;
 use crate::domain::schema::{Owner, Schema};
 use crate::domain::value::{same_document, same_option};
-use crate::store::{Conflict, ConflictStatus, Note, StoreError, Tx, stands_name};
+use crate::store::{Conflict, ConflictStatus, StoreError, Subject, Tx};
 
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
-/// Open conflicts asked about at a time.
+/// Roughly the most bytes of conflicts read from the store at a time.
+const PUBLISH_BYTES_MAX: usize = 4 << 20;
+/// Rows read at a time.
 const RESOLUTIONS_IDS_MAX: usize = 500;
-/// `status` of a row that is to be open again.
-const REOPENED: &str = "reopened";
-/// Who decided, if a row does not say.
-const ADMINISTRATOR: &str = "the federation's administrator";
+/// Rounds in which the row of a conflict that was closed here is read again. A second decision that is written into
+/// it in that time is answered.
+const WATCHED_ROUNDS: i64 = 10;
 
 impl Round<'_> {
     /// Sends new and changed conflicts to the centre.
@@ -40,8 +44,11 @@ impl Round<'_> {
     ) -> Result<(), RoundError> {
         let mut after: Option<String> = None;
         loop {
-            let mut conflicts =
-                self.store.read()?.unpublished_conflicts(after.as_deref(), PUBLISH_CONFLICTS_MAX)?;
+            let mut conflicts = self.store.read()?.unpublished_conflicts(
+                after.as_deref(),
+                PUBLISH_CONFLICTS_MAX,
+                PUBLISH_BYTES_MAX,
+            )?;
             let Some(last) = conflicts.last() else {
                 return Ok(());
             };
@@ -53,44 +60,101 @@ impl Round<'_> {
             let rest = rest.map(|conflict| central_row(conflict, node)).collect::<Result<_, _>>()?;
             let mut refused = send_rows(central, again).await?;
             refused.extend(send_rows(central, rest).await?);
+            refused.extend(self.send_answers(central, &conflicts, node).await?);
             conflicts.retain(|conflict| !refused.contains(&conflict.id));
             step("conflicts.published");
             let closed = conflicts.iter().filter(|conflict| !is_open(conflict));
             let closed: Vec<String> = closed.map(|conflict| conflict.id.clone()).collect();
-            let standing = if closed.is_empty() { Vec::new() } else { central.resolutions(&closed).await? };
-            let node = node.to_owned();
-            self.store
-                .transact(move |tx| -> Result<(), StoreError> {
-                    tx.conflicts_published(&conflicts, &node)?;
-                    standing.iter().try_for_each(|row| note_other_decision(tx, row))
+            let standing =
+                if closed.is_empty() { Vec::new() } else { central.resolutions(&closed).await?.decided };
+            let (name, round) = (node.to_owned(), self.lease_number);
+            let answers = self
+                .store
+                .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
+                    tx.conflicts_published(&conflicts, &name, round)?;
+                    take_rows(tx, &standing, &name, Asked::Closing)
                 })
                 .await?;
+            answer(central, answers).await?;
         }
     }
 
-    /// Takes over what was decided at the centre about conflicts that are open here.
+    /// Tells other nodes which two people are one; returns the ids of the conflicts whose answers the centre does not
+    /// take.
+    async fn send_answers(
+        &mut self,
+        central: &mut dyn Central,
+        conflicts: &[Conflict],
+        node: &str,
+    ) -> Result<BTreeSet<String>, RoundError> {
+        let rows = conflicts.iter().map(|conflict| identity_answers::answer_row(conflict, node));
+        let rows: Vec<Document> = rows.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let about = |row: &Document, field: &str| row.get_str(field).unwrap_or_default().to_owned();
+        let of: Vec<_> = rows.iter().map(|row| (about(row, "_id"), about(row, "conflict"))).collect();
+        let refused = send_rows(central, rows).await?;
+        Ok(of.into_iter().filter(|(id, _)| refused.contains(id)).map(|(_, conflict)| conflict).collect())
+    }
+
+    /// Carries out decisions that were written at the centre about conflicts that are open here, and answers
+    /// those about conflicts that were closed a short time ago. Publishes again what was deleted there.
     pub(crate) async fn pull_resolutions(
         &mut self,
         central: &mut dyn Central,
         node: &str,
     ) -> Result<(), RoundError> {
-        let ids = self.store.read()?.published_open_conflicts()?;
+        let round = self.lease_number;
+        let snapshot = self.store.read()?;
+        let mut ids = snapshot.conflicts_to_read(round, WATCHED_ROUNDS)?;
+        let questions: BTreeMap<String, Question> =
+            open_questions(&snapshot)?.into_iter().map(|question| (question.id.clone(), question)).collect();
+        // First, so that a question that is answered by now is answered before anything is said about its conflict.
+        ids.splice(0..0, questions.keys().cloned());
+        let questions = Arc::new(questions);
+        let has_forgettable = snapshot.has_forgettable_conflicts(round, WATCHED_ROUNDS)?;
+        drop(snapshot);
+        if has_forgettable {
+            self.store.transact(move |tx| tx.forget_watched_conflicts(round, WATCHED_ROUNDS)).await?;
+        }
         for ids in ids.chunks(RESOLUTIONS_IDS_MAX) {
-            let rows = central.resolutions(ids).await?;
+            let mut found = central.resolutions(ids).await?;
+            found.missing.retain(|id| !questions.contains_key(id));
             step("resolutions.read");
-            if rows.is_empty() {
+            if found.decided.is_empty() && found.missing.is_empty() {
                 continue;
             }
-            let node = node.to_owned();
-            self.store
-                .transact(move |tx| -> Result<(), StoreError> {
-                    rows.iter().try_for_each(|row| take_resolution(tx, row, &node))
+            let (node, questions) = (node.to_owned(), Arc::clone(&questions));
+            let answers = self
+                .store
+                .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
+                    for row in &found.decided {
+                        if let Some(question) = questions.get(row.get_str("_id").unwrap_or_default()) {
+                            take_answer(tx, question, row)?;
+                        }
+                    }
+                    found.missing.iter().try_for_each(|id| tx.publish_conflict_again(id))?;
+                    take_rows(tx, &found.decided, &node, Asked::Later)
                 })
                 .await?;
             step("resolutions.taken");
+            answer(central, answers).await?;
         }
         Ok(())
     }
+}
+
+/// Writes answers into their rows. An answer that the centre does not accept is repeated in the next round.
+async fn answer(central: &mut dyn Central, answers: Vec<ConflictAnswer>) -> Result<(), CentralError> {
+    if answers.is_empty() {
+        return Ok(());
+    }
+    match central.answer_conflicts(&answers).await {
+        Err(CentralError::Failed(cause)) => {
+            tracing::warn!(%cause, "some answers to decisions are not accepted by the centre");
+        }
+        result => result?,
+    }
+    step("conflicts.answered");
+    Ok(())
 }
 
 /// Publishes rows; returns the ids of those that the centre does not take, which must hold up neither the
@@ -117,200 +181,142 @@ async fn send_rows(central: &mut dyn Central, rows: Vec<Document>) -> Result<BTr
     Ok(refused)
 }
 
-/// A conflict that was found again, as one that nobody has decided yet.
-fn reopened_row(conflict: &Conflict, node: &str) -> Result<Document, StoreError> {
-    let open = Conflict { resolution: None, ..conflict.clone() };
-    let mut row = central_row(&open, node)?;
-    row.insert("status", REOPENED);
-    Ok(row)
+/// When rows were read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A moment after this node closed them, or tried to.
+    Closing,
+    Later,
 }
 
-/// A conflict as the federation sees it; secrets stay on the node.
-fn central_row(conflict: &Conflict, node: &str) -> Result<Document, StoreError> {
-    let schema = conflict.key.kind.schema();
-    let mut row = doc! {
-        "_id": &conflict.id,
-        "type": conflict.subject.name(),
-        "collection": schema.collection,
-        "id": &conflict.key.id,
-        "path": conflict.path.clone(),
-        "status": conflict.status.name(),
-        "node": node,
-        "author": &conflict.author,
-        "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
-        "fingerprint": conflict.fingerprint()?,
-    };
-    if !conflict.is_identity() {
-        row.insert("stands", stands_name(conflict.stands));
+/// Takes over what rows say about decisions; returns what is to be answered.
+fn take_rows(
+    tx: &mut Tx<'_>,
+    rows: &[Document],
+    node: &str,
+    asked: Asked,
+) -> Result<Vec<ConflictAnswer>, StoreError> {
+    let mut answers = Vec::new();
+    for row in rows {
+        let Some(conflict) = tx.conflict(row.get_str("_id").unwrap_or_default())? else {
+            continue;
+        };
+        let written = Written::of(row);
+        let answer = match conflict.status {
+            ConflictStatus::Open if asked == Asked::Later => take_decision(tx, conflict, &written, node)?,
+            ConflictStatus::Resolved => compare_closed(tx, conflict, &written, node, asked)?,
+            ConflictStatus::Open => None,
+        };
+        answers.extend(answer);
     }
-    let values = [("base", &conflict.base), ("local", &conflict.local), ("central", &conflict.central)];
-    for (name, value) in values {
-        if let Some(value) = value {
-            row.insert(name, shown(conflict, value, node));
-        }
-    }
-    if let Some(resolution) = &conflict.resolution {
-        row.insert("resolution", resolution);
-        row.insert("resolved_by", conflict.resolved_by.clone().unwrap_or_default());
-        row.insert("applied_by", node);
-        if let Some(value) = &conflict.value {
-            row.insert("value", shown(conflict, value, node));
-        }
-    }
-    if !conflict.notes.is_empty() {
-        row.insert(
-            "notes",
-            conflict.notes.iter().map(|note| note_row(conflict, note, node)).collect::<Vec<_>>(),
-        );
-    }
-    Ok(row)
+    Ok(answers)
 }
 
-/// A value of a conflict without what is never shown.
-fn shown(conflict: &Conflict, value: &Bson, node: &str) -> Bson {
-    match value {
-        _ if conflict.is_secret() => Bson::from(format!("changed at node {node}")),
-        Bson::Document(body) if conflict.path.is_empty() => {
-            Bson::Document(conflict.key.kind.schema().without_secrets(body))
-        }
-        value => value.clone(),
+/// A conflict was closed here. If the row says something else, another node was first, or somebody has decided
+/// too late.
+fn compare_closed(
+    tx: &mut Tx<'_>,
+    mut conflict: Conflict,
+    written: &Written<'_>,
+    node: &str,
+    asked: Asked,
+) -> Result<Option<ConflictAnswer>, StoreError> {
+    let own = [Some(node), conflict.publisher.as_deref()];
+    let fingerprint = conflict.fingerprint()?;
+    let is_another_clash = written.fingerprint.is_some_and(|known| known != fingerprint);
+    let is_another_nodes = written.node.is_some() && !own.contains(&written.node);
+    if asked == Asked::Later && (is_another_clash || is_another_nodes) {
+        // It was found again since, and the node that found it answers.
+        return Ok(None);
     }
-}
-
-fn note_row(conflict: &Conflict, note: &Note, node: &str) -> Document {
-    let mut row = doc! {
-        "reason": &note.reason, "resolution": &note.resolution, "resolved_by": &note.by,
-        "at": bson::DateTime::from_millis(note.at_ms),
-    };
-    if let Some(value) = &note.value {
-        row.insert("value", shown(conflict, value, node));
-    }
-    row
-}
-
-/// What a row of `edge_conflicts` says about a decision.
-struct Written<'a> {
-    resolution: Option<&'a str>,
-    value: Option<&'a Bson>,
-    by: &'a str,
-    /// The row waits for whoever carries the decision out to close it.
-    is_open: bool,
-    node: Option<&'a str>,
-    /// A node made it, and the edit that follows from it.
-    is_applied: bool,
-    fingerprint: Option<&'a str>,
-}
-
-impl<'a> Written<'a> {
-    fn of(row: &'a Document) -> Written<'a> {
-        let text = |field: &str| row.get_str(field).ok();
-        Written {
-            resolution: text("resolution"),
-            value: row.get("value"),
-            by: text("resolved_by").filter(|by| !by.is_empty()).unwrap_or(ADMINISTRATOR),
-            is_open: text("status") == Some(ConflictStatus::Open.name()),
-            node: text("node"),
-            is_applied: row.contains_key("applied_by"),
-            fingerprint: text("fingerprint"),
+    let is_others = written.is_applied() && !own.contains(&written.applied_by);
+    let answer = if is_others { None } else { written.closed(&conflict, node) };
+    let is_second = !written.is_decided_as(&conflict, node) && written.resolution.is_some();
+    if is_second && (is_others || answer.is_some()) && !written.is_declined() {
+        let reason = if is_others { "this decision came first" } else { "another decision came first" };
+        let note = written.note(&conflict, reason, tx.now_ms());
+        if conflict.note(note) {
+            tx.keep_conflict(&conflict)?;
         }
     }
-
-    fn decision(&self) -> Option<Decision> {
-        match (self.resolution?, self.value) {
-            ("local", _) => Some(Decision::TakeLocal),
-            ("central", _) => Some(Decision::TakeCentral),
-            ("value", Some(value)) => Some(Decision::Value(value.clone())),
-            _ => None,
-        }
-    }
-
-    /// The value as far as it is taken from a row: never a secret.
-    fn kept_value(&self, conflict: &Conflict) -> Option<Bson> {
-        match self.value? {
-            _ if conflict.is_secret() => None,
-            Bson::Document(body) if conflict.path.is_empty() => {
-                Some(Bson::Document(conflict.key.kind.schema().without_secrets(body)))
-            }
-            value => Some(value.clone()),
-        }
-    }
-
-    fn note(&self, conflict: &Conflict, reason: &str, at_ms: i64) -> Note {
-        Note {
-            reason: reason.to_owned(),
-            resolution: self.resolution.unwrap_or_default().to_owned(),
-            value: self.kept_value(conflict),
-            by: self.by.to_owned(),
-            at_ms,
-        }
-    }
-}
-
-/// A conflict was closed here, and the row at the centre says how it was closed first.
-fn note_other_decision(tx: &mut Tx<'_>, row: &Document) -> Result<(), StoreError> {
-    let Some(mut conflict) = tx.conflict(row.get_str("_id").unwrap_or_default())? else {
-        return Ok(());
-    };
-    let written = Written::of(row);
-    let value = conflict.value.as_ref().map(|value| shown(&conflict, value, ""));
-    let is_same = conflict.resolution.as_deref() == written.resolution
-        && (conflict.is_secret() || same_option(value.as_ref(), written.value));
-    let note = written.note(&conflict, "this decision came first", tx.now_ms());
-    if !is_same && conflict.status == ConflictStatus::Resolved && conflict.note(note) {
-        tx.keep_conflict(&conflict)?;
-    }
-    Ok(())
+    Ok(answer)
 }
 
 /// Takes over what a row says about a conflict that is open here.
-fn take_resolution(tx: &mut Tx<'_>, row: &Document, node: &str) -> Result<(), StoreError> {
-    let known = tx.conflict(row.get_str("_id").unwrap_or_default())?;
-    let Some(mut conflict) = known.filter(|conflict| conflict.status == ConflictStatus::Open) else {
-        return Ok(());
-    };
-    let written = Written::of(row);
-    let is_ours = written.node == Some(conflict.publisher.as_deref().unwrap_or(node));
+fn take_decision(
+    tx: &mut Tx<'_>,
+    mut conflict: Conflict,
+    written: &Written<'_>,
+    node: &str,
+) -> Result<Option<ConflictAnswer>, StoreError> {
+    let publisher = conflict.publisher.as_deref().unwrap_or(node);
+    // A row without the name of a node is answered by every node that published it.
+    let is_ours = written.node.is_none_or(|named| named == publisher);
     let fingerprint = conflict.fingerprint()?;
     if written.fingerprint.is_some_and(|known| known != fingerprint) {
         // The same value lost again, in another clash: what was decided about the old one is not about it.
-        if !written.is_open || written.node == Some(node) {
-            let reason = "it is about an earlier clash over the same value";
-            let note = written.note(&conflict, reason, tx.now_ms());
-            conflict.note(note);
-            conflict.is_reopened = true;
-            tx.put_conflict(&conflict)?;
+        if !written.is_open() || written.node == Some(node) {
+            reopen(tx, conflict, written, "it is about an earlier clash over the same value")?;
         }
-        return Ok(());
+        return Ok(None);
+    }
+    if conflict.is_identity() && written.is_applied() {
+        reopen(tx, conflict, written, "it is not decided on this node")?;
+        return Ok(None);
+    }
+    if !written.is_applied() && (!is_ours || written.is_declined()) {
+        // The node that published it answers, or has.
+        return Ok(None);
     }
     let outcome = if conflict.is_identity() {
         Err("who a person is, is decided at the node".to_owned())
-    } else if written.is_applied {
+    } else if written.is_applied() {
         Ok(())
     } else {
         match written.decision() {
-            None => Err("it is neither local, central, nor value with a value".to_owned()),
-            Some(decision) if conflict.is_secret() && decision != Decision::TakeCentral => {
-                Err("of this field only the centre's value can be taken here".to_owned())
+            Err(reason) => Err(reason.to_owned()),
+            Ok(decision) if conflict.is_secret() && decision != Decision::TakeCentral => {
+                Err("of this field only \"central\" can be decided here".to_owned())
             }
-            Some(decision) if is_ours => carry_out(tx, &conflict, &decision)?,
-            Some(_) => Ok(()),
+            Ok(decision) => carry_out(tx, &conflict, &decision)?,
         }
     };
     match outcome {
         Ok(()) => {
-            let resolution = written.resolution.unwrap_or_default();
+            let resolution = written.resolution.as_deref().unwrap_or_default();
             let value = written.kept_value(&conflict).filter(|_| resolution == "value");
             conflict.resolve(resolution, value, written.by, tx.now_ms());
             let record = tx.document(&conflict.key)?;
             audit_decision(tx, &conflict, record.as_ref(), &Actor::Centre)?;
-            // An open row is closed by whoever carries the decision out.
-            if written.is_open && is_ours { tx.put_conflict(&conflict) } else { tx.keep_conflict(&conflict) }
+            // The row of a decision that was carried out here has to say so.
+            if written.is_applied() {
+                tx.keep_conflict(&conflict)?
+            } else {
+                tx.put_conflict(&conflict)?
+            }
+            Ok(None)
         }
         Err(reason) => {
             let note = written.note(&conflict, &reason, tx.now_ms());
-            if conflict.note(note) { tx.keep_conflict(&conflict) } else { Ok(()) }
+            if conflict.note(note) {
+                tx.keep_conflict(&conflict)?;
+            }
+            Ok(Some(written.declined(&conflict.id, node, &reason)))
         }
     }
+}
+
+/// Opens the row of an open conflict again, with the decision in it as a note.
+fn reopen(
+    tx: &mut Tx<'_>,
+    mut conflict: Conflict,
+    written: &Written<'_>,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let note = written.note(&conflict, reason, tx.now_ms());
+    conflict.note(note);
+    conflict.is_reopened = true;
+    tx.put_conflict(&conflict)
 }
 
 /// Makes the edit that a decision asks for, if the record still holds the value that the decision was made on
@@ -323,6 +329,16 @@ fn carry_out(
     let record = tx.document(&conflict.key)?;
     if record.is_none() && !conflict.path.is_empty() {
         return Ok(Err("the record is gone".to_owned()));
+    }
+    if conflict.subject == Subject::Record {
+        return carry_out_about_record(tx, conflict, record.as_ref(), decision);
+    }
+    if *decision == Decision::NewId {
+        return Ok(Err("\"new_id\" is for two records under one id".to_owned()));
+    }
+    if conflict.path.is_empty() && matches!(decision, Decision::Value(value) if value.as_document().is_none())
+    {
+        return Ok(Err("for a whole record the value must be the record with its _id".to_owned()));
     }
     let schema = conflict.key.kind.schema();
     let mut document = decided(conflict, record.as_ref(), decision);
@@ -344,6 +360,25 @@ fn carry_out(
     }
     tx.edit(&conflict.key, document.as_ref(), &Actor::Centre)?;
     Ok(Ok(()))
+}
+
+/// [`carry_out`] of a decision about two records under one id, if the one of this node is still as the row shows it.
+fn carry_out_about_record(
+    tx: &mut Tx<'_>,
+    conflict: &Conflict,
+    record: Option<&Document>,
+    decision: &Decision,
+) -> Result<Result<(), String>, StoreError> {
+    let schema = conflict.key.kind.schema();
+    let shown = record.map(|record| Bson::Document(schema.without_secrets(record)));
+    if !same_option(shown.as_ref(), conflict.local.as_ref()) {
+        return Ok(Err("the record has changed meanwhile: decide at the node".to_owned()));
+    }
+    match undecided::carry_out(tx, conflict, decision, &Actor::Centre) {
+        Ok(()) => Ok(Ok(())),
+        Err(ResolveError::Store(error)) => Err(error),
+        Err(refused) => Ok(Err(refused.to_string())),
+    }
 }
 
 /// Whether the record holds the value that was decided on, in its place: something else in place of what the path

@@ -67,8 +67,6 @@ pub(crate) enum RoundError {
 
 /// What a complete round says first.
 pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
-/// The same while something is not at the centre and does not go there by itself.
-const SENT_BUT: &str = "Everything that can be sent and taken has been.";
 /// Bounds of the number of documents, or of events, that the centre is asked for at a time, and where it
 /// begins; powers of two, because the centre's cursor follows doubling and halving.
 const READ_MIN: usize = 1;
@@ -382,22 +380,8 @@ impl<'a> Round<'a> {
     }
 
     fn complete_message(&self) -> String {
-        let counts =
-            self.store.read().and_then(|snapshot| Ok((snapshot.dead_count()?, snapshot.held_back_count()?)));
-        let (refused, waiting) = counts.unwrap_or((0, 0));
-        let mut message = match (refused, waiting) {
-            (0, 0) => UP_TO_DATE.to_owned(),
-            _ => SENT_BUT.to_owned(),
-        };
-        if refused > 0 {
-            message
-                .push_str(&format!(" Refused records, which need somebody's help: {refused} (dead list)."));
-        }
-        if waiting > 0 {
-            message.push_str(&format!(
-                " Records that wait for their person or for a decision: {waiting} (sync waiting)."
-            ));
-        }
+        let left = self.store.read().and_then(|snapshot| super::status::left_words(&snapshot));
+        let mut message = left.unwrap_or_default().unwrap_or_else(|| UP_TO_DATE.to_owned());
         if self.tally.conflicts > 0 {
             message.push_str(" Some records differ and wait for a decision: see the conflicts.");
         }
@@ -423,6 +407,7 @@ fn standing(snapshot: &Snapshot) -> Result<Document, StoreError> {
     Ok(doc! {
         "pending": (snapshot.pending_count()? - snapshot.clean_with_seal_count()?) as i64,
         "conflicts_open": snapshot.open_conflicts_count()? as i64,
+        "conflicts_unpublished": snapshot.unpublished_conflicts_count()? as i64,
         "dead": snapshot.dead_count()? as i64,
         "waiting": snapshot.held_back_count()? as i64,
         "content_owed": snapshot.content_owed_count()? as i64,

@@ -17,6 +17,8 @@ pub struct Status {
     pub pending: u64,
     pub oldest_pending_at: Option<String>,
     pub conflicts_open: u64,
+    /// Conflicts that the centre does not know in their present state.
+    pub conflicts_unpublished: u64,
     pub dead: u64,
     /// Records that wait for their person or for a decision instead of being sent.
     pub waiting: u64,
@@ -65,6 +67,7 @@ impl Reconciler {
             pending: snapshot.pending_count()?,
             oldest_pending_at: snapshot.oldest_pending_ms()?.map(time_text),
             conflicts_open: snapshot.open_conflicts_count()?,
+            conflicts_unpublished: snapshot.unpublished_conflicts_count()?,
             dead: snapshot.dead_count()?,
             waiting: snapshot.held_back_count()?,
             content_pending: snapshot.content_wanted_count()?,
@@ -113,7 +116,10 @@ impl Reconciler {
         let is_revoked = snapshot.meta(lease::META_REVOKED)?.is_some();
         let outcome = report.and_then(|report| report.get_str("outcome").ok());
         let said = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
-        let waiting = waiting_words(snapshot)?;
+        let waiting = match (waiting_words(snapshot)?, left_words(snapshot)?) {
+            (Some(waiting), Some(left)) => Some(format!("{waiting} {left}")),
+            (waiting, left) => waiting.or(left),
+        };
         let with_waiting = |text: &str| match &waiting {
             Some(waiting) => format!("{text} {waiting}"),
             None => text.to_owned(),
@@ -124,7 +130,8 @@ impl Reconciler {
             }
             _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
             _ if self.is_connected() => {
-                ("idle", "Connected to the centre: changes travel at once.".to_owned())
+                let left = left_words(snapshot)?.map_or_else(String::new, |left| format!(" {left}"));
+                ("idle", format!("Connected to the centre: changes travel at once.{left}"))
             }
             (_, Some("halted")) if is_revoked => ("revoked", said.to_owned()),
             // What halted it before is still to be decided.
@@ -136,11 +143,43 @@ impl Reconciler {
             // Everything was up to date when the round ended, and is not any more.
             (None, Some("complete")) => match (&waiting, said.strip_prefix(UP_TO_DATE)) {
                 (Some(waiting), Some(rest)) => ("idle", format!("{waiting}{rest}")),
-                _ => ("idle", said.to_owned()),
+                // The round ended with something left over: what is left by now counts.
+                (Some(waiting), None) => ("idle", waiting.clone()),
+                (None, _) => ("idle", said.to_owned()),
             },
             (None, Some(_)) => ("idle", said.to_owned()),
         })
     }
+}
+
+/// What the centre does not take, or does not know yet; `None` if nothing is left over.
+pub(super) fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
+    let mut words = Vec::new();
+    let list = "see `thalamus-edge dead list`.";
+    match snapshot.dead_count()? {
+        0 => {}
+        1 => words.push(format!("One record is refused by the centre or cannot be read from it: {list}")),
+        dead => {
+            words.push(format!("{dead} records are refused by the centre or cannot be read from it: {list}"))
+        }
+    }
+    match snapshot.held_back_count()? {
+        0 => {}
+        1 => words.push(
+            "One record waits for its person or for a decision: see `thalamus-edge sync waiting`.".to_owned(),
+        ),
+        held => words.push(format!(
+            "{held} records wait for their person or for a decision: see `thalamus-edge sync waiting`."
+        )),
+    }
+    match snapshot.unpublished_conflicts_count()? {
+        0 => {}
+        1 => words.push("One conflict, as it is now, is not written at the centre yet.".to_owned()),
+        count => {
+            words.push(format!("{count} conflicts, as they are now, are not written at the centre yet."))
+        }
+    }
+    Ok((!words.is_empty()).then(|| words.join(" ")))
 }
 
 /// What was edited here and has not reached the centre; nothing if nothing was.

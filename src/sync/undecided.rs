@@ -154,6 +154,10 @@ pub(super) fn carry_out(
     let (Some(known), Some(local)) = (known, tx.document(key)?) else {
         return Err(ResolveError::Unknown);
     };
+    if matches!((decision, &known.central), (Decision::NewId, None) | (Decision::Value(_), _)) {
+        let message = "take: local or central, or new_id for a record".to_owned();
+        return Err(ResolveError::Invalid { field: "take".to_owned(), message });
+    }
     tx.remove_undecided(key)?;
     match (decision, known.central) {
         (Decision::TakeCentral, Some(central)) => {
@@ -185,10 +189,8 @@ pub(super) fn carry_out(
             tx.put_trash(key, &local, actor, TrashState::Done)?;
             tx.put(key, None, &Base::Absent, actor)?;
         }
-        (Decision::NewId, None) | (Decision::Value(_), _) => {
-            let message = "take: local or central, or new_id for a record".to_owned();
-            return Err(ResolveError::Invalid { field: "take".to_owned(), message });
-        }
+        // Refused above.
+        (Decision::NewId, None) | (Decision::Value(_), _) => {}
     }
     Ok(())
 }

@@ -343,3 +343,57 @@ async fn deleting_by_decision_needs_the_right_to_delete() {
         decision.send().await.is_invalid("active");
     }
 }
+
+/// A list says of a large value what it is; alone the conflict is shown whole.
+#[tokio::test]
+async fn large_values_are_shown_one_conflict_at_a_time() {
+    let node = start().await;
+    let large = |letter: &str| letter.repeat(100_000);
+    node.record(Kind::Event, doc! {"_id": "e3", "person": "ANA001", "note": large("c")}).await;
+    let id = add(
+        &node,
+        Kind::Event,
+        "e3",
+        &["note"],
+        Some(large("m").into()),
+        Some(doc! {"text": large("t"), "password": "not this one's"}.into()),
+    )
+    .await;
+    let small = add(&node, Kind::Event, "e1", &["n"], Some("m".repeat(2_000).into()), Some(2.into())).await;
+    let list = node.get("/sync/conflicts").by("DOC003").send().await.is(200, NOTHING).json();
+    let find = |id: &str| list.as_array().unwrap().iter().find(|shown| shown["id"] == id).unwrap().clone();
+    let listed = find(&id);
+    assert_eq!(listed["local"], json!({"truncated": {"type": "string", "bytes": 100_000}}));
+    assert_eq!(listed["central"]["truncated"]["type"], "object");
+    assert_eq!(listed["current"], json!({"truncated": {"type": "string", "bytes": 100_000}}));
+    assert_eq!(find(&small)["local"], "m".repeat(2_000));
+    assert!(list.to_string().len() < 5_000, "{}", list.to_string().len());
+    let shown = show(&node, "DOC003", &id).await.is(200, NOTHING);
+    assert_eq!(shown.json()["local"], large("m"));
+    assert_eq!(shown.json()["central"]["text"], large("t"));
+    assert_eq!(shown.json()["current"], large("c"));
+    assert_eq!(
+        (shown.header("etag"), &shown.json()["etag"]),
+        (listed["etag"].as_str().unwrap(), &listed["etag"])
+    );
+    // What is not on the version that was seen is refused with a summary.
+    let stale = decide(&node, "DOC003", &id, json!({"take": "local"})).send().await.is(409, NOTHING);
+    assert_eq!(stale.json()["current"]["current"]["truncated"]["bytes"], 100_000);
+    let seen = decide(&node, "DOC003", &id, json!({"take": "local"}))
+        .header("if-match", listed["etag"].as_str().unwrap());
+    seen.send().await.is(200, &["update event/e3"]);
+    assert_eq!(node.stored(Kind::Event, "e3").unwrap().get_str("note").unwrap(), large("m"));
+}
+
+#[tokio::test]
+async fn many_conflicts_are_listed_in_order() {
+    let node = start().await;
+    let mut due = Vec::new();
+    for n in 0..150 {
+        let value = format!("{n:04}").repeat(300);
+        due.push(add(&node, Kind::Event, "e1", &["n"], Some(value.into()), Some(2.into())).await);
+    }
+    due.sort();
+    // All were found at the same time.
+    assert_eq!(all(&node).await, due);
+}

@@ -7,9 +7,9 @@ use bson::doc;
 use serde_json::json;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::{DeadLetter, StoreError};
+use thalamus_edge::store::{Base, DeadLetter, StoreError};
 
-use crate::support::api::{NOTHING, PASSWORD, PASSWORD_HASH, TestNode, pass_time, person};
+use crate::support::api::{NOTHING, PASSWORD, PASSWORD_HASH, Setup, TestNode, pass_time, person};
 use crate::support::sim::Sim;
 
 #[tokio::test]
@@ -175,7 +175,8 @@ async fn without_a_centre_synchronization_is_off() {
     let node = TestNode::with_people().await;
     let status = node.get("/sync/status").by("DOC003").send().await.is(200, NOTHING);
     status.has(json!({
-        "state": "off", "pending": 4, "oldest_pending_at": "2026-11-23T01:28:52Z", "conflicts_open": 0, "dead": 0,
+        "state": "off", "pending": 4, "oldest_pending_at": "2026-11-23T01:28:52Z", "conflicts_open": 0,
+        "conflicts_unpublished": 0, "dead": 0,
         "last_round": null, "last_complete_at": null, "next_round_at": null, "storage_full": false, "logins_until": null,
         "message": "Synchronization is off: no centre is configured."}));
     node.get("/sync/status").by("ANA001").send().await.is(403, NOTHING);
@@ -237,13 +238,63 @@ async fn refused_records_are_listed_and_tried_again() {
     put.await.unwrap();
     node.get("/sync/dead").by("DOC003").send().await.is(200, NOTHING).says(json!([{
         "id": "people:ANA001", "collection": "people", "record": "ANA001", "direction": "push", "code": 121,
-        "reason": "refused", "at": "1970-01-01T00:00:00Z"}]));
+        "reason": "refused", "at": "1970-01-01T00:00:00Z", "ways_out": ["retry", "edit", "discard"]}]));
     let retry = |id: &str| node.request("POST", &format!("/sync/dead/{id}/retry")).by("ROOT004").send();
     for id in ["people:BOB002", "people", "dogs:ANA001", ":", "people%3AANA001x"] {
         retry(id).await.is(404, NOTHING);
     }
     retry("people%3AANA001").await.is(204, NOTHING);
     retry("people:ANA001").await.is(404, NOTHING);
+}
+
+#[tokio::test]
+async fn refused_records_are_given_up_by_those_who_may_change_them() {
+    let roles = |setup: &mut Setup| {
+        let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
+        setup.roles = roles
+            + r#", {"role": "technician", "permissions": {"GET": ["sync"], "POST": ["sync"], "global": true}}]"#;
+    };
+    let node = TestNode::start_with(roles);
+    node.people().await;
+    node.person("TEC005", &["technician"]).await;
+    let refused = async |id: &str, is_agreed: bool| {
+        let key = RecordKey::new(Kind::Event, id);
+        let (agreed, mine) =
+            (doc! {"_id": id, "person": "ANA001", "n": 1}, doc! {"_id": id, "person": "ANA001", "n": 2});
+        let put = node.node.store.transact(move |tx| -> Result<(), StoreError> {
+            if is_agreed {
+                tx.put(&key, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
+            }
+            tx.edit(&key, Some(&mine), &Actor::Operator(0))?;
+            let reason = "x".repeat(5_000);
+            tx.put_dead(&DeadLetter { key: key.clone(), direction: "push", code: 121, reason, at_ms: 0 })
+        });
+        put.await.unwrap();
+    };
+    let post = |who: &str, id: &str, way: &str| {
+        node.request("POST", &format!("/sync/dead/{id}/{way}")).by(who).send()
+    };
+    refused("e1", true).await;
+    refused("e2", false).await;
+    let list = node.get("/sync/dead").by("ROOT004").send().await.is(200, NOTHING).json();
+    assert_eq!(list[0]["ways_out"], json!(["retry", "edit", "take-central", "discard"]));
+    assert_eq!(list[0]["reason"].as_str().unwrap().len(), 2_000);
+    for way in ["take-central", "discard"] {
+        post("DOC003", "event:e1", way).await.is(403, NOTHING);
+        post("TEC005", "event:e1", way).await.is(403, NOTHING);
+        post("ROOT004", "event:none", way).await.is(404, NOTHING);
+        post("ROOT004", "none", way).await.is(404, NOTHING);
+    }
+    post("ROOT004", "event:e2", "take-central").await.is(422, NOTHING);
+    post("ROOT004", "event:e1", "take-central").await.is(204, &["update event/e1"]);
+    post("ROOT004", "event:e2", "discard").await.is(204, &["delete event/e2"]);
+    assert_eq!(node.stored(Kind::Event, "e1").unwrap().get_i32("n").unwrap(), 1);
+    assert_eq!(node.stored(Kind::Event, "e2"), None);
+    node.get("/sync/dead").by("ROOT004").send().await.is(200, NOTHING).says(json!([]));
+    let trail = node.get("/audit").by("ROOT004").send().await.is(200, NOTHING).json().to_string();
+    for entry in ["take_central", "discard"] {
+        assert!(trail.contains(entry), "{entry}: {trail}");
+    }
 }
 
 #[tokio::test]

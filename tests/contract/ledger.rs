@@ -1,9 +1,11 @@
 //! Leases, reports, conflicts and archived bodies.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, bson, doc};
 use thalamus_edge::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Central, Lease, LeaseAnswer, NODES_COLLECTION, TRASH_COLLECTION,
+    ArchiveState, CONFLICTS_COLLECTION, Central, CentralError, ConflictAnswer, Lease, LeaseAnswer,
+    NODES_COLLECTION, RESOLUTION_FIELDS, Resolutions, TRASH_COLLECTION,
 };
+use thalamus_edge::domain::value::same_document;
 
 use super::Behind;
 
@@ -28,7 +30,7 @@ pub(crate) async fn leases(central: &mut dyn Central, behind: &dyn Behind) {
         "status": "active",
     };
     let found = behind.row(NODES_COLLECTION, "n1").await.expect("a row");
-    assert!(thalamus_edge::domain::value::same_document(&found, &row), "{found:?}");
+    assert!(same_document(&found, &row), "{found:?}");
     // Somebody enrolled under this name meanwhile.
     assert_eq!(take(&[], &second).await, LeaseAnswer::Other(Some(first.clone())));
     // The number alone does not make a lease, nor does the nonce.
@@ -146,16 +148,17 @@ pub(crate) async fn reopened_conflicts(central: &mut dyn Central, behind: &dyn B
             central.publish_conflicts(&[again(&id, by)]).await.expect("published");
             let found = behind.row(CONFLICTS_COLLECTION, &id).await.expect("a row");
             let expected = if replaced { open(&id, by) } else { stored.clone().expect("a row") };
-            assert!(thalamus_edge::domain::value::same_document(&found, &expected), "{what}: {found}");
+            assert!(same_document(&found, &expected), "{what}: {found}");
         }
     }
 }
 
-/// What was decided about rows, by whomever.
+/// What was decided about rows, and which rows there are.
 pub(crate) async fn resolutions(central: &mut dyn Central, behind: &dyn Behind) {
     let ids = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    assert_eq!(central.resolutions(&[]).await.expect("nothing"), Vec::<Document>::new());
-    assert_eq!(central.resolutions(&ids(&["r1"])).await.expect("nothing"), Vec::<Document>::new());
+    assert_eq!(central.resolutions(&[]).await.expect("nothing"), Resolutions::default());
+    let nothing = Resolutions { decided: Vec::new(), missing: ids(&["r1"]) };
+    assert_eq!(central.resolutions(&ids(&["r1"])).await.expect("nothing"), nothing);
     let rows = [
         doc! {"_id": "r1", "status": "open", "node": "a", "local": 1},
         doc! {"_id": "r2", "status": "open", "node": "a", "local": 1, "resolution": null},
@@ -164,30 +167,123 @@ pub(crate) async fn resolutions(central: &mut dyn Central, behind: &dyn Behind) 
         "resolved_by": "office", "applied_by": "b", "fingerprint": "f"},
         doc! {"_id": "r5", "status": 5, "resolution": ["strange"]},
         doc! {"_id": "r6", "resolution": "local"},
-        doc! {"_id": "r7", "status": "resolved", "resolution": "local"},
+        doc! {"_id": "r7", "status": "declined", "resolution": "local", "declined_fingerprint": "d",
+        "identities": [{"name": "Ana"}, {"name": "Anne"}]},
+        doc! {"_id": "r8", "status": "resolved", "resolution": "local"},
     ];
     for row in &rows {
         behind.set_row(CONFLICTS_COLLECTION, row.clone()).await;
     }
-    let asked = ids(&["r1", "r2", "r3", "r4", "r5", "r6", "none"]);
+    let asked = ids(&["r1", "r2", "r3", "none", "r4", "r5", "r6", "r7", "nothing"]);
     let mut found = central.resolutions(&asked).await.expect("rows");
-    found.sort_by_key(|row| row.get_str("_id").unwrap_or_default().to_owned());
-    let names: Vec<_> = found.iter().map(|row| row.get_str("_id").unwrap_or_default()).collect();
-    assert_eq!(names, ["r3", "r4", "r5", "r6"]);
-    for (row, stored) in found.iter().zip(&rows[2..]) {
-        for field in ["status", "node", "fingerprint", "resolution", "value", "resolved_by", "applied_by"] {
+    assert_eq!(found.missing, ids(&["none", "nothing"]));
+    found.decided.sort_by_key(|row| row.get_str("_id").unwrap_or_default().to_owned());
+    let names: Vec<_> = found.decided.iter().map(|row| row.get_str("_id").unwrap_or_default()).collect();
+    assert_eq!(names, ["r3", "r4", "r5", "r6", "r7"]);
+    for (row, stored) in found.decided.iter().zip(&rows[2..]) {
+        for field in RESOLUTION_FIELDS {
             assert_eq!(row.get(field), stored.get(field), "{field} of {row}");
         }
     }
     // What was written just now is seen.
-    central.publish_conflicts(&[doc! {"_id": "r8", "status": "open"}]).await.expect("published");
-    let closed = doc! {"_id": "r8", "status": "resolved", "resolution": "central"};
+    central.publish_conflicts(&[doc! {"_id": "r9", "status": "open"}]).await.expect("published");
+    let closed = doc! {"_id": "r9", "status": "resolved", "resolution": "central"};
     central.publish_conflicts(&[closed]).await.expect("published");
-    assert_eq!(central.resolutions(&ids(&["r8", "r1"])).await.expect("rows").len(), 1);
+    let found = central.resolutions(&ids(&["r9", "r1"])).await.expect("rows");
+    assert_eq!((found.decided.len(), found.missing.len()), (1, 0));
     let many: Vec<String> = (0..1_000).map(|n| format!("many {n}")).collect();
     let rows: Vec<Document> = many.iter().map(|id| doc! {"_id": id, "status": "resolved"}).collect();
+    assert_eq!(central.resolutions(&many).await.expect("rows").missing, many);
     central.publish_conflicts(&rows).await.expect("published");
-    assert_eq!(central.resolutions(&many).await.expect("rows").len(), 1_000);
+    let found = central.resolutions(&many).await.expect("rows");
+    assert_eq!((found.decided.len(), found.missing.len()), (1_000, 0));
+}
+
+/// A row that a node or the administrator has decided, and a node closes.
+pub(crate) async fn closed_conflicts(central: &mut dyn Central, behind: &dyn Behind) {
+    let closed =
+        doc! {"status": "resolved", "node": "b", "resolution": "value", "value": {"x": 1}, "applied_by": "b"};
+    let decided = |status: &str, value: Bson| doc! {"status": status, "resolution": "value", "value": value};
+    let value = || bson!({"x": 1});
+    let declined = doc! {"status": "declined", "declined": "because", "declined_fingerprint": "f"};
+    for (what, stored, is_closed) in [
+        ("an open one", doc! {"status": "open"}, true),
+        ("one decided alike and not carried out", decided("resolved", value()), true),
+        ("one decided alike and left open", decided("open", value()), true),
+        ("one with another value", decided("resolved", bson!({"x": 1.5})), false),
+        ("one with a value of another type", decided("resolved", bson!({"x": "1"})), false),
+        ("one without the value", doc! {"status": "resolved", "resolution": "value"}, false),
+        ("one decided otherwise", doc! {"status": "resolved", "resolution": "local"}, false),
+        ("one spelled otherwise", doc! {"status": "resolved", "resolution": " Value"}, false),
+        (
+            "one closed by a node",
+            doc! {"status": "resolved", "resolution": "value", "value": {"x": 1}, "applied_by": "a"},
+            false,
+        ),
+        ("one without a decision, declined", declined.clone(), true),
+    ] {
+        let id = format!("closed {what}");
+        let mut stored = stored;
+        stored.insert("_id", &id);
+        behind.set_row(CONFLICTS_COLLECTION, stored.clone()).await;
+        let mut row = doc! {"_id": &id};
+        row.extend(closed.clone());
+        central.publish_conflicts(std::slice::from_ref(&row)).await.expect("published");
+        let found = behind.row(CONFLICTS_COLLECTION, &id).await.expect("a row");
+        let expected = if is_closed { &row } else { &stored };
+        assert!(same_document(&found, expected), "{what}: {found}");
+    }
+}
+
+/// Answers are written only into rows that hold what the node read.
+pub(crate) async fn answers(central: &mut dyn Central, behind: &dyn Behind) {
+    central.answer_conflicts(&[]).await.expect("nothing to do");
+    let row = |id: &str| doc! {"_id": id, "status": "resolved", "resolution": ["local"], "value": {"$x": 1}, "n": 1};
+    let answer = |id: &str, seen: &[(&'static str, Option<Bson>)]| ConflictAnswer {
+        id: id.to_owned(),
+        seen: seen.to_vec(),
+        set: doc! {"status": "declined", "declined": "because"},
+        unset: vec!["n"],
+    };
+    let as_read = || {
+        vec![
+            ("status", Some(bson!("resolved"))),
+            ("resolution", Some(bson!(["local"]))),
+            ("value", Some(bson!({"$x": 1}))),
+            ("resolved_by", None),
+        ]
+    };
+    let with = |field: &'static str, value: Option<Bson>| {
+        let mut seen = as_read();
+        seen.retain(|(name, _)| *name != field);
+        seen.push((field, value));
+        seen
+    };
+    let cases = [
+        ("as read", as_read(), true),
+        ("nothing compared", Vec::new(), true),
+        ("another status", with("status", Some(bson!("open"))), false),
+        ("an element of an array", with("resolution", Some(bson!("local"))), false),
+        ("not there", with("value", None), false),
+        ("there", with("resolved_by", Some(Bson::Null)), false),
+    ];
+    let answers: Vec<ConflictAnswer> =
+        cases.iter().map(|(what, seen, _)| answer(&format!("answer {what}"), seen)).collect();
+    for answer in &answers {
+        behind.set_row(CONFLICTS_COLLECTION, row(&answer.id)).await;
+    }
+    let missing = answer("answer nobody", &[]);
+    central.answer_conflicts(&[answers.clone(), vec![missing]].concat()).await.expect("answered");
+    for ((what, _, is_written), answer) in cases.iter().zip(&answers) {
+        let mut expected = row(&answer.id);
+        if *is_written {
+            expected.extend(answer.set.clone());
+            expected.remove("n");
+        }
+        let found = behind.row(CONFLICTS_COLLECTION, &answer.id).await.expect("a row");
+        assert!(same_document(&found, &expected), "{what}: {found}");
+    }
+    assert_eq!(behind.row(CONFLICTS_COLLECTION, "answer nobody").await, None);
 }
 
 pub(crate) async fn archive(central: &mut dyn Central, behind: &dyn Behind) {
@@ -218,4 +314,12 @@ pub(crate) async fn archive(central: &mut dyn Central, behind: &dyn Behind) {
     central.archive(&rows).await.expect("archived");
     assert!(row("large 3").await.is_some());
     assert!(central.archive(&[doc! {"body": 1}]).await.is_err());
+    // What no document can hold is refused, and the conversation goes on.
+    let too_large = |id: &str| doc! {"_id": id, "status": "open", "body": "x".repeat((16 << 20) + 1)};
+    let refused = central.archive(&[too_large("t3")]).await;
+    assert!(matches!(refused, Err(CentralError::Failed(_))), "{refused:?}");
+    let refused = central.publish_conflicts(&[too_large("c9")]).await;
+    assert!(matches!(refused, Err(CentralError::Failed(_))), "{refused:?}");
+    central.archive(&[pending("t4", 1)]).await.expect("archived");
+    assert_eq!(row("t4").await, Some(pending("t4", 1)));
 }

@@ -14,7 +14,7 @@ use super::{all_steps, person};
 const VISITS_MAX: usize = 3;
 
 /// What the records of one turn are about.
-const ROLES: [&str; 8] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK", "DECI"];
+const ROLES: [&str; 9] = ["EDIT", "GONE", "BOTH", "PULL", "AWAY", "KEEP", "BACK", "DECI", "VAIN"];
 /// Chunks of an attachment, the last one short.
 const CHUNK_BYTES: usize = 65_536;
 /// Turns of all nodes after which every attachment has arrived, however often it came out wrong.
@@ -52,9 +52,11 @@ impl Turn {
             north.upload(&self.id("mend"), &self.id("KEEP"), &self.picture("mend")).await;
         }
         federation.rounds(1).await;
-        // And a conflict that is known at the centre.
-        north.patch(&self.path("DECI"), json!({"f": "north"})).await;
-        federation.legacy_set("people", &self.id("DECI"), doc! {"f": "legacy"}).await;
+        // And two conflicts that are known at the centre.
+        for role in ["DECI", "VAIN"] {
+            north.patch(&self.path(role), json!({"f": "north"})).await;
+            federation.legacy_set("people", &self.id(role), doc! {"f": "legacy"}).await;
+        }
         north.round().await;
         if self.has_attachments {
             south.upload(&self.id("down"), &self.id("KEEP"), &self.picture("down")).await;
@@ -142,10 +144,14 @@ impl Turn {
         if self.has_attachments {
             self.attach(federation).await;
         }
-        let (open, decided) = (doc! {"id": self.id("DECI"), "status": "open"}, doc! {"resolution": "local"});
-        let done =
-            federation.centre("edge_conflicts").update_one(open, doc! {"$set": decided}).await.unwrap();
-        assert_eq!(done.matched_count, 1);
+        // One decision can be carried out, the other one is none.
+        for (role, decided) in [("DECI", doc! {"resolution": "local"}), ("VAIN", doc! {"status": "resolved"})]
+        {
+            let open = doc! {"id": self.id(role), "status": "open"};
+            let rows = federation.centre("edge_conflicts");
+            let done = rows.update_one(open, doc! {"$set": decided}).await.unwrap();
+            assert_eq!(done.matched_count, 1);
+        }
     }
 
     async fn check(&self, federation: &Federation, what: &str) {
@@ -169,6 +175,12 @@ impl Turn {
         let decided = federation.rows("edge_conflicts", doc! {"id": self.id("DECI")}).await;
         assert_eq!(decided.len(), 1, "{what}: {decided:?}");
         assert_eq!(decided[0].get_str("status").unwrap(), "resolved", "{what}");
+        assert!(decided[0].contains_key("applied_by"), "{what}: {decided:?}");
+        holds(there("VAIN").await, "f", "legacy");
+        let declined = federation.rows("edge_conflicts", doc! {"id": self.id("VAIN")}).await;
+        assert_eq!(declined.len(), 1, "{what}: {declined:?}");
+        assert_eq!(declined[0].get_str("status").unwrap(), "declined", "{what}");
+        assert_eq!(declined[0].get_array("notes").map_or(0, Vec::len), 0, "{what}: {declined:?}");
 
         let conflicts = federation.nodes[0].get("/sync/conflicts?status=open").await;
         let about = |role: &str| -> &Value {

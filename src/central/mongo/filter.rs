@@ -135,15 +135,14 @@ fn fields_filter(id: &str, changes: &[Change]) -> Result<Document, Unsendable> {
 
 /// Matches the document if it equals `base`: its fields one by one, and no field more. Keys that no filter
 /// can name leave only the comparison as a whole, which takes 1 for 1.0 inside the unnamed ones and reads
-/// the whole collection on some servers.
+/// the whole collection on some servers. Text and binary data are compared once then: a document of more than
+/// 8 MiB would not fit twice.
 fn whole_filter(id: &str, base: &Document) -> Document {
     let mut filter = doc! {"_id": id};
-    let mut nameable = true;
-    for (key, value) in base.iter().filter(|(key, _)| *key != "_id") {
-        if is_addressable(key) {
+    let nameable = base.keys().all(|key| key == "_id" || is_addressable(key));
+    for (key, value) in base.iter().filter(|(key, _)| *key != "_id" && is_addressable(key)) {
+        if nameable || !matches!(value, Bson::String(_) | Bson::Binary(_)) {
             filter.insert(key, holds(Some(value)));
-        } else {
-            nameable = false;
         }
     }
     if nameable {
@@ -158,7 +157,7 @@ fn whole_filter(id: &str, base: &Document) -> Document {
 
 /// The condition that a field holds exactly this, as far as MongoDB can tell: numbers inside arrays and
 /// sub-documents compare by value, so `[1]` is taken for `[1.0]`, as 0.0 is for -0.0.
-fn holds(value: Option<&Bson>) -> Document {
+pub(super) fn holds(value: Option<&Bson>) -> Document {
     let Some(value) = value else {
         return doc! {"$exists": false};
     };
@@ -273,6 +272,16 @@ mod tests {
             };
             assert_eq!(Statement::of(&write).unwrap(), expected, "{hostile}");
         }
+    }
+
+    #[test]
+    fn a_large_document_with_a_key_that_no_filter_can_name_is_compared_once() {
+        let large = "x".repeat(DOCUMENT_BYTES_MAX - 1_000);
+        let base = doc! {"_id": "a", "$x": 1, "n": 1, "text": large};
+        let Ok(Statement::Delete(filter)) = Statement::of(&Write::Delete { key: key(), base }) else {
+            panic!("the delete cannot be sent");
+        };
+        assert_eq!(filter.keys().collect::<Vec<_>>(), ["_id", "n", "$expr"]);
     }
 
     #[test]

@@ -32,8 +32,8 @@ use mongodb::{Client, ClientSession, Collection, Database};
 
 use self::line::{Line, Meter, Patience};
 use super::{
-    ArchiveState, Central, CentralError, CentreAddress, Fetched, Hub, Lease, LeaseAnswer, Moment, Protection,
-    Result, Token, Traffic, Watched, Write, Written,
+    ArchiveState, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub, Lease, LeaseAnswer,
+    Moment, Protection, Resolutions, Result, Token, Traffic, Watched, Write, Written,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -378,8 +378,12 @@ impl Central for MongoCentral {
         self.publish_conflict_rows(rows).await
     }
 
-    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>> {
-        self.resolved_rows(ids).await
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions> {
+        self.conflict_rows(ids).await
+    }
+
+    async fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) -> Result<()> {
+        self.answer_conflict_rows(answers).await
     }
 
     async fn take_lease(

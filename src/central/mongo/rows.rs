@@ -1,13 +1,16 @@
 //! Floor 2. The reconciliation's own collections: leases, conflicts, archived bodies.
 
+use std::collections::BTreeSet;
+
 use bson::{Bson, Document, doc};
 
+use super::filter::holds;
 use super::read::{batch_size, next_batch};
 use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Fetched, Lease, LeaseAnswer, NODES_COLLECTION, Result,
-    TRASH_COLLECTION, lease_of,
+    ArchiveState, CONFLICTS_COLLECTION, ConflictAnswer, Fetched, Lease, LeaseAnswer, NODES_COLLECTION,
+    RESOLUTION_FIELDS, Resolutions, Result, TRASH_COLLECTION, lease_of,
 };
 
 /// `status` of a row of `edge_nodes` whose node may write, and of one that may not.
@@ -15,11 +18,12 @@ const ACTIVE: &str = "active";
 const REVOKED: &str = "revoked";
 /// `status` of a row of `edge_conflicts` that nobody has resolved yet.
 const OPEN: &str = "open";
+/// `resolution` of a row of `edge_conflicts` that holds the decided value in `value`.
+const VALUE: &str = "value";
 /// `status` with which a row is handed in that is to be open again.
 const REOPENED: &str = "reopened";
-/// Fields of a row of `edge_conflicts` that say what was decided, and about what.
-const RESOLUTION_FIELDS: [&str; 7] =
-    ["status", "node", "fingerprint", "resolution", "value", "resolved_by", "applied_by"];
+/// Fields of a row of `edge_conflicts` that say that a decision was not carried out.
+const DECLINED_FIELDS: [&str; 2] = ["declined", "declined_fingerprint"];
 const DUPLICATE_KEY: i32 = 11_000;
 /// Most bytes of rows that one command carries, if it carries more than one.
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -117,32 +121,55 @@ impl MongoCentral {
         self.update_rows(CONFLICTS_COLLECTION, statements.concat()).await
     }
 
-    pub(super) async fn resolved_rows(&mut self, ids: &[String]) -> Result<Vec<Document>> {
-        let mut found = Vec::new();
+    pub(super) async fn conflict_rows(&mut self, ids: &[String]) -> Result<Resolutions> {
+        let mut found = Resolutions::default();
         if ids.is_empty() {
             return Ok(found);
         }
-        let filter = doc! {
-            "_id": {"$in": ids},
-            "$or": [{"status": {"$ne": OPEN}}, {"resolution": {"$ne": Bson::Null}}],
-        };
+        // Open rows are read too, because a row that is missing must be noticed.
         let shown = RESOLUTION_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::from(1)));
         let projection: Document = shown.collect();
         let rows = self.database.collection::<Document>(CONFLICTS_COLLECTION);
         let finding = rows
-            .find(filter)
+            .find(doc! {"_id": {"$in": ids}})
             .projection(projection)
             .batch_size(batch_size(ids.len() + 1))
             .session(&mut self.reading);
         let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
+        let mut present = BTreeSet::new();
         while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
-            found.extend(batch.into_iter().filter_map(|row| match row {
-                Fetched::Document { document, .. } => Some(document.into_document()),
-                // Whatever an administrator's tool wrote there, it decides nothing.
-                Fetched::Unreadable { .. } => None,
-            }));
+            for row in batch {
+                present.insert(row.id().to_owned());
+                // A row that cannot be kept decides nothing, whatever an administrator's tool wrote there.
+                if let Fetched::Document { document, .. } = row {
+                    let row = document.into_document();
+                    let is_undecided = matches!(row.get("resolution"), None | Some(Bson::Null));
+                    if !(has_status(&row, OPEN) && is_undecided) {
+                        found.decided.push(row);
+                    }
+                }
+            }
         }
+        found.missing = ids.iter().filter(|id| !present.contains(*id)).cloned().collect();
         Ok(found)
+    }
+
+    pub(super) async fn answer_conflict_rows(&mut self, answers: &[ConflictAnswer]) -> Result<()> {
+        let statement = |answer: &ConflictAnswer| {
+            let mut filter = doc! {"_id": &answer.id};
+            filter.extend(
+                answer
+                    .seen
+                    .iter()
+                    .map(|(field, value)| ((*field).to_owned(), Bson::Document(holds(value.as_ref())))),
+            );
+            let mut update = doc! {"$set": &answer.set};
+            if !answer.unset.is_empty() {
+                update.insert("$unset", fields_of(&answer.unset));
+            }
+            doc! {"q": filter, "u": update}
+        };
+        self.update_rows(CONFLICTS_COLLECTION, answers.iter().map(statement).collect()).await
     }
 
     pub(super) async fn archive_rows(&mut self, rows: &[Document]) -> Result<()> {
@@ -216,9 +243,14 @@ fn split_id(row: &Document) -> Result<(Bson, Document)> {
     }
 }
 
-/// An open conflict is inserted if it is new, one that is open again also written over what is closed. A
-/// closed one closes the row if that is open and nobody else has resolved it differently: the first
-/// resolution stands.
+/// The fields with an empty value each, as `$unset` takes them.
+fn fields_of(names: &[&str]) -> Document {
+    names.iter().map(|name| ((*name).to_owned(), Bson::from(""))).collect()
+}
+
+/// The statements that publish one row. An open conflict is inserted if it is new. A reopened one is written
+/// over a closed row as well. A closed one closes the row, unless a node has closed it or somebody decided
+/// differently: the first decision stands.
 fn conflict_statements(row: &Document) -> Result<Vec<Document>> {
     let (id, mut fields) = split_id(row)?;
     let insert = |fields: &Document| doc! {"q": {"_id": &id}, "u": {"$setOnInsert": fields}, "upsert": true};
@@ -233,10 +265,17 @@ fn conflict_statements(row: &Document) -> Result<Vec<Document>> {
         return Ok(vec![insert(&fields), doc! {"q": filter, "u": fields}]);
     }
     // Null stands for a missing field as well.
-    let mut resolutions = vec![Bson::Null];
-    resolutions.extend(fields.get("resolution").cloned());
-    let filter = doc! {"_id": &id, "status": OPEN, "resolution": {"$in": resolutions}};
-    Ok(vec![doc! {"q": filter, "u": {"$set": fields}, "upsert": true}])
+    let mut free = vec![doc! {"resolution": Bson::Null}];
+    if let Some(resolution) = fields.get("resolution") {
+        let mut same = doc! {"resolution": holds(Some(resolution))};
+        if resolution.as_str() == Some(VALUE) {
+            same.insert("value", holds(fields.get("value")));
+        }
+        free.push(same);
+    }
+    let filter = doc! {"_id": &id, "applied_by": {"$exists": false}, "$or": free};
+    let update = doc! {"$set": fields, "$unset": fields_of(&DECLINED_FIELDS)};
+    Ok(vec![doc! {"q": filter, "u": update, "upsert": true}])
 }
 
 /// `statements` cut into what one command takes.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use bson::{Bson, Document};
+use thalamus_edge::central::{ConflictAnswer, Resolutions};
+use thalamus_edge::domain::value::same_option;
 
 fn has_status(row: &Document, status: &str) -> bool {
     row.get_str("status").is_ok_and(|found| found == status)
@@ -28,23 +30,43 @@ pub(crate) fn publish(rows: &mut BTreeMap<String, Document>, row: &Document) {
         rows.insert(id, row);
         return;
     };
-    let is_open = has_status(known, "open");
     if has_status(row, "reopened") {
         let is_own = known.get("node") == row.get("node") && resolution(known).is_some();
-        if !is_open || is_own {
+        if !has_status(known, "open") || is_own {
             *known = row.clone();
             known.insert("status", "open");
         }
     } else if !has_status(row, "open") {
-        let is_free = resolution(known).is_none() || known.get("resolution") == row.get("resolution");
-        if is_open && is_free {
+        let is_same = known.get("resolution") == row.get("resolution")
+            && (row.get_str("resolution").is_ok_and(|resolution| resolution != "value")
+                || same_option(known.get("value"), row.get("value")));
+        if !known.contains_key("applied_by") && (resolution(known).is_none() || is_same) {
             known.extend(row.clone());
+            for field in ["declined", "declined_fingerprint"] {
+                known.remove(field);
+            }
+        }
+    }
+}
+
+/// As [`thalamus_edge::central::Central::answer_conflicts`] for one answer.
+pub(crate) fn answer(rows: &mut BTreeMap<String, Document>, answer: &ConflictAnswer) {
+    let Some(known) = rows.get_mut(&answer.id) else {
+        return;
+    };
+    if answer.seen.iter().all(|(field, value)| same_option(known.get(*field), value.as_ref())) {
+        known.extend(answer.set.clone());
+        for field in &answer.unset {
+            known.remove(field);
         }
     }
 }
 
 /// As [`thalamus_edge::central::Central::resolutions`], with all fields.
-pub(crate) fn resolved(rows: &BTreeMap<String, Document>, ids: &[String]) -> Vec<Document> {
-    let is_moved = |row: &&Document| !has_status(row, "open") || resolution(row).is_some();
-    ids.iter().filter_map(|id| rows.get(id)).filter(is_moved).cloned().collect()
+pub(crate) fn read(rows: &BTreeMap<String, Document>, ids: &[String]) -> Resolutions {
+    let is_decided = |row: &&Document| !has_status(row, "open") || resolution(row).is_some();
+    Resolutions {
+        decided: ids.iter().filter_map(|id| rows.get(id)).filter(is_decided).cloned().collect(),
+        missing: ids.iter().filter(|id| !rows.contains_key(*id)).cloned().collect(),
+    }
 }

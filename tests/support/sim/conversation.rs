@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, Document};
 use thalamus_edge::central::{
-    ArchiveState, Central, CentralError, Changes, Feed, Fetched, LARGE_DOCUMENT_BYTES_MIN, Lease,
-    LeaseAnswer, Moment, Result, Token, Traffic, Watched, Write, Written,
+    ArchiveState, Central, CentralError, Changes, ConflictAnswer, Feed, Fetched, LARGE_DOCUMENT_BYTES_MIN,
+    Lease, LeaseAnswer, Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written,
 };
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
@@ -392,13 +392,20 @@ impl Central for Conversation {
         self.exchange(Call::PublishConflicts, None, Some(request), work).await?
     }
 
-    async fn resolutions(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+    async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions> {
         let ids = ids.to_vec();
         self.exchange(Call::Resolutions, None, None, move |state| {
             state.resolution_questions.push(ids.len());
-            conflict_rows::resolved(&state.conflicts, &ids)
+            conflict_rows::read(&state.conflicts, &ids)
         })
         .await
+    }
+
+    async fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) -> Result<()> {
+        let answers = answers.to_vec();
+        let request = Request::AnswerConflicts(answers.clone());
+        let work = move |state: &mut State| state.answer_conflicts(&answers);
+        self.exchange(Call::AnswerConflicts, None, Some(request), work).await
     }
 
     fn moment(&self) -> Option<Moment> {

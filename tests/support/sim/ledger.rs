@@ -1,7 +1,7 @@
 //! The reconciliation's own collections at the simulated centre: leases, conflicts, archived bodies.
 
 use bson::{Document, doc};
-use thalamus_edge::central::{ArchiveState, CentralError, Lease, LeaseAnswer, Result};
+use thalamus_edge::central::{ArchiveState, CentralError, ConflictAnswer, Lease, LeaseAnswer, Result};
 
 use thalamus_edge::domain::diff;
 
@@ -62,7 +62,11 @@ impl State {
 
     pub(super) fn archive(&mut self, rows: &[Document]) -> Result<()> {
         let about = |row: &Document| row.get_str("id").unwrap_or_default().to_owned();
-        if rows.iter().any(|row| self.not_archived.contains(&about(row))) {
+        let is_refused = |row: &Document| {
+            let has_refused_body = row.contains_key("document") && self.bodies_refused.contains(&about(row));
+            self.not_archived.contains(&about(row)) || has_refused_body || is_too_large(row)
+        };
+        if rows.iter().any(is_refused) {
             return Err(not_accepted());
         }
         for row in rows {
@@ -81,7 +85,9 @@ impl State {
 
     pub(super) fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
         let about = |row: &Document| row.get_str("id").unwrap_or_default().to_owned();
-        if rows.iter().any(|row| self.conflicts_refused_about.contains(&about(row))) {
+        let is_refused =
+            |row: &Document| self.conflicts_refused_about.contains(&about(row)) || is_too_large(row);
+        if rows.iter().any(is_refused) {
             return Err(not_accepted());
         }
         for row in rows {
@@ -89,6 +95,17 @@ impl State {
         }
         Ok(())
     }
+
+    pub(super) fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) {
+        for answer in answers {
+            conflict_rows::answer(&mut self.conflicts, answer);
+        }
+    }
+}
+
+/// MongoDB stores no document of more than 16 MiB.
+fn is_too_large(row: &Document) -> bool {
+    row.to_vec().expect("a document").len() > 16 << 20
 }
 
 fn not_accepted() -> CentralError {

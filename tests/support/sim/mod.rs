@@ -15,8 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use thalamus_edge::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Central, Effect, Fetched, Hub, Lease, NODES_COLLECTION, Result,
-    TRASH_COLLECTION, Traffic, Write, Written,
+    ArchiveState, CONFLICTS_COLLECTION, Central, ConflictAnswer, Effect, Fetched, Hub, Lease,
+    NODES_COLLECTION, Result, TRASH_COLLECTION, Traffic, Write, Written,
 };
 use thalamus_edge::domain::diff;
 use thalamus_edge::domain::record::{Kind, RecordKey};
@@ -68,6 +68,7 @@ enum Request {
     Archive(Vec<Document>),
     SettleArchive(Vec<(String, ArchiveState)>),
     PublishConflicts(Vec<Document>),
+    AnswerConflicts(Vec<ConflictAnswer>),
     TakeLease { node: String, expected: Vec<Lease>, proposed: Lease, announcement: Document },
     Report { node: String, lease: Lease, report: Document },
 }
@@ -89,6 +90,8 @@ pub(crate) struct State {
     pub(crate) unreadable: Vec<String>,
     pub(crate) refused: Vec<String>,
     pub(crate) not_archived: Vec<String>,
+    /// Ids whose bodies cannot be archived, while rows without them can.
+    pub(crate) bodies_refused: Vec<String>,
     pub(crate) conflicts_refused_about: Vec<String>,
     pub(crate) write_faults: VecDeque<Fault>,
     pub(crate) lease_faults: VecDeque<Fault>,
@@ -259,6 +262,7 @@ impl State {
             Request::Archive(rows) => drop(self.archive(&rows)),
             Request::SettleArchive(settled) => self.settle_archive(&settled),
             Request::PublishConflicts(rows) => drop(self.publish_conflicts(&rows)),
+            Request::AnswerConflicts(answers) => self.answer_conflicts(&answers),
             Request::TakeLease { node, expected, proposed, announcement } => {
                 self.take_lease(&node, &expected, &proposed, &announcement);
             }

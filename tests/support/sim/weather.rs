@@ -66,6 +66,7 @@ pub(crate) enum Call {
     SettleArchive,
     PublishConflicts,
     Resolutions,
+    AnswerConflicts,
     TakeLease,
     NodeRow,
     Report,
@@ -88,6 +89,7 @@ impl Call {
             Call::SettleArchive => "settle_archive",
             Call::PublishConflicts => "publish_conflicts",
             Call::Resolutions => "resolutions",
+            Call::AnswerConflicts => "answer_conflicts",
             Call::TakeLease => "take_lease",
             Call::NodeRow => "node_row",
             Call::Report => "report",
@@ -95,8 +97,11 @@ impl Call {
     }
 
     fn changes_something(self) -> bool {
-        use Call::{Archive, PublishConflicts, Report, SettleArchive, TakeLease, Write};
-        matches!(self, Write | Archive | SettleArchive | PublishConflicts | TakeLease | Report)
+        use Call::{AnswerConflicts, Archive, PublishConflicts, Report, SettleArchive, TakeLease, Write};
+        matches!(
+            self,
+            Write | Archive | SettleArchive | PublishConflicts | AnswerConflicts | TakeLease | Report
+        )
     }
 }
 

@@ -1,0 +1,145 @@
+//! Floor 1. Reading conflicts: what waits, what is to be published, and each without loading the values of all.
+
+use bson::RawDocument;
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::StoreError;
+use super::conflicts::{Conflict, ConflictStatus};
+use super::snapshot::Snapshot;
+use super::tables::{self, *};
+use crate::domain::record::RecordKey;
+
+/// Whether round `closed` is one of the last `rounds` before round `now`. A node that enrolled anew counts from 1
+/// again.
+pub(super) fn is_recent(closed: i64, now: i64, rounds: i64) -> bool {
+    (now.saturating_sub(rounds)..=now).contains(&closed)
+}
+
+impl Snapshot {
+    /// All conflicts, oldest first.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>, StoreError> {
+        let conflict = self.transaction.open_table(CONFLICT)?;
+        let mut conflicts = Vec::new();
+        for entry in conflict.iter()? {
+            conflicts.push(Conflict::decode(entry?.1.value())?);
+        }
+        conflicts.sort_by(|a, b| (a.found_at_ms, &a.id).cmp(&(b.found_at_ms, &b.id)));
+        Ok(conflicts)
+    }
+
+    pub fn conflict(&self, id: &str) -> Result<Option<Conflict>, StoreError> {
+        let conflict = self.transaction.open_table(CONFLICT)?;
+        conflict.get(id)?.map(|row| Conflict::decode(row.value())).transpose()
+    }
+
+    /// How many wait for a decision.
+    pub fn open_conflicts_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(CONFLICT_OPEN)?.len()?)
+    }
+
+    /// Conflicts that the centre does not know in their present state, after this id: at most `max`, and no
+    /// further one after `bytes_max` bytes.
+    pub fn unpublished_conflicts(
+        &self,
+        after: Option<&str>,
+        max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Conflict>, StoreError> {
+        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let table = self.transaction.open_table(CONFLICT)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let (mut conflicts, mut bytes) = (Vec::new(), 0);
+        for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
+            let (id, _) = entry?;
+            if let Some(row) = table.get(id.value())? {
+                bytes += row.value().len();
+                conflicts.push(Conflict::decode(row.value())?);
+            }
+            if bytes > bytes_max {
+                break;
+            }
+        }
+        Ok(conflicts)
+    }
+
+    /// How many conflicts the centre does not know in their present state.
+    pub fn unpublished_conflicts_count(&self) -> Result<u64, StoreError> {
+        Ok(self.transaction.open_table(CONFLICT_OUTBOX)?.len()?)
+    }
+
+    /// Ids of the conflicts whose rows at the centre are to be read: those that wait for a decision here and that
+    /// the centre knows, and those closed in the last `rounds` rounds before round `now`.
+    pub fn conflicts_to_read(&self, now: i64, rounds: i64) -> Result<Vec<String>, StoreError> {
+        let open = self.transaction.open_table(CONFLICT_OPEN)?;
+        let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
+        let mut ids = Vec::new();
+        for entry in open.iter()? {
+            let (at, _) = entry?;
+            let (.., id) = at.value();
+            if outbox.get(id)?.is_none() {
+                ids.push(id.to_owned());
+            }
+        }
+        let conflicts = self.transaction.open_table(CONFLICT)?;
+        for entry in self.transaction.open_table(CONFLICT_WATCHED)?.iter()? {
+            let (id, closed) = entry?;
+            let is_closed = || -> Result<bool, StoreError> {
+                let row = conflicts.get(id.value())?.map(|row| Conflict::decode(row.value())).transpose()?;
+                Ok(row.is_some_and(|conflict| conflict.status == ConflictStatus::Resolved))
+            };
+            if is_recent(closed.value(), now, rounds) && outbox.get(id.value())?.is_none() && is_closed()? {
+                ids.push(id.value().to_owned());
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Whether a watched conflict was closed more than `rounds` rounds before round `now`.
+    pub fn has_forgettable_conflicts(&self, now: i64, rounds: i64) -> Result<bool, StoreError> {
+        for entry in self.transaction.open_table(CONFLICT_WATCHED)?.iter()? {
+            if !is_recent(entry?.1.value(), now, rounds) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Ids of all conflicts, or of those with this status, oldest first.
+    pub fn conflict_ids(&self, status: Option<ConflictStatus>) -> Result<Vec<String>, StoreError> {
+        let mut found = Vec::new();
+        for entry in self.transaction.open_table(CONFLICT)?.iter()? {
+            let (id, row) = entry?;
+            let row = tables::raw(row.value())?;
+            let has_status =
+                |status: ConflictStatus| row.get_str("status").is_ok_and(|name| name == status.name());
+            if status.is_none_or(has_status) {
+                found.push((row.get_i64("found_at").unwrap_or_default(), id.value().to_owned()));
+            }
+        }
+        found.sort();
+        Ok(found.into_iter().map(|(_, id)| id).collect())
+    }
+
+    /// Looks at a conflict as it is stored, together with it decoded except for its values and notes.
+    pub fn visit_conflict<T>(
+        &self,
+        id: &str,
+        visit: impl FnOnce(Conflict, &RawDocument) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(row) = self.transaction.open_table(CONFLICT)?.get(id)? else {
+            return Ok(None);
+        };
+        let row = tables::raw(row.value())?;
+        Ok(Some(visit(Conflict::head(row)?, row)))
+    }
+
+    /// Looks at a record as it is stored, if there is one.
+    pub fn visit_record<T>(
+        &self,
+        key: &RecordKey,
+        visit: impl FnOnce(Option<&RawDocument>) -> T,
+    ) -> Result<T, StoreError> {
+        let row = self.transaction.open_table(DOCS)?.get(row_key(key))?;
+        Ok(visit(row.as_ref().map(|row| tables::raw(row.value())).transpose()?))
+    }
+}

@@ -1,0 +1,320 @@
+//! Floor 3. The rows of `edge_conflicts`: how a conflict is written into one, and what a row says about a
+//! decision.
+
+use bson::{Bson, Document, doc};
+use sha2::{Digest, Sha256};
+
+use super::conflicts::Decision;
+use super::identity_answers::question_of;
+use crate::central::ConflictAnswer;
+use crate::domain::value::same_option;
+use crate::store::{Conflict, ConflictStatus, Note, StoreError, stands_name};
+
+/// `status` of a row that is to be open again.
+const REOPENED: &str = "reopened";
+/// `status` of a row whose decision was not carried out.
+const DECLINED: &str = "declined";
+/// Name of the decider if a row has none.
+const ADMINISTRATOR: &str = "the federation's administrator";
+/// Largest value in a row, in bytes of BSON. A larger one stays on the node: a row must stay far below the 16 MiB of a
+/// MongoDB document, and whoever lists the rows reads all of their values.
+const ROW_VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a BSON document with one field without a name, before and after the value.
+const WRAPPER_BYTES: (usize, usize) = (6, 1);
+/// Fields of a row that a node compares before it answers.
+const COMPARED: [&str; 5] = ["status", "resolution", "value", "resolved_by", "applied_by"];
+
+/// The row of a conflict that was found again, as one that nobody has decided yet.
+pub(super) fn reopened_row(conflict: &Conflict, node: &str) -> Result<Document, StoreError> {
+    let open = Conflict { resolution: None, ..conflict.clone() };
+    let mut row = central_row(&open, node)?;
+    row.insert("status", REOPENED);
+    Ok(row)
+}
+
+/// The row of a conflict. Secrets stay on the node.
+pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, StoreError> {
+    let schema = conflict.key.kind.schema();
+    let mut row = doc! {
+        "_id": &conflict.id,
+        "type": conflict.subject.name(),
+        "collection": schema.collection,
+        "id": &conflict.key.id,
+        "path": conflict.path.clone(),
+        "status": conflict.status.name(),
+        "node": node,
+        "author": &conflict.author,
+        "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
+        "fingerprint": conflict.fingerprint()?,
+    };
+    if conflict.is_identity() {
+        // Where the answer is found, if the two people turn out to be one.
+        row.extend(question_of(conflict)?.map(|question| ("question".to_owned(), Bson::String(question))));
+    } else {
+        row.insert("stands", stands_name(conflict.stands));
+    }
+    let mut truncated = Vec::new();
+    let mut insert = |row: &mut Document, name: &'static str, value: &Option<Bson>| {
+        if let Some(value) = value {
+            let (value, is_whole) = fitted(shown(conflict, value, node), node);
+            row.insert(name, value);
+            truncated.extend((!is_whole).then_some(name));
+        }
+    };
+    insert(&mut row, "base", &conflict.base);
+    insert(&mut row, "local", &conflict.local);
+    insert(&mut row, "central", &conflict.central);
+    if let Some(resolution) = &conflict.resolution {
+        row.insert("resolution", resolution);
+        row.insert("resolved_by", conflict.resolved_by.clone().unwrap_or_default());
+        row.insert("applied_by", node);
+        insert(&mut row, "value", &conflict.value);
+    }
+    if !truncated.is_empty() {
+        row.insert("truncated", truncated);
+    }
+    if !conflict.notes.is_empty() {
+        row.insert(
+            "notes",
+            conflict.notes.iter().map(|note| note_row(conflict, note, node)).collect::<Vec<_>>(),
+        );
+    }
+    Ok(row)
+}
+
+/// The value as a row holds it, and whether that is the whole value. A large one is replaced by its type, size and
+/// SHA-256, and the node that has it.
+fn fitted(value: Bson, node: &str) -> (Bson, bool) {
+    let mut wrapper = doc! {"": value};
+    let bytes = wrapper.to_vec().unwrap_or_default();
+    if bytes.len() > ROW_VALUE_BYTES_MAX {
+        return (Bson::Document(doc! {"truncated": marker(&bytes, wrapper.get(""), node)}), false);
+    }
+    (wrapper.remove("").unwrap_or(Bson::Null), true)
+}
+
+/// What is said in the place of a value that stays on the node; `wrapper` is the BSON document that holds it in a
+/// field without a name.
+fn marker(wrapper: &[u8], value: Option<&Bson>, node: &str) -> Document {
+    let kind = value.map_or("null", |value| match value {
+        Bson::String(_) => "string",
+        Bson::Document(_) => "object",
+        Bson::Array(_) => "array",
+        Bson::Binary(_) => "binData",
+        _ => "other",
+    });
+    let (before, after) = WRAPPER_BYTES;
+    let bytes = wrapper.get(before..wrapper.len().saturating_sub(after)).unwrap_or_default();
+    doc! {
+        "type": kind, "bytes": bytes.len() as i64, "sha256": hex::encode(Sha256::digest(bytes)), "node": node,
+    }
+}
+
+/// The row of `edge_trash` without the body, which stays on the node.
+pub(super) fn without_body(row: &Document, node: &str) -> Document {
+    let mut row = row.clone();
+    if let Some(body) = row.remove("document") {
+        let wrapper = doc! {"": body};
+        let bytes = wrapper.to_vec().unwrap_or_default();
+        row.insert("truncated", marker(&bytes, wrapper.get(""), node));
+    }
+    row
+}
+
+/// A value of a conflict without the secrets in it.
+pub(super) fn shown(conflict: &Conflict, value: &Bson, node: &str) -> Bson {
+    match value {
+        _ if conflict.is_secret() => Bson::from(format!("changed at node {node}")),
+        Bson::Document(body) if conflict.path.is_empty() => {
+            Bson::Document(conflict.key.kind.schema().without_secrets(body))
+        }
+        value => value.clone(),
+    }
+}
+
+fn note_row(conflict: &Conflict, note: &Note, node: &str) -> Document {
+    let mut row = doc! {
+        "reason": &note.reason, "resolution": &note.resolution, "resolved_by": &note.by,
+        "at": bson::DateTime::from_millis(note.at_ms),
+    };
+    if let Some(value) = &note.value {
+        row.insert("value", fitted(shown(conflict, value, node), node).0);
+    }
+    row
+}
+
+/// What a row of `edge_conflicts` says about a decision.
+pub(super) struct Written<'a> {
+    row: &'a Document,
+    /// Without blanks around it and in lower case: `local`, `central` and `value` have meaning.
+    pub(super) resolution: Option<String>,
+    pub(super) value: Option<&'a Bson>,
+    /// Name of the decider.
+    pub(super) by: &'a str,
+    /// The node that published the conflict.
+    pub(super) node: Option<&'a str>,
+    /// The node that made the decision, or carried it out.
+    pub(super) applied_by: Option<&'a str>,
+    pub(super) fingerprint: Option<&'a str>,
+}
+
+impl<'a> Written<'a> {
+    pub(super) fn of(row: &'a Document) -> Written<'a> {
+        let text = |field: &str| row.get_str(field).ok();
+        let resolution = text("resolution").map(|text| text.trim().to_lowercase());
+        Written {
+            row,
+            resolution: resolution.filter(|text| !text.is_empty()),
+            value: row.get("value"),
+            by: text("resolved_by").filter(|by| !by.trim().is_empty()).unwrap_or(ADMINISTRATOR),
+            node: text("node"),
+            applied_by: text("applied_by"),
+            fingerprint: text("fingerprint"),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.has_status(ConflictStatus::Open.name())
+    }
+
+    pub(super) fn has_status(&self, status: &str) -> bool {
+        self.holds("status", status)
+    }
+
+    fn holds(&self, field: &str, text: &str) -> bool {
+        self.row.get_str(field).is_ok_and(|found| found == text)
+    }
+
+    /// Whether a node has made this decision, or carried it out.
+    pub(super) fn is_applied(&self) -> bool {
+        self.applied_by.is_some() && self.resolution.is_some()
+    }
+
+    /// The decision, or what is wrong with it.
+    pub(super) fn decision(&self) -> Result<Decision, &'static str> {
+        match (self.resolution.as_deref(), self.value) {
+            (Some("local"), _) => Ok(Decision::TakeLocal),
+            (Some("central"), _) => Ok(Decision::TakeCentral),
+            (Some("value"), Some(value)) => Ok(Decision::Value(value.clone())),
+            (Some("new_id"), _) => Ok(Decision::NewId),
+            (Some("value"), None) => Err("the resolution \"value\" needs the field \"value\""),
+            _ => Err("the resolution must be \"local\", \"central\", or \"value\" with the field \"value\""),
+        }
+    }
+
+    /// The resolution as it was written; empty if it is no text.
+    fn asked(&self) -> &'a str {
+        self.row.get_str("resolution").unwrap_or_default()
+    }
+
+    /// The value as a node keeps it: without secrets.
+    pub(super) fn kept_value(&self, conflict: &Conflict) -> Option<Bson> {
+        match self.value? {
+            _ if conflict.is_secret() => None,
+            value => Some(shown(conflict, value, "")),
+        }
+    }
+
+    pub(super) fn note(&self, conflict: &Conflict, reason: &str, at_ms: i64) -> Note {
+        Note {
+            reason: reason.to_owned(),
+            resolution: self.asked().to_owned(),
+            value: self.kept_value(conflict),
+            by: self.by.to_owned(),
+            at_ms,
+        }
+    }
+
+    /// Whether the conflict was closed with the decision in this row.
+    pub(super) fn is_decided_as(&self, conflict: &Conflict, node: &str) -> bool {
+        let is_same_value = || {
+            let value = conflict.value.as_ref().map(|value| shown(conflict, value, node));
+            let kept = self.kept_value(conflict);
+            conflict.is_secret()
+                || same_option(value.as_ref(), kept.as_ref())
+                || same_option(value.map(|value| fitted(value, node).0).as_ref(), kept.as_ref())
+        };
+        // Only `value` and a new id have a value; whatever stands beside another resolution means nothing.
+        self.resolution == conflict.resolution && (conflict.value.is_none() || is_same_value())
+    }
+
+    /// Identifies the decision in the row: what it is, and who made it.
+    fn decision_fingerprint(&self) -> String {
+        let mut decision = Document::new();
+        for field in ["resolution", "value", "resolved_by"] {
+            if let Some(value) = self.row.get(field) {
+                decision.insert(field, value.clone());
+            }
+        }
+        hex::encode(&Sha256::digest(decision.to_vec().unwrap_or_default())[..16])
+    }
+
+    /// Whether a node has declined exactly this decision.
+    pub(super) fn is_declined(&self) -> bool {
+        self.has_status(DECLINED) && self.holds("declined_fingerprint", &self.decision_fingerprint())
+    }
+
+    /// The answer to a decision that is not carried out.
+    pub(super) fn declined(&self, id: &str, node: &str, reason: &str) -> ConflictAnswer {
+        let set = doc! {
+            "status": DECLINED,
+            "declined": format!("Not carried out: {reason}. The conflict is still open on node {node}."),
+            "declined_fingerprint": self.decision_fingerprint(),
+        };
+        self.answer(id, set, Vec::new())
+    }
+
+    /// The answer that makes the row say how the conflict was closed; `None` if it says so.
+    pub(super) fn closed(&self, conflict: &Conflict, node: &str) -> Option<ConflictAnswer> {
+        let (resolution, by) = (conflict.resolution.as_deref()?, conflict.resolved_by.as_deref()?);
+        let is_same = self.is_decided_as(conflict, node);
+        let is_closed = self.has_status(conflict.status.name());
+        if is_same && is_closed && self.is_applied() && self.holds("resolved_by", by) {
+            return None;
+        }
+        let mut set = doc! {
+            "status": conflict.status.name(), "node": node,
+            "resolution": resolution, "resolved_by": by, "applied_by": node,
+        };
+        let mut unset = vec!["declined_fingerprint"];
+        match &conflict.value {
+            // A whole value is kept that is as it was decided, and has no secret in it.
+            Some(value) => {
+                let value = shown(conflict, value, node);
+                if !same_option(Some(&value), self.value) {
+                    set.insert("value", fitted(value, node).0);
+                }
+            }
+            None => unset.push("value"),
+        }
+        if is_same {
+            unset.push("declined");
+            return Some(self.answer(&conflict.id, set, unset));
+        }
+        let mut asked = Document::new();
+        for field in ["status", "resolution", "resolved_by"] {
+            if let Some(value) = self.row.get(field) {
+                asked.insert(field, fitted(value.clone(), node).0);
+            }
+        }
+        if let Some(value) = self.kept_value(conflict) {
+            asked.insert("value", fitted(value, node).0);
+        }
+        set.insert("declined_decision", asked);
+        if !self.has_status(DECLINED) {
+            let sentence = format!(
+                "Not carried out: the conflict was decided before on node {node}. The decision \"{resolution}\" \
+                 by {by} stands."
+            );
+            set.insert("declined", sentence);
+        }
+        Some(self.answer(&conflict.id, set, unset))
+    }
+
+    fn answer(&self, id: &str, set: Document, unset: Vec<&'static str>) -> ConflictAnswer {
+        let seen = COMPARED.iter().map(|field| (*field, self.row.get(field).cloned()));
+        // A large value would be as large in the comparison, and what it belongs to is compared all the same.
+        let seen = seen.filter(|(_, value)| value.as_ref().is_none_or(|value| fitted(value.clone(), "").1));
+        ConflictAnswer { id: id.to_owned(), seen: seen.collect(), set, unset }
+    }
+}
