@@ -43,3 +43,5 @@ mod password;
 mod sent_back;
 #[path = "api/session.rs"]
 mod session;
+#[path = "api/trash.rs"]
+mod trash;

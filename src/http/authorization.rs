@@ -59,6 +59,9 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
     (Verb::Post, "/sync/conflicts/{id}/resolution", Needs::Name("conflicts")),
     (Verb::Get, "/sync/dead", Needs::Global("sync")),
     (Verb::Post, "/sync/dead/{id}/retry", Needs::Global("sync")),
+    (Verb::Get, "/trash", Needs::Name("trash")),
+    (Verb::Get, "/trash/{id}", Needs::Name("trash")),
+    (Verb::Post, "/trash/{id}/restore", Needs::Name("trash")),
 ];
 
 pub(crate) async fn authorization(

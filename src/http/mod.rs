@@ -25,6 +25,7 @@ mod node;
 mod password;
 mod records;
 mod session;
+mod trash;
 mod users;
 mod witness;
 mod write;
@@ -151,7 +152,10 @@ pub fn api(node: Arc<Node>) -> Api {
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
         .route("/sync/dead", get(dead::list))
-        .route("/sync/dead/{id}/retry", post(dead::retry));
+        .route("/sync/dead/{id}/retry", post(dead::retry))
+        .route("/trash", get(trash::list))
+        .route("/trash/{id}", get(trash::show))
+        .route("/trash/{id}/restore", post(trash::restore));
     if node.settings.browser_sessions != BrowserSessions::Off {
         let form = get(session::form).post(session::submit).delete(session::delete);
         routes = routes
