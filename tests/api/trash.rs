@@ -21,6 +21,7 @@ fn with_roles(setup: &mut Setup) {
               "POST": ["trash", "person", "page", "institution"], "global": true}},
              {"role": "viewer", "permissions": {"GET": ["trash", "page"], "global": true}},
              {"role": "keeper", "permissions": {"GET": ["trash", "page", "institution"], "POST": ["trash", "page"]}},
+             {"role": "reader", "permissions": {"GET": ["page"], "POST": ["page"], "global": true}},
              {"role": "clerk", "permissions": {"GET": ["trash"], "POST": ["trash"], "global": true}}]"#;
 }
 
@@ -333,6 +334,21 @@ async fn a_row_is_for_those_who_could_read_the_record() {
         node.get("/trash/1").by(who).send().await.is(403, NOTHING);
         restore(&node, who, 1).await.is(403, NOTHING);
     }
+}
+
+/// The trash reaches as far as the role that names it, whatever another role lets its owner read.
+#[tokio::test]
+async fn a_role_for_ones_own_trash_shows_nobody_elses() {
+    let node = start().await;
+    node.person("TWO010", &["keeper", "reader"]).await;
+    for (id, owner) in [("own", "TWO010"), ("other", "BOB002")] {
+        node.record(Kind::Page, page(id, owner)).await;
+        node.restore(Kind::Page, id, None).await;
+    }
+    assert_eq!(names(&listed(&node, "TWO010", "").await), ["pols/own"]);
+    let row = row_of(&node, "other").await;
+    node.get(&format!("/trash/{row}")).by("TWO010").send().await.is(404, NOTHING);
+    restore(&node, "TWO010", row).await.is(404, NOTHING);
 }
 
 /// Roles are not given by putting somebody back.
