@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+#[path = "access_matrix/trash.rs"]
+mod trash;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -59,7 +61,8 @@ const ALL_READS: &str = "login people person book page password personaldocs per
      measurements measurement hospitalizations hospitalization sync conflicts";
 const EVERYTHING: &str = "login people person book page password personaldocs personaldoc poldocs \
      domiciliaryunits domiciliaryunit institutions institution encounters encounter events event \
-     measurements measurement hospitalizations hospitalization sync conflicts changes audit metrics users";
+     measurements measurement hospitalizations hospitalization sync conflicts changes audit metrics users \
+     trash";
 const ITEMS: &str =
     "person page personaldoc domiciliaryunit institution encounter event measurement hospitalization";
 const ITEMS_PASSWORD_CONFLICTS: &str = "person page personaldoc domiciliaryunit institution encounter event \
@@ -145,8 +148,8 @@ const UPSTREAM: &[(&str, Rights)] = &[
 
 /// What whoever runs commands on the machine may use.
 const OPERATOR: Rights = Rights {
-    get: "sync conflicts changes audit metrics users",
-    post: "sync conflicts users backups",
+    get: "sync conflicts changes audit metrics users trash",
+    post: "sync conflicts users backups trash",
     patch: "users",
     delete: "users",
     global: true,
@@ -906,7 +909,13 @@ const NODE_ROUTES: &[NodeRoute] = &[
     reads("/sync/conflicts/none", "conflicts", Needs::Name, 404),
     posts("/sync/conflicts/none/resolution", "conflicts", Needs::Name, r#"{"take": "local"}"#, 404),
     reads("/sync/dead", "sync", Needs::Global, 200),
+    reads("/sync/waiting", "sync", Needs::Global, 200),
     posts("/sync/dead/people:NEW099/retry", "sync", Needs::Global, "", 404),
+    reads("/trash", "trash", Needs::Name, 200),
+    // Another's account in the query is refused as one in a path is.
+    reads("/trash?person=BOB002", "trash", Needs::Global, 200),
+    reads("/trash/999999999", "trash", Needs::Name, 404),
+    posts("/trash/999999999/restore", "trash", Needs::Name, "", 404),
 ];
 
 fn expected_of_node(caller: &Caller, route: &NodeRoute, method: &str) -> (u16, Option<&'static str>) {
@@ -950,10 +959,11 @@ fn node_entries(path: &str, method: &str) -> &'static [&'static str] {
         ("POST", "/users/BOB002/password") => &["password people/BOB002"],
         ("POST", "/sync/pause") => &["pause /"],
         ("POST", "/sync/resume") => &["accept_deletes /", "resume /"],
-        (_, "/changes" | "/sync/dead") => &["read /"],
+        (_, "/changes" | "/sync/dead" | "/sync/waiting") => &["read /"],
         (_, "/users") => &["list users/"],
         (_, "/emergencies") => &["list emergencies/"],
         (_, "/sync/conflicts") => &["list conflicts/"],
+        (_, "/trash" | "/trash?person=BOB002") => &["list trash/"],
         (_, path) if path.starts_with("/audit") => &["list audit/"],
         _ => &[],
     }

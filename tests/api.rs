@@ -39,5 +39,9 @@ mod node;
 mod offline;
 #[path = "api/password.rs"]
 mod password;
+#[path = "api/sent_back.rs"]
+mod sent_back;
 #[path = "api/session.rs"]
 mod session;
+#[path = "api/trash.rs"]
+mod trash;

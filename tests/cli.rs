@@ -14,6 +14,8 @@ mod support;
 
 #[path = "cli/setup.rs"]
 mod setup;
+#[path = "cli/trash.rs"]
+mod trash;
 
 use std::fs;
 use std::net::TcpListener;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -71,6 +71,8 @@ pub(super) enum Client {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Value,
+    /// Path of the next page, if the answer is a page and not the last.
+    pub(super) next: Option<String>,
 }
 
 impl Client {
@@ -136,13 +138,14 @@ impl Client {
             }
         };
         let status = response.status();
+        let next = next_page(response.headers());
         let bytes = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX).await;
         let bytes = bytes.map_err(|e| broken(e.to_string()))?;
         let body = match bytes.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         };
-        Ok(Answer { status, body })
+        Ok(Answer { status, body, next })
     }
 }
 
@@ -162,6 +165,12 @@ impl Answer {
         };
         Err(Failure { code, message })
     }
+}
+
+/// The path in a header `Link: <PATH>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(header::LINK)?.to_str().ok()?;
+    link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"").map(str::to_owned)
 }
 
 /// A path segment that holds any text.

@@ -16,6 +16,7 @@ mod reconcile;
 mod restore;
 mod setup;
 mod show;
+mod trash;
 mod users;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -88,6 +89,9 @@ enum Command {
     /// Records that the centre refused.
     #[command(subcommand)]
     Dead(reconcile::DeadCommand),
+    /// Deleted records, and putting them back.
+    #[command(subcommand)]
+    Trash(trash::TrashCommand),
     /// Backups of everything that this node holds.
     #[command(subcommand)]
     Backup(backup::BackupCommand),
@@ -221,6 +225,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Sync(command) => reconcile::sync(config, command).await,
             Command::Conflicts(command) => reconcile::conflicts(config, command).await,
             Command::Dead(command) => reconcile::dead(config, command).await,
+            Command::Trash(command) => trash::run(&config, command).await,
             Command::Backup(command) => backup::run(config, command).await,
             Command::Restore(args) => restore::run(&config, &args),
             Command::Db(command) => db::run(&config, &command),

@@ -27,6 +27,12 @@ pub(super) enum SyncCommand {
         #[arg(long)]
         json: bool,
     },
+    /// List the records that wait for their person or for a decision instead of being sent.
+    Waiting {
+        /// Print the API's JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run no round any more, not even after a restart, until `sync resume`. One under way stops.
     Pause,
     /// Go on after a pause, or after a halt with an answer to what halted it.
@@ -153,6 +159,20 @@ pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result
                 return Ok(Done::json(&status));
             }
             Ok(Done::text(status_text(&status, client.is_node_running())))
+        }
+        SyncCommand::Waiting { json } => {
+            let waiting = client.get("/sync/waiting").await?.accepted()?;
+            if json {
+                return Ok(Done::json(&waiting));
+            }
+            let rows = waiting.as_array().map_or(&[][..], |rows| rows).iter();
+            let rows: Vec<_> = rows
+                .map(|row| ["collection", "record", "person", "reason"].map(|name| cell(&row[name])))
+                .collect();
+            if rows.is_empty() {
+                return Ok(Done::text("no waiting records"));
+            }
+            Ok(Done::text(table(["COLLECTION", "RECORD", "PERSON", "WHY"], &rows)))
         }
         SyncCommand::Pause => {
             client.post("/sync/pause", &json!({})).await?.accepted()?;

@@ -21,7 +21,8 @@ pub const ROOT: &str = "root";
 pub const END_USER: &str = "end_user";
 
 /// What whoever runs commands on the machine may use: administration, but no patient record.
-const OPERATOR_NAMES: &[&str] = &["sync", "conflicts", "changes", "audit", "metrics", "users", "backups"];
+const OPERATOR_NAMES: &[&str] =
+    &["sync", "conflicts", "changes", "audit", "metrics", "users", "backups", "trash"];
 
 /// A method of the API as `roles.cfg` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

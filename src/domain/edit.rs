@@ -61,7 +61,7 @@ pub fn create(
     check_identity(schema, id, body)?;
     let mut document = Document::new();
     document.insert("_id", id);
-    fill(&mut document, None, body)?;
+    fill(schema, &mut document, None, body)?;
     set_owner(schema, &mut document, path_owner)?;
     if schema.kind == Kind::Person && !document.contains_key("roles") {
         document.insert("roles", vec![END_USER]);
@@ -71,18 +71,20 @@ pub fn create(
 }
 
 /// The record that PATCH leaves: the given fields replace the stored ones, null included.
+///
+/// The body may repeat the id, as GET shows it, and cannot change it.
 pub fn patch(
     schema: &Schema,
     stored: &Document,
     body: &Map<String, Value>,
     editor: Editor<'_>,
 ) -> Result<Document, Invalid> {
-    if let Some(field) = ["id", "_id"].into_iter().find(|field| body.contains_key(*field)) {
+    if let Some(field) = differing_id(schema, stored.get_str("_id").unwrap_or_default(), body) {
         let noun = if schema.kind == Kind::Person { "person".to_owned() } else { schema.noun.to_lowercase() };
         return Err(Invalid::new(field, format!("Not allowed to change the {noun} ID")));
     }
     let mut document = stored.clone();
-    fill(&mut document, Some(stored), body)?;
+    fill(schema, &mut document, Some(stored), body)?;
     check_change(schema, Some(stored), &document, editor)?;
     Ok(document)
 }
@@ -102,12 +104,12 @@ pub fn replace(
         if key == "_id" || key == "id" {
             document.insert(key, old.clone());
         } else if let Some(value) = body.get(key) {
-            document.insert(key, adopt(value, Some(old), key)?);
+            document.insert(key, adopt_field(schema, key, value, Some(old))?);
         } else if schema.kept_by_put.contains(&key.as_str()) || is_owner_field(schema, key) {
             document.insert(key, old.clone());
         }
     }
-    fill(&mut document, Some(stored), body)?;
+    fill(schema, &mut document, Some(stored), body)?;
     check_change(schema, Some(stored), &document, editor)?;
     Ok(document)
 }
@@ -118,6 +120,7 @@ fn is_owner_field(schema: &Schema, key: &str) -> bool {
 
 /// Puts the body's fields into `document`; `id` and `_id` are addresses, not content.
 fn fill(
+    schema: &Schema,
     document: &mut Document,
     stored: Option<&Document>,
     body: &Map<String, Value>,
@@ -127,21 +130,53 @@ fn fill(
         if old.is_none() {
             check_key(key, key)?;
         }
-        document.insert(key, adopt(value, old, key)?);
+        document.insert(key, adopt_field(schema, key, value, old)?);
     }
     Ok(())
 }
 
+/// The value of a field. An owner keeps the stored spelling: accounts are the same in any case.
+fn adopt_field(schema: &Schema, key: &str, value: &Value, old: Option<&Bson>) -> Result<Bson, JsonError> {
+    match (value, old) {
+        (Value::String(given), Some(Bson::String(owner)))
+            if is_owner_field(schema, key) && given.eq_ignore_ascii_case(owner) =>
+        {
+            Ok(Bson::String(owner.clone()))
+        }
+        _ => adopt(value, old, key),
+    }
+}
+
 /// A body may repeat the id of its path, and nothing else.
 fn check_identity(schema: &Schema, id: &str, body: &Map<String, Value>) -> Result<(), Invalid> {
-    for field in ["_id", "id"] {
-        match body.get(field) {
-            None => {}
-            Some(Value::String(given)) if schema.same_id(given, id) => {}
-            Some(_) => return Err(Invalid::new(field, format!("{field} must be the id in the path"))),
-        }
+    match differing_id(schema, id, body) {
+        Some(field) => Err(Invalid::new(field, format!("{field} must be the id in the path"))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The field of the body that names another id than the record's.
+fn differing_id(schema: &Schema, id: &str, body: &Map<String, Value>) -> Option<&'static str> {
+    let is_same = |given: &Value| given.as_str().is_some_and(|given| schema.same_id(given, id));
+    ["_id", "id"].into_iter().find(|field| body.get(*field).is_some_and(|given| !is_same(given)))
+}
+
+/// A document with the stored spelling of its id and owner, where both name the same.
+pub fn spelled_like(schema: &Schema, mut document: Document, stored: &Document) -> Document {
+    let is_same_id = |a: &str, b: &str| schema.same_id(a, b);
+    let is_same_account = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+    let mut respell = |field: &str, is_same: &dyn Fn(&str, &str) -> bool| {
+        if let (Ok(given), Ok(known)) = (document.get_str(field), stored.get_str(field))
+            && is_same(given, known)
+        {
+            document.insert(field, known);
+        }
+    };
+    respell("_id", &is_same_id);
+    if let Owner::Field(field) = schema.owner {
+        respell(field, &is_same_account);
+    }
+    document
 }
 
 fn set_owner(schema: &Schema, document: &mut Document, path_owner: Option<&str>) -> Result<(), Invalid> {
@@ -301,8 +336,19 @@ mod tests {
         let acl = Acl::built_in();
         let schema = Kind::Page.schema();
         let stored = doc! {"_id": "p1", "book": "ANA", "info": "x"};
-        let e = patch(schema, &stored, &body(json!({"id": "p1"})), editor(&acl, true)).unwrap_err();
-        assert_eq!(e.message, "Not allowed to change the page ID");
+        for field in ["id", "_id"] {
+            let same = body(json!({field: "p1", "book": "ana"}));
+            assert_eq!(patch(schema, &stored, &same, editor(&acl, true)).unwrap(), stored);
+            let replaced = replace(schema, &stored, &same, editor(&acl, true)).unwrap();
+            assert_eq!(replaced, doc! {"_id": "p1", "book": "ANA"});
+            for other in [json!("P1"), json!("p2"), json!(null), json!(1)] {
+                let e = patch(schema, &stored, &body(json!({field: other})), editor(&acl, true)).unwrap_err();
+                assert_eq!(
+                    (e.field.as_str(), e.message.as_str()),
+                    (field, "Not allowed to change the page ID")
+                );
+            }
+        }
         assert!(patch(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
         assert!(replace(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
         let replaced =

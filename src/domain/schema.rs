@@ -260,7 +260,7 @@ pub const SCHEMAS: [Schema; 9] = [
 
 /// Names that `roles.cfg` may use besides those of record routes.
 pub const NODE_ACL_NAMES: &[&str] =
-    &["login", "password", "sync", "conflicts", "changes", "audit", "metrics", "users", "backups"];
+    &["login", "password", "sync", "conflicts", "changes", "audit", "metrics", "users", "backups", "trash"];
 
 /// Highest push rank in the table.
 pub const PUSH_RANK_MAX: u8 = 8;

@@ -57,8 +57,12 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
     (Verb::Get, "/sync/conflicts", Needs::Name("conflicts")),
     (Verb::Get, "/sync/conflicts/{id}", Needs::Name("conflicts")),
     (Verb::Post, "/sync/conflicts/{id}/resolution", Needs::Name("conflicts")),
+    (Verb::Get, "/sync/waiting", Needs::Global("sync")),
     (Verb::Get, "/sync/dead", Needs::Global("sync")),
     (Verb::Post, "/sync/dead/{id}/retry", Needs::Global("sync")),
+    (Verb::Get, "/trash", Needs::Name("trash")),
+    (Verb::Get, "/trash/{id}", Needs::Name("trash")),
+    (Verb::Post, "/trash/{id}/restore", Needs::Name("trash")),
 ];
 
 pub(crate) async fn authorization(

@@ -254,9 +254,7 @@ fn parse_decision(
         (Some(Value::String(side)), None) if side == "local" => Ok(Decision::TakeLocal),
         (Some(Value::String(side)), None) if side == "central" => Ok(Decision::TakeCentral),
         (Some(Value::String(side)), None) if side == "new_id" && is_about_record => Ok(Decision::NewId),
-        _ if is_about_record => {
-            Err(ApiError::invalid("take", "take: \"local\", \"central\" or \"new_id\""))
-        }
+        _ if is_about_record => Err(ApiError::invalid("take", "take: \"local\", \"central\" or \"new_id\"")),
         // Passwords are not shown, so nobody can have seen what they would write over; and this way round
         // they would not be hashed.
         (None, Some(_)) if conflict.is_secret() => {

@@ -27,7 +27,9 @@ mod node;
 mod password;
 mod records;
 mod session;
+mod trash;
 mod users;
+mod waiting;
 mod witness;
 mod write;
 
@@ -152,10 +154,14 @@ pub fn api(node: Arc<Node>) -> Api {
         .route("/sync/conflicts", get(conflict_list::list))
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
+        .route("/sync/waiting", get(waiting::list))
         .route("/sync/dead", get(dead::list))
         .route("/sync/dead/{id}/retry", post(dead::retry))
         .route("/sync/dead/{id}/take-central", post(dead::take_central))
-        .route("/sync/dead/{id}/discard", post(dead::discard));
+        .route("/sync/dead/{id}/discard", post(dead::discard))
+        .route("/trash", get(trash::list))
+        .route("/trash/{id}", get(trash::show))
+        .route("/trash/{id}/restore", post(trash::restore));
     if node.settings.browser_sessions != BrowserSessions::Off {
         let form = get(session::form).post(session::submit).delete(session::delete);
         routes = routes

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Document, RawDocument};
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::Node;
@@ -269,6 +270,20 @@ pub(crate) fn check_precondition(headers: &HeaderMap, stored: Option<&[u8]>) -> 
         return Err(ApiError::PreconditionFailed);
     }
     Ok(())
+}
+
+/// What stands in a path as it is: the alphabet of new ids.
+const PATH_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b':').remove(b'-');
+
+/// The path of a record, by its id and the account that it belongs to.
+pub(crate) fn item_path(schema: &Schema, id: &str, owner: Option<&str>) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, PATH_CHARS).to_string();
+    let (id, owner) = (&encoded(id), &encoded(owner.unwrap_or_default()));
+    let route = schema.routes.iter().find(|route| matches!(route.shape, Shape::Item | Shape::ItemOfPerson));
+    route.map_or_else(String::new, |route| match route.shape {
+        Shape::ItemOfPerson => route.path.replace("{person_id}", owner).replace("{id}", id),
+        _ => route.path.replace("{person_id}", id).replace("{id}", id),
+    })
 }
 
 /// Fields that this caller is not shown.

@@ -62,11 +62,17 @@ pub(crate) struct Seen {
     owner: Option<String>,
     /// The emergency without which it would not have been shown.
     opening: Option<u64>,
+    /// Where it was read, if not among the records.
+    place: String,
 }
 
 impl Seen {
+    fn new(what: What, kind: &'static str, id: &str, owner: Option<String>) -> Seen {
+        Seen { what, kind, id: id.to_owned(), owner, opening: None, place: String::new() }
+    }
+
     pub(crate) fn record(schema: &Schema, id: &str, owner: Option<String>) -> Seen {
-        Seen { what: What::Read, kind: schema.collection, id: id.to_owned(), owner, opening: None }
+        Seen::new(What::Read, schema.collection, id, owner)
     }
 
     /// Records of one account, or of everybody.
@@ -75,12 +81,16 @@ impl Seen {
             Owner::Nobody => None,
             _ => Some(owner.map_or_else(|| EVERYBODY.to_owned(), |owner| fold_account(&owner))),
         };
-        Seen { what: What::List, kind: schema.collection, id: String::new(), owner, opening: None }
+        Seen::new(What::List, schema.collection, "", owner)
     }
 
     /// A list of something else: about one account, about everybody, or about no person.
     pub(crate) fn other(kind: &'static str, owner: Option<String>) -> Seen {
-        Seen { what: What::List, kind, id: String::new(), owner, opening: None }
+        Seen::new(What::List, kind, "", owner)
+    }
+
+    pub(crate) fn at(self, place: String) -> Seen {
+        Seen { place, ..self }
     }
 
     pub(crate) fn under(self, opening: Option<u64>) -> Seen {
@@ -91,7 +101,7 @@ impl Seen {
         let event = Event::new(self.what, who).about(self.kind, &self.id, self.owner.as_deref());
         match self.opening {
             Some(opening) => event.saying(&under(opening)),
-            None => event,
+            None => event.saying(&self.place),
         }
     }
 

@@ -13,14 +13,13 @@ use super::Node;
 use super::caller::{Caller, strings};
 use super::error::ApiError;
 use super::extract::Sent;
-use super::records::{Found, ItemTarget, check_precondition, record_response};
+use super::records::{Found, ItemTarget, check_precondition, item_path, record_response};
 use super::witness::Seen;
 use crate::accounts::is_acceptable_hash;
 use crate::domain::access::{Acl, Verb};
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::{parse_object, show_value};
 use crate::domain::record::{Kind, fold_account};
-use crate::domain::schema::Shape;
 use crate::domain::value::same_document;
 use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 
@@ -204,7 +203,8 @@ impl WriteRequest<'_> {
         }
         let dates = self.node.settings.date_format;
         let shown = |document: &Document| show_value(&Bson::Document(strip_identity(document)), dates);
-        if shown(&created) != shown(&found.document()?) {
+        let stored = found.document()?;
+        if shown(&edit::spelled_like(schema, created, &stored)) != shown(&stored) {
             return Err(exists());
         }
         check_precondition(self.headers, Some(found.bytes()))?;
@@ -273,24 +273,14 @@ impl WriteRequest<'_> {
         let mut response = record_response(self.node, self.target.schema, self.caller, &after)?;
         if is_new {
             *response.status_mut() = StatusCode::CREATED;
-            if let Ok(location) = HeaderValue::from_str(&self.location()) {
+            let schema = self.target.schema;
+            let owner = self.target.path_owner.map(fold_account);
+            let path = item_path(schema, &schema.canonical_id(self.target.id), owner.as_deref());
+            if let Ok(location) = HeaderValue::from_str(&path) {
                 response.headers_mut().insert(header::LOCATION, location);
             }
         }
         Ok(response)
-    }
-
-    /// The path of a record that was created through the one of the request.
-    fn location(&self) -> String {
-        let schema = self.target.schema;
-        let id = schema.canonical_id(self.target.id);
-        let owner = self.target.path_owner.map(fold_account).unwrap_or_default();
-        let route =
-            schema.routes.iter().find(|route| matches!(route.shape, Shape::Item | Shape::ItemOfPerson));
-        route.map_or_else(String::new, |route| match route.shape {
-            Shape::ItemOfPerson => route.path.replace("{person_id}", &owner).replace("{id}", &id),
-            _ => route.path.replace("{person_id}", &id).replace("{id}", &id),
-        })
     }
 }
 

@@ -13,9 +13,9 @@ use super::holds::Held;
 use super::indexes::search_terms;
 use super::snapshot::Snapshot;
 use super::tables::*;
-use super::{Base, StoreError};
+use super::{Base, StoreError, TrashSummary};
 use crate::domain::content::{Content, EMPTY_CONTENT};
-use crate::domain::record::{Kind, fold_account};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::IdRule;
 use crate::domain::value::same_document;
 
@@ -63,6 +63,7 @@ impl Snapshot {
         self.compare_contents(&mut found)?;
         self.compare_held(&mut found)?;
         self.compare_conflicts(&mut found)?;
+        self.compare_trash(&mut found)?;
         self.look_at_journal(&mut found)?;
         Ok(found)
     }
@@ -260,6 +261,21 @@ impl Snapshot {
         Ok(())
     }
 
+    fn compare_trash(&self, found: &mut Vec<String>) -> Result<(), StoreError> {
+        let mut order = self.followers("trash_order", TRASH_ORDER)?;
+        let mut unreadable = 0;
+        for entry in self.transaction.open_table(TRASH)?.iter()? {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            order.call_for((sequence, code, id))?;
+            let key = RecordKey::new(kind_of(code)?, id);
+            unreadable += u64::from(TrashSummary::decode(key, sequence, row.value()).is_err());
+        }
+        order.report(found)?;
+        count(found, "bodies in the trash that cannot be read", unreadable);
+        Ok(())
+    }
+
     fn look_at_journal(&self, found: &mut Vec<String>) -> Result<(), StoreError> {
         let journal = self.transaction.open_table(JOURNAL)?;
         let last = last_sequence(&journal, &self.transaction.open_table(META)?)?;
@@ -318,7 +334,6 @@ fn count(found: &mut Vec<String>, what: &str, number: u64) {
 mod tests {
     use super::*;
     use crate::domain::access::Actor;
-    use crate::domain::record::{Kind, RecordKey};
     use crate::store::{Store, StoreOptions, Tx};
     use bson::doc;
     use redb::TableHandle as _;
@@ -362,6 +377,9 @@ mod tests {
             let document = doc! {"_id": "d2", "fedacct": "ANA", "content": missing};
             let key = RecordKey::new(Kind::PersonalDocument, "d2");
             tx.edit(&key, Some(&document), &Actor::Centre).unwrap();
+            let gone = RecordKey::new(Kind::Event, "e1");
+            tx.edit(&gone, Some(&doc! {"_id": "e1", "person": "ANA"}), &Actor::Centre).unwrap();
+            tx.edit(&gone, None, &Actor::Centre).unwrap();
         })
         .await;
         let (mut found, mut before) = {
@@ -395,6 +413,7 @@ mod tests {
             CONTENT,
             BASE,
             DIRTY,
+            TRASH_ORDER,
             DOCS
         );
         let snapshot = store.read().unwrap();
@@ -435,6 +454,7 @@ mod tests {
             CONFLICT_OUTBOX, "x", ();
             CONFLICT_WATCHED, "x", 1;
             ECHO, (person, "EVA", 1), ();
+            TRASH_ORDER, (1, person, "EVA"), ();
             JOURNAL, 7, &[][..];
         );
     }

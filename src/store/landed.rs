@@ -14,8 +14,9 @@ use super::StoreError;
 use super::feed_rows::Reread;
 use super::records::Tx;
 use super::snapshot::Snapshot;
-use super::sync_rows::{IntentWrite, TrashState, decode_intent};
+use super::sync_rows::{IntentWrite, decode_intent};
 use super::tables::{self, *};
+use super::trash::TrashState;
 use crate::domain::record::RecordKey;
 use crate::domain::value::same_document;
 

@@ -31,7 +31,10 @@ mod snapshot;
 mod space;
 mod sync_rows;
 mod tables;
+mod trash;
+mod trash_age;
 mod undecided;
+mod undelete;
 mod upkeep;
 mod writer;
 
@@ -60,11 +63,11 @@ pub use records::Tx;
 pub use sealed::{SealError, Sealed, StoreKey};
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
-pub use sync_rows::{
-    DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, TrashRow, TrashState, UNREADABLE_CODE,
-};
+pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
 pub use tables::{Base, FORMAT_VERSION};
+pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};
 pub use undecided::{Undecided, WaitReason, Waiting};
+pub use undelete::UndeleteError;
 pub use upkeep::{CheckedStore, change_store_key, check_store, compact_store, lock_file, recode_store};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.

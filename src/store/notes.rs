@@ -205,7 +205,8 @@ impl Store {
                 let times = Times { count: lost, ..Times::once(tx.now_ms()) };
                 tx.audit_at(times, Event::by_nobody(What::Gap))?;
             }
-            Ok(())
+            // Written on every day on which the node is used, so the trash learns of time that passes.
+            tx.trim_trash()
         });
         match written.await {
             Ok(()) => {

@@ -7,8 +7,9 @@ use super::StoreError;
 use super::feed_rows::{Reread, Sent};
 use super::records::Tx;
 use super::snapshot::Snapshot;
-use super::sync_rows::{IntentWrite, TrashRow, TrashState};
+use super::sync_rows::IntentWrite;
 use super::tables::{self, *};
+use super::trash::{TrashRow, TrashState, TrashSummary};
 use crate::domain::access::Actor;
 use crate::domain::rebuild::OwnWrite;
 use crate::domain::record::RecordKey;
@@ -148,10 +149,10 @@ impl Tx<'_> {
         let by_centre = Actor::Centre.to_string();
         for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
             let (at, row) = entry?;
-            let is_ours = tables::decode(row.value())?.get_str("actor").is_ok_and(|actor| actor != by_centre);
-            let row = TrashRow::decode(key.clone(), at.value().2, row.value())?;
-            if is_ours && row.state == TrashState::Done {
-                return Ok(Some(row));
+            let (_, _, sequence) = at.value();
+            let about = TrashSummary::decode(key.clone(), sequence, row.value())?;
+            if about.actor != by_centre && about.state == TrashState::Done {
+                return TrashRow::decode(key.clone(), sequence, row.value()).map(Some);
             }
         }
         Ok(None)

@@ -7,7 +7,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata}
 
 use super::StoreError;
 use super::kept::Shelf;
-use super::sync_rows::{DeadLetter, Intent, Pending, TrashRow, decode_intent};
+use super::sync_rows::{DeadLetter, Intent, Pending, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
 
@@ -455,18 +455,6 @@ impl Snapshot {
         let base = self.transaction.open_table(BASE)?;
         let row = base.get(row_key(key))?.map(|row| BaseRow::decode(row.value())).transpose()?;
         Ok(row.map(|row| row.base))
-    }
-
-    /// Bodies of deleted records, by record and then oldest first.
-    pub fn trash(&self) -> Result<Vec<TrashRow>, StoreError> {
-        let trash = self.transaction.open_table(TRASH)?;
-        let mut rows = Vec::new();
-        for entry in trash.iter()? {
-            let (at, row) = entry?;
-            let (code, id, sequence) = at.value();
-            rows.push(TrashRow::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?);
-        }
-        Ok(rows)
     }
 
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {

@@ -1,4 +1,4 @@
-//! Floor 1. What the reconciliation keeps beside the records: intents, trash, dead letters.
+//! Floor 1. What the reconciliation keeps beside the records: intents, dead letters.
 
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
@@ -11,7 +11,6 @@ use crate::domain::audit::What;
 use crate::domain::diff::{self, Change, Path};
 use crate::domain::moment::Moment;
 use crate::domain::record::RecordKey;
-use crate::domain::value::same_document;
 use crate::flaw::{Flaw, planted};
 
 /// A record that waits to be pushed.
@@ -127,48 +126,6 @@ pub(crate) fn path_of(row: &Document) -> Option<Path> {
 pub(crate) fn insert_some(row: &mut Document, field: &str, value: &Option<Bson>) {
     if let Some(value) = value {
         row.insert(field, value.clone());
-    }
-}
-
-/// What became of a deleted record's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrashState {
-    /// The delete has not reached the centre.
-    Pending,
-    Done,
-    /// The record was restored because it had been edited elsewhere.
-    Void,
-}
-
-impl TrashState {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            TrashState::Pending => "pending",
-            TrashState::Done => "done",
-            TrashState::Void => "void",
-        }
-    }
-}
-
-/// The body of a deleted record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrashRow {
-    pub key: RecordKey,
-    pub sequence: u64,
-    pub document: Document,
-    pub state: TrashState,
-}
-
-impl TrashRow {
-    pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashRow, StoreError> {
-        let mut row = tables::decode(bytes)?;
-        let named = |state: &TrashState| row.get_str("state").is_ok_and(|name| name == state.name());
-        let states = [TrashState::Pending, TrashState::Done, TrashState::Void];
-        let state = states.into_iter().find(named).ok_or_else(|| damaged("a trash row"))?;
-        match row.remove("document") {
-            Some(Bson::Document(document)) => Ok(TrashRow { key, sequence, document, state }),
-            _ => Err(damaged("a trash row")),
-        }
     }
 }
 
@@ -297,81 +254,6 @@ impl Tx<'_> {
     /// Forgets old intents; only while no read is on its way.
     pub fn forget_touched(&mut self) {
         self.carry.touched.clear();
-    }
-
-    /// Puts the body of a record into the trash.
-    pub fn put_trash(
-        &mut self,
-        key: &RecordKey,
-        document: &Document,
-        actor: &Actor,
-        state: TrashState,
-    ) -> Result<(), StoreError> {
-        let row = doc! {
-            "document": document, "actor": actor.to_string(), "at": self.now_ms(), "state": state.name(),
-        };
-        let (code, id) = row_key(key);
-        let sequence = self.last_sequence() + 1;
-        self.trash.insert((code, id, sequence), tables::encode(&row)?.as_slice())?;
-        self.wrote();
-        Ok(())
-    }
-
-    /// The body of a record that was deleted here and not yet at the centre.
-    pub fn pending_trash(&self, key: &RecordKey) -> Result<Option<TrashRow>, StoreError> {
-        let (code, id) = row_key(key);
-        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
-            let (at, row) = entry?;
-            let row = TrashRow::decode(key.clone(), at.value().2, row.value())?;
-            if row.state == TrashState::Pending {
-                return Ok(Some(row));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Makes sure that the trash holds this body of a record that was deleted here.
-    pub fn keep_in_trash(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
-        let (code, id) = row_key(key);
-        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))? {
-            let (at, row) = entry?;
-            let kept = TrashRow::decode(key.clone(), at.value().2, row.value())?;
-            if same_document(&kept.document, document) {
-                return Ok(());
-            }
-        }
-        self.put_trash(key, document, &Actor::Centre, TrashState::Done)
-    }
-
-    /// Puts a version into the trash that was given up for the centre's.
-    pub(crate) fn trash_given_up(
-        &mut self,
-        key: &RecordKey,
-        document: &Document,
-        actor: &Actor,
-    ) -> Result<(), StoreError> {
-        self.put_trash(key, document, actor, TrashState::Done)
-    }
-
-    /// Puts a body that the centre deleted into the trash.
-    pub fn discard(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
-        self.put_trash(key, document, &Actor::Centre, TrashState::Done)
-    }
-
-    /// Closes every pending body of the record.
-    pub fn settle_trash(&mut self, key: &RecordKey, state: TrashState) -> Result<(), StoreError> {
-        while let Some(pending) = self.pending_trash(key)? {
-            let (code, id) = row_key(key);
-            let at = (code, id, pending.sequence);
-            let mut row = match self.trash.get(at)? {
-                Some(row) => tables::decode(row.value())?,
-                None => return Ok(()),
-            };
-            row.insert("state", state.name());
-            self.trash.insert(at, tables::encode(&row)?.as_slice())?;
-            self.wrote();
-        }
-        Ok(())
     }
 
     pub fn put_dead(&mut self, letter: &DeadLetter) -> Result<(), StoreError> {

@@ -51,6 +51,8 @@ pub(crate) const DUPLICATE: TableDefinition<&str, ()> = TableDefinition::new("du
 pub(crate) const JOURNAL: TableDefinition<u64, Bytes> = TableDefinition::new("journal");
 /// (kind, id, sequence) -> the body of a deleted record.
 pub(crate) const TRASH: TableDefinition<(u8, &str, u64), Bytes> = TableDefinition::new("trash");
+/// (sequence, kind, id): the rows of `trash` in the order in which the records were deleted.
+pub(crate) const TRASH_ORDER: TableDefinition<(u64, u8, &str), ()> = TableDefinition::new("trash_order");
 /// conflict id -> the conflict.
 pub(crate) const CONFLICT: TableDefinition<&str, Bytes> = TableDefinition::new("conflict");
 /// (kind, id, conflict id): the open conflicts of a record.
@@ -138,6 +140,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(DUPLICATE)?;
     visitor.table(JOURNAL)?;
     visitor.table(TRASH)?;
+    visitor.table(TRASH_ORDER)?;
     visitor.table(CONFLICT)?;
     visitor.table(CONFLICT_OPEN)?;
     visitor.table(CONFLICT_OUTBOX)?;

@@ -267,6 +267,7 @@ pub(crate) fn prepare(
     let transaction = begin_write()?;
     let last = {
         super::records::create_tables(&transaction)?;
+        super::trash::index_trash(&transaction)?;
         let mut meta = transaction.open_table(META)?;
         if meta.get("format")?.is_none() {
             meta.insert("format", FORMAT_VERSION.to_be_bytes().as_slice())?;

@@ -16,7 +16,7 @@ use super::conflict_rows::{Written, central_row, reopened_row};
 use super::conflicts::{Decision, ResolveError, audit_decision, check_person_may_go, current_value, decided};
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
-use super::{step, undecided};
+use super::{lease, step, undecided};
 use crate::central::{Central, CentralError, ConflictAnswer};
 use crate::domain::access::Actor;
 use crate::domain::diff;
@@ -67,7 +67,7 @@ impl Round<'_> {
             let closed: Vec<String> = closed.map(|conflict| conflict.id.clone()).collect();
             let standing =
                 if closed.is_empty() { Vec::new() } else { central.resolutions(&closed).await?.decided };
-            let (name, round) = (node.to_owned(), self.lease_number);
+            let (name, round) = (node.to_owned(), lease::rounds(&*self.store.read()?)?);
             let answers = self
                 .store
                 .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
@@ -102,7 +102,7 @@ impl Round<'_> {
         central: &mut dyn Central,
         node: &str,
     ) -> Result<(), RoundError> {
-        let round = self.lease_number;
+        let round = lease::rounds(&*self.store.read()?)?;
         let snapshot = self.store.read()?;
         let mut ids = snapshot.conflicts_to_read(round, WATCHED_ROUNDS)?;
         let questions: BTreeMap<String, Question> =

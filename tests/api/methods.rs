@@ -178,9 +178,10 @@ async fn patch_merges_the_given_fields() {
         ("/events/e1", "Event not found", "Not allowed to change the event ID"),
     ] {
         for field in ["id", "_id"] {
-            let id = path.rsplit('/').next().unwrap();
-            let same = node.patch(path, json!({field: id})).by("DOC003").send().await;
-            same.is_invalid(field).has(json!({"error": message}));
+            for other in [json!("other"), json!(null), json!(1)] {
+                let other = node.patch(path, json!({field: other})).by("DOC003").send().await;
+                other.is_invalid(field).has(json!({"error": message}));
+            }
         }
         let absent = node.patch(&format!("{path}9"), json!({"n": 1})).by("DOC003").send().await;
         absent.is(404, NOTHING).has(json!({"error": noun}));

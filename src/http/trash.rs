@@ -1,0 +1,252 @@
+//! Floor 4. The trash over HTTP: listing deleted records, showing one, putting one back.
+//!
+//! A row is for those who have the name `trash` and could read the record if it existed. The operator of the machine
+//! sees every row and may put every record back, but reads no body: that is enough to undo somebody's mistake.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bson::Document;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::Node;
+use super::caller::Caller;
+use super::error::ApiError;
+use super::extract::{At, query_pairs};
+use super::records::item_path;
+use super::witness::Seen;
+use crate::domain::access::{Acl, Actor, Grant, Principal, Target, Verb};
+use crate::domain::audit::EVERYBODY;
+use crate::domain::edit::{self, CONTENT_FIELD, Editor};
+use crate::domain::json::show_value;
+use crate::domain::record::{Kind, fold_account};
+use crate::domain::schema::Owner;
+use crate::store::{Snapshot, TrashSummary, UndeleteError};
+
+/// The name in `roles.cfg`.
+const ACL_NAME: &str = "trash";
+/// Rows in one answer, if nothing is said and at most.
+const LIMIT_ROWS_DEFAULT: usize = 100;
+const LIMIT_ROWS_MAX: usize = 1000;
+
+struct Query {
+    limit: usize,
+    /// Only rows that are older than this one.
+    after: Option<u64>,
+    kind: Option<Kind>,
+    /// Folded account.
+    person: Option<String>,
+}
+
+impl Query {
+    fn parse(uri: &Uri) -> Result<Query, ApiError> {
+        let mut query = Query { limit: LIMIT_ROWS_DEFAULT, after: None, kind: None, person: None };
+        for (name, value) in query_pairs(uri) {
+            let invalid = |message: &str| ApiError::invalid(&name, format!("{name}: {message}"));
+            match name.as_str() {
+                "limit" => match value.parse::<usize>() {
+                    Ok(limit) if limit > 0 => query.limit = limit.min(LIMIT_ROWS_MAX),
+                    _ => return Err(invalid("must be a whole number above 0")),
+                },
+                "after" => {
+                    let id = value.parse().map_err(|_| invalid("must be the id of a deleted record"))?;
+                    query.after = Some(id);
+                }
+                "collection" => {
+                    let kind = Kind::from_collection(&value);
+                    query.kind = Some(kind.ok_or_else(|| invalid("there is no such collection"))?);
+                }
+                "person" => query.person = Some(fold_account(&value)),
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+
+    fn wants(&self, row: &TrashSummary) -> bool {
+        self.kind.is_none_or(|kind| row.key.kind == kind)
+            && self.person.as_ref().is_none_or(|person| row.owner.as_ref() == Some(person))
+    }
+
+    fn next_link(&self, last: u64) -> String {
+        let collection = self.kind.map(|kind| kind.schema().collection);
+        let more: String = [("collection", collection), ("person", self.person.as_deref())]
+            .into_iter()
+            .filter_map(|(name, value)| {
+                value.map(|value| (name, utf8_percent_encode(value, NON_ALPHANUMERIC)))
+            })
+            .map(|(name, value)| format!("&{name}={value}"))
+            .collect();
+        format!("</trash?limit={}&after={last}{more}>; rel=\"next\"", self.limit)
+    }
+}
+
+/// Deleted records, the last one first.
+pub(crate) async fn list(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (acl, who) = (node.acl(), Arc::clone(&caller.principal));
+    acl.authorize_node(&who, Verb::Get, ACL_NAME)?;
+    let query = Query::parse(request.uri())?;
+    if let Some(person) = &query.person {
+        acl.permits(&who, Verb::Get, ACL_NAME, Kind::Person, Target::PathPerson(person))?;
+    }
+    let about = query.person.clone().unwrap_or_else(|| EVERYBODY.to_owned());
+    // Rows that the caller may not see are looked at too, and there may be many.
+    let listed = tokio::task::spawn_blocking(move || {
+        let is_shown = |row: &TrashSummary| query.wants(row) && may_use(&acl, &who, Verb::Get, row);
+        let page = node.store.read()?.trash_page(query.after, query.limit, is_shown)?;
+        let rows: Vec<Value> = page.rows.iter().map(summary).collect();
+        Ok::<_, ApiError>((rows, page.next.map(|last| query.next_link(last))))
+    });
+    let (rows, link) = listed.await.map_err(|_| ApiError::Internal)??;
+    let mut response = super::json(rows);
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(Seen::other(ACL_NAME, Some(about)).on(response))
+}
+
+/// One deleted record with its body, as far as the caller could read the record.
+pub(crate) async fn show(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+) -> Result<Response, ApiError> {
+    let acl = node.acl();
+    acl.authorize_node(&caller.principal, Verb::Get, ACL_NAME)?;
+    let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Get, at.id())?;
+    let schema = row.key.kind.schema();
+    let seen = Seen::record(schema, &row.key.id, row.owner.clone());
+    let mut shown = summary(&row);
+    let mut place = format!("trash {}", row.sequence);
+    if is_operator(&caller.principal) {
+        place.push_str(", without its content");
+    } else {
+        shown["document"] = show_value(&schema.without_secrets(&document).into(), node.settings.date_format);
+    }
+    Ok(seen.at(place).on(super::json(shown)))
+}
+
+/// Makes a record of the body, under the same conditions as POST of such a record.
+pub(crate) async fn restore(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+) -> Result<Response, ApiError> {
+    let acl = node.acl();
+    acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
+    let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
+    let grant = authorize(&acl, &caller.principal, &row, &document)?;
+    let key = node.store.undelete(grant, row.sequence).await.map_err(|error| refusal(&row, error))?;
+    // As it is now: a delete that had not reached the centre is void.
+    let now = node.store.read()?.trashed(row.sequence)?.map_or(row, |(now, _)| now);
+    let path = item_path(key.kind.schema(), &key.id, now.owner.as_deref());
+    let mut response = (StatusCode::CREATED, super::json(summary(&now))).into_response();
+    if let Ok(path) = HeaderValue::from_str(&path) {
+        response.headers_mut().insert(header::LOCATION, path);
+    }
+    Ok(response)
+}
+
+/// The row that the path names, if the caller may use `verb` on it.
+fn find(
+    snapshot: &Snapshot,
+    acl: &Acl,
+    caller: &Caller,
+    verb: Verb,
+    id: &str,
+) -> Result<(TrashSummary, Document), ApiError> {
+    let sequence = id.parse().map_err(|_| absent())?;
+    let (row, document) = snapshot.trashed(sequence)?.ok_or_else(absent)?;
+    match may_use(acl, &caller.principal, verb, &row) {
+        true => Ok((row, document)),
+        false => Err(ApiError::Hidden(ABSENT.into())),
+    }
+}
+
+/// Whether the name `trash` reaches this row, and the record itself could be read.
+fn may_use(acl: &Acl, who: &Principal, verb: Verb, row: &TrashSummary) -> bool {
+    let (kind, owner) = (row.key.kind, row.owner.as_deref());
+    let is_in_reach = match kind.schema().owner {
+        // What belongs to nobody can be read by everybody who has the name of its kind.
+        Owner::Nobody => acl.authorize_node(who, verb, ACL_NAME).is_ok(),
+        _ => acl.permits(who, verb, ACL_NAME, kind, Target::Record { owner }).is_ok(),
+    };
+    is_in_reach && (is_operator(who) || acl.may_read(who, kind, owner))
+}
+
+fn is_operator(who: &Principal) -> bool {
+    matches!(who.actor, Actor::Operator(_))
+}
+
+/// The right to create the record that is to be put back.
+fn authorize(acl: &Acl, who: &Principal, row: &TrashSummary, document: &Document) -> Result<Grant, ApiError> {
+    let (kind, owner) = (row.key.kind, row.owner.as_deref());
+    if let Actor::Operator(uid) = who.actor {
+        return Ok(Grant::operator(uid, Verb::Post, kind));
+    }
+    let schema = kind.schema();
+    let target = match (kind, owner) {
+        (Kind::Person, Some(person)) => Target::PathPerson(person),
+        _ => Target::Record { owner },
+    };
+    let grant = acl.authorize(who, Verb::Post, schema.item_acl(), kind, target);
+    let grant = grant.map_err(|_| ApiError::Forbidden)?;
+    if !who.administers() {
+        // With the body comes its password, and only root sets the password of somebody else.
+        if schema.secret_fields.iter().any(|field| document.contains_key(field)) {
+            return Err(ApiError::Forbidden);
+        }
+        // The bytes that it names were uploaded to this record.
+        let mut document = document.clone();
+        document.remove(CONTENT_FIELD);
+        edit::check_change(schema, None, &document, Editor { acl, is_root: false })?;
+    }
+    Ok(grant)
+}
+
+fn refusal(row: &TrashSummary, error: UndeleteError) -> ApiError {
+    match error {
+        UndeleteError::Unknown => absent(),
+        UndeleteError::Exists(key) => {
+            let message = format!("There is a record {key}: it has been made again since, or was put back");
+            ApiError::Conflict { message, current: Value::Null }
+        }
+        UndeleteError::OwnerAbsent(person) => {
+            let field = match row.key.kind.schema().owner {
+                Owner::Field(field) => field,
+                Owner::Itself | Owner::Nobody => "",
+            };
+            let message =
+                format!("{field}: the person {person} does not exist here; restore that person first");
+            ApiError::invalid(field, message)
+        }
+        UndeleteError::Held { conflict } => ApiError::DecisionPending { conflict },
+        UndeleteError::Store(error) => error.into(),
+    }
+}
+
+const ABSENT: &str = "There is no such record in the trash";
+
+fn absent() -> ApiError {
+    ApiError::NotFound(ABSENT.into())
+}
+
+/// A row as clients see it, without the body.
+fn summary(row: &TrashSummary) -> Value {
+    json!({
+        "id": row.sequence,
+        "collection": row.key.kind.schema().collection,
+        "record": row.key.id,
+        "owner": row.owner,
+        "state": row.state.name(),
+        "deleted_by": row.actor,
+        "deleted_at": crate::sync::time_text(row.at_ms),
+    })
+}

@@ -1,0 +1,357 @@
+//! Floor 1. The trash: the bodies of deleted records.
+//!
+//! A row is written in the transaction that deletes the record. `trash_order` has the rows in the order of the
+//! deletes, so that the newest are listed and the oldest are trimmed (`trash_age.rs`) without reading the rest.
+
+use bson::{Bson, Document, doc};
+use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
+
+use super::StoreError;
+use super::records::Tx;
+use super::snapshot::Snapshot;
+use super::tables::{self, *};
+use crate::domain::access::Actor;
+use crate::domain::record::RecordKey;
+use crate::domain::value::same_document;
+
+/// Most rows of the trash that one page looks at; a page that wants few of them may end before its limit.
+const LOOK_ROWS_MAX: usize = 20_000;
+
+/// What became of a deleted record's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrashState {
+    /// The delete has not reached the centre.
+    Pending,
+    Done,
+    /// The record exists again: it had been edited elsewhere, or was restored before the delete was sent.
+    Void,
+}
+
+impl TrashState {
+    const ALL: [TrashState; 3] = [TrashState::Pending, TrashState::Done, TrashState::Void];
+
+    /// The state as rows and answers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TrashState::Pending => "pending",
+            TrashState::Done => "done",
+            TrashState::Void => "void",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<TrashState> {
+        TrashState::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// The body of a deleted record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrashRow {
+    pub key: RecordKey,
+    pub sequence: u64,
+    pub document: Document,
+    pub state: TrashState,
+}
+
+impl TrashRow {
+    pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashRow, StoreError> {
+        let mut row = tables::decode(bytes)?;
+        let state = row.get_str("state").ok().and_then(TrashState::from_name);
+        let state = state.ok_or_else(|| damaged("a trash row"))?;
+        match row.remove("document") {
+            Some(Bson::Document(document)) => Ok(TrashRow { key, sequence, document, state }),
+            _ => Err(damaged("a trash row")),
+        }
+    }
+}
+
+/// A row of the trash without the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrashSummary {
+    pub key: RecordKey,
+    /// Names the row; a later delete has a higher number.
+    pub sequence: u64,
+    /// Folded account that the record belonged to.
+    pub owner: Option<String>,
+    pub state: TrashState,
+    /// Who deleted the record.
+    pub actor: String,
+    /// Milliseconds since 1970 by the clock of the box.
+    pub at_ms: i64,
+    /// [`super::trash_age`]: the time that the node had observed to pass.
+    pub(super) observed_ms: i64,
+}
+
+impl TrashSummary {
+    pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashSummary, StoreError> {
+        let row = tables::raw(bytes)?;
+        let body = row.get_document("document").map_err(|_| damaged("a trash row"))?;
+        let state = row.get_str("state").ok().and_then(TrashState::from_name);
+        Ok(TrashSummary {
+            owner: key.kind.schema().owner_in(body),
+            key,
+            sequence,
+            state: state.ok_or_else(|| damaged("a trash row"))?,
+            actor: row.get_str("actor").unwrap_or_default().to_owned(),
+            at_ms: row.get_i64("at").unwrap_or_default(),
+            // Rows of earlier versions do not say: they age from the update on.
+            observed_ms: row.get_i64("observed").unwrap_or_default(),
+        })
+    }
+}
+
+/// Some rows of the trash, newest first.
+#[derive(Debug)]
+pub struct TrashPage {
+    pub rows: Vec<TrashSummary>,
+    /// The last row that was looked at, if there are older ones.
+    pub next: Option<u64>,
+}
+
+impl Tx<'_> {
+    /// Puts the body of a record into the trash.
+    pub fn put_trash(
+        &mut self,
+        key: &RecordKey,
+        document: &Document,
+        actor: &Actor,
+        state: TrashState,
+    ) -> Result<(), StoreError> {
+        let observed_ms = self.observe_time()?;
+        let row = doc! {
+            "document": document, "actor": actor.to_string(), "at": self.now_ms(), "state": state.name(),
+            "observed": observed_ms,
+        };
+        let (code, id) = row_key(key);
+        let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);
+        let sequence = self.last_sequence().max(newest) + 1;
+        self.trash.insert((code, id, sequence), tables::encode(&row)?.as_slice())?;
+        self.trash_order.insert((sequence, code, id), ())?;
+        self.wrote();
+        self.trim_trash()
+    }
+
+    pub(super) fn remove_trash(&mut self, key: &RecordKey, sequence: u64) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        self.trash.remove((code, id, sequence))?;
+        self.trash_order.remove((sequence, code, id))?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// The body of a record that was deleted here and not yet at the centre.
+    pub fn pending_trash(&self, key: &RecordKey) -> Result<Option<TrashRow>, StoreError> {
+        let (code, id) = row_key(key);
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
+            let (at, row) = entry?;
+            let row = TrashRow::decode(key.clone(), at.value().2, row.value())?;
+            if row.state == TrashState::Pending {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes sure that the trash holds this body of a record that was deleted here.
+    pub fn keep_in_trash(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))? {
+            let (at, row) = entry?;
+            let kept = TrashRow::decode(key.clone(), at.value().2, row.value())?;
+            if same_document(&kept.document, document) {
+                return Ok(());
+            }
+        }
+        self.put_trash(key, document, &Actor::Centre, TrashState::Done)
+    }
+
+    /// Puts a version into the trash that was given up for the centre's.
+    pub(crate) fn trash_given_up(
+        &mut self,
+        key: &RecordKey,
+        document: &Document,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        self.put_trash(key, document, actor, TrashState::Done)
+    }
+
+    /// Puts a body that the centre deleted into the trash.
+    pub fn discard(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
+        self.put_trash(key, document, &Actor::Centre, TrashState::Done)
+    }
+
+    /// Closes every pending body of the record.
+    pub fn settle_trash(&mut self, key: &RecordKey, state: TrashState) -> Result<(), StoreError> {
+        while let Some(pending) = self.pending_trash(key)? {
+            let (code, id) = row_key(key);
+            let at = (code, id, pending.sequence);
+            let mut row = match self.trash.get(at)? {
+                Some(row) => tables::decode(row.value())?,
+                None => return Ok(()),
+            };
+            row.insert("state", state.name());
+            self.trash.insert(at, tables::encode(&row)?.as_slice())?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// The row of the trash with this number.
+    pub(super) fn trashed(&self, sequence: u64) -> Result<Option<TrashRow>, StoreError> {
+        let Some(key) = key_of(&self.trash_order, sequence)? else {
+            return Ok(None);
+        };
+        let (code, id) = row_key(&key);
+        let row = self.trash.get((code, id, sequence))?;
+        row.map(|row| TrashRow::decode(key.clone(), sequence, row.value())).transpose()
+    }
+}
+
+impl Snapshot {
+    /// Bodies of deleted records, by record and then oldest first.
+    pub fn trash(&self) -> Result<Vec<TrashRow>, StoreError> {
+        let trash = self.transaction.open_table(TRASH)?;
+        let mut rows = Vec::new();
+        for entry in trash.iter()? {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            rows.push(TrashRow::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?);
+        }
+        Ok(rows)
+    }
+
+    /// The rows that are `wanted`, newest first, at most `limit`; with `before` only those with lower numbers.
+    pub fn trash_page(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+        wanted: impl Fn(&TrashSummary) -> bool,
+    ) -> Result<TrashPage, StoreError> {
+        let trash = self.transaction.open_table(TRASH)?;
+        let order = self.transaction.open_table(TRASH_ORDER)?;
+        let mut page = TrashPage { rows: Vec::new(), next: None };
+        let mut last = None;
+        for (looked, entry) in order.range(..(before.unwrap_or(u64::MAX), 0, ""))?.rev().enumerate() {
+            if looked == LOOK_ROWS_MAX || page.rows.len() == limit {
+                page.next = last;
+                break;
+            }
+            let (at, _) = entry?;
+            let (sequence, code, id) = at.value();
+            last = Some(sequence);
+            let row = trash.get((code, id, sequence))?.ok_or_else(|| damaged("an index"))?;
+            let summary = TrashSummary::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?;
+            page.rows.extend(Some(summary).filter(&wanted));
+        }
+        Ok(page)
+    }
+
+    /// The row of the trash with this number, and the body in it.
+    pub fn trashed(&self, sequence: u64) -> Result<Option<(TrashSummary, Document)>, StoreError> {
+        let Some(key) = key_of(&self.transaction.open_table(TRASH_ORDER)?, sequence)? else {
+            return Ok(None);
+        };
+        let (code, id) = row_key(&key);
+        let Some(row) = self.transaction.open_table(TRASH)?.get((code, id, sequence))? else {
+            return Ok(None);
+        };
+        let summary = TrashSummary::decode(key.clone(), sequence, row.value())?;
+        Ok(Some((summary, TrashRow::decode(key.clone(), sequence, row.value())?.document)))
+    }
+}
+
+fn key_of(
+    order: &impl ReadableTable<(u64, u8, &'static str), ()>,
+    sequence: u64,
+) -> Result<Option<RecordKey>, StoreError> {
+    let Some(entry) = order.range((sequence, 0, "")..)?.next() else {
+        return Ok(None);
+    };
+    let (at, _) = entry?;
+    let (found, code, id) = at.value();
+    if found == sequence { Ok(Some(RecordKey::new(kind_of(code)?, id))) } else { Ok(None) }
+}
+
+/// Fills `trash_order` in a store that does not have it yet.
+pub(super) fn index_trash(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let trash = transaction.open_table(TRASH)?;
+    let mut order = transaction.open_table(TRASH_ORDER)?;
+    if order.is_empty()? {
+        for entry in trash.iter()? {
+            let (at, _) = entry?;
+            let (code, id, sequence) = at.value();
+            order.insert((sequence, code, id), ())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+    use redb::{Database, ReadableDatabase as _};
+
+    use super::*;
+    use crate::domain::record::Kind;
+    use crate::store::{Store, StoreOptions};
+
+    const OPTIONS: StoreOptions =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 7 };
+
+    async fn delete(store: &Store, id: &'static str) {
+        let done = store.transact(move |tx| -> Result<(), StoreError> {
+            let key = RecordKey::new(Kind::Event, id);
+            tx.edit(&key, Some(&doc! {"_id": id, "person": "ana"}), &Actor::Operator(0))?;
+            tx.edit(&key, None, &Actor::Local("tech".to_owned())).map(|_| ())
+        });
+        done.await.unwrap();
+    }
+
+    fn ids(page: &TrashPage) -> Vec<&str> {
+        page.rows.iter().map(|row| row.key.id.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_newest_delete_comes_first_page_by_page() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        for id in ["b", "a", "c"] {
+            delete(&store, id).await;
+        }
+        let snapshot = store.read().unwrap();
+        let all = snapshot.trash_page(None, 10, |_| true).unwrap();
+        assert_eq!((ids(&all), all.next), (vec!["c", "a", "b"], None));
+        assert_eq!(
+            (all.rows[0].owner.as_deref(), all.rows[0].actor.as_str(), all.rows[0].at_ms),
+            (Some("ANA"), "tech@local", 7)
+        );
+        let first = snapshot.trash_page(None, 2, |_| true).unwrap();
+        assert_eq!((ids(&first), first.next), (vec!["c", "a"], Some(all.rows[1].sequence)));
+        assert_eq!(ids(&snapshot.trash_page(first.next, 2, |_| true).unwrap()), ["b"]);
+        assert_eq!(ids(&snapshot.trash_page(None, 10, |row| row.key.id == "a").unwrap()), ["a"]);
+        let (about, document) = snapshot.trashed(all.rows[2].sequence).unwrap().unwrap();
+        assert_eq!((about, document), (all.rows[2].clone(), doc! {"_id": "b", "person": "ana"}));
+        assert!(snapshot.trashed(all.rows[0].sequence + 1).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_store_of_an_earlier_version_gets_the_order_when_it_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let store = Store::open(&path, OPTIONS).unwrap();
+        delete(&store, "b").await;
+        delete(&store, "a").await;
+        let sum = store.read().unwrap().content_sha256().unwrap();
+        drop(store);
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.delete_table(TRASH_ORDER).unwrap();
+        transaction.commit().unwrap();
+        assert!(database.begin_read().unwrap().open_table(TRASH_ORDER).is_err());
+        drop(database);
+        let store = Store::open(&path, OPTIONS).unwrap();
+        let snapshot = store.read().unwrap();
+        assert_eq!(ids(&snapshot.trash_page(None, 10, |_| true).unwrap()), ["a", "b"]);
+        assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
+        assert_eq!(snapshot.content_sha256().unwrap(), sum);
+    }
+}
