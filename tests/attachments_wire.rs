@@ -8,6 +8,7 @@ use bson::{Binary, Bson, Document, bson, doc, spec::BinarySubtype};
 use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use mongodb::options::GridFsBucketOptions;
 use serde_json::Value;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use support::federation::Federation;
@@ -48,6 +49,7 @@ async fn has(node: &EdgeNode, id: &str, bytes: &[u8]) {
 async fn a_picture_travels_from_clinic_to_clinic() {
     let federation = Federation::start(&["north", "south"]).await;
     let [north, south] = &federation.nodes[..] else { panic!() };
+    north.done("POST", "/people/ESGNU777ORG", Some(&json!({"name": "Ana"}))).await;
     let bytes = picture(1, 1_200_000);
     let sha256 = name_of(&bytes);
     north.upload("scan", "ESGNU777ORG", &bytes).await;
@@ -102,6 +104,7 @@ async fn a_picture_travels_from_clinic_to_clinic() {
 async fn a_bad_chunk_at_the_centre_is_found_and_replaced() {
     let federation = Federation::start(&["north", "south"]).await;
     let [north, south] = &federation.nodes[..] else { panic!() };
+    north.done("POST", "/people/ESGNU777ORG", Some(&json!({"name": "Ana"}))).await;
     let bytes = picture(2, 5 * CHUNK + 77);
     let sha256 = name_of(&bytes);
     north.upload("scan", "ESGNU777ORG", &bytes).await;

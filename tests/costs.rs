@@ -27,8 +27,8 @@ const IDLE_COLD_LINE_BYTES_MAX: u64 = 16_000;
 /// A changed field beyond its own bytes, once a round sends anything.
 const FIELD_BYTES_MAX: u64 = 200;
 /// The first one of a round above an idle round: an update with its frame and answer, and how the node stands
-/// after it, and the head of the audit trail, which an idle round does not carry.
-const FIRST_FIELD_BYTES_MAX: u64 = 1_900;
+/// after it, the head of the audit trail, and which edits the node has delivered, which an idle round does not carry.
+const FIRST_FIELD_BYTES_MAX: u64 = 2_000;
 
 /// A centre that asks for TLS and a password, and a node that has agreed with it.
 struct Ground {

@@ -2,6 +2,32 @@
 //! everything that goes wrong chosen by seed. Needs the feature `failpoints`.
 //!
 //! `THALAMUS_EDGE_TEST_SEED=n` runs one seed and prints what happened; `THALAMUS_EDGE_TEST_LONG` runs many more.
+//!
+//! # What the simulated centre, the faults, the checker and the code take for granted
+//!
+//! They were written by the same people, so what all of them assume is tested by none of them. Every assumption that
+//! was found is listed here, with what was made of it.
+//!
+//! | assumption | what was made of it |
+//! |---|---|
+//! | a copy of the centre is made while no node is busy | copies at any moment; by dump (new history) or by files (the old history, cut off) |
+//! | an acknowledged write is on the centre's disk | `is_lazy`: batches of writes reach the disk with the next other write; `CentreCrash` |
+//! | a position in the feed is never ahead of the centre | `accepts_positions_ahead` |
+//! | moments of the centre's history begin anew with it | one clock over all restores |
+//! | the same server answers during a whole conversation | `era` is the process; every crash and restore changes it |
+//! | a record id belongs to one person for ever | records of other people under the same id; legacy applications that give records away |
+//! | whoever sees a value may write it anywhere | `misplaced`: every value belongs to the person for whom it was written, or to whom the record was given by somebody who saw it |
+//! | the centre takes every person | `Refusal`; `sent_before_their_person` |
+//! | what a node delivers again does no harm | `calm` plans: nothing but old images, and no value may come twice |
+//! | a node has its name before anything is edited | images from before the first round, in `calm` plans |
+//! | two rounds of one node never run at once | the reconciler joins callers; tests/rounds.rs; over the wire in tests/chaos |
+//! | journals and lists are never full | `journal_keep_rows` is 200 here; that more than 1,000 records are taken between two seals, or 64 edits stay undelivered, is not reached by few records: tests/holds and tests/store look at the bounds |
+//! | few and small records | tests/attachments, tests/crash and tests/chaos carry large ones; sizes at the centre's limit are in tests/holds |
+//! | ids are text | records with other ids are left alone and counted: tests/rounds.rs |
+//! | nobody but nodes writes `edge_*` | decisions at the centre are written here; forged and deleted rows are in tests/holds |
+//! | people have one name each, of two | twelve typographies are not tried here |
+//! | attachments never fail together with records | they have a lane of their own after the records: tests/attachments, tests/chaos |
+//! | a virtual machine does not go on from a snapshot with its memory | cannot be told from one process; docs/SYNC.md says so |
 
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "the environment chooses seeds and lengths")]

@@ -385,12 +385,9 @@ impl<'a> Round<'a> {
         if self.tally.conflicts > 0 {
             message.push_str(" Some records differ and wait for a decision: see the conflicts.");
         }
-        let held = self.store.read().and_then(|snapshot| snapshot.holds_count()).unwrap_or(0);
-        if held > 0 {
-            message.push_str(&format!(
-                " Accounts that two people have, one here and one at the centre: {held}. They and their records \
-                 wait for a decision: see the conflicts."
-            ));
+        let held = self.store.read().and_then(|snapshot| super::status::held_words(&snapshot));
+        if let Some(held) = held.unwrap_or_default() {
+            message.push_str(&format!(" {held}"));
         }
         let unsupported = self.unsupported_known();
         if unsupported > 0 {

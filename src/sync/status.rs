@@ -144,7 +144,10 @@ impl Reconciler {
             (None, Some("complete")) => match (&waiting, said.strip_prefix(UP_TO_DATE)) {
                 (Some(waiting), Some(rest)) => ("idle", format!("{waiting}{rest}")),
                 // The round ended with something left over: what is left by now counts.
-                (Some(waiting), None) => ("idle", waiting.clone()),
+                (Some(waiting), None) => {
+                    let held = held_words(snapshot)?.map_or_else(String::new, |held| format!(" {held}"));
+                    ("idle", format!("{waiting}{held}"))
+                }
                 (None, _) => ("idle", said.to_owned()),
             },
             (None, Some(_)) => ("idle", said.to_owned()),
@@ -182,10 +185,21 @@ pub(super) fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreErr
     Ok((!words.is_empty()).then(|| words.join(" ")))
 }
 
+/// Accounts that two people have; `None` if there are none.
+pub(super) fn held_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
+    let held = snapshot.holds_count()?;
+    Ok((held > 0).then(|| {
+        format!(
+            "Accounts that two people have, one here and one at the centre: {held}. They and their records wait for \
+             a decision: see the conflicts."
+        )
+    }))
+}
+
 /// What was edited here and has not reached the centre; nothing if nothing was.
 fn waiting_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
-    // Refused ones are counted and shown apart.
-    let waiting = snapshot.waiting_count()?;
+    // Refused ones, and those that wait for something else, are counted and shown apart.
+    let waiting = snapshot.waiting_count()?.saturating_sub(snapshot.held_back_count()?);
     let since = snapshot.oldest_pending_ms()?.map(time_text).unwrap_or_default();
     Ok(match waiting {
         0 => None,
