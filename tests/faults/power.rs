@@ -40,6 +40,7 @@ impl Reference {
             disk.bytes()
         };
         let disk = Recorder::holding(empty.clone());
+        workload::begin_anew();
         let store = workload::open(disk.clone(), form).unwrap();
         let mut reference =
             Reference { form, empty, disk: disk.clone(), acknowledged: Vec::new(), sums: Vec::new() };
@@ -137,6 +138,7 @@ async fn the_power_may_fail_again_while_a_store_is_opened_in(form: Form) {
 
 /// Opens the store and goes through the workload up to the first refusal; how many steps were acknowledged.
 async fn run(disk: &Recorder, form: Form) -> usize {
+    workload::begin_anew();
     let Ok(store) = workload::open(disk.clone(), form) else { return 0 };
     for step in 0..STEPS {
         if workload::step(&store, step).await.is_err() {

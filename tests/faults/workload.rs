@@ -32,6 +32,11 @@ pub(crate) enum Form {
     Encrypted,
 }
 
+/// Names that are by chance otherwise are the same in every run from here on.
+pub(crate) fn begin_anew() {
+    thalamus_edge::flaw::count_ids(true);
+}
+
 pub(crate) fn open(backend: impl StorageBackend, form: Form) -> Result<Store, StoreError> {
     match form {
         Form::Plain => Store::on_backend(backend, OPTIONS),

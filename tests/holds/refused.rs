@@ -79,12 +79,17 @@ async fn a_refused_change_is_given_up_for_the_centres_version() {
 #[tokio::test]
 async fn a_refused_new_record_is_discarded_or_changed() {
     let clinic = Clinic::new();
-    for (kind, id) in [(Person, ACCT), (Page, "p1")] {
-        clinic.refuses(id, true).await;
-        let body = if kind == Person { ana() } else { page("p1", ACCT, "i") };
-        clinic.edit(kind, body).await;
-    }
+    clinic.there(Person, doc! {"_id": "BOB01"});
     clinic.round().await;
+    for id in [ACCT, "p1"] {
+        clinic.refuses(id, true).await;
+    }
+    clinic.edit(Person, ana()).await;
+    clinic.edit(Page, page("p1", "BOB01", "i")).await;
+    // Waits for its person.
+    clinic.edit(Page, page("p2", ACCT, "hers")).await;
+    clinic.round().await;
+    assert_eq!(clinic.letters().len(), 2);
     for (_, ways) in clinic.letters() {
         assert_eq!(ways, ["retry", "edit", "discard"]);
     }
@@ -94,10 +99,11 @@ async fn a_refused_new_record_is_discarded_or_changed() {
     let refused = clinic.give_up(Person, ACCT, WayOut::Discard).await.unwrap_err();
     assert!(refused.to_string().contains("records of their own"), "{refused}");
     clinic.give_up(Page, "p1", WayOut::Discard).await.unwrap();
+    clinic.delete(Page, "p2").await;
     clinic.give_up(Person, ACCT, WayOut::Discard).await.unwrap();
     assert_eq!((clinic.here(Person, ACCT), clinic.here(Page, "p1")), (None, None));
     assert_eq!(clinic.bodies(Person, ACCT), [(ana(), TrashState::Done)]);
-    assert_eq!(clinic.bodies(Page, "p1"), [(page("p1", ACCT, "i"), TrashState::Done)]);
+    assert_eq!(clinic.bodies(Page, "p1"), [(page("p1", "BOB01", "i"), TrashState::Done)]);
     clinic.assert_settled().await;
     assert_eq!((clinic.at_centre(Person, ACCT), clinic.letters().len()), (None, 0));
     assert_eq!(clinic.store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());

@@ -36,6 +36,9 @@ impl Clinic {
     /// Both sides change the record; the centre's value stands.
     pub(super) async fn lose(&self, kind: Kind, base: Document, mine: Document, theirs: Option<Document>) {
         let id = base.get_str("_id").unwrap().to_owned();
+        if let (Kind::Page, Ok(book)) = (kind, base.get_str("book")) {
+            self.there(Person, doc! {"_id": book});
+        }
         self.there(kind, base);
         self.round().await;
         self.edit(kind, mine).await;

@@ -2,7 +2,7 @@
 
 use thalamus_edge::flaw::{self, Flaw};
 
-use super::plan::Plan;
+use super::plan::{Plan, Trouble};
 use super::support::sim::CentreFlaw;
 use super::{all_steps, run};
 
@@ -14,9 +14,15 @@ fn noticed(flaw: Option<Flaw>, centre_flaw: Option<CentreFlaw>) -> Option<(u64, 
     let steps = all_steps();
     for seed in SEEDS {
         let mut plan = Plan { centre_flaw, ..Plan::of(seed, &steps) };
-        if flaw == Some(Flaw::DeliveredIgnored) {
+        match flaw {
             // Where nothing else may have been carried out twice.
-            plan.calm();
+            Some(Flaw::DeliveredIgnored) => plan.calm(),
+            Some(Flaw::NeverSealed) => plan.troubles = vec![Trouble::CentreRestored; 3],
+            Some(Flaw::UnsealedTrusted) => {
+                plan.troubles = vec![Trouble::CentreRestored, Trouble::CentreRestored, Trouble::CentreCrash];
+                plan.is_lazy = true;
+            }
+            _ => {}
         }
         flaw::plant(flaw);
         let ran = run(plan);
