@@ -349,11 +349,35 @@ fn check_allowed(
     if conflict.is_secret() && !who.administers() {
         return Err(forbidden());
     }
+    if conflict.subject == Subject::Record {
+        return check_both_owners(acl, who, conflict, old, new);
+    }
     if let Some(new) = new {
         let editor = Editor { acl, is_root: who.administers() };
         let (old, new) = without_own_content(conflict, old, new);
         edit::check_change(schema, old.as_ref(), &new, editor)
             .map_err(|invalid| ResolveError::Invalid { field: invalid.field, message: invalid.message })?;
+    }
+    Ok(())
+}
+
+/// A decision between records of two people needs the right to change those of both.
+fn check_both_owners(
+    acl: &Acl,
+    who: &Principal,
+    conflict: &Conflict,
+    old: Option<&Document>,
+    new: Option<&Document>,
+) -> Result<(), ResolveError> {
+    let schema = conflict.key.kind.schema();
+    for document in [old, new].into_iter().flatten().filter(|_| !is_operator(who)) {
+        let owner = schema.owner_of(document);
+        let target = match (conflict.key.kind, &owner) {
+            (Kind::Person, Some(person)) => Target::PathPerson(person),
+            _ => Target::Record { owner: owner.as_deref() },
+        };
+        acl.authorize(who, Verb::Patch, schema.item_acl(), schema.kind, target)
+            .map_err(|_| ResolveError::Invalid { field: FORBIDDEN.into(), message: "not allowed".into() })?;
     }
     Ok(())
 }

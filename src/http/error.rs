@@ -307,6 +307,12 @@ impl From<EditError> for ApiError {
         match error {
             EditError::Store(error) => error.into(),
             EditError::Held { conflict } => ApiError::DecisionPending { conflict },
+            EditError::Departed => ApiError::Conflict {
+                message: "The account was another person's, whose records are still here: take another account, or \
+                          restore that person from the trash"
+                    .into(),
+                current: serde_json::Value::Null,
+            },
             EditError::Moved | EditError::Unmet(_) => ApiError::Conflict {
                 message: "The record is being changed by others; try again".into(),
                 current: Value::Null,

@@ -47,6 +47,9 @@ pub enum EditError {
     /// The person cannot go before it is decided who they are: the conflict that waits for that.
     #[error("a decision about this person is pending")]
     Held { conflict: String },
+    /// The account was another person's, whose records are still here.
+    #[error("the account was another person's")]
+    Departed,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -93,6 +96,11 @@ impl Store {
                 && let Some(hold) = tx.hold(&key.id)?
             {
                 return Err(EditError::Held { conflict: hold.conflict });
+            }
+            if let (Kind::Person, None, Some(person)) = (key.kind, &old, &new)
+                && tx.is_of_departed(&key.id, person.document())?
+            {
+                return Err(EditError::Departed);
             }
             for requirement in &requires {
                 let holds = match requirement {

@@ -10,7 +10,7 @@ use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::tables::{self, *};
-use crate::domain::merge::IDENTITY_FIELDS;
+use crate::domain::merge::{IDENTITY_FIELDS, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// Accounts whose last person is remembered. Beyond that the oldest are forgotten, unless records here name them.
@@ -54,16 +54,19 @@ pub enum WaitReason {
     Deleted,
     /// The record itself waits for a decision.
     Undecided,
+    /// The account was another person's, and the centre has records of theirs.
+    Taken,
 }
 
 impl WaitReason {
-    const ALL: [WaitReason; 6] = [
+    const ALL: [WaitReason; 7] = [
         WaitReason::Unknown,
         WaitReason::Unsent,
         WaitReason::Refused,
         WaitReason::Held,
         WaitReason::Deleted,
         WaitReason::Undecided,
+        WaitReason::Taken,
     ];
 
     pub fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl WaitReason {
             WaitReason::Held => "held",
             WaitReason::Deleted => "deleted",
             WaitReason::Undecided => "undecided",
+            WaitReason::Taken => "taken",
         }
     }
 
@@ -85,6 +89,9 @@ impl WaitReason {
             WaitReason::Refused => "The centre refuses the person: see the refused records.",
             WaitReason::Held => "Two people have this account: see the conflicts.",
             WaitReason::Deleted => "The person was deleted at the centre: see the conflicts.",
+            WaitReason::Taken => {
+                "The account was another person's, and records of theirs are at the centre: give this person another one."
+            }
             WaitReason::Undecided => "The centre has another record under this id: see the conflicts.",
         }
     }
@@ -167,6 +174,14 @@ impl Tx<'_> {
         let account = fold_account(account);
         let row = self.departed.get(account.as_str())?.map(|row| tables::decode(row.value())).transpose()?;
         Ok(row.and_then(|row| row.get_document("identity").ok().cloned()))
+    }
+
+    /// Whether an account was another human being's than `person`, whose records are still here.
+    pub fn is_of_departed(&self, id: &str, person: &Document) -> Result<bool, StoreError> {
+        match self.departed(id)? {
+            Some(identity) => Ok(!same_identity(&identity, person) && self.has_dependents(id)?),
+            None => Ok(false),
+        }
     }
 
     /// Remembers who had an account when its person goes.

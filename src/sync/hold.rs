@@ -30,7 +30,7 @@ use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
 use super::{lease, undecided};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, same_identity};
+use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::store::{Base, Conflict, Hold, HoldReason, StoreError, Subject, Tx, Undecided};
@@ -149,11 +149,7 @@ fn unpushed_spelling(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<String>, Sto
 
 /// Whether the account was somebody else's, whose records are still here.
 fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool, StoreError> {
-    let is_other = match tx.departed(&key.id)? {
-        Some(identity) => !same_identity(&identity, remote),
-        None => false,
-    };
-    Ok(is_other && tx.is_clean(key)? && tx.has_dependents(&key.id)?)
+    Ok(tx.is_clean(key)? && tx.is_of_departed(&key.id, remote)?)
 }
 
 /// Whether what began a hold is still so.

@@ -347,3 +347,23 @@ async fn a_hold_over_a_departed_person_ends_with_the_other() {
     assert_eq!(clinic.here(Person, ACCT), None);
     assert_eq!(clinic.identity().status, ConflictStatus::Resolved);
 }
+
+/// A new person made here under an account that was another one's waits, if the centre has records of that one.
+#[tokio::test]
+async fn a_new_person_made_here_does_not_get_records_of_another() {
+    let clinic = Clinic::with_two().await;
+    clinic.there(Page, page("p1", ACCT, "of the first"));
+    clinic.round().await;
+    clinic.sim.remove(Person, ACCT);
+    clinic.assert_settled().await;
+    clinic.edit(Person, beatriz()).await;
+    for _ in 0..2 {
+        clinic.round().await;
+    }
+    assert_eq!(clinic.at_centre(Person, ACCT), None);
+    assert_eq!(clinic.waits(Person, ACCT), Some(WaitReason::Taken));
+    // Once nothing of the first one is left, the second one has the account.
+    clinic.sim.remove(Page, "p1");
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Person, ACCT), Some(beatriz()));
+}
