@@ -1,0 +1,450 @@
+"""The verdict: compares what was acknowledged with what can be seen at the end.
+
+The rule, for each field of each record:
+
+An acknowledged value must stand in its record at the centre, or be superseded, or be listed.
+- Superseded: a write or delete that saw exactly this value took its place (writers look first, and write only if
+  the field still holds what they saw), or a writer that never looks wrote the field later, or an operator decided
+  against it. A writer that came before does not count: who wrote v0 over v1 has seen the write of v1, and that old
+  write may not come back over v0. If nobody knows whether the superseding write happened, or a copy put back has
+  destroyed it, then the value or its successor must be found.
+- Listed: it stands in a conflict at a node or at the centre, in a trash, or in a node's record that the node lists as
+  refused, held, waiting or in conflict. If an operator has decided for the value, a closed conflict is not enough.
+- Destroyed: when a copy is put back, the program reads everything that survives, and the copy. What stands in
+  neither may vanish. Everything else must still be found.
+
+An acknowledged delete must hold, unless somebody wrote something to the record that the delete had not seen, a
+conflict says so, or the centre was set back after it. The same goes for the removal of a field.
+
+No value may stand in a field for which nobody sent it, nor in a record of another human. The human of a record is the
+one whose name the person of its owner carries. Exceptions are writers' own doing: a record moved with the
+values that the mover saw, records left behind under an account that was given away.
+
+Every node's export must equal the centre, save for records that this node lists. A node that says that everything is
+up to date must differ in nothing.
+"""
+import dataclasses
+import json
+
+from history import BLIND
+from records import DEMO, KINDS, day_of_birth, flatten, name_of, names_in, path_text, tagged
+
+UNTAGGED = {"roles", "active", "dob", "gender", "ssn"}
+UP_TO_DATE = "Everything is up to date with the centre."
+
+
+@dataclasses.dataclass
+class NodeView:
+    """What one node says and exports at the end. Messages are those of its last round and its status."""
+    name: str
+    records: dict
+    conflicts: list = dataclasses.field(default_factory=list)
+    dead: list = dataclasses.field(default_factory=list)
+    trash: list = dataclasses.field(default_factory=list)
+    waiting: list = dataclasses.field(default_factory=list)
+    messages: list = dataclasses.field(default_factory=list)
+    # Id of a personal document -> hash of the bytes that the node serves, or a status.
+    contents: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Observation:
+    """What a plain driver and plain HTTP see at the end."""
+    centre: dict
+    nodes: list
+    conflicts: list = dataclasses.field(default_factory=list)
+    trash: list = dataclasses.field(default_factory=list)
+    unrest: str = ""
+
+
+@dataclasses.dataclass
+class Complaint:
+    """One broken promise: which, where, which value, in words, and the events behind it."""
+    kind: str
+    record: tuple
+    path: tuple
+    value: str
+    text: str
+    event: object = None
+    owner: str | None = None
+
+    def key(self):
+        return f"{self.kind} {self.record[0]}/{self.record[1]} {path_text(self.path)} {self.value}"
+
+
+def plain(value):
+    """Turns canonical extended JSON into comparable Python: numbers as numbers, the rest as it is."""
+    if isinstance(value, dict):
+        if len(value) == 1:
+            (key, inner), = value.items()
+            if key in ("$numberInt", "$numberLong"):
+                return int(inner)
+            if key == "$numberDouble":
+                return float(inner)
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def canonical(document):
+    return json.dumps(document, sort_keys=True)
+
+
+def same_record(row, record):
+    """Says whether a row of a list (conflict, refused, waiting, trash) is about a record."""
+    identifier = row.get("record") or (row.get("id") if "record" not in row else None)
+    return row.get("collection", row.get("kind")) == record[0] and identifier == record[1]
+
+
+class Check:
+    """One verdict over one history and one observation."""
+
+    def __init__(self, history, seen):
+        self.history, self.seen = history, seen
+        self.complaints = []
+        self.by_record = {}
+        for event in history.events:
+            self.by_record.setdefault(event.record, []).append(event)
+        self.writers = {}
+        for event in history.events:
+            if event.what == "write" and event.value:
+                self.writers.setdefault((event.record, event.path, event.value), []).append(event)
+        self.dropped = {}
+        for event in history.events:
+            for name in event.drops:
+                self.dropped.setdefault(name, []).append(event)
+        self.known_ancestors = {}
+        self.visible = set()
+        self.listed_open, self.listed_closed = set(), set()
+
+    def run(self):
+        if self.seen.unrest:
+            self.complain("not quiet", ("", ""), (), "", self.seen.unrest)
+        self.check_places("the centre", self.seen.centre, True)
+        for node in self.seen.nodes:
+            self.check_places(node.name, node.records, False)
+        self.collect_listed()
+        self.check_equality()
+        self.check_lost()
+        self.check_deletes()
+        self.check_removals()
+        self.check_contents()
+        return self.complaints
+
+    def complain(self, kind, record, path, value, text, event=None, owner=None):
+        complaint = Complaint(kind, record, path, value or "", text, event, owner)
+        if all(complaint.key() != other.key() for other in self.complaints):
+            self.complaints.append(complaint)
+
+    # --- what stands where
+
+    def human(self, kind, document, people):
+        """Returns the human to whom a record belongs, or None where that cannot be told."""
+        if kind == "people":
+            name = name_of(document.get("name", ""))
+        else:
+            field = KINDS[kind].owner
+            owner = document.get(field) if field else None
+            person = people.get(owner.upper()) if isinstance(owner, str) else None
+            name = name_of(person.get("name", "")) if person else None
+        return self.history.meant_for(name) if name else None
+
+    def check_places(self, place, records, is_centre):
+        """No invented and no misplaced values. Values of the centre that stand where they belong become visible."""
+        people = records.get("people", {})
+        for kind, documents in records.items():
+            if kind not in KINDS:
+                continue
+            for identifier, document in documents.items():
+                if identifier in DEMO or document.get(KINDS[kind].owner) in DEMO:
+                    continue
+                self.check_document(place, kind, identifier, document, people, is_centre)
+
+    def check_document(self, place, kind, identifier, document, people, is_centre):
+        history, record = self.history, (kind, identifier)
+        mine = self.human(kind, document, people)
+        owner = document.get(KINDS[kind].owner) if KINDS[kind].owner else None
+        if owner is not None and not self.owner_is_known(record, owner):
+            self.complain("invented", record, (KINDS[kind].owner,), str(owner),
+                          f"at {place} the record belongs to {owner}, and nobody gave it to them", owner=owner)
+        for path, leaf in flatten(document).items():
+            name = name_of(leaf)
+            if name is None:
+                self.check_untagged(place, record, path, leaf, mine, owner)
+                continue
+            if (kind, path) not in history.sent.get(name, ()):
+                self.complain("invented", record, path, name, f"at {place}, and nobody wrote it into this field",
+                              owner=owner)
+                continue
+            written = history.values.get(name)
+            if written is not None and plain(leaf) != written:
+                self.complain("invented", record, path, name,
+                              f"at {place} it is {plain(leaf)!r}, and {written!r} was written", owner=owner)
+            human = history.meant_for(name)
+            if human and mine and history.root(human) != history.root(mine) \
+                    and history.root(mine) not in {history.root(h) for h in history.accepted.get(name, ())}:
+                self.complain("misplaced", record, path, name,
+                              f"meant for {human}, and at {place} it stands in a record of {mine}",
+                              self.writer_of(name), owner)
+                continue
+            if not any((record, path, name) == key for key in self.writers_of_name(name)) \
+                    and not (human and mine and history.root(human) == history.root(mine)):
+                self.complain("invented", record, path, name, f"at {place}, and it was written to another record",
+                              self.writer_of(name), owner)
+                continue
+            if is_centre:
+                self.visible.add(name)
+
+    def writers_of_name(self, name):
+        if not hasattr(self, "by_name"):
+            self.by_name = {}
+            for key in self.writers:
+                self.by_name.setdefault(key[2], []).append(key)
+        return self.by_name.get(name, [])
+
+    def writer_of(self, name):
+        keys = self.writers_of_name(name)
+        return self.writers[keys[0]][0] if keys else None
+
+    def owner_is_known(self, record, owner):
+        given = {account.upper() for account in self.history.owners.get(record, ())}
+        while True:
+            more = {new.upper() for old, new in self.history.renames if old.upper() in given} - given
+            if not more:
+                return owner.upper() in given
+            given |= more
+
+    def check_untagged(self, place, record, path, leaf, mine, owner):
+        if path[0] == "dob" and record[0] == "people" and mine:
+            others = {h for h in self.history.humans
+                      if self.history.root(h) != self.history.root(mine) and day_of_birth(h) == leaf}
+            allowed = {day_of_birth(h) for h in self.history.humans if self.history.root(h) == self.history.root(mine)}
+            if leaf not in allowed:
+                self.complain("misplaced" if others else "invented", record, path, str(leaf),
+                              f"at {place} a day of birth that {mine} does not have")
+        elif path[0] not in UNTAGGED and path[0] != KINDS[record[0]].owner:
+            self.complain("invented", record, path, json.dumps(leaf)[:80], f"at {place}, and nobody wrote it",
+                          owner=owner)
+
+    # --- lists that staff can see
+
+    def collect_listed(self):
+        for row in self.seen.conflicts:
+            names = names_in(json.dumps(row, default=str))
+            (self.listed_open if row.get("status") == "open" else self.listed_closed).update(names)
+        for row in self.seen.trash:
+            if row.get("state") != "void":
+                self.listed_closed |= names_in(json.dumps(row, default=str))
+        for node in self.seen.nodes:
+            for row in node.conflicts:
+                names = names_in(json.dumps(row))
+                (self.listed_open if row.get("status") == "open" else self.listed_closed).update(names)
+            self.listed_closed |= names_in(json.dumps(node.trash))
+            self.listed_open |= names_in(json.dumps(node.dead)) | names_in(json.dumps(node.waiting))
+            for kind, documents in node.records.items():
+                for identifier, document in documents.items():
+                    if kind in KINDS and self.is_listed(node, (kind, identifier), document):
+                        self.listed_open |= set(tagged(document).values())
+
+    def is_listed(self, node, record, document):
+        """Says whether a node lists a record, or its person, as refused, held, waiting or in conflict."""
+        owner = document.get(KINDS[record[0]].owner or "", "") if document else ""
+        persons = {("people", owner)} if owner else set()
+        for row in node.dead + node.waiting:
+            if any(same_record(row, one) for one in {record} | persons):
+                return True
+        for row in node.conflicts:
+            if row.get("status") != "open":
+                continue
+            if same_record(row, record) and not row.get("path"):
+                return True
+            if row.get("type") == "identity" and any(same_record(row, one) for one in persons):
+                return True
+        return False
+
+    def check_equality(self):
+        for node in self.seen.nodes:
+            differences = []
+            for kind in KINDS:
+                here, there = node.records.get(kind, {}), self.seen.centre.get(kind, {})
+                for identifier in sorted(set(here) | set(there)):
+                    record = (kind, identifier)
+                    mine, theirs = here.get(identifier), there.get(identifier)
+                    if mine is not None and theirs is not None and canonical(mine) == canonical(theirs):
+                        continue
+                    listed = any(self.is_listed(node, record, d) for d in (mine, theirs) if d is not None)
+                    if not listed and mine and theirs:
+                        listed = self.differ_in_conflicts_only(node, record, mine, theirs)
+                    differences.append(record)
+                    if not listed:
+                        self.complain("not equal", record, (), "", self.difference(node, mine, theirs),
+                                      owner=(mine or theirs).get(KINDS[kind].owner or ""))
+            if differences and any(message == UP_TO_DATE for message in node.messages):
+                self.complain("says up to date", differences[0], (), "",
+                              f"{node.name} says so and differs in {len(differences)} records: "
+                              + ", ".join("/".join(d) for d in differences[:5]))
+
+    @staticmethod
+    def differ_in_conflicts_only(node, record, mine, theirs):
+        paths = [tuple(row.get("path") or ()) for row in node.conflicts
+                 if row.get("status") == "open" and same_record(row, record) and row.get("type") == "value"]
+        ours, other = flatten(mine), flatten(theirs)
+        return all(any(path[:len(p)] == p for p in paths)
+                   for path in set(ours) | set(other) if canonical(ours.get(path)) != canonical(other.get(path)))
+
+    @staticmethod
+    def difference(node, mine, theirs):
+        if mine is None or theirs is None:
+            return f"{node.name} {'has' if mine else 'lacks'} it, the centre {'has' if theirs else 'lacks'} it"
+        ours, other = flatten(mine), flatten(theirs)
+        paths = [path for path in sorted(set(ours) | set(other)) if canonical(ours.get(path)) != canonical(other.get(path))]
+        return "; ".join(f"{path_text(p)}: {node.name} {canonical(ours.get(p))[:90]}, "
+                         f"the centre {canonical(other.get(p))[:90]}" for p in paths[:4])
+
+    # --- lost
+
+    def ancestors(self, event):
+        """Returns the writes that a writer has certainly seen, directly or through what others saw."""
+        if event.number in self.known_ancestors:
+            return self.known_ancestors[event.number]
+        self.known_ancestors[event.number] = frozenset()
+        if event.seen in (None, BLIND):
+            return frozenset()
+        before = [w for w in self.writers.get((event.record, event.path, event.seen), ())
+                  if w.start < event.end and w is not event]
+        sets = [self.ancestors(w) | {w.number} for w in before]
+        found = frozenset.intersection(*sets) if sets else frozenset()
+        self.known_ancestors[event.number] = found
+        return found
+
+    def successors(self, event):
+        """Returns the events that may have taken the place of a value."""
+        before = self.ancestors(event)
+        for other in self.by_record.get(event.record, ()):
+            if other is event or other.number in before:
+                continue
+            if other.what == "delete" and event.value in other.saw.values():
+                yield other
+            elif other.what == "write" and other.path == event.path and (
+                    other.seen == event.value and other.value != event.value
+                    or other.seen == BLIND and other.end > event.start):
+                yield other
+        yield from self.dropped.get(event.value, ())
+
+    def stands(self, event):
+        if event.value in self.visible or event.value in self.listed_open:
+            return True
+        return event.value in self.listed_closed and not event.strict
+
+    def is_fine(self, event, visited):
+        if event.value is None or self.stands(event):
+            return True
+        for other in self.successors(event):
+            if other.what == "decision" or (other.acked and not other.destroyed):
+                return True
+            if other.number not in visited and self.is_fine(other, visited | {other.number}):
+                return True
+        return False
+
+    def check_lost(self):
+        for event in self.history.events:
+            if event.what != "write" or not event.acked or event.destroyed or event.value is None:
+                continue
+            if self.is_moved_owner(event) or self.is_fine(event, {event.number}):
+                continue
+            self.complain_lost(event)
+
+    def is_moved_owner(self, event):
+        """The new owner of a moved record carries no tag: it stands if the record names it."""
+        kind, identifier = event.record
+        if event.path != (KINDS[kind].owner,):
+            return False
+        document = self.seen.centre.get(kind, {}).get(identifier)
+        if document is None or document.get(KINDS[kind].owner) == event.value:
+            return True
+        rows = [row for row in self.seen.conflicts + sum((n.conflicts for n in self.seen.nodes), [])
+                if same_record(row, event.record)]
+        return bool(rows) or self.history.centre_set_back or self.owner_is_known(
+            event.record, document.get(KINDS[kind].owner)) and any(
+                other.path == event.path and other.start > event.start
+                for other in self.by_record[event.record] if other is not event and other.what == "write")
+
+    def complain_lost(self, event):
+        kind, identifier = event.record
+        document = self.seen.centre.get(kind, {}).get(identifier)
+        now = name_of(flatten(document)[event.path]) if document and event.path in flatten(document) else None
+        where = "nowhere to be found"
+        if document is None:
+            where += ", the record is gone"
+        elif now:
+            where += f", there stands {now}"
+        else:
+            where += ", the field is gone"
+        by_stranger = now is not None and event.value not in {
+            w.seen for w in self.writers.get((event.record, event.path, now), ())}
+        self.complain("silently overwritten" if by_stranger else "lost", event.record, event.path, event.value,
+                      f"written by {event.writer} at {event.start:.2f} at {event.place}: {where}", event, event.owner)
+
+    def known_to(self, delete, write):
+        """Says whether a delete had seen a write, or something that had taken its place."""
+        if write.value in delete.saw.values():
+            return True
+        for path, name in delete.saw.items():
+            for writer in self.writers.get((delete.record, path, name), ()):
+                if writer.path == write.path and write.number in self.ancestors(writer):
+                    return True
+        return any(other.value is None and other.acked and other.end < delete.start and other.path == write.path
+                   and other.seen == write.value for other in self.by_record[delete.record] if other.what == "write")
+
+    def has_row(self, record):
+        return any(same_record(row, record) for rows in
+                   [self.seen.conflicts] + [n.conflicts for n in self.seen.nodes] for row in rows)
+
+    def check_deletes(self):
+        if self.history.restored_deletes:
+            return
+        for event in self.history.events:
+            kind, identifier = event.record
+            if event.what != "delete" or not event.acked or event.destroyed:
+                continue
+            if identifier not in self.seen.centre.get(kind, {}) or self.has_row(event.record):
+                continue
+            if any(moment >= event.start for moment in self.history.centre_set_back):
+                continue
+            others = [e for e in self.by_record[event.record] if e is not event]
+            if any(e.what == "decision" for e in others):
+                continue
+            if all(e.what != "write" or e.value is None or self.known_to(event, e) for e in others):
+                self.complain("lost", event.record, (), "(delete)",
+                              f"deleted by {event.writer} at {event.start:.2f} at {event.place}: the record is back, "
+                              "and nobody wrote anything to it that the delete had not seen", event, event.owner)
+
+    def check_removals(self):
+        for event in self.history.events:
+            kind, identifier = event.record
+            if event.what != "write" or event.value is not None or not event.acked or event.destroyed:
+                continue
+            if any(moment >= event.start for moment in self.history.centre_set_back) or self.has_row(event.record):
+                continue
+            document = self.seen.centre.get(kind, {}).get(identifier)
+            now = tagged(document).get(event.path) if document else None
+            writers = self.writers.get((event.record, event.path, now), ()) if now else ()
+            before = self.ancestors(event)
+            if writers and all(w.number in before for w in writers):
+                self.complain("lost", event.record, event.path, "(removal)",
+                              f"removed by {event.writer} at {event.start:.2f} at {event.place}: {now} is back, which "
+                              "was removed knowingly", event, event.owner)
+
+    def check_contents(self):
+        for node in self.seen.nodes:
+            for identifier, got in node.contents.items():
+                document = node.records.get("personal_document", {}).get(identifier) or {}
+                wanted = name_of(document["content"]) if document.get("content") else None
+                if wanted is None or got == wanted:
+                    continue
+                events = [e for e in self.history.events if e.value == wanted]
+                if events and all(e.destroyed or not e.acked for e in events):
+                    continue
+                self.complain("lost", ("personal_document", identifier), ("content",), wanted,
+                              f"{node.name} answers {got} instead of these bytes", events[0] if events else None)

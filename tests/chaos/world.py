@@ -1,0 +1,317 @@
+"""One world: a centre, nodes and their lines; runs a plan, lets everything come to rest, and looks at what there is."""
+import hashlib
+import http.client
+import os
+import random
+import shutil
+import tempfile
+import threading
+import time
+
+from pymongo.errors import PyMongoError
+
+from checker import NodeView, Observation, plain
+from clients import Client
+from disasters import Disasters
+from history import History
+from legacy import Legacy, as_json
+from operators import Operator
+from processes import Centre, Node, Processes
+from records import KINDS, name_of
+from relay import Relay
+
+SETTLE_ROUNDS = 30
+
+
+class World:
+    """Everything of one seed. `end` ends all processes and removes the directory."""
+
+    def __init__(self, plan, binary, keep=False):
+        self.plan, self.binary, self.keep = plan, binary, keep
+        self.directory = tempfile.mkdtemp(prefix=f"chaos-{plan.seed}-")
+        self.processes, self.nodes, self.relays = Processes(), [], {}
+        self.history = History()
+        self.accounts = list(plan.accounts)
+        self.serials, self.counter = {}, 0
+        self.left_behind = {}
+        self.many_deleted = False
+        self.unrest = []
+        self.rounds = {}
+        self.messages = {}
+        self.disasters = Disasters(self)
+        self.centre = None
+
+    def begin(self):
+        self.centre = Centre(self.processes, self.directory)
+        self.centre.start()
+        for number, continuous in enumerate(self.plan.continuous):
+            self.new_node(f"n{number}", continuous).start()
+
+    def end(self):
+        self.processes.end_all()
+        for relay in self.relays.values():
+            relay.close()
+        if self.centre:
+            self.centre.client.close()
+        if not self.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def new_node(self, name, continuous):
+        relay = Relay(self.centre.port, f"{self.plan.seed} {name}")
+        node = Node(self.processes, self.directory, name, self.binary, relay.port, continuous)
+        self.nodes.append(node)
+        self.relays[name] = relay
+        return node
+
+    # --- small help for the actors
+
+    def tag(self, writer, action, human):
+        """Returns a new unique value. The serial is the action's number and a count within the action."""
+        self.serials[action] = self.serials.get(action, -1) + 1
+        return f"{writer}-{action:04d}{self.serials[action]:02d}:{human or 'none'}"
+
+    def count(self):
+        self.counter += 1
+        return self.counter
+
+    def remember(self, name, value):
+        self.history.values[name] = plain(value)
+
+    @staticmethod
+    def guess(call):
+        """Returns the answer of a call, or None if there is none."""
+        try:
+            return call()
+        except (OSError, http.client.HTTPException, PyMongoError):
+            return None
+
+    # --- the plan
+
+    def run(self):
+        for action in self.plan.actions:
+            try:
+                self.do(action)
+            except (OSError, http.client.HTTPException, PyMongoError) as error:
+                self.history.tell(action["number"], f"{action['do']} came to nothing: {type(error).__name__} {error}")
+            time.sleep(action["pause"])
+
+    def do(self, action):
+        number, what = action["number"], action["do"]
+        chance = random.Random(action["seed"])
+        node = self.nodes[action["node"]] if "node" in action else None
+        if what == "client":
+            client = Client(self, node, number, chance)
+            if action["way"] == "delete":
+                client.delete(action["kind"], action["id"], action["owner"])
+            elif action["way"] == "content":
+                client.attach(action["id"], action["owner"])
+            else:
+                if action["kind"] == "people" and action["id"] not in self.accounts:
+                    self.accounts.append(action["id"])
+                client.change(action["kind"], action["id"], action["owner"], action["way"], action.get("ssn"))
+        elif what == "legacy":
+            legacy = Legacy(self, number, chance)
+            if action["way"] == "delete":
+                legacy.delete(action["kind"], action["id"])
+            else:
+                legacy.change(action["kind"], action["id"], action["owner"], action["way"])
+        elif what == "move":
+            Legacy(self, number, chance).move(action["kind"], action["id"], action["owner"])
+        elif what == "give_away":
+            self.give_away(action, chance)
+        elif what == "unique_index":
+            self.centre.database.people.create_index("ssn", unique=True, sparse=True)
+            if not self.centre.database.people.find_one({"ssn": "1"}):
+                self.accounts.append("OWNSSN1")
+                Legacy(self, number, chance).insert_person("OWNSSN1", "1")
+        elif what == "many_units":
+            Legacy(self, number, chance).many_units(30)
+        elif what == "delete_many_units":
+            self.many_deleted = True
+            Legacy(self, number, chance).delete_many_units()
+        elif what == "round":
+            self.start_round(node, number, action["wait"])
+        elif what == "two_rounds":
+            first = self.start_round(node, number, False)
+            self.start_round(node, number, True, again=True)
+            first.join(40)
+        elif what == "wait":
+            self.wait_for(node)
+        elif what == "line":
+            self.relays[node.name].set(action["mode"])
+            self.history.tell(number, f"the line of {node.name}: {action['mode']}")
+        elif what == "answer":
+            Operator(self, node, number, chance).answer_halt()
+        elif what == "decide":
+            Operator(self, node, number, chance).decide_one()
+        elif what == "decide_at_centre":
+            Operator(self, node, number, chance).decide_at_centre()
+        elif what == "kill_node":
+            self.disasters.kill_node(number, node)
+        elif what == "kill_centre":
+            self.disasters.kill_centre(number, action["down"])
+        elif what == "copy_centre":
+            self.disasters.copy_centre(number)
+        elif what == "set_centre_back":
+            self.disasters.set_centre_back(number)
+        elif what == "take_image":
+            self.disasters.take_image(number, node)
+        elif what == "put_image_back":
+            self.disasters.put_image_back(number, node)
+        elif what == "clone":
+            self.disasters.clone(number, node)
+        else:
+            raise ValueError(what)
+
+    def give_away(self, action, chance):
+        """The lines are down meanwhile: a write that is under way in this moment cannot know better."""
+        modes = {name: relay.mode for name, relay in self.relays.items()}
+        for node in self.nodes:
+            self.wait_for(node)
+        for relay in self.relays.values():
+            relay.set("down")
+        time.sleep(0.3)
+        human = Legacy(self, action["number"], chance).give_account_away(action["account"], action["leave"])
+        self.history.tell(action["number"], f"legacy gives {action['account']} to {human}"
+                          + (", and leaves the records behind" if action["leave"] else ", without records"))
+        for name, relay in self.relays.items():
+            relay.set("pass" if modes[name] == "late" else modes[name])
+
+    # --- rounds
+
+    def start_round(self, node, number, wait, again=False):
+        running = self.rounds.get(node.name)
+        if running and running.is_alive() and not again:
+            if wait:
+                running.join(40)
+            return running
+        thread = threading.Thread(target=self.round, args=(node, number), daemon=True)
+        self.rounds[node.name] = thread
+        thread.start()
+        if wait:
+            thread.join(40)
+        return thread
+
+    def round(self, node, number):
+        answer = self.guess(lambda: node.call("POST", "/sync/rounds", timeout=40))
+        if answer is None:
+            self.history.tell(number, f"{node.name} round: no answer")
+            return None
+        body = answer.body if isinstance(answer.body, dict) else {}
+        self.messages[node.name] = body.get("message") or ""
+        counts = " ".join(f"{key} {body[key]}" for key in ("pulled", "pushed", "merged", "deleted", "conflicts", "dead")
+                          if body.get(key))
+        message = body.get("message") or ""
+        self.history.tell(number, f"{node.name} round: {body.get('outcome', answer.status)} {counts}"
+                          + (f" ({message[:140]})" if body.get("outcome") != "complete" else ""))
+        return body
+
+    def wait_for(self, node):
+        running = self.rounds.get(node.name)
+        if running:
+            running.join(40)
+
+    # --- coming to rest
+
+    def settle(self):
+        """Heals everything and runs rounds until nothing moves. Answers halts, decides what the plan says."""
+        for relay in self.relays.values():
+            relay.set("pass")
+        for node in self.nodes:
+            self.wait_for(node)
+        if self.centre.process.poll() is not None:
+            self.centre.start()
+        for node in self.nodes:
+            if not node.runs:
+                node.start()
+        # Requests that were delivered late have arrived by then.
+        if "lines" in self.plan.themes:
+            time.sleep(3)
+        self.rest(9000, "")
+        if self.plan.decide_at_end:
+            for turn in range(4):
+                if not self.decide_everything(9100 + turn):
+                    break
+                self.rest(9100 + turn, " after decisions")
+
+    def verify(self):
+        for node in self.nodes:
+            code, output = node.command("sync", "now", "--verify")
+            self.history.tell(9200, f"{node.name} sync now --verify: {code} {output.strip()[:160]}")
+        self.rest(9300, " after verifying")
+
+    def rest(self, number, when):
+        quiet, last = 0, ""
+        for turn in range(SETTLE_ROUNDS):
+            moved = []
+            for node in self.nodes:
+                body = self.round(node, number)
+                operator = Operator(self, node, number, random.Random(f"{self.plan.seed} {number} {turn} {node.name}"))
+                if body is None or body.get("outcome") != "complete":
+                    moved.append(f"{node.name}: {body and body.get('outcome')} {(body or {}).get('message', '')[:200]}")
+                    operator.answer_halt()
+                    if body is None or body.get("outcome") in ("offline", "failed"):
+                        time.sleep(0.3)
+                    continue
+                status = operator.message()
+                if any(body.get(key) for key in ("pulled", "pushed", "merged", "deleted")) \
+                        or status.get("content_owed") or status.get("content_pending"):
+                    moved.append(f"{node.name}: " + " ".join(
+                        f"{k} {body.get(k) or status.get(k)}" for k in
+                        ("pulled", "pushed", "merged", "deleted", "content_owed", "content_pending")))
+            if self.plan.continuous and any(self.plan.continuous):
+                time.sleep(0.3)
+            quiet = 0 if moved else quiet + 1
+            last = "; ".join(moved) or last
+            if quiet == 2:
+                return
+        self.unrest.append(f"after {SETTLE_ROUNDS} rounds of all{when} it still moves: {last}")
+
+    def decide_everything(self, number):
+        decided = False
+        for node in self.nodes:
+            operator = Operator(self, node, number, random.Random(f"{self.plan.seed} {number} {node.name}"))
+            for row in operator.open_conflicts():
+                decided = bool(operator.decide(row)) or decided
+                self.round(node, number)
+        return decided
+
+    # --- looking
+
+    def observe(self):
+        for record, human in self.left_behind.items():
+            for event in self.history.events:
+                if event.record == record and event.value:
+                    self.history.accept(event.value, human)
+        database = self.centre.database
+        nodes = [self.view(node) for node in self.nodes]
+        centre = {kind: {d["_id"]: as_json(d) for d in database[kind].find() if isinstance(d["_id"], str)}
+                  for kind in KINDS}
+        return Observation(centre, nodes, [as_json(d) for d in database.edge_conflicts.find()],
+                           [as_json(d) for d in database.edge_trash.find()], "; ".join(self.unrest))
+
+    def view(self, node):
+        def listing(path):
+            answer = self.guess(lambda: node.call("GET", path))
+            body = answer.body if answer and answer.status == 200 else []
+            if isinstance(body, dict):
+                body = next((inner for inner in body.values() if isinstance(inner, list)), [])
+            return [row for row in body if isinstance(row, dict)]
+
+        status = self.guess(lambda: node.call("GET", "/sync/status"))
+        messages = [self.messages.get(node.name, ""), (status.body or {}).get("message", "") if status else ""]
+        view = NodeView(node.name, {}, listing("/sync/conflicts"), listing("/sync/dead"), listing("/trash"),
+                        listing("/sync/waiting"), messages)
+        view.records = node.export()
+        for identifier, document in view.records.get("personal_document", {}).items():
+            if document.get("content") and name_of(document["content"]) in self.history.contents:
+                answer = self.guess(lambda: node.call("GET", f"/personal-documents/{identifier}/content"))
+                view.contents[identifier] = self.digest(answer)
+        return view
+
+    @staticmethod
+    def digest(answer):
+        if answer is None or answer.status != 200:
+            return f"status {answer and answer.status}"
+        body = answer.body if isinstance(answer.body, bytes) else str(answer.body).encode()
+        return hashlib.sha256(body).hexdigest()
