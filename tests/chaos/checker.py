@@ -115,7 +115,7 @@ class Check:
             for name in event.drops:
                 self.dropped.setdefault(name, []).append(event)
         self.known_ancestors = {}
-        self.visible = set()
+        self.visible, self.misplaced = set(), set()
         self.listed_open, self.listed_closed = set(), set()
 
     def run(self):
@@ -187,6 +187,7 @@ class Check:
                 self.complain("misplaced", record, path, name,
                               f"meant for {human}, and at {place} it stands in a record of {mine}",
                               self.writer_of(name), owner)
+                self.misplaced.add(name)
                 continue
             if not any((record, path, name) == key for key in self.writers_of_name(name)) \
                     and not (human and mine and history.root(human) == history.root(mine)):
@@ -209,6 +210,9 @@ class Check:
 
     def owner_is_known(self, record, owner):
         given = {account.upper() for account in self.history.owners.get(record, ())}
+        if not given:
+            # A record that got its id from a decision: its values say whose it is.
+            return True
         while True:
             more = {new.upper() for old, new in self.history.renames if old.upper() in given} - given
             if not more:
@@ -330,7 +334,9 @@ class Check:
                     other.seen == event.value and other.value != event.value
                     or other.seen == BLIND and other.end > event.start):
                 yield other
-        yield from self.dropped.get(event.value, ())
+        for other in self.dropped.get(event.value, ()):
+            if other.end >= event.start and not (event.strict and other.start == event.start):
+                yield other
 
     def stands(self, event):
         if event.value in self.visible or event.value in self.listed_open:
@@ -351,7 +357,8 @@ class Check:
         for event in self.history.events:
             if event.what != "write" or not event.acked or event.destroyed or event.value is None:
                 continue
-            if self.is_moved_owner(event) or self.is_fine(event, {event.number}):
+            # A misplaced value has its complaint already.
+            if event.value in self.misplaced or self.is_moved_owner(event) or self.is_fine(event, {event.number}):
                 continue
             self.complain_lost(event)
 

@@ -86,6 +86,11 @@ class Client:
         start = self.history.now()
         outcome, _ = self.send("POST", f"/people/{account}", document)
         self.note(outcome, {}, document, ("people", account), start, f"{self.node.name} POST", None, human)
+        # The node can know of records that it shows under the account, but not of others at the centre.
+        shown = self.world.names_under(self.node, account)
+        for name in self.world.names_at_centre_under(account) - shown:
+            if self.history.meant_for(name) != human:
+                self.history.accept(name, human)
         return outcome
 
     def change(self, kind, identifier, owner, way="patch", ssn=None):

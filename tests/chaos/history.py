@@ -125,9 +125,13 @@ class History:
         return human_of_tag(tag) if ":" in tag else None
 
     def story_of(self, record, owner=None):
-        """Returns the lines about one record, its person, and the world, in order of time."""
+        """Returns the lines about one record, its person, and the world, in order of time.
+
+        Rounds that did nothing are left out.
+        """
         records = {record}
         if owner:
             records.add(("people", owner))
         lines = [(e.start, e.line()) for e in self.events if e.record in records]
-        return [text for _, text in sorted(lines + self.story, key=lambda pair: pair[0])]
+        world = [pair for pair in self.story if not pair[1].endswith("round: complete ")]
+        return [text for _, text in sorted(lines + world, key=lambda pair: pair[0])]

@@ -104,7 +104,20 @@ class Legacy:
         start = self.history.now()
         outcome = self.try_write(lambda: self.database.people.insert_one(document))
         self.note(outcome, {}, document, ("people", account), start, "legacy insert")
-        return human if outcome is not False else None
+        if outcome is False:
+            return None
+        self.note_left_behind(account, human)
+        return human
+
+    def note_left_behind(self, account, human):
+        """What stands at the centre under an account when it gets a new human is nobody's fault later."""
+        for kind in records.OWNED:
+            for document in self.database[kind].find({KINDS[kind].owner: account}):
+                record = (kind, document["_id"])
+                for event in self.history.events:
+                    if event.record == record and event.value:
+                        self.history.accept(event.value, human)
+                self.world.left_behind[record] = human
 
     def change(self, kind, identifier, owner, way):
         """Changes a record: way is set, unset, replace, blind, revert. Inserts it where there is none."""
@@ -196,18 +209,7 @@ class Legacy:
                     self.delete(kind, document["_id"])
         if self.get("people", account) is not None and self.delete("people", account) is not True:
             return None
-        human = self.insert_person(account)
-        if human is None:
-            return None
-        # What this application has left behind under the account is its own doing.
-        for kind in records.OWNED:
-            for document in self.database[kind].find({KINDS[kind].owner: account}):
-                record = (kind, document["_id"])
-                for event in self.history.events:
-                    if event.record == record and event.value:
-                        self.history.accept(event.value, human)
-                self.world.left_behind[record] = human
-        return human
+        return self.insert_person(account)
 
     def many_units(self, count):
         """Registers many institutions, which belong to nobody."""

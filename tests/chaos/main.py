@@ -21,6 +21,7 @@ def arguments():
     parser.add_argument("--binary", default="target/debug/thalamus-edge", help="the program to be tried")
     parser.add_argument("--only", help="of a seed do only these actions, as in 3,7-9")
     parser.add_argument("--minimize", action="store_true", help="look for the few actions of a seed that suffice")
+    parser.add_argument("--kind", help="the kind of complaint to minimize for, as in 'not equal'")
     parser.add_argument("--keep", action="store_true", help="keep the directories with data and logs")
     parser.add_argument("--selftest", action="store_true", help="check the checker")
     return parser.parse_args()
@@ -65,12 +66,18 @@ def describe(seed, plan, history, complaints, whole):
         lines = sorted(history.story + [(event.start, event.line()) for event in history.events])
         for _, line in lines:
             print(" ", line)
-    for complaint in complaints:
+    told = set()
+    for complaint in sorted(complaints, key=lambda c: c.record):
         print(f"seed {seed} {complaint.kind.upper()} {'/'.join(complaint.record)} "
               f"{'.'.join(complaint.path)} {complaint.value}: {complaint.text}")
-        if not whole:
+        if not whole and complaint.record not in told:
+            told.add(complaint.record)
             for line in history.story_of(complaint.record, complaint.owner):
                 print("    ", line)
+
+
+def trial_text(kept, start, size):
+    return ",".join(map(str, kept[start:start + size]))
 
 
 def minimize(seed, options):
@@ -81,7 +88,7 @@ def minimize(seed, options):
         return 0
     kinds = {complaint.kind for complaint in complaints}
     print(f"seed {seed}: {len(plan.actions)} actions, {', '.join(sorted(kinds))}", flush=True)
-    kind = next(k for k in ("misplaced", "invented", "silently overwritten", "lost", "not equal", "says up to date",
+    kind = options.kind or next(k for k in ("misplaced", "invented", "silently overwritten", "lost", "not equal", "says up to date",
                             "not quiet") if k in kinds)
     kept = [action["number"] for action in plan.actions]
     size = max(1, len(kept) // 2)
@@ -95,6 +102,7 @@ def minimize(seed, options):
                 print(f"  {len(kept)} actions suffice", flush=True)
             else:
                 start += size
+                print(f"  needs some of {trial_text(kept, start - size, size)}", flush=True)
         if size == 1 and not shorter:
             break
         size = max(1, size // 2)

@@ -7,7 +7,7 @@ import random
 from records import OWNED
 
 THEMES = ("lines", "kills", "centre_kills", "set_back", "set_back_in_round", "images", "clones", "same_id", "reuse",
-          "refused", "moves", "many_deletes", "decisions", "contents", "slow_lines")
+          "orphans", "refused", "moves", "many_deletes", "decisions", "contents", "slow_lines")
 
 
 class Action(dict):
@@ -95,6 +95,8 @@ class Plan:
     def legacy(self):
         kind, identifier, owner = self.record()
         way = self.random.choice(["set"] * 5 + ["replace", "unset", "blind", "revert", "delete"])
+        if kind == "people" and way == "delete":
+            way = "set"
         self.add("legacy", kind=kind, id=identifier, owner=owner, way=way)
 
     def ordinary(self):
@@ -211,6 +213,14 @@ class Plan:
                 self.add("client", node=node, kind="people", id=fresh, owner=fresh, way="patch")
                 kind = self.random.choice(self.kinds)
                 self.add("client", node=node, kind=kind, id=f"{kind[:4]}-{fresh}-{node}", owner=fresh, way="patch")
+
+    def orphans(self):
+        """A person is deleted at the centre, the records stay, and a node registers somebody else."""
+        account, node = self.random.choice(self.accounts), self.node()
+        self.add("orphan", account=account)
+        for one in self.random.sample(range(self.nodes), self.nodes):
+            self.add("round", node=one, wait=True)
+        self.add("client", node=node, kind="people", id=account, owner=account, way="patch")
 
     def refused(self):
         """A unique index at the centre refuses a person whose number somebody else has."""

@@ -17,7 +17,7 @@ from history import History
 from legacy import Legacy, as_json
 from operators import Operator
 from processes import Centre, Node, Processes
-from records import KINDS, name_of
+from records import KINDS, OWNED, name_of, tagged
 from relay import Relay
 
 SETTLE_ROUNDS = 30
@@ -85,6 +85,26 @@ class World:
         except (OSError, http.client.HTTPException, PyMongoError):
             return None
 
+    def names_under(self, node, account):
+        """Returns the names of the values that a node shows in the records of an account."""
+        found = set()
+        for kind in OWNED:
+            path = KINDS[kind].listing.format(owner=account)
+            answer = self.guess(lambda: node.call("GET", path))
+            for document in answer.body if answer and answer.status == 200 else []:
+                if document.get(KINDS[kind].owner) == account:
+                    found |= set(tagged(document).values())
+        return found
+
+    def names_at_centre_under(self, account):
+        """Returns the names of the values that stand at the centre in the records of an account."""
+        found = set()
+        for kind in OWNED:
+            documents = self.guess(lambda: list(self.centre.database[kind].find({KINDS[kind].owner: account})))
+            for document in documents or []:
+                found |= set(tagged(as_json(document)).values())
+        return found
+
     # --- the plan
 
     def run(self):
@@ -119,6 +139,8 @@ class World:
             Legacy(self, number, chance).move(action["kind"], action["id"], action["owner"])
         elif what == "give_away":
             self.give_away(action, chance)
+        elif what == "orphan":
+            Legacy(self, number, chance).delete("people", action["account"])
         elif what == "unique_index":
             self.centre.database.people.create_index("ssn", unique=True, sparse=True)
             if not self.centre.database.people.find_one({"ssn": "1"}):
