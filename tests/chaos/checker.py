@@ -227,7 +227,7 @@ class Check:
             if leaf not in allowed:
                 self.complain("misplaced" if others else "invented", record, path, str(leaf),
                               f"at {place} a day of birth that {mine} does not have")
-        elif path[0] not in UNTAGGED and path[0] != KINDS[record[0]].owner:
+        elif leaf != {} and path[0] not in UNTAGGED and path[0] != KINDS[record[0]].owner:
             self.complain("invented", record, path, json.dumps(leaf)[:80], f"at {place}, and nobody wrote it",
                           owner=owner)
 

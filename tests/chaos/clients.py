@@ -93,12 +93,12 @@ class Client:
                 self.history.accept(name, human)
         return outcome
 
-    def change(self, kind, identifier, owner, way="patch", ssn=None):
+    def change(self, kind, identifier, owner, way="patch", ssn=None, may_register=False):
         """Creates the record if the node has none, else changes it: way is patch, put, or remove (a field)."""
         document, etag = self.look(kind, identifier, owner)
         if kind == "people":
             if document is None:
-                return self.create_person(identifier, ssn)
+                return self.create_person(identifier, ssn) if may_register else None
             human, owner = self.human_in(document), None
             if human is None:
                 return None

@@ -123,7 +123,7 @@ class Legacy:
         """Changes a record: way is set, unset, replace, blind, revert. Inserts it where there is none."""
         document = self.get(kind, identifier)
         if document is None:
-            return self.insert_person(identifier) if kind == "people" else self.insert(kind, identifier, owner)
+            return None if kind == "people" else self.insert(kind, identifier, owner)
         owner = self.owner_of(kind, document)
         human = self.human(identifier if kind == "people" else owner) if kind == "people" or owner else None
         if human is None and (kind == "people" or KINDS[kind].owner):

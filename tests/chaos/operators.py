@@ -54,19 +54,19 @@ class Operator:
         record, path = (row["collection"], row["record"]), tuple(row.get("path") or ())
         side = self.random.choice(["local", "central"])
         before = self.look(record)
-        local = names_in(json.dumps(row.get("local")))
-        other = names_in(json.dumps([row.get("central"), row.get("current")]))
+        names = {key: names_in(json.dumps(row.get(key))) for key in ("local", "central", "current")}
         body = {"take": side}
         start = self.history.now()
         outcome = self.post(row, body)
         if outcome is False:
             return False
-        keeps, drops = (local, other) if side == "local" else (other, local)
+        # The value of one side is written, over the other one and over what stands there by now.
+        keeps, drops = names[side], set().union(*names.values())
         if not path:
             # A decision about a whole record may delete it: all that the operator could see is decided.
-            keeps, drops = set(), local | other | before | self.look(record)
-        self.note(record, path, outcome, start, f"{self.node.name} takes {side}", keeps if side == "local" else (),
-                  drops - keeps)
+            keeps, drops = set(), drops | before | self.look(record)
+        self.note(record, path, outcome, start, f"{self.node.name} takes {side}",
+                  keeps if names["current"] != keeps else (), drops - keeps)
         return outcome
 
     def note(self, record, path, outcome, start, how, takes, drops):

@@ -60,7 +60,8 @@ class Plan:
 
     def make(self):
         for number, account in enumerate(self.accounts):
-            self.add("client", 0, node=number % self.nodes, kind="people", id=account, owner=account, way="patch")
+            self.add("client", 0, node=number % self.nodes, kind="people", id=account, owner=account, way="patch",
+                     create=True)
         for _ in range(8):
             self.client(0)
         self.rounds_of_all()
@@ -210,7 +211,7 @@ class Plan:
             fresh = f"DUP{len(self.actions):03d}"
             self.accounts.append(fresh)
             for node in self.random.sample(range(self.nodes), 2):
-                self.add("client", node=node, kind="people", id=fresh, owner=fresh, way="patch")
+                self.add("client", node=node, kind="people", id=fresh, owner=fresh, way="patch", create=True)
                 kind = self.random.choice(self.kinds)
                 self.add("client", node=node, kind=kind, id=f"{kind[:4]}-{fresh}-{node}", owner=fresh, way="patch")
 
@@ -220,7 +221,7 @@ class Plan:
         self.add("orphan", account=account)
         for one in self.random.sample(range(self.nodes), self.nodes):
             self.add("round", node=one, wait=True)
-        self.add("client", node=node, kind="people", id=account, owner=account, way="patch")
+        self.add("client", node=node, kind="people", id=account, owner=account, way="patch", create=True)
 
     def refused(self):
         """A unique index at the centre refuses a person whose number somebody else has."""
@@ -228,13 +229,13 @@ class Plan:
         self.accounts.append(fresh)
         self.add("unique_index")
         node = self.node()
-        self.add("client", node=node, kind="people", id=fresh, owner=fresh, way="patch", ssn="1")
+        self.add("client", node=node, kind="people", id=fresh, owner=fresh, way="patch", ssn="1", create=True)
         for _ in range(2):
             kind = self.random.choice(self.kinds)
             self.add("client", node=node, kind=kind, id=f"{kind[:4]}-{fresh}-0", owner=fresh, way="patch")
         if self.random.random() < 0.5:
             self.add("round", node=node, wait=True)
-            self.add("client", node=(node + 1) % self.nodes, kind="people", id=fresh, owner=fresh, way="patch")
+            self.add("client", node=(node + 1) % self.nodes, kind="people", id=fresh, owner=fresh, way="patch", create=True)
 
     def moves(self):
         kind = self.random.choice(self.kinds)

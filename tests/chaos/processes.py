@@ -125,7 +125,7 @@ class Node:
                 f'data_dir = "{self.data}"\n[node]\nname = "{name}"\n'
                 f'[server]\nlisten = "127.0.0.1:{self.port}"\ntls = false\n[accounts]\nbcrypt_cost = 4\n'
                 f'[central]\nuri = "mongodb://127.0.0.1:{central_port}/?directConnection=true"\n'
-                f'schedule = "0 0 0 1 1 *"\nverify_schedule = ""\njitter_s = 0\nround_timeout_s = 30\n'
+                f'schedule = "0 0 0 1 1 *"\nverify_schedule = ""\njitter_s = 0\nround_timeout_s = 10\n'
                 f'continuous = {"true" if continuous else "false"}\n[backup]\nschedule = ""\n')
 
     @property

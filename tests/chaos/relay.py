@@ -91,7 +91,7 @@ class Relay:
                     time.sleep(0.5)
                     break
                 if self.mode == "slow":
-                    time.sleep(self.random.random() * 0.15)
+                    time.sleep(self.random.random() * 0.06)
                 far.sendall(data)
         except OSError:
             pass
@@ -109,7 +109,7 @@ class Relay:
                 if self.mode == "swallow" and self.random.random() < 0.3:
                     break
                 if self.mode == "slow":
-                    time.sleep(self.random.random() * 0.15)
+                    time.sleep(self.random.random() * 0.06)
                 near.sendall(data)
         except OSError:
             pass

@@ -21,6 +21,9 @@ from records import KINDS, OWNED, name_of, tagged
 from relay import Relay
 
 SETTLE_ROUNDS = 30
+SETTLE_SECONDS = 40
+# An attachment of a record that waits is never sent: after so many rounds it is no unrest any more.
+CONTENT_ROUNDS = 6
 
 
 class World:
@@ -128,7 +131,8 @@ class World:
             else:
                 if action["kind"] == "people" and action["id"] not in self.accounts:
                     self.accounts.append(action["id"])
-                client.change(action["kind"], action["id"], action["owner"], action["way"], action.get("ssn"))
+                client.change(action["kind"], action["id"], action["owner"], action["way"], action.get("ssn"),
+                              action.get("create", False))
         elif what == "legacy":
             legacy = Legacy(self, number, chance)
             if action["way"] == "delete":
@@ -263,7 +267,7 @@ class World:
         self.rest(9300, " after verifying")
 
     def rest(self, number, when):
-        quiet, last = 0, ""
+        quiet, last, end = 0, "", time.monotonic() + SETTLE_SECONDS
         for turn in range(SETTLE_ROUNDS):
             moved = []
             for node in self.nodes:
@@ -276,8 +280,8 @@ class World:
                         time.sleep(0.3)
                     continue
                 status = operator.message()
-                if any(body.get(key) for key in ("pulled", "pushed", "merged", "deleted")) \
-                        or status.get("content_owed") or status.get("content_pending"):
+                attachments = turn < CONTENT_ROUNDS and (status.get("content_owed") or status.get("content_pending"))
+                if any(body.get(key) for key in ("pulled", "pushed", "merged", "deleted")) or attachments:
                     moved.append(f"{node.name}: " + " ".join(
                         f"{k} {body.get(k) or status.get(k)}" for k in
                         ("pulled", "pushed", "merged", "deleted", "content_owed", "content_pending")))
@@ -287,7 +291,9 @@ class World:
             last = "; ".join(moved) or last
             if quiet == 2:
                 return
-        self.unrest.append(f"after {SETTLE_ROUNDS} rounds of all{when} it still moves: {last}")
+            if time.monotonic() > end:
+                break
+        self.unrest.append(f"after {turn + 1} rounds of all{when} it still moves: {last}")
 
     def decide_everything(self, number):
         decided = False
