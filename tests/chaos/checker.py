@@ -189,8 +189,8 @@ class Check:
                               self.writer_of(name), owner)
                 self.misplaced.add(name)
                 continue
-            if not any((record, path, name) == key for key in self.writers_of_name(name)) \
-                    and not (human and mine and history.root(human) == history.root(mine)):
+            if record in history.owners and not (human and mine and history.root(human) == history.root(mine)) \
+                    and not any((record, path, name) == key for key in self.writers_of_name(name)):
                 self.complain("invented", record, path, name, f"at {place}, and it was written to another record",
                               self.writer_of(name), owner)
                 continue

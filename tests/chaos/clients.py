@@ -138,8 +138,7 @@ class Client:
             document["id"] = identifier
         for field in self.some_fields(3):
             place(document, field, self.new_value(field, human))
-        if owner:
-            self.history.gave_owner(record, owner)
+        self.history.gave_owner(record, owner or "")
         outcome, _ = self.send("POST", self.url(kind, identifier, owner), document)
         self.note(outcome, {}, document, record, start, f"{self.node.name} POST for {owner}", owner, human)
         return outcome

@@ -112,7 +112,8 @@ class History:
     def one_human(self, first, second):
         """An operator says that two are the same human."""
         with self.lock:
-            self.same[self.root(first)] = self.root(second)
+            if self.root(first) != self.root(second):
+                self.same[self.root(first)] = self.root(second)
 
     def root(self, human):
         while human in self.same:

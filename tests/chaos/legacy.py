@@ -84,7 +84,7 @@ class Legacy:
         document = {"_id": identifier}
         if KINDS[kind].owner:
             document[KINDS[kind].owner] = owner
-            self.history.gave_owner((kind, identifier), owner)
+        self.history.gave_owner((kind, identifier), owner or "")
         for field in self.random.sample(records.FIELDS, 3):
             place(document, field, self.new_value(field, human))
         start = self.history.now()

@@ -8,7 +8,7 @@ import time
 
 import selftest
 from checker import Check
-from plan import Plan
+from plan import THEMES, Plan
 from world import World
 
 
@@ -21,10 +21,14 @@ def arguments():
     parser.add_argument("--binary", default="target/debug/thalamus-edge", help="the program to be tried")
     parser.add_argument("--only", help="of a seed do only these actions, as in 3,7-9")
     parser.add_argument("--minimize", action="store_true", help="look for the few actions of a seed that suffice")
+    parser.add_argument("--themes", default=",".join(THEMES), help="what may go wrong, by default all: %(default)s")
+    parser.add_argument("--without", default="", help="themes to leave out")
     parser.add_argument("--kind", help="the kind of complaint to minimize for, as in 'not equal'")
     parser.add_argument("--keep", action="store_true", help="keep the directories with data and logs")
     parser.add_argument("--selftest", action="store_true", help="check the checker")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.themes = [theme for theme in options.themes.split(",") if theme not in options.without.split(",")]
+    return options
 
 
 def numbers(text):
@@ -38,7 +42,7 @@ def numbers(text):
 
 def judge(seed, options, only=None):
     """Runs one world. Returns its history, its plan and what is to be complained about."""
-    plan = Plan(seed, options.nodes)
+    plan = Plan(seed, options.nodes, options.themes)
     if only is not None:
         plan.actions = [action for action in plan.actions if action["number"] in only]
     world = World(plan, os.path.abspath(options.binary), options.keep)
@@ -134,10 +138,17 @@ def many(options):
     return passed, len(failed)
 
 
+def stop(sign, _):
+    """Ends the program through its `finally` blocks, which end the processes. A second signal must not break in."""
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + sign)
+
+
 def main():
     options = arguments()
-    # A signal ends the program through its `finally` blocks, which end the processes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, stop)
     sys.stdout.reconfigure(line_buffering=True)
     passed, failed = selftest.run()
     if options.selftest or failed:

@@ -1,4 +1,4 @@
-"""Makes the schedule of one world out of a seed: a pure function, the same for every machine and every binary.
+"""Makes the schedule of one world out of a seed: a pure function of it and of the options --nodes and --themes.
 
 When exactly things happen beside each other is up to the processes, so the same seed may end differently.
 """
@@ -21,14 +21,14 @@ class Action(dict):
 class Plan:
     """The nodes, themes and actions of one seed."""
 
-    def __init__(self, seed, most_nodes):
+    def __init__(self, seed, most_nodes, themes=THEMES):
         self.seed = seed
         self.random = random.Random(f"plan {seed}")
         # Three or more nodes need more time than they find: two are enough for half of the seeds.
         self.nodes = self.random.choice([2, 2, 3, 3, 4, 5])
         self.nodes = max(2, min(self.nodes, most_nodes))
         self.continuous = [self.random.random() < 0.25 for _ in range(self.nodes)]
-        self.themes = sorted(self.random.sample(THEMES, self.random.choice([1, 2, 2, 3])))
+        self.themes = sorted(self.random.sample(themes, min(len(themes), self.random.choice([1, 2, 2, 3]))))
         if "set_back" in self.themes and "set_back_in_round" in self.themes:
             self.themes.remove("set_back")
         self.accounts = [f"ACCT{number:02d}" for number in range(self.random.choice([2, 3, 4]))]

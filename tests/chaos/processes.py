@@ -43,7 +43,8 @@ class Processes:
         for process in self.all:
             if process.poll() is None:
                 process.kill()
-                process.wait()
+        for process in self.all:
+            process.wait()
         self.all = []
 
 

@@ -42,6 +42,8 @@ class Relay:
 
     def close(self):
         self.mode = "down"
+        # Closing alone would not wake the thread that accepts.
+        self._end(self.listener)
         self.listener.close()
         self.break_all()
 

@@ -276,6 +276,7 @@ def owner_of_nobody(case):
 
 def in_another_record(case):
     case.write(A.replace("h0", "none"), None, ("institution", "inst-1"))
+    case.history.gave_owner(("institution", "inst-2"), "")
     case.centre["institution"] = {"inst-2": {"_id": "inst-2", "summary": A.replace("h0", "none")}}
 
 

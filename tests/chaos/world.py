@@ -22,6 +22,8 @@ from relay import Relay
 
 SETTLE_ROUNDS = 30
 SETTLE_SECONDS = 40
+# The plan goes on after so many seconds, also while a round is still under way.
+PATIENCE = 5
 # An attachment of a record that waits is never sent: after so many rounds it is no unrest any more.
 CONTENT_ROUNDS = 6
 
@@ -160,7 +162,7 @@ class World:
         elif what == "two_rounds":
             first = self.start_round(node, number, False)
             self.start_round(node, number, True, again=True)
-            first.join(40)
+            first.join(PATIENCE)
         elif what == "wait":
             self.wait_for(node)
         elif what == "line":
@@ -209,13 +211,13 @@ class World:
         running = self.rounds.get(node.name)
         if running and running.is_alive() and not again:
             if wait:
-                running.join(40)
+                running.join(PATIENCE)
             return running
         thread = threading.Thread(target=self.round, args=(node, number), daemon=True)
         self.rounds[node.name] = thread
         thread.start()
         if wait:
-            thread.join(40)
+            thread.join(PATIENCE)
         return thread
 
     def round(self, node, number):
@@ -235,7 +237,7 @@ class World:
     def wait_for(self, node):
         running = self.rounds.get(node.name)
         if running:
-            running.join(40)
+            running.join(PATIENCE)
 
     # --- coming to rest
 
