@@ -13,8 +13,9 @@ An acknowledged value must stand in its record at the centre, or be superseded, 
 - Destroyed: when a copy is put back, the program reads everything that survives, and the copy. What stands in
   neither may vanish. Everything else must still be found.
 
-An acknowledged delete must hold, unless somebody wrote something to the record that the delete had not seen, a
-conflict says so, or the centre was set back after it. The same goes for the removal of a field.
+An acknowledged delete must hold, unless somebody wrote something to the record that the delete had not seen, or a
+conflict says so. The same goes for the removal of a field. Where the centre was set back, neither is looked at: the
+documentation says that deletes may be undone until all nodes have come together.
 
 No value may stand in a field for which nobody sent it, nor in a record of another human. The human of a record is the
 one whose name the person of its owner carries. Exceptions are writers' own doing: a record moved with the
@@ -409,15 +410,13 @@ class Check:
                    [self.seen.conflicts] + [n.conflicts for n in self.seen.nodes] for row in rows)
 
     def check_deletes(self):
-        if self.history.restored_deletes:
+        if self.history.restored_deletes or self.history.centre_set_back:
             return
         for event in self.history.events:
             kind, identifier = event.record
             if event.what != "delete" or not event.acked or event.destroyed:
                 continue
             if identifier not in self.seen.centre.get(kind, {}) or self.has_row(event.record):
-                continue
-            if any(moment >= event.start for moment in self.history.centre_set_back):
                 continue
             others = [e for e in self.by_record[event.record] if e is not event]
             if any(e.what == "decision" for e in others):
@@ -428,11 +427,13 @@ class Check:
                               "and nobody wrote anything to it that the delete had not seen", event, event.owner)
 
     def check_removals(self):
+        if self.history.centre_set_back:
+            return
         for event in self.history.events:
             kind, identifier = event.record
             if event.what != "write" or event.value is not None or not event.acked or event.destroyed:
                 continue
-            if any(moment >= event.start for moment in self.history.centre_set_back) or self.has_row(event.record):
+            if self.has_row(event.record):
                 continue
             document = self.seen.centre.get(kind, {}).get(identifier)
             now = tagged(document).get(event.path) if document else None
