@@ -1,9 +1,13 @@
-"""Clients of a node: they look first, write with If-Match, and note what was acknowledged and what they had seen."""
+"""Clients of a node: they look first, write, and note what was acknowledged and what they had seen.
+
+Most send If-Match with what they saw. Some do not, like the clients in the field.
+"""
 import copy
 import hashlib
 import http.client
 
 import records
+from history import BLIND
 from records import KINDS, flatten, name_of, place, tagged
 
 REFUSED = {400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 422, 429, 507}
@@ -46,8 +50,11 @@ class Client:
         self.history.tell(self.action, f"{self.node.name} {method} {path} answered {answer.status}")
         return None, answer
 
-    def note(self, outcome, before, after, record, start, how, owner, human):
-        """Notes one event for each field that differs between what was seen and what was sent."""
+    def note(self, outcome, before, after, record, start, how, owner, human, unsure=False):
+        """Notes one event for each field that differs between what was seen and what was sent.
+
+        A client that sent no If-Match cannot be sure what it overwrote if a round was under way.
+        """
         if outcome is False:
             return
         seen, sent = tagged(before), tagged(after)
@@ -58,8 +65,8 @@ class Client:
             if name and records.TAG.search(name):
                 self.history.values[name] = flatten(after)[path]
             self.history.add(action=self.action, what="write", writer=self.node.name, place=self.node.name,
-                             record=record, path=path, value=name, seen=seen.get(path), acked=outcome is True,
-                             start=start, end=self.history.now(), how=how, owner=owner)
+                             record=record, path=path, value=name, seen=BLIND if unsure else seen.get(path),
+                             acked=outcome is True, start=start, end=self.history.now(), how=how, owner=owner)
             # The person of the account may have changed while this client wrote.
             if human and owner and name:
                 now = self.world.guess(lambda: self.human(owner))
@@ -120,13 +127,18 @@ class Client:
         for number, field in enumerate(fields):
             remove = way == "remove" and number == 0
             place(wanted, field, None if remove else self.new_value(field, human))
+        # A sub-document is replaced as a whole: what else is in it must be what was seen.
+        careless = way == "patch" and self.random.random() < 0.25 and "." not in "".join(fields)
+        unsure = careless and self.world.round_is_running(self.node)
         if way == "patch":
             body = {top: wanted.get(top) for top in {records.path_of(field)[0] for field in fields}}
             method = "PATCH"
         else:
             body, method = {k: v for k, v in wanted.items() if k not in ("_id", "id")}, "PUT"
-        outcome, _ = self.send(method, self.url(kind, identifier, owner), body, headers={"If-Match": etag})
-        self.note(outcome, document, wanted, record, start, f"{self.node.name} {method}", owner, human)
+        outcome, _ = self.send(method, self.url(kind, identifier, owner), body,
+                               headers={} if careless else {"If-Match": etag})
+        unsure = unsure or careless and (self.world.busy or self.world.round_is_running(self.node))
+        self.note(outcome, document, wanted, record, start, f"{self.node.name} {method}", owner, human, unsure)
         return outcome
 
     def create(self, record, owner, human, start):

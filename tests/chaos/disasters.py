@@ -74,6 +74,7 @@ class Disasters:
         if not self.centre_copies:
             return
         copy = self.centre_copies[-1]
+        self.world.wait_for_busy()
         # While it stands still nothing reaches the nodes: what they show now is what survives.
         os.kill(self.world.centre.process.pid, signal.SIGSTOP)
         time.sleep(0.2)
@@ -103,6 +104,7 @@ class Disasters:
 
     def take_image(self, action, node):
         """Copies a node's data directory while the node is stopped for a moment."""
+        self.world.wait_for_busy()
         names = names_at_node(self.world, node)
         if names is None:
             return
@@ -119,6 +121,7 @@ class Disasters:
         image = self.images.get(node.name)
         if image is None:
             return
+        self.world.wait_for_busy()
         node.end(signal.SIGKILL)
         # What the node had on its way has arrived or not by now.
         time.sleep(0.2)

@@ -133,7 +133,10 @@ class Plan:
 
     def kills(self):
         node = self.node()
-        self.client(0, node=node)
+        if self.random.random() < 0.5:
+            self.client(0, node=node)
+        else:
+            self.add("busy", self.random.random() * 0.05, node=node, records=[self.record() for _ in range(8)])
         if self.random.random() < 0.6:
             self.add("round", self.random.random() * 0.06, node=node, wait=False)
         self.add("kill_node", node=node)

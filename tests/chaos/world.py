@@ -38,7 +38,9 @@ class World:
         self.history = History()
         self.accounts = list(plan.accounts)
         self.serials, self.counter = {}, 0
+        self.lock = threading.Lock()
         self.left_behind = {}
+        self.busy = []
         self.many_deleted = False
         self.unrest = []
         self.rounds = {}
@@ -72,8 +74,9 @@ class World:
 
     def tag(self, writer, action, human):
         """Returns a new unique value. The serial is the action's number and a count within the action."""
-        self.serials[action] = self.serials.get(action, -1) + 1
-        return f"{writer}-{action:04d}{self.serials[action]:02d}:{human or 'none'}"
+        with self.lock:
+            self.serials[action] = self.serials.get(action, -1) + 1
+            return f"{writer}-{action:04d}{self.serials[action]:02d}:{human or 'none'}"
 
     def count(self):
         self.counter += 1
@@ -135,6 +138,8 @@ class World:
                     self.accounts.append(action["id"])
                 client.change(action["kind"], action["id"], action["owner"], action["way"], action.get("ssn"),
                               action.get("create", False))
+        elif what == "busy":
+            self.start_busy(node, number, chance, action["records"])
         elif what == "legacy":
             legacy = Legacy(self, number, chance)
             if action["way"] == "delete":
@@ -191,8 +196,26 @@ class World:
         else:
             raise ValueError(what)
 
+    def start_busy(self, node, number, chance, wanted):
+        """A client goes on writing while other things happen, for instance while its node is killed."""
+        client = Client(self, node, number, chance)
+
+        def work():
+            for kind, identifier, owner in wanted:
+                self.guess(lambda: client.change(kind, identifier, owner))
+
+        thread = threading.Thread(target=work, daemon=True)
+        self.busy.append(thread)
+        thread.start()
+
+    def round_is_running(self, node):
+        """Says whether a round may be under way at a node, as far as this program knows."""
+        running = self.rounds.get(node.name)
+        return node.continuous or bool(running and running.is_alive())
+
     def give_away(self, action, chance):
         """The lines are down meanwhile: a write that is under way in this moment cannot know better."""
+        self.wait_for_busy()
         modes = {name: relay.mode for name, relay in self.relays.items()}
         for node in self.nodes:
             self.wait_for(node)
@@ -234,6 +257,11 @@ class World:
                           + (f" ({message[:140]})" if body.get("outcome") != "complete" else ""))
         return body
 
+    def wait_for_busy(self):
+        for thread in self.busy:
+            thread.join()
+        self.busy = []
+
     def wait_for(self, node):
         running = self.rounds.get(node.name)
         if running:
@@ -243,6 +271,7 @@ class World:
 
     def settle(self):
         """Heals everything and runs rounds until nothing moves. Answers halts, decides what the plan says."""
+        self.wait_for_busy()
         for relay in self.relays.values():
             relay.set("pass")
         for node in self.nodes:
