@@ -15,7 +15,8 @@ An acknowledged value must stand in its record at the centre, or be superseded, 
 
 An acknowledged delete must hold, unless somebody wrote something to the record that the delete had not seen, or a
 conflict says so. The same goes for the removal of a field. Where the centre was set back, neither is looked at: the
-documentation says that deletes may be undone until all nodes have come together.
+documentation says that deletes may be undone until all nodes have come together. Neither is where requests arrived
+late: a write that compares by value cannot know that the value had been something else meanwhile.
 
 No value may stand in a field for which nobody sent it, nor in a record of another human. The human of a record is the
 one whose name the person of its owner carries. Exceptions are writers' own doing: a record moved with the
@@ -24,78 +25,14 @@ values that the mover saw, records left behind under an account that was given a
 Every node's export must equal the centre, save for records that this node lists. A node that says that everything is
 up to date must differ in nothing.
 """
-import dataclasses
 import json
 
-from history import BLIND
+from causality import Causality
+from observation import Complaint, canonical, plain, same_record
 from records import DEMO, KINDS, day_of_birth, flatten, name_of, names_in, path_text, tagged
 
 UNTAGGED = {"roles", "active", "dob", "gender", "ssn"}
 UP_TO_DATE = "Everything is up to date with the centre."
-
-
-@dataclasses.dataclass
-class NodeView:
-    """What one node says and exports at the end. Messages are those of its last round and its status."""
-    name: str
-    records: dict
-    conflicts: list = dataclasses.field(default_factory=list)
-    dead: list = dataclasses.field(default_factory=list)
-    trash: list = dataclasses.field(default_factory=list)
-    waiting: list = dataclasses.field(default_factory=list)
-    messages: list = dataclasses.field(default_factory=list)
-    # Id of a personal document -> hash of the bytes that the node serves, or a status.
-    contents: dict = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
-class Observation:
-    """What a plain driver and plain HTTP see at the end."""
-    centre: dict
-    nodes: list
-    conflicts: list = dataclasses.field(default_factory=list)
-    trash: list = dataclasses.field(default_factory=list)
-    unrest: str = ""
-
-
-@dataclasses.dataclass
-class Complaint:
-    """One broken promise: which, where, which value, in words, and the events behind it."""
-    kind: str
-    record: tuple
-    path: tuple
-    value: str
-    text: str
-    event: object = None
-    owner: str | None = None
-
-    def key(self):
-        return f"{self.kind} {self.record[0]}/{self.record[1]} {path_text(self.path)} {self.value}"
-
-
-def plain(value):
-    """Turns canonical extended JSON into comparable Python: numbers as numbers, the rest as it is."""
-    if isinstance(value, dict):
-        if len(value) == 1:
-            (key, inner), = value.items()
-            if key in ("$numberInt", "$numberLong"):
-                return int(inner)
-            if key == "$numberDouble":
-                return float(inner)
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    return value
-
-
-def canonical(document):
-    return json.dumps(document, sort_keys=True)
-
-
-def same_record(row, record):
-    """Says whether a row of a list (conflict, refused, waiting, trash) is about a record."""
-    identifier = row.get("record") or (row.get("id") if "record" not in row else None)
-    return row.get("collection", row.get("kind")) == record[0] and identifier == record[1]
 
 
 class Check:
@@ -104,18 +41,7 @@ class Check:
     def __init__(self, history, seen):
         self.history, self.seen = history, seen
         self.complaints = []
-        self.by_record = {}
-        for event in history.events:
-            self.by_record.setdefault(event.record, []).append(event)
-        self.writers = {}
-        for event in history.events:
-            if event.what == "write" and event.value:
-                self.writers.setdefault((event.record, event.path, event.value), []).append(event)
-        self.dropped = {}
-        for event in history.events:
-            for name in event.drops:
-                self.dropped.setdefault(name, []).append(event)
-        self.known_ancestors = {}
+        self.causality = Causality(history)
         self.visible, self.misplaced = set(), set()
         self.listed_open, self.listed_closed = set(), set()
 
@@ -187,27 +113,16 @@ class Check:
                     and history.root(mine) not in {history.root(h) for h in history.accepted.get(name, ())}:
                 self.complain("misplaced", record, path, name,
                               f"meant for {human}, and at {place} it stands in a record of {mine}",
-                              self.writer_of(name), owner)
+                              self.causality.writer_of(name), owner)
                 self.misplaced.add(name)
                 continue
             if record in history.owners and not (human and mine and history.root(human) == history.root(mine)) \
-                    and not any((record, path, name) == key for key in self.writers_of_name(name)):
+                    and not self.causality.was_written_to(record, path, name):
                 self.complain("invented", record, path, name, f"at {place}, and it was written to another record",
-                              self.writer_of(name), owner)
+                              self.causality.writer_of(name), owner)
                 continue
             if is_centre:
                 self.visible.add(name)
-
-    def writers_of_name(self, name):
-        if not hasattr(self, "by_name"):
-            self.by_name = {}
-            for key in self.writers:
-                self.by_name.setdefault(key[2], []).append(key)
-        return self.by_name.get(name, [])
-
-    def writer_of(self, name):
-        keys = self.writers_of_name(name)
-        return self.writers[keys[0]][0] if keys else None
 
     def owner_is_known(self, record, owner):
         given = {account.upper() for account in self.history.owners.get(record, ())}
@@ -309,36 +224,6 @@ class Check:
 
     # --- lost
 
-    def ancestors(self, event):
-        """Returns the writes that a writer has certainly seen, directly or through what others saw."""
-        if event.number in self.known_ancestors:
-            return self.known_ancestors[event.number]
-        self.known_ancestors[event.number] = frozenset()
-        if event.seen in (None, BLIND):
-            return frozenset()
-        before = [w for w in self.writers.get((event.record, event.path, event.seen), ())
-                  if w.start < event.end and w is not event]
-        sets = [self.ancestors(w) | {w.number} for w in before]
-        found = frozenset.intersection(*sets) if sets else frozenset()
-        self.known_ancestors[event.number] = found
-        return found
-
-    def successors(self, event):
-        """Returns the events that may have taken the place of a value."""
-        before = self.ancestors(event)
-        for other in self.by_record.get(event.record, ()):
-            if other is event or other.number in before:
-                continue
-            if other.what == "delete" and event.value in other.saw.values():
-                yield other
-            elif other.what == "write" and other.path == event.path and (
-                    other.seen == event.value and other.value != event.value
-                    or other.seen == BLIND and other.end > event.start):
-                yield other
-        for other in self.dropped.get(event.value, ()):
-            if other.end >= event.start and not (event.strict and other.start == event.start):
-                yield other
-
     def stands(self, event):
         if event.value in self.visible or event.value in self.listed_open:
             return True
@@ -347,7 +232,7 @@ class Check:
     def is_fine(self, event, visited):
         if event.value is None or self.stands(event):
             return True
-        for other in self.successors(event):
+        for other in self.causality.successors(event):
             if other.what == "decision" or (other.acked and not other.destroyed):
                 return True
             if other.number not in visited and self.is_fine(other, visited | {other.number}):
@@ -376,7 +261,7 @@ class Check:
         return bool(rows) or self.history.centre_set_back or self.owner_is_known(
             event.record, document.get(KINDS[kind].owner)) and any(
                 other.path == event.path and other.start > event.start
-                for other in self.by_record[event.record] if other is not event and other.what == "write")
+                for other in self.causality.events_of(event.record) if other is not event and other.what == "write")
 
     def complain_lost(self, event):
         kind, identifier = event.record
@@ -390,27 +275,16 @@ class Check:
         else:
             where += ", the field is gone"
         by_stranger = now is not None and event.value not in {
-            w.seen for w in self.writers.get((event.record, event.path, now), ())}
+            w.seen for w in self.causality.writers_of(event.record, event.path, now)}
         self.complain("silently overwritten" if by_stranger else "lost", event.record, event.path, event.value,
                       f"written by {event.writer} at {event.start:.2f} at {event.place}: {where}", event, event.owner)
-
-    def known_to(self, delete, write):
-        """Says whether a delete had seen a write, or something that had taken its place."""
-        if write.value in delete.saw.values():
-            return True
-        for path, name in delete.saw.items():
-            for writer in self.writers.get((delete.record, path, name), ()):
-                if writer.path == write.path and write.number in self.ancestors(writer):
-                    return True
-        return any(other.value is None and other.acked and other.end < delete.start and other.path == write.path
-                   and other.seen == write.value for other in self.by_record[delete.record] if other.what == "write")
 
     def has_row(self, record):
         return any(same_record(row, record) for rows in
                    [self.seen.conflicts] + [n.conflicts for n in self.seen.nodes] for row in rows)
 
     def check_deletes(self):
-        if self.history.restored_deletes or self.history.centre_set_back:
+        if self.history.restored_deletes or self.history.centre_set_back or self.history.late_lines:
             return
         for event in self.history.events:
             kind, identifier = event.record
@@ -418,16 +292,16 @@ class Check:
                 continue
             if identifier not in self.seen.centre.get(kind, {}) or self.has_row(event.record):
                 continue
-            others = [e for e in self.by_record[event.record] if e is not event]
+            others = [e for e in self.causality.events_of(event.record) if e is not event]
             if any(e.what == "decision" for e in others):
                 continue
-            if all(e.what != "write" or e.value is None or self.known_to(event, e) for e in others):
+            if all(e.what != "write" or e.value is None or self.causality.known_to(event, e) for e in others):
                 self.complain("lost", event.record, (), "(delete)",
                               f"deleted by {event.writer} at {event.start:.2f} at {event.place}: the record is back, "
                               "and nobody wrote anything to it that the delete had not seen", event, event.owner)
 
     def check_removals(self):
-        if self.history.centre_set_back:
+        if self.history.centre_set_back or self.history.late_lines:
             return
         for event in self.history.events:
             kind, identifier = event.record
@@ -437,8 +311,8 @@ class Check:
                 continue
             document = self.seen.centre.get(kind, {}).get(identifier)
             now = tagged(document).get(event.path) if document else None
-            writers = self.writers.get((event.record, event.path, now), ()) if now else ()
-            before = self.ancestors(event)
+            writers = self.causality.writers_of(event.record, event.path, now) if now else ()
+            before = self.causality.ancestors(event)
             if writers and all(w.number in before for w in writers):
                 self.complain("lost", event.record, event.path, "(removal)",
                               f"removed by {event.writer} at {event.start:.2f} at {event.place}: {now} is back, which "

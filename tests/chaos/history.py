@@ -78,6 +78,8 @@ class History:
         self.renames = []
         # Moments at which the centre was set back: deletes before may be undone.
         self.centre_set_back = []
+        # Whether requests were delivered late, after their sender had given them up.
+        self.late_lines = False
         # Records that operators took out of the trash again.
         self.restored_deletes = False
 

@@ -7,6 +7,7 @@ import sys
 import time
 
 import selftest
+import settling
 from checker import Check
 from plan import THEMES, Plan
 from world import World
@@ -49,11 +50,11 @@ def judge(seed, options, only=None):
     try:
         world.begin()
         world.run()
-        world.settle()
-        complaints = Check(world.history, world.observe()).run()
+        settling.settle(world)
+        complaints = Check(world.history, settling.observe(world)).run()
         if not complaints and plan.verify_at_end:
-            world.verify()
-            complaints = Check(world.history, world.observe()).run()
+            settling.verify(world)
+            complaints = Check(world.history, settling.observe(world)).run()
     finally:
         world.end()
         if options.keep:

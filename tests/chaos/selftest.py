@@ -1,8 +1,9 @@
 """Checks the checker: histories made by hand, each with the complaints that must come of it, or none."""
 import itertools
 
-from checker import UP_TO_DATE, Check, NodeView, Observation
+from checker import UP_TO_DATE, Check
 from history import BLIND, History
+from observation import NodeView, Observation
 from records import day_of_birth
 
 PAGE = ("pols", "page-1")

@@ -1,5 +1,4 @@
-"""One world: a centre, nodes and their lines; runs a plan, lets everything come to rest, and looks at what there is."""
-import hashlib
+"""One world: a centre, nodes and their lines; and the plan that runs in it."""
 import http.client
 import os
 import random
@@ -10,22 +9,18 @@ import time
 
 from pymongo.errors import PyMongoError
 
-from checker import NodeView, Observation, plain
 from clients import Client
 from disasters import Disasters
 from history import History
 from legacy import Legacy, as_json
+from observation import plain
 from operators import Operator
 from processes import Centre, Node, Processes
-from records import KINDS, OWNED, name_of, tagged
+from records import KINDS, OWNED, tagged
 from relay import Relay
 
-SETTLE_ROUNDS = 30
-SETTLE_SECONDS = 40
 # The plan goes on after so many seconds, also while a round is still under way.
 PATIENCE = 5
-# An attachment of a record that waits is never sent: after so many rounds it is no unrest any more.
-CONTENT_ROUNDS = 6
 
 
 class World:
@@ -172,6 +167,7 @@ class World:
             self.wait_for(node)
         elif what == "line":
             self.relays[node.name].set(action["mode"])
+            self.history.late_lines = self.history.late_lines or action["mode"] == "late"
             self.history.tell(number, f"the line of {node.name}: {action['mode']}")
         elif what == "answer":
             Operator(self, node, number, chance).answer_halt()
@@ -266,111 +262,3 @@ class World:
         running = self.rounds.get(node.name)
         if running:
             running.join(PATIENCE)
-
-    # --- coming to rest
-
-    def settle(self):
-        """Heals everything and runs rounds until nothing moves. Answers halts, decides what the plan says."""
-        self.wait_for_busy()
-        for relay in self.relays.values():
-            relay.set("pass")
-        for node in self.nodes:
-            self.wait_for(node)
-        if self.centre.process.poll() is not None:
-            self.centre.start()
-        for node in self.nodes:
-            if not node.runs:
-                node.start()
-        # Requests that were delivered late have arrived by then.
-        if "lines" in self.plan.themes:
-            time.sleep(3)
-        self.rest(9000, "")
-        if self.plan.decide_at_end:
-            for turn in range(4):
-                if not self.decide_everything(9100 + turn):
-                    break
-                self.rest(9100 + turn, " after decisions")
-
-    def verify(self):
-        for node in self.nodes:
-            code, output = node.command("sync", "now", "--verify")
-            self.history.tell(9200, f"{node.name} sync now --verify: {code} {output.strip()[:160]}")
-        self.rest(9300, " after verifying")
-
-    def rest(self, number, when):
-        quiet, last, end = 0, "", time.monotonic() + SETTLE_SECONDS
-        for turn in range(SETTLE_ROUNDS):
-            moved = []
-            for node in self.nodes:
-                body = self.round(node, number)
-                operator = Operator(self, node, number, random.Random(f"{self.plan.seed} {number} {turn} {node.name}"))
-                if body is None or body.get("outcome") != "complete":
-                    moved.append(f"{node.name}: {body and body.get('outcome')} {(body or {}).get('message', '')[:200]}")
-                    operator.answer_halt()
-                    if body is None or body.get("outcome") in ("offline", "failed"):
-                        time.sleep(0.3)
-                    continue
-                status = operator.message()
-                attachments = turn < CONTENT_ROUNDS and (status.get("content_owed") or status.get("content_pending"))
-                if any(body.get(key) for key in ("pulled", "pushed", "merged", "deleted")) or attachments:
-                    moved.append(f"{node.name}: " + " ".join(
-                        f"{k} {body.get(k) or status.get(k)}" for k in
-                        ("pulled", "pushed", "merged", "deleted", "content_owed", "content_pending")))
-            if self.plan.continuous and any(self.plan.continuous):
-                time.sleep(0.3)
-            quiet = 0 if moved else quiet + 1
-            last = "; ".join(moved) or last
-            if quiet == 2:
-                return
-            if time.monotonic() > end:
-                break
-        self.unrest.append(f"after {turn + 1} rounds of all{when} it still moves: {last}")
-
-    def decide_everything(self, number):
-        decided = False
-        for node in self.nodes:
-            operator = Operator(self, node, number, random.Random(f"{self.plan.seed} {number} {node.name}"))
-            for row in operator.open_conflicts():
-                decided = bool(operator.decide(row)) or decided
-                self.round(node, number)
-        return decided
-
-    # --- looking
-
-    def observe(self):
-        for record, human in self.left_behind.items():
-            for event in self.history.events:
-                if event.record == record and event.value:
-                    self.history.accept(event.value, human)
-        database = self.centre.database
-        nodes = [self.view(node) for node in self.nodes]
-        centre = {kind: {d["_id"]: as_json(d) for d in database[kind].find() if isinstance(d["_id"], str)}
-                  for kind in KINDS}
-        return Observation(centre, nodes, [as_json(d) for d in database.edge_conflicts.find()],
-                           [as_json(d) for d in database.edge_trash.find()], "; ".join(self.unrest))
-
-    def view(self, node):
-        def listing(path):
-            answer = self.guess(lambda: node.call("GET", path))
-            body = answer.body if answer and answer.status == 200 else []
-            if isinstance(body, dict):
-                body = next((inner for inner in body.values() if isinstance(inner, list)), [])
-            return [row for row in body if isinstance(row, dict)]
-
-        status = self.guess(lambda: node.call("GET", "/sync/status"))
-        messages = [self.messages.get(node.name, ""), (status.body or {}).get("message", "") if status else ""]
-        view = NodeView(node.name, {}, listing("/sync/conflicts"), listing("/sync/dead"), listing("/trash"),
-                        listing("/sync/waiting"), messages)
-        view.records = node.export()
-        for identifier, document in view.records.get("personal_document", {}).items():
-            if document.get("content") and name_of(document["content"]) in self.history.contents:
-                answer = self.guess(lambda: node.call("GET", f"/personal-documents/{identifier}/content"))
-                view.contents[identifier] = self.digest(answer)
-        return view
-
-    @staticmethod
-    def digest(answer):
-        if answer is None or answer.status != 200:
-            return f"status {answer and answer.status}"
-        body = answer.body if isinstance(answer.body, bytes) else str(answer.body).encode()
-        return hashlib.sha256(body).hexdigest()
