@@ -113,13 +113,19 @@ def view(world, node):
     status = world.guess(lambda: node.call("GET", "/sync/status"))
     messages = [world.messages.get(node.name, ""), (status.body or {}).get("message", "") if status else ""]
     seen = NodeView(node.name, {}, listing("/sync/conflicts"), listing("/sync/dead"), listing("/trash"),
-                    listing("/sync/waiting"), messages)
+                    listing("/sync/waiting") + rows_in(status.body if status else {}), messages)
     seen.records = node.export()
     for identifier, document in seen.records.get("personal_document", {}).items():
         if document.get("content") and name_of(document["content"]) in world.history.contents:
             answer = world.guess(lambda: node.call("GET", f"/personal-documents/{identifier}/content"))
             seen.contents[identifier] = digest(answer)
     return seen
+
+
+def rows_in(status):
+    """Returns the rows about records that a status may hold: what waits, for whom and why."""
+    lists = [value for value in status.values() if isinstance(value, list)] if isinstance(status, dict) else []
+    return [row for rows in lists for row in rows if isinstance(row, dict) and "record" in row]
 
 
 def digest(answer):
