@@ -50,11 +50,12 @@ class World:
             self.new_node(f"n{number}", continuous).start()
 
     def end(self):
+        if self.centre:
+            # Not after the end of the server: the client would look for it once more.
+            self.centre.client.close()
         self.processes.end_all()
         for relay in self.relays.values():
             relay.close()
-        if self.centre:
-            self.centre.client.close()
         if not self.keep:
             shutil.rmtree(self.directory, ignore_errors=True)
 
