@@ -101,7 +101,10 @@ class Client:
         return outcome
 
     def change(self, kind, identifier, owner, way="patch", ssn=None, may_register=False):
-        """Creates the record if the node has none, else changes it: way is patch, put, or remove (a field)."""
+        """Creates the record if the node has none, else changes it.
+
+        The way is patch, put, remove (a field), or undo (what stood in a field before comes back).
+        """
         document, etag = self.look(kind, identifier, owner)
         if kind == "people":
             if document is None:
@@ -124,7 +127,11 @@ class Client:
         fields = self.some_fields()
         if kind == "people" and self.random.random() < 0.15:
             fields = ["lastname"]
-        for number, field in enumerate(fields):
+        undone = self.older_value(record, document) if way == "undo" else None
+        if undone:
+            fields = [undone[0]]
+            place(wanted, *undone)
+        for number, field in enumerate([] if undone else fields):
             remove = way == "remove" and number == 0
             place(wanted, field, None if remove else self.new_value(field, human))
         # A sub-document is replaced as a whole: what else is in it must be what was seen.
@@ -140,6 +147,17 @@ class Client:
         unsure = unsure or careless and (self.world.busy or self.world.round_is_running(self.node))
         self.note(outcome, document, wanted, record, start, f"{self.node.name} {method}", owner, human, unsure)
         return outcome
+
+    def older_value(self, record, document):
+        """Returns a field and what stood in it before its value was written: a text, or None for nothing."""
+        found = []
+        for path, name in tagged(document).items():
+            field = ".".join(path)
+            for event in self.history.events:
+                if field in ("summary", "info") and event.record == record and event.path == path \
+                        and event.value == name and event.seen != BLIND and event.what == "write":
+                    found.append((field, event.seen))
+        return self.random.choice(found) if found else None
 
     def create(self, record, owner, human, start):
         kind, identifier = record

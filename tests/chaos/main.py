@@ -111,7 +111,10 @@ def minimize(seed, options):
         if size == 1 and not shorter:
             break
         size = max(1, size // 2)
-    print(f"--seed {seed} --only {','.join(map(str, kept))}")
+    print(f"--seed {seed} --nodes {options.nodes} --themes {','.join(options.themes)} --only {','.join(map(str, kept))}")
+    for action in plan.actions:
+        if action["number"] in kept:
+            print("  plan", action)
     describe(seed, plan, history, [c for c in complaints if c.kind == kind], False)
     return 1
 

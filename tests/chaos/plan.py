@@ -89,7 +89,7 @@ class Plan:
 
     def client(self, pause=None, node=None):
         kind, identifier, owner = self.record()
-        way = self.random.choice(["patch"] * 6 + ["put", "put", "remove", "delete"])
+        way = self.random.choice(["patch"] * 6 + ["put", "put", "remove", "undo", "delete"])
         self.add("client", pause, node=self.node() if node is None else node, kind=kind, id=identifier, owner=owner,
                  way=way)
 
@@ -142,12 +142,15 @@ class Plan:
         self.add("kill_node", node=node)
 
     def centre_kills(self):
-        node = self.node()
-        self.client(0, node=node)
-        if self.random.random() < 0.5:
-            self.legacy()
-        self.add("round", self.random.random() * 0.08, node=node, wait=self.random.random() < 0.5)
-        self.add("kill_centre", down=round(self.random.random() * 0.5, 2))
+        for _ in range(self.random.choice([1, 2])):
+            node = self.node()
+            for _ in range(self.random.choice([1, 3])):
+                self.client(0, node=node)
+            if self.random.random() < 0.4:
+                self.legacy()
+            # A node that stays connected sends by itself after 0.2 s.
+            self.add("round", self.random.random() * 0.1, node=node, wait=self.random.random() < 0.75)
+            self.add("kill_centre", down=round(self.random.random() * 0.4, 2))
 
     def set_back(self):
         if not self.pending_set_back():
@@ -181,9 +184,28 @@ class Plan:
         if done and self.random.random() < 0.7:
             self.add("put_image_back", node=done[-1])
             return
+        if self.random.random() < 0.4:
+            self.undone_elsewhere(node)
+            return
         for _ in range(self.random.randint(0, 3)):
             self.client(node=node)
         self.add("take_image", node=node)
+
+    def undone_elsewhere(self, node):
+        """The image holds edits that are sent, and that others see and undo, before it is put back."""
+        other = self.random.choice([n for n in range(self.nodes) if n != node])
+        edited = [self.record() for _ in range(3)]
+        for kind, identifier, owner in edited:
+            self.add("client", 0, node=node, kind=kind, id=identifier, owner=owner, way="patch")
+        self.add("take_image", node=node)
+        for one in (node, other):
+            self.add("round", node=one, wait=True)
+        for kind, identifier, owner in edited:
+            way = self.random.choice(["undo", "undo", "delete"])
+            self.add("client", 0, node=other, kind=kind, id=identifier, owner=owner, way=way)
+        for one in (other, node):
+            self.add("round", node=one, wait=True)
+        self.add("put_image_back", node=node)
 
     def clones(self):
         if any(action["do"] == "clone" for action in self.actions):
