@@ -1,4 +1,4 @@
-"""Who has seen what: the writes behind a write, and those that may have taken a value's place."""
+"""Which writer had seen which value: the writes before a write, and those that may have superseded it."""
 from history import BLIND
 
 
@@ -45,8 +45,8 @@ class Causality:
         return found
 
     def successors(self, event):
-        """Returns the events that may have taken the place of a value."""
-        # A delayed request finds the old value again where somebody has gone back to it, and nobody can tell.
+        """Returns the events that may have superseded a value."""
+        # A delayed request finds the old value again if a writer has gone back to it meanwhile. It cannot tell.
         before = frozenset() if self.late_lines else self.ancestors(event)
         for other in self.events_of(event.record):
             if other is event or other.number in before:
@@ -62,7 +62,7 @@ class Causality:
                 yield other
 
     def known_to(self, delete, write):
-        """Says whether a delete had seen a write, or something that had taken its place."""
+        """Says whether a delete had seen a write, or a later value of the same field."""
         if write.value in delete.saw.values():
             return True
         for path, name in delete.saw.items():

@@ -1,29 +1,31 @@
 """The verdict: compares what was acknowledged with what can be seen at the end.
 
-The rule, for each field of each record:
+Lost. An acknowledged value must stand in its record at the centre, or be superseded, or be listed.
+- Superseded: another write or delete replaced it, and its writer had seen exactly this value. Writers read first and
+  write only if the field still holds what they read. A writer that did not read counts if it wrote later. So does an
+  operator's decision against the value. An earlier write does not count: a writer that put v0 over v1 had seen the
+  write of v1, so v1 must not come back over v0. If the superseding write was not acknowledged, or a copy that was put
+  back destroyed it, then the value or its successor must be found.
+- Listed: it stands in a conflict (at a node or at the centre), in a trash, or in a node's record that this node lists
+  as refused, held, waiting or in conflict. After an operator decided for the value, a closed conflict is not enough.
+- Destroyed: before a copy is put back, the program reads everything that survives, and when it makes the copy, it
+  reads what goes into it. A value that stands in neither may vanish. Every other value must be found.
 
-An acknowledged value must stand in its record at the centre, or be superseded, or be listed.
-- Superseded: a write or delete that saw exactly this value took its place (writers look first, and write only if
-  the field still holds what they saw), or a writer that never looks wrote the field later, or an operator decided
-  against it. A writer that came before does not count: who wrote v0 over v1 has seen the write of v1, and that old
-  write may not come back over v0. If nobody knows whether the superseding write happened, or a copy put back has
-  destroyed it, then the value or its successor must be found.
-- Listed: it stands in a conflict at a node or at the centre, in a trash, or in a node's record that the node lists as
-  refused, held, waiting or in conflict. If an operator has decided for the value, a closed conflict is not enough.
-- Destroyed: when a copy is put back, the program reads everything that survives, and the copy. What stands in
-  neither may vanish. Everything else must still be found.
+Silently overwritten. The same as lost, but the field now holds a value whose writer had not seen the lost one.
 
-An acknowledged delete must hold, unless somebody wrote something to the record that the delete had not seen, or a
-conflict says so. The same goes for the removal of a field. Where the centre was set back, neither is looked at: the
-documentation says that deletes may be undone until all nodes have come together. Neither is where requests arrived
-late: a write that compares by value cannot know that the value had been something else meanwhile.
+Deletes. An acknowledged delete, or removal of a field, must hold, unless a write to the record was not known to it, or
+a conflict names the record. Two worlds are exempt. Where the centre was set back, the documentation says that deletes
+may be undone until all nodes have come together. Where requests arrived late, a write that compares by value cannot
+know that the value had changed and changed back.
 
-No value may stand in a field for which nobody sent it, nor in a record of another human. The human of a record is the
-one whose name the person of its owner carries. Exceptions are writers' own doing: a record moved with the
-values that the mover saw, records left behind under an account that was given away.
+Invented. No field may hold a value that was not sent for this field of this record.
 
-Every node's export must equal the centre, save for records that this node lists. A node that says that everything is
-up to date must differ in nothing.
+Misplaced. No value may stand in a record of another human than the one it was meant for. The human of a record is the
+one whose tag stands in the name of the owner's person. Exempt are the writers' own acts: a record that was moved
+knowingly, and records that a writer left behind under an account that it gave to another human.
+
+Not equal. Every node's export must equal the centre, save for records that this node lists. A node that says that
+everything is up to date must differ in nothing.
 """
 import json
 
@@ -218,7 +220,8 @@ class Check:
         if mine is None or theirs is None:
             return f"{node.name} {'has' if mine else 'lacks'} it, the centre {'has' if theirs else 'lacks'} it"
         ours, other = flatten(mine), flatten(theirs)
-        paths = [path for path in sorted(set(ours) | set(other)) if canonical(ours.get(path)) != canonical(other.get(path))]
+        paths = [path for path in sorted(set(ours) | set(other))
+                 if canonical(ours.get(path)) != canonical(other.get(path))]
         return "; ".join(f"{path_text(p)}: {node.name} {canonical(ours.get(p))[:90]}, "
                          f"the centre {canonical(other.get(p))[:90]}" for p in paths[:4])
 

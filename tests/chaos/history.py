@@ -43,7 +43,9 @@ class Event:
     def line(self):
         kind, identifier = self.record
         head = f"{self.start:7.2f}  action {self.action:3d}  {self.how:24s} {kind}/{identifier}"
-        state = ("" if self.acked else "  NO ANSWER") + ("  (stood in nothing that survived a copy put back)" if self.destroyed else "")
+        state = "" if self.acked else "  NO ANSWER"
+        if self.destroyed:
+            state += "  (stood in nothing that survived a copy put back)"
         if self.what == "delete":
             seen = ", ".join(sorted(set(self.saw.values()))) or "nothing of ours"
             return f"{head}  deleted, saw {seen}{state}"

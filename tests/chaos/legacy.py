@@ -1,7 +1,7 @@
 """A legacy application at the centre: it knows nothing of nodes and writes straight into MongoDB.
 
-It looks first and writes only what still is as it saw it, but for the writer that never looks. Every write asks for
-the journal and the majority. A write without an answer may have happened.
+It reads first and writes only if the field still holds what it read, except for the blind writer. Every write asks
+for journal and majority. A write without an answer may have happened.
 """
 import datetime
 import json
@@ -53,6 +53,7 @@ class Legacy:
         return True
 
     def note(self, outcome, before, after, record, start, how, blind=False, owner=None):
+        """Notes one event for each field that differs between what was read and what was written."""
         if outcome is False:
             return
         seen, sent = tagged(as_json(before)), tagged(as_json(after))
@@ -110,7 +111,7 @@ class Legacy:
         return human
 
     def note_left_behind(self, account, human):
-        """What stands at the centre under an account when it gets a new human is nobody's fault later."""
+        """Accepts the records at the centre under an account that gets a new human: this writer left them there."""
         for kind in records.OWNED:
             for document in self.database[kind].find({KINDS[kind].owner: account}):
                 record = (kind, document["_id"])
@@ -184,7 +185,7 @@ class Legacy:
         return outcome
 
     def move(self, kind, identifier, account):
-        """Gives a record to another person, as somebody does who had filed it under the wrong one."""
+        """Gives a record to another person: a correction of a record filed under the wrong person."""
         document, human = self.get(kind, identifier), self.human(account)
         field = KINDS[kind].owner
         if document is None or human is None or document.get(field) == account:

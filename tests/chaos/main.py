@@ -12,6 +12,8 @@ from checker import Check
 from plan import THEMES, Plan
 from world import World
 
+WORST_FIRST = ("misplaced", "invented", "silently overwritten", "lost", "not equal", "says up to date", "not quiet")
+
 
 def arguments():
     parser = argparse.ArgumentParser(prog="tests/chaos/run", description=__doc__)
@@ -42,7 +44,7 @@ def numbers(text):
 
 
 def judge(seed, options, only=None):
-    """Runs one world. Returns its history, its plan and what is to be complained about."""
+    """Runs one world. Returns its history, its plan and the complaints."""
     plan = Plan(seed, options.nodes, options.themes)
     if only is not None:
         plan.actions = [action for action in plan.actions if action["number"] in only]
@@ -64,7 +66,8 @@ def judge(seed, options, only=None):
 
 def describe(seed, plan, history, complaints, whole):
     """Prints the complaints of one seed, with the story of each record."""
-    print(f"seed {seed}: {plan.nodes} nodes, {sum(plan.continuous)} of them continuous, themes {', '.join(plan.themes)}")
+    print(f"seed {seed}: {plan.nodes} nodes, {sum(plan.continuous)} of them continuous, "
+          f"themes {', '.join(plan.themes)}")
     if whole:
         for action in plan.actions:
             print("  plan", action)
@@ -82,6 +85,7 @@ def describe(seed, plan, history, complaints, whole):
 
 
 def trial_text(kept, start, size):
+    """Returns the numbers of the actions that could not be left out."""
     return ",".join(map(str, kept[start:start + size]))
 
 
@@ -93,8 +97,7 @@ def minimize(seed, options):
         return 0
     kinds = {complaint.kind for complaint in complaints}
     print(f"seed {seed}: {len(plan.actions)} actions, {', '.join(sorted(kinds))}", flush=True)
-    kind = options.kind or next(k for k in ("misplaced", "invented", "silently overwritten", "lost", "not equal", "says up to date",
-                            "not quiet") if k in kinds)
+    kind = options.kind or next(k for k in WORST_FIRST if k in kinds)
     kept = [action["number"] for action in plan.actions]
     size = max(1, len(kept) // 2)
     while True:
@@ -111,7 +114,8 @@ def minimize(seed, options):
         if size == 1 and not shorter:
             break
         size = max(1, size // 2)
-    print(f"--seed {seed} --nodes {options.nodes} --themes {','.join(options.themes)} --only {','.join(map(str, kept))}")
+    print(f"--seed {seed} --nodes {options.nodes} --themes {','.join(options.themes)} "
+          f"--only {','.join(map(str, kept))}")
     for action in plan.actions:
         if action["number"] in kept:
             print("  plan", action)

@@ -123,7 +123,8 @@ class Operator:
             how = f"says {new}"
         if outcome is not False:
             self.note(record, (), outcome, start, f"{self.node.name} {how}", (), ())
-            self.history.tell(self.action, f"{self.node.name} decides {account}: {' and '.join(map(str, humans))}: {how}")
+            self.history.tell(self.action, f"{self.node.name} decides {account}, {' and '.join(map(str, humans))}: "
+                                           f"{how}")
         return outcome
 
     def decide_other_identity(self, row):

@@ -1,6 +1,6 @@
-"""Makes the schedule of one world out of a seed: a pure function of it and of the options --nodes and --themes.
+"""Makes the schedule of one world from a seed: a pure function of it and of the options --nodes and --themes.
 
-When exactly things happen beside each other is up to the processes, so the same seed may end differently.
+The timing of the processes is not part of the plan, so the same seed may end differently.
 """
 import random
 
@@ -241,7 +241,7 @@ class Plan:
                 self.add("client", node=node, kind=kind, id=f"{kind[:4]}-{fresh}-{node}", owner=fresh, way="patch")
 
     def orphans(self):
-        """A person is deleted at the centre, the records stay, and a node registers somebody else."""
+        """A person is deleted at the centre, the records stay, and a node registers another human."""
         account, node = self.random.choice(self.accounts), self.node()
         self.add("orphan", account=account)
         for one in self.random.sample(range(self.nodes), self.nodes):
@@ -249,7 +249,7 @@ class Plan:
         self.add("client", node=node, kind="people", id=account, owner=account, way="patch", create=True)
 
     def refused(self):
-        """A unique index at the centre refuses a person whose number somebody else has."""
+        """A unique index at the centre refuses a person with a number that another person has."""
         fresh = f"REF{len(self.actions):03d}"
         self.accounts.append(fresh)
         self.add("unique_index")
@@ -260,7 +260,8 @@ class Plan:
             self.add("client", node=node, kind=kind, id=f"{kind[:4]}-{fresh}-0", owner=fresh, way="patch")
         if self.random.random() < 0.5:
             self.add("round", node=node, wait=True)
-            self.add("client", node=(node + 1) % self.nodes, kind="people", id=fresh, owner=fresh, way="patch", create=True)
+            self.add("client", node=(node + 1) % self.nodes, kind="people", id=fresh, owner=fresh, way="patch",
+                     create=True)
 
     def moves(self):
         kind = self.random.choice(self.kinds)

@@ -100,7 +100,8 @@ def in_the_trash(case):
 def refused_and_listed(case):
     case.write(A, None)
     case.node_differs = True
-    case.node.records = {"people": case.centre["people"], "pols": {"page-1": {"_id": "page-1", "book": BOOK, "summary": A}}}
+    case.node.records = {"people": case.centre["people"],
+                         "pols": {"page-1": {"_id": "page-1", "book": BOOK, "summary": A}}}
     case.node.dead.append({"id": "pols:page-1", "collection": "pols", "record": "page-1"})
 
 
@@ -332,7 +333,8 @@ FAULTY = {
     vanished: ["lost"], vanished_with_its_record: ["lost"], vanished_behind_an_unanswered_write: ["lost"],
     vanished_behind_a_destroyed_write: ["lost"], in_a_trash_that_is_void: ["lost"], deleted_without_knowing: ["lost"],
     delete_came_to_nothing: ["lost"], removal_came_to_nothing: ["lost"],
-    typo_is_back: ["lost"], decided_for_and_gone: ["silently overwritten"], overwritten_unseen: ["silently overwritten"],
+    typo_is_back: ["lost"], decided_for_and_gone: ["silently overwritten"],
+    overwritten_unseen: ["silently overwritten"],
     nobody_wrote_it: ["invented"], written_to_another_field: ["invented"], torn: ["invented"],
     without_a_tag: ["invented"], owner_of_nobody: ["invented"], in_another_record: ["invented", "lost"],
     in_the_record_of_another: ["misplaced"], moved_with_what_was_not_seen: ["misplaced"],
