@@ -103,6 +103,9 @@ pub struct Conflict {
     pub id: String,
     pub subject: Subject,
     pub key: RecordKey,
+    /// Whose the record was when its values clashed, folded: a value of one person's is never put into a record that
+    /// has become another one's. Empty if it belonged to nobody; `None` if an earlier version found the conflict.
+    pub owner: Option<String>,
     /// Empty for the record as a whole.
     pub path: Path,
     pub base: Option<Bson>,
@@ -135,6 +138,7 @@ impl Conflict {
             id,
             subject,
             key,
+            owner: None,
             path: Path::new(),
             base: None,
             local: None,
@@ -262,6 +266,7 @@ impl Conflict {
             "author": &self.author,
             "found_at": self.found_at_ms,
         };
+        insert_some(&mut row, "owner", &self.owner.clone().map(Bson::String));
         insert_some(&mut row, "base", &self.base);
         insert_some(&mut row, "local", &self.local);
         insert_some(&mut row, "central", &self.central);
@@ -311,6 +316,7 @@ impl Conflict {
                 },
                 key: RecordKey::new(Kind::from_code(code)?, text("id")?),
                 path: path_of(row)?,
+                owner: text("owner"),
                 base: row.get("base").cloned(),
                 local: row.get("local").cloned(),
                 central: row.get("central").cloned(),
@@ -357,6 +363,7 @@ impl Tx<'_> {
             stands: clash.stands,
             author: self.author_of(key)?,
             found_at_ms: self.now_ms(),
+            owner: Some(self.owner(key)?.unwrap_or_default()),
             ..Conflict::new(String::new(), key.clone(), Subject::Value)
         };
         conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
@@ -449,12 +456,24 @@ impl Tx<'_> {
             if conflict.subject != Subject::Value {
                 continue;
             }
+            let owner = Some(self.owner(to)?.unwrap_or_default());
             let mut moved =
-                Conflict { key: to.clone(), publisher: None, is_reopened: false, ..conflict.clone() };
+                Conflict { key: to.clone(), owner, publisher: None, is_reopened: false, ..conflict.clone() };
             moved.id = Conflict::id_of(to, &moved.path, moved.loser())?;
             conflict.resolve("new_id", Some(Bson::from(to.id.as_str())), &actor.to_string(), self.now_ms());
             self.put_conflict(&conflict)?;
             self.open_conflict(moved)?;
+        }
+        Ok(())
+    }
+
+    /// The conflicts about the values of a record go with it to its new owner.
+    pub(crate) fn give_conflicts(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        let owner = Some(self.owner(key)?.unwrap_or_default());
+        for conflict in self.open_conflicts_of(key)? {
+            if conflict.subject == Subject::Value {
+                self.keep_conflict(&Conflict { owner: owner.clone(), ..conflict })?;
+            }
         }
         Ok(())
     }

@@ -99,6 +99,22 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     Some(document)
 }
 
+/// Why a value is not put into a record.
+pub(super) const OF_ANOTHER: &str = "the record is another person's now: take the value that stands, and write the other one where it belongs";
+
+/// Whether a decision would put a value of one person's record into a record that is another one's by now.
+pub(super) fn is_of_another(
+    conflict: &Conflict,
+    record: Option<&Document>,
+    decided: Option<&Document>,
+) -> bool {
+    let Some(owner) = conflict.owner.as_ref().filter(|_| conflict.subject == Subject::Value) else {
+        return false;
+    };
+    let owner_now = record.map(|record| conflict.key.kind.schema().owner_of(record).unwrap_or_default());
+    record != decided && owner_now.is_some_and(|now| now != *owner)
+}
+
 /// What lost may come to stand after all: somebody wrote the same, or another node brought it back to a restored
 /// centre. Then nobody has to decide any more.
 pub(super) fn close_moot(tx: &mut Tx<'_>, key: &RecordKey, record: &Document) -> Result<(), StoreError> {
@@ -166,6 +182,12 @@ where
                 return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
             }
             let document = decided(&conflict, record.as_ref(), &decision);
+            if is_of_another(&conflict, record.as_ref(), document.as_ref()) {
+                return Err(ResolveError::Invalid {
+                    field: "take".to_owned(),
+                    message: OF_ANOTHER.to_owned(),
+                });
+            }
             check(&conflict, record.as_ref(), document.as_ref())?;
             if conflict.subject == Subject::Record {
                 undecided::carry_out(tx, &conflict, &decision, &actor)?;

@@ -180,6 +180,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         document.insert(field, new);
         if tx.held(&key)?.is_none() {
             tx.edit(&key, Some(&document), actor)?;
+            tx.give_conflicts(&key)?;
             continue;
         }
         let to = RecordKey::new(key.kind, tx.free_id(key.kind, &key.id, new)?);

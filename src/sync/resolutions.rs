@@ -13,7 +13,10 @@ use std::sync::Arc;
 use bson::{Bson, Document};
 
 use super::conflict_rows::{Written, central_row, reopened_row};
-use super::conflicts::{Decision, ResolveError, audit_decision, check_person_may_go, current_value, decided};
+use super::conflicts::{
+    Decision, OF_ANOTHER, ResolveError, audit_decision, check_person_may_go, current_value, decided,
+    is_of_another,
+};
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
 use super::{lease, step, undecided};
@@ -354,6 +357,9 @@ fn carry_out(
     }
     if !still_stands(conflict, record.as_ref()) {
         return Ok(Err("the value has changed meanwhile".to_owned()));
+    }
+    if is_of_another(conflict, record.as_ref(), document.as_ref()) {
+        return Ok(Err(OF_ANOTHER.to_owned()));
     }
     if let Some(reason) = refusal(tx, conflict, record.as_ref(), document.as_ref())? {
         return Ok(Err(reason));

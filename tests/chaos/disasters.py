@@ -34,6 +34,9 @@ def names_at_node(world, node):
             return None
         if answer.status == 200:
             found |= names_in(json.dumps(answer.body))
+            if path == "/trash":
+                # A list shows no bodies.
+                paths += [f"/trash/{row['id']}" for row in answer.body]
     return found
 
 

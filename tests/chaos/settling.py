@@ -110,9 +110,13 @@ def view(world, node):
             body = next((inner for inner in body.values() if isinstance(inner, list)), [])
         return [row for row in body if isinstance(row, dict)]
 
+    trash = []
+    for row in listing("/trash?limit=1000"):
+        answer = world.guess(lambda row=row: node.call("GET", f"/trash/{row['id']}"))
+        trash.append({**row, **(answer.body if answer and answer.status == 200 else {})})
     status = world.guess(lambda: node.call("GET", "/sync/status"))
     messages = [world.messages.get(node.name, ""), (status.body or {}).get("message", "") if status else ""]
-    seen = NodeView(node.name, {}, listing("/sync/conflicts"), listing("/sync/dead"), listing("/trash"),
+    seen = NodeView(node.name, {}, listing("/sync/conflicts"), listing("/sync/dead"), trash,
                     listing("/sync/waiting") + rows_in(status.body if status else {}), messages)
     seen.records = node.export()
     for identifier, document in seen.records.get("personal_document", {}).items():

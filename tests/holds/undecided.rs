@@ -367,3 +367,27 @@ async fn a_new_person_made_here_does_not_get_records_of_another() {
     clinic.assert_settled().await;
     assert_eq!(clinic.at_centre(Person, ACCT), Some(beatriz()));
 }
+
+/// A value that lost in one person's record does not go into the record of another one that has the id since.
+#[tokio::test]
+async fn a_value_stays_with_its_person() {
+    let clinic = Clinic::with_two().await;
+    clinic.there(Page, page("x1", ACCT, "agreed"));
+    clinic.round().await;
+    clinic.edit(Page, page("x1", ACCT, "mine")).await;
+    clinic.there(Page, page("x1", ACCT, "theirs"));
+    clinic.round().await;
+    let conflict = clinic.conflicts().remove(0);
+    clinic.there(Page, page("x1", BOB, "of Bob"));
+    clinic.round().await;
+    let seen = Some(Bson::from("of Bob"));
+    let allow = |_: &_, _: Option<&_>, _: Option<&_>| Ok(());
+    for decision in [Decision::TakeLocal, Decision::TakeCentral, Decision::Value("new".into())] {
+        let refused = resolve(&clinic.store, &conflict.id, decision, seen.clone(), clerk(), allow).await;
+        assert!(matches!(refused, Err(ResolveError::Invalid { .. })), "{refused:?}");
+    }
+    let stands = Decision::Value("of Bob".into());
+    resolve(&clinic.store, &conflict.id, stands, seen, clerk(), allow).await.unwrap();
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Page, "x1"), Some(page("x1", BOB, "of Bob")));
+}
