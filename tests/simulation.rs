@@ -1,7 +1,8 @@
 //! The simulation of SYNC: the real engine over real stores against a simulated centre, in virtual time, with
 //! everything that goes wrong chosen by seed. Needs the feature `failpoints`.
 //!
-//! `THALAMUS_EDGE_TEST_SEED=n` runs one seed and prints what happened; `THALAMUS_EDGE_TEST_LONG` runs many more.
+//! `THALAMUS_EDGE_TEST_SEED=n` runs one seed and prints what happened; `THALAMUS_EDGE_TEST_SEEDS=a-b` runs these;
+//! `THALAMUS_EDGE_TEST_LONG` runs many more.
 //!
 //! # What the simulated centre, the faults, the checker and the code take for granted
 //!
@@ -182,8 +183,14 @@ fn commit() -> String {
 #[test]
 fn seeds_lose_nothing() {
     let chosen: Option<u64> = std::env::var("THALAMUS_EDGE_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
-    let is_long = std::env::var_os("THALAMUS_EDGE_TEST_LONG").is_some();
+    let range = std::env::var("THALAMUS_EDGE_TEST_SEEDS").ok();
+    let range = range.map(|range| {
+        let (first, last) = range.split_once('-').expect("two numbers, as in 301-900");
+        first.parse().unwrap()..last.parse::<u64>().unwrap() + 1
+    });
+    let is_long = range.is_some() || std::env::var_os("THALAMUS_EDGE_TEST_LONG").is_some();
     let seeds = match chosen {
+        _ if range.is_some() => range.unwrap_or_default(),
         Some(seed) => seed..seed + 1,
         None if is_long => SEEDS_LONG,
         None => SEEDS,

@@ -117,7 +117,7 @@ async fn the_centres_record_may_stand() {
         clinic.decide_record(Decision::TakeCentral).await;
         clinic.assert_settled().await;
         assert_eq!(clinic.at_centre(meeting.kind, "x1"), Some(meeting.theirs.clone()), "{}", meeting.what);
-        assert_eq!(clinic.trash(meeting.kind, "x1"), [meeting.mine.clone()], "{}", meeting.what);
+        assert_eq!(clinic.trash(meeting.kind, "x1"), vec![meeting.mine.clone()], "{}", meeting.what);
     }
 }
 
@@ -128,7 +128,7 @@ async fn the_nodes_record_may_stand() {
         clinic.decide_record(Decision::TakeLocal).await;
         clinic.assert_settled().await;
         assert_eq!(clinic.at_centre(meeting.kind, "x1"), Some(meeting.mine.clone()), "{}", meeting.what);
-        assert_eq!(clinic.trash(meeting.kind, "x1"), [meeting.theirs.clone()], "{}", meeting.what);
+        assert_eq!(clinic.trash(meeting.kind, "x1"), vec![meeting.theirs.clone()], "{}", meeting.what);
     }
 }
 
