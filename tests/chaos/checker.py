@@ -21,8 +21,9 @@ know that the value had changed and changed back.
 Invented. No field may hold a value that was not sent for this field of this record.
 
 Misplaced. No value may stand in a record of another human than the one it was meant for. The human of a record is the
-one whose tag stands in the name of the owner's person. Exempt are the writers' own acts: a record that was moved
-knowingly, and records that a writer left behind under an account that it gave to another human.
+one whose tag stands in the name of the owner's person. Exempt are people's own acts: a record that was moved
+knowingly, records that a writer left behind under an account that it gave to another human, and a value that an
+operator chose for this record.
 
 Not equal. Every node's export must equal the centre, save for records that this node lists. A node that says that
 everything is up to date must differ in nothing.
@@ -111,7 +112,10 @@ class Check:
                 self.complain("invented", record, path, name,
                               f"at {place} it is {plain(leaf)!r}, and {written!r} was written", owner=owner)
             human = history.meant_for(name)
-            if human and mine and history.root(human) != history.root(mine) \
+            if (record, name) in history.decided_into:
+                # The operator saw both values and the record, and decided.
+                pass
+            elif human and mine and history.root(human) != history.root(mine) \
                     and history.root(mine) not in {history.root(h) for h in history.accepted.get(name, ())}:
                 self.complain("misplaced", record, path, name,
                               f"meant for {human}, and at {place} it stands in a record of {mine}",

@@ -21,7 +21,7 @@ def copy_data(source, target):
 
 def names_at_node(world, node):
     """Returns every name that a node shows in records and lists. None: it does not answer."""
-    paths = ["/sync/conflicts", "/sync/dead", "/trash"]
+    paths = ["/sync/conflicts", "/sync/dead", "/trash?limit=1000"]
     for kind in KINDS.values():
         if "{owner}" in kind.listing:
             paths += [kind.listing.format(owner=account) for account in world.accounts]
@@ -34,7 +34,7 @@ def names_at_node(world, node):
             return None
         if answer.status == 200:
             found |= names_in(json.dumps(answer.body))
-            if path == "/trash":
+            if path.startswith("/trash?"):
                 # A list shows no bodies.
                 paths += [f"/trash/{row['id']}" for row in answer.body]
     return found

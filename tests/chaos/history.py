@@ -74,6 +74,8 @@ class History:
         self.owners = {}
         # Name of a value -> the whole value as it was written, where it is more than a text.
         self.values = {}
+        # Values that an operator's decision has put into a record: (record, name).
+        self.decided_into = set()
         # Humans of this world.
         self.humans = set()
         # Accounts that an operator's decision has changed: (old, new).

@@ -53,6 +53,9 @@ class Operator:
             return self.decide_identity(row)
         record, path = (row["collection"], row["record"]), tuple(row.get("path") or ())
         side = self.random.choice(["local", "central"])
+        if record[0] == "people" and path and path[0] in ("name", "lastname", "dob", "gender"):
+            # A sensible operator does not make one person of two: these fields go together.
+            side = "central"
         before = self.look(record)
         names = {key: names_in(json.dumps(row.get(key))) for key in ("local", "central", "current")}
         body = {"take": side}
@@ -73,6 +76,7 @@ class Operator:
         common = {"action": self.action, "writer": f"operator of {self.node.name}", "place": self.node.name,
                   "record": record, "start": start, "end": self.history.now(), "how": how}
         self.history.add(what="decision", path=path, drops=frozenset(drops), **common)
+        self.history.decided_into |= {(record, name) for name in takes}
         for name in sorted(takes):
             for kind, where in sorted(self.history.sent.get(name, ())):
                 if kind == record[0]:
