@@ -200,7 +200,7 @@ fn merge_sets(base: &[Bson], local: &[Bson], remote: &[Bson]) -> Bson {
 /// The fields by which people are told apart.
 pub const IDENTITY_FIELDS: [&str; 4] = ["name", "lastname", "dob", "gender"];
 /// A person known to both sides is taken for another human being once this many of them have changed.
-const REUSED_FIELDS_MIN: usize = 2;
+pub const REUSED_FIELDS_MIN: usize = 2;
 
 /// What people are compared by in one of [`IDENTITY_FIELDS`]: text case- and accent-folded, births by their day;
 /// `None` if nothing is known.

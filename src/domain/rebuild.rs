@@ -8,7 +8,7 @@
 use bson::{Bson, Document};
 
 use super::diff::{Change, is_addressable, is_divisible, is_identity, set};
-use super::merge::same_identity;
+use super::merge::{REUSED_FIELDS_MIN, identity_differences};
 use super::record::Kind;
 use super::value::{same_document, same_option};
 
@@ -49,7 +49,9 @@ pub fn rebuilt_base(
     };
     let agreed = agreed?;
     let is_new = earlier.iter().any(Option::is_none);
-    if is_new && kind == Kind::Person && !same_identity(local, remote) {
+    let differences = if kind == Kind::Person { identity_differences(local, remote) } else { 0 };
+    if differences >= REUSED_FIELDS_MIN || (is_new && differences > 0) {
+        // Perhaps somebody else: nothing counts as agreed.
         return None;
     }
     let nothing = Document::new();

@@ -218,6 +218,13 @@ fn refusal(row: &TrashSummary, error: UndeleteError) -> ApiError {
             let message = format!("There is a record {key}: it has been made again since, or was put back");
             ApiError::Conflict { message, current: Value::Null }
         }
+        UndeleteError::OwnerChanged(person) => ApiError::Conflict {
+            message: format!(
+                "The account {person} is another person's now: enter the record where it belongs"
+            )
+            .into(),
+            current: Value::Null,
+        },
         UndeleteError::OwnerAbsent(person) => {
             let field = match row.key.kind.schema().owner {
                 Owner::Field(field) => field,

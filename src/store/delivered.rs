@@ -81,7 +81,43 @@ impl Tx<'_> {
         let store = self.store_id()?.unwrap_or_else(|| crate::flaw::fresh_id().to_string());
         let kept = boots.len().saturating_sub(BOOTS_MAX);
         let rows = boots[kept..].iter().map(|(name, from)| doc! {"name": name, "from": *from as i64});
-        self.set_meta(META_BOOTS, Some(&doc! {"store": store, BOOTS: rows.collect::<Vec<_>>()}))
+        let mut row = self.meta(META_BOOTS)?.unwrap_or_default();
+        row.extend(doc! {"store": store, BOOTS: rows.collect::<Vec<_>>()});
+        self.set_meta(META_BOOTS, Some(&row))
+    }
+
+    /// A seal is about to be sent with this announcement, which names processes.
+    pub fn tell_boots(&mut self, announcement: &Document) -> Result<(), StoreError> {
+        self.copy_in_boots_row("telling", |row| {
+            let boots = boots_of(Some(row.clone()));
+            let named = boots
+                .into_iter()
+                .rev()
+                .find(|(name, _)| announcement.contains_key(format!("{BOOTS}.{name}")));
+            named.map(|(name, _)| name)
+        })
+    }
+
+    /// The centre has that seal.
+    pub fn boots_told(&mut self) -> Result<(), StoreError> {
+        self.copy_in_boots_row("told", |row| row.get_str("telling").ok().map(str::to_owned))
+    }
+
+    fn copy_in_boots_row(
+        &mut self,
+        field: &str,
+        value: impl Fn(&Document) -> Option<String>,
+    ) -> Result<(), StoreError> {
+        let Some(mut row) = self.meta(META_BOOTS)? else {
+            return Ok(());
+        };
+        match value(&row) {
+            Some(name) if row.get_str(field).ok() != Some(name.as_str()) => {
+                row.insert(field, name);
+                self.set_meta(META_BOOTS, Some(&row))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The id of this store and of all copies of it, once anything was edited in it.
@@ -133,6 +169,7 @@ impl Tx<'_> {
         row.extend(base.document().cloned().map(|base| ("base".to_owned(), base.into())));
         row.extend(local.clone().map(|local| ("local".to_owned(), local.into())));
         self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
+        self.ask_again(key, super::Reread::default())?;
         self.put_base(key, local.as_ref(), &Base::from(local.clone()), &Actor::Centre)?;
         if local.is_none() {
             self.settle_trash(key, TrashState::Done)?;
@@ -190,10 +227,12 @@ impl Tx<'_> {
 impl Snapshot {
     /// What the node's row is to say once the next seal is there.
     pub fn delivered(&self) -> Result<Document, StoreError> {
-        let boots = boots_of(self.meta(META_BOOTS)?);
-        let Some((boot, from)) = boots.last() else {
+        let row = self.meta(META_BOOTS)?.unwrap_or_default();
+        let told = row.get_str("told").unwrap_or_default().to_owned();
+        let boots = boots_of(Some(row));
+        if boots.is_empty() {
             return Ok(Document::new());
-        };
+        }
         let journal = self.transaction.open_table(JOURNAL)?;
         let meta = self.transaction.open_table(META)?;
         let mut through = last_sequence(&journal, &meta)?;
@@ -212,7 +251,11 @@ impl Snapshot {
         let left: Vec<Bson> =
             left.into_iter().take(UNDELIVERED_MAX).map(|sequence| Bson::Int64(sequence as i64)).collect();
         let mut row = doc! {DELIVERED: through as i64, UNDELIVERED: left};
-        row.insert(format!("{BOOTS}.{boot}"), *from as i64);
+        // Those that the centre has are not named again.
+        let first = boots.iter().position(|(name, _)| *name == told).unwrap_or(0);
+        for (boot, from) in &boots[first..] {
+            row.insert(format!("{BOOTS}.{boot}"), *from as i64);
+        }
         Ok(row)
     }
 }

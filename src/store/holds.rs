@@ -200,7 +200,8 @@ impl Tx<'_> {
         for kind in dependent_kinds() {
             for id in self.owned(kind, account)? {
                 let key = RecordKey::new(kind, id);
-                own.extend((!self.base(&key)?.is_at_centre()).then_some(key));
+                let is_there = self.base(&key)?.is_at_centre() || self.has_landed(&key)?;
+                own.extend((!is_there).then_some(key));
             }
         }
         Ok(own)

@@ -120,8 +120,9 @@ impl Tx<'_> {
 
     /// The centre has the seal. Writes that it covers are settled: the base becomes what was sent. `lease` is the
     /// number before the seal; `is_echo_due`: the change feed is still to tell of those that were acknowledged.
-    pub fn complete_seal(&mut self, lease: i64, is_echo_due: bool) -> Result<(), StoreError> {
-        let mut covered = Vec::new();
+    /// Returns the records whose writes were settled.
+    pub fn complete_seal(&mut self, lease: i64, is_echo_due: bool) -> Result<Vec<RecordKey>, StoreError> {
+        let (mut covered, mut settled) = (Vec::new(), Vec::new());
         for entry in self.landed.iter()? {
             let (at, row) = entry?;
             let ((code, id), (number, bits)) = (at.value(), row.value());
@@ -134,6 +135,7 @@ impl Tx<'_> {
                 let is_told = bits & Landing::Told.bit() != 0;
                 self.note_sent(&key, &intent, lease, is_echo_due && !is_told)?;
                 self.note_deleted(&key, &intent.write)?;
+                settled.push(key);
             }
         }
         for key in self.taken_keys(true)? {
@@ -144,7 +146,12 @@ impl Tx<'_> {
         if all.is_some_and(|row| row.get_bool("sealing").unwrap_or(false)) {
             self.set_meta(META_ALL_TAKEN, None)?;
         }
-        Ok(())
+        Ok(settled)
+    }
+
+    /// [`Snapshot::is_seal_due`].
+    pub fn is_seal_due(&self) -> Result<bool, StoreError> {
+        Ok(!self.landed.is_empty()? || !self.taken.is_empty()? || self.meta(META_ALL_TAKEN)?.is_some())
     }
 
     /// The centre is not known to have kept what happened since the last seal. Its answers and what its feed told of

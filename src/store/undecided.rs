@@ -184,12 +184,32 @@ impl Tx<'_> {
         }
     }
 
+    /// Whether what was deleted under this number of the trash was of a person who has gone since and whose account is
+    /// another human being's now.
+    pub(super) fn went_before_its_person(&self, account: &str, sequence: u64) -> Result<bool, StoreError> {
+        let account = fold_account(account);
+        let Some(row) =
+            self.departed.get(account.as_str())?.map(|row| tables::decode(row.value())).transpose()?
+        else {
+            return Ok(false);
+        };
+        let is_earlier =
+            row.get_i64("at").is_ok_and(|at| i64::try_from(sequence).is_ok_and(|number| number <= at));
+        let person = self.resolve_person(&account)?;
+        let person = person.map(|id| self.document(&RecordKey::new(Kind::Person, id))).transpose()?.flatten();
+        Ok(match (row.get_document("identity"), person) {
+            (Ok(identity), Some(person)) => is_earlier && !same_identity(identity, &person),
+            _ => false,
+        })
+    }
+
     /// Remembers who had an account when its person goes.
     pub(super) fn remember_departed(&mut self, id: &str, person: &Document) -> Result<(), StoreError> {
         let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
         let identity: Document =
             fields.filter_map(|f| person.get(f).map(|value| (f.to_owned(), value.clone()))).collect();
-        let row = doc! {"identity": identity, "at": self.last_sequence() as i64};
+        let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);
+        let row = doc! {"identity": identity, "at": self.last_sequence().max(newest) as i64};
         self.departed.insert(fold_account(id).as_str(), tables::encode(&row)?.as_slice())?;
         self.wrote();
         if self.departed.len()? > DEPARTED_ROWS_MAX + DEPARTED_TRIM_ROWS as u64 {

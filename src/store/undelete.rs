@@ -18,6 +18,9 @@ pub enum UndeleteError {
     /// The person whose book it belongs to has no record here.
     #[error("the person {0} does not exist here")]
     OwnerAbsent(String),
+    /// The account is another human being's by now.
+    #[error("the account {0} is another person's now")]
+    OwnerChanged(String),
     /// It has to be decided first whether two people are one: the conflict that waits for that.
     #[error("a decision about this person is pending")]
     Held { conflict: String },
@@ -54,7 +57,8 @@ impl Tx<'_> {
             // A document of the centre with this id waits behind a hold.
             _ => match self.held(&key)? {
                 Some(held) => self.hold(&held.account)?,
-                None => None,
+                // Whose it would be is not decided.
+                None => owner.as_ref().map(|owner| self.hold(owner)).transpose()?.flatten(),
             },
         };
         if let Some(hold) = holding {
@@ -73,6 +77,14 @@ impl Tx<'_> {
             if self.resolve_person(&owner)?.is_none() {
                 return Err(UndeleteError::OwnerAbsent(owner));
             }
+        }
+        let account = owner.clone().unwrap_or_default();
+        let is_of_another = match key.kind {
+            Kind::Person => self.is_of_departed(&key.id, &document)?,
+            _ => self.went_before_its_person(&account, sequence)?,
+        };
+        if is_of_another {
+            return Err(UndeleteError::OwnerChanged(account));
         }
         self.edit(&key, Some(&document), actor)?;
         if key.kind == Kind::Person {

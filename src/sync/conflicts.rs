@@ -177,6 +177,13 @@ where
             if !same_option(current.as_ref(), seen.as_ref()) {
                 return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
             }
+            if record.is_none() && !conflict.path.is_empty() && decision == Decision::TakeCentral {
+                // The record is gone, and this agrees with that.
+                conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());
+                tx.put_conflict(&conflict)?;
+                audit_decision(tx, &conflict, None, &actor)?;
+                return Ok(conflict);
+            }
             if record.is_none() && !conflict.path.is_empty() {
                 // There is nothing that the value could be put into.
                 return Err(ResolveError::Moved { conflict: Box::new(conflict), current });

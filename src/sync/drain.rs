@@ -284,6 +284,8 @@ impl Round<'_> {
                         tally.pushed += 1;
                         tx.note_sent(key, intent, lease, false)?;
                         tx.note_deleted(key, &intent.write)?;
+                        // The next seal tells that it is delivered.
+                        tx.note_taken(key)?;
                     } else if is_open {
                         // Counted when it is acknowledged, or in the round that finds out.
                     } else if !tx.echoed_push(key, intent.number)? {

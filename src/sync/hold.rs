@@ -90,7 +90,11 @@ fn diverts_person(
                 tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
             }
             end(tx, &hold, gone.as_ref(), tally)?;
-            Ok(is_departed)
+            // Records of theirs that were never sent are a question of their own.
+            let is_asked = hold.why == HoldReason::Departed
+                && !is_departed
+                && undecided::delete_waits(tx, &hold.local_key(), tally)?;
+            Ok(is_departed || is_asked)
         }
         (Some(hold), Some(remote)) if key.id == hold.remote => {
             tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
@@ -140,7 +144,8 @@ fn unpushed_spelling(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<String>, Sto
         return Ok(None);
     }
     for id in tx.spellings(&key.id)? {
-        if tx.base(&RecordKey::new(Kind::Person, id.as_str()))? == Base::Absent {
+        let person = RecordKey::new(Kind::Person, id.as_str());
+        if tx.base(&person)? == Base::Absent && !tx.has_landed(&person)? {
             return Ok(Some(id));
         }
     }
@@ -179,7 +184,13 @@ fn begin(
     let local_key = RecordKey::new(Kind::Person, local_id);
     if why == HoldReason::Departed {
         // Whose records are here has to be seen, and may get an id of their own.
-        let departed = tx.departed_body(&local_key)?;
+        // Nobody logs in as them meanwhile.
+        let departed = tx.departed_body(&local_key)?.map(|body| {
+            let mut body = Kind::Person.schema().without_secrets(&body);
+            body.remove("roles");
+            body.insert("active", false);
+            body
+        });
         tx.put(&local_key, departed.as_ref(), &Base::Absent, &Actor::Centre)?;
     }
     let local = tx.document(&local_key)?.unwrap_or_default();

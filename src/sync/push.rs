@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use tokio_util::sync::CancellationToken;
 
 use super::conflict_rows::without_body;
@@ -15,11 +15,12 @@ use super::{step, undecided};
 use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
+use crate::domain::merge::{Clash, Side};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::PUSH_RANK_MAX;
 use crate::flaw::{Flaw, planted};
 use crate::store::{
-    Base, DeadLetter, Intent, IntentWrite, Landing, NOT_ARCHIVED_CODE, Reread, StoreError, Tx,
+    Base, DeadLetter, Intent, IntentWrite, Landing, NOT_ARCHIVED_CODE, Reread, StoreError, TrashState, Tx,
 };
 
 /// Tries of one record in a round.
@@ -325,11 +326,31 @@ fn plan(
                 IntentWrite::Replace(document),
             ),
         },
+        (Base::Document(base), None) if key.kind == Kind::Person && tx.has_dependents(&key.id)? => {
+            take_back_delete(tx, key, base)?;
+            return Ok(None);
+        }
         (Base::Document(base), None) => return plan_delete(tx, key, node, now, base).map(Some),
     };
     let number = tx.next_push_number()?;
     tx.open_intent(key, &Intent { number, after: now, write: intent })?;
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
+}
+
+/// A person was deleted here, and meanwhile records of theirs have come from elsewhere: the person stays, and staff
+/// see that the delete was not carried out.
+fn take_back_delete(tx: &mut Tx<'_>, key: &RecordKey, base: Document) -> Result<(), StoreError> {
+    let body = tx.pending_trash(key)?.map_or_else(|| base.clone(), |row| row.document);
+    let clash = Clash {
+        path: Vec::new(),
+        base: Some(Bson::Document(base.clone())),
+        local: None,
+        remote: Some(Bson::Document(base.clone())),
+        stands: Side::Remote,
+    };
+    tx.add_conflict(key, &clash)?;
+    tx.put(key, Some(&body), &Base::Document(base), &Actor::Centre)?;
+    tx.settle_trash(key, TrashState::Void)
 }
 
 fn plan_delete(
@@ -384,6 +405,8 @@ fn settle_one(
     missed: &mut Vec<RecordKey>,
 ) -> Result<(), StoreError> {
     let key = &sending.key;
+    // Somebody else's, then, if this one is refused.
+    let is_told = tx.has_landed(key)?;
     let is_open = match written {
         // It may have happened: the next round finds out.
         Written::Unknown => false,
@@ -402,6 +425,7 @@ fn settle_one(
             tx.ask_again(key, Reread::default())?;
             missed.push(key.clone());
         }
+        Written::Refused { .. } if is_told => tx.ask_again(key, Reread::default())?,
         // Clean by now: whoever made the refused edit has taken it back.
         Written::Refused { code, message } if !tx.is_clean(key)? => {
             tally.dead += 1;

@@ -263,7 +263,7 @@ fn take_decision(
         }
         return Ok(None);
     }
-    if conflict.is_identity() && written.is_applied() {
+    if conflict.subject != Subject::Value && written.is_applied() {
         reopen(tx, conflict, written, "it is not decided on this node")?;
         return Ok(None);
     }

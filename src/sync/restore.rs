@@ -5,13 +5,16 @@
 //! it once, before it is merged for the first time: see `domain/rebuild.rs` for what counts as agreed. Until
 //! then nothing is written to it there.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 
 use super::round::{Round, RoundError};
 use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
+use crate::domain::merge::{Clash, Side};
 use crate::domain::rebuild::rebuilt_base;
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::Owner;
+use crate::domain::value::same_document;
 use crate::store::{Base, Reread, Snapshot, Store, StoreError, Tx};
 
 /// What an older centre was found to hold, and how far the answer to it has come.
@@ -146,12 +149,35 @@ pub(super) fn bring_together(
         return Ok(());
     };
     let agreed = tx.base(key)?;
-    let base = Base::from(rebuilt_base(key.kind, agreed.document(), local, remote, &own));
+    if let (Some(local), None, true) = (local, remote, agreed.is_at_centre() && !tx.is_resyncing_all()?) {
+        // Forgotten by a centre that crashed, or deleted there since: it goes there again, and staff see it.
+        tx.add_conflict(key, &whole_record(agreed.document(), local))?;
+    }
+    let mut base = Base::from(rebuilt_base(key.kind, agreed.document(), local, remote, &own));
+    if let (Owner::Field(_), Some(local), Some(remote)) = (key.kind.schema().owner, local, remote)
+        && !same_document(local, remote)
+        && let Some(owner) = key.kind.schema().owner_of(remote)
+        && tx.hold(&owner)?.is_some()
+    {
+        // Two people have the account, and this may be a record of each.
+        base = Base::Absent;
+    }
     if local.is_none() && agreed == Base::Absent && base != Base::Absent {
         tx.reopen_trash(key)?;
     }
     tx.put(key, local, &base, &Actor::Centre)?;
     tx.brought_together(key)
+}
+
+/// A record that is gone at the centre, and stands.
+fn whole_record(agreed: Option<&Document>, local: &Document) -> Clash {
+    Clash {
+        path: Vec::new(),
+        base: agreed.cloned().map(Bson::Document),
+        local: Some(Bson::Document(local.clone())),
+        remote: None,
+        stands: Side::Local,
+    }
 }
 
 impl Round<'_> {

@@ -65,6 +65,8 @@ pub(crate) enum RoundError {
     Stopped,
 }
 
+/// What a complete round says first while accounts wait for a decision.
+const SENT_BUT: &str = "Everything that can be sent and taken has been.";
 /// What a complete round says first.
 pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
 /// Bounds of the number of documents, or of events, that the centre is asked for at a time, and where it
@@ -381,12 +383,16 @@ impl<'a> Round<'a> {
 
     fn complete_message(&self) -> String {
         let left = self.store.read().and_then(|snapshot| super::status::left_words(&snapshot));
-        let mut message = left.unwrap_or_default().unwrap_or_else(|| UP_TO_DATE.to_owned());
+        let held =
+            self.store.read().and_then(|snapshot| super::status::held_words(&snapshot)).unwrap_or_default();
+        let left = left.unwrap_or_default();
+        let is_left = left.is_some() || held.is_some();
+        let mut message =
+            left.unwrap_or_else(|| if is_left { SENT_BUT.to_owned() } else { UP_TO_DATE.to_owned() });
         if self.tally.conflicts > 0 {
             message.push_str(" Some records differ and wait for a decision: see the conflicts.");
         }
-        let held = self.store.read().and_then(|snapshot| super::status::held_words(&snapshot));
-        if let Some(held) = held.unwrap_or_default() {
+        if let Some(held) = held {
             message.push_str(&format!(" {held}"));
         }
         let unsupported = self.unsupported_known();

@@ -196,6 +196,12 @@ pub(super) fn carry_out(
 }
 
 fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<(), StoreError> {
+    let owner = key.kind.schema().owner_of(central);
+    if let Some(hold) = owner.map(|owner| tx.hold(&owner)).transpose()?.flatten() {
+        // Whose it is has to be decided first.
+        tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+        return tx.put_held(key, &hold.account, central).map(|_| ());
+    }
     tx.put(key, Some(central), &Base::Document(central.clone()), &Actor::Centre)
 }
 
@@ -251,6 +257,10 @@ fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreE
 fn absence(tx: &Tx<'_>, person: &RecordKey) -> Result<Option<WaitReason>, StoreError> {
     if tx.undecided(person)?.is_some() || tx.is_vanished(person)? {
         return Ok(Some(WaitReason::Deleted));
+    }
+    if tx.to_bring_together(person)?.is_some() {
+        // Who stands at a centre that was set back is not known yet.
+        return Ok(Some(WaitReason::Unsent));
     }
     Ok(match tx.base_if_dirty(person)? {
         None => None,

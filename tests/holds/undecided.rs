@@ -304,7 +304,7 @@ async fn a_new_person_does_not_inherit_the_records_of_one_who_is_gone() {
         assert_eq!(clinic.holds(), 1);
         let hold = clinic.store.read().unwrap().hold(ACCT).unwrap().unwrap();
         assert_eq!(hold.why, HoldReason::Departed);
-        assert_eq!(clinic.here(Person, ACCT), Some(ana()));
+        assert_eq!(clinic.here(Person, ACCT), Some(with(ana(), doc! {"active": false})));
         let is_new_id = verdict != Verdict::Same;
         clinic.decide(verdict).await;
         clinic.assert_settled().await;
@@ -390,4 +390,70 @@ async fn a_value_stays_with_its_person() {
     resolve(&clinic.store, &conflict.id, stands, seen, clerk(), allow).await.unwrap();
     clinic.assert_settled().await;
     assert_eq!(clinic.at_centre(Page, "x1"), Some(page("x1", BOB, "of Bob")));
+}
+
+/// Who is gone does not log in again because somebody else came.
+#[tokio::test]
+async fn a_departed_person_comes_back_without_login_or_roles() {
+    let clinic = Clinic::with_two().await;
+    let gone = with(ana(), doc! {"password": "a hash", "roles": ["health_professional"], "active": true});
+    clinic.there(Person, gone);
+    clinic.there(Page, page("p1", ACCT, "agreed"));
+    clinic.round().await;
+    clinic.sim.remove(Person, ACCT);
+    clinic.round().await;
+    clinic.there(Person, beatriz());
+    clinic.round().await;
+    assert_eq!(clinic.holds(), 1);
+    assert_eq!(clinic.here(Person, ACCT), Some(with(ana(), doc! {"active": false})));
+}
+
+/// The new person goes too while a record of the first one is unsent: that is asked, and nobody is made there again.
+#[tokio::test]
+async fn nobody_who_is_gone_is_made_again_without_a_decision() {
+    let clinic = Clinic::with_two().await;
+    clinic.there(Page, page("p1", ACCT, "agreed"));
+    clinic.round().await;
+    clinic.sim.remove(Person, ACCT);
+    clinic.round().await;
+    clinic.there(Person, beatriz());
+    clinic.round().await;
+    clinic.edit(Page, page("p2", ACCT, "unsent")).await;
+    clinic.sim.remove(Person, ACCT);
+    for _ in 0..3 {
+        clinic.round().await;
+    }
+    assert_eq!((clinic.at_centre(Person, ACCT), clinic.at_centre(Page, "p2")), (None, None));
+    assert!(clinic.record_conflict().is_some());
+    clinic.decide_record(Decision::TakeCentral).await;
+    clinic.assert_settled().await;
+}
+
+/// A row that says that somebody carried the decision out does not close the question here.
+#[tokio::test]
+async fn a_decision_about_two_records_is_not_taken_from_another_node() {
+    let clinic = met(&meetings()[1]).await;
+    let id = clinic.record_conflict().unwrap().id;
+    let mut row = clinic.sim.row("edge_conflicts", &id).unwrap();
+    row.extend(doc! {"status": "resolved", "resolution": "central", "applied_by": "another"});
+    clinic.sim.set_row("edge_conflicts", row);
+    for _ in 0..2 {
+        clinic.round().await;
+    }
+    assert!(clinic.record_conflict().is_some());
+    clinic.decide_record(Decision::TakeCentral).await;
+    clinic.assert_settled().await;
+}
+
+/// The centre's record is of a person who waits for a decision: it waits with them.
+#[tokio::test]
+async fn a_record_that_is_taken_may_have_to_wait_for_its_person() {
+    let clinic = met(&meetings()[1]).await;
+    clinic.edit(Person, with(bob(), doc! {"phone": "1"})).await;
+    clinic.there(Person, doc! {"_id": BOB, "name": "Carla", "lastname": "Esposito", "gender": "f"});
+    clinic.round().await;
+    assert_eq!(clinic.holds(), 1);
+    clinic.decide_record(Decision::TakeCentral).await;
+    assert_eq!(clinic.here(Page, "x1"), None);
+    assert!(clinic.held(Page, "x1").is_some());
 }

@@ -479,6 +479,10 @@ impl Counters {
         let SdamEvent::ServerHeartbeatSucceeded(event) = event else {
             return;
         };
+        // Routers of a sharded centre say nothing about the servers behind them.
+        if event.reply.get_str("msg").is_ok_and(|message| message == "isdbgrid") {
+            return;
+        }
         let is_primary = ["isWritablePrimary", "ismaster"]
             .iter()
             .any(|field| event.reply.get_bool(field).unwrap_or(false));
