@@ -112,10 +112,8 @@ class Check:
                 self.complain("invented", record, path, name,
                               f"at {place} it is {plain(leaf)!r}, and {written!r} was written", owner=owner)
             human = history.meant_for(name)
-            if (record, name) in history.decided_into:
-                # The operator saw both values and the record, and decided.
-                pass
-            elif human and mine and history.root(human) != history.root(mine) \
+            chosen = (record, name) in history.decided_into
+            if human and mine and history.root(human) != history.root(mine) and not chosen \
                     and history.root(mine) not in {history.root(h) for h in history.accepted.get(name, ())}:
                 self.complain("misplaced", record, path, name,
                               f"meant for {human}, and at {place} it stands in a record of {mine}",

@@ -170,6 +170,11 @@ def two_are_one(case):
     case.page("n1-000009:h1")
 
 
+def chosen_by_an_operator(case):
+    in_the_record_of_another(case)
+    case.history.decided_into.add((PAGE, A))
+
+
 def bytes_are_there(case):
     content(case, "1" * 64)
 
@@ -186,7 +191,8 @@ def content(case, served):
 CLEAN = (visible, overwritten_knowingly, in_a_conflict_at_the_centre, in_a_conflict_at_a_node, deleted_knowingly,
          in_the_trash, refused_and_listed, held_with_its_person, perhaps_overwritten_and_it_was, never_acknowledged,
          destroyed_by_a_copy, edit_wins_over_delete, moved_with_what_was_seen, decided_against,
-         overwritten_by_one_who_never_looks, delete_undone_by_a_centre_set_back, two_are_one, bytes_are_there)
+         overwritten_by_one_who_never_looks, delete_undone_by_a_centre_set_back, two_are_one,
+         chosen_by_an_operator, bytes_are_there)
 
 
 def vanished(case):
