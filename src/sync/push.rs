@@ -14,10 +14,10 @@ use super::round::{Round, RoundError, Tally, without_secrets};
 use super::{step, undecided};
 use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
 use crate::domain::access::Actor;
-use crate::domain::diff::{Diff, diff};
+use crate::domain::diff::{Change, Diff, diff};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::{Kind, RecordKey};
-use crate::domain::schema::PUSH_RANK_MAX;
+use crate::domain::schema::{Owner, PUSH_RANK_MAX};
 use crate::flaw::{Flaw, planted};
 use crate::store::{
     Base, DeadLetter, Intent, IntentWrite, Landing, NOT_ARCHIVED_CODE, Reread, StoreError, TrashState, Tx,
@@ -319,7 +319,8 @@ fn plan(
                 return Ok(None);
             }
             Diff::Fields(changes) => {
-                (Write::Update { key: key.clone(), changes: changes.clone() }, IntentWrite::Update(changes))
+                let compared = with_owner(key.kind, &base, changes.clone());
+                (Write::Update { key: key.clone(), changes: compared }, IntentWrite::Update(changes))
             }
             Diff::Whole => (
                 Write::Replace { key: key.clone(), base, document: document.clone() },
@@ -335,6 +336,23 @@ fn plan(
     let number = tx.next_push_number()?;
     tx.open_intent(key, &Intent { number, after: now, write: intent })?;
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
+}
+
+/// The changes, and that the record still belongs to the same person: whose it is, is part of what it is, and somebody may
+/// move it while the write is on its way. The owner is set to what it is, which changes nothing and is not told.
+fn with_owner(kind: Kind, base: &Document, mut changes: Vec<Change>) -> Vec<Change> {
+    if let Owner::Field(field) = kind.schema().owner
+        && let Some(owner) = base.get(field)
+        && !planted(Flaw::OwnersMerged)
+        && changes.iter().all(|change| change.path.first().is_none_or(|changed| changed != field))
+    {
+        changes.push(Change {
+            path: vec![field.to_owned()],
+            from: Some(owner.clone()),
+            to: Some(owner.clone()),
+        });
+    }
+    changes
 }
 
 /// A person was deleted here, and meanwhile records of theirs have come from elsewhere: the person stays, and staff
