@@ -221,8 +221,7 @@ fn refusal(row: &TrashSummary, error: UndeleteError) -> ApiError {
         UndeleteError::OwnerChanged(person) => ApiError::Conflict {
             message: format!(
                 "The account {person} is another person's now: enter the record where it belongs"
-            )
-            .into(),
+            ),
             current: Value::Null,
         },
         UndeleteError::OwnerAbsent(person) => {

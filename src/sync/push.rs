@@ -356,9 +356,8 @@ fn with_owner(kind: Kind, base: &Document, mut changes: Vec<Change>) -> Vec<Chan
 }
 
 /// A person was deleted here, and meanwhile records of theirs have come from elsewhere: the person stays, and staff
-/// see that the delete was not carried out.
+/// see that the delete was not carried out. What had not been sent of them is in the trash.
 fn take_back_delete(tx: &mut Tx<'_>, key: &RecordKey, base: Document) -> Result<(), StoreError> {
-    let body = tx.pending_trash(key)?.map_or_else(|| base.clone(), |row| row.document);
     let clash = Clash {
         path: Vec::new(),
         base: Some(Bson::Document(base.clone())),
@@ -367,8 +366,8 @@ fn take_back_delete(tx: &mut Tx<'_>, key: &RecordKey, base: Document) -> Result<
         stands: Side::Remote,
     };
     tx.add_conflict(key, &clash)?;
-    tx.put(key, Some(&body), &Base::Document(base), &Actor::Centre)?;
-    tx.settle_trash(key, TrashState::Void)
+    tx.put(key, Some(&base), &Base::Document(base.clone()), &Actor::Centre)?;
+    tx.settle_trash(key, TrashState::Done)
 }
 
 fn plan_delete(

@@ -255,13 +255,18 @@ impl World {
     fn applied_twice(&self, traces: &Traces) -> Vec<String> {
         let state = self.sim.state();
         let mut came: BTreeMap<(RecordKey, String, String), usize> = BTreeMap::new();
+        let changes = state.chronicle.as_deref().unwrap_or_default();
+        let deleted =
+            changes.iter().filter(|change| change.key.kind == Kind::Person && change.after.is_none());
+        let gone: BTreeSet<&RecordKey> = deleted.map(|change| &change.key).collect();
         for change in state.chronicle.as_deref().unwrap_or_default() {
             // Records that come back after a delete bring all their values with them.
             let (Some(before), Some(after)) = (&change.before, &change.after) else {
                 continue;
             };
-            // So do those that take the place of another one.
-            if self.decided.contains(&change.key) {
+            // So do those that take the place of another one, and people who were deleted there and made again: a node
+            // where records of theirs are unsent has kept them.
+            if self.decided.contains(&change.key) || gone.contains(&change.key) {
                 continue;
             }
             let before = fields(before);
