@@ -107,7 +107,17 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
 /// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
 /// who decides where nobody else can.
 pub(super) fn may_see(node: &Node, caller: &Caller, conflict: &Conflict, owner: Option<&str>) -> bool {
-    is_operator(&caller.principal) || node.acl().may_read(&caller.principal, conflict.key.kind, owner)
+    let (acl, who, kind) = (node.acl(), &caller.principal, conflict.key.kind);
+    // Two records show two people. Values that clashed belong to the owner of that time.
+    let may_read = |owner: Option<&str>| acl.may_read(who, kind, owner);
+    let is_allowed = match conflict.subject {
+        Subject::Record | Subject::Identity => may_read(None),
+        Subject::Value => {
+            let before = conflict.owner.as_deref().filter(|before| !before.is_empty());
+            may_read(owner) && before.is_none_or(|before| owner == Some(before) || may_read(Some(before)))
+        }
+    };
+    is_operator(who) || is_allowed
 }
 
 fn is_operator(who: &Principal) -> bool {
@@ -330,27 +340,19 @@ fn check_allowed(
     old: Option<&Document>,
     new: Option<&Document>,
 ) -> Result<(), ResolveError> {
-    let forbidden = || ResolveError::Invalid { field: FORBIDDEN.into(), message: "not allowed".into() };
-    let schema = conflict.key.kind.schema();
+    if conflict.subject == Subject::Record {
+        return check_both_records(acl, who, conflict, old, new);
+    }
     let verb = match (old, new) {
         (old, new) if old == new => return Ok(()),
         (_, None) => Verb::Delete,
         (None, Some(_)) => Verb::Post,
         _ => Verb::Patch,
     };
-    if !is_operator(who) {
-        let owner = old.or(new).and_then(|document| schema.owner_of(document));
-        let target = match (conflict.key.kind, &owner) {
-            (Kind::Person, Some(person)) => Target::PathPerson(person),
-            _ => Target::Record { owner: owner.as_deref() },
-        };
-        acl.authorize(who, verb, schema.item_acl(), schema.kind, target).map_err(|_| forbidden())?;
-    }
+    let schema = conflict.key.kind.schema();
+    check_right(acl, who, verb, conflict.key.kind, old.or(new))?;
     if conflict.is_secret() && !who.administers() {
         return Err(forbidden());
-    }
-    if conflict.subject == Subject::Record {
-        return check_both_owners(acl, who, conflict, old, new);
     }
     if let Some(new) = new {
         let editor = Editor { acl, is_root: who.administers() };
@@ -361,25 +363,44 @@ fn check_allowed(
     Ok(())
 }
 
-/// A decision between records of two people needs the right to change those of both.
-fn check_both_owners(
+/// A decision between two records needs the right to change both, whichever of them stands.
+fn check_both_records(
     acl: &Acl,
     who: &Principal,
     conflict: &Conflict,
     old: Option<&Document>,
     new: Option<&Document>,
 ) -> Result<(), ResolveError> {
-    let schema = conflict.key.kind.schema();
-    for document in [old, new].into_iter().flatten().filter(|_| !is_operator(who)) {
-        let owner = schema.owner_of(document);
-        let target = match (conflict.key.kind, &owner) {
-            (Kind::Person, Some(person)) => Target::PathPerson(person),
-            _ => Target::Record { owner: owner.as_deref() },
-        };
-        acl.authorize(who, Verb::Patch, schema.item_acl(), schema.kind, target)
-            .map_err(|_| ResolveError::Invalid { field: FORBIDDEN.into(), message: "not allowed".into() })?;
+    let verb = if new.is_none() { Verb::Delete } else { Verb::Patch };
+    let central = conflict.central.as_ref().and_then(Bson::as_document);
+    for document in [old, central].into_iter().flatten() {
+        check_right(acl, who, verb, conflict.key.kind, Some(document))?;
     }
     Ok(())
+}
+
+/// Whether somebody may do this to a record directly. The operator of the machine may decide everything.
+fn check_right(
+    acl: &Acl,
+    who: &Principal,
+    verb: Verb,
+    kind: Kind,
+    document: Option<&Document>,
+) -> Result<(), ResolveError> {
+    if is_operator(who) {
+        return Ok(());
+    }
+    let schema = kind.schema();
+    let owner = document.and_then(|document| schema.owner_of(document));
+    let target = match (kind, &owner) {
+        (Kind::Person, Some(person)) => Target::PathPerson(person),
+        _ => Target::Record { owner: owner.as_deref() },
+    };
+    acl.authorize(who, verb, schema.item_acl(), kind, target).map(|_| ()).map_err(|_| forbidden())
+}
+
+fn forbidden() -> ResolveError {
+    ResolveError::Invalid { field: FORBIDDEN.into(), message: "not allowed".into() }
 }
 
 /// The record before and after, without the name of its uploaded bytes if that is one of the conflict's own:

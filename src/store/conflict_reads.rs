@@ -1,4 +1,4 @@
-//! Floor 1. Reading conflicts: what waits, what is to be published, and each without loading the values of all.
+//! Floor 1. Reads conflicts: open ones, unpublished ones, or one by one, without loading all values at once.
 
 use bson::RawDocument;
 use redb::{ReadableTable, ReadableTableMetadata};

@@ -17,7 +17,7 @@ const DECLINED: &str = "declined";
 /// Name of the decider if a row has none.
 const ADMINISTRATOR: &str = "the federation's administrator";
 /// Largest value in a row, in bytes of BSON. A larger one stays on the node: a row must stay far below the 16 MiB of a
-/// MongoDB document, and whoever lists the rows reads all of their values.
+/// MongoDB document, and listing rows reads all of their values.
 const ROW_VALUE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a BSON document with one field without a name, before and after the value.
 const WRAPPER_BYTES: (usize, usize) = (6, 1);

@@ -192,7 +192,7 @@ enum Asked {
     Later,
 }
 
-/// Takes over what rows say about decisions; returns what is to be answered.
+/// Takes decisions from rows of `edge_conflicts`. Returns the answers to write there.
 fn take_rows(
     tx: &mut Tx<'_>,
     rows: &[Document],

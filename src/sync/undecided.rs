@@ -208,7 +208,7 @@ fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<
 /// Why a record is not sent now, if it is not: it waits for a decision, or for its person. A record that the centre
 /// has had does not wait for its person unless it is not decided who that is.
 ///
-/// A record that arrived before its person would belong to whoever gets the account there.
+/// Otherwise another person could get the account there, and the record with it.
 pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, StoreError> {
     let because = |why, account: &str| Some(Waiting { key: key.clone(), account: account.to_owned(), why });
     if tx.undecided(key)?.is_some() {

@@ -4,7 +4,7 @@ use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::StoreError;
+use thalamus_edge::store::{Conflict, StoreError, Undecided};
 
 use crate::support::api::{Answer, Call, NOTHING, Setup, TestNode, person};
 
@@ -396,4 +396,37 @@ async fn many_conflicts_are_listed_in_order() {
     due.sort();
     // All were found at the same time.
     assert_eq!(all(&node).await, due);
+}
+
+/// Two records under one id show two people: only who may read and change both sees and decides.
+#[tokio::test]
+async fn two_records_under_one_id_are_for_those_who_may_change_both() {
+    let node = start().await;
+    let key = RecordKey::new(Kind::Event, "e2");
+    let local = doc! {"_id": "e2", "person": "OWN006", "n": 2};
+    let central = doc! {"_id": "e2", "person": "ANA001", "n": "of Ana"};
+    let other = central.clone();
+    let undecided = node.node.store.transact(move |tx| -> Result<(), StoreError> {
+        let id = "two-records".to_owned();
+        tx.open_conflict(Conflict::about_record(id.clone(), &key, &local, Some(&other), String::new(), 0))?;
+        tx.put_undecided(&key, &Undecided { conflict: id, central: Some(other.clone()) })
+    });
+    undecided.await.unwrap();
+    // One of the two is theirs, and the other one is not.
+    for take in ["local", "central", "new_id"] {
+        let answer = decide(&node, "OWN006", "two-records", json!({"take": take})).send().await;
+        assert!([403, 404].contains(&answer.status), "{take}: {}", answer.status);
+    }
+    let seen = node.get("/sync/conflicts/two-records").by("OWN006").send().await;
+    assert!([403, 404].contains(&seen.status), "{}", seen.status);
+    node.get("/sync/conflicts").by("OWN006").send().await.is(200, NOTHING).says(json!([]));
+    // Who may read everything, but change nothing, sees it and decides nothing.
+    for take in ["local", "central", "new_id"] {
+        let answer = decide(&node, "JUD005", "two-records", json!({"take": take})).send().await;
+        assert!([403, 404].contains(&answer.status), "{take}: {}", answer.status);
+    }
+    decide(&node, "ROOT004", "two-records", json!({"value": {"_id": "e2"}})).send().await.is(422, NOTHING);
+    let taken = decide(&node, "ROOT004", "two-records", json!({"take": "central"})).send().await;
+    taken.is(200, &["update event/e2"]);
+    assert_eq!(node.stored(Kind::Event, "e2"), Some(central));
 }
