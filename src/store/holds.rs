@@ -29,11 +29,19 @@ pub enum HoldReason {
     /// The person of this node was deleted, records of theirs are still here, and somebody else came to have the
     /// account.
     Departed,
+    /// The person was made here; the account was another one's, whose records are at the centre while nobody is there
+    /// who has it.
+    Taken,
 }
 
 impl HoldReason {
-    const ALL: [HoldReason; 4] =
-        [HoldReason::Created, HoldReason::Reused, HoldReason::Spelling, HoldReason::Departed];
+    const ALL: [HoldReason; 5] = [
+        HoldReason::Created,
+        HoldReason::Reused,
+        HoldReason::Spelling,
+        HoldReason::Departed,
+        HoldReason::Taken,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +49,7 @@ impl HoldReason {
             HoldReason::Reused => "reused",
             HoldReason::Spelling => "spelling",
             HoldReason::Departed => "departed",
+            HoldReason::Taken => "taken",
         }
     }
 }
@@ -156,6 +165,15 @@ impl Tx<'_> {
     /// What the centre holds under this key and has to wait.
     pub fn held(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
         self.held.get(row_key(key))?.map(|row| Held::decode(row.value())).transpose()
+    }
+
+    /// The other person of a hold: the centre's, or of [`HoldReason::Taken`] what is remembered of the one who is gone.
+    pub fn other_person(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
+        match (self.held(&hold.remote_key())?, hold.why) {
+            (Some(held), _) => Ok(Some(held.document)),
+            (None, HoldReason::Taken) => self.departed(&hold.account),
+            (None, _) => Ok(None),
+        }
     }
 
     /// Lets a document of the centre wait behind the hold of `account`; returns whether that is news.
@@ -288,6 +306,15 @@ impl Snapshot {
         held.get(row_key(key))?.map(|row| Held::decode(row.value())).transpose()
     }
 
+    /// The other person of a hold, see [`Tx::other_person`].
+    pub fn other_person(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
+        match (self.held(&hold.remote_key())?, hold.why) {
+            (Some(held), _) => Ok(Some(held.document)),
+            (None, HoldReason::Taken) => self.departed(&hold.account),
+            (None, _) => Ok(None),
+        }
+    }
+
     /// What waits behind the hold of an account.
     pub fn held_of(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         held_of(&self.transaction.open_table(HELD_OF)?, account)
@@ -296,11 +323,13 @@ impl Snapshot {
     /// How many records of an account were made here and are not known at the centre.
     pub fn own_dependents_count(&self, account: &str) -> Result<u64, StoreError> {
         let by_owner = self.transaction.open_table(BY_OWNER)?;
+        let landed = self.transaction.open_table(LANDED)?;
         let mut count = 0;
         for kind in dependent_kinds() {
             for id in owned(&by_owner, kind, account)? {
-                let base = self.base(&RecordKey::new(kind, id))?;
-                count += u64::from(base.is_some_and(|base| !base.is_at_centre()));
+                let key = RecordKey::new(kind, id);
+                let is_own = self.base(&key)?.is_some_and(|base| !base.is_at_centre());
+                count += u64::from(is_own && landed.get(row_key(&key))?.is_none());
             }
         }
         Ok(count)

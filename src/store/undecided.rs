@@ -54,19 +54,16 @@ pub enum WaitReason {
     Deleted,
     /// The record itself waits for a decision.
     Undecided,
-    /// The account was another person's, and the centre has records of theirs.
-    Taken,
 }
 
 impl WaitReason {
-    const ALL: [WaitReason; 7] = [
+    const ALL: [WaitReason; 6] = [
         WaitReason::Unknown,
         WaitReason::Unsent,
         WaitReason::Refused,
         WaitReason::Held,
         WaitReason::Deleted,
         WaitReason::Undecided,
-        WaitReason::Taken,
     ];
 
     pub fn name(self) -> &'static str {
@@ -77,7 +74,6 @@ impl WaitReason {
             WaitReason::Held => "held",
             WaitReason::Deleted => "deleted",
             WaitReason::Undecided => "undecided",
-            WaitReason::Taken => "taken",
         }
     }
 
@@ -89,9 +85,6 @@ impl WaitReason {
             WaitReason::Refused => "The centre refuses the person: see the refused records.",
             WaitReason::Held => "Two people have this account: see the conflicts.",
             WaitReason::Deleted => "The person was deleted at the centre: see the conflicts.",
-            WaitReason::Taken => {
-                "The account was another person's, and records of theirs are at the centre: give this person another one."
-            }
             WaitReason::Undecided => "The centre has another record under this id: see the conflicts.",
         }
     }
@@ -171,9 +164,7 @@ impl Tx<'_> {
 
     /// Who had this account last, if that person is gone: the fields by which people are told apart.
     pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        let account = fold_account(account);
-        let row = self.departed.get(account.as_str())?.map(|row| tables::decode(row.value())).transpose()?;
-        Ok(row.and_then(|row| row.get_document("identity").ok().cloned()))
+        departed(&self.departed, account)
     }
 
     /// Whether an account was another human being's than `person`, whose records are still here.
@@ -204,7 +195,7 @@ impl Tx<'_> {
     }
 
     /// Remembers who had an account when its person goes.
-    pub(super) fn remember_departed(&mut self, id: &str, person: &Document) -> Result<(), StoreError> {
+    pub fn remember_departed(&mut self, id: &str, person: &Document) -> Result<(), StoreError> {
         let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
         let identity: Document =
             fields.filter_map(|f| person.get(f).map(|value| (f.to_owned(), value.clone()))).collect();
@@ -254,7 +245,21 @@ impl Tx<'_> {
     }
 }
 
+fn departed(
+    departed: &impl ReadableTable<&'static str, &'static [u8]>,
+    account: &str,
+) -> Result<Option<Document>, StoreError> {
+    let row = departed.get(fold_account(account).as_str())?;
+    let row = row.map(|row| tables::decode(row.value())).transpose()?;
+    Ok(row.and_then(|row| row.get_document("identity").ok().cloned()))
+}
+
 impl Snapshot {
+    /// Who had this account last, see [`Tx::departed`].
+    pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
+        departed(&self.transaction.open_table(DEPARTED)?, account)
+    }
+
     pub fn undecided(&self, key: &RecordKey) -> Result<Option<Undecided>, StoreError> {
         let undecided = self.transaction.open_table(UNDECIDED)?;
         undecided.get(row_key(key))?.map(|row| Undecided::decode(row.value())).transpose()

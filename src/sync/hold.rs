@@ -11,7 +11,7 @@
 //! |---|---|
 //! | the person of this node | stays, can be edited, is not pushed and not deleted |
 //! | their records made here (base ABSENT) | stay, can be edited and deleted, are not pushed |
-//! | their records that the centre had before (agreed) | stay and go on being merged; edits of them are not pushed |
+//! | their records that the centre had before (agreed) | stay as they are; edits of them are not pushed, and what the centre makes of them waits |
 //! | the centre's person | waits; a newer version takes the place of the older |
 //! | a record of theirs that is not agreed here | waits; updates and deletes of it are followed there |
 //! | one with the id of a record made here | waits, and that record is not pushed, whoever owns it |
@@ -33,6 +33,7 @@ use crate::domain::access::Actor;
 use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
+use crate::domain::value::same_document;
 use crate::store::{Base, Conflict, Hold, HoldReason, StoreError, Subject, Tx, Undecided};
 
 /// Resolution of a hold that ended without a decision.
@@ -76,6 +77,9 @@ fn diverts_person(
         },
         (Some(hold), None) => {
             let gone = tx.take_held(key)?;
+            if gone.is_none() && is_in_doubt(tx, &hold)? {
+                return Ok(true);
+            }
             if let Some(gone) = &gone {
                 tx.discard(key, gone)?;
             }
@@ -161,12 +165,12 @@ fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool,
 fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
     let (Some(local), Some(held)) = (local, held) else {
-        return Ok(false);
+        return Ok(hold.why == HoldReason::Taken && meets_records_of_another(tx, &hold.local_key())?);
     };
     let base = tx.base(&hold.local_key())?;
     Ok(match hold.why {
         HoldReason::Spelling => base == Base::Absent,
-        HoldReason::Created | HoldReason::Reused | HoldReason::Departed => {
+        HoldReason::Created | HoldReason::Reused | HoldReason::Departed | HoldReason::Taken => {
             is_other_person(base.document(), &local, &held.document)
         }
     })
@@ -180,7 +184,6 @@ fn begin(
     why: HoldReason,
     tally: &mut Tally,
 ) -> Result<(), StoreError> {
-    let account = fold_account(&key.id);
     let local_key = RecordKey::new(Kind::Person, local_id);
     if why == HoldReason::Departed {
         // Whose records are here has to be seen, and may get an id of their own.
@@ -193,23 +196,64 @@ fn begin(
         });
         tx.put(&local_key, departed.as_ref(), &Base::Absent, &Actor::Centre)?;
     }
-    let local = tx.document(&local_key)?.unwrap_or_default();
+    let hold = open(tx, key, &local_key, remote, why, tally)?;
+    tx.put_held(key, &hold.account, remote)?;
+    Ok(())
+}
+
+/// Asks whether the person here and the `other` one, who has the account `key`, are one.
+fn open(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local_key: &RecordKey,
+    other: &Document,
+    why: HoldReason,
+    tally: &mut Tally,
+) -> Result<Hold, StoreError> {
+    let account = fold_account(&key.id);
+    let local = tx.document(local_key)?.unwrap_or_default();
     let hold = Hold {
-        conflict: conflict_id(tx, &account, &local, remote)?,
+        conflict: conflict_id(tx, &account, &local, other)?,
         account,
         local: local_key.id.clone(),
         remote: key.id.clone(),
         why,
         since_ms: tx.now_ms(),
     };
-    let author = tx.author_of(&local_key)?;
-    tx.open_conflict(Conflict::about_identity(&hold, &local, remote, author))?;
+    let author = tx.author_of(local_key)?;
+    tx.open_conflict(Conflict::about_identity(&hold, &local, other, author))?;
     tx.put_hold(&hold)?;
-    tx.put_held(key, &hold.account, remote)?;
     // Whatever the centre had against the record, it waits for something else now.
-    tx.clear_dead(&local_key)?;
+    tx.clear_dead(local_key)?;
     tally.conflicts += 1;
+    Ok(hold)
+}
+
+/// Holds a person who is about to be sent if they would get records at the centre that are another one's.
+pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<(), StoreError> {
+    if key.kind != Kind::Person || tx.hold(&key.id)?.is_some() || !meets_records_of_another(tx, key)? {
+        return Ok(());
+    }
+    if let Some(other) = tx.departed(&key.id)? {
+        open(tx, key, key, &other, HoldReason::Taken, tally)?;
+    }
     Ok(())
+}
+
+/// Whether a person who is new would get records at the centre that are another one's.
+fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    let Some(person) = tx.document(key)? else {
+        return Ok(false);
+    };
+    if tx.base(key)?.is_at_centre() || !tx.is_of_departed(&key.id, &person)? {
+        return Ok(false);
+    }
+    for of_account in tx.dependents(&key.id)? {
+        if tx.base(&of_account)?.is_at_centre() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A hold is this node's own affair: another node may have somebody else under the account.
@@ -302,12 +346,20 @@ fn diverts_dependent(
         }
         return Ok(false);
     };
-    if matches!(tx.base(key)?, Base::Document(_)) {
-        let is_moved_here = tx.is_clean(key)? && owner(local).as_ref() != Some(&hold.account);
-        if !is_moved_here {
-            return Ok(false);
+    if let Base::Document(agreed) = tx.base(key)? {
+        let is_theirs_here = owner(local.or(Some(&agreed))).as_ref() == Some(&hold.account);
+        let is_news =
+            !same_document(&agreed, remote) && local.is_none_or(|local| !same_document(local, remote));
+        match (is_theirs_here, tx.is_clean(key)?) {
+            // Written for whoever has the account there.
+            (true, _) if is_news => {}
+            (true, _) => {
+                tx.take_held(key)?;
+                return Ok(false);
+            }
+            (false, true) => tx.put(key, None, &Base::Absent, &Actor::Centre)?,
+            (false, false) => return Ok(false),
         }
-        tx.put(key, None, &Base::Absent, &Actor::Centre)?;
     }
     tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
     if let Some(known) = tx.undecided(key)? {

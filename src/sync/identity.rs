@@ -9,7 +9,8 @@
 //! "A new id" takes the person of this node and the records made here for them out of the account: their owner,
 //! the roles granted to them, conflicts about them. A record whose id the centre's person uses for another one
 //! gets an id of its own too, and documents that name that page follow. Records that the centre has had under
-//! the account stay with it. Both decisions then let in what waited, all in one transaction.
+//! the account stay with it; of one that was changed there meanwhile, both versions stay, each with its person.
+//! Both decisions then let in what waited, all in one transaction.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +60,7 @@ pub fn hold_of(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<(Hold,
     let local = snapshot.record(&hold.local_key())?;
     let local = local.map(|record| Document::try_from(record.document.as_ref())).transpose();
     let local = local.map_err(|e| StoreError::Damaged(e.to_string()))?;
-    let central = snapshot.held(&hold.remote_key())?.map(|held| held.document);
+    let central = snapshot.other_person(&hold)?;
     Ok(Some((hold, Pair { local, central })))
 }
 
@@ -81,7 +82,7 @@ pub async fn decide(
             let hold = tx.hold(&conflict.key.id)?.filter(|hold| hold.conflict == id);
             let hold = hold.ok_or(ResolveError::Unknown)?;
             let local = tx.document(&hold.local_key())?;
-            let central = tx.held(&hold.remote_key())?.map(|held| held.document);
+            let central = tx.other_person(&hold)?;
             let pair = Pair { local, central };
             let (true, Some(local), Some(central)) = (pair.same(&seen), &pair.local, &pair.central) else {
                 let current = pair.local.as_ref().map(visible);
@@ -100,11 +101,16 @@ pub async fn decide(
                     conflict.resolve("new_id", value, &actor.to_string(), tx.now_ms());
                     tx.put_conflict(&conflict)?;
                     tx.remove_hold(&hold)?;
+                    let before = tx.departed(&hold.account)?;
                     part(tx, &hold, local, &new, &actor)?;
+                    audit_decision(tx, &conflict, Some(local), &actor)?;
+                    release(tx, &hold.account, &mut Tally::default())?;
+                    // What is in the trash was theirs too, and is not put back into another one's book.
+                    // The one whose records are at the centre stays the last one who had the account.
+                    let last = before.filter(|_| hold.why == HoldReason::Taken);
+                    tx.remember_departed(&hold.local, last.as_ref().unwrap_or(local))?;
                 }
             }
-            audit_decision(tx, &conflict, Some(local), &actor)?;
-            release(tx, &hold.account, &mut Tally::default())?;
             Ok(conflict)
         })
         .await
@@ -137,7 +143,10 @@ fn unite(
 ) -> Result<(), StoreError> {
     let key = hold.remote_key();
     tx.remove_hold(hold)?;
-    tx.take_held(&key)?;
+    if tx.take_held(&key)?.is_none() {
+        // Nobody is at the centre: the records there are those of the person here.
+        return tx.remember_departed(&hold.local, local);
+    }
     if hold.local != hold.remote {
         tx.rename(&hold.local_key(), &key, &renamed(local, &hold.local, &hold.remote), actor)?;
     }
@@ -166,8 +175,15 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     let own = match hold.why {
         // The centre's person is new: everything that was here before is the other one's.
         HoldReason::Departed => tx.dependents(&hold.account)?,
-        HoldReason::Created | HoldReason::Reused | HoldReason::Spelling => {
-            tx.own_dependents(&hold.account)?
+        HoldReason::Created | HoldReason::Reused | HoldReason::Spelling | HoldReason::Taken => {
+            let mut own = tx.own_dependents(&hold.account)?;
+            for key in tx.dependents(&hold.account)? {
+                // Changed at the centre since, for the person who is there.
+                if tx.held(&key)?.is_some() && !own.contains(&key) {
+                    own.push(key);
+                }
+            }
+            own
         }
     };
     let to = RecordKey::new(Kind::Person, new);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::conflict_rows::without_body;
 use super::deletes::HeldBack;
 use super::round::{Round, RoundError, Tally, without_secrets};
-use super::{step, undecided};
+use super::{hold, step, undecided};
 use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
@@ -139,10 +139,11 @@ impl Round<'_> {
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<Sending>, Vec<RecordKey>), RoundError> {
         let (node, is_read_beside) = (node.to_owned(), self.beside.is_some());
-        let opened = self
+        let (sending, rest, tally) = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
                 let (mut sending, mut rest, mut bytes) = (Vec::new(), Vec::new(), 0);
+                let mut tally = Tally::default();
                 for key in &keys {
                     if bytes > BATCH_BYTES_MAX {
                         rest.push(key.clone());
@@ -151,15 +152,16 @@ impl Round<'_> {
                     if is_read_beside && is_read_first(tx, key)? {
                         continue;
                     }
-                    if let Some(planned) = plan(tx, key, &node, now)? {
+                    if let Some(planned) = plan(tx, key, &node, now, &mut tally)? {
                         bytes += planned.bytes();
                         sending.push(planned);
                     }
                 }
-                Ok((sending, rest))
+                Ok((sending, rest, tally))
             })
             .await?;
-        Ok(opened)
+        self.tally += tally;
+        Ok((sending, rest))
     }
 
     /// Bodies of records about to be deleted go to the centre's trash first; returns what may be sent. A
@@ -290,9 +292,13 @@ fn plan(
     key: &RecordKey,
     node: &str,
     now: Option<Moment>,
+    tally: &mut Tally,
 ) -> Result<Option<Sending>, StoreError> {
     if tx.is_clean(key)? || tx.has_intent(key)? || tx.is_dead(key)? {
         return Ok(None);
+    }
+    if !planted(Flaw::PersonNotAwaited) {
+        hold::hold_if_taken(tx, key, tally)?;
     }
     match undecided::waits(tx, key)?.filter(|_| !planted(Flaw::HeldPagesPushed)) {
         Some(waiting) => {

@@ -24,7 +24,7 @@ use super::identity::{follow_pages, renamed};
 use super::lease;
 use super::round::Tally;
 use crate::domain::access::Actor;
-use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 use crate::flaw::{Flaw, planted};
@@ -218,9 +218,6 @@ pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, Sto
     if super::hold::waits(tx, key)? {
         return Ok(because(WaitReason::Held, &tx.owner(key)?.unwrap_or_default()));
     }
-    if key.kind == Kind::Person && !planted(Flaw::PersonNotAwaited) && meets_records_of_another(tx, key)? {
-        return Ok(because(WaitReason::Taken, &fold_account(&key.id)));
-    }
     if !matches!(key.kind.schema().owner, Owner::Field(_)) || tx.base(key)?.is_at_centre() {
         return Ok(None);
     }
@@ -235,22 +232,6 @@ pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, Sto
         }
     }
     if planted(Flaw::PersonNotAwaited) { Ok(None) } else { Ok(because(why, &account)) }
-}
-
-/// Whether a person who is new would get records at the centre that are another one's.
-fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let Some(person) = tx.document(key)? else {
-        return Ok(false);
-    };
-    if tx.base(key)?.is_at_centre() || !tx.is_of_departed(&key.id, &person)? {
-        return Ok(false);
-    }
-    for of_account in tx.dependents(&key.id)? {
-        if tx.base(&of_account)?.is_at_centre() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Why a person does not stand at the centre as this node knows it, if they do not.

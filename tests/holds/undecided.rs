@@ -361,11 +361,49 @@ async fn a_new_person_made_here_does_not_get_records_of_another() {
         clinic.round().await;
     }
     assert_eq!(clinic.at_centre(Person, ACCT), None);
-    assert_eq!(clinic.waits(Person, ACCT), Some(WaitReason::Taken));
+    assert_eq!(clinic.waits(Person, ACCT), Some(WaitReason::Held));
+    let hold = clinic.store.read().unwrap().hold(ACCT).unwrap().unwrap();
+    assert_eq!(hold.why, HoldReason::Taken);
     // Once nothing of the first one is left, the second one has the account.
     clinic.sim.remove(Page, "p1");
     clinic.assert_settled().await;
     assert_eq!(clinic.at_centre(Person, ACCT), Some(beatriz()));
+}
+
+/// Somebody says whether the new person is the one whose records the centre has.
+#[tokio::test]
+async fn who_has_records_of_another_is_decided() {
+    for verdict in [Verdict::Same, Verdict::NewId("NEW01".to_owned())] {
+        let clinic = Clinic::with_two().await;
+        clinic.there(Page, page("p1", ACCT, "of the first"));
+        clinic.round().await;
+        clinic.sim.remove(Person, ACCT);
+        clinic.assert_settled().await;
+        clinic.edit(Person, beatriz()).await;
+        clinic.edit(Page, page("p2", ACCT, "of the second")).await;
+        clinic.round().await;
+        let conflict = clinic.identity();
+        let name = |side: &Option<Bson>| {
+            side.as_ref().unwrap().as_document().unwrap().get_str("name").unwrap().to_owned()
+        };
+        assert_eq!(
+            (name(&conflict.local), name(&conflict.central)),
+            ("Beatriz".to_owned(), "Ana".to_owned())
+        );
+        clinic.decide(verdict.clone()).await;
+        clinic.assert_settled().await;
+        let account = if verdict == Verdict::Same { ACCT } else { "NEW01" };
+        assert_eq!(clinic.at_centre(Person, account), Some(with(beatriz(), doc! {"_id": account})));
+        assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", ACCT, "of the first")));
+        assert_eq!(clinic.at_centre(Page, "p2"), Some(page("p2", account, "of the second")));
+        assert_eq!(clinic.holds(), 0);
+        // The account is not free for the next one either.
+        if account != ACCT {
+            clinic.edit(Person, with(bob(), doc! {"_id": ACCT})).await;
+            clinic.round().await;
+            assert_eq!((clinic.holds(), clinic.at_centre(Person, ACCT)), (1, None));
+        }
+    }
 }
 
 /// A value that lost in one person's record does not go into the record of another one that has the id since.

@@ -7,6 +7,7 @@ use thalamus_edge::domain::record::Kind::{self, Encounter, Page, Person, Persona
 use thalamus_edge::store::{ConflictStatus, HoldReason, Subject};
 use thalamus_edge::sync::Outcome;
 use thalamus_edge::sync::conflicts::Decision;
+use thalamus_edge::sync::identity::Verdict;
 
 use super::support::sim::Fault;
 use super::{ACCT, Clinic, ana, beatriz, clerk, key, page, with};
@@ -247,7 +248,22 @@ fn pulled() -> Vec<Pulled> {
         case("written after and deleted", nothing, &[put_theirs, remove], None, None),
         case("written after and moved", nothing, &[put_theirs, put_others], Some("other's"), None),
         case("written before", put_theirs, &[nothing], Some("theirs"), None),
-        case("written before and changed", put_theirs, &[put_newer], Some("newer"), None),
+        case("written before and changed", put_theirs, &[put_newer], Some("theirs"), Some("newer")),
+        case(
+            "written before, changed and changed back",
+            put_theirs,
+            &[put_newer, put_theirs],
+            Some("theirs"),
+            None,
+        ),
+        case("written before, changed and deleted", put_theirs, &[put_newer, remove], None, None),
+        case(
+            "written before, changed and moved",
+            put_theirs,
+            &[put_newer, put_others],
+            Some("other's"),
+            None,
+        ),
         case("written before and deleted", put_theirs, &[remove], None, None),
         case("written before, deleted, written again", put_theirs, &[remove, put_newer], None, Some("newer")),
         case("another's, moved to them", put_others, &[put_theirs], None, Some("theirs")),
@@ -281,8 +297,8 @@ fn pulled() -> Vec<Pulled> {
             before: put_theirs,
             edit: Some(with(page("p1", ACCT, "theirs"), doc! {"own": 1})),
             then: &[put_newer],
-            here: Some("newer"),
-            waiting: None,
+            here: Some("theirs"),
+            waiting: Some("newer"),
         },
         Pulled {
             what: "another's, edited here, moved to them: the two are kept apart",
@@ -329,6 +345,32 @@ async fn records_of_the_centres_person_wait_apart() {
         clinic.assert_settled().await;
         assert_eq!(clinic.identity().resolution.as_deref(), Some("ended"), "{what}");
     }
+}
+
+/// What is written there for the centre's person does not come into the book of the other one.
+#[tokio::test]
+async fn a_changed_record_goes_on_in_both_versions() {
+    let clinic = Clinic::new();
+    for id in ["p1", "p2"] {
+        clinic.there(Page, page(id, ACCT, "agreed"));
+    }
+    clinic.round().await;
+    clinic.edit(Person, ana()).await;
+    clinic.there(Person, beatriz());
+    clinic.round().await;
+    clinic.there(Page, page("p1", ACCT, "Beatriz'"));
+    clinic.round().await;
+    clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
+    clinic.assert_settled().await;
+    let snapshot = clinic.store.read().unwrap();
+    let book = |account: &str| -> Vec<String> {
+        let records = snapshot.list_of(Page, account, None, 9, 9_999).unwrap().records;
+        records.into_iter().map(|record| record.document.get_str("info").unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (book("NEW01"), book(ACCT)),
+        (vec!["agreed".to_owned()], vec!["Beatriz'".to_owned(), "agreed".to_owned()])
+    );
 }
 
 /// A record that the centre has is edited and deleted here as ever, and sent when it is clear whose it is.
