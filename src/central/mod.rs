@@ -49,6 +49,10 @@ pub trait Central: content::Attachments {
     /// The documents that exist among `ids`, in any order.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
+    /// The people that exist among `ids`, in any order, with nothing but `_id` and the fields by which they are told
+    /// apart.
+    async fn identities(&mut self, ids: &[String]) -> Result<Vec<Document>>;
+
     /// Begins to read all documents with a string `_id` greater than `after`, in order of `_id` (bytes of
     /// UTF-8), except those `without`.
     async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()>;

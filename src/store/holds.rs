@@ -84,7 +84,7 @@ impl Hold {
         }
     }
 
-    fn decode(account: &str, bytes: &[u8]) -> Result<Hold, StoreError> {
+    pub(super) fn decode(account: &str, bytes: &[u8]) -> Result<Hold, StoreError> {
         let row = tables::decode(bytes)?;
         let text = |field: &str| row.get_str(field).map(str::to_owned).ok();
         let parse = || {
@@ -212,13 +212,13 @@ impl Tx<'_> {
         held_of(&self.held_of, account)
     }
 
-    /// Records of an account that were made here and that the centre has never been known to have.
+    /// Records of an account that the centre has never been known to have under it: made here, or given to it here.
     pub fn own_dependents(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         let mut own = Vec::new();
         for kind in dependent_kinds() {
             for id in self.owned(kind, account)? {
                 let key = RecordKey::new(kind, id);
-                let is_there = self.base(&key)?.is_at_centre() || self.has_landed(&key)?;
+                let is_there = is_under(&self.base(&key)?, &key, account) || self.has_landed(&key)?;
                 own.extend((!is_there).then_some(key));
             }
         }
@@ -320,7 +320,7 @@ impl Snapshot {
         held_of(&self.transaction.open_table(HELD_OF)?, account)
     }
 
-    /// How many records of an account were made here and are not known at the centre.
+    /// How many records [`Tx::own_dependents`] are.
     pub fn own_dependents_count(&self, account: &str) -> Result<u64, StoreError> {
         let by_owner = self.transaction.open_table(BY_OWNER)?;
         let landed = self.transaction.open_table(LANDED)?;
@@ -328,7 +328,7 @@ impl Snapshot {
         for kind in dependent_kinds() {
             for id in owned(&by_owner, kind, account)? {
                 let key = RecordKey::new(kind, id);
-                let is_own = self.base(&key)?.is_some_and(|base| !base.is_at_centre());
+                let is_own = self.base(&key)?.is_some_and(|base| !is_under(&base, &key, account));
                 count += u64::from(is_own && landed.get(row_key(&key))?.is_none());
             }
         }
@@ -360,6 +360,12 @@ impl Snapshot {
         let docs = self.transaction.open_table(DOCS)?;
         spellings(&docs, &self.transaction.open_table(BY_SPELLING)?, account)
     }
+}
+
+/// Whether the centre was last known to have the record, as a record of this account.
+fn is_under(base: &Base, key: &RecordKey, account: &str) -> bool {
+    let owner = base.document().and_then(|base| key.kind.schema().owner_of(base));
+    base.is_at_centre() && owner.is_some_and(|owner| owner == fold_account(account))
 }
 
 fn held_of(

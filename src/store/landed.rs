@@ -221,6 +221,11 @@ impl Snapshot {
         Ok(self.transaction.open_table(LANDED)?.len()?)
     }
 
+    /// Whether the record's open write is known to have landed.
+    pub fn has_landed(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.transaction.open_table(LANDED)?.get(row_key(key))?.is_some())
+    }
+
     /// Whether the change feed has told of the record's open write.
     pub fn is_told(&self, key: &RecordKey) -> Result<bool, StoreError> {
         let landed = self.transaction.open_table(LANDED)?;

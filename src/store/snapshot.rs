@@ -457,6 +457,11 @@ impl Snapshot {
         Ok(row.map(|row| row.base))
     }
 
+    /// Whether the centre refuses the record, or it cannot be read there.
+    pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.transaction.open_table(DEAD)?.get(row_key(key))?.is_some())
+    }
+
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {
         let dead = self.transaction.open_table(DEAD)?;
         let mut letters = Vec::new();

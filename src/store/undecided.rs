@@ -28,7 +28,7 @@ pub struct Undecided {
 }
 
 impl Undecided {
-    fn decode(bytes: &[u8]) -> Result<Undecided, StoreError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Undecided, StoreError> {
         let mut row = tables::decode(bytes)?;
         let central = match row.remove("central") {
             Some(Bson::Document(document)) => Some(document),
@@ -263,6 +263,11 @@ impl Snapshot {
     pub fn undecided(&self, key: &RecordKey) -> Result<Option<Undecided>, StoreError> {
         let undecided = self.transaction.open_table(UNDECIDED)?;
         undecided.get(row_key(key))?.map(|row| Undecided::decode(row.value())).transpose()
+    }
+
+    /// Whether a record is noted as gone at the centre.
+    pub fn is_vanished(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.transaction.open_table(VANISHED)?.get(row_key(key))?.is_some())
     }
 
     /// Why a record waits instead of being sent, if it does.

@@ -22,6 +22,7 @@ mod identity_answers;
 mod lease;
 mod merge_in;
 mod operator;
+mod owners;
 mod pull;
 mod push;
 pub mod refused;

@@ -109,7 +109,7 @@ impl Round<'_> {
         node: &str,
         keys: Vec<RecordKey>,
     ) -> Result<Vec<RecordKey>, RoundError> {
-        let mut missed = Vec::new();
+        let (keys, mut missed) = self.with_people_as_known(central, keys).await?;
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() {
             let (sending, rest) = self.open_intents(node, central.moment(), keys.collect()).await?;

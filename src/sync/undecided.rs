@@ -183,7 +183,11 @@ pub(super) fn carry_out(
             for own in tx.own_dependents(&key.id)? {
                 if let Some(document) = tx.document(&own)? {
                     tx.put_trash(&own, &document, actor, TrashState::Done)?;
-                    tx.put(&own, None, &Base::Absent, actor)?;
+                    match tx.base(&own)? {
+                        // Somebody else's there.
+                        Base::Document(central) if !central.is_empty() => take_central(tx, &own, &central)?,
+                        _ => tx.put(&own, None, &Base::Absent, actor)?,
+                    }
                 }
             }
             tx.put_trash(key, &local, actor, TrashState::Done)?;

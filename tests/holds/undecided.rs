@@ -406,6 +406,20 @@ async fn who_has_records_of_another_is_decided() {
     }
 }
 
+/// A record that was decided to be of a person who is held goes with them, although the centre has it as another one's.
+#[tokio::test]
+async fn a_record_taken_from_another_goes_with_its_person() {
+    let clinic = Clinic::with_two().await;
+    clinic.edit(Page, page("p1", ACCT, "hers")).await;
+    clinic.there(Person, beatriz());
+    clinic.there(Page, page("p1", BOB, "his"));
+    clinic.round().await;
+    clinic.decide_record(Decision::TakeLocal).await;
+    clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", "NEW01", "hers")));
+}
+
 /// A value that lost in one person's record does not go into the record of another one that has the id since.
 #[tokio::test]
 async fn a_value_stays_with_its_person() {

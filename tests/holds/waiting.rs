@@ -9,7 +9,7 @@ use thalamus_edge::sync::Outcome;
 use thalamus_edge::sync::conflicts::Decision;
 use thalamus_edge::sync::identity::Verdict;
 
-use super::support::sim::Fault;
+use super::support::sim::{Fault, Sim};
 use super::{ACCT, Clinic, ana, beatriz, clerk, key, page, with};
 
 // -------------------------------------------------------------------------------------------- who is held
@@ -178,6 +178,37 @@ async fn a_lost_answer_does_not_mix_two_people() {
     clinic.round().await;
     assert_eq!((clinic.holds(), clinic.here(Person, ACCT)), (1, Some(ana())));
     assert_eq!(clinic.at_centre(Person, ACCT), Some(beatriz()));
+}
+
+/// Who somebody has become at the centre between what was read last and what is sent.
+#[tokio::test]
+async fn nothing_is_sent_to_whoever_has_the_account_by_then() {
+    type Meanwhile = fn(&Sim);
+    let cases: [(&str, Meanwhile, [bool; 2], u64); 4] = [
+        ("nothing", |_| {}, [true, true], 0),
+        ("corrected", |sim| sim.put(Person, with(ana(), doc! {"lastname": "Betz-Cordara"})), [true, true], 0),
+        ("another human being", |sim| sim.put(Person, beatriz()), [false, false], 1),
+        // The record that is there stays hers; a new one would be nobody's.
+        ("deleted", |sim| sim.remove(Person, ACCT), [false, true], 0),
+    ];
+    for (what, meanwhile, [is_new_sent, is_known_sent], holds) in cases {
+        let clinic = Clinic::new();
+        clinic.there(Person, ana());
+        clinic.there(Page, page("known", ACCT, "agreed"));
+        clinic.assert_settled().await;
+        clinic.edit(Page, page("new", ACCT, "hers")).await;
+        clinic.edit(Page, page("known", ACCT, "edited")).await;
+        let sim = clinic.sim.clone();
+        let ahead = async move { meanwhile(&sim) };
+        clinic.sim.state().identity_faults.push_back(Fault::Before(Box::pin(ahead)));
+        clinic.round().await;
+        assert_eq!(clinic.at_centre(Page, "new").is_some(), is_new_sent, "{what}");
+        let info = clinic.at_centre(Page, "known").unwrap().get_str("info").unwrap().to_owned();
+        assert_eq!(info == "edited", is_known_sent, "{what}");
+        assert_eq!(clinic.holds(), holds, "{what}");
+        let waits = clinic.store.read().unwrap().held_back_count().unwrap();
+        assert_eq!(waits > 0, !is_new_sent, "{what}");
+    }
 }
 
 // ----------------------------------------------------------------------------------------- what waits

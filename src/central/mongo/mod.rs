@@ -329,6 +329,10 @@ impl Central for MongoCentral {
         self.fetch_records(kind, ids).await
     }
 
+    async fn identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        self.find_identities(ids).await
+    }
+
     async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()> {
         self.scan = Some(read::Scan::new(kind, after, without));
         Ok(())

@@ -12,6 +12,7 @@ use super::line::Patience;
 use super::{MongoCentral, error};
 use crate::central::{Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
 use crate::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
+use crate::domain::merge::IDENTITY_FIELDS;
 use crate::domain::record::Kind;
 use crate::domain::verbatim::Verbatim;
 
@@ -64,6 +65,28 @@ impl MongoCentral {
         }
         if let Some(time) = self.reading.operation_time() {
             self.told.note(time);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn find_identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        self.read_after_news();
+        let collation = self.collation_of(1).await?;
+        let people = self.database.collection::<Document>(Kind::Person.schema().collection);
+        let fields = IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), Bson::from(1)));
+        let finding = people
+            .find(doc! {"_id": {"$in": ids}})
+            .projection(fields.collect::<Document>())
+            .optional(collation, |finding, collation| finding.collation(collation))
+            .batch_size(batch_size(ids.len() + 1))
+            .session(&mut self.reading);
+        let patience = &self.patience;
+        let mut cursor = patience.limited(async { finding.await }).await?;
+        let mut found = Vec::new();
+        while let Some(person) =
+            patience.limited(async { cursor.next(&mut self.reading).await.transpose() }).await?
+        {
+            found.push(person);
         }
         Ok(found)
     }

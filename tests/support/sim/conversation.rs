@@ -267,6 +267,22 @@ impl Central for Conversation {
         .await
     }
 
+    async fn identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        let ids = ids.to_vec();
+        let wanted = self.sim.state().identity_faults.pop_front();
+        self.exchange(Call::Identities, wanted, None, move |state| {
+            let found = ids.iter().filter_map(|id| {
+                let person = state.records.get(&(Kind::Person, id.clone()))?;
+                let fields = ["_id", "name", "lastname", "dob", "gender"].into_iter();
+                Some(
+                    fields.filter_map(|field| Some((field.to_owned(), person.get(field)?.clone()))).collect(),
+                )
+            });
+            found.collect()
+        })
+        .await
+    }
+
     async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()> {
         self.sim.pass(self.life, "scan.before");
         let (after, without) = (after.map(str::to_owned), without.to_vec());

@@ -94,6 +94,7 @@ pub(crate) struct State {
     pub(crate) bodies_refused: Vec<String>,
     pub(crate) conflicts_refused_about: Vec<String>,
     pub(crate) write_faults: VecDeque<Fault>,
+    pub(crate) identity_faults: VecDeque<Fault>,
     pub(crate) lease_faults: VecDeque<Fault>,
     pub(crate) scan_faults: VecDeque<Fault>,
     pub(crate) feed_faults: VecDeque<Fault>,

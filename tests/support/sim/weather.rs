@@ -54,6 +54,7 @@ impl fmt::Debug for Fault {
 pub(crate) enum Call {
     Open,
     Fetch,
+    Identities,
     Scan,
     ScanNext,
     LargeIds,
@@ -77,6 +78,7 @@ impl Call {
         match self {
             Call::Open => "open",
             Call::Fetch => "fetch",
+            Call::Identities => "identities",
             Call::Scan => "scan",
             Call::ScanNext => "scan_next",
             Call::LargeIds => "large_ids",

@@ -1,0 +1,158 @@
+//! Floor 3. Whether people still are who they are at the centre, before records of theirs are sent.
+//!
+//! A record names its person by account. An application may give the account to another human being at any moment, and
+//! the change feed tells of it later: the record would stand in another one's book. So before records are sent, the
+//! fields by which people are told apart are read again. Where they are somebody else's, or nobody is there, nothing is
+//! sent; the person is read again, and the record waits for what follows from that ([`super::hold`],
+//! [`super::undecided`]). What is left is the time between this reading and the write.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::Document;
+
+use super::round::{Round, RoundError};
+use super::step;
+use crate::central::Central;
+use crate::domain::merge::is_other_person;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::Owner;
+use crate::store::{Base, Reread, Snapshot, StoreError};
+
+/// A person as this node believes them to stand at the centre.
+struct Believed {
+    key: RecordKey,
+    /// What was agreed on; `None` if it was only sent.
+    agreed: Option<Document>,
+    local: Document,
+}
+
+/// An account of which records are about to be sent.
+#[derive(Default)]
+struct Account {
+    people: Vec<Believed>,
+    /// Records that the centre has, and new ones.
+    known: Vec<RecordKey>,
+    new: Vec<RecordKey>,
+}
+
+impl Account {
+    /// The records that must not be sent if the centre has this of the people.
+    fn kept_back(&self, found: &BTreeMap<&str, &Document>) -> Vec<RecordKey> {
+        let there: Vec<_> = self
+            .people
+            .iter()
+            .filter_map(|person| Some((person, *found.get(person.key.id.as_str())?)))
+            .collect();
+        let is_theirs = there
+            .iter()
+            .any(|(person, found)| !is_other_person(person.agreed.as_ref(), &person.local, found));
+        match (is_theirs, there.is_empty()) {
+            (true, _) => Vec::new(),
+            // The records that are there are nobody's now, and stay whose they were.
+            (false, true) => self.new.clone(),
+            (false, false) => [self.known.as_slice(), self.new.as_slice()].concat(),
+        }
+    }
+}
+
+/// The accounts of these records that somebody has at the centre.
+fn accounts_of(snapshot: &Snapshot, keys: &[RecordKey]) -> Result<BTreeMap<String, Account>, StoreError> {
+    let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
+    for key in keys {
+        let Owner::Field(_) = key.kind.schema().owner else {
+            continue;
+        };
+        // A delete puts nothing into anybody's book.
+        let owner = snapshot
+            .visit_record(key, |record| record.and_then(|record| key.kind.schema().owner_in(record)))?;
+        let Some(account) = owner.map(|owner| fold_account(&owner)) else {
+            continue;
+        };
+        if snapshot.waiting_of(key)?.is_some() || snapshot.is_dead(key)? || snapshot.hold(&account)?.is_some()
+        {
+            continue;
+        }
+        let of_account = match accounts.entry(account) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let people = believed(snapshot, new.key())?;
+                new.insert(Account { people, ..Account::default() })
+            }
+        };
+        let is_new = snapshot.base(key)?.is_some_and(|base| !base.is_at_centre());
+        if is_new { of_account.new.push(key.clone()) } else { of_account.known.push(key.clone()) }
+    }
+    accounts.retain(|_, account| !account.people.is_empty());
+    Ok(accounts)
+}
+
+fn believed(snapshot: &Snapshot, account: &str) -> Result<Vec<Believed>, StoreError> {
+    let mut people = Vec::new();
+    for id in snapshot.spellings(account)? {
+        let key = RecordKey::new(Kind::Person, id);
+        if snapshot.is_vanished(&key)? || snapshot.undecided(&key)?.is_some() {
+            // Gone, as is known.
+            continue;
+        }
+        let agreed = match snapshot.base(&key)? {
+            None => None,
+            Some(base) if base.is_at_centre() || snapshot.has_landed(&key)? => Some(base),
+            // Their records wait.
+            Some(_) => continue,
+        };
+        let local = snapshot.visit_record(&key, |record| record.map(Document::try_from).transpose())?;
+        let Some(local) = local.map_err(|e| StoreError::Damaged(e.to_string()))? else {
+            continue;
+        };
+        let agreed = match agreed {
+            None => Some(local.clone()),
+            Some(Base::Document(base)) if !base.is_empty() => Some(base),
+            Some(_) => None,
+        };
+        people.push(Believed { key, agreed, local });
+    }
+    Ok(people)
+}
+
+impl Round<'_> {
+    /// Takes the records out of `keys` whose person the centre does not have as this node knows them. Returns what may
+    /// be sent, and what may not yet.
+    pub(super) async fn with_people_as_known(
+        &mut self,
+        central: &mut dyn Central,
+        keys: Vec<RecordKey>,
+    ) -> Result<(Vec<RecordKey>, Vec<RecordKey>), RoundError> {
+        let accounts = accounts_of(&*self.store.read()?, &keys)?;
+        if accounts.is_empty() {
+            return Ok((keys, Vec::new()));
+        }
+        let ids: Vec<String> = accounts
+            .values()
+            .flat_map(|account| &account.people)
+            .map(|person| person.key.id.clone())
+            .collect();
+        let found = central.identities(&ids).await?;
+        step("owners.read");
+        let found: BTreeMap<&str, &Document> =
+            found.iter().filter_map(|person| Some((person.get_str("_id").ok()?, person))).collect();
+        let (mut doubted, mut kept_back) = (Vec::new(), BTreeSet::new());
+        for account in accounts.into_values() {
+            let records = account.kept_back(&found);
+            if !records.is_empty() {
+                doubted.extend(account.people.into_iter().map(|person| person.key));
+                kept_back.extend(records);
+            }
+        }
+        if doubted.is_empty() {
+            return Ok((keys, Vec::new()));
+        }
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                doubted.iter().try_for_each(|person| tx.ask_again(person, Reread::default()))
+            })
+            .await?;
+        let (kept_back, sent) = keys.into_iter().partition(|key| kept_back.contains(key));
+        Ok((sent, kept_back))
+    }
+}
