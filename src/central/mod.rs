@@ -123,8 +123,9 @@ pub trait Central: content::Attachments {
         announcement: &Document,
     ) -> Result<LeaseAnswer>;
 
-    /// The row of a node in `edge_nodes`, if there is one: what it says of the edits that the node has delivered.
-    async fn node_row(&mut self, node: &str) -> Result<Option<Document>>;
+    /// The rows of `edge_nodes` of this node, and of all nodes that say that they have this store: what they say of the
+    /// edits that were delivered.
+    async fn node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>>;
 
     /// Merges `report` into the node's row in `edge_nodes` if that still holds `lease`, else does nothing.
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;

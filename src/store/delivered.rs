@@ -28,6 +28,8 @@ const BOOTS_MAX: usize = 256;
 /// Edits that are named as not delivered; with more of them everything after counts as not delivered.
 const UNDELIVERED_MAX: usize = 64;
 
+/// In the node's row: the id of the store and of all images of it, whatever their names.
+pub const STORE_FIELD: &str = "store";
 /// In the node's row: the number through which edits are delivered, but those in the second; the processes that made
 /// them, name -> number of the first change.
 const DELIVERED: &str = "delivered";
@@ -125,16 +127,17 @@ impl Tx<'_> {
         Ok(self.meta(META_BOOTS)?.and_then(|row| row.get_str("store").ok().map(str::to_owned)))
     }
 
-    /// This store goes on under another name, and `delivered` is what the row of the old one says: edits that wait
+    /// This store goes on under another name, and `delivered` is what the rows of earlier ones say: edits that wait
     /// here and are delivered are not new. What the centre has of them since is compared when it is read
     /// ([`Tx::compare_delivered`]).
-    pub fn settle_delivered(&mut self, delivered: &Delivered) -> Result<(), StoreError> {
+    pub fn settle_delivered(&mut self, delivered: &[Delivered]) -> Result<(), StoreError> {
         let boots = boots_of(self.meta(META_BOOTS)?);
+        let has = |sequence| delivered.iter().any(|row| row.has(sequence, &boots));
         let mut due = Vec::new();
         for entry in self.dirty.iter()? {
             let (at, _) = entry?;
             let (_, sequence, code, id) = at.value();
-            if delivered.has(sequence, &boots) {
+            if has(sequence) {
                 due.push((RecordKey::new(kind_of(code)?, id), sequence));
             }
         }
@@ -148,7 +151,7 @@ impl Tx<'_> {
             let (sequence, row) = entry?;
             let row = tables::decode(row.value())?;
             let is_local = row.get_str("actor").is_ok_and(|actor| actor != by_centre);
-            if is_local && !delivered.has(sequence.value(), &boots) {
+            if is_local && !has(sequence.value()) {
                 let code = row.get_i32("kind").ok().and_then(|code| u8::try_from(code).ok());
                 let code = code.ok_or_else(|| damaged("a row of the journal"))?;
                 edited.insert(RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default()));
@@ -225,10 +228,16 @@ impl Tx<'_> {
 }
 
 impl Snapshot {
+    /// The id of this store, see [`Tx::store_id`].
+    pub fn store_id(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.meta(META_BOOTS)?.and_then(|row| row.get_str("store").ok().map(str::to_owned)))
+    }
+
     /// What the node's row is to say once the next seal is there.
     pub fn delivered(&self) -> Result<Document, StoreError> {
         let row = self.meta(META_BOOTS)?.unwrap_or_default();
         let told = row.get_str("told").unwrap_or_default().to_owned();
+        let store = row.get_str("store").ok().map(str::to_owned);
         let boots = boots_of(Some(row));
         if boots.is_empty() {
             return Ok(Document::new());
@@ -251,6 +260,7 @@ impl Snapshot {
         let left: Vec<Bson> =
             left.into_iter().take(UNDELIVERED_MAX).map(|sequence| Bson::Int64(sequence as i64)).collect();
         let mut row = doc! {DELIVERED: through as i64, UNDELIVERED: left};
+        row.extend(store.map(|store| (STORE_FIELD.to_owned(), store.into())));
         // Those that the centre has are not named again.
         let first = boots.iter().position(|(name, _)| *name == told).unwrap_or(0);
         for (boot, from) in &boots[first..] {

@@ -51,7 +51,7 @@ pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use backup::{About, Manifest, StreamError, Summary, read_backup};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
-pub use delivered::Delivered;
+pub use delivered::{Delivered, STORE_FIELD};
 pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};
 pub use feed_rows::{Reread, Sent, Vanished};

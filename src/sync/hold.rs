@@ -35,7 +35,7 @@ use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
-use crate::store::{Base, Conflict, Hold, HoldReason, StoreError, Subject, Tx, Undecided};
+use crate::store::{Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, Tx, Undecided};
 
 /// Resolution of a hold that ended without a decision.
 const ENDED: &str = "ended";
@@ -102,7 +102,7 @@ fn diverts_person(
             Ok(is_departed || is_asked)
         }
         (Some(hold), Some(remote)) if key.id == hold.remote => {
-            tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+            wait(tx, key, &hold.account, remote, tally)?;
             if !is_in_doubt(tx, &hold)? {
                 end(tx, &hold, Some(remote), tally)?;
             }
@@ -114,7 +114,7 @@ fn diverts_person(
         (Some(hold), Some(remote)) => {
             let is_new = local.is_none() && tx.is_clean(key)?;
             if is_new {
-                tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+                wait(tx, key, &hold.account, remote, tally)?;
             }
             Ok(is_new)
         }
@@ -171,9 +171,8 @@ fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let base = tx.base(&hold.local_key())?;
     Ok(match hold.why {
         HoldReason::Spelling => base == Base::Absent,
-        HoldReason::Created | HoldReason::Reused | HoldReason::Departed | HoldReason::Taken => {
-            is_other_person(base.document(), &local, &held.document)
-        }
+        HoldReason::Created | HoldReason::Reused => is_other_person(base.document(), &local, &held.document),
+        HoldReason::Departed | HoldReason::Taken => is_other_person(None, &local, &held.document),
     })
 }
 
@@ -195,7 +194,8 @@ fn begin(
             body.insert("active", false);
             body
         });
-        tx.put(&local_key, departed.as_ref(), &Base::Absent, &Actor::Centre)?;
+        // Nothing of the body is an edit: it was deleted.
+        tx.put(&local_key, departed.as_ref(), &Base::from(departed.clone()), &Actor::Centre)?;
     }
     let hold = open(tx, key, &local_key, remote, why, tally)?;
     tx.put_held(key, &hold.account, remote)?;
@@ -300,8 +300,9 @@ pub(super) fn release(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Resu
         let Some(document) = tx.take_held(&key)? else {
             continue;
         };
-        // With a write on the way it is read again when that is settled.
-        if !tx.has_intent(&key)? {
+        if tx.has_intent(&key)? {
+            tx.ask_again(&key, Reread::default())?;
+        } else {
             *tally += merge_in(tx, &key, Some(&document))?;
         }
     }
@@ -319,13 +320,50 @@ fn take_own_spelling(
 ) -> Result<(), StoreError> {
     let base = tx.base(key)?;
     if local.is_some_and(|local| is_other_person(base.document(), local, remote)) {
-        tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+        wait(tx, key, &hold.account, remote, tally)?;
         return tx.put_hold(&Hold { remote: key.id.clone(), why: HoldReason::Created, ..hold });
     }
     // The same person: both records are at the centre, and both are served.
     *tally += merge_known(tx, key, local.cloned(), Some(remote))?;
     let other = tx.held(&hold.remote_key())?.map(|held| held.document);
     end(tx, &hold, other.as_ref(), tally)
+}
+
+/// Lets a document of the centre wait in place of what was read before.
+fn wait(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    account: &str,
+    remote: &Document,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    if let Some(held) = tx.held(key)? {
+        keep_forgotten(tx, key, &held.document, Some(remote))?;
+    }
+    tally.pulled += u64::from(tx.put_held(key, account, remote)?);
+    Ok(())
+}
+
+/// What waited under the key does not any longer; `remote` is what the centre has.
+fn drop_held(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<(), StoreError> {
+    match tx.take_held(key)? {
+        Some(gone) if remote.is_none() => tx.discard(key, &gone),
+        Some(gone) => keep_forgotten(tx, key, &gone, remote),
+        None => Ok(()),
+    }
+}
+
+/// What waited for a decision may be nowhere else once the centre was set back: it goes to the trash.
+pub(super) fn keep_forgotten(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    waited: &Document,
+    remote: Option<&Document>,
+) -> Result<(), StoreError> {
+    if tx.is_restoring()? && remote.is_none_or(|remote| !same_document(waited, remote)) {
+        tx.discard(key, waited)?;
+    }
+    Ok(())
 }
 
 fn diverts_dependent(
@@ -342,9 +380,7 @@ fn diverts_dependent(
     };
     let (Some(hold), Some(remote)) = (hold, remote) else {
         // Deleted, or somebody else's by now.
-        if let (Some(gone), None) = (tx.take_held(key)?, remote) {
-            tx.discard(key, &gone)?;
-        }
+        drop_held(tx, key, remote)?;
         return Ok(false);
     };
     if let Base::Document(agreed) = tx.base(key)? {
@@ -355,14 +391,14 @@ fn diverts_dependent(
             // Written for whoever has the account there.
             (true, _) if is_news => {}
             (true, _) => {
-                tx.take_held(key)?;
+                drop_held(tx, key, Some(remote))?;
                 return Ok(false);
             }
             (false, true) => tx.put(key, None, &Base::Absent, &Actor::Centre)?,
             (false, false) => return Ok(false),
         }
     }
-    tally.pulled += u64::from(tx.put_held(key, &hold.account, remote)?);
+    wait(tx, key, &hold.account, remote, tally)?;
     if let Some(known) = tx.undecided(key)? {
         tx.put_undecided(key, &Undecided { central: Some(remote.clone()), ..known })?;
     }

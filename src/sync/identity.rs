@@ -21,6 +21,7 @@ use super::hold::{release, visible};
 use super::identity_answers::SAME;
 use super::merge_in::merge_known;
 use super::round::Tally;
+use super::undecided;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
@@ -198,6 +199,9 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             tx.edit(&key, Some(&document), actor)?;
             tx.give_conflicts(&key)?;
             continue;
+        }
+        if let Some(known) = tx.undecided(&key)? {
+            undecided::end(tx, &key, &known)?;
         }
         let to = RecordKey::new(key.kind, tx.free_id(key.kind, &key.id, new)?);
         tx.rename(&key, &to, &renamed(&document, &key.id, &to.id), actor)?;

@@ -177,8 +177,9 @@ pub(crate) async fn take(
             }
             LeaseAnswer::Other(_) => {
                 tracing::warn!(old = %known.node, "this store is a copy of another node's: enrolling as a new node");
-                let row = central.node_row(&known.node).await?;
-                enrol_anew(store, row.as_ref().map(Delivered::of_row).unwrap_or_default()).await?;
+                let of_store = store.read()?.store_id()?;
+                let rows = central.node_rows(&known.node, of_store.as_deref()).await?;
+                enrol_anew(store, rows.iter().map(Delivered::of_row).collect()).await?;
             }
         }
     }
@@ -269,9 +270,9 @@ pub(crate) async fn seal(
 /// This store goes on as a new node. It keeps its records, their bases and what was edited; of the centre's
 /// history, and of what was sent under the old name, it knows nothing any more.
 ///
-/// If it is an old image, edits that wait in it may have been delivered since it was made, which the row of the old name
-/// tells: those are not new.
-async fn enrol_anew(store: &Store, delivered: Delivered) -> Result<(), StoreError> {
+/// If it is an old image, edits that wait in it may have been delivered since it was made, under the old name or under
+/// others that images of this store have had. The rows of these names tell: such edits are not new.
+async fn enrol_anew(store: &Store, delivered: Vec<Delivered>) -> Result<(), StoreError> {
     let row = Known::fresh().encode();
     store
         .transact(move |tx| -> Result<(), StoreError> {

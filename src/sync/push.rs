@@ -373,6 +373,8 @@ fn take_back_delete(tx: &mut Tx<'_>, key: &RecordKey, base: Document) -> Result<
     };
     tx.add_conflict(key, &clash)?;
     tx.put(key, Some(&base), &Base::Document(base.clone()), &Actor::Centre)?;
+    // The person may be gone there too.
+    tx.ask_again(key, Reread::default())?;
     tx.settle_trash(key, TrashState::Done)
 }
 

@@ -20,10 +20,12 @@ use std::collections::BTreeMap;
 use bson::{Document, doc};
 
 use super::conflicts::{Decision, ResolveError};
+use super::hold::keep_forgotten;
 use super::identity::{follow_pages, renamed};
 use super::lease;
 use super::round::Tally;
 use crate::domain::access::Actor;
+use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
@@ -42,6 +44,9 @@ pub(super) fn diverts(
     tally: &mut Tally,
 ) -> Result<bool, StoreError> {
     let known = tx.undecided(key)?;
+    if let Some(waited) = known.as_ref().and_then(|known| known.central.as_ref()) {
+        keep_forgotten(tx, key, waited, remote)?;
+    }
     let is_undecided = match key.kind.schema().owner {
         Owner::Nobody => false,
         Owner::Itself => known.is_some() && local.is_some() && remote.is_none(),
@@ -54,7 +59,9 @@ pub(super) fn diverts(
         }
         (false, Some(known)) => {
             end(tx, key, &known)?;
-            if key.kind == Kind::Person && local.is_some() && remote.is_some() {
+            if let (Kind::Person, Some(before), Some(after)) = (key.kind, local, remote)
+                && !same_identity(before, after)
+            {
                 // Somebody made a person there after the delete: who that is has to be looked at.
                 tx.put(key, local, &Base::Absent, &Actor::Centre)?;
             }
@@ -134,7 +141,7 @@ fn begin(
 }
 
 /// Nothing is left to decide: one of the two is gone, or they belong to one person now.
-fn end(tx: &mut Tx<'_>, key: &RecordKey, known: &Undecided) -> Result<(), StoreError> {
+pub(super) fn end(tx: &mut Tx<'_>, key: &RecordKey, known: &Undecided) -> Result<(), StoreError> {
     if let Some(mut conflict) = tx.conflict(&known.conflict)? {
         conflict.resolve(ENDED, None, &Actor::Centre.to_string(), tx.now_ms());
         tx.put_conflict(&conflict)?;
@@ -183,10 +190,17 @@ pub(super) fn carry_out(
             for own in tx.own_dependents(&key.id)? {
                 if let Some(document) = tx.document(&own)? {
                     tx.put_trash(&own, &document, actor, TrashState::Done)?;
-                    match tx.base(&own)? {
-                        // Somebody else's there.
-                        Base::Document(central) if !central.is_empty() => take_central(tx, &own, &central)?,
-                        _ => tx.put(&own, None, &Base::Absent, actor)?,
+                    // What the centre has under the id is somebody else's.
+                    let central = match tx.undecided(&own)? {
+                        Some(known) => {
+                            end(tx, &own, &known)?;
+                            known.central
+                        }
+                        None => tx.base(&own)?.document().filter(|central| !central.is_empty()).cloned(),
+                    };
+                    match central {
+                        Some(central) => take_central(tx, &own, &central)?,
+                        None => tx.put(&own, None, &Base::Absent, actor)?,
                     }
                 }
             }

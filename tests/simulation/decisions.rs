@@ -89,6 +89,10 @@ impl World {
         drop(snapshot);
         // What stands under other ids, or in place of another record, by this decision.
         let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
+        if let (Some(local), false) = (before.get(&conflict.key), after.contains_key(&conflict.key)) {
+            // It stands under another id, and the centre's waits for another decision.
+            self.edits.push(Edit::moved(&who, &conflict.key, local, at));
+        }
         let is_back = |key: &RecordKey| *key == conflict.key && conflict.central.is_none();
         let is_new = |key: &RecordKey, now: &Document| before.get(key) != Some(now) || is_back(key);
         for (key, document) in after.iter().filter(|(key, now)| is_new(key, now)) {

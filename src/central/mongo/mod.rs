@@ -400,8 +400,8 @@ impl Central for MongoCentral {
         self.take_node_lease(node, expected, proposed, announcement).await
     }
 
-    async fn node_row(&mut self, node: &str) -> Result<Option<Document>> {
-        self.find_node_row(node).await
+    async fn node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>> {
+        self.find_node_rows(node, store).await
     }
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, ConflictAnswer, Fetched, Lease, LeaseAnswer, NODES_COLLECTION,
     RESOLUTION_FIELDS, Resolutions, Result, TRASH_COLLECTION, lease_of,
 };
+use crate::store::STORE_FIELD;
 
 /// `status` of a row of `edge_nodes` whose node may write, and of one that may not.
 const ACTIVE: &str = "active";
@@ -72,10 +73,20 @@ impl MongoCentral {
         })
     }
 
-    pub(super) async fn find_node_row(&mut self, node: &str) -> Result<Option<Document>> {
+    pub(super) async fn find_node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>> {
+        let mut any = vec![doc! {"_id": node}];
+        any.extend(store.map(|store| doc! {STORE_FIELD: store}));
         let nodes = self.database.collection::<Document>(NODES_COLLECTION);
-        let reading = nodes.find_one(doc! {"_id": node}).session(&mut self.reading);
-        self.patience.limited(async { reading.await }).await
+        let finding = nodes.find(doc! {"$or": any}).session(&mut self.reading);
+        let patience = &self.patience;
+        let mut cursor = patience.limited(async { finding.await }).await?;
+        let mut rows = Vec::new();
+        while let Some(row) =
+            patience.limited(async { cursor.next(&mut self.reading).await.transpose() }).await?
+        {
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// Carries out one update in `edge_nodes`; returns whether it hit, or inserted, a row.

@@ -465,9 +465,14 @@ impl Central for Conversation {
         self.exchange(Call::TakeLease, fault, Some(request), work).await
     }
 
-    async fn node_row(&mut self, node: &str) -> Result<Option<Document>> {
-        let node = node.to_owned();
-        self.exchange(Call::NodeRow, None, None, move |state| state.nodes.get(&node).cloned()).await
+    async fn node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>> {
+        let (node, store) = (node.to_owned(), store.map(str::to_owned));
+        self.exchange(Call::NodeRow, None, None, move |state| {
+            let is_of = |row: &Document| store.is_some() && row.get_str("store").ok() == store.as_deref();
+            let rows = state.nodes.iter().filter(|(id, row)| **id == node || is_of(row));
+            rows.map(|(_, row)| row.clone()).collect()
+        })
+        .await
     }
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
