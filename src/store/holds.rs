@@ -218,11 +218,28 @@ impl Tx<'_> {
         for kind in dependent_kinds() {
             for id in self.owned(kind, account)? {
                 let key = RecordKey::new(kind, id);
-                let is_there = is_under(&self.base(&key)?, &key, account) || self.has_landed(&key)?;
+                let is_there = self.base(&key)?.is_under(&key, account) || self.has_landed(&key)?;
                 own.extend((!is_there).then_some(key));
             }
         }
         Ok(own)
+    }
+
+    /// Records that the centre has under an account and that were deleted here, which is not sent yet.
+    pub fn deleted_dependents(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
+        let mut deleted = Vec::new();
+        for entry in self.base.iter()? {
+            let (at, row) = entry?;
+            let (code, id) = at.value();
+            let key = RecordKey::new(kind_of(code)?, id);
+            if !matches!(key.kind.schema().owner, Owner::Field(_)) || self.docs.get(at.value())?.is_some() {
+                continue;
+            }
+            if BaseRow::decode(row.value())?.base.is_under(&key, account) {
+                deleted.push(key);
+            }
+        }
+        Ok(deleted)
     }
 
     /// All records of an account but the person's own.
@@ -235,7 +252,7 @@ impl Tx<'_> {
         Ok(found)
     }
 
-    /// Gives a record that the centre does not know another id. Conflicts about it go with it.
+    /// Gives the record of this node another id, under which the centre does not know it. Conflicts about it go with it.
     pub fn rename(
         &mut self,
         from: &RecordKey,
@@ -244,11 +261,12 @@ impl Tx<'_> {
         actor: &Actor,
     ) -> Result<(), StoreError> {
         let old = self.document(from)?.unwrap_or_default();
+        let departed = self.departed_row(&from.id)?;
         self.put(from, None, &Base::Absent, actor)?;
         self.put(to, Some(document), &Base::Absent, actor)?;
         if from.kind == Kind::Person {
-            // They are not gone.
-            self.departed.remove(fold_account(&from.id).as_str())?;
+            // They are not gone. Somebody else who had the account before may be.
+            self.put_departed_row(&from.id, departed.filter(|last| !last.is_of(&old)))?;
             self.move_grants(&from.id, &old, &to.id)?;
         }
         self.move_conflicts(from, to, actor)
@@ -328,7 +346,7 @@ impl Snapshot {
         for kind in dependent_kinds() {
             for id in owned(&by_owner, kind, account)? {
                 let key = RecordKey::new(kind, id);
-                let is_own = self.base(&key)?.is_some_and(|base| !is_under(&base, &key, account));
+                let is_own = self.base(&key)?.is_some_and(|base| !base.is_under(&key, account));
                 count += u64::from(is_own && landed.get(row_key(&key))?.is_none());
             }
         }
@@ -360,12 +378,6 @@ impl Snapshot {
         let docs = self.transaction.open_table(DOCS)?;
         spellings(&docs, &self.transaction.open_table(BY_SPELLING)?, account)
     }
-}
-
-/// Whether the centre was last known to have the record, as a record of this account.
-fn is_under(base: &Base, key: &RecordKey, account: &str) -> bool {
-    let owner = base.document().and_then(|base| key.kind.schema().owner_of(base));
-    base.is_at_centre() && owner.is_some_and(|owner| owner == fold_account(account))
 }
 
 fn held_of(

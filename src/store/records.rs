@@ -390,6 +390,10 @@ impl<'t> Tx<'t> {
         if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
             self.remember_departed(&key.id, &decode(old.as_bytes())?)?;
         }
+        if let (Kind::Person, None, Some(_), Actor::Centre) = (key.kind, old, new, actor) {
+            // Somebody has the account again, whoever it was before.
+            self.departed.remove(fold_account(&key.id).as_str())?;
+        }
         self.index(key, old, new)?;
         self.follow_content(key, old, new)?;
         self.append_journal(key, old, new, paths, actor)

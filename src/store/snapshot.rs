@@ -429,6 +429,11 @@ impl Snapshot {
         Ok(oldest)
     }
 
+    /// Whether a write of the record is on its way, or waits for a seal.
+    pub fn has_intent(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.transaction.open_table(INTENT)?.get(row_key(key))?.is_some())
+    }
+
     pub fn intents(&self) -> Result<Vec<(RecordKey, Intent)>, StoreError> {
         let intent = self.transaction.open_table(INTENT)?;
         let mut intents = Vec::new();

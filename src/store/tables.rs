@@ -8,7 +8,7 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::StoreError;
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// Version of the file's layout; a store with a higher one is refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -200,6 +200,12 @@ impl Base {
             Base::Absent => None,
             Base::Document(document) => Some(document),
         }
+    }
+
+    /// Whether the centre is known to have had the record `key`, as one of this account.
+    pub fn is_under(&self, key: &RecordKey, account: &str) -> bool {
+        let owner = self.document().and_then(|base| key.kind.schema().owner_of(base));
+        self.is_at_centre() && owner.is_some_and(|owner| owner == fold_account(account))
     }
 
     /// Whether the centre is known to have had the record. An empty document stands for one of which nobody knows

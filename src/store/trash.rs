@@ -11,11 +11,15 @@ use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
-use crate::domain::record::RecordKey;
+use crate::domain::record::{RecordKey, fold_account};
+use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 
 /// Most rows of the trash that one page looks at; a page that wants few of them may end before its limit.
 const LOOK_ROWS_MAX: usize = 20_000;
+
+/// In a row: the body waited behind an identity hold, and was not of the person here.
+const HELD_APART: &str = "held";
 
 /// What became of a deleted record's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,11 +121,18 @@ impl Tx<'_> {
         actor: &Actor,
         state: TrashState,
     ) -> Result<(), StoreError> {
+        let row = doc! {"actor": actor.to_string(), "state": state.name()};
+        self.put_trash_row(key, document, row)
+    }
+
+    fn put_trash_row(
+        &mut self,
+        key: &RecordKey,
+        document: &Document,
+        mut row: Document,
+    ) -> Result<(), StoreError> {
         let observed_ms = self.observe_time()?;
-        let row = doc! {
-            "document": document, "actor": actor.to_string(), "at": self.now_ms(), "state": state.name(),
-            "observed": observed_ms,
-        };
+        row.extend(doc! {"document": document, "at": self.now_ms(), "observed": observed_ms});
         let (code, id) = row_key(key);
         let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);
         let sequence = self.last_sequence().max(newest) + 1;
@@ -178,6 +189,47 @@ impl Tx<'_> {
     /// Puts a body that the centre deleted into the trash.
     pub fn discard(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
         self.put_trash(key, document, &Actor::Centre, TrashState::Done)
+    }
+
+    /// Puts a body that waited here apart, as another person's of the account, into the trash.
+    pub fn discard_held(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
+        let row =
+            doc! {"actor": Actor::Centre.to_string(), "state": TrashState::Done.name(), HELD_APART: true};
+        self.put_trash_row(key, document, row)
+    }
+
+    /// What is in the trash of `person`, whose account was `account` until now, goes with them to `new`. What waited
+    /// apart was another person's, and so was what was deleted before the last person of the account had gone.
+    pub fn give_trash(&mut self, account: &str, person: &Document, new: &str) -> Result<(), StoreError> {
+        let account = fold_account(account);
+        let after = self.departed_row(&account)?.filter(|last| !last.is_of(person)).map_or(0, |last| last.at);
+        let mut theirs = Vec::new();
+        for entry in self.trash.iter()? {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            let key = RecordKey::new(kind_of(code)?, id);
+            let Owner::Field(field) = key.kind.schema().owner else {
+                continue;
+            };
+            let summary = TrashSummary::decode(key, sequence, row.value())?;
+            if sequence <= after || summary.owner.as_ref() != Some(&account) {
+                continue;
+            }
+            let mut row = tables::decode(row.value())?;
+            if row.contains_key(HELD_APART) {
+                continue;
+            }
+            if let Ok(document) = row.get_document_mut("document") {
+                document.insert(field, new);
+            }
+            theirs.push((summary.key, sequence, tables::encode(&row)?));
+        }
+        for (key, sequence, row) in theirs {
+            let (code, id) = row_key(&key);
+            self.trash.insert((code, id, sequence), row.as_slice())?;
+            self.wrote();
+        }
+        Ok(())
     }
 
     /// Closes every pending body of the record.

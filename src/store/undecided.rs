@@ -164,7 +164,28 @@ impl Tx<'_> {
 
     /// Who had this account last, if that person is gone: the fields by which people are told apart.
     pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
+        Ok(self.departed_row(account)?.map(|row| row.identity))
+    }
+
+    pub(super) fn departed_row(&self, account: &str) -> Result<Option<Departed>, StoreError> {
         departed(&self.departed, account)
+    }
+
+    pub(super) fn put_departed_row(
+        &mut self,
+        account: &str,
+        row: Option<Departed>,
+    ) -> Result<(), StoreError> {
+        let account = fold_account(account);
+        match row {
+            Some(Departed { identity, at }) => {
+                let row = tables::encode(&doc! {"identity": identity, "at": at as i64})?;
+                self.departed.insert(account.as_str(), row.as_slice())?;
+            }
+            None => drop(self.departed.remove(account.as_str())?),
+        }
+        self.wrote();
+        Ok(())
     }
 
     /// Whether an account was another human being's than `person`, whose records are still here.
@@ -178,20 +199,12 @@ impl Tx<'_> {
     /// Whether what was deleted under this number of the trash was of a person who has gone since and whose account is
     /// another human being's now.
     pub(super) fn went_before_its_person(&self, account: &str, sequence: u64) -> Result<bool, StoreError> {
-        let account = fold_account(account);
-        let Some(row) =
-            self.departed.get(account.as_str())?.map(|row| tables::decode(row.value())).transpose()?
-        else {
+        let Some(last) = self.departed_row(account)? else {
             return Ok(false);
         };
-        let is_earlier =
-            row.get_i64("at").is_ok_and(|at| i64::try_from(sequence).is_ok_and(|number| number <= at));
-        let person = self.resolve_person(&account)?;
+        let person = self.resolve_person(&fold_account(account))?;
         let person = person.map(|id| self.document(&RecordKey::new(Kind::Person, id))).transpose()?.flatten();
-        Ok(match (row.get_document("identity"), person) {
-            (Ok(identity), Some(person)) => is_earlier && !same_identity(identity, &person),
-            _ => false,
-        })
+        Ok(person.is_some_and(|person| sequence <= last.at && !last.is_of(&person)))
     }
 
     /// Remembers who had an account when its person goes.
@@ -200,9 +213,8 @@ impl Tx<'_> {
         let identity: Document =
             fields.filter_map(|f| person.get(f).map(|value| (f.to_owned(), value.clone()))).collect();
         let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);
-        let row = doc! {"identity": identity, "at": self.last_sequence().max(newest) as i64};
-        self.departed.insert(fold_account(id).as_str(), tables::encode(&row)?.as_slice())?;
-        self.wrote();
+        let at = self.last_sequence().max(newest);
+        self.put_departed_row(id, Some(Departed { identity, at }))?;
         if self.departed.len()? > DEPARTED_ROWS_MAX + DEPARTED_TRIM_ROWS as u64 {
             self.trim_departed()?;
         }
@@ -245,19 +257,41 @@ impl Tx<'_> {
     }
 }
 
+/// Who had an account last.
+pub(super) struct Departed {
+    /// The fields by which people are told apart.
+    pub(super) identity: Document,
+    /// Rows of the trash through this number are of their time.
+    pub(super) at: u64,
+}
+
+impl Departed {
+    pub(super) fn is_of(&self, person: &Document) -> bool {
+        same_identity(&self.identity, person)
+    }
+}
+
 fn departed(
     departed: &impl ReadableTable<&'static str, &'static [u8]>,
     account: &str,
-) -> Result<Option<Document>, StoreError> {
+) -> Result<Option<Departed>, StoreError> {
     let row = departed.get(fold_account(account).as_str())?;
     let row = row.map(|row| tables::decode(row.value())).transpose()?;
-    Ok(row.and_then(|row| row.get_document("identity").ok().cloned()))
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    match (row.get_document("identity"), row.get_i64("at")) {
+        (Ok(identity), Ok(at)) => {
+            Ok(Some(Departed { identity: identity.clone(), at: u64::try_from(at).unwrap_or_default() }))
+        }
+        _ => Err(damaged("a person who is gone")),
+    }
 }
 
 impl Snapshot {
     /// Who had this account last, see [`Tx::departed`].
     pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        departed(&self.transaction.open_table(DEPARTED)?, account)
+        Ok(departed(&self.transaction.open_table(DEPARTED)?, account)?.map(|row| row.identity))
     }
 
     pub fn undecided(&self, key: &RecordKey) -> Result<Option<Undecided>, StoreError> {

@@ -31,7 +31,7 @@ use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
 use super::{lease, undecided};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, is_other_person};
+use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
@@ -78,14 +78,23 @@ fn diverts_person(
         },
         (Some(hold), None) => {
             let gone = tx.take_held(key)?;
-            if gone.is_none() && is_in_doubt(tx, &hold)? {
-                return Ok(true);
-            }
             if let Some(gone) = &gone {
-                tx.discard(key, gone)?;
+                tx.discard_held(key, gone)?;
             }
             if key.id != hold.remote {
                 return Ok(false);
+            }
+            if gone.is_none() && is_in_doubt(tx, &hold)? {
+                return Ok(true);
+            }
+            if let Some(gone) = &gone
+                && !tx.base(&hold.local_key())?.is_at_centre()
+                && has_held_dependents(tx, &hold.account)?
+            {
+                // Their records are still there, and must not become those of the person here.
+                tx.remember_departed(&hold.remote, gone)?;
+                tx.put_hold(&Hold { why: HoldReason::Taken, ..hold })?;
+                return Ok(true);
             }
             let is_departed =
                 hold.why == HoldReason::Departed && tx.own_dependents(&hold.account)?.is_empty();
@@ -241,16 +250,24 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
     Ok(())
 }
 
+/// Whether records of the centre's person wait here.
+fn has_held_dependents(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
+    Ok(tx.held_of(account)?.iter().any(|key| key.kind != Kind::Person))
+}
+
 /// Whether a person who is new would get records at the centre that are another one's.
 fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let Some(person) = tx.document(key)? else {
+    let (Some(person), Some(last)) = (tx.document(key)?, tx.departed(&key.id)?) else {
         return Ok(false);
     };
-    if tx.base(key)?.is_at_centre() || !tx.is_of_departed(&key.id, &person)? {
+    if tx.base(key)?.is_at_centre() || same_identity(&last, &person) {
         return Ok(false);
     }
+    if has_held_dependents(tx, &key.id)? {
+        return Ok(true);
+    }
     for of_account in tx.dependents(&key.id)? {
-        if tx.base(&of_account)?.is_at_centre() {
+        if tx.base(&of_account)?.is_under(&of_account, &key.id) {
             return Ok(true);
         }
     }
@@ -347,7 +364,7 @@ fn wait(
 /// What waited under the key does not any longer; `remote` is what the centre has.
 fn drop_held(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<(), StoreError> {
     match tx.take_held(key)? {
-        Some(gone) if remote.is_none() => tx.discard(key, &gone),
+        Some(gone) if remote.is_none() => tx.discard_held(key, &gone),
         Some(gone) => keep_forgotten(tx, key, &gone, remote),
         None => Ok(()),
     }
@@ -361,7 +378,7 @@ pub(super) fn keep_forgotten(
     remote: Option<&Document>,
 ) -> Result<(), StoreError> {
     if tx.is_restoring()? && remote.is_none_or(|remote| !same_document(waited, remote)) {
-        tx.discard(key, waited)?;
+        tx.discard_held(key, waited)?;
     }
     Ok(())
 }
@@ -395,7 +412,10 @@ fn diverts_dependent(
                 return Ok(false);
             }
             (false, true) => tx.put(key, None, &Base::Absent, &Actor::Centre)?,
-            (false, false) => return Ok(false),
+            (false, false) => {
+                drop_held(tx, key, Some(remote))?;
+                return Ok(false);
+            }
         }
     }
     wait(tx, key, &hold.account, remote, tally)?;

@@ -26,7 +26,9 @@ use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
 use crate::domain::value::same_document;
-use crate::store::{Conflict, ConflictStatus, Hold, HoldReason, Snapshot, Store, StoreError, Tx};
+use crate::store::{
+    Base, Conflict, ConflictStatus, Hold, HoldReason, Snapshot, Store, StoreError, TrashState, Tx,
+};
 
 /// What somebody decided about two people under one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,14 +104,9 @@ pub async fn decide(
                     conflict.resolve("new_id", value, &actor.to_string(), tx.now_ms());
                     tx.put_conflict(&conflict)?;
                     tx.remove_hold(&hold)?;
-                    let before = tx.departed(&hold.account)?;
                     part(tx, &hold, local, &new, &actor)?;
                     audit_decision(tx, &conflict, Some(local), &actor)?;
                     release(tx, &hold.account, &mut Tally::default())?;
-                    // What is in the trash was theirs too, and is not put back into another one's book.
-                    // The one whose records are at the centre stays the last one who had the account.
-                    let last = before.filter(|_| hold.why == HoldReason::Taken);
-                    tx.remember_departed(&hold.local, last.as_ref().unwrap_or(local))?;
                 }
             }
             Ok(conflict)
@@ -173,31 +170,34 @@ fn free_account(tx: &Tx<'_>, new: &str) -> Result<String, ResolveError> {
 
 /// The person of this node leaves the account, with the records made here for them.
 fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor) -> Result<(), StoreError> {
-    let own = match hold.why {
-        // The centre's person is new: everything that was here before is the other one's.
-        HoldReason::Departed => tx.dependents(&hold.account)?,
-        HoldReason::Created | HoldReason::Reused | HoldReason::Spelling | HoldReason::Taken => {
-            let mut own = tx.own_dependents(&hold.account)?;
-            for key in tx.dependents(&hold.account)? {
-                // Changed at the centre since, for the person who is there.
-                if tx.held(&key)?.is_some() && !own.contains(&key) {
-                    own.push(key);
-                }
-            }
-            own
+    let own = tx.own_dependents(&hold.account)?;
+    let all = match hold.why {
+        // What the centre has is of the one who is gone.
+        HoldReason::Taken => own.clone(),
+        HoldReason::Created | HoldReason::Reused | HoldReason::Spelling | HoldReason::Departed => {
+            tx.dependents(&hold.account)?
         }
     };
+    tx.give_trash(&hold.account, local, new)?;
     let to = RecordKey::new(Kind::Person, new);
     tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;
     let mut pages = BTreeMap::new();
-    for key in own {
+    for key in all {
         let (Some(mut document), Owner::Field(field)) = (tx.document(&key)?, key.kind.schema().owner) else {
             continue;
         };
+        let agreed = tx.base_if_dirty(&key)?.and_then(|base| base.document().cloned());
+        let is_waiting = tx.held(&key)?.is_some();
         document.insert(field, new);
-        if tx.held(&key)?.is_none() {
+        // Before somebody else came everything was the departed one's.
+        let is_theirs = own.contains(&key) || hold.why == HoldReason::Departed;
+        if is_theirs && !is_waiting {
             tx.edit(&key, Some(&document), actor)?;
             tx.give_conflicts(&key)?;
+            continue;
+        }
+        if !is_theirs && !is_waiting && agreed.is_none() {
+            // The same on both sides: it stays with the account.
             continue;
         }
         if let Some(known) = tx.undecided(&key)? {
@@ -205,8 +205,20 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         }
         let to = RecordKey::new(key.kind, tx.free_id(key.kind, &key.id, new)?);
         tx.rename(&key, &to, &renamed(&document, &key.id, &to.id), actor)?;
+        if let (false, false, Some(agreed)) = (is_theirs, is_waiting, agreed) {
+            tx.put(&key, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
+        }
         if key.kind == Kind::Page {
             pages.insert(key.id, to.id);
+        }
+    }
+    let is_shared = matches!(hold.why, HoldReason::Created | HoldReason::Reused | HoldReason::Spelling);
+    let deleted = if is_shared { tx.deleted_dependents(&hold.account)? } else { Vec::new() };
+    for key in deleted {
+        // Deleted for the one who leaves: what the centre has is the other one's.
+        if let Some(agreed) = tx.base(&key)?.document().cloned() {
+            tx.put(&key, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
+            tx.settle_trash(&key, TrashState::Done)?;
         }
     }
     if !pages.is_empty() {

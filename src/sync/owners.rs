@@ -69,10 +69,16 @@ fn accounts_of(snapshot: &Snapshot, keys: &[RecordKey]) -> Result<BTreeMap<Strin
         let Some(account) = owner.map(|owner| fold_account(&owner)) else {
             continue;
         };
-        if snapshot.waiting_of(key)?.is_some() || snapshot.is_dead(key)? || snapshot.hold(&account)?.is_some()
-        {
+        // None of these is sent.
+        let is_idle = snapshot.is_dead(key)?
+            || snapshot.has_intent(key)?
+            || snapshot.undecided(key)?.is_some()
+            || snapshot.held(key)?.is_some()
+            || snapshot.hold(&account)?.is_some();
+        if is_idle {
             continue;
         }
+        let is_new = snapshot.base(key)?.is_some_and(|base| !base.is_under(key, &account));
         let of_account = match accounts.entry(account) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
@@ -80,7 +86,6 @@ fn accounts_of(snapshot: &Snapshot, keys: &[RecordKey]) -> Result<BTreeMap<Strin
                 new.insert(Account { people, ..Account::default() })
             }
         };
-        let is_new = snapshot.base(key)?.is_some_and(|base| !base.is_at_centre());
         if is_new { of_account.new.push(key.clone()) } else { of_account.known.push(key.clone()) }
     }
     accounts.retain(|_, account| !account.people.is_empty());

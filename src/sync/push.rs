@@ -109,11 +109,12 @@ impl Round<'_> {
         node: &str,
         keys: Vec<RecordKey>,
     ) -> Result<Vec<RecordKey>, RoundError> {
-        let (keys, mut missed) = self.with_people_as_known(central, keys).await?;
-        let mut keys = keys.into_iter().peekable();
-        while keys.peek().is_some() {
-            let (sending, rest) = self.open_intents(node, central.moment(), keys.collect()).await?;
-            keys = rest.into_iter().peekable();
+        let (mut missed, mut left) = (Vec::new(), keys);
+        while !left.is_empty() {
+            let (keys, kept_back) = self.with_people_as_known(central, left).await?;
+            missed.extend(kept_back);
+            let (sending, rest) = self.open_intents(node, central.moment(), keys).await?;
+            left = rest;
             if sending.is_empty() {
                 continue;
             }

@@ -158,6 +158,7 @@ pub(super) fn bring_together(
         && !same_document(local, remote)
         && let Some(owner) = key.kind.schema().owner_of(remote)
         && tx.hold(&owner)?.is_some()
+        && (tx.is_resyncing_all()? || !agreed.is_under(key, &owner))
     {
         // Two people have the account, and this may be a record of each.
         base = Base::Absent;

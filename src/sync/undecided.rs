@@ -224,7 +224,7 @@ fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<
 }
 
 /// Why a record is not sent now, if it is not: it waits for a decision, or for its person. A record that the centre
-/// has had does not wait for its person unless it is not decided who that is.
+/// has had under the account does not wait for its person unless it is not decided who that is.
 ///
 /// Otherwise another person could get the account there, and the record with it.
 pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, StoreError> {
@@ -236,12 +236,12 @@ pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, Sto
     if super::hold::waits(tx, key)? {
         return Ok(because(WaitReason::Held, &tx.owner(key)?.unwrap_or_default()));
     }
-    if !matches!(key.kind.schema().owner, Owner::Field(_)) || tx.base(key)?.is_at_centre() {
-        return Ok(None);
-    }
-    let Some(account) = tx.owner(key)? else {
+    let (Owner::Field(_), Some(account)) = (key.kind.schema().owner, tx.owner(key)?) else {
         return Ok(None);
     };
+    if tx.base(key)?.is_under(key, &account) {
+        return Ok(None);
+    }
     let mut why = WaitReason::Unknown;
     for id in tx.spellings(&account)? {
         match absence(tx, &RecordKey::new(Kind::Person, id))? {

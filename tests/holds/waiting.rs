@@ -447,7 +447,6 @@ fn ends() -> Vec<End> {
         None
     };
     vec![
-        end("the centre's person is deleted", false, gone, Some(ana())),
         end("the centre's person is deleted, ours had been agreed", true, gone, None),
         End {
             what: "the centre's person is corrected",
@@ -513,6 +512,62 @@ async fn a_hold_without_a_reason_ends_and_lets_in_what_waits() {
         assert_eq!(identity.resolution.as_deref(), Some("ended"), "{what}");
         assert_eq!(clinic.conflicts().len(), 1 + conflicts + usize::from(is_asked), "{what}");
     }
+}
+
+/// The centre's person goes, and their records are still there: they do not become those of the person here.
+#[tokio::test]
+async fn records_of_a_person_who_came_and_went_stay_apart() {
+    for is_left in [true, false] {
+        let clinic = Clinic::with_hold().await;
+        clinic.edit(Page, page("own", ACCT, "Ana's")).await;
+        clinic.there(Page, page("theirs", ACCT, "Beatriz'"));
+        clinic.round().await;
+        clinic.sim.remove(Person, ACCT);
+        clinic.round().await;
+        let hold = clinic.store.read().unwrap().hold(ACCT).unwrap().unwrap();
+        assert_eq!(hold.why, HoldReason::Taken);
+        assert_eq!((clinic.here(Page, "theirs"), clinic.at_centre(Person, ACCT)), (None, None));
+        if is_left {
+            clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
+        } else {
+            clinic.sim.remove(Page, "theirs");
+        }
+        clinic.assert_settled().await;
+        let account = if is_left { "NEW01" } else { ACCT };
+        assert_eq!(clinic.at_centre(Page, "own"), Some(page("own", account, "Ana's")));
+        assert_eq!(clinic.at_centre(Person, account), Some(with(ana(), doc! {"_id": account})));
+        let theirs = is_left.then(|| page("theirs", ACCT, "Beatriz'"));
+        assert_eq!(clinic.at_centre(Page, "theirs"), theirs);
+    }
+}
+
+/// What was changed or deleted here for the person who leaves does not happen to the records of the other one.
+#[tokio::test]
+async fn edits_made_while_held_go_with_their_person() {
+    let clinic = Clinic::new();
+    clinic.there(Person, ana());
+    for id in ["p1", "p2", "p3"] {
+        clinic.there(Page, page(id, ACCT, "agreed"));
+    }
+    clinic.assert_settled().await;
+    clinic.there(Person, beatriz());
+    clinic.round().await;
+    clinic.edit(Page, page("p1", ACCT, "Ana's")).await;
+    clinic.delete(Page, "p2").await;
+    clinic.round().await;
+    clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
+    clinic.assert_settled().await;
+    let snapshot = clinic.store.read().unwrap();
+    let book = |account: &str| -> Vec<String> {
+        let records = snapshot.list_of(Page, account, None, 9, 9_999).unwrap().records;
+        records.into_iter().map(|record| record.document.get_str("info").unwrap().to_owned()).collect()
+    };
+    assert_eq!((book("NEW01"), book(ACCT)), (vec!["Ana's".to_owned()], vec!["agreed".to_owned(); 3]));
+    // What is in the trash is hers as well.
+    let trash = snapshot.trash_page(None, 9, |_| true).unwrap().rows;
+    let owners: Vec<_> =
+        trash.iter().filter(|row| row.key.kind == Page).map(|row| row.owner.clone()).collect();
+    assert_eq!(owners, [Some("NEW01".to_owned())]);
 }
 
 /// Whoever is corrected here need not be read from the centre once more for the hold to end.

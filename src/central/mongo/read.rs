@@ -46,6 +46,28 @@ impl Scan {
 
 impl MongoCentral {
     pub(super) async fn fetch_records(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>> {
+        self.find_by_ids(kind, ids, None).await
+    }
+
+    pub(super) async fn find_identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
+        let fields = IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), Bson::from(1)));
+        let found = self.find_by_ids(Kind::Person, ids, Some(fields.collect())).await?;
+        Ok(found
+            .into_iter()
+            .map(|person| match person {
+                Fetched::Document { document, .. } => document.document().clone(),
+                // Nothing can be told of them but that they are there.
+                Fetched::Unreadable { id, .. } => doc! {"_id": id},
+            })
+            .collect())
+    }
+
+    async fn find_by_ids(
+        &mut self,
+        kind: Kind,
+        ids: &[String],
+        projection: Option<Document>,
+    ) -> Result<Vec<Fetched>> {
         let mut found = Vec::with_capacity(ids.len());
         if ids.is_empty() {
             return Ok(found);
@@ -57,6 +79,7 @@ impl MongoCentral {
         let finding = records
             .find(doc! {"_id": {"$in": ids}})
             .batch_size(batch_size(ids.len() + 1))
+            .optional(projection, |finding, projection| finding.projection(projection))
             .optional(collation, |finding, collation| finding.collation(collation))
             .session(&mut self.reading);
         let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
@@ -65,28 +88,6 @@ impl MongoCentral {
         }
         if let Some(time) = self.reading.operation_time() {
             self.told.note(time);
-        }
-        Ok(found)
-    }
-
-    pub(super) async fn find_identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
-        self.read_after_news();
-        let collation = self.collation_of(1).await?;
-        let people = self.database.collection::<Document>(Kind::Person.schema().collection);
-        let fields = IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), Bson::from(1)));
-        let finding = people
-            .find(doc! {"_id": {"$in": ids}})
-            .projection(fields.collect::<Document>())
-            .optional(collation, |finding, collation| finding.collation(collation))
-            .batch_size(batch_size(ids.len() + 1))
-            .session(&mut self.reading);
-        let patience = &self.patience;
-        let mut cursor = patience.limited(async { finding.await }).await?;
-        let mut found = Vec::new();
-        while let Some(person) =
-            patience.limited(async { cursor.next(&mut self.reading).await.transpose() }).await?
-        {
-            found.push(person);
         }
         Ok(found)
     }
