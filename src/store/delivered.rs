@@ -5,7 +5,7 @@
 //! node has delivered, by number in the journal. An image goes on counting where it was, so the same numbers come up
 //! again for other edits; each process that edits has a name, which tells them apart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
@@ -16,7 +16,7 @@ use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use super::trash::TrashState;
 use crate::domain::access::Actor;
-use crate::domain::diff::{Diff, diff, get};
+use crate::domain::diff::{Diff, diff, get, set};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::RecordKey;
 use crate::domain::value::{same_document, same_option};
@@ -69,6 +69,20 @@ fn boots_of(row: Option<Document>) -> Vec<(String, u64)> {
         Some((boot.get_str("name").ok()?.to_owned(), boot.get_i64("from").ok()? as u64))
     };
     row.get_array(BOOTS).into_iter().flatten().filter_map(boot).collect()
+}
+
+/// The document without what was set at these paths; `None` if something was removed, or the whole was written.
+fn without(document: &Document, paths: &BTreeSet<String>) -> Option<Document> {
+    let mut before = document.clone();
+    for path in paths {
+        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+        get(document, &path)?;
+        if path.iter().all(String::is_empty) {
+            return None;
+        }
+        set(&mut before, &path, None);
+    }
+    Some(before)
 }
 
 impl Tx<'_> {
@@ -144,8 +158,8 @@ impl Tx<'_> {
         let Some(first) = due.iter().map(|(_, sequence)| *sequence).min() else {
             return Ok(());
         };
-        // A record that was edited again since counts as edited here.
-        let mut edited = BTreeSet::new();
+        // The paths of records that were edited again since.
+        let mut edited: BTreeMap<RecordKey, BTreeSet<String>> = BTreeMap::new();
         let by_centre = Actor::Centre.to_string();
         for entry in self.journal.range(first..)? {
             let (sequence, row) = entry?;
@@ -154,26 +168,43 @@ impl Tx<'_> {
             if is_local && !has(sequence.value()) {
                 let code = row.get_i32("kind").ok().and_then(|code| u8::try_from(code).ok());
                 let code = code.ok_or_else(|| damaged("a row of the journal"))?;
-                edited.insert(RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default()));
+                let key = RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default());
+                let paths = row.get_array("paths").into_iter().flatten().filter_map(Bson::as_str);
+                edited.entry(key).or_default().extend(paths.map(str::to_owned));
             }
         }
-        for (key, _) in due.into_iter().filter(|(key, _)| !edited.contains(key)) {
-            self.settle_delivered_record(&key)?;
+        for (key, _) in due {
+            let local = self.document(&key)?;
+            match edited.get(&key) {
+                None => self.settle_delivered_record(&key, local.as_ref(), local.clone())?,
+                // Where it cannot be told what was there before, the whole record counts as edited here.
+                Some(paths) => {
+                    if let Some(before) = local.as_ref().and_then(|local| without(local, paths)) {
+                        self.settle_delivered_record(&key, local.as_ref(), Some(before))?;
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    fn settle_delivered_record(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+    /// `delivered` is what the centre was given of the record, which is `local` by now.
+    fn settle_delivered_record(
+        &mut self,
+        key: &RecordKey,
+        local: Option<&Document>,
+        delivered: Option<Document>,
+    ) -> Result<(), StoreError> {
         if let Some(intent) = self.intent(key)? {
             self.settle_intent(key, intent.number, false)?;
         }
-        let (base, local) = (self.base(key)?, self.document(key)?);
+        let base = self.base(key)?;
         let mut row = Document::new();
         row.extend(base.document().cloned().map(|base| ("base".to_owned(), base.into())));
-        row.extend(local.clone().map(|local| ("local".to_owned(), local.into())));
+        row.extend(delivered.clone().map(|delivered| ("local".to_owned(), delivered.into())));
         self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
         self.ask_again(key, super::Reread::default())?;
-        self.put_base(key, local.as_ref(), &Base::from(local.clone()), &Actor::Centre)?;
+        self.put_base(key, local, &Base::from(delivered), &Actor::Centre)?;
         if local.is_none() {
             self.settle_trash(key, TrashState::Done)?;
         }
