@@ -395,6 +395,7 @@ fn make_holds(clinic: &Clinic) -> [String; 2] {
                 local: id.to_owned(),
                 remote: id.to_owned(),
                 why: HoldReason::Created,
+                gone: None,
                 since_ms: 0,
             };
             tx.put_hold(&hold)?;

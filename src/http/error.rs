@@ -308,9 +308,10 @@ impl From<EditError> for ApiError {
             EditError::Store(error) => error.into(),
             EditError::Held { conflict } => ApiError::DecisionPending { conflict },
             EditError::Departed => ApiError::Conflict {
-                message: "The account was another person's, whose records are still here: take another account, or \
-                          restore that person from the trash"
-                    .into(),
+                message:
+                    "The account was another person's, whose records are still here or whose delete has not \
+                          reached the centre: take another account, or restore that person from the trash"
+                        .into(),
                 current: serde_json::Value::Null,
             },
             EditError::Moved | EditError::Unmet(_) => ApiError::Conflict {

@@ -177,6 +177,8 @@ impl Tx<'_> {
             let local = self.document(&key)?;
             match edited.get(&key) {
                 None => self.settle_delivered_record(&key, local.as_ref(), local.clone())?,
+                // The intent tells what was sent.
+                Some(_) if self.has_intent(&key)? => {}
                 // Where it cannot be told what was there before, the whole record counts as edited here.
                 Some(paths) => {
                     if let Some(before) = local.as_ref().and_then(|local| without(local, paths)) {

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use bson::Document;
 
+use super::records::Tx;
 use super::tables::Version;
-use super::{Store, StoreError};
+use super::{Base, Store, StoreError};
 use crate::domain::access::Grant;
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey};
 
 /// A change of one record, as authorized against the version in `expected`.
@@ -47,7 +49,7 @@ pub enum EditError {
     /// The person cannot go before it is decided who they are: the conflict that waits for that.
     #[error("a decision about this person is pending")]
     Held { conflict: String },
-    /// The account was another person's, whose records are still here.
+    /// The account was another person's, whose records are still here, or whom the centre still has.
     #[error("the account was another person's")]
     Departed,
     #[error(transparent)]
@@ -98,7 +100,8 @@ impl Store {
                 return Err(EditError::Held { conflict: hold.conflict });
             }
             if let (Kind::Person, None, Some(person)) = (key.kind, &old, &new)
-                && tx.is_of_departed(&key.id, person.document())?
+                && (tx.is_of_departed(&key.id, person.document())?
+                    || is_over_another(tx, &key, person.document())?)
             {
                 return Err(EditError::Departed);
             }
@@ -123,4 +126,12 @@ impl Store {
         })
         .await
     }
+}
+
+/// Whether somebody else has the account at the centre, whose delete here has not been sent: the two would become one
+/// change, and nobody would be asked.
+fn is_over_another(tx: &Tx<'_>, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
+    let before = tx.base_if_dirty(key)?;
+    let before = before.as_ref().and_then(Base::document).filter(|before| !before.is_empty());
+    Ok(before.is_some_and(|before| is_other_person(Some(before), before, person)))
 }

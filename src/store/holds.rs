@@ -66,6 +66,8 @@ pub struct Hold {
     pub remote: String,
     pub why: HoldReason,
     pub since_ms: i64,
+    /// The fields by which the other person is told apart, if the centre has them no longer but records of theirs.
+    pub gone: Option<Document>,
 }
 
 impl Hold {
@@ -78,10 +80,12 @@ impl Hold {
     }
 
     fn encode(&self) -> Document {
-        doc! {
+        let mut row = doc! {
             "conflict": &self.conflict, "local": &self.local, "remote": &self.remote,
             "why": self.why.name(), "since": self.since_ms,
-        }
+        };
+        row.extend(self.gone.clone().map(|gone| ("gone".to_owned(), gone.into())));
+        row
     }
 
     pub(super) fn decode(account: &str, bytes: &[u8]) -> Result<Hold, StoreError> {
@@ -96,6 +100,7 @@ impl Hold {
                 remote: text("remote")?,
                 why: HoldReason::ALL.into_iter().find(|reason| reason.name() == why)?,
                 since_ms: row.get_i64("since").ok()?,
+                gone: row.get_document("gone").ok().cloned(),
             })
         };
         parse().ok_or_else(|| damaged("a hold"))
@@ -167,13 +172,9 @@ impl Tx<'_> {
         self.held.get(row_key(key))?.map(|row| Held::decode(row.value())).transpose()
     }
 
-    /// The other person of a hold: the centre's, or of [`HoldReason::Taken`] what is remembered of the one who is gone.
+    /// The other person of a hold: the centre's, or what is remembered of the one who is gone there.
     pub fn other_person(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
-        match (self.held(&hold.remote_key())?, hold.why) {
-            (Some(held), _) => Ok(Some(held.document)),
-            (None, HoldReason::Taken) => self.departed(&hold.account),
-            (None, _) => Ok(None),
-        }
+        Ok(self.held(&hold.remote_key())?.map(|held| held.document).or_else(|| hold.gone.clone()))
     }
 
     /// Lets a document of the centre wait behind the hold of `account`; returns whether that is news.
@@ -266,7 +267,7 @@ impl Tx<'_> {
         self.put(to, Some(document), &Base::Absent, actor)?;
         if from.kind == Kind::Person {
             // They are not gone. Somebody else who had the account before may be.
-            self.put_departed_row(&from.id, departed.filter(|last| !last.is_of(&old)))?;
+            self.put_departed_row(&from.id, departed.filter(|last| !last.is_of(&old)).as_ref())?;
             self.move_grants(&from.id, &old, &to.id)?;
         }
         self.move_conflicts(from, to, actor)
@@ -326,11 +327,7 @@ impl Snapshot {
 
     /// The other person of a hold, see [`Tx::other_person`].
     pub fn other_person(&self, hold: &Hold) -> Result<Option<Document>, StoreError> {
-        match (self.held(&hold.remote_key())?, hold.why) {
-            (Some(held), _) => Ok(Some(held.document)),
-            (None, HoldReason::Taken) => self.departed(&hold.account),
-            (None, _) => Ok(None),
-        }
+        Ok(self.held(&hold.remote_key())?.map(|held| held.document).or_else(|| hold.gone.clone()))
     }
 
     /// What waits behind the hold of an account.

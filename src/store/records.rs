@@ -303,10 +303,18 @@ impl<'t> Tx<'t> {
     ) -> Result<(), StoreError> {
         let (old_bytes, new_bytes) = (old.map(Version::bytes), new.map(Version::bytes));
         let (old_document, new_document) = (old.map(Version::document), new.map(Version::document));
+        let was_there = key.kind == Kind::Person && *base == Base::Absent && new.is_some() && {
+            self.base_if_dirty(key)?.map_or(old.is_some(), |base| base.is_at_centre())
+        };
         if old_bytes != new_bytes {
             self.write((old_bytes, new_bytes), key, &changed_paths(old_document, new_document), actor)?;
         }
-        self.put_base(key, new_document, base, actor)
+        self.put_base(key, new_document, base, actor)?;
+        match old_document {
+            // Records of theirs that the centre has stay theirs.
+            Some(person) if was_there => self.remember_departed(&key.id, person),
+            _ => Ok(()),
+        }
     }
 
     /// Writes what was last agreed about a record with the centre; `new` is what it holds here.
@@ -390,9 +398,8 @@ impl<'t> Tx<'t> {
         if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
             self.remember_departed(&key.id, &decode(old.as_bytes())?)?;
         }
-        if let (Kind::Person, None, Some(_), Actor::Centre) = (key.kind, old, new, actor) {
-            // Somebody has the account again, whoever it was before.
-            self.departed.remove(fold_account(&key.id).as_str())?;
+        if let (Kind::Person, None, Some(new)) = (key.kind, old, new) {
+            self.note_arrival(&key.id, &decode(new.as_bytes())?, actor)?;
         }
         self.index(key, old, new)?;
         self.follow_content(key, old, new)?;

@@ -202,7 +202,7 @@ impl Tx<'_> {
     /// apart was another person's, and so was what was deleted before the last person of the account had gone.
     pub fn give_trash(&mut self, account: &str, person: &Document, new: &str) -> Result<(), StoreError> {
         let account = fold_account(account);
-        let after = self.departed_row(&account)?.filter(|last| !last.is_of(person)).map_or(0, |last| last.at);
+        let after = self.departed_row(&account)?.map_or(0, |last| last.ends_before(person));
         let mut theirs = Vec::new();
         for entry in self.trash.iter()? {
             let (at, row) = entry?;

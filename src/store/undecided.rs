@@ -1,5 +1,5 @@
-//! Floor 1. Records whose version here and at the centre must not become one before somebody has decided, records that
-//! wait for their person, and who people were that are gone.
+//! Floor 1. Records whose version here and at the centre must not become one before somebody has decided, and records
+//! that wait for their person.
 //!
 //! What is decided, and what follows from it, is the business of the reconciliation; here it is only kept.
 
@@ -10,13 +10,7 @@ use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::tables::{self, *};
-use crate::domain::merge::{IDENTITY_FIELDS, same_identity};
-use crate::domain::record::{Kind, RecordKey, fold_account};
-
-/// Accounts whose last person is remembered. Beyond that the oldest are forgotten, unless records here name them.
-const DEPARTED_ROWS_MAX: u64 = 10_000;
-/// So many are forgotten at a time.
-const DEPARTED_TRIM_ROWS: usize = 1_000;
+use crate::domain::record::{Kind, RecordKey};
 
 /// A record that is neither pushed nor merged before somebody has decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,139 +155,9 @@ impl Tx<'_> {
         }
         Ok(())
     }
-
-    /// Who had this account last, if that person is gone: the fields by which people are told apart.
-    pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        Ok(self.departed_row(account)?.map(|row| row.identity))
-    }
-
-    pub(super) fn departed_row(&self, account: &str) -> Result<Option<Departed>, StoreError> {
-        departed(&self.departed, account)
-    }
-
-    pub(super) fn put_departed_row(
-        &mut self,
-        account: &str,
-        row: Option<Departed>,
-    ) -> Result<(), StoreError> {
-        let account = fold_account(account);
-        match row {
-            Some(Departed { identity, at }) => {
-                let row = tables::encode(&doc! {"identity": identity, "at": at as i64})?;
-                self.departed.insert(account.as_str(), row.as_slice())?;
-            }
-            None => drop(self.departed.remove(account.as_str())?),
-        }
-        self.wrote();
-        Ok(())
-    }
-
-    /// Whether an account was another human being's than `person`, whose records are still here.
-    pub fn is_of_departed(&self, id: &str, person: &Document) -> Result<bool, StoreError> {
-        match self.departed(id)? {
-            Some(identity) => Ok(!same_identity(&identity, person) && self.has_dependents(id)?),
-            None => Ok(false),
-        }
-    }
-
-    /// Whether what was deleted under this number of the trash was of a person who has gone since and whose account is
-    /// another human being's now.
-    pub(super) fn went_before_its_person(&self, account: &str, sequence: u64) -> Result<bool, StoreError> {
-        let Some(last) = self.departed_row(account)? else {
-            return Ok(false);
-        };
-        let person = self.resolve_person(&fold_account(account))?;
-        let person = person.map(|id| self.document(&RecordKey::new(Kind::Person, id))).transpose()?.flatten();
-        Ok(person.is_some_and(|person| sequence <= last.at && !last.is_of(&person)))
-    }
-
-    /// Remembers who had an account when its person goes.
-    pub fn remember_departed(&mut self, id: &str, person: &Document) -> Result<(), StoreError> {
-        let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
-        let identity: Document =
-            fields.filter_map(|f| person.get(f).map(|value| (f.to_owned(), value.clone()))).collect();
-        let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);
-        let at = self.last_sequence().max(newest);
-        self.put_departed_row(id, Some(Departed { identity, at }))?;
-        if self.departed.len()? > DEPARTED_ROWS_MAX + DEPARTED_TRIM_ROWS as u64 {
-            self.trim_departed()?;
-        }
-        Ok(())
-    }
-
-    fn trim_departed(&mut self) -> Result<(), StoreError> {
-        let mut rows = Vec::new();
-        for entry in self.departed.iter()? {
-            let (account, row) = entry?;
-            let at = tables::decode(row.value())?.get_i64("at").unwrap_or_default();
-            rows.push((at, account.value().to_owned()));
-        }
-        rows.sort_unstable();
-        let mut forgotten = 0;
-        for (_, account) in rows {
-            if forgotten < DEPARTED_TRIM_ROWS && !self.has_dependents(&account)? {
-                self.departed.remove(account.as_str())?;
-                forgotten += 1;
-            }
-        }
-        self.wrote();
-        Ok(())
-    }
-
-    /// The body of the person who had the account last, from the trash; nothing but their identity if it is not there
-    /// any more.
-    pub fn departed_body(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
-        let (code, id) = row_key(key);
-        let identity = self.departed(&key.id)?;
-        if let Some(entry) = self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.next_back() {
-            let (at, row) = entry?;
-            let row = super::TrashRow::decode(key.clone(), at.value().2, row.value())?;
-            return Ok(Some(row.document));
-        }
-        Ok(identity.map(|mut identity| {
-            identity.insert("_id", id);
-            identity
-        }))
-    }
-}
-
-/// Who had an account last.
-pub(super) struct Departed {
-    /// The fields by which people are told apart.
-    pub(super) identity: Document,
-    /// Rows of the trash through this number are of their time.
-    pub(super) at: u64,
-}
-
-impl Departed {
-    pub(super) fn is_of(&self, person: &Document) -> bool {
-        same_identity(&self.identity, person)
-    }
-}
-
-fn departed(
-    departed: &impl ReadableTable<&'static str, &'static [u8]>,
-    account: &str,
-) -> Result<Option<Departed>, StoreError> {
-    let row = departed.get(fold_account(account).as_str())?;
-    let row = row.map(|row| tables::decode(row.value())).transpose()?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    match (row.get_document("identity"), row.get_i64("at")) {
-        (Ok(identity), Ok(at)) => {
-            Ok(Some(Departed { identity: identity.clone(), at: u64::try_from(at).unwrap_or_default() }))
-        }
-        _ => Err(damaged("a person who is gone")),
-    }
 }
 
 impl Snapshot {
-    /// Who had this account last, see [`Tx::departed`].
-    pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        Ok(departed(&self.transaction.open_table(DEPARTED)?, account)?.map(|row| row.identity))
-    }
-
     pub fn undecided(&self, key: &RecordKey) -> Result<Option<Undecided>, StoreError> {
         let undecided = self.transaction.open_table(UNDECIDED)?;
         undecided.get(row_key(key))?.map(|row| Undecided::decode(row.value())).transpose()

@@ -81,7 +81,7 @@ impl Tx<'_> {
         let account = owner.clone().unwrap_or_default();
         let is_of_another = match key.kind {
             Kind::Person => self.is_of_departed(&key.id, &document)?,
-            _ => self.went_before_its_person(&account, sequence)?,
+            _ => self.was_of_another(&account, sequence)?,
         };
         if is_of_another {
             return Err(UndeleteError::OwnerChanged(account));

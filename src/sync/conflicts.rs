@@ -185,8 +185,10 @@ where
                 return Ok(conflict);
             }
             if record.is_none() && !conflict.path.is_empty() {
-                // There is nothing that the value could be put into.
-                return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
+                return Err(ResolveError::Invalid {
+                    field: "take".to_owned(),
+                    message: "the record is gone: take \"central\", which closes the conflict".to_owned(),
+                });
             }
             let document = decided(&conflict, record.as_ref(), &decision);
             if is_of_another(&conflict, record.as_ref(), document.as_ref()) {

@@ -35,7 +35,9 @@ use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
-use crate::store::{Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, Tx, Undecided};
+use crate::store::{
+    Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, Tx, Undecided, identity_row,
+};
 
 /// Resolution of a hold that ended without a decision.
 const ENDED: &str = "ended";
@@ -84,16 +86,14 @@ fn diverts_person(
             if key.id != hold.remote {
                 return Ok(false);
             }
-            if gone.is_none() && is_in_doubt(tx, &hold)? {
-                return Ok(true);
-            }
             if let Some(gone) = &gone
-                && !tx.base(&hold.local_key())?.is_at_centre()
                 && has_held_dependents(tx, &hold.account)?
             {
                 // Their records are still there, and must not become those of the person here.
-                tx.remember_departed(&hold.remote, gone)?;
-                tx.put_hold(&Hold { why: HoldReason::Taken, ..hold })?;
+                tx.put_hold(&Hold { gone: Some(identity_row(gone)), ..hold })?;
+                return Ok(true);
+            }
+            if gone.is_none() && is_in_doubt(tx, &hold)? {
                 return Ok(true);
             }
             let is_departed =
@@ -175,7 +175,10 @@ fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool,
 fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
     let (Some(local), Some(held)) = (local, held) else {
-        return Ok(hold.why == HoldReason::Taken && meets_records_of_another(tx, &hold.local_key())?);
+        return Ok(match hold.why {
+            HoldReason::Taken => meets_records_of_another(tx, &hold.local_key())?,
+            _ => hold.gone.is_some() && has_held_dependents(tx, &hold.account)?,
+        });
     };
     let base = tx.base(&hold.local_key())?;
     Ok(match hold.why {
@@ -229,6 +232,7 @@ fn open(
         remote: key.id.clone(),
         why,
         since_ms: tx.now_ms(),
+        gone: (why == HoldReason::Taken).then(|| identity_row(other)),
     };
     let author = tx.author_of(local_key)?;
     tx.open_conflict(Conflict::about_identity(&hold, &local, other, author))?;
@@ -244,8 +248,19 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
     if key.kind != Kind::Person || tx.hold(&key.id)?.is_some() || !meets_records_of_another(tx, key)? {
         return Ok(());
     }
-    if let Some(other) = tx.departed(&key.id)? {
-        open(tx, key, key, &other, HoldReason::Taken, tally)?;
+    let own = tx.own_dependents(&key.id)?;
+    // Nobody may be known here who had the account.
+    let other = tx.departed(&key.id)?.unwrap_or_else(|| doc! {"_id": &key.id});
+    let hold = open(tx, key, key, &other, HoldReason::Taken, tally)?;
+    // Nobody sees in the new one's book what the centre has of the other one.
+    for of_account in tx.dependents(&key.id)? {
+        let Some(document) = tx.document(&of_account)?.filter(|_| !own.contains(&of_account)) else {
+            continue;
+        };
+        if tx.is_clean(&of_account)? {
+            tx.put(&of_account, None, &Base::Absent, &Actor::Centre)?;
+            tx.put_held(&of_account, &hold.account, &document)?;
+        }
     }
     Ok(())
 }
@@ -257,10 +272,11 @@ fn has_held_dependents(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
 
 /// Whether a person who is new would get records at the centre that are another one's.
 fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let (Some(person), Some(last)) = (tx.document(key)?, tx.departed(&key.id)?) else {
+    let Some(person) = tx.document(key)? else {
         return Ok(false);
     };
-    if tx.base(key)?.is_at_centre() || same_identity(&last, &person) {
+    let is_theirs = tx.departed(&key.id)?.is_some_and(|last| same_identity(&last, &person));
+    if is_theirs || tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
         return Ok(false);
     }
     if has_held_dependents(tx, &key.id)? {

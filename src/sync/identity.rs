@@ -27,7 +27,7 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner};
 use crate::domain::value::same_document;
 use crate::store::{
-    Base, Conflict, ConflictStatus, Hold, HoldReason, Snapshot, Store, StoreError, TrashState, Tx,
+    Base, Conflict, ConflictStatus, Hold, HoldReason, Reread, Snapshot, Store, StoreError, TrashState, Tx,
 };
 
 /// What somebody decided about two people under one account.
@@ -105,6 +105,9 @@ pub async fn decide(
                     tx.put_conflict(&conflict)?;
                     tx.remove_hold(&hold)?;
                     part(tx, &hold, local, &new, &actor)?;
+                    if let (Some(gone), false) = (&hold.gone, hold.why == HoldReason::Taken) {
+                        tx.remember_departed(&hold.remote, gone)?;
+                    }
                     audit_decision(tx, &conflict, Some(local), &actor)?;
                     release(tx, &hold.account, &mut Tally::default())?;
                 }
@@ -143,6 +146,7 @@ fn unite(
     tx.remove_hold(hold)?;
     if tx.take_held(&key)?.is_none() {
         // Nobody is at the centre: the records there are those of the person here.
+        tx.ask_again(&hold.local_key(), Reread::default())?;
         return tx.remember_departed(&hold.local, local);
     }
     if hold.local != hold.remote {

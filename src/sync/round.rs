@@ -389,9 +389,6 @@ impl<'a> Round<'a> {
         let is_left = left.is_some() || held.is_some();
         let mut message =
             left.unwrap_or_else(|| if is_left { SENT_BUT.to_owned() } else { UP_TO_DATE.to_owned() });
-        if self.tally.conflicts > 0 {
-            message.push_str(" Some records differ and wait for a decision: see the conflicts.");
-        }
         if let Some(held) = held {
             message.push_str(&format!(" {held}"));
         }

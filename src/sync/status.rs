@@ -175,6 +175,9 @@ pub(super) fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreErr
             "{held} records wait for their person or for a decision: see `thalamus-edge sync waiting`."
         )),
     }
+    if snapshot.open_conflicts_count()? > 0 {
+        words.push("Some records differ and wait for a decision: see the conflicts.".to_owned());
+    }
     match snapshot.unpublished_conflicts_count()? {
         0 => {}
         1 => words.push("One conflict, as it is now, is not written at the centre yet.".to_owned()),

@@ -219,6 +219,7 @@ async fn a_person_comes_back_only_where_the_account_is_free() {
             local: "EVA009".to_owned(),
             remote: "EVA009".to_owned(),
             why: HoldReason::Created,
+            gone: None,
             since_ms: 0,
         };
         tx.put_hold(&hold)?;

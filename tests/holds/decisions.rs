@@ -153,6 +153,7 @@ async fn a_new_id_takes_the_person_and_what_was_made_here_for_them() {
         "update d-own",
         "update e-own",
         &format!("create {ACCT}"),
+        "create agreed",
         "create theirs",
         "create e-theirs",
     ];
@@ -371,6 +372,7 @@ async fn a_page_on_its_way_follows_its_person() {
                     local: ACCT.to_owned(),
                     remote: ACCT.to_owned(),
                     why: HoldReason::Reused,
+                    gone: None,
                     since_ms: 0,
                 };
                 tx.put_hold(&hold)?;

@@ -370,6 +370,43 @@ async fn a_new_person_made_here_does_not_get_records_of_another() {
     assert_eq!(clinic.at_centre(Person, ACCT), Some(beatriz()));
 }
 
+/// The centre has records under an account, and nobody here has ever known whose they are.
+#[tokio::test]
+async fn a_new_person_does_not_get_records_of_somebody_unknown() {
+    let clinic = Clinic::new();
+    clinic.edit(Person, beatriz()).await;
+    clinic.there(Page, page("p1", ACCT, "of somebody"));
+    clinic.round().await;
+    let hold = clinic.store.read().unwrap().hold(ACCT).unwrap().unwrap();
+    assert_eq!((hold.why, clinic.at_centre(Person, ACCT)), (HoldReason::Taken, None));
+    clinic.decide(Verdict::Same).await;
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Person, ACCT), Some(beatriz()));
+}
+
+/// Records that came for the second person of an account are neither the first one's nor the third one's unasked.
+#[tokio::test]
+async fn three_people_of_one_account() {
+    let clinic = Clinic::with_two().await;
+    clinic.there(Page, page("p1", ACCT, "Ana's"));
+    clinic.round().await;
+    clinic.sim.remove(Person, ACCT);
+    clinic.round().await;
+    clinic.there(Person, beatriz());
+    clinic.there(Page, page("p2", ACCT, "Beatriz'"));
+    clinic.round().await;
+    clinic.sim.remove(Person, ACCT);
+    clinic.round().await;
+    assert_eq!((clinic.holds(), clinic.here(Page, "p2")), (1, None));
+    clinic.there(Person, with(bob(), doc! {"_id": ACCT}));
+    clinic.round().await;
+    assert_eq!((clinic.holds(), clinic.here(Page, "p2")), (1, None));
+    clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", "NEW01", "Ana's")));
+    assert_eq!(clinic.at_centre(Page, "p2"), Some(page("p2", ACCT, "Beatriz'")));
+}
+
 /// Somebody says whether the new person is the one whose records the centre has.
 #[tokio::test]
 async fn who_has_records_of_another_is_decided() {

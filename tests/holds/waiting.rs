@@ -408,11 +408,11 @@ async fn a_changed_record_goes_on_in_both_versions() {
 #[tokio::test]
 async fn edits_of_agreed_records_wait_with_the_person() {
     let clinic = Clinic::new();
+    clinic.there(Person, ana());
     for id in ["p1", "p2"] {
         clinic.there(Page, page(id, ACCT, "agreed"));
     }
     clinic.round().await;
-    clinic.edit(Person, ana()).await;
     clinic.there(Person, beatriz());
     clinic.round().await;
     clinic.edit(Page, page("p1", ACCT, "edited")).await;
@@ -421,7 +421,7 @@ async fn edits_of_agreed_records_wait_with_the_person() {
     assert_eq!(report.pushed, 0, "{report:?}");
     assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", ACCT, "agreed")));
     assert!(clinic.at_centre(Page, "p2").is_some());
-    clinic.sim.remove(Person, ACCT);
+    clinic.there(Person, ana());
     clinic.assert_settled().await;
     assert_eq!(clinic.at_centre(Page, "p1"), Some(page("p1", ACCT, "edited")));
     assert_eq!(clinic.at_centre(Page, "p2"), None);
@@ -442,12 +442,7 @@ struct End {
 fn ends() -> Vec<End> {
     let end =
         |what, is_agreed, then, left| End { what, is_agreed, remote: beatriz(), then, left, conflicts: 0 };
-    let gone = |clinic: &Clinic| {
-        clinic.sim.remove(Person, ACCT);
-        None
-    };
     vec![
-        end("the centre's person is deleted, ours had been agreed", true, gone, None),
         End {
             what: "the centre's person is corrected",
             is_agreed: false,
@@ -517,15 +512,23 @@ async fn a_hold_without_a_reason_ends_and_lets_in_what_waits() {
 /// The centre's person goes, and their records are still there: they do not become those of the person here.
 #[tokio::test]
 async fn records_of_a_person_who_came_and_went_stay_apart() {
-    for is_left in [true, false] {
-        let clinic = Clinic::with_hold().await;
+    for (is_agreed, is_left) in [(false, true), (false, false), (true, true)] {
+        let clinic = Clinic::new();
+        if is_agreed {
+            clinic.there(Person, ana());
+            clinic.round().await;
+        } else {
+            clinic.edit(Person, ana()).await;
+        }
+        clinic.there(Person, beatriz());
+        clinic.round().await;
         clinic.edit(Page, page("own", ACCT, "Ana's")).await;
         clinic.there(Page, page("theirs", ACCT, "Beatriz'"));
         clinic.round().await;
         clinic.sim.remove(Person, ACCT);
         clinic.round().await;
         let hold = clinic.store.read().unwrap().hold(ACCT).unwrap().unwrap();
-        assert_eq!(hold.why, HoldReason::Taken);
+        assert_eq!(hold.gone.unwrap().get_str("name").unwrap(), "Beatriz");
         assert_eq!((clinic.here(Page, "theirs"), clinic.at_centre(Person, ACCT)), (None, None));
         if is_left {
             clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
