@@ -70,6 +70,7 @@ impl World {
         self.decided.insert(conflict.key.clone());
         let store = self.clinics[node].running.as_ref().expect("a running node").store.clone();
         let actor = Actor::Local(who.clone());
+        let decided = decision.clone();
         let made = conflicts::resolve(&store, &conflict.id, decision, seen, actor, |_, _, _| Ok(())).await;
         match made {
             Ok(_) => {}
@@ -89,13 +90,16 @@ impl World {
         drop(snapshot);
         // What stands under other ids, or in place of another record, by this decision.
         let at = self.sim.state().chronicle.as_ref().map_or(0, Vec::len);
-        if let (Some(local), false) = (before.get(&conflict.key), after.contains_key(&conflict.key)) {
-            // It stands under another id, and the centre's waits for another decision.
+        // The record here stands under another id, or lies in the trash; what the centre has under its own is nobody's
+        // edit.
+        let is_left = conflict.central.is_some() && decided != Decision::TakeLocal;
+        if let (Some(local), true) = (before.get(&conflict.key), is_left) {
             self.edits.push(Edit::moved(&who, &conflict.key, local, at));
         }
         let is_back = |key: &RecordKey| *key == conflict.key && conflict.central.is_none();
         let is_new = |key: &RecordKey, now: &Document| before.get(key) != Some(now) || is_back(key);
-        for (key, document) in after.iter().filter(|(key, now)| is_new(key, now)) {
+        let is_edit = |key: &RecordKey| !is_left || *key != conflict.key;
+        for (key, document) in after.iter().filter(|(key, now)| is_edit(key) && is_new(key, now)) {
             self.keys.insert(key.clone());
             let (key, now) = (key.clone(), Some(document.clone()));
             let before = before.get(&key).filter(|_| !is_back(&key)).cloned();
