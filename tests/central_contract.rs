@@ -6,6 +6,7 @@ mod contract;
 mod simulated;
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::{bson, doc};
@@ -13,7 +14,8 @@ use central::{Ground, open, person, set};
 use contract::cases::Sending;
 use contract::{Behind, cases, content, ledger, reading};
 use support::mongo::{MongoServer, Setup};
-use thalamus_edge::central::{Central, Traffic, Write, Written};
+use thalamus_edge::central::mongo::MongoHub;
+use thalamus_edge::central::{Central, CentreAddress, Traffic, Write, Written};
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
 #[tokio::test]
@@ -144,7 +146,26 @@ async fn documents_are_read_as_they_are() {
     let mut central = open(&ground.hub()).await;
     reading::order_and_resumption(central.as_mut(), &ground, Kind::Event).await;
     reading::fetch(central.as_mut(), &ground, Kind::Person).await;
+    reading::identities(central.as_mut(), &ground).await;
     reading::beside(central.as_mut()).await;
+    ground.clear().await;
+}
+
+/// Whatever the federation calls its collections.
+#[tokio::test]
+async fn people_are_told_apart_under_other_names() {
+    let server = MongoServer::start().await;
+    let ground = Ground::new(&server).await;
+    let hub = MongoHub::new(CentreAddress {
+        uri: server.uri().to_owned(),
+        database: ground.database.name().to_owned(),
+        collections: BTreeMap::from([(Kind::Person, "personas".to_owned())]),
+        app_name: "thalamus-edge tests".to_owned(),
+    });
+    let ana = doc! {"_id": "ANA", "name": "Ana"};
+    ground.database.collection("personas").insert_one(ana.clone()).await.expect("an insert");
+    let mut central = open(&hub).await;
+    assert_eq!(central.identities(&["ANA".to_owned()]).await.expect("people"), [ana]);
     ground.clear().await;
 }
 

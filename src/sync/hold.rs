@@ -214,6 +214,18 @@ fn begin(
     Ok(())
 }
 
+/// Holds a person who is gone at the centre and still here, because somebody else has the account there.
+pub(super) fn hold_departed(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: &Document,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    let hold = open(tx, key, key, remote, HoldReason::Departed, tally)?;
+    tx.put_held(key, &hold.account, remote)?;
+    Ok(())
+}
+
 /// Asks whether the person here and the `other` one, who has the account `key`, are one.
 fn open(
     tx: &mut Tx<'_>,

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use bson::{Document, doc};
 
 use super::conflicts::{Decision, ResolveError};
-use super::hold::keep_forgotten;
+use super::hold::{hold_departed, keep_forgotten};
 use super::identity::{follow_pages, renamed};
 use super::lease;
 use super::round::Tally;
@@ -63,7 +63,8 @@ pub(super) fn diverts(
                 && !same_identity(before, after)
             {
                 // Somebody made a person there after the delete: who that is has to be looked at.
-                tx.put(key, local, &Base::Absent, &Actor::Centre)?;
+                hold_departed(tx, key, after, tally)?;
+                return Ok(true);
             }
             Ok(false)
         }

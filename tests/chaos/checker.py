@@ -285,8 +285,9 @@ class Check:
                       f"written by {event.writer} at {event.start:.2f} at {event.place}: {where}", event, event.owner)
 
     def has_row(self, record):
+        """Says whether a record is in conflict somewhere, or openly waits: then a delete or removal has not been sent."""
         return any(same_record(row, record) for rows in
-                   [self.seen.conflicts] + [n.conflicts for n in self.seen.nodes] for row in rows)
+                   [self.seen.conflicts] + [n.conflicts + n.waiting for n in self.seen.nodes] for row in rows)
 
     def check_deletes(self):
         if self.history.restored_deletes or self.history.centre_set_back or self.history.late_lines:

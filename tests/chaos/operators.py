@@ -68,8 +68,10 @@ class Operator:
         if not path:
             # A decision about a whole record may delete it: all that the operator could see is decided.
             keeps, drops = set(), drops | before | self.look(record)
-        self.note(record, path, outcome, start, f"{self.node.name} takes {side}",
-                  keeps if names["current"] != keeps else (), drops - keeps)
+        # Of a record that is gone, the side of the centre is that it is: nothing is written.
+        is_gone = side == "central" and not self.look(record)
+        takes = () if is_gone or names["current"] == keeps else keeps
+        self.note(record, path, outcome, start, f"{self.node.name} takes {side}", takes, drops - keeps)
         return outcome
 
     def note(self, record, path, outcome, start, how, takes, drops):

@@ -115,6 +115,18 @@ pub(crate) async fn scan_many(
     took
 }
 
+/// People with the fields by which they are told apart, and nothing else of them.
+pub(crate) async fn identities(central: &mut dyn Central, behind: &dyn Behind) {
+    let ana = doc! {"_id": "ANA", "name": "Ana", "lastname": "Betz", "dob": "1985-10-04", "gender": "f"};
+    let mut stored = ana.clone();
+    stored.extend(doc! {"password": "x", "roles": ["root"], "phone": "1"});
+    behind.put(Kind::Person, stored).await;
+    behind.put(Kind::Person, doc! {"_id": "BOB", "name": 5}).await;
+    let mut found = central.identities(&["BOB", "none", "ANA"].map(str::to_owned)).await.expect("people");
+    found.sort_by_key(|person| person.get_str("_id").expect("an id").to_owned());
+    assert_eq!(found, [ana, doc! {"_id": "BOB", "name": 5}]);
+}
+
 /// Fetches what exists, each with its bytes.
 pub(crate) async fn fetch(central: &mut dyn Central, behind: &dyn Behind, kind: Kind) {
     let stored = [

@@ -88,6 +88,7 @@ async fn the_simulated_centre_is_read_as_it_is() {
     let mut central = open(&sim).await;
     reading::order_and_resumption(central.as_mut(), &sim, Kind::Event).await;
     reading::fetch(central.as_mut(), &sim, Kind::Person).await;
+    reading::identities(central.as_mut(), &sim).await;
     reading::scan_many(central.as_mut(), &sim, Kind::Page, 2_000).await;
     sim.state().unreadable.extend(["u2".to_owned(), "u3".to_owned()]);
     reading::unreadable(central.as_mut(), &sim, Kind::Institution).await;

@@ -34,7 +34,9 @@ impl Versions {
     pub(crate) fn gone_back(&mut self, node: usize, snapshot: &Snapshot) -> Vec<String> {
         let mut found = Vec::new();
         for (key, versions) in &self.by_key {
-            if snapshot.held(key).expect("what waits").is_some() {
+            if snapshot.held(key).expect("what waits").is_some()
+                || snapshot.undecided(key).expect("what waits").is_some()
+            {
                 // Apart from the record here, until somebody has decided.
                 continue;
             }
