@@ -12,7 +12,7 @@
 //! |---|---|
 //! | the person of this node | stays, can be edited, is not pushed and not deleted |
 //! | their records made here (base ABSENT) | stay, can be edited and deleted, are not pushed |
-//! | their records that the centre had before (agreed) | stay as they are; edits of them are not pushed, and what the centre makes of them waits |
+//! | their records that the centre had before (agreed) | stay as they are; edits of them are not pushed, changes at the centre wait, deletes are followed |
 //! | the centre's person | waits; a newer version takes the place of the older |
 //! | a record of theirs that is not agreed here | waits; updates and deletes of it are followed there |
 //! | one with the id of a record made here | waits, and that record is not pushed, whoever owns it |
@@ -20,9 +20,10 @@
 //! | a waiting record that the centre moves to somebody else | is taken like any other |
 //! | a third spelling of the account | waits too, if it is new here |
 //!
-//! A hold ends by decision ([`super::identity`]), or by itself: when the centre's person is deleted or
-//! corrected, when the person here is corrected or gone, or when the account arrives in the spelling of this
-//! node. What waited is then taken as if it had been read now: it is what was read last, and whatever happened
+//! A hold ends by decision ([`super::identity`]), or by itself: when the centre's person is deleted with all
+//! their records or corrected, when the person here is corrected or gone, or when the account arrives in the
+//! spelling of this node. A person who was made here under an account that has records at the centre, but nobody,
+//! is held as well: these records wait, and the other person is whoever is remembered. What waited is then taken as if it had been read now: it is what was read last, and whatever happened
 //! since is read again anyway.
 
 use bson::{Bson, Document, doc};
