@@ -216,6 +216,11 @@ impl<'t> Tx<'t> {
         self.base.get(row_key(key))?.map(|row| BaseRow::decode(row.value())).transpose()
     }
 
+    /// The number of the first edit that has not reached the centre; 0 if there is none.
+    pub fn edit_number(&self, key: &RecordKey) -> Result<u64, StoreError> {
+        Ok(self.base_row(key)?.map_or(0, |row| row.sequence))
+    }
+
     /// Whether the record is what the centre was last known to hold, with no write on the way.
     pub fn is_clean(&self, key: &RecordKey) -> Result<bool, StoreError> {
         Ok(self.base.get(row_key(key))?.is_none())

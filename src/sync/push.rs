@@ -325,11 +325,12 @@ fn plan(
                 tx.put(key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)?;
                 return Ok(None);
             }
-            Diff::Fields(changes) => {
+            // What somebody adds for the one person meanwhile must not go to the other one with it.
+            Diff::Fields(changes) if !gives(key.kind, &changes) => {
                 let compared = with_owner(key.kind, &base, changes.clone());
                 (Write::Update { key: key.clone(), changes: compared }, IntentWrite::Update(changes))
             }
-            Diff::Whole => (
+            Diff::Fields(_) | Diff::Whole => (
                 Write::Replace { key: key.clone(), base, document: document.clone() },
                 IntentWrite::Replace(document),
             ),
@@ -345,13 +346,22 @@ fn plan(
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
 }
 
+/// Whether the changes give the record to another person.
+fn gives(kind: Kind, changes: &[Change]) -> bool {
+    match kind.schema().owner {
+        Owner::Field(field) => {
+            changes.iter().any(|change| change.path.first().is_some_and(|path| path == field))
+        }
+        Owner::Nobody | Owner::Itself => false,
+    }
+}
+
 /// The changes, and that the record still belongs to the same person: whose it is, is part of what it is, and somebody may
 /// move it while the write is on its way. The owner is set to what it is, which changes nothing and is not told.
 fn with_owner(kind: Kind, base: &Document, mut changes: Vec<Change>) -> Vec<Change> {
     if let Owner::Field(field) = kind.schema().owner
         && let Some(owner) = base.get(field)
         && !planted(Flaw::OwnersMerged)
-        && changes.iter().all(|change| change.path.first().is_none_or(|changed| changed != field))
     {
         changes.push(Change {
             path: vec![field.to_owned()],
@@ -388,7 +398,9 @@ fn plan_delete(
 ) -> Result<Sending, StoreError> {
     let number = tx.next_push_number()?;
     let schema = key.kind.schema();
-    let archive = format!("{}/{}/{node}/{number}", schema.collection, key.id);
+    // The same for every try.
+    let edit = tx.edit_number(key)?;
+    let archive = format!("{}/{}/{node}/{edit}", schema.collection, key.id);
     let row = doc! {
         "_id": &archive,
         "collection": schema.collection,

@@ -7,11 +7,48 @@ use mongodb::error::{Error, ErrorKind, WriteFailure};
 
 use crate::central::{CentralError, Written};
 
-/// Interrupted, without a primary, shutting down, or overtaken by a time limit: later it may work.
-const OFFLINE_CODES: [i32; 22] = [
-    6, 7, 50, 63, 64, 89, 91, 100, 112, 133, 134, 189, 202, 262, 9001, 10_058, 10_107, 11_600, 11_602,
-    13_388, 13_435, 13_436,
+/// Interrupted, without a primary, shutting down, overloaded, a cursor that is gone, or overtaken by a time limit: later
+/// it may work.
+const OFFLINE_CODES: [i32; 31] = [
+    6,
+    7,
+    43,
+    50,
+    63,
+    64,
+    89,
+    91,
+    100,
+    112,
+    133,
+    134,
+    136,
+    150,
+    175,
+    189,
+    202,
+    234,
+    237,
+    262,
+    365,
+    462,
+    9001,
+    10_058,
+    10_107,
+    11_600,
+    INTERRUPTED,
+    11_602,
+    13_388,
+    13_435,
+    13_436,
 ];
+
+/// Labels by which server or driver say that the same may succeed later.
+const OFFLINE_LABELS: [&str; 3] =
+    ["RetryableWriteError", "ResumableChangeStreamError", "SystemOverloadedError"];
+
+/// The server does not know the command, or does not support it as it is set up.
+const NOT_SUPPORTED_CODES: [i32; 2] = [59, 115];
 
 /// Not found, wrong, or without the privilege: user not found, unauthorized, authentication failed,
 /// reauthentication required, and the hosted service's own refusal.
@@ -40,6 +77,16 @@ pub(super) fn failed(why: &str) -> CentralError {
 
 /// An error of a whole call.
 pub(super) fn of_call(error: &Error) -> CentralError {
+    let meaning = of_kind(error);
+    match meaning {
+        CentralError::Failed(why) if OFFLINE_LABELS.iter().any(|label| error.contains_label(label)) => {
+            CentralError::Offline(why)
+        }
+        meaning => meaning,
+    }
+}
+
+fn of_kind(error: &Error) -> CentralError {
     use mongodb::error::Error as E;
     let source =
         |error: &E| std::error::Error::source(error).and_then(|s| s.downcast_ref::<E>()).map(of_call);
@@ -105,7 +152,7 @@ pub(super) fn of_code(code: i32) -> CentralError {
 /// An error of one write among several; the call goes on unless the next write would meet it as well.
 pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError> {
     if REFUSED_CODES.contains(&code)
-        || OFFLINE_CODES.contains(&code) && code != 112
+        || OFFLINE_CODES.contains(&code) && ![112, INTERRUPTED].contains(&code)
         || code == OUT_OF_DISK_SPACE
     {
         return Err(of_code(code));
@@ -130,6 +177,17 @@ pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError
         }
         _ => Written::Unknown,
     })
+}
+
+/// Whether the server has no such command, so that nothing was done.
+pub(super) fn is_unsupported(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
+    match (error.kind.as_ref(), source) {
+        (ErrorKind::IncompatibleServer { .. }, _) => true,
+        (ErrorKind::Command(command), _) => NOT_SUPPORTED_CODES.contains(&command.code),
+        (_, Some(source)) => is_unsupported(source),
+        _ => false,
+    }
 }
 
 pub(super) fn is_duplicate_key(code: i32) -> bool {
@@ -165,7 +223,7 @@ mod tests {
         for code in [13, 18] {
             assert!(matches!(of_write(code, ""), Err(CentralError::Refused(_))), "{code}");
         }
-        for code in [10_107, 189, 91, 11_602] {
+        for code in [10_107, 189, 91, 11_602, 43, 136, 150, 175, 234, 237, 365, 462] {
             assert!(matches!(of_write(code, ""), Err(CentralError::Offline(_))), "{code}");
         }
         assert!(matches!(of_write(14_031, ""), Err(CentralError::Failed(_))));

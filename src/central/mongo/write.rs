@@ -78,8 +78,9 @@ impl MongoCentral {
                 }
                 Ok(true)
             }
+            // Also servers whose version has it, if they are set up as an older one.
+            Err(failure) if error::is_unsupported(&failure) => Ok(false),
             Err(failure) => match failure.kind.as_ref() {
-                ErrorKind::IncompatibleServer { .. } => Ok(false),
                 ErrorKind::BulkWrite(bulk) if std::error::Error::source(&failure).is_none() => {
                     read_partial(bulk, sent, answers)?;
                     Ok(true)
