@@ -204,13 +204,15 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             // The same on both sides: it stays with the account.
             continue;
         }
+        let mut stays = agreed.filter(|_| !is_theirs);
         if let Some(known) = tx.undecided(&key)? {
             undecided::end(tx, &key, &known)?;
+            stays = known.central;
         }
         let to = RecordKey::new(key.kind, tx.free_id(key.kind, &key.id, new)?);
         tx.rename(&key, &to, &renamed(&document, &key.id, &to.id), actor)?;
-        if let (false, false, Some(agreed)) = (is_theirs, is_waiting, agreed) {
-            tx.put(&key, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
+        if let Some(central) = stays.filter(|_| !is_waiting) {
+            undecided::take_central(tx, &key, &central)?;
         }
         if key.kind == Kind::Page {
             pages.insert(key.id, to.id);

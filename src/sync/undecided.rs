@@ -214,7 +214,7 @@ pub(super) fn carry_out(
     Ok(())
 }
 
-fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<(), StoreError> {
+pub(super) fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<(), StoreError> {
     let owner = key.kind.schema().owner_of(central);
     if let Some(hold) = owner.map(|owner| tx.hold(&owner)).transpose()?.flatten() {
         // Whose it is has to be decided first.
