@@ -1,3 +1,5 @@
+//! Checks of the checks: what is missing, or too much, in one table is found.
+
 use super::*;
 use crate::domain::access::Actor;
 use crate::store::{Store, StoreOptions, Tx};
