@@ -66,7 +66,7 @@ pub enum AppError {
     Path { path: PathBuf, cause: io::Error },
     #[error("{}: {cause}", path.display())]
     Store { path: PathBuf, cause: StoreError },
-    #[error("cannot listen on {address}: {cause}")]
+    #[error("cannot listen on {address}: {cause}{}", listen_advice(cause))]
     Listen { address: SocketAddr, cause: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -74,6 +74,17 @@ pub enum AppError {
     Schedule(String),
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+fn listen_advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => ": another program listens there; `ss -ltnp` says which",
+        io::ErrorKind::PermissionDenied => {
+            ": ports below 1024 are for root: take a higher one, or give the service \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE"
+        }
+        _ => "",
+    }
 }
 
 /// Milliseconds since 1970 by the machine's clock.

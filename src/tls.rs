@@ -21,7 +21,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_DAYS_LEFT};
+pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_DAYS_LEFT, is_certifiable};
 
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -45,6 +45,7 @@ use axum::routing::{MethodRouter, get, post};
 pub use api::Api;
 pub(crate) use api::{Pattern, Way, present_request};
 pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials};
+pub use users::check_local_name;
 
 use crate::accounts::Accounts;
 use crate::backup::Backups;

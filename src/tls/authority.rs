@@ -86,6 +86,21 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Read
     Ok(Ready { pair, is_new: true })
 }
 
+/// Whether a certificate can be made for a name, and clients accept it: tried with an authority that is forgotten.
+pub fn is_certifiable(name: &str) -> bool {
+    let names = [name.to_owned()];
+    let signed = || -> Result<bool, TlsError> {
+        let key = KeyPair::generate().map_err(mint_error)?;
+        let params = authority_params(&key, RELEASE_EPOCH_S)?;
+        let authority = params.self_signed(&key).map_err(mint_error)?.der().clone();
+        let (certificate, key) = sign_leaf(&Issuer::new(params, key), &names, RELEASE_EPOCH_S)?;
+        let none = Path::new("");
+        let pair = parse_pair((none, certificate.as_bytes()), (none, key.as_bytes()))?;
+        Ok(vouches(&authority, &pair, &names, RELEASE_EPOCH_S + DAY_S))
+    };
+    signed().unwrap_or(false)
+}
+
 fn believable(now: SystemTime) -> u64 {
     let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     now_s.max(RELEASE_EPOCH_S)
