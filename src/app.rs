@@ -4,6 +4,7 @@
 
 mod connections;
 mod control;
+mod plain_http;
 
 use std::fs;
 use std::io;
@@ -350,7 +351,7 @@ async fn serve_tcp(
     match tls {
         Some(tls) => {
             let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.server_config()?));
-            server.acceptor(acceptor.acceptor(connections)).serve(service).await?;
+            server.acceptor(acceptor.acceptor(connections.for_https())).serve(service).await?;
         }
         None => server.acceptor(connections).serve(service).await?,
     }

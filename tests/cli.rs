@@ -18,6 +18,7 @@ mod setup;
 mod trash;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -749,6 +750,36 @@ fn plain_http_beyond_this_machine_is_warned_of() {
     let far = clinic.serve(&["--listen", "0.0.0.0:0"]);
     assert!(far.log().contains("plain HTTP"), "{}", far.log());
     assert!(!far.log().contains('\u{1b}'), "no colours into a file");
+}
+
+/// A browser that was given the address without its scheme is told the right one.
+#[test]
+fn plain_http_on_the_port_of_https_is_answered_with_the_right_address() {
+    let node = Clinic::new().with("SERVER__TLS", "true").serve(&[]);
+    let (status, body) = node.request("GET", "/people?q=x", "", "");
+    assert_eq!(
+        (status, body.as_str()),
+        (400, "This port speaks HTTPS only. The right address is https://clinic:80/people?q=x\n")
+    );
+    let (status, body) = node.get_with("/", "", "Accept: text/html");
+    assert!(status == 400 && body.contains("<a href=\"https://clinic:80/"), "{body}");
+    // With a body that nobody reads, and half of a head.
+    assert_eq!(node.request("POST", "/people/X", "", &"x".repeat(100_000)).0, 400);
+    let mut half = node.connect().unwrap();
+    half.write_all(b"GE").unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    // Whoever speaks TLS is served all the while, and silence keeps nobody out.
+    let _silent: Vec<_> = (0..20).map(|_| node.connect().unwrap()).collect();
+    let url = format!("https://127.0.0.1:{}/healthz", node.port());
+    let served = std::process::Command::new("python3")
+        .args(["-c", "import ssl,sys,urllib.request as u; print(u.urlopen(sys.argv[1], context=ssl._create_unverified_context()).read())", &url])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&served.stdout).contains("ok"), "{served:?}");
+    node.stop();
 }
 
 #[test]

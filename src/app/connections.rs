@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
+use super::plain_http;
 use crate::http::Peer;
 
 /// Connections from one address.
@@ -42,6 +43,8 @@ const REFUSED_LOG_S: u64 = 60;
 pub(super) struct Connections {
     open: Arc<Mutex<Open>>,
     in_all_max: usize,
+    /// Whether TLS comes next, so that who speaks plain HTTP is told so.
+    is_https: bool,
 }
 
 #[derive(Default)]
@@ -90,7 +93,11 @@ impl Connections {
                 "the system allows few open files: fewer connections are taken (raise LimitNOFILE or ulimit -n)"
             );
         }
-        Connections { open: Arc::default(), in_all_max }
+        Connections { open: Arc::default(), in_all_max, is_https: false }
+    }
+
+    pub(super) fn for_https(self) -> Connections {
+        Connections { is_https: true, ..self }
     }
 
     fn count(&self, address: IpAddr) -> Option<Counted> {
@@ -142,13 +149,17 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
     type Service = CountedService<S>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
-    fn accept(&self, stream: TcpStream, inner: S) -> Self::Future {
+    fn accept(&self, mut stream: TcpStream, inner: S) -> Self::Future {
         let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
         let counted = peer.as_ref().ok().map(|peer| self.count(*peer));
+        let is_https = self.is_https;
         Box::pin(async move {
             let peer = Peer::Address(peer?);
             let counted = counted.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
             stream.set_nodelay(true)?;
+            if is_https && plain_http::turn_away(&mut stream).await? {
+                return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
+            }
             let mut stream = Box::pin(TimeoutStream::new(stream));
             stream.as_mut().set_write_timeout_pinned(Some(Duration::from_secs(STALLED_S_MAX)));
             Ok((stream, CountedService { inner, peer, _counted: Arc::new(counted) }))
@@ -187,7 +198,7 @@ mod tests {
     use super::*;
 
     fn limited(in_all_max: usize) -> Connections {
-        Connections { open: Arc::default(), in_all_max }
+        Connections { open: Arc::default(), in_all_max, is_https: false }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod authorization;
 mod backups;
+mod browser;
 mod caller;
 mod changes;
 mod conflict_list;

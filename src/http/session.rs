@@ -316,9 +316,7 @@ fn open_page(node: &Node, live: &Live) -> Response {
     let token = form_token::make(node, &purpose(&live.id));
     let account = account_name(&live.principal.actor).unwrap_or_default();
     let path = utf8_percent_encode(&account, NON_ALPHANUMERIC).to_string();
-    // The form is for people; technicians get a link.
-    let has_form = matches!(live.principal.actor, Actor::Person(_));
-    let password = if has_form { PASSWORD_LINK.replace("{{path}}", &path) } else { String::new() };
+    let password = PASSWORD_LINK.replace("{{path}}", &path);
     let content = END_FORM.replace("{{token}}", &token).replace("{{password}}", &password);
     // The account comes last: an id is the only text here that others choose.
     let html = PAGE
