@@ -5,6 +5,7 @@
 mod connections;
 mod control;
 mod plain_http;
+mod proxies;
 
 use std::fs;
 use std::io;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connections::Connections;
+use self::proxies::Proxies;
 use crate::accounts::Accounts;
 use crate::backup::{self, Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
@@ -179,7 +181,8 @@ impl App {
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
-            let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle).await;
+            let proxies = Proxies::new(self.config.trusted_proxies());
+            let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle, proxies).await;
             stop.cancel();
             served
         };
@@ -339,6 +342,7 @@ async fn serve_tcp(
     api: Api,
     tls: Option<&Tls>,
     handle: Handle<SocketAddr>,
+    proxies: Proxies,
 ) -> Result<(), AppError> {
     let service = ServiceExt::<Request>::into_make_service(api);
     let header_read = Duration::from_secs(HEADER_READ_S_MAX);
@@ -347,7 +351,7 @@ async fn serve_tcp(
     let timer = TokioTimer::new();
     http.http1().timer(timer.clone()).header_read_timeout(header_read);
     http.http2().timer(timer).max_concurrent_streams(HTTP2_STREAMS_MAX);
-    let connections = Connections::within_descriptors();
+    let connections = Connections::within_descriptors(proxies);
     match tls {
         Some(tls) => {
             let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.server_config()?));

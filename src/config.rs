@@ -22,6 +22,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -88,6 +89,8 @@ pub struct Server {
     #[serde(deserialize_with = "path_unless_empty")]
     pub key: Option<PathBuf>,
     pub names: Vec<String>,
+    /// Each an address or a network: read them through [`Config::trusted_proxies`].
+    trusted_proxies: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -194,6 +197,7 @@ impl Default for Server {
             certificate: None,
             key: None,
             names: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -379,9 +383,20 @@ impl Config {
         })
     }
 
+    /// The proxies that are believed when they say who the client is.
+    pub fn trusted_proxies(&self) -> Vec<IpNet> {
+        // Each of them has been read when the configuration was loaded.
+        self.server.trusted_proxies.iter().filter_map(|net| check::network(net)).collect()
+    }
+
     /// Where clients find the node, as far as the configuration says: `https://clinic.local:8443`.
     pub fn base_url(&self) -> String {
         let listen = self.server.listen;
+        if let (false, false, Some(name)) =
+            (self.server.tls, self.server.trusted_proxies.is_empty(), self.server.names.first())
+        {
+            return format!("https://{name}");
+        }
         let name = match self.server.names.first() {
             _ if listen.ip().is_loopback() => "localhost".to_owned(),
             Some(name) => name.clone(),

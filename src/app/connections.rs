@@ -23,6 +23,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
 use super::plain_http;
+use super::proxies::Proxies;
 use crate::http::Peer;
 
 /// Connections from one address.
@@ -45,6 +46,7 @@ pub(super) struct Connections {
     in_all_max: usize,
     /// Whether TLS comes next, so that who speaks plain HTTP is told so.
     is_https: bool,
+    proxies: Arc<Proxies>,
 }
 
 #[derive(Default)]
@@ -80,7 +82,7 @@ fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
 
 impl Connections {
     /// As many as the process has descriptors for; takes what the system lets it have.
-    pub(super) fn within_descriptors() -> Connections {
+    pub(super) fn within_descriptors(proxies: Proxies) -> Connections {
         let in_all_max = match descriptors() {
             Some(descriptors) => {
                 descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
@@ -93,7 +95,7 @@ impl Connections {
                 "the system allows few open files: fewer connections are taken (raise LimitNOFILE or ulimit -n)"
             );
         }
-        Connections { open: Arc::default(), in_all_max, is_https: false }
+        Connections { open: Arc::default(), in_all_max, is_https: false, proxies: Arc::new(proxies) }
     }
 
     pub(super) fn for_https(self) -> Connections {
@@ -103,7 +105,9 @@ impl Connections {
     fn count(&self, address: IpAddr) -> Option<Counted> {
         let mut open = lock(&self.open);
         let here = open.by_address.get(&address).copied().unwrap_or(0);
-        if open.in_all >= self.in_all_max || here >= PER_ADDRESS_MAX {
+        // A proxy's connections are those of all its clients.
+        let is_over_share = here >= PER_ADDRESS_MAX && !self.proxies.trusts(address);
+        if open.in_all >= self.in_all_max || is_over_share {
             open.refused += 1;
             let is_quiet = |at: Instant| at.elapsed() < Duration::from_secs(REFUSED_LOG_S);
             if !open.logged_at.is_some_and(is_quiet) {
@@ -153,8 +157,9 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
         let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
         let counted = peer.as_ref().ok().map(|peer| self.count(*peer));
         let is_https = self.is_https;
+        let proxies = Arc::clone(&self.proxies);
         Box::pin(async move {
-            let peer = Peer::Address(peer?);
+            let peer = peer?;
             let counted = counted.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
             stream.set_nodelay(true)?;
             if is_https && plain_http::turn_away(&mut stream).await? {
@@ -162,7 +167,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
             }
             let mut stream = Box::pin(TimeoutStream::new(stream));
             stream.as_mut().set_write_timeout_pinned(Some(Duration::from_secs(STALLED_S_MAX)));
-            Ok((stream, CountedService { inner, peer, _counted: Arc::new(counted) }))
+            Ok((stream, CountedService { inner, peer, proxies, _counted: Arc::new(counted) }))
         })
     }
 }
@@ -171,7 +176,8 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
 #[derive(Clone)]
 pub(super) struct CountedService<S> {
     inner: S,
-    peer: Peer,
+    peer: IpAddr,
+    proxies: Arc<Proxies>,
     _counted: Arc<Counted>,
 }
 
@@ -185,7 +191,8 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for CountedService<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
+        let client = self.proxies.client(self.peer, request.headers_mut());
+        request.extensions_mut().insert(Peer::Address(client));
         self.inner.call(request)
     }
 }
@@ -198,7 +205,7 @@ mod tests {
     use super::*;
 
     fn limited(in_all_max: usize) -> Connections {
-        Connections { open: Arc::default(), in_all_max, is_https: false }
+        Connections { open: Arc::default(), in_all_max, is_https: false, proxies: Arc::default() }
     }
 
     #[test]

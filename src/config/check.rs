@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -62,12 +63,13 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 31] = [
+    let verdicts: [(&'static str, Verdict); 32] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
         ("server.key", together(&server.key, &server.certificate, "server.certificate")),
         ("server.names", server_names(&server.names)),
+        ("server.trusted_proxies", each(&server.trusted_proxies, trusted_proxy)),
         ("api.cors_allowed_origins", origins(&api.cors_allowed_origins)),
         (
             "api.body_limit_bytes",
@@ -193,6 +195,20 @@ fn server_name(name: &str) -> Verdict {
         () => "it is neither a host name nor an IP address that a certificate can hold",
     };
     Err(format!("holds {name:?}, which no client would accept: {hint}"))
+}
+
+/// An address, or a network in CIDR notation.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn trusted_proxy(text: &str) -> Verdict {
+    match network(text) {
+        // Whoever asks could say that they are somebody else.
+        Some(net) if net.prefix_len() == 0 => Err(format!("holds {text:?}, which is everybody")),
+        Some(_) => Ok(()),
+        None => Err(format!("holds {text:?}, which is neither an IP address nor a network as 10.0.0.0/24")),
+    }
 }
 
 /// Browsers send `scheme://host[:port]`, and compare it as it is.
@@ -359,7 +375,7 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(from: D) -> Result<Socke
 }
 
 fn no_socket_address(text: &str) -> &'static str {
-    let is_address = |text: &str| text.parse::<std::net::IpAddr>().is_ok();
+    let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     match text.rsplit_once(':') {
         _ if is_port(text) => {

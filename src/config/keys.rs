@@ -27,6 +27,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.certificate", "a PEM file that this node can read, together with `server.key`; empty: the node makes its own", r#""/etc/thalamus-edge/cert.pem""#),
     key("server.key", "the PEM file of the private key of `server.certificate`", r#""/etc/thalamus-edge/key.pem""#),
     key("server.names", "a list of host names and IP addresses, without scheme, port, wildcard or a dot at the end", r#"["clinic.local", "10.0.0.5"]"#),
+    key("server.trusted_proxies", "a list of IP addresses and networks of proxies", r#"["127.0.0.1", "::1"]"#),
     key("api.date_format", r#""http" or "rfc3339""#, r#""http""#),
     key("api.collection_shape", r#""flat" or "rows""#, r#""flat""#),
     key("api.expose_password_hashes", YES_OR_NO, "false"),

@@ -66,7 +66,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 42, "the test has found the keys");
+    assert_eq!(keys, 43, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -88,6 +88,7 @@ fn every_value_can_be_set() {
         certificate = "/c.pem"
         key = "/k.pem"
         names = ["clinic.local", "10.0.0.1"]
+        trusted_proxies = ["127.0.0.1", "10.8.0.0/24"]
         [api]
         date_format = "rfc3339"
         collection_shape = "rows"
@@ -130,6 +131,8 @@ fn every_value_can_be_set() {
     assert_eq!(tls.directory, Path::new("/srv/edge/tls"));
     assert_eq!(tls.own.unwrap().key, Path::new("/k.pem"));
     assert_eq!(tls.names, ["clinic.local", "10.0.0.1"]);
+    let proxies = config.trusted_proxies();
+    assert_eq!(proxies, ["127.0.0.1/32".parse::<IpNet>().unwrap(), "10.8.0.0/24".parse().unwrap()]);
     let api = Api {
         date_format: DateFormat::Rfc3339,
         collection_shape: CollectionShape::Rows,
@@ -248,6 +251,8 @@ fn errors_in_the_file_name_line_and_key() {
         ("[server]\ncertificate = \"/c\"", "site.toml line 2: `server.certificate`: needs `server.key`"),
         ("[server]\nkey = \"/c\"", "site.toml line 2: `server.key`: needs `server.certificate`"),
         ("[server]\nnames = [\"two words\"]", "site.toml line 2: `server.names`: holds"),
+        ("[server]\ntrusted_proxies = [\"localhost\"]", "site.toml line 2: `server.trusted_proxies`: holds"),
+        ("[server]\ntrusted_proxies = [\"0.0.0.0/0\"]", "site.toml line 2: `server.trusted_proxies`: holds"),
         (
             "[accounts]\nbcrypt_cost = 3",
             "site.toml line 2: `accounts.bcrypt_cost`: must lie between 4 and 14",

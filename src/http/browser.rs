@@ -39,7 +39,7 @@ impl Reader {
             wants_page: request.method() != Method::OPTIONS && prefers_page(&accept),
             wants_problem_json: accept.contains("application/problem+json"),
             may_be_led: is_read && !headers.contains_key(header::AUTHORIZATION),
-            can_log_in: sessions == BrowserSessions::On,
+            can_log_in: sessions.for_request(headers) == BrowserSessions::On,
             pattern,
         }
     }

@@ -39,7 +39,7 @@ use std::sync::{Arc, RwLock};
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
@@ -79,6 +79,22 @@ pub enum BrowserSessions {
     /// Wanted, but the line is readable to others, so nobody gets one.
     OverPlainHttp,
     On,
+}
+
+/// How the client speaks to a proxy in between. Whoever accepts connections removes it unless such a proxy has written it.
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+impl BrowserSessions {
+    /// What counts for a request: a proxy knows whether the client's line is readable to others.
+    pub(crate) fn for_request(self, headers: &HeaderMap) -> BrowserSessions {
+        let proto = headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes);
+        match (self, proto) {
+            (BrowserSessions::Off, _) => BrowserSessions::Off,
+            (_, Some(b"https")) => BrowserSessions::On,
+            (_, Some(_)) => BrowserSessions::OverPlainHttp,
+            (configured, None) => configured,
+        }
+    }
 }
 
 /// What the API does differently on request.

@@ -120,7 +120,7 @@ fn checked(
 }
 
 fn shown(node: &Node, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Shown, ApiError> {
-    if node.settings.browser_sessions != BrowserSessions::On {
+    if node.settings.browser_sessions.for_request(headers) != BrowserSessions::On {
         return Ok(Shown::Nothing);
     }
     let mut secrets = cookies(headers);
@@ -182,8 +182,8 @@ impl Node {
 }
 
 /// A cookie that a browser may send in clear is no use to anybody but others.
-fn require_private_line(node: &Node) -> Result<(), ApiError> {
-    match node.settings.browser_sessions {
+fn require_private_line(node: &Node, headers: &HeaderMap) -> Result<(), ApiError> {
+    match node.settings.browser_sessions.for_request(headers) {
         BrowserSessions::OverPlainHttp => Err(ApiError::PlainHttp),
         _ => Ok(()),
     }
@@ -194,7 +194,7 @@ pub(crate) async fn form(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    require_private_line(&node)?;
+    require_private_line(&node, &headers)?;
     Ok(match shown(&node, &headers, peer.from())? {
         Shown::Live(live) => open_page(&node, &live),
         _ => login_page(StatusCode::OK, None),
@@ -208,7 +208,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     body: Sent,
 ) -> Result<Response, ApiError> {
-    require_private_line(&node)?;
+    require_private_line(&node, &headers)?;
     let (mut account, mut password) = (String::new(), zeroize::Zeroizing::new(String::new()));
     for (name, value) in form_pairs(&body.0?) {
         match name.as_str() {
