@@ -14,6 +14,7 @@ use crate::cli_support::{Clinic, ROOT};
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
 
 /// One on PATH, or the one that tests/run has unpacked.
+#[allow(clippy::disallowed_methods, reason = "where programs are is no setting of the node")]
 fn nginx() -> PathBuf {
     let unpacked = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/nginx/usr/sbin/nginx"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -61,6 +62,7 @@ print(r.read().decode())
 }
 
 /// Starts nginx with the documented server in front of the node.
+#[allow(clippy::disallowed_methods, reason = "a certificate for now")]
 fn start(clinic: &Clinic, port: u16, node_port: u16) -> Running {
     let names = vec!["clinic.example.org".to_owned()];
     let settings = TlsSettings { directory: clinic.path("proxy-tls"), own: None, names };
