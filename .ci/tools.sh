@@ -30,6 +30,23 @@ debian_install() {
 # debian_tool COMMAND PACKAGE: installs PACKAGE unless COMMAND is there.
 debian_tool() { command -v "$1" >/dev/null || debian_install "$2"; }
 
+# debian_unpack DIRECTORY PACKAGE: the files of a Debian package below DIRECTORY, nothing installed or started.
+debian_unpack() {
+    local directory=$1 package=$2 download result=0
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    download=$(mktemp -d)
+    say "unpacking the Debian package $package into $directory"
+    (cd "$download" && apt-get download -qq "$package" >/dev/null 2>&1) ||
+        (apt-get update -qq && cd "$download" && apt-get download -qq "$package") >/dev/null 2>&1 || result=1
+    if [ "$result" = 0 ]; then
+        rm -rf "$directory"
+        mkdir -p "$directory"
+        dpkg-deb -x "$download"/*.deb "$directory" || result=1
+    fi
+    rm -rf "$download"
+    return "$result"
+}
+
 # venv DIRECTORY REQUIREMENT...: a Python environment with exactly these packages.
 venv() {
     local directory=$1 stamp

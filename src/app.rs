@@ -4,6 +4,8 @@
 
 mod connections;
 mod control;
+mod plain_http;
+mod proxies;
 
 use std::fs;
 use std::io;
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connections::Connections;
+use self::proxies::Proxies;
 use crate::accounts::Accounts;
 use crate::backup::{self, Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
@@ -66,7 +69,7 @@ pub enum AppError {
     Path { path: PathBuf, cause: io::Error },
     #[error("{}: {cause}", path.display())]
     Store { path: PathBuf, cause: StoreError },
-    #[error("cannot listen on {address}: {cause}")]
+    #[error("cannot listen on {address}: {cause}{}", listen_advice(cause))]
     Listen { address: SocketAddr, cause: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -74,6 +77,17 @@ pub enum AppError {
     Schedule(String),
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+fn listen_advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => ": another program listens there; `ss -ltnp` says which",
+        io::ErrorKind::PermissionDenied => {
+            ": ports below 1024 are for root: take a higher one, or give the service \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE"
+        }
+        _ => "",
+    }
 }
 
 /// Milliseconds since 1970 by the machine's clock.
@@ -167,7 +181,8 @@ impl App {
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
-            let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle).await;
+            let proxies = Proxies::new(self.config.trusted_proxies());
+            let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle, proxies).await;
             stop.cancel();
             served
         };
@@ -327,6 +342,7 @@ async fn serve_tcp(
     api: Api,
     tls: Option<&Tls>,
     handle: Handle<SocketAddr>,
+    proxies: Proxies,
 ) -> Result<(), AppError> {
     let service = ServiceExt::<Request>::into_make_service(api);
     let header_read = Duration::from_secs(HEADER_READ_S_MAX);
@@ -335,11 +351,11 @@ async fn serve_tcp(
     let timer = TokioTimer::new();
     http.http1().timer(timer.clone()).header_read_timeout(header_read);
     http.http2().timer(timer).max_concurrent_streams(HTTP2_STREAMS_MAX);
-    let connections = Connections::within_descriptors();
+    let connections = Connections::within_descriptors(proxies);
     match tls {
         Some(tls) => {
             let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.server_config()?));
-            server.acceptor(acceptor.acceptor(connections)).serve(service).await?;
+            server.acceptor(acceptor.acceptor(connections.for_https())).serve(service).await?;
         }
         None => server.acceptor(connections).serve(service).await?,
     }

@@ -6,7 +6,12 @@
 
 mod check;
 pub mod edit;
+mod fault;
+mod keys;
 mod layers;
+mod loaded;
+mod outside;
+mod units;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +22,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
+
+use loaded::read_text;
 
 use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_DEFAULT};
 use crate::backup::BackupSettings;
@@ -31,6 +39,9 @@ use crate::store::StoreKey;
 use crate::sync::SyncSettings;
 use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_BYTES_PER_ROUND_DEFAULT};
 use crate::tls::{OwnCertificate, TlsSettings};
+pub use fault::Fault;
+pub use loaded::Loaded;
+pub use outside::Examined;
 
 /// Read when no file is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/thalamus-edge/config.toml";
@@ -70,6 +81,7 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
+    #[serde(deserialize_with = "check::socket_address")]
     pub listen: SocketAddr,
     pub tls: bool,
     #[serde(deserialize_with = "path_unless_empty")]
@@ -77,6 +89,8 @@ pub struct Server {
     #[serde(deserialize_with = "path_unless_empty")]
     pub key: Option<PathBuf>,
     pub names: Vec<String>,
+    /// Each an address or a network: read them through [`Config::trusted_proxies`].
+    trusted_proxies: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -86,7 +100,9 @@ pub struct Api {
     pub collection_shape: CollectionShape,
     pub expose_password_hashes: bool,
     pub cors_allowed_origins: Vec<String>,
+    #[serde(deserialize_with = "units::bytes")]
     pub body_limit_bytes: u64,
+    #[serde(deserialize_with = "units::bytes")]
     pub content_limit_bytes: u64,
 }
 
@@ -102,12 +118,14 @@ pub struct AccountRules {
     pub emergency_access: bool,
     pub browser_sessions: bool,
     /// Days after the last complete round in which people may log in; 0: for ever.
+    #[serde(deserialize_with = "units::days")]
     pub offline_login_days: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
+    #[serde(deserialize_with = "units::bytes")]
     pub cache_bytes: u64,
     pub journal_keep_rows: u64,
     pub audit_keep_rows: u64,
@@ -115,6 +133,7 @@ pub struct Store {
     #[serde(deserialize_with = "path_unless_empty")]
     pub key_file: Option<PathBuf>,
     /// Free bytes of the disk that clients' writes leave alone; 0: none.
+    #[serde(deserialize_with = "units::bytes")]
     pub reserve_bytes: u64,
 }
 
@@ -130,11 +149,16 @@ pub struct Central {
     pub schedule: String,
     /// The same, for looking through everything at the centre; empty: never.
     pub verify_schedule: String,
+    #[serde(deserialize_with = "units::seconds")]
     jitter_s: u64,
+    #[serde(deserialize_with = "units::seconds")]
     round_timeout_s: u64,
     continuous: bool,
+    #[serde(deserialize_with = "units::bytes")]
     attachment_bytes_per_round: u64,
+    #[serde(deserialize_with = "units::bytes")]
     scan_bytes_per_round: u64,
+    #[serde(deserialize_with = "units::bytes")]
     budget_bytes_per_day: u64,
     /// Each as `HH:MM-HH:MM`: read them through [`Config::sync_settings`].
     quiet_hours: Vec<String>,
@@ -173,6 +197,7 @@ impl Default for Server {
             certificate: None,
             key: None,
             names: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -255,32 +280,31 @@ pub struct Overrides {
 pub enum ConfigError {
     #[error("{}: cannot be read: {cause}", path.display())]
     Unreadable { path: PathBuf, cause: io::Error },
-    /// Something to correct at `place`: file and line, a variable, or a flag.
+    /// Something to correct at `place`: a file that the configuration names, or a key that cannot be changed.
     #[error("{place}: {message}")]
     Invalid { place: String, message: String },
+    /// Everything to correct in the configuration itself; at least one.
+    #[error("{}", fault::lines(.0))]
+    Faults(Vec<Fault>),
 }
 
 impl Config {
-    /// Puts the layers together: defaults, the file, variables out of `env`, flags. A file that is named
-    /// must be there.
+    /// See [`Loaded::load`].
     pub fn load(
         path: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
         overrides: &Overrides,
     ) -> Result<Config, ConfigError> {
-        let default = Path::new(DEFAULT_FILE);
-        let path = path.or_else(|| default.exists().then_some(default));
-        let file = path.map(|path| Ok((path, read_text(path)?))).transpose()?;
-        layers::load(file.as_ref().map(|(path, text)| (*path, text.as_str())), env, overrides)
+        Loaded::load(path, env, overrides).map(|loaded| loaded.config)
     }
 
-    /// As [`Config::load`] would read it if `text` were in the file `path`.
+    /// See [`Loaded::of_text`].
     pub fn of_text(
         path: &Path,
         text: &str,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigError> {
-        layers::load(Some((path, text)), env, &Overrides::default())
+        Loaded::of_text(path, text, env).map(|loaded| loaded.config)
     }
 
     /// The centre to reconcile with; `None` when none is configured. Reads `central.uri_file`.
@@ -312,6 +336,13 @@ impl Config {
     /// tries things out with.
     pub fn is_centre_local(&self) -> Result<bool, ConfigError> {
         Ok(self.centre()?.is_none_or(|centre| check::is_loopback_uri(&centre.uri)))
+    }
+
+    /// The same for a node without a centre, whose address may not be where it belongs yet.
+    pub fn without_centre(mut self) -> Config {
+        self.central.uri = SecretText::default();
+        self.central.uri_file = None;
+        self
     }
 
     /// The kind of record in the collection that the centre calls `name`, or that is called so by default.
@@ -352,9 +383,20 @@ impl Config {
         })
     }
 
+    /// The proxies that are believed when they say who the client is.
+    pub fn trusted_proxies(&self) -> Vec<IpNet> {
+        // Each of them has been read when the configuration was loaded.
+        self.server.trusted_proxies.iter().filter_map(|net| check::network(net)).collect()
+    }
+
     /// Where clients find the node, as far as the configuration says: `https://clinic.local:8443`.
     pub fn base_url(&self) -> String {
         let listen = self.server.listen;
+        if let (false, false, Some(name)) =
+            (self.server.tls, self.server.trusted_proxies.is_empty(), self.server.names.first())
+        {
+            return format!("https://{name}");
+        }
         let name = match self.server.names.first() {
             _ if listen.ip().is_loopback() => "localhost".to_owned(),
             Some(name) => name.clone(),
@@ -469,10 +511,6 @@ pub fn read_key(path: &Path) -> Result<StoreKey, ConfigError> {
 /// Whether users of this machine who are neither its owner nor in its group may do anything with a file.
 pub fn is_open_to_others(path: &Path) -> io::Result<bool> {
     Ok(fs::metadata(path)?.permissions().mode() & OTHERS_MODE != 0)
-}
-
-fn read_text(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })
 }
 
 fn path_unless_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {

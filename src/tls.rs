@@ -21,7 +21,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_DAYS_LEFT};
+pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_AFTER_DAYS, is_certifiable};
 
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub struct Tls {
 
 impl Tls {
     /// Loads the pair, making the box's own at the first start. `now` may be any time: a clock that is
-    /// behind this release is not believed.
+    /// behind this release is not believed, and that is said in the log.
     pub fn load(settings: TlsSettings, now: SystemTime) -> Result<Tls, TlsError> {
         let pair = match &settings.own {
             Some(own) => read_pair(&own.certificate, &own.key)?,

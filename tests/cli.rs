@@ -12,12 +12,15 @@ mod doctor;
 mod encryption;
 mod support;
 
+#[path = "cli/proxy.rs"]
+mod proxy;
 #[path = "cli/setup.rs"]
 mod setup;
 #[path = "cli/trash.rs"]
 mod trash;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -95,13 +98,121 @@ fn check_looks_at_access_rules_and_certificate_too() {
     with_roles.run(&["check"]).ends(0).says("warning: access rules: ").says("peple");
     fs::write(&roles, "[\n{]").unwrap();
     with_roles.run(&["check"]).ends(2).complains("roles.cfg, line 2 column 2");
+    let named = clinic.with("ACCOUNTS__CENTRAL_ROLES", "[\"nurse\"]").run(&["check"]).ends(0);
+    named.says(
+        "names \"nurse\", which the access rules do not know; there are end_user, health_professional, root",
+    );
 
     let pem = clinic.path("own.pem");
     fs::write(&pem, "no certificate").unwrap();
     let own = clinic.with("SERVER__TLS", "true");
     let own =
         own.with("SERVER__CERTIFICATE", pem.to_str().unwrap()).with("SERVER__KEY", pem.to_str().unwrap());
-    own.run(&["check"]).ends(1).complains("own.pem");
+    own.run(&["check"]).ends(2).complains("own.pem");
+}
+
+/// What `check` finds keeps `serve` and `setup` from going on, unless the node can do without.
+#[test]
+fn check_and_serve_find_the_same_and_all_of_it_at_once() {
+    let clinic = Clinic::new();
+    fs::write(clinic.path("file"), "").unwrap();
+    let file = clinic.path("site.toml");
+    let site = file.to_str().unwrap();
+    let args = |command: &'static str| [command, "--config", site];
+    let text = format!(
+        "data_dir = {:?}\n[server]\nlisten = \"127.0.0.1:0\"\ntls = false\n[accounts]\nroles_file = \"/absent.cfg\"\n\
+         [store]\nkey_file = \"/absent.key\"\n[backup]\ndirectory = \"/absent/backups\"\n",
+        clinic.path("file")
+    );
+    fs::write(&file, text).unwrap();
+    for command in ["check", "serve", "setup"] {
+        let args = if command == "setup" {
+            vec!["setup", "--yes", "--config", site]
+        } else {
+            args(command).to_vec()
+        };
+        let ran = clinic.bare(&args).ends(2);
+        ran.complains("line 1: `data_dir`")
+            .complains("line 6: `accounts.roles_file`")
+            .complains("line 8: `store.key_file`");
+        assert_eq!(ran.err.contains("line 10: `backup.directory`"), command == "check", "{}", ran.err);
+    }
+    let ran = clinic.bare(&["check", "--config", site, "--json"]).ends(2);
+    let found = ran.json();
+    assert_eq!(found["ok"], false);
+    let faults = found["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 4, "{found}");
+    let backups = faults.iter().find(|fault| fault["key"] == "backup.directory").unwrap();
+    assert_eq!((&backups["line"], &backups["stops_the_node"]), (&json!(10), &json!(false)));
+    assert_eq!((&backups["file"], &backups["value"]), (&json!(site), &json!("\"/absent/backups\"")));
+    assert_eq!(backups["example"], "\"/mnt/stick/backups\"");
+
+    // What cannot be read at all is said in the same way.
+    fs::write(&file, "[server]\nlisten = \"8443\"\nnames = [\"clinic.local.\"]\n[central]\nuri = \"mongodb://user:pa@ss@h/\"\n").unwrap();
+    let found = clinic.bare(&["check", "--config", site, "--json"]).ends(2).json();
+    let keys: Vec<_> = found["faults"].as_array().unwrap().iter().map(|fault| fault["key"].clone()).collect();
+    assert_eq!(keys, ["server.listen", "server.names", "central.uri"]);
+    assert!(!found.to_string().contains("pa@ss"));
+    let ran = clinic.bare(&args("serve")).ends(2);
+    ran.complains("line 2: `server.listen`")
+        .complains("line 3: `server.names`")
+        .complains("line 5: `central.uri`");
+    let absent = clinic.bare(&["check", "--config", "/absent.toml", "--json"]).ends(2).json();
+    assert!(absent["faults"][0]["problem"].as_str().unwrap().contains("/absent.toml: cannot be read"));
+    assert_eq!(clinic.run(&["check", "--json"]).ends(0).json()["faults"], json!([]));
+}
+
+/// A box whose stick was pulled out serves all the same.
+#[test]
+fn a_missing_place_for_backups_is_logged_and_the_node_serves() {
+    let clinic = Clinic::new().with("BACKUP__DIRECTORY", "/absent/backups");
+    clinic.run(&["check"]).ends(2).complains("variable THALAMUS_EDGE__BACKUP__DIRECTORY: `backup.directory`");
+    let node = clinic.serve(&[]);
+    assert!(node.log().contains("there is no such directory: is the disk connected"), "{}", node.log());
+    node.stop();
+    let failed = clinic.run(&["backup", "create"]).ends(1);
+    assert_eq!(failed.err.matches("there is no such directory").count(), 1, "{}", failed.err);
+}
+
+#[test]
+fn an_unknown_role_is_named_beside_those_that_there_are() {
+    let clinic = Clinic::new();
+    let add = |roles: &[&str]| {
+        let args = [&["user", "add", "ANA001", "--link", "--role"], roles].concat();
+        clinic.run(&args).ends(1)
+    };
+    add(&["nurse"]).complains("no role \"nurse\"; there are end_user, health_professional, root");
+    add(&["end_user", "nurse", "medic"]).complains("no role \"nurse\", \"medic\"");
+    add(&["end_user", "end_user"]).complains("\"end_user\" is there twice");
+}
+
+/// Whoever lacks a permission is told who has it, whatever they have run.
+#[test]
+fn a_permission_that_is_missing_comes_with_what_to_do() {
+    let is_root = rustix::process::geteuid().is_root();
+    let clinic = Clinic::new();
+    clinic.make_store();
+    fs::set_permissions(clinic.data(), fs::Permissions::from_mode(if is_root { 0o750 } else { 0o000 }))
+        .unwrap();
+    let config = clinic.path("closed.toml");
+    fs::write(&config, "").unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(if is_root { 0o600 } else { 0o000 })).unwrap();
+    for args in [
+        &["user", "list"][..],
+        &["backup", "create"],
+        &["backup", "list"],
+        &["db", "check"],
+        &["serve"],
+        &["check", "--config", config.to_str().unwrap()],
+        &["trash", "list"],
+        &["audit", "verify"],
+        &["setup", "--yes", "--config", config.to_str().unwrap()],
+    ] {
+        // Nobody else can be had without root, but what is closed is closed to its owner too.
+        let ran = if is_root { clinic.run_as_other_user(args) } else { clinic.run(args) };
+        ran.complains("run this as root or as the user that runs the node");
+    }
+    fs::set_permissions(clinic.data(), fs::Permissions::from_mode(0o750)).unwrap();
 }
 
 // --------------------------------------------------------------------------------------------- accounts
@@ -592,6 +703,7 @@ fn demo_records_come_once_and_not_to_a_real_centre() {
     let near = clinic.with("CENTRAL__URI", "mongodb://127.0.0.1:1/");
     let node = near.serve(&["--demo"]);
     assert!(node.log().contains("demo records added"), "{}", node.log());
+    assert!(node.log().contains("their passwords are public"), "{}", node.log());
     node.stop();
     let before = clinic.records(Kind::Person);
     assert_eq!(before.len(), 5);
@@ -623,10 +735,10 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     let file = clinic.path("file");
     fs::write(&file, "").unwrap();
     let astray = clinic.with("DATA_DIR", file.join("data").to_str().unwrap());
-    astray.run(&["serve"]).ends(1).complains("file/data: ");
+    astray.run(&["serve"]).ends(2).complains("file/data: ");
 
     let certificate = clinic.with("SERVER__TLS", "true").with("SERVER__CERTIFICATE", "/absent.pem");
-    certificate.with("SERVER__KEY", "/absent.pem").run(&["serve"]).ends(1).complains("/absent.pem");
+    certificate.with("SERVER__KEY", "/absent.pem").run(&["serve"]).ends(2).complains("/absent.pem");
     assert!(!control_socket(&clinic.data()).exists());
     drop(taken);
     clinic.serve(&["--listen", &address]).stop();
@@ -641,6 +753,36 @@ fn plain_http_beyond_this_machine_is_warned_of() {
     let far = clinic.serve(&["--listen", "0.0.0.0:0"]);
     assert!(far.log().contains("plain HTTP"), "{}", far.log());
     assert!(!far.log().contains('\u{1b}'), "no colours into a file");
+}
+
+/// A browser that was given the address without its scheme is told the right one.
+#[test]
+fn plain_http_on_the_port_of_https_is_answered_with_the_right_address() {
+    let node = Clinic::new().with("SERVER__TLS", "true").serve(&[]);
+    let (status, body) = node.request("GET", "/people?q=x", "", "");
+    assert_eq!(
+        (status, body.as_str()),
+        (400, "This port speaks HTTPS only. The right address is https://clinic:80/people?q=x\n")
+    );
+    let (status, body) = node.get_with("/", "", "Accept: text/html");
+    assert!(status == 400 && body.contains("<a href=\"https://clinic:80/"), "{body}");
+    // With a body that nobody reads, and half of a head.
+    assert_eq!(node.request("POST", "/people/X", "", &"x".repeat(100_000)).0, 400);
+    let mut half = node.connect().unwrap();
+    half.write_all(b"GE").unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    // Whoever speaks TLS is served all the while, and silence keeps nobody out.
+    let _silent: Vec<_> = (0..20).map(|_| node.connect().unwrap()).collect();
+    let url = format!("https://127.0.0.1:{}/healthz", node.port());
+    let served = std::process::Command::new("python3")
+        .args(["-c", "import ssl,sys,urllib.request as u; print(u.urlopen(sys.argv[1], context=ssl._create_unverified_context()).read())", &url])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&served.stdout).contains("ok"), "{served:?}");
+    node.stop();
 }
 
 #[test]

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
+use super::plain_http;
+use super::proxies::Proxies;
 use crate::http::Peer;
 
 /// Connections from one address.
@@ -42,6 +44,9 @@ const REFUSED_LOG_S: u64 = 60;
 pub(super) struct Connections {
     open: Arc<Mutex<Open>>,
     in_all_max: usize,
+    /// Whether TLS comes next, so that who speaks plain HTTP is told so.
+    is_https: bool,
+    proxies: Arc<Proxies>,
 }
 
 #[derive(Default)]
@@ -77,7 +82,7 @@ fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
 
 impl Connections {
     /// As many as the process has descriptors for; takes what the system lets it have.
-    pub(super) fn within_descriptors() -> Connections {
+    pub(super) fn within_descriptors(proxies: Proxies) -> Connections {
         let in_all_max = match descriptors() {
             Some(descriptors) => {
                 descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
@@ -90,13 +95,19 @@ impl Connections {
                 "the system allows few open files: fewer connections are taken (raise LimitNOFILE or ulimit -n)"
             );
         }
-        Connections { open: Arc::default(), in_all_max }
+        Connections { open: Arc::default(), in_all_max, is_https: false, proxies: Arc::new(proxies) }
+    }
+
+    pub(super) fn for_https(self) -> Connections {
+        Connections { is_https: true, ..self }
     }
 
     fn count(&self, address: IpAddr) -> Option<Counted> {
         let mut open = lock(&self.open);
         let here = open.by_address.get(&address).copied().unwrap_or(0);
-        if open.in_all >= self.in_all_max || here >= PER_ADDRESS_MAX {
+        // A proxy's connections are those of all its clients.
+        let is_over_share = here >= PER_ADDRESS_MAX && !self.proxies.trusts(address);
+        if open.in_all >= self.in_all_max || is_over_share {
             open.refused += 1;
             let is_quiet = |at: Instant| at.elapsed() < Duration::from_secs(REFUSED_LOG_S);
             if !open.logged_at.is_some_and(is_quiet) {
@@ -142,16 +153,21 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
     type Service = CountedService<S>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
-    fn accept(&self, stream: TcpStream, inner: S) -> Self::Future {
+    fn accept(&self, mut stream: TcpStream, inner: S) -> Self::Future {
         let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
         let counted = peer.as_ref().ok().map(|peer| self.count(*peer));
+        let is_https = self.is_https;
+        let proxies = Arc::clone(&self.proxies);
         Box::pin(async move {
-            let peer = Peer::Address(peer?);
+            let peer = peer?;
             let counted = counted.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
             stream.set_nodelay(true)?;
+            if is_https && plain_http::turn_away(&mut stream).await? {
+                return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
+            }
             let mut stream = Box::pin(TimeoutStream::new(stream));
             stream.as_mut().set_write_timeout_pinned(Some(Duration::from_secs(STALLED_S_MAX)));
-            Ok((stream, CountedService { inner, peer, _counted: Arc::new(counted) }))
+            Ok((stream, CountedService { inner, peer, proxies, _counted: Arc::new(counted) }))
         })
     }
 }
@@ -160,7 +176,8 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
 #[derive(Clone)]
 pub(super) struct CountedService<S> {
     inner: S,
-    peer: Peer,
+    peer: IpAddr,
+    proxies: Arc<Proxies>,
     _counted: Arc<Counted>,
 }
 
@@ -174,7 +191,8 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for CountedService<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
+        let client = self.proxies.client(self.peer, request.headers_mut());
+        request.extensions_mut().insert(Peer::Address(client));
         self.inner.call(request)
     }
 }
@@ -187,7 +205,7 @@ mod tests {
     use super::*;
 
     fn limited(in_all_max: usize) -> Connections {
-        Connections { open: Arc::default(), in_all_max }
+        Connections { open: Arc::default(), in_all_max, is_https: false, proxies: Arc::default() }
     }
 
     #[test]

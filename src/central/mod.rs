@@ -9,6 +9,7 @@ pub mod mongo;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -398,8 +399,23 @@ impl CentreAddress {
 
     /// How what travels there is protected, as far as the connection string says. Asks nobody.
     pub fn protection(&self) -> Result<Protection> {
-        mongo::protection(&self.uri)
+        mongo::address::protection(&self.uri)
     }
+
+    /// What the driver does not take of the connection string, in words that do not repeat it.
+    pub fn option_fault(&self) -> Option<String> {
+        mongo::address::option_fault(&self.uri)
+    }
+
+    /// The files that the connection string names: of authorities, and of the node's own certificate.
+    pub fn files(&self) -> Vec<PathBuf> {
+        mongo::address::files(&self.uri)
+    }
+}
+
+/// What keeps a text from being a connection string, in words that do not repeat it; its options aside.
+pub fn uri_fault(uri: &str) -> Option<String> {
+    mongo::address::fault(uri)
 }
 
 /// How what travels between a node and the centre is protected.

@@ -50,17 +50,8 @@ pub(super) async fn run(config: Config, command: BackupCommand) -> anyhow::Resul
     }
 }
 
-/// What there is to say about how backups are made.
-pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let mut warnings = backup::warnings(&config.backup_settings());
-    if config.backup.schedule.is_empty() {
-        warnings.push("no backups are made by themselves ([backup] schedule is empty)".to_owned());
-    }
-    warnings
-}
-
 fn warn(config: &Config) {
-    for warning in warnings(config) {
+    for warning in config.backup_warnings() {
         eprintln!("warning: {}", plain(&warning));
     }
 }
@@ -91,7 +82,7 @@ fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
     let directory = config.backup_settings().directory;
     let listed = backup::list(&directory).map_err(failure)?;
     if json {
-        return Ok(Done::json(&json!({"backups": listed, "warnings": warnings(config)})));
+        return Ok(Done::json(&json!({"backups": listed, "warnings": config.backup_warnings()})));
     }
     warn(config);
     if listed.is_empty() {

@@ -20,7 +20,7 @@ use crate::config::{Config, DEFAULT_FILE, is_open_to_others};
 use crate::domain::access::ROOT;
 use crate::store::free_bytes_at;
 use crate::sync::time_text;
-use crate::tls::{RELEASE_EPOCH_S, RENEW_DAYS_LEFT};
+use crate::tls::RELEASE_EPOCH_S;
 use findings::{Findings, Health, shown};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -30,6 +30,8 @@ const CLOCK_TOLERANCE_MS: i64 = 60 * 60 * 1000;
 const OFFLINE_DAYS: i64 = 7;
 /// By then the centre's history may not reach back so far, and everything has to be looked at again.
 const OFFLINE_DAYS_MAX: i64 = 30;
+/// When somebody should see to another certificate; a node has renewed its own long before.
+const CERTIFICATE_WARNED_DAYS: i64 = 30;
 /// What is left of the days without the centre when the end of logins is warned about: one part in so many.
 const LOGINS_WARNED_SHARE: i64 = 4;
 /// How long after it was due a backup may still come.
@@ -202,7 +204,7 @@ fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
             match days {
                 ..0 => found.wrong(ABOUT, format!("ended at {at}"), remedy),
                 // A node renews its own by then.
-                _ if days < RENEW_DAYS_LEFT.cast_signed() => {
+                _ if days < CERTIFICATE_WARNED_DAYS => {
                     found.warning(ABOUT, format!("ends in {days} days, at {at}"), remedy)
                 }
                 _ => found.ok(ABOUT, format!("ends in {days} days, at {at}")),

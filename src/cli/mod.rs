@@ -5,6 +5,7 @@
 
 mod audit;
 mod backup;
+mod check;
 mod control;
 mod db;
 mod doctor;
@@ -28,9 +29,8 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, AppError};
-use crate::config::{self, Config, ConfigError, Overrides};
+use crate::config::{self, ConfigError, Loaded, Overrides};
 use crate::demo;
-use crate::tls::Tls;
 use control::ControlError;
 use show::plain;
 
@@ -66,8 +66,12 @@ enum Command {
     /// Serve the API and synchronize on schedule.
     #[command(after_help = LOG_VARIABLES)]
     Serve(ServeArgs),
-    /// Check the configuration, the access rules and the certificate.
-    Check,
+    /// Check the configuration and everything that it points to: access rules, certificate, keys, directories.
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at everything that may need somebody, and say what to do about it.
     Doctor {
         /// Print JSON.
@@ -165,7 +169,9 @@ pub fn run() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("thalamus-edge: {}", plain(&format!("{error:#}")));
+            let message = format!("{error:#}");
+            let advice = show::denied_advice(&message).map(|advice| format!(": {advice}"));
+            eprintln!("thalamus-edge: {}{}", plain(&message), advice.unwrap_or_default());
             ExitCode::from(exit_code(&error))
         }
     }
@@ -214,12 +220,18 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
         start_log("error");
         return runtime.block_on(setup::run(cli.config, args));
     }
-    let config = Config::load(cli.config.as_deref(), config::environment(), &overrides)?;
+    if let Command::Check { json } = cli.command {
+        start_log("error");
+        return Ok(check::run(cli.config.as_deref(), json)?);
+    }
+    let loaded = Loaded::load(cli.config.as_deref(), config::environment(), &overrides)?;
     start_log(if is_serving { "info" } else { "error" });
+    if let Command::Serve(args) = cli.command {
+        return runtime.block_on(serve(loaded, args.demo));
+    }
+    let config = loaded.config;
     runtime.block_on(async {
         match cli.command {
-            Command::Serve(args) => serve(config, args.demo).await,
-            Command::Check => check(&config),
             Command::Doctor { json } => doctor::run(config, cli.config, json).await,
             Command::User(command) => users::run(config, command).await,
             Command::Sync(command) => reconcile::sync(config, command).await,
@@ -233,8 +245,8 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Export(args) => export::run(config, &args).await,
             Command::Audit(command) => audit::run(&config, command).await,
             Command::Emergency(command) => emergency::run(&config, command).await,
-            Command::Setup(args) => setup::run(cli.config, args).await,
-            Command::Version => Ok(version()),
+            // Done above.
+            Command::Setup(_) | Command::Serve(_) | Command::Check { .. } | Command::Version => Ok(version()),
         }
     })
 }
@@ -247,7 +259,11 @@ fn version() -> Done {
     Done::text(version)
 }
 
-async fn serve(config: Config, is_demo: bool) -> anyhow::Result<Done> {
+async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
+    for fault in check::startable(&loaded)? {
+        tracing::error!("{}", plain(&fault.to_string()));
+    }
+    let config = loaded.config;
     if is_demo && !config.is_centre_local()? {
         let message = "--demo: the centre (central.uri) is not on this machine, and demo people must not reach a real one";
         return Err(Failure::usage(message).into());
@@ -257,8 +273,10 @@ async fn serve(config: Config, is_demo: bool) -> anyhow::Result<Done> {
         let uid = rustix::process::getuid().as_raw();
         if demo::fill(&app.node.store, uid).await? {
             eprintln!("--demo: demo records added");
+            eprintln!("--demo: their passwords are public: everybody who reaches this node is root on it");
         } else {
             eprintln!("--demo: the store has records already and was left as it is");
+            eprintln!("--demo: if they are the demo's, their passwords are public");
         }
     }
     app.serve().await?;
@@ -278,25 +296,4 @@ fn start_log(level: &str) {
     } else {
         log.compact().with_ansi(io::stderr().is_terminal()).init();
     }
-}
-
-fn check(config: &Config) -> anyhow::Result<Done> {
-    let mut text = warnings_about(config)?;
-    text += "the configuration and the access rules are in order";
-    Ok(Done::text(text))
-}
-
-/// What a node would not start with is an error; what somebody may not have meant is a line for each.
-fn warnings_about(config: &Config) -> anyhow::Result<String> {
-    let (_, warnings) = config.acl()?;
-    config.centre()?;
-    config.store_key()?;
-    // A pair of the operator's own must be usable; the node's own is made when it starts.
-    if let Some(settings) = config.tls_settings().filter(|settings| settings.own.is_some()) {
-        Tls::load(settings, std::time::SystemTime::UNIX_EPOCH)?;
-    }
-    let mut text: String =
-        warnings.iter().map(|warning| format!("warning: access rules: {}\n", plain(warning))).collect();
-    text.extend(backup::warnings(config).iter().map(|warning| format!("warning: {warning}\n")));
-    Ok(text)
 }

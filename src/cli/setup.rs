@@ -14,14 +14,15 @@ use serde_json::{Value, json};
 use toml::Value as Setting;
 use zeroize::Zeroizing;
 
-use super::control::{Client, Missing, segment};
+use super::control::{Client, ControlError, Missing, segment};
 use super::show::{cell, plain};
 use super::users::{password_line, shown_link};
-use super::{Done, EXIT_REFUSED, Failure};
+use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
+use crate::accounts::Accounts;
 use crate::config::edit::ConfigText;
 use crate::config::{Config, DEFAULT_FILE, environment};
 use crate::domain::access::ROOT;
-use crate::http::LOCAL_SUFFIX;
+use crate::http::{LOCAL_SUFFIX, check_local_name};
 use ask::Terminal;
 use place::{Place, Written};
 
@@ -117,10 +118,14 @@ pub(super) async fn run(file: Option<PathBuf>, args: SetupArgs) -> anyhow::Resul
         (None, None) => {}
     }
     let text = draft.text.clone();
+    // Whatever is wrong with the configuration or the account is said before anything is written.
+    place.check(&draft)?;
+    let planned = place.config(&text, environment())?.without_centre();
+    let operator = planned_operator(&planned, &args, terminal.as_ref(), password).await?;
     let written = place.write(draft, args.yes)?;
     let config = place.config(&text, environment())?;
 
-    match administer(&config, &args, terminal.as_ref(), password).await {
+    match administer(&config, operator).await {
         Ok((operator, is_running)) => {
             let steps = next_steps(&config, &place, &written, is_running);
             Ok(Done::text([written.text, operator, steps].join("\n")))
@@ -133,59 +138,94 @@ pub(super) async fn run(file: Option<PathBuf>, args: SetupArgs) -> anyhow::Resul
     }
 }
 
-/// What there is to say about the administrator's account, and whether a node runs.
-async fn administer(
-    config: &Config,
-    args: &SetupArgs,
-    terminal: Option<&Terminal>,
+/// The account that is to administer the node.
+struct Operator {
+    name: String,
+    /// Without one, a link is made.
     password: Option<Zeroizing<String>>,
-) -> anyhow::Result<(String, bool)> {
-    let client = Client::connect(config, Missing::Create).await?;
-    let operator = operator(&client, config, args, terminal, password).await?;
-    Ok((operator, client.is_node_running()))
 }
 
-/// Makes the account that administers the node, unless there is one; what there is to say about it.
-async fn operator(
-    client: &Client,
+/// Who is to administer the node, as far as nobody does. Asks the node that is there, and makes none.
+async fn planned_operator(
     config: &Config,
     args: &SetupArgs,
     terminal: Option<&Terminal>,
     password: Option<Zeroizing<String>>,
-) -> anyhow::Result<String> {
-    let users = client.get("/users").await?.accepted()?;
+) -> anyhow::Result<Operator> {
+    let users = match Client::connect(config, Missing::Refuse).await {
+        Ok(client) => client.get("/users").await?.accepted()?,
+        Err(ControlError::NoStore(_)) => json!([]),
+        Err(error) => return Err(error.into()),
+    };
     let users = users.as_array().map_or(&[][..], |users| users);
-    let is_root = |user: &Value| user["roles"].as_array().is_some_and(|roles| roles.contains(&json!(ROOT)));
-    if let Some(user) = users.iter().find(|user| user["active"] == true && is_root(user)) {
-        let id = cell(&user["id"]);
-        return Ok(format!(
-            "{id} administers this node already: nothing was changed. `thalamus-edge user link {id}` makes a link for a new password"
-        ));
-    }
+    let is_needed = administrator(users).is_none();
     let name = match (&args.operator, terminal) {
         (Some(name), _) => name.clone(),
-        (None, Some(terminal)) => terminal.ask("Account of the administrator", OPERATOR_DEFAULT)?,
-        (None, None) => OPERATOR_DEFAULT.to_owned(),
+        (None, Some(terminal)) if is_needed => {
+            terminal.ask("Account of the administrator", OPERATOR_DEFAULT)?
+        }
+        (None, _) => OPERATOR_DEFAULT.to_owned(),
     };
-    let name = name.strip_suffix(LOCAL_SUFFIX).unwrap_or(&name);
-    let id = format!("{name}{LOCAL_SUFFIX}");
-    if users.iter().any(|user| user["id"] == *id) {
-        let message = format!(
-            "{id} is there already but does not administer this node: give another name with --operator, or see `user add` and `user enable`"
-        );
-        return Err(Failure { code: EXIT_REFUSED, message }.into());
+    let name = name.strip_suffix(LOCAL_SUFFIX).unwrap_or(&name).to_owned();
+    if is_needed {
+        refuse_known(users, &name)?;
+        check_local_name(&name)
+            .map_err(|message| Failure { code: EXIT_FAILED, message: message.to_owned() })?;
+        if let Some(password) = &password {
+            let accounts = Accounts::new(config.accounts_settings())?;
+            let checked = accounts.check_new_password(&name, password);
+            checked.map_err(|message| Failure {
+                code: EXIT_FAILED,
+                message: format!("password: {message}; nothing was written"),
+            })?;
+        }
     }
+    Ok(Operator { name, password })
+}
+
+/// The account of somebody who administers the node already.
+fn administrator(users: &[Value]) -> Option<String> {
+    let is_root = |user: &Value| user["roles"].as_array().is_some_and(|roles| roles.contains(&json!(ROOT)));
+    users.iter().find(|user| user["active"] == true && is_root(user)).map(|user| cell(&user["id"]))
+}
+
+fn refuse_known(users: &[Value], name: &str) -> Result<(), Failure> {
+    let id = format!("{name}{LOCAL_SUFFIX}");
+    if !users.iter().any(|user| user["id"] == *id) {
+        return Ok(());
+    }
+    let message = format!(
+        "{id} is there already but does not administer this node: give another name with --operator, or see `user add` and `user enable`"
+    );
+    Err(Failure { code: EXIT_REFUSED, message })
+}
+
+/// Makes the account that administers the node, unless there is one. What there is to say about it, and whether a node
+/// runs.
+async fn administer(config: &Config, operator: Operator) -> anyhow::Result<(String, bool)> {
+    let client = Client::connect(config, Missing::Create).await?;
+    let is_running = client.is_node_running();
+    let users = client.get("/users").await?.accepted()?;
+    let users = users.as_array().map_or(&[][..], |users| users);
+    if let Some(id) = administrator(users) {
+        let text = format!(
+            "{id} administers this node already: nothing was changed. `thalamus-edge user link {id}` makes a link for a new password"
+        );
+        return Ok((text, is_running));
+    }
+    let Operator { name, password } = operator;
+    refuse_known(users, &name)?;
     let mut body = json!({"roles": [ROOT], "local": true});
     match password {
         Some(password) => body["password"] = json!(*password),
         None => body["link"] = json!(true),
     }
-    let made = client.post(&format!("/users/{}", segment(name)), &body).await?.accepted()?;
-    let mut text = format!("{} administers this node", plain(&id));
+    let made = client.post(&format!("/users/{}", segment(&name)), &body).await?.accepted()?;
+    let mut text = format!("{} administers this node", plain(&format!("{name}{LOCAL_SUFFIX}")));
     if made["link"].is_object() {
         text += &format!("\n{}", shown_link(config, &made["link"]));
     }
-    Ok(text)
+    Ok((text, is_running))
 }
 
 fn next_steps(config: &Config, place: &Place, written: &Written, is_running: bool) -> String {

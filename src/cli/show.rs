@@ -20,6 +20,14 @@ pub(super) fn plain(text: &str) -> String {
     })
 }
 
+/// What to do about a message of the system that something is not permitted, unless it says so itself.
+pub(super) fn denied_advice(message: &str) -> Option<&'static str> {
+    const ADVICE: &str = "run this as root or as the user that runs the node (sudo -u thalamus-edge ...)";
+    let says_so = message.contains("as root") || message.contains("for root");
+    let is_denied = message.contains("Permission denied") || message.contains("Operation not permitted");
+    (is_denied && !says_so).then_some(ADVICE)
+}
+
 /// A JSON value in a cell: text as it is, nothing for null, the rest as JSON.
 pub(super) fn cell(value: &Value) -> String {
     match value {

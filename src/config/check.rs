@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use rustls::pki_types::ServerName;
+use ipnet::IpNet;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::Config;
+use super::units::shown_bytes;
 use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
-use crate::backup::{Recipient, parse_schedule};
-use crate::central::{CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
+use crate::backup::{Recipient, next_ms, parse_schedule};
+use crate::central::{self, CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
 use crate::domain::access::{Acl, ROOT};
 use crate::domain::record::Kind;
 use crate::sync::budget::{QuietHours, next_loud_minute};
+use crate::tls;
 
 /// The node's name at the server follows this.
 pub(super) const APP_NAME_PREFIX: &str = "thalamus-edge/";
@@ -52,27 +54,28 @@ const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;
 
 const BACKUP_KEEP_MAX: usize = 1000;
-const NO_SCHEDULE: &str = "is not a schedule: second, minute, hour, day of month, month, day of week, as in \
-     \"0 */5 * * * *\"";
-
 type Verdict = Result<(), String>;
 
-/// The first key with a value that cannot be meant, and what is wrong with it.
-pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
+/// The keys with values that cannot be meant, and what is wrong with each.
+pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
     let Config { data_dir, node, server, api, accounts, store, central, backup } = config;
     let data_dir_named = match data_dir.as_os_str().is_empty() {
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 31] = [
+    let verdicts: [(&'static str, Verdict); 32] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
         ("server.key", together(&server.key, &server.certificate, "server.certificate")),
-        ("server.names", each(&server.names, server_name)),
+        ("server.names", server_names(&server.names)),
+        ("server.trusted_proxies", each(&server.trusted_proxies, trusted_proxy)),
         ("api.cors_allowed_origins", origins(&api.cors_allowed_origins)),
-        ("api.body_limit_bytes", within(api.body_limit_bytes, BODY_LIMIT_BYTES_MIN..=BODY_LIMIT_BYTES_MAX)),
-        ("api.content_limit_bytes", within(api.content_limit_bytes, 0..=CONTENT_LIMIT_BYTES_MAX)),
+        (
+            "api.body_limit_bytes",
+            size_within(api.body_limit_bytes, BODY_LIMIT_BYTES_MIN..=BODY_LIMIT_BYTES_MAX),
+        ),
+        ("api.content_limit_bytes", size_within(api.content_limit_bytes, 0..=CONTENT_LIMIT_BYTES_MAX)),
         (
             "accounts.password_min_chars",
             within(accounts.password_min_chars, PASSWORD_MIN_CHARS_MIN..=PASSWORD_CHARS_MAX),
@@ -80,13 +83,13 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         ("accounts.bcrypt_cost", within(accounts.bcrypt_cost, BCRYPT_COST_MIN..=BCRYPT_COST_MAX)),
         ("accounts.central_roles", each(&accounts.central_roles, central_role)),
         ("accounts.offline_login_days", within(accounts.offline_login_days, 0..=OFFLINE_LOGIN_DAYS_MAX)),
-        ("store.cache_bytes", within(store.cache_bytes, CACHE_BYTES_MIN..=CACHE_BYTES_MAX)),
+        ("store.cache_bytes", size_within(store.cache_bytes, CACHE_BYTES_MIN..=CACHE_BYTES_MAX)),
         (
             "store.journal_keep_rows",
             within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
         ),
         ("store.audit_keep_rows", within(store.audit_keep_rows, AUDIT_KEEP_ROWS_MIN..=AUDIT_KEEP_ROWS_MAX)),
-        ("store.reserve_bytes", within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
+        ("store.reserve_bytes", size_within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
         ("central.database", database_name(&central.database)),
@@ -111,11 +114,11 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         ),
         ("central.quiet_hours", quiet_hours(&central.quiet_hours)),
         ("central.collections", collections_apart(&central.collections)),
-        ("backup.schedule", backup_schedule(&backup.schedule)),
+        ("backup.schedule", schedule_unless_empty(&backup.schedule)),
         ("backup.keep", within(backup.keep, 1..=BACKUP_KEEP_MAX)),
         ("backup.recipients", each(&backup.recipients, backup_recipient)),
     ];
-    verdicts.into_iter().find_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
+    verdicts.into_iter().filter_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
 }
 
 fn within<T: PartialOrd + Display>(value: T, range: RangeInclusive<T>) -> Verdict {
@@ -125,16 +128,25 @@ fn within<T: PartialOrd + Display>(value: T, range: RangeInclusive<T>) -> Verdic
     Err(format!("must lie between {} and {}", range.start(), range.end()))
 }
 
+fn size_within(bytes: u64, range: RangeInclusive<u64>) -> Verdict {
+    if range.contains(&bytes) {
+        return Ok(());
+    }
+    Err(format!("must lie between {} and {}", shown_bytes(*range.start()), shown_bytes(*range.end())))
+}
+
 /// Bytes, of which too few would mean that nothing is ever done.
 fn zero_or_from(bytes: u64, min: u64) -> Verdict {
     match bytes == 0 || bytes >= min {
         true => Ok(()),
-        false => Err(format!("must be 0, which sets no limit, or at least {min}")),
+        false => Err(format!("must be 0, which sets no limit, or at least {}", shown_bytes(min))),
     }
 }
 
+/// All that is wrong with the values of a list.
 fn each(values: &[String], check: fn(&str) -> Verdict) -> Verdict {
-    values.iter().try_for_each(|value| check(value))
+    let problems: Vec<String> = values.iter().filter_map(|value| check(value).err()).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 fn together<T>(this: &Option<T>, other: &Option<T>, other_key: &str) -> Verdict {
@@ -162,10 +174,40 @@ fn node_name(name: &str) -> Verdict {
     Ok(())
 }
 
+/// Names that a client would accept of a certificate: whatever is wrong with another one, no certificate can be made.
+fn server_names(names: &[String]) -> Verdict {
+    each(names, server_name)
+}
+
 fn server_name(name: &str) -> Verdict {
-    match ServerName::try_from(name) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(format!("holds {name:?}, which is neither a host name nor an address")),
+    if tls::is_certifiable(name) {
+        return Ok(());
+    }
+    let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
+    let hint = match () {
+        () if bare != name => "a name stands without \"https://\"",
+        () if name.ends_with('.') => "a name stands without the dot at its end",
+        () if name.contains('*') => "wildcards are not names: list each name",
+        () if name.contains('/') => "a name stands without a path, an address without a mask",
+        () if name.starts_with('[') => "an IPv6 address stands without brackets here",
+        () if name.parse::<SocketAddr>().is_ok() || name.contains(':') => "a name stands without a port",
+        () if !name.is_ascii() => "letters beyond a-z are written in their ASCII form (xn--...)",
+        () => "it is neither a host name nor an IP address that a certificate can hold",
+    };
+    Err(format!("holds {name:?}, which no client would accept: {hint}"))
+}
+
+/// An address, or a network in CIDR notation.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn trusted_proxy(text: &str) -> Verdict {
+    match network(text) {
+        // Whoever asks could say that they are somebody else.
+        Some(net) if net.prefix_len() == 0 => Err(format!("holds {text:?}, which is everybody")),
+        Some(_) => Ok(()),
+        None => Err(format!("holds {text:?}, which is neither an IP address nor a network as 10.0.0.0/24")),
     }
 }
 
@@ -179,12 +221,15 @@ fn origins(origins: &[String]) -> Verdict {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
         *origin == "*" || host.is_some_and(|host| !host.is_empty() && host.chars().all(fits))
     };
-    match origins.iter().find(|origin| !plain(origin)) {
-        None => Ok(()),
-        Some(origin) => Err(format!(
-            "holds {origin:?}, which is not of the form https://host or https://host:port in lower case"
-        )),
+    let wrong: Vec<String> =
+        origins.iter().filter(|origin| !plain(origin)).map(|o| format!("{o:?}")).collect();
+    if wrong.is_empty() {
+        return Ok(());
     }
+    Err(format!(
+        "holds {}, which is not of the form https://host or https://host:port in lower case",
+        wrong.join(", ")
+    ))
 }
 
 /// Whoever has a stolen box can write to the centre: its word makes nobody root.
@@ -215,12 +260,7 @@ fn inline_uri(uri: &str) -> Verdict {
 
 /// Does not repeat the value: it usually holds a password.
 pub(super) fn centre_uri(uri: &str) -> Verdict {
-    let one_line = !uri.chars().any(|c| c.is_control() || c.is_whitespace());
-    let schemes = ["mongodb://", "mongodb+srv://"];
-    if one_line && schemes.iter().any(|scheme| uri.len() > scheme.len() && uri.starts_with(scheme)) {
-        return Ok(());
-    }
-    Err("is not a connection string (mongodb://... or mongodb+srv://...)".to_owned())
+    central::uri_fault(uri).map_or(Ok(()), Err)
 }
 
 /// Whether every server that a connection string names is this machine; read as the driver reads it.
@@ -245,21 +285,25 @@ fn is_loopback_host(host: &str) -> bool {
         || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// By the scheduler's own reading.
-fn schedule(schedule: &str) -> Verdict {
-    match tokio_cron_scheduler::Job::new(schedule, |_, _| {}) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(NO_SCHEDULE.to_owned()),
+/// By the reading of those who keep it.
+fn schedule(text: &str) -> Verdict {
+    const FIELDS: usize = 6;
+    // The rounds' scheduler and the backups' read by themselves.
+    let read = parse_schedule(text).filter(|_| tokio_cron_scheduler::Job::new(text, |_, _| {}).is_ok());
+    match read {
+        // From any time on it comes or it does not: calendars repeat.
+        Some(read) if next_ms(&read, 0, 0).is_some() => Ok(()),
+        Some(_) => Err("never comes: there is no such day".to_owned()),
+        None if text.split_whitespace().count() + 1 == FIELDS => {
+            Err("is not a schedule: it has five fields, and the seconds come first: put a 0 before it"
+                .to_owned())
+        }
+        None => Err("is not a schedule".to_owned()),
     }
 }
 
 fn schedule_unless_empty(text: &str) -> Verdict {
     if text.is_empty() { Ok(()) } else { schedule(text) }
-}
-
-/// By the reading of those who keep it.
-fn backup_schedule(text: &str) -> Verdict {
-    if text.is_empty() || parse_schedule(text).is_some() { Ok(()) } else { Err(NO_SCHEDULE.to_owned()) }
 }
 
 /// A secret key in this place must not be repeated.
@@ -321,6 +365,32 @@ fn collections_apart(given: &BTreeMap<Kind, String>) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// An address to listen on.
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    let text = text.trim();
+    text.parse().map_err(|_| D::Error::custom(no_socket_address(text)))
+}
+
+fn no_socket_address(text: &str) -> &'static str {
+    let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    match text.rsplit_once(':') {
+        _ if is_port(text) => {
+            "is a port without an address; 0.0.0.0 before it listens on all addresses of IPv4"
+        }
+        _ if text.is_empty() => "is empty",
+        _ if text.contains("://") => "has a scheme, which does not belong here",
+        _ if is_address(text) => "is an address without a port",
+        None => "is no address with a port",
+        Some((_, port)) if !is_port(port) => "has a port that is no number from 0 to 65535",
+        Some(("", _)) => "has no address before the port; 0.0.0.0 there listens on all addresses of IPv4",
+        Some(("*", _)) => "has no address before the port; 0.0.0.0 there listens on all addresses of IPv4",
+        Some((name, _)) if name.contains(':') => "has an IPv6 address that does not stand in brackets",
+        Some(_) => "has a name where an IP address belongs; 127.0.0.1 is this machine alone",
+    }
 }
 
 /// Names at the centre, by the default name of a collection (`pols`) or the kind (`page`).

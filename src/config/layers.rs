@@ -1,9 +1,10 @@
 //! Floor 5. The layers of a configuration, and where each value in force was set.
 //!
-//! Every layer is tried on its own before it is laid over the others, so a message can name its place.
-//! What does not fit is not repeated: it may be a password in the wrong line.
+//! Every value is tried on its own before it is laid over the others, so all that are wrong are found at once, and a
+//! message can name the place of each.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +12,17 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use super::fault::{Fault, Place};
 use super::{
-    AccountRules, Api, Backup, Central, Config, ConfigError, DEFAULT_DATA_DIR, Node, Overrides, Server,
-    Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check,
+    AccountRules, Api, Backup, Central, Config, ConfigError, DEFAULT_DATA_DIR, Loaded, Node, Overrides,
+    Server, Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check, keys,
 };
+
+/// What a node listens on that only shows the demo: its passwords are public.
+const DEMO_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8443);
+const COLLECTIONS: [&str; 2] = ["central", "collections"];
+/// So many lines that are no TOML are named; after that, what follows is hardly meant as a configuration.
+const NOT_TOML_MAX: usize = 20;
 
 /// All keys that there are.
 #[derive(Deserialize, Default)]
@@ -30,34 +38,63 @@ struct Keys {
     backup: Backup,
 }
 
+/// Where values were set.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origins {
+    values: Table,
+    /// Dotted key -> where it was set last.
+    places: BTreeMap<String, Place>,
+}
+
+impl Origins {
+    /// A fault of the value that is in force.
+    pub(super) fn fault(&self, key: &str, problem: impl Into<String>) -> Fault {
+        let within = format!("{key}.");
+        let place = self.places.get(key).cloned();
+        let place = place.or_else(|| {
+            let inside = self.places.iter().find(|(name, _)| name.starts_with(&within));
+            inside.map(|(_, place)| place.clone())
+        });
+        let value = key.split('.').try_fold(None, |table: Option<&Value>, name| {
+            let value = match table {
+                None => self.values.get(name),
+                Some(table) => table.get(name),
+            };
+            value.map(Some)
+        });
+        let place = place.unwrap_or_else(|| Place::named("configuration"));
+        Fault::of_key(&place, key, value.flatten(), problem)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+}
+
 pub(super) fn load(
     file: Option<(&Path, &str)>,
     env: impl Iterator<Item = (String, String)>,
     overrides: &Overrides,
-) -> Result<Config, ConfigError> {
+) -> Result<Loaded, ConfigError> {
     let mut layers = Layers::default();
     if let Some((path, text)) = file {
-        layers.add_file(path, text)?;
+        layers.add_file(path, text);
     }
     for (name, value) in env {
         if let Some(key) = name.strip_prefix(VARIABLE_PREFIX) {
-            layers.add_variable(&name, key, &value)?;
+            layers.add_variable(&name, key, &value);
         }
     }
     if let Some(listen) = &overrides.listen {
         let value = Value::String(listen.clone());
-        layers.add("--listen", &["server".to_owned(), "listen".to_owned()], vec![value])?;
+        layers.add(&Place::named("--listen"), &["server".to_owned(), "listen".to_owned()], vec![value]);
     }
-    let Layers { values, places } = layers;
-    let place = |key: &str| match places.get(key) {
-        Some(place) => place.clone(),
-        None => "configuration".to_owned(),
-    };
-    let keys: Keys = values.try_into().map_err(|error: toml::de::Error| ConfigError::Invalid {
-        // Each layer is right by itself; only the names of collections can clash between two.
-        place: place("central.collections"),
-        message: format!("`central.collections`: {}", without_values(error.message())),
-    })?;
+    let Layers { origins, mut faults } = layers;
+    let keys = origins.values.clone().try_into().unwrap_or_else(|error: toml::de::Error| {
+        // Each value is right by itself; only the names of collections can clash.
+        faults.push(origins.fault("central.collections", without_values(error.message())));
+        Keys::default()
+    });
     let trial = overrides.demo || file.is_none();
     let mut config = Config {
         data_dir: keys
@@ -74,84 +111,141 @@ pub(super) fn load(
     if config.node.name.is_empty() {
         config.node.name = gethostname::gethostname().to_string_lossy().into_owned();
     }
-    match check::first_fault(&config) {
-        None => Ok(config),
-        Some((key, message)) => {
-            Err(ConfigError::Invalid { place: place(key), message: format!("`{key}` {message}") })
+    if overrides.demo && !origins.has("server.listen") {
+        config.server.listen = SocketAddr::from(DEMO_LISTEN);
+    }
+    for (key, problem) in check::faults(&config) {
+        // Where a value could not be read, another stands in for it.
+        if !faults.iter().any(|fault| fault.key.as_deref() == Some(key)) {
+            faults.push(origins.fault(key, problem));
         }
     }
+    let loaded = Loaded { config, origins };
+    if faults.is_empty() {
+        return Ok(loaded);
+    }
+    // Whoever corrects these should not meet the next ones only then.
+    let is_new = |fault: &Fault| !faults.iter().any(|other| other.key == fault.key);
+    let outside: Vec<Fault> = loaded.examine().faults.into_iter().filter(is_new).collect();
+    faults.extend(outside);
+    // As they stand in the file; variables and flags come last.
+    faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    Err(ConfigError::Faults(faults))
 }
 
 #[derive(Default)]
 struct Layers {
-    values: Table,
-    /// Dotted key -> where it was set last.
-    places: BTreeMap<String, String>,
+    origins: Origins,
+    faults: Vec<Fault>,
 }
 
 impl Layers {
-    fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let place = |at: usize| {
-            let line = 1 + text[..at.min(text.len())].matches('\n').count();
-            format!("{} line {line}", path.display())
+    fn add_file(&mut self, path: &Path, text: &str) {
+        let text = self.readable(path, text);
+        let Ok(tree) = DeTable::parse(&text) else {
+            return;
         };
-        let invalid = |keys: &[Key], error: &toml::de::Error| {
-            let message = without_values(error.message());
-            let Some(at) = error.span().map(|span| span.start) else {
-                return ConfigError::Invalid { place: path.display().to_string(), message };
-            };
-            // The innermost key comes last.
-            let key = keys.iter().rfind(|key| key.covers(at));
-            ConfigError::Invalid {
-                place: place(at),
-                message: key.map_or(message.clone(), |key| format!("`{}`: {message}", key.dotted)),
+        let mut leaves = Vec::new();
+        collect_leaves(tree.get_ref(), &[], &mut leaves);
+        for leaf in leaves {
+            let line = |at: usize| Place::line(path, line_of(&text, at));
+            let place = line(leaf.name.start);
+            match leaf.alone(&text) {
+                Ok(table) => {
+                    lay_over(&mut self.origins.values, Value::Table(table));
+                    self.origins.places.insert(leaf.dotted(), place);
+                }
+                Err((at, problem)) => {
+                    let place = at.map_or(place, line);
+                    self.refuse(&place, &leaf.path, leaf.shown(&text).as_ref(), problem);
+                }
             }
-        };
-        let tree = DeTable::parse(text).map_err(|error| invalid(&[], &error))?;
-        let mut keys = Vec::new();
-        collect_keys(tree.get_ref(), "", &mut keys);
-        toml::from_str::<Keys>(text).map_err(|error| invalid(&keys, &error))?;
-        self.values = toml::from_str(text).map_err(|error| invalid(&keys, &error))?;
-        self.places.extend(keys.into_iter().map(|key| (key.dotted, place(key.name.start))));
-        Ok(())
+        }
+    }
+
+    /// The text without the lines that are no TOML, each of which is a fault.
+    fn readable(&mut self, path: &Path, text: &str) -> String {
+        let mut lines: Vec<&str> = text.split('\n').collect();
+        for _ in 0..NOT_TOML_MAX {
+            let text = lines.join("\n");
+            let Err(error) = DeTable::parse(&text) else {
+                return text;
+            };
+            let mut at = line_of(&text, error.span().map_or(0, |span| span.start));
+            // What is not closed is missed at the end.
+            while at > 1 && lines.get(at - 1).is_none_or(|line| line.trim().is_empty()) {
+                at -= 1;
+            }
+            let problem = format!("is not TOML: {}", without_values(error.message()).replace('\n', ", "));
+            self.faults.push(Fault::of_text(&Place::line(path, at), problem));
+            let is_header = |line: &&str| line.trim_start().starts_with('[');
+            let after_header = match lines.get(at - 1) {
+                // Without its header nobody knows where the keys below belong.
+                Some(line) if is_header(line) => {
+                    lines.iter().skip(at).take_while(|line| !is_header(line)).count()
+                }
+                _ => 0,
+            };
+            for line in lines.iter_mut().skip(at - 1).take(1 + after_header) {
+                *line = "";
+            }
+        }
+        String::new()
     }
 
     /// `SECTION__KEY=value`: the value as TOML if the key takes that, else as the text that it is.
-    fn add_variable(&mut self, name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
-        let place = format!("variable {name}");
+    fn add_variable(&mut self, name: &str, key: &str, text: &str) {
+        let place = Place::named(format!("variable {name}"));
         if text.contains(char::REPLACEMENT_CHARACTER) {
-            let message = "the value is not UTF-8 text".to_owned();
-            return Err(ConfigError::Invalid { place, message });
+            return self.faults.push(Fault::of_text(&place, "the value is not UTF-8 text"));
         }
         let path: Vec<String> = key.split("__").map(str::to_lowercase).collect();
         let typed = text.parse::<Value>().ok();
         let candidates = typed.into_iter().chain([Value::String(text.to_owned())]).collect();
-        self.add(&place, &path, candidates)
+        self.add(&place, &path, candidates);
     }
 
     /// Lays the first candidate that fits over what is there.
-    fn add(&mut self, place: &str, path: &[String], candidates: Vec<Value>) -> Result<(), ConfigError> {
-        let dotted = path.join(".");
-        let mut first_error = None;
+    fn add(&mut self, place: &Place, path: &[String], candidates: Vec<Value>) {
+        let mut first = None;
         for candidate in candidates {
+            if !candidate.is_table()
+                && let Some(problem) = no_section(path)
+            {
+                first.get_or_insert((candidate, problem));
+                continue;
+            }
             let layer = path
                 .iter()
                 .rev()
-                .fold(candidate, |value, key| Value::Table(Table::from_iter([(key.clone(), value)])));
+                .fold(candidate.clone(), |value, key| Value::Table(Table::from_iter([(key.clone(), value)])));
             match layer.clone().try_into::<Keys>() {
                 Ok(_) => {
-                    lay_over(&mut self.values, layer);
-                    self.places.insert(dotted, place.to_owned());
-                    return Ok(());
+                    lay_over(&mut self.origins.values, layer);
+                    self.origins.places.insert(path.join("."), place.clone());
+                    return;
                 }
-                Err(error) => first_error.get_or_insert(without_values(error.message())),
+                Err(error) => first.get_or_insert((candidate, problem_of(&error))),
             };
         }
-        Err(ConfigError::Invalid {
-            place: place.to_owned(),
-            message: format!("`{dotted}`: {}", first_error.unwrap_or_default()),
-        })
+        if let Some((value, problem)) = first {
+            self.refuse(place, path, Some(&value), problem);
+        }
     }
+
+    fn refuse(&mut self, place: &Place, path: &[String], value: Option<&Value>, mut problem: String) {
+        let key = path.join(".");
+        if keys::find(&key).is_none()
+            && let Some(like) = keys::like(&key)
+        {
+            problem += &format!("; did you mean `{like}`?");
+        }
+        self.faults.push(Fault::of_key(place, &key, value, problem));
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
 fn lay_over(below: &mut Table, above: Value) {
@@ -168,28 +262,81 @@ fn lay_over(below: &mut Table, above: Value) {
     }
 }
 
-/// A key as the file spells it out.
-struct Key {
-    dotted: String,
+/// A key with its value, as the file spells it out.
+struct Leaf {
+    path: Vec<String>,
     name: Range<usize>,
     value: Range<usize>,
+    /// Whether the value stands in one place, and not below a header of its own.
+    is_inline: bool,
 }
 
-impl Key {
-    fn covers(&self, at: usize) -> bool {
-        self.name.contains(&at) || self.value.contains(&at)
+impl Leaf {
+    fn dotted(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// The value in the file.
+    fn text<'a>(&self, file: &'a str) -> &'a str {
+        let text = file.get(self.value.clone()).unwrap_or_default();
+        if self.is_inline { text } else { "{}" }
+    }
+
+    /// The value, if it is of any type.
+    fn shown(&self, file: &str) -> Option<Value> {
+        self.text(file).parse().ok()
+    }
+
+    /// A configuration of this key alone; or where in the file and why it is none.
+    fn alone(&self, file: &str) -> Result<Table, (Option<usize>, String)> {
+        if let Some(problem) = no_section(&self.path) {
+            return Err((None, problem));
+        }
+        let quoted = self.path.iter().map(|name| Value::String(name.clone()).to_string());
+        let before = quoted.collect::<Vec<_>>().join(".") + " = ";
+        let text = before.clone() + self.text(file);
+        let place = |error: &toml::de::Error| {
+            let at = error.span()?.start.checked_sub(before.len())?;
+            self.is_inline.then_some(self.value.start + at)
+        };
+        toml::from_str::<Keys>(&text).map_err(|error| (place(&error), problem_of(&error)))?;
+        toml::from_str(&text).map_err(|error| (place(&error), problem_of(&error)))
     }
 }
 
-/// Outer keys before the ones inside them.
-fn collect_keys(table: &DeTable<'_>, prefix: &str, keys: &mut Vec<Key>) {
+/// All keys with a value; sections and the names of collections are taken apart.
+fn collect_leaves(table: &DeTable<'_>, above: &[String], leaves: &mut Vec<Leaf>) {
     for (name, value) in table {
-        let dotted = format!("{prefix}{}", name.get_ref());
-        keys.push(Key { dotted: dotted.clone(), name: name.span(), value: value.span() });
-        if let DeValue::Table(inner) = value.get_ref() {
-            collect_keys(inner, &format!("{dotted}."), keys);
+        let path: Vec<String> = above.iter().cloned().chain([name.get_ref().to_string()]).collect();
+        let has_keys = match path.as_slice() {
+            [section] => keys::is_section(section),
+            [section, key] => [section.as_str(), key] == COLLECTIONS,
+            _ => false,
+        };
+        match value.get_ref() {
+            DeValue::Table(inner) if has_keys => collect_leaves(inner, &path, leaves),
+            _ => {
+                let (name, value) = (name.span(), value.span());
+                // A header spans its name, an inline table its braces.
+                let is_inline = value.start >= name.end;
+                leaves.push(Leaf { path, name, value, is_inline });
+            }
         }
     }
+}
+
+/// What is wrong with a value where a section belongs; a list would be read as its keys in order.
+fn no_section(path: &[String]) -> Option<String> {
+    match path {
+        [name] if keys::is_section(name) => {
+            Some(format!("is a section, which is written once as [{name}] with its keys below"))
+        }
+        _ => None,
+    }
+}
+
+fn problem_of(error: &toml::de::Error) -> String {
+    without_values(error.message())
 }
 
 /// Takes out what serde quotes of the input.

@@ -125,6 +125,13 @@ impl Acl {
         self.roles.contains_key(role)
     }
 
+    /// The names of all roles, in order.
+    pub fn role_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.roles.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Whether any role may read the records of others in an emergency.
     pub fn knows_emergencies(&self) -> bool {
         self.roles.values().any(|role| role.emergency)

@@ -26,9 +26,10 @@ use tower::Service;
 use tower_http::timeout::TimeoutBody;
 
 use super::Node;
+use super::browser::Reader;
 use super::caller::{self, Caller};
 use super::cors::Crossing;
-use super::error::{ApiError, Problem};
+use super::error::ApiError;
 use super::extract::At;
 use crate::domain::schema::{Route, Schema};
 
@@ -194,11 +195,7 @@ pub(crate) fn present_request() -> String {
 async fn answered(node: Arc<Node>, way: Way, request: Request) -> Response {
     let id = RequestId::next();
     let (method, pattern) = (request.method().clone(), way.pattern);
-    let wants_problem_json = request
-        .headers()
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/problem+json"));
+    let reader = Reader::of(&request, pattern, node.settings.browser_sessions);
     let started = tokio::time::Instant::now();
     let answering = AssertUnwindSafe(admitted(node, way, request)).catch_unwind();
     let answered = REQUEST.scope(id, answering).await;
@@ -212,10 +209,8 @@ async fn answered(node: Arc<Node>, way: Way, request: Request) -> Response {
     } else {
         tracing::debug!(%id, %method, %path, status = code, ms, "answered");
     }
-    if let Some(problem) = response.extensions_mut().remove::<Problem>()
-        && wants_problem_json
-    {
-        response = problem.into_problem_json(response);
+    if !status.is_success() {
+        response = reader.shown(response, &id.to_string());
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response = with_options(response, method == Method::OPTIONS);

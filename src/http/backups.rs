@@ -20,7 +20,8 @@ pub(crate) async fn create(State(node): State<Arc<Node>>, caller: Caller) -> Res
     match made {
         Ok(made) => Ok((StatusCode::CREATED, super::json(made)).into_response()),
         Err(error) => {
-            tracing::error!(request = super::present_request(), %error, "the backup failed");
+            // Whoever asked is told; a command that makes it in its own process shows errors of the log beside that.
+            tracing::warn!(request = super::present_request(), %error, "the backup failed");
             Err(ApiError::BackupFailed(error.to_string()))
         }
     }

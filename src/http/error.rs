@@ -190,6 +190,11 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
+    /// What happened, for people.
+    pub(crate) fn sentence(&self) -> String {
+        self.body["error"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// The same as RFC 9457 `application/problem+json`.
     pub(crate) fn into_problem_json(self, mut response: Response) -> Response {
         let mut body = self.body;

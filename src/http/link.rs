@@ -18,12 +18,12 @@ use bson::{Document, doc};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::Node;
 use super::caller::{Peer, find_account, is_active};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::password::{Fields, FormPage};
 use super::users::{ACCOUNT_BYTES, Account, document_of, store_password};
+use super::{BrowserSessions, Node};
 use crate::accounts::HashError;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, Outcome, What};
@@ -168,6 +168,7 @@ fn page(node: &Node, account: &Account) -> FormPage {
         token: String::new(),
         asks_current: false,
         chars_min: node.accounts.password_chars_min(),
+        can_log_in: node.settings.browser_sessions == BrowserSessions::On,
     }
 }
 

@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod authorization;
 mod backups;
+mod browser;
 mod caller;
 mod changes;
 mod conflict_list;
@@ -38,13 +39,14 @@ use std::sync::{Arc, RwLock};
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
 pub use api::Api;
 pub(crate) use api::{Pattern, Way, present_request};
 pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials};
+pub use users::check_local_name;
 
 use crate::accounts::Accounts;
 use crate::backup::Backups;
@@ -77,6 +79,22 @@ pub enum BrowserSessions {
     /// Wanted, but the line is readable to others, so nobody gets one.
     OverPlainHttp,
     On,
+}
+
+/// How the client speaks to a proxy in between. Whoever accepts connections removes it unless such a proxy has written it.
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+impl BrowserSessions {
+    /// What counts for a request: a proxy knows whether the client's line is readable to others.
+    pub(crate) fn for_request(self, headers: &HeaderMap) -> BrowserSessions {
+        let proto = headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes);
+        match (self, proto) {
+            (BrowserSessions::Off, _) => BrowserSessions::Off,
+            (_, Some(b"https")) => BrowserSessions::On,
+            (_, Some(_)) => BrowserSessions::OverPlainHttp,
+            (configured, None) => configured,
+        }
+    }
 }
 
 /// What the API does differently on request.

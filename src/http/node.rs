@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
@@ -30,8 +30,9 @@ pub(crate) fn page(status: StatusCode, html: String) -> Response {
     response
 }
 
-pub(crate) async fn welcome(State(node): State<Arc<Node>>) -> Response {
-    let session = if node.settings.browser_sessions == BrowserSessions::On { SESSION_LINK } else { "" };
+pub(crate) async fn welcome(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
+    let has_sessions = node.settings.browser_sessions.for_request(&headers) == BrowserSessions::On;
+    let session = if has_sessions { SESSION_LINK } else { "" };
     let html = WELCOME.replace("{{session}}", session).replace("{{version}}", env!("CARGO_PKG_VERSION"));
     page(StatusCode::OK, html)
 }

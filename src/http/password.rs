@@ -10,22 +10,24 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::caller::Caller;
+use super::caller::{Caller, find_account};
 use super::error::ApiError;
 use super::extract::{At, Sent, form_pairs};
 use super::node::page;
 use super::records::Found;
+use super::users::{ACCOUNT_BYTES, Account, store_password, unknown};
 use super::witness::{Refused, login_failed};
-use super::{Node, form_token};
+use super::{BrowserSessions, Node, form_token};
 use crate::accounts::{HashError, LoginError, StoredAccount};
-use crate::domain::access::{Acl, Denied, Grant, Principal, Target, Verb};
+use crate::domain::access::{Acl, Actor, Denied, Grant, Principal, Target, Verb};
 use crate::domain::audit::Outcome;
 use crate::domain::record::{Kind, fold_account};
-use crate::store::{Edit, EditError};
+use crate::store::{Edit, EditError, StoreError};
 
 const PAGE: &str = include_str!("pages/password.html");
 const FORM: &str = include_str!("pages/password_form.html");
 const CURRENT_FIELD: &str = "<label>Current password\n<input type=\"password\" name=\"current\" required autocomplete=\"current-password\"></label>";
+const LOGIN_LINK: &str = "<p><a href=\"/session\">Log in</a></p>\n";
 const SAVE_TRIES_MAX: usize = 8;
 
 pub(crate) async fn form(
@@ -35,7 +37,7 @@ pub(crate) async fn form(
 ) -> Result<Response, ApiError> {
     let person = at.person();
     authorize(&node.acl(), &caller.principal, Verb::Get, person)?;
-    find(&node, person)?;
+    held(&node, person)?;
     Ok(render(&node, &caller, person, StatusCode::OK, None))
 }
 
@@ -60,11 +62,10 @@ pub(crate) async fn submit(
     if fields.password != fields.again {
         return Ok(refuse("The two new passwords differ."));
     }
-    if caller.principal.is(person) {
-        let found = find(&node, person)?;
+    if is_own(&caller.principal, person) {
         let stored = StoredAccount {
             principal: caller.principal.clone(),
-            password_hash: found.raw().get_str("password").ok().map(Into::into),
+            password_hash: held(&node, person)?,
             active: true,
         };
         let verified =
@@ -87,8 +88,37 @@ pub(crate) async fn submit(
     Ok(render(&node, &caller, person, StatusCode::OK, Some((true, "The password has been changed."))))
 }
 
-/// The name alone is not enough for another's password.
-pub(crate) fn authorize(acl: &Acl, who: &Principal, verb: Verb, person: &str) -> Result<Grant, Denied> {
+/// Whether somebody asks for their own account; technicians have one too.
+fn is_own(who: &Principal, account: &str) -> bool {
+    match (Account::named(account), &who.actor) {
+        (Account::Local(name), Actor::Local(own)) => name == *own,
+        _ => who.is(account),
+    }
+}
+
+/// The hash of an account's password, as it is; an error if there is no such account.
+fn held(node: &Node, account: &str) -> Result<Option<Arc<str>>, ApiError> {
+    match Account::named(account) {
+        Account::Local(_) => {
+            let absent = || ApiError::NotFound("User not found".into());
+            Ok(find_account(node, account)?.ok_or_else(absent)?.password_hash)
+        }
+        Account::Person(_) => Ok(find(node, account)?.raw().get_str("password").ok().map(Into::into)),
+    }
+}
+
+/// The name alone is not enough for another's password. A technician's account is no record, so there is no grant for
+/// it; the rules count all the same.
+pub(crate) fn authorize(acl: &Acl, who: &Principal, verb: Verb, account: &str) -> Result<(), Denied> {
+    if let Account::Local(_) = Account::named(account) {
+        acl.authorize_node(who, verb, "password")?;
+        return if is_own(who, account) || who.is_root() { Ok(()) } else { Err(Denied::Forbidden) };
+    }
+    authorize_person(acl, who, verb, account).map(|_| ())
+}
+
+/// As [`authorize`], for people's accounts.
+fn authorize_person(acl: &Acl, who: &Principal, verb: Verb, person: &str) -> Result<Grant, Denied> {
     let grant = acl.authorize(who, verb, "password", Kind::Person, Target::PathPerson(person))?;
     if who.is(person) || who.is_root() { Ok(grant) } else { Err(Denied::Forbidden) }
 }
@@ -100,8 +130,11 @@ fn find(node: &Node, person: &str) -> Result<Found, ApiError> {
 }
 
 async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
+    if let account @ Account::Local(_) = Account::named(person) {
+        return save_local(node, account, hash, caller.principal.actor.clone()).await;
+    }
     for _ in 0..SAVE_TRIES_MAX {
-        let grant = authorize(&node.acl(), &caller.principal, Verb::Post, person)?;
+        let grant = authorize_person(&node.acl(), &caller.principal, Verb::Post, person)?;
         let found = find(node, person)?;
         let expected = Some(found.bytes().to_vec());
         let mut document = found.document()?;
@@ -116,6 +149,15 @@ async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<
         }
     }
     Err(EditError::Moved.into())
+}
+
+async fn save_local(node: &Node, account: Account, hash: &str, actor: Actor) -> Result<(), ApiError> {
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
+    let hash = hash.to_owned();
+    let set = node
+        .store
+        .transact(move |tx| -> Result<bool, StoreError> { store_password(tx, &account, &hash, &actor) });
+    if set.await? { Ok(()) } else { Err(unknown()) }
 }
 
 /// The fields of the form, as `application/x-www-form-urlencoded`.
@@ -165,8 +207,9 @@ fn render(
     let form = FormPage {
         account: person.to_owned(),
         token: form_token::make(node, &purpose(caller, person)),
-        asks_current: caller.principal.is(person),
+        asks_current: is_own(&caller.principal, person),
         chars_min: node.accounts.password_chars_min(),
+        can_log_in: node.settings.browser_sessions == BrowserSessions::On,
     };
     form.render(status, message)
 }
@@ -177,6 +220,8 @@ pub(crate) struct FormPage {
     pub(crate) token: String,
     pub(crate) asks_current: bool,
     pub(crate) chars_min: usize,
+    /// Whether there is a page to log in with the new password.
+    pub(crate) can_log_in: bool,
 }
 
 impl FormPage {
@@ -189,7 +234,15 @@ impl FormPage {
             .unwrap_or_default();
         // The account comes last: an id is the only text here that others choose.
         let html = PAGE
-            .replace("{{form}}", if is_done { "" } else { FORM })
+            .replace(
+                "{{form}}",
+                match (is_done, self.can_log_in) {
+                    (false, _) => FORM,
+                    // The session of before ended with the password of before.
+                    (true, true) => LOGIN_LINK,
+                    (true, false) => "",
+                },
+            )
             .replace("{{tone}}", tone)
             .replace("{{message}}", &message)
             .replace("{{current}}", if self.asks_current { CURRENT_FIELD } else { "" })

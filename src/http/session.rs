@@ -120,7 +120,7 @@ fn checked(
 }
 
 fn shown(node: &Node, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Shown, ApiError> {
-    if node.settings.browser_sessions != BrowserSessions::On {
+    if node.settings.browser_sessions.for_request(headers) != BrowserSessions::On {
         return Ok(Shown::Nothing);
     }
     let mut secrets = cookies(headers);
@@ -182,8 +182,8 @@ impl Node {
 }
 
 /// A cookie that a browser may send in clear is no use to anybody but others.
-fn require_private_line(node: &Node) -> Result<(), ApiError> {
-    match node.settings.browser_sessions {
+fn require_private_line(node: &Node, headers: &HeaderMap) -> Result<(), ApiError> {
+    match node.settings.browser_sessions.for_request(headers) {
         BrowserSessions::OverPlainHttp => Err(ApiError::PlainHttp),
         _ => Ok(()),
     }
@@ -194,7 +194,7 @@ pub(crate) async fn form(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    require_private_line(&node)?;
+    require_private_line(&node, &headers)?;
     Ok(match shown(&node, &headers, peer.from())? {
         Shown::Live(live) => open_page(&node, &live),
         _ => login_page(StatusCode::OK, None),
@@ -208,7 +208,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     body: Sent,
 ) -> Result<Response, ApiError> {
-    require_private_line(&node)?;
+    require_private_line(&node, &headers)?;
     let (mut account, mut password) = (String::new(), zeroize::Zeroizing::new(String::new()));
     for (name, value) in form_pairs(&body.0?) {
         match name.as_str() {
@@ -316,9 +316,7 @@ fn open_page(node: &Node, live: &Live) -> Response {
     let token = form_token::make(node, &purpose(&live.id));
     let account = account_name(&live.principal.actor).unwrap_or_default();
     let path = utf8_percent_encode(&account, NON_ALPHANUMERIC).to_string();
-    // The form is for people; technicians get a link.
-    let has_form = matches!(live.principal.actor, Actor::Person(_));
-    let password = if has_form { PASSWORD_LINK.replace("{{path}}", &path) } else { String::new() };
+    let password = PASSWORD_LINK.replace("{{path}}", &path);
     let content = END_FORM.replace("{{token}}", &token).replace("{{password}}", &password);
     // The account comes last: an id is the only text here that others choose.
     let html = PAGE

@@ -183,26 +183,42 @@ struct NewAccount {
 }
 
 fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
-    let invalid =
-        || ApiError::invalid("roles", "roles: a list of different roles that the access rules know");
+    let acl = node.acl();
+    let known = || acl.role_names().join(", ");
+    let invalid = |problem: String| ApiError::invalid("roles", format!("roles: {problem}"));
+    let not_a_list = |_| invalid(format!("must be a list of names; there are {}", known()));
     let roles: Vec<String> = match body.get("roles") {
-        Some(roles) => serde_json::from_value(roles.clone()).map_err(|_| invalid())?,
+        Some(roles) => serde_json::from_value(roles.clone()).map_err(not_a_list)?,
         None => Vec::new(),
     };
-    let acl = node.acl();
-    let is_new = |(at, role): (usize, &String)| acl.knows_role(role) && !roles[..at].contains(role);
-    if roles.is_empty() || !roles.iter().enumerate().all(is_new) {
-        return Err(invalid());
+    let unknown: Vec<String> =
+        roles.iter().filter(|role| !acl.knows_role(role)).map(|role| format!("{role:?}")).collect();
+    let is_repeated = |(at, role): &(usize, &String)| roles.iter().take(*at).any(|other| other == *role);
+    let repeated = roles.iter().enumerate().find(is_repeated);
+    match (roles.is_empty(), unknown.is_empty(), repeated) {
+        (true, ..) => Err(invalid(format!("at least one is needed; there are {}", known()))),
+        (_, false, _) => Err(invalid(format!(
+            "the access rules know no role {}; there are {}",
+            unknown.join(", "),
+            known()
+        ))),
+        (_, _, Some((_, role))) => Err(invalid(format!("{role:?} is there twice"))),
+        _ => Ok(roles),
     }
-    Ok(roles)
+}
+
+/// Whether a technician's account may have this name, without its ending; in words if not.
+pub fn check_local_name(name: &str) -> Result<(), &'static str> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    match !name.is_empty() && name.len() <= LOCAL_NAME_CHARS_MAX && is_plain {
+        true => Ok(()),
+        false => Err("id: 1 to 64 letters, digits and . _ - only"),
+    }
 }
 
 /// Whether the account is new; `None` if it would be and there is no way to a password for it.
 async fn add_local(node: &Node, name: &str, new: NewAccount, actor: Actor) -> Result<Option<bool>, ApiError> {
-    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if name.is_empty() || name.len() > LOCAL_NAME_CHARS_MAX || !is_plain {
-        return Err(ApiError::invalid("id", "id: letters, digits and . _ - only"));
-    }
+    check_local_name(name).map_err(|message| ApiError::invalid("id", message))?;
     let name = name.to_owned();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {

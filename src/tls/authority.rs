@@ -36,13 +36,17 @@ pub(super) const KEY_FILE: &str = "key.pem";
 
 /// Twenty years: clients are visited once.
 pub const CA_DAYS: u64 = 20 * 365;
-/// How long a server certificate serves; browsers dislike more than 398 days.
+/// How long a server certificate serves, from its first to its last day: Apple takes at most 825 days from private
+/// authorities, browsers dislike more than 398.
 pub const LEAF_DAYS: u64 = 397;
-/// A server certificate with less left than this is replaced.
-pub const RENEW_DAYS_LEFT: u64 = 30;
+/// A server certificate is replaced after this part of its time, so that a box that is switched off for months
+/// comes back with one that holds.
+pub const RENEW_AFTER_DAYS: u64 = LEAF_DAYS * 2 / 3;
+/// A certificate holds from so long before it was made, for clients whose clocks are a little behind.
+const BACKDATED_S: u64 = DAY_S;
 
 /// 2026-11-01, before this release. Clinic boxes have no clock battery and wake up in the past: no
-/// earlier time is believed, and certificates are valid from here on.
+/// earlier time is believed.
 pub const RELEASE_EPOCH_S: u64 = 1_793_491_200;
 const DAY_S: u64 = 24 * 60 * 60;
 
@@ -59,24 +63,42 @@ pub(super) struct Ready {
 pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Ready, TlsError> {
     let host = gethostname::gethostname().into_string().unwrap_or_default();
     let names = names(&settings.names, &host);
-    let now_s = believable(now);
     let directory = &settings.directory;
     make_private_directory(directory).map_err(|e| file_error(directory, e))?;
     let certificate = directory.join(CERTIFICATE_FILE);
     let key = directory.join(KEY_FILE);
+    let held = read_pair(&certificate, &key).ok();
+    let held_validity = held.as_ref().and_then(validity_s);
+    let now_s = believable(now, held_validity);
     if let Some(authority) = read_authority(&directory.join(CA_FILE))?
-        && let Ok(pair) = read_pair(&certificate, &key)
-        && vouches(&authority, &pair, &names, now_s + RENEW_DAYS_LEFT * DAY_S)
+        && let (Some(pair), Some(validity)) = (held, held_validity)
+        && !is_due(validity, now_s)
+        && vouches(&authority, &pair, &names, now_s)
     {
         return Ok(Ready { pair, is_new: false });
+    }
+    if is_clock_behind(now) {
+        tracing::warn!(
+            from = %shown_date(now_s),
+            "the clock says a time before this program was made: the certificate counts from another day, and clients \
+             refuse it if that is more than {LEAF_DAYS} days ago; set the clock (timedatectl set-time)"
+        );
     }
     let (authority, issuer) = ready_authority(directory, now_s)?;
     let (certificate_pem, key_pem) = sign_leaf(&issuer, &names, now_s)?;
     let pair = parse_pair((&certificate, certificate_pem.as_bytes()), (&key, key_pem.as_bytes()))?;
     if !vouches(&authority, &pair, &names, now_s) {
+        let refused = |name: &&String| !vouches(&authority, &pair, std::slice::from_ref(*name), now_s);
+        let wrong: Vec<&str> = names.iter().filter(refused).map(String::as_str).collect();
+        if wrong.len() < names.len() {
+            // The authority is sound: nobody should be told to replace it.
+            let message =
+                format!("no client would accept the names {}: correct [server] names", wrong.join(", "));
+            return Err(file_error(&certificate, message));
+        }
         let message = format!(
-            "is not the certificate of {CA_KEY_FILE}, or has ended; without it the next start makes \
-             one from the key"
+            "is not the certificate of {CA_KEY_FILE}, or has ended: put back the one that belongs to it. Clients \
+             trust that one; without the file the next start makes it anew from the key"
         );
         return Err(file_error(&directory.join(CA_FILE), message));
     }
@@ -86,9 +108,56 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Read
     Ok(Ready { pair, is_new: true })
 }
 
-fn believable(now: SystemTime) -> u64 {
-    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    now_s.max(RELEASE_EPOCH_S)
+/// Whether a certificate can be made for a name, and clients accept it: tried with an authority that is forgotten.
+pub fn is_certifiable(name: &str) -> bool {
+    let names = [name.to_owned()];
+    let signed = || -> Result<bool, TlsError> {
+        let key = KeyPair::generate().map_err(mint_error)?;
+        let params = authority_params(&key, RELEASE_EPOCH_S)?;
+        let authority = params.self_signed(&key).map_err(mint_error)?.der().clone();
+        let (certificate, key) = sign_leaf(&Issuer::new(params, key), &names, RELEASE_EPOCH_S)?;
+        let none = Path::new("");
+        let pair = parse_pair((none, certificate.as_bytes()), (none, key.as_bytes()))?;
+        Ok(vouches(&authority, &pair, &names, RELEASE_EPOCH_S + DAY_S))
+    };
+    signed().unwrap_or(false)
+}
+
+/// The machine's time, if it can be true. A clock that stands before this release lost its time; then it is at least
+/// what it was when the pair that is there was made.
+fn believable(now: SystemTime, held: Option<(u64, u64)>) -> u64 {
+    match is_clock_behind(now) {
+        true => held.map_or(0, |(begin_s, _)| begin_s + BACKDATED_S).max(RELEASE_EPOCH_S),
+        false => epoch_s(now),
+    }
+}
+
+pub(super) fn is_clock_behind(now: SystemTime) -> bool {
+    epoch_s(now) < RELEASE_EPOCH_S
+}
+
+fn epoch_s(now: SystemTime) -> u64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn shown_date(at_s: u64) -> String {
+    date(at_s).map_or_else(|_| String::new(), |date| date.date().to_string())
+}
+
+/// From when until when a pair's own certificate holds.
+fn validity_s(pair: &CertifiedKey) -> Option<(u64, u64)> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(pair.cert.first()?).ok()?;
+    let validity = parsed.validity();
+    let second = |at: i64| u64::try_from(at).ok();
+    Some((second(validity.not_before.timestamp())?, second(validity.not_after.timestamp())?))
+}
+
+/// Whether another certificate is to be made. One that begins later is of a clock that was ahead; one that holds for
+/// longer than it may was made by an earlier version.
+fn is_due((begin_s, end_s): (u64, u64), now_s: u64) -> bool {
+    now_s < begin_s
+        || now_s >= begin_s + RENEW_AFTER_DAYS * DAY_S
+        || end_s.saturating_sub(begin_s) > LEAF_DAYS * DAY_S
 }
 
 fn read_authority(path: &Path) -> Result<Option<CertificateDer<'static>>, TlsError> {
@@ -155,13 +224,14 @@ fn read_key(pem: &[u8]) -> Option<KeyPair> {
 
 /// The name follows from the key, so that it is known without reading the certificate, and so that the
 /// authorities of several boxes stay apart in one client.
-fn authority_params(key: &KeyPair, now_s: u64) -> Result<CertificateParams, TlsError> {
+pub(super) fn authority_params(key: &KeyPair, now_s: u64) -> Result<CertificateParams, TlsError> {
     let digest = Sha256::digest(key.subject_public_key_info());
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name(&format!("thalamus-edge box CA {}", hex::encode(&digest[..4])));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = date(RELEASE_EPOCH_S)?;
+    // Its day does not matter to clients as the server's does, and it holds for all that it will sign.
+    params.not_before = date(RELEASE_EPOCH_S - BACKDATED_S)?;
     params.not_after = date(now_s + CA_DAYS * DAY_S)?;
     Ok(params)
 }
@@ -179,8 +249,9 @@ fn sign_leaf(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    params.not_before = date(RELEASE_EPOCH_S)?;
-    params.not_after = date(now_s + LEAF_DAYS * DAY_S)?;
+    let begin_s = now_s.saturating_sub(BACKDATED_S);
+    params.not_before = date(begin_s)?;
+    params.not_after = date(begin_s + LEAF_DAYS * DAY_S)?;
     let certificate = params.signed_by(&key, issuer).map_err(mint_error)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }

@@ -1,6 +1,8 @@
 //! Tests of minting, renewing and reloading certificates.
 
-use super::authority::{CA_KEY_FILE, RELEASE_EPOCH_S, names, parse_fib_trie, parse_if_inet6};
+use super::authority::{
+    CA_KEY_FILE, RELEASE_EPOCH_S, authority_params, names, parse_fib_trie, parse_if_inet6,
+};
 use super::*;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -114,10 +116,10 @@ fn clients_refuse_other_names_other_authorities_and_other_times() {
     };
     assert!(refused(&authority, "example.org", day(3)));
     assert!(refused(&stranger, "localhost", day(3)));
-    assert!(refused(&authority, "localhost", day(3 + LEAF_DAYS as u32 + 1)));
-    assert!(refused(&authority, "localhost", day(0) - DAY));
-    assert!(!refused(&authority, "localhost", day(0)), "valid from the release on");
-    assert!(!refused(&authority, "localhost", day(3 + LEAF_DAYS as u32 - 1)));
+    assert!(refused(&authority, "localhost", day(2 + LEAF_DAYS as u32) + Duration::from_secs(1)));
+    assert!(refused(&authority, "localhost", day(2) - Duration::from_secs(1)));
+    assert!(!refused(&authority, "localhost", day(2)), "for clients whose clocks are a day behind");
+    assert!(!refused(&authority, "localhost", day(2 + LEAF_DAYS as u32)));
 }
 
 #[test]
@@ -158,13 +160,95 @@ fn a_certificate_is_renewed_in_time_under_the_same_authority() {
     let server = tls.server_config().unwrap();
     let authority = fs::read(tls.authority_file().unwrap()).unwrap();
     let old = certificate_in_force(&tls);
-    let due = (LEAF_DAYS - RENEW_DAYS_LEFT) as u32;
-    assert!(!tls.renew_if_due(day(due - 1)).unwrap());
-    assert!(tls.renew_if_due(day(due + 1)).unwrap());
+    let due = RENEW_AFTER_DAYS as u32 - 1;
+    assert_eq!(due, 263, "two thirds of its time, from the day before it was made");
+    assert!(!tls.renew_if_due(day(due) - Duration::from_secs(1)).unwrap());
+    assert!(tls.renew_if_due(day(due)).unwrap());
     assert_ne!(certificate_in_force(&tls), old);
     assert_eq!(fs::read(tls.authority_file().unwrap()).unwrap(), authority);
     let client = client(&tls.authority_file().unwrap(), &version::TLS13, day(LEAF_DAYS as u32 + 10));
     handshake(client, server, "localhost").unwrap();
+}
+
+/// Days from the first to the last second that the certificate in force holds, and the first.
+fn validity(tls: &Tls) -> (i64, SystemTime) {
+    let der = certificate_in_force(tls);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+    let (begin, end) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    ((end - begin) / 86_400, SystemTime::UNIX_EPOCH + Duration::from_secs(begin as u64))
+}
+
+/// However old the release is: Apple takes no certificate that holds for longer than 825 days, browsers 398.
+#[test]
+fn no_certificate_holds_for_longer_than_clients_accept() {
+    for made in [0, 1, 400, 1_500, 4_000] {
+        let directory = TempDir::new().unwrap();
+        let tls = Tls::load(settings(&directory), day(made)).unwrap();
+        assert_eq!(validity(&tls), (397, day(made) - DAY), "made {made} days after the release");
+        for later in [264, 600, 5_000] {
+            tls.renew_if_due(day(made + later)).unwrap();
+            assert_eq!(validity(&tls), (397, day(made + later) - DAY));
+        }
+    }
+}
+
+/// As every certificate of the first versions, which began at the release.
+#[test]
+fn a_certificate_that_holds_for_too_long_is_replaced() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(0)).unwrap();
+    let (certificate, key) = tls.settings.files();
+    let authority =
+        rcgen::KeyPair::from_pem(&fs::read_to_string(tls.settings.directory.join(CA_KEY_FILE)).unwrap());
+    let authority_pem = fs::read_to_string(tls.authority_file().unwrap()).unwrap();
+    let authority = authority.unwrap();
+    let issuer = rcgen::Issuer::new(authority_params(&authority, RELEASE_EPOCH_S).unwrap(), authority);
+    let own = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(names(&tls.settings.names, "localhost")).unwrap();
+    params.not_before = day(0).into();
+    params.not_after = (day(0) + 424 * DAY).into();
+    fs::write(&certificate, params.signed_by(&own, &issuer).unwrap().pem()).unwrap();
+    fs::write(&key, own.serialize_pem()).unwrap();
+    let again = Tls::load(settings(&directory), day(10)).unwrap();
+    assert_eq!(validity(&again), (397, day(9)));
+    assert_eq!(fs::read_to_string(again.authority_file().unwrap()).unwrap(), authority_pem);
+}
+
+#[test]
+fn a_clock_that_was_ahead_leaves_no_certificate_that_does_not_hold_yet() {
+    let directory = TempDir::new().unwrap();
+    let ahead = Tls::load(settings(&directory), day(3_600)).unwrap();
+    assert!(ahead.renew_if_due(day(20)).unwrap());
+    let client = client(&ahead.authority_file().unwrap(), &version::TLS13, day(20));
+    handshake(client, ahead.server_config().unwrap(), "localhost").unwrap();
+}
+
+/// A box without a battery wakes up in 1970: that says nothing against the certificate that it has.
+#[test]
+fn a_clock_that_lost_its_time_does_not_replace_a_good_certificate() {
+    let directory = TempDir::new().unwrap();
+    let made = certificate_in_force(&Tls::load(settings(&directory), day(800)).unwrap());
+    let woken = Tls::load(settings(&directory), SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(certificate_in_force(&woken), made);
+    assert!(!woken.renew_if_due(SystemTime::UNIX_EPOCH + DAY).unwrap());
+    // A new name needs another one all the same, of the day that the clock is known to have seen.
+    let mut renamed = settings(&directory);
+    renamed.names.push("other.local".to_owned());
+    let renamed = Tls::load(renamed, SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(validity(&renamed), (397, day(799)));
+    let client = client(&renamed.authority_file().unwrap(), &version::TLS13, day(800));
+    handshake(client, renamed.server_config().unwrap(), "other.local").unwrap();
+}
+
+/// What a name does wrong is not blamed on the authority that clients trust.
+#[test]
+fn a_name_that_no_certificate_can_hold_leaves_the_authority_alone() {
+    let directory = TempDir::new().unwrap();
+    let mut wrong = settings(&directory);
+    wrong.names.push("other.local.".to_owned());
+    let error = Tls::load(wrong, day(3)).unwrap_err().to_string();
+    assert!(error.contains("other.local.") && error.contains("[server] names"), "{error}");
+    assert!(!error.contains("ca.pem"), "{error}");
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
     refused(&site.describe("server.lisen = 1\n"), "site.toml line 6");
     refused(
         &site.describe("central.uri = \"hub.example.org\"\n"),
-        "`central.uri` is not a connection string",
+        "`central.uri`: is not a connection string",
     );
     refused("/absent.toml", "/absent.toml: cannot be read");
     // What only `check` finds, with a password that would have to be written first.
@@ -199,7 +199,11 @@ fn an_administrator_may_come_with_a_password() {
         .run_with(&setup, "short\n")
         .ends(1)
         .complains("at least 8 characters")
-        .complains("was written");
+        .complains("nothing was written");
+    site.clinic
+        .run_with(&[&setup[..6], &["head of it", "--password-stdin"]].concat(), "a good password\n")
+        .ends(1);
+    assert!(!Path::new(&site.config).exists() && !site.clinic.data().exists(), "{:?}", site.names());
     let ran = site.clinic.run_with(&setup, "a good password\n").ends(0);
     ran.says("head@local administers this node\n");
     assert!(!ran.out.contains("/link/") && !ran.out.contains("a good password"), "{}", ran.out);

@@ -281,10 +281,13 @@ impl Node {
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut node = Node { child: Mutex::new(child), address, log, reader: Some(reader) };
-        node.wait_for_log("listening on http://");
+        node.wait_for_log("listening on http");
+        node.wait_until(|| {
+            node.log().split("listening on http").nth(1).is_some_and(|rest| rest.contains('\n'))
+        });
         let log = node.log();
-        let address: SocketAddr =
-            log.split("listening on http://").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+        let line = log.split("listening on http").nth(1).unwrap().lines().next().unwrap();
+        let address: SocketAddr = line.split("://").nth(1).unwrap().parse().unwrap();
         node.address = SocketAddr::from(([127, 0, 0, 1], address.port()));
         node
     }
@@ -328,6 +331,10 @@ impl Node {
     pub(crate) fn stop(self) -> String {
         self.signal(Signal::TERM);
         self.ended(0)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub(crate) fn connect(&self) -> io::Result<TcpStream> {

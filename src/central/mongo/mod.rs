@@ -5,6 +5,7 @@
 //! by bytes even where a collection was made with another collation. Neither the address nor values of
 //! documents appear in errors.
 
+pub(super) mod address;
 mod content;
 mod error;
 mod feed;
@@ -25,15 +26,15 @@ use mongodb::event::cmap::CmapEvent;
 use mongodb::event::command::CommandEvent;
 use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, Collation, Compressor, ConnectionString, HostInfo, ReadConcern,
-    ReadPreference, SelectionCriteria, ServerMonitoringMode, Tls, WriteConcern,
+    Acknowledgment, ClientOptions, Collation, Compressor, ReadConcern, ReadPreference, SelectionCriteria,
+    ServerMonitoringMode, WriteConcern,
 };
 use mongodb::{Client, ClientSession, Collection, Database};
 
 use self::line::{Line, Meter, Patience};
 use super::{
     ArchiveState, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub, Lease, LeaseAnswer,
-    Moment, Protection, Resolutions, Result, Token, Traffic, Watched, Write, Written,
+    Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -63,19 +64,6 @@ const MESSAGE_HEADER_BYTES: u64 = 26;
 /// Commands with which the driver opens and closes connections, not counted as traffic of the conversation.
 const HANDSHAKE_COMMANDS: [&str; 6] =
     ["hello", "isMaster", "ismaster", "saslStart", "saslContinue", "endSessions"];
-
-/// How a connection string has what travels protected.
-pub(super) fn protection(uri: &str) -> Result<Protection> {
-    let read = ConnectionString::parse(uri).map_err(|error| error::of_address(&error))?;
-    Ok(match (read.tls, read.host_info) {
-        (Some(Tls::Enabled(options)), _) if options.allow_invalid_certificates == Some(true) => {
-            Protection::NotProved
-        }
-        // A name that the DNS has servers for means TLS unless it is switched off.
-        (Some(Tls::Enabled(_)), _) | (None, HostInfo::DnsRecord { .. }) => Protection::Full,
-        _ => Protection::None,
-    })
-}
 
 /// A centre reached by a MongoDB connection string.
 pub struct MongoHub {

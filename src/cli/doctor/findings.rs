@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::show::plain;
+use crate::cli::show::{denied_advice, plain};
 use crate::cli::{Done, EXIT_FAILED};
 
 /// How something is.
@@ -82,7 +82,10 @@ impl Findings {
         finding: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.0.push(Finding { about, health, finding: finding.into(), remedy: Some(remedy.into()) });
+        let finding = finding.into();
+        // Nothing else can be said of what may not be looked at.
+        let remedy = denied_advice(&finding).map_or_else(|| remedy.into(), str::to_owned);
+        self.0.push(Finding { about, health, finding, remedy: Some(remedy) });
     }
 
     fn count(&self, health: Health) -> usize {

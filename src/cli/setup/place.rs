@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use toml::Value as Setting;
 
-use super::super::{EXIT_REFUSED, Failure, warnings_about};
+use super::super::check::{startable, warnings};
+use super::super::{EXIT_REFUSED, Failure};
 use super::ask::Terminal;
-use super::{Draft, URI_FILE};
+use super::{Draft, URI, URI_FILE};
 use crate::config::edit::{Change, ConfigText};
-use crate::config::{Config, ConfigError, DEFAULT_FILE, environment};
+use crate::config::{Config, ConfigError, DEFAULT_FILE, Loaded, environment};
 use crate::files::{Staged, directory_of, keep_as};
 
 /// Ending of the name of what was there before.
@@ -84,6 +85,21 @@ impl Place {
         Config::of_text(&self.path, text.as_str(), env)
     }
 
+    fn loaded(&self, text: &ConfigText) -> Result<Loaded, ConfigError> {
+        Loaded::of_text(&self.path, text.as_str(), environment())
+    }
+
+    /// Whether a node would start with the draft, before the file of its connection string is there.
+    pub(super) fn check(&self, draft: &Draft) -> anyhow::Result<()> {
+        let mut text = draft.text.clone();
+        if let Some(uri) = &draft.uri {
+            text.remove(URI_FILE)?;
+            text.set(URI, Setting::String(uri.to_string()))?;
+        }
+        startable(&self.loaded(&text)?)?;
+        Ok(())
+    }
+
     /// The path of something else in the same directory.
     pub(super) fn beside(&self, name: &str) -> String {
         directory_of(&self.path).join(name).to_string_lossy().into_owned()
@@ -94,7 +110,7 @@ impl Place {
         let changes = draft.text.changes_since(&self.text())?;
         let shown = self.path.display();
         if self.found.is_some() && changes.is_empty() && draft.uri.is_none() {
-            warnings_about(&self.config(&draft.text, environment())?)?;
+            warnings(&self.loaded(&draft.text)?)?;
             return Ok(Written { text: format!("{shown} was left as it is"), has_changed: false });
         }
         let service = self.service(&draft)?;
@@ -103,7 +119,7 @@ impl Place {
         if let Some((_, staged)) = &secret {
             checked.set(URI_FILE, Setting::String(staged.beside().to_string_lossy().into_owned()))?;
         }
-        let warnings = warnings_about(&self.config(&checked, environment())?)?;
+        let warnings = warnings(&self.loaded(&checked)?)?;
         let staged = match changes.is_empty() && self.found.is_some() {
             true => None,
             false => Some(self.stage(&draft, service)?),

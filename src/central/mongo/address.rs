@@ -1,0 +1,211 @@
+//! Floor 2. The centre's connection string, read without asking anybody.
+//!
+//! Messages name the part that is wrong and never repeat it: a password may stand anywhere in a string that is not
+//! written as it should be.
+
+use std::path::PathBuf;
+
+use mongodb::options::{ConnectionString, HostInfo, Tls};
+
+use super::error;
+use crate::central::{Protection, Result};
+
+/// Written as `%` and two digits in user names and passwords.
+const RESERVED: &str = ":/?#[]@%";
+/// A name below which the DNS names servers has that many parts.
+const SRV_PARTS_MIN: usize = 3;
+
+/// How a connection string has what travels protected.
+pub(in crate::central) fn protection(uri: &str) -> Result<Protection> {
+    let read = ConnectionString::parse(uri).map_err(|error| error::of_address(&error))?;
+    Ok(match (read.tls, read.host_info) {
+        (Some(Tls::Enabled(options)), _) if options.allow_invalid_certificates == Some(true) => {
+            Protection::NotProved
+        }
+        // A name that the DNS has servers for means TLS unless it is switched off.
+        (Some(Tls::Enabled(_)), _) | (None, HostInfo::DnsRecord { .. }) => Protection::Full,
+        _ => Protection::None,
+    })
+}
+
+/// The files that a connection string names: of authorities, and of the client's own certificate.
+pub(in crate::central) fn files(uri: &str) -> Vec<PathBuf> {
+    match ConnectionString::parse(uri) {
+        Ok(ConnectionString { tls: Some(Tls::Enabled(options)), .. }) => {
+            [options.ca_file_path, options.cert_key_file_path].into_iter().flatten().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What keeps a text from being a connection string, its options aside.
+pub(in crate::central) fn fault(uri: &str) -> Option<String> {
+    if uri.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Some("is not a connection string: it has blanks or line breaks".to_owned());
+    }
+    let srv = uri.strip_prefix("mongodb+srv://");
+    let Some(rest) = srv.or_else(|| uri.strip_prefix("mongodb://")) else {
+        return Some(
+            "is not a connection string: it begins neither with mongodb:// nor with mongodb+srv://"
+                .to_owned(),
+        );
+    };
+    // The last `@` ends the user and password; those of options come after a `?`.
+    let before_options = rest.split('?').next().unwrap_or_default();
+    let (user, servers) = match before_options.rsplit_once('@') {
+        Some((user, servers)) => (Some(user), servers),
+        None => (None, before_options),
+    };
+    // A password with a `?`: there is an `@` behind it, and what stands before is no server.
+    if user.is_none() && rest.contains('@') && hosts_fault(servers, srv.is_some()).is_some() {
+        return Some(
+            "is not a connection string: \"?\" in a user name or password is written %3F".to_owned(),
+        );
+    }
+    if let Some(problem) = user.and_then(user_fault) {
+        return Some(problem);
+    }
+    hosts_fault(servers, srv.is_some())
+}
+
+/// What the driver does not take of a connection string in which [`fault`] finds nothing.
+pub(in crate::central) fn option_fault(uri: &str) -> Option<String> {
+    ConnectionString::parse(uri).err()?;
+    let options = uri.split_once('?').map_or("", |(_, options)| options);
+    let is_refused = |option: &&str| ConnectionString::parse(format!("mongodb://host/?{option}")).is_err();
+    // Names of options are no secret.
+    Some(match options.split('&').find(is_refused) {
+        Some(option) => {
+            let name = option.split('=').next().unwrap_or_default();
+            format!("is not a connection string: the value of its option {name:?} cannot be used")
+        }
+        None => {
+            "is not a connection string: its options do not go together, or the database's name cannot be one"
+                .to_owned()
+        }
+    })
+}
+
+fn user_fault(user: &str) -> Option<String> {
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    if name.is_empty() {
+        return Some("is not a connection string: the user's name is missing before the \"@\"".to_owned());
+    }
+    for (part, text) in [("user name", name), ("password", password)] {
+        if let Some(c) = RESERVED.chars().find(|c| *c != '%' && text.contains(*c)) {
+            let code = u32::from(c);
+            return Some(format!("is not a connection string: \"{c}\" in the {part} is written %{code:02X}"));
+        }
+        let is_code =
+            |rest: &str| rest.get(..2).is_some_and(|code| code.chars().all(|c| c.is_ascii_hexdigit()));
+        if text.split('%').skip(1).any(|rest| !is_code(rest)) {
+            return Some(format!("is not a connection string: \"%\" in the {part} is written %25"));
+        }
+    }
+    None
+}
+
+fn hosts_fault(servers: &str, is_srv: bool) -> Option<String> {
+    let hosts = servers.split('/').next().unwrap_or_default();
+    if is_srv {
+        let is_name = !hosts.contains([',', ':'])
+            && hosts.split('.').filter(|part| !part.is_empty()).count() >= SRV_PARTS_MIN;
+        return (!is_name).then(|| {
+            "is not a connection string: mongodb+srv:// takes one name of at least three parts, without a port".to_owned()
+        });
+    }
+    hosts.split(',').find_map(host_fault)
+}
+
+fn host_fault(host: &str) -> Option<String> {
+    let (name, port) = match host.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, rest))) => (address, rest.strip_prefix(':').or((!rest.is_empty()).then_some(""))),
+        Some(None) => {
+            return Some("is not a connection string: a \"]\" is missing after an IPv6 address".to_owned());
+        }
+        None => match host.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        },
+    };
+    if port.is_some_and(|port| port.contains(':')) {
+        return Some(
+            "is not a connection string: an IPv6 address stands in brackets, as [::1]:27017".to_owned(),
+        );
+    }
+    if name.is_empty() {
+        return Some("is not a connection string: the name of a server is missing".to_owned());
+    }
+    let is_port = |port: &str| {
+        port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    port.is_some_and(|port| !is_port(port)).then(|| {
+        "is not a connection string: the port of a server is not a number from 1 to 65535".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_takes_is_no_fault_and_the_other_way_round() {
+        for uri in [
+            "mongodb://h",
+            "mongodb://h/",
+            "mongodb://h:27017/db?tls=true",
+            "mongodb://user:pa%40ss@h/",
+            "mongodb://user@h/",
+            "mongodb://u:p@h1:1,h2:65535,[::1]:27018/?replicaSet=rs",
+            "mongodb://[::1]",
+            "mongodb://h/?appName=a@b",
+            "mongodb+srv://u:p@hub.example.org/",
+        ] {
+            assert_eq!((fault(uri), option_fault(uri)), (None, None), "{uri}");
+        }
+        for (uri, problem) in [
+            ("", "begins neither"),
+            ("http://h", "begins neither"),
+            ("h:27017", "begins neither"),
+            ("mongodb://user:pa@ss@h/", "\"@\" in the password is written %40"),
+            ("mongodb://us:er:pass@h/", "\":\" in the password is written %3A"),
+            ("mongodb://user:pa/ss@h/", "\"/\" in the password is written %2F"),
+            ("mongodb://user:pa#ss@h/", "\"#\" in the password is written %23"),
+            ("mongodb://us[er:pass@h/", "\"[\" in the user name is written %5B"),
+            ("mongodb://user:pa?ss@h/", "\"?\" in a user name or password is written %3F"),
+            ("mongodb://user:pa%ss@h/", "\"%\" in the password is written %25"),
+            ("mongodb://user:100%@h/", "\"%\" in the password is written %25"),
+            ("mongodb://:pass@h/", "user's name is missing"),
+            ("mongodb://", "name of a server is missing"),
+            ("mongodb:///db", "name of a server is missing"),
+            ("mongodb://h1,,h2", "name of a server is missing"),
+            ("mongodb://h:port/", "port of a server"),
+            ("mongodb://h:/", "port of a server"),
+            ("mongodb://h:0/", "port of a server"),
+            ("mongodb://h:65536/", "port of a server"),
+            ("mongodb://h:-1/", "port of a server"),
+            ("mongodb://h:+1/", "port of a server"),
+            ("mongodb://[::1", "\"]\" is missing"),
+            ("mongodb://[::1]x/", "port of a server"),
+            ("mongodb://::1:27017/", "stands in brackets"),
+            ("mongodb+srv://hub.example.org:27017/", "without a port"),
+            ("mongodb+srv://hub/", "at least three parts"),
+            ("mongodb://h/?tls=perhaps", "option \"tls\""),
+            ("mongodb://h/?readPreference=near", "option \"readPreference\""),
+            ("mongodb://h/?tls=true&tlsInsecure=s3cret", "option \"tlsInsecure\""),
+            ("mongodb://h/?directConnection=1x", "option \"directConnection\""),
+            ("mongodb://a b/", "blanks"),
+        ] {
+            let found = fault(uri).or_else(|| option_fault(uri)).unwrap_or_else(|| panic!("{uri} passes"));
+            assert!(found.contains(problem), "{uri}: {found}");
+            assert!(!found.contains("s3cret") && !found.contains("ss@"), "{found}");
+        }
+    }
+
+    #[test]
+    fn files_of_an_address_are_known() {
+        let uri = "mongodb://h/?tls=true&tlsCAFile=/etc/ca.pem&tlsCertificateKeyFile=/etc/own.pem";
+        assert_eq!(files(uri), [PathBuf::from("/etc/ca.pem"), PathBuf::from("/etc/own.pem")]);
+        assert!(files("mongodb://h/").is_empty());
+    }
+}

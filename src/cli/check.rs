@@ -1,0 +1,58 @@
+//! Floor 5. The `check` command: everything that is wrong with a configuration at once, before a node is started with it.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::show::plain;
+use super::{Done, EXIT_USAGE};
+use crate::config::{ConfigError, Examined, Fault, Loaded, Overrides, environment};
+
+const IN_ORDER: &str = "the configuration and the access rules are in order";
+
+/// Ends with 2 if there is a fault, also if a node would start with it.
+pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> {
+    let examined = match Loaded::load(file, environment(), &Overrides::default()) {
+        Ok(loaded) => loaded.examine(),
+        Err(ConfigError::Faults(faults)) => Examined { faults, warnings: Vec::new() },
+        Err(error) if json => return Ok(unreadable(&error)),
+        Err(error) => return Err(error),
+    };
+    let Examined { faults, warnings } = &examined;
+    if json {
+        let done = Done::json(&json!({"ok": faults.is_empty(), "faults": faults, "warnings": warnings}));
+        return Ok(if faults.is_empty() { done } else { done.with_code(EXIT_USAGE) });
+    }
+    let warnings = warning_lines(warnings);
+    if faults.is_empty() {
+        return Ok(Done::text(warnings + IN_ORDER));
+    }
+    eprint!("{}", plain(&warnings));
+    Err(ConfigError::Faults(examined.faults))
+}
+
+/// A file that is not there or may not be read has no place, but programs ask for JSON all the same.
+fn unreadable(error: &ConfigError) -> Done {
+    let fault = json!({"place": "", "problem": error.to_string(), "stops_the_node": true});
+    Done::json(&json!({"ok": false, "faults": [fault], "warnings": []})).with_code(EXIT_USAGE)
+}
+
+fn warning_lines(warnings: &[String]) -> String {
+    warnings.iter().map(|warning| format!("warning: {}\n", plain(warning))).collect()
+}
+
+/// The faults with which a node starts all the same; an error if there are others.
+pub(super) fn startable(loaded: &Loaded) -> Result<Vec<Fault>, ConfigError> {
+    let examined = loaded.examine();
+    match examined.stopping() {
+        stopping if stopping.is_empty() => Ok(examined.faults),
+        stopping => Err(ConfigError::Faults(stopping)),
+    }
+}
+
+/// What somebody should know who is about to start a node; an error if it would not start.
+pub(super) fn warnings(loaded: &Loaded) -> Result<String, ConfigError> {
+    let mut faults = startable(loaded)?.iter().map(Fault::to_string).collect::<Vec<_>>();
+    faults.extend(loaded.examine().warnings);
+    Ok(warning_lines(&faults))
+}

@@ -1,0 +1,102 @@
+//! Floor 5. The keys of a configuration: what each may be, and an example, for messages about values that are wrong.
+
+/// A key as messages explain it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// `section.key`, or `key` outside of any section.
+    pub(super) name: &'static str,
+    pub(super) allowed: &'static str,
+    /// A value in TOML.
+    pub(super) example: &'static str,
+}
+
+const YES_OR_NO: &str = "true or false";
+const SCHEDULE: &str = "six fields: second, minute, hour, day of month, month, day of week";
+
+const fn key(name: &'static str, allowed: &'static str, example: &'static str) -> Key {
+    Key { name, allowed, example }
+}
+
+/// All keys, by section.
+#[rustfmt::skip]
+pub(super) const KEYS: &[Key] = &[
+    key("data_dir", "a directory, or a path where one can be made", r#""/var/lib/thalamus-edge""#),
+    key("node.name", "1 to 114 bytes of plain text; empty: the host name", r#""posta-7""#),
+    key("server.listen", "an IP address and a port, an IPv6 address in brackets", r#""0.0.0.0:8443""#),
+    key("server.tls", YES_OR_NO, "true"),
+    key("server.certificate", "a PEM file that this node can read, together with `server.key`; empty: the node makes its own", r#""/etc/thalamus-edge/cert.pem""#),
+    key("server.key", "the PEM file of the private key of `server.certificate`", r#""/etc/thalamus-edge/key.pem""#),
+    key("server.names", "a list of host names and IP addresses, without scheme, port, wildcard or a dot at the end", r#"["clinic.local", "10.0.0.5"]"#),
+    key("server.trusted_proxies", "a list of IP addresses and networks of proxies", r#"["127.0.0.1", "::1"]"#),
+    key("api.date_format", r#""http" or "rfc3339""#, r#""http""#),
+    key("api.collection_shape", r#""flat" or "rows""#, r#""flat""#),
+    key("api.expose_password_hashes", YES_OR_NO, "false"),
+    key("api.cors_allowed_origins", r#"a list of origins in lower case, or ["*"] alone"#, r#"["https://portal.example.org"]"#),
+    key("api.body_limit_bytes", "a size from 1 KiB to 16 MiB", r#""1 MiB""#),
+    key("api.content_limit_bytes", "a size up to 1 GiB; 0 accepts none", r#""32 MiB""#),
+    key("accounts.roles_file", "a file of access rules in Thalamus's format; empty: the installed one", r#""/etc/thalamus-edge/roles.cfg""#),
+    key("accounts.password_min_chars", "a number from 4 to 64", "8"),
+    key("accounts.bcrypt_cost", "a number from 4 to 14", "12"),
+    key("accounts.central_roles", "a list of names of roles without root", r#"["end_user", "health_professional"]"#),
+    key("accounts.emergency_access", YES_OR_NO, "false"),
+    key("accounts.browser_sessions", YES_OR_NO, "true"),
+    key("accounts.offline_login_days", "whole days, as a number or with a unit, up to 3650; 0: no limit", r#""30 days""#),
+    key("store.cache_bytes", "a size from 1 MiB to 1 TiB", r#""32 MiB""#),
+    key("store.journal_keep_rows", "a number from 1000 to 1099511627776", "1000000"),
+    key("store.audit_keep_rows", "a number from 10000 to 1099511627776", "1000000"),
+    key("store.key_file", "a file with 64 hexadecimal digits that others cannot read; empty: no encryption", r#""/etc/thalamus-edge/store.key""#),
+    key("store.reserve_bytes", "a size up to 1 TiB; 0: none", r#""64 MiB""#),
+    key("central.uri", "a connection string of MongoDB: mongodb://USER:PASSWORD@HOST:PORT/ or mongodb+srv://USER:PASSWORD@NAME/, with :/?#[]@% in user and password written as %3A %2F %3F %23 %5B %5D %40 %25; empty: no centre", r#""mongodb://edge:PASSWORD@hub.example.org:27017/?tls=true""#),
+    key("central.uri_file", "a file that holds one connection string, instead of `central.uri`", r#""/etc/thalamus-edge/central.uri""#),
+    key("central.database", r#"1 to 63 bytes without blanks and /\."$*<>:|?"#, r#""federation""#),
+    key("central.schedule", SCHEDULE, r#""0 */5 * * * *""#),
+    key("central.verify_schedule", "six fields: second, minute, hour, day of month, month, day of week; empty: never", r#""0 30 2 * * Sun""#),
+    key("central.continuous", YES_OR_NO, "false"),
+    key("central.jitter_s", "seconds, as a number or with a unit, up to 1 hour", r#""1 minute""#),
+    key("central.round_timeout_s", "seconds, as a number or with a unit, from 10 seconds to 1 day", r#""10 minutes""#),
+    key("central.attachment_bytes_per_round", "a size from 128 KiB; 0: no limit", r#""4 MiB""#),
+    key("central.scan_bytes_per_round", "a size from 64 KiB; 0: no limit", r#""64 MiB""#),
+    key("central.budget_bytes_per_day", "a size from 1 MiB; 0: no limit", r#""20 MB""#),
+    key("central.quiet_hours", "a list of times HH:MM-HH:MM that leave some time of the day", r#"["08:00-18:30"]"#),
+    key("central.collections", "names of collections, each once, by their usual name", r#"{ pols = "pages_of_life" }"#),
+    key("backup.schedule", "six fields: second, minute, hour, day of month, month, day of week; empty: never", r#""0 0 3 * * *""#),
+    key("backup.keep", "a number from 1 to 1000", "7"),
+    key("backup.directory", "a directory that exists; empty: \"backups\" in `data_dir`", r#""/mnt/stick/backups""#),
+    key("backup.recipients", "a list of public keys (age1...), never a secret one", r#"["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]"#),
+];
+
+/// The key with this name; a key inside of `central.collections` is explained by that.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    const COLLECTIONS: &str = "central.collections";
+    let name = if name.starts_with("central.collections.") { COLLECTIONS } else { name };
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether a name is that of a section.
+pub(super) fn is_section(name: &str) -> bool {
+    sections().any(|section| section == name)
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(|key| key.name.split_once('.').map(|(section, _)| section))
+}
+
+/// The key or section that an unknown one may be meant to be.
+pub(super) fn like(name: &str) -> Option<&'static str> {
+    const ALIKE_MIN: f64 = 0.8;
+    let last = last_part(name);
+    let alike = |known: &'static str| {
+        let whole = strsim::jaro_winkler(name, known);
+        // The right key, in another section or in none.
+        let at_end = if last == last_part(known) { 1.0 } else { 0.0 };
+        (whole.max(at_end), known)
+    };
+    let known = KEYS.iter().map(|key| key.name).chain(sections());
+    let best = known.map(alike).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= ALIKE_MIN && best.1 != name).then_some(best.1)
+}
+
+/// The name of a key without its section.
+pub(super) fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}

@@ -1,0 +1,51 @@
+//! Floor 5. A configuration as it was read, with the places of its values for messages.
+
+use std::fs;
+use std::path::Path;
+
+use super::fault::{Fault, Place};
+use super::layers::{self, Origins};
+use super::{Config, ConfigError, DEFAULT_FILE, Overrides};
+
+/// A configuration, and where its values were set.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    pub(super) origins: Origins,
+}
+
+impl Loaded {
+    /// Puts the layers together: defaults, the file, variables out of `env`, flags. A file that is named
+    /// must be there.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Loaded, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let path = path.or_else(|| default.exists().then_some(default));
+        let file = path.map(|path| Ok((path, read_text(path)?))).transpose()?;
+        layers::load(file.as_ref().map(|(path, text)| (*path, text.as_str())), env, overrides)
+    }
+
+    /// As [`Loaded::load`] would read it if `text` were in the file `path`.
+    pub fn of_text(
+        path: &Path,
+        text: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        layers::load(Some((path, text)), env, &Overrides::default())
+    }
+}
+
+pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let bytes = fs::read(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = 1 + good.filter(|byte| **byte == b'\n').count();
+        let what = if is_utf16 { "the file is UTF-16" } else { "the line is not UTF-8 text" };
+        let problem = format!("{what}: save the file as UTF-8");
+        ConfigError::Faults(vec![Fault::of_text(&Place::line(path, line), problem)])
+    })
+}

@@ -1,0 +1,271 @@
+//! What is said about values that are wrong, and that all of them are found.
+
+use super::*;
+
+/// Every key has an explanation and an example that is right.
+#[test]
+fn every_key_is_explained() {
+    let sample: toml::Table = toml::from_str(&uncommented()).unwrap();
+    let mut names: Vec<String> = Vec::new();
+    for (name, value) in &sample {
+        match value.as_table() {
+            Some(section) => names.extend(section.keys().map(|key| format!("{name}.{key}"))),
+            None => names.push(name.clone()),
+        }
+    }
+    let mut explained: Vec<String> = keys::KEYS.iter().map(|key| key.name.to_owned()).collect();
+    names.sort();
+    explained.sort();
+    assert_eq!(explained, names);
+    for key in keys::KEYS {
+        // The two halves of a pair go together.
+        let pair = match key.name {
+            "server.certificate" => "server.key = \"/k\"\n",
+            "server.key" => "server.certificate = \"/c\"\n",
+            _ => "",
+        };
+        load(&format!("{pair}{} = {}", key.name, key.example)).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// The lines at which something is wrong, with the key.
+fn faults(text: &str, env: &[(&str, &str)]) -> Vec<Fault> {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    match Loaded::of_text(Path::new("site.toml"), text, env) {
+        Err(ConfigError::Faults(faults)) => faults,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn all_faults_are_found_at_once_in_the_order_of_the_file() {
+    let text = "[server]\nlisten = \"8443\"\nnames = [\n  \"clinic.local.\",\n  \"ok.local\"]\nprot = 1\n\
+                tls = \"yes\"\nthis is no TOML\n[store]\ncache_bytes = \"32 parsecs\"\n\
+                [central]\nuri = \"mongodb://user:pa@ss@h/\"\nschedule = \"0 0 0 30 2 *\"\n\
+                verify_schedule = \"0 3 * * *\"\n[backup]\nkeep = 0\n";
+    let found = faults(text, &[("THALAMUS_EDGE__CENTRAL__JITTER_S", "2 hours")]);
+    let places: Vec<_> = found.iter().map(|fault| (fault.line, fault.key.as_deref().unwrap_or(""))).collect();
+    assert_eq!(
+        places,
+        [
+            (Some(2), "server.listen"),
+            (Some(3), "server.names"),
+            (Some(6), "server.prot"),
+            (Some(7), "server.tls"),
+            (Some(8), ""),
+            (Some(10), "store.cache_bytes"),
+            (Some(12), "central.uri"),
+            (Some(13), "central.schedule"),
+            (Some(14), "central.verify_schedule"),
+            (Some(16), "backup.keep"),
+            (None, "central.jitter_s"),
+        ]
+    );
+    for fault in &found {
+        let is_known = fault.key.as_deref().is_some_and(|key| keys::find(key).is_some());
+        assert_eq!(
+            is_known,
+            fault.allowed.is_some() && fault.example.is_some() && fault.value.is_some(),
+            "{fault}"
+        );
+        assert!(!fault.to_string().contains("pa@ss"), "{fault}");
+    }
+    let text = |at: usize| found[at].to_string();
+    assert_eq!(
+        text(0),
+        "site.toml line 2: `server.listen`: is a port without an address; 0.0.0.0 before it listens on all addresses of \
+         IPv4; it is \"8443\"; allowed: an IP address and a port, an IPv6 address in brackets; for example \
+         listen = \"0.0.0.0:8443\""
+    );
+    assert!(text(1).contains("\"clinic.local.\"") && text(1).contains("without the dot"), "{}", text(1));
+    assert!(text(6).contains("written %40") && text(6).contains("(hidden)"), "{}", text(6));
+    assert!(text(7).contains("never comes"), "{}", text(7));
+    assert!(text(8).contains("put a 0 before it"), "{}", text(8));
+    assert_eq!(found[10].place, "variable THALAMUS_EDGE__CENTRAL__JITTER_S");
+}
+
+#[test]
+fn a_key_that_is_nearly_right_is_recognised() {
+    for (text, like) in [
+        ("[server]\nlisen = 1", "`server.listen`"),
+        ("[servr]\ntls = true", "`server`"),
+        ("data_dri = \"/x\"", "`data_dir`"),
+        ("listen = \"0.0.0.0:1\"", "`server.listen`"),
+        ("[backup]\nreserve_bytes = 1", "`store.reserve_bytes`"),
+    ] {
+        let found = faults(text, &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].problem.contains(&format!("did you mean {like}?")), "{}", found[0]);
+    }
+    assert!(!faults("zzz = 1", &[])[0].problem.contains("did you mean"));
+}
+
+/// What a configuration points to is looked at also if something else in it cannot be read.
+#[test]
+fn faults_of_both_kinds_come_together() {
+    let found = faults(
+        "[server]\nlisten = \"8443\"\n[accounts]\nroles_file = \"/absent.cfg\"\n[backup]\nkeep = 0\n",
+        &[],
+    );
+    assert_eq!(found.iter().map(|fault| fault.line.unwrap()).collect::<Vec<_>>(), [2, 4, 6], "{found:?}");
+}
+
+/// What is not TOML in one line does not hide what is wrong in others.
+#[test]
+fn a_line_that_is_no_toml_is_one_fault() {
+    let lines = |text: &str| faults(text, &[]).iter().map(|fault| fault.line.unwrap()).collect::<Vec<_>>();
+    assert_eq!(lines("[server]\ntls = \nlisten = 8443\n[backup]\nkeep = -1\n"), [2, 3, 5]);
+    assert_eq!(lines("[server\ntls = 1\n[backup]\nkeep = 0\n"), [1, 4], "nobody knows whose key tls is");
+    assert_eq!(lines("[server]\ntls = true\ntls = false\nlisten = \"x\""), [3, 4]);
+    assert_eq!(lines("[[server]]\ntls = true\n[backup]\nkeep = 0\n"), [1, 4]);
+    assert_eq!(lines("server = 1\nkeep = \n"), [1, 2]);
+    assert_eq!(lines("[server]\nnames = [\"a\",\n").len(), 1);
+    assert_eq!(lines("[central.collections]\npeple = \"a\"\npols = 7\n"), [2, 3]);
+    assert_eq!(lines("central = { collections = { peple = \"a\" }, jitter_s = \"soon\" }\n"), [1, 1]);
+}
+
+#[test]
+fn sizes_and_times_may_have_units() {
+    let config = load(
+        "[store]\ncache_bytes = \"32MB\"\nreserve_bytes = \"1 GiB\"\n[api]\nbody_limit_bytes = \"2 MiB\"\n\
+         [accounts]\noffline_login_days = \"2 weeks\"\n[central]\njitter_s = \"1m 30s\"\nround_timeout_s = \"1 hour\"\n\
+         budget_bytes_per_day = \"20 MB\"\nattachment_bytes_per_round = \"1 MiB\"\nscan_bytes_per_round = \"0\"\n",
+    )
+    .unwrap();
+    assert_eq!((config.store.cache_bytes, config.store.reserve_bytes), (32_000_000, 1 << 30));
+    assert_eq!((config.api.body_limit_bytes, config.accounts.offline_login_days), (2 << 20, 14));
+    assert_eq!((config.central.jitter_s, config.central.round_timeout_s), (90, 3600));
+    let central = config.central;
+    assert_eq!((central.budget_bytes_per_day, central.attachment_bytes_per_round), (20_000_000, 1 << 20));
+    assert_eq!(central.scan_bytes_per_round, 0);
+    let env = [("THALAMUS_EDGE__STORE__CACHE_BYTES", "64 MiB"), ("THALAMUS_EDGE__CENTRAL__JITTER_S", "30")];
+    let config = load_env("", &env).unwrap();
+    assert_eq!((config.store.cache_bytes, config.central.jitter_s), (64 << 20, 30));
+    for wrong in
+        ["jitter_s = \"500ms\"", "jitter_s = 1.5", "scan_bytes_per_round = \"-1 MB\"", "jitter_s = true"]
+    {
+        assert!(load(&format!("[central]\n{wrong}")).unwrap_err().contains("allowed: "), "{wrong}");
+    }
+}
+
+#[test]
+fn addresses_to_listen_on_say_what_is_wrong_with_them() {
+    for (listen, problem) in [
+        ("8443", "port without an address"),
+        (":8443", "no address before the port"),
+        ("*:8443", "no address before the port"),
+        ("0.0.0.0", "address without a port"),
+        ("0.0.0.0:https", "no number from 0 to 65535"),
+        ("0.0.0.0:", "no number from 0 to 65535"),
+        ("0.0.0.0:65536", "no number from 0 to 65535"),
+        ("localhost:8443", "name where an IP address belongs"),
+        ("clinic", "no address with a port"),
+        ("::1:8443", "address without a port"),
+        ("fe80::1:2:3:4:5:6:7:8443", "does not stand in brackets"),
+        ("https://0.0.0.0:8443", "scheme"),
+        ("", "is empty"),
+    ] {
+        let error = load(&format!("[server]\nlisten = {listen:?}")).unwrap_err();
+        assert!(error.contains(problem) && error.contains("for example listen = "), "{listen}: {error}");
+    }
+    assert!(load("[server]\nlisten = 8443").unwrap_err().contains("for example listen = "));
+}
+
+/// What passes here, a certificate can hold; a start fails otherwise.
+#[test]
+fn names_that_no_certificate_can_hold_are_refused() {
+    for name in ["clinic.local", "CLINIC", "my_box", "10.0.0.5", "2001:db8::1", "xn--fiqs8s.example", "a-b.c"]
+    {
+        load(&format!("[server]\nnames = [{name:?}]")).unwrap_or_else(|error| panic!("{error}"));
+    }
+    for (name, hint) in [
+        ("clinic.local.", "without the dot"),
+        ("localhost.", "without the dot"),
+        ("https://clinic.local", "without \"https://\""),
+        ("clinic.local:8443", "without a port"),
+        ("10.0.0.5:8443", "without a port"),
+        ("10.0.0.0/8", "without a mask"),
+        ("*.clinic.local", "wildcards"),
+        ("[::1]", "without brackets"),
+        ("clínica.local", "ASCII form"),
+        ("two words", "neither a host name"),
+        ("", "neither a host name"),
+        ("-clinic", "neither a host name"),
+        ("a..b", "neither a host name"),
+    ] {
+        let error = load(&format!("[server]\nnames = [\"ok.local\", {name:?}]")).unwrap_err();
+        assert!(error.contains(hint), "{name}: {error}");
+    }
+}
+
+#[test]
+fn files_and_directories_that_are_not_as_they_should_be_are_all_found() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("file"), "x").unwrap();
+    let examined = |text: &str| {
+        let text = format!("server.tls = true\n{text}");
+        Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine()
+    };
+    let text = format!(
+        "data_dir = {0:?}\nserver.listen = \"192.0.2.1:8443\"\nserver.certificate = {1:?}\nserver.key = {1:?}\n\
+         accounts.roles_file = {1:?}\nstore.key_file = {1:?}\ncentral.uri_file = {1:?}\nbackup.directory = {1:?}\n",
+        path("file").join("data"),
+        path("absent"),
+    );
+    let found = examined(&text);
+    let keys: Vec<_> = found.faults.iter().map(|fault| (fault.line, fault.key.as_deref().unwrap())).collect();
+    let expected = [
+        (Some(6), "accounts.roles_file"),
+        (Some(8), "central.uri_file"),
+        (Some(7), "store.key_file"),
+        (Some(4), "server.certificate"),
+        (Some(5), "server.key"),
+        (Some(2), "data_dir"),
+        (Some(3), "server.listen"),
+        (Some(9), "backup.directory"),
+    ];
+    assert_eq!(keys, expected, "{found:?}");
+    let stopping: Vec<_> = found.stopping().iter().map(|fault| fault.key.clone().unwrap()).collect();
+    assert_eq!(stopping.len(), 7, "a node without a place for backups serves: {stopping:?}");
+    for (text, problem) in [
+        (format!("data_dir = {:?}", path("file")), "is no directory"),
+        (format!("backup.directory = {:?}", path("file")), "is no directory"),
+        ("central.uri = \"mongodb://h/?tls=true&tlsCAFile=/absent/ca.pem\"".to_owned(), "/absent/ca.pem"),
+    ] {
+        let found = examined(&text).faults;
+        assert!(found.len() == 1 && found[0].problem.contains(problem), "{found:?}");
+    }
+    let new = format!("data_dir = {:?}\nbackup.directory = {:?}", path("new/data"), path("new/data/b"));
+    assert_eq!(examined(&new).faults, [], "the node makes its own directories");
+}
+
+#[test]
+fn a_file_that_is_no_utf8_says_in_which_line() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("c.toml");
+    for (bytes, line, what) in
+        [(&b"# ok\n# caf\xe9\n"[..], 2, "not UTF-8"), (b"\xff\xfe[\0s\0]\0", 1, "UTF-16")]
+    {
+        fs::write(&path, bytes).unwrap();
+        let error =
+            Config::load(Some(&path), std::iter::empty(), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains(&format!("line {line}: ")) && error.contains(what), "{error}");
+    }
+    fs::write(&path, b"\xef\xbb\xbf[server]\ntls = false\n").unwrap();
+    assert!(!Config::load(Some(&path), std::iter::empty(), &Overrides::default()).unwrap().server.tls);
+}
+
+#[test]
+fn the_demo_is_for_this_machine_unless_somebody_says_otherwise() {
+    let demo = Overrides { demo: true, ..Overrides::default() };
+    let listen = |text: &str, env: &[(&str, &str)], overrides: &Overrides| {
+        load_all(text, env, overrides).unwrap().server.listen.to_string()
+    };
+    assert_eq!(listen("", &[], &demo), "127.0.0.1:8443");
+    assert_eq!(listen("", &[], &Overrides::default()), "0.0.0.0:8443");
+    assert_eq!(listen("server.listen = \"0.0.0.0:1\"", &[], &demo), "0.0.0.0:1");
+    assert_eq!(listen("", &[("THALAMUS_EDGE__SERVER__LISTEN", "[::]:2")], &demo), "[::]:2");
+    let told = Overrides { listen: Some("0.0.0.0:3".to_owned()), demo: true };
+    assert_eq!(listen("", &[], &told), "0.0.0.0:3");
+}

@@ -1,0 +1,152 @@
+//! Floor 4. Errors for people who look at them in a browser: a page instead of JSON, and a way on.
+//!
+//! A browser that navigates asks for `text/html`; the HMIS, scripts and pages that fetch do not. It never gets a
+//! challenge for HTTP Basic where it can log in for a session: the box that browsers show for that would keep the
+//! credentials until the browser is closed.
+
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::error::Problem;
+use super::link::LINK_ROUTE;
+use super::node::page;
+use super::password::escape;
+use super::session::SESSION_ROUTE;
+use super::{BrowserSessions, Pattern};
+
+const PAGE: &str = include_str!("pages/error.html");
+const LOGIN_LINK: &str = "<p><a href=\"/session\">Log in</a></p>\n";
+const UNUSABLE_LINK: &str = "This link was used already, has run out, or is not complete. It works once, within 24 hours. \
+     Whoever administers this node can make another one.";
+const LOGIN_NEEDED: &str = "Account or password are wrong, or the login has ended.";
+
+/// What a request says about who will look at the answer.
+pub(crate) struct Reader {
+    wants_page: bool,
+    wants_problem_json: bool,
+    /// Asked for a page and showed no credentials.
+    may_be_led: bool,
+    can_log_in: bool,
+    pattern: Pattern,
+}
+
+impl Reader {
+    pub(crate) fn of<B>(request: &Request<B>, pattern: Pattern, sessions: BrowserSessions) -> Reader {
+        let headers = request.headers();
+        let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        let accept = accepted(headers);
+        Reader {
+            wants_page: request.method() != Method::OPTIONS && prefers_page(&accept),
+            wants_problem_json: accept.contains("application/problem+json"),
+            may_be_led: is_read && !headers.contains_key(header::AUTHORIZATION),
+            can_log_in: sessions.for_request(headers) == BrowserSessions::On,
+            pattern,
+        }
+    }
+
+    /// The answer in the form that its reader wants.
+    pub(crate) fn shown(&self, mut response: Response, request_id: &str) -> Response {
+        let problem = response.extensions_mut().remove::<Problem>();
+        let status = response.status();
+        if !(status.is_client_error() || status.is_server_error()) {
+            return response;
+        }
+        if !self.wants_page {
+            return match problem {
+                Some(problem) if self.wants_problem_json => problem.into_problem_json(response),
+                _ => response,
+            };
+        }
+        let is_page = |value: &header::HeaderValue| value.as_bytes().starts_with(b"text/html");
+        if response.headers().get(header::CONTENT_TYPE).is_some_and(is_page) {
+            return response;
+        }
+        let is_login_missing = status == StatusCode::UNAUTHORIZED;
+        if is_login_missing && self.can_log_in && self.may_be_led && self.pattern != LINK_ROUTE {
+            return Redirect::to(SESSION_ROUTE).into_response();
+        }
+        self.error_page(response, problem, request_id)
+    }
+
+    fn error_page(&self, response: Response, problem: Option<Problem>, request_id: &str) -> Response {
+        let status = response.status();
+        let is_login_missing = status == StatusCode::UNAUTHORIZED;
+        let is_challenged = is_login_missing && !self.can_log_in && self.pattern != LINK_ROUTE;
+        let reason = status.canonical_reason().unwrap_or("Error");
+        let sentence = problem.map_or_else(|| reason.to_owned(), |problem| problem.sentence());
+        let (heading, sentence) = match self.pattern {
+            LINK_ROUTE if is_login_missing => ("This link does not work", UNUSABLE_LINK.to_owned()),
+            _ if is_login_missing => ("Log in", LOGIN_NEEDED.to_owned()),
+            _ => (reason, sentence),
+        };
+        let html = PAGE
+            .replace("{{heading}}", heading)
+            .replace("{{links}}", if is_login_missing && self.can_log_in { LOGIN_LINK } else { "" })
+            .replace("{{status}}", status.as_str())
+            .replace("{{request}}", request_id)
+            // Last: it may repeat what somebody has sent.
+            .replace("{{message}}", &escape(&sentence));
+        let mut shown = page(status, html);
+        for (name, value) in response.headers() {
+            let is_of_body =
+                [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING].contains(name);
+            let is_box = *name == header::WWW_AUTHENTICATE && !is_challenged;
+            if !is_of_body && !is_box {
+                shown.headers_mut().append(name, value.clone());
+            }
+        }
+        // What the audit notes of a refusal was noted further inside.
+        shown
+    }
+}
+
+fn accepted(headers: &HeaderMap) -> String {
+    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    lines.collect::<Vec<_>>().join(",").to_ascii_lowercase()
+}
+
+/// Whether a page is named and wanted more than JSON.
+fn prefers_page(accept: &str) -> bool {
+    let weight = |types: &[&str]| {
+        let of = |part: &str| {
+            let mut words = part.split(';').map(str::trim);
+            let is_it = words.next().is_some_and(|kind| types.contains(&kind));
+            let quality =
+                words.find_map(|word| word.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse::<f32>().ok());
+            is_it.then_some(quality.unwrap_or(0.0))
+        };
+        accept.split(',').filter_map(of).fold(0.0, f32::max)
+    };
+    let page = weight(&["text/html", "application/xhtml+xml"]);
+    page > 0.0 && page > weight(&["application/json", "application/problem+json"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_names_pages_before_json_gets_them() {
+        for accept in [
+            "text/html",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            "text/html;q=0.9, application/json;q=0.5",
+            "image/png, text/html; q=0.1",
+        ] {
+            assert!(prefers_page(accept), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "application/json",
+            "application/json, text/html",
+            "application/json, text/html;q=0.9",
+            "text/html;q=0",
+            "text/html;q=x",
+            "text/*",
+            "application/problem+json, text/html",
+        ] {
+            assert!(!prefers_page(accept), "{accept}");
+        }
+    }
+}
