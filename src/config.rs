@@ -24,6 +24,7 @@ use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_
 use crate::backup::BackupSettings;
 use crate::central::CentreAddress;
 use crate::domain::access::{Acl, END_USER};
+use crate::domain::encoding::utf8;
 use crate::domain::json::DateFormat;
 use crate::domain::record::Kind;
 use crate::http::CollectionShape;
@@ -472,7 +473,11 @@ pub fn is_open_to_others(path: &Path) -> io::Result<bool> {
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })
+    let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
+    let bytes = fs::read(path).map_err(unreadable)?;
+    // Editors on Windows put a mark of byte order before it, or save "Unicode".
+    let text = utf8(&bytes).map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    Ok(text.to_owned())
 }
 
 fn path_unless_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {

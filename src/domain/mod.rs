@@ -9,6 +9,7 @@ pub mod depth;
 pub mod diff;
 pub mod edit;
 pub mod emergency;
+pub mod encoding;
 pub mod folding;
 mod identity;
 pub mod json;

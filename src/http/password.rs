@@ -17,7 +17,7 @@ use super::node::page;
 use super::records::Found;
 use super::witness::{Refused, login_failed};
 use super::{Node, form_token};
-use crate::accounts::{HashError, LoginError, StoredAccount};
+use crate::accounts::{HashError, LoginError, StoredAccount, canonical};
 use crate::domain::access::{Acl, Denied, Grant, Principal, Target, Verb};
 use crate::domain::audit::Outcome;
 use crate::domain::record::{Kind, fold_account};
@@ -57,7 +57,7 @@ pub(crate) async fn submit(
         response.extensions_mut().insert(Refused(Outcome::Expired));
         return Ok(response);
     }
-    if fields.password != fields.again {
+    if canonical(&fields.password) != canonical(&fields.again) {
         return Ok(refuse("The two new passwords differ."));
     }
     if caller.principal.is(person) {
