@@ -397,7 +397,10 @@ fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
     assert!(named(&absent).acl_or(&present).is_err(), "named and absent");
 
     fs::write(&present, "\u{FEFF}[{\"role\": \"visitor\", \"permissions\": {}}]").unwrap();
-    assert!(named(&present).acl_or(&absent).unwrap().0.knows_role("visitor"), "without its mark of byte order");
+    assert!(
+        named(&present).acl_or(&absent).unwrap().0.knows_role("visitor"),
+        "without its mark of byte order"
+    );
 
     fs::write(&present, "[\n{]").unwrap();
     let error = named(&present).acl_or(&absent).unwrap_err().to_string();
