@@ -788,7 +788,11 @@ impl World {
 fn check_head(answer: &Answer, cell: &str) {
     match answer.status {
         401 => {
-            assert_eq!(answer.header("www-authenticate"), "Basic realm=\"Authentication Required\"", "{cell}")
+            assert_eq!(
+                answer.header("www-authenticate"),
+                "Basic realm=\"Authentication Required\", charset=\"UTF-8\"",
+                "{cell}"
+            )
         }
         405 | 204 if !answer.headers.contains_key("allow") => assert_eq!(answer.status, 204, "{cell}"),
         _ => {}

@@ -8,7 +8,9 @@
 
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use thalamus_edge::domain::diff::{Diff, Path, diff, get};
-use thalamus_edge::domain::merge::{Side, identity_differences, is_other_person, merge, same_identity};
+use thalamus_edge::domain::merge::{
+    Side, identity_differences, identity_of, is_other_person, merge, same_identity,
+};
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::domain::value::identical;
 
@@ -508,6 +510,13 @@ fn two_records_of_one_person_or_of_two() {
         ("another hour of the day", true, doc! {"dob": DateTime::from_millis(497_232_000_000)}),
         ("a missing value agrees", true, doc! {"dob": null, "gender": "", "name": 5}),
         ("other fields do not count", true, doc! {"profession": "nurse", "active": false}),
+        ("gender as a letter", true, doc! {"gender": "f"}),
+        ("gender in Spanish", true, doc! {"gender": "Femenino"}),
+        ("an unknown gender", true, doc! {"gender": "Unknown"}),
+        ("invisible marks", true, doc! {"name": "\u{200E}A\u{AD}na\u{200C}", "lastname": "Be\u{200D}tz"}),
+        ("full width", true, doc! {"name": "Ａｎａ", "lastname": "\u{A0}Betz\u{2009}"}),
+        ("a moment as text, in a zone", true, doc! {"dob": "1985-10-04T00:00:00+02:00"}),
+        ("the day in Persian digits", true, doc! {"dob": "۱۹۸۵-۱۰-۰۴"}),
         ("another name", false, doc! {"name": "Anna"}),
         ("another lastname", false, doc! {"lastname": "Betz-Cordara"}),
         ("another gender", false, doc! {"gender": "male"}),
@@ -520,9 +529,66 @@ fn two_records_of_one_person_or_of_two() {
         assert_eq!(same_identity(&ana, &other), agrees, "{what}");
         assert_eq!(same_identity(&other, &ana), agrees, "{what}, the other way round");
     }
+    for (a, b) in [
+        (doc! {"name": "Sean", "lastname": "O'Brien"}, doc! {"name": "Seán", "lastname": "O’Brien"}),
+        (doc! {"name": "Jan", "lastname": "Weiß"}, doc! {"name": "JAN", "lastname": "WEISS"}),
+        (doc! {"name": "Ana", "lastname": "Pérez-Gómez"}, doc! {"name": "Ana", "lastname": "Pérez  Gómez"}),
+        (doc! {"name": "علی‌رضا", "lastname": "کریمی"}, doc! {"name": "على رضا", "lastname": "كريمي"}),
+        (doc! {"name": "Γιώργος"}, doc! {"name": "ΓΙΩΡΓΟΣ"}),
+        (doc! {"name": "İpek", "lastname": "Işık"}, doc! {"name": "ipek", "lastname": "ışık"}),
+    ] {
+        assert!(same_identity(&a, &b), "{a} {b}");
+        assert_eq!(identity_of(&a), identity_of(&b), "they ask the same question");
+    }
     let unread = |day: &str| doc! {"name": "Ana", "dob": day};
     assert!(same_identity(&unread("spring 1985"), &unread("Spring 1985")));
     assert!(!same_identity(&unread("spring 1985"), &unread("spring 1986")));
+    assert!(!same_identity(&unread("1/12/1990"), &unread("11/2/1990")));
+}
+
+/// A day of birth is stored as text, as midnight UTC, or as midnight where somebody lives.
+#[test]
+fn a_day_of_birth_is_one_day_in_every_zone() {
+    let moment = |text: &str| Bson::DateTime(DateTime::parse_rfc3339_str(text).unwrap());
+    let day = |text: &str| Bson::from(text);
+    for (a, b, agrees) in [
+        (day("1990-02-01"), moment("1990-02-01T00:00:00Z"), true),
+        (day("1990-02-01"), moment("1990-01-31T23:00:00Z"), true),
+        (day("1990-02-01"), moment("1990-01-31T22:00:00Z"), true),
+        // India, Nepal, Newfoundland, New Zealand in summer, Kiribati; the other way Peru and Hawaii.
+        (day("1990-02-01"), moment("1990-01-31T18:30:00Z"), true),
+        (day("1990-02-01"), moment("1990-01-31T18:15:00Z"), true),
+        (day("1990-02-01"), moment("1990-02-01T03:30:00Z"), true),
+        (day("1990-02-01"), moment("1990-01-31T11:00:00Z"), true),
+        (day("1990-02-01"), moment("1990-01-31T10:00:00Z"), true),
+        (day("1990-02-01"), moment("1990-02-01T05:00:00Z"), true),
+        (day("1990-02-01"), moment("1990-02-01T10:00:00Z"), true),
+        // Amsterdam before it knew of quarters.
+        (day("1930-02-01"), moment("1930-01-31T23:40:28Z"), true),
+        (day("1990-02-01"), day("1990-02-01T00:00:00+01:00"), true),
+        (day("1990-02-01"), day("Thu, 01 Feb 1990 00:00:00 GMT"), true),
+        (moment("1990-02-01T00:00:00Z"), moment("1990-01-31T23:00:00Z"), true),
+        (moment("1990-01-31T22:00:00Z"), moment("1990-01-31T23:00:00Z"), true),
+        (moment("1990-02-01T05:00:00Z"), moment("1990-01-31T23:00:00Z"), true),
+        (day("1990-01-31T23:00:00Z"), moment("1990-02-01T00:00:00Z"), true),
+        (day("1990-02-01"), day("1990-02-02"), false),
+        (day("1990-02-01"), day("1990-01-31"), false),
+        (day("1990-02-01"), moment("1990-01-31T00:00:00Z"), false),
+        (day("1990-02-01"), moment("1990-01-31T09:00:00Z"), false),
+        (day("1990-02-01"), moment("1990-02-02T00:00:00Z"), false),
+        (day("1990-02-01"), moment("1990-02-02T05:00:00Z"), false),
+        // A time of the day that is midnight nowhere.
+        (day("1990-02-01"), moment("1990-01-31T13:05:00Z"), false),
+        (moment("1990-02-01T00:00:00Z"), moment("1990-02-02T00:00:00Z"), false),
+        (moment("1990-01-31T23:00:00Z"), moment("1990-02-01T23:00:00Z"), false),
+        (moment("1990-01-31T23:00:00Z"), moment("1990-02-01T22:00:00Z"), false),
+    ] {
+        let (one, other) = (doc! {"name": "Ana", "dob": a.clone()}, doc! {"name": "Ana", "dob": b.clone()});
+        assert_eq!(same_identity(&one, &other), agrees, "{a} {b}");
+        assert_eq!(same_identity(&other, &one), agrees, "{b} {a}");
+        assert!(same_identity(&one, &one));
+        assert!(agrees || identity_of(&one) != identity_of(&other), "{a} {b}: other questions");
+    }
 }
 
 /// When the centre's record may have come to be about somebody else: after two of four fields have changed.
@@ -535,6 +601,11 @@ fn an_account_that_was_given_to_somebody_else() {
         ("one", 1, doc! {"name": "Anna"}),
         ("one, and another written differently", 1, doc! {"name": "Anna", "lastname": "BETZ"}),
         ("one, and another taken away", 1, doc! {"name": "Anna", "lastname": null}),
+        (
+            "all, typed anew",
+            0,
+            doc! {"name": "ÁNA ", "lastname": "Be\u{AD}tz", "gender": "F", "dob": DateTime::from_millis(497_224_800_000)},
+        ),
         ("two", 2, doc! {"name": "Bea", "gender": "male"}),
         ("all", 4, doc! {"name": "Bea", "lastname": "Ruiz", "gender": "male", "dob": "1999-01-01"}),
     ];

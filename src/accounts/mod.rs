@@ -8,6 +8,7 @@ mod cache;
 mod openings;
 mod pool;
 mod sessions;
+mod spellings;
 mod throttle;
 
 use std::collections::HashMap;
@@ -33,6 +34,8 @@ pub use sessions::{
     Ended, Ending, SESSION_IDLE_S_MAX, SESSION_S_MAX, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX, SessionId,
     Sessions,
 };
+pub use spellings::canonical;
+use spellings::spellings;
 use throttle::{Pair, Throttle};
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
@@ -162,7 +165,8 @@ struct Attempt {
     account: String,
     /// Who that would be; nobody for attempts that cannot succeed.
     principal: Option<Arc<Principal>>,
-    password: Zeroizing<Vec<u8>>,
+    /// In the forms to be tried; what cannot be anybody's password is tried as nothing.
+    passwords: Vec<Zeroizing<Vec<u8>>>,
     hash: Arc<str>,
 }
 
@@ -232,7 +236,11 @@ impl Accounts {
 
     /// Attempts that cannot succeed become a comparison of nothing with the dummy.
     fn prepare(&self, user: &str, password: &[u8], stored: Option<StoredAccount>) -> Attempt {
-        let possible = password.len() <= PASSWORD_BYTES_MAX && !password.contains(&0);
+        let mut passwords = spellings(password);
+        let possible = !passwords.is_empty();
+        if !possible {
+            passwords.push(Zeroizing::default());
+        }
         let usable = stored.filter(|stored| possible && stored.active).and_then(|stored| {
             let hash = stored.password_hash.filter(|hash| is_acceptable_hash(hash))?;
             Some((stored.principal, hash))
@@ -246,14 +254,14 @@ impl Accounts {
             credential: self.key.credential(&account, password, &hash),
             account,
             principal,
-            password: Zeroizing::new(if possible { password.to_vec() } else { Vec::new() }),
+            passwords,
             hash,
         }
     }
 
     /// Joins the computation for an equal attempt, or queues one if it is not too early.
     fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
-        let Attempt { credential, account, principal, password, hash } = attempt;
+        let Attempt { credential, account, principal, passwords, hash } = attempt;
         let pair: Pair = self.key.mac(&[account.as_bytes(), peer.to_canonical().to_string().as_bytes()]);
         let mut known = self.attempts.lock();
         if let Some(outcome) = known.in_flight.get(&credential)
@@ -272,8 +280,10 @@ impl Accounts {
             if attempts.forget_if_abandoned(&credential, &sender) {
                 return;
             }
-            attempts.bcrypts.fetch_add(1, Ordering::Relaxed);
-            let matches = bcrypt::verify(&*password, &hash).unwrap_or(false);
+            let matches = passwords.iter().any(|password| {
+                attempts.bcrypts.fetch_add(1, Ordering::Relaxed);
+                bcrypt::verify(&**password, &hash).unwrap_or(false)
+            });
             let mut known = attempts.lock();
             if matches && is_somebody {
                 known.verified.insert(credential, clock());
@@ -295,7 +305,7 @@ impl Accounts {
         self.check_new_password(account, password).map_err(HashError::Unacceptable)?;
         let (sender, receiver) = oneshot::channel();
         let attempts = Arc::clone(&self.attempts);
-        let password = Zeroizing::new(password.to_owned());
+        let password = canonical(password);
         let cost = self.settings.bcrypt_cost;
         let job = move || {
             if sender.is_closed() {
@@ -315,6 +325,8 @@ impl Accounts {
 
     /// Whether a clear password may become somebody's; if not, why, in words for the person.
     pub fn check_new_password(&self, account: &str, password: &str) -> Result<(), String> {
+        let password = canonical(password);
+        let password = password.as_str();
         let chars = password.chars().count();
         let min = self.settings.password_min_chars;
         if password.contains('\0') {

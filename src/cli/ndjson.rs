@@ -6,9 +6,11 @@ use std::fmt;
 use std::io::{self, BufRead};
 
 use bson::{Bson, Document};
+use serde_json::{Value, json};
 
 use crate::accounts::is_acceptable_hash;
-use crate::domain::json::{JsonError, parse_object};
+use crate::domain::encoding::unmarked;
+use crate::domain::json::{JsonError, parse_date, parse_object};
 use crate::domain::record::Kind;
 
 /// Longest document as text: canonical extended JSON takes up to five times the bytes of BSON.
@@ -79,7 +81,13 @@ impl<R: BufRead> Documents<R> {
 
     fn read_next(&mut self) -> io::Result<Option<Result<Text, Wrong>>> {
         if self.form == Form::Unknown {
-            if self.input.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+            let begin = self.input.fill_buf()?;
+            let has_mark = begin.starts_with(BYTE_ORDER_MARK);
+            if let Err(error) = unmarked(begin.get(..2).unwrap_or(begin)) {
+                self.form = Form::Ended;
+                return Ok(Some(Err(self.wrong(&error.to_string()))));
+            }
+            if has_mark {
                 self.input.consume(BYTE_ORDER_MARK.len());
             }
             self.skip_blank()?;
@@ -229,12 +237,49 @@ pub fn read_document(kind: Kind, text: &Text) -> Result<Document, Wrong> {
     let mut document = Document::new();
     for (key, value) in fields {
         // The library's message would repeat the value, which may be about a patient.
-        let value = Bson::try_from(value).map_err(|_| wrong(format!("{key}: not MongoDB extended JSON")))?;
+        let value =
+            Bson::try_from(modern(value)).map_err(|_| wrong(format!("{key}: not MongoDB extended JSON")))?;
         let key = if is_renamed && key == "id" { "_id".to_owned() } else { key };
         document.insert(key, value);
     }
     check(kind, &document).map_err(wrong)?;
     Ok(document)
+}
+
+/// Extended JSON of version 2 out of what mongoexport wrote before MongoDB 4.2 ("strict mode"): `$binary` beside `$type`,
+/// `$regex` beside `$options`, `$date` with `+0000`.
+fn modern(value: Value) -> Value {
+    let Value::Object(fields) = value else {
+        return match value {
+            Value::Array(values) => Value::Array(values.into_iter().map(modern).collect()),
+            other => other,
+        };
+    };
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    match (fields.len(), text("$binary"), text("$regex"), text("$date")) {
+        (2, Some(base64), ..) => {
+            let subtype = match fields.get("$type") {
+                Some(Value::Number(number)) => number.as_u64().map(|number| format!("{number:02x}")),
+                Some(Value::String(hex)) => Some(format!("{hex:0>2}")),
+                _ => None,
+            };
+            if let Some(subtype) = subtype {
+                return json!({"$binary": {"base64": base64, "subType": subtype}});
+            }
+        }
+        (2, _, Some(pattern), _) => {
+            if let Some(options) = text("$options") {
+                return json!({"$regularExpression": {"pattern": pattern, "options": options}});
+            }
+        }
+        (1, .., Some(date)) => {
+            if let Some(date) = parse_date(date) {
+                return json!({"$date": {"$numberLong": date.timestamp_millis().to_string()}});
+            }
+        }
+        _ => {}
+    }
+    Value::Object(fields.into_iter().map(|(key, value)| (key, modern(value))).collect())
 }
 
 fn check(kind: Kind, document: &Document) -> Result<(), String> {
@@ -343,6 +388,41 @@ mod tests {
         let found = document(Kind::Person, r#"{"name": "Ana", "id": "ANA", "active": true}"#).unwrap();
         assert_eq!(found, doc! {"name": "Ana", "_id": "ANA", "active": true});
         assert_eq!(found.keys().nth(1).map(String::as_str), Some("_id"), "it keeps its place");
+    }
+
+    /// What mongoexport wrote before MongoDB 4.2.
+    #[test]
+    fn old_exports_are_read() {
+        let text = r#"{"_id": "p", "b": {"$binary": "AQID", "$type": "00"}, "c": {"$binary": "AQID", "$type": 4},
+            "in": [{"at": {"$date": "1985-10-04T13:05:00.000+0000"}}], "r": {"$regex": "^a", "$options": "i"},
+            "d": {"$date": "1985-10-04T15:05:00.000+0200"}, "n": {"$date": 497279100000},
+            "t": {"$timestamp": {"t": 5, "i": 1}}, "l": {"$numberLong": "7"}, "u": {"$undefined": true}}"#;
+        let found = document(Kind::Page, text).unwrap();
+        let date = bson::DateTime::from_millis(497_279_100_000);
+        let binary = |subtype| bson::Binary { subtype, bytes: vec![1, 2, 3] };
+        let regex = bson::Regex { pattern: "^a".try_into().unwrap(), options: "i".try_into().unwrap() };
+        assert_eq!(
+            found,
+            doc! {"_id": "p", "b": binary(bson::spec::BinarySubtype::Generic),
+            "c": binary(bson::spec::BinarySubtype::Uuid), "in": [{"at": date}], "r": regex, "d": date, "n": date,
+            "t": bson::Timestamp { time: 5, increment: 1 }, "l": 7_i64, "u": Bson::Undefined}
+        );
+        assert!(document(Kind::Page, r#"{"_id": "p", "b": {"$binary": "AQID", "$type": "zz"}}"#).is_err());
+    }
+
+    #[test]
+    fn a_mark_of_byte_order_is_skipped_and_utf_16_is_named() {
+        assert_eq!(documents("\u{FEFF}{\"a\":1}"), ["1:1 {\"a\":1}"]);
+        for text in ["{\"_id\":\"a\"}", "\u{FEFF}[]"] {
+            let units = text.encode_utf16();
+            let (little, big): (Vec<[u8; 2]>, Vec<[u8; 2]>) =
+                units.map(|unit| (unit.to_le_bytes(), unit.to_be_bytes())).unzip();
+            for bytes in [little.concat(), big.concat()] {
+                let found: Vec<_> = Documents::new(bytes.as_slice()).map(Result::unwrap).collect();
+                let [Err(wrong)] = found.as_slice() else { panic!("{found:?}") };
+                assert!(wrong.message.contains("UTF-16"), "{}", wrong.message);
+            }
+        }
     }
 
     #[test]

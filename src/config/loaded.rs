@@ -6,6 +6,7 @@ use std::path::Path;
 use super::fault::{Fault, Place};
 use super::layers::{self, Origins};
 use super::{Config, ConfigError, DEFAULT_FILE, Overrides};
+use crate::domain::encoding::utf8;
 
 /// A configuration, and where its values were set.
 #[derive(Debug, Clone)]
@@ -40,12 +41,13 @@ impl Loaded {
 
 pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let bytes = fs::read(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
-    let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
-    String::from_utf8(bytes).map_err(|error| {
-        let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
-        let line = 1 + good.filter(|byte| **byte == b'\n').count();
-        let what = if is_utf16 { "the file is UTF-16" } else { "the line is not UTF-8 text" };
-        let problem = format!("{what}: save the file as UTF-8");
-        ConfigError::Faults(vec![Fault::of_text(&Place::line(path, line), problem)])
-    })
+    // Editors on Windows put a mark of byte order before it, or save "Unicode".
+    match utf8(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => {
+            let good = str::from_utf8(&bytes).err().map_or(0, |error| error.valid_up_to());
+            let line = 1 + bytes.iter().take(good).filter(|byte| **byte == b'\n').count();
+            Err(ConfigError::Faults(vec![Fault::of_text(&Place::line(path, line), error.to_string())]))
+        }
+    }
 }

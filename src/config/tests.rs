@@ -389,6 +389,11 @@ fn the_connection_string_may_stand_in_a_file() {
     assert!(missing.contains("uri: cannot be read"), "{missing}");
     fs::write(&path, format!("{URI}\n")).unwrap();
     assert_eq!(config.centre().unwrap().unwrap().uri, URI);
+    fs::write(&path, format!("\u{FEFF}{URI}\r\n")).unwrap();
+    assert_eq!(config.centre().unwrap().unwrap().uri, URI, "without its mark of byte order");
+    fs::write(&path, URI.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    let error = config.centre().unwrap_err().to_string();
+    assert!(error.contains("UTF-16") && !error.contains("s3cret"), "{error}");
     for wrong in [String::new(), "\n".to_owned(), format!("{URI}\n{URI}"), format!("x{URI}")] {
         fs::write(&path, &wrong).unwrap();
         let error = config.centre().unwrap_err().to_string();
@@ -410,6 +415,12 @@ fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
     assert!(acl.knows_role("visitor") && !acl.knows_role("root"));
     assert_eq!(warnings.len(), 1);
     assert!(named(&absent).acl_or(&present).is_err(), "named and absent");
+
+    fs::write(&present, "\u{FEFF}[{\"role\": \"visitor\", \"permissions\": {}}]").unwrap();
+    assert!(
+        named(&present).acl_or(&absent).unwrap().0.knows_role("visitor"),
+        "without its mark of byte order"
+    );
 
     fs::write(&present, "[\n{]").unwrap();
     let error = named(&present).acl_or(&absent).unwrap_err().to_string();

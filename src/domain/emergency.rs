@@ -3,7 +3,10 @@
 //! Whoever has a role with `"emergency": true` may read what belongs to one other person, for a while, if they say
 //! why. [`super::access::Acl::may_open`] says who and which kinds.
 
+use percent_encoding::percent_decode_str;
+
 use super::audit::TEXT_CHARS_MAX;
+use super::encoding::decoded;
 
 /// How long an opening lasts, counted from the request that opened it.
 pub const OPEN_S_MAX: u64 = 15 * 60;
@@ -11,6 +14,8 @@ pub const OPEN_S_MAX: u64 = 15 * 60;
 pub const REASON_CHARS_MIN: usize = 10;
 /// Longest reason: the audit trail keeps all of it.
 pub const REASON_CHARS_MAX: usize = TEXT_CHARS_MAX;
+/// Before a text with percent signs, as RFC 8187 has it.
+const EXTENDED_PREFIX: &str = "UTF-8''";
 /// Openings of one account that nobody has reviewed; then somebody has to, before there is another one.
 pub const UNREVIEWED_EACH_MAX: usize = 32;
 /// The same for all accounts together.
@@ -23,8 +28,6 @@ pub struct Reason(String);
 /// What is wrong with a reason, in words for whoever gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReasonError {
-    #[error("must be UTF-8 text")]
-    NoText,
     #[error("must not hold control characters")]
     Control,
     #[error("must say in {REASON_CHARS_MIN} to {REASON_CHARS_MAX} characters why the record is needed now")]
@@ -32,9 +35,17 @@ pub enum ReasonError {
 }
 
 impl Reason {
-    /// From the bytes of a header; blanks around it do not count.
+    /// From the bytes of a header, in UTF-8, Latin-1, or with percent signs (RFC 3986, 2.1), also with the `UTF-8''` of
+    /// RFC 8187 before it: browsers put nothing but Latin-1 into a header. Blanks around it do not count.
     pub fn parse(bytes: &[u8]) -> Result<Reason, ReasonError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| ReasonError::NoText)?.trim();
+        let text = decoded(bytes);
+        let text = match text.get(..EXTENDED_PREFIX.len()) {
+            Some(prefix) if prefix.eq_ignore_ascii_case(EXTENDED_PREFIX) => &text[EXTENDED_PREFIX.len()..],
+            _ => &text,
+        };
+        // A percent sign that no two digits follow stands for itself.
+        let text = decoded(&percent_decode_str(text).collect::<Vec<u8>>()).into_owned();
+        let text = text.trim();
         if text.chars().any(char::is_control) {
             return Err(ReasonError::Control);
         }
@@ -64,12 +75,24 @@ mod tests {
         ] {
             assert_eq!(Reason::parse(given.as_bytes()).as_ref().map(Reason::as_str), Ok(kept));
         }
+        for (given, kept) in [
+            (&b"coma diab\xe9tico"[..], "coma diabético"),
+            ("coma diabético".as_bytes(), "coma diabético"),
+            (b"coma%20diab%C3%A9tico", "coma diabético"),
+            (b"coma diab%E9tico", "coma diabético"),
+            (b"utf-8''%D8%A5%D8%BA%D9%85%D8%A7%D8%A1%20shock", "إغماء shock"),
+            (b"UTF-8''unconscious", "unconscious"),
+            (b"sats at 80% and falling", "sats at 80% and falling"),
+        ] {
+            assert_eq!(Reason::parse(given).as_ref().map(Reason::as_str), Ok(kept));
+        }
         for (given, wrong) in [
             (&b""[..], ReasonError::Length),
             (b"012345678", ReasonError::Length),
             (b"     012345678     ", ReasonError::Length),
             (format!("{longest}x").as_bytes(), ReasonError::Length),
-            (b"a reason in \xe9 Latin-1", ReasonError::NoText),
+            (b"a reason %0d%0a with lines", ReasonError::Control),
+            (b"%20%20%20%20%20%20%20%20%20%20", ReasonError::Length),
             (b"a reason\twith a tab", ReasonError::Control),
             (b"a reason \x1b[2J", ReasonError::Control),
             ("a reason \u{85} of C1".as_bytes(), ReasonError::Control),

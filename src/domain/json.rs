@@ -6,6 +6,7 @@
 //! and writing it back changes nothing.
 
 mod adopt;
+mod dates;
 mod parse;
 
 use std::fmt;
@@ -18,7 +19,8 @@ use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-pub use adopt::{adopt, check_key, day_of, parse_date};
+pub use adopt::{adopt, check_key};
+pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, utc_of, written_date};
 pub use parse::{parse, parse_object};
 
 /// Deepest nesting of a document accepted from clients, the document itself being level 1.
@@ -230,12 +232,57 @@ mod tests {
 
     #[test]
     fn dates_stay_dates_and_strings_stay_strings() {
-        let date = Bson::DateTime(bson::DateTime::from_millis(0));
-        for text in ["1985-10-04", "1985-10-04T00:00:00Z", "Fri, 04 Oct 1985 00:00:00 GMT"] {
-            let adopted = adopt(&json!(text), Some(&date), "dob").unwrap();
-            assert_eq!(adopted, Bson::DateTime(bson::DateTime::from_millis(497_232_000_000)), "{text}");
-            assert_eq!(adopt(&json!(text), None, "dob").unwrap(), Bson::String(text.into()));
+        let (stored, day) = (Bson::DateTime(bson::DateTime::from_millis(0)), 497_232_000_000_i64);
+        for value in [
+            json!("1985-10-04"),
+            json!("1985-10-04T00:00:00Z"),
+            json!("1985-10-04 00:00"),
+            json!("1985-10-04T02:00:00+0200"),
+            json!("Fri, 04 Oct 1985 00:00:00 GMT"),
+            json!("Friday, 04-Oct-85 00:00:00 GMT"),
+            json!("Fri Oct  4 00:00:00 1985"),
+            json!("Fri Oct 04 1985 00:00:00 GMT+0000 (Coordinated Universal Time)"),
+            json!(day),
+        ] {
+            let adopted = adopt(&value, Some(&stored), "dob").unwrap();
+            assert_eq!(adopted, Bson::DateTime(bson::DateTime::from_millis(day)), "{value}");
+            let (plain, text) = (adopt(&value, None, "dob").unwrap(), Bson::from("soon"));
+            assert!(!matches!(plain, Bson::DateTime(_)), "a new field is what was sent: {value}");
+            assert_eq!(adopt(&value, Some(&text), "dob").unwrap(), plain, "and so is one of text: {value}");
         }
-        assert_eq!(adopt(&json!("soon"), Some(&date), "dob").unwrap(), Bson::String("soon".into()));
+        assert_eq!(adopt(&Value::Null, Some(&stored), "dob").unwrap(), Bson::Null);
+        for value in
+            [json!("soon"), json!(""), json!("04/10/1985"), json!(true), json!([]), json!({}), json!(0.5)]
+        {
+            let error = adopt(&value, Some(&stored), "dob").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("dob: {value} is no date")), "{error}");
+            assert!(error.contains("1985-10-04T13:05:00Z"), "{error}");
+        }
+    }
+
+    #[test]
+    fn dates_within_arrays_and_objects_stay_dates() {
+        let date = |day: &str| Bson::DateTime(parse_date(day).unwrap());
+        let stored = Bson::Document(doc! {"of": {"when": date("2001-01-01")}, "all": [date("2001-01-01")],
+        "mixed": ["a", date("2001-01-01")], "rows": [{"when": date("2001-01-01")}]});
+        let adopted = adopt(
+            &json!({"of": {"when": "2002-01-01T00:00"}, "all": ["2002-01-01", "2003-01-01 00:00"],
+                "mixed": ["b", "c", "2001-01-01T00:00:00Z"], "rows": [{"when": 1}]}),
+            Some(&stored),
+            "",
+        );
+        let expected = doc! {"of": {"when": date("2002-01-01")}, "all": [date("2002-01-01"), date("2003-01-01")],
+        "mixed": ["b", "c", date("2001-01-01")],
+        "rows": [{"when": bson::DateTime::from_millis(1)}]};
+        assert_eq!(adopted.unwrap(), Bson::Document(expected));
+        for (value, field) in [
+            (json!({"of": {"when": "soon"}}), "of.when"),
+            (json!({"all": ["soon"]}), "all.0"),
+            (json!({"all": ["2001-01-01", 0, true]}), "all.2"),
+            (json!({"rows": [{"when": false}]}), "rows.0.when"),
+        ] {
+            let error = adopt(&value, Some(&stored), "").unwrap_err().to_string();
+            assert!(error.starts_with(field), "{error}");
+        }
     }
 }

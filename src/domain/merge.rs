@@ -7,6 +7,7 @@
 use bson::{Bson, Document};
 
 use super::diff::{Path, is_addressable, is_divisible, is_identity};
+use super::identity::value_of;
 use super::schema::Schema;
 use super::value::{identical, same_document, same_option};
 use crate::flaw::{Flaw, planted};
@@ -202,34 +203,18 @@ pub const IDENTITY_FIELDS: [&str; 4] = ["name", "lastname", "dob", "gender"];
 /// A person known to both sides is taken for another human being once this many of them have changed.
 pub const REUSED_FIELDS_MIN: usize = 2;
 
-/// What people are compared by in one of [`IDENTITY_FIELDS`]: text case- and accent-folded, births by their day;
-/// `None` if nothing is known.
-fn identity_value(person: &Document, field: &str) -> Option<String> {
-    use super::json::day_of;
-    use super::record::fold_name;
-    let text = || match person.get(field) {
-        Some(Bson::String(s)) if !s.trim().is_empty() => Some(fold_name(s.trim())),
-        _ => None,
-    };
-    match field {
-        // A birth day that cannot be read is compared as it is written: in doubt people are kept apart.
-        "dob" => person.get(field).and_then(day_of).or_else(text),
-        _ => text(),
-    }
-}
-
-/// The identity of a person, as people are compared by it.
+/// The identity of a person in one spelling: the same for all records that differ only in their typography, on every
+/// node that folds alike ([`super::folding::FOLDING_VERSION`]).
 pub fn identity_of(person: &Document) -> Document {
-    let known = IDENTITY_FIELDS.into_iter().filter_map(|field| Some((field, identity_value(person, field)?)));
-    known.map(|(field, value)| (field.to_owned(), Bson::String(value))).collect()
+    let known = IDENTITY_FIELDS.into_iter().filter_map(|field| Some((field, value_of(person, field)?)));
+    known.map(|(field, value)| (field.to_owned(), Bson::String(value.canonical()))).collect()
 }
 
-/// In how many of [`IDENTITY_FIELDS`] two people differ, case- and accent-folded, births by their day; a
-/// missing value agrees with anything.
+/// In how many of [`IDENTITY_FIELDS`] two people differ, by meaning; a missing value agrees with anything.
 pub fn identity_differences(a: &Document, b: &Document) -> usize {
     let differs = |field: &str| {
         !same_option(a.get(field), b.get(field))
-            && matches!((identity_value(a, field), identity_value(b, field)), (Some(a), Some(b)) if a != b)
+            && matches!((value_of(a, field), value_of(b, field)), (Some(a), Some(b)) if !a.agrees(&b))
     };
     IDENTITY_FIELDS.into_iter().filter(|field| differs(field)).count()
 }

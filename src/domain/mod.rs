@@ -9,7 +9,9 @@ pub mod depth;
 pub mod diff;
 pub mod edit;
 pub mod emergency;
-
+pub mod encoding;
+pub mod folding;
+mod identity;
 pub mod json;
 pub mod merge;
 pub mod moment;

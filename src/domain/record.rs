@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
-
 /// A kind of health record. Everything that differs between kinds stands in [`super::schema`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -55,32 +53,4 @@ impl fmt::Display for RecordKey {
 /// type them in any.
 pub fn fold_account(id: &str) -> String {
     id.to_ascii_uppercase()
-}
-
-/// Folds a name for searching and for comparing identities: lower case, without accents.
-pub fn fold_name(text: &str) -> String {
-    text.nfkd()
-        .filter(|c| !is_combining_mark(*c))
-        .flat_map(char::to_lowercase)
-        .map(|c| match c {
-            // Letters that carry a stroke instead of a combining mark have no decomposition.
-            'ł' => 'l',
-            'ø' => 'o',
-            'đ' => 'd',
-            'ı' => 'i',
-            other => other,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_fold_over_case_and_accents() {
-        assert_eq!(fold_name("Łukasz"), "lukasz");
-        assert_eq!(fold_name("Jóhanna NÚÑEZ"), "johanna nunez");
-        assert_eq!(fold_name("Björn Müller"), "bjorn muller");
-    }
 }

@@ -30,7 +30,7 @@ use super::browser::Reader;
 use super::caller::{self, Caller};
 use super::cors::Crossing;
 use super::error::ApiError;
-use super::extract::At;
+use super::extract::{At, BodyLimit};
 use crate::domain::schema::{Route, Schema};
 
 /// Longest silence while a body arrives.
@@ -233,6 +233,7 @@ async fn admitted(node: Arc<Node>, way: Way, mut request: Request) -> Response {
         let silence = Duration::from_secs(BODY_TIMEOUT_S_MAX);
         request = request.map(|body| Body::new(TimeoutBody::new(silence, body)));
         DefaultBodyLimit::max(node.settings.body_limit_bytes).apply(&mut request);
+        request.extensions_mut().insert(BodyLimit(node.settings.body_limit_bytes));
     }
     let crossing = Crossing::of(&node, &request);
     let response = match crossing.refusal(&node, way.pattern, &request) {

@@ -21,6 +21,7 @@ use super::{Node, Pattern, Way};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::audit::NOBODY;
+use crate::domain::encoding::decoded;
 use crate::domain::record::Kind;
 use crate::store::{Asker, Snapshot, StoreError, asked_by};
 
@@ -169,7 +170,7 @@ async fn verify_anew(
 }
 
 /// The user and password of an `Authorization: Basic` header (RFC 7617); nothing if there is more than one
-/// header, or if what it holds is not in order. Tests reach it by this name; handlers take a `Caller`.
+/// header, or if what it holds is not in order. A user that is not UTF-8 is Latin-1. Tests reach it by this name; handlers take a `Caller`.
 pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
@@ -184,7 +185,7 @@ pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let colon = user.iter().position(|byte| *byte == b':')?;
     let password = user.split_off(colon + 1);
     user.truncate(colon);
-    Some((String::from_utf8(user).ok()?, password))
+    Some((decoded(&user).into_owned(), password))
 }
 
 /// Accounts as they were in a view of the store, by the names that people gave.

@@ -22,6 +22,8 @@ use crate::store::JournalRow;
 
 /// Most changes in one answer.
 const LIMIT_CHANGES_MAX: usize = 1000;
+/// Tells nginx, and proxies that follow it, to let every event through at once.
+const UNBUFFERED: [(&str, &str); 1] = [("x-accel-buffering", "no")];
 /// Longest that a poll waits for a change.
 const WAIT_S_MAX: u64 = 60;
 
@@ -46,7 +48,11 @@ impl Poll {
                     poll.limit = usize::try_from(number()?).unwrap_or(usize::MAX).clamp(1, LIMIT_CHANGES_MAX)
                 }
                 "wait" => poll.wait = Duration::from_secs(number()?.min(WAIT_S_MAX)),
-                _ => {}
+                other => {
+                    let message =
+                        format!("There is no parameter {other:?} here; there are since, limit and wait");
+                    return Err(ApiError::BadRequest(message));
+                }
             }
         }
         // An event stream goes on after the last event that the client saw.
@@ -76,7 +82,7 @@ pub(crate) async fn changes(
         announced.borrow_and_update();
         let Changes { shown, last, is_all } = read_changes(&node, &who, since, poll.limit)?;
         if !shown.is_empty() || tokio::time::Instant::now() >= deadline {
-            return Ok(super::json(json!({"changes": shown, "last": last})));
+            return Ok((UNBUFFERED, super::json(json!({"changes": shown, "last": last}))).into_response());
         }
         // What the caller may not see is not asked for again.
         since = Some(last);
@@ -113,6 +119,9 @@ fn read_changes(node: &Node, who: &Principal, since: Option<u64>, limit: usize) 
     if since.is_some_and(|since| since.saturating_add(1) < window.oldest) {
         return Err(ApiError::Gone { oldest: window.oldest });
     }
+    if since.is_some_and(|since| since > window.last) {
+        return Err(ApiError::NotYet { last: window.last });
+    }
     let last = window.rows.last().map_or(window.last, |row| row.sequence);
     let rows = window.rows.iter().filter(|row| acl.may_read(who, row.key.kind, row.owner.as_deref()));
     Ok(Changes { shown: rows.map(shown).collect(), last, is_all: last >= window.last })
@@ -144,5 +153,6 @@ fn event_stream(node: Arc<Node>, caller: Caller, poll: &Poll) -> Result<Response
             }
         }
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+    let stream = Sse::new(events).keep_alive(KeepAlive::default());
+    Ok((UNBUFFERED, stream).into_response())
 }

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
-use super::extract::{At, Sent, names_etag};
+use super::extract::{At, BodyLimit, Sent, names_etag, refuse_forms_of_files};
 use super::records::{ItemTarget, check_precondition, not_modified};
 use crate::domain::access::Verb;
 use crate::domain::content::{CONTENT_CHUNK_BYTES, Content};
@@ -38,13 +38,15 @@ pub(crate) async fn upload(
     route: &'static Route,
     caller: &Caller,
     at: &At,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, ApiError> {
     let target = ItemTarget::new(schema, route, at);
     // Uploading changes the document as PATCH does, and needs the same right; before the bytes are read,
     // because there may be many.
     target.authorized(node, caller, Verb::Patch)?;
+    request.extensions_mut().insert(BodyLimit(node.settings.content_limit_bytes));
     let headers = request.headers().clone();
+    refuse_forms_of_files(&headers)?;
     let media_type = media_type(&headers)?;
     let _turn = UPLOADS.acquire().await.map_err(|_| ApiError::Internal)?;
     let _claim = node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?;
@@ -82,9 +84,13 @@ pub(crate) async fn upload(
     Err(EditError::Moved.into())
 }
 
-/// As many as the client says, and no more than are accepted.
+/// As many as the client says, and no more than are accepted; what is coded may become as many as are accepted.
 fn bytes_to_come(headers: &HeaderMap, bytes_max: usize) -> u64 {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let is_plain = !headers.contains_key(header::CONTENT_ENCODING);
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .filter(|_| is_plain)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     let bytes_max = bytes_max as u64;
     declared.map_or(bytes_max, |bytes: u64| bytes.min(bytes_max))
 }

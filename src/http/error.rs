@@ -52,9 +52,15 @@ pub(crate) enum ApiError {
     Gone {
         oldest: u64,
     },
+    /// A place in the change feed that it has not reached.
+    NotYet {
+        last: u64,
+    },
     PreconditionFailed,
     TooLarge(String),
     UnsupportedMediaType(String),
+    /// A body with a content coding that is not known.
+    UnsupportedCoding,
     RangeNotSatisfiable {
         length: u64,
     },
@@ -136,6 +142,14 @@ impl ApiError {
             ApiError::Gone { oldest } => {
                 (StatusCode::GONE, "gone", format!("Changes before {oldest} are no longer kept"))
             }
+            ApiError::NotYet { last } => (
+                StatusCode::GONE,
+                "gone",
+                format!(
+                    "The last change is {last}, and `since` is beyond it: it is from another store than this one. \
+                     Read everything anew, and ask for changes since {last}"
+                ),
+            ),
             ApiError::PreconditionFailed => (
                 StatusCode::PRECONDITION_FAILED,
                 "precondition_failed",
@@ -145,6 +159,11 @@ impl ApiError {
             ApiError::UnsupportedMediaType(message) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message.clone())
             }
+            ApiError::UnsupportedCoding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Content-Encoding: bodies are taken plain, or with one of gzip and zstd".into(),
+            ),
             ApiError::RangeNotSatisfiable { length } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "range", format!("The content has {length} bytes"))
             }
@@ -176,6 +195,7 @@ impl ApiError {
             ApiError::Conflict { current, .. } => body["current"] = current.clone(),
             ApiError::DecisionPending { conflict } => body["conflict"] = json!(conflict),
             ApiError::Gone { oldest } => body["oldest"] = json!(oldest),
+            ApiError::NotYet { last } => body["last"] = json!(last),
             _ => {}
         }
         Problem { status, body }
@@ -221,8 +241,11 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         match &self {
             ApiError::Unauthorized => {
-                let challenge = "Basic realm=\"Authentication Required\"";
+                let challenge = "Basic realm=\"Authentication Required\", charset=\"UTF-8\"";
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            ApiError::UnsupportedCoding => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
             }
             ApiError::Busy { retry_after_s } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));

@@ -1,12 +1,15 @@
 //! Floor 4. The parts of a request that handlers take: path, query and body, with the API's own errors.
 
 use std::convert::Infallible;
+use std::io::Read as _;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, request::Parts};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header, request::Parts};
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 
 use super::error::ApiError;
+use crate::domain::encoding::decoded;
 
 const NOT_TEXT: &str = "the path is not UTF-8 text";
 
@@ -48,24 +51,110 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
     }
 }
 
-/// The body, or why it could not be read: handlers say who may not come in before they look.
+/// Most bytes of a request's body, coded and decoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimit(pub(crate) usize);
+
+/// The body without its content coding, or why it could not be read: handlers say who may not come in before they look.
 pub(crate) struct Sent(pub(crate) Result<Bytes, ApiError>);
 
 impl<S: Send + Sync> FromRequest<S> for Sent {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
-        let body = Bytes::from_request(request, state).await;
-        Ok(Sent(body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::TooLarge("The body is larger than this node accepts".into())
-            }
-            _ => ApiError::BadRequest("The body could not be read".into()),
-        })))
+        Ok(Sent(read_body(request, state).await))
     }
 }
 
-/// The pairs of a query string, decoded; what is not UTF-8 is replaced.
+async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    refuse_forms_of_files(request.headers())?;
+    let coding = Coding::of(request.headers())?;
+    let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
+    let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        _ => ApiError::BadRequest("The body could not be read".into()),
+    })?;
+    match coding {
+        None => Ok(body),
+        Some(_) if body.is_empty() => Ok(body),
+        Some(coding) => {
+            let decode = move || coding.decode(&body, limit);
+            tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?
+        }
+    }
+}
+
+fn too_large() -> ApiError {
+    ApiError::TooLarge("The body is larger than this node accepts".into())
+}
+
+/// Refuses what a browser's form for files sends: stored as it is, it would be no file.
+pub(crate) fn refuse_forms_of_files(headers: &HeaderMap) -> Result<(), ApiError> {
+    const FORM: &str = "multipart/";
+    let given =
+        headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes().trim_ascii_start());
+    if !given.get(..FORM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(FORM.as_bytes())) {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedMediaType(
+        "Forms with files (multipart/form-data) are not taken. Send the file's bytes alone as the body, with their own \
+         Content-Type (curl -T photo.png -H 'Content-Type: image/png'); records as application/json, the forms of this \
+         node as application/x-www-form-urlencoded"
+            .into(),
+    ))
+}
+
+/// Content codings of bodies that are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Zstd,
+}
+
+/// Largest window of zstd, as a power of two: what RFC 9659 asks of HTTP.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Option<Coding>, ApiError> {
+        let given: Vec<String> = headers
+            .get_all(header::CONTENT_ENCODING)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .map(|coding| decoded(coding.trim_ascii()).to_ascii_lowercase())
+            .filter(|coding| !coding.is_empty() && coding != "identity")
+            .collect();
+        match given.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            [] => Ok(None),
+            ["gzip" | "x-gzip"] => Ok(Some(Coding::Gzip)),
+            ["zstd"] => Ok(Some(Coding::Zstd)),
+            _ => Err(ApiError::UnsupportedCoding),
+        }
+    }
+
+    fn decode(self, body: &[u8], limit: usize) -> Result<Bytes, ApiError> {
+        let name = match self {
+            Coding::Gzip => "gzip",
+            Coding::Zstd => "zstd",
+        };
+        let broken = |_| {
+            ApiError::BadRequest(format!("Content-Encoding says {name}, and the body is no whole {name}"))
+        };
+        let mut plain = Vec::new();
+        // One more than may be, so that more is noticed.
+        let most = limit as u64 + 1;
+        match self {
+            Coding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut plain).map_err(broken)?,
+            Coding::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+                decoder.take(most).read_to_end(&mut plain).map_err(broken)?
+            }
+        };
+        if plain.len() > limit { Err(too_large()) } else { Ok(plain.into()) }
+    }
+}
+
+/// The pairs of a query string, decoded; a name or value that is not UTF-8 is Latin-1.
 pub(crate) fn query_pairs(uri: &Uri) -> Vec<(String, String)> {
     form_pairs(uri.query().unwrap_or_default().as_bytes())
 }
@@ -74,7 +163,7 @@ pub(crate) fn query_pairs(uri: &Uri) -> Vec<(String, String)> {
 pub(crate) fn form_pairs(text: &[u8]) -> Vec<(String, String)> {
     let decode = |text: &[u8]| {
         let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-        percent_encoding::percent_decode(&spaced).decode_utf8_lossy().into_owned()
+        decoded(&percent_encoding::percent_decode(&spaced).collect::<Vec<u8>>()).into_owned()
     };
     text.split(|byte| *byte == b'&')
         .filter(|pair| !pair.is_empty())
@@ -88,13 +177,60 @@ pub(crate) fn form_pairs(text: &[u8]) -> Vec<(String, String)> {
 /// Whether one of the entity tags in a header (RFC 9110, 8.8.3) is `etag`; `*` is any. `None` without the
 /// header.
 ///
-/// A tag that a proxy made weak by compressing the answer still names the same stored bytes, so it counts
-/// in If-Match too.
+/// A tag that a proxy changed by compressing the answer still names the same stored bytes, so it counts in If-Match too:
+/// nginx makes it weak, Apache and Caddy put `-gzip` (or another coding) into its end, Jetty `--gzip`.
 pub(crate) fn names_etag(headers: &HeaderMap, name: HeaderName, etag: &str) -> Option<bool> {
     let mut lists = headers.get_all(name).iter().peekable();
     lists.peek()?;
-    let is_named = |list: &str| {
-        list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-    };
+    let is_named = |list: &str| list.split(',').map(str::trim).any(|tag| tag == "*" || is_made_of(tag, etag));
     Some(lists.any(|list| list.to_str().is_ok_and(is_named)))
+}
+
+/// Whether a tag is `etag`, or what a proxy made of it.
+fn is_made_of(tag: &str, etag: &str) -> bool {
+    let tag = tag.strip_prefix("W/").unwrap_or(tag);
+    if tag == etag {
+        return true;
+    }
+    let end = etag.strip_suffix('"').and_then(|begin| tag.strip_prefix(begin)?.strip_suffix('"'));
+    end.is_some_and(|end| {
+        let coding = end.strip_prefix("--").or_else(|| end.strip_prefix(['-', ';']));
+        coding.is_some_and(|coding| ["gzip", "br", "zstd", "deflate"].contains(&coding))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header::IF_MATCH;
+
+    use super::*;
+
+    #[test]
+    fn a_tag_counts_as_the_one_that_a_proxy_made_it_of() {
+        let named = |given: &str| {
+            let headers = HeaderMap::from_iter([(IF_MATCH, given.parse().unwrap())]);
+            names_etag(&headers, IF_MATCH, "\"a1\"")
+        };
+        for given in [
+            "\"a1\"",
+            "W/\"a1\"",
+            "*",
+            "\"b2\", \"a1\"",
+            "\"a1-gzip\"",
+            "W/\"a1-gzip\"",
+            "\"a1-br\"",
+            "\"a1-zstd\"",
+            "\"a1--gzip\"",
+            "\"a1;gzip\"",
+            "\"b2\",\"a1-deflate\"",
+        ] {
+            assert_eq!(named(given), Some(true), "{given}");
+        }
+        for given in
+            ["\"a1-\"", "\"a1gzip\"", "\"a1-gzip-gzip\"", "\"a1-old\"", "\"a\"", "\"a11\"", "a1-gzip", ""]
+        {
+            assert_eq!(named(given), Some(false), "{given}");
+        }
+        assert_eq!(names_etag(&HeaderMap::new(), IF_MATCH, "\"a1\""), None);
+    }
 }

@@ -24,7 +24,7 @@ use super::extract::{At, Sent};
 use super::password::{Fields, FormPage};
 use super::users::{ACCOUNT_BYTES, Account, document_of, store_password};
 use super::{BrowserSessions, Node};
-use crate::accounts::HashError;
+use crate::accounts::{HashError, canonical};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, Outcome, What};
 use crate::store::{Asker, StoreError, Tx, asked_by};
@@ -182,7 +182,7 @@ pub(crate) async fn submit(
     let fields = Fields::parse(&body.0?);
     let page = page(&node, &account);
     let refuse = |message: &str| page.render(StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)));
-    if fields.password != fields.again {
+    if canonical(&fields.password) != canonical(&fields.again) {
         return Ok(refuse("The two new passwords differ."));
     }
     let shown = account.to_string();

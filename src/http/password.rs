@@ -18,7 +18,7 @@ use super::records::Found;
 use super::users::{ACCOUNT_BYTES, Account, store_password, unknown};
 use super::witness::{Refused, login_failed};
 use super::{BrowserSessions, Node, form_token};
-use crate::accounts::{HashError, LoginError, StoredAccount};
+use crate::accounts::{HashError, LoginError, StoredAccount, canonical};
 use crate::domain::access::{Acl, Actor, Denied, Grant, Principal, Target, Verb};
 use crate::domain::audit::Outcome;
 use crate::domain::record::{Kind, fold_account};
@@ -59,7 +59,7 @@ pub(crate) async fn submit(
         response.extensions_mut().insert(Refused(Outcome::Expired));
         return Ok(response);
     }
-    if fields.password != fields.again {
+    if canonical(&fields.password) != canonical(&fields.again) {
         return Ok(refuse("The two new passwords differ."));
     }
     if is_own(&caller.principal, person) {

@@ -1,27 +1,28 @@
 //! Floor 1. What records are found by beside their ids: owners, names, spellings of an account.
 
+use std::collections::BTreeSet;
+
 use bson::RawDocument;
 
 use super::StoreError;
 use super::records::Tx;
 use super::tables::row_key;
-use crate::domain::record::{RecordKey, fold_account, fold_name};
+use crate::domain::folding::terms;
+use crate::domain::record::{RecordKey, fold_account};
 use crate::domain::schema::IdRule;
 
 /// Fields whose words people are found by.
 const NAME_FIELDS: [&str; 2] = ["name", "lastname"];
 
-/// What a person is found by: the folded id and each folded word of the name.
-pub(crate) fn search_terms(id: &str, document: &RawDocument) -> Vec<String> {
-    let mut terms = vec![fold_name(id)];
+/// What a person is found by: the terms of the id and of the names.
+pub(crate) fn search_terms(id: &str, document: &RawDocument) -> BTreeSet<String> {
+    let mut found = terms(id);
     for field in NAME_FIELDS {
         if let Ok(text) = document.get_str(field) {
-            terms.extend(fold_name(text).split_whitespace().map(str::to_owned));
+            found.append(&mut terms(text));
         }
     }
-    terms.sort();
-    terms.dedup();
-    terms
+    found
 }
 
 impl Tx<'_> {
@@ -66,10 +67,10 @@ impl Tx<'_> {
             let terms =
                 |document: Option<&RawDocument>| document.map(|d| search_terms(id, d)).unwrap_or_default();
             let (old_terms, new_terms) = (terms(old), terms(new));
-            for term in old_terms.iter().filter(|term| !new_terms.contains(term)) {
+            for term in old_terms.difference(&new_terms) {
                 self.by_name.remove((term.as_str(), id))?;
             }
-            for term in new_terms.iter().filter(|term| !old_terms.contains(term)) {
+            for term in new_terms.difference(&old_terms) {
                 self.by_name.insert((term.as_str(), id), ())?;
             }
         }

@@ -28,6 +28,7 @@ mod rebuild;
 mod records;
 mod restore_rows;
 mod sealed;
+mod search;
 mod snapshot;
 mod space;
 mod sync_rows;

@@ -9,7 +9,7 @@ use super::StoreError;
 use super::kept::Shelf;
 use super::sync_rows::{DeadLetter, Intent, Pending, decode_intent};
 use super::tables::{self, *};
-use crate::domain::record::{Kind, RecordKey, fold_account, fold_name};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// A record as stored.
 #[derive(Debug, Clone)]
@@ -222,28 +222,6 @@ impl Snapshot {
             taken.take(&part, id, row.value(), &mut show)?;
         }
         Ok(None)
-    }
-
-    /// Ids of people, in order, of whose id or name each word of `query` begins a word.
-    pub fn people_named(&self, query: &str) -> Result<Vec<String>, StoreError> {
-        let by_name = self.transaction.open_table(BY_NAME)?;
-        let query = fold_name(query);
-        let mut found: Option<std::collections::BTreeSet<String>> = None;
-        for word in query.split_whitespace() {
-            let mut matches = std::collections::BTreeSet::new();
-            for entry in by_name.range((word, "")..)? {
-                let (at, _) = entry?;
-                let (term, id) = at.value();
-                if !term.starts_with(word) {
-                    break;
-                }
-                if found.as_ref().is_none_or(|found| found.contains(id)) {
-                    matches.insert(id.to_owned());
-                }
-            }
-            found = Some(matches);
-        }
-        Ok(found.unwrap_or_default().into_iter().collect())
     }
 
     /// Roles granted to an account on this node.

@@ -268,6 +268,7 @@ pub(crate) fn prepare(
     let last = {
         super::records::create_tables(&transaction)?;
         super::trash::index_trash(&transaction)?;
+        super::search::refold_names(&transaction)?;
         let mut meta = transaction.open_table(META)?;
         if meta.get("format")?.is_none() {
             meta.insert("format", FORMAT_VERSION.to_be_bytes().as_slice())?;

@@ -2,15 +2,17 @@
 //! all others that ask the same.
 //!
 //! A hold is a node's own, so its conflict has an id of its own. The *question* is the same everywhere: the account, and
-//! the identities of the two people, in whatever order. The answer "same" is a row of `edge_conflicts` under the id of
-//! the question. A node asks for it together with the decisions about its open conflicts, and takes it only if the
-//! identities in the row are those of its own two people. That two people are two is never taken from a row.
+//! the identities of the two people, folded, in whatever order, and the version of the folding. The answer "same" is a row
+//! of `edge_conflicts` under the id of the question. A node asks for it together with the decisions about its open
+//! conflicts, and takes it only if the identities in the row are those of its own two people. That two people are two is
+//! never taken from a row.
 
 use bson::{Bson, Document, doc};
 
 use super::identity::settle_same;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
+use crate::domain::folding::FOLDING_VERSION;
 use crate::domain::merge::{IDENTITY_FIELDS, identity_of};
 use crate::domain::record::Kind;
 use crate::domain::record::fold_account;
@@ -55,7 +57,9 @@ fn question_id(account: &str, a: &Document, b: &Document) -> Result<Option<Strin
         return Ok(None);
     }
     let [a, b] = in_order(a, b);
-    let named = doc! {"type": "question", "account": account, "identities": [a, b]};
+    // Nodes that fold otherwise do not understand each other's answers, and ask their own people.
+    let folding = i64::from(FOLDING_VERSION);
+    let named = doc! {"type": "question", "folding": folding, "account": account, "identities": [a, b]};
     Conflict::named(&named).map(Some)
 }
 

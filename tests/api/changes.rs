@@ -80,7 +80,30 @@ async fn numbers_that_are_none_are_refused() {
     }
     assert_eq!(sequences(&feed(&node, "ROOT004", "?limit=0").await), [1]);
     assert_eq!(sequences(&feed(&node, "ROOT004", "?limit=999999").await).len(), 8);
-    assert_eq!(feed(&node, "ROOT004", "?since=18446744073709551615").await["last"], 8);
+    // A number that the feed has not reached is from another store.
+    for since in ["9", "1000", "18446744073709551615"] {
+        for accept in ["application/json", "text/event-stream"] {
+            let call =
+                node.get(&format!("/changes?since={since}&wait=30")).by("ROOT004").header("accept", accept);
+            let gone = call.send().await.is(410, NOTHING).has(json!({"code": "gone", "last": 8}));
+            assert!(gone.text().contains("another store"), "{}", gone.text());
+        }
+        let stream = node.get("/changes").by("ROOT004").header("accept", "text/event-stream");
+        stream.header("last-event-id", since).send().await.is(410, NOTHING);
+    }
+    for unknown in ["?sincee=1", "?since=1&from=2", "?SINCE=1", "?_=1", "?q"] {
+        let answer = node.get(&format!("/changes{unknown}")).by("ROOT004").send().await.is(400, NOTHING);
+        assert!(answer.text().contains("since, limit and wait"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn proxies_are_told_to_let_events_through_at_once() {
+    let node = with_changes().await;
+    for accept in ["application/json", "text/event-stream"] {
+        let answer = node.get("/changes").by("ROOT004").header("accept", accept).open().await;
+        assert_eq!(answer.headers()["x-accel-buffering"], "no", "{accept}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The bytes of personal documents.
 
+use std::io::Write as _;
+
 use bson::doc;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -215,4 +217,98 @@ async fn whoever_may_not_upload_is_told_before_the_bytes_are_read() {
     unread("ANA001", PATH).await.is(403, NOTHING);
     unread("DOC003", "/personal-documents/absent/content").await.is(404, NOTHING);
     node.get(PATH).by("BOB002").send().await.is(404, NOTHING).has(json!({"error": "Document not found"}));
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    coder.write_all(bytes).unwrap();
+    coder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
+#[tokio::test]
+async fn a_content_coding_is_taken_off_before_anything_is_stored() {
+    let node = with_document().await;
+    let bytes = picture(300_000);
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let two_members = [gzip(&bytes[..1000]), gzip(&bytes[1000..])].concat();
+    for (coding, coded) in [
+        ("gzip", gzip(&bytes)),
+        ("x-gzip", gzip(&bytes)),
+        ("GZIP", two_members),
+        ("zstd", zstd(&bytes)),
+        ("identity", bytes.clone()),
+        ("gzip, identity", gzip(&bytes)),
+    ] {
+        upload(&node, b"another one").send().await;
+        let call =
+            upload(&node, &coded).header("content-encoding", coding).header("content-type", "image/png");
+        call.send()
+            .await
+            .is(200, CHANGED)
+            .says(json!({"sha256": sha256, "length": bytes.len(), "type": "image/png"}));
+        assert_eq!(node.get(PATH).by("ANA001").send().await.body, bytes, "{coding}");
+    }
+    let kept = node.stored(Kind::PersonalDocument, "d1");
+    for coding in ["br", "deflate", "compress", "gzip, gzip", "gzip, br", "aws-chunked", "\u{FF}"] {
+        let answer = upload(&node, &bytes).header("content-encoding", coding).send().await.is(415, NOTHING);
+        assert_eq!(answer.header("accept-encoding"), "gzip, zstd", "{coding}");
+        assert!(answer.text().contains("gzip and zstd"), "{}", answer.text());
+    }
+    // Cut off, or something else than it says.
+    let (short_gzip, short_zstd) = (gzip(&bytes), zstd(&bytes));
+    for (coding, coded) in [
+        ("gzip", bytes.clone()),
+        ("zstd", bytes.clone()),
+        ("gzip", zstd(&bytes)),
+        ("gzip", short_gzip[..short_gzip.len() - 9].to_vec()),
+        ("zstd", short_zstd[..short_zstd.len() - 9].to_vec()),
+    ] {
+        let answer = upload(&node, &coded).header("content-encoding", coding).send().await.is(400, NOTHING);
+        assert!(answer.text().contains(coding), "{}", answer.text());
+    }
+    assert_eq!(node.stored(Kind::PersonalDocument, "d1"), kept);
+    // Records, too.
+    let body = json!({"description": "coded"}).to_string();
+    let patch =
+        node.request("PATCH", "/personal-documents/d1").by("DOC003").header("content-encoding", "gzip");
+    patch.bytes(gzip(body.as_bytes())).send().await.is(200, CHANGED);
+}
+
+#[tokio::test]
+async fn what_is_decoded_keeps_to_the_limit() {
+    let node = TestNode::start_with(|setup| setup.settings.content_limit_bytes = 100_000);
+    node.people().await;
+    let new = json!({"fedacct": "ANA001", "type": "picture"});
+    node.post("/personal-documents/d1", new).by("DOC003").send().await;
+    for (coding, code) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("zstd", zstd)] {
+        let send =
+            |length: usize| upload(&node, &code(&vec![7; length])).header("content-encoding", coding).send();
+        upload(&node, b"another one").send().await;
+        assert_eq!(send(100_000).await.is(200, CHANGED).json()["length"], 100_000);
+        send(100_001).await.is(413, NOTHING);
+        send(50_000_000).await.is(413, NOTHING);
+    }
+    let body = format!("{{\"x\": \"{}\"}}", "a".repeat(3 << 20));
+    let patch =
+        node.request("PATCH", "/personal-documents/d1").by("DOC003").header("content-encoding", "zstd");
+    patch.bytes(zstd(body.as_bytes())).send().await.is(413, NOTHING);
+}
+
+#[tokio::test]
+async fn a_form_with_files_is_told_what_to_send_instead() {
+    let node = with_document().await;
+    let form = b"--x\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\nbytes\r\n--x--\r\n";
+    for media_type in
+        ["multipart/form-data; boundary=x", "Multipart/Form-Data", "multipart/mixed; boundary=x"]
+    {
+        let answer = upload(&node, form).header("content-type", media_type).send().await.is(415, NOTHING);
+        assert!(answer.text().contains("curl -T"), "{}", answer.text());
+        let record = node.request("POST", "/institutions/i9").by("DOC003").header("content-type", media_type);
+        record.bytes(form.to_vec()).send().await.is(415, NOTHING);
+    }
+    node.get(PATH).by("ANA001").send().await.is(404, NOTHING);
 }

@@ -1,7 +1,7 @@
 //! "Errors": one shape, exact places, no 5xx.
 
 use bson::doc;
-use serde_json::json;
+use serde_json::{Value, json};
 use thalamus_edge::domain::record::Kind;
 
 use crate::support::api::{NOTHING, TestNode};
@@ -32,7 +32,10 @@ async fn accept_chooses_problem_json() {
     // Headers that belong to the error stay.
     let login =
         node.get("/people").header("accept", "application/problem+json").send().await.is(401, NOTHING);
-    assert_eq!(login.header("www-authenticate"), "Basic realm=\"Authentication Required\"");
+    assert_eq!(
+        login.header("www-authenticate"),
+        "Basic realm=\"Authentication Required\", charset=\"UTF-8\""
+    );
     let method = node.post("/people", json!({})).by("DOC003").header("accept", "application/problem+json");
     assert!(method.send().await.is(405, NOTHING).header("allow").contains("GET"));
     let fine = node.get("/login").by("DOC003").header("accept", "application/problem+json").send().await;
@@ -53,7 +56,7 @@ async fn what_is_not_json_is_named_by_line_and_column() {
         ("{\"a\": 1e400}", "line 1 column"),
         ("{\"a\": -1e400}", "line 1 column"),
         ("{\"a\": \"\u{1}\"}", "line 1 column"),
-        ("\u{feff}{}", "line 1 column 1"),
+        ("{}\u{feff}", "line 1 column 3"),
     ];
     for (body, place) in cases {
         for (method, path) in
@@ -146,7 +149,10 @@ async fn without_a_login_every_path_is_401() {
     ] {
         for method in ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "FOO"] {
             let answer = node.request(method, path).send().await.is(401, NOTHING);
-            assert_eq!(answer.header("www-authenticate"), "Basic realm=\"Authentication Required\"");
+            assert_eq!(
+                answer.header("www-authenticate"),
+                "Basic realm=\"Authentication Required\", charset=\"UTF-8\""
+            );
         }
     }
     let credentials = [
@@ -217,4 +223,53 @@ async fn guessing_is_answered_with_the_time_to_wait() {
     let elsewhere = node.get("/login").login("ANA001", "wrong").from([203, 0, 113, 9].into());
     elsewhere.send().await.is(401, NOTHING);
     node.get("/login").by("ANA001").send().await.is(200, NOTHING);
+}
+
+#[tokio::test]
+async fn a_mark_of_byte_order_is_skipped_and_other_encodings_are_named() {
+    let node = TestNode::with_people().await;
+    let body = "{\"name\": \"Ñandú\"}";
+    let post = |bytes: Vec<u8>| node.request("POST", "/institutions/i1").by("DOC003").bytes(bytes).send();
+    let units = || body.encode_utf16();
+    for (bytes, named) in [
+        (units().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(), "UTF-16"),
+        (units().flat_map(u16::to_be_bytes).collect(), "UTF-16"),
+        (std::iter::once(0xFEFF).chain(units()).flat_map(u16::to_le_bytes).collect(), "UTF-16"),
+        (body.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect(), "UTF-32"),
+    ] {
+        let answer = post(bytes).await.is(400, NOTHING).has(json!({"code": "not_json"}));
+        assert!(answer.text().contains(named) && answer.text().contains("UTF-8"), "{}", answer.text());
+    }
+    post(format!("\u{FEFF}{body}").into_bytes()).await.is(201, &["create institution/i1"]);
+    assert_eq!(node.stored(Kind::Institution, "i1").unwrap().get_str("name").unwrap(), "Ñandú");
+}
+
+/// A date that is stored stays one, whatever a client's library makes of dates.
+#[tokio::test]
+async fn what_is_no_date_is_not_written_over_one() {
+    let node = TestNode::with_people().await;
+    let stored = bson::doc! {"_id": "e1", "person": "ANA001", "at": bson::DateTime::from_millis(0), "note": "1985-10-04"};
+    node.record(Kind::Event, stored).await;
+    let patch = |value: Value| node.patch("/events/e1", json!({"at": value})).by("DOC003").send();
+    for value in [
+        json!("1985-10-04T13:05:00"),
+        json!("Fri Oct 04 1985 15:05:00 GMT+0200 (CEST)"),
+        json!(497_279_100_000_i64),
+    ] {
+        patch(json!("2001-01-01")).await.is(200, &["update event/e1"]);
+        patch(value).await.is(200, &["update event/e1"]).has(json!({"at": "Fri, 04 Oct 1985 13:05:00 GMT"}));
+        let at = node.stored(Kind::Event, "e1").unwrap().get_datetime("at").unwrap().timestamp_millis();
+        assert_eq!(at, 497_279_100_000);
+    }
+    for value in [json!("soon"), json!("4/10/1985"), json!(true), json!({"day": 4}), json!([])] {
+        let answer = patch(value).await;
+        assert!(answer.text().contains("1985-10-04T13:05:00Z"), "{}", answer.text());
+        answer.is_invalid("at");
+    }
+    node.patch("/events/e1", json!({"note": "soon", "new": "1985-10-04T13:05"}))
+        .by("DOC003")
+        .send()
+        .await
+        .is(200, &["update event/e1"]);
+    patch(Value::Null).await.is(200, &["update event/e1"]);
 }

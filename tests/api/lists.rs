@@ -168,8 +168,57 @@ async fn people_are_found_by_the_beginnings_of_their_names() {
         let path = format!("/people?q={}", words.replace(' ', "+").replace('É', "%C3%89"));
         assert_eq!(node.get(&path).by("DOC003").send().await.is(200, NOTHING).ids(), found, "{words}");
     }
+    for (id, name, lastname) in [
+        ("IRL005", "Sean", "O’Brien"),
+        ("USA006", "Liam", "OBRIEN"),
+        ("AUT007", "Karl", "Weiß-Huber"),
+        ("IRN008", "علی‌رضا", "کریمی"),
+        ("GRC009", "Γιώργος", "Παπάς"),
+        ("TUR010", "İpek", "Işık"),
+        ("KOR011", "김민수", ""),
+        ("JPN012", "ﾔﾏﾀﾞ", "Ｔａｒｏ"),
+        ("IND013", "रीमा", ""),
+        ("X-14.b", "Jean-Luc", "De La Cruz"),
+    ] {
+        node.record(Kind::Person, doc! {"_id": id, "name": name, "lastname": lastname}).await;
+    }
+    for (words, found) in [
+        ("o'brien", &["IRL005", "USA006"][..]),
+        ("O‘Bri", &["IRL005", "USA006"]),
+        ("obrien", &["IRL005", "USA006"]),
+        ("o brien sean", &["IRL005"]),
+        ("brien", &["IRL005"]),
+        ("weiss", &["AUT007"]),
+        ("WEIẞ", &["AUT007"]),
+        ("huber,karl", &["AUT007"]),
+        ("weiß\u{2013}huber", &["AUT007"]),
+        ("weiss\u{AD}huber", &["AUT007"]),
+        ("علي رضا", &["IRN008"]),
+        ("علیرضا", &["IRN008"]),
+        ("\u{202B}كريمى\u{202C}", &["IRN008"]),
+        ("رضا", &["IRN008"]),
+        ("ΓΙΏΡΓΟΣ παπας", &["GRC009"]),
+        ("γιωργοσ", &["GRC009"]),
+        ("ipek ISIK", &["TUR010"]),
+        ("ıpek ışık", &["TUR010"]),
+        ("\u{1100}\u{1175}\u{11B7}민", &["KOR011"]),
+        ("ヤマダ taro", &["JPN012"]),
+        ("रमा", &[]),
+        ("jean luc", &["X-14.b"]),
+        ("JeanLuc", &["X-14.b"]),
+        ("luc\u{A0}delacruz", &["X-14.b"]),
+        ("de la cr", &["X-14.b"]),
+        ("x-14", &["X-14.b"]),
+        ("x14b", &["X-14.b"]),
+        ("cruz; jean", &["X-14.b"]),
+        ("- '", &[]),
+    ] {
+        let words = percent_encoding::utf8_percent_encode(words, percent_encoding::NON_ALPHANUMERIC);
+        let path = format!("/people?q={words}");
+        assert_eq!(node.get(&path).by("DOC003").send().await.is(200, NOTHING).ids(), found, "{words}");
+    }
     let everybody = node.get("/people?q=+").by("DOC003").send().await;
-    assert_eq!(everybody.ids().len(), 5);
+    assert_eq!(everybody.ids().len(), 15);
     let page = node.get("/people?q=jose&limit=1").by("DOC003").send().await;
     assert_eq!(next(&page).unwrap(), "/people?limit=1&after=ARG004&q=jose");
     assert_eq!(all_pages(&node, "/people?q=jose&limit=1", 1).await, ["ARG004", "ESP001"]);

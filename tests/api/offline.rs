@@ -123,7 +123,8 @@ async fn a_wait_does_not_outlast_the_limit() {
     let node = started(1, Some(Sim::default())).await;
     assert_eq!(round(&node).await, json!("complete"));
     pass_time(DAY - Duration::from_secs(1));
-    let waiting = node.get("/changes?since=999999&wait=30").by("ROOT004").send();
+    let path = format!("/changes?since={}&wait=30", node.last_change());
+    let waiting = node.get(&path).by("ROOT004").send();
     let later = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         pass_time(Duration::from_secs(1));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 use thalamus_edge::domain::record::Kind;
 
@@ -129,4 +131,53 @@ async fn ones_own_changes_by_patch_too() {
         .is(403, NOTHING);
     let root = node.patch("/people/BOB002", json!({"password": "one cradle"})).by("ROOT004").send().await;
     root.is(200, &["update people/BOB002"]);
+}
+
+/// One password as keyboards and clients send it, in a header and in the form of a browser.
+#[tokio::test]
+async fn a_password_is_the_same_on_every_keyboard() {
+    let node = TestNode::with_people().await;
+    let composed = "ñandú\u{20}Größe";
+    let apart = "n\u{303}andu\u{301} Gro\u{308}ße";
+    let latin_1: Vec<u8> = composed.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+    let by = |user: &str, password: &[u8]| {
+        let credentials = BASE64.encode([user.as_bytes(), b":", password].concat());
+        node.get("/login").header("authorization", &format!("Basic {credentials}"))
+    };
+    let encoded =
+        |text: &[u8]| percent_encoding::percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    // However it was set, here or elsewhere.
+    let hashes = [composed.as_bytes(), apart.as_bytes()].map(|typed| bcrypt::hash(typed, 4).unwrap());
+    for (number, hash) in hashes.iter().enumerate() {
+        let id = format!("KEY00{number}");
+        let person = bson::doc! {"_id": &id, "active": true, "password": hash, "roles": ["end_user"]};
+        node.record(Kind::Person, person).await;
+        for typed in [composed.as_bytes(), apart.as_bytes(), &latin_1] {
+            by(&id, typed).send().await.is(200, NOTHING);
+            let form = format!("account={id}&password={}", encoded(typed));
+            let call =
+                node.request("POST", "/session").header("content-type", "application/x-www-form-urlencoded");
+            let session = call.bytes(form).send().await;
+            assert_eq!(session.status, 303, "{}", session.text());
+        }
+        by(&id, "nandu Grosse".as_bytes()).send().await.is(401, NOTHING);
+        by(&id, "ñandú Größ".as_bytes()).send().await.is(401, NOTHING);
+    }
+    // A new one is hashed in one form, and typed twice in two it is one.
+    let token = form(&node, "ANA001", "ANA001").await;
+    let (new, again) = (encoded(apart.as_bytes()), encoded(composed.replace(' ', "\u{A0}").as_bytes()));
+    let body = format!("token={token}&current={CURRENT}&password={new}&again={again}");
+    submit(&node, "ANA001", "ANA001", &body).await.is(200, &["update people/ANA001"]);
+    let stored = node.stored(Kind::Person, "ANA001").unwrap();
+    assert!(bcrypt::verify(composed, stored.get_str("password").unwrap()).unwrap());
+    by("ANA001", &latin_1).send().await.is(200, NOTHING);
+    // The name may be Latin-1 as well; nobody is called so.
+    let credentials = BASE64.encode(b"A\xD1A:x");
+    let unknown = node.get("/login").header("authorization", &format!("Basic {credentials}")).send().await;
+    unknown.is(401, NOTHING);
+    let challenge = node.get("/people").send().await.is(401, NOTHING);
+    assert_eq!(
+        challenge.header("www-authenticate"),
+        "Basic realm=\"Authentication Required\", charset=\"UTF-8\""
+    );
 }

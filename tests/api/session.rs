@@ -112,7 +112,10 @@ async fn what_was_logged_off_is_of_no_use() {
     let ended = end(&form).await.is(303, NOTHING);
     assert_eq!(kept(&ended), "__Host-session=");
     let refused = node.get("/login").header("cookie", &cookie).send().await.is(401, NOTHING);
-    assert_eq!(refused.header("www-authenticate"), "Basic realm=\"Authentication Required\"");
+    assert_eq!(
+        refused.header("www-authenticate"),
+        "Basic realm=\"Authentication Required\", charset=\"UTF-8\""
+    );
     assert_eq!(status(&node, &other).await, 200, "the other browser's goes on");
     // A second click, after the end, leads to the same place.
     end(&form).await.is(303, NOTHING);

@@ -21,10 +21,11 @@ use thalamus_edge::domain::content::{Content, names_within};
 use thalamus_edge::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
 use thalamus_edge::domain::diff::{Diff, changed_paths, diff};
 use thalamus_edge::domain::edit::{Editor, Invalid, create, patch, replace};
+use thalamus_edge::domain::folding::fold_name;
 use thalamus_edge::domain::json::{DOCUMENT_DEPTH_MAX, DateFormat, Shown, parse_object, show_value};
 use thalamus_edge::domain::merge::{identity_differences, is_other_person, merge};
 use thalamus_edge::domain::rebuild::{OwnWrite, rebuilt_base};
-use thalamus_edge::domain::record::{Kind, fold_name};
+use thalamus_edge::domain::record::Kind;
 use thalamus_edge::domain::schema::{NODE_ACL_NAMES, Owner, SCHEMAS, Schema};
 use thalamus_edge::domain::value::{identical, same_option};
 use thalamus_edge::http::basic_credentials;
@@ -249,16 +250,18 @@ fn authorization(input: &[u8]) {
         let (scheme, encoded) = sent.split_once(' ').expect("a scheme and its parameter");
         assert_eq!(scheme.to_ascii_lowercase(), "basic");
         assert!(!user.contains(':'));
-        let pair = [user.as_bytes(), b":", &password].concat();
-        assert_eq!(BASE64.encode(pair), encoded.trim());
+        let latin_1: Vec<u8> = user.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect();
+        let pair = |user: &[u8]| BASE64.encode([user, b":", &password].concat());
+        assert!([pair(user.as_bytes()), pair(&latin_1)].iter().any(|pair| pair == encoded.trim()));
     }
     // The other way round: whoever sends a name and a password is understood.
     let value = HeaderValue::from_str(&format!("Basic {}", BASE64.encode(input))).expect("text of letters");
     let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
     let colon = input.iter().position(|byte| *byte == b':');
-    let expected = colon.and_then(|at| {
-        let user = std::str::from_utf8(&input[..at]).ok()?;
-        Some((user.to_owned(), input[at + 1..].to_vec()))
+    let expected = colon.map(|at| {
+        let user = std::str::from_utf8(&input[..at]).map(str::to_owned);
+        let latin_1 = || input[..at].iter().map(|byte| char::from(*byte)).collect();
+        (user.unwrap_or_else(|_| latin_1()), input[at + 1..].to_vec())
     });
     assert_eq!(basic_credentials(&headers), expected);
 }

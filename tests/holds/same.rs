@@ -83,6 +83,36 @@ async fn the_same_person_is_asked_about_once() {
     assert_eq!((late.holds(), late.identity().status), (0, ConflictStatus::Resolved));
 }
 
+/// What one person's name looks like on several keyboards, and the other's.
+#[tokio::test]
+async fn an_answer_holds_for_the_same_two_however_they_are_typed() {
+    let sim = Sim::default();
+    let typed = |name: &str, lastname: &str, dob: Bson, gender: &str| {
+        doc! {"_id": ACCT, "name": name, "lastname": lastname, "dob": dob, "gender": gender}
+    };
+    let midnight = Bson::from(bson::DateTime::from_millis(497_228_400_000));
+    let people = [
+        typed("Seán", "O'Brien-Weiß", "1985-10-04".into(), "f"),
+        typed("SEAN", "O’Brien Weiss", midnight, "Female"),
+        typed("Sea\u{301}n\u{200F}", "Oʼbrien\u{2011}weiẞ", "1985-10-04T00:00:00+01:00".into(), "femenino"),
+    ];
+    sim.put(Person, typed("John", "Smith", "1970-01-01".into(), "m"));
+    let mut nodes = Vec::new();
+    for person in people {
+        let node = Clinic::at(&sim);
+        node.edit(Person, person).await;
+        node.round().await;
+        assert_eq!(node.holds(), 1);
+        nodes.push(node);
+    }
+    nodes[0].decide(Verdict::Same).await;
+    for node in &nodes {
+        node.round().await;
+        assert_eq!((node.holds(), node.identity().status), (0, ConflictStatus::Resolved));
+    }
+    assert_eq!(answers(&sim).len(), 1);
+}
+
 fn day(text: &str) -> bson::DateTime {
     bson::DateTime::parse_rfc3339_str(format!("{text}T00:00:00Z")).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bson::{DateTime, Document, doc};
+use bson::{Bson, DateTime, Document, doc};
 use thalamus_edge::domain::record::Kind::{self, Encounter, Page, Person, PersonalDocument};
 use thalamus_edge::store::{ConflictStatus, HoldReason, Subject};
 use thalamus_edge::sync::Outcome;
@@ -212,6 +212,31 @@ async fn nothing_is_sent_to_whoever_has_the_account_by_then() {
 }
 
 // ----------------------------------------------------------------------------------------- what waits
+
+/// Names, birth and gender of an agreed person, typed anew at the centre: an edit like any other.
+#[tokio::test]
+async fn a_person_who_is_typed_anew_is_nobody_else() {
+    let midnight = Bson::from(bson::DateTime::from_millis(497_228_400_000));
+    let (before, after) = (
+        doc! {"_id": ACCT, "name": "Jose\u{301}", "lastname": "O'Brien Weiß", "dob": "1985-10-04", "gender": "f"},
+        doc! {"_id": ACCT, "name": "JOSÉ", "lastname": "O’Brien-Weiss", "dob": midnight, "gender": "female"},
+    );
+    let clinic = Clinic::new();
+    clinic.there(Person, before.clone());
+    clinic.round().await;
+    clinic.edit(Page, page("p1", ACCT, "hers")).await;
+    clinic.there(Person, after.clone());
+    clinic.round().await;
+    assert_eq!(clinic.holds(), 0);
+    assert_eq!(clinic.here(Person, ACCT), Some(after.clone()));
+    assert!(clinic.at_centre(Page, "p1").is_some(), "her new page travels");
+
+    let made_on_both = Clinic::new();
+    made_on_both.edit(Person, before).await;
+    made_on_both.there(Person, after.clone());
+    made_on_both.round().await;
+    assert_eq!((made_on_both.holds(), made_on_both.here(Person, ACCT)), (0, Some(after)));
+}
 
 #[tokio::test]
 async fn own_records_stay_usable_and_unpushed() {

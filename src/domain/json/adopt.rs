@@ -4,25 +4,26 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bson::Bson;
-use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
 
+use super::dates::{DATE_FORMS, date_of, parse_date};
 use super::{DateFormat, JsonError, show_value};
 
 /// The BSON value for a client's `value` at `path`, given what is stored there now.
 ///
-/// Equal to what is shown: the stored value, with its type and precision. A string onto a date (or a
-/// decimal) that reads as one keeps that type. Anything else becomes the plain BSON of the JSON.
+/// Equal to what is shown: the stored value, with its type and precision. A date stays one: whatever is written to it
+/// has to read as a date, or be null. A string onto a decimal that reads as one keeps that type. Anything else becomes
+/// the plain BSON of the JSON: fields of text and new ones hold what clients like.
 pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, JsonError> {
     if let Some(stored) = stored {
         if is_shown_as(stored, value) {
             return Ok(stored.clone());
         }
         match (stored, value) {
-            (Bson::DateTime(_), Value::String(text)) => {
-                if let Some(date) = parse_date(text) {
-                    return Ok(Bson::DateTime(date));
-                }
+            (Bson::DateTime(_), Value::Null) => {}
+            (Bson::DateTime(_), _) => {
+                let date = date_of(value).map(Bson::DateTime);
+                return date.ok_or_else(|| JsonError::invalid(path, no_date(value)));
             }
             (Bson::Decimal128(_), Value::String(text)) => {
                 if let Ok(number) = text.parse() {
@@ -60,18 +61,33 @@ pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, J
     })
 }
 
-/// An element that moved keeps its type too.
+/// Why a value is refused where a date is stored.
+fn no_date(value: &Value) -> String {
+    const SHOWN_CHARS_MAX: usize = 60;
+    let shown: String = value.to_string().chars().take(SHOWN_CHARS_MAX).collect();
+    format!("{shown} is no date, and a date is stored here. Send {DATE_FORMS}; null takes the date away")
+}
+
+/// An element that moved keeps its type too. Only where all elements are dates, each new one has to be one.
 fn adopt_array(values: &[Value], stored: &[Bson], path: &str) -> Result<Vec<Bson>, JsonError> {
     // Made at the first element that is not where it was: comparing each with all would let one long
     // array hold a processor for minutes.
     let mut moved: Option<HashMap<u64, &Bson>> = None;
     let mut array = Vec::with_capacity(values.len());
+    let are_dates = stored.iter().all(|old| matches!(old, Bson::DateTime(_)));
     for (index, value) in values.iter().enumerate() {
         let mut old = stored.get(index);
         if !old.is_some_and(|old| is_shown_as(old, value)) && !stored.is_empty() {
             let moved = moved.get_or_insert_with(|| by_fingerprint(stored));
             let elsewhere = moved.get(&fingerprint(value)).copied();
             old = elsewhere.filter(|old| is_shown_as(old, value)).or(old);
+        }
+        if are_dates && old.is_none() {
+            old = stored.first();
+        } else if !are_dates && matches!(old, Some(Bson::DateTime(_))) {
+            // What only stands where a date was may be anything.
+            let is_date = value.as_str().is_some_and(|text| parse_date(text).is_some());
+            old = old.filter(|old| is_date || is_shown_as(old, value));
         }
         array.push(adopt(value, old, &format!("{path}.{index}"))?);
     }
@@ -170,40 +186,4 @@ fn is_shown_as(stored: &Bson, value: &Value) -> bool {
 fn same_number(old: i64, new: &serde_json::Number) -> bool {
     // Browsers write whole floats without a point, Python with one: 5 and 5.0 are what was shown.
     new.as_i64() == Some(old) || (new.is_f64() && new.as_f64() == Some(old as f64))
-}
-
-/// Reads a date in any of the forms that clients write: HTTP, RFC 3339, or a day (midnight UTC).
-pub fn parse_date(text: &str) -> Option<bson::DateTime> {
-    let http = || {
-        chrono::NaiveDateTime::parse_from_str(text, "%a, %d %b %Y %H:%M:%S GMT")
-            .ok()
-            .map(|date| date.and_utc())
-    };
-    let rfc3339 = || DateTime::parse_from_rfc3339(text).ok().map(|date| date.with_timezone(&Utc));
-    let day = || {
-        // chrono alone would also take signs and blanks.
-        let shape = |(at, b): (usize, u8)| if at == 4 || at == 7 { b == b'-' } else { b.is_ascii_digit() };
-        if text.len() != 10 || !text.bytes().enumerate().all(shape) {
-            return None;
-        }
-        let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-        day.and_hms_opt(0, 0, 0).map(|d| d.and_utc())
-    };
-    let date = rfc3339().or_else(http).or_else(day)?;
-    Some(bson::DateTime::from_millis(date.timestamp_millis()))
-}
-
-/// The calendar day of a birth date, whether it is stored as a date or as a string.
-pub fn day_of(value: &Bson) -> Option<String> {
-    match value {
-        Bson::DateTime(date) => {
-            let date: DateTime<Utc> = DateTime::from_timestamp_millis(date.timestamp_millis())?;
-            Some(date.format("%Y-%m-%d").to_string())
-        }
-        Bson::String(text) => {
-            let date = parse_date(text.trim())?;
-            day_of(&Bson::DateTime(date))
-        }
-        _ => None,
-    }
 }

@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{DOCUMENT_DEPTH_MAX, JsonError};
+use crate::domain::encoding::unmarked;
 
 /// Parses a request body that must be a JSON object.
 pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {
@@ -15,9 +16,14 @@ pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {
     }
 }
 
-/// Parses JSON, refusing what `serde_json` would silently mend: repeated keys, integers that no longer
+/// Parses JSON in UTF-8, with a mark of byte order or without, refusing what `serde_json` would silently mend: repeated keys, integers that no longer
 /// fit and depth beyond [`DOCUMENT_DEPTH_MAX`].
 pub fn parse(body: &[u8]) -> Result<Value, JsonError> {
+    let body = unmarked(body).map_err(|error| JsonError::Syntax {
+        message: error.to_string(),
+        line: 1,
+        column: 1,
+    })?;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let (mut refused, mut path) = (None, Vec::new());
     let result =

@@ -1,0 +1,377 @@
+//! Floor 0. Text without its typography: what names are compared and found by.
+//!
+//! Two texts fold alike if they differ only in how they were typed: case, accents, composed or decomposed letters,
+//! width, invisible marks, the apostrophe, hyphen or blank of the day, an Arabic or a Persian keyboard. What tells
+//! words apart in a script stays: the vowel signs of Indic and Thai scripts, the voicing marks of kana, tones written
+//! as marks of their own.
+
+use std::collections::BTreeSet;
+
+use icu_casemap::{CaseMapper, CaseMapperBorrowed};
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
+use icu_properties::{
+    CodePointMapData, CodePointMapDataBorrowed, CodePointSetData, CodePointSetDataBorrowed,
+};
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::canonical_combining_class;
+
+/// Version of the folding. Whatever changes what a text folds to, be it an updated crate, raises it: the index of
+/// names is made anew by it, and nodes exchange answers about people only under the same one.
+pub const FOLDING_VERSION: u32 = 2;
+
+const CASES: CaseMapperBorrowed<'static> = CaseMapper::new();
+const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+const CATEGORIES: CodePointMapDataBorrowed<'static, GeneralCategory> =
+    CodePointMapData::<GeneralCategory>::new();
+
+/// Letters, digits, and the marks that are not accents.
+const LETTERS: GeneralCategoryGroup =
+    GeneralCategoryGroup::Letter.union(GeneralCategoryGroup::Number).union(GeneralCategoryGroup::Mark);
+
+/// Parts a word as a hyphen does, and shows nothing.
+const ZERO_WIDTH_NON_JOINER: char = '\u{200C}';
+/// Parts words as a blank does, and shows nothing.
+const ZERO_WIDTH_SPACE: char = '\u{200B}';
+
+/// The first digits of scripts whose digits are typed in names and ids beside those of ASCII.
+const ZEROS: [u32; 16] = [
+    0x0660, 0x06F0, 0x0966, 0x09E6, 0x0A66, 0x0AE6, 0x0B66, 0x0BE6, 0x0C66, 0x0CE6, 0x0D66, 0x0E50, 0x0ED0,
+    0x0F20, 0x1040, 0x17E0,
+];
+
+/// What a character of a text is for its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Letter(char),
+    /// Stands between two parts of one word: an apostrophe, a hyphen, a dot.
+    Joint,
+    /// Stands between two words.
+    Blank,
+    /// Counts for nothing.
+    Nothing,
+}
+
+/// Folds a name for comparing people: only letters and digits are left, so an apostrophe, a hyphen and a blank are
+/// the same, and are the same as nothing.
+pub fn fold_name(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for_each_piece(text, |piece| {
+        if let Piece::Letter(letter) = piece {
+            folded.push(letter);
+        }
+    });
+    folded
+}
+
+/// A word of a text, folded. `parts` are what lies between its joints: `o` and `brien` of `O'Brien`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Word {
+    pub parts: Vec<String>,
+}
+
+impl Word {
+    /// The word as it is without its joints: `obrien`.
+    pub fn joined(&self) -> String {
+        self.parts.concat()
+    }
+}
+
+/// The words of a text, folded.
+pub fn words(text: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let (mut word, mut part) = (Word::default(), String::new());
+    let mut end = |word: &mut Word| {
+        if !word.parts.is_empty() {
+            words.push(std::mem::take(word));
+        }
+    };
+    for_each_piece(text, |piece| match piece {
+        Piece::Letter(letter) => part.push(letter),
+        Piece::Nothing => {}
+        Piece::Joint | Piece::Blank => {
+            if !part.is_empty() {
+                word.parts.push(std::mem::take(&mut part));
+            }
+            if piece == Piece::Blank {
+                end(&mut word);
+            }
+        }
+    });
+    if !part.is_empty() {
+        word.parts.push(part);
+    }
+    end(&mut word);
+    words
+}
+
+/// What a text is found by: its words, the parts of each, and the whole of it without blanks, so that it does not
+/// matter where somebody puts hyphen, apostrophe or blank.
+pub fn terms(text: &str) -> BTreeSet<String> {
+    let words = words(text);
+    let whole: String = words.iter().map(Word::joined).collect();
+    let joined: Vec<String> = words.iter().map(Word::joined).collect();
+    let parts = words.into_iter().flat_map(|word| word.parts);
+    parts.chain(joined).chain([whole]).filter(|term| !term.is_empty()).collect()
+}
+
+fn for_each_piece(text: &str, mut take: impl FnMut(Piece)) {
+    if text.is_ascii() {
+        for byte in text.bytes() {
+            take(match byte {
+                b if b.is_ascii_alphanumeric() => Piece::Letter(char::from(b.to_ascii_lowercase())),
+                b if b.is_ascii_whitespace() || b == 0x0B => Piece::Blank,
+                b if b.is_ascii_control() => Piece::Nothing,
+                _ => Piece::Joint,
+            });
+        }
+        return;
+    }
+    // An accent alone is what some keyboards have for an apostrophe; it would decompose to a blank and an accent.
+    let typed = text.chars().map(|c| match CATEGORIES.get(c) {
+        GeneralCategory::ModifierSymbol => '\'',
+        _ => c,
+    });
+    // Marks go before the case is folded: folding would make a letter of a Greek iota below.
+    let plain: String = typed.nfkd().filter(|c| !is_accent(*c)).collect();
+    for c in CASES.fold_string(&plain).nfkd().filter(|c| !is_accent(*c)) {
+        match piece_of(c) {
+            Piece::Letter(letter) => spell_out(letter, |letter| take(Piece::Letter(letter))),
+            piece => take(piece),
+        }
+    }
+}
+
+fn piece_of(c: char) -> Piece {
+    match c {
+        // Keshidas and their like stretch a word.
+        '\u{0640}' | '\u{07FA}' => Piece::Nothing,
+        ZERO_WIDTH_NON_JOINER => Piece::Joint,
+        ZERO_WIDTH_SPACE => Piece::Blank,
+        // Letters by their category, apostrophes, primes and hooks by their use.
+        '\u{02B9}'..='\u{02C1}'
+        | '\u{02C6}'..='\u{02D1}'
+        | '\u{02EC}'
+        | '\u{02EE}'
+        | '\u{0374}'
+        | '\u{0559}'
+        | '\u{07F4}'
+        | '\u{07F5}'
+        | '\u{2E2F}'
+        | '\u{A717}'..='\u{A71F}'
+        | '\u{A788}'
+        | '\u{A78B}'
+        | '\u{A78C}' => Piece::Joint,
+        c if c.is_whitespace() => Piece::Blank,
+        c if IGNORABLE.contains(c) => Piece::Nothing,
+        c if LETTERS.contains(CATEGORIES.get(c)) => Piece::Letter(c),
+        c if c.is_control() => Piece::Nothing,
+        _ => Piece::Joint,
+    }
+}
+
+/// Whether a mark only adorns its letter. By the canonical combining class: accents above, below and through, the
+/// points of Hebrew and the vowels of Arabic do. The marks of Indic scripts, of Thai, Lao and Tibetan (0, 7, 9,
+/// 84 to 132) and of kana (8) do not.
+fn is_accent(c: char) -> bool {
+    match canonical_combining_class(c) {
+        0 => CATEGORIES.get(c) == GeneralCategory::EnclosingMark,
+        1 | 10..=36 | 200..=240 => true,
+        _ => false,
+    }
+}
+
+/// Letters that have no decomposition, as they are typed where a keyboard lacks them, and the forms that Arabic and
+/// Persian keyboards have for one letter.
+fn spell_out(letter: char, mut take: impl FnMut(char)) {
+    let (first, second) = match letter {
+        'ß' => ('s', Some('s')),
+        'æ' => ('a', Some('e')),
+        'œ' => ('o', Some('e')),
+        'þ' => ('t', Some('h')),
+        'ð' | 'đ' | 'ɖ' | 'ɗ' => ('d', None),
+        'ø' => ('o', None),
+        'ł' | 'ɫ' => ('l', None),
+        'ħ' => ('h', None),
+        'ŧ' => ('t', None),
+        'ı' | 'ɨ' => ('i', None),
+        'ȷ' => ('j', None),
+        'ŋ' | 'ɲ' => ('n', None),
+        'ĸ' => ('k', None),
+        'ƀ' | 'ɓ' => ('b', None),
+        'ƈ' => ('c', None),
+        'ƒ' => ('f', None),
+        'ɠ' | 'ǥ' => ('g', None),
+        'ƙ' => ('k', None),
+        'ƥ' => ('p', None),
+        'ƭ' => ('t', None),
+        'ʉ' => ('u', None),
+        'ƴ' | 'ɏ' => ('y', None),
+        'ƶ' => ('z', None),
+        // Arabic: alef wasla; yeh without dots and of Persian; keheh; heh goal, ae and teh marbuta.
+        'ٱ' => ('ا', None),
+        'ى' | 'ی' => ('ي', None),
+        'ک' => ('ك', None),
+        'ہ' | 'ە' | 'ة' | 'ۃ' => ('ه', None),
+        // Hebrew letters at the end of a word.
+        'ך' => ('כ', None),
+        'ם' => ('מ', None),
+        'ן' => ('נ', None),
+        'ף' => ('פ', None),
+        'ץ' => ('צ', None),
+        other => (ascii_digit(other), None),
+    };
+    take(first);
+    if let Some(second) = second {
+        take(second);
+    }
+}
+
+/// A digit of another script as that of ASCII; other characters as they are.
+fn ascii_digit(c: char) -> char {
+    let code = u32::from(c);
+    let zero = ZEROS.into_iter().find(|zero| (*zero..zero + 10).contains(&code));
+    zero.and_then(|zero| char::from_digit(code - zero, 10)).unwrap_or(c)
+}
+
+/// A text that may be more than a name, only as it is typed: width, case, digits and invisible marks do not count,
+/// blanks are one, everything else stays.
+pub fn plain_text(text: &str) -> String {
+    let kept: String = text.nfkc().filter(|c| !IGNORABLE.contains(*c)).map(ascii_digit).collect();
+    let folded = CASES.fold_string(&kept);
+    folded.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn typography_is_no_part_of_a_name() {
+        for spellings in [
+            &[
+                "O'Brien",
+                "O’Brien",
+                "O‘Brien",
+                "OʼBrien",
+                "Oʻbrien",
+                "O´Brien",
+                "O`Brien",
+                "O′Brien",
+                "O＇Brien",
+                "O\u{A78C}Brien",
+                "O Brien",
+                "OBRIEN",
+                "o'brien",
+                "O\u{02B9}Brien",
+            ][..],
+            &["Weiß", "Weiss", "WEISS", "WEIẞ", "weiß"],
+            &[
+                "Pérez-Gómez",
+                "Perez Gomez",
+                "PÉREZ‐GÓMEZ",
+                "Pérez\u{2011}Gómez",
+                "Pérez–Gómez",
+                "Pérez—Gómez",
+                "Pérez−Gómez",
+                "Pérez  Gómez",
+                "Pérez\u{A0}Gómez",
+                " Pérez\tGómez ",
+                "Pérez\u{202F}Gómez",
+                "Pe\u{301}rez-Go\u{301}mez",
+                "Pérez\u{AD}-Gómez",
+                "Pérez\u{3000}Gómez",
+                "Pérez－Gómez",
+                "\u{200E}Pérez-Gómez\u{200F}",
+                "\u{202A}Pérez Gómez\u{202C}",
+                "\u{FEFF}Pérez Gómez",
+            ],
+            &["علی‌رضا", "علی رضا", "علیرضا", "عليرضا", "علـیرضا", "على رضا"],
+            &["كريم", "کریم", "کريم", "\u{2067}كَريم\u{2069}"],
+            &["فاطمة", "فاطمه", "فاطِمَة", "فاطمہ", "ﻓﺎﻃﻤﺔ"],
+            &["أحمد", "احمد", "أَحْمَد", "ﺃﺣﻤﺪ"],
+            &["Γιώργος", "ΓΙΩΡΓΟΣ", "Γιωργος", "γιώργοσ", "Γιώργος"],
+            &["İpek", "Ipek", "ıpek", "IPEK", "ipek", "I\u{307}pek"],
+            &["Łukasz", "Lukasz", "ŁUKASZ"],
+            &["Þórður", "Thordur", "ÞÓRÐUR"],
+            &["Đặng", "Dang", "ĐẶNG", "D\u{335}a\u{323}\u{306}ng", "Ðang"],
+            &["Nguyễn", "Nguye\u{302}\u{303}n", "NGUYEN"],
+            &["Søren Kjærgaard", "Soren Kjaergaard"],
+            &["Œuvray", "OEUVRAY"],
+            &["김민수", "\u{1100}\u{1175}\u{11B7}\u{1106}\u{1175}\u{11AB}\u{1109}\u{116E}"],
+            &["王小明", "王\u{3000}小明", "王小明\u{FE00}"],
+            &["Ｙａｍａｄａ", "Yamada"],
+            &["ﾔﾏﾀﾞ", "ヤマダ", "ヤマタ\u{3099}"],
+            &["Фёдор", "ФЕДОР", "Фе\u{308}дор"],
+            &["Мар'яна", "Мар’яна", "Марʼяна"],
+            &["Ana María", "Ana\u{200B}María", "Ana \u{200B} María", "Ana\u{2028}María"],
+            &["שלום", "שָׁלוֹם", "שלומ"],
+            &["Ni\u{F1}o", "Nin\u{303}o"],
+            &["col·lecció", "col•lecció", "colŀeccio"],
+            &["ﬁona", "fiona"],
+        ] {
+            for spelling in spellings {
+                assert_eq!(fold_name(spelling), fold_name(spellings[0]), "{spelling:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_names_stay_others() {
+        for (a, b) in [
+            ("Ana", "Anna"),
+            ("Müller", "Möller"),
+            ("राम", "रमा"),
+            ("रीमा", "रमा"),
+            ("かねこ", "がねこ"),
+            ("ハナ", "パナ"),
+            ("ดำ", "ดา"),
+            ("王小明", "王小名"),
+            ("علي", "عالي"),
+            ("김민수", "김민주"),
+            ("Мария", "Марья"),
+            ("Ana 1", "Ana 2"),
+        ] {
+            assert_ne!(fold_name(a), fold_name(b), "{a} {b}");
+        }
+        assert_ne!(plain_text("1/12/1990"), plain_text("11/2/1990"));
+        assert_eq!(plain_text(" Spring\u{A0} 1985 "), "spring 1985");
+        assert_eq!(plain_text("۱۹۹۰-۰۲-۰۱"), "1990-02-01");
+    }
+
+    #[test]
+    fn words_end_at_whatever_is_no_letter_or_digit() {
+        let joined = |text: &str| words(text).iter().map(Word::joined).collect::<Vec<_>>();
+        let parts = |text: &str| words(text).into_iter().flat_map(|word| word.parts).collect::<Vec<_>>();
+        assert_eq!(parts("O’Brien-Núñez, Ana (née_Betz)"), ["o", "brien", "nunez", "ana", "nee", "betz"]);
+        assert_eq!(joined("O’Brien-Núñez, Ana"), ["obriennunez", "ana"]);
+        assert_eq!(parts("علی‌رضا"), ["علي", "رضا"]);
+        assert_eq!(parts(" -- "), [""; 0]);
+        let found: Vec<String> = terms("Pérez-Gómez de la Cruz").into_iter().collect();
+        assert_eq!(found, ["cruz", "de", "gomez", "la", "perez", "perezgomez", "perezgomezdelacruz"]);
+    }
+
+    /// Folding is done once, and letter by letter, whatever the text; and it is the folding of this version.
+    #[test]
+    fn what_is_folded_stays_and_the_version_stands_for_it() {
+        let mut sum = Sha256::new();
+        // All but the large blocks of ideographs and Hangul syllables, where nothing happens that does not elsewhere.
+        let scripts = (0..0x3400).chain(0xA000..0xAC10).chain(0xF900..0x2_0000);
+        for c in scripts.filter_map(char::from_u32) {
+            let folded = fold_name(&c.to_string());
+            assert_eq!(fold_name(&folded), folded, "{c:?}");
+            let text = format!("ß{c}م");
+            assert_eq!(fold_name(&text), format!("ss{folded}م"), "{text:?}");
+            if !folded.is_empty() {
+                sum.update(format!("{c}{folded}\n"));
+            }
+        }
+        let sum = hex::encode(sum.finalize());
+        assert_eq!(
+            (FOLDING_VERSION, &sum[..16]),
+            (2, "5a7e3eef5b3788b3"),
+            "another folding needs another version"
+        );
+    }
+}

@@ -1,0 +1,418 @@
+//! Floor 0. Dates as clients write them.
+//!
+//! Accepted is what has one meaning only: ISO 8601 and RFC 3339 with their usual liberties, the three forms of HTTP
+//! (RFC 9110, 5.6.7), RFC 5322, and what JavaScript, Python, Java and `date` print. A text without a zone is UTC.
+//! `04/10/1985` is two days, so it is none.
+
+use bson::Bson;
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Weekday};
+use serde_json::Value;
+
+/// The forms that [`parse_date`] and [`date_of`] read, for messages.
+pub const DATE_FORMS: &str = "1985-10-04, 1985-10-04T13:05:00Z (or with +02:00), \
+     \"Fri, 04 Oct 1985 13:05:00 GMT\", or milliseconds since 1970 as a number; without a zone it is UTC";
+
+/// Longest text that can be a date; JavaScript adds the zone's name in the browser's language.
+const DATE_CHARS_MAX: usize = 128;
+/// Zones by name that have one meaning: RFC 5322, 4.3 names no others.
+const ZONES: [(&str, i32); 12] = [
+    ("Z", 0),
+    ("UT", 0),
+    ("UTC", 0),
+    ("GMT", 0),
+    ("EST", -5),
+    ("EDT", -4),
+    ("CST", -6),
+    ("CDT", -5),
+    ("MST", -7),
+    ("MDT", -6),
+    ("PST", -8),
+    ("PDT", -7),
+];
+const MONTHS: [&str; 12] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+/// The largest offset from UTC that is read, in seconds; the largest in use is +14:00.
+const OFFSET_SECONDS_MAX: i32 = 18 * 3600;
+
+/// A date and time as they were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenDate {
+    /// By the clock of the zone that was written.
+    pub local: NaiveDateTime,
+    /// East of UTC, in seconds; 0 if no zone was written.
+    pub offset_seconds: i32,
+}
+
+impl WrittenDate {
+    pub fn utc(&self) -> Option<NaiveDateTime> {
+        self.local.checked_sub_signed(TimeDelta::seconds(i64::from(self.offset_seconds)))
+    }
+}
+
+/// Reads a date in any unambiguous form that clients write; `None` for anything else.
+pub fn parse_date(text: &str) -> Option<bson::DateTime> {
+    let utc = written_date(text)?.utc()?;
+    Some(bson::DateTime::from_millis(utc.and_utc().timestamp_millis()))
+}
+
+/// The date that a client's JSON value means where a date is stored: text, milliseconds since 1970, or MongoDB's
+/// `{"$date": ...}`.
+pub fn date_of(value: &Value) -> Option<bson::DateTime> {
+    match value {
+        Value::String(text) => parse_date(text),
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && is_whole(*float));
+            let ms = number.as_i64().or(whole.map(|float| float as i64))?;
+            Some(bson::DateTime::from_millis(ms))
+        }
+        Value::Object(map) if map.len() == 1 => match map.get("$date")? {
+            Value::Object(inner) if inner.len() == 1 => {
+                let ms = inner.get("$numberLong")?.as_str()?.parse().ok()?;
+                Some(bson::DateTime::from_millis(ms))
+            }
+            inner @ (Value::String(_) | Value::Number(_)) => date_of(inner),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a float holds a whole number exactly.
+fn is_whole(float: f64) -> bool {
+    float.fract() == 0.0 && float.abs() < (1_u64 << 53) as f64
+}
+
+/// Reads a date and keeps how it was written.
+pub fn written_date(text: &str) -> Option<WrittenDate> {
+    let text = text.trim();
+    if text.len() > DATE_CHARS_MAX {
+        return None;
+    }
+    // JavaScript puts the zone's name behind its offset: `GMT+0200 (CEST)`.
+    let text = match text.split_once(" (") {
+        Some((date, name)) if name.ends_with(')') => date,
+        _ => text,
+    };
+    iso_date(text).or_else(|| spelled_date(text))
+}
+
+/// `1985-10-04`, with a time or without.
+fn iso_date(text: &str) -> Option<WrittenDate> {
+    let mut reader = Reader { rest: text };
+    let year = reader.number(4)?;
+    let is_basic = !reader.take("-");
+    let month = reader.number(2)?;
+    if !is_basic && !reader.take("-") {
+        return None;
+    }
+    let day = NaiveDate::from_ymd_opt(year.try_into().ok()?, month, reader.number(2)?)?;
+    if reader.rest.is_empty() {
+        // Eight digits alone may be any number.
+        return (!is_basic).then_some(WrittenDate { local: day.and_time(NaiveTime::MIN), offset_seconds: 0 });
+    }
+    if !(reader.take("T") || reader.take("t") || (!is_basic && reader.take_blanks())) {
+        return None;
+    }
+    let time = reader.time(is_basic)?;
+    reader.take_blanks();
+    let offset_seconds = zone(reader.rest)?;
+    Some(WrittenDate { local: day.and_time(NaiveTime::MIN).checked_add_signed(time)?, offset_seconds })
+}
+
+/// Dates with names of months: those of HTTP and mail, `asctime`, `date`, JavaScript, Java.
+fn spelled_date(text: &str) -> Option<WrittenDate> {
+    // `04-Oct-85` of RFC 850; an offset keeps its sign.
+    let mut tokens: Vec<&str> = Vec::new();
+    for token in text.split([' ', ',']).filter(|token| !token.is_empty()) {
+        match token.split('-').collect::<Vec<_>>().as_slice() {
+            [day, month, year] if month_of(month).is_some() => tokens.extend([day, month, year]),
+            _ => tokens.push(token),
+        }
+    }
+    let mut tokens = tokens.into_iter().peekable();
+    let weekday = tokens.peek().and_then(|token| weekday_of(token));
+    if weekday.is_some() {
+        tokens.next();
+    }
+    let first = tokens.next()?;
+    let (day, month, is_month_first) = match month_of(first) {
+        Some(month) => (tokens.next()?, month, true),
+        None => (first, month_of(tokens.next()?)?, false),
+    };
+    let mut rest: Vec<&str> = tokens.collect();
+    // `Oct 4 13:05:00 1985` and `Oct 4 13:05:00 UTC 1985` have the year at the end.
+    let is_year_last = is_month_first && rest.first().is_some_and(|token| token.contains(':'));
+    let year = if is_year_last { rest.pop()? } else { rest.remove_first()? };
+    let day = digits(day, 1..=2)?;
+    let date = match (digits(year, 2..=4)?, year.len(), weekday) {
+        (year, 4, _) => NaiveDate::from_ymd_opt(year.try_into().ok()?, month, day)?,
+        // The weekday tells the century: a day of the year falls on another one a hundred years later.
+        (year, 2, Some(weekday)) => [1900, 2000]
+            .into_iter()
+            .filter_map(|century| NaiveDate::from_ymd_opt(century + i32::try_from(year).ok()?, month, day))
+            .find(|date| date.weekday() == weekday)?,
+        _ => return None,
+    };
+    if weekday.is_some_and(|weekday| weekday != date.weekday()) {
+        return None;
+    }
+    let midnight = date.and_time(NaiveTime::MIN);
+    let Some(time) = rest.remove_first() else {
+        // `Fri Oct 04 1985`.
+        return Some(WrittenDate { local: midnight, offset_seconds: 0 });
+    };
+    let mut reader = Reader { rest: time };
+    let time = reader.time(false)?;
+    if !reader.rest.is_empty() {
+        return None;
+    }
+    Some(WrittenDate { local: midnight.checked_add_signed(time)?, offset_seconds: zone(&rest.join(" "))? })
+}
+
+trait RemoveFirst<T> {
+    fn remove_first(&mut self) -> Option<T>;
+}
+
+impl<T> RemoveFirst<T> for Vec<T> {
+    fn remove_first(&mut self) -> Option<T> {
+        (!self.is_empty()).then(|| self.remove(0))
+    }
+}
+
+/// Reads a zone: nothing, a name, an offset, or a name of UTC and an offset. East of UTC, in seconds.
+fn zone(text: &str) -> Option<i32> {
+    let text = text.trim();
+    // `+0000 UTC`, as Go writes it.
+    let text = text.strip_suffix(" UTC").filter(|rest| rest.starts_with(['+', '-'])).unwrap_or(text);
+    if text.is_empty() {
+        return Some(0);
+    }
+    let named = ZONES.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
+    if let Some((_, hours)) = named {
+        return Some(hours * 3600);
+    }
+    let offset = match text.split_at_checked(3) {
+        Some((name, offset)) if ["GMT", "UTC"].iter().any(|utc| name.eq_ignore_ascii_case(utc)) => offset,
+        _ => text,
+    };
+    let (sign, offset) = match offset.split_at_checked(1)? {
+        ("+", offset) => (1, offset),
+        ("-", offset) => (-1, offset),
+        _ => return None,
+    };
+    let mut reader = Reader { rest: offset };
+    let hours = reader.number(2)?;
+    let has_colon = reader.take(":");
+    let minutes = if reader.rest.is_empty() && !has_colon { 0 } else { reader.number(2)? };
+    let seconds = i32::try_from(hours * 3600 + minutes * 60).ok()?;
+    (reader.rest.is_empty() && minutes < 60 && seconds <= OFFSET_SECONDS_MAX).then_some(sign * seconds)
+}
+
+fn month_of(name: &str) -> Option<u32> {
+    let short = name.get(..3)?.to_ascii_lowercase();
+    let at = MONTHS.iter().position(|month| month.starts_with(&short))?;
+    let is_name = name.len() == 3 || MONTHS.get(at).is_some_and(|month| name.eq_ignore_ascii_case(month));
+    if is_name { u32::try_from(at + 1).ok() } else { None }
+}
+
+/// `Fri` or `Friday`.
+fn weekday_of(name: &str) -> Option<Weekday> {
+    if name.bytes().all(|byte| byte.is_ascii_alphabetic()) { name.parse().ok() } else { None }
+}
+
+fn digits(text: &str, length: std::ops::RangeInclusive<usize>) -> Option<u32> {
+    let is_number = length.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text.parse().ok() } else { None }
+}
+
+struct Reader<'t> {
+    rest: &'t str,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, sign: &str) -> bool {
+        let rest = self.rest.strip_prefix(sign);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    fn take_blanks(&mut self) -> bool {
+        let before = self.rest.len();
+        self.rest = self.rest.trim_start_matches(' ');
+        self.rest.len() < before
+    }
+
+    /// A number of exactly so many digits.
+    fn number(&mut self, length: usize) -> Option<u32> {
+        let (number, rest) = self.rest.split_at_checked(length)?;
+        let number = digits(number, length..=length)?;
+        self.rest = rest;
+        Some(number)
+    }
+
+    /// `13:05`, `13:05:00`, `13:05:00.123` as time since midnight; without colons if `is_basic`.
+    fn time(&mut self, is_basic: bool) -> Option<TimeDelta> {
+        let hour = self.number(2)?;
+        if !is_basic && !self.take(":") {
+            return None;
+        }
+        let minute = self.number(2)?;
+        let has_seconds =
+            if is_basic { self.rest.starts_with(|c: char| c.is_ascii_digit()) } else { self.take(":") };
+        let second = if has_seconds { self.number(2)? } else { 0 };
+        // A leap second is the first one of the next minute.
+        if hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let mut ms = 0;
+        if has_seconds && (self.take(".") || self.take(",")) {
+            let length = self.rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (fraction, rest) = self.rest.split_at_checked(length).filter(|_| length > 0)?;
+            // What is finer than BSON's milliseconds is cut off.
+            ms = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
+            self.rest = rest;
+        }
+        Some(TimeDelta::milliseconds(i64::from(hour * 3600 + minute * 60 + second) * 1000 + ms))
+    }
+}
+
+/// The moment of a BSON date, if it lies within the years that a calendar has.
+pub fn utc_of(value: &Bson) -> Option<NaiveDateTime> {
+    match value {
+        Bson::DateTime(date) => Some(DateTime::from_timestamp_millis(date.timestamp_millis())?.naive_utc()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_unambiguous_form_is_read() {
+        for text in [
+            "1985-10-04T13:05:00Z",
+            "1985-10-04t13:05:00z",
+            "1985-10-04T13:05:00",
+            "1985-10-04 13:05:00",
+            "1985-10-04T13:05",
+            "1985-10-04 13:05",
+            " 1985-10-04T13:05:00Z ",
+            "1985-10-04T13:05:00+0000",
+            "1985-10-04T13:05:00+00",
+            "1985-10-04T13:05:00+00:00",
+            "1985-10-04T15:05:00+0200",
+            "1985-10-04T15:05+02:00",
+            "1985-10-04T08:05:00 -05:00",
+            "1985-10-04 13:05:00 +0000",
+            "1985-10-04 13:05:00 UTC",
+            "1985-10-04 13:05:00 +0000 UTC",
+            "1985-10-04T13:05:00.000Z",
+            "1985-10-04T13:05:00.0004567",
+            "1985-10-04T13:05:00,000Z",
+            "19851004T130500Z",
+            "19851004T1305Z",
+            "Fri, 04 Oct 1985 13:05:00 GMT",
+            "Fri, 4 Oct 1985 13:05:00 GMT",
+            "fri, 04 oct 1985 13:05:00 gmt",
+            "Fri, 04 Oct 1985 13:05:00 +0000",
+            "Fri, 04 Oct 1985 13:05 +0000",
+            "Fri, 04 Oct 1985 09:05:00 EDT",
+            "04 Oct 1985 13:05:00 +0000",
+            "4 October 1985 13:05",
+            "Friday, 04-Oct-85 13:05:00 GMT",
+            "Friday, 04-Oct-1985 13:05:00 GMT",
+            "Fri Oct  4 13:05:00 1985",
+            "Fri Oct  4 13:05:00 UTC 1985",
+            "Fri Oct 04 1985 13:05:00 GMT+0000 (Coordinated Universal Time)",
+            "Fri Oct 04 1985 15:05:00 GMT+0200 (Mitteleuropäische Sommerzeit)",
+            "Fri Oct 04 1985 18:35:00 GMT+0530",
+        ] {
+            assert_eq!(parse_date(text).map(|d| d.timestamp_millis()), Some(497_279_100_000), "{text}");
+        }
+        let at = |text: &str| parse_date(text).map(|date| date.timestamp_millis());
+        assert_eq!(at("1985-10-04"), Some(497_232_000_000));
+        assert_eq!(at("Fri Oct 04 1985"), Some(497_232_000_000));
+        assert_eq!(at("1985-10-04T13:05:00.25Z"), Some(497_279_100_250));
+        assert_eq!(at("2016-12-31T23:59:60Z"), at("2017-01-01T00:00:00Z"));
+        // The weekday of RFC 850 says which century is meant.
+        assert_eq!(at("Sunday, 06-Nov-94 08:49:37 GMT"), at("1994-11-06T08:49:37Z"));
+        assert_eq!(at("Sunday, 06-Nov-05 08:49:37 GMT"), at("2005-11-06T08:49:37Z"));
+    }
+
+    #[test]
+    fn what_has_no_one_meaning_is_no_date() {
+        for text in [
+            "",
+            "soon",
+            "04/10/1985",
+            "4.10.1985",
+            "10-04-1985",
+            "1985",
+            "1985-10",
+            "19851004",
+            "1985-13-01",
+            "1985-02-30",
+            "1985-10-04T25:00:00Z",
+            "1985-10-04T13",
+            "1985-10-04T13:60",
+            "1985-10-04T13:05:61Z",
+            "1985-10-04T13:05:00 CET",
+            "1985-10-04T13:05:00+99:00",
+            "Mon, 04 Oct 1985 13:05:00 GMT",
+            "Monday, 04-Oct-85 13:05:00 GMT",
+            "04-Oct-85",
+            "4 Oct 85 13:05",
+            "+985-10-04",
+            "1985-10-04 1:05 pm",
+            "1985-10-04T13:05:00Zulu",
+            "Oct 1985",
+            "13:05",
+            "497278620000",
+            "1985-10-0４",
+            "1985-10-04T13:05:00.",
+        ] {
+            assert_eq!(parse_date(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_and_extended_json_are_dates_too() {
+        let date = Some(bson::DateTime::from_millis(497_232_000_000));
+        for value in [
+            json!(497_232_000_000_i64),
+            json!(497_232_000_000.0),
+            json!({"$date": 497_232_000_000_i64}),
+            json!({"$date": {"$numberLong": "497232000000"}}),
+            json!({"$date": "1985-10-04T00:00:00Z"}),
+        ] {
+            assert_eq!(date_of(&value), date, "{value}");
+        }
+        for value in [
+            json!(true),
+            json!(null),
+            json!([]),
+            json!({}),
+            json!(1.5),
+            json!(1e300),
+            json!({"$date": true}),
+            json!({"$date": {"$date": 5}}),
+            json!({"day": 5}),
+        ] {
+            assert_eq!(date_of(&value), None, "{value}");
+        }
+    }
+}
