@@ -15,7 +15,7 @@ use crate::app::{store_file, store_options};
 use crate::config::{Config, read_key};
 use crate::files::create_private;
 use crate::store::{
-    CheckedStore, StoreError, StoreKey, change_store_key, check_store, compact_store, recode_store,
+    CheckedStore, DamagedRow, StoreError, StoreKey, change_store_key, check_store, compact_store, recode_store,
 };
 
 const OLD_BYTES: &str = "What the file held before may still lie in free parts of the disk: on a flash disk only \
@@ -110,12 +110,17 @@ fn failure(config: &Config, file: &Path, error: StoreError) -> Failure {
     }
 }
 
+fn damaged_json(row: &DamagedRow) -> serde_json::Value {
+    json!({"table": row.table, "kind": row.kind.map(|kind| kind.schema().collection), "id": row.id})
+}
+
 fn shown(checked: &CheckedStore, json: bool) -> Done {
-    let is_right = checked.complaints.is_empty();
+    let is_right = checked.complaints.is_empty() && checked.damaged.is_empty();
     let code = if is_right { 0 } else { EXIT_FAILED };
     if json {
         return Done::json(&json!({
             "clean": checked.was_clean,
+            "damaged": checked.damaged.iter().map(damaged_json).collect::<Vec<_>>(),
             "complaints": checked.complaints,
             "summary": checked.summary,
         }))
@@ -124,17 +129,22 @@ fn shown(checked: &CheckedStore, json: bool) -> Done {
     let rows: Vec<_> = numbers(&checked.summary).into_iter().map(|(name, count)| [name, count]).collect();
     let mut text = table(["", "COUNT"], &rows);
     if !checked.was_clean {
-        text += "\n\nthe file was not closed properly and has been repaired";
+        text += "\n\npages of the file are not what was written";
     }
     if is_right {
         return Done::text(text + "\n\nthe store is in order");
+    }
+    for row in &checked.damaged {
+        let kind = row.kind.map_or("", |kind| kind.schema().collection);
+        text += &format!("\ndamaged: {} {kind} {}", row.table, plain(&row.id));
     }
     for complaint in &checked.complaints {
         text += &format!("\n{}", plain(complaint));
     }
     text += &format!(
-        "\n\n{} things do not add up: keep a copy of this file, restore the last good backup, and report it",
-        checked.complaints.len()
+        "\n\n{} things are not as they should be. Nothing was changed. Records that were not changed here come back from the \
+         centre in the next round; for anything else keep a copy of this file and restore the last good backup",
+        checked.complaints.len() + checked.damaged.len()
     );
     Done::text(text).with_code(code)
 }

@@ -294,6 +294,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     reconciliation(found, &status, now_ms);
     logins(found, &status, config.accounts.offline_login_days, now_ms);
     open_items(found, &status);
+    rot(found, &status);
     let users = client.get("/users").await?.accepted()?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
     Ok(())
@@ -383,6 +384,30 @@ fn open_items(found: &mut Findings, status: &Value) {
             Some(0) => found.ok(about, "none"),
             Some(count) => found.warning(about, format!("{count} {what}"), remedy),
         }
+    }
+}
+
+/// Rows that rotted on the disk.
+fn rot(found: &mut Findings, status: &Value) {
+    const ABOUT: &str = "stored rows";
+    let Some(rows) = status["damaged_rows"].as_array() else {
+        return;
+    };
+    for row in rows {
+        let (kind, id, in_table) = (cell(&row["kind"]), cell(&row["id"]), cell(&row["table"]));
+        found.wrong(
+            ABOUT,
+            format!("{kind} {id} is damaged on the disk (table {in_table}): not shown, not sent, not backed up"),
+            "thalamus-edge sync now reads it from the centre again; if it stays, restore the last good backup. The \
+             disk may be failing",
+        );
+    }
+    if rows.is_empty() {
+        let finding = match status["scrubbed_at"].as_str() {
+            Some(at) => format!("good; all of them were last read through by {at}"),
+            None => "none is known to be damaged; they have not all been read through yet".to_owned(),
+        };
+        found.ok(ABOUT, finding);
     }
 }
 

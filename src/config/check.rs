@@ -31,6 +31,7 @@ const BODY_LIMIT_BYTES_MAX: u64 = 16 << 20;
 const CONTENT_LIMIT_BYTES_MAX: u64 = 1 << 30;
 /// Ten years; more is no limit at all.
 const OFFLINE_LOGIN_DAYS_MAX: u32 = 3_650;
+const SCRUB_DAYS_MAX: u32 = 365;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 const CACHE_BYTES_MAX: u64 = 1 << 40;
 /// Fewer, and the readers of `/changes` would fall behind within one import.
@@ -86,6 +87,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
             within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
         ),
         ("store.audit_keep_rows", within(store.audit_keep_rows, AUDIT_KEEP_ROWS_MIN..=AUDIT_KEEP_ROWS_MAX)),
+        ("store.scrub_days", within(store.scrub_days, 0..=SCRUB_DAYS_MAX)),
         ("store.reserve_bytes", within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),

@@ -126,7 +126,8 @@ impl Snapshot {
         id: &str,
         visit: impl FnOnce(Conflict, &RawDocument) -> T,
     ) -> Result<Option<T>, StoreError> {
-        let Some(row) = self.transaction.open_table(CONFLICT)?.get(id)? else {
+        let conflicts = self.transaction.open_table(CONFLICT)?;
+        let Some(row) = conflicts.get(id)? else {
             return Ok(None);
         };
         let row = tables::raw(row.value())?;
@@ -139,7 +140,8 @@ impl Snapshot {
         key: &RecordKey,
         visit: impl FnOnce(Option<&RawDocument>) -> T,
     ) -> Result<T, StoreError> {
-        let row = self.transaction.open_table(DOCS)?.get(row_key(key))?;
+        let docs = self.transaction.open_table(DOCS)?;
+        let row = docs.get(row_key(key))?;
         Ok(visit(row.as_ref().map(|row| tables::raw(row.value())).transpose()?))
     }
 }

@@ -185,7 +185,7 @@ impl Tx<'_> {
         key: &RecordKey,
         remote: Option<&Document>,
     ) -> Result<Vec<Clash>, StoreError> {
-        let Some(row) = self.delivered.remove(row_key(key))?.map(|row| tables::decode(row.value())) else {
+        let Some(row) = self.delivered.take(row_key(key))?.map(|row| tables::decode(&row)) else {
             return Ok(Vec::new());
         };
         self.wrote();

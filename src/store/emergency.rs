@@ -5,8 +5,9 @@
 //! changes the account.
 
 use bson::{Bson, Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata as _};
+use redb::ReadableTable;
 
+use super::rows::Checked;
 use super::tables::{EMERGENCY, decode, encode};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::audit::{Event, What};
@@ -99,7 +100,7 @@ impl Tx<'_> {
 
     /// Whoever asked for this transaction answers for having looked at it. `None` if there is no such open item.
     pub fn review_emergency(&mut self, id: u64) -> Result<Option<()>, StoreError> {
-        let Some(row) = self.emergency.remove(id)?.map(|row| row.value().to_vec()) else {
+        let Some(row) = self.emergency.take(id)? else {
             return Ok(None);
         };
         let reviewed = Emergency::decode(id, &row)?;
@@ -164,7 +165,8 @@ impl Snapshot {
 
     /// `None` if there never was one, or it was reviewed.
     pub fn emergency(&self, id: u64) -> Result<Option<Emergency>, StoreError> {
-        let row = self.transaction.open_table(EMERGENCY)?.get(id)?;
+        let emergencies = self.transaction.open_table(EMERGENCY)?;
+        let row = emergencies.get(id)?;
         row.map(|row| Emergency::decode(id, row.value())).transpose()
     }
 }
@@ -174,7 +176,7 @@ pub fn under(id: u64) -> String {
     format!("emergency {id}")
 }
 
-fn read_all(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Emergency>, StoreError> {
+fn read_all(table: &Checked<impl ReadableTable<u64, &'static [u8]>, u64>) -> Result<Vec<Emergency>, StoreError> {
     let mut rows = Vec::new();
     for entry in table.iter()? {
         let (id, row) = entry?;

@@ -1,7 +1,6 @@
 //! Floor 1. What counts on this node only: roles that were granted here, and technicians' accounts.
 
 use bson::{Document, doc};
-use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::snapshot::string_list;
@@ -90,8 +89,10 @@ impl Tx<'_> {
         self.end_emergencies_of(&shown)?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
-            None => self.local_accounts.remove(name)?,
-        };
+            None => {
+                self.local_accounts.remove(name)?;
+            }
+        }
         self.wrote();
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! the reconciliation; here it is only kept.
 
 use bson::{Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTable;
 
 use super::StoreError;
 use super::conflicts::digest;

@@ -18,14 +18,18 @@ mod engine;
 mod feed_rows;
 mod file;
 mod grants;
+mod heal;
 mod holds;
 mod indexes;
 mod kept;
 mod landed;
 mod notes;
+mod overlay;
 mod rebuild;
 mod records;
 mod restore_rows;
+mod rows;
+mod scrub;
 mod sealed;
 mod snapshot;
 mod space;
@@ -35,6 +39,7 @@ mod trash;
 mod trash_age;
 mod undecided;
 mod undelete;
+mod upgrade;
 mod upkeep;
 mod writer;
 
@@ -55,11 +60,14 @@ pub use delivered::Delivered;
 pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};
 pub use feed_rows::{Reread, Sent, Vanished};
+pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
 pub use rebuild::rebuild;
 pub use records::Tx;
+pub use rows::DamagedRow;
+pub use scrub::Scrub;
 pub use sealed::{SealError, Sealed, StoreKey};
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
@@ -99,6 +107,15 @@ pub enum StoreError {
     /// What is on disk makes no sense.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// A row whose checksum is wrong: it is not what was written.
+    #[error(
+        "a row of {:?} is damaged: it is not what was written, and is neither shown nor sent. `thalamus-edge doctor` \
+         names it", .0.table
+    )]
+    DamagedRow(Box<DamagedRow>),
+    /// The file has an earlier format, and whoever opened it changes nothing.
+    #[error("the store has format {found}, and this version writes {known}: the next start of the node upgrades it")]
+    Older { found: u32, known: u32 },
     /// The disk or the file system failed, or the store is closing.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -186,6 +203,7 @@ impl Store {
         key: Option<&StoreKey>,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
+        upgrade::upgrade(path, key, options.cache_bytes)?;
         let file = StoreFile::at(path, key);
         let open = move |has_failed| file.open(options.cache_bytes, has_failed);
         Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread)
@@ -234,7 +252,7 @@ impl Store {
         let engine = Arc::new(engine);
         let (announce, changes) = watch::channel(last);
         let writer = writer(WriterLoop::new(Arc::clone(&engine), options, announce))?;
-        Ok(Store {
+        let store = Store {
             inner: Arc::new(Inner {
                 writer,
                 engine,
@@ -244,7 +262,9 @@ impl Store {
                 notes: notes::Notes::default(),
                 space: OnceLock::new(),
             }),
-        })
+        };
+        store.recall_damage()?;
+        Ok(store)
     }
 
     /// A consistent view of everything committed so far. Short-lived: never keep one while a client reads.

@@ -1,7 +1,6 @@
 //! Floor 1. What the reconciliation keeps beside the records: intents, dead letters.
 
 use bson::{Bson, Document, doc};
-use redb::ReadableTable;
 
 use super::StoreError;
 use super::records::Tx;
@@ -267,7 +266,7 @@ impl Tx<'_> {
 
     /// Gives a refused record another try; returns whether there was one.
     pub fn clear_dead(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
-        let was_dead = self.dead.remove(row_key(key))?.is_some();
+        let was_dead = self.dead.remove(row_key(key))?;
         if was_dead {
             self.wrote();
         }

@@ -9,6 +9,7 @@ use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::rows::open_for_writing;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::record::RecordKey;
@@ -252,7 +253,8 @@ impl Snapshot {
             return Ok(None);
         };
         let (code, id) = row_key(&key);
-        let Some(row) = self.transaction.open_table(TRASH)?.get((code, id, sequence))? else {
+        let trash = self.transaction.open_table(TRASH)?;
+        let Some(row) = trash.get((code, id, sequence))? else {
             return Ok(None);
         };
         let summary = TrashSummary::decode(key.clone(), sequence, row.value())?;
@@ -274,11 +276,11 @@ fn key_of(
 
 /// Fills `trash_order` in a store that does not have it yet.
 pub(super) fn index_trash(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let trash = transaction.open_table(TRASH)?;
+    let trash = open_for_writing(transaction, &std::sync::Arc::default(), TRASH)?;
     let mut order = transaction.open_table(TRASH_ORDER)?;
     if order.is_empty()? {
-        for entry in trash.iter()? {
-            let (at, _) = entry?;
+        for at in trash.keys::<(u8, &str, u64)>(..)? {
+            let at = at?;
             let (code, id, sequence) = at.value();
             order.insert((sequence, code, id), ())?;
         }

@@ -4,8 +4,9 @@
 //! What is decided, and what follows from it, is the business of the reconciliation; here it is only kept.
 
 use bson::{Bson, Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata as _};
+use redb::ReadableTable;
 
+use super::rows::Checked;
 use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
@@ -132,7 +133,7 @@ impl Tx<'_> {
     }
 
     pub fn remove_undecided(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        if self.undecided.remove(row_key(key))?.is_some() {
+        if self.undecided.remove(row_key(key))? {
             self.wrote();
         }
         Ok(())
@@ -156,7 +157,7 @@ impl Tx<'_> {
 
     /// The record does not wait any longer.
     pub fn clear_waiting(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        if self.waiting.remove(row_key(key))?.is_some() {
+        if self.waiting.remove(row_key(key))? {
             self.wrote();
         }
         Ok(())
@@ -246,7 +247,7 @@ impl Tx<'_> {
 }
 
 fn departed(
-    departed: &impl ReadableTable<&'static str, &'static [u8]>,
+    departed: &Checked<impl ReadableTable<&'static str, &'static [u8]>, &'static str>,
     account: &str,
 ) -> Result<Option<Document>, StoreError> {
     let row = departed.get(fold_account(account).as_str())?;
