@@ -12,6 +12,8 @@ mod doctor;
 mod encryption;
 mod support;
 
+#[path = "cli/rot.rs"]
+mod rot;
 #[path = "cli/setup.rs"]
 mod setup;
 #[path = "cli/trash.rs"]

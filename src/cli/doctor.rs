@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Done;
 use super::control::{Client, Missing};
+use super::db::clear_files;
 use super::show::cell;
 use crate::app;
 use crate::backup::{self, Weakness};
@@ -159,7 +160,20 @@ fn encryption(found: &mut Findings, config: &Config) {
             error.to_string(),
             "put back the file that [store] key_file names: without the key the store cannot be opened",
         ),
-        Ok(Some(key)) => found.ok(ABOUT, format!("with key {}", key.id())),
+        Ok(Some(key)) => match clear_files(config) {
+            Err(error) => found.warning(ABOUT, format!("{error:#}"), "run this as root"),
+            Ok(files) if files.is_empty() => found.ok(ABOUT, format!("with key {}", key.id())),
+            Ok(files) => {
+                for file in files {
+                    found.wrong(
+                        ABOUT,
+                        format!("{} is not encrypted and holds records", file.display()),
+                        "if it is not needed any more: thalamus-edge db clear-copies --remove. Backups: [backup] \
+                         recipients",
+                    );
+                }
+            }
+        },
         Ok(None) => found.warning(
             ABOUT,
             "none: unless the whole disk is encrypted, whoever takes it reads every record",

@@ -65,7 +65,7 @@ pub(super) fn first_fault(config: &Config) -> Option<(&'static str, String)> {
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 31] = [
+    let verdicts: [(&'static str, Verdict); 32] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),

@@ -25,7 +25,7 @@ use crate::domain::record::Kind;
 
 /// Version of the stream; one with a higher number is refused.
 const BACKUP_FORMAT: u32 = 1;
-const MAGIC: &[u8] = b"thalamus-edge backup\n";
+pub(super) const MAGIC: &[u8] = b"thalamus-edge backup\n";
 /// Largest body of a frame: far more than the largest row.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 

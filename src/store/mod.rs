@@ -8,6 +8,7 @@
 mod audit;
 mod backup;
 mod check;
+mod clear;
 mod conflict_reads;
 mod conflicts;
 mod content;
@@ -54,6 +55,7 @@ use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use backup::{About, Manifest, StreamError, Summary, read_backup};
+pub use clear::files_in_the_clear;
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use delivered::Delivered;
