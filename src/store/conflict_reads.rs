@@ -109,11 +109,10 @@ impl Snapshot {
         let mut found = Vec::new();
         for entry in self.transaction.open_table(CONFLICT)?.iter()? {
             let (id, row) = entry?;
-            let row = tables::raw(row.value())?;
-            let has_status =
-                |status: ConflictStatus| row.get_str("status").is_ok_and(|name| name == status.name());
-            if status.is_none_or(has_status) {
-                found.push((row.get_i64("found_at").unwrap_or_default(), id.value().to_owned()));
+            let row = Fields::of(row.value(), "a conflict")?;
+            let has_status = row.text("status")?;
+            if status.is_none_or(|status| status.name() == has_status) {
+                found.push((row.int64("found_at")?, id.value().to_owned()));
             }
         }
         found.sort();

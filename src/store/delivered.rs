@@ -146,12 +146,10 @@ impl Tx<'_> {
         let by_centre = Actor::Centre.to_string();
         for entry in self.journal.range(first..)? {
             let (sequence, row) = entry?;
-            let row = tables::decode(row.value())?;
-            let is_local = row.get_str("actor").is_ok_and(|actor| actor != by_centre);
+            let row = Fields::of(row.value(), "a row of the journal")?;
+            let is_local = row.text("actor")? != by_centre;
             if is_local && !delivered.has(sequence.value(), &boots) {
-                let code = row.get_i32("kind").ok().and_then(|code| u8::try_from(code).ok());
-                let code = code.ok_or_else(|| damaged("a row of the journal"))?;
-                edited.insert(RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default()));
+                edited.insert(row.key()?);
             }
         }
         for (key, _) in due.into_iter().filter(|(key, _)| !edited.contains(key)) {

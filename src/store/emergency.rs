@@ -8,7 +8,7 @@ use bson::{Bson, Document, doc};
 use redb::ReadableTable;
 
 use super::rows::Checked;
-use super::tables::{EMERGENCY, decode, encode};
+use super::tables::{EMERGENCY, Fields, encode};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::audit::{Event, What};
 use crate::domain::emergency::{Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
@@ -47,16 +47,15 @@ pub enum EmergencyError {
 
 impl Emergency {
     fn decode(id: u64, bytes: &[u8]) -> Result<Emergency, StoreError> {
-        let row = decode(bytes)?;
-        let text = |name: &str| row.get_str(name).unwrap_or_default().to_owned();
+        let row = Fields::of(bytes, "an emergency")?;
         Ok(Emergency {
             id,
-            who: text("who"),
-            person: text("person"),
-            reason: text("reason"),
-            peer: text("peer"),
-            at_ms: row.get_i64("at").unwrap_or_default(),
-            is_ended: row.get_bool("ended").unwrap_or_default(),
+            who: row.text("who")?.to_owned(),
+            person: row.text("person")?.to_owned(),
+            reason: row.text("reason")?.to_owned(),
+            peer: row.text("peer")?.to_owned(),
+            at_ms: row.int64("at")?,
+            is_ended: row.flag("ended")?,
         })
     }
 

@@ -258,7 +258,7 @@ impl Snapshot {
         };
         let row = tables::decode(row.value())?;
         let is_theirs = super::grants::is_granted_to(&row, id, password_hash);
-        Ok(if is_theirs { string_list(&row, "roles") } else { Vec::new() })
+        if is_theirs { string_list(&row, "roles") } else { Ok(Vec::new()) }
     }
 
     /// A technician's account of this node: `password` (a bcrypt hash) and `roles`.
@@ -287,13 +287,12 @@ impl Snapshot {
         let mut rows = Vec::new();
         for entry in journal.range(since.saturating_add(1)..)?.take(max) {
             let (sequence, row) = entry?;
-            let row = tables::decode(row.value())?;
-            let code = u8::try_from(row.get_i32("kind").unwrap_or_default()).unwrap_or_default();
+            let row = Fields::of(row.value(), "a row of the journal")?;
             rows.push(JournalRow {
                 sequence: sequence.value(),
-                key: RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default()),
-                op: row.get_str("op").unwrap_or_default().to_owned(),
-                owner: row.get_str("owner").ok().map(str::to_owned),
+                key: row.key()?,
+                op: row.text("op")?.to_owned(),
+                owner: row.text_or_null("owner")?.map(str::to_owned),
             });
         }
         Ok(JournalWindow { rows, oldest, last })
@@ -570,7 +569,8 @@ pub(crate) fn owned(
 }
 
 /// The strings of an array field.
-pub(crate) fn string_list(document: &Document, field: &str) -> Vec<String> {
-    let values = document.get_array(field).map_or(&[][..], |values| values);
-    values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
+pub(crate) fn string_list(document: &Document, field: &str) -> Result<Vec<String>, StoreError> {
+    let values = document.get_array(field).map_err(|_| damaged("a list of texts"))?;
+    let text = |value: &bson::Bson| value.as_str().map(str::to_owned).ok_or_else(|| damaged("a list of texts"));
+    values.iter().map(text).collect()
 }

@@ -305,6 +305,62 @@ pub(crate) fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!("{what} cannot be read"))
 }
 
+/// The fields of a row that this program has written: one that is not there, or is of another type, is damage, and never
+/// a default.
+pub(crate) struct Fields<'d> {
+    row: &'d RawDocument,
+    what: &'static str,
+}
+
+impl<'d> Fields<'d> {
+    /// `what` names the row in errors.
+    pub(crate) fn of(bytes: &'d [u8], what: &'static str) -> Result<Fields<'d>, StoreError> {
+        Ok(Fields { row: raw(bytes)?, what })
+    }
+
+    pub(crate) fn text(&self, field: &str) -> Result<&'d str, StoreError> {
+        self.row.get_str(field).map_err(|_| self.damaged(field))
+    }
+
+    pub(crate) fn int32(&self, field: &str) -> Result<i32, StoreError> {
+        self.row.get_i32(field).map_err(|_| self.damaged(field))
+    }
+
+    pub(crate) fn int64(&self, field: &str) -> Result<i64, StoreError> {
+        self.row.get_i64(field).map_err(|_| self.damaged(field))
+    }
+
+    pub(crate) fn flag(&self, field: &str) -> Result<bool, StoreError> {
+        self.row.get_bool(field).map_err(|_| self.damaged(field))
+    }
+
+    /// A number that rows of earlier versions do not have.
+    pub(crate) fn later_int64(&self, field: &str) -> Result<Option<i64>, StoreError> {
+        match self.row.get(field).map_err(|_| self.damaged(field))? {
+            None => Ok(None),
+            Some(_) => self.int64(field).map(Some),
+        }
+    }
+
+    /// A text, or null for none.
+    pub(crate) fn text_or_null(&self, field: &str) -> Result<Option<&'d str>, StoreError> {
+        match self.row.get(field).map_err(|_| self.damaged(field))? {
+            Some(bson::RawBsonRef::Null) | None => Ok(None),
+            Some(_) => self.text(field).map(Some),
+        }
+    }
+
+    /// The record that the row is about.
+    pub(crate) fn key(&self) -> Result<RecordKey, StoreError> {
+        let code = u8::try_from(self.int32("kind")?).map_err(|_| self.damaged("kind"))?;
+        Ok(RecordKey::new(kind_of(code)?, self.text("id")?))
+    }
+
+    fn damaged(&self, field: &str) -> StoreError {
+        StoreError::Damaged(format!("{:?} of {} cannot be read", field, self.what))
+    }
+}
+
 pub(crate) fn row_key(key: &RecordKey) -> (u8, &str) {
     (key.kind.schema().code, key.id.as_str())
 }

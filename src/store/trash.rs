@@ -85,7 +85,7 @@ pub struct TrashSummary {
 
 impl TrashSummary {
     pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashSummary, StoreError> {
-        let row = tables::raw(bytes)?;
+        let (row, fields) = (tables::raw(bytes)?, Fields::of(bytes, "a trash row")?);
         let body = row.get_document("document").map_err(|_| damaged("a trash row"))?;
         let state = row.get_str("state").ok().and_then(TrashState::from_name);
         Ok(TrashSummary {
@@ -93,10 +93,10 @@ impl TrashSummary {
             key,
             sequence,
             state: state.ok_or_else(|| damaged("a trash row"))?,
-            actor: row.get_str("actor").unwrap_or_default().to_owned(),
-            at_ms: row.get_i64("at").unwrap_or_default(),
+            actor: fields.text("actor")?.to_owned(),
+            at_ms: fields.int64("at")?,
             // Rows of earlier versions do not say: they age from the update on.
-            observed_ms: row.get_i64("observed").unwrap_or_default(),
+            observed_ms: fields.later_int64("observed")?.unwrap_or_default(),
         })
     }
 }

@@ -214,7 +214,7 @@ impl Tx<'_> {
         let mut rows = Vec::new();
         for entry in self.departed.iter()? {
             let (account, row) = entry?;
-            let at = tables::decode(row.value())?.get_i64("at").unwrap_or_default();
+            let at = Fields::of(row.value(), "who had an account")?.int64("at")?;
             rows.push((at, account.value().to_owned()));
         }
         rows.sort_unstable();
