@@ -181,6 +181,9 @@ impl App {
         if let Some(schedule) = schedule {
             schedule.stop().await;
         }
+        if let Err(error) = store.settle_damage().await {
+            tracing::warn!(%error, "which rows are damaged is not noted");
+        }
         if let Err(error) = store.end_service().await {
             tracing::error!(%error, "the audit trail has no orderly end: the next start will say so");
         }
@@ -246,11 +249,15 @@ impl App {
 
 /// Writes what was noted for the audit trail, every second and sooner when it is much.
 async fn flush_notes(store: Store) {
-    let mut is_failing = false;
+    let (mut is_failing, mut damaged) = (false, store.damaged_rows());
     loop {
         tokio::select! {
             () = tokio::time::sleep(NOTES_FLUSH) => {}
             () = store.notes_are_many() => {}
+        }
+        // What readers came upon is known to the next process too.
+        if store.damaged_rows() != damaged && store.settle_damage().await.is_ok() {
+            damaged = store.damaged_rows();
         }
         match store.flush_notes().await {
             Ok(()) => is_failing = false,

@@ -21,14 +21,14 @@ const OPTIONS: StoreOptions =
     StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, audit_keep_rows: 100_000, clock: || 0 };
 
 /// A node whose file is there to be damaged while it is switched off.
-struct Box {
+struct Clinic {
     directory: TempDir,
     sim: Sim,
 }
 
-impl Box {
-    fn new() -> Box {
-        Box { directory: TempDir::new().unwrap(), sim: Sim::default() }
+impl Clinic {
+    fn new() -> Clinic {
+        Clinic { directory: TempDir::new().unwrap(), sim: Sim::default() }
     }
 
     fn file(&self) -> PathBuf {
@@ -48,8 +48,12 @@ impl Box {
 /// Flips one bit wherever the text stands; returns in how many places.
 fn flip(file: &Path, text: &str) -> usize {
     let mut bytes = std::fs::read(file).unwrap();
-    let places: Vec<usize> =
-        bytes.windows(text.len()).enumerate().filter(|(_, at)| *at == text.as_bytes()).map(|(at, _)| at).collect();
+    let places: Vec<usize> = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, at)| *at == text.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
     for place in &places {
         bytes[*place] ^= 2;
     }
@@ -85,7 +89,7 @@ fn back_up(store: &Store) -> Result<(), String> {
 
 #[tokio::test]
 async fn a_damaged_record_is_noticed_and_comes_back_from_the_centre() {
-    let node = Box::new();
+    let node = Clinic::new();
     node.sim.put(Kind::Person, blood("ANA", "A-negative"));
     node.sim.put(Kind::Person, blood("EVA", "B-positive"));
     let store = node.store();
@@ -111,7 +115,7 @@ async fn a_damaged_record_is_noticed_and_comes_back_from_the_centre() {
 
 #[tokio::test]
 async fn a_damaged_record_that_is_gone_at_the_centre_stays_and_is_listed() {
-    let node = Box::new();
+    let node = Clinic::new();
     node.sim.put(Kind::Person, blood("ANA", "A-negative"));
     let store = node.store();
     node.round(&store).await;
@@ -133,7 +137,7 @@ async fn a_damaged_record_that_is_gone_at_the_centre_stays_and_is_listed() {
 async fn what_was_not_sent_is_neither_sent_damaged_nor_written_over() {
     // The record itself, or what was last agreed about it.
     for text in ["B-unsent", "A-negative"] {
-        let node = Box::new();
+        let node = Clinic::new();
         node.sim.put(Kind::Person, blood("ANA", "A-negative"));
         node.sim.put(Kind::Person, blood("EVA", "B-positive"));
         let store = node.store();
@@ -158,7 +162,7 @@ async fn what_was_not_sent_is_neither_sent_damaged_nor_written_over() {
 
 #[tokio::test]
 async fn the_pass_in_the_background_finds_a_row_that_nobody_reads() {
-    let node = Box::new();
+    let node = Clinic::new();
     let store = node.store();
     for n in 0..50 {
         edit(&store, &format!("P{n:02}"), &format!("blood-{n:02}")).await;

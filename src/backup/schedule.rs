@@ -119,7 +119,11 @@ mod tests {
             (hour(-20), 0, hour(90_000), true),
         ] {
             NOW.store(now, Ordering::Relaxed);
-            assert_eq!(is_due(&daily, newest, Duration::from_secs(up_h * 3600), clocks), expected, "{newest} {up_h} {now}");
+            assert_eq!(
+                is_due(&daily, newest, Duration::from_secs(up_h * 3600), clocks),
+                expected,
+                "{newest} {up_h} {now}"
+            );
         }
         assert!(parse_schedule("0 3 * * *").is_none() && parse_schedule("at night").is_none());
     }

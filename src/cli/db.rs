@@ -15,8 +15,8 @@ use crate::app::{store_file, store_options};
 use crate::config::{Config, read_key};
 use crate::files::create_private;
 use crate::store::{
-    CheckedStore, DamagedRow, StoreError, StoreKey, change_store_key, check_store, compact_store, files_in_the_clear,
-    recode_store,
+    CheckedStore, DamagedRow, StoreError, StoreKey, change_store_key, check_store, compact_store,
+    files_in_the_clear, recode_store,
 };
 
 const OLD_BYTES: &str = "What the file held before may still lie in free parts of the disk: on a flash disk only \

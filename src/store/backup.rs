@@ -11,8 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 
 use redb::{
-    Key, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableError,
-    TableHandle as _, Value,
+    Key, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableError, TableHandle as _, Value,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -267,8 +266,8 @@ impl EachTable for Writing<'_> {
 
 impl Writing<'_> {
     fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), StreamError> {
-        let length = u32::try_from(key.len())
-            .map_err(|_| StoreError::Unstorable("a key is too long".to_owned()))?;
+        let length =
+            u32::try_from(key.len()).map_err(|_| StoreError::Unstorable("a key is too long".to_owned()))?;
         let parts = [&length.to_be_bytes()[..], key, value];
         write_frame(self.out, Some(&mut self.digest), TAG_ROW, &parts)
     }

@@ -70,7 +70,10 @@ fn is_here(
 }
 
 /// How many chunks are here, the first ones.
-fn count_chunks(chunks: &Checked<impl ReadableTable<Chunks, &'static [u8]>, Chunks>, sha256: &str) -> Result<u32, StoreError> {
+fn count_chunks(
+    chunks: &Checked<impl ReadableTable<Chunks, &'static [u8]>, Chunks>,
+    sha256: &str,
+) -> Result<u32, StoreError> {
     let last = chunks.keys((sha256, 0)..=(sha256, u32::MAX))?.next_back().transpose()?;
     Ok(last.map_or(0, |at| at.value().1 + 1))
 }

@@ -175,7 +175,9 @@ pub fn under(id: u64) -> String {
     format!("emergency {id}")
 }
 
-fn read_all(table: &Checked<impl ReadableTable<u64, &'static [u8]>, u64>) -> Result<Vec<Emergency>, StoreError> {
+fn read_all(
+    table: &Checked<impl ReadableTable<u64, &'static [u8]>, u64>,
+) -> Result<Vec<Emergency>, StoreError> {
     let mut rows = Vec::new();
     for entry in table.iter()? {
         let (id, row) = entry?;

@@ -116,7 +116,9 @@ pub enum StoreError {
     )]
     DamagedRow(Box<DamagedRow>),
     /// The file has an earlier format, and whoever opened it changes nothing.
-    #[error("the store has format {found}, and this version writes {known}: the next start of the node upgrades it")]
+    #[error(
+        "the store has format {found}, and this version writes {known}: the next start of the node upgrades it"
+    )]
     Older { found: u32, known: u32 },
     /// The disk or the file system failed, or the store is closing.
     #[error("the store failed: {0}")]

@@ -85,7 +85,10 @@ impl Overlay {
     fn over(file: File) -> io::Result<Overlay> {
         let file_bytes = file.metadata()?.len();
         if file_bytes == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty, which a store never is"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is empty, which a store never is",
+            ));
         }
         let written = Mutex::new(Written { length: file_bytes, blocks: BTreeMap::new() });
         Ok(Overlay { file, file_bytes, written })
@@ -97,7 +100,8 @@ impl Overlay {
 
     /// As the file has it, zeros behind its end.
     fn read_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let there = usize::try_from(self.file_bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let there =
+            usize::try_from(self.file_bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (there, beyond) = out.split_at_mut(there);
         beyond.fill(0);
         self.file.read_exact_at(there, offset)

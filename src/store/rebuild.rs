@@ -12,9 +12,7 @@ use super::backup::{Frame, Manifest, Reading, StreamError, damaged, write_rows};
 use super::file::new_database;
 use super::records::Carry;
 use super::rows::{RowName, RowsDefinition, View};
-use super::tables::{
-    EachTable, FORMAT_VERSION, JOURNAL, META, META_FORMAT, META_JOURNAL_START, each_table,
-};
+use super::tables::{EachTable, FORMAT_VERSION, JOURNAL, META, META_FORMAT, META_JOURNAL_START, each_table};
 use super::{StoreError, StoreKey, StoreOptions, Tx, writer};
 use crate::domain::audit::Event;
 

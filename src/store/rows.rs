@@ -15,8 +15,8 @@ use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{
-    AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table,
-    TableDefinition, TableError, Value, WriteTransaction,
+    AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError,
+    Value, WriteTransaction,
 };
 
 use super::StoreError;
@@ -46,7 +46,11 @@ impl Ledger {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if rows.len() < LEDGER_ROWS_MAX && rows.insert(row.clone()) {
             let kind = row.kind.map_or("", |kind| kind.schema().collection);
-            tracing::error!(table = row.table, kind, "a stored row is damaged; `thalamus-edge doctor` names it");
+            tracing::error!(
+                table = row.table,
+                kind,
+                "a stored row is damaged; `thalamus-edge doctor` names it"
+            );
         }
     }
 
@@ -160,7 +164,8 @@ fn sum(mut hasher: crc32fast::Hasher, key: &[u8], value: &[u8]) -> [u8; SUM_BYTE
 pub(crate) trait Openable {
     type Read;
     type Write<'t>;
-    fn open_read(self, transaction: &ReadTransaction, ledger: &Arc<Ledger>) -> Result<Self::Read, TableError>;
+    fn open_read(self, transaction: &ReadTransaction, ledger: &Arc<Ledger>)
+    -> Result<Self::Read, TableError>;
     fn open_write<'t>(
         self,
         transaction: &'t WriteTransaction,
@@ -189,7 +194,11 @@ impl<K: RowName> Openable for RowsDefinition<K> {
     type Read = Checked<ReadOnlyTable<K, &'static [u8]>, K>;
     type Write<'t> = Checked<Table<'t, K, &'static [u8]>, K>;
 
-    fn open_read(self, transaction: &ReadTransaction, ledger: &Arc<Ledger>) -> Result<Self::Read, TableError> {
+    fn open_read(
+        self,
+        transaction: &ReadTransaction,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Self::Read, TableError> {
         Ok(self.over(transaction.open_table(self.raw())?, ledger))
     }
 
@@ -292,10 +301,7 @@ impl<T, K: RowName> Checked<T, K> {
 }
 
 impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
-    pub(crate) fn get<'k>(
-        &self,
-        key: impl Borrow<K::SelfType<'k>>,
-    ) -> Result<Option<Row<'_>>, StoreError> {
+    pub(crate) fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<Row<'_>>, StoreError> {
         let key = key.borrow();
         let found = self.table.get(key).map_err(|error| self.failed(key, error))?;
         found.map(|row| self.open(key, row)).transpose()
@@ -404,7 +410,10 @@ impl<K: RowName> Checked<Table<'_, K, &'static [u8]>, K> {
     }
 
     /// Removes a row that is good; returns its value.
-    pub(crate) fn take<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn take<'k>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.borrow();
         let value = self.get(key)?.map(|row| row.value().to_vec());
         if value.is_some() {
@@ -422,10 +431,7 @@ impl<K: RowName> Checked<Table<'_, K, &'static [u8]>, K> {
         Ok(self.table.retain(|_, _| false)?)
     }
 
-    pub(crate) fn remove_range<'k, KR>(
-        &mut self,
-        range: impl RangeBounds<KR> + 'k,
-    ) -> Result<(), StoreError>
+    pub(crate) fn remove_range<'k, KR>(&mut self, range: impl RangeBounds<KR> + 'k) -> Result<(), StoreError>
     where
         KR: Borrow<K::SelfType<'k>> + 'k,
     {

@@ -75,7 +75,8 @@ impl Snapshot {
         let Some(kind) = row.kind else {
             return Ok(false);
         };
-        let mut looking = Looking { snapshot: self, row, at: (kind.schema().code, &row.id), is_damaged: None };
+        let mut looking =
+            Looking { snapshot: self, row, at: (kind.schema().code, &row.id), is_damaged: None };
         each_table(&mut looking)?;
         Ok(looking.is_damaged == Some(false))
     }
@@ -173,7 +174,8 @@ impl Store {
                 let is_done = snapshot.scrub(&mut next, bytes)?;
                 Ok::<_, StoreError>((is_done, next))
             });
-            read.await.map_err(|error| StoreError::Damaged(format!("a table cannot be followed: {error}")))??
+            read.await
+                .map_err(|error| StoreError::Damaged(format!("a table cannot be followed: {error}")))??
         };
         *scrub = next;
         if is_done {
@@ -181,7 +183,8 @@ impl Store {
         }
         if is_done || is_kept {
             let row = scrub.encode();
-            self.transact(move |tx| -> Result<(), StoreError> { tx.set_meta(META_SCRUB, Some(&row)) }).await?;
+            self.transact(move |tx| -> Result<(), StoreError> { tx.set_meta(META_SCRUB, Some(&row)) })
+                .await?;
         }
         self.settle_damage().await?;
         Ok(is_done)

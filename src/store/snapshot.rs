@@ -571,6 +571,7 @@ pub(crate) fn owned(
 /// The strings of an array field.
 pub(crate) fn string_list(document: &Document, field: &str) -> Result<Vec<String>, StoreError> {
     let values = document.get_array(field).map_err(|_| damaged("a list of texts"))?;
-    let text = |value: &bson::Bson| value.as_str().map(str::to_owned).ok_or_else(|| damaged("a list of texts"));
+    let text =
+        |value: &bson::Bson| value.as_str().map(str::to_owned).ok_or_else(|| damaged("a list of texts"));
     values.iter().map(text).collect()
 }

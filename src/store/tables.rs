@@ -18,7 +18,6 @@ pub const FORMAT_VERSION: u32 = 2;
 pub(crate) type RowKey = (u8, &'static str);
 type Bytes = &'static [u8];
 
-
 /// (kind, id) -> the current document.
 pub(crate) const DOCS: RowsDefinition<RowKey> = RowsDefinition::new("docs");
 /// (kind, id) -> [`BaseRow`]; exists exactly while the record differs from the centre's version or has an
@@ -382,3 +381,33 @@ pub(crate) const DELETE_RANK_MIN: u8 = crate::domain::schema::PUSH_RANK_MAX + 1;
 
 /// Highest value of [`push_rank`].
 pub(crate) const PUSH_ORDER_MAX: u8 = 2 * crate::domain::schema::PUSH_RANK_MAX + 1;
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::store::{DeadLetter, TrashSummary};
+
+    #[test]
+    fn a_row_that_lacks_a_field_or_has_it_in_another_type_is_damaged() {
+        let key = || RecordKey::new(Kind::Person, "ANA");
+        let letter = doc! {"direction": "push", "code": 1, "reason": "no", "at": 1_i64};
+        let trashed = doc! {"document": {"_id": "ANA"}, "actor": "tech@local", "at": 1_i64, "state": "done"};
+        let dead = |row: &Document| DeadLetter::decode(key(), &encode(row).unwrap()).map(|_| ());
+        let trash = |row: &Document| TrashSummary::decode(key(), 1, &encode(row).unwrap()).map(|_| ());
+        type Decode<'a> = &'a dyn Fn(&Document) -> Result<(), StoreError>;
+        for (row, decode) in [(letter, &dead as Decode<'_>), (trashed, &trash)] {
+            assert!(decode(&row).is_ok(), "{row}");
+            for field in row.keys() {
+                let mut lacks = row.clone();
+                lacks.remove(field);
+                let mut other = row.clone();
+                other.insert(field, 1.5);
+                for bad in [lacks, other] {
+                    assert!(matches!(decode(&bad), Err(StoreError::Damaged(_))), "{bad}");
+                }
+            }
+        }
+    }
+}

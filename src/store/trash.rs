@@ -8,8 +8,8 @@ use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
 use super::StoreError;
 use super::records::Tx;
-use super::snapshot::Snapshot;
 use super::rows::open_for_writing;
+use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::record::RecordKey;

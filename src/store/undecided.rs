@@ -6,9 +6,9 @@
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
 
-use super::rows::Checked;
 use super::StoreError;
 use super::records::Tx;
+use super::rows::Checked;
 use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use crate::domain::merge::{IDENTITY_FIELDS, same_identity};

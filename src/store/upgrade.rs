@@ -20,9 +20,7 @@ use super::rows::{RowName, RowsDefinition};
 use super::tables::{DOCS, EachTable, FORMAT_VERSION, META, META_FORMAT, each_table, raw};
 use super::writer::format_of;
 use super::{StoreError, StoreKey};
-use crate::files::{
-    Unfinished, directory_of, give_to_owner_of_directory, suffixed, sync_directory,
-};
+use crate::files::{Unfinished, directory_of, give_to_owner_of_directory, suffixed, sync_directory};
 
 const UNFINISHED_ENDING: &str = ".upgrading";
 /// What the old file is called afterwards; the number is of the format that it does not have.
@@ -188,7 +186,8 @@ impl EachTable for Copying<'_> {
 
 fn is_document_of(bytes: &[u8], id: &str) -> bool {
     let is_sound = |document: &bson::RawDocument| document.iter().all(|element| element.is_ok());
-    raw(bytes).is_ok_and(|document| is_sound(document) && document.get_str("_id").is_ok_and(|found| found == id))
+    raw(bytes)
+        .is_ok_and(|document| is_sound(document) && document.get_str("_id").is_ok_and(|found| found == id))
 }
 
 #[cfg(test)]

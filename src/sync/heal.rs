@@ -46,7 +46,8 @@ impl Round<'_> {
                         let mut tally = Tally::default();
                         for (id, remote) in &found {
                             if let Remote::Document(document) = remote {
-                                let is_healed = tx.heal(&RecordKey::new(kind, id.as_str()), document.bytes())?;
+                                let is_healed =
+                                    tx.heal(&RecordKey::new(kind, id.as_str()), document.bytes())?;
                                 tally.pulled += u64::from(is_healed);
                             }
                         }

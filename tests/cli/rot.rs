@@ -9,7 +9,7 @@ use thalamus_edge::app::store_file;
 use super::cli_support::{Clinic, Node, ROOT};
 
 /// Somebody of the demo, by a name that stands nowhere else.
-const PERSON: &str = "/people/GNU777ORG";
+const PERSON: &str = "/people/ESPGNU777ORG";
 
 fn asked(node: &Node, method: &str, path: &str, body: &str) -> (u16, Value) {
     let (status, body) = node.request(method, path, ROOT, body);
@@ -19,8 +19,12 @@ fn asked(node: &Node, method: &str, path: &str, body: &str) -> (u16, Value) {
 fn flip(clinic: &Clinic, text: &str) {
     let file = store_file(&clinic.data());
     let mut bytes = fs::read(&file).unwrap();
-    let places: Vec<usize> =
-        bytes.windows(text.len()).enumerate().filter(|(_, at)| *at == text.as_bytes()).map(|(at, _)| at).collect();
+    let places: Vec<usize> = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, at)| *at == text.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
     assert!(!places.is_empty());
     for place in places {
         bytes[place] ^= 2;
@@ -38,11 +42,16 @@ fn a_flipped_bit_is_refused_named_and_not_backed_up() {
     clinic.run(&["db", "check"]).ends(0).says("the store is in order");
     flip(&clinic, "A-negative");
     let file = store_file(&clinic.data());
-    let about = || (Sha256::digest(fs::read(&file).unwrap()), fs::metadata(&file).unwrap().modified().unwrap());
+    let about =
+        || (Sha256::digest(fs::read(&file).unwrap()), fs::metadata(&file).unwrap().modified().unwrap());
     let before = about();
-    clinic.run(&["db", "check"]).ends(1).says("damaged: docs people GNU777ORG").says("Nothing was changed");
+    clinic
+        .run(&["db", "check"])
+        .ends(1)
+        .says("damaged: docs people ESPGNU777ORG")
+        .says("Nothing was changed");
     let said = clinic.run(&["db", "check", "--json"]).ends(1).json();
-    assert_eq!(said["damaged"][0]["id"], "GNU777ORG", "{said}");
+    assert_eq!(said["damaged"][0]["id"], "ESPGNU777ORG", "{said}");
     assert!(about() == before, "db check has written to the file");
 
     let node = clinic.serve(&[]);
@@ -57,14 +66,18 @@ fn a_flipped_bit_is_refused_named_and_not_backed_up() {
     assert_eq!((status, body["code"].as_str()), (500, Some("damaged")), "{body}");
     assert_eq!(node.request("GET", "/people/ITPYT999HON", ROOT, "").0, 200, "others are served");
     let (_, status) = asked(&node, "GET", "/sync/status", "");
-    assert_eq!((status["damaged"].as_u64(), status["damaged_rows"][0]["id"].as_str()), (Some(1), Some("GNU777ORG")));
-    clinic.run(&["doctor"]).ends(1).says("people GNU777ORG is damaged");
+    assert_eq!(
+        (status["damaged"].as_u64(), status["damaged_rows"][0]["id"].as_str()),
+        (Some(1), Some("ESPGNU777ORG"))
+    );
+    clinic.run(&["doctor"]).ends(1).says("people ESPGNU777ORG is damaged");
     clinic.run(&["backup", "create"]).ends(1).complains("is damaged");
     node.stop();
     clinic.run(&["export", clinic.path("out").to_str().unwrap()]).ends(1).complains("damaged");
     let backups = fs::read_dir(clinic.data().join("backups")).unwrap();
-    let backups = backups.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "backup"));
+    let backups =
+        backups.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "backup"));
     assert_eq!(backups.count(), 1, "the good one stays, and no other is made");
     // Where no node runs.
-    clinic.run(&["doctor"]).ends(1).says("people GNU777ORG is damaged");
+    clinic.run(&["doctor"]).ends(1).says("people ESPGNU777ORG is damaged");
 }

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use crate::store::rows::open_for_writing;
 use super::*;
 use crate::domain::access::Actor;
+use crate::store::rows::open_for_writing;
 use crate::store::{Store, StoreOptions, Tx};
 use bson::doc;
 use redb::TableHandle as _;

@@ -1,3 +1,5 @@
+//! Stores of format 1: upgraded, kept, and what was wrong with them found.
+
 use bson::doc;
 use redb::ReadableTable as _;
 
