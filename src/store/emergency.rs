@@ -159,7 +159,7 @@ impl Snapshot {
     }
 
     pub fn emergencies_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(EMERGENCY)?.len()?)
+        self.transaction.open_table(EMERGENCY)?.len()
     }
 
     /// `None` if there never was one, or it was reviewed.

@@ -298,7 +298,7 @@ impl Snapshot {
 
     /// How many people are held.
     pub fn holds_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(HOLD)?.len()?)
+        self.transaction.open_table(HOLD)?.len()
     }
 
     pub fn held(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {

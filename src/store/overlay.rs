@@ -4,6 +4,7 @@
 //! are forgotten with it; the file is open for reading only.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -162,12 +163,15 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = self.written();
         for (number, within, part) in parts(offset, data.len()) {
-            if !written.blocks.contains_key(&number) {
-                let mut block = vec![0; BLOCK_BYTES as usize];
-                self.read_file(number * BLOCK_BYTES, &mut block)?;
-                written.blocks.insert(number, block);
-            }
-            if let (Some(block), Some(data)) = (written.blocks.get_mut(&number), data.get(part))
+            let block = match written.blocks.entry(number) {
+                Entry::Occupied(block) => block.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut block = vec![0; BLOCK_BYTES as usize];
+                    self.read_file(number * BLOCK_BYTES, &mut block)?;
+                    place.insert(block)
+                }
+            };
+            if let Some(data) = data.get(part)
                 && let Some(block) = block.get_mut(within..within + data.len())
             {
                 block.copy_from_slice(data);

@@ -228,7 +228,7 @@ impl<'t> Tx<'t> {
     }
 
     pub fn has_intent(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        Ok(self.intent.contains(row_key(key))?)
+        self.intent.contains(row_key(key))
     }
 
     /// An edit made on this node: the record differs from its base from now on, until it is pushed.

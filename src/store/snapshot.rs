@@ -300,7 +300,7 @@ impl Snapshot {
 
     /// How many people have roles that were granted on this node.
     pub fn granted_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(GRANTS)?.len()?)
+        self.transaction.open_table(GRANTS)?.len()
     }
 
     pub fn meta(&self, name: &str) -> Result<Option<Document>, StoreError> {
@@ -480,7 +480,7 @@ impl Snapshot {
     }
 
     pub fn dead_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(DEAD)?.len()?)
+        self.transaction.open_table(DEAD)?.len()
     }
 }
 

@@ -292,7 +292,7 @@ impl Snapshot {
 
     /// How many records wait instead of being sent.
     pub fn held_back_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(WAITING)?.len()?)
+        self.transaction.open_table(WAITING)?.len()
     }
 
     /// Ids after `after` up to `up_to` (or the end) of a kind's undecided records.

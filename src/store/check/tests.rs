@@ -1,3 +1,5 @@
+//! Each rule of `check.rs` is broken once, and found.
+
 use std::sync::Arc;
 
 use super::*;
