@@ -53,6 +53,11 @@ const TLS_RELOAD_S: u64 = 60;
 const CONTINUOUS_FEED_WAIT: Duration = Duration::from_secs(10);
 /// How long a read may be known in memory only.
 const NOTES_FLUSH: Duration = Duration::from_secs(1);
+/// The background pass over all rows reads a part of them this often, and never less than so much.
+const SCRUB_STEP: Duration = Duration::from_secs(60);
+const SCRUB_STEPS_A_DAY: u64 = 24 * 60;
+const SCRUB_STEPS_KEPT: u32 = 60;
+const SCRUB_BYTES_MIN: u64 = 64 << 10;
 /// Name of the store's file in the data directory.
 const STORE_FILE: &str = "store.redb";
 /// What the group may not do in the data directory, and others nothing at all.
@@ -178,6 +183,7 @@ impl App {
         if let Err(error) = store.begin_service(env!("CARGO_PKG_VERSION")).await {
             tracing::error!(%error, "the start is not in the audit trail");
         }
+        let _scrub = self.start_scrub(&store);
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
@@ -189,6 +195,9 @@ impl App {
         let (served, ()) = tokio::join!(tcp, control.serve(api.clone(), stop.clone(), SHUTDOWN_MAX));
         if let Some(schedule) = schedule {
             schedule.stop().await;
+        }
+        if let Err(error) = store.settle_damage().await {
+            tracing::warn!(%error, "which rows are damaged is not noted");
         }
         if let Err(error) = store.end_service().await {
             tracing::error!(%error, "the audit trail has no orderly end: the next start will say so");
@@ -215,6 +224,13 @@ impl App {
         let clocks = Clocks { now_ms, utc_offset: local_ahead_s };
         let kept = keep_schedule(Arc::clone(&self.node.backups), schedule, clocks);
         Some(AbortOnDropHandle::new(tokio::spawn(kept)))
+    }
+
+    /// Reads every row once in `scrub_days`; `None` if that is 0.
+    fn start_scrub(&self, store: &Store) -> Option<AbortOnDropHandle<()>> {
+        let days = self.config.store.scrub_days;
+        let path = store_file(&self.config.data_dir);
+        (days > 0).then(|| AbortOnDropHandle::new(tokio::spawn(scrub(store.clone(), path, days))))
     }
 
     fn listen(&self) -> Result<TcpListener, AppError> {
@@ -248,11 +264,15 @@ impl App {
 
 /// Writes what was noted for the audit trail, every second and sooner when it is much.
 async fn flush_notes(store: Store) {
-    let mut is_failing = false;
+    let (mut is_failing, mut damaged) = (false, store.damaged_rows());
     loop {
         tokio::select! {
             () = tokio::time::sleep(NOTES_FLUSH) => {}
             () = store.notes_are_many() => {}
+        }
+        // What readers came upon is known to the next process too.
+        if store.damaged_rows() != damaged && store.settle_damage().await.is_ok() {
+            damaged = store.damaged_rows();
         }
         match store.flush_notes().await {
             Ok(()) => is_failing = false,
@@ -262,6 +282,23 @@ async fn flush_notes(store: Store) {
                 }
                 is_failing = true;
             }
+        }
+    }
+}
+
+/// Reads a little of the store every minute, so that all of it has been read in so many days.
+async fn scrub(store: Store, path: PathBuf, days: u32) {
+    let mut pass = store.read().and_then(|snapshot| snapshot.scrubbed()).unwrap_or_default();
+    let mut steps: u32 = 0;
+    loop {
+        tokio::time::sleep(SCRUB_STEP).await;
+        steps = steps.wrapping_add(1);
+        let bytes = fs::metadata(&path).map_or(0, |about| about.len());
+        let share = bytes / (u64::from(days) * SCRUB_STEPS_A_DAY);
+        // How far it came is written once an hour, because cards wear out.
+        let is_kept = steps.is_multiple_of(SCRUB_STEPS_KEPT);
+        if let Err(error) = store.scrub(share.max(SCRUB_BYTES_MIN), is_kept, &mut pass).await {
+            tracing::error!(%error, "the store could not be read through");
         }
     }
 }

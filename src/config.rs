@@ -129,6 +129,8 @@ pub struct Store {
     pub cache_bytes: u64,
     pub journal_keep_rows: u64,
     pub audit_keep_rows: u64,
+    /// In how many days every row is read through once, to see whether it is what was written; 0: never.
+    pub scrub_days: u32,
     /// Read through [`Config::store_key`].
     #[serde(deserialize_with = "path_unless_empty")]
     pub key_file: Option<PathBuf>,
@@ -235,6 +237,7 @@ impl Default for Store {
             cache_bytes: 32 << 20,
             journal_keep_rows: 1_000_000,
             audit_keep_rows: 1_000_000,
+            scrub_days: 7,
             reserve_bytes: 64 << 20,
             key_file: None,
         }

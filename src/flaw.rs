@@ -70,9 +70,21 @@ pub(crate) fn fresh_id() -> uuid::Uuid {
 }
 
 #[cfg(feature = "failpoints")]
+/// A named place where tests end the process.
+pub(crate) fn step(_name: &'static str) {
+    #[cfg(feature = "failpoints")]
+    {
+        planting::passing(_name);
+        fail::eval(_name, |_| {
+            // What a power cut does: no destructor, no flush.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        });
+    }
+}
+
 pub use planting::{count_ids, on_step, plant};
 #[cfg(feature = "failpoints")]
-pub(crate) use planting::{fresh_id, passing, planted};
+pub(crate) use planting::{fresh_id, planted};
 
 #[cfg(feature = "failpoints")]
 mod planting {

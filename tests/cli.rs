@@ -14,6 +14,8 @@ mod support;
 
 #[path = "cli/proxy.rs"]
 mod proxy;
+#[path = "cli/rot.rs"]
+mod rot;
 #[path = "cli/setup.rs"]
 mod setup;
 #[path = "cli/trash.rs"]

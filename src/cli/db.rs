@@ -15,7 +15,8 @@ use crate::app::{store_file, store_options};
 use crate::config::{Config, read_key};
 use crate::files::create_private;
 use crate::store::{
-    CheckedStore, StoreError, StoreKey, change_store_key, check_store, compact_store, recode_store,
+    CheckedStore, DamagedRow, StoreError, StoreKey, change_store_key, check_store, compact_store,
+    files_in_the_clear, recode_store,
 };
 
 const OLD_BYTES: &str = "What the file held before may still lie in free parts of the disk: on a flash disk only \
@@ -35,6 +36,12 @@ pub(super) enum DbCommand {
     Keygen { file: PathBuf },
     /// Encrypt a store that is not, with the key that the configuration names (store.key_file).
     Encrypt,
+    /// Name files with records that anybody can read: older stores, backups, exports in the data and backup directories.
+    ClearCopies {
+        /// Remove them. A store that a restore kept may hold edits that were never sent.
+        #[arg(long)]
+        remove: bool,
+    },
     /// Write an encrypted store without encryption; then take store.key_file out of the configuration.
     Decrypt,
     /// Give an encrypted store the key in this file; then name it in the configuration (store.key_file).
@@ -44,6 +51,9 @@ pub(super) enum DbCommand {
 pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
     if let DbCommand::Keygen { file } = command {
         return keygen(file);
+    }
+    if let DbCommand::ClearCopies { remove } = command {
+        return clear_copies(config, *remove);
     }
     let file = store_file(&config.data_dir);
     if !file.try_exists()? {
@@ -62,6 +72,7 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
             Ok(Done::text(format!("{before} bytes before, {after} bytes after")))
         }
         DbCommand::Keygen { file } => keygen(file),
+        DbCommand::ClearCopies { remove } => clear_copies(config, *remove),
         DbCommand::Encrypt | DbCommand::Decrypt => {
             let key = key.ok_or_else(|| Failure::usage("[store] key_file names no key"))?;
             let (old, new) = match command {
@@ -70,7 +81,13 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
             };
             let bytes = recode_store(&file, old, new).map_err(|error| failure(config, &file, error))?;
             Ok(Done::text(match new {
-                Some(key) => format!("encrypted with key {}: {bytes} bytes. {OLD_BYTES}", key.id()),
+                Some(key) => {
+                    let said = format!("encrypted with key {}: {bytes} bytes. {OLD_BYTES}", key.id());
+                    match clear_files(config)? {
+                        others if others.is_empty() => said,
+                        others => format!("{said}\n\n{}", clear_words(&others)),
+                    }
+                }
                 None => format!("no longer encrypted: {bytes} bytes. Take key_file out of the configuration"),
             }))
         }
@@ -86,6 +103,39 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
             )))
         }
     }
+}
+
+/// Files beside the store that hold records in the clear; the store itself is not meant.
+pub(super) fn clear_files(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
+    let store = store_file(&config.data_dir);
+    let store = [store.canonicalize().unwrap_or_else(|_| store.clone()), store];
+    let mut files = files_in_the_clear(&[&config.data_dir, &config.backup_settings().directory])?;
+    files.retain(|file| !store.contains(file));
+    Ok(files)
+}
+
+fn clear_words(files: &[PathBuf]) -> String {
+    let files: Vec<_> = files.iter().map(|file| plain(&file.display().to_string())).collect();
+    format!(
+        "not encrypted, and with records in it:\n{}\nlook whether you still need them: a store that was kept may hold \
+         edits that were never sent. `thalamus-edge db clear-copies --remove` removes them",
+        files.join("\n")
+    )
+}
+
+fn clear_copies(config: &Config, remove: bool) -> anyhow::Result<Done> {
+    let files = clear_files(config)?;
+    if files.is_empty() {
+        return Ok(Done::text("no other file holds records in the clear"));
+    }
+    if !remove {
+        return Ok(Done::text(clear_words(&files)).with_code(EXIT_FAILED));
+    }
+    for file in &files {
+        std::fs::remove_file(file).with_context(|| file.display().to_string())?;
+    }
+    let names: Vec<_> = files.iter().map(|file| plain(&file.display().to_string())).collect();
+    Ok(Done::text(format!("removed:\n{}\n{OLD_BYTES}", names.join("\n"))))
 }
 
 fn keygen(path: &Path) -> anyhow::Result<Done> {
@@ -110,12 +160,17 @@ fn failure(config: &Config, file: &Path, error: StoreError) -> Failure {
     }
 }
 
+fn damaged_json(row: &DamagedRow) -> serde_json::Value {
+    json!({"table": row.table, "kind": row.kind.map(|kind| kind.schema().collection), "id": row.id})
+}
+
 fn shown(checked: &CheckedStore, json: bool) -> Done {
-    let is_right = checked.complaints.is_empty();
+    let is_right = checked.complaints.is_empty() && checked.damaged.is_empty();
     let code = if is_right { 0 } else { EXIT_FAILED };
     if json {
         return Done::json(&json!({
             "clean": checked.was_clean,
+            "damaged": checked.damaged.iter().map(damaged_json).collect::<Vec<_>>(),
             "complaints": checked.complaints,
             "summary": checked.summary,
         }))
@@ -124,17 +179,22 @@ fn shown(checked: &CheckedStore, json: bool) -> Done {
     let rows: Vec<_> = numbers(&checked.summary).into_iter().map(|(name, count)| [name, count]).collect();
     let mut text = table(["", "COUNT"], &rows);
     if !checked.was_clean {
-        text += "\n\nthe file was not closed properly and has been repaired";
+        text += "\n\npages of the file are not what was written";
     }
     if is_right {
         return Done::text(text + "\n\nthe store is in order");
+    }
+    for row in &checked.damaged {
+        let kind = row.kind.map_or("", |kind| kind.schema().collection);
+        text += &format!("\ndamaged: {} {kind} {}", row.table, plain(&row.id));
     }
     for complaint in &checked.complaints {
         text += &format!("\n{}", plain(complaint));
     }
     text += &format!(
-        "\n\n{} things do not add up: keep a copy of this file, restore the last good backup, and report it",
-        checked.complaints.len()
+        "\n\n{} things are not as they should be. Nothing was changed. Records that were not changed here come back from the \
+         centre in the next round; for anything else keep a copy of this file and restore the last good backup",
+        checked.complaints.len() + checked.damaged.len()
     );
     Done::text(text).with_code(code)
 }

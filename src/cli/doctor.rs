@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Done;
 use super::control::{Client, Missing};
+use super::db::clear_files;
 use super::show::cell;
 use crate::app;
 use crate::backup::{self, Weakness};
@@ -161,7 +162,20 @@ fn encryption(found: &mut Findings, config: &Config) {
             error.to_string(),
             "put back the file that [store] key_file names: without the key the store cannot be opened",
         ),
-        Ok(Some(key)) => found.ok(ABOUT, format!("with key {}", key.id())),
+        Ok(Some(key)) => match clear_files(config) {
+            Err(error) => found.warning(ABOUT, format!("{error:#}"), "run this as root"),
+            Ok(files) if files.is_empty() => found.ok(ABOUT, format!("with key {}", key.id())),
+            Ok(files) => {
+                for file in files {
+                    found.wrong(
+                        ABOUT,
+                        format!("{} is not encrypted and holds records", file.display()),
+                        "if it is not needed any more: thalamus-edge db clear-copies --remove. Backups: [backup] \
+                         recipients",
+                    );
+                }
+            }
+        },
         Ok(None) => found.warning(
             ABOUT,
             "none: unless the whole disk is encrypted, whoever takes it reads every record",
@@ -296,6 +310,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     reconciliation(found, &status, now_ms);
     logins(found, &status, config.accounts.offline_login_days, now_ms);
     open_items(found, &status);
+    rot(found, &status);
     let users = client.get("/users").await?.accepted()?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
     Ok(())
@@ -385,6 +400,30 @@ fn open_items(found: &mut Findings, status: &Value) {
             Some(0) => found.ok(about, "none"),
             Some(count) => found.warning(about, format!("{count} {what}"), remedy),
         }
+    }
+}
+
+/// Rows that rotted on the disk.
+fn rot(found: &mut Findings, status: &Value) {
+    const ABOUT: &str = "stored rows";
+    let Some(rows) = status["damaged_rows"].as_array() else {
+        return;
+    };
+    for row in rows {
+        let (kind, id, in_table) = (cell(&row["kind"]), cell(&row["id"]), cell(&row["table"]));
+        found.wrong(
+            ABOUT,
+            format!("{kind} {id} is damaged on the disk (table {in_table}): not shown, not sent, not backed up"),
+            "thalamus-edge sync now reads it from the centre again; if it stays, restore the last good backup. The \
+             disk may be failing",
+        );
+    }
+    if rows.is_empty() {
+        let finding = match status["scrubbed_at"].as_str() {
+            Some(at) => format!("good; all of them were last read through by {at}"),
+            None => "none is known to be damaged; they have not all been read through yet".to_owned(),
+        };
+        found.ok(ABOUT, finding);
     }
 }
 

@@ -33,6 +33,7 @@ const BODY_LIMIT_BYTES_MAX: u64 = 16 << 20;
 const CONTENT_LIMIT_BYTES_MAX: u64 = 1 << 30;
 /// Ten years; more is no limit at all.
 const OFFLINE_LOGIN_DAYS_MAX: u32 = 3_650;
+const SCRUB_DAYS_MAX: u32 = 365;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 const CACHE_BYTES_MAX: u64 = 1 << 40;
 /// Fewer, and the readers of `/changes` would fall behind within one import.
@@ -63,7 +64,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 32] = [
+    let verdicts: [(&'static str, Verdict); 33] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
@@ -89,6 +90,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
             within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
         ),
         ("store.audit_keep_rows", within(store.audit_keep_rows, AUDIT_KEEP_ROWS_MIN..=AUDIT_KEEP_ROWS_MAX)),
+        ("store.scrub_days", within(store.scrub_days, 0..=SCRUB_DAYS_MAX)),
         ("store.reserve_bytes", size_within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),

@@ -106,6 +106,7 @@ fn every_value_can_be_set() {
         cache_bytes = 1048576
         journal_keep_rows = 5000
         audit_keep_rows = 60000
+        scrub_days = 30
         key_file = "/etc/key"
         reserve_bytes = 7000
         [central]
@@ -153,6 +154,7 @@ fn every_value_can_be_set() {
             cache_bytes: 1_048_576,
             journal_keep_rows: 5_000,
             audit_keep_rows: 60_000,
+            scrub_days: 30,
             reserve_bytes: 7_000,
             key_file: Some("/etc/key".into())
         }

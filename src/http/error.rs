@@ -75,6 +75,8 @@ pub(crate) enum ApiError {
     StorageFull,
     /// No backup was made; the message says why, to those who may ask for one.
     BackupFailed(String),
+    /// What is stored is not what was written.
+    Damaged,
     /// Logged where it is made; clients learn nothing about the inside.
     Internal,
 }
@@ -182,6 +184,14 @@ impl ApiError {
             ApiError::BackupFailed(message) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "backup_failed", message.clone())
             }
+            ApiError::Damaged => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "damaged",
+                "A record that this needs is damaged on the node's disk, and is not shown as if it were good. The next \
+                 round reads it from the centre again, if nothing of it was unsent; otherwise `thalamus-edge doctor` \
+                 says what to do"
+                    .into(),
+            ),
             ApiError::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -275,6 +285,10 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::DiskFull | StoreError::Short(_) => ApiError::StorageFull,
             StoreError::Unstorable(message) => ApiError::invalid("", message),
+            StoreError::DamagedRow(_) | StoreError::Damaged(_) => {
+                tracing::error!(request = present_request(), error = %error, "the store is damaged");
+                ApiError::Damaged
+            }
             other => {
                 tracing::error!(request = present_request(), error = %other, "the store failed a request");
                 ApiError::Internal

@@ -67,6 +67,11 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
     if !caller.principal.administers() {
         return Ok(super::json(status));
     }
+    let damaged = node.store.damaged_rows().into_iter().map(|row| {
+        let kind = row.kind.map(|kind| kind.schema().collection);
+        json!({"table": row.table, "kind": kind, "id": row.id})
+    });
+    status["damaged_rows"] = damaged.collect();
     let unreviewed = emergency::unreviewed(&node)?;
     let is_any = !unreviewed.is_empty();
     status["emergencies"] = json!(unreviewed);

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use bson::{Document, doc};
 use redb::ReadableTable;
 
+use super::rows::Checked;
 use super::tables::{AUDIT, AUDIT_OF};
 use super::{Snapshot, Store, StoreError, Tx};
 use crate::domain::access::Actor;
@@ -262,7 +263,7 @@ impl Store {
 }
 
 fn head_of(
-    entries: &impl ReadableTable<u64, &'static [u8]>,
+    entries: &Checked<impl ReadableTable<u64, &'static [u8]>, u64>,
     anchor: impl FnOnce() -> Result<Option<Document>, StoreError>,
 ) -> Result<Head, StoreError> {
     match entries.last()? {

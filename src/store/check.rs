@@ -22,21 +22,24 @@ use crate::domain::value::same_document;
 
 /// A table whose rows follow from others: how many are called for, and how many of these are there. Nothing calls for
 /// a row twice.
-struct Followers<K: Key + 'static, V: Value + 'static> {
+struct Followers<T> {
     name: &'static str,
-    table: ReadOnlyTable<K, V>,
+    table: T,
+    rows: u64,
     due: u64,
     there: u64,
 }
 
-impl<K: Key + 'static, V: Value + 'static> Followers<K, V> {
+impl<K: Key + 'static, V: Value + 'static> Followers<ReadOnlyTable<K, V>> {
     /// There has to be a row under this key.
     fn call_for<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<(), StoreError> {
         let is_there = self.table.get(key)?.is_some();
         self.count(is_there);
         Ok(())
     }
+}
 
+impl<T> Followers<T> {
     fn count(&mut self, is_there: bool) {
         self.due += 1;
         self.there += u64::from(is_there);
@@ -44,7 +47,7 @@ impl<K: Key + 'static, V: Value + 'static> Followers<K, V> {
 
     fn report(self, found: &mut Vec<String>) -> Result<(), StoreError> {
         let missing = self.due - self.there;
-        let superfluous = self.table.len()?.saturating_sub(self.there);
+        let superfluous = self.rows.saturating_sub(self.there);
         if (missing, superfluous) != (0, 0) {
             found.push(format!(
                 "{}: {missing} rows are missing, {superfluous} should not be there",
@@ -73,8 +76,9 @@ impl Snapshot {
         &self,
         name: &'static str,
         table: TableDefinition<'static, K, V>,
-    ) -> Result<Followers<K, V>, StoreError> {
-        Ok(Followers { name, table: self.transaction.open_table(table)?, due: 0, there: 0 })
+    ) -> Result<Followers<ReadOnlyTable<K, V>>, StoreError> {
+        let table = self.transaction.open_table(table)?;
+        Ok(Followers { name, rows: table.len()?, table, due: 0, there: 0 })
     }
 
     /// What has to stand beside the records.
@@ -86,7 +90,8 @@ impl Snapshot {
         let mut spellings = self.followers("by_spelling", BY_SPELLING)?;
         let mut contents = self.followers("content_named", CONTENT_NAMED)?;
         // Of records that differ from their base, or have a write on the way.
-        let mut base = self.followers("base", BASE)?;
+        let table = self.transaction.open_table(BASE)?;
+        let mut base = Followers { name: "base", rows: table.len()?, table, due: 0, there: 0 };
         let mut dirty = self.followers("dirty", DIRTY)?;
         let (mut misnamed, mut unreadable) = (0, 0);
         for entry in docs.iter()? {
@@ -157,7 +162,7 @@ impl Snapshot {
         let codes: Vec<u8> = people.map(|kind| kind.schema().code).collect();
         let spellings = self.transaction.open_table(BY_SPELLING)?;
         each_run(
-            &spellings,
+            spellings.iter()?.map(|entry| Ok(entry?.0)),
             |(account, _)| (account.to_owned(), 0),
             |account, run| {
                 let mut people = run.rows;
@@ -181,7 +186,7 @@ impl Snapshot {
             if name == EMPTY_CONTENT {
                 return Ok(true);
             }
-            let has_chunks = chunks.range((name, 0)..=(name, u32::MAX))?.next().is_some();
+            let has_chunks = chunks.keys((name, 0)..=(name, u32::MAX))?.next().is_some();
             Ok(has_chunks && marks.get(name)?.is_none())
         };
         let is_named = |name: &str| -> Result<bool, StoreError> {
@@ -189,7 +194,7 @@ impl Snapshot {
             Ok(first.is_some_and(|(at, _)| at.value().0 == name))
         };
         each_run(
-            &named,
+            named.iter()?.map(|entry| Ok(entry?.0)),
             |(name, ..)| (name.to_owned(), 0),
             |name, _| {
                 if is_here(name)? { Ok(()) } else { wanted.call_for(name) }
@@ -197,7 +202,7 @@ impl Snapshot {
         )?;
         let mut gaps = 0;
         each_run(
-            &chunks,
+            chunks.keys::<(&str, u32)>(..)?,
             |(name, number)| (name.to_owned(), number),
             |name, run| {
                 gaps += u64::from(run.rows != u64::from(run.last) + 1);
@@ -335,15 +340,16 @@ struct Run {
     last: u32,
 }
 
-/// Goes through a table, run by run; `split` says with which text a key begins, and which number is in it.
-fn each_run<K: Key + 'static, V: Value + 'static>(
-    table: &ReadOnlyTable<K, V>,
+/// Goes through the keys of a table, run by run; `split` says with which text a key begins, and which number is in it.
+fn each_run<'a, K: Key + 'static>(
+    keys: impl Iterator<Item = Result<redb::AccessGuard<'a, K>, StoreError>>,
     split: impl for<'r> Fn(K::SelfType<'r>) -> (String, u32),
     mut each: impl FnMut(&str, &Run) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut run: Option<(String, Run)> = None;
-    for entry in table.iter()? {
-        let (name, number) = split(entry?.0.value());
+    for key in keys {
+        let key = key?;
+        let (name, number) = split(key.value());
         match &mut run {
             Some((begun, run)) if *begun == name => *run = Run { rows: run.rows + 1, last: number },
             _ => {

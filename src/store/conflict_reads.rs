@@ -109,11 +109,10 @@ impl Snapshot {
         let mut found = Vec::new();
         for entry in self.transaction.open_table(CONFLICT)?.iter()? {
             let (id, row) = entry?;
-            let row = tables::raw(row.value())?;
-            let has_status =
-                |status: ConflictStatus| row.get_str("status").is_ok_and(|name| name == status.name());
-            if status.is_none_or(has_status) {
-                found.push((row.get_i64("found_at").unwrap_or_default(), id.value().to_owned()));
+            let row = Fields::of(row.value(), "a conflict")?;
+            let has_status = row.text("status")?;
+            if status.is_none_or(|status| status.name() == has_status) {
+                found.push((row.int64("found_at")?, id.value().to_owned()));
             }
         }
         found.sort();
@@ -126,7 +125,8 @@ impl Snapshot {
         id: &str,
         visit: impl FnOnce(Conflict, &RawDocument) -> T,
     ) -> Result<Option<T>, StoreError> {
-        let Some(row) = self.transaction.open_table(CONFLICT)?.get(id)? else {
+        let conflicts = self.transaction.open_table(CONFLICT)?;
+        let Some(row) = conflicts.get(id)? else {
             return Ok(None);
         };
         let row = tables::raw(row.value())?;
@@ -139,7 +139,8 @@ impl Snapshot {
         key: &RecordKey,
         visit: impl FnOnce(Option<&RawDocument>) -> T,
     ) -> Result<T, StoreError> {
-        let row = self.transaction.open_table(DOCS)?.get(row_key(key))?;
+        let docs = self.transaction.open_table(DOCS)?;
+        let row = docs.get(row_key(key))?;
         Ok(visit(row.as_ref().map(|row| tables::raw(row.value())).transpose()?))
     }
 }

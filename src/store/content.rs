@@ -15,6 +15,7 @@ use bson::RawDocument;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::records::Tx;
+use super::rows::Checked;
 use super::snapshot::Snapshot;
 use super::tables::*;
 use super::{Base, StoreError};
@@ -61,17 +62,20 @@ pub struct ContentsLeft {
 type Chunks = (&'static str, u32);
 
 fn is_here(
-    chunks: &impl ReadableTable<Chunks, &'static [u8]>,
+    chunks: &Checked<impl ReadableTable<Chunks, &'static [u8]>, Chunks>,
     wanted: &impl ReadableTable<&'static str, (u64, i64)>,
     sha256: &str,
 ) -> Result<bool, StoreError> {
-    Ok(sha256 == EMPTY_CONTENT || chunks.get((sha256, 0))?.is_some() && wanted.get(sha256)?.is_none())
+    Ok(sha256 == EMPTY_CONTENT || chunks.contains((sha256, 0))? && wanted.get(sha256)?.is_none())
 }
 
 /// How many chunks are here, the first ones.
-fn count_chunks(chunks: &impl ReadableTable<Chunks, &'static [u8]>, sha256: &str) -> Result<u32, StoreError> {
-    let last = chunks.range((sha256, 0)..=(sha256, u32::MAX))?.next_back().transpose()?;
-    Ok(last.map_or(0, |(at, _)| at.value().1 + 1))
+fn count_chunks(
+    chunks: &Checked<impl ReadableTable<Chunks, &'static [u8]>, Chunks>,
+    sha256: &str,
+) -> Result<u32, StoreError> {
+    let last = chunks.keys((sha256, 0)..=(sha256, u32::MAX))?.next_back().transpose()?;
+    Ok(last.map_or(0, |at| at.value().1 + 1))
 }
 
 impl Tx<'_> {
@@ -119,7 +123,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn unname_content(&mut self, key: &RecordKey, sha256: &str) -> Result<(), StoreError> {
+    pub(super) fn unname_content(&mut self, key: &RecordKey, sha256: &str) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
         self.content_named.remove((sha256, code, id))?;
         self.wrote();
@@ -129,7 +133,7 @@ impl Tx<'_> {
         self.content_owed.remove(sha256)?;
         if self.content_wanted.remove(sha256)?.is_some() {
             self.remove_chunks(sha256)?;
-        } else if self.content.get((sha256, 0))?.is_some() {
+        } else if self.content.contains((sha256, 0))? {
             self.content_idle.insert(sha256, 0)?;
         }
         Ok(())
@@ -258,7 +262,7 @@ impl Tx<'_> {
     }
 
     fn remove_chunks(&mut self, sha256: &str) -> Result<(), StoreError> {
-        self.content.retain_in((sha256, 0)..=(sha256, u32::MAX), |_, _| false)?;
+        self.content.remove_range((sha256, 0)..=(sha256, u32::MAX))?;
         self.wrote();
         Ok(())
     }

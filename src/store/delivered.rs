@@ -163,14 +163,9 @@ impl Tx<'_> {
         let by_centre = Actor::Centre.to_string();
         for entry in self.journal.range(first..)? {
             let (sequence, row) = entry?;
-            let row = tables::decode(row.value())?;
-            let is_local = row.get_str("actor").is_ok_and(|actor| actor != by_centre);
-            if is_local && !has(sequence.value()) {
-                let code = row.get_i32("kind").ok().and_then(|code| u8::try_from(code).ok());
-                let code = code.ok_or_else(|| damaged("a row of the journal"))?;
-                let key = RecordKey::new(kind_of(code)?, row.get_str("id").unwrap_or_default());
-                let paths = row.get_array("paths").into_iter().flatten().filter_map(Bson::as_str);
-                edited.entry(key).or_default().extend(paths.map(str::to_owned));
+            let row = Fields::of(row.value(), "a row of the journal")?;
+            if row.text("actor")? != by_centre && !has(sequence.value()) {
+                edited.entry(row.key()?).or_default().extend(row.texts("paths")?);
             }
         }
         for (key, _) in due {
@@ -221,7 +216,7 @@ impl Tx<'_> {
         key: &RecordKey,
         remote: Option<&Document>,
     ) -> Result<Vec<Clash>, StoreError> {
-        let Some(row) = self.delivered.remove(row_key(key))?.map(|row| tables::decode(row.value())) else {
+        let Some(row) = self.delivered.take(row_key(key))?.map(|row| tables::decode(&row)) else {
             return Ok(Vec::new());
         };
         self.wrote();

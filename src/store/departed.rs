@@ -5,7 +5,7 @@
 //! trash the person's time was; of 10,000 accounts, and of all that records here still name.
 
 use bson::{Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata as _};
+use redb::ReadableTable;
 
 use super::StoreError;
 use super::records::Tx;
@@ -87,9 +87,7 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let account = fold_account(account);
         match row {
-            Some(row) => {
-                drop(self.departed.insert(account.as_str(), tables::encode(&row.encode())?.as_slice())?)
-            }
+            Some(row) => self.departed.insert(account.as_str(), tables::encode(&row.encode())?.as_slice())?,
             None => drop(self.departed.remove(account.as_str())?),
         }
         self.wrote();

@@ -5,9 +5,10 @@
 //! changes the account.
 
 use bson::{Bson, Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata as _};
+use redb::ReadableTable;
 
-use super::tables::{EMERGENCY, decode, encode};
+use super::rows::Checked;
+use super::tables::{EMERGENCY, Fields, encode};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::audit::{Event, What};
 use crate::domain::emergency::{Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
@@ -46,16 +47,15 @@ pub enum EmergencyError {
 
 impl Emergency {
     fn decode(id: u64, bytes: &[u8]) -> Result<Emergency, StoreError> {
-        let row = decode(bytes)?;
-        let text = |name: &str| row.get_str(name).unwrap_or_default().to_owned();
+        let row = Fields::of(bytes, "an emergency")?;
         Ok(Emergency {
             id,
-            who: text("who"),
-            person: text("person"),
-            reason: text("reason"),
-            peer: text("peer"),
-            at_ms: row.get_i64("at").unwrap_or_default(),
-            is_ended: row.get_bool("ended").unwrap_or_default(),
+            who: row.text("who")?.to_owned(),
+            person: row.text("person")?.to_owned(),
+            reason: row.text("reason")?.to_owned(),
+            peer: row.text("peer")?.to_owned(),
+            at_ms: row.int64("at")?,
+            is_ended: row.flag("ended")?,
         })
     }
 
@@ -99,7 +99,7 @@ impl Tx<'_> {
 
     /// Whoever asked for this transaction answers for having looked at it. `None` if there is no such open item.
     pub fn review_emergency(&mut self, id: u64) -> Result<Option<()>, StoreError> {
-        let Some(row) = self.emergency.remove(id)?.map(|row| row.value().to_vec()) else {
+        let Some(row) = self.emergency.take(id)? else {
             return Ok(None);
         };
         let reviewed = Emergency::decode(id, &row)?;
@@ -159,12 +159,13 @@ impl Snapshot {
     }
 
     pub fn emergencies_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(EMERGENCY)?.len()?)
+        self.transaction.open_table(EMERGENCY)?.len()
     }
 
     /// `None` if there never was one, or it was reviewed.
     pub fn emergency(&self, id: u64) -> Result<Option<Emergency>, StoreError> {
-        let row = self.transaction.open_table(EMERGENCY)?.get(id)?;
+        let emergencies = self.transaction.open_table(EMERGENCY)?;
+        let row = emergencies.get(id)?;
         row.map(|row| Emergency::decode(id, row.value())).transpose()
     }
 }
@@ -174,7 +175,9 @@ pub fn under(id: u64) -> String {
     format!("emergency {id}")
 }
 
-fn read_all(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Emergency>, StoreError> {
+fn read_all(
+    table: &Checked<impl ReadableTable<u64, &'static [u8]>, u64>,
+) -> Result<Vec<Emergency>, StoreError> {
     let mut rows = Vec::new();
     for entry in table.iter()? {
         let (id, row) = entry?;

@@ -15,6 +15,7 @@ use redb::{
     BackendError, Database, ReadTransaction, ReadableDatabase as _, StorageBackend, WriteTransaction,
 };
 
+use super::rows::{Ledger, View};
 use super::{Snapshot, StoreError};
 
 /// A disk that goes on failing is tried this often.
@@ -28,6 +29,8 @@ pub(crate) struct Engine {
     view: Mutex<Option<Arc<Snapshot>>>,
     database: RwLock<Option<Database>>,
     has_failed: Arc<AtomicBool>,
+    /// Damaged rows that somebody came upon.
+    pub(crate) ledger: Arc<Ledger>,
     open: Open,
     /// When it was last opened again; held by whoever does that or writes.
     writing: Mutex<Option<Instant>>,
@@ -38,7 +41,7 @@ impl Engine {
         let has_failed = Arc::new(AtomicBool::new(false));
         let database = open(Arc::clone(&has_failed))?;
         let (database, view, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
-        Ok(Engine { view, database, has_failed, open, writing })
+        Ok(Engine { view, database, has_failed, ledger: Arc::default(), open, writing })
     }
 
     /// Everything that is committed. All who read between two commits share one view, which saves each of them the
@@ -48,12 +51,12 @@ impl Engine {
         if self.has_failed.load(Ordering::Acquire) {
             // Behind one that is there is a disk that failed: it must not keep the file from being opened again.
             *view = None;
-            return Ok(Arc::new(Snapshot::new(self.begin_read()?)));
+            return Ok(Arc::new(Snapshot::new(self.begin_view()?)));
         }
         if let Some(view) = view.as_ref() {
             return Ok(Arc::clone(view));
         }
-        Ok(Arc::clone(view.insert(Arc::new(Snapshot::new(self.begin_read()?)))))
+        Ok(Arc::clone(view.insert(Arc::new(Snapshot::new(self.begin_view()?)))))
     }
 
     /// Commits, and lets whoever reads from now on see it. Also after a failure: what became of it is for the next
@@ -77,6 +80,10 @@ impl Engine {
         }
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or_else(failed_before)?.begin_read()?)
+    }
+
+    fn begin_view(&self) -> Result<View, StoreError> {
+        Ok(View::new(self.begin_read()?, Arc::clone(&self.ledger)))
     }
 
     /// One at a time: keep the guard until the transaction has ended.

@@ -228,7 +228,7 @@ impl Tx<'_> {
     /// Forgets which writes landed: they were another node's.
     pub fn forget_sent(&mut self) -> Result<(), StoreError> {
         if !self.sent.is_empty()? {
-            self.sent.retain(|_, _| false)?;
+            self.sent.clear()?;
             self.wrote();
         }
         self.forget_echoes()
@@ -258,7 +258,7 @@ impl Tx<'_> {
     }
 
     pub fn clear_ghost(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        if self.ghost.remove(row_key(key))?.is_some() {
+        if self.ghost.remove(row_key(key))? {
             self.wrote();
         }
         Ok(())

@@ -1,7 +1,6 @@
 //! Floor 1. What counts on this node only: roles that were granted here, and technicians' accounts.
 
 use bson::{Document, doc};
-use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::snapshot::string_list;
@@ -17,7 +16,7 @@ impl Tx<'_> {
     pub fn set_grants(&mut self, id: &str, roles: &[String], actor: &Actor) -> Result<(), StoreError> {
         let account = fold_account(id);
         let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let known = row.as_ref().map(|row| string_list(row, "roles")).unwrap_or_default();
+        let known = row.as_ref().map(|row| string_list(row, "roles")).transpose()?.unwrap_or_default();
         // Also the same roles again: what was granted may not count any more.
         if !known.is_empty() || !roles.is_empty() {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
@@ -49,7 +48,7 @@ impl Tx<'_> {
             return Ok(());
         };
         self.write_grants(from, &[])?;
-        self.write_grants(to, &string_list(&row, "roles"))
+        self.write_grants(to, &string_list(&row, "roles")?)
     }
 
     /// Granted roles stay with a person whose password is changed on this node.
@@ -67,7 +66,7 @@ impl Tx<'_> {
         let Some(row) = row.filter(|row| is_granted_to(row, &key.id, password_of(old))) else {
             return Ok(());
         };
-        let roles = string_list(&row, "roles");
+        let roles = string_list(&row, "roles")?;
         if password_of(old) == password_of(new) { Ok(()) } else { self.write_grants(&key.id, &roles) }
     }
 
@@ -90,8 +89,10 @@ impl Tx<'_> {
         self.end_emergencies_of(&shown)?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
-            None => self.local_accounts.remove(name)?,
-        };
+            None => {
+                self.local_accounts.remove(name)?;
+            }
+        }
         self.wrote();
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! the reconciliation; here it is only kept.
 
 use bson::{Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTable;
 
 use super::StoreError;
 use super::conflicts::digest;
@@ -317,7 +317,7 @@ impl Snapshot {
 
     /// How many people are held.
     pub fn holds_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(HOLD)?.len()?)
+        self.transaction.open_table(HOLD)?.len()
     }
 
     pub fn held(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {

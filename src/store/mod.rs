@@ -8,6 +8,7 @@
 mod audit;
 mod backup;
 mod check;
+mod clear;
 mod conflict_reads;
 mod conflicts;
 mod content;
@@ -19,14 +20,18 @@ mod engine;
 mod feed_rows;
 mod file;
 mod grants;
+mod heal;
 mod holds;
 mod indexes;
 mod kept;
 mod landed;
 mod notes;
+mod overlay;
 mod rebuild;
 mod records;
 mod restore_rows;
+mod rows;
+mod scrub;
 mod sealed;
 mod search;
 mod snapshot;
@@ -37,6 +42,7 @@ mod trash;
 mod trash_age;
 mod undecided;
 mod undelete;
+mod upgrade;
 mod upkeep;
 mod writer;
 
@@ -51,6 +57,7 @@ use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use backup::{About, Manifest, StreamError, Summary, read_backup};
+pub use clear::files_in_the_clear;
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use delivered::{Delivered, STORE_FIELD};
@@ -58,11 +65,14 @@ pub use departed::identity_row;
 pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};
 pub use feed_rows::{Reread, Sent, Vanished};
+pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
 pub use rebuild::rebuild;
 pub use records::Tx;
+pub use rows::DamagedRow;
+pub use scrub::Scrub;
 pub use sealed::{SealError, Sealed, StoreKey};
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
@@ -102,6 +112,17 @@ pub enum StoreError {
     /// What is on disk makes no sense.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// A row whose checksum is wrong: it is not what was written.
+    #[error(
+        "a row of {:?} is damaged: it is not what was written, and is neither shown nor sent. `thalamus-edge doctor` \
+         names it", .0.table
+    )]
+    DamagedRow(Box<DamagedRow>),
+    /// The file has an earlier format, and whoever opened it changes nothing.
+    #[error(
+        "the store has format {found}, and this version writes {known}: the next start of the node upgrades it"
+    )]
+    Older { found: u32, known: u32 },
     /// The disk or the file system failed, or the store is closing.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -189,6 +210,7 @@ impl Store {
         key: Option<&StoreKey>,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
+        upgrade::upgrade(path, key, options.cache_bytes)?;
         let file = StoreFile::at(path, key);
         let open = move |has_failed| file.open(options.cache_bytes, has_failed);
         Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread)
@@ -237,7 +259,7 @@ impl Store {
         let engine = Arc::new(engine);
         let (announce, changes) = watch::channel(last);
         let writer = writer(WriterLoop::new(Arc::clone(&engine), options, announce))?;
-        Ok(Store {
+        let store = Store {
             inner: Arc::new(Inner {
                 writer,
                 engine,
@@ -247,7 +269,9 @@ impl Store {
                 notes: notes::Notes::default(),
                 space: OnceLock::new(),
             }),
-        })
+        };
+        store.recall_damage()?;
+        Ok(store)
     }
 
     /// A consistent view of everything committed so far. Short-lived: never keep one while a client reads.

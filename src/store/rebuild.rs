@@ -1,7 +1,9 @@
 //! Floor 1. A new store out of a backup.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Database, Key, ReadableDatabase as _, TableDefinition, TableHandle as _, Value};
 
@@ -9,7 +11,8 @@ use super::audit::META_SERVING;
 use super::backup::{Frame, Manifest, Reading, StreamError, damaged, write_rows};
 use super::file::new_database;
 use super::records::Carry;
-use super::tables::{EachTable, JOURNAL, META, META_JOURNAL_START, each_table};
+use super::rows::{RowName, RowsDefinition, View};
+use super::tables::{EachTable, FORMAT_VERSION, JOURNAL, META, META_FORMAT, META_JOURNAL_START, each_table};
 use super::{StoreError, StoreKey, StoreOptions, Tx, writer};
 use crate::domain::audit::Event;
 
@@ -46,10 +49,13 @@ pub fn rebuild(
             Frame::Row(..) => return Err(damaged("its tables are out of order")),
         }
     };
-    let (content, _) = write_rows(&database.begin_read()?, &mut io::sink())?;
+    let view = View::new(database.begin_read()?, Arc::default());
+    let (content, _) = write_rows(&view, &mut io::sink())?;
+    drop(view);
     if hex::encode(content) != manifest.content_sha256 {
         return Err(StoreError::Damaged("the new store does not give back what was written".into()).into());
     }
+    set_format(&database)?;
     let last = writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
     begin_history(&database, last, options, by.clone().saying(&manifest.audit_head))?;
     drop(database);
@@ -72,6 +78,21 @@ impl EachTable for Filling<'_> {
         &mut self,
         definition: TableDefinition<'static, K, V>,
     ) -> Result<(), StreamError> {
+        self.fill(definition, |_, value| Cow::Borrowed(value))
+    }
+
+    fn rows<K: RowName>(&mut self, definition: RowsDefinition<K>) -> Result<(), StreamError> {
+        self.fill(definition.raw(), |key, value| Cow::Owned(definition.with_sum(key, value)))
+    }
+}
+
+impl Filling<'_> {
+    /// Fills a table; `spell` says how a value of the stream is spelled in the file.
+    fn fill<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        definition: TableDefinition<'static, K, V>,
+        spell: impl for<'v> Fn(&[u8], &'v [u8]) -> Cow<'v, [u8]>,
+    ) -> Result<(), StreamError> {
         if !matches!(&self.ahead, Frame::Table(name) if name == definition.name()) {
             return Ok(());
         }
@@ -85,7 +106,7 @@ impl EachTable for Filling<'_> {
                     match self.reading.next()? {
                         Frame::Row(key_length, row) => {
                             let (key, value) = row.split_at(key_length);
-                            table.insert(K::from_bytes(key), V::from_bytes(value))?;
+                            table.insert(K::from_bytes(key), V::from_bytes(&spell(key, value)))?;
                             bytes += row.len();
                         }
                         other => {
@@ -101,6 +122,13 @@ impl EachTable for Filling<'_> {
     }
 }
 
+/// The rows are in the format of this version, whatever it was in the store that was backed up.
+pub(super) fn set_format(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;
+    Ok(transaction.commit()?)
+}
+
 /// Numbers of changes go on far behind `last`, without the changes up to there.
 fn begin_history(
     database: &Database,
@@ -109,8 +137,8 @@ fn begin_history(
     event: Event,
 ) -> Result<(), StreamError> {
     let transaction = database.begin_write()?;
-    transaction.delete_table(JOURNAL)?;
-    transaction.open_table(JOURNAL)?;
+    transaction.delete_table(JOURNAL.raw())?;
+    transaction.open_table(JOURNAL.raw())?;
     let start = last.saturating_add(RESTORE_SEQUENCES);
     transaction.open_table(META)?.insert(META_JOURNAL_START, start.to_be_bytes().as_slice())?;
     {

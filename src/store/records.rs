@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
+use super::rows::{Ledger, Rows, open_for_writing};
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
@@ -30,6 +32,8 @@ pub(crate) struct Carry {
     /// The count at which a record's intent was last opened or settled: a read sent before that must not be
     /// applied.
     pub(crate) touched: HashMap<RecordKey, u64>,
+    /// Where damaged rows are noted.
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 impl Default for Carry {
@@ -41,54 +45,55 @@ impl Default for Carry {
             is_boot_kept: false,
             touches: 0,
             touched: HashMap::new(),
+            ledger: Arc::default(),
         }
     }
 }
 
 /// A write transaction. Effects last only if the whole group commits.
 pub struct Tx<'t> {
-    pub(crate) docs: Table<'t, RowKey, &'static [u8]>,
-    pub(crate) base: Table<'t, RowKey, &'static [u8]>,
-    pub(crate) intent: Table<'t, RowKey, &'static [u8]>,
-    pub(crate) dead: Table<'t, RowKey, &'static [u8]>,
-    pub(crate) hold: Table<'t, &'static str, &'static [u8]>,
-    pub(crate) held: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) docs: Rows<'t, RowKey>,
+    pub(crate) base: Rows<'t, RowKey>,
+    pub(crate) intent: Rows<'t, RowKey>,
+    pub(crate) dead: Rows<'t, RowKey>,
+    pub(crate) hold: Rows<'t, &'static str>,
+    pub(crate) held: Rows<'t, RowKey>,
     pub(crate) held_of: Table<'t, (&'static str, u8, &'static str), ()>,
-    pub(crate) delivered: Table<'t, RowKey, &'static [u8]>,
-    pub(crate) undecided: Table<'t, RowKey, &'static [u8]>,
-    pub(crate) waiting: Table<'t, RowKey, &'static [u8]>,
-    pub(crate) departed: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) delivered: Rows<'t, RowKey>,
+    pub(crate) undecided: Rows<'t, RowKey>,
+    pub(crate) waiting: Rows<'t, RowKey>,
+    pub(crate) departed: Rows<'t, &'static str>,
     pub(super) duplicate: Table<'t, &'static str, ()>,
     pub(crate) dirty: Table<'t, (u8, u64, u8, &'static str), (i64, &'static str)>,
-    pub(crate) journal: Table<'t, u64, &'static [u8]>,
-    pub(crate) trash: Table<'t, (u8, &'static str, u64), &'static [u8]>,
+    pub(crate) journal: Rows<'t, u64>,
+    pub(crate) trash: Rows<'t, (u8, &'static str, u64)>,
     pub(super) trash_order: Table<'t, (u64, u8, &'static str), ()>,
-    pub(crate) conflict: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) conflict: Rows<'t, &'static str>,
     pub(crate) conflict_open: Table<'t, (u8, &'static str, &'static str), ()>,
     pub(crate) conflict_outbox: Table<'t, &'static str, ()>,
     pub(crate) conflict_watched: Table<'t, &'static str, i64>,
     pub(crate) reread: Table<'t, RowKey, u8>,
     pub(crate) vanished: Table<'t, RowKey, bool>,
-    pub(crate) sent: Table<'t, u64, &'static [u8]>,
+    pub(crate) sent: Rows<'t, u64>,
     pub(crate) echo: Table<'t, (u8, &'static str, u64), ()>,
-    pub(crate) ghost: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) ghost: Rows<'t, RowKey>,
     pub(crate) landed: Table<'t, RowKey, (u64, u8)>,
     pub(crate) taken: Table<'t, RowKey, bool>,
-    pub(crate) restore: Table<'t, RowKey, &'static [u8]>,
+    pub(crate) restore: Rows<'t, RowKey>,
     pub(super) by_owner: Table<'t, (u8, &'static str, &'static str), ()>,
     pub(super) by_name: Table<'t, (&'static str, &'static str), ()>,
     pub(super) by_spelling: Table<'t, (&'static str, &'static str), ()>,
-    pub(crate) grants: Table<'t, &'static str, &'static [u8]>,
-    pub(crate) local_accounts: Table<'t, &'static str, &'static [u8]>,
-    pub(crate) content: Table<'t, (&'static str, u32), &'static [u8]>,
+    pub(crate) grants: Rows<'t, &'static str>,
+    pub(crate) local_accounts: Rows<'t, &'static str>,
+    pub(crate) content: Rows<'t, (&'static str, u32)>,
     pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,
     pub(crate) content_wanted: Table<'t, &'static str, (u64, i64)>,
     pub(crate) content_owed: Table<'t, &'static str, (u64, &'static str)>,
     pub(crate) content_idle: Table<'t, &'static str, i64>,
     pub(crate) meta: Table<'t, &'static str, &'static [u8]>,
-    pub(crate) audit: Table<'t, u64, &'static [u8]>,
+    pub(crate) audit: Rows<'t, u64>,
     pub(crate) audit_of: Table<'t, (&'static str, u64), ()>,
-    pub(crate) emergency: Table<'t, u64, &'static [u8]>,
+    pub(crate) emergency: Rows<'t, u64>,
     pub(crate) carry: &'t mut Carry,
     sequence: u64,
     journal_keep_rows: u64,
@@ -111,52 +116,53 @@ impl<'t> Tx<'t> {
         options: &StoreOptions,
         carry: &'t mut Carry,
     ) -> Result<Tx<'t>, StoreError> {
-        let journal = transaction.open_table(JOURNAL)?;
-        let meta = transaction.open_table(META)?;
+        let ledger = Arc::clone(&carry.ledger);
+        let journal = open_for_writing(transaction, &ledger, JOURNAL)?;
+        let meta = open_for_writing(transaction, &ledger, META)?;
         let sequence = last_sequence(&journal, &meta)?;
         Ok(Tx {
-            docs: transaction.open_table(DOCS)?,
-            base: transaction.open_table(BASE)?,
-            intent: transaction.open_table(INTENT)?,
-            dead: transaction.open_table(DEAD)?,
-            hold: transaction.open_table(HOLD)?,
-            held: transaction.open_table(HELD)?,
-            held_of: transaction.open_table(HELD_OF)?,
-            delivered: transaction.open_table(DELIVERED)?,
-            undecided: transaction.open_table(UNDECIDED)?,
-            waiting: transaction.open_table(WAITING)?,
-            departed: transaction.open_table(DEPARTED)?,
-            duplicate: transaction.open_table(DUPLICATE)?,
-            dirty: transaction.open_table(DIRTY)?,
+            docs: open_for_writing(transaction, &ledger, DOCS)?,
+            base: open_for_writing(transaction, &ledger, BASE)?,
+            intent: open_for_writing(transaction, &ledger, INTENT)?,
+            dead: open_for_writing(transaction, &ledger, DEAD)?,
+            hold: open_for_writing(transaction, &ledger, HOLD)?,
+            held: open_for_writing(transaction, &ledger, HELD)?,
+            held_of: open_for_writing(transaction, &ledger, HELD_OF)?,
+            delivered: open_for_writing(transaction, &ledger, DELIVERED)?,
+            undecided: open_for_writing(transaction, &ledger, UNDECIDED)?,
+            waiting: open_for_writing(transaction, &ledger, WAITING)?,
+            departed: open_for_writing(transaction, &ledger, DEPARTED)?,
+            duplicate: open_for_writing(transaction, &ledger, DUPLICATE)?,
+            dirty: open_for_writing(transaction, &ledger, DIRTY)?,
             journal,
-            trash: transaction.open_table(TRASH)?,
-            trash_order: transaction.open_table(TRASH_ORDER)?,
-            conflict: transaction.open_table(CONFLICT)?,
-            conflict_open: transaction.open_table(CONFLICT_OPEN)?,
-            conflict_outbox: transaction.open_table(CONFLICT_OUTBOX)?,
-            conflict_watched: transaction.open_table(CONFLICT_WATCHED)?,
-            reread: transaction.open_table(REREAD)?,
-            vanished: transaction.open_table(VANISHED)?,
-            sent: transaction.open_table(SENT)?,
-            echo: transaction.open_table(ECHO)?,
-            ghost: transaction.open_table(GHOST)?,
-            landed: transaction.open_table(LANDED)?,
-            taken: transaction.open_table(TAKEN)?,
-            restore: transaction.open_table(RESTORE)?,
-            by_owner: transaction.open_table(BY_OWNER)?,
-            by_name: transaction.open_table(BY_NAME)?,
-            by_spelling: transaction.open_table(BY_SPELLING)?,
-            grants: transaction.open_table(GRANTS)?,
-            local_accounts: transaction.open_table(LOCAL_ACCOUNTS)?,
-            content: transaction.open_table(CONTENT)?,
-            content_named: transaction.open_table(CONTENT_NAMED)?,
-            content_wanted: transaction.open_table(CONTENT_WANTED)?,
-            content_owed: transaction.open_table(CONTENT_OWED)?,
-            content_idle: transaction.open_table(CONTENT_IDLE)?,
+            trash: open_for_writing(transaction, &ledger, TRASH)?,
+            trash_order: open_for_writing(transaction, &ledger, TRASH_ORDER)?,
+            conflict: open_for_writing(transaction, &ledger, CONFLICT)?,
+            conflict_open: open_for_writing(transaction, &ledger, CONFLICT_OPEN)?,
+            conflict_outbox: open_for_writing(transaction, &ledger, CONFLICT_OUTBOX)?,
+            conflict_watched: open_for_writing(transaction, &ledger, CONFLICT_WATCHED)?,
+            reread: open_for_writing(transaction, &ledger, REREAD)?,
+            vanished: open_for_writing(transaction, &ledger, VANISHED)?,
+            sent: open_for_writing(transaction, &ledger, SENT)?,
+            echo: open_for_writing(transaction, &ledger, ECHO)?,
+            ghost: open_for_writing(transaction, &ledger, GHOST)?,
+            landed: open_for_writing(transaction, &ledger, LANDED)?,
+            taken: open_for_writing(transaction, &ledger, TAKEN)?,
+            restore: open_for_writing(transaction, &ledger, RESTORE)?,
+            by_owner: open_for_writing(transaction, &ledger, BY_OWNER)?,
+            by_name: open_for_writing(transaction, &ledger, BY_NAME)?,
+            by_spelling: open_for_writing(transaction, &ledger, BY_SPELLING)?,
+            grants: open_for_writing(transaction, &ledger, GRANTS)?,
+            local_accounts: open_for_writing(transaction, &ledger, LOCAL_ACCOUNTS)?,
+            content: open_for_writing(transaction, &ledger, CONTENT)?,
+            content_named: open_for_writing(transaction, &ledger, CONTENT_NAMED)?,
+            content_wanted: open_for_writing(transaction, &ledger, CONTENT_WANTED)?,
+            content_owed: open_for_writing(transaction, &ledger, CONTENT_OWED)?,
+            content_idle: open_for_writing(transaction, &ledger, CONTENT_IDLE)?,
             meta,
-            audit: transaction.open_table(AUDIT)?,
-            audit_of: transaction.open_table(AUDIT_OF)?,
-            emergency: transaction.open_table(EMERGENCY)?,
+            audit: open_for_writing(transaction, &ledger, AUDIT)?,
+            audit_of: open_for_writing(transaction, &ledger, AUDIT_OF)?,
+            emergency: open_for_writing(transaction, &ledger, EMERGENCY)?,
             carry,
             sequence,
             journal_keep_rows: options.journal_keep_rows,
@@ -223,11 +229,11 @@ impl<'t> Tx<'t> {
 
     /// Whether the record is what the centre was last known to hold, with no write on the way.
     pub fn is_clean(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        Ok(self.base.get(row_key(key))?.is_none())
+        Ok(!self.base.contains(row_key(key))?)
     }
 
     pub fn has_intent(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        Ok(self.intent.get(row_key(key))?.is_some())
+        self.intent.contains(row_key(key))
     }
 
     /// An edit made on this node: the record differs from its base from now on, until it is pushed.
@@ -363,13 +369,13 @@ impl<'t> Tx<'t> {
     /// that any record has to be compared with first.
     pub(crate) fn is_unheard_of(&self, key: &RecordKey) -> Result<bool, StoreError> {
         let at = row_key(key);
-        let is_known = self.docs.get(at)?.is_some()
-            || self.base.get(at)?.is_some()
-            || self.ghost.get(at)?.is_some()
+        let is_known = self.docs.contains(at)?
+            || self.base.contains(at)?
+            || self.ghost.contains(at)?
             || self.vanished.get(at)?.is_some()
             || self.has_holds()?
-            || self.undecided.get(at)?.is_some()
-            || self.delivered.get(at)?.is_some()
+            || self.undecided.contains(at)?
+            || self.delivered.contains(at)?
             || self.is_resyncing_all()?
             || self.has_open_conflicts(key)?;
         let is_person = key.kind.schema().id_rule == IdRule::Account;
@@ -396,8 +402,10 @@ impl<'t> Tx<'t> {
     ) -> Result<(), StoreError> {
         match new {
             Some(bytes) => self.docs.insert(row_key(key), bytes)?,
-            None => self.docs.remove(row_key(key))?,
-        };
+            None => {
+                self.docs.remove(row_key(key))?;
+            }
+        }
         self.writes += 1;
         let (old, new) = (old.map(raw).transpose()?, new.map(raw).transpose()?);
         if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
@@ -453,8 +461,9 @@ impl<'t> Tx<'t> {
 
     fn drop_base(&mut self, key: &RecordKey) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
-        let place = self.base.remove((code, id))?.map(|row| BaseRow::place(row.value())).transpose()?;
+        let place = self.base.get((code, id))?.map(|row| BaseRow::place(row.value())).transpose()?;
         if let Some((rank, sequence)) = place {
+            self.base.remove((code, id))?;
             self.dirty.remove((rank, sequence, code, id))?;
             self.clear_dead(key)?;
             self.clear_waiting(key)?;

@@ -1,7 +1,7 @@
 //! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
 
 use bson::{Bson, Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata as _};
+use redb::ReadableTableMetadata as _;
 
 use super::StoreError;
 use super::feed_rows::{Reread, Sent};
@@ -22,7 +22,7 @@ impl Tx<'_> {
     /// The centre is back at what it held under `lease` of this node: from now on every record has to be
     /// brought together with it once. Nothing that was noted about the newer centre counts any more.
     pub fn begin_restore(&mut self, lease: i64) -> Result<(), StoreError> {
-        self.restore.retain(|_, _| false)?;
+        self.restore.clear()?;
         let mut own = Vec::new();
         for entry in self.sent.iter()?.rev() {
             let (sequence, row) = entry?;
@@ -121,7 +121,7 @@ impl Tx<'_> {
     pub fn end_restore(&mut self) -> Result<(), StoreError> {
         let is_swept = self.meta(META_RESTORE)?.is_some_and(|row| row.get_bool("swept").unwrap_or(false));
         if is_swept && self.reread.is_empty()? {
-            self.restore.retain(|_, _| false)?;
+            self.restore.clear()?;
             self.set_meta(META_RESTORE, None)?;
         }
         Ok(())

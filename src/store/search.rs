@@ -7,6 +7,7 @@ use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
 use super::StoreError;
 use super::indexes::search_terms;
+use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
 use super::tables::{BY_NAME, DOCS, META, raw};
 use crate::domain::folding::{FOLDING_VERSION, Word, words};
@@ -74,7 +75,7 @@ pub(super) fn refold_names(transaction: &WriteTransaction) -> Result<(), StoreEr
     if meta.get(META_FOLDING)?.is_some_and(|found| found.value() == version) {
         return Ok(());
     }
-    let docs = transaction.open_table(DOCS)?;
+    let docs = open_for_writing(transaction, &std::sync::Arc::default(), DOCS)?;
     if !transaction.open_table(BY_NAME)?.is_empty()? {
         tracing::info!("the index of names is made anew");
     }
@@ -83,12 +84,14 @@ pub(super) fn refold_names(transaction: &WriteTransaction) -> Result<(), StoreEr
     let (mut people, mut said) = (0_u64, Instant::now());
     for schema in SCHEMAS.iter().filter(|schema| schema.id_rule == IdRule::Account) {
         for entry in docs.range((schema.code, "")..)? {
-            let (at, row) = entry?;
+            // A damaged record keeps nobody from the others: `db check` names it.
+            let Ok((at, row)) = entry else {
+                continue;
+            };
             let (code, id) = at.value();
             if code != schema.code {
                 break;
             }
-            // A damaged record keeps nobody from the others: `db check` names it.
             let terms = raw(row.value()).map(|document| search_terms(id, document)).unwrap_or_default();
             for term in terms {
                 by_name.insert((term.as_str(), id), ())?;

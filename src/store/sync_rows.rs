@@ -1,7 +1,6 @@
 //! Floor 1. What the reconciliation keeps beside the records: intents, dead letters.
 
 use bson::{Bson, Document, doc};
-use redb::ReadableTable;
 
 use super::StoreError;
 use super::records::Tx;
@@ -146,13 +145,18 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     pub(crate) fn decode(key: RecordKey, bytes: &[u8]) -> Result<DeadLetter, StoreError> {
-        let row = tables::decode(bytes)?;
+        let row = Fields::of(bytes, "a refused record")?;
+        let direction = match row.text("direction")? {
+            "pull" => "pull",
+            "push" => "push",
+            _ => return Err(damaged("a refused record")),
+        };
         Ok(DeadLetter {
             key,
-            direction: if row.get_str("direction").is_ok_and(|d| d == "pull") { "pull" } else { "push" },
-            code: row.get_i32("code").unwrap_or_default(),
-            reason: row.get_str("reason").unwrap_or_default().to_owned(),
-            at_ms: row.get_i64("at").unwrap_or_default(),
+            direction,
+            code: row.int32("code")?,
+            reason: row.text("reason")?.to_owned(),
+            at_ms: row.int64("at")?,
         })
     }
 }
@@ -170,7 +174,8 @@ impl Tx<'_> {
     /// The number of the last push.
     pub fn push_number(&self) -> Result<u64, StoreError> {
         let row = self.meta(PUSH_NUMBER)?;
-        Ok(row.and_then(|row| row.get_i64("number").ok()).map_or(0, |number| number as u64))
+        let number = row.map(|row| row.get_i64("number").map_err(|_| damaged("the number of the last push")));
+        Ok(number.transpose()?.map_or(0, |number| number as u64))
     }
 
     pub fn intent(&self, key: &RecordKey) -> Result<Option<Intent>, StoreError> {
@@ -267,7 +272,7 @@ impl Tx<'_> {
 
     /// Gives a refused record another try; returns whether there was one.
     pub fn clear_dead(&mut self, key: &RecordKey) -> Result<bool, StoreError> {
-        let was_dead = self.dead.remove(row_key(key))?.is_some();
+        let was_dead = self.dead.remove(row_key(key))?;
         if was_dead {
             self.wrote();
         }

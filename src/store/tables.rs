@@ -8,53 +8,52 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{Key, ReadableTable, TableDefinition, Value};
 
 use super::StoreError;
+use super::rows::{Checked, RowName, RowsDefinition};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
-/// Version of the file's layout; a store with a higher one is refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the file's layout; a store with a higher one is refused. In format 1 rows had no checksums (`upgrade.rs`).
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A record's key in the tables: the kind's code and the id.
 pub(crate) type RowKey = (u8, &'static str);
 type Bytes = &'static [u8];
 
-pub(crate) type Rows = TableDefinition<'static, RowKey, Bytes>;
-
 /// (kind, id) -> the current document.
-pub(crate) const DOCS: Rows = TableDefinition::new("docs");
+pub(crate) const DOCS: RowsDefinition<RowKey> = RowsDefinition::new("docs");
 /// (kind, id) -> [`BaseRow`]; exists exactly while the record differs from the centre's version or has an
 /// unsettled intent.
-pub(crate) const BASE: Rows = TableDefinition::new("base");
+pub(crate) const BASE: RowsDefinition<RowKey> = RowsDefinition::new("base");
 /// (push rank, sequence, kind, id) -> milliseconds since 1970 of the first unpushed edit, and who made the
 /// last one.
 pub(crate) const DIRTY: TableDefinition<(u8, u64, u8, &str), (i64, &str)> = TableDefinition::new("dirty");
 /// (kind, id) -> the write that was sent to the centre and is not settled.
-pub(crate) const INTENT: Rows = TableDefinition::new("intent");
+pub(crate) const INTENT: RowsDefinition<RowKey> = RowsDefinition::new("intent");
 /// (kind, id) -> why the centre refused the record, or why it could not be pulled.
-pub(crate) const DEAD: Rows = TableDefinition::new("dead");
+pub(crate) const DEAD: RowsDefinition<RowKey> = RowsDefinition::new("dead");
 /// folded account -> the hold of two people under it: [`super::Hold`].
-pub(crate) const HOLD: TableDefinition<&str, Bytes> = TableDefinition::new("hold");
+pub(crate) const HOLD: RowsDefinition<&'static str> = RowsDefinition::new("hold");
 /// (kind, id) -> a document of the centre that waits behind a hold, and the hold's account.
-pub(crate) const HELD: Rows = TableDefinition::new("held");
+pub(crate) const HELD: RowsDefinition<RowKey> = RowsDefinition::new("held");
 /// (folded account, kind, id): the documents that wait behind a hold.
 pub(crate) const HELD_OF: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("held_of");
 /// (kind, id) -> what was agreed and what was delivered of a record under the old name of this node, until it is read.
-pub(crate) const DELIVERED: Rows = TableDefinition::new("delivered");
+pub(crate) const DELIVERED: RowsDefinition<RowKey> = RowsDefinition::new("delivered");
 /// (kind, id) -> [`super::Undecided`]: records that wait for a decision between the version here and the centre's.
-pub(crate) const UNDECIDED: Rows = TableDefinition::new("undecided");
+pub(crate) const UNDECIDED: RowsDefinition<RowKey> = RowsDefinition::new("undecided");
 /// (kind, id) -> [`super::Waiting`]: records that are not sent before something else has happened.
-pub(crate) const WAITING: Rows = TableDefinition::new("waiting");
+pub(crate) const WAITING: RowsDefinition<RowKey> = RowsDefinition::new("waiting");
 /// folded account -> who had it last, if that person is gone, and when in terms of the journal.
-pub(crate) const DEPARTED: TableDefinition<&str, Bytes> = TableDefinition::new("departed");
+pub(crate) const DEPARTED: RowsDefinition<&'static str> = RowsDefinition::new("departed");
 /// Folded accounts under which more than one person is stored, in different spellings.
 pub(crate) const DUPLICATE: TableDefinition<&str, ()> = TableDefinition::new("duplicate");
 /// sequence -> one change of a record.
-pub(crate) const JOURNAL: TableDefinition<u64, Bytes> = TableDefinition::new("journal");
+pub(crate) const JOURNAL: RowsDefinition<u64> = RowsDefinition::new("journal");
 /// (kind, id, sequence) -> the body of a deleted record.
-pub(crate) const TRASH: TableDefinition<(u8, &str, u64), Bytes> = TableDefinition::new("trash");
+pub(crate) const TRASH: RowsDefinition<(u8, &'static str, u64)> = RowsDefinition::new("trash");
 /// (sequence, kind, id): the rows of `trash` in the order in which the records were deleted.
 pub(crate) const TRASH_ORDER: TableDefinition<(u64, u8, &str), ()> = TableDefinition::new("trash_order");
 /// conflict id -> the conflict.
-pub(crate) const CONFLICT: TableDefinition<&str, Bytes> = TableDefinition::new("conflict");
+pub(crate) const CONFLICT: RowsDefinition<&'static str> = RowsDefinition::new("conflict");
 /// (kind, id, conflict id): the open conflicts of a record.
 pub(crate) const CONFLICT_OPEN: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("conflict_open");
 /// Conflicts that the centre does not know yet in their present state.
@@ -69,17 +68,17 @@ pub(crate) const BY_NAME: TableDefinition<(&str, &str), ()> = TableDefinition::n
 /// (canonical spelling, person id): people whose id at the centre is spelled otherwise.
 pub(crate) const BY_SPELLING: TableDefinition<(&str, &str), ()> = TableDefinition::new("by_spelling");
 /// folded account -> roles granted on this node; never synchronized.
-pub(crate) const GRANTS: TableDefinition<&str, Bytes> = TableDefinition::new("grants");
+pub(crate) const GRANTS: RowsDefinition<&'static str> = RowsDefinition::new("grants");
 /// name -> a technician's account of this node; never synchronized.
-pub(crate) const LOCAL_ACCOUNTS: TableDefinition<&str, Bytes> = TableDefinition::new("local_accounts");
+pub(crate) const LOCAL_ACCOUNTS: RowsDefinition<&'static str> = RowsDefinition::new("local_accounts");
 /// (SHA-256, chunk number) -> a chunk of content. Content is all here if it has chunks and is not wanted.
-pub(crate) const CONTENT: TableDefinition<(&str, u32), Bytes> = TableDefinition::new("content");
+pub(crate) const CONTENT: RowsDefinition<(&'static str, u32)> = RowsDefinition::new("content");
 /// (kind, id) -> [`super::Reread`] in bits: records to be read from the centre again.
 pub(crate) const REREAD: TableDefinition<RowKey, u8> = TableDefinition::new("reread");
 /// (kind, id) -> whether the operator agrees: clean records that the centre no longer has.
 pub(crate) const VANISHED: TableDefinition<RowKey, bool> = TableDefinition::new("vanished");
 /// sequence -> an own write that landed at the centre, without bodies; the latest are kept.
-pub(crate) const SENT: TableDefinition<u64, Bytes> = TableDefinition::new("sent");
+pub(crate) const SENT: RowsDefinition<u64> = RowsDefinition::new("sent");
 /// (kind, id, sequence in `sent`): own landed writes of which the change feed is still to tell.
 pub(crate) const ECHO: TableDefinition<(u8, &str, u64), ()> = TableDefinition::new("echo");
 /// (kind, id) -> push number of the open write, and [`super::Landing`] in bits: writes that landed since the last seal.
@@ -87,7 +86,7 @@ pub(crate) const LANDED: TableDefinition<RowKey, (u64, u8)> = TableDefinition::n
 /// (kind, id) -> whether a seal on its way covers it: records taken from the centre since the last seal.
 pub(crate) const TAKEN: TableDefinition<RowKey, bool> = TableDefinition::new("taken");
 /// (kind, id) -> the last write that was given up without an answer.
-pub(crate) const GHOST: Rows = TableDefinition::new("ghost");
+pub(crate) const GHOST: RowsDefinition<RowKey> = RowsDefinition::new("ghost");
 /// (SHA-256, kind, id): the records whose documents name this content.
 pub(crate) const CONTENT_NAMED: TableDefinition<(&str, u8, &str), ()> = TableDefinition::new("content_named");
 /// SHA-256 -> length as a document says, and the lease number of the round whose fetch came out wrong (0:
@@ -101,13 +100,13 @@ pub(crate) const CONTENT_OWED: TableDefinition<&str, (u64, &str)> = TableDefinit
 pub(crate) const CONTENT_IDLE: TableDefinition<&str, i64> = TableDefinition::new("content_idle");
 /// (kind, id) -> own writes that a restored centre may have forgotten, as `own`; an empty document once the
 /// record was brought together with it.
-pub(crate) const RESTORE: Rows = TableDefinition::new("restore");
+pub(crate) const RESTORE: RowsDefinition<RowKey> = RowsDefinition::new("restore");
 /// sequence -> an entry of the audit trail ([`crate::domain::audit::Entry`]).
-pub(crate) const AUDIT: TableDefinition<u64, Bytes> = TableDefinition::new("audit");
+pub(crate) const AUDIT: RowsDefinition<u64> = RowsDefinition::new("audit");
 /// (account whose data it is about, sequence): entries by person.
 pub(crate) const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_of");
 /// number of its entry in `audit` -> an opening of somebody's records that nobody has reviewed: [`super::Emergency`].
-pub(crate) const EMERGENCY: TableDefinition<u64, Bytes> = TableDefinition::new("emergency");
+pub(crate) const EMERGENCY: RowsDefinition<u64> = RowsDefinition::new("emergency");
 /// name -> single values: format version, node id, lease, scan position, last report.
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 
@@ -119,61 +118,66 @@ pub(crate) trait EachTable {
         &mut self,
         table: TableDefinition<'static, K, V>,
     ) -> Result<(), Self::Error>;
+
+    /// One whose rows end in checksums.
+    fn rows<K: RowName>(&mut self, rows: RowsDefinition<K>) -> Result<(), Self::Error>;
 }
 
 /// Visits every table of the store, always in this order. A table that does not stand here is in no backup, and
 /// therefore no backup is made of a store that has one.
 pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> {
     visitor.table(META)?;
-    visitor.table(DOCS)?;
-    visitor.table(BASE)?;
+    visitor.rows(DOCS)?;
+    visitor.rows(BASE)?;
     visitor.table(DIRTY)?;
-    visitor.table(INTENT)?;
-    visitor.table(DEAD)?;
-    visitor.table(HOLD)?;
-    visitor.table(HELD)?;
+    visitor.rows(INTENT)?;
+    visitor.rows(DEAD)?;
+    visitor.rows(HOLD)?;
+    visitor.rows(HELD)?;
     visitor.table(HELD_OF)?;
-    visitor.table(DELIVERED)?;
-    visitor.table(UNDECIDED)?;
-    visitor.table(WAITING)?;
-    visitor.table(DEPARTED)?;
+    visitor.rows(DELIVERED)?;
+    visitor.rows(UNDECIDED)?;
+    visitor.rows(WAITING)?;
+    visitor.rows(DEPARTED)?;
     visitor.table(DUPLICATE)?;
-    visitor.table(JOURNAL)?;
-    visitor.table(TRASH)?;
+    visitor.rows(JOURNAL)?;
+    visitor.rows(TRASH)?;
     visitor.table(TRASH_ORDER)?;
-    visitor.table(CONFLICT)?;
+    visitor.rows(CONFLICT)?;
     visitor.table(CONFLICT_OPEN)?;
     visitor.table(CONFLICT_OUTBOX)?;
     visitor.table(CONFLICT_WATCHED)?;
     visitor.table(BY_OWNER)?;
     visitor.table(BY_NAME)?;
     visitor.table(BY_SPELLING)?;
-    visitor.table(GRANTS)?;
-    visitor.table(LOCAL_ACCOUNTS)?;
-    visitor.table(CONTENT)?;
+    visitor.rows(GRANTS)?;
+    visitor.rows(LOCAL_ACCOUNTS)?;
+    visitor.rows(CONTENT)?;
     visitor.table(REREAD)?;
     visitor.table(VANISHED)?;
-    visitor.table(SENT)?;
+    visitor.rows(SENT)?;
     visitor.table(ECHO)?;
-    visitor.table(GHOST)?;
+    visitor.rows(GHOST)?;
     visitor.table(LANDED)?;
     visitor.table(TAKEN)?;
     visitor.table(CONTENT_NAMED)?;
     visitor.table(CONTENT_WANTED)?;
     visitor.table(CONTENT_OWED)?;
     visitor.table(CONTENT_IDLE)?;
-    visitor.table(AUDIT)?;
+    visitor.rows(AUDIT)?;
     visitor.table(AUDIT_OF)?;
-    visitor.table(EMERGENCY)?;
-    visitor.table(RESTORE)
+    visitor.rows(EMERGENCY)?;
+    visitor.rows(RESTORE)
 }
 
+/// In `meta`: the version of the file's layout, four bytes, which every version can read.
+pub(crate) const META_FORMAT: &str = "format";
 /// In `meta`: the number after which the journal begins, if it does not begin with the first change.
 pub(crate) const META_JOURNAL_START: &str = "journal_start";
 
 /// The number of the last change: that of the journal's last row, or where it is to begin.
 pub(crate) fn last_sequence(
-    journal: &impl ReadableTable<u64, Bytes>,
+    journal: &Checked<impl ReadableTable<u64, Bytes>, u64>,
     meta: &impl ReadableTable<&'static str, Bytes>,
 ) -> Result<u64, StoreError> {
     if let Some((sequence, _)) = journal.last()? {
@@ -306,6 +310,72 @@ pub(crate) fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!("{what} cannot be read"))
 }
 
+/// The fields of a row that this program has written: one that is not there, or is of another type, is damage, and never
+/// a default.
+pub(crate) struct Fields<'d> {
+    row: &'d RawDocument,
+    what: &'static str,
+}
+
+impl<'d> Fields<'d> {
+    /// `what` names the row in errors.
+    pub(crate) fn of(bytes: &'d [u8], what: &'static str) -> Result<Fields<'d>, StoreError> {
+        Ok(Fields { row: raw(bytes)?, what })
+    }
+
+    pub(crate) fn text(&self, field: &str) -> Result<&'d str, StoreError> {
+        self.row.get_str(field).map_err(|_| self.damaged(field))
+    }
+
+    pub(crate) fn int32(&self, field: &str) -> Result<i32, StoreError> {
+        self.row.get_i32(field).map_err(|_| self.damaged(field))
+    }
+
+    pub(crate) fn int64(&self, field: &str) -> Result<i64, StoreError> {
+        self.row.get_i64(field).map_err(|_| self.damaged(field))
+    }
+
+    pub(crate) fn flag(&self, field: &str) -> Result<bool, StoreError> {
+        self.row.get_bool(field).map_err(|_| self.damaged(field))
+    }
+
+    /// A number that rows of earlier versions do not have.
+    pub(crate) fn later_int64(&self, field: &str) -> Result<Option<i64>, StoreError> {
+        match self.row.get(field).map_err(|_| self.damaged(field))? {
+            None => Ok(None),
+            Some(_) => self.int64(field).map(Some),
+        }
+    }
+
+    /// A text, or null for none.
+    pub(crate) fn text_or_null(&self, field: &str) -> Result<Option<&'d str>, StoreError> {
+        match self.row.get(field).map_err(|_| self.damaged(field))? {
+            Some(bson::RawBsonRef::Null) | None => Ok(None),
+            Some(_) => self.text(field).map(Some),
+        }
+    }
+
+    /// Texts in a list.
+    pub(crate) fn texts(&self, field: &str) -> Result<Vec<String>, StoreError> {
+        let list = self.row.get_array(field).map_err(|_| self.damaged(field))?;
+        let text = |item: bson::error::Result<bson::RawBsonRef<'_>>| {
+            let text = item.ok().and_then(|item| item.as_str().map(str::to_owned));
+            text.ok_or_else(|| self.damaged(field))
+        };
+        list.into_iter().map(text).collect()
+    }
+
+    /// The record that the row is about.
+    pub(crate) fn key(&self) -> Result<RecordKey, StoreError> {
+        let code = u8::try_from(self.int32("kind")?).map_err(|_| self.damaged("kind"))?;
+        Ok(RecordKey::new(kind_of(code)?, self.text("id")?))
+    }
+
+    fn damaged(&self, field: &str) -> StoreError {
+        StoreError::Damaged(format!("{:?} of {} cannot be read", field, self.what))
+    }
+}
+
 pub(crate) fn row_key(key: &RecordKey) -> (u8, &str) {
     (key.kind.schema().code, key.id.as_str())
 }
@@ -327,3 +397,33 @@ pub(crate) const DELETE_RANK_MIN: u8 = crate::domain::schema::PUSH_RANK_MAX + 1;
 
 /// Highest value of [`push_rank`].
 pub(crate) const PUSH_ORDER_MAX: u8 = 2 * crate::domain::schema::PUSH_RANK_MAX + 1;
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::store::{DeadLetter, TrashSummary};
+
+    #[test]
+    fn a_row_that_lacks_a_field_or_has_it_in_another_type_is_damaged() {
+        let key = || RecordKey::new(Kind::Person, "ANA");
+        let letter = doc! {"direction": "push", "code": 1, "reason": "no", "at": 1_i64};
+        let trashed = doc! {"document": {"_id": "ANA"}, "actor": "tech@local", "at": 1_i64, "state": "done"};
+        let dead = |row: &Document| DeadLetter::decode(key(), &encode(row).unwrap()).map(|_| ());
+        let trash = |row: &Document| TrashSummary::decode(key(), 1, &encode(row).unwrap()).map(|_| ());
+        type Decode<'a> = &'a dyn Fn(&Document) -> Result<(), StoreError>;
+        for (row, decode) in [(letter, &dead as Decode<'_>), (trashed, &trash)] {
+            assert!(decode(&row).is_ok(), "{row}");
+            for field in row.keys() {
+                let mut lacks = row.clone();
+                lacks.remove(field);
+                let mut other = row.clone();
+                other.insert(field, 1.5);
+                for bad in [lacks, other] {
+                    assert!(matches!(decode(&bad), Err(StoreError::Damaged(_))), "{bad}");
+                }
+            }
+        }
+    }
+}

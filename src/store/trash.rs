@@ -8,6 +8,7 @@ use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
 use super::StoreError;
 use super::records::Tx;
+use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
@@ -88,7 +89,7 @@ pub struct TrashSummary {
 
 impl TrashSummary {
     pub(crate) fn decode(key: RecordKey, sequence: u64, bytes: &[u8]) -> Result<TrashSummary, StoreError> {
-        let row = tables::raw(bytes)?;
+        let (row, fields) = (tables::raw(bytes)?, Fields::of(bytes, "a trash row")?);
         let body = row.get_document("document").map_err(|_| damaged("a trash row"))?;
         let state = row.get_str("state").ok().and_then(TrashState::from_name);
         Ok(TrashSummary {
@@ -96,10 +97,10 @@ impl TrashSummary {
             key,
             sequence,
             state: state.ok_or_else(|| damaged("a trash row"))?,
-            actor: row.get_str("actor").unwrap_or_default().to_owned(),
-            at_ms: row.get_i64("at").unwrap_or_default(),
+            actor: fields.text("actor")?.to_owned(),
+            at_ms: fields.int64("at")?,
             // Rows of earlier versions do not say: they age from the update on.
-            observed_ms: row.get_i64("observed").unwrap_or_default(),
+            observed_ms: fields.later_int64("observed")?.unwrap_or_default(),
         })
     }
 }
@@ -304,7 +305,8 @@ impl Snapshot {
             return Ok(None);
         };
         let (code, id) = row_key(&key);
-        let Some(row) = self.transaction.open_table(TRASH)?.get((code, id, sequence))? else {
+        let trash = self.transaction.open_table(TRASH)?;
+        let Some(row) = trash.get((code, id, sequence))? else {
             return Ok(None);
         };
         let summary = TrashSummary::decode(key.clone(), sequence, row.value())?;
@@ -326,11 +328,11 @@ fn key_of(
 
 /// Fills `trash_order` in a store that does not have it yet.
 pub(super) fn index_trash(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let trash = transaction.open_table(TRASH)?;
+    let trash = open_for_writing(transaction, &std::sync::Arc::default(), TRASH)?;
     let mut order = transaction.open_table(TRASH_ORDER)?;
     if order.is_empty()? {
-        for entry in trash.iter()? {
-            let (at, _) = entry?;
+        for at in trash.keys::<(u8, &str, u64)>(..)? {
+            let at = at?;
             let (code, id, sequence) = at.value();
             order.insert((sequence, code, id), ())?;
         }

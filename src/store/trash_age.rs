@@ -9,7 +9,7 @@
 //! not look at all while there are few.
 
 use bson::{Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata as _};
+use redb::ReadableTable;
 
 use super::StoreError;
 use super::records::Tx;

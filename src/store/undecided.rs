@@ -4,7 +4,7 @@
 //! What is decided, and what follows from it, is the business of the reconciliation; here it is only kept.
 
 use bson::{Bson, Document, doc};
-use redb::{ReadableTable, ReadableTableMetadata as _};
+use redb::ReadableTable;
 
 use super::StoreError;
 use super::records::Tx;
@@ -126,7 +126,7 @@ impl Tx<'_> {
     }
 
     pub fn remove_undecided(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        if self.undecided.remove(row_key(key))?.is_some() {
+        if self.undecided.remove(row_key(key))? {
             self.wrote();
         }
         Ok(())
@@ -150,7 +150,7 @@ impl Tx<'_> {
 
     /// The record does not wait any longer.
     pub fn clear_waiting(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        if self.waiting.remove(row_key(key))?.is_some() {
+        if self.waiting.remove(row_key(key))? {
             self.wrote();
         }
         Ok(())
@@ -189,7 +189,7 @@ impl Snapshot {
 
     /// How many records wait instead of being sent.
     pub fn held_back_count(&self) -> Result<u64, StoreError> {
-        Ok(self.transaction.open_table(WAITING)?.len()?)
+        self.transaction.open_table(WAITING)?.len()
     }
 
     /// Ids after `after` up to `up_to` (or the end) of a kind's undecided records.

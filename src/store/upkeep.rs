@@ -11,9 +11,13 @@ use redb::{Database, ReadableDatabase as _, StorageBackend};
 use rustix::fs::{FlockOperation, flock};
 
 use super::file::StoreFile;
+use super::overlay::{open_untouched, unpanicked};
+use super::rows::View;
 use super::sealed::{SealError, Sealed, change_key, sealed_with};
 use super::snapshot::Snapshot;
-use super::{StoreError, StoreKey, Summary, writer};
+use super::tables::FORMAT_VERSION;
+use super::upgrade::format_in;
+use super::{DamagedRow, StoreError, StoreKey, Summary, writer};
 use crate::files::{Unfinished, create_private, suffixed};
 
 /// The name of a store that is being written anew, behind that of the store.
@@ -24,8 +28,10 @@ const COPY_BYTES_MAX: usize = 1 << 20;
 /// What was found out about a store.
 #[derive(Debug)]
 pub struct CheckedStore {
-    /// Whether redb found its file as it should be; if not, it has been repaired.
+    /// Whether redb finds the pages of its file as they should be.
     pub was_clean: bool,
+    /// Rows whose checksum is wrong. If there are any, the tables were not compared.
+    pub damaged: Vec<DamagedRow>,
     pub summary: Summary,
     /// What does not add up: see [`Snapshot::disagreements`].
     pub complaints: Vec<String>,
@@ -46,16 +52,48 @@ fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Datab
     Ok(database)
 }
 
-/// Goes through a store that nobody has open: redb's pages first, then what our tables say about each other.
+/// Goes through a store that nobody has open: every row, what the tables say about each other, and redb's pages.
+/// Changes nothing in the file.
 pub fn check_store(
     path: &Path,
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<CheckedStore, StoreError> {
-    let mut database = open(path, key, cache_bytes)?;
-    let was_clean = database.check_integrity()?;
-    let snapshot = Snapshot::new(database.begin_read()?);
-    Ok(CheckedStore { was_clean, complaints: snapshot.disagreements()?, summary: snapshot.summary()? })
+    let mut store = open_untouched(path, key, cache_bytes)?;
+    match format_in(&store.database.begin_read()?)? {
+        Some(found) if found > FORMAT_VERSION => {
+            return Err(StoreError::Newer { found, known: FORMAT_VERSION });
+        }
+        Some(found) if found < FORMAT_VERSION => {
+            return Err(StoreError::Older { found, known: FORMAT_VERSION });
+        }
+        _ => {}
+    }
+    let ledger = Arc::default();
+    let snapshot = Snapshot::new(View::new(store.database.begin_read()?, Arc::clone(&ledger)));
+    let mut complaints = Vec::new();
+    let damaged = match unpanicked(|| snapshot.damaged_rows()) {
+        Ok(()) => ledger.rows(),
+        Err(error) => {
+            complaints.push(error.to_string());
+            ledger.rows()
+        }
+    };
+    let summary = unpanicked(|| snapshot.summary()).unwrap_or_default();
+    if damaged.is_empty() && complaints.is_empty() {
+        complaints.extend(unpanicked(|| snapshot.disagreements())?);
+    }
+    drop(snapshot);
+    // Last, because what it would mend is what the rows above were read from.
+    let was_clean = matches!(unpanicked(|| Ok(store.database.check_integrity()?)), Ok(true));
+    if !was_clean && damaged.is_empty() {
+        complaints.push(
+            "pages of the file are not what was written, though every row reads well: make a backup and restore it, \
+             which makes a new file"
+                .to_owned(),
+        );
+    }
+    Ok(CheckedStore { was_clean, summary, damaged, complaints })
 }
 
 /// Makes the file of a store that nobody has open as small as it can be; its size before and after, in bytes.

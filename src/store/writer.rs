@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::audit::{Asker, present_asker};
 use super::engine::Engine;
 use super::records::{Carry, Tx};
-use super::tables::{FORMAT_VERSION, JOURNAL, META, last_sequence};
+use super::rows::open_for_writing;
+use super::tables::{FORMAT_VERSION, JOURNAL, META, META_FORMAT, last_sequence};
 use super::{StoreError, StoreOptions};
 
 /// Most jobs that share one commit.
@@ -150,7 +151,8 @@ pub(crate) struct WriterLoop {
 
 impl WriterLoop {
     pub(crate) fn new(engine: Arc<Engine>, options: StoreOptions, announce: watch::Sender<u64>) -> Self {
-        WriterLoop { engine, options, announce, carry: Carry::default(), is_slow: false }
+        let carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
+        WriterLoop { engine, options, announce, carry, is_slow: false }
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
@@ -248,6 +250,12 @@ fn gather(
     }
 }
 
+/// A store's format version out of its row in `meta`.
+pub(crate) fn format_of(row: &[u8]) -> Result<u32, StoreError> {
+    let row = row.try_into().map_err(|_| super::tables::damaged("the format version"))?;
+    Ok(u32::from_be_bytes(row))
+}
+
 /// Checks or writes the format version and creates the tables; returns the journal's last sequence.
 pub(crate) fn prepare(
     before: &ReadTransaction,
@@ -255,13 +263,14 @@ pub(crate) fn prepare(
 ) -> Result<u64, StoreError> {
     // A newer file is recognized before anything in it is touched.
     if let Ok(meta) = before.open_table(META)
-        && let Some(found) = meta.get("format")?
+        && let Some(found) = meta.get(META_FORMAT)?
     {
-        let found: [u8; 4] =
-            found.value().try_into().map_err(|_| super::tables::damaged("the format version"))?;
-        let found = u32::from_be_bytes(found);
+        let found = format_of(found.value())?;
         if found > FORMAT_VERSION {
             return Err(StoreError::Newer { found, known: FORMAT_VERSION });
+        }
+        if found < FORMAT_VERSION {
+            return Err(StoreError::Older { found, known: FORMAT_VERSION });
         }
     }
     let transaction = begin_write()?;
@@ -270,10 +279,10 @@ pub(crate) fn prepare(
         super::trash::index_trash(&transaction)?;
         super::search::refold_names(&transaction)?;
         let mut meta = transaction.open_table(META)?;
-        if meta.get("format")?.is_none() {
-            meta.insert("format", FORMAT_VERSION.to_be_bytes().as_slice())?;
+        if meta.get(META_FORMAT)?.is_none() {
+            meta.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;
         }
-        let journal = transaction.open_table(JOURNAL)?;
+        let journal = open_for_writing(&transaction, &Arc::default(), JOURNAL)?;
         last_sequence(&journal, &meta)?
     };
     transaction.commit()?;
@@ -313,6 +322,6 @@ mod tests {
         let database = Database::create(&path).unwrap();
         let transaction = database.begin_read().unwrap();
         assert_eq!(transaction.open_table(META).unwrap().len().unwrap(), 1);
-        assert!(transaction.open_table(JOURNAL).is_err(), "no table of this version was made");
+        assert!(transaction.open_table(JOURNAL.raw()).is_err(), "no table of this version was made");
     }
 }

@@ -17,11 +17,23 @@ use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADA
 ///
 /// The caller has made sure that the read is not stale. Losers of the merge are durable in the same
 /// transaction that drops them from the record.
+///
+/// If a row that this needs is damaged, nothing is concluded: the record is read again in the next round.
 pub(crate) fn merge_in(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     remote: Option<&Document>,
 ) -> Result<Tally, StoreError> {
+    match merge_sound(tx, key, remote) {
+        Err(StoreError::DamagedRow(_)) => {
+            tx.ask_again(key, Reread::default())?;
+            Ok(Tally::default())
+        }
+        merged => merged,
+    }
+}
+
+fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let (local, before) = (tx.document(key)?, tx.writes());
     if remote.is_some() {
@@ -161,6 +173,10 @@ pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreErr
     let mut tally = Tally::default();
     if undecided::delete_waits(tx, key, &mut tally)? {
         tx.note_taken(key)?;
+        return Ok(tally);
+    }
+    if tx.damage(key)?.is_some() {
+        // What cannot be read cannot be put into the trash: the row stays, and is listed.
         return Ok(tally);
     }
     if let Some(local) = tx.document(key)? {

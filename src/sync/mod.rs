@@ -16,6 +16,7 @@ mod deletes;
 mod drain;
 mod evidence;
 mod follow;
+mod heal;
 mod hold;
 pub mod identity;
 mod identity_answers;
@@ -442,13 +443,6 @@ pub(crate) fn time_text(ms: i64) -> String {
 }
 
 /// A named place between two steps of a round: the crash tests stop the process here, the simulation a node.
-pub(crate) fn step(_name: &'static str) {
-    #[cfg(feature = "failpoints")]
-    {
-        crate::flaw::passing(_name);
-        fail::eval(_name, |_| {
-            // What a power cut does: no destructor, no flush.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        });
-    }
+pub(crate) fn step(name: &'static str) {
+    crate::flaw::step(name);
 }

@@ -153,9 +153,14 @@ impl Round<'_> {
                     if is_read_beside && is_read_first(tx, key)? {
                         continue;
                     }
-                    if let Some(planned) = plan(tx, key, &node, now, &mut tally)? {
-                        bytes += planned.bytes();
-                        sending.push(planned);
+                    match plan(tx, key, &node, now, &mut tally) {
+                        Ok(Some(planned)) => {
+                            bytes += planned.bytes();
+                            sending.push(planned);
+                        }
+                        // It waits for a row that is damaged, and holds nobody else up.
+                        Ok(None) | Err(StoreError::DamagedRow(_)) => {}
+                        Err(error) => return Err(error),
                     }
                 }
                 Ok((sending, rest, tally))

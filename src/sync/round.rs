@@ -196,6 +196,7 @@ impl<'a> Round<'a> {
         central: &mut dyn Central,
     ) -> Result<(String, Option<Box<dyn Feed>>), RoundError> {
         self.begin().await?;
+        self.heal(central).await?;
         let Begun { node, feed } = self.lease_and_drain(central).await?;
         // A reading that is cut off, by one large document on a slow link say, must not hold up local edits.
         let read = match self.read_on(central).await {

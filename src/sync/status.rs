@@ -20,6 +20,10 @@ pub struct Status {
     /// Conflicts that the centre does not know in their present state.
     pub conflicts_unpublished: u64,
     pub dead: u64,
+    /// Rows of the store that are not what was written: not shown, not sent, not backed up.
+    pub damaged: u64,
+    /// When every row had last been read to see whether it is good; nothing if that never was.
+    pub scrubbed_at: Option<String>,
     /// Records that wait for their person or for a decision instead of being sent.
     pub waiting: u64,
     /// Attachments that records here name and whose bytes are not here yet.
@@ -69,6 +73,8 @@ impl Reconciler {
             conflicts_open: snapshot.open_conflicts_count()?,
             conflicts_unpublished: snapshot.unpublished_conflicts_count()?,
             dead: snapshot.dead_count()?,
+            damaged: self.store.damaged_rows().len() as u64,
+            scrubbed_at: snapshot.scrubbed()?.completed_ms.map(time_text),
             waiting: snapshot.held_back_count()?,
             content_pending: snapshot.content_wanted_count()?,
             content_owed: snapshot.content_owed_count()?,

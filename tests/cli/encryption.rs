@@ -51,6 +51,23 @@ fn a_thief_of_the_disk_finds_nothing_to_read() {
     sealed.run(&["restore", "--yes", backup.to_str().unwrap()]).ends(0);
     sealed.run(&["db", "check"]).ends(0).says("the store is in order");
     plain.run(&["db", "check"]).ends(1).complains("name the file of key ");
+    // The backup is not encrypted; neither is a store that a restore kept before, or one under any other name.
+    let copy = plain.path("data/store.redb.before-restore-7");
+    let clear = Clinic::new();
+    clear.serve(&["--demo"]).stop();
+    fs::copy(clear.data().join("store.redb"), &copy).unwrap();
+    fs::create_dir(plain.path("data/old")).unwrap();
+    fs::copy(&copy, plain.path("data/old/whatever")).unwrap();
+    let doctor = sealed.run(&["doctor"]).ends(1);
+    let listed = sealed.run(&["db", "clear-copies"]).ends(1);
+    for named in ["before-restore-7 is not", "old/whatever is not", ".backup is not"] {
+        doctor.says(named);
+        listed.says(named.trim_end_matches(" is not"));
+    }
+    sealed.run(&["db", "clear-copies", "--remove"]).ends(0).says("removed:").says("before-restore-7");
+    assert!(!copy.exists() && sealed.data().join("store.redb").exists());
+    sealed.run(&["db", "clear-copies"]).ends(0);
+    assert!(!sealed.run(&["doctor"]).out.contains("holds records"));
 
     // Another key; the old one opens nothing more.
     sealed.run(&["db", "rekey", other.to_str().unwrap()]).ends(0);

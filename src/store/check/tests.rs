@@ -1,7 +1,10 @@
 //! Checks of the checks: what is missing, or too much, in one table is found.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::domain::access::Actor;
+use crate::store::rows::open_for_writing;
 use crate::store::{Store, StoreOptions, Tx};
 use bson::doc;
 use redb::TableHandle as _;
@@ -56,7 +59,7 @@ async fn what_follows_from_records_is_missed_when_it_is_gone() {
         ($($table:expr),*) => { $({
             let transaction = store.inner.engine.begin_write(&mut store.inner.engine.writing()).unwrap();
             {
-                let mut table = transaction.open_table($table).unwrap();
+                let mut table = open_for_writing(&transaction, &Arc::default(), $table).unwrap();
                 assert!(table.pop_first().unwrap().is_some(), "{} is empty", $table.name());
             }
             store.inner.engine.commit(transaction).unwrap();
@@ -96,7 +99,10 @@ async fn what_follows_from_nothing_is_found() {
             }).await;
             assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
             let transaction = store.inner.engine.begin_write(&mut store.inner.engine.writing()).unwrap();
-            transaction.open_table($table).unwrap().insert($key, $value).unwrap();
+            let ledger = Arc::default();
+            let mut table = open_for_writing(&transaction, &ledger, $table).unwrap();
+            let _ = table.insert($key, $value).unwrap();
+            drop(table);
             store.inner.engine.commit(transaction).unwrap();
             let found = store.read().unwrap().disagreements().unwrap();
             assert_eq!(found.len(), 1, "a row too many in {}: {found:?}", $table.name());
@@ -153,7 +159,7 @@ async fn a_record_that_cannot_be_read_is_found() {
     .await;
     let transaction = store.inner.engine.begin_write(&mut store.inner.engine.writing()).unwrap();
     {
-        let mut docs = transaction.open_table(DOCS).unwrap();
+        let mut docs = open_for_writing(&transaction, &Arc::default(), DOCS).unwrap();
         let at = (Kind::Page.schema().code, "p");
         let mut bytes = docs.get(at).unwrap().unwrap().value().to_vec();
         let text = bytes.windows(4).position(|w| w == b"text").unwrap();

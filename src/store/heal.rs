@@ -1,0 +1,83 @@
+//! Floor 1. A damaged record and what can be done about it.
+
+use bson::RawDocument;
+use redb::ReadableTable as _;
+
+use super::StoreError;
+use super::records::Tx;
+use super::tables::*;
+use crate::domain::content::Content;
+use crate::domain::record::{Kind, RecordKey};
+
+/// What is damaged of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Only the record itself, which nobody here has changed: the centre's version is as good.
+    Healable,
+    /// What was not sent yet, or what tells what was: only a backup may know it.
+    Unsent,
+}
+
+impl Tx<'_> {
+    /// What is damaged of a record; nothing if all of it is as it was written.
+    pub fn damage(&self, key: &RecordKey) -> Result<Option<Damage>, StoreError> {
+        let at = row_key(key);
+        let is_unclear = self.base.is_damaged(at)?
+            || self.intent.is_damaged(at)?
+            || self.delivered.is_damaged(at)?
+            || self.undecided.is_damaged(at)?
+            || self.ghost.is_damaged(at)?;
+        if !is_unclear && !self.docs.is_damaged(at)? {
+            return Ok(None);
+        }
+        let is_clean = !self.base.contains(at)? && !self.intent.contains(at)?;
+        Ok(Some(if is_clean && !is_unclear { Damage::Healable } else { Damage::Unsent }))
+    }
+
+    /// Takes the centre's version of a record whose row is damaged and that nobody here has changed. Returns whether it was so.
+    pub fn heal(&mut self, key: &RecordKey, new: &RawDocument) -> Result<bool, StoreError> {
+        if self.damage(key)? != Some(Damage::Healable) {
+            return Ok(false);
+        }
+        // What followed from the row that nobody can read.
+        let (code, id) = row_key(key);
+        let mut owners = Vec::new();
+        for entry in self.by_owner.range((code, "", "")..(code + 1, "", ""))? {
+            let (at, _) = entry?;
+            let (_, owner, of) = at.value();
+            if of == id {
+                owners.push(owner.to_owned());
+            }
+        }
+        for owner in owners {
+            self.by_owner.remove((code, owner.as_str(), id))?;
+        }
+        if key.kind == Kind::Person {
+            let mut words = Vec::new();
+            for entry in self.by_name.iter()? {
+                let (at, _) = entry?;
+                if at.value().1 == id {
+                    words.push(at.value().0.to_owned());
+                }
+            }
+            for word in words {
+                self.by_name.remove((word.as_str(), id))?;
+            }
+        }
+        let mut contents = Vec::new();
+        for entry in self.content_named.iter()? {
+            let (at, _) = entry?;
+            let (sha256, of_kind, of) = at.value();
+            if (of_kind, of) == (code, id) {
+                contents.push(sha256.to_owned());
+            }
+        }
+        self.put_new(key, new)?;
+        let named = Content::named_in(key.kind, new).map(|content| content.sha256);
+        for sha256 in contents.iter().filter(|sha256| named.as_ref() != Some(sha256)) {
+            self.unname_content(key, sha256)?;
+        }
+        self.note_taken(key)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,182 @@
+//! Floor 1. A store that is looked at and not touched.
+//!
+//! redb writes to a file as soon as it opens it, and repairs what it finds damaged. Here its writes go into memory and
+//! are forgotten with it; the file is open for reading only.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::{Database, DatabaseError, StorageBackend, StorageError};
+use rustix::fs::{FlockOperation, flock};
+
+use super::sealed::{SealError, Sealed, sealed_with};
+use super::{StoreError, StoreKey};
+
+const BLOCK_BYTES: u64 = 4096;
+
+/// A database whose file stays as it is. Nobody else can open that file meanwhile.
+pub(crate) struct Untouched {
+    pub(crate) database: Database,
+    _lock: File,
+}
+
+/// Opens a store to look at it.
+pub(crate) fn open_untouched(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+) -> Result<Untouched, StoreError> {
+    let io = |error: io::Error| StoreError::of_io(&error);
+    let file = OpenOptions::new().read(true).open(path).map_err(io)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Held),
+        locked => locked.map_err(|error| io(error.into()))?,
+    }
+    let backend = Overlay::over(file.try_clone().map_err(io)?).map_err(io)?;
+    let sealed_with = sealed_with(&backend).map_err(io)?;
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(cache_bytes);
+    let opened = unpanicked(|| match (key, sealed_with) {
+        (None, Some(id)) => Err(SealError::NoKey(id).into()),
+        (Some(_), None) => Err(SealError::NotSealed.into()),
+        (None, None) => builder.create_with_backend(backend).map_err(unreadable),
+        (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(backend, key)?).map_err(unreadable),
+    })?;
+    Ok(Untouched { database: opened, _lock: file })
+}
+
+fn unreadable(error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::Storage(StorageError::Io(cause))
+            if matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            StoreError::Damaged(cause.to_string())
+        }
+        other => other.into(),
+    }
+}
+
+/// Does something with a file that may be damaged in any way; redb gives up on some of them by panicking.
+pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::Damaged("its pages do not fit together: restore the last good backup".to_owned()))
+    })
+}
+
+#[derive(Debug)]
+struct Overlay {
+    file: File,
+    file_bytes: u64,
+    written: Mutex<Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    length: u64,
+    blocks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Overlay {
+    fn over(file: File) -> io::Result<Overlay> {
+        let file_bytes = file.metadata()?.len();
+        if file_bytes == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is empty, which a store never is",
+            ));
+        }
+        let written = Mutex::new(Written { length: file_bytes, blocks: BTreeMap::new() });
+        Ok(Overlay { file, file_bytes, written })
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As the file has it, zeros behind its end.
+    fn read_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let there =
+            usize::try_from(self.file_bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let (there, beyond) = out.split_at_mut(there);
+        beyond.fill(0);
+        self.file.read_exact_at(there, offset)
+    }
+}
+
+/// The parts of a range, block by block: number of the block, where in it the part begins, where in the range.
+fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = offset + done as u64;
+        let within = (at % BLOCK_BYTES) as usize;
+        let step = (BLOCK_BYTES as usize - within).min(length - done);
+        let part = done..done + step;
+        done += step;
+        (step > 0).then_some((at / BLOCK_BYTES, within, part))
+    })
+}
+
+impl StorageBackend for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.written().length)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let written = self.written();
+        if offset.saturating_add(out.len() as u64) > written.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.read_file(offset, out)?;
+        for (number, within, part) in parts(offset, out.len()) {
+            let (Some(block), Some(out)) = (written.blocks.get(&number), out.get_mut(part)) else {
+                continue;
+            };
+            if let Some(block) = block.get(within..within + out.len()) {
+                out.copy_from_slice(block);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut written = self.written();
+        if length < written.length {
+            // What lay behind reads as zeros, should it grow again.
+            for number in length.div_ceil(BLOCK_BYTES)..written.length.div_ceil(BLOCK_BYTES) {
+                written.blocks.insert(number, vec![0; BLOCK_BYTES as usize]);
+            }
+        }
+        written.length = length;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut written = self.written();
+        for (number, within, part) in parts(offset, data.len()) {
+            let block = match written.blocks.entry(number) {
+                Entry::Occupied(block) => block.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut block = vec![0; BLOCK_BYTES as usize];
+                    self.read_file(number * BLOCK_BYTES, &mut block)?;
+                    place.insert(block)
+                }
+            };
+            if let Some(data) = data.get(part)
+                && let Some(block) = block.get_mut(within..within + data.len())
+            {
+                block.copy_from_slice(data);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! Floor 1. Going through all rows in the background, and what became of those that were found damaged.
+//!
+//! A row that nobody reads would rot until the last backup that knows it is gone. So every row is read once in a
+//! while, a little at a time. Where the pass stands and which rows are damaged is kept in `meta`, because boxes are
+//! switched off at night.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use bson::{Bson, Document, doc};
+use redb::{Key, TableDefinition, TableError, Value};
+
+use super::rows::{DamagedRow, RowName, RowsDefinition};
+use super::tables::*;
+use super::{Snapshot, Store, StoreError};
+use crate::domain::record::Kind;
+
+const META_SCRUB: &str = "scrub";
+const META_DAMAGED: &str = "damaged";
+
+/// How far a pass over all rows has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// How many tables are done.
+    table: u32,
+    /// Key of the last row that was read in the present one.
+    after: Option<Vec<u8>>,
+    /// When the last pass came to its end, in milliseconds since 1970, for people.
+    pub completed_ms: Option<i64>,
+}
+
+impl Scrub {
+    fn decode(row: &Document) -> Scrub {
+        Scrub {
+            table: row.get_i32("table").ok().and_then(|table| u32::try_from(table).ok()).unwrap_or_default(),
+            after: row.get_binary_generic("after").ok().cloned(),
+            completed_ms: row.get_i64("completed").ok(),
+        }
+    }
+
+    fn encode(&self) -> Document {
+        let after = self.after.clone().map_or(Bson::Null, |bytes| {
+            Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes })
+        });
+        doc! {
+            "table": i32::try_from(self.table).unwrap_or_default(), "after": after,
+            "completed": self.completed_ms.map_or(Bson::Null, Bson::Int64),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Reads every row; those that are damaged are in the ledger afterwards.
+    pub(crate) fn damaged_rows(&self) -> Result<(), StoreError> {
+        let mut scrub = Scrub::default();
+        while !self.scrub(&mut scrub, u64::MAX)? {}
+        Ok(())
+    }
+
+    /// Reads rows of about so many bytes from where a pass stands; returns whether that was the last of them. Then
+    /// the pass begins anew.
+    fn scrub(&self, scrub: &mut Scrub, bytes: u64) -> Result<bool, StoreError> {
+        let mut reading = Reading { snapshot: self, scrub, table: 0, bytes };
+        each_table(&mut reading)?;
+        let is_done = reading.bytes > 0;
+        if is_done {
+            (scrub.table, scrub.after) = (0, None);
+        }
+        Ok(is_done)
+    }
+
+    /// Whether a row that was damaged is good again, or gone; of rows that are not about a record only a whole pass
+    /// tells.
+    fn is_healed(&self, row: &DamagedRow) -> Result<bool, StoreError> {
+        let Some(kind) = row.kind else {
+            return Ok(false);
+        };
+        let mut looking =
+            Looking { snapshot: self, row, at: (kind.schema().code, &row.id), is_damaged: None };
+        each_table(&mut looking)?;
+        Ok(looking.is_damaged == Some(false))
+    }
+
+    /// How far the pass over all rows has come.
+    pub fn scrubbed(&self) -> Result<Scrub, StoreError> {
+        Ok(self.meta(META_SCRUB)?.map(|row| Scrub::decode(&row)).unwrap_or_default())
+    }
+}
+
+struct Reading<'a> {
+    snapshot: &'a Snapshot,
+    scrub: &'a mut Scrub,
+    /// The table whose turn it is.
+    table: u32,
+    /// Still to be read.
+    bytes: u64,
+}
+
+impl EachTable for Reading<'_> {
+    type Error = StoreError;
+
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        _: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        // What has no checksum follows from what has, or is compared by `db check`.
+        Ok(())
+    }
+
+    fn rows<K: RowName>(&mut self, definition: RowsDefinition<K>) -> Result<(), StoreError> {
+        let number = self.table;
+        self.table += 1;
+        if number < self.scrub.table || self.bytes == 0 {
+            return Ok(());
+        }
+        let table = match self.snapshot.transaction.open_table(definition) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            table => table?,
+        };
+        let after = self.scrub.after.take();
+        let from = after.as_deref().map_or(Bound::Unbounded, |key| Bound::Excluded(K::from_bytes(key)));
+        let mut last = None;
+        for row in table.lengths((from, Bound::Unbounded))? {
+            let (key, length) = row?;
+            self.bytes = self.bytes.saturating_sub(length.max(1));
+            if self.bytes == 0 {
+                last = Some(K::as_bytes(&key.value()).as_ref().to_vec());
+                break;
+            }
+        }
+        (self.scrub.table, self.scrub.after) = match last {
+            Some(key) => (number, Some(key)),
+            None => (number + 1, None),
+        };
+        Ok(())
+    }
+}
+
+struct Looking<'a> {
+    snapshot: &'a Snapshot,
+    row: &'a DamagedRow,
+    at: (u8, &'a str),
+    is_damaged: Option<bool>,
+}
+
+impl EachTable for Looking<'_> {
+    type Error = StoreError;
+
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        _: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn rows<K: RowName>(&mut self, definition: RowsDefinition<K>) -> Result<(), StoreError> {
+        if definition.name() != self.row.table || K::type_name() != <RowKey as Value>::type_name() {
+            return Ok(());
+        }
+        let rows = self.snapshot.transaction.open_table(RowsDefinition::<RowKey>::new(definition.name()))?;
+        self.is_damaged = Some(rows.is_damaged(self.at)?);
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Reads so many bytes of rows from where the pass stands. `is_kept`: also notes on disk how far it has come.
+    /// Returns whether a pass has come to its end, which is always noted.
+    pub async fn scrub(&self, bytes: u64, is_kept: bool, scrub: &mut Scrub) -> Result<bool, StoreError> {
+        let snapshot = self.read()?;
+        let (is_done, next) = {
+            let mut next = scrub.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let is_done = snapshot.scrub(&mut next, bytes)?;
+                Ok::<_, StoreError>((is_done, next))
+            });
+            read.await
+                .map_err(|error| StoreError::Damaged(format!("a table cannot be followed: {error}")))??
+        };
+        *scrub = next;
+        if is_done {
+            scrub.completed_ms = Some(self.now_ms());
+        }
+        if is_done || is_kept {
+            let row = scrub.encode();
+            self.transact(move |tx| -> Result<(), StoreError> { tx.set_meta(META_SCRUB, Some(&row)) })
+                .await?;
+        }
+        self.settle_damage().await?;
+        Ok(is_done)
+    }
+
+    /// Rows that are known to be damaged.
+    pub fn damaged_rows(&self) -> Vec<DamagedRow> {
+        self.inner.engine.ledger.rows()
+    }
+
+    /// Forgets rows that are good again, and notes on disk which are not.
+    pub async fn settle_damage(&self) -> Result<(), StoreError> {
+        let ledger = &self.inner.engine.ledger;
+        {
+            let snapshot = self.read()?;
+            for row in ledger.rows() {
+                if snapshot.is_healed(&row)? {
+                    ledger.forget(&row);
+                }
+            }
+        }
+        let rows = ledger.rows();
+        if rows.into_iter().collect::<BTreeSet<_>>() == self.read()?.damaged_noted()? {
+            return Ok(());
+        }
+        let rows = self.damaged_rows();
+        self.transact(move |tx| -> Result<(), StoreError> {
+            let noted: Vec<Bson> = rows
+                .iter()
+                .map(|row| {
+                    let kind = row.kind.map_or(-1, |kind| i32::from(kind.schema().code));
+                    Bson::Document(doc! {"table": &row.table, "kind": kind, "id": &row.id})
+                })
+                .collect();
+            tx.set_meta(META_DAMAGED, Some(&doc! {"rows": noted}))
+        })
+        .await
+    }
+
+    /// Takes up what was known when the process before this one ended.
+    pub(super) fn recall_damage(&self) -> Result<(), StoreError> {
+        for row in self.read()?.damaged_noted()? {
+            self.inner.engine.ledger.note(row);
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn damaged_noted(&self) -> Result<BTreeSet<DamagedRow>, StoreError> {
+        let Some(noted) = self.meta(META_DAMAGED)? else {
+            return Ok(BTreeSet::new());
+        };
+        let rows = noted.get_array("rows").map_err(|_| damaged("the list of damaged rows"))?;
+        let row = |row: &Bson| {
+            let row = row.as_document()?;
+            let code = u8::try_from(row.get_i32("kind").ok()?).ok();
+            Some(DamagedRow {
+                table: row.get_str("table").ok()?.to_owned(),
+                kind: code.and_then(Kind::from_code),
+                id: row.get_str("id").ok()?.to_owned(),
+            })
+        };
+        rows.iter().map(|at| row(at).ok_or_else(|| damaged("the list of damaged rows"))).collect()
+    }
+}

@@ -1,0 +1,65 @@
+//! Floor 3. Records that rotted on this node's disk are read from the centre again, before anything else.
+//!
+//! A damaged row is as good as unknown: it is never sent, never merged and never the reason of a delete. If nobody
+//! here had changed the record, the centre's version takes its place; otherwise the row stays and is listed, because
+//! what was not sent is nowhere else.
+
+use std::collections::BTreeMap;
+
+use super::pull::{Remote, by_id};
+use super::round::{Round, RoundError, Tally};
+use crate::central::Central;
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Damage, StoreError};
+
+impl Round<'_> {
+    /// Heals what can be healed. What the centre does not have, or what it has in a form that cannot be kept, stays
+    /// damaged.
+    pub(crate) async fn heal(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        let known: Vec<RecordKey> = self
+            .store
+            .damaged_rows()
+            .into_iter()
+            .filter_map(|row| Some(RecordKey::new(row.kind?, row.id)))
+            .collect();
+        if known.is_empty() || self.is_disk_short() {
+            return Ok(());
+        }
+        let healable = self
+            .store
+            .transact(move |tx| -> Result<BTreeMap<Kind, Vec<String>>, StoreError> {
+                let mut healable: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
+                for key in &known {
+                    if tx.damage(key)? == Some(Damage::Healable) {
+                        healable.entry(key.kind).or_default().push(key.id.clone());
+                    }
+                }
+                Ok(healable)
+            })
+            .await?;
+        for (kind, ids) in healable {
+            for ids in ids.chunks(self.fetch_ids()) {
+                let found = by_id(self.fetch(central, kind, ids).await?);
+                let tally = self
+                    .store
+                    .transact(move |tx| -> Result<Tally, StoreError> {
+                        let mut tally = Tally::default();
+                        for (id, remote) in &found {
+                            if let Remote::Document(document) = remote {
+                                let is_healed =
+                                    tx.heal(&RecordKey::new(kind, id.as_str()), document.bytes())?;
+                                tally.pulled += u64::from(is_healed);
+                            }
+                        }
+                        Ok(tally)
+                    })
+                    .await?;
+                if tally.pulled > 0 {
+                    tracing::info!(records = tally.pulled, "damaged records were read from the centre again");
+                }
+                self.tally += tally;
+            }
+        }
+        Ok(self.store.settle_damage().await?)
+    }
+}

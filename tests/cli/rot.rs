@@ -1,0 +1,83 @@
+//! Bits that flip on the disk, as people see it.
+
+use std::fs;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use thalamus_edge::app::store_file;
+
+use super::cli_support::{Clinic, Node, ROOT};
+
+/// Somebody of the demo, by a name that stands nowhere else.
+const PERSON: &str = "/people/ESPGNU777ORG";
+
+fn asked(node: &Node, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let (status, body) = node.request(method, path, ROOT, body);
+    (status, serde_json::from_str(&body).unwrap_or_default())
+}
+
+fn flip(clinic: &Clinic, text: &str) {
+    let file = store_file(&clinic.data());
+    let mut bytes = fs::read(&file).unwrap();
+    let places: Vec<usize> = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, at)| *at == text.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
+    assert!(!places.is_empty());
+    for place in places {
+        bytes[place] ^= 2;
+    }
+    fs::write(&file, bytes).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_is_refused_named_and_not_backed_up() {
+    let clinic = Clinic::new();
+    let node = clinic.serve(&["--demo"]);
+    assert_eq!(asked(&node, "PATCH", PERSON, r#"{"blood": "A-negative"}"#).0, 200);
+    node.stop();
+    clinic.run(&["backup", "create"]).ends(0);
+    clinic.run(&["db", "check"]).ends(0).says("the store is in order");
+    flip(&clinic, "A-negative");
+    let file = store_file(&clinic.data());
+    let about =
+        || (Sha256::digest(fs::read(&file).unwrap()), fs::metadata(&file).unwrap().modified().unwrap());
+    let before = about();
+    clinic
+        .run(&["db", "check"])
+        .ends(1)
+        .says("damaged: docs people ESPGNU777ORG")
+        .says("Nothing was changed");
+    let said = clinic.run(&["db", "check", "--json"]).ends(1).json();
+    assert_eq!(said["damaged"][0]["id"], "ESPGNU777ORG", "{said}");
+    assert!(about() == before, "db check has written to the file");
+
+    let node = clinic.serve(&[]);
+    let (status, body) = asked(&node, "GET", PERSON, "");
+    assert_eq!((status, body["code"].as_str()), (500, Some("damaged")), "{body}");
+    assert!(!body.to_string().contains("Ana"), "{body}");
+    for (method, sent) in [("PATCH", r#"{"name": "Eva"}"#), ("DELETE", "")] {
+        let (status, body) = asked(&node, method, PERSON, sent);
+        assert_eq!((status, body["code"].as_str()), (500, Some("damaged")), "{method} {body}");
+    }
+    let (status, body) = asked(&node, "GET", "/people", "");
+    assert_eq!((status, body["code"].as_str()), (500, Some("damaged")), "{body}");
+    assert_eq!(node.request("GET", "/people/ITPYT999HON", ROOT, "").0, 200, "others are served");
+    let (_, status) = asked(&node, "GET", "/sync/status", "");
+    assert_eq!(
+        (status["damaged"].as_u64(), status["damaged_rows"][0]["id"].as_str()),
+        (Some(1), Some("ESPGNU777ORG"))
+    );
+    clinic.run(&["doctor"]).ends(1).says("people ESPGNU777ORG is damaged");
+    clinic.run(&["backup", "create"]).ends(1).complains("is damaged");
+    node.stop();
+    clinic.run(&["export", clinic.path("out").to_str().unwrap()]).ends(1).complains("damaged");
+    let backups = fs::read_dir(clinic.data().join("backups")).unwrap();
+    let backups =
+        backups.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "backup"));
+    assert_eq!(backups.count(), 1, "the good one stays, and no other is made");
+    // Where no node runs.
+    clinic.run(&["doctor"]).ends(1).says("people ESPGNU777ORG is damaged");
+}

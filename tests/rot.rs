@@ -1,0 +1,189 @@
+//! Bits that flip on the disk: noticed, never sent, never the reason of a delete, and healed from the centre.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bson::{Document, doc};
+use tempfile::TempDir;
+use thalamus_edge::central::Hub;
+use thalamus_edge::domain::access::Actor;
+use thalamus_edge::domain::record::Kind;
+use thalamus_edge::store::{About, Store, StoreError, StoreOptions};
+use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
+
+use support::sim::{Sim, person_key};
+
+const OPTIONS: StoreOptions =
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, audit_keep_rows: 100_000, clock: || 0 };
+
+/// A node whose file is there to be damaged while it is switched off.
+struct Clinic {
+    directory: TempDir,
+    sim: Sim,
+}
+
+impl Clinic {
+    fn new() -> Clinic {
+        Clinic { directory: TempDir::new().unwrap(), sim: Sim::default() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("store.redb")
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.file(), OPTIONS).unwrap()
+    }
+
+    async fn round(&self, store: &Store) -> Report {
+        let hub: Arc<dyn Hub> = Arc::new(self.sim.clone());
+        Reconciler::new(store.clone(), Some(hub), SyncSettings::default()).round().await
+    }
+}
+
+/// Flips one bit wherever the text stands; returns in how many places.
+fn flip(file: &Path, text: &str) -> usize {
+    let mut bytes = std::fs::read(file).unwrap();
+    let places: Vec<usize> = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, at)| *at == text.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
+    for place in &places {
+        bytes[*place] ^= 2;
+    }
+    std::fs::write(file, bytes).unwrap();
+    places.len()
+}
+
+fn blood(id: &str, f: &str) -> Document {
+    doc! {"_id": id, "f": f}
+}
+
+async fn edit(store: &Store, id: &str, f: &str) {
+    let (key, document, actor) = (person_key(id), blood(id, f), Actor::Local("tech".to_owned()));
+    store.transact(move |tx| tx.edit(&key, Some(&document), &actor)).await.unwrap();
+}
+
+fn is_damaged(store: &Store, id: &str) -> bool {
+    match store.read().unwrap().record(&person_key(id)) {
+        Err(StoreError::DamagedRow(row)) => {
+            assert_eq!((row.table.as_str(), row.kind, row.id.as_str()), ("docs", Some(Kind::Person), id));
+            true
+        }
+        Ok(_) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn back_up(store: &Store) -> Result<(), String> {
+    let about = About { node_name: "clinic".to_owned(), node_id: None, created_ms: 0 };
+    let backup = store.read().unwrap().write_backup(&about, &mut std::io::sink());
+    backup.map(drop).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_noticed_and_comes_back_from_the_centre() {
+    let node = Clinic::new();
+    node.sim.put(Kind::Person, blood("ANA", "A-negative"));
+    node.sim.put(Kind::Person, blood("EVA", "B-positive"));
+    let store = node.store();
+    assert_eq!(node.round(&store).await.outcome, Outcome::Complete);
+    drop(store);
+    assert!(flip(&node.file(), "A-negative") > 0);
+    let store = node.store();
+    assert!(is_damaged(&store, "ANA") && !is_damaged(&store, "EVA"));
+    assert!(back_up(&store).unwrap_err().contains("is damaged"));
+    assert_eq!(store.damaged_rows().len(), 1);
+    // Known to the next process too, which has read nothing.
+    store.settle_damage().await.unwrap();
+    drop(store);
+    let store = node.store();
+    assert_eq!(store.damaged_rows().len(), 1);
+    let report = node.round(&store).await;
+    assert_eq!((report.outcome, report.pulled, report.pushed, report.deleted), (Outcome::Complete, 1, 0, 0));
+    assert!(!is_damaged(&store, "ANA") && store.damaged_rows().is_empty());
+    assert_eq!(node.sim.get(Kind::Person, "ANA"), Some(blood("ANA", "A-negative")));
+    assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
+    back_up(&store).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_record_that_is_gone_at_the_centre_stays_and_is_listed() {
+    let node = Clinic::new();
+    node.sim.put(Kind::Person, blood("ANA", "A-negative"));
+    let store = node.store();
+    node.round(&store).await;
+    drop(store);
+    flip(&node.file(), "A-negative");
+    node.sim.remove(Kind::Person, "ANA");
+    let store = node.store();
+    assert!(is_damaged(&store, "ANA"));
+    for _ in 0..2 {
+        let report = node.round(&store).await;
+        assert_ne!(report.outcome, Outcome::Failed, "{report:?}");
+        assert_eq!((report.pushed, report.deleted), (0, 0));
+    }
+    assert!(is_damaged(&store, "ANA"));
+    assert_eq!(store.damaged_rows().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_not_sent_is_neither_sent_damaged_nor_written_over() {
+    // The record itself, or what was last agreed about it.
+    for text in ["B-unsent", "A-negative"] {
+        let node = Clinic::new();
+        node.sim.put(Kind::Person, blood("ANA", "A-negative"));
+        node.sim.put(Kind::Person, blood("EVA", "B-positive"));
+        let store = node.store();
+        node.round(&store).await;
+        edit(&store, "ANA", "B-unsent").await;
+        drop(store);
+        assert!(flip(&node.file(), text) > 0);
+        let store = node.store();
+        edit(&store, "EVA", "AB").await;
+        // Somebody else writes to it meanwhile.
+        node.sim.put(Kind::Person, blood("ANA", "0-negative"));
+        for _ in 0..3 {
+            let report = node.round(&store).await;
+            assert_ne!(report.outcome, Outcome::Failed, "{text}: {report:?}");
+        }
+        assert_eq!(node.sim.get(Kind::Person, "ANA"), Some(blood("ANA", "0-negative")), "{text}");
+        assert_eq!(node.sim.get(Kind::Person, "EVA"), Some(blood("EVA", "AB")), "{text}: others travel");
+        assert_eq!(store.read().unwrap().pending_count().unwrap(), 1, "{text}");
+        assert_eq!(store.damaged_rows().len(), 1, "{text}: {:?}", store.damaged_rows());
+    }
+}
+
+#[tokio::test]
+async fn the_pass_in_the_background_finds_a_row_that_nobody_reads() {
+    let node = Clinic::new();
+    let store = node.store();
+    for n in 0..50 {
+        edit(&store, &format!("P{n:02}"), &format!("blood-{n:02}")).await;
+    }
+    drop(store);
+    flip(&node.file(), "blood-33");
+    let store = node.store();
+    let mut pass = store.read().unwrap().scrubbed().unwrap();
+    assert_eq!(pass.completed_ms, None);
+    let mut steps = 0;
+    while !store.scrub(500, steps % 10 == 0, &mut pass).await.unwrap() {
+        steps += 1;
+        assert!(steps < 10_000);
+        if steps == 15 {
+            // Another process goes on about where the last one was.
+            pass = store.read().unwrap().scrubbed().unwrap();
+            assert_ne!(pass, thalamus_edge::store::Scrub::default());
+        }
+    }
+    assert!(steps > 15, "a little at a time");
+    let names: Vec<_> = store.damaged_rows().into_iter().map(|row| (row.table, row.id)).collect();
+    assert_eq!(names, [("docs".to_owned(), "P33".to_owned())]);
+    assert_eq!(store.read().unwrap().scrubbed().unwrap().completed_ms, Some(0));
+}
