@@ -69,7 +69,6 @@ pub(crate) fn fresh_id() -> uuid::Uuid {
     uuid::Uuid::new_v4()
 }
 
-#[cfg(feature = "failpoints")]
 /// A named place where tests end the process.
 pub(crate) fn step(_name: &'static str) {
     #[cfg(feature = "failpoints")]
@@ -82,6 +81,7 @@ pub(crate) fn step(_name: &'static str) {
     }
 }
 
+#[cfg(feature = "failpoints")]
 pub use planting::{count_ids, on_step, plant};
 #[cfg(feature = "failpoints")]
 pub(crate) use planting::{fresh_id, planted};

@@ -7,9 +7,10 @@
 
 use bson::{Bson, Document};
 
-use super::diff::{Change, is_addressable, is_divisible, is_identity, set};
+use super::diff::{Change, get, is_addressable, is_divisible, is_identity, set};
 use super::merge::{REUSED_FIELDS_MIN, identity_differences};
 use super::record::Kind;
+use super::schema::Owner;
 use super::value::{same_document, same_option};
 
 /// A write of the node that landed at the newer centre.
@@ -58,6 +59,49 @@ pub fn rebuilt_base(
     let earlier: Vec<&Document> =
         earlier.iter().map(|version| version.as_ref().unwrap_or(&nothing)).collect();
     Some(rebuilt_document(agreed, remote, &earlier, true))
+}
+
+/// Where somebody has changed at the centre what one of the node's own writes left there: `from` what the node wrote and
+/// still holds for agreed, `to` what stands there now.
+///
+/// A write is carried out as a whole. If a part of it is there, it has not been forgotten, and what differs from it came
+/// later.
+pub fn later_changes(kind: Kind, agreed: &Document, remote: &Document, own: &[OwnWrite]) -> Vec<Change> {
+    let owner = match kind.schema().owner {
+        Owner::Field(field) => field,
+        Owner::Nobody | Owner::Itself => "",
+    };
+    let mut later: Vec<Change> = Vec::new();
+    for write in own {
+        let written: Vec<Change> = match write {
+            OwnWrite::Updated(changes) => changes.clone(),
+            OwnWrite::Inserted => {
+                let fields = agreed.iter().filter(|(key, _)| !is_identity(key) && *key != owner);
+                let insert = |(key, value): (&String, &Bson)| Change {
+                    path: vec![key.clone()],
+                    from: None,
+                    to: Some(value.clone()),
+                };
+                fields.map(insert).collect()
+            }
+            OwnWrite::Replaced | OwnWrite::Deleted(_) => continue,
+        };
+        let stands = |change: &Change| same_option(get(remote, &change.path), change.to.as_ref());
+        let is_there = written.iter().any(|change| {
+            change.to.is_some() && !same_option(change.from.as_ref(), change.to.as_ref()) && stands(change)
+        });
+        if !is_there {
+            continue;
+        }
+        for change in written {
+            let is_latest = same_option(get(agreed, &change.path), change.to.as_ref());
+            if is_latest && !stands(&change) && !later.iter().any(|known| known.path == change.path) {
+                let to = get(remote, &change.path).cloned();
+                later.push(Change { path: change.path, from: change.to, to });
+            }
+        }
+    }
+    later
 }
 
 /// What the centre held after and before each of the node's writes, the latest first, as far as is known.
@@ -171,6 +215,30 @@ mod tests {
         let schema = Kind::Event.schema();
         let merged = merge(schema, base.as_ref(), local.as_ref(), remote.as_ref(), None);
         (merged.document, merged.clashes.into_iter().map(|clash| clash.local).collect())
+    }
+
+    #[test]
+    fn a_write_that_is_there_in_part_is_there_and_was_changed_since() {
+        let agreed = doc! {"_id": "A", "person": "P", "f": "mine", "g": "mine"};
+        let both = OwnWrite::Updated(vec![
+            change(&["f"], None, Some("mine".into())),
+            change(&["g"], None, Some("mine".into())),
+        ]);
+        let gone = || vec![change(&["g"], Some("mine".into()), None)];
+        let changed = |value: &str| vec![change(&["g"], Some("mine".into()), Some(value.into()))];
+        for own in [both, OwnWrite::Inserted] {
+            let later =
+                |remote: Document| later_changes(Kind::Event, &agreed, &remote, std::slice::from_ref(&own));
+            assert_eq!(later(agreed.clone()), []);
+            assert_eq!(later(doc! {"_id": "A", "person": "P", "f": "mine"}), gone());
+            assert_eq!(
+                later(doc! {"_id": "A", "person": "P", "f": "mine", "g": "theirs"}),
+                changed("theirs")
+            );
+            // Nothing of it is there: it may have been forgotten.
+            assert_eq!(later(doc! {"_id": "A", "person": "P"}), []);
+            assert_eq!(later(doc! {"_id": "A", "person": "P", "g": "theirs"}), []);
+        }
     }
 
     type Case = (&'static str, Document, Document, Document, Vec<OwnWrite>, Document, Vec<Option<Bson>>);

@@ -10,11 +10,12 @@ use bson::{Bson, Document, doc};
 use super::round::{Round, RoundError};
 use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
+use crate::domain::diff::{Change, get, set};
 use crate::domain::merge::{Clash, Side};
-use crate::domain::rebuild::rebuilt_base;
+use crate::domain::rebuild::{later_changes, rebuilt_base};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
-use crate::domain::value::same_document;
+use crate::domain::value::{same_document, same_option};
 use crate::store::{Base, Reread, Snapshot, Store, StoreError, Tx};
 
 /// What an older centre was found to hold, and how far the answer to it has come.
@@ -153,7 +154,21 @@ pub(super) fn bring_together(
         // Forgotten by a centre that crashed, or deleted there since: it goes there again, and staff see it.
         tx.add_conflict(key, &whole_record(agreed.document(), local))?;
     }
-    let mut base = Base::from(rebuilt_base(key.kind, agreed.document(), local, remote, &own));
+    let mut rebuilt = rebuilt_base(key.kind, agreed.document(), local, remote, &own);
+    if let (Some(before), Some(local), Some(remote), Some(base)) =
+        (agreed.document(), local, remote, &mut rebuilt)
+    {
+        for change in later_changes(key.kind, before, remote, &own) {
+            // Somebody has changed it since: that stands, and staff see what was there.
+            if same_option(get(base, &change.path), change.to.as_ref())
+                && same_option(get(local, &change.path), change.from.as_ref())
+            {
+                set(base, &change.path, change.from.clone());
+                tx.add_conflict(key, &changed_since(&change))?;
+            }
+        }
+    }
+    let mut base = Base::from(rebuilt);
     if let (Owner::Field(_), Some(local), Some(remote)) = (key.kind.schema().owner, local, remote)
         && !same_document(local, remote)
         && let Some(owner) = key.kind.schema().owner_of(remote)
@@ -168,6 +183,17 @@ pub(super) fn bring_together(
     }
     tx.put(key, local, &base, &Actor::Centre)?;
     tx.brought_together(key)
+}
+
+/// A value that was written here and changed there, perhaps before a copy of the centre was put back.
+fn changed_since(change: &Change) -> Clash {
+    Clash {
+        path: change.path.clone(),
+        base: change.from.clone(),
+        local: change.from.clone(),
+        remote: change.to.clone(),
+        stands: Side::Remote,
+    }
 }
 
 /// A record that is gone at the centre, and stands.
