@@ -10,7 +10,7 @@ use bson::{Bson, Document, doc};
 use super::round::{Round, RoundError};
 use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
-use crate::domain::diff::{Change, get, set};
+use crate::domain::diff::{Change, Diff, diff, get, set};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::rebuild::{later_changes, rebuilt_base};
 use crate::domain::record::{Kind, RecordKey};
@@ -168,6 +168,19 @@ pub(super) fn bring_together(
             }
         }
     }
+    if let (Some(before), Some(local), Some(remote), false) =
+        (agreed.document(), local, remote, tx.is_resyncing_all()?)
+        && let Diff::Fields(changes) = diff(before, remote)
+    {
+        for change in changes.into_iter().filter(|change| change.to.is_none()) {
+            let is_sent_again = rebuilt.as_ref().is_none_or(|base| get(base, &change.path).is_none())
+                && same_option(get(local, &change.path), change.from.as_ref());
+            if is_sent_again {
+                // As for a record: forgotten by a centre that crashed, or removed there since.
+                tx.add_conflict(key, &gone_there(&change))?;
+            }
+        }
+    }
     let mut base = Base::from(rebuilt);
     if let (Owner::Field(_), Some(local), Some(remote)) = (key.kind.schema().owner, local, remote)
         && !same_document(local, remote)
@@ -194,6 +207,11 @@ fn changed_since(change: &Change) -> Clash {
         remote: change.to.clone(),
         stands: Side::Remote,
     }
+}
+
+/// A value that is gone at the centre, and stands.
+fn gone_there(change: &Change) -> Clash {
+    Clash { stands: Side::Local, ..changed_since(change) }
 }
 
 /// A record that is gone at the centre, and stands.
