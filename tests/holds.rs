@@ -132,6 +132,13 @@ impl Clinic {
         Some(Document::try_from(record.document.as_ref()).unwrap())
     }
 
+    /// The texts of the pages of an account.
+    fn book(&self, account: &str) -> Vec<String> {
+        let records =
+            self.store.read().unwrap().list_of(Kind::Page, account, None, 9, 9_999).unwrap().records;
+        records.into_iter().map(|record| record.document.get_str("info").unwrap().to_owned()).collect()
+    }
+
     fn held(&self, kind: Kind, id: &str) -> Option<Document> {
         self.store.read().unwrap().held(&key(kind, id)).unwrap().map(|held| held.document)
     }

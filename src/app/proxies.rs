@@ -155,7 +155,7 @@ mod tests {
             ("[2001:db8::1]:4711", "2001:db8::1"),
             ("2001:db8::1", "2001:db8::1"),
             ("::ffff:203.0.113.9", "203.0.113.9"),
-            // What cannot be read ends the chain: whoever wrote it is unknown, and nobody else is meant.
+            // An unreadable entry ends the chain: the addresses before it cannot be trusted.
             ("203.0.113.9, unknown", "127.0.0.1"),
             ("203.0.113.9, unknown, 10.0.0.7", "10.0.0.7"),
             ("", "127.0.0.1"),

@@ -183,7 +183,7 @@ async fn planned_operator(
     Ok(Operator { name, password })
 }
 
-/// The account of somebody who administers the node already.
+/// Returns the account of an existing administrator of the node.
 fn administrator(users: &[Value]) -> Option<String> {
     let is_root = |user: &Value| user["roles"].as_array().is_some_and(|roles| roles.contains(&json!(ROOT)));
     users.iter().find(|user| user["active"] == true && is_root(user)).map(|user| cell(&user["id"]))

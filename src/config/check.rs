@@ -206,7 +206,7 @@ pub(super) fn network(text: &str) -> Option<IpNet> {
 
 fn trusted_proxy(text: &str) -> Verdict {
     match network(text) {
-        // Whoever asks could say that they are somebody else.
+        // Every client could claim another address.
         Some(net) if net.prefix_len() == 0 => Err(format!("holds {text:?}, which is everybody")),
         Some(_) => Ok(()),
         None => Err(format!("holds {text:?}, which is neither an IP address nor a network as 10.0.0.0/24")),

@@ -124,7 +124,7 @@ pub(super) fn load(
     if faults.is_empty() {
         return Ok(loaded);
     }
-    // Whoever corrects these should not meet the next ones only then.
+    // All faults are reported at once.
     let is_new = |fault: &Fault| !faults.iter().any(|other| other.key == fault.key);
     let outside: Vec<Fault> = loaded.examine().faults.into_iter().filter(is_new).collect();
     faults.extend(outside);

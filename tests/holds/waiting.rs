@@ -418,13 +418,8 @@ async fn a_changed_record_goes_on_in_both_versions() {
     clinic.round().await;
     clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
     clinic.assert_settled().await;
-    let snapshot = clinic.store.read().unwrap();
-    let book = |account: &str| -> Vec<String> {
-        let records = snapshot.list_of(Page, account, None, 9, 9_999).unwrap().records;
-        records.into_iter().map(|record| record.document.get_str("info").unwrap().to_owned()).collect()
-    };
     assert_eq!(
-        (book("NEW01"), book(ACCT)),
+        (clinic.book("NEW01"), clinic.book(ACCT)),
         (vec!["agreed".to_owned()], vec!["Beatriz'".to_owned(), "agreed".to_owned()])
     );
 }
@@ -585,14 +580,12 @@ async fn edits_made_while_held_go_with_their_person() {
     clinic.round().await;
     clinic.decide(Verdict::NewId("NEW01".to_owned())).await;
     clinic.assert_settled().await;
-    let snapshot = clinic.store.read().unwrap();
-    let book = |account: &str| -> Vec<String> {
-        let records = snapshot.list_of(Page, account, None, 9, 9_999).unwrap().records;
-        records.into_iter().map(|record| record.document.get_str("info").unwrap().to_owned()).collect()
-    };
-    assert_eq!((book("NEW01"), book(ACCT)), (vec!["Ana's".to_owned()], vec!["agreed".to_owned(); 3]));
+    assert_eq!(
+        (clinic.book("NEW01"), clinic.book(ACCT)),
+        (vec!["Ana's".to_owned()], vec!["agreed".to_owned(); 3])
+    );
     // What is in the trash is hers as well.
-    let trash = snapshot.trash_page(None, 9, |_| true).unwrap().rows;
+    let trash = clinic.store.read().unwrap().trash_page(None, 9, |_| true).unwrap().rows;
     let owners: Vec<_> =
         trash.iter().filter(|row| row.key.kind == Page).map(|row| row.owner.clone()).collect();
     assert_eq!(owners, [Some("NEW01".to_owned())]);
