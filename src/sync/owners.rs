@@ -60,36 +60,54 @@ impl Account {
 fn accounts_of(snapshot: &Snapshot, keys: &[RecordKey]) -> Result<BTreeMap<String, Account>, StoreError> {
     let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
     for key in keys {
-        let Owner::Field(_) = key.kind.schema().owner else {
-            continue;
-        };
-        // A delete puts nothing into anybody's book.
-        let owner = snapshot
-            .visit_record(key, |record| record.and_then(|record| key.kind.schema().owner_in(record)))?;
-        let Some(account) = owner.map(|owner| fold_account(&owner)) else {
-            continue;
-        };
-        // None of these is sent.
-        let is_idle = snapshot.is_dead(key)?
-            || snapshot.has_intent(key)?
-            || snapshot.undecided(key)?.is_some()
-            || snapshot.held(key)?.is_some()
-            || snapshot.hold(&account)?.is_some();
-        if is_idle {
-            continue;
+        match note_account(snapshot, key, &mut accounts) {
+            // The push passes over a damaged record too, so that it delays no other.
+            Err(StoreError::DamagedRow(_)) => {}
+            noted => noted?,
         }
-        let is_new = snapshot.base(key)?.is_some_and(|base| !base.is_under(key, &account));
-        let of_account = match accounts.entry(account) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let people = believed(snapshot, new.key())?;
-                new.insert(Account { people, ..Account::default() })
-            }
-        };
-        if is_new { of_account.new.push(key.clone()) } else { of_account.known.push(key.clone()) }
     }
     accounts.retain(|_, account| !account.people.is_empty());
     Ok(accounts)
+}
+
+/// Adds a record that is about to be sent to its account.
+fn note_account(
+    snapshot: &Snapshot,
+    key: &RecordKey,
+    accounts: &mut BTreeMap<String, Account>,
+) -> Result<(), StoreError> {
+    let Owner::Field(_) = key.kind.schema().owner else {
+        return Ok(());
+    };
+    // A delete puts nothing into anybody's book.
+    let owner =
+        snapshot.visit_record(key, |record| record.and_then(|record| key.kind.schema().owner_in(record)))?;
+    let Some(account) = owner.map(|owner| fold_account(&owner)) else {
+        return Ok(());
+    };
+    // None of these is sent.
+    let is_idle = snapshot.is_dead(key)?
+        || snapshot.has_intent(key)?
+        || snapshot.undecided(key)?.is_some()
+        || snapshot.held(key)?.is_some()
+        || snapshot.hold(&account)?.is_some();
+    if is_idle {
+        return Ok(());
+    }
+    let is_new = snapshot.base(key)?.is_some_and(|base| !base.is_under(key, &account));
+    let of_account = match accounts.entry(account) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => {
+            let people = believed(snapshot, new.key())?;
+            new.insert(Account { people, ..Account::default() })
+        }
+    };
+    if is_new {
+        of_account.new.push(key.clone())
+    } else {
+        of_account.known.push(key.clone())
+    }
+    Ok(())
 }
 
 fn believed(snapshot: &Snapshot, account: &str) -> Result<Vec<Believed>, StoreError> {
