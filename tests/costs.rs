@@ -67,6 +67,8 @@ impl Ground {
     }
 }
 
+const OTHERS_PAUSE: Duration = Duration::from_millis(20);
+
 /// 40 other nodes announce themselves and another client uploads attachments, again and again.
 struct Others {
     is_over: Arc<AtomicBool>,
@@ -92,6 +94,8 @@ impl Others {
                 let chunk = doc! {"files_id": "other", "n": announced as i64, "data": Bson::Binary(bytes)};
                 chunks.insert_one(chunk).await.unwrap();
                 uploaded += 65_536;
+                // The test server looks at some hundred changes of others an answer; a node asks once more for the rest.
+                tokio::time::sleep(OTHERS_PAUSE).await;
             }
             (announced, uploaded)
         });
@@ -134,8 +138,7 @@ fn shown(what: &str, report: &Value) {
 async fn an_idle_round_costs_little_however_busy_others_are() {
     let ground = Ground::new().await;
     let others = Others::at(&ground.centre);
-    // One round in ten has more to look at. One that comes in the middle of others' work asks once more: the server's first
-    // answer does not tell yet that there is nothing for it.
+    // One round in ten has more to look at.
     let mut dear = 0;
     for _ in 0..11 {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -146,7 +149,7 @@ async fn an_idle_round_costs_little_however_busy_others_are() {
         assert!(commands(&report) <= 2 * IDLE_COMMAND_BYTES_MAX, "{report}");
         assert!(line(&report) <= IDLE_COLD_LINE_BYTES_MAX, "{report}");
     }
-    assert!(dear < 6, "{dear} of 11");
+    assert!(dear < 2, "{dear} of 11");
     others.end().await;
 }
 

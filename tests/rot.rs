@@ -11,7 +11,7 @@ use bson::{Document, doc};
 use tempfile::TempDir;
 use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
-use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{About, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
@@ -157,6 +157,43 @@ async fn what_was_not_sent_is_neither_sent_damaged_nor_written_over() {
         assert_eq!(node.sim.get(Kind::Person, "EVA"), Some(blood("EVA", "AB")), "{text}: others travel");
         assert_eq!(store.read().unwrap().pending_count().unwrap(), 1, "{text}");
         assert_eq!(store.damaged_rows().len(), 1, "{text}: {:?}", store.damaged_rows());
+    }
+}
+
+#[tokio::test]
+async fn records_of_a_damaged_person_wait_until_it_is_known_who_they_are() {
+    let page = |id: &str| RecordKey::new(Kind::Page, id);
+    let actor = || Actor::Local("tech".to_owned());
+    let node = Clinic::new();
+    for (id, f) in [("ANA", "A-negative"), ("EVA", "B-positive")] {
+        node.sim.put(Kind::Person, blood(id, f));
+        node.sim.put(Kind::Page, doc! {"_id": format!("{id}-1"), "book": id, "f": format!("of {id}")});
+    }
+    let store = node.store();
+    node.round(&store).await;
+    for (id, book) in [("ANA-1", "ANA"), ("ANA-2", "ANA"), ("EVA-2", "EVA")] {
+        let (key, document) = (page(id), doc! {"_id": id, "book": book, "f": "written here"});
+        store.transact(move |tx| tx.edit(&key, Some(&document), &actor())).await.unwrap();
+    }
+    drop(store);
+    assert!(flip(&node.file(), "A-negative") > 0);
+    node.sim.remove(Kind::Person, "ANA");
+    let store = node.store();
+    for _ in 0..3 {
+        let report = node.round(&store).await;
+        assert_ne!(report.outcome, Outcome::Failed, "{report:?}");
+    }
+    let written = |id: &str| node.sim.get(Kind::Page, id).map(|page| page.get_str("f").unwrap().to_owned());
+    assert_eq!(written("EVA-2").as_deref(), Some("written here"), "others travel");
+    assert_eq!(written("ANA-1").as_deref(), Some("of ANA"));
+    assert_eq!(written("ANA-2"), None);
+    // Once the centre has the person again, the row is healed and the records go.
+    node.sim.put(Kind::Person, blood("ANA", "A-negative"));
+    for _ in 0..2 {
+        assert_eq!(node.round(&store).await.outcome, Outcome::Complete);
+    }
+    for id in ["ANA-1", "ANA-2"] {
+        assert_eq!(written(id).as_deref(), Some("written here"));
     }
 }
 

@@ -56,18 +56,23 @@ impl Account {
     }
 }
 
-/// The accounts of these records that somebody has at the centre.
-fn accounts_of(snapshot: &Snapshot, keys: &[RecordKey]) -> Result<BTreeMap<String, Account>, StoreError> {
+/// The accounts of these records that somebody has at the centre, and the records of which a damaged row does not let
+/// it be said.
+fn accounts_of(
+    snapshot: &Snapshot,
+    keys: &[RecordKey],
+) -> Result<(BTreeMap<String, Account>, BTreeSet<RecordKey>), StoreError> {
     let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
+    let mut unclear = BTreeSet::new();
     for key in keys {
         match note_account(snapshot, key, &mut accounts) {
-            // The push passes over a damaged record too, so that it delays no other.
-            Err(StoreError::DamagedRow(_)) => {}
+            // It delays no other. A damaged person is read again in the next round, and their records go then.
+            Err(StoreError::DamagedRow(_)) => drop(unclear.insert(key.clone())),
             noted => noted?,
         }
     }
     accounts.retain(|_, account| !account.people.is_empty());
-    Ok(accounts)
+    Ok((accounts, unclear))
 }
 
 /// Adds a record that is about to be sent to its account.
@@ -146,9 +151,10 @@ impl Round<'_> {
         central: &mut dyn Central,
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<RecordKey>, Vec<RecordKey>), RoundError> {
-        let accounts = accounts_of(&*self.store.read()?, &keys)?;
+        let (accounts, unclear) = accounts_of(&*self.store.read()?, &keys)?;
+        let (unclear, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| unclear.contains(key));
         if accounts.is_empty() {
-            return Ok((keys, Vec::new()));
+            return Ok((keys, unclear));
         }
         let ids: Vec<String> = accounts
             .values()
@@ -168,14 +174,14 @@ impl Round<'_> {
             }
         }
         if doubted.is_empty() {
-            return Ok((keys, Vec::new()));
+            return Ok((keys, unclear));
         }
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
                 doubted.iter().try_for_each(|person| tx.ask_again(person, Reread::default()))
             })
             .await?;
-        let (kept_back, sent) = keys.into_iter().partition(|key| kept_back.contains(key));
-        Ok((sent, kept_back))
+        let (kept_back, sent): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| kept_back.contains(key));
+        Ok((sent, [kept_back, unclear].concat()))
     }
 }

@@ -326,7 +326,9 @@ impl Case<'_> {
         };
         let at_place = || {
             let edits = self.edits.iter().enumerate();
-            edits.filter(|(_, other)| other.key == edit.key && other.path == edit.path)
+            // A record that is deleted and made again leaves the path empty.
+            let is_here = |other: &Edit| other.path == edit.path || other.act == Act::Delete;
+            edits.filter(move |(_, other)| other.key == edit.key && is_here(other))
         };
         let made_of_it = |transition: &Transition| {
             at_place().any(|(last, other)| {
@@ -336,8 +338,8 @@ impl Case<'_> {
                 first.any(|(_, first)| first.saw.get(&edit.path) == left)
                     && match &other.act {
                         Act::Set(value) => transition.to.as_ref() == Some(value),
-                        Act::Unset(_) => transition.to.is_none(),
-                        Act::Create | Act::Delete | Act::Move | Act::Give => false,
+                        Act::Unset(_) | Act::Delete => transition.to.is_none(),
+                        Act::Create | Act::Move | Act::Give => false,
                     }
             })
         };

@@ -1,6 +1,6 @@
 //! What people decide: conflicts, who somebody is, and whether the centre is meant to be as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bson::{Bson, Document, doc};
@@ -8,7 +8,7 @@ use thalamus_edge::central::CONFLICTS_COLLECTION;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::diff;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::{Conflict, ConflictStatus, Hold, Subject};
+use thalamus_edge::store::{Conflict, ConflictStatus, Hold, Snapshot, Subject};
 use thalamus_edge::sync::conflicts::{self, Decision, ResolveError};
 use thalamus_edge::sync::identity::{self, Verdict};
 
@@ -156,6 +156,7 @@ impl World {
             return;
         };
         let before = records(&snapshot);
+        let deleted = deletes_of(&snapshot, &hold.account);
         drop(snapshot);
         self.counted += 1;
         let verdict = match self.numbers.below(2) {
@@ -181,9 +182,18 @@ impl World {
             return;
         };
         let after = records(&snapshot);
+        let withdrawn: BTreeSet<RecordKey> =
+            deleted.difference(&deletes_of(&snapshot, &hold.account)).cloned().collect();
         drop(snapshot);
         if after.contains_key(&RecordKey::new(Kind::Person, new.as_str())) {
             self.note_move(&who, &hold, new, &before, &after);
+            // The record was another person's all along, and stays theirs.
+            let edits = self.edits.iter().enumerate();
+            let deletes = edits.filter(|(_, edit)| {
+                edit.who == who && edit.act == Act::Delete && withdrawn.contains(&edit.key)
+            });
+            let deletes: Vec<usize> = deletes.map(|(index, _)| index).collect();
+            self.not_promised.extend(deletes);
         }
     }
 
@@ -322,6 +332,7 @@ impl World {
         // By its files more often: then its history ends where the copy was made.
         let by = if self.numbers.chance(60) { SetBack::Files } else { SetBack::Dump };
         self.tell(format!("  by {by:?}"));
+        self.set_backs.push((older.at, at));
         self.sim.restore(older.backup, by);
     }
 
@@ -375,4 +386,14 @@ impl World {
             Err(_) => self.fail_disk(node),
         }
     }
+}
+
+/// Records of this account that the centre has and that were deleted at the node, where it does not know yet.
+fn deletes_of(snapshot: &Snapshot, account: &str) -> BTreeSet<RecordKey> {
+    let deletes = snapshot.pending_deletes().expect("the deletes").into_iter().map(|(key, _)| key);
+    let is_of_account = |key: &RecordKey| {
+        let agreed = snapshot.agreed(key).expect("a base");
+        agreed.and_then(|agreed| key.kind.schema().owner_of(&agreed)).is_some_and(|owner| owner == account)
+    };
+    deletes.filter(is_of_account).collect()
 }

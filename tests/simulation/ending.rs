@@ -214,9 +214,14 @@ impl World {
         let was_there = |index: &usize| {
             let edit = &self.edits[*index];
             let Act::Set(value) = &edit.act else { return false };
-            changes.iter().any(|change| {
+            let stayed = |at: usize| {
+                !self.set_backs.iter().any(|(copied, set_back)| (*copied..*set_back).contains(&at))
+            };
+            changes.iter().enumerate().any(|(at, change)| {
                 let after = change.after.as_ref().map(fields).unwrap_or_default();
-                change.key == edit.key && after.get(&edit.path) == Some(value)
+                change.key == edit.key
+                    && after.get(&edit.path) == Some(value)
+                    && (stayed(at) || self.kept_elsewhere.contains(index))
             })
         };
         let gone = self.gone.iter().copied().filter(|index| !was_there(index));
@@ -362,6 +367,10 @@ fn add_traces(clinic: &Clinic, traces: &mut Traces) {
     for (key, document) in records(&snapshot) {
         if waits(&snapshot, &key, Some(&document)) {
             traces.add_waiting(&key, &document);
+        }
+        // Which of two records the id is for is asked about all of them.
+        if snapshot.undecided(&key).expect("what is undecided").is_some() {
+            traces.add_conflict(Recorded { key, path: String::new(), loser: None });
         }
     }
 }

@@ -10,10 +10,11 @@ use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Base, Snapshot, StoreError, Tx};
 use thalamus_edge::sync::{Outcome, Report};
 
-use super::checker::{Change, Edit};
+use super::checker::{Act, Change, Edit};
 use super::clinic::{Clinic, Image, is_held, mistakes, record, set_clock};
 use super::decisions::OlderCentre;
 use super::edits::{Author, Doing, Seen, keys};
+use super::ending::known_to;
 use super::plan::{Plan, Trouble};
 use super::support::disk::Disk;
 use super::support::generator::Numbers;
@@ -45,6 +46,10 @@ pub(crate) struct World {
     pub(crate) decided: BTreeSet<RecordKey>,
     /// Edits that went with a disk.
     pub(crate) gone: BTreeSet<usize>,
+    /// Those of them whose values other nodes had at the time.
+    pub(crate) kept_elsewhere: BTreeSet<usize>,
+    /// When the centre was set back, as how many changes it had seen until the copy was made, and until then.
+    pub(crate) set_backs: Vec<(usize, usize)>,
     /// Edits that nobody promises to keep: ordered but perhaps not carried out, or made at a centre that is no more.
     pub(crate) not_promised: BTreeSet<usize>,
     /// An older state of the centre.
@@ -90,6 +95,8 @@ impl World {
             unacknowledged: Vec::new(),
             decided: BTreeSet::new(),
             gone: BTreeSet::new(),
+            kept_elsewhere: BTreeSet::new(),
+            set_backs: Vec::new(),
             not_promised: BTreeSet::new(),
             backup: None,
             keys: keys(plan.records).into_iter().collect(),
@@ -429,7 +436,9 @@ impl World {
         for change in &changes[at.min(changes.len())..] {
             let document = change.after.as_ref().or(change.before.as_ref());
             let owner = document.and_then(|document| change.key.kind.schema().owner_of(document));
-            if change.by == Some(node) && owner.is_some_and(|owner| held.contains(&owner)) {
+            // What was given up before the hold may arrive during it.
+            let is_sent = change.by == Some(node) && !change.is_late;
+            if is_sent && owner.is_some_and(|owner| held.contains(&owner)) {
                 sent.push(change.key.clone());
             }
         }
@@ -583,8 +592,17 @@ impl World {
         self.happened("rolled back");
         self.tell(format!("{name}: is what it was {} edits ago", self.edits.len() - edits));
         // What was on the disk alone is gone with it.
+        let others: Vec<&Clinic> = self.clinics.iter().filter(|clinic| clinic.name != name).collect();
+        let known = known_to(&others);
         let since = self.edits.iter().enumerate().skip(edits);
-        self.gone.extend(since.filter(|(_, edit)| edit.who == name).map(|(index, _)| index));
+        for (index, edit) in since.filter(|(_, edit)| edit.who == name) {
+            self.gone.insert(index);
+            if let Act::Set(value) = &edit.act
+                && known.contains(&(edit.key.clone(), edit.path.clone(), value.clone()))
+            {
+                self.kept_elsewhere.insert(index);
+            }
+        }
         self.clinics[node].stop(&self.sim);
         self.clinics[node].disk = disk;
         self.restart(node);

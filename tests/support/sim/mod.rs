@@ -43,6 +43,8 @@ pub(crate) struct Applied {
     pub(crate) key: RecordKey,
     pub(crate) before: Option<Document>,
     pub(crate) after: Option<Document>,
+    /// By a request that had been given up before it arrived.
+    pub(crate) is_late: bool,
 }
 
 /// A place at which a node dies.
@@ -167,13 +169,25 @@ impl State {
 
     /// A record is something else from now on.
     fn change(&mut self, by: Option<usize>, key: &RecordKey, new: Option<Document>, effect: Effect) {
+        self.change_at_last(by, key, new, effect, false);
+    }
+
+    /// As `change`; `is_late` if the request had been given up before.
+    fn change_at_last(
+        &mut self,
+        by: Option<usize>,
+        key: &RecordKey,
+        new: Option<Document>,
+        effect: Effect,
+        is_late: bool,
+    ) {
         let at = (key.kind, key.id.clone());
         let before = match &new {
             Some(document) => self.records.insert(at, document.clone()),
             None => self.records.remove(&at),
         };
         if let Some(chronicle) = &mut self.chronicle {
-            chronicle.push(Applied { by, key: key.clone(), before, after: new });
+            chronicle.push(Applied { by, key: key.clone(), before, after: new, is_late });
         }
         self.history.push(Happening::Record { key: key.clone(), effect });
     }
@@ -216,7 +230,7 @@ impl State {
         let is_news = !matches!((&stored, &new), (Some(stored), Some(new))
             if identical(&Bson::Document(stored.clone()), &Bson::Document(new.clone())));
         if is_news {
-            self.change(by, &key, new, effect);
+            self.change_at_last(by, &key, new, effect, is_late);
         }
         Written::Hit
     }
