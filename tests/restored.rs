@@ -6,6 +6,9 @@
 
 mod support;
 
+#[path = "restored/images.rs"]
+mod images;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -381,45 +384,6 @@ async fn an_empty_centre_is_filled_again() {
     assert_eq!((report.pushed, report.deleted), (100, 0));
     assert_settled(&node, &sim).await;
     assert!(sim.state().records == before.records);
-}
-
-/// An image from before: it goes on as another node with what it has, and settles by reading.
-#[tokio::test]
-async fn an_old_image_goes_on_as_a_new_node() {
-    let sim = Sim::default();
-    for id in ["EDITED", "OPEN", "SINCE"] {
-        sim.put(Kind::Person, person(id, "old"));
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let (file, image) = (directory.path().join("store"), directory.path().join("image"));
-    let node = Node::on_disk(&file, &sim);
-    node.complete().await;
-    node.set("EDITED", "mine").await;
-    node.set("OPEN", "mine").await;
-    // It arrives, and nobody hears of it.
-    sim.state().write_faults.push_back(Fault::LostAnswer);
-    node.ends(Outcome::Offline).await;
-    assert_eq!(node.store.read().unwrap().intents().unwrap().len(), 2);
-    drop(node);
-    std::fs::copy(&file, &image).unwrap();
-    let node = Node::on_disk(&file, &sim);
-    node.set("SINCE", "sent").await;
-    node.complete().await;
-    let first = node.sync.status().unwrap().node;
-    drop(node);
-
-    let node = Node::on_disk(&image, &sim);
-    node.set("EDITED", "on the image").await;
-    assert!(!node.sync.centre_restored().await.unwrap());
-    node.complete().await;
-    assert_ne!(node.sync.status().unwrap().node, first);
-    assert_eq!(sim.state().leases.len(), 2);
-    assert_settled(&node, &sim).await;
-    for (id, f) in [("EDITED", "on the image"), ("OPEN", "mine"), ("SINCE", "sent")] {
-        assert_eq!(at(&sim, id).as_deref(), Some(f), "{id}");
-    }
-    assert_eq!(node.lost().len(), 0);
-    assert!(node.store.read().unwrap().intents().unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

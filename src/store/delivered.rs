@@ -16,7 +16,7 @@ use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use super::trash::TrashState;
 use crate::domain::access::Actor;
-use crate::domain::diff::{Diff, diff, get, set};
+use crate::domain::diff::{Diff, Path, diff, get, set};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::RecordKey;
 use crate::domain::value::{same_document, same_option};
@@ -71,18 +71,44 @@ fn boots_of(row: Option<Document>) -> Vec<(String, u64)> {
     row.get_array(BOOTS).into_iter().flatten().filter_map(boot).collect()
 }
 
-/// The document without what was set at these paths; `None` if something was removed, or the whole was written.
-fn without(document: &Document, paths: &BTreeSet<String>) -> Option<Document> {
-    let mut before = document.clone();
-    for path in paths {
-        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        get(document, &path)?;
-        if path.iter().all(String::is_empty) {
-            return None;
+/// The paths of a record whose edits are delivered in part.
+#[derive(Default)]
+struct Edited {
+    /// Empty for the record as a whole.
+    delivered: BTreeSet<String>,
+    since: BTreeSet<String>,
+}
+
+impl Edited {
+    /// What was delivered, made of the document as it is now and of what was agreed on before; and the paths that were
+    /// removed since where nothing tells what was delivered. `None` if the whole was written since.
+    fn undone(&self, document: &Document, agreed: Option<&Document>) -> Option<(Document, Vec<String>)> {
+        let (mut before, mut unclear) = (document.clone(), Vec::new());
+        for path in &self.since {
+            if path.is_empty() {
+                return None;
+            }
+            let steps = steps(path);
+            match (self.delivered.iter().any(|delivered| overlap(delivered, path)), get(document, &steps)) {
+                (false, _) => {
+                    set(&mut before, &steps, agreed.and_then(|agreed| get(agreed, &steps)).cloned())
+                }
+                (true, Some(_)) => set(&mut before, &steps, None),
+                (true, None) => unclear.push(path.clone()),
+            }
         }
-        set(&mut before, &path, None);
+        Some((before, unclear))
     }
-    Some(before)
+}
+
+fn steps(path: &str) -> Path {
+    path.split('.').map(str::to_owned).collect()
+}
+
+/// Whether one of two paths is a part of the other.
+fn overlap(a: &str, b: &str) -> bool {
+    let (a, b) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    a.is_empty() || b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 impl Tx<'_> {
@@ -158,26 +184,29 @@ impl Tx<'_> {
         let Some(first) = due.iter().map(|(_, sequence)| *sequence).min() else {
             return Ok(());
         };
-        // The paths of records that were edited again since.
-        let mut edited: BTreeMap<RecordKey, BTreeSet<String>> = BTreeMap::new();
+        let mut edited: BTreeMap<RecordKey, Edited> = BTreeMap::new();
         let by_centre = Actor::Centre.to_string();
         for entry in self.journal.range(first..)? {
             let (sequence, row) = entry?;
             let row = Fields::of(row.value(), "a row of the journal")?;
-            if row.text("actor")? != by_centre && !has(sequence.value()) {
-                edited.entry(row.key()?).or_default().extend(row.texts("paths")?);
+            if row.text("actor")? != by_centre {
+                let edited = edited.entry(row.key()?).or_default();
+                let paths = if has(sequence.value()) { &mut edited.delivered } else { &mut edited.since };
+                paths.extend(row.texts("paths")?);
             }
         }
         for (key, _) in due {
             let local = self.document(&key)?;
-            match edited.get(&key) {
-                None => self.settle_delivered_record(&key, local.as_ref(), local.clone())?,
+            match edited.get(&key).filter(|edited| !edited.since.is_empty()) {
+                None => self.settle_delivered_record(&key, local.as_ref(), local.clone(), Vec::new())?,
                 // The intent tells what was sent.
                 Some(_) if self.has_intent(&key)? => {}
-                // Where it cannot be told what was there before, the whole record counts as edited here.
-                Some(paths) => {
-                    if let Some(before) = local.as_ref().and_then(|local| without(local, paths)) {
-                        self.settle_delivered_record(&key, local.as_ref(), Some(before))?;
+                // If the whole was written again, all of it counts as edited here.
+                Some(edited) => {
+                    let base = self.base(&key)?;
+                    let undone = local.as_ref().and_then(|local| edited.undone(local, base.document()));
+                    if let Some((before, unclear)) = undone {
+                        self.settle_delivered_record(&key, local.as_ref(), Some(before), unclear)?;
                     }
                 }
             }
@@ -185,12 +214,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// `delivered` is what the centre was given of the record, which is `local` by now.
+    /// `delivered` is what the centre was given of the record, which is `local` by now, but for what was removed at
+    /// these `unclear` paths since.
     fn settle_delivered_record(
         &mut self,
         key: &RecordKey,
         local: Option<&Document>,
         delivered: Option<Document>,
+        unclear: Vec<String>,
     ) -> Result<(), StoreError> {
         if let Some(intent) = self.intent(key)? {
             self.settle_intent(key, intent.number, false)?;
@@ -199,6 +230,9 @@ impl Tx<'_> {
         let mut row = Document::new();
         row.extend(base.document().cloned().map(|base| ("base".to_owned(), base.into())));
         row.extend(delivered.clone().map(|delivered| ("local".to_owned(), delivered.into())));
+        if !unclear.is_empty() {
+            row.insert("unclear", unclear);
+        }
         self.delivered.insert(row_key(key), tables::encode(&row)?.as_slice())?;
         self.ask_again(key, super::Reread::default())?;
         self.put_base(key, local, &Base::from(delivered), &Actor::Centre)?;
@@ -229,13 +263,21 @@ impl Tx<'_> {
             remote: remote.cloned().map(Bson::Document),
             stands: Side::Remote,
         };
-        Ok(match (local, remote) {
+        let unclear = row.get_array("unclear").into_iter().flatten().filter_map(Bson::as_str);
+        // It is not known whether what stands there is what was removed here.
+        let removed = unclear.map(steps).filter_map(|path| {
+            let remote = get(remote?, &path)?.clone();
+            Some(Clash { path, base: None, local: None, remote: Some(remote), stands: Side::Remote })
+        });
+        let mut clashes: Vec<Clash> = removed.collect();
+        clashes.extend(match (local, remote) {
             (None, None) => Vec::new(),
             (Some(local), Some(remote)) if same_document(local, remote) => Vec::new(),
             (Some(local), Some(remote)) => {
                 let nothing = Document::new();
                 let Diff::Fields(changes) = diff(base.unwrap_or(&nothing), local) else {
-                    return Ok(vec![whole(base)]);
+                    clashes.push(whole(base));
+                    return Ok(clashes);
                 };
                 let differing = changes.into_iter().filter(|change| {
                     change.path.first().is_none_or(|field| field != "_id")
@@ -251,7 +293,8 @@ impl Tx<'_> {
                 differing.map(clash).collect()
             }
             _ => vec![whole(base)],
-        })
+        });
+        Ok(clashes)
     }
 }
 

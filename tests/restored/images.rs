@@ -1,0 +1,132 @@
+//! Images of a node's disk that are put back: what was delivered from them since is not delivered again.
+
+use super::*;
+
+/// A node, and an image of its disk that is made before it sends what it has.
+struct Imaged {
+    directory: tempfile::TempDir,
+    sim: Sim,
+}
+
+impl Imaged {
+    /// The record is agreed on as `agreed` and edited to `edited`; that is sent, but not known to the image.
+    async fn new(agreed: Option<Document>, edited: Document) -> Imaged {
+        let imaged = Imaged { directory: tempfile::tempdir().unwrap(), sim: Sim::default() };
+        if let Some(agreed) = agreed {
+            imaged.sim.put(Kind::Person, agreed);
+        }
+        let (file, image) = (imaged.directory.path().join("store"), imaged.file());
+        let node = Node::on_disk(&file, &imaged.sim);
+        node.complete().await;
+        node.edit("P", Some(edited)).await;
+        drop(node);
+        std::fs::copy(&file, image).unwrap();
+        Node::on_disk(&file, &imaged.sim).complete().await;
+        imaged
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("image")
+    }
+
+    /// The image goes on, with this edit before its first round. Returns the node, at rest.
+    async fn put_back_and_edit(&self, document: Document) -> Node {
+        let node = Node::on_disk(&self.file(), &self.sim);
+        node.edit("P", Some(document)).await;
+        node.complete().await;
+        assert_settled(&node, &self.sim).await;
+        node
+    }
+
+    fn centre(&self) -> Option<Document> {
+        self.sim.get(Kind::Person, "P")
+    }
+}
+
+fn conflicts(node: &Node) -> Vec<(String, Option<Bson>)> {
+    let conflicts = node.store.read().unwrap().conflicts().unwrap();
+    conflicts.into_iter().map(|conflict| (conflict.path.join("."), conflict.loser().cloned())).collect()
+}
+
+fn only(f: &str) -> Document {
+    doc! {"_id": "P", "f": f}
+}
+
+fn fields(f: &str, g: &str) -> Document {
+    doc! {"_id": "P", "f": f, "g": g}
+}
+
+#[tokio::test]
+async fn a_record_deleted_by_others_does_not_come_back_by_a_removal() {
+    let imaged = Imaged::new(None, fields("mine", "mine")).await;
+    imaged.sim.remove(Kind::Person, "P");
+    let node = imaged.put_back_and_edit(only("mine")).await;
+    assert_eq!(imaged.centre(), None);
+    assert_eq!(conflicts(&node), [(String::new(), Some(Bson::Document(only("mine"))))]);
+}
+
+#[tokio::test]
+async fn a_removal_of_what_was_delivered_meanwhile_is_asked_about() {
+    let imaged = Imaged::new(None, fields("mine", "mine")).await;
+    let node = imaged.put_back_and_edit(only("mine")).await;
+    // Whether somebody else has written it since is not known.
+    assert_eq!(imaged.centre(), Some(fields("mine", "mine")));
+    assert_eq!(conflicts(&node), [("g".to_owned(), None)]);
+}
+
+#[tokio::test]
+async fn a_removal_is_carried_out_and_takes_no_delivered_edit_with_it() {
+    let imaged = Imaged::new(Some(fields("old", "old")), fields("mine", "old")).await;
+    // Somebody takes the delivered edit back.
+    imaged.sim.put(Kind::Person, fields("old", "old"));
+    let node = imaged.put_back_and_edit(only("mine")).await;
+    assert_eq!(imaged.centre(), Some(only("old")));
+    assert_eq!(conflicts(&node), [("f".to_owned(), Some("mine".into()))]);
+}
+
+#[tokio::test]
+async fn an_edit_of_another_field_raises_no_question() {
+    let imaged = Imaged::new(Some(fields("old", "old")), fields("mine", "old")).await;
+    let node = imaged.put_back_and_edit(fields("mine", "new")).await;
+    assert_eq!(imaged.centre(), Some(fields("mine", "new")));
+    assert_eq!(conflicts(&node), []);
+}
+
+/// An image from before: it goes on as another node with what it has, and settles by reading.
+#[tokio::test]
+async fn an_old_image_goes_on_as_a_new_node() {
+    let sim = Sim::default();
+    for id in ["EDITED", "OPEN", "SINCE"] {
+        sim.put(Kind::Person, person(id, "old"));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (file, image) = (directory.path().join("store"), directory.path().join("image"));
+    let node = Node::on_disk(&file, &sim);
+    node.complete().await;
+    node.set("EDITED", "mine").await;
+    node.set("OPEN", "mine").await;
+    // It arrives, and nobody hears of it.
+    sim.state().write_faults.push_back(Fault::LostAnswer);
+    node.ends(Outcome::Offline).await;
+    assert_eq!(node.store.read().unwrap().intents().unwrap().len(), 2);
+    drop(node);
+    std::fs::copy(&file, &image).unwrap();
+    let node = Node::on_disk(&file, &sim);
+    node.set("SINCE", "sent").await;
+    node.complete().await;
+    let first = node.sync.status().unwrap().node;
+    drop(node);
+
+    let node = Node::on_disk(&image, &sim);
+    node.set("EDITED", "on the image").await;
+    assert!(!node.sync.centre_restored().await.unwrap());
+    node.complete().await;
+    assert_ne!(node.sync.status().unwrap().node, first);
+    assert_eq!(sim.state().leases.len(), 2);
+    assert_settled(&node, &sim).await;
+    for (id, f) in [("EDITED", "on the image"), ("OPEN", "mine"), ("SINCE", "sent")] {
+        assert_eq!(at(&sim, id).as_deref(), Some(f), "{id}");
+    }
+    assert_eq!(node.lost().len(), 0);
+    assert!(node.store.read().unwrap().intents().unwrap().is_empty());
+}
