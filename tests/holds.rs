@@ -9,6 +9,8 @@ mod answers;
 mod decisions;
 #[path = "holds/large.rs"]
 mod large;
+#[path = "holds/left_behind.rs"]
+mod left_behind;
 #[path = "holds/refused.rs"]
 mod refused;
 #[path = "holds/resolutions.rs"]

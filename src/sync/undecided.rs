@@ -10,6 +10,9 @@
 //! | `local` | the centre's version goes to the trash here, the record here takes its place there |
 //! | `new_id` | the record here goes on under an id of its own, the centre's is taken |
 //!
+//! The same is asked where a record that was made here meets one under its id that was left behind at the centre: under the
+//! same account, but without its person. Nobody knows whose that is.
+//!
 //! A person who was deleted at the centre while records of theirs, made here, have never been sent waits in the same
 //! way: `local` puts the person there again, and their records follow; `central` puts all of them into the trash.
 //!
@@ -50,7 +53,12 @@ pub(super) fn diverts(
     let is_undecided = match key.kind.schema().owner {
         Owner::Nobody => false,
         Owner::Itself => known.is_some() && local.is_some() && remote.is_none(),
-        Owner::Field(_) => are_of_two(tx, key, local, remote)?,
+        Owner::Field(_) => match (local, remote) {
+            (Some(local), Some(remote)) => {
+                are_of_two(tx, key, local, remote)? || is_left_behind(tx, key, local, remote, known.as_ref())?
+            }
+            _ => false,
+        },
     };
     match (is_undecided, known) {
         (true, known) => {
@@ -74,21 +82,45 @@ pub(super) fn diverts(
 
 /// Whether a record that was changed here and the centre's under its id belong to different people. One that is given
 /// to somebody else here is not, as long as the centre still has what was agreed: nothing there would be mixed into it.
-fn are_of_two(
-    tx: &Tx<'_>,
-    key: &RecordKey,
-    local: Option<&Document>,
-    remote: Option<&Document>,
-) -> Result<bool, StoreError> {
-    let (Some(local), Some(remote)) = (local, remote) else {
-        return Ok(false);
-    };
+fn are_of_two(tx: &Tx<'_>, key: &RecordKey, local: &Document, remote: &Document) -> Result<bool, StoreError> {
     let schema = key.kind.schema();
     let is_other = schema.owner_of(local) != schema.owner_of(remote) && !planted(Flaw::OwnersMerged);
     if !is_other || tx.is_clean(key)? {
         return Ok(false);
     }
     Ok(!tx.base(key)?.document().is_some_and(|base| same_document(base, remote)))
+}
+
+/// Whether a record that was made here meets one at the centre that was left behind there: under the same account, but
+/// its person is gone. Others may have had the account since, so nobody knows whose it is. Once that is asked it goes
+/// on, whoever gets the account next.
+fn is_left_behind(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    local: &Document,
+    remote: &Document,
+    known: Option<&Undecided>,
+) -> Result<bool, StoreError> {
+    let owner = |document: &Document| key.kind.schema().owner_of(document);
+    let (Some(account), false) = (owner(local), same_document(local, remote)) else {
+        return Ok(false);
+    };
+    if owner(remote).as_ref() != Some(&account) {
+        return Ok(false);
+    }
+    if known.and_then(|known| known.central.as_ref()).and_then(owner).as_ref() == Some(&account) {
+        return Ok(true);
+    }
+    if tx.is_clean(key)? || tx.has_intent(key)? || tx.base(key)?.is_under(key, &account) {
+        return Ok(false);
+    }
+    let people = tx.spellings(&account)?;
+    for id in &people {
+        if absence(tx, &RecordKey::new(Kind::Person, id.as_str()))? != Some(WaitReason::Deleted) {
+            return Ok(false);
+        }
+    }
+    Ok(!people.is_empty())
 }
 
 /// Whether a person who is gone at the centre waits for a decision, because records of theirs were never sent; it
