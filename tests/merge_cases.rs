@@ -508,7 +508,8 @@ fn two_records_of_one_person_or_of_two() {
         ("case and accents", true, doc! {"name": "ÁNA", "lastname": " betz "}),
         ("the birth day as text", true, doc! {"dob": "1985-10-04"}),
         ("another hour of the day", true, doc! {"dob": DateTime::from_millis(497_232_000_000)}),
-        ("a missing value agrees", true, doc! {"dob": null, "gender": "", "name": 5}),
+        ("a missing value agrees", true, doc! {"dob": null, "gender": "", "name": []}),
+        ("a name of another type", false, doc! {"name": 5}),
         ("other fields do not count", true, doc! {"profession": "nurse", "active": false}),
         ("gender as a letter", true, doc! {"gender": "f"}),
         ("gender in Spanish", true, doc! {"gender": "Femenino"}),
@@ -540,6 +541,24 @@ fn two_records_of_one_person_or_of_two() {
         assert!(same_identity(&a, &b), "{a} {b}");
         assert_eq!(identity_of(&a), identity_of(&b), "they ask the same question");
     }
+    for nothing in ["?", "-", "N/A", "unspecified", "desconocido", "non spécifié", ""] {
+        assert!(
+            same_identity(&doc! {"name": "Ana", "gender": nothing}, &doc! {"name": "Ana", "gender": "f"}),
+            "{nothing}"
+        );
+    }
+    assert!(same_identity(&doc! {"gender": "kvinna"}, &doc! {"gender": "F"}));
+    // Of other types, as old imports have them.
+    let born = |day: Bson| doc! {"name": "Ana", "dob": day};
+    assert!(same_identity(
+        &born(633_830_400_000_i64.into()),
+        &born(DateTime::from_millis(633_830_400_000).into())
+    ));
+    assert!(!same_identity(&born(633_830_400_000_i64.into()), &born(633_916_800_000_i64.into())));
+    assert!(!same_identity(&born(1985.into()), &born(1986.into())));
+    assert!(same_identity(&born(Bson::Null), &born(1986.into())));
+    assert!(!same_identity(&doc! {"name": ["Ana"]}, &doc! {"name": ["Bea"]}));
+    assert!(same_identity(&doc! {"name": []}, &doc! {"name": ["Bea"]}));
     let unread = |day: &str| doc! {"name": "Ana", "dob": day};
     assert!(same_identity(&unread("spring 1985"), &unread("Spring 1985")));
     assert!(!same_identity(&unread("spring 1985"), &unread("spring 1986")));

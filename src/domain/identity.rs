@@ -5,7 +5,7 @@ use bson::{Bson, Document};
 use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 
 use super::folding::{fold_name, plain_text};
-use super::json::{utc_of, written_date};
+use super::json::{date_of, utc_of, written_date};
 
 /// Genders as GNU Health (`f`), HL7 FHIR (`female`) and people who speak its languages write them, each behind the
 /// one that stands for it. Nothing is known of somebody whose gender is "unknown".
@@ -33,9 +33,20 @@ const GENDERS: [(&str, &[&str]); 4] = [
             "frau",
             "kobieta",
             "kadin",
+            "kvinna",
+            "kvinne",
+            "kvinde",
+            "vrouw",
+            "nu",
+            "mwanamke",
+            "женский",
+            "жен",
+            "ж",
+            "महिला",
             "أنثى",
             "زن",
             "女",
+            "女性",
         ],
     ),
     (
@@ -58,15 +69,52 @@ const GENDERS: [(&str, &[&str]); 4] = [
             "mann",
             "mezczyzna",
             "erkek",
+            "mand",
+            "nam",
+            "mwanamume",
+            "мужской",
+            "муж",
+            "м",
+            "पुरुष",
             "ذكر",
             "مرد",
             "男",
+            "男性",
         ],
     ),
     ("non-binary", &["nb", "x"]),
     ("other", &["o"]),
 ];
-const UNKNOWN_GENDERS: [&str; 7] = ["u", "unk", "unknown", "nd", "undisclosed", "non disclosed", "not known"];
+const UNKNOWN_GENDERS: [&str; 25] = [
+    "u",
+    "unk",
+    "unknown",
+    "nd",
+    "undisclosed",
+    "non disclosed",
+    "not known",
+    "n/a",
+    "none",
+    "null",
+    "not available",
+    "not applicable",
+    "not specified",
+    "unspecified",
+    "not stated",
+    "desconocido",
+    "desconocida",
+    "sin especificar",
+    "no especificado",
+    "desconhecido",
+    "inconnu",
+    "non specifie",
+    "sconosciuto",
+    "unbekannt",
+    "keine angabe",
+];
+
+/// Smaller numbers may be years, ages or days as well; somebody born in the first day of 1970 is compared as typed.
+const MOMENT_MS_MIN: u64 = 100_000_000;
 
 /// Offsets of zones are whole quarters of an hour since this year (Liberia was the last to change).
 const QUARTER_HOURS_YEAR_MIN: i32 = 1972;
@@ -79,13 +127,18 @@ const NEAREST_DAY_HOUR_MIN: u32 = 12;
 pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> {
     let value = person.get(field)?;
     let text = match value {
-        Bson::String(text) if !text.trim().is_empty() => Some(text.as_str()),
-        _ => None,
+        Bson::String(text) if !text.trim().is_empty() => text,
+        Bson::String(_) | Bson::Null | Bson::Undefined => return None,
+        Bson::Array(values) if values.is_empty() => return None,
+        Bson::Document(values) if values.is_empty() => return None,
+        // In doubt people are kept apart: other types are compared as they are.
+        other if field == "dob" => return Some(IdentityValue::Birth(birth_of(other))),
+        other => return Some(IdentityValue::Text(other.to_string())),
     };
     match field {
-        "dob" => birth_of(value, text).map(IdentityValue::Birth),
-        "gender" => gender_of(text?).map(IdentityValue::Text),
-        _ => text.map(name_of).map(IdentityValue::Text),
+        "dob" => Some(IdentityValue::Birth(birth_in(text))),
+        "gender" => gender_of(text).map(IdentityValue::Text),
+        _ => Some(IdentityValue::Text(name_of(text))),
     }
 }
 
@@ -123,7 +176,11 @@ fn name_of(text: &str) -> String {
 }
 
 fn gender_of(text: &str) -> Option<String> {
-    let folded = name_of(text);
+    let folded = fold_name(text);
+    // A dash or a question mark.
+    if folded.is_empty() {
+        return None;
+    }
     let is = |word: &str| fold_name(word) == folded;
     if UNKNOWN_GENDERS.into_iter().any(is) {
         return None;
@@ -143,21 +200,29 @@ pub(super) enum Birth {
     Unread(String),
 }
 
-fn birth_of(value: &Bson, text: Option<&str>) -> Option<Birth> {
-    let Some(text) = text else {
-        let utc = utc_of(value)?;
-        return Some(if is_midnight(utc) {
-            Birth::Day(utc.date())
-        } else {
-            Birth::Moment { utc, written: None }
-        });
+/// A stored date; a large number is milliseconds since 1970, as clients write dates.
+fn birth_of(value: &Bson) -> Birth {
+    let is_moment = match value {
+        Bson::Int64(ms) => ms.unsigned_abs() >= MOMENT_MS_MIN,
+        Bson::Int32(ms) => u64::from(ms.unsigned_abs()) >= MOMENT_MS_MIN,
+        Bson::Double(ms) => ms.abs() >= MOMENT_MS_MIN as f64,
+        _ => false,
     };
+    let date = is_moment.then(|| date_of(&value.clone().into_relaxed_extjson())).flatten();
+    match date.map_or_else(|| utc_of(value), |date| utc_of(&Bson::DateTime(date))) {
+        Some(utc) if is_midnight(utc) => Birth::Day(utc.date()),
+        Some(utc) => Birth::Moment { utc, written: None },
+        None => Birth::Unread(value.to_string()),
+    }
+}
+
+fn birth_in(text: &str) -> Birth {
     let typed = plain_text(text);
-    Some(match written_date(&typed).and_then(|date| Some((date.local, date.utc()?))) {
+    match written_date(&typed).and_then(|date| Some((date.local, date.utc()?))) {
         Some((local, _)) if is_midnight(local) => Birth::Day(local.date()),
         Some((local, utc)) => Birth::Moment { utc, written: Some(local.date()) },
         None => Birth::Unread(typed),
-    })
+    }
 }
 
 impl Birth {

@@ -10,7 +10,11 @@ use serde_json::Value;
 
 /// The forms that [`parse_date`] and [`date_of`] read, for messages.
 pub const DATE_FORMS: &str = "1985-10-04, 1985-10-04T13:05:00Z (or with +02:00), \
-     \"Fri, 04 Oct 1985 13:05:00 GMT\", or milliseconds since 1970 as a number; without a zone it is UTC";
+     \"Fri, 04 Oct 1985 13:05:00 GMT\", or milliseconds since 1970 as a number; without a zone it is UTC; years from 1 to 9999";
+
+/// Moments outside of the years 1 to 9999 are no dates: most programs that read MongoDB fail on them, and they come of
+/// microseconds that were taken for milliseconds.
+const DATE_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 /// Longest text that can be a date; JavaScript adds the zone's name in the browser's language.
 const DATE_CHARS_MAX: usize = 128;
@@ -63,8 +67,11 @@ impl WrittenDate {
 
 /// Reads a date in any unambiguous form that clients write; `None` for anything else.
 pub fn parse_date(text: &str) -> Option<bson::DateTime> {
-    let utc = written_date(text)?.utc()?;
-    Some(bson::DateTime::from_millis(utc.and_utc().timestamp_millis()))
+    moment_of(written_date(text)?.utc()?.and_utc().timestamp_millis())
+}
+
+fn moment_of(ms: i64) -> Option<bson::DateTime> {
+    DATE_MS.contains(&ms).then(|| bson::DateTime::from_millis(ms))
 }
 
 /// The date that a client's JSON value means where a date is stored: text, milliseconds since 1970, or MongoDB's
@@ -75,12 +82,11 @@ pub fn date_of(value: &Value) -> Option<bson::DateTime> {
         Value::Number(number) => {
             let whole = number.as_f64().filter(|float| number.is_f64() && is_whole(*float));
             let ms = number.as_i64().or(whole.map(|float| float as i64))?;
-            Some(bson::DateTime::from_millis(ms))
+            moment_of(ms)
         }
         Value::Object(map) if map.len() == 1 => match map.get("$date")? {
             Value::Object(inner) if inner.len() == 1 => {
-                let ms = inner.get("$numberLong")?.as_str()?.parse().ok()?;
-                Some(bson::DateTime::from_millis(ms))
+                moment_of(inner.get("$numberLong")?.as_str()?.parse().ok()?)
             }
             inner @ (Value::String(_) | Value::Number(_)) => date_of(inner),
             _ => None,
@@ -411,6 +417,12 @@ mod tests {
             json!({"$date": true}),
             json!({"$date": {"$date": 5}}),
             json!({"day": 5}),
+            // Microseconds; beyond what calendars and other programs can say.
+            json!(1_700_000_000_000_000_i64),
+            json!({"$date": {"$numberLong": "253402300800000"}}),
+            json!(-62_135_596_800_001_i64),
+            json!("0000-01-01"),
+            json!("9999-12-31T23:30:00-01:00"),
         ] {
             assert_eq!(date_of(&value), None, "{value}");
         }
