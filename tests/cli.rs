@@ -918,6 +918,34 @@ fn records_are_imported_as_generators_and_mongoexport_write_them() {
 }
 
 #[test]
+fn nobody_is_imported_into_the_account_of_another() {
+    let clinic = Clinic::new();
+    let carl =
+        r#"{"_id": "acca01", "name": "Carl", "lastname": "Gamma", "dob": "1970-03-03", "gender": "m"}"#;
+    let anna =
+        r#"{"_id": "ACCA01", "name": "Anna", "lastname": "Alpha", "dob": "1990-01-01", "gender": "f"}"#;
+    fs::create_dir(clinic.path("first")).unwrap();
+    fs::write(clinic.path("first/people.jsonl"), anna).unwrap();
+    fs::write(clinic.path("first/pols.jsonl"), r#"{"_id": "a1", "book": "ACCA01"}"#).unwrap();
+    clinic.run(&["import", "first"]).ends(0);
+    fs::create_dir(clinic.path("second")).unwrap();
+    fs::write(clinic.path("second/people.jsonl"), carl).unwrap();
+    fs::write(clinic.path("second/encounter.jsonl"), r#"{"_id": "c1", "person": "ACCA01"}"#).unwrap();
+    fs::write(clinic.path("second/pols.jsonl"), r#"{"_id": "c2", "book": "acca01"}"#).unwrap();
+    for args in [&["import", "second"][..], &["import", "second", "--replace"]] {
+        let ran = clinic.run(args).ends(1);
+        ran.complains("ACCA01 is, or was, the account of somebody else here");
+        ran.complains("c1 is of a person who was not taken").complains("c2 is of a person who was not taken");
+        assert_eq!(clinic.records(Kind::Person)[0].get_str("name").unwrap(), "Anna");
+        assert_eq!((clinic.records(Kind::Encounter).len(), clinic.records(Kind::Page).len()), (0, 1));
+    }
+    // Somebody who was typed anew is who they were.
+    fs::write(clinic.path("second/people.jsonl"), anna.replace("Anna", "ÁNNA")).unwrap();
+    clinic.run(&["import", "second", "--replace"]).ends(0);
+    assert_eq!(clinic.records(Kind::Encounter).len(), 1);
+}
+
+#[test]
 fn a_bad_document_does_not_keep_the_others_out() {
     let clinic = Clinic::new();
     let mut lines: Vec<String> =

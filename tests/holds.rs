@@ -17,6 +17,8 @@ mod refused;
 mod resolutions;
 #[path = "holds/same.rs"]
 mod same;
+#[path = "holds/shared.rs"]
+mod shared;
 mod support;
 #[path = "holds/undecided.rs"]
 mod undecided;
@@ -32,7 +34,9 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::domain::value::same_document;
-use thalamus_edge::store::{Conflict, ConflictStatus, Store, StoreError, StoreOptions, Subject, Tx};
+use thalamus_edge::store::{
+    Conflict, ConflictStatus, Store, StoreError, StoreOptions, Subject, Tx, WaitReason,
+};
 use thalamus_edge::sync::conflicts::{Decision, resolve};
 use thalamus_edge::sync::identity::{Pair, Verdict, decide, hold_of};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
@@ -147,6 +151,10 @@ impl Clinic {
 
     fn at_centre(&self, kind: Kind, id: &str) -> Option<Document> {
         self.sim.get(kind, id)
+    }
+
+    fn waits_for(&self, kind: Kind, id: &str) -> Option<WaitReason> {
+        self.store.read().unwrap().waiting_of(&key(kind, id)).unwrap().map(|waiting| waiting.why)
     }
 
     fn holds(&self) -> u64 {

@@ -186,7 +186,7 @@ async fn refusal_times(cost: u32, pairs: usize) -> [(Duration, Duration); 2] {
     let settings = AccountsSettings { bcrypt_cost: cost, bcrypt_threads: 1, ..AccountsSettings::default() };
     let accounts = Accounts::with_clock(settings, hurried).unwrap();
     let known = StoredAccount {
-        principal: Arc::new(Principal { actor: Actor::Person("ESPGNU777ORG".into()), roles: Vec::new() }),
+        principal: Arc::new(Principal::new(Actor::Person("ESPGNU777ORG".into()), Vec::new())),
         password_hash: Some(bcrypt::hash("correct horse battery", cost).unwrap().into()),
         active: true,
     };

@@ -637,4 +637,10 @@ fn an_account_that_was_given_to_somebody_else() {
         // Whoever made the same change here means the same person.
         assert!(!is_other_person(Some(&ana), &there, &there), "{what}, changed here too");
     }
+    // A missing value agrees with anything, but if nothing else is left that is no agreement.
+    let row = doc! {"name": "Bea"};
+    assert!(is_other_person(Some(&ana), &ana, &row));
+    assert!(!is_other_person(Some(&ana), &ana, &doc! {"name": "Bea", "dob": "1985-10-04"}));
+    assert!(!is_other_person(Some(&doc! {"name": "Ana"}), &doc! {"name": "Ana"}, &row), "no more was known");
+    assert!(!is_other_person(Some(&ana), &ana, &doc! {"phone": "1"}), "nothing says something else");
 }

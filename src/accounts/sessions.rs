@@ -227,10 +227,7 @@ mod tests {
 
     fn account(id: &str) -> StoredAccount {
         StoredAccount {
-            principal: Arc::new(Principal {
-                actor: Actor::Person(id.to_owned()),
-                roles: vec!["end_user".to_owned()],
-            }),
+            principal: Arc::new(Principal::new(Actor::Person(id.to_owned()), vec!["end_user".to_owned()])),
             password_hash: Some("hash".into()),
             active: true,
         }

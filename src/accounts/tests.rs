@@ -21,10 +21,10 @@ fn accounts() -> Arc<Accounts> {
 
 fn account(hash: &str) -> StoredAccount {
     StoredAccount {
-        principal: Arc::new(Principal {
-            actor: Actor::Person("ESPGNU777ORG".to_owned()),
-            roles: vec!["end_user".to_owned()],
-        }),
+        principal: Arc::new(Principal::new(
+            Actor::Person("ESPGNU777ORG".to_owned()),
+            vec!["end_user".to_owned()],
+        )),
         password_hash: Some(hash.into()),
         active: true,
     }

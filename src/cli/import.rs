@@ -1,5 +1,6 @@
 //! Floor 5. `import`: records from files into a store that no node holds.
 //!
+//! A person who is not the one that has the account here is not taken, and neither are the records of theirs.
 //! What is stored already is never overwritten unless `--replace` says so, and one bad document does not
 //! keep the others out: it is named, and the exit code says that there was one.
 
@@ -22,6 +23,7 @@ use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
 use crate::domain::access::Actor;
 use crate::domain::content::{Content, is_content_name};
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
 use crate::store::{Store, StoreError, Tx};
@@ -80,6 +82,7 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
         central_roles: config.accounts.central_roles.clone(),
         roles_to_grant: BTreeSet::new(),
         people_to_grant: 0,
+        others: BTreeSet::new(),
         shows_progress: io::stderr().is_terminal(),
     };
     let limit = config.api.content_limit_bytes;
@@ -88,7 +91,10 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
         refused_contents += u64::from(!importer.content(path, sha256, limit).await?);
     }
     let mut tallies = Vec::new();
-    for (path, kind) in &sources.files {
+    // Who has an account is known before records of theirs are taken.
+    let mut files: Vec<_> = sources.files.iter().collect();
+    files.sort_by_key(|(_, kind)| *kind != Kind::Person);
+    for (path, kind) in files {
         let tally = importer.file(path, *kind).await.with_context(|| path.display().to_string())?;
         tallies.push((path.as_path(), *kind, tally));
     }
@@ -167,6 +173,8 @@ struct Importer {
     /// Roles that imported people have and that count only where they are granted.
     roles_to_grant: BTreeSet<String>,
     people_to_grant: u64,
+    /// Accounts, folded, that are somebody else's here than in the files.
+    others: BTreeSet<String>,
     shows_progress: bool,
 }
 
@@ -183,6 +191,10 @@ enum Verdict {
     Replaced,
     Equal,
     Different,
+    /// A person under the account of somebody else.
+    AnotherOne,
+    /// A record of such a person.
+    OfAnotherOne,
 }
 
 /// What became of an item, and the key that it is stored under.
@@ -231,10 +243,20 @@ impl Importer {
         let claim = self.store.claim(bytes)?;
         let items = Arc::new(batch);
         let (job, actor, is_replacing) = (Arc::clone(&items), self.actor.clone(), self.is_replacing);
+        let others = self.others.clone();
         let written: Vec<Written> = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
-                job.iter().map(|item| write_one(tx, kind, item, is_replacing, &actor)).collect()
+                job.iter()
+                    .map(|item| {
+                        let owner = kind.schema().owner_of(&item.document);
+                        if kind != Kind::Person && owner.is_some_and(|owner| others.contains(&owner)) {
+                            let key = RecordKey::new(kind, item.id.as_str());
+                            return Ok(Written { verdict: Verdict::OfAnotherOne, key });
+                        }
+                        write_one(tx, kind, item, is_replacing, &actor)
+                    })
+                    .collect()
             })
             .await?;
         drop(claim);
@@ -250,6 +272,21 @@ impl Importer {
                         item.place,
                         &format!("{} is stored with other content and was left as it is", key.id),
                     );
+                }
+                Verdict::AnotherOne => {
+                    tally.refused += 1;
+                    self.others.insert(fold_account(&key.id));
+                    let message = format!(
+                        "{} is, or was, the account of somebody else here: give the person of the file another id, in \
+                         their records too",
+                        key.id
+                    );
+                    self.tell(path, item.place, &message);
+                }
+                Verdict::OfAnotherOne => {
+                    tally.refused += 1;
+                    let message = format!("{} is of a person who was not taken", key.id);
+                    self.tell(path, item.place, &message);
                 }
             }
             if matches!(verdict, Verdict::Added | Verdict::Replaced) {
@@ -368,7 +405,17 @@ fn write_one(
         key.id = tx.resolve_person(&item.id)?.unwrap_or_else(|| fold_account(&item.id));
         document.insert("_id", key.id.as_str());
     }
-    let verdict = match tx.document(&key)? {
+    let stored = tx.document(&key)?;
+    if kind == Kind::Person {
+        let is_other = match &stored {
+            Some(stored) => is_other_person(Some(stored), stored, &document),
+            None => tx.is_another_ones(&key, &document)?,
+        };
+        if is_other {
+            return Ok(Written { verdict: Verdict::AnotherOne, key });
+        }
+    }
+    let verdict = match stored {
         None => Verdict::Added,
         Some(stored) if same_document(&stored, &document) => Verdict::Equal,
         Some(_) if is_replacing => Verdict::Replaced,

@@ -298,12 +298,19 @@ pub struct Principal {
     pub actor: Actor,
     /// Roles that count on this node.
     pub roles: Vec<String>,
+    /// Another human being has the account in another spelling. Whose records are whose cannot be told, so none counts
+    /// as their own.
+    pub shares_account: bool,
 }
 
 impl Principal {
+    pub fn new(actor: Actor, roles: Vec<String>) -> Principal {
+        Principal { actor, roles, shares_account: false }
+    }
+
     /// Whether `account` is this person, in any spelling.
     pub fn is(&self, account: &str) -> bool {
-        matches!(&self.actor, Actor::Person(id) if id.eq_ignore_ascii_case(account))
+        !self.shares_account && matches!(&self.actor, Actor::Person(id) if id.eq_ignore_ascii_case(account))
     }
 
     pub fn is_root(&self) -> bool {
@@ -430,9 +437,9 @@ mod tests {
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].starts_with("role \"doctor\": \"emergency\" does nothing"), "{warnings:?}");
         assert!(acl.knows_emergencies() && !Acl::built_in().knows_emergencies());
-        let who = |roles: &[&str]| Principal {
-            actor: Actor::Person("ANA001".to_owned()),
-            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        let who = |roles: &[&str]| {
+            let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+            Principal::new(Actor::Person("ANA001".to_owned()), roles)
         };
         for (roles, name, may) in [
             (&["nurse"][..], "person", true),
@@ -446,7 +453,7 @@ mod tests {
         ] {
             assert_eq!(acl.may_open(&who(roles), name), may, "{roles:?} {name}");
         }
-        let operator = Principal { actor: Actor::Operator(0), roles: Vec::new() };
+        let operator = Principal::new(Actor::Operator(0), Vec::new());
         assert!(!acl.may_open(&operator, "person"));
         let bad = r#"[{"role": "a", "permissions": {"emergency": 1}}]"#;
         let error = Acl::parse(bad).unwrap_err().to_string();

@@ -219,6 +219,15 @@ pub fn identity_differences(a: &Document, b: &Document) -> usize {
     IDENTITY_FIELDS.into_iter().filter(|field| differs(field)).count()
 }
 
+/// Whether nothing of what was known of a person is left, where more than one field was known and one says something else
+/// now: a row that only has another one's name.
+fn is_nothing_left(before: &Document, after: &Document) -> bool {
+    let known: Vec<&str> =
+        IDENTITY_FIELDS.into_iter().filter(|field| value_of(before, field).is_some()).collect();
+    let stays = |field: &&str| matches!((value_of(before, field), value_of(after, field)), (Some(a), Some(b)) if a.agrees(&b));
+    known.len() > 1 && identity_differences(before, after) > 0 && !known.iter().any(stays)
+}
+
 /// Whether two person records can be the same human being.
 pub fn same_identity(a: &Document, b: &Document) -> bool {
     identity_differences(a, b) == 0
@@ -229,7 +238,9 @@ pub fn same_identity(a: &Document, b: &Document) -> bool {
 /// apart by, as happens when an account is given to another human being.
 pub fn is_other_person(base: Option<&Document>, local: &Document, remote: &Document) -> bool {
     let is_changed = match base {
-        Some(base) => identity_differences(base, remote) >= REUSED_FIELDS_MIN,
+        Some(base) => {
+            identity_differences(base, remote) >= REUSED_FIELDS_MIN || is_nothing_left(base, remote)
+        }
         None => true,
     };
     is_changed && !same_identity(local, remote)

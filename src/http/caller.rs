@@ -96,7 +96,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
     let peer = request.extensions().get::<Peer>().copied();
     let caller = match peer {
         Some(peer @ Peer::Operator { uid }) => Ok(Caller {
-            principal: Arc::new(Principal { actor: Actor::Operator(uid), roles: Vec::new() }),
+            principal: Arc::new(Principal::new(Actor::Operator(uid), Vec::new())),
             peer: peer.address(),
             session: None,
         }),
@@ -236,10 +236,7 @@ fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<Sto
             return Ok(None);
         };
         return Ok(Some(StoredAccount {
-            principal: Arc::new(Principal {
-                actor: Actor::Local(name.to_owned()),
-                roles: strings(account.get("roles")),
-            }),
+            principal: Arc::new(Principal::new(Actor::Local(name.to_owned()), strings(account.get("roles")))),
             password_hash: account.get_str("password").ok().map(Arc::from),
             active: is_active(&account),
         }));
@@ -258,10 +255,11 @@ fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<Sto
         Err(_) => Vec::new(),
     };
     roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
+    let shares_account = snapshot.is_shared(&record.id)?;
     Ok(Some(StoredAccount {
         password_hash: password_hash.map(Arc::from),
         active: person.get_bool("active").unwrap_or(true),
-        principal: Arc::new(Principal { actor: Actor::Person(record.id), roles }),
+        principal: Arc::new(Principal { actor: Actor::Person(record.id), roles, shares_account }),
     }))
 }
 

@@ -100,8 +100,7 @@ impl Store {
                 return Err(EditError::Held { conflict: hold.conflict });
             }
             if let (Kind::Person, None, Some(person)) = (key.kind, &old, &new)
-                && (tx.is_of_departed(&key.id, person.document())?
-                    || is_over_another(tx, &key, person.document())?)
+                && tx.is_another_ones(&key, person.document())?
             {
                 return Err(EditError::Departed);
             }
@@ -125,6 +124,14 @@ impl Store {
             Ok(())
         })
         .await
+    }
+}
+
+impl Tx<'_> {
+    /// Whether a person who is about to be made would get the account of another one, whose records are here or whom the
+    /// centre still has.
+    pub fn is_another_ones(&self, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
+        Ok(self.is_of_departed(&key.id, person)? || is_over_another(self, key, person)?)
     }
 }
 

@@ -187,6 +187,11 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Whether something of this record was taken from the centre since the last seal.
+    pub fn is_taken(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        Ok(self.meta(META_ALL_TAKEN)?.is_some() || self.taken.get(row_key(key))?.is_some())
+    }
+
     fn taken_keys(&self, is_sealing: bool) -> Result<Vec<RecordKey>, StoreError> {
         let mut keys = Vec::new();
         for entry in self.taken.iter()? {

@@ -34,6 +34,7 @@ mod rows;
 mod scrub;
 mod sealed;
 mod search;
+mod shared;
 mod snapshot;
 mod space;
 mod sync_rows;

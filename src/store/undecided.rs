@@ -48,16 +48,19 @@ pub enum WaitReason {
     Deleted,
     /// The record itself waits for a decision.
     Undecided,
+    /// Two human beings have the account, in two spellings.
+    Shared,
 }
 
 impl WaitReason {
-    const ALL: [WaitReason; 6] = [
+    const ALL: [WaitReason; 7] = [
         WaitReason::Unknown,
         WaitReason::Unsent,
         WaitReason::Refused,
         WaitReason::Held,
         WaitReason::Deleted,
         WaitReason::Undecided,
+        WaitReason::Shared,
     ];
 
     pub fn name(self) -> &'static str {
@@ -68,6 +71,7 @@ impl WaitReason {
             WaitReason::Held => "held",
             WaitReason::Deleted => "deleted",
             WaitReason::Undecided => "undecided",
+            WaitReason::Shared => "shared",
         }
     }
 
@@ -80,6 +84,9 @@ impl WaitReason {
             WaitReason::Held => "Two people have this account: see the conflicts.",
             WaitReason::Deleted => "The person was deleted at the centre: see the conflicts.",
             WaitReason::Undecided => "The centre has another record under this id: see the conflicts.",
+            WaitReason::Shared => {
+                "Two people have this account, in two spellings: one of them needs another id at the centre."
+            }
         }
     }
 }

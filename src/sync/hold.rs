@@ -227,6 +227,44 @@ pub(super) fn hold_departed(
     Ok(())
 }
 
+/// Whoever has come to have the account of a person who goes, in another spelling, and is somebody else: they leave their
+/// place for [`hold_successor`], because records of the one who goes are here. Two who have shared an account for longer
+/// are listed, and whoever deletes one of them decides.
+pub(super) fn set_aside_successor(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    person: &Document,
+) -> Result<Option<(RecordKey, Document)>, StoreError> {
+    if key.kind != Kind::Person || !tx.is_shared(&key.id)? || tx.hold(&key.id)?.is_some() {
+        return Ok(None);
+    }
+    if tx.dependents(&key.id)?.is_empty() {
+        return Ok(None);
+    }
+    for id in tx.spellings(&key.id)? {
+        let other = RecordKey::new(Kind::Person, id);
+        let Some(document) = tx.document(&other)?.filter(|other| !same_identity(person, other)) else {
+            continue;
+        };
+        if other != *key && tx.is_clean(&other)? && tx.is_taken(&other)? {
+            tx.put(&other, None, &Base::Absent, &Actor::Centre)?;
+            return Ok(Some((other, document)));
+        }
+    }
+    Ok(None)
+}
+
+/// Holds the one who has the account now, in another spelling than the one who is `gone`.
+pub(super) fn hold_successor(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    gone: &RecordKey,
+    person: &Document,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    begin(tx, key, &gone.id, person, HoldReason::Departed, tally)
+}
+
 /// Asks whether the person here and the `other` one, who has the account `key`, are one.
 fn open(
     tx: &mut Tx<'_>,

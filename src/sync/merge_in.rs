@@ -6,8 +6,8 @@ use super::evidence::{haunted, landed};
 use super::round::Tally;
 use super::{conflicts, hold, restore, undecided};
 use crate::domain::access::Actor;
-use crate::domain::merge::{Clash, merge};
-use crate::domain::record::RecordKey;
+use crate::domain::merge::{Clash, is_other_person, merge};
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
 use crate::flaw::{Flaw, planted};
 use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE};
@@ -40,6 +40,13 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
         tx.clear_vanished(key)?;
     }
     for clash in tx.compare_delivered(key, remote)? {
+        if are_of_two(key, local.as_ref(), remote) {
+            // Values of one are nothing to the other. A person is held; the whole of a record can be found.
+            if let (Some(local), true) = (&local, key.kind != Kind::Person) {
+                tx.discard(key, local)?;
+            }
+            break;
+        }
         tx.add_conflict(key, &clash)?;
         tally.conflicts += 1;
     }
@@ -51,6 +58,18 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
         tx.note_taken(key)?;
     }
     Ok(tally)
+}
+
+/// Whether two versions of a record are about different people, or belong to them.
+fn are_of_two(key: &RecordKey, local: Option<&Document>, remote: Option<&Document>) -> bool {
+    let (Some(local), Some(remote)) = (local, remote) else {
+        return false;
+    };
+    let schema = key.kind.schema();
+    match key.kind {
+        Kind::Person => is_other_person(Some(local), local, remote),
+        _ => schema.owner_of(local) != schema.owner_of(remote),
+    }
 }
 
 /// [`merge_in`] of a document as it came. One that nothing is known of here, as all are in a first sync, is written as
@@ -180,8 +199,12 @@ pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreErr
         return Ok(tally);
     }
     if let Some(local) = tx.document(key)? {
+        let successor = hold::set_aside_successor(tx, key, &local)?;
         tx.discard(key, &local)?;
         tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+        if let Some((successor, person)) = successor {
+            hold::hold_successor(tx, &successor, key, &person, &mut tally)?;
+        }
         tx.clear_dead(key)?;
         tx.note_taken(key)?;
         tally.deleted += 1;

@@ -25,6 +25,8 @@ struct Believed {
     /// What was agreed on; `None` if it was only sent.
     agreed: Option<Document>,
     local: Document,
+    /// Known to be gone. Somebody else may have followed.
+    is_gone: bool,
 }
 
 /// An account of which records are about to be sent.
@@ -49,6 +51,8 @@ impl Account {
             .any(|(person, found)| !is_other_person(person.agreed.as_ref(), &person.local, found));
         match (is_theirs, there.is_empty()) {
             (true, _) => Vec::new(),
+            // As is known: new records wait anyway.
+            (false, true) if self.people.iter().all(|person| person.is_gone) => Vec::new(),
             // The records that are there are nobody's now, and stay whose they were.
             (false, true) => self.new.clone(),
             (false, false) => [self.known.as_slice(), self.new.as_slice()].concat(),
@@ -119,10 +123,7 @@ fn believed(snapshot: &Snapshot, account: &str) -> Result<Vec<Believed>, StoreEr
     let mut people = Vec::new();
     for id in snapshot.spellings(account)? {
         let key = RecordKey::new(Kind::Person, id);
-        if snapshot.is_vanished(&key)? || snapshot.undecided(&key)?.is_some() {
-            // Gone, as is known.
-            continue;
-        }
+        let is_gone = snapshot.is_vanished(&key)? || snapshot.undecided(&key)?.is_some();
         let agreed = match snapshot.base(&key)? {
             None => None,
             Some(base) if base.is_at_centre() || snapshot.has_landed(&key)? => Some(base),
@@ -138,7 +139,7 @@ fn believed(snapshot: &Snapshot, account: &str) -> Result<Vec<Believed>, StoreEr
             Some(Base::Document(base)) if !base.is_empty() => Some(base),
             Some(_) => None,
         };
-        people.push(Believed { key, agreed, local });
+        people.push(Believed { key, agreed, local, is_gone });
     }
     Ok(people)
 }

@@ -275,6 +275,9 @@ pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, Sto
     if tx.base(key)?.is_under(key, &account) {
         return Ok(None);
     }
+    if tx.is_shared(&account)? {
+        return Ok(because(WaitReason::Shared, &account));
+    }
     let mut why = WaitReason::Unknown;
     for id in tx.spellings(&account)? {
         match absence(tx, &RecordKey::new(Kind::Person, id))? {

@@ -304,6 +304,36 @@ async fn a_held_person_is_edited_and_not_deleted() {
     refused.has(json!({"code": "decision_pending", "conflict": id}));
 }
 
+/// Whose records are whose cannot be told, so neither sees or changes any as their own.
+#[tokio::test]
+async fn who_shares_an_account_with_another_has_no_records_of_their_own() {
+    let (node, ..) = start().await;
+    let person = |id: &str, name: &str| {
+        doc! {
+            "_id": id, "name": name, "password": PASSWORD_HASH.as_str(), "roles": ["own_judge"], "active": true,
+        }
+    };
+    node.person("TWIN01", &["own_judge"]).await;
+    node.record(Kind::Page, doc! {"_id": "t1", "book": "TWIN01", "info": "of Anna"}).await;
+    node.get("/pols/TWIN01/t1").by("TWIN01").send().await.is(200, NOTHING);
+    node.from_centre(Kind::Person, person("twin01", "Bert")).await;
+    for who in ["TWIN01", "twin01"] {
+        for path in ["/people/TWIN01", "/people/twin01", "/pols/TWIN01", "/pols/twin01", "/pols/TWIN01/t1"] {
+            let answer = node.get(path).by(who).send().await;
+            assert!([403, 404].contains(&answer.status), "{who} {path}: {}", answer.status);
+        }
+        let made = node.post("/pols/twin01/t2", json!({"info": "x"})).by(who).send().await;
+        assert!([403, 404].contains(&made.status), "{who}: {}", made.status);
+    }
+    // Once they are one person they have what is theirs.
+    node.from_centre(
+        Kind::Person,
+        doc! {"_id": "twin01", "name": node.stored(Kind::Person, "TWIN01").unwrap().get_str("name").unwrap()},
+    )
+    .await;
+    node.get("/pols/TWIN01/t1").by("TWIN01").send().await.is(200, NOTHING);
+}
+
 #[tokio::test]
 async fn two_records_of_one_account_are_listed() {
     let (node, ..) = start().await;

@@ -289,6 +289,13 @@ class Check:
         return any(same_record(row, record) for rows in
                    [self.seen.conflicts] + [n.conflicts + n.waiting for n in self.seen.nodes] for row in rows)
 
+    def has_gone_along(self, event):
+        """Says whether the person it was meant for got another id where it was made: what the centre has stays another's."""
+        owner = event.record[1] if event.record[0] == "people" else event.owner
+        return owner is not None and any(
+            place == event.place and account.upper() == owner.upper() and at > event.start
+            for place, account, at in self.history.parted)
+
     def check_deletes(self):
         if self.history.restored_deletes or self.history.centre_set_back or self.history.late_lines:
             return
@@ -297,6 +304,8 @@ class Check:
             if event.what != "delete" or not event.acked or event.destroyed:
                 continue
             if identifier not in self.seen.centre.get(kind, {}) or self.has_row(event.record):
+                continue
+            if self.has_gone_along(event):
                 continue
             others = [e for e in self.causality.events_of(event.record) if e is not event]
             if any(e.what == "decision" for e in others):
@@ -313,7 +322,7 @@ class Check:
             kind, identifier = event.record
             if event.what != "write" or event.value is not None or not event.acked or event.destroyed:
                 continue
-            if self.has_row(event.record):
+            if self.has_row(event.record) or self.has_gone_along(event):
                 continue
             document = self.seen.centre.get(kind, {}).get(identifier)
             now = tagged(document).get(event.path) if document else None

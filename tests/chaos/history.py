@@ -80,6 +80,8 @@ class History:
         self.humans = set()
         # Accounts that an operator's decision has changed: (old, new).
         self.renames = []
+        # Whose person got another id at a node, and when: (node, account, time).
+        self.parted = []
         # Moments at which the centre was set back: deletes before may be undone.
         self.centre_set_back = []
         # Whether requests were delivered late, after their sender had given them up.

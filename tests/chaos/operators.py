@@ -126,6 +126,8 @@ class Operator:
             self.world.accounts.append(new)
             self.history.renames.append((account, new))
             outcome = self.post(row, {"decide": "new_id", "id": new})
+            if outcome is not False:
+                self.history.parted.append((self.node.name, account, start))
             how = f"says {new}"
         if outcome is not False:
             self.note(record, (), outcome, start, f"{self.node.name} {how}", (), ())

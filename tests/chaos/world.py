@@ -218,7 +218,8 @@ class World:
             self.wait_for(node)
         for relay in self.relays.values():
             relay.set("down")
-        time.sleep(0.3)
+        # What the centre has received it may still carry out.
+        time.sleep(1.5)
         human = Legacy(self, action["number"], chance).give_account_away(action["account"], action["leave"])
         self.history.tell(action["number"], f"legacy gives {action['account']} to {human}"
                           + (", and leaves the records behind" if action["leave"] else ", without records"))

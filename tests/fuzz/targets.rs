@@ -192,8 +192,8 @@ fn written_reach(row: &Value, verb: Verb, name: &str) -> Option<Scope> {
 
 fn check_reach(acl: &Acl, roles: &[&str], written: impl Fn(Verb, &str) -> Option<Scope>) {
     let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-    let who = Principal { actor: Actor::Person(ID.to_owned()), roles };
-    let operator = Principal { actor: Actor::Operator(0), roles: who.roles.clone() };
+    let who = Principal::new(Actor::Person(ID.to_owned()), roles);
+    let operator = Principal::new(Actor::Operator(0), who.roles.clone());
     let routes = || SCHEMAS.iter().flat_map(|schema| schema.routes.iter().map(move |r| (schema.kind, r.acl)));
     for verb in Verb::ALL {
         for name in NODE_ACL_NAMES.iter().copied().chain(["nothing"]) {
@@ -413,7 +413,7 @@ fn check_known(document: &Document) {
     let bytes = document.to_vec().expect("it was just written");
     for schema in &SCHEMAS {
         if let Some(owner) = schema.owner_of(document) {
-            let person = Principal { actor: Actor::Person(owner.clone()), roles: Vec::new() };
+            let person = Principal::new(Actor::Person(owner.clone()), Vec::new());
             assert!(person.is(&owner), "{owner} is not its own");
         }
         if let Some(content) = Content::of(schema.kind, document) {

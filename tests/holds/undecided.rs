@@ -25,10 +25,6 @@ impl Clinic {
         clinic
     }
 
-    fn waits(&self, kind: Kind, id: &str) -> Option<WaitReason> {
-        self.store.read().unwrap().waiting_of(&key(kind, id)).unwrap().map(|waiting| waiting.why)
-    }
-
     fn trash(&self, kind: Kind, id: &str) -> Vec<Document> {
         let rows = self.store.read().unwrap().trash().unwrap();
         rows.into_iter().filter(|row| row.key == key(kind, id)).map(|row| row.document).collect()
@@ -104,7 +100,7 @@ async fn records_of_two_people_never_become_one() {
         assert!(conflict.path.is_empty(), "{what}");
         assert_eq!(conflict.local, Some(Bson::Document(meeting.mine.clone())), "{what}");
         assert_eq!(conflict.central, Some(Bson::Document(meeting.theirs.clone())), "{what}");
-        assert_eq!(clinic.waits(kind, "x1"), Some(WaitReason::Undecided), "{what}");
+        assert_eq!(clinic.waits_for(kind, "x1"), Some(WaitReason::Undecided), "{what}");
         let report = clinic.round().await;
         assert!(!report.message.contains("up to date"), "{what}: {report:?}");
     }
@@ -205,14 +201,14 @@ async fn nothing_is_sent_before_its_person() {
     let report = clinic.round().await;
     assert_eq!(report.pushed, 1, "{report:?}");
     assert!(clinic.at_centre(Page, "p3").is_some());
-    assert_eq!(clinic.waits(Page, "p1"), Some(WaitReason::Refused));
-    assert_eq!(clinic.waits(Encounter, "e1"), Some(WaitReason::Refused));
-    assert_eq!(clinic.waits(Page, "p2"), Some(WaitReason::Unknown));
+    assert_eq!(clinic.waits_for(Page, "p1"), Some(WaitReason::Refused));
+    assert_eq!(clinic.waits_for(Encounter, "e1"), Some(WaitReason::Refused));
+    assert_eq!(clinic.waits_for(Page, "p2"), Some(WaitReason::Unknown));
     assert!(!report.message.contains("up to date"), "{report:?}");
     // Somebody else gets the account meanwhile.
     clinic.there(Person, beatriz());
     clinic.round().await;
-    assert_eq!(clinic.waits(Page, "p1"), Some(WaitReason::Held));
+    assert_eq!(clinic.waits_for(Page, "p1"), Some(WaitReason::Held));
     clinic.sim.state().refused.clear();
     clinic.decide(Verdict::NewId("ANANEW1".to_owned())).await;
     clinic.round().await;
@@ -249,7 +245,7 @@ async fn deleted_with_a_page() -> Clinic {
     }
     assert!(clinic.here(Person, ACCT).is_some());
     assert_eq!(clinic.at_centre(Page, "p2"), None);
-    assert_eq!(clinic.waits(Page, "p2"), Some(WaitReason::Deleted));
+    assert_eq!(clinic.waits_for(Page, "p2"), Some(WaitReason::Deleted));
     assert!(clinic.record_conflict().is_some_and(|conflict| conflict.central.is_none()));
     clinic
 }
@@ -361,7 +357,7 @@ async fn a_new_person_made_here_does_not_get_records_of_another() {
         clinic.round().await;
     }
     assert_eq!(clinic.at_centre(Person, ACCT), None);
-    assert_eq!(clinic.waits(Person, ACCT), Some(WaitReason::Held));
+    assert_eq!(clinic.waits_for(Person, ACCT), Some(WaitReason::Held));
     let hold = clinic.store.read().unwrap().hold(ACCT).unwrap().unwrap();
     assert_eq!(hold.why, HoldReason::Taken);
     // Once nothing of the first one is left, the second one has the account.

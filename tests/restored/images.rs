@@ -92,6 +92,55 @@ async fn an_edit_of_another_field_raises_no_question() {
     assert_eq!(conflicts(&node), []);
 }
 
+/// What the image holds was delivered and has gone its own way since: somebody else has the account, or the id.
+#[tokio::test]
+async fn values_of_one_person_are_no_question_about_another() {
+    let bert = || doc! {"_id": "P", "name": "Bert", "lastname": "Beta", "dob": "1950-02-02", "gender": "m", "f": "of Bert"};
+    let anna = || doc! {"_id": "P", "name": "Anna", "lastname": "Alpha", "dob": "1990-01-01", "gender": "f", "f": "of Anna"};
+    let imaged = Imaged::new(None, bert()).await;
+    imaged.sim.put(Kind::Person, anna());
+    let node = Node::on_disk(&imaged.file(), &imaged.sim);
+    for _ in 0..2 {
+        node.complete().await;
+    }
+    let open = node.store.read().unwrap().conflicts().unwrap();
+    assert_eq!(open.len(), 1, "{open:?}");
+    assert!(open[0].is_identity());
+    assert_eq!(imaged.centre(), Some(anna()));
+    assert_eq!(node.get("P"), Some(bert()));
+}
+
+#[tokio::test]
+async fn values_of_a_record_are_no_question_about_another_ones() {
+    let page = |book: &str, info: &str| doc! {"_id": "p1", "book": book, "info": info};
+    let directory = tempfile::tempdir().unwrap();
+    let (file, image) = (directory.path().join("store"), directory.path().join("image"));
+    let sim = Sim::default();
+    for id in ["ANNA01", "BERT01"] {
+        sim.put(Kind::Person, doc! {"_id": id, "name": id});
+    }
+    let node = Node::on_disk(&file, &sim);
+    node.complete().await;
+    let key = RecordKey::new(Kind::Page, "p1");
+    let (of_bert, actor) = (page("BERT01", "of Bert"), Actor::Local("tech".to_owned()));
+    let at = key.clone();
+    node.store.transact(move |tx| tx.edit(&at, Some(&of_bert), &actor)).await.unwrap();
+    drop(node);
+    std::fs::copy(&file, &image).unwrap();
+    Node::on_disk(&file, &sim).complete().await;
+    // Bert's goes on under another id, and Anna's has this one.
+    sim.put(Kind::Page, page("ANNA01", "of Anna"));
+    let node = Node::on_disk(&image, &sim);
+    node.complete().await;
+    node.complete().await;
+    assert_eq!(conflicts(&node), []);
+    assert_eq!(sim.get(Kind::Page, "p1"), Some(page("ANNA01", "of Anna")));
+    let snapshot = node.store.read().unwrap();
+    let here = snapshot.record(&key).unwrap().unwrap();
+    assert_eq!(Document::try_from(here.document.as_ref()).unwrap(), page("ANNA01", "of Anna"));
+    assert!(snapshot.trash().unwrap().iter().any(|row| row.document == page("BERT01", "of Bert")));
+}
+
 /// An image from before: it goes on as another node with what it has, and settles by reading.
 #[tokio::test]
 async fn an_old_image_goes_on_as_a_new_node() {
