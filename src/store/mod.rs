@@ -25,6 +25,7 @@ mod holds;
 mod indexes;
 mod kept;
 mod landed;
+mod meant;
 mod notes;
 mod overlay;
 mod rebuild;

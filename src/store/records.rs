@@ -63,6 +63,7 @@ pub struct Tx<'t> {
     pub(crate) undecided: Rows<'t, RowKey>,
     pub(crate) waiting: Rows<'t, RowKey>,
     pub(crate) departed: Rows<'t, &'static str>,
+    pub(super) meant: Rows<'t, &'static str>,
     pub(super) duplicate: Table<'t, &'static str, ()>,
     pub(crate) dirty: Table<'t, (u8, u64, u8, &'static str), (i64, &'static str)>,
     pub(crate) journal: Rows<'t, u64>,
@@ -132,6 +133,7 @@ impl<'t> Tx<'t> {
             undecided: open_for_writing(transaction, &ledger, UNDECIDED)?,
             waiting: open_for_writing(transaction, &ledger, WAITING)?,
             departed: open_for_writing(transaction, &ledger, DEPARTED)?,
+            meant: open_for_writing(transaction, &ledger, MEANT)?,
             duplicate: open_for_writing(transaction, &ledger, DUPLICATE)?,
             dirty: open_for_writing(transaction, &ledger, DIRTY)?,
             journal,
@@ -410,6 +412,7 @@ impl<'t> Tx<'t> {
         let (old, new) = (old.map(raw).transpose()?, new.map(raw).transpose()?);
         if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
             self.remember_departed(&key.id, &decode(old.as_bytes())?)?;
+            self.forget_meant(&key.id)?;
         }
         if let (Kind::Person, None, Some(new)) = (key.kind, old, new) {
             self.note_arrival(&key.id, &decode(new.as_bytes())?, actor)?;

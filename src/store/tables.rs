@@ -44,6 +44,9 @@ pub(crate) const UNDECIDED: RowsDefinition<RowKey> = RowsDefinition::new("undeci
 pub(crate) const WAITING: RowsDefinition<RowKey> = RowsDefinition::new("waiting");
 /// folded account -> who had it last, if that person is gone, and when in terms of the journal.
 pub(crate) const DEPARTED: RowsDefinition<&'static str> = RowsDefinition::new("departed");
+/// folded account -> who had it when what waits for them began to wait: the fields by which people are told apart. Only
+/// where one of them has changed since.
+pub(crate) const MEANT: RowsDefinition<&'static str> = RowsDefinition::new("meant");
 /// Folded accounts under which more than one person is stored, in different spellings.
 pub(crate) const DUPLICATE: TableDefinition<&str, ()> = TableDefinition::new("duplicate");
 /// sequence -> one change of a record.
@@ -139,6 +142,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(UNDECIDED)?;
     visitor.rows(WAITING)?;
     visitor.rows(DEPARTED)?;
+    visitor.rows(MEANT)?;
     visitor.table(DUPLICATE)?;
     visitor.rows(JOURNAL)?;
     visitor.rows(TRASH)?;

@@ -77,7 +77,12 @@ fn diverts_person(
         (None, None) => Ok(false),
         (None, Some(remote)) => match suspicion(tx, key, local, remote)? {
             Some((local, why)) => begin(tx, key, &local, remote, why, tally).map(|()| true),
-            None => Ok(false),
+            None => {
+                if let Some(local) = local {
+                    tx.note_meant(key, local, remote)?;
+                }
+                Ok(false)
+            }
         },
         (Some(hold), None) => {
             let gone = tx.take_held(key)?;
@@ -149,6 +154,8 @@ fn suspicion(
         Some(Base::Absent) => (is_other_person(None, local, remote), HoldReason::Created),
         Some(Base::Document(base)) => (is_other_person(Some(&base), local, remote), HoldReason::Reused),
     };
+    let meant = tx.meant(&key.id)?;
+    let is_other = is_other || meant.is_some_and(|meant| is_other_person(Some(&meant), local, remote));
     Ok(is_other.then(|| (key.id.clone(), why)))
 }
 
@@ -184,7 +191,11 @@ fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let base = tx.base(&hold.local_key())?;
     Ok(match hold.why {
         HoldReason::Spelling => base == Base::Absent,
-        HoldReason::Created | HoldReason::Reused => is_other_person(base.document(), &local, &held.document),
+        HoldReason::Created | HoldReason::Reused => {
+            let meant = tx.meant(&hold.account)?;
+            is_other_person(base.document(), &local, &held.document)
+                || meant.is_some_and(|meant| is_other_person(Some(&meant), &local, &held.document))
+        }
         HoldReason::Departed | HoldReason::Taken => is_other_person(None, &local, &held.document),
     })
 }

@@ -143,6 +143,7 @@ fn unite(
     actor: &Actor,
 ) -> Result<(), StoreError> {
     let key = hold.remote_key();
+    tx.forget_meant(&hold.account)?;
     tx.remove_hold(hold)?;
     if tx.take_held(&key)?.is_none() {
         // Nobody is at the centre: the records there are those of the person here.
@@ -182,6 +183,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             tx.dependents(&hold.account)?
         }
     };
+    tx.forget_meant(&hold.account)?;
     tx.give_trash(&hold.account, local, new)?;
     let to = RecordKey::new(Kind::Person, new);
     tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;

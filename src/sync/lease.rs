@@ -7,7 +7,7 @@
 //! A node that has sent or taken anything takes one more lease at the end of its work: the seal. A centre that holds
 //! the seal holds everything before it. One that holds an older lease was set back to a copy, whenever that was made.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 
 use super::round::RoundError;
 use super::scan::Reason;
@@ -112,6 +112,30 @@ pub(crate) fn node_id(snapshot: &Snapshot) -> Result<Option<String>, StoreError>
 pub(crate) fn rounds(snapshot: &Snapshot) -> Result<i64, StoreError> {
     let known = snapshot.meta(META_LEASE)?.as_ref().and_then(Known::decode);
     Ok(known.map_or(0, |known| known.rounds))
+}
+
+/// Ids that this store had at the centre before it was copied, or set back to an image.
+const META_FORMER: &str = "former_nodes";
+/// Former ids that are remembered.
+const FORMER_MAX: usize = 16;
+
+/// Whether the node has had this id at the centre, see [`META_FORMER`].
+pub(super) fn was_called(tx: &Tx<'_>, node: &str) -> Result<bool, StoreError> {
+    let row = tx.meta(META_FORMER)?;
+    let ids = row.iter().filter_map(|row| row.get_array("ids").ok()).flatten();
+    Ok(ids.filter_map(Bson::as_str).any(|id| id == node))
+}
+
+/// The node is about to get another id.
+fn note_former(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let Some(node) = node_id_in(tx)? else {
+        return Ok(());
+    };
+    let mut ids =
+        tx.meta(META_FORMER)?.and_then(|row| row.get_array("ids").ok().cloned()).unwrap_or_default();
+    ids.push(node.into());
+    let ids = ids.split_off(ids.len().saturating_sub(FORMER_MAX));
+    tx.set_meta(META_FORMER, Some(&doc! {"ids": ids}))
 }
 
 /// [`node_id`] in a write transaction.
@@ -276,6 +300,7 @@ async fn enrol_anew(store: &Store, delivered: Vec<Delivered>) -> Result<(), Stor
     let row = Known::fresh().encode();
     store
         .transact(move |tx| -> Result<(), StoreError> {
+            note_former(tx)?;
             tx.set_meta(META_LEASE, Some(&row))?;
             // A copy of this node was quicker to go on from what a restored centre holds; what this one knows is
             // worth the same.

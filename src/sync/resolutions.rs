@@ -254,7 +254,11 @@ fn take_decision(
 ) -> Result<Option<ConflictAnswer>, StoreError> {
     let publisher = conflict.publisher.as_deref().unwrap_or(node);
     // A row without the name of a node is answered by every node that published it.
-    let is_ours = written.node.is_none_or(|named| named == publisher);
+    let is_ours = match written.node {
+        None => true,
+        // An image that was put back finds conflicts again that it published under its old name.
+        Some(named) => named == publisher || lease::was_called(tx, named)?,
+    };
     let fingerprint = conflict.fingerprint()?;
     if written.fingerprint.is_some_and(|known| known != fingerprint) {
         // The same value lost again, in another clash: what was decided about the old one is not about it.

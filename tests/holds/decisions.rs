@@ -386,3 +386,33 @@ async fn a_page_on_its_way_follows_its_person() {
         assert_eq!(clinic.at_centre(Page, "own"), Some(page("own", NEW, "hers")));
     }
 }
+
+/// Somebody turns Ana into Beatriz one field at a time, while what was written for Ana waits.
+#[tokio::test]
+async fn who_becomes_another_one_step_by_step_is_held() {
+    for has_waiting in [true, false] {
+        let clinic = Clinic::new();
+        clinic.there(Person, ana());
+        clinic.there(Page, page("p1", ACCT, "agreed"));
+        clinic.round().await;
+        if has_waiting {
+            // A conflict about Ana's page.
+            clinic.edit(Page, page("p1", ACCT, "mine")).await;
+            clinic.there(Page, page("p1", ACCT, "theirs"));
+            clinic.round().await;
+            assert_eq!(clinic.conflicts().len(), 1);
+        }
+        let mut there = ana();
+        for field in ["name", "lastname", "dob", "gender"] {
+            there.insert(field, beatriz().get(field).unwrap().clone());
+            clinic.there(Person, there.clone());
+            clinic.round().await;
+        }
+        assert_eq!(clinic.holds(), u64::from(has_waiting), "{has_waiting}");
+        if has_waiting {
+            clinic.decide(Verdict::Same).await;
+            clinic.round().await;
+            assert_eq!(clinic.holds(), 0);
+        }
+    }
+}

@@ -93,6 +93,8 @@ async fn new_records_of_a_shared_account_wait_until_it_is_one_persons() {
         clinic.there(Person, corrected.clone());
         clinic.round().await;
     }
+    // Whether that is still the one for whom the page may have been written.
+    clinic.decide(Verdict::Same).await;
     clinic.assert_settled().await;
     assert_eq!((clinic.holds(), clinic.here(Person, ACCT)), (0, Some(ana())));
     assert_eq!(clinic.at_centre(Page, "p2"), Some(page("p2", ACCT, "new")));

@@ -141,6 +141,36 @@ async fn values_of_a_record_are_no_question_about_another_ones() {
     assert!(snapshot.trash().unwrap().iter().any(|row| row.document == page("BERT01", "of Bert")));
 }
 
+/// The row was published under the old name, and the image finds the conflict again.
+#[tokio::test]
+async fn a_decision_in_the_row_of_the_old_name_is_carried_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, image) = (directory.path().join("store"), directory.path().join("image"));
+    let sim = Sim::default();
+    sim.put(Kind::Person, fields("old", "old"));
+    let node = Node::on_disk(&file, &sim);
+    node.complete().await;
+    node.edit("P", Some(fields("mine", "old"))).await;
+    sim.put(Kind::Person, fields("theirs", "old"));
+    drop(node);
+    std::fs::copy(&file, &image).unwrap();
+    Node::on_disk(&file, &sim).complete().await;
+    let node = Node::on_disk(&image, &sim);
+    node.complete().await;
+    let mut rows: Vec<Document> = sim.state().conflicts.values().cloned().collect();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let mut row = rows.remove(0);
+    row.extend(doc! {"resolution": "local", "resolved_by": "admin"});
+    sim.set_row("edge_conflicts", row);
+    for _ in 0..2 {
+        node.complete().await;
+    }
+    assert_eq!(at(&sim, "P").as_deref(), Some("mine"));
+    let row = sim.state().conflicts.values().next().cloned().unwrap();
+    assert_eq!(row.get_str("status").unwrap(), "resolved");
+    assert!(row.get_str("applied_by").is_ok(), "{row}");
+}
+
 /// An image from before: it goes on as another node with what it has, and settles by reading.
 #[tokio::test]
 async fn an_old_image_goes_on_as_a_new_node() {

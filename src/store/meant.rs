@@ -1,0 +1,67 @@
+//! Floor 1. For whom waiting records and conflicts were meant, where their person changes step by step.
+//!
+//! A person is held when two of the fields by which people are told apart change. Somebody may change one after the other,
+//! with a round between; whoever is there in the end is still another one than what waits here was written for.
+
+use bson::Document;
+
+use super::StoreError;
+use super::departed::identity_row;
+use super::records::Tx;
+use super::tables;
+use crate::domain::merge::identity_differences;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+
+impl Tx<'_> {
+    /// For whom what waits under an account was meant, if a field of theirs has changed since: the fields by which people
+    /// are told apart.
+    pub fn meant(&self, account: &str) -> Result<Option<Document>, StoreError> {
+        let row = self.meant.get(fold_account(account).as_str())?;
+        row.map(|row| tables::decode(row.value())).transpose()
+    }
+
+    /// The person in `key` changes from `before` to `after` and is taken for the same one. If anything waits for them, it
+    /// was meant for the one before.
+    pub fn note_meant(
+        &mut self,
+        key: &RecordKey,
+        before: &Document,
+        after: &Document,
+    ) -> Result<(), StoreError> {
+        let account = fold_account(&key.id);
+        if identity_differences(before, after) == 0 {
+            return Ok(());
+        }
+        let is_known = self.meant.get(account.as_str())?.is_some();
+        match (self.awaits(key)?, is_known) {
+            (true, false) => {
+                let row = tables::encode(&identity_row(before))?;
+                self.meant.insert(account.as_str(), row.as_slice())?;
+                self.wrote();
+                Ok(())
+            }
+            (false, true) => self.forget_meant(&account),
+            (true, true) | (false, false) => Ok(()),
+        }
+    }
+
+    /// It is decided who has the account, or it is another one's now.
+    pub fn forget_meant(&mut self, account: &str) -> Result<(), StoreError> {
+        if self.meant.remove(fold_account(account).as_str())? {
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Whether an unsent edit or an open conflict of a person, or of a record of theirs, waits.
+    fn awaits(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let mut keys = self.dependents(&key.id)?;
+        keys.extend(self.spellings(&key.id)?.into_iter().map(|id| RecordKey::new(Kind::Person, id)));
+        for key in keys {
+            if !self.is_clean(&key)? || self.has_open_conflicts(&key)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
