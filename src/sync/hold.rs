@@ -147,6 +147,9 @@ fn suspicion(
         if let Some(id) = unpushed_spelling(tx, key)? {
             return Ok(Some((id, HoldReason::Spelling)));
         }
+        if let Some(id) = gone_spelling(tx, key, remote)? {
+            return Ok(Some((id, HoldReason::Departed)));
+        }
         return Ok(has_departed(tx, key, remote)?.then(|| (key.id.clone(), HoldReason::Departed)));
     };
     let (is_other, why) = match tx.base_if_dirty(key)? {
@@ -168,6 +171,23 @@ fn unpushed_spelling(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<String>, Sto
     for id in tx.spellings(&key.id)? {
         let person = RecordKey::new(Kind::Person, id.as_str());
         if tx.base(&person)? == Base::Absent && !tx.has_landed(&person)? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// Somebody of this account in another spelling who is gone at the centre and still here, with records; another human
+/// being than the one who is new here.
+fn gone_spelling(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<Option<String>, StoreError> {
+    if !tx.is_clean(key)? || !tx.has_dependents(&key.id)? {
+        return Ok(None);
+    }
+    for id in tx.spellings(&key.id)? {
+        let person = RecordKey::new(Kind::Person, id.as_str());
+        let is_gone = tx.is_vanished(&person)?
+            || tx.undecided(&person)?.is_some_and(|undecided| undecided.central.is_none());
+        if is_gone && tx.document(&person)?.is_some_and(|person| !same_identity(&person, remote)) {
             return Ok(Some(id));
         }
     }
@@ -209,10 +229,16 @@ fn begin(
     tally: &mut Tally,
 ) -> Result<(), StoreError> {
     let local_key = RecordKey::new(Kind::Person, local_id);
-    if why == HoldReason::Departed {
+    if let Some(known) = tx.undecided(&local_key)?.filter(|_| why == HoldReason::Departed) {
+        undecided::end(tx, &local_key, &known)?;
+    }
+    if why == HoldReason::Departed && tx.is_clean(&local_key)? {
+        tx.clear_vanished(&local_key)?;
         // Whose records are here has to be seen, and may get an id of their own.
         // Nobody logs in as them meanwhile.
-        let departed = tx.departed_body(&local_key)?.map(|body| {
+        let body =
+            tx.document(&local_key)?.map_or_else(|| tx.departed_body(&local_key), |body| Ok(Some(body)))?;
+        let departed = body.map(|body| {
             let mut body = Kind::Person.schema().without_secrets(&body);
             body.remove("roles");
             body.insert("active", false);
@@ -238,42 +264,36 @@ pub(super) fn hold_departed(
     Ok(())
 }
 
-/// Whoever has come to have the account of a person who goes, in another spelling, and is somebody else: they leave their
-/// place for [`hold_successor`], because records of the one who goes are here. Two who have shared an account for longer
-/// are listed, and whoever deletes one of them decides.
-pub(super) fn set_aside_successor(
-    tx: &mut Tx<'_>,
-    key: &RecordKey,
-    person: &Document,
-) -> Result<Option<(RecordKey, Document)>, StoreError> {
-    if key.kind != Kind::Person || !tx.is_shared(&key.id)? || tx.hold(&key.id)?.is_some() {
-        return Ok(None);
-    }
-    if tx.dependents(&key.id)?.is_empty() {
-        return Ok(None);
-    }
-    for id in tx.spellings(&key.id)? {
-        let other = RecordKey::new(Kind::Person, id);
-        let Some(document) = tx.document(&other)?.filter(|other| !same_identity(person, other)) else {
-            continue;
-        };
-        if other != *key && tx.is_clean(&other)? && tx.is_taken(&other)? {
-            tx.put(&other, None, &Base::Absent, &Actor::Centre)?;
-            return Ok(Some((other, document)));
-        }
-    }
-    Ok(None)
-}
-
-/// Holds the one who has the account now, in another spelling than the one who is `gone`.
+/// Holds whoever has come to have the account of a person who goes, in another spelling, and is somebody else, if records
+/// of the one who goes are here. Two who have shared an account for longer are listed, and whoever deletes one of them
+/// decides.
 pub(super) fn hold_successor(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    gone: &RecordKey,
-    person: &Document,
     tally: &mut Tally,
-) -> Result<(), StoreError> {
-    begin(tx, key, &gone.id, person, HoldReason::Departed, tally)
+) -> Result<bool, StoreError> {
+    if key.kind != Kind::Person
+        || !tx.is_shared(&key.id)?
+        || tx.hold(&key.id)?.is_some()
+        || !tx.has_dependents(&key.id)?
+    {
+        return Ok(false);
+    }
+    let Some(person) = tx.document(key)? else {
+        return Ok(false);
+    };
+    for id in tx.spellings(&key.id)? {
+        let other = RecordKey::new(Kind::Person, id);
+        let Some(document) = tx.document(&other)?.filter(|other| !same_identity(&person, other)) else {
+            continue;
+        };
+        if tx.is_clean(&other)? && tx.is_taken(&other)? {
+            tx.put(&other, None, &Base::Absent, &Actor::Centre)?;
+            begin(tx, &other, &key.id, &document, HoldReason::Departed, tally)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Asks whether the person here and the `other` one, who has the account `key`, are one.

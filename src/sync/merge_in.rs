@@ -190,21 +190,17 @@ pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreErr
         return merge_in(tx, key, None);
     }
     let mut tally = Tally::default();
-    if undecided::delete_waits(tx, key, &mut tally)? {
-        tx.note_taken(key)?;
-        return Ok(tally);
-    }
     if tx.damage(key)?.is_some() {
         // What cannot be read cannot be put into the trash: the row stays, and is listed.
         return Ok(tally);
     }
+    if hold::hold_successor(tx, key, &mut tally)? || undecided::delete_waits(tx, key, &mut tally)? {
+        tx.note_taken(key)?;
+        return Ok(tally);
+    }
     if let Some(local) = tx.document(key)? {
-        let successor = hold::set_aside_successor(tx, key, &local)?;
         tx.discard(key, &local)?;
         tx.put(key, None, &Base::Absent, &Actor::Centre)?;
-        if let Some((successor, person)) = successor {
-            hold::hold_successor(tx, &successor, key, &person, &mut tally)?;
-        }
         tx.clear_dead(key)?;
         tx.note_taken(key)?;
         tally.deleted += 1;
