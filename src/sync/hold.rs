@@ -290,10 +290,31 @@ pub(super) fn hold_successor(
         if tx.is_clean(&other)? && tx.is_taken(&other)? {
             tx.put(&other, None, &Base::Absent, &Actor::Centre)?;
             begin(tx, &other, &key.id, &document, HoldReason::Departed, tally)?;
+            set_apart_what_came_with(tx, &other)?;
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Records that came in the round in which their person came, and name them in their very spelling, wait with them.
+fn set_apart_what_came_with(tx: &mut Tx<'_>, person: &RecordKey) -> Result<(), StoreError> {
+    for key in tx.dependents(&person.id)? {
+        let (Some(document), Owner::Field(field)) = (tx.document(&key)?, key.kind.schema().owner) else {
+            continue;
+        };
+        let is_theirs = document.get_str(field).is_ok_and(|owner| owner == person.id);
+        if is_theirs && tx.is_clean(&key)? && tx.is_taken(&key)? {
+            set_apart(tx, &key, &fold_account(&person.id), &document)?;
+        }
+    }
+    Ok(())
+}
+
+/// A record that nobody has changed here waits behind a hold, as what the centre has.
+fn set_apart(tx: &mut Tx<'_>, key: &RecordKey, account: &str, document: &Document) -> Result<(), StoreError> {
+    tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+    tx.put_held(key, account, document).map(drop)
 }
 
 /// Asks whether the person here and the `other` one, who has the account `key`, are one.
@@ -340,8 +361,7 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
             continue;
         };
         if tx.is_clean(&of_account)? {
-            tx.put(&of_account, None, &Base::Absent, &Actor::Centre)?;
-            tx.put_held(&of_account, &hold.account, &document)?;
+            set_apart(tx, &of_account, &hold.account, &document)?;
         }
     }
     Ok(())

@@ -99,3 +99,27 @@ async fn new_records_of_a_shared_account_wait_until_it_is_one_persons() {
     assert_eq!((clinic.holds(), clinic.here(Person, ACCT)), (0, Some(ana())));
     assert_eq!(clinic.at_centre(Page, "p2"), Some(page("p2", ACCT, "new")));
 }
+
+#[tokio::test]
+async fn records_that_came_with_the_other_one_wait_with_them() {
+    for (before, after) in [(lower(ana()), beatriz()), (ana(), lower(beatriz()))] {
+        let clinic = Clinic::new();
+        let (gone, new) =
+            (before.get_str("_id").unwrap().to_owned(), after.get_str("_id").unwrap().to_owned());
+        clinic.there(Person, before);
+        clinic.round().await;
+        clinic.edit(Page, page("p1", ACCT, "of Ana")).await;
+        clinic.sim.remove(Person, &gone);
+        clinic.there(Person, after.clone());
+        clinic.there(Page, page("p2", &new, "of Beatriz"));
+        clinic.round().await;
+        assert_eq!(clinic.book(ACCT), ["of Ana"]);
+        assert!(clinic.held(Page, "p2").is_some());
+        clinic.decide(Verdict::NewId("ANA02".to_owned())).await;
+        clinic.assert_settled().await;
+        assert_eq!(
+            (clinic.book(ACCT), clinic.book("ANA02")),
+            (vec!["of Beatriz".to_owned()], vec!["of Ana".to_owned()])
+        );
+    }
+}
