@@ -248,6 +248,11 @@ class Check:
         for event in self.history.events:
             if event.what != "write" or not event.acked or event.destroyed or event.value is None:
                 continue
+            # A value that is written back looks as if what had replaced it were forgotten by a centre that was set back.
+            if self.history.centre_set_back and any(
+                    other is not event and other.path == event.path and other.value == event.value
+                    and other.start < event.start for other in self.causality.events_of(event.record)):
+                continue
             # A misplaced value has its complaint already.
             if event.value in self.misplaced or self.is_moved_owner(event) or self.is_fine(event, {event.number}):
                 continue
