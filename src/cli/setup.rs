@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use toml::Value as Setting;
 use zeroize::Zeroizing;
 
-use super::doctor::centre;
 use super::control::{Client, ControlError, Missing, segment};
+use super::doctor::centre;
 use super::show::{cell, plain};
 use super::users::{password_line, shown_link};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};

@@ -29,8 +29,7 @@ pub(super) async fn write(central: &mut dyn Central, writes: &[Write]) -> Result
     tracing::warn!(%failure, writes = writes.len(), "writes failed together and are sent apart");
     let mut answers = vec![Written::Unknown; writes.len()];
     let middle = writes.len() / 2;
-    let (mut left, mut failed_alone, mut is_any_answered) =
-        (vec![middle..writes.len(), 0..middle], 0, false);
+    let (mut left, mut failed_alone, mut is_any_answered) = (vec![middle..writes.len(), 0..middle], 0, false);
     while let Some(part) = left.pop() {
         let Some(sent) = writes.get(part.clone()) else {
             continue;

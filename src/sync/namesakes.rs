@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn both_what_and_what_to_do_are_said() {
         assert_eq!(words("north", &[]), None);
-        let other = SameName { node: "6f0c".to_owned(), last_round_at: Some("2027-01-01T00:00:00Z".to_owned()) };
+        let other =
+            SameName { node: "6f0c".to_owned(), last_round_at: Some("2027-01-01T00:00:00Z".to_owned()) };
         let said = words("north", &[other]).unwrap();
         assert!(said.contains("\"north\" too (6f0c, last round 2027-01-01T00:00:00Z)"), "{said}");
     }

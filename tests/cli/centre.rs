@@ -107,11 +107,21 @@ fn names_ports_and_silence_are_told_apart() {
     // Of two, each is told, and the one that came furthest is the member.
     let uri = format!("mongodb://{nowhere}:1,127.0.0.1:{port}");
     stops_at(&uri, "connection", &format!("127.0.0.1:{port}"), &words);
-    stops_at(&uri, "connection", &format!("127.0.0.1:{port}"), &format!("the name {nowhere} cannot be resolved"));
+    stops_at(
+        &uri,
+        "connection",
+        &format!("127.0.0.1:{port}"),
+        &format!("the name {nowhere} cannot be resolved"),
+    );
     let port = listening(|mut stream| while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {});
     let member = format!("127.0.0.1:{port}");
     stops_at(&format!("mongodb://{member}"), "answer", &member, "takes the connection and does not answer");
-    stops_at(&format!("mongodb://{member}/?tls=true"), "answer", &member, "does not answer when asked for TLS");
+    stops_at(
+        &format!("mongodb://{member}/?tls=true"),
+        "answer",
+        &member,
+        "does not answer when asked for TLS",
+    );
 }
 
 #[test]
@@ -215,7 +225,12 @@ fn certificates_logins_and_privileges_are_told_apart() {
 
     let plain = on_runtime(MongoServer::start_own(Setup::default()));
     let member = format!("127.0.0.1:{}", plain.port());
-    stops_at(&format!("mongodb://{member}/?tls=true&tlsCAFile={right}"), "TLS", &member, "does not speak TLS");
+    stops_at(
+        &format!("mongodb://{member}/?tls=true&tlsCAFile={right}"),
+        "TLS",
+        &member,
+        "does not speak TLS",
+    );
 }
 
 #[test]

@@ -218,7 +218,9 @@ impl MongoFeed {
             "replace" => Effect::Replaced(body()),
             "delete" => Effect::Deleted,
             // What cannot be read, like everything unheard of, is a change of which nothing is known.
-            _ => whole(raw).and_then(described).unwrap_or(Effect::Updated { set: Vec::new(), unset: Vec::new() }),
+            _ => whole(raw)
+                .and_then(described)
+                .unwrap_or(Effect::Updated { set: Vec::new(), unset: Vec::new() }),
         };
         let at = raw.get_timestamp("clusterTime").ok().map(moment);
         changes.events.push(Event::Record { key: RecordKey::new(*kind, id), effect, at });
@@ -296,7 +298,8 @@ mod tests {
     #[test]
     fn an_update_that_shortened_arrays_is_not_told_in_full() {
         let event = |truncated: Bson| {
-            let description = doc! {"updatedFields": {"a": 1}, "removedFields": [], "truncatedArrays": truncated};
+            let description =
+                doc! {"updatedFields": {"a": 1}, "removedFields": [], "truncatedArrays": truncated};
             RawDocumentBuf::try_from(&doc! {"updateDescription": description}).unwrap()
         };
         let shortened = event(Bson::Array(vec![doc! {"field": "notes", "newSize": 1}.into()]));

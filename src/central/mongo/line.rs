@@ -262,9 +262,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_a_question_without_an_answer_ends_a_connection() {
         let limit = Duration::from_secs(30);
-        let is_ended = async |carried: &Carried| {
-            tokio::time::timeout(limit * 3, carried.silence(limit)).await.is_ok()
-        };
+        let is_ended =
+            async |carried: &Carried| tokio::time::timeout(limit * 3, carried.silence(limit)).await.is_ok();
         let carried = Carried::begin(&Arc::new(Meter::default()));
         assert!(!is_ended(&carried).await, "nothing was asked");
         carried.note(true, 100);

@@ -7,8 +7,8 @@ use mongodb::Database;
 
 use super::probe::{self, Primary, Way};
 use super::{MongoHub, probe::LOGIN, rights};
-use crate::central::survey::{Advice, Diagnosis, Namesake, Survey};
 use crate::central::NODES_COLLECTION;
+use crate::central::survey::{Advice, Diagnosis, Namesake, Survey};
 
 /// Longest that a failed round looks for the cause.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(30);
@@ -60,8 +60,9 @@ impl MongoHub {
         };
         if entered.is_open_to_all {
             survey.advice.push(Advice {
-                finding: "the server asks for no login: whoever reaches its port reads and changes every record"
-                    .to_owned(),
+                finding:
+                    "the server asks for no login: whoever reaches its port reads and changes every record"
+                        .to_owned(),
                 remedy: LOGIN,
             });
         }
@@ -109,10 +110,7 @@ async fn of_collations(database: &Database) -> Option<Advice> {
     let filter = doc! {"options.collation": {"$exists": true}, "options.collation.locale": {"$ne": "simple"}};
     let reply = database.run_command(doc! {"listCollections": 1, "filter": filter}).await.ok()?;
     let found = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
-    let names: Vec<&str> = found
-        .iter()
-        .filter_map(|row| row.as_document()?.get_str("name").ok())
-        .collect();
+    let names: Vec<&str> = found.iter().filter_map(|row| row.as_document()?.get_str("name").ok()).collect();
     (!names.is_empty()).then(|| Advice {
         finding: format!(
             "collections with a collation of their own: {}. Nodes ask to compare by bytes in each statement, which such \
@@ -174,7 +172,8 @@ mod tests {
         let row = |id: &str, days: i64| {
             doc! {"_id": id, "last_round_at": bson::DateTime::from_millis(now_ms - days * DAY_MS)}
         };
-        let rows = vec![row("new", 0), row("old", 8), row("ahead", -3), doc! {"_id": "never"}, doc! {"_id": 5}];
+        let rows =
+            vec![row("new", 0), row("old", 8), row("ahead", -3), doc! {"_id": "never"}, doc! {"_id": 5}];
         let reply = doc! {"cursor": {"firstBatch": rows}};
         let names: Vec<_> = namesakes(&reply, now_ms).into_iter().map(|other| other.node).collect();
         assert_eq!(names, ["new", "ahead", "never"]);

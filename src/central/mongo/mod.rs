@@ -11,12 +11,14 @@ mod counters;
 mod error;
 mod feed;
 mod filter;
+mod hello;
 mod line;
 mod look;
 mod probe;
 mod read;
 mod rights;
 mod rows;
+mod tls;
 mod write;
 
 use std::sync::atomic::Ordering;

@@ -5,89 +5,32 @@
 //! tries all members at once for as long as it may and then knows only that it found none.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::doc;
 use futures_util::future::join_all;
 use mongodb::Client;
-use mongodb::options::{ClientOptions, ServerAddress, Tls, TlsOptions};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use mongodb::options::{ClientOptions, ServerAddress, Tls};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
-use super::{CONNECT_SECONDS_MAX, error};
+use super::hello::{self, Hello};
+use super::{CONNECT_SECONDS_MAX, error, tls};
 use crate::central::survey::{Member, Stage, Trouble};
 use crate::central::{CentralError, CentreAddress};
 
 /// Longest that a stage may take, unless the address says otherwise (`connectTimeoutMS`).
 const STAGE_LIMIT: Duration = Duration::from_secs(CONNECT_SECONDS_MAX);
 const PORT_DEFAULT: u16 = 27_017;
-/// Of MongoDB 4.4, before which the driver does not work.
-const WIRE_VERSION_MIN: i32 = 9;
-/// The latest that the driver knows.
-const WIRE_VERSION_MAX: i32 = 29;
-/// Kind of the messages of MongoDB's wire protocol, and the bytes around the one document of such a message: header,
-/// flags, kind of section.
-const OP_MSG: i32 = 2013;
-const BEFORE_DOCUMENT_BYTES: usize = 21;
-/// More than any server says of itself.
-const HELLO_BYTES_MAX: usize = 1 << 20;
 
-const NETWORK: &str = "is this machine on a network? Then the address: thalamus-edge setup, or central.uri_file";
-const AUTHORITY: &str =
-    "tlsCAFile=FILE in the address names the authority that signed the server's certificate";
-const OWN_CERTIFICATE: &str =
-    "tlsCertificateKeyFile=FILE in the address names a certificate and key that the centre knows";
+const NETWORK: &str =
+    "is this machine on a network? Then the address: thalamus-edge setup, or central.uri_file";
 const MEMBER_NAMES: &str = "at the centre: rs.reconfig() with members under names that clinics can resolve and that \
                             are in the certificates (docs/SYNC.md: What a node needs)";
 pub(super) const LOGIN: &str = "correct user, password and authSource in the address; at the centre: createUser as \
                                 in docs/SYNC.md";
-
-/// What a server says of itself.
-#[derive(Debug, Clone)]
-struct Hello(Document);
-
-impl Hello {
-    fn is(&self, field: &str) -> bool {
-        self.0.get_bool(field).unwrap_or(false)
-    }
-
-    fn is_router(&self) -> bool {
-        self.0.get_str("msg").is_ok_and(|message| message == "isdbgrid")
-    }
-
-    fn set_name(&self) -> Option<&str> {
-        self.0.get_str("setName").ok()
-    }
-
-    fn is_writable(&self) -> bool {
-        self.is("isWritablePrimary") || self.is("ismaster")
-    }
-
-    /// What it is within its replica set.
-    fn role(&self) -> &'static str {
-        match self {
-            _ if self.is_router() => "router",
-            _ if self.set_name().is_none() && self.is_writable() => "standalone",
-            _ if self.is_writable() => "primary",
-            _ if self.is("secondary") => "secondary",
-            _ if self.is("arbiterOnly") => "arbiter",
-            _ if self.is("isreplicaset") => "never initiated",
-            _ => "neither primary nor secondary",
-        }
-    }
-
-    /// All members that hold data, as they call each other.
-    fn hosts(&self) -> Vec<ServerAddress> {
-        let listed = ["hosts", "passives"].into_iter().filter_map(|field| self.0.get_array(field).ok());
-        let names = listed.flatten().filter_map(|name| name.as_str());
-        names.filter_map(|name| ServerAddress::parse(name).ok()).collect()
-    }
-}
 
 /// The way as far as it goes.
 pub(super) struct Way {
@@ -131,7 +74,7 @@ fn trouble(stage: Stage, reason: impl Into<String>, remedy: &'static str) -> Tro
     Trouble { stage, member: None, reason: reason.into(), remedy }
 }
 
-fn at(stage: Stage, member: &str, reason: impl Into<String>, remedy: &'static str) -> Trouble {
+pub(super) fn at(stage: Stage, member: &str, reason: impl Into<String>, remedy: &'static str) -> Trouble {
     Trouble { member: Some(member.to_owned()), ..trouble(stage, reason, remedy) }
 }
 
@@ -218,9 +161,8 @@ fn primary(tried: &[Tried], mut options: ClientOptions, seeds: usize) -> Result<
     let is_direct = options.direct_connection == Some(true);
     let answers = || tried.iter().filter_map(|tried| Some((tried, tried.found.as_ref().ok()?)));
     if let Some(wanted) = &options.repl_set_name
-        && let Some((tried, hello)) = answers().find(|(_, hello)| {
-            !hello.is_router() && hello.set_name().is_some_and(|name| name != wanted)
-        })
+        && let Some((tried, hello)) = answers()
+            .find(|(_, hello)| !hello.is_router() && hello.set_name().is_some_and(|name| name != wanted))
     {
         let member = shown(&tried.address);
         let reason = format!(
@@ -230,8 +172,7 @@ fn primary(tried: &[Tried], mut options: ClientOptions, seeds: usize) -> Result<
         return Err(at(Stage::Address, &member, reason, "correct replicaSet in the address"));
     }
     if let Some((tried, hello)) = answers().find(|(_, hello)| hello.is_writable() || hello.is_router()) {
-        let (hosts, is_standalone) =
-            (hello.hosts().len(), hello.set_name().is_none() && !hello.is_router());
+        let (hosts, is_standalone) = (hello.hosts().len(), hello.set_name().is_none() && !hello.is_router());
         options.hosts = vec![tried.address.clone()];
         (options.direct_connection, options.repl_set_name) = (Some(true), None);
         let limit = stage_limit(&options);
@@ -304,7 +245,7 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
             hello.ok_or_else(|| silent(&member))?
         }
         Some(tls) => {
-            let config = tls_config(tls).map_err(|reason| trouble(Stage::Tls, reason, AUTHORITY))?;
+            let config = tls::config(tls).map_err(|reason| trouble(Stage::Tls, reason, tls::AUTHORITY))?;
             let name = ServerName::try_from(host.clone()).map_err(|_| {
                 let reason = format!("{host} is no name that a certificate can be for");
                 at(Stage::Tls, &member, reason, "correct the name of the server in the address")
@@ -312,8 +253,8 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
             let handshake = TlsConnector::from(config).connect(name, stream);
             let stream = match tokio::time::timeout(limit, handshake).await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(failure)) if rustls_error(&failure).is_some() => {
-                    return Err(tls_trouble(&member, host, &failure));
+                Ok(Err(failure)) if tls::rustls_error(&failure).is_some() => {
+                    return Err(tls::trouble(&member, host, &failure));
                 }
                 // Cut off, or silence.
                 ended => {
@@ -324,7 +265,7 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
             greeted(&member, stream, true, limit).await?
         }
     };
-    known_version(&member, hello)
+    hello::known_version(&member, hello)
 }
 
 async fn connect(member: &str, host: &str, port: u16, limit: Duration) -> Result<TcpStream, Trouble> {
@@ -389,13 +330,13 @@ async fn greeted(
     is_encrypted: bool,
     limit: Duration,
 ) -> Result<Hello, Trouble> {
-    let failure = match tokio::time::timeout(limit, exchange_hello(stream)).await {
+    let failure = match tokio::time::timeout(limit, hello::exchange(stream)).await {
         Err(_) => return Err(silent(member)),
         Ok(Ok(hello)) => return Ok(Hello(hello)),
         Ok(Err(failure)) => failure,
     };
-    if rustls_error(&failure).is_some() {
-        return Err(tls_trouble(member, member, &failure));
+    if tls::rustls_error(&failure).is_some() {
+        return Err(tls::trouble(member, member, &failure));
     }
     Err(match failure.kind() {
         io::ErrorKind::InvalidData => at(
@@ -419,30 +360,7 @@ async fn greeted(
     })
 }
 
-/// One message of MongoDB's protocol each way.
-async fn exchange_hello(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Document> {
-    let garbled = || io::Error::from(io::ErrorKind::InvalidData);
-    let question = doc! {"hello": 1, "$db": "admin"}.to_vec().map_err(|_| garbled())?;
-    let length = i32::try_from(BEFORE_DOCUMENT_BYTES + question.len()).map_err(|_| garbled())?;
-    let mut message = Vec::with_capacity(BEFORE_DOCUMENT_BYTES + question.len());
-    for number in [length, 1, 0, OP_MSG, 0] {
-        message.extend_from_slice(&number.to_le_bytes());
-    }
-    message.push(0);
-    message.extend(question);
-    stream.write_all(&message).await?;
-    stream.flush().await?;
-    let length = usize::try_from(stream.read_i32_le().await?).map_err(|_| garbled())?;
-    if !(BEFORE_DOCUMENT_BYTES..HELLO_BYTES_MAX).contains(&length) {
-        return Err(garbled());
-    }
-    let mut answer = vec![0; length - size_of::<i32>()];
-    stream.read_exact(&mut answer).await?;
-    let document = answer.get(BEFORE_DOCUMENT_BYTES - size_of::<i32>()..).unwrap_or_default();
-    Document::from_reader(document).map_err(|_| garbled())
-}
-
-/// The same by the driver.
+/// Hello by the driver.
 async fn driven_hello(address: &ServerAddress, options: &ClientOptions) -> Option<Hello> {
     let limit = stage_limit(options);
     let mut options = options.clone();
@@ -456,110 +374,10 @@ async fn driven_hello(address: &ServerAddress, options: &ClientOptions) -> Optio
     hello.map(Hello)
 }
 
-fn known_version(member: &str, hello: Hello) -> Result<Hello, Trouble> {
-    const VERSION: &str = "a centre of MongoDB 4.4 or later (docs/SYNC.md: What a node needs)";
-    let number = |field: &str| hello.0.get_i32(field).unwrap_or_default();
-    if number("maxWireVersion") < WIRE_VERSION_MIN {
-        let reason = format!("{member} is older than MongoDB 4.4");
-        return Err(at(Stage::Version, member, reason, VERSION));
-    }
-    if number("minWireVersion") > WIRE_VERSION_MAX {
-        let reason = format!("{member} is newer than this program knows");
-        return Err(at(Stage::Version, member, reason, "a newer version of thalamus-edge"));
-    }
-    Ok(hello)
-}
-
-/// What the driver would check certificates with.
-fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, String> {
-    let unusable = |what: &str| format!("the file of its address with {what} cannot be used");
-    let mut roots = RootCertStore::empty();
-    match &options.ca_file_path {
-        Some(path) => {
-            let file = CertificateDer::pem_file_iter(path).map_err(|_| unusable("authorities (tlsCAFile)"))?;
-            let (taken, _) = roots.add_parsable_certificates(file.flatten());
-            if taken == 0 {
-                return Err("the file that tlsCAFile names has no certificate in it".to_owned());
-            }
-        }
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|_| "TLS cannot be set up".to_owned())?.with_root_certificates(roots);
-    let config = match &options.cert_key_file_path {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let own = || unusable("the node's own certificate (tlsCertificateKeyFile)");
-            let chain = CertificateDer::pem_file_iter(path).map_err(|_| own())?;
-            let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|_| own())?;
-            let key = PrivateKeyDer::from_pem_file(path).map_err(|_| own())?;
-            builder.with_client_auth_cert(chain, key).map_err(|_| own())?
-        }
-    };
-    Ok(Arc::new(config))
-}
-
-fn rustls_error(failure: &io::Error) -> Option<&rustls::Error> {
-    failure.get_ref()?.downcast_ref()
-}
-
-/// Why there is no agreement about TLS.
-fn tls_trouble(member: &str, host: &str, failure: &io::Error) -> Trouble {
-    use CertificateError as Certificate;
-    const SERVER: &str = "at the centre: a certificate that holds, for the names that clinics use";
-    let (reason, remedy) = match rustls_error(failure) {
-        Some(rustls::Error::InvalidCertificate(fault)) => match fault {
-            // The latter for an authority that was made anew under its old name.
-            Certificate::UnknownIssuer | Certificate::BadSignature => {
-                ("its certificate is signed by an authority that this node does not trust".to_owned(), AUTHORITY)
-            }
-            Certificate::Expired | Certificate::ExpiredContext { .. } => (
-                "its certificate has ended (or the clock of this machine is ahead)".to_owned(),
-                "look at the clock of this machine; at the centre: a new certificate",
-            ),
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => (
-                "its certificate does not hold yet (or the clock of this machine is behind)".to_owned(),
-                "look at the clock of this machine",
-            ),
-            Certificate::NotValidForName => (format!("its certificate is not for {host}"), SERVER),
-            Certificate::NotValidForNameContext { presented, .. } => {
-                (format!("its certificate is for {} and not for {host}", presented.join(", ")), SERVER)
-            }
-            Certificate::Revoked => ("its certificate was revoked".to_owned(), SERVER),
-            Certificate::Other(fault) if fault.to_string().contains("CaUsedAsEndEntity") => {
-                ("it shows the certificate of an authority as its own".to_owned(), SERVER)
-            }
-            _ => ("its certificate is not valid".to_owned(), SERVER),
-        },
-        Some(rustls::Error::AlertReceived(alert)) => match alert {
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnknownCA
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::AccessDenied => {
-                ("it does not accept this node's own certificate, or misses one".to_owned(), OWN_CERTIFICATE)
-            }
-            _ => (
-                "it breaks off the handshake".to_owned(),
-                "the server's log says why; TLS 1.2 or 1.3 is needed",
-            ),
-        },
-        Some(rustls::Error::PeerIncompatible(_)) => {
-            ("it speaks no version of TLS that is safe".to_owned(), "at the centre: TLS 1.2 or 1.3")
-        }
-        _ => (
-            "it does not speak TLS".to_owned(),
-            "at the centre: net.tls.mode requireTLS; or the port in the address",
-        ),
-    };
-    at(Stage::Tls, member, format!("no TLS with {member}: {reason}"), remedy)
-}
-
 #[cfg(test)]
 mod tests {
+    use bson::Document;
+
     use super::*;
 
     fn tried(name: &str, found: Result<Document, Stage>, is_told: bool) -> Tried {
@@ -597,16 +415,6 @@ mod tests {
         assert_eq!((found.stage, found.member.as_deref()), (Stage::Address, Some("b:2")));
         let fresh = [tried("a:1", Ok(doc! {"isreplicaset": true}), false)];
         assert!(chosen(&fresh, uri).unwrap_err().reason.contains("never initiated"));
-    }
-
-    #[test]
-    fn old_and_unheard_of_versions_are_told() {
-        let stage = |hello| known_version("a:1", Hello(hello)).map(|_| ()).map_err(|trouble| trouble.stage);
-        assert_eq!(stage(doc! {"maxWireVersion": 8}), Err(Stage::Version));
-        assert_eq!(stage(doc! {}), Err(Stage::Version));
-        assert_eq!(stage(doc! {"maxWireVersion": 9}), Ok(()));
-        assert_eq!(stage(doc! {"maxWireVersion": 40, "minWireVersion": 29}), Ok(()));
-        assert_eq!(stage(doc! {"maxWireVersion": 40, "minWireVersion": 30}), Err(Stage::Version));
     }
 
     #[test]

@@ -8,13 +8,11 @@ use bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::{Client, Database};
 
-use super::probe::{LOGIN, Primary};
 use super::error;
+use super::probe::{LOGIN, Primary};
 use crate::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use crate::central::survey::{Stage, Trouble};
-use crate::central::{
-    CONFLICTS_COLLECTION, CentralError, CentreAddress, NODES_COLLECTION, TRASH_COLLECTION,
-};
+use crate::central::{CONFLICTS_COLLECTION, CentralError, CentreAddress, NODES_COLLECTION, TRASH_COLLECTION};
 use crate::domain::record::Kind;
 
 const UNAUTHORIZED: i32 = 13;
@@ -61,15 +59,17 @@ fn missing(
             // One collection is not the whole database.
             || names("db", database) && names("collection", collection);
         let actions = privilege.get_array("actions");
-        is_about && actions.is_ok_and(|actions| {
-            actions.iter().any(|given| [Some(action), Some("anyAction")].contains(&given.as_str()))
-        })
+        is_about
+            && actions.is_ok_and(|actions| {
+                actions.iter().any(|given| [Some(action), Some("anyAction")].contains(&given.as_str()))
+            })
     };
     let mut missing = BTreeMap::new();
     for (collection, actions) in needed {
-        let lacking = actions.iter().copied().filter(|action| {
-            !privileges.iter().any(|privilege| gives(privilege, collection, action))
-        });
+        let lacking = actions
+            .iter()
+            .copied()
+            .filter(|action| !privileges.iter().any(|privilege| gives(privilege, collection, action)));
         let lacking: Vec<_> = lacking.collect();
         if !lacking.is_empty() {
             missing.insert(collection.clone(), lacking);
@@ -102,12 +102,8 @@ pub(super) struct Entered {
 
 /// Logs in, and looks whether everything is allowed that a node does.
 pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<Entered, Trouble> {
-    let at = |stage, reason: String, remedy| Trouble {
-        stage,
-        member: Some(primary.name.clone()),
-        reason,
-        remedy,
-    };
+    let at =
+        |stage, reason: String, remedy| Trouble { stage, member: Some(primary.name.clone()), reason, remedy };
     let has_user = primary.options.credential.is_some();
     let unusable = |_| at(Stage::Address, "its address cannot be used".to_owned(), LOGIN);
     let client = Client::with_options(primary.options.clone()).map_err(unusable)?;
@@ -220,7 +216,6 @@ pub(super) fn hours_between(first: &Document, last: &Document) -> Option<u64> {
     Some(seconds(last)?.saturating_sub(seconds(first)?) / 3600)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,7 +282,11 @@ mod tests {
         let but_one = [reading, on("federation", "", &["insert", "update", "createIndex"])];
         assert!(lacking(&but_one).starts_with("remove on domiciliary_unit; remove on encounter"));
         assert!(lacking(&but_one).ends_with("and more on 4 others"), "{}", lacking(&but_one));
-        let others = on("federation", "", &["find", "changeStream", "listCollections", "insert", "update", "createIndex"]);
+        let others = on(
+            "federation",
+            "",
+            &["find", "changeStream", "listCollections", "insert", "update", "createIndex"],
+        );
         let mut given = vec![others];
         given.extend(Kind::ALL.map(|kind| on("federation", kind.schema().collection, &["remove"])));
         assert_eq!(lacking(&given), "remove on patients");

@@ -29,12 +29,9 @@ fn found_of(found: &mut Findings, survey: &Survey, name: &str) {
         match &member.found {
             Ok(role) => found.ok(MEMBER, format!("{} is {role}", member.name)),
             // It is told already if it is what keeps the node out.
-            Err(trouble) if survey.trouble.is_some() => found.found(
-                MEMBER,
-                health(trouble),
-                trouble.to_string(),
-                trouble.remedy,
-            ),
+            Err(trouble) if survey.trouble.is_some() => {
+                found.found(MEMBER, health(trouble), trouble.to_string(), trouble.remedy)
+            }
             Err(trouble) => found.warning(
                 MEMBER,
                 format!("{trouble}; once this member is primary, the centre cannot be reached"),
@@ -68,7 +65,8 @@ fn reached(survey: &Survey) -> String {
         member.found.as_ref().is_ok_and(|role| ["primary", "router", "standalone"].contains(role))
     });
     let name = primary.map_or("its primary", |member| member.name.as_str());
-    let stages = [Stage::Name, Stage::Connection, Stage::Answer, Stage::Version, Stage::Login, Stage::Privilege];
+    let stages =
+        [Stage::Name, Stage::Connection, Stage::Answer, Stage::Version, Stage::Login, Stage::Privilege];
     let stages: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
     format!("{name} is reached: {} are in order", stages.join(", "))
 }
