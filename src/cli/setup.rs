@@ -124,7 +124,9 @@ pub(super) async fn run(file: Option<PathBuf>, args: SetupArgs) -> anyhow::Resul
     let checked = place.check(&draft)?;
     let planned = place.config(&text, environment())?.without_centre();
     let operator = planned_operator(&planned, &args, terminal.as_ref(), password).await?;
-    let centre = tried_centre(&checked, &planned, terminal.as_ref()).await?;
+    // What is there already is told, and not asked about again.
+    let asking = terminal.as_ref().filter(|_| draft.uri.is_some());
+    let centre = tried_centre(&checked, &planned, asking).await?;
     let written = place.write(draft, args.yes)?;
     let config = place.config(&text, environment())?;
 
