@@ -5,6 +5,8 @@
 
 #[path = "cli/backups.rs"]
 mod backups;
+#[path = "cli/centre.rs"]
+mod centre;
 mod cli_support;
 #[path = "cli/doctor.rs"]
 mod doctor;

@@ -292,7 +292,8 @@ async fn offline_is_normal() {
     let reply = north.call("POST", "/sync/rounds", None).await;
     assert_eq!((reply.status, &reply.json()["outcome"]), (200, &json!("offline")), "{}", reply.json());
     println!("a round without a centre: {:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    // An election has time to end before a node gives up.
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     let status = north.get("/sync/status").await;
     assert_eq!(status["state"], "offline");
     assert!(status["pending"].as_u64().unwrap() > 0, "{status}");

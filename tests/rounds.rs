@@ -261,6 +261,81 @@ async fn a_lost_answer_to_the_lease_is_not_taken_for_a_clone() {
     assert_eq!(sim.state().leases.len(), 1);
 }
 
+/// Three faults with one code refuse a record; another code, or an answer between them, begins anew.
+#[tokio::test]
+async fn the_same_fault_again_and_again_is_a_refusal() {
+    let sim = Sim::default();
+    let node = Node::agreed(&sim).await;
+    node.set("BAD", "mine").await;
+    node.set("GOOD", "mine").await;
+    let dead = || node.sync.status().unwrap().dead;
+    for (code, refused) in [(8, 0), (8, 0), (96, 0), (96, 0), (96, 1)] {
+        sim.state().faulty = vec![("BAD".to_owned(), code)];
+        node.sync.round().await;
+        assert_eq!(dead(), refused, "{code}");
+    }
+    assert!(sim.get(Kind::Person, "GOOD").is_some() && sim.get(Kind::Person, "BAD").is_none());
+    let letter = node.store.read().unwrap().dead_letters().unwrap().remove(0);
+    assert_eq!((letter.code, letter.reason.as_str()), (96, "the centre answered 3 times with error 96"));
+    // Tried again by hand, it begins anew, and lands once the centre takes it.
+    node.set("BAD", "again").await;
+    node.sync.round().await;
+    assert_eq!(dead(), 0);
+    sim.state().faulty.clear();
+    node.sync.round().await;
+    node.complete().await;
+    assert_settled(&node, &sim, "BAD").await;
+}
+
+/// A batch that fails as a whole is sent in parts: what is good in it arrives in the same round, and one record that
+/// fails alone is refused in the end.
+#[tokio::test]
+async fn a_batch_that_fails_together_is_sent_apart() {
+    let sim = Sim::default();
+    let node = Node::agreed(&sim).await;
+    for number in 0..9 {
+        node.set(&format!("P{number}"), "mine").await;
+    }
+    sim.state().batch_writes_max = Some(2);
+    node.complete().await;
+    for number in 0..9 {
+        assert_settled(&node, &sim, &format!("P{number}")).await;
+    }
+    for number in 0..9 {
+        node.set(&format!("P{number}"), "newer").await;
+    }
+    sim.state().batch_breakers = vec!["P4".to_owned()];
+    let dead = || node.sync.status().unwrap().dead;
+    node.ends(Outcome::Partial).await;
+    for number in (0..9).filter(|number| *number != 4) {
+        let stored = sim.get(Kind::Person, &format!("P{number}")).unwrap();
+        assert_eq!(stored.get_str("f").unwrap(), "newer");
+    }
+    // Of one alone nobody can tell: it fails, is said, and refused only while others go through.
+    node.ends(Outcome::Failed).await;
+    assert_eq!(dead(), 0);
+    for round in 0..2 {
+        node.set("P5", &format!("{round}")).await;
+        node.set("P6", &format!("{round}")).await;
+        node.sync.round().await;
+    }
+    assert_eq!(dead(), 1);
+    // If everything fails, it is the centre.
+    let all = (0..9).filter(|number| *number != 4).map(|number| format!("P{number}"));
+    sim.state().batch_breakers = all.clone().collect();
+    for id in all {
+        node.set(&id, "newest").await;
+    }
+    for _ in 0..4 {
+        node.ends(Outcome::Failed).await;
+    }
+    assert_eq!(dead(), 1);
+    sim.state().batch_breakers.clear();
+    node.sync.round().await;
+    assert_eq!((at(&sim, "P5"), at(&sim, "P8")), ("newest".to_owned(), "newest".to_owned()));
+    assert_eq!((at(&sim, "P4"), dead()), ("mine".to_owned(), 1));
+}
+
 #[tokio::test]
 async fn a_copy_of_a_node_enrols_as_a_new_one_and_loses_nothing() {
     let sim = Sim::default();
@@ -589,7 +664,7 @@ async fn the_status_says_what_waits() {
     assert!(message().starts_with("2 records that were changed here wait to be sent, the oldest since"));
     sim.state().lease_faults.push_back(Fault::LostRequest);
     node.ends(Outcome::Offline).await;
-    assert!(message().starts_with("The centre cannot be reached."), "{}", message());
+    assert!(message().starts_with("The centre cannot be reached"), "{}", message());
     assert!(message().contains("2 records that were changed here wait"), "{}", message());
     sim.state().refused.push("BEA".to_owned());
     node.complete().await;

@@ -6,6 +6,7 @@
 
 pub mod content;
 pub mod mongo;
+pub mod survey;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::domain::diff::Change;
 pub use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
+use survey::{Diagnosis, Namesake};
 
 /// Why the centre gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,6 +43,11 @@ pub type Result<T> = std::result::Result<T, CentralError>;
 #[async_trait]
 pub trait Hub: Send + Sync {
     async fn open(&self) -> Result<Box<dyn Central>>;
+
+    /// After a conversation that failed: why, as far as it can be found out now. Ends within half a minute.
+    async fn diagnose(&self) -> Diagnosis {
+        Diagnosis::Unknown
+    }
 }
 
 /// One round's conversation with the centre. Majority read and write concern, one causally consistent
@@ -127,6 +134,12 @@ pub trait Central: content::Attachments {
     /// The rows of `edge_nodes` of this node, and of all nodes that say that they have this store: what they say of the
     /// edits that were delivered.
     async fn node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>>;
+
+    /// Other nodes that are called `name`, are not revoked, and have been at the centre within the last days before
+    /// `now_ms`.
+    async fn namesakes(&mut self, _node: &str, _name: &str, _now_ms: i64) -> Result<Vec<Namesake>> {
+        Ok(Vec::new())
+    }
 
     /// Merges `report` into the node's row in `edge_nodes` if that still holds `lease`, else does nothing.
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()>;
@@ -270,6 +283,10 @@ pub enum Written {
     Refused {
         code: i32,
         message: String,
+    },
+    /// An error of this write alone, of which nobody knows whether it repeats with the same value.
+    Faulty {
+        code: i32,
     },
     /// No acknowledgement, or none that tells this write from its neighbours: it may have happened.
     Unknown,

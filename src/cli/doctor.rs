@@ -3,6 +3,7 @@
 //! It mends nothing. Each finding is about one thing and says what is there; one that is not as it should be also
 //! says what to do. What only looks at files works without a node too, and what cannot be looked at is a finding.
 
+pub(super) mod centre;
 mod findings;
 
 use std::path::{Path, PathBuf};
@@ -54,9 +55,15 @@ pub(super) async fn run(config: Config, file: Option<PathBuf>, json: bool) -> an
     certificate(&mut found, &config, now_ms);
     backups(&mut found, &config, now_ms);
     way_to_centre(&mut found, &config);
-    if let Err(error) = node(&mut found, &config, now_ms).await {
-        found.wrong(NODE, format!("{error:#}"), START);
-    }
+    // Its id at the centre, if there is a store and it has one.
+    let own = match node(&mut found, &config, now_ms).await {
+        Ok(own) => own,
+        Err(error) => {
+            found.wrong(NODE, format!("{error:#}"), START);
+            None
+        }
+    };
+    centre::look(&mut found, &config, own.as_deref(), now_ms).await;
     Ok(shown(&found, json))
 }
 
@@ -300,7 +307,7 @@ fn way_to_centre(found: &mut Findings, config: &Config) {
 }
 
 /// What only the node knows.
-async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Result<()> {
+async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Result<Option<String>> {
     let client = Client::connect(config, Missing::Refuse).await?;
     match client.is_node_running() {
         true => found.ok(NODE, concat!("running; this program is version ", env!("CARGO_PKG_VERSION"))),
@@ -313,7 +320,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     rot(found, &status);
     let users = client.get("/users").await?.accepted()?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
-    Ok(())
+    Ok(status["node"].as_str().filter(|own| !own.is_empty()).map(str::to_owned))
 }
 
 fn reconciliation(found: &mut Findings, status: &Value, now_ms: i64) {

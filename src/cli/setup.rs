@@ -15,10 +15,12 @@ use toml::Value as Setting;
 use zeroize::Zeroizing;
 
 use super::control::{Client, ControlError, Missing, segment};
+use super::doctor::centre;
 use super::show::{cell, plain};
 use super::users::{password_line, shown_link};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::accounts::Accounts;
+use crate::app::now_ms;
 use crate::config::edit::ConfigText;
 use crate::config::{Config, DEFAULT_FILE, environment};
 use crate::domain::access::ROOT;
@@ -119,16 +121,20 @@ pub(super) async fn run(file: Option<PathBuf>, args: SetupArgs) -> anyhow::Resul
     }
     let text = draft.text.clone();
     // Whatever is wrong with the configuration or the account is said before anything is written.
-    place.check(&draft)?;
+    let checked = place.check(&draft)?;
     let planned = place.config(&text, environment())?.without_centre();
     let operator = planned_operator(&planned, &args, terminal.as_ref(), password).await?;
+    // What is there already is told, and not asked about again.
+    let asking = terminal.as_ref().filter(|_| draft.uri.is_some());
+    let centre = tried_centre(&checked, &planned, asking).await?;
     let written = place.write(draft, args.yes)?;
     let config = place.config(&text, environment())?;
 
     match administer(&config, operator).await {
         Ok((operator, is_running)) => {
             let steps = next_steps(&config, &place, &written, is_running);
-            Ok(Done::text([written.text, operator, steps].join("\n")))
+            let texts = [Some(written.text), centre, Some(operator), Some(steps)];
+            Ok(Done::text(texts.into_iter().flatten().collect::<Vec<_>>().join("\n")))
         }
         Err(error) => {
             // That much is done.
@@ -136,6 +142,37 @@ pub(super) async fn run(file: Option<PathBuf>, args: SetupArgs) -> anyhow::Resul
             Err(error)
         }
     }
+}
+
+/// What came of trying the way to the centre. A box may be set up before its line is, so a centre that is away is told
+/// and asked about, and stops nobody.
+async fn tried_centre(
+    checked: &Config,
+    planned: &Config,
+    terminal: Option<&Terminal>,
+) -> anyhow::Result<Option<String>> {
+    // A node that knows itself by its id is no other one.
+    let own = match Client::connect(planned, Missing::Refuse).await {
+        Ok(client) => match client.get("/sync/status").await?.accepted() {
+            Ok(status) => status["node"].as_str().filter(|own| !own.is_empty()).map(str::to_owned),
+            Err(_) => None,
+        },
+        Err(_) => None,
+    };
+    let Some((is_usable, text)) = centre::told(checked, own.as_deref(), now_ms()).await else {
+        return Ok(None);
+    };
+    if let Some(terminal) = terminal
+        && !is_usable
+    {
+        eprintln!("{text}");
+        if !terminal.agrees("The centre cannot be used like this. Write the configuration all the same?")? {
+            let message = "nothing was written".to_owned();
+            return Err(Failure { code: EXIT_REFUSED, message }.into());
+        }
+        return Ok(None);
+    }
+    Ok(Some(text))
 }
 
 /// The account that is to administer the node.

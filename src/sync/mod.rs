@@ -4,6 +4,7 @@
 //! how things stand. Network calls happen between store transactions, never inside one; whatever step a
 //! round dies at, the next one goes on from what is in the store.
 
+mod apart;
 pub mod budget;
 mod conflict_rows;
 pub mod conflicts;
@@ -22,6 +23,7 @@ pub mod identity;
 mod identity_answers;
 mod lease;
 mod merge_in;
+pub mod namesakes;
 mod operator;
 mod owners;
 mod pull;
@@ -45,6 +47,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::central::survey::Diagnosis;
 use crate::central::{Central, Feed, Hub, Traffic};
 use crate::store::{Store, StoreError};
 
@@ -118,6 +121,12 @@ pub struct Report {
     #[serde(skip_serializing_if = "is_uncounted")]
     pub command_bytes_received: u64,
     pub duration_ms: u64,
+    /// Where on the way to the centre it ended, [`crate::central::survey::Stage::name`], and at which `host:port`; as far
+    /// as that could be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
     /// For people.
     pub message: String,
 }
@@ -246,16 +255,17 @@ impl Reconciler {
         let mut central = match opened {
             Ok(central) => central,
             Err(error) => {
-                let report = round.finish(Err(error), Traffic::default());
+                let diagnosis = diagnosed(hub, &error, stop).await;
+                let report = round.finish(Err(error), &diagnosis, Traffic::default());
                 // Kept in the channel for whoever still waits.
                 let _ = done.send(Some(self.ended(report).await));
                 return;
             }
         };
-        let (open, report) = self.run(&mut round, central.as_mut(), stop).await;
+        let (open, report) = self.run(&mut round, hub, central.as_mut(), stop).await;
         let _ = done.send(Some(report));
         if let Some((node, feed)) = open {
-            self.stay(round, central, node, feed, hang_up).await;
+            self.stay(round, hub, central, node, feed, hang_up).await;
         }
     }
 
@@ -271,6 +281,7 @@ impl Reconciler {
     async fn run(
         &self,
         round: &mut round::Round<'_>,
+        hub: &dyn Hub,
         central: &mut dyn Central,
         stop: &CancellationToken,
     ) -> (Option<(String, Box<dyn Feed>)>, Report) {
@@ -286,7 +297,11 @@ impl Reconciler {
             Ok(open) => (Some(open), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        let mut report = round.finish(result, central.traffic());
+        let diagnosis = match &result {
+            Ok(()) => Diagnosis::Unknown,
+            Err(error) => diagnosed(hub, error, stop).await,
+        };
+        let mut report = round.finish(result, &diagnosis, central.traffic());
         let open = match open {
             Some((node, Some(feed))) if self.settings.continuous && report.outcome == Outcome::Complete => {
                 Some((node, feed))
@@ -310,6 +325,7 @@ impl Reconciler {
     async fn stay(
         self: &Arc<Self>,
         mut round: round::Round<'_>,
+        hub: &dyn Hub,
         mut central: Box<dyn Central>,
         node: String,
         feed: Box<dyn Feed>,
@@ -330,7 +346,8 @@ impl Reconciler {
                 }
             }
             Err(error) => {
-                let report = round.finish(Err(error), traffic);
+                let diagnosis = diagnosed(hub, &error, &hang_up).await;
+                let report = round.finish(Err(error), &diagnosis, traffic);
                 self.ended(report).await;
             }
         }
@@ -359,6 +376,8 @@ impl Reconciler {
             dead = report.dead,
             round_trips = report.round_trips,
             ms = report.duration_ms,
+            stage = report.stage,
+            member = report.member,
             message = %report.message,
             "round ended"
         );
@@ -419,8 +438,22 @@ impl Report {
             command_bytes_sent: 0,
             command_bytes_received: 0,
             duration_ms: 0,
+            stage: None,
+            member: None,
             message: message.to_owned(),
         }
+    }
+}
+
+/// Why the centre gave no answer, unless somebody wants the round to end.
+async fn diagnosed(hub: &dyn Hub, error: &RoundError, stop: &CancellationToken) -> Diagnosis {
+    if !matches!(error, RoundError::Central(_)) {
+        return Diagnosis::Unknown;
+    }
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Diagnosis::Unknown,
+        diagnosis = hub.diagnose() => diagnosis,
     }
 }
 

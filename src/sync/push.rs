@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::conflict_rows::without_body;
 use super::deletes::HeldBack;
 use super::round::{Round, RoundError, Tally, without_secrets};
-use super::{hold, step, undecided};
+use super::{apart, hold, step, undecided};
 use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
@@ -122,7 +122,7 @@ impl Round<'_> {
             let sending = self.archive(central, sending).await?;
             let started = tokio::time::Instant::now();
             let writes: Vec<Write> = sending.iter().map(|sending| sending.write.clone()).collect();
-            let result = central.write(&writes).await;
+            let result = apart::write(central, &writes).await;
             self.adapt_batch(started.elapsed(), result.is_ok());
             let written = result?;
             step("push.sent");
@@ -266,7 +266,7 @@ impl Round<'_> {
         if !archives.is_empty() {
             central.settle_archive(&archives).await?;
         }
-        self.unfinished += written.iter().filter(|written| **written == Written::Unknown).count();
+        self.unfinished += written.iter().filter(|written| is_open(written)).count();
         let (tally, missed) = self
             .store
             .transact(move |tx| -> Result<(Tally, Vec<RecordKey>), StoreError> {
@@ -448,11 +448,12 @@ fn settle_one(
     missed: &mut Vec<RecordKey>,
 ) -> Result<(), StoreError> {
     let key = &sending.key;
+    let written = &apart::patient(tx, key, written)?;
     // Somebody else's, then, if this one is refused.
     let is_told = tx.has_landed(key)?;
     let is_open = match written {
         // It may have happened: the next round finds out.
-        Written::Unknown => false,
+        Written::Unknown | Written::Faulty { .. } => false,
         Written::Hit if planted(Flaw::UnguardedAck) || planted(Flaw::NeverSealed) => {
             tx.settle_intent(key, sending.number, true)?.is_some()
         }
@@ -480,7 +481,12 @@ fn settle_one(
                 at_ms: tx.now_ms(),
             })?;
         }
-        Written::Refused { .. } | Written::Unknown => {}
+        Written::Refused { .. } | Written::Unknown | Written::Faulty { .. } => {}
     }
     Ok(())
+}
+
+/// Whether the next round has to find out what became of it.
+fn is_open(written: &Written) -> bool {
+    matches!(written, Written::Unknown | Written::Faulty { .. })
 }

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
 use super::scan::Reason;
-use super::{Report, SyncSettings, lease, step};
+use super::{Report, SyncSettings, lease, namesakes, step};
+use crate::central::survey::Diagnosis;
 use crate::central::{Central, CentralError, Feed, Lease, Traffic};
 use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError};
@@ -212,6 +213,7 @@ impl<'a> Round<'a> {
         self.publish_conflicts(central, &node).await?;
         self.seal(central).await?;
         self.content(central).await?;
+        self.look_for_namesakes(central, &node).await?;
         self.report(central, &node).await?;
         match held_back {
             Some(message) => Err(RoundError::Halted(message)),
@@ -316,17 +318,18 @@ impl<'a> Round<'a> {
     }
 
     /// The report of the round, whatever became of it.
-    pub(crate) fn finish(&mut self, result: Result<(), RoundError>, traffic: Traffic) -> Report {
+    pub(crate) fn finish(
+        &mut self,
+        result: Result<(), RoundError>,
+        diagnosis: &Diagnosis,
+        traffic: Traffic,
+    ) -> Report {
         let (outcome, mut message) = match result {
             Ok(()) => match self.left_over() {
                 Some(message) => (Outcome::Partial, message),
                 None => (Outcome::Complete, self.complete_message()),
             },
-            Err(RoundError::Central(CentralError::Offline(cause))) => {
-                tracing::info!(%cause, "the centre cannot be reached");
-                let message = "The centre cannot be reached. Everything is kept here and will be sent later.";
-                (Outcome::Offline, message.to_owned())
-            }
+            Err(RoundError::Central(error)) => unreached(&error, diagnosis),
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
             Err(error @ (RoundError::TooLong | RoundError::Stopped | RoundError::LeaseLost)) => {
                 (Outcome::Partial, error.to_string())
@@ -340,10 +343,18 @@ impl<'a> Round<'a> {
             message = format!("{message} {words}");
         }
         message.push_str(&self.content_note);
+        let name = &self.settings.node_name;
+        let others = self.store.read().and_then(|snapshot| namesakes::known(&snapshot, name));
+        if let Some(words) = namesakes::words(name, &others.unwrap_or_default()) {
+            message = format!("{message} {words}");
+        }
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let mut report =
             Report { pulled, pushed, merged, deleted, conflicts, dead, ..Report::ended(outcome, &message) };
         report.set_cost(traffic);
+        if let Diagnosis::Trouble(trouble) = diagnosis {
+            (report.stage, report.member) = (Some(trouble.stage.name()), trouble.member.clone());
+        }
         report
     }
 
@@ -400,6 +411,39 @@ impl<'a> Round<'a> {
             ));
         }
         message
+    }
+}
+
+/// What a round that the centre has ended says of it. What no waiting mends is a failure, whatever it looked like from
+/// the middle of the round.
+fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
+    const KEPT: &str = "Everything is kept here and will be sent later.";
+    let is_offline = matches!(error, CentralError::Offline(_));
+    match (diagnosis, error) {
+        (Diagnosis::Trouble(trouble), _) if is_offline && !trouble.stage.is_lasting() => {
+            tracing::info!(%error, %trouble, "the centre cannot be reached");
+            (Outcome::Offline, format!("The centre cannot be reached {trouble}. {KEPT}"))
+        }
+        (Diagnosis::Trouble(trouble), _) => {
+            tracing::error!(%error, %trouble, remedy = trouble.remedy, "the round failed");
+            let message =
+                format!("The round failed {trouble}. Remedy: {}. Everything is kept here.", trouble.remedy);
+            (Outcome::Failed, message)
+        }
+        (Diagnosis::Well, CentralError::Offline(cause)) => {
+            tracing::info!(%cause, "the line to the centre broke off; the centre answers now");
+            let message =
+                format!("The line to the centre broke off ({cause}); by now the centre answers. {KEPT}");
+            (Outcome::Offline, message)
+        }
+        (Diagnosis::Unknown, CentralError::Offline(cause)) => {
+            tracing::info!(%cause, "the centre cannot be reached");
+            (Outcome::Offline, format!("The centre cannot be reached ({cause}). {KEPT}"))
+        }
+        (_, error) => {
+            tracing::error!(%error, "the round failed");
+            (Outcome::Failed, format!("The round failed: {error}."))
+        }
     }
 }
 

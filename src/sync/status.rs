@@ -4,6 +4,7 @@ use bson::Document;
 use serde::Serialize;
 
 use super::budget::DAY_MS;
+use super::namesakes::{self, SameName};
 use super::operator::Pause;
 use super::round::UP_TO_DATE;
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
@@ -33,6 +34,8 @@ pub struct Status {
     pub last_round: Option<serde_json::Value>,
     pub last_complete_at: Option<String>,
     pub next_round_at: Option<String>,
+    /// Other nodes at the centre under this node's name.
+    pub namesakes: Vec<SameName>,
     /// Clients' writes are refused, because the disk is nearly full.
     pub storage_full: bool,
     /// When people are refused unless a round is complete before, see [`Reconciler::admits_people`]; nothing if
@@ -48,6 +51,13 @@ impl Reconciler {
         let report: Option<&Document> = kept.get_document("report").ok();
         let pause = Pause::of(&snapshot)?;
         let (state, mut message) = self.state(&snapshot, report, pause.as_ref())?;
+        let namesakes = namesakes::known(&snapshot, &self.settings.node_name)?;
+        if let Some(words) = namesakes::words(&self.settings.node_name, &namesakes)
+            // The round may have said it.
+            && !message.contains(&words)
+        {
+            message.push_str(&format!(" {words}"));
+        }
         let shortage = self.store.shortage();
         if let Some(shortage) = shortage {
             message.push_str(&format!(" Writes are refused: {shortage}."));
@@ -81,6 +91,7 @@ impl Reconciler {
             last_round,
             last_complete_at: kept.get_i64("complete_at").ok().map(time_text),
             next_round_at: lock(&self.next_round_ms).filter(|_| pause.is_none()).map(time_text),
+            namesakes,
             storage_full: shortage.is_some(),
             logins_until: logins_until_ms.map(time_text),
             message,
@@ -145,6 +156,7 @@ impl Reconciler {
             (Some(pause), _) => ("paused", pause.words()),
             (None, Some("offline")) => ("offline", with_waiting(said)),
             (None, Some("halted")) => ("halted", said.to_owned()),
+            (None, Some("failed")) => ("failed", with_waiting(said)),
             (None, None) => ("idle", with_waiting("No round has been run yet.")),
             // Everything was up to date when the round ended, and is not any more.
             (None, Some("complete")) => match (&waiting, said.strip_prefix(UP_TO_DATE)) {

@@ -177,7 +177,7 @@ async fn without_a_centre_synchronization_is_off() {
     status.has(json!({
         "state": "off", "pending": 4, "oldest_pending_at": "2026-11-23T01:28:52Z", "conflicts_open": 0,
         "conflicts_unpublished": 0, "dead": 0,
-        "last_round": null, "last_complete_at": null, "next_round_at": null, "storage_full": false, "logins_until": null,
+        "last_round": null, "last_complete_at": null, "next_round_at": null, "namesakes": [], "storage_full": false, "logins_until": null,
         "message": "Synchronization is off: no centre is configured."}));
     node.get("/sync/status").by("ANA001").send().await.is(403, NOTHING);
     let round = node.request("POST", "/sync/rounds").by("ROOT004").send().await.is(200, NOTHING);

@@ -88,3 +88,26 @@ async fn a_standalone_server_has_no_feed() {
     let ground = Ground::new(&server).await;
     feeds::unsupported(open(&ground.hub()).await.as_mut()).await;
 }
+
+/// What one conversation has seen, the next one sees as well, also at another member. A conversation that does not end
+/// well takes it along: a time that a centre does not accept is offered once.
+#[tokio::test]
+async fn a_conversation_sees_no_less_than_the_one_before() {
+    let server = MongoServer::start().await;
+    let ground = Ground::new(&server).await;
+    let hub = ground.hub();
+    let mut first = open(&hub).await;
+    assert_eq!(first.moment(), None);
+    ground.put(Kind::Person, doc! {"_id": "a"}).await;
+    assert_eq!(first.fetch(Kind::Person, &["a".to_owned()]).await.expect("a document").len(), 1);
+    let seen = first.moment();
+    assert!(seen.is_some());
+    first.close().await;
+    let mut second = open(&hub).await;
+    assert_eq!(second.moment(), seen);
+    assert_eq!(second.fetch(Kind::Person, &["a".to_owned()]).await.expect("a document").len(), 1);
+    drop(second);
+    assert_eq!(open(&hub).await.moment(), None);
+    assert_eq!(open(&ground.hub()).await.moment(), None, "it is the hub's");
+    ground.clear().await;
+}

@@ -243,7 +243,12 @@ fn somebody_at_a_terminal_is_asked() {
     let answers =
         ["north", "nowhere", "127.0.0.1:18443", "clinic.local, 10.0.0.7", "", "hub", URI, "", "head"];
     let setup = ["setup", "--config", &site.config];
-    let (code, shown) = site.clinic.at_terminal(&setup, &answers);
+    // The centre is not there, which is asked about before anything is written.
+    let (code, shown) = site.clinic.at_terminal(&setup, &[&answers[..], &["no"]].concat());
+    assert_eq!(code, 3, "{shown}");
+    assert!(shown.contains("(name)") || shown.contains("(connection)"), "{shown}");
+    assert!(!site.clinic.path("central.uri").exists(), "{shown}");
+    let (code, shown) = site.clinic.at_terminal(&setup, &[&answers[..], &["yes"]].concat());
     assert_eq!(code, 0, "{shown}");
     assert!(shown.contains("`server.listen`") && shown.contains("is not a connection string"), "{shown}");
     assert!(shown.contains("https://localhost:18443/link/") && shown.contains("head@local"), "{shown}");

@@ -56,6 +56,7 @@ const REFUSED_CODES: [i32; 5] = [11, 13, 18, 391, 8000];
 
 const OUT_OF_DISK_SPACE: i32 = 14_031;
 const INTERRUPTED: i32 = 11_601;
+const WRITE_CONFLICT: i32 = 112;
 const PATH_NOT_VIABLE: i32 = 28;
 const DUPLICATE_KEY_CODES: [i32; 3] = [11_000, 11_001, 12_582];
 
@@ -152,7 +153,7 @@ pub(super) fn of_code(code: i32) -> CentralError {
 /// An error of one write among several; the call goes on unless the next write would meet it as well.
 pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError> {
     if REFUSED_CODES.contains(&code)
-        || OFFLINE_CODES.contains(&code) && ![112, INTERRUPTED].contains(&code)
+        || OFFLINE_CODES.contains(&code) && ![WRITE_CONFLICT, INTERRUPTED].contains(&code)
         || code == OUT_OF_DISK_SPACE
     {
         return Err(of_code(code));
@@ -169,13 +170,14 @@ pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError
     let refused = |message: &str| Written::Refused { code, message: message.to_owned() };
     Ok(match code {
         PATH_NOT_VIABLE => Written::Miss,
-        INTERRUPTED => Written::Unknown,
+        // In the way of another write, or of an operator: the next try is another one.
+        INTERRUPTED | WRITE_CONFLICT => Written::Unknown,
         121 => refused("the centre's validation does not accept the record"),
         10_334 | 17_419 | 17_420 => refused("the record would be larger than 16 MiB"),
         _ if BAD_VALUE_CODES.contains(&code) || code >= ASSERTION_CODE_MIN => {
             refused("the centre does not accept the record")
         }
-        _ => Written::Unknown,
+        _ => Written::Faulty { code },
     })
 }
 
@@ -235,8 +237,11 @@ mod tests {
             assert!(matches!(of_write(code, ""), Ok(Written::Refused { .. })), "{code}");
         }
         assert_eq!(of_write(28, "").unwrap(), Written::Miss);
-        for code in [1, 112, 11_601] {
+        for code in [112, 11_601] {
             assert_eq!(of_write(code, "").unwrap(), Written::Unknown, "{code}");
+        }
+        for code in [1, 8, 96] {
+            assert_eq!(of_write(code, "").unwrap(), Written::Faulty { code }, "{code}");
         }
     }
 

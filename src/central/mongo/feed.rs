@@ -71,7 +71,7 @@ impl MongoCentral {
             Kind::ALL.into_iter().map(|kind| (self.address.collection(kind).to_owned(), kind)).collect();
         let pipeline = pipeline(&kinds, node, after, bodies);
         // It writes nothing: what the driver would say about confirming is bytes in every round.
-        let watching = self.database.aggregate(pipeline).max_await_time(self.feed_wait);
+        let watching = self.database.aggregate(pipeline).max_await_time(self.feed_wait());
         let watching = watching.batch_size(batch_size(max.max(1)));
         let watching = watching.write_concern(WriteConcern::default());
         let cursor = match self.patience.attempt(async { watching.batch().await }).await? {
@@ -218,7 +218,9 @@ impl MongoFeed {
             "replace" => Effect::Replaced(body()),
             "delete" => Effect::Deleted,
             // What cannot be read, like everything unheard of, is a change of which nothing is known.
-            _ => described(raw).unwrap_or(Effect::Updated { set: Vec::new(), unset: Vec::new() }),
+            _ => whole(raw)
+                .and_then(described)
+                .unwrap_or(Effect::Updated { set: Vec::new(), unset: Vec::new() }),
         };
         let at = raw.get_timestamp("clusterTime").ok().map(moment);
         changes.events.push(Event::Record { key: RecordKey::new(*kind, id), effect, at });
@@ -233,6 +235,13 @@ pub(super) fn moment(time: Timestamp) -> Moment {
 
 fn unreadable_token() -> CentralError {
     error::failed("a position in the changes cannot be read")
+}
+
+/// The event, unless it also shortened arrays (MongoDB 4.4 and later, after updates by pipelines): then what was set and
+/// removed is not all that happened.
+fn whole(raw: &RawDocument) -> Option<&RawDocument> {
+    let shortened = raw.get_document("updateDescription").and_then(|told| told.get_array("truncatedArrays"));
+    shortened.map_or(true, |arrays| arrays.is_empty()).then_some(raw)
 }
 
 /// Dotted paths with the values that they were set to, and those that were removed.
@@ -277,5 +286,28 @@ impl Feed for MongoFeed {
 
     fn token(&self) -> Option<Token> {
         self.told_to.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::RawDocumentBuf;
+
+    use super::*;
+
+    #[test]
+    fn an_update_that_shortened_arrays_is_not_told_in_full() {
+        let event = |truncated: Bson| {
+            let description =
+                doc! {"updatedFields": {"a": 1}, "removedFields": [], "truncatedArrays": truncated};
+            RawDocumentBuf::try_from(&doc! {"updateDescription": description}).unwrap()
+        };
+        let shortened = event(Bson::Array(vec![doc! {"field": "notes", "newSize": 1}.into()]));
+        assert!(whole(&shortened).is_none());
+        for told in [event(Bson::Array(Vec::new())), event(Bson::Null)] {
+            assert!(whole(&told).and_then(described).is_some());
+        }
+        // The own row is looked at for its lease only.
+        assert!(described(&shortened).is_some());
     }
 }

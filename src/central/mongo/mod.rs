@@ -7,31 +7,37 @@
 
 pub(super) mod address;
 mod content;
+mod counters;
 mod error;
 mod feed;
 mod filter;
+mod hello;
 mod line;
+mod look;
+mod probe;
 mod read;
+mod rights;
 mod rows;
+mod tls;
 mod write;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, Timestamp, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
-use mongodb::event::command::CommandEvent;
-use mongodb::event::sdam::SdamEvent;
 use mongodb::options::{
     Acknowledgment, ClientOptions, Collation, Compressor, ReadConcern, ReadPreference, SelectionCriteria,
     ServerMonitoringMode, WriteConcern,
 };
-use mongodb::{Client, ClientSession, Collection, Database};
+use mongodb::{Client, ClientSession, ClusterTime, Collection, Database};
 
+use self::counters::Counters;
 use self::line::{Line, Meter, Patience};
+use super::survey::{Diagnosis, Namesake};
 use super::{
     ArchiveState, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub, Lease, LeaseAnswer,
     Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written,
@@ -41,15 +47,18 @@ use crate::domain::record::{Kind, RecordKey};
 /// Longest that an exchange with the server may go without anything of it travelling.
 const CALL_SECONDS_MAX: u64 = 30;
 /// Longest that a connection may take to be made, unless the address says otherwise.
-const CONNECT_SECONDS_MAX: u64 = 5;
-/// Longest to wait for a primary to be found, unless the address says otherwise.
-const SELECT_SECONDS_MAX: u64 = 5;
+const CONNECT_SECONDS_MAX: u64 = 10;
+/// Longest to wait for a primary to be found, unless the address says otherwise: longer than an election takes.
+const SELECT_SECONDS_MAX: u64 = 20;
 /// Longest that the server waits for the majority before it reports a write as not confirmed: shorter
 /// than the call, so that the answer arrives.
 const CONFIRM_SECONDS_MAX: u64 = 20;
 /// Longest that the server waits for something to happen before it tells a feed that nothing did, unless the
 /// hub says otherwise.
 const FEED_WAIT_MS: u64 = 500;
+/// The same at a router, which has nothing to tell before every shard has said how far it is: one that is idle says so
+/// every ten seconds, and each earlier answer is an exchange for nothing.
+const ROUTER_FEED_WAIT_SECONDS: u64 = 5;
 /// Time between two looks at the state of the servers, each of some hundred bytes.
 const HEARTBEAT_SECONDS: u64 = 10;
 /// Connections per server: one for the conversation, one for one beside it, one for the feed and for cursors
@@ -57,13 +66,10 @@ const HEARTBEAT_SECONDS: u64 = 10;
 const CONNECTIONS_MAX: u32 = 3;
 /// Most statements that say how to compare without knowing whether they have to.
 const COLLATIONS_UNASKED_MAX: usize = 12;
+/// Said once in the life of a process.
+static COLLATIONS_TOLD: Once = Once::new();
 /// Longest name that a client may give itself, in bytes.
 const APP_NAME_BYTES_MAX: usize = 128;
-/// Bytes around the BSON of a command or reply: message header, flags, section, checksum.
-const MESSAGE_HEADER_BYTES: u64 = 26;
-/// Commands with which the driver opens and closes connections, not counted as traffic of the conversation.
-const HANDSHAKE_COMMANDS: [&str; 6] =
-    ["hello", "isMaster", "ismaster", "saslStart", "saslContinue", "endSessions"];
 
 /// A centre reached by a MongoDB connection string.
 pub struct MongoHub {
@@ -72,6 +78,16 @@ pub struct MongoHub {
     feed_wait: Duration,
     bulk_write: bool,
     counts_command_bytes: bool,
+    /// Up to where the last conversation that ended well has seen the centre's history: the next one sees no less, also
+    /// at another member. Taken by the conversation that begins, so that one that fails over it fails once.
+    seen: Arc<Mutex<Option<Seen>>>,
+}
+
+/// A moment of the centre's history, as the driver hands it on: of the cluster, and of what was read and written.
+#[derive(Debug, Clone)]
+struct Seen {
+    cluster_time: Option<ClusterTime>,
+    operation_time: Timestamp,
 }
 
 impl MongoHub {
@@ -82,6 +98,7 @@ impl MongoHub {
             feed_wait: Duration::from_millis(FEED_WAIT_MS),
             bulk_write: true,
             counts_command_bytes: false,
+            seen: Arc::default(),
         }
     }
 
@@ -155,11 +172,18 @@ impl Hub for MongoHub {
         if options.socks5_proxy.is_some() {
             return Err(CentralError::Refused("a proxy in its address is not supported".to_owned()));
         }
-        let (line, proxy) = Line::open(Arc::clone(&meter)).await?;
+        let (line, proxy) = Line::open(&patience).await?;
         options.socks5_proxy = Some(proxy);
         let client = Client::with_options(options).map_err(|error| error::of_address(&error))?;
-        let (reading, writing) = sessions(&client, &patience).await?;
+        let (mut reading, writing) = sessions(&client, &patience).await?;
+        if let Some(seen) = lock(&self.seen).take() {
+            if let Some(time) = &seen.cluster_time {
+                reading.advance_cluster_time(time);
+            }
+            reading.advance_operation_time(seen.operation_time);
+        }
         Ok(Box::new(MongoCentral {
+            seen: Arc::clone(&self.seen),
             database: client.database(&self.address.database),
             client,
             reading,
@@ -175,6 +199,10 @@ impl Hub for MongoHub {
             told: feed::Told::default(),
             counters,
         }))
+    }
+
+    async fn diagnose(&self) -> Diagnosis {
+        self.cause().await
     }
 }
 
@@ -238,9 +266,28 @@ struct MongoCentral {
     /// Up to where the change feed has told.
     told: feed::Told,
     counters: Arc<Counters>,
+    /// The hub's, for the next conversation.
+    seen: Arc<Mutex<Option<Seen>>>,
 }
 
 impl MongoCentral {
+    /// How long the server waits for something to happen before it tells a feed that nothing did.
+    fn feed_wait(&self) -> Duration {
+        match self.counters.is_router.load(Ordering::Relaxed) {
+            true => self.feed_wait.max(Duration::from_secs(ROUTER_FEED_WAIT_SECONDS)),
+            false => self.feed_wait,
+        }
+    }
+
+    fn keep_seen(&self) {
+        let sessions = [&self.reading, &self.writing];
+        let times = sessions.iter().filter_map(|session| session.operation_time()).chain(self.told.time());
+        if let Some(operation_time) = times.max() {
+            let cluster_time = sessions.iter().filter_map(|session| session.cluster_time()).max().cloned();
+            *lock(&self.seen) = Some(Seen { cluster_time, operation_time });
+        }
+    }
+
     fn records(&self, kind: Kind) -> Collection<Document> {
         self.database.collection(self.address.collection(kind))
     }
@@ -300,7 +347,16 @@ impl MongoCentral {
         match self.patience.attempt(async { running.await }).await? {
             Ok(reply) => {
                 let found = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch"));
-                Ok(!found.is_ok_and(Vec::is_empty))
+                let has_some = !found.is_ok_and(Vec::is_empty);
+                if has_some {
+                    COLLATIONS_TOLD.call_once(|| {
+                        tracing::warn!(
+                            "collections at the centre have a collation of their own, which makes every write slow: \
+                             `thalamus-edge doctor` names them"
+                        );
+                    });
+                }
+                Ok(has_some)
             }
             Err(failure) => match error::of_call(&failure) {
                 // A node may have no right to look.
@@ -396,6 +452,13 @@ impl Central for MongoCentral {
         self.report_under_lease(node, lease, report).await
     }
 
+    async fn namesakes(&mut self, node: &str, name: &str, now_ms: i64) -> Result<Vec<Namesake>> {
+        let command = look::namesakes_command(name, Some(node));
+        let running = self.database.run_command(command).session(&mut self.reading);
+        let reply = self.patience.limited(async { running.await }).await?;
+        Ok(look::namesakes(&reply, now_ms))
+    }
+
     fn moment(&self) -> Option<Moment> {
         let times = [self.told.time(), self.reading.operation_time(), self.writing.operation_time()];
         times.into_iter().flatten().max().map(feed::moment)
@@ -422,10 +485,12 @@ impl Central for MongoCentral {
             scan: None,
             told: self.told.clone(),
             counters: Arc::clone(&self.counters),
+            seen: Arc::clone(&self.seen),
         }))
     }
 
     async fn close(&mut self) {
+        self.keep_seen();
         self.counters.is_closing.store(true, Ordering::Relaxed);
         // Whatever waits for this client to end, a cursor say, ends with it and is not told apart.
         let closing = async {
@@ -447,65 +512,9 @@ impl Central for MongoCentral {
     }
 }
 
-/// What a conversation costs, before compression and TLS.
-#[derive(Default)]
-struct Counters {
-    round_trips: AtomicU64,
-    /// What is said at the end, to leave nothing behind at the server, is no part of the work.
-    is_closing: AtomicBool,
-    bytes_sent: AtomicU64,
-    bytes_received: AtomicU64,
-    /// The process of the server that was the primary last.
-    process: Mutex<Option<String>>,
-}
-
 /// A poisoned lock only means that another thread panicked between two assignments.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-impl Counters {
-    /// The driver looks at a server again after every broken connection, before it sends the next command, so a
-    /// process that has changed is known in time.
-    fn note_process(&self, event: &SdamEvent) {
-        let SdamEvent::ServerHeartbeatSucceeded(event) = event else {
-            return;
-        };
-        // Routers of a sharded centre say nothing about the servers behind them.
-        if event.reply.get_str("msg").is_ok_and(|message| message == "isdbgrid") {
-            return;
-        }
-        let is_primary = ["isWritablePrimary", "ismaster"]
-            .iter()
-            .any(|field| event.reply.get_bool(field).unwrap_or(false));
-        let version = event.reply.get_document("topologyVersion");
-        if let (true, Ok(id)) = (is_primary, version.and_then(|version| version.get_object_id("processId"))) {
-            *lock(&self.process) = Some(id.to_hex());
-        }
-    }
-
-    fn count_bytes(&self, event: CommandEvent) {
-        let is_handshake = |name: &str| HANDSHAKE_COMMANDS.contains(&name);
-        match event {
-            CommandEvent::Started(event) if !is_handshake(&event.command_name) => {
-                self.bytes_sent.fetch_add(message_bytes(&event.command), Ordering::Relaxed);
-            }
-            CommandEvent::Succeeded(event) if !is_handshake(&event.command_name) => {
-                self.bytes_received.fetch_add(message_bytes(&event.reply), Ordering::Relaxed);
-            }
-            CommandEvent::Failed(event) if !is_handshake(&event.command_name) => {
-                if let Some(reply) = event.failure.server_response() {
-                    let bytes = reply.as_bytes().len() as u64 + MESSAGE_HEADER_BYTES;
-                    self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-fn message_bytes(body: &Document) -> u64 {
-    RawDocumentBuf::try_from(body).map_or(0, |raw| raw.as_bytes().len() as u64) + MESSAGE_HEADER_BYTES
 }
 
 /// A count in a reply; servers write them in any numeric type.

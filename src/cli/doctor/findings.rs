@@ -88,6 +88,13 @@ impl Findings {
         self.0.push(Finding { about, health, finding, remedy: Some(remedy) });
     }
 
+    /// All of them, for people.
+    pub(super) fn lines(&self) -> String {
+        let is_coloured = io::stdout().is_terminal();
+        let lines: Vec<_> = self.0.iter().map(|finding| line(finding, is_coloured)).collect();
+        lines.join("\n")
+    }
+
     fn count(&self, health: Health) -> usize {
         self.0.iter().filter(|finding| finding.health == health).count()
     }
@@ -100,13 +107,11 @@ pub(super) fn shown(found: &Findings, json: bool) -> Done {
         return Done::json(&json!({"wrong": wrong, "warnings": warnings, "findings": found.0}))
             .with_code(code);
     }
-    let is_coloured = io::stdout().is_terminal();
-    let lines: Vec<_> = found.0.iter().map(|finding| line(finding, is_coloured)).collect();
     let verdict = match (wrong, warnings) {
         (0, 0) => "all is well".to_owned(),
         _ => format!("{wrong} wrong, {warnings} warnings"),
     };
-    Done::text(format!("{}\n\n{verdict}", lines.join("\n"))).with_code(code)
+    Done::text(format!("{}\n\n{verdict}", found.lines())).with_code(code)
 }
 
 fn line(finding: &Finding, is_coloured: bool) -> String {

@@ -89,15 +89,17 @@ impl Place {
         Loaded::of_text(&self.path, text.as_str(), environment())
     }
 
-    /// Whether a node would start with the draft, before the file of its connection string is there.
-    pub(super) fn check(&self, draft: &Draft) -> anyhow::Result<()> {
+    /// Whether a node would start with the draft, before the file of its connection string is there; as what it would
+    /// start.
+    pub(super) fn check(&self, draft: &Draft) -> anyhow::Result<Config> {
         let mut text = draft.text.clone();
         if let Some(uri) = &draft.uri {
             text.remove(URI_FILE)?;
             text.set(URI, Setting::String(uri.to_string()))?;
         }
-        startable(&self.loaded(&text)?)?;
-        Ok(())
+        let loaded = self.loaded(&text)?;
+        startable(&loaded)?;
+        Ok(loaded.config)
     }
 
     /// The path of something else in the same directory.

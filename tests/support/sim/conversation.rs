@@ -191,6 +191,14 @@ impl Conversation {
         self.traffic.command_bytes_sent += batch.iter().map(write_bytes).sum::<u64>();
         self.sim.note(self.life, || format!("write {fault:?}"));
         travel(there).await;
+        let is_broken = {
+            let state = self.sim.state();
+            batch.iter().any(|write| state.batch_breakers.contains(&write.key().id))
+                || state.batch_writes_max.is_some_and(|most| batch.len() > most)
+        };
+        if is_broken {
+            return Err(CentralError::Failed("a batch is too much".to_owned()));
+        }
         let answers = match fault {
             Some(Fault::LostRequest) => return Err(gone()),
             Some(Fault::LostAnswer) => {

@@ -91,6 +91,11 @@ pub(crate) struct State {
     /// Ids whose documents cannot be kept, that are never accepted, or that cannot be archived.
     pub(crate) unreadable: Vec<String>,
     pub(crate) refused: Vec<String>,
+    /// Ids of records whose writes end with this error, nobody knows why.
+    pub(crate) faulty: Vec<(String, i32)>,
+    /// Ids of records that make a whole batch fail, and how many writes are too many together.
+    pub(crate) batch_breakers: Vec<String>,
+    pub(crate) batch_writes_max: Option<usize>,
     pub(crate) not_archived: Vec<String>,
     /// Ids whose bodies cannot be archived, while rows without them can.
     pub(crate) bodies_refused: Vec<String>,
@@ -194,6 +199,9 @@ impl State {
 
     fn write_one(&mut self, by: Option<usize>, write: &Write, is_late: bool) -> Written {
         let key = write.key().clone();
+        if let Some((_, code)) = self.faulty.iter().find(|(id, _)| *id == key.id) {
+            return Written::Faulty { code: *code };
+        }
         if self.refused.contains(&key.id) {
             return Written::Refused { code: 121, message: "not accepted".to_owned() };
         }

@@ -1,0 +1,116 @@
+//! Floor 2. The first thing that a server of the centre says, read without the driver.
+
+use std::io;
+
+use bson::{Document, doc};
+use mongodb::options::ServerAddress;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::probe::at;
+use crate::central::survey::{Stage, Trouble};
+
+/// Of MongoDB 4.4, before which the driver does not work.
+const WIRE_VERSION_MIN: i32 = 9;
+/// The latest that the driver knows.
+const WIRE_VERSION_MAX: i32 = 29;
+/// Kind of the messages of MongoDB's wire protocol, and the bytes around the one document of such a message: header,
+/// flags, kind of section.
+const OP_MSG: i32 = 2013;
+const BEFORE_DOCUMENT_BYTES: usize = 21;
+/// More than any server says of itself.
+const HELLO_BYTES_MAX: usize = 1 << 20;
+
+/// What a server says of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Hello(pub(super) Document);
+
+impl Hello {
+    pub(super) fn is(&self, field: &str) -> bool {
+        self.0.get_bool(field).unwrap_or(false)
+    }
+
+    pub(super) fn is_router(&self) -> bool {
+        self.0.get_str("msg").is_ok_and(|message| message == "isdbgrid")
+    }
+
+    pub(super) fn set_name(&self) -> Option<&str> {
+        self.0.get_str("setName").ok()
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.is("isWritablePrimary") || self.is("ismaster")
+    }
+
+    /// What it is within its replica set.
+    pub(super) fn role(&self) -> &'static str {
+        match self {
+            _ if self.is_router() => "router",
+            _ if self.set_name().is_none() && self.is_writable() => "standalone",
+            _ if self.is_writable() => "primary",
+            _ if self.is("secondary") => "secondary",
+            _ if self.is("arbiterOnly") => "arbiter",
+            _ if self.is("isreplicaset") => "never initiated",
+            _ => "neither primary nor secondary",
+        }
+    }
+
+    /// All members that hold data, as they call each other.
+    pub(super) fn hosts(&self) -> Vec<ServerAddress> {
+        let listed = ["hosts", "passives"].into_iter().filter_map(|field| self.0.get_array(field).ok());
+        let names = listed.flatten().filter_map(|name| name.as_str());
+        names.filter_map(|name| ServerAddress::parse(name).ok()).collect()
+    }
+}
+
+/// One message of MongoDB's protocol each way.
+pub(super) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Document> {
+    let garbled = || io::Error::from(io::ErrorKind::InvalidData);
+    let question = doc! {"hello": 1, "$db": "admin"}.to_vec().map_err(|_| garbled())?;
+    let length = i32::try_from(BEFORE_DOCUMENT_BYTES + question.len()).map_err(|_| garbled())?;
+    let mut message = Vec::with_capacity(BEFORE_DOCUMENT_BYTES + question.len());
+    for number in [length, 1, 0, OP_MSG, 0] {
+        message.extend_from_slice(&number.to_le_bytes());
+    }
+    message.push(0);
+    message.extend(question);
+    stream.write_all(&message).await?;
+    stream.flush().await?;
+    let length = usize::try_from(stream.read_i32_le().await?).map_err(|_| garbled())?;
+    if !(BEFORE_DOCUMENT_BYTES..HELLO_BYTES_MAX).contains(&length) {
+        return Err(garbled());
+    }
+    let mut answer = vec![0; length - size_of::<i32>()];
+    stream.read_exact(&mut answer).await?;
+    let document = answer.get(BEFORE_DOCUMENT_BYTES - size_of::<i32>()..).unwrap_or_default();
+    Document::from_reader(document).map_err(|_| garbled())
+}
+
+/// The greeting, if it is of a version that the driver knows.
+pub(super) fn known_version(member: &str, hello: Hello) -> Result<Hello, Trouble> {
+    const VERSION: &str = "a centre of MongoDB 4.4 or later (docs/SYNC.md: What a node needs)";
+    let number = |field: &str| hello.0.get_i32(field).unwrap_or_default();
+    if number("maxWireVersion") < WIRE_VERSION_MIN {
+        let reason = format!("{member} is older than MongoDB 4.4");
+        return Err(at(Stage::Version, member, reason, VERSION));
+    }
+    if number("minWireVersion") > WIRE_VERSION_MAX {
+        let reason = format!("{member} is newer than this program knows");
+        return Err(at(Stage::Version, member, reason, "a newer version of thalamus-edge"));
+    }
+    Ok(hello)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_unheard_of_versions_are_told() {
+        let stage = |hello| known_version("a:1", Hello(hello)).map(|_| ()).map_err(|trouble| trouble.stage);
+        assert_eq!(stage(doc! {"maxWireVersion": 8}), Err(Stage::Version));
+        assert_eq!(stage(doc! {}), Err(Stage::Version));
+        assert_eq!(stage(doc! {"maxWireVersion": 9}), Ok(()));
+        assert_eq!(stage(doc! {"maxWireVersion": 40, "minWireVersion": 29}), Ok(()));
+        assert_eq!(stage(doc! {"maxWireVersion": 40, "minWireVersion": 30}), Err(Stage::Version));
+    }
+}

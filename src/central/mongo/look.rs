@@ -1,0 +1,182 @@
+//! Floor 2. What `doctor` and `setup` are told about the centre, and what a failed round is.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::Database;
+
+use super::probe::{self, Primary, Way};
+use super::{MongoHub, probe::LOGIN, rights};
+use crate::central::NODES_COLLECTION;
+use crate::central::survey::{Advice, Diagnosis, Namesake, Survey};
+
+/// Longest that a failed round looks for the cause.
+const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(30);
+/// How long ago another node may have been at the centre and still count as being there.
+pub(super) const NAMESAKE_DAYS: i64 = 7;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// A clinic may be away for so long without everything being read again.
+const HISTORY_HOURS_MIN: u64 = 30 * 24;
+
+impl MongoHub {
+    /// Why the centre cannot be reached, or that it can.
+    pub(super) async fn cause(&self) -> Diagnosis {
+        let looking = async {
+            let way = probe::way(&self.address).await;
+            let entered = match way.primary {
+                Ok(primary) => rights::enter(&primary, &self.address).await,
+                Err(trouble) => Err(trouble),
+            };
+            match entered {
+                Ok(entered) => {
+                    entered.client.shutdown().immediate(true).await;
+                    Diagnosis::Well
+                }
+                Err(trouble) => Diagnosis::Trouble(trouble),
+            }
+        };
+        tokio::time::timeout(DIAGNOSIS_LIMIT, looking).await.unwrap_or(Diagnosis::Unknown)
+    }
+
+    /// Looks at everything on the way to the centre, and who else is called `name` there; `own` is this node's id at the
+    /// centre, if it has one. Changes nothing.
+    pub async fn survey(&self, name: &str, own: Option<&str>, now_ms: i64) -> Survey {
+        let Way { members, primary } = probe::way(&self.address).await;
+        let mut survey = Survey { members, ..Survey::default() };
+        let primary = match primary {
+            Ok(primary) => primary,
+            Err(trouble) => {
+                survey.trouble = Some(trouble);
+                return survey;
+            }
+        };
+        survey.advice.extend(of_address(&primary));
+        let entered = match rights::enter(&primary, &self.address).await {
+            Ok(entered) => entered,
+            Err(trouble) => {
+                survey.trouble = Some(trouble);
+                return survey;
+            }
+        };
+        if entered.is_open_to_all {
+            survey.advice.push(Advice {
+                finding:
+                    "the server asks for no login: whoever reaches its port reads and changes every record"
+                        .to_owned(),
+                remedy: LOGIN,
+            });
+        }
+        let database = entered.client.database(&self.address.database);
+        survey.advice.extend(of_collations(&database).await);
+        survey.advice.extend(of_history(&entered.client.database("local")).await);
+        let rows = database.run_command(namesakes_command(name, own)).await;
+        survey.namesakes = rows.ok().map(|reply| namesakes(&reply, now_ms));
+        entered.client.shutdown().immediate(true).await;
+        survey
+    }
+}
+
+fn of_address(primary: &Primary) -> Vec<Advice> {
+    let mut advice = Vec::new();
+    if primary.is_standalone {
+        advice.push(Advice {
+            finding: "the server is no replica set and keeps no history: every round reads every record".to_owned(),
+            remedy: "at the centre: replication.replSetName, then rs.initiate() with a member under a name that clinics \
+                     can resolve (docs/SYNC.md: What a node needs)",
+        });
+    }
+    if primary.is_direct && primary.hosts > 1 {
+        advice.push(Advice {
+            finding: format!(
+                "directConnection=true keeps to one of {} members: no round works once another one is primary",
+                primary.hosts
+            ),
+            remedy: "take directConnection=true out of the address, and name all members in it",
+        });
+    } else if primary.hosts > 1 && primary.seeds == 1 {
+        advice.push(Advice {
+            finding: format!(
+                "the address names one of {} members: while that one is away, no round begins",
+                primary.hosts
+            ),
+            remedy: "name all members in the address, with commas between them (or mongodb+srv://)",
+        });
+    }
+    advice
+}
+
+/// Nodes compare by bytes, and where a collection does not they have to ask for it with each statement.
+async fn of_collations(database: &Database) -> Option<Advice> {
+    let filter = doc! {"options.collation": {"$exists": true}, "options.collation.locale": {"$ne": "simple"}};
+    let reply = database.run_command(doc! {"listCollections": 1, "filter": filter}).await.ok()?;
+    let found = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
+    let names: Vec<&str> = found.iter().filter_map(|row| row.as_document()?.get_str("name").ok()).collect();
+    (!names.is_empty()).then(|| Advice {
+        finding: format!(
+            "collections with a collation of their own: {}. Nodes ask to compare by bytes in each statement, which such \
+             indexes do not serve: every write looks through the collection",
+            names.join(", ")
+        ),
+        remedy: "at the centre: copy them into collections without a collation (docs/SYNC.md: What a node needs)",
+    })
+}
+
+/// How far back the server can tell what happened, if this user may see it; most may not.
+async fn of_history(local: &Database) -> Option<Advice> {
+    let find = |order: i32| doc! {"find": "oplog.rs", "sort": {"$natural": order}, "limit": 1, "projection": {"ts": 1}};
+    let first = local.run_command(find(1)).await.ok()?;
+    let last = local.run_command(find(-1)).await.ok()?;
+    let hours = rights::hours_between(rights::first_of(&first)?, rights::first_of(&last)?)?;
+    let stats = local.run_command(doc! {"collStats": "oplog.rs"}).await.ok()?;
+    let (used, most) = (super::number(&stats, "size")?, super::number(&stats, "maxSize")?);
+    // A young one is short because nothing was before.
+    let is_full = used >= most / 10 * 9;
+    (is_full && hours < HISTORY_HOURS_MIN).then(|| Advice {
+        finding: format!(
+            "the centre's history (oplog, {} MB) reaches back {hours} hours: a clinic that is away for longer reads \
+             everything again",
+            most / 1_000_000
+        ),
+        remedy: "at the centre: replSetResizeOplog with minRetentionHours (docs/SYNC.md: What a node needs)",
+    })
+}
+
+/// Finds other rows under a name.
+pub(super) fn namesakes_command(name: &str, own: Option<&str>) -> Document {
+    let mut filter = doc! {"name": name, "status": {"$ne": "revoked"}};
+    if let Some(own) = own {
+        filter.insert("_id", doc! {"$ne": own});
+    }
+    doc! {"find": NODES_COLLECTION, "filter": filter, "projection": {"last_round_at": 1}, "singleBatch": true}
+}
+
+/// Those of the rows found that still run rounds.
+pub(super) fn namesakes(reply: &Document, now_ms: i64) -> Vec<Namesake> {
+    let rows = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    let rows = rows.map_or(&[][..], |rows| rows).iter().filter_map(|row| row.as_document());
+    let found = rows.filter_map(|row| {
+        let last_round_ms = row.get_datetime("last_round_at").ok().map(|at| at.timestamp_millis());
+        Some(Namesake { node: row.get_str("_id").ok()?.to_owned(), last_round_ms })
+    });
+    let since_ms = now_ms - NAMESAKE_DAYS * DAY_MS;
+    found.filter(|other| other.last_round_ms.is_none_or(|at_ms| at_ms > since_ms)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_nodes_that_still_run_rounds_are_namesakes() {
+        let now_ms = 1_000 * DAY_MS;
+        let row = |id: &str, days: i64| {
+            doc! {"_id": id, "last_round_at": bson::DateTime::from_millis(now_ms - days * DAY_MS)}
+        };
+        let rows =
+            vec![row("new", 0), row("old", 8), row("ahead", -3), doc! {"_id": "never"}, doc! {"_id": 5}];
+        let reply = doc! {"cursor": {"firstBatch": rows}};
+        let names: Vec<_> = namesakes(&reply, now_ms).into_iter().map(|other| other.node).collect();
+        assert_eq!(names, ["new", "ahead", "never"]);
+        assert!(namesakes(&doc! {}, now_ms).is_empty());
+    }
+}

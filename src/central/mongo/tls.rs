@@ -1,0 +1,107 @@
+//! Floor 2. TLS towards the centre, as the driver does it, and why it does not come about.
+
+use std::io;
+use std::sync::Arc;
+
+use mongodb::options::TlsOptions;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+
+use super::probe::at;
+use crate::central::survey::{Stage, Trouble};
+
+pub(super) const AUTHORITY: &str =
+    "tlsCAFile=FILE in the address names the authority that signed the server's certificate";
+const OWN_CERTIFICATE: &str =
+    "tlsCertificateKeyFile=FILE in the address names a certificate and key that the centre knows";
+
+/// What the driver would check certificates with.
+pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, String> {
+    let unusable = |what: &str| format!("the file of its address with {what} cannot be used");
+    let mut roots = RootCertStore::empty();
+    match &options.ca_file_path {
+        Some(path) => {
+            let file =
+                CertificateDer::pem_file_iter(path).map_err(|_| unusable("authorities (tlsCAFile)"))?;
+            let (taken, _) = roots.add_parsable_certificates(file.flatten());
+            if taken == 0 {
+                return Err("the file that tlsCAFile names has no certificate in it".to_owned());
+            }
+        }
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|_| "TLS cannot be set up".to_owned())?.with_root_certificates(roots);
+    let config = match &options.cert_key_file_path {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let own = || unusable("the node's own certificate (tlsCertificateKeyFile)");
+            let chain = CertificateDer::pem_file_iter(path).map_err(|_| own())?;
+            let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|_| own())?;
+            let key = PrivateKeyDer::from_pem_file(path).map_err(|_| own())?;
+            builder.with_client_auth_cert(chain, key).map_err(|_| own())?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+pub(super) fn rustls_error(failure: &io::Error) -> Option<&rustls::Error> {
+    failure.get_ref()?.downcast_ref()
+}
+
+/// Why there is no agreement about TLS.
+pub(super) fn trouble(member: &str, host: &str, failure: &io::Error) -> Trouble {
+    use CertificateError as Certificate;
+    const SERVER: &str = "at the centre: a certificate that holds, for the names that clinics use";
+    let (reason, remedy) = match rustls_error(failure) {
+        Some(rustls::Error::InvalidCertificate(fault)) => match fault {
+            // The latter for an authority that was made anew under its old name.
+            Certificate::UnknownIssuer | Certificate::BadSignature => (
+                "its certificate is signed by an authority that this node does not trust".to_owned(),
+                AUTHORITY,
+            ),
+            Certificate::Expired | Certificate::ExpiredContext { .. } => (
+                "its certificate has ended (or the clock of this machine is ahead)".to_owned(),
+                "look at the clock of this machine; at the centre: a new certificate",
+            ),
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => (
+                "its certificate does not hold yet (or the clock of this machine is behind)".to_owned(),
+                "look at the clock of this machine",
+            ),
+            Certificate::NotValidForName => (format!("its certificate is not for {host}"), SERVER),
+            Certificate::NotValidForNameContext { presented, .. } => {
+                (format!("its certificate is for {} and not for {host}", presented.join(", ")), SERVER)
+            }
+            Certificate::Revoked => ("its certificate was revoked".to_owned(), SERVER),
+            Certificate::Other(fault) if fault.to_string().contains("CaUsedAsEndEntity") => {
+                ("it shows the certificate of an authority as its own".to_owned(), SERVER)
+            }
+            _ => ("its certificate is not valid".to_owned(), SERVER),
+        },
+        Some(rustls::Error::AlertReceived(alert)) => match alert {
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::AccessDenied => {
+                ("it does not accept this node's own certificate, or misses one".to_owned(), OWN_CERTIFICATE)
+            }
+            _ => (
+                "it breaks off the handshake".to_owned(),
+                "the server's log says why; TLS 1.2 or 1.3 is needed",
+            ),
+        },
+        Some(rustls::Error::PeerIncompatible(_)) => {
+            ("it speaks no version of TLS that is safe".to_owned(), "at the centre: TLS 1.2 or 1.3")
+        }
+        _ => (
+            "it does not speak TLS".to_owned(),
+            "at the centre: net.tls.mode requireTLS; or the port in the address",
+        ),
+    };
+    at(Stage::Tls, member, format!("no TLS with {member}: {reason}"), remedy)
+}
