@@ -113,8 +113,9 @@ const UNKNOWN_GENDERS: [&str; 25] = [
     "keine angabe",
 ];
 
-/// Smaller numbers may be years, ages or days as well; somebody born in the first day of 1970 is compared as typed.
-const MOMENT_MS_MIN: u64 = 100_000_000;
+/// Smaller numbers may be years, ages, days or seconds as well; somebody born in the first months of 1970 is compared as
+/// typed.
+const MOMENT_MS_MIN: u64 = 10_000_000_000;
 
 /// Offsets of zones are whole quarters of an hour since this year (Liberia was the last to change).
 const QUARTER_HOURS_YEAR_MIN: i32 = 1972;
@@ -204,7 +205,6 @@ pub(super) enum Birth {
 fn birth_of(value: &Bson) -> Birth {
     let is_moment = match value {
         Bson::Int64(ms) => ms.unsigned_abs() >= MOMENT_MS_MIN,
-        Bson::Int32(ms) => u64::from(ms.unsigned_abs()) >= MOMENT_MS_MIN,
         Bson::Double(ms) => ms.abs() >= MOMENT_MS_MIN as f64,
         _ => false,
     };

@@ -225,7 +225,7 @@ fn is_nothing_left(before: &Document, after: &Document) -> bool {
     let known: Vec<&str> =
         IDENTITY_FIELDS.into_iter().filter(|field| value_of(before, field).is_some()).collect();
     let stays = |field: &&str| matches!((value_of(before, field), value_of(after, field)), (Some(a), Some(b)) if a.agrees(&b));
-    known.len() > 1 && identity_differences(before, after) > 0 && !known.iter().any(stays)
+    known.len() > 1 && !known.iter().any(stays)
 }
 
 /// Whether two person records can be the same human being.
@@ -239,7 +239,8 @@ pub fn same_identity(a: &Document, b: &Document) -> bool {
 pub fn is_other_person(base: Option<&Document>, local: &Document, remote: &Document) -> bool {
     let is_changed = match base {
         Some(base) => {
-            identity_differences(base, remote) >= REUSED_FIELDS_MIN || is_nothing_left(base, remote)
+            let differences = identity_differences(base, remote);
+            differences >= REUSED_FIELDS_MIN || (differences > 0 && is_nothing_left(base, remote))
         }
         None => true,
     };

@@ -210,7 +210,7 @@ async fn listed_owner(
     }
     match (acl.authorize_list(who, schema.kind, route.acl)?, &who.actor) {
         (Scope::Everyone, _) => Ok((None, None)),
-        (Scope::Own, Actor::Person(id)) => Ok((Some(id.clone()), None)),
+        (Scope::Own, Actor::Person(id)) if who.is(id) => Ok((Some(id.clone()), None)),
         (Scope::Own, _) => Err(ApiError::Forbidden),
     }
 }

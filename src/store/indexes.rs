@@ -83,6 +83,7 @@ impl Tx<'_> {
             self.duplicate.insert(canonical, ())?;
         } else {
             self.duplicate.remove(canonical)?;
+            self.newcomer.remove(canonical)?;
         }
         Ok(())
     }

@@ -8,7 +8,8 @@ use bson::Document;
 use super::StoreError;
 use super::departed::identity_row;
 use super::records::Tx;
-use super::tables;
+use super::snapshot::Snapshot;
+use super::tables::{self, MEANT};
 use crate::domain::merge::identity_differences;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
@@ -16,8 +17,12 @@ impl Tx<'_> {
     /// For whom what waits under an account was meant, if a field of theirs has changed since: the fields by which people
     /// are told apart.
     pub fn meant(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        let row = self.meant.get(fold_account(account).as_str())?;
-        row.map(|row| tables::decode(row.value())).transpose()
+        let row = match self.meant.get(fold_account(account).as_str()) {
+            // It only adds a question.
+            Err(StoreError::DamagedRow(_)) => None,
+            row => row?.map(|row| tables::decode(row.value())).transpose()?,
+        };
+        Ok(if row.is_some() && self.awaits(account)? { row } else { None })
     }
 
     /// The person in `key` changes from `before` to `after` and is taken for the same one. If anything waits for them, it
@@ -33,7 +38,7 @@ impl Tx<'_> {
             return Ok(());
         }
         let is_known = self.meant.get(account.as_str())?.is_some();
-        match (self.awaits(key)?, is_known) {
+        match (self.awaits(&account)?, is_known) {
             (true, false) => {
                 let row = tables::encode(&identity_row(before))?;
                 self.meant.insert(account.as_str(), row.as_slice())?;
@@ -54,14 +59,24 @@ impl Tx<'_> {
     }
 
     /// Whether an unsent edit or an open conflict of a person, or of a record of theirs, waits.
-    fn awaits(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        let mut keys = self.dependents(&key.id)?;
-        keys.extend(self.spellings(&key.id)?.into_iter().map(|id| RecordKey::new(Kind::Person, id)));
+    fn awaits(&self, account: &str) -> Result<bool, StoreError> {
+        let mut keys = self.dependents(account)?;
+        keys.extend(self.spellings(account)?.into_iter().map(|id| RecordKey::new(Kind::Person, id)));
         for key in keys {
             if !self.is_clean(&key)? || self.has_open_conflicts(&key)? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+impl Snapshot {
+    /// [`Tx::meant`], where something is known to wait.
+    pub fn meant(&self, account: &str) -> Result<Option<Document>, StoreError> {
+        match self.transaction.open_table(MEANT)?.get(fold_account(account).as_str()) {
+            Err(StoreError::DamagedRow(_)) => Ok(None),
+            row => row?.map(|row| tables::decode(row.value())).transpose(),
+        }
     }
 }

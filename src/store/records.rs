@@ -64,6 +64,7 @@ pub struct Tx<'t> {
     pub(crate) waiting: Rows<'t, RowKey>,
     pub(crate) departed: Rows<'t, &'static str>,
     pub(super) meant: Rows<'t, &'static str>,
+    pub(super) newcomer: Rows<'t, &'static str>,
     pub(super) duplicate: Table<'t, &'static str, ()>,
     pub(crate) dirty: Table<'t, (u8, u64, u8, &'static str), (i64, &'static str)>,
     pub(crate) journal: Rows<'t, u64>,
@@ -134,6 +135,7 @@ impl<'t> Tx<'t> {
             waiting: open_for_writing(transaction, &ledger, WAITING)?,
             departed: open_for_writing(transaction, &ledger, DEPARTED)?,
             meant: open_for_writing(transaction, &ledger, MEANT)?,
+            newcomer: open_for_writing(transaction, &ledger, NEWCOMER)?,
             duplicate: open_for_writing(transaction, &ledger, DUPLICATE)?,
             dirty: open_for_writing(transaction, &ledger, DIRTY)?,
             journal,
@@ -412,7 +414,9 @@ impl<'t> Tx<'t> {
         let (old, new) = (old.map(raw).transpose()?, new.map(raw).transpose()?);
         if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
             self.remember_departed(&key.id, &decode(old.as_bytes())?)?;
-            self.forget_meant(&key.id)?;
+            if self.spellings(&key.id)?.is_empty() {
+                self.forget_meant(&key.id)?;
+            }
         }
         if let (Kind::Person, None, Some(new)) = (key.kind, old, new) {
             self.note_arrival(&key.id, &decode(new.as_bytes())?, actor)?;

@@ -2,14 +2,14 @@
 //!
 //! Records name their person in either spelling and in others, so nothing tells whose they are.
 
-use bson::Document;
+use bson::{Document, doc};
 
 use redb::ReadableTable as _;
 
 use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
-use super::tables::DUPLICATE;
+use super::tables::{self, DUPLICATE, Fields};
 use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
@@ -24,6 +24,23 @@ impl Tx<'_> {
             people.extend(self.document(&RecordKey::new(Kind::Person, id))?);
         }
         Ok(differ(&people))
+    }
+
+    /// A person comes to have an account beside somebody else, in this round.
+    pub fn note_newcomer(&mut self, person: &RecordKey, round: i64) -> Result<(), StoreError> {
+        let row = tables::encode(&doc! {"id": &person.id, "round": round})?;
+        self.newcomer.insert(fold_account(&person.id).as_str(), row.as_slice())?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// The round in which this person came to have the account beside somebody else, if they were the last who did.
+    pub fn newcomer_since(&self, person: &RecordKey) -> Result<Option<i64>, StoreError> {
+        let Some(row) = self.newcomer.get(fold_account(&person.id).as_str())? else {
+            return Ok(None);
+        };
+        let fields = Fields::of(row.value(), "a newcomer")?;
+        Ok(if fields.text("id")? == person.id { Some(fields.int64("round")?) } else { None })
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) const DEPARTED: RowsDefinition<&'static str> = RowsDefinition::new("d
 /// folded account -> who had it when what waits for them began to wait: the fields by which people are told apart. Only
 /// where one of them has changed since.
 pub(crate) const MEANT: RowsDefinition<&'static str> = RowsDefinition::new("meant");
+/// folded account -> who has come to have it beside somebody else, in another spelling, and in which round.
+pub(crate) const NEWCOMER: RowsDefinition<&'static str> = RowsDefinition::new("newcomer");
 /// Folded accounts under which more than one person is stored, in different spellings.
 pub(crate) const DUPLICATE: TableDefinition<&str, ()> = TableDefinition::new("duplicate");
 /// sequence -> one change of a record.
@@ -143,6 +145,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(WAITING)?;
     visitor.rows(DEPARTED)?;
     visitor.rows(MEANT)?;
+    visitor.rows(NEWCOMER)?;
     visitor.table(DUPLICATE)?;
     visitor.rows(JOURNAL)?;
     visitor.rows(TRASH)?;

@@ -40,6 +40,9 @@ use crate::store::{
     Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, Tx, Undecided, identity_row,
 };
 
+/// For so many rounds after somebody has come to have an account in another spelling, the one who had it before may go
+/// because of that.
+const NEW_ROUNDS: i64 = 1;
 /// Resolution of a hold that ended without a decision.
 const ENDED: &str = "ended";
 
@@ -78,8 +81,10 @@ fn diverts_person(
         (None, Some(remote)) => match suspicion(tx, key, local, remote)? {
             Some((local, why)) => begin(tx, key, &local, remote, why, tally).map(|()| true),
             None => {
-                if let Some(local) = local {
-                    tx.note_meant(key, local, remote)?;
+                match local {
+                    Some(local) => note_meant(tx, key, local, remote)?,
+                    None if tx.spellings(&key.id)?.is_empty() => {}
+                    None => tx.note_newcomer(key, lease::rounds_in(tx)?)?,
                 }
                 Ok(false)
             }
@@ -88,6 +93,11 @@ fn diverts_person(
             let gone = tx.take_held(key)?;
             if let Some(gone) = &gone {
                 tx.discard_held(key, gone)?;
+            }
+            // They are gone there, as is known.
+            let is_departed = hold.why == HoldReason::Departed && hold.local != hold.remote;
+            if is_departed && key.id == hold.local {
+                return Ok(true);
             }
             if key.id != hold.remote {
                 return Ok(false);
@@ -104,9 +114,9 @@ fn diverts_person(
             }
             let is_departed =
                 hold.why == HoldReason::Departed && tx.own_dependents(&hold.account)?.is_empty();
-            if let (true, Some(local)) = (is_departed, local) {
+            if let (true, Some(local)) = (is_departed, tx.document(&hold.local_key())?) {
                 // As it was before the other person came.
-                tx.discard(&hold.local_key(), local)?;
+                tx.discard(&hold.local_key(), &local)?;
                 tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
             }
             end(tx, &hold, gone.as_ref(), tally)?;
@@ -157,9 +167,31 @@ fn suspicion(
         Some(Base::Absent) => (is_other_person(None, local, remote), HoldReason::Created),
         Some(Base::Document(base)) => (is_other_person(Some(&base), local, remote), HoldReason::Reused),
     };
-    let meant = tx.meant(&key.id)?;
-    let is_other = is_other || meant.is_some_and(|meant| is_other_person(Some(&meant), local, remote));
+    let is_other = is_other || is_not_meant(tx.meant(&key.id)?.as_ref(), local, remote);
     Ok(is_other.then(|| (key.id.clone(), why)))
+}
+
+/// Whether the centre's person is not the one for whom what waits was meant, see [`Tx::meant`].
+pub(super) fn is_not_meant(meant: Option<&Document>, local: &Document, remote: &Document) -> bool {
+    meant.is_some_and(|meant| is_other_person(Some(meant), local, remote))
+}
+
+/// Others have changed a person who is taken for the same one.
+fn note_meant(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: &Document,
+    remote: &Document,
+) -> Result<(), StoreError> {
+    let before = match tx.base_if_dirty(key)? {
+        None => local.clone(),
+        Some(base) if base.is_at_centre() => base.document().cloned().unwrap_or_default(),
+        Some(_) => return Ok(()),
+    };
+    if same_identity(local, remote) {
+        return Ok(());
+    }
+    tx.note_meant(key, &before, remote)
 }
 
 /// Somebody of this account in another spelling whom the centre has never been known to have, if `key` is new
@@ -212,9 +244,8 @@ fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     Ok(match hold.why {
         HoldReason::Spelling => base == Base::Absent,
         HoldReason::Created | HoldReason::Reused => {
-            let meant = tx.meant(&hold.account)?;
             is_other_person(base.document(), &local, &held.document)
-                || meant.is_some_and(|meant| is_other_person(Some(&meant), &local, &held.document))
+                || is_not_meant(tx.meant(&hold.account)?.as_ref(), &local, &held.document)
         }
         HoldReason::Departed | HoldReason::Taken => is_other_person(None, &local, &held.document),
     })
@@ -282,12 +313,14 @@ pub(super) fn hold_successor(
     let Some(person) = tx.document(key)? else {
         return Ok(false);
     };
+    let round = lease::rounds_in(tx)?;
     for id in tx.spellings(&key.id)? {
         let other = RecordKey::new(Kind::Person, id);
         let Some(document) = tx.document(&other)?.filter(|other| !same_identity(&person, other)) else {
             continue;
         };
-        if tx.is_clean(&other)? && tx.is_taken(&other)? {
+        let is_new = tx.newcomer_since(&other)?.is_some_and(|since| since + NEW_ROUNDS >= round);
+        if tx.is_clean(&other)? && is_new {
             tx.put(&other, None, &Base::Absent, &Actor::Centre)?;
             begin(tx, &other, &key.id, &document, HoldReason::Departed, tally)?;
             set_apart_what_came_with(tx, &other)?;

@@ -114,6 +114,11 @@ pub(crate) fn rounds(snapshot: &Snapshot) -> Result<i64, StoreError> {
     Ok(known.map_or(0, |known| known.rounds))
 }
 
+/// [`rounds`] in a write transaction.
+pub(super) fn rounds_in(tx: &Tx<'_>) -> Result<i64, StoreError> {
+    Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map_or(0, |known| known.rounds))
+}
+
 /// Ids that this store had at the centre before it was copied, or set back to an image.
 const META_FORMER: &str = "former_nodes";
 /// Former ids that are remembered.

@@ -40,17 +40,17 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
         tx.clear_vanished(key)?;
     }
     for clash in tx.compare_delivered(key, remote)? {
-        if let Some(owner) = tx.owner(key)?
-            && tx.hold(&owner)?.is_some()
-        {
-            // Both versions stay, each with its person.
-            break;
-        }
         if are_of_two(key, local.as_ref(), remote) {
             // Values of one are nothing to the other. A person is held; the whole of a record can be found.
             if let (Some(local), true) = (&local, key.kind != Kind::Person) {
                 tx.discard(key, local)?;
             }
+            break;
+        }
+        if let Some(owner) = tx.owner(key)?
+            && tx.hold(&owner)?.is_some()
+        {
+            // Both versions stay, each with its person.
             break;
         }
         tx.add_conflict(key, &clash)?;

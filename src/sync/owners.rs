@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::Document;
 
+use super::hold::is_not_meant;
 use super::round::{Round, RoundError};
 use super::step;
 use crate::central::Central;
@@ -25,6 +26,8 @@ struct Believed {
     /// What was agreed on; `None` if it was only sent.
     agreed: Option<Document>,
     local: Document,
+    /// For whom what waits was meant, see [`Snapshot::meant`].
+    meant: Option<Document>,
     /// Known to be gone. Somebody else may have followed.
     is_gone: bool,
 }
@@ -46,9 +49,10 @@ impl Account {
             .iter()
             .filter_map(|person| Some((person, *found.get(person.key.id.as_str())?)))
             .collect();
-        let is_theirs = there
-            .iter()
-            .any(|(person, found)| !is_other_person(person.agreed.as_ref(), &person.local, found));
+        let is_theirs = there.iter().any(|(person, found)| {
+            !is_other_person(person.agreed.as_ref(), &person.local, found)
+                && !is_not_meant(person.meant.as_ref(), &person.local, found)
+        });
         match (is_theirs, there.is_empty()) {
             (true, _) => Vec::new(),
             // As is known: new records wait anyway.
@@ -70,7 +74,7 @@ fn accounts_of(
     let mut unclear = BTreeSet::new();
     for key in keys {
         match note_account(snapshot, key, &mut accounts) {
-            // It delays no other. A damaged person is read again in the next round, and their records go then.
+            // It delays no other. A damaged person who can be healed is read again in the next round, and their records go then.
             Err(StoreError::DamagedRow(_)) => drop(unclear.insert(key.clone())),
             noted => noted?,
         }
@@ -139,7 +143,8 @@ fn believed(snapshot: &Snapshot, account: &str) -> Result<Vec<Believed>, StoreEr
             Some(Base::Document(base)) if !base.is_empty() => Some(base),
             Some(_) => None,
         };
-        people.push(Believed { key, agreed, local, is_gone });
+        let meant = snapshot.meant(account)?;
+        people.push(Believed { key, agreed, local, meant, is_gone });
     }
     Ok(people)
 }
@@ -153,9 +158,10 @@ impl Round<'_> {
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<RecordKey>, Vec<RecordKey>), RoundError> {
         let (accounts, unclear) = accounts_of(&*self.store.read()?, &keys)?;
-        let (unclear, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| unclear.contains(key));
+        // They wait until the row is healed, and nothing that is done in this round helps.
+        let keys: Vec<_> = keys.into_iter().filter(|key| !unclear.contains(key)).collect();
         if accounts.is_empty() {
-            return Ok((keys, unclear));
+            return Ok((keys, Vec::new()));
         }
         let ids: Vec<String> = accounts
             .values()
@@ -175,14 +181,14 @@ impl Round<'_> {
             }
         }
         if doubted.is_empty() {
-            return Ok((keys, unclear));
+            return Ok((keys, Vec::new()));
         }
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
                 doubted.iter().try_for_each(|person| tx.ask_again(person, Reread::default()))
             })
             .await?;
-        let (kept_back, sent): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| kept_back.contains(key));
-        Ok((sent, [kept_back, unclear].concat()))
+        let (kept_back, sent) = keys.into_iter().partition(|key| kept_back.contains(key));
+        Ok((sent, kept_back))
     }
 }

@@ -254,11 +254,15 @@ fn take_decision(
 ) -> Result<Option<ConflictAnswer>, StoreError> {
     let publisher = conflict.publisher.as_deref().unwrap_or(node);
     // A row without the name of a node is answered by every node that published it.
-    let is_ours = match written.node {
-        None => true,
-        // An image that was put back finds conflicts again that it published under its old name.
-        Some(named) => named == publisher || lease::was_called(tx, named)?,
+    // An image that was put back finds conflicts again that it published under its old name. Where the box goes on from
+    // which it was copied, that one answers.
+    let is_former = match written.node {
+        Some(named) if named != publisher && conflict.subject == Subject::Value => {
+            lease::was_called(tx, named)?
+        }
+        _ => false,
     };
+    let is_ours = is_former || written.node.is_none_or(|named| named == publisher);
     let fingerprint = conflict.fingerprint()?;
     if written.fingerprint.is_some_and(|known| known != fingerprint) {
         // The same value lost again, in another clash: what was decided about the old one is not about it.
@@ -303,6 +307,7 @@ fn take_decision(
             }
             Ok(None)
         }
+        Err(_) if is_former => Ok(None),
         Err(reason) => {
             let note = written.note(&conflict, &reason, tx.now_ms());
             if conflict.note(note) {

@@ -20,7 +20,7 @@
 
 use std::collections::BTreeMap;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 
 use super::conflicts::{Decision, ResolveError};
 use super::hold::{hold_departed, keep_forgotten};
@@ -108,7 +108,13 @@ fn is_left_behind(
     if owner(remote).as_ref() != Some(&account) {
         return Ok(false);
     }
-    if known.and_then(|known| known.central.as_ref()).and_then(owner).as_ref() == Some(&account) {
+    // A question between two owners ends when they are one; one about what was left behind does not.
+    let asked = known.map(|known| tx.conflict(&known.conflict)).transpose()?.flatten();
+    let asked_about = |value: Option<&Bson>| value.and_then(Bson::as_document).and_then(owner);
+    if let Some(asked) = asked
+        && asked_about(asked.local.as_ref()).as_ref() == Some(&account)
+        && asked_about(asked.central.as_ref()).as_ref() == Some(&account)
+    {
         return Ok(true);
     }
     if tx.is_clean(key)? || tx.has_intent(key)? || tx.base(key)?.is_under(key, &account) {
@@ -116,7 +122,8 @@ fn is_left_behind(
     }
     let people = tx.spellings(&account)?;
     for id in &people {
-        if absence(tx, &RecordKey::new(Kind::Person, id.as_str()))? != Some(WaitReason::Deleted) {
+        // One who was made here, and is not there yet, is no better known.
+        if absence(tx, &RecordKey::new(Kind::Person, id.as_str()))?.is_none() {
             return Ok(false);
         }
     }

@@ -318,7 +318,15 @@ async fn who_shares_an_account_with_another_has_no_records_of_their_own() {
     node.get("/pols/TWIN01/t1").by("TWIN01").send().await.is(200, NOTHING);
     node.from_centre(Kind::Person, person("twin01", "Bert")).await;
     for who in ["TWIN01", "twin01"] {
-        for path in ["/people/TWIN01", "/people/twin01", "/pols/TWIN01", "/pols/twin01", "/pols/TWIN01/t1"] {
+        for path in [
+            "/people",
+            "/pols",
+            "/people/TWIN01",
+            "/people/twin01",
+            "/pols/TWIN01",
+            "/pols/twin01",
+            "/pols/TWIN01/t1",
+        ] {
             let answer = node.get(path).by(who).send().await;
             assert!([403, 404].contains(&answer.status), "{who} {path}: {}", answer.status);
         }

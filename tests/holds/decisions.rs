@@ -416,3 +416,25 @@ async fn who_becomes_another_one_step_by_step_is_held() {
         }
     }
 }
+
+/// What was meant for whom is no question once nothing waits.
+#[tokio::test]
+async fn corrections_with_nothing_between_them_hold_nobody() {
+    let clinic = Clinic::new();
+    clinic.there(Person, ana());
+    clinic.round().await;
+    clinic.sim.state().refused.push("p1".to_owned());
+    clinic.edit(Page, page("p1", ACCT, "unsent")).await;
+    clinic.round().await;
+    let mut there = ana();
+    there.insert("name", "Anna");
+    clinic.there(Person, there.clone());
+    clinic.round().await;
+    clinic.sim.state().refused.clear();
+    clinic.run(|tx| tx.retry_refused()).await;
+    clinic.assert_settled().await;
+    there.insert("lastname", "Betz-Ruiz");
+    clinic.there(Person, there.clone());
+    clinic.assert_settled().await;
+    assert_eq!((clinic.holds(), clinic.here(Person, ACCT)), (0, Some(there)));
+}

@@ -123,3 +123,45 @@ async fn records_that_came_with_the_other_one_wait_with_them() {
         );
     }
 }
+
+/// Whoever deletes one of two who have shared an account for long decides whose the records are.
+#[tokio::test]
+async fn nobody_is_asked_about_two_who_have_shared_an_account_for_long() {
+    let clinic = Clinic::new();
+    clinic.there(Person, lower(ana()));
+    clinic.there(Person, beatriz());
+    clinic.there(Page, page("p1", ACCT, "of Beatriz"));
+    for _ in 0..4 {
+        clinic.round().await;
+    }
+    clinic.there(Person, with(beatriz(), doc! {"phone": "2"}));
+    clinic.there(Page, page("p2", ACCT, "of Beatriz"));
+    clinic.sim.remove(Person, LOWER);
+    clinic.assert_settled().await;
+    assert_eq!((clinic.holds(), clinic.book(ACCT).len()), (0, 2));
+}
+
+/// A pass over everything does not find the one who is gone missing again, and the question ends with the other one.
+#[tokio::test]
+async fn a_question_about_two_spellings_outlasts_a_verification() {
+    let clinic = Clinic::new();
+    clinic.there(Person, with(lower(ana()), doc! {"phone": "1"}));
+    clinic.there(Page, page("p1", ACCT, "of Ana"));
+    clinic.round().await;
+    clinic.sim.remove(Person, LOWER);
+    clinic.there(Person, beatriz());
+    clinic.round().await;
+    assert_eq!(clinic.holds(), 1);
+    let conflict = clinic.identity().id;
+    clinic.sync.ask_for_verification().await.unwrap();
+    for _ in 0..3 {
+        clinic.round().await;
+    }
+    assert_eq!((clinic.holds(), clinic.identity().id), (1, conflict));
+    assert_eq!(clinic.here(Person, LOWER).unwrap().get_str("phone").unwrap(), "1");
+    clinic.sim.remove(Person, ACCT);
+    for _ in 0..3 {
+        clinic.round().await;
+    }
+    assert_eq!((clinic.holds(), clinic.here(Person, LOWER), clinic.here(Person, ACCT)), (0, None, None));
+}
