@@ -56,6 +56,8 @@ pub(crate) enum RoundError {
     Halted(String),
     #[error("the round took too long and goes on in the next one")]
     TooLong,
+    #[error("The centre took too long to tell what has changed there; the next round asks again.")]
+    FeedSlow,
     /// The node's row at the centre holds another lease than this round's, or another server process answers.
     #[error(
         "The centre was restarted or set back, or a copy of this node was busy; the next round sorts it out."
@@ -136,6 +138,10 @@ pub(crate) struct Round<'a> {
     pub(crate) beside: Option<CancellationToken>,
     /// What is to be said about attachments.
     pub(crate) content_note: String,
+    /// The first failure of a reading in the middle of sending.
+    pub(crate) unread: Option<CentralError>,
+    /// Everything was sent, although not everything could be read.
+    has_only_sent: bool,
 }
 
 impl<'a> Round<'a> {
@@ -164,6 +170,8 @@ impl<'a> Round<'a> {
             missed: 0,
             beside: None,
             content_note: String::new(),
+            unread: None,
+            has_only_sent: false,
         }
     }
 
@@ -196,26 +204,62 @@ impl<'a> Round<'a> {
         central: &mut dyn Central,
     ) -> Result<(String, Option<Box<dyn Feed>>), RoundError> {
         self.begin().await?;
-        self.heal(central).await?;
-        let Begun { node, feed } = self.lease_and_drain(central).await?;
-        // A reading that is cut off, by one large document on a slow link say, must not hold up local edits.
-        let read = match self.read_on(central).await {
-            Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
-            read => Ok(read?),
+        let healed = match self.heal(central).await {
+            Err(RoundError::Central(error)) => Err(error),
+            healed => Ok(healed?),
         };
+        let Begun { node, feed, cut } = match self.lease_and_drain(central).await {
+            Ok(begun) => begun,
+            // Of two failures the first says more.
+            Err(error) => return Err(healed.err().map_or(error, RoundError::from)),
+        };
+        // A reading that fails, because of one large document on a slow link say, must not hold up local edits.
+        let read = match cut {
+            Some(error) => Err(error),
+            None => match self.read_on(central).await {
+                Err(error @ RoundError::Central(_)) => Err(error),
+                read => Ok(read?),
+            },
+        };
+        let read = healed.map_err(RoundError::from).and(read);
+        match self.send(central, &node).await {
+            Ok(held_back) => {
+                let read = read.and(self.unread.take().map_or(Ok(()), |error| Err(error.into())));
+                self.has_only_sent = read.is_err();
+                read?;
+                self.content(central).await?;
+                self.report(central, &node).await?;
+                match held_back {
+                    Some(message) => Err(RoundError::Halted(message)),
+                    None => Ok((node, feed)),
+                }
+            }
+            Err(error) => Err(read.err().unwrap_or(error)),
+        }
+    }
+
+    /// What this node has to tell the centre: conflicts and edits, and the seal behind them. Returns what to say if many
+    /// deletes wait for the operator.
+    async fn send(&mut self, central: &mut dyn Central, node: &str) -> Result<Option<String>, RoundError> {
         self.end_holds().await?;
-        self.publish_conflicts(central, &node).await?;
-        self.pull_resolutions(central, &node).await?;
-        let held_back = self.push(central, &node).await?;
-        read?;
+        self.publish_conflicts(central, node).await?;
+        let resolutions = self.pull_resolutions(central, node).await;
+        self.note_unread(resolutions)?;
+        let held_back = self.push(central, node).await?;
         // Pushing may have found more.
-        self.publish_conflicts(central, &node).await?;
+        self.publish_conflicts(central, node).await?;
         self.seal(central).await?;
-        self.content(central).await?;
-        self.report(central, &node).await?;
-        match held_back {
-            Some(message) => Err(RoundError::Halted(message)),
-            None => Ok((node, feed)),
+        Ok(held_back)
+    }
+
+    /// Lets sending go on after a reading that failed; the round tells it at its end.
+    pub(crate) fn note_unread(&mut self, read: Result<(), RoundError>) -> Result<(), RoundError> {
+        match read {
+            Err(RoundError::Central(error)) => {
+                self.unread.get_or_insert(error);
+                Ok(())
+            }
+            read => read,
         }
     }
 
@@ -322,20 +366,34 @@ impl<'a> Round<'a> {
                 Some(message) => (Outcome::Partial, message),
                 None => (Outcome::Complete, self.complete_message()),
             },
+            Err(RoundError::Central(CentralError::Offline(cause))) if self.has_only_sent => {
+                tracing::info!(%cause, "the centre could not be read to the end");
+                let message = "The centre could not be read to the end; the next round goes on.";
+                (Outcome::Offline, message.to_owned())
+            }
             Err(RoundError::Central(CentralError::Offline(cause))) => {
                 tracing::info!(%cause, "the centre cannot be reached");
                 let message = "The centre cannot be reached. Everything is kept here and will be sent later.";
                 (Outcome::Offline, message.to_owned())
             }
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(error @ (RoundError::TooLong | RoundError::Stopped | RoundError::LeaseLost)) => {
-                (Outcome::Partial, error.to_string())
-            }
+            Err(
+                error @ (RoundError::TooLong
+                | RoundError::FeedSlow
+                | RoundError::Stopped
+                | RoundError::LeaseLost),
+            ) => (Outcome::Partial, error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "the round failed");
                 (Outcome::Failed, format!("The round failed: {error}."))
             }
         };
+        if self.has_only_sent {
+            message.push_str(&match self.unfinished + self.missed {
+                0 => " What was edited here has been sent to the centre.".to_owned(),
+                to_send => format!(" {to_send} records are sent again in the next round."),
+            });
+        }
         if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
             message = format!("{message} {words}");
         }
