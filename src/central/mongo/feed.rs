@@ -136,15 +136,8 @@ async fn while_alive<T>(
     }
 }
 
-fn code_of(failure: &mongodb::error::Error) -> Option<i32> {
-    match failure.kind.as_ref() {
-        mongodb::error::ErrorKind::Command(command) => Some(command.code),
-        _ => None,
-    }
-}
-
 fn no_feed(failure: &mongodb::error::Error) -> Result<Watched> {
-    match code_of(failure) {
+    match error::command_code(failure) {
         Some(code) if NO_CHANGE_STREAM_CODES.contains(&code) => Ok(Watched::Unsupported),
         Some(code) if LOST_CODES.contains(&code) => Ok(Watched::Lost),
         _ => Err(error::of_call(failure)),
@@ -197,7 +190,7 @@ impl MongoFeed {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(Changes { events: Vec::new(), is_lost: true }),
             Err(failure) => {
-                return match code_of(&failure) {
+                return match error::command_code(&failure) {
                     Some(code) if LOST_CODES.contains(&code) => {
                         Ok(Changes { events: Vec::new(), is_lost: true })
                     }
