@@ -51,15 +51,14 @@ impl Ground {
         let client = mongodb::Client::with_uri_str(server.uri()).await.unwrap();
         let centre = client.database(&unique_database());
         let store = Store::in_memory(OPTIONS).unwrap();
-        let address = CentreAddress {
-            uri: proxy.uri(),
-            database: centre.name().to_owned(),
-            collections: BTreeMap::new(),
-            app_name: "thalamus-edge tests".to_owned(),
-        };
-        let hub: Arc<dyn Hub> = Arc::new(MongoHub::new(address).with_call_limit(Duration::from_secs(2)));
+        let hub: Arc<dyn Hub> = Arc::new(hub(&proxy.uri(), centre.name()));
         let sync = Reconciler::new(store.clone(), Some(hub), settings);
         Ground { _server: server, proxy, centre, store, sync }
+    }
+
+    /// A conversation of the test's own.
+    fn hub(&self) -> MongoHub {
+        hub(&self.proxy.uri(), self.centre.name())
     }
 
     /// A node that agrees with the centre about two people.
@@ -133,6 +132,17 @@ impl Ground {
     fn dead(&self) -> Vec<i32> {
         self.store.read().unwrap().dead_letters().unwrap().into_iter().map(|letter| letter.code).collect()
     }
+}
+
+/// A centre that is given up after two seconds without a reply.
+fn hub(uri: &str, database: &str) -> MongoHub {
+    let address = CentreAddress {
+        uri: uri.to_owned(),
+        database: database.to_owned(),
+        collections: BTreeMap::new(),
+        app_name: "thalamus-edge tests".to_owned(),
+    };
+    MongoHub::new(address).with_call_limit(Duration::from_secs(2))
 }
 
 async fn edit(store: &Store, key: RecordKey, document: Option<Document>) {

@@ -14,7 +14,7 @@ use super::evidence::{Evidence, is_echo, shows, still_stands};
 use super::pull::{Remote, by_id, take};
 use super::round::{Round, RoundError, Tally};
 use super::scan::{self, Reason};
-use super::{lease, step};
+use super::{lease, no_feed, step};
 use crate::central::{
     ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Moment, Token, Watched,
 };
@@ -27,8 +27,6 @@ const DRAIN_TRIES_MAX: usize = 3;
 /// Longest that the feed may tell nothing while the barrier is still to come.
 const BARRIER_SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Part of a round's time that the feed may take, so that local edits are sent in every round.
-const DRAIN_TIME_SHARE: f64 = 0.75;
 /// Rounds in a row in which the feed did not get on at all before its position is given up.
 const STALLED_ROUNDS_MAX: i32 = 3;
 
@@ -98,8 +96,9 @@ impl Round<'_> {
             let announcement = self.announcement()?;
             let (node, mut lease) = match lease::take(self.store, central, &announcement).await {
                 Ok(taken) => taken,
-                // Of two failures the first says more.
-                Err(error) => return Err(begun.err().map_or(error, RoundError::from)),
+                // Of two failures of the centre the first says more.
+                Err(RoundError::Central(error)) => return Err(begun.err().unwrap_or(error).into()),
+                Err(error) => return Err(error),
             };
             self.hold_lease(lease.clone(), central);
             if let Err(error) = begun {
@@ -118,24 +117,28 @@ impl Round<'_> {
                 self.hold_lease(lease.clone(), central);
             }
             self.is_draining = true;
-            let drained = self.drain(central, &node, &lease, &token).await;
+            let deadline = self.reading_deadline();
+            let draining = self.drain(central, &node, &lease, &token);
+            let drained = tokio::time::timeout_at(deadline, draining).await;
             self.is_draining = false;
             let drained = match drained {
-                Err(error @ RoundError::Central(_)) => return Ok(Begun::cut(node, error)),
-                drained => drained?,
+                Err(_) => Drained::Slow,
+                Ok(Err(error @ RoundError::Central(_))) => return Ok(Begun::cut(node, error)),
+                Ok(drained) => drained?,
             };
             match drained {
                 Drained::ToBarrier(feed) => return Ok(Begun::new(node, Some(feed))),
                 Drained::Slow => {
+                    self.fit_reads(false, Duration::MAX);
                     self.note_stalled(&token).await?;
-                    return Ok(Begun::cut(node, RoundError::FeedSlow));
+                    return Ok(Begun::cut(node, RoundError::ReadingSlow));
                 }
                 Drained::Lost => {
                     tracing::warn!("the history of changes at the centre has a gap: looking at everything");
                     self.store.transact(|tx| lose_history(tx, Reason::Lost)).await?;
                 }
                 Drained::Unsupported => {
-                    self.sweep_only().await?;
+                    self.sweep_without_feed().await?;
                     return Ok(Begun::new(node, None));
                 }
             }
@@ -160,7 +163,7 @@ impl Round<'_> {
         let mut feed = match central.watch(&node, None, &[], self.batch_documents).await? {
             Watched::Open(feed) => feed,
             Watched::Lost => return Err(CentralError::Failed("its history breaks".to_owned()).into()),
-            Watched::Unsupported => return self.sweep_only().await,
+            Watched::Unsupported => return self.sweep_without_feed().await,
         };
         let mut token = feed.token();
         let opened = tokio::time::Instant::now();
@@ -175,11 +178,18 @@ impl Round<'_> {
             .transact(move |tx| -> Result<(), StoreError> {
                 let is_first = tx.meta(scan::META_EVER_SWEPT)?.is_none();
                 lose_history(tx, if is_first { Reason::First } else { Reason::Lost })?;
+                no_feed::note(tx, true)?;
                 save_token(tx, token.as_ref())
             })
             .await?;
         step("drain.begun");
         Ok(())
+    }
+
+    /// The centre has no feed at all.
+    async fn sweep_without_feed(&mut self) -> Result<(), RoundError> {
+        self.store.transact(|tx| no_feed::note(tx, false)).await?;
+        self.sweep_only().await
     }
 
     /// The centre keeps no history; a position in one that it had means nothing any more.
@@ -213,11 +223,7 @@ impl Round<'_> {
             .collect();
         // The first answer may come with the opening.
         let (max, mut asked) = (self.batch_documents, tokio::time::Instant::now());
-        let deadline = self.started + self.settings.round_timeout.mul_f64(DRAIN_TIME_SHARE);
-        let watching = central.watch(node, Some(token), &bodies, max);
-        let Ok(watched) = tokio::time::timeout_at(deadline, watching).await else {
-            return Ok(Drained::Slow);
-        };
+        let watched = central.watch(node, Some(token), &bodies, max).await;
         if watched.is_err() {
             self.fit_reads(false, asked.elapsed());
         }
@@ -228,9 +234,7 @@ impl Round<'_> {
         };
         let (mut told, mut position) = (tokio::time::Instant::now(), feed.token());
         loop {
-            let Ok(next) = tokio::time::timeout_at(deadline, feed.next()).await else {
-                return Ok(Drained::Slow);
-            };
+            let next = feed.next().await;
             if next.as_ref().map_or(true, |changes| changes.events.len() >= max) {
                 self.fit_reads(next.is_ok(), asked.elapsed());
             }

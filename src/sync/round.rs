@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
+use super::no_feed::NoFeed;
 use super::scan::Reason;
 use super::{Report, SyncSettings, lease, step};
 use crate::central::{Central, CentralError, Feed, Lease, Traffic};
@@ -56,8 +57,8 @@ pub(crate) enum RoundError {
     Halted(String),
     #[error("the round took too long and goes on in the next one")]
     TooLong,
-    #[error("The centre took too long to tell what has changed there; the next round asks again.")]
-    FeedSlow,
+    #[error("Reading what has changed at the centre took too long; the next round goes on.")]
+    ReadingSlow,
     /// The node's row at the centre holds another lease than this round's, or another server process answers.
     #[error(
         "The centre was restarted or set back, or a copy of this node was busy; the next round sorts it out."
@@ -79,6 +80,8 @@ pub(super) const READ_START: usize = 64;
 /// A read that took longer than the first is not followed by a larger one, than the second by a smaller.
 const READ_FAST: Duration = Duration::from_secs(2);
 const READ_SLOW: Duration = Duration::from_secs(10);
+/// Part of a round's time that reading may take.
+const READ_TIME_SHARE: f64 = 0.75;
 /// Version of the program that ran the last round.
 const META_VERSION: &str = "round_version";
 
@@ -210,15 +213,17 @@ impl<'a> Round<'a> {
         };
         let Begun { node, feed, cut } = match self.lease_and_drain(central).await {
             Ok(begun) => begun,
-            // Of two failures the first says more.
-            Err(error) => return Err(healed.err().map_or(error, RoundError::from)),
+            // Of two failures of the centre the first says more.
+            Err(RoundError::Central(error)) => return Err(healed.err().unwrap_or(error).into()),
+            Err(error) => return Err(error),
         };
         // A reading that fails, because of one large document on a slow link say, must not hold up local edits.
         let read = match cut {
             Some(error) => Err(error),
-            None => match self.read_on(central).await {
-                Err(error @ RoundError::Central(_)) => Err(error),
-                read => Ok(read?),
+            None => match tokio::time::timeout_at(self.reading_deadline(), self.read_on(central)).await {
+                Err(_) => Err(RoundError::ReadingSlow),
+                Ok(Err(error @ RoundError::Central(_))) => Err(error),
+                Ok(read) => Ok(read?),
             },
         };
         let read = healed.map_err(RoundError::from).and(read);
@@ -234,8 +239,14 @@ impl<'a> Round<'a> {
                     None => Ok((node, feed)),
                 }
             }
-            Err(error) => Err(read.err().unwrap_or(error)),
+            Err(error @ RoundError::Central(_)) => Err(read.err().unwrap_or(error)),
+            Err(error) => Err(error),
         }
+    }
+
+    /// When reading has to end for this time, so that local edits are sent in every round.
+    pub(crate) fn reading_deadline(&self) -> tokio::time::Instant {
+        self.started + self.settings.round_timeout.mul_f64(READ_TIME_SHARE)
     }
 
     /// What this node has to tell the centre: conflicts and edits, and the seal behind them. Returns what to say if many
@@ -379,7 +390,7 @@ impl<'a> Round<'a> {
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
             Err(
                 error @ (RoundError::TooLong
-                | RoundError::FeedSlow
+                | RoundError::ReadingSlow
                 | RoundError::Stopped
                 | RoundError::LeaseLost),
             ) => (Outcome::Partial, error.to_string()),
@@ -398,11 +409,19 @@ impl<'a> Round<'a> {
             message = format!("{message} {words}");
         }
         message.push_str(&self.content_note);
+        let is_well = matches!(outcome, Outcome::Complete | Outcome::Partial);
+        if let (true, Source::Sweep, Some(known)) = (is_well, self.source, self.without_feed()) {
+            message = format!("{message} {}", known.words(self.settings));
+        }
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let mut report =
             Report { pulled, pushed, merged, deleted, conflicts, dead, ..Report::ended(outcome, &message) };
         report.set_cost(traffic);
         report
+    }
+
+    fn without_feed(&self) -> Option<NoFeed> {
+        self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
     }
 
     /// What a round that went well has left for the next one, in words.

@@ -80,6 +80,29 @@ async fn a_feed_that_gets_on_is_not_given_up() {
     }
 }
 
+/// Each reply comes in time, and all of them together do not.
+#[tokio::test]
+async fn reading_that_takes_too_long_leaves_time_for_edits() {
+    let ground = agreed().await;
+    let kinds = ["pols", "domiciliary_unit", "encounter", "event", "measurements", "hospitalization"];
+    for kind in kinds {
+        ground.centre.collection::<Document>(kind).insert_one(doc! {"_id": "X"}).await.unwrap();
+    }
+    let of_records: fn(&Document) -> bool = |command| command.get_str("find").is_ok();
+    ground.proxy.set_rules(vec![Rule::new("find", Act::Delay(Duration::from_millis(1500))).when(of_records)]);
+    let key = RecordKey::new(Kind::Institution, "HOSPITAL");
+    edit(&ground.store, key, Some(doc! {"_id": "HOSPITAL", "name": "mine"})).await;
+    let report = ground.ends(Outcome::Partial).await;
+    assert_eq!(report.pushed, 1, "{report:?}");
+    assert_eq!(ground.rows("institution").await.len(), 1);
+    // The rest comes as soon as the line carries it.
+    ground.proxy.set_rules(Vec::new());
+    ground.ends(Outcome::Complete).await;
+    for kind in kinds {
+        assert!(ground.here(Kind::from_collection(kind).unwrap(), "X").is_some(), "{kind}");
+    }
+}
+
 /// Neither a feed nor reads that fail keep an edit back, whatever the reply; the same round tells what failed.
 #[tokio::test]
 async fn edits_are_sent_whenever_only_reading_fails() {

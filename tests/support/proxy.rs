@@ -59,6 +59,10 @@ impl Rule {
         self
     }
 
+    pub(crate) fn is_of_every_command(&self) -> bool {
+        self.command.is_empty()
+    }
+
     fn is_for(&self, name: &str, command: &Document) -> bool {
         let is_named = if self.command.is_empty() { !is_handshake(name) } else { self.command == name };
         is_named && self.left != Some(0) && (self.condition)(command)

@@ -6,6 +6,7 @@ use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use futures_util::StreamExt;
 use mongodb::ClientSession;
 use mongodb::action::Action;
+use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::SessionRawBatchCursor;
 
 use super::line::Patience;
@@ -187,6 +188,8 @@ impl MongoCentral {
             let records = self.records(kind);
             let reading = records
                 .aggregate(sizes_pipeline(after))
+                // It writes nothing.
+                .write_concern(WriteConcern::default())
                 .optional(collation, |reading, collation| reading.collation(collation))
                 .session(&mut self.reading);
             match self.patience.attempt(async { reading.await }).await? {
