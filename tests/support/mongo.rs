@@ -21,6 +21,8 @@ use tokio_rustls::TlsAcceptor;
 const URI_VARIABLE: &str = "THALAMUS_EDGE_TEST_MONGODB_URI";
 const START_SECONDS_MAX: u64 = 60;
 const REPLICA_SET: &str = "rs0";
+/// First byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// How a server of the test's own is set up.
 #[derive(Debug, Clone, Default)]
@@ -152,16 +154,13 @@ impl Own {
 
     /// What the test and its nodes connect to.
     fn uri(&self) -> String {
-        let (port, direct) = match &self.front {
-            Some(front) => (front.port, "&directConnection=true"),
-            None => (self.port, ""),
-        };
-        let tls = if self.setup.tls.is_some() { "&tls=true" } else { "" };
-        durable(&format!(
-            "mongodb://{}127.0.0.1:{port}/?{}",
-            self.credentials(),
-            format!("{direct}{tls}").trim_start_matches('&')
-        ))
+        let tls = if self.setup.tls.is_some() { "tls=true" } else { "" };
+        durable(&format!("mongodb://{}127.0.0.1:{}/?{tls}", self.credentials(), self.public_port()))
+    }
+
+    /// The port by which everybody knows the server.
+    fn public_port(&self) -> u16 {
+        self.front.as_ref().map_or(self.port, |front| front.port)
     }
 
     /// The server itself, for setting it up.
@@ -327,7 +326,7 @@ impl Own {
         let client = mongodb::Client::with_uri_str(self.direct_uri()).await.expect("a client");
         let admin = client.database("admin");
         if is_new {
-            let member = bson::doc! {"_id": 0, "host": format!("127.0.0.1:{}", self.port)};
+            let member = bson::doc! {"_id": 0, "host": format!("127.0.0.1:{}", self.public_port())};
             let config = bson::doc! {"_id": REPLICA_SET, "members": [member]};
             let initiated = admin.run_command(bson::doc! {"replSetInitiate": config}).await;
             initiated.expect("initiating the replica set");
@@ -370,7 +369,8 @@ fn durable(uri: &str) -> String {
     }
 }
 
-/// Ends TLS in front of a server that has none.
+/// Ends TLS in front of a server that has none. What is no TLS is passed on too: a member of a replica set looks for
+/// itself under the name that the set has for it.
 struct TlsFront {
     port: u16,
 }
@@ -393,8 +393,13 @@ impl TlsFront {
             while let Ok((client, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    let mut client = acceptor.accept(client).await?;
                     let mut server = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await?;
+                    let (mut client, mut first) = (client, [0]);
+                    client.peek(&mut first).await?;
+                    if first[0] != TLS_HANDSHAKE {
+                        return tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                    let mut client = acceptor.accept(client).await?;
                     tokio::io::copy_bidirectional(&mut client, &mut server).await
                 });
             }
