@@ -21,7 +21,7 @@ fn is_collated(command: &Document) -> bool {
 fn has_schema(command: &Document) -> bool {
     let filter =
         |one: &&Document| one.get_document("q").is_ok_and(|filter| filter.contains_key("$jsonSchema"));
-    statements(command).iter().any(|one| filter(&one))
+    statements(command).iter().any(filter)
 }
 
 fn repeats_id(command: &Document) -> bool {
