@@ -249,6 +249,7 @@ impl App {
         let sync = Arc::clone(&self.node.sync);
         let times = Times {
             rounds: &central.schedule,
+            rounds_without_feed: central.schedule_without_feed(),
             verification: &central.verify_schedule,
             jitter: central.jitter(),
         };

@@ -55,6 +55,9 @@ pub const TRIAL_DATA_DIR: &str = "./thalamus-edge-data";
 const OTHERS_MODE: u32 = 0o007;
 /// Where backups go, below the data directory, if the configuration names no place.
 const BACKUP_DIRECTORY: &str = "backups";
+/// When to reconcile unless somebody says otherwise; and where every round reads everything.
+const SCHEDULE_DEFAULT: &str = "0 */5 * * * *";
+const SCHEDULE_WITHOUT_FEED_DEFAULT: &str = "0 0 * * * *";
 /// Variables that set a key begin like this.
 pub const VARIABLE_PREFIX: &str = "THALAMUS_EDGE__";
 
@@ -149,6 +152,8 @@ pub struct Central {
     pub database: String,
     /// Six fields of cron, seconds first, in UTC.
     pub schedule: String,
+    /// The same, for a centre without a change feed: read it through [`Central::schedule_without_feed`].
+    schedule_without_feed: String,
     /// The same, for looking through everything at the centre; empty: never.
     pub verify_schedule: String,
     #[serde(deserialize_with = "units::seconds")]
@@ -250,7 +255,8 @@ impl Default for Central {
             uri: SecretText::default(),
             uri_file: None,
             database: "federation".to_owned(),
-            schedule: "0 */5 * * * *".to_owned(),
+            schedule: SCHEDULE_DEFAULT.to_owned(),
+            schedule_without_feed: String::new(),
             verify_schedule: "0 30 2 * * Sun".to_owned(),
             jitter_s: 60,
             round_timeout_s: 600,
@@ -473,6 +479,16 @@ impl Config {
 }
 
 impl Central {
+    /// When to reconcile with a centre where every round reads everything: what was set for it, or for all centres, and
+    /// once an hour if neither was.
+    pub fn schedule_without_feed(&self) -> &str {
+        match (self.schedule_without_feed.as_str(), self.schedule.as_str()) {
+            ("", SCHEDULE_DEFAULT) => SCHEDULE_WITHOUT_FEED_DEFAULT,
+            ("", schedule) => schedule,
+            (set, _) => set,
+        }
+    }
+
     /// Rounds start up to this much later than scheduled, so that boxes do not arrive all at once.
     pub fn jitter(&self) -> Duration {
         Duration::from_secs(self.jitter_s)

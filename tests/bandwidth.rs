@@ -15,7 +15,7 @@ use thalamus_edge::store::{Store, StoreOptions};
 use thalamus_edge::sync::budget::QuietHours;
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
-use support::sim::{Fault, Sim, person, person_key};
+use support::sim::{Fault, Sim, WITHOUT_FEED, person, person_key};
 
 const MB: u64 = 1_000_000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -95,15 +95,16 @@ async fn in_quiet_hours_edits_travel_and_looking_through_everything_waits() {
         node.at(0, hour, minute);
         let report = node.ends(Outcome::Partial).await;
         let words = "What was edited here has been sent to the centre. Large transfers wait until 18:00.";
-        assert_eq!((report.message.as_str(), report.pulled), (words, 0));
-        assert_eq!(node.state(), ("idle", words.to_owned()));
+        let words = format!("{words}{WITHOUT_FEED}");
+        assert_eq!((&report.message, report.pulled), (&words, 0));
+        assert_eq!(node.state(), ("idle", words));
         assert!(sim.get(Kind::Person, "NEW").is_some());
         assert_eq!((node.count(), node.sync.status().unwrap().last_complete_at), (1, None));
     }
     node.at(0, 18, 0);
     let report = node.ends(Outcome::Complete).await;
     assert_eq!((report.pulled, node.count()), (100, 101));
-    assert_eq!(report.message, "Everything is up to date with the centre.");
+    assert_eq!(report.message, format!("Everything is up to date with the centre.{WITHOUT_FEED}"));
     node.at(1, 7, 59);
     node.ends(Outcome::Complete).await;
 }
@@ -126,7 +127,7 @@ async fn a_days_budget_keeps_its_last_quarter_for_edits() {
         node.set("NEW", &used.to_string()).await;
         let report = node.ends(Outcome::Partial).await;
         let words = format!("tomorrow: {used}.0 MB of today's 100.0 MB have been used.");
-        assert!(report.message.ends_with(&words), "{report:?}");
+        assert!(report.message.ends_with(&format!("{words}{WITHOUT_FEED}")), "{report:?}");
         assert_eq!((report.pushed, report.bytes_sent, report.bytes_received), (1, 10 * MB, 20 * MB));
         assert_eq!(sim.get(Kind::Person, "NEW"), Some(person("NEW", &used.to_string())));
     }

@@ -18,7 +18,7 @@ use thalamus_edge::store::{Store, StoreOptions, TrashState};
 use thalamus_edge::sync::schedule::{Schedule, Times};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
-use support::sim::{Fault, Sim, person, person_key};
+use support::sim::{Fault, Sim, WITHOUT_FEED, person, person_key};
 
 const OPTIONS: StoreOptions =
     StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100_000, audit_keep_rows: 100_000, clock: || 0 };
@@ -446,7 +446,10 @@ async fn verification_has_a_schedule_of_its_own() {
     sim.state().refused.clear();
     let never = "0 0 0 29 2 *";
     let start = |rounds, verification| {
-        Schedule::start(Arc::clone(&node.sync), Times { rounds, verification, jitter: Duration::ZERO })
+        Schedule::start(
+            Arc::clone(&node.sync),
+            Times { rounds, rounds_without_feed: rounds, verification, jitter: Duration::ZERO },
+        )
     };
     let schedule = start("* * * * * *", "").await.unwrap();
     tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -460,6 +463,34 @@ async fn verification_has_a_schedule_of_its_own() {
     }
     schedule.stop().await;
     assert!(start(never, "weekly").await.is_err());
+}
+
+/// Where every round reads everything, rounds come by another schedule, as soon as that is known.
+#[tokio::test]
+async fn a_centre_without_a_change_feed_has_a_schedule_of_its_own() {
+    let times = Times {
+        rounds: "* * * * * *",
+        rounds_without_feed: "0 0 0 29 2 *",
+        verification: "",
+        jitter: Duration::ZERO,
+    };
+    for (sim, has_feed) in [(Sim::default(), false), (Sim::with_history(), true)] {
+        sim.put(Kind::Person, person("ANA", "old"));
+        let node = Node::new(&sim);
+        let schedule = Schedule::start(Arc::clone(&node.sync), times).await.unwrap();
+        let started = std::time::Instant::now();
+        while node.get("ANA").is_none() {
+            assert!(started.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        sim.put(Kind::Person, person("BOB", "old"));
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        schedule.stop().await;
+        assert_eq!(node.get("BOB").is_some(), has_feed);
+        let status = node.sync.status().unwrap();
+        assert_eq!(status.change_feed, has_feed);
+        assert_eq!(status.next_round_at.unwrap().contains("-02-29T"), !has_feed);
+    }
 }
 
 #[tokio::test]
@@ -639,7 +670,9 @@ async fn a_pause_stops_the_round_that_is_under_way_and_keeps_what_it_has() {
     assert!(report.message.contains("was paused in the middle of a round"), "{report:?}");
     drop(node);
     let node = Node::on_disk(&file, &sim);
-    let schedule = Times { rounds: "* * * * * *", verification: "* * * * * *", jitter: Duration::ZERO };
+    let often = "* * * * * *";
+    let schedule =
+        Times { rounds: often, rounds_without_feed: often, verification: often, jitter: Duration::ZERO };
     let schedule = Schedule::start(Arc::clone(&node.sync), schedule).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let leases = sim.state().leases.clone();
@@ -656,7 +689,10 @@ async fn a_pause_stops_the_round_that_is_under_way_and_keeps_what_it_has() {
 async fn the_status_says_what_waits() {
     let sim = Sim::default();
     let node = Node::agreed(&sim).await;
-    let message = || node.sync.status().unwrap().message;
+    let message = || {
+        let message = node.sync.status().unwrap().message;
+        message.strip_suffix(WITHOUT_FEED).expect("what every round does there").to_owned()
+    };
     assert_eq!(message(), "Everything is up to date with the centre.");
     node.set("ANA", "1").await;
     assert_eq!(message(), "One record that was changed here at 1970-01-01T00:00:00Z waits to be sent.");

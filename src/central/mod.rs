@@ -51,7 +51,8 @@ pub trait Hub: Send + Sync {
 }
 
 /// One round's conversation with the centre. Majority read and write concern, one causally consistent
-/// session; every call ends within its own time limit.
+/// session; every call ends within its own time limit. Only a feed that goes on from an earlier position, and what it tells
+/// until it has caught up, may take longer while the centre answers other questions: the caller limits that.
 #[async_trait]
 pub trait Central: content::Attachments {
     /// The documents that exist among `ids`, in any order.

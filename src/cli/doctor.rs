@@ -315,6 +315,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     }
     let status = client.get("/sync/status").await?.accepted()?;
     reconciliation(found, &status, now_ms);
+    change_feed(found, &status, config.central.schedule_without_feed());
     logins(found, &status, config.accounts.offline_login_days, now_ms);
     open_items(found, &status);
     rot(found, &status);
@@ -359,6 +360,23 @@ fn reconciliation(found: &mut Findings, status: &Value, now_ms: i64) {
         (_, Some(OFFLINE_DAYS..) | None) => found.warning(ABOUT, finding, NOW),
         _ => found.ok(ABOUT, finding),
     }
+}
+
+/// Said only where there is none.
+fn change_feed(found: &mut Findings, status: &Value, schedule: &str) {
+    if status["change_feed"] != false {
+        return;
+    }
+    let much = match status["full_read_bytes"].as_u64() {
+        Some(bytes) => format!("{} bytes the last time, ", bytes),
+        None => String::new(),
+    };
+    found.warning(
+        "change feed",
+        format!("this centre has none: every round reads everything, {much}and rounds follow the schedule {schedule}"),
+        "a replica set of MongoDB, of one member at least, has one; else see that the line can pay for it: [central] \
+         schedule_without_feed and budget_bytes_per_day",
+    );
 }
 
 /// Said only where somebody has set a limit.
@@ -488,6 +506,20 @@ mod tests {
             assert_eq!(finding.health, health, "{state} {last}");
             assert!(finding.finding.starts_with("So it is."), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn a_centre_without_a_change_feed_is_told_with_what_it_costs() {
+        let said = |status: Value| {
+            let mut found = Findings::default();
+            change_feed(&mut found, &status, "0 0 * * * *");
+            found.0.first().map(|finding| finding.finding.clone())
+        };
+        assert_eq!(said(json!({"change_feed": true, "full_read_bytes": null})), None);
+        // A node of another version does not say.
+        assert_eq!(said(json!({})), None);
+        let finding = said(json!({"change_feed": false, "full_read_bytes": 30_000_000})).unwrap();
+        assert!(finding.contains("30000000 bytes") && finding.contains("0 0 * * * *"), "{finding}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 33] = [
+    let verdicts: [(&'static str, Verdict); 34] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
@@ -96,6 +96,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
         ("central.database", database_name(&central.database)),
         ("central.schedule", schedule(&central.schedule)),
+        ("central.schedule_without_feed", schedule_unless_empty(&central.schedule_without_feed)),
         ("central.verify_schedule", schedule_unless_empty(&central.verify_schedule)),
         ("central.jitter_s", within(central.jitter_s, 0..=JITTER_S_MAX)),
         (

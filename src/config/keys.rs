@@ -51,6 +51,7 @@ pub(super) const KEYS: &[Key] = &[
     key("central.uri_file", "a file that holds one connection string, instead of `central.uri`", r#""/etc/thalamus-edge/central.uri""#),
     key("central.database", r#"1 to 63 bytes without blanks and /\."$*<>:|?"#, r#""federation""#),
     key("central.schedule", SCHEDULE, r#""0 */5 * * * *""#),
+    key("central.schedule_without_feed", "six fields: second, minute, hour, day of month, month, day of week; empty: as `central.schedule` if that was set, else once an hour", r#""0 0 */6 * * *""#),
     key("central.verify_schedule", "six fields: second, minute, hour, day of month, month, day of week; empty: never", r#""0 30 2 * * Sun""#),
     key("central.continuous", YES_OR_NO, "false"),
     key("central.jitter_s", "seconds, as a number or with a unit, up to 1 hour", r#""1 minute""#),

@@ -47,6 +47,18 @@ fn the_installed_file_says_the_defaults() {
 }
 
 #[test]
+fn a_centre_without_a_change_feed_is_asked_less_often_unless_somebody_said_when() {
+    for (text, expected) in [
+        ("", "0 0 * * * *"),
+        ("[central]\nschedule = \"0 0 3 * * *\"", "0 0 3 * * *"),
+        ("[central]\nschedule_without_feed = \"0 0 */6 * * *\"", "0 0 */6 * * *"),
+        ("[central]\nschedule = \"0 0 3 * * *\"\nschedule_without_feed = \"0 0 4 * * *\"", "0 0 4 * * *"),
+    ] {
+        assert_eq!(load(text).unwrap().central.schedule_without_feed(), expected, "{text}");
+    }
+}
+
+#[test]
 fn the_installed_file_names_every_key_with_an_explanation() {
     let sample: toml::Table = toml::from_str(&uncommented()).unwrap();
     // The refusal of an unknown key lists the known ones.
@@ -66,7 +78,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 44, "the test has found the keys");
+    assert_eq!(keys, 45, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -277,6 +289,10 @@ fn errors_in_the_file_name_line_and_key() {
         ("[central]\nschedule = \"often\"", "site.toml line 2: `central.schedule`: is not a schedule"),
         ("[central]\nschedule = \"*/5 * * * *\"", "site.toml line 2: `central.schedule`: is not"),
         ("[central]\nschedule = \"\"", "site.toml line 2: `central.schedule`: is not a schedule"),
+        (
+            "[central]\nschedule_without_feed = \"often\"",
+            "site.toml line 2: `central.schedule_without_feed`: is not a s",
+        ),
         ("[central]\nverify_schedule = \"Sun\"", "site.toml line 2: `central.verify_schedule`: is not a s"),
         ("[central]\ncontinuous = 1", "site.toml line 2: `central.continuous`: invalid type"),
         (

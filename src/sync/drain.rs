@@ -14,7 +14,7 @@ use super::evidence::{Evidence, is_echo, shows, still_stands};
 use super::pull::{Remote, by_id, take};
 use super::round::{Round, RoundError, Tally};
 use super::scan::{self, Reason};
-use super::{lease, step};
+use super::{lease, no_feed, step};
 use crate::central::{
     ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Moment, Token, Watched,
 };
@@ -27,7 +27,12 @@ const DRAIN_TRIES_MAX: usize = 3;
 /// Longest that the feed may tell nothing while the barrier is still to come.
 const BARRIER_SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// Rounds in a row in which the feed did not get on at all before its position is given up.
+const STALLED_ROUNDS_MAX: i32 = 3;
+
 const META_FEED: &str = "feed";
+/// Field of the row of the feed: rounds in a row that ended before the feed had told anything.
+const STALLED: &str = "stalled";
 
 /// Where the round's news comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +49,26 @@ pub(crate) struct Begun {
     pub(crate) node: String,
     /// Stands at the barrier.
     pub(crate) feed: Option<Box<dyn Feed>>,
+    /// Why what happened is not known in full, if it is not. Nothing must be concluded from what was not told then; local
+    /// edits can be sent all the same, because each is compared with what the centre holds.
+    pub(crate) cut: Option<RoundError>,
+}
+
+impl Begun {
+    fn new(node: String, feed: Option<Box<dyn Feed>>) -> Begun {
+        Begun { node, feed, cut: None }
+    }
+
+    fn cut(node: String, error: impl Into<RoundError>) -> Begun {
+        Begun { node, feed: None, cut: Some(error.into()) }
+    }
 }
 
 /// What became of a drain.
 enum Drained {
     ToBarrier(Box<dyn Feed>),
+    /// Its share of the round's time is used up.
+    Slow,
     Lost,
     Unsupported,
 }
@@ -69,12 +89,23 @@ impl Round<'_> {
     /// Takes the lease and everything that happened until then.
     pub(crate) async fn lease_and_drain(&mut self, central: &mut dyn Central) -> Result<Begun, RoundError> {
         for _ in 0..DRAIN_TRIES_MAX {
-            self.ensure_token(central).await?;
+            let begun = match self.ensure_token(central).await {
+                Err(RoundError::Central(error)) => Err(error),
+                begun => Ok(begun?),
+            };
             let announcement = self.announcement()?;
-            let (node, mut lease) = lease::take(self.store, central, &announcement).await?;
+            let (node, mut lease) = match lease::take(self.store, central, &announcement).await {
+                Ok(taken) => taken,
+                // Of two failures of the centre the first says more.
+                Err(RoundError::Central(error)) => return Err(begun.err().unwrap_or(error).into()),
+                Err(error) => return Err(error),
+            };
             self.hold_lease(lease.clone(), central);
+            if let Err(error) = begun {
+                return Ok(Begun::cut(node, error));
+            }
             if self.source == Source::Sweep {
-                return Ok(Begun { node, feed: None });
+                return Ok(Begun::new(node, None));
             }
             // A store that turned out to be a copy has no position any more.
             let Some(token) = saved_token(self)? else {
@@ -86,17 +117,29 @@ impl Round<'_> {
                 self.hold_lease(lease.clone(), central);
             }
             self.is_draining = true;
-            let drained = self.drain(central, &node, &lease, &token).await;
+            let deadline = self.reading_deadline();
+            let draining = self.drain(central, &node, &lease, &token);
+            let drained = tokio::time::timeout_at(deadline, draining).await;
             self.is_draining = false;
-            match drained? {
-                Drained::ToBarrier(feed) => return Ok(Begun { node, feed: Some(feed) }),
+            let drained = match drained {
+                Err(_) => Drained::Slow,
+                Ok(Err(error @ RoundError::Central(_))) => return Ok(Begun::cut(node, error)),
+                Ok(drained) => drained?,
+            };
+            match drained {
+                Drained::ToBarrier(feed) => return Ok(Begun::new(node, Some(feed))),
+                Drained::Slow => {
+                    self.fit_reads(false, Duration::MAX);
+                    self.note_stalled(&token).await?;
+                    return Ok(Begun::cut(node, RoundError::ReadingSlow));
+                }
                 Drained::Lost => {
                     tracing::warn!("the history of changes at the centre has a gap: looking at everything");
                     self.store.transact(|tx| lose_history(tx, Reason::Lost)).await?;
                 }
                 Drained::Unsupported => {
-                    self.sweep_only().await?;
-                    return Ok(Begun { node, feed: None });
+                    self.sweep_without_feed().await?;
+                    return Ok(Begun::new(node, None));
                 }
             }
         }
@@ -106,7 +149,7 @@ impl Round<'_> {
         let announcement = self.announcement()?;
         let (node, lease) = lease::take(self.store, central, &announcement).await?;
         self.hold_lease(lease, central);
-        Ok(Begun { node, feed: None })
+        Ok(Begun::new(node, None))
     }
 
     /// Without a saved position, asks for one from now on, before the lease is taken: whatever happens
@@ -120,7 +163,7 @@ impl Round<'_> {
         let mut feed = match central.watch(&node, None, &[], self.batch_documents).await? {
             Watched::Open(feed) => feed,
             Watched::Lost => return Err(CentralError::Failed("its history breaks".to_owned()).into()),
-            Watched::Unsupported => return self.sweep_only().await,
+            Watched::Unsupported => return self.sweep_without_feed().await,
         };
         let mut token = feed.token();
         let opened = tokio::time::Instant::now();
@@ -135,11 +178,18 @@ impl Round<'_> {
             .transact(move |tx| -> Result<(), StoreError> {
                 let is_first = tx.meta(scan::META_EVER_SWEPT)?.is_none();
                 lose_history(tx, if is_first { Reason::First } else { Reason::Lost })?;
+                no_feed::note(tx, true)?;
                 save_token(tx, token.as_ref())
             })
             .await?;
         step("drain.begun");
         Ok(())
+    }
+
+    /// The centre has no feed at all.
+    async fn sweep_without_feed(&mut self) -> Result<(), RoundError> {
+        self.store.transact(|tx| no_feed::note(tx, false)).await?;
+        self.sweep_only().await
     }
 
     /// The centre keeps no history; a position in one that it had means nothing any more.
@@ -182,7 +232,7 @@ impl Round<'_> {
             Watched::Lost => return Ok(Drained::Lost),
             Watched::Unsupported => return Ok(Drained::Unsupported),
         };
-        let mut told = tokio::time::Instant::now();
+        let (mut told, mut position) = (tokio::time::Instant::now(), feed.token());
         loop {
             let next = feed.next().await;
             if next.as_ref().map_or(true, |changes| changes.events.len() >= max) {
@@ -193,8 +243,9 @@ impl Round<'_> {
             if changes.is_lost {
                 return Ok(Drained::Lost);
             }
-            if !changes.events.is_empty() {
-                told = tokio::time::Instant::now();
+            // A position that moves shows that others' changes are being passed over.
+            if !changes.events.is_empty() || feed.token() != position {
+                (told, position) = (tokio::time::Instant::now(), feed.token());
             } else if told.elapsed() > BARRIER_SILENCE_MAX {
                 return Err(CentralError::Offline("its change feed lags behind".to_owned()).into());
             }
@@ -209,6 +260,31 @@ impl Round<'_> {
             }
             asked = tokio::time::Instant::now();
         }
+    }
+
+    /// The feed took all of its time. If it told nothing at all, and that again and again, it never will: its position is
+    /// given up, and everything is looked at instead.
+    async fn note_stalled(&mut self, begun: &Token) -> Result<(), StoreError> {
+        let begun = begun.0.clone();
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                let Some(mut row) = tx.meta(META_FEED)? else {
+                    return Ok(());
+                };
+                if row.get_document("token").ok() != Some(&begun) {
+                    return Ok(());
+                }
+                let stalled = row.get_i32(STALLED).unwrap_or(0) + 1;
+                if stalled >= STALLED_ROUNDS_MAX {
+                    tracing::warn!(
+                        "the centre cannot tell what has changed: looking at everything in the next round"
+                    );
+                    return lose_history(tx, Reason::Lost);
+                }
+                row.insert(STALLED, stalled);
+                tx.set_meta(META_FEED, Some(&row))
+            })
+            .await
     }
 
     /// Takes what a batch of the feed told, and its position.
@@ -418,6 +494,7 @@ fn save_token(tx: &mut Tx<'_>, token: Option<&Token>) -> Result<(), StoreError> 
     let mut row: Document = tx.meta(META_FEED)?.unwrap_or_default();
     if row.get_document("token").ok() != Some(token) {
         row.insert("token", token);
+        row.remove(STALLED);
         tx.set_meta(META_FEED, Some(&row))?;
     }
     Ok(())

@@ -24,6 +24,7 @@ mod identity_answers;
 mod lease;
 mod merge_in;
 pub mod namesakes;
+mod no_feed;
 mod operator;
 mod owners;
 mod pull;
@@ -53,6 +54,7 @@ use crate::store::{Store, StoreError};
 
 use budget::{QuietHours, UtcOffset};
 pub(crate) use lease::node_id;
+use no_feed::NoFeed;
 use operator::Pause;
 pub use round::Outcome;
 use round::RoundError;
@@ -408,6 +410,12 @@ impl Reconciler {
     /// ask about all that are here.
     pub async fn recheck_contents(&self) -> Result<(), StoreError> {
         self.store.transact(content_tidy::look_again_soon).await
+    }
+
+    /// Whether the centre is known to have no change feed, so that each round reads everything.
+    pub(crate) fn is_without_feed(&self) -> bool {
+        // A store that cannot be read says so in the round itself.
+        self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).is_ok_and(|known| known.is_some())
     }
 
     pub(crate) fn set_next_round(&self, at_ms: Option<i64>) {

@@ -87,13 +87,16 @@ impl Round<'_> {
                 pending.retain(|(_, sequence, pending)| !held_back.waits(pending.key.kind, *sequence));
             }
             let mut keys: Vec<RecordKey> = pending.into_iter().map(|(.., pending)| pending.key).collect();
-            self.bring_together_first(central, &keys).await?;
+            // What cannot be read stays as it is, and is not sent.
+            let read = self.bring_together_first(central, &keys).await;
+            self.note_unread(read)?;
             for _ in 0..PUSH_TRIES_MAX {
                 keys = self.push_keys(central, node, keys).await?;
-                if keys.is_empty() || self.beside.is_some() {
+                if keys.is_empty() || self.beside.is_some() || self.unread.is_some() {
                     break;
                 }
-                self.reread(central).await?;
+                let read = self.reread(central).await;
+                self.note_unread(read)?;
             }
             self.missed += keys.len();
             if self.store.read()?.landed_count()? >= SEAL_EVERY_WRITES {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
+use super::no_feed::NoFeed;
 use super::scan::Reason;
 use super::{Report, SyncSettings, lease, namesakes, step};
 use crate::central::survey::Diagnosis;
@@ -57,6 +58,8 @@ pub(crate) enum RoundError {
     Halted(String),
     #[error("the round took too long and goes on in the next one")]
     TooLong,
+    #[error("Reading what has changed at the centre took too long; the next round goes on.")]
+    ReadingSlow,
     /// The node's row at the centre holds another lease than this round's, or another server process answers.
     #[error(
         "The centre was restarted or set back, or a copy of this node was busy; the next round sorts it out."
@@ -78,6 +81,8 @@ pub(super) const READ_START: usize = 64;
 /// A read that took longer than the first is not followed by a larger one, than the second by a smaller.
 const READ_FAST: Duration = Duration::from_secs(2);
 const READ_SLOW: Duration = Duration::from_secs(10);
+/// Part of a round's time that reading may take.
+const READ_TIME_SHARE: f64 = 0.75;
 /// Version of the program that ran the last round.
 const META_VERSION: &str = "round_version";
 
@@ -137,6 +142,10 @@ pub(crate) struct Round<'a> {
     pub(crate) beside: Option<CancellationToken>,
     /// What is to be said about attachments.
     pub(crate) content_note: String,
+    /// The first failure of a reading in the middle of sending.
+    pub(crate) unread: Option<CentralError>,
+    /// Everything was sent, although not everything could be read.
+    has_only_sent: bool,
 }
 
 impl<'a> Round<'a> {
@@ -165,6 +174,8 @@ impl<'a> Round<'a> {
             missed: 0,
             beside: None,
             content_note: String::new(),
+            unread: None,
+            has_only_sent: false,
         }
     }
 
@@ -197,27 +208,71 @@ impl<'a> Round<'a> {
         central: &mut dyn Central,
     ) -> Result<(String, Option<Box<dyn Feed>>), RoundError> {
         self.begin().await?;
-        self.heal(central).await?;
-        let Begun { node, feed } = self.lease_and_drain(central).await?;
-        // A reading that is cut off, by one large document on a slow link say, must not hold up local edits.
-        let read = match self.read_on(central).await {
-            Err(error @ RoundError::Central(CentralError::Offline(_))) => Err(error),
-            read => Ok(read?),
+        let healed = match self.heal(central).await {
+            Err(RoundError::Central(error)) => Err(error),
+            healed => Ok(healed?),
         };
+        let Begun { node, feed, cut } = match self.lease_and_drain(central).await {
+            Ok(begun) => begun,
+            // Of two failures of the centre the first says more.
+            Err(RoundError::Central(error)) => return Err(healed.err().unwrap_or(error).into()),
+            Err(error) => return Err(error),
+        };
+        // A reading that fails, because of one large document on a slow link say, must not hold up local edits.
+        let read = match cut {
+            Some(error) => Err(error),
+            None => match tokio::time::timeout_at(self.reading_deadline(), self.read_on(central)).await {
+                Err(_) => Err(RoundError::ReadingSlow),
+                Ok(Err(error @ RoundError::Central(_))) => Err(error),
+                Ok(read) => Ok(read?),
+            },
+        };
+        let read = healed.map_err(RoundError::from).and(read);
+        match self.send(central, &node).await {
+            Ok(held_back) => {
+                let read = read.and(self.unread.take().map_or(Ok(()), |error| Err(error.into())));
+                self.has_only_sent = read.is_err();
+                read?;
+                self.content(central).await?;
+                self.look_for_namesakes(central, &node).await?;
+                self.report(central, &node).await?;
+                match held_back {
+                    Some(message) => Err(RoundError::Halted(message)),
+                    None => Ok((node, feed)),
+                }
+            }
+            Err(error @ RoundError::Central(_)) => Err(read.err().unwrap_or(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// When reading has to end for this time, so that local edits are sent in every round.
+    pub(crate) fn reading_deadline(&self) -> tokio::time::Instant {
+        self.started + self.settings.round_timeout.mul_f64(READ_TIME_SHARE)
+    }
+
+    /// What this node has to tell the centre: conflicts and edits, and the seal behind them. Returns what to say if many
+    /// deletes wait for the operator.
+    async fn send(&mut self, central: &mut dyn Central, node: &str) -> Result<Option<String>, RoundError> {
         self.end_holds().await?;
-        self.publish_conflicts(central, &node).await?;
-        self.pull_resolutions(central, &node).await?;
-        let held_back = self.push(central, &node).await?;
-        read?;
+        self.publish_conflicts(central, node).await?;
+        let resolutions = self.pull_resolutions(central, node).await;
+        self.note_unread(resolutions)?;
+        let held_back = self.push(central, node).await?;
         // Pushing may have found more.
-        self.publish_conflicts(central, &node).await?;
+        self.publish_conflicts(central, node).await?;
         self.seal(central).await?;
-        self.content(central).await?;
-        self.look_for_namesakes(central, &node).await?;
-        self.report(central, &node).await?;
-        match held_back {
-            Some(message) => Err(RoundError::Halted(message)),
-            None => Ok((node, feed)),
+        Ok(held_back)
+    }
+
+    /// Lets sending go on after a reading that failed; the round tells it at its end.
+    pub(crate) fn note_unread(&mut self, read: Result<(), RoundError>) -> Result<(), RoundError> {
+        match read {
+            Err(RoundError::Central(error)) => {
+                self.unread.get_or_insert(error);
+                Ok(())
+            }
+            read => read,
         }
     }
 
@@ -329,16 +384,30 @@ impl<'a> Round<'a> {
                 Some(message) => (Outcome::Partial, message),
                 None => (Outcome::Complete, self.complete_message()),
             },
+            Err(RoundError::Central(CentralError::Offline(cause))) if self.has_only_sent => {
+                tracing::info!(%cause, "the centre could not be read to the end");
+                let message = "The centre could not be read to the end; the next round goes on.";
+                (Outcome::Offline, message.to_owned())
+            }
             Err(RoundError::Central(error)) => unreached(&error, diagnosis),
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(error @ (RoundError::TooLong | RoundError::Stopped | RoundError::LeaseLost)) => {
-                (Outcome::Partial, error.to_string())
-            }
+            Err(
+                error @ (RoundError::TooLong
+                | RoundError::ReadingSlow
+                | RoundError::Stopped
+                | RoundError::LeaseLost),
+            ) => (Outcome::Partial, error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "the round failed");
                 (Outcome::Failed, format!("The round failed: {error}."))
             }
         };
+        if self.has_only_sent {
+            message.push_str(&match self.unfinished + self.missed {
+                0 => " What was edited here has been sent to the centre.".to_owned(),
+                to_send => format!(" {to_send} records are sent again in the next round."),
+            });
+        }
         if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
             message = format!("{message} {words}");
         }
@@ -348,6 +417,10 @@ impl<'a> Round<'a> {
         if let Some(words) = namesakes::words(name, &others.unwrap_or_default()) {
             message = format!("{message} {words}");
         }
+        let is_well = matches!(outcome, Outcome::Complete | Outcome::Partial);
+        if let (true, Source::Sweep, Some(known)) = (is_well, self.source, self.without_feed()) {
+            message = format!("{message} {}", known.words(self.settings));
+        }
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let mut report =
             Report { pulled, pushed, merged, deleted, conflicts, dead, ..Report::ended(outcome, &message) };
@@ -356,6 +429,10 @@ impl<'a> Round<'a> {
             (report.stage, report.member) = (Some(trouble.stage.name()), trouble.member.clone());
         }
         report
+    }
+
+    fn without_feed(&self) -> Option<NoFeed> {
+        self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
     }
 
     /// What a round that went well has left for the next one, in words.

@@ -14,7 +14,7 @@ use super::deletes;
 use super::drain::Source;
 use super::merge_in::{note_unreadable, take_in};
 use super::round::{Round, RoundError, Tally};
-use super::step;
+use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
 use crate::domain::record::{Kind, RecordKey};
 use crate::store::{Reread, StoreError, Tx};
@@ -153,16 +153,27 @@ impl Round<'_> {
                 is_cut = self.is_scan_share_used(&*central);
             }
             if is_cut || !self.scan_kind(central, &mut position).await? {
-                let at = position.clone();
-                self.store.transact(move |tx| tx.set_meta(META_SCAN, Some(&at.encode()))).await?;
+                let (at, received) = (position.clone(), self.received_by_scan(&*central));
+                self.store
+                    .transact(move |tx| -> Result<(), StoreError> {
+                        tx.set_meta(META_SCAN, Some(&at.encode()))?;
+                        no_feed::count(tx, received, false)
+                    })
+                    .await?;
                 self.sweep = Some((position.reason, self.percent_scanned(central, index).await?));
                 return Ok(());
             }
         }
-        self.end_scan(position.reason).await
+        let received = self.received_by_scan(&*central);
+        self.end_scan(position.reason, received).await
     }
 
-    async fn end_scan(&mut self, reason: Reason) -> Result<(), RoundError> {
+    /// Bytes that this round has received since its scan began.
+    fn received_by_scan(&self, central: &dyn Central) -> u64 {
+        central.traffic().line_bytes_received - self.received_before_scan
+    }
+
+    async fn end_scan(&mut self, reason: Reason, received: u64) -> Result<(), RoundError> {
         let has_saved = self.has_saved_position;
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
@@ -175,6 +186,7 @@ impl Round<'_> {
                 if reason != Reason::Sweep && tx.meta(META_VERIFY_DUE)?.is_some() {
                     tx.set_meta(META_VERIFY_DUE, None)?;
                 }
+                no_feed::count(tx, received, true)?;
                 tx.set_restore_swept(true)?;
                 deletes::note_sweep(tx)
             })
@@ -233,8 +245,7 @@ impl Round<'_> {
 
     fn is_scan_share_used(&mut self, central: &dyn Central) -> bool {
         self.is_disk_short();
-        let received = central.traffic().line_bytes_received - self.received_before_scan;
-        received >= self.allowance.scan_bytes
+        self.received_by_scan(central) >= self.allowance.scan_bytes
             || self.started.elapsed() > self.settings.round_timeout / SCAN_TIME_SHARE
     }
 

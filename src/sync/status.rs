@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::budget::DAY_MS;
 use super::namesakes::{self, SameName};
+use super::no_feed::{self, NoFeed};
 use super::operator::Pause;
 use super::round::UP_TO_DATE;
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
@@ -23,6 +24,10 @@ pub struct Status {
     pub dead: u64,
     /// Rows of the store that are not what was written: not shown, not sent, not backed up.
     pub damaged: u64,
+    /// False at a centre without a change feed, where every round reads everything.
+    pub change_feed: bool,
+    /// Bytes that reading everything took last, at such a centre.
+    pub full_read_bytes: Option<u64>,
     /// When every row had last been read to see whether it is good; nothing if that never was.
     pub scrubbed_at: Option<String>,
     /// Records that wait for their person or for a decision instead of being sent.
@@ -62,6 +67,13 @@ impl Reconciler {
         if let Some(shortage) = shortage {
             message.push_str(&format!(" Writes are refused: {shortage}."));
         }
+        let without_feed = NoFeed::known(&snapshot)?.filter(|_| self.is_configured());
+        if let Some(words) = without_feed.map(|known| known.words(&self.settings)) {
+            // Where the last round has not said it already.
+            if !message.contains(no_feed::WORDS) {
+                message.push_str(&format!(" {words}"));
+            }
+        }
         let logins_until_ms = self.admits_until_ms(&kept);
         if logins_until_ms.is_some_and(|until_ms| self.store.now_ms() >= until_ms) {
             let days = self.settings.offline_login_days;
@@ -84,6 +96,8 @@ impl Reconciler {
             conflicts_unpublished: snapshot.unpublished_conflicts_count()?,
             dead: snapshot.dead_count()?,
             damaged: self.store.damaged_rows().len() as u64,
+            change_feed: without_feed.is_none(),
+            full_read_bytes: without_feed.and_then(NoFeed::bytes),
             scrubbed_at: snapshot.scrubbed()?.completed_ms.map(time_text),
             waiting: snapshot.held_back_count()?,
             content_pending: snapshot.content_wanted_count()?,

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bson::doc;
+use bson::spec::BinarySubtype;
+use bson::{Binary, doc};
 use thalamus_edge::central::mongo::MongoHub;
 use thalamus_edge::central::{CentralError, Hub, Written};
 use thalamus_edge::domain::record::Kind;
@@ -100,8 +101,11 @@ async fn slow_line(server: u16, bytes_per_second: usize) -> u16 {
 async fn a_slow_line_is_not_a_dead_one() {
     let server = MongoServer::start_own(Setup::default()).await;
     let ground = Ground::new(&server).await;
-    let text: String = (0..120_000_u64).map(|n| char::from(b'a' + (n * n % 25) as u8)).collect();
-    ground.put(Kind::Person, doc! {"_id": "a", "text": &text}).await;
+    // Nothing makes it shorter on the line.
+    let mut bytes = vec![0; 120_000];
+    getrandom::fill(&mut bytes).expect("random bytes");
+    let bytes = Binary { subtype: BinarySubtype::Generic, bytes };
+    ground.put(Kind::Person, doc! {"_id": "a", "bytes": bytes}).await;
     let port = slow_line(server.port(), 30_000).await;
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let limit = Duration::from_secs(1);

@@ -75,7 +75,12 @@ async fn fail_next(ground: &Ground, command: &str, how: Document) {
 async fn errors_of_a_call_are_told_from_errors_of_a_write() {
     let server = MongoServer::start_own(Setup::default()).await;
     let ground = Ground::new(&server).await;
+    let has_bulk_write = ground.has_bulk_write().await;
     for (bulk, command) in [(true, "bulkWrite"), (false, "insert")] {
+        if bulk && !has_bulk_write {
+            // The driver does not send it, and the other way is what remains.
+            continue;
+        }
         let hub = if bulk { ground.hub() } else { ground.hub().without_bulk_write() };
         let mut central = open(&hub).await;
         let mut write = async |id: &str| central.write(&[insert(id, doc! {})]).await;

@@ -36,6 +36,13 @@ impl Ground {
         hub(&self.uri, self.database.name())
     }
 
+    /// Whether the server has `bulkWrite`, since 8.0. Before that a mixed batch may leave answers open.
+    pub(crate) async fn has_bulk_write(&self) -> bool {
+        let admin = self.database.client().database("admin");
+        let hello = admin.run_command(doc! {"isMaster": 1}).await.expect("an answer");
+        hello.get_i32("maxWireVersion").expect("a version") >= 25
+    }
+
     fn collection(&self, kind: Kind) -> Collection<Document> {
         self.database.collection(kind.schema().collection)
     }
@@ -121,6 +128,12 @@ impl Behind for Ground {
 
     async fn drop_everything(&self) {
         self.database.drop().await.expect("dropped");
+    }
+
+    async fn takes_dollar_names(&self) -> bool {
+        let scratch = self.database.collection::<Document>("scratch");
+        let inserted = scratch.insert_one(doc! {"_id": unique_database(), "$x": 1}).await;
+        inserted.is_ok()
     }
 }
 

@@ -37,6 +37,11 @@ pub(crate) trait Behind: Send + Sync {
     async fn rename(&self, from: &str, to: &str);
     async fn drop_collection(&self, collection: &str);
     async fn drop_everything(&self);
+
+    /// Whether documents may have keys that begin with `$`: MongoDB takes them since 5.0.
+    async fn takes_dollar_names(&self) -> bool {
+        true
+    }
 }
 
 pub(crate) fn person(id: &str) -> RecordKey {

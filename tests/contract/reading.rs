@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
-use bson::{Bson, Timestamp, doc};
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, DateTime, Timestamp, doc};
 use thalamus_edge::central::{Central, Fetched, Written};
 use thalamus_edge::domain::record::Kind;
 
@@ -42,12 +43,22 @@ pub(crate) async fn order_and_resumption(central: &mut dyn Central, behind: &dyn
     for id in ORDERED.iter().rev() {
         behind.put(kind, doc! {"_id": *id}).await;
     }
-    let unsupported: [Bson; 5] = [
-        Bson::Int32(7),
+    // Every type that an identifier can have and that a server of the tests stores as it is.
+    let unsupported: [Bson; 14] = [
+        Bson::MinKey,
         Bson::Null,
-        Bson::ObjectId(ObjectId::from_bytes([1; 12])),
+        Bson::Int32(7),
+        Bson::Int64(1 << 40),
+        Bson::Double(f64::NEG_INFINITY),
+        Bson::Decimal128("1.5".parse().expect("a decimal")),
         Bson::Document(doc! {"a": "b"}),
+        Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: vec![1] }),
+        Bson::ObjectId(ObjectId::from_bytes([1; 12])),
         Bson::Boolean(true),
+        Bson::DateTime(DateTime::from_millis(-1)),
+        Bson::Timestamp(Timestamp { time: 5, increment: 1 }),
+        Bson::JavaScriptCode("x".to_owned()),
+        Bson::MaxKey,
     ];
     for id in &unsupported {
         behind.put(kind, doc! {"_id": id}).await;
@@ -61,9 +72,8 @@ pub(crate) async fn order_and_resumption(central: &mut dyn Central, behind: &dyn
     assert_eq!(scan_all(central, kind, Some("aa"), 4).await, ORDERED[5..]);
     let listed = central.unsupported_ids(kind, 100).await.expect("a list");
     let listed: BTreeSet<String> = listed.into_iter().collect();
-    let oid = r#"{"$oid":"010101010101010101010101"}"#;
-    let expected = ["7", "null", oid, r#"{"a":"b"}"#, "true"].map(str::to_owned);
-    assert_eq!(listed, BTreeSet::from(expected));
+    let expected = unsupported.iter().map(|id| id.clone().into_relaxed_extjson().to_string());
+    assert_eq!(listed, expected.collect());
     assert_eq!(central.unsupported_ids(kind, 2).await.expect("a list").len(), 2);
     let count = central.estimated_count(kind).await.expect("a count");
     assert_eq!(count, (ORDERED.len() + unsupported.len()) as u64);
@@ -79,6 +89,13 @@ async fn large_documents(central: &mut dyn Central, behind: &dyn Behind, kind: K
     central.scan(kind, None, &["b large".to_owned()]).await.expect("a scan");
     assert_eq!(rest_of_scan(central, 5).await, ORDERED);
     assert_eq!(scan_all(central, kind, Some("b"), 5).await[0], "b large");
+    // Further than one look reaches.
+    let many = (0..2_100).map(|n| doc! {"_id": format!("c {n:04}"), "text": "x"});
+    behind.put_all(kind, many.collect()).await;
+    behind.put(kind, doc! {"_id": "c 1500 large", "text": "x".repeat(300 * 1024)}).await;
+    assert_eq!(central.large_ids(kind, None).await.expect("a list"), ["b large", "c 1500 large"]);
+    assert_eq!(central.large_ids(kind, Some("c 0999")).await.expect("a list"), ["c 1500 large"]);
+    assert_eq!(central.large_ids(kind, Some("c 1501")).await.expect("a list"), [""; 0]);
     let fetched = central.fetch(kind, &["b large".to_owned()]).await.expect("a document");
     assert_eq!(
         fetched,

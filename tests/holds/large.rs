@@ -7,6 +7,7 @@ use thalamus_edge::sync::conflicts::Decision;
 
 use super::resolutions::{ID, patient};
 use super::{Clinic, page, with};
+use crate::support::sim::WITHOUT_FEED;
 
 /// Three values of this size do not fit into one row.
 const LARGE: usize = 6 << 20;
@@ -108,6 +109,7 @@ async fn what_is_not_published_is_counted_and_never_called_up_to_date() {
     let report = clinic.round().await;
     // It still waits for somebody.
     let words = "Some records differ and wait for a decision: see the conflicts.";
+    let words = format!("{words}{WITHOUT_FEED}");
     assert_eq!(report.message, words);
     assert_eq!(says(&clinic).conflicts_unpublished, 0);
     assert_eq!(says(&clinic).message, words);

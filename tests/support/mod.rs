@@ -11,4 +11,5 @@ pub(crate) mod federation;
 pub(crate) mod generator;
 pub(crate) mod mongo;
 pub(crate) mod node;
+pub(crate) mod proxy;
 pub(crate) mod sim;

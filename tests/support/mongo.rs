@@ -8,14 +8,21 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
 
 const URI_VARIABLE: &str = "THALAMUS_EDGE_TEST_MONGODB_URI";
 const START_SECONDS_MAX: u64 = 60;
+const REPLICA_SET: &str = "rs0";
+/// First byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// How a server of the test's own is set up.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +33,9 @@ pub(crate) struct Setup {
     pub(crate) tls: Option<(String, String)>,
     /// Have a user with all privileges on every database, of this name and password, and ask for it.
     pub(crate) user: Option<(String, String)>,
+    /// Let the server compress what it sends, where it can. Without, bytes and times on the line are the same with every
+    /// server.
+    pub(crate) is_compressed: bool,
     /// Arguments for SecantusDB only.
     pub(crate) secantus_arguments: Vec<String>,
 }
@@ -46,6 +56,8 @@ struct Own {
     program: Program,
     setup: Setup,
     port: u16,
+    /// Where TLS ends if the server's build has none.
+    front: Option<TlsFront>,
     directory: TempDir,
     child: Option<Child>,
 }
@@ -54,8 +66,8 @@ impl MongoServer {
     /// Any server.
     pub(crate) async fn start() -> Self {
         match std::env::var(URI_VARIABLE) {
-            Ok(uri) => Self { uri, own: None },
-            Err(_) => Self::start_own(Setup::default()).await,
+            Ok(uri) => Self { uri: durable(&uri), own: None },
+            Err(_) => Self::start_own(Setup { is_compressed: true, ..Setup::default() }).await,
         }
     }
 
@@ -64,18 +76,20 @@ impl MongoServer {
         let mut own = Own {
             program: program(),
             port: free_port(),
+            front: None,
             directory: tempfile::tempdir().expect("a temporary directory"),
             child: None,
             setup,
         };
+        if let (Some((certificate, key)), false) = (&own.setup.tls, own.has_tls()) {
+            own.front = Some(TlsFront::start(own.port, certificate, key).await);
+        }
         if own.setup.user.is_some() {
             own.create_user().await;
         }
         own.launch(&own.arguments(true)).await;
-        let uri = format!("mongodb://{}127.0.0.1:{}/{}", own.credentials(), own.port, own.query());
-        if own.is_mongod() && !own.setup.standalone {
-            initiate_replica_set(&uri).await;
-        }
+        own.await_primary(own.setup.user.is_none()).await;
+        let uri = own.uri();
         Self { uri, own: Some(own) }
     }
 
@@ -103,6 +117,7 @@ impl MongoServer {
         let own = self.own_mut();
         own.end();
         own.launch(&own.arguments(true)).await;
+        own.await_primary(false).await;
     }
 
     /// Stops the server from running while its connections stay open.
@@ -137,11 +152,31 @@ impl Own {
         }
     }
 
-    fn query(&self) -> &'static str {
-        match self.setup.tls {
-            Some(_) => "?tls=true",
-            None => "",
-        }
+    /// What the test and its nodes connect to.
+    fn uri(&self) -> String {
+        let tls = if self.setup.tls.is_some() { "tls=true" } else { "" };
+        durable(&format!("mongodb://{}127.0.0.1:{}/?{tls}", self.credentials(), self.public_port()))
+    }
+
+    /// The port by which everybody knows the server.
+    fn public_port(&self) -> u16 {
+        self.front.as_ref().map_or(self.port, |front| front.port)
+    }
+
+    /// The server itself, for setting it up.
+    fn direct_uri(&self) -> String {
+        // The driver takes an option about TLS for the wish to have it.
+        let tls = if self.setup.tls.is_some() && self.has_tls() { "&tls=true&tlsInsecure=true" } else { "" };
+        format!("mongodb://127.0.0.1:{}/?directConnection=true{tls}", self.port)
+    }
+
+    /// Whether the server speaks TLS by itself: a mongod can be built without.
+    fn has_tls(&self) -> bool {
+        let Program::Mongod(path) = &self.program else {
+            return true;
+        };
+        let said = Command::new(path).arg("--help").output().expect("running mongod --help");
+        String::from_utf8_lossy(&said.stdout).contains("tlsMode")
     }
 
     fn arguments(&self, secured: bool) -> Vec<String> {
@@ -149,9 +184,22 @@ impl Own {
         let directory = self.directory.path().join("db").display().to_string();
         std::fs::create_dir_all(&directory).expect("a directory for the server");
         let mut arguments: Vec<String> = match &self.program {
-            Program::Mongod(_) => ["--bind_ip", "127.0.0.1", "--port", &port, "--dbpath", &directory]
-                .map(str::to_owned)
-                .to_vec(),
+            Program::Mongod(_) => [
+                "--bind_ip",
+                "127.0.0.1",
+                "--nounixsocket",
+                // Fail points.
+                "--setParameter",
+                "enableTestCommands=1",
+                "--wiredTigerCacheSizeGB",
+                "0.25",
+                "--port",
+                &port,
+                "--dbpath",
+                &directory,
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             Program::Secantus { script, .. } => [
                 script.to_str().expect("a path in UTF-8"),
                 "--host=127.0.0.1",
@@ -169,15 +217,23 @@ impl Own {
             .to_vec(),
         };
         let mut add = |more: &[&str]| arguments.extend(more.iter().map(|s| (*s).to_owned()));
-        match (&self.program, self.setup.standalone) {
-            (Program::Secantus { .. }, true) => add(&["--standalone"]),
-            (Program::Mongod(_), false) if self.setup.user.is_none() => add(&["--replSet", "rs0"]),
+        let is_mongod = self.is_mongod();
+        match (is_mongod, self.setup.standalone) {
+            (false, true) => add(&["--standalone"]),
+            (true, false) => add(&["--replSet", REPLICA_SET]),
             _ => {}
+        }
+        if is_mongod && !self.setup.is_compressed {
+            add(&["--networkMessageCompressors", "disabled"]);
         }
         if secured && self.setup.user.is_some() {
             add(&["--auth"]);
+            if is_mongod && !self.setup.standalone {
+                // By which members of a replica set know each other; without, none starts that asks for passwords.
+                add(&["--keyFile", &self.key_file()]);
+            }
         }
-        if let Some((certificate, key)) = &self.setup.tls {
+        if let (Some((certificate, key)), None) = (&self.setup.tls, &self.front) {
             let file = |name: &str, text: &str| {
                 let path = self.directory.path().join(name);
                 std::fs::write(&path, text).expect("writing a certificate");
@@ -186,7 +242,11 @@ impl Own {
             match self.program {
                 Program::Mongod(_) => {
                     let both = file("both.pem", &format!("{certificate}{key}"));
+                    let certificate = file("certificate.pem", certificate);
                     add(&["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", &both]);
+                    // A set of one member connects to itself, with the only certificate there is.
+                    add(&["--tlsCAFile", &certificate, "--tlsAllowConnectionsWithoutCertificates"]);
+                    add(&["--tlsAllowInvalidCertificates"]);
                 }
                 Program::Secantus { .. } => {
                     let certificate = file("certificate.pem", certificate);
@@ -231,10 +291,9 @@ impl Own {
     /// Makes the user while the server still lets everybody in.
     async fn create_user(&mut self) {
         self.launch(&self.arguments(false)).await;
+        self.await_primary(true).await;
         let (name, password) = self.setup.user.clone().expect("a user");
-        let tls = if self.setup.tls.is_some() { "&tls=true&tlsInsecure=true" } else { "" };
-        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true{tls}", self.port);
-        let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
+        let client = mongodb::Client::with_uri_str(self.direct_uri()).await.expect("a client");
         let create = bson::doc! {
             "createUser": name,
             "pwd": password,
@@ -245,6 +304,43 @@ impl Own {
         let created = client.database("admin").run_command(create).await;
         created.expect("creating a user");
         self.end();
+    }
+
+    /// A file that only its owner may read, as mongod asks for.
+    fn key_file(&self) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.directory.path().join("key");
+        if !path.exists() {
+            std::fs::write(&path, "a key that members of a test's replica set share").expect("a key file");
+            let only_owner = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(&path, only_owner).expect("permissions of the key file");
+        }
+        path.display().to_string()
+    }
+
+    /// Waits until a member of a replica set takes writes, once the set was initiated, here if need be.
+    async fn await_primary(&self, is_new: bool) {
+        if !self.is_mongod() || self.setup.standalone {
+            return;
+        }
+        let client = mongodb::Client::with_uri_str(self.direct_uri()).await.expect("a client");
+        let admin = client.database("admin");
+        if is_new {
+            let member = bson::doc! {"_id": 0, "host": format!("127.0.0.1:{}", self.public_port())};
+            let config = bson::doc! {"_id": REPLICA_SET, "members": [member]};
+            let initiated = admin.run_command(bson::doc! {"replSetInitiate": config}).await;
+            initiated.expect("initiating the replica set");
+        }
+        let started = Instant::now();
+        loop {
+            // No password is asked for this. Servers before 4.4.2 know the older name only.
+            let hello = admin.run_command(bson::doc! {"isMaster": 1}).await.expect("an answer");
+            if hello.get_bool("ismaster").unwrap_or(false) {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(START_SECONDS_MAX), "no primary");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -262,23 +358,53 @@ impl Own {
     }
 }
 
-async fn initiate_replica_set(uri: &str) {
-    let separator = if uri.contains('?') { "&" } else { "?" };
-    let direct = format!("{uri}{separator}directConnection=true&tlsInsecure=true");
-    let client = mongodb::Client::with_uri_str(direct).await.expect("a client");
-    let admin = client.database("admin");
-    let host = uri.trim_start_matches("mongodb://").split('/').next().expect("a host");
-    let config = bson::doc! {"_id": "rs0", "members": [{"_id": 0, "host": host}]};
-    let initiated = admin.run_command(bson::doc! {"replSetInitiate": config}).await;
-    initiated.expect("initiating the replica set");
-    let started = Instant::now();
-    loop {
-        let hello = admin.run_command(bson::doc! {"hello": 1}).await.expect("a hello");
-        if hello.get_bool("isWritablePrimary").unwrap_or(false) {
-            return;
-        }
-        assert!(started.elapsed() < Duration::from_secs(START_SECONDS_MAX), "no primary");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+/// What tests write through this is read by nodes at once: it waits for the majority that they read from. On disk, too,
+/// because tests kill servers.
+fn durable(uri: &str) -> String {
+    const CONFIRMED: &str = "w=majority&journal=true";
+    match uri.split_once('?') {
+        None => format!("{}/?{CONFIRMED}", uri.trim_end_matches('/')),
+        Some((address, "")) => format!("{address}?{CONFIRMED}"),
+        Some((address, options)) => format!("{address}?{options}&{CONFIRMED}"),
+    }
+}
+
+/// Ends TLS in front of a server that has none. What is no TLS is passed on too: a member of a replica set looks for
+/// itself under the name that the set has for it.
+struct TlsFront {
+    port: u16,
+}
+
+impl TlsFront {
+    async fn start(server: u16, certificate: &str, key: &str) -> TlsFront {
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate with its key");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await?;
+                    let (mut client, mut first) = (client, [0]);
+                    client.peek(&mut first).await?;
+                    if first[0] != TLS_HANDSHAKE {
+                        return tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                    let mut client = acceptor.accept(client).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        TlsFront { port }
     }
 }
 

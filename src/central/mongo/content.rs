@@ -64,9 +64,11 @@ impl Attachments for MongoCentral {
     }
 
     async fn content_chunk_lengths(&mut self, sha256: &str) -> Result<BTreeMap<u64, Option<u64>>> {
-        // The size of anything but bytes would be an error of the whole question.
+        // The size of anything but bytes would be an error of the whole question, and some engines work out the branch that
+        // they do not take.
         let is_bytes = doc! {"$eq": [{"$type": "$data"}, "binData"]};
-        let bytes = doc! {"$cond": [is_bytes, {"$binarySize": "$data"}, -1]};
+        let only_bytes = doc! {"$cond": [&is_bytes, "$data", ""]};
+        let bytes = doc! {"$cond": [is_bytes, {"$binarySize": only_bytes}, -1]};
         let shown = doc! {"_id": 0, "n": 1, "bytes": bytes};
         let rows = self.find_rows(CHUNKS_COLLECTION, doc! {"files_id": sha256}, shown, 0).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row, "n")?, number(row, "bytes")))).collect())

@@ -48,7 +48,7 @@ const OFFLINE_LABELS: [&str; 3] =
     ["RetryableWriteError", "ResumableChangeStreamError", "SystemOverloadedError"];
 
 /// The server does not know the command, or does not support it as it is set up.
-const NOT_SUPPORTED_CODES: [i32; 2] = [59, 115];
+const NOT_SUPPORTED_CODES: [i32; 3] = [59, 115, 238];
 
 /// Not found, wrong, or without the privilege: user not found, unauthorized, authentication failed,
 /// reauthentication required, and the hosted service's own refusal.
@@ -57,6 +57,7 @@ const REFUSED_CODES: [i32; 5] = [11, 13, 18, 391, 8000];
 const OUT_OF_DISK_SPACE: i32 = 14_031;
 const INTERRUPTED: i32 = 11_601;
 const WRITE_CONFLICT: i32 = 112;
+const CURSOR_NOT_FOUND: i32 = 43;
 const PATH_NOT_VIABLE: i32 = 28;
 const DUPLICATE_KEY_CODES: [i32; 3] = [11_000, 11_001, 12_582];
 
@@ -160,11 +161,13 @@ pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError
     }
     if is_duplicate_key(code) {
         return Ok(match index_of(message) {
-            Some(index) if index != "_id_" => Written::Refused {
+            Some("_id_") => Written::Miss,
+            Some(index) => Written::Refused {
                 code,
                 message: format!("another record has the same key in the index {index}"),
             },
-            _ => Written::Miss,
+            // Not for good where the identifier turns out to be the key.
+            None => Written::Refused { code, message: "another record has the same key".to_owned() },
         });
     }
     let refused = |message: &str| Written::Refused { code, message: message.to_owned() };
@@ -174,6 +177,9 @@ pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError
         INTERRUPTED | WRITE_CONFLICT => Written::Unknown,
         121 => refused("the centre's validation does not accept the record"),
         10_334 | 17_419 | 17_420 => refused("the record would be larger than 16 MiB"),
+        _ if NOT_SUPPORTED_CODES.contains(&code) => {
+            refused("the centre does not support what is needed to compare the record")
+        }
         _ if BAD_VALUE_CODES.contains(&code) || code >= ASSERTION_CODE_MIN => {
             refused("the centre does not accept the record")
         }
@@ -192,16 +198,44 @@ pub(super) fn is_unsupported(error: &Error) -> bool {
     }
 }
 
+/// The code of an error that answers a whole command.
+pub(super) fn command_code(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(command.code),
+        _ => None,
+    }
+}
+
+pub(super) fn is_not_supported(code: i32) -> bool {
+    NOT_SUPPORTED_CODES.contains(&code)
+}
+
+/// Whether a statement may have failed because the engine does not know an operator: bad value, failed to parse, and
+/// whatever is not supported.
+pub(super) fn is_not_understood(code: i32) -> bool {
+    [2, 9].contains(&code) || is_not_supported(code)
+}
+
+/// Whether the server has given up the cursor.
+pub(super) fn is_cursor_lost(error: &Error) -> bool {
+    command_code(error) == Some(CURSOR_NOT_FOUND)
+}
+
 pub(super) fn is_duplicate_key(code: i32) -> bool {
     DUPLICATE_KEY_CODES.contains(&code)
 }
 
-/// The index that a duplicate was found in: `E11000 duplicate key error collection: db.people index: ref_1
-/// dup key: { ref: "..." }`. The name of the collection comes before it, the value after.
+/// The index that a duplicate was found in. MongoDB says `E11000 duplicate key error collection: db.people index: ref_1
+/// dup key: { ref: "..." }`, DocumentDB `Duplicate key violation on the requested collection: Index 'ref_1'`. The name of
+/// the collection comes before it, the value after.
 fn index_of(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once(" index: ")?;
-    let (index, _) = rest.split_once(" dup key")?;
-    Some(index.trim())
+    if let Some((_, rest)) = message.split_once(" index: ")
+        && let Some((index, _)) = rest.split_once(" dup key")
+    {
+        return Some(index.trim());
+    }
+    let (_, rest) = message.split_once("Index '")?;
+    rest.split_once('\'').map(|(index, _)| index)
 }
 
 #[cfg(test)]
@@ -218,6 +252,14 @@ mod tests {
         };
         assert_eq!(code, 11_000);
         assert_eq!(message, "another record has the same key in the index name_1");
+        let documentdb =
+            |index| format!("Duplicate key violation on the requested collection: Index '{index}'");
+        assert_eq!(of_write(11_000, &documentdb("_id_")).unwrap(), Written::Miss);
+        // In whatever words: refused, and not tried for ever.
+        for words in [documentdb("name_1"), "Duplicate key".to_owned(), String::new()] {
+            let answer = of_write(11_000, &words).unwrap();
+            assert!(matches!(answer, Written::Refused { code: 11_000, .. }), "{words}: {answer:?}");
+        }
     }
 
     #[test]

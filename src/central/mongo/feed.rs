@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocument, Timestamp, doc};
 use futures_util::StreamExt;
+use mongodb::Database;
 use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
@@ -22,9 +23,9 @@ use crate::central::{
 };
 use crate::domain::record::{Kind, RecordKey};
 
-/// No change stream without a replica set: said in one code for it, and in others where the stage or the
-/// history is unknown.
-const NO_CHANGE_STREAM_CODES: [i32; 2] = [40_573, 40_324];
+/// No change stream: without a replica set, or where the engine does not know the stage (unrecognized stage, unknown
+/// command, unknown stage, not supported).
+const NO_CHANGE_STREAM_CODES: [i32; 5] = [40_573, 40_324, 59, 115, 238];
 /// The history is gone, or ends: change stream fatal, history lost, invalid resume token, an event too
 /// large to be told.
 const LOST_CODES: [i32; 4] = [260, 280, 286, 10_334];
@@ -49,7 +50,11 @@ impl Told {
 pub(super) struct MongoFeed {
     told: Told,
     cursor: RawBatchCursor,
+    database: Database,
     patience: Patience,
+    /// It goes on from an earlier position and has not come to its end yet. The server reads through everything that
+    /// happened since then in any database, however little of it is told, so a reply may take minutes.
+    is_behind: bool,
     kinds: BTreeMap<String, Kind>,
     node: String,
     /// Up to where the server has told everything, and up to where it was handed out.
@@ -74,7 +79,13 @@ impl MongoCentral {
         let watching = self.database.aggregate(pipeline).max_await_time(self.feed_wait());
         let watching = watching.batch_size(batch_size(max.max(1)));
         let watching = watching.write_concern(WriteConcern::default());
-        let cursor = match self.patience.attempt(async { watching.batch().await }).await? {
+        let is_behind = after.is_some();
+        let opening = async { watching.batch().await };
+        let opened = match is_behind {
+            true => while_alive(&self.patience, &self.database, opening).await?,
+            false => self.patience.attempt(opening).await?,
+        };
+        let cursor = match opened {
             Ok(cursor) => cursor,
             Err(failure) => return no_feed(&failure),
         };
@@ -84,7 +95,9 @@ impl MongoCentral {
         let mut feed = MongoFeed {
             told: self.told.clone(),
             cursor,
+            database: self.database.clone(),
             patience,
+            is_behind,
             kinds,
             node,
             read_to: begin.clone(),
@@ -105,15 +118,26 @@ impl MongoCentral {
     }
 }
 
-fn code_of(failure: &mongodb::error::Error) -> Option<i32> {
-    match failure.kind.as_ref() {
-        mongodb::error::ErrorKind::Command(command) => Some(command.code),
-        _ => None,
+/// Waits for a reply for as long as the server answers another question whenever the patience for one ends.
+async fn while_alive<T>(
+    patience: &Patience,
+    database: &Database,
+    exchange: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<mongodb::error::Result<T>> {
+    tokio::pin!(exchange);
+    loop {
+        match patience.attempt(exchange.as_mut()).await {
+            Err(CentralError::Offline(_)) => {
+                let asking = database.run_command(doc! {"ping": 1});
+                patience.limited(async { asking.await }).await?;
+            }
+            answered => return answered,
+        }
     }
 }
 
 fn no_feed(failure: &mongodb::error::Error) -> Result<Watched> {
-    match code_of(failure) {
+    match error::command_code(failure) {
         Some(code) if NO_CHANGE_STREAM_CODES.contains(&code) => Ok(Watched::Unsupported),
         Some(code) if LOST_CODES.contains(&code) => Ok(Watched::Lost),
         _ => Err(error::of_call(failure)),
@@ -158,11 +182,15 @@ impl MongoFeed {
     async fn read(&mut self) -> Result<Changes> {
         let cursor = &mut self.cursor;
         let next = async { Ok(cursor.next().await.transpose()) };
-        let batch = match self.patience.limited(next).await? {
+        let answered = match self.is_behind {
+            true => while_alive(&self.patience, &self.database, next).await?,
+            false => self.patience.attempt(next).await?,
+        };
+        let batch = match answered.map_err(|failure| error::of_call(&failure))? {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(Changes { events: Vec::new(), is_lost: true }),
             Err(failure) => {
-                return match code_of(&failure) {
+                return match error::command_code(&failure) {
                     Some(code) if LOST_CODES.contains(&code) => {
                         Ok(Changes { events: Vec::new(), is_lost: true })
                     }
@@ -181,6 +209,7 @@ impl MongoFeed {
         if let Ok(time) = reply.get_timestamp("operationTime") {
             self.told.note(time);
         }
+        self.is_behind &= !changes.events.is_empty();
         let position = reply.get_document("cursor").and_then(|c| c.get_document("postBatchResumeToken"));
         if let Ok(token) = position {
             self.read_to = Some(Token(Document::try_from(token).map_err(|_| unreadable_token())?));

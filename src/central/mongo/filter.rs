@@ -19,6 +19,8 @@ const TOO_LARGE: i32 = 10_334;
 const BAD_VALUE: i32 = 2;
 
 const OBJECT: i32 = ElementType::EmbeddedDocument as i32;
+const SCHEMA: &str = "$jsonSchema";
+
 const ARRAY: i32 = ElementType::Array as i32;
 
 /// One write as a statement for the server.
@@ -50,7 +52,9 @@ pub(super) struct Unsendable {
 }
 
 impl Statement {
-    pub(super) fn of(write: &Write) -> Result<Statement, Unsendable> {
+    /// With schemas, the fields of a whole document are counted by one: servers that know them use the index on `_id` then,
+    /// and some read the whole collection for an expression.
+    pub(super) fn of(write: &Write, with_schemas: bool) -> Result<Statement, Unsendable> {
         let id = &write.key().id;
         let statement = match write {
             Write::Insert { document, .. } => Statement::Insert(with_id(id, document)),
@@ -58,7 +62,7 @@ impl Statement {
                 Statement::Update { filter: fields_filter(id, changes)?, update: update(changes) }
             }
             Write::Replace { base, document, .. } => {
-                let filter = whole_filter(id, base);
+                let filter = whole_filter(id, base, with_schemas);
                 let document = with_id(id, document);
                 if document.keys().any(|key| key.starts_with('$')) {
                     Statement::ReplaceLiterally { filter, document }
@@ -66,10 +70,21 @@ impl Statement {
                     Statement::Replace { filter, document }
                 }
             }
-            Write::Delete { base, .. } => Statement::Delete(whole_filter(id, base)),
+            Write::Delete { base, .. } => Statement::Delete(whole_filter(id, base, with_schemas)),
         };
         statement.check_size()?;
         Ok(statement)
+    }
+
+    /// Whether a schema is part of what it compares.
+    pub(super) fn has_schema(&self) -> bool {
+        match self {
+            Statement::Insert(_) => false,
+            Statement::Update { filter, .. }
+            | Statement::Replace { filter, .. }
+            | Statement::ReplaceLiterally { filter, .. }
+            | Statement::Delete(filter) => filter.contains_key(SCHEMA),
+        }
     }
 
     /// One statement too large would fail the message that carries it, with all its neighbours.
@@ -137,7 +152,7 @@ fn fields_filter(id: &str, changes: &[Change]) -> Result<Document, Unsendable> {
 /// can name leave only the comparison as a whole, which takes 1 for 1.0 inside the unnamed ones and reads
 /// the whole collection on some servers. Text and binary data are compared once then: a document of more than
 /// 8 MiB would not fit twice.
-fn whole_filter(id: &str, base: &Document) -> Document {
+fn whole_filter(id: &str, base: &Document, with_schemas: bool) -> Document {
     let mut filter = doc! {"_id": id};
     let nameable = base.keys().all(|key| key == "_id" || is_addressable(key));
     for (key, value) in base.iter().filter(|(key, _)| *key != "_id" && is_addressable(key)) {
@@ -147,7 +162,12 @@ fn whole_filter(id: &str, base: &Document) -> Document {
     }
     if nameable {
         let fields = i64::try_from(with_id(id, base).len()).unwrap_or(i64::MAX);
-        filter.insert("$jsonSchema", doc! {"maxProperties": fields});
+        if with_schemas {
+            filter.insert(SCHEMA, doc! {"maxProperties": fields});
+        } else {
+            let count = doc! {"$size": {"$objectToArray": "$$ROOT"}};
+            filter.insert("$expr", doc! {"$eq": [count, fields]});
+        }
     } else {
         let base = with_id(id, base);
         filter.insert("$expr", doc! {"$eq": ["$$ROOT", {"$literal": base}]});
@@ -223,7 +243,7 @@ mod tests {
             change(&["n"], Some(Bson::Null), None),
             change(&["r"], Some(bson!(["x"])), Some(bson!([]))),
         ];
-        let statement = Statement::of(&Write::Update { key: key(), changes }).unwrap();
+        let statement = Statement::of(&Write::Update { key: key(), changes }, true).unwrap();
         let object = bson!({"$type": 3, "$not": {"$type": 4}});
         assert_eq!(
             statement,
@@ -250,11 +270,19 @@ mod tests {
         let base = doc! {"n": 1, "_id": "a"};
         let write = Write::Delete { key: key(), base };
         assert_eq!(
-            Statement::of(&write).unwrap(),
+            Statement::of(&write, true).unwrap(),
             Statement::Delete(doc! {
                 "_id": "a",
                 "n": {"$eq": 1, "$type": 16, "$not": {"$type": 4}},
                 "$jsonSchema": {"maxProperties": 2_i64},
+            })
+        );
+        assert_eq!(
+            Statement::of(&write, false).unwrap(),
+            Statement::Delete(doc! {
+                "_id": "a",
+                "n": {"$eq": 1, "$type": 16, "$not": {"$type": 4}},
+                "$expr": {"$eq": [{"$size": {"$objectToArray": "$$ROOT"}}, 2_i64]},
             })
         );
     }
@@ -270,7 +298,7 @@ mod tests {
             } else {
                 Statement::Replace { filter, document: base }
             };
-            assert_eq!(Statement::of(&write).unwrap(), expected, "{hostile}");
+            assert_eq!(Statement::of(&write, true).unwrap(), expected, "{hostile}");
         }
     }
 
@@ -278,7 +306,7 @@ mod tests {
     fn a_large_document_with_a_key_that_no_filter_can_name_is_compared_once() {
         let large = "x".repeat(DOCUMENT_BYTES_MAX - 1_000);
         let base = doc! {"_id": "a", "$x": 1, "n": 1, "text": large};
-        let Ok(Statement::Delete(filter)) = Statement::of(&Write::Delete { key: key(), base }) else {
+        let Ok(Statement::Delete(filter)) = Statement::of(&Write::Delete { key: key(), base }, true) else {
             panic!("the delete cannot be sent");
         };
         assert_eq!(filter.keys().collect::<Vec<_>>(), ["_id", "n", "$expr"]);
@@ -286,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_is_refused_beforehand() {
-        let code = |write: Write| Statement::of(&write).unwrap_err().code;
+        let code = |write: Write| Statement::of(&write, true).unwrap_err().code;
         let changes = vec![change(&["a.b"], None, Some(bson!(1)))];
         assert_eq!(code(Write::Update { key: key(), changes }), BAD_VALUE);
         let changes = Vec::new();

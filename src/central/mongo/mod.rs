@@ -194,6 +194,7 @@ impl Hub for MongoHub {
             line: Arc::new(line),
             bulk_write: self.bulk_write,
             has_collations: None,
+            has_schemas: true,
             has_content_indexes: false,
             scan: None,
             told: feed::Told::default(),
@@ -260,6 +261,8 @@ struct MongoCentral {
     bulk_write: bool,
     /// Whether a collection has, or may have, a collation of its own; `None` until asked.
     has_collations: Option<bool>,
+    /// Until the engine turns out not to know `$jsonSchema`.
+    has_schemas: bool,
     /// Whether this conversation has asked for the indexes of attachments.
     has_content_indexes: bool,
     scan: Option<read::Scan>,
@@ -336,6 +339,15 @@ impl MongoCentral {
         };
         self.has_collations = Some(has_collations);
         Ok(has_collations.then(by_bytes))
+    }
+
+    /// Whether the engine turns out to have no collations: then it compares by bytes, and is not asked to any more.
+    fn has_no_collations(&mut self, failure: &mongodb::error::Error) -> bool {
+        let is_so = error::is_unsupported(failure);
+        if is_so {
+            self.has_collations = Some(false);
+        }
+        is_so
     }
 
     async fn look_for_collations(&mut self) -> Result<bool> {
@@ -481,6 +493,7 @@ impl Central for MongoCentral {
             line: Arc::clone(&self.line),
             bulk_write: self.bulk_write,
             has_collations: self.has_collations,
+            has_schemas: self.has_schemas,
             has_content_indexes: self.has_content_indexes,
             scan: None,
             told: self.told.clone(),

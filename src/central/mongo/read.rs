@@ -1,20 +1,32 @@
 //! Floor 2. Reading records: by identifier, and all of a kind through one cursor.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use futures_util::StreamExt;
 use mongodb::ClientSession;
 use mongodb::action::Action;
+use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::SessionRawBatchCursor;
 
 use super::line::Patience;
 use super::{MongoCentral, error};
-use crate::central::{Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
+use crate::central::{CentralError, Fetched, LARGE_DOCUMENT_BYTES_MIN as LARGE, Result};
 use crate::domain::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
 use crate::domain::merge::IDENTITY_FIELDS;
 use crate::domain::record::Kind;
 use crate::domain::verbatim::Verbatim;
+
+/// Every type that an `_id` can have but text, as `$type` knows them. Each is a range of the index on `_id`, so records
+/// under text are not looked at; for "no text" a server reads the whole collection. Symbols lie among the text there and
+/// are left out: nothing has written them for many years.
+const OTHER_ID_TYPES: [i32; 16] = [-1, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17, 18, 19];
+const ID_TYPE_MAX_KEY: i32 = 127;
+/// Documents looked at in one exchange to find large ones: the answer to a question about all of them would take as long as
+/// reading them.
+const SIZES_PER_PAGE: i64 = 1000;
+/// How often in a row a cursor is opened again that the server gave up before it told anything.
+const REOPENED_MAX: usize = 3;
 
 /// A walk over the records of one kind in order of `_id`.
 ///
@@ -68,23 +80,27 @@ impl MongoCentral {
         ids: &[String],
         projection: Option<Document>,
     ) -> Result<Vec<Fetched>> {
-        let mut found = Vec::with_capacity(ids.len());
-        if ids.is_empty() {
-            return Ok(found);
-        }
+        let (mut found, mut missing) = (Vec::with_capacity(ids.len()), ids.to_vec());
         self.read_after_news();
-        let collation = self.collation_of(1).await?;
-        let records = self.records(kind);
-        // One more than can be found, so that the server sees the end in the first batch.
-        let finding = records
-            .find(doc! {"_id": {"$in": ids}})
-            .batch_size(batch_size(ids.len() + 1))
-            .optional(projection, |finding, projection| finding.projection(projection))
-            .optional(collation, |finding, collation| finding.collation(collation))
-            .session(&mut self.reading);
-        let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
-        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
-            found.extend(batch);
+        while !missing.is_empty() {
+            let before = found.len();
+            let mut cursor = self.open_find(kind, &missing, projection.clone()).await?;
+            let is_lost = loop {
+                match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
+                    Next::Batch(batch) => found.extend(batch),
+                    Next::End => break false,
+                    Next::Lost => break true,
+                }
+            };
+            if !is_lost {
+                break;
+            }
+            if found.len() == before {
+                return Err(lost_cursor());
+            }
+            // What came before the server gave the cursor up is here.
+            let present: BTreeSet<&str> = found.iter().map(Fetched::id).collect();
+            missing.retain(|id| !present.contains(id.as_str()));
         }
         if let Some(time) = self.reading.operation_time() {
             self.told.note(time);
@@ -92,19 +108,52 @@ impl MongoCentral {
         Ok(found)
     }
 
+    async fn open_find(
+        &mut self,
+        kind: Kind,
+        ids: &[String],
+        projection: Option<Document>,
+    ) -> Result<SessionRawBatchCursor> {
+        loop {
+            let collation = self.collation_of(1).await?;
+            let is_collated = collation.is_some();
+            // One more than can be found, so that the server sees the end in the first batch.
+            let records = self.records(kind);
+            let finding = records
+                .find(doc! {"_id": {"$in": ids}})
+                .batch_size(batch_size(ids.len() + 1))
+                .optional(projection.clone(), |finding, projection| finding.projection(projection))
+                .optional(collation, |finding, collation| finding.collation(collation))
+                .session(&mut self.reading);
+            match self.patience.attempt(async { finding.batch().await }).await? {
+                Err(failure) if is_collated && self.has_no_collations(&failure) => {}
+                opened => return opened.map_err(|failure| error::of_call(&failure)),
+            }
+        }
+    }
+
     pub(super) async fn continue_scan(&mut self, max: usize) -> Result<Vec<Fetched>> {
         let max = max.max(1);
         let Some(mut scan) = self.scan.take() else {
             return Err(error::failed("no scan is open"));
         };
+        let mut reopened = 0;
         while scan.pending.is_empty() && !scan.at_end {
             let (mut cursor, size) = match scan.cursor.take() {
                 Some((cursor, size)) if max < size * 2 && max * 2 > size => (cursor, size),
                 _ => (self.open_scan(&scan, max).await?, max),
             };
             match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
-                Some(batch) => scan.pending.extend(batch),
-                None => scan.at_end = true,
+                Next::Batch(batch) => scan.pending.extend(batch),
+                Next::End => scan.at_end = true,
+                // Everything before it was handed out: the next one begins behind that.
+                Next::Lost => {
+                    reopened += 1;
+                    if reopened > REOPENED_MAX {
+                        return Err(lost_cursor());
+                    }
+                    continue;
+                }
             }
             scan.cursor = Some((cursor, size));
         }
@@ -117,35 +166,63 @@ impl MongoCentral {
     }
 
     pub(super) async fn list_large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>> {
-        let collation = self.collation().await?;
-        let records = self.records(kind);
-        let finding = records
-            .find(doc! {"_id": strings_after(after), "$expr": {"$gt": [{"$bsonSize": "$$ROOT"}, LARGE]}})
-            .projection(doc! {"_id": 1})
-            .optional(collation, |finding, collation| finding.collation(collation))
-            .session(&mut self.reading);
-        let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
-        let mut ids = Vec::new();
-        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
-            ids.extend(batch.iter().map(|fetched| fetched.id().to_owned()));
+        let (mut large, mut after) = (Vec::new(), after.map(str::to_owned));
+        loop {
+            let Some(page) = self.sizes_page(kind, after.as_deref()).await? else {
+                return Ok(large);
+            };
+            let ids = page.get_array("large").map_or(&[][..], Vec::as_slice);
+            large.extend(ids.iter().filter_map(|id| id.as_str().map(str::to_owned)));
+            let Ok(last) = page.get_str("last") else {
+                return Err(error::failed("a page of identifiers cannot be read"));
+            };
+            after = Some(last.to_owned());
         }
-        Ok(ids)
+    }
+
+    /// The last identifier of the next page, and those of large documents in it; `None` at the end.
+    async fn sizes_page(&mut self, kind: Kind, after: Option<&str>) -> Result<Option<Document>> {
+        loop {
+            let collation = self.collation().await?;
+            let is_collated = collation.is_some();
+            let records = self.records(kind);
+            let reading = records
+                .aggregate(sizes_pipeline(after))
+                // It writes nothing.
+                .write_concern(WriteConcern::default())
+                .optional(collation, |reading, collation| reading.collation(collation))
+                .session(&mut self.reading);
+            match self.patience.attempt(async { reading.await }).await? {
+                Err(failure) if is_collated && self.has_no_collations(&failure) => {}
+                opened => {
+                    let mut cursor = opened.map_err(|failure| error::of_call(&failure))?;
+                    let next = async { cursor.next(&mut self.reading).await.transpose() };
+                    return self.patience.limited(next).await;
+                }
+            }
+        }
     }
 
     async fn open_scan(&mut self, scan: &Scan, size: usize) -> Result<SessionRawBatchCursor> {
-        let collation = self.collation().await?;
-        let records = self.records(scan.kind);
-        let mut among = strings_after(scan.after.as_deref());
-        if !scan.without.is_empty() {
-            among.insert("$nin", &scan.without);
+        loop {
+            let collation = self.collation().await?;
+            let is_collated = collation.is_some();
+            let mut among = strings_after(scan.after.as_deref());
+            if !scan.without.is_empty() {
+                among.insert("$nin", &scan.without);
+            }
+            let records = self.records(scan.kind);
+            let finding = records
+                .find(doc! {"_id": among})
+                .sort(doc! {"_id": 1})
+                .batch_size(batch_size(size))
+                .optional(collation, |finding, collation| finding.collation(collation))
+                .session(&mut self.reading);
+            match self.patience.attempt(async { finding.batch().await }).await? {
+                Err(failure) if is_collated && self.has_no_collations(&failure) => {}
+                opened => return opened.map_err(|failure| error::of_call(&failure)),
+            }
         }
-        let finding = records
-            .find(doc! {"_id": among})
-            .sort(doc! {"_id": 1})
-            .batch_size(batch_size(size))
-            .optional(collation, |finding, collation| finding.collation(collation))
-            .session(&mut self.reading);
-        self.patience.limited(async { finding.batch().await }).await
     }
 
     pub(super) async fn list_unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
@@ -155,7 +232,7 @@ impl MongoCentral {
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
         let records = self.records(kind);
         let finding = records
-            .find(doc! {"_id": {"$not": {"$type": "string"}}})
+            .find(doc! {"_id": other_ids()})
             .projection(doc! {"_id": 1})
             .limit(limit)
             .session(&mut self.reading);
@@ -182,18 +259,55 @@ fn strings_after(after: Option<&str>) -> Document {
     among
 }
 
+/// What `_id` is where it is no text.
+fn other_ids() -> Document {
+    let types: Vec<i32> = OTHER_ID_TYPES.into_iter().chain([ID_TYPE_MAX_KEY]).collect();
+    doc! {"$type": types}
+}
+
+fn sizes_pipeline(after: Option<&str>) -> Vec<Document> {
+    let is_large = doc! {"$gt": ["$bytes", LARGE]};
+    vec![
+        doc! {"$match": {"_id": strings_after(after)}},
+        doc! {"$sort": {"_id": 1}},
+        doc! {"$limit": SIZES_PER_PAGE},
+        doc! {"$project": {"bytes": {"$bsonSize": "$$ROOT"}}},
+        // In place of a thousand sizes; their order is kept.
+        doc! {"$group": {
+            "_id": Bson::Null,
+            "last": {"$last": "$_id"},
+            "large": {"$push": {"$cond": [is_large, "$_id", "$$REMOVE"]}},
+        }},
+    ]
+}
+
+pub(super) fn lost_cursor() -> CentralError {
+    error::offline("it gives up what was asked before it has answered")
+}
+
 pub(super) fn batch_size(documents: usize) -> u32 {
     u32::try_from(documents).unwrap_or(u32::MAX)
+}
+
+/// What a cursor tells next.
+pub(super) enum Next {
+    Batch(Vec<Fetched>),
+    End,
+    /// The server does not know the cursor any more: some give it up after seconds.
+    Lost,
 }
 
 pub(super) async fn next_batch(
     cursor: &mut SessionRawBatchCursor,
     session: &mut ClientSession,
     patience: &Patience,
-) -> Result<Option<Vec<Fetched>>> {
+) -> Result<Next> {
     let next = async { cursor.stream(session).next().await.transpose() };
-    let Some(batch) = patience.limited(next).await? else {
-        return Ok(None);
+    let batch = match patience.attempt(next).await? {
+        Ok(Some(batch)) => batch,
+        Ok(None) => return Ok(Next::End),
+        Err(failure) if error::is_cursor_lost(&failure) => return Ok(Next::Lost),
+        Err(failure) => return Err(error::of_call(&failure)),
     };
     let unreadable = |_| error::failed("a batch of documents cannot be read");
     let mut found = Vec::new();
@@ -202,7 +316,7 @@ pub(super) async fn next_batch(
             found.extend(decode(raw));
         }
     }
-    Ok(Some(found))
+    Ok(Next::Batch(found))
 }
 
 /// A document out of what the server sent, if it can be read and walked through.
@@ -280,6 +394,23 @@ mod tests {
         assert!(is_unreadable(decoded(&document, b"", b""), "a"));
         let allowed = doc! {"_id": "a", "a": document.get_document("a").unwrap().get("a").unwrap()};
         assert!(matches!(decoded(&allowed, b"", b""), Some(Fetched::Document { .. })));
+    }
+
+    /// As the server orders types: only what has a place of its own beside the text is asked for.
+    #[test]
+    fn other_identifiers_are_asked_for_by_ranges() {
+        use bson::spec::ElementType;
+        let asked = other_ids();
+        assert_eq!(asked.keys().collect::<Vec<_>>(), ["$type"]);
+        let types: BTreeSet<i32> =
+            asked.get_array("$type").unwrap().iter().map(|number| number.as_i32().unwrap()).collect();
+        let among_text = [ElementType::String, ElementType::Symbol].map(|kind| kind as i32);
+        // An array as `_id` no server takes; undefined is null in this order.
+        let impossible = [ElementType::Array, ElementType::Undefined].map(|kind| kind as i32);
+        let every = (1..=0x13).chain([-1, 127]);
+        let expected: BTreeSet<i32> =
+            every.filter(|number| !among_text.contains(number) && !impossible.contains(number)).collect();
+        assert_eq!(types, expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document, doc};
 
 use super::filter::holds;
-use super::read::{batch_size, next_batch};
+use super::read::{Next, batch_size, lost_cursor, next_batch};
 use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{
@@ -25,7 +25,6 @@ const VALUE: &str = "value";
 const REOPENED: &str = "reopened";
 /// Fields of a row of `edge_conflicts` that say that a decision was not carried out.
 const DECLINED_FIELDS: [&str; 2] = ["declined", "declined_fingerprint"];
-const DUPLICATE_KEY: i32 = 11_000;
 /// Most bytes of rows that one command carries, if it carries more than one.
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most rows that one command carries.
@@ -99,7 +98,7 @@ impl MongoCentral {
         let reply = self.command(command).await?;
         if let Some((_, code, message)) = write_errors(&reply).next() {
             // The row exists and is not the one to be inserted.
-            if code == DUPLICATE_KEY {
+            if error::is_duplicate_key(code) {
                 return Ok(false);
             }
             error::of_write(code, message)?;
@@ -140,26 +139,35 @@ impl MongoCentral {
         // Open rows are read too, because a row that is missing must be noticed.
         let shown = RESOLUTION_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::from(1)));
         let projection: Document = shown.collect();
-        let rows = self.database.collection::<Document>(CONFLICTS_COLLECTION);
-        let finding = rows
-            .find(doc! {"_id": {"$in": ids}})
-            .projection(projection)
-            .batch_size(batch_size(ids.len() + 1))
-            .session(&mut self.reading);
-        let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
-        let mut present = BTreeSet::new();
-        while let Some(batch) = next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
-            for row in batch {
-                present.insert(row.id().to_owned());
-                // A row that cannot be kept decides nothing, whatever an administrator's tool wrote there.
-                if let Fetched::Document { document, .. } = row {
-                    let row = document.into_document();
-                    let is_undecided = matches!(row.get("resolution"), None | Some(Bson::Null));
-                    if !(has_status(&row, OPEN) && is_undecided) {
-                        found.decided.push(row);
+        let (mut present, mut left) = (BTreeSet::new(), ids.to_vec());
+        while !left.is_empty() {
+            let before = present.len();
+            let rows = self.database.collection::<Document>(CONFLICTS_COLLECTION);
+            let finding = rows
+                .find(doc! {"_id": {"$in": &left}})
+                .projection(projection.clone())
+                .batch_size(batch_size(left.len() + 1))
+                .session(&mut self.reading);
+            let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
+            let is_lost = loop {
+                match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
+                    Next::Batch(batch) => {
+                        for row in batch {
+                            present.insert(row.id().to_owned());
+                            found.decided.extend(decided(row));
+                        }
                     }
+                    Next::End => break false,
+                    Next::Lost => break true,
                 }
+            };
+            if !is_lost {
+                break;
             }
+            if present.len() == before {
+                return Err(lost_cursor());
+            }
+            left.retain(|id| !present.contains(id));
         }
         found.missing = ids.iter().filter(|id| !present.contains(*id)).cloned().collect();
         Ok(found)
@@ -219,7 +227,7 @@ impl MongoCentral {
             };
             let reply = self.command(command).await?;
             for (_, code, message) in write_errors(&reply) {
-                if code != DUPLICATE_KEY {
+                if !error::is_duplicate_key(code) {
                     error::of_write(code, message)?;
                     return Err(error::failed("a row is not accepted"));
                 }
@@ -230,6 +238,17 @@ impl MongoCentral {
         }
         Ok(())
     }
+}
+
+/// The row if something was decided in it. One that cannot be kept decides nothing, whatever an administrator's tool wrote
+/// there.
+fn decided(row: Fetched) -> Option<Document> {
+    let Fetched::Document { document, .. } = row else {
+        return None;
+    };
+    let row = document.into_document();
+    let is_undecided = matches!(row.get("resolution"), None | Some(Bson::Null));
+    (!(has_status(&row, OPEN) && is_undecided)).then_some(row)
 }
 
 fn has_status(row: &Document, status: &str) -> bool {

@@ -2,6 +2,8 @@
 //!
 //! Hides that servers before 8.0 count what a command did but not which of its statements did it.
 
+use std::collections::BTreeSet;
+
 use bson::{Bson, Document, doc};
 use mongodb::Namespace;
 use mongodb::error::{BulkWriteError, ErrorKind, PartialBulkWriteResult};
@@ -20,6 +22,9 @@ const COMMAND_STATEMENTS_MAX: usize = 1000;
 /// command of 16 MiB and a little for its frame.
 const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Why a statement was refused that the engine does not understand in any form.
+const NOT_UNDERSTOOD: &str = "the centre does not understand how the record is compared";
+
 /// A statement on its way, with its place in the caller's batch.
 struct Sent {
     at: usize,
@@ -27,15 +32,75 @@ struct Sent {
     statement: Statement,
 }
 
+/// Where the answer to a statement belongs, and whether a schema was part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    at: usize,
+    has_schema: bool,
+}
+
+impl Sent {
+    fn place(&self) -> Place {
+        Place { at: self.at, has_schema: self.statement.has_schema() }
+    }
+}
+
+/// Places of statements that failed because the engine does not understand them, perhaps.
+#[derive(Default)]
+struct Failures {
+    /// It says that it does not support them.
+    unsupported: BTreeSet<usize>,
+    /// A schema was part of them.
+    with_schema: BTreeSet<usize>,
+}
+
+impl Failures {
+    fn note(&mut self, place: Place, code: i32) {
+        if error::is_not_supported(code) {
+            self.unsupported.insert(place.at);
+        }
+        if place.has_schema && error::is_not_understood(code) {
+            self.with_schema.insert(place.at);
+        }
+    }
+
+    /// Whether anything could be left out of a command whose statements stand in these places.
+    fn can_be_simpler(&self, places: &[Place], collation: &Option<Document>) -> bool {
+        collation.is_some() || places.iter().any(|place| place.has_schema)
+    }
+}
+
 impl MongoCentral {
     pub(super) async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>> {
         let mut answers = vec![Written::Unknown; batch.len()];
-        let mut sent = Vec::with_capacity(batch.len());
-        for (at, write) in batch.iter().enumerate() {
-            match Statement::of(write) {
+        let mut places: Vec<usize> = (0..batch.len()).collect();
+        while !places.is_empty() {
+            let sent = self.statements(batch, &places, &mut answers);
+            if sent.is_empty() {
+                break;
+            }
+            let collation = self.collation_of(sent.len()).await?.map(|_| doc! {"locale": "simple"});
+            let mut failures = Failures::default();
+            if self.bulk_write {
+                self.bulk_write = self.write_in_bulk(&sent, &collation, &mut answers, &mut failures).await?;
+            }
+            if !self.bulk_write {
+                self.write_by_commands(sent, &collation, &mut answers, &mut failures).await?;
+            }
+            places = self.simplified(failures, collation.is_some());
+        }
+        self.find_missed_inserts(batch, &mut answers).await?;
+        Ok(answers)
+    }
+
+    /// The statements for the writes at `places`; what cannot be sent is answered at once.
+    fn statements(&self, batch: &[Write], places: &[usize], answers: &mut [Written]) -> Vec<Sent> {
+        let mut sent = Vec::with_capacity(places.len());
+        for at in places.iter().copied() {
+            match Statement::of(&batch[at], self.has_schemas) {
                 Ok(statement) => sent.push(Sent {
                     at,
-                    collection: self.address.collection(write.key().kind).to_owned(),
+                    collection: self.address.collection(batch[at].key().kind).to_owned(),
                     statement,
                 }),
                 Err(Unsendable { code, message }) => {
@@ -43,18 +108,21 @@ impl MongoCentral {
                 }
             }
         }
-        if sent.is_empty() {
-            return Ok(answers);
+        sent
+    }
+
+    /// Leaves out of later statements what the engine has shown not to understand. Returns the places of the writes to be
+    /// tried again without it: nothing was done of them.
+    fn simplified(&mut self, failures: Failures, is_collated: bool) -> Vec<usize> {
+        if is_collated && !failures.unsupported.is_empty() {
+            self.has_collations = Some(false);
+            return failures.unsupported.into_iter().collect();
         }
-        let collation = self.collation_of(sent.len()).await?.map(|_| doc! {"locale": "simple"});
-        if self.bulk_write {
-            self.bulk_write = self.write_in_bulk(&sent, &collation, &mut answers).await?;
+        if self.has_schemas && !failures.with_schema.is_empty() {
+            self.has_schemas = false;
+            return failures.with_schema.into_iter().collect();
         }
-        if !self.bulk_write {
-            self.write_by_commands(sent, &collation, &mut answers).await?;
-        }
-        self.find_missed_inserts(batch, &mut answers).await?;
-        Ok(answers)
+        Vec::new()
     }
 
     /// One `bulkWrite` with a result per statement; `false` if the server has no such command, in which
@@ -64,6 +132,7 @@ impl MongoCentral {
         sent: &[Sent],
         collation: &Option<Document>,
         answers: &mut [Written],
+        failures: &mut Failures,
     ) -> Result<bool> {
         let database = self.address.database.as_str();
         let models: Vec<WriteModel> = sent.iter().map(|sent| model(database, sent, collation)).collect();
@@ -82,7 +151,7 @@ impl MongoCentral {
             Err(failure) if error::is_unsupported(&failure) => Ok(false),
             Err(failure) => match failure.kind.as_ref() {
                 ErrorKind::BulkWrite(bulk) if std::error::Error::source(&failure).is_none() => {
-                    read_partial(bulk, sent, answers)?;
+                    read_partial(bulk, sent, answers, failures)?;
                     Ok(true)
                 }
                 _ => Err(error::of_call(&failure)),
@@ -96,14 +165,32 @@ impl MongoCentral {
         sent: Vec<Sent>,
         collation: &Option<Document>,
         answers: &mut [Written],
+        failures: &mut Failures,
     ) -> Result<()> {
         for group in grouped(sent, collation) {
             let mut command = doc! {group.verb: group.collection};
             command.insert(group.list, group.statements);
             command.insert("ordered", false);
             command.insert("writeConcern", confirmed_document());
-            let reply = self.command(command).await?;
-            read_reply(&reply, group.verb, &group.places, answers)?;
+            let running = self.database.run_command(command).session(&mut self.writing);
+            match self.patience.attempt(async { running.await }).await? {
+                Ok(reply) => {
+                    self.read_after_writes();
+                    read_reply(&reply, group.verb, &group.places, answers, failures)?;
+                }
+                Err(failure) => {
+                    let of_call = error::of_call(&failure);
+                    let code = error::command_code(&failure).filter(|code| error::is_not_understood(*code));
+                    let Some(code) = code.filter(|_| failures.can_be_simpler(&group.places, collation))
+                    else {
+                        return Err(of_call);
+                    };
+                    for place in &group.places {
+                        answers[place.at] = Written::Refused { code, message: NOT_UNDERSTOOD.to_owned() };
+                        failures.note(*place, code);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -165,8 +252,10 @@ fn model(database: &str, sent: &Sent, collation: &Option<Document>) -> WriteMode
     }
 }
 
-/// A pipeline stage that puts `document` in place of what is there, whatever its keys mean elsewhere.
-fn literal(document: Document) -> Document {
+/// A pipeline stage that puts `document` in place of what is there, whatever its keys mean elsewhere. The identifier stays
+/// by itself; not every engine takes it again.
+fn literal(mut document: Document) -> Document {
+    document.remove("_id");
     doc! {"$replaceWith": {"$literal": document}}
 }
 
@@ -186,11 +275,19 @@ fn counted(results: &VerboseBulkWriteResult, index: usize, statement: &Statement
     }
 }
 
-fn read_partial(bulk: &BulkWriteError, sent: &[Sent], answers: &mut [Written]) -> Result<()> {
+fn read_partial(
+    bulk: &BulkWriteError,
+    sent: &[Sent],
+    answers: &mut [Written],
+    failures: &mut Failures,
+) -> Result<()> {
     let confirmed = bulk.write_concern_errors.is_empty();
     for (index, sent) in sent.iter().enumerate() {
         let answer = match (bulk.write_errors.get(&index), &bulk.partial_result) {
-            (Some(failure), _) => error::of_write(failure.code, &failure.message)?,
+            (Some(failure), _) => {
+                failures.note(sent.place(), failure.code);
+                error::of_write(failure.code, &failure.message)?
+            }
             (None, Some(PartialBulkWriteResult::Verbose(results))) => {
                 counted(results, index, &sent.statement)
             }
@@ -218,13 +315,15 @@ struct Group {
     list: &'static str,
     collection: String,
     statements: Vec<Document>,
-    places: Vec<usize>,
+    places: Vec<Place>,
     bytes: usize,
 }
 
 fn grouped(sent: Vec<Sent>, collation: &Option<Document>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for Sent { at, collection, statement } in sent {
+    for sent in sent {
+        let at = sent.place();
+        let Sent { collection, statement, .. } = sent;
         let (verb, list, statement) = command_statement(statement, collation);
         let bytes = statement.to_vec().map_or(0, |encoded| encoded.len());
         let takes_one_more = |group: &&mut Group| {
@@ -274,14 +373,21 @@ fn command_statement(
 
 /// The reply to a command with several statements: errors by index, and one count for all others. If that
 /// count is neither all nor none, which of them hit is open.
-fn read_reply(reply: &Document, verb: &str, places: &[usize], answers: &mut [Written]) -> Result<()> {
+fn read_reply(
+    reply: &Document,
+    verb: &str,
+    places: &[Place],
+    answers: &mut [Written],
+    failures: &mut Failures,
+) -> Result<()> {
     let confirmed = unconfirmed(reply).is_none();
     let mut open = places.to_vec();
     for (index, code, message) in write_errors(reply) {
         let Some(place) = places.get(index) else {
             return Err(error::failed("the answer cannot be read"));
         };
-        answers[*place] = error::of_write(code, message)?;
+        failures.note(*place, code);
+        answers[place.at] = error::of_write(code, message)?;
         open.retain(|other| other != place);
     }
     let answer = match number(reply, "n") {
@@ -291,7 +397,7 @@ fn read_reply(reply: &Document, verb: &str, places: &[usize], answers: &mut [Wri
         _ => Written::Unknown,
     };
     for place in open {
-        answers[place] = as_confirmed(answer.clone(), confirmed);
+        answers[place.at] = as_confirmed(answer.clone(), confirmed);
     }
     Ok(())
 }
@@ -311,9 +417,9 @@ mod tests {
     use super::*;
 
     fn read(reply: Document, verb: &str, statements: usize) -> Result<Vec<Written>> {
-        let places: Vec<usize> = (0..statements).collect();
+        let places: Vec<Place> = (0..statements).map(|at| Place { at, has_schema: false }).collect();
         let mut answers = vec![Written::Unknown; statements];
-        read_reply(&reply, verb, &places, &mut answers)?;
+        read_reply(&reply, verb, &places, &mut answers, &mut Failures::default())?;
         Ok(answers)
     }
 

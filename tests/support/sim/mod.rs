@@ -353,6 +353,9 @@ pub(crate) struct Sim {
     news: Arc<Notify>,
 }
 
+/// What is said about a centre without a change feed, after everything else.
+pub(crate) const WITHOUT_FEED: &str = " This centre has no change feed: every round reads everything.";
+
 /// A standalone server.
 impl Default for Sim {
     fn default() -> Sim {

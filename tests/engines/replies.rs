@@ -1,0 +1,135 @@
+//! Replies of other versions and states of a server, and what the next round makes of them.
+
+use super::*;
+use crate::support::proxy::{Act, Rule, failure};
+
+/// A server 8.0 that is set up as 7.0 has the version of the protocol, not the command.
+#[tokio::test]
+async fn a_server_that_does_not_take_bulk_writes_is_written_to_by_the_older_commands() {
+    let newest: fn(&mut Document) = |reply| drop(reply.insert("maxWireVersion", 25));
+    for code in [115, 59] {
+        let ground = Ground::agreed().await;
+        let hellos = ["hello", "isMaster", "ismaster"].map(|name| Rule::new(name, Act::Alter(newest)));
+        let mut rules = hellos.to_vec();
+        rules.push(Rule::new("bulkWrite", failure(code)));
+        ground.proxy.set_rules(rules);
+        ground.set("NEW", "mine").await;
+        ground.set("ANA", "mine").await;
+        ground.edit("BOB", None).await;
+        let report = ground.ends(Outcome::Complete).await;
+        assert_eq!((report.pushed, report.dead), (3, 0), "{code}: {report:?}");
+        let seen = names(&ground.proxy.seen());
+        let of = |name: &str| seen.iter().filter(|seen| *seen == name).count();
+        assert_eq!(of("bulkWrite"), 1, "once in a conversation: {seen:?}");
+        assert_eq!(ground.at("ANA").await.unwrap().get_str("f").ok(), Some("mine"));
+        assert_eq!(ground.at("BOB").await, None);
+        // Refused again and again, the delete is archived under one name.
+        ground.put("EVA", "old").await;
+        ground.ends(Outcome::Complete).await;
+        ground.edit("EVA", None).await;
+        ground.proxy.set_rules(vec![Rule::new("bulkWrite", failure(8)), Rule::new("delete", failure(8))]);
+        for _ in 0..3 {
+            ground.sync.round().await;
+        }
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        let trash = ground.rows("edge_trash").await;
+        let of_eva: Vec<_> = trash.iter().filter(|row| row.get_str("id").ok() == Some("EVA")).collect();
+        assert_eq!(of_eva.len(), 1, "{trash:?}");
+        assert_eq!(of_eva[0].get_str("state").ok(), Some("done"));
+    }
+}
+
+/// Errors that pass: the round is told as offline, and what waits is sent as soon as reading is all that fails.
+#[tokio::test]
+async fn errors_that_pass_are_no_failure() {
+    let labelled = |label: &str| {
+        Act::Answer(doc! {"ok": 0.0, "code": 8, "errmsg": "the proxy says so", "errorLabels": [label]})
+    };
+    let mut rows: Vec<(String, Act)> =
+        [6, 7, 43, 89, 91, 136, 150, 175, 189, 234, 237, 365, 462, 10_107, 11_600, 11_601, 11_602, 13_435]
+            .map(|code| (code.to_string(), failure(code)))
+            .to_vec();
+    for label in ["RetryableWriteError", "ResumableChangeStreamError", "SystemOverloadedError"] {
+        rows.push((label.to_owned(), labelled(label)));
+    }
+    let ground = Ground::agreed().await;
+    let of_people: fn(&Document) -> bool = |command| command.get_str("find").ok() == Some("people");
+    for (turn, (what, act)) in rows.into_iter().enumerate() {
+        let value = format!("value {turn}");
+        ground.change("ANA", &value).await;
+        let key = RecordKey::new(Kind::Institution, "HOSPITAL");
+        edit(&ground.store, key, Some(doc! {"_id": "HOSPITAL", "name": &value})).await;
+        ground.proxy.set_rules(vec![Rule::new("find", act).when(of_people)]);
+        let report = ground.sync.round().await;
+        assert_eq!((report.outcome, report.pushed), (Outcome::Offline, 1), "{what}: {report:?}");
+        assert_eq!(ground.rows("institution").await[0].get_str("name").ok(), Some(value.as_str()), "{what}");
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.person("ANA").unwrap().get_str("g").ok(), Some(value.as_str()), "{what}");
+    }
+}
+
+/// A centre that was initiated under a name that only it knows: the round ends in time, and everything is kept.
+#[tokio::test]
+async fn members_that_nobody_can_find_cost_nothing_but_the_round() {
+    let ground = Ground::agreed().await;
+    let elsewhere: fn(&mut Document) = |reply| {
+        reply.insert("hosts", vec!["centre.invalid:27017"]);
+        reply.insert("me", "centre.invalid:27017");
+        reply.insert("primary", "centre.invalid:27017");
+    };
+    let hellos = ["hello", "isMaster", "ismaster"].map(|name| Rule::new(name, Act::Alter(elsewhere)));
+    ground.proxy.set_rules(hellos.to_vec());
+    let admin = ground.centre.client().database("admin");
+    let hello = admin.run_command(doc! {"isMaster": 1}).await.unwrap();
+    let set = hello.get_str("setName").unwrap();
+    let uri = format!("mongodb://127.0.0.1:{}/?replicaSet={set}", ground.proxy.port());
+    let elsewhere: Arc<dyn Hub> = Arc::new(hub(&uri, ground.centre.name()));
+    let sync = Reconciler::new(ground.store.clone(), Some(elsewhere), SyncSettings::default());
+    ground.set("ANA", "mine").await;
+    let started = std::time::Instant::now();
+    let report = sync.round().await;
+    assert_eq!(report.outcome, Outcome::Offline, "{report:?}");
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
+    assert_eq!(ground.pending(), 1);
+    ground.proxy.set_rules(Vec::new());
+    ground.ends(Outcome::Complete).await;
+    assert_eq!(ground.at("ANA").await.unwrap().get_str("f").ok(), Some("mine"));
+}
+
+/// What a server would answer by reading all of a collection before its first reply.
+#[tokio::test]
+async fn no_question_reads_a_whole_collection_before_its_first_answer() {
+    let ground = Ground::new().await;
+    ground.put("ANA", "old").await;
+    ground.people().insert_one(doc! {"_id": 7}).await.unwrap();
+    // The line breaks in the middle of a first sync, after which large documents are looked for.
+    let sorted: fn(&Document) -> bool =
+        |command| command.get_str("find").ok() == Some("people") && command.contains_key("sort");
+    ground.proxy.set_rules(vec![Rule::new("find", Act::CutAfter).when(sorted).times(2)]);
+    ground.ends(Outcome::Offline).await;
+    let report = ground.ends(Outcome::Complete).await;
+    assert!(report.message.contains("1 records at the centre have ids that are no text"), "{report:?}");
+    ground.sync.ask_for_verification().await.unwrap();
+    ground.ends(Outcome::Complete).await;
+    let seen = ground.proxy.seen();
+    let asked = |command: &Document| {
+        let pipeline = command.get_array("pipeline").ok().and_then(|stages| stages.first()?.as_document());
+        let first = pipeline.and_then(|stage| stage.get_document("$match").ok());
+        command.get_document("filter").ok().or(first).cloned()
+    };
+    let mut looked_for = [false; 2];
+    for command in &seen {
+        let Some(filter) = asked(command) else { continue };
+        let of_id = filter.get_document("_id").cloned().unwrap_or_default();
+        assert!(!of_id.contains_key("$not") && !filter.contains_key("$expr"), "{command}");
+        looked_for[0] |= of_id.get_array("$type").is_ok();
+        let is_of_sizes = command.contains_key("pipeline") && format!("{command}").contains("$bsonSize");
+        if is_of_sizes {
+            assert!(format!("{command}").contains(r#"{ "$limit": 1000 }"#), "{command}");
+            looked_for[1] = true;
+        }
+    }
+    assert_eq!(looked_for, [true; 2], "{seen:?}");
+}
