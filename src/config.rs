@@ -502,7 +502,8 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         // What is no text is marked by this, and refused when it is read.
-        (name.starts_with(VARIABLE_PREFIX) || variables::is_looked_at(&name)).then(|| (name, value.to_string_lossy().into_owned()))
+        (name.starts_with(VARIABLE_PREFIX) || variables::is_looked_at(&name))
+            .then(|| (name, value.to_string_lossy().into_owned()))
     })
 }
 

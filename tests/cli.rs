@@ -723,7 +723,9 @@ fn demo_records_come_once_and_not_to_a_real_centre() {
     for account in ["ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", "ESPGNU777ORG"] {
         clinic.run(&["user", "disable", account]).ends(0);
     }
-    clinic.run_with(&["user", "passwd", "ARGBUE111FAV", "--password-stdin"], "a good long password\n").ends(0);
+    clinic
+        .run_with(&["user", "passwd", "ARGBUE111FAV", "--password-stdin"], "a good long password\n")
+        .ends(0);
     assert!(!clinic.run(&["check"]).ends(0).out.contains("came with the demo"));
     let node = clinic.serve(&[]);
     assert!(!node.log().contains("came with the demo"), "{}", node.log());
@@ -833,7 +835,8 @@ fn plain_http_on_the_port_of_https_is_answered_with_the_right_address() {
         (status, body.as_str()),
         (
             400,
-            format!("This port speaks HTTPS only. The right address is https://clinic:{port}/people?q=x\n").as_str()
+            format!("This port speaks HTTPS only. The right address is https://clinic:{port}/people?q=x\n")
+                .as_str()
         )
     );
     let (status, body) = node.get_with("/", "", "Accept: text/html");
@@ -976,7 +979,8 @@ fn records_are_imported_as_generators_and_mongoexport_write_them() {
     assert_eq!((&listed[0]["roles"], &listed[0]["not_honoured"]), (&json!([]), &json!(["root"])));
 
     // Over several lines, and with a number where text belongs.
-    let pretty = "{\n\t\"_id\": \"p3\",\n\t\"book\": \"ARGGEN001AAA\",\n\t\"n\": {\n\t\t\"$numberLong\": 7\n\t}\n}\n";
+    let pretty =
+        "{\n\t\"_id\": \"p3\",\n\t\"book\": \"ARGGEN001AAA\",\n\t\"n\": {\n\t\t\"$numberLong\": 7\n\t}\n}\n";
     let other = clinic.path("pretty");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("pols.json"), pretty.to_owned() + &pretty.replace("p3", "p4")).unwrap();

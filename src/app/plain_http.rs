@@ -122,7 +122,10 @@ mod tests {
         assert_eq!(of(Some("clinic.local:8443"), "/people?q=a"), "https://clinic.local:8443/people?q=a");
         assert_eq!(of(Some("[::1]:8443"), "/"), "https://[::1]:8443/");
         assert_eq!(of(Some("clinic.local"), "/"), "https://clinic.local:8443/");
-        assert_eq!(address(Some("clinic.local"), "/x", ([10, 0, 0, 5], 443).into()), "https://clinic.local/x");
+        assert_eq!(
+            address(Some("clinic.local"), "/x", ([10, 0, 0, 5], 443).into()),
+            "https://clinic.local/x"
+        );
         assert_eq!(of(Some("[::1]"), "/"), "https://[::1]:8443/");
         assert_eq!(of(None, "/x"), "https://10.0.0.5:8443/x");
         for (host, target) in [("a\"><script>", "/"), ("", "/"), ("evil.example/x", "/")] {

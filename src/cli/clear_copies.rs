@@ -98,7 +98,8 @@ pub(super) fn run(config: &Config, args: &ClearCopiesArgs) -> anyhow::Result<Don
         files.backups.clear();
     }
     let rest = clear_words(&files);
-    let code = if words.len() == usize::from(!removed.is_empty()) && rest.is_empty() { 0 } else { EXIT_FAILED };
+    let code =
+        if words.len() == usize::from(!removed.is_empty()) && rest.is_empty() { 0 } else { EXIT_FAILED };
     words.extend(Some(rest).filter(|rest| !rest.is_empty()));
     Ok(Done::text(words.join("\n\n")).with_code(code))
 }
@@ -115,7 +116,8 @@ impl Successors {
         let settings = config.backup_settings();
         let listed = backup::list(&settings.directory)?;
         let (encrypted, clear): (Vec<_>, Vec<_>) = listed.into_iter().partition(|listed| listed.encrypted);
-        let is_whole = |listed: &backup::Listed| backup::check(&listed.file, None).is_ok_and(|found| found.checksum);
+        let is_whole =
+            |listed: &backup::Listed| backup::check(&listed.file, None).is_ok_and(|found| found.checksum);
         let encrypted = encrypted.into_iter().filter(is_whole).collect();
         Ok(Successors { encrypted, clear, own_node: settings.node_part() })
     }
@@ -123,7 +125,8 @@ impl Successors {
     /// Whether one of them was made after this backup: by its number, or if it has none by the time of its file.
     fn include_newer_than(&self, file: &Path) -> bool {
         if let Some(backup) = self.clear.iter().find(|listed| listed.file == file) {
-            let is_newer = |other: &&backup::Listed| other.node == backup.node && other.number > backup.number;
+            let is_newer =
+                |other: &&backup::Listed| other.node == backup.node && other.number > backup.number;
             return self.encrypted.iter().any(|other| is_newer(&other));
         }
         let Some(written) = modified(file) else { return false };

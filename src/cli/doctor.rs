@@ -11,8 +11,8 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::Done;
-use super::control::{Client, Missing};
 use super::clear_copies::clear_files;
+use super::control::{Client, Missing};
 use super::show::cell;
 use crate::app;
 use crate::backup::{self, Weakness};
@@ -176,7 +176,7 @@ fn encryption(found: &mut Findings, config: &Config) {
                 );
             }
             for file in files.backups {
-                let finding = format!("{} is a backup that is not encrypted", file.display());
+                let finding = format!("{} is not encrypted and holds a backup", file.display());
                 found.wrong(
                     ABOUT,
                     finding,
@@ -188,7 +188,8 @@ fn encryption(found: &mut Findings, config: &Config) {
                     0 => String::new(),
                     count => format!(" and {count} more"),
                 };
-                let finding = format!("{}{others} may hold records: not known to be harmless", first.display());
+                let finding =
+                    format!("{}{others} may hold records: not known to be harmless", first.display());
                 found.warning(ABOUT, finding, "thalamus-edge db clear-copies names all of them");
             }
         }

@@ -400,7 +400,9 @@ mod tests {
         assert_eq!(found.get("c").unwrap().to_string(), "1.25");
         assert_eq!(found.get_array("in").unwrap(), &[Bson::Int64(5_000_000_000)]);
         assert_eq!(found.get_datetime("when").unwrap().timestamp_millis(), 7);
-        for wrong in [r#"{"_id": "p", "n": {"$numberLong": 1.5}}"#, r#"{"_id": "p", "n": {"$numberInt": 5000000000}}"#] {
+        for wrong in
+            [r#"{"_id": "p", "n": {"$numberLong": 1.5}}"#, r#"{"_id": "p", "n": {"$numberInt": 5000000000}}"#]
+        {
             assert!(document(Kind::Page, wrong).is_err(), "{wrong}");
         }
     }

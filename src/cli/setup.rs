@@ -82,8 +82,7 @@ impl Draft {
     /// Sets what a file sets that is written like the configuration.
     fn lay_over(&mut self, site: &Path, place: &Place) -> anyhow::Result<Loaded> {
         // Names the place of what is wrong with it.
-        let loaded =
-            Loaded::load(Some(site), std::iter::empty(), &crate::config::Overrides::default())?;
+        let loaded = Loaded::load(Some(site), std::iter::empty(), &crate::config::Overrides::default())?;
         let text = std::fs::read_to_string(site)
             .map_err(|error| Failure::usage(format!("{}: {error}", site.display())))?;
         for (key, value) in ConfigText::new(text).keys()? {

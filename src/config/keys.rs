@@ -86,8 +86,14 @@ fn sections() -> impl Iterator<Item = &'static str> {
 pub(super) fn like(name: &str) -> Option<&'static str> {
     const ALIKE_MIN: f64 = 0.8;
     let last = last_part(name);
+    let section = |name: &str| name.split_once('.').map(|(section, _)| section.to_owned());
     let alike = |known: &'static str| {
-        let whole = strsim::jaro_winkler(name, known);
+        // The section alone makes no key like another.
+        let whole = match (section(name), section(known)) {
+            (Some(here), Some(there)) if here == there => strsim::jaro_winkler(last, last_part(known)),
+            (Some(_), _) => 0.0,
+            (None, _) => strsim::jaro_winkler(name, known),
+        };
         // The right key, in another section or in none.
         let at_end = if last == last_part(known) { 1.0 } else { 0.0 };
         (whole.max(at_end), known)

@@ -16,7 +16,7 @@ use crate::app::{control_socket, now_ms, store_file};
 use crate::demo;
 use crate::domain::access::Acl;
 use crate::store::{StoreError, look_at_store};
-use crate::tls::{TlsError, TlsSettings};
+use crate::tls::{TlsError, TlsSettings, is_certifiable};
 
 /// What there is to say about a configuration that could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,11 @@ impl Loaded {
         let found = [self.store_key_file(), certificate, data_dir, self.listen(is_running)];
         examined.faults.extend(found.into_iter().flatten());
         // What cannot be there is not looked into.
-        if examined.faults.iter().all(|fault| !["data_dir", "store.key_file"].iter().any(|key| fault.is_of(key))) {
+        if examined
+            .faults
+            .iter()
+            .all(|fault| !["data_dir", "store.key_file"].iter().any(|key| fault.is_of(key)))
+        {
             self.store(&mut examined);
         }
         examined.faults.extend(self.backup_directory().map(Fault::not_stopping));
@@ -116,7 +120,8 @@ impl Loaded {
         let Ok(key) = self.config.store_key() else {
             return;
         };
-        match look_at_store(&path, key.as_ref(), demo::accounts_with_public_password) {
+        match look_at_store(&path, key.as_ref(), |snapshot| Ok(demo::accounts_with_public_password(snapshot)))
+        {
             Err(StoreError::Held) | Ok(None) => {}
             Ok(Some(accounts)) if accounts.is_empty() => {}
             Ok(Some(accounts)) => examined.warnings.push(demo::public_password_words(&accounts)),
@@ -143,8 +148,10 @@ impl Loaded {
             Some(self.origins.fault(key, format!("{} cannot be read: {cause}", path.display())))
         };
         let faults: Vec<Fault> = named.into_iter().filter_map(unreadable).collect();
+        // Names that no certificate can hold are a fault of their own.
+        let is_own_possible = has_data_dir && server.names.iter().all(|name| is_certifiable(name));
         let is_looked_at =
-            |settings: &TlsSettings| faults.is_empty() && (has_data_dir || settings.own.is_some());
+            |settings: &TlsSettings| faults.is_empty() && (settings.own.is_some() || is_own_possible);
         let Some(settings) = self.config.tls_settings().filter(is_looked_at) else {
             return faults;
         };
@@ -176,12 +183,15 @@ impl Loaded {
         let socket = control_socket(directory);
         let problem = match place {
             Some(Err(problem)) => Some(problem),
-            Some(Ok(place)) => cannot_hold(place)
-                .map(|cause| format!("nothing can be made in {}: {cause}", place.display())),
+            Some(Ok(place)) => {
+                cannot_hold(place).map(|cause| format!("nothing can be made in {}: {cause}", place.display()))
+            }
             None => None,
         };
         let problem = problem.or_else(|| match SocketAddr::from_pathname(&socket) {
-            Err(_) => Some("is too long: the path of the node's socket in it would have more than 107 bytes".to_owned()),
+            Err(_) => Some(
+                "is too long: the path of the node's socket in it would have more than 107 bytes".to_owned(),
+            ),
             Ok(_) if socket.is_dir() => Some(format!("{} is a directory: remove it", socket.display())),
             Ok(_) => None,
         });

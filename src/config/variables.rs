@@ -37,7 +37,7 @@ fn is_filter(value: &str) -> bool {
         let directive = directive.trim();
         match directive.rsplit_once('=') {
             Some((target, level)) => !target.trim().is_empty() && level.trim().parse::<LevelFilter>().is_ok(),
-            None => directive.parse::<LevelFilter>().is_ok(),
+            None => !directive.is_empty() && directive.parse::<LevelFilter>().is_ok(),
         }
     };
     value.trim().is_empty() || (EnvFilter::try_new(value).is_ok() && value.split(',').all(is_directive))
@@ -58,10 +58,14 @@ mod tests {
 
     #[test]
     fn levels_and_formats_that_do_not_exist_are_refused() {
-        for right in ["", "info", "INFO", "off", "warn,thalamus_edge::sync=debug", " debug ", "rustls=error,info"] {
+        for right in
+            ["", "info", "INFO", "off", "warn,thalamus_edge::sync=debug", " debug ", "rustls=error,info"]
+        {
             assert_eq!(problem(LOG, right), None, "{right}");
         }
-        for wrong in ["lots", "inf", "verbose", "info,lots", "thalamus_edge=lots", "=info", "thalamus_edge", "info,"] {
+        for wrong in
+            ["lots", "inf", "verbose", "info,lots", "thalamus_edge=lots", "=info", "thalamus_edge", "info,"]
+        {
             assert!(problem(LOG, wrong).is_some_and(|problem| problem.contains("debug, trace")), "{wrong}");
         }
         for right in ["json", "text", ""] {
@@ -83,7 +87,9 @@ mod tests {
             assert!(is_looked_at(name));
             assert_eq!(problem(name, ""), Some(format!("sets nothing; did you mean {right}?")));
         }
-        for other in ["THALAMUS_EDGE_CONFIG", "THALAMUS_EDGE_TEST_SEED", "PATH", "THALAMUS_EDGE__SERVER__FOO", "Ä"] {
+        for other in
+            ["THALAMUS_EDGE_CONFIG", "THALAMUS_EDGE_TEST_SEED", "PATH", "THALAMUS_EDGE__SERVER__FOO", "Ä"]
+        {
             assert!(!is_looked_at(other), "{other}");
         }
     }

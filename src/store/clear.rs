@@ -198,8 +198,11 @@ mod tests {
         symlink("/absent", path("harmless/dangling")).unwrap();
         let found = files_in_the_clear(&[directory.path(), &path("absent")], &[path("harmless/named.cfg")]);
         let expected = |class: &str| {
-            let mut paths: Vec<_> =
-                files.iter().filter(|(name, _)| name.starts_with(class)).map(|(name, _)| path(name)).collect();
+            let mut paths: Vec<_> = files
+                .iter()
+                .filter(|(name, _)| name.starts_with(class))
+                .map(|(name, _)| path(name))
+                .collect();
             match class {
                 "copies" => {}
                 "unknown" => paths.push(path("unknown/root")),

@@ -235,7 +235,8 @@ fn ready_authority(
             let certificate = params.self_signed(&key).map_err(mint_error)?;
             if making == Making::Files {
                 write_private(&path, &certificate.pem())?;
-                fs::set_permissions(&path, Permissions::from_mode(0o644)).map_err(|e| file_error(&path, e))?;
+                fs::set_permissions(&path, Permissions::from_mode(0o644))
+                    .map_err(|e| file_error(&path, e))?;
                 tracing::info!(file = %path.display(), "made a certificate authority for this box");
             }
             certificate.der().clone()

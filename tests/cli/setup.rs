@@ -182,7 +182,10 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
     let roles = format!("central.uri = {URI:?}\naccounts.roles_file = \"/absent.cfg\"\n");
     refused(&site.describe(&roles), "/absent.cfg: cannot be read");
     // It is the file of --from that somebody has to correct, not one that is not there.
-    refused(&site.describe("accounts.roles_file = \"/absent.cfg\"\n"), "site.toml line 6: `accounts.roles_file`");
+    refused(
+        &site.describe("accounts.roles_file = \"/absent.cfg\"\n"),
+        "site.toml line 6: `accounts.roles_file`",
+    );
     refused(&site.describe("backup.keep = 0\n"), "site.toml line 6: `backup.keep`");
     let text = fs::read_to_string(site.describe("")).unwrap();
     let unmakeable = site.clinic.path("proc.toml");
@@ -204,8 +207,17 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
 fn an_administrator_may_come_with_a_password() {
     let site = Site::new();
     let from = site.describe("");
-    let setup =
-        ["setup", "--config", &site.config, "--from", &from, "--operator", "head", "--password-stdin", "--yes"];
+    let setup = [
+        "setup",
+        "--config",
+        &site.config,
+        "--from",
+        &from,
+        "--operator",
+        "head",
+        "--password-stdin",
+        "--yes",
+    ];
     site.clinic
         .run_with(&setup, "short\n")
         .ends(1)
@@ -230,8 +242,13 @@ fn an_account_with_other_roles_keeps_them() {
     let from = site.describe("");
     let with_data = site.clinic.with("DATA_DIR", site.clinic.data().to_str().unwrap());
     with_data.run(&["user", "add", "admin", "--local", "--role", "health_professional", "--link"]).ends(0);
-    site.setup(&["--from", &from, "--yes"]).ends(3).complains("admin@local is there already").complains("--operator");
-    site.setup(&["--from", &from, "--operator", "head", "--yes"]).ends(0).says("head@local administers this node");
+    site.setup(&["--from", &from, "--yes"])
+        .ends(3)
+        .complains("admin@local is there already")
+        .complains("--operator");
+    site.setup(&["--from", &from, "--operator", "head", "--yes"])
+        .ends(0)
+        .says("head@local administers this node");
     let users = site.clinic.run(&["user", "list", "--json", "--config", &site.config]).ends(0).json();
     assert_eq!(users[0]["id"], "admin@local");
     assert_eq!(users[0]["roles"], serde_json::json!(["health_professional"]));

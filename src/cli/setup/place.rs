@@ -103,7 +103,8 @@ impl Place {
             text.set(URI, Setting::String(uri.to_string()))?;
         }
         let found = self.found.as_ref().map(|text| ConfigText::new(text.clone()));
-        let found = found.and_then(|text| Loaded::of_text(&self.path, text.as_str(), std::iter::empty()).ok());
+        let found =
+            found.and_then(|text| Loaded::of_text(&self.path, text.as_str(), std::iter::empty()).ok());
         let checked = self.loaded(&text).and_then(|loaded| startable(&loaded));
         match checked {
             Err(ConfigError::Faults(faults)) => {

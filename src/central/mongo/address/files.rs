@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use mongodb::options::{ConnectionString, Tls};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::RootCertStore;
 
 /// All that is wrong with the files.
 pub(super) fn faults(connection: &ConnectionString) -> Vec<String> {

@@ -69,7 +69,10 @@ const OPTIONS: [(&str, Use); 64] = [
     ("tlsallowinvalidhostnames", Use::Unused),
     ("tlscafile", Use::Counts),
     ("tlscertificatekeyfile", Use::Counts),
-    ("tlscertificatekeyfilepassword", Use::Unsupported("store the key without a password, readable by the node alone")),
+    (
+        "tlscertificatekeyfilepassword",
+        Use::Unsupported("store the key without a password, readable by the node alone"),
+    ),
     ("tlscrlfile", Use::Unsupported("certificates that were revoked cannot be told here")),
     ("tlsdisablecertificaterevocationcheck", Use::Unused),
     ("tlsdisableocspendpointcheck", Use::Unused),
@@ -186,8 +189,16 @@ mod tests {
                 name if name.ends_with("ms") => "20000",
                 name if ["size", "conc", "lvl"].iter().any(|end| name.ends_with(end)) => "7",
                 "maxadaptiveretries" | "maxconnecting" | "srvmaxhosts" | "zlibcompressionlevel" => "2",
-                "enableoverloadretargeting" | "directconnection" | "journal" | "tls" | "ssl" | "retryreads"
-                | "retrywrites" | "loadbalanced" | "tlsinsecure" | "tlsallowinvalidcertificates" => "true",
+                "enableoverloadretargeting"
+                | "directconnection"
+                | "journal"
+                | "tls"
+                | "ssl"
+                | "retryreads"
+                | "retrywrites"
+                | "loadbalanced"
+                | "tlsinsecure"
+                | "tlsallowinvalidcertificates" => "true",
                 _ => "x",
             };
             let Sorted { uri, warnings, problems } = sort(&format!("mongodb://h/?{name}={value}"));
@@ -220,7 +231,9 @@ mod tests {
             let Err(found) = read(&format!("mongodb://h/?{options}")) else { panic!("{options} passes") };
             assert!(found.iter().any(|found| found.contains(problem)), "{options}: {found:?}");
         }
-        let Err(found) = read("mongodb://h1,h2/?directConnection=true&proxyHost=x&fooBar=1") else { panic!() };
+        let Err(found) = read("mongodb://h1,h2/?directConnection=true&proxyHost=x&fooBar=1") else {
+            panic!()
+        };
         assert_eq!(found.len(), 3, "all at once: {found:?}");
         for (uri, problem) in [
             ("mongodb://%2Ftmp%2Fmongodb-27017.sock/", "names a socket file"),
@@ -230,7 +243,12 @@ mod tests {
             let Err(found) = read(uri) else { panic!("{uri} passes") };
             assert!(found.join("; ").contains(problem), "{uri}: {found:?}");
         }
-        for options in ["socketTimeoutMS=20000", "heartbeatFrequencyMS=1", "minPoolSize=10&maxPoolSize=2", "W=2&w=majority"] {
+        for options in [
+            "socketTimeoutMS=20000",
+            "heartbeatFrequencyMS=1",
+            "minPoolSize=10&maxPoolSize=2",
+            "W=2&w=majority",
+        ] {
             let address = read(&format!("mongodb://h/?{options}")).unwrap();
             assert!(!address.warnings.is_empty(), "{options}");
         }
