@@ -288,8 +288,11 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
     }
     // As long as everybody knows how to log in, nobody but this machine gets to the login, unless somebody decided so.
     let listen = &mut app.config.server.listen;
-    let view = app.node.store.read()?;
-    let public = demo::accounts_with_public_password(&view);
+    let public = {
+        // Let go at once: as long as there is a view, its pages are not used again.
+        let view = app.node.store.read()?;
+        demo::accounts_with_public_password(&view)
+    };
     if !public.is_empty() && !is_told_where && !listen.ip().is_loopback() {
         listen.set_ip(Ipv4Addr::LOCALHOST.into());
         tracing::warn!(
