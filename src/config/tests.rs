@@ -320,7 +320,9 @@ fn errors_in_the_file_name_line_and_key() {
     for (text, expected) in cases {
         let error = load(text).expect_err(text);
         assert!(error.starts_with(expected), "{text:?} gave {error:?}");
-        assert!(!error.contains('\n'), "{error:?}");
+        // Another program on this machine may have the port of the default.
+        let is_own = |line: &&str| !line.starts_with("configuration: `server.listen`");
+        assert_eq!(error.lines().filter(is_own).count(), 1, "{error:?}");
     }
 }
 
