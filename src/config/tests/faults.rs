@@ -337,7 +337,9 @@ fn what_lies_in_the_data_directory_is_looked_at_and_left_alone() {
         Box::leak([&b"thalamus-sealed1"[..], &[7; 3 * 4096]].concat().into_boxed_slice());
     let long = "x".repeat(100);
     let nothing = |_: &Path| {};
-    let cases: [(&str, &str, &dyn Fn(&Path), &str, &str); 10] = [
+    // Name, address, what is put there, key and words of the fault.
+    type Case<'a> = (&'a str, &'a str, &'a dyn Fn(&Path), &'a str, &'a str);
+    let cases: [Case<'_>; 10] = [
         ("garbage", any, &write("store.redb", &[7; 9000]), "data_dir", "store.redb: "),
         ("empty", any, &write("store.redb", b""), "data_dir", "the file is empty"),
         (
