@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::connections::Connections;
 use self::proxies::Proxies;
 use crate::accounts::Accounts;
-use crate::backup::{self, Backups, Clocks, keep_schedule, parse_schedule};
+use crate::backup::{Backups, Clocks, keep_schedule, parse_schedule};
 use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
@@ -117,8 +117,6 @@ fn at_path(path: &Path) -> impl Fn(io::Error) -> AppError {
 pub struct App {
     pub config: Config,
     pub node: Arc<Node>,
-    /// Warnings about the access rules, for whoever started the node.
-    pub warnings: Vec<String>,
 }
 
 impl App {
@@ -126,7 +124,7 @@ impl App {
     pub fn open(config: Config) -> Result<App, AppError> {
         // Both providers may be in the dependency graph one day; the choice is made here.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (acl, warnings) = config.acl()?;
+        let (acl, _) = config.acl()?;
         let store = open_store(&config)?;
         let settings = SyncSettings { utc_offset: local_ahead_s, ..config.sync_settings() };
         let hub = config.centre()?.map(|address| {
@@ -147,7 +145,7 @@ impl App {
             sync,
             form_key,
         };
-        Ok(App { config, node: Arc::new(node), warnings })
+        Ok(App { config, node: Arc::new(node) })
     }
 
     /// Serves until SIGTERM or SIGINT, then finishes what is in flight.
@@ -156,14 +154,10 @@ impl App {
     pub async fn serve(self) -> Result<(), AppError> {
         // Before anything else, so that no signal is lost that comes during the start.
         let signals = Signals::install()?;
-        for warning in &self.warnings {
-            tracing::warn!("access rules: {warning}");
-        }
         let api = api(Arc::clone(&self.node));
         let listener = self.listen()?;
         let tls = self.config.tls_settings().map(|settings| Tls::load(settings, clock())).transpose()?;
         let tls = tls.map(Arc::new);
-        self.warn_of_plain_http(tls.is_some());
         // Only a node that has its port answers commands.
         let control = control::bind(&self.config.data_dir)?;
         let schedule = self.start_schedule().await?;
@@ -207,19 +201,8 @@ impl App {
         Ok(())
     }
 
-    fn warn_of_plain_http(&self, has_tls: bool) {
-        if !has_tls && !self.config.server.listen.ip().is_loopback() {
-            tracing::warn!(
-                "plain HTTP (server.tls = false): passwords and health records cross the network readable"
-            );
-        }
-    }
-
-    /// `None` if no backups are to be made. What is wrong with how they are made is said either way.
+    /// `None` if no backups are to be made.
     fn start_backups(&self) -> Option<AbortOnDropHandle<()>> {
-        for warning in backup::warnings(&self.config.backup_settings()) {
-            tracing::warn!("{warning}");
-        }
         let schedule = parse_schedule(&self.config.backup.schedule)?;
         let clocks = Clocks { now_ms, utc_offset: local_ahead_s };
         let kept = keep_schedule(Arc::clone(&self.node.backups), schedule, clocks);

@@ -12,6 +12,7 @@ mod layers;
 mod loaded;
 mod outside;
 mod units;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +32,7 @@ use loaded::read_text;
 use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_DEFAULT};
 use crate::backup::BackupSettings;
 use crate::central::CentreAddress;
-use crate::domain::access::{Acl, END_USER};
+use crate::domain::access::{Acl, AclFault, END_USER};
 use crate::domain::json::DateFormat;
 use crate::domain::record::Kind;
 use crate::http::CollectionShape;
@@ -40,6 +41,7 @@ use crate::sync::SyncSettings;
 use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_BYTES_PER_ROUND_DEFAULT};
 use crate::tls::{OwnCertificate, TlsSettings};
 pub use fault::Fault;
+use fault::Place;
 pub use loaded::Loaded;
 pub use outside::Examined;
 
@@ -133,6 +135,7 @@ pub struct Store {
     pub journal_keep_rows: u64,
     pub audit_keep_rows: u64,
     /// In how many days every row is read through once, to see whether it is what was written; 0: never.
+    #[serde(deserialize_with = "units::days")]
     pub scrub_days: u32,
     /// Read through [`Config::store_key`].
     #[serde(deserialize_with = "path_unless_empty")]
@@ -386,9 +389,10 @@ impl Config {
             }
             Err(error) => return Err(error),
         };
-        Acl::parse(&text).map_err(|error| ConfigError::Invalid {
-            place: format!("{}, {}", path.display(), error.place),
-            message: error.message,
+        Acl::parse(&text).map_err(|error| {
+            let place = |fault: &AclFault| Place::named(format!("{}, {}", path.display(), fault.place));
+            let faults = error.0.iter().map(|fault| Fault::of_text(&place(fault), fault.message.clone()));
+            ConfigError::Faults(faults.collect())
         })
     }
 
@@ -463,6 +467,14 @@ impl Config {
         named.cloned().chain(has_secret.then(|| file.to_owned())).collect()
     }
 
+    /// Files that the configuration names and that hold no records.
+    pub fn named_files(&self) -> Vec<PathBuf> {
+        let Config { accounts, server, central, store, .. } = self;
+        let named =
+            [&accounts.roles_file, &server.certificate, &server.key, &central.uri_file, &store.key_file];
+        named.into_iter().flatten().cloned().collect()
+    }
+
     /// `None` when plain HTTP was asked for.
     pub fn tls_settings(&self) -> Option<TlsSettings> {
         self.server.tls.then(|| TlsSettings {
@@ -506,25 +518,31 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         // What is no text is marked by this, and refused when it is read.
-        name.starts_with(VARIABLE_PREFIX).then(|| (name, value.to_string_lossy().into_owned()))
+        (name.starts_with(VARIABLE_PREFIX) || variables::is_looked_at(&name))
+            .then(|| (name, value.to_string_lossy().into_owned()))
     })
 }
 
 /// Whether the log is to be written as JSON, one object a line.
 #[allow(clippy::disallowed_methods, reason = "this module is the one that reads the environment")]
 pub fn is_log_json() -> bool {
-    std::env::var_os("THALAMUS_EDGE_LOG_FORMAT").is_some_and(|format| format == "json")
+    std::env::var_os(variables::LOG_FORMAT).is_some_and(|format| format == "json")
 }
 
 /// The key of a store out of its file. For a configuration, and for the commands that change keys.
 pub fn read_key(path: &Path) -> Result<StoreKey, ConfigError> {
     let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
-    let invalid = |message: String| ConfigError::Invalid { place: path.display().to_string(), message };
-    if is_open_to_others(path).map_err(unreadable)? {
-        return Err(invalid("everybody on this machine may read the key: chmod o= it".to_owned()));
-    }
     let text = Zeroizing::new(read_text(path)?);
-    StoreKey::parse(&text).map_err(|error| invalid(error.to_string()))
+    let is_open = is_open_to_others(path).map_err(unreadable)?;
+    let parsed = StoreKey::parse(&text);
+    let mut problems: Vec<String> = parsed.as_ref().err().map(ToString::to_string).into_iter().collect();
+    if is_open {
+        problems.push("everybody on this machine may read the key: chmod o= it".to_owned());
+    }
+    match parsed {
+        Ok(key) if !is_open => Ok(key),
+        _ => Err(ConfigError::Invalid { place: path.display().to_string(), message: problems.join("; ") }),
+    }
 }
 
 /// Whether users of this machine who are neither its owner nor in its group may do anything with a file.

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::{Grant, Verb};
 use crate::domain::record::Kind;
-use crate::store::{Edit, EditError, Store};
+use crate::store::{Edit, EditError, Snapshot, Store};
 
 const PICTURE: &[u8] = include_bytes!("demo/cradle.png");
 const PATIENT: &str = "ESPGNU777ORG";
@@ -37,6 +37,34 @@ pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {
         store.edit(edit).await?;
     }
     Ok(true)
+}
+
+/// The demo's open accounts that still have the password which everybody knows.
+pub fn accounts_with_public_password(snapshot: &Snapshot) -> Vec<String> {
+    let mut found = Vec::new();
+    for person in people() {
+        let id = person.get_str("_id").unwrap_or_default();
+        // A damaged row opens no account, and keeps no node from starting.
+        let Ok(Some(record)) = snapshot.find(Kind::Person, id) else {
+            continue;
+        };
+        let person = record.document.as_ref();
+        let is_public = person.get_str("password").is_ok_and(|hash| PUBLIC_PASSWORD_HASHES.contains(&hash));
+        if is_public && !person.get_bool("active").is_ok_and(|active| !active) {
+            found.push(id.to_owned());
+        }
+    }
+    found
+}
+
+/// What to say as long as there are such accounts.
+pub fn public_password_words(accounts: &[String]) -> String {
+    format!(
+        "the passwords of {} came with the demo and everybody knows them: whoever reaches this node reads and changes \
+         everything. Give these accounts passwords of their own (thalamus-edge user passwd ACCOUNT) or close them \
+         (thalamus-edge user disable ACCOUNT)",
+        accounts.join(", ")
+    )
 }
 
 fn picture_hash() -> String {

@@ -21,6 +21,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use authority::Making;
 pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_AFTER_DAYS, is_certifiable};
 
 /// Where certificates come from.
@@ -57,6 +58,14 @@ impl TlsSettings {
             end = end.min(validity.not_after.timestamp());
         }
         Ok(Some((begin, end)))
+    }
+
+    /// Whether [`Tls::load`] would find or make a pair. Writes nothing.
+    pub fn examine(&self, now: SystemTime) -> Result<(), TlsError> {
+        match &self.own {
+            Some(own) => read_pair(&own.certificate, &own.key).map(drop),
+            None => authority::ready_pair(self, now, Making::Nothing).map(drop),
+        }
     }
 
     fn files(&self) -> (PathBuf, PathBuf) {
@@ -105,7 +114,7 @@ impl Tls {
     pub fn load(settings: TlsSettings, now: SystemTime) -> Result<Tls, TlsError> {
         let pair = match &settings.own {
             Some(own) => read_pair(&own.certificate, &own.key)?,
-            None => authority::ready_pair(&settings, now)?.pair,
+            None => authority::ready_pair(&settings, now, Making::Files)?.pair,
         };
         Ok(Tls { settings, in_force: Arc::new(InForce(RwLock::new(Arc::new(pair)))) })
     }
@@ -136,7 +145,7 @@ impl Tls {
         if self.settings.own.is_some() {
             return Ok(false);
         }
-        let ready = authority::ready_pair(&self.settings, now)?;
+        let ready = authority::ready_pair(&self.settings, now, Making::Files)?;
         self.in_force.replace(ready.pair);
         Ok(ready.is_new)
     }

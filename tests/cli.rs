@@ -716,6 +716,72 @@ fn demo_records_come_once_and_not_to_a_real_centre() {
     assert_eq!(node.request("GET", "/people/ESGNU777ORG", PROFESSIONAL, "").0, 200);
     node.stop();
     assert_eq!(clinic.records(Kind::Person), before);
+    // Also without --demo, as long as somebody can log in with what everybody knows.
+    let said = "ARGBUE111FAV came with the demo and everybody knows them";
+    clinic.run(&["check"]).ends(0).says("warning: the passwords of ").says(said);
+    let node = clinic.serve(&[]);
+    assert!(node.log().contains(said), "{}", node.log());
+    node.stop();
+    for account in ["ITPYT999HON", "ESGNU777ORG", "ITAPYT999HON", "ESPGNU777ORG"] {
+        clinic.run(&["user", "disable", account]).ends(0);
+    }
+    clinic
+        .run_with(&["user", "passwd", "ARGBUE111FAV", "--password-stdin"], "a good long password\n")
+        .ends(0);
+    assert!(!clinic.run(&["check"]).ends(0).out.contains("came with the demo"));
+    let node = clinic.serve(&[]);
+    assert!(!node.log().contains("came with the demo"), "{}", node.log());
+}
+
+/// Nobody beyond this machine gets to a login that everybody knows, unless somebody said where to listen.
+#[test]
+fn public_passwords_stay_on_this_machine() {
+    let clinic = Clinic::new();
+    clinic.serve(&["--demo"]).stop();
+    let config = clinic.path("config.toml");
+    let text = format!("data_dir = {:?}\nserver.tls = false\naccounts.bcrypt_cost = 4\n", clinic.data());
+    fs::write(&config, text).unwrap();
+    // The port of the default may be taken here; then no more can be seen than that.
+    let Ok(free) = TcpListener::bind("0.0.0.0:8443") else { return };
+    drop(free);
+    let node = clinic.without_settings().serve(&["--config", config.to_str().unwrap()]);
+    assert!(node.log().contains("listening on http://127.0.0.1:8443"), "{}", node.log());
+    assert!(node.log().contains("listening on 127.0.0.1:8443 only"), "{}", node.log());
+}
+
+/// Technicians type their names as they like, as everybody else does.
+#[test]
+fn a_technicians_name_is_the_same_in_any_spelling() {
+    let clinic = Clinic::new();
+    let add = |name: &str, password: &str| {
+        clinic.run_with(&["user", "add", name, "--local", "--role", "root", "--password-stdin"], password)
+    };
+    add("Admin", "a good password\n").ends(0).says("admin@local logs in here");
+    add("ADMIN@Local", "another good password\n").ends(0).says("admin@local");
+    let listed = clinic.run(&["user", "list", "--json"]).ends(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    for name in ["", " ", "@local"] {
+        add(name, "a good password\n").ends(2).complains("needs a name");
+    }
+    let node = clinic.serve(&[]);
+    for name in ["admin@local", "Admin@local", "ADMIN@LOCAL", "admin@Local"] {
+        let login = format!("{name}:another good password");
+        assert_eq!(node.request("GET", "/users", &login, "").0, 200, "{name}");
+        assert_eq!(node.request("GET", &format!("/password/{name}"), &login, "").0, 200, "{name}");
+    }
+    clinic.run(&["user", "disable", "ADMIN@local"]).ends(0);
+    assert_eq!(node.request("GET", "/users", "admin@local:another good password", "").0, 401);
+    node.stop();
+    // A store of an earlier version may hold capitals.
+    clinic.write(|tx| {
+        let account = doc! {"roles": ["root"], "active": true};
+        tx.set_local_account("Head", Some(&account), &Actor::Centre)
+    });
+    clinic.run_with(&["user", "passwd", "head@local", "--password-stdin"], "one good password\n").ends(0);
+    let node = clinic.serve(&[]);
+    for name in ["Head@local", "head@local"] {
+        assert_eq!(node.request("GET", "/users", &format!("{name}:one good password"), "").0, 200, "{name}");
+    }
 }
 
 #[test]
@@ -733,7 +799,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     let clinic = Clinic::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    clinic.run(&["serve", "--listen", &address]).ends(1).complains(&format!("cannot listen on {address}"));
+    clinic.run(&["serve", "--listen", &address]).ends(2).complains(&format!("cannot listen on {address}"));
     assert!(!control_socket(&clinic.data()).exists());
 
     let file = clinic.path("file");
@@ -754,6 +820,8 @@ fn plain_http_beyond_this_machine_is_warned_of() {
     let near = clinic.serve(&[]);
     assert!(!near.log().contains("plain HTTP"), "{}", near.log());
     near.stop();
+    assert!(!clinic.run(&["check"]).ends(0).out.contains("plain HTTP"));
+    clinic.with("SERVER__LISTEN", "0.0.0.0:0").run(&["check"]).ends(0).says("warning: plain HTTP");
     let far = clinic.serve(&["--listen", "0.0.0.0:0"]);
     assert!(far.log().contains("plain HTTP"), "{}", far.log());
     assert!(!far.log().contains('\u{1b}'), "no colours into a file");
@@ -763,13 +831,18 @@ fn plain_http_beyond_this_machine_is_warned_of() {
 #[test]
 fn plain_http_on_the_port_of_https_is_answered_with_the_right_address() {
     let node = Clinic::new().with("SERVER__TLS", "true").serve(&[]);
+    let port = node.port();
     let (status, body) = node.request("GET", "/people?q=x", "", "");
     assert_eq!(
         (status, body.as_str()),
-        (400, "This port speaks HTTPS only. The right address is https://clinic:80/people?q=x\n")
+        (
+            400,
+            format!("This port speaks HTTPS only. The right address is https://clinic:{port}/people?q=x\n")
+                .as_str()
+        )
     );
     let (status, body) = node.get_with("/", "", "Accept: text/html");
-    assert!(status == 400 && body.contains("<a href=\"https://clinic:80/"), "{body}");
+    assert!(status == 400 && body.contains(&format!("<a href=\"https://clinic:{port}/")), "{body}");
     // With a body that nobody reads, and half of a head.
     assert_eq!(node.request("POST", "/people/X", "", &"x".repeat(100_000)).0, 400);
     let mut half = node.connect().unwrap();
@@ -906,6 +979,16 @@ fn records_are_imported_as_generators_and_mongoexport_write_them() {
     assert_eq!(clinic.records(Kind::Page)[0].get_i64("n").unwrap(), 5);
     let listed = clinic.run(&["user", "list", "--json"]).ends(0).json();
     assert_eq!((&listed[0]["roles"], &listed[0]["not_honoured"]), (&json!([]), &json!(["root"])));
+
+    // Over several lines, and with a number where text belongs.
+    let pretty =
+        "{\n\t\"_id\": \"p3\",\n\t\"book\": \"ARGGEN001AAA\",\n\t\"n\": {\n\t\t\"$numberLong\": 7\n\t}\n}\n";
+    let other = clinic.path("pretty");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("pols.json"), pretty.to_owned() + &pretty.replace("p3", "p4")).unwrap();
+    clinic.run(&["import", "pretty/pols.json"]).ends(0).says("2");
+    assert_eq!(clinic.records(Kind::Page)[2].get_i64("n").unwrap(), 7);
+    fs::remove_dir_all(&other).unwrap();
 
     // The same again changes nothing; other content is left alone until it is to be replaced.
     let again = clinic.run(&["import", ".", "--json"]).ends(0).json();

@@ -98,8 +98,11 @@ fn address(host: Option<&str>, target: &str, local: SocketAddr) -> String {
         !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c))
     };
     let host = match host.filter(is_host) {
-        // Without a port a client of plain HTTP means 80, whatever leads from there to here.
-        Some(host) if host.ends_with(']') || !host.contains(':') => format!("{host}:80"),
+        // Clients leave out the port 80, and this is another.
+        Some(host) if host.ends_with(']') || !host.contains(':') => match local.port() {
+            443 => host.to_owned(),
+            port => format!("{host}:{port}"),
+        },
         Some(host) => host.to_owned(),
         None => local.to_string(),
     };
@@ -118,8 +121,12 @@ mod tests {
         let of = |host: Option<&str>, target: &str| address(host, target, local);
         assert_eq!(of(Some("clinic.local:8443"), "/people?q=a"), "https://clinic.local:8443/people?q=a");
         assert_eq!(of(Some("[::1]:8443"), "/"), "https://[::1]:8443/");
-        assert_eq!(of(Some("clinic.local"), "/"), "https://clinic.local:80/");
-        assert_eq!(of(Some("[::1]"), "/"), "https://[::1]:80/");
+        assert_eq!(of(Some("clinic.local"), "/"), "https://clinic.local:8443/");
+        assert_eq!(
+            address(Some("clinic.local"), "/x", ([10, 0, 0, 5], 443).into()),
+            "https://clinic.local/x"
+        );
+        assert_eq!(of(Some("[::1]"), "/"), "https://[::1]:8443/");
         assert_eq!(of(None, "/x"), "https://10.0.0.5:8443/x");
         for (host, target) in [("a\"><script>", "/"), ("", "/"), ("evil.example/x", "/")] {
             assert_eq!(of(Some(host), target), "https://10.0.0.5:8443/", "{host}");

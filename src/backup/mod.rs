@@ -46,6 +46,11 @@ pub struct BackupSettings {
 }
 
 impl BackupSettings {
+    /// What this node's backups are called by.
+    pub fn node_part(&self) -> String {
+        node_part(&self.node_name)
+    }
+
     /// Whether a directory that is not there is simply still to be made: below the data directory.
     fn may_be_missing(&self) -> Result<(), BackupError> {
         match self.directory.starts_with(&self.data_dir) {

@@ -10,7 +10,6 @@ pub mod survey;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bson::{Bson, Document};
@@ -417,18 +416,22 @@ impl CentreAddress {
 
     /// How what travels there is protected, as far as the connection string says. Asks nobody.
     pub fn protection(&self) -> Result<Protection> {
-        mongo::address::protection(&self.uri)
+        match mongo::address::read(&self.uri) {
+            Ok(address) => Ok(address.protection()),
+            Err(problems) => Err(unusable_address(&problems)),
+        }
     }
 
-    /// What the driver does not take of the connection string, in words that do not repeat it.
-    pub fn option_fault(&self) -> Option<String> {
-        mongo::address::option_fault(&self.uri)
+    /// Reads the connection string and the files that it names as a round does: sentences about options without
+    /// effect, or all that is wrong. None of them repeats a secret. Asks nobody.
+    pub fn examine(&self) -> std::result::Result<Vec<String>, Vec<String>> {
+        mongo::address::read(&self.uri).map(|address| address.warnings)
     }
+}
 
-    /// The files that the connection string names: of authorities, and of the node's own certificate.
-    pub fn files(&self) -> Vec<PathBuf> {
-        mongo::address::files(&self.uri)
-    }
+/// The address of the centre is wrong: nothing can be asked there.
+fn unusable_address(problems: &[String]) -> CentralError {
+    CentralError::Refused(format!("its address {}", problems.join("; ")))
 }
 
 /// What keeps a text from being a connection string, in words that do not repeat it; its options aside.

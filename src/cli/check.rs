@@ -41,18 +41,19 @@ fn warning_lines(warnings: &[String]) -> String {
     warnings.iter().map(|warning| format!("warning: {}\n", plain(warning))).collect()
 }
 
-/// The faults with which a node starts all the same; an error if there are others.
-pub(super) fn startable(loaded: &Loaded) -> Result<Vec<Fault>, ConfigError> {
+/// What there is to say about a node that starts: faults that do not keep it from that, and warnings. An error if there
+/// are others.
+pub(super) fn startable(loaded: &Loaded) -> Result<Examined, ConfigError> {
     let examined = loaded.examine();
     match examined.stopping() {
-        stopping if stopping.is_empty() => Ok(examined.faults),
+        stopping if stopping.is_empty() => Ok(examined),
         stopping => Err(ConfigError::Faults(stopping)),
     }
 }
 
 /// What somebody should know who is about to start a node; an error if it would not start.
 pub(super) fn warnings(loaded: &Loaded) -> Result<String, ConfigError> {
-    let mut faults = startable(loaded)?.iter().map(Fault::to_string).collect::<Vec<_>>();
-    faults.extend(loaded.examine().warnings);
-    Ok(warning_lines(&faults))
+    let Examined { faults, warnings } = startable(loaded)?;
+    let said: Vec<String> = faults.iter().map(Fault::to_string).chain(warnings).collect();
+    Ok(warning_lines(&said))
 }

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::backup::numbers;
+use super::clear_copies::{self, ClearCopiesArgs, OLD_BYTES, clear_files, clear_words};
 use super::control::ControlError;
 use super::show::{plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
@@ -16,11 +17,8 @@ use crate::config::{Config, read_key};
 use crate::files::create_private;
 use crate::store::{
     CheckedStore, DamagedRow, StoreError, StoreKey, change_store_key, check_store, compact_store,
-    files_in_the_clear, recode_store,
+    recode_store,
 };
-
-const OLD_BYTES: &str = "What the file held before may still lie in free parts of the disk: on a flash disk only \
-     erasing all of it is certain";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DbCommand {
@@ -36,12 +34,9 @@ pub(super) enum DbCommand {
     Keygen { file: PathBuf },
     /// Encrypt a store that is not, with the key that the configuration names (store.key_file).
     Encrypt,
-    /// Name files with records that anybody can read: older stores, backups, exports in the data and backup directories.
-    ClearCopies {
-        /// Remove them. A store that a restore kept may hold edits that were never sent.
-        #[arg(long)]
-        remove: bool,
-    },
+    /// Name files in the data and backup directories that hold records anybody can read, or may: older stores, backups,
+    /// exports, attachments, and whatever is not known to be harmless.
+    ClearCopies(ClearCopiesArgs),
     /// Write an encrypted store without encryption; then take store.key_file out of the configuration.
     Decrypt,
     /// Give an encrypted store the key in this file; then name it in the configuration (store.key_file).
@@ -52,8 +47,8 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
     if let DbCommand::Keygen { file } = command {
         return keygen(file);
     }
-    if let DbCommand::ClearCopies { remove } = command {
-        return clear_copies(config, *remove);
+    if let DbCommand::ClearCopies(args) = command {
+        return clear_copies::run(config, args);
     }
     let file = store_file(&config.data_dir);
     if !file.try_exists()? {
@@ -72,7 +67,7 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
             Ok(Done::text(format!("{before} bytes before, {after} bytes after")))
         }
         DbCommand::Keygen { file } => keygen(file),
-        DbCommand::ClearCopies { remove } => clear_copies(config, *remove),
+        DbCommand::ClearCopies(args) => clear_copies::run(config, args),
         DbCommand::Encrypt | DbCommand::Decrypt => {
             let key = key.ok_or_else(|| Failure::usage("[store] key_file names no key"))?;
             let (old, new) = match command {
@@ -83,7 +78,7 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
             Ok(Done::text(match new {
                 Some(key) => {
                     let said = format!("encrypted with key {}: {bytes} bytes. {OLD_BYTES}", key.id());
-                    match clear_files(config)? {
+                    match clear_files(config) {
                         others if others.is_empty() => said,
                         others => format!("{said}\n\n{}", clear_words(&others)),
                     }
@@ -103,39 +98,6 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
             )))
         }
     }
-}
-
-/// Files beside the store that hold records in the clear; the store itself is not meant.
-pub(super) fn clear_files(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
-    let store = store_file(&config.data_dir);
-    let store = [store.canonicalize().unwrap_or_else(|_| store.clone()), store];
-    let mut files = files_in_the_clear(&[&config.data_dir, &config.backup_settings().directory])?;
-    files.retain(|file| !store.contains(file));
-    Ok(files)
-}
-
-fn clear_words(files: &[PathBuf]) -> String {
-    let files: Vec<_> = files.iter().map(|file| plain(&file.display().to_string())).collect();
-    format!(
-        "not encrypted, and with records in it:\n{}\nlook whether you still need them: a store that was kept may hold \
-         edits that were never sent. `thalamus-edge db clear-copies --remove` removes them",
-        files.join("\n")
-    )
-}
-
-fn clear_copies(config: &Config, remove: bool) -> anyhow::Result<Done> {
-    let files = clear_files(config)?;
-    if files.is_empty() {
-        return Ok(Done::text("no other file holds records in the clear"));
-    }
-    if !remove {
-        return Ok(Done::text(clear_words(&files)).with_code(EXIT_FAILED));
-    }
-    for file in &files {
-        std::fs::remove_file(file).with_context(|| file.display().to_string())?;
-    }
-    let names: Vec<_> = files.iter().map(|file| plain(&file.display().to_string())).collect();
-    Ok(Done::text(format!("removed:\n{}\n{OLD_BYTES}", names.join("\n"))))
 }
 
 fn keygen(path: &Path) -> anyhow::Result<Done> {

@@ -12,8 +12,8 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::Done;
+use super::clear_copies::clear_files;
 use super::control::{Client, Missing};
-use super::db::clear_files;
 use super::show::cell;
 use crate::app;
 use crate::backup::{self, Weakness};
@@ -169,20 +169,37 @@ fn encryption(found: &mut Findings, config: &Config) {
             error.to_string(),
             "put back the file that [store] key_file names: without the key the store cannot be opened",
         ),
-        Ok(Some(key)) => match clear_files(config) {
-            Err(error) => found.warning(ABOUT, format!("{error:#}"), "run this as root"),
-            Ok(files) if files.is_empty() => found.ok(ABOUT, format!("with key {}", key.id())),
-            Ok(files) => {
-                for file in files {
-                    found.wrong(
-                        ABOUT,
-                        format!("{} is not encrypted and holds records", file.display()),
-                        "if it is not needed any more: thalamus-edge db clear-copies --remove. Backups: [backup] \
-                         recipients",
-                    );
-                }
+        Ok(Some(key)) => {
+            let files = clear_files(config);
+            if files.is_empty() {
+                found.ok(ABOUT, format!("with key {}", key.id()));
             }
-        },
+            for file in files.copies {
+                let finding = format!("{} is not encrypted and holds records", file.display());
+                found.wrong(
+                    ABOUT,
+                    finding,
+                    "if it is not needed any more: thalamus-edge db clear-copies --remove",
+                );
+            }
+            for file in files.backups {
+                let finding = format!("{} is not encrypted and holds a backup", file.display());
+                found.wrong(
+                    ABOUT,
+                    finding,
+                    "[backup] recipients, a new backup, then thalamus-edge db clear-copies --remove",
+                );
+            }
+            if let [first, others @ ..] = &files.unknown[..] {
+                let others = match others.len() {
+                    0 => String::new(),
+                    count => format!(" and {count} more"),
+                };
+                let finding =
+                    format!("{}{others} may hold records: not known to be harmless", first.display());
+                found.warning(ABOUT, finding, "thalamus-edge db clear-copies names all of them");
+            }
+        }
         Ok(None) => found.warning(
             ABOUT,
             "none: unless the whole disk is encrypted, whoever takes it reads every record",

@@ -6,6 +6,7 @@
 mod audit;
 mod backup;
 mod check;
+mod clear_copies;
 mod control;
 mod db;
 mod doctor;
@@ -21,6 +22,7 @@ mod trash;
 mod users;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -260,15 +262,20 @@ fn version() -> Done {
 }
 
 async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
-    for fault in check::startable(&loaded)? {
+    let examined = check::startable(&loaded)?;
+    for fault in &examined.faults {
         tracing::error!("{}", plain(&fault.to_string()));
     }
+    for warning in &examined.warnings {
+        tracing::warn!("{}", plain(warning));
+    }
+    let is_told_where = loaded.has("server.listen");
     let config = loaded.config;
     if is_demo && !config.is_centre_local()? {
         let message = "--demo: the centre (central.uri) is not on this machine, and demo people must not reach a real one";
         return Err(Failure::usage(message).into());
     }
-    let app = App::open(config)?;
+    let mut app = App::open(config)?;
     if is_demo {
         let uid = rustix::process::getuid().as_raw();
         if demo::fill(&app.node.store, uid).await? {
@@ -278,6 +285,19 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
             eprintln!("--demo: the store has records already and was left as it is");
             eprintln!("--demo: if they are the demo's, their passwords are public");
         }
+    }
+    // As long as everybody knows how to log in, nobody but this machine gets to the login, unless somebody decided so.
+    let listen = &mut app.config.server.listen;
+    let public = {
+        // Let go at once: as long as there is a view, its pages are not used again.
+        let view = app.node.store.read()?;
+        demo::accounts_with_public_password(&view)
+    };
+    if !public.is_empty() && !is_told_where && !listen.ip().is_loopback() {
+        listen.set_ip(Ipv4Addr::LOCALHOST.into());
+        tracing::warn!(
+            "listening on {listen} only, because of accounts of the demo with public passwords; [server] listen changes that"
+        );
     }
     app.serve().await?;
     Ok(Done::text(""))

@@ -104,25 +104,36 @@ impl<R: BufRead> Documents<R> {
         }
     }
 
+    /// The next document outside of an array. It may take several lines, as `mongoexport --pretty` writes it; a line that
+    /// begins none is one bad document.
     fn next_line(&mut self) -> io::Result<Option<Result<Text, Wrong>>> {
         self.skip_blank()?;
+        if self.peek()? == Some(b'{') {
+            return self.read_object(true).map(Some);
+        }
         if self.peek()?.is_none() {
             return Ok(None);
         }
         let place = self.place;
-        let mut bytes = Vec::new();
-        let mut is_too_long = false;
+        let mut text = Text { place, bytes: Vec::new() };
+        let is_whole = self.rest_of_line(&mut text.bytes)?;
+        Ok(Some(if is_whole { Ok(text) } else { Err(too_long(place)) }))
+    }
+
+    /// Appends what is left of the line; false if that is too much.
+    fn rest_of_line(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        let mut is_whole = true;
         while let Some(byte) = self.peek()? {
             self.bump();
             if byte == b'\n' {
                 break;
             }
-            is_too_long |= bytes.len() >= TEXT_BYTES_MAX;
-            if !is_too_long {
+            is_whole &= bytes.len() < TEXT_BYTES_MAX;
+            if is_whole {
                 bytes.push(byte);
             }
         }
-        Ok(Some(if is_too_long { Err(too_long(place)) } else { Ok(Text { place, bytes }) }))
+        Ok(is_whole)
     }
 
     /// The next element of the array. What is no array ends the file: there is no place to go on from.
@@ -150,11 +161,12 @@ impl<R: BufRead> Documents<R> {
             self.form = Form::Ended;
             return Ok(Some(Err(self.wrong("expected a document in the array; the rest was not read"))));
         }
-        self.read_object().map(Some)
+        self.read_object(false).map(Some)
     }
 
-    /// From one brace to the one that closes it.
-    fn read_object(&mut self) -> io::Result<Result<Text, Wrong>> {
+    /// From one brace to the one that closes it, and where a line holds nothing else, to its end. JSON has no line end
+    /// within a string: there the document ends too, so that one that was cut off does not take all that follows.
+    fn read_object(&mut self, is_line: bool) -> io::Result<Result<Text, Wrong>> {
         let place = self.place;
         let mut bytes = Vec::new();
         let (mut depth, mut in_string, mut is_escaped, mut is_too_long) = (0_usize, false, false, false);
@@ -176,7 +188,12 @@ impl<R: BufRead> Documents<R> {
                 b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
                 _ => {}
             }
-            if depth == 0 {
+            // What stands over several lines is indented: a brace at the beginning of one is another document.
+            let is_torn = is_line && byte == b'\n' && (in_string || self.peek()? == Some(b'{'));
+            if depth == 0 || is_torn {
+                if is_line && !is_torn {
+                    is_too_long |= !self.rest_of_line(&mut bytes)?;
+                }
                 return Ok(if is_too_long { Err(too_long(place)) } else { Ok(Text { place, bytes }) });
             }
         }
@@ -272,6 +289,21 @@ fn modern(value: Value) -> Value {
                 return json!({"$regularExpression": {"pattern": pattern, "options": options}});
             }
         }
+        (1, None, None, None) => {
+            // Some tools write the number as a number.
+            if let Some(number) = fields.get("$numberLong").or_else(|| fields.get("$numberInt"))
+                && let Some(whole) = number.as_i64()
+            {
+                let name = if fields.contains_key("$numberLong") { "$numberLong" } else { "$numberInt" };
+                return json!({name: whole.to_string()});
+            }
+            if let Some(number) = fields.get("$numberDouble").filter(|number| number.is_number()) {
+                return json!({"$numberDouble": number.to_string()});
+            }
+            if let Some(number) = fields.get("$numberDecimal").filter(|number| number.is_number()) {
+                return json!({"$numberDecimal": number.to_string()});
+            }
+        }
         (1, .., Some(date)) => {
             if let Some(date) = parse_date(date) {
                 return json!({"$date": {"$numberLong": date.timestamp_millis().to_string()}});
@@ -341,6 +373,38 @@ mod tests {
         assert_eq!(documents("{\"a\":1}\r\n\n  {\"b\":2}"), ["1:1 {\"a\":1}\r", "3:3 {\"b\":2}"]);
         assert_eq!(documents("{]\n{}\n"), ["1:1 {]", "2:1 {}"], "a bad line does not swallow the next");
         assert!(documents("").is_empty() && documents(" \n\n").is_empty());
+    }
+
+    #[test]
+    fn documents_may_take_several_lines() {
+        let pretty = "{\n\t\"_id\": \"a\",\n\t\"in\": [\n\t\t{\n\t\t\t\"b\": \"}{\"\n\t\t}\n\t]\n}\n{\n\t\"_id\": \"c\"\n}\n";
+        let found = documents(pretty);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("1:1 {") && found[1].starts_with("9:1 {"), "{found:?}");
+        assert_eq!(document(Kind::Page, &found[1][4..]).unwrap(), doc! {"_id": "c"});
+        // What was cut off takes nothing else along.
+        let found = documents("{\"a\": {\n{\"b\": 1}\n{\"c\": \"x\n{\"d\": 1}\n{\"e\": 1}{\n{}\n");
+        let begins: Vec<_> = found.iter().map(|text| text.split_whitespace().next().unwrap()).collect();
+        assert_eq!(begins, ["1:1", "2:1", "3:1", "4:1", "5:1", "6:1"], "{found:?}");
+        assert_eq!(documents("{\n \"a\": 1\n"), ["1:1 ! the file ends within this document"]);
+    }
+
+    #[test]
+    fn numbers_of_a_type_may_be_numbers() {
+        let text = r#"{"_id": "p", "l": {"$numberLong": 5}, "i": {"$numberInt": -5}, "d": {"$numberDouble": 1.5},
+            "c": {"$numberDecimal": 1.25}, "in": [{"$numberLong": 5000000000}], "when": {"$date": {"$numberLong": 7}}}"#;
+        let found = document(Kind::Page, text).unwrap();
+        assert_eq!(found.get("l"), Some(&Bson::Int64(5)));
+        assert_eq!(found.get("i"), Some(&Bson::Int32(-5)));
+        assert_eq!(found.get("d"), Some(&Bson::Double(1.5)));
+        assert_eq!(found.get("c").unwrap().to_string(), "1.25");
+        assert_eq!(found.get_array("in").unwrap(), &[Bson::Int64(5_000_000_000)]);
+        assert_eq!(found.get_datetime("when").unwrap().timestamp_millis(), 7);
+        for wrong in
+            [r#"{"_id": "p", "n": {"$numberLong": 1.5}}"#, r#"{"_id": "p", "n": {"$numberInt": 5000000000}}"#]
+        {
+            assert!(document(Kind::Page, wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

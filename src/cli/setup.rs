@@ -22,9 +22,9 @@ use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::accounts::Accounts;
 use crate::app::now_ms;
 use crate::config::edit::ConfigText;
-use crate::config::{Config, DEFAULT_FILE, environment};
+use crate::config::{Config, DEFAULT_FILE, Loaded, environment};
 use crate::domain::access::ROOT;
-use crate::http::{LOCAL_SUFFIX, check_local_name};
+use crate::http::{LOCAL_SUFFIX, check_local_name, fold_local, local_name};
 use ask::Terminal;
 use place::{Place, Written};
 
@@ -44,7 +44,7 @@ pub(super) struct SetupArgs {
     /// Take the settings from this file instead of asking.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Ask nothing, and change a configuration that is there.
+    /// Ask nothing, and write the configuration.
     #[arg(long)]
     yes: bool,
     /// Account to make, NAME@local, if nobody administers this node yet [default: admin].
@@ -82,9 +82,9 @@ impl Draft {
     }
 
     /// Sets what a file sets that is written like the configuration.
-    fn lay_over(&mut self, site: &Path, place: &Place) -> anyhow::Result<()> {
+    fn lay_over(&mut self, site: &Path, place: &Place) -> anyhow::Result<Loaded> {
         // Names the place of what is wrong with it.
-        Config::load(Some(site), std::iter::empty(), &crate::config::Overrides::default())?;
+        let loaded = Loaded::load(Some(site), std::iter::empty(), &crate::config::Overrides::default())?;
         let text = std::fs::read_to_string(site)
             .map_err(|error| Failure::usage(format!("{}: {error}", site.display())))?;
         for (key, value) in ConfigText::new(text).keys()? {
@@ -95,7 +95,7 @@ impl Draft {
                 _ => self.text.set(&key, value)?,
             }
         }
-        Ok(())
+        Ok(loaded)
     }
 }
 
@@ -114,20 +114,25 @@ pub(super) async fn run(file: Option<PathBuf>, args: SetupArgs) -> anyhow::Resul
     if !place.is_packaged() && draft.text.get(DATA_DIR)?.is_none() {
         draft.text.set(DATA_DIR, Setting::String(place.beside("thalamus-edge-data")))?;
     }
-    match (&args.from, &terminal) {
-        (Some(site), _) => draft.lay_over(site, &place)?,
-        (None, Some(terminal)) => ask::settings(terminal, &mut draft, &place)?,
-        (None, None) => {}
-    }
+    let site = match (&args.from, &terminal) {
+        (Some(site), _) => Some(draft.lay_over(site, &place)?),
+        (None, Some(terminal)) => {
+            ask::settings(terminal, &mut draft, &place)?;
+            None
+        }
+        (None, None) => None,
+    };
     let text = draft.text.clone();
     // Whatever is wrong with the configuration or the account is said before anything is written.
-    let checked = place.check(&draft)?;
+    let checked = place.check(&draft, site.as_ref())?;
     let planned = place.config(&text, environment())?.without_centre();
     let operator = planned_operator(&planned, &args, terminal.as_ref(), password).await?;
     // What is there already is told, and not asked about again.
     let asking = terminal.as_ref().filter(|_| draft.uri.is_some());
     let centre = tried_centre(&checked, &planned, asking).await?;
-    let written = place.write(draft, args.yes)?;
+    // Who was asked has agreed already to a configuration where there was none.
+    let is_agreed = args.yes || (terminal.is_some() && !place.is_there());
+    let written = place.write(draft, is_agreed)?;
     let config = place.config(&text, environment())?;
 
     match administer(&config, operator).await {
@@ -203,7 +208,7 @@ async fn planned_operator(
         }
         (None, _) => OPERATOR_DEFAULT.to_owned(),
     };
-    let name = name.strip_suffix(LOCAL_SUFFIX).unwrap_or(&name).to_owned();
+    let name = fold_local(local_name(&name).unwrap_or(&name));
     if is_needed {
         refuse_known(users, &name)?;
         check_local_name(&name)
@@ -228,7 +233,7 @@ fn administrator(users: &[Value]) -> Option<String> {
 
 fn refuse_known(users: &[Value], name: &str) -> Result<(), Failure> {
     let id = format!("{name}{LOCAL_SUFFIX}");
-    if !users.iter().any(|user| user["id"] == *id) {
+    if !users.iter().any(|user| user["id"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(&id))) {
         return Ok(());
     }
     let message = format!(

@@ -11,6 +11,7 @@ use super::control::{Client, Missing, segment};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
+use crate::http::local_name;
 
 /// More than any password; the rest of an endless line is not read.
 const PASSWORD_LINE_BYTES_MAX: u64 = 4096;
@@ -82,9 +83,17 @@ pub(super) async fn run(config: Config, command: UserCommand) -> anyhow::Result<
     }
 }
 
+/// An empty name would be no name in a path at all.
+fn named(id: &str) -> anyhow::Result<String> {
+    match id.trim().is_empty() || local_name(id).is_some_and(str::is_empty) {
+        true => Err(Failure::usage("the account needs a name, as ARGBUE111FAV or admin@local").into()),
+        false => Ok(segment(id)),
+    }
+}
+
 async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
+    let path = format!("/users/{}", named(&args.id)?);
     let client = Client::connect(config, Missing::Create).await?;
-    let path = format!("/users/{}", segment(&args.id));
     let mut body = json!({"roles": args.roles});
     if args.local {
         body["local"] = json!(true);
@@ -111,7 +120,7 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
 
 async fn link(config: &Config, id: &str) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
-    let path = format!("/users/{}/link", segment(id));
+    let path = format!("/users/{}/link", named(id)?);
     let made = client.post(&path, &json!({})).await?.accepted()?;
     Ok(Done::text(shown_link(config, &made)))
 }
@@ -123,7 +132,7 @@ pub(super) fn shown_link(config: &Config, link: &Value) -> String {
 
 async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
-    let path = format!("/users/{}/active", segment(id));
+    let path = format!("/users/{}/active", named(id)?);
     client.post(&path, &json!({"active": is_active})).await?.accepted()?;
     let state = if is_active { "can log in again" } else { "cannot log in any more" };
     Ok(Done::text(format!("{} {state}", plain(id))))
@@ -132,7 +141,7 @@ async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Resul
 async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     let password = if args.password_stdin { password_line()? } else { ask_password()? };
-    let path = format!("/users/{}/password", segment(&args.id));
+    let path = format!("/users/{}/password", named(&args.id)?);
     client.post(&path, &json!({"password": *password})).await?.accepted()?;
     Ok(Done::text(format!("the password of {} is set", plain(&args.id))))
 }

@@ -13,6 +13,7 @@ use super::Config;
 use super::units::shown_bytes;
 use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
 use crate::backup::{Recipient, next_ms, parse_schedule};
+use crate::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use crate::central::{self, CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
 use crate::domain::access::{Acl, ROOT};
 use crate::domain::record::Kind;
@@ -53,6 +54,10 @@ const BUDGET_BYTES_PER_DAY_MIN: u64 = 1 << 20;
 /// MongoDB's limits for names.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;
+/// Every server has them, and none of them is for records.
+const DATABASES_OF_SERVERS: [&str; 3] = ["admin", "config", "local"];
+/// The largest value of each field of a schedule: second, minute, hour, day of month, month, day of week.
+const SCHEDULE_MAX: [u32; 6] = [59, 59, 23, 31, 12, 7];
 
 const BACKUP_KEEP_MAX: usize = 1000;
 type Verdict = Result<(), String>;
@@ -64,11 +69,9 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 34] = [
+    let verdicts: [(&'static str, Verdict); 31] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
-        ("server.certificate", together(&server.certificate, &server.key, "server.key")),
-        ("server.key", together(&server.key, &server.certificate, "server.certificate")),
         ("server.names", server_names(&server.names)),
         ("server.trusted_proxies", each(&server.trusted_proxies, trusted_proxy)),
         ("api.cors_allowed_origins", origins(&api.cors_allowed_origins)),
@@ -93,7 +96,6 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ("store.scrub_days", within(store.scrub_days, 0..=SCRUB_DAYS_MAX)),
         ("store.reserve_bytes", size_within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
-        ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
         ("central.database", database_name(&central.database)),
         ("central.schedule", schedule(&central.schedule)),
         ("central.schedule_without_feed", schedule_unless_empty(&central.schedule_without_feed)),
@@ -120,6 +122,17 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ("backup.schedule", schedule_unless_empty(&backup.schedule)),
         ("backup.keep", within(backup.keep, 1..=BACKUP_KEEP_MAX)),
         ("backup.recipients", each(&backup.recipients, backup_recipient)),
+    ];
+    verdicts.into_iter().filter_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
+}
+
+/// The keys that do not go together; each of them may be right or wrong by itself.
+pub(super) fn contradictions(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
+    let Config { server, central, .. } = config;
+    let verdicts: [(&'static str, Verdict); 3] = [
+        ("server.certificate", together(&server.certificate, &server.key, "server.key")),
+        ("server.key", together(&server.key, &server.certificate, "server.certificate")),
+        ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
     ];
     verdicts.into_iter().filter_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
 }
@@ -219,20 +232,45 @@ fn origins(origins: &[String]) -> Verdict {
     if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
         return Err("holds \"*\", which means everyone, beside others".to_owned());
     }
-    let plain = |origin: &&String| {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
-        *origin == "*" || host.is_some_and(|host| !host.is_empty() && host.chars().all(fits))
-    };
-    let wrong: Vec<String> =
-        origins.iter().filter(|origin| !plain(origin)).map(|o| format!("{o:?}")).collect();
-    if wrong.is_empty() {
+    each(origins, origin)
+}
+
+fn origin(text: &str) -> Verdict {
+    if text == "*" {
         return Ok(());
     }
-    Err(format!(
-        "holds {}, which is not of the form https://host or https://host:port in lower case",
-        wrong.join(", ")
-    ))
+    let (usual_port, host) = match text.split_once("://") {
+        Some(("https", host)) => (443, host),
+        Some(("http", host)) => (80, host),
+        _ => (0, ""),
+    };
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+            name.split('.').all(|label| !label.is_empty() && label.chars().all(fits))
+        }
+    };
+    let is_port = |port: &str| {
+        port.chars().all(|c| c.is_ascii_digit()) && !port.starts_with('0') && port.parse::<u16>().is_ok()
+    };
+    match port {
+        _ if !is_name => Err(format!(
+            "holds {text:?}, which is not of the form https://host or https://host:port in lower case"
+        )),
+        Some(port) if !is_port(port) => {
+            Err(format!("holds {text:?}, with a port that is no number from 1 to 65535"))
+        }
+        // Browsers compare the text.
+        Some(port) if port.parse() == Ok(usual_port) => {
+            Err(format!("holds {text:?}, which no browser sends: {usual_port} is left out"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whoever has a stolen box can write to the centre: its word makes nobody root.
@@ -291,6 +329,7 @@ fn is_loopback_host(host: &str) -> bool {
 /// By the reading of those who keep it.
 fn schedule(text: &str) -> Verdict {
     const FIELDS: usize = 6;
+    schedule_fields(text)?;
     // The rounds' scheduler and the backups' read by themselves.
     let read = parse_schedule(text).filter(|_| tokio_cron_scheduler::Job::new(text, |_, _| {}).is_ok());
     match read {
@@ -303,6 +342,25 @@ fn schedule(text: &str) -> Verdict {
         }
         None => Err("is not a schedule".to_owned()),
     }
+}
+
+/// What the readers let pass: an item of a list that is empty, a step beyond all values of its field.
+fn schedule_fields(text: &str) -> Verdict {
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    if fields.len() != SCHEDULE_MAX.len() {
+        return Ok(());
+    }
+    for (field, max) in fields.into_iter().zip(SCHEDULE_MAX) {
+        if field.split(',').any(str::is_empty) {
+            return Err(format!("has a list with an empty place: {field:?}"));
+        }
+        let mut steps = field.split(',').filter_map(|item| item.split_once('/')).map(|(_, step)| step);
+        let is_wrong = |step: &str| step.parse::<u32>().is_ok_and(|step| step > max);
+        if let Some(step) = steps.find(|step| is_wrong(step)) {
+            return Err(format!("has a step of {step} in {field:?}, where {max} is the largest value"));
+        }
+    }
+    Ok(())
 }
 
 fn schedule_unless_empty(text: &str) -> Verdict {
@@ -335,6 +393,9 @@ fn quiet_hours(given: &[String]) -> Verdict {
 }
 
 fn database_name(name: &str) -> Verdict {
+    if DATABASES_OF_SERVERS.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        return Err("is a database of the server's own".to_owned());
+    }
     let fits = |c: char| !c.is_control() && !"/\\. \"$*<>:|?".contains(c);
     if (1..=DATABASE_NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(fits) {
         return Ok(());
@@ -347,7 +408,8 @@ fn database_name(name: &str) -> Verdict {
 
 fn collection_name(name: &str) -> Verdict {
     let fits = |c: char| c != '$' && !c.is_control();
-    let reserved = [NODES_COLLECTION, CONFLICTS_COLLECTION, TRASH_COLLECTION];
+    let reserved =
+        [NODES_COLLECTION, CONFLICTS_COLLECTION, TRASH_COLLECTION, FILES_COLLECTION, CHUNKS_COLLECTION];
     if reserved.contains(&name) || name.starts_with("system.") {
         return Err(format!("names {name:?}, which is used for something else"));
     }

@@ -1,5 +1,6 @@
 //! Floor 5. What is wrong with a configuration: where, with which value, what is allowed, and an example.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,7 @@ pub struct Fault {
     pub value: Option<String>,
     pub problem: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed: Option<&'static str>,
+    pub allowed: Option<Cow<'static, str>>,
     /// A value in TOML that would be right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<&'static str>,
@@ -75,7 +76,7 @@ impl Fault {
         // A password is the likeliest value of a key that does not exist.
         fault.value = value.filter(|_| known.is_some()).map(|value| shown(key, value));
         fault.key = Some(key.to_owned());
-        fault.allowed = known.map(|known| known.allowed);
+        fault.allowed = known.map(|known| known.allowed.into());
         fault.example = known.map(|known| known.example);
         fault
     }
@@ -96,6 +97,14 @@ impl Fault {
         }
     }
 
+    pub(super) fn is_of(&self, key: &str) -> bool {
+        self.key.as_deref() == Some(key)
+    }
+
+    pub(super) fn moved_to(self, Place { text, file, line }: Place) -> Fault {
+        Fault { place: text, file, line, ..self }
+    }
+
     /// The same, but a node starts all the same.
     pub(super) fn not_stopping(self) -> Fault {
         Fault { stops_the_node: false, ..self }
@@ -112,11 +121,15 @@ impl fmt::Display for Fault {
         if let Some(value) = &self.value {
             write!(f, "; it is {value}")?;
         }
-        if let Some(allowed) = self.allowed {
+        if let Some(allowed) = &self.allowed {
             write!(f, "; allowed: {allowed}")?;
         }
         if let (Some(example), Some(key)) = (self.example, &self.key) {
-            let name = keys::last_part(key);
+            let name = match keys::find(key) {
+                Some(_) => keys::last_part(key),
+                // The example is of the key that is meant.
+                None => keys::like(key).map_or(key.as_str(), keys::last_part),
+            };
             let name = if key.starts_with("central.collections") { "collections" } else { name };
             write!(f, "; for example {name} = {example}")?;
         }

@@ -31,7 +31,7 @@ pub(super) const KEYS: &[Key] = &[
     key("api.date_format", r#""http" or "rfc3339""#, r#""http""#),
     key("api.collection_shape", r#""flat" or "rows""#, r#""flat""#),
     key("api.expose_password_hashes", YES_OR_NO, "false"),
-    key("api.cors_allowed_origins", r#"a list of origins in lower case, or ["*"] alone"#, r#"["https://portal.example.org"]"#),
+    key("api.cors_allowed_origins", r#"a list of origins (https://host or https://host:port) in lower case, without a port that is the usual one, or ["*"] alone"#, r#"["https://portal.example.org"]"#),
     key("api.body_limit_bytes", "a size from 1 KiB to 16 MiB", r#""1 MiB""#),
     key("api.content_limit_bytes", "a size up to 1 GiB; 0 accepts none", r#""32 MiB""#),
     key("accounts.roles_file", "a file of access rules in Thalamus's format; empty: the installed one", r#""/etc/thalamus-edge/roles.cfg""#),
@@ -45,7 +45,7 @@ pub(super) const KEYS: &[Key] = &[
     key("store.journal_keep_rows", "a number from 1000 to 1099511627776", "1000000"),
     key("store.audit_keep_rows", "a number from 10000 to 1099511627776", "1000000"),
     key("store.key_file", "a file with 64 hexadecimal digits that others cannot read; empty: no encryption", r#""/etc/thalamus-edge/store.key""#),
-    key("store.scrub_days", "whole days up to 365 in which all records are read once; 0: never", "7"),
+    key("store.scrub_days", "whole days, as a number or with a unit, up to 365, in which all records are read once; 0: never", r#""7 days""#),
     key("store.reserve_bytes", "a size up to 1 TiB; 0: none", r#""64 MiB""#),
     key("central.uri", "a connection string of MongoDB: mongodb://USER:PASSWORD@HOST:PORT/ or mongodb+srv://USER:PASSWORD@NAME/, with :/?#[]@% in user and password written as %3A %2F %3F %23 %5B %5D %40 %25; empty: no centre", r#""mongodb://edge:PASSWORD@hub.example.org:27017/?tls=true""#),
     key("central.uri_file", "a file that holds one connection string, instead of `central.uri`", r#""/etc/thalamus-edge/central.uri""#),
@@ -60,7 +60,7 @@ pub(super) const KEYS: &[Key] = &[
     key("central.scan_bytes_per_round", "a size from 64 KiB; 0: no limit", r#""64 MiB""#),
     key("central.budget_bytes_per_day", "a size from 1 MiB; 0: no limit", r#""20 MB""#),
     key("central.quiet_hours", "a list of times HH:MM-HH:MM that leave some time of the day", r#"["08:00-18:30"]"#),
-    key("central.collections", "names of collections, each once, by their usual name", r#"{ pols = "pages_of_life" }"#),
+    key("central.collections", "names of collections, each once, by their usual name; not those of attachments (fs.files, fs.chunks), of the reconciliation (edge_...) or of the server (system....)", r#"{ pols = "pages_of_life" }"#),
     key("backup.schedule", "six fields: second, minute, hour, day of month, month, day of week; empty: never", r#""0 0 3 * * *""#),
     key("backup.keep", "a number from 1 to 1000", "7"),
     key("backup.directory", "a directory that exists; empty: \"backups\" in `data_dir`", r#""/mnt/stick/backups""#),
@@ -87,15 +87,36 @@ fn sections() -> impl Iterator<Item = &'static str> {
 pub(super) fn like(name: &str) -> Option<&'static str> {
     const ALIKE_MIN: f64 = 0.8;
     let last = last_part(name);
+    let section = |name: &str| name.split_once('.').map(|(section, _)| section.to_owned());
     let alike = |known: &'static str| {
-        let whole = strsim::jaro_winkler(name, known);
+        // The section alone makes no key like another.
+        let whole = match (section(name), section(known)) {
+            (Some(here), Some(there)) if here == there => strsim::jaro_winkler(last, last_part(known)),
+            (Some(_), _) => 0.0,
+            (None, _) => strsim::jaro_winkler(name, known),
+        };
         // The right key, in another section or in none.
         let at_end = if last == last_part(known) { 1.0 } else { 0.0 };
         (whole.max(at_end), known)
     };
-    let known = KEYS.iter().map(|key| key.name).chain(sections());
+    // With its section, a key is not meant to be a section.
+    let has_section = name.contains('.');
+    let known = KEYS.iter().map(|key| key.name).chain(sections().filter(|_| !has_section));
     let best = known.map(alike).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= ALIKE_MIN && best.1 != name).then_some(best.1)
+}
+
+/// The keys that there are where an unknown one stands, in words.
+pub(super) fn those_beside(name: &str) -> String {
+    let section = name.split_once('.').map(|(section, _)| section).filter(|section| is_section(section));
+    let in_section = |key: &&Key| section.is_some_and(|section| key.name.split('.').next() == Some(section));
+    let keys: Vec<&str> = KEYS.iter().filter(in_section).map(|key| last_part(key.name)).collect();
+    if let Some(section) = section {
+        return format!("in [{section}] the keys {}", keys.join(", "));
+    }
+    let mut sections: Vec<String> = sections().map(|section| format!("[{section}]")).collect();
+    sections.dedup();
+    format!("data_dir and the sections {}", sections.join(", "))
 }
 
 /// The name of a key without its section.

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use super::fault::{Fault, Place};
 use super::{
     AccountRules, Api, Backup, Central, Config, ConfigError, DEFAULT_DATA_DIR, Loaded, Node, Overrides,
-    Server, Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check, keys,
+    Server, Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check, keys, variables,
 };
 
 /// What a node listens on that only shows the demo: its passwords are public.
@@ -66,6 +66,11 @@ impl Origins {
         Fault::of_key(&place, key, value.flatten(), problem)
     }
 
+    /// Where the key was set.
+    pub(super) fn place(&self, key: &str) -> Option<Place> {
+        self.places.get(key).cloned()
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.places.contains_key(key)
     }
@@ -83,6 +88,8 @@ pub(super) fn load(
     for (name, value) in env {
         if let Some(key) = name.strip_prefix(VARIABLE_PREFIX) {
             layers.add_variable(&name, key, &value);
+        } else if let Some(problem) = variables::problem(&name, &value) {
+            layers.faults.push(Fault::of_text(&Place::named(format!("variable {name}")), problem));
         }
     }
     if let Some(listen) = &overrides.listen {
@@ -120,13 +127,16 @@ pub(super) fn load(
             faults.push(origins.fault(key, problem));
         }
     }
+    let contradictions: Vec<Fault> =
+        check::contradictions(&config).map(|(key, problem)| origins.fault(key, problem)).collect();
     let loaded = Loaded { config, origins };
-    if faults.is_empty() {
+    if faults.is_empty() && contradictions.is_empty() {
         return Ok(loaded);
     }
     // All faults are reported at once.
     let is_new = |fault: &Fault| !faults.iter().any(|other| other.key == fault.key);
     let outside: Vec<Fault> = loaded.examine().faults.into_iter().filter(is_new).collect();
+    faults.extend(contradictions);
     faults.extend(outside);
     // As they stand in the file; variables and flags come last.
     faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
@@ -235,12 +245,16 @@ impl Layers {
 
     fn refuse(&mut self, place: &Place, path: &[String], value: Option<&Value>, mut problem: String) {
         let key = path.join(".");
-        if keys::find(&key).is_none()
-            && let Some(like) = keys::like(&key)
-        {
+        let like = if keys::find(&key).is_none() { keys::like(&key) } else { None };
+        if let Some(like) = like {
             problem += &format!("; did you mean `{like}`?");
         }
-        self.faults.push(Fault::of_key(place, &key, value, problem));
+        let mut fault = Fault::of_key(place, &key, value, problem);
+        if fault.allowed.is_none() {
+            fault.allowed = Some(keys::those_beside(&key).into());
+            fault.example = like.and_then(keys::find).map(|like| like.example);
+        }
+        self.faults.push(fault);
     }
 }
 

@@ -29,6 +29,22 @@ impl Loaded {
         layers::load(file.as_ref().map(|(path, text)| (*path, text.as_str())), env, overrides)
     }
 
+    /// Whether somebody has set this key, and it is no default.
+    pub fn has(&self, key: &str) -> bool {
+        self.origins.has(key)
+    }
+
+    /// A fault of a text that was to be written to `file`, located where its value comes from: the first of `known` that
+    /// sets the key.
+    pub fn locate(fault: Fault, file: &Path, known: &[&Loaded]) -> Fault {
+        if fault.file.as_deref() != Some(file) {
+            return fault;
+        }
+        let key = fault.key.as_deref().unwrap_or_default();
+        let place = known.iter().find_map(|loaded| loaded.origins.place(key));
+        fault.moved_to(place.unwrap_or_else(|| Place::named("setup")))
+    }
+
     /// As [`Loaded::load`] would read it if `text` were in the file `path`.
     pub fn of_text(
         path: &Path,

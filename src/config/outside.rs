@@ -6,12 +6,17 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::path::Path;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::fault::Fault;
 use super::{Config, ConfigError, Loaded};
+use crate::app::{control_socket, now_ms, store_file};
+use crate::demo;
 use crate::domain::access::Acl;
-use crate::tls::{Tls, TlsError};
+use crate::store::{StoreError, look_at_store};
+use crate::tls::{TlsError, TlsSettings, is_certifiable};
 
 /// What there is to say about a configuration that could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,9 +45,21 @@ impl Loaded {
             Err(error) => examined.faults.extend(self.faults_of("accounts.roles_file", error)),
         }
         examined.warnings.extend(self.config.backup_warnings());
-        let found =
-            [self.centre_files(), self.store_key_file(), self.certificate(), self.data_dir(), self.listen()];
+        examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
+        self.centre(&mut examined);
+        let is_running = self.is_running();
+        let data_dir = self.data_dir();
+        let certificate = self.certificate(data_dir.is_empty());
+        let found = [self.store_key_file(), certificate, data_dir, self.listen(is_running)];
         examined.faults.extend(found.into_iter().flatten());
+        // What cannot be there is not looked into.
+        if examined
+            .faults
+            .iter()
+            .all(|fault| !["data_dir", "store.key_file"].iter().any(|key| fault.is_of(key)))
+        {
+            self.store(&mut examined);
+        }
         examined.faults.extend(self.backup_directory().map(Fault::not_stopping));
         examined
     }
@@ -76,83 +93,136 @@ impl Loaded {
         })
     }
 
-    fn centre_files(&self) -> Vec<Fault> {
+    /// The address of the centre as a round reads it, with the files that it names.
+    fn centre(&self, examined: &mut Examined) {
         let key = if self.config.central.uri_file.is_some() { "central.uri_file" } else { "central.uri" };
-        match self.config.centre() {
+        let faults = match self.config.centre().map(|centre| centre.map(|centre| centre.examine())) {
             Err(error) => self.faults_of(key, error),
             Ok(None) => Vec::new(),
-            Ok(Some(centre)) => {
-                let unreadable = |path: &Path| {
-                    let cause = fs::File::open(path).err()?;
-                    Some(
-                        self.origins
-                            .fault(key, format!("names {}, which cannot be read: {cause}", path.display())),
-                    )
-                };
-                let options = centre.option_fault().map(|problem| self.origins.fault(key, problem));
-                centre.files().iter().filter_map(|path| unreadable(path)).chain(options).collect()
+            Ok(Some(Err(problems))) => {
+                problems.into_iter().map(|problem| self.origins.fault(key, problem)).collect()
             }
-        }
+            Ok(Some(Ok(warnings))) => {
+                examined.warnings.extend(warnings.iter().map(|warning| format!("`{key}`: {warning}")));
+                Vec::new()
+            }
+        };
+        examined.faults.extend(faults);
     }
 
     fn store_key_file(&self) -> Vec<Fault> {
         self.config.store_key().err().map_or_else(Vec::new, |error| self.faults_of("store.key_file", error))
     }
 
-    /// A pair of the operator's own must be usable; the node's own is made when it starts.
-    fn certificate(&self) -> Vec<Fault> {
-        let Some(settings) = self.config.tls_settings() else {
-            return Vec::new();
+    /// The store as a start would find it. One that a running node has is not looked at.
+    fn store(&self, examined: &mut Examined) {
+        let path = store_file(&self.config.data_dir);
+        let Ok(key) = self.config.store_key() else {
+            return;
         };
-        let Some(own) = settings.own.clone() else {
-            return Vec::new();
-        };
-        let unreadable = |(key, path): (&str, &Path)| {
-            let cause = fs::File::open(path).err()?;
+        match look_at_store(&path, key.as_ref(), |snapshot| Ok(demo::accounts_with_public_password(snapshot)))
+        {
+            Err(StoreError::Held) | Ok(None) => {}
+            Ok(Some(accounts)) if accounts.is_empty() => {}
+            Ok(Some(accounts)) => examined.warnings.push(demo::public_password_words(&accounts)),
+            Err(error) => {
+                // The remedy is a key, or the lack of one.
+                let key = if matches!(error, StoreError::Sealed(_)) { "store.key_file" } else { "data_dir" };
+                examined.faults.push(self.origins.fault(key, format!("{}: {error}", path.display())));
+            }
+        }
+    }
+
+    /// Whether a node runs with this data directory: the port and the store are its own then.
+    fn is_running(&self) -> bool {
+        UnixStream::connect(control_socket(&self.config.data_dir)).is_ok()
+    }
+
+    /// The pair that a node would show, the operator's own or the box's, which lies in the data directory.
+    fn certificate(&self, has_data_dir: bool) -> Vec<Fault> {
+        let server = &self.config.server;
+        let named = [("server.certificate", &server.certificate), ("server.key", &server.key)];
+        let unreadable = |(key, path): (&str, &Option<PathBuf>)| {
+            let path = path.as_deref()?;
+            let cause = fs::read(path).err()?;
             Some(self.origins.fault(key, format!("{} cannot be read: {cause}", path.display())))
         };
-        let files = [("server.certificate", own.certificate.as_path()), ("server.key", own.key.as_path())];
-        let mut faults: Vec<Fault> = files.into_iter().filter_map(unreadable).collect();
-        if faults.is_empty()
-            && let Err(error) = Tls::load(settings, std::time::SystemTime::UNIX_EPOCH)
-        {
-            let key = match &error {
-                TlsError::File { path, .. } if *path == own.key => "server.key",
-                _ => "server.certificate",
-            };
-            faults.push(self.origins.fault(key, error.to_string()));
-        }
-        faults
+        let faults: Vec<Fault> = named.into_iter().filter_map(unreadable).collect();
+        // Names that no certificate can hold are a fault of their own.
+        let is_own_possible = has_data_dir && server.names.iter().all(|name| is_certifiable(name));
+        let is_looked_at =
+            |settings: &TlsSettings| faults.is_empty() && (settings.own.is_some() || is_own_possible);
+        let Some(settings) = self.config.tls_settings().filter(is_looked_at) else {
+            return faults;
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms()).unwrap_or_default());
+        let Err(error) = settings.examine(now) else {
+            return faults;
+        };
+        let key = match (&error, &settings.own) {
+            (TlsError::File { path, .. }, Some(own)) if *path == own.key => "server.key",
+            (_, Some(_)) => "server.certificate",
+            // The box's own lies below it.
+            (_, None) => "data_dir",
+        };
+        vec![self.origins.fault(key, error.to_string())]
     }
 
     fn data_dir(&self) -> Vec<Fault> {
         let directory = &self.config.data_dir;
         // What is not there is made, below what is there.
-        let problem = directory.ancestors().find_map(|place| match fs::metadata(place) {
-            Ok(about) if about.is_dir() => Some(None),
-            Ok(_) => Some(Some(format!("{}: {} is no directory", directory.display(), place.display()))),
-            Err(error) if missing(&error) => None,
-            Err(error) => Some(Some(format!("{}: {error}", place.display()))),
+        let place = directory.ancestors().find_map(|place| {
+            let place = if place.as_os_str().is_empty() { Path::new(".") } else { place };
+            match fs::metadata(place) {
+                Ok(about) if about.is_dir() => Some(Ok(place)),
+                Ok(_) => Some(Err(format!("{}: {} is no directory", directory.display(), place.display()))),
+                Err(error) if missing(&error) => None,
+                Err(error) => Some(Err(format!("{}: {error}", place.display()))),
+            }
         });
-        problem.flatten().map(|problem| self.origins.fault("data_dir", problem)).into_iter().collect()
+        let socket = control_socket(directory);
+        let problem = match place {
+            Some(Err(problem)) => Some(problem),
+            Some(Ok(place)) => {
+                cannot_hold(place).map(|cause| format!("nothing can be made in {}: {cause}", place.display()))
+            }
+            None => None,
+        };
+        let problem = problem.or_else(|| match SocketAddr::from_pathname(&socket) {
+            Err(_) => Some(
+                "is too long: the path of the node's socket in it would have more than 107 bytes".to_owned(),
+            ),
+            Ok(_) if socket.is_dir() => Some(format!("{} is a directory: remove it", socket.display())),
+            Ok(_) => None,
+        });
+        problem.map(|problem| self.origins.fault("data_dir", problem)).into_iter().collect()
     }
 
-    /// Whether the machine has the address; whether the port is free, only a start finds out.
-    fn listen(&self) -> Vec<Fault> {
-        let address = self.config.server.listen.ip();
-        match TcpListener::bind((address, 0)) {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                let problem = format!("this machine does not have the address {address}");
-                vec![self.origins.fault("server.listen", problem)]
-            }
-            _ => Vec::new(),
-        }
+    /// Whether the node can have its address and port. Whether a port needs root, only a start finds out: it may be
+    /// another user's.
+    fn listen(&self, is_running: bool) -> Vec<Fault> {
+        let listen = self.config.server.listen;
+        let problem = match TcpListener::bind(listen) {
+            Ok(_) => return Vec::new(),
+            Err(error) => match error.kind() {
+                io::ErrorKind::AddrInUse if is_running => return Vec::new(),
+                io::ErrorKind::PermissionDenied => return Vec::new(),
+                io::ErrorKind::AddrInUse => {
+                    format!("cannot listen on {listen}: another program does; `ss -ltnp` says which")
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    format!("this machine does not have the address {}", listen.ip())
+                }
+                _ => error.to_string(),
+            },
+        };
+        vec![self.origins.fault("server.listen", problem)]
     }
 
     /// A directory that was named must be there: a stick that is missing would go unnoticed otherwise.
     fn backup_directory(&self) -> Option<Fault> {
         const STILL: &str = "the node serves without it, but makes no backups";
-        let directory = self.config.backup.directory.as_ref()?;
+        let directory = &self.config.backup_settings().directory;
         let problem = match fs::metadata(directory) {
             Ok(about) if about.is_dir() => return None,
             Ok(_) => "is no directory".to_owned(),
@@ -167,11 +237,29 @@ impl Loaded {
     }
 }
 
+/// Why nothing can be made in a directory that is there; tried, because systems have more reasons than modes.
+fn cannot_hold(directory: &Path) -> Option<io::Error> {
+    let trial = directory.join(format!(".thalamus-edge-check-{}", std::process::id()));
+    match fs::create_dir(&trial) {
+        Ok(()) => fs::remove_dir(&trial).err(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+        Err(error) => Some(error),
+    }
+}
+
 fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 impl Config {
+    /// Said wherever plain HTTP leaves this machine.
+    pub fn plain_http_warning(&self) -> Option<&'static str> {
+        let is_open = !self.server.tls && !self.server.listen.ip().is_loopback();
+        is_open.then_some(
+            "plain HTTP (server.tls = false): passwords and health records cross the network readable",
+        )
+    }
+
     /// What there is to say about how backups are made, in sentences.
     pub fn backup_warnings(&self) -> Vec<String> {
         let mut warnings = crate::backup::warnings(&self.backup_settings());

@@ -262,8 +262,11 @@ fn errors_in_the_file_name_line_and_key() {
         ("[backup]\nschedule = \"0 3 * * *\"", "site.toml line 2: `backup.schedule`: is not a schedule"),
         ("[backup]\nrecipients = [\"age1x\"]", "site.toml line 2: `backup.recipients`: holds \"age1x\""),
         ("[api]\ndate_format = \"iso\"", "site.toml line 2: `api.date_format`: is none of the values"),
-        ("[server]\ncertificate = \"/c\"", "site.toml line 2: `server.certificate`: needs `server.key`"),
-        ("[server]\nkey = \"/c\"", "site.toml line 2: `server.key`: needs `server.certificate`"),
+        (
+            "[server]\ncertificate = \"/dev/null\"",
+            "site.toml line 2: `server.certificate`: needs `server.key`",
+        ),
+        ("[server]\nkey = \"/dev/null\"", "site.toml line 2: `server.key`: needs `server.certificate`"),
         ("[server]\nnames = [\"two words\"]", "site.toml line 2: `server.names`: holds"),
         ("[server]\ntrusted_proxies = [\"localhost\"]", "site.toml line 2: `server.trusted_proxies`: holds"),
         ("[server]\ntrusted_proxies = [\"0.0.0.0/0\"]", "site.toml line 2: `server.trusted_proxies`: holds"),
@@ -333,7 +336,9 @@ fn errors_in_the_file_name_line_and_key() {
     for (text, expected) in cases {
         let error = load(text).expect_err(text);
         assert!(error.starts_with(expected), "{text:?} gave {error:?}");
-        assert!(!error.contains('\n'), "{error:?}");
+        // Another program on this machine may have the port of the default.
+        let is_own = |line: &&str| !line.starts_with("configuration: `server.listen`");
+        assert_eq!(error.lines().filter(is_own).count(), 1, "{error:?}");
     }
 }
 

@@ -56,13 +56,17 @@ impl Verb {
     }
 }
 
-/// Rules that could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{place}: {message}")]
-pub struct AclError {
+/// Something in the rules that could not be read.
+#[derive(Debug)]
+pub struct AclFault {
     pub place: String,
     pub message: String,
 }
+
+/// Rules that could not be read: everything that is wrong, at least one thing.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.place, fault.message)).collect::<Vec<_>>().join("\n"))]
+pub struct AclError(pub Vec<AclFault>);
 
 /// The access rules in force.
 #[derive(Debug, Clone)]
@@ -87,13 +91,12 @@ struct RoleRow {
 impl Acl {
     /// Reads `roles.cfg`. Also returns warnings about names that nothing here answers to.
     pub fn parse(text: &str) -> Result<(Acl, Vec<String>), AclError> {
-        let error = |place: String, message: String| AclError { place, message };
         let rows: Vec<Value> = serde_json::from_str(text).map_err(|e| {
-            error(
-                format!("line {} column {}", e.line(), e.column()),
-                format!("not a JSON list of roles: {e}"),
-            )
+            let place = format!("line {} column {}", e.line(), e.column());
+            AclError(vec![AclFault { place, message: format!("not a JSON list of roles: {e}") }])
         })?;
+        let mut faults = Vec::new();
+        let mut fault = |place: String, message: String| faults.push(AclFault { place, message });
         let mut roles = BTreeMap::new();
         let mut warnings = Vec::new();
         // Of a key that stands twice the last one counts, as in Thalamus; who reads the file may see the first.
@@ -101,16 +104,23 @@ impl Acl {
             warnings.push(message);
         }
         for (index, row) in rows.into_iter().enumerate() {
-            let row: RoleRow = serde_json::from_value(row)
-                .map_err(|e| error(format!("entry {}", index + 1), e.to_string()))?;
-            let permissions = parse_permissions(&row, &mut warnings)
-                .map_err(|message| error(format!("role {:?}", row.role), message))?;
+            let row: RoleRow = match serde_json::from_value(row) {
+                Ok(row) => row,
+                Err(error) => {
+                    fault(format!("entry {}", index + 1), error.to_string());
+                    continue;
+                }
+            };
+            let (permissions, problems) = parse_permissions(&row, &mut warnings);
+            for problem in problems {
+                fault(format!("role {:?}", row.role), problem);
+            }
             if row.role.is_empty() || roles.insert(row.role.clone(), permissions).is_some() {
                 let message = "the role is empty or stands twice".to_owned();
-                return Err(error(format!("entry {} ({:?})", index + 1, row.role), message));
+                fault(format!("entry {} ({:?})", index + 1, row.role), message);
             }
         }
-        Ok((Acl { roles }, warnings))
+        if faults.is_empty() { Ok((Acl { roles }, warnings)) } else { Err(AclError(faults)) }
     }
 
     pub fn built_in() -> Acl {
@@ -242,16 +252,24 @@ impl Acl {
     }
 }
 
-fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permissions, String> {
+/// What a role may do, and what of it cannot be read.
+fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> (Permissions, Vec<String>) {
     let mut permissions = Permissions::default();
+    let mut problems = Vec::new();
     for (key, value) in &row.permissions {
         match key.as_str() {
             "global" => {
-                permissions.global = parse_flag(key, value)?;
+                permissions.global = parse_flag(key, value).unwrap_or_else(|problem| {
+                    problems.push(problem);
+                    false
+                });
                 continue;
             }
             "emergency" => {
-                permissions.emergency = parse_flag(key, value)?;
+                permissions.emergency = parse_flag(key, value).unwrap_or_else(|problem| {
+                    problems.push(problem);
+                    false
+                });
                 continue;
             }
             _ => {}
@@ -260,8 +278,10 @@ fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permis
             warnings.push(format!("role {:?}: {key:?} is not a method", row.role));
             continue;
         };
-        let names: BTreeSet<String> =
-            serde_json::from_value(value.clone()).map_err(|_| format!("{key:?} must be a list of names"))?;
+        let Ok(names) = serde_json::from_value::<BTreeSet<String>>(value.clone()) else {
+            problems.push(format!("{key:?} must be a list of names"));
+            continue;
+        };
         for name in names.iter().filter(|name| !is_known_name(name)) {
             warnings.push(format!("role {:?}, {key}: nothing is called {name:?}", row.role));
         }
@@ -274,7 +294,7 @@ fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> Result<Permis
         ));
         permissions.emergency = false;
     }
-    Ok(permissions)
+    (permissions, problems)
 }
 
 /// As Thalamus writes what is true, or as JSON does.

@@ -231,12 +231,15 @@ fn at_present(node: &Node, view: &Snapshot, account: StoredAccount) -> Result<St
 }
 
 fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<StoredAccount>, StoreError> {
-    if let Some(name) = user.strip_suffix(LOCAL_SUFFIX) {
-        let Some(account) = snapshot.local_account(name)? else {
+    if let Some(name) = local_name(user) {
+        let Some(name) = snapshot.resolve_local_account(name)? else {
+            return Ok(None);
+        };
+        let Some(account) = snapshot.local_account(&name)? else {
             return Ok(None);
         };
         return Ok(Some(StoredAccount {
-            principal: Arc::new(Principal::new(Actor::Local(name.to_owned()), strings(account.get("roles")))),
+            principal: Arc::new(Principal::new(Actor::Local(name), strings(account.get("roles")))),
             password_hash: account.get_str("password").ok().map(Arc::from),
             active: is_active(&account),
         }));
@@ -261,6 +264,17 @@ fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<Sto
         active: person.get_bool("active").unwrap_or(true),
         principal: Arc::new(Principal { actor: Actor::Person(record.id), roles, shares_account }),
     }))
+}
+
+/// The name of a technician's account without its ending, as it was typed.
+pub fn local_name(user: &str) -> Option<&str> {
+    let (name, ending) = user.split_at_checked(user.len().checked_sub(LOCAL_SUFFIX.len())?)?;
+    ending.eq_ignore_ascii_case(LOCAL_SUFFIX).then_some(name)
+}
+
+/// The spelling in which a technician's account is stored: any is the same account.
+pub fn fold_local(name: &str) -> String {
+    name.to_ascii_lowercase()
 }
 
 /// Only what says so is inactive: records of the HMIS leave the field out.

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::caller::{Caller, find_account};
+use super::caller::{Caller, find_account, fold_local};
 use super::error::ApiError;
 use super::extract::{At, Sent, form_pairs};
 use super::node::page;
@@ -91,7 +91,7 @@ pub(crate) async fn submit(
 /// Whether somebody asks for their own account; technicians have one too.
 fn is_own(who: &Principal, account: &str) -> bool {
     match (Account::named(account), &who.actor) {
-        (Account::Local(name), Actor::Local(own)) => name == *own,
+        (Account::Local(name), Actor::Local(own)) => name == fold_local(own),
         _ => who.is(account),
     }
 }

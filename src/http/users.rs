@@ -9,7 +9,7 @@ use bson::{Document, doc};
 use serde_json::{Map, Value, json};
 
 use super::Node;
-use super::caller::{Caller, LOCAL_SUFFIX, is_active, strings};
+use super::caller::{Caller, LOCAL_SUFFIX, fold_local, is_active, local_name, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link;
@@ -40,8 +40,8 @@ pub(crate) enum Account {
 
 impl Account {
     pub(crate) fn named(id: &str) -> Account {
-        match id.strip_suffix(LOCAL_SUFFIX) {
-            Some(name) => Account::Local(name.to_owned()),
+        match local_name(id) {
+            Some(name) => Account::Local(fold_local(name)),
             None => Account::Person(fold_account(id)),
         }
     }
@@ -155,7 +155,7 @@ pub(crate) async fn add(
     let is_asked = |name: &str| body.get(name).is_some_and(|value| *value == Value::Bool(true));
     let new = NewAccount { roles, hash, by_link: is_asked("link") };
     let account = match Account::named(&id) {
-        Account::Person(_) if is_asked("local") => Account::Local(id),
+        Account::Person(_) if is_asked("local") => Account::Local(fold_local(&id)),
         account => account,
     };
     let actor = caller.principal.actor.clone();
@@ -222,6 +222,8 @@ async fn add_local(node: &Node, name: &str, new: NewAccount, actor: Actor) -> Re
     let name = name.to_owned();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {
+        // Earlier versions kept capitals.
+        let name = tx.resolve_local_account(&name)?.unwrap_or_else(|| name.clone());
         let known = tx.local_account(&name)?;
         let is_new = known.is_none();
         let mut account = known.unwrap_or_default();
@@ -309,7 +311,10 @@ fn change(
     };
     change(&mut document);
     match account {
-        Account::Local(name) => tx.set_local_account(name, Some(&document), actor)?,
+        Account::Local(name) => {
+            let name = tx.resolve_local_account(name)?.unwrap_or_else(|| name.clone());
+            tx.set_local_account(&name, Some(&document), actor)?;
+        }
         Account::Person(id) => {
             let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
             tx.edit(&RecordKey::new(Kind::Person, id), Some(&document), actor)?;
@@ -321,7 +326,10 @@ fn change(
 /// The document that an account is.
 pub(crate) fn document_of(tx: &Tx<'_>, account: &Account) -> Result<Option<Document>, StoreError> {
     match account {
-        Account::Local(name) => tx.local_account(name),
+        Account::Local(name) => match tx.resolve_local_account(name)? {
+            Some(name) => tx.local_account(&name),
+            None => Ok(None),
+        },
         Account::Person(id) => match tx.resolve_person(id)? {
             Some(id) => tx.document(&RecordKey::new(Kind::Person, id)),
             None => Ok(None),

@@ -97,7 +97,7 @@ fn open_file(
     })
 }
 
-fn unreadable(cause: &str) -> StoreError {
+pub(crate) fn unreadable(cause: &str) -> StoreError {
     StoreError::Damaged(format!(
         "{cause}. Nothing in it was changed. Restore a backup, or move the file away to begin with an empty store"
     ))

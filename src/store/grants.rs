@@ -75,6 +75,18 @@ impl Tx<'_> {
         self.local_accounts.get(name)?.map(|row| decode(row.value())).transpose()
     }
 
+    /// The name under which a technician's account is stored that is called so in some spelling.
+    pub fn resolve_local_account(&self, name: &str) -> Result<Option<String>, StoreError> {
+        if self.local_accounts.get(name)?.is_some() {
+            return Ok(Some(name.to_owned()));
+        }
+        let mut names = Vec::new();
+        for entry in self.local_accounts.iter()? {
+            names.push(entry?.0.value().to_owned());
+        }
+        Ok(alike(names, name))
+    }
+
     /// Sets or removes a technician's account.
     pub fn set_local_account(
         &mut self,
@@ -96,6 +108,13 @@ impl Tx<'_> {
         self.wrote();
         Ok(())
     }
+}
+
+/// The name that is the same but for capitals. Stores of earlier versions may hold two: then the one in small letters.
+pub(crate) fn alike(names: Vec<String>, name: &str) -> Option<String> {
+    let mut alike: Vec<String> = names.into_iter().filter(|known| known.eq_ignore_ascii_case(name)).collect();
+    alike.sort_by_key(|known| known.bytes().any(|byte| byte.is_ascii_uppercase()));
+    alike.into_iter().next()
 }
 
 /// The stored hash of a person's password; empty if they have none.

@@ -59,7 +59,7 @@ use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use backup::{About, Manifest, StreamError, Summary, read_backup};
-pub use clear::files_in_the_clear;
+pub use clear::{ClearFiles, files_in_the_clear};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use delivered::{Delivered, STORE_FIELD};
@@ -83,7 +83,9 @@ pub use tables::{Base, FORMAT_VERSION};
 pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};
 pub use undecided::{Undecided, WaitReason, Waiting};
 pub use undelete::UndeleteError;
-pub use upkeep::{CheckedStore, change_store_key, check_store, compact_store, lock_file, recode_store};
+pub use upkeep::{
+    CheckedStore, change_store_key, check_store, compact_store, lock_file, look_at_store, recode_store,
+};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.
 pub type Clock = fn() -> i64;

@@ -35,7 +35,7 @@ use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-const MAGIC: &[u8; 16] = b"thalamus-sealed1";
+pub(super) const MAGIC: &[u8; 16] = b"thalamus-sealed1";
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 8;
 const SALT_BYTES: usize = 16;

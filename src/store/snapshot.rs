@@ -245,6 +245,15 @@ impl Snapshot {
         accounts.get(name)?.map(|row| tables::decode(row.value())).transpose()
     }
 
+    /// The name under which a technician's account is stored that is called so in some spelling.
+    pub fn resolve_local_account(&self, name: &str) -> Result<Option<String>, StoreError> {
+        if self.local_account(name)?.is_some() {
+            return Ok(Some(name.to_owned()));
+        }
+        let names = self.local_accounts()?.into_iter().map(|(known, _)| known).collect();
+        Ok(super::grants::alike(names, name))
+    }
+
     pub fn local_accounts(&self) -> Result<Vec<(String, Document)>, StoreError> {
         let accounts = self.transaction.open_table(LOCAL_ACCOUNTS)?;
         let mut all = Vec::new();

@@ -10,7 +10,7 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, StorageBackend};
 use rustix::fs::{FlockOperation, flock};
 
-use super::file::StoreFile;
+use super::file::{StoreFile, unreadable};
 use super::overlay::{open_untouched, unpanicked};
 use super::rows::View;
 use super::sealed::{SealError, Sealed, change_key, sealed_with};
@@ -24,6 +24,9 @@ use crate::files::{Unfinished, create_private, suffixed};
 const RECODED_ENDING: &str = ".recoded";
 /// How much is copied at a time.
 const COPY_BYTES_MAX: usize = 1 << 20;
+
+/// Page cache while a store is looked at.
+const LOOK_CACHE_BYTES: usize = 4 << 20;
 
 /// What was found out about a store.
 #[derive(Debug)]
@@ -94,6 +97,38 @@ pub fn check_store(
         );
     }
     Ok(CheckedStore { was_clean, summary, damaged, complaints })
+}
+
+/// Looks at a store that nobody has open, as a start would find it, and writes nothing; `None` if there is none yet, or
+/// one of an older format, which a start upgrades. Fails as a start would.
+pub fn look_at_store<T>(
+    path: &Path,
+    key: Option<&StoreKey>,
+    look: impl FnOnce(&Snapshot) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(|error| StoreError::of_io(&error))?,
+    };
+    let about = path.metadata().map_err(|error| StoreError::of_io(&error))?;
+    if about.is_dir() {
+        return Err(StoreError::Failed("it is a directory, where the store's file belongs".to_owned()));
+    }
+    if about.len() == 0 {
+        return Err(unreadable("the file is empty, which a store never is"));
+    }
+    let store = open_untouched(path, key, LOOK_CACHE_BYTES).map_err(|error| match error {
+        StoreError::Damaged(cause) => unreadable(&cause),
+        other => other,
+    })?;
+    match format_in(&store.database.begin_read()?)? {
+        Some(found) if found > FORMAT_VERSION => Err(StoreError::Newer { found, known: FORMAT_VERSION }),
+        Some(found) if found == FORMAT_VERSION => {
+            let view = View::new(store.database.begin_read()?, Arc::default());
+            unpanicked(|| look(&Snapshot::new(view)).map(Some))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Makes the file of a store that nobody has open as small as it can be; its size before and after, in bytes.

@@ -40,17 +40,13 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
         tx.clear_vanished(key)?;
     }
     for clash in tx.compare_delivered(key, remote)? {
-        if are_of_two(key, local.as_ref(), remote) {
-            // Values of one are nothing to the other. A person is held; the whole of a record can be found.
-            if let (Some(local), true) = (&local, key.kind != Kind::Person) {
+        let owner = tx.owner(key)?;
+        let is_held = owner.map(|owner| tx.hold(&owner)).transpose()?.flatten().is_some();
+        if is_held || are_of_two(key, local.as_ref(), remote) {
+            // Values of one are nothing to the other. What the image held can be found as a whole.
+            if let Some(local) = &local {
                 tx.discard(key, local)?;
             }
-            break;
-        }
-        if let Some(owner) = tx.owner(key)?
-            && tx.hold(&owner)?.is_some()
-        {
-            // Both versions stay, each with its person.
             break;
         }
         tx.add_conflict(key, &clash)?;

@@ -59,12 +59,26 @@ pub(super) struct Ready {
     pub(super) is_new: bool,
 }
 
+/// Whether files are made that are missing or due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Making {
+    Files,
+    /// Everything is tried, and nothing is written.
+    Nothing,
+}
+
 /// The box's pair, signed anew if there is none, if it is damaged or about to end, or if it lacks a name.
-pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Ready, TlsError> {
+pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making) -> Result<Ready, TlsError> {
     let host = gethostname::gethostname().into_string().unwrap_or_default();
     let names = names(&settings.names, &host);
     let directory = &settings.directory;
-    make_private_directory(directory).map_err(|e| file_error(directory, e))?;
+    match making {
+        Making::Files => make_private_directory(directory).map_err(|e| file_error(directory, e))?,
+        Making::Nothing if directory.exists() && !directory.is_dir() => {
+            return Err(file_error(directory, "is no directory"));
+        }
+        Making::Nothing => {}
+    }
     let certificate = directory.join(CERTIFICATE_FILE);
     let key = directory.join(KEY_FILE);
     let held = read_pair(&certificate, &key).ok();
@@ -77,14 +91,14 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Read
     {
         return Ok(Ready { pair, is_new: false });
     }
-    if is_clock_behind(now) {
+    if is_clock_behind(now) && making == Making::Files {
         tracing::warn!(
             from = %shown_date(now_s),
             "the clock says a time before this program was made: the certificate counts from another day, and clients \
              refuse it if that is more than {LEAF_DAYS} days ago; set the clock (timedatectl set-time)"
         );
     }
-    let (authority, issuer) = ready_authority(directory, now_s)?;
+    let (authority, issuer) = ready_authority(directory, now_s, making)?;
     let (certificate_pem, key_pem) = sign_leaf(&issuer, &names, now_s)?;
     let pair = parse_pair((&certificate, certificate_pem.as_bytes()), (&key, key_pem.as_bytes()))?;
     if !vouches(&authority, &pair, &names, now_s) {
@@ -102,9 +116,16 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime) -> Result<Read
         );
         return Err(file_error(&directory.join(CA_FILE), message));
     }
-    write_private(&key, &key_pem)?;
-    write_private(&certificate, &certificate_pem)?;
-    tracing::info!(names = names.join(" "), "signed a new server certificate");
+    for path in [&key, &certificate] {
+        if path.is_dir() {
+            return Err(file_error(path, "is a directory"));
+        }
+    }
+    if making == Making::Files {
+        write_private(&key, &key_pem)?;
+        write_private(&certificate, &certificate_pem)?;
+        tracing::info!(names = names.join(" "), "signed a new server certificate");
+    }
     Ok(Ready { pair, is_new: true })
 }
 
@@ -188,6 +209,7 @@ fn vouches(authority: &CertificateDer<'_>, pair: &CertifiedKey, names: &[String]
 fn ready_authority(
     directory: &Path,
     now_s: u64,
+    making: Making,
 ) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), TlsError> {
     let (path, key_path) = (directory.join(CA_FILE), directory.join(CA_KEY_FILE));
     let held = read_authority(&path)?;
@@ -200,7 +222,9 @@ fn ready_authority(
         }
         None => {
             let key = KeyPair::generate().map_err(mint_error)?;
-            write_private(&key_path, &key.serialize_pem())?;
+            if making == Making::Files {
+                write_private(&key_path, &key.serialize_pem())?;
+            }
             key
         }
     };
@@ -209,9 +233,12 @@ fn ready_authority(
         Some(certificate) => certificate,
         None => {
             let certificate = params.self_signed(&key).map_err(mint_error)?;
-            write_private(&path, &certificate.pem())?;
-            fs::set_permissions(&path, Permissions::from_mode(0o644)).map_err(|e| file_error(&path, e))?;
-            tracing::info!(file = %path.display(), "made a certificate authority for this box");
+            if making == Making::Files {
+                write_private(&path, &certificate.pem())?;
+                fs::set_permissions(&path, Permissions::from_mode(0o644))
+                    .map_err(|e| file_error(&path, e))?;
+                tracing::info!(file = %path.display(), "made a certificate authority for this box");
+            }
             certificate.der().clone()
         }
     };

@@ -64,9 +64,31 @@ fn a_thief_of_the_disk_finds_nothing_to_read() {
         doctor.says(named);
         listed.says(named.trim_end_matches(" is not"));
     }
-    sealed.run(&["db", "clear-copies", "--remove"]).ends(0).says("removed:").says("before-restore-7");
-    assert!(!copy.exists() && sealed.data().join("store.redb").exists());
-    sealed.run(&["db", "clear-copies"]).ends(0);
+    // An export, an archive of which nobody knows what is in it, and the only backup.
+    let export = sealed.data().join("export");
+    sealed.run(&["export", export.to_str().unwrap()]).ends(0);
+    assert!(fs::read_dir(export.join("content")).unwrap().count() > 0, "an attachment");
+    fs::copy(export.join("people.jsonl"), sealed.data().join("people.json")).unwrap();
+    fs::write(sealed.data().join("old.tar"), "who knows").unwrap();
+    let ran = sealed.run(&["db", "clear-copies", "--remove"]).ends(1);
+    ran.says("removed:").says("before-restore-7").says("kept, because no backup").says("old.tar");
+    assert!(!copy.exists() && sealed.data().join("store.redb").exists() && backup.exists());
+    assert!(!lies_open(&sealed, "Betz") && fs::read_dir(export.join("content")).unwrap().count() == 0);
+    // One that is newer, encrypted and whole takes its place.
+    let recipient = "[\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]";
+    sealed.with("BACKUP__RECIPIENTS", recipient).run(&["backup", "create"]).ends(0);
+    sealed.run(&["db", "clear-copies", "--remove"]).ends(1).says("removed:").says(".backup").says("old.tar");
+    assert!(!backup.exists());
+    sealed.run(&["doctor"]).ends(1).says("old.tar may hold records");
+    fs::remove_file(sealed.data().join("old.tar")).unwrap();
+    sealed.run(&["db", "clear-copies"]).ends(0).says("no other file");
+    // Somebody may want to be without any.
+    let node = sealed.serve(&[]);
+    node.stop();
+    sealed.run(&["backup", "create"]).ends(0);
+    sealed.run(&["db", "clear-copies", "--remove"]).ends(1).says("--backups removes them all the same");
+    sealed.run(&["db", "clear-copies", "--remove", "--backups"]).ends(0);
+    sealed.run(&["db", "clear-copies", "--backups"]).ends(2).complains("--remove");
     assert!(!sealed.run(&["doctor"]).out.contains("holds records"));
 
     // Another key; the old one opens nothing more.

@@ -60,7 +60,10 @@ fn link(ran: &Ran) -> String {
 fn an_unattended_setup_leads_to_the_first_login() {
     let site = Site::new();
     let from = site.describe(&format!("node.name = \"north\"\ncentral.uri = {URI:?}\n"));
-    let ran = site.setup(&["--from", &from]).ends(0);
+    let unasked = site.setup(&["--from", &from]).ends(3);
+    unasked.complains("was not written: nobody agreed");
+    assert_eq!(site.names(), ["site.toml"], "nothing is written unasked");
+    let ran = site.setup(&["--from", &from, "--yes"]).ends(0);
     ran.says("admin@local administers this node").says("start the node: thalamus-edge serve --config");
     assert!(!format!("{}{}", ran.out, ran.err).contains("s3cret"), "{}{}", ran.out, ran.err);
     let config = site.config();
@@ -94,7 +97,7 @@ fn an_unattended_setup_leads_to_the_first_login() {
 fn a_second_setup_changes_nothing() {
     let site = Site::new();
     let from = site.describe(&format!("central.uri = {URI:?}\n"));
-    let first = site.setup(&["--from", &from]).ends(0);
+    let first = site.setup(&["--from", &from, "--yes"]).ends(0);
     let (config, names) = (site.config(), site.names());
     let changed = fs::metadata(&site.config).unwrap().ino();
     for args in [&["--from", &from][..], &["--yes"], &["--from", &from, "--yes", "--operator", "other"]] {
@@ -178,11 +181,22 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
     // What only `check` finds, with a password that would have to be written first.
     let roles = format!("central.uri = {URI:?}\naccounts.roles_file = \"/absent.cfg\"\n");
     refused(&site.describe(&roles), "/absent.cfg: cannot be read");
+    // It is the file of --from that somebody has to correct, not one that is not there.
+    refused(
+        &site.describe("accounts.roles_file = \"/absent.cfg\"\n"),
+        "site.toml line 6: `accounts.roles_file`",
+    );
+    refused(&site.describe("backup.keep = 0\n"), "site.toml line 6: `backup.keep`");
+    let text = fs::read_to_string(site.describe("")).unwrap();
+    let unmakeable = site.clinic.path("proc.toml");
+    fs::write(&unmakeable, text.replace(&format!("{:?}", site.clinic.data()), "\"/proc/x\"")).unwrap();
+    refused(unmakeable.to_str().unwrap(), "proc.toml line 1: `data_dir`: nothing can be made in /proc");
+    fs::remove_file(unmakeable).unwrap();
     site.setup(&[]).ends(2).complains("--from FILE");
     site.clinic
         .run(&["setup", "--config", "/proc/nowhere/config.toml", "--yes"])
         .ends(2)
-        .complains("/proc/nowhere cannot be written");
+        .complains("nothing can be made in /proc");
     site.setup(&["--yes", "--password-stdin"]).ends(2).complains("no password on standard input");
     // Nothing is built upon what is wrong already.
     fs::write(&site.config, "[server]\nlisten = \"here\"\n").unwrap();
@@ -193,15 +207,24 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
 fn an_administrator_may_come_with_a_password() {
     let site = Site::new();
     let from = site.describe("");
-    let setup =
-        ["setup", "--config", &site.config, "--from", &from, "--operator", "head", "--password-stdin"];
+    let setup = [
+        "setup",
+        "--config",
+        &site.config,
+        "--from",
+        &from,
+        "--operator",
+        "head",
+        "--password-stdin",
+        "--yes",
+    ];
     site.clinic
         .run_with(&setup, "short\n")
         .ends(1)
         .complains("at least 8 characters")
         .complains("nothing was written");
     site.clinic
-        .run_with(&[&setup[..6], &["head of it", "--password-stdin"]].concat(), "a good password\n")
+        .run_with(&[&setup[..6], &["head of it", "--password-stdin", "--yes"]].concat(), "a good password\n")
         .ends(1);
     assert!(!Path::new(&site.config).exists() && !site.clinic.data().exists(), "{:?}", site.names());
     let ran = site.clinic.run_with(&setup, "a good password\n").ends(0);
@@ -219,8 +242,13 @@ fn an_account_with_other_roles_keeps_them() {
     let from = site.describe("");
     let with_data = site.clinic.with("DATA_DIR", site.clinic.data().to_str().unwrap());
     with_data.run(&["user", "add", "admin", "--local", "--role", "health_professional", "--link"]).ends(0);
-    site.setup(&["--from", &from]).ends(3).complains("admin@local is there already").complains("--operator");
-    site.setup(&["--from", &from, "--operator", "head"]).ends(0).says("head@local administers this node");
+    site.setup(&["--from", &from, "--yes"])
+        .ends(3)
+        .complains("admin@local is there already")
+        .complains("--operator");
+    site.setup(&["--from", &from, "--operator", "head", "--yes"])
+        .ends(0)
+        .says("head@local administers this node");
     let users = site.clinic.run(&["user", "list", "--json", "--config", &site.config]).ends(0).json();
     assert_eq!(users[0]["id"], "admin@local");
     assert_eq!(users[0]["roles"], serde_json::json!(["health_professional"]));
@@ -229,7 +257,7 @@ fn an_account_with_other_roles_keeps_them() {
 #[test]
 fn a_node_that_runs_is_to_be_restarted() {
     let site = Site::new();
-    site.setup(&["--from", &site.describe("")]).ends(0);
+    site.setup(&["--from", &site.describe(""), "--yes"]).ends(0);
     let node = site.clinic.serve(&["--config", &site.config]);
     let changed = site.setup(&["--from", &site.describe("node.name = \"south\"\n"), "--yes"]).ends(0);
     changed.says("let the changes count: restart the node").says("admin@local administers this node already");

@@ -1,40 +1,82 @@
 //! Floor 2. The centre's connection string, read without asking anybody.
 //!
-//! Messages name the part that is wrong and never repeat it: a password may stand anywhere in a string that is not
-//! written as it should be.
+//! [`read`] is the only reader: `check`, `doctor` and every round use what it returns, so an address that passes one
+//! passes all. Messages name the part that is wrong and never repeat it: a password may stand anywhere in a string that
+//! is not written as it should be.
 
-use std::path::PathBuf;
+mod files;
+mod options;
 
-use mongodb::options::{ConnectionString, HostInfo, Tls};
+use futures_util::FutureExt as _;
+use mongodb::options::{ClientOptions, ConnectionString, HostInfo, ServerAddress, Tls};
 
-use super::error;
-use crate::central::{Protection, Result};
+use crate::central::Protection;
 
 /// Written as `%` and two digits in user names and passwords.
 const RESERVED: &str = ":/?#[]@%";
 /// A name below which the DNS names servers has that many parts.
 const SRV_PARTS_MIN: usize = 3;
 
-/// How a connection string has what travels protected.
-pub(in crate::central) fn protection(uri: &str) -> Result<Protection> {
-    let read = ConnectionString::parse(uri).map_err(|error| error::of_address(&error))?;
-    Ok(match (read.tls, read.host_info) {
-        (Some(Tls::Enabled(options)), _) if options.allow_invalid_certificates == Some(true) => {
-            Protection::NotProved
-        }
-        // A name that the DNS has servers for means TLS unless it is switched off.
-        (Some(Tls::Enabled(_)), _) | (None, HostInfo::DnsRecord { .. }) => Protection::Full,
-        _ => Protection::None,
-    })
+/// A connection string that the driver takes, and what of it is not used.
+#[derive(Debug)]
+pub(in crate::central) struct Address {
+    /// Without the options that a node decides itself.
+    pub(super) connection: ConnectionString,
+    /// Sentences about options without effect; they follow the name of the key that holds the address.
+    pub(in crate::central) warnings: Vec<String>,
 }
 
-/// The files that a connection string names: of authorities, and of the client's own certificate.
-pub(in crate::central) fn files(uri: &str) -> Vec<PathBuf> {
-    match ConnectionString::parse(uri) {
-        Ok(ConnectionString { tls: Some(Tls::Enabled(options)), .. }) => {
-            [options.ca_file_path, options.cert_key_file_path].into_iter().flatten().collect()
+/// Reads a connection string and the TLS files that it names; or all that is wrong with it. Asks no server.
+pub(in crate::central) fn read(uri: &str) -> Result<Address, Vec<String>> {
+    if let Some(problem) = fault(uri) {
+        return Err(vec![problem]);
+    }
+    let options::Sorted { uri, warnings, mut problems } = options::sort(uri);
+    let Ok(connection) = ConnectionString::parse(&uri) else {
+        if problems.is_empty() {
+            problems.push(
+                "is not a connection string: its options do not go together, or the database's name cannot be one"
+                    .to_owned(),
+            );
         }
-        _ => Vec::new(),
+        return Err(problems);
+    };
+    problems.extend(combination_fault(&connection));
+    problems.extend(files::faults(&connection));
+    if problems.is_empty() { Ok(Address { connection, warnings }) } else { Err(problems) }
+}
+
+/// What is wrong with options that are right one by one.
+fn combination_fault(connection: &ConnectionString) -> Option<String> {
+    let mut alone = connection.clone();
+    match &connection.host_info {
+        HostInfo::HostIdentifiers(hosts)
+            if hosts.iter().any(|host| !matches!(host, ServerAddress::Tcp { .. })) =>
+        {
+            return Some("names a socket file: the centre is a host name or an IP address".to_owned());
+        }
+        // The DNS is asked by the round alone.
+        HostInfo::DnsRecord { .. } => {
+            let host = ServerAddress::Tcp { host: "localhost".to_owned(), port: None };
+            alone.host_info = HostInfo::HostIdentifiers(vec![host]);
+        }
+        _ => {}
+    }
+    let is_taken = ClientOptions::parse(alone).into_future().now_or_never().is_some_and(|read| read.is_ok());
+    (!is_taken).then(|| "is not a connection string: its options do not go together".to_owned())
+}
+
+impl Address {
+    /// How what travels is protected.
+    pub(in crate::central) fn protection(&self) -> Protection {
+        match (&self.connection.tls, &self.connection.host_info) {
+            (Some(Tls::Enabled(options)), _) if options.allow_invalid_certificates == Some(true) => {
+                Protection::NotProved
+            }
+            // A name that the DNS has servers for means TLS unless it is switched off.
+            (Some(Tls::Enabled(_)), _) | (None, HostInfo::DnsRecord { .. }) => Protection::Full,
+            _ => Protection::None,
+        }
     }
 }
 
@@ -66,24 +108,6 @@ pub(in crate::central) fn fault(uri: &str) -> Option<String> {
         return Some(problem);
     }
     hosts_fault(servers, srv.is_some())
-}
-
-/// What the driver does not take of a connection string in which [`fault`] finds nothing.
-pub(in crate::central) fn option_fault(uri: &str) -> Option<String> {
-    ConnectionString::parse(uri).err()?;
-    let options = uri.split_once('?').map_or("", |(_, options)| options);
-    let is_refused = |option: &&str| ConnectionString::parse(format!("mongodb://host/?{option}")).is_err();
-    // Names of options are no secret.
-    Some(match options.split('&').find(is_refused) {
-        Some(option) => {
-            let name = option.split('=').next().unwrap_or_default();
-            format!("is not a connection string: the value of its option {name:?} cannot be used")
-        }
-        None => {
-            "is not a connection string: its options do not go together, or the database's name cannot be one"
-                .to_owned()
-        }
-    })
 }
 
 fn user_fault(user: &str) -> Option<String> {
@@ -161,7 +185,8 @@ mod tests {
             "mongodb://h/?appName=a@b",
             "mongodb+srv://u:p@hub.example.org/",
         ] {
-            assert_eq!((fault(uri), option_fault(uri)), (None, None), "{uri}");
+            let address = read(uri).unwrap_or_else(|problems| panic!("{uri}: {problems:?}"));
+            assert!(address.warnings.is_empty() || uri.contains("appName"), "{uri}: {:?}", address.warnings);
         }
         for (uri, problem) in [
             ("", "begins neither"),
@@ -196,16 +221,10 @@ mod tests {
             ("mongodb://h/?directConnection=1x", "option \"directConnection\""),
             ("mongodb://a b/", "blanks"),
         ] {
-            let found = fault(uri).or_else(|| option_fault(uri)).unwrap_or_else(|| panic!("{uri} passes"));
+            let Err(found) = read(uri) else { panic!("{uri} passes") };
+            let found = found.join("; ");
             assert!(found.contains(problem), "{uri}: {found}");
             assert!(!found.contains("s3cret") && !found.contains("ss@"), "{found}");
         }
-    }
-
-    #[test]
-    fn files_of_an_address_are_known() {
-        let uri = "mongodb://h/?tls=true&tlsCAFile=/etc/ca.pem&tlsCertificateKeyFile=/etc/own.pem";
-        assert_eq!(files(uri), [PathBuf::from("/etc/ca.pem"), PathBuf::from("/etc/own.pem")]);
-        assert!(files("mongodb://h/").is_empty());
     }
 }

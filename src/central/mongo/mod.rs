@@ -40,7 +40,7 @@ use self::line::{Line, Meter, Patience};
 use super::survey::{Diagnosis, Namesake};
 use super::{
     ArchiveState, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub, Lease, LeaseAnswer,
-    Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written,
+    Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written, unusable_address,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -128,7 +128,8 @@ impl MongoHub {
     }
 
     async fn options(&self, counters: &Arc<Counters>, patience: &Patience) -> Result<ClientOptions> {
-        let parsing = async { ClientOptions::parse(&self.address.uri).await };
+        let read = address::read(&self.address.uri).map_err(|problems| unusable_address(&problems))?;
+        let parsing = async { ClientOptions::parse(read.connection).await };
         let mut options = patience.attempt(parsing).await?.map_err(|error| error::of_address(&error))?;
         options.app_name = Some(app_name(&self.address.app_name));
         options.connect_timeout.get_or_insert(Duration::from_secs(CONNECT_SECONDS_MAX));
@@ -169,9 +170,6 @@ impl Hub for MongoHub {
         let meter = Arc::new(Meter::default());
         let patience = Patience { limit: self.call_limit, meter: Arc::clone(&meter) };
         let mut options = self.options(&counters, &patience).await?;
-        if options.socks5_proxy.is_some() {
-            return Err(CentralError::Refused("a proxy in its address is not supported".to_owned()));
-        }
         let (line, proxy) = Line::open(&patience).await?;
         options.socks5_proxy = Some(proxy);
         let client = Client::with_options(options).map_err(|error| error::of_address(&error))?;

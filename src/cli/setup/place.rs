@@ -89,17 +89,31 @@ impl Place {
         Loaded::of_text(&self.path, text.as_str(), environment())
     }
 
+    /// Whether there is a configuration already.
+    pub(super) fn is_there(&self) -> bool {
+        self.found.is_some()
+    }
+
     /// Whether a node would start with the draft, before the file of its connection string is there; as what it would
-    /// start.
-    pub(super) fn check(&self, draft: &Draft) -> anyhow::Result<Config> {
+    /// start. What is wrong is located where it was written: in the file of `--from`, or in the configuration that is there.
+    pub(super) fn check(&self, draft: &Draft, site: Option<&Loaded>) -> anyhow::Result<Config> {
         let mut text = draft.text.clone();
         if let Some(uri) = &draft.uri {
             text.remove(URI_FILE)?;
             text.set(URI, Setting::String(uri.to_string()))?;
         }
-        let loaded = self.loaded(&text)?;
-        startable(&loaded)?;
-        Ok(loaded.config)
+        let found = self.found.as_ref().map(|text| ConfigText::new(text.clone()));
+        let found =
+            found.and_then(|text| Loaded::of_text(&self.path, text.as_str(), std::iter::empty()).ok());
+        let checked = self.loaded(&text).and_then(|loaded| startable(&loaded).map(|_| loaded.config));
+        match checked {
+            Err(ConfigError::Faults(faults)) => {
+                let known: Vec<&Loaded> = site.into_iter().chain(&found).collect();
+                let located = |fault| Loaded::locate(fault, &self.path, &known);
+                Err(ConfigError::Faults(faults.into_iter().map(located).collect()).into())
+            }
+            checked => Ok(checked?),
+        }
     }
 
     /// The path of something else in the same directory.
@@ -127,7 +141,7 @@ impl Place {
             false => Some(self.stage(&draft, service)?),
         };
         self.show(&changes, secret.as_ref().map(|(path, _)| path.as_path()));
-        if self.found.is_some() && !is_agreed {
+        if !is_agreed {
             agree(&self.path)?;
         }
         let mut text = warnings;
@@ -227,9 +241,10 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
 }
 
 fn agree(path: &Path) -> anyhow::Result<()> {
-    if Terminal::open().is_ok_and(|terminal| terminal.agrees("Change it").unwrap_or(false)) {
+    let question = if path.exists() { "Change it" } else { "Make it" };
+    if Terminal::open().is_ok_and(|terminal| terminal.agrees(question).unwrap_or(false)) {
         return Ok(());
     }
-    let message = format!("{} was not changed: nobody agreed to that, nor was --yes given", path.display());
+    let message = format!("{} was not written: nobody agreed to that, nor was --yes given", path.display());
     Err(Failure { code: EXIT_REFUSED, message }.into())
 }

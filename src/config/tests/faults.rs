@@ -32,7 +32,10 @@ fn every_key_is_explained() {
 fn faults(text: &str, env: &[(&str, &str)]) -> Vec<Fault> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     match Loaded::of_text(Path::new("site.toml"), text, env) {
-        Err(ConfigError::Faults(faults)) => faults,
+        // The defaults are looked at as well, and the machine may not have what they need.
+        Err(ConfigError::Faults(faults)) => {
+            faults.into_iter().filter(|fault| fault.place != "configuration").collect()
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -92,12 +95,20 @@ fn a_key_that_is_nearly_right_is_recognised() {
         ("data_dri = \"/x\"", "`data_dir`"),
         ("listen = \"0.0.0.0:1\"", "`server.listen`"),
         ("[backup]\nreserve_bytes = 1", "`store.reserve_bytes`"),
+        ("[server]\nlistn = 1", "`server.listen`"),
     ] {
         let found = faults(text, &[]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].problem.contains(&format!("did you mean {like}?")), "{}", found[0]);
     }
-    assert!(!faults("zzz = 1", &[])[0].problem.contains("did you mean"));
+    let found = &faults("zzz = 1", &[])[0];
+    assert!(!found.problem.contains("did you mean"));
+    assert!(found.to_string().contains("allowed: data_dir and the sections [node], [server]"), "{found}");
+    let found = &faults("[server]\nfoo = 1", &[])[0];
+    assert!(!found.problem.contains("did you mean"), "{found}");
+    assert!(found.to_string().contains("allowed: in [server] the keys listen, tls, certificate"), "{found}");
+    let found = &faults("[server]\nlisen = 1", &[])[0];
+    assert!(found.to_string().ends_with("for example listen = \"0.0.0.0:8443\""), "{found}");
 }
 
 /// What a configuration points to is looked at also if something else in it cannot be read.
@@ -204,7 +215,9 @@ fn files_and_directories_that_are_not_as_they_should_be_are_all_found() {
     let path = |name: &str| directory.path().join(name);
     fs::write(path("file"), "x").unwrap();
     let examined = |text: &str| {
-        let text = format!("server.tls = true\n{text}");
+        // The port of the default may be taken on this machine.
+        let listen = if text.contains("server.listen") { "" } else { "\nserver.listen = \"127.0.0.1:0\"" };
+        let text = format!("server.tls = true\n{text}{listen}");
         Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine()
     };
     let text = format!(
@@ -236,6 +249,26 @@ fn files_and_directories_that_are_not_as_they_should_be_are_all_found() {
         let found = examined(&text).faults;
         assert!(found.len() == 1 && found[0].problem.contains(problem), "{found:?}");
     }
+    // One fault hides no other of the same key or of the key that it is about.
+    let all = |text: &str| faults(text, &[]).iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
+    let found = all("server.certificate = \"/absent.pem\"");
+    assert!(found.contains("needs `server.key`") && found.contains("/absent.pem cannot be read"), "{found}");
+    let found = all("central.uri = \"mongodb://h/\"\ncentral.uri_file = \"/absent.uri\"");
+    assert!(found.contains("exclude each other") && found.contains("/absent.uri"), "{found}");
+    fs::write(
+        path("roles.cfg"),
+        r#"[{"role": "a", "permissions": {"GET": 1, "global": 2}}, {"role": 3}, {"role": ""}]"#,
+    )
+    .unwrap();
+    let found = examined(&format!("accounts.roles_file = {:?}", path("roles.cfg"))).faults;
+    assert_eq!(found.len(), 4, "{found:?}");
+    fs::write(path("key"), "no key").unwrap();
+    fs::set_permissions(path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let found = examined(&format!("store.key_file = {:?}", path("key"))).faults;
+    assert!(
+        found[0].problem.contains("64 hexadecimal") && found[0].problem.contains("chmod o="),
+        "{found:?}"
+    );
     let new = format!("data_dir = {:?}\nbackup.directory = {:?}", path("new/data"), path("new/data/b"));
     assert_eq!(examined(&new).faults, [], "the node makes its own directories");
 }
@@ -268,4 +301,133 @@ fn the_demo_is_for_this_machine_unless_somebody_says_otherwise() {
     assert_eq!(listen("", &[("THALAMUS_EDGE__SERVER__LISTEN", "[::]:2")], &demo), "[::]:2");
     let told = Overrides { listen: Some("0.0.0.0:3".to_owned()), demo: true };
     assert_eq!(listen("", &[], &told), "0.0.0.0:3");
+}
+
+/// What a start would refuse is refused here: the store, the box's certificates, the socket, the port.
+#[test]
+fn what_lies_in_the_data_directory_is_looked_at_and_left_alone() {
+    let directory = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let examined = |name: &str, listen: &str, prepare: &dyn Fn(&Path)| {
+        let data = directory.path().join(name);
+        fs::create_dir_all(&data).unwrap();
+        prepare(&data);
+        let names = || {
+            let mut names: Vec<_> =
+                fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = names();
+        let text = format!("data_dir = {data:?}\n[server]\nlisten = {listen:?}\n");
+        let found = Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine();
+        assert_eq!(names(), before, "{name}");
+        found.faults
+    };
+    let any = "127.0.0.1:0";
+    assert_eq!(examined("new", any, &|_| {}), []);
+    let write = |name: &'static str, bytes: &'static [u8]| {
+        move |data: &Path| {
+            fs::create_dir_all(data.join(name).parent().unwrap()).unwrap();
+            fs::write(data.join(name), bytes).unwrap();
+        }
+    };
+    let sealed: &'static [u8] =
+        Box::leak([&b"thalamus-sealed1"[..], &[7; 3 * 4096]].concat().into_boxed_slice());
+    let long = "x".repeat(100);
+    let nothing = |_: &Path| {};
+    // Name, address, what is put there, key and words of the fault.
+    type Case<'a> = (&'a str, &'a str, &'a dyn Fn(&Path), &'a str, &'a str);
+    let cases: [Case<'_>; 10] = [
+        ("garbage", any, &write("store.redb", &[7; 9000]), "data_dir", "store.redb: "),
+        ("empty", any, &write("store.redb", b""), "data_dir", "the file is empty"),
+        (
+            "directory",
+            any,
+            &|data| fs::create_dir(data.join("store.redb")).unwrap(),
+            "data_dir",
+            "is a directory",
+        ),
+        (
+            "dangling",
+            any,
+            &|data| std::os::unix::fs::symlink("/absent/x", data.join("store.redb")).unwrap(),
+            "data_dir",
+            "store.redb: ",
+        ),
+        ("sealed", any, &write("store.redb", sealed), "store.key_file", "store.redb: "),
+        ("authority", any, &write("tls/ca.pem", b"garbage"), "data_dir", "ca.pem"),
+        ("tls", any, &write("tls", b"x"), "data_dir", "is no directory"),
+        (
+            "socket",
+            any,
+            &|data| fs::create_dir(data.join("control.sock")).unwrap(),
+            "data_dir",
+            "control.sock is a directory",
+        ),
+        (&long, any, &nothing, "data_dir", "is too long"),
+        ("port", &taken.to_string(), &nothing, "server.listen", "another program"),
+    ];
+    for (name, listen, prepare, key, problem) in cases {
+        let found = examined(name, listen, prepare);
+        assert!(
+            found.len() == 1 && found[0].key.as_deref() == Some(key) && found[0].problem.contains(problem),
+            "{name}: {found:?}"
+        );
+    }
+    for (listen, data) in [("[fe80::1%1]:0", "/proc/x"), ("192.0.2.1:0", "/sys/x/y")] {
+        let text = format!("data_dir = {data:?}\n[server]\nlisten = {listen:?}\n");
+        let found =
+            Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine().faults;
+        let keys: Vec<_> = found.iter().map(|fault| fault.key.clone().unwrap()).collect();
+        assert_eq!(keys, ["data_dir", "server.listen"], "{found:?}");
+    }
+}
+
+#[test]
+fn values_that_would_do_nothing_are_refused() {
+    for (key, value, problem) in [
+        ("central.collections", "{pols = \"fs.files\"}", "used for something else"),
+        ("central.collections", "{pols = \"fs.chunks\"}", "used for something else"),
+        ("central.database", "\"admin\"", "server's own"),
+        ("central.database", "\"Local\"", "server's own"),
+        ("central.schedule", "\"0 */90 * * * *\"", "a step of 90"),
+        ("central.schedule", "\"0 0 */24 * * *\"", "a step of 24"),
+        ("central.schedule", "\"0 1,,2 * * * *\"", "an empty place"),
+        ("central.verify_schedule", "\"0 0 0 1, * *\"", "an empty place"),
+        ("backup.schedule", "\"0 0 0 * * ,1\"", "an empty place"),
+        ("api.cors_allowed_origins", "[\"http://x:99999\"]", "no number from 1 to 65535"),
+        ("api.cors_allowed_origins", "[\"https://x:0\"]", "no number from 1 to 65535"),
+        ("api.cors_allowed_origins", "[\"https://x:\"]", "no number from 1 to 65535"),
+        ("api.cors_allowed_origins", "[\"https://x:443\"]", "443 is left out"),
+        ("api.cors_allowed_origins", "[\"http://x:80\"]", "80 is left out"),
+        ("api.cors_allowed_origins", "[\"https://a..b\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"https://[::1\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"https://x/\"]", "not of the form"),
+        ("store.scrub_days", "\"36 hours\"", "whole days"),
+    ] {
+        let error = load(&format!("{key} = {value}")).unwrap_err();
+        assert!(error.contains(problem), "{key} = {value}: {error}");
+    }
+    for right in [
+        "central.schedule = \"0 */45 */23 1,15 * Mon-Fri\"",
+        "api.cors_allowed_origins = [\"https://x:8443\", \"http://[::1]:8080\", \"https://a-b.c\"]",
+        "api.cors_allowed_origins = [\"*\"]",
+        "central.collections = {pols = \"fs\"}",
+    ] {
+        load(right).unwrap_or_else(|error| panic!("{error}"));
+    }
+    // Every key in days takes units.
+    for key in keys::KEYS.iter().filter(|key| key.name.ends_with("_days")) {
+        load(&format!("{} = \"7 days\"", key.name)).unwrap_or_else(|error| panic!("{error}"));
+        load(&format!("{} = \"1 week\"", key.name)).unwrap_or_else(|error| panic!("{error}"));
+        load(&format!("{} = 7", key.name)).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let found =
+        load_env("", &[("THALAMUS_EDGE_LOG", "lots"), ("THALAMUS_EDGE_SERVER_LISTEN", "x")]).unwrap_err();
+    assert!(
+        found.contains("variable THALAMUS_EDGE_LOG: ") && found.contains("THALAMUS_EDGE__SERVER__LISTEN"),
+        "{found}"
+    );
 }
