@@ -77,9 +77,9 @@ pub(crate) async fn set_aside(
     let key = named(&at)?;
     match node.store.set_aside(&key).await {
         Ok(file) => Ok(super::json(json!({"file": file.display().to_string()}))),
-        Err(SetAsideError::NotDamaged) => {
-            Err(ApiError::NotFound("No row of such a record is damaged: `thalamus-edge doctor` names those".into()))
-        }
+        Err(SetAsideError::NotDamaged) => Err(ApiError::NotFound(
+            "No row of such a record is damaged: `thalamus-edge doctor` names those".into(),
+        )),
         Err(SetAsideError::Store(error)) => Err(error.into()),
         Err(error) => {
             tracing::error!(%error, "a damaged record could not be set aside");

@@ -126,9 +126,8 @@ fn open_file(
 fn open_unpanicked(
     open: impl FnOnce() -> Result<Database, DatabaseError>,
 ) -> Result<Database, DatabaseError> {
-    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
-        Err(StorageError::Corrupted("its pages do not fit together".to_owned()).into())
-    })
+    catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(StorageError::Corrupted("its pages do not fit together".to_owned()).into()))
 }
 
 fn unreadable(cause: &str) -> StoreError {

@@ -30,8 +30,8 @@ mod overlay;
 mod pages;
 mod put_right;
 mod rebuild;
-mod reindex;
 mod records;
+mod reindex;
 mod restore_rows;
 mod rows;
 mod scrub;
@@ -78,8 +78,8 @@ pub use rebuild::rebuild;
 pub use records::Tx;
 pub use rows::DamagedRow;
 pub use scrub::Scrub;
-pub use set_aside::SetAsideError;
 pub use sealed::{SealError, Sealed, StoreKey};
+pub use set_aside::SetAsideError;
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
 pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
@@ -257,7 +257,12 @@ impl Store {
             let backend = Watched { backend: next()?, has_failed };
             Ok(redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?)
         };
-        Store::start(Engine::new(Box::new(open))?, options, Writer::inline, (put_right::Found::default(), None))
+        Store::start(
+            Engine::new(Box::new(open))?,
+            options,
+            Writer::inline,
+            (put_right::Found::default(), None),
+        )
     }
 
     fn start(

@@ -29,6 +29,8 @@ const IS_OPEN: u8 = 2;
 /// Whether the slot that counts was on the disk before it came to count.
 const IS_SETTLED: u8 = 4;
 const FLAGS_KNOWN: u8 = 0x0f;
+/// Pages of a region, unless whoever makes a file says otherwise, which nobody here does.
+const REGION_PAGES: u64 = 1 << 20;
 const SLOTS_AT: [usize; 2] = [64, 192];
 const SLOT_BYTES: usize = 128;
 const SLOT_SUM_AT: usize = 112;
@@ -66,9 +68,7 @@ pub(crate) struct Inspected {
 
 impl Inspected {
     pub(crate) fn is_whole(&self) -> bool {
-        self.flips.is_empty()
-            && self.damaged.is_empty()
-            && self.broken.is_empty()
+        self.flips.is_empty() && self.damaged.is_empty() && self.broken.is_empty()
     }
 }
 
@@ -173,8 +173,7 @@ impl Header<'_> {
 
     fn is_slot_good(&self, number: usize) -> bool {
         let slot = self.slot(number);
-        slot.first() == Some(&SLOT_VERSION)
-            && u128_at(slot, SLOT_SUM_AT) == slot.get(..SLOT_SUM_AT).map(sum)
+        slot.first() == Some(&SLOT_VERSION) && u128_at(slot, SLOT_SUM_AT) == slot.get(..SLOT_SUM_AT).map(sum)
     }
 
     /// The number of the last commit in a slot.
@@ -189,7 +188,7 @@ impl Header<'_> {
             && self.0[FLAGS_AT] & !FLAGS_KNOWN == 0
             && u32_at(&self.0[..], 12) == Some(PAGE_BYTES as usize)
             && ahead == 0
-            && data.is_power_of_two()
+            && data == REGION_PAGES
             && self.is_slot_good(self.primary_number());
         if !is_known || !self.is_closed() {
             return is_known;
@@ -262,12 +261,14 @@ impl Table<'_> {
     /// The keys of the damaged rows of a leaf, if they explain that the page is damaged: then all others are what was
     /// written, and can be found.
     fn damaged_rows(&self, page: &[u8]) -> Option<Vec<Vec<u8>>> {
-        let kind = checksums().get(self.name).filter(|_| !self.is_own && page.first() == Some(&LEAF))?;
+        let kind =
+            checksums().get(self.name).copied().filter(|_| !self.is_own && page.first() == Some(&LEAF))?;
         let (mut damaged, mut before) = (Vec::new(), None);
         for row in 0..u16_at(page, 2)? {
             let (key, row, _) = self.widths.row(page, row)?;
             // Keys of records sort as their bytes do.
-            let is_in_order = *kind != Keys::OfRecords || before.replace(key).is_none_or(|before| before < key);
+            let is_in_order =
+                kind != Keys::OfRecords || before.replace(key).is_none_or(|before| before < key);
             if !is_in_order {
                 return None;
             }
@@ -334,9 +335,7 @@ impl Widths {
     fn key_end(self, page: &[u8], count: usize, row: usize) -> Option<usize> {
         let ends = |width: Option<usize>| if width.is_none() { 4 * count } else { 0 };
         match self.key {
-            Some(width) => {
-                width.checked_mul(row + 1)?.checked_add(4 + ends(self.key) + ends(self.value))
-            }
+            Some(width) => width.checked_mul(row + 1)?.checked_add(4 + ends(self.key) + ends(self.value)),
             None => u32_at(page, 4 + 4 * row),
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bson::doc;
 use redb::backends::FileBackend;
-use redb::{Key, StorageBackend, TableDefinition, Value};
+use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value};
 
 use super::overlay::unpanicked;
 use super::pages::{Inspected, inspect, put_right};
@@ -18,9 +18,13 @@ use super::records::Carry;
 use super::reindex::is_index;
 use super::rows::{DamagedRow, Ledger, RowName, RowsDefinition};
 use super::sealed::sealed_with;
-use super::tables::{EachTable, META, each_table, encode};
-use super::{Store, StoreError, StoreKey, Tx};
+use super::tables::{
+    BASE, BY_NAME, BY_OWNER, BaseRow, DELETE_RANK_MIN, DOCS, EachTable, META, each_table, encode, row_key,
+};
+use super::{Snapshot, Store, StoreError, StoreKey, Tx};
+use crate::domain::folding::terms;
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::IdRule;
 
 /// In `meta`: how many wrong bits were put right in all, and when the last ones were, in milliseconds since 1970.
 const META_BITS: &str = "bits_put_right";
@@ -83,6 +87,15 @@ impl Found {
     /// Makes indexes anew whose pages are damaged; those that cannot even be emptied stay as they are, and are named.
     fn rebuild(&self, store: &Store) -> Result<(), StoreError> {
         let (engine, options) = (&store.inner.engine, &store.inner.options);
+        // Emptying a table whose keys make no sense makes redb give up in the middle of a write.
+        let snapshot = store.read()?;
+        let unreadable = |error| StoreError::Damaged(format!("not every row can be read: {error}"));
+        let is_readable = unpanicked(|| snapshot.content_sha256().map_err(unreadable));
+        drop(snapshot);
+        if let Err(error) = is_readable {
+            tracing::error!(%error, "indexes with damaged pages cannot be made anew");
+            return Ok(());
+        }
         let rebuilt = unpanicked(|| {
             let mut tried = engine.writing();
             let mut transaction = engine.begin_write(&mut tried)?;
@@ -159,6 +172,35 @@ impl EachTable for Naming<'_> {
     }
 }
 
+impl Snapshot {
+    /// While rows are known to be damaged: whether a record that is not there is known from what follows from it, so that it
+    /// lies under another key or is lost.
+    pub(crate) fn check_absent(&self, key: &RecordKey) -> Result<(), StoreError> {
+        if !self.transaction.has_damage() {
+            return Ok(());
+        }
+        let (code, id) = row_key(key);
+        let base = self.transaction.open_table(BASE)?;
+        let place = base.get((code, id))?.map(|row| BaseRow::place(row.value())).transpose()?;
+        let mut is_known = place.is_some_and(|(rank, _)| rank < DELETE_RANK_MIN);
+        if key.kind.schema().id_rule == IdRule::Account {
+            let by_name = self.transaction.open_table(BY_NAME)?;
+            for term in terms(id) {
+                is_known |= by_name.get((term.as_str(), id))?.is_some();
+            }
+        } else {
+            for entry in self.transaction.open_table(BY_OWNER)?.range((code, "", "")..(code + 1, "", ""))? {
+                is_known |= entry?.0.value().2 == id;
+            }
+        }
+        if !is_known {
+            return Ok(());
+        }
+        let (table, kind) = (DOCS.name().to_owned(), Some(key.kind));
+        Err(self.transaction.missing(DamagedRow { table, kind, id: id.to_owned() }))
+    }
+}
+
 /// The file of an open store as one commit left it. Pages of that commit stay as they are while a view of it lives; the
 /// header is kept from when the view was made.
 #[derive(Debug)]
@@ -225,7 +267,10 @@ impl Store {
             engine.ledger.note(DamagedRow { table: table.clone(), kind: None, id: PAGES.to_owned() });
         }
         if !found.flips.is_empty() {
-            tracing::error!(bits = found.flips.len(), "bits of the store's file are wrong: it is opened again");
+            tracing::error!(
+                bits = found.flips.len(),
+                "bits of the store's file are wrong: it is opened again"
+            );
             file.mend_next();
             engine.reopen();
         }
@@ -254,7 +299,7 @@ impl Tx<'_> {
     /// gets it back. Returns how many.
     pub fn mend_outbox(&mut self) -> Result<u64, StoreError> {
         let mut lost_base = Vec::new();
-        for entry in redb::ReadableTable::iter(&self.dirty)? {
+        for entry in self.dirty.iter()? {
             let (at, _) = entry?;
             let (rank, sequence, code, id) = at.value();
             if !self.base.contains((code, id))? {
@@ -264,20 +309,23 @@ impl Tx<'_> {
         let mut lost_place = Vec::new();
         for entry in self.base.iter()?.sound() {
             let (at, row) = entry?;
-            let ((code, id), (rank, sequence)) = (at.value(), super::tables::BaseRow::place(row.value())?);
-            if redb::ReadableTable::get(&self.dirty, (rank, sequence, code, id))?.is_none() {
+            let ((code, id), (rank, sequence)) = (at.value(), BaseRow::place(row.value())?);
+            if self.dirty.get((rank, sequence, code, id))?.is_none() {
                 lost_place.push((rank, sequence, code, id.to_owned()));
             }
         }
         let now_ms = self.now_ms();
         let count = (lost_base.len() + lost_place.len()) as u64;
         for (rank, sequence, code, id) in lost_base {
-            if lost_place.iter().any(|(of_rank, of_sequence, ..)| (*of_rank, *of_sequence) == (rank, sequence)) {
+            if lost_place
+                .iter()
+                .any(|(of_rank, of_sequence, ..)| (*of_rank, *of_sequence) == (rank, sequence))
+            {
                 // The same row under a wrong name.
                 self.dirty.remove((rank, sequence, code, id.as_str()))?;
                 continue;
             }
-            let row = super::tables::BaseRow::encode(rank, sequence, &super::Base::Absent)?;
+            let row = BaseRow::encode(rank, sequence, &super::Base::Absent)?;
             self.base.insert_damaged((code, id.as_str()), &row)?;
         }
         for (rank, sequence, code, id) in lost_place {
@@ -291,9 +339,9 @@ impl Tx<'_> {
 
     /// Whether a record that was edited here is not there any more, though nobody deleted it.
     pub(crate) fn is_lost(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        let at = super::tables::row_key(key);
-        let place = self.base.get(at)?.map(|row| super::tables::BaseRow::place(row.value())).transpose()?;
-        let is_edit = place.is_some_and(|(rank, _)| rank < super::tables::DELETE_RANK_MIN);
+        let at = row_key(key);
+        let place = self.base.get(at)?.map(|row| BaseRow::place(row.value())).transpose()?;
+        let is_edit = place.is_some_and(|(rank, _)| rank < DELETE_RANK_MIN);
         Ok(is_edit && !self.docs.contains(at)?)
     }
 }

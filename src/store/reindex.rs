@@ -3,7 +3,7 @@
 //! A damaged index shows one patient's pages in another's book, or nobody finds them. Nothing in an index is known
 //! nowhere else, so one that contradicts the records is emptied and filled again, in one transaction.
 
-use redb::{Key, ReadableTable as _, Table};
+use redb::{Key, Table};
 
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::Held;
@@ -14,7 +14,14 @@ use crate::domain::record::RecordKey;
 
 /// The tables that [`Tx::rebuild_indexes`] makes anew, as `disagreements` and damaged pages name them.
 const INDEXES: [&str; 9] = [
-    "by_owner", "by_name", "by_spelling", "duplicate", "content_named", "trash_order", "conflict_open", "held_of",
+    "by_owner",
+    "by_name",
+    "by_spelling",
+    "duplicate",
+    "content_named",
+    "trash_order",
+    "conflict_open",
+    "held_of",
     "dirty",
 ];
 
@@ -74,10 +81,7 @@ impl Tx<'_> {
     }
 
     /// The first sound record behind this one: kind, id, document.
-    fn next_record(
-        &self,
-        after: Option<&(u8, String)>,
-    ) -> Result<Option<(u8, String, Vec<u8>)>, StoreError> {
+    fn next_record(&self, after: Option<&(u8, String)>) -> Result<Option<(u8, String, Vec<u8>)>, StoreError> {
         let from = match after {
             Some((code, id)) => std::ops::Bound::Excluded((*code, id.as_str())),
             None => std::ops::Bound::Unbounded,
@@ -171,7 +175,7 @@ mod tests {
         assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
         assert_eq!(snapshot.people_named("ana").unwrap(), ["ana"]);
         // All as it was, but for since when and by whom the record that had lost its place waits.
-        assert_eq!(snapshot.pending_count().unwrap(), 4);
+        assert_eq!(snapshot.pending_count().unwrap(), 5);
     }
 
     #[tokio::test]
@@ -195,7 +199,12 @@ mod tests {
         let mended = store.transact(|tx: &mut Tx<'_>| tx.mend_outbox()).await.unwrap();
         assert_eq!(mended, 1);
         let job = move |tx: &mut Tx<'_>| -> Result<_, StoreError> {
-            Ok((tx.is_clean(&key("ana"))?, tx.damage(&key("ana"))?, tx.damage(&key("iva"))?, tx.damage(&key("eva"))?))
+            Ok((
+                tx.is_clean(&key("ana"))?,
+                tx.damage(&key("ana"))?,
+                tx.damage(&key("iva"))?,
+                tx.damage(&key("eva"))?,
+            ))
         };
         use crate::store::Damage;
         let found = store.transact(job).await.unwrap();

@@ -55,6 +55,10 @@ impl Ledger {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// It is whole again, or gone.
     pub(crate) fn forget(&self, row: &DamagedRow) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(row);
@@ -232,6 +236,17 @@ impl View {
 
     pub(crate) fn open_table<D: Openable>(&self, definition: D) -> Result<D::Read, TableError> {
         definition.open_read(&self.transaction, &self.ledger)
+    }
+
+    /// Whether any row is known to be damaged.
+    pub(crate) fn has_damage(&self) -> bool {
+        !self.ledger.is_empty()
+    }
+
+    /// Notes a row that should be there and is not.
+    pub(crate) fn missing(&self, row: DamagedRow) -> StoreError {
+        self.ledger.note(row.clone());
+        StoreError::DamagedRow(Box::new(row))
     }
 
     /// A table of which rows may be missing that nobody knows of.

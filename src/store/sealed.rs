@@ -335,7 +335,10 @@ impl<B: StorageBackend> Sealed<B> {
                 continue;
             };
             let right = self.cipher.put_right(&number.to_le_bytes(), sealed, text).ok_or(error)?;
-            tracing::error!(number, "a bit of the encrypted store was not what was written, and is put right: the disk may be failing");
+            tracing::error!(
+                number,
+                "a bit of the encrypted store was not what was written, and is put right: the disk may be failing"
+            );
             self.inner.write(place_of(number), &right)?;
         }
         Ok(())

@@ -124,6 +124,7 @@ impl Snapshot {
     /// The record with exactly this id.
     pub fn record(&self, key: &RecordKey) -> Result<Option<StoredRecord>, StoreError> {
         let Some(row) = self.docs()?.get(row_key(key))? else {
+            self.check_absent(key)?;
             return Ok(None);
         };
         Ok(Some(StoredRecord { id: key.id.clone(), document: decode_raw(row.value())? }))
@@ -269,13 +270,15 @@ impl Snapshot {
         let last = last_sequence(&journal, &self.transaction.open_table(META)?)?;
         // After a restore there may be no change yet, but a number from which on there will be.
         let next = if last == 0 { 0 } else { last + 1 };
-        let mut oldest = journal.keys::<u64>(..)?.next().transpose()?.map_or(next, |sequence| sequence.value());
+        let mut oldest =
+            journal.keys::<u64>(..)?.next().transpose()?.map_or(next, |sequence| sequence.value());
         let mut rows = Vec::new();
         for entry in journal.range(since.saturating_add(1)..)?.take(max) {
             let (sequence, row) = match entry {
                 // What changed then is not known any more, as if it had been trimmed: readers start over.
                 Err(StoreError::DamagedRow(row)) => {
-                    oldest = row.id.parse::<u64>().map_or(next, |sequence| sequence.saturating_add(1)).min(next);
+                    oldest =
+                        row.id.parse::<u64>().map_or(next, |sequence| sequence.saturating_add(1)).min(next);
                     rows.clear();
                     continue;
                 }

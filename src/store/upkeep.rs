@@ -88,7 +88,8 @@ pub fn check_store(
     }
     drop(snapshot);
     // Last, because what it would mend is what the rows above were read from.
-    let was_clean = pages.is_whole() && matches!(unpanicked(|| Ok(store.database.check_integrity()?)), Ok(true));
+    let was_clean =
+        pages.is_whole() && matches!(unpanicked(|| Ok(store.database.check_integrity()?)), Ok(true));
     if !pages.flips.is_empty() {
         complaints.push(format!(
             "{} single bits of the file are wrong, which the next start of the node puts right",

@@ -85,7 +85,7 @@ fn a_flipped_bit_is_refused_named_and_not_backed_up() {
     // Where no node runs.
     clinic.run(&["doctor"]).ends(1).says("people ESPGNU777ORG is damaged");
     // The way out, with a node or without.
-    clinic.run(&["db", "set-aside", "people", "ITPYT999HON"]).ends(1);
+    clinic.run(&["db", "set-aside", "people", "ITPYT999HON"]).complains("No row of such a record is damaged");
     clinic.run(&["db", "set-aside", "people", "ESPGNU777ORG"]).ends(0).says("is not in the store any more");
     let kept = fs::read_to_string(clinic.data().join("damaged/people-1.jsonl")).unwrap();
     assert!(kept.contains("ESPGNU777ORG"), "{kept}");
