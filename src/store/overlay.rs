@@ -43,7 +43,7 @@ pub(crate) fn open_to_check(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<(Untouched, Inspected), StoreError> {
-    open(path, key, cache_bytes, inspect)
+    open(path, key, cache_bytes, |bytes| inspect(bytes, true))
 }
 
 fn open(

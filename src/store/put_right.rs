@@ -28,6 +28,8 @@ use crate::domain::schema::IdRule;
 
 /// In `meta`: how many wrong bits were put right in all, and when the last ones were, in milliseconds since 1970.
 const META_BITS: &str = "bits_put_right";
+/// Larger files are looked at as a whole in the background only, so that a node starts soon.
+const WHOLE_BYTES_MAX: u64 = 512 << 20;
 /// The header and what lies beside it in its page.
 const HEADER_PAGE_BYTES: usize = 4096;
 /// What stands for the id where pages of a table are damaged.
@@ -63,7 +65,8 @@ pub(crate) fn look_at_file(path: &Path, key: Option<&StoreKey>) -> Result<Found,
     if sealed_with(&file).map_err(io)?.is_some() {
         return Ok(Found::default());
     }
-    let Inspected { flips, damaged, broken, .. } = inspect(&file).map_err(io)?;
+    let length = file.len().map_err(io)?;
+    let Inspected { flips, damaged, broken, .. } = inspect(&file, length <= WHOLE_BYTES_MAX).map_err(io)?;
     put_right(&file, &flips).map_err(io)?;
     file.close().map_err(io)?;
     if !flips.is_empty() {
@@ -261,7 +264,7 @@ impl Store {
             let length = open.metadata().map_err(io)?.len();
             (view, Committed { file: open, length, header })
         };
-        let found = inspect(&committed).map_err(io)?;
+        let found = inspect(&committed, true).map_err(io)?;
         name_rows(&found.damaged, &engine.ledger);
         for table in &found.broken {
             engine.ledger.note(DamagedRow { table: table.clone(), kind: None, id: PAGES.to_owned() });

@@ -30,7 +30,8 @@ async fn store_in(path: &Path, key: Option<&StoreKey>) {
 
 fn look(path: &Path) -> Inspected {
     let file = FileBackend::new(fs::OpenOptions::new().read(true).write(true).open(path).unwrap()).unwrap();
-    let found = inspect(&file).unwrap();
+    let found = inspect(&file, true).unwrap();
+    assert!(found.flips.len() >= inspect(&file, false).unwrap().flips.len());
     put_right(&file, &found.flips).unwrap();
     found
 }
