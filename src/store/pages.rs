@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 
 use redb::{Key, StorageBackend, TableDefinition, Value};
 use twox_hash::XxHash3_128;
@@ -204,32 +205,43 @@ impl Header<'_> {
             && !(self.is_slot_good(other) && self.commit(other) > self.commit(self.primary_number()))
     }
 
-    /// Puts a single wrong bit right and says where it was; nothing if no single one explains what there is.
-    fn put_right(&mut self, length: u64) -> Option<Option<Flip>> {
-        if self.is_sound(length) {
-            return Some(None);
+    /// Puts single wrong bits right and says where they were; nothing if they do not explain what there is.
+    fn put_right(&mut self, length: u64) -> Option<Vec<Flip>> {
+        let mut flips = Vec::new();
+        // Each slot has a checksum of its own. redb opens no file with a slot of which it does not know the version.
+        for (number, at) in SLOTS_AT.into_iter().enumerate() {
+            if !self.is_slot_good(number) {
+                let is_good = |header: &Self| header.is_slot_good(number);
+                flips.extend(self.only_bit(at..at + SLOT_BYTES, is_good));
+            }
         }
-        // A slot has its own checksum. A good one is not what is wrong.
-        let number = self.primary_number();
-        let at = *SLOTS_AT.get(number)?;
-        let range = if self.is_slot_good(number) { 0..SLOTS_AT[0] } else { at..at + SLOT_BYTES };
+        if self.is_sound(length) {
+            return Some(flips);
+        }
+        flips.push(self.only_bit(0..SLOTS_AT[0], |header| header.is_sound(length))?);
+        Some(flips)
+    }
+
+    /// Changes the only bit of this range whose change is good, and says which it was.
+    fn only_bit(&mut self, range: Range<usize>, is_good: impl Fn(&Self) -> bool) -> Option<Flip> {
         let mut found = None;
         for at in range {
             for bit in 0..8 {
+                // A file that is not closed could be anything.
                 if (at, bit) == (FLAGS_AT, 1) {
                     continue;
                 }
                 *self.0.get_mut(at)? ^= 1 << bit;
-                let is_sound = self.is_sound(length);
+                let is_it = is_good(self);
                 *self.0.get_mut(at)? ^= 1 << bit;
-                if is_sound && found.replace((at, bit)).is_some() {
+                if is_it && found.replace((at, bit)).is_some() {
                     return None;
                 }
             }
         }
         let (at, bit) = found?;
         *self.0.get_mut(at)? ^= 1 << bit;
-        Some(Some(Flip { at: at as u64, bit }))
+        Some(Flip { at: at as u64, bit })
     }
 }
 

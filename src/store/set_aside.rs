@@ -40,8 +40,6 @@ impl Store {
     /// Sets a damaged record aside; returns the file that has its rows now. The file is on disk before anything is
     /// removed.
     pub async fn set_aside(&self, key: &RecordKey) -> Result<PathBuf, SetAsideError> {
-        let file = self.inner.file.as_ref().ok_or(SetAsideError::NoDirectory)?;
-        let directory = directory_of(&file.path).to_owned();
         let key = key.clone();
         let is_damaged = {
             let key = key.clone();
@@ -50,6 +48,8 @@ impl Store {
         if !is_damaged {
             return Err(SetAsideError::NotDamaged);
         }
+        let file = self.inner.file.as_ref().ok_or(SetAsideError::NoDirectory)?;
+        let directory = directory_of(&file.path).to_owned();
         let rows = self.read()?.rows_of(&key)?;
         let path = keep(&directory.join(DIRECTORY), &key, &rows)?;
         let name = path.display().to_string();
