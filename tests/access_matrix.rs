@@ -915,6 +915,7 @@ const NODE_ROUTES: &[NodeRoute] = &[
     reads("/sync/dead", "sync", Needs::Global, 200),
     reads("/sync/waiting", "sync", Needs::Global, 200),
     posts("/sync/dead/people:NEW099/retry", "sync", Needs::Global, "", 404),
+    posts("/sync/damaged/people:NEW099/set-aside", "sync", Needs::Root, "", 404),
     reads("/trash", "trash", Needs::Name, 200),
     // Another's account in the query is refused as one in a path is.
     reads("/trash?person=BOB002", "trash", Needs::Global, 200),

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use super::backup::numbers;
 use super::clear_copies::{self, ClearCopiesArgs, OLD_BYTES, clear_files, clear_words};
-use super::control::ControlError;
-use super::show::{plain, table};
+use super::control::{Client, ControlError, Missing};
+use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{store_file, store_options};
 use crate::config::{Config, read_key};
@@ -39,11 +40,38 @@ pub(super) enum DbCommand {
     ClearCopies(ClearCopiesArgs),
     /// Write an encrypted store without encryption; then take store.key_file out of the configuration.
     Decrypt,
+    /// Take a damaged record out of the store; its rows go into a file below the data directory. Also while a node runs.
+    SetAside {
+        /// Collection, as `doctor` shows it: `people`, `pols`.
+        collection: String,
+        id: String,
+    },
     /// Give an encrypted store the key in this file; then name it in the configuration (store.key_file).
     Rekey { new_key_file: PathBuf },
 }
 
-pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
+pub(super) async fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
+    if let DbCommand::SetAside { collection, id } = command {
+        return set_aside(config, collection, id).await;
+    }
+    on_file(config, command)
+}
+
+/// Damaged records that nothing heals are in the way of every backup.
+async fn set_aside(config: &Config, collection: &str, id: &str) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    let name = utf8_percent_encode(&format!("{collection}:{id}"), NON_ALPHANUMERIC).to_string();
+    let done = client.post(&format!("/sync/damaged/{name}/set-aside"), &json!({})).await?.accepted()?;
+    let text = format!(
+        "{collection} {} is not in the store any more. What was left of it is in {}. The next round takes the \
+         centre's version, if there is one",
+        plain(id),
+        cell(&done["file"])
+    );
+    Ok(Done::text(text))
+}
+
+fn on_file(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
     if let DbCommand::Keygen { file } = command {
         return keygen(file);
     }
@@ -56,6 +84,8 @@ pub(super) fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> 
     }
     let (cache_bytes, key) = (store_options(config).cache_bytes, config.store_key()?);
     match command {
+        // Above.
+        DbCommand::SetAside { .. } => Ok(Done::text("")),
         DbCommand::Check { json } => {
             let checked = check_store(&file, key.as_ref(), cache_bytes)
                 .map_err(|error| failure(config, &file, error))?;

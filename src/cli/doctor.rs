@@ -452,12 +452,21 @@ fn rot(found: &mut Findings, status: &Value) {
         return;
     };
     for row in rows {
-        let (kind, id, in_table) = (cell(&row["kind"]), cell(&row["id"]), cell(&row["table"]));
+        let (id, in_table) = (cell(&row["id"]), cell(&row["table"]));
+        let what = if row["kind"].is_null() { id } else { format!("{} {id}", cell(&row["kind"])) };
         found.wrong(
             ABOUT,
-            format!("{kind} {id} is damaged on the disk (table {in_table}): not shown, not sent, not backed up"),
-            "thalamus-edge sync now reads it from the centre again; if it stays, restore the last good backup. The \
-             disk may be failing",
+            format!("{what} is damaged on the disk (table {in_table}): not shown, not sent, not backed up"),
+            "thalamus-edge sync now reads it from the centre again; if it stays, restore the last good backup, or take a \
+             record out of the way: thalamus-edge db set-aside COLLECTION ID. The disk may be failing",
+        );
+    }
+    if let Some(bits) = status["bits_put_right"]["bits"].as_u64() {
+        let at = cell(&status["bits_put_right"]["last_at"]);
+        found.warning(
+            ABOUT,
+            format!("{bits} wrong bits of the store's file were put right, the last at {at}"),
+            "the disk or the memory of this machine is failing: replace it while all is well",
         );
     }
     if rows.is_empty() {

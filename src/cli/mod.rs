@@ -242,7 +242,7 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Trash(command) => trash::run(&config, command).await,
             Command::Backup(command) => backup::run(config, command).await,
             Command::Restore(args) => restore::run(&config, &args),
-            Command::Db(command) => db::run(&config, &command),
+            Command::Db(command) => db::run(&config, &command).await,
             Command::Import(args) => import::run(config, args).await,
             Command::Export(args) => export::run(config, &args).await,
             Command::Audit(command) => audit::run(&config, command).await,

@@ -86,6 +86,8 @@ verbs! {
     TakeCentral = "take_central",
     /// The local version of a refused record was put into the trash.
     Discard = "discard",
+    /// A damaged record was taken out of the store; `detail` names the file with its rows.
+    SetAside = "set_aside",
     Verify = "verify",
     Pause = "pause",
     Resume = "resume",

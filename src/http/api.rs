@@ -197,9 +197,14 @@ async fn answered(node: Arc<Node>, way: Way, request: Request) -> Response {
     let (method, pattern) = (request.method().clone(), way.pattern);
     let reader = Reader::of(&request, pattern, node.settings.browser_sessions);
     let started = tokio::time::Instant::now();
+    let store = node.store.clone();
     let answering = AssertUnwindSafe(admitted(node, way, request)).catch_unwind();
     let answered = REQUEST.scope(id, answering).await;
-    let mut response = answered.unwrap_or_else(|_| ApiError::Internal.into_response());
+    let mut response = answered.unwrap_or_else(|_| {
+        // redb gives up on pages that make no sense.
+        let error = if store.has_broken_pages() { ApiError::Damaged } else { ApiError::Internal };
+        error.into_response()
+    });
     let (status, took) = (response.status(), started.elapsed());
     // The pattern, never the path: ids of people do not belong into logs.
     let path = if pattern.is_empty() { "(none)" } else { pattern };

@@ -60,6 +60,7 @@ const NODE_PATHS: &[(Verb, &str, Needs)] = &[
     (Verb::Get, "/sync/waiting", Needs::Global("sync")),
     (Verb::Get, "/sync/dead", Needs::Global("sync")),
     (Verb::Post, "/sync/dead/{id}/retry", Needs::Global("sync")),
+    (Verb::Post, "/sync/damaged/{id}/set-aside", Needs::Administer("sync")),
     (Verb::Get, "/trash", Needs::Name("trash")),
     (Verb::Get, "/trash/{id}", Needs::Name("trash")),
     (Verb::Post, "/trash/{id}/restore", Needs::Name("trash")),

@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::extract::At;
 use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
+use crate::store::SetAsideError;
 use crate::sync::refused::{self, Effect, RefusedError, WayOut, ways_out};
 
 /// Longest reason in the list: a server may repeat the document in it.
@@ -61,6 +62,30 @@ fn named(at: &At) -> Result<RecordKey, ApiError> {
 
 fn absent() -> ApiError {
     ApiError::NotFound("There is no such refused record".into())
+}
+
+/// Takes a damaged record out of the store, its rows into a file. For root and the operator of the machine.
+pub(crate) async fn set_aside(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
+    if !caller.principal.administers() {
+        return Err(ApiError::Forbidden);
+    }
+    let key = named(&at)?;
+    match node.store.set_aside(&key).await {
+        Ok(file) => Ok(super::json(json!({"file": file.display().to_string()}))),
+        Err(SetAsideError::NotDamaged) => Err(ApiError::NotFound(
+            "No row of such a record is damaged: `thalamus-edge doctor` names those".into(),
+        )),
+        Err(SetAsideError::Store(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "a damaged record could not be set aside");
+            Err(ApiError::Internal)
+        }
+    }
 }
 
 /// Puts the local version into the trash and the centre's in its place.

@@ -24,7 +24,7 @@ use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner, Route, Schema, Shape};
-use crate::store::{Kept, KeptKey, KeptOf, Part, Snapshot};
+use crate::store::{Kept, KeptKey, KeptOf, Part, Snapshot, StoreError};
 
 /// Most records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -37,6 +37,9 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 const WORDS_CHARS_MAX: usize = 100;
 /// Lists only what belongs to this account.
 const PERSON: &str = "person";
+
+/// How many records of the kind are damaged on the node's disk, and therefore in no list.
+const X_DAMAGED: header::HeaderName = header::HeaderName::from_static("x-damaged");
 
 /// Which records a request lists.
 struct Selection {
@@ -63,7 +66,8 @@ impl Selection {
         max: usize,
         mut show: impl FnMut(&str, &RawDocument) -> Result<(), ApiError>,
     ) -> Result<Option<String>, ApiError> {
-        let (kind, part) = (self.kind, Part { after, max, bytes_max: BATCH_BYTES_MAX });
+        let part = Part { after, max, bytes_max: BATCH_BYTES_MAX, is_without_damaged: true };
+        let kind = self.kind;
         let mut shown = Ok(());
         let mut include = |id: &str, document: &RawDocument| {
             if shown.is_ok() && self.includes(document) {
@@ -84,7 +88,11 @@ impl Selection {
                 let start = ids.partition_point(|id| after.is_some_and(|after| id.as_str() <= after));
                 let (now, later) = ids[start..].split_at(max.min(ids.len() - start));
                 for id in now {
-                    if let Some(record) = snapshot.record(&RecordKey::new(kind, id))? {
+                    let record = match snapshot.record(&RecordKey::new(kind, id)) {
+                        Err(StoreError::DamagedRow(_)) => continue,
+                        record => record?,
+                    };
+                    if let Some(record) = record {
                         include(id, &record.document);
                     }
                 }
@@ -153,6 +161,7 @@ pub(crate) async fn list(
     let path = uri.path().to_owned();
     // Looking for the documents of one page may go through all of a person's.
     let is_short = owner.is_some() && query.limit.is_none() && page_id.is_none();
+    let store = node.store.clone();
     let begin = move |max| {
         let who = match (owner, &query.words) {
             (Some(owner), _) => Who::Owner(owner),
@@ -182,6 +191,11 @@ pub(crate) async fn list(
     let mut response = ([(header::CONTENT_TYPE, json)], lister.into_body(first)).into_response();
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
+    }
+    // Not how many of these would be shown: nobody knows what stands in them.
+    let damaged = store.damaged_records(schema.kind);
+    if damaged > 0 {
+        response.headers_mut().insert(X_DAMAGED, HeaderValue::from(damaged));
     }
     Ok(shown.on(response))
 }

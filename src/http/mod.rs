@@ -177,6 +177,7 @@ pub fn api(node: Arc<Node>) -> Api {
         .route("/sync/dead/{id}/retry", post(dead::retry))
         .route("/sync/dead/{id}/take-central", post(dead::take_central))
         .route("/sync/dead/{id}/discard", post(dead::discard))
+        .route("/sync/damaged/{id}/set-aside", post(dead::set_aside))
         .route("/trash", get(trash::list))
         .route("/trash/{id}", get(trash::show))
         .route("/trash/{id}/restore", post(trash::restore));

@@ -72,6 +72,10 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
         json!({"table": row.table, "kind": kind, "id": row.id})
     });
     status["damaged_rows"] = damaged.collect();
+    status["bits_put_right"] = match node.store.bits_put_right()? {
+        Some(found) => json!({"bits": found.bits, "last_at": crate::sync::time_text(found.last_ms)}),
+        None => json!(null),
+    };
     let unreviewed = emergency::unreviewed(&node)?;
     let is_any = !unreviewed.is_empty();
     status["emergencies"] = json!(unreviewed);

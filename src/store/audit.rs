@@ -11,7 +11,7 @@ use super::rows::Checked;
 use super::tables::{AUDIT, AUDIT_OF};
 use super::{Snapshot, Store, StoreError, Tx};
 use crate::domain::access::Actor;
-use crate::domain::audit::{EVERYBODY, Entry, Event, Head, Times, What};
+use crate::domain::audit::{EVERYBODY, Entry, Event, Hash, Head, Times, What};
 use crate::domain::record::{Kind, RecordKey};
 
 /// Where the oldest kept entry begins: `{head: "SEQ:HASH"}`.
@@ -153,15 +153,18 @@ impl Tx<'_> {
     /// Cuts off what is too old, oldest first.
     fn cut_audit(&mut self, last: u64) -> Result<(), StoreError> {
         for _ in 0..CUT_ENTRIES_MAX {
-            let oldest = self.audit.first()?.filter(|(seq, _)| last - seq.value() >= self.audit_keep_rows);
-            let Some((seq, bytes)) = oldest.map(|(seq, row)| (seq.value(), row.value().to_vec())) else {
+            let oldest = self.audit.keys::<u64>(..)?.next().transpose()?.map(|seq| seq.value());
+            let is_old = |seq: &u64| last.saturating_sub(*seq) >= self.audit_keep_rows;
+            let Some(seq) = oldest.filter(is_old) else {
                 return Ok(());
             };
+            let bytes = self.audit.unchecked_value(seq)?.unwrap_or_default();
             self.audit.remove(seq)?;
             if let Some(entry) = Entry::decode(&bytes).filter(|entry| !entry.event.owner.is_empty()) {
                 self.audit_of.remove((entry.event.owner.as_str(), seq))?;
             }
-            self.set_meta(META_ANCHOR, Some(&head_row(&stored_head(seq, &bytes)?)))?;
+            let hash = Entry::stored_hash(&bytes).unwrap_or(Hash::ZERO);
+            self.set_meta(META_ANCHOR, Some(&head_row(&Head { seq, hash })))?;
         }
         Ok(())
     }
@@ -266,17 +269,12 @@ fn head_of(
     entries: &Checked<impl ReadableTable<u64, &'static [u8]>, u64>,
     anchor: impl FnOnce() -> Result<Option<Document>, StoreError>,
 ) -> Result<Head, StoreError> {
-    match entries.last()? {
-        Some((seq, row)) => stored_head(seq.value(), row.value()),
-        None => parse_anchor(anchor()?.as_ref()),
-    }
-}
-
-/// The place of a stored entry. Also one that somebody has tampered with has one: the node goes on, and the check
-/// of the chain names it.
-fn stored_head(seq: u64, bytes: &[u8]) -> Result<Head, StoreError> {
-    let damaged = || StoreError::Damaged(format!("entry {seq} of the audit trail has no hash"));
-    Ok(Head { seq, hash: Entry::stored_hash(bytes).ok_or_else(damaged)? })
+    let Some(seq) = entries.last_number()? else {
+        return parse_anchor(anchor()?.as_ref());
+    };
+    // Also behind an entry that is damaged on the disk the trail goes on; the check of the chain names it.
+    let bytes = entries.unchecked_value(seq)?.unwrap_or_default();
+    Ok(Head { seq, hash: Entry::stored_hash(&bytes).unwrap_or(Hash::ZERO) })
 }
 
 fn head_row(head: &Head) -> Document {

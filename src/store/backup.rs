@@ -136,6 +136,9 @@ impl Snapshot {
     /// Writes everything that the store holds at this moment. Writers are not held up by it, however long it
     /// takes; the file grows by what they write meanwhile.
     pub fn write_backup(&self, about: &About, out: &mut dyn Write) -> Result<Manifest, StreamError> {
+        if let Some(pages) = self.transaction.broken_pages() {
+            return Err(StoreError::DamagedRow(Box::new(pages)).into());
+        }
         out.write_all(MAGIC).map_err(StreamError::Write)?;
         let (content, tables) = write_rows(&self.transaction, out)?;
         let manifest = Manifest {

@@ -20,7 +20,7 @@ impl Snapshot {
     pub fn conflicts(&self) -> Result<Vec<Conflict>, StoreError> {
         let conflict = self.transaction.open_table(CONFLICT)?;
         let mut conflicts = Vec::new();
-        for entry in conflict.iter()? {
+        for entry in conflict.iter()?.sound() {
             conflicts.push(Conflict::decode(entry?.1.value())?);
         }
         conflicts.sort_by(|a, b| (a.found_at_ms, &a.id).cmp(&(b.found_at_ms, &b.id)));
@@ -51,7 +51,11 @@ impl Snapshot {
         let (mut conflicts, mut bytes) = (Vec::new(), 0);
         for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
             let (id, _) = entry?;
-            if let Some(row) = table.get(id.value())? {
+            let row = match table.get(id.value()) {
+                Err(StoreError::DamagedRow(_)) => continue,
+                row => row?,
+            };
+            if let Some(row) = row {
                 bytes += row.value().len();
                 conflicts.push(Conflict::decode(row.value())?);
             }
@@ -107,7 +111,7 @@ impl Snapshot {
     /// Ids of all conflicts, or of those with this status, oldest first.
     pub fn conflict_ids(&self, status: Option<ConflictStatus>) -> Result<Vec<String>, StoreError> {
         let mut found = Vec::new();
-        for entry in self.transaction.open_table(CONFLICT)?.iter()? {
+        for entry in self.transaction.open_table(CONFLICT)?.iter()?.sound() {
             let (id, row) = entry?;
             let row = Fields::of(row.value(), "a conflict")?;
             let has_status = row.text("status")?;

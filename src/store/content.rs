@@ -59,6 +59,9 @@ pub struct ContentsLeft {
     pub bytes: u64,
 }
 
+/// As [`super::DamagedRow`] names the table of chunks.
+pub const CONTENT_TABLE: &str = "content";
+
 type Chunks = (&'static str, u32);
 
 fn is_here(
@@ -164,6 +167,28 @@ impl Tx<'_> {
             Some(content) => self.queue_content(&content),
             None => Ok(()),
         }
+    }
+
+    /// Content of which a chunk is damaged is fetched from the centre again, if that is known to have it and a record
+    /// names it. Returns whether it is so.
+    pub(crate) fn refetch_damaged(&mut self, sha256: &str) -> Result<bool, StoreError> {
+        let mut is_damaged = false;
+        for row in self.content.range((sha256, 0)..=(sha256, u32::MAX))? {
+            is_damaged |= matches!(row, Err(StoreError::DamagedRow(_)));
+        }
+        if !is_damaged || self.content_owed.get(sha256)?.is_some() {
+            return Ok(false);
+        }
+        let Some(key) = self.named_by(sha256)? else {
+            return Ok(false);
+        };
+        let document = self.document(&key)?;
+        let Some(content) = document.and_then(|document| Content::of(key.kind, &document)) else {
+            return Ok(false);
+        };
+        self.remove_chunks(sha256)?;
+        self.content_wanted.insert(sha256, (content.length, 0))?;
+        Ok(true)
     }
 
     /// The centre turned out to lack content that is here, if a record still names it.
@@ -282,7 +307,7 @@ impl Tx<'_> {
         for code in codes.into_iter().filter(|code| *code >= from.0) {
             let start = if code == from.0 { Bound::Excluded(from) } else { Bound::Included((code, "")) };
             let records = self.docs.range((start, Bound::Excluded((code + 1, ""))))?;
-            for entry in records.take(max - seen) {
+            for entry in records.sound().take(max - seen) {
                 let (at, row) = entry?;
                 let key = RecordKey::new(kind_of(code)?, at.value().1);
                 if let Some(content) = Content::of(key.kind, &decode(row.value())?) {
@@ -304,8 +329,8 @@ impl Tx<'_> {
         let mut at = after.to_owned();
         for _ in 0..max {
             let next =
-                self.content.range((Bound::Excluded((at.as_str(), u32::MAX)), Bound::Unbounded))?.next();
-            let Some((found, _)) = next.transpose()? else {
+                self.content.keys((Bound::Excluded((at.as_str(), u32::MAX)), Bound::Unbounded))?.next();
+            let Some(found) = next.transpose()? else {
                 return Ok(None);
             };
             at = found.value().0.to_owned();

@@ -147,7 +147,7 @@ impl Tx<'_> {
 
     fn trim_departed(&mut self) -> Result<(), StoreError> {
         let mut rows = Vec::new();
-        for entry in self.departed.iter()? {
+        for entry in self.departed.iter()?.sound() {
             let (account, row) = entry?;
             rows.push((Departed::decode(row.value())?.until, account.value().to_owned()));
         }

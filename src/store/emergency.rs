@@ -179,7 +179,7 @@ fn read_all(
     table: &Checked<impl ReadableTable<u64, &'static [u8]>, u64>,
 ) -> Result<Vec<Emergency>, StoreError> {
     let mut rows = Vec::new();
-    for entry in table.iter()? {
+    for entry in table.iter()?.sound() {
         let (id, row) = entry?;
         rows.push(Emergency::decode(id.value(), row.value())?);
     }

@@ -86,6 +86,12 @@ impl Engine {
         Ok(View::new(self.begin_read()?, Arc::clone(&self.ledger)))
     }
 
+    /// Opens the database again before anybody begins anything.
+    pub(crate) fn reopen(&self) {
+        self.has_failed.store(true, Ordering::Release);
+        self.forget_view();
+    }
+
     /// One at a time: keep the guard until the transaction has ended.
     pub(crate) fn writing(&self) -> MutexGuard<'_, Option<Instant>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)

@@ -117,8 +117,8 @@ impl Tx<'_> {
     /// What happened at the centre may include any open write: no history tells.
     pub fn doubt_intents(&mut self) -> Result<(), StoreError> {
         let mut open = Vec::new();
-        for entry in self.intent.iter()? {
-            let (at, _) = entry?;
+        for at in self.intent.keys::<(u8, &str)>(..)? {
+            let at = at?;
             let (code, id) = at.value();
             open.push(RecordKey::new(kind_of(code)?, id));
         }
@@ -333,7 +333,7 @@ impl Snapshot {
     pub fn sent_since(&self, lease: i64) -> Result<Vec<Sent>, StoreError> {
         let sent = self.transaction.open_table(SENT)?;
         let mut found = Vec::new();
-        for entry in sent.iter()?.rev() {
+        for entry in sent.iter()?.sound().rev() {
             let (sequence, row) = entry?;
             let sent = Sent::decode(sequence.value(), row.value())?;
             if sent.lease < lease {

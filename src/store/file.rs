@@ -7,8 +7,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use redb::backends::FileBackend;
@@ -16,6 +17,7 @@ use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError};
 use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
 use super::engine::Watched;
+use super::put_right::look_at_file;
 use super::sealed::{SealError, Sealed, StoreKey, sealed_with};
 use super::{StoreError, writer};
 use crate::files::{Unfinished, create_private, directory_of, suffixed};
@@ -26,17 +28,34 @@ const UNFINISHED_SUFFIX: &str = ".new";
 const CREATE_CACHE_BYTES: usize = 1 << 20;
 
 /// The store's file at one place. It may be made when it is first opened, never when it is opened again.
+#[derive(Clone)]
 pub(crate) struct StoreFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Of an encrypted store; one that is made is encrypted with it.
     key: Option<StoreKey>,
     /// Device and number of the file that was opened first.
-    identity: OnceLock<(u64, u64)>,
+    identity: Arc<OnceLock<(u64, u64)>>,
+    /// Wrong bits were found while it was open: they are put right before it is opened again.
+    is_to_mend: Arc<AtomicBool>,
 }
 
 impl StoreFile {
     pub(crate) fn at(path: &Path, key: Option<&StoreKey>) -> StoreFile {
-        StoreFile { path: path.to_owned(), key: key.cloned(), identity: OnceLock::new() }
+        StoreFile {
+            path: path.to_owned(),
+            key: key.cloned(),
+            identity: Arc::default(),
+            is_to_mend: Arc::default(),
+        }
+    }
+
+    /// Has wrong bits put right when it is opened again.
+    pub(super) fn mend_next(&self) {
+        self.is_to_mend.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.key.is_some()
     }
 
     /// Opens the store. What fails on the file later raises the flag.
@@ -46,6 +65,9 @@ impl StoreFile {
         has_failed: Arc<AtomicBool>,
     ) -> Result<Database, StoreError> {
         let is_first = self.identity.get().is_none();
+        if self.is_to_mend.swap(false, Ordering::AcqRel) {
+            look_at_file(&self.path, self.key.as_ref())?;
+        }
         if is_first && !is_there(&self.path)? {
             create(&self.path, self.key.as_ref())?;
         }
@@ -83,8 +105,11 @@ fn open_file(
     let opened = match (key, sealed_with) {
         (None, Some(id)) => return Err(SealError::NoKey(id).into()),
         (Some(_), None) => return Err(SealError::NotSealed.into()),
-        (None, None) => builder.create_with_backend(backend),
-        (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(backend, key)?),
+        (None, None) => open_unpanicked(|| builder.create_with_backend(backend)),
+        (Some(key), Some(_)) => {
+            let sealed = Sealed::open(backend, key)?;
+            open_unpanicked(|| builder.create_with_backend(sealed))
+        }
     };
     opened.map_err(|error| match error {
         DatabaseError::Storage(StorageError::Io(cause))
@@ -95,6 +120,14 @@ fn open_file(
         DatabaseError::Storage(StorageError::Corrupted(cause)) => unreadable(&cause),
         other => other.into(),
     })
+}
+
+/// redb gives up on some damaged files by panicking.
+fn open_unpanicked(
+    open: impl FnOnce() -> Result<Database, DatabaseError>,
+) -> Result<Database, DatabaseError> {
+    catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(StorageError::Corrupted("its pages do not fit together".to_owned()).into()))
 }
 
 pub(crate) fn unreadable(cause: &str) -> StoreError {

@@ -1,13 +1,12 @@
 //! Floor 1. A damaged record and what can be done about it.
 
 use bson::RawDocument;
-use redb::ReadableTable as _;
 
 use super::StoreError;
 use super::records::Tx;
 use super::tables::*;
 use crate::domain::content::Content;
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::RecordKey;
 
 /// What is damaged of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +26,9 @@ impl Tx<'_> {
             || self.delivered.is_damaged(at)?
             || self.undecided.is_damaged(at)?
             || self.ghost.is_damaged(at)?;
+        if !is_unclear && self.is_lost(key)? {
+            return Ok(Some(Damage::Unsent));
+        }
         if !is_unclear && !self.docs.is_damaged(at)? {
             return Ok(None);
         }
@@ -40,38 +42,7 @@ impl Tx<'_> {
             return Ok(false);
         }
         // What followed from the row that nobody can read.
-        let (code, id) = row_key(key);
-        let mut owners = Vec::new();
-        for entry in self.by_owner.range((code, "", "")..(code + 1, "", ""))? {
-            let (at, _) = entry?;
-            let (_, owner, of) = at.value();
-            if of == id {
-                owners.push(owner.to_owned());
-            }
-        }
-        for owner in owners {
-            self.by_owner.remove((code, owner.as_str(), id))?;
-        }
-        if key.kind == Kind::Person {
-            let mut words = Vec::new();
-            for entry in self.by_name.iter()? {
-                let (at, _) = entry?;
-                if at.value().1 == id {
-                    words.push(at.value().0.to_owned());
-                }
-            }
-            for word in words {
-                self.by_name.remove((word.as_str(), id))?;
-            }
-        }
-        let mut contents = Vec::new();
-        for entry in self.content_named.iter()? {
-            let (at, _) = entry?;
-            let (sha256, of_kind, of) = at.value();
-            if (of_kind, of) == (code, id) {
-                contents.push(sha256.to_owned());
-            }
-        }
+        let contents = self.unindex_unreadable(key)?;
         self.put_new(key, new)?;
         let named = Content::named_in(key.kind, new).map(|content| content.sha256);
         for sha256 in contents.iter().filter(|sha256| named.as_ref() != Some(sha256)) {

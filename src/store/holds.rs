@@ -147,7 +147,7 @@ impl Tx<'_> {
 
     pub fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         let mut holds = Vec::new();
-        for entry in self.hold.iter()? {
+        for entry in self.hold.iter()?.sound() {
             let (account, row) = entry?;
             holds.push(Hold::decode(account.value(), row.value())?);
         }
@@ -229,7 +229,7 @@ impl Tx<'_> {
     /// Records that the centre has under an account and that were deleted here, which is not sent yet.
     pub fn deleted_dependents(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         let mut deleted = Vec::new();
-        for entry in self.base.iter()? {
+        for entry in self.base.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id) = at.value();
             let key = RecordKey::new(kind_of(code)?, id);
@@ -300,7 +300,7 @@ impl Snapshot {
     /// All holds.
     pub fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         let mut holds = Vec::new();
-        for entry in self.transaction.open_table(HOLD)?.iter()? {
+        for entry in self.transaction.open_table(HOLD)?.iter()?.sound() {
             let (account, row) = entry?;
             holds.push(Hold::decode(account.value(), row.value())?);
         }

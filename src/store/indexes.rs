@@ -77,6 +77,16 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// What follows from a person's record that is gone without having been read.
+    pub(super) fn note_gone(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if key.kind.schema().id_rule != IdRule::Account {
+            return Ok(());
+        }
+        let canonical = fold_account(&key.id);
+        self.by_spelling.remove((canonical.as_str(), key.id.as_str()))?;
+        self.note_duplicate(&canonical)
+    }
+
     /// Keeps in mind whether an account has more than one record.
     fn note_duplicate(&mut self, canonical: &str) -> Result<(), StoreError> {
         if self.spellings(canonical)?.len() > 1 {

@@ -28,13 +28,17 @@ mod landed;
 mod meant;
 mod notes;
 mod overlay;
+mod pages;
+mod put_right;
 mod rebuild;
 mod records;
+mod reindex;
 mod restore_rows;
 mod rows;
 mod scrub;
 mod sealed;
 mod search;
+mod set_aside;
 mod shared;
 mod snapshot;
 mod space;
@@ -61,7 +65,7 @@ pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use backup::{About, Manifest, StreamError, Summary, read_backup};
 pub use clear::{ClearFiles, files_in_the_clear};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
-pub use content::{ContentsLeft, IdleContents, OwedContent, WantedContent};
+pub use content::{CONTENT_TABLE, ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use delivered::{Delivered, STORE_FIELD};
 pub use departed::identity_row;
 pub use edit::{Edit, EditError, Requirement};
@@ -71,11 +75,13 @@ pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
+pub use put_right::BitsPutRight;
 pub use rebuild::rebuild;
 pub use records::Tx;
 pub use rows::DamagedRow;
 pub use scrub::Scrub;
 pub use sealed::{SealError, Sealed, StoreKey};
+pub use set_aside::SetAsideError;
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
 pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
@@ -195,10 +201,15 @@ struct Inner {
     engine: Arc<Engine>,
     changes: watch::Receiver<u64>,
     clock: Clock,
+    options: StoreOptions,
     turns: edit::Turns,
     notes: notes::Notes,
     /// Set once, if a reserve is to be kept.
     space: OnceLock<space::Space>,
+    /// Of the file, when it was opened.
+    found: put_right::Found,
+    /// The store's own, if it has one.
+    file: Option<StoreFile>,
 }
 
 impl Store {
@@ -214,10 +225,12 @@ impl Store {
         key: Option<&StoreKey>,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
+        let found = put_right::look_at_file(path, key)?;
         upgrade::upgrade(path, key, options.cache_bytes)?;
         let file = StoreFile::at(path, key);
-        let open = move |has_failed| file.open(options.cache_bytes, has_failed);
-        Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread)
+        let opened = file.clone();
+        let open = move |has_failed| opened.open(options.cache_bytes, has_failed);
+        Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread, (found, Some(file)))
     }
 
     /// A store that lives in memory, for tests.
@@ -248,13 +261,19 @@ impl Store {
             let backend = Watched { backend: next()?, has_failed };
             Ok(redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?)
         };
-        Store::start(Engine::new(Box::new(open))?, options, Writer::inline)
+        Store::start(
+            Engine::new(Box::new(open))?,
+            options,
+            Writer::inline,
+            (put_right::Found::default(), None),
+        )
     }
 
     fn start(
         engine: Engine,
         options: StoreOptions,
         writer: fn(WriterLoop) -> Result<Writer, StoreError>,
+        (found, file): (put_right::Found, Option<StoreFile>),
     ) -> Result<Store, StoreError> {
         let last = {
             let mut tried = engine.writing();
@@ -269,12 +288,16 @@ impl Store {
                 engine,
                 changes,
                 clock: options.clock,
+                options,
                 turns: edit::Turns::default(),
                 notes: notes::Notes::default(),
                 space: OnceLock::new(),
+                found,
+                file,
             }),
         };
         store.recall_damage()?;
+        store.inner.found.note(&store)?;
         Ok(store)
     }
 

@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redb::{Database, DatabaseError, StorageBackend, StorageError};
 use rustix::fs::{FlockOperation, flock};
 
+use super::pages::{Inspected, inspect, put_right};
 use super::sealed::{SealError, Sealed, sealed_with};
 use super::{StoreError, StoreKey};
 
@@ -32,6 +33,25 @@ pub(crate) fn open_untouched(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<Untouched, StoreError> {
+    Ok(open(path, key, cache_bytes, |_| Ok(Inspected::default()))?.0)
+}
+
+/// The same, and what the pages of the file are worth. Single wrong bits outside of records are right in what is looked
+/// at.
+pub(crate) fn open_to_check(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+) -> Result<(Untouched, Inspected), StoreError> {
+    open(path, key, cache_bytes, |bytes| inspect(bytes, true))
+}
+
+fn open(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+    look: fn(&Overlay) -> io::Result<Inspected>,
+) -> Result<(Untouched, Inspected), StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
     let file = OpenOptions::new().read(true).open(path).map_err(io)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -40,6 +60,11 @@ pub(crate) fn open_untouched(
     }
     let backend = Overlay::over(file.try_clone().map_err(io)?).map_err(io)?;
     let sealed_with = sealed_with(&backend).map_err(io)?;
+    let pages = match sealed_with {
+        None => look(&backend).map_err(io)?,
+        Some(_) => Inspected::default(),
+    };
+    put_right(&backend, &pages.flips).map_err(io)?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
     let opened = unpanicked(|| match (key, sealed_with) {
@@ -48,7 +73,7 @@ pub(crate) fn open_untouched(
         (None, None) => builder.create_with_backend(backend).map_err(unreadable),
         (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(backend, key)?).map_err(unreadable),
     })?;
-    Ok(Untouched { database: opened, _lock: file })
+    Ok((Untouched { database: opened, _lock: file }, pages))
 }
 
 fn unreadable(error: DatabaseError) -> StoreError {

@@ -517,6 +517,21 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
+    /// An entry of the change feed for a record that was taken out of the store unread.
+    pub(super) fn journal_gone(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        let actor = self.asker.as_ref().map_or(Actor::Centre, |asker| asker.who.clone()).to_string();
+        let paths: RawArrayBuf = [""].into_iter().collect();
+        let row = rawdoc! {
+            "kind": i32::from(key.kind.schema().code), "id": key.id.as_str(), "op": "delete",
+            "paths": paths,
+            "actor": actor, "owner": RawBson::Null, "at": self.now_ms,
+        };
+        self.sequence += 1;
+        self.journal.insert(self.sequence, row.as_bytes())?;
+        self.writes += 1;
+        Ok(())
+    }
+
     /// The account to which the record belongs; a deleted one belongs to whom it belonged.
     pub fn owner(&self, key: &RecordKey) -> Result<Option<String>, StoreError> {
         let document = match self.document(key)? {

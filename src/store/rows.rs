@@ -20,6 +20,7 @@ use redb::{
 };
 
 use super::StoreError;
+use super::put_right::PAGES;
 use crate::domain::record::Kind;
 
 const SUM_BYTES: usize = 4;
@@ -52,6 +53,10 @@ impl Ledger {
                 "a stored row is damaged; `thalamus-edge doctor` names it"
             );
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// It is whole again, or gone.
@@ -154,6 +159,13 @@ impl<K: RowName> RowsDefinition<K> {
     }
 }
 
+/// Whether a row as it stands in the file is what was written, by the name of its table and the bytes of its key.
+pub(crate) fn is_row_good(table: &str, key: &[u8], row: &[u8]) -> bool {
+    let mut seed = crc32fast::Hasher::new();
+    seed.update(table.as_bytes());
+    row.split_last_chunk::<SUM_BYTES>().is_some_and(|(value, found)| sum(seed, key, value) == *found)
+}
+
 fn sum(mut hasher: crc32fast::Hasher, key: &[u8], value: &[u8]) -> [u8; SUM_BYTES] {
     hasher.update(key);
     hasher.update(value);
@@ -224,6 +236,22 @@ impl View {
 
     pub(crate) fn open_table<D: Openable>(&self, definition: D) -> Result<D::Read, TableError> {
         definition.open_read(&self.transaction, &self.ledger)
+    }
+
+    /// Whether any row is known to be damaged.
+    pub(crate) fn has_damage(&self) -> bool {
+        !self.ledger.is_empty()
+    }
+
+    /// Notes a row that should be there and is not.
+    pub(crate) fn missing(&self, row: DamagedRow) -> StoreError {
+        self.ledger.note(row.clone());
+        StoreError::DamagedRow(Box::new(row))
+    }
+
+    /// A table of which rows may be missing that nobody knows of.
+    pub(crate) fn broken_pages(&self) -> Option<DamagedRow> {
+        self.ledger.rows().into_iter().find(|row| row.id == PAGES)
     }
 
     pub(crate) fn redb(&self) -> &ReadTransaction {
@@ -305,6 +333,26 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
         let key = key.borrow();
         let found = self.table.get(key).map_err(|error| self.failed(key, error))?;
         found.map(|row| self.open(key, row)).transpose()
+    }
+
+    /// The value of a row, whatever it is worth.
+    pub(crate) fn unchecked_value<'k>(
+        &self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.unchecked(key)?;
+        Ok(row.map(|mut row| {
+            row.truncate(row.len().saturating_sub(SUM_BYTES));
+            row
+        }))
+    }
+
+    /// A row as it stands in the file, whatever it is worth, for what keeps damaged rows.
+    pub(crate) fn unchecked<'k>(
+        &self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.table.get(key)?.map(|row| row.value().to_vec()))
     }
 
     /// Whether there is a row, good or damaged.
@@ -390,6 +438,33 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
     }
 }
 
+impl<T: ReadableTable<u64, &'static [u8]>> Checked<T, u64> {
+    /// The last number of rows that are counted. Damaged rows at the end count as far as their numbers follow: one far
+    /// behind is another's number, damaged.
+    pub(crate) fn last_number(&self) -> Result<Option<u64>, StoreError> {
+        let (mut damaged, mut last) = (Vec::new(), None);
+        for entry in self.table.iter()?.rev() {
+            let (number, row) = entry?;
+            let number = number.value();
+            match self.open(&number, row) {
+                Ok(_) => {
+                    last = Some(number);
+                    break;
+                }
+                Err(StoreError::DamagedRow(_)) => damaged.push(number),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut last = last.or(damaged.last().copied());
+        for number in damaged.into_iter().rev() {
+            if last.is_some_and(|last| last.checked_add(1) == Some(number)) {
+                last = Some(number);
+            }
+        }
+        Ok(last)
+    }
+}
+
 impl<K: RowName> Checked<Table<'_, K, &'static [u8]>, K> {
     pub(crate) fn insert<'k>(
         &mut self,
@@ -401,6 +476,20 @@ impl<K: RowName> Checked<Table<'_, K, &'static [u8]>, K> {
         row.extend_from_slice(value);
         row.extend_from_slice(&self.sum(key, value));
         self.table.insert(key, row.as_slice())?;
+        Ok(())
+    }
+
+    /// Writes a row that every reader refuses, for a value that nobody knows any more.
+    pub(crate) fn insert_damaged<'k>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        let key = key.borrow();
+        let mut row = value.to_vec();
+        row.extend(self.sum(key, value).map(|byte| !byte));
+        self.table.insert(key, row.as_slice())?;
+        self.damaged(key);
         Ok(())
     }
 
@@ -443,6 +532,14 @@ impl<K: RowName> Checked<Table<'_, K, &'static [u8]>, K> {
 pub(crate) struct RowRange<'a, T, K: RowName> {
     rows: &'a Checked<T, K>,
     range: redb::Range<'a, K, &'static [u8]>,
+}
+
+impl<'a, T: ReadableTable<K, &'static [u8]>, K: RowName> RowRange<'a, T, K> {
+    /// Passes over rows that are damaged, which the ledger has then, so that one of them does not keep anybody from the
+    /// others.
+    pub(crate) fn sound(self) -> impl DoubleEndedIterator<Item = Result<Entry<'a, K>, StoreError>> {
+        self.filter(|entry| !matches!(entry, Err(StoreError::DamagedRow(_))))
+    }
 }
 
 impl<'a, T: ReadableTable<K, &'static [u8]>, K: RowName> Iterator for RowRange<'a, T, K> {

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use bson::{Bson, Document, doc};
 use redb::{Key, TableDefinition, TableError, Value};
 
+use super::put_right::PAGES;
 use super::rows::{DamagedRow, RowName, RowsDefinition};
 use super::tables::*;
 use super::{Snapshot, Store, StoreError};
@@ -69,14 +70,13 @@ impl Snapshot {
         Ok(is_done)
     }
 
-    /// Whether a row that was damaged is good again, or gone; of rows that are not about a record only a whole pass
-    /// tells.
+    /// Whether a row that was damaged is good again, or gone.
     fn is_healed(&self, row: &DamagedRow) -> Result<bool, StoreError> {
-        let Some(kind) = row.kind else {
+        if row.id == PAGES {
             return Ok(false);
-        };
-        let mut looking =
-            Looking { snapshot: self, row, at: (kind.schema().code, &row.id), is_damaged: None };
+        }
+        let at = (row.kind.map_or(0, |kind| kind.schema().code), row.id.as_str());
+        let mut looking = Looking { snapshot: self, row, at, is_damaged: None };
         each_table(&mut looking)?;
         Ok(looking.is_damaged == Some(false))
     }
@@ -143,6 +143,20 @@ struct Looking<'a> {
     is_damaged: Option<bool>,
 }
 
+impl Looking<'_> {
+    /// Whether the row is among the damaged ones of its table, which is read to its end for that.
+    fn look_through<K: RowName>(&self, definition: RowsDefinition<K>) -> Result<bool, StoreError> {
+        if definition.name() == CONTENT.name() {
+            let chunks = self.snapshot.transaction.open_table(CONTENT)?;
+            let mut chunks = chunks.range((self.at.1, 0)..=(self.at.1, u32::MAX))?;
+            return Ok(chunks.any(|chunk| matches!(chunk, Err(StoreError::DamagedRow(_)))));
+        }
+        let table = self.snapshot.transaction.open_table(definition)?;
+        let mut rows = table.iter()?;
+        Ok(rows.any(|row| matches!(row, Err(StoreError::DamagedRow(found)) if *found == *self.row)))
+    }
+}
+
 impl EachTable for Looking<'_> {
     type Error = StoreError;
 
@@ -154,7 +168,11 @@ impl EachTable for Looking<'_> {
     }
 
     fn rows<K: RowName>(&mut self, definition: RowsDefinition<K>) -> Result<(), StoreError> {
-        if definition.name() != self.row.table || K::type_name() != <RowKey as Value>::type_name() {
+        if definition.name() != self.row.table {
+            return Ok(());
+        }
+        if K::type_name() != <RowKey as Value>::type_name() {
+            self.is_damaged = Some(self.look_through(definition)?);
             return Ok(());
         }
         let rows = self.snapshot.transaction.open_table(RowsDefinition::<RowKey>::new(definition.name()))?;
@@ -186,6 +204,11 @@ impl Store {
             self.transact(move |tx| -> Result<(), StoreError> { tx.set_meta(META_SCRUB, Some(&row)) })
                 .await?;
         }
+        if is_done {
+            // What has no checksum of its own.
+            self.look_at_pages().await?;
+            self.mend_indexes().await?;
+        }
         self.settle_damage().await?;
         Ok(is_done)
     }
@@ -193,6 +216,12 @@ impl Store {
     /// Rows that are known to be damaged.
     pub fn damaged_rows(&self) -> Vec<DamagedRow> {
         self.inner.engine.ledger.rows()
+    }
+
+    /// How many records of a kind are known to be damaged.
+    pub fn damaged_records(&self, kind: Kind) -> usize {
+        let is_one = |row: &&DamagedRow| row.kind == Some(kind) && row.table == DOCS.name();
+        self.damaged_rows().iter().filter(is_one).count()
     }
 
     /// Forgets rows that are good again, and notes on disk which are not.
@@ -226,7 +255,8 @@ impl Store {
 
     /// Takes up what was known when the process before this one ended.
     pub(super) fn recall_damage(&self) -> Result<(), StoreError> {
-        for row in self.read()?.damaged_noted()? {
+        // Its pages are looked at anew at every start.
+        for row in self.read()?.damaged_noted()?.into_iter().filter(|row| row.id != PAGES) {
             self.inner.engine.ledger.note(row);
         }
         Ok(())

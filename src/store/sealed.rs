@@ -227,6 +227,42 @@ impl Cipher {
     }
 }
 
+impl Cipher {
+    /// Sealed bytes in which one bit is wrong, as they were written: the tag says which bit it is, as certainly as it says
+    /// that anything is wrong. `text` holds what was sealed then.
+    fn put_right(&self, context: &[u8], sealed: &[u8], text: &mut [u8]) -> Option<Vec<u8>> {
+        let mut sealed = sealed.to_vec();
+        let (number, salt) = (SALT_BYTES..NONCE_BYTES, sealed.first_chunk::<SALT_BYTES>().copied()?);
+        // One key serves for all tries but those in the salt.
+        let key = if salt == self.salt { None } else { Some(key_of(&self.source, &salt)?) };
+        let key = key.as_ref().unwrap_or(&self.key);
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                *sealed.get_mut(at)? ^= 1 << bit;
+                let is_open = match at < SALT_BYTES {
+                    true => self.open(context, &sealed, text),
+                    false => {
+                        let nonce = counted(u64::from_le_bytes(*sealed.get(number.clone())?.first_chunk()?));
+                        let mut place = sealed.get(NONCE_BYTES..)?.to_vec();
+                        match key.open_in_place(nonce, Aad::from(context), &mut place) {
+                            Ok(opened) if opened.len() == text.len() => {
+                                text.copy_from_slice(opened);
+                                true
+                            }
+                            _ => false,
+                        }
+                    }
+                };
+                if is_open {
+                    return Some(sealed);
+                }
+                *sealed.get_mut(at)? ^= 1 << bit;
+            }
+        }
+        None
+    }
+}
+
 fn key_of(source: &Prk, salt: &[u8; SALT_BYTES]) -> Option<LessSafeKey> {
     let info = [&salt[..]];
     let made = source.expand(&info, &CHACHA20_POLY1305).ok()?;
@@ -295,7 +331,15 @@ impl<B: StorageBackend> Sealed<B> {
         self.inner.read(place_of(first), &mut sealed)?;
         let blocks = sealed.chunks_exact(SEALED_BYTES).zip(out.chunks_exact_mut(BLOCK_BYTES));
         for (number, (sealed, text)) in (first..).zip(blocks) {
-            open_block(&self.cipher, number, sealed, text)?;
+            let Err(error) = open_block(&self.cipher, number, sealed, text) else {
+                continue;
+            };
+            let right = self.cipher.put_right(&number.to_le_bytes(), sealed, text).ok_or(error)?;
+            tracing::error!(
+                number,
+                "a bit of the encrypted store was not what was written, and is put right: the disk may be failing"
+            );
+            self.inner.write(place_of(number), &right)?;
         }
         Ok(())
     }
@@ -377,6 +421,19 @@ impl Head {
         context
     }
 
+    /// The counter of a place and whether it opens, with one wrong bit in the counter or the block if need be.
+    fn open(cipher: &Cipher, counter: u64, block: &[u8], text: &mut [u8]) -> (u64, bool) {
+        let mut opens = |counter: u64| counter > 0 && cipher.open(&Head::context(counter), block, text);
+        if opens(counter) {
+            return (counter, true);
+        }
+        if let Some(right) = (0..u64::BITS).map(|bit| counter ^ (1 << bit)).find(|other| opens(*other)) {
+            return (right, true);
+        }
+        let is_blank = block.iter().all(|byte| *byte == 0);
+        (counter, !is_blank && cipher.put_right(&Head::context(counter), block, text).is_some())
+    }
+
     fn place_at(place: usize) -> u64 {
         KEYS_BYTES + (place * HEAD_PLACE_BYTES) as u64
     }
@@ -394,8 +451,9 @@ impl Head {
             let Some((number, block)) = sealed.split_first_chunk() else { continue };
             let counter = u64::from_le_bytes(*number);
             let mut text = Box::new([0; BLOCK_BYTES]);
-            let is_open =
-                counter > 0 && cipher.open(&Head::context(counter), &block[..SEALED_BYTES], &mut text[..]);
+            // The later of the two is what was committed last: with one wrong bit in it the earlier must not take its
+            // place.
+            let (counter, is_open) = Head::open(cipher, counter, &block[..SEALED_BYTES], &mut text[..]);
             if is_open && latest.as_ref().is_none_or(|other| other.counter < counter) {
                 latest = Some(Head { text, counter, place, is_flushed: true });
             }

@@ -40,6 +40,8 @@ pub struct Part<'a> {
     pub after: Option<&'a str>,
     pub max: usize,
     pub bytes_max: usize,
+    /// Whether damaged records are left out; otherwise they are errors.
+    pub is_without_damaged: bool,
 }
 
 /// What has been visited of a part.
@@ -122,6 +124,7 @@ impl Snapshot {
     /// The record with exactly this id.
     pub fn record(&self, key: &RecordKey) -> Result<Option<StoredRecord>, StoreError> {
         let Some(row) = self.docs()?.get(row_key(key))? else {
+            self.check_absent(key)?;
             return Ok(None);
         };
         Ok(Some(StoredRecord { id: key.id.clone(), document: decode_raw(row.value())? }))
@@ -149,7 +152,7 @@ impl Snapshot {
         bytes_max: usize,
     ) -> Result<RecordPage, StoreError> {
         let mut page = RecordPage::default();
-        let part = Part { after, max, bytes_max };
+        let part = Part { after, max, bytes_max, is_without_damaged: false };
         page.more = self.visit(kind, part, |id, document| page.records.push(stored(id, document)))?.is_some();
         Ok(page)
     }
@@ -164,7 +167,7 @@ impl Snapshot {
         bytes_max: usize,
     ) -> Result<RecordPage, StoreError> {
         let mut page = RecordPage::default();
-        let part = Part { after, max, bytes_max };
+        let part = Part { after, max, bytes_max, is_without_damaged: false };
         let push = |id: &str, document: &RawDocument| page.records.push(stored(id, document));
         page.more = self.visit_of(kind, owner, part, push)?.is_some();
         Ok(page)
@@ -182,7 +185,10 @@ impl Snapshot {
         let mut taken = Taken::default();
         let from = (code, part.after.unwrap_or(""));
         for entry in self.docs()?.range(from..(code + 1, ""))? {
-            let (at, row) = entry?;
+            let (at, row) = match entry {
+                Err(StoreError::DamagedRow(_)) if part.is_without_damaged => continue,
+                entry => entry?,
+            };
             let (_, id) = at.value();
             if part.after == Some(id) {
                 continue;
@@ -219,7 +225,10 @@ impl Snapshot {
             if taken.is_all(&part) {
                 return Ok(taken.last);
             }
-            let row = docs.get((code, id))?.ok_or_else(|| damaged("an index"))?;
+            let row = match docs.get((code, id)) {
+                Err(StoreError::DamagedRow(_)) if part.is_without_damaged => continue,
+                row => row?.ok_or_else(|| damaged("an index"))?,
+            };
             taken.take(&part, id, row.value(), &mut show)?;
         }
         Ok(None)
@@ -257,7 +266,7 @@ impl Snapshot {
     pub fn local_accounts(&self) -> Result<Vec<(String, Document)>, StoreError> {
         let accounts = self.transaction.open_table(LOCAL_ACCOUNTS)?;
         let mut all = Vec::new();
-        for entry in accounts.iter()? {
+        for entry in accounts.iter()?.sound() {
             let (name, row) = entry?;
             all.push((name.value().to_owned(), tables::decode(row.value())?));
         }
@@ -270,10 +279,20 @@ impl Snapshot {
         let last = last_sequence(&journal, &self.transaction.open_table(META)?)?;
         // After a restore there may be no change yet, but a number from which on there will be.
         let next = if last == 0 { 0 } else { last + 1 };
-        let oldest = journal.first()?.map_or(next, |(sequence, _)| sequence.value());
+        let mut oldest =
+            journal.keys::<u64>(..)?.next().transpose()?.map_or(next, |sequence| sequence.value());
         let mut rows = Vec::new();
         for entry in journal.range(since.saturating_add(1)..)?.take(max) {
-            let (sequence, row) = entry?;
+            let (sequence, row) = match entry {
+                // What changed then is not known any more, as if it had been trimmed: readers start over.
+                Err(StoreError::DamagedRow(row)) => {
+                    oldest =
+                        row.id.parse::<u64>().map_or(next, |sequence| sequence.saturating_add(1)).min(next);
+                    rows.clear();
+                    continue;
+                }
+                entry => entry?,
+            };
             let row = Fields::of(row.value(), "a row of the journal")?;
             rows.push(JournalRow {
                 sequence: sequence.value(),
@@ -339,7 +358,9 @@ impl Snapshot {
             }
             let (at, row) = entry?;
             let (rank, sequence, code, id) = at.value();
-            let is_sound = !docs.is_damaged((code, id))? && !base.is_damaged((code, id))?;
+            // One that is gone though nobody deleted it is damaged too, and no reason to delete it elsewhere.
+            let is_there = rank >= DELETE_RANK_MIN || docs.contains((code, id))?;
+            let is_sound = is_there && !docs.is_damaged((code, id))? && !base.is_damaged((code, id))?;
             if is_sound && !intent.contains((code, id))? && !dead.contains((code, id))? {
                 let key = RecordKey::new(kind_of(code)?, id);
                 batch.push((rank, sequence, Pending { key, since_ms: row.value().0 }));
@@ -430,7 +451,7 @@ impl Snapshot {
     pub fn intents(&self) -> Result<Vec<(RecordKey, Intent)>, StoreError> {
         let intent = self.transaction.open_table(INTENT)?;
         let mut intents = Vec::new();
-        for entry in intent.iter()? {
+        for entry in intent.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id) = at.value();
             intents.push((RecordKey::new(kind_of(code)?, id), decode_intent(row.value())?));
@@ -463,7 +484,7 @@ impl Snapshot {
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {
         let dead = self.transaction.open_table(DEAD)?;
         let mut letters = Vec::new();
-        for entry in dead.iter()? {
+        for entry in dead.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id) = at.value();
             letters.push(DeadLetter::decode(RecordKey::new(kind_of(code)?, id), row.value())?);

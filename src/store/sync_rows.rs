@@ -313,7 +313,7 @@ impl Tx<'_> {
     /// Gives every refused push another try.
     pub fn retry_refused(&mut self) -> Result<(), StoreError> {
         let mut refused = Vec::new();
-        for entry in self.dead.iter()? {
+        for entry in self.dead.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id) = at.value();
             let letter = DeadLetter::decode(RecordKey::new(kind_of(code)?, id), row.value())?;

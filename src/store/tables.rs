@@ -187,8 +187,8 @@ pub(crate) fn last_sequence(
     journal: &Checked<impl ReadableTable<u64, Bytes>, u64>,
     meta: &impl ReadableTable<&'static str, Bytes>,
 ) -> Result<u64, StoreError> {
-    if let Some((sequence, _)) = journal.last()? {
-        return Ok(sequence.value());
+    if let Some(sequence) = journal.last_number()? {
+        return Ok(sequence);
     }
     let Some(start) = meta.get(META_JOURNAL_START)? else {
         return Ok(0);

@@ -205,7 +205,7 @@ impl Tx<'_> {
         let account = fold_account(account);
         let after = self.departed_row(&account)?.map_or(0, |last| last.ends_before(person));
         let mut theirs = Vec::new();
-        for entry in self.trash.iter()? {
+        for entry in self.trash.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id, sequence) = at.value();
             let key = RecordKey::new(kind_of(code)?, id);
@@ -265,7 +265,7 @@ impl Snapshot {
     pub fn trash(&self) -> Result<Vec<TrashRow>, StoreError> {
         let trash = self.transaction.open_table(TRASH)?;
         let mut rows = Vec::new();
-        for entry in trash.iter()? {
+        for entry in trash.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id, sequence) = at.value();
             rows.push(TrashRow::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?);

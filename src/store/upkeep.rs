@@ -11,8 +11,9 @@ use redb::{Database, ReadableDatabase as _, StorageBackend};
 use rustix::fs::{FlockOperation, flock};
 
 use super::file::{StoreFile, unreadable};
-use super::overlay::{open_untouched, unpanicked};
-use super::rows::View;
+use super::overlay::{open_to_check, open_untouched, unpanicked};
+use super::put_right::{look_at_file, name_rows};
+use super::rows::{Ledger, View};
 use super::sealed::{SealError, Sealed, change_key, sealed_with};
 use super::snapshot::Snapshot;
 use super::tables::FORMAT_VERSION;
@@ -50,6 +51,7 @@ pub fn lock_file(path: &Path) -> Result<File, StoreError> {
 }
 
 fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Database, StoreError> {
+    look_at_file(path, key)?;
     let database = StoreFile::at(path, key).open(cache_bytes, Arc::default())?;
     writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
     Ok(database)
@@ -62,7 +64,7 @@ pub fn check_store(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<CheckedStore, StoreError> {
-    let mut store = open_untouched(path, key, cache_bytes)?;
+    let (mut store, pages) = open_to_check(path, key, cache_bytes)?;
     match format_in(&store.database.begin_read()?)? {
         Some(found) if found > FORMAT_VERSION => {
             return Err(StoreError::Newer { found, known: FORMAT_VERSION });
@@ -72,7 +74,8 @@ pub fn check_store(
         }
         _ => {}
     }
-    let ledger = Arc::default();
+    let ledger = Arc::<Ledger>::default();
+    name_rows(&pages.in_rows, &ledger);
     let snapshot = Snapshot::new(View::new(store.database.begin_read()?, Arc::clone(&ledger)));
     let mut complaints = Vec::new();
     let damaged = match unpanicked(|| snapshot.damaged_rows()) {
@@ -88,8 +91,21 @@ pub fn check_store(
     }
     drop(snapshot);
     // Last, because what it would mend is what the rows above were read from.
-    let was_clean = matches!(unpanicked(|| Ok(store.database.check_integrity()?)), Ok(true));
-    if !was_clean && damaged.is_empty() {
+    let was_clean =
+        pages.is_whole() && matches!(unpanicked(|| Ok(store.database.check_integrity()?)), Ok(true));
+    if !pages.flips.is_empty() {
+        complaints.push(format!(
+            "{} single bits of the file are wrong, which the next start of the node puts right",
+            pages.flips.len()
+        ));
+    }
+    for table in &pages.broken {
+        complaints.push(format!(
+            "pages of {table} are damaged beyond repair, and rows of it may be missing: keep a copy of the file and \
+             restore the last good backup"
+        ));
+    }
+    if !was_clean && damaged.is_empty() && complaints.is_empty() {
         complaints.push(
             "pages of the file are not what was written, though every row reads well: make a backup and restore it, \
              which makes a new file"

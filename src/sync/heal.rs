@@ -10,12 +10,19 @@ use super::pull::{Remote, by_id};
 use super::round::{Round, RoundError, Tally};
 use crate::central::Central;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Damage, StoreError};
+use crate::store::{CONTENT_TABLE, Damage, DamagedRow, StoreError};
 
 impl Round<'_> {
     /// Heals what can be healed. What the centre does not have, or what it has in a form that cannot be kept, stays
     /// damaged.
     pub(crate) async fn heal(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        if !self.is_disk_short() {
+            let mended = self.store.transact(|tx| tx.mend_outbox()).await?;
+            if mended > 0 {
+                tracing::error!(records = mended, "what waits to be sent contradicted itself, and is mended");
+            }
+        }
+        self.heal_contents().await?;
         let known: Vec<RecordKey> = self
             .store
             .damaged_rows()
@@ -61,5 +68,28 @@ impl Round<'_> {
             }
         }
         Ok(self.store.settle_damage().await?)
+    }
+
+    /// Attachments of which a chunk is damaged are fetched again with all others that are wanted.
+    async fn heal_contents(&self) -> Result<(), StoreError> {
+        let is_chunk = |row: &DamagedRow| row.table == CONTENT_TABLE;
+        let damaged: Vec<String> =
+            self.store.damaged_rows().into_iter().filter(is_chunk).map(|row| row.id).collect();
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        self.store
+            .transact(move |tx| -> Result<(), StoreError> {
+                for sha256 in &damaged {
+                    match tx.refetch_damaged(sha256) {
+                        // The record that names it is damaged too.
+                        Err(StoreError::DamagedRow(_)) => {}
+                        refetched => drop(refetched?),
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        self.store.settle_damage().await
     }
 }

@@ -70,7 +70,7 @@ pub(crate) enum RoundError {
 }
 
 /// What a complete round says first while accounts wait for a decision.
-const SENT_BUT: &str = "Everything that can be sent and taken has been.";
+pub(crate) const SENT_BUT: &str = "Everything that can be sent and taken has been.";
 /// What a complete round says first.
 pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
 /// Bounds of the number of documents, or of events, that the centre is asked for at a time, and where it
@@ -474,12 +474,16 @@ impl<'a> Round<'a> {
         let left = self.store.read().and_then(|snapshot| super::status::left_words(&snapshot));
         let held =
             self.store.read().and_then(|snapshot| super::status::held_words(&snapshot)).unwrap_or_default();
+        let damaged = super::status::damaged_words(self.store);
         let left = left.unwrap_or_default();
-        let is_left = left.is_some() || held.is_some();
+        let is_left = left.is_some() || held.is_some() || damaged.is_some();
         let mut message =
             left.unwrap_or_else(|| if is_left { SENT_BUT.to_owned() } else { UP_TO_DATE.to_owned() });
         if let Some(held) = held {
             message.push_str(&format!(" {held}"));
+        }
+        if let Some(damaged) = damaged {
+            message.push_str(&format!(" {damaged}"));
         }
         let unsupported = self.unsupported_known();
         if unsupported > 0 {

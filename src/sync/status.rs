@@ -7,9 +7,9 @@ use super::budget::DAY_MS;
 use super::namesakes::{self, SameName};
 use super::no_feed::{self, NoFeed};
 use super::operator::Pause;
-use super::round::UP_TO_DATE;
+use super::round::{SENT_BUT, UP_TO_DATE};
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
-use crate::store::{Snapshot, StoreError};
+use crate::store::{Snapshot, Store, StoreError};
 
 /// How things stand; the answer of `GET /sync/status`.
 #[derive(Debug, Clone, Serialize)]
@@ -62,6 +62,13 @@ impl Reconciler {
             && !message.contains(&words)
         {
             message.push_str(&format!(" {words}"));
+        }
+        if let Some(damaged) = damaged_words(&self.store).filter(|_| self.is_configured()) {
+            // What the round said when it ended may be about others.
+            message = message.replace(UP_TO_DATE, SENT_BUT);
+            if !message.contains(&damaged) {
+                message.push_str(&format!(" {damaged}"));
+            }
         }
         let shortage = self.store.shortage();
         if let Some(shortage) = shortage {
@@ -218,6 +225,17 @@ pub(super) fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreErr
         }
     }
     Ok((!words.is_empty()).then(|| words.join(" ")))
+}
+
+/// Rows that rotted on the disk; `None` if none is known.
+pub(super) fn damaged_words(store: &Store) -> Option<String> {
+    let rows = store.damaged_rows().len();
+    let what = match rows {
+        0 => return None,
+        1 => "One row of the node's store is".to_owned(),
+        rows => format!("{rows} rows of the node's store are"),
+    };
+    Some(format!("{what} damaged on the disk and neither shown nor sent: see `thalamus-edge doctor`."))
 }
 
 /// Accounts that two people have; `None` if there are none.

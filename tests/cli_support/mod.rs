@@ -386,11 +386,16 @@ impl Exchange {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
-    pub(crate) fn finish(mut self) -> (u16, String) {
+    pub(crate) fn finish(self) -> (u16, String) {
+        let (head, body) = self.head_and_body();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    pub(crate) fn head_and_body(mut self) -> (String, String) {
         let mut answer = Vec::new();
         self.stream.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.to_owned(), body.to_owned())
     }
 }

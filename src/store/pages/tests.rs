@@ -1,0 +1,208 @@
+//! Every kind of page with a wrong bit in it: all of them are found, and the file is what it was afterwards.
+
+use std::fs;
+use std::path::Path;
+
+use bson::doc;
+use redb::backends::FileBackend;
+
+use super::*;
+use crate::domain::access::Actor;
+use crate::domain::record::{Kind, RecordKey};
+use crate::store::{Store, StoreError, StoreKey, StoreOptions, Tx};
+
+const OPTIONS: StoreOptions =
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 10_000, audit_keep_rows: 10_000, clock: || 0 };
+
+/// A store with branches, closed properly.
+async fn store_in(path: &Path, key: Option<&StoreKey>) {
+    let store = Store::open_with_key(path, key, OPTIONS).unwrap();
+    let job = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+        for n in 0..150 {
+            let id = format!("person-{n:03}");
+            let person = doc! {"_id": &id, "name": format!("Name{n}"), "note": "x".repeat(200)};
+            tx.edit(&RecordKey::new(Kind::Person, id.as_str()), Some(&person), &Actor::Centre)?;
+        }
+        Ok(())
+    };
+    store.transact(job).await.unwrap();
+}
+
+fn look(path: &Path) -> Inspected {
+    let file = FileBackend::new(fs::OpenOptions::new().read(true).write(true).open(path).unwrap()).unwrap();
+    let found = inspect(&file, true).unwrap();
+    assert!(found.flips.len() >= inspect(&file, false).unwrap().flips.len());
+    put_right(&file, &found.flips).unwrap();
+    found
+}
+
+/// What the store says of itself after one bit of its file was flipped and the store was opened.
+fn after_a_flip(
+    (path, key): (&Path, Option<&StoreKey>),
+    whole: &[u8],
+    at: usize,
+    bit: u8,
+) -> Result<String, String> {
+    let mut bytes = whole.to_vec();
+    bytes[at] ^= 1 << bit;
+    fs::write(path, bytes).unwrap();
+    let text = |error: &dyn std::fmt::Display| format!("{at}:{bit}: {error}");
+    let store = Store::open_with_key(path, key, OPTIONS).map_err(|error| text(&error))?;
+    let snapshot = store.read().map_err(|error| text(&error))?;
+    let contradictions = snapshot.disagreements().map_err(|error| text(&error))?;
+    if !contradictions.is_empty() {
+        return Err(text(&contradictions.join(", ")));
+    }
+    snapshot.rows_sha256().map_err(|error| text(&error))
+}
+
+impl crate::store::Snapshot {
+    /// Over all rows but those of `meta`.
+    fn rows_sha256(&self) -> Result<String, crate::store::StreamError> {
+        let mut text = String::new();
+        for kind in Kind::ALL {
+            for record in self.list(kind, None, usize::MAX, usize::MAX)?.records {
+                text += &format!("{:?}", record.document);
+            }
+        }
+        for row in self.journal(0, usize::MAX)?.rows {
+            text += &format!("{row:?}");
+        }
+        text += &self.audit_head()?.to_string();
+        Ok(format!("{:x}", sum(text.as_bytes())))
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_bit_anywhere_changes_nothing_that_the_store_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    assert!(look(&path).is_whole());
+    let right = after_a_flip((&path, None), &whole, whole.len() - 1, 0).unwrap();
+    // What is not zero is used, or was; a step that is no power of two comes by every place of a page.
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let places =
+        used.iter().copied().step_by(used.len() / 120).chain([0, 9, 12, 22, 28, 64, 80, 105, 130, 200]);
+    let mut mended = 0;
+    for (n, at) in places.enumerate() {
+        assert_eq!(after_a_flip((&path, None), &whole, at, (n % 8) as u8), Ok(right.clone()), "{at}");
+        let store = Store::open(&path, OPTIONS).unwrap();
+        assert!(store.damaged_rows().is_empty(), "{at}");
+        mended += u64::from(store.bits_put_right().unwrap().is_some());
+    }
+    assert!(mended > 50, "{mended}");
+}
+
+#[tokio::test]
+async fn a_wrong_bit_anywhere_in_an_encrypted_store_changes_nothing_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let key = StoreKey::random().unwrap();
+    store_in(&path, Some(&key)).await;
+    let whole = fs::read(&path).unwrap();
+    let right = after_a_flip((&path, Some(&key)), &whole, whole.len() - 1, 0).unwrap();
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    // The copies of the key, and both places of the first block: its counter, nonce and text.
+    let heads = [0, 17, 30, 4096, 4120, 8192, 8193, 8200, 8230, 9000, 12800, 12801, 12820, 14000];
+    for (n, at) in used.iter().copied().step_by(used.len() / 40).chain(heads).enumerate() {
+        let found = after_a_flip((&path, Some(&key)), &whole, at, (n % 8) as u8);
+        assert_eq!(found, Ok(right.clone()), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_bits_of_an_open_store_are_found_and_put_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let store = Store::open(&path, OPTIONS).unwrap();
+    let right = store.read().unwrap().rows_sha256().unwrap();
+    let edit = |n: usize| {
+        let store = store.clone();
+        async move {
+            let id = format!("later-{n}");
+            let job = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                let person = doc! {"_id": &id, "name": "Later"};
+                tx.edit(&RecordKey::new(Kind::Person, id.as_str()), Some(&person), &Actor::Centre).map(|_| ())
+            };
+            store.transact(job).await
+        }
+    };
+    edit(0).await.unwrap();
+    store.look_at_pages().await.unwrap();
+    let bits = || store.bits_put_right().unwrap().map_or(0, |found| found.bits);
+    assert_eq!(bits(), 0, "nothing is wrong");
+    // A term that a person is found by, wherever it stands: one of the places counts.
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let name = b"name140";
+    let places: Vec<usize> =
+        (0..whole.len() - name.len()).filter(|at| whole[*at..].starts_with(name)).collect();
+    for place in &places {
+        std::os::unix::fs::FileExt::write_at(&file, &[whole[*place] ^ 1], *place as u64).unwrap();
+    }
+    store.look_at_pages().await.unwrap();
+    assert_eq!(store.read().unwrap().people_named("name140").unwrap().len(), 1, "{places:?}");
+    assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
+    edit(1).await.unwrap();
+    drop(file);
+    assert_ne!(store.read().unwrap().rows_sha256().unwrap(), right);
+    drop(store);
+    assert!(look(&path).is_whole());
+}
+
+#[tokio::test]
+async fn pages_with_more_wrong_bits_are_named_and_stay_as_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    // In the list of tables a name stands once for each of the last commits.
+    let name = b"by_spelling";
+    let places: Vec<usize> =
+        (0..whole.len() - name.len()).filter(|at| &whole[*at..*at + name.len()] == name).collect();
+    let mut bytes = whole.clone();
+    for at in places {
+        (bytes[at], bytes[at + 1]) = (!bytes[at], !bytes[at + 1]);
+    }
+    fs::write(&path, &bytes).unwrap();
+    let found = look(&path);
+    assert_eq!(found.broken.into_iter().collect::<Vec<_>>(), ["the list of tables"]);
+    assert_eq!((found.flips.len(), fs::read(&path).unwrap() == bytes), (0, true));
+}
+
+#[test]
+fn what_is_no_database_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("other");
+    for bytes in [vec![], vec![7; 100], vec![7; 10_000], vec![0; 8192]] {
+        fs::write(&path, &bytes).unwrap();
+        assert!(look(&path).is_whole());
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn an_index_with_a_damaged_page_is_made_anew_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let mut bytes = fs::read(&path).unwrap();
+    let name = b"name140";
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    for place in places {
+        bytes[place] ^= 6;
+    }
+    fs::write(&path, &bytes).unwrap();
+    let store = Store::open(&path, OPTIONS).unwrap();
+    assert_eq!(store.damaged_rows(), []);
+    let snapshot = store.read().unwrap();
+    assert_eq!(snapshot.people_named("name140").unwrap(), ["person-140"]);
+    assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
+    drop(snapshot);
+    drop(store);
+    assert!(look(&path).is_whole());
+}

@@ -1,0 +1,216 @@
+//! Floor 1. Indexes made anew from what they follow from.
+//!
+//! A damaged index shows one patient's pages in another's book, or nobody finds them. Nothing in an index is known
+//! nowhere else, so one that contradicts the records is emptied and filled again, in one transaction.
+
+use redb::{Key, Table};
+
+use super::conflicts::{Conflict, ConflictStatus};
+use super::holds::Held;
+use super::tables::*;
+use super::{Snapshot, Store, StoreError, Tx};
+use crate::domain::content::Content;
+use crate::domain::record::RecordKey;
+
+/// The tables that [`Tx::rebuild_indexes`] makes anew, as `disagreements` and damaged pages name them.
+const INDEXES: [&str; 9] = [
+    "by_owner",
+    "by_name",
+    "by_spelling",
+    "duplicate",
+    "content_named",
+    "trash_order",
+    "conflict_open",
+    "held_of",
+    "dirty",
+];
+
+/// Whether what is said about a table can be mended by making indexes anew.
+pub(crate) fn is_index(said: &str) -> bool {
+    let name = said.split(':').next().unwrap_or_default();
+    INDEXES.contains(&name)
+}
+
+fn clear<K: Key + 'static>(table: &mut Table<'_, K, ()>) -> Result<(), StoreError> {
+    Ok(table.retain(|_, _| false)?)
+}
+
+impl Tx<'_> {
+    /// Makes the indexes anew. Damaged rows are in none until they are healed.
+    pub(crate) fn rebuild_indexes(&mut self) -> Result<(), StoreError> {
+        clear(&mut self.by_owner)?;
+        clear(&mut self.by_name)?;
+        clear(&mut self.by_spelling)?;
+        clear(&mut self.duplicate)?;
+        clear(&mut self.content_named)?;
+        clear(&mut self.trash_order)?;
+        clear(&mut self.conflict_open)?;
+        clear(&mut self.held_of)?;
+        let mut after: Option<(u8, String)> = None;
+        // Row by row, because indexing one writes to other tables of this transaction.
+        while let Some((code, id, bytes)) = self.next_record(after.as_ref())? {
+            let key = RecordKey::new(kind_of(code)?, id.as_str());
+            let document = raw(&bytes)?;
+            self.index(&key, None, Some(document))?;
+            if let Some(content) = Content::named_in(key.kind, document) {
+                self.content_named.insert((content.sha256.as_str(), code, id.as_str()), ())?;
+            }
+            after = Some((code, id));
+        }
+        for at in self.trash.keys::<(u8, &str, u64)>(..)? {
+            let at = at?;
+            let (code, id, sequence) = at.value();
+            self.trash_order.insert((sequence, code, id), ())?;
+        }
+        for entry in self.conflict.iter()?.sound() {
+            let (at, row) = entry?;
+            let conflict = Conflict::decode(row.value())?;
+            if conflict.status == ConflictStatus::Open {
+                let (code, id) = row_key(&conflict.key);
+                self.conflict_open.insert((code, id, at.value()), ())?;
+            }
+        }
+        for entry in self.held.iter()?.sound() {
+            let (at, row) = entry?;
+            let ((code, id), held) = (at.value(), Held::decode(row.value())?);
+            self.held_of.insert((held.account.as_str(), code, id), ())?;
+        }
+        self.mend_outbox()?;
+        self.wrote();
+        Ok(())
+    }
+
+    /// The first sound record behind this one: kind, id, document.
+    fn next_record(&self, after: Option<&(u8, String)>) -> Result<Option<(u8, String, Vec<u8>)>, StoreError> {
+        let from = match after {
+            Some((code, id)) => std::ops::Bound::Excluded((*code, id.as_str())),
+            None => std::ops::Bound::Unbounded,
+        };
+        let mut rows = self.docs.range::<(u8, &str)>((from, std::ops::Bound::Unbounded))?.sound();
+        let Some((at, row)) = rows.next().transpose()? else {
+            return Ok(None);
+        };
+        let (code, id) = at.value();
+        Ok(Some((code, id.to_owned(), row.value().to_vec())))
+    }
+}
+
+impl Snapshot {
+    /// Which indexes contradict what they follow from, in words; the rest of what [`Snapshot::disagreements`] finds is
+    /// not told.
+    fn wrong_indexes(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.disagreements()?.into_iter().filter(|said| is_index(said)).collect())
+    }
+}
+
+impl Store {
+    /// Compares the indexes with the records, which reads everything, and makes them anew if they contradict each
+    /// other. Returns what was wrong.
+    pub async fn mend_indexes(&self) -> Result<Vec<String>, StoreError> {
+        let snapshot = self.read()?;
+        let compared = tokio::task::spawn_blocking(move || snapshot.wrong_indexes());
+        let wrong = match compared.await {
+            // A damaged row keeps the tables from being compared; it is dealt with first.
+            Ok(Err(StoreError::DamagedRow(_))) => return Ok(Vec::new()),
+            Ok(wrong) => wrong?,
+            Err(error) => return Err(StoreError::Damaged(format!("a table cannot be followed: {error}"))),
+        };
+        if !wrong.is_empty() {
+            tracing::error!(wrong = wrong.join("; "), "indexes contradicted the records and are made anew");
+            self.transact(|tx| tx.rebuild_indexes()).await?;
+        }
+        Ok(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::domain::access::Actor;
+    use crate::domain::record::Kind;
+    use crate::store::StoreOptions;
+
+    const OPTIONS: StoreOptions =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, audit_keep_rows: 1_000, clock: || 0 };
+
+    #[tokio::test]
+    async fn an_index_that_contradicts_the_records_is_made_anew() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        let actor = || Actor::Local("tech".to_owned());
+        store
+            .transact(move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                for id in ["ana", "Eva", "gone"] {
+                    let person = doc! {"_id": id, "name": format!("Name {id}")};
+                    tx.edit(&RecordKey::new(Kind::Person, id), Some(&person), &actor())?;
+                    let page = doc! {"_id": format!("page of {id}"), "book": id};
+                    let key = RecordKey::new(Kind::Page, format!("page of {id}").as_str());
+                    tx.edit(&key, Some(&page), &actor())?;
+                }
+                tx.edit(&RecordKey::new(Kind::Person, "gone"), None, &actor()).map(|_| ())
+            })
+            .await
+            .unwrap();
+        let sum = store.read().unwrap().content_sha256().unwrap();
+        assert_eq!(store.mend_indexes().await.unwrap(), Vec::<String>::new());
+        assert_eq!(store.read().unwrap().content_sha256().unwrap(), sum, "nothing to do");
+        store
+            .transact(|tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                let page = Kind::Page.schema().code;
+                tx.by_owner.remove((page, "ANA", "page of ana"))?;
+                tx.by_owner.insert((page, "EVA", "page of ana"), ())?;
+                tx.by_name.pop_first()?;
+                tx.by_spelling.retain(|_, _| false)?;
+                tx.trash_order.retain(|_, _| false)?;
+                tx.dirty.pop_last()?;
+                tx.wrote();
+                Ok(())
+            })
+            .await
+            .unwrap();
+        let wrong = store.mend_indexes().await.unwrap();
+        assert_eq!(wrong.len(), 5, "{wrong:?}");
+        let snapshot = store.read().unwrap();
+        assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
+        assert_eq!(snapshot.people_named("ana").unwrap(), ["ana"]);
+        // All as it was, but for since when and by whom the record that had lost its place waits.
+        assert_eq!(snapshot.pending_count().unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_sent_never_counts_as_sent() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        let key = |id: &str| RecordKey::new(Kind::Person, id);
+        store
+            .transact(move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                for id in ["ana", "eva", "iva"] {
+                    let actor = Actor::Local("tech".to_owned());
+                    tx.edit(&key(id), Some(&doc! {"_id": id, "name": "new"}), &actor)?;
+                }
+                // The row of what was agreed is under another name; a record is gone that nobody deleted.
+                tx.base.remove(row_key(&key("ana")))?;
+                tx.docs.remove(row_key(&key("iva")))?;
+                tx.wrote();
+                Ok(())
+            })
+            .await
+            .unwrap();
+        let mended = store.transact(|tx: &mut Tx<'_>| tx.mend_outbox()).await.unwrap();
+        assert_eq!(mended, 1);
+        let job = move |tx: &mut Tx<'_>| -> Result<_, StoreError> {
+            Ok((
+                tx.is_clean(&key("ana"))?,
+                tx.damage(&key("ana"))?,
+                tx.damage(&key("iva"))?,
+                tx.damage(&key("eva"))?,
+            ))
+        };
+        use crate::store::Damage;
+        let found = store.transact(job).await.unwrap();
+        assert_eq!(found, (false, Some(Damage::Unsent), Some(Damage::Unsent), None));
+        let pending = store.read().unwrap().pending(None, 10).unwrap();
+        let pending: Vec<_> = pending.into_iter().map(|(.., pending)| pending.key.id).collect();
+        assert_eq!(pending, ["eva"], "neither is sent, and neither is deleted at the centre");
+    }
+}
