@@ -351,8 +351,10 @@ fn a_centre_that_is_away_is_not_a_failure() {
         // Nobody listens there: the port was free a moment ago.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let clinic = Clinic::new();
-        let clinic =
-            clinic.with("CENTRAL__URI", &format!("mongodb://127.0.0.1:{port}/?directConnection=true"));
+        let clinic = clinic.with(
+            "CENTRAL__URI",
+            &format!("mongodb://127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=1000"),
+        );
         clinic.make_store();
         let node = is_running.then(|| clinic.serve(&[]));
         clinic.run(&["sync", "now"]).ends(4).says("offline");
@@ -370,7 +372,7 @@ fn a_pause_lasts_until_it_is_resumed() {
     for is_running in IS_RUNNING {
         // Whoever asks there would be told that the centre is away.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+        let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=1000");
         let clinic = Clinic::new().with("CENTRAL__URI", &uri);
         clinic.make_store();
         let node = is_running.then(|| clinic.serve(&[]));

@@ -16,6 +16,7 @@ use redb::{Database, DatabaseError, StorageBackend, StorageError};
 use rustix::fs::{FlockOperation, flock};
 
 use super::pages::{Inspected, inspect, put_right};
+use super::put_right::WHOLE_BYTES_MAX;
 use super::sealed::{SealError, Sealed, sealed_with};
 use super::{StoreError, StoreKey};
 
@@ -44,6 +45,19 @@ pub(crate) fn open_to_check(
     cache_bytes: usize,
 ) -> Result<(Untouched, Inspected), StoreError> {
     open(path, key, cache_bytes, |bytes| inspect(bytes, true))
+}
+
+/// The same as a start does it: of a large file the bulk of its rows is passed over.
+pub(crate) fn open_as_a_start(
+    path: &Path,
+    key: Option<&StoreKey>,
+    cache_bytes: usize,
+) -> Result<Untouched, StoreError> {
+    let look = |bytes: &Overlay| {
+        let is_small = bytes.len()? <= WHOLE_BYTES_MAX;
+        inspect(bytes, is_small)
+    };
+    Ok(open(path, key, cache_bytes, look)?.0)
 }
 
 fn open(

@@ -29,7 +29,7 @@ use crate::domain::schema::IdRule;
 /// In `meta`: how many wrong bits were put right in all, and when the last ones were, in milliseconds since 1970.
 const META_BITS: &str = "bits_put_right";
 /// Larger files are looked at as a whole in the background only, so that a node starts soon.
-const WHOLE_BYTES_MAX: u64 = 512 << 20;
+pub(crate) const WHOLE_BYTES_MAX: u64 = 512 << 20;
 /// The header and what lies beside it in its page.
 const HEADER_PAGE_BYTES: usize = 4096;
 /// What stands for the id where pages of a table are damaged.

@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase as _, StorageBackend};
 use rustix::fs::{FlockOperation, flock};
 
 use super::file::{StoreFile, unreadable};
-use super::overlay::{open_to_check, open_untouched, unpanicked};
+use super::overlay::{open_as_a_start, open_to_check, unpanicked};
 use super::put_right::{look_at_file, name_rows};
 use super::rows::{Ledger, View};
 use super::sealed::{SealError, Sealed, change_key, sealed_with};
@@ -133,7 +133,7 @@ pub fn look_at_store<T>(
     if about.len() == 0 {
         return Err(unreadable("the file is empty, which a store never is"));
     }
-    let store = open_untouched(path, key, LOOK_CACHE_BYTES).map_err(|error| match error {
+    let store = open_as_a_start(path, key, LOOK_CACHE_BYTES).map_err(|error| match error {
         StoreError::Damaged(cause) => unreadable(&cause),
         other => other,
     })?;

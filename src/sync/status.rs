@@ -74,7 +74,7 @@ impl Reconciler {
         if let Some(shortage) = shortage {
             message.push_str(&format!(" Writes are refused: {shortage}."));
         }
-        let without_feed = NoFeed::known(&snapshot)?.filter(|_| self.is_configured());
+        let without_feed = NoFeed::known(&snapshot)?.filter(|_| self.is_configured() && pause.is_none());
         if let Some(words) = without_feed.map(|known| known.words(&self.settings)) {
             // Where the last round has not said it already.
             if !message.contains(no_feed::WORDS) {

@@ -20,7 +20,7 @@ async fn bytes_of_any_length_come_to_the_other_side() {
         let sha256 = north.upload("d", &bytes).await;
         assert_eq!(north.queued(), (0, 1));
         let report = north.complete().await;
-        assert_eq!(report.message, "Everything is up to date with the centre.");
+        assert!(report.message.starts_with("Everything is up to date with the centre."), "{report:?}");
         assert_eq!(north.queued(), (0, 0));
         assert_eq!(at_centre(&sim, &sha256), bytes);
         let row = sim.contents().files[&sha256].clone();
@@ -54,8 +54,8 @@ async fn nothing_is_served_before_all_is_here() {
         let expected = format!(
             "Everything is up to date with the centre. Attachments still to come: 1 to fetch ({left} KB)."
         );
-        assert_eq!(report.message, expected);
-        assert_eq!(south.status().message, expected);
+        assert!(report.message.starts_with(&expected), "{report:?}");
+        assert!(south.status().message.starts_with(&expected), "{}", south.status().message);
         assert_eq!(south.queued(), (1, 0));
     }
     south.complete().await;

@@ -28,7 +28,7 @@ fn is_offline<T>(answer: &thalamus_edge::central::Result<T>) -> bool {
 async fn a_killed_server_is_noticed_and_found_again() {
     let mut server = MongoServer::start_own(Setup::default()).await;
     let ground = Ground::new(&server).await;
-    let soon = format!("{}?{SOON}", server.uri());
+    let soon = format!("{}&{SOON}", server.uri());
     let mut central = open(&hub(&soon, ground.database.name())).await;
     let hit = central.write(&[insert("a", doc! {"n": 1})]).await;
     assert_eq!(hit.expect("answers"), [Written::Hit]);
@@ -175,7 +175,7 @@ async fn an_address_that_cannot_be_one_is_refused() {
         "mongodb://user:hunter2%zz@127.0.0.1/",
         "mongodb://user:hunter2@127.0.0.1/?w=-5",
         "mongodb://user:hunter2@127.0.0.1/?proxyHost=127.0.0.1",
-        "mongodb://user:hunter2@127.0.0.1/?tls=true&tlsCAFile=/nonexistent/hunter2.pem",
+        "mongodb://user:hunter2@127.0.0.1/?tls=true&tlsCAFile=/nonexistent/ca.pem",
     ] {
         let error = first_answer(&hub(uri, "federation")).await;
         assert!(matches!(error, CentralError::Refused(_)), "{uri}: {error:?}");
