@@ -125,6 +125,7 @@ async fn while_alive<T>(
     exchange: impl Future<Output = mongodb::error::Result<T>>,
 ) -> Result<mongodb::error::Result<T>> {
     tokio::pin!(exchange);
+    let _allowed = patience.meter.allow_silence();
     loop {
         match patience.attempt(exchange.as_mut()).await {
             Err(CentralError::Offline(_)) => {

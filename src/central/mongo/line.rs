@@ -40,9 +40,25 @@ pub(super) struct Meter {
     open: Mutex<BTreeMap<u64, u64>>,
     /// Connections that were opened.
     opened: AtomicU64,
+    /// Exchanges that may take as long as the server is alive: no connection ends for its silence meanwhile.
+    silence_allowed: AtomicU64,
+}
+
+/// As long as it lives, connections may be silent.
+pub(super) struct AllowedSilence<'m>(&'m Meter);
+
+impl Drop for AllowedSilence<'_> {
+    fn drop(&mut self) {
+        self.0.silence_allowed.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Meter {
+    pub(super) fn allow_silence(&self) -> AllowedSilence<'_> {
+        self.silence_allowed.fetch_add(1, Ordering::Relaxed);
+        AllowedSilence(self)
+    }
+
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -133,7 +149,8 @@ impl Carried {
         loop {
             tokio::time::sleep(limit).await;
             let now = self.pieces.load(Ordering::Relaxed);
-            if now == before && self.is_asked.load(Ordering::Relaxed) {
+            let is_allowed = self.meter.silence_allowed.load(Ordering::Relaxed) > 0;
+            if now == before && self.is_asked.load(Ordering::Relaxed) && !is_allowed {
                 return;
             }
             before = now;
