@@ -297,7 +297,8 @@ fn dates_in_the_forms_that_clients_write() {
         ("2024-02-29", Some(1_709_164_800_000)),
         ("2016-12-31T23:59:60Z", Some(1_483_228_800_000)),
         ("Sat, 31 Dec 2016 23:59:60 GMT", Some(1_483_228_800_000)),
-        ("0000-01-01", Some(-62_167_219_200_000)),
+        ("0000-12-31", None),
+        ("0001-01-01", Some(-62_135_596_800_000)),
         ("9999-12-31", Some(253_402_214_400_000)),
         // Another weekday than the date has: one of the two is a mistake.
         ("Thu, 04 Oct 1985 13:05:00 GMT", None),

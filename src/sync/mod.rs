@@ -301,6 +301,10 @@ impl Reconciler {
         };
         let diagnosis = match &result {
             Ok(()) => Diagnosis::Unknown,
+            // The centre has taken what was sent: there is nothing to find out.
+            Err(RoundError::Central(crate::central::CentralError::Offline(_))) if round.has_only_sent => {
+                Diagnosis::Unknown
+            }
             Err(error) => diagnosed(hub, error, stop).await,
         };
         let mut report = round.finish(result, &diagnosis, central.traffic());

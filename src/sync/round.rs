@@ -145,7 +145,7 @@ pub(crate) struct Round<'a> {
     /// The first failure of a reading in the middle of sending.
     pub(crate) unread: Option<CentralError>,
     /// Everything was sent, although not everything could be read.
-    has_only_sent: bool,
+    pub(crate) has_only_sent: bool,
 }
 
 impl<'a> Round<'a> {

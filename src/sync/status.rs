@@ -74,7 +74,9 @@ impl Reconciler {
         if let Some(shortage) = shortage {
             message.push_str(&format!(" Writes are refused: {shortage}."));
         }
-        let without_feed = NoFeed::known(&snapshot)?.filter(|_| self.is_configured() && pause.is_none());
+        let without_feed = NoFeed::known(&snapshot)?
+            // Something else has to be answered first.
+            .filter(|_| self.is_configured() && !["paused", "halted"].contains(&state));
         if let Some(words) = without_feed.map(|known| known.words(&self.settings)) {
             // Where the last round has not said it already.
             if !message.contains(no_feed::WORDS) {
