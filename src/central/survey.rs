@@ -1,4 +1,4 @@
-//! Floor 2. What is in the way between a node and the centre, stage by stage, in words for whoever has to mend it.
+//! Floor 2. Obstacles between a node and the centre, stage by stage, in words for technicians.
 //!
 //! Nothing here repeats a user name, a password, or a value of a record.
 

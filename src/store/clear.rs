@@ -1,4 +1,4 @@
-//! Floor 1. Files that hold records, or may, and can be read by whoever gets at them.
+//! Floor 1. Files that hold records, or may, and are not encrypted.
 //!
 //! Encrypting a store leaves others beside it: stores that a restore or an upgrade kept, one that was being written when
 //! the power went, backups, exports, archives. A file is harmless only if it is known to be: encrypted by this program

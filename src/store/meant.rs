@@ -1,7 +1,7 @@
 //! Floor 1. For whom waiting records and conflicts were meant, where their person changes step by step.
 //!
 //! A person is held when two of the fields by which people are told apart change. Somebody may change one after the other,
-//! with a round between; whoever is there in the end is still another one than what waits here was written for.
+//! with a round between; in the end it is still another person than the one for whom waiting records were written.
 
 use bson::Document;
 

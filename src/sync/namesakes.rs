@@ -1,4 +1,4 @@
-//! Floor 3. Other nodes under this node's name: whoever reads the name at the centre takes two clinics for one.
+//! Floor 3. Other nodes under this node's name: people who read the name at the centre take two clinics for one.
 //!
 //! Each of them finds the other: in the round in which it enrols, and from then on once an hour. Ids are never the
 //! same, so records do not suffer.

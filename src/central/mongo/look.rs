@@ -61,7 +61,7 @@ impl MongoHub {
         if entered.is_open_to_all {
             survey.advice.push(Advice {
                 finding:
-                    "the server asks for no login: whoever reaches its port reads and changes every record"
+                    "the server asks for no login: anybody who reaches its port reads and changes every record"
                         .to_owned(),
                 remedy: LOGIN,
             });
