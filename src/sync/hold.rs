@@ -295,9 +295,9 @@ pub(super) fn hold_departed(
     Ok(())
 }
 
-/// Holds whoever has come to have the account of a person who goes, in another spelling, and is somebody else, if records
-/// of the one who goes are here. Two who have shared an account for longer are listed, and whoever deletes one of them
-/// decides.
+/// Holds a person who came to have the account of another one who goes now, in another spelling, if the two cannot be one
+/// and records of the one who goes are here. Two who have shared an account for longer are listed; deleting one of them at
+/// the centre decides.
 pub(super) fn hold_successor(
     tx: &mut Tx<'_>,
     key: &RecordKey,

@@ -238,7 +238,7 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
     };
     let hello = match tls {
         None => greeted(&member, stream, false, limit).await?,
-        // Any answer counts as one of the server: the driver alone checks so little.
+        // Certificates are not checked then; only the driver connects in that way, so it says hello.
         Some(tls) if tls.allow_invalid_certificates == Some(true) => {
             drop(stream);
             let hello = driven_hello(address, options).await;
