@@ -333,6 +333,11 @@ impl World {
             if let Some(conflict) = central_conflict(row) {
                 traces.add_conflict(conflict);
             }
+            // The row keeps both records, also when the disk of the node that decided is put back.
+            if let (Some(key), Ok("record")) = (key_of(row), row.get_str("type")) {
+                let sides = ["local", "central"].map(|side| row.get_document(side));
+                sides.iter().flatten().for_each(|body| traces.add_body(&key, body));
+            }
         }
         for row in state.trash.values() {
             if let (Some(key), Some(Bson::Document(body))) = (key_of(row), row.get("document")) {
