@@ -115,6 +115,9 @@ async fn a_connection_that_breaks_is_noticed_and_made_again_over_mongo() {
     // Connected again.
     south.patch("/people/ANA", json!({"phone": "again"})).await;
     shows(north, "/people/ANA", "phone", json!("again")).await;
+    let log = north.log();
+    assert!(log.contains("round ended"), "{log}");
+    assert!(!log.contains("Password") && !log.contains("logged"), "a library's chatter: {log}");
     federation.converge().await;
     federation.compare_stores().await;
 }

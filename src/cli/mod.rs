@@ -305,9 +305,15 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
 
 /// Logs to standard error: for people, or as JSON, one object a line.
 fn start_log(level: &str) {
-    // rustls warns about every client that names the node by its address; that is normal in a clinic.
-    let default = format!("{level},rustls=error");
-    let filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // Libraries are heard from a warning on. rustls warns about every client that names the node by its address; that is
+    // normal in a clinic.
+    let libraries = if level == "info" { "warn" } else { level };
+    let default = format!("{libraries},thalamus_edge={level},rustls=error");
+    let mut filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // It writes down the password of every connection.
+    if let Ok(silent) = "fast_socks5=off".parse() {
+        filter = filter.add_directive(silent);
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     // It would say so on the same standard error, and a panic there would end the request: a log may be on a full disk.
     let log = log.log_internal_errors(false);

@@ -70,6 +70,32 @@ async fn errors_that_pass_are_no_failure() {
     }
 }
 
+/// A write whose line breaks is not sent again before the news is read: meanwhile the account may be another person's.
+#[tokio::test]
+async fn no_write_is_sent_again_behind_the_back_of_the_round() {
+    let ground = Ground::agreed().await;
+    let human = |name: &str, dob: &str| doc! {"_id": "ANA", "name": name, "lastname": name, "dob": dob};
+    ground.people().replace_one(doc! {"_id": "ANA"}, human("Betz", "1985-10-04")).await.unwrap();
+    ground.ends(Outcome::Complete).await;
+    ground.proxy.seen();
+    let page = RecordKey::new(Kind::Page, "hers");
+    let written = doc! {"_id": "hers", "book": "ANA", "info": "for the first Ana"};
+    edit(&ground.store, page, Some(written)).await;
+    let has_page: fn(&Document) -> bool = |command| command.to_string().contains("for the first Ana");
+    let rules = ["bulkWrite", "insert", "update", "findAndModify"];
+    let rules = rules.map(|command| Rule::new(command, Act::CutBefore).when(has_page).times(1));
+    ground.proxy.set_rules(rules.to_vec());
+    ground.ends(Outcome::Offline).await;
+    let sent = ground.proxy.seen().iter().filter(|command| has_page(command)).count();
+    assert_eq!(sent, 1, "{:?}", names(&ground.proxy.seen()));
+    ground.proxy.set_rules(Vec::new());
+    ground.people().delete_one(doc! {"_id": "ANA"}).await.unwrap();
+    ground.people().insert_one(human("Other", "1930-01-01")).await.unwrap();
+    ground.ends(Outcome::Complete).await;
+    assert_eq!(ground.rows("pols").await, Vec::<Document>::new());
+    assert!(ground.pending() > 0);
+}
+
 /// A centre that was initiated under a name that only it knows: the round ends in time, and everything is kept.
 #[tokio::test]
 async fn members_that_nobody_can_find_cost_nothing_but_the_round() {

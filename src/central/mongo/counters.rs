@@ -1,11 +1,14 @@
 //! Floor 2. What a conversation costs, and who answers it, as the driver's events tell.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bson::{Document, RawDocumentBuf};
+use mongodb::ServerType;
 use mongodb::event::command::CommandEvent;
 use mongodb::event::sdam::SdamEvent;
+use tokio::sync::watch;
 
 use super::lock;
 
@@ -27,12 +30,46 @@ pub(super) struct Counters {
     pub(super) process: Mutex<Option<String>>,
     /// What answers is a router of a sharded cluster.
     pub(super) is_router: AtomicBool,
+    /// The servers that take writes; nothing before the first was found.
+    writable: watch::Sender<Option<BTreeSet<String>>>,
 }
 
 impl Counters {
+    /// What the driver tells of the servers.
+    pub(super) fn note(&self, event: &SdamEvent) {
+        match event {
+            SdamEvent::ServerHeartbeatSucceeded(_) => self.note_process(event),
+            SdamEvent::ServerDescriptionChanged(event) => {
+                let server = event.address.to_string();
+                let takes_writes = matches!(
+                    event.new_description.server_type(),
+                    ServerType::RsPrimary
+                        | ServerType::Standalone
+                        | ServerType::Mongos
+                        | ServerType::LoadBalancer
+                );
+                self.writable.send_modify(|writable| {
+                    if takes_writes {
+                        writable.get_or_insert_default().insert(server);
+                    } else if let Some(writable) = writable {
+                        writable.remove(&server);
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends when no server takes writes any more.
+    pub(super) async fn lost(&self) {
+        let mut writable = self.writable.subscribe();
+        let waited = writable.wait_for(|servers| servers.as_ref().is_some_and(BTreeSet::is_empty)).await;
+        debug_assert!(waited.is_ok(), "the sender lives as long as this");
+    }
+
     /// The driver looks at a server again after every broken connection, before it sends the next command, so a
     /// process that has changed is known in time.
-    pub(super) fn note_process(&self, event: &SdamEvent) {
+    fn note_process(&self, event: &SdamEvent) {
         let SdamEvent::ServerHeartbeatSucceeded(event) = event else {
             return;
         };

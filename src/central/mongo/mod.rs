@@ -142,9 +142,11 @@ impl MongoHub {
         options.compressors = Some(vec![Compressor::Zstd { level: None }]);
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(confirmed());
+        // See `write_now`.
+        options.retry_writes = Some(false);
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let watched = Arc::clone(counters);
-        options.sdam_event_handler = Some(EventHandler::callback(move |event| watched.note_process(&event)));
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| watched.note(&event)));
         let counted = Arc::clone(counters);
         // For every command a connection is taken out of the pool; for looks at the servers and handshakes none is.
         options.cmap_event_handler = Some(EventHandler::callback(move |event| {

@@ -3,6 +3,8 @@
 //! Hides that servers before 8.0 count what a command did but not which of its statements did it.
 
 use std::collections::BTreeSet;
+use std::future::{Future, IntoFuture};
+use std::sync::atomic::Ordering;
 
 use bson::{Bson, Document, doc};
 use mongodb::Namespace;
@@ -12,7 +14,9 @@ use mongodb::options::{
 };
 use mongodb::results::VerboseBulkWriteResult;
 
+use super::counters::Counters;
 use super::filter::{Statement, Unsendable};
+use super::line::Patience;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{Result, Write, Written};
 
@@ -67,6 +71,30 @@ impl Failures {
     /// Whether anything could be left out of a command whose statements stand in these places.
     fn can_be_simpler(&self, places: &[Place], collation: &Option<Document>) -> bool {
         collation.is_some() || places.iter().any(|place| place.has_schema)
+    }
+}
+
+/// A write goes out at once or not at all. The driver would keep it while no server answers, or send it a second time
+/// when the line is back, up to half a minute later. Meanwhile its person may have become somebody else, and only a
+/// round reads that before it writes.
+async fn write_now<T>(
+    patience: &Patience,
+    counters: &Counters,
+    exchange: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<mongodb::error::Result<T>> {
+    let taken = || counters.round_trips.load(Ordering::Relaxed);
+    let before = taken();
+    let lost = async {
+        counters.lost().await;
+        // It is on its way on a connection that was there: the answer may still come.
+        if taken() != before {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = patience.attempt(exchange) => answer,
+        () = lost => Err(error::offline("the line was gone when a record was to be sent")),
     }
 }
 
@@ -138,7 +166,7 @@ impl MongoCentral {
         let models: Vec<WriteModel> = sent.iter().map(|sent| model(database, sent, collation)).collect();
         let writing =
             self.client.bulk_write(models).ordered(false).verbose_results().session(&mut self.writing);
-        let written = self.patience.attempt(async { writing.await }).await?;
+        let written = write_now(&self.patience, &self.counters, writing.into_future()).await?;
         self.read_after_writes();
         match written {
             Ok(results) => {
@@ -173,7 +201,7 @@ impl MongoCentral {
             command.insert("ordered", false);
             command.insert("writeConcern", confirmed_document());
             let running = self.database.run_command(command).session(&mut self.writing);
-            match self.patience.attempt(async { running.await }).await? {
+            match write_now(&self.patience, &self.counters, running.into_future()).await? {
                 Ok(reply) => {
                     self.read_after_writes();
                     read_reply(&reply, group.verb, &group.places, answers, failures)?;

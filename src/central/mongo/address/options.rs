@@ -52,7 +52,7 @@ const OPTIONS: [(&str, Use); 64] = [
     ("readpreferencetags", Use::Decided),
     ("replicaset", Use::Counts),
     ("retryreads", Use::Counts),
-    ("retrywrites", Use::Counts),
+    ("retrywrites", Use::Decided),
     ("safe", Use::Decided),
     ("servermonitoringmode", Use::Decided),
     ("serverselectiontimeoutms", Use::Counts),
