@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use mongodb::Namespace;
@@ -25,6 +26,9 @@ const COMMAND_STATEMENTS_MAX: usize = 1000;
 /// Most bytes of statements that one command carries, if it carries more than one: the server takes a
 /// command of 16 MiB and a little for its frame.
 const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long a write waits for a server that is looked at again, as after every error about its state.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Why a statement was refused that the engine does not understand in any form.
 const NOT_UNDERSTOOD: &str = "the centre does not understand how the record is compared";
@@ -74,7 +78,7 @@ impl Failures {
     }
 }
 
-/// A write goes out at once or not at all. The driver would keep it while no server answers, or send it a second time
+/// A write goes out within a second or not at all. The driver would keep it while no server answers, or send it a second time
 /// when the line is back, up to half a minute later. Meanwhile its person may have become somebody else, and only a
 /// round reads that before it writes.
 async fn write_now<T>(
@@ -86,6 +90,7 @@ async fn write_now<T>(
     let before = taken();
     let lost = async {
         counters.lost().await;
+        tokio::time::sleep(WRITE_WAIT_MAX).await;
         // It is on its way on a connection that was there: the answer may still come.
         if taken() != before {
             std::future::pending::<()>().await;
