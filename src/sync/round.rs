@@ -511,6 +511,11 @@ fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
                 format!("The round failed {trouble}. Remedy: {}. Everything is kept here.", trouble.remedy);
             (Outcome::Failed, message)
         }
+        (Diagnosis::Well, CentralError::Offline(cause)) if error.is_answer() => {
+            tracing::info!(%cause, "the centre answered that it cannot do now what was asked");
+            let message = format!("The centre answers, and cannot do now what was asked ({cause}). {KEPT}");
+            (Outcome::Offline, message)
+        }
         (Diagnosis::Well, CentralError::Offline(cause)) => {
             tracing::info!(%cause, "the line to the centre broke off; the centre answers now");
             let message =

@@ -70,6 +70,118 @@ async fn errors_that_pass_are_no_failure() {
     }
 }
 
+fn institution(name: &str) -> (RecordKey, Option<Document>) {
+    (RecordKey::new(Kind::Institution, "HOSPITAL"), Some(doc! {"_id": "HOSPITAL", "name": name}))
+}
+
+/// Whatever the code: neither the rest of the call nor the rest of the round waits, and three rounds are enough.
+#[tokio::test]
+async fn an_error_of_one_statement_speaks_for_no_other() {
+    for (code, verb) in [
+        (50, "insert"),
+        (50, "update"),
+        (64, "insert"),
+        (112, "insert"),
+        (11_601, "update"),
+        (43, "insert"),
+        (262, "insert"),
+        (13, "insert"),
+        (10_107, "insert"),
+        (14_031, "update"),
+        (20, "insert"),
+    ] {
+        let ground = Ground::agreed().await;
+        // Most codes by the older commands.
+        let mut rules = vec![Rule::new(verb, Act::FailStatements("its fault", code))];
+        rules.push(match code {
+            64 | 20 | 10_107 => Rule::new("bulkWrite", Act::FailStatements("its fault", code)),
+            _ => Rule::new("bulkWrite", failure(59)),
+        });
+        ground.proxy.set_rules(rules);
+        let (bad, good) = if verb == "insert" { ("NEW", "OTHER") } else { ("ANA", "BOB") };
+        ground.set(bad, "its fault").await;
+        ground.set(good, "mine").await;
+        for turn in 1..=3 {
+            let value = format!("mine {turn}");
+            let (key, document) = institution(&value);
+            edit(&ground.store, key, document).await;
+            let report = ground.sync.round().await;
+            assert_eq!(report.outcome, Outcome::Partial, "{code}, {turn}: {report:?}");
+            let there = ground.rows("institution").await;
+            assert_eq!(there[0].get_str("name").ok(), Some(value.as_str()), "{code}, {turn}: {report:?}");
+            assert_eq!(ground.at(good).await.unwrap().get_str("f").ok(), Some("mine"), "{code}: {report:?}");
+            let dead = if turn < 3 { vec![] } else { vec![code] };
+            assert_eq!(ground.dead(), dead, "{code}, {turn}: {report:?}");
+        }
+        // Kept, and sent again once it is edited.
+        assert_eq!(ground.person(bad).unwrap().get_str("f").ok(), Some("its fault"));
+        ground.set(bad, "better").await;
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.at(bad).await.unwrap().get_str("f").ok(), Some("better"), "{code}");
+        assert_eq!((ground.dead(), ground.pending()), (vec![], 0), "{code}");
+    }
+}
+
+/// All statements of a call answered as by a centre that takes no writes: it is not the records, however often.
+#[tokio::test]
+async fn a_centre_that_takes_no_writes_refuses_no_record() {
+    let ground = Ground::agreed().await;
+    for (code, outcome) in [
+        (10_107, Outcome::Offline),
+        (14_031, Outcome::Offline),
+        (91, Outcome::Offline),
+        (13, Outcome::Failed),
+    ] {
+        let update = Rule::new("update", Act::FailStatements("_id", code)).when(of_people);
+        ground.proxy.set_rules(vec![update, Rule::new("bulkWrite", failure(59))]);
+        ground.set("ANA", &format!("mine {code}")).await;
+        ground.set("BOB", &format!("mine {code}")).await;
+        for _ in 0..4 {
+            ground.ends(outcome).await;
+            assert_eq!((ground.dead(), ground.pending()), (vec![], 2), "{code}");
+        }
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.at("BOB").await.unwrap().get_str("f").ok(), Some(format!("mine {code}").as_str()));
+        assert_eq!(ground.pending(), 0);
+    }
+    // One record alone: a write that changes nothing tells whether it is the record.
+    let update = Rule::new("update", Act::FailStatements("_id", 10_107)).when(of_people);
+    ground.proxy.set_rules(vec![update, Rule::new("bulkWrite", failure(59))]);
+    ground.set("ANA", "alone").await;
+    for _ in 0..4 {
+        let report = ground.ends(Outcome::Offline).await;
+        assert!(!report.message.contains("line"), "{report:?}");
+        assert_eq!((ground.dead(), ground.pending()), (vec![], 1));
+    }
+}
+
+fn of_people(command: &Document) -> bool {
+    ["insert", "update", "delete"].iter().any(|verb| command.get_str(verb).ok() == Some("people"))
+}
+
+/// A body that the centre's trash does not take now is no lasting fault at once.
+#[tokio::test]
+async fn an_error_about_a_body_for_the_trash_holds_up_nobody() {
+    let ground = Ground::agreed().await;
+    let of_trash: fn(&Document) -> bool = |command| command.get_str("update").ok() == Some("edge_trash");
+    for code in [50, 112, 1] {
+        ground.put("EVA", "old").await;
+        ground.ends(Outcome::Complete).await;
+        ground.edit("EVA", None).await;
+        let failing = Rule::new("update", Act::FailStatements("EVA", code)).when(of_trash);
+        ground.proxy.set_rules(vec![failing]);
+        ground.set("ANA", &format!("mine {code}")).await;
+        ground.ends(Outcome::Partial).await;
+        assert_eq!(ground.at("ANA").await.unwrap().get_str("f").ok(), Some(format!("mine {code}").as_str()));
+        assert_eq!(ground.dead(), Vec::<i32>::new(), "{code}");
+        ground.ends(Outcome::Partial).await;
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        assert_eq!((ground.at("EVA").await, ground.pending()), (None, 0), "{code}");
+    }
+}
+
 /// A centre that was initiated under a name that only it knows: the round ends in time, and everything is kept.
 #[tokio::test]
 async fn members_that_nobody_can_find_cost_nothing_but_the_round() {

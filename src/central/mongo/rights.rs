@@ -19,7 +19,7 @@ const UNAUTHORIZED: i32 = 13;
 /// Of what is missing, as much as somebody reads.
 const MISSING_SHOWN_MAX: usize = 5;
 /// An `_id` that no record has.
-const NOBODY: &str = "thalamus-edge: is this allowed?";
+pub(super) const NOBODY: &str = "thalamus-edge: is this allowed?";
 const ROLE: &str = "at the centre: the role in docs/SYNC.md (What a node needs) for this user, for this database and \
                     these collections";
 
