@@ -156,6 +156,52 @@ async fn a_centre_that_takes_no_writes_refuses_no_record() {
     }
 }
 
+fn of_records(command: &Document) -> bool {
+    let collection = ["insert", "update", "delete"].iter().find_map(|verb| command.get_str(verb).ok());
+    collection.is_none_or(|name| !name.starts_with("edge_"))
+}
+
+/// A server that answers has been reached, and is asked no more than is of use.
+#[tokio::test]
+async fn an_answer_with_an_error_is_told_as_what_it_is() {
+    let refusing = |code| {
+        let verbs = ["insert", "update", "delete", "bulkWrite"];
+        verbs.map(|verb| Rule::new(verb, failure(code)).when(of_records)).to_vec()
+    };
+    let written = |seen: &[Document]| {
+        let is_write = |name: &&String| ["insert", "update", "delete", "bulkWrite"].contains(&name.as_str());
+        let own = seen.iter().filter(|command| of_records(command)).cloned().collect::<Vec<_>>();
+        names(&own).iter().filter(is_write).count()
+    };
+    let ground = Ground::agreed().await;
+    for (code, most) in [(13, Kind::ALL.len() + 3), (59, 12), (115, 12), (79, 12), (2, 12)] {
+        ground.proxy.set_rules(refusing(code));
+        for id in ["ANA", "BOB", "NEW"] {
+            ground.set(id, &format!("mine {code}")).await;
+        }
+        ground.proxy.seen();
+        let report = ground.ends(Outcome::Failed).await;
+        let count = written(&ground.proxy.seen());
+        assert!(count <= most, "{code}: {count} writes");
+        assert!(!report.message.contains("asks for a login"), "{report:?}");
+        assert_eq!(report.message.contains("does not allow update on"), code == 13, "{report:?}");
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+    }
+    for code in [43, 50, 11_601] {
+        ground.change("ANA", &format!("theirs {code}")).await;
+        for rules in [vec![Rule::new("find", failure(code))], refusing(code)] {
+            ground.set("BOB", &format!("mine {code} {}", rules.len())).await;
+            ground.proxy.set_rules(rules);
+            let report = ground.ends(Outcome::Offline).await;
+            let wrong = ["cannot be reached", "answers no question", "line to the centre broke off"];
+            assert!(wrong.iter().all(|words| !report.message.contains(words)), "{report:?}");
+        }
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+    }
+}
+
 fn of_people(command: &Document) -> bool {
     ["insert", "update", "delete"].iter().any(|verb| command.get_str(verb).ok() == Some("people"))
 }
