@@ -35,6 +35,17 @@ pub enum CentralError {
     Failed(String),
 }
 
+impl CentralError {
+    /// Whether a server has answered, with an error: then the line works.
+    pub(crate) fn is_answer(&self) -> bool {
+        let (CentralError::Offline(why) | CentralError::Refused(why) | CentralError::Failed(why)) = self;
+        why.starts_with(ANSWERED)
+    }
+}
+
+/// How the words for an error begin that a server has answered; its code follows.
+pub(crate) const ANSWERED: &str = "MongoDB error ";
+
 pub type Result<T> = std::result::Result<T, CentralError>;
 
 /// Opens conversations with one centre. Nothing need be sent before the first question, so that may be

@@ -5,9 +5,10 @@ use bson::{Document, doc};
 
 use crate::central::{Central, CentralError, Result, Write, Written};
 use crate::domain::record::RecordKey;
-use crate::store::{StoreError, Tx};
+use crate::store::{NOT_ARCHIVED_CODE, StoreError, Tx};
 
-/// How often the centre may answer one record with the same error before it is refused, each time in another round.
+/// How often the centre may answer one record with the same error before it is refused, whatever the error, each time in
+/// another round.
 const FAULTS_MAX: i64 = 3;
 /// So many single writes that fail one after the other say that it is not the records.
 const ALONE_FAILED_MAX: usize = 3;
@@ -88,6 +89,9 @@ pub(super) fn patient(
     tx.set_meta(META_FAULTS, (!faults.is_empty()).then_some(&faults))?;
     let message = match *code {
         CALL_CODE => format!("the centre failed {FAULTS_MAX} times at this record and took others"),
+        NOT_ARCHIVED_CODE => {
+            "the centre does not take its body into the trash, so it was not deleted there".to_owned()
+        }
         code => format!("the centre answered {FAULTS_MAX} times with error {code}"),
     };
     Ok(Written::Refused { code: *code, message })

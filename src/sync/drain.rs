@@ -71,6 +71,8 @@ enum Drained {
     Slow,
     Lost,
     Unsupported,
+    /// The centre answers the feed with an error that a new feed may not meet.
+    Refused(CentralError),
 }
 
 /// What a batch of events means, as the store is now.
@@ -133,6 +135,17 @@ impl Round<'_> {
                     self.note_stalled(&token).await?;
                     return Ok(Begun::cut(node, RoundError::ReadingSlow));
                 }
+                Drained::Refused(error) => {
+                    if !self.note_stalled(&token).await? {
+                        return Ok(Begun::cut(node, error));
+                    }
+                    tracing::warn!(%error, "looking at everything in this round");
+                    self.sweep_only().await?;
+                    // A new position may be no better: if that is refused too, nobody waits for three rounds again.
+                    let known = doc! {STALLED: STALLED_ROUNDS_MAX - 1};
+                    self.store.transact(move |tx| tx.set_meta(META_FEED, Some(&known))).await?;
+                    return Ok(Begun::new(node, None));
+                }
                 Drained::Lost => {
                     tracing::warn!("the history of changes at the centre has a gap: looking at everything");
                     self.store.transact(|tx| lose_history(tx, Reason::Lost)).await?;
@@ -177,9 +190,17 @@ impl Round<'_> {
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
                 let is_first = tx.meta(scan::META_EVER_SWEPT)?.is_none();
+                let stalled = tx.meta(META_FEED)?.and_then(|row| row.get(STALLED).cloned());
                 lose_history(tx, if is_first { Reason::First } else { Reason::Lost })?;
                 no_feed::note(tx, true)?;
-                save_token(tx, token.as_ref())
+                save_token(tx, token.as_ref())?;
+                match (stalled, tx.meta(META_FEED)?) {
+                    (Some(stalled), Some(mut row)) => {
+                        row.insert(STALLED, stalled);
+                        tx.set_meta(META_FEED, Some(&row))
+                    }
+                    _ => Ok(()),
+                }
             })
             .await?;
         step("drain.begun");
@@ -227,10 +248,11 @@ impl Round<'_> {
         if watched.is_err() {
             self.fit_reads(false, asked.elapsed());
         }
-        let mut feed = match watched? {
-            Watched::Open(feed) => feed,
-            Watched::Lost => return Ok(Drained::Lost),
-            Watched::Unsupported => return Ok(Drained::Unsupported),
+        let mut feed = match watched {
+            Ok(Watched::Open(feed)) => feed,
+            Ok(Watched::Lost) => return Ok(Drained::Lost),
+            Ok(Watched::Unsupported) => return Ok(Drained::Unsupported),
+            Err(error) => return refused(error),
         };
         let (mut told, mut position) = (tokio::time::Instant::now(), feed.token());
         loop {
@@ -238,7 +260,10 @@ impl Round<'_> {
             if next.as_ref().map_or(true, |changes| changes.events.len() >= max) {
                 self.fit_reads(next.is_ok(), asked.elapsed());
             }
-            let changes = next?;
+            let changes = match next {
+                Ok(changes) => changes,
+                Err(error) => return refused(error),
+            };
             step("drain.read");
             if changes.is_lost {
                 return Ok(Drained::Lost);
@@ -262,27 +287,27 @@ impl Round<'_> {
         }
     }
 
-    /// The feed took all of its time. If it told nothing at all, and that again and again, it never will: its position is
-    /// given up, and everything is looked at instead.
-    async fn note_stalled(&mut self, begun: &Token) -> Result<(), StoreError> {
+    /// The feed took all of its time, or was refused. If it told nothing at all, and that again and again, it never will:
+    /// its position is given up, and everything is looked at instead. Returns whether it is given up.
+    async fn note_stalled(&mut self, begun: &Token) -> Result<bool, StoreError> {
         let begun = begun.0.clone();
         self.store
-            .transact(move |tx| -> Result<(), StoreError> {
+            .transact(move |tx| -> Result<bool, StoreError> {
                 let Some(mut row) = tx.meta(META_FEED)? else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 if row.get_document("token").ok() != Some(&begun) {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let stalled = row.get_i32(STALLED).unwrap_or(0) + 1;
                 if stalled >= STALLED_ROUNDS_MAX {
-                    tracing::warn!(
-                        "the centre cannot tell what has changed: looking at everything in the next round"
-                    );
-                    return lose_history(tx, Reason::Lost);
+                    tracing::warn!("the centre cannot tell what has changed: its position is given up");
+                    lose_history(tx, Reason::Lost)?;
+                    return Ok(true);
                 }
                 row.insert(STALLED, stalled);
-                tx.set_meta(META_FEED, Some(&row))
+                tx.set_meta(META_FEED, Some(&row))?;
+                Ok(false)
             })
             .await
     }
@@ -438,6 +463,16 @@ impl Round<'_> {
             }
         }
         Ok(heard)
+    }
+}
+
+/// A feed that ends with an error. A line that breaks says nothing about the feed, and who may not watch may not begin
+/// anew either; any other answer may be about the position.
+fn refused(error: CentralError) -> Result<Drained, RoundError> {
+    match &error {
+        CentralError::Failed(_) => Ok(Drained::Refused(error)),
+        CentralError::Offline(_) if error.is_answer() => Ok(Drained::Refused(error)),
+        CentralError::Offline(_) | CentralError::Refused(_) => Err(error.into()),
     }
 }
 

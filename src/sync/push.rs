@@ -232,15 +232,20 @@ impl Round<'_> {
         }
     }
 
+    /// It was not sent; refused it is only if this goes on, because it may be no lasting fault.
     async fn give_up_delete(&mut self, sending: Sending) -> Result<(), StoreError> {
-        let message =
-            "the centre does not take its body into the trash, so it was not deleted there".to_owned();
-        let refused = Written::Refused { code: NOT_ARCHIVED_CODE, message };
+        self.unfinished += 1;
         let tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
-                settle_one(tx, &sending, &refused, &mut tally, &mut Vec::new())?;
+                let fault = Written::Faulty { code: NOT_ARCHIVED_CODE };
+                match apart::patient(tx, &sending.key, &fault)? {
+                    refused @ Written::Refused { .. } => {
+                        settle_one(tx, &sending, &refused, &mut tally, &mut Vec::new())?;
+                    }
+                    _ => drop(tx.settle_intent(&sending.key, sending.number, false)?),
+                }
                 Ok(tally)
             })
             .await?;

@@ -14,7 +14,7 @@ use super::drain::{Begun, Source};
 use super::no_feed::NoFeed;
 use super::scan::Reason;
 use super::{Report, SyncSettings, lease, namesakes, step};
-use crate::central::survey::Diagnosis;
+use crate::central::survey::{Diagnosis, Stage};
 use crate::central::{Central, CentralError, Feed, Lease, Traffic};
 use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError};
@@ -503,13 +503,20 @@ fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
     match (diagnosis, error) {
         (Diagnosis::Trouble(trouble), _) if is_offline && !trouble.stage.is_lasting() => {
             tracing::info!(%error, %trouble, "the centre cannot be reached");
-            (Outcome::Offline, format!("The centre cannot be reached {trouble}. {KEPT}"))
+            // What answers has been reached.
+            let what = if trouble.stage == Stage::Answer && error.is_answer() { "used" } else { "reached" };
+            (Outcome::Offline, format!("The centre cannot be {what} {trouble}. {KEPT}"))
         }
         (Diagnosis::Trouble(trouble), _) => {
             tracing::error!(%error, %trouble, remedy = trouble.remedy, "the round failed");
             let message =
                 format!("The round failed {trouble}. Remedy: {}. Everything is kept here.", trouble.remedy);
             (Outcome::Failed, message)
+        }
+        (Diagnosis::Well | Diagnosis::Unknown, CentralError::Offline(cause)) if error.is_answer() => {
+            tracing::info!(%cause, "the centre answered that it cannot do now what was asked");
+            let message = format!("The centre answers, and cannot do now what was asked ({cause}). {KEPT}");
+            (Outcome::Offline, message)
         }
         (Diagnosis::Well, CentralError::Offline(cause)) => {
             tracing::info!(%cause, "the line to the centre broke off; the centre answers now");

@@ -96,6 +96,164 @@ async fn no_write_is_sent_again_behind_the_back_of_the_round() {
     assert!(ground.pending() > 0);
 }
 
+fn institution(name: &str) -> (RecordKey, Option<Document>) {
+    (RecordKey::new(Kind::Institution, "HOSPITAL"), Some(doc! {"_id": "HOSPITAL", "name": name}))
+}
+
+/// Whatever the code: neither the rest of the call nor the rest of the round waits, and three rounds are enough.
+#[tokio::test]
+async fn an_error_of_one_statement_speaks_for_no_other() {
+    for (code, verb) in [
+        (50, "insert"),
+        (50, "update"),
+        (64, "insert"),
+        (112, "insert"),
+        (11_601, "update"),
+        (43, "insert"),
+        (262, "insert"),
+        (13, "insert"),
+        (10_107, "insert"),
+        (14_031, "update"),
+        (20, "insert"),
+    ] {
+        let ground = Ground::agreed().await;
+        // Most codes by the older commands.
+        let mut rules = vec![Rule::new(verb, Act::FailStatements("its fault", code))];
+        rules.push(match code {
+            64 | 20 | 10_107 => Rule::new("bulkWrite", Act::FailStatements("its fault", code)),
+            _ => Rule::new("bulkWrite", failure(59)),
+        });
+        ground.proxy.set_rules(rules);
+        let (bad, good) = if verb == "insert" { ("NEW", "OTHER") } else { ("ANA", "BOB") };
+        ground.set(bad, "its fault").await;
+        ground.set(good, "mine").await;
+        for turn in 1..=3 {
+            let value = format!("mine {turn}");
+            let (key, document) = institution(&value);
+            edit(&ground.store, key, document).await;
+            let report = ground.sync.round().await;
+            assert_eq!(report.outcome, Outcome::Partial, "{code}, {turn}: {report:?}");
+            let there = ground.rows("institution").await;
+            assert_eq!(there[0].get_str("name").ok(), Some(value.as_str()), "{code}, {turn}: {report:?}");
+            assert_eq!(ground.at(good).await.unwrap().get_str("f").ok(), Some("mine"), "{code}: {report:?}");
+            let dead = if turn < 3 { vec![] } else { vec![code] };
+            assert_eq!(ground.dead(), dead, "{code}, {turn}: {report:?}");
+        }
+        // Kept, and sent again once it is edited.
+        assert_eq!(ground.person(bad).unwrap().get_str("f").ok(), Some("its fault"));
+        ground.set(bad, "better").await;
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.at(bad).await.unwrap().get_str("f").ok(), Some("better"), "{code}");
+        assert_eq!((ground.dead(), ground.pending()), (vec![], 0), "{code}");
+    }
+}
+
+/// All statements of a call answered as by a centre that takes no writes: it is not the records, however often.
+#[tokio::test]
+async fn a_centre_that_takes_no_writes_refuses_no_record() {
+    let ground = Ground::agreed().await;
+    for (code, outcome) in [
+        (10_107, Outcome::Offline),
+        (14_031, Outcome::Offline),
+        (91, Outcome::Offline),
+        (13, Outcome::Failed),
+    ] {
+        let update = Rule::new("update", Act::FailStatements("_id", code)).when(of_people);
+        ground.proxy.set_rules(vec![update, Rule::new("bulkWrite", failure(59))]);
+        ground.set("ANA", &format!("mine {code}")).await;
+        ground.set("BOB", &format!("mine {code}")).await;
+        for _ in 0..4 {
+            ground.ends(outcome).await;
+            assert_eq!((ground.dead(), ground.pending()), (vec![], 2), "{code}");
+        }
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.at("BOB").await.unwrap().get_str("f").ok(), Some(format!("mine {code}").as_str()));
+        assert_eq!(ground.pending(), 0);
+    }
+    // One record alone: a write that changes nothing tells whether it is the record.
+    let update = Rule::new("update", Act::FailStatements("_id", 10_107)).when(of_people);
+    ground.proxy.set_rules(vec![update, Rule::new("bulkWrite", failure(59))]);
+    ground.set("ANA", "alone").await;
+    for _ in 0..4 {
+        let report = ground.ends(Outcome::Offline).await;
+        assert!(!report.message.contains("line"), "{report:?}");
+        assert_eq!((ground.dead(), ground.pending()), (vec![], 1));
+    }
+}
+
+fn of_records(command: &Document) -> bool {
+    let collection = ["insert", "update", "delete"].iter().find_map(|verb| command.get_str(verb).ok());
+    collection.is_none_or(|name| !name.starts_with("edge_"))
+}
+
+/// A server that answers has been reached, and is asked no more than is of use.
+#[tokio::test]
+async fn an_answer_with_an_error_is_told_as_what_it_is() {
+    let refusing = |code| {
+        let verbs = ["insert", "update", "delete", "bulkWrite"];
+        verbs.map(|verb| Rule::new(verb, failure(code)).when(of_records)).to_vec()
+    };
+    let written = |seen: &[Document]| {
+        let is_write = |name: &&String| ["insert", "update", "delete", "bulkWrite"].contains(&name.as_str());
+        let own = seen.iter().filter(|command| of_records(command)).cloned().collect::<Vec<_>>();
+        names(&own).iter().filter(is_write).count()
+    };
+    let ground = Ground::agreed().await;
+    for (code, most) in [(13, Kind::ALL.len() + 3), (59, 12), (115, 12), (79, 12), (2, 12)] {
+        ground.proxy.set_rules(refusing(code));
+        for id in ["ANA", "BOB", "NEW"] {
+            ground.set(id, &format!("mine {code}")).await;
+        }
+        ground.proxy.seen();
+        let report = ground.ends(Outcome::Failed).await;
+        let count = written(&ground.proxy.seen());
+        assert!(count <= most, "{code}: {count} writes");
+        assert!(!report.message.contains("asks for a login"), "{report:?}");
+        assert_eq!(report.message.contains("does not allow update on"), code == 13, "{report:?}");
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+    }
+    for code in [43, 50, 11_601] {
+        ground.change("ANA", &format!("theirs {code}")).await;
+        for rules in [vec![Rule::new("find", failure(code))], refusing(code)] {
+            ground.set("BOB", &format!("mine {code} {}", rules.len())).await;
+            ground.proxy.set_rules(rules);
+            let report = ground.ends(Outcome::Offline).await;
+            let wrong = ["cannot be reached", "answers no question", "line to the centre broke off"];
+            assert!(wrong.iter().all(|words| !report.message.contains(words)), "{report:?}");
+        }
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+    }
+}
+
+fn of_people(command: &Document) -> bool {
+    ["insert", "update", "delete"].iter().any(|verb| command.get_str(verb).ok() == Some("people"))
+}
+
+/// A body that the centre's trash does not take now is no lasting fault at once.
+#[tokio::test]
+async fn an_error_about_a_body_for_the_trash_holds_up_nobody() {
+    let ground = Ground::agreed().await;
+    let of_trash: fn(&Document) -> bool = |command| command.get_str("update").ok() == Some("edge_trash");
+    for code in [50, 112, 1] {
+        ground.put("EVA", "old").await;
+        ground.ends(Outcome::Complete).await;
+        ground.edit("EVA", None).await;
+        let failing = Rule::new("update", Act::FailStatements("EVA", code)).when(of_trash);
+        ground.proxy.set_rules(vec![failing]);
+        ground.set("ANA", &format!("mine {code}")).await;
+        ground.ends(Outcome::Partial).await;
+        assert_eq!(ground.at("ANA").await.unwrap().get_str("f").ok(), Some(format!("mine {code}").as_str()));
+        assert_eq!(ground.dead(), Vec::<i32>::new(), "{code}");
+        ground.ends(Outcome::Partial).await;
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        assert_eq!((ground.at("EVA").await, ground.pending()), (None, 0), "{code}");
+    }
+}
+
 /// A centre that was initiated under a name that only it knows: the round ends in time, and everything is kept.
 #[tokio::test]
 async fn members_that_nobody_can_find_cost_nothing_but_the_round() {

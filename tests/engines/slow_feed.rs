@@ -62,6 +62,59 @@ async fn edits_are_sent_meanwhile_and_after_three_rounds_everything_is_looked_at
     assert_eq!(ground.at("BOB").await.unwrap().get_str("f").ok(), Some("mine 2"));
 }
 
+/// Refused at once instead of being slow, whether a new position is any better or not.
+#[tokio::test]
+async fn a_feed_that_is_refused_whenever_it_goes_on_is_given_up() {
+    for code in [43, 50, 1, 96, 11_601] {
+        let ground = agreed().await;
+        ground.change("ANA", "theirs").await;
+        ground.proxy.set_rules(vec![Rule::new("aggregate", failure(code)).when(resumes_feed)]);
+        for turn in 0..2 {
+            let value = format!("mine {turn}");
+            ground.set("BOB", &value).await;
+            let report = ground.sync.round().await;
+            assert_ne!(report.outcome, Outcome::Complete, "{code}: {report:?}");
+            assert_eq!(ground.at("BOB").await.unwrap().get_str("f").ok(), Some(value.as_str()), "{code}");
+            assert_ne!(ground.person("ANA").unwrap().get_str("g").ok(), Some("theirs"));
+        }
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.person("ANA").unwrap().get_str("g").ok(), Some("theirs"), "{code}");
+        // A new position is refused too: no round waits for it.
+        for turn in 0..3 {
+            ground.change("ANA", &format!("again {turn}")).await;
+            ground.ends(Outcome::Complete).await;
+            let here = ground.person("ANA").unwrap();
+            assert_eq!(here.get_str("g").ok(), Some(format!("again {turn}").as_str()), "{code}");
+        }
+        // As soon as it is taken, the feed tells the news again.
+        ground.proxy.set_rules(Vec::new());
+        ground.ends(Outcome::Complete).await;
+        ground.change("ANA", "told").await;
+        ground.proxy.seen();
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.person("ANA").unwrap().get_str("g").ok(), Some("told"), "{code}");
+        assert!(ground.proxy.seen().iter().filter(|command| opens_feed(command)).all(resumes_feed), "{code}");
+    }
+}
+
+/// Neither a line that breaks nor a privilege that is missing is a reason to read everything again.
+#[tokio::test]
+async fn a_feed_that_a_new_one_would_not_better_keeps_its_position() {
+    for act in [Act::CutBefore, failure(13)] {
+        let ground = agreed().await;
+        ground.change("ANA", "theirs").await;
+        ground.proxy.set_rules(vec![Rule::new("aggregate", act).when(opens_feed)]);
+        for _ in 0..4 {
+            assert_ne!(ground.sync.round().await.outcome, Outcome::Complete);
+        }
+        ground.proxy.set_rules(Vec::new());
+        ground.proxy.seen();
+        ground.ends(Outcome::Complete).await;
+        assert!(ground.proxy.seen().iter().filter(|command| opens_feed(command)).all(resumes_feed));
+        assert_eq!(ground.person("ANA").unwrap().get_str("g").ok(), Some("theirs"));
+    }
+}
+
 /// A round in which the feed got on is none of the three.
 #[tokio::test]
 async fn a_feed_that_gets_on_is_not_given_up() {

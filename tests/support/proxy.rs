@@ -27,6 +27,8 @@ pub(crate) enum Act {
     Delay(Duration),
     /// The reply is changed on its way.
     Alter(fn(&mut Document)),
+    /// Statements with this text in them are taken out and fail with this code; the rest goes on to the server.
+    FailStatements(&'static str, i32),
     /// The connection ends, before or after the server has carried out the command.
     CutBefore,
     CutAfter,
@@ -170,6 +172,29 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, shared: &Mutex<Shar
             }
             _ => {}
         }
+        if let Some(Act::FailStatements(text, code)) = act {
+            let parted = parted(&command, text);
+            let (left, failed) = (parted.left.len(), parted.failed.len());
+            let mut reply = match command.contains_key("ops") {
+                false => doc! {"ok": 1.0, "n": 0, "nModified": 0},
+                true => {
+                    let counts = doc! {"nErrors": 0, "nInserted": 0, "nMatched": 0, "nModified": 0, "nUpserted": 0, "nDeleted": 0};
+                    let cursor = doc! {"id": 0_i64, "firstBatch": [], "ns": "admin.$cmd.bulkWrite"};
+                    let mut reply = doc! {"ok": 1.0, "cursor": cursor};
+                    reply.extend(counts);
+                    reply
+                }
+            };
+            if left > 0 {
+                server.write_all(&encode_request(&request, &parted.command)).await?;
+                (reply, _) = decode(&read_message(&mut server).await?);
+            }
+            if failed > 0 {
+                parted.add_failures(&mut reply, code);
+            }
+            client.write_all(&encode(&request, &reply)).await?;
+            continue;
+        }
         server.write_all(&request).await?;
         if flags & MORE_TO_COME != 0 {
             continue;
@@ -182,10 +207,57 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, shared: &Mutex<Shar
             Some(Act::CutAfter) => return Ok(()),
             Some(Act::Delay(delay)) => tokio::time::sleep(delay).await,
             Some(Act::Alter(alter)) => reply = altered(&request, &reply, alter),
-            Some(Act::Answer(_) | Act::CutBefore) | None => {}
+            Some(Act::Answer(_) | Act::FailStatements(..) | Act::CutBefore) | None => {}
         }
         client.write_all(&reply).await?;
     }
+}
+
+/// A writing command without the statements that are to fail; places of both in the whole.
+struct Parted {
+    command: Document,
+    left: Vec<usize>,
+    failed: Vec<usize>,
+}
+
+impl Parted {
+    fn add_failures(&self, reply: &mut Document, code: i32) {
+        if let Ok(cursor) = reply.get_document_mut("cursor") {
+            let results = cursor.get_array_mut("firstBatch").unwrap();
+            for result in results.iter_mut().filter_map(Bson::as_document_mut) {
+                let index = result.get_i32("idx").unwrap();
+                result.insert("idx", self.left[index as usize] as i32);
+            }
+            results.extend(self.failed.iter().map(|index| {
+                let failure = doc! {"ok": 0.0, "idx": *index as i32, "code": code, "errmsg": "the proxy says so", "n": 0};
+                Bson::from(failure)
+            }));
+            let errors = reply.get_i32("nErrors").unwrap();
+            reply.insert("nErrors", errors + self.failed.len() as i32);
+            return;
+        }
+        let mut failures: Vec<Bson> = reply.get_array("writeErrors").cloned().unwrap_or_default();
+        for failure in failures.iter_mut().filter_map(Bson::as_document_mut) {
+            let index = failure.get_i32("index").unwrap();
+            failure.insert("index", self.left[index as usize] as i32);
+        }
+        failures.extend(self.failed.iter().map(|index| {
+            Bson::from(doc! {"index": *index as i32, "code": code, "errmsg": "the proxy says so"})
+        }));
+        reply.insert("writeErrors", failures);
+    }
+}
+
+fn parted(command: &Document, text: &str) -> Parted {
+    let mut parted = Parted { command: command.clone(), left: Vec::new(), failed: Vec::new() };
+    for list in ["documents", "updates", "deletes", "ops"] {
+        let Ok(statements) = command.get_array(list) else { continue };
+        (parted.failed, parted.left) =
+            (0..statements.len()).partition(|at| statements[*at].to_string().contains(text));
+        let left: Vec<Bson> = parted.left.iter().map(|at| statements[*at].clone()).collect();
+        parted.command.insert(list, left);
+    }
+    parted
 }
 
 fn act_for(shared: &mut Shared, name: &str, command: &Document) -> Option<Act> {
@@ -252,6 +324,14 @@ fn encode(request: &[u8], reply: &Document) -> Vec<u8> {
     message.extend(0_u32.to_le_bytes());
     message.push(0);
     message.extend(body);
+    message
+}
+
+/// `command` in the place of `request`.
+fn encode_request(request: &[u8], command: &Document) -> Vec<u8> {
+    let mut message = encode(request, command);
+    message[4..8].copy_from_slice(&request[4..8]);
+    message[8..12].fill(0);
     message
 }
 

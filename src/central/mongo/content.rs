@@ -235,9 +235,9 @@ impl MongoCentral {
             "writeConcern": confirmed_document(),
         };
         let reply = self.command(command).await?;
-        for (_, code, message) in write_errors(&reply) {
+        for (_, code, _) in write_errors(&reply) {
             if !error::is_duplicate_key(code) {
-                return Err(not_accepted(code, message));
+                return Err(not_accepted(code));
             }
         }
         unconfirmed(&reply).map_or(Ok(()), Err)
@@ -252,9 +252,9 @@ impl MongoCentral {
         };
         let reply = self.command(command).await?;
         if let Some((_, code, message)) = write_errors(&reply).next() {
-            return match error::of_write(code, message)? {
+            return match error::of_write(code, message) {
                 Written::Miss => Ok(false),
-                _ => Err(not_accepted(code, message)),
+                _ => Err(not_accepted(code)),
             };
         }
         if let Some(unconfirmed) = unconfirmed(&reply) {
@@ -264,11 +264,8 @@ impl MongoCentral {
     }
 }
 
-fn not_accepted(code: i32, message: &str) -> CentralError {
-    match error::of_write(code, message) {
-        Err(error) => error,
-        Ok(_) => error::failed(&format!("a part of an attachment is not accepted (MongoDB error {code})")),
-    }
+fn not_accepted(code: i32) -> CentralError {
+    error::of_row(code, "a part of an attachment is not accepted")
 }
 
 fn binary(bytes: &[u8]) -> Bson {

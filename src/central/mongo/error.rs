@@ -5,11 +5,11 @@
 
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use crate::central::{CentralError, Written};
+use crate::central::{ANSWERED, CentralError, Written};
 
 /// Interrupted, without a primary, shutting down, overloaded, a cursor that is gone, or overtaken by a time limit: later
 /// it may work.
-const OFFLINE_CODES: [i32; 31] = [
+const OFFLINE_CODES: [i32; 33] = [
     6,
     7,
     43,
@@ -31,16 +31,39 @@ const OFFLINE_CODES: [i32; 31] = [
     237,
     262,
     365,
+    USER_WRITES_BLOCKED,
     462,
     9001,
     10_058,
     10_107,
     11_600,
-    INTERRUPTED,
+    11_601,
     11_602,
     13_388,
     13_435,
     13_436,
+    OUT_OF_DISK_SPACE,
+];
+
+/// What a centre answers that takes no write of anybody now: behind a router that reaches no server, shutting down, without
+/// a primary, overloaded, closed to writes, with a full disk.
+const WHOLE_CENTRE_CODES: [i32; 16] = [
+    6,
+    7,
+    89,
+    91,
+    133,
+    189,
+    USER_WRITES_BLOCKED,
+    462,
+    9001,
+    10_058,
+    10_107,
+    11_600,
+    11_602,
+    13_435,
+    13_436,
+    OUT_OF_DISK_SPACE,
 ];
 
 /// Labels by which server or driver say that the same may succeed later.
@@ -55,8 +78,7 @@ const NOT_SUPPORTED_CODES: [i32; 3] = [59, 115, 238];
 const REFUSED_CODES: [i32; 5] = [11, 13, 18, 391, 8000];
 
 const OUT_OF_DISK_SPACE: i32 = 14_031;
-const INTERRUPTED: i32 = 11_601;
-const WRITE_CONFLICT: i32 = 112;
+const USER_WRITES_BLOCKED: i32 = 371;
 const CURSOR_NOT_FOUND: i32 = 43;
 const PATH_NOT_VIABLE: i32 = 28;
 const DUPLICATE_KEY_CODES: [i32; 3] = [11_000, 11_001, 12_582];
@@ -141,7 +163,10 @@ fn of_transport(message: &str, why: &str) -> CentralError {
 }
 
 pub(super) fn of_code(code: i32) -> CentralError {
-    let message = format!("MongoDB error {code}");
+    let mut message = format!("{ANSWERED}{code}");
+    if code == OUT_OF_DISK_SPACE {
+        message.push_str(": its disk is full");
+    }
     if REFUSED_CODES.contains(&code) {
         CentralError::Refused(message)
     } else if OFFLINE_CODES.contains(&code) {
@@ -151,16 +176,11 @@ pub(super) fn of_code(code: i32) -> CentralError {
     }
 }
 
-/// An error of one write among several; the call goes on unless the next write would meet it as well.
-pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError> {
-    if REFUSED_CODES.contains(&code)
-        || OFFLINE_CODES.contains(&code) && ![WRITE_CONFLICT, INTERRUPTED].contains(&code)
-        || code == OUT_OF_DISK_SPACE
-    {
-        return Err(of_code(code));
-    }
+/// An error of one statement. It never speaks for the line or for the centre, whatever its code: the rest of the call and
+/// of the round goes on, and the record is refused once the same happened in several rounds. Only [`of_all`] may say more.
+pub(super) fn of_write(code: i32, message: &str) -> Written {
     if is_duplicate_key(code) {
-        return Ok(match index_of(message) {
+        return match index_of(message) {
             Some("_id_") => Written::Miss,
             Some(index) => Written::Refused {
                 code,
@@ -168,13 +188,13 @@ pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError
             },
             // Not for good where the identifier turns out to be the key.
             None => Written::Refused { code, message: "another record has the same key".to_owned() },
-        });
+        };
     }
     let refused = |message: &str| Written::Refused { code, message: message.to_owned() };
-    Ok(match code {
+    match code {
         PATH_NOT_VIABLE => Written::Miss,
-        // In the way of another write, or of an operator: the next try is another one.
-        INTERRUPTED | WRITE_CONFLICT => Written::Unknown,
+        // In the way of others, of an operator, or of the whole centre: the next try is another one.
+        _ if OFFLINE_CODES.contains(&code) => Written::Faulty { code },
         121 => refused("the centre's validation does not accept the record"),
         10_334 | 17_419 | 17_420 => refused("the record would be larger than 16 MiB"),
         _ if NOT_SUPPORTED_CODES.contains(&code) => {
@@ -184,7 +204,28 @@ pub(super) fn of_write(code: i32, message: &str) -> Result<Written, CentralError
             refused("the centre does not accept the record")
         }
         _ => Written::Faulty { code },
-    })
+    }
+}
+
+/// The code by which the answers to all statements of a call say that the centre takes no write now, or none of this node.
+/// One statement with any other answer disproves it.
+pub(super) fn of_all(answers: &[Written]) -> Option<i32> {
+    let code_of = |answer: &Written| match answer {
+        Written::Faulty { code } if WHOLE_CENTRE_CODES.contains(code) || REFUSED_CODES.contains(code) => {
+            Some(*code)
+        }
+        _ => None,
+    };
+    let codes: Option<Vec<i32>> = answers.iter().map(code_of).collect();
+    codes?.first().copied()
+}
+
+/// An error of a statement about a row that is no record.
+pub(super) fn of_row(code: i32, what: &str) -> CentralError {
+    match WHOLE_CENTRE_CODES.contains(&code) || REFUSED_CODES.contains(&code) {
+        true => of_code(code),
+        false => failed(&format!("{what} (MongoDB error {code})")),
+    }
 }
 
 /// Whether the server has no such command, so that nothing was done.
@@ -245,45 +286,47 @@ mod tests {
     #[test]
     fn a_duplicate_is_a_miss_only_on_the_identifier() {
         let on_id = r#"E11000 duplicate key error collection: f.people index: _id_ dup key: { _id: "a" }"#;
-        assert_eq!(of_write(11_000, on_id).unwrap(), Written::Miss);
+        assert_eq!(of_write(11_000, on_id), Written::Miss);
         let on_name = r#"E11000 duplicate key error collection: f.people index: name_1 dup key: { name: "x index: _id_ dup key" }"#;
-        let Ok(Written::Refused { code, message }) = of_write(11_000, on_name) else {
+        let Written::Refused { code, message } = of_write(11_000, on_name) else {
             panic!("not refused");
         };
         assert_eq!(code, 11_000);
         assert_eq!(message, "another record has the same key in the index name_1");
         let documentdb =
             |index| format!("Duplicate key violation on the requested collection: Index '{index}'");
-        assert_eq!(of_write(11_000, &documentdb("_id_")).unwrap(), Written::Miss);
+        assert_eq!(of_write(11_000, &documentdb("_id_")), Written::Miss);
         // In whatever words: refused, and not tried for ever.
         for words in [documentdb("name_1"), "Duplicate key".to_owned(), String::new()] {
-            let answer = of_write(11_000, &words).unwrap();
+            let answer = of_write(11_000, &words);
             assert!(matches!(answer, Written::Refused { code: 11_000, .. }), "{words}: {answer:?}");
         }
     }
 
     #[test]
-    fn errors_that_the_next_write_would_meet_as_well_end_the_call() {
-        for code in [13, 18] {
-            assert!(matches!(of_write(code, ""), Err(CentralError::Refused(_))), "{code}");
+    fn only_all_statements_of_a_call_speak_for_the_centre() {
+        let whole = [10_107, 189, 91, 11_600, 11_602, 13_435, 13_436, 10_058, 462, 14_031, 371, 6, 13, 18];
+        for code in whole {
+            let alone = of_write(code, "");
+            assert_eq!(alone, Written::Faulty { code }, "{code}");
+            assert_eq!(of_all(&[alone.clone(), alone.clone()]), Some(code));
+            for other in [Written::Hit, Written::Miss, Written::Unknown, of_write(121, ""), of_write(50, "")]
+            {
+                assert_eq!(of_all(&[alone.clone(), other]), None, "{code}");
+            }
         }
-        for code in [10_107, 189, 91, 11_602, 43, 136, 150, 175, 234, 237, 365, 462] {
-            assert!(matches!(of_write(code, ""), Err(CentralError::Offline(_))), "{code}");
-        }
-        assert!(matches!(of_write(14_031, ""), Err(CentralError::Failed(_))));
+        assert_eq!(of_all(&[]), None);
     }
 
     #[test]
-    fn values_are_refused_and_the_unheard_of_is_unknown() {
+    fn values_are_refused_and_everything_else_is_counted() {
         for code in [2, 9, 14, 52, 53, 54, 55, 56, 57, 66, 121, 10_334, 17_280, 17_419, 16_755] {
-            assert!(matches!(of_write(code, ""), Ok(Written::Refused { .. })), "{code}");
+            assert!(matches!(of_write(code, ""), Written::Refused { .. }), "{code}");
         }
-        assert_eq!(of_write(28, "").unwrap(), Written::Miss);
-        for code in [112, 11_601] {
-            assert_eq!(of_write(code, "").unwrap(), Written::Unknown, "{code}");
-        }
-        for code in [1, 8, 96] {
-            assert_eq!(of_write(code, "").unwrap(), Written::Faulty { code }, "{code}");
+        assert_eq!(of_write(28, ""), Written::Miss);
+        for code in [1, 8, 20, 96, 43, 50, 64, 100, 112, 136, 150, 175, 234, 237, 365, 11_601, 13_388] {
+            assert_eq!(of_write(code, ""), Written::Faulty { code }, "{code}");
+            assert_eq!(of_all(&[Written::Faulty { code }]), None, "{code}");
         }
     }
 

@@ -12,14 +12,16 @@ use super::error;
 use super::probe::{LOGIN, Primary};
 use crate::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use crate::central::survey::{Stage, Trouble};
-use crate::central::{CONFLICTS_COLLECTION, CentralError, CentreAddress, NODES_COLLECTION, TRASH_COLLECTION};
+use crate::central::{
+    ANSWERED, CONFLICTS_COLLECTION, CentralError, CentreAddress, NODES_COLLECTION, TRASH_COLLECTION,
+};
 use crate::domain::record::Kind;
 
 const UNAUTHORIZED: i32 = 13;
 /// Of what is missing, as much as somebody reads.
 const MISSING_SHOWN_MAX: usize = 5;
 /// An `_id` that no record has.
-const NOBODY: &str = "thalamus-edge: is this allowed?";
+pub(super) const NOBODY: &str = "thalamus-edge: is this allowed?";
 const ROLE: &str = "at the centre: the role in docs/SYNC.md (What a node needs) for this user, for this database and \
                     these collections";
 
@@ -129,7 +131,7 @@ pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<
                 ),
                 (CentralError::Offline(cause) | CentralError::Failed(cause), _) => at(
                     Stage::Answer,
-                    format!("{} answers no question ({cause})", primary.name),
+                    unanswered(&primary.name, &cause),
                     "try again; the server's log says why if it lasts",
                 ),
             });
@@ -143,24 +145,44 @@ pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<
         // Who is nobody gets no list: whether the server asks for logins is seen when something is read.
         (true, _) | (false, true) => {
             let database = client.database(&address.database);
-            tried(&database, &needed).await.map_err(|cause| {
-                at(Stage::Answer, format!("{} answers no question ({cause})", primary.name), LOGIN)
-            })?
+            tried(&database, &needed)
+                .await
+                .map_err(|cause| at(Stage::Answer, unanswered(&primary.name, &cause), LOGIN))?
         }
         (false, false) => missing(&needed, &privileges, &address.database),
     };
     if missing.is_empty() {
         return Ok(Entered { client, is_open_to_all: list("authenticatedUsers").is_empty() });
     }
-    if !has_user {
+    // A server that asks for logins shows nothing without.
+    let reads = !missing.get("").is_some_and(|lacking| lacking.contains(&"find"));
+    if !has_user && !reads {
         let reason = format!("{} asks for a login, and the address names no user", primary.name);
         return Err(at(Stage::Login, reason, LOGIN));
+    }
+    if !has_user {
+        let reason = format!(
+            "{} does not allow {} in {:?} without a login, and the address names no user",
+            primary.name,
+            words(&missing),
+            address.database
+        );
+        return Err(at(Stage::Privilege, reason, LOGIN));
     }
     let reason = format!("the user has not the privilege to {} in {:?}", words(&missing), address.database);
     Err(at(Stage::Privilege, reason, ROLE))
 }
 
+/// A question without a useful answer.
+fn unanswered(member: &str, cause: &str) -> String {
+    match cause.starts_with(ANSWERED) {
+        true => format!("{member} answers with an error ({cause})"),
+        false => format!("{member} answers no question ({cause})"),
+    }
+}
+
 /// Where the server does not list privileges: what can be tried without writing. `insert` cannot, nor `createIndex`.
+/// One refusal is enough for a collection, and one error of another kind for all of them.
 async fn tried(
     database: &Database,
     needed: &BTreeMap<String, Vec<&'static str>>,
@@ -185,10 +207,14 @@ async fn tried(
                 Ok(_) => {}
                 Err(failure) if code_of(&failure) == Some(UNAUTHORIZED) => {
                     missing.entry(collection.clone()).or_default().push(action);
+                    if !collection.is_empty() {
+                        break;
+                    }
                 }
                 Err(failure) => match error::of_call(&failure) {
                     // Whatever else a server has against it, it is not that the user may not.
-                    CentralError::Failed(_) => {}
+                    CentralError::Failed(_) => return Ok(missing),
+                    CentralError::Offline(_) if code_of(&failure).is_some() => return Ok(missing),
                     CentralError::Offline(cause) | CentralError::Refused(cause) => return Err(cause),
                 },
             }

@@ -96,13 +96,12 @@ impl MongoCentral {
             "writeConcern": confirmed_document(),
         };
         let reply = self.command(command).await?;
-        if let Some((_, code, message)) = write_errors(&reply).next() {
+        if let Some((_, code, _)) = write_errors(&reply).next() {
             // The row exists and is not the one to be inserted.
             if error::is_duplicate_key(code) {
                 return Ok(false);
             }
-            error::of_write(code, message)?;
-            return Err(error::failed("the node's row is not accepted"));
+            return Err(error::of_row(code, "the node's row is not accepted"));
         }
         match unconfirmed(&reply) {
             Some(unconfirmed) => Err(unconfirmed),
@@ -226,11 +225,9 @@ impl MongoCentral {
                 "writeConcern": confirmed_document(),
             };
             let reply = self.command(command).await?;
-            for (_, code, message) in write_errors(&reply) {
-                if !error::is_duplicate_key(code) {
-                    error::of_write(code, message)?;
-                    return Err(error::failed("a row is not accepted"));
-                }
+            let mut failures = write_errors(&reply).map(|(_, code, _)| code);
+            if let Some(code) = failures.find(|code| !error::is_duplicate_key(*code)) {
+                return Err(error::of_row(code, "a row is not accepted"));
             }
             if let Some(unconfirmed) = unconfirmed(&reply) {
                 return Err(unconfirmed);

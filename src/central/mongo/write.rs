@@ -18,6 +18,7 @@ use mongodb::results::VerboseBulkWriteResult;
 use super::counters::Counters;
 use super::filter::{Statement, Unsendable};
 use super::line::Patience;
+use super::rights::NOBODY;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{Result, Write, Written};
 
@@ -123,7 +124,29 @@ impl MongoCentral {
             places = self.simplified(failures, collation.is_some());
         }
         self.find_missed_inserts(batch, &mut answers).await?;
+        if let Some(code) = error::of_all(&answers) {
+            self.find_fault(batch, code).await?;
+        }
         Ok(answers)
+    }
+
+    /// All statements of a call failed as if the centre took no writes. Of one statement alone nobody knows whether it is the
+    /// record: then a write that changes nothing is tried beside it, and if that is taken, it is the record's error.
+    async fn find_fault(&mut self, batch: &[Write], code: i32) -> Result<()> {
+        let [write] = batch else {
+            return Err(error::of_code(code));
+        };
+        let nothing = doc! {"q": {"_id": NOBODY}, "u": {"$set": {"name": NOBODY}}, "upsert": false};
+        let command = doc! {
+            "update": self.address.collection(write.key().kind),
+            "updates": [nothing],
+            "writeConcern": confirmed_document(),
+        };
+        let reply = self.command(command).await?;
+        match write_errors(&reply).next() {
+            Some(_) => Err(error::of_code(code)),
+            None => Ok(()),
+        }
     }
 
     /// The statements for the writes at `places`; what cannot be sent is answered at once.
@@ -184,7 +207,7 @@ impl MongoCentral {
             Err(failure) if error::is_unsupported(&failure) => Ok(false),
             Err(failure) => match failure.kind.as_ref() {
                 ErrorKind::BulkWrite(bulk) if std::error::Error::source(&failure).is_none() => {
-                    read_partial(bulk, sent, answers, failures)?;
+                    read_partial(bulk, sent, answers, failures);
                     Ok(true)
                 }
                 _ => Err(error::of_call(&failure)),
@@ -308,18 +331,13 @@ fn counted(results: &VerboseBulkWriteResult, index: usize, statement: &Statement
     }
 }
 
-fn read_partial(
-    bulk: &BulkWriteError,
-    sent: &[Sent],
-    answers: &mut [Written],
-    failures: &mut Failures,
-) -> Result<()> {
+fn read_partial(bulk: &BulkWriteError, sent: &[Sent], answers: &mut [Written], failures: &mut Failures) {
     let confirmed = bulk.write_concern_errors.is_empty();
     for (index, sent) in sent.iter().enumerate() {
         let answer = match (bulk.write_errors.get(&index), &bulk.partial_result) {
             (Some(failure), _) => {
                 failures.note(sent.place(), failure.code);
-                error::of_write(failure.code, &failure.message)?
+                error::of_write(failure.code, &failure.message)
             }
             (None, Some(PartialBulkWriteResult::Verbose(results))) => {
                 counted(results, index, &sent.statement)
@@ -328,7 +346,6 @@ fn read_partial(
         };
         answers[sent.at] = as_confirmed(answer, confirmed);
     }
-    Ok(())
 }
 
 /// Without a majority behind it neither a hit nor a miss is certain to stay.
@@ -420,7 +437,7 @@ fn read_reply(
             return Err(error::failed("the answer cannot be read"));
         };
         failures.note(*place, code);
-        answers[place.at] = error::of_write(code, message)?;
+        answers[place.at] = error::of_write(code, message);
         open.retain(|other| other != place);
     }
     let answer = match number(reply, "n") {
@@ -473,7 +490,7 @@ mod tests {
         let answers = read(reply, "update", 3).unwrap();
         assert_eq!(answers, [Written::Hit, Written::Miss, Written::Hit]);
         let denied = doc! {"n": 1, "writeErrors": [{"index": 0, "code": 13}]};
-        assert!(read(denied, "update", 2).is_err());
+        assert_eq!(read(denied, "update", 2).unwrap(), [Written::Faulty { code: 13 }, Written::Hit]);
     }
 
     #[test]
