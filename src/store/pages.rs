@@ -17,6 +17,7 @@ use std::ops::Range;
 use redb::{Key, StorageBackend, TableDefinition, Value};
 use twox_hash::XxHash3_128;
 
+use super::StoreError;
 use super::rows::{RowName, RowsDefinition, is_row_good};
 use super::tables::{CONTENT, EachTable, RowKey, each_table};
 
@@ -41,6 +42,8 @@ const BRANCH: u8 = 2;
 /// Of a table's root in a page: number, checksum, count of rows.
 const ROOT_BYTES: usize = 32;
 const DEPTH_MAX: usize = 64;
+/// What the tree of tables is called.
+const LIST_OF_TABLES: &str = "the list of tables";
 /// Tables that are most of a large file, with checksums in their rows.
 const BULKY: [&str; 6] = ["docs", "journal", "audit", "trash", "conflict", "content"];
 /// Largest page of which a wrong bit is looked for.
@@ -75,6 +78,14 @@ impl Inspected {
     }
 }
 
+impl Inspected {
+    /// Why such a file is not opened.
+    pub(crate) fn refusal(&self) -> StoreError {
+        let tables: Vec<&str> = self.broken.iter().map(String::as_str).collect();
+        StoreError::Broken(tables.join(", "))
+    }
+}
+
 /// Puts the single wrong bits right.
 pub(crate) fn put_right(bytes: &(impl StorageBackend + ?Sized), flips: &[Flip]) -> io::Result<()> {
     for flip in flips {
@@ -106,6 +117,7 @@ pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> i
         bytes,
         length,
         is_all,
+        wants_rows: false,
         header: Header(&mut header).regions(),
         pages_left: length / PAGE_BYTES,
         search_left: SEARCH_BYTES_MAX,
@@ -118,10 +130,43 @@ pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> i
         if slot.get(is_there).is_some_and(|byte| *byte != 0)
             && let Some(root) = slot.get(at..).and_then(Root::read)
         {
-            look.tables(root, is_own)?;
+            look.tables(root, is_own, None)?;
         }
     }
     Ok(look.found)
+}
+
+/// Shows all rows of a table with checksums that can be reached and whose own checksum is right, whatever their page is
+/// worth. Returns what is damaged beyond repair. Nothing is written.
+pub(crate) fn rows_left(
+    bytes: &(impl StorageBackend + ?Sized),
+    name: &str,
+    show: &mut dyn FnMut(&[u8], &[u8]),
+) -> io::Result<BTreeSet<String>> {
+    let length = bytes.len()?;
+    let mut header = [0; HEADER_BYTES];
+    if length < PAGE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a store"));
+    }
+    bytes.read(0, &mut header)?;
+    // Of a file that nobody closed this is the last commit as well, as far as it was written.
+    let _ = Header(&mut header).put_right(length);
+    let mut look = Look {
+        bytes,
+        length,
+        is_all: true,
+        wants_rows: false,
+        header: Header(&mut header).regions(),
+        pages_left: length / PAGE_BYTES,
+        search_left: SEARCH_BYTES_MAX,
+        found: Inspected::default(),
+    };
+    let header = Header(&mut header);
+    match header.primary().get(8..).and_then(Root::read) {
+        Some(root) => look.tables(root, false, Some((name, show)))?,
+        None => drop(look.found.broken.insert(LIST_OF_TABLES.to_owned())),
+    }
+    Ok(look.found.broken)
 }
 
 fn sum(bytes: &[u8]) -> u128 {
@@ -274,6 +319,17 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
+    /// Shows the rows of a leaf whose checksum is right: it covers the name of the table and the key.
+    fn good_rows(&self, page: &[u8], show: &mut dyn FnMut(&[u8], &[u8])) {
+        for row in 0..u16_at(page, 2).unwrap_or_default() {
+            if let Some((key, row, _)) = self.widths.row(page, row)
+                && is_row_good(self.name, key, row)
+            {
+                show(key, row);
+            }
+        }
+    }
+
     /// The keys of the damaged rows of a leaf, if they explain that the page is damaged: then all others are what was
     /// written, and can be found.
     fn damaged_rows(&self, page: &[u8]) -> Option<Vec<Vec<u8>>> {
@@ -392,10 +448,15 @@ impl Widths {
     }
 }
 
+/// A table, and what is done with each of its rows that can be read.
+type Wanted<'a> = Option<(&'a str, &'a mut dyn FnMut(&[u8], &[u8]))>;
+
 struct Look<'a, B: ?Sized> {
     bytes: &'a B,
     length: u64,
     is_all: bool,
+    /// Damaged leaves are shown too: each row has its own checksum.
+    wants_rows: bool,
     header: Regions,
     /// A file has no more than these; following a circle ends.
     pages_left: u64,
@@ -418,8 +479,8 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
     }
 
     /// The tables of a tree of tables, and their pages.
-    fn tables(&mut self, root: Root, is_own: bool) -> io::Result<()> {
-        let name = if is_own { "redb's own tables" } else { "the list of tables" };
+    fn tables(&mut self, root: Root, is_own: bool, mut wanted: Wanted<'_>) -> io::Result<()> {
+        let name = if is_own { "redb's own tables" } else { LIST_OF_TABLES };
         let tree = Table { name, widths: Widths { key: None, value: None }, is_own: true };
         let mut tables = Vec::new();
         self.tree(root, &tree, 0, &mut |page| {
@@ -437,7 +498,16 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             let widths = Widths { key: width(10 + ROOT_BYTES), value: width(15 + ROOT_BYTES) };
             let root = about.get(10..).and_then(Root::read).filter(|_| about.get(9) == Some(&1));
             if let Some(root) = root.filter(|_| about.first() == Some(&3)) {
-                self.tree(root, &Table { name: &name, widths, is_own }, 0, &mut |_| ())?;
+                let table = Table { name: &name, widths, is_own };
+                match &mut wanted {
+                    None => self.tree(root, &table, 0, &mut |_| ())?,
+                    Some((wanted, show)) if *wanted == name => {
+                        self.wants_rows = true;
+                        self.tree(root, &table, 0, &mut |page| table.good_rows(page, *show))?;
+                        self.wants_rows = false;
+                    }
+                    Some(_) => {}
+                }
             }
         }
         Ok(())
@@ -456,7 +526,7 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             return Ok(());
         };
         self.pages_left -= 1;
-        if !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES {
+        if !self.wants_rows && !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES {
             let mut first = [0];
             self.bytes.read(at, &mut first)?;
             if first == [LEAF] {
@@ -464,7 +534,14 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             }
         }
         let mut page = vec![0; length];
-        self.bytes.read(at, &mut page)?;
+        match self.bytes.read(at, &mut page) {
+            // A sealed block that does not open.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.found.broken.insert(table.name.to_owned());
+                return Ok(());
+            }
+            read => read?,
+        }
         if !table.widths.is_good(&page, root.sum) {
             match self.wrong_bit(table.widths, &mut page, root.sum) {
                 Some((byte, bit)) => self.note(table, &page, at, byte, bit),
@@ -475,6 +552,9 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
                             self.found.damaged.extend(rows);
                         }
                         None => drop(self.found.broken.insert(table.name.to_owned())),
+                    }
+                    if self.wants_rows && page.first() == Some(&LEAF) {
+                        leaf(&page);
                     }
                     return Ok(());
                 }

@@ -273,7 +273,9 @@ pub(crate) fn prepare(
             return Err(StoreError::Older { found, known: FORMAT_VERSION });
         }
     }
-    let transaction = begin_write()?;
+    let mut transaction = begin_write()?;
+    // After a power failure the file opens without all of its pages being good.
+    transaction.set_quick_repair(true);
     let last = {
         super::records::create_tables(&transaction)?;
         super::trash::index_trash(&transaction)?;

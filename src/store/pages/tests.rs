@@ -173,6 +173,87 @@ async fn pages_with_more_wrong_bits_are_named_and_stay_as_they_are() {
     assert_eq!((found.flips.len(), fs::read(&path).unwrap() == bytes), (0, true));
 }
 
+/// Zeros, or what belongs elsewhere, in the place of every page in turn: the store is not opened and its file stays
+/// as it is, or it is opened and is whole in the end.
+#[tokio::test]
+async fn a_file_with_a_page_that_nothing_explains_is_not_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    let page = PAGE_BYTES as usize;
+    let used: Vec<usize> = (page..whole.len())
+        .step_by(page)
+        .filter(|at| [LEAF, BRANCH].contains(&whole[*at]) && whole[at + 1] == 0)
+        .collect();
+    let (mut refused, mut mended, mut lists) = (0, 0, 0);
+    for (n, at) in used.iter().copied().enumerate() {
+        let mut bytes = whole.clone();
+        match n % 2 {
+            0 => bytes[at..at + page].fill(0),
+            _ => {
+                bytes[at + 2] ^= 3;
+                bytes[at + 9] ^= 3;
+            }
+        }
+        fs::write(&path, &bytes).unwrap();
+        match Store::open(&path, OPTIONS) {
+            Err(StoreError::Broken(tables)) => {
+                assert!(fs::read(&path).unwrap() == bytes, "{tables} at {at} was written to");
+                refused += 1;
+                lists += usize::from(tables.contains(LIST_OF_TABLES));
+                let checked = crate::store::check_store(&path, None, 1 << 20);
+                assert!(checked.is_err() || !checked.unwrap().complaints.is_empty(), "{at}");
+                assert!(fs::read(&path).unwrap() == bytes, "a check has written");
+            }
+            Err(error) => panic!("{at}: {error}"),
+            Ok(store) => {
+                drop(store);
+                let found = look(&path);
+                assert!(found.broken.is_empty(), "{at}: {:?}", found.broken);
+                mended += 1;
+            }
+        }
+    }
+    assert!(refused > 5 && lists > 0 && mended > 5, "{refused} {lists} {mended} of {}", used.len());
+}
+
+#[tokio::test]
+async fn what_is_left_of_damaged_pages_is_read_without_redb() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let read = || {
+        let mut ids = Vec::new();
+        let broken = crate::store::read_what_is_left(&path, None, |left| -> Result<(), StoreError> {
+            if let crate::store::Left::Record(record) = left {
+                ids.push(record.key.id);
+            }
+            Ok(())
+        });
+        (ids, broken.unwrap())
+    };
+    let (all, broken) = read();
+    assert_eq!((all.len(), broken), (150, vec![]));
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    let page = PAGE_BYTES as usize;
+    // Leaves of records, whatever commit they are of.
+    let places: Vec<usize> = (page..whole.len())
+        .step_by(page)
+        .filter(|at| whole[*at] == LEAF && whole[*at..at + page].windows(10).any(|text| text == b"person-070"))
+        .collect();
+    for at in &places {
+        bytes[*at..at + page].fill(0);
+    }
+    fs::write(&path, &bytes).unwrap();
+    let (left, broken) = read();
+    assert!(left.len() > 100 && left.len() < 150, "{} of 150, {places:?}", left.len());
+    assert!(broken.contains(&"docs".to_owned()), "{broken:?}");
+    assert!(!left.contains(&"person-070".to_owned()));
+    assert!(fs::read(&path).unwrap() == bytes);
+}
+
 #[test]
 fn what_is_no_database_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
