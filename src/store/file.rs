@@ -107,7 +107,9 @@ fn open_file(
         (Some(_), None) => return Err(SealError::NotSealed.into()),
         (None, None) => open_unpanicked(|| builder.create_with_backend(backend)),
         (Some(key), Some(_)) => {
-            let sealed = Sealed::open(backend, key)?;
+            // Also a block that does not open makes redb refuse all work until it is opened again.
+            let has_failed = Arc::clone(&backend.has_failed);
+            let sealed = Watched { backend: Sealed::open(backend, key)?, has_failed };
             open_unpanicked(|| builder.create_with_backend(sealed))
         }
     };

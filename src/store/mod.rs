@@ -133,6 +133,13 @@ pub enum StoreError {
          then `thalamus-edge restore FILE` puts the last good backup in its place"
     )]
     Broken(String),
+    /// redb gave up in the middle of a write: nothing can be written until the store is opened anew, which looks at its
+    /// pages first.
+    #[error(
+        "the store gave up in the middle of a write, as it does when pages of its file are damaged: what was being \
+         written is not stored, and the node ends. Its next start looks at the file and says what to do"
+    )]
+    GivenUp,
     /// A row whose checksum is wrong: it is not what was written.
     #[error(
         "a row of {:?} is damaged: it is not what was written, and is neither shown nor sent. `thalamus-edge doctor` \
@@ -354,6 +361,16 @@ impl Store {
     /// The sequence number of the last committed change, and word of each new one.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.clone()
+    }
+
+    /// Word of it when nothing can be written any more until the store is opened anew: see [`StoreError::GivenUp`].
+    pub fn given_up(&self) -> watch::Receiver<bool> {
+        self.inner.engine.given_up.subscribe()
+    }
+
+    /// Whether that is so.
+    pub fn has_given_up(&self) -> bool {
+        self.inner.engine.has_given_up()
     }
 
     /// The store's clock, for timestamps that people read.
