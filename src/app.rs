@@ -180,7 +180,8 @@ impl App {
             tracing::error!(%error, "the start is not in the audit trail");
         }
         let _scrub = self.start_scrub(&store);
-        let _given_up = AbortOnDropHandle::new(tokio::spawn(end_with(store.clone(), handle.clone(), stop.clone())));
+        let _given_up =
+            AbortOnDropHandle::new(tokio::spawn(end_with(store.clone(), handle.clone(), stop.clone())));
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
@@ -194,7 +195,10 @@ impl App {
             schedule.stop().await;
         }
         if store.has_given_up() {
-            return Err(AppError::Store { path: store_file(&self.config.data_dir), cause: StoreError::GivenUp });
+            return Err(AppError::Store {
+                path: store_file(&self.config.data_dir),
+                cause: StoreError::GivenUp,
+            });
         }
         if let Err(error) = store.settle_damage().await {
             tracing::warn!(%error, "which rows are damaged is not noted");

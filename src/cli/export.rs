@@ -140,7 +140,8 @@ fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) ->
         "warning: {} holds health records and password hashes in clear: keep it as safe as the node",
         plain(&directory.display().to_string())
     );
-    let done = if json { Done::json(&as_json(&written, chunks.contents)) } else { Done::text(as_table(&written)) };
+    let done =
+        if json { Done::json(&as_json(&written, chunks.contents)) } else { Done::text(as_table(&written)) };
     Ok(done.with_code(EXIT_FAILED))
 }
 

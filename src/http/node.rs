@@ -45,7 +45,8 @@ pub(crate) async fn healthz() -> &'static str {
 /// The store answers.
 pub(crate) async fn readyz(State(node): State<Arc<Node>>) -> Response {
     if node.store.has_given_up() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "not ready: the store takes nothing any more\n").into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, "not ready: the store takes nothing any more\n")
+            .into_response();
     }
     match node.store.read().and_then(|snapshot| snapshot.is_empty()) {
         // It serves, if only readers: nothing is gained by sending them elsewhere.

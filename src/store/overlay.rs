@@ -121,9 +121,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
 
 /// Does something with a file that may be damaged in any way; redb gives up on some of them by panicking.
 pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    caught(work).unwrap_or_else(|_| {
-        Err(StoreError::Damaged(GIVEN_UP.to_owned()))
-    })
+    caught(work).unwrap_or_else(|_| Err(StoreError::Damaged(GIVEN_UP.to_owned())))
 }
 
 /// Has the trace of a panic that is caught and told in a sentence left out.

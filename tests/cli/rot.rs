@@ -140,7 +140,11 @@ fn a_node_whose_store_gives_up_says_so_and_ends() {
     assert!(log.contains("the store gave up in the middle of a write"), "{log}");
     let node = clinic.serve(&[]);
     let (status, body) = asked(&node, "GET", PERSON, "");
-    assert_eq!((status, body["blood"].as_str().is_some_and(|blood| blood.starts_with("B-"))), (200, true), "{body}");
+    assert_eq!(
+        (status, body["blood"].as_str().is_some_and(|blood| blood.starts_with("B-"))),
+        (200, true),
+        "{body}"
+    );
     node.stop();
     clinic.run(&["db", "check"]).ends(0).says("the store is in order");
 }
@@ -171,7 +175,9 @@ fn a_store_with_a_page_beyond_repair_is_refused_untouched_exported_and_restored(
     let backup = backup["file"].as_str().unwrap();
     let whole = fs::read(store_file(&clinic.data())).unwrap();
     // A page of the audit trail, and one of the list of tables.
-    for (text, named, people) in [("127.0.0.1", "audit", true), ("content_named", "the list of tables", false)] {
+    for (text, named, people) in
+        [("127.0.0.1", "audit", true), ("content_named", "the list of tables", false)]
+    {
         fs::write(store_file(&clinic.data()), &whole).unwrap();
         let bytes = zero_pages_with(&clinic, text);
         let is_untouched = || fs::read(store_file(&clinic.data())).unwrap() == bytes;
@@ -186,9 +192,14 @@ fn a_store_with_a_page_beyond_repair_is_refused_untouched_exported_and_restored(
         ran.complains(named).complains("not in the audit trail");
         if people {
             let text = fs::read_to_string(out.join("people.jsonl")).unwrap();
-            assert!(text.contains("A-negative") && text.contains("ESPGNU777ORG"), "an edit that was not sent");
+            assert!(
+                text.contains("A-negative") && text.contains("ESPGNU777ORG"),
+                "an edit that was not sent"
+            );
         }
-        for ran in [clinic.run(&["db", "check"]), clinic.run(&["user", "list"]), clinic.run(&["db", "compact"])] {
+        for ran in
+            [clinic.run(&["db", "check"]), clinic.run(&["user", "list"]), clinic.run(&["db", "compact"])]
+        {
             let ran = ran.ends(1);
             assert!(!ran.err.contains("panicked"), "{}\n{}", ran.out, ran.err);
         }

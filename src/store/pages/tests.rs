@@ -182,10 +182,8 @@ async fn a_file_with_a_page_that_nothing_explains_is_not_written_to() {
     store_in(&path, None).await;
     let whole = fs::read(&path).unwrap();
     let page = PAGE_BYTES as usize;
-    let used: Vec<usize> = (page..whole.len())
-        .step_by(page)
-        .filter(|at| [LEAF, BRANCH].contains(&whole[*at]))
-        .collect();
+    let used: Vec<usize> =
+        (page..whole.len()).step_by(page).filter(|at| [LEAF, BRANCH].contains(&whole[*at])).collect();
     let (mut refused, mut mended, mut lists) = (0, 0, 0);
     for (n, at) in used.iter().copied().enumerate() {
         let mut bytes = whole.clone();
@@ -218,6 +216,44 @@ async fn a_file_with_a_page_that_nothing_explains_is_not_written_to() {
     assert!(refused > 5 && lists > 0 && mended > 5, "{refused} {lists} {mended} of {}", used.len());
 }
 
+/// The disk wrote a page to the place of another: its rows explain nothing, of whichever table they are.
+#[tokio::test]
+async fn a_page_in_the_place_of_another_is_no_leaf_full_of_damaged_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    let page = PAGE_BYTES as usize;
+    let leaves: Vec<usize> =
+        (page..whole.len()).step_by(page).filter(|at| whole[*at] == LEAF && whole[*at + 2] > 0).collect();
+    let mut broken = 0;
+    for (n, at) in leaves.iter().copied().enumerate() {
+        for other in leaves.iter().copied().skip(n % 7).step_by(7).filter(|other| *other != at) {
+            let mut bytes = whole.clone();
+            bytes.copy_within(other..other + page, at);
+            let file = redb::backends::InMemoryBackend::new();
+            file.set_len(bytes.len() as u64).unwrap();
+            file.write(0, &bytes).unwrap();
+            let found = inspect(&file, true).unwrap();
+            assert_eq!(found.damaged, [], "page {} at {}", other / page, at / page);
+            broken += usize::from(!found.broken.is_empty());
+        }
+    }
+    assert!(broken > 50, "{broken} of {}", leaves.len());
+    // Nothing but the values of a row: that row is damaged, and no other.
+    let mut bytes = whole.clone();
+    let name = b"Name70\0";
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    for place in places {
+        bytes[place] ^= 6;
+    }
+    fs::write(&path, &bytes).unwrap();
+    let found = look(&path);
+    assert!(found.broken.is_empty(), "{:?}", found.broken);
+    assert!(found.damaged.iter().any(|(table, key)| table == "docs" && key.ends_with(b"person-070")));
+}
+
 #[tokio::test]
 async fn what_is_left_of_damaged_pages_is_read_without_redb() {
     let directory = tempfile::tempdir().unwrap();
@@ -241,7 +277,9 @@ async fn what_is_left_of_damaged_pages_is_read_without_redb() {
     // Leaves of records, whatever commit they are of.
     let places: Vec<usize> = (page..whole.len())
         .step_by(page)
-        .filter(|at| whole[*at] == LEAF && whole[*at..at + page].windows(10).any(|text| text == b"person-070"))
+        .filter(|at| {
+            whole[*at] == LEAF && whole[*at..at + page].windows(10).any(|text| text == b"person-070")
+        })
         .collect();
     for at in &places {
         bytes[*at..at + page].fill(0);
