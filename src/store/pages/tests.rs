@@ -325,3 +325,34 @@ async fn an_index_with_a_damaged_page_is_made_anew_at_the_start() {
     drop(store);
     assert!(look(&path).is_whole());
 }
+
+/// redb refuses all work after one read that failed, until it is opened again.
+#[tokio::test]
+async fn a_block_that_does_not_open_ends_no_other_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let key = StoreKey::random().unwrap();
+    store_in(&path, Some(&key)).await;
+    let options = StoreOptions { cache_bytes: 0, ..OPTIONS };
+    let store = Store::open_with_key(&path, Some(&key), options).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let write = |n: i32| store.transact(move |tx| tx.set_meta("later", Some(&doc! {"n": n})));
+    let mut latched = 0;
+    for at in (16_000..whole.len() - 100).step_by(4124) {
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let now = fs::read(&path).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, &[now[at] ^ 3], at as u64).unwrap();
+        let has_failed = store.read().and_then(|view| view.disagreements().map(drop)).is_err();
+        std::os::unix::fs::FileExt::write_at(&file, &[now[at]], at as u64).unwrap();
+        if has_failed {
+            latched += 1;
+            std::thread::sleep(std::time::Duration::from_millis(1_100));
+            let wrote: Result<(), StoreError> = write(latched).await;
+            wrote.unwrap();
+        }
+        if latched == 3 {
+            break;
+        }
+    }
+    assert_eq!(latched, 3);
+}
