@@ -58,6 +58,8 @@ const SCRUB_STEP: Duration = Duration::from_secs(60);
 const SCRUB_STEPS_A_DAY: u64 = 24 * 60;
 const SCRUB_STEPS_KEPT: u32 = 60;
 const SCRUB_BYTES_MIN: u64 = 64 << 10;
+/// How long a node whose store has given up says so before it ends.
+const GIVEN_UP_PAUSE: Duration = Duration::from_secs(2);
 /// Name of the store's file in the data directory.
 const STORE_FILE: &str = "store.redb";
 /// What the group may not do in the data directory, and others nothing at all.
@@ -178,6 +180,8 @@ impl App {
             tracing::error!(%error, "the start is not in the audit trail");
         }
         let _scrub = self.start_scrub(&store);
+        let _given_up =
+            AbortOnDropHandle::new(tokio::spawn(end_with(store.clone(), handle.clone(), stop.clone())));
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
         announce(&handle, tls.is_some());
         let tcp = async {
@@ -189,6 +193,12 @@ impl App {
         let (served, ()) = tokio::join!(tcp, control.serve(api.clone(), stop.clone(), SHUTDOWN_MAX));
         if let Some(schedule) = schedule {
             schedule.stop().await;
+        }
+        if store.has_given_up() {
+            return Err(AppError::Store {
+                path: store_file(&self.config.data_dir),
+                cause: StoreError::GivenUp,
+            });
         }
         if let Err(error) = store.settle_damage().await {
             tracing::warn!(%error, "which rows are damaged is not noted");
@@ -437,6 +447,17 @@ impl Signals {
         }
         tracing::info!("stopping");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        stop.cancel();
+        handle.graceful_shutdown(Some(SHUTDOWN_MAX));
+    }
+}
+
+/// Ends the node once its store takes nothing any more; whoever watches over it starts it again.
+async fn end_with(store: Store, handle: Handle<SocketAddr>, stop: CancellationToken) {
+    if store.given_up().wait_for(|given_up| *given_up).await.is_ok() {
+        // Time for those who were writing to be told.
+        tokio::time::sleep(GIVEN_UP_PAUSE).await;
+        tracing::error!("stopping, because the store takes nothing any more");
         stop.cancel();
         handle.graceful_shutdown(Some(SHUTDOWN_MAX));
     }

@@ -81,6 +81,12 @@ pub(crate) fn step(_name: &'static str) {
     }
 }
 
+/// A named place where tests have the program panic, as redb does on pages that make no sense.
+pub(crate) fn panics(_name: &'static str) {
+    #[cfg(feature = "failpoints")]
+    fail::eval(_name, drop);
+}
+
 #[cfg(feature = "failpoints")]
 pub use planting::{count_ids, on_step, plant};
 #[cfg(feature = "failpoints")]

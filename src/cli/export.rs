@@ -2,7 +2,9 @@
 //!
 //! Canonical extended JSON keeps every type of BSON; each line is read back before it counts as written.
 
-use std::fs::{DirBuilder, File};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -11,19 +13,21 @@ use anyhow::Context as _;
 use bson::{Bson, Document};
 use clap::Args;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use super::control::{Missing, open};
+use super::control::{ControlError, Missing, open};
 use super::import::CONTENT_DIRECTORY;
 use super::ndjson::{Place, Text, read_document};
 use super::show::{plain, table};
 use super::{Done, EXIT_FAILED};
+use crate::app::{AppError, store_file};
 use crate::config::Config;
 use crate::domain::access::Actor;
 use crate::domain::audit::{EVERYBODY, Event, What};
 use crate::domain::content::Content;
 use crate::domain::record::Kind;
 use crate::files::create_private;
-use crate::store::{Snapshot, Store, StoreError, StoredRecord};
+use crate::store::{Left, LeftChunk, Snapshot, Store, StoreError, StoredRecord, read_what_is_left};
 
 /// Records read from the store at once.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -48,17 +52,21 @@ struct Exported {
 }
 
 pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Done> {
-    let app = open(&config, Missing::Refuse)?;
     let directory = &args.directory;
+    let app = match open(&config, Missing::Refuse) {
+        Err(ControlError::App(AppError::Store {
+            cause: cause @ (StoreError::Broken(_) | StoreError::Damaged(_)),
+            ..
+        })) => return salvage(&config, directory, &cause, args.json),
+        opened => opened?,
+    };
     make_directory(directory)?;
     audit(&app.node.store).await?;
     let mut export =
         Export { store: app.node.store.clone(), directory, unfaithful: 0, contents: 0, missing: 0 };
     let mut written = Vec::new();
     for kind in Kind::ALL {
-        // A collection may be called what no file can.
-        let name = Some(config.collection_of(kind)).filter(|name| !name.contains('/'));
-        let file = format!("{}.jsonl", name.unwrap_or(kind.schema().collection));
+        let file = file_of(&config, kind);
         let records = export.kind(kind, &file);
         let records =
             records.with_context(|| format!("the export in {} is not complete", directory.display()))?;
@@ -85,6 +93,107 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         Done::text(as_table(&written))
     };
     Ok(done.with_code(if export.unfaithful == 0 { 0 } else { EXIT_FAILED }))
+}
+
+/// Writes what can still be read of a store that is not opened any more. Nothing is written to it, so the audit trail does
+/// not know of it either.
+fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) -> anyhow::Result<Done> {
+    make_directory(directory)?;
+    eprintln!("error: {}", plain(&cause.to_string()));
+    let mut files: BTreeMap<Kind, (BufWriter<File>, Exported)> = BTreeMap::new();
+    let mut chunks = Chunks { directory: directory.join(CONTENT_DIRECTORY), open: None, contents: 0 };
+    let show = |left: Left| -> anyhow::Result<()> {
+        let record = match left {
+            Left::Record(record) => record,
+            Left::Chunk(chunk) => return chunks.take(&chunk),
+        };
+        let kind = record.key.kind;
+        let (out, exported) = match files.entry(kind) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(place) => {
+                let file = file_of(config, kind);
+                let out = BufWriter::new(create(&directory.join(&file))?);
+                place.insert((out, Exported { kind, file, records: 0 }))
+            }
+        };
+        let document = Document::try_from(record.document.as_ref())?;
+        writeln!(out, "{}", Bson::Document(document).into_canonical_extjson())?;
+        exported.records += 1;
+        Ok(())
+    };
+    let key = config.store_key()?;
+    let broken = read_what_is_left(&store_file(&config.data_dir), key.as_ref(), show)
+        .with_context(|| format!("the export in {} is not complete", directory.display()))?;
+    chunks.close()?;
+    let mut written = Vec::new();
+    for (out, exported) in files.into_values() {
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        written.push(exported);
+    }
+    if broken.is_empty() {
+        eprintln!("note: every record could be read, as far as the file says how many there are");
+    } else {
+        eprintln!("error: records or attachments are missing: pages of {} cannot be read", broken.join(", "));
+    }
+    eprintln!("note: this export is not in the audit trail, because nothing was written to the store");
+    eprintln!(
+        "warning: {} holds health records and password hashes in clear: keep it as safe as the node",
+        plain(&directory.display().to_string())
+    );
+    let done =
+        if json { Done::json(&as_json(&written, chunks.contents)) } else { Done::text(as_table(&written)) };
+    Ok(done.with_code(EXIT_FAILED))
+}
+
+/// Attachments of which part after part is found.
+struct Chunks {
+    directory: PathBuf,
+    open: Option<(String, PathBuf, File, Sha256)>,
+    contents: u64,
+}
+
+impl Chunks {
+    fn take(&mut self, chunk: &LeftChunk) -> anyhow::Result<()> {
+        if self.open.as_ref().is_none_or(|(name, ..)| *name != chunk.sha256) {
+            self.close()?;
+            // It becomes the name of a file.
+            if !chunk.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Ok(());
+            }
+            if !self.directory.exists() {
+                make_directory(&self.directory)?;
+            }
+            let path = self.directory.join(&chunk.sha256);
+            let file = create(&path)?;
+            self.open = Some((chunk.sha256.clone(), path, file, Sha256::new()));
+        }
+        if let Some((_, _, file, digest)) = &mut self.open {
+            file.write_all(&chunk.bytes)?;
+            digest.update(&chunk.bytes);
+        }
+        Ok(())
+    }
+
+    /// Keeps the last one if all of it was there.
+    fn close(&mut self) -> anyhow::Result<()> {
+        let Some((name, path, file, digest)) = self.open.take() else {
+            return Ok(());
+        };
+        if hex::encode(digest.finalize()) == name {
+            file.sync_all()?;
+            self.contents += 1;
+        } else {
+            fs::remove_file(&path)?;
+            eprintln!("error: the attachment {name} is not complete, and is left out");
+        }
+        Ok(())
+    }
+}
+
+/// The name of the file of a kind. A collection may be called what no file can.
+fn file_of(config: &Config, kind: Kind) -> String {
+    let name = Some(config.collection_of(kind)).filter(|name| !name.contains('/'));
+    format!("{}.jsonl", name.unwrap_or(kind.schema().collection))
 }
 
 /// Whoever exports reads everything, and before that it stands in the trail.

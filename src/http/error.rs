@@ -77,6 +77,8 @@ pub(crate) enum ApiError {
     BackupFailed(String),
     /// What is stored is not what was written.
     Damaged,
+    /// The store takes nothing any more, and the node ends.
+    StoreGivenUp,
     /// Logged where it is made; clients learn nothing about the inside.
     Internal,
 }
@@ -192,6 +194,14 @@ impl ApiError {
                  says what to do"
                     .into(),
             ),
+            ApiError::StoreGivenUp => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "damaged",
+                "The node's store takes nothing any more, as when pages of its file are damaged; nothing was changed. \
+                 The node ends and is started again, which looks at the file; if it does not come back, `thalamus-edge \
+                 doctor` says what to do"
+                    .into(),
+            ),
             ApiError::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -285,6 +295,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::DiskFull | StoreError::Short(_) => ApiError::StorageFull,
             StoreError::Unstorable(message) => ApiError::invalid("", message),
+            StoreError::GivenUp => ApiError::StoreGivenUp,
             StoreError::DamagedRow(_) | StoreError::Damaged(_) => {
                 tracing::error!(request = present_request(), error = %error, "the store is damaged");
                 ApiError::Damaged

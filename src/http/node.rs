@@ -44,6 +44,10 @@ pub(crate) async fn healthz() -> &'static str {
 
 /// The store answers.
 pub(crate) async fn readyz(State(node): State<Arc<Node>>) -> Response {
+    if node.store.has_given_up() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "not ready: the store takes nothing any more\n")
+            .into_response();
+    }
     match node.store.read().and_then(|snapshot| snapshot.is_empty()) {
         // It serves, if only readers: nothing is gained by sending them elsewhere.
         Ok(_) if node.store.shortage().is_some() => "ready, but the disk is nearly full\n".into_response(),

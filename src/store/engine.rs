@@ -15,6 +15,8 @@ use redb::{
     BackendError, Database, ReadTransaction, ReadableDatabase as _, StorageBackend, WriteTransaction,
 };
 
+use tokio::sync::watch;
+
 use super::rows::{Ledger, View};
 use super::{Snapshot, StoreError};
 
@@ -29,6 +31,8 @@ pub(crate) struct Engine {
     view: Mutex<Option<Arc<Snapshot>>>,
     database: RwLock<Option<Database>>,
     has_failed: Arc<AtomicBool>,
+    /// redb panicked in a write: its write transaction never ends, and another one would wait for it forever.
+    pub(crate) given_up: watch::Sender<bool>,
     /// Damaged rows that somebody came upon.
     pub(crate) ledger: Arc<Ledger>,
     open: Open,
@@ -41,7 +45,8 @@ impl Engine {
         let has_failed = Arc::new(AtomicBool::new(false));
         let database = open(Arc::clone(&has_failed))?;
         let (database, view, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
-        Ok(Engine { view, database, has_failed, ledger: Arc::default(), open, writing })
+        let given_up = watch::Sender::new(false);
+        Ok(Engine { view, database, has_failed, given_up, ledger: Arc::default(), open, writing })
     }
 
     /// Everything that is committed. All who read between two commits share one view, which saves each of them the
@@ -97,8 +102,20 @@ impl Engine {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has nothing written any more.
+    pub(crate) fn give_up(&self) {
+        self.given_up.send_replace(true);
+    }
+
+    pub(crate) fn has_given_up(&self) -> bool {
+        *self.given_up.borrow()
+    }
+
     /// Begins a transaction of whoever holds the guard of [`Engine::writing`].
     pub(crate) fn begin_write(&self, tried: &mut Option<Instant>) -> Result<WriteTransaction, StoreError> {
+        if self.has_given_up() {
+            return Err(StoreError::GivenUp);
+        }
         if self.has_failed.load(Ordering::Acquire) {
             self.forget_view();
         }
@@ -111,6 +128,10 @@ impl Engine {
     fn recover(&self, tried: &mut Option<Instant>) -> Result<(), StoreError> {
         if !self.has_failed.load(Ordering::Acquire) {
             return Ok(());
+        }
+        if self.has_given_up() {
+            // The database is not closed either: that is a write too.
+            return Err(StoreError::GivenUp);
         }
         if tried.is_some_and(|tried| tried.elapsed() < REOPEN_EVERY) {
             return Err(failed_before());
@@ -131,6 +152,16 @@ impl Engine {
                 tracing::error!(%error, "the store's disk failed, and the store cannot be opened again yet");
                 Err(error)
             }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.has_given_up() {
+            // To close it is to write to it, after a transaction that never ends.
+            let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(database.take());
         }
     }
 }

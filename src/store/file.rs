@@ -7,7 +7,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +16,8 @@ use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError};
 use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
 use super::engine::Watched;
-use super::put_right::look_at_file;
+use super::overlay::{GIVEN_UP, caught};
+use super::put_right::mend_file;
 use super::sealed::{SealError, Sealed, StoreKey, sealed_with};
 use super::{StoreError, writer};
 use crate::files::{Unfinished, create_private, directory_of, suffixed};
@@ -66,7 +66,7 @@ impl StoreFile {
     ) -> Result<Database, StoreError> {
         let is_first = self.identity.get().is_none();
         if self.is_to_mend.swap(false, Ordering::AcqRel) {
-            look_at_file(&self.path, self.key.as_ref())?;
+            mend_file(&self.path, self.key.as_ref())?;
         }
         if is_first && !is_there(&self.path)? {
             create(&self.path, self.key.as_ref())?;
@@ -107,7 +107,9 @@ fn open_file(
         (Some(_), None) => return Err(SealError::NotSealed.into()),
         (None, None) => open_unpanicked(|| builder.create_with_backend(backend)),
         (Some(key), Some(_)) => {
-            let sealed = Sealed::open(backend, key)?;
+            // Also a block that does not open makes redb refuse all work until it is opened again.
+            let has_failed = Arc::clone(&backend.has_failed);
+            let sealed = Watched { backend: Sealed::open(backend, key)?, has_failed };
             open_unpanicked(|| builder.create_with_backend(sealed))
         }
     };
@@ -126,8 +128,7 @@ fn open_file(
 fn open_unpanicked(
     open: impl FnOnce() -> Result<Database, DatabaseError>,
 ) -> Result<Database, DatabaseError> {
-    catch_unwind(AssertUnwindSafe(open))
-        .unwrap_or_else(|_| Err(StorageError::Corrupted("its pages do not fit together".to_owned()).into()))
+    caught(open).unwrap_or_else(|_| Err(StorageError::Corrupted(GIVEN_UP.to_owned()).into()))
 }
 
 pub(crate) fn unreadable(cause: &str) -> StoreError {

@@ -35,6 +35,7 @@ mod records;
 mod reindex;
 mod restore_rows;
 mod rows;
+mod salvage;
 mod scrub;
 mod sealed;
 mod search;
@@ -59,6 +60,7 @@ use tokio::sync::watch;
 
 use engine::{Engine, Watched};
 use file::StoreFile;
+use overlay::unpanicked;
 use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
@@ -79,6 +81,7 @@ pub use put_right::BitsPutRight;
 pub use rebuild::rebuild;
 pub use records::Tx;
 pub use rows::DamagedRow;
+pub use salvage::{Left, LeftChunk, LeftRecord, read_what_is_left};
 pub use scrub::Scrub;
 pub use sealed::{SealError, Sealed, StoreKey};
 pub use set_aside::SetAsideError;
@@ -122,6 +125,21 @@ pub enum StoreError {
     /// What is on disk makes no sense.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// Pages are damaged beyond repair: the file is not opened for writing, because redb gives up in the middle of a
+    /// write that comes upon them, and opens no such file again. Which tables they are of.
+    #[error(
+        "pages of {0} are damaged beyond repair, so the store is not opened and nothing was written to it. Keep a copy \
+         of the file. `thalamus-edge export DIR` reads the records that can still be read, unsent edits included; \
+         then `thalamus-edge restore FILE` puts the last good backup in its place"
+    )]
+    Broken(String),
+    /// redb gave up in the middle of a write: nothing can be written until the store is opened anew, which looks at its
+    /// pages first.
+    #[error(
+        "the store gave up in the middle of a write, as it does when pages of its file are damaged: what was being \
+         written is not stored, and the node ends. Its next start looks at the file and says what to do"
+    )]
+    GivenUp,
     /// A row whose checksum is wrong: it is not what was written.
     #[error(
         "a row of {:?} is damaged: it is not what was written, and is neither shown nor sent. `thalamus-edge doctor` \
@@ -225,12 +243,18 @@ impl Store {
         key: Option<&StoreKey>,
         options: StoreOptions,
     ) -> Result<Store, StoreError> {
-        let found = put_right::look_at_file(path, key)?;
-        upgrade::upgrade(path, key, options.cache_bytes)?;
-        let file = StoreFile::at(path, key);
-        let opened = file.clone();
-        let open = move |has_failed| opened.open(options.cache_bytes, has_failed);
-        Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread, (found, Some(file)))
+        let opened = unpanicked(|| {
+            let found = put_right::look_at_file(path, key, options)?;
+            upgrade::upgrade(path, key, options.cache_bytes)?;
+            let file = StoreFile::at(path, key);
+            let opened = file.clone();
+            let open = move |has_failed| opened.open(options.cache_bytes, has_failed);
+            Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread, (found, Some(file)))
+        });
+        opened.map_err(|error| match error {
+            StoreError::Damaged(cause) if cause == overlay::GIVEN_UP => file::unreadable(&cause),
+            other => other,
+        })
     }
 
     /// A store that lives in memory, for tests.
@@ -267,6 +291,21 @@ impl Store {
             Writer::inline,
             (put_right::Found::default(), None),
         )
+    }
+
+    /// A store on bytes that are forgotten, to see what becomes of them.
+    fn rehearsed(
+        backend: overlay::Again,
+        options: StoreOptions,
+        found: put_right::Found,
+    ) -> Result<Store, StoreError> {
+        let backend = Mutex::new(Some(backend));
+        let open = move |_| {
+            let mut backend = backend.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let backend = backend.take().ok_or_else(|| StoreError::Failed("its disk failed".to_owned()))?;
+            Ok(redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?)
+        };
+        Store::start(Engine::new(Box::new(open))?, options, Writer::inline, (found, None))
     }
 
     fn start(
@@ -322,6 +361,16 @@ impl Store {
     /// The sequence number of the last committed change, and word of each new one.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.clone()
+    }
+
+    /// Word of it when nothing can be written any more until the store is opened anew: see [`StoreError::GivenUp`].
+    pub fn given_up(&self) -> watch::Receiver<bool> {
+        self.inner.engine.given_up.subscribe()
+    }
+
+    /// Whether that is so.
+    pub fn has_given_up(&self) -> bool {
+        self.inner.engine.has_given_up()
     }
 
     /// The store's clock, for timestamps that people read.

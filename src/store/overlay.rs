@@ -3,6 +3,7 @@
 //! redb writes to a file as soon as it opens it, and repairs what it finds damaged. Here its writes go into memory and
 //! are forgotten with it; the file is open for reading only.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::{File, OpenOptions};
@@ -10,17 +11,25 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use redb::{Database, DatabaseError, StorageBackend, StorageError};
 use rustix::fs::{FlockOperation, flock};
 
 use super::pages::{Inspected, inspect, put_right};
 use super::put_right::WHOLE_BYTES_MAX;
+use super::reindex::is_index;
 use super::sealed::{SealError, Sealed, sealed_with};
 use super::{StoreError, StoreKey};
 
 const BLOCK_BYTES: u64 = 4096;
+/// What is said of a file of which redb gave up.
+pub(crate) const GIVEN_UP: &str = "its pages do not fit together";
+
+thread_local! {
+    /// In how many [`caught`] this thread is.
+    static CAUGHT: Cell<usize> = const { Cell::new(0) };
+}
 
 /// A database whose file stays as it is. Nobody else can open that file meanwhile.
 pub(crate) struct Untouched {
@@ -57,7 +66,11 @@ pub(crate) fn open_as_a_start(
         let is_small = bytes.len()? <= WHOLE_BYTES_MAX;
         inspect(bytes, is_small)
     };
-    Ok(open(path, key, cache_bytes, look)?.0)
+    let (store, pages) = open(path, key, cache_bytes, look)?;
+    if pages.broken.iter().any(|table| !is_index(table)) {
+        return Err(pages.refusal());
+    }
+    Ok(store)
 }
 
 fn open(
@@ -67,12 +80,7 @@ fn open(
     look: fn(&Overlay) -> io::Result<Inspected>,
 ) -> Result<(Untouched, Inspected), StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
-    let file = OpenOptions::new().read(true).open(path).map_err(io)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Held),
-        locked => locked.map_err(|error| io(error.into()))?,
-    }
-    let backend = Overlay::over(file.try_clone().map_err(io)?).map_err(io)?;
+    let (backend, file) = locked(path)?;
     let sealed_with = sealed_with(&backend).map_err(io)?;
     let pages = match sealed_with {
         None => look(&backend).map_err(io)?,
@@ -86,7 +94,8 @@ fn open(
         (Some(_), None) => Err(SealError::NotSealed.into()),
         (None, None) => builder.create_with_backend(backend).map_err(unreadable),
         (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(backend, key)?).map_err(unreadable),
-    })?;
+    });
+    let opened = opened.map_err(|error| if pages.broken.is_empty() { error } else { pages.refusal() })?;
     Ok((Untouched { database: opened, _lock: file }, pages))
 }
 
@@ -101,11 +110,98 @@ fn unreadable(error: DatabaseError) -> StoreError {
     }
 }
 
+/// Does something; a panic in it is an error, and leaves no trace on standard error.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    hush();
+    CAUGHT.set(CAUGHT.get() + 1);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    CAUGHT.set(CAUGHT.get() - 1);
+    done
+}
+
 /// Does something with a file that may be damaged in any way; redb gives up on some of them by panicking.
 pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(StoreError::Damaged("its pages do not fit together: restore the last good backup".to_owned()))
+    caught(work).unwrap_or_else(|_| Err(StoreError::Damaged(GIVEN_UP.to_owned())))
+}
+
+/// Has the trace of a panic that is caught and told in a sentence left out.
+fn hush() {
+    static HUSHED: Once = Once::new();
+    HUSHED.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |about| {
+            if CAUGHT.get() == 0 {
+                others(about);
+            }
+        }));
+    });
+}
+
+/// One file as often as it is wanted, with what was written to it meanwhile.
+#[derive(Debug)]
+pub(crate) struct Again(Arc<Overlay>);
+
+impl StorageBackend for Again {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+/// Starts a store without encryption as it will be started, and forgets what that wrote. Whether it ended with every page
+/// as it should be.
+pub(crate) fn rehearse<T>(
+    path: &Path,
+    pages: &Inspected,
+    start: impl FnOnce(Again) -> Result<T, StoreError>,
+) -> Result<bool, StoreError> {
+    let io = |error: io::Error| StoreError::of_io(&error);
+    let overlay = Arc::new(Overlay::over(File::open(path).map_err(io)?).map_err(io)?);
+    put_right(&*overlay, &pages.flips).map_err(io)?;
+    let again = Again(Arc::clone(&overlay));
+    match unpanicked(|| start(again).map(drop)) {
+        Ok(()) => Ok(inspect(&*overlay, true).map_err(io)?.is_whole()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// The bytes of a store as redb would see them, of a file that stays as it is and that nobody else opens meanwhile.
+pub(crate) fn bytes_to_read(
+    path: &Path,
+    key: Option<&StoreKey>,
+) -> Result<(Box<dyn StorageBackend>, File), StoreError> {
+    let (backend, lock) = locked(path)?;
+    Ok(match (key, sealed_with(&backend).map_err(|error| StoreError::of_io(&error))?) {
+        (None, Some(id)) => return Err(SealError::NoKey(id).into()),
+        (Some(_), None) => return Err(SealError::NotSealed.into()),
+        (None, None) => (Box::new(backend), lock),
+        (Some(key), Some(_)) => (Box::new(Sealed::open(backend, key)?), lock),
     })
+}
+
+fn locked(path: &Path) -> Result<(Overlay, File), StoreError> {
+    let io = |error: io::Error| StoreError::of_io(&error);
+    let file = OpenOptions::new().read(true).open(path).map_err(io)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Held),
+        locked => locked.map_err(|error| io(error.into()))?,
+    }
+    Ok((Overlay::over(file.try_clone().map_err(io)?).map_err(io)?, file))
 }
 
 #[derive(Debug)]

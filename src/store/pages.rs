@@ -10,6 +10,7 @@
 //! redb 4.6). The leaves of large pages of attachments are passed over: each of their rows has a checksum, and they
 //! are most of a large file.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -17,8 +18,10 @@ use std::ops::Range;
 use redb::{Key, StorageBackend, TableDefinition, Value};
 use twox_hash::XxHash3_128;
 
+use super::StoreError;
+use super::overlay::caught;
 use super::rows::{RowName, RowsDefinition, is_row_good};
-use super::tables::{CONTENT, EachTable, RowKey, each_table};
+use super::tables::{CONTENT, EachTable, each_table};
 
 const PAGE_BYTES: u64 = 4096;
 const HEADER_BYTES: usize = 320;
@@ -41,6 +44,10 @@ const BRANCH: u8 = 2;
 /// Of a table's root in a page: number, checksum, count of rows.
 const ROOT_BYTES: usize = 32;
 const DEPTH_MAX: usize = 64;
+/// What a row may have ahead of its document.
+const ROW_HEAD_BYTES_MAX: usize = 24;
+/// What the tree of tables is called.
+const LIST_OF_TABLES: &str = "the list of tables";
 /// Tables that are most of a large file, with checksums in their rows.
 const BULKY: [&str; 6] = ["docs", "journal", "audit", "trash", "conflict", "content"];
 /// Largest page of which a wrong bit is looked for.
@@ -75,6 +82,14 @@ impl Inspected {
     }
 }
 
+impl Inspected {
+    /// Why such a file is not opened.
+    pub(crate) fn refusal(&self) -> StoreError {
+        let tables: Vec<&str> = self.broken.iter().map(String::as_str).collect();
+        StoreError::Broken(tables.join(", "))
+    }
+}
+
 /// Puts the single wrong bits right.
 pub(crate) fn put_right(bytes: &(impl StorageBackend + ?Sized), flips: &[Flip]) -> io::Result<()> {
     for flip in flips {
@@ -106,6 +121,7 @@ pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> i
         bytes,
         length,
         is_all,
+        wants_rows: false,
         header: Header(&mut header).regions(),
         pages_left: length / PAGE_BYTES,
         search_left: SEARCH_BYTES_MAX,
@@ -118,10 +134,43 @@ pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> i
         if slot.get(is_there).is_some_and(|byte| *byte != 0)
             && let Some(root) = slot.get(at..).and_then(Root::read)
         {
-            look.tables(root, is_own)?;
+            look.tables(root, is_own, None)?;
         }
     }
     Ok(look.found)
+}
+
+/// Shows all rows of a table with checksums that can be reached and whose own checksum is right, whatever their page is
+/// worth. Returns what is damaged beyond repair. Nothing is written.
+pub(crate) fn rows_left(
+    bytes: &(impl StorageBackend + ?Sized),
+    name: &str,
+    show: &mut dyn FnMut(&[u8], &[u8]),
+) -> io::Result<BTreeSet<String>> {
+    let length = bytes.len()?;
+    let mut header = [0; HEADER_BYTES];
+    if length < PAGE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a store"));
+    }
+    bytes.read(0, &mut header)?;
+    // Of a file that nobody closed this is the last commit as well, as far as it was written.
+    let _ = Header(&mut header).put_right(length);
+    let mut look = Look {
+        bytes,
+        length,
+        is_all: true,
+        wants_rows: false,
+        header: Header(&mut header).regions(),
+        pages_left: length / PAGE_BYTES,
+        search_left: SEARCH_BYTES_MAX,
+        found: Inspected::default(),
+    };
+    let header = Header(&mut header);
+    match header.primary().get(8..).and_then(Root::read) {
+        Some(root) => look.tables(root, false, Some((name, show)))?,
+        None => drop(look.found.broken.insert(LIST_OF_TABLES.to_owned())),
+    }
+    Ok(look.found.broken)
 }
 
 fn sum(bytes: &[u8]) -> u128 {
@@ -274,37 +323,86 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// The keys of the damaged rows of a leaf, if they explain that the page is damaged: then all others are what was
-    /// written, and can be found.
-    fn damaged_rows(&self, page: &[u8]) -> Option<Vec<Vec<u8>>> {
-        let kind =
-            checksums().get(self.name).copied().filter(|_| !self.is_own && page.first() == Some(&LEAF))?;
-        let (mut damaged, mut before) = (Vec::new(), None);
-        for row in 0..u16_at(page, 2)? {
-            let (key, row, _) = self.widths.row(page, row)?;
-            // Keys of records sort as their bytes do.
-            let is_in_order =
-                kind != Keys::OfRecords || before.replace(key).is_none_or(|before| before < key);
-            if !is_in_order {
-                return None;
-            }
-            if !is_row_good(self.name, key, row) {
-                damaged.push(key.to_owned());
+    /// Shows the rows of a leaf whose checksum is right: it covers the name of the table and the key.
+    fn good_rows(&self, page: &[u8], show: &mut dyn FnMut(&[u8], &[u8])) {
+        for row in 0..u16_at(page, 2).unwrap_or_default() {
+            if let Some((key, row, _)) = self.widths.row(page, row)
+                && is_row_good(self.name, key, row)
+            {
+                show(key, row);
             }
         }
-        (!damaged.is_empty()).then_some(damaged)
+    }
+
+    /// The keys of the damaged rows of a leaf, if they explain that the page is damaged: then all others are what was
+    /// written, and can be found.
+    ///
+    /// They do if this can be the leaf that was written: its keys are in order and lie where the page above it says; no
+    /// row is one of another table; and of several rows one at least is good; a single one still has the shape of a document. A page that came to lie in the place of
+    /// another explains nothing, whatever its rows are worth.
+    fn damaged_rows(&self, page: &[u8], span: &Span) -> Option<Vec<Vec<u8>>> {
+        let tables = checksums();
+        let compare = tables.get(self.name).filter(|_| !self.is_own && page.first() == Some(&LEAF))?;
+        let count = u16_at(page, 2)?;
+        let (mut damaged, mut before, mut is_likely) = (Vec::new(), span.after.as_deref(), false);
+        for row in 0..count {
+            let (key, row, _) = self.widths.row(page, row)?;
+            // A key that is none of this table's makes redb panic.
+            let is_less =
+                |one: &[u8], other: &[u8]| caught(|| compare(one, other)).is_ok_and(Ordering::is_lt);
+            let is_in_span =
+                before.is_none_or(|before| is_less(before, key)) && compare_to_itself(compare, key);
+            if !is_in_span {
+                return None;
+            }
+            before = Some(key);
+            if is_row_good(self.name, key, row) {
+                continue;
+            }
+            is_likely |= self.name == CONTENT.name() || is_like_document(row);
+            if tables.keys().any(|other| *other != self.name && is_row_good(other, key, row)) {
+                return None;
+            }
+            damaged.push(key.to_owned());
+        }
+        let is_last_in_span = match (&span.to, before) {
+            (Some(to), Some(last)) => caught(|| compare(last, to)).is_ok_and(Ordering::is_le),
+            _ => true,
+        };
+        let is_any_good = damaged.len() < count || (count == 1 && is_likely);
+        (is_last_in_span && is_any_good && !damaged.is_empty()).then_some(damaged)
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keys {
-    OfRecords,
-    Others,
+/// Whether a damaged row can have been a document and its checksum, behind a few bytes of its own as rows of `base` have
+/// them: a document begins with its length and ends in a zero.
+fn is_like_document(row: &[u8]) -> bool {
+    let Some((value, _)) = row.split_last_chunk::<4>() else {
+        return false;
+    };
+    let begins =
+        |at: usize| u32_at(value, at).is_some_and(|length| Some(length) == value.len().checked_sub(at));
+    value.last() == Some(&0) && (0..=ROW_HEAD_BYTES_MAX).any(begins)
 }
 
+/// Whether a key can be read at all.
+fn compare_to_itself(compare: &Compare, key: &[u8]) -> bool {
+    caught(|| compare(key, key)).is_ok_and(Ordering::is_eq)
+}
+
+/// Which keys belong below a page: those behind the first, up to the second.
+#[derive(Clone, Default)]
+struct Span {
+    after: Option<Vec<u8>>,
+    to: Option<Vec<u8>>,
+}
+
+/// How the keys of a table are ordered.
+type Compare = fn(&[u8], &[u8]) -> Ordering;
+
 /// The tables whose rows have checksums.
-fn checksums() -> BTreeMap<&'static str, Keys> {
-    struct Names(BTreeMap<&'static str, Keys>);
+fn checksums() -> BTreeMap<&'static str, Compare> {
+    struct Names(BTreeMap<&'static str, Compare>);
     impl EachTable for Names {
         type Error = std::convert::Infallible;
 
@@ -316,8 +414,7 @@ fn checksums() -> BTreeMap<&'static str, Keys> {
         }
 
         fn rows<K: RowName>(&mut self, rows: RowsDefinition<K>) -> Result<(), Self::Error> {
-            let is_of_records = K::type_name() == <RowKey as Value>::type_name();
-            self.0.insert(rows.name(), if is_of_records { Keys::OfRecords } else { Keys::Others });
+            self.0.insert(rows.name(), <K as Key>::compare);
             Ok(())
         }
     }
@@ -382,6 +479,21 @@ impl Widths {
         Some((key, page.get(value_from..self.value_end(page, count, row)?)?, value_from))
     }
 
+    /// The keys of a branch: the greatest that each of the pages below it but the last may have.
+    fn separators(self, page: &[u8]) -> Vec<Vec<u8>> {
+        let count = u16_at(page, 2).unwrap_or_default();
+        let ends = 8 + 24 * (count + 1);
+        let key = |n: usize| {
+            let (from, to) = match (self.key, n.checked_sub(1)) {
+                (Some(width), _) => (ends + width * n, ends + width * (n + 1)),
+                (None, Some(before)) => (u32_at(page, ends + 4 * before)?, u32_at(page, ends + 4 * n)?),
+                (None, None) => (ends + 4 * count, u32_at(page, ends)?),
+            };
+            page.get(from..to).map(<[u8]>::to_vec)
+        };
+        (0..count).map_while(key).collect()
+    }
+
     /// The pages below a branch.
     fn children(page: &[u8]) -> Vec<Root> {
         let children = u16_at(page, 2).unwrap_or_default() + 1;
@@ -392,10 +504,18 @@ impl Widths {
     }
 }
 
+/// A table, and what is done with each of its rows that can be read.
+type Wanted<'a> = Option<(&'a str, &'a mut dyn FnMut(&[u8], &[u8]))>;
+
+/// Where a tree begins: any key belongs there.
+const TOP: (usize, &Span) = (0, &Span { after: None, to: None });
+
 struct Look<'a, B: ?Sized> {
     bytes: &'a B,
     length: u64,
     is_all: bool,
+    /// Damaged leaves are shown too: each row has its own checksum.
+    wants_rows: bool,
     header: Regions,
     /// A file has no more than these; following a circle ends.
     pages_left: u64,
@@ -418,11 +538,11 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
     }
 
     /// The tables of a tree of tables, and their pages.
-    fn tables(&mut self, root: Root, is_own: bool) -> io::Result<()> {
-        let name = if is_own { "redb's own tables" } else { "the list of tables" };
+    fn tables(&mut self, root: Root, is_own: bool, mut wanted: Wanted<'_>) -> io::Result<()> {
+        let name = if is_own { "redb's own tables" } else { LIST_OF_TABLES };
         let tree = Table { name, widths: Widths { key: None, value: None }, is_own: true };
         let mut tables = Vec::new();
-        self.tree(root, &tree, 0, &mut |page| {
+        self.tree(root, &tree, TOP, &mut |page| {
             let mut row = 0;
             while let Some((key, value, _)) = tree.widths.row(page, row) {
                 tables.push((String::from_utf8_lossy(key).into_owned(), value.to_vec()));
@@ -437,7 +557,16 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             let widths = Widths { key: width(10 + ROOT_BYTES), value: width(15 + ROOT_BYTES) };
             let root = about.get(10..).and_then(Root::read).filter(|_| about.get(9) == Some(&1));
             if let Some(root) = root.filter(|_| about.first() == Some(&3)) {
-                self.tree(root, &Table { name: &name, widths, is_own }, 0, &mut |_| ())?;
+                let table = Table { name: &name, widths, is_own };
+                match &mut wanted {
+                    None => self.tree(root, &table, TOP, &mut |_| ())?,
+                    Some((wanted, show)) if *wanted == name => {
+                        self.wants_rows = true;
+                        self.tree(root, &table, TOP, &mut |page| table.good_rows(page, *show))?;
+                        self.wants_rows = false;
+                    }
+                    Some(_) => {}
+                }
             }
         }
         Ok(())
@@ -447,7 +576,7 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
         &mut self,
         root: Root,
         table: &Table<'_>,
-        depth: usize,
+        (depth, span): (usize, &Span),
         leaf: &mut dyn FnMut(&[u8]),
     ) -> io::Result<()> {
         let place = self.place(root.page).filter(|_| depth < DEPTH_MAX && self.pages_left > 0);
@@ -456,7 +585,7 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             return Ok(());
         };
         self.pages_left -= 1;
-        if !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES {
+        if !self.wants_rows && !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES {
             let mut first = [0];
             self.bytes.read(at, &mut first)?;
             if first == [LEAF] {
@@ -464,17 +593,27 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             }
         }
         let mut page = vec![0; length];
-        self.bytes.read(at, &mut page)?;
+        match self.bytes.read(at, &mut page) {
+            // A sealed block that does not open.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.found.broken.insert(table.name.to_owned());
+                return Ok(());
+            }
+            read => read?,
+        }
         if !table.widths.is_good(&page, root.sum) {
             match self.wrong_bit(table.widths, &mut page, root.sum) {
                 Some((byte, bit)) => self.note(table, &page, at, byte, bit),
                 None => {
-                    match table.damaged_rows(&page) {
+                    match table.damaged_rows(&page, span) {
                         Some(rows) => {
                             let rows = rows.into_iter().map(|key| (table.name.to_owned(), key));
                             self.found.damaged.extend(rows);
                         }
                         None => drop(self.found.broken.insert(table.name.to_owned())),
+                    }
+                    if self.wants_rows && page.first() == Some(&LEAF) {
+                        leaf(&page);
                     }
                     return Ok(());
                 }
@@ -485,14 +624,18 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             return Ok(());
         }
         let children = Widths::children(&page);
+        let keys = table.widths.separators(&page);
         drop(page);
         // All leaves of a tree are at the same depth.
         let is_passed = !self.is_all && !table.is_own && BULKY.contains(&table.name);
         if is_passed && children.first().is_some_and(|child| self.is_leaf(*child)) {
             return Ok(());
         }
-        for child in children {
-            self.tree(child, table, depth + 1, leaf)?;
+        let mut after = span.after.clone();
+        for (n, child) in children.into_iter().enumerate() {
+            let to = keys.get(n).cloned().or_else(|| span.to.clone());
+            let below = Span { after: std::mem::replace(&mut after, to.clone()), to };
+            self.tree(child, table, (depth + 1, &below), leaf)?;
         }
         Ok(())
     }

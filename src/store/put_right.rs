@@ -12,7 +12,7 @@ use bson::doc;
 use redb::backends::FileBackend;
 use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value};
 
-use super::overlay::unpanicked;
+use super::overlay::{rehearse, unpanicked};
 use super::pages::{Inspected, inspect, put_right};
 use super::records::Carry;
 use super::reindex::is_index;
@@ -21,7 +21,7 @@ use super::sealed::sealed_with;
 use super::tables::{
     BASE, BY_NAME, BY_OWNER, BaseRow, DELETE_RANK_MIN, DOCS, EachTable, META, each_table, encode, row_key,
 };
-use super::{Snapshot, Store, StoreError, StoreKey, Tx};
+use super::{Snapshot, Store, StoreError, StoreKey, StoreOptions, Tx};
 use crate::domain::folding::terms;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::IdRule;
@@ -55,7 +55,37 @@ pub struct BitsPutRight {
 
 /// Looks at all pages of a store that nobody has open, and puts single wrong bits right. An encrypted store does that
 /// block by block while it reads.
-pub(crate) fn look_at_file(path: &Path, key: Option<&StoreKey>) -> Result<Found, StoreError> {
+///
+/// A file with pages that are damaged beyond that is [`StoreError::Broken`] and stays as it is: to write to it is to lose
+/// it. Indexes can be made anew; that is done without the file first, and a file that would not be whole afterwards is
+/// broken like any other.
+pub(crate) fn look_at_file(
+    path: &Path,
+    key: Option<&StoreKey>,
+    options: StoreOptions,
+) -> Result<Found, StoreError> {
+    let found = mend(path, key, |pages| {
+        let found = || Found { broken: pages.broken.clone(), ..Found::default() };
+        let start = |backend| Store::rehearsed(backend, options, found());
+        pages.broken.iter().all(|table| is_index(table)) && matches!(rehearse(path, pages, start), Ok(true))
+    })?;
+    if !found.broken.is_empty() {
+        let tables = found.broken.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        tracing::error!(tables, "indexes in the store's file have damaged pages and are made anew");
+    }
+    Ok(found)
+}
+
+/// The same for a store that is opened again or not at all, so that no index is made anew.
+pub(crate) fn mend_file(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
+    mend(path, key, |_| false).map(drop)
+}
+
+fn mend(
+    path: &Path,
+    key: Option<&StoreKey>,
+    can_be_made_anew: impl FnOnce(&Inspected) -> bool,
+) -> Result<Found, StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
     if key.is_some() || !path.exists() {
         return Ok(Found::default());
@@ -66,21 +96,17 @@ pub(crate) fn look_at_file(path: &Path, key: Option<&StoreKey>) -> Result<Found,
         return Ok(Found::default());
     }
     let length = file.len().map_err(io)?;
-    let Inspected { flips, damaged, broken, .. } = inspect(&file, length <= WHOLE_BYTES_MAX).map_err(io)?;
+    let pages = inspect(&file, length <= WHOLE_BYTES_MAX).map_err(io)?;
+    if !pages.broken.is_empty() && !can_be_made_anew(&pages) {
+        return Err(pages.refusal());
+    }
+    let Inspected { flips, damaged, broken, .. } = pages;
     put_right(&file, &flips).map_err(io)?;
     file.close().map_err(io)?;
     if !flips.is_empty() {
         tracing::error!(
             bits = flips.len(),
             "bits of the store's file were not what was written, and are put right: the disk may be failing"
-        );
-    }
-    if !broken.is_empty() {
-        let tables: Vec<&str> = broken.iter().map(String::as_str).collect();
-        tracing::error!(
-            tables = tables.join(", "),
-            "pages of the store's file are damaged beyond repair: keep a copy of the file, look at `thalamus-edge \
-             doctor` and restore the last good backup"
         );
     }
     Ok(Found { damaged, broken, bits: flips.len() as u64 })

@@ -11,8 +11,9 @@ use redb::{Database, ReadableDatabase as _, StorageBackend};
 use rustix::fs::{FlockOperation, flock};
 
 use super::file::{StoreFile, unreadable};
-use super::overlay::{open_as_a_start, open_to_check, unpanicked};
-use super::put_right::{look_at_file, name_rows};
+use super::overlay::{Untouched, open_as_a_start, open_to_check, unpanicked};
+use super::pages::Inspected;
+use super::put_right::{mend_file, name_rows};
 use super::rows::{Ledger, View};
 use super::sealed::{SealError, Sealed, change_key, sealed_with};
 use super::snapshot::Snapshot;
@@ -51,7 +52,7 @@ pub fn lock_file(path: &Path) -> Result<File, StoreError> {
 }
 
 fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Database, StoreError> {
-    look_at_file(path, key)?;
+    mend_file(path, key)?;
     let database = StoreFile::at(path, key).open(cache_bytes, Arc::default())?;
     writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
     Ok(database)
@@ -64,7 +65,22 @@ pub fn check_store(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<CheckedStore, StoreError> {
-    let (mut store, pages) = open_to_check(path, key, cache_bytes)?;
+    let (store, pages) = open_to_check(path, key, cache_bytes).map_err(with_way_out)?;
+    unpanicked(|| check(store, &pages)).map_err(|error| match error {
+        StoreError::Newer { .. } | StoreError::Older { .. } => error,
+        _ if !pages.broken.is_empty() => pages.refusal(),
+        error => with_way_out(error),
+    })
+}
+
+fn with_way_out(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Damaged(cause) => unreadable(&cause),
+        other => other,
+    }
+}
+
+fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreError> {
     match format_in(&store.database.begin_read()?)? {
         Some(found) if found > FORMAT_VERSION => {
             return Err(StoreError::Newer { found, known: FORMAT_VERSION });
@@ -133,18 +149,18 @@ pub fn look_at_store<T>(
     if about.len() == 0 {
         return Err(unreadable("the file is empty, which a store never is"));
     }
-    let store = open_as_a_start(path, key, LOOK_CACHE_BYTES).map_err(|error| match error {
-        StoreError::Damaged(cause) => unreadable(&cause),
-        other => other,
-    })?;
-    match format_in(&store.database.begin_read()?)? {
-        Some(found) if found > FORMAT_VERSION => Err(StoreError::Newer { found, known: FORMAT_VERSION }),
-        Some(found) if found == FORMAT_VERSION => {
-            let view = View::new(store.database.begin_read()?, Arc::default());
-            unpanicked(|| look(&Snapshot::new(view)).map(Some))
+    let looked = unpanicked(|| {
+        let store = open_as_a_start(path, key, LOOK_CACHE_BYTES)?;
+        match format_in(&store.database.begin_read()?)? {
+            Some(found) if found > FORMAT_VERSION => Err(StoreError::Newer { found, known: FORMAT_VERSION }),
+            Some(found) if found == FORMAT_VERSION => {
+                let view = View::new(store.database.begin_read()?, Arc::default());
+                look(&Snapshot::new(view)).map(Some)
+            }
+            _ => Ok(None),
         }
-        _ => Ok(None),
-    }
+    });
+    looked.map_err(with_way_out)
 }
 
 /// Makes the file of a store that nobody has open as small as it can be; its size before and after, in bytes.
@@ -171,6 +187,7 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
     let io = |error: io::Error| StoreError::of_io(&error);
     // The store may be a link to another disk.
     let path = &path.canonicalize().map_err(io)?;
+    mend_file(path, old)?;
     let _lock = lock_file(path)?;
     let source = bytes_of(OpenOptions::new().read(true).open(path).map_err(io)?, old)?;
     let unfinished = Unfinished::at(suffixed(path, RECODED_ENDING)).map_err(io)?;

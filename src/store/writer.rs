@@ -5,6 +5,7 @@
 //! its jobs run again, each in a transaction of its own. Stores of tests have no thread for this: every job is
 //! a group of one, committed where it was submitted.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -145,6 +146,7 @@ pub(crate) struct WriterLoop {
     options: StoreOptions,
     announce: watch::Sender<u64>,
     carry: Carry,
+    is_on_thread: bool,
     /// Whether the last commit took much longer than what it was made of.
     is_slow: bool,
 }
@@ -152,10 +154,11 @@ pub(crate) struct WriterLoop {
 impl WriterLoop {
     pub(crate) fn new(engine: Arc<Engine>, options: StoreOptions, announce: watch::Sender<u64>) -> Self {
         let carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
-        WriterLoop { engine, options, announce, carry, is_slow: false }
+        WriterLoop { engine, options, announce, carry, is_on_thread: false, is_slow: false }
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        self.is_on_thread = true;
         let (mut company, mut patience) = (1_usize, Duration::ZERO);
         while let Some(first) = jobs.blocking_recv() {
             let awaited = if self.is_slow { company } else { company.div_ceil(2) };
@@ -191,13 +194,28 @@ impl WriterLoop {
             job.answer(match &outcome {
                 Ok(()) => Ok(()),
                 Err(StoreError::DiskFull) => Err(StoreError::DiskFull),
+                Err(StoreError::GivenUp) => Err(StoreError::GivenUp),
                 Err(error) => Err(StoreError::Failed(error.to_string())),
             });
         }
     }
 
-    /// One transaction over all jobs. `None`: a job refused after writing, so nothing was committed.
+    /// [`WriterLoop::attempt_once`]; a panic in it is the last thing that this store writes.
     fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> Result<Option<()>, StoreError> {
+        if !self.is_on_thread {
+            // A panic is a test's own.
+            return self.attempt_once(group);
+        }
+        let attempted = catch_unwind(AssertUnwindSafe(|| self.attempt_once(group)));
+        attempted.unwrap_or_else(|_| {
+            self.engine.give_up();
+            tracing::error!("{}", StoreError::GivenUp);
+            Err(StoreError::GivenUp)
+        })
+    }
+
+    /// One transaction over all jobs. `None`: a job refused after writing, so nothing was committed.
+    fn attempt_once(&mut self, group: &mut [Box<dyn Job>]) -> Result<Option<()>, StoreError> {
         let began = Instant::now();
         let mut tried = self.engine.writing();
         let mut transaction = self.engine.begin_write(&mut tried)?;
@@ -207,6 +225,7 @@ impl WriterLoop {
             let mut tx = Tx::open(&transaction, &self.options, &mut self.carry)?;
             for job in group.iter_mut() {
                 let before = tx.writes();
+                crate::flaw::panics("writer.job");
                 if !job.run(&mut tx) && tx.writes() != before {
                     drop(tx);
                     transaction.abort()?;
@@ -273,7 +292,9 @@ pub(crate) fn prepare(
             return Err(StoreError::Older { found, known: FORMAT_VERSION });
         }
     }
-    let transaction = begin_write()?;
+    let mut transaction = begin_write()?;
+    // After a power failure the file opens without all of its pages being good.
+    transaction.set_quick_repair(true);
     let last = {
         super::records::create_tables(&transaction)?;
         super::trash::index_trash(&transaction)?;
@@ -291,6 +312,42 @@ pub(crate) fn prepare(
 
 #[cfg(test)]
 mod tests {
+    /// As when redb comes upon a page that makes no sense.
+    #[tokio::test]
+    async fn a_panic_in_a_write_is_the_last_thing_that_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        let store = Store::open(&path, options).unwrap();
+        let seen = store.given_up();
+        let mark = |tx: &mut Tx<'_>, name: &str| -> Result<(), StoreError> {
+            tx.set_meta(name, Some(&bson::doc! {"n": 1}))
+        };
+        store.transact(move |tx| mark(tx, "before")).await.unwrap();
+        assert!(!store.has_given_up());
+        let panicking = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            tx.set_meta("half", Some(&bson::doc! {"n": 1}))?;
+            panic!("a page that makes no sense")
+        };
+        assert!(matches!(store.transact(panicking).await, Err(StoreError::GivenUp)));
+        assert!(store.has_given_up() && *seen.borrow());
+        assert!(matches!(store.transact(move |tx| mark(tx, "after")).await, Err(StoreError::GivenUp)));
+        assert!(store.read().unwrap().meta("before").unwrap().is_some(), "it is read all the same");
+        // As the next process finds the file, which nobody closed.
+        let copy = directory.path().join("copy.redb");
+        std::fs::copy(&path, &copy).unwrap();
+        drop((store, seen));
+        let next = Store::open(&copy, options).unwrap();
+        let snapshot = next.read().unwrap();
+        let is_there = |name| snapshot.meta(name).unwrap().is_some();
+        assert_eq!((is_there("before"), is_there("half"), is_there("after")), (true, false, false));
+    }
+
     use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _};
 
     use super::*;

@@ -117,3 +117,97 @@ fn a_single_wrong_bit_outside_of_records_is_put_right_when_the_node_starts() {
         clinic.run(&["db", "check"]).ends(0).says("the store is in order");
     }
 }
+
+/// redb panics in the middle of a write when it comes upon pages that make no sense.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_node_whose_store_gives_up_says_so_and_ends() {
+    let clinic = Clinic::new();
+    let node = clinic.serve(&["--demo"]);
+    assert_eq!(asked(&node, "PATCH", PERSON, r#"{"blood": "A-negative"}"#).0, 200);
+    node.stop();
+    let node = clinic.serve_with_variable("FAILPOINTS", "writer.job=40*off->panic");
+    assert_eq!(node.request("GET", "/readyz", ROOT, "").0, 200);
+    let (status, body) = (0..100)
+        .map(|n| asked(&node, "PATCH", PERSON, &format!(r#"{{"blood": "B-{n}"}}"#)))
+        .find(|(status, _)| *status != 200)
+        .expect("the fail point is passed");
+    assert_eq!((status, body["code"].as_str()), (500, Some("damaged")), "{body}");
+    assert!(body.to_string().contains("thalamus-edge doctor"), "{body}");
+    let (status, body) = node.request("GET", "/readyz", ROOT, "");
+    assert_eq!((status, body.contains("the store takes nothing any more")), (503, true), "{body}");
+    let log = node.ended(1);
+    assert!(log.contains("the store gave up in the middle of a write"), "{log}");
+    let node = clinic.serve(&[]);
+    let (status, body) = asked(&node, "GET", PERSON, "");
+    assert_eq!(
+        (status, body["blood"].as_str().is_some_and(|blood| blood.starts_with("B-"))),
+        (200, true),
+        "{body}"
+    );
+    node.stop();
+    clinic.run(&["db", "check"]).ends(0).says("the store is in order");
+}
+
+/// Zeros in the place of the page that holds this text.
+fn zero_pages_with(clinic: &Clinic, text: &str) -> Vec<u8> {
+    let file = store_file(&clinic.data());
+    let mut bytes = fs::read(&file).unwrap();
+    let mut zeroed = 0;
+    for page in bytes.chunks_exact_mut(4096).skip(1) {
+        if page[0] == 1 && page.windows(text.len()).any(|part| part == text.as_bytes()) {
+            page.fill(0);
+            zeroed += 1;
+        }
+    }
+    assert!(zeroed > 0);
+    fs::write(&file, &bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_store_with_a_page_beyond_repair_is_refused_untouched_exported_and_restored() {
+    let clinic = Clinic::new();
+    let node = clinic.serve(&["--demo"]);
+    assert_eq!(asked(&node, "PATCH", PERSON, r#"{"blood": "A-negative"}"#).0, 200);
+    node.stop();
+    let backup = clinic.run(&["backup", "create", "--json"]).ends(0).json();
+    let backup = backup["file"].as_str().unwrap();
+    let whole = fs::read(store_file(&clinic.data())).unwrap();
+    // A page of the audit trail, and one of the list of tables.
+    for (text, named, people) in
+        [("127.0.0.1", "audit", true), ("content_named", "the list of tables", false)]
+    {
+        fs::write(store_file(&clinic.data()), &whole).unwrap();
+        let bytes = zero_pages_with(&clinic, text);
+        let is_untouched = || fs::read(store_file(&clinic.data())).unwrap() == bytes;
+        let sentence = "nothing was written to it";
+        clinic.run(&["serve"]).ends(2).complains(named).complains(sentence).complains("restore FILE");
+        for command in ["doctor", "db check"] {
+            let ran = clinic.run(&command.split(' ').collect::<Vec<_>>()).ends(1);
+            assert!(format!("{}{}", ran.out, ran.err).contains(named), "{command}: {}\n{}", ran.out, ran.err);
+        }
+        let out = clinic.path(&format!("out-{people}"));
+        let ran = clinic.run(&["export", out.to_str().unwrap()]).ends(1);
+        ran.complains(named).complains("not in the audit trail");
+        if people {
+            let text = fs::read_to_string(out.join("people.jsonl")).unwrap();
+            assert!(
+                text.contains("A-negative") && text.contains("ESPGNU777ORG"),
+                "an edit that was not sent"
+            );
+        }
+        for ran in
+            [clinic.run(&["db", "check"]), clinic.run(&["user", "list"]), clinic.run(&["db", "compact"])]
+        {
+            let ran = ran.ends(1);
+            assert!(!ran.err.contains("panicked"), "{}\n{}", ran.out, ran.err);
+        }
+        assert!(is_untouched(), "{named}");
+    }
+    clinic.run(&["restore", backup, "--yes"]).ends(0);
+    let node = clinic.serve(&[]);
+    let (status, body) = asked(&node, "GET", PERSON, "");
+    assert_eq!((status, body["blood"].as_str()), (200, Some("A-negative")), "{body}");
+    node.stop();
+}

@@ -173,6 +173,125 @@ async fn pages_with_more_wrong_bits_are_named_and_stay_as_they_are() {
     assert_eq!((found.flips.len(), fs::read(&path).unwrap() == bytes), (0, true));
 }
 
+/// Zeros, or what belongs elsewhere, in the place of every page in turn: the store is not opened and its file stays
+/// as it is, or it is opened and is whole in the end.
+#[tokio::test]
+async fn a_file_with_a_page_that_nothing_explains_is_not_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    let page = PAGE_BYTES as usize;
+    let used: Vec<usize> =
+        (page..whole.len()).step_by(page).filter(|at| [LEAF, BRANCH].contains(&whole[*at])).collect();
+    let (mut refused, mut mended, mut lists) = (0, 0, 0);
+    for (n, at) in used.iter().copied().enumerate() {
+        let mut bytes = whole.clone();
+        match n % 2 {
+            0 => bytes[at..at + page].fill(0),
+            _ => {
+                bytes[at + 2] ^= 3;
+                bytes[at + 9] ^= 3;
+            }
+        }
+        fs::write(&path, &bytes).unwrap();
+        match Store::open(&path, OPTIONS) {
+            Err(StoreError::Broken(tables)) => {
+                assert!(fs::read(&path).unwrap() == bytes, "{tables} at {at} was written to");
+                refused += 1;
+                lists += usize::from(tables.contains(LIST_OF_TABLES));
+                let checked = crate::store::check_store(&path, None, 1 << 20);
+                assert!(checked.is_err() || !checked.unwrap().complaints.is_empty(), "{at}");
+                assert!(fs::read(&path).unwrap() == bytes, "a check has written");
+            }
+            Err(error) => panic!("{at}: {error}"),
+            Ok(store) => {
+                drop(store);
+                let found = look(&path);
+                assert!(found.broken.is_empty(), "{at}: {:?}", found.broken);
+                mended += 1;
+            }
+        }
+    }
+    assert!(refused > 5 && lists > 0 && mended > 5, "{refused} {lists} {mended} of {}", used.len());
+}
+
+/// The disk wrote a page to the place of another: its rows explain nothing, of whichever table they are.
+#[tokio::test]
+async fn a_page_in_the_place_of_another_is_no_leaf_full_of_damaged_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    let page = PAGE_BYTES as usize;
+    let leaves: Vec<usize> =
+        (page..whole.len()).step_by(page).filter(|at| whole[*at] == LEAF && whole[*at + 2] > 0).collect();
+    let mut broken = 0;
+    for (n, at) in leaves.iter().copied().enumerate() {
+        for other in leaves.iter().copied().skip(n % 7).step_by(7).filter(|other| *other != at) {
+            let mut bytes = whole.clone();
+            bytes.copy_within(other..other + page, at);
+            let file = redb::backends::InMemoryBackend::new();
+            file.set_len(bytes.len() as u64).unwrap();
+            file.write(0, &bytes).unwrap();
+            let found = inspect(&file, true).unwrap();
+            assert_eq!(found.damaged, [], "page {} at {}", other / page, at / page);
+            broken += usize::from(!found.broken.is_empty());
+        }
+    }
+    assert!(broken > 50, "{broken} of {}", leaves.len());
+    // Nothing but the values of a row: that row is damaged, and no other.
+    let mut bytes = whole.clone();
+    let name = b"Name70\0";
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    for place in places {
+        bytes[place] ^= 6;
+    }
+    fs::write(&path, &bytes).unwrap();
+    let found = look(&path);
+    assert!(found.broken.is_empty(), "{:?}", found.broken);
+    assert!(found.damaged.iter().any(|(table, key)| table == "docs" && key.ends_with(b"person-070")));
+}
+
+#[tokio::test]
+async fn what_is_left_of_damaged_pages_is_read_without_redb() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let read = || {
+        let mut ids = Vec::new();
+        let broken = crate::store::read_what_is_left(&path, None, |left| -> Result<(), StoreError> {
+            if let crate::store::Left::Record(record) = left {
+                ids.push(record.key.id);
+            }
+            Ok(())
+        });
+        (ids, broken.unwrap())
+    };
+    let (all, broken) = read();
+    assert_eq!((all.len(), broken), (150, vec![]));
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    let page = PAGE_BYTES as usize;
+    // Leaves of records, whatever commit they are of.
+    let places: Vec<usize> = (page..whole.len())
+        .step_by(page)
+        .filter(|at| {
+            whole[*at] == LEAF && whole[*at..at + page].windows(10).any(|text| text == b"person-070")
+        })
+        .collect();
+    for at in &places {
+        bytes[*at..at + page].fill(0);
+    }
+    fs::write(&path, &bytes).unwrap();
+    let (left, broken) = read();
+    assert!(left.len() > 100 && left.len() < 150, "{} of 150, {places:?}", left.len());
+    assert!(broken.contains(&"docs".to_owned()), "{broken:?}");
+    assert!(!left.contains(&"person-070".to_owned()));
+    assert!(fs::read(&path).unwrap() == bytes);
+}
+
 #[test]
 fn what_is_no_database_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -205,4 +324,35 @@ async fn an_index_with_a_damaged_page_is_made_anew_at_the_start() {
     drop(snapshot);
     drop(store);
     assert!(look(&path).is_whole());
+}
+
+/// redb refuses all work after one read that failed, until it is opened again.
+#[tokio::test]
+async fn a_block_that_does_not_open_ends_no_other_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let key = StoreKey::random().unwrap();
+    store_in(&path, Some(&key)).await;
+    let options = StoreOptions { cache_bytes: 0, ..OPTIONS };
+    let store = Store::open_with_key(&path, Some(&key), options).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let write = |n: i32| store.transact(move |tx| tx.set_meta("later", Some(&doc! {"n": n})));
+    let mut latched = 0;
+    for at in (16_000..whole.len() - 100).step_by(4124) {
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let now = fs::read(&path).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, &[now[at] ^ 3], at as u64).unwrap();
+        let has_failed = store.read().and_then(|view| view.disagreements().map(drop)).is_err();
+        std::os::unix::fs::FileExt::write_at(&file, &[now[at]], at as u64).unwrap();
+        if has_failed {
+            latched += 1;
+            std::thread::sleep(std::time::Duration::from_millis(1_100));
+            let wrote: Result<(), StoreError> = write(latched).await;
+            wrote.unwrap();
+        }
+        if latched == 3 {
+            break;
+        }
+    }
+    assert_eq!(latched, 3);
 }
