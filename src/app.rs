@@ -452,7 +452,7 @@ impl Signals {
     }
 }
 
-/// Ends the node once its store takes nothing any more; whoever watches over it starts it again.
+/// Ends the node once its store takes nothing any more; the service manager starts it again.
 async fn end_with(store: Store, handle: Handle<SocketAddr>, stop: CancellationToken) {
     if store.given_up().wait_for(|given_up| *given_up).await.is_ok() {
         // Time for those who were writing to be told.

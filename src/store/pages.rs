@@ -338,8 +338,8 @@ impl Table<'_> {
     /// written, and can be found.
     ///
     /// They do if this can be the leaf that was written: its keys are in order and lie where the page above it says; no
-    /// row is one of another table; and of several rows one at least is good; a single one still has the shape of a document. A page that came to lie in the place of
-    /// another explains nothing, whatever its rows are worth.
+    /// row is one of another table; and of several rows at least one is good, while a single one has the shape of a
+    /// document. A page that lies in the place of another explains nothing, even if its rows are good.
     fn damaged_rows(&self, page: &[u8], span: &Span) -> Option<Vec<Vec<u8>>> {
         let tables = checksums();
         let compare = tables.get(self.name).filter(|_| !self.is_own && page.first() == Some(&LEAF))?;

@@ -15,7 +15,7 @@ use crate::domain::record::RecordKey;
 
 const SUM_BYTES: usize = 4;
 
-/// A record that can be read, as it was written last here.
+/// A record that can be read: as it was written last, unless a damaged page holds an older row of it.
 #[derive(Debug)]
 pub struct LeftRecord {
     pub key: RecordKey,

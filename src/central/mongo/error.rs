@@ -7,43 +7,9 @@ use mongodb::error::{Error, ErrorKind, WriteFailure};
 
 use crate::central::{ANSWERED, CentralError, Written};
 
-/// Interrupted, without a primary, shutting down, overloaded, a cursor that is gone, or overtaken by a time limit: later
-/// it may work.
-const OFFLINE_CODES: [i32; 33] = [
-    6,
-    7,
-    43,
-    50,
-    63,
-    64,
-    89,
-    91,
-    100,
-    112,
-    133,
-    134,
-    136,
-    150,
-    175,
-    189,
-    202,
-    234,
-    237,
-    262,
-    365,
-    USER_WRITES_BLOCKED,
-    462,
-    9001,
-    10_058,
-    10_107,
-    11_600,
-    11_601,
-    11_602,
-    13_388,
-    13_435,
-    13_436,
-    OUT_OF_DISK_SPACE,
-];
+/// Interrupted, a cursor that is gone, or overtaken by a time limit: later it may work.
+const PASSING_CODES: [i32; 17] =
+    [43, 50, 63, 64, 100, 112, 134, 136, 150, 175, 202, 234, 237, 262, 365, 11_601, 13_388];
 
 /// What a centre answers that takes no write of anybody now: behind a router that reaches no server, shutting down, without
 /// a primary, overloaded, closed to writes, with a full disk.
@@ -162,6 +128,11 @@ fn of_transport(message: &str, why: &str) -> CentralError {
     offline(why)
 }
 
+/// Whether the same may work later.
+fn is_passing(code: i32) -> bool {
+    PASSING_CODES.contains(&code) || WHOLE_CENTRE_CODES.contains(&code)
+}
+
 pub(super) fn of_code(code: i32) -> CentralError {
     let mut message = format!("{ANSWERED}{code}");
     if code == OUT_OF_DISK_SPACE {
@@ -169,7 +140,7 @@ pub(super) fn of_code(code: i32) -> CentralError {
     }
     if REFUSED_CODES.contains(&code) {
         CentralError::Refused(message)
-    } else if OFFLINE_CODES.contains(&code) {
+    } else if is_passing(code) {
         CentralError::Offline(message)
     } else {
         CentralError::Failed(message)
@@ -194,7 +165,7 @@ pub(super) fn of_write(code: i32, message: &str) -> Written {
     match code {
         PATH_NOT_VIABLE => Written::Miss,
         // In the way of others, of an operator, or of the whole centre: the next try is another one.
-        _ if OFFLINE_CODES.contains(&code) => Written::Faulty { code },
+        _ if is_passing(code) => Written::Faulty { code },
         121 => refused("the centre's validation does not accept the record"),
         10_334 | 17_419 | 17_420 => refused("the record would be larger than 16 MiB"),
         _ if NOT_SUPPORTED_CODES.contains(&code) => {
