@@ -5,6 +5,7 @@
 //! round dies at, the next one goes on from what is in the store.
 
 mod apart;
+mod archives;
 pub mod budget;
 mod conflict_rows;
 pub mod conflicts;
@@ -27,6 +28,7 @@ pub mod namesakes;
 mod no_feed;
 mod operator;
 mod owners;
+mod position;
 mod pull;
 mod push;
 pub mod refused;
@@ -416,7 +418,7 @@ impl Reconciler {
         self.store.transact(content_tidy::look_again_soon).await
     }
 
-    /// Whether the centre is known to have no change feed, so that each round reads everything.
+    /// Whether the centre is known to have no change feed, or to refuse it, so that each round reads everything.
     pub(crate) fn is_without_feed(&self) -> bool {
         // A store that cannot be read says so in the round itself.
         self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).is_ok_and(|known| known.is_some())

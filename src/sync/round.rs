@@ -3,6 +3,7 @@
 //! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, CONTENT, REPORT. Each step leaves the store in a state
 //! that the next round understands, so a round may end anywhere.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -144,6 +145,12 @@ pub(crate) struct Round<'a> {
     pub(crate) content_note: String,
     /// The first failure of a reading in the middle of sending.
     pub(crate) unread: Option<CentralError>,
+    /// The first failure of the centre over something that was to be sent, which kept nothing else from being sent.
+    pub(crate) unsent: Option<CentralError>,
+    /// Rows of the centre's trash that could not be marked in this round.
+    pub(super) unmarked: BTreeSet<String>,
+    /// A seal was asked for and not confirmed. Another one could hide it from the next round.
+    is_unsealed: bool,
     /// Everything was sent, although not everything could be read.
     pub(crate) has_only_sent: bool,
 }
@@ -175,6 +182,9 @@ impl<'a> Round<'a> {
             beside: None,
             content_note: String::new(),
             unread: None,
+            unsent: None,
+            unmarked: BTreeSet::new(),
+            is_unsealed: false,
             has_only_sent: false,
         }
     }
@@ -236,9 +246,10 @@ impl<'a> Round<'a> {
                 self.content(central).await?;
                 self.look_for_namesakes(central, &node).await?;
                 self.report(central, &node).await?;
-                match held_back {
-                    Some(message) => Err(RoundError::Halted(message)),
-                    None => Ok((node, feed)),
+                match (held_back, self.unsent.take()) {
+                    (Some(message), _) => Err(RoundError::Halted(message)),
+                    (None, Some(error)) => Err(error.into()),
+                    (None, None) => Ok((node, feed)),
                 }
             }
             Err(error @ RoundError::Central(_)) => Err(read.err().unwrap_or(error)),
@@ -255,14 +266,39 @@ impl<'a> Round<'a> {
     /// deletes wait for the operator.
     async fn send(&mut self, central: &mut dyn Central, node: &str) -> Result<Option<String>, RoundError> {
         self.end_holds().await?;
-        self.publish_conflicts(central, node).await?;
+        let published = self.publish_conflicts(central, node).await;
+        self.note_unsent(published)?;
         let resolutions = self.pull_resolutions(central, node).await;
         self.note_unread(resolutions)?;
         let held_back = self.push(central, node).await?;
         // Pushing may have found more.
-        self.publish_conflicts(central, node).await?;
-        self.seal(central).await?;
+        let published = self.publish_conflicts(central, node).await;
+        self.note_unsent(published)?;
+        self.seal_or_note(central).await?;
         Ok(held_back)
+    }
+
+    /// Lets sending go on after something that the centre did not take; the round tells it at its end.
+    fn note_unsent(&mut self, sent: Result<(), RoundError>) -> Result<(), RoundError> {
+        match sent {
+            Err(RoundError::Central(error)) => {
+                self.unsent.get_or_insert(error);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    /// [`Round::seal`], and goes on if the centre answers that it does not take it: what was sent stays open until the
+    /// next round has its lease.
+    pub(crate) async fn seal_or_note(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        match self.seal(central).await {
+            Err(RoundError::Central(error)) if error.is_about_call() => {
+                self.unsent.get_or_insert(error);
+                Ok(())
+            }
+            sealed => sealed,
+        }
     }
 
     /// Lets sending go on after a reading that failed; the round tells it at its end.
@@ -342,7 +378,7 @@ impl<'a> Round<'a> {
     /// stands.
     pub(crate) async fn seal(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let snapshot = self.store.read()?;
-        let Some(lease) = self.lease.clone().filter(|_| !planted(Flaw::NeverSealed)) else {
+        let Some(lease) = self.lease.clone().filter(|_| !planted(Flaw::NeverSealed) && !self.is_unsealed) else {
             return Ok(());
         };
         if !snapshot.is_seal_due()? {
@@ -355,7 +391,9 @@ impl<'a> Round<'a> {
         changed.extend(delivered);
         let is_echo_due = self.source == Source::Feed;
         let process = self.process.as_deref();
-        let sealed = lease::seal(self.store, central, &lease, process, &changed, is_echo_due).await?;
+        let sealed = lease::seal(self.store, central, &lease, process, &changed, is_echo_due).await;
+        self.is_unsealed = sealed.is_err();
+        let sealed = sealed?;
         (self.lease, self.announced) = (Some(sealed), standing);
         Ok(())
     }
@@ -431,7 +469,7 @@ impl<'a> Round<'a> {
         report
     }
 
-    fn without_feed(&self) -> Option<NoFeed> {
+    pub(super) fn without_feed(&self) -> Option<NoFeed> {
         self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
     }
 

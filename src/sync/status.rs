@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::budget::DAY_MS;
 use super::namesakes::{self, SameName};
-use super::no_feed::{self, NoFeed};
+use super::no_feed::NoFeed;
 use super::operator::Pause;
 use super::round::{SENT_BUT, UP_TO_DATE};
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
@@ -26,6 +26,8 @@ pub struct Status {
     pub damaged: u64,
     /// False at a centre without a change feed, where every round reads everything.
     pub change_feed: bool,
+    /// The error with which the centre refuses the change feed that it has, 0 for one without a code.
+    pub change_feed_error: Option<i32>,
     /// Bytes that reading everything took last, at such a centre.
     pub full_read_bytes: Option<u64>,
     /// When every row had last been read to see whether it is good; nothing if that never was.
@@ -77,11 +79,11 @@ impl Reconciler {
         let without_feed = NoFeed::known(&snapshot)?
             // Something else has to be answered first.
             .filter(|_| self.is_configured() && !["paused", "halted"].contains(&state));
-        if let Some(words) = without_feed.map(|known| known.words(&self.settings)) {
+        if let Some(known) = without_feed
             // Where the last round has not said it already.
-            if !message.contains(no_feed::WORDS) {
-                message.push_str(&format!(" {words}"));
-            }
+            && !message.contains(&known.opening())
+        {
+            message.push_str(&format!(" {}", known.words(&self.settings)));
         }
         let logins_until_ms = self.admits_until_ms(&kept);
         if logins_until_ms.is_some_and(|until_ms| self.store.now_ms() >= until_ms) {
@@ -106,6 +108,7 @@ impl Reconciler {
             dead: snapshot.dead_count()?,
             damaged: self.store.damaged_rows().len() as u64,
             change_feed: without_feed.is_none(),
+            change_feed_error: without_feed.and_then(NoFeed::refused),
             full_read_bytes: without_feed.and_then(NoFeed::bytes),
             scrubbed_at: snapshot.scrubbed()?.completed_ms.map(time_text),
             waiting: snapshot.held_back_count()?,
