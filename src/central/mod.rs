@@ -33,6 +33,12 @@ pub type Result<T> = std::result::Result<T, CentralError>;
 pub trait Hub: Send + Sync {
     async fn open(&self) -> Result<Box<dyn Central>>;
 
+    /// While the conversation that was opened last waits for its first answer: why there will be none, as soon as that is
+    /// known. Never ends once somebody was reached. Costs nothing where that takes less than a second.
+    async fn obstacle(&self) -> CentralError {
+        std::future::pending().await
+    }
+
     /// After a conversation that failed: why, as far as it can be found out now. Ends within half a minute.
     async fn diagnose(&self) -> Diagnosis {
         Diagnosis::Unknown

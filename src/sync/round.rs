@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
+use super::left::{Left, Said};
 use super::no_feed::NoFeed;
 use super::scan::Reason;
 use super::{Report, SyncSettings, lease, namesakes, step};
@@ -70,10 +71,6 @@ pub(crate) enum RoundError {
     Stopped,
 }
 
-/// What a complete round says first while accounts wait for a decision.
-pub(crate) const SENT_BUT: &str = "Everything that can be sent and taken has been.";
-/// What a complete round says first.
-pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
 /// Bounds of the number of documents, or of events, that the centre is asked for at a time, and where it
 /// begins; powers of two, because the centre's cursor follows doubling and halving.
 const READ_MIN: usize = 1;
@@ -420,7 +417,7 @@ impl<'a> Round<'a> {
         let (outcome, mut message) = match result {
             Ok(()) => match self.left_over() {
                 Some(message) => (Outcome::Partial, message),
-                None => (Outcome::Complete, self.complete_message()),
+                None => (Outcome::Complete, String::new()),
             },
             Err(RoundError::Central(CentralError::Offline(cause))) if self.has_only_sent => {
                 tracing::info!(%cause, "the centre could not be read to the end");
@@ -446,22 +443,32 @@ impl<'a> Round<'a> {
                 to_send => format!(" {to_send} records are sent again in the next round."),
             });
         }
-        if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
-            message = format!("{message} {words}");
+        let mut rest = String::new();
+        let unsupported = self.unsupported_known();
+        if outcome == Outcome::Complete && unsupported > 0 {
+            rest.push_str(&format!(
+                " {unsupported} records at the centre have ids that are no text and were left alone."
+            ));
         }
-        message.push_str(&self.content_note);
+        if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
+            rest.push_str(&format!(" {words}"));
+        }
+        rest.push_str(&self.content_note);
         let name = &self.settings.node_name;
         let others = self.store.read().and_then(|snapshot| namesakes::known(&snapshot, name));
         if let Some(words) = namesakes::words(name, &others.unwrap_or_default()) {
-            message = format!("{message} {words}");
+            rest.push_str(&format!(" {words}"));
         }
         let is_well = matches!(outcome, Outcome::Complete | Outcome::Partial);
         if let (true, Source::Sweep, Some(known)) = (is_well, self.source, self.without_feed()) {
-            message = format!("{message} {}", known.words(self.settings));
+            rest.push_str(&format!(" {}", known.words(self.settings)));
         }
+        let said = Said { ended: message, rest };
+        let left = self.store.read().and_then(|snapshot| Left::now(self.store, &snapshot));
+        let message = said.with(outcome, &left.unwrap_or_default());
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let mut report =
-            Report { pulled, pushed, merged, deleted, conflicts, dead, ..Report::ended(outcome, &message) };
+            Report { pulled, pushed, merged, deleted, conflicts, dead, said, ..Report::ended(outcome, &message) };
         report.set_cost(traffic);
         if let Diagnosis::Trouble(trouble) = diagnosis {
             (report.stage, report.member) = (Some(trouble.stage.name()), trouble.member.clone());
@@ -506,30 +513,6 @@ impl<'a> Round<'a> {
         let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
         let waiting = waiting.map_or(0, |rows| rows.len());
         (waiting > 0).then(|| format!("{waiting} records are read again in the next round."))
-    }
-
-    fn complete_message(&self) -> String {
-        let left = self.store.read().and_then(|snapshot| super::status::left_words(&snapshot));
-        let held =
-            self.store.read().and_then(|snapshot| super::status::held_words(&snapshot)).unwrap_or_default();
-        let damaged = super::status::damaged_words(self.store);
-        let left = left.unwrap_or_default();
-        let is_left = left.is_some() || held.is_some() || damaged.is_some();
-        let mut message =
-            left.unwrap_or_else(|| if is_left { SENT_BUT.to_owned() } else { UP_TO_DATE.to_owned() });
-        if let Some(held) = held {
-            message.push_str(&format!(" {held}"));
-        }
-        if let Some(damaged) = damaged {
-            message.push_str(&format!(" {damaged}"));
-        }
-        let unsupported = self.unsupported_known();
-        if unsupported > 0 {
-            message.push_str(&format!(
-                " {unsupported} records at the centre have ids that are no text and were left alone."
-            ));
-        }
-        message
     }
 }
 
