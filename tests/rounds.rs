@@ -758,7 +758,8 @@ async fn a_delete_that_was_heard_of_does_not_spoil_a_verification() {
 /// What is refused is counted in whatever is said, however a round ended, and once.
 #[tokio::test]
 async fn what_is_refused_is_said_however_a_round_ends() {
-    const REFUSED: &str = "One record is refused by the centre or cannot be read from it: see `thalamus-edge dead list`.";
+    const REFUSED: &str =
+        "One record is refused by the centre or cannot be read from it: see `thalamus-edge dead list`.";
     let sim = Sim::default();
     let node = Node::agreed(&sim).await;
     sim.state().faulty = vec![("BAD".to_owned(), 8)];

@@ -19,7 +19,8 @@ pub enum CentralError {
 
 impl CentralError {
     fn cause(&self) -> &Cause {
-        let (CentralError::Offline(cause) | CentralError::Refused(cause) | CentralError::Failed(cause)) = self;
+        let (CentralError::Offline(cause) | CentralError::Refused(cause) | CentralError::Failed(cause)) =
+            self;
         cause
     }
 

@@ -19,7 +19,7 @@ use crate::domain::diff::Change;
 pub use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
-pub use failure::{CentralError, Cause};
+pub use failure::{Cause, CentralError};
 use survey::{Diagnosis, Namesake};
 
 /// An `_id` that no record has: what is asked about it changes nothing.

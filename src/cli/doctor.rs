@@ -558,10 +558,12 @@ mod tests {
         assert_eq!(said(json!({})), None);
         let finding = said(json!({"change_feed": false, "full_read_bytes": 30_000_000})).unwrap();
         assert!(finding.contains("30000000 bytes") && finding.contains("0 0 * * * *"), "{finding}");
-        let refused =
-            json!({"change_feed": false, "change_feed_error": 96, "full_read_bytes": 30_000_000});
+        let refused = json!({"change_feed": false, "change_feed_error": 96, "full_read_bytes": 30_000_000});
         let finding = said(refused).unwrap();
-        assert!(finding.contains("refuses it (MongoDB error 96)") && finding.contains("30000000"), "{finding}");
+        assert!(
+            finding.contains("refuses it (MongoDB error 96)") && finding.contains("30000000"),
+            "{finding}"
+        );
     }
 
     #[test]

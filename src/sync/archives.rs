@@ -102,9 +102,7 @@ impl Round<'_> {
     /// It is not sent in this round, and that is no fault of it.
     async fn put_off(&mut self, sending: Sending) -> Result<(), StoreError> {
         self.unfinished += 1;
-        self.store
-            .transact(move |tx| tx.settle_intent(&sending.key, sending.number, false).map(drop))
-            .await
+        self.store.transact(move |tx| tx.settle_intent(&sending.key, sending.number, false).map(drop)).await
     }
 
     /// Archives a delete whose body the centre does not take: too large, or with keys that it does not store. The body

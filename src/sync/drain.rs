@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-
 use super::evidence::{Evidence, is_echo, shows, still_stands};
 use super::no_feed::{self, Standing};
 use super::position::{forget_position, lose_history, save_token};

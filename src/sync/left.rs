@@ -158,10 +158,8 @@ mod tests {
         let nothing = Left::default();
         let refused = Left { at_centre: Some("Two are refused.".to_owned()), waiting: None };
         let held = Left { at_centre: None, waiting: Some("One is held.".to_owned()) };
-        let both = Left {
-            at_centre: Some("Two are refused.".to_owned()),
-            waiting: Some("One is held.".to_owned()),
-        };
+        let both =
+            Left { at_centre: Some("Two are refused.".to_owned()), waiting: Some("One is held.".to_owned()) };
         let said = Said { ended: "It ended.".to_owned(), rest: " And more.".to_owned() };
         for outcome in [Outcome::Partial, Outcome::Offline, Outcome::Halted, Outcome::Failed] {
             assert_eq!(said.with(outcome, &nothing), "It ended. And more.");

@@ -16,6 +16,7 @@ mod content_send;
 mod content_tidy;
 mod deletes;
 mod drain;
+mod ending;
 mod evidence;
 mod follow;
 mod heal;

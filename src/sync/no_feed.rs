@@ -41,11 +41,7 @@ impl NoFeed {
 
     fn decode(row: &Document) -> NoFeed {
         let number = |field| row.get_i64(field).ok().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
-        NoFeed {
-            bytes: number("bytes"),
-            so_far: number("so_far"),
-            refused: row.get_i32(REFUSED).ok(),
-        }
+        NoFeed { bytes: number("bytes"), so_far: number("so_far"), refused: row.get_i32(REFUSED).ok() }
     }
 
     fn encode(self) -> Document {

@@ -46,7 +46,8 @@ impl Round<'_> {
                 lose_history(tx, if is_first { Reason::First } else { Reason::Lost })?;
                 save_token(tx, token.as_ref())?;
                 // Whether it is any better is seen when it goes on.
-                let kept = [STALLED, REFUSED].into_iter().filter_map(|field| Some((field, known.get(field)?)));
+                let kept =
+                    [STALLED, REFUSED].into_iter().filter_map(|field| Some((field, known.get(field)?)));
                 let kept: Document = kept.map(|(field, value)| (field.to_owned(), value.clone())).collect();
                 if let (false, Some(mut row)) = (kept.is_empty(), tx.meta(META_FEED)?) {
                     row.extend(kept);

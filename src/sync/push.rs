@@ -19,9 +19,7 @@ use crate::domain::merge::{Clash, Side};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{Owner, PUSH_RANK_MAX};
 use crate::flaw::{Flaw, planted};
-use crate::store::{
-    Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx,
-};
+use crate::store::{Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx};
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;

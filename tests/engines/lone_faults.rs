@@ -176,7 +176,10 @@ async fn a_feed_that_is_refused_at_its_beginning_is_done_without() {
             ground.proxy.seen();
             let report = ground.ends(Outcome::Complete).await;
             assert_eq!(ground.person("NEW").unwrap().get_str("g").ok(), Some("told"), "{code}");
-            assert!(ground.proxy.seen().iter().filter(|command| opens_feed(command)).all(resumes_feed), "{code}");
+            assert!(
+                ground.proxy.seen().iter().filter(|command| opens_feed(command)).all(resumes_feed),
+                "{code}"
+            );
             assert!(!report.message.contains("every round reads"), "{report:?}");
             let status = ground.sync.status().unwrap();
             assert_eq!((status.change_feed, status.change_feed_error), (true, None));
@@ -214,9 +217,11 @@ async fn with_closed_conflict() -> Ground {
     let conflicts = ground.store.read().unwrap().conflicts().unwrap();
     let [conflict] = &conflicts[..] else { panic!("{conflicts:?}") };
     let clerk = Actor::Local("tech".to_owned());
-    resolve(&ground.store, &conflict.id, Decision::TakeCentral, Some("theirs".into()), clerk, |_, _, _| Ok(()))
-        .await
-        .unwrap();
+    resolve(&ground.store, &conflict.id, Decision::TakeCentral, Some("theirs".into()), clerk, |_, _, _| {
+        Ok(())
+    })
+    .await
+    .unwrap();
     ground
 }
 
@@ -255,12 +260,10 @@ async fn conflicts_that_cannot_be_read_or_published_hold_up_no_edit() {
 /// The node's own rows: what depends on one waits, and nothing else.
 #[tokio::test]
 async fn rows_of_the_trash_hold_up_only_what_needs_them() {
-    let archives: fn(&Document) -> bool = |command| {
-        command.get_str("update").ok() == Some("edge_trash") && is_of(command, "pending")
-    };
-    let settles: fn(&Document) -> bool = |command| {
-        command.get_str("update").ok() == Some("edge_trash") && !is_of(command, "pending")
-    };
+    let archives: fn(&Document) -> bool =
+        |command| command.get_str("update").ok() == Some("edge_trash") && is_of(command, "pending");
+    let settles: fn(&Document) -> bool =
+        |command| command.get_str("update").ok() == Some("edge_trash") && !is_of(command, "pending");
     let statement = |code| Act::FailStatements("EVA", code);
     for (what, rule, is_deleted) in [
         ("archive interrupted", Rule::new("update", failure(50)).when(archives), false),
@@ -303,9 +306,8 @@ async fn rows_of_the_trash_hold_up_only_what_needs_them() {
 #[tokio::test]
 async fn a_row_of_the_trash_that_is_never_taken_is_given_up() {
     let ground = Ground::agreed().await;
-    let settles: fn(&Document) -> bool = |command| {
-        command.get_str("update").ok() == Some("edge_trash") && !is_of(command, "pending")
-    };
+    let settles: fn(&Document) -> bool =
+        |command| command.get_str("update").ok() == Some("edge_trash") && !is_of(command, "pending");
     ground.edit("ANA", None).await;
     ground.proxy.set_rules(vec![Rule::new("update", failure(8)).when(settles)]);
     for _ in 0..3 {
