@@ -7,7 +7,7 @@
 //! of that kind now, or none at all, and nothing is counted. Nor is it where the node is not allowed to write: other kinds
 //! are tried.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use bson::{Bson, doc};
 
@@ -63,16 +63,18 @@ pub(super) async fn write(central: &mut dyn Central, writes: &[Write]) -> Result
     if of_open.len() < writes.len() {
         sent.failure = Some(failure.clone());
     }
-    let mut left = match of_open.len() {
+    let mut left = VecDeque::from(match of_open.len() {
         1 if writes.len() == 1 => {
             sent.note_alone(0, &failure);
             Vec::new()
         }
         all if all == writes.len() => halves(&of_open),
         _ => vec![of_open],
-    };
-    let (mut failed_alone, mut is_any_answered) = (0, false);
-    while let Some(part) = left.pop() {
+    });
+    let (mut failed_alone, mut is_any_answered, mut is_newest_next) = (0, false, true);
+    // From both ends by turns: a great many that fail hide neither what came before them nor what came after.
+    while let Some(part) = if is_newest_next { left.pop_back() } else { left.pop_front() } {
+        let is_newest = std::mem::replace(&mut is_newest_next, !is_newest_next);
         let together: Vec<Write> = part.iter().filter_map(|at| writes.get(*at)).cloned().collect();
         match (central.write(&together).await, part.as_slice()) {
             (Ok(written), _) => {
@@ -92,7 +94,13 @@ pub(super) async fn write(central: &mut dyn Central, writes: &[Write]) -> Result
                     break;
                 }
             }
-            (Err(failure), _) if failure.is_about_call() => left.extend(halves(&part)),
+            (Err(failure), _) if failure.is_about_call() => {
+                if is_newest {
+                    left.extend(halves(&part));
+                } else {
+                    halves(&part).into_iter().rev().for_each(|half| left.push_front(half));
+                }
+            }
             (Err(failure), _) => return Err(failure),
         }
     }
@@ -100,10 +108,9 @@ pub(super) async fn write(central: &mut dyn Central, writes: &[Write]) -> Result
     if open.is_empty() && !is_any_answered { Err(failure) } else { Ok(sent) }
 }
 
-/// The second one first, because parts are taken from the end.
 fn halves(part: &[usize]) -> Vec<Vec<usize>> {
     let (first, second) = part.split_at(part.len() / 2);
-    [second, first].into_iter().filter(|half| !half.is_empty()).map(<[usize]>::to_vec).collect()
+    [first, second].into_iter().filter(|half| !half.is_empty()).map(<[usize]>::to_vec).collect()
 }
 
 impl Sent {

@@ -70,9 +70,10 @@ async fn a_record_whose_call_fails_is_refused_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn others_go_out_in_the_same_round_however_many_fail() {
-    for (code, count) in [(8, 1), (50, 4), (96, 7)] {
+    for (code, count) in [(8, 1), (50, 4), (96, 7), (8, 40)] {
         let ground = Ground::agreed().await;
         ground.proxy.set_rules(whole_calls(code));
+        ground.set("ANA", "before them").await;
         for number in 0..count {
             ground.set(&format!("BAD{number}"), "its fault").await;
         }
@@ -83,6 +84,7 @@ async fn others_go_out_in_the_same_round_however_many_fail() {
             ground.ends(Outcome::Partial).await;
             assert_eq!(ground.at("BOB").await.unwrap().get_str("f").ok(), Some(value.as_str()), "{code}");
             assert_eq!(institution_there(&ground).await, Some(value), "{code}");
+            assert_eq!(ground.at("ANA").await.unwrap().get_str("f").ok(), Some("before them"), "{code}");
         }
         assert_eq!(ground.dead(), vec![code; count]);
         ground.ends(Outcome::Complete).await;
