@@ -74,7 +74,8 @@ pub(super) async fn write(central: &mut dyn Central, writes: &[Write]) -> Result
     let (mut failed_alone, mut is_any_answered, mut is_newest_next) = (0, false, true);
     // From both ends by turns: a great many that fail hide neither what came before them nor what came after.
     while let Some(part) = if is_newest_next { left.pop_back() } else { left.pop_front() } {
-        let is_newest = std::mem::replace(&mut is_newest_next, !is_newest_next);
+        let is_newest = is_newest_next;
+        is_newest_next = !is_newest;
         let together: Vec<Write> = part.iter().filter_map(|at| writes.get(*at)).cloned().collect();
         match (central.write(&together).await, part.as_slice()) {
             (Ok(written), _) => {
