@@ -128,7 +128,7 @@ pub enum StoreError {
     /// Pages are damaged beyond repair: the file is not opened for writing, because redb gives up in the middle of a
     /// write that comes upon them, and opens no such file again. Which tables they are of.
     #[error(
-        "pages of {0} are damaged beyond repair, so the store is not opened and nothing was written to it. Keep a copy \
+        "damaged beyond repair: {0}. So the store is not opened and nothing was written to it. Keep a copy \
          of the file. `thalamus-edge export DIR` reads the records that can still be read, unsent edits included; \
          then `thalamus-edge restore FILE` puts the last good backup in its place"
     )]
