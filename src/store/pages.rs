@@ -16,6 +16,8 @@ use std::io;
 use redb::StorageBackend;
 
 use super::StoreError;
+use super::reindex::is_index;
+use super::sealed::{Guess, Sealed};
 use super::tables::CONTENT;
 use header::{HEADER_BYTES, Header, Regions, Worth};
 use layout::{LEAF, ROOT_BYTES, Root, Widths, u16_at, u32_at};
@@ -41,6 +43,14 @@ pub(crate) struct Flip {
     bit: u8,
 }
 
+/// A page with blocks that do not open, as it is to be from now on: its rows are there, and those that nobody can vouch
+/// for have wrong checksums.
+#[derive(Debug)]
+pub(crate) struct Patch {
+    at: u64,
+    page: Vec<u8>,
+}
+
 /// What the pages of a file are worth.
 #[derive(Debug, Default)]
 pub(crate) struct Inspected {
@@ -53,15 +63,23 @@ pub(crate) struct Inspected {
     /// Tables with pages in which more than one bit is wrong, where no row says so: rows of which nobody knows may be
     /// missing.
     pub(crate) broken: BTreeSet<String>,
+    /// In an encrypted store: pages with blocks that do not open, and how many of these there are.
+    pub(crate) patches: Vec<Patch>,
+    pub(crate) closed_blocks: u64,
+    /// In an encrypted store: wrong bits that were found while its blocks were read, and put right where that can be.
+    pub(crate) bits_in_blocks: u64,
 }
 
 impl Inspected {
     pub(crate) fn is_whole(&self) -> bool {
-        self.flips.is_empty() && self.damaged.is_empty() && self.broken.is_empty()
+        self.is_sound() && self.damaged.is_empty()
     }
-}
 
-impl Inspected {
+    /// Whether it is whole but for rows that say that they are damaged.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.flips.is_empty() && self.broken.is_empty() && self.patches.is_empty() && self.bits_in_blocks == 0
+    }
+
     /// Why such a file is not opened.
     pub(crate) fn refusal(&self) -> StoreError {
         let tables: Vec<&str> = self.broken.iter().map(String::as_str).collect();
@@ -69,19 +87,40 @@ impl Inspected {
     }
 }
 
-/// Puts the single wrong bits right.
-pub(crate) fn put_right(bytes: &(impl StorageBackend + ?Sized), flips: &[Flip]) -> io::Result<()> {
+/// Puts the single wrong bits right, and writes pages anew of which blocks do not open.
+pub(crate) fn put_right(
+    bytes: &(impl StorageBackend + ?Sized),
+    Inspected { flips, patches, .. }: &Inspected,
+) -> io::Result<()> {
     for flip in flips {
         let mut byte = [0];
         bytes.read(flip.at, &mut byte)?;
         bytes.write(flip.at, &byte.map(|byte| byte ^ (1 << flip.bit)))?;
     }
-    if flips.is_empty() { Ok(()) } else { bytes.sync_data() }
+    for patch in patches {
+        bytes.write(patch.at, &patch.page)?;
+    }
+    if flips.is_empty() && patches.is_empty() { Ok(()) } else { bytes.sync_data() }
+}
+
+/// [`inspect`] for an encrypted store, of which blocks may not open.
+pub(crate) fn inspect_sealed<B: StorageBackend>(bytes: &Sealed<B>, is_all: bool) -> io::Result<Inspected> {
+    let mut found = inspect_with(bytes, Some(bytes), is_all)?;
+    found.bits_in_blocks = bytes.defects().bits();
+    Ok(found)
 }
 
 /// Follows the tree of pages; unless `is_all`, past the rows of tables that are most of a large file and whose rows have
 /// checksums. A file that is no database of redb's is left to redb, which says so.
 pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> io::Result<Inspected> {
+    inspect_with(bytes, None, is_all)
+}
+
+fn inspect_with(
+    bytes: &(impl StorageBackend + ?Sized),
+    guess: Option<&dyn Guess>,
+    is_all: bool,
+) -> io::Result<Inspected> {
     let length = bytes.len()?;
     let mut header = [0; HEADER_BYTES];
     if length < PAGE_BYTES {
@@ -104,6 +143,7 @@ pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> i
         bytes,
         length,
         is_all,
+        guess,
         wants_rows: false,
         header: Header(&mut header).regions(),
         pages_left: length / PAGE_BYTES,
@@ -143,6 +183,7 @@ pub(crate) fn rows_left(
         bytes,
         length,
         is_all: true,
+        guess: None,
         wants_rows: false,
         header: Header(&mut header).regions(),
         pages_left: length / PAGE_BYTES,
@@ -173,6 +214,8 @@ struct Look<'a, B: ?Sized> {
     bytes: &'a B,
     length: u64,
     is_all: bool,
+    /// The same bytes, of an encrypted store.
+    guess: Option<&'a dyn Guess>,
     /// Damaged leaves are shown too: each row has its own checksum.
     wants_rows: bool,
     header: Regions,
@@ -244,19 +287,17 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             return Ok(());
         };
         self.pages_left -= 1;
-        if !self.wants_rows && !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES {
-            let mut first = [0];
-            self.bytes.read(at, &mut first)?;
-            if first == [LEAF] {
-                return Ok(());
-            }
+        // A block that does not open ends more than the reading of its row.
+        let is_looked_through = self.wants_rows || (self.is_all && self.guess.is_some());
+        let is_bulky = !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES;
+        if is_bulky && !is_looked_through && self.is_leaf(root) {
+            return Ok(());
         }
         let mut page = vec![0; length];
         match self.bytes.read(at, &mut page) {
             // A sealed block that does not open.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                self.found.broken.insert(table.name.to_owned());
-                return Ok(());
+                return self.look_behind_seal(table, span, (at, page));
             }
             read => read?,
         }
@@ -295,6 +336,36 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             let to = keys.get(n).cloned().or_else(|| span.to.clone());
             let below = Span { after: std::mem::replace(&mut after, to.clone()), to };
             self.tree(child, table, (depth + 1, &below), leaf)?;
+        }
+        Ok(())
+    }
+
+    /// What becomes of a page of which blocks do not open. If it is the leaf that was written, but for some bits, its rows
+    /// in those blocks are damaged, whatever their own checksums say: somebody who can write to the disk can make those
+    /// right. An index will be made anew.
+    fn look_behind_seal(
+        &mut self,
+        table: &Table<'_>,
+        span: &Span,
+        (at, mut page): (u64, Vec<u8>),
+    ) -> io::Result<()> {
+        let guessed = match self.guess {
+            Some(bytes) => bytes.guess(at, &mut page)?,
+            None => Vec::new(),
+        };
+        self.found.closed_blocks += guessed.len() as u64;
+        match table.unvouched_rows(&mut page, span, &guessed) {
+            Some(rows) => {
+                let rows = rows.into_iter().map(|key| (table.name.to_owned(), key));
+                self.found.damaged.extend(rows);
+                self.found.patches.push(Patch { at, page });
+            }
+            None => {
+                self.found.broken.insert(table.name.to_owned());
+                if !guessed.is_empty() && !table.is_own && is_index(table.name) {
+                    self.found.patches.push(Patch { at, page });
+                }
+            }
         }
         Ok(())
     }

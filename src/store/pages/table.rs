@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use redb::{Key, TableDefinition, Value};
 
 use super::layout::{LEAF, Widths, u16_at, u32_at};
 use crate::store::overlay::caught;
-use crate::store::rows::{RowName, RowsDefinition, is_row_good};
+use crate::store::rows::{RowName, RowsDefinition, SUM_BYTES, is_row_good};
 use crate::store::tables::{CONTENT, EachTable, each_table};
 
 /// What a row may have ahead of its document.
@@ -40,6 +41,34 @@ impl Table<'_> {
     /// row is one of another table; and of several rows at least one is good, while a single one has the shape of a
     /// document. A page that lies in the place of another explains nothing, even if its rows are good.
     pub(super) fn damaged_rows(&self, page: &[u8], span: &Span) -> Option<Vec<Vec<u8>>> {
+        self.rows_of_leaf(page, span).filter(|damaged| !damaged.is_empty())
+    }
+
+    /// The keys of the damaged rows of a leaf of which these parts are guessed, if it can be the one that was written.
+    /// Afterwards a row that touches them has a wrong checksum, and so has every row if what leads to them is guessed.
+    pub(super) fn unvouched_rows(
+        &self,
+        page: &mut [u8],
+        span: &Span,
+        guessed: &[Range<usize>],
+    ) -> Option<Vec<Vec<u8>>> {
+        let mut damaged = self.rows_of_leaf(page, span).filter(|_| !guessed.is_empty())?;
+        let (_, _, head) = self.widths.row(page, 0)?;
+        let touches = |from: usize, to: usize| guessed.iter().any(|part| part.start < to && from < part.end);
+        let is_all = touches(0, head);
+        for n in 0..u16_at(page, 2)? {
+            let (key, row, from) = self.widths.row(page, n)?;
+            let to = from + row.len();
+            if !(is_all || touches(from, to)) || !is_row_good(self.name, key, row) {
+                continue;
+            }
+            damaged.push(key.to_owned());
+            page.get_mut(to.checked_sub(SUM_BYTES)?..to)?.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        Some(damaged)
+    }
+
+    fn rows_of_leaf(&self, page: &[u8], span: &Span) -> Option<Vec<Vec<u8>>> {
         let tables = checksums();
         let compare = tables.get(self.name).filter(|_| !self.is_own && page.first() == Some(&LEAF))?;
         let count = u16_at(page, 2)?;
@@ -69,7 +98,7 @@ impl Table<'_> {
             _ => true,
         };
         let is_any_good = damaged.len() < count || (count == 1 && is_likely);
-        (is_last_in_span && is_any_good && !damaged.is_empty()).then_some(damaged)
+        (is_last_in_span && is_any_good).then_some(damaged)
     }
 }
 

@@ -33,7 +33,7 @@ fn look(path: &Path) -> Inspected {
     let file = FileBackend::new(fs::OpenOptions::new().read(true).write(true).open(path).unwrap()).unwrap();
     let found = inspect(&file, true).unwrap();
     assert!(found.flips.len() >= inspect(&file, false).unwrap().flips.len());
-    put_right(&file, &found.flips).unwrap();
+    put_right(&file, &found).unwrap();
     found
 }
 
