@@ -101,6 +101,9 @@ pub(crate) async fn set_aside(
         Err(SetAsideError::OfRecord) => Err(ApiError::BadRequest(
             "These rows are of records, each of which is set aside as a whole: COLLECTION:ID".into(),
         )),
+        Err(SetAsideError::NotDamaged) if at.id().starts_with(ROWS_OF) => Err(ApiError::NotFound(
+            "No such row of this table is damaged: `thalamus-edge doctor` names those that are".into(),
+        )),
         Err(SetAsideError::NotDamaged) => Err(ApiError::NotFound(
             "No row of such a record is damaged: `thalamus-edge doctor` names those".into(),
         )),

@@ -94,7 +94,8 @@ impl StoreFile {
     fn mend_before_opening(&self) -> Result<(), StoreError> {
         let closed = self.later.defects.closed();
         let is_news = !closed.is_subset(&lock(&self.later.mended));
-        if !is_news && !self.is_to_mend.load(Ordering::Acquire) {
+        // A file that is not there is told of when it is opened.
+        if (!is_news && !self.is_to_mend.load(Ordering::Acquire)) || !is_there(&self.path)? {
             return Ok(());
         }
         match mend_file(&self.path, self.key.as_ref(), is_news) {
@@ -273,5 +274,30 @@ mod tests {
         assert!(error.contains("another file has taken its place"), "{error}");
         fs::rename(&away, &path).unwrap();
         open(&file).unwrap();
+    }
+
+    #[test]
+    fn the_wish_to_mend_lasts_until_it_is_fulfilled() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let (path, away) = (directory.path().join("store.redb"), directory.path().join("away.redb"));
+        let file = StoreFile::at(&path, None);
+        open(&file).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let name = b"by_owner";
+        // Copies that earlier commits left behind are used by nobody.
+        let places = (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name));
+        for at in places.collect::<Vec<_>>() {
+            bytes[at] ^= 1;
+        }
+        fs::write(&path, &bytes).unwrap();
+        file.mend_next();
+        fs::rename(&path, &away).unwrap();
+        assert!(open(&file).is_err());
+        assert_eq!(file.take_defects(), (0, 0));
+        fs::rename(&away, &path).unwrap();
+        open(&file).unwrap();
+        assert!(file.take_defects().0 > 0);
+        open(&file).unwrap();
+        assert_eq!(file.take_defects(), (0, 0), "once is enough");
     }
 }

@@ -19,7 +19,7 @@ use super::StoreError;
 use super::reindex::is_index;
 use super::sealed::{Guess, Sealed};
 use super::tables::CONTENT;
-use header::{HEADER_BYTES, Header, Regions, Worth};
+use header::{HEADER_BYTES, Header, MAGIC, Regions, Worth};
 use layout::{LEAF, ROOT_BYTES, Root, Widths, u16_at, u32_at};
 use search::Search;
 use table::{Span, Table, checksums};
@@ -124,7 +124,8 @@ fn inspect_with(
     let length = bytes.len()?;
     let mut header = [0; HEADER_BYTES];
     if length < PAGE_BYTES {
-        return Ok(Inspected::default());
+        let broken = rest_of_a_store(bytes, length)?.into_iter().collect();
+        return Ok(Inspected { broken, ..Inspected::default() });
     }
     bytes.read(0, &mut header)?;
     let wrong = match Header(&mut header).put_right(length) {
@@ -163,6 +164,18 @@ fn inspect_with(
     Ok(look.found)
 }
 
+/// What is missing of a file that is too short for a store, if it was one.
+fn rest_of_a_store(bytes: &(impl StorageBackend + ?Sized), length: u64) -> io::Result<Option<String>> {
+    let mut magic = [0; MAGIC.len()];
+    if length < magic.len() as u64 {
+        return Ok(None);
+    }
+    bytes.read(0, &mut magic)?;
+    let said =
+        || format!("the end of the file (it should have {} bytes at least and has {length})", 2 * PAGE_BYTES);
+    Ok((magic == *MAGIC).then(said))
+}
+
 /// Shows all rows of a table with checksums that can be reached and whose own checksum is right, whatever their page is
 /// worth. Returns what is damaged beyond repair. Nothing is written.
 pub(crate) fn rows_left(
@@ -173,7 +186,10 @@ pub(crate) fn rows_left(
     let length = bytes.len()?;
     let mut header = [0; HEADER_BYTES];
     if length < PAGE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a store"));
+        return match rest_of_a_store(bytes, length)? {
+            Some(what) => Ok(BTreeSet::from([what])),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a store")),
+        };
     }
     bytes.read(0, &mut header)?;
     // Of a file that nobody closed this is the last commit as well, as far as it was written.

@@ -21,12 +21,12 @@ use redb::{
 use super::StoreError;
 use super::put_right::PAGES;
 use crate::domain::record::Kind;
-use sums::sum;
 
 pub use ledger::DamagedRow;
 pub(crate) use ledger::Ledger;
 pub(crate) use names::RowName;
-pub(crate) use sums::{SUM_BYTES, is_row_good, wrong_bits};
+use sums::{SUM_BYTES, sum};
+pub(crate) use sums::{is_row_good, is_row_marked, mark_row, wrong_bits};
 
 mod ledger;
 mod names;

@@ -304,7 +304,7 @@ mod tests {
 
     use super::*;
     use crate::domain::access::Actor;
-    use crate::store::{DamagedRow, StoreOptions};
+    use crate::store::{AuditQuery, DamagedRow, StoreOptions};
 
     const OPTIONS: StoreOptions =
         StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, audit_keep_rows: 1_000, clock: || 0 };
@@ -396,7 +396,7 @@ mod tests {
         assert!(snapshot.content_sha256().is_ok());
         assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
         // The chain goes on behind the entry, which says that it cannot be read; the feed begins behind the change.
-        let trail = snapshot.audit(&super::super::AuditQuery { limit: 100, ..Default::default() }).unwrap();
+        let trail = snapshot.audit(&AuditQuery { limit: 100, ..Default::default() }).unwrap();
         let unreadable: Vec<_> = trail.rows.iter().filter_map(|row| row.as_ref().err()).collect();
         assert_eq!(unreadable, [&2]);
         let said = trail.rows.iter().flatten().filter(|entry| entry.event.verb == "set_aside").count();
@@ -425,5 +425,37 @@ mod tests {
             let error = store.set_aside_rows(all(table)).await.unwrap_err();
             assert_eq!(format!("{error:?}"), name, "{table}");
         }
+    }
+
+    /// As many damaged rows as are kept by name, in a table of many.
+    #[tokio::test]
+    async fn what_became_of_many_damaged_rows_is_found_out_soon() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        let job = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            for n in 0..20_000 {
+                let account = format!("account-{n:05}");
+                match n % 20 {
+                    0 => tx.grants.insert_damaged(account.as_str(), &row())?,
+                    _ => tx.grants.insert(account.as_str(), &row())?,
+                }
+            }
+            tx.wrote();
+            Ok(())
+        };
+        store.transact(job).await.unwrap();
+        assert_eq!(store.damaged_rows().len(), 1_000);
+        let begun = std::time::Instant::now();
+        store.settle_damage().await.unwrap();
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        let half = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            for n in (0..10_000).step_by(20) {
+                tx.grants.insert(format!("account-{n:05}").as_str(), &row())?;
+            }
+            tx.wrote();
+            Ok(())
+        };
+        store.transact(half).await.unwrap();
+        store.settle_damage().await.unwrap();
+        assert_eq!(store.damaged_rows().len(), 500);
     }
 }

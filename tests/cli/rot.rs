@@ -130,11 +130,12 @@ fn a_single_wrong_bit_outside_of_records_is_put_right_when_the_node_starts() {
 fn a_damaged_row_that_is_no_record_is_set_aside_as_doctor_says() {
     let clinic = Clinic::new();
     let node = clinic.serve(&["--demo"]);
-    assert_eq!(asked(&node, "PATCH", PERSON, r#"{"blood": "A-negative"}"#).0, 200);
-    assert_eq!(asked(&node, "DELETE", "/people/ITPYT999HON", "").0, 204);
+    let visit = r#"{"person": "ESPGNU777ORG", "what": "Q-nowhere-else"}"#;
+    assert_eq!(asked(&node, "POST", "/encounters/visit-1", visit).0, 201);
+    assert_eq!(asked(&node, "DELETE", "/encounters/visit-1", "").0, 204);
     node.stop();
-    // The body in the trash is the only place where the name still stands.
-    flip(&clinic, "ITPYT999HON");
+    // The body in the trash is the only place where it still stands.
+    flip(&clinic, "Q-nowhere-else");
     let node = clinic.serve(&[]);
     let said = clinic.run(&["doctor"]).ends(1).out;
     let commands: Vec<Vec<String>> = said

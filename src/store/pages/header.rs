@@ -103,7 +103,7 @@ impl Header<'_> {
     /// Puts single wrong bits right, and says what the header is worth.
     pub(super) fn put_right(&mut self, length: u64) -> Worth {
         let mut flips = Vec::new();
-        // Each slot has a checksum of its own. redb opens no file with a slot of which it does not know the version.
+        // Each slot has a checksum of its own.
         for (number, at) in SLOTS_AT.into_iter().enumerate() {
             if !self.is_slot_good(number) {
                 let is_good = |header: &Self| header.is_slot_good(number);
@@ -111,11 +111,11 @@ impl Header<'_> {
             }
         }
         if self.is_sound(length) {
-            return Worth::Sound(flips);
+            return self.sound(flips);
         }
         if let Some(flip) = self.only_bit(0..SLOTS_AT[0], |header| header.is_sound(length)) {
             flips.push(flip);
-            return Worth::Sound(flips);
+            return self.sound(flips);
         }
         if !self.0.starts_with(MAGIC) && !self.is_slot_good(0) && !self.is_slot_good(1) {
             return Worth::NoDatabase;
@@ -128,10 +128,18 @@ impl Header<'_> {
             && let Some(wanted) = self.length()
         {
             return Worth::Broken(format!(
-                "the end of the file, which should have {wanted} bytes and has {length},"
+                "the end of the file (it should have {wanted} bytes and has {length})"
             ));
         }
         Worth::Broken(HEADER_NAME.to_owned())
+    }
+
+    /// redb opens no file with a commit of which it does not know the version, also if that does not count.
+    fn sound(&self, flips: Vec<Flip>) -> Worth {
+        match SLOTS_AT.iter().all(|at| self.0.get(*at) == Some(&SLOT_VERSION)) {
+            true => Worth::Sound(flips),
+            false => Worth::Broken(HEADER_NAME.to_owned()),
+        }
     }
 
     /// Whether nobody closed the file, and the commit that counts may not have been on the disk before it came to count.

@@ -8,7 +8,7 @@ use redb::{Key, TableDefinition, Value};
 
 use super::layout::{LEAF, Widths, u16_at, u32_at};
 use crate::store::overlay::caught;
-use crate::store::rows::{RowName, RowsDefinition, SUM_BYTES, is_row_good};
+use crate::store::rows::{RowName, RowsDefinition, is_row_good, is_row_marked, mark_row};
 use crate::store::tables::{CONTENT, EachTable, each_table};
 
 /// What a row may have ahead of its document.
@@ -38,8 +38,8 @@ impl Table<'_> {
     /// written, and can be found.
     ///
     /// They do if this can be the leaf that was written: its keys are in order and lie where the page above it says; no
-    /// row is one of another table; and of several rows at least one is good, while a single one has the shape of a
-    /// document. A page that lies in the place of another explains nothing, even if its rows are good.
+    /// row is one of another table; and of several rows at least one is good, or says that it is damaged, while a single one
+    /// has the shape of a document. A page that lies in the place of another explains nothing, even if its rows are good.
     pub(super) fn damaged_rows(&self, page: &[u8], span: &Span) -> Option<Vec<Vec<u8>>> {
         self.rows_of_leaf(page, span).filter(|damaged| !damaged.is_empty())
     }
@@ -59,11 +59,12 @@ impl Table<'_> {
         for n in 0..u16_at(page, 2)? {
             let (key, row, from) = self.widths.row(page, n)?;
             let to = from + row.len();
-            if !(is_all || touches(from, to)) || !is_row_good(self.name, key, row) {
+            if !(is_all || touches(from, to)) {
                 continue;
             }
-            damaged.push(key.to_owned());
-            page.get_mut(to.checked_sub(SUM_BYTES)?..to)?.iter_mut().for_each(|byte| *byte = !*byte);
+            let (key, is_good) = (key.to_owned(), is_row_good(self.name, key, row));
+            mark_row(self.name, &key, page.get_mut(from..to)?);
+            damaged.extend(is_good.then_some(key));
         }
         Some(damaged)
     }
@@ -72,7 +73,8 @@ impl Table<'_> {
         let tables = checksums();
         let compare = tables.get(self.name).filter(|_| !self.is_own && page.first() == Some(&LEAF))?;
         let count = u16_at(page, 2)?;
-        let (mut damaged, mut before, mut is_likely) = (Vec::new(), span.after.as_deref(), false);
+        let (mut damaged, mut before) = (Vec::new(), span.after.as_deref());
+        let (mut is_likely, mut is_marked) = (false, false);
         for row in 0..count {
             let (key, row, _) = self.widths.row(page, row)?;
             // A key that is none of this table's makes redb panic.
@@ -87,6 +89,11 @@ impl Table<'_> {
             if is_row_good(self.name, key, row) {
                 continue;
             }
+            if is_row_marked(self.name, key, row) {
+                is_marked = true;
+                damaged.push(key.to_owned());
+                continue;
+            }
             is_likely |= self.name == CONTENT.name() || is_like_document(row);
             if tables.keys().any(|other| *other != self.name && is_row_good(other, key, row)) {
                 return None;
@@ -97,7 +104,7 @@ impl Table<'_> {
             (Some(to), Some(last)) => caught(|| compare(last, to)).is_ok_and(Ordering::is_le),
             _ => true,
         };
-        let is_any_good = damaged.len() < count || (count == 1 && is_likely);
+        let is_any_good = damaged.len() < count || is_marked || (count == 1 && is_likely);
         (is_last_in_span && is_any_good).then_some(damaged)
     }
 }

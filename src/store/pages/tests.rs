@@ -139,7 +139,7 @@ async fn a_damaged_last_commit_does_not_give_way_to_the_one_before() {
                             people += 1;
                             Ok(())
                         });
-                    assert_eq!(counts, !broken.unwrap().is_empty(), "{slot} {at}");
+                    assert_eq!(counts || at == 0, !broken.unwrap().is_empty(), "{slot} {at}");
                 }
                 Ok(store) => {
                     assert_eq!(store.read().unwrap().rows_sha256().unwrap(), right, "{slot} {at}");
@@ -157,10 +157,13 @@ async fn a_file_that_is_cut_off_says_so() {
     let path = directory.path().join("store.redb");
     store_in(&path, None).await;
     let whole = fs::read(&path).unwrap();
-    for length in [whole.len() - 1, whole.len() - 4096, whole.len() / 2, 8192] {
+    for length in [whole.len() - 1, whole.len() - 4096, whole.len() / 2, 8192, 100] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = Store::open(&path, OPTIONS).err().unwrap().to_string();
-        let said = format!("should have {} bytes and has {length},", whole.len());
+        let said = match length {
+            100 => "should have 8192 bytes at least and has 100)".to_owned(),
+            _ => format!("should have {} bytes and has {length})", whole.len()),
+        };
         assert!(error.contains(&said) && error.contains("restore FILE"), "{error}");
         assert_eq!(fs::metadata(&path).unwrap().len(), length as u64);
     }

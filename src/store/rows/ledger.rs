@@ -51,3 +51,20 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_pages_are_noted_however_many_rows_are_damaged() {
+        let ledger = Ledger::default();
+        let row = |id: String| DamagedRow { table: "docs".to_owned(), kind: None, id };
+        for n in 0..2 * LEDGER_ROWS_MAX {
+            ledger.note(row(n.to_string()));
+        }
+        assert_eq!(ledger.rows().len(), LEDGER_ROWS_MAX);
+        ledger.note(row(PAGES.to_owned()));
+        assert!(ledger.rows().iter().any(|row| row.id == PAGES));
+    }
+}

@@ -10,6 +10,23 @@ pub(crate) fn is_row_good(table: &str, key: &[u8], row: &[u8]) -> bool {
     row.split_last_chunk::<SUM_BYTES>().is_some_and(|(value, found)| sum(seed, key, value) == *found)
 }
 
+/// Writes the checksum of a row that every reader refuses, and that [`is_row_marked`] knows: where nobody can vouch for it.
+pub(crate) fn mark_row(table: &str, key: &[u8], row: &mut [u8]) {
+    let mut seed = crc32fast::Hasher::new();
+    seed.update(table.as_bytes());
+    if let Some((value, found)) = row.split_last_chunk_mut::<SUM_BYTES>() {
+        *found = sum(seed, key, value).map(|byte| !byte);
+    }
+}
+
+/// Whether a row says that nobody can vouch for it.
+pub(crate) fn is_row_marked(table: &str, key: &[u8], row: &[u8]) -> bool {
+    let mut seed = crc32fast::Hasher::new();
+    seed.update(table.as_bytes());
+    row.split_last_chunk::<SUM_BYTES>()
+        .is_some_and(|(value, found)| sum(seed, key, value) == found.map(|byte| !byte))
+}
+
 /// Which single bits of a row as it stands in the file make its checksum right when they change: place and bit. `None` if
 /// it is right.
 pub(crate) fn wrong_bits(table: &str, key: &[u8], row: &[u8]) -> Option<Vec<(usize, u8)>> {

@@ -10,7 +10,9 @@ use bson::doc;
 use super::*;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Damage, Scrub, Store, StoreError, StoreOptions, Tx, check_store, read_what_is_left};
+use crate::store::{
+    Base, Damage, Scrub, Store, StoreError, StoreOptions, Tx, check_store, read_what_is_left,
+};
 
 const OPTIONS: StoreOptions =
     StoreOptions { cache_bytes: 0, journal_keep_rows: 10_000, audit_keep_rows: 10_000, clock: || 0 };
@@ -27,7 +29,7 @@ async fn store_in(path: &Path, key: &StoreKey) {
     let job = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
         for n in 0..PEOPLE {
             let (key, document) = person(n);
-            tx.edit(&key, Some(&document), &Actor::Centre)?;
+            tx.put(&key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)?;
         }
         Ok(())
     };
@@ -80,6 +82,10 @@ async fn a_block_that_does_not_open_damages_its_rows_and_no_others() {
             opened => opened.unwrap_or_else(|error| panic!("{n}: {error}")),
         };
         let damaged = store.damaged_rows();
+        // The next start finds the same, before anything is healed.
+        drop(store);
+        let store = Store::open_with_key(&path, Some(&key), OPTIONS).unwrap();
+        assert_eq!(store.damaged_rows(), damaged, "{n}");
         let is_used = store.bits_put_right().unwrap().is_some_and(|found| found.blocks > 0);
         assert!(is_used || damaged.is_empty(), "{n}");
         if let Ok(checked) = checked {
