@@ -11,7 +11,8 @@ use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::files::{Unfinished, directory_of, give_to_owner_of_directory, suffixed, sync_directory};
 use crate::store::{
-    Manifest, Store, StoreError, StoreKey, StoreOptions, StreamError, Summary, lock_file, rebuild,
+    FORMAT_VERSION, Manifest, StoreError, StoreKey, StoreOptions, StreamError, Summary, lock_file,
+    look_at_store, rebuild,
 };
 use crate::sync;
 
@@ -30,11 +31,12 @@ pub struct Target<'a> {
     pub by: Actor,
 }
 
-/// What is in the place of the store before a restore. Nobody else can open it as long as this is kept.
+/// What is in the place of the store before a restore, which nobody has changed. Nobody else can open it as long as this is
+/// kept.
 pub enum Present {
     Absent,
     Readable {
-        store: Store,
+        lock: File,
         summary: Box<Summary>,
         node_id: Option<String>,
     },
@@ -56,15 +58,18 @@ impl Present {
             StoreError::Held => BackupError::Running(store_file.to_owned()),
             other => BackupError::Store(other),
         };
-        let read = |store: Store| -> Result<Present, StoreError> {
-            let snapshot = store.read()?;
-            let (summary, node_id) = (Box::new(snapshot.summary()?), sync::node_id(&snapshot)?);
-            Ok(Present::Readable { store, summary, node_id })
-        };
-        match Store::open_with_key(store_file, target.key, target.options).and_then(read) {
-            Ok(present) => Ok(present),
+        let looked = look_at_store(store_file, target.key, |snapshot| {
+            Ok((Box::new(snapshot.summary()?), sync::node_id(snapshot)?))
+        });
+        let lock = || lock_file(store_file).map_err(held);
+        match looked {
+            Ok(Some((summary, node_id))) => Ok(Present::Readable { lock: lock()?, summary, node_id }),
+            Ok(None) => {
+                let reason = StoreError::Older { found: FORMAT_VERSION - 1, known: FORMAT_VERSION };
+                Ok(Present::Unreadable { reason, lock: lock()? })
+            }
             Err(StoreError::Held) => Err(held(StoreError::Held)),
-            Err(reason) => Ok(Present::Unreadable { reason, lock: lock_file(store_file).map_err(held)? }),
+            Err(reason) => Ok(Present::Unreadable { reason, lock: lock()? }),
         }
     }
 }

@@ -40,32 +40,62 @@ pub(super) enum DbCommand {
     ClearCopies(ClearCopiesArgs),
     /// Write an encrypted store without encryption; then take store.key_file out of the configuration.
     Decrypt,
-    /// Take a damaged record out of the store; its rows go into a file below the data directory. Also while a node runs.
+    /// Take a damaged record, or damaged rows of a table, out of the store and into a file below the data directory. Also
+    /// while a node runs.
     SetAside {
-        /// Collection, as `doctor` shows it: `people`, `pols`.
-        collection: String,
-        id: String,
+        /// Damaged rows of this table, as `doctor` shows it: those with the id that is given, or all of them.
+        #[arg(long, value_name = "TABLE")]
+        table: Option<String>,
+        /// Collection and id, as `doctor` shows them: `people ESPGNU777ORG`; of a row that is about no record, the id alone.
+        #[arg(value_name = "COLLECTION|ID", num_args = 0..=2)]
+        names: Vec<String>,
     },
     /// Give an encrypted store the key in this file; then name it in the configuration (store.key_file).
     Rekey { new_key_file: PathBuf },
 }
 
 pub(super) async fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
-    if let DbCommand::SetAside { collection, id } = command {
-        return set_aside(config, collection, id).await;
+    if let DbCommand::SetAside { table, names } = command {
+        return set_aside(config, table.as_deref(), names).await;
     }
     on_file(config, command)
 }
 
-/// Damaged records that nothing heals are in the way of every backup.
-async fn set_aside(config: &Config, collection: &str, id: &str) -> anyhow::Result<Done> {
+/// Damaged records and rows that nothing heals are in the way of every backup.
+async fn set_aside(config: &Config, table: Option<&str>, names: &[String]) -> anyhow::Result<Done> {
+    let (name, what, after) = match (table, names) {
+        (None, [collection, id]) => (
+            format!("{collection}:{id}"),
+            format!("{collection} {} is", plain(id)),
+            "The next round takes the centre's version, if there is one",
+        ),
+        (Some(table), rows) if rows.len() <= 2 => {
+            let (collection, id) = match rows {
+                [collection, id] => (collection.as_str(), id.as_str()),
+                [id] => ("", id.as_str()),
+                _ => ("", ""),
+            };
+            let what = match rows {
+                [] => format!("damaged rows of {table} are"),
+                rows => format!("{} of {table} is", plain(&rows.join(" "))),
+            };
+            (
+                format!("*{table}:{collection}:{id}"),
+                what,
+                "docs/OPERATIONS.md says what follows for each table",
+            )
+        }
+        _ => {
+            let usage = "name a record (db set-aside COLLECTION ID) or rows of a table (db set-aside --table TABLE \
+                         [COLLECTION] [ID]): thalamus-edge doctor shows the command";
+            return Err(Failure::usage(usage).into());
+        }
+    };
     let client = Client::connect(config, Missing::Refuse).await?;
-    let name = utf8_percent_encode(&format!("{collection}:{id}"), NON_ALPHANUMERIC).to_string();
+    let name = utf8_percent_encode(&name, NON_ALPHANUMERIC).to_string();
     let done = client.post(&format!("/sync/damaged/{name}/set-aside"), &json!({})).await?.accepted()?;
     let text = format!(
-        "{collection} {} is not in the store any more. What was left of it is in {}. The next round takes the \
-         centre's version, if there is one",
-        plain(id),
+        "{what} not in the store any more. What was left of it is in {}. {after}",
         cell(&done["file"])
     );
     Ok(Done::text(text))

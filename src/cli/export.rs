@@ -53,6 +53,10 @@ struct Exported {
 
 pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Done> {
     let directory = &args.directory;
+    // Before the store is opened, which writes to it: an export that is refused leaves it as it is.
+    if directory.symlink_metadata().is_ok() {
+        anyhow::bail!("{} exists already: name a new directory", directory.display());
+    }
     let app = match open(&config, Missing::Refuse) {
         Err(ControlError::App(AppError::Store {
             cause: cause @ (StoreError::Broken(_) | StoreError::Damaged(_)),

@@ -126,11 +126,11 @@ impl fmt::Display for Fault {
         }
         if let (Some(example), Some(key)) = (self.example, &self.key) {
             let name = match keys::find(key) {
-                Some(_) => keys::last_part(key),
+                Some(_) => keys::last_part(key).to_owned(),
                 // The example is of the key that is meant.
-                None => keys::like(key).map_or(key.as_str(), keys::last_part),
+                None => keys::exemplary_name(key),
             };
-            let name = if key.starts_with("central.collections") { "collections" } else { name };
+            let name = if key.starts_with("central.collections") { "collections".to_owned() } else { name };
             write!(f, "; for example {name} = {example}")?;
         }
         Ok(())

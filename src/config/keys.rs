@@ -106,6 +106,28 @@ pub(super) fn like(name: &str) -> Option<&'static str> {
     (best.0 >= ALIKE_MIN && best.1 != name).then_some(best.1)
 }
 
+/// A key that shows how one is written, for a name that there is not: the one that may be meant, or one of the section that
+/// may be meant, or one beside it.
+pub(super) fn exemplary(name: &str) -> Option<&'static Key> {
+    let of_section =
+        |wanted: &str| KEYS.iter().find(|key| key.name.split_once('.').is_some_and(|(of, _)| of == wanted));
+    let meant = like(name).and_then(|like| find(like).or_else(|| of_section(like)));
+    let beside = || name.split_once('.').and_then(|(section, _)| of_section(section));
+    find(name).or(meant).or_else(beside).or(KEYS.first())
+}
+
+/// The same in a line: with its section, if that is another one than the name's.
+pub(super) fn exemplary_name(name: &str) -> String {
+    let section = |name: &str| name.split_once('.').map(|(section, _)| section.to_owned());
+    match exemplary(name) {
+        None => last_part(name).to_owned(),
+        Some(key) => match section(key.name).filter(|of| section(name).as_ref() != Some(of)) {
+            Some(of) => format!("[{of}] {}", last_part(key.name)),
+            None => last_part(key.name).to_owned(),
+        },
+    }
+}
+
 /// The keys that there are where an unknown one stands, in words.
 pub(super) fn those_beside(name: &str) -> String {
     let section = name.split_once('.').map(|(section, _)| section).filter(|section| is_section(section));

@@ -252,7 +252,7 @@ impl Layers {
         let mut fault = Fault::of_key(place, &key, value, problem);
         if fault.allowed.is_none() {
             fault.allowed = Some(keys::those_beside(&key).into());
-            fault.example = like.and_then(keys::find).map(|like| like.example);
+            fault.example = keys::exemplary(&key).map(|key| key.example);
         }
         self.faults.push(fault);
     }

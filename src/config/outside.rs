@@ -128,7 +128,12 @@ impl Loaded {
             Err(error) => {
                 // The remedy is a key, or the lack of one.
                 let key = if matches!(error, StoreError::Sealed(_)) { "store.key_file" } else { "data_dir" };
-                examined.faults.push(self.origins.fault(key, format!("{}: {error}", path.display())));
+                let mut fault = self.origins.fault(key, format!("{}: {error}", path.display()));
+                if key == "data_dir" {
+                    // Another directory is no way out: the error says what is.
+                    (fault.value, fault.allowed, fault.example) = (None, None, None);
+                }
+                examined.faults.push(fault);
             }
         }
     }

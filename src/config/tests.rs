@@ -246,6 +246,20 @@ fn variables_win_over_the_file_and_flags_over_both() {
 }
 
 #[test]
+fn an_unknown_section_or_key_comes_with_an_example() {
+    for (text, example) in [
+        ("[servr]\nlisten = \"x\"", "for example [server] "),
+        ("[backups]\nkeep = 1", "for example [backup] "),
+        ("[zzz]\nq = 1", "for example data_dir = "),
+        ("[store]\nqqq = 1", "for example "),
+        ("qqq = 1", "for example data_dir = "),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(example), "{text}: {error}");
+    }
+}
+
+#[test]
 fn errors_in_the_file_name_line_and_key() {
     let cases = [
         ("lisen = 1", "site.toml line 1: `lisen`: unknown field"),

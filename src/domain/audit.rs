@@ -307,6 +307,12 @@ impl Entry {
         bytes.first_chunk::<HASH_BYTES>().map(|hash| Hash(*hash))
     }
 
+    /// What is left of an entry that cannot be read, and takes its place: its hash, which the next one follows. It decodes
+    /// to nothing.
+    pub fn without_content(bytes: &[u8]) -> Vec<u8> {
+        bytes.first_chunk::<HASH_BYTES>().unwrap_or(&[0; HASH_BYTES]).to_vec()
+    }
+
     /// `None` if the bytes are no entry.
     pub fn decode(bytes: &[u8]) -> Option<Entry> {
         let (hash, mut rest) = bytes.split_first_chunk::<HASH_BYTES>()?;

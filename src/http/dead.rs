@@ -13,11 +13,13 @@ use super::error::ApiError;
 use super::extract::At;
 use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::SetAsideError;
+use crate::store::{AsideRows, SetAsideError};
 use crate::sync::refused::{self, Effect, RefusedError, WayOut, ways_out};
 
 /// Longest reason in the list: a server may repeat the document in it.
 const REASON_CHARS_MAX: usize = 2_000;
+/// What a name begins with that is of rows of a table and not of a record.
+const ROWS_OF: char = '*';
 
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
@@ -64,6 +66,18 @@ fn absent() -> ApiError {
     ApiError::NotFound("There is no such refused record".into())
 }
 
+/// Rows of a table, in the place of a record: `*TABLE:COLLECTION:ID`. The collection may be empty; so may both, for all
+/// damaged rows of the table.
+fn rows_named(name: &str) -> Result<AsideRows, ApiError> {
+    let (table, row) = name.split_once(':').ok_or_else(absent)?;
+    let (collection, id) = row.split_once(':').ok_or_else(absent)?;
+    let kind = match collection {
+        "" => None,
+        collection => Some(Kind::from_collection(collection).ok_or_else(absent)?),
+    };
+    Ok(AsideRows { table: table.to_owned(), kind, id: Some(id.to_owned()).filter(|id| !id.is_empty()) })
+}
+
 /// Takes a damaged record out of the store, its rows into a file. For root and the operator of the machine.
 pub(crate) async fn set_aside(
     State(node): State<Arc<Node>>,
@@ -74,9 +88,22 @@ pub(crate) async fn set_aside(
     if !caller.principal.administers() {
         return Err(ApiError::Forbidden);
     }
-    let key = named(&at)?;
-    match node.store.set_aside(&key).await {
-        Ok(file) => Ok(super::json(json!({"file": file.display().to_string()}))),
+    let done = match at.id().strip_prefix(ROWS_OF) {
+        Some(rows) => node.store.set_aside_rows(rows_named(rows)?).await,
+        None => node.store.set_aside(&named(&at)?).await.map(|file| (file, 1)),
+    };
+    match done {
+        Ok((file, rows)) => Ok(super::json(json!({"file": file.display().to_string(), "rows": rows}))),
+        Err(SetAsideError::NoTable) => Err(ApiError::NotFound(
+            "There is no such table with rows that can be set aside: `thalamus-edge doctor` names them"
+                .into(),
+        )),
+        Err(SetAsideError::OfRecord) => Err(ApiError::BadRequest(
+            "These rows are of records, each of which is set aside as a whole: COLLECTION:ID".into(),
+        )),
+        Err(SetAsideError::NotDamaged) if at.id().starts_with(ROWS_OF) => Err(ApiError::NotFound(
+            "No such row of this table is damaged: `thalamus-edge doctor` names those that are".into(),
+        )),
         Err(SetAsideError::NotDamaged) => Err(ApiError::NotFound(
             "No row of such a record is damaged: `thalamus-edge doctor` names those".into(),
         )),

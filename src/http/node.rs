@@ -77,7 +77,9 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
     });
     status["damaged_rows"] = damaged.collect();
     status["bits_put_right"] = match node.store.bits_put_right()? {
-        Some(found) => json!({"bits": found.bits, "last_at": crate::sync::time_text(found.last_ms)}),
+        Some(found) => {
+            json!({"bits": found.bits, "blocks": found.blocks, "last_at": crate::sync::time_text(found.last_ms)})
+        }
         None => json!(null),
     };
     let unreviewed = emergency::unreviewed(&node)?;

@@ -62,6 +62,12 @@ impl Departed {
     }
 }
 
+/// Somebody of whom nothing is known but that they had an account: nobody is taken for them.
+pub(super) fn unknown_departed(until: u64) -> Departed {
+    let identity = IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), "(not known any more)".into()));
+    Departed { identity: identity.collect(), since: 0, until, is_succeeded: false }
+}
+
 /// The fields by which people are told apart, with the id.
 pub fn identity_row(person: &Document) -> Document {
     let fields = ["_id"].into_iter().chain(IDENTITY_FIELDS);
@@ -122,7 +128,7 @@ impl Tx<'_> {
     }
 
     /// No row of the trash has a higher number.
-    fn last_trash_number(&self) -> Result<u64, StoreError> {
+    pub(super) fn last_trash_number(&self) -> Result<u64, StoreError> {
         let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);
         Ok(self.last_sequence().max(newest))
     }

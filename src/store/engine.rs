@@ -41,12 +41,12 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(open: Open) -> Result<Engine, StoreError> {
+    pub(crate) fn new(open: Open, ledger: Arc<Ledger>) -> Result<Engine, StoreError> {
         let has_failed = Arc::new(AtomicBool::new(false));
         let database = open(Arc::clone(&has_failed))?;
         let (database, view, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
         let given_up = watch::Sender::new(false);
-        Ok(Engine { view, database, has_failed, given_up, ledger: Arc::default(), open, writing })
+        Ok(Engine { view, database, has_failed, given_up, ledger, open, writing })
     }
 
     /// Everything that is committed. All who read between two commits share one view, which saves each of them the

@@ -4,12 +4,13 @@
 //! under another name, and gets its own once it is complete and on disk: a power cut in between leaves either
 //! no store or an empty one. What it leaves under the other name holds nothing and is replaced.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError};
@@ -17,8 +18,9 @@ use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
 use super::engine::Watched;
 use super::overlay::{GIVEN_UP, caught};
-use super::put_right::mend_file;
-use super::sealed::{SealError, Sealed, StoreKey, sealed_with};
+use super::put_right::{PAGES, mend_file};
+use super::rows::{DamagedRow, Ledger};
+use super::sealed::{Defects, SealError, Sealed, StoreKey, sealed_with};
 use super::{StoreError, writer};
 use crate::files::{Unfinished, create_private, directory_of, suffixed};
 
@@ -32,11 +34,25 @@ const CREATE_CACHE_BYTES: usize = 1 << 20;
 pub(crate) struct StoreFile {
     pub(super) path: PathBuf,
     /// Of an encrypted store; one that is made is encrypted with it.
-    key: Option<StoreKey>,
+    pub(super) key: Option<StoreKey>,
     /// Device and number of the file that was opened first.
     identity: Arc<OnceLock<(u64, u64)>>,
     /// Wrong bits were found while it was open: they are put right before it is opened again.
     is_to_mend: Arc<AtomicBool>,
+    later: Arc<Later>,
+}
+
+/// What was found out about the file since it was opened first.
+#[derive(Default)]
+struct Later {
+    /// Where what is damaged is named.
+    ledger: Arc<Ledger>,
+    /// In the blocks of an encrypted store, as they are read.
+    defects: Arc<Defects>,
+    /// Blocks that did not open when the file was last mended.
+    mended: Mutex<BTreeSet<u64>>,
+    /// Wrong bits that were put right, and blocks that did not open, before it was opened again.
+    found: Mutex<(u64, u64)>,
 }
 
 impl StoreFile {
@@ -46,7 +62,13 @@ impl StoreFile {
             key: key.cloned(),
             identity: Arc::default(),
             is_to_mend: Arc::default(),
+            later: Arc::default(),
         }
+    }
+
+    /// Where what is found damaged in it is named.
+    pub(super) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.later.ledger)
     }
 
     /// Has wrong bits put right when it is opened again.
@@ -54,8 +76,44 @@ impl StoreFile {
         self.is_to_mend.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_sealed(&self) -> bool {
-        self.key.is_some()
+    /// Wrong bits that were put right, and blocks that did not open, since this was asked last.
+    pub(super) fn take_defects(&self) -> (u64, u64) {
+        let (bits, blocks) = std::mem::take(&mut *lock(&self.later.found));
+        (bits + self.later.defects.take_bits(), blocks)
+    }
+
+    /// Those were not counted after all.
+    pub(super) fn give_back(&self, bits: u64, blocks: u64) {
+        let mut found = lock(&self.later.found);
+        *found = (found.0 + bits, found.1 + blocks);
+    }
+
+    /// Puts right what can be before the file is opened again. The wish to do so lasts until it is fulfilled. Where more is
+    /// damaged than can be put right, it is named, and the file is opened all the same: it was open until now, and much of
+    /// it can be read.
+    fn mend_before_opening(&self) -> Result<(), StoreError> {
+        let closed = self.later.defects.closed();
+        let is_news = !closed.is_subset(&lock(&self.later.mended));
+        // A file that is not there is told of when it is opened.
+        if (!is_news && !self.is_to_mend.load(Ordering::Acquire)) || !is_there(&self.path)? {
+            return Ok(());
+        }
+        match mend_file(&self.path, self.key.as_ref(), is_news) {
+            Ok(found) => {
+                found.name_in(&self.later.ledger);
+                let (bits, blocks) = found.defects();
+                self.give_back(bits, blocks);
+            }
+            Err(StoreError::Broken(what)) => {
+                tracing::error!(what, "more of the store's file is damaged than can be put right");
+                let row = DamagedRow { table: what, kind: None, id: PAGES.to_owned() };
+                self.later.ledger.note(row);
+            }
+            Err(error) => return Err(error),
+        }
+        self.is_to_mend.store(false, Ordering::Release);
+        lock(&self.later.mended).extend(closed);
+        Ok(())
     }
 
     /// Opens the store. What fails on the file later raises the flag.
@@ -65,8 +123,8 @@ impl StoreFile {
         has_failed: Arc<AtomicBool>,
     ) -> Result<Database, StoreError> {
         let is_first = self.identity.get().is_none();
-        if self.is_to_mend.swap(false, Ordering::AcqRel) {
-            mend_file(&self.path, self.key.as_ref())?;
+        if !is_first {
+            self.mend_before_opening()?;
         }
         if is_first && !is_there(&self.path)? {
             create(&self.path, self.key.as_ref())?;
@@ -81,14 +139,19 @@ impl StoreFile {
                 "another file has taken its place: start the node again".to_owned(),
             ));
         }
-        open_file(file, found.len(), self.key.as_ref(), cache_bytes, has_failed)
+        let key = self.key.as_ref().map(|key| (key, &self.later.defects));
+        open_file(file, found.len(), key, cache_bytes, has_failed)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn open_file(
     file: File,
     length: u64,
-    key: Option<&StoreKey>,
+    key: Option<(&StoreKey, &Arc<Defects>)>,
     cache_bytes: usize,
     has_failed: Arc<AtomicBool>,
 ) -> Result<Database, StoreError> {
@@ -106,10 +169,11 @@ fn open_file(
         (None, Some(id)) => return Err(SealError::NoKey(id).into()),
         (Some(_), None) => return Err(SealError::NotSealed.into()),
         (None, None) => open_unpanicked(|| builder.create_with_backend(backend)),
-        (Some(key), Some(_)) => {
+        (Some((key, defects)), Some(_)) => {
             // Also a block that does not open makes redb refuse all work until it is opened again.
             let has_failed = Arc::clone(&backend.has_failed);
-            let sealed = Watched { backend: Sealed::open(backend, key)?, has_failed };
+            let sealed = Sealed::open_noting(backend, key, Arc::clone(defects))?;
+            let sealed = Watched { backend: sealed, has_failed };
             open_unpanicked(|| builder.create_with_backend(sealed))
         }
     };
@@ -210,5 +274,30 @@ mod tests {
         assert!(error.contains("another file has taken its place"), "{error}");
         fs::rename(&away, &path).unwrap();
         open(&file).unwrap();
+    }
+
+    #[test]
+    fn the_wish_to_mend_lasts_until_it_is_fulfilled() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let (path, away) = (directory.path().join("store.redb"), directory.path().join("away.redb"));
+        let file = StoreFile::at(&path, None);
+        open(&file).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let name = b"by_owner";
+        // Copies that earlier commits left behind are used by nobody.
+        let places = (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name));
+        for at in places.collect::<Vec<_>>() {
+            bytes[at] ^= 1;
+        }
+        fs::write(&path, &bytes).unwrap();
+        file.mend_next();
+        fs::rename(&path, &away).unwrap();
+        assert!(open(&file).is_err());
+        assert_eq!(file.take_defects(), (0, 0));
+        fs::rename(&away, &path).unwrap();
+        open(&file).unwrap();
+        assert!(file.take_defects().0 > 0);
+        open(&file).unwrap();
+        assert_eq!(file.take_defects(), (0, 0), "once is enough");
     }
 }

@@ -40,6 +40,7 @@ mod scrub;
 mod sealed;
 mod search;
 mod set_aside;
+mod set_aside_rows;
 mod shared;
 mod snapshot;
 mod space;
@@ -85,6 +86,7 @@ pub use salvage::{Left, LeftChunk, LeftRecord, read_what_is_left};
 pub use scrub::Scrub;
 pub use sealed::{SealError, Sealed, StoreKey};
 pub use set_aside::SetAsideError;
+pub use set_aside_rows::AsideRows;
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
 pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
@@ -128,7 +130,7 @@ pub enum StoreError {
     /// Pages are damaged beyond repair: the file is not opened for writing, because redb gives up in the middle of a
     /// write that comes upon them, and opens no such file again. Which tables they are of.
     #[error(
-        "pages of {0} are damaged beyond repair, so the store is not opened and nothing was written to it. Keep a copy \
+        "damaged beyond repair: {0}. So the store is not opened and nothing was written to it. Keep a copy \
          of the file. `thalamus-edge export DIR` reads the records that can still be read, unsent edits included; \
          then `thalamus-edge restore FILE` puts the last good backup in its place"
     )]
@@ -249,7 +251,8 @@ impl Store {
             let file = StoreFile::at(path, key);
             let opened = file.clone();
             let open = move |has_failed| opened.open(options.cache_bytes, has_failed);
-            Store::start(Engine::new(Box::new(open))?, options, Writer::on_thread, (found, Some(file)))
+            let engine = Engine::new(Box::new(open), file.ledger())?;
+            Store::start(engine, options, Writer::on_thread, (found, Some(file)))
         });
         opened.map_err(|error| match error {
             StoreError::Damaged(cause) if cause == overlay::GIVEN_UP => file::unreadable(&cause),
@@ -286,7 +289,7 @@ impl Store {
             Ok(redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?)
         };
         Store::start(
-            Engine::new(Box::new(open))?,
+            Engine::new(Box::new(open), Arc::default())?,
             options,
             Writer::inline,
             (put_right::Found::default(), None),
@@ -305,7 +308,7 @@ impl Store {
             let backend = backend.take().ok_or_else(|| StoreError::Failed("its disk failed".to_owned()))?;
             Ok(redb::Builder::new().set_cache_size(options.cache_bytes).create_with_backend(backend)?)
         };
-        Store::start(Engine::new(Box::new(open))?, options, Writer::inline, (found, None))
+        Store::start(Engine::new(Box::new(open), Arc::default())?, options, Writer::inline, (found, None))
     }
 
     fn start(

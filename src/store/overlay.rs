@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use redb::{Database, DatabaseError, StorageBackend, StorageError};
 use rustix::fs::{FlockOperation, flock};
 
-use super::pages::{Inspected, inspect, put_right};
+use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::put_right::WHOLE_BYTES_MAX;
 use super::reindex::is_index;
 use super::sealed::{SealError, Sealed, sealed_with};
@@ -46,7 +46,7 @@ pub(crate) fn open_untouched(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<Untouched, StoreError> {
-    Ok(open(path, key, cache_bytes, |_| Ok(Inspected::default()))?.0)
+    Ok(open(path, key, cache_bytes, Pages::None)?.0)
 }
 
 /// The same, and what the pages of the file are worth. Single wrong bits outside of records are right in what is looked
@@ -56,7 +56,7 @@ pub(crate) fn open_to_check(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<(Untouched, Inspected), StoreError> {
-    open(path, key, cache_bytes, |bytes| inspect(bytes, true))
+    open(path, key, cache_bytes, Pages::All)
 }
 
 /// The same as a start does it: of a large file the bulk of its rows is passed over.
@@ -65,39 +65,51 @@ pub(crate) fn open_as_a_start(
     key: Option<&StoreKey>,
     cache_bytes: usize,
 ) -> Result<Untouched, StoreError> {
-    let look = |bytes: &Overlay| {
-        let is_small = bytes.len()? <= WHOLE_BYTES_MAX;
-        inspect(bytes, is_small)
-    };
-    let (store, pages) = open(path, key, cache_bytes, look)?;
+    let (store, pages) = open(path, key, cache_bytes, Pages::AsAStart)?;
     if pages.broken.iter().any(|table| !is_index(table)) {
         return Err(pages.refusal());
     }
     Ok(store)
 }
 
+/// Which pages are looked at.
+#[derive(Clone, Copy)]
+enum Pages {
+    None,
+    AsAStart,
+    All,
+}
+
 fn open(
     path: &Path,
     key: Option<&StoreKey>,
     cache_bytes: usize,
-    look: fn(&Overlay) -> io::Result<Inspected>,
+    pages: Pages,
 ) -> Result<(Untouched, Inspected), StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
     let (backend, file) = locked(path)?;
-    let sealed_with = sealed_with(&backend).map_err(io)?;
-    let pages = match sealed_with {
-        None => look(&backend).map_err(io)?,
-        Some(_) => Inspected::default(),
+    let is_all = match pages {
+        Pages::None => None,
+        Pages::AsAStart => Some(backend.len().map_err(io)? <= WHOLE_BYTES_MAX),
+        Pages::All => Some(true),
     };
-    put_right(&backend, &pages.flips).map_err(io)?;
+    let (backend, pages) = match (key, sealed_with(&backend).map_err(io)?) {
+        (None, Some(id)) => return Err(SealError::NoKey(id).into()),
+        (Some(_), None) => return Err(SealError::NotSealed.into()),
+        (None, None) => {
+            let found = is_all.map(|is_all| inspect(&backend, is_all)).transpose().map_err(io)?;
+            (Again(Arc::new(backend)), found.unwrap_or_default())
+        }
+        (Some(key), Some(_)) => {
+            let sealed = Sealed::open(backend, key)?;
+            let found = is_all.map(|is_all| inspect_sealed(&sealed, is_all)).transpose().map_err(io)?;
+            (Again(Arc::new(sealed)), found.unwrap_or_default())
+        }
+    };
+    put_right(&backend, &pages).map_err(io)?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
-    let opened = unpanicked(|| match (key, sealed_with) {
-        (None, Some(id)) => Err(SealError::NoKey(id).into()),
-        (Some(_), None) => Err(SealError::NotSealed.into()),
-        (None, None) => builder.create_with_backend(backend).map_err(unreadable),
-        (Some(key), Some(_)) => builder.create_with_backend(Sealed::open(backend, key)?).map_err(unreadable),
-    });
+    let opened = unpanicked(|| builder.create_with_backend(backend).map_err(unreadable));
     let opened = opened.map_err(|error| if pages.broken.is_empty() { error } else { pages.refusal() })?;
     Ok((Untouched { database: opened, _lock: file }, pages))
 }
@@ -141,8 +153,8 @@ fn hush() {
 }
 
 /// One file as often as it is wanted, with what was written to it meanwhile.
-#[derive(Debug)]
-pub(crate) struct Again(Arc<Overlay>);
+#[derive(Debug, Clone)]
+pub(crate) struct Again(Arc<dyn StorageBackend>);
 
 impl StorageBackend for Again {
     fn len(&self) -> io::Result<u64> {
@@ -176,27 +188,33 @@ pub(crate) enum Rehearsed {
     TooLarge,
 }
 
-/// Starts a store without encryption as it will be started, and forgets what that wrote.
+/// Starts a store as it will be started, and forgets what that wrote.
 pub(crate) fn rehearse<T>(
     path: &Path,
+    key: Option<&StoreKey>,
     pages: &Inspected,
     start: impl FnOnce(Again) -> Result<T, StoreError>,
 ) -> Result<Rehearsed, StoreError> {
-    rehearse_within(WRITTEN_BLOCKS_MAX, path, pages, start)
+    rehearse_within(WRITTEN_BLOCKS_MAX, path, key, pages, start)
 }
 
 fn rehearse_within<T>(
     blocks_max: usize,
     path: &Path,
+    key: Option<&StoreKey>,
     pages: &Inspected,
     start: impl FnOnce(Again) -> Result<T, StoreError>,
 ) -> Result<Rehearsed, StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
     let overlay = Overlay { blocks_max, ..Overlay::over(File::open(path).map_err(io)?).map_err(io)? };
     let overlay = Arc::new(overlay);
-    put_right(&*overlay, &pages.flips).map_err(io)?;
-    let again = Again(Arc::clone(&overlay));
-    let started = unpanicked(|| start(again).map(drop));
+    let file = Again(Arc::clone(&overlay) as Arc<dyn StorageBackend>);
+    let plain = match key {
+        None => file.clone(),
+        Some(key) => Again(Arc::new(Sealed::open(file.clone(), key)?)),
+    };
+    put_right(&plain, pages).map_err(io)?;
+    let started = unpanicked(|| start(plain).map(drop));
     if overlay.written().is_full {
         tracing::error!(
             "a start of this store would write more than the {} MB that are tried in memory",
@@ -204,10 +222,14 @@ fn rehearse_within<T>(
         );
         return Ok(Rehearsed::TooLarge);
     }
-    Ok(match started {
-        Ok(()) if inspect(&*overlay, true).map_err(io)?.is_whole() => Rehearsed::Whole,
-        Ok(()) | Err(_) => Rehearsed::Broken,
-    })
+    if started.is_err() {
+        return Ok(Rehearsed::Broken);
+    }
+    let after = match key {
+        None => inspect(&file, true),
+        Some(key) => inspect_sealed(&Sealed::open(file, key)?, true),
+    };
+    Ok(if after.map_err(io)?.is_sound() { Rehearsed::Whole } else { Rehearsed::Broken })
 }
 
 /// The bytes of a store as redb would see them, of a file that stays as it is and that nobody else opens meanwhile.
@@ -404,7 +426,7 @@ mod tests {
                 Ok(())
             }
         };
-        let tried = |blocks| rehearse_within(4, &path, &Inspected::default(), writing(blocks)).unwrap();
+        let tried = |blocks| rehearse_within(4, &path, None, &Inspected::default(), writing(blocks)).unwrap();
         assert_eq!(tried(5), Rehearsed::TooLarge);
         assert_ne!(tried(4), Rehearsed::TooLarge);
     }

@@ -10,56 +10,45 @@
 //! redb 4.6). The leaves of large pages of attachments are passed over: each of their rows has a checksum, and they
 //! are most of a large file.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
-use std::ops::Range;
 
-use redb::{Key, StorageBackend, TableDefinition, Value};
-use twox_hash::XxHash3_128;
+use redb::StorageBackend;
 
 use super::StoreError;
-use super::overlay::caught;
-use super::rows::{RowName, RowsDefinition, is_row_good};
-use super::tables::{CONTENT, EachTable, each_table};
+use super::reindex::is_index;
+use super::sealed::{Guess, Sealed};
+use super::tables::CONTENT;
+use header::{HEADER_BYTES, Header, MAGIC, Regions, Worth};
+use layout::{LEAF, ROOT_BYTES, Root, Widths, u16_at, u32_at};
+use search::Search;
+use table::{Span, Table, checksums};
+
+mod header;
+mod layout;
+mod search;
+mod table;
 
 const PAGE_BYTES: u64 = 4096;
-const HEADER_BYTES: usize = 320;
-const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
-/// Where the flags are: which slot counts, and whether the file was closed properly.
-const FLAGS_AT: usize = 9;
-const SECOND_SLOT: u8 = 1;
-const IS_OPEN: u8 = 2;
-/// Whether the slot that counts was on the disk before it came to count.
-const IS_SETTLED: u8 = 4;
-const FLAGS_KNOWN: u8 = 0x0f;
-/// Pages of a region, unless whoever makes a file says otherwise, which nobody here does.
-const REGION_PAGES: u64 = 1 << 20;
-const SLOTS_AT: [usize; 2] = [64, 192];
-const SLOT_BYTES: usize = 128;
-const SLOT_SUM_AT: usize = 112;
-const SLOT_VERSION: u8 = 3;
-const LEAF: u8 = 1;
-const BRANCH: u8 = 2;
-/// Of a table's root in a page: number, checksum, count of rows.
-const ROOT_BYTES: usize = 32;
 const DEPTH_MAX: usize = 64;
-/// What a row may have ahead of its document.
-const ROW_HEAD_BYTES_MAX: usize = 24;
 /// What the tree of tables is called.
 const LIST_OF_TABLES: &str = "the list of tables";
 /// Tables that are most of a large file, with checksums in their rows.
 const BULKY: [&str; 6] = ["docs", "journal", "audit", "trash", "conflict", "content"];
-/// Largest page of which a wrong bit is looked for.
-const SEARCHED_PAGE_BYTES_MAX: usize = 256 << 10;
-/// How much may be hashed in search of wrong bits: about a minute.
-const SEARCH_BYTES_MAX: u64 = 64 << 30;
 
 /// A bit of the file that is not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flip {
     at: u64,
     bit: u8,
+}
+
+/// A page with blocks that do not open, as it is to be from now on: its rows are there, and those that nobody can vouch
+/// for have wrong checksums.
+#[derive(Debug)]
+pub(crate) struct Patch {
+    at: u64,
+    page: Vec<u8>,
 }
 
 /// What the pages of a file are worth.
@@ -74,15 +63,23 @@ pub(crate) struct Inspected {
     /// Tables with pages in which more than one bit is wrong, where no row says so: rows of which nobody knows may be
     /// missing.
     pub(crate) broken: BTreeSet<String>,
+    /// In an encrypted store: pages with blocks that do not open, and how many of these there are.
+    pub(crate) patches: Vec<Patch>,
+    pub(crate) closed_blocks: u64,
+    /// In an encrypted store: wrong bits that were found while its blocks were read, and put right where that can be.
+    pub(crate) bits_in_blocks: u64,
 }
 
 impl Inspected {
     pub(crate) fn is_whole(&self) -> bool {
-        self.flips.is_empty() && self.damaged.is_empty() && self.broken.is_empty()
+        self.is_sound() && self.damaged.is_empty()
     }
-}
 
-impl Inspected {
+    /// Whether it is whole but for rows that say that they are damaged.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.flips.is_empty() && self.broken.is_empty() && self.patches.is_empty() && self.bits_in_blocks == 0
+    }
+
     /// Why such a file is not opened.
     pub(crate) fn refusal(&self) -> StoreError {
         let tables: Vec<&str> = self.broken.iter().map(String::as_str).collect();
@@ -90,29 +87,55 @@ impl Inspected {
     }
 }
 
-/// Puts the single wrong bits right.
-pub(crate) fn put_right(bytes: &(impl StorageBackend + ?Sized), flips: &[Flip]) -> io::Result<()> {
+/// Puts the single wrong bits right, and writes pages anew of which blocks do not open.
+pub(crate) fn put_right(
+    bytes: &(impl StorageBackend + ?Sized),
+    Inspected { flips, patches, .. }: &Inspected,
+) -> io::Result<()> {
     for flip in flips {
         let mut byte = [0];
         bytes.read(flip.at, &mut byte)?;
         bytes.write(flip.at, &byte.map(|byte| byte ^ (1 << flip.bit)))?;
     }
-    if flips.is_empty() { Ok(()) } else { bytes.sync_data() }
+    for patch in patches {
+        bytes.write(patch.at, &patch.page)?;
+    }
+    if flips.is_empty() && patches.is_empty() { Ok(()) } else { bytes.sync_data() }
+}
+
+/// [`inspect`] for an encrypted store, of which blocks may not open.
+pub(crate) fn inspect_sealed<B: StorageBackend>(bytes: &Sealed<B>, is_all: bool) -> io::Result<Inspected> {
+    let mut found = inspect_with(bytes, Some(bytes), is_all)?;
+    found.bits_in_blocks = bytes.defects().bits();
+    Ok(found)
 }
 
 /// Follows the tree of pages; unless `is_all`, past the rows of tables that are most of a large file and whose rows have
 /// checksums. A file that is no database of redb's is left to redb, which says so.
 pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> io::Result<Inspected> {
+    inspect_with(bytes, None, is_all)
+}
+
+fn inspect_with(
+    bytes: &(impl StorageBackend + ?Sized),
+    guess: Option<&dyn Guess>,
+    is_all: bool,
+) -> io::Result<Inspected> {
     let length = bytes.len()?;
     let mut header = [0; HEADER_BYTES];
     if length < PAGE_BYTES {
-        return Ok(Inspected::default());
+        let broken = rest_of_a_store(bytes, length)?.into_iter().collect();
+        return Ok(Inspected { broken, ..Inspected::default() });
     }
     bytes.read(0, &mut header)?;
-    let Some(wrong) = Header(&mut header).put_right(length) else {
-        return Ok(Inspected::default());
+    let wrong = match Header(&mut header).put_right(length) {
+        Worth::NoDatabase => return Ok(Inspected::default()),
+        Worth::Broken(what) => {
+            return Ok(Inspected { broken: BTreeSet::from([what]), ..Inspected::default() });
+        }
+        Worth::Sound(wrong) => wrong,
     };
-    if header[FLAGS_AT] & (IS_OPEN | IS_SETTLED) == IS_OPEN {
+    if Header(&mut header).is_unsettled() {
         // The power failed, perhaps while this commit was written: redb compares all checksums itself, and goes back to
         // the commit before if it has to.
         return Ok(Inspected::default());
@@ -121,10 +144,11 @@ pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> i
         bytes,
         length,
         is_all,
+        guess,
         wants_rows: false,
         header: Header(&mut header).regions(),
         pages_left: length / PAGE_BYTES,
-        search_left: SEARCH_BYTES_MAX,
+        search: Search::new(),
         found: Inspected::default(),
     };
     look.found.flips.extend(wrong);
@@ -140,6 +164,18 @@ pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> i
     Ok(look.found)
 }
 
+/// What is missing of a file that is too short for a store, if it was one.
+fn rest_of_a_store(bytes: &(impl StorageBackend + ?Sized), length: u64) -> io::Result<Option<String>> {
+    let mut magic = [0; MAGIC.len()];
+    if length < magic.len() as u64 {
+        return Ok(None);
+    }
+    bytes.read(0, &mut magic)?;
+    let said =
+        || format!("the end of the file (it should have {} bytes at least and has {length})", 2 * PAGE_BYTES);
+    Ok((magic == *MAGIC).then(said))
+}
+
 /// Shows all rows of a table with checksums that can be reached and whose own checksum is right, whatever their page is
 /// worth. Returns what is damaged beyond repair. Nothing is written.
 pub(crate) fn rows_left(
@@ -150,19 +186,24 @@ pub(crate) fn rows_left(
     let length = bytes.len()?;
     let mut header = [0; HEADER_BYTES];
     if length < PAGE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a store"));
+        return match rest_of_a_store(bytes, length)? {
+            Some(what) => Ok(BTreeSet::from([what])),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a store")),
+        };
     }
     bytes.read(0, &mut header)?;
     // Of a file that nobody closed this is the last commit as well, as far as it was written.
-    let _ = Header(&mut header).put_right(length);
+    let worth = Header(&mut header).put_right(length);
+    let is_older = Header(&mut header).fall_back();
     let mut look = Look {
         bytes,
         length,
         is_all: true,
+        guess: None,
         wants_rows: false,
         header: Header(&mut header).regions(),
         pages_left: length / PAGE_BYTES,
-        search_left: SEARCH_BYTES_MAX,
+        search: Search::new(),
         found: Inspected::default(),
     };
     let header = Header(&mut header);
@@ -170,338 +211,13 @@ pub(crate) fn rows_left(
         Some(root) => look.tables(root, false, Some((name, show)))?,
         None => drop(look.found.broken.insert(LIST_OF_TABLES.to_owned())),
     }
+    if let Worth::Broken(what) = worth {
+        look.found.broken.insert(what);
+    }
+    if is_older {
+        look.found.broken.insert("the last change".to_owned());
+    }
     Ok(look.found.broken)
-}
-
-fn sum(bytes: &[u8]) -> u128 {
-    XxHash3_128::oneshot(bytes)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<usize> {
-    Some(usize::from(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?)))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?)).ok()
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u128_at(bytes: &[u8], at: usize) -> Option<u128> {
-    Some(u128::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// The file's first bytes.
-struct Header<'a>(&'a mut [u8; HEADER_BYTES]);
-
-/// Pages before the data of each region, and of data.
-#[derive(Clone, Copy)]
-struct Regions {
-    ahead: u64,
-    data: u64,
-}
-
-impl Header<'_> {
-    fn regions(&self) -> Regions {
-        let number = |at| u32_at(&self.0[..], at).unwrap_or_default() as u64;
-        Regions { ahead: number(16), data: number(20) }
-    }
-
-    fn slot(&self, number: usize) -> &[u8] {
-        SLOTS_AT.get(number).and_then(|at| self.0.get(*at..*at + SLOT_BYTES)).unwrap_or_default()
-    }
-
-    fn primary_number(&self) -> usize {
-        usize::from(self.0[FLAGS_AT] & SECOND_SLOT)
-    }
-
-    fn primary(&self) -> &[u8] {
-        self.slot(self.primary_number())
-    }
-
-    fn is_closed(&self) -> bool {
-        self.0[FLAGS_AT] & IS_OPEN == 0
-    }
-
-    fn is_slot_good(&self, number: usize) -> bool {
-        let slot = self.slot(number);
-        slot.first() == Some(&SLOT_VERSION) && u128_at(slot, SLOT_SUM_AT) == slot.get(..SLOT_SUM_AT).map(sum)
-    }
-
-    /// The number of the last commit in a slot.
-    fn commit(&self, number: usize) -> Option<u64> {
-        u64_at(self.slot(number), 104)
-    }
-
-    /// Whether it can be what redb wrote: for a file that was closed properly all of it is known.
-    fn is_sound(&self, length: u64) -> bool {
-        let Regions { ahead, data } = self.regions();
-        let is_known = self.0.starts_with(MAGIC)
-            && self.0[FLAGS_AT] & !FLAGS_KNOWN == 0
-            && u32_at(&self.0[..], 12) == Some(PAGE_BYTES as usize)
-            && ahead == 0
-            && data == REGION_PAGES
-            && self.is_slot_good(self.primary_number());
-        if !is_known || !self.is_closed() {
-            return is_known;
-        }
-        let (full, rest) = (u32_at(&self.0[..], 24), u32_at(&self.0[..], 28));
-        let pages = full.unwrap_or_default() as u64 * data + rest.unwrap_or_default() as u64;
-        let other = 1 - self.primary_number();
-        PAGE_BYTES + pages * PAGE_BYTES == length
-            && !(self.is_slot_good(other) && self.commit(other) > self.commit(self.primary_number()))
-    }
-
-    /// Puts single wrong bits right and says where they were; nothing if they do not explain what there is.
-    fn put_right(&mut self, length: u64) -> Option<Vec<Flip>> {
-        let mut flips = Vec::new();
-        // Each slot has a checksum of its own. redb opens no file with a slot of which it does not know the version.
-        for (number, at) in SLOTS_AT.into_iter().enumerate() {
-            if !self.is_slot_good(number) {
-                let is_good = |header: &Self| header.is_slot_good(number);
-                flips.extend(self.only_bit(at..at + SLOT_BYTES, is_good));
-            }
-        }
-        if self.is_sound(length) {
-            return Some(flips);
-        }
-        flips.push(self.only_bit(0..SLOTS_AT[0], |header| header.is_sound(length))?);
-        Some(flips)
-    }
-
-    /// Changes the only bit of this range whose change is good, and says which it was.
-    fn only_bit(&mut self, range: Range<usize>, is_good: impl Fn(&Self) -> bool) -> Option<Flip> {
-        let mut found = None;
-        for at in range {
-            for bit in 0..8 {
-                // A file that is not closed could be anything.
-                if (at, bit) == (FLAGS_AT, 1) {
-                    continue;
-                }
-                *self.0.get_mut(at)? ^= 1 << bit;
-                let is_it = is_good(self);
-                *self.0.get_mut(at)? ^= 1 << bit;
-                if is_it && found.replace((at, bit)).is_some() {
-                    return None;
-                }
-            }
-        }
-        let (at, bit) = found?;
-        *self.0.get_mut(at)? ^= 1 << bit;
-        Some(Flip { at: at as u64, bit })
-    }
-}
-
-/// Where a tree begins.
-#[derive(Clone, Copy)]
-struct Root {
-    page: u64,
-    sum: u128,
-}
-
-impl Root {
-    fn read(bytes: &[u8]) -> Option<Root> {
-        Some(Root { page: u64_at(bytes, 0)?, sum: u128_at(bytes, 8)? })
-    }
-}
-
-/// Widths of keys and values, where all have the same.
-#[derive(Clone, Copy)]
-struct Widths {
-    key: Option<usize>,
-    value: Option<usize>,
-}
-
-/// A table, as the tree of tables describes it.
-struct Table<'a> {
-    name: &'a str,
-    widths: Widths,
-    /// Of redb's own.
-    is_own: bool,
-}
-
-impl Table<'_> {
-    /// Shows the rows of a leaf whose checksum is right: it covers the name of the table and the key.
-    fn good_rows(&self, page: &[u8], show: &mut dyn FnMut(&[u8], &[u8])) {
-        for row in 0..u16_at(page, 2).unwrap_or_default() {
-            if let Some((key, row, _)) = self.widths.row(page, row)
-                && is_row_good(self.name, key, row)
-            {
-                show(key, row);
-            }
-        }
-    }
-
-    /// The keys of the damaged rows of a leaf, if they explain that the page is damaged: then all others are what was
-    /// written, and can be found.
-    ///
-    /// They do if this can be the leaf that was written: its keys are in order and lie where the page above it says; no
-    /// row is one of another table; and of several rows at least one is good, while a single one has the shape of a
-    /// document. A page that lies in the place of another explains nothing, even if its rows are good.
-    fn damaged_rows(&self, page: &[u8], span: &Span) -> Option<Vec<Vec<u8>>> {
-        let tables = checksums();
-        let compare = tables.get(self.name).filter(|_| !self.is_own && page.first() == Some(&LEAF))?;
-        let count = u16_at(page, 2)?;
-        let (mut damaged, mut before, mut is_likely) = (Vec::new(), span.after.as_deref(), false);
-        for row in 0..count {
-            let (key, row, _) = self.widths.row(page, row)?;
-            // A key that is none of this table's makes redb panic.
-            let is_less =
-                |one: &[u8], other: &[u8]| caught(|| compare(one, other)).is_ok_and(Ordering::is_lt);
-            let is_in_span =
-                before.is_none_or(|before| is_less(before, key)) && compare_to_itself(compare, key);
-            if !is_in_span {
-                return None;
-            }
-            before = Some(key);
-            if is_row_good(self.name, key, row) {
-                continue;
-            }
-            is_likely |= self.name == CONTENT.name() || is_like_document(row);
-            if tables.keys().any(|other| *other != self.name && is_row_good(other, key, row)) {
-                return None;
-            }
-            damaged.push(key.to_owned());
-        }
-        let is_last_in_span = match (&span.to, before) {
-            (Some(to), Some(last)) => caught(|| compare(last, to)).is_ok_and(Ordering::is_le),
-            _ => true,
-        };
-        let is_any_good = damaged.len() < count || (count == 1 && is_likely);
-        (is_last_in_span && is_any_good && !damaged.is_empty()).then_some(damaged)
-    }
-}
-
-/// Whether a damaged row can have been a document and its checksum, behind a few bytes of its own as rows of `base` have
-/// them: a document begins with its length and ends in a zero.
-fn is_like_document(row: &[u8]) -> bool {
-    let Some((value, _)) = row.split_last_chunk::<4>() else {
-        return false;
-    };
-    let begins =
-        |at: usize| u32_at(value, at).is_some_and(|length| Some(length) == value.len().checked_sub(at));
-    value.last() == Some(&0) && (0..=ROW_HEAD_BYTES_MAX).any(begins)
-}
-
-/// Whether a key can be read at all.
-fn compare_to_itself(compare: &Compare, key: &[u8]) -> bool {
-    caught(|| compare(key, key)).is_ok_and(Ordering::is_eq)
-}
-
-/// Which keys belong below a page: those behind the first, up to the second.
-#[derive(Clone, Default)]
-struct Span {
-    after: Option<Vec<u8>>,
-    to: Option<Vec<u8>>,
-}
-
-/// How the keys of a table are ordered.
-type Compare = fn(&[u8], &[u8]) -> Ordering;
-
-/// The tables whose rows have checksums.
-fn checksums() -> BTreeMap<&'static str, Compare> {
-    struct Names(BTreeMap<&'static str, Compare>);
-    impl EachTable for Names {
-        type Error = std::convert::Infallible;
-
-        fn table<K: Key + 'static, V: Value + 'static>(
-            &mut self,
-            _: TableDefinition<'static, K, V>,
-        ) -> Result<(), Self::Error> {
-            Ok(())
-        }
-
-        fn rows<K: RowName>(&mut self, rows: RowsDefinition<K>) -> Result<(), Self::Error> {
-            self.0.insert(rows.name(), <K as Key>::compare);
-            Ok(())
-        }
-    }
-    let mut names = Names(BTreeMap::new());
-    let Ok(()) = each_table(&mut names);
-    names.0
-}
-
-impl Widths {
-    /// How much of a page its checksum covers.
-    fn covered(self, page: &[u8]) -> Option<usize> {
-        let count = u16_at(page, 2).filter(|count| *count > 0)?;
-        let end = match *page.first()? {
-            LEAF => self.value_end(page, count, count - 1)?,
-            BRANCH => {
-                let keys = 8 + 24 * (count + 1);
-                match self.key {
-                    Some(width) => width.checked_mul(count)?.checked_add(keys)?,
-                    None => u32_at(page, keys + 4 * (count - 1))?,
-                }
-            }
-            _ => return None,
-        };
-        (end <= page.len()).then_some(end)
-    }
-
-    fn is_good(self, page: &[u8], wanted: u128) -> bool {
-        self.covered(page).and_then(|end| page.get(..end)).is_some_and(|covered| sum(covered) == wanted)
-    }
-
-    fn key_end(self, page: &[u8], count: usize, row: usize) -> Option<usize> {
-        let ends = |width: Option<usize>| if width.is_none() { 4 * count } else { 0 };
-        match self.key {
-            Some(width) => width.checked_mul(row + 1)?.checked_add(4 + ends(self.key) + ends(self.value)),
-            None => u32_at(page, 4 + 4 * row),
-        }
-    }
-
-    fn value_end(self, page: &[u8], count: usize, row: usize) -> Option<usize> {
-        match self.value {
-            Some(width) => width.checked_mul(row + 1)?.checked_add(self.key_end(page, count, count - 1)?),
-            None => {
-                let ahead = if self.key.is_none() { 4 * count } else { 0 };
-                u32_at(page, 4 + ahead + 4 * row)
-            }
-        }
-    }
-
-    /// Key and value of a row of a leaf, and where the value begins.
-    fn row(self, page: &[u8], row: usize) -> Option<(&[u8], &[u8], usize)> {
-        let count = u16_at(page, 2).filter(|count| row < *count)?;
-        let ends = |width: Option<usize>| if width.is_none() { 4 * count } else { 0 };
-        let key_from = match row.checked_sub(1) {
-            Some(before) => self.key_end(page, count, before)?,
-            None => 4 + ends(self.key) + ends(self.value),
-        };
-        let value_from = match row.checked_sub(1) {
-            Some(before) => self.value_end(page, count, before)?,
-            None => self.key_end(page, count, count - 1)?,
-        };
-        let key = page.get(key_from..self.key_end(page, count, row)?)?;
-        Some((key, page.get(value_from..self.value_end(page, count, row)?)?, value_from))
-    }
-
-    /// The keys of a branch: the greatest that each of the pages below it but the last may have.
-    fn separators(self, page: &[u8]) -> Vec<Vec<u8>> {
-        let count = u16_at(page, 2).unwrap_or_default();
-        let ends = 8 + 24 * (count + 1);
-        let key = |n: usize| {
-            let (from, to) = match (self.key, n.checked_sub(1)) {
-                (Some(width), _) => (ends + width * n, ends + width * (n + 1)),
-                (None, Some(before)) => (u32_at(page, ends + 4 * before)?, u32_at(page, ends + 4 * n)?),
-                (None, None) => (ends + 4 * count, u32_at(page, ends)?),
-            };
-            page.get(from..to).map(<[u8]>::to_vec)
-        };
-        (0..count).map_while(key).collect()
-    }
-
-    /// The pages below a branch.
-    fn children(page: &[u8]) -> Vec<Root> {
-        let children = u16_at(page, 2).unwrap_or_default() + 1;
-        let child = |n: usize| {
-            Some(Root { sum: u128_at(page, 8 + 16 * n)?, page: u64_at(page, 8 + 16 * children + 8 * n)? })
-        };
-        (0..children).filter_map(child).collect()
-    }
 }
 
 /// A table, and what is done with each of its rows that can be read.
@@ -514,12 +230,14 @@ struct Look<'a, B: ?Sized> {
     bytes: &'a B,
     length: u64,
     is_all: bool,
+    /// The same bytes, of an encrypted store.
+    guess: Option<&'a dyn Guess>,
     /// Damaged leaves are shown too: each row has its own checksum.
     wants_rows: bool,
     header: Regions,
     /// A file has no more than these; following a circle ends.
     pages_left: u64,
-    search_left: u64,
+    search: Search,
     found: Inspected,
 }
 
@@ -585,24 +303,22 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             return Ok(());
         };
         self.pages_left -= 1;
-        if !self.wants_rows && !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES {
-            let mut first = [0];
-            self.bytes.read(at, &mut first)?;
-            if first == [LEAF] {
-                return Ok(());
-            }
+        // A block that does not open ends more than the reading of its row.
+        let is_looked_through = self.wants_rows || (self.is_all && self.guess.is_some());
+        let is_bulky = !table.is_own && table.name == CONTENT.name() && length as u64 > PAGE_BYTES;
+        if is_bulky && !is_looked_through && self.is_leaf(root) {
+            return Ok(());
         }
         let mut page = vec![0; length];
         match self.bytes.read(at, &mut page) {
             // A sealed block that does not open.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                self.found.broken.insert(table.name.to_owned());
-                return Ok(());
+                return self.look_behind_seal(table, span, (at, page));
             }
             read => read?,
         }
         if !table.widths.is_good(&page, root.sum) {
-            match self.wrong_bit(table.widths, &mut page, root.sum) {
+            match self.search.wrong_bit(table, &mut page, root.sum) {
                 Some((byte, bit)) => self.note(table, &page, at, byte, bit),
                 None => {
                     match table.damaged_rows(&page, span) {
@@ -640,28 +356,40 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
         Ok(())
     }
 
+    /// What becomes of a page of which blocks do not open. If it is the leaf that was written, but for some bits, its rows
+    /// in those blocks are damaged, whatever their own checksums say: somebody who can write to the disk can make those
+    /// right. An index will be made anew.
+    fn look_behind_seal(
+        &mut self,
+        table: &Table<'_>,
+        span: &Span,
+        (at, mut page): (u64, Vec<u8>),
+    ) -> io::Result<()> {
+        let guessed = match self.guess {
+            Some(bytes) => bytes.guess(at, &mut page)?,
+            None => Vec::new(),
+        };
+        self.found.closed_blocks += guessed.len() as u64;
+        match table.unvouched_rows(&mut page, span, &guessed) {
+            Some(rows) => {
+                let rows = rows.into_iter().map(|key| (table.name.to_owned(), key));
+                self.found.damaged.extend(rows);
+                self.found.patches.push(Patch { at, page });
+            }
+            None => {
+                self.found.broken.insert(table.name.to_owned());
+                if !guessed.is_empty() && !table.is_own && is_index(table.name) {
+                    self.found.patches.push(Patch { at, page });
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn is_leaf(&self, child: Root) -> bool {
         let mut first = [0];
         let place = self.place(child.page);
         place.is_some_and(|(at, _)| self.bytes.read(at, &mut first).is_ok() && first == [LEAF])
-    }
-
-    /// The one bit that makes the page what was written, which it is afterwards.
-    fn wrong_bit(&mut self, widths: Widths, page: &mut [u8], wanted: u128) -> Option<(usize, u8)> {
-        if page.len() > SEARCHED_PAGE_BYTES_MAX {
-            return None;
-        }
-        for byte in 0..page.len() {
-            for bit in 0..8 {
-                self.search_left = self.search_left.checked_sub(page.len() as u64)?;
-                *page.get_mut(byte)? ^= 1 << bit;
-                if widths.is_good(page, wanted) {
-                    return Some((byte, bit));
-                }
-                *page.get_mut(byte)? ^= 1 << bit;
-            }
-        }
-        None
     }
 
     /// Notes a wrong bit; `page` is as it should be.

@@ -13,11 +13,11 @@ use redb::backends::FileBackend;
 use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value};
 
 use super::overlay::{Rehearsed, rehearse, unpanicked};
-use super::pages::{Inspected, inspect, put_right};
+use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::records::Carry;
 use super::reindex::is_index;
 use super::rows::{DamagedRow, Ledger, RowName, RowsDefinition};
-use super::sealed::sealed_with;
+use super::sealed::{BLOCKS_AT, Sealed, sealed_with};
 use super::tables::{
     BASE, BY_NAME, BY_OWNER, BaseRow, DELETE_RANK_MIN, DOCS, EachTable, META, each_table, encode, row_key,
 };
@@ -30,8 +30,8 @@ use crate::domain::schema::IdRule;
 const META_BITS: &str = "bits_put_right";
 /// Larger files are looked at as a whole in the background only, so that a node starts soon.
 pub(crate) const WHOLE_BYTES_MAX: u64 = 512 << 20;
-/// The header and what lies beside it in its page.
-const HEADER_PAGE_BYTES: usize = 4096;
+/// What is written in place: the header and what lies beside it in its page; in an encrypted store all before its blocks.
+const HEADER_BYTES: usize = BLOCKS_AT as usize;
 /// What stands for the id where pages of a table are damaged.
 pub(crate) const PAGES: &str = "(pages)";
 
@@ -43,18 +43,23 @@ pub(crate) struct Found {
     /// Tables with pages in which more is wrong than can be put right.
     broken: BTreeSet<String>,
     bits: u64,
+    /// Blocks of an encrypted store that do not open, and that are written anew with what was found in them, as damaged
+    /// rows.
+    blocks: u64,
 }
 
 /// How often bits of this store were wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BitsPutRight {
     pub bits: u64,
+    /// Blocks of an encrypted store that did not open.
+    pub blocks: u64,
     /// Milliseconds since 1970, for people.
     pub last_ms: i64,
 }
 
-/// Looks at all pages of a store that nobody has open, and puts single wrong bits right. An encrypted store does that
-/// block by block while it reads.
+/// Looks at all pages of a store that nobody has open, and puts single wrong bits right. In an encrypted store rows in
+/// blocks that do not open become damaged rows, so that all others are served.
 ///
 /// A file with pages that are damaged beyond that is [`StoreError::Broken`] and stays as it is: to write to it is to lose
 /// it. Indexes can be made anew; that is done without the file first, and a file that would not be whole afterwards is
@@ -64,11 +69,11 @@ pub(crate) fn look_at_file(
     key: Option<&StoreKey>,
     options: StoreOptions,
 ) -> Result<Found, StoreError> {
-    let found = mend(path, key, |pages| {
+    let found = mend(path, key, false, |pages| {
         let found = || Found { broken: pages.broken.clone(), ..Found::default() };
         let start = |backend| Store::rehearsed(backend, options, found());
         pages.broken.iter().all(|table| is_index(table))
-            && matches!(rehearse(path, pages, start), Ok(Rehearsed::Whole))
+            && matches!(rehearse(path, key, pages, start), Ok(Rehearsed::Whole))
     })?;
     if !found.broken.is_empty() {
         let tables = found.broken.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -78,39 +83,69 @@ pub(crate) fn look_at_file(
 }
 
 /// The same for a store that is opened again or not at all, so that no index is made anew.
-pub(crate) fn mend_file(path: &Path, key: Option<&StoreKey>) -> Result<(), StoreError> {
-    mend(path, key, |_| false).map(drop)
+pub(crate) fn mend_file(path: &Path, key: Option<&StoreKey>, is_all: bool) -> Result<Found, StoreError> {
+    mend(path, key, is_all, |_| false)
 }
 
 fn mend(
     path: &Path,
     key: Option<&StoreKey>,
+    is_all: bool,
     can_be_made_anew: impl FnOnce(&Inspected) -> bool,
 ) -> Result<Found, StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
-    if key.is_some() || !path.exists() {
+    if !path.exists() {
         return Ok(Found::default());
     }
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
     let file = FileBackend::new(file)?;
-    if sealed_with(&file).map_err(io)?.is_some() {
-        return Ok(Found::default());
-    }
     let length = file.len().map_err(io)?;
-    let pages = inspect(&file, length <= WHOLE_BYTES_MAX).map_err(io)?;
+    let is_all = is_all || length <= WHOLE_BYTES_MAX;
+    match (key, sealed_with(&file).map_err(io)?) {
+        (None, None) => {
+            let pages = inspect(&file, is_all).map_err(io)?;
+            let found = settle(&file, pages, can_be_made_anew)?;
+            file.close().map_err(io)?;
+            Ok(found)
+        }
+        (Some(key), Some(_)) if length > BLOCKS_AT => {
+            // One that does not open says why when it is opened for good.
+            let Ok(mut file) = Sealed::open_to_look(file, key) else { return Ok(Found::default()) };
+            let pages = inspect_sealed(&file, is_all).map_err(io)?;
+            let is_to_write = pages.bits_in_blocks > 0;
+            let found = settle(&file, pages, can_be_made_anew)?;
+            let bits = if is_to_write { file.write_back().map_err(io)? } else { 0 };
+            file.close().map_err(io)?;
+            Ok(Found { bits: found.bits + bits, ..found })
+        }
+        _ => Ok(Found::default()),
+    }
+}
+
+fn settle(
+    file: &impl StorageBackend,
+    pages: Inspected,
+    can_be_made_anew: impl FnOnce(&Inspected) -> bool,
+) -> Result<Found, StoreError> {
+    let io = |error: io::Error| StoreError::of_io(&error);
     if !pages.broken.is_empty() && !can_be_made_anew(&pages) {
         return Err(pages.refusal());
     }
-    let Inspected { flips, damaged, broken, .. } = pages;
-    put_right(&file, &flips).map_err(io)?;
-    file.close().map_err(io)?;
+    put_right(file, &pages).map_err(io)?;
+    let Inspected { flips, damaged, broken, closed_blocks, .. } = pages;
     if !flips.is_empty() {
         tracing::error!(
             bits = flips.len(),
             "bits of the store's file were not what was written, and are put right: the disk may be failing"
         );
     }
-    Ok(Found { damaged, broken, bits: flips.len() as u64 })
+    if closed_blocks > 0 {
+        tracing::error!(
+            blocks = closed_blocks,
+            "blocks of the encrypted store do not open, and what is in them is damaged: the disk may be failing"
+        );
+    }
+    Ok(Found { damaged, broken, bits: flips.len() as u64, blocks: closed_blocks })
 }
 
 impl Found {
@@ -149,25 +184,50 @@ impl Found {
 
     /// Names what is damaged in the ledger, and counts what was put right.
     pub(crate) fn note(&self, store: &Store) -> Result<(), StoreError> {
-        let ledger = &store.inner.engine.ledger;
+        self.name_in(&store.inner.engine.ledger);
+        if self.broken.iter().any(|table| is_index(table)) {
+            self.rebuild(store)?;
+        }
+        store.count_defects(self.bits, self.blocks)
+    }
+
+    /// Names what is damaged.
+    pub(super) fn name_in(&self, ledger: &Ledger) {
         name_rows(&self.damaged, ledger);
         for table in &self.broken {
             ledger.note(DamagedRow { table: table.clone(), kind: None, id: PAGES.to_owned() });
         }
-        if self.broken.iter().any(|table| is_index(table)) {
-            self.rebuild(store)?;
-        }
-        if self.bits == 0 {
+    }
+
+    /// Wrong bits that were put right, and blocks that did not open.
+    pub(super) fn defects(&self) -> (u64, u64) {
+        (self.bits, self.blocks)
+    }
+}
+
+impl Store {
+    /// Adds to what is known of the disk.
+    fn count_defects(&self, bits: u64, blocks: u64) -> Result<(), StoreError> {
+        if (bits, blocks) == (0, 0) {
             return Ok(());
         }
-        let before = store.bits_put_right()?.map_or(0, |before| before.bits);
-        let row = encode(&doc! {"bits": (before + self.bits) as i64, "last": store.now_ms()})?;
-        let engine = &store.inner.engine;
+        let before = self.bits_put_right()?;
+        let (bits, blocks) =
+            before.map_or((bits, blocks), |before| (before.bits + bits, before.blocks + blocks));
+        let row = encode(&doc! {"bits": bits as i64, "blocks": blocks as i64, "last": self.now_ms()})?;
+        let engine = &self.inner.engine;
         let mut tried = engine.writing();
         let mut transaction = engine.begin_write(&mut tried)?;
         transaction.set_quick_repair(true);
         transaction.open_table(META)?.insert(META_BITS, row.as_slice())?;
         engine.commit(transaction)
+    }
+
+    /// Counts what was found since the store was opened.
+    pub(super) fn count_later_defects(&self) -> Result<(), StoreError> {
+        let Some(file) = &self.inner.file else { return Ok(()) };
+        let (bits, blocks) = file.take_defects();
+        self.count_defects(bits, blocks).inspect_err(|_| file.give_back(bits, blocks))
     }
 }
 
@@ -279,27 +339,32 @@ impl Store {
     fn look_at_pages_now(&self) -> Result<(), StoreError> {
         let io = |error: io::Error| StoreError::of_io(&error);
         let engine = &self.inner.engine;
-        let Some(file) = self.inner.file.as_ref().filter(|file| !file.is_sealed()) else {
+        let Some(file) = self.inner.file.as_ref() else {
             return Ok(());
         };
         let (_view, committed) = {
             let _nobody_writes = engine.writing();
             let view = engine.view()?;
             let open = File::open(&file.path).map_err(io)?;
-            let mut header = vec![0; HEADER_PAGE_BYTES];
+            let mut header = vec![0; HEADER_BYTES];
             open.read_exact_at(&mut header, 0).map_err(io)?;
             let length = open.metadata().map_err(io)?.len();
             (view, Committed { file: open, length, header })
         };
-        let found = inspect(&committed, true).map_err(io)?;
+        let found = match &file.key {
+            None => inspect(&committed, true).map_err(io)?,
+            Some(key) => inspect_sealed(&Sealed::open_to_look(committed, key)?, true).map_err(io)?,
+        };
         name_rows(&found.damaged, &engine.ledger);
         for table in &found.broken {
             engine.ledger.note(DamagedRow { table: table.clone(), kind: None, id: PAGES.to_owned() });
         }
-        if !found.flips.is_empty() {
+        let bits = found.flips.len() as u64 + found.bits_in_blocks;
+        if bits > 0 || !found.patches.is_empty() {
             tracing::error!(
-                bits = found.flips.len(),
-                "bits of the store's file are wrong: it is opened again"
+                bits,
+                blocks = found.closed_blocks,
+                "the store's file is not what was written: it is opened again"
             );
             file.mend_next();
             engine.reopen();
@@ -318,6 +383,7 @@ impl Store {
         let row = self.read()?.meta(META_BITS)?;
         Ok(row.map(|row| BitsPutRight {
             bits: row.get_i64("bits").map_or(0, |bits| u64::try_from(bits).unwrap_or_default()),
+            blocks: row.get_i64("blocks").map_or(0, |blocks| u64::try_from(blocks).unwrap_or_default()),
             last_ms: row.get_i64("last").unwrap_or_default(),
         }))
     }

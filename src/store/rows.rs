@@ -9,10 +9,9 @@
 //! row and forgets its checksum. What is found is kept in the [`Ledger`], for whoever looks after the store.
 
 use std::borrow::Borrow;
-use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::RangeBounds;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use redb::{
     AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError,
@@ -23,87 +22,15 @@ use super::StoreError;
 use super::put_right::PAGES;
 use crate::domain::record::Kind;
 
-const SUM_BYTES: usize = 4;
-/// Most damaged rows that are kept by name; a store with more of them is beyond a list.
-const LEDGER_ROWS_MAX: usize = 1_000;
+pub use ledger::DamagedRow;
+pub(crate) use ledger::Ledger;
+pub(crate) use names::RowName;
+use sums::{SUM_BYTES, sum};
+pub(crate) use sums::{is_row_good, is_row_marked, mark_row, wrong_bits};
 
-/// A row whose checksum is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DamagedRow {
-    /// Name of the table.
-    pub table: String,
-    /// Of the record that the row is about, if it is about one.
-    pub kind: Option<Kind>,
-    /// The record's id, or else what stands first in the key.
-    pub id: String,
-}
-
-/// Rows that were found damaged, by whoever came upon them.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<BTreeSet<DamagedRow>>);
-
-impl Ledger {
-    pub(crate) fn note(&self, row: DamagedRow) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if rows.len() < LEDGER_ROWS_MAX && rows.insert(row.clone()) {
-            let kind = row.kind.map_or("", |kind| kind.schema().collection);
-            tracing::error!(
-                table = row.table,
-                kind,
-                "a stored row is damaged; `thalamus-edge doctor` names it"
-            );
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// It is whole again, or gone.
-    pub(crate) fn forget(&self, row: &DamagedRow) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(row);
-    }
-
-    pub(crate) fn rows(&self) -> Vec<DamagedRow> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-}
-
-/// What a key says for people.
-pub(crate) trait RowName: Key + 'static {
-    /// Code of the record's kind, and its id.
-    fn row_name(key: &Self::SelfType<'_>) -> (Option<u8>, String);
-}
-
-impl RowName for (u8, &'static str) {
-    fn row_name((code, id): &(u8, &str)) -> (Option<u8>, String) {
-        (Some(*code), (*id).to_owned())
-    }
-}
-
-impl RowName for (u8, &'static str, u64) {
-    fn row_name((code, id, _): &(u8, &str, u64)) -> (Option<u8>, String) {
-        (Some(*code), (*id).to_owned())
-    }
-}
-
-impl RowName for &'static str {
-    fn row_name(id: &&str) -> (Option<u8>, String) {
-        (None, (*id).to_owned())
-    }
-}
-
-impl RowName for (&'static str, u32) {
-    fn row_name((id, _): &(&str, u32)) -> (Option<u8>, String) {
-        (None, (*id).to_owned())
-    }
-}
-
-impl RowName for u64 {
-    fn row_name(id: &u64) -> (Option<u8>, String) {
-        (None, id.to_string())
-    }
-}
+mod ledger;
+mod names;
+mod sums;
 
 /// A table of rows with checksums.
 pub(crate) struct RowsDefinition<K> {
@@ -157,19 +84,6 @@ impl<K: RowName> RowsDefinition<K> {
     fn over<T>(self, table: T, ledger: &Arc<Ledger>) -> Checked<T, K> {
         Checked { table, name: self.name, seed: self.seed(), ledger: Arc::clone(ledger), key: PhantomData }
     }
-}
-
-/// Whether a row as it stands in the file is what was written, by the name of its table and the bytes of its key.
-pub(crate) fn is_row_good(table: &str, key: &[u8], row: &[u8]) -> bool {
-    let mut seed = crc32fast::Hasher::new();
-    seed.update(table.as_bytes());
-    row.split_last_chunk::<SUM_BYTES>().is_some_and(|(value, found)| sum(seed, key, value) == *found)
-}
-
-fn sum(mut hasher: crc32fast::Hasher, key: &[u8], value: &[u8]) -> [u8; SUM_BYTES] {
-    hasher.update(key);
-    hasher.update(value);
-    hasher.finalize().to_le_bytes()
 }
 
 /// Something that a transaction can open: a table of redb's, or one of rows with checksums.
@@ -367,6 +281,32 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
             Err(StoreError::DamagedRow(_)) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// The bytes of the keys of all damaged rows.
+    pub(crate) fn all_damaged(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut damaged = Vec::new();
+        for key in self.keys::<K::SelfType<'_>>(..)? {
+            let key = key?;
+            if self.is_damaged(key.value())? {
+                damaged.push(K::as_bytes(&key.value()).as_ref().to_vec());
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// The bytes of the keys of damaged rows with this name.
+    pub(crate) fn damaged_named(&self, kind: Option<Kind>, id: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut damaged = Vec::new();
+        for (from, to) in K::named(kind, id) {
+            for key in self.keys(from..=to)? {
+                let key = key?;
+                if self.is_damaged(key.value())? {
+                    damaged.push(K::as_bytes(&key.value()).as_ref().to_vec());
+                }
+            }
+        }
+        Ok(damaged)
     }
 
     pub(crate) fn range<'k, KR>(

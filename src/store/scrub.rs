@@ -4,7 +4,7 @@
 //! while, a little at a time. Where the pass stands and which rows are damaged is kept in `meta`, because boxes are
 //! switched off at night.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bson::{Bson, Document, doc};
@@ -70,15 +70,15 @@ impl Snapshot {
         Ok(is_done)
     }
 
-    /// Whether a row that was damaged is good again, or gone.
-    fn is_healed(&self, row: &DamagedRow) -> Result<bool, StoreError> {
-        if row.id == PAGES {
-            return Ok(false);
+    /// Which of these rows are good again, or gone.
+    fn healed(&self, rows: Vec<DamagedRow>) -> Result<Vec<DamagedRow>, StoreError> {
+        let mut by_table = BTreeMap::<String, Vec<DamagedRow>>::new();
+        for row in rows.into_iter().filter(|row| row.id != PAGES) {
+            by_table.entry(row.table.clone()).or_default().push(row);
         }
-        let at = (row.kind.map_or(0, |kind| kind.schema().code), row.id.as_str());
-        let mut looking = Looking { snapshot: self, row, at, is_damaged: None };
+        let mut looking = Looking { snapshot: self, by_table, healed: Vec::new() };
         each_table(&mut looking)?;
-        Ok(looking.is_damaged == Some(false))
+        Ok(looking.healed)
     }
 
     /// How far the pass over all rows has come.
@@ -138,23 +138,8 @@ impl EachTable for Reading<'_> {
 
 struct Looking<'a> {
     snapshot: &'a Snapshot,
-    row: &'a DamagedRow,
-    at: (u8, &'a str),
-    is_damaged: Option<bool>,
-}
-
-impl Looking<'_> {
-    /// Whether the row is among the damaged ones of its table, which is read to its end for that.
-    fn look_through<K: RowName>(&self, definition: RowsDefinition<K>) -> Result<bool, StoreError> {
-        if definition.name() == CONTENT.name() {
-            let chunks = self.snapshot.transaction.open_table(CONTENT)?;
-            let mut chunks = chunks.range((self.at.1, 0)..=(self.at.1, u32::MAX))?;
-            return Ok(chunks.any(|chunk| matches!(chunk, Err(StoreError::DamagedRow(_)))));
-        }
-        let table = self.snapshot.transaction.open_table(definition)?;
-        let mut rows = table.iter()?;
-        Ok(rows.any(|row| matches!(row, Err(StoreError::DamagedRow(found)) if *found == *self.row)))
-    }
+    by_table: BTreeMap<String, Vec<DamagedRow>>,
+    healed: Vec<DamagedRow>,
 }
 
 impl EachTable for Looking<'_> {
@@ -168,15 +153,15 @@ impl EachTable for Looking<'_> {
     }
 
     fn rows<K: RowName>(&mut self, definition: RowsDefinition<K>) -> Result<(), StoreError> {
-        if definition.name() != self.row.table {
+        let Some(rows) = self.by_table.remove(definition.name()) else {
             return Ok(());
+        };
+        let table = self.snapshot.transaction.open_table(definition)?;
+        for row in rows {
+            if table.damaged_named(row.kind, &row.id)?.is_empty() {
+                self.healed.push(row);
+            }
         }
-        if K::type_name() != <RowKey as Value>::type_name() {
-            self.is_damaged = Some(self.look_through(definition)?);
-            return Ok(());
-        }
-        let rows = self.snapshot.transaction.open_table(RowsDefinition::<RowKey>::new(definition.name()))?;
-        self.is_damaged = Some(rows.is_damaged(self.at)?);
         Ok(())
     }
 }
@@ -224,19 +209,27 @@ impl Store {
         self.damaged_rows().iter().filter(is_one).count()
     }
 
-    /// Forgets rows that are good again, and notes on disk which are not.
+    /// Forgets rows that are good again, and notes on disk which are not, and how many bits were put right meanwhile.
     pub async fn settle_damage(&self) -> Result<(), StoreError> {
-        let ledger = &self.inner.engine.ledger;
-        {
-            let snapshot = self.read()?;
-            for row in ledger.rows() {
-                if snapshot.is_healed(&row)? {
-                    ledger.forget(&row);
-                }
+        let store = self.clone();
+        let blocking = move || -> Result<bool, StoreError> {
+            store.count_later_defects()?;
+            let (ledger, snapshot) = (&store.inner.engine.ledger, store.read()?);
+            for row in snapshot.healed(ledger.rows())? {
+                ledger.forget(&row);
             }
-        }
-        let rows = ledger.rows();
-        if rows.into_iter().collect::<BTreeSet<_>>() == self.read()?.damaged_noted()? {
+            let rows: BTreeSet<DamagedRow> = ledger.rows().into_iter().collect();
+            Ok(rows == snapshot.damaged_noted()?)
+        };
+        // Almost always there is nothing to look for.
+        let is_quiet = self.inner.engine.ledger.is_empty();
+        let is_noted = if is_quiet {
+            blocking()?
+        } else {
+            let looked = tokio::task::spawn_blocking(blocking).await;
+            looked.map_err(|error| StoreError::Damaged(format!("a table cannot be followed: {error}")))??
+        };
+        if is_noted {
             return Ok(());
         }
         let rows = self.damaged_rows();

@@ -23,21 +23,28 @@
 //! has two places: what was flushed last is never written over. All other pages are written where nothing
 //! that counts is.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use ring::hkdf::{HKDF_SHA256, Prk, Salt};
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use cipher::Cipher;
+use head::Head;
+use key::{KEY_BYTES, data_key, fill_random, write_keys};
+
+pub use key::{SealError, StoreKey};
+pub(super) use key::{change_key, sealed_with};
+
+mod cipher;
+mod head;
+mod key;
+
 pub(super) const MAGIC: &[u8; 16] = b"thalamus-sealed1";
-const KEY_BYTES: usize = 32;
-const KEY_ID_BYTES: usize = 8;
 const SALT_BYTES: usize = 16;
 const NONCE_BYTES: usize = SALT_BYTES + 8;
 const TAG_BYTES: usize = 16;
@@ -45,234 +52,85 @@ const COUNTER_BYTES: usize = 8;
 /// What redb sees as a unit: its smallest page.
 const BLOCK_BYTES: usize = 4096;
 const SEALED_BYTES: usize = NONCE_BYTES + BLOCK_BYTES + TAG_BYTES;
-/// Each copy of the sealed data key.
-const KEY_PLACE_BYTES: usize = 4096;
-const KEYS_BYTES: u64 = 2 * KEY_PLACE_BYTES as u64;
+/// Both copies of the sealed data key.
+const KEYS_BYTES: u64 = 8192;
 /// Each of the two places of block 0: whole sectors.
 const HEAD_PLACE_BYTES: usize = 4608;
-const BLOCKS_AT: u64 = KEYS_BYTES + 2 * HEAD_PLACE_BYTES as u64;
+/// Where the blocks behind the first begin.
+pub(super) const BLOCKS_AT: u64 = KEYS_BYTES + 2 * HEAD_PLACE_BYTES as u64;
+
+/// So many blocks are searched for a wrong bit in vain, which takes some ten seconds.
+const SEARCHES_IN_VAIN_MAX: usize = 100;
 
 const BLOCK_LEN: u64 = BLOCK_BYTES as u64;
 const SEALED_LEN: u64 = SEALED_BYTES as u64;
 
-type DataKey = Zeroizing<[u8; KEY_BYTES]>;
-
-/// Why a file did not open with a key.
-#[derive(Debug, thiserror::Error)]
-pub enum SealError {
-    #[error("a key is 64 hexadecimal digits, and nothing else in its file")]
-    BadKey,
-    #[error("the store is not encrypted, and a key was given: `db encrypt` encrypts it")]
-    NotSealed,
-    #[error("the store is encrypted: name the file of key {0} in [store] key_file")]
-    NoKey(String),
-    #[error("the store is encrypted with key {wanted}, and the key given is {given}")]
-    OtherKey { wanted: String, given: String },
-    #[error("the encrypted store is damaged: {0}")]
-    Damaged(&'static str),
-    #[error("the machine gives no randomness: {0}")]
-    NoRandomness(String),
-    #[error(transparent)]
-    Io(#[from] io::Error),
+/// What was found wrong in the blocks of a file, by whoever read them.
+#[derive(Debug, Default)]
+pub(crate) struct Defects {
+    /// Wrong bits that were found, and those of them that are right on the disk now.
+    found: AtomicU64,
+    put_right: AtomicU64,
+    /// Blocks with a wrong bit that is to be put right later.
+    wrong: Mutex<BTreeSet<u64>>,
+    /// Blocks that do not open.
+    closed: Mutex<BTreeSet<u64>>,
 }
 
-/// The key of a node's store, as an administrator keeps it. Shows nothing but its id.
-#[derive(Clone)]
-pub struct StoreKey(Zeroizing<[u8; KEY_BYTES]>);
-
-impl StoreKey {
-    /// A new one.
-    pub fn random() -> Result<StoreKey, SealError> {
-        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        fill_random(bytes.as_mut())?;
-        Ok(StoreKey(bytes))
-    }
-
-    /// From the content of a key's file: 64 hexadecimal digits, white space around them.
-    pub fn parse(text: &str) -> Result<StoreKey, SealError> {
-        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        hex::decode_to_slice(text.trim(), bytes.as_mut()).map_err(|_| SealError::BadKey)?;
-        Ok(StoreKey(bytes))
-    }
-
-    /// What [`StoreKey::parse`] reads.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(hex::encode(self.0.as_slice()) + "\n")
-    }
-
-    /// Tells keys apart without telling anything about them: 16 hexadecimal digits.
-    pub fn id(&self) -> String {
-        hex::encode(self.id_bytes())
-    }
-
-    fn id_bytes(&self) -> [u8; KEY_ID_BYTES] {
-        let mut hash = Sha256::new();
-        hash.update(b"thalamus-edge key id");
-        hash.update(self.0.as_slice());
-        let mut id = [0; KEY_ID_BYTES];
-        id.copy_from_slice(&hash.finalize()[..KEY_ID_BYTES]);
-        id
-    }
-
-    fn cipher(&self) -> Result<Cipher, SealError> {
-        Cipher::new(&self.0)
-    }
-}
-
-impl fmt::Debug for StoreKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StoreKey({})", self.id())
-    }
-}
-
-fn fill_random(bytes: &mut [u8]) -> Result<(), SealError> {
-    getrandom::fill(bytes).map_err(|error| SealError::NoRandomness(error.to_string()))
-}
-
-/// The id of the key with which these bytes are sealed, if they are.
-pub(super) fn sealed_with(bytes: &impl StorageBackend) -> io::Result<Option<String>> {
-    let ids = key_places(bytes)?.map(|place| place.map(|place| hex::encode(place.id)));
-    Ok(ids.into_iter().flatten().next())
-}
-
-/// A copy of the data key, sealed.
-struct KeyPlace {
-    id: [u8; KEY_ID_BYTES],
-    sealed: [u8; NONCE_BYTES + KEY_BYTES + TAG_BYTES],
-}
-
-impl KeyPlace {
-    fn seal(key: &StoreKey, data_key: &[u8; KEY_BYTES]) -> Result<KeyPlace, SealError> {
-        let id = key.id_bytes();
-        let mut sealed = [0; NONCE_BYTES + KEY_BYTES + TAG_BYTES];
-        key.cipher()?.seal(&Self::context(id), data_key, &mut sealed)?;
-        Ok(KeyPlace { id, sealed })
-    }
-
-    fn open(&self, key: &StoreKey) -> Option<DataKey> {
-        let mut data_key = Zeroizing::new([0; KEY_BYTES]);
-        let is_open = key.cipher().ok()?.open(&Self::context(self.id), &self.sealed, data_key.as_mut());
-        is_open.then_some(data_key)
-    }
-
-    fn context(id: [u8; KEY_ID_BYTES]) -> Vec<u8> {
-        [&MAGIC[..], &id].concat()
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = [&MAGIC[..], &self.id, &self.sealed].concat();
-        bytes.resize(KEY_PLACE_BYTES, 0);
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<KeyPlace> {
-        let (id, rest) = bytes.strip_prefix(&MAGIC[..])?.split_first_chunk()?;
-        Some(KeyPlace { id: *id, sealed: *rest.first_chunk()? })
-    }
-}
-
-fn key_places(bytes: &impl StorageBackend) -> io::Result<[Option<KeyPlace>; 2]> {
-    if bytes.len()? < KEYS_BYTES {
-        return Ok([None, None]);
-    }
-    let mut both = vec![0; 2 * KEY_PLACE_BYTES];
-    bytes.read(0, &mut both)?;
-    let (first, second) = both.split_at(KEY_PLACE_BYTES);
-    Ok([KeyPlace::from_bytes(first), KeyPlace::from_bytes(second)])
-}
-
-/// Seals with keys made from one, never twice with the same nonce.
-struct Cipher {
-    source: Prk,
-    salt: [u8; SALT_BYTES],
-    /// Of this salt.
-    key: LessSafeKey,
-    sealed: AtomicU64,
-}
-
-impl Cipher {
-    fn new(key: &[u8; KEY_BYTES]) -> Result<Cipher, SealError> {
-        let source = Salt::new(HKDF_SHA256, b"thalamus-edge store").extract(key);
-        let mut salt = [0; SALT_BYTES];
-        fill_random(&mut salt)?;
-        let key = key_of(&source, &salt).ok_or(SealError::Damaged("no key could be made"))?;
-        Ok(Cipher { source, salt, key, sealed: AtomicU64::new(0) })
-    }
-
-    /// Fills `sealed` with nonce, ciphertext and tag of `text`.
-    fn seal(&self, context: &[u8], text: &[u8], sealed: &mut [u8]) -> io::Result<()> {
-        let number = self.sealed.fetch_add(1, Ordering::Relaxed);
-        let (nonce, rest) = sealed.split_at_mut(NONCE_BYTES);
-        nonce[..SALT_BYTES].copy_from_slice(&self.salt);
-        nonce[SALT_BYTES..].copy_from_slice(&number.to_le_bytes());
-        let (place, tag) = rest.split_at_mut(text.len());
-        place.copy_from_slice(text);
-        let made = self.key.seal_in_place_separate_tag(counted(number), Aad::from(context), place);
-        tag.copy_from_slice(made.map_err(|_| io::Error::other("a block could not be encrypted"))?.as_ref());
-        Ok(())
-    }
-
-    /// Whether these bytes open; then `text` holds what was sealed, and otherwise nothing of use.
-    fn open(&self, context: &[u8], sealed: &[u8], text: &mut [u8]) -> bool {
-        let Some((salt, rest)) = sealed.split_first_chunk() else { return false };
-        let Some((number, rest)) = rest.split_first_chunk() else { return false };
-        let other = if *salt == self.salt { None } else { key_of(&self.source, salt) };
-        let key = other.as_ref().unwrap_or(&self.key);
-        let mut place = rest.to_vec();
-        let nonce = counted(u64::from_le_bytes(*number));
-        let opened = key.open_in_place(nonce, Aad::from(context), &mut place);
-        let Some(opened) = opened.ok().filter(|opened| opened.len() == text.len()) else { return false };
-        text.copy_from_slice(opened);
-        true
-    }
-}
-
-impl Cipher {
-    /// Sealed bytes in which one bit is wrong, as they were written: the tag says which bit it is, as certainly as it says
-    /// that anything is wrong. `text` holds what was sealed then.
-    fn put_right(&self, context: &[u8], sealed: &[u8], text: &mut [u8]) -> Option<Vec<u8>> {
-        let mut sealed = sealed.to_vec();
-        let (number, salt) = (SALT_BYTES..NONCE_BYTES, sealed.first_chunk::<SALT_BYTES>().copied()?);
-        // One key serves for all tries but those in the salt.
-        let key = if salt == self.salt { None } else { Some(key_of(&self.source, &salt)?) };
-        let key = key.as_ref().unwrap_or(&self.key);
-        for at in 0..sealed.len() {
-            for bit in 0..8 {
-                *sealed.get_mut(at)? ^= 1 << bit;
-                let is_open = match at < SALT_BYTES {
-                    true => self.open(context, &sealed, text),
-                    false => {
-                        let nonce = counted(u64::from_le_bytes(*sealed.get(number.clone())?.first_chunk()?));
-                        let mut place = sealed.get(NONCE_BYTES..)?.to_vec();
-                        match key.open_in_place(nonce, Aad::from(context), &mut place) {
-                            Ok(opened) if opened.len() == text.len() => {
-                                text.copy_from_slice(opened);
-                                true
-                            }
-                            _ => false,
-                        }
-                    }
-                };
-                if is_open {
-                    return Some(sealed);
-                }
-                *sealed.get_mut(at)? ^= 1 << bit;
+impl Defects {
+    /// A wrong bit is known, and what it should be was written back, unless that is for later.
+    fn put_right(&self, number: u64, written: Option<io::Result<()>>) {
+        self.found.fetch_add(1, Ordering::Relaxed);
+        match written {
+            None => drop(self.wrong.lock().unwrap_or_else(PoisonError::into_inner).insert(number)),
+            Some(Ok(())) => {
+                self.put_right.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    number,
+                    "a bit of the encrypted store was not what was written, and is put right: the disk may be failing"
+                );
             }
+            // What was read is right all the same.
+            Some(Err(error)) => tracing::warn!(
+                number,
+                %error,
+                "a bit of the encrypted store is not what was written, and what it should be cannot be written back"
+            ),
         }
-        None
+    }
+
+    /// Whether the wrong bit of a block is looked for, which takes a tenth of a second: once for each block, and not for
+    /// ever where whole parts of a file are lost.
+    fn may_search(&self, number: u64) -> bool {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.len() < SEARCHES_IN_VAIN_MAX && !closed.contains(&number)
+    }
+
+    fn note_closed(&self, number: u64) {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+    }
+
+    /// Wrong bits, those that stay wrong on the disk too.
+    pub(crate) fn bits(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
+    /// How many bits were put right since this was asked last.
+    pub(crate) fn take_bits(&self) -> u64 {
+        self.put_right.swap(0, Ordering::Relaxed)
+    }
+
+    /// Blocks that do not open.
+    pub(crate) fn closed(&self) -> BTreeSet<u64> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-fn key_of(source: &Prk, salt: &[u8; SALT_BYTES]) -> Option<LessSafeKey> {
-    let info = [&salt[..]];
-    let made = source.expand(&info, &CHACHA20_POLY1305).ok()?;
-    Some(LessSafeKey::new(UnboundKey::from(made)))
-}
-
-fn counted(number: u64) -> Nonce {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&number.to_le_bytes());
-    Nonce::assume_unique_for_key(nonce)
+/// Bytes of which some may be guessed only.
+pub(crate) trait Guess: StorageBackend {
+    /// Reads as [`StorageBackend::read`] does, also where a block does not open. Returns the parts of `out` for which
+    /// nothing vouches.
+    fn guess(&self, offset: u64, out: &mut [u8]) -> io::Result<Vec<Range<usize>>>;
 }
 
 /// Bytes for redb, sealed on their way to `inner`.
@@ -280,16 +138,9 @@ pub struct Sealed<B> {
     inner: B,
     cipher: Cipher,
     head: Mutex<Head>,
-}
-
-/// Block 0, with redb's header in it.
-struct Head {
-    text: Box<[u8; BLOCK_BYTES]>,
-    counter: u64,
-    /// Where it was written last.
-    place: usize,
-    /// Whether that is safely on the disk.
-    is_flushed: bool,
+    defects: Arc<Defects>,
+    /// Whether wrong bits are put right on the disk as soon as they are found.
+    is_writing_back: bool,
 }
 
 impl<B> fmt::Debug for Sealed<B> {
@@ -301,24 +152,61 @@ impl<B> fmt::Debug for Sealed<B> {
 impl<B: StorageBackend> Sealed<B> {
     /// Opens sealed bytes, or seals empty ones.
     pub fn open(inner: B, key: &StoreKey) -> Result<Sealed<B>, SealError> {
-        // Nothing but keys: nothing has been stored yet, and making them may have been cut off.
-        if inner.len()? <= KEYS_BYTES && sealed_with(&inner)?.is_none_or(|id| id == key.id()) {
-            return Sealed::create(inner, key);
-        }
-        let data_key = data_key(&inner, &[key])?;
-        let cipher = Cipher::new(&data_key)?;
-        let head = Head::read(&inner, &cipher)?;
-        Ok(Sealed { inner, cipher, head: Mutex::new(head) })
+        Sealed::open_noting(inner, key, Arc::default())
     }
 
-    fn create(inner: B, key: &StoreKey) -> Result<Sealed<B>, SealError> {
+    /// The same; what is found wrong in it is noted there.
+    pub(crate) fn open_noting(
+        inner: B,
+        key: &StoreKey,
+        defects: Arc<Defects>,
+    ) -> Result<Sealed<B>, SealError> {
+        // Nothing but keys: nothing has been stored yet, and making them may have been cut off.
+        if inner.len()? <= KEYS_BYTES && sealed_with(&inner)?.is_none_or(|id| id == key.id()) {
+            return Sealed::create(inner, key, defects);
+        }
+        Sealed::open_as(inner, key, defects, true)
+    }
+
+    /// Opens sealed bytes and writes nothing: what is read is right, and [`Sealed::write_back`] makes it so on the disk.
+    pub(crate) fn open_to_look(inner: B, key: &StoreKey) -> Result<Sealed<B>, SealError> {
+        Sealed::open_as(inner, key, Arc::default(), false)
+    }
+
+    fn open_as(
+        inner: B,
+        key: &StoreKey,
+        defects: Arc<Defects>,
+        is_writing_back: bool,
+    ) -> Result<Sealed<B>, SealError> {
+        let data_key = data_key(&inner, &[key])?;
+        let cipher = Cipher::new(&data_key)?;
+        let head = Head::read(&inner, &cipher, &defects, is_writing_back)?;
+        Ok(Sealed { inner, cipher, head: Mutex::new(head), defects, is_writing_back })
+    }
+
+    /// Puts right on the disk what was found by looking; returns how many bits that were.
+    pub(crate) fn write_back(&mut self) -> io::Result<u64> {
+        self.is_writing_back = true;
+        let wrong = std::mem::take(&mut *self.defects.wrong.lock().unwrap_or_else(PoisonError::into_inner));
+        if wrong.contains(&0) {
+            Head::read(&self.inner, &self.cipher, &self.defects, true).map_err(io::Error::other)?;
+        }
+        for number in wrong.into_iter().filter(|number| *number > 0) {
+            self.read_blocks(number, &mut [0; BLOCK_BYTES])?;
+        }
+        self.inner.sync_data()?;
+        Ok(self.defects.take_bits())
+    }
+
+    fn create(inner: B, key: &StoreKey, defects: Arc<Defects>) -> Result<Sealed<B>, SealError> {
         let mut data_key = Zeroizing::new([0; KEY_BYTES]);
         fill_random(data_key.as_mut())?;
         inner.set_len(0)?;
         inner.set_len(KEYS_BYTES)?;
         write_keys(&inner, key, &data_key)?;
         let cipher = Cipher::new(&data_key)?;
-        Ok(Sealed { inner, cipher, head: Mutex::new(Head::empty()) })
+        Ok(Sealed { inner, cipher, head: Mutex::new(Head::empty()), defects, is_writing_back: true })
     }
 
     fn head(&self) -> MutexGuard<'_, Head> {
@@ -334,12 +222,13 @@ impl<B: StorageBackend> Sealed<B> {
             let Err(error) = open_block(&self.cipher, number, sealed, text) else {
                 continue;
             };
-            let right = self.cipher.put_right(&number.to_le_bytes(), sealed, text).ok_or(error)?;
-            tracing::error!(
-                number,
-                "a bit of the encrypted store was not what was written, and is put right: the disk may be failing"
-            );
-            self.inner.write(place_of(number), &right)?;
+            let search = || self.cipher.put_right(&number.to_le_bytes(), sealed, text);
+            let Some(right) = self.defects.may_search(number).then(search).flatten() else {
+                self.defects.note_closed(number);
+                return Err(error);
+            };
+            let written = self.is_writing_back.then(|| self.inner.write(place_of(number), &right));
+            self.defects.put_right(number, written);
         }
         Ok(())
     }
@@ -366,103 +255,6 @@ impl<B: StorageBackend> Sealed<B> {
         self.inner.write(Head::place_at(place), &sealed)?;
         *head = Head { text, counter, place, is_flushed: false };
         Ok(())
-    }
-}
-
-/// Writes both copies of the data key, each flushed before the other, so that one is always whole.
-fn write_keys(
-    inner: &impl StorageBackend,
-    key: &StoreKey,
-    data_key: &[u8; KEY_BYTES],
-) -> Result<(), SealError> {
-    for copy in 0..2 {
-        let place = KeyPlace::seal(key, data_key)?;
-        inner.write(copy * KEY_PLACE_BYTES as u64, &place.to_bytes())?;
-        inner.sync_data()?;
-    }
-    Ok(())
-}
-
-/// Seals the data key with another key. Afterwards the old one opens nothing.
-///
-/// A copy of the file from before still opens with the old key: whoever may have both has the data.
-pub(super) fn change_key(
-    inner: &impl StorageBackend,
-    old: &StoreKey,
-    new: &StoreKey,
-) -> Result<(), SealError> {
-    // A change that was cut off after the first copy goes on.
-    let data_key = data_key(inner, &[old, new])?;
-    write_keys(inner, new, &data_key)
-}
-
-/// The data key, opened with the first of these keys that opens a copy of it.
-fn data_key(inner: &impl StorageBackend, keys: &[&StoreKey]) -> Result<DataKey, SealError> {
-    let places = key_places(inner)?;
-    let wanted = places.iter().flatten().next().ok_or(SealError::NotSealed)?;
-    let opened = keys.iter().find_map(|key| places.iter().flatten().find_map(|place| place.open(key)));
-    opened.ok_or_else(|| {
-        let given = keys[0].id();
-        if wanted.id == keys[0].id_bytes() {
-            return SealError::Damaged("the key fits by its id and opens nothing");
-        }
-        SealError::OtherKey { wanted: hex::encode(wanted.id), given }
-    })
-}
-
-impl Head {
-    fn empty() -> Head {
-        Head { text: Box::new([0; BLOCK_BYTES]), counter: 0, place: 0, is_flushed: true }
-    }
-
-    fn context(counter: u64) -> [u8; COUNTER_BYTES + 1] {
-        let mut context = [b'h'; COUNTER_BYTES + 1];
-        context[..COUNTER_BYTES].copy_from_slice(&counter.to_le_bytes());
-        context
-    }
-
-    /// The counter of a place and whether it opens, with one wrong bit in the counter or the block if need be.
-    fn open(cipher: &Cipher, counter: u64, block: &[u8], text: &mut [u8]) -> (u64, bool) {
-        let mut opens = |counter: u64| counter > 0 && cipher.open(&Head::context(counter), block, text);
-        if opens(counter) {
-            return (counter, true);
-        }
-        if let Some(right) = (0..u64::BITS).map(|bit| counter ^ (1 << bit)).find(|other| opens(*other)) {
-            return (right, true);
-        }
-        let is_blank = block.iter().all(|byte| *byte == 0);
-        (counter, !is_blank && cipher.put_right(&Head::context(counter), block, text).is_some())
-    }
-
-    fn place_at(place: usize) -> u64 {
-        KEYS_BYTES + (place * HEAD_PLACE_BYTES) as u64
-    }
-
-    /// The later of the two that opens. A place that does not was being written when the power failed.
-    fn read(inner: &impl StorageBackend, cipher: &Cipher) -> Result<Head, SealError> {
-        if inner.len()? < BLOCKS_AT {
-            return Ok(Head::empty());
-        }
-        let (mut latest, mut is_blank) = (None::<Head>, true);
-        for place in 0..2 {
-            let mut sealed = vec![0; HEAD_PLACE_BYTES];
-            inner.read(Head::place_at(place), &mut sealed)?;
-            is_blank &= sealed.iter().all(|byte| *byte == 0);
-            let Some((number, block)) = sealed.split_first_chunk() else { continue };
-            let counter = u64::from_le_bytes(*number);
-            let mut text = Box::new([0; BLOCK_BYTES]);
-            // The later of the two is what was committed last: with one wrong bit in it the earlier must not take its
-            // place.
-            let (counter, is_open) = Head::open(cipher, counter, &block[..SEALED_BYTES], &mut text[..]);
-            if is_open && latest.as_ref().is_none_or(|other| other.counter < counter) {
-                latest = Some(Head { text, counter, place, is_flushed: true });
-            }
-        }
-        match latest {
-            None if is_blank => Ok(Head::empty()),
-            None => Err(SealError::Damaged("neither copy of its first block opens")),
-            Some(head) => Ok(head),
-        }
     }
 }
 
@@ -496,6 +288,35 @@ fn blocks(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize
         at += count as u64;
         Some((number, within, count))
     })
+}
+
+impl<B: StorageBackend> Sealed<B> {
+    /// What was found wrong in it.
+    pub(crate) fn defects(&self) -> &Defects {
+        &self.defects
+    }
+}
+
+impl<B: StorageBackend> Guess for Sealed<B> {
+    fn guess(&self, offset: u64, out: &mut [u8]) -> io::Result<Vec<Range<usize>>> {
+        let mut guessed = Vec::new();
+        let mut done = 0;
+        for (number, _, count) in blocks(offset, out.len()) {
+            let part = done..done + count;
+            done += count;
+            let Some(place) = out.get_mut(part.clone()) else { break };
+            match self.read(offset + part.start as u64, place) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData && count == BLOCK_BYTES => {
+                    let mut sealed = vec![0; SEALED_BYTES];
+                    self.inner.read(place_of(number), &mut sealed)?;
+                    self.cipher.guess(&sealed, place).ok_or(error)?;
+                    guessed.push(part);
+                }
+                read => read?,
+            }
+        }
+        Ok(guessed)
+    }
 }
 
 impl<B: StorageBackend> StorageBackend for Sealed<B> {
@@ -603,3 +424,6 @@ impl<B: StorageBackend> StorageBackend for Sealed<B> {
         self.inner.query_lock_range(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use crate::domain::record::{Kind, RecordKey};
 use crate::files::{create_private, directory_of, give_to_owner_of_directory, sync_directory};
 
 /// Below the directory of the store.
-const DIRECTORY: &str = "damaged";
+pub(super) const DIRECTORY: &str = "damaged";
 /// Tables whose rows under a record's key are what the node knows of it.
 const TABLES: [RowsDefinition<RowKey>; 9] =
     [DOCS, BASE, INTENT, DELIVERED, UNDECIDED, GHOST, DEAD, HELD, WAITING];
@@ -28,6 +28,10 @@ const TABLES: [RowsDefinition<RowKey>; 9] =
 pub enum SetAsideError {
     #[error("no row of this record is damaged")]
     NotDamaged,
+    #[error("no row of this table has a checksum")]
+    NoTable,
+    #[error("its rows are records, which are set aside as a whole")]
+    OfRecord,
     #[error("the store is in memory, and has no directory")]
     NoDirectory,
     #[error("its rows could not be kept: {0}")]
@@ -51,7 +55,9 @@ impl Store {
         let file = self.inner.file.as_ref().ok_or(SetAsideError::NoDirectory)?;
         let directory = directory_of(&file.path).to_owned();
         let rows = self.read()?.rows_of(&key)?;
-        let path = keep(&directory.join(DIRECTORY), &key, &rows)?;
+        let collection = key.kind.schema().collection;
+        let lines = rows.iter().map(|(table, row)| (collection, key.id.as_str(), *table, row.as_slice()));
+        let path = keep(&directory.join(DIRECTORY), collection, lines)?;
         let name = path.display().to_string();
         self.transact(move |tx| -> Result<(), StoreError> { tx.drop_damaged(&key, &name) }).await?;
         self.settle_damage().await?;
@@ -75,23 +81,26 @@ impl Snapshot {
     }
 }
 
-/// One line of JSON for each row, in a file that only the service's user reads.
-fn keep(directory: &Path, key: &RecordKey, rows: &[(&str, Vec<u8>)]) -> Result<PathBuf, io::Error> {
+/// One line of JSON for each row (collection, id, table and bytes), in a file that only the service's user reads.
+pub(super) fn keep<'a>(
+    directory: &Path,
+    stem: &str,
+    rows: impl Iterator<Item = (&'a str, &'a str, &'a str, &'a [u8])>,
+) -> Result<PathBuf, io::Error> {
     std::fs::create_dir_all(directory)?;
     give_to_owner_of_directory(directory)?;
-    let collection = key.kind.schema().collection;
     let mut number = 1;
     let (path, mut file) = loop {
         // Ids may hold anything; the record is named inside.
-        let path = directory.join(format!("{collection}-{number}.jsonl"));
+        let path = directory.join(format!("{stem}-{number}.jsonl"));
         match create_private(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             file => break (path, file?),
         }
     };
-    for (table, row) in rows {
+    for (collection, id, table, row) in rows {
         let line = serde_json::json!({
-            "collection": collection, "id": key.id, "table": table, "row_hex": hex::encode(row),
+            "collection": collection, "id": id, "table": table, "row_hex": hex::encode(row),
             "row_text": String::from_utf8_lossy(row),
         });
         writeln!(file, "{line}")?;

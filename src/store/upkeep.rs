@@ -52,7 +52,7 @@ pub fn lock_file(path: &Path) -> Result<File, StoreError> {
 }
 
 fn open(path: &Path, key: Option<&StoreKey>, cache_bytes: usize) -> Result<Database, StoreError> {
-    mend_file(path, key)?;
+    mend_file(path, key, false)?;
     let database = StoreFile::at(path, key).open(cache_bytes, Arc::default())?;
     writer::prepare(&database.begin_read()?, || Ok(database.begin_write()?))?;
     Ok(database)
@@ -109,10 +109,16 @@ fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreE
     // Last, because what it would mend is what the rows above were read from.
     let was_clean =
         pages.is_whole() && matches!(unpanicked(|| Ok(store.database.check_integrity()?)), Ok(true));
-    if !pages.flips.is_empty() {
+    let bits = pages.flips.len() as u64 + pages.bits_in_blocks;
+    if bits > 0 {
         complaints.push(format!(
-            "{} single bits of the file are wrong, which the next start of the node puts right",
-            pages.flips.len()
+            "{bits} single bits of the file are wrong, which the next start of the node puts right"
+        ));
+    }
+    if pages.closed_blocks > 0 {
+        complaints.push(format!(
+            "{} blocks of the encrypted file do not open: rows in them are damaged",
+            pages.closed_blocks
         ));
     }
     for table in &pages.broken {
@@ -187,7 +193,7 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
     let io = |error: io::Error| StoreError::of_io(&error);
     // The store may be a link to another disk.
     let path = &path.canonicalize().map_err(io)?;
-    mend_file(path, old)?;
+    mend_file(path, old, true)?;
     let _lock = lock_file(path)?;
     let source = bytes_of(OpenOptions::new().read(true).open(path).map_err(io)?, old)?;
     let unfinished = Unfinished::at(suffixed(path, RECODED_ENDING)).map_err(io)?;

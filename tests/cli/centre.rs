@@ -69,6 +69,11 @@ fn listening(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
 
 /// A server that says this of itself, and nothing else to anybody.
 fn saying(hello: impl Fn(u16) -> Document + Send + Sync + 'static) -> u16 {
+    answering(hello, |_| true)
+}
+
+/// The same; it answers these messages only.
+fn answering(hello: impl Fn(u16) -> Document + Send + Sync + 'static, is_answered: fn(&[u8]) -> bool) -> u16 {
     listening(move |mut stream| {
         let port = stream.local_addr().unwrap().port();
         let mut header = [0; 16];
@@ -76,6 +81,9 @@ fn saying(hello: impl Fn(u16) -> Document + Send + Sync + 'static) -> u16 {
             let number = |at: usize| i32::from_le_bytes(header[at..at + 4].try_into().unwrap());
             let mut message = vec![0; number(0) as usize - 16];
             stream.read_exact(&mut message).unwrap();
+            if !is_answered(&message) {
+                continue;
+            }
             let document = hello(port).to_vec().unwrap();
             // Drivers begin in an older form of the protocol.
             let (kind, between) = match number(12) {
@@ -122,6 +130,28 @@ fn names_ports_and_silence_are_told_apart() {
         &member,
         "does not answer when asked for TLS",
     );
+}
+
+/// A server that says hello and then answers nothing must not keep `doctor` waiting.
+#[test]
+fn a_server_that_answers_no_command_is_given_up_with_its_stage() {
+    let primary = |_| {
+        doc! {
+            "ok": 1, "isWritablePrimary": true, "ismaster": true, "maxWireVersion": 21, "minWireVersion": 0,
+            "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000, "maxWriteBatchSize": 100_000,
+        }
+    };
+    let says_hello = |message: &[u8]| {
+        let has = |word: &[u8]| message.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+        has(b"hello\0") || has(b"ismaster\0")
+    };
+    let port = answering(primary, says_hello);
+    let clinic = clinic_of(&format!("mongodb://127.0.0.1:{port}/?directConnection=true"));
+    let begun = std::time::Instant::now();
+    let doctor = clinic.run(&["doctor"]);
+    let words = format!("centre: (answer) 127.0.0.1:{port} does not answer within 10 seconds when asked who");
+    doctor.says(&words);
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
 }
 
 #[test]

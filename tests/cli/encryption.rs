@@ -123,5 +123,5 @@ fn a_key_that_cannot_be_used_is_said_to_be_so() {
     let from = bytes.len() / 8;
     bytes[from..].iter_mut().for_each(|byte| *byte ^= 1);
     fs::write(&path, bytes).unwrap();
-    with_key.run(&["db", "check"]).ends(1).complains("encrypted store does not open");
+    with_key.run(&["db", "check"]).ends(1).complains("damaged beyond repair");
 }

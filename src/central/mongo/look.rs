@@ -101,14 +101,34 @@ impl MongoHub {
             });
         }
         let database = entered.client.database(&self.address.database);
-        survey.advice.extend(of_collations(&database).await);
-        survey.advice.extend(of_history(&entered.client.database("local")).await);
-        let rows = database.run_command(namesakes_command(name, own)).await;
-        survey.namesakes = rows.ok().map(|reply| namesakes(&reply, now_ms));
+        let member = primary.name.as_str();
+        match rights::asked(&database, collations_command()).await {
+            None => survey.advice.push(slow(member, "asked for its collections")),
+            Some(reply) => survey.advice.extend(reply.ok().and_then(|reply| of_collations(&reply))),
+        }
+        match of_history(&entered.client.database("local")).await {
+            Err(Late) => survey.advice.push(slow(member, "asked how far its history reaches back")),
+            Ok(advice) => survey.advice.extend(advice),
+        }
+        match rights::asked(&database, namesakes_command(name, own)).await {
+            None => survey.advice.push(slow(member, "asked for other nodes of this name")),
+            Some(rows) => survey.namesakes = rows.ok().map(|reply| namesakes(&reply, now_ms)),
+        }
         entered.client.shutdown().immediate(true).await;
         survey
     }
 }
+
+/// A server that logs in and then does not answer.
+fn slow(member: &str, what: &str) -> Advice {
+    Advice {
+        finding: rights::late(member, what),
+        remedy: "see how busy the server is; its log says what it waits for",
+    }
+}
+
+/// The server did not answer in time.
+struct Late;
 
 fn of_address(primary: &Primary) -> Vec<Advice> {
     let mut advice = Vec::new();
@@ -140,9 +160,12 @@ fn of_address(primary: &Primary) -> Vec<Advice> {
 }
 
 /// Nodes compare by bytes, and where a collection does not they have to ask for it with each statement.
-async fn of_collations(database: &Database) -> Option<Advice> {
+fn collations_command() -> Document {
     let filter = doc! {"options.collation": {"$exists": true}, "options.collation.locale": {"$ne": "simple"}};
-    let reply = database.run_command(doc! {"listCollections": 1, "filter": filter}).await.ok()?;
+    doc! {"listCollections": 1, "filter": filter}
+}
+
+fn of_collations(reply: &Document) -> Option<Advice> {
     let found = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
     let names: Vec<&str> = found.iter().filter_map(|row| row.as_document()?.get_str("name").ok()).collect();
     (!names.is_empty()).then(|| Advice {
@@ -156,13 +179,23 @@ async fn of_collations(database: &Database) -> Option<Advice> {
 }
 
 /// How far back the server can tell what happened, if this user may see it; most may not.
-async fn of_history(local: &Database) -> Option<Advice> {
+async fn of_history(local: &Database) -> Result<Option<Advice>, Late> {
     let find = |order: i32| doc! {"find": "oplog.rs", "sort": {"$natural": order}, "limit": 1, "projection": {"ts": 1}};
-    let first = local.run_command(find(1)).await.ok()?;
-    let last = local.run_command(find(-1)).await.ok()?;
-    let hours = rights::hours_between(rights::first_of(&first)?, rights::first_of(&last)?)?;
-    let stats = local.run_command(doc! {"collStats": "oplog.rs"}).await.ok()?;
-    let (used, most) = (super::number(&stats, "size")?, super::number(&stats, "maxSize")?);
+    let mut replies = Vec::new();
+    for command in [find(1), find(-1), doc! {"collStats": "oplog.rs"}] {
+        match rights::asked(local, command).await.ok_or(Late)? {
+            Ok(reply) => replies.push(reply),
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(short_history(&replies))
+}
+
+/// From its first and last entry, and how large it may be.
+fn short_history(replies: &[Document]) -> Option<Advice> {
+    let [first, last, stats] = replies else { return None };
+    let hours = rights::hours_between(rights::first_of(first)?, rights::first_of(last)?)?;
+    let (used, most) = (super::number(stats, "size")?, super::number(stats, "maxSize")?);
     // A young one is short because nothing was before.
     let is_full = used >= most / 10 * 9;
     (is_full && hours < HISTORY_HOURS_MIN).then(|| Advice {

@@ -3,6 +3,7 @@
 //! The role in docs/SYNC.md says the same; a test compares the two. Nothing is written to find it out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind};
@@ -18,6 +19,9 @@ use crate::central::{
 use crate::domain::record::Kind;
 
 const UNAUTHORIZED: i32 = 13;
+/// How long one command may take: `doctor` and `setup` say then where it ended.
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+const BUSY: &str = "try again; the server's log says why if it lasts";
 /// Of what is missing, as much as somebody reads.
 const MISSING_SHOWN_MAX: usize = 5;
 const ROLE: &str = "at the centre: the role in docs/SYNC.md (What a node needs) for this user, for this database and \
@@ -78,11 +82,11 @@ fn missing(
     missing
 }
 
+fn name(collection: &str) -> String {
+    if collection.is_empty() { "the whole database".to_owned() } else { collection.to_owned() }
+}
+
 fn words(missing: &BTreeMap<String, Vec<&'static str>>) -> String {
-    let name = |collection: &str| match collection {
-        "" => "the whole database".to_owned(),
-        collection => collection.to_owned(),
-    };
     let mut words: Vec<_> = missing
         .iter()
         .take(MISSING_SHOWN_MAX)
@@ -92,6 +96,16 @@ fn words(missing: &BTreeMap<String, Vec<&'static str>>) -> String {
         words.push(format!("and more on {} others", missing.len() - MISSING_SHOWN_MAX));
     }
     words.join("; ")
+}
+
+/// Asks a server that answered before, for no longer than [`COMMAND_LIMIT`]. Nothing: it did not answer.
+pub(super) async fn asked(database: &Database, command: Document) -> Option<Result<Document, Error>> {
+    tokio::time::timeout(COMMAND_LIMIT, database.run_command(command)).await.ok()
+}
+
+/// What is said of a server that does not answer, and what it was asked.
+pub(super) fn late(member: &str, what: &str) -> String {
+    format!("{member} does not answer within {} seconds when {what}", COMMAND_LIMIT.as_secs())
 }
 
 /// A client that has logged in at the primary, and whether the server asked for that.
@@ -108,8 +122,11 @@ pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<
     let unusable = |_| at(Stage::Address, "its address cannot be used".to_owned(), LOGIN);
     let client = Client::with_options(primary.options.clone()).map_err(unusable)?;
     let status = doc! {"connectionStatus": 1, "showPrivileges": true};
-    let asked = client.database("admin").run_command(status).await;
-    let info = match asked {
+    let Some(answer) = asked(&client.database("admin"), status).await else {
+        let what = if has_user { "the user logs in" } else { "asked who the user is" };
+        return Err(at(Stage::Answer, late(&primary.name, what), BUSY));
+    };
+    let info = match answer {
         Ok(reply) => reply.get_document("authInfo").cloned().unwrap_or_default(),
         Err(failure) => {
             return Err(match (error::of_call(&failure), has_user) {
@@ -127,11 +144,9 @@ pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<
                     format!("{} asks for a login, and the address names no user", primary.name),
                     LOGIN,
                 ),
-                (CentralError::Offline(cause) | CentralError::Failed(cause), _) => at(
-                    Stage::Answer,
-                    unanswered(&primary.name, &cause),
-                    "try again; the server's log says why if it lasts",
-                ),
+                (CentralError::Offline(cause) | CentralError::Failed(cause), _) => {
+                    at(Stage::Answer, unanswered(&primary.name, &cause), BUSY)
+                }
             });
         }
     };
@@ -143,9 +158,10 @@ pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<
         // Who is nobody gets no list: whether the server asks for logins is seen when something is read.
         (true, _) | (false, true) => {
             let database = client.database(&address.database);
-            tried(&database, &needed)
-                .await
-                .map_err(|cause| at(Stage::Answer, unanswered(&primary.name, &cause), LOGIN))?
+            tried(&database, &needed).await.map_err(|untried| match untried {
+                Untried::Late(what) => at(Stage::Answer, late(&primary.name, &what), BUSY),
+                Untried::Failed(cause) => at(Stage::Answer, unanswered(&primary.name, &cause), LOGIN),
+            })?
         }
         (false, false) => missing(&needed, &privileges, &address.database),
     };
@@ -179,12 +195,19 @@ fn unanswered(member: &str, cause: &Cause) -> String {
     }
 }
 
+/// Why privileges could not be tried.
+enum Untried {
+    /// The server did not answer: what it was asked.
+    Late(String),
+    Failed(Cause),
+}
+
 /// Where the server does not list privileges: what can be tried without writing. `insert` cannot, nor `createIndex`.
 /// One refusal is enough for a collection, and one error of another kind for all of them.
 async fn tried(
     database: &Database,
     needed: &BTreeMap<String, Vec<&'static str>>,
-) -> Result<BTreeMap<String, Vec<&'static str>>, Cause> {
+) -> Result<BTreeMap<String, Vec<&'static str>>, Untried> {
     let nobody = doc! {"_id": NOBODY};
     let mut missing: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
     for (collection, actions) in needed {
@@ -201,7 +224,11 @@ async fn tried(
                 }
                 _ => continue,
             };
-            match database.run_command(command).await {
+            let Some(answer) = asked(database, command).await else {
+                let what = format!("{action} on {} is tried", name(collection));
+                return Err(Untried::Late(what));
+            };
+            match answer {
                 Ok(_) => {}
                 Err(failure) if code_of(&failure) == Some(UNAUTHORIZED) => {
                     missing.entry(collection.clone()).or_default().push(action);
@@ -213,7 +240,9 @@ async fn tried(
                     // Whatever else a server has against it, it is not that the user may not.
                     CentralError::Failed(_) => return Ok(missing),
                     CentralError::Offline(_) if code_of(&failure).is_some() => return Ok(missing),
-                    CentralError::Offline(cause) | CentralError::Refused(cause) => return Err(cause),
+                    CentralError::Offline(cause) | CentralError::Refused(cause) => {
+                        return Err(Untried::Failed(cause));
+                    }
                 },
             }
         }

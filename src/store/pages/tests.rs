@@ -6,6 +6,7 @@ use std::path::Path;
 use bson::doc;
 use redb::backends::FileBackend;
 
+use super::layout::{BRANCH, sum};
 use super::*;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
@@ -32,7 +33,7 @@ fn look(path: &Path) -> Inspected {
     let file = FileBackend::new(fs::OpenOptions::new().read(true).write(true).open(path).unwrap()).unwrap();
     let found = inspect(&file, true).unwrap();
     assert!(found.flips.len() >= inspect(&file, false).unwrap().flips.len());
-    put_right(&file, &found.flips).unwrap();
+    put_right(&file, &found).unwrap();
     found
 }
 
@@ -110,6 +111,108 @@ async fn a_wrong_bit_anywhere_in_an_encrypted_store_changes_nothing_either() {
         let found = after_a_flip((&path, Some(&key)), &whole, at, (n % 8) as u8);
         assert_eq!(found, Ok(right.clone()), "{at}");
     }
+}
+
+/// Two wrong bits in the commit that counts: the commit before it is whole, and lacks what was acknowledged last.
+#[tokio::test]
+async fn a_damaged_last_commit_does_not_give_way_to_the_one_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    let right = after_a_flip((&path, None), &whole, whole.len() - 1, 0).unwrap();
+    let (mut refused, mut opened) = (0, 0);
+    for slot in [64, 192] {
+        for at in [0, 8, 16, 30, 40, 50, 104, 106, 112, 127] {
+            let mut bytes = whole.clone();
+            bytes[slot + at] ^= 3;
+            fs::write(&path, &bytes).unwrap();
+            match Store::open(&path, OPTIONS) {
+                Err(error) => {
+                    let counts = usize::from(whole[9] & 1 == 1) * 128 + 64 == slot;
+                    assert!(!counts || matches!(error, StoreError::Broken(_)), "{slot} {at}: {error}");
+                    assert!(fs::read(&path).unwrap() == bytes, "{slot} {at} was written to");
+                    refused += 1;
+                    let mut people = 0;
+                    let broken =
+                        crate::store::read_what_is_left(&path, None, |_| -> Result<(), StoreError> {
+                            people += 1;
+                            Ok(())
+                        });
+                    assert_eq!(counts || at == 0, !broken.unwrap().is_empty(), "{slot} {at}");
+                }
+                Ok(store) => {
+                    assert_eq!(store.read().unwrap().rows_sha256().unwrap(), right, "{slot} {at}");
+                    opened += 1;
+                }
+            }
+        }
+    }
+    assert!(refused >= 10 && opened > 5, "{refused} {opened}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_off_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let whole = fs::read(&path).unwrap();
+    for length in [whole.len() - 1, whole.len() - 4096, whole.len() / 2, 8192, 100] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Store::open(&path, OPTIONS).err().unwrap().to_string();
+        let said = match length {
+            100 => "should have 8192 bytes at least and has 100)".to_owned(),
+            _ => format!("should have {} bytes and has {length})", whole.len()),
+        };
+        assert!(error.contains(&said) && error.contains("restore FILE"), "{error}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), length as u64);
+    }
+}
+
+/// A page that is large because of one row, with two wrong bits in it, and single ones elsewhere.
+#[tokio::test]
+async fn a_large_page_leaves_the_search_to_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    store_in(&path, None).await;
+    let store = Store::open(&path, OPTIONS).unwrap();
+    let job = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+        for (id, letter) in [("a-large-1", "y"), ("z-large-2", "z")] {
+            let note = format!("begin-{letter}{}{letter}-end", letter.repeat(400_000));
+            let person = doc! {"_id": id, "name": "Large", "note": note};
+            tx.edit(&RecordKey::new(Kind::Person, id), Some(&person), &Actor::Centre)?;
+        }
+        Ok(())
+    };
+    store.transact(job).await.unwrap();
+    let right = store.read().unwrap().rows_sha256().unwrap();
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    let find = |text: &[u8]| {
+        let last = (0..whole.len() - text.len()).rev().find(|at| whole[*at..].starts_with(text));
+        last.unwrap_or_else(|| panic!("{text:?} is not there"))
+    };
+    let changed = |changes: &[(usize, u8)]| {
+        let mut bytes = whole.clone();
+        for (at, mask) in changes {
+            bytes[*at] ^= mask;
+        }
+        fs::write(&path, bytes).unwrap();
+        let begun = std::time::Instant::now();
+        let found = look(&path);
+        (found, begun.elapsed())
+    };
+    // One bit each in both large rows: both are put right, at once.
+    let (found, took) = changed(&[(find(b"yy-end"), 4), (find(b"begin-zz"), 1)]);
+    assert_eq!((found.flips.len(), found.damaged.len(), found.broken.len()), (2, 0, 0), "{found:?}");
+    assert!(took.as_secs() < 20, "{took:?}");
+    let store = Store::open(&path, OPTIONS).unwrap();
+    assert_eq!(store.read().unwrap().rows_sha256().unwrap(), right);
+    drop(store);
+    // Two in one of them: its row is damaged, and the other one is put right.
+    let (found, took) = changed(&[(find(b"yy-end"), 6), (find(b"begin-zz"), 1)]);
+    assert_eq!((found.flips.len(), found.damaged.len(), found.broken.len()), (1, 1, 0), "{found:?}");
+    assert!(took.as_secs() < 20, "{took:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,275 @@
+//! Floor 5. What `doctor` finds on this machine without the node: settings, secrets, clock, disk, certificate, backups.
+
+use std::path::Path;
+
+use super::findings::{Findings, Health};
+use super::{CLOCK_TOLERANCE_MS, DAY_MS};
+use crate::app;
+use crate::backup::{self, Weakness};
+use crate::central::Protection;
+use crate::cli::clear_copies::clear_files;
+use crate::config::{Config, is_open_to_others};
+use crate::store::free_bytes_at;
+use crate::sync::time_text;
+use crate::tls::RELEASE_EPOCH_S;
+
+/// When somebody should see to another certificate; a node has renewed its own long before.
+const CERTIFICATE_WARNED_DAYS: i64 = 30;
+/// How long after it was due a backup may still come.
+const BACKUP_LATE_MS: i64 = DAY_MS;
+
+pub(super) fn rules(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "access rules";
+    match config.acl() {
+        Err(error) => {
+            found.wrong(ABOUT, error.to_string(), "correct it there; a running node goes on with the rules that it has read, and does not start again")
+        }
+        Ok((_, warnings)) if warnings.is_empty() => found.ok(ABOUT, "in order"),
+        Ok((_, warnings)) => {
+            for warning in warnings {
+                found.warning(ABOUT, warning, "correct it, then systemctl reload thalamus-edge (restart, if it was in config.toml)");
+            }
+        }
+    }
+}
+
+/// Files that hold a password or a key.
+pub(super) fn secrets(found: &mut Findings, config: &Config, file: &Path) {
+    const ABOUT: &str = "secrets";
+    let mut is_closed = true;
+    for file in config.secret_files(file) {
+        let is_open = is_open_to_others(&file);
+        is_closed &= matches!(is_open, Ok(false));
+        let file = file.display();
+        match is_open {
+            Ok(false) => {}
+            Ok(true) => found.wrong(
+                ABOUT,
+                format!("everybody on this machine may read {file}"),
+                format!("chmod o= {file}, and change the password or key in it"),
+            ),
+            Err(error) => {
+                found.warning(ABOUT, format!("{file}: {error}"), "run this as root, or put it back")
+            }
+        }
+    }
+    if is_closed {
+        found.ok(ABOUT, "no file with a password or key is open to others");
+    }
+}
+
+pub(super) fn clock(found: &mut Findings, now_ms: i64) {
+    const ABOUT: &str = "clock";
+    let at = time_text(now_ms);
+    if now_ms.div_euclid(1000) < i64::try_from(RELEASE_EPOCH_S).unwrap_or(i64::MAX) {
+        let finding = format!("it says {at}, which is before this program was made");
+        found.wrong(
+            ABOUT,
+            finding,
+            "set it (timedatectl set-time), or let it be set (timedatectl set-ntp true)",
+        );
+    } else {
+        found.ok(ABOUT, at);
+    }
+}
+
+pub(super) fn disk(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "disk";
+    let store = app::store_file(&config.data_dir);
+    let store_bytes = std::fs::metadata(&store).map_or(0, |about| about.len());
+    // It may be a link to another disk.
+    let place = if store.exists() { &store } else { &config.data_dir };
+    let free = match free_bytes_at(place)() {
+        Ok(free) => free,
+        Err(error) => {
+            let finding = format!("{}: {error}", place.display());
+            return found.wrong(
+                ABOUT,
+                finding,
+                "is the disk mounted? A node that starts makes its directory",
+            );
+        }
+    };
+    let reserve = config.store.reserve_bytes;
+    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+    let finding = format!("{} MB free, the store has {} MB", megabytes(free), megabytes(store_bytes));
+    if free < reserve {
+        let finding = format!("{finding}: below [store] reserve_bytes, so writes are refused");
+        found.wrong(
+            ABOUT,
+            finding,
+            "make room: old backups, logs, restored stores (store.redb.before-restore-*)",
+        );
+    } else if free < reserve.saturating_add(store_bytes) {
+        let finding = format!("{finding}: not enough for a copy of it, as a restore needs");
+        found.warning(
+            ABOUT,
+            finding,
+            "make room: old backups, logs, restored stores (store.redb.before-restore-*)",
+        );
+    } else {
+        found.ok(ABOUT, finding);
+    }
+}
+
+pub(super) fn encryption(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "encryption of the store";
+    match config.store_key() {
+        Err(error) => found.wrong(
+            ABOUT,
+            error.to_string(),
+            "put back the file that [store] key_file names: without the key the store cannot be opened",
+        ),
+        Ok(Some(key)) => {
+            let files = clear_files(config);
+            if files.is_empty() {
+                found.ok(ABOUT, format!("with key {}", key.id()));
+            }
+            for file in files.copies {
+                let finding = format!("{} is not encrypted and holds records", file.display());
+                found.wrong(
+                    ABOUT,
+                    finding,
+                    "if it is not needed any more: thalamus-edge db clear-copies --remove",
+                );
+            }
+            for file in files.backups {
+                let finding = format!("{} is not encrypted and holds a backup", file.display());
+                found.wrong(
+                    ABOUT,
+                    finding,
+                    "[backup] recipients, a new backup, then thalamus-edge db clear-copies --remove",
+                );
+            }
+            if let [first, others @ ..] = &files.unknown[..] {
+                let others = match others.len() {
+                    0 => String::new(),
+                    count => format!(" and {count} more"),
+                };
+                let finding =
+                    format!("{}{others} may hold records: not known to be harmless", first.display());
+                found.warning(ABOUT, finding, "thalamus-edge db clear-copies names all of them");
+            }
+        }
+        Ok(None) => found.warning(
+            ABOUT,
+            "none: unless the whole disk is encrypted, whoever takes it reads every record",
+            "encrypt the disk, or the store: db keygen, [store] key_file, db encrypt",
+        ),
+    }
+}
+
+pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
+    const ABOUT: &str = "certificate";
+    let Some(settings) = config.tls_settings() else {
+        if config.server.listen.ip().is_loopback() {
+            return found.ok(ABOUT, "none: plain HTTP, for this machine only");
+        }
+        return found.wrong(
+            ABOUT,
+            "none: passwords and health records cross the network readable",
+            "[server] tls = true",
+        );
+    };
+    let is_own = settings.own.is_some();
+    let remedy = match is_own {
+        true => {
+            "put a new pair in the place of [server] certificate and key, then systemctl reload thalamus-edge"
+        }
+        false => "systemctl restart thalamus-edge, which signs a new one",
+    };
+    match settings.validity_s() {
+        Err(error) => {
+            found.wrong(ABOUT, error.to_string(), "put it right, then systemctl restart thalamus-edge")
+        }
+        Ok(None) => found.ok(ABOUT, "the first start makes it"),
+        Ok(Some((begin_s, _))) if begin_s.saturating_mul(1000) > now_ms => {
+            let finding = format!("does not hold before {}", time_text(begin_s.saturating_mul(1000)));
+            found.wrong(ABOUT, finding, "look at the clock, or at [server] certificate");
+        }
+        Ok(Some((_, end_s))) => {
+            let end_ms = end_s.saturating_mul(1000);
+            let (days, at) = ((end_ms - now_ms).div_euclid(DAY_MS), time_text(end_ms));
+            match days {
+                ..0 => found.wrong(ABOUT, format!("ended at {at}"), remedy),
+                // A node renews its own by then.
+                _ if days < CERTIFICATE_WARNED_DAYS => {
+                    found.warning(ABOUT, format!("ends in {days} days, at {at}"), remedy)
+                }
+                _ => found.ok(ABOUT, format!("ends in {days} days, at {at}")),
+            }
+        }
+    }
+}
+
+pub(super) fn backups(found: &mut Findings, config: &Config, now_ms: i64) {
+    const ABOUT: &str = "backups";
+    let settings = config.backup_settings();
+    for weakness in backup::weaknesses(&settings) {
+        let health = match weakness {
+            Weakness::NotEncrypted => Health::Wrong,
+            Weakness::SameDisk => Health::Warning,
+        };
+        found.found(ABOUT, health, weakness.to_string(), weakness.remedy());
+    }
+    let Some(schedule) = backup::parse_schedule(&config.backup.schedule) else {
+        let finding = "none are made by themselves ([backup] schedule is empty)";
+        return found.warning(ABOUT, finding, "set it, unless something else calls `backup create`");
+    };
+    let remedy = "thalamus-edge backup create says what is in the way";
+    let last = match backup::newest(&settings) {
+        Err(error) => return found.wrong(ABOUT, error.to_string(), "is the disk connected and mounted?"),
+        Ok(None) => {
+            return found.wrong(
+                ABOUT,
+                "there is none yet; a node makes its first ten minutes after it was started",
+                remedy,
+            );
+        }
+        Ok(Some(last)) => last,
+    };
+    let made_ms = last.created_s.saturating_mul(1000);
+    let finding = format!("the last one is of {}, {} bytes", time_text(made_ms), last.bytes);
+    if made_ms > now_ms + CLOCK_TOLERANCE_MS {
+        let finding = format!("{finding}, which is in the future");
+        return found.warning(ABOUT, finding, "look at the clock: it was ahead then, or is behind now");
+    }
+    // As large as the last one, if it goes to a disk of its own: the store's is looked at elsewhere.
+    if free_bytes_at(&settings.directory)().is_ok_and(|free| free < last.bytes) {
+        let finding =
+            format!("{finding}, and there is no room for another one in {}", settings.directory.display());
+        return found.wrong(ABOUT, finding, "make room there");
+    }
+    let due_ms = backup::next_ms(&schedule, made_ms, app::local_ahead_s(now_ms));
+    match due_ms.is_some_and(|due_ms| due_ms + BACKUP_LATE_MS < now_ms) {
+        true => found.wrong(ABOUT, format!("{finding}, and the next is overdue"), remedy),
+        false => found.ok(ABOUT, finding),
+    }
+}
+
+/// Who else can read what travels to the centre.
+pub(super) fn way_to_centre(found: &mut Findings, config: &Config) {
+    const ABOUT: &str = "way to the centre";
+    let (centre, is_local) = match (config.centre(), config.is_centre_local()) {
+        (Ok(None), _) => return,
+        (Ok(Some(centre)), Ok(is_local)) => (centre, is_local),
+        (Err(error), _) | (_, Err(error)) => {
+            return found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file");
+        }
+    };
+    match centre.protection() {
+        Err(error) => found.wrong(ABOUT, error.to_string(), "correct central.uri or the file central.uri_file"),
+        Ok(Protection::Full) => found.ok(ABOUT, "encrypted, and the server has to prove who it is"),
+        Ok(_) if is_local => found.ok(ABOUT, "within this machine"),
+        Ok(Protection::NotProved) => found.wrong(
+            ABOUT,
+            "encrypted to whoever answers: certificates are not checked",
+            "take tlsInsecure and tlsAllowInvalidCertificates out of the address; tlsCAFile names an authority",
+        ),
+        Ok(Protection::None) => found.wrong(
+            ABOUT,
+            "not encrypted: whoever is in between reads and changes health records",
+            "tls=true in the address, or a VPN",
+        ),
+    }
+}

@@ -1,0 +1,138 @@
+//! Floor 5. What `doctor` says of the store's file: rows and pages that are damaged, and bits that were put right.
+
+use serde_json::Value;
+
+use super::findings::Findings;
+use crate::cli::show::cell;
+
+const ROWS: &str = "stored rows";
+/// What stands for the id of a row where pages of a table are damaged.
+const PAGES: &str = "(pages)";
+/// Tables whose damaged rows are healed from the centre, or set aside with their record.
+const OF_RECORDS: [&str; 6] = ["docs", "base", "intent", "delivered", "undecided", "ghost"];
+
+/// Rows and blocks that rotted on the disk, by what the node says of itself.
+pub(super) fn look(found: &mut Findings, status: &Value) {
+    let Some(rows) = status["damaged_rows"].as_array() else {
+        return;
+    };
+    for row in rows {
+        let (finding, remedy) = of_row(row);
+        found.wrong(ROWS, finding, remedy);
+    }
+    let put_right = &status["bits_put_right"];
+    let at = cell(&put_right["last_at"]);
+    if let Some(bits) = put_right["bits"].as_u64().filter(|bits| *bits > 0) {
+        found.warning(
+            ROWS,
+            format!("{bits} wrong bits of the store's file were put right, the last at {at}"),
+            "the disk or the memory of this machine is failing: replace it while all is well",
+        );
+    }
+    if let Some(blocks) = put_right["blocks"].as_u64().filter(|blocks| *blocks > 0) {
+        found.warning(
+            "blocks of the store",
+            format!(
+                "{blocks} blocks of the encrypted store did not open, the last at {at}: more than one bit of each was \
+                 wrong. Every row in them counts as damaged until it is read from the centre again or set aside; all \
+                 others are served"
+            ),
+            "first thalamus-edge sync now, then what is said of each row that is still damaged. The disk is failing: \
+             replace it",
+        );
+    }
+    if rows.is_empty() {
+        let finding = match status["scrubbed_at"].as_str() {
+            Some(at) => format!("good; all of them were last read through by {at}"),
+            None => "none is known to be damaged; they have not all been read through yet".to_owned(),
+        };
+        found.ok(ROWS, finding);
+    }
+}
+
+/// What there is to say of a damaged row, and what to do.
+fn of_row(row: &Value) -> (String, String) {
+    let (id, table) = (cell(&row["id"]), cell(&row["table"]));
+    if id == PAGES {
+        let finding = format!(
+            "pages of {table} are damaged beyond repair: rows of it may be missing. Nothing is backed up or deleted \
+             meanwhile, and the next start will refuse this file"
+        );
+        let remedy = "stop the node, keep a copy of store.redb, thalamus-edge export DIR for what can still be read, \
+                      then thalamus-edge restore FILE; without a backup move the file away and let the node enrol anew \
+                      (docs/OPERATIONS.md: When the disk forgets)";
+        return (finding, remedy.to_owned());
+    }
+    let kind = row["kind"].as_str();
+    let what = kind.map_or_else(|| id.clone(), |kind| format!("{kind} {id}"));
+    let finding =
+        format!("{what} is damaged on the disk (table {table}): not shown, not sent, not backed up");
+    let remedy = match kind {
+        Some(kind) if OF_RECORDS.contains(&table.as_str()) => format!(
+            "thalamus-edge sync now reads it from the centre again; if it stays, restore the last good backup, or take it \
+             out of the way: thalamus-edge db set-aside {kind} {}. The disk may be failing",
+            quoted(&id)
+        ),
+        _ => {
+            let of_kind = kind.map_or_else(String::new, |kind| format!(" {kind}"));
+            let heals = match table.as_str() {
+                "content" => {
+                    "thalamus-edge sync now fetches the attachment again, if the centre has it; if it stays: "
+                }
+                _ => "no round brings it back. ",
+            };
+            format!(
+                "{heals}restore the last good backup, or take it out of the way: thalamus-edge db set-aside --table \
+                 {table}{of_kind} {} (docs/OPERATIONS.md says what follows). The disk may be failing",
+                quoted(&id)
+            )
+        }
+    };
+    (finding, remedy)
+}
+
+/// As a shell takes it.
+fn quoted(id: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if !id.is_empty() && id.chars().all(is_plain) {
+        id.to_owned()
+    } else {
+        format!("'{}'", id.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_damaged_thing_has_the_remedy_that_helps() {
+        let remedy =
+            |table: &str, kind: Value, id: &str| of_row(&json!({"table": table, "kind": kind, "id": id})).1;
+        let said = remedy("docs", json!("people"), "ANA");
+        assert!(said.contains("sync now") && said.contains("db set-aside people ANA."), "{said}");
+        let said = remedy("audit", json!(null), "17");
+        assert!(said.contains("db set-aside --table audit 17 ") && !said.contains("sync now"), "{said}");
+        let said = remedy("trash", json!("pols"), "a b'c");
+        assert!(said.contains(r"db set-aside --table trash pols 'a b'\''c' "), "{said}");
+        let said = remedy("docs", json!(null), PAGES);
+        assert!(!said.contains("set-aside") && said.contains("export DIR"), "{said}");
+        assert!(said.contains("restore FILE") && said.contains("enrol anew"), "{said}");
+    }
+
+    #[test]
+    fn bits_and_blocks_are_told_apart() {
+        let said = |put_right: Value| {
+            let mut found = Findings::default();
+            look(&mut found, &json!({"damaged_rows": [], "bits_put_right": put_right}));
+            found.0.iter().map(|finding| finding.finding.clone()).collect::<Vec<_>>().join("\n")
+        };
+        assert!(!said(json!(null)).contains("bits"));
+        let bits = said(json!({"bits": 2, "blocks": 0, "last_at": "then"}));
+        assert!(bits.contains("2 wrong bits") && !bits.contains("blocks"), "{bits}");
+        let blocks = said(json!({"bits": 0, "blocks": 3, "last_at": "then"}));
+        assert!(blocks.contains("3 blocks") && !blocks.contains("wrong bits of"), "{blocks}");
+    }
+}

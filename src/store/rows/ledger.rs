@@ -1,0 +1,70 @@
+//! Floor 1. Damaged rows that somebody came upon.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::domain::record::Kind;
+use crate::store::put_right::PAGES;
+
+/// Most damaged rows that are kept by name; a store with more of them is beyond a list.
+const LEDGER_ROWS_MAX: usize = 1_000;
+
+/// A row whose checksum is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DamagedRow {
+    /// Name of the table.
+    pub table: String,
+    /// Of the record that the row is about, if it is about one.
+    pub kind: Option<Kind>,
+    /// The record's id, or else what stands first in the key.
+    pub id: String,
+}
+
+/// Rows that were found damaged, by whoever came upon them.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<BTreeSet<DamagedRow>>);
+
+impl Ledger {
+    pub(crate) fn note(&self, row: DamagedRow) {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of broken pages there is one for each table, and as long as one is known nothing is deleted.
+        if (rows.len() < LEDGER_ROWS_MAX || row.id == PAGES) && rows.insert(row.clone()) {
+            let kind = row.kind.map_or("", |kind| kind.schema().collection);
+            tracing::error!(
+                table = row.table,
+                kind,
+                "a stored row is damaged; `thalamus-edge doctor` names it"
+            );
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// It is whole again, or gone.
+    pub(crate) fn forget(&self, row: &DamagedRow) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(row);
+    }
+
+    pub(crate) fn rows(&self) -> Vec<DamagedRow> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_pages_are_noted_however_many_rows_are_damaged() {
+        let ledger = Ledger::default();
+        let row = |id: String| DamagedRow { table: "docs".to_owned(), kind: None, id };
+        for n in 0..2 * LEDGER_ROWS_MAX {
+            ledger.note(row(n.to_string()));
+        }
+        assert_eq!(ledger.rows().len(), LEDGER_ROWS_MAX);
+        ledger.note(row(PAGES.to_owned()));
+        assert!(ledger.rows().iter().any(|row| row.id == PAGES));
+    }
+}

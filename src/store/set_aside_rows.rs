@@ -1,0 +1,461 @@
+//! Floor 1. Damaged rows that are no records: what the node knows beside them, one table at a time.
+//!
+//! Such a row keeps every backup from being made, and nothing brings it back. It goes into a file as a record does, and
+//! what depends on it is left as if it had never been, on the side where people are asked once more: a hold is found
+//! anew, an account counts as another one's, roles are gone. An entry of the audit trail keeps its place and its hash, so
+//! that the chain goes on, and says no more than that it cannot be read.
+
+use std::path::PathBuf;
+
+use redb::{Key, ReadableTable as _, TableDefinition, TableError, Value};
+
+use super::departed::unknown_departed;
+use super::records::Tx;
+use super::rows::{RowName, RowsDefinition};
+use super::set_aside::{DIRECTORY, SetAsideError, keep};
+use super::tables::*;
+use super::{Reread, Snapshot, Store, StoreError};
+use crate::domain::audit::{Entry, What};
+use crate::domain::record::{Kind, RecordKey};
+use crate::files::directory_of;
+
+/// Tables whose damaged rows are a record's: it is set aside as a whole.
+const OF_RECORDS: [RowsDefinition<RowKey>; 6] = [DOCS, BASE, INTENT, DELIVERED, UNDECIDED, GHOST];
+
+/// Which rows are set aside: the damaged ones of a table with this kind and id, as they are listed, or all damaged ones.
+#[derive(Debug, Clone)]
+pub struct AsideRows {
+    pub table: String,
+    pub kind: Option<Kind>,
+    pub id: Option<String>,
+}
+
+/// A damaged row as it stands in the file.
+#[derive(Debug, Clone)]
+struct FoundRow {
+    name: (Option<Kind>, String),
+    key: Vec<u8>,
+    row: Vec<u8>,
+}
+
+impl Store {
+    /// Sets damaged rows of one table aside; returns the file that has them now, and how many. The file is on disk before
+    /// anything is removed.
+    pub async fn set_aside_rows(&self, which: AsideRows) -> Result<(PathBuf, usize), SetAsideError> {
+        let file = self.inner.file.as_ref().ok_or(SetAsideError::NoDirectory)?;
+        let directory = directory_of(&file.path).join(DIRECTORY);
+        let (store, table) = (self.clone(), which.table.clone());
+        let looked = tokio::task::spawn_blocking(move || store.read()?.damaged_in(&which));
+        let looked = looked.await.map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let rows = looked?.ok_or(SetAsideError::NoTable)?;
+        // A kind that no record has is nobody's.
+        let is_of_record = |row: &FoundRow| row.name.0.is_some();
+        if OF_RECORDS.iter().any(|of| of.name() == table) && rows.iter().any(is_of_record) {
+            return Err(SetAsideError::OfRecord);
+        }
+        if rows.is_empty() {
+            return Err(SetAsideError::NotDamaged);
+        }
+        let lines = rows.iter().map(|row| {
+            let collection = row.name.0.map_or("", |kind| kind.schema().collection);
+            (collection, row.name.1.as_str(), table.as_str(), row.row.as_slice())
+        });
+        let path = keep(&directory, &table, lines)?;
+        let (name, count) = (path.display().to_string(), rows.len());
+        self.transact(move |tx| -> Result<(), StoreError> {
+            for row in &rows {
+                tx.drop_row(&table, row)?;
+                let collection = row.name.0.map_or("", |kind| kind.schema().collection);
+                let said = format!("{table} {name}");
+                tx.audit_asked(What::SetAside, |event| {
+                    event.about(collection, &row.name.1, None).saying(&said)
+                })?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.settle_damage().await?;
+        tracing::warn!(file = %path.display(), rows = count, "damaged rows were set aside");
+        Ok((path, count))
+    }
+}
+
+struct Finding<'a> {
+    snapshot: &'a Snapshot,
+    which: &'a AsideRows,
+    found: Option<Vec<FoundRow>>,
+}
+
+impl EachTable for Finding<'_> {
+    type Error = StoreError;
+
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        _: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn rows<K: RowName>(&mut self, definition: RowsDefinition<K>) -> Result<(), StoreError> {
+        if definition.name() != self.which.table {
+            return Ok(());
+        }
+        let found = self.found.insert(Vec::new());
+        let table = match self.snapshot.transaction.open_table(definition) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            table => table?,
+        };
+        let keys = match &self.which.id {
+            Some(id) => table.damaged_named(self.which.kind, id)?,
+            None => table.all_damaged()?,
+        };
+        for key in keys {
+            let at = K::from_bytes(&key);
+            let (code, id) = K::row_name(&at);
+            let row = table.unchecked(at)?.unwrap_or_default();
+            found.push(FoundRow { name: (code.and_then(Kind::from_code), id), key: key.clone(), row });
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// The damaged rows that are meant; `None` if there is no such table of rows with checksums.
+    fn damaged_in(&self, which: &AsideRows) -> Result<Option<Vec<FoundRow>>, StoreError> {
+        let mut finding = Finding { snapshot: self, which, found: None };
+        each_table(&mut finding)?;
+        Ok(finding.found)
+    }
+}
+
+/// Removes a row by the bytes of its key.
+macro_rules! remove {
+    ($rows:expr, $key:ty, $bytes:expr) => {
+        $rows.remove(<$key as Value>::from_bytes($bytes))?
+    };
+}
+
+impl Tx<'_> {
+    /// Removes a damaged row, and what would be without sense then.
+    fn drop_row(&mut self, table: &str, found: &FoundRow) -> Result<(), StoreError> {
+        let (key, id) = (found.key.as_slice(), found.name.1.as_str());
+        let record = found.name.0.map(|kind| RecordKey::new(kind, id));
+        let removed = match table {
+            "docs" => remove!(self.docs, RowKey, key),
+            "base" => remove!(self.base, RowKey, key),
+            "intent" => remove!(self.intent, RowKey, key),
+            "delivered" => remove!(self.delivered, RowKey, key),
+            "undecided" => remove!(self.undecided, RowKey, key),
+            "ghost" => remove!(self.ghost, RowKey, key),
+            "dead" => remove!(self.dead, RowKey, key),
+            "waiting" => remove!(self.waiting, RowKey, key),
+            "restore" => remove!(self.restore, RowKey, key),
+            "held" => self.drop_held(key)?,
+            "hold" => self.drop_hold(id)?,
+            // Whoever had the account is not known any more, so nobody is taken for them.
+            "departed" => {
+                self.departed.remove(id)?;
+                let row = unknown_departed(self.last_trash_number()?);
+                self.put_departed_row(id, Some(&row))?;
+                true
+            }
+            "meant" => self.meant.remove(id)?,
+            "newcomer" => self.newcomer.remove(id)?,
+            "journal" => self.cut_journal(<u64 as Value>::from_bytes(key))?,
+            "trash" => {
+                let (code, id, sequence) = <(u8, &str, u64) as Value>::from_bytes(key);
+                self.trash_order.remove((sequence, code, id))?;
+                self.trash.remove((code, id, sequence))?
+            }
+            "conflict" => self.drop_conflict(id)?,
+            "grants" => self.grants.remove(id)?,
+            "local_accounts" => self.local_accounts.remove(id)?,
+            "content" => self.drop_content(id)?,
+            "sent" => self.drop_sent(<u64 as Value>::from_bytes(key))?,
+            "emergency" => remove!(self.emergency, u64, key),
+            "audit" => {
+                let seq = <u64 as Value>::from_bytes(key);
+                let value = self.audit.unchecked_value(seq)?.unwrap_or_default();
+                let hash = Entry::without_content(&value);
+                self.audit.insert(seq, &hash)?;
+                true
+            }
+            other => return Err(StoreError::Damaged(format!("rows of {other:?} cannot be set aside"))),
+        };
+        if let Some(record) = record.filter(|_| ["dead", "restore", "held"].contains(&table)) {
+            self.ask_again(&record, Reread { is_alone: table == "dead", ..Reread::default() })?;
+        }
+        if removed {
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// Removes a document that waits behind a hold, whatever its row is worth.
+    fn drop_held(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+        let (code, id) = <RowKey as Value>::from_bytes(key);
+        let mut places = Vec::new();
+        for entry in self.held_of.iter()? {
+            let (at, ()) = (entry?.0, ());
+            let (account, of_kind, of) = at.value();
+            if (of_kind, of) == (code, id) {
+                places.push(account.to_owned());
+            }
+        }
+        for account in places {
+            self.held_of.remove((account.as_str(), code, id))?;
+        }
+        self.held.remove((code, id))
+    }
+
+    /// Removes a hold and what waits behind it. All of it is read again, and so the hold is found again.
+    fn drop_hold(&mut self, account: &str) -> Result<bool, StoreError> {
+        let mut again = self.held_of(account)?;
+        for key in &again {
+            let (code, id) = row_key(key);
+            self.held_of.remove((account, code, id))?;
+            self.held.remove((code, id))?;
+        }
+        again.extend(self.spellings(account)?.into_iter().map(|id| RecordKey::new(Kind::Person, id)));
+        for key in again {
+            self.ask_again(&key, Reread::default())?;
+        }
+        self.hold.remove(account)
+    }
+
+    /// Removes a conflict with the questions that it was about. What they were asked about is read again.
+    fn drop_conflict(&mut self, id: &str) -> Result<bool, StoreError> {
+        let (mut open, mut undecided, mut holds) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in self.conflict_open.iter()? {
+            let (at, ()) = (entry?.0, ());
+            let (code, record, conflict) = at.value();
+            if conflict == id {
+                open.push((code, record.to_owned()));
+            }
+        }
+        for entry in self.undecided.iter()?.sound() {
+            let (at, row) = entry?;
+            if super::Undecided::decode(row.value())?.conflict == id {
+                undecided.push((at.value().0, at.value().1.to_owned()));
+            }
+        }
+        for entry in self.hold.iter()?.sound() {
+            let (account, row) = entry?;
+            if super::Hold::decode(account.value(), row.value())?.conflict == id {
+                holds.push(account.value().to_owned());
+            }
+        }
+        for (code, record) in &open {
+            self.conflict_open.remove((*code, record.as_str(), id))?;
+        }
+        for (code, record) in &undecided {
+            self.undecided.remove((*code, record.as_str()))?;
+        }
+        for (code, record) in open.iter().chain(&undecided) {
+            self.ask_again(&RecordKey::new(kind_of(*code)?, record.as_str()), Reread::default())?;
+        }
+        for account in holds {
+            self.drop_hold(&account)?;
+        }
+        self.conflict_outbox.remove(id)?;
+        self.conflict_watched.remove(id)?;
+        self.conflict.remove(id)
+    }
+
+    /// Ends the change feed's memory at this change: readers that have not passed it start over.
+    fn cut_journal(&mut self, through: u64) -> Result<bool, StoreError> {
+        let last = self.last_sequence();
+        self.journal.remove_range(..=through)?;
+        if self.journal.is_empty()? {
+            self.meta.insert(META_JOURNAL_START, last.to_be_bytes().as_slice())?;
+        }
+        Ok(true)
+    }
+
+    /// Removes all pieces of an attachment; it is fetched again if a record names it.
+    fn drop_content(&mut self, sha256: &str) -> Result<bool, StoreError> {
+        self.content_owed.remove(sha256)?;
+        self.content_idle.remove(sha256)?;
+        if !self.refetch_damaged(sha256)? {
+            self.content.remove_range((sha256, 0)..=(sha256, u32::MAX))?;
+        }
+        Ok(true)
+    }
+
+    fn drop_sent(&mut self, number: u64) -> Result<bool, StoreError> {
+        let mut echoes = Vec::new();
+        for entry in self.echo.iter()? {
+            let (at, ()) = (entry?.0, ());
+            let (code, id, of) = at.value();
+            if of == number {
+                echoes.push((code, id.to_owned()));
+            }
+        }
+        for (code, id) in echoes {
+            self.echo.remove((code, id.as_str(), number))?;
+        }
+        self.sent.remove(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::domain::access::Actor;
+    use crate::store::{AuditQuery, DamagedRow, StoreOptions};
+
+    const OPTIONS: StoreOptions =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, audit_keep_rows: 1_000, clock: || 0 };
+
+    fn row() -> Vec<u8> {
+        encode(&doc! {"what": "is left"}).unwrap()
+    }
+
+    /// A damaged row in every table that has checksums and is not about a record alone.
+    fn damage(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let (person, id) = (Kind::Person.schema().code, "ana");
+        for rows in [&mut tx.dead, &mut tx.held, &mut tx.waiting, &mut tx.restore] {
+            rows.insert_damaged((person, id), &row())?;
+        }
+        for rows in [
+            &mut tx.hold,
+            &mut tx.departed,
+            &mut tx.meant,
+            &mut tx.newcomer,
+            &mut tx.conflict,
+            &mut tx.grants,
+            &mut tx.local_accounts,
+        ] {
+            rows.insert_damaged("ana", &row())?;
+        }
+        tx.conflict_open.insert((person, id, "ana"), ())?;
+        tx.conflict_outbox.insert("ana", ())?;
+        tx.held_of.insert(("ANA", person, id), ())?;
+        tx.trash.insert_damaged((person, id, 7), &row())?;
+        tx.trash_order.insert((7, person, id), ())?;
+        tx.content.insert_damaged(("0123", 0), b"bytes")?;
+        for rows in [&mut tx.sent, &mut tx.emergency] {
+            rows.insert_damaged(2, &row())?;
+        }
+        tx.echo.insert((person, id, 2), ())?;
+        let (change, entry) = (tx.journal.unchecked_value(2)?, tx.audit.unchecked_value(2)?);
+        tx.journal.insert_damaged(2, &change.unwrap_or_default())?;
+        tx.audit.insert_damaged(2, &entry.unwrap_or_default())?;
+        tx.wrote();
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_damaged_row_of_any_table_is_set_aside_and_backups_are_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.redb"), OPTIONS).unwrap();
+        let job = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            for id in ["ana", "eva", "iva"] {
+                let person = doc! {"_id": id, "name": format!("Name {id}")};
+                tx.edit(&RecordKey::new(Kind::Person, id), Some(&person), &Actor::Local("tech".to_owned()))?;
+            }
+            damage(tx)
+        };
+        store.transact(job).await.unwrap();
+        let damaged = store.damaged_rows();
+        let tables: std::collections::BTreeSet<_> = damaged.iter().map(|row| row.table.clone()).collect();
+        assert_eq!((damaged.len(), tables.len()), (17, 17), "{tables:?}");
+        let of_records: Vec<_> = OF_RECORDS.iter().map(|rows| rows.name()).collect();
+        let mut missing = Vec::new();
+        struct Names<'a>(&'a mut Vec<&'static str>);
+        impl EachTable for Names<'_> {
+            type Error = StoreError;
+            fn table<K: Key + 'static, V: Value + 'static>(
+                &mut self,
+                _: TableDefinition<'static, K, V>,
+            ) -> Result<(), StoreError> {
+                Ok(())
+            }
+            fn rows<K: RowName>(&mut self, rows: RowsDefinition<K>) -> Result<(), StoreError> {
+                self.0.push(rows.name());
+                Ok(())
+            }
+        }
+        each_table(&mut Names(&mut missing)).unwrap();
+        missing.retain(|name| !of_records.contains(name) && !tables.contains(*name));
+        assert_eq!(missing, Vec::<&str>::new(), "every table is tried");
+        for DamagedRow { table, kind, id } in damaged {
+            assert!(store.read().unwrap().content_sha256().is_err(), "{table}");
+            let which = |id: &str| AsideRows { table: table.clone(), kind, id: Some(id.to_owned()) };
+            let error = store.set_aside_rows(which("999")).await.unwrap_err();
+            assert!(matches!(error, SetAsideError::NotDamaged), "{table}: {error}");
+            let (file, count) = store.set_aside_rows(which(&id)).await.unwrap();
+            assert_eq!(count, 1, "{table}");
+            let text = std::fs::read_to_string(file).unwrap();
+            assert!(text.contains(&format!("\"table\":\"{table}\"")) && text.contains(&id), "{text}");
+            assert!(!store.damaged_rows().iter().any(|row| row.table == table), "{table}");
+        }
+        let snapshot = store.read().unwrap();
+        assert!(snapshot.content_sha256().is_ok());
+        assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
+        // The chain goes on behind the entry, which says that it cannot be read; the feed begins behind the change.
+        let trail = snapshot.audit(&AuditQuery { limit: 100, ..Default::default() }).unwrap();
+        let unreadable: Vec<_> = trail.rows.iter().filter_map(|row| row.as_ref().err()).collect();
+        assert_eq!(unreadable, [&2]);
+        let said = trail.rows.iter().flatten().filter(|entry| entry.event.verb == "set_aside").count();
+        assert_eq!(said, 17);
+        assert_eq!(snapshot.journal(0, 100).unwrap().rows.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn all_damaged_rows_of_a_table_are_set_aside_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.redb"), OPTIONS).unwrap();
+        let job = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            for account in ["ana", "eva", "iva"] {
+                tx.grants.insert_damaged(account, &row())?;
+            }
+            tx.docs.insert_damaged((Kind::Person.schema().code, "ana"), &row())?;
+            tx.wrote();
+            Ok(())
+        };
+        store.transact(job).await.unwrap();
+        let all = |table: &str| AsideRows { table: table.to_owned(), kind: None, id: None };
+        assert_eq!(store.set_aside_rows(all("grants")).await.unwrap().1, 3);
+        let errors =
+            [("grants", "NotDamaged"), ("docs", "OfRecord"), ("by_owner", "NoTable"), ("x", "NoTable")];
+        for (table, name) in errors {
+            let error = store.set_aside_rows(all(table)).await.unwrap_err();
+            assert_eq!(format!("{error:?}"), name, "{table}");
+        }
+    }
+
+    /// As many damaged rows as are kept by name, in a table of many.
+    #[tokio::test]
+    async fn what_became_of_many_damaged_rows_is_found_out_soon() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        let job = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            for n in 0..20_000 {
+                let account = format!("account-{n:05}");
+                match n % 20 {
+                    0 => tx.grants.insert_damaged(account.as_str(), &row())?,
+                    _ => tx.grants.insert(account.as_str(), &row())?,
+                }
+            }
+            tx.wrote();
+            Ok(())
+        };
+        store.transact(job).await.unwrap();
+        assert_eq!(store.damaged_rows().len(), 1_000);
+        let begun = std::time::Instant::now();
+        store.settle_damage().await.unwrap();
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        let half = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            for n in (0..10_000).step_by(20) {
+                tx.grants.insert(format!("account-{n:05}").as_str(), &row())?;
+            }
+            tx.wrote();
+            Ok(())
+        };
+        store.transact(half).await.unwrap();
+        store.settle_damage().await.unwrap();
+        assert_eq!(store.damaged_rows().len(), 500);
+    }
+}
