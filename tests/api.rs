@@ -41,6 +41,8 @@ mod node;
 mod offline;
 #[path = "api/password.rs"]
 mod password;
+#[path = "api/rights.rs"]
+mod rights;
 #[path = "api/sent_back.rs"]
 mod sent_back;
 #[path = "api/session.rs"]

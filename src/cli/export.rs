@@ -61,9 +61,14 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         opened => opened?,
     };
     make_directory(directory)?;
-    audit(&app.node.store).await?;
-    let mut export =
-        Export { store: app.node.store.clone(), directory, unfaithful: 0, contents: 0, missing: 0 };
+    audit(app.node.store.unguarded()).await?;
+    let mut export = Export {
+        store: app.node.store.unguarded().clone(),
+        directory,
+        unfaithful: 0,
+        contents: 0,
+        missing: 0,
+    };
     let mut written = Vec::new();
     for kind in Kind::ALL {
         let file = file_of(&config, kind);

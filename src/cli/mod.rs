@@ -278,7 +278,7 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
     let mut app = App::open(config)?;
     if is_demo {
         let uid = rustix::process::getuid().as_raw();
-        if demo::fill(&app.node.store, uid).await? {
+        if demo::fill(app.node.store.unguarded(), uid).await? {
             eprintln!("--demo: demo records added");
             eprintln!("--demo: their passwords are public: everybody who reaches this node is root on it");
         } else {

@@ -69,12 +69,12 @@ pub struct AclFault {
 pub struct AclError(pub Vec<AclFault>);
 
 /// The access rules in force.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl {
     roles: BTreeMap<String, Permissions>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Permissions {
     names: BTreeMap<Verb, BTreeSet<String>>,
     global: bool,
@@ -354,6 +354,13 @@ pub enum Actor {
     Operator(u32),
     /// A reconciliation.
     Centre,
+}
+
+impl Actor {
+    /// Whether it is an account, which somebody logs in with.
+    pub fn has_account(&self) -> bool {
+        matches!(self, Actor::Person(_) | Actor::Local(_))
+    }
 }
 
 impl std::fmt::Display for Actor {

@@ -131,6 +131,8 @@ pub enum Outcome {
     CrossOrigin,
     /// A form without a valid token.
     Expired,
+    /// The rights by which a request was let in were gone before it took effect.
+    Stale,
 }
 
 impl Outcome {
@@ -145,6 +147,7 @@ impl Outcome {
             Outcome::Hidden => "hidden",
             Outcome::CrossOrigin => "cross_origin",
             Outcome::Expired => "form_expired",
+            Outcome::Stale => "rights_ended",
         }
     }
 }

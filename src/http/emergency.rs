@@ -19,7 +19,7 @@ use super::witness::Seen;
 use crate::domain::access::Verb;
 use crate::domain::emergency::Reason;
 use crate::domain::record::{Kind, fold_account};
-use crate::store::{Asker, Emergency, EmergencyError, asked_by};
+use crate::store::{Emergency, EmergencyError};
 
 /// Says why a record is needed now.
 pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-emergency-reason");
@@ -91,9 +91,8 @@ async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) 
     if let Some(id) = present(&node, &caller, &account)? {
         return Ok(id);
     }
-    let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
     let person = account.clone();
-    let opened = asked_by(asker, node.store.transact(move |tx| tx.open_emergency(&person, &reason)));
+    let opened = caller.writes(&node).transact(move |tx| tx.open_emergency(&person, &reason));
     let id = opened.await?;
     node.accounts.openings().begin(&caller.principal.actor.to_string(), &account, id, since);
     tracing::warn!(emergency = id, "records were opened in an emergency: they wait for a review");
@@ -145,7 +144,7 @@ pub(crate) async fn review(
             current: shown(&node, &row),
         });
     }
-    node.store.transact(move |tx| tx.review_emergency(id)).await?.ok_or_else(absent)?;
+    caller.writes(&node).transact(move |tx| tx.review_emergency(id)).await?.ok_or_else(absent)?;
     node.accounts.openings().end(id);
     Ok(StatusCode::NO_CONTENT.into_response())
 }

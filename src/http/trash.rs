@@ -143,7 +143,11 @@ pub(crate) async fn restore(
     acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
     let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
     let grant = authorize(&acl, &caller.principal, &row, &document)?;
-    let key = node.store.undelete(grant, row.sequence).await.map_err(|error| refusal(&row, error))?;
+    let key = caller
+        .writes(&node)
+        .through(async |store| store.undelete(grant, row.sequence).await)
+        .await
+        .map_err(|error| refusal(&row, error))?;
     // As it is now: a delete that had not reached the centre is void.
     let now = node.store.read()?.trashed(row.sequence)?.map_or(row, |(now, _)| now);
     let path = item_path(key.kind.schema(), &key.id, now.owner.as_deref());

@@ -97,6 +97,11 @@ impl Seen {
         Seen { opening, ..self }
     }
 
+    /// The emergency without which it would not have been shown.
+    pub(crate) fn opening(&self) -> Option<u64> {
+        self.opening
+    }
+
     pub(crate) fn event(&self, who: &Actor) -> Event {
         let event = Event::new(self.what, who).about(self.kind, &self.id, self.owner.as_deref());
         match self.opening {

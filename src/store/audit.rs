@@ -9,7 +9,7 @@ use redb::ReadableTable;
 
 use super::rows::Checked;
 use super::tables::{AUDIT, AUDIT_OF};
-use super::{Snapshot, Store, StoreError, Tx};
+use super::{Right, Snapshot, Store, StoreError, Tx};
 use crate::domain::access::Actor;
 use crate::domain::audit::{EVERYBODY, Entry, Event, Hash, Head, Times, What};
 use crate::domain::record::{Kind, RecordKey};
@@ -31,6 +31,8 @@ pub struct Asker {
     pub who: Actor,
     /// Where the request comes from; nothing for the machine itself.
     pub from: Option<IpAddr>,
+    /// By which it writes, asked again in the transaction of each write.
+    pub right: Right,
 }
 
 tokio::task_local! {

@@ -27,6 +27,16 @@ impl Tx<'_> {
         self.write_grants(id, roles)
     }
 
+    /// Roles granted on this node to the person with this id and this stored hash of a password.
+    pub fn grants_of(&self, id: &str, password_hash: &str) -> Result<Vec<String>, StoreError> {
+        let account = fold_account(id);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        match row.filter(|row| is_granted_to(row, id, password_hash)) {
+            Some(row) => string_list(&row, "roles"),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn write_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
         let account = fold_account(id);
         if roles.is_empty() {

@@ -42,8 +42,11 @@ async fn add(
     let key = RecordKey::new(kind, id);
     let path: Vec<String> = path.iter().map(|step| (*step).to_owned()).collect();
     let clash = Clash { path, base: None, local, remote: central, stands: Side::Remote };
-    let added =
-        node.node.store.transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+    let added = node
+        .node
+        .store
+        .unguarded()
+        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
     added.await.unwrap();
     all(node).await.into_iter().find(|id| !known.contains(id)).unwrap()
 }
@@ -406,7 +409,7 @@ async fn two_records_under_one_id_are_for_those_who_may_change_both() {
     let local = doc! {"_id": "e2", "person": "OWN006", "n": 2};
     let central = doc! {"_id": "e2", "person": "ANA001", "n": "of Ana"};
     let other = central.clone();
-    let undecided = node.node.store.transact(move |tx| -> Result<(), StoreError> {
+    let undecided = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
         let id = "two-records".to_owned();
         tx.open_conflict(Conflict::about_record(id.clone(), &key, &local, Some(&other), String::new(), 0))?;
         tx.put_undecided(&key, &Undecided { conflict: id, central: Some(other.clone()) })

@@ -221,8 +221,11 @@ async fn decisions_about_people_are_checked() {
         remote: Some("Ana".into()),
         stands: Side::Remote,
     };
-    let added =
-        node.node.store.transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+    let added = node
+        .node
+        .store
+        .unguarded()
+        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
     added.await.unwrap();
     let open = listed(&node).await;
     let name = open.iter().find(|conflict| conflict["type"] == "value").unwrap()["id"].as_str().unwrap();
@@ -294,8 +297,11 @@ async fn a_held_person_is_edited_and_not_deleted() {
         remote: Some(person.into()),
         stands: Side::Remote,
     };
-    let added =
-        node.node.store.transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+    let added = node
+        .node
+        .store
+        .unguarded()
+        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
     added.await.unwrap();
     let open = listed(&node).await;
     let whole = open.iter().find(|conflict| conflict["type"] == "value").unwrap();
@@ -389,7 +395,7 @@ async fn notes_are_shown() {
             remote: Some("theirs".into()),
             stands: Side::Remote,
         };
-        let noted = node.node.store.transact(move |tx| -> Result<String, StoreError> {
+        let noted = node.node.store.unguarded().transact(move |tx| -> Result<String, StoreError> {
             tx.add_conflict(&key, &clash)?;
             let mut conflict = tx.open_conflicts_of(&key)?.pop().unwrap();
             conflict.note(Note {
@@ -412,6 +418,7 @@ async fn notes_are_shown() {
         show(&node, "DOC003", &id).await.has(json!({"notes": [note]}));
         node.node
             .store
+            .unguarded()
             .transact(move |tx| -> Result<(), StoreError> {
                 let mut conflict = tx.conflict(&id)?.unwrap();
                 conflict.resolve("central", None, "test", 0);
