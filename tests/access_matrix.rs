@@ -230,13 +230,17 @@ struct Caller {
 
 impl Caller {
     /// As the audit trail calls them.
-    fn name(&self) -> &'static str {
-        if self.login == Login::Operator { "operator(uid 0)" } else { self.account }
+    fn name(&self) -> String {
+        match self.account.strip_suffix("@local") {
+            _ if self.login == Login::Operator => "operator:0".to_owned(),
+            Some(technician) => format!("local:{technician}"),
+            None => format!("person:{}", self.account),
+        }
     }
 
     /// What it says of them who are not let in.
     fn failed_login(&self) -> Option<String> {
-        (self.login != Login::None).then(|| "- login_failed refused".to_owned())
+        (self.login != Login::None).then(|| "nobody login_failed refused".to_owned())
     }
 }
 
@@ -1058,7 +1062,7 @@ async fn everybody_is_who_they_say() {
     let mut world = World::new(shipped_and_samples(), &callers).await;
     for caller in callers.iter().filter(|caller| caller.rights.is_some()) {
         let answer = world.call(caller, "GET", "/authorization?method=GET&path=/login").send().await;
-        let user = if caller.login == Login::Operator { "operator(uid 0)" } else { caller.account };
+        let user = if caller.login == Login::Operator { "operator:0" } else { caller.account };
         let roles = match caller.what {
             "root from the centre only" | "operator" => json!([]),
             role => json!([role]),

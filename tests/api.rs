@@ -27,6 +27,8 @@ mod errors;
 mod holds;
 #[path = "api/holes.rs"]
 mod holes;
+#[path = "api/identities.rs"]
+mod identities;
 #[path = "api/identity.rs"]
 mod identity;
 #[path = "api/link.rs"]

@@ -23,7 +23,7 @@ use super::{Done, EXIT_FAILED};
 use crate::app::{AppError, store_file};
 use crate::config::Config;
 use crate::domain::access::Actor;
-use crate::domain::audit::{EVERYBODY, Event, What};
+use crate::domain::audit::{Event, What};
 use crate::domain::content::Content;
 use crate::domain::record::Kind;
 use crate::files::create_private;
@@ -206,7 +206,7 @@ async fn audit(store: &Store) -> Result<(), StoreError> {
     let operator = Actor::Operator(rustix::process::getuid().as_raw());
     store
         .transact(move |tx| -> Result<(), StoreError> {
-            tx.audit(Event::new(What::Export, &operator).about("", "", Some(EVERYBODY)))
+            tx.audit(Event::new(What::Export, &operator).of_everybody())
         })
         .await
 }

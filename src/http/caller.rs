@@ -21,15 +21,11 @@ use super::session;
 use super::witness::{Witness, login_failed};
 use super::{Node, Pattern, Way};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
-use crate::domain::access::{Acl, Actor, Principal};
-use crate::domain::audit::NOBODY;
+use crate::domain::access::{Acl, Actor, Principal, local_name};
 use crate::domain::encoding::decoded;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
 use crate::store::{Asker, Right, Snapshot, StoreError, Tx, asked_by};
-
-/// Ending of the names of technicians' accounts, which exist on one node only.
-pub const LOCAL_SUFFIX: &str = "@local";
 
 /// A read that takes longer looks at the rights of the reader once more before it is answered.
 const LONG_READ: Duration = Duration::from_millis(100);
@@ -228,7 +224,7 @@ async fn verify_anew(
             if error == LoginError::Refused {
                 tracing::info!(%peer, "login refused");
             }
-            login_failed(node, NOBODY, account.as_ref(), Some(peer), error);
+            login_failed(node, &Actor::Nobody, account.as_ref(), Some(peer), error);
             Err(error.into())
         }
     }
@@ -387,12 +383,6 @@ fn local_account(name: String, account: &bson::Document) -> StoredAccount {
     }
 }
 
-/// The name of a technician's account without its ending, as it was typed.
-pub fn local_name(user: &str) -> Option<&str> {
-    let (name, ending) = user.split_at_checked(user.len().checked_sub(LOCAL_SUFFIX.len())?)?;
-    ending.eq_ignore_ascii_case(LOCAL_SUFFIX).then_some(name)
-}
-
 /// The spelling in which a technician's account is stored: any is the same account.
 pub fn fold_local(name: &str) -> String {
     name.to_ascii_lowercase()
@@ -422,15 +412,6 @@ pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, 
 pub(crate) fn account_now(node: &Node, actor: &Actor) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
     account_of(node, &view, actor)?.map(|account| at_present(node, &view, account)).transpose()
-}
-
-/// The name by which somebody logs in, if they do.
-pub(crate) fn account_name(actor: &Actor) -> Option<String> {
-    match actor {
-        Actor::Person(id) => Some(id.clone()),
-        Actor::Local(name) => Some(format!("{name}{LOCAL_SUFFIX}")),
-        Actor::Operator(_) | Actor::Centre => None,
-    }
 }
 
 /// The strings of a stored list; anything else there grants nothing.

@@ -77,7 +77,7 @@ fn given_reason(headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {
 
 /// The opening that is in force: neither over, nor ended by a change of the account.
 fn present(node: &Node, caller: &Caller, account: &str) -> Result<Option<u64>, ApiError> {
-    let Some(id) = node.accounts.openings().find(&caller.principal.actor.to_string(), account) else {
+    let Some(id) = node.accounts.openings().find(&caller.principal.actor, account) else {
         return Ok(None);
     };
     let row = node.store.read()?.emergency(id)?;
@@ -94,7 +94,7 @@ async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) 
     let person = account.clone();
     let opened = caller.writes(&node).transact(move |tx| tx.open_emergency(&person, &reason));
     let id = opened.await?;
-    node.accounts.openings().begin(&caller.principal.actor.to_string(), &account, id, since);
+    node.accounts.openings().begin(&caller.principal.actor, &account, id, since);
     tracing::warn!(emergency = id, "records were opened in an emergency: they wait for a review");
     Ok(id)
 }

@@ -46,7 +46,7 @@ use axum::routing::{MethodRouter, get, post};
 
 pub use api::Api;
 pub(crate) use api::{Pattern, Way, present_request};
-pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials, fold_local, local_name};
+pub use caller::{KnownAccounts, Peer, basic_credentials, fold_local};
 pub use rights::ClientStore;
 pub use users::check_local_name;
 

@@ -72,7 +72,7 @@ pub(crate) async fn submit(
             node.accounts.verify(person, fields.current.as_bytes(), caller.peer, Some(stored)).await;
         if let Err(error) = verified {
             let actor = &caller.principal.actor;
-            login_failed(&node, &actor.to_string(), Some(actor), caller.from(), error);
+            login_failed(&node, actor, Some(actor), caller.from(), error);
             return match error {
                 LoginError::Refused => Ok(refuse("The current password is wrong.")),
                 busy => Err(busy.into()),

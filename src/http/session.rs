@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::caller::{Caller, Peer, account_name, account_now, log_in};
+use super::caller::{Caller, Peer, account_now, log_in};
 use super::error::ApiError;
 use super::extract::{Sent, form_pairs};
 use super::node::page;
@@ -114,8 +114,8 @@ fn checked(
     if is_read || has_form || token.is_some_and(|token| is_token_of(node, &live.id, token)) {
         return Ok(Caller::of_account(node, live.account, peer, Some(live.id)));
     }
-    let who = live.account.principal.actor.to_string();
-    Witness::of(request, pattern).refused(node, &who, Some(peer), Outcome::Expired);
+    let who = &live.account.principal.actor;
+    Witness::of(request, pattern).refused(node, who, Some(peer), Outcome::Expired);
     Err(ApiError::NoToken)
 }
 
@@ -316,7 +316,7 @@ fn login_page(status: StatusCode, message: Option<&str>) -> Response {
 /// For whoever is logged in; scripts read the token from the header.
 fn open_page(node: &Node, live: &Live) -> Response {
     let token = form_token::make(node, &purpose(&live.id));
-    let account = account_name(&live.account.principal.actor).unwrap_or_default();
+    let account = live.account.principal.actor.login_name().unwrap_or_default();
     let path = utf8_percent_encode(&account, NON_ALPHANUMERIC).to_string();
     let password = PASSWORD_LINK.replace("{{path}}", &path);
     let content = END_FORM.replace("{{token}}", &token).replace("{{password}}", &password);

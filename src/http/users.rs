@@ -9,17 +9,18 @@ use bson::{Document, doc};
 use serde_json::{Map, Value, json};
 
 use super::Node;
-use super::caller::{Caller, LOCAL_SUFFIX, fold_local, is_active, local_name, strings};
+use super::caller::{Caller, fold_local, is_active, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link::NewLink;
 use super::records::to_document;
 use super::witness::Seen;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
-use crate::domain::access::{Actor, Verb};
+use crate::domain::access::{Actor, LOCAL_SUFFIX, Verb, local_name};
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::is_account;
 use crate::store::{Snapshot, StoreError, Tx};
 
 /// People read from the store at once.
@@ -71,7 +72,8 @@ impl std::fmt::Display for Account {
     }
 }
 
-/// Everybody who can log in here: technicians, and people with a password.
+/// Everybody who can log in here: technicians, and people with a password. People whose id is no account have
+/// `"is_account": false`: with those nobody logs in.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
     let listed = tokio::task::spawn_blocking(move || read_users(&node)).await;
@@ -117,6 +119,9 @@ fn shown_person(
     let mut shown = json!({
         "id": id, "local": false, "active": is_active(person), "roles": roles, "not_honoured": not_honoured,
     });
+    if !is_account(id) {
+        shown["is_account"] = json!(false);
+    }
     if person.get_str("password").is_ok_and(|hash| PUBLIC_PASSWORD_HASHES.contains(&hash)) {
         shown["public_password"] = json!(true);
     }

@@ -22,7 +22,7 @@ impl Tx<'_> {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
             let collection = Kind::Person.schema().collection;
             self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
-            self.end_emergencies_of(id)?;
+            self.end_emergencies_of(&Actor::Person(id.to_owned()))?;
         }
         self.write_grants(id, roles)
     }
@@ -106,9 +106,10 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let paths = changed_paths(self.local_account(name)?.as_ref(), account);
         let event = Event::new(What::Account, actor).at(self.asked_from());
-        let shown = Actor::Local(name.to_owned()).to_string();
+        let owner = Actor::Local(name.to_owned());
+        let shown = owner.login_name().unwrap_or_default();
         self.audit(event.about(ACCOUNT_KIND, &shown, None).changing(&paths))?;
-        self.end_emergencies_of(&shown)?;
+        self.end_emergencies_of(&owner)?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
             None => {

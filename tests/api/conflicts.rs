@@ -76,7 +76,7 @@ async fn a_conflict_shows_both_values() {
     let etag = shown.header("etag").to_owned();
     let expected = json!({
         "id": id, "type": "value", "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
-        "author": "operator(uid 0)", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
+        "author": "operator:0", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
         "etag": etag});
     let shown = shown.says(expected);
     let list = node.get("/sync/conflicts?status=open").by("DOC003").send().await.is(200, NOTHING);
@@ -130,7 +130,7 @@ async fn a_decision_is_an_ordinary_edit() {
         let id = event_conflict(&node).await;
         let done = decide(&node, "DOC003", &id, decision).send().await.is(200, changes);
         done.has(json!({
-            "status": "resolved", "resolution": name, "resolved_by": "DOC003", "current": value,
+            "status": "resolved", "resolution": name, "resolved_by": "person:DOC003", "current": value,
             "resolved_at": "2026-11-23T01:28:52Z"}));
         assert_eq!(node.stored(Kind::Event, "e1").unwrap().get_i32("n").unwrap(), value);
         let again = decide(&node, "DOC003", &id, json!({"take": "local"})).send().await.is(409, NOTHING);

@@ -290,7 +290,7 @@ async fn a_reason_must_be_one() {
     assert!(!is_open(&node).await);
     node.node.store.flush_notes().await.unwrap();
     let refused = trail(node.node.store.unguarded()).split_off(before);
-    assert!(told(&refused).contains(&"NUR005 denied people/ANA001 GET /people/{person_id}".to_owned()));
+    assert!(told(&refused).contains(&"person:NUR005 denied people/ANA001 GET /people/{person_id}".to_owned()));
     assert!(refused.iter().all(|entry| entry.event.verb == "denied"), "{:?}", told(&refused));
     let reason = "¿qué alergias tiene?";
     nurse(&node, "/people/ANA001").header(HEADER, &format!("  {reason} ")).send().await.is(200, NOTHING);
@@ -451,8 +451,8 @@ async fn the_trail_has_it_before_the_answer() {
     assert_eq!(
         told(&new),
         [
-            format!("NUR005 emergency people/ANA001 {REASON}"),
-            format!("NUR005 read encounter/e1 emergency {id}"),
+            format!("person:NUR005 emergency people/ANA001 {REASON}"),
+            format!("person:NUR005 read encounter/e1 emergency {id}"),
         ]
     );
     for entry in &new {
@@ -467,9 +467,9 @@ async fn the_trail_has_it_before_the_answer() {
     assert_eq!(
         told(&now),
         [
-            format!("NUR005 read people/ANA001 emergency {id}"),
-            format!("NUR005 list encounter/ emergency {id}"),
-            format!("NUR005 read personal_document/d1 emergency {id}"),
+            format!("person:NUR005 read people/ANA001 emergency {id}"),
+            format!("person:NUR005 list encounter/ emergency {id}"),
+            format!("person:NUR005 read personal_document/d1 emergency {id}"),
         ]
     );
     // Repeats are counted as others are, and a read that is no emergency is not called one.
@@ -479,7 +479,7 @@ async fn the_trail_has_it_before_the_answer() {
     let later = trail(store).split_off(before + 5);
     assert_eq!(
         told(&later),
-        [format!("NUR005 read people/ANA001 emergency {id}"), "NUR005 read people/NUR005 ".to_owned()]
+        [format!("person:NUR005 read people/ANA001 emergency {id}"), "person:NUR005 read people/NUR005 ".to_owned()]
     );
 }
 
@@ -500,9 +500,9 @@ async fn people_see_who_has_opened_their_record_and_why() {
     assert_eq!(
         lines,
         [
-            format!("ROOT004 review emergency {id}"),
-            format!("NUR005 read emergency {id}"),
-            format!("NUR005 emergency {REASON}"),
+            format!("person:ROOT004 review emergency {id}"),
+            format!("person:NUR005 read emergency {id}"),
+            format!("person:NUR005 emergency {REASON}"),
         ]
     );
     node.get("/audit?person=ANA001").by("BOB002").send().await.is(403, NOTHING);
@@ -517,7 +517,7 @@ async fn it_stays_an_open_item_until_somebody_answers_for_it() {
     let items = unreviewed(&node).await;
     let id = items[0]["id"].as_u64().unwrap();
     let item = json!({
-        "id": id, "who": "NUR005", "person": "ANA001", "reason": REASON, "peer": "192.0.2.1",
+        "id": id, "who": "person:NUR005", "person": "ANA001", "reason": REASON, "peer": "192.0.2.1",
         "at": "2026-11-23T01:28:52Z", "open": true,
     });
     assert_eq!(items, json!([item]));
@@ -540,7 +540,7 @@ async fn it_stays_an_open_item_until_somebody_answers_for_it() {
     assert_eq!(unreviewed(&node).await[0]["open"], false);
     review(&path).by("ROOT004").send().await.is(204, NOTHING);
     let last = told(&trail(node.node.store.unguarded())).pop().unwrap();
-    assert_eq!(last, format!("ROOT004 review people/ANA001 emergency {id}"));
+    assert_eq!(last, format!("person:ROOT004 review people/ANA001 emergency {id}"));
     assert_eq!(unreviewed(&node).await, json!([]));
     status("ROOT004").await.has(json!({"emergencies_unreviewed": 0}));
     for gone in [&path, "0", "x", "-1", "99999999999999999999999"] {

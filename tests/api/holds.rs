@@ -90,7 +90,7 @@ async fn both_people_are_shown_without_their_secrets() {
     let etag = shown.header("etag").to_owned();
     let shown = shown.says(json!({
         "id": id, "type": "identity", "collection": "people", "record": "ANA001", "path": [], "status": "open",
-        "author": "operator(uid 0)", "found_at": "2026-11-23T01:28:52Z", "etag": etag, "why": "created",
+        "author": "operator:0", "found_at": "2026-11-23T01:28:52Z", "etag": etag, "why": "created",
         "own_records": 1, "held_records": 1,
         "local": {"_id": "ANA001", "active": true, "name": "Ana", "lastname": "Betz",
                   "roles": ["own_judge"]},
@@ -139,7 +139,7 @@ async fn the_same_person() {
     let done = same().send().await.is(200, UNITED);
     assert!(!done.text().contains("$2b"), "{}", done.text());
     done.has(json!({
-        "status": "resolved", "resolution": "same", "resolved_by": "DOC003", "resolved_at": "2026-11-23T01:28:52Z",
+        "status": "resolved", "resolution": "same", "resolved_by": "person:DOC003", "resolved_at": "2026-11-23T01:28:52Z",
     }));
     same().send().await.is(409, NOTHING).has(json!({"code": "conflict"}));
     node.get("/people/ANA001").by("DOC003").send().await.has(json!({"name": "Beatriz", "dob": "1984-10-05"}));

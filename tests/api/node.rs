@@ -201,7 +201,7 @@ async fn root_pauses_and_resumes() {
     pass_time(Duration::from_secs(60));
     // The first one stays named.
     node.request("POST", "/sync/pause").by_operator().send().await.is(204, NOTHING);
-    let message = "Synchronization was paused by ROOT004 at 2026-11-23T01:28:52Z. \
+    let message = "Synchronization was paused by person:ROOT004 at 2026-11-23T01:28:52Z. \
                    Everything is kept here and is sent once it is resumed.";
     let status = node.get("/sync/status").by("DOC003").send().await.is(200, NOTHING);
     status.has(json!({"state": "paused", "message": message, "next_round_at": null}));
