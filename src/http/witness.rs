@@ -70,7 +70,15 @@ pub(crate) struct Seen {
 
 impl Seen {
     fn new(what: What, kind: &'static str, id: &str, owner: Option<String>) -> Seen {
-        Seen { what, kind, id: id.to_owned(), owner, is_of_everybody: false, opening: None, place: String::new() }
+        Seen {
+            what,
+            kind,
+            id: id.to_owned(),
+            owner,
+            is_of_everybody: false,
+            opening: None,
+            place: String::new(),
+        }
     }
 
     pub(crate) fn record(schema: &Schema, id: &str, owner: Option<String>) -> Seen {

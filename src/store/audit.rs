@@ -11,7 +11,7 @@ use super::rows::Checked;
 use super::tables::{AUDIT, AUDIT_OF};
 use super::{Right, Snapshot, Store, StoreError, Tx};
 use crate::domain::access::Actor;
-use crate::domain::audit::{EVERYBODY, owner_text, Entry, Event, Hash, Head, Times, What};
+use crate::domain::audit::{EVERYBODY, Entry, Event, Hash, Head, Times, What, owner_text};
 use crate::domain::record::{Kind, RecordKey};
 
 /// Where the oldest kept entry begins: `{head: "SEQ:HASH"}`.

@@ -141,7 +141,8 @@ mod tests {
             clock: || 0,
         };
         let store = Store::open(&directory.path().join("store.redb"), options).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
         runtime.block_on(async {
             // Keeps the writer busy until both others wait, so that they are of one group.
             let (go, wait) = std::sync::mpsc::channel::<()>();

@@ -290,7 +290,9 @@ async fn a_reason_must_be_one() {
     assert!(!is_open(&node).await);
     node.node.store.flush_notes().await.unwrap();
     let refused = trail(node.node.store.unguarded()).split_off(before);
-    assert!(told(&refused).contains(&"person:NUR005 denied people/ANA001 GET /people/{person_id}".to_owned()));
+    assert!(
+        told(&refused).contains(&"person:NUR005 denied people/ANA001 GET /people/{person_id}".to_owned())
+    );
     assert!(refused.iter().all(|entry| entry.event.verb == "denied"), "{:?}", told(&refused));
     let reason = "¿qué alergias tiene?";
     nurse(&node, "/people/ANA001").header(HEADER, &format!("  {reason} ")).send().await.is(200, NOTHING);
@@ -479,7 +481,10 @@ async fn the_trail_has_it_before_the_answer() {
     let later = trail(store).split_off(before + 5);
     assert_eq!(
         told(&later),
-        [format!("person:NUR005 read people/ANA001 emergency {id}"), "person:NUR005 read people/NUR005 ".to_owned()]
+        [
+            format!("person:NUR005 read people/ANA001 emergency {id}"),
+            "person:NUR005 read people/NUR005 ".to_owned()
+        ]
     );
 }
 

@@ -44,7 +44,11 @@ async fn start() -> TestNode {
     let node = TestNode::start_with(|setup| {
         setup.settings.emergency_access = true;
         setup.settings.central_roles = vec!["end_user".into(), "root".into(), "nurse".into()];
-        setup.roles = setup.roles.replacen('[', r#"[{"role": "nurse", "permissions": {"GET": ["person"], "emergency": true}},"#, 1);
+        setup.roles = setup.roles.replacen(
+            '[',
+            r#"[{"role": "nurse", "permissions": {"GET": ["person"], "emergency": true}},"#,
+            1,
+        );
     });
     node.person("ANA001", &["end_user"]).await;
     node.person("ROOT004", &["root"]).await;
@@ -71,7 +75,8 @@ async fn who_has_no_account_is_served_and_listed_and_does_not_log_in() {
     for id in STRANGE {
         // From addresses of their own, so that none has to wait.
         strangers += 2;
-        let (one, other) = (IpAddr::from([198, 51, 100, strangers]), IpAddr::from([198, 51, 100, strangers + 1]));
+        let (one, other) =
+            (IpAddr::from([198, 51, 100, strangers]), IpAddr::from([198, 51, 100, strangers + 1]));
         node.get("/login").login(id, PASSWORD).from(one).send().await.is(401, NOTHING);
         let form = format!("account={}&password={PASSWORD}", encoded(id)).replace(' ', "+");
         let by_form = node.request("POST", "/session").bytes(form).from(other).send().await;
@@ -113,7 +118,11 @@ async fn a_person_and_a_technician_of_one_name_are_two() {
     boss().send().await.is(200, NOTHING);
     // What is done to the account `boss@local` is done to the technician's.
     let before = node.stored(Kind::Person, "boss@local").unwrap();
-    node.post("/users/boss@local/active", json!({"active": false})).by_operator().send().await.is(204, NOTHING);
+    node.post("/users/boss@local/active", json!({"active": false}))
+        .by_operator()
+        .send()
+        .await
+        .is(204, NOTHING);
     boss().send().await.is(401, NOTHING);
     assert_eq!(node.stored(Kind::Person, "boss@local").unwrap(), before);
 }
@@ -136,7 +145,15 @@ async fn the_trail_names_everybody_unambiguously() {
         who
     };
     let all = who(trail(&node, "").await);
-    let known = ["local:boss", "nobody", "operator:0", "person:CENTRE", "person:Nobody", "person:ROOT004", "person:node"];
+    let known = [
+        "local:boss",
+        "nobody",
+        "operator:0",
+        "person:CENTRE",
+        "person:Nobody",
+        "person:ROOT004",
+        "person:node",
+    ];
     assert_eq!(all, known);
     for (asked, found) in [
         ("person:CENTRE", &["person:CENTRE"][..]),
@@ -164,9 +181,7 @@ async fn the_trail_names_everybody_unambiguously() {
 async fn the_trail_of_a_person_is_theirs() {
     let node = start().await;
     node.patch("/people/%2A", json!({"note": "about the one with the star"})).by("ROOT004").send().await;
-    let of = |entries: &[Value]| {
-        entries.iter().any(|entry| entry["verb"] == "update" && entry["id"] == "*")
-    };
+    let of = |entries: &[Value]| entries.iter().any(|entry| entry["verb"] == "update" && entry["id"] == "*");
     let ana = node.get("/audit?person=ANA001&limit=1000").by("ANA001").send().await.is(200, NOTHING).json();
     assert!(!of(ana["entries"].as_array().unwrap()), "{ana}");
     assert!(of(&trail(&node, "person=%2A").await));
@@ -187,7 +202,8 @@ async fn entries_of_before_are_read_and_found() {
     let old = ["ANA001", "boss@local", "operator(uid 0)", "centre", "-", "Ñandú"];
     let write = store.transact(move |tx| -> Result<(), StoreError> {
         for who in old {
-            let event = thalamus_edge::domain::audit::Event::by_nobody(thalamus_edge::domain::audit::What::Read);
+            let event =
+                thalamus_edge::domain::audit::Event::by_nobody(thalamus_edge::domain::audit::What::Read);
             let event = event.about("people", "Ñandú", None);
             let event = thalamus_edge::domain::audit::Event {
                 who: who.to_owned(),

@@ -96,7 +96,11 @@ async fn a_browser_logs_in_works_and_logs_off() {
     );
     assert_eq!(
         audited(&node).await,
-        ["person:ANA001 login ok", "person:ANA001 denied forbidden GET /people/{person_id}", "person:ANA001 logoff ok"]
+        [
+            "person:ANA001 login ok",
+            "person:ANA001 denied forbidden GET /people/{person_id}",
+            "person:ANA001 logoff ok"
+        ]
     );
 }
 
@@ -160,7 +164,10 @@ async fn a_write_needs_the_token_of_its_session() {
     }
     assert_eq!(status(&node, &cookie).await, 200);
     let told = audited(&node).await;
-    assert!(told.contains(&"person:ANA001 denied form_expired PATCH /people/{person_id}".to_owned()), "{told:?}");
+    assert!(
+        told.contains(&"person:ANA001 denied form_expired PATCH /people/{person_id}".to_owned()),
+        "{told:?}"
+    );
     assert!(told.contains(&"person:ANA001 denied form_expired POST /session/end".to_owned()), "{told:?}");
     write("PATCH", "/people/ANA001", Some(&own)).await.is(200, &["update people/ANA001"]);
     // It outlives half an hour less than its session does.
@@ -232,7 +239,9 @@ async fn a_session_ends_with_what_the_account_was() {
     let cookie = logged_in(&node, "ROOT004").await;
     node.restore(Kind::Person, "ROOT004", None).await;
     assert_eq!(status(&node, &cookie).await, 401);
-    assert!(audited(&node).await.contains(&"person:ROOT004 session_end ok the account has changed".to_owned()));
+    assert!(
+        audited(&node).await.contains(&"person:ROOT004 session_end ok the account has changed".to_owned())
+    );
 }
 
 /// A session that somebody else has put there is never the one that begins.

@@ -103,7 +103,10 @@ async fn repeats_within_a_minute_share_entries() {
     }
     node.get("/people/BOB002").by("DOC003").send().await.is(200, NOTHING);
     let first = after(&node, before).await;
-    assert_eq!(told(&first), ["person:DOC003 read people/ANA001 ok x5", "person:DOC003 read people/BOB002 ok x1"]);
+    assert_eq!(
+        told(&first),
+        ["person:DOC003 read people/ANA001 ok x5", "person:DOC003 read people/BOB002 ok x1"]
+    );
     for _ in 0..3 {
         pass_time(Duration::from_secs(1));
         read().await;
@@ -314,7 +317,11 @@ async fn no_value_and_no_secret_gets_in() {
     node.get(&link).send().await.is(401, NOTHING);
     let hash = node.stored(Kind::Person, "ANA001").unwrap().get_str("password").unwrap().to_owned();
     let all = after(&node, 0).await;
-    assert!(told(&all).iter().any(|line| line == "person:BOB002 password people/BOB002 ok x1"), "{:?}", told(&all));
+    assert!(
+        told(&all).iter().any(|line| line == "person:BOB002 password people/BOB002 ok x1"),
+        "{:?}",
+        told(&all)
+    );
     let bytes: Vec<u8> = all.iter().flat_map(|entry| entry.encode()).collect();
     let holds = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(holds("ANA001") && holds("phone") && !holds("summary"), "the search finds what is there");
@@ -362,7 +369,11 @@ async fn what_does_not_fit_is_a_gap_with_a_number() {
     let node = TestNode::start();
     let store = node.node.store.unguarded();
     for n in 0..10_000 {
-        store.note(Event::new(What::Read, &Actor::Person("DOC003".to_owned())).about("people", &n.to_string(), None));
+        store.note(Event::new(What::Read, &Actor::Person("DOC003".to_owned())).about(
+            "people",
+            &n.to_string(),
+            None,
+        ));
     }
     let all = after(&node, 0).await;
     let mut by_verb = BTreeMap::new();

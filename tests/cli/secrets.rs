@@ -65,7 +65,9 @@ fn no_secret_is_in_the_log_at_any_level() {
         let link = made.split_once("/link/").unwrap().1.lines().next().unwrap().to_owned();
         let login = |password: &str| format!("head@local:{password}");
         let mut secrets: Vec<String> =
-            [PASSWORD, NEXT_PASSWORD, WRONG_PASSWORD, CENTRE_PASSWORD, PROXY_PASSWORD, NOTE].map(String::from).into();
+            [PASSWORD, NEXT_PASSWORD, WRONG_PASSWORD, CENTRE_PASSWORD, PROXY_PASSWORD, NOTE]
+                .map(String::from)
+                .into();
         secrets.push(link.clone());
 
         assert_eq!(node.request("GET", "/users", &login(PASSWORD), "").0, 200);
@@ -89,7 +91,8 @@ fn no_secret_is_in_the_log_at_any_level() {
             clinic.run(&["sync", "now"]);
         }
         assert!(clinic.run(&["user", "list", "--json"]).ends(0).json().is_array());
-        secrets.extend([PASSWORD, NEXT_PASSWORD, WRONG_PASSWORD].map(|password| BASE64.encode(login(password))));
+        secrets
+            .extend([PASSWORD, NEXT_PASSWORD, WRONG_PASSWORD].map(|password| BASE64.encode(login(password))));
 
         let log = node.stop();
         let lines = log.lines().count();
@@ -105,4 +108,3 @@ fn no_secret_is_in_the_log_at_any_level() {
         }
     }
 }
-
