@@ -33,7 +33,7 @@ use crate::central::Hub;
 use crate::central::mongo::MongoHub;
 use crate::config::{Config, ConfigError};
 use crate::files::give_to_owner_of_directory;
-use crate::http::{Api, ApiSettings, BrowserSessions, KnownAccounts, Node, api};
+use crate::http::{Api, ApiSettings, BrowserSessions, ClientStore, KnownAccounts, Node, api};
 use crate::store::{Store, StoreError, StoreOptions, free_bytes_at};
 use crate::sync::schedule::{Schedule, Times};
 use crate::sync::{Reconciler, SyncSettings};
@@ -139,7 +139,7 @@ impl App {
         getrandom::fill(&mut form_key).map_err(|e| io::Error::other(e.to_string()))?;
         let node = Node {
             backups: Backups::new(store.clone(), config.backup_settings()),
-            store,
+            store: ClientStore::new(store),
             accounts: Accounts::new(config.accounts_settings())?,
             known_accounts: KnownAccounts::default(),
             acl: RwLock::new(Arc::new(acl)),
@@ -174,7 +174,7 @@ impl App {
             stop.clone(),
         );
         let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
-        let store = self.node.store.clone();
+        let store = self.node.store.unguarded().clone();
         // A node whose disk is full serves reads all the same.
         if let Err(error) = store.begin_service(env!("CARGO_PKG_VERSION")).await {
             tracing::error!(%error, "the start is not in the audit trail");

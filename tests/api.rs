@@ -27,6 +27,8 @@ mod errors;
 mod holds;
 #[path = "api/holes.rs"]
 mod holes;
+#[path = "api/identities.rs"]
+mod identities;
 #[path = "api/identity.rs"]
 mod identity;
 #[path = "api/link.rs"]
@@ -41,6 +43,8 @@ mod node;
 mod offline;
 #[path = "api/password.rs"]
 mod password;
+#[path = "api/rights.rs"]
+mod rights;
 #[path = "api/sent_back.rs"]
 mod sent_back;
 #[path = "api/session.rs"]

@@ -32,6 +32,9 @@ const FLOORS: &[(&str, u8)] = &[
 /// Crates that only one room may name, and the start of that room's paths.
 const OWNED_CRATES: &[(&str, &str)] = &[("redb", "store"), ("mongodb", "central/mongo"), ("age", "backup")];
 
+/// Where requests get at the store itself: everywhere else they write by the rights of a caller.
+const UNGUARDED: &str = "unguarded";
+
 const FILE_LINES_MAX: usize = 700;
 
 struct Source {
@@ -253,6 +256,17 @@ fn each_database_has_one_room() {
             assert!(inside || !names_crate(&source.code, name), "{} names {name}", source.path);
         }
     }
+}
+
+/// What a client writes goes by the client's rights, which the store asks again in the transaction.
+#[test]
+fn requests_write_by_rights_only() {
+    let in_http = |source: &&Source| source.path.starts_with("http/") && source.path != "http/rights.rs";
+    let sources = sources();
+    for Source { path, code, .. } in sources.iter().filter(in_http) {
+        assert!(!code.contains(UNGUARDED), "src/{path} writes to the store by no right");
+    }
+    assert!(sources.iter().any(|source| source.path == "http/rights.rs" && source.code.contains(UNGUARDED)));
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn options() -> StoreOptions {
 }
 
 fn event() -> Event {
-    Event::new(What::Restore, Actor::Operator(0))
+    Event::new(What::Restore, &Actor::Operator(0))
 }
 
 fn key(id: &str) -> RecordKey {

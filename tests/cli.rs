@@ -18,6 +18,8 @@ mod support;
 mod proxy;
 #[path = "cli/rot.rs"]
 mod rot;
+#[path = "cli/secrets.rs"]
+mod secrets;
 #[path = "cli/setup.rs"]
 mod setup;
 #[path = "cli/trash.rs"]
@@ -382,9 +384,9 @@ fn a_pause_lasts_until_it_is_resumed() {
         }
         let node = is_running.then(|| clinic.serve(&[]));
         let status = clinic.run(&["sync", "status"]).ends(0);
-        status.says("state               paused").says("Synchronization was paused by operator(uid ");
+        status.says("state               paused").says("Synchronization was paused by operator:");
         assert!(!status.out.contains("next round "), "{}", status.out);
-        clinic.run(&["sync", "now"]).ends(3).says("halted: Synchronization was paused by operator(uid ");
+        clinic.run(&["sync", "now"]).ends(3).says("halted: Synchronization was paused by operator:");
         assert_eq!(clinic.run(&["sync", "now", "--json"]).ends(3).json()["outcome"], "halted");
         clinic.run(&["sync", "resume"]).ends(0).says("resumed: rounds run again");
         clinic.run(&["sync", "now"]).ends(4).says("offline");

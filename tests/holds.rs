@@ -180,7 +180,7 @@ impl Clinic {
         let (conflict, pair) = (self.identity(), self.pair());
         let decided = decide(&self.store, &conflict.id, verdict, pair, clerk()).await.unwrap();
         assert_eq!(decided.status, ConflictStatus::Resolved);
-        assert_eq!(decided.resolved_by.as_deref(), Some("CLERK"));
+        assert_eq!(decided.resolved_by.as_deref(), Some("person:CLERK"));
     }
 
     /// The conflict about two records under one id, if there is one that waits.

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::domain::access::Actor;
 use crate::domain::emergency::OPEN_S_MAX;
 
 /// The openings of this process; no more than there are rows in the store.
 pub struct Openings {
     clock: fn() -> Instant,
     /// (who, whose records, folded) -> number, and since when.
-    open: Mutex<HashMap<(String, String), (u64, Instant)>>,
+    open: Mutex<HashMap<(Actor, String), (u64, Instant)>>,
 }
 
 impl Openings {
@@ -27,18 +28,18 @@ impl Openings {
     }
 
     /// `who` has opened the records of `person` at `since`; in place of an earlier opening of them.
-    pub fn begin(&self, who: &str, person: &str, id: u64, since: Instant) {
+    pub fn begin(&self, who: &Actor, person: &str, id: u64, since: Instant) {
         let now = self.now();
         let mut open = self.lock();
         open.retain(|_, (_, since)| is_open(*since, now));
-        open.insert((who.to_owned(), person.to_owned()), (id, since));
+        open.insert((who.clone(), person.to_owned()), (id, since));
     }
 
     /// The number of the opening under which `who` may read what belongs to `person`.
-    pub fn find(&self, who: &str, person: &str) -> Option<u64> {
+    pub fn find(&self, who: &Actor, person: &str) -> Option<u64> {
         let now = self.now();
         let open = self.lock();
-        let (id, since) = open.get(&(who.to_owned(), person.to_owned()))?;
+        let (id, since) = open.get(&(who.clone(), person.to_owned()))?;
         is_open(*since, now).then_some(*id)
     }
 
@@ -54,7 +55,7 @@ impl Openings {
     }
 
     /// Changes under this lock are single calls, so a poisoned one is as good as any.
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), (u64, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Actor, String), (u64, Instant)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,26 +78,31 @@ mod tests {
         NOW.get().unwrap_or_else(Instant::now)
     }
 
+    fn person(id: &str) -> Actor {
+        Actor::Person(id.to_owned())
+    }
+
     #[test]
     fn an_opening_is_for_two_and_ends_by_time() {
         let start = Instant::now();
         let at = |ms: u64| NOW.set(Some(start + Duration::from_millis(ms)));
         at(0);
         let openings = Openings::new(clock);
-        openings.begin("NURSE1", "ANA001", 7, start);
-        assert_eq!(openings.find("NURSE1", "ANA001"), Some(7));
-        assert_eq!(openings.find("NURSE2", "ANA001"), None);
-        assert_eq!(openings.find("NURSE1", "BOB002"), None);
-        assert_eq!(openings.find("ANA001", "NURSE1"), None);
+        openings.begin(&person("NURSE1"), "ANA001", 7, start);
+        assert_eq!(openings.find(&person("NURSE1"), "ANA001"), Some(7));
+        assert_eq!(openings.find(&person("NURSE2"), "ANA001"), None);
+        assert_eq!(openings.find(&person("NURSE1"), "BOB002"), None);
+        assert_eq!(openings.find(&person("ANA001"), "NURSE1"), None);
+        assert_eq!(openings.find(&Actor::Local("NURSE1".to_owned()), "ANA001"), None);
         assert!(openings.is_open(7) && !openings.is_open(8));
         at(OPEN_S_MAX * 1000 - 1);
-        assert_eq!(openings.find("NURSE1", "ANA001"), Some(7), "being asked does not matter");
+        assert_eq!(openings.find(&person("NURSE1"), "ANA001"), Some(7), "being asked does not matter");
         at(OPEN_S_MAX * 1000);
-        assert_eq!(openings.find("NURSE1", "ANA001"), None);
+        assert_eq!(openings.find(&person("NURSE1"), "ANA001"), None);
         assert!(!openings.is_open(7));
-        openings.begin("NURSE1", "BOB002", 9, clock());
+        openings.begin(&person("NURSE1"), "BOB002", 9, clock());
         assert_eq!(openings.lock().len(), 1, "what is over is forgotten");
         openings.end(9);
-        assert_eq!(openings.find("NURSE1", "BOB002"), None);
+        assert_eq!(openings.find(&person("NURSE1"), "BOB002"), None);
     }
 }

@@ -87,7 +87,7 @@ impl Client {
             match open(config, missing) {
                 Ok(app) => {
                     let uid = rustix::process::getuid().as_raw();
-                    let store = app.node.store.clone();
+                    let store = app.node.store.unguarded().clone();
                     return Ok(Client::Own { api: api(app.node), store, uid });
                 }
                 Err(ControlError::Held(_)) if Instant::now() < deadline => {}

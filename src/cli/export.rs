@@ -23,7 +23,7 @@ use super::{Done, EXIT_FAILED};
 use crate::app::{AppError, store_file};
 use crate::config::Config;
 use crate::domain::access::Actor;
-use crate::domain::audit::{EVERYBODY, Event, What};
+use crate::domain::audit::{Event, What};
 use crate::domain::content::Content;
 use crate::domain::record::Kind;
 use crate::files::create_private;
@@ -65,9 +65,14 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         opened => opened?,
     };
     make_directory(directory)?;
-    audit(&app.node.store).await?;
-    let mut export =
-        Export { store: app.node.store.clone(), directory, unfaithful: 0, contents: 0, missing: 0 };
+    audit(app.node.store.unguarded()).await?;
+    let mut export = Export {
+        store: app.node.store.unguarded().clone(),
+        directory,
+        unfaithful: 0,
+        contents: 0,
+        missing: 0,
+    };
     let mut written = Vec::new();
     for kind in Kind::ALL {
         let file = file_of(&config, kind);
@@ -205,7 +210,7 @@ async fn audit(store: &Store) -> Result<(), StoreError> {
     let operator = Actor::Operator(rustix::process::getuid().as_raw());
     store
         .transact(move |tx| -> Result<(), StoreError> {
-            tx.audit(Event::new(What::Export, &operator).about("", "", Some(EVERYBODY)))
+            tx.audit(Event::new(What::Export, &operator).of_everybody())
         })
         .await
 }

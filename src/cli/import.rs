@@ -76,7 +76,7 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
     let sources = find_sources(&config, &args.paths)?;
     let app = open(&config, Missing::Create)?;
     let mut importer = Importer {
-        store: app.node.store.clone(),
+        store: app.node.store.unguarded().clone(),
         is_replacing: args.replace,
         actor: Actor::Operator(rustix::process::getuid().as_raw()),
         central_roles: config.accounts.central_roles.clone(),

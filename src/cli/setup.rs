@@ -23,8 +23,8 @@ use crate::accounts::Accounts;
 use crate::app::now_ms;
 use crate::config::edit::ConfigText;
 use crate::config::{Config, DEFAULT_FILE, Loaded, environment};
-use crate::domain::access::ROOT;
-use crate::http::{LOCAL_SUFFIX, check_local_name, fold_local, local_name};
+use crate::domain::access::{LOCAL_SUFFIX, ROOT, local_name};
+use crate::http::{check_local_name, fold_local};
 use ask::Terminal;
 use place::{Place, Written};
 

@@ -11,7 +11,7 @@ use super::control::{Client, Missing, segment};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
-use crate::http::local_name;
+use crate::domain::access::local_name;
 
 /// More than any password; the rest of an endless line is not read.
 const PASSWORD_LINE_BYTES_MAX: u64 = 4096;
@@ -160,7 +160,11 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
 }
 
 fn row(user: &Value) -> [String; 4] {
-    let active = if user["active"] == true { "yes" } else { "no" };
+    let active = match (&user["is_account"], user["active"] == true) {
+        (Value::Bool(false), _) => "no, the id is no account",
+        (_, true) => "yes",
+        (_, false) => "no",
+    };
     [cell(&user["id"]), active.to_owned(), cell(&user["roles"]), cell(&user["not_honoured"])]
 }
 

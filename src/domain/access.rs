@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::json::{JsonError, parse};
 use super::record::Kind;
-use super::schema::{NODE_ACL_NAMES, Owner, SCHEMAS};
+use super::schema::{NODE_ACL_NAMES, Owner, SCHEMAS, is_account};
 
 /// The rules used when the configuration names no file; installed as `/etc/thalamus-edge/roles.cfg`.
 pub const BUILT_IN_ROLES: &str = include_str!("../../etc/roles.cfg");
@@ -69,12 +69,12 @@ pub struct AclFault {
 pub struct AclError(pub Vec<AclFault>);
 
 /// The access rules in force.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl {
     roles: BTreeMap<String, Permissions>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Permissions {
     names: BTreeMap<Verb, BTreeSet<String>>,
     global: bool,
@@ -343,26 +343,103 @@ impl Principal {
     }
 }
 
-/// Who did something, as the journal and the log name them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who does something. Never compared as text: a person may have any id that the centre holds, also one that reads like
+/// another actor.
+///
+/// Written `person:ESPGNU777ORG`, `local:admin`, `operator:0`, `centre`, `node`, `nobody`, each of which names one actor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Actor {
-    /// A federation account.
+    /// The person with this id.
     Person(String),
-    /// A technician's account of this node only.
+    /// A technician's account of this node only, by its name without the ending.
     Local(String),
     /// Whoever runs commands on the machine, by user id.
     Operator(u32),
     /// A reconciliation.
     Centre,
+    /// This node by itself.
+    Node,
+    /// A request of which nobody knows who made it.
+    Nobody,
+}
+
+const PERSON_PREFIX: &str = "person:";
+const LOCAL_PREFIX: &str = "local:";
+const OPERATOR_PREFIX: &str = "operator:";
+
+impl Actor {
+    /// Whether it is an account, which somebody logs in with.
+    pub fn has_account(&self) -> bool {
+        matches!(self, Actor::Person(_) | Actor::Local(_))
+    }
+
+    /// The actor that is written so, in the form of now or in the one up to version 0.1.0, which wrote people by their
+    /// id alone, `NAME@local`, `operator(uid N)` and `-`. `None` for texts of that time that may be several: ids that are
+    /// no account.
+    pub fn read(text: &str) -> Option<Actor> {
+        let operator = |uid: &str| uid.parse().ok().map(Actor::Operator);
+        if let Some(id) = text.strip_prefix(PERSON_PREFIX) {
+            return Some(Actor::Person(id.to_owned()));
+        }
+        if let Some(name) = text.strip_prefix(LOCAL_PREFIX) {
+            return Some(Actor::Local(name.to_owned()));
+        }
+        if let Some(uid) = text.strip_prefix(OPERATOR_PREFIX) {
+            return operator(uid);
+        }
+        match text {
+            "centre" => return Some(Actor::Centre),
+            "node" => return Some(Actor::Node),
+            "nobody" | "-" => return Some(Actor::Nobody),
+            _ => {}
+        }
+        if let Some(uid) = text.strip_prefix("operator(uid ").and_then(|rest| rest.strip_suffix(')')) {
+            return operator(uid);
+        }
+        if let Some(name) = local_name(text) {
+            return Some(Actor::Local(name.to_owned()));
+        }
+        is_account(text).then(|| Actor::Person(text.to_owned()))
+    }
+
+    /// Whether both are the same account, or the same otherwise: accounts have spellings.
+    pub fn is_same(&self, other: &Actor) -> bool {
+        match (self, other) {
+            (Actor::Person(one), Actor::Person(other)) | (Actor::Local(one), Actor::Local(other)) => {
+                one.eq_ignore_ascii_case(other)
+            }
+            _ => self == other,
+        }
+    }
+
+    /// The name that somebody types to log in as this actor.
+    pub fn login_name(&self) -> Option<String> {
+        match self {
+            Actor::Person(id) => Some(id.clone()),
+            Actor::Local(name) => Some(format!("{name}{LOCAL_SUFFIX}")),
+            _ => None,
+        }
+    }
+}
+
+/// Ending of the names of technicians' accounts, which exist on one node only.
+pub const LOCAL_SUFFIX: &str = "@local";
+
+/// The name of a technician's account without its ending, as it was typed.
+pub fn local_name(user: &str) -> Option<&str> {
+    let (name, ending) = user.split_at_checked(user.len().checked_sub(LOCAL_SUFFIX.len())?)?;
+    ending.eq_ignore_ascii_case(LOCAL_SUFFIX).then_some(name)
 }
 
 impl std::fmt::Display for Actor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Actor::Person(id) => f.write_str(id),
-            Actor::Local(name) => write!(f, "{name}@local"),
-            Actor::Operator(uid) => write!(f, "operator(uid {uid})"),
+            Actor::Person(id) => write!(f, "{PERSON_PREFIX}{id}"),
+            Actor::Local(name) => write!(f, "{LOCAL_PREFIX}{name}"),
+            Actor::Operator(uid) => write!(f, "{OPERATOR_PREFIX}{uid}"),
             Actor::Centre => f.write_str("centre"),
+            Actor::Node => f.write_str("node"),
+            Actor::Nobody => f.write_str("nobody"),
         }
     }
 }
@@ -478,6 +555,53 @@ mod tests {
         let bad = r#"[{"role": "a", "permissions": {"emergency": 1}}]"#;
         let error = Acl::parse(bad).unwrap_err().to_string();
         assert!(error.starts_with("role \"a\": \"emergency\" must be"), "{error}");
+    }
+
+    #[test]
+    fn an_actor_is_what_is_written() {
+        let person = |id: &str| Actor::Person(id.to_owned());
+        let local = |name: &str| Actor::Local(name.to_owned());
+        let actors = [
+            person("ANNA1"),
+            person("boss@local"),
+            person("local:boss"),
+            person("person:ANNA1"),
+            person("operator(uid 0)"),
+            person("operator:0"),
+            person("centre"),
+            person("NODE"),
+            person("nobody"),
+            person("-"),
+            person(""),
+            local("boss"),
+            local("ANNA1"),
+            local("centre"),
+            Actor::Operator(0),
+            Actor::Centre,
+            Actor::Node,
+            Actor::Nobody,
+        ];
+        for (n, actor) in actors.iter().enumerate() {
+            assert_eq!(Actor::read(&actor.to_string()).as_ref(), Some(actor));
+            for other in &actors[..n] {
+                assert!(!actor.is_same(other) && actor.to_string() != other.to_string(), "{actor} {other}");
+            }
+        }
+        // As versions up to 0.1.0 wrote them.
+        for (old, actor) in [
+            ("ANNA1", Some(person("ANNA1"))),
+            ("boss@local", Some(local("boss"))),
+            ("operator(uid 1000)", Some(Actor::Operator(1000))),
+            ("centre", Some(Actor::Centre)),
+            ("-", Some(Actor::Nobody)),
+            ("operator(uid 0", None),
+            ("operator:x", None),
+            ("Ñandú", None),
+            ("", None),
+        ] {
+            assert_eq!(Actor::read(old), actor, "{old}");
+        }
+        assert!(person("anna1").is_same(&person("ANNA1")) && local("Boss").is_same(&local("boss")));
     }
 
     #[test]

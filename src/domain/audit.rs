@@ -12,10 +12,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::access::Actor;
+use super::schema::is_account;
+
 /// What every hash begins with: no other use of SHA-256 gives the same.
 pub const HASH_TAG: &[u8] = b"thalamus-edge audit 1";
-/// Stands where nobody is known: [`Event::who`].
-pub const NOBODY: &str = "-";
 /// Stands for the records of everybody: [`Event::owner`].
 pub const EVERYBODY: &str = "*";
 /// [`Event::kind`] of technicians' accounts, which are no records.
@@ -131,6 +132,8 @@ pub enum Outcome {
     CrossOrigin,
     /// A form without a valid token.
     Expired,
+    /// The rights by which a request was let in were gone before it took effect.
+    Stale,
 }
 
 impl Outcome {
@@ -145,6 +148,7 @@ impl Outcome {
             Outcome::Hidden => "hidden",
             Outcome::CrossOrigin => "cross_origin",
             Outcome::Expired => "form_expired",
+            Outcome::Stale => "rights_ended",
         }
     }
 }
@@ -153,14 +157,14 @@ impl Outcome {
 /// people type gets in nowhere but as the reason of [`What::Emergency`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
-    /// An account, `NAME@local`, `operator(uid N)`, `centre`, or [`NOBODY`].
+    /// An [`Actor`], written as it is. Entries of versions up to 0.1.0 have the forms that [`Actor::read`] names.
     pub who: String,
     /// [`What::name`]; other words may come from later versions.
     pub verb: Cow<'static, str>,
     /// Collection of the record, or what else it is about; may be empty.
     pub kind: Cow<'static, str>,
     pub id: String,
-    /// Account of the person whose data it is, [`EVERYBODY`], or empty.
+    /// Person whose data it is, as [`owner_text`] writes them, [`EVERYBODY`], or empty.
     pub owner: String,
     /// Address that the request came from; empty for the machine's own.
     pub peer: String,
@@ -173,7 +177,7 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn new(what: What, who: impl fmt::Display) -> Event {
+    pub fn new(what: What, who: &Actor) -> Event {
         Event {
             who: shortened(who.to_string()),
             verb: what.name().into(),
@@ -189,12 +193,18 @@ impl Event {
 
     /// By somebody who is not known.
     pub fn by_nobody(what: What) -> Event {
-        Event::new(what, NOBODY)
+        Event::new(what, &Actor::Nobody)
     }
 
     pub fn about(mut self, kind: &'static str, id: &str, owner: Option<&str>) -> Event {
         (self.kind, self.id) = (kind.into(), shortened(id));
-        self.owner = owner.map(shortened).unwrap_or_default();
+        self.owner = owner.map(|owner| shortened(owner_text(owner).as_ref())).unwrap_or_default();
+        self
+    }
+
+    /// About the data of all people.
+    pub fn of_everybody(mut self) -> Event {
+        self.owner = EVERYBODY.to_owned();
         self
     }
 
@@ -223,6 +233,12 @@ impl Event {
         }
         self
     }
+}
+
+/// How [`Event::owner`] names the person with this folded id: an account by itself, every other id so that it is neither
+/// [`EVERYBODY`] nor nobody.
+pub fn owner_text(id: &str) -> Cow<'_, str> {
+    if is_account(id) { id.into() } else { format!("person:{id}").into() }
 }
 
 fn shortened(text: impl Into<String> + AsRef<str>) -> String {

@@ -286,6 +286,13 @@ fn folded(account: Option<&str>) -> Option<String> {
     account.filter(|account| !account.is_empty()).map(fold_account)
 }
 
+/// Whether an id of a person is a federation account, in some spelling. People pulled from the centre may have others;
+/// with those nobody logs in.
+pub fn is_account(id: &str) -> bool {
+    (PERSON_ID_CHARS_MIN..=PERSON_ID_CHARS_MAX).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 impl Schema {
     /// The account that owns `document`, folded; `None` for ownerless kinds and documents that name nobody.
     pub fn owner_of(&self, document: &Document) -> Option<String> {

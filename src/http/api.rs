@@ -46,6 +46,7 @@ pub(crate) type Pattern = &'static str;
 pub(super) struct Routes {
     router: Router<Arc<Node>>,
     places: matchit::Router<Place>,
+    patterns: Vec<Pattern>,
 }
 
 /// What a pattern stands for.
@@ -107,6 +108,7 @@ impl Routes {
 
     fn add(mut self, place: Place, methods: MethodRouter<Arc<Node>>) -> Routes {
         let pattern = place.pattern;
+        self.patterns.push(pattern);
         self.router = self.router.route(pattern, methods);
         // axum has taken the same pattern into the same kind of tree.
         let added = self.places.insert(pattern, place);
@@ -120,7 +122,7 @@ impl Routes {
             .fallback(|| async { ApiError::NotFound("There is nothing at this path".into()) })
             .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
             .with_state(Arc::clone(&node));
-        Api { node, router, places: Arc::new(self.places) }
+        Api { node, router, places: Arc::new(self.places), patterns: self.patterns.into() }
     }
 }
 
@@ -130,6 +132,14 @@ pub struct Api {
     node: Arc<Node>,
     router: Router,
     places: Arc<matchit::Router<Place>>,
+    patterns: Arc<[Pattern]>,
+}
+
+impl Api {
+    /// The patterns of all paths that there are, as `/people/{person_id}`.
+    pub fn patterns(&self) -> &[&'static str] {
+        &self.patterns
+    }
 }
 
 impl<B> Service<http::Request<B>> for Api

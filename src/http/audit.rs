@@ -13,7 +13,7 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::witness::Seen;
-use crate::domain::access::{Acl, Denied, Principal, Verb};
+use crate::domain::access::{Acl, Actor, Denied, Principal, Verb};
 use crate::domain::audit::What;
 use crate::domain::record::fold_account;
 use crate::store::{AuditQuery, AuditRow};
@@ -21,6 +21,9 @@ use crate::store::{AuditQuery, AuditRow};
 /// Entries in one answer, if nothing is said and at most.
 const LIMIT_ENTRIES_DEFAULT: usize = 100;
 const LIMIT_ENTRIES_MAX: usize = 1000;
+
+const NO_ACTOR: &str = "who: an actor as the trail writes them: person:ID, local:NAME, operator:UID, centre, node or nobody; \
+                        an account and NAME@local are taken too";
 
 /// Whether `who` may see the trail of one person, or of everybody.
 pub(crate) fn authorize(acl: &Acl, who: &Principal, person: Option<&str>) -> Result<(), Denied> {
@@ -100,7 +103,10 @@ fn parse(request: &Request) -> Result<AuditQuery, ApiError> {
                 query.limit = limit.clamp(1, LIMIT_ENTRIES_MAX);
             }
             "person" => query.person = Some(fold_account(&value)),
-            "who" => query.who = Some(value),
+            "who" => match Actor::read(&value) {
+                Some(who) => query.who = Some(who),
+                None => return Err(ApiError::invalid("who", NO_ACTOR)),
+            },
             "verb" if What::from_name(&value).is_none() => {
                 let known: Vec<_> = What::ALL.iter().map(|what| what.name()).collect();
                 return Err(ApiError::invalid("verb", format!("verb: one of {}", known.join(", "))));

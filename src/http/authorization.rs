@@ -82,10 +82,8 @@ pub(crate) async fn authorization(
     let verb =
         method.ok_or_else(|| ApiError::invalid("method", "method: GET, HEAD, POST, PATCH, PUT or DELETE"))?;
     let path = path.ok_or_else(|| ApiError::invalid("path", "path: the path in question"))?;
-    let user = match &caller.principal.actor {
-        Actor::Person(id) => id.clone(),
-        other => other.to_string(),
-    };
+    let actor = &caller.principal.actor;
+    let user = actor.login_name().unwrap_or_else(|| actor.to_string());
     let decision = decide(&node, &caller.principal, verb, &path)?;
     let reason = match decision {
         Ok(()) => "allowed",

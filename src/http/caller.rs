@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, Method, header, request::Parts};
@@ -15,18 +16,19 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
+use super::rights::{Rights, guarded};
 use super::session;
 use super::witness::{Witness, login_failed};
 use super::{Node, Pattern, Way};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
-use crate::domain::access::{Actor, Principal};
-use crate::domain::audit::NOBODY;
+use crate::domain::access::{Acl, Actor, Principal, local_name};
 use crate::domain::encoding::decoded;
-use crate::domain::record::Kind;
-use crate::store::{Asker, Snapshot, StoreError, asked_by};
+use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::is_account;
+use crate::store::{Asker, Right, Snapshot, StoreError, Tx, asked_by};
 
-/// Ending of the names of technicians' accounts, which exist on one node only.
-pub const LOCAL_SUFFIX: &str = "@local";
+/// A read that takes longer looks at the rights of the reader once more before it is answered.
+const LONG_READ: Duration = Duration::from_millis(100);
 
 /// Paths that need no login.
 const PUBLIC_PATHS: &[&str] = &["/", "/healthz", "/readyz"];
@@ -58,16 +60,40 @@ impl Peer {
     }
 }
 
-/// Somebody whose credentials were verified for this request.
+/// The hash of an account's password when its owner was let in, to notice another one. Its `Debug` does not show it.
+#[derive(Clone, Default)]
+pub(crate) struct PasswordVersion(pub(crate) Option<Arc<str>>);
+
+impl std::fmt::Debug for PasswordVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordVersion")
+    }
+}
+
+/// Somebody whose credentials were verified for this request, with everything that their rights were made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) principal: Arc<Principal>,
     pub(crate) peer: IpAddr,
     /// The session by which they came in, if it was not by their password.
     pub(crate) session: Option<SessionId>,
+    pub(crate) password_hash: PasswordVersion,
+    /// The access rules when the request began.
+    pub(crate) acl: Arc<Acl>,
 }
 
 impl Caller {
+    /// The owner of an account, as it is stored now.
+    pub(crate) fn of_account(
+        node: &Node,
+        account: StoredAccount,
+        peer: IpAddr,
+        session: Option<SessionId>,
+    ) -> Caller {
+        let StoredAccount { principal, password_hash, .. } = account;
+        Caller { principal, peer, session, password_hash: PasswordVersion(password_hash), acl: node.acl() }
+    }
+
     /// Where the request comes from; nothing for the machine itself.
     pub(crate) fn from(&self) -> Option<IpAddr> {
         let is_operator = matches!(self.principal.actor, Actor::Operator(_));
@@ -99,6 +125,8 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             principal: Arc::new(Principal::new(Actor::Operator(uid), Vec::new())),
             peer: peer.address(),
             session: None,
+            password_hash: PasswordVersion::default(),
+            acl: node.acl(),
         }),
         Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {
             Some(caller) => caller,
@@ -109,12 +137,41 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
     match caller {
         Ok(caller) => {
             let witness = Witness::of(&request, pattern);
-            let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
-            let response = asked_by(asker, way.go(node, Some(&caller), request)).await;
-            witness.saw(node, &caller, response).await
+            let is_read = [Method::GET, Method::HEAD].contains(request.method());
+            let response = if is_read {
+                read(node, way, &caller, request).await
+            } else {
+                write(node, way, &caller, request).await
+            };
+            let response = witness.saw(node, &caller, response).await;
+            if is_read { guarded(node, &caller, pattern, response) } else { response }
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// A read takes effect when it is answered. A short one is answered as it was let in.
+async fn read(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
+    let began = Instant::now();
+    let asker = Asker { who: caller.principal.actor.clone(), from: caller.from(), right: Right::ReadOnly };
+    let response = asked_by(asker, way.go(node, Some(caller), request)).await;
+    if began.elapsed() < LONG_READ {
+        return response;
+    }
+    match Rights::of(node, caller).check_now() {
+        Ok(()) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// A write takes effect when it is written, which the store compares, and whatever else it does when its body has been
+/// read.
+async fn write(node: &Arc<Node>, way: Way, caller: &Caller, mut request: Request) -> Response {
+    let rights = Arc::new(Rights::of(node, caller));
+    request.extensions_mut().insert(Arc::clone(&rights));
+    let right = Right::Client(rights);
+    let asker = Asker { who: caller.principal.actor.clone(), from: caller.from(), right };
+    asked_by(asker, way.go(node, Some(caller), request)).await
 }
 
 /// A link is a credential of its own; without a valid one its handler answers what is answered here. It asks where
@@ -128,8 +185,8 @@ fn is_link(pattern: Pattern, request: &Request) -> bool {
 
 async fn verify(node: &Node, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, ApiError> {
     let (user, password) = basic_credentials(headers).ok_or(ApiError::Unauthorized)?;
-    let StoredAccount { principal, .. } = log_in(node, &user, &password, peer).await?;
-    Ok(Caller { principal, peer, session: None })
+    let account = log_in(node, &user, &password, peer).await?;
+    Ok(Caller::of_account(node, account, peer, None))
 }
 
 /// The account that name and password open; an attempt that fails is audited.
@@ -158,12 +215,16 @@ async fn verify_anew(
     let account = stored.as_ref().map(|stored| stored.principal.actor.clone());
     let verified = node.accounts.verify(user, password, peer, stored.clone()).await;
     match verified.and_then(|_| stored.ok_or(LoginError::Refused)) {
-        Ok(stored) => Ok(stored),
+        // It may have waited its turn while the account was changed: what counts is the account as it is now.
+        Ok(stored) => {
+            let now = find_account(node, user)?.filter(|now| now.active);
+            now.filter(|now| now.password_hash == stored.password_hash).ok_or(ApiError::Unauthorized)
+        }
         Err(error) => {
             if error == LoginError::Refused {
                 tracing::info!(%peer, "login refused");
             }
-            login_failed(node, NOBODY, account.as_ref(), Some(peer), error);
+            login_failed(node, &Actor::Nobody, account.as_ref(), Some(peer), error);
             Err(error.into())
         }
     }
@@ -205,7 +266,7 @@ fn known_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, Store
     if let Some((_, account)) = seen {
         return at_present(node, &view, account).map(Some);
     }
-    let found = account_in(node, &view, user)?;
+    let found = account_of(node, &view, &login_name(user))?;
     if let Some(account) = &found {
         let mut known = known();
         if known.len() >= KNOWN_ACCOUNTS_MAX {
@@ -219,57 +280,107 @@ fn known_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, Store
 /// The account of this name as it is now, with the roles that count on this node.
 pub(crate) fn find_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
-    account_in(node, &view, user)?.map(|account| at_present(node, &view, account)).transpose()
+    account_of(node, &view, &login_name(user))?.map(|account| at_present(node, &view, account)).transpose()
+}
+
+/// Whose account a name means that somebody typed.
+fn login_name(user: &str) -> Actor {
+    match local_name(user) {
+        Some(name) => Actor::Local(name.to_owned()),
+        None => Actor::Person(user.to_owned()),
+    }
 }
 
 /// The account at this moment: a person's is as if closed while the centre has not been heard for too long. Not part of
 /// what is remembered of a view, because time passes while nothing is written.
-fn at_present(node: &Node, view: &Snapshot, account: StoredAccount) -> Result<StoredAccount, StoreError> {
+pub(crate) fn at_present(
+    node: &Node,
+    view: &Snapshot,
+    account: StoredAccount,
+) -> Result<StoredAccount, StoreError> {
     let is_person = matches!(account.principal.actor, Actor::Person(_));
     let active = account.active && (!is_person || node.sync.admits_people(view)?);
     Ok(StoredAccount { active, ..account })
 }
 
-fn account_in(node: &Node, snapshot: &Snapshot, user: &str) -> Result<Option<StoredAccount>, StoreError> {
-    if let Some(name) = local_name(user) {
-        let Some(name) = snapshot.resolve_local_account(name)? else {
-            return Ok(None);
-        };
-        let Some(account) = snapshot.local_account(&name)? else {
-            return Ok(None);
-        };
-        return Ok(Some(StoredAccount {
-            principal: Arc::new(Principal::new(Actor::Local(name), strings(account.get("roles")))),
-            password_hash: account.get_str("password").ok().map(Arc::from),
-            active: is_active(&account),
-        }));
-    }
-    let Some(record) = snapshot.find(Kind::Person, user)? else {
-        return Ok(None);
-    };
-    // Not decoded as a whole: this is done for every request.
-    let person = &record.document;
-    let password_hash = person.get_str("password").ok();
-    let granted = snapshot.grants(&record.id, password_hash.unwrap_or_default())?;
-    let mut roles: Vec<String> = match person.get_array("roles") {
-        Ok(roles) => {
-            roles.into_iter().flatten().filter_map(|role| role.as_str().map(str::to_owned)).collect()
+/// An account as a view of the store holds it; `None` if there is none, or nobody can log in with it.
+pub(crate) fn account_of(
+    node: &Node,
+    snapshot: &Snapshot,
+    actor: &Actor,
+) -> Result<Option<StoredAccount>, StoreError> {
+    match actor {
+        Actor::Local(name) => {
+            let Some(name) = snapshot.resolve_local_account(name)? else {
+                return Ok(None);
+            };
+            Ok(snapshot.local_account(&name)?.map(|account| local_account(name, &account)))
         }
-        Err(_) => Vec::new(),
-    };
-    roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
-    let shares_account = snapshot.is_shared(&record.id)?;
-    Ok(Some(StoredAccount {
-        password_hash: password_hash.map(Arc::from),
-        active: person.get_bool("active").unwrap_or(true),
-        principal: Arc::new(Principal { actor: Actor::Person(record.id), roles, shares_account }),
-    }))
+        Actor::Person(id) if is_account(id) => {
+            let Some(record) = snapshot.find(Kind::Person, id)? else {
+                return Ok(None);
+            };
+            // Not decoded as a whole: this is done for every request.
+            let person = &record.document;
+            let password_hash = person.get_str("password").ok();
+            let granted = snapshot.grants(&record.id, password_hash.unwrap_or_default())?;
+            let mut roles: Vec<String> = match person.get_array("roles") {
+                Ok(roles) => {
+                    roles.into_iter().flatten().filter_map(|role| role.as_str().map(str::to_owned)).collect()
+                }
+                Err(_) => Vec::new(),
+            };
+            roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
+            let shares_account = snapshot.is_shared(&record.id)?;
+            Ok(Some(StoredAccount {
+                password_hash: password_hash.map(Arc::from),
+                active: person.get_bool("active").unwrap_or(true),
+                principal: Arc::new(Principal { actor: Actor::Person(record.id), roles, shares_account }),
+            }))
+        }
+        _ => Ok(None),
+    }
 }
 
-/// The name of a technician's account without its ending, as it was typed.
-pub fn local_name(user: &str) -> Option<&str> {
-    let (name, ending) = user.split_at_checked(user.len().checked_sub(LOCAL_SUFFIX.len())?)?;
-    ending.eq_ignore_ascii_case(LOCAL_SUFFIX).then_some(name)
+/// [`account_of`] in a transaction.
+pub(crate) fn account_in_tx(
+    node: &Node,
+    tx: &Tx<'_>,
+    actor: &Actor,
+) -> Result<Option<StoredAccount>, StoreError> {
+    match actor {
+        Actor::Local(name) => {
+            let Some(name) = tx.resolve_local_account(name)? else {
+                return Ok(None);
+            };
+            Ok(tx.local_account(&name)?.map(|account| local_account(name, &account)))
+        }
+        Actor::Person(id) if is_account(id) => {
+            let Some(id) = tx.resolve_person(id)? else {
+                return Ok(None);
+            };
+            let person = tx.document(&RecordKey::new(Kind::Person, id.as_str()))?.unwrap_or_default();
+            let password_hash = person.get_str("password").ok();
+            let granted = tx.grants_of(&id, password_hash.unwrap_or_default())?;
+            let mut roles = strings(person.get("roles"));
+            roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
+            let shares_account = tx.is_shared(&id)?;
+            Ok(Some(StoredAccount {
+                password_hash: password_hash.map(Arc::from),
+                active: is_active(&person),
+                principal: Arc::new(Principal { actor: Actor::Person(id), roles, shares_account }),
+            }))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn local_account(name: String, account: &bson::Document) -> StoredAccount {
+    StoredAccount {
+        principal: Arc::new(Principal::new(Actor::Local(name), strings(account.get("roles")))),
+        password_hash: account.get_str("password").ok().map(Arc::from),
+        active: is_active(account),
+    }
 }
 
 /// The spelling in which a technician's account is stored: any is the same account.
@@ -282,25 +393,25 @@ pub(crate) fn is_active(account: &bson::Document) -> bool {
     !matches!(account.get("active"), Some(bson::Bson::Boolean(false)))
 }
 
-/// The caller as they are now, for answers that go on for long: nobody whose account was closed meanwhile.
+/// The caller as they are now, for answers that are waited for: nobody whose account was closed, or password changed,
+/// or session ended meanwhile.
 pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, StoreError> {
-    let Some(user) = account_name(&caller.principal.actor) else {
+    let actor = &caller.principal.actor;
+    if !actor.has_account() {
         return Ok(Some(caller.clone()));
-    };
+    }
     if caller.session.is_some_and(|id| !node.accounts.sessions().is_alive(&id)) {
         return Ok(None);
     }
-    let account = find_account(node, &user)?.filter(|account| account.active);
+    let account = account_now(node, actor)?.filter(|account| account.active);
+    let account = account.filter(|account| account.password_hash == caller.password_hash.0);
     Ok(account.map(|account| Caller { principal: account.principal, ..caller.clone() }))
 }
 
-/// The name by which somebody logs in, if they do.
-pub(crate) fn account_name(actor: &Actor) -> Option<String> {
-    match actor {
-        Actor::Person(id) => Some(id.clone()),
-        Actor::Local(name) => Some(format!("{name}{LOCAL_SUFFIX}")),
-        Actor::Operator(_) | Actor::Centre => None,
-    }
+/// The account of somebody who has been let in, as it is now.
+pub(crate) fn account_now(node: &Node, actor: &Actor) -> Result<Option<StoredAccount>, StoreError> {
+    let view = node.store.read()?;
+    account_of(node, &view, actor)?.map(|account| at_present(node, &view, account)).transpose()
 }
 
 /// The strings of a stored list; anything else there grants nothing.

@@ -18,7 +18,6 @@ use super::extract::query_pairs;
 use super::holds::{self, Case};
 use super::witness::Seen;
 use crate::domain::access::Verb;
-use crate::domain::audit::EVERYBODY;
 use crate::store::{ConflictStatus, Snapshot};
 
 /// Bytes of text after which a piece of a list is sent.
@@ -53,7 +52,7 @@ pub(crate) async fn list(
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
     drop(turn);
     let response = super::json_body(lister.into_body(first));
-    Ok(Seen::other("conflicts", Some(EVERYBODY.to_owned())).on(response))
+    Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
 
 /// Where a list is.

@@ -10,7 +10,6 @@ use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use super::Node;
 use super::caller::Caller;
 use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
@@ -18,6 +17,7 @@ use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
 use super::records::to_document;
 use super::witness::Seen;
+use super::{ClientStore, Node};
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
@@ -224,7 +224,9 @@ pub(crate) async fn resolve(
         check_deletable(&store, conflict, old, new)
     };
     let actor = caller.principal.actor.clone();
-    match carry_out(&node.store, at.id(), decision, current, actor, check).await {
+    let id = at.id();
+    let work = async |store: &Store| carry_out(store, id, decision, current, actor, check).await;
+    match caller.writes(&node).through(work).await {
         Ok(_) => respond(&node, &*node.store.read()?, at.id()),
         Err(ResolveError::Unknown) => Err(absent()),
         Err(ResolveError::Resolved(_)) => {
@@ -429,7 +431,7 @@ fn without_own_content(
 
 /// A person goes only as DELETE would let them go.
 fn check_deletable(
-    store: &Store,
+    store: &ClientStore,
     conflict: &Conflict,
     old: Option<&Document>,
     new: Option<&Document>,

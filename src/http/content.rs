@@ -33,7 +33,7 @@ const MEDIA_TYPE_CHARS_MAX: usize = 128;
 static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
 
 pub(crate) async fn upload(
-    node: &Node,
+    node: &Arc<Node>,
     schema: &'static Schema,
     route: &'static Route,
     caller: &Caller,
@@ -50,7 +50,7 @@ pub(crate) async fn upload(
     let media_type = media_type(&headers)?;
     let _turn = UPLOADS.acquire().await.map_err(|_| ApiError::Internal)?;
     let _claim = node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?;
-    let Ok(Sent(bytes)) = Sent::from_request(request, &()).await;
+    let Sent(bytes) = Sent::from_request(request, &()).await?;
     let (bytes, sha256) = hashed(bytes?).await?;
     for _ in 0..UPLOAD_TRIES_MAX {
         let (found, grant) = target.authorized(node, caller, Verb::Patch)?;
@@ -71,7 +71,7 @@ pub(crate) async fn upload(
             grants: None,
             content: Some((sha256.clone(), bytes.to_vec())),
         };
-        match node.store.edit(edit).await {
+        match caller.writes(node).edit(edit).await {
             Ok(()) => {
                 let status = if had_content { StatusCode::OK } else { StatusCode::CREATED };
                 let body = serde_json::json!({"sha256": sha256, "length": bytes.len(), "type": media_type});

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use super::caller::{Peer, check_origin};
 use super::witness::Witness;
 use super::{Node, Pattern};
-use crate::domain::audit::{NOBODY, Outcome};
+use crate::domain::access::Actor;
+use crate::domain::audit::Outcome;
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, PUT, DELETE, OPTIONS");
 const ALLOWED_HEADERS: HeaderValue =
@@ -46,7 +47,7 @@ impl Crossing {
         }
         let error = check_origin(node, request).err()?;
         let from = request.extensions().get::<Peer>().and_then(|peer| peer.from());
-        Witness::of(request, pattern).refused(node, NOBODY, from, Outcome::CrossOrigin);
+        Witness::of(request, pattern).refused(node, &Actor::Nobody, from, Outcome::CrossOrigin);
         Some(error.into_response())
     }
 

@@ -52,7 +52,7 @@ pub(crate) async fn retry(
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
     let key = named(&at)?;
-    let was_dead = node.store.transact(move |tx| tx.retry_dead(&key)).await?;
+    let was_dead = caller.writes(&node).transact(move |tx| tx.retry_dead(&key)).await?;
     if was_dead { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(absent()) }
 }
 
@@ -89,8 +89,15 @@ pub(crate) async fn set_aside(
         return Err(ApiError::Forbidden);
     }
     let done = match at.id().strip_prefix(ROWS_OF) {
-        Some(rows) => node.store.set_aside_rows(rows_named(rows)?).await,
-        None => node.store.set_aside(&named(&at)?).await.map(|file| (file, 1)),
+        Some(rows) => {
+            let rows = rows_named(rows)?;
+            caller.writes(&node).through(async |store| store.set_aside_rows(rows).await).await
+        }
+        None => {
+            let key = named(&at)?;
+            let aside = caller.writes(&node).through(async |store| store.set_aside(&key).await).await;
+            aside.map(|file| (file, 1))
+        }
     };
     match done {
         Ok((file, rows)) => Ok(super::json(json!({"file": file.display().to_string(), "rows": rows}))),
@@ -134,7 +141,7 @@ pub(crate) async fn discard(
 }
 
 /// Besides the right to decide about refused records it needs the one to make the same change directly.
-async fn give_up(node: &Node, caller: &Caller, at: &At, way: WayOut) -> Result<Response, ApiError> {
+async fn give_up(node: &Arc<Node>, caller: &Caller, at: &At, way: WayOut) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
     let key = named(at)?;
     let (acl, who, kind) = (node.acl(), caller.principal.clone(), key.kind);
@@ -151,7 +158,10 @@ async fn give_up(node: &Node, caller: &Caller, at: &At, way: WayOut) -> Result<R
         matches!(who.actor, Actor::Operator(_))
             || acl.authorize(&who, verb, kind.schema().item_acl(), kind, target).is_ok()
     };
-    match refused::give_up(&node.store, &key, way, caller.principal.actor.clone(), allow).await {
+    let actor = caller.principal.actor.clone();
+    let given_up =
+        caller.writes(node).through(async |store| refused::give_up(store, &key, way, actor, allow).await);
+    match given_up.await {
         Ok(()) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(RefusedError::Unknown) => Err(absent()),
         Err(RefusedError::Impossible(reason)) => Err(ApiError::invalid("", reason)),

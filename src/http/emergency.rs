@@ -19,7 +19,7 @@ use super::witness::Seen;
 use crate::domain::access::Verb;
 use crate::domain::emergency::Reason;
 use crate::domain::record::{Kind, fold_account};
-use crate::store::{Asker, Emergency, EmergencyError, asked_by};
+use crate::store::{Emergency, EmergencyError};
 
 /// Says why a record is needed now.
 pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-emergency-reason");
@@ -77,7 +77,7 @@ fn given_reason(headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {
 
 /// The opening that is in force: neither over, nor ended by a change of the account.
 fn present(node: &Node, caller: &Caller, account: &str) -> Result<Option<u64>, ApiError> {
-    let Some(id) = node.accounts.openings().find(&caller.principal.actor.to_string(), account) else {
+    let Some(id) = node.accounts.openings().find(&caller.principal.actor, account) else {
         return Ok(None);
     };
     let row = node.store.read()?.emergency(id)?;
@@ -91,11 +91,10 @@ async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) 
     if let Some(id) = present(&node, &caller, &account)? {
         return Ok(id);
     }
-    let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
     let person = account.clone();
-    let opened = asked_by(asker, node.store.transact(move |tx| tx.open_emergency(&person, &reason)));
+    let opened = caller.writes(&node).transact(move |tx| tx.open_emergency(&person, &reason));
     let id = opened.await?;
-    node.accounts.openings().begin(&caller.principal.actor.to_string(), &account, id, since);
+    node.accounts.openings().begin(&caller.principal.actor, &account, id, since);
     tracing::warn!(emergency = id, "records were opened in an emergency: they wait for a review");
     Ok(id)
 }
@@ -145,7 +144,7 @@ pub(crate) async fn review(
             current: shown(&node, &row),
         });
     }
-    node.store.transact(move |tx| tx.review_emergency(id)).await?.ok_or_else(absent)?;
+    caller.writes(&node).transact(move |tx| tx.review_emergency(id)).await?.ok_or_else(absent)?;
     node.accounts.openings().end(id);
     Ok(StatusCode::NO_CONTENT.into_response())
 }

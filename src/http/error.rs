@@ -13,7 +13,7 @@ use crate::domain::access::Denied;
 use crate::domain::audit::Outcome;
 use crate::domain::edit::Invalid;
 use crate::domain::json::JsonError;
-use crate::store::{EditError, StoreError};
+use crate::store::{EditError, Stale, StoreError};
 
 /// A request that was not fulfilled.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) enum ApiError {
     BadRequest(String),
     Unauthorized,
     Forbidden,
+    /// The rights by which the request was let in are gone.
+    Stale(Stale),
     /// An emergency without a usable reason.
     NoReason(String),
     /// No further emergency before somebody has reviewed some.
@@ -98,6 +100,16 @@ impl ApiError {
             ApiError::Forbidden => {
                 (StatusCode::FORBIDDEN, "forbidden", "This account may not do this".into())
             }
+            ApiError::Stale(stale @ (Stale::Roles | Stale::Rules | Stale::Emergency)) => (
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                format!("Nothing was changed: {stale} since the request began. Send it again"),
+            ),
+            ApiError::Stale(stale) => (
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                format!("Nothing was changed: {stale} since the request began. Log in again"),
+            ),
             ApiError::NoReason(message) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", message.clone()),
             ApiError::Unreviewed => (
                 StatusCode::FORBIDDEN,
@@ -260,7 +272,7 @@ impl IntoResponse for ApiError {
         let mut response = (problem.status, Json(problem.body.clone())).into_response();
         let headers = response.headers_mut();
         match &self {
-            ApiError::Unauthorized => {
+            ApiError::Unauthorized | ApiError::Stale(_) if problem.status == StatusCode::UNAUTHORIZED => {
                 let challenge = "Basic realm=\"Authentication Required\", charset=\"UTF-8\"";
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
@@ -280,6 +292,7 @@ impl IntoResponse for ApiError {
         let refused = match &self {
             ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
             ApiError::Hidden(_) => Some(Outcome::Hidden),
+            ApiError::Stale(_) => Some(Outcome::Stale),
             _ => None,
         };
         response.extensions_mut().insert(problem);
@@ -296,6 +309,7 @@ impl From<StoreError> for ApiError {
             StoreError::DiskFull | StoreError::Short(_) => ApiError::StorageFull,
             StoreError::Unstorable(message) => ApiError::invalid("", message),
             StoreError::GivenUp => ApiError::StoreGivenUp,
+            StoreError::Stale(stale) => ApiError::Stale(stale),
             StoreError::DamagedRow(_) | StoreError::Damaged(_) => {
                 tracing::error!(request = present_request(), error = %error, "the store is damaged");
                 ApiError::Damaged

@@ -1,7 +1,7 @@
 //! Floor 4. The parts of a request that handlers take: path, query and body, with the API's own errors.
 
-use std::convert::Infallible;
 use std::io::Read as _;
+use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header, request::Parts};
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
 use super::error::ApiError;
+use super::rights::Rights;
 use crate::domain::encoding::decoded;
 
 const NOT_TEXT: &str = "the path is not UTF-8 text";
@@ -59,10 +60,16 @@ pub(crate) struct BodyLimit(pub(crate) usize);
 pub(crate) struct Sent(pub(crate) Result<Bytes, ApiError>);
 
 impl<S: Send + Sync> FromRequest<S> for Sent {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
-        Ok(Sent(read_body(request, state).await))
+    /// Fails if the rights of the caller have ended while the body came: then the handler is not run at all.
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let rights = request.extensions().get::<Arc<Rights>>().cloned();
+        let sent = Sent(read_body(request, state).await);
+        if let Some(rights) = rights {
+            rights.check_now()?;
+        }
+        Ok(sent)
     }
 }
 

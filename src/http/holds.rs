@@ -3,6 +3,8 @@
 //! Whoever looks at this sees another human being who happens to have the same account, so it is for those who
 //! may read anybody's record, and not for the person themselves.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, header};
 use bson::{Bson, Document, doc};
 use serde_json::{Map, Value, json};
@@ -143,7 +145,7 @@ fn shown_person(node: &Node, person: &Document) -> Value {
 
 /// Carries out `{"decide": "same"}` or `{"decide": "new_id", "id": ...}`.
 pub(super) async fn resolve(
-    node: &Node,
+    node: &Arc<Node>,
     caller: &Caller,
     case: Case,
     headers: &HeaderMap,
@@ -174,7 +176,8 @@ pub(super) async fn resolve(
         return Err(moved(&case, "One of the two people has changed meanwhile"));
     }
     let actor = caller.principal.actor.clone();
-    let done = decide(&node.store, &case.conflict.id, verdict, case.pair.clone(), actor).await;
+    let (id, pair) = (&case.conflict.id, case.pair.clone());
+    let done = caller.writes(node).through(async |store| decide(store, id, verdict, pair, actor).await).await;
     let again = |conflict: Conflict| Case::read(&*node.store.read()?, conflict);
     match done {
         Ok(conflict) => again(conflict),

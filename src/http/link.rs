@@ -22,12 +22,13 @@ use super::caller::{Peer, find_account, is_active};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::password::{Fields, FormPage};
+use super::rights::Writes;
 use super::users::{ACCOUNT_BYTES, Account, document_of, store_password};
 use super::{BrowserSessions, Node};
 use crate::accounts::{HashError, canonical};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, Outcome, What};
-use crate::store::{Asker, StoreError, Tx, asked_by};
+use crate::store::{Asker, Right, Stale, Standing, StoreError, Tx};
 
 /// Where links lead; [`super::caller::require_login`] lets requests for it through.
 pub(crate) const LINK_ROUTE: &str = "/link/{secret}";
@@ -89,39 +90,56 @@ fn hash_of(secret: &str) -> String {
     hex::encode(Sha256::digest(secret.as_bytes()))
 }
 
-/// Makes a link for an account; earlier ones of the same account end. What is returned is the only copy:
-/// `{"path", "expires_at"}`.
-pub(crate) async fn make(node: &Node, account: &Account) -> Result<Value, ApiError> {
-    let mut secret = [0; SECRET_BYTES];
-    getrandom::fill(&mut secret).map_err(|error| {
-        tracing::error!(%error, "no randomness for a link");
-        ApiError::Internal
-    })?;
-    let secret = URL_SAFE_NO_PAD.encode(secret);
-    let now_ms = node.store.now_ms();
-    let expires_ms = now_ms + LINK_HOURS_MAX * HOUR_MS;
-    let (hash, account) = (hash_of(&secret), account.clone());
-    let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let made = node.store.transact(move |tx| -> Result<bool, StoreError> {
-        let Some(document) = document_of(tx, &account)? else {
+/// A link that is being made. The secret is the only copy.
+pub(crate) struct NewLink {
+    secret: String,
+    now_ms: i64,
+}
+
+impl NewLink {
+    /// Fails if the machine gives no randomness.
+    pub(crate) fn draw(node: &Node) -> Result<NewLink, ApiError> {
+        let mut secret = [0; SECRET_BYTES];
+        getrandom::fill(&mut secret).map_err(|error| {
+            tracing::error!(%error, "no randomness for a link");
+            ApiError::Internal
+        })?;
+        Ok(NewLink { secret: URL_SAFE_NO_PAD.encode(secret), now_ms: node.store.now_ms() })
+    }
+
+    fn expires_ms(&self) -> i64 {
+        self.now_ms + LINK_HOURS_MAX * HOUR_MS
+    }
+
+    /// Makes it a link to this account; earlier ones of the same account end. False if there is no such account.
+    pub(crate) fn keep_for(&self, tx: &mut Tx<'_>, account: &Account) -> Result<bool, StoreError> {
+        let Some(document) = document_of(tx, account)? else {
             return Ok(false);
         };
         let replaces = hash_of(document.get_str("password").unwrap_or_default());
         let name = account.to_string();
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
-        open.retain(|other| other.is_open(now_ms) && other.account != name);
+        open.retain(|other| other.is_open(self.now_ms) && other.account != name);
         open.drain(..(open.len() + 1).saturating_sub(LINKS_MAX));
-        let kind = account.kind();
-        tx.audit_asked(What::Link, |event| event.about(kind, &name, account.owner()))?;
-        open.push(Link { hash: hash.clone(), account: name, replaces, expires_ms });
+        tx.audit_asked(What::Link, |event| event.about(account.kind(), &name, account.owner()))?;
+        open.push(Link {
+            hash: hash_of(&self.secret),
+            account: name,
+            replaces,
+            expires_ms: self.expires_ms(),
+        });
         keep(tx, &open)?;
         Ok(true)
-    });
-    if !made.await? {
-        return Err(super::users::unknown());
     }
-    let expires_at = bson::DateTime::from_millis(expires_ms).try_to_rfc3339_string();
-    Ok(json!({"path": LINK_ROUTE.replace("{secret}", &secret), "expires_at": expires_at.unwrap_or_default()}))
+
+    /// `{"path", "expires_at"}`.
+    pub(crate) fn shown(&self) -> Value {
+        let expires_at = bson::DateTime::from_millis(self.expires_ms()).try_to_rfc3339_string();
+        json!({
+            "path": LINK_ROUTE.replace("{secret}", &self.secret),
+            "expires_at": expires_at.unwrap_or_default(),
+        })
+    }
 }
 
 /// The hash of the link that the path carries, and the account that it is for.
@@ -150,6 +168,26 @@ fn find_usable(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
         return Err(ApiError::Unauthorized);
     }
     Ok((hash, Account::named(&link.account)))
+}
+
+/// The right that a link gives, while it can be used.
+struct Open {
+    hash: String,
+    account: Account,
+    now_ms: i64,
+}
+
+impl Standing for Open {
+    fn check(&self, tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError> {
+        let open = links(tx.meta(META_LINKS)?.as_ref());
+        let link = open.iter().find(|link| link.hash == self.hash);
+        let (Some(link), Some(document)) = (link, document_of(tx, &self.account)?) else {
+            return Ok(Err(Stale::Link));
+        };
+        let password = document.get_str("password").ok();
+        let is_usable = link.is_usable(self.now_ms, is_active(&document), password);
+        Ok(if is_usable { Ok(()) } else { Err(Stale::Link) })
+    }
 }
 
 pub(crate) async fn form(
@@ -197,25 +235,22 @@ pub(crate) async fn submit(
         Account::Person(id) => Actor::Person(id.clone()),
     };
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let asker = Asker { who: actor.clone(), from: peer.from() };
-    let setting = node.store.transact(move |tx| -> Result<bool, StoreError> {
+    let right = Right::Client(Arc::new(Open { hash: hash.clone(), account: account.clone(), now_ms }));
+    let writes = Writes::by(&node.store, Asker { who: actor.clone(), from: peer.from(), right });
+    let setting = writes.transact(move |tx| -> Result<bool, StoreError> {
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
-        let (Some(at), Some(document)) =
-            (open.iter().position(|link| link.hash == hash), document_of(tx, &account)?)
-        else {
-            return Ok(false);
-        };
-        // Used by somebody else while the password was being hashed.
-        let password = document.get_str("password").ok();
-        if !open.remove(at).is_usable(now_ms, is_active(&document), password) {
-            return Ok(false);
-        }
+        open.retain(|link| link.hash != hash);
         keep(tx, &open)?;
         store_password(tx, &account, &password_hash, &actor)
     });
-    if !asked_by(asker, setting).await? {
-        note_refused(&node, peer);
-        return Err(ApiError::Unauthorized);
+    match setting.await {
+        Ok(true) => {}
+        // Used by somebody else, or replaced, while the body came or the password was being hashed.
+        Ok(false) | Err(StoreError::Stale(_)) => {
+            note_refused(&node, peer);
+            return Err(ApiError::Unauthorized);
+        }
+        Err(error) => return Err(error.into()),
     }
     tracing::info!("a password was set by a one-time link");
     Ok(page.render(StatusCode::OK, Some((true, "The password is set. This link cannot be used again."))))

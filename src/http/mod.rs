@@ -27,6 +27,7 @@ mod lists;
 mod node;
 mod password;
 mod records;
+mod rights;
 mod session;
 mod trash;
 mod users;
@@ -45,7 +46,8 @@ use axum::routing::{MethodRouter, get, post};
 
 pub use api::Api;
 pub(crate) use api::{Pattern, Way, present_request};
-pub use caller::{KnownAccounts, LOCAL_SUFFIX, Peer, basic_credentials, fold_local, local_name};
+pub use caller::{KnownAccounts, Peer, basic_credentials, fold_local};
+pub use rights::ClientStore;
 pub use users::check_local_name;
 
 use crate::accounts::Accounts;
@@ -53,7 +55,6 @@ use crate::backup::Backups;
 use crate::domain::access::Acl;
 use crate::domain::json::DateFormat;
 use crate::domain::schema::{SCHEMAS, Shape};
-use crate::store::Store;
 use crate::sync::Reconciler;
 use api::{Records, Routes};
 use caller::Caller;
@@ -123,7 +124,7 @@ impl ApiSettings {
 
 /// Everything that requests share.
 pub struct Node {
-    pub store: Store,
+    pub store: ClientStore,
     pub backups: Arc<Backups>,
     pub accounts: Arc<Accounts>,
     /// Filled by itself.

@@ -72,7 +72,7 @@ pub(crate) async fn submit(
             node.accounts.verify(person, fields.current.as_bytes(), caller.peer, Some(stored)).await;
         if let Err(error) = verified {
             let actor = &caller.principal.actor;
-            login_failed(&node, &actor.to_string(), Some(actor), caller.from(), error);
+            login_failed(&node, actor, Some(actor), caller.from(), error);
             return match error {
                 LoginError::Refused => Ok(refuse("The current password is wrong.")),
                 busy => Err(busy.into()),
@@ -129,9 +129,9 @@ fn find(node: &Node, person: &str) -> Result<Found, ApiError> {
     Ok(Found(record))
 }
 
-async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
+async fn save(node: &Arc<Node>, caller: &Caller, person: &str, hash: &str) -> Result<(), ApiError> {
     if let account @ Account::Local(_) = Account::named(person) {
-        return save_local(node, account, hash, caller.principal.actor.clone()).await;
+        return save_local(node, caller, account, hash).await;
     }
     for _ in 0..SAVE_TRIES_MAX {
         let grant = authorize_person(&node.acl(), &caller.principal, Verb::Post, person)?;
@@ -142,7 +142,7 @@ async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<
         let (requires, grants, content) = (Vec::new(), None, None);
         let edit =
             Edit { grant, id: found.0.id, expected, document: Some(document), requires, grants, content };
-        match node.store.edit(edit).await {
+        match caller.writes(node).edit(edit).await {
             Ok(()) => return Ok(()),
             Err(EditError::Moved) => {}
             Err(error) => return Err(error.into()),
@@ -151,11 +151,12 @@ async fn save(node: &Node, caller: &Caller, person: &str, hash: &str) -> Result<
     Err(EditError::Moved.into())
 }
 
-async fn save_local(node: &Node, account: Account, hash: &str, actor: Actor) -> Result<(), ApiError> {
+async fn save_local(node: &Arc<Node>, caller: &Caller, account: Account, hash: &str) -> Result<(), ApiError> {
+    let actor = caller.principal.actor.clone();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let hash = hash.to_owned();
-    let set = node
-        .store
+    let set = caller
+        .writes(node)
         .transact(move |tx| -> Result<bool, StoreError> { store_password(tx, &account, &hash, &actor) });
     if set.await? { Ok(()) } else { Err(unknown()) }
 }

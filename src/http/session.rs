@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::caller::{Caller, Peer, account_name, find_account, log_in};
+use super::caller::{Caller, Peer, account_now, log_in};
 use super::error::ApiError;
 use super::extract::{Sent, form_pairs};
 use super::node::page;
@@ -21,7 +21,7 @@ use super::password::escape;
 use super::witness::{Witness, about_account};
 use super::{BrowserSessions, Node, Pattern, form_token};
 use crate::accounts::{Ended, SessionId, StoredAccount};
-use crate::domain::access::{Actor, Principal};
+use crate::domain::access::Actor;
 use crate::domain::audit::{Event, Outcome, What};
 
 pub(crate) const SESSION_ROUTE: &str = "/session";
@@ -51,7 +51,7 @@ const END_FORM: &str = r#"{{password}}
 /// A session that a request has shown and that goes on.
 struct Live {
     id: SessionId,
-    principal: Arc<Principal>,
+    account: StoredAccount,
 }
 
 /// What a request has shown as its session.
@@ -112,10 +112,10 @@ fn checked(
     let has_form = request.method() == Method::POST && FORM_ROUTES.contains(&pattern);
     let token = request.headers().get(TOKEN_HEADER).and_then(|token| token.to_str().ok());
     if is_read || has_form || token.is_some_and(|token| is_token_of(node, &live.id, token)) {
-        return Ok(Caller { principal: live.principal, peer, session: Some(live.id) });
+        return Ok(Caller::of_account(node, live.account, peer, Some(live.id)));
     }
-    let who = live.principal.actor.to_string();
-    Witness::of(request, pattern).refused(node, &who, Some(peer), Outcome::Expired);
+    let who = &live.account.principal.actor;
+    Witness::of(request, pattern).refused(node, who, Some(peer), Outcome::Expired);
     Err(ApiError::NoToken)
 }
 
@@ -136,10 +136,11 @@ fn shown(node: &Node, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Shown
     let Some(actor) = sessions.actor(&id) else {
         return Ok(Shown::Unknown);
     };
-    let stored = account_name(&actor).map(|name| find_account(node, &name)).transpose()?.flatten();
-    match sessions.resume(&id, stored.as_ref()) {
-        Ok(principal) => Ok(Shown::Live(Live { id, principal })),
-        Err(ended) => {
+    let stored = account_now(node, &actor)?;
+    match (sessions.resume(&id, stored.as_ref()), stored) {
+        (Ok(_), Some(account)) => Ok(Shown::Live(Live { id, account })),
+        (Ok(_), None) => Ok(Shown::Unknown),
+        (Err(ended), _) => {
             note_ended(node, ended, from);
             Ok(Shown::Ended)
         }
@@ -265,8 +266,9 @@ pub(crate) async fn submit_end(
     if let Shown::Live(live) = shown(&node, &headers, peer.from())? {
         let token = form_pairs(&body.0?).into_iter().find(|(name, _)| name == "token");
         if !token.is_some_and(|(_, token)| is_token_of(&node, &live.id, &token)) {
-            let event =
-                Event::new(What::Denied, &live.principal.actor).at(peer.from()).ended(Outcome::Expired);
+            let event = Event::new(What::Denied, &live.account.principal.actor)
+                .at(peer.from())
+                .ended(Outcome::Expired);
             node.store.note(event.saying(&format!("POST {SESSION_END_ROUTE}")));
             return Err(ApiError::NoToken);
         }
@@ -314,7 +316,7 @@ fn login_page(status: StatusCode, message: Option<&str>) -> Response {
 /// For whoever is logged in; scripts read the token from the header.
 fn open_page(node: &Node, live: &Live) -> Response {
     let token = form_token::make(node, &purpose(&live.id));
-    let account = account_name(&live.principal.actor).unwrap_or_default();
+    let account = live.account.principal.actor.login_name().unwrap_or_default();
     let path = utf8_percent_encode(&account, NON_ALPHANUMERIC).to_string();
     let password = PASSWORD_LINK.replace("{{path}}", &path);
     let content = END_FORM.replace("{{token}}", &token).replace("{{password}}", &password);

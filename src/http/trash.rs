@@ -19,7 +19,6 @@ use super::extract::{At, query_pairs};
 use super::records::item_path;
 use super::witness::Seen;
 use crate::domain::access::{Acl, Actor, Grant, Principal, Target, Verb};
-use crate::domain::audit::EVERYBODY;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::show_value;
 use crate::domain::record::{Kind, fold_account};
@@ -96,7 +95,7 @@ pub(crate) async fn list(
     if let Some(person) = &query.person {
         acl.permits(&who, Verb::Get, ACL_NAME, Kind::Person, Target::PathPerson(person))?;
     }
-    let about = query.person.clone().unwrap_or_else(|| EVERYBODY.to_owned());
+    let about = query.person.clone();
     // Rows that the caller may not see are looked at too, and there may be many.
     let listed = tokio::task::spawn_blocking(move || {
         let is_shown = |row: &TrashSummary| query.wants(row) && may_use(&acl, &who, Verb::Get, row);
@@ -109,7 +108,9 @@ pub(crate) async fn list(
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
-    Ok(Seen::other(ACL_NAME, Some(about)).on(response))
+    let is_of_everybody = about.is_none();
+    let seen = Seen::other(ACL_NAME, about);
+    Ok(if is_of_everybody { seen.of_everybody() } else { seen }.on(response))
 }
 
 /// One deleted record with its body, as far as the caller could read the record.
@@ -143,7 +144,11 @@ pub(crate) async fn restore(
     acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
     let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
     let grant = authorize(&acl, &caller.principal, &row, &document)?;
-    let key = node.store.undelete(grant, row.sequence).await.map_err(|error| refusal(&row, error))?;
+    let key = caller
+        .writes(&node)
+        .through(async |store| store.undelete(grant, row.sequence).await)
+        .await
+        .map_err(|error| refusal(&row, error))?;
     // As it is now: a delete that had not reached the centre is void.
     let now = node.store.read()?.trashed(row.sequence)?.map_or(row, |(now, _)| now);
     let path = item_path(key.kind.schema(), &key.id, now.owner.as_deref());

@@ -9,17 +9,18 @@ use bson::{Document, doc};
 use serde_json::{Map, Value, json};
 
 use super::Node;
-use super::caller::{Caller, LOCAL_SUFFIX, fold_local, is_active, local_name, strings};
+use super::caller::{Caller, fold_local, is_active, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
-use super::link;
+use super::link::NewLink;
 use super::records::to_document;
 use super::witness::Seen;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
-use crate::domain::access::{Actor, Verb};
+use crate::domain::access::{Actor, LOCAL_SUFFIX, Verb, local_name};
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::is_account;
 use crate::store::{Snapshot, StoreError, Tx};
 
 /// People read from the store at once.
@@ -71,7 +72,8 @@ impl std::fmt::Display for Account {
     }
 }
 
-/// Everybody who can log in here: technicians, and people with a password.
+/// Everybody who can log in here: technicians, and people with a password. People whose id is no account have
+/// `"is_account": false`: with those nobody logs in.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
     let listed = tokio::task::spawn_blocking(move || read_users(&node)).await;
@@ -117,6 +119,9 @@ fn shown_person(
     let mut shown = json!({
         "id": id, "local": false, "active": is_active(person), "roles": roles, "not_honoured": not_honoured,
     });
+    if !is_account(id) {
+        shown["is_account"] = json!(false);
+    }
     if person.get_str("password").is_ok_and(|hash| PUBLIC_PASSWORD_HASHES.contains(&hash)) {
         shown["public_password"] = json!(true);
     }
@@ -153,22 +158,22 @@ pub(crate) async fn add(
         Some(_) => return Err(ApiError::invalid("password", "password: must be text")),
     };
     let is_asked = |name: &str| body.get(name).is_some_and(|value| *value == Value::Bool(true));
-    let new = NewAccount { roles, hash, by_link: is_asked("link") };
+    let link = is_asked("link").then(|| NewLink::draw(&node)).transpose()?.map(Arc::new);
+    let new = NewAccount { roles, hash, link: link.clone() };
     let account = match Account::named(&id) {
         Account::Person(_) if is_asked("local") => Account::Local(fold_local(&id)),
         account => account,
     };
-    let actor = caller.principal.actor.clone();
     let is_new = match &account {
-        Account::Local(name) => add_local(&node, name, new, actor).await?,
-        Account::Person(id) => add_person(&node, id, new, actor).await?,
+        Account::Local(name) => add_local(&node, &caller, name, new).await?,
+        Account::Person(id) => add_person(&node, &caller, id, new).await?,
     };
     let Some(is_new) = is_new else {
         return Err(ApiError::invalid("password", "password: a new account needs one, or a link"));
     };
     let mut answer = json!({"id": account.to_string(), "local": matches!(account, Account::Local(_))});
-    if is_asked("link") {
-        answer["link"] = link::make(&node, &account).await?;
+    if let Some(link) = link {
+        answer["link"] = link.shown();
     }
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, axum::Json(answer)).into_response())
@@ -178,8 +183,8 @@ pub(crate) async fn add(
 struct NewAccount {
     roles: Vec<String>,
     hash: Option<String>,
-    /// A password comes later, by a link.
-    by_link: bool,
+    /// A password comes later, by this link.
+    link: Option<Arc<NewLink>>,
 }
 
 fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
@@ -217,11 +222,17 @@ pub fn check_local_name(name: &str) -> Result<(), &'static str> {
 }
 
 /// Whether the account is new; `None` if it would be and there is no way to a password for it.
-async fn add_local(node: &Node, name: &str, new: NewAccount, actor: Actor) -> Result<Option<bool>, ApiError> {
+async fn add_local(
+    node: &Arc<Node>,
+    caller: &Caller,
+    name: &str,
+    new: NewAccount,
+) -> Result<Option<bool>, ApiError> {
+    let actor = caller.principal.actor.clone();
     check_local_name(name).map_err(|message| ApiError::invalid("id", message))?;
     let name = name.to_owned();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {
+    let added = caller.writes(node).transact(move |tx| -> Result<Option<bool>, StoreError> {
         // Earlier versions kept capitals.
         let name = tx.resolve_local_account(&name)?.unwrap_or_else(|| name.clone());
         let known = tx.local_account(&name)?;
@@ -229,35 +240,47 @@ async fn add_local(node: &Node, name: &str, new: NewAccount, actor: Actor) -> Re
         let mut account = known.unwrap_or_default();
         match &new.hash {
             Some(hash) => drop(account.insert("password", hash)),
-            None if is_new && !new.by_link => return Ok(None),
+            None if is_new && new.link.is_none() => return Ok(None),
             None => {}
         }
         account.insert("roles", new.roles.clone());
         tx.set_local_account(&name, Some(&account), &actor)?;
+        if let Some(link) = &new.link {
+            link.keep_for(tx, &Account::Local(fold_local(&name)))?;
+        }
         Ok(Some(is_new))
     });
     Ok(added.await?)
 }
 
 /// As [`add_local`], for people.
-async fn add_person(node: &Node, id: &str, new: NewAccount, actor: Actor) -> Result<Option<bool>, ApiError> {
+async fn add_person(
+    node: &Arc<Node>,
+    caller: &Caller,
+    id: &str,
+    new: NewAccount,
+) -> Result<Option<bool>, ApiError> {
+    let actor = caller.principal.actor.clone();
     Kind::Person.schema().check_new_id(id).map_err(|message| ApiError::invalid("id", message))?;
     let central = node.settings.central_roles.clone();
     let id = id.to_owned();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let added = node.store.transact(move |tx| -> Result<Option<bool>, StoreError> {
+    let added = caller.writes(node).transact(move |tx| -> Result<Option<bool>, StoreError> {
         let stored = tx.resolve_person(&id)?;
         let key = RecordKey::new(Kind::Person, stored.clone().unwrap_or_else(|| id.clone()));
         let mut person = tx.document(&key)?.unwrap_or_else(|| doc! {"_id": &id, "active": true});
         if let Some(hash) = &new.hash {
             person.insert("password", hash);
-        } else if stored.is_none() && !new.by_link {
+        } else if stored.is_none() && new.link.is_none() {
             return Ok(None);
         }
         person.insert("roles", new.roles.clone());
         let granted: Vec<String> = new.roles.iter().filter(|role| !central.contains(role)).cloned().collect();
         tx.edit(&key, Some(&person), &actor)?;
         tx.set_grants(&key.id, &granted, &actor)?;
+        if let Some(link) = &new.link {
+            link.keep_for(tx, &Account::Person(fold_account(&id)))?;
+        }
         Ok(Some(stored.is_none()))
     });
     Ok(added.await?)
@@ -279,8 +302,8 @@ pub(crate) async fn set_password(
     let hash = node.accounts.hash(&id, password, caller.peer).await?;
     let (account, actor) = (Account::named(&id), caller.principal.actor.clone());
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let set = node
-        .store
+    let set = caller
+        .writes(&node)
         .transact(move |tx| -> Result<bool, StoreError> { store_password(tx, &account, &hash, &actor) });
     if set.await? { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(unknown()) }
 }
@@ -350,7 +373,7 @@ pub(crate) async fn set_active(
         return Err(ApiError::invalid("active", "active: must be true or false"));
     };
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let set = node.store.transact(move |tx| -> Result<bool, StoreError> {
+    let set = caller.writes(&node).transact(move |tx| -> Result<bool, StoreError> {
         change(tx, &account, &actor, |document| drop(document.insert("active", is_active)))
     });
     if set.await? { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(unknown()) }
@@ -363,6 +386,14 @@ pub(crate) async fn make_link(
     at: At,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
-    let made = link::make(&node, &Account::named(at.id())).await?;
-    Ok((StatusCode::CREATED, axum::Json(made)).into_response())
+    let (account, link) = (Account::named(at.id()), Arc::new(NewLink::draw(&node)?));
+    let _claim = node.store.claim(ACCOUNT_BYTES)?;
+    let kept = Arc::clone(&link);
+    let made =
+        caller.writes(&node).transact(move |tx| -> Result<bool, StoreError> { kept.keep_for(tx, &account) });
+    if made.await? {
+        Ok((StatusCode::CREATED, axum::Json(link.shown())).into_response())
+    } else {
+        Err(unknown())
+    }
 }

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::{Node, Pattern};
 use crate::accounts::LoginError;
 use crate::domain::access::{Actor, Verb};
-use crate::domain::audit::{ACCOUNT_KIND, EVERYBODY, Event, Outcome, TEXT_CHARS_MAX, What};
+use crate::domain::audit::{ACCOUNT_KIND, Event, Outcome, TEXT_CHARS_MAX, What};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::{Owner, SCHEMAS, Schema};
 use crate::store::under;
@@ -29,7 +29,7 @@ const SILENT_ROUTES: &[&str] =
 /// password.
 pub(crate) fn login_failed(
     node: &Node,
-    who: &str,
+    who: &Actor,
     account: Option<&Actor>,
     from: Option<IpAddr>,
     error: LoginError,
@@ -49,7 +49,7 @@ pub(crate) fn login_failed(
 pub(crate) fn about_account(event: Event, account: &Actor) -> Event {
     match account {
         Actor::Person(id) => event.about(Kind::Person.schema().collection, id, Some(&fold_account(id))),
-        other => event.about(ACCOUNT_KIND, &other.to_string(), None),
+        other => event.about(ACCOUNT_KIND, &other.login_name().unwrap_or_default(), None),
     }
 }
 
@@ -60,6 +60,8 @@ pub(crate) struct Seen {
     kind: &'static str,
     id: String,
     owner: Option<String>,
+    /// Of all people.
+    is_of_everybody: bool,
     /// The emergency without which it would not have been shown.
     opening: Option<u64>,
     /// Where it was read, if not among the records.
@@ -68,7 +70,15 @@ pub(crate) struct Seen {
 
 impl Seen {
     fn new(what: What, kind: &'static str, id: &str, owner: Option<String>) -> Seen {
-        Seen { what, kind, id: id.to_owned(), owner, opening: None, place: String::new() }
+        Seen {
+            what,
+            kind,
+            id: id.to_owned(),
+            owner,
+            is_of_everybody: false,
+            opening: None,
+            place: String::new(),
+        }
     }
 
     pub(crate) fn record(schema: &Schema, id: &str, owner: Option<String>) -> Seen {
@@ -79,14 +89,20 @@ impl Seen {
     pub(crate) fn list(schema: &Schema, owner: Option<String>) -> Seen {
         let owner = match schema.owner {
             Owner::Nobody => None,
-            _ => Some(owner.map_or_else(|| EVERYBODY.to_owned(), |owner| fold_account(&owner))),
+            _ => owner.as_deref().map(fold_account),
         };
-        Seen::new(What::List, schema.collection, "", owner)
+        let is_of_everybody = schema.owner != Owner::Nobody && owner.is_none();
+        Seen { is_of_everybody, ..Seen::new(What::List, schema.collection, "", owner) }
     }
 
     /// A list of something else: about one account, about everybody, or about no person.
     pub(crate) fn other(kind: &'static str, owner: Option<String>) -> Seen {
         Seen::new(What::List, kind, "", owner)
+    }
+
+    /// About the data of all people.
+    pub(crate) fn of_everybody(self) -> Seen {
+        Seen { is_of_everybody: true, ..self }
     }
 
     pub(crate) fn at(self, place: String) -> Seen {
@@ -97,8 +113,14 @@ impl Seen {
         Seen { opening, ..self }
     }
 
+    /// The emergency without which it would not have been shown.
+    pub(crate) fn opening(&self) -> Option<u64> {
+        self.opening
+    }
+
     pub(crate) fn event(&self, who: &Actor) -> Event {
         let event = Event::new(self.what, who).about(self.kind, &self.id, self.owner.as_deref());
+        let event = if self.is_of_everybody { event.of_everybody() } else { event };
         match self.opening {
             Some(opening) => event.saying(&under(opening)),
             None => event.saying(&self.place),
@@ -137,7 +159,7 @@ impl Witness {
     /// otherwise the answer is another one.
     pub(crate) async fn saw(&self, node: &Node, caller: &Caller, response: Response) -> Response {
         if let Some(Refused(outcome)) = response.extensions().get::<Refused>() {
-            self.refused(node, &caller.principal.actor.to_string(), caller.from(), *outcome);
+            self.refused(node, &caller.principal.actor, caller.from(), *outcome);
             return response;
         }
         let status = response.status();
@@ -165,7 +187,7 @@ impl Witness {
     }
 
     /// Notes a request that was turned away.
-    pub(crate) fn refused(&self, node: &Node, who: &str, peer: Option<IpAddr>, outcome: Outcome) {
+    pub(crate) fn refused(&self, node: &Node, who: &Actor, peer: Option<IpAddr>, outcome: Outcome) {
         let (kind, id, owner) = self.subject();
         let event = Event::new(What::Denied, who).at(peer).ended(outcome);
         // A method that nobody knows may be any text.

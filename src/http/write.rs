@@ -4,6 +4,8 @@
 //! document, and asks the store to write it if the record is still the one it read; if not, it starts
 //! over. So nothing is decided on a version that was not there in the moment of the write.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Bson, Document, RawDocumentBuf};
@@ -30,7 +32,7 @@ const RECORD_BYTES_MAX: usize = 16_000_000;
 
 /// POST, PATCH, PUT and DELETE of one record.
 pub(crate) async fn write(
-    node: &Node,
+    node: &Arc<Node>,
     target: &ItemTarget<'_>,
     caller: &Caller,
     method: &Method,
@@ -88,7 +90,7 @@ async fn new_password(
 }
 
 struct WriteRequest<'a> {
-    node: &'a Node,
+    node: &'a Arc<Node>,
     target: &'a ItemTarget<'a>,
     caller: &'a Caller,
     verb: Verb,
@@ -125,7 +127,7 @@ impl WriteRequest<'_> {
             .filter(|_| after.as_ref().map(|raw| raw.as_bytes()) == edit.expected.as_deref());
         let schema = self.target.schema;
         let shown = unchanged.map(|document| Seen::record(schema, &edit.id, schema.owner_of(document)));
-        match self.node.store.edit(edit).await {
+        match self.caller.writes(self.node).edit(edit).await {
             Ok(()) => {
                 let response = self.answer(is_new, after)?;
                 Ok(Attempt::Answered(match shown {

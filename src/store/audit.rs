@@ -9,9 +9,9 @@ use redb::ReadableTable;
 
 use super::rows::Checked;
 use super::tables::{AUDIT, AUDIT_OF};
-use super::{Snapshot, Store, StoreError, Tx};
+use super::{Right, Snapshot, Store, StoreError, Tx};
 use crate::domain::access::Actor;
-use crate::domain::audit::{EVERYBODY, Entry, Event, Hash, Head, Times, What};
+use crate::domain::audit::{EVERYBODY, Entry, Event, Hash, Head, Times, What, owner_text};
 use crate::domain::record::{Kind, RecordKey};
 
 /// Where the oldest kept entry begins: `{head: "SEQ:HASH"}`.
@@ -31,6 +31,8 @@ pub struct Asker {
     pub who: Actor,
     /// Where the request comes from; nothing for the machine itself.
     pub from: Option<IpAddr>,
+    /// By which it writes, asked again in the transaction of each write.
+    pub right: Right,
 }
 
 tokio::task_local! {
@@ -54,9 +56,10 @@ pub struct AuditQuery {
     pub after: Option<u64>,
     /// Only entries before this one.
     pub before: Option<u64>,
-    /// Folded account: entries about this person's data, or about everybody's.
+    /// Folded id: entries about this person's data, or about everybody's.
     pub person: Option<String>,
-    pub who: Option<String>,
+    /// Entries by this actor, in any form in which one was ever written.
+    pub who: Option<Actor>,
     pub verb: Option<String>,
     /// Milliseconds since 1970, both included.
     pub from_ms: Option<i64>,
@@ -67,7 +70,8 @@ pub struct AuditQuery {
 impl AuditQuery {
     fn wants(&self, entry: &Entry) -> bool {
         let Entry { times, event, .. } = entry;
-        self.who.as_ref().is_none_or(|who| event.who.eq_ignore_ascii_case(who))
+        let is_by = |who: &Actor| Actor::read(&event.who).is_some_and(|by| by.is_same(who));
+        self.who.as_ref().is_none_or(is_by)
             && self.verb.as_ref().is_none_or(|verb| event.verb == *verb)
             && self.from_ms.is_none_or(|from| times.until_ms >= from)
             && self.to_ms.is_none_or(|to| times.at_ms <= to)
@@ -108,7 +112,7 @@ impl Tx<'_> {
         let asker = self.asker.clone();
         let event = match &asker {
             Some(asker) => Event::new(what, &asker.who),
-            None => Event::by_nobody(what),
+            None => Event::new(what, &Actor::Node),
         };
         self.audit(fill(event.at(self.asked_from())))
     }
@@ -219,7 +223,10 @@ impl Snapshot {
         };
         let of = self.transaction.open_table(AUDIT_OF)?;
         let mut numbers = Vec::new();
-        for owner in [person.as_str(), EVERYBODY] {
+        let owner = owner_text(person);
+        // Up to version 0.1.0 every id stood there by itself.
+        let before = Some(person.as_str()).filter(|before| *before != owner && *before != EVERYBODY);
+        for owner in [&*owner, EVERYBODY].into_iter().chain(before) {
             let mut range = of.range((owner, first)..(owner, end))?;
             // Of either as many as could be looked at.
             for _ in 0..=LOOK_ENTRIES_MAX {

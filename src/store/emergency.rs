@@ -10,6 +10,7 @@ use redb::ReadableTable;
 use super::rows::Checked;
 use super::tables::{EMERGENCY, Fields, encode};
 use super::{Snapshot, StoreError, Tx};
+use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::emergency::{Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -59,6 +60,11 @@ impl Emergency {
         })
     }
 
+    /// Whether this actor opened it.
+    fn is_by(&self, who: &Actor) -> bool {
+        Actor::read(&self.who).is_some_and(|by| by.is_same(who))
+    }
+
     fn row(&self) -> Document {
         doc! {
             "who": &self.who, "person": &self.person, "reason": &self.reason, "peer": &self.peer,
@@ -76,15 +82,15 @@ impl Tx<'_> {
     /// Opens the records of `person`, folded, to whoever asked for this transaction: an entry in the audit trail and
     /// an open item. Returns its number.
     pub fn open_emergency(&mut self, person: &str, reason: &Reason) -> Result<u64, EmergencyError> {
-        let who = self.asker.as_ref().map(|asker| asker.who.to_string()).unwrap_or_default();
+        let who = self.asker.as_ref().map_or(Actor::Node, |asker| asker.who.clone());
         let known = self.emergencies()?;
-        let own = known.iter().filter(|known| known.who == who).count();
+        let own = known.iter().filter(|known| known.is_by(&who)).count();
         if own >= UNREVIEWED_EACH_MAX || known.len() >= UNREVIEWED_MAX {
             return Err(EmergencyError::Unreviewed);
         }
         let mut opened = Emergency {
             id: 0,
-            who,
+            who: who.to_string(),
             person: person.to_owned(),
             reason: reason.as_str().to_owned(),
             peer: self.asked_from().map(|peer| peer.to_string()).unwrap_or_default(),
@@ -119,7 +125,7 @@ impl Tx<'_> {
         if key.kind != Kind::Person || !paths.iter().any(is_ending) {
             return Ok(());
         }
-        self.end_emergencies_of(&key.id)?;
+        self.end_emergencies_of(&Actor::Person(key.id.clone()))?;
         if op == "delete" {
             self.end_emergencies(|open| open.person == fold_account(&key.id))
         } else {
@@ -128,8 +134,8 @@ impl Tx<'_> {
     }
 
     /// Ends what this account has opened.
-    pub(crate) fn end_emergencies_of(&mut self, who: &str) -> Result<(), StoreError> {
-        self.end_emergencies(|open| open.who.eq_ignore_ascii_case(who))
+    pub(crate) fn end_emergencies_of(&mut self, who: &Actor) -> Result<(), StoreError> {
+        self.end_emergencies(|open| open.is_by(who))
     }
 
     fn end_emergencies(&mut self, is_over: impl Fn(&Emergency) -> bool) -> Result<(), StoreError> {

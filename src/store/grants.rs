@@ -22,9 +22,19 @@ impl Tx<'_> {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
             let collection = Kind::Person.schema().collection;
             self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
-            self.end_emergencies_of(id)?;
+            self.end_emergencies_of(&Actor::Person(id.to_owned()))?;
         }
         self.write_grants(id, roles)
+    }
+
+    /// Roles granted on this node to the person with this id and this stored hash of a password.
+    pub fn grants_of(&self, id: &str, password_hash: &str) -> Result<Vec<String>, StoreError> {
+        let account = fold_account(id);
+        let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
+        match row.filter(|row| is_granted_to(row, id, password_hash)) {
+            Some(row) => string_list(&row, "roles"),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn write_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
@@ -96,9 +106,10 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let paths = changed_paths(self.local_account(name)?.as_ref(), account);
         let event = Event::new(What::Account, actor).at(self.asked_from());
-        let shown = Actor::Local(name.to_owned()).to_string();
+        let owner = Actor::Local(name.to_owned());
+        let shown = owner.login_name().unwrap_or_default();
         self.audit(event.about(ACCOUNT_KIND, &shown, None).changing(&paths))?;
-        self.end_emergencies_of(&shown)?;
+        self.end_emergencies_of(&owner)?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
             None => {

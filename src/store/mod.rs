@@ -44,6 +44,7 @@ mod set_aside_rows;
 mod shared;
 mod snapshot;
 mod space;
+mod standing;
 mod sync_rows;
 mod tables;
 mod trash;
@@ -89,6 +90,7 @@ pub use set_aside::SetAsideError;
 pub use set_aside_rows::AsideRows;
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
+pub use standing::{Right, Stale, Standing};
 pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
 pub use tables::{Base, FORMAT_VERSION};
 pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};
@@ -121,6 +123,9 @@ pub enum StoreError {
     /// A client's write that would touch the reserve.
     #[error("{0}")]
     Short(Shortage),
+    /// A client's write whose right no longer holds.
+    #[error("{0}")]
+    Stale(Stale),
     /// A value that cannot be written as BSON.
     #[error("cannot be stored: {0}")]
     Unstorable(String),

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::{Store, StoreError};
-use crate::domain::audit::{Event, NOBODY, Times, What};
+use crate::domain::access::Actor;
+use crate::domain::audit::{Event, Times, What};
 
 /// Events of one minute, and entries that wait for a disk that fails.
 const NOTES_MAX: usize = 8192;
@@ -95,7 +96,7 @@ impl Window {
         if !What::from_name(&event.verb).is_some_and(What::is_refusal) {
             return event;
         }
-        let is_unknown = event.who == NOBODY;
+        let is_unknown = Actor::read(&event.who) == Some(Actor::Nobody);
         let source = if is_unknown { &event.peer } else { &event.who };
         if is_unknown && self.refused_unknown >= REFUSALS_UNKNOWN_MAX {
             return Event { peer: String::new(), ..together(event) };
@@ -203,7 +204,7 @@ impl Store {
             }
             if lost > 0 {
                 let times = Times { count: lost, ..Times::once(tx.now_ms()) };
-                tx.audit_at(times, Event::by_nobody(What::Gap))?;
+                tx.audit_at(times, Event::new(What::Gap, &Actor::Node))?;
             }
             // Written on every day on which the node is used, so the trash learns of time that passes.
             tx.trim_trash()

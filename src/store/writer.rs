@@ -69,7 +69,8 @@ where
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         tx.asker.clone_from(&self.asker);
-        let result = (self.job)(tx);
+        let right = self.asker.as_ref().map_or(Ok(()), |asker| asker.right.check(tx));
+        let result = right.map_err(E::from).and_then(|()| (self.job)(tx));
         let done = result.is_ok();
         self.result = Some(result);
         done

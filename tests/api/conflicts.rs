@@ -42,8 +42,11 @@ async fn add(
     let key = RecordKey::new(kind, id);
     let path: Vec<String> = path.iter().map(|step| (*step).to_owned()).collect();
     let clash = Clash { path, base: None, local, remote: central, stands: Side::Remote };
-    let added =
-        node.node.store.transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
+    let added = node
+        .node
+        .store
+        .unguarded()
+        .transact(move |tx| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) });
     added.await.unwrap();
     all(node).await.into_iter().find(|id| !known.contains(id)).unwrap()
 }
@@ -73,7 +76,7 @@ async fn a_conflict_shows_both_values() {
     let etag = shown.header("etag").to_owned();
     let expected = json!({
         "id": id, "type": "value", "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
-        "author": "operator(uid 0)", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
+        "author": "operator:0", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
         "etag": etag});
     let shown = shown.says(expected);
     let list = node.get("/sync/conflicts?status=open").by("DOC003").send().await.is(200, NOTHING);
@@ -127,7 +130,7 @@ async fn a_decision_is_an_ordinary_edit() {
         let id = event_conflict(&node).await;
         let done = decide(&node, "DOC003", &id, decision).send().await.is(200, changes);
         done.has(json!({
-            "status": "resolved", "resolution": name, "resolved_by": "DOC003", "current": value,
+            "status": "resolved", "resolution": name, "resolved_by": "person:DOC003", "current": value,
             "resolved_at": "2026-11-23T01:28:52Z"}));
         assert_eq!(node.stored(Kind::Event, "e1").unwrap().get_i32("n").unwrap(), value);
         let again = decide(&node, "DOC003", &id, json!({"take": "local"})).send().await.is(409, NOTHING);
@@ -406,7 +409,7 @@ async fn two_records_under_one_id_are_for_those_who_may_change_both() {
     let local = doc! {"_id": "e2", "person": "OWN006", "n": 2};
     let central = doc! {"_id": "e2", "person": "ANA001", "n": "of Ana"};
     let other = central.clone();
-    let undecided = node.node.store.transact(move |tx| -> Result<(), StoreError> {
+    let undecided = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
         let id = "two-records".to_owned();
         tx.open_conflict(Conflict::about_record(id.clone(), &key, &local, Some(&other), String::new(), 0))?;
         tx.put_undecided(&key, &Undecided { conflict: id, central: Some(other.clone()) })

@@ -12,7 +12,7 @@ use crate::support::api::{Answer, NOTHING, TestNode};
 /// As many institutions, `i00000` and so on, each with some text.
 async fn with_institutions(count: usize, text_bytes: usize) -> TestNode {
     let node = TestNode::with_people().await;
-    let fill = node.node.store.transact(move |tx| -> Result<(), StoreError> {
+    let fill = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
         use thalamus_edge::domain::access::Actor;
         use thalamus_edge::domain::record::RecordKey;
         for number in 0..count {

@@ -96,7 +96,11 @@ async fn a_browser_logs_in_works_and_logs_off() {
     );
     assert_eq!(
         audited(&node).await,
-        ["ANA001 login ok", "ANA001 denied forbidden GET /people/{person_id}", "ANA001 logoff ok"]
+        [
+            "person:ANA001 login ok",
+            "person:ANA001 denied forbidden GET /people/{person_id}",
+            "person:ANA001 logoff ok"
+        ]
     );
 }
 
@@ -121,7 +125,7 @@ async fn what_was_logged_off_is_of_no_use() {
     end(&form).await.is(303, NOTHING);
     let login_form = node.get("/session").header("cookie", &cookie).send().await.is(200, NOTHING);
     assert!(login_form.text().contains("name=\"password\""));
-    assert!(audited(&node).await.contains(&"- login_failed unknown_session".to_owned()));
+    assert!(audited(&node).await.contains(&"nobody login_failed unknown_session".to_owned()));
 }
 
 /// The cookie alone changes nothing: a browser sends it whoever has made the page.
@@ -160,8 +164,11 @@ async fn a_write_needs_the_token_of_its_session() {
     }
     assert_eq!(status(&node, &cookie).await, 200);
     let told = audited(&node).await;
-    assert!(told.contains(&"ANA001 denied form_expired PATCH /people/{person_id}".to_owned()), "{told:?}");
-    assert!(told.contains(&"ANA001 denied form_expired POST /session/end".to_owned()), "{told:?}");
+    assert!(
+        told.contains(&"person:ANA001 denied form_expired PATCH /people/{person_id}".to_owned()),
+        "{told:?}"
+    );
+    assert!(told.contains(&"person:ANA001 denied form_expired POST /session/end".to_owned()), "{told:?}");
     write("PATCH", "/people/ANA001", Some(&own)).await.is(200, &["update people/ANA001"]);
     // It outlives half an hour less than its session does.
     for _ in 0..3 {
@@ -200,13 +207,13 @@ async fn a_session_ends_by_itself() {
     assert_eq!(
         audited(&node).await,
         [
-            "ANA001 login ok",
-            "ANA001 session_end ok idle",
-            "- login_failed unknown_session",
-            "BOB002 login ok",
-            "BOB002 session_end ok too old",
-            "DOC003 login ok",
-            "DOC003 session_end ok idle",
+            "person:ANA001 login ok",
+            "person:ANA001 session_end ok idle",
+            "nobody login_failed unknown_session",
+            "person:BOB002 login ok",
+            "person:BOB002 session_end ok too old",
+            "person:DOC003 login ok",
+            "person:DOC003 session_end ok idle",
         ]
     );
 }
@@ -232,7 +239,9 @@ async fn a_session_ends_with_what_the_account_was() {
     let cookie = logged_in(&node, "ROOT004").await;
     node.restore(Kind::Person, "ROOT004", None).await;
     assert_eq!(status(&node, &cookie).await, 401);
-    assert!(audited(&node).await.contains(&"ROOT004 session_end ok the account has changed".to_owned()));
+    assert!(
+        audited(&node).await.contains(&"person:ROOT004 session_end ok the account has changed".to_owned())
+    );
 }
 
 /// A session that somebody else has put there is never the one that begins.
@@ -327,8 +336,8 @@ async fn guessing_by_the_form_is_guessing() {
     assert!(busy.header("retry-after").parse::<u64>().unwrap() >= 1);
     node.get("/login").by("ANA001").from(peer).send().await.is(429, NOTHING);
     let told = audited(&node).await;
-    assert!(told.contains(&"- login_failed refused".to_owned()), "{told:?}");
-    assert!(told.contains(&"- throttled too_many_attempts".to_owned()), "{told:?}");
+    assert!(told.contains(&"nobody login_failed refused".to_owned()), "{told:?}");
+    assert!(told.contains(&"nobody throttled too_many_attempts".to_owned()), "{told:?}");
 }
 
 /// Without JavaScript, from the login to the changed password, which ends the session.

@@ -141,7 +141,7 @@ fn whoever_exports_the_records_has_read_them() {
     let last = entries(&clinic.open_store()).pop().unwrap();
     let uid = rustix::process::getuid().as_raw();
     assert_eq!((&*last.event.verb, last.event.owner.as_str()), ("export", "*"));
-    assert_eq!(last.event.who, format!("operator(uid {uid})"));
+    assert_eq!(last.event.who, format!("operator:{uid}"));
 }
 
 /// The check that `docs/SECURITY.md` gives to third parties, as it stands there.

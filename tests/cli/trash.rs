@@ -32,7 +32,7 @@ fn what_was_deleted_is_listed_shown_and_restored() {
         delete(&clinic);
         let node = is_running.then(|| clinic.serve(&[]));
         let listed = clinic.run(&["trash", "list"]).ends(0);
-        listed.says("people/ANA01").says("pending").says("tech@local").says("pols/p\\u{1b}1").says("centre");
+        listed.says("people/ANA01").says("pending").says("local:tech").says("pols/p\\u{1b}1").says("centre");
         assert!(!listed.out.contains("a secret"));
         let rows = clinic.run(&["trash", "list", "--json"]).ends(0).json();
         let found: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["record"].clone()).collect();

@@ -50,7 +50,7 @@ impl Free {
 #[tokio::test]
 async fn below_the_reserve_writes_are_refused_and_reading_goes_on() {
     let node = TestNode::with_people().await;
-    let free = Free::of(&node.node.store);
+    let free = Free::of(node.node.store.unguarded());
     node.post("/personal-documents/d1", json!({"fedacct": "ANA001"}))
         .by("ROOT004")
         .send()
@@ -94,7 +94,7 @@ async fn below_the_reserve_writes_are_refused_and_reading_goes_on() {
 #[tokio::test]
 async fn an_upload_is_refused_before_its_bytes_are_taken() {
     let node = TestNode::with_people().await;
-    let free = Free::of(&node.node.store);
+    let free = Free::of(node.node.store.unguarded());
     node.post("/personal-documents/d1", json!({"fedacct": "ANA001"})).by("ROOT004").send().await;
     free.set(RESERVE_BYTES + 2 * MIB);
     for (length, status) in [(Some(3 * MIB), 507), (None, 507), (Some(MIB), 201)] {

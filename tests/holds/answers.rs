@@ -146,7 +146,7 @@ async fn a_decision_that_is_too_late_is_declined() {
     );
     assert_eq!(
         (row.get_str("resolved_by").unwrap(), row.get_str("applied_by").unwrap()),
-        ("CLERK", clinic.name().as_str())
+        ("person:CLERK", clinic.name().as_str())
     );
     let asked = row.get_document("declined_decision").unwrap();
     assert_eq!(
@@ -267,8 +267,14 @@ async fn of_an_edit_and_a_written_decision_the_edit_stands() {
     clinic.assert_settled().await;
     assert_eq!(clinic.phone_there(), "mine");
     let row = clinic.row();
-    assert_eq!((row.get_str("resolution").unwrap(), row.get_str("resolved_by").unwrap()), ("local", "CLERK"));
-    assert!(row.get_str("declined").unwrap().contains("The decision \"local\" by CLERK stands"), "{row}");
+    assert_eq!(
+        (row.get_str("resolution").unwrap(), row.get_str("resolved_by").unwrap()),
+        ("local", "person:CLERK")
+    );
+    assert!(
+        row.get_str("declined").unwrap().contains("The decision \"local\" by person:CLERK stands"),
+        "{row}"
+    );
     let asked = row.get_document("declined_decision").unwrap();
     assert_eq!((asked.get_str("value").unwrap(), asked.get_str("resolved_by").unwrap()), ("x", "office"));
     assert_eq!(clinic.notes(), ["another decision came first"]);

@@ -334,7 +334,10 @@ async fn a_decision_made_at_one_node_closes_the_conflict_on_others() {
         decides.round().await;
         let row = decides.row();
         assert_eq!(row.get_str("applied_by").unwrap(), decides.sync.status().unwrap().node);
-        assert_eq!((row.get_str("value").unwrap(), row.get_str("resolved_by").unwrap()), ("both", "CLERK"));
+        assert_eq!(
+            (row.get_str("value").unwrap(), row.get_str("resolved_by").unwrap()),
+            ("both", "person:CLERK")
+        );
         // Somebody has changed it again since: nothing is carried out a second time.
         north.there(Person, patient("later"));
         for node in [&north, &south] {
@@ -343,7 +346,10 @@ async fn a_decision_made_at_one_node_closes_the_conflict_on_others() {
         assert_eq!(other.phone_there(), "later");
         let closed = other.only();
         assert_eq!(closed.resolution.as_deref(), Some("value"));
-        assert_eq!((closed.value, closed.resolved_by.as_deref()), (Some(Bson::from("both")), Some("CLERK")));
+        assert_eq!(
+            (closed.value, closed.resolved_by.as_deref()),
+            (Some(Bson::from("both")), Some("person:CLERK"))
+        );
     }
 }
 
@@ -359,7 +365,7 @@ async fn of_two_decisions_the_first_stands_and_the_other_is_a_note() {
     assert_eq!(north.row().get_str("resolution").unwrap(), "central");
     assert_eq!(north.notes(), ["this decision came first"]);
     let note = &north.only().notes[0];
-    assert_eq!((note.resolution.as_str(), note.by.as_str()), ("central", "CLERK"));
+    assert_eq!((note.resolution.as_str(), note.by.as_str()), ("central", "person:CLERK"));
     assert_eq!(south.notes(), Vec::<String>::new());
     // An edit is an edit: it travels whatever the row says.
     south.assert_settled().await;
@@ -428,7 +434,7 @@ async fn a_conflict_that_is_found_again_is_open_again_everywhere() {
     let again = clinic.only();
     assert_eq!((again.status, again.resolution.as_deref()), (ConflictStatus::Open, None));
     assert_eq!(clinic.notes(), ["it was found again after this decision"]);
-    assert_eq!((again.notes[0].resolution.as_str(), again.notes[0].by.as_str()), ("central", "CLERK"));
+    assert_eq!((again.notes[0].resolution.as_str(), again.notes[0].by.as_str()), ("central", "person:CLERK"));
     let row = clinic.row();
     assert_eq!(row.get_str("status").unwrap(), "open");
     assert_eq!(row.get_str("central").unwrap(), "others'");

@@ -22,7 +22,7 @@ use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant, Verb};
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::http::{Api, ApiSettings, BrowserSessions, CollectionShape, Node, Peer, api};
+use thalamus_edge::http::{Api, ApiSettings, BrowserSessions, ClientStore, CollectionShape, Node, Peer, api};
 use thalamus_edge::store::{Base, Edit, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Reconciler, SyncSettings};
 use tower::ServiceExt as _;
@@ -146,7 +146,7 @@ impl TestNode {
         let node = Arc::new(Node {
             backups: Backups::new(store.clone(), backup_settings),
             sync: Reconciler::new(store.clone(), setup.hub, sync_settings),
-            store,
+            store: ClientStore::new(store),
             accounts: Accounts::with_clock(accounts, monotonic).unwrap(),
             known_accounts: Default::default(),
             acl: RwLock::new(Arc::new(acl)),
@@ -192,13 +192,13 @@ impl TestNode {
             grants,
             content: None,
         };
-        self.node.store.edit(edit).await.unwrap();
+        self.node.store.unguarded().edit(edit).await.unwrap();
     }
 
     /// Sets or removes a record, whatever is there.
     pub(crate) async fn restore(&self, kind: Kind, id: &str, document: Option<Document>) {
         let key = RecordKey::new(kind, id);
-        let restored = self.node.store.transact(move |tx| -> Result<bool, StoreError> {
+        let restored = self.node.store.unguarded().transact(move |tx| -> Result<bool, StoreError> {
             tx.edit(&key, document.as_ref(), &Actor::Centre)
         });
         restored.await.unwrap();
@@ -207,7 +207,7 @@ impl TestNode {
     /// A record as it came from the centre.
     pub(crate) async fn from_centre(&self, kind: Kind, document: Document) {
         let key = RecordKey::new(kind, document.get_str("_id").unwrap());
-        let put = self.node.store.transact(move |tx| -> Result<(), StoreError> {
+        let put = self.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
             tx.put(&key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)
         });
         put.await.unwrap();
@@ -217,6 +217,11 @@ impl TestNode {
     pub(crate) fn stored(&self, kind: Kind, id: &str) -> Option<Document> {
         let record = self.node.store.read().unwrap().record(&RecordKey::new(kind, id)).unwrap()?;
         Some(Document::try_from(record.document.as_ref()).unwrap())
+    }
+
+    /// The patterns of all paths of the API.
+    pub(crate) fn patterns(&self) -> Vec<&'static str> {
+        self.api.patterns().to_vec()
     }
 
     pub(crate) fn last_change(&self) -> u64 {

@@ -6,7 +6,11 @@ fn chain(length: u64) -> Vec<Entry> {
     let mut head = Head::START;
     (1..=length)
         .map(|n| {
-            let event = Event::new(What::Update, "ANA001").about("people", &n.to_string(), None);
+            let event = Event::new(What::Update, &Actor::Person("ANA001".to_owned())).about(
+                "people",
+                &n.to_string(),
+                None,
+            );
             let entry = Entry::after(&head, Times::once(1_000), event.changing(&["phone".to_owned()]));
             head = entry.head();
             entry
@@ -25,7 +29,8 @@ fn verdict(entries: &[Entry], expected: &[Head]) -> Result<Verdict, AuditError> 
 fn an_entry_is_read_as_it_was_written() {
     let mut paths: Vec<String> = (0..40).map(|n| format!("field{n}")).collect();
     paths.push(String::new());
-    let event = Event::new(What::Read, "é".repeat(200)).about("", "a:b\n\0", Some(EVERYBODY));
+    let event =
+        Event::new(What::Read, &Actor::Person("é".repeat(200))).about("", "a:b\n\0", None).of_everybody();
     let entry = Entry::after(&Head::START, Times::once(-1), event.changing(&paths));
     assert_eq!(Entry::decode(&entry.encode()), Some(entry.clone()));
     assert_eq!(entry.event.who.chars().count(), TEXT_CHARS_MAX + 1);

@@ -1,0 +1,287 @@
+//! Floor 4. Rights at the moment of effect: a request is let in when its head arrives, and its body and its answer may
+//! take minutes.
+//!
+//! What a caller's rights were made from (account, password, roles, session, access rules) is compared again in three
+//! places, each of which everything passes: when a body has been read ([`super::extract::Sent`]), inside the transaction
+//! of every write (the store asks, see [`crate::store::Standing`]), and before each further piece of an answer that is
+//! sent in pieces ([`guarded`]). What is gained meanwhile does not count; what is lost refuses the request.
+
+use std::sync::{Arc, Weak};
+
+use axum::body::{Body, HttpBody as _};
+use axum::response::Response;
+use futures_util::StreamExt as _;
+
+use super::caller::{Caller, account_in_tx, account_of, at_present};
+use super::error::ApiError;
+use super::witness::Seen;
+use super::{Node, Pattern};
+use crate::accounts::StoredAccount;
+use crate::domain::access::Acl;
+use crate::domain::audit::{Event, Outcome, What};
+use crate::store::{
+    Asker, Edit, EditError, Right, Snapshot, Stale, Standing, Store, StoreError, Tx, asked_by,
+};
+
+/// A caller's rights, with what they were made from.
+pub(crate) struct Rights {
+    node: Arc<Node>,
+    caller: Caller,
+}
+
+impl Rights {
+    pub(crate) fn of(node: &Arc<Node>, caller: &Caller) -> Rights {
+        Rights { node: Arc::clone(node), caller: caller.clone() }
+    }
+
+    /// Compares them with what is committed.
+    pub(crate) fn check_now(&self) -> Result<(), ApiError> {
+        self.compare_with(&*self.node.store.read()?)?.map_err(ApiError::Stale)
+    }
+
+    fn compare_with(&self, view: &Snapshot) -> Result<Result<(), Stale>, StoreError> {
+        let actor = &self.caller.principal.actor;
+        if !actor.has_account() {
+            return Ok(Ok(()));
+        }
+        let account = account_of(&self.node, view, actor)?;
+        let account = account.map(|account| at_present(&self.node, view, account)).transpose()?;
+        Ok(self.compare(account))
+    }
+
+    /// `now`: the account as it is.
+    fn compare(&self, now: Option<StoredAccount>) -> Result<(), Stale> {
+        let Caller { principal: then, session, password_hash, acl, .. } = &self.caller;
+        let now = now.filter(|now| now.active).ok_or(Stale::Account)?;
+        if now.password_hash != password_hash.0 {
+            return Err(Stale::Password);
+        }
+        if session.is_some_and(|id| !self.node.accounts.sessions().is_alive(&id)) {
+            return Err(Stale::Session);
+        }
+        let has_lost = then.roles.iter().any(|role| !now.principal.roles.contains(role));
+        if has_lost || (now.principal.shares_account && !then.shares_account) {
+            return Err(Stale::Roles);
+        }
+        same_rules(acl, &self.node.acl())
+    }
+}
+
+fn same_rules(then: &Arc<Acl>, now: &Arc<Acl>) -> Result<(), Stale> {
+    // Rules that were read again without a change are the same.
+    if Arc::ptr_eq(then, now) || then == now { Ok(()) } else { Err(Stale::Rules) }
+}
+
+impl Standing for Rights {
+    fn check(&self, tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError> {
+        let actor = &self.caller.principal.actor;
+        if !actor.has_account() {
+            return Ok(Ok(()));
+        }
+        let account = account_in_tx(&self.node, tx, actor)?;
+        // How long the centre has not been heard changes with time, not with what others write now.
+        let view = self.node.store.read()?;
+        let account = account.map(|account| at_present(&self.node, &view, account)).transpose()?;
+        Ok(self.compare(account))
+    }
+}
+
+/// The store as requests have it: everything can be read. Writes go through [`Caller::writes`], so that none is made
+/// without the rights by which it may be.
+#[derive(Clone)]
+pub struct ClientStore(Store);
+
+impl ClientStore {
+    pub fn new(store: Store) -> ClientStore {
+        ClientStore(store)
+    }
+
+    /// The store itself, for the process that serves it. Nothing in `http` beside this file calls it
+    /// (`tests/architecture.rs`).
+    pub fn unguarded(&self) -> &Store {
+        &self.0
+    }
+
+    pub fn read(&self) -> Result<Arc<Snapshot>, StoreError> {
+        self.0.read()
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.0.now_ms()
+    }
+
+    /// [`Store::changes`].
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.changes()
+    }
+
+    /// [`Store::note`].
+    pub fn note(&self, event: Event) {
+        self.0.note(event);
+    }
+
+    /// [`Store::note_on_disk`].
+    pub async fn note_on_disk(&self, event: Event) -> Result<(), StoreError> {
+        self.0.note_on_disk(event).await
+    }
+
+    /// [`Store::flush_notes`].
+    pub async fn flush_notes(&self) -> Result<(), StoreError> {
+        self.0.flush_notes().await
+    }
+
+    /// [`Store::claim`].
+    pub fn claim(&self, bytes: u64) -> Result<crate::store::Claim<'_>, StoreError> {
+        self.0.claim(bytes)
+    }
+
+    /// [`Store::turn`].
+    pub async fn turn(&self, kind: crate::domain::record::Kind, id: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.turn(kind, id).await
+    }
+
+    pub(crate) fn shortage(&self) -> Option<crate::store::Shortage> {
+        self.0.shortage()
+    }
+
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.0.has_given_up()
+    }
+
+    pub(crate) fn has_broken_pages(&self) -> bool {
+        self.0.has_broken_pages()
+    }
+
+    pub(crate) fn damaged_rows(&self) -> Vec<crate::store::DamagedRow> {
+        self.0.damaged_rows()
+    }
+
+    pub(crate) fn damaged_records(&self, kind: crate::domain::record::Kind) -> usize {
+        self.0.damaged_records(kind)
+    }
+
+    pub(crate) fn bits_put_right(&self) -> Result<Option<crate::store::BitsPutRight>, StoreError> {
+        self.0.bits_put_right()
+    }
+}
+
+/// The store for the writes of one request, each of which is refused once its right no longer holds.
+pub(crate) struct Writes<'a> {
+    store: &'a Store,
+    asker: Asker,
+}
+
+impl<'a> Writes<'a> {
+    /// By another right than that of a [`Caller`].
+    pub(crate) fn by(store: &'a ClientStore, asker: Asker) -> Writes<'a> {
+        Writes { store: &store.0, asker }
+    }
+
+    /// [`Store::transact`].
+    pub(crate) async fn transact<T, E, F>(self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        asked_by(self.asker, self.store.transact(job)).await
+    }
+
+    /// [`Store::edit`].
+    pub(crate) async fn edit(self, edit: Edit) -> Result<(), EditError> {
+        asked_by(self.asker, self.store.edit(edit)).await
+    }
+
+    /// Work of the floors below that writes.
+    pub(crate) async fn through<F, T>(self, work: F) -> T
+    where
+        F: AsyncFnOnce(&Store) -> T,
+    {
+        asked_by(self.asker, work(self.store)).await
+    }
+}
+
+impl Caller {
+    /// Who asks, with the right to write for as long as the caller's rights hold.
+    pub(crate) fn asker(&self, node: &Arc<Node>) -> Asker {
+        let right = Right::Client(Arc::new(Rights::of(node, self)));
+        Asker { who: self.principal.actor.clone(), from: self.from(), right }
+    }
+
+    /// The store for what this caller writes.
+    pub(crate) fn writes<'a>(&self, node: &'a Arc<Node>) -> Writes<'a> {
+        Writes::by(&node.store, self.asker(node))
+    }
+}
+
+/// The answer, which ends as a broken one as soon as its reader may not have it any more, if it is sent in pieces.
+/// Answers of one piece were complete when they began.
+pub(crate) fn guarded(node: &Arc<Node>, caller: &Caller, pattern: Pattern, response: Response) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    let guard = Guard {
+        rights: Rights::of(node, caller),
+        opening: response.extensions().get::<Seen>().and_then(Seen::opening),
+        checked: Weak::new(),
+        pattern,
+    };
+    response.map(|body| {
+        let pieces =
+            futures_util::stream::unfold(Some((body.into_data_stream(), guard)), |rest| async move {
+                let (mut pieces, mut guard) = rest?;
+                let piece = pieces.next().await?;
+                match piece.map_err(std::io::Error::other).and_then(|piece| guard.check().map(|()| piece)) {
+                    Ok(piece) => Some((Ok(piece), Some((pieces, guard)))),
+                    Err(error) => Some((Err(error), None)),
+                }
+            });
+        Body::from_stream(pieces)
+    })
+}
+
+/// Looks again at the rights of the reader of an answer.
+struct Guard {
+    rights: Rights,
+    /// The emergency under which the answer is read.
+    opening: Option<u64>,
+    /// The view for which the account was compared.
+    checked: Weak<Snapshot>,
+    pattern: Pattern,
+}
+
+impl Guard {
+    fn check(&mut self) -> std::io::Result<()> {
+        let Err(stale) = self.compare().map_err(std::io::Error::other)? else {
+            return Ok(());
+        };
+        let Rights { node, caller } = &self.rights;
+        let event = Event::new(What::Denied, &caller.principal.actor).at(caller.from());
+        node.store.note(event.ended(Outcome::Stale).saying(&format!("GET {}", self.pattern)));
+        Err(std::io::Error::other(stale))
+    }
+
+    fn compare(&mut self) -> Result<Result<(), Stale>, StoreError> {
+        let Rights { node, caller } = &self.rights;
+        let view = node.store.read()?;
+        let is_same_view = std::ptr::eq(self.checked.as_ptr(), Arc::as_ptr(&view));
+        // What can change while nothing is written.
+        let session = caller.session.filter(|id| !node.accounts.sessions().is_alive(id));
+        if is_same_view && session.is_none() {
+            if let Err(stale) = same_rules(&caller.acl, &node.acl()) {
+                return Ok(Err(stale));
+            }
+        } else if let Err(stale) = self.rights.compare_with(&view)? {
+            return Ok(Err(stale));
+        }
+        if let Some(opening) = self.opening {
+            let row = view.emergency(opening)?;
+            let is_over = row.is_none_or(|row| row.is_ended) || !node.accounts.openings().is_open(opening);
+            if is_over {
+                return Ok(Err(Stale::Emergency));
+            }
+        }
+        self.checked = Arc::downgrade(&view);
+        Ok(Ok(()))
+    }
+}
