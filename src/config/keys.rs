@@ -31,7 +31,7 @@ pub(super) const KEYS: &[Key] = &[
     key("api.date_format", r#""http" or "rfc3339""#, r#""http""#),
     key("api.collection_shape", r#""flat" or "rows""#, r#""flat""#),
     key("api.expose_password_hashes", YES_OR_NO, "false"),
-    key("api.cors_allowed_origins", r#"a list of origins (https://host or https://host:port) in lower case, without a port that is the usual one, or ["*"] alone"#, r#"["https://portal.example.org"]"#),
+    key("api.cors_allowed_origins", r#"a list of origins (https://host, https://host:port, or an app's as capacitor://localhost) in lower case, without a port that is the usual one; "*" lets any page read what needs no login"#, r#"["https://portal.example.org"]"#),
     key("api.body_limit_bytes", "a size from 1 KiB to 16 MiB", r#""1 MiB""#),
     key("api.content_limit_bytes", "a size up to 1 GiB; 0 accepts none", r#""32 MiB""#),
     key("accounts.roles_file", "a file of access rules in Thalamus's format; empty: the installed one", r#""/etc/thalamus-edge/roles.cfg""#),

@@ -285,7 +285,6 @@ fn errors_in_the_file_name_line_and_key() {
         ("[api]\nbody_limit_bytes = 0", "site.toml line 2: `api.body_limit_bytes`: must lie"),
         ("[api]\ncors_allowed_origins = [\"portal\"]", "site.toml line 2: `api.cors_allowed_origins`: holds"),
         ("[api]\ncors_allowed_origins = [\"https://a/\"]", "site.toml line 2: `api.cors_allowed_origins`"),
-        ("[api]\ncors_allowed_origins = [\"*\", \"https://a\"]", "site.toml line 2: `api.cors_allowed_"),
         ("[store]\njournal_keep_rows = 0", "site.toml line 2: `store.journal_keep_rows`: must lie"),
         ("[store]\naudit_keep_rows = 9", "site.toml line 2: `store.audit_keep_rows`: must lie"),
         ("[store]\nreserve_bytes = 2000000000000", "site.toml line 2: `store.reserve_bytes`: must lie"),
