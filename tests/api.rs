@@ -39,6 +39,8 @@ mod methods;
 mod node;
 #[path = "api/offline.rs"]
 mod offline;
+#[path = "api/oracles.rs"]
+mod oracles;
 #[path = "api/password.rs"]
 mod password;
 #[path = "api/sent_back.rs"]

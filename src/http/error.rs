@@ -34,6 +34,8 @@ pub(crate) enum ApiError {
     NotFound(String),
     /// Answered as if it were absent.
     Hidden(String),
+    /// A record with this id is there, and the caller may not know of it.
+    Taken,
     /// The document is here, its bytes are not yet.
     ContentPending {
         length: u64,
@@ -123,6 +125,11 @@ impl ApiError {
             ApiError::NotFound(message) | ApiError::Hidden(message) => {
                 (StatusCode::NOT_FOUND, "not_found", message.clone())
             }
+            ApiError::Taken => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid",
+                "id: cannot be given to a new record; choose another, best a UUID".into(),
+            ),
             ApiError::ContentPending { length } => (
                 StatusCode::NOT_FOUND,
                 "content_pending",
@@ -211,6 +218,7 @@ impl ApiError {
         let mut body = json!({"error": message, "code": code, "status": status.as_u16()});
         match self {
             ApiError::Invalid { field, .. } if !field.is_empty() => body["field"] = json!(field),
+            ApiError::Taken => body["field"] = json!("id"),
             ApiError::NoReason(_) => body["field"] = json!(REASON_HEADER.as_str()),
             ApiError::Conflict { current, .. } => body["current"] = current.clone(),
             ApiError::DecisionPending { conflict } => body["conflict"] = json!(conflict),
@@ -279,7 +287,7 @@ impl IntoResponse for ApiError {
         }
         let refused = match &self {
             ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
-            ApiError::Hidden(_) => Some(Outcome::Hidden),
+            ApiError::Hidden(_) | ApiError::Taken => Some(Outcome::Hidden),
             _ => None,
         };
         response.extensions_mut().insert(problem);
