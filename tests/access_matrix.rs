@@ -52,6 +52,11 @@ impl Rights {
         };
         (method, name) == ("GET", "login") || names.split(' ').any(|given| given == name)
     }
+
+    /// Whether records of everybody may be read under this name.
+    fn reads_all(&self, name: &str) -> bool {
+        self.global && self.allow("GET", name)
+    }
 }
 
 const OWN_READS: &str = "person book page password personaldocs personaldoc poldocs encounters encounter \
@@ -566,6 +571,10 @@ fn expected_entry(caller: &Caller, route: &Route, target: Target, (status, op): 
         (403, _) => Some(format!("{who} denied forbidden")),
         // Said to be absent, because it is somebody else's.
         (404, _) if is_there && route.owner_field.is_some() && !caller.rights?.global => {
+            Some(format!("{who} denied hidden"))
+        }
+        // The id is another record's, and they may not learn that there is one.
+        (422, _) if target == Target::Misfiled && !caller.rights.as_ref()?.reads_all(route.name) => {
             Some(format!("{who} denied hidden"))
         }
         (_, Some(op)) => Some(format!("{who} {op} {record}")),

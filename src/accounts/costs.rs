@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Accounts, cost_of};
 use crate::domain::record::Kind;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 /// A random text that chooses the cost of a name; kept, because a name whose cost changes with a restart is nobody's.
 const META_SEED: &str = "login_costs";
@@ -68,7 +68,7 @@ impl Accounts {
         let counts = counted.map_err(|error| StoreError::Damaged(error.to_string()))??;
         let seed = match seed_in(store.read()?.meta(META_SEED)?) {
             Some(seed) => seed,
-            None => new_seed(store).await?,
+            None => new_seed(store).await,
         };
         self.costs.learn(seed, counts);
         Ok(())
@@ -79,14 +79,21 @@ fn seed_in(row: Option<bson::Document>) -> Option<[u8; SEED_BYTES]> {
     row?.get_binary_generic("seed").ok()?.as_slice().try_into().ok()
 }
 
-async fn new_seed(store: &Store) -> Result<[u8; SEED_BYTES], StoreError> {
+/// Another seed; where it cannot be written, on a full disk, it is good for this process.
+async fn new_seed(store: &Store) -> [u8; SEED_BYTES] {
     let mut seed = [0; SEED_BYTES];
     if getrandom::fill(&mut seed).is_err() {
-        return Ok(seed);
+        return seed;
     }
     let row = doc! {"seed": Binary { subtype: BinarySubtype::Generic, bytes: seed.to_vec() }};
-    store.transact(move |tx| -> Result<(), StoreError> { tx.set_meta(META_SEED, Some(&row)) }).await?;
-    Ok(seed)
+    let write = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+        tx.set_meta(META_SEED, Some(&row))?;
+        Ok(())
+    };
+    if let Err(error) = store.transact(write).await {
+        tracing::debug!(%error, "the seed of login costs is not kept");
+    }
+    seed
 }
 
 fn count(store: &Store) -> Result<BTreeMap<u32, u64>, StoreError> {

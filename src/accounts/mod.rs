@@ -11,6 +11,7 @@ mod pool;
 mod sessions;
 mod spellings;
 mod throttle;
+mod writes;
 
 use std::collections::HashMap;
 use std::io;
@@ -39,6 +40,9 @@ pub use sessions::{
 pub use spellings::canonical;
 use spellings::spellings;
 use throttle::{Pair, Throttle};
+pub use writes::{
+    EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer, Writes,
+};
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
 pub const BCRYPT_COST_MIN: u32 = 4;
@@ -138,6 +142,7 @@ pub struct Accounts {
     pool: Pool,
     openings: Openings,
     sessions: Sessions,
+    writes: Writes,
     /// Monotonic time, for the cache, the throttle, sessions and openings.
     clock: fn() -> Instant,
 }
@@ -189,6 +194,7 @@ impl Accounts {
             pool: Pool::start(settings.bcrypt_threads)?,
             openings: Openings::new(clock),
             sessions: Sessions::new(clock),
+            writes: Writes::new(clock),
             clock,
         }))
     }
@@ -362,6 +368,11 @@ impl Accounts {
     /// Who may read whose records in an emergency.
     pub fn openings(&self) -> &Openings {
         &self.openings
+    }
+
+    /// How many writes accounts have left.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Who has logged in with a browser.

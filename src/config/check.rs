@@ -43,6 +43,7 @@ const JOURNAL_KEEP_ROWS_MAX: u64 = 1 << 40;
 /// Fewer, and a busy day would push out the one before.
 const AUDIT_KEEP_ROWS_MIN: u64 = 10_000;
 const AUDIT_KEEP_ROWS_MAX: u64 = 1 << 40;
+const AUDIT_KEEP_DAYS_MAX: u32 = 3_650;
 const RESERVE_BYTES_MAX: u64 = 1 << 40;
 const JITTER_S_MAX: u64 = 60 * 60;
 const ROUND_TIMEOUT_S_MIN: u64 = 10;
@@ -69,7 +70,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 31] = [
+    let verdicts: [(&'static str, Verdict); 32] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.names", server_names(&server.names)),
@@ -93,6 +94,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
             within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
         ),
         ("store.audit_keep_rows", within(store.audit_keep_rows, AUDIT_KEEP_ROWS_MIN..=AUDIT_KEEP_ROWS_MAX)),
+        ("store.audit_keep_days", within(store.audit_keep_days, 0..=AUDIT_KEEP_DAYS_MAX)),
         ("store.scrub_days", within(store.scrub_days, 0..=SCRUB_DAYS_MAX)),
         ("store.reserve_bytes", size_within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),

@@ -45,6 +45,7 @@ pub(super) const KEYS: &[Key] = &[
     key("store.journal_keep_rows", "a number from 1000 to 1099511627776", "1000000"),
     key("store.audit_keep_rows", "a number from 10000 to 1099511627776", "1000000"),
     key("store.key_file", "a file with 64 hexadecimal digits that others cannot read; empty: no encryption", r#""/etc/thalamus-edge/store.key""#),
+    key("store.audit_keep_days", "whole days, as a number or with a unit, up to 3650, for which entries stay at least; 0: their number alone counts", r#""400 days""#),
     key("store.scrub_days", "whole days, as a number or with a unit, up to 365, in which all records are read once; 0: never", r#""7 days""#),
     key("store.reserve_bytes", "a size up to 1 TiB; 0: none", r#""64 MiB""#),
     key("central.uri", "a connection string of MongoDB: mongodb://USER:PASSWORD@HOST:PORT/ or mongodb+srv://USER:PASSWORD@NAME/, with :/?#[]@% in user and password written as %3A %2F %3F %23 %5B %5D %40 %25; empty: no centre", r#""mongodb://edge:PASSWORD@hub.example.org:27017/?tls=true""#),

@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::link::LINK_ROUTE;
 use super::session;
 use super::witness::{Witness, login_failed};
-use super::{Node, Pattern, Way};
+use super::{Node, Pattern, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Actor, Principal};
 use crate::domain::audit::NOBODY;
@@ -110,7 +110,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
         Ok(caller) => {
             let witness = Witness::of(&request, pattern);
             let asker = Asker { who: caller.principal.actor.clone(), from: caller.from() };
-            let response = asked_by(asker, way.go(node, Some(&caller), request)).await;
+            let response = asked_by(asker, writes::go(node, way, &caller, request)).await;
             witness.saw(node, &caller, response).await
         }
         Err(error) => error.into_response(),

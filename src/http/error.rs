@@ -73,6 +73,10 @@ pub(crate) enum ApiError {
     Busy {
         retry_after_s: u64,
     },
+    /// The account has written more than it may for now.
+    TooManyWrites {
+        retry_after_s: u64,
+    },
     /// The disk is full, or would be but for the reserve.
     StorageFull,
     /// No backup was made; the message says why, to those who may ask for one.
@@ -184,6 +188,11 @@ impl ApiError {
             ApiError::Busy { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins; try again later".into())
             }
+            ApiError::TooManyWrites { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_writes",
+                "This account has made more changes than it may for now; nothing was changed. Try again later".into(),
+            ),
             ApiError::StorageFull => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "storage_full",
@@ -275,7 +284,7 @@ impl IntoResponse for ApiError {
             ApiError::UnsupportedCoding => {
                 headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
             }
-            ApiError::Busy { retry_after_s } => {
+            ApiError::Busy { retry_after_s } | ApiError::TooManyWrites { retry_after_s } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
             }
             ApiError::RangeNotSatisfiable { length } => {
@@ -287,6 +296,7 @@ impl IntoResponse for ApiError {
         }
         let refused = match &self {
             ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
+            ApiError::TooManyWrites { .. } => Some(Outcome::TooManyAttempts),
             ApiError::Hidden(_) | ApiError::Taken => Some(Outcome::Hidden),
             _ => None,
         };

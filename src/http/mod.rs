@@ -34,6 +34,7 @@ mod users;
 mod waiting;
 mod witness;
 mod write;
+mod writes;
 
 use std::sync::{Arc, RwLock};
 

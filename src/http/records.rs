@@ -191,6 +191,8 @@ impl<'a> ItemTarget<'a> {
             return Err(refusal);
         }
         let owner = match self.path_person() {
+            // The caller may read what is that person's, and this is not.
+            Some(_) if self.authorize_path(&node.acl(), caller, Verb::Get).is_ok() => return Err(refusal),
             Some(person) => fold_account(person),
             None => {
                 let found = self.find(&*node.store.read()?)?;

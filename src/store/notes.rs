@@ -22,6 +22,8 @@ const NOTES_CROWDED: usize = NOTES_MAX / 2;
 const WINDOW_MS: i64 = 60_000;
 /// Different refusals in a minute to one address, or to one account that is logged in.
 const REFUSALS_EACH_MAX: u32 = 16;
+/// Different reads in a minute of what is their own, to one account. What others read of somebody is never put together.
+const OWN_READS_MAX: u32 = 64;
 /// Different refusals in a minute to all who are not logged in.
 const REFUSALS_UNKNOWN_MAX: u32 = 64;
 
@@ -41,6 +43,7 @@ struct Window {
     slots: HashMap<Event, Slot>,
     refused: HashMap<String, u32>,
     refused_unknown: u32,
+    own_reads: HashMap<String, u32>,
     lost: u64,
 }
 
@@ -93,7 +96,7 @@ impl Window {
     /// A new event as it is, or together with others if it is one refusal too many.
     fn bounded(&mut self, event: Event) -> Event {
         if !What::from_name(&event.verb).is_some_and(What::is_refusal) {
-            return event;
+            return self.bounded_own(event);
         }
         let is_unknown = event.who == NOBODY;
         let source = if is_unknown { &event.peer } else { &event.who };
@@ -106,6 +109,22 @@ impl Window {
         }
         *refused += 1;
         self.refused_unknown += u32::from(is_unknown);
+        event
+    }
+
+    /// A read of one's own records as it is, or together with others if it is one too many.
+    fn bounded_own(&mut self, event: Event) -> Event {
+        let is_read = [What::Read.name(), What::List.name()].contains(&&*event.verb);
+        let own = event.who.rsplit(':').next().unwrap_or_default();
+        if !is_read || event.owner.is_empty() || !event.owner.eq_ignore_ascii_case(own) {
+            return event;
+        }
+        let reads = self.own_reads.entry(event.who.clone()).or_default();
+        if *reads >= OWN_READS_MAX {
+            let owner = event.owner.clone();
+            return Event { peer: String::new(), owner, ..together(event) };
+        }
+        *reads += 1;
         event
     }
 
@@ -130,6 +149,7 @@ impl Window {
         if is_over {
             (self.since_ms, self.refused_unknown) = (None, 0);
             self.refused.clear();
+            self.own_reads.clear();
         }
         taken.sort_unstable_by_key(|(number, ..)| *number);
         let entries = taken.into_iter().map(|(_, times, event)| (times, event)).collect();
@@ -184,6 +204,12 @@ impl Store {
     /// Writes what was noted. If that fails it is kept for the next time, as far as there is room. Must come to its
     /// end: whoever may be dropped in the middle spawns it.
     pub async fn flush_notes(&self) -> Result<(), StoreError> {
+        let written = self.write_notes().await;
+        // Whatever became of the notes: these are in the store already.
+        written.and(self.flush_repeats().await)
+    }
+
+    async fn write_notes(&self) -> Result<(), StoreError> {
         let notes = &self.inner.notes;
         let mut unwritten = notes.unwritten.lock().await;
         let Unwritten { entries, lost } = notes.window().take(self.now_ms());

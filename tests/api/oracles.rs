@@ -97,6 +97,10 @@ async fn hidden_and_absent_look_alike_on_every_route() {
             "/personal-documents/{id}/content",
             "/authorization?method=GET&path=/encounters/{id}",
             "/authorization?method=PATCH&path=/encounters/{id}",
+            "/authorization?method=PUT&path=/encounters/{id}",
+            "/authorization?method=POST&path=/encounters/{id}",
+            "/authorization?method=PUT&path=/personal-documents/{id}/content",
+            "/authorization?method=PUT&path=/pols/{who}/{id}",
             "/authorization?method=DELETE&path=/personal-documents/{id}",
             "/authorization?method=GET&path=/pols/{who}/{id}",
         ] {

@@ -45,7 +45,7 @@ thread_local! {
     static ELAPSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     CLOCK_MS.get()
 }
 
