@@ -24,6 +24,8 @@ const WINDOW_MS: i64 = 60_000;
 const REFUSALS_EACH_MAX: u32 = 16;
 /// Different reads in a minute of what is their own, to one account. What others read of somebody is never put together.
 const OWN_READS_MAX: u32 = 64;
+/// Different reads in a minute, by one account, of what is no person's: institutions, lists of the node.
+const OWNERLESS_READS_MAX: u32 = 256;
 /// Different refusals in a minute to all who are not logged in.
 const REFUSALS_UNKNOWN_MAX: u32 = 64;
 
@@ -43,7 +45,8 @@ struct Window {
     slots: HashMap<Event, Slot>,
     refused: HashMap<String, u32>,
     refused_unknown: u32,
-    own_reads: HashMap<String, u32>,
+    /// By account, and whether they were of what is no person's.
+    own_reads: HashMap<(String, bool), u32>,
     lost: u64,
 }
 
@@ -112,15 +115,17 @@ impl Window {
         event
     }
 
-    /// A read of one's own records as it is, or together with others if it is one too many.
+    /// A read of one's own records, or of what is no person's, as it is, or together with others if it is one too many.
     fn bounded_own(&mut self, event: Event) -> Event {
         let is_read = [What::Read.name(), What::List.name()].contains(&&*event.verb);
         let own = event.who.rsplit(':').next().unwrap_or_default();
-        if !is_read || event.owner.is_empty() || !event.owner.eq_ignore_ascii_case(own) {
+        let is_ownerless = event.owner.is_empty();
+        if !is_read || !(is_ownerless || event.owner.eq_ignore_ascii_case(own)) {
             return event;
         }
-        let reads = self.own_reads.entry(event.who.clone()).or_default();
-        if *reads >= OWN_READS_MAX {
+        let max = if is_ownerless { OWNERLESS_READS_MAX } else { OWN_READS_MAX };
+        let reads = self.own_reads.entry((event.who.clone(), is_ownerless)).or_default();
+        if *reads >= max {
             let owner = event.owner.clone();
             return Event { peer: String::new(), owner, ..together(event) };
         }

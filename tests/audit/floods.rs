@@ -194,4 +194,15 @@ async fn reads_of_ones_own_are_told_together_from_many_on() {
     assert_eq!((own.len(), own.iter().map(|entry| entry.times.count).sum::<u64>()), (65, 200));
     assert!(own.iter().all(|entry| entry.event.owner == "ANA001"));
     assert_eq!(own[64].event.detail, "and others");
+    // What is no person's is told together too.
+    for n in 0..300 {
+        node.record(Kind::Institution, doc! {"_id": format!("i{n}")}).await;
+    }
+    let before = entries(&node.node.store).len();
+    for n in 0..300 {
+        node.get(&format!("/institutions/i{n}")).by("DOC003").send().await.is(200, NOTHING);
+    }
+    node.node.store.flush_notes().await.unwrap();
+    let told = entries(&node.node.store).split_off(before);
+    assert_eq!((told.len(), told.iter().map(|entry| entry.times.count).sum::<u64>()), (257, 300));
 }
