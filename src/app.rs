@@ -182,6 +182,9 @@ impl App {
             tracing::error!(%error, "the start is not in the audit trail");
         }
         let _scrub = self.start_scrub(&store);
+        if let Err(error) = self.node.accounts.prepare_costs(&store).await {
+            tracing::warn!(%error, "names that nobody has take other times with each start");
+        }
         let _costs = AbortOnDropHandle::new(tokio::spawn(learn_costs(Arc::clone(&self.node))));
         let _given_up =
             AbortOnDropHandle::new(tokio::spawn(end_with(store.clone(), handle.clone(), stop.clone())));

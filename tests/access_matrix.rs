@@ -592,10 +592,12 @@ fn expected_entry(caller: &Caller, route: &Route, target: Target, (status, op): 
 fn is_allowed(caller: &Caller, route: &Route, method: &str, status: u16) -> bool {
     let rights = caller.rights.unwrap();
     let is_about_anybody = rights.global || route.path.contains("{p}") || route.owner_field.is_none();
+    // Whether PUT would make a record shows only when it is tried.
+    let is_new = method == "POST" || (method == "PUT" && !matches!(route.shape, Shape::Content));
     match status {
         405 => false,
         // The body decides whose record it would be, and it is not asked for.
-        _ if method == "POST" && !is_about_anybody => rights.allow(method, route.name),
+        _ if is_new && !is_about_anybody => rights.allow(method, route.name),
         403 => false,
         // To those who may have their own only, another's record is as absent as one that is not there.
         404 => is_about_anybody,

@@ -5,7 +5,7 @@
 //! has a cost too: one of those in the store, as often as the store has it, and always the same one for a name.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, doc};
@@ -39,8 +39,13 @@ impl Costs {
         Costs { default, learned: RwLock::default() }
     }
 
+    fn learned(&self) -> RwLockWriteGuard<'_, Learned> {
+        self.learned.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
     pub(super) fn learn(&self, seed: [u8; SEED_BYTES], counts: BTreeMap<u32, u64>) {
-        *self.learned.write().unwrap_or_else(PoisonError::into_inner) = Learned { seed, counts };
+        *self.learned() = Learned { seed, counts };
     }
 
     /// The cost of a folded name that has no usable hash.
@@ -65,12 +70,19 @@ impl Accounts {
     pub async fn learn_costs(&self, store: &Store) -> Result<(), StoreError> {
         let reading = store.clone();
         let counted = tokio::task::spawn_blocking(move || count(&reading)).await;
-        let counts = counted.map_err(|error| StoreError::Damaged(error.to_string()))??;
-        let seed = match seed_in(store.read()?.meta(META_SEED)?) {
+        let counts = counted.map_err(|error| StoreError::Failed(error.to_string()))??;
+        self.costs.learned().counts = counts;
+        Ok(())
+    }
+
+    /// Reads what chooses the cost of an unknown name, or makes it in a store that has none; before anybody asks.
+    pub async fn prepare_costs(&self, store: &Store) -> Result<(), StoreError> {
+        let kept = seed_in(store.read()?.meta(META_SEED)?);
+        let seed = match kept {
             Some(seed) => seed,
             None => new_seed(store).await,
         };
-        self.costs.learn(seed, counts);
+        self.costs.learned().seed = seed;
         Ok(())
     }
 }

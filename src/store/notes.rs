@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 
 use super::{Store, StoreError};
 use crate::domain::audit::{Event, NOBODY, Times, What};
+use crate::domain::record::Kind;
+use crate::domain::schema::Owner;
 
 /// Events of one minute, and entries that wait for a disk that fails.
 const NOTES_MAX: usize = 8192;
@@ -119,8 +121,10 @@ impl Window {
     fn bounded_own(&mut self, event: Event) -> Event {
         let is_read = [What::Read.name(), What::List.name()].contains(&&*event.verb);
         let own = event.who.rsplit(':').next().unwrap_or_default();
-        let is_ownerless = event.owner.is_empty();
-        if !is_read || !(is_ownerless || event.owner.eq_ignore_ascii_case(own)) {
+        let is_ownerless = event.owner.is_empty()
+            && Kind::from_collection(&event.kind).is_none_or(|kind| kind.schema().owner == Owner::Nobody);
+        let is_own = !event.owner.is_empty() && event.owner.eq_ignore_ascii_case(own);
+        if !is_read || !(is_ownerless || is_own) {
             return event;
         }
         let max = if is_ownerless { OWNERLESS_READS_MAX } else { OWN_READS_MAX };

@@ -116,6 +116,7 @@ async fn repeated_changes_of_one_record_share_an_entry_that_says_how_many() {
 async fn what_waits_for_its_entry_outlives_the_process() {
     let disk = Disk::default();
     let store = Store::on_backend(disk.mount(), FEW).unwrap();
+    store.keep_audit_for(400);
     for n in 0..100 {
         change(&store, "p1", n).await;
     }
@@ -125,6 +126,7 @@ async fn what_waits_for_its_entry_outlives_the_process() {
     let copy = disk.copy();
     drop(store);
     let store = Store::on_backend(copy.mount(), FEW).unwrap();
+    store.keep_audit_for(400);
     store.begin_service("test").await.unwrap();
     let all = entries(&store);
     assert_eq!(told(&all[1 + each..]), [format!("update pols/p1 x{}", 99 - each), "start / x1".to_owned()]);
