@@ -117,7 +117,7 @@ impl Tx<'_> {
     }
 
     fn keep_repeats(&mut self, waiting: &[Waiting]) -> Result<(), StoreError> {
-        let rows = waiting.iter().map(|row| bson::serialize_to_bson(row));
+        let rows = waiting.iter().map(bson::serialize_to_bson);
         let rows: Vec<Bson> =
             rows.collect::<Result<_, _>>().map_err(|error| StoreError::Unstorable(error.to_string()))?;
         self.set_meta(META_REPEATS, (!rows.is_empty()).then_some(&doc! {"rows": rows}))?;
