@@ -53,6 +53,8 @@ const TLS_RELOAD_S: u64 = 60;
 const CONTINUOUS_FEED_WAIT: Duration = Duration::from_secs(10);
 /// How long a read may be known in memory only.
 const NOTES_FLUSH: Duration = Duration::from_secs(1);
+/// How often the costs of password hashes are counted.
+const COSTS_STEP: Duration = Duration::from_secs(60 * 60);
 /// The background pass over all rows reads a part of them this often, and never less than so much.
 const SCRUB_STEP: Duration = Duration::from_secs(60);
 const SCRUB_STEPS_A_DAY: u64 = 24 * 60;
@@ -180,6 +182,10 @@ impl App {
             tracing::error!(%error, "the start is not in the audit trail");
         }
         let _scrub = self.start_scrub(&store);
+        if let Err(error) = self.node.accounts.prepare_costs(&store).await {
+            tracing::warn!(%error, "names that nobody has take other times with each start");
+        }
+        let _costs = AbortOnDropHandle::new(tokio::spawn(learn_costs(Arc::clone(&self.node))));
         let _given_up =
             AbortOnDropHandle::new(tokio::spawn(end_with(store.clone(), handle.clone(), stop.clone())));
         let _notes = AbortOnDropHandle::new(tokio::spawn(flush_notes(store.clone())));
@@ -280,6 +286,16 @@ async fn flush_notes(store: Store) {
     }
 }
 
+/// Looks now and then at what logins cost, so that names that nobody has cost as much.
+async fn learn_costs(node: Arc<Node>) {
+    loop {
+        if let Err(error) = node.accounts.learn_costs(node.store.unguarded()).await {
+            tracing::warn!(%error, "the costs of password hashes could not be counted");
+        }
+        tokio::time::sleep(COSTS_STEP).await;
+    }
+}
+
 /// Reads a little of the store every minute, so that all of it has been read in so many days.
 async fn scrub(store: Store, path: PathBuf, days: u32) {
     let mut pass = store.read().and_then(|snapshot| snapshot.scrubbed()).unwrap_or_default();
@@ -302,6 +318,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         date_format: config.api.date_format,
         collection_shape: config.api.collection_shape,
         expose_password_hashes: config.api.expose_password_hashes,
+        serves_https: config.server.tls,
         cors_allowed_origins: config.api.cors_allowed_origins.clone(),
         body_limit_bytes: usize::try_from(config.api.body_limit_bytes).unwrap_or(usize::MAX),
         content_limit_bytes: usize::try_from(config.api.content_limit_bytes).unwrap_or(usize::MAX),
@@ -350,6 +367,7 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
     let store = Store::open_with_key(&path, key.as_ref(), options)
         .map_err(|cause| AppError::Store { path: path.clone(), cause })?;
     store.keep_free(config.store.reserve_bytes, free_bytes_at(&path));
+    store.keep_audit_for(config.store.audit_keep_days);
     // Records of patients: for the service's own user only.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at_path(&path))?;
     // A command that root runs may have made it.

@@ -134,6 +134,9 @@ pub struct Store {
     pub cache_bytes: u64,
     pub journal_keep_rows: u64,
     pub audit_keep_rows: u64,
+    /// How long entries of the audit trail stay at least, however many there are; 0: only their number counts.
+    #[serde(deserialize_with = "units::days")]
+    pub audit_keep_days: u32,
     /// In how many days every row is read through once, to see whether it is what was written; 0: never.
     #[serde(deserialize_with = "units::days")]
     pub scrub_days: u32,
@@ -245,6 +248,7 @@ impl Default for Store {
             cache_bytes: 32 << 20,
             journal_keep_rows: 1_000_000,
             audit_keep_rows: 1_000_000,
+            audit_keep_days: 400,
             scrub_days: 7,
             reserve_bytes: 64 << 20,
             key_file: None,

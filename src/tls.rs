@@ -5,6 +5,7 @@
 //! runs out or the box is called something else. A bad pair never replaces a good one.
 
 mod authority;
+mod constraints;
 
 use std::fmt;
 use std::fs;
@@ -68,6 +69,26 @@ impl TlsSettings {
         }
     }
 
+    /// Names of this node that the box's own authority may not vouch for, because the node got them after its certificate
+    /// was made: the server certificate does without them. Empty with the operator's own pair.
+    pub fn uncovered_names(&self) -> Vec<String> {
+        if self.own.is_some() { Vec::new() } else { authority::uncovered(self) }
+    }
+
+    /// What to do about [`TlsSettings::uncovered_names`], in a sentence; `None` if there are none.
+    pub fn uncovered_warning(&self) -> Option<String> {
+        let names = self.uncovered_names();
+        (!names.is_empty()).then(|| {
+            format!(
+                "the authority of this box may not vouch for {}: its certificate was made before the node had that name, so \
+                 clients refuse it there. To change that, remove {} and restart; then every client must be given the new \
+                 file",
+                names.join(", "),
+                self.directory.join(authority::CA_FILE).display()
+            )
+        })
+    }
+
     fn files(&self) -> (PathBuf, PathBuf) {
         match &self.own {
             Some(own) => (own.certificate.clone(), own.key.clone()),
@@ -116,6 +137,9 @@ impl Tls {
             Some(own) => read_pair(&own.certificate, &own.key)?,
             None => authority::ready_pair(&settings, now, Making::Files)?.pair,
         };
+        if let Some(warning) = settings.uncovered_warning() {
+            tracing::warn!("{warning}");
+        }
         Ok(Tls { settings, in_force: Arc::new(InForce(RwLock::new(Arc::new(pair)))) })
     }
 

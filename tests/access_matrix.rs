@@ -52,6 +52,11 @@ impl Rights {
         };
         (method, name) == ("GET", "login") || names.split(' ').any(|given| given == name)
     }
+
+    /// Whether records of everybody may be read under this name.
+    fn reads_all(&self, name: &str) -> bool {
+        self.global && self.allow("GET", name)
+    }
 }
 
 const OWN_READS: &str = "person book page password personaldocs personaldoc poldocs encounters encounter \
@@ -572,6 +577,10 @@ fn expected_entry(caller: &Caller, route: &Route, target: Target, (status, op): 
         (404, _) if is_there && route.owner_field.is_some() && !caller.rights?.global => {
             Some(format!("{who} denied hidden"))
         }
+        // The id is another record's, and they may not learn that there is one.
+        (422, _) if target == Target::Misfiled && !caller.rights.as_ref()?.reads_all(route.name) => {
+            Some(format!("{who} denied hidden"))
+        }
         (_, Some(op)) => Some(format!("{who} {op} {record}")),
         (200, None) => match route.shape {
             Shape::List | Shape::ListOfPerson | Shape::ListOfPage => {
@@ -587,10 +596,12 @@ fn expected_entry(caller: &Caller, route: &Route, target: Target, (status, op): 
 fn is_allowed(caller: &Caller, route: &Route, method: &str, status: u16) -> bool {
     let rights = caller.rights.unwrap();
     let is_about_anybody = rights.global || route.path.contains("{p}") || route.owner_field.is_none();
+    // Whether PUT would make a record shows only when it is tried.
+    let is_new = method == "POST" || (method == "PUT" && !matches!(route.shape, Shape::Content));
     match status {
         405 => false,
         // The body decides whose record it would be, and it is not asked for.
-        _ if method == "POST" && !is_about_anybody => rights.allow(method, route.name),
+        _ if is_new && !is_about_anybody => rights.allow(method, route.name),
         403 => false,
         // To those who may have their own only, another's record is as absent as one that is not there.
         404 => is_about_anybody,

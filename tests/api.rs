@@ -41,6 +41,8 @@ mod methods;
 mod node;
 #[path = "api/offline.rs"]
 mod offline;
+#[path = "api/oracles.rs"]
+mod oracles;
 #[path = "api/password.rs"]
 mod password;
 #[path = "api/rights.rs"]

@@ -9,6 +9,8 @@ mod support;
 
 #[path = "audit/chain.rs"]
 mod chain;
+#[path = "audit/floods.rs"]
+mod floods;
 #[path = "audit/program.rs"]
 mod program;
 #[path = "audit/requests.rs"]

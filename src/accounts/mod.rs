@@ -5,11 +5,13 @@
 //! the same work for people who do not exist. Only this module sees passwords and hashes together.
 
 mod cache;
+mod costs;
 mod openings;
 mod pool;
 mod sessions;
 mod spellings;
 mod throttle;
+mod writes;
 
 use std::collections::HashMap;
 use std::io;
@@ -27,6 +29,7 @@ use crate::domain::access::Principal;
 use crate::domain::record::fold_account;
 
 use cache::{Cache, Credential, CredentialKey};
+use costs::Costs;
 pub use openings::Openings;
 use pool::{Full, Pool};
 pub use pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
@@ -37,6 +40,9 @@ pub use sessions::{
 pub use spellings::canonical;
 use spellings::spellings;
 use throttle::{Pair, Throttle};
+pub use writes::{
+    EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer, Writes,
+};
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
 pub const BCRYPT_COST_MIN: u32 = 4;
@@ -67,7 +73,7 @@ pub const PUBLIC_PASSWORD_HASHES: [&str; 3] = [
 /// What the configuration says about passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountsSettings {
-    /// Of new hashes, and of the work done for people who do not exist.
+    /// Of new hashes, and in an empty store of the work done for people who do not exist.
     pub bcrypt_cost: u32,
     pub password_min_chars: usize,
     /// Threads that compute hashes.
@@ -130,12 +136,13 @@ impl From<Full> for LoginError {
 pub struct Accounts {
     settings: AccountsSettings,
     key: CredentialKey,
-    /// Compared with when there is nothing to compare with, for the same time.
-    dummy_hash: Arc<str>,
+    /// Of hashes that are compared with when there is nothing to compare with, for the same time.
+    costs: Costs,
     attempts: Arc<Attempts>,
     pool: Pool,
     openings: Openings,
     sessions: Sessions,
+    writes: Writes,
     /// Monotonic time, for the cache, the throttle, sessions and openings.
     clock: fn() -> Instant,
 }
@@ -182,11 +189,12 @@ impl Accounts {
         Ok(Arc::new(Accounts {
             settings: AccountsSettings { bcrypt_cost: cost, ..settings },
             key: CredentialKey::random().map_err(io::Error::other)?,
-            dummy_hash: dummy_hash(cost).into(),
+            costs: Costs::new(cost),
             attempts: Arc::default(),
             pool: Pool::start(settings.bcrypt_threads)?,
             openings: Openings::new(clock),
             sessions: Sessions::new(clock),
+            writes: Writes::new(clock),
             clock,
         }))
     }
@@ -241,15 +249,17 @@ impl Accounts {
         if !possible {
             passwords.push(Zeroizing::default());
         }
+        let account = fold_account(user);
+        // An account that is closed, or a password that nobody can have, takes the time of the account.
+        let held = stored.as_ref().and_then(|stored| cost_of(stored.password_hash.as_deref()?));
         let usable = stored.filter(|stored| possible && stored.active).and_then(|stored| {
             let hash = stored.password_hash.filter(|hash| is_acceptable_hash(hash))?;
             Some((stored.principal, hash))
         });
         let (principal, hash) = match usable {
             Some((principal, hash)) => (Some(principal), hash),
-            None => (None, self.dummy_hash.clone()),
+            None => (None, dummy_hash(held.unwrap_or_else(|| self.costs.of_name(&account))).into()),
         };
-        let account = fold_account(user);
         Attempt {
             credential: self.key.credential(&account, password, &hash),
             account,
@@ -360,6 +370,11 @@ impl Accounts {
         &self.openings
     }
 
+    /// How many writes accounts have left.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
+    }
+
     /// Who has logged in with a browser.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
@@ -407,6 +422,11 @@ pub fn is_acceptable_hash(hash: &str) -> bool {
         && cost.parse().is_ok_and(|cost: u32| (BCRYPT_COST_MIN..=BCRYPT_COST_MAX).contains(&cost));
     // The parser knows length and alphabet, but also reads other versions and costs like "+4".
     ["$2a$", "$2b$", "$2y$"].contains(&prefix) && cost_fits && bcrypt::HashParts::from_str(hash).is_ok()
+}
+
+/// The cost of a hash that is verified.
+fn cost_of(hash: &str) -> Option<u32> {
+    hash.get(4..6).filter(|_| is_acceptable_hash(hash))?.parse().ok()
 }
 
 /// A well-formed hash of nothing in particular: a salt and a digest of zero bits.

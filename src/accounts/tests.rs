@@ -386,6 +386,77 @@ fn only_bearable_bcrypt_hashes_are_acceptable() {
     }
 }
 
+/// The cost of what is compared with.
+fn cost_at(accounts: &Accounts, user: &str, password: &[u8], stored: Option<StoredAccount>) -> u32 {
+    cost_of(&accounts.prepare(user, password, stored).hash).unwrap()
+}
+
+#[test]
+fn whatever_cannot_succeed_costs_what_the_account_does() {
+    let accounts = accounts();
+    accounts.costs.learn([1; 32], std::collections::BTreeMap::from([(5, 1)]));
+    for cost in [4, 6, 7] {
+        let stored = account(&bcrypt::hash(PASSWORD, cost).unwrap());
+        let closed = StoredAccount { active: false, ..stored.clone() };
+        for password in [PASSWORD, b"wrong", b"", b"a\0b", &[b'x'; 100]] {
+            assert_eq!(cost_at(&accounts, "ANA", password, Some(stored.clone())), cost);
+            assert_eq!(cost_at(&accounts, "ANA", password, Some(closed.clone())), cost, "closed");
+        }
+    }
+    let unusable = ["", "$2b$oops", "$2b$31$zzz", "clear"].map(|hash| Some(account(hash)));
+    let without = StoredAccount { password_hash: None, ..account("") };
+    for stored in unusable.into_iter().chain([None, Some(without)]) {
+        assert_eq!(cost_at(&accounts, "nobody", PASSWORD, stored), 5);
+    }
+}
+
+/// Hashes of people and technicians, whatever is wrong with others.
+#[tokio::test]
+async fn the_costs_in_the_store_are_counted() {
+    use crate::store::{Store, StoreOptions};
+
+    let options =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 100, audit_keep_rows: 100, clock: || 0 };
+    let store = Store::in_memory(options).unwrap();
+    let accounts = accounts();
+    accounts.learn_costs(&store).await.unwrap();
+    assert_eq!(cost_at(&accounts, "nobody", PASSWORD, None), 4, "of the configuration");
+    let hash = bcrypt::hash(PASSWORD, 6).unwrap();
+    let filled = store.transact(move |tx| -> Result<(), crate::store::StoreError> {
+        for (id, password) in [("A1", hash.as_str()), ("A2", "clear"), ("A3", "$2b$31$oops")] {
+            let key = crate::domain::record::RecordKey::new(crate::domain::record::Kind::Person, id);
+            tx.edit(&key, Some(&bson::doc! {"_id": id, "password": password}), &Actor::Operator(0))?;
+        }
+        tx.set_local_account("tess", Some(&bson::doc! {"password": &hash}), &Actor::Operator(0))
+    });
+    filled.await.unwrap();
+    accounts.learn_costs(&store).await.unwrap();
+    for name in ["nobody", "x", "A2", "a3"] {
+        assert_eq!(cost_at(&accounts, name, PASSWORD, None), 6);
+    }
+    // Names take the same time after a restart.
+    let other = self::accounts();
+    for accounts in [&accounts, &other] {
+        accounts.prepare_costs(&store).await.unwrap();
+    }
+    let more = bcrypt::hash(PASSWORD, 5).unwrap();
+    let added = store.transact(move |tx| -> Result<(), crate::store::StoreError> {
+        for name in ["tom", "tim"] {
+            tx.set_local_account(name, Some(&bson::doc! {"password": &more}), &Actor::Operator(0))?;
+        }
+        Ok(())
+    });
+    added.await.unwrap();
+    for accounts in [&accounts, &other] {
+        accounts.learn_costs(&store).await.unwrap();
+    }
+    let costs = |accounts: &Accounts| -> Vec<u32> {
+        (0..50).map(|number| cost_at(accounts, &format!("nobody{number}"), PASSWORD, None)).collect()
+    };
+    assert_eq!(costs(&accounts), costs(&other));
+    assert!([5, 6].iter().all(|cost| costs(&accounts).contains(cost)));
+}
+
 #[test]
 fn the_dummy_costs_what_a_real_hash_costs() {
     for cost in [BCRYPT_COST_MIN, 12, BCRYPT_COST_MAX] {

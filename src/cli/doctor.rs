@@ -7,6 +7,7 @@ pub(super) mod centre;
 mod findings;
 mod machine;
 mod rot;
+mod trail;
 
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     logins(found, &status, config.accounts.offline_login_days, now_ms);
     open_items(found, &status);
     rot::look(found, &status);
+    trail::look(found, &client, config, now_ms).await?;
     let users = client.get("/users").await?.accepted()?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
     Ok(status["node"].as_str().filter(|own| !own.is_empty()).map(str::to_owned))

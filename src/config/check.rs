@@ -43,6 +43,7 @@ const JOURNAL_KEEP_ROWS_MAX: u64 = 1 << 40;
 /// Fewer, and a busy day would push out the one before.
 const AUDIT_KEEP_ROWS_MIN: u64 = 10_000;
 const AUDIT_KEEP_ROWS_MAX: u64 = 1 << 40;
+const AUDIT_KEEP_DAYS_MAX: u32 = 3_650;
 const RESERVE_BYTES_MAX: u64 = 1 << 40;
 const JITTER_S_MAX: u64 = 60 * 60;
 const ROUND_TIMEOUT_S_MIN: u64 = 10;
@@ -69,12 +70,12 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 31] = [
+    let verdicts: [(&'static str, Verdict); 32] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.names", server_names(&server.names)),
         ("server.trusted_proxies", each(&server.trusted_proxies, trusted_proxy)),
-        ("api.cors_allowed_origins", origins(&api.cors_allowed_origins)),
+        ("api.cors_allowed_origins", each(&api.cors_allowed_origins, origin)),
         (
             "api.body_limit_bytes",
             size_within(api.body_limit_bytes, BODY_LIMIT_BYTES_MIN..=BODY_LIMIT_BYTES_MAX),
@@ -93,6 +94,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
             within(store.journal_keep_rows, JOURNAL_KEEP_ROWS_MIN..=JOURNAL_KEEP_ROWS_MAX),
         ),
         ("store.audit_keep_rows", within(store.audit_keep_rows, AUDIT_KEEP_ROWS_MIN..=AUDIT_KEEP_ROWS_MAX)),
+        ("store.audit_keep_days", within(store.audit_keep_days, 0..=AUDIT_KEEP_DAYS_MAX)),
         ("store.scrub_days", within(store.scrub_days, 0..=SCRUB_DAYS_MAX)),
         ("store.reserve_bytes", size_within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
@@ -228,22 +230,30 @@ fn trusted_proxy(text: &str) -> Verdict {
 }
 
 /// Browsers send `scheme://host[:port]`, and compare it as it is.
-fn origins(origins: &[String]) -> Verdict {
-    if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
-        return Err("holds \"*\", which means everyone, beside others".to_owned());
-    }
-    each(origins, origin)
-}
+/// Schemes whose pages have no origin that a browser would name: it sends `null` for them, or they are no pages.
+const SCHEMES_WITHOUT_ORIGIN: [&str; 8] = ["file", "data", "blob", "about", "javascript", "ws", "wss", "ftp"];
 
+/// `https://host`, or `capacitor://localhost` and the like: apps that carry their pages with them have schemes of their
+/// own.
 fn origin(text: &str) -> Verdict {
     if text == "*" {
         return Ok(());
     }
-    let (usual_port, host) = match text.split_once("://") {
-        Some(("https", host)) => (443, host),
-        Some(("http", host)) => (80, host),
-        _ => (0, ""),
+    let (scheme, host) = text.split_once("://").unwrap_or_default();
+    let usual_port = match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
     };
+    let of_scheme = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-".contains(c);
+    let is_scheme = usual_port.is_some()
+        // `htps` is a slip, not an app.
+        || (scheme.starts_with(|c: char| c.is_ascii_lowercase()) && scheme.chars().all(of_scheme) && !scheme.starts_with("ht"));
+    if SCHEMES_WITHOUT_ORIGIN.contains(&scheme) {
+        return Err(format!(
+            "holds {text:?}; browsers name no origin for pages of {scheme}:, so no page could use it"
+        ));
+    }
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
@@ -259,15 +269,16 @@ fn origin(text: &str) -> Verdict {
         port.chars().all(|c| c.is_ascii_digit()) && !port.starts_with('0') && port.parse::<u16>().is_ok()
     };
     match port {
-        _ if !is_name => Err(format!(
-            "holds {text:?}, which is not of the form https://host or https://host:port in lower case"
+        _ if !is_scheme || !is_name => Err(format!(
+            "holds {text:?}, which is not of the form https://host or https://host:port in lower case, nor of an app's, \
+             as capacitor://localhost"
         )),
         Some(port) if !is_port(port) => {
             Err(format!("holds {text:?}, with a port that is no number from 1 to 65535"))
         }
         // Browsers compare the text.
-        Some(port) if port.parse() == Ok(usual_port) => {
-            Err(format!("holds {text:?}, which no browser sends: {usual_port} is left out"))
+        Some(port) if usual_port.is_some() && port.parse().ok() == usual_port => {
+            Err(format!("holds {text:?}, which no browser sends: {port} is left out"))
         }
         _ => Ok(()),
     }

@@ -46,6 +46,10 @@ impl Loaded {
         }
         examined.warnings.extend(self.config.backup_warnings());
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
+        examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
+        examined
+            .warnings
+            .extend(self.config.tls_settings().and_then(|settings| settings.uncovered_warning()));
         self.centre(&mut examined);
         let is_running = self.is_running();
         let data_dir = self.data_dir();
@@ -262,6 +266,14 @@ impl Config {
         let is_open = !self.server.tls && !self.server.listen.ip().is_loopback();
         is_open.then_some(
             "plain HTTP (server.tls = false): passwords and health records cross the network readable",
+        )
+    }
+
+    /// Says that `*` is not the name of a page that may log in.
+    fn any_origin_warning(&self) -> Option<&'static str> {
+        self.api.cors_allowed_origins.iter().any(|origin| origin == "*").then_some(
+            "`api.cors_allowed_origins` holds \"*\": pages of every site may read what needs no login, and none may log in \
+             or write for it; name the pages that should, as in [\"https://portal.example.org\"]",
         )
     }
 

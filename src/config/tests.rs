@@ -78,7 +78,7 @@ fn the_installed_file_names_every_key_with_an_explanation() {
             keys += 1;
         }
     }
-    assert_eq!(keys, 45, "the test has found the keys");
+    assert_eq!(keys, 46, "the test has found the keys");
     let lines: Vec<&str> = SAMPLE.lines().collect();
     for pair in lines.windows(2) {
         if pair[1].starts_with('#') && !pair[1].starts_with("# ") {
@@ -118,6 +118,7 @@ fn every_value_can_be_set() {
         cache_bytes = 1048576
         journal_keep_rows = 5000
         audit_keep_rows = 60000
+        audit_keep_days = 90
         scrub_days = 30
         key_file = "/etc/key"
         reserve_bytes = 7000
@@ -166,6 +167,7 @@ fn every_value_can_be_set() {
             cache_bytes: 1_048_576,
             journal_keep_rows: 5_000,
             audit_keep_rows: 60_000,
+            audit_keep_days: 90,
             scrub_days: 30,
             reserve_bytes: 7_000,
             key_file: Some("/etc/key".into())
@@ -299,7 +301,6 @@ fn errors_in_the_file_name_line_and_key() {
         ("[api]\nbody_limit_bytes = 0", "site.toml line 2: `api.body_limit_bytes`: must lie"),
         ("[api]\ncors_allowed_origins = [\"portal\"]", "site.toml line 2: `api.cors_allowed_origins`: holds"),
         ("[api]\ncors_allowed_origins = [\"https://a/\"]", "site.toml line 2: `api.cors_allowed_origins`"),
-        ("[api]\ncors_allowed_origins = [\"*\", \"https://a\"]", "site.toml line 2: `api.cors_allowed_"),
         ("[store]\njournal_keep_rows = 0", "site.toml line 2: `store.journal_keep_rows`: must lie"),
         ("[store]\naudit_keep_rows = 9", "site.toml line 2: `store.audit_keep_rows`: must lie"),
         ("[store]\nreserve_bytes = 2000000000000", "site.toml line 2: `store.reserve_bytes`: must lie"),

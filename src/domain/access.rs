@@ -155,6 +155,11 @@ impl Acl {
         roles.any(|role| role.emergency && named(role))
     }
 
+    /// Whether a role of theirs reaches the records of everybody.
+    pub fn reaches_everybody(&self, who: &Principal) -> bool {
+        who.roles.iter().filter_map(|role| self.roles.get(role)).any(|role| role.global)
+    }
+
     /// What the roles of a principal add up to for one name and verb.
     fn reach(&self, who: &Principal, verb: Verb, acl_name: &str) -> Option<Scope> {
         // Every account may log in; the access files of older Thalamus versions do not name it.

@@ -192,7 +192,15 @@ fn decide_record(
             Target::Record { owner: owner.as_deref() }
         }
     };
-    Ok(acl.authorize(who, verb, route.acl, schema.kind, target).map(|_| ()).map_err(Refusal::Denied))
+    let decide = |target| acl.authorize(who, verb, route.acl, schema.kind, target).map(|_| ());
+    let decision = match (decide(target), verb) {
+        // As for a record that is not there: PUT would make one, and only an attempt tells that it cannot.
+        (Err(Denied::Hidden), Verb::Put) => {
+            decide(Target::Record { owner: own_account(who, schema).as_deref() })
+        }
+        (decision, _) => decision,
+    };
+    Ok(decision.map_err(Refusal::Denied))
 }
 
 fn own_account(who: &Principal, schema: &Schema) -> Option<String> {

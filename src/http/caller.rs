@@ -1,4 +1,4 @@
-//! Floor 4. Who is asking: HTTP Basic or a session before any routing, and the checks that protect browsers.
+//! Floor 4. Who is asking: HTTP Basic or a session, before any routing.
 //!
 //! [`require_login`] stands in front of every route, so a path cannot be reached, nor be told from one
 //! that does not exist, without valid credentials. Handlers take a [`Caller`].
@@ -19,7 +19,7 @@ use super::link::LINK_ROUTE;
 use super::rights::{Rights, guarded};
 use super::session;
 use super::witness::{Witness, login_failed};
-use super::{Node, Pattern, Way};
+use super::{Node, Pattern, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};
 use crate::domain::encoding::decoded;
@@ -171,7 +171,7 @@ async fn write(node: &Arc<Node>, way: Way, caller: &Caller, mut request: Request
     request.extensions_mut().insert(Arc::clone(&rights));
     let right = Right::Client(rights);
     let asker = Asker { who: caller.principal.actor.clone(), from: caller.from(), right };
-    asked_by(asker, way.go(node, Some(caller), request)).await
+    asked_by(asker, writes::go(node, way, caller, request)).await
 }
 
 /// A link is a credential of its own; without a valid one its handler answers what is answered here. It asks where
@@ -418,30 +418,4 @@ pub(crate) fn account_now(node: &Node, actor: &Actor) -> Result<Option<StoredAcc
 pub(crate) fn strings(value: Option<&bson::Bson>) -> Vec<String> {
     let values = value.and_then(bson::Bson::as_array).map_or(&[][..], |values| values);
     values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
-}
-
-/// Refuses writes that a page of another site makes in a visitor's browser.
-///
-/// Bodies are read without a Content-Type and browsers remember Basic credentials, so a foreign form
-/// could post otherwise. The real clients send neither of these headers.
-pub(crate) fn check_origin(node: &Node, request: &Request) -> Result<(), ApiError> {
-    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
-        return Ok(());
-    }
-    let headers = request.headers();
-    let origin = headers.get(header::ORIGIN);
-    if origin.is_some_and(|origin| node.settings.allows_origin(origin.as_bytes())) {
-        return Ok(());
-    }
-    // HTTP/2 has no Host header; its :authority stands in the URI.
-    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let host = headers.get(header::HOST).map(|host| host.as_bytes()).or(authority).unwrap_or_default();
-    let is_own = origin.is_none_or(|origin| {
-        let origin = origin.as_bytes();
-        [&b"https://"[..], b"http://"].iter().any(|scheme| origin.strip_prefix(*scheme) == Some(host))
-    });
-    let is_foreign_fetch = headers
-        .get("sec-fetch-site")
-        .is_some_and(|site| [&b"cross-site"[..], b"same-site"].contains(&site.as_bytes()));
-    if is_own && !is_foreign_fetch { Ok(()) } else { Err(ApiError::CrossOrigin) }
 }

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest as _, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bson::doc;
+use bson::{Document, doc};
 use bytes::Bytes;
 use futures_util::stream;
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, BodyLimit, Sent, names_etag, refuse_forms_of_files};
+use super::media;
 use super::records::{ItemTarget, check_precondition, not_modified};
 use crate::domain::access::Verb;
 use crate::domain::content::{CONTENT_CHUNK_BYTES, Content};
@@ -29,6 +30,9 @@ const UPLOAD_TRIES_MAX: usize = 8;
 const UPLOADS_MAX: usize = 4;
 /// Longest media type accepted.
 const MEDIA_TYPE_CHARS_MAX: usize = 128;
+
+/// Fields in which clients say what a document is called, the most exact first.
+const NAME_FIELDS: [&str; 4] = ["filename", "file_name", "title", "name"];
 
 static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
 
@@ -135,7 +139,8 @@ pub(crate) async fn download(
 ) -> Result<Response, ApiError> {
     let (found, opening) = ItemTarget::new(schema, route, at).readable(node, caller, headers).await?;
     let shown = found.seen(schema).under(opening);
-    let Some(content) = Content::of(schema.kind, &found.document()?) else {
+    let document = found.document()?;
+    let Some(content) = Content::of(schema.kind, &document) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };
     let tag = format!("\"{}\"", content.sha256);
@@ -168,7 +173,9 @@ pub(crate) async fn download(
             out.insert(name, value);
         }
     };
-    set(header::CONTENT_TYPE, &content.media_type);
+    let sent_type = media::sent_type(&content.media_type);
+    set(header::CONTENT_TYPE, &sent_type);
+    set(header::CONTENT_DISPOSITION, &media::disposition(&sent_type, file_name(&document, &found.0.id)));
     set(header::CONTENT_LENGTH, &(end - first).to_string());
     set(header::ETAG, &tag);
     set(header::ACCEPT_RANGES, "bytes");
@@ -178,6 +185,12 @@ pub(crate) async fn download(
         set(header::CONTENT_RANGE, &format!("bytes {first}-{last}/{}", content.length));
     }
     Ok(shown.on(response))
+}
+
+/// What the document calls its bytes, or else its id.
+fn file_name<'a>(document: &'a Document, id: &'a str) -> &'a str {
+    let texts = NAME_FIELDS.iter().filter_map(|field| document.get_str(field).ok());
+    texts.map(str::trim).find(|name| !name.is_empty()).unwrap_or(id)
 }
 
 /// The bytes from `first` to before `end`, chunk by chunk. Bytes under a hash never change, so no

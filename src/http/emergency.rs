@@ -49,7 +49,7 @@ pub(crate) async fn admit(
     if let Some(id) = present(node, caller, &account)? {
         return Ok(Some(id));
     }
-    let Some(reason) = given_reason(headers)? else {
+    let Some(reason) = usable_reason(node, caller, headers)? else {
         return Ok(None);
     };
     // Who does not exist cannot be told from who may not be seen.
@@ -61,6 +61,29 @@ pub(crate) async fn admit(
     // On its own, so that what is in the trail is also open if the client goes away.
     let opened = tokio::spawn(open(Arc::clone(node), caller.clone(), account, reason));
     opened.await.map_err(|_| ApiError::Internal)?.map(Some)
+}
+
+/// What [`admit`] says about the request itself, for paths that lead to nobody's record: a reason that is refused, or a
+/// limit that is reached, must not tell records that are hidden from those that do not exist.
+pub(crate) fn check(
+    node: &Node,
+    caller: &Caller,
+    headers: &HeaderMap,
+    acl_name: &str,
+) -> Result<(), ApiError> {
+    if !node.settings.emergency_access || !node.acl().may_open(&caller.principal, acl_name) {
+        return Ok(());
+    }
+    usable_reason(node, caller, headers).map(drop)
+}
+
+/// The reason that the request gives, if one more opening may be made for it.
+fn usable_reason(node: &Node, caller: &Caller, headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {
+    let reason = given_reason(headers)?;
+    if reason.is_some() && !node.store.read()?.may_open_emergency(&caller.principal.actor)? {
+        return Err(ApiError::Unreviewed);
+    }
+    Ok(reason)
 }
 
 fn given_reason(headers: &HeaderMap) -> Result<Option<Reason>, ApiError> {

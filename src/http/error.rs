@@ -36,6 +36,8 @@ pub(crate) enum ApiError {
     NotFound(String),
     /// Answered as if it were absent.
     Hidden(String),
+    /// A record with this id is there, and the caller may not know of it.
+    Taken,
     /// The document is here, its bytes are not yet.
     ContentPending {
         length: u64,
@@ -71,6 +73,10 @@ pub(crate) enum ApiError {
         message: String,
     },
     Busy {
+        retry_after_s: u64,
+    },
+    /// The account has written more than it may for now.
+    TooManyWrites {
         retry_after_s: u64,
     },
     /// The disk is full, or would be but for the reserve.
@@ -135,6 +141,11 @@ impl ApiError {
             ApiError::NotFound(message) | ApiError::Hidden(message) => {
                 (StatusCode::NOT_FOUND, "not_found", message.clone())
             }
+            ApiError::Taken => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid",
+                "id: cannot be given to a new record; choose another, best a UUID".into(),
+            ),
             ApiError::ContentPending { length } => (
                 StatusCode::NOT_FOUND,
                 "content_pending",
@@ -189,6 +200,11 @@ impl ApiError {
             ApiError::Busy { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "busy", "Too many logins; try again later".into())
             }
+            ApiError::TooManyWrites { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_writes",
+                "This account has made more changes than it may for now; nothing was changed. Try again later".into(),
+            ),
             ApiError::StorageFull => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "storage_full",
@@ -223,6 +239,7 @@ impl ApiError {
         let mut body = json!({"error": message, "code": code, "status": status.as_u16()});
         match self {
             ApiError::Invalid { field, .. } if !field.is_empty() => body["field"] = json!(field),
+            ApiError::Taken => body["field"] = json!("id"),
             ApiError::NoReason(_) => body["field"] = json!(REASON_HEADER.as_str()),
             ApiError::Conflict { current, .. } => body["current"] = current.clone(),
             ApiError::DecisionPending { conflict } => body["conflict"] = json!(conflict),
@@ -279,7 +296,7 @@ impl IntoResponse for ApiError {
             ApiError::UnsupportedCoding => {
                 headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
             }
-            ApiError::Busy { retry_after_s } => {
+            ApiError::Busy { retry_after_s } | ApiError::TooManyWrites { retry_after_s } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
             }
             ApiError::RangeNotSatisfiable { length } => {
@@ -291,7 +308,8 @@ impl IntoResponse for ApiError {
         }
         let refused = match &self {
             ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
-            ApiError::Hidden(_) => Some(Outcome::Hidden),
+            ApiError::TooManyWrites { .. } => Some(Outcome::TooManyAttempts),
+            ApiError::Hidden(_) | ApiError::Taken => Some(Outcome::Hidden),
             ApiError::Stale(_) => Some(Outcome::Stale),
             _ => None,
         };

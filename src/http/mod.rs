@@ -24,6 +24,7 @@ mod form_token;
 mod holds;
 mod link;
 mod lists;
+mod media;
 mod node;
 mod password;
 mod records;
@@ -34,6 +35,7 @@ mod users;
 mod waiting;
 mod witness;
 mod write;
+mod writes;
 
 use std::sync::{Arc, RwLock};
 
@@ -105,7 +107,9 @@ pub struct ApiSettings {
     pub collection_shape: CollectionShape,
     /// Shows password hashes to root, for a legacy peer.
     pub expose_password_hashes: bool,
-    /// Origins whose pages may call the API; `*` is any.
+    /// Whether the node itself speaks HTTPS: then pages over plain HTTP are of another origin.
+    pub serves_https: bool,
+    /// Origins whose pages may call the API. `*`: any may read what needs no login, and nothing else.
     pub cors_allowed_origins: Vec<String>,
     pub body_limit_bytes: usize,
     pub content_limit_bytes: usize,
@@ -114,12 +118,6 @@ pub struct ApiSettings {
     /// Whether `"emergency": true` in the access rules means anything.
     pub emergency_access: bool,
     pub browser_sessions: BrowserSessions,
-}
-
-impl ApiSettings {
-    fn allows_origin(&self, origin: &[u8]) -> bool {
-        self.cors_allowed_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin)
-    }
 }
 
 /// Everything that requests share.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde_json::{Map, Value};
 
 use super::caller::{Caller, find_account, fold_local};
 use super::error::ApiError;
@@ -62,22 +63,8 @@ pub(crate) async fn submit(
     if canonical(&fields.password) != canonical(&fields.again) {
         return Ok(refuse("The two new passwords differ."));
     }
-    if is_own(&caller.principal, person) {
-        let stored = StoredAccount {
-            principal: caller.principal.clone(),
-            password_hash: held(&node, person)?,
-            active: true,
-        };
-        let verified =
-            node.accounts.verify(person, fields.current.as_bytes(), caller.peer, Some(stored)).await;
-        if let Err(error) = verified {
-            let actor = &caller.principal.actor;
-            login_failed(&node, actor, Some(actor), caller.from(), error);
-            return match error {
-                LoginError::Refused => Ok(refuse("The current password is wrong.")),
-                busy => Err(busy.into()),
-            };
-        }
+    if is_own(&caller.principal, person) && !is_current(&node, &caller, person, &fields.current).await? {
+        return Ok(refuse("The current password is wrong."));
     }
     let hash = match node.accounts.hash(person, &fields.password, caller.peer).await {
         Ok(hash) => hash,
@@ -86,6 +73,55 @@ pub(crate) async fn submit(
     };
     save(&node, &caller, person, &hash).await?;
     Ok(render(&node, &caller, person, StatusCode::OK, Some((true, "The password has been changed."))))
+}
+
+/// Where a JSON body says the current password of the caller.
+pub(crate) const CURRENT_FIELD_NAME: &str = "current_password";
+
+/// Lets nobody change their own password, nor make themselves a way to, who has only found an open session: they must
+/// say the current password. HTTP Basic has said it with this very request. Takes the field out of the body, so that it
+/// is stored nowhere.
+pub(crate) async fn require_current(
+    node: &Node,
+    caller: &Caller,
+    account: &str,
+    body: &mut Map<String, Value>,
+) -> Result<(), ApiError> {
+    let invalid = |problem: &str| {
+        Err(ApiError::invalid(CURRENT_FIELD_NAME, format!("{CURRENT_FIELD_NAME}: {problem}")))
+    };
+    let given = body.remove(CURRENT_FIELD_NAME);
+    if !is_own(&caller.principal, account) {
+        return Ok(());
+    }
+    match given {
+        None if caller.session.is_none() => Ok(()),
+        None => invalid("a session must give the password that is being replaced, to change one's own"),
+        Some(Value::String(current)) => match is_current(node, caller, account, &current).await? {
+            true => Ok(()),
+            false => invalid("is not the password of this account"),
+        },
+        Some(_) => invalid("must be text"),
+    }
+}
+
+/// Whether this is the caller's password at present; a wrong one counts and is audited as a login that failed.
+async fn is_current(node: &Node, caller: &Caller, account: &str, current: &str) -> Result<bool, ApiError> {
+    let stored = StoredAccount {
+        principal: caller.principal.clone(),
+        password_hash: held(node, account)?,
+        active: true,
+    };
+    let verified = node.accounts.verify(account, current.as_bytes(), caller.peer, Some(stored)).await;
+    let Err(error) = verified else {
+        return Ok(true);
+    };
+    let actor = &caller.principal.actor;
+    login_failed(node, actor, Some(actor), caller.from(), error);
+    match error {
+        LoginError::Refused => Ok(false),
+        busy => Err(busy.into()),
+    }
 }
 
 /// Whether somebody asks for their own account; technicians have one too.

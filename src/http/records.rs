@@ -44,7 +44,7 @@ impl<'a> ItemTarget<'a> {
         ApiError::NotFound(self.absence())
     }
 
-    fn absence(&self) -> String {
+    pub(crate) fn absence(&self) -> String {
         format!("{} not found", self.schema.noun)
     }
 
@@ -88,6 +88,11 @@ impl<'a> ItemTarget<'a> {
                 Denied::Forbidden => ApiError::Forbidden,
             }
         })
+    }
+
+    /// Whether the path leads to a record that belongs to `owner`, and the caller may use `verb` on it.
+    pub(crate) fn may_reach(&self, acl: &Acl, caller: &Caller, verb: Verb, owner: Option<&str>) -> bool {
+        self.leads_to(owner) && self.authorize_record(acl, caller, verb, owner).is_ok()
     }
 
     /// The record with the id of the path, in whatever book it is.
@@ -181,14 +186,18 @@ impl<'a> ItemTarget<'a> {
         caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<(Found, Option<u64>), ApiError> {
-        if !matches!(refusal, ApiError::Forbidden | ApiError::Hidden(_)) {
+        let is_absent = matches!(refusal, ApiError::NotFound(_)) && self.path_person().is_none();
+        if !is_absent && !matches!(refusal, ApiError::Forbidden | ApiError::Hidden(_)) {
             return Err(refusal);
         }
         let owner = match self.path_person() {
+            // The caller may read what is that person's, and this is not.
+            Some(_) if self.authorize_path(&node.acl(), caller, Verb::Get).is_ok() => return Err(refusal),
             Some(person) => fold_account(person),
             None => {
                 let found = self.find(&*node.store.read()?)?;
                 let Some(owner) = found.and_then(|found| found.owner(self.schema)) else {
+                    emergency::check(node, caller, headers, self.acl_name)?;
                     return Err(refusal);
                 };
                 owner

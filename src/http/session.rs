@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::caller::{Caller, Peer, account_now, log_in};
+use super::cors::is_foreign;
 use super::error::ApiError;
 use super::extract::{Sent, form_pairs};
 use super::node::page;
@@ -100,7 +101,8 @@ pub(crate) fn caller(
     }
 }
 
-/// Lets reads pass, and writes that bring the token.
+/// Lets reads pass, and writes that bring the token; nothing that a page of another site asks for, because the browser
+/// sends the cookie to every port of this host.
 fn checked(
     node: &Node,
     pattern: Pattern,
@@ -108,15 +110,24 @@ fn checked(
     peer: IpAddr,
     live: Live,
 ) -> Result<Caller, ApiError> {
+    let who = &live.account.principal.actor;
+    if is_of_foreign_page(node, request.headers(), request.uri()) {
+        Witness::of(request, pattern).refused(node, who, Some(peer), Outcome::CrossOrigin);
+        return Err(ApiError::CrossOrigin);
+    }
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     let has_form = request.method() == Method::POST && FORM_ROUTES.contains(&pattern);
     let token = request.headers().get(TOKEN_HEADER).and_then(|token| token.to_str().ok());
     if is_read || has_form || token.is_some_and(|token| is_token_of(node, &live.id, token)) {
         return Ok(Caller::of_account(node, live.account, peer, Some(live.id)));
     }
-    let who = &live.account.principal.actor;
     Witness::of(request, pattern).refused(node, who, Some(peer), Outcome::Expired);
     Err(ApiError::NoToken)
+}
+
+/// Navigations name no origin; a page that fetches does.
+fn is_of_foreign_page(node: &Node, headers: &HeaderMap, uri: &Uri) -> bool {
+    headers.contains_key(header::ORIGIN) && is_foreign(&node.settings, headers, uri)
 }
 
 fn shown(node: &Node, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Shown, ApiError> {
@@ -193,11 +204,12 @@ fn require_private_line(node: &Node, headers: &HeaderMap) -> Result<(), ApiError
 pub(crate) async fn form(
     State(node): State<Arc<Node>>,
     Extension(peer): Extension<Peer>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     require_private_line(&node, &headers)?;
     Ok(match shown(&node, &headers, peer.from())? {
-        Shown::Live(live) => open_page(&node, &live),
+        Shown::Live(live) if !is_of_foreign_page(&node, &headers, &uri) => open_page(&node, &live),
         _ => login_page(StatusCode::OK, None),
     })
 }

@@ -13,6 +13,7 @@ use super::caller::{Caller, fold_local, is_active, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link::NewLink;
+use super::password::require_current;
 use super::records::to_document;
 use super::witness::Seen;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
@@ -150,14 +151,20 @@ pub(crate) async fn add(
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let id = at.id().to_owned();
-    let body = parse_object(&body.0?)?;
+    let mut body = parse_object(&body.0?)?;
+    let is_asked = |body: &Map<String, Value>, name: &str| body.get(name) == Some(&Value::Bool(true));
     let roles = wanted_roles(&node, &body)?;
+    if body.contains_key("password") || is_asked(&body, "link") {
+        let local = is_asked(&body, "local") && local_name(&id).is_none();
+        let account = if local { format!("{id}{LOCAL_SUFFIX}") } else { id.clone() };
+        require_current(&node, &caller, &account, &mut body).await?;
+    }
     let hash = match body.get("password") {
         None => None,
         Some(Value::String(password)) => Some(node.accounts.hash(&id, password, caller.peer).await?),
         Some(_) => return Err(ApiError::invalid("password", "password: must be text")),
     };
-    let is_asked = |name: &str| body.get(name).is_some_and(|value| *value == Value::Bool(true));
+    let is_asked = |name: &str| is_asked(&body, name);
     let link = is_asked("link").then(|| NewLink::draw(&node)).transpose()?.map(Arc::new);
     let new = NewAccount { roles, hash, link: link.clone() };
     let account = match Account::named(&id) {
@@ -295,7 +302,8 @@ pub(crate) async fn set_password(
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let id = at.id().to_owned();
-    let body = parse_object(&body.0?)?;
+    let mut body = parse_object(&body.0?)?;
+    require_current(&node, &caller, &id, &mut body).await?;
     let Some(Value::String(password)) = body.get("password") else {
         return Err(ApiError::invalid("password", "password: must be text"));
     };
@@ -384,8 +392,13 @@ pub(crate) async fn make_link(
     State(node): State<Arc<Node>>,
     caller: Caller,
     at: At,
+    body: Sent,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
+    let body = body.0?;
+    let mut body = if body.is_empty() { Map::new() } else { parse_object(&body)? };
+    // A link to one's own account is a new password of one's own.
+    require_current(&node, &caller, at.id(), &mut body).await?;
     let (account, link) = (Account::named(at.id()), Arc::new(NewLink::draw(&node)?));
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let kept = Arc::clone(&link);

@@ -15,6 +15,7 @@ use super::Node;
 use super::caller::{Caller, strings};
 use super::error::ApiError;
 use super::extract::Sent;
+use super::password::{CURRENT_FIELD_NAME, require_current};
 use super::records::{Found, ItemTarget, check_precondition, item_path, record_response};
 use super::witness::Seen;
 use crate::accounts::is_acceptable_hash;
@@ -22,6 +23,7 @@ use crate::domain::access::{Acl, Verb};
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::{parse_object, show_value};
 use crate::domain::record::{Kind, fold_account};
+use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 
@@ -47,8 +49,12 @@ pub(crate) async fn write(
     };
     let gave_password = body.contains_key("password") && target.schema.kind == Kind::Person;
     if gave_password {
-        let hash = new_password(node, target, caller, verb, &body).await?;
+        let hash = new_password(node, target, caller, verb, &mut body).await?;
         body.insert("password".into(), Value::String(hash));
+    } else if target.schema.kind == Kind::Person && body.contains_key(CURRENT_FIELD_NAME) {
+        // It would be stored as it is.
+        let message = format!("{CURRENT_FIELD_NAME}: goes with a new password only");
+        return Err(ApiError::invalid(CURRENT_FIELD_NAME, message));
     }
     let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
     // Others who edit this record wait; what still comes between is a reconciliation.
@@ -68,12 +74,13 @@ async fn new_password(
     target: &ItemTarget<'_>,
     caller: &Caller,
     verb: Verb,
-    body: &Map<String, Value>,
+    body: &mut Map<String, Value>,
 ) -> Result<String, ApiError> {
     let is_root = caller.principal.is_root();
     if verb != Verb::Post && !is_root && !caller.principal.is(target.id) {
         return Err(ApiError::Forbidden);
     }
+    require_current(node, caller, target.id, body).await?;
     let Some(Value::String(password)) = body.get("password") else {
         return Err(ApiError::invalid("password", "password: must be text"));
     };
@@ -112,6 +119,15 @@ impl WriteRequest<'_> {
         let (edit, is_new) = {
             let snapshot = self.node.store.read()?;
             match (self.target.find(&snapshot)?, self.verb) {
+                (Some(found), Verb::Post | Verb::Put) if self.is_hidden(&acl, &found) => {
+                    // Everything else that could be wrong is said first, as where there is no such record: only an
+                    // attempt that would have made one tells that the id is taken, and such an attempt is audited.
+                    self.create(&acl, &snapshot)?;
+                    return Err(match self.verb {
+                        Verb::Post => ApiError::Taken,
+                        _ => ApiError::Hidden(self.target.absence()),
+                    });
+                }
                 (Some(found), Verb::Post) => return self.create_again(&acl, &found),
                 (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
                 (Some(found), _) if self.leads_to(&found) => (self.change(&acl, &snapshot, found)?, false),
@@ -146,6 +162,16 @@ impl WriteRequest<'_> {
 
     fn leads_to(&self, found: &Found) -> bool {
         self.target.leads_to(found.owner(self.target.schema).as_deref())
+    }
+
+    /// Whether the caller may not learn that there is this record. Of accounts everybody who may make one learns it.
+    fn is_hidden(&self, acl: &Acl, found: &Found) -> bool {
+        let schema = self.target.schema;
+        let owner = found.owner(schema);
+        schema.kind != Kind::Person
+            && schema.owner != Owner::Nobody
+            && !acl.may_read(&self.caller.principal, schema.kind, owner.as_deref())
+            && !self.target.may_reach(acl, self.caller, self.verb, owner.as_deref())
     }
 
     fn misfiled(&self, acl: &Acl, found: &Found) -> ApiError {

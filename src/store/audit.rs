@@ -3,6 +3,7 @@
 //! is kept, so that the rest can still be checked.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 use bson::{Document, doc};
 use redb::ReadableTable;
@@ -22,6 +23,7 @@ const META_ACKNOWLEDGED: &str = "audit_acknowledged";
 pub(crate) const META_SERVING: &str = "serving";
 /// Entries that one new entry may push out: a lower limit in the configuration takes effect step by step.
 const CUT_ENTRIES_MAX: u64 = 64;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Entries that one query looks at.
 const LOOK_ENTRIES_MAX: usize = 20_000;
 
@@ -141,7 +143,7 @@ impl Tx<'_> {
             _ => What::Update,
         };
         let event = Event::new(what, actor).at(self.asked_from());
-        self.audit(event.about(key.kind.schema().collection, &key.id, owner).changing(paths))
+        self.audit_repeatable(event.about(key.kind.schema().collection, &key.id, owner).changing(paths))
     }
 
     /// The end of the trail, for whoever keeps it elsewhere.
@@ -154,8 +156,9 @@ impl Tx<'_> {
         self.set_meta(META_ACKNOWLEDGED, Some(&head_row(head)))
     }
 
-    /// Cuts off what is too old, oldest first.
+    /// Cuts off what is too old, oldest first: what is beyond the number that is kept, and has been kept long enough.
     fn cut_audit(&mut self, last: u64) -> Result<(), StoreError> {
+        let keep_ms = self.carry.audit_keep_ms.load(Ordering::Relaxed);
         for _ in 0..CUT_ENTRIES_MAX {
             let oldest = self.audit.keys::<u64>(..)?.next().transpose()?.map(|seq| seq.value());
             let is_old = |seq: &u64| last.saturating_sub(*seq) >= self.audit_keep_rows;
@@ -163,8 +166,13 @@ impl Tx<'_> {
                 return Ok(());
             };
             let bytes = self.audit.unchecked_value(seq)?.unwrap_or_default();
+            let entry = Entry::decode(&bytes);
+            let age_ms = |entry: &Entry| self.now_ms().saturating_sub(entry.times.until_ms);
+            if entry.as_ref().is_some_and(|entry| age_ms(entry) < keep_ms) {
+                return Ok(());
+            }
             self.audit.remove(seq)?;
-            if let Some(entry) = Entry::decode(&bytes).filter(|entry| !entry.event.owner.is_empty()) {
+            if let Some(entry) = entry.filter(|entry| !entry.event.owner.is_empty()) {
                 self.audit_of.remove((entry.event.owner.as_str(), seq))?;
             }
             let hash = Entry::stored_hash(&bytes).unwrap_or(Hash::ZERO);
@@ -249,9 +257,16 @@ impl Snapshot {
 }
 
 impl Store {
+    /// Entries of the audit trail stay for so many days at least, however many there are; 0, as it is at first: only
+    /// their number counts.
+    pub fn keep_audit_for(&self, days: u32) {
+        self.inner.engine.audit_keep_ms.store(i64::from(days) * DAY_MS, Ordering::Relaxed);
+    }
+
     /// Notes that a node serves from this store; tells of one that did and never said that it stopped.
     pub async fn begin_service(&self, version: &'static str) -> Result<(), StoreError> {
         self.transact(move |tx| -> Result<(), StoreError> {
+            tx.write_all_repeats()?;
             if tx.meta(META_SERVING)?.is_some() {
                 tx.audit_asked(What::UncleanStop, |event| event)?;
             }
@@ -265,6 +280,7 @@ impl Store {
     pub async fn end_service(&self) -> Result<(), StoreError> {
         self.flush_notes().await?;
         self.transact(|tx| -> Result<(), StoreError> {
+            tx.write_all_repeats()?;
             tx.set_meta(META_SERVING, None)?;
             tx.audit_asked(What::Stop, |event| event)
         })

@@ -84,8 +84,7 @@ impl Tx<'_> {
     pub fn open_emergency(&mut self, person: &str, reason: &Reason) -> Result<u64, EmergencyError> {
         let who = self.asker.as_ref().map_or(Actor::Node, |asker| asker.who.clone());
         let known = self.emergencies()?;
-        let own = known.iter().filter(|known| known.is_by(&who)).count();
-        if own >= UNREVIEWED_EACH_MAX || known.len() >= UNREVIEWED_MAX {
+        if is_full(&known, &who) {
             return Err(EmergencyError::Unreviewed);
         }
         let mut opened = Emergency {
@@ -164,6 +163,11 @@ impl Snapshot {
         read_all(&self.transaction.open_table(EMERGENCY)?)
     }
 
+    /// Whether this account may open another before somebody has reviewed some.
+    pub fn may_open_emergency(&self, who: &Actor) -> Result<bool, StoreError> {
+        Ok(!is_full(&self.emergencies()?, who))
+    }
+
     pub fn emergencies_count(&self) -> Result<u64, StoreError> {
         self.transaction.open_table(EMERGENCY)?.len()
     }
@@ -174,6 +178,11 @@ impl Snapshot {
         let row = emergencies.get(id)?;
         row.map(|row| Emergency::decode(id, row.value())).transpose()
     }
+}
+
+fn is_full(known: &[Emergency], who: &Actor) -> bool {
+    let own = known.iter().filter(|known| known.is_by(who)).count();
+    own >= UNREVIEWED_EACH_MAX || known.len() >= UNREVIEWED_MAX
 }
 
 /// How the audit trail marks what is done under an opening.

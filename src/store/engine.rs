@@ -7,7 +7,7 @@
 
 use std::io;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ pub(crate) struct Engine {
     pub(crate) given_up: watch::Sender<bool>,
     /// Damaged rows that somebody came upon.
     pub(crate) ledger: Arc<Ledger>,
+    /// Entries of the audit trail that are younger than this stay.
+    pub(crate) audit_keep_ms: Arc<AtomicI64>,
     open: Open,
     /// When it was last opened again; held by whoever does that or writes.
     writing: Mutex<Option<Instant>>,
@@ -46,7 +48,8 @@ impl Engine {
         let database = open(Arc::clone(&has_failed))?;
         let (database, view, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
         let given_up = watch::Sender::new(false);
-        Ok(Engine { view, database, has_failed, given_up, ledger, open, writing })
+        let audit_keep_ms = Arc::default();
+        Ok(Engine { view, database, has_failed, given_up, ledger, audit_keep_ms, open, writing })
     }
 
     /// Everything that is committed. All who read between two commits share one view, which saves each of them the

@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 use super::{Store, StoreError};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, Times, What};
+use crate::domain::record::Kind;
+use crate::domain::schema::Owner;
 
 /// Events of one minute, and entries that wait for a disk that fails.
 const NOTES_MAX: usize = 8192;
@@ -23,6 +25,10 @@ const NOTES_CROWDED: usize = NOTES_MAX / 2;
 const WINDOW_MS: i64 = 60_000;
 /// Different refusals in a minute to one address, or to one account that is logged in.
 const REFUSALS_EACH_MAX: u32 = 16;
+/// Different reads in a minute of what is their own, to one account. What others read of somebody is never put together.
+const OWN_READS_MAX: u32 = 64;
+/// Different reads in a minute, by one account, of what is no person's: institutions, lists of the node.
+const OWNERLESS_READS_MAX: u32 = 256;
 /// Different refusals in a minute to all who are not logged in.
 const REFUSALS_UNKNOWN_MAX: u32 = 64;
 
@@ -42,6 +48,8 @@ struct Window {
     slots: HashMap<Event, Slot>,
     refused: HashMap<String, u32>,
     refused_unknown: u32,
+    /// By account, and whether they were of what is no person's.
+    own_reads: HashMap<(String, bool), u32>,
     lost: u64,
 }
 
@@ -94,7 +102,7 @@ impl Window {
     /// A new event as it is, or together with others if it is one refusal too many.
     fn bounded(&mut self, event: Event) -> Event {
         if !What::from_name(&event.verb).is_some_and(What::is_refusal) {
-            return event;
+            return self.bounded_own(event);
         }
         let is_unknown = Actor::read(&event.who) == Some(Actor::Nobody);
         let source = if is_unknown { &event.peer } else { &event.who };
@@ -107,6 +115,25 @@ impl Window {
         }
         *refused += 1;
         self.refused_unknown += u32::from(is_unknown);
+        event
+    }
+
+    /// A read of one's own records, or of what is no person's, as it is, or together with others if it is one too many.
+    fn bounded_own(&mut self, event: Event) -> Event {
+        let is_read = [What::Read.name(), What::List.name()].contains(&&*event.verb);
+        let is_ownerless = event.owner.is_empty()
+            && Kind::from_collection(&event.kind).is_none_or(|kind| kind.schema().owner == Owner::Nobody);
+        let is_own = matches!(Actor::read(&event.who), Some(Actor::Person(own)) if own.eq_ignore_ascii_case(&event.owner));
+        if !is_read || !(is_ownerless || is_own) {
+            return event;
+        }
+        let max = if is_ownerless { OWNERLESS_READS_MAX } else { OWN_READS_MAX };
+        let reads = self.own_reads.entry((event.who.clone(), is_ownerless)).or_default();
+        if *reads >= max {
+            let owner = event.owner.clone();
+            return Event { peer: String::new(), owner, ..together(event) };
+        }
+        *reads += 1;
         event
     }
 
@@ -131,6 +158,7 @@ impl Window {
         if is_over {
             (self.since_ms, self.refused_unknown) = (None, 0);
             self.refused.clear();
+            self.own_reads.clear();
         }
         taken.sort_unstable_by_key(|(number, ..)| *number);
         let entries = taken.into_iter().map(|(_, times, event)| (times, event)).collect();
@@ -185,6 +213,12 @@ impl Store {
     /// Writes what was noted. If that fails it is kept for the next time, as far as there is room. Must come to its
     /// end: whoever may be dropped in the middle spawns it.
     pub async fn flush_notes(&self) -> Result<(), StoreError> {
+        let written = self.write_notes().await;
+        // Whatever became of the notes: these are in the store already.
+        written.and(self.flush_repeats().await)
+    }
+
+    async fn write_notes(&self) -> Result<(), StoreError> {
         let notes = &self.inner.notes;
         let mut unwritten = notes.unwritten.lock().await;
         let Unwritten { entries, lost } = notes.window().take(self.now_ms());

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
+use super::repeats::Repeats;
 use super::rows::{Ledger, Rows, open_for_writing};
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
@@ -34,6 +36,10 @@ pub(crate) struct Carry {
     pub(crate) touched: HashMap<RecordKey, u64>,
     /// Where damaged rows are noted.
     pub(crate) ledger: Arc<Ledger>,
+    /// How often records were changed in the present minute.
+    pub(crate) repeats: Repeats,
+    /// Entries of the audit trail that are younger than this stay.
+    pub(crate) audit_keep_ms: Arc<AtomicI64>,
 }
 
 impl Default for Carry {
@@ -46,6 +52,8 @@ impl Default for Carry {
             touches: 0,
             touched: HashMap::new(),
             ledger: Arc::default(),
+            repeats: Repeats::default(),
+            audit_keep_ms: Arc::default(),
         }
     }
 }

@@ -285,16 +285,22 @@ impl Snapshot {
         let mut page = TrashPage { rows: Vec::new(), next: None };
         let mut last = None;
         for (looked, entry) in order.range(..(before.unwrap_or(u64::MAX), 0, ""))?.rev().enumerate() {
-            if looked == LOOK_ROWS_MAX || page.rows.len() == limit {
+            if looked == LOOK_ROWS_MAX {
                 page.next = last;
                 break;
             }
             let (at, _) = entry?;
             let (sequence, code, id) = at.value();
-            last = Some(sequence);
             let row = trash.get((code, id, sequence))?.ok_or_else(|| damaged("an index"))?;
             let summary = TrashSummary::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?;
-            page.rows.extend(Some(summary).filter(&wanted));
+            let is_wanted = wanted(&summary);
+            // Rows that are not wanted must not show themselves as a next page with nothing on it.
+            if is_wanted && page.rows.len() == limit {
+                page.next = last;
+                break;
+            }
+            last = Some(sequence);
+            page.rows.extend(is_wanted.then_some(summary));
         }
         Ok(page)
     }

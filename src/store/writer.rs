@@ -154,7 +154,8 @@ pub(crate) struct WriterLoop {
 
 impl WriterLoop {
     pub(crate) fn new(engine: Arc<Engine>, options: StoreOptions, announce: watch::Sender<u64>) -> Self {
-        let carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
+        let (ledger, audit_keep_ms) = (Arc::clone(&engine.ledger), Arc::clone(&engine.audit_keep_ms));
+        let carry = Carry { ledger, audit_keep_ms, ..Carry::default() };
         WriterLoop { engine, options, announce, carry, is_on_thread: false, is_slow: false }
     }
 

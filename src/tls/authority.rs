@@ -1,8 +1,8 @@
 //! Floor 5. The box's own certificate authority: four files in a directory of the box.
 //!
-//! Hides how they come into being and recover. The authority is its key: its certificate is a function
-//! of the key, so a lost `ca.pem` comes back as one that the same clients trust, and whatever is wrong
-//! with the server's pair is mended by signing another.
+//! Hides how they come into being and recover. The authority is its key: a lost `ca.pem` is made anew from it, and the
+//! same clients trust that one, and whatever is wrong with the server's pair is mended by signing another. What the
+//! authority may sign stands in its certificate (see `constraints`): names of this node, and private addresses.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, Permissions};
@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -26,6 +26,7 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use super::constraints::{constraints, is_constrained, permits};
 use super::{TlsError, TlsSettings, file_error, parse_pair, provider, read_if_there, read_pair};
 use crate::files::Staged;
 
@@ -84,10 +85,16 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
     let held = read_pair(&certificate, &key).ok();
     let held_validity = held.as_ref().and_then(validity_s);
     let now_s = believable(now, held_validity);
-    if let Some(authority) = read_authority(&directory.join(CA_FILE))?
+    if making == Making::Files {
+        narrow_keys(&[&directory.join(CA_KEY_FILE), &key])?;
+    }
+    let authority = read_authority(&directory.join(CA_FILE))?;
+    if let Some(authority) = authority.filter(|held| !is_to_be_constrained(directory, held))
         && let (Some(pair), Some(validity)) = (held, held_validity)
         && !is_due(validity, now_s)
-        && vouches(&authority, &pair, &names, now_s)
+        && let covered = covered(&authority, &names)
+        && !covered.is_empty()
+        && vouches(&authority, &pair, &covered, now_s)
     {
         return Ok(Ready { pair, is_new: false });
     }
@@ -98,13 +105,14 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
              refuse it if that is more than {LEAF_DAYS} days ago; set the clock (timedatectl set-time)"
         );
     }
-    let (authority, issuer) = ready_authority(directory, now_s, making)?;
+    let (authority, issuer) = ready_authority(directory, &names, now_s, making)?;
+    let names = covered(&authority, &names);
     let (certificate_pem, key_pem) = sign_leaf(&issuer, &names, now_s)?;
     let pair = parse_pair((&certificate, certificate_pem.as_bytes()), (&key, key_pem.as_bytes()))?;
-    if !vouches(&authority, &pair, &names, now_s) {
-        let refused = |name: &&String| !vouches(&authority, &pair, std::slice::from_ref(*name), now_s);
+    if names.is_empty() || !vouches(&authority, &pair, &names, now_s) {
+        let refused = |name: &&String| !is_certifiable(name);
         let wrong: Vec<&str> = names.iter().filter(refused).map(String::as_str).collect();
-        if wrong.len() < names.len() {
+        if !wrong.is_empty() {
             // The authority is sound: nobody should be told to replace it.
             let message =
                 format!("no client would accept the names {}: correct [server] names", wrong.join(", "));
@@ -134,7 +142,7 @@ pub fn is_certifiable(name: &str) -> bool {
     let names = [name.to_owned()];
     let signed = || -> Result<bool, TlsError> {
         let key = KeyPair::generate().map_err(mint_error)?;
-        let params = authority_params(&key, RELEASE_EPOCH_S)?;
+        let params = authority_params(&key, &names, RELEASE_EPOCH_S)?;
         let authority = params.self_signed(&key).map_err(mint_error)?.der().clone();
         let (certificate, key) = sign_leaf(&Issuer::new(params, key), &names, RELEASE_EPOCH_S)?;
         let none = Path::new("");
@@ -205,9 +213,62 @@ fn vouches(authority: &CertificateDer<'_>, pair: &CertifiedKey, names: &[String]
     })
 }
 
-/// The authority's certificate and its signing half; both are made if there is neither.
+/// The names that the authority may vouch for. A certificate that holds any other is accepted under none.
+fn covered(authority: &CertificateDer<'_>, names: &[String]) -> Vec<String> {
+    names.iter().filter(|name| permits(authority, name)).cloned().collect()
+}
+
+/// What clients call this node, of what they were told or the machine is called, that the authority of the box may not
+/// vouch for. Empty before the first start.
+pub(super) fn uncovered(settings: &TlsSettings) -> Vec<String> {
+    let directory = &settings.directory;
+    let Ok(Some(authority)) = read_authority(&directory.join(CA_FILE)) else {
+        return Vec::new();
+    };
+    if is_to_be_constrained(directory, &authority) {
+        return Vec::new();
+    }
+    let host = gethostname::gethostname().into_string().unwrap_or_default();
+    let lasting = usable(settings.names.iter().cloned().chain([host.trim_end_matches('.').to_owned()]));
+    lasting.into_iter().filter(|name| !permits(&authority, name)).collect()
+}
+
+/// Whether the certificate of the authority is one of the first versions, which may vouch for every name there is, and
+/// its key is here, so that another one can be made: clients that trust the key accept what it signs under either.
+fn is_to_be_constrained(directory: &Path, authority: &CertificateDer<'_>) -> bool {
+    let key = fs::read(directory.join(CA_KEY_FILE)).ok().and_then(|pem| read_key(&pem));
+    !is_constrained(authority) && key.is_some_and(|key| is_of_key(authority, &key))
+}
+
+fn is_of_key(authority: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    x509_parser::parse_x509_certificate(authority)
+        .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
+}
+
+/// Takes keys from others who can read them, and says so.
+fn narrow_keys(paths: &[&Path]) -> Result<(), TlsError> {
+    for path in paths {
+        let mode = match fs::metadata(path) {
+            Ok(about) if about.is_file() => about.permissions().mode(),
+            _ => continue,
+        };
+        if mode & 0o077 != 0 {
+            fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|e| file_error(path, e))?;
+            tracing::warn!(
+                file = %path.display(),
+                "other accounts of this machine could read this key; now only the node's own can. If one of them may have \
+                 a copy, make another (docs/SECURITY.md, the box's own authority)"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The authority's certificate and its signing half; both are made if there is neither. A certificate without
+/// constraints is replaced by one with them, of the same key.
 fn ready_authority(
     directory: &Path,
+    names: &[String],
     now_s: u64,
     making: Making,
 ) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), TlsError> {
@@ -228,16 +289,26 @@ fn ready_authority(
             key
         }
     };
-    let params = authority_params(&key, now_s)?;
+    let params = authority_params(&key, names, now_s)?;
     let certificate = match held {
-        Some(certificate) => certificate,
-        None => {
+        Some(certificate) if is_constrained(&certificate) || !is_of_key(&certificate, &key) => certificate,
+        former => {
             let certificate = params.self_signed(&key).map_err(mint_error)?;
             if making == Making::Files {
                 write_private(&path, &certificate.pem())?;
                 fs::set_permissions(&path, Permissions::from_mode(0o644))
                     .map_err(|e| file_error(&path, e))?;
-                tracing::info!(file = %path.display(), "made a certificate authority for this box");
+                match former {
+                    None => {
+                        tracing::info!(file = %path.display(), "made a certificate authority for this box")
+                    }
+                    Some(_) => tracing::warn!(
+                        file = %path.display(),
+                        "the certificate of the box's own authority was good for every name there is; this one, of the \
+                         same key, is good for this node's names and private addresses only. Clients go on as before; \
+                         give them the new file and remove the old one from them when you next see them"
+                    ),
+                }
             }
             certificate.der().clone()
         }
@@ -251,12 +322,23 @@ fn read_key(pem: &[u8]) -> Option<KeyPair> {
 
 /// The name follows from the key, so that it is known without reading the certificate, and so that the
 /// authorities of several boxes stay apart in one client.
-pub(super) fn authority_params(key: &KeyPair, now_s: u64) -> Result<CertificateParams, TlsError> {
+pub(super) fn authority_params(
+    key: &KeyPair,
+    names: &[String],
+    now_s: u64,
+) -> Result<CertificateParams, TlsError> {
     let digest = Sha256::digest(key.subject_public_key_info());
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name(&format!("thalamus-edge box CA {}", hex::encode(&digest[..4])));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // Neither mail nor programs: these have no names that constraints would keep out.
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let constraints = constraints(names);
+    // Clients that have two certificates of one issuer and number refuse both.
+    let number = Sha256::digest(format!("{}{now_s}{constraints:?}", hex::encode(digest)));
+    params.serial_number = Some(SerialNumber::from_slice(&[&[1], &number[..15]].concat()));
+    params.name_constraints = Some(constraints);
     // Its day does not matter to clients as the server's does, and it holds for all that it will sign.
     params.not_before = date(RELEASE_EPOCH_S - BACKDATED_S)?;
     params.not_after = date(now_s + CA_DAYS * DAY_S)?;
@@ -307,10 +389,14 @@ pub(super) fn names(configured: &[String], host: &str) -> Vec<String> {
     names.push("localhost".to_owned());
     names.extend([Ipv4Addr::LOCALHOST.to_string(), Ipv6Addr::LOCALHOST.to_string()]);
     names.extend(local_addresses().iter().map(IpAddr::to_string));
+    usable(names)
+}
+
+/// Each name once, without those that no certificate can say: a machine may be called so.
+fn usable(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    // A machine may be called something that no certificate can say.
-    names.retain(|name| ServerName::try_from(name.as_str()).is_ok() && seen.insert(name.to_lowercase()));
-    names
+    let is_usable = |name: &String| ServerName::try_from(name.as_str()).is_ok();
+    names.into_iter().filter(|name| is_usable(name) && seen.insert(name.to_lowercase())).collect()
 }
 
 /// What the kernel says, where it does; other systems make do with the names.

@@ -202,7 +202,10 @@ fn a_certificate_that_holds_for_too_long_is_replaced() {
         rcgen::KeyPair::from_pem(&fs::read_to_string(tls.settings.directory.join(CA_KEY_FILE)).unwrap());
     let authority_pem = fs::read_to_string(tls.authority_file().unwrap()).unwrap();
     let authority = authority.unwrap();
-    let issuer = rcgen::Issuer::new(authority_params(&authority, RELEASE_EPOCH_S).unwrap(), authority);
+    let issuer = rcgen::Issuer::new(
+        authority_params(&authority, &names(&tls.settings.names, "localhost"), RELEASE_EPOCH_S).unwrap(),
+        authority,
+    );
     let own = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(names(&tls.settings.names, "localhost")).unwrap();
     params.not_before = day(0).into();
@@ -233,11 +236,11 @@ fn a_clock_that_lost_its_time_does_not_replace_a_good_certificate() {
     assert!(!woken.renew_if_due(SystemTime::UNIX_EPOCH + DAY).unwrap());
     // A new name needs another one all the same, of the day that the clock is known to have seen.
     let mut renamed = settings(&directory);
-    renamed.names.push("other.local".to_owned());
+    renamed.names.push("other.clinic.local".to_owned());
     let renamed = Tls::load(renamed, SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(validity(&renamed), (397, day(799)));
     let client = client(&renamed.authority_file().unwrap(), &version::TLS13, day(800));
-    handshake(client, renamed.server_config().unwrap(), "other.local").unwrap();
+    handshake(client, renamed.server_config().unwrap(), "other.clinic.local").unwrap();
 }
 
 /// What a name does wrong is not blamed on the authority that clients trust.
@@ -385,4 +388,172 @@ fn the_kernels_tables_name_the_lasting_addresses() {
                  20010db8000000000000000000000003 04 40 00 01     eth0\n\
                  00000000000000000000000000000001 01 80 10 80       lo\n\ngarbage\n";
     assert_eq!(parse_if_inet6(inet6), ["2001:db8::2".parse::<IpAddr>().unwrap()]);
+}
+
+/// A certificate for these names, signed with the key of a box: what a thief of the key can make.
+fn forged(tls: &Tls, names: &[&str]) -> Arc<ServerConfig> {
+    let key = fs::read_to_string(tls.settings.directory.join(CA_KEY_FILE)).unwrap();
+    let key = rcgen::KeyPair::from_pem(&key).unwrap();
+    let issuer = rcgen::Issuer::new(authority_params(&key, &[], RELEASE_EPOCH_S).unwrap(), key);
+    let own = rcgen::KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.not_before = day(0).into();
+    params.not_after = day(300).into();
+    let pem = params.signed_by(&own, &issuer).unwrap().pem();
+    let none = Path::new("");
+    let pair = parse_pair((none, pem.as_bytes()), (none, own.serialize_pem().as_bytes())).unwrap();
+    let forger =
+        Tls { settings: tls.settings.clone(), in_force: Arc::new(InForce(RwLock::new(Arc::new(pair)))) };
+    forger.server_config().unwrap()
+}
+
+#[test]
+fn a_thief_of_the_authoritys_key_can_vouch_for_this_node_only() {
+    let directory = TempDir::new().unwrap();
+    let mut settings = settings(&directory);
+    settings.names.extend(["posta.example".to_owned(), "203.0.113.7".to_owned(), "2001:db8::7".to_owned()]);
+    let tls = Tls::load(settings, day(3)).unwrap();
+    let authority = tls.authority_file().unwrap();
+    let is_accepted = |names: &[&str], name: &str| {
+        let client = client(&authority, &version::TLS13, day(3));
+        handshake(client, forged(&tls, names), name).is_ok()
+    };
+    for own in [
+        "clinic.local",
+        "sub.clinic.local",
+        "localhost",
+        "a.posta.example",
+        "203.0.113.7",
+        "2001:db8::7",
+        "10.9.8.7",
+    ] {
+        assert!(is_accepted(&[own], own), "{own}");
+    }
+    for private in
+        ["192.168.7.7", "172.31.0.1", "100.100.1.1", "169.254.1.1", "127.9.9.9", "fd00::1", "fe80::9"]
+    {
+        assert!(is_accepted(&[private], private), "{private}");
+    }
+    for other in [
+        "example.org",
+        "bank.example",
+        "local",
+        "xclinic.local",
+        "other.local",
+        "posta.example.org",
+        "203.0.113.8",
+        "8.8.8.8",
+        "172.32.0.1",
+        "2001:db8::8",
+        "::2",
+    ] {
+        assert!(!is_accepted(&[other], other), "{other}");
+        assert!(!is_accepted(&["clinic.local", other], "clinic.local"), "{other} beside an own name");
+    }
+    let pem = fs::read(&authority).unwrap();
+    let der = CertificateDer::from_pem_slice(&pem).unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+    assert!(parsed.name_constraints().unwrap().unwrap().critical);
+    assert_eq!(parsed.basic_constraints().unwrap().unwrap().value.path_len_constraint, Some(0));
+    let usage = parsed.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.server_auth && !usage.any && !usage.email_protection && !usage.code_signing);
+}
+
+/// The authority of an earlier version: of the same key, and good for every name.
+fn loosen(tls: &Tls) -> String {
+    let key = fs::read_to_string(tls.settings.directory.join(CA_KEY_FILE)).unwrap();
+    let key = rcgen::KeyPair::from_pem(&key).unwrap();
+    let mut params = authority_params(&key, &[], RELEASE_EPOCH_S).unwrap();
+    params.name_constraints = None;
+    params.extended_key_usages = Vec::new();
+    params.serial_number = None;
+    let pem = params.self_signed(&key).unwrap().pem();
+    fs::write(tls.authority_file().unwrap(), &pem).unwrap();
+    pem
+}
+
+#[test]
+fn an_authority_without_constraints_is_replaced_and_its_clients_go_on() {
+    let directory = TempDir::new().unwrap();
+    let first = Tls::load(settings(&directory), day(3)).unwrap();
+    let authority = first.authority_file().unwrap();
+    let kept_by_client = directory.path().join("kept.pem");
+    fs::write(&kept_by_client, loosen(&first)).unwrap();
+    let before = fs::read(&authority).unwrap();
+    first.settings.examine(day(4)).unwrap();
+    assert_eq!(fs::read(&authority).unwrap(), before, "looking changes nothing");
+    let tls = Tls::load(settings(&directory), day(4)).unwrap();
+    assert_ne!(fs::read(&authority).unwrap(), before);
+    assert_eq!(mode(&authority), 0o644);
+    for trusted in [&kept_by_client, &authority] {
+        for name in ["localhost", "clinic.local", "10.20.30.40"] {
+            let client = client(trusted, &version::TLS13, day(4));
+            handshake(client, tls.server_config().unwrap(), name).unwrap();
+        }
+    }
+    let client = client(&authority, &version::TLS13, day(4));
+    assert!(handshake(client, forged(&tls, &["example.org"]), "example.org").is_err());
+    // Two certificates of one number are refused by browsers.
+    let serial = |pem: &[u8]| {
+        let der = CertificateDer::from_pem_slice(pem).unwrap();
+        x509_parser::parse_x509_certificate(&der).unwrap().1.raw_serial_as_string()
+    };
+    let after = fs::read(&authority).unwrap();
+    assert_ne!(serial(&before), serial(&after));
+    Tls::load(settings(&directory), day(5)).unwrap();
+    assert_eq!(fs::read(&authority).unwrap(), after, "once");
+}
+
+#[test]
+fn without_its_key_an_authority_without_constraints_stays_until_it_is_needed() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    loosen(&tls);
+    let again = Tls::load(settings(&directory), day(4)).unwrap();
+    let pem = loosen(&again);
+    fs::remove_file(again.settings.directory.join(CA_KEY_FILE)).unwrap();
+    Tls::load(settings(&directory), day(5)).unwrap();
+    assert_eq!(fs::read_to_string(again.authority_file().unwrap()).unwrap(), pem);
+}
+
+/// A name that came later costs the clients of the other names nothing, and is told.
+#[test]
+fn a_name_that_the_authority_does_not_cover_is_left_out_until_its_certificate_is_made_anew() {
+    let directory = TempDir::new().unwrap();
+    let first = Tls::load(settings(&directory), day(3)).unwrap();
+    assert_eq!(first.settings.uncovered_names(), Vec::<String>::new());
+    let authority = first.authority_file().unwrap();
+    let mut renamed = settings(&directory);
+    renamed.names.extend(["other.example".to_owned(), "198.51.100.7".to_owned()]);
+    let second = Tls::load(renamed.clone(), day(4)).unwrap();
+    assert_eq!(renamed.uncovered_names(), ["other.example", "198.51.100.7"]);
+    let warning = renamed.uncovered_warning().unwrap();
+    assert!(warning.contains("other.example") && warning.contains("ca.pem"), "{warning}");
+    let greet = |tls: &Tls, name: &str| {
+        let client = client(&authority, &version::TLS13, day(4));
+        handshake(client, tls.server_config().unwrap(), name).is_ok()
+    };
+    assert!(greet(&second, "clinic.local") && !greet(&second, "other.example"));
+    assert!(!second.renew_if_due(day(4)).unwrap(), "it is not signed again and again");
+    fs::remove_file(&authority).unwrap();
+    let third = Tls::load(renamed.clone(), day(4)).unwrap();
+    assert_eq!(renamed.uncovered_names(), Vec::<String>::new());
+    for name in ["clinic.local", "other.example", "198.51.100.7"] {
+        assert!(greet(&third, name), "{name}");
+    }
+}
+
+#[test]
+fn keys_that_others_could_read_are_closed() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(3)).unwrap();
+    for file in ["ca-key.pem", "key.pem"] {
+        let file = tls.settings.directory.join(file);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        tls.settings.examine(day(3)).unwrap();
+        assert_eq!(mode(&file), 0o644, "looking changes nothing");
+        Tls::load(settings(&directory), day(3)).unwrap();
+        assert_eq!(mode(&file), 0o600);
+    }
 }

@@ -53,13 +53,45 @@ async fn bytes_keep_their_type_and_hash() {
     assert_eq!((head.body.len(), head.header("content-length")), (0, "131073"));
 }
 
+/// Whatever the uploader called them, in every way in which they are sent; the record keeps the type.
 #[tokio::test]
 async fn uploaded_pages_run_nowhere() {
     let node = with_document().await;
-    upload(&node, b"<script>alert(1)</script>").header("content-type", "text/html").send().await;
-    let got = node.get(PATH).by("ANA001").send().await.is(200, NOTHING);
-    assert_eq!(got.header("content-security-policy"), "sandbox; default-src 'none'");
-    assert_eq!(got.header("x-content-type-options"), "nosniff");
+    let name = json!({"title": "Röntgen \"Knie\".html"});
+    node.patch("/personal-documents/d1", name).by("DOC003").send().await.is(200, CHANGED);
+    let file = "filename=\"R_ntgen _Knie_.html\"; filename*=UTF-8''R%C3%B6ntgen%20_Knie_.html";
+    for (given, sent, way) in [
+        ("text/html", "application/octet-stream", "attachment"),
+        ("Image/SVG+xml", "application/octet-stream", "attachment"),
+        ("application/xhtml+xml; charset=utf-8", "application/octet-stream", "attachment"),
+        ("text/javascript", "application/octet-stream", "attachment"),
+        ("image/png; x=1, text/html", "image/png", "inline"),
+        ("text/plain", "text/plain", "attachment"),
+        ("image/jpeg", "image/jpeg", "inline"),
+        ("application/pdf", "application/pdf", "inline"),
+    ] {
+        upload(&node, b"<script>alert(1)</script>").header("content-type", given).send().await;
+        let document = node.get("/personal-documents/d1").by("ANA001").send().await;
+        assert_eq!(document.json()["content"]["type"], given);
+        for (method, range, status) in [("GET", "", 200), ("GET", "bytes=0-3", 206), ("HEAD", "", 200)] {
+            let call = node.request(method, PATH).by("ANA001");
+            let call = if range.is_empty() { call } else { call.header("range", range) };
+            let got = call.send().await.is(status, NOTHING);
+            assert_eq!(got.header("content-type"), sent, "{given}");
+            assert_eq!(got.header("content-disposition"), format!("{way}; {file}"), "{given}");
+            assert_eq!(got.header("content-security-policy"), "sandbox; default-src 'none'");
+            assert_eq!(got.header("x-content-type-options"), "nosniff");
+        }
+    }
+    // What came from the centre may be called anything.
+    for odd in ["multipart/x-mixed-replace;boundary=x", "message/rfc822", "text/html\r\nx: y", "\u{e4}", ""] {
+        let mut document = node.stored(Kind::PersonalDocument, "d1").unwrap();
+        document.get_document_mut("content").unwrap().insert("type", odd);
+        node.from_centre(Kind::PersonalDocument, document).await;
+        let got = node.get(PATH).by("ANA001").send().await.is(200, NOTHING);
+        assert_eq!(got.header("content-type"), "application/octet-stream", "{odd:?}");
+        assert!(got.header("content-disposition").starts_with("attachment;"), "{odd:?}");
+    }
 }
 
 #[tokio::test]

@@ -64,18 +64,124 @@ async fn an_allowed_origin_may_ask_without_a_login_and_read() {
 }
 
 #[tokio::test]
-async fn a_star_is_on_every_answer() {
+async fn a_star_opens_reading_without_credentials_and_nothing_else() {
     let node = with_origins(&["*"]).await;
-    assert_eq!(preflight(&node, PORTAL).await.is(204, NOTHING).header("access-control-allow-origin"), "*");
+    let asked = preflight(&node, PORTAL).await.is(204, NOTHING);
+    assert_eq!(asked.header("access-control-allow-origin"), "*");
+    assert_eq!(asked.header("access-control-allow-methods"), "GET, HEAD, OPTIONS");
+    assert_eq!(asked.header("access-control-allow-headers"), "If-None-Match");
     for path in ["/", "/people", "/nothing"] {
         for call in [node.get(path), node.get(path).by("DOC003"), node.get(path).header("origin", PORTAL)] {
             let answer = call.send().await;
             assert_eq!(answer.header("access-control-allow-origin"), "*");
+            // Without this a browser shows no page an answer to a request with credentials.
             answer.lacks_header("access-control-allow-credentials");
         }
     }
-    let write = node.patch("/people/ANA001", json!({"n": 1})).by("ANA001").header("origin", PORTAL);
-    write.send().await.is(200, &["update people/ANA001"]);
+    // A browser adds the Basic credentials that it remembers to what a form of any site posts.
+    for (method, path) in [
+        ("POST", "/people/EVIL001"),
+        ("PATCH", "/people/ANA001"),
+        ("PUT", "/people/ANA001"),
+        ("DELETE", "/people/ANA001"),
+        ("POST", "/users/evil@local"),
+        ("POST", "/users/ANA001/password"),
+        ("POST", "/password/ROOT004"),
+        ("POST", "/session"),
+        ("POST", "/session/end"),
+        ("DELETE", "/session"),
+        ("POST", "/sync/pause"),
+        ("POST", "/backups"),
+    ] {
+        for origin in [PORTAL, "null", "http://box.local:8443", "capacitor://localhost", "*"] {
+            let call = node.request(method, path).by("ROOT004").json(&json!({"roles": ["root"]}));
+            let call = call.header("host", "box.local:8443").header("origin", origin);
+            call.send().await.is(403, NOTHING).has(json!({"code": "cross_origin"}));
+        }
+    }
+    let own = node.patch("/people/ANA001", json!({"n": 1})).by("ANA001").header("host", "box.local:8443");
+    own.header("origin", "https://box.local:8443").send().await.is(200, &["update people/ANA001"]);
+}
+
+/// Beside `*`, pages that are named may do what named pages may.
+#[tokio::test]
+async fn a_named_page_may_write_beside_a_star() {
+    let node = with_origins(&["*", PORTAL]).await;
+    let named = preflight(&node, PORTAL).await.is(204, NOTHING);
+    assert_eq!(named.header("access-control-allow-origin"), PORTAL);
+    assert!(named.header("access-control-allow-headers").contains("Authorization"));
+    assert_eq!(named.header("vary"), "Origin");
+    let other = preflight(&node, "https://evil.example").await.is(204, NOTHING);
+    assert_eq!(other.header("access-control-allow-origin"), "*");
+    assert_eq!(other.header("access-control-allow-headers"), "If-None-Match");
+    let write =
+        |origin: &str| node.patch("/people/ANA001", json!({"n": 1})).by("ANA001").header("origin", origin);
+    write("https://evil.example").send().await.is(403, NOTHING);
+    write(PORTAL).send().await.is(200, &["update people/ANA001"]);
+}
+
+#[tokio::test]
+async fn origins_of_packaged_apps_may_be_named() {
+    let node = with_origins(&["capacitor://localhost", "ionic://localhost"]).await;
+    for (n, origin) in ["capacitor://localhost", "ionic://localhost"].into_iter().enumerate() {
+        let allowed = preflight(&node, origin).await.is(204, NOTHING);
+        assert_eq!(allowed.header("access-control-allow-origin"), origin);
+        let write = node.patch("/people/ANA001", json!({"n": n})).by("ANA001").header("origin", origin);
+        let write = write.header("sec-fetch-site", "cross-site").send().await;
+        write.is(200, &["update people/ANA001"]);
+    }
+    for other in ["tauri://localhost", "capacitor://localhost.evil", "https://localhost", "capacitor://"] {
+        let write = node.patch("/people/ANA001", json!({"n": 9})).by("ANA001").header("host", "localhost");
+        let status = if other == "https://localhost" { 200 } else { 403 };
+        assert_eq!(write.header("origin", other).send().await.status, status, "{other}");
+    }
+}
+
+/// Scheme, host and port make an origin; a proxy that is believed says which scheme the client used. What the listener
+/// leaves in `X-Forwarded-Proto` is what such a proxy has said.
+#[tokio::test]
+async fn an_origin_is_scheme_host_and_port() {
+    let encrypted = TestNode::with_people().await;
+    let plain = TestNode::start_with(|setup| setup.settings.serves_https = false);
+    plain.people().await;
+    let mut number = 0;
+    for (node, proxy, host, origin, is_own) in [
+        (&encrypted, None, "box.local:8443", "https://box.local:8443", true),
+        (&encrypted, None, "box.local:8443", "http://box.local:8443", false),
+        (&encrypted, None, "box.local:8443", "https://box.local", false),
+        (&encrypted, None, "box.local:8443", "https://box.local:9999", false),
+        (&encrypted, None, "box.local:8443", "https://other.local:8443", false),
+        (&encrypted, None, "box.local:8443", "ftp://box.local:8443", false),
+        (&encrypted, None, "box.local:8443", "box.local:8443", false),
+        (&encrypted, None, "BOX.local", "https://box.local", true),
+        (&encrypted, None, "box.local:443", "https://box.local", true),
+        (&encrypted, None, "box.local:80", "https://box.local", false),
+        (&encrypted, None, "[::1]:8443", "https://[::1]:8443", true),
+        (&encrypted, None, "box.local", "http://box.local", false),
+        (&encrypted, Some("https"), "box.local", "https://box.local", true),
+        (&encrypted, Some("http"), "box.local", "https://box.local", false),
+        (&encrypted, Some("http"), "box.local", "http://box.local", true),
+        (&plain, Some("https"), "box.local", "https://box.local", true),
+        (&plain, Some("https"), "box.local", "http://box.local", false),
+        (&plain, None, "box.local", "http://box.local", true),
+        (&plain, None, "box.local:80", "http://box.local", true),
+        (&plain, None, "box.local:80", "https://box.local", false),
+        (&plain, None, "box.local:8080", "http://box.local", false),
+        // A proxy with HTTPS that nobody named: nothing else answers at this host and port.
+        (&plain, None, "box.local", "https://box.local", true),
+    ] {
+        number += 1;
+        let call = node.patch("/people/ANA001", json!({"n": number})).by("ANA001");
+        let mut call = call.header("host", host).header("origin", origin);
+        if let Some(proto) = proxy {
+            call = call.header("x-forwarded-proto", proto);
+        }
+        let status = if is_own { 200 } else { 403 };
+        assert_eq!(call.send().await.status, status, "{proxy:?} {host} {origin}");
+    }
+    let twice = encrypted.patch("/people/ANA001", json!({"n": 0})).by("ANA001").header("host", "box.local");
+    let twice = twice.header("origin", "https://box.local").header("origin", "https://evil.example");
+    twice.send().await.is(403, NOTHING);
 }
 
 #[tokio::test]
@@ -124,10 +230,8 @@ async fn writes_of_the_own_site_and_of_allowed_ones_pass() {
     let changed = &["update people/ANA001"];
     write().send().await.is(200, changed);
     write().header("origin", PORTAL).header("sec-fetch-site", "cross-site").send().await.is(200, changed);
-    for origin in ["https://box.local:8443", "http://box.local:8443"] {
-        let call = write().header("host", "box.local:8443").header("origin", origin);
-        call.header("sec-fetch-site", "same-origin").send().await.is(200, changed);
-    }
+    let call = write().header("host", "box.local:8443").header("origin", "https://box.local:8443");
+    call.header("sec-fetch-site", "same-origin").send().await.is(200, changed);
     write().header("host", "box.local").header("sec-fetch-site", "none").send().await.is(200, changed);
 }
 

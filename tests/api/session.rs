@@ -413,3 +413,127 @@ async fn without_a_private_line_or_the_wish_there_are_none() {
     }
     off.get("/session").by("ANA001").send().await.is(404, NOTHING);
 }
+
+/// Browsers send the cookie to every port of its host, whatever page asks.
+#[tokio::test]
+async fn a_page_of_another_port_gets_nothing_by_a_session() {
+    let portal = "https://portal.example.org";
+    let node = TestNode::start_with(|setup| {
+        setup.settings.cors_allowed_origins = vec!["*".to_owned(), portal.to_owned()];
+    });
+    node.people().await;
+    let cookie = logged_in(&node, "ANA001").await;
+    let token = token(&node, &cookie).await;
+    let from = |method: &str, path: &str, origin: &str| {
+        let call = node.request(method, path).header("cookie", &cookie).header("x-csrf-token", &token);
+        call.header("host", "box.local:8443").header("origin", origin).json(&json!({"n": 1}))
+    };
+    for origin in ["https://box.local:9999", "http://box.local:8443", "https://evil.example", "null"] {
+        for (method, path) in [
+            ("GET", "/people/ANA001"),
+            ("HEAD", "/people/ANA001"),
+            ("PATCH", "/people/ANA001"),
+            ("GET", "/login"),
+        ] {
+            from(method, path, origin).send().await.is(403, NOTHING);
+        }
+        from("GET", "/session", origin).send().await.is(200, NOTHING).lacks_header("x-csrf-token");
+    }
+    for origin in ["https://box.local:8443", portal] {
+        from("GET", "/people/ANA001", origin).send().await.is(200, NOTHING);
+    }
+    from("PATCH", "/people/ANA001", portal).send().await.is(200, &["update people/ANA001"]);
+}
+
+/// A browser that was left open gives nobody the account: every way to a new password of one's own asks for the old one.
+#[tokio::test]
+async fn a_session_changes_its_own_password_only_with_the_current_one() {
+    let node = TestNode::with_people().await;
+    let new = "one cradle in Torino";
+    let body = |current: Value| {
+        let mut body = json!({"password": new, "roles": ["root"], "link": true, "_id": "ROOT004"});
+        if !current.is_null() {
+            body["current_password"] = current;
+        }
+        body
+    };
+    for (method, path, fields, done) in [
+        ("PATCH", "/people/ROOT004", &["password"][..], 200),
+        ("PATCH", "/people/root004", &["password"], 200),
+        ("PUT", "/people/ROOT004", &["password", "_id"], 200),
+        ("POST", "/users/ROOT004/password", &["password"], 204),
+        ("POST", "/users/ROOT004", &["password", "roles"], 200),
+        ("POST", "/users/ROOT004", &["link", "roles"], 200),
+        ("POST", "/users/root004/link", &[], 201),
+    ] {
+        let cookie = logged_in(&node, "ROOT004").await;
+        let other = logged_in(&node, "ROOT004").await;
+        let token = token(&node, &cookie).await;
+        node.get("/login").by("ROOT004").send().await.is(200, NOTHING);
+        let send = |current: Value| {
+            let mut sent = body(current);
+            let keep = |name: &str| fields.contains(&name) || name == "current_password";
+            sent.as_object_mut().unwrap().retain(|name, _| keep(name));
+            let call = node.request(method, path).json(&sent);
+            call.header("cookie", &cookie).header("x-csrf-token", &token).send()
+        };
+        for current in [Value::Null, json!(""), json!("wrong"), json!(1), json!([PASSWORD])] {
+            send(current).await.is_invalid("current_password");
+        }
+        assert_eq!(send(json!(PASSWORD)).await.status, done, "{method} {path} {fields:?}");
+        let stored = node.stored(Kind::Person, "ROOT004").unwrap();
+        assert!(!stored.contains_key("current_password"), "{stored}");
+        if fields.contains(&"password") {
+            // Everything that was let in by the password of before.
+            assert_eq!((status(&node, &cookie).await, status(&node, &other).await), (401, 401));
+            node.get("/login").by("ROOT004").send().await.is(401, NOTHING);
+            node.get("/login").login("ROOT004", new).send().await.is(200, NOTHING);
+        }
+        elapse(11 * MINUTE);
+        let back = node.post("/users/ROOT004/password", json!({"password": PASSWORD})).by_operator();
+        assert_eq!(back.send().await.status, 204);
+    }
+    // Another's, by root: nobody knows that one's current password but they.
+    let cookie = logged_in(&node, "ROOT004").await;
+    let token = token(&node, &cookie).await;
+    for (method, path, done) in [
+        ("PATCH", "/people/ANA001", 200),
+        ("POST", "/users/BOB002/password", 204),
+        ("POST", "/users/BOB002/link", 201),
+    ] {
+        let call = node.request(method, path).json(&json!({"password": new}));
+        let answer = call.header("cookie", &cookie).header("x-csrf-token", &token).send().await;
+        assert_eq!(answer.status, done, "{method} {path}: {}", answer.text());
+    }
+    // Basic has given it with this request; what it gives besides must be right, and is not stored.
+    let patch = |body: Value| node.patch("/people/DOC003", body).by("DOC003").send();
+    patch(json!({"password": new, "current_password": "wrong"})).await.is_invalid("current_password");
+    patch(json!({"current_password": PASSWORD})).await.is_invalid("current_password");
+    patch(json!({"password": new, "current_password": PASSWORD})).await.is(200, &["update people/DOC003"]);
+    assert!(!node.stored(Kind::Person, "DOC003").unwrap().contains_key("current_password"));
+}
+
+/// Technicians have accounts that are no records.
+#[tokio::test]
+async fn a_technicians_session_needs_the_current_password_too() {
+    let node = TestNode::with_people().await;
+    let account = json!({"roles": ["root"], "password": PASSWORD});
+    node.post("/users/tess@local", account).by_operator().send().await.is(201, NOTHING);
+    let cookie = logged_in(&node, "tess@local").await;
+    let token = token(&node, &cookie).await;
+    let send = |path: &str, body: Value| {
+        let call = node.post(path, body).header("cookie", &cookie).header("x-csrf-token", &token);
+        call.send()
+    };
+    let new = "one cradle in Torino";
+    for path in ["/users/tess@local/password", "/users/TESS@LOCAL/password", "/users/tess@local/link"] {
+        send(path, json!({"password": new})).await.is_invalid("current_password");
+    }
+    for id in ["tess@local", "Tess@local", "tess"] {
+        let body = json!({"password": new, "roles": ["root"], "local": true});
+        send(&format!("/users/{id}"), body).await.is_invalid("current_password");
+    }
+    let body = json!({"password": new, "current_password": PASSWORD});
+    send("/users/tess@local/password", body).await.is(204, NOTHING);
+    assert_eq!(status(&node, &cookie).await, 401);
+}

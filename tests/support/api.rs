@@ -45,7 +45,7 @@ thread_local! {
     static ELAPSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     CLOCK_MS.get()
 }
 
@@ -89,6 +89,7 @@ impl Default for Setup {
             date_format: DateFormat::Http,
             collection_shape: CollectionShape::Flat,
             expose_password_hashes: false,
+            serves_https: true,
             cors_allowed_origins: Vec::new(),
             body_limit_bytes: 1 << 20,
             content_limit_bytes: 32 << 20,

@@ -405,6 +405,12 @@ fn values_that_would_do_nothing_are_refused() {
         ("api.cors_allowed_origins", "[\"https://a..b\"]", "not of the form"),
         ("api.cors_allowed_origins", "[\"https://[::1\"]", "not of the form"),
         ("api.cors_allowed_origins", "[\"https://x/\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"htps://x\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"Capacitor://localhost\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"capacitor://\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"capacitor://localhost/\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"null\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"file://x\"]", "name no origin"),
         ("store.scrub_days", "\"36 hours\"", "whole days"),
     ] {
         let error = load(&format!("{key} = {value}")).unwrap_err();
@@ -414,6 +420,8 @@ fn values_that_would_do_nothing_are_refused() {
         "central.schedule = \"0 */45 */23 1,15 * Mon-Fri\"",
         "api.cors_allowed_origins = [\"https://x:8443\", \"http://[::1]:8080\", \"https://a-b.c\"]",
         "api.cors_allowed_origins = [\"*\"]",
+        "api.cors_allowed_origins = [\"*\", \"https://a\"]",
+        "api.cors_allowed_origins = [\"capacitor://localhost\", \"ionic://localhost\", \"tauri://localhost:80\"]",
         "central.collections = {pols = \"fs\"}",
     ] {
         load(right).unwrap_or_else(|error| panic!("{error}"));

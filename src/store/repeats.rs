@@ -1,0 +1,153 @@
+//! Floor 1. Changes of one record that one account repeats within a minute: from so many on they share an entry.
+//!
+//! Otherwise whoever may write one field of their own record could fill the trail with it. What shares an entry waits in
+//! `meta`, in the transaction of each change, so none is lost; it gets its entry, with how often and which fields, when the
+//! minute is over. The chain is only ever added to.
+
+use std::collections::HashMap;
+
+use bson::{Bson, Document, doc};
+use serde::{Deserialize, Serialize};
+
+use super::{Snapshot, Store, StoreError, Tx};
+use crate::domain::audit::{Event, PATHS_MAX, Times, What};
+
+/// `{rows: [...]}`: what waits for its entry.
+const META_REPEATS: &str = "audit_repeats";
+/// Changes of one record by one account that have an entry each in a minute: one in a second, which is more than people
+/// and forms make.
+pub const REPEATS_EACH_MAX: u32 = 60;
+const WINDOW_MS: i64 = 60_000;
+/// Records whose changes are counted at once; more are counted from the beginning.
+const COUNTED_MAX: usize = 16_384;
+/// What waits at most; more makes room first.
+const WAITING_MAX: usize = 64;
+const DETAIL: &str = "repeated changes of one record";
+
+/// How often records were changed in the present minute, known to the writer only.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    since_ms: i64,
+    counts: HashMap<Event, u32>,
+}
+
+/// Changes without an entry of their own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Waiting {
+    times: Times,
+    event: Event,
+}
+
+impl Waiting {
+    fn is_due(&self, now_ms: i64) -> bool {
+        // The clock of a box may also go back.
+        !(self.times.at_ms..self.times.at_ms + WINDOW_MS).contains(&now_ms)
+    }
+
+    fn is_like(&self, event: &Event) -> bool {
+        bare(&self.event) == bare(event)
+    }
+
+    fn add(&mut self, paths: &[String], now_ms: i64) {
+        self.times = Times { until_ms: now_ms, count: self.times.count + 1, ..self.times };
+        for path in paths {
+            if self.event.paths.len() < PATHS_MAX && !self.event.paths.contains(path) {
+                self.event.paths.push(path.clone());
+            }
+        }
+    }
+}
+
+/// Who does what to which record from where.
+fn bare(event: &Event) -> Event {
+    Event { paths: Vec::new(), detail: String::new(), ..event.clone() }
+}
+
+impl Repeats {
+    /// Counts a change; true if it has no entry of its own.
+    fn is_one_too_many(&mut self, event: &Event, now_ms: i64) -> bool {
+        let is_over = !(self.since_ms..self.since_ms.saturating_add(WINDOW_MS)).contains(&now_ms);
+        if is_over || self.counts.len() >= COUNTED_MAX {
+            (self.since_ms, self.counts) = (now_ms, HashMap::new());
+        }
+        let count = self.counts.entry(bare(event)).or_default();
+        *count = count.saturating_add(1);
+        *count > REPEATS_EACH_MAX
+    }
+}
+
+impl Tx<'_> {
+    /// Appends an entry about a change, or adds it to those that wait for one.
+    pub(crate) fn audit_repeatable(&mut self, event: Event) -> Result<(), StoreError> {
+        let now_ms = self.now_ms();
+        let is_repeatable = What::from_name(&event.verb)
+            .is_some_and(|what| matches!(what, What::Create | What::Update | What::Delete));
+        if !is_repeatable || !self.carry.repeats.is_one_too_many(&event, now_ms) {
+            return self.audit(event);
+        }
+        let mut waiting = rows(self.meta(META_REPEATS)?.as_ref());
+        if waiting.len() >= WAITING_MAX || waiting.iter().any(|row| row.is_due(now_ms)) {
+            let is_full = waiting.len() >= WAITING_MAX;
+            self.write_repeats(|row| is_full || row.is_due(now_ms))?;
+            waiting = rows(self.meta(META_REPEATS)?.as_ref());
+        }
+        match waiting.iter_mut().find(|row| row.is_like(&event)) {
+            Some(row) => row.add(&event.paths, now_ms),
+            None => waiting.push(Waiting { times: Times::once(now_ms), event: event.saying(DETAIL) }),
+        }
+        self.keep_repeats(&waiting)
+    }
+
+    /// Gives their entries to those that wait and are wanted.
+    fn write_repeats(&mut self, is_wanted: impl Fn(&Waiting) -> bool) -> Result<(), StoreError> {
+        let (due, rest): (Vec<_>, Vec<_>) =
+            rows(self.meta(META_REPEATS)?.as_ref()).into_iter().partition(is_wanted);
+        for Waiting { times, event } in due {
+            self.audit_at(times, event)?;
+        }
+        self.keep_repeats(&rest)
+    }
+
+    /// Gives their entries to all that wait.
+    pub(crate) fn write_all_repeats(&mut self) -> Result<(), StoreError> {
+        match self.meta(META_REPEATS)? {
+            Some(_) => self.write_repeats(|_| true),
+            None => Ok(()),
+        }
+    }
+
+    fn keep_repeats(&mut self, waiting: &[Waiting]) -> Result<(), StoreError> {
+        let rows = waiting.iter().map(bson::serialize_to_bson);
+        let rows: Vec<Bson> =
+            rows.collect::<Result<_, _>>().map_err(|error| StoreError::Unstorable(error.to_string()))?;
+        self.set_meta(META_REPEATS, (!rows.is_empty()).then_some(&doc! {"rows": rows}))?;
+        self.wrote();
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// Whether changes wait for their entry whose minute is over.
+    fn has_repeats_due(&self, now_ms: i64) -> Result<bool, StoreError> {
+        Ok(rows(self.meta(META_REPEATS)?.as_ref()).iter().any(|row| row.is_due(now_ms)))
+    }
+}
+
+impl Store {
+    /// Gives their entries to repeated changes whose minute is over.
+    pub(crate) async fn flush_repeats(&self) -> Result<(), StoreError> {
+        if !self.read()?.has_repeats_due(self.now_ms())? {
+            return Ok(());
+        }
+        self.transact(|tx| -> Result<(), StoreError> {
+            let now_ms = tx.now_ms();
+            tx.write_repeats(|row| row.is_due(now_ms))
+        })
+        .await
+    }
+}
+
+fn rows(row: Option<&Document>) -> Vec<Waiting> {
+    let rows = row.and_then(|row| row.get_array("rows").ok()).map_or(&[][..], |rows| rows);
+    rows.iter().filter_map(|row| bson::deserialize_from_bson(row.clone()).ok()).collect()
+}

@@ -1,0 +1,229 @@
+//! Answers that must not tell records that are hidden from those that do not exist.
+
+use bson::doc;
+use serde_json::{Value, json};
+use thalamus_edge::domain::emergency::UNREVIEWED_EACH_MAX;
+use thalamus_edge::domain::record::Kind;
+
+use crate::support::api::{Answer, NOTHING, TestNode};
+
+/// A patient who may write pages and encounters of their own, a nurse who may open records in an emergency, a clerk who
+/// writes everybody's pages and reads none.
+const ROLES: &str = r#"[
+    {"role": "end_user", "permissions": {
+        "GET": ["person", "book", "page", "personaldoc", "personaldocs", "poldocs", "encounter", "encounters", "trash"],
+        "POST": ["page", "encounter", "personaldoc", "trash"],
+        "PATCH": ["page", "encounter", "personaldoc"], "PUT": ["page", "encounter", "personaldoc"],
+        "DELETE": ["page", "encounter", "personaldoc"]}},
+    {"role": "nurse", "permissions": {"GET": ["person", "page", "encounter", "personaldoc"], "emergency": true}},
+    {"role": "clerk", "permissions": {"POST": ["page", "encounter"], "global": true}},
+    {"role": "root", "permissions": {"GET": ["audit"], "global": true}}]"#;
+
+async fn start() -> TestNode {
+    let node = TestNode::start_with(|setup| {
+        setup.roles = ROLES.to_owned();
+        setup.settings.emergency_access = true;
+        setup.settings.central_roles.extend(["nurse", "clerk"].map(str::to_owned));
+    });
+    for (id, roles) in [
+        ("ANA001", &["end_user"][..]),
+        ("BOB002", &["end_user"]),
+        ("NUR005", &["end_user", "nurse"]),
+        ("CLE006", &["clerk"]),
+        ("ROOT004", &["root"]),
+    ] {
+        node.person(id, roles).await;
+    }
+    node.record(Kind::Page, doc! {"_id": "bobs", "book": "BOB002", "info": "x"}).await;
+    node.record(Kind::Encounter, doc! {"_id": "bobs", "person": "BOB002", "info": "x"}).await;
+    node.record(Kind::Encounter, doc! {"_id": "nobodys"}).await;
+    node.record(Kind::PersonalDocument, doc! {"_id": "bobs", "fedacct": "BOB002"}).await;
+    node
+}
+
+/// What a client sees of an answer; the request's own id and the number of bytes apart.
+fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let mut headers: Vec<(String, String)> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "x-request-id")
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    headers.sort();
+    (answer.status, headers, answer.text().replace(answer.header("x-request-id"), ""))
+}
+
+/// Everything that a request can have beside its path.
+fn variants(id: &str) -> Vec<(Vec<(&'static str, &'static str)>, Option<Value>)> {
+    let own = json!({"id": id, "book": "ANA001", "person": "ANA001", "fedacct": "ANA001", "info": "x"});
+    let bodies = [
+        None,
+        Some(json!({})),
+        Some(own.clone()),
+        Some(json!({"id": "other"})),
+        Some(json!({"id": id, "person": "BOB002", "fedacct": "BOB002", "book": "BOB002"})),
+        Some(json!({"id": id, "$x": 1})),
+        Some(json!([1])),
+    ];
+    let headers = [
+        vec![],
+        vec![("if-match", "\"x\"")],
+        vec![("if-match", "*")],
+        vec![("if-none-match", "*")],
+        vec![("if-none-match", "\"x\"")],
+        vec![("range", "bytes=0-0")],
+        vec![("content-type", "multipart/form-data; boundary=x")],
+        vec![("content-encoding", "br")],
+        vec![("x-emergency-reason", "short")],
+        vec![("x-emergency-reason", "")],
+        vec![("accept", "text/html")],
+        vec![("accept", "application/problem+json")],
+    ];
+    headers.into_iter().flat_map(|headers| bodies.clone().map(|body| (headers.clone(), body))).collect()
+}
+
+/// Over all routes with an id, methods, preconditions and bodies, as a patient and as a nurse: nothing but an attempt
+/// that makes a record where there is none tells that there is one.
+#[tokio::test]
+async fn hidden_and_absent_look_alike_on_every_route() {
+    let node = start().await;
+    let mut compared = 0;
+    for who in ["ANA001", "NUR005"] {
+        for pattern in [
+            "/pols/{who}/{id}",
+            "/personal_docs/{who}/{id}",
+            "/encounters/{id}",
+            "/personal-documents/{id}",
+            "/personal-documents/{id}/content",
+            "/authorization?method=GET&path=/encounters/{id}",
+            "/authorization?method=PATCH&path=/encounters/{id}",
+            "/authorization?method=PUT&path=/encounters/{id}",
+            "/authorization?method=POST&path=/encounters/{id}",
+            "/authorization?method=PUT&path=/personal-documents/{id}/content",
+            "/authorization?method=PUT&path=/pols/{who}/{id}",
+            "/authorization?method=DELETE&path=/personal-documents/{id}",
+            "/authorization?method=GET&path=/pols/{who}/{id}",
+        ] {
+            for method in ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"] {
+                for (headers, body) in variants("{id}") {
+                    let ask = |id: &'static str| {
+                        let path = pattern.replace("{who}", who).replace("{id}", id);
+                        let mut call = node.request(method, &path).by(who);
+                        for (name, value) in &headers {
+                            call = call.header(name, value);
+                        }
+                        if let Some(body) = &body {
+                            let body = body.to_string().replace("{id}", id).replace("ANA001", who);
+                            call = call.bytes(body);
+                        }
+                        call.send()
+                    };
+                    let (hidden, absent) = (ask("bobs").await, ask("none").await);
+                    let what = format!("{who} {method} {pattern} {headers:?} {body:?}");
+                    assert_eq!(hidden.changes, [""; 0], "{what}");
+                    compared += 1;
+                    if absent.changes.is_empty() {
+                        let (hidden, absent) = (seen(&hidden), seen(&absent));
+                        let absent = (absent.0, absent.1, absent.2.replace("none", "bobs"));
+                        assert_eq!(hidden, absent, "{what}");
+                        continue;
+                    }
+                    // It was made: the same for a record of somebody else's is refused, and does not say why.
+                    assert!([404, 422].contains(&hidden.status), "{what}: {}", hidden.text());
+                    assert!(!hidden.text().contains("exists"), "{what}: {}", hidden.text());
+                    for kind in [Kind::Page, Kind::Encounter, Kind::PersonalDocument] {
+                        node.restore(kind, "none", None).await;
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 5_000, "{compared}");
+}
+
+/// As much may be learned by writing, and that is in the trail.
+#[tokio::test]
+async fn an_id_that_is_taken_is_refused_without_a_reason_and_audited() {
+    let node = start().await;
+    for (who, path, body) in [
+        ("ANA001", "/pols/ANA001/bobs", json!({"id": "bobs"})),
+        ("ANA001", "/pols/ANA001/bobs", json!({"id": "bobs", "info": "x"})),
+        ("ANA001", "/encounters/bobs", json!({"person": "ANA001"})),
+        ("CLE006", "/pols/ANA001/bobs", json!({"id": "bobs"})),
+    ] {
+        let answer = node.post(path, body).by(who).send().await;
+        let text = answer.is_invalid("id").text();
+        assert!(text.contains("choose another") && !text.contains("exists"), "{text}");
+    }
+    node.node.store.flush_notes().await.unwrap();
+    let trail = node.get("/audit?verb=denied&limit=100").by("ROOT004").send().await.json();
+    let entries = trail["entries"].as_array().unwrap();
+    let hidden = entries.iter().filter(|entry| entry["outcome"] == "hidden");
+    let count: u64 = hidden.map(|entry| entry["count"].as_u64().unwrap()).sum();
+    assert_eq!(count, 4, "{trail}");
+    // One's own is told as ever, and whoever may read the other one is too.
+    node.post("/pols/ANA001/own", json!({"id": "own"}))
+        .by("ANA001")
+        .send()
+        .await
+        .is(201, &["create pols/own"]);
+    let own = node.post("/pols/ANA001/own", json!({"id": "own", "info": "y"})).by("ANA001").send().await;
+    own.is(422, NOTHING).has(json!({"error": "Page already exists"}));
+}
+
+/// A reason that is refused, or one too many, says nothing about what the path leads to.
+#[tokio::test]
+async fn an_emergency_that_is_refused_tells_nothing() {
+    let node = start().await;
+    let paths =
+        ["/encounters/bobs", "/encounters/none", "/encounters/nobodys", "/people/BOB002", "/people/NOBODY9"];
+    let refused = |reason: &'static str| {
+        let node = &node;
+        async move {
+            let mut answers = Vec::new();
+            for path in paths {
+                let call = node.get(path).by("NUR005").header("x-emergency-reason", reason);
+                let (status, _, text) =
+                    seen(&call.send().await.is(if reason == "short" { 422 } else { 403 }, NOTHING));
+                answers.push((status, text));
+            }
+            answers.dedup();
+            assert_eq!(answers.len(), 1, "{answers:?}");
+        }
+    };
+    refused("short").await;
+    for number in 0..UNREVIEWED_EACH_MAX {
+        let id = format!("PAT{number:03}");
+        node.person(&id, &["end_user"]).await;
+        let call =
+            node.get(&format!("/people/{id}")).by("NUR005").header("x-emergency-reason", "unconscious here");
+        call.send().await.is(200, NOTHING);
+    }
+    refused("unconscious here").await;
+    // What is open stays so, whatever the header says.
+    node.get("/people/PAT000")
+        .by("NUR005")
+        .header("x-emergency-reason", "short")
+        .send()
+        .await
+        .is(200, NOTHING);
+}
+
+/// A page of the trash with nothing more for the caller leads to none, whatever others have deleted.
+#[tokio::test]
+async fn the_trash_of_others_makes_no_further_page() {
+    let node = start().await;
+    for (who, id) in [("BOB002", "b1"), ("ANA001", "a1"), ("ANA001", "a2"), ("BOB002", "b2")] {
+        let path = format!("/pols/{who}/{id}");
+        node.post(&path, json!({"id": id})).by(who).send().await;
+        node.delete(&path).by(who).send().await;
+    }
+    let page = node.get("/trash?limit=2").by("ANA001").send().await.is(200, NOTHING);
+    assert_eq!(page.json().as_array().unwrap().len(), 2);
+    page.lacks_header("link");
+    let first = node.get("/trash?limit=1").by("ANA001").send().await.is(200, NOTHING);
+    let next = first.header("link").split(['<', '>']).nth(1).unwrap().to_owned();
+    let second = node.get(&next).by("ANA001").send().await.is(200, NOTHING);
+    assert_eq!(second.json()[0]["record"], "a1");
+    second.lacks_header("link");
+}

@@ -1,0 +1,211 @@
+//! Nobody pushes out what is in the trail, nor fills it with what they do to one record of their own.
+
+use std::time::Duration;
+
+use bson::doc;
+use serde_json::json;
+use thalamus_edge::accounts::{OWN_WRITES_MAX, OWN_WRITES_PER_DAY};
+use thalamus_edge::domain::access::{Actor, Grant, Verb};
+use thalamus_edge::domain::audit::{Entry, Event, What};
+use thalamus_edge::domain::record::Kind;
+use thalamus_edge::store::{Asker, Edit, REPEATS_EACH_MAX, Right, Store, StoreOptions, asked_by};
+
+use super::support::api::{NOTHING, TestNode, elapse, now_ms, pass_time};
+use super::support::disk::Disk;
+use super::{entries, verified};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const LATER: Duration = Duration::from_secs(61);
+const FEW: StoreOptions =
+    StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 100, clock: now_ms };
+
+/// A change of ANA001's own page by herself.
+async fn change(store: &Store, id: &str, n: i32) {
+    let expected = store.read().unwrap().find(Kind::Page, id).unwrap();
+    let edit = Edit {
+        grant: Grant::operator(0, Verb::Post, Kind::Page),
+        id: id.to_owned(),
+        expected: expected.map(|record| record.document.as_bytes().to_vec()),
+        document: Some(doc! {"_id": id, "book": "ANA001", "n": n}),
+        requires: Vec::new(),
+        grants: None,
+        content: None,
+    };
+    let who = Actor::Person("ANA001".to_owned());
+    let asker = Asker { who, from: None, right: Right::Machine };
+    asked_by(asker, store.edit(edit)).await.unwrap();
+}
+
+fn told(entries: &[Entry]) -> Vec<String> {
+    let line = |Entry { event: Event { verb, kind, id, .. }, times, .. }: &Entry| {
+        format!("{verb} {kind}/{id} x{}", times.count)
+    };
+    entries.iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn what_is_young_stays_however_much_comes_after_it() {
+    let store = Store::in_memory(FEW).unwrap();
+    store.keep_audit_for(400);
+    let read = Event::new(What::Read, &Actor::Person("NUR005".to_owned())).about("people", "ANA001", Some("ANA001"));
+    store.note(read);
+    store.flush_notes().await.unwrap();
+    for n in 0..300 {
+        change(&store, &format!("p{n}"), n).await;
+    }
+    assert_eq!(told(&entries(&store)[..1]), ["read people/ANA001 x1"]);
+    assert_eq!(entries(&store).len(), 301);
+    pass_time(400 * DAY - Duration::from_secs(1));
+    change(&store, "late", 0).await;
+    assert_eq!(entries(&store).len(), 302);
+    // Then by their number, as ever, step by step.
+    pass_time(Duration::from_secs(1));
+    for n in 0..10 {
+        change(&store, &format!("q{n}"), n).await;
+    }
+    assert_eq!(entries(&store).len(), 100);
+    verified(&store, &[]).unwrap();
+}
+
+#[tokio::test]
+async fn repeated_changes_of_one_record_share_an_entry_that_says_how_many() {
+    let node = TestNode::with_people().await;
+    let before = entries(node.node.store.unguarded()).len();
+    for n in 0..300 {
+        let field = if n % 2 == 0 { "even" } else { "odd" };
+        node.patch("/people/ANA001", json!({field: n}))
+            .by("ANA001")
+            .send()
+            .await
+            .is(200, &["update people/ANA001"]);
+    }
+    // Others, and other records, have their own.
+    node.patch("/people/ANA001", json!({"x": 1})).by("DOC003").send().await;
+    node.patch("/people/BOB002", json!({"x": 1})).by("BOB002").send().await;
+    let each = REPEATS_EACH_MAX as usize;
+    assert_eq!(entries(node.node.store.unguarded()).len(), before + each + 2);
+    pass_time(LATER);
+    node.node.store.flush_notes().await.unwrap();
+    let all = entries(node.node.store.unguarded());
+    let last = all.last().unwrap();
+    assert_eq!(
+        told(&all[before + each..]),
+        [
+            "update people/ANA001 x1".to_owned(),
+            "update people/BOB002 x1".to_owned(),
+            format!("update people/ANA001 x{}", 300 - each),
+        ]
+    );
+    assert_eq!(
+        (last.event.who.ends_with("ANA001"), last.event.detail.as_str()),
+        (true, "repeated changes of one record")
+    );
+    assert_eq!(last.event.paths, ["even", "odd"]);
+    assert_eq!(last.event.owner, "ANA001");
+    verified(node.node.store.unguarded(), &[]).unwrap();
+    // The next minute begins anew.
+    node.patch("/people/ANA001", json!({"even": -1}))
+        .by("ANA001")
+        .send()
+        .await
+        .is(200, &["update people/ANA001"]);
+    assert_eq!(entries(node.node.store.unguarded()).len(), all.len() + 1);
+}
+
+/// What shares an entry is on the disk with the change: a node that is killed loses none of it.
+#[tokio::test]
+async fn what_waits_for_its_entry_outlives_the_process() {
+    let disk = Disk::default();
+    let store = Store::on_backend(disk.mount(), FEW).unwrap();
+    store.keep_audit_for(400);
+    for n in 0..100 {
+        change(&store, "p1", n).await;
+    }
+    let each = REPEATS_EACH_MAX as usize;
+    // The first made it, which is another word.
+    assert_eq!(entries(&store).len(), 1 + each);
+    let copy = disk.copy();
+    drop(store);
+    let store = Store::on_backend(copy.mount(), FEW).unwrap();
+    store.keep_audit_for(400);
+    store.begin_service("test").await.unwrap();
+    let all = entries(&store);
+    assert_eq!(told(&all[1 + each..]), [format!("update pols/p1 x{}", 99 - each), "start / x1".to_owned()]);
+    for n in 200..300 {
+        change(&store, "p1", n).await;
+    }
+    store.end_service().await.unwrap();
+    let all = entries(&store);
+    assert_eq!(
+        told(&all[all.len() - 2..]),
+        [format!("update pols/p1 x{}", 100 - each), "stop / x1".to_owned()]
+    );
+    let count: u64 = all.iter().filter(|entry| entry.event.id == "p1").map(|entry| entry.times.count).sum();
+    assert_eq!(count, 200);
+    verified(&store, &[]).unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_writes_waits_and_others_do_not() {
+    let node = TestNode::with_people().await;
+    let write = |who: &'static str, n: u32| node.patch("/people/ANA001", json!({"n": n})).by(who).send();
+    for n in 0..OWN_WRITES_MAX {
+        assert_eq!(write("ANA001", n).await.status, 200, "{n}");
+        // Nothing is changed by these, so they do not count.
+        if n < 100 {
+            node.patch("/people/BOB002", json!({"n": n})).by("ANA001").send().await.is(403, NOTHING);
+        }
+    }
+    let refused = write("ANA001", 0).await.is(429, NOTHING).has(json!({"code": "too_many_writes"}));
+    assert_eq!(refused.header("retry-after"), "18");
+    node.get("/people/ANA001").by("ANA001").send().await.is(200, NOTHING);
+    assert_eq!(write("DOC003", 1).await.status, 200);
+    node.patch("/people/BOB002", json!({"n": 1}))
+        .by("BOB002")
+        .send()
+        .await
+        .is(200, &["update people/BOB002"]);
+    elapse(DAY / OWN_WRITES_PER_DAY + Duration::from_secs(1));
+    assert_eq!(write("ANA001", 1).await.status, 200);
+    write("ANA001", 2).await.is(429, NOTHING);
+    node.node.store.flush_notes().await.unwrap();
+    let denied = entries(node.node.store.unguarded());
+    assert!(denied.iter().any(|entry| entry.event.outcome == "too_many_attempts"));
+}
+
+/// Whoever reads page after page of their own does not fill the trail; what others read of them is told one by one.
+#[tokio::test]
+async fn reads_of_ones_own_are_told_together_from_many_on() {
+    let node = TestNode::with_people().await;
+    for n in 0..200 {
+        node.record(Kind::Page, doc! {"_id": format!("p{n}"), "book": "ANA001"}).await;
+    }
+    let before = entries(node.node.store.unguarded()).len();
+    for n in 0..200 {
+        for who in ["ANA001", "DOC003"] {
+            node.get(&format!("/pols/ANA001/p{n}")).by(who).send().await.is(200, NOTHING);
+        }
+    }
+    node.node.store.flush_notes().await.unwrap();
+    pass_time(LATER);
+    node.node.store.flush_notes().await.unwrap();
+    let all = entries(node.node.store.unguarded()).split_off(before);
+    let of = |who: &str| all.iter().filter(|entry| entry.event.who.ends_with(who)).collect::<Vec<_>>();
+    assert_eq!(of("DOC003").len(), 200);
+    let own = of("ANA001");
+    // 64 with entries of their own, and one for all further ones.
+    assert_eq!((own.len(), own.iter().map(|entry| entry.times.count).sum::<u64>()), (65, 200));
+    assert!(own.iter().all(|entry| entry.event.owner == "ANA001"));
+    assert_eq!(own[64].event.detail, "and others");
+    // What is no person's is told together too.
+    for n in 0..300 {
+        node.record(Kind::Institution, doc! {"_id": format!("i{n}")}).await;
+    }
+    let before = entries(node.node.store.unguarded()).len();
+    for n in 0..300 {
+        node.get(&format!("/institutions/i{n}")).by("DOC003").send().await.is(200, NOTHING);
+    }
+    node.node.store.flush_notes().await.unwrap();
+    let told = entries(node.node.store.unguarded()).split_off(before);
+    assert_eq!((told.len(), told.iter().map(|entry| entry.times.count).sum::<u64>()), (257, 300));
+}
