@@ -53,8 +53,10 @@ fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     (answer.status, headers, answer.text().replace(answer.header("x-request-id"), ""))
 }
 
+type Headers = Vec<(&'static str, &'static str)>;
+
 /// Everything that a request can have beside its path.
-fn variants(id: &str) -> Vec<(Vec<(&'static str, &'static str)>, Option<Value>)> {
+fn variants(id: &str) -> Vec<(Headers, Option<Value>)> {
     let own = json!({"id": id, "book": "ANA001", "person": "ANA001", "fedacct": "ANA001", "info": "x"});
     let bodies = [
         None,
