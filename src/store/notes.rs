@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::{Store, StoreError};
+use crate::domain::address::AddressPrefix;
 use crate::domain::audit::{Event, NOBODY, Times, What};
 
 /// Events of one minute, and entries that wait for a disk that fails.
@@ -67,6 +68,11 @@ struct Unwritten {
     lost: u64,
 }
 
+/// Whom an address stands for.
+fn client_at(peer: &str) -> String {
+    peer.parse().map_or_else(|_| peer.to_owned(), |address| AddressPrefix::of(address).to_string())
+}
+
 impl Window {
     /// False if there was no room for it.
     fn note(&mut self, event: Event, now_ms: i64) -> bool {
@@ -96,11 +102,11 @@ impl Window {
             return event;
         }
         let is_unknown = event.who == NOBODY;
-        let source = if is_unknown { &event.peer } else { &event.who };
+        let source = if is_unknown { client_at(&event.peer) } else { event.who.clone() };
         if is_unknown && self.refused_unknown >= REFUSALS_UNKNOWN_MAX {
             return Event { peer: String::new(), ..together(event) };
         }
-        let refused = self.refused.entry(source.clone()).or_default();
+        let refused = self.refused.entry(source).or_default();
         if *refused >= REFUSALS_EACH_MAX {
             return together(event);
         }
