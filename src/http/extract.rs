@@ -1,14 +1,19 @@
 //! Floor 4. The parts of a request that handlers take: path, query and body, with the API's own errors.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::io::Read as _;
+use std::time::Duration;
 
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header, request::Parts};
+use axum::http::{HeaderMap, HeaderName, Uri, header, request::Parts};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
 
-use super::error::ApiError;
+use super::error::{ApiError, Overloaded};
 use crate::domain::encoding::decoded;
 
 const NOT_TEXT: &str = "the path is not UTF-8 text";
@@ -51,6 +56,11 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
     }
 }
 
+/// How long a body may take before anything of it has come.
+const BODY_BEGIN: Duration = Duration::from_secs(30);
+/// What it has to bring from then on, on the average.
+const BODY_BYTES_A_SECOND_MIN: u64 = 1024;
+
 /// Most bytes of a request's body, coded and decoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimit(pub(crate) usize);
@@ -61,19 +71,16 @@ pub(crate) struct Sent(pub(crate) Result<Bytes, ApiError>);
 impl<S: Send + Sync> FromRequest<S> for Sent {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
-        Ok(Sent(read_body(request, state).await))
+    async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
+        Ok(Sent(read_body(request).await))
     }
 }
 
-async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     refuse_forms_of_files(request.headers())?;
     let coding = Coding::of(request.headers())?;
     let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
-    let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        _ => ApiError::BadRequest("The body could not be read".into()),
-    })?;
+    let body = collect(request.into_body(), limit).await?;
     match coding {
         None => Ok(body),
         Some(_) if body.is_empty() => Ok(body),
@@ -82,6 +89,49 @@ async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
             tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?
         }
     }
+}
+
+/// The whole body, if it is no longer than `limit` and comes on.
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let started = Instant::now();
+    let (mut first, mut all) = (Bytes::new(), Vec::new());
+    loop {
+        let taken = Duration::from_secs((first.len() + all.len()) as u64 / BODY_BYTES_A_SECOND_MIN);
+        let frame = match timeout_at(started + BODY_BEGIN + taken, body.frame()).await {
+            Err(_) => return Err(ApiError::TooSlow),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(unreadable(&error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(bytes) = frame.into_data() else {
+            continue;
+        };
+        if first.len() + all.len() + bytes.len() > limit {
+            return Err(too_large());
+        }
+        // Most bodies come in one piece, which is not copied.
+        if first.is_empty() && all.is_empty() {
+            first = bytes;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&bytes);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.into() })
+}
+
+fn unreadable(error: &axum::Error) -> ApiError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<Overloaded>() {
+            return ApiError::Overloaded;
+        }
+        cause = error.source();
+    }
+    ApiError::BadRequest("The body could not be read".into())
 }
 
 fn too_large() -> ApiError {

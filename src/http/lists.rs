@@ -31,8 +31,8 @@ const BATCH_RECORDS_MAX: usize = 500;
 /// Most records of a person that are read where the request is: a thread of its own would take longer than reading
 /// a book of so many pages does.
 const SHORT_RECORDS_MAX: usize = 16;
-/// Roughly the most bytes read from the store at once.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Roughly the most bytes read from the store at once; a list that nobody takes holds so much.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Longest text that people are searched by: each of its words is a walk through an index.
 const WORDS_CHARS_MAX: usize = 100;
 /// Lists only what belongs to this account.

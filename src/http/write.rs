@@ -7,6 +7,7 @@
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Bson, Document, RawDocumentBuf};
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Node;
@@ -25,8 +26,11 @@ use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 
 /// How often a write starts over because others changed the record first.
 const EDIT_TRIES_MAX: usize = 32;
-/// Largest record that many small writes may add up to: MongoDB holds none beyond 16 MiB.
-const RECORD_BYTES_MAX: usize = 16_000_000;
+
+/// Longest body that is kept as what it says while the write waits for others.
+const PARSED_BYTES_MAX: usize = 64 << 10;
+/// What the node adds to a client's record beside the limit: ids, owners, types of fields.
+const ADDED_BYTES_MAX: usize = 4 << 10;
 
 /// POST, PATCH, PUT and DELETE of one record.
 pub(crate) async fn write(
@@ -39,18 +43,30 @@ pub(crate) async fn write(
 ) -> Result<Response, ApiError> {
     let verb = Verb::of_method(method.as_str()).ok_or(ApiError::MethodNotAllowed)?;
     target.authorize_path(&node.acl(), caller, verb)?;
-    let mut body = match verb {
-        Verb::Delete => Map::new(),
-        _ => parse_object(&body.0?)?,
+    let text = match verb {
+        Verb::Delete => Bytes::from_static(b"{}"),
+        _ => body.0?,
     };
-    let gave_password = body.contains_key("password") && target.schema.kind == Kind::Person;
-    if gave_password {
-        let hash = new_password(node, target, caller, verb, &body).await?;
+    let mut body = parse_object(&text)?;
+    let password = body.get("password").filter(|_| target.schema.kind == Kind::Person).cloned();
+    let gave_password = password.is_some();
+    // A long text takes many times its length once it is read: not while this waits.
+    if text.len() > PARSED_BYTES_MAX {
+        body = Map::new();
+    }
+    let hash = match password {
+        Some(password) => Some(new_password(node, target, caller, verb, password).await?),
+        None => None,
+    };
+    // Others who edit this record wait; what still comes between is a reconciliation.
+    let _turn = node.store.turn(target.schema.kind, target.id).await;
+    if text.len() > PARSED_BYTES_MAX {
+        body = parse_object(&text)?;
+    }
+    if let Some(hash) = hash {
         body.insert("password".into(), Value::String(hash));
     }
     let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
-    // Others who edit this record wait; what still comes between is a reconciliation.
-    let _turn = node.store.turn(target.schema.kind, target.id).await;
     for _ in 0..EDIT_TRIES_MAX {
         match request.attempt().await? {
             Attempt::Answered(response) => return Ok(response),
@@ -66,25 +82,25 @@ async fn new_password(
     target: &ItemTarget<'_>,
     caller: &Caller,
     verb: Verb,
-    body: &Map<String, Value>,
+    password: Value,
 ) -> Result<String, ApiError> {
     let is_root = caller.principal.is_root();
     if verb != Verb::Post && !is_root && !caller.principal.is(target.id) {
         return Err(ApiError::Forbidden);
     }
-    let Some(Value::String(password)) = body.get("password") else {
+    let Value::String(password) = password else {
         return Err(ApiError::invalid("password", "password: must be text"));
     };
     if password.starts_with("$2") {
         if !is_root {
             return Err(ApiError::invalid("password", "password: ready-made hashes are not accepted"));
         }
-        if !is_acceptable_hash(password) {
+        if !is_acceptable_hash(&password) {
             return Err(ApiError::invalid("password", "password: not a bcrypt hash of cost 4 to 14"));
         }
-        return Ok(password.clone());
+        return Ok(password);
     }
-    Ok(node.accounts.hash(target.id, password, caller.peer).await?)
+    Ok(node.accounts.hash(target.id, &password, caller.peer).await?)
 }
 
 struct WriteRequest<'a> {
@@ -118,6 +134,7 @@ impl WriteRequest<'_> {
             }
         };
         let after = edit.document.as_ref().map(to_raw).transpose()?;
+        self.check_size(after.as_ref(), edit.expected.as_deref())?;
         // What changes nothing is not in the audit trail as a write, and shows the record all the same.
         let unchanged = edit
             .document
@@ -140,6 +157,21 @@ impl WriteRequest<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Refuses a record that grows beyond what clients may make: one request may add little, and many add up. What the
+    /// centre has made larger may be changed as long as it does not grow.
+    fn check_size(&self, after: Option<&RawDocumentBuf>, before: Option<&[u8]>) -> Result<(), ApiError> {
+        let limit = self.node.settings.record_limit_bytes;
+        let own = limit.saturating_add(ADDED_BYTES_MAX);
+        let (bytes, before) = (after.map_or(0, |raw| raw.as_bytes().len()), before.map_or(0, <[u8]>::len));
+        if bytes <= own.max(before) {
+            return Ok(());
+        }
+        Err(ApiError::TooLarge(format!(
+            "The record would have {bytes} bytes, and this node takes none beyond {limit} (api.record_limit_bytes): keep \
+             pictures and letters as personal documents, whose content has a limit of its own"
+        )))
     }
 
     fn leads_to(&self, found: &Found) -> bool {
@@ -289,12 +321,7 @@ fn person_absent() -> ApiError {
 }
 
 fn to_raw(document: &Document) -> Result<RawDocumentBuf, ApiError> {
-    let raw =
-        bson::serialize_to_raw_document_buf(document).map_err(|e| StoreError::Unstorable(e.to_string()))?;
-    if raw.as_bytes().len() > RECORD_BYTES_MAX {
-        return Err(ApiError::TooLarge(format!("The record would have more than {RECORD_BYTES_MAX} bytes")));
-    }
-    Ok(raw)
+    bson::serialize_to_raw_document_buf(document).map_err(|e| StoreError::Unstorable(e.to_string()).into())
 }
 
 fn strip_identity(document: &Document) -> Document {
