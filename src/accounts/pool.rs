@@ -167,7 +167,8 @@ impl<T> FairQueue<T> {
 
     /// Takes out the latest item of the client that has most, if that is more than one.
     fn latest_of_most(&mut self) -> Option<T> {
-        let most = self.by_client.values_mut().max_by_key(|items| items.len()).filter(|items| items.len() > 1)?;
+        let most =
+            self.by_client.values_mut().max_by_key(|items| items.len()).filter(|items| items.len() > 1)?;
         let latest = most.pop_back()?;
         self.waiting -= 1;
         Some(latest)
@@ -253,7 +254,11 @@ mod tests {
     fn a_client_with_nothing_in_it_always_has_a_place() {
         let mut queue = full();
         let displaced = queue.push(client(200), (200, 0)).unwrap();
-        assert_eq!(displaced.map(|(_, number)| number), Some(WAITING_PER_PEER_MAX - 1), "the latest of a full one");
+        assert_eq!(
+            displaced.map(|(_, number)| number),
+            Some(WAITING_PER_PEER_MAX - 1),
+            "the latest of a full one"
+        );
         assert!(queue.push(client(200), (200, 1)).is_err(), "a second place only where there is room");
         let turns: Vec<_> = drain(&mut queue).into_iter().map(|(last, _)| last).collect();
         assert_eq!(turns.len(), WAITING_TOTAL_MAX);

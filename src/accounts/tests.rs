@@ -252,7 +252,11 @@ async fn a_full_queue_says_so_and_leaves_no_trace() {
     tokio::task::yield_now().await;
     let hash = accounts.hash("A", "a long password", peer(99)).await;
     assert!(matches!(hash, Err(HashError::Busy { .. })), "a second place only where there is room");
-    assert_eq!(accounts.attempts.lock().in_flight.len(), WAITING_TOTAL_MAX, "nothing is left of the displaced");
+    assert_eq!(
+        accounts.attempts.lock().in_flight.len(),
+        WAITING_TOTAL_MAX,
+        "nothing is left of the displaced"
+    );
     drop(gate);
     let mut displaced = 0;
     for attempt in waiting {

@@ -67,9 +67,10 @@ impl Default for Throttle {
 impl Throttle {
     /// How many seconds an attempt would come too early, if any; who has to wait has a turn then.
     pub(super) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
-        let own = self.pairs.get(&guess.pair, now).map(|(count, last)| {
-            *last + wait(&WAITS_S, *count, FREE_ATTEMPTS_MAX)
-        });
+        let own = self
+            .pairs
+            .get(&guess.pair, now)
+            .map(|(count, last)| *last + wait(&WAITS_S, *count, FREE_ATTEMPTS_MAX));
         let until = match own.filter(|until| *until > now) {
             Some(until) => Some(until),
             None if self.known.holds(&guess.pair) => None,

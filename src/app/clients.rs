@@ -22,10 +22,11 @@ pub(super) const CONNECTIONS_EACH_MAX: usize = 512;
 /// What a request takes while it is answered, its head among it (see `HEAD_BYTES_MAX`).
 const REQUEST_BYTES: usize = 16 << 10;
 /// Bytes of answers, and of requests while they are answered, that are held for one client and in all.
-const ANSWERS_EACH_MAX: usize = 16 << 20;
-const ANSWERS_MAX: usize = 48 << 20;
-/// Bytes of request bodies beside one of the largest: of one client; in all there may be twice that.
+const ANSWERS_EACH_MAX: usize = 12 << 20;
+const ANSWERS_MAX: usize = 36 << 20;
+/// Bytes of request bodies beside one of the largest: of one client, and in all beside those of that client.
 const BODIES_BESIDE_MAX: usize = 4 << 20;
+const BODIES_OTHERS_MAX: usize = 16 << 20;
 /// How long an answer may lie there without a byte of it being taken, or in all beside what its size allows.
 pub(super) const STALLED: Duration = Duration::from_secs(120);
 /// The least that a client has to take of an answer, or to send of a body, in a second.
@@ -71,8 +72,6 @@ pub(super) struct Share {
 pub(super) struct Connection {
     number: u64,
     share: Arc<Share>,
-    /// It carries the requests of many clients, and has no limit of its own.
-    is_proxy: bool,
     has_ended: AtomicBool,
     /// Of the task that serves it.
     waker: AtomicWaker,
@@ -89,7 +88,6 @@ pub(super) struct Turn {
     clients: Arc<Clients>,
     connection: Arc<Connection>,
     share: Arc<Share>,
-    index: usize,
     began_ms: u64,
     /// Bytes of its body that have arrived, until it is answered.
     arrived: AtomicUsize,
@@ -123,7 +121,8 @@ impl Clients {
         })
     }
 
-    /// A new connection from there, if need be in the place of another.
+    /// A new connection from there, if need be in the place of another. A proxy's carries the requests of many clients,
+    /// and has no limit of its own.
     pub(super) fn connect(self: &Arc<Self>, prefix: AddressPrefix, is_proxy: bool) -> Option<Connected> {
         let mut table = lock(&self.table);
         let share = table.share(prefix);
@@ -152,7 +151,6 @@ impl Clients {
         let connection = Arc::new(Connection {
             number,
             share,
-            is_proxy,
             has_ended: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             doing: Mutex::new(doing),
@@ -167,9 +165,9 @@ impl Clients {
         lock(&self.table).share(prefix)
     }
 
-    /// Whether a request of this client may be answered now: its answers, and those of all, are within bounds, or it
-    /// has little and others make room.
-    pub(super) fn has_room(&self, share: &Share) -> bool {
+    /// Whether one more answer of this client may be held: its answers, and those of all, are within bounds, or it has
+    /// little and others make room.
+    fn has_room(&self, share: &Share) -> bool {
         let own = share.answers.load(Ordering::Relaxed);
         own < ANSWERS_EACH_MAX
             && (self.answers.load(Ordering::Relaxed) < ANSWERS_MAX
@@ -180,12 +178,10 @@ impl Clients {
     pub(super) fn begin(self: &Arc<Self>, connection: &Arc<Connection>, share: Arc<Share>) -> Arc<Turn> {
         let mut doing = lock(&connection.doing);
         let vacant = doing.turns.iter().position(|turn| turn.strong_count() == 0);
-        let index = vacant.unwrap_or(doing.turns.len());
         let turn = Arc::new(Turn {
             clients: Arc::clone(self),
             connection: Arc::clone(connection),
             share,
-            index,
             began_ms: self.now_ms(),
             arrived: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
@@ -193,7 +189,7 @@ impl Clients {
             waited_ms: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         });
-        match doing.turns.get_mut(index) {
+        match vacant.and_then(|vacant| doing.turns.get_mut(vacant)) {
             Some(place) => *place = Arc::downgrade(&turn),
             None => doing.turns.push(Arc::downgrade(&turn)),
         }
@@ -208,7 +204,7 @@ impl Clients {
     }
 
     /// Ends the connection that has stood still for longest of the client that has most, if that has more than twice
-    /// of what `own` is.
+    /// of what `own` is; false if none has.
     fn make_room(
         &self,
         own: usize,
@@ -220,22 +216,22 @@ impl Clients {
             let share = share.upgrade()?;
             Some((amount(&share).load(Ordering::Relaxed), share.prefix))
         };
-        let Some((most, prefix)) = table.shares.values().filter_map(of).max() else {
-            return false;
-        };
-        if most <= own.saturating_mul(2) {
-            return false;
+        let mut much: Vec<_> =
+            table.shares.values().filter_map(of).filter(|(held, _)| *held > own.saturating_mul(2)).collect();
+        much.sort_unstable();
+        for (held, prefix) in much.iter().rev() {
+            let stalest = |connection: &Arc<Connection>| {
+                let turns = connection.turns().into_iter().filter(|turn| turn.share.prefix == *prefix);
+                Some((turns.filter_map(|turn| since_ms(&turn)).min()?, connection.number))
+            };
+            if let Some((_, number)) = table.connections.values().filter_map(stalest).min() {
+                tracing::info!(client = %prefix, bytes = held, "a client that has much loses a connection: others have no room");
+                table.end(number);
+                return true;
+            }
         }
-        let stalest = |connection: &Arc<Connection>| {
-            let turns = connection.turns().into_iter().filter(|turn| turn.share.prefix == prefix);
-            Some((turns.filter_map(|turn| since_ms(&turn)).min()?, connection.number))
-        };
-        let Some((_, number)) = table.connections.values().filter_map(stalest).min() else {
-            return false;
-        };
-        tracing::info!(client = %prefix, bytes = most, "a client that has much loses a connection: others have no room");
-        table.end(number);
-        true
+        // What they hold is on connections that are ending already.
+        !much.is_empty()
     }
 
     /// Looks at all connections now and then, and ends those on which nothing happens.
@@ -297,7 +293,10 @@ impl Table {
     /// Makes a place for a client that has `here` connections: of those that have more, the one that has most loses the
     /// connection that has been idle for longest, and if all are busy the one that was opened first.
     fn end_one_for(&mut self, here: usize) -> bool {
-        let most = self.connections.values().max_by_key(|connection| connection.share.connections.load(Ordering::Relaxed));
+        let most = self
+            .connections
+            .values()
+            .max_by_key(|connection| connection.share.connections.load(Ordering::Relaxed));
         let Some(share) = most.map(|connection| Arc::clone(&connection.share)) else {
             return false;
         };
@@ -377,6 +376,22 @@ impl Turn {
         self.clients.answers.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Whether there is room for its answer.
+    pub(super) fn has_room(&self) -> bool {
+        self.clients.has_room(&self.share)
+    }
+
+    /// Whether an answer of so many bytes, if that is known, may be held. Room for a small one is counted from the
+    /// beginning.
+    pub(super) fn has_room_for(&self, bytes: Option<u64>) -> bool {
+        bytes.is_some_and(|bytes| bytes <= REQUEST_BYTES as u64) || self.has_room()
+    }
+
+    /// Ends the connection, as if the line had broken.
+    pub(super) fn break_off(&self) {
+        lock(&self.clients.table).end(self.connection.number);
+    }
+
     /// Counts bytes of an answer for as long as what is returned lives.
     pub(super) fn holding(self: &Arc<Self>, bytes: usize) -> Holding {
         self.hold(bytes);
@@ -389,7 +404,7 @@ impl Turn {
         let in_all = self.clients.bodies.load(Ordering::Relaxed);
         let each_max = self.clients.bodies_each_max;
         let has_room = own + bytes <= each_max
-            && (in_all + bytes <= each_max.saturating_mul(2)
+            && (in_all + bytes <= each_max.saturating_add(BODIES_OTHERS_MAX)
                 || self.clients.make_room(own, |share| &share.bodies, Turn::arrives_since_ms));
         if !has_room {
             return Err(Crowded);
@@ -448,7 +463,7 @@ impl Drop for Turn {
         self.let_go(self.held.load(Ordering::Relaxed));
         let mut doing = lock(&self.connection.doing);
         // The last ones are taken out, so that a connection that had many requests at once does not keep their places.
-        if self.index + 1 == doing.turns.len() {
+        while doing.turns.last().is_some_and(|turn| turn.strong_count() == 0) {
             doing.turns.pop();
         }
         doing.idle_since = Instant::now();

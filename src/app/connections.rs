@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::body::{Body, HttpBody as _};
+use axum::http::{Method, Request, Response};
 use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -30,8 +30,8 @@ use super::proxies::Proxies;
 use crate::domain::address::AddressPrefix;
 use crate::http::{Peer, overloaded};
 
-/// Connections in all.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections in all: each takes some 33 KB, with TLS and HTTP/2.
+const CONNECTIONS_MAX: usize = 2048;
 /// Descriptors for everything else: the store, the centre, certificates, the control socket, the log.
 const DESCRIPTORS_KEPT: usize = 128;
 /// Connections that there may always be, however few descriptors the system gives.
@@ -108,7 +108,8 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
 
     fn accept(&self, mut stream: TcpStream, inner: S) -> Self::Future {
         let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
-        let connect = |peer: &IpAddr| self.clients.connect(AddressPrefix::of(*peer), self.proxies.trusts(*peer));
+        let connect =
+            |peer: &IpAddr| self.clients.connect(AddressPrefix::of(*peer), self.proxies.trusts(*peer));
         let connected = peer.as_ref().ok().map(connect);
         let is_https = self.is_https;
         let proxies = Arc::clone(&self.proxies);
@@ -148,12 +149,13 @@ where
     S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer>
         + Clone
         + Send
+        + Unpin
         + 'static,
-    B: Send + 'static,
+    B: Send + Unpin + 'static,
 {
     type Response = Response<Held>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Answering<S, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
@@ -167,43 +169,75 @@ where
             true => Arc::clone(connection.share()),
             false => clients.share(AddressPrefix::of(client)),
         };
-        let has_room = clients.has_room(&share);
-        let turn = clients.begin(connection, Arc::clone(&share));
+        let turn = clients.begin(connection, share);
+        let is_read = [Method::GET, Method::HEAD].contains(request.method());
         let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn) });
-        let answer = if has_room {
-            self.inner.call(request)
-        } else {
-            let (clients, mut inner) = (Arc::clone(clients), self.inner.clone());
-            Box::pin(async move {
-                let since = Instant::now();
-                while !clients.has_room(&share) {
-                    if since.elapsed() >= ROOM_WAIT {
-                        return Ok(overloaded());
-                    }
-                    tokio::time::sleep(ROOM_LOOK).await;
-                }
-                inner.call(request).await
-            })
-        };
-        Answering { answer, turn }
+        Answering { asked: Some((self.inner.clone(), request)), answer: None, turn, is_read }
     }
 }
 
-/// A request that is being answered.
-pub(super) struct Answering {
-    answer: Answer,
+/// A request that is being answered: once there is room for an answer, and as long as there is when it is made. HTTP/2
+/// asks for many before the first is looked at, so nothing is decided when they come in.
+pub(super) struct Answering<S, B> {
+    asked: Option<(S, Request<Arriving<B>>)>,
+    answer: Option<Answer>,
     turn: Arc<Turn>,
+    is_read: bool,
 }
 
-impl Future for Answering {
+impl<S, B> Future for Answering<S, B>
+where
+    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer>
+        + Send
+        + Unpin
+        + 'static,
+    B: Send + Unpin + 'static,
+{
     type Output = Result<Response<Held>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.answer.as_mut().poll(context));
-        self.turn.answered();
-        let turn = Arc::clone(&self.turn);
-        Poll::Ready(answer.map(|response| response.map(|body| Held::new(body, turn))))
+        let this = &mut *self;
+        if let Some((mut inner, request)) = this.asked.take() {
+            let answer = if this.turn.has_room() {
+                inner.call(request)
+            } else {
+                Box::pin(when_there_is_room(Arc::clone(&this.turn), inner, request))
+            };
+            this.answer = Some(answer);
+        }
+        let Some(answer) = &mut this.answer else {
+            return Poll::Pending;
+        };
+        let Ok(mut response) = ready!(answer.as_mut().poll(context));
+        this.turn.answered();
+        if !this.turn.has_room_for(response.body().size_hint().exact()) {
+            // What was written is written: a refusal would be untrue.
+            if !this.is_read {
+                this.turn.break_off();
+            }
+            response = overloaded();
+        }
+        let turn = Arc::clone(&this.turn);
+        Poll::Ready(Ok(response.map(|body| Held::new(body, turn))))
     }
+}
+
+async fn when_there_is_room<S, B>(
+    turn: Arc<Turn>,
+    mut inner: S,
+    request: Request<Arriving<B>>,
+) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible>,
+{
+    let since = Instant::now();
+    while !turn.has_room() {
+        if since.elapsed() >= ROOM_WAIT {
+            return Ok(overloaded());
+        }
+        tokio::time::sleep(ROOM_LOOK).await;
+    }
+    inner.call(request).await
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ async fn forms_are_short() {
             assert_ne!(within.status, 413, "{path}");
             let beyond = post(FORM_BYTES_MAX + 1).send().await;
             // Without a session, a link or a login nothing is said about the form.
-            let says_nothing = ["/session/end", "/link/x"].contains(&path) || path == "/password/ANA001" && who.is_none();
+            let says_nothing =
+                ["/session/end", "/link/x"].contains(&path) || path == "/password/ANA001" && who.is_none();
             assert_eq!(beyond.status, if says_nothing { within.status } else { 413 }, "{path} {who:?}");
         }
     }
@@ -41,7 +42,12 @@ async fn forms_are_short() {
         gzip.write_all(&vec![b'a'; 1 << 20]).unwrap();
         gzip.finish().unwrap()
     };
-    node.request("POST", "/session").header("content-encoding", "gzip").bytes(packed).send().await.is(413, NOTHING);
+    node.request("POST", "/session")
+        .header("content-encoding", "gzip")
+        .bytes(packed)
+        .send()
+        .await
+        .is(413, NOTHING);
 }
 
 /// A body of `total` bytes, so many at once, with a pause before each.
@@ -64,7 +70,8 @@ async fn a_body_that_does_not_come_on_is_given_up() {
         ("/institutions/x", Some("DOC003"), 500_000, 100, 200, Some(60)),
         ("/institutions/x", Some("DOC003"), 100_000, 1100, 1000, None),
     ] {
-        let call = node.request("POST", path).bytes(dripping(total, at_once, Duration::from_millis(pause_ms)));
+        let call =
+            node.request("POST", path).bytes(dripping(total, at_once, Duration::from_millis(pause_ms)));
         let call = if let Some(who) = who { call.by(who) } else { call };
         let began = Instant::now();
         let answer = call.send().await;
@@ -83,7 +90,11 @@ async fn a_body_that_does_not_come_on_is_given_up() {
 #[tokio::test]
 async fn a_record_grows_only_so_far_and_a_larger_one_of_the_centre_is_served() {
     let node = TestNode::with_people().await;
-    node.post("/institutions/x", json!({"name": "x"})).by("DOC003").send().await.is(201, &["create institution/x"]);
+    node.post("/institutions/x", json!({"name": "x"}))
+        .by("DOC003")
+        .send()
+        .await
+        .is(201, &["create institution/x"]);
     let mut taken = 0;
     for number in 0..20 {
         let part = json!({format!("part{number}"): "y".repeat(100_000)});

@@ -23,7 +23,7 @@ class Node:
     def __init__(self, binary, settings=None, with_large=False, descriptors=None):
         self.binary, self.process = binary, None
         self.directory = tempfile.mkdtemp(prefix="attacked.")
-        own = {"NODE__NAME": "attacked", "SERVER__LISTEN": "127.0.0.1:0", "ACCOUNTS__BCRYPT_COST": "10",
+        own = {"NODE__NAME": "attacked", "SERVER__LISTEN": "127.0.0.1:0", "ACCOUNTS__BCRYPT_COST": "12",
                "CENTRAL__URI": "", "SERVER__TRUSTED_PROXIES": '["127.0.0.9"]'}
         large = {"API__RECORD_LIMIT_BYTES": "15 MiB", "API__BODY_LIMIT_BYTES": "16 MiB"} if with_large else {}
         self.start({**own, **large, **(settings or {})}, None if with_large else descriptors)
@@ -35,7 +35,7 @@ class Node:
             person["history"] = ["x" * 1000 for _ in range(LARGE_BYTES // 1000)]
         self.done(root, "POST", "/people/" + PATIENT[0], person)
         for number in range(60):
-            about = {"name": f"Person {number}", "lastname": "y" * 4000, "gender": "m"}
+            about = {"name": f"Person {number}", "lastname": "y" * 20_000, "gender": "m"}
             self.done(root, "POST", f"/people/P{number:03}", about)
         self.done(root, "POST", "/personal-documents/d1", {"fedacct": PATIENT[0]})
         if with_large:

@@ -122,7 +122,12 @@ class Http2:
         if self.line.selected_alpn_protocol() != "h2":
             raise RuntimeError("the node speaks no HTTP/2")
         self.next, self.text, self.status, self.bytes, self.ended = 1, b"", {}, {}, set()
+        # What may still be sent, on the whole connection (stream 0) and on each stream.
+        self.room, self.stream_room = {0: 65535}, 65535
         self.is_over = False
+        # select() knows no more than 1,024 files.
+        self.poll = select.poll()
+        self.poll.register(self.line, select.POLLIN)
         # No dynamic table, so that status codes can be read without one.
         settings = struct.pack("!HIHIHI", 1, 0, 2, 0, 4, window)
         first = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, settings)
@@ -148,14 +153,21 @@ class Http2:
         return stream
 
     def data(self, stream, body, is_end=False):
-        self.send(frame(DATA, END_STREAM if is_end else 0, stream, body))
+        """As much of it as the node has room for; returns how much that was."""
+        own = self.room.setdefault(stream, self.stream_room)
+        most = max(0, min(len(body), own, self.room[0], 16384))
+        if most or not body:
+            self.room[0] -= most
+            self.room[stream] -= most
+            self.send(frame(DATA, END_STREAM if is_end and most == len(body) else 0, stream, body[:most]))
+        return most
 
     def listen(self, seconds=0.0):
         """Takes what has come: status codes, bytes and ends of streams. Sends no window back."""
         until = time.monotonic() + seconds
         while not self.is_over:
             left = max(0.0, until - time.monotonic())
-            if not self.line.pending() and not select.select([self.line], [], [], left)[0]:
+            if not self.line.pending() and not self.poll.poll(left * 1000):
                 return
             try:
                 some = self.line.recv(65536)
@@ -178,7 +190,12 @@ class Http2:
                 self.status[stream] = status_of(body)
             elif kind == DATA:
                 self.bytes[stream] = self.bytes.get(stream, 0) + length
+            elif kind == WINDOW:
+                self.room[stream] = self.room.get(stream, self.stream_room) + int.from_bytes(body[:4], "big")
             elif kind == SETTINGS and not flags & ACK:
+                for at in range(0, length, 6):
+                    if body[at:at + 2] == b"\0\x04":
+                        self.stream_room = int.from_bytes(body[at + 2:at + 6], "big")
                 self.send(frame(SETTINGS, ACK, 0, b""))
             elif kind == PING and not flags & ACK:
                 self.send(frame(PING, ACK, 0, body))

@@ -38,7 +38,10 @@ async fn a_client_has_a_share_and_gives_it_back() {
     drop((turns, held, other));
     let table = lock(&clients.table);
     assert_eq!((table.open, table.connections.len()), (0, 0));
-    assert!(table.shares.values().all(|share| share.strong_count() == 0), "nothing is kept of those who left");
+    assert!(
+        table.shares.values().all(|share| share.strong_count() == 0),
+        "nothing is kept of those who left"
+    );
     assert_eq!(clients.answers.load(Ordering::Relaxed), 0);
 }
 
@@ -82,8 +85,9 @@ async fn a_newcomer_gets_the_place_of_who_has_most() {
 async fn hosts_of_one_network_are_one_client() {
     let clients = Clients::new(4096, 0);
     let of = |last: u16| AddressPrefix::of(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
-    let held: Vec<_> =
-        (0..CONNECTIONS_EACH_MAX as u16).map(|last| clients.connect(of(last), false).expect("a place")).collect();
+    let held: Vec<_> = (0..CONNECTIONS_EACH_MAX as u16)
+        .map(|last| clients.connect(of(last), false).expect("a place"))
+        .collect();
     let _turns: Vec<_> = held.iter().map(begin).collect();
     assert!(clients.connect(of(9999), false).is_none());
     assert!(clients.connect(of(9999), true).is_some(), "a proxy has no share of its own");
@@ -154,7 +158,8 @@ async fn who_holds_most_makes_room_for_an_answer() {
     }
     let newcomer = connected(&clients, 9);
     assert!(clients.has_room(newcomer.connection.share()));
-    let over: Vec<_> = holding.iter().map(|(stale, _, _, fresh, _)| (has_ended(stale), has_ended(fresh))).collect();
+    let over: Vec<_> =
+        holding.iter().map(|(stale, _, _, fresh, _)| (has_ended(stale), has_ended(fresh))).collect();
     assert_eq!(over[3], (true, false), "the stalest of who has most");
     assert_eq!(over[..3], [(false, false); 3]);
     // Who has about as much as the others does not push them out.
@@ -167,17 +172,18 @@ async fn bodies_have_bounds_of_a_client_and_in_all() {
     let body = 1 << 20;
     let clients = Clients::new(4096, body);
     let each = body + BODIES_BESIDE_MAX;
-    let all: Vec<_> = (1..=3).map(|last| connected(&clients, last)).collect();
+    let full = u8::try_from((each + BODIES_OTHERS_MAX) / each).expect("a few");
+    let all: Vec<_> = (0..=full).map(|last| connected(&clients, last)).collect();
     let turns: Vec<_> = all.iter().map(begin).collect();
-    turns[0].arrived(each).expect("within its share");
-    assert_eq!(turns[0].arrived(1), Err(Crowded));
-    turns[1].arrived(each).expect("within its share");
-    // All is taken; who has nothing gets in, and one of the two ends.
-    turns[2].arrived(1000).expect("room is made");
+    let (newcomer, others) = turns.split_last().expect("some");
+    for turn in others {
+        turn.arrived(each).expect("within its share");
+        assert_eq!(turn.arrived(1), Err(Crowded));
+    }
+    // All is taken; who has nothing gets in, and one of the others ends.
+    newcomer.arrived(2 << 20).expect("room is made");
     assert_eq!(ended(&all).len(), 1);
-    turns[0].answered();
-    turns[1].answered();
-    turns[2].answered();
+    turns.iter().for_each(|turn| turn.answered());
     assert_eq!(clients.bodies.load(Ordering::Relaxed), 0);
     turns[0].arrived(each).expect("all is given back");
 }

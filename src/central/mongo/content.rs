@@ -75,7 +75,8 @@ impl Attachments for MongoCentral {
         let only_bytes = doc! {"$cond": [&is_bytes, "$data", ""]};
         let bytes = doc! {"$cond": [is_bytes, {"$binarySize": only_bytes}, -1]};
         let shown = doc! {"_id": 0, "n": 1, "bytes": bytes};
-        let rows = self.find_rows(CHUNKS_COLLECTION, doc! {"files_id": sha256}, shown, CHUNK_ROWS_MAX).await?;
+        let rows =
+            self.find_rows(CHUNKS_COLLECTION, doc! {"files_id": sha256}, shown, CHUNK_ROWS_MAX).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row, "n")?, number(row, "bytes")))).collect())
     }
 
