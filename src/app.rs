@@ -197,7 +197,8 @@ impl App {
         announce(&handle, tls.is_some());
         let tcp = async {
             let proxies = Proxies::new(self.config.trusted_proxies());
-            let body_bytes_max = self.node.settings.content_limit_bytes.max(self.node.settings.body_limit_bytes);
+            let body_bytes_max =
+                self.node.settings.content_limit_bytes.max(self.node.settings.body_limit_bytes);
             let connections = Connections::within_descriptors(proxies, body_bytes_max);
             let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle, connections).await;
             stop.cancel();

@@ -165,13 +165,18 @@ impl Clients {
         lock(&self.table).share(prefix)
     }
 
+    /// Whether one more answer of this client may be held without anybody else losing one.
+    fn has_free_room(&self, share: &Share) -> bool {
+        share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
+            && self.answers.load(Ordering::Relaxed) < ANSWERS_MAX
+    }
+
     /// Whether one more answer of this client may be held: its answers, and those of all, are within bounds, or it has
     /// little and others make room.
     fn has_room(&self, share: &Share) -> bool {
         let own = share.answers.load(Ordering::Relaxed);
-        own < ANSWERS_EACH_MAX
-            && (self.answers.load(Ordering::Relaxed) < ANSWERS_MAX
-                || self.make_room(own, |share| &share.answers, Turn::waits_since_ms))
+        self.has_free_room(share)
+            || own < ANSWERS_EACH_MAX && self.make_room(own, |share| &share.answers, Turn::waits_since_ms)
     }
 
     /// Begins a request.
@@ -379,6 +384,11 @@ impl Turn {
     /// Whether there is room for its answer.
     pub(super) fn has_room(&self) -> bool {
         self.clients.has_room(&self.share)
+    }
+
+    /// The same, without a look at what others hold: who waits asks again and again.
+    pub(super) fn has_free_room(&self) -> bool {
+        self.clients.has_free_room(&self.share)
     }
 
     /// Whether an answer of so many bytes, if that is known, may be held. Room for a small one is counted from the

@@ -231,7 +231,7 @@ where
     S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible>,
 {
     let since = Instant::now();
-    while !turn.has_room() {
+    while !turn.has_free_room() {
         if since.elapsed() >= ROOM_WAIT {
             return Ok(overloaded());
         }

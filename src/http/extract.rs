@@ -97,30 +97,76 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
         return Err(too_large());
     }
     let started = Instant::now();
-    let (mut first, mut all) = (Bytes::new(), Vec::new());
+    let mut parts = Parted::default();
     loop {
-        let taken = Duration::from_secs((first.len() + all.len()) as u64 / BODY_BYTES_A_SECOND_MIN);
+        let taken = Duration::from_secs(parts.length as u64 / BODY_BYTES_A_SECOND_MIN);
         let frame = match timeout_at(started + BODY_BEGIN + taken, body.frame()).await {
             Err(_) => return Err(ApiError::TooSlow),
-            Ok(None) => break,
+            Ok(None) => return Ok(parts.whole()),
             Ok(Some(Err(error))) => return Err(unreadable(&error)),
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(bytes) = frame.into_data() else {
             continue;
         };
-        if first.len() + all.len() + bytes.len() > limit {
+        if parts.length + bytes.len() > limit {
             return Err(too_large());
         }
-        // Most bodies come in one piece, which is not copied.
-        if first.is_empty() && all.is_empty() {
-            first = bytes;
-        } else {
-            all.extend_from_slice(&std::mem::take(&mut first));
-            all.extend_from_slice(&bytes);
+        parts.add(bytes);
+    }
+}
+
+/// A body as it comes. A vector that grows would take twice what it holds, and pieces as they come as much for a byte as
+/// for many.
+#[derive(Default)]
+struct Parted {
+    /// Most bodies come in one piece, which is not copied.
+    only: Bytes,
+    parts: Vec<Vec<u8>>,
+    length: usize,
+}
+
+/// Length of all parts but the last.
+const PART_BYTES: usize = 64 << 10;
+
+impl Parted {
+    fn add(&mut self, bytes: Bytes) {
+        if self.length == 0 {
+            self.only = bytes;
+            self.length = self.only.len();
+            return;
+        }
+        self.length += bytes.len();
+        let only = std::mem::take(&mut self.only);
+        self.copy(&only);
+        self.copy(&bytes);
+    }
+
+    fn copy(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.parts.last_mut().filter(|part| part.len() < PART_BYTES) {
+                Some(part) => {
+                    let (now, later) = bytes.split_at(bytes.len().min(PART_BYTES - part.len()));
+                    part.extend_from_slice(now);
+                    bytes = later;
+                }
+                None => self.parts.push(Vec::new()),
+            }
         }
     }
-    Ok(if all.is_empty() { first } else { all.into() })
+
+    fn whole(mut self) -> Bytes {
+        match self.parts.len() {
+            0 => self.only,
+            1 => self.parts.pop().unwrap_or_default().into(),
+            _ => {
+                let mut whole = Vec::with_capacity(self.length);
+                // Each part goes once it is copied.
+                self.parts.into_iter().for_each(|part| whole.extend_from_slice(&part));
+                whole.into()
+            }
+        }
+    }
 }
 
 fn unreadable(error: &axum::Error) -> ApiError {
@@ -254,6 +300,27 @@ mod tests {
     use axum::http::header::IF_MATCH;
 
     use super::*;
+
+    #[test]
+    fn parts_make_the_whole() {
+        for pieces in [
+            &[][..],
+            &[0],
+            &[5],
+            &[0, 5, 0],
+            &[1, 1, 1],
+            &[PART_BYTES],
+            &[1, PART_BYTES, 3 * PART_BYTES - 1, 9],
+        ] {
+            let (mut parts, mut expected) = (Parted::default(), Vec::new());
+            for (number, length) in pieces.iter().enumerate() {
+                let piece = vec![number as u8; *length];
+                expected.extend_from_slice(&piece);
+                parts.add(piece.into());
+            }
+            assert_eq!(parts.whole(), expected, "{pieces:?}");
+        }
+    }
 
     #[test]
     fn a_tag_counts_as_the_one_that_a_proxy_made_it_of() {

@@ -242,12 +242,11 @@ impl Records {
         match route.shape {
             Shape::Collection | Shape::OfPerson | Shape::OfPage => read,
             Shape::Item | Shape::ItemOfPerson => read.post(write).patch(write).put(write).delete(write),
-            Shape::Content => read
-                .put(
-                    move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-                        content::upload(&node, schema, route, &caller, &at, request).await
-                    },
-                ),
+            Shape::Content => read.put(
+                move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
+                    content::upload(&node, schema, route, &caller, &at, request).await
+                },
+            ),
         }
     }
 }
