@@ -20,10 +20,10 @@ use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tower::Service;
 
-use super::clients::{Clients, Connected, Turn};
+use super::clients::{Clients, Connected, Crowded, Turn};
 use super::held::{Arriving, Held, Watched};
 use super::plain_http;
 use super::proxies::Proxies;
@@ -172,44 +172,77 @@ where
         let turn = clients.begin(connection, share);
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn) });
-        Answering { asked: Some((self.inner.clone(), request)), answer: None, turn, is_read }
+        Answering {
+            asked: Some((self.inner.clone(), request)),
+            answer: None,
+            turn,
+            is_read,
+            room: Room::default(),
+        }
     }
 }
 
-/// A request that is being answered: once there is room for an answer, and as long as there is when it is made. HTTP/2
-/// asks for many before the first is looked at, so nothing is decided when they come in.
+/// A request that is being answered: as long as there is room for an answer. HTTP/2 asks for many before the first is
+/// looked at, and many may wait for the same password, so nothing is decided when they come in. A read goes on only while
+/// there is room; a write is not begun before.
 pub(super) struct Answering<S, B> {
     asked: Option<(S, Request<Arriving<B>>)>,
     answer: Option<Answer>,
     turn: Arc<Turn>,
     is_read: bool,
+    room: Room,
+}
+
+/// How long a request has waited for room, and until when it does not look again.
+#[derive(Default)]
+struct Room {
+    waits_since: Option<Instant>,
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+impl Room {
+    /// Whether there is any; an error if there was none for too long.
+    fn poll(&mut self, turn: &Turn, context: &mut Context<'_>) -> Poll<Result<(), Crowded>> {
+        loop {
+            if let Some(look) = &mut self.look {
+                ready!(look.as_mut().poll(context));
+                self.look = None;
+            }
+            // Others make room for it at first; who waits asks again and again, and looks at less.
+            let has_room = if self.waits_since.is_none() { turn.has_room() } else { turn.has_free_room() };
+            if has_room {
+                self.waits_since = None;
+                return Poll::Ready(Ok(()));
+            }
+            if self.waits_since.get_or_insert_with(Instant::now).elapsed() >= ROOM_WAIT {
+                return Poll::Ready(Err(Crowded));
+            }
+            self.look = Some(Box::pin(tokio::time::sleep(ROOM_LOOK)));
+        }
+    }
 }
 
 impl<S, B> Future for Answering<S, B>
 where
-    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer>
-        + Send
-        + Unpin
-        + 'static,
-    B: Send + Unpin + 'static,
+    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer> + Unpin,
+    B: Unpin,
 {
     type Output = Result<Response<Held>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if this.is_read || this.asked.is_some() {
+            if let Err(Crowded) = ready!(this.room.poll(&this.turn, context)) {
+                return Poll::Ready(Ok(this.held(overloaded())));
+            }
+        }
         if let Some((mut inner, request)) = this.asked.take() {
-            let answer = if this.turn.has_room() {
-                inner.call(request)
-            } else {
-                Box::pin(when_there_is_room(Arc::clone(&this.turn), inner, request))
-            };
-            this.answer = Some(answer);
+            this.answer = Some(inner.call(request));
         }
         let Some(answer) = &mut this.answer else {
             return Poll::Pending;
         };
         let Ok(mut response) = ready!(answer.as_mut().poll(context));
-        this.turn.answered();
         if !this.turn.has_room_for(response.body().size_hint().exact()) {
             // What was written is written: a refusal would be untrue.
             if !this.is_read {
@@ -217,27 +250,15 @@ where
             }
             response = overloaded();
         }
-        let turn = Arc::clone(&this.turn);
-        Poll::Ready(Ok(response.map(|body| Held::new(body, turn))))
+        Poll::Ready(Ok(this.held(response)))
     }
 }
 
-async fn when_there_is_room<S, B>(
-    turn: Arc<Turn>,
-    mut inner: S,
-    request: Request<Arriving<B>>,
-) -> Result<Response<Body>, Infallible>
-where
-    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible>,
-{
-    let since = Instant::now();
-    while !turn.has_free_room() {
-        if since.elapsed() >= ROOM_WAIT {
-            return Ok(overloaded());
-        }
-        tokio::time::sleep(ROOM_LOOK).await;
+impl<S, B> Answering<S, B> {
+    fn held(&self, response: Response<Body>) -> Response<Held> {
+        self.turn.answered();
+        response.map(|body| Held::new(body, Arc::clone(&self.turn)))
     }
-    inner.call(request).await
 }
 
 #[cfg(test)]
