@@ -2,8 +2,10 @@
 //!
 //! The only place that reads the clock of the machine.
 
+mod clients;
 mod connections;
 mod control;
+mod held;
 mod plain_http;
 mod proxies;
 
@@ -43,6 +45,15 @@ use crate::tls::{Tls, TlsError};
 const HEADER_READ_S_MAX: u64 = 15;
 /// Streams of one HTTP/2 connection.
 const HTTP2_STREAMS_MAX: u32 = 64;
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: u32 = 16 << 10;
+/// Bytes of bodies that an HTTP/2 client may send before they are read: of a stream, and of a connection.
+const HTTP2_STREAM_WINDOW: u32 = 64 << 10;
+const HTTP2_CONNECTION_WINDOW: u32 = 256 << 10;
+/// Bytes of an answer that HTTP/2 takes over before they are sent.
+const HTTP2_SEND_BYTES_MAX: usize = 64 << 10;
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
+const HTTP2_PING: Duration = Duration::from_secs(20);
 /// How long requests in flight may take to end after the signal to stop.
 const SHUTDOWN_S_MAX: u64 = 30;
 const SHUTDOWN_MAX: Duration = Duration::from_secs(SHUTDOWN_S_MAX);
@@ -192,7 +203,10 @@ impl App {
         announce(&handle, tls.is_some());
         let tcp = async {
             let proxies = Proxies::new(self.config.trusted_proxies());
-            let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle, proxies).await;
+            let body_bytes_max =
+                self.node.settings.content_limit_bytes.max(self.node.settings.body_limit_bytes);
+            let connections = Connections::within_descriptors(proxies, body_bytes_max);
+            let served = serve_tcp(listener, api.clone(), tls.as_deref(), handle, connections).await;
             stop.cancel();
             served
         };
@@ -322,6 +336,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         cors_allowed_origins: config.api.cors_allowed_origins.clone(),
         body_limit_bytes: usize::try_from(config.api.body_limit_bytes).unwrap_or(usize::MAX),
         content_limit_bytes: usize::try_from(config.api.content_limit_bytes).unwrap_or(usize::MAX),
+        record_limit_bytes: usize::try_from(config.api.record_limit_bytes).unwrap_or(usize::MAX),
         central_roles: config.accounts.central_roles.clone(),
         emergency_access: config.accounts.emergency_access,
         browser_sessions: browser_sessions(config),
@@ -391,16 +406,25 @@ async fn serve_tcp(
     api: Api,
     tls: Option<&Tls>,
     handle: Handle<SocketAddr>,
-    proxies: Proxies,
+    connections: Connections,
 ) -> Result<(), AppError> {
     let service = ServiceExt::<Request>::into_make_service(api);
     let header_read = Duration::from_secs(HEADER_READ_S_MAX);
     let mut server = axum_server::from_tcp(listener)?.handle(handle).first_request_timeout(header_read);
     let http = server.http_builder();
     let timer = TokioTimer::new();
-    http.http1().timer(timer.clone()).header_read_timeout(header_read);
-    http.http2().timer(timer).max_concurrent_streams(HTTP2_STREAMS_MAX);
-    let connections = Connections::within_descriptors(proxies);
+    let head_bytes = usize::try_from(HEAD_BYTES_MAX).unwrap_or(usize::MAX);
+    http.http1().timer(timer.clone()).header_read_timeout(header_read).max_buf_size(head_bytes);
+    http.http2()
+        .timer(timer)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING);
+    let _watch = AbortOnDropHandle::new(tokio::spawn(Arc::clone(connections.clients()).watch()));
     match tls {
         Some(tls) => {
             let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.server_config()?));

@@ -109,6 +109,8 @@ pub struct Api {
     pub body_limit_bytes: u64,
     #[serde(deserialize_with = "units::bytes")]
     pub content_limit_bytes: u64,
+    #[serde(deserialize_with = "units::bytes")]
+    pub record_limit_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -224,6 +226,7 @@ impl Default for Api {
             cors_allowed_origins: Vec::new(),
             body_limit_bytes: 1 << 20,
             content_limit_bytes: 32 << 20,
+            record_limit_bytes: 1 << 20,
         }
     }
 }

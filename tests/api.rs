@@ -7,6 +7,8 @@ mod support;
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/bounds.rs"]
+mod bounds;
 #[path = "api/browser.rs"]
 mod browser;
 #[path = "api/changes.rs"]

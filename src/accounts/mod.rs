@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use zxcvbn::zxcvbn;
 
 use crate::domain::access::Principal;
+use crate::domain::address::AddressPrefix;
 use crate::domain::record::fold_account;
 
 use cache::{Cache, Credential, CredentialKey};
@@ -39,7 +40,7 @@ pub use sessions::{
 };
 pub use spellings::canonical;
 use spellings::spellings;
-use throttle::{Pair, Throttle};
+use throttle::{Guess, Throttle};
 pub use writes::{
     EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer, Writes,
 };
@@ -272,7 +273,12 @@ impl Accounts {
     /// Joins the computation for an equal attempt, or queues one if it is not too early.
     fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
         let Attempt { credential, account, principal, passwords, hash } = attempt;
-        let pair: Pair = self.key.mac(&[account.as_bytes(), peer.to_canonical().to_string().as_bytes()]);
+        let client = AddressPrefix::of(peer).to_string();
+        let guess = Guess {
+            pair: self.key.mac(&[account.as_bytes(), client.as_bytes()]),
+            client: self.key.mac(&[client.as_bytes()]),
+            account: self.key.mac(&[b"", account.as_bytes(), b""]),
+        };
         let mut known = self.attempts.lock();
         if let Some(outcome) = known.in_flight.get(&credential)
             && outcome.has_changed().is_ok()
@@ -280,14 +286,20 @@ impl Accounts {
             return Ok(outcome.clone());
         }
         let clock = self.clock;
-        if let Some(retry_after_s) = known.throttle.wait_s(&pair, clock()) {
+        if let Some(retry_after_s) = known.throttle.wait_s(&guess, clock()) {
             return Err(LoginError::Busy { retry_after_s });
         }
         let (sender, outcome) = watch::channel(None);
-        let attempts = Arc::clone(&self.attempts);
+        let flight = Flight { attempts: Arc::clone(&self.attempts), credential, sender };
         let is_somebody = principal.is_some();
         let job = move || {
-            if attempts.forget_if_abandoned(&credential, &sender) {
+            let attempts = &flight.attempts;
+            // Who submits this has the lock until the table has it.
+            let known = attempts.lock();
+            // One receiver is the table's own. Who comes later starts a new one.
+            let is_abandoned = flight.sender.receiver_count() <= 1;
+            drop(known);
+            if is_abandoned {
                 return;
             }
             let matches = passwords.iter().any(|password| {
@@ -297,16 +309,22 @@ impl Accounts {
             let mut known = attempts.lock();
             if matches && is_somebody {
                 known.verified.insert(credential, clock());
-                known.throttle.forget(&pair);
+                known.throttle.succeeded(&guess, clock());
             }
             known.in_flight.remove(&credential);
             drop(known);
             // Whoever asked may have gone.
-            let _ = sender.send(Some(matches));
+            let _ = flight.sender.send(Some(matches));
         };
-        self.pool.submit(peer, Box::new(job))?;
-        known.throttle.count(pair, clock());
-        known.in_flight.insert(credential, outcome.clone());
+        let (queued, unrun) = self.pool.submit(peer, Box::new(job));
+        if queued.is_ok() {
+            known.throttle.count(&guess, clock());
+            known.in_flight.insert(credential, outcome.clone());
+        }
+        drop(known);
+        // Its end takes the lock.
+        drop(unrun);
+        queued?;
         Ok(outcome)
     }
 
@@ -324,9 +342,8 @@ impl Accounts {
             attempts.bcrypts.fetch_add(1, Ordering::Relaxed);
             let _ = sender.send(bcrypt::hash(password.as_bytes(), cost));
         };
-        self.pool
-            .submit(peer, Box::new(job))
-            .map_err(|Full { retry_after_s }| HashError::Busy { retry_after_s })?;
+        let (queued, _unrun) = self.pool.submit(peer, Box::new(job));
+        queued.map_err(|Full { retry_after_s }| HashError::Busy { retry_after_s })?;
         match receiver.await {
             Ok(hash) => hash.map_err(|e| HashError::Failed(e.to_string())),
             Err(_) => Err(HashError::Busy { retry_after_s: 1 }),
@@ -396,16 +413,23 @@ impl Attempts {
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Drops a computation that nobody waits for any more; whoever comes later starts a new one.
-    fn forget_if_abandoned(&self, credential: &Credential, sender: &watch::Sender<Option<bool>>) -> bool {
-        let mut known = self.lock();
-        // One receiver is the table's own.
-        let abandoned = sender.receiver_count() <= 1;
-        if abandoned {
-            known.in_flight.remove(credential);
+/// A computation on its way. Dropped without an outcome it takes its entry with it, so that none stays of those that
+/// had to make room, or that nobody waits for any more.
+struct Flight {
+    attempts: Arc<Attempts>,
+    credential: Credential,
+    sender: watch::Sender<Option<bool>>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut known = self.attempts.lock();
+        let is_own = |outcome: &Outcome| outcome.same_channel(&self.sender.subscribe());
+        if known.in_flight.get(&self.credential).is_some_and(is_own) {
+            known.in_flight.remove(&self.credential);
         }
-        abandoned
     }
 }
 

@@ -1,88 +1,57 @@
-//! Floor 5. How many connections there may be, in all and from one address, and how long one may stand still.
+//! Floor 5. Connections as they come in: whose they are, how many there may be, and what each request holds.
 //!
-//! A stranger who opens connections and says nothing must not keep others out. One address gets a share of
-//! them; a connection on which an answer is waiting and nobody takes it ends; and the process never runs out of
-//! descriptors, because the store, the centre and the certificates need some too.
+//! A stranger who opens connections and says nothing, or asks and takes no answer, must not keep others out
+//! ([`super::clients`]); and the process never runs out of descriptors, because the store, the centre and the
+//! certificates need some too.
 
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::body::{Body, HttpBody as _};
+use axum::http::{Method, Request, Response};
 use axum_server::accept::Accept;
+use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
+use super::clients::{Clients, Connected, Turn};
+use super::held::{Arriving, Held, Watched};
 use super::plain_http;
 use super::proxies::Proxies;
-use crate::http::Peer;
+use crate::domain::address::AddressPrefix;
+use crate::http::{Peer, overloaded};
 
-/// Connections from one address.
-const PER_ADDRESS_MAX: usize = 512;
-/// Connections in all.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections in all: each takes some 33 KB, with TLS and HTTP/2.
+const CONNECTIONS_MAX: usize = 2048;
 /// Descriptors for everything else: the store, the centre, certificates, the control socket, the log.
 const DESCRIPTORS_KEPT: usize = 128;
 /// Connections that there may always be, however few descriptors the system gives.
 const CONNECTIONS_MIN: usize = 16;
-/// How long a client may take nothing of what is sent to it.
-const STALLED_S_MAX: u64 = 120;
-/// Pause between two words in the log about refused connections.
-const REFUSED_LOG_S: u64 = 60;
+/// How long a request waits for room before it is refused, and how often it looks.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+const ROOM_LOOK: Duration = Duration::from_millis(20);
 
 /// Counts connections, and refuses those beyond the limits.
 #[derive(Clone)]
 pub(super) struct Connections {
-    open: Arc<Mutex<Open>>,
-    in_all_max: usize,
+    clients: Arc<Clients>,
     /// Whether TLS comes next, so that who speaks plain HTTP is told so.
     is_https: bool,
     proxies: Arc<Proxies>,
 }
 
-#[derive(Default)]
-struct Open {
-    by_address: HashMap<IpAddr, usize>,
-    in_all: usize,
-    refused: u64,
-    logged_at: Option<Instant>,
-}
-
-/// One counted connection; given back when dropped.
-struct Counted {
-    open: Arc<Mutex<Open>>,
-    address: IpAddr,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut open = lock(&self.open);
-        open.in_all -= 1;
-        if let Some(count) = open.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Connections {
     /// As many as the process has descriptors for; takes what the system lets it have.
-    pub(super) fn within_descriptors(proxies: Proxies) -> Connections {
+    pub(super) fn within_descriptors(proxies: Proxies, body_bytes_max: usize) -> Connections {
         let in_all_max = match descriptors() {
             Some(descriptors) => {
                 descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
@@ -95,32 +64,16 @@ impl Connections {
                 "the system allows few open files: fewer connections are taken (raise LimitNOFILE or ulimit -n)"
             );
         }
-        Connections { open: Arc::default(), in_all_max, is_https: false, proxies: Arc::new(proxies) }
+        let clients = Clients::new(in_all_max, body_bytes_max);
+        Connections { clients, is_https: false, proxies: Arc::new(proxies) }
     }
 
     pub(super) fn for_https(self) -> Connections {
         Connections { is_https: true, ..self }
     }
 
-    fn count(&self, address: IpAddr) -> Option<Counted> {
-        let mut open = lock(&self.open);
-        let here = open.by_address.get(&address).copied().unwrap_or(0);
-        // A proxy's connections are those of all its clients.
-        let is_over_share = here >= PER_ADDRESS_MAX && !self.proxies.trusts(address);
-        if open.in_all >= self.in_all_max || is_over_share {
-            open.refused += 1;
-            let is_quiet = |at: Instant| at.elapsed() < Duration::from_secs(REFUSED_LOG_S);
-            if !open.logged_at.is_some_and(is_quiet) {
-                open.logged_at = Some(Instant::now());
-                let (refused, in_all) = (open.refused, open.in_all);
-                tracing::warn!(%address, from_address = here, in_all, refused, "too many connections: refused");
-            }
-            return None;
-        }
-        open.in_all += 1;
-        *open.by_address.entry(address).or_default() += 1;
-        drop(open);
-        Some(Counted { open: Arc::clone(&self.open), address })
+    pub(super) fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 }
 
@@ -149,42 +102,60 @@ fn open_files(limits: &str) -> Option<(usize, usize)> {
 }
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
-    type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
+    type Stream = Watched;
     type Service = CountedService<S>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, mut stream: TcpStream, inner: S) -> Self::Future {
         let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
-        let counted = peer.as_ref().ok().map(|peer| self.count(*peer));
+        let connect =
+            |peer: &IpAddr| self.clients.connect(AddressPrefix::of(*peer), self.proxies.trusts(*peer));
+        let connected = peer.as_ref().ok().map(connect);
         let is_https = self.is_https;
         let proxies = Arc::clone(&self.proxies);
         Box::pin(async move {
             let peer = peer?;
-            let counted = counted.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
+            let connected = connected.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
             stream.set_nodelay(true)?;
-            if is_https && plain_http::turn_away(&mut stream).await? {
-                return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
+            if is_https {
+                let is_plain = tokio::select! {
+                    is_plain = plain_http::turn_away(&mut stream) => is_plain?,
+                    () = connected.connection.ended() => return Err(io::ErrorKind::ConnectionAborted.into()),
+                };
+                if is_plain {
+                    return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
+                }
             }
-            let mut stream = Box::pin(TimeoutStream::new(stream));
-            stream.as_mut().set_write_timeout_pinned(Some(Duration::from_secs(STALLED_S_MAX)));
-            Ok((stream, CountedService { inner, peer, proxies, _counted: Arc::new(counted) }))
+            let stream = Watched::new(stream, Arc::clone(&connected.connection));
+            Ok((stream, CountedService { inner, peer, proxies, connected: Arc::new(connected) }))
         })
     }
 }
 
-/// The service of one connection, which is counted as long as this lives. Says with each request where it comes from.
+/// The service of one connection, which has its place as long as this lives. Says with each request where it comes from,
+/// and counts what it holds.
 #[derive(Clone)]
 pub(super) struct CountedService<S> {
     inner: S,
     peer: IpAddr,
     proxies: Arc<Proxies>,
-    _counted: Arc<Counted>,
+    connected: Arc<Connected>,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for CountedService<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+impl<S, B> Service<Request<B>> for CountedService<S>
+where
+    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer>
+        + Clone
+        + Send
+        + Unpin
+        + 'static,
+    B: Send + Unpin + 'static,
+{
+    type Response = Response<Held>;
+    type Error = Infallible;
+    type Future = Answering<S, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
@@ -193,8 +164,80 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for CountedService<S> {
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let client = self.proxies.client(self.peer, request.headers_mut());
         request.extensions_mut().insert(Peer::Address(client));
-        self.inner.call(request)
+        let Connected { clients, connection } = &*self.connected;
+        let share = match client == self.peer {
+            true => Arc::clone(connection.share()),
+            false => clients.share(AddressPrefix::of(client)),
+        };
+        let turn = clients.begin(connection, share);
+        let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn) });
+        Answering { asked: Some((self.inner.clone(), request)), answer: None, turn, is_read }
     }
+}
+
+/// A request that is being answered: once there is room for an answer, and as long as there is when it is made. HTTP/2
+/// asks for many before the first is looked at, so nothing is decided when they come in.
+pub(super) struct Answering<S, B> {
+    asked: Option<(S, Request<Arriving<B>>)>,
+    answer: Option<Answer>,
+    turn: Arc<Turn>,
+    is_read: bool,
+}
+
+impl<S, B> Future for Answering<S, B>
+where
+    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer>
+        + Send
+        + Unpin
+        + 'static,
+    B: Send + Unpin + 'static,
+{
+    type Output = Result<Response<Held>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some((mut inner, request)) = this.asked.take() {
+            let answer = if this.turn.has_room() {
+                inner.call(request)
+            } else {
+                Box::pin(when_there_is_room(Arc::clone(&this.turn), inner, request))
+            };
+            this.answer = Some(answer);
+        }
+        let Some(answer) = &mut this.answer else {
+            return Poll::Pending;
+        };
+        let Ok(mut response) = ready!(answer.as_mut().poll(context));
+        this.turn.answered();
+        if !this.turn.has_room_for(response.body().size_hint().exact()) {
+            // What was written is written: a refusal would be untrue.
+            if !this.is_read {
+                this.turn.break_off();
+            }
+            response = overloaded();
+        }
+        let turn = Arc::clone(&this.turn);
+        Poll::Ready(Ok(response.map(|body| Held::new(body, turn))))
+    }
+}
+
+async fn when_there_is_room<S, B>(
+    turn: Arc<Turn>,
+    mut inner: S,
+    request: Request<Arriving<B>>,
+) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible>,
+{
+    let since = Instant::now();
+    while !turn.has_free_room() {
+        if since.elapsed() >= ROOM_WAIT {
+            return Ok(overloaded());
+        }
+        tokio::time::sleep(ROOM_LOOK).await;
+    }
+    inner.call(request).await
 }
 
 #[cfg(test)]
@@ -204,43 +247,14 @@ mod tests {
 
     use super::*;
 
-    fn limited(in_all_max: usize) -> Connections {
-        Connections { open: Arc::default(), in_all_max, is_https: false, proxies: Arc::default() }
-    }
-
-    #[test]
-    fn one_address_has_a_share_and_gives_it_back() {
-        let connections = limited(CONNECTIONS_MAX);
-        let (here, there) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut held: Vec<_> =
-            (0..PER_ADDRESS_MAX).map(|_| connections.count(here).expect("a share")).collect();
-        assert!(connections.count(here).is_none());
-        let other = connections.count(there);
-        assert!(other.is_some(), "another address is not kept out");
-        held.pop();
-        held.push(connections.count(here).expect("one was given back"));
-        assert!(connections.count(here).is_none());
-        drop((held, other));
-        let open = lock(&connections.open);
-        assert_eq!((open.in_all, open.by_address.len()), (0, 0), "nothing is kept of those who left");
-    }
-
-    #[test]
-    fn all_together_have_a_limit() {
-        let connections = limited(3);
-        let address = |last| IpAddr::from([192, 0, 2, last]);
-        let held: Vec<_> = (1..=3).map(|last| connections.count(address(last)).expect("within")).collect();
-        assert!(connections.count(address(4)).is_none());
-        drop(held);
-        assert!(connections.count(address(4)).is_some());
-    }
-
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_let_go() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a client");
         let (server, _) = listener.accept().await.expect("the client");
-        let (mut stream, _service) = limited(1).accept(server, ()).await.expect("a counted connection");
+        let connections =
+            Connections { clients: Clients::new(1, 0), is_https: false, proxies: Arc::default() };
+        let (mut stream, _service) = connections.accept(server, ()).await.expect("a counted connection");
         // More than the buffers of the system take. Time goes on by itself while nothing else happens.
         let stalled = stream.write_all(&vec![0; 64 << 20]).await.expect_err("nobody reads");
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);

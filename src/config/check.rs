@@ -31,6 +31,9 @@ const PASSWORD_MIN_CHARS_MIN: usize = 4;
 const BODY_LIMIT_BYTES_MIN: u64 = 1 << 10;
 /// MongoDB takes no larger document.
 const BODY_LIMIT_BYTES_MAX: u64 = 16 << 20;
+const RECORD_LIMIT_BYTES_MIN: u64 = 16 << 10;
+/// MongoDB holds no document beyond 16 MiB.
+const RECORD_LIMIT_BYTES_MAX: u64 = 15 << 20;
 const CONTENT_LIMIT_BYTES_MAX: u64 = 1 << 30;
 /// Ten years; more is no limit at all.
 const OFFLINE_LOGIN_DAYS_MAX: u32 = 3_650;
@@ -70,7 +73,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         true => Err("must name a directory".to_owned()),
         false => Ok(()),
     };
-    let verdicts: [(&'static str, Verdict); 32] = [
+    let verdicts: [(&'static str, Verdict); 33] = [
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.names", server_names(&server.names)),
@@ -81,6 +84,10 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
             size_within(api.body_limit_bytes, BODY_LIMIT_BYTES_MIN..=BODY_LIMIT_BYTES_MAX),
         ),
         ("api.content_limit_bytes", size_within(api.content_limit_bytes, 0..=CONTENT_LIMIT_BYTES_MAX)),
+        (
+            "api.record_limit_bytes",
+            size_within(api.record_limit_bytes, RECORD_LIMIT_BYTES_MIN..=RECORD_LIMIT_BYTES_MAX),
+        ),
         (
             "accounts.password_min_chars",
             within(accounts.password_min_chars, PASSWORD_MIN_CHARS_MIN..=PASSWORD_CHARS_MAX),

@@ -34,6 +34,7 @@ pub(super) const KEYS: &[Key] = &[
     key("api.cors_allowed_origins", r#"a list of origins (https://host, https://host:port, or an app's as capacitor://localhost) in lower case, without a port that is the usual one; "*" lets any page read what needs no login"#, r#"["https://portal.example.org"]"#),
     key("api.body_limit_bytes", "a size from 1 KiB to 16 MiB", r#""1 MiB""#),
     key("api.content_limit_bytes", "a size up to 1 GiB; 0 accepts none", r#""32 MiB""#),
+    key("api.record_limit_bytes", "a size from 16 KiB to 15 MiB", r#""1 MiB""#),
     key("accounts.roles_file", "a file of access rules in Thalamus's format; empty: the installed one", r#""/etc/thalamus-edge/roles.cfg""#),
     key("accounts.password_min_chars", "a number from 4 to 64", "8"),
     key("accounts.bcrypt_cost", "a number from 4 to 14", "12"),

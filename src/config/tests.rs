@@ -108,6 +108,7 @@ fn every_value_can_be_set() {
         cors_allowed_origins = ["https://portal.example.org:8080"]
         body_limit_bytes = 2048
         content_limit_bytes = 0
+        record_limit_bytes = "2 MiB"
         [accounts]
         roles_file = "/r.cfg"
         password_min_chars = 10
@@ -154,6 +155,7 @@ fn every_value_can_be_set() {
         cors_allowed_origins: vec!["https://portal.example.org:8080".to_owned()],
         body_limit_bytes: 2048,
         content_limit_bytes: 0,
+        record_limit_bytes: 2 << 20,
     };
     assert_eq!(config.api, api);
     assert_eq!(config.accounts.roles_file.as_deref(), Some(Path::new("/r.cfg")));
@@ -299,6 +301,7 @@ fn errors_in_the_file_name_line_and_key() {
         ),
         ("[accounts]\ncentral_roles = [\"root\"]", "site.toml line 2: `accounts.central_roles`: must not"),
         ("[api]\nbody_limit_bytes = 0", "site.toml line 2: `api.body_limit_bytes`: must lie"),
+        ("[api]\nrecord_limit_bytes = \"16 MiB\"", "site.toml line 2: `api.record_limit_bytes`: must lie"),
         ("[api]\ncors_allowed_origins = [\"portal\"]", "site.toml line 2: `api.cors_allowed_origins`: holds"),
         ("[api]\ncors_allowed_origins = [\"https://a/\"]", "site.toml line 2: `api.cors_allowed_origins`"),
         ("[store]\njournal_keep_rows = 0", "site.toml line 2: `store.journal_keep_rows`: must lie"),

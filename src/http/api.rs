@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::http::{self, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
@@ -23,7 +23,6 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tower::Service;
-use tower_http::timeout::TimeoutBody;
 
 use super::Node;
 use super::browser::Reader;
@@ -31,10 +30,14 @@ use super::caller::{self, Caller};
 use super::cors::Crossing;
 use super::error::ApiError;
 use super::extract::{At, BodyLimit};
+use super::link::LINK_ROUTE;
+use super::session::{SESSION_END_ROUTE, SESSION_ROUTE};
 use crate::domain::schema::{Route, Schema};
 
-/// Longest silence while a body arrives.
-const BODY_TIMEOUT_S_MAX: u64 = 30;
+/// Longest body of a form: names and passwords. Those without a login are forms.
+const FORM_BYTES_MAX: usize = 4 << 10;
+/// Where forms go.
+const FORM_ROUTES: [Pattern; 4] = [LINK_ROUTE, SESSION_ROUTE, SESSION_END_ROUTE, "/password/{person_id}"];
 /// An answer that took longer than this is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -245,10 +248,9 @@ async fn answered(node: Arc<Node>, way: Way, request: Request) -> Response {
 async fn admitted(node: Arc<Node>, way: Way, mut request: Request) -> Response {
     // Handlers of reads do not look at bodies.
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let silence = Duration::from_secs(BODY_TIMEOUT_S_MAX);
-        request = request.map(|body| Body::new(TimeoutBody::new(silence, body)));
-        DefaultBodyLimit::max(node.settings.body_limit_bytes).apply(&mut request);
-        request.extensions_mut().insert(BodyLimit(node.settings.body_limit_bytes));
+        let limit = node.settings.body_limit_bytes;
+        let limit = if FORM_ROUTES.contains(&way.pattern) { limit.min(FORM_BYTES_MAX) } else { limit };
+        request.extensions_mut().insert(BodyLimit(limit));
     }
     let crossing = Crossing::of(&node, &request);
     let response = match crossing.refusal(&node, way.pattern, &request) {

@@ -26,8 +26,8 @@ use crate::store::{Edit, EditError};
 
 /// How often an upload starts over because the record changed meanwhile.
 const UPLOAD_TRIES_MAX: usize = 8;
-/// Uploads that are in memory at once; others wait before their bytes are read.
-const UPLOADS_MAX: usize = 4;
+/// Uploads that are written at once, when all their bytes are here: each takes its length in memory once more.
+const UPLOADS_MAX: usize = 1;
 /// Longest media type accepted.
 const MEDIA_TYPE_CHARS_MAX: usize = 128;
 
@@ -52,10 +52,13 @@ pub(crate) async fn upload(
     let headers = request.headers().clone();
     refuse_forms_of_files(&headers)?;
     let media_type = media_type(&headers)?;
-    let _turn = UPLOADS.acquire().await.map_err(|_| ApiError::Internal)?;
-    let _claim = node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?;
+    // Whether there is space is asked now; it is taken when the bytes are here, so that who is slow keeps none.
+    drop(node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?);
     let Sent(bytes) = Sent::from_request(request, &()).await?;
-    let (bytes, sha256) = hashed(bytes?).await?;
+    let bytes = bytes?;
+    let _turn = UPLOADS.acquire().await.map_err(|_| ApiError::Internal)?;
+    let _claim = node.store.claim(bytes.len() as u64)?;
+    let (bytes, sha256) = hashed(bytes).await?;
     for _ in 0..UPLOAD_TRIES_MAX {
         let (found, grant) = target.authorized(node, caller, Verb::Patch)?;
         check_precondition(&headers, Some(found.bytes()))?;

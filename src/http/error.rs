@@ -15,6 +15,19 @@ use crate::domain::edit::Invalid;
 use crate::domain::json::JsonError;
 use crate::store::{EditError, Stale, StoreError};
 
+/// When to come back to a node that has no room.
+const OVERLOADED_RETRY_S: u64 = 5;
+
+/// There is no room for more of a request's body; who accepts connections and counts says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no room for more of the body")]
+pub struct Overloaded;
+
+/// The answer to a request for which there is no room.
+pub(crate) fn overloaded() -> Response {
+    ApiError::Overloaded.into_response()
+}
+
 /// A request that was not fulfilled.
 #[derive(Debug)]
 pub(crate) enum ApiError {
@@ -79,6 +92,10 @@ pub(crate) enum ApiError {
     TooManyWrites {
         retry_after_s: u64,
     },
+    /// A body that does not come on.
+    TooSlow,
+    /// The client, or all together, hold as much as the node keeps for them.
+    Overloaded,
     /// The disk is full, or would be but for the reserve.
     StorageFull,
     /// No backup was made; the message says why, to those who may ask for one.
@@ -205,6 +222,17 @@ impl ApiError {
                 "too_many_writes",
                 "This account has made more changes than it may for now; nothing was changed. Try again later".into(),
             ),
+            ApiError::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "too_slow",
+                "The body comes too slowly: at least 1 KiB a second is expected, after the first 30 seconds".into(),
+            ),
+            ApiError::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "This address has too much under way: take the answers that are waiting, or try again in a moment"
+                    .into(),
+            ),
             ApiError::StorageFull => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "storage_full",
@@ -298,6 +326,9 @@ impl IntoResponse for ApiError {
             }
             ApiError::Busy { retry_after_s } | ApiError::TooManyWrites { retry_after_s } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+            }
+            ApiError::Overloaded => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(OVERLOADED_RETRY_S));
             }
             ApiError::RangeNotSatisfiable { length } => {
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {

@@ -1,14 +1,19 @@
 //! Floor 4. The parts of a request that handlers take: path, query and body, with the API's own errors.
 
+use std::error::Error;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header, request::Parts};
+use axum::http::{HeaderMap, HeaderName, Uri, header, request::Parts};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
 
-use super::error::ApiError;
+use super::error::{ApiError, Overloaded};
 use super::rights::Rights;
 use crate::domain::encoding::decoded;
 
@@ -52,6 +57,11 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
     }
 }
 
+/// How long a body may take before anything of it has come.
+const BODY_BEGIN: Duration = Duration::from_secs(30);
+/// What it has to bring from then on, on the average.
+const BODY_BYTES_A_SECOND_MIN: u64 = 1024;
+
 /// Most bytes of a request's body, coded and decoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimit(pub(crate) usize);
@@ -63,9 +73,9 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
     type Rejection = ApiError;
 
     /// Fails if the rights of the caller have ended while the body came: then the handler is not run at all.
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let rights = request.extensions().get::<Arc<Rights>>().cloned();
-        let sent = Sent(read_body(request, state).await);
+        let sent = Sent(read_body(request).await);
         if let Some(rights) = rights {
             rights.check_now()?;
         }
@@ -73,14 +83,11 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
     }
 }
 
-async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     refuse_forms_of_files(request.headers())?;
     let coding = Coding::of(request.headers())?;
     let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
-    let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        _ => ApiError::BadRequest("The body could not be read".into()),
-    })?;
+    let body = collect(request.into_body(), limit).await?;
     match coding {
         None => Ok(body),
         Some(_) if body.is_empty() => Ok(body),
@@ -89,6 +96,95 @@ async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
             tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?
         }
     }
+}
+
+/// The whole body, if it is no longer than `limit` and comes on.
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let started = Instant::now();
+    let mut parts = Parted::default();
+    loop {
+        let taken = Duration::from_secs(parts.length as u64 / BODY_BYTES_A_SECOND_MIN);
+        let frame = match timeout_at(started + BODY_BEGIN + taken, body.frame()).await {
+            Err(_) => return Err(ApiError::TooSlow),
+            Ok(None) => return Ok(parts.whole()),
+            Ok(Some(Err(error))) => return Err(unreadable(&error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(bytes) = frame.into_data() else {
+            continue;
+        };
+        if parts.length + bytes.len() > limit {
+            return Err(too_large());
+        }
+        parts.add(bytes);
+    }
+}
+
+/// A body as it comes. A vector that grows would take twice what it holds, and pieces as they come as much for a byte as
+/// for many.
+#[derive(Default)]
+struct Parted {
+    /// Most bodies come in one piece, which is not copied.
+    only: Bytes,
+    parts: Vec<Vec<u8>>,
+    length: usize,
+}
+
+/// Length of all parts but the last.
+const PART_BYTES: usize = 64 << 10;
+
+impl Parted {
+    fn add(&mut self, bytes: Bytes) {
+        if self.length == 0 {
+            self.only = bytes;
+            self.length = self.only.len();
+            return;
+        }
+        self.length += bytes.len();
+        let only = std::mem::take(&mut self.only);
+        self.copy(&only);
+        self.copy(&bytes);
+    }
+
+    fn copy(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.parts.last_mut().filter(|part| part.len() < PART_BYTES) {
+                Some(part) => {
+                    let (now, later) = bytes.split_at(bytes.len().min(PART_BYTES - part.len()));
+                    part.extend_from_slice(now);
+                    bytes = later;
+                }
+                None => self.parts.push(Vec::new()),
+            }
+        }
+    }
+
+    fn whole(mut self) -> Bytes {
+        match self.parts.len() {
+            0 => self.only,
+            1 => self.parts.pop().unwrap_or_default().into(),
+            _ => {
+                let mut whole = Vec::with_capacity(self.length);
+                // Each part goes once it is copied.
+                self.parts.into_iter().for_each(|part| whole.extend_from_slice(&part));
+                whole.into()
+            }
+        }
+    }
+}
+
+fn unreadable(error: &axum::Error) -> ApiError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<Overloaded>() {
+            return ApiError::Overloaded;
+        }
+        cause = error.source();
+    }
+    ApiError::BadRequest("The body could not be read".into())
 }
 
 fn too_large() -> ApiError {
@@ -211,6 +307,27 @@ mod tests {
     use axum::http::header::IF_MATCH;
 
     use super::*;
+
+    #[test]
+    fn parts_make_the_whole() {
+        for pieces in [
+            &[][..],
+            &[0],
+            &[5],
+            &[0, 5, 0],
+            &[1, 1, 1],
+            &[PART_BYTES],
+            &[1, PART_BYTES, 3 * PART_BYTES - 1, 9],
+        ] {
+            let (mut parts, mut expected) = (Parted::default(), Vec::new());
+            for (number, length) in pieces.iter().enumerate() {
+                let piece = vec![number as u8; *length];
+                expected.extend_from_slice(&piece);
+                parts.add(piece.into());
+            }
+            assert_eq!(parts.whole(), expected, "{pieces:?}");
+        }
+    }
 
     #[test]
     fn a_tag_counts_as_the_one_that_a_proxy_made_it_of() {

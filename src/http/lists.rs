@@ -13,6 +13,7 @@ use bson::RawDocument;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::Semaphore;
 
 use super::caller::Caller;
 use super::emergency::{Subject, admit};
@@ -31,8 +32,11 @@ const BATCH_RECORDS_MAX: usize = 500;
 /// Most records of a person that are read where the request is: a thread of its own would take longer than reading
 /// a book of so many pages does.
 const SHORT_RECORDS_MAX: usize = 16;
-/// Roughly the most bytes read from the store at once.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Roughly the most bytes read from the store at once; a list that nobody takes holds so much.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Lists that are read at once: as many as come would each have a part in memory before it is known to whom it goes.
+const READERS_MAX: usize = 8;
+static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
 /// Longest text that people are searched by: each of its words is a walk through an index.
 const WORDS_CHARS_MAX: usize = 100;
 /// Lists only what belongs to this account.
@@ -184,6 +188,7 @@ pub(crate) async fn list(
         begin(SHORT_RECORDS_MAX)?
     } else {
         // Reading may wait for the disk; the async workers must not.
+        let _turn = READERS.acquire().await.map_err(|_| ApiError::Internal)?;
         let begun = tokio::task::spawn_blocking(move || begin(BATCH_RECORDS_MAX));
         begun.await.map_err(|_| ApiError::Internal)??
     };
@@ -293,6 +298,7 @@ impl Lister {
             return Body::from(first);
         }
         let rest = stream::try_unfold(self, |mut lister| async move {
+            let _turn = READERS.acquire().await.map_err(std::io::Error::other)?;
             let read = tokio::task::spawn_blocking(move || {
                 lister.next_chunk(BATCH_RECORDS_MAX).map(|chunk| (chunk, lister))
             });

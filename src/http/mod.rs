@@ -40,7 +40,7 @@ mod writes;
 use std::sync::{Arc, RwLock};
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
@@ -49,6 +49,8 @@ use axum::routing::{MethodRouter, get, post};
 pub use api::Api;
 pub(crate) use api::{Pattern, Way, present_request};
 pub use caller::{KnownAccounts, Peer, basic_credentials, fold_local};
+pub use error::Overloaded;
+pub(crate) use error::overloaded;
 pub use rights::ClientStore;
 pub use users::check_local_name;
 
@@ -113,6 +115,8 @@ pub struct ApiSettings {
     pub cors_allowed_origins: Vec<String>,
     pub body_limit_bytes: usize,
     pub content_limit_bytes: usize,
+    /// Of records that clients make, as BSON.
+    pub record_limit_bytes: usize,
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
     /// Whether `"emergency": true` in the access rules means anything.
@@ -189,7 +193,7 @@ pub fn api(node: Arc<Node>) -> Api {
     for schema in &SCHEMAS {
         for route in schema.routes {
             let records = Records { schema, route };
-            routes = routes.records(records, records.methods(&node.settings));
+            routes = routes.records(records, records.methods());
         }
     }
     routes.serve(node)
@@ -220,7 +224,7 @@ impl Records {
     }
 
     /// The methods of its path.
-    fn methods(self, settings: &ApiSettings) -> MethodRouter<Arc<Node>> {
+    fn methods(self) -> MethodRouter<Arc<Node>> {
         let Records { schema, route } = self;
         let read =
             get(move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
@@ -237,14 +241,11 @@ impl Records {
         match route.shape {
             Shape::Collection | Shape::OfPerson | Shape::OfPage => read,
             Shape::Item | Shape::ItemOfPerson => read.post(write).patch(write).put(write).delete(write),
-            Shape::Content => read
-                .put(
-                    move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
-                        content::upload(&node, schema, route, &caller, &at, request).await
-                    },
-                )
-                // Inside of the limit for all other bodies, so this one counts.
-                .layer(DefaultBodyLimit::max(settings.content_limit_bytes)),
+            Shape::Content => read.put(
+                move |State(node): State<Arc<Node>>, caller: Caller, at: At, request: Request| async move {
+                    content::upload(&node, schema, route, &caller, &at, request).await
+                },
+            ),
         }
     }
 }

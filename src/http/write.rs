@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bson::{Bson, Document, RawDocumentBuf};
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Node;
@@ -29,8 +30,12 @@ use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 
 /// How often a write starts over because others changed the record first.
 const EDIT_TRIES_MAX: usize = 32;
-/// Largest record that many small writes may add up to: MongoDB holds none beyond 16 MiB.
-const RECORD_BYTES_MAX: usize = 16_000_000;
+
+/// Longest body that is kept as what it says while the write waits for others.
+const PARSED_BYTES_MAX: usize = 64 << 10;
+const PASSWORD: &str = "password";
+/// What the node adds to a client's record beside the limit: ids, owners, types of fields.
+const ADDED_BYTES_MAX: usize = 4 << 10;
 
 /// POST, PATCH, PUT and DELETE of one record.
 pub(crate) async fn write(
@@ -43,22 +48,31 @@ pub(crate) async fn write(
 ) -> Result<Response, ApiError> {
     let verb = Verb::of_method(method.as_str()).ok_or(ApiError::MethodNotAllowed)?;
     target.authorize_path(&node.acl(), caller, verb)?;
-    let mut body = match verb {
-        Verb::Delete => Map::new(),
-        _ => parse_object(&body.0?)?,
+    let text = match verb {
+        Verb::Delete => Bytes::from_static(b"{}"),
+        _ => body.0?,
     };
-    let gave_password = body.contains_key("password") && target.schema.kind == Kind::Person;
-    if gave_password {
-        let hash = new_password(node, target, caller, verb, &mut body).await?;
-        body.insert("password".into(), Value::String(hash));
-    } else if target.schema.kind == Kind::Person && body.contains_key(CURRENT_FIELD_NAME) {
-        // It would be stored as it is.
-        let message = format!("{CURRENT_FIELD_NAME}: goes with a new password only");
-        return Err(ApiError::invalid(CURRENT_FIELD_NAME, message));
+    let mut body = parse_object(&text)?;
+    let mut secrets = secrets_of(target.schema.kind, &mut body)?;
+    let gave_password = secrets.contains_key(PASSWORD);
+    // A long text takes many times its length once it is read: not while this waits.
+    if text.len() > PARSED_BYTES_MAX {
+        body = Map::new();
     }
-    let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
+    let hash = match gave_password {
+        true => Some(new_password(node, target, caller, verb, &mut secrets).await?),
+        false => None,
+    };
     // Others who edit this record wait; what still comes between is a reconciliation.
     let _turn = node.store.turn(target.schema.kind, target.id).await;
+    if text.len() > PARSED_BYTES_MAX {
+        body = parse_object(&text)?;
+        secrets_of(target.schema.kind, &mut body)?;
+    }
+    if let Some(hash) = hash {
+        body.insert(PASSWORD.into(), Value::String(hash));
+    }
+    let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
     for _ in 0..EDIT_TRIES_MAX {
         match request.attempt().await? {
             Attempt::Answered(response) => return Ok(response),
@@ -68,32 +82,53 @@ pub(crate) async fn write(
     Err(EditError::Moved.into())
 }
 
+/// What a body says of a person's password: the new one, which stays in the body, and the current one, which leaves it
+/// because it would be stored as it is.
+fn secrets_of(kind: Kind, body: &mut Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
+    let mut secrets = Map::new();
+    if kind != Kind::Person {
+        return Ok(secrets);
+    }
+    if let Some(password) = body.get(PASSWORD) {
+        secrets.insert(PASSWORD.into(), password.clone());
+    }
+    if let Some(current) = body.shift_remove(CURRENT_FIELD_NAME) {
+        if secrets.is_empty() {
+            let message = format!("{CURRENT_FIELD_NAME}: goes with a new password only");
+            return Err(ApiError::invalid(CURRENT_FIELD_NAME, message));
+        }
+        secrets.insert(CURRENT_FIELD_NAME.into(), current);
+    }
+    Ok(secrets)
+}
+
 /// Checks a password in a body and returns its hash.
 async fn new_password(
     node: &Node,
     target: &ItemTarget<'_>,
     caller: &Caller,
     verb: Verb,
-    body: &mut Map<String, Value>,
+    secrets: &mut Map<String, Value>,
 ) -> Result<String, ApiError> {
     let is_root = caller.principal.is_root();
     if verb != Verb::Post && !is_root && !caller.principal.is(target.id) {
         return Err(ApiError::Forbidden);
     }
-    require_current(node, caller, target.id, body).await?;
-    let Some(Value::String(password)) = body.get("password") else {
+    require_current(node, caller, target.id, secrets).await?;
+    let Some(Value::String(password)) = secrets.get(PASSWORD) else {
         return Err(ApiError::invalid("password", "password: must be text"));
     };
+    let password = password.clone();
     if password.starts_with("$2") {
         if !is_root {
             return Err(ApiError::invalid("password", "password: ready-made hashes are not accepted"));
         }
-        if !is_acceptable_hash(password) {
+        if !is_acceptable_hash(&password) {
             return Err(ApiError::invalid("password", "password: not a bcrypt hash of cost 4 to 14"));
         }
-        return Ok(password.clone());
+        return Ok(password);
     }
-    Ok(node.accounts.hash(target.id, password, caller.peer).await?)
+    Ok(node.accounts.hash(target.id, &password, caller.peer).await?)
 }
 
 struct WriteRequest<'a> {
@@ -136,6 +171,7 @@ impl WriteRequest<'_> {
             }
         };
         let after = edit.document.as_ref().map(to_raw).transpose()?;
+        self.check_size(after.as_ref(), edit.expected.as_deref())?;
         // What changes nothing is not in the audit trail as a write, and shows the record all the same.
         let unchanged = edit
             .document
@@ -158,6 +194,21 @@ impl WriteRequest<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Refuses a record that grows beyond what clients may make: one request may add little, and many add up. What the
+    /// centre has made larger may be changed as long as it does not grow.
+    fn check_size(&self, after: Option<&RawDocumentBuf>, before: Option<&[u8]>) -> Result<(), ApiError> {
+        let limit = self.node.settings.record_limit_bytes;
+        let own = limit.saturating_add(ADDED_BYTES_MAX);
+        let (bytes, before) = (after.map_or(0, |raw| raw.as_bytes().len()), before.map_or(0, <[u8]>::len));
+        if bytes <= own.max(before) {
+            return Ok(());
+        }
+        Err(ApiError::TooLarge(format!(
+            "The record would have {bytes} bytes, and this node takes none beyond {limit} (api.record_limit_bytes): keep \
+             pictures and letters as personal documents, whose content has a limit of its own"
+        )))
     }
 
     fn leads_to(&self, found: &Found) -> bool {
@@ -317,12 +368,7 @@ fn person_absent() -> ApiError {
 }
 
 fn to_raw(document: &Document) -> Result<RawDocumentBuf, ApiError> {
-    let raw =
-        bson::serialize_to_raw_document_buf(document).map_err(|e| StoreError::Unstorable(e.to_string()))?;
-    if raw.as_bytes().len() > RECORD_BYTES_MAX {
-        return Err(ApiError::TooLarge(format!("The record would have more than {RECORD_BYTES_MAX} bytes")));
-    }
-    Ok(raw)
+    bson::serialize_to_raw_document_buf(document).map_err(|e| StoreError::Unstorable(e.to_string()).into())
 }
 
 fn strip_identity(document: &Document) -> Document {

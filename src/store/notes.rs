@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::{Store, StoreError};
 use crate::domain::access::Actor;
+use crate::domain::address::AddressPrefix;
 use crate::domain::audit::{Event, Times, What};
 use crate::domain::record::Kind;
 use crate::domain::schema::Owner;
@@ -76,6 +77,11 @@ struct Unwritten {
     lost: u64,
 }
 
+/// Whom an address stands for.
+fn client_at(peer: &str) -> String {
+    peer.parse().map_or_else(|_| peer.to_owned(), |address| AddressPrefix::of(address).to_string())
+}
+
 impl Window {
     /// False if there was no room for it.
     fn note(&mut self, event: Event, now_ms: i64) -> bool {
@@ -105,11 +111,11 @@ impl Window {
             return self.bounded_own(event);
         }
         let is_unknown = Actor::read(&event.who) == Some(Actor::Nobody);
-        let source = if is_unknown { &event.peer } else { &event.who };
+        let source = if is_unknown { client_at(&event.peer) } else { event.who.clone() };
         if is_unknown && self.refused_unknown >= REFUSALS_UNKNOWN_MAX {
             return Event { peer: String::new(), ..together(event) };
         }
-        let refused = self.refused.entry(source.clone()).or_default();
+        let refused = self.refused.entry(source).or_default();
         if *refused >= REFUSALS_EACH_MAX {
             return together(event);
         }

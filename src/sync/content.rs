@@ -29,6 +29,11 @@ use crate::store::{ContentsLeft, Store, StoreError};
 
 /// Longest content that is fetched, in bytes: nothing longer can be uploaded to a node.
 const ATTACHMENT_BYTES_MAX: u64 = 1 << 30;
+/// Longest chunk: MongoDB holds no longer document.
+const CHUNK_BYTES_MAX: u64 = 16 << 20;
+/// Most chunks that content may be cut into: what the row of a file says is believed within these bounds only, because
+/// so many lengths and digests are kept in memory.
+pub(crate) const PARTS_MAX: u64 = 1 << 16;
 /// Names that the centre is asked about at a time.
 pub(super) const ASK_NAMES_MAX: usize = 100;
 /// Rounds after which what came out wrong, and what cannot be let go, is looked at again.
@@ -106,8 +111,10 @@ impl Layout {
     /// As the row of `fs.files` says; `None` if it cannot be about content of ours.
     pub(super) fn of(file: &ContentFile) -> Option<Layout> {
         let layout = Layout { length: file.length?, unit: file.chunk_bytes? };
-        let is_possible = |bytes: u64| bytes <= ATTACHMENT_BYTES_MAX;
-        (is_possible(layout.length) && is_possible(layout.unit) && layout.unit > 0).then_some(layout)
+        let is_possible = layout.length <= ATTACHMENT_BYTES_MAX
+            && (1..=CHUNK_BYTES_MAX).contains(&layout.unit)
+            && layout.parts() <= PARTS_MAX;
+        is_possible.then_some(layout)
     }
 
     /// How many chunks there are.
@@ -284,7 +291,11 @@ fn sum_up(store: &Store, sha256: &str, part_bytes: u64) -> Result<Sum, StoreErro
             part.update(now);
             left -= now.len() as u64;
             if left == 0 {
-                sum.digests.extend_from_slice(&part.finalize_reset()[..DIGEST_BYTES]);
+                let digest = part.finalize_reset();
+                // Parts as small as the centre says, of content that may be longer than it says.
+                if sum.digests.len() < PARTS_MAX as usize * DIGEST_BYTES {
+                    sum.digests.extend_from_slice(&digest[..DIGEST_BYTES]);
+                }
                 left = part_bytes;
             }
             rest = later;
@@ -329,13 +340,19 @@ mod tests {
             chunk_bytes,
             is_marked: false,
         };
-        assert_eq!(Layout::of(&file(Some(9), Some(4))), Some(Layout { length: 9, unit: 4 }));
+        for (length, unit) in [(9, 4), (0, 1), (PARTS_MAX, 1), (1 << 30, 1 << 14), (9, CHUNK_BYTES_MAX)] {
+            assert_eq!(Layout::of(&file(Some(length), Some(unit))), Some(Layout { length, unit }));
+        }
         for (length, chunk_bytes) in [
             (None, Some(4)),
             (Some(9), None),
             (Some(9), Some(0)),
             (Some(1 << 40), Some(4)),
             (Some(9), Some(1 << 40)),
+            (Some(9), Some(CHUNK_BYTES_MAX + 1)),
+            (Some(1 << 30), Some(1)),
+            (Some(PARTS_MAX + 1), Some(1)),
+            (Some(1 << 30), Some((1 << 14) - 1)),
         ] {
             assert_eq!(Layout::of(&file(length, chunk_bytes)), None);
         }

@@ -16,6 +16,11 @@ use crate::store::{StoreError, WantedContent};
 const ABSENT_MAX: u64 = ASK_NAMES_MAX as u64;
 const CHUNK: u64 = CONTENT_CHUNK_BYTES as u64;
 
+/// A number of the centre's, for people.
+fn shown(number: Option<u64>) -> String {
+    number.map_or_else(|| "none".to_owned(), |number| number.to_string())
+}
+
 impl Lane<'_> {
     pub(super) async fn fetch(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let turn = self.turn_of_wanted()?;
@@ -71,10 +76,21 @@ impl Lane<'_> {
     async fn fetch_one(&mut self, central: &mut dyn Central, file: &ContentFile) -> Result<(), RoundError> {
         let sha256 = file.sha256.as_str();
         let Some(layout) = Layout::of(file) else {
+            self.note_trouble(&format!(
+                "the centre's bytes of one are not what they should be: the row of fs.files {sha256} says what cannot be \
+                 (length {}, chunkSize {})",
+                shown(file.length),
+                shown(file.chunk_bytes)
+            ));
             self.note_failed(sha256, true).await?;
             return self.mark(central, sha256, Vec::new()).await;
         };
         let here = u64::from(self.store.read()?.content_chunks_here(sha256)?);
+        // The row has changed since the chunks that are here were fetched.
+        if here > layout.length.div_ceil(CHUNK) {
+            self.note_failed(sha256, true).await?;
+            return self.mark(central, sha256, Vec::new()).await;
+        }
         if here == 0 && !self.is_whole_there(central, sha256, layout).await? {
             return Ok(());
         }

@@ -108,6 +108,37 @@ async fn a_row_with_a_wrong_length_is_put_right() {
     }
 }
 
+/// What a row says is believed within bounds only: so many chunks would be looked for in memory.
+#[tokio::test]
+async fn rows_that_cannot_be_are_named_and_the_round_goes_on() {
+    for (length, chunk_bytes) in [
+        (1_i64 << 30, 1_i64),
+        ((1 << 30) + 1, 65_536),
+        (i64::MAX, i64::MAX),
+        (1 << 30, (1 << 14) - 1),
+        (6 * CHUNK as i64 - 9, (16 << 20) + 1),
+        (6 * CHUNK as i64 - 9, -1),
+        (-1, 65_536),
+    ] {
+        let case = Case::new(6).await;
+        // Another one, in the same round.
+        let other = case.north.upload("e", &picture(77, CHUNK)).await;
+        case.north.complete().await;
+        {
+            let mut contents = case.sim.contents();
+            let row = contents.files.get_mut(&case.sha256).unwrap();
+            row.insert("length", length);
+            row.insert("chunkSize", chunk_bytes);
+        }
+        let report = case.south.complete().await;
+        assert!(report.message.contains(&case.sha256), "{}", report.message);
+        assert_eq!((case.south.bytes(&case.sha256), case.south.bytes(&other).is_some()), (None, true));
+        case.north.rounds(UNTIL_LOOKED).await;
+        case.south.complete().await;
+        assert_eq!(case.south.bytes(&case.sha256).as_ref(), Some(&case.bytes), "{length} {chunk_bytes}");
+    }
+}
+
 /// Everything is wrong, and a round may carry little: what was put right stays put right.
 #[tokio::test]
 async fn garbage_is_replaced_piece_by_piece() {

@@ -93,6 +93,7 @@ impl Default for Setup {
             cors_allowed_origins: Vec::new(),
             body_limit_bytes: 1 << 20,
             content_limit_bytes: 32 << 20,
+            record_limit_bytes: 1 << 20,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
             emergency_access: false,
             browser_sessions: BrowserSessions::On,

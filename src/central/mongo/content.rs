@@ -24,6 +24,11 @@ const MARK: &str = "metadata.suspect";
 const MARK_NODE: &str = "metadata.suspect.node";
 /// Most rows that a reply carries where they are small.
 const SMALL_ROWS_MAX: u32 = 20_000;
+/// Rows of chunks that are looked at for one name: more than content of ours can have, so that nothing is thought whole
+/// that has more.
+const CHUNK_ROWS_MAX: i64 = (1 << 16) + 1;
+/// Bytes of chunks that are taken at once: the longest document and a batch of ordinary chunks.
+const CHUNKS_BYTES_MAX: usize = (16 << 20) + (2 << 20);
 
 #[async_trait]
 impl Attachments for MongoCentral {
@@ -70,7 +75,8 @@ impl Attachments for MongoCentral {
         let only_bytes = doc! {"$cond": [&is_bytes, "$data", ""]};
         let bytes = doc! {"$cond": [is_bytes, {"$binarySize": only_bytes}, -1]};
         let shown = doc! {"_id": 0, "n": 1, "bytes": bytes};
-        let rows = self.find_rows(CHUNKS_COLLECTION, doc! {"files_id": sha256}, shown, 0).await?;
+        let rows =
+            self.find_rows(CHUNKS_COLLECTION, doc! {"files_id": sha256}, shown, CHUNK_ROWS_MAX).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row, "n")?, number(row, "bytes")))).collect())
     }
 
@@ -87,10 +93,12 @@ impl Attachments for MongoCentral {
             .batch_size(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1))
             .session(&mut self.reading);
         let mut cursor = self.patience.limited(async { finding.await }).await?;
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         loop {
             let next = async { cursor.next(&mut self.reading).await.transpose() };
-            let Some(row) = self.patience.limited(next).await? else {
+            let row = self.patience.limited(next).await?;
+            // Chunks longer than their row says are noticed by who asked.
+            let Some(row) = row.filter(|_| bytes < CHUNKS_BYTES_MAX) else {
                 return Ok(found);
             };
             let number = match row.get("n") {
@@ -99,6 +107,7 @@ impl Attachments for MongoCentral {
                 _ => None,
             };
             if let (Some(number), Ok(Some(RawBsonRef::Binary(data)))) = (number, row.get("data")) {
+                bytes += data.bytes.len();
                 found.push((number, data.bytes.to_vec()));
             }
         }

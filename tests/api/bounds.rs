@@ -1,0 +1,121 @@
+//! What a request may make the node hold: bodies, how long they may take, and how large a record may become.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use bson::doc;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+use thalamus_edge::domain::record::Kind;
+use tokio::time::{Instant, sleep};
+
+use crate::support::api::{NOTHING, TestNode};
+
+/// Longest form that is taken.
+const FORM_BYTES_MAX: usize = 4096;
+
+#[tokio::test]
+async fn forms_are_short() {
+    let node = TestNode::with_people().await;
+    let form = |bytes: usize| format!("account={}", "x".repeat(bytes - 8));
+    for path in ["/session", "/session/end", "/link/x", "/password/ANA001"] {
+        for who in [None, Some("ANA001")] {
+            let post = |bytes: usize| {
+                let call = node.request("POST", path).bytes(form(bytes));
+                if let Some(who) = who { call.by(who) } else { call }
+            };
+            let within = post(FORM_BYTES_MAX).send().await;
+            assert_ne!(within.status, 413, "{path}");
+            let beyond = post(FORM_BYTES_MAX + 1).send().await;
+            // Without a session, a link or a login nothing is said about the form.
+            let says_nothing =
+                ["/session/end", "/link/x"].contains(&path) || path == "/password/ANA001" && who.is_none();
+            assert_eq!(beyond.status, if says_nothing { within.status } else { 413 }, "{path} {who:?}");
+        }
+    }
+    // What unpacks to more than a form is no form either.
+    let packed = {
+        use std::io::Write as _;
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&vec![b'a'; 1 << 20]).unwrap();
+        gzip.finish().unwrap()
+    };
+    node.request("POST", "/session")
+        .header("content-encoding", "gzip")
+        .bytes(packed)
+        .send()
+        .await
+        .is(413, NOTHING);
+}
+
+/// A body of `total` bytes, so many at once, with a pause before each.
+fn dripping(total: usize, at_once: usize, pause: Duration) -> Body {
+    Body::from_stream(stream::iter(0..total / at_once).then(move |_| async move {
+        sleep(pause).await;
+        Ok::<_, Infallible>(Bytes::from(vec![b' '; at_once]))
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_on_is_given_up() {
+    let node = TestNode::with_people().await;
+    for (path, who, total, at_once, pause_ms, given_up_s) in [
+        // One byte every 15 seconds is never silent for long, and would go on for hours.
+        ("/session", None, 4000, 1, 15_000, Some(30)),
+        ("/institutions/x", Some("DOC003"), 100_000, 1, 1000, Some(30)),
+        // As fast as is asked for at first, and then no more.
+        ("/institutions/x", Some("DOC003"), 200_000, 50_000, 25_000, None),
+        ("/institutions/x", Some("DOC003"), 500_000, 100, 200, Some(60)),
+        ("/institutions/x", Some("DOC003"), 100_000, 1100, 1000, None),
+    ] {
+        let call =
+            node.request("POST", path).bytes(dripping(total, at_once, Duration::from_millis(pause_ms)));
+        let call = if let Some(who) = who { call.by(who) } else { call };
+        let began = Instant::now();
+        let answer = call.send().await;
+        let took = began.elapsed().as_secs();
+        match given_up_s {
+            Some(most_s) => {
+                answer.is(408, NOTHING).has(json!({"code": "too_slow"}));
+                assert!((29..=most_s).contains(&took), "{path}: {took} s");
+            }
+            // Spaces are no JSON: the whole body was read.
+            None => drop(answer.is(400, NOTHING)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_grows_only_so_far_and_a_larger_one_of_the_centre_is_served() {
+    let node = TestNode::with_people().await;
+    node.post("/institutions/x", json!({"name": "x"}))
+        .by("DOC003")
+        .send()
+        .await
+        .is(201, &["create institution/x"]);
+    let mut taken = 0;
+    for number in 0..20 {
+        let part = json!({format!("part{number}"): "y".repeat(100_000)});
+        let answer = node.patch("/institutions/x", part).by("DOC003").send().await;
+        if answer.status == 413 {
+            answer.is(413, NOTHING).has(json!({"code": "too_large"}));
+            break;
+        }
+        answer.is(200, &["update institution/x"]);
+        taken += 1;
+    }
+    assert_eq!(taken, 10, "a mebibyte");
+
+    let large = doc! {"_id": "big", "name": "b", "x": "y".repeat(9_000_000)};
+    node.from_centre(Kind::Institution, large).await;
+    let whole = node.get("/institutions/big").by("DOC003").send().await.is(200, NOTHING);
+    assert!(whole.body.len() > 9_000_000);
+    // It may be changed, but it does not grow here.
+    let changed = node.patch("/institutions/big", json!({"name": "c"})).by("DOC003").send().await;
+    changed.is(200, &["update institution/big"]);
+    node.patch("/institutions/big", json!({"name": "longer"})).by("DOC003").send().await.is(413, NOTHING);
+    let small = node.patch("/institutions/big", json!({"x": "y"})).by("DOC003").send().await;
+    small.is(200, &["update institution/big"]);
+}

@@ -1,0 +1,377 @@
+"""The attacks. Each takes a running node and how long it may be (`quick`), and returns what it saw and what is wrong."""
+
+import base64
+import gzip
+import json
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from node import PATIENT, ROOT
+from wire import Http1, Http2, basic, connect
+
+#: Addresses that attack.
+STRANGERS = [f"127.0.1.{number}" for number in range(1, 250)]
+FORM = [("content-type", "application/x-www-form-urlencoded")]
+SESSION = "account=x&password=y"
+
+
+def many(number, make, threads=16):
+    """Results of `make(0)`, `make(1)`... and how many failed to connect."""
+    def one(at):
+        try:
+            return make(at)
+        except (OSError, EOFError):
+            return None
+    with ThreadPoolExecutor(threads) as pool:
+        made = list(pool.map(one, range(number)))
+    return [each for each in made if each is not None]
+
+
+def statuses(connections):
+    return Counter(status for connection in connections for status in connection.status.values())
+
+
+def close_all(connections):
+    for connection in connections:
+        connection.close()
+
+
+def send_all(connection, streams, bytes_max, seconds):
+    """Bodies of these streams, up to so many bytes each, as far as the node lets them come."""
+    sent, until = dict.fromkeys(streams, 0), time.monotonic() + seconds
+    while time.monotonic() < until and not connection.is_over:
+        before = sum(sent.values())
+        for stream in streams:
+            if stream not in connection.ended and sent[stream] < bytes_max:
+                sent[stream] += connection.data(stream, b" " * min(16000, bytes_max - sent[stream]))
+        connection.listen(0.02 if sum(sent.values()) > before else 0.2)
+    return sum(sent.values())
+
+
+def anonymous_bodies(node, quick):
+    """Forms of up to 1 MiB, by nobody, on as many streams as there are."""
+    sent = []
+    def flood(number):
+        connection = Http2(node.address, STRANGERS[number % 3])
+        streams = [connection.begin("POST", "/session" if each % 2 else "/link/x", FORM, has_body=True) for each in range(62)]
+        sent.append(send_all(connection, streams, 1 << 20, 2 if quick else 10))
+        return connection
+    connections = many(8 if quick else 26, flood, threads=26)
+    seen = statuses(connections)
+    close_all(connections)
+    faults = [] if seen[413] + seen[401] == 62 * len(connections) else [f"too long forms are taken: {seen}"]
+    return {"sent": f"{sum(sent) / 1e6:.1f} MB", "refused": dict(seen)}, faults
+
+
+def dripping_forms(node, quick):
+    """Forms that come byte by byte must be given up after a while."""
+    def drip(number):
+        connection = Http2(node.address, STRANGERS[number % 3])
+        for _ in range(60):
+            connection.begin("POST", "/session", FORM, has_body=True)
+        return connection
+    connections = many(4 if quick else 26, drip)
+    until = time.monotonic() + 40
+    while time.monotonic() < until and not all(connection.is_over or len(connection.status) == 60 for connection in connections):
+        for connection in connections:
+            for stream in range(1, connection.next, 2):
+                if stream not in connection.status:
+                    connection.data(stream, b"a")
+            connection.listen(0)
+        time.sleep(1)
+    seen = statuses(connections)
+    close_all(connections)
+    return {"refused": dict(seen)}, [] if seen[408] == 60 * len(connections) else [f"not all are given up: {seen}"]
+
+
+def packed_bodies(node, quick):
+    """Little that unpacks to much."""
+    bomb = gzip.compress(b"a" * (64 << 20))
+    def send(number):
+        client = node.client(PATIENT if number % 2 else None, STRANGERS[number % 3])
+        path = "/people/ANA001" if number % 2 else "/session"
+        fields = [("Content-Encoding", "gzip"), ("Content-Type", "application/json")]
+        return client.ask("PATCH" if number % 2 else "POST", path, bomb, fields)[0]
+    seen = Counter(many(40 if quick else 400, send))
+    return {"refused": dict(seen)}, [] if set(seen) <= {413, 429, 503} else [f"{seen}"]
+
+
+def own_bodies(node, quick):
+    """A patient's own bodies of up to 1 MiB, all but their last byte."""
+    sent = []
+    def flood(number):
+        connection = Http2(node.address, STRANGERS[number % 2], auth=basic(*PATIENT))
+        json_body = [("content-type", "application/json")]
+        streams = [connection.begin("PATCH", "/people/ANA001", json_body, has_body=True) for _ in range(62)]
+        sent.append(send_all(connection, streams, (1 << 20) - 1, 4 if quick else 20))
+        return connection
+    node.client(PATIENT, STRANGERS[0]).ask("GET", "/people/ANA001")
+    connections = many(4 if quick else 26, flood, threads=26)
+    newcomer = node.client(ROOT, "127.0.2.1").ask("PATCH", "/people/P001", json.dumps({"notes": "z" * 500_000}).encode())
+    seen = statuses(connections)
+    close_all(connections)
+    faults = [] if newcomer[0] == 200 else [f"a newcomer's body: {newcomer[0]}"]
+    return {"sent": f"{sum(sent) / 1e6:.1f} MB", "refused": dict(seen)}, faults
+
+
+def unread_record(node, quick):
+    """A patient's client that asks for its own record again and again and takes none of the answers."""
+    def ask(number):
+        connection = Http2(node.address, STRANGERS[number % 3], window=0, auth=basic(*PATIENT))
+        for _ in range(20):
+            connection.begin("GET", "/people/ANA001")
+        connection.listen(0.2)
+        return connection
+    connections = many(6 if quick else 24, ask)
+    for connection in connections:
+        connection.listen(1)
+    newcomer = node.client(PATIENT, "127.0.2.1").ask("GET", "/people/ANA001")
+    time.sleep(6)
+    for connection in connections:
+        connection.listen(0.1)
+    seen = statuses(connections)
+    ended = sum(connection.is_over for connection in connections)
+    close_all(connections)
+    faults = [] if newcomer[0] == 200 and len(newcomer[2]) > 8_000_000 else [f"a newcomer's record: {newcomer[0]}"]
+    return {"refused": dict(seen), "ended": ended}, faults
+
+
+def unread_lists(node, quick):
+    """Lists of everybody that nobody takes: HTTP/2 with windows that are shut."""
+    def ask(number):
+        connection = Http2(node.address, STRANGERS[number % 3], window=0, auth=basic(*ROOT))
+        for _ in range(60):
+            connection.begin("GET", "/people")
+        connection.listen(0.5)
+        return connection
+    connections = many(6 if quick else 24, ask)
+    newcomer = node.client(ROOT, "127.0.2.1").ask("GET", "/people")
+    time.sleep(6)
+    for connection in connections:
+        connection.listen(0.1)
+    seen = statuses(connections)
+    close_all(connections)
+    return {"refused": dict(seen)}, [] if newcomer[0] == 200 else [f"a newcomer's list: {newcomer[0]}"]
+
+
+def unread_http1(node, quick):
+    """The same over HTTP/1, with one answer on each connection."""
+    def ask(number):
+        line = connect(node.address, STRANGERS[number % 4], "http/1.1")
+        line.sendall(f"GET /people/ANA001 HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*PATIENT)}\r\n\r\n".encode())
+        return line
+    lines = many(60 if quick else 400, ask)
+    newcomer = node.client(PATIENT, "127.0.2.1").ask("GET", "/people/ANA001")
+    time.sleep(6)
+    close_all(lines)
+    return {"connections": len(lines)}, [] if newcomer[0] == 200 else [f"a newcomer's record: {newcomer[0]}"]
+
+
+def dripping_uploads(node, quick):
+    """Uploads that come byte by byte keep nobody else from uploading."""
+    def drip(number):
+        line = connect(node.address, STRANGERS[number % 2], "http/1.1")
+        line.sendall((f"PUT /personal-documents/d1/content HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*ROOT)}\r\n"
+                      "Content-Type: image/png\r\nContent-Length: 30000000\r\n\r\n").encode() + b"a" * 1000)
+        return line
+    lines = many(16, drip)
+    time.sleep(1)
+    begun = time.monotonic()
+    client = node.client(ROOT, "127.0.2.1")
+    status, _, _ = client.ask("PUT", "/personal-documents/d1/content", b"\x89PNG" * 250_000, [("Content-Type", "image/png")])
+    took = time.monotonic() - begun
+    faults = [] if status in (200, 201) and took < 10 else [f"another upload: {status} after {took:.1f} s"]
+    answered = []
+    if not quick:
+        time.sleep(max(0.0, 33 - took))
+        for line in lines:
+            line.settimeout(5)
+            try:
+                answered.append(line.recv(65536)[9:12].decode())
+            except OSError as error:
+                answered.append(type(error).__name__)
+        if set(answered) != {"408"}:
+            faults.append(f"dripping uploads: {Counter(answered)}")
+    close_all(lines)
+    return {"upload": f"{took:.1f} s", "refused": dict(Counter(answered))}, faults
+
+
+def whole_uploads(node, quick):
+    """Uploads of the largest content from several addresses at once."""
+    def upload(number):
+        client = node.client(ROOT, STRANGERS[number % 4])
+        content = bytes([number]) + b"u" * (20_000_000)
+        return client.ask("PUT", "/personal-documents/d1/content", content, [("Content-Type", "image/png")])[0]
+    seen = Counter(many(4 if quick else 12, upload, threads=8))
+    return {"answers": dict(seen)}, [] if seen[200] + seen[201] >= 2 else [f"no uploads: {seen}"]
+
+
+def idle_connections(node, quick):
+    """HTTP/2 connections with one request each, as many as there may be, kept."""
+    sources = STRANGERS[:2] if quick else STRANGERS[:8]
+    def keep(number):
+        connection = Http2(node.address, sources[number % len(sources)])
+        stream = connection.begin("GET", "/healthz")
+        connection.await_all([stream], 10)
+        return connection
+    connections = many(320 if quick else 4096, keep, threads=12)
+    waits = []
+    for number in range(20):
+        begun = time.monotonic()
+        status, _, _ = node.client(None, f"127.0.2.{number + 1}").ask("GET", "/healthz")
+        waits.append(time.monotonic() - begun)
+        if status != 200:
+            return {}, [f"a newcomer got {status}"]
+    time.sleep(22)
+    for connection in connections:
+        connection.listen(0)
+    left = sum(not connection.is_over for connection in connections)
+    close_all(connections)
+    faults = [] if left == 0 else [f"{left} idle connections are still open"]
+    return {"opened": len(connections), "newcomer": f"{max(waits) * 1000:.0f} ms"}, faults
+
+
+def busy_connections(node, quick):
+    """As many connections as there may be, each with a body that does not come."""
+    sources = STRANGERS[:2] if quick else STRANGERS[:8]
+    def keep(number):
+        line = connect(node.address, sources[number % len(sources)], "http/1.1")
+        line.sendall(b"POST /session HTTP/1.1\r\nHost: l\r\nContent-Length: 100\r\n\r\na")
+        return line
+    lines = many(320 if quick else 2048, keep, threads=12)
+    faults = []
+    for number in range(20):
+        try:
+            status, _, _ = node.client(None, f"127.0.2.{number + 1}").ask("GET", "/healthz")
+        except (OSError, EOFError) as error:
+            status = repr(error)
+        if status != 200:
+            faults = [f"a newcomer got {status}"]
+    close_all(lines)
+    return {"opened": len(lines)}, faults
+
+
+def endless_heads(node, quick):
+    """Heads of requests that have no end."""
+    def send(number):
+        line = connect(node.address, STRANGERS[number % 3], "http/1.1")
+        try:
+            line.sendall(b"GET / HTTP/1.1\r\nHost: l\r\n")
+            for _ in range(12):
+                line.sendall(b"X-Field: " + b"a" * 30000 + b"\r\n")
+        except OSError:
+            pass
+        return line
+    lines = many(100 if quick else 1000, send)
+    time.sleep(3)
+    close_all(lines)
+    return {"connections": len(lines)}, []
+
+
+def password_queue(node, quick):
+    """Wrong passwords from four addresses, more than there are places; a right one from elsewhere."""
+    def flood(number):
+        connection = Http2(node.address, STRANGERS[number % 4])
+        return connection
+    connections = many(8, flood)
+    number, answers, until = 0, Counter(), time.monotonic() + (8 if quick else 30)
+    with ThreadPoolExecutor(1) as pool:
+        def first_logins():
+            seen = Counter()
+            for each in range(5 if quick else 15):
+                # From another address each time, so that nothing is remembered of it.
+                seen[node.client(PATIENT, f"127.0.2.{each + 1}").ask("GET", "/people/ANA001")[0]] += 1
+            return seen
+        logins = pool.submit(first_logins)
+        while time.monotonic() < until or not logins.done():
+            for connection in connections:
+                for _ in range(8):
+                    number += 1
+                    if not connection.is_over and connection.next // 2 - len(connection.ended) < 60:
+                        connection.begin("GET", "/people/P001", auth=basic(f"GUESS{number}", f"wrong {number}"))
+                connection.listen(0)
+            time.sleep(0.02)
+        seen = logins.result()
+    answers = statuses(connections)
+    close_all(connections)
+    return {"guesses": dict(answers), "logins": dict(seen)}, [] if set(seen) == {200} else [f"first logins: {seen}"]
+
+
+def guesses_at_names(node, quick):
+    """One address that tries one password at each of many names."""
+    client = Http1(node.address, STRANGERS[0])
+    seen = Counter()
+    for number in range(60):
+        client.auth = basic(f"NAME{number}", "password1")
+        seen[client.ask("GET", "/people/P001")[0]] += 1
+    faults = [] if seen[401] <= 30 and seen[429] else [f"{seen}"]
+    # Somebody there who waits for their turn gets in.
+    wait, turns = comes_when_told(node.client(PATIENT, STRANGERS[0]))
+    if wait is None:
+        faults.append("a right password never gets in")
+    return {"guesses": dict(seen), "right one": f"{wait} s, {turns} tries"}, faults
+
+
+def guesses_at_an_account(node, quick):
+    """One account, guessed at from many addresses; and from one /64, behind a proxy that is believed."""
+    seen = Counter(many(60, lambda number: node.client((PATIENT[0], f"wrong{number}"), STRANGERS[number]).ask(
+        "GET", "/people/ANA001")[0], threads=1))
+    faults = [] if seen[401] <= 30 and seen[429] else [f"{seen}"]
+    wait, turns = comes_when_told(node.client(PATIENT, "127.0.2.1"))
+    if wait is None:
+        faults.append("a right password never gets in")
+    def from_host(number):
+        forwarded = [("X-Forwarded-For", f"2001:db8:0:1::{number:x}")]
+        return node.client(("P001", f"wrong{number}"), "127.0.0.9", forwarded).ask("GET", "/people/P001")[0]
+    of_64 = Counter(many(20, from_host, threads=1))
+    if of_64[401] > 6:
+        faults.append(f"a host's /64 counts as many: {of_64}")
+    return {"guesses": dict(seen), "of one /64": dict(of_64), "right one": f"{wait} s, {turns} tries"}, faults
+
+
+def comes_when_told(client):
+    """How long it takes and how many tries to get in with a right password, coming back when told."""
+    begun, tries = time.monotonic(), 0
+    while time.monotonic() - begun < 180:
+        tries += 1
+        status, fields, _ = client.ask("GET", "/people/ANA001")
+        if status == 200:
+            return round(time.monotonic() - begun, 1), tries
+        if status != 429:
+            return None, tries
+        time.sleep(float(fields["retry-after"]) + 0.05)
+    return None, tries
+
+
+def growing_record(node, quick):
+    """Small PATCHes that add up."""
+    client, size, answers = node.client(PATIENT, STRANGERS[0]), 0, Counter()
+    for number in range(20):
+        status, _, _ = client.ask("PATCH", "/people/ANA001", json.dumps({f"note{number}": "n" * 100_000}).encode(),
+                                  [("Content-Type", "application/json")])
+        answers[status] += 1
+    size = len(client.ask("GET", "/people/ANA001")[2])
+    faults = [] if answers[413] and size <= 1_100_000 else [f"{size} bytes, {answers}"]
+    return {"refused": dict(answers), "record": f"{size / 1e6:.1f} MB"}, faults
+
+
+#: Name -> attack, whether it needs the large record, and open files of the node in the quick form.
+ATTACKS = {
+    "anonymous_bodies": (anonymous_bodies, False, None),
+    "dripping_forms": (dripping_forms, False, None),
+    "packed_bodies": (packed_bodies, False, None),
+    "own_bodies": (own_bodies, False, None),
+    "unread_record": (unread_record, True, None),
+    "unread_lists": (unread_lists, False, None),
+    "unread_http1": (unread_http1, True, None),
+    "dripping_uploads": (dripping_uploads, False, None),
+    "whole_uploads": (whole_uploads, False, None),
+    "idle_connections": (idle_connections, False, 400),
+    "busy_connections": (busy_connections, False, 400),
+    "endless_heads": (endless_heads, False, None),
+    "password_queue": (password_queue, False, None),
+    "guesses_at_names": (guesses_at_names, False, None),
+    "guesses_at_an_account": (guesses_at_an_account, False, None),
+    "growing_record": (growing_record, False, None),
+}

@@ -1,0 +1,80 @@
+"""Runs the attacks one after the other, each on a node of its own, and says what they did to it."""
+
+import argparse
+import os
+import resource
+import sys
+import time
+import traceback
+
+from attacks import ATTACKS
+from node import Node, Worker
+
+#: What a release build has to keep to; a debug build, which is built without optimization, to a multiple.
+MEMORY_MB_MAX, P99_MS_MAX = 150, 50
+DEBUG_MEMORY, DEBUG_TIME = 2, 10
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--binary", default="target/debug/thalamus-edge")
+    arguments.add_argument("--quick", action="store_true")
+    arguments.add_argument("--only", default="")
+    arguments.add_argument("--list", action="store_true")
+    given = arguments.parse_args()
+    if given.list:
+        print("\n".join(ATTACKS))
+        return 0
+    names = [name for name in given.only.split(",") if name] or list(ATTACKS)
+    unknown = set(names) - set(ATTACKS)
+    if unknown:
+        print(f"no attack is called {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    binary = os.path.abspath(given.binary)
+    is_debug = "debug" in given.binary
+    memory_max = MEMORY_MB_MAX * (DEBUG_MEMORY if is_debug else 1)
+    time_max = P99_MS_MAX * (DEBUG_TIME if is_debug else 1)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(f"{binary}: memory below {memory_max} MB, 99 of 100 answers to others within {time_max} ms")
+    print(f"{'attack':<22} {'memory':>8} {'median':>8} {'p99':>8}  what came of it")
+    failed = [name for name in names if not attack(name, binary, given.quick, memory_max, time_max)]
+    if failed:
+        print("failed: " + ", ".join(failed))
+    return 1 if failed else 0
+
+
+def attack(name, binary, quick, memory_max, time_max):
+    run, with_large, descriptors = ATTACKS[name]
+    node = Node(binary, with_large=with_large, descriptors=descriptors if quick else None)
+    try:
+        worker = Worker(node)
+        node.forget_memory()
+        worker.start()
+        time.sleep(0.5)
+        try:
+            seen, faults = run(node, quick)
+        except Exception:
+            seen, faults = {}, [traceback.format_exc()]
+        worker.end()
+        memory, p99 = node.memory(), worker.p99()
+        median = sorted(worker.times)[len(worker.times) // 2] if worker.times else float("inf")
+        if not node.is_alive():
+            faults.append("the node has ended")
+        if memory >= memory_max:
+            faults.append(f"{memory:.0f} MB of memory")
+        if p99 >= time_max:
+            faults.append(f"others wait {p99:.0f} ms")
+        if worker.failures:
+            faults.append(f"others got {worker.failures[:3]} ({len(worker.failures)} times)")
+        said = ", ".join(f"{what} {figure}" for what, figure in seen.items() if figure)
+        print(f"{name:<22} {memory:5.0f} MB {median:5.1f} ms {p99:5.1f} ms  {said}", flush=True)
+        for fault in faults:
+            print(f"    wrong: {fault}", flush=True)
+        return not faults
+    finally:
+        node.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
