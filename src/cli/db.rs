@@ -12,7 +12,7 @@ use super::backup::numbers;
 use super::clear_copies::{self, ClearCopiesArgs, OLD_BYTES, clear_files, clear_words};
 use super::control::{Client, ControlError, Missing};
 use super::show::{cell, plain, table};
-use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
+use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
 use crate::app::{store_file, store_options};
 use crate::config::{Config, read_key};
 use crate::files::create_private;
@@ -43,6 +43,7 @@ pub(super) enum DbCommand {
     /// Take a damaged record out of the store; its rows go into a file below the data directory. Also while a node runs.
     SetAside {
         /// Collection, as `doctor` shows it: `people`, `pols`.
+        #[arg(value_parser = collection_names())]
         collection: String,
         id: String,
     },
