@@ -754,3 +754,45 @@ async fn a_delete_that_was_heard_of_does_not_spoil_a_verification() {
         assert_eq!(node.complete().await.deleted, 1, "{n}");
     }
 }
+
+/// What is refused is counted in whatever is said, however a round ended, and once.
+#[tokio::test]
+async fn what_is_refused_is_said_however_a_round_ends() {
+    const REFUSED: &str =
+        "One record is refused by the centre or cannot be read from it: see `thalamus-edge dead list`.";
+    let sim = Sim::default();
+    let node = Node::agreed(&sim).await;
+    sim.state().faulty = vec![("BAD".to_owned(), 8)];
+    node.set("BAD", "mine").await;
+    for _ in 0..3 {
+        node.sync.round().await;
+    }
+    let said = |what: &str, message: &str| {
+        assert_eq!(message.matches(REFUSED).count(), 1, "{what}: {message}");
+        let status = node.sync.status().unwrap();
+        assert_eq!(status.message.matches(REFUSED).count(), 1, "{what}: {status:?}");
+        status.state
+    };
+    assert_eq!(said("complete", &node.ends(Outcome::Complete).await.message), "idle");
+    sim.state().faulty.push(("OTHER".to_owned(), 96));
+    node.set("OTHER", "mine").await;
+    assert_eq!(said("partial", &node.ends(Outcome::Partial).await.message), "idle");
+    sim.state().faulty.pop();
+    node.complete().await;
+    sim.state().lease_faults.push_back(Fault::LostRequest);
+    assert_eq!(said("offline", &node.ends(Outcome::Offline).await.message), "offline");
+    let clerk = Actor::Local("tech".to_owned());
+    node.sync.pause(&clerk).await.unwrap();
+    assert_eq!(said("paused", &node.ends(Outcome::Halted).await.message), "paused");
+    node.sync.resume().await.unwrap();
+    let id = node.sync.status().unwrap().node;
+    sim.state().revoked.push(id);
+    assert_eq!(said("revoked", &node.ends(Outcome::Halted).await.message), "revoked");
+    sim.state().revoked.clear();
+    node.complete().await;
+    // By the time of the question nothing may be left of it.
+    node.set("BAD", "better").await;
+    sim.state().faulty.clear();
+    assert!(!node.complete().await.message.contains("refused"));
+    assert!(!node.sync.status().unwrap().message.contains("refused"));
+}

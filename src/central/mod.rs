@@ -5,6 +5,7 @@
 //! with what the node last saw there, so an old or repeated write can miss but never overwrite.
 
 pub mod content;
+mod failure;
 pub mod mongo;
 pub mod survey;
 
@@ -18,33 +19,11 @@ use crate::domain::diff::Change;
 pub use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
+pub use failure::{Cause, CentralError};
 use survey::{Diagnosis, Namesake};
 
-/// Why the centre gave no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CentralError {
-    /// Not reachable, cut off, too slow, or without a primary: try again in the next round. Writes that
-    /// were on the way may or may not have happened.
-    #[error("the centre cannot be reached: {0}")]
-    Offline(String),
-    /// The centre refuses this node: credentials, privileges or the address are wrong.
-    #[error("the centre refuses this node: {0}")]
-    Refused(String),
-    /// Anything else; nothing is assumed about writes on the way.
-    #[error("the centre failed: {0}")]
-    Failed(String),
-}
-
-impl CentralError {
-    /// Whether a server has answered, with an error: then the line works.
-    pub(crate) fn is_answer(&self) -> bool {
-        let (CentralError::Offline(why) | CentralError::Refused(why) | CentralError::Failed(why)) = self;
-        why.starts_with(ANSWERED)
-    }
-}
-
-/// How the words for an error begin that a server has answered; its code follows.
-pub(crate) const ANSWERED: &str = "MongoDB error ";
+/// An `_id` that no record has: what is asked about it changes nothing.
+pub(crate) const NOBODY: &str = "thalamus-edge: is this allowed?";
 
 pub type Result<T> = std::result::Result<T, CentralError>;
 
@@ -53,6 +32,12 @@ pub type Result<T> = std::result::Result<T, CentralError>;
 #[async_trait]
 pub trait Hub: Send + Sync {
     async fn open(&self) -> Result<Box<dyn Central>>;
+
+    /// While the conversation that was opened last waits for its first answer: why there will be none, as soon as that is
+    /// known. Never ends once somebody was reached. Costs nothing where that takes less than a second.
+    async fn obstacle(&self) -> CentralError {
+        std::future::pending().await
+    }
 
     /// After a conversation that failed: why, as far as it can be found out now. Ends within half a minute.
     async fn diagnose(&self) -> Diagnosis {
@@ -442,7 +427,7 @@ impl CentreAddress {
 
 /// The address of the centre is wrong: nothing can be asked there.
 fn unusable_address(problems: &[String]) -> CentralError {
-    CentralError::Refused(format!("its address {}", problems.join("; ")))
+    CentralError::Refused(format!("its address {}", problems.join("; ")).into())
 }
 
 /// What keeps a text from being a connection string, in words that do not repeat it; its options aside.

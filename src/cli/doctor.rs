@@ -388,6 +388,18 @@ fn change_feed(found: &mut Findings, status: &Value, schedule: &str) {
         Some(bytes) => format!("{} bytes the last time, ", bytes),
         None => String::new(),
     };
+    if let Some(code) = status["change_feed_error"].as_i64() {
+        found.warning(
+            "change feed",
+            format!(
+                "this centre refuses it (MongoDB error {code}): every round reads everything, {much}and rounds follow \
+                 the schedule {schedule}"
+            ),
+            "at the centre: see its log and rs.status(), and whether db.watch() works there; the node tries it again by \
+             itself",
+        );
+        return;
+    }
     found.warning(
         "change feed",
         format!("this centre has none: every round reads everything, {much}and rounds follow the schedule {schedule}"),
@@ -546,6 +558,12 @@ mod tests {
         assert_eq!(said(json!({})), None);
         let finding = said(json!({"change_feed": false, "full_read_bytes": 30_000_000})).unwrap();
         assert!(finding.contains("30000000 bytes") && finding.contains("0 0 * * * *"), "{finding}");
+        let refused = json!({"change_feed": false, "change_feed_error": 96, "full_read_bytes": 30_000_000});
+        let finding = said(refused).unwrap();
+        assert!(
+            finding.contains("refuses it (MongoDB error 96)") && finding.contains("30000000"),
+            "{finding}"
+        );
     }
 
     #[test]

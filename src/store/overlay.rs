@@ -23,6 +23,9 @@ use super::sealed::{SealError, Sealed, sealed_with};
 use super::{StoreError, StoreKey};
 
 const BLOCK_BYTES: u64 = 4096;
+/// Most bytes of a file's blocks that are written in memory: more than an index of a million records takes.
+const WRITTEN_BYTES_MAX: u64 = 512 << 20;
+const WRITTEN_BLOCKS_MAX: usize = (WRITTEN_BYTES_MAX / BLOCK_BYTES) as usize;
 /// What is said of a file of which redb gave up.
 pub(crate) const GIVEN_UP: &str = "its pages do not fit together";
 
@@ -163,21 +166,48 @@ impl StorageBackend for Again {
     }
 }
 
-/// Starts a store without encryption as it will be started, and forgets what that wrote. Whether it ended with every page
-/// as it should be.
+/// What became of a start that was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rehearsed {
+    /// It ended with every page as it should be.
+    Whole,
+    Broken,
+    /// It wrote more than is kept in memory.
+    TooLarge,
+}
+
+/// Starts a store without encryption as it will be started, and forgets what that wrote.
 pub(crate) fn rehearse<T>(
     path: &Path,
     pages: &Inspected,
     start: impl FnOnce(Again) -> Result<T, StoreError>,
-) -> Result<bool, StoreError> {
+) -> Result<Rehearsed, StoreError> {
+    rehearse_within(WRITTEN_BLOCKS_MAX, path, pages, start)
+}
+
+fn rehearse_within<T>(
+    blocks_max: usize,
+    path: &Path,
+    pages: &Inspected,
+    start: impl FnOnce(Again) -> Result<T, StoreError>,
+) -> Result<Rehearsed, StoreError> {
     let io = |error: io::Error| StoreError::of_io(&error);
-    let overlay = Arc::new(Overlay::over(File::open(path).map_err(io)?).map_err(io)?);
+    let overlay = Overlay { blocks_max, ..Overlay::over(File::open(path).map_err(io)?).map_err(io)? };
+    let overlay = Arc::new(overlay);
     put_right(&*overlay, &pages.flips).map_err(io)?;
     let again = Again(Arc::clone(&overlay));
-    match unpanicked(|| start(again).map(drop)) {
-        Ok(()) => Ok(inspect(&*overlay, true).map_err(io)?.is_whole()),
-        Err(_) => Ok(false),
+    let started = unpanicked(|| start(again).map(drop));
+    if overlay.written().is_full {
+        tracing::error!(
+            "a start of this store would write more than the {} MB that are tried in memory",
+            blocks_max as u64 * BLOCK_BYTES / 1_000_000
+        );
+        return Ok(Rehearsed::TooLarge);
     }
+    Ok(match started {
+        Ok(()) if inspect(&*overlay, true).map_err(io)?.is_whole() => Rehearsed::Whole,
+        Ok(()) | Err(_) => Rehearsed::Broken,
+    })
 }
 
 /// The bytes of a store as redb would see them, of a file that stays as it is and that nobody else opens meanwhile.
@@ -208,6 +238,8 @@ fn locked(path: &Path) -> Result<(Overlay, File), StoreError> {
 struct Overlay {
     file: File,
     file_bytes: u64,
+    /// Most blocks that are written.
+    blocks_max: usize,
     written: Mutex<Written>,
 }
 
@@ -215,6 +247,22 @@ struct Overlay {
 struct Written {
     length: u64,
     blocks: BTreeMap<u64, Vec<u8>>,
+    /// More blocks were to be written.
+    is_full: bool,
+}
+
+impl Written {
+    /// Fails if there is no room for another block.
+    fn make_room(&mut self, number: u64, blocks_max: usize) -> io::Result<()> {
+        if self.blocks.len() < blocks_max || self.blocks.contains_key(&number) {
+            return Ok(());
+        }
+        self.is_full = true;
+        Err(io::Error::other(format!(
+            "to look at this store takes more than the {} MB of memory that are allowed for it",
+            blocks_max as u64 * BLOCK_BYTES / 1_000_000
+        )))
+    }
 }
 
 impl Overlay {
@@ -226,8 +274,8 @@ impl Overlay {
                 "the file is empty, which a store never is",
             ));
         }
-        let written = Mutex::new(Written { length: file_bytes, blocks: BTreeMap::new() });
-        Ok(Overlay { file, file_bytes, written })
+        let written = Mutex::new(Written { length: file_bytes, blocks: BTreeMap::new(), is_full: false });
+        Ok(Overlay { file, file_bytes, blocks_max: WRITTEN_BLOCKS_MAX, written })
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -284,6 +332,7 @@ impl StorageBackend for Overlay {
         if length < written.length {
             // What lay behind reads as zeros, should it grow again.
             for number in length.div_ceil(BLOCK_BYTES)..written.length.div_ceil(BLOCK_BYTES) {
+                written.make_room(number, self.blocks_max)?;
                 written.blocks.insert(number, vec![0; BLOCK_BYTES as usize]);
             }
         }
@@ -298,6 +347,7 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = self.written();
         for (number, within, part) in parts(offset, data.len()) {
+            written.make_room(number, self.blocks_max)?;
             let block = match written.blocks.entry(number) {
                 Entry::Occupied(block) => block.into_mut(),
                 Entry::Vacant(place) => {
@@ -313,5 +363,49 @@ impl StorageBackend for Overlay {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn what_is_written_in_memory_is_bounded_and_the_rest_refused() {
+        let (_directory, path) = file(&[7; 20_000]);
+        let overlay = Overlay { blocks_max: 2, ..Overlay::over(File::open(&path).unwrap()).unwrap() };
+        overlay.write(0, &[1; 5_000]).unwrap();
+        // The same blocks as often as wanted.
+        overlay.write(4_096, &[2; 10]).unwrap();
+        let refused = overlay.write(12_288, &[3; 10]).unwrap_err();
+        assert!(refused.to_string().contains("MB of memory"), "{refused}");
+        assert!(overlay.written().is_full);
+        let mut read = [0; 20_000];
+        overlay.read(0, &mut read).unwrap();
+        assert_eq!((read[0], read[4_096], read[4_999], read[12_288]), (1, 2, 1, 7));
+        assert_eq!(std::fs::read(&path).unwrap(), [7; 20_000]);
+    }
+
+    #[test]
+    fn a_start_that_writes_too_much_is_told_as_that() {
+        let (_directory, path) = file(&[0; 40_960]);
+        let writing = |blocks: u64| {
+            move |again: Again| {
+                for number in 0..blocks {
+                    again.write(number * BLOCK_BYTES, &[0; 8]).map_err(|error| StoreError::of_io(&error))?;
+                }
+                Ok(())
+            }
+        };
+        let tried = |blocks| rehearse_within(4, &path, &Inspected::default(), writing(blocks)).unwrap();
+        assert_eq!(tried(5), Rehearsed::TooLarge);
+        assert_ne!(tried(4), Rehearsed::TooLarge);
     }
 }

@@ -12,7 +12,7 @@ use bson::doc;
 use redb::backends::FileBackend;
 use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value};
 
-use super::overlay::{rehearse, unpanicked};
+use super::overlay::{Rehearsed, rehearse, unpanicked};
 use super::pages::{Inspected, inspect, put_right};
 use super::records::Carry;
 use super::reindex::is_index;
@@ -67,7 +67,8 @@ pub(crate) fn look_at_file(
     let found = mend(path, key, |pages| {
         let found = || Found { broken: pages.broken.clone(), ..Found::default() };
         let start = |backend| Store::rehearsed(backend, options, found());
-        pages.broken.iter().all(|table| is_index(table)) && matches!(rehearse(path, pages, start), Ok(true))
+        pages.broken.iter().all(|table| is_index(table))
+            && matches!(rehearse(path, pages, start), Ok(Rehearsed::Whole))
     })?;
     if !found.broken.is_empty() {
         let tables = found.broken.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

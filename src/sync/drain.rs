@@ -8,31 +8,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bson::{Document, doc};
-
 use super::evidence::{Evidence, is_echo, shows, still_stands};
-use super::pull::{Remote, by_id, take};
+use super::no_feed::{self, Standing};
+use super::position::{forget_position, lose_history, save_token};
+use super::pull::{Remote, by_id, is_unsettled, take};
 use super::round::{Round, RoundError, Tally};
-use super::scan::{self, Reason};
-use super::{lease, no_feed, step};
+use super::scan::Reason;
+use super::{lease, step};
 use crate::central::{
     ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Moment, Token, Watched,
 };
 use crate::domain::record::{Kind, RecordKey};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Intent, IntentWrite, Landing, Reread, Sent, StoreError, Tx};
+use crate::store::{Intent, IntentWrite, Landing, Reread, Sent, StoreError};
 
 /// How often a round begins again because the feed broke.
 const DRAIN_TRIES_MAX: usize = 3;
 /// Longest that the feed may tell nothing while the barrier is still to come.
 const BARRIER_SILENCE_MAX: Duration = Duration::from_secs(30);
-
-/// Rounds in a row in which the feed did not get on at all before its position is given up.
-const STALLED_ROUNDS_MAX: i32 = 3;
-
-const META_FEED: &str = "feed";
-/// Field of the row of the feed: rounds in a row that ended before the feed had told anything.
-const STALLED: &str = "stalled";
 
 /// Where the round's news comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,13 +97,18 @@ impl Round<'_> {
             };
             self.hold_lease(lease.clone(), central);
             if let Err(error) = begun {
-                return Ok(Begun::cut(node, error));
+                // Nobody may watch who is not allowed to: somebody has to mend that.
+                let is_lasting = matches!(error, CentralError::Refused(_));
+                if is_lasting || !self.note_stalled(None).await? {
+                    return Ok(Begun::cut(node, error));
+                }
+                self.read_all_instead(&error).await?;
             }
             if self.source == Source::Sweep {
                 return Ok(Begun::new(node, None));
             }
             // A store that turned out to be a copy has no position any more.
-            let Some(token) = saved_token(self)? else {
+            let Some(token) = self.saved_token()? else {
                 continue;
             };
             if lease.number == lease::FIRST_NUMBER {
@@ -129,21 +127,20 @@ impl Round<'_> {
                 Ok(drained) => drained?,
             };
             match drained {
-                Drained::ToBarrier(feed) => return Ok(Begun::new(node, Some(feed))),
+                Drained::ToBarrier(feed) => {
+                    self.note_feed().await?;
+                    return Ok(Begun::new(node, Some(feed)));
+                }
                 Drained::Slow => {
                     self.fit_reads(false, Duration::MAX);
-                    self.note_stalled(&token).await?;
+                    self.note_stalled(Some(&token)).await?;
                     return Ok(Begun::cut(node, RoundError::ReadingSlow));
                 }
                 Drained::Refused(error) => {
-                    if !self.note_stalled(&token).await? {
+                    if !self.note_stalled(Some(&token)).await? {
                         return Ok(Begun::cut(node, error));
                     }
-                    tracing::warn!(%error, "looking at everything in this round");
-                    self.sweep_only().await?;
-                    // A new position may be no better: if that is refused too, nobody waits for three rounds again.
-                    let known = doc! {STALLED: STALLED_ROUNDS_MAX - 1};
-                    self.store.transact(move |tx| tx.set_meta(META_FEED, Some(&known))).await?;
+                    self.read_all_instead(&error).await?;
                     return Ok(Begun::new(node, None));
                 }
                 Drained::Lost => {
@@ -169,62 +166,43 @@ impl Round<'_> {
     /// later is told, and whatever happened before is found by the scan.
     async fn ensure_token(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         self.source = Source::Feed;
-        if saved_token(self)?.is_some() {
+        if self.saved_token()?.is_some() {
+            return Ok(());
+        }
+        if self.is_reading_all_instead()? {
+            self.source = Source::Sweep;
             return Ok(());
         }
         let node = lease::node_id(&*self.store.read()?)?.unwrap_or_default();
         let mut feed = match central.watch(&node, None, &[], self.batch_documents).await? {
             Watched::Open(feed) => feed,
-            Watched::Lost => return Err(CentralError::Failed("its history breaks".to_owned()).into()),
+            Watched::Lost => return Err(CentralError::Failed("its history breaks".into()).into()),
             Watched::Unsupported => return self.sweep_without_feed().await,
         };
         let mut token = feed.token();
         let opened = tokio::time::Instant::now();
         while token.is_none() {
             if opened.elapsed() > BARRIER_SILENCE_MAX {
-                return Err(CentralError::Offline("its change feed gives no position".to_owned()).into());
+                return Err(CentralError::Offline("its change feed gives no position".into()).into());
             }
             feed.next().await?;
             token = feed.token();
         }
-        self.store
-            .transact(move |tx| -> Result<(), StoreError> {
-                let is_first = tx.meta(scan::META_EVER_SWEPT)?.is_none();
-                let stalled = tx.meta(META_FEED)?.and_then(|row| row.get(STALLED).cloned());
-                lose_history(tx, if is_first { Reason::First } else { Reason::Lost })?;
-                no_feed::note(tx, true)?;
-                save_token(tx, token.as_ref())?;
-                match (stalled, tx.meta(META_FEED)?) {
-                    (Some(stalled), Some(mut row)) => {
-                        row.insert(STALLED, stalled);
-                        tx.set_meta(META_FEED, Some(&row))
-                    }
-                    _ => Ok(()),
-                }
-            })
-            .await?;
+        self.begin_position(token).await?;
         step("drain.begun");
         Ok(())
     }
 
     /// The centre has no feed at all.
     async fn sweep_without_feed(&mut self) -> Result<(), RoundError> {
-        self.store.transact(|tx| no_feed::note(tx, false)).await?;
+        self.store.transact(|tx| no_feed::note(tx, Standing::None)).await?;
         self.sweep_only().await
     }
 
     /// The centre keeps no history; a position in one that it had means nothing any more.
-    async fn sweep_only(&mut self) -> Result<(), RoundError> {
+    pub(super) async fn sweep_only(&mut self) -> Result<(), RoundError> {
         self.source = Source::Sweep;
-        self.store
-            .transact(|tx| -> Result<(), StoreError> {
-                if tx.meta(META_FEED)?.is_some() {
-                    tx.set_meta(META_FEED, None)?;
-                }
-                tx.forget_echoes()
-            })
-            .await?;
-        Ok(())
+        Ok(self.store.transact(forget_position).await?)
     }
 
     async fn drain(
@@ -272,7 +250,7 @@ impl Round<'_> {
             if !changes.events.is_empty() || feed.token() != position {
                 (told, position) = (tokio::time::Instant::now(), feed.token());
             } else if told.elapsed() > BARRIER_SILENCE_MAX {
-                return Err(CentralError::Offline("its change feed lags behind".to_owned()).into());
+                return Err(CentralError::Offline("its change feed lags behind".into()).into());
             }
             let is_barrier = |event: &Event| matches!(event, Event::Lease(shown) if shown == lease);
             let is_done = changes.events.iter().any(is_barrier);
@@ -285,31 +263,6 @@ impl Round<'_> {
             }
             asked = tokio::time::Instant::now();
         }
-    }
-
-    /// The feed took all of its time, or was refused. If it told nothing at all, and that again and again, it never will:
-    /// its position is given up, and everything is looked at instead. Returns whether it is given up.
-    async fn note_stalled(&mut self, begun: &Token) -> Result<bool, StoreError> {
-        let begun = begun.0.clone();
-        self.store
-            .transact(move |tx| -> Result<bool, StoreError> {
-                let Some(mut row) = tx.meta(META_FEED)? else {
-                    return Ok(false);
-                };
-                if row.get_document("token").ok() != Some(&begun) {
-                    return Ok(false);
-                }
-                let stalled = row.get_i32(STALLED).unwrap_or(0) + 1;
-                if stalled >= STALLED_ROUNDS_MAX {
-                    tracing::warn!("the centre cannot tell what has changed: its position is given up");
-                    lose_history(tx, Reason::Lost)?;
-                    return Ok(true);
-                }
-                row.insert(STALLED, stalled);
-                tx.set_meta(META_FEED, Some(&row))?;
-                Ok(false)
-            })
-            .await
     }
 
     /// Takes what a batch of the feed told, and its position.
@@ -329,10 +282,7 @@ impl Round<'_> {
             _ => None,
         });
         let deletes: Vec<(String, ArchiveState)> = deletes.collect();
-        // First, because a settled intent is not looked at again.
-        if !deletes.is_empty() {
-            central.settle_archive(&deletes).await?;
-        }
+        let unsettled = self.settle_archives(central, deletes).await?;
         let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
         // Without space it is only noted, a few bytes each, that they are to be read.
         let to_read = if self.is_disk_short() { BTreeSet::new() } else { heard.news.clone() };
@@ -359,7 +309,7 @@ impl Round<'_> {
                 }
             }
         }
-        self.apply(heard, found, read_at, token).await?;
+        self.apply(heard, found, (read_at, unsettled), token).await?;
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -367,7 +317,7 @@ impl Round<'_> {
         &mut self,
         heard: Heard,
         found: BTreeMap<RecordKey, Option<Remote>>,
-        read_at: u64,
+        (read_at, unsettled): (u64, BTreeSet<String>),
         token: Option<Token>,
     ) -> Result<(), StoreError> {
         let (lease, is_draining) = (self.lease_number(), self.is_draining);
@@ -376,6 +326,11 @@ impl Round<'_> {
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for (key, intent) in &heard.landed {
+                    if is_unsettled(intent, &unsettled) {
+                        // It is not told again: the record will show that it is gone.
+                        tx.ask_again(key, Reread { is_unclear: true, ..Reread::default() })?;
+                        continue;
+                    }
                     // Told after the lease, it is settled with the next seal.
                     let is_open = match is_draining {
                         true => tx.settle_intent(key, intent.number, true)?.is_some(),
@@ -474,74 +429,4 @@ fn refused(error: CentralError) -> Result<Drained, RoundError> {
         CentralError::Offline(_) if error.is_answer() => Ok(Drained::Refused(error)),
         CentralError::Offline(_) | CentralError::Refused(_) => Err(error.into()),
     }
-}
-
-/// The position that goes with a seal that is about to be sent.
-pub(crate) fn begin_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let Some(mut row) = tx.meta(META_FEED)? else {
-        return Ok(());
-    };
-    let token = row.get("token").cloned();
-    if row.get("sealing") == token.as_ref() {
-        return Ok(());
-    }
-    row.extend(token.map(|token| ("sealing".to_owned(), token)));
-    tx.set_meta(META_FEED, Some(&row))
-}
-
-/// The centre has the seal, so it has come at least as far.
-pub(crate) fn complete_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let Some(mut row) = tx.meta(META_FEED)? else {
-        return Ok(());
-    };
-    match row.remove("sealing") {
-        Some(sealed) if row.get("sealed") != Some(&sealed) => {
-            row.insert("sealed", sealed);
-            tx.set_meta(META_FEED, Some(&row))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The centre may not have come as far as the position that is saved: goes on from that of the last seal.
-pub(crate) fn return_to_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let Some(mut row) = tx.meta(META_FEED)? else {
-        return Ok(());
-    };
-    match row.remove("sealed") {
-        Some(sealed) => {
-            row = doc! {"token": sealed.clone(), "sealed": sealed};
-            tx.set_meta(META_FEED, Some(&row))
-        }
-        None => lose_history(tx, Reason::Lost),
-    }
-}
-
-fn saved_token(round: &Round<'_>) -> Result<Option<Token>, StoreError> {
-    let row = round.store.read()?.meta(META_FEED)?;
-    Ok(row.and_then(|row| row.get_document("token").ok().cloned()).map(Token))
-}
-
-fn save_token(tx: &mut Tx<'_>, token: Option<&Token>) -> Result<(), StoreError> {
-    let Some(Token(token)) = token else {
-        return Ok(());
-    };
-    let mut row: Document = tx.meta(META_FEED)?.unwrap_or_default();
-    if row.get_document("token").ok() != Some(token) {
-        row.insert("token", token);
-        row.remove(STALLED);
-        tx.set_meta(META_FEED, Some(&row))?;
-    }
-    Ok(())
-}
-
-/// The position in the feed is worth nothing any more: a fresh one is needed, and a look at everything.
-pub(crate) fn lose_history(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError> {
-    tx.set_meta(META_FEED, None)?;
-    tx.forget_echoes()?;
-    tx.doubt_intents()?;
-    if reason == Reason::Lost && planted(Flaw::NoRescanAfterLostHistory) {
-        return Ok(());
-    }
-    scan::make_due(tx, reason)
 }

@@ -181,6 +181,9 @@ impl Round<'_> {
             if let Some(message) = pushing.await.map_err(|_| RoundError::TooLong)?? {
                 return Err(RoundError::Halted(message));
             }
+            if let Some(error) = self.unsent.take() {
+                return Err(error.into());
+            }
             self.publish_conflicts(central, node).await?;
             match self.seal(central).await {
                 Err(RoundError::LeaseLost) => return Ok(End::RoundNeeded),
@@ -204,7 +207,7 @@ impl Round<'_> {
 }
 
 fn ended() -> CentralError {
-    CentralError::Offline("its change feed ended".to_owned())
+    CentralError::Offline("its change feed ended".into())
 }
 
 /// Hands on what the feed tells; a read that has begun is never given up, because what it brings would be

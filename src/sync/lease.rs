@@ -11,7 +11,7 @@ use bson::{Bson, Document, doc};
 
 use super::round::RoundError;
 use super::scan::Reason;
-use super::{content_tidy, drain, restore, step};
+use super::{content_tidy, position, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
 use crate::domain::audit::Head;
 use crate::flaw::{self, Flaw, planted};
@@ -202,7 +202,7 @@ pub(crate) async fn take(
             }
             LeaseAnswer::Other(found) if known.is_older(found.as_ref()) => {
                 let message = "its row for this node changes from moment to moment".to_owned();
-                return Err(CentralError::Failed(message).into());
+                return Err(CentralError::Failed(message.into()).into());
             }
             LeaseAnswer::Other(_) => {
                 tracing::warn!(old = %known.node, "this store is a copy of another node's: enrolling as a new node");
@@ -244,7 +244,7 @@ async fn propose(store: &Store) -> Result<Known, StoreError> {
 /// What has happened with the centre until now is covered by what is about to be sent.
 fn begin_seal(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.begin_seal()?;
-    drain::begin_seal(tx)
+    position::begin_seal(tx)
 }
 
 /// Seals what was sent and taken under the lease `held`: once the centre has the seal, the writes that landed are
@@ -289,7 +289,7 @@ pub(crate) async fn seal(
             tx.set_meta(META_LEASE, Some(&row))?;
             tx.complete_seal(number, is_echo_due)?;
             tx.boots_told()?;
-            drain::complete_seal(tx)
+            position::complete_seal(tx)
         })
         .await?;
     step("seal.settled");
@@ -321,7 +321,7 @@ async fn enrol_anew(store: &Store, delivered: Vec<Delivered>) -> Result<(), Stor
             if !planted(Flaw::DeliveredIgnored) {
                 tx.settle_delivered(&delivered)?;
             }
-            drain::lose_history(tx, reason)
+            position::lose_history(tx, reason)
         })
         .await
 }
@@ -353,7 +353,7 @@ async fn confirm(
             if let Some(restored) = restore::settle(tx)? {
                 tx.doubt_unsealed()?;
                 bring_together(tx, restored)?;
-                drain::lose_history(tx, Reason::Restored)
+                position::lose_history(tx, Reason::Restored)
             } else if is_same_process
                 || planted(Flaw::UnsealedTrusted)
                 // Where processes are not told apart, only what is open counts.
@@ -363,7 +363,7 @@ async fn confirm(
                 for key in tx.complete_seal(before, true)? {
                     tx.note_taken(&key)?;
                 }
-                drain::complete_seal(tx)
+                position::complete_seal(tx)
             } else {
                 doubt_unsealed(tx, before)
             }
@@ -377,14 +377,14 @@ fn doubt_unsealed(tx: &mut Tx<'_>, lease: i64) -> Result<(), StoreError> {
     match tx.doubt_unsealed()? {
         Taken::All => {
             bring_together(tx, lease)?;
-            drain::lose_history(tx, Reason::Restored)
+            position::lose_history(tx, Reason::Restored)
         }
         Taken::Records(records) => {
             if !records.is_empty() {
                 content_tidy::look_again_soon(tx)?;
             }
             tx.resync(&records)?;
-            drain::return_to_seal(tx)
+            position::return_to_seal(tx)
         }
     }
 }

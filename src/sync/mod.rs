@@ -5,6 +5,7 @@
 //! round dies at, the next one goes on from what is in the store.
 
 mod apart;
+mod archives;
 pub mod budget;
 mod conflict_rows;
 pub mod conflicts;
@@ -15,6 +16,7 @@ mod content_send;
 mod content_tidy;
 mod deletes;
 mod drain;
+mod ending;
 mod evidence;
 mod follow;
 mod heal;
@@ -22,11 +24,13 @@ mod hold;
 pub mod identity;
 mod identity_answers;
 mod lease;
+mod left;
 mod merge_in;
 pub mod namesakes;
 mod no_feed;
 mod operator;
 mod owners;
+mod position;
 mod pull;
 mod push;
 pub mod refused;
@@ -54,6 +58,7 @@ use crate::store::{Store, StoreError};
 
 use budget::{QuietHours, UtcOffset};
 pub(crate) use lease::node_id;
+use left::{Left, Said};
 use no_feed::NoFeed;
 use operator::Pause;
 pub use round::Outcome;
@@ -63,6 +68,9 @@ pub use status::Status;
 /// Writes sent together at first; adapts to the link.
 const BATCH_WRITES_START: usize = 50;
 const META_REPORT: &str = "report";
+/// Fields beside the report in its row: what it says without what is left over.
+const SAID_ENDED: &str = "ended";
+const SAID_REST: &str = "rest";
 
 /// How rounds are run.
 #[derive(Debug, Clone)]
@@ -131,6 +139,9 @@ pub struct Report {
     pub member: Option<String>,
     /// For people.
     pub message: String,
+    /// The message without what is left over.
+    #[serde(skip)]
+    said: Said,
 }
 
 fn is_uncounted(bytes: &u64) -> bool {
@@ -219,10 +230,13 @@ impl Reconciler {
             return Ok(round.finished.clone());
         }
         // Under the lock, so that a pause finds every round that has not seen it.
-        let pause = self.store.read().and_then(|snapshot| Pause::of(&snapshot));
+        let pause = self.store.read().and_then(|snapshot| match Pause::of(&snapshot)? {
+            Some(pause) => Ok(Some(pause.report(&Left::now(&self.store, &snapshot)?))),
+            None => Ok(None),
+        });
         match pause {
             Ok(None) => {}
-            Ok(Some(pause)) => return Err(Box::new(pause.report())),
+            Ok(Some(report)) => return Err(Box::new(report)),
             Err(error) => {
                 tracing::error!(%error, "no round was started");
                 let report = Report::ended(Outcome::Failed, "The round failed: the store could not be read.");
@@ -294,6 +308,8 @@ impl Reconciler {
             biased;
             end = self.end_of_round(stop) => Err(end),
             result = round.run(central) => result,
+            // Nothing was sent yet.
+            error = hub.obstacle() => Err(error.into()),
         };
         let (open, result) = match result {
             Ok(open) => (Some(open), Ok(())),
@@ -393,6 +409,7 @@ impl Reconciler {
     async fn keep_report(&self, report: &Report) -> Result<(), StoreError> {
         let row = bson::serialize_to_document(report).map_err(|e| StoreError::Unstorable(e.to_string()))?;
         let is_complete = report.outcome == Outcome::Complete;
+        let said = report.said.clone();
         let (utc_offset, line_bytes) = (self.settings.utc_offset, report.bytes_sent + report.bytes_received);
         self.store
             .transact(move |tx| {
@@ -401,6 +418,8 @@ impl Reconciler {
                 let now_ms = tx.now_ms();
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
                 let mut kept = doc! {"report": row.clone(), "at": now_ms};
+                kept.insert(SAID_ENDED, &said.ended);
+                kept.insert(SAID_REST, &said.rest);
                 if let Some(complete_ms) = complete_ms {
                     kept.insert("complete_at", complete_ms);
                 }
@@ -416,7 +435,7 @@ impl Reconciler {
         self.store.transact(content_tidy::look_again_soon).await
     }
 
-    /// Whether the centre is known to have no change feed, so that each round reads everything.
+    /// Whether the centre is known to have no change feed, or to refuse it, so that each round reads everything.
     pub(crate) fn is_without_feed(&self) -> bool {
         // A store that cannot be read says so in the round itself.
         self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).is_ok_and(|known| known.is_some())
@@ -453,6 +472,7 @@ impl Report {
             stage: None,
             member: None,
             message: message.to_owned(),
+            said: Said { ended: message.to_owned(), rest: String::new() },
         }
     }
 }

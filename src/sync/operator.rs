@@ -4,6 +4,7 @@
 
 use bson::doc;
 
+use super::left::Left;
 use super::{Outcome, Reconciler, Report, deletes, lock, restore, scan, time_text};
 use crate::domain::access::Actor;
 use crate::domain::audit::What;
@@ -37,8 +38,8 @@ impl Pause {
     }
 
     /// What a round that is asked for meanwhile comes to.
-    pub(super) fn report(&self) -> Report {
-        Report::ended(Outcome::Halted, &self.words())
+    pub(super) fn report(&self, left: &Left) -> Report {
+        Report::ended(Outcome::Halted, &left.after(&self.words()))
     }
 }
 

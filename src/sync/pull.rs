@@ -1,6 +1,6 @@
 //! Floor 3. SETTLE: what became of writes whose answer was lost. And reading records afresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::Document;
 
@@ -56,13 +56,14 @@ impl Round<'_> {
             return Ok(());
         }
         let archives: Vec<_> = intents.iter().filter_map(|(_, i)| archived(i, ArchiveState::Void)).collect();
-        // First, because a settled intent is not looked at again.
-        if !archives.is_empty() {
-            central.settle_archive(&archives).await?;
-        }
+        let unsettled = self.settle_archives(central, archives).await?;
+        self.unfinished += unsettled.len();
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
                 for (key, intent) in &intents {
+                    if is_unsettled(intent, &unsettled) {
+                        continue;
+                    }
                     tx.give_up_intent(key, intent.number)?;
                 }
                 Ok(())
@@ -97,10 +98,9 @@ impl Round<'_> {
                 .extend(archived(intent, if has_landed { ArchiveState::Done } else { ArchiveState::Void }));
             settled.push((key.clone(), intent.clone(), has_landed, remote));
         }
-        // First, because a settled intent is not looked at again.
-        if !archives.is_empty() {
-            central.settle_archive(&archives).await?;
-        }
+        let unsettled = self.settle_archives(central, archives).await?;
+        self.unfinished += unsettled.len();
+        settled.retain(|(_, intent, ..)| !is_unsettled(intent, &unsettled));
         let (lease, source) = (self.lease_number(), self.source);
         let tally = self
             .store
@@ -269,6 +269,11 @@ fn archived(intent: &Intent, state: ArchiveState) -> Option<(String, ArchiveStat
         IntentWrite::Delete { archive } => Some((archive.clone(), state)),
         _ => None,
     }
+}
+
+/// Whether the archived body of this delete does not say yet how it ended.
+pub(super) fn is_unsettled(intent: &Intent, unsettled: &BTreeSet<String>) -> bool {
+    matches!(&intent.write, IntentWrite::Delete { archive } if unsettled.contains(archive))
 }
 
 /// Settles a write by what a later read showed, and merges that.

@@ -8,20 +8,18 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use tokio_util::sync::CancellationToken;
 
-use super::conflict_rows::without_body;
+use super::apart::{self, Sent};
 use super::deletes::HeldBack;
 use super::round::{Round, RoundError, Tally, without_secrets};
-use super::{apart, hold, step, undecided};
-use crate::central::{ArchiveState, Central, CentralError, Moment, Write, Written};
+use super::{hold, step, undecided};
+use crate::central::{ArchiveState, Central, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{Owner, PUSH_RANK_MAX};
 use crate::flaw::{Flaw, planted};
-use crate::store::{
-    Base, DeadLetter, Intent, IntentWrite, Landing, NOT_ARCHIVED_CODE, Reread, StoreError, TrashState, Tx,
-};
+use crate::store::{Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx};
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
@@ -37,12 +35,12 @@ const BATCH_FAST: Duration = Duration::from_secs(2);
 const BATCH_SLOW: Duration = Duration::from_secs(10);
 
 /// One write on its way.
-struct Sending {
-    key: RecordKey,
-    number: u64,
-    write: Write,
+pub(super) struct Sending {
+    pub(super) key: RecordKey,
+    pub(super) number: u64,
+    pub(super) write: Write,
     /// What is archived before a delete.
-    archive: Option<(String, Document)>,
+    pub(super) archive: Option<(String, Document)>,
 }
 
 impl Sending {
@@ -100,7 +98,7 @@ impl Round<'_> {
             }
             self.missed += keys.len();
             if self.store.read()?.landed_count()? >= SEAL_EVERY_WRITES {
-                self.seal(central).await?;
+                self.seal_or_note(central).await?;
             }
         }
     }
@@ -125,9 +123,15 @@ impl Round<'_> {
             let sending = self.archive(central, sending).await?;
             let started = tokio::time::Instant::now();
             let writes: Vec<Write> = sending.iter().map(|sending| sending.write.clone()).collect();
-            let result = apart::write(central, &writes).await;
-            self.adapt_batch(started.elapsed(), result.is_ok());
-            let written = result?;
+            let sent = apart::write(central, &writes).await;
+            match &sent {
+                Ok(sent) if !sent.is_apart => self.adapt_batch(started.elapsed(), true),
+                Err(failure) if !failure.is_about_call() => self.adapt_batch(started.elapsed(), false),
+                // It says nothing about the line.
+                Ok(_) | Err(_) => {}
+            }
+            let Sent { written, failure, .. } = sent?;
+            self.unsent = self.unsent.take().or(failure);
             step("push.sent");
             missed.extend(self.settle_sent(sending, written, central).await?);
             step("push.settled");
@@ -173,90 +177,10 @@ impl Round<'_> {
         Ok((sending, rest))
     }
 
-    /// Bodies of records about to be deleted go to the centre's trash first; returns what may be sent. A
-    /// record whose body is not accepted there is not deleted.
-    async fn archive(
-        &mut self,
-        central: &mut dyn Central,
-        sending: Vec<Sending>,
-    ) -> Result<Vec<Sending>, RoundError> {
-        let rows: Vec<Document> =
-            sending.iter().filter_map(|s| s.archive.as_ref()).map(|(_, row)| row.clone()).collect();
-        if rows.is_empty() {
-            return Ok(sending);
-        }
-        let mut archived = Vec::new();
-        match central.archive(&rows).await {
-            Ok(()) => archived = sending,
-            Err(CentralError::Failed(_)) => {
-                for sending in sending {
-                    let Some((_, row)) = &sending.archive else {
-                        archived.push(sending);
-                        continue;
-                    };
-                    match central.archive(std::slice::from_ref(row)).await {
-                        Ok(()) => archived.push(sending),
-                        Err(CentralError::Failed(_)) => {
-                            archived.extend(self.archive_without_body(central, sending).await?);
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-        step("push.archived");
-        Ok(archived)
-    }
-
-    /// Archives a delete whose body the centre does not take: too large, or with keys that it does not store. The body
-    /// stays in this node's trash, and the row says so. Returns what may be sent.
-    async fn archive_without_body(
-        &mut self,
-        central: &mut dyn Central,
-        sending: Sending,
-    ) -> Result<Option<Sending>, RoundError> {
-        let (Some((_, row)), Write::Delete { key, base }) = (&sending.archive, &sending.write) else {
-            return Ok(Some(sending));
-        };
-        let (key, base) = (key.clone(), base.clone());
-        let row = without_body(row, row.get_str("node").unwrap_or_default());
-        self.store.transact(move |tx| tx.keep_in_trash(&key, &base)).await?;
-        match central.archive(&[row]).await {
-            Ok(()) => Ok(Some(sending)),
-            Err(CentralError::Failed(_)) => {
-                self.give_up_delete(sending).await?;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// It was not sent; refused it is only if this goes on, because it may be no lasting fault.
-    async fn give_up_delete(&mut self, sending: Sending) -> Result<(), StoreError> {
-        self.unfinished += 1;
-        let tally = self
-            .store
-            .transact(move |tx| -> Result<Tally, StoreError> {
-                let mut tally = Tally::default();
-                let fault = Written::Faulty { code: NOT_ARCHIVED_CODE };
-                match apart::patient(tx, &sending.key, &fault)? {
-                    refused @ Written::Refused { .. } => {
-                        settle_one(tx, &sending, &refused, &mut tally, &mut Vec::new())?;
-                    }
-                    _ => drop(tx.settle_intent(&sending.key, sending.number, false)?),
-                }
-                Ok(tally)
-            })
-            .await?;
-        self.tally += tally;
-        Ok(())
-    }
-
     async fn settle_sent(
         &mut self,
         sending: Vec<Sending>,
-        written: Vec<Written>,
+        mut written: Vec<Written>,
         central: &mut dyn Central,
     ) -> Result<Vec<RecordKey>, RoundError> {
         let archives: Vec<(String, ArchiveState)> = sending
@@ -270,9 +194,11 @@ impl Round<'_> {
                 _ => None,
             })
             .collect();
-        // First, because a settled intent is not looked at again.
-        if !archives.is_empty() {
-            central.settle_archive(&archives).await?;
+        let unsettled = self.settle_archives(central, archives).await?;
+        for (sending, written) in sending.iter().zip(&mut written) {
+            if sending.archive.as_ref().is_some_and(|(id, _)| unsettled.contains(id)) {
+                *written = Written::Unknown;
+            }
         }
         self.unfinished += written.iter().filter(|written| is_open(written)).count();
         let (tally, missed) = self
@@ -448,7 +374,7 @@ fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
 }
 
 /// Settles a write that did not land. One that did keeps its intent until the next seal.
-fn settle_one(
+pub(super) fn settle_one(
     tx: &mut Tx<'_>,
     sending: &Sending,
     written: &Written,

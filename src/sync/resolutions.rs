@@ -151,8 +151,8 @@ async fn answer(central: &mut dyn Central, answers: Vec<ConflictAnswer>) -> Resu
         return Ok(());
     }
     match central.answer_conflicts(&answers).await {
-        Err(CentralError::Failed(cause)) => {
-            tracing::warn!(%cause, "some answers to decisions are not accepted by the centre");
+        Err(error) if is_of_row(&error) => {
+            tracing::warn!(%error, "some answers to decisions are not accepted by the centre");
         }
         result => result?,
     }
@@ -168,11 +168,11 @@ async fn send_rows(central: &mut dyn Central, rows: Vec<Document>) -> Result<BTr
         return Ok(refused);
     }
     match central.publish_conflicts(&rows).await {
-        Err(CentralError::Failed(cause)) => {
-            tracing::warn!(%cause, "some conflicts are not accepted by the centre and stay here");
+        Err(error) if is_of_row(&error) => {
+            tracing::warn!(%error, "some conflicts are not accepted by the centre and stay here");
             for row in &rows {
                 match central.publish_conflicts(std::slice::from_ref(row)).await {
-                    Err(CentralError::Failed(_)) => {
+                    Err(error) if is_of_row(&error) => {
                         refused.insert(row.get_str("_id").unwrap_or_default().to_owned());
                     }
                     result => result?,
@@ -182,6 +182,11 @@ async fn send_rows(central: &mut dyn Central, rows: Vec<Document>) -> Result<BTr
         result => result?,
     }
     Ok(refused)
+}
+
+/// Whether it may be due to a row, so that others are sent without it.
+fn is_of_row(error: &CentralError) -> bool {
+    error.is_about_call() && !error.is_of_centre()
 }
 
 /// When rows were read.

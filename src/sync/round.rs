@@ -3,6 +3,7 @@
 //! LEASE, DRAIN, SETTLE, SCAN, DELETES, CONFLICTS, PUSH, CONTENT, REPORT. Each step leaves the store in a state
 //! that the next round understands, so a round may end anywhere.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -11,11 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Allowance;
 use super::drain::{Begun, Source};
-use super::no_feed::NoFeed;
 use super::scan::Reason;
-use super::{Report, SyncSettings, lease, namesakes, step};
-use crate::central::survey::{Diagnosis, Stage};
-use crate::central::{Central, CentralError, Feed, Lease, Traffic};
+use super::{SyncSettings, lease, step};
+use crate::central::{Central, CentralError, Feed, Lease};
 use crate::flaw::{Flaw, planted};
 use crate::store::{Snapshot, Store, StoreError};
 
@@ -69,10 +68,6 @@ pub(crate) enum RoundError {
     Stopped,
 }
 
-/// What a complete round says first while accounts wait for a decision.
-pub(crate) const SENT_BUT: &str = "Everything that can be sent and taken has been.";
-/// What a complete round says first.
-pub(crate) const UP_TO_DATE: &str = "Everything is up to date with the centre.";
 /// Bounds of the number of documents, or of events, that the centre is asked for at a time, and where it
 /// begins; powers of two, because the centre's cursor follows doubling and halving.
 const READ_MIN: usize = 1;
@@ -144,6 +139,12 @@ pub(crate) struct Round<'a> {
     pub(crate) content_note: String,
     /// The first failure of a reading in the middle of sending.
     pub(crate) unread: Option<CentralError>,
+    /// The first failure of the centre over something that was to be sent, which kept nothing else from being sent.
+    pub(crate) unsent: Option<CentralError>,
+    /// Rows of the centre's trash that could not be marked in this round.
+    pub(super) unmarked: BTreeSet<String>,
+    /// A seal was asked for and not confirmed. Another one could hide it from the next round.
+    is_unsealed: bool,
     /// Everything was sent, although not everything could be read.
     pub(crate) has_only_sent: bool,
 }
@@ -175,6 +176,9 @@ impl<'a> Round<'a> {
             beside: None,
             content_note: String::new(),
             unread: None,
+            unsent: None,
+            unmarked: BTreeSet::new(),
+            is_unsealed: false,
             has_only_sent: false,
         }
     }
@@ -236,9 +240,10 @@ impl<'a> Round<'a> {
                 self.content(central).await?;
                 self.look_for_namesakes(central, &node).await?;
                 self.report(central, &node).await?;
-                match held_back {
-                    Some(message) => Err(RoundError::Halted(message)),
-                    None => Ok((node, feed)),
+                match (held_back, self.unsent.take()) {
+                    (Some(message), _) => Err(RoundError::Halted(message)),
+                    (None, Some(error)) => Err(error.into()),
+                    (None, None) => Ok((node, feed)),
                 }
             }
             Err(error @ RoundError::Central(_)) => Err(read.err().unwrap_or(error)),
@@ -255,14 +260,39 @@ impl<'a> Round<'a> {
     /// deletes wait for the operator.
     async fn send(&mut self, central: &mut dyn Central, node: &str) -> Result<Option<String>, RoundError> {
         self.end_holds().await?;
-        self.publish_conflicts(central, node).await?;
+        let published = self.publish_conflicts(central, node).await;
+        self.note_unsent(published)?;
         let resolutions = self.pull_resolutions(central, node).await;
         self.note_unread(resolutions)?;
         let held_back = self.push(central, node).await?;
         // Pushing may have found more.
-        self.publish_conflicts(central, node).await?;
-        self.seal(central).await?;
+        let published = self.publish_conflicts(central, node).await;
+        self.note_unsent(published)?;
+        self.seal_or_note(central).await?;
         Ok(held_back)
+    }
+
+    /// Lets sending go on after something that the centre did not take; the round tells it at its end.
+    fn note_unsent(&mut self, sent: Result<(), RoundError>) -> Result<(), RoundError> {
+        match sent {
+            Err(RoundError::Central(error)) => {
+                self.unsent.get_or_insert(error);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    /// [`Round::seal`], and goes on if the centre answers that it does not take it: what was sent stays open until the
+    /// next round has its lease.
+    pub(crate) async fn seal_or_note(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        match self.seal(central).await {
+            Err(RoundError::Central(error)) if error.is_about_call() => {
+                self.unsent.get_or_insert(error);
+                Ok(())
+            }
+            sealed => sealed,
+        }
     }
 
     /// Lets sending go on after a reading that failed; the round tells it at its end.
@@ -342,7 +372,8 @@ impl<'a> Round<'a> {
     /// stands.
     pub(crate) async fn seal(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let snapshot = self.store.read()?;
-        let Some(lease) = self.lease.clone().filter(|_| !planted(Flaw::NeverSealed)) else {
+        let Some(lease) = self.lease.clone().filter(|_| !planted(Flaw::NeverSealed) && !self.is_unsealed)
+        else {
             return Ok(());
         };
         if !snapshot.is_seal_due()? {
@@ -355,7 +386,9 @@ impl<'a> Round<'a> {
         changed.extend(delivered);
         let is_echo_due = self.source == Source::Feed;
         let process = self.process.as_deref();
-        let sealed = lease::seal(self.store, central, &lease, process, &changed, is_echo_due).await?;
+        let sealed = lease::seal(self.store, central, &lease, process, &changed, is_echo_due).await;
+        self.is_unsealed = sealed.is_err();
+        let sealed = sealed?;
         (self.lease, self.announced) = (Some(sealed), standing);
         Ok(())
     }
@@ -370,168 +403,6 @@ impl<'a> Round<'a> {
         central.report(node, lease, &standing).await?;
         step("report.sent");
         Ok(())
-    }
-
-    /// The report of the round, whatever became of it.
-    pub(crate) fn finish(
-        &mut self,
-        result: Result<(), RoundError>,
-        diagnosis: &Diagnosis,
-        traffic: Traffic,
-    ) -> Report {
-        let (outcome, mut message) = match result {
-            Ok(()) => match self.left_over() {
-                Some(message) => (Outcome::Partial, message),
-                None => (Outcome::Complete, self.complete_message()),
-            },
-            Err(RoundError::Central(CentralError::Offline(cause))) if self.has_only_sent => {
-                tracing::info!(%cause, "the centre could not be read to the end");
-                let message = "The centre could not be read to the end; the next round goes on.";
-                (Outcome::Offline, message.to_owned())
-            }
-            Err(RoundError::Central(error)) => unreached(&error, diagnosis),
-            Err(RoundError::Halted(message)) => (Outcome::Halted, message),
-            Err(
-                error @ (RoundError::TooLong
-                | RoundError::ReadingSlow
-                | RoundError::Stopped
-                | RoundError::LeaseLost),
-            ) => (Outcome::Partial, error.to_string()),
-            Err(error) => {
-                tracing::error!(%error, "the round failed");
-                (Outcome::Failed, format!("The round failed: {error}."))
-            }
-        };
-        if self.has_only_sent {
-            message.push_str(&match self.unfinished + self.missed {
-                0 => " What was edited here has been sent to the centre.".to_owned(),
-                to_send => format!(" {to_send} records are sent again in the next round."),
-            });
-        }
-        if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
-            message = format!("{message} {words}");
-        }
-        message.push_str(&self.content_note);
-        let name = &self.settings.node_name;
-        let others = self.store.read().and_then(|snapshot| namesakes::known(&snapshot, name));
-        if let Some(words) = namesakes::words(name, &others.unwrap_or_default()) {
-            message = format!("{message} {words}");
-        }
-        let is_well = matches!(outcome, Outcome::Complete | Outcome::Partial);
-        if let (true, Source::Sweep, Some(known)) = (is_well, self.source, self.without_feed()) {
-            message = format!("{message} {}", known.words(self.settings));
-        }
-        let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
-        let mut report =
-            Report { pulled, pushed, merged, deleted, conflicts, dead, ..Report::ended(outcome, &message) };
-        report.set_cost(traffic);
-        if let Diagnosis::Trouble(trouble) = diagnosis {
-            (report.stage, report.member) = (Some(trouble.stage.name()), trouble.member.clone());
-        }
-        report
-    }
-
-    fn without_feed(&self) -> Option<NoFeed> {
-        self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
-    }
-
-    /// What a round that went well has left for the next one, in words.
-    fn left_over(&self) -> Option<String> {
-        let to_send = self.unfinished + self.missed;
-        if to_send > 0 {
-            return Some(format!("{to_send} records are sent again in the next round."));
-        }
-        match self.waiting_sweep {
-            Some(Reason::First | Reason::Lost | Reason::Sweep | Reason::Restored) => {
-                return Some("What was edited here has been sent to the centre.".to_owned());
-            }
-            // As below.
-            Some(Reason::Verify) | None => {}
-        }
-        match self.sweep {
-            Some((Reason::First, percent)) => {
-                return Some(format!("First synchronization: {percent} % done; the next round goes on."));
-            }
-            Some((Reason::Restored, percent)) => {
-                return Some(format!(
-                    "This node and the restored centre are brought together: {percent} % done; the next round goes on."
-                ));
-            }
-            Some((Reason::Lost | Reason::Sweep, percent)) => {
-                return Some(format!(
-                    "{percent} % of the centre's records have been looked through; the next round goes on."
-                ));
-            }
-            // Everything that happened is known; the pass only makes sure of it.
-            Some((Reason::Verify, _)) | None => {}
-        }
-        let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
-        let waiting = waiting.map_or(0, |rows| rows.len());
-        (waiting > 0).then(|| format!("{waiting} records are read again in the next round."))
-    }
-
-    fn complete_message(&self) -> String {
-        let left = self.store.read().and_then(|snapshot| super::status::left_words(&snapshot));
-        let held =
-            self.store.read().and_then(|snapshot| super::status::held_words(&snapshot)).unwrap_or_default();
-        let damaged = super::status::damaged_words(self.store);
-        let left = left.unwrap_or_default();
-        let is_left = left.is_some() || held.is_some() || damaged.is_some();
-        let mut message =
-            left.unwrap_or_else(|| if is_left { SENT_BUT.to_owned() } else { UP_TO_DATE.to_owned() });
-        if let Some(held) = held {
-            message.push_str(&format!(" {held}"));
-        }
-        if let Some(damaged) = damaged {
-            message.push_str(&format!(" {damaged}"));
-        }
-        let unsupported = self.unsupported_known();
-        if unsupported > 0 {
-            message.push_str(&format!(
-                " {unsupported} records at the centre have ids that are no text and were left alone."
-            ));
-        }
-        message
-    }
-}
-
-/// What a round that the centre has ended says of it. What no waiting mends is a failure, whatever it looked like from
-/// the middle of the round.
-fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
-    const KEPT: &str = "Everything is kept here and will be sent later.";
-    let is_offline = matches!(error, CentralError::Offline(_));
-    match (diagnosis, error) {
-        (Diagnosis::Trouble(trouble), _) if is_offline && !trouble.stage.is_lasting() => {
-            tracing::info!(%error, %trouble, "the centre cannot be reached");
-            // What answers has been reached.
-            let what = if trouble.stage == Stage::Answer && error.is_answer() { "used" } else { "reached" };
-            (Outcome::Offline, format!("The centre cannot be {what} {trouble}. {KEPT}"))
-        }
-        (Diagnosis::Trouble(trouble), _) => {
-            tracing::error!(%error, %trouble, remedy = trouble.remedy, "the round failed");
-            let message =
-                format!("The round failed {trouble}. Remedy: {}. Everything is kept here.", trouble.remedy);
-            (Outcome::Failed, message)
-        }
-        (Diagnosis::Well | Diagnosis::Unknown, CentralError::Offline(cause)) if error.is_answer() => {
-            tracing::info!(%cause, "the centre answered that it cannot do now what was asked");
-            let message = format!("The centre answers, and cannot do now what was asked ({cause}). {KEPT}");
-            (Outcome::Offline, message)
-        }
-        (Diagnosis::Well, CentralError::Offline(cause)) => {
-            tracing::info!(%cause, "the line to the centre broke off; the centre answers now");
-            let message =
-                format!("The line to the centre broke off ({cause}); by now the centre answers. {KEPT}");
-            (Outcome::Offline, message)
-        }
-        (Diagnosis::Unknown, CentralError::Offline(cause)) => {
-            tracing::info!(%cause, "the centre cannot be reached");
-            (Outcome::Offline, format!("The centre cannot be reached ({cause}). {KEPT}"))
-        }
-        (_, error) => {
-            tracing::error!(%error, "the round failed");
-            (Outcome::Failed, format!("The round failed: {error}."))
-        }
     }
 }
 

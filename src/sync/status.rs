@@ -4,12 +4,12 @@ use bson::Document;
 use serde::Serialize;
 
 use super::budget::DAY_MS;
+use super::left::{Left, Said, waiting_words};
 use super::namesakes::{self, SameName};
-use super::no_feed::{self, NoFeed};
+use super::no_feed::NoFeed;
 use super::operator::Pause;
-use super::round::{SENT_BUT, UP_TO_DATE};
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, StoreError};
 
 /// How things stand; the answer of `GET /sync/status`.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +26,8 @@ pub struct Status {
     pub damaged: u64,
     /// False at a centre without a change feed, where every round reads everything.
     pub change_feed: bool,
+    /// The error with which the centre refuses the change feed that it has, 0 for one without a code.
+    pub change_feed_error: Option<i32>,
     /// Bytes that reading everything took last, at such a centre.
     pub full_read_bytes: Option<u64>,
     /// When every row had last been read to see whether it is good; nothing if that never was.
@@ -55,20 +57,13 @@ impl Reconciler {
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
         let report: Option<&Document> = kept.get_document("report").ok();
         let pause = Pause::of(&snapshot)?;
-        let (state, mut message) = self.state(&snapshot, report, pause.as_ref())?;
+        let (state, mut message) = self.state(&snapshot, &kept, pause.as_ref())?;
         let namesakes = namesakes::known(&snapshot, &self.settings.node_name)?;
         if let Some(words) = namesakes::words(&self.settings.node_name, &namesakes)
             // The round may have said it.
             && !message.contains(&words)
         {
             message.push_str(&format!(" {words}"));
-        }
-        if let Some(damaged) = damaged_words(&self.store).filter(|_| self.is_configured()) {
-            // What the round said when it ended may be about others.
-            message = message.replace(UP_TO_DATE, SENT_BUT);
-            if !message.contains(&damaged) {
-                message.push_str(&format!(" {damaged}"));
-            }
         }
         let shortage = self.store.shortage();
         if let Some(shortage) = shortage {
@@ -77,11 +72,11 @@ impl Reconciler {
         let without_feed = NoFeed::known(&snapshot)?
             // Something else has to be answered first.
             .filter(|_| self.is_configured() && !["paused", "halted"].contains(&state));
-        if let Some(words) = without_feed.map(|known| known.words(&self.settings)) {
+        if let Some(known) = without_feed
             // Where the last round has not said it already.
-            if !message.contains(no_feed::WORDS) {
-                message.push_str(&format!(" {words}"));
-            }
+            && !message.contains(&known.opening())
+        {
+            message.push_str(&format!(" {}", known.words(&self.settings)));
         }
         let logins_until_ms = self.admits_until_ms(&kept);
         if logins_until_ms.is_some_and(|until_ms| self.store.now_ms() >= until_ms) {
@@ -106,6 +101,7 @@ impl Reconciler {
             dead: snapshot.dead_count()?,
             damaged: self.store.damaged_rows().len() as u64,
             change_feed: without_feed.is_none(),
+            change_feed_error: without_feed.and_then(NoFeed::refused),
             full_read_bytes: without_feed.and_then(NoFeed::bytes),
             scrubbed_at: snapshot.scrubbed()?.completed_ms.map(time_text),
             waiting: snapshot.held_back_count()?,
@@ -149,118 +145,51 @@ impl Reconciler {
     fn state(
         &self,
         snapshot: &Snapshot,
-        report: Option<&Document>,
+        kept: &Document,
         pause: Option<&Pause>,
     ) -> Result<(&'static str, String), StoreError> {
+        if !self.is_configured() {
+            return Ok(("off", "Synchronization is off: no centre is configured.".to_owned()));
+        }
         let is_running = lock(&self.running).as_ref().is_some_and(|round| !round.is_over());
         let is_revoked = snapshot.meta(lease::META_REVOKED)?.is_some();
+        let report = kept.get_document("report").ok();
         let outcome = report.and_then(|report| report.get_str("outcome").ok());
-        let said = report.and_then(|report| report.get_str("message").ok()).unwrap_or_default();
-        let waiting = match (waiting_words(snapshot)?, left_words(snapshot)?) {
-            (Some(waiting), Some(left)) => Some(format!("{waiting} {left}")),
-            (waiting, left) => waiting.or(left),
+        let said = Said {
+            ended: kept.get_str(super::SAID_ENDED).unwrap_or_default().to_owned(),
+            rest: kept.get_str(super::SAID_REST).unwrap_or_default().to_owned(),
         };
-        let with_waiting = |text: &str| match &waiting {
-            Some(waiting) => format!("{text} {waiting}"),
-            None => text.to_owned(),
+        let said = match report.and_then(|report| report.get_str("message").ok()) {
+            Some(message) if said == Said::default() => Said::of_message(message),
+            _ => said,
+        };
+        let left = Left::now(&self.store, snapshot)?;
+        let waiting = waiting_words(snapshot)?;
+        let ended = |ended: &str, is_waiting: bool| {
+            let waiting = waiting.as_ref().filter(|_| is_waiting);
+            let ended = waiting.map_or_else(|| ended.to_owned(), |waiting| format!("{ended} {waiting}"));
+            format!("{}{}", left.after(&ended), said.rest)
         };
         Ok(match (pause, outcome) {
-            _ if !self.is_configured() => {
-                ("off", "Synchronization is off: no centre is configured.".to_owned())
-            }
-            _ if is_running => ("running", "Synchronizing with the centre now.".to_owned()),
+            _ if is_running => ("running", left.after("Synchronizing with the centre now.")),
             _ if self.is_connected() => {
-                let left = left_words(snapshot)?.map_or_else(String::new, |left| format!(" {left}"));
-                ("idle", format!("Connected to the centre: changes travel at once.{left}"))
+                ("idle", left.after("Connected to the centre: changes travel at once."))
             }
-            (_, Some("halted")) if is_revoked => ("revoked", said.to_owned()),
+            (_, Some("halted")) if is_revoked => ("revoked", ended(&said.ended, false)),
             // What halted it before is still to be decided.
-            (Some(pause), Some("halted")) => ("paused", format!("{} {said}", pause.words())),
-            (Some(pause), _) => ("paused", pause.words()),
-            (None, Some("offline")) => ("offline", with_waiting(said)),
-            (None, Some("halted")) => ("halted", said.to_owned()),
-            (None, Some("failed")) => ("failed", with_waiting(said)),
-            (None, None) => ("idle", with_waiting("No round has been run yet.")),
-            // Everything was up to date when the round ended, and is not any more.
-            (None, Some("complete")) => match (&waiting, said.strip_prefix(UP_TO_DATE)) {
-                (Some(waiting), Some(rest)) => ("idle", format!("{waiting}{rest}")),
-                // The round ended with something left over: what is left by now counts.
-                (Some(waiting), None) => {
-                    let held = held_words(snapshot)?.map_or_else(String::new, |held| format!(" {held}"));
-                    ("idle", format!("{waiting}{held}"))
-                }
-                (None, _) => ("idle", said.to_owned()),
-            },
-            (None, Some(_)) => ("idle", said.to_owned()),
+            (Some(pause), Some("halted")) => {
+                ("paused", ended(&format!("{} {}", pause.words(), said.ended), false))
+            }
+            (Some(pause), _) => ("paused", left.after(&pause.words())),
+            (None, Some("offline")) => ("offline", ended(&said.ended, true)),
+            (None, Some("halted")) => ("halted", ended(&said.ended, false)),
+            (None, Some("failed")) => ("failed", ended(&said.ended, true)),
+            (None, None) => ("idle", ended("No round has been run yet.", true)),
+            // What is left by now counts.
+            (None, Some("complete")) => {
+                ("idle", format!("{}{}", left.when_complete(waiting.as_deref()), said.rest))
+            }
+            (None, Some(_)) => ("idle", ended(&said.ended, false)),
         })
     }
-}
-
-/// What the centre does not take, or does not know yet; `None` if nothing is left over.
-pub(super) fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
-    let mut words = Vec::new();
-    let list = "see `thalamus-edge dead list`.";
-    match snapshot.dead_count()? {
-        0 => {}
-        1 => words.push(format!("One record is refused by the centre or cannot be read from it: {list}")),
-        dead => {
-            words.push(format!("{dead} records are refused by the centre or cannot be read from it: {list}"))
-        }
-    }
-    match snapshot.held_back_count()? {
-        0 => {}
-        1 => words.push(
-            "One record waits for its person or for a decision: see `thalamus-edge sync waiting`.".to_owned(),
-        ),
-        held => words.push(format!(
-            "{held} records wait for their person or for a decision: see `thalamus-edge sync waiting`."
-        )),
-    }
-    if snapshot.open_conflicts_count()? > 0 {
-        words.push("Some records differ and wait for a decision: see the conflicts.".to_owned());
-    }
-    match snapshot.unpublished_conflicts_count()? {
-        0 => {}
-        1 => words.push("One conflict, as it is now, is not written at the centre yet.".to_owned()),
-        count => {
-            words.push(format!("{count} conflicts, as they are now, are not written at the centre yet."))
-        }
-    }
-    Ok((!words.is_empty()).then(|| words.join(" ")))
-}
-
-/// Rows that rotted on the disk; `None` if none is known.
-pub(super) fn damaged_words(store: &Store) -> Option<String> {
-    let rows = store.damaged_rows().len();
-    let what = match rows {
-        0 => return None,
-        1 => "One row of the node's store is".to_owned(),
-        rows => format!("{rows} rows of the node's store are"),
-    };
-    Some(format!("{what} damaged on the disk and neither shown nor sent: see `thalamus-edge doctor`."))
-}
-
-/// Accounts that two people have; `None` if there are none.
-pub(super) fn held_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
-    let held = snapshot.holds_count()?;
-    Ok((held > 0).then(|| {
-        format!(
-            "Accounts that two people have, one here and one at the centre: {held}. They and their records wait for \
-             a decision: see the conflicts."
-        )
-    }))
-}
-
-/// What was edited here and has not reached the centre; nothing if nothing was.
-fn waiting_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
-    // Refused ones, and those that wait for something else, are counted and shown apart.
-    let waiting = snapshot.waiting_count()?.saturating_sub(snapshot.held_back_count()?);
-    let since = snapshot.oldest_pending_ms()?.map(time_text).unwrap_or_default();
-    Ok(match waiting {
-        0 => None,
-        1 => Some(format!("One record that was changed here at {since} waits to be sent.")),
-        _ => Some(format!(
-            "{waiting} records that were changed here wait to be sent, the oldest since {since}."
-        )),
-    })
 }

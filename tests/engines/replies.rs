@@ -317,3 +317,25 @@ async fn no_question_reads_a_whole_collection_before_its_first_answer() {
     }
     assert_eq!(looked_for, [true; 2], "{seen:?}");
 }
+
+/// Nobody waits for a driver that tries for as long as it may; the stage is told all the same.
+#[tokio::test]
+async fn a_centre_that_is_not_there_is_told_soon() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (uri, stage) in [
+        (format!("mongodb://127.0.0.1:{closed}/"), "connection"),
+        (format!("mongodb://127.0.0.1:{closed}/?replicaSet=rs0"), "connection"),
+        ("mongodb://centre.invalid/".to_owned(), "name"),
+        (format!("mongodb://centre.invalid,127.0.0.1:{closed}/?replicaSet=rs0"), "connection"),
+    ] {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        let away: Arc<dyn Hub> = Arc::new(hub(&uri, "federation").with_call_limit(Duration::from_secs(30)));
+        let sync = Reconciler::new(store.clone(), Some(away), SyncSettings::default());
+        edit(&store, person_key("ANA"), Some(person("ANA", "mine"))).await;
+        let started = std::time::Instant::now();
+        let report = sync.round().await;
+        assert!(started.elapsed() < Duration::from_secs(4), "{uri}: {:?}", started.elapsed());
+        assert_eq!((report.outcome, report.stage), (Outcome::Offline, Some(stage)), "{uri}: {report:?}");
+        assert_eq!(store.read().unwrap().pending_count().unwrap(), 1);
+    }
+}

@@ -60,6 +60,13 @@ impl Counters {
         }
     }
 
+    /// Ends once a server was found that takes writes.
+    pub(super) async fn found(&self) {
+        let mut writable = self.writable.subscribe();
+        let waited = writable.wait_for(Option::is_some).await.is_ok();
+        debug_assert!(waited, "the sender lives as long as this");
+    }
+
     /// Ends when no server takes writes any more.
     pub(super) async fn lost(&self) {
         let mut writable = self.writable.subscribe();

@@ -5,7 +5,7 @@
 
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use crate::central::{ANSWERED, CentralError, Written};
+use crate::central::{Cause, CentralError, Written};
 
 /// Interrupted, a cursor that is gone, or overtaken by a time limit: later it may work.
 const PASSING_CODES: [i32; 17] =
@@ -58,11 +58,16 @@ const BAD_VALUE_CODES: [i32; 16] = [2, 9, 14, 15, 16, 22, 40, 52, 53, 54, 55, 56
 const ASSERTION_CODE_MIN: i32 = 10_000;
 
 pub(super) fn offline(why: &str) -> CentralError {
-    CentralError::Offline(why.to_owned())
+    CentralError::Offline(why.into())
 }
 
 pub(super) fn failed(why: &str) -> CentralError {
-    CentralError::Failed(why.to_owned())
+    CentralError::Failed(why.into())
+}
+
+/// The line works, and it failed over what was asked; nobody named a code.
+pub(super) fn about_call(why: &str) -> CentralError {
+    CentralError::Failed(Cause::answered(0, why.to_owned(), false))
 }
 
 /// An error of a whole call.
@@ -86,9 +91,9 @@ fn of_kind(error: &Error) -> CentralError {
         ErrorKind::DnsResolve { .. } => offline("its name cannot be resolved"),
         ErrorKind::ConnectionPoolCleared { .. } => offline("the connection was given up"),
         ErrorKind::Shutdown => offline("the connection is closed"),
-        ErrorKind::Authentication { .. } => CentralError::Refused("authentication failed".to_owned()),
+        ErrorKind::Authentication { .. } => CentralError::Refused("authentication failed".into()),
         ErrorKind::InvalidTlsConfig { .. } => {
-            CentralError::Refused("the TLS files named in its address cannot be used".to_owned())
+            CentralError::Refused("the TLS files named in its address cannot be used".into())
         }
         ErrorKind::Command(command) => of_code(command.code),
         ErrorKind::Write(WriteFailure::WriteError(error)) => of_code(error.code),
@@ -96,10 +101,10 @@ fn of_kind(error: &Error) -> CentralError {
         ErrorKind::BulkWrite(bulk) => match source(error) {
             Some(source) => source,
             None if !bulk.write_concern_errors.is_empty() => offline("the write is not confirmed"),
-            None => failed("a batch of writes failed"),
+            None => about_call("a batch of writes failed"),
         },
-        ErrorKind::InvalidArgument { .. } => failed("the driver takes an argument for wrong"),
-        ErrorKind::InvalidResponse { .. } => failed("the answer cannot be read"),
+        ErrorKind::InvalidArgument { .. } => about_call("the driver takes an argument for wrong"),
+        ErrorKind::InvalidResponse { .. } => about_call("the answer cannot be read"),
         ErrorKind::IncompatibleServer { .. } => failed("the server's version is not supported"),
         ErrorKind::SessionsNotSupported => failed("the server has no sessions"),
         _ => failed("the driver failed"),
@@ -110,8 +115,8 @@ fn of_kind(error: &Error) -> CentralError {
 pub(super) fn of_address(error: &Error) -> CentralError {
     match error.kind.as_ref() {
         ErrorKind::DnsResolve { .. } | ErrorKind::InvalidTlsConfig { .. } => of_call(error),
-        ErrorKind::Io(_) => CentralError::Refused("a file named in its address cannot be read".to_owned()),
-        _ => CentralError::Refused("its address is not a valid connection string".to_owned()),
+        ErrorKind::Io(_) => CentralError::Refused("a file named in its address cannot be read".into()),
+        _ => CentralError::Refused("its address is not a valid connection string".into()),
     }
 }
 
@@ -119,11 +124,11 @@ pub(super) fn of_address(error: &Error) -> CentralError {
 /// other's certificate. The TLS library's words are the only sign of the latter.
 fn of_transport(message: &str, why: &str) -> CentralError {
     if message.contains("invalid peer certificate") {
-        return CentralError::Refused("its TLS certificate is not trusted".to_owned());
+        return CentralError::Refused("its TLS certificate is not trusted".into());
     }
     let of_own = ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateExpired"];
     if message.contains("fatal alert") && of_own.iter().any(|alert| message.contains(alert)) {
-        return CentralError::Refused("this node's TLS certificate is not accepted".to_owned());
+        return CentralError::Refused("this node's TLS certificate is not accepted".into());
     }
     offline(why)
 }
@@ -134,10 +139,11 @@ fn is_passing(code: i32) -> bool {
 }
 
 pub(super) fn of_code(code: i32) -> CentralError {
-    let mut message = format!("{ANSWERED}{code}");
+    let mut message = format!("MongoDB error {code}");
     if code == OUT_OF_DISK_SPACE {
         message.push_str(": its disk is full");
     }
+    let message = Cause::answered(code, message, WHOLE_CENTRE_CODES.contains(&code));
     if REFUSED_CODES.contains(&code) {
         CentralError::Refused(message)
     } else if is_passing(code) {
@@ -195,7 +201,7 @@ pub(super) fn of_all(answers: &[Written]) -> Option<i32> {
 pub(super) fn of_row(code: i32, what: &str) -> CentralError {
     match WHOLE_CENTRE_CODES.contains(&code) || REFUSED_CODES.contains(&code) {
         true => of_code(code),
-        false => failed(&format!("{what} (MongoDB error {code})")),
+        false => CentralError::Failed(Cause::answered(code, format!("{what} (MongoDB error {code})"), false)),
     }
 }
 

@@ -1,14 +1,16 @@
 //! Floor 2. What `doctor` and `setup` are told about the centre, and what a failed round is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, doc};
 use mongodb::Database;
 
+use super::counters::Counters;
 use super::probe::{self, Primary, Way};
 use super::{MongoHub, probe::LOGIN, rights};
 use crate::central::NODES_COLLECTION;
-use crate::central::survey::{Advice, Diagnosis, Namesake, Survey};
+use crate::central::survey::{Advice, Diagnosis, Namesake, Stage, Survey, Trouble};
 
 /// Longest that a failed round looks for the cause.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(30);
@@ -18,7 +20,39 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// A clinic may be away for so long without everything being read again.
 const HISTORY_HOURS_MIN: u64 = 30 * 24;
 
+/// A driver that has found no server for so long is looked after; and again after that time, because a server that is
+/// started anew is away for a moment.
+const FOUND_AFTER: Duration = Duration::from_secs(1);
+
 impl MongoHub {
+    /// What keeps the driver from finding a server. It would try all of them for as long as it may, and then know only that
+    /// there was none. An election is waited for.
+    pub(super) async fn obstacle_of(&self, opened: Option<Arc<Counters>>) -> Trouble {
+        let looking = async {
+            let mut before = None;
+            loop {
+                tokio::time::sleep(FOUND_AFTER).await;
+                let found = probe::way(&self.address).await.primary.err();
+                let found = found.filter(|trouble| trouble.stage != Stage::Primary);
+                match (&before, found) {
+                    (Some(before), Some(found)) if *before == found.stage => return found,
+                    (_, found) => before = found.map(|trouble| trouble.stage),
+                }
+            }
+        };
+        let found = async {
+            match opened {
+                Some(counters) => counters.found().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = found => std::future::pending().await,
+            trouble = looking => trouble,
+        }
+    }
+
     /// Why the centre cannot be reached, or that it can.
     pub(super) async fn cause(&self) -> Diagnosis {
         let looking = async {

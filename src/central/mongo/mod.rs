@@ -37,7 +37,7 @@ use mongodb::{Client, ClientSession, ClusterTime, Collection, Database};
 
 use self::counters::Counters;
 use self::line::{Line, Meter, Patience};
-use super::survey::{Diagnosis, Namesake};
+use super::survey::{Diagnosis, Namesake, Trouble};
 use super::{
     ArchiveState, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub, Lease, LeaseAnswer,
     Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written, unusable_address,
@@ -81,6 +81,9 @@ pub struct MongoHub {
     /// Up to where the last conversation that ended well has seen the centre's history: the next one sees no less, also
     /// at another member. Taken by the conversation that begins, so that one that fails over it fails once.
     seen: Arc<Mutex<Option<Seen>>>,
+    /// What the conversation that was opened last has found, and what keeps it from finding anything.
+    opened: Mutex<Option<Arc<Counters>>>,
+    trouble: Mutex<Option<Trouble>>,
 }
 
 /// A moment of the centre's history, as the driver hands it on: of the cluster, and of what was read and written.
@@ -99,6 +102,8 @@ impl MongoHub {
             bulk_write: true,
             counts_command_bytes: false,
             seen: Arc::default(),
+            opened: Mutex::default(),
+            trouble: Mutex::default(),
         }
     }
 
@@ -175,6 +180,8 @@ impl Hub for MongoHub {
         let (line, proxy) = Line::open(&patience).await?;
         options.socks5_proxy = Some(proxy);
         let client = Client::with_options(options).map_err(|error| error::of_address(&error))?;
+        *lock(&self.opened) = Some(Arc::clone(&counters));
+        *lock(&self.trouble) = None;
         let (mut reading, writing) = sessions(&client, &patience).await?;
         if let Some(seen) = lock(&self.seen).take() {
             if let Some(time) = &seen.cluster_time {
@@ -202,8 +209,20 @@ impl Hub for MongoHub {
         }))
     }
 
+    async fn obstacle(&self) -> CentralError {
+        let opened = lock(&self.opened).clone();
+        let trouble = self.obstacle_of(opened).await;
+        let error = CentralError::Offline(trouble.reason.clone().into());
+        *lock(&self.trouble) = Some(trouble);
+        error
+    }
+
     async fn diagnose(&self) -> Diagnosis {
-        self.cause().await
+        let known = lock(&self.trouble).take();
+        match known {
+            Some(trouble) => Diagnosis::Trouble(trouble),
+            None => self.cause().await,
+        }
     }
 }
 

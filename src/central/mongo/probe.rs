@@ -124,7 +124,7 @@ async fn parsed(address: &CentreAddress) -> Result<ClientOptions, Trouble> {
                     trouble(Stage::Name, reason, NETWORK)
                 }
                 CentralError::Refused(reason) | CentralError::Failed(reason) => {
-                    trouble(Stage::Address, reason, ADDRESS)
+                    trouble(Stage::Address, reason.to_string(), ADDRESS)
                 }
             });
         }

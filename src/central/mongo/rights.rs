@@ -13,15 +13,13 @@ use super::probe::{LOGIN, Primary};
 use crate::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use crate::central::survey::{Stage, Trouble};
 use crate::central::{
-    ANSWERED, CONFLICTS_COLLECTION, CentralError, CentreAddress, NODES_COLLECTION, TRASH_COLLECTION,
+    CONFLICTS_COLLECTION, Cause, CentralError, CentreAddress, NOBODY, NODES_COLLECTION, TRASH_COLLECTION,
 };
 use crate::domain::record::Kind;
 
 const UNAUTHORIZED: i32 = 13;
 /// Of what is missing, as much as somebody reads.
 const MISSING_SHOWN_MAX: usize = 5;
-/// An `_id` that no record has.
-pub(super) const NOBODY: &str = "thalamus-edge: is this allowed?";
 const ROLE: &str = "at the centre: the role in docs/SYNC.md (What a node needs) for this user, for this database and \
                     these collections";
 
@@ -174,8 +172,8 @@ pub(super) async fn enter(primary: &Primary, address: &CentreAddress) -> Result<
 }
 
 /// A question without a useful answer.
-fn unanswered(member: &str, cause: &str) -> String {
-    match cause.starts_with(ANSWERED) {
+fn unanswered(member: &str, cause: &Cause) -> String {
+    match cause.is_answer() {
         true => format!("{member} answers with an error ({cause})"),
         false => format!("{member} answers no question ({cause})"),
     }
@@ -186,7 +184,7 @@ fn unanswered(member: &str, cause: &str) -> String {
 async fn tried(
     database: &Database,
     needed: &BTreeMap<String, Vec<&'static str>>,
-) -> Result<BTreeMap<String, Vec<&'static str>>, String> {
+) -> Result<BTreeMap<String, Vec<&'static str>>, Cause> {
     let nobody = doc! {"_id": NOBODY};
     let mut missing: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
     for (collection, actions) in needed {

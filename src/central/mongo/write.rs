@@ -18,9 +18,8 @@ use mongodb::results::VerboseBulkWriteResult;
 use super::counters::Counters;
 use super::filter::{Statement, Unsendable};
 use super::line::Patience;
-use super::rights::NOBODY;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
-use crate::central::{Result, Write, Written};
+use crate::central::{NOBODY, Result, Write, Written};
 
 /// Most statements that one command carries.
 const COMMAND_STATEMENTS_MAX: usize = 1000;
@@ -259,9 +258,12 @@ impl MongoCentral {
                 continue;
             };
             if matches!(answer, Written::Refused { code, .. } if error::is_duplicate_key(*code)) {
-                let found = self.fetch_records(key.kind, std::slice::from_ref(&key.id)).await?;
-                if !found.is_empty() {
-                    *answer = Written::Miss;
+                match self.fetch_records(key.kind, std::slice::from_ref(&key.id)).await {
+                    Ok(found) if found.is_empty() => {}
+                    Ok(_) => *answer = Written::Miss,
+                    // Of the others more is known.
+                    Err(failure) if failure.is_about_call() => *answer = Written::Unknown,
+                    Err(failure) => return Err(failure),
                 }
             }
         }
@@ -434,7 +436,7 @@ fn read_reply(
     let mut open = places.to_vec();
     for (index, code, message) in write_errors(reply) {
         let Some(place) = places.get(index) else {
-            return Err(error::failed("the answer cannot be read"));
+            return Err(error::about_call("the answer cannot be read"));
         };
         failures.note(*place, code);
         answers[place.at] = error::of_write(code, message);

@@ -86,10 +86,10 @@ impl Conversation {
         let mut contents = self.sim.contents();
         contents.calls += 1;
         if contents.is_refused {
-            return Err(CentralError::Refused("no privileges".to_owned()));
+            return Err(CentralError::Refused("no privileges".into()));
         }
         if about.is_some_and(|about| contents.failing.iter().any(|name| name == about)) {
-            return Err(CentralError::Failed("a part is not accepted".to_owned()));
+            return Err(CentralError::Failed("a part is not accepted".into()));
         }
         match contents.cut {
             Some((0, cut)) => {

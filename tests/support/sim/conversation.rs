@@ -42,7 +42,7 @@ struct Scan {
 }
 
 pub(super) fn gone() -> CentralError {
-    CentralError::Offline("the line is cut".to_owned())
+    CentralError::Offline("the line is cut".into())
 }
 
 async fn travel(latency: Duration) {
@@ -197,7 +197,7 @@ impl Conversation {
                 || state.batch_writes_max.is_some_and(|most| batch.len() > most)
         };
         if is_broken {
-            return Err(CentralError::Failed("a batch is too much".to_owned()));
+            return Err(CentralError::Failed("a batch is too much".into()));
         }
         let answers = match fault {
             Some(Fault::LostRequest) => return Err(gone()),
@@ -316,7 +316,7 @@ impl Central for Conversation {
         };
         travel(delay).await;
         let Some(mut scan) = self.scan.take() else {
-            return Err(CentralError::Failed("no scan is open".to_owned()));
+            return Err(CentralError::Failed("no scan is open".into()));
         };
         if scan.pending.is_empty() {
             let (kind, after, without) = (scan.kind, scan.after.clone(), scan.without.clone());

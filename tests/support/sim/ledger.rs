@@ -109,12 +109,12 @@ fn is_too_large(row: &Document) -> bool {
 }
 
 fn not_accepted() -> CentralError {
-    CentralError::Failed("a row is not accepted".to_owned())
+    CentralError::Failed("a row is not accepted".into())
 }
 
 fn id_of(row: &Document) -> Result<String> {
     let id = row.get_str("_id").map(str::to_owned);
-    id.map_err(|_| CentralError::Failed("a row without an identifier".to_owned()))
+    id.map_err(|_| CentralError::Failed("a row without an identifier".into()))
 }
 
 /// The fields that a node may set in its row.

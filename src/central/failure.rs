@@ -1,0 +1,84 @@
+//! Floor 2. Why a call to the centre came to nothing.
+
+use std::fmt;
+
+/// Why the centre gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CentralError {
+    /// Not reachable, cut off, too slow, or without a primary: try again in the next round. Writes that
+    /// were on the way may or may not have happened.
+    #[error("the centre cannot be reached: {0}")]
+    Offline(Cause),
+    /// The centre refuses this node: credentials, privileges or the address are wrong.
+    #[error("the centre refuses this node: {0}")]
+    Refused(Cause),
+    /// Anything else; nothing is assumed about writes on the way.
+    #[error("the centre failed: {0}")]
+    Failed(Cause),
+}
+
+impl CentralError {
+    fn cause(&self) -> &Cause {
+        let (CentralError::Offline(cause) | CentralError::Refused(cause) | CentralError::Failed(cause)) =
+            self;
+        cause
+    }
+
+    /// The code of the error that a server has answered, 0 for one without; `None` if nobody answered.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.cause().code
+    }
+
+    /// Whether a server has answered, with an error: then the line works.
+    pub(crate) fn is_answer(&self) -> bool {
+        self.code().is_some()
+    }
+
+    /// Whether the centre would answer everything of this node so now: it takes no writes, or none of this node.
+    pub(crate) fn is_of_centre(&self) -> bool {
+        matches!(self, CentralError::Refused(_)) || self.cause().is_of_centre
+    }
+
+    /// Whether it says something about what was asked: not if nobody was reached who could answer.
+    pub(crate) fn is_about_call(&self) -> bool {
+        matches!(self, CentralError::Failed(_)) || self.is_answer()
+    }
+}
+
+/// What happened, in words written here, and the code if a server has answered: 0 where the answer has none, or the call was
+/// found wrong before it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    words: String,
+    code: Option<i32>,
+    is_of_centre: bool,
+}
+
+impl Cause {
+    /// A server has answered with this error, about what was asked or about all that it is asked now.
+    pub(crate) fn answered(code: i32, words: String, is_of_centre: bool) -> Cause {
+        Cause { words, code: Some(code), is_of_centre }
+    }
+
+    pub(crate) fn is_answer(&self) -> bool {
+        self.code.is_some()
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(words: &str) -> Cause {
+        Cause::from(words.to_owned())
+    }
+}
+
+impl From<String> for Cause {
+    fn from(words: String) -> Cause {
+        Cause { words, code: None, is_of_centre: false }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}

@@ -1,0 +1,169 @@
+//! Floor 3. What a round says at its end.
+
+use super::Report;
+use super::drain::Source;
+use super::left::{Left, Said};
+use super::namesakes;
+use super::no_feed::NoFeed;
+use super::round::{Outcome, Round, RoundError, Tally};
+use super::scan::Reason;
+use crate::central::survey::{Diagnosis, Stage};
+use crate::central::{CentralError, Traffic};
+
+impl Round<'_> {
+    /// The report of the round, whatever became of it.
+    pub(crate) fn finish(
+        &mut self,
+        result: Result<(), RoundError>,
+        diagnosis: &Diagnosis,
+        traffic: Traffic,
+    ) -> Report {
+        let (outcome, mut message) = match result {
+            Ok(()) => match self.left_over() {
+                Some(message) => (Outcome::Partial, message),
+                None => (Outcome::Complete, String::new()),
+            },
+            Err(RoundError::Central(CentralError::Offline(cause))) if self.has_only_sent => {
+                tracing::info!(%cause, "the centre could not be read to the end");
+                let message = "The centre could not be read to the end; the next round goes on.";
+                (Outcome::Offline, message.to_owned())
+            }
+            Err(RoundError::Central(error)) => unreached(&error, diagnosis),
+            Err(RoundError::Halted(message)) => (Outcome::Halted, message),
+            Err(
+                error @ (RoundError::TooLong
+                | RoundError::ReadingSlow
+                | RoundError::Stopped
+                | RoundError::LeaseLost),
+            ) => (Outcome::Partial, error.to_string()),
+            Err(error) => {
+                tracing::error!(%error, "the round failed");
+                (Outcome::Failed, format!("The round failed: {error}."))
+            }
+        };
+        if self.has_only_sent {
+            message.push_str(&match self.unfinished + self.missed {
+                0 => " What was edited here has been sent to the centre.".to_owned(),
+                to_send => format!(" {to_send} records are sent again in the next round."),
+            });
+        }
+        let mut rest = String::new();
+        let unsupported = self.unsupported_known();
+        if outcome == Outcome::Complete && unsupported > 0 {
+            rest.push_str(&format!(
+                " {unsupported} records at the centre have ids that are no text and were left alone."
+            ));
+        }
+        if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
+            rest.push_str(&format!(" {words}"));
+        }
+        rest.push_str(&self.content_note);
+        let name = &self.settings.node_name;
+        let others = self.store.read().and_then(|snapshot| namesakes::known(&snapshot, name));
+        if let Some(words) = namesakes::words(name, &others.unwrap_or_default()) {
+            rest.push_str(&format!(" {words}"));
+        }
+        let is_well = matches!(outcome, Outcome::Complete | Outcome::Partial);
+        if let (true, Source::Sweep, Some(known)) = (is_well, self.source, self.without_feed()) {
+            rest.push_str(&format!(" {}", known.words(self.settings)));
+        }
+        let said = Said { ended: message, rest };
+        let left = self.store.read().and_then(|snapshot| Left::now(self.store, &snapshot));
+        let message = said.with(outcome, &left.unwrap_or_default());
+        let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
+        let mut report = Report {
+            pulled,
+            pushed,
+            merged,
+            deleted,
+            conflicts,
+            dead,
+            said,
+            ..Report::ended(outcome, &message)
+        };
+        report.set_cost(traffic);
+        if let Diagnosis::Trouble(trouble) = diagnosis {
+            (report.stage, report.member) = (Some(trouble.stage.name()), trouble.member.clone());
+        }
+        report
+    }
+
+    pub(super) fn without_feed(&self) -> Option<NoFeed> {
+        self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
+    }
+
+    /// What a round that went well has left for the next one, in words.
+    fn left_over(&self) -> Option<String> {
+        let to_send = self.unfinished + self.missed;
+        if to_send > 0 {
+            return Some(format!("{to_send} records are sent again in the next round."));
+        }
+        match self.waiting_sweep {
+            Some(Reason::First | Reason::Lost | Reason::Sweep | Reason::Restored) => {
+                return Some("What was edited here has been sent to the centre.".to_owned());
+            }
+            // As below.
+            Some(Reason::Verify) | None => {}
+        }
+        match self.sweep {
+            Some((Reason::First, percent)) => {
+                return Some(format!("First synchronization: {percent} % done; the next round goes on."));
+            }
+            Some((Reason::Restored, percent)) => {
+                return Some(format!(
+                    "This node and the restored centre are brought together: {percent} % done; the next round goes on."
+                ));
+            }
+            Some((Reason::Lost | Reason::Sweep, percent)) => {
+                return Some(format!(
+                    "{percent} % of the centre's records have been looked through; the next round goes on."
+                ));
+            }
+            // Everything that happened is known; the pass only makes sure of it.
+            Some((Reason::Verify, _)) | None => {}
+        }
+        let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
+        let waiting = waiting.map_or(0, |rows| rows.len());
+        (waiting > 0).then(|| format!("{waiting} records are read again in the next round."))
+    }
+}
+
+/// What a round that the centre has ended says of it. What no waiting mends is a failure, whatever it looked like from
+/// the middle of the round.
+fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
+    const KEPT: &str = "Everything is kept here and will be sent later.";
+    let is_offline = matches!(error, CentralError::Offline(_));
+    match (diagnosis, error) {
+        (Diagnosis::Trouble(trouble), _) if is_offline && !trouble.stage.is_lasting() => {
+            tracing::info!(%error, %trouble, "the centre cannot be reached");
+            // What answers has been reached.
+            let what = if trouble.stage == Stage::Answer && error.is_answer() { "used" } else { "reached" };
+            (Outcome::Offline, format!("The centre cannot be {what} {trouble}. {KEPT}"))
+        }
+        (Diagnosis::Trouble(trouble), _) => {
+            tracing::error!(%error, %trouble, remedy = trouble.remedy, "the round failed");
+            let message =
+                format!("The round failed {trouble}. Remedy: {}. Everything is kept here.", trouble.remedy);
+            (Outcome::Failed, message)
+        }
+        (Diagnosis::Well | Diagnosis::Unknown, CentralError::Offline(cause)) if error.is_answer() => {
+            tracing::info!(%cause, "the centre answered that it cannot do now what was asked");
+            let message = format!("The centre answers, and cannot do now what was asked ({cause}). {KEPT}");
+            (Outcome::Offline, message)
+        }
+        (Diagnosis::Well, CentralError::Offline(cause)) => {
+            tracing::info!(%cause, "the line to the centre broke off; the centre answers now");
+            let message =
+                format!("The line to the centre broke off ({cause}); by now the centre answers. {KEPT}");
+            (Outcome::Offline, message)
+        }
+        (Diagnosis::Unknown, CentralError::Offline(cause)) => {
+            tracing::info!(%cause, "the centre cannot be reached");
+            (Outcome::Offline, format!("The centre cannot be reached ({cause}). {KEPT}"))
+        }
+        (_, error) => {
+            tracing::error!(%error, "the round failed");
+            (Outcome::Failed, format!("The round failed: {error}."))
+        }
+    }
+}
