@@ -329,7 +329,7 @@ impl Reader<'_> {
 
     /// A day of the calendar, year first.
     fn day(&mut self) -> Option<NaiveDate> {
-        let year = self.number(4)?.try_into().ok()?;
+        let year = i32::try_from(self.number(4)?).ok()?;
         let has_blank = self.take_blanks();
         let separator = ["-", "/", "."].into_iter().find(|sign| self.take(sign));
         let separator = separator.or(has_blank.then_some(" "));
