@@ -255,16 +255,16 @@ fn other_types_move_with_their_rows_too() {
 fn long_lists_take_time_in_proportion() {
     let started = std::time::Instant::now();
     let day = |n: i64| Bson::DateTime(DateTime::from_millis(n * 1000));
-    let stored: Vec<Bson> = (0..20_000).map(|n| bson!({"w": (day(n)), "t": "same", "n": n})).collect();
+    let stored: Vec<Bson> = (0..4_000).map(|n| bson!({"w": (day(n)), "t": "same", "n": n})).collect();
     let stored = Bson::Array(stored);
     let Value::Array(mut rows) = show_value(&stored, DateFormat::Http) else { panic!("a list") };
     rows.reverse();
     rows.iter_mut().for_each(|row| row["t"] = json!("other"));
     rows.insert(0, json!({"t": "new"}));
     let found = adopt(&Value::Array(rows), Some(&stored), "v").unwrap();
-    assert_eq!(found.as_array().unwrap()[1].as_document().unwrap().get("w"), Some(&day(19_999)));
+    assert_eq!(found.as_array().unwrap()[1].as_document().unwrap().get("w"), Some(&day(3_999)));
     let same = |first: &str, last: &str| {
-        [json!(first)].into_iter().chain(vec![json!(1.5); 200_000]).chain([json!(last)]).collect::<Vec<_>>()
+        [json!(first)].into_iter().chain(vec![json!(1.5); 40_000]).chain([json!(last)]).collect::<Vec<_>>()
     };
     let stored = adopt(&json!(same("a", "b")), None, "v").unwrap();
     adopt(&json!(same("c", "d")), Some(&stored), "v").unwrap();
