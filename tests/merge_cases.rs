@@ -615,7 +615,8 @@ fn a_day_of_birth_agrees_by_way_of_no_third_one() {
         let time = ms.rem_euclid(86_400_000);
         (36_000_000..=43_200_000).contains(&time) && time % 900_000 == 0
     };
-    let moments = (0..3 * 96).map(|n| start + n * 900_000 + n % 3 / 2 * 300_000).filter(|ms| !is_on_both(*ms));
+    let moments =
+        (0..3 * 96).map(|n| start + n * 900_000 + n % 3 / 2 * 300_000).filter(|ms| !is_on_both(*ms));
     let mut births: Vec<Bson> = moments.map(|ms| DateTime::from_millis(ms).into()).collect();
     births.extend(["1990-01-31", "1990-02-01", "1990-02-02", "1990-02-03"].map(Bson::from));
     let people: Vec<Document> = births.into_iter().map(|dob| doc! {"name": "Ana", "dob": dob}).collect();

@@ -350,7 +350,8 @@ impl Reader<'_> {
             return NaiveDate::from_yo_opt(year, self.number(3)?);
         }
         let month = self.short_number(2)?;
-        if !(self.take_blanks() && separator == " ") && !self.take(separator) {
+        let is_parted = self.take_blanks() && separator == " ";
+        if !is_parted && !self.take(separator) {
             return None;
         }
         self.take_blanks();
