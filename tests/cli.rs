@@ -262,7 +262,9 @@ fn accounts_are_made_listed_and_given_passwords() {
             .ends(0)
             .says("ANA777 logs in here as end_user, health_professional");
         let local = ["user", "add", "tech", "--local", "--role", "root", "--password-stdin"];
-        clinic.run_with(&local, "a second password\r\n").ends(0).says("tech@local");
+        clinic.run_with(&local, "s\0i\0x\0t\0e\0e\0n\0\n\0").ends(2).complains("UTF-16");
+        clinic.run_with(&local, "\u{FEFF}\r\n").ends(2).complains("no password on standard input");
+        clinic.run_with(&local, "\u{FEFF}a second password\r\n").ends(0).says("tech@local");
         // Without a password an account that exists keeps its own.
         clinic.run(&["user", "add", "ANA777", "--role", "root"]).ends(0);
         clinic.run(&["user", "add", "tech@local", "--role", "root", "end_user"]).ends(0);
@@ -277,7 +279,9 @@ fn accounts_are_made_listed_and_given_passwords() {
         assert_eq!(json[1]["id"], "ANA777");
         assert!(!json.to_string().contains("$2b$"));
 
-        clinic.run_with(&["user", "passwd", "Ana777", "--password-stdin"], "a third password").ends(0);
+        clinic
+            .run_with(&["user", "passwd", "Ana777", "--password-stdin"], "\u{FEFF}a third password")
+            .ends(0);
         clinic.run_with(&["user", "passwd", "tech@local", "--password-stdin"], "a fourth password\n").ends(0);
 
         let node = node.unwrap_or_else(|| clinic.serve(&[]));

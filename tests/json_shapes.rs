@@ -274,6 +274,18 @@ fn what_no_record_may_hold_names_the_field() {
 }
 
 #[test]
+fn other_encodings_are_named() {
+    for (body, says) in [
+        (&b"{\"name\": \"Nu\xF1ez\"}"[..], "this is not UTF-8 (byte 13)"),
+        (b"\xEF\xBB\xBF{\"a\": \"\xF1\"}", "this is not UTF-8 (byte 11)"),
+        (b"{\0}\0", "UTF-16"),
+    ] {
+        let error = parse(body).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn strings_arrive_as_they_were_meant() {
     for (body, text) in [
         (r#""\ud83d\ude00""#, "😀"),
@@ -309,14 +321,15 @@ fn dates_in_the_forms_that_clients_write() {
         ("1985-10-04T25:00:00Z", None),
         ("1985-10-04T13:05:61Z", None),
         ("1985-10-04T13:05:00", Some(497_279_100_000)),
-        ("1985-10-4", None),
-        ("1985- 1- 2", None),
+        ("1985-10-4", Some(497_232_000_000)),
+        ("1985-W40", None),
         ("+1985-10-4", None),
         ("+12345-1-2", None),
         ("-985-10-04", None),
-        ("１９８５-10-04", None),
+        ("１９８５-10-04", Some(497_232_000_000)),
         ("1985-10-04 ", Some(497_232_000_000)),
-        ("19851004", None),
+        ("19851004", Some(497_232_000_000)),
+        ("198510", None),
         ("", None),
         ("soon", None),
     ] {

@@ -565,6 +565,143 @@ fn two_records_of_one_person_or_of_two() {
     assert!(!same_identity(&unread("1/12/1990"), &unread("11/2/1990")));
 }
 
+/// Year first there is one meaning, in any typography; day first there are two, and such texts are compared as typed.
+#[test]
+fn a_day_of_birth_is_one_day_in_any_typography() {
+    let born = |day: Bson| doc! {"name": "Ana", "dob": day};
+    let midnight = || Bson::DateTime(DateTime::parse_rfc3339_str("1990-02-01T00:00:00Z").unwrap());
+    for text in [
+        "1990–02–01",
+        "1990\u{2011}02\u{2011}01",
+        "1990\u{2212}02\u{2212}01",
+        "1990/02/01",
+        "1990.02.01",
+        "1990-2-1",
+        "19900201",
+        "1990 02 01",
+        "١٩٩٠/٠٢/٠١",
+        "۱۹۹۰/۲/۱",
+        "1990年2月1日",
+        "1990년 2월 1일",
+        "1990-02-01Z",
+        "1990-02-01+01:00",
+        "1990-02-01-08:00",
+        "1990-02-01T230000-08:00",
+        "633830400000",
+        "1990-032",
+        "1990-W05-4",
+        "1990W054",
+        "19900201000000",
+        "\u{FEFF}1990-02-01\u{200E}",
+        "1 Feb 1990",
+    ] {
+        for day in [Bson::from("1990-02-01"), midnight()] {
+            assert!(same_identity(&born(text.into()), &born(day.clone())), "{text} {day}");
+        }
+        assert!(!same_identity(&born(text.into()), &born("1990-02-02".into())), "{text}");
+        assert!(!same_identity(&born(text.into()), &born("1990-01-02".into())), "{text}");
+    }
+    for (a, b) in [("01.02.1990", "02.01.1990"), ("1/2/1990", "1990-02-01"), ("01021990", "1990-02-01")] {
+        assert!(!same_identity(&born(a.into()), &born(b.into())), "{a} {b}");
+    }
+    assert!(same_identity(&born("1–2–1990".into()), &born("1-2-1990".into())));
+}
+
+/// Apart from midnights on both sides of the date line, a moment is one day: if two agree with a third, they agree.
+#[test]
+fn a_day_of_birth_agrees_by_way_of_no_third_one() {
+    let start = DateTime::parse_rfc3339_str("1990-01-31T00:00:00Z").unwrap().timestamp_millis();
+    let is_on_both = |ms: i64| {
+        let time = ms.rem_euclid(86_400_000);
+        (36_000_000..=43_200_000).contains(&time) && time % 900_000 == 0
+    };
+    let moments =
+        (0..3 * 96).map(|n| start + n * 900_000 + n % 3 / 2 * 300_000).filter(|ms| !is_on_both(*ms));
+    let mut births: Vec<Bson> = moments.map(|ms| DateTime::from_millis(ms).into()).collect();
+    births.extend(["1990-01-31", "1990-02-01", "1990-02-02", "1990-02-03"].map(Bson::from));
+    let people: Vec<Document> = births.into_iter().map(|dob| doc! {"name": "Ana", "dob": dob}).collect();
+    let days: std::collections::BTreeSet<String> =
+        people.iter().map(|one| identity_of(one).get_str("dob").unwrap().to_owned()).collect();
+    assert_eq!(
+        days.into_iter().collect::<Vec<_>>(),
+        ["1990-01-31", "1990-02-01", "1990-02-02", "1990-02-03"]
+    );
+    for a in &people {
+        for b in &people {
+            assert_eq!(same_identity(a, b), identity_of(a) == identity_of(b), "{a} {b}");
+        }
+    }
+}
+
+#[test]
+fn genders_in_the_words_of_many_languages() {
+    let person = |gender: &str| doc! {"name": "Ana", "gender": gender};
+    for word in [
+        "женщина",
+        "Женский",
+        "γυναίκα",
+        "ΓΥΝΑΙΚΑ",
+        "여성",
+        "여자",
+        "หญิง",
+        "perempuan",
+        "נקבה",
+        "női",
+        "žena",
+        "donna",
+        "nainen",
+        "weiblich",
+        "kadın",
+        "女",
+        "أنثى",
+        "mujer",
+        "féminin",
+        "vrouw",
+        "nữ",
+        "महिला",
+        "mwanamke",
+    ] {
+        assert!(same_identity(&person(word), &person("f")), "{word}");
+        assert!(!same_identity(&person(word), &person("m")), "{word}");
+    }
+    for word in [
+        "мужчина",
+        "мужской",
+        "άνδρας",
+        "남성",
+        "남자",
+        "ชาย",
+        "laki-laki",
+        "Laki laki",
+        "זכר",
+        "férfi",
+        "muž",
+        "uomo",
+        "mies",
+        "maennlich",
+        "männlich",
+        "erkek",
+        "男",
+        "ذكر",
+        "hombre",
+        "masculin",
+        "nam",
+        "पुरुष",
+        "mwanaume",
+        "man",
+    ] {
+        assert!(same_identity(&person(word), &person("male")), "{word}");
+        assert!(!same_identity(&person(word), &person("female")), "{word}");
+    }
+    for word in ["未知", "неизвестно", "Unknown", "?", "άγνωστο", "n/a", "알 수 없음"]
+    {
+        assert!(
+            same_identity(&person(word), &person("f")) && same_identity(&person(word), &person("m")),
+            "{word}"
+        );
+    }
+}
+
 /// A day of birth is stored as text, as midnight UTC, or as midnight where somebody lives.
 #[test]
 fn a_day_of_birth_is_one_day_in_every_zone() {
@@ -596,6 +733,23 @@ fn a_day_of_birth_is_one_day_in_every_zone() {
         (day("1990-02-01"), moment("1990-01-31T09:00:00Z"), false),
         (day("1990-02-01"), moment("1990-02-02T00:00:00Z"), false),
         (day("1990-02-01"), moment("1990-02-02T05:00:00Z"), false),
+        // The last second of a day is no midnight; 23:00 is that of the next day, and of no other.
+        (moment("1990-02-01T00:00:00Z"), moment("1990-02-01T23:00:00Z"), false),
+        (day("1990-02-01"), moment("1990-02-01T23:00:00Z"), false),
+        (day("1990-02-02"), moment("1990-02-01T23:00:00Z"), true),
+        (day("1990-02-01"), moment("1990-02-01T23:59:59Z"), true),
+        (day("1990-02-02"), moment("1990-02-01T23:59:59Z"), false),
+        (day("1990-02-01"), moment("1990-02-01T12:00:00Z"), true),
+        (day("1990-02-02"), moment("1990-02-01T12:00:00Z"), true),
+        (day("1990-02-01"), moment("1990-02-01T12:15:00Z"), false),
+        (day("1990-02-02"), moment("1990-02-01T09:45:00Z"), false),
+        (day("1930-01-31"), moment("1930-01-31T23:40:28Z"), true),
+        // A clock with its zone shows the day.
+        (day("1990-02-01"), day("1990-02-01T23:00:00+05:00"), true),
+        (day("1990-02-02"), day("1990-02-01T23:00:00+05:00"), false),
+        (day("1990-02-01"), day("1990-01-31T23:00:00Z"), true),
+        (day("1990-02-01"), day("633830400000"), true),
+        (moment("1990-02-01T00:00:00Z"), day("633826800000"), true),
         // A time of the day that is midnight nowhere.
         (day("1990-02-01"), moment("1990-01-31T13:05:00Z"), false),
         (moment("1990-02-01T00:00:00Z"), moment("1990-02-02T00:00:00Z"), false),

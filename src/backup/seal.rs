@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::BackupError;
 use super::name::CHECKSUM_ENDING;
+use crate::domain::encoding::utf8;
 use crate::files::suffixed;
 use crate::store::{Manifest, StreamError, read_backup};
 
@@ -50,8 +51,9 @@ impl Keys {
     /// Reads a file of `AGE-SECRET-KEY-1...` lines, as `backup keygen` and age-keygen write it.
     pub fn read(path: &Path) -> Result<Keys, BackupError> {
         let at = |cause| BackupError::File { path: path.to_owned(), cause };
-        let mut text = Zeroizing::new(String::new());
-        File::open(path).map_err(at)?.take(KEYS_BYTES_MAX).read_to_string(&mut text).map_err(at)?;
+        let mut bytes = Zeroizing::new(Vec::new());
+        File::open(path).map_err(at)?.take(KEYS_BYTES_MAX).read_to_end(&mut bytes).map_err(at)?;
+        let text = utf8(&bytes).map_err(|error| at(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         let no_keys = || BackupError::NoKeys(path.to_owned());
         let mut keys: Vec<Box<dyn age::Identity>> = Vec::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -174,10 +176,13 @@ pub(super) fn checksum_path(path: &Path) -> PathBuf {
 /// The SHA-256 that stands beside a backup, if there is one.
 pub(super) fn noted_sha256(path: &Path) -> Result<Option<String>, BackupError> {
     let path = checksum_path(path);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase())),
+    match std::fs::read(&path) {
+        // A checksum in another encoding is one that does not fit.
+        Ok(bytes) => {
+            let text = utf8(&bytes).unwrap_or_default();
+            Ok(Some(text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(String::new())),
         Err(cause) => Err(BackupError::File { path, cause }),
     }
 }

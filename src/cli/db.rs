@@ -15,6 +15,7 @@ use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{store_file, store_options};
 use crate::config::{Config, read_key};
+use crate::domain::record::Kind;
 use crate::files::create_private;
 use crate::store::{
     CheckedStore, DamagedRow, StoreError, StoreKey, change_store_key, check_store, compact_store,
@@ -64,6 +65,10 @@ pub(super) async fn run(config: &Config, command: &DbCommand) -> anyhow::Result<
 /// Damaged records and rows that nothing heals are in the way of every backup.
 async fn set_aside(config: &Config, table: Option<&str>, names: &[String]) -> anyhow::Result<Done> {
     let (name, what, after) = match (table, names) {
+        (None, [collection, _]) if Kind::from_collection(collection).is_none() => {
+            let known = Kind::ALL.map(|kind| kind.schema().collection).join(", ");
+            return Err(Failure::usage(format!("{}: no collection. There are {known}", plain(collection))).into());
+        }
         (None, [collection, id]) => (
             format!("{collection}:{id}"),
             format!("{collection} {} is", plain(id)),

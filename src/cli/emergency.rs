@@ -3,9 +3,9 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Done;
 use super::control::{Client, Missing};
 use super::show::{cell, table};
+use super::{Done, row_number};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,7 @@ pub(super) enum EmergencyCommand {
     /// Answer for having looked at one; what was read in it is in the audit trail.
     Review {
         /// As `emergency list` shows it.
+        #[arg(value_parser = row_number)]
         id: u64,
     },
 }

@@ -112,6 +112,9 @@ fn find_sources(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Sources> {
             add_directory(config, path, &mut sources)?;
             continue;
         }
+        if let Err(error) = fs::metadata(path) {
+            return Err(Failure::usage(format!("{}: {error}", path.display())).into());
+        }
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         let kind = config.kind_of_collection(stem).ok_or_else(|| {
             let known = Kind::ALL.map(|kind| config.collection_of(kind)).join(", ");

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -36,6 +37,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::app::{App, AppError};
 use crate::config::{self, ConfigError, Loaded, Overrides};
 use crate::demo;
+use crate::domain::record::Kind;
 use control::ControlError;
 use show::plain;
 
@@ -304,6 +306,16 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
     }
     app.serve().await?;
     Ok(Done::text(""))
+}
+
+/// Reads the number of a row, as the lists show it.
+fn row_number(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "must be a number, as the list shows it")
+}
+
+/// The names of the collections, for arguments: others are refused with these.
+fn collection_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(Kind::ALL.map(|kind| kind.schema().collection))
 }
 
 /// Logs to standard error: for people, or as JSON, one object a line.

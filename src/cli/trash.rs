@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::Done;
 use super::control::{Client, Missing};
 use super::show::{cell, facts, plain, table};
+use super::{Done, collection_names, row_number};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -16,6 +16,7 @@ pub(super) enum TrashCommand {
     /// Show one deleted record: whose it was, who deleted it, when, and whether the centre knows.
     Show {
         /// As `trash list` shows it.
+        #[arg(value_parser = row_number)]
         id: u64,
         /// Print the API's JSON.
         #[arg(long)]
@@ -24,6 +25,7 @@ pub(super) enum TrashCommand {
     /// Make a record of a deleted one again.
     Restore {
         /// As `trash list` shows it.
+        #[arg(value_parser = row_number)]
         id: u64,
         /// Print the API's JSON.
         #[arg(long)]
@@ -34,7 +36,7 @@ pub(super) enum TrashCommand {
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// Only records of this collection, as `people` or `pols`.
-    #[arg(long)]
+    #[arg(long, value_parser = collection_names())]
     collection: Option<String>,
     /// Only records of this person.
     #[arg(long, value_name = "ACCOUNT")]

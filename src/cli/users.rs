@@ -12,6 +12,7 @@ use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
 use crate::domain::access::local_name;
+use crate::domain::encoding::utf8;
 
 /// More than any password; the rest of an endless line is not read.
 const PASSWORD_LINE_BYTES_MAX: u64 = 4096;
@@ -170,11 +171,12 @@ fn row(user: &Value) -> [String; 4] {
 
 /// One line of standard input without its end.
 pub(super) fn password_line() -> anyhow::Result<Zeroizing<String>> {
-    let mut line = Zeroizing::new(String::new());
-    let read = io::stdin().lock().take(PASSWORD_LINE_BYTES_MAX).read_line(&mut line);
+    let mut line = Zeroizing::new(Vec::new());
+    let read = io::stdin().lock().take(PASSWORD_LINE_BYTES_MAX).read_until(b'\n', &mut line);
     read.map_err(|error| Failure { code: EXIT_FAILED, message: format!("standard input: {error}") })?;
-    let password =
-        line.strip_suffix('\n').map_or(line.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    // Files and pipes of Windows begin with a mark of byte order, or are UTF-16 as a whole.
+    let line = utf8(&line).map_err(|error| Failure::usage(format!("--password-stdin: {error}")))?;
+    let password = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
     if password.is_empty() {
         return Err(Failure::usage("--password-stdin: there is no password on standard input").into());
     }

@@ -1,91 +1,56 @@
 //! Floor 0. What people are told apart by, compared by meaning: names without their typography, births by the day,
 //! genders in the words and letters that are in use.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use bson::{Bson, Document};
 use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 
 use super::folding::{fold_name, plain_text};
-use super::json::{date_of, utc_of, written_date};
+use super::json::{date_of, plain_date, utc_of, written_date};
 
 /// Genders as GNU Health (`f`), HL7 FHIR (`female`) and people who speak its languages write them, each behind the
-/// one that stands for it. Nothing is known of somebody whose gender is "unknown".
+/// one that stands for it; words with blanks between. Case, accents and other typography do not count.
 const GENDERS: [(&str, &[&str]); 4] = [
     (
         "female",
         &[
-            "f",
-            "fem",
-            "woman",
-            "girl",
-            "femenino",
-            "femenina",
-            "feminino",
-            "feminina",
-            "feminin",
-            "feminine",
-            "mujer",
-            "mulher",
-            "femme",
-            "femminile",
-            "femmina",
-            "weiblich",
-            "w",
-            "frau",
-            "kobieta",
-            "kadin",
-            "kvinna",
-            "kvinne",
-            "kvinde",
-            "vrouw",
-            "nu",
-            "mwanamke",
-            "женский",
-            "жен",
-            "ж",
-            "महिला",
-            "أنثى",
-            "زن",
-            "女",
-            "女性",
+            // Letters and English.
+            "f fem female woman girl lady",
+            // Spanish, Portuguese, French, Italian, Romanian, Catalan.
+            "femenino femenina feminino feminina mujer mulher hembra feminin féminin feminine féminine femme",
+            "femminile femmina donna femeie femeiesc dona",
+            // German, Dutch, Swedish, Norwegian, Danish, Finnish, Icelandic.
+            "w weiblich frau vrouw vrouwelijk kvinna kvinne kvinde kvinnlig kvinnelig kvindelig nainen naispuolinen kona",
+            // Polish, Czech, Slovak, Croatian, Hungarian, Turkish, Albanian, Lithuanian, Latvian, Estonian.
+            "kobieta żeńska žena ženský ženski ženska ženské női kadın kadin femër moteris sieviete naine",
+            // Russian, Ukrainian, Bulgarian, Serbian, Greek.
+            "ж жен женский женщина жінка жіноча жена женски женско γυναίκα θήλυ θηλυκό",
+            // Arabic, Persian, Urdu, Hebrew, Hindi, Bengali, Nepali, Tamil.
+            "أنثى امرأة زن مؤنث خاتون عورت נ נקבה אישה महिला स्त्री औरत নারী মহিলা பெண்",
+            // Chinese, Japanese, Korean, Thai, Lao, Vietnamese, Indonesian, Malay, Swahili, Tagalog.
+            "女 女性 女子 여 여자 여성 หญิง เพศหญิง ຍິງ nữ nu perempuan wanita mwanamke babae",
         ],
     ),
     (
         "male",
         &[
-            "m",
-            "masc",
-            "man",
-            "boy",
-            "masculino",
-            "masculin",
-            "masculine",
-            "hombre",
-            "homem",
-            "homme",
-            "varon",
-            "maschile",
-            "maschio",
-            "mannlich",
-            "mann",
-            "mezczyzna",
-            "erkek",
-            "mand",
-            "nam",
-            "mwanamume",
-            "мужской",
-            "муж",
-            "м",
-            "पुरुष",
-            "ذكر",
-            "مرد",
-            "男",
-            "男性",
+            "m masc male man boy gentleman",
+            "masculino masculina hombre homem varón varon macho masculin masculine homme maschile maschio uomo",
+            "bărbat barbat bărbătesc home masculí",
+            "männlich maennlich mann man mannelijk manlig mannlig mandlig mand mies miespuolinen",
+            "mężczyzna męska muž mužský muški férfi erkek mashkull vyras vīrietis mees",
+            "м муж мужской мужчина чоловік чоловіча мъж мъжки мушки мушкарац άνδρας άντρας άρρεν αρσενικό",
+            "ذكر رجل مرد مذكر آدمی ז זכר גבר पुरुष आदमी পুরুষ ஆண்",
+            "男 男性 男子 남 남자 남성 ชาย เพศชาย ຊາຍ nam laki-laki lelaki pria mwanamume mwanaume lalaki",
         ],
     ),
-    ("non-binary", &["nb", "x"]),
+    ("non-binary", &["nb x"]),
     ("other", &["o"]),
 ];
-const UNKNOWN_GENDERS: [&str; 25] = [
+/// What says that nothing is known of somebody's gender.
+const UNKNOWN_GENDERS: [&str; 41] = [
     "u",
     "unk",
     "unknown",
@@ -111,7 +76,33 @@ const UNKNOWN_GENDERS: [&str; 25] = [
     "sconosciuto",
     "unbekannt",
     "keine angabe",
+    "onbekend",
+    "okänd",
+    "ukjent",
+    "ukendt",
+    "tuntematon",
+    "nieznana",
+    "neznámé",
+    "ismeretlen",
+    "bilinmiyor",
+    "неизвестно",
+    "невідомо",
+    "άγνωστο",
+    "غير معروف",
+    "未知",
+    "不明",
+    "알 수 없음",
 ];
+
+/// The words for genders, folded; `None` for those that say nothing.
+static GENDER_WORDS: LazyLock<HashMap<String, Option<&str>>> = LazyLock::new(|| {
+    let unknown = UNKNOWN_GENDERS.into_iter().map(|word| (fold_name(word), None));
+    let known = GENDERS.into_iter().flat_map(|(name, lines)| {
+        let words = lines.iter().flat_map(|line| line.split(' ')).chain([name]);
+        words.map(move |word| (fold_name(word), Some(name)))
+    });
+    unknown.chain(known).collect()
+});
 
 /// Smaller numbers may be years, ages, days or seconds as well; somebody born in the first months of 1970 is compared as
 /// typed.
@@ -121,8 +112,8 @@ const MOMENT_MS_MIN: u64 = 10_000_000_000;
 const QUARTER_HOURS_YEAR_MIN: i32 = 1972;
 /// From this hour on by UTC the next day begins somewhere: UTC+14:00.
 const NEXT_DAY_HOUR_MIN: u32 = 10;
-/// From this hour on a midnight of somewhere is nearer to the next day.
-const NEAREST_DAY_HOUR_MIN: u32 = 12;
+/// Until this second of the day by UTC the day still begins somewhere: UTC-12:00.
+const SAME_DAY_SECOND_MAX: u32 = 12 * 3600;
 
 /// What is known of somebody in one of the fields of identity; `None` if nothing is.
 pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> {
@@ -164,9 +155,7 @@ impl IdentityValue {
         match self {
             IdentityValue::Text(text) | IdentityValue::Birth(Birth::Unread(text)) => text,
             IdentityValue::Birth(Birth::Day(day)) => day.to_string(),
-            IdentityValue::Birth(Birth::Moment { utc, written }) => {
-                written.unwrap_or_else(|| nearest_day(utc)).to_string()
-            }
+            IdentityValue::Birth(Birth::DayOrNext(day)) => format!("{day} or the next day"),
         }
     }
 }
@@ -182,21 +171,19 @@ fn gender_of(text: &str) -> Option<String> {
     if folded.is_empty() {
         return None;
     }
-    let is = |word: &str| fold_name(word) == folded;
-    if UNKNOWN_GENDERS.into_iter().any(is) {
-        return None;
+    match GENDER_WORDS.get(&folded) {
+        Some(meaning) => meaning.map(str::to_owned),
+        None => Some(folded),
     }
-    let known = GENDERS.into_iter().find(|(name, words)| is(name) || words.iter().any(|word| is(word)));
-    Some(known.map_or(folded, |(name, _)| name.to_owned()))
 }
 
 /// When somebody was born, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Birth {
-    /// A day, or the midnight UTC that stands for one.
+    /// On this day.
     Day(NaiveDate),
-    /// A moment; `written` is its day by the clock of the zone that was written with it.
-    Moment { utc: NaiveDateTime, written: Option<NaiveDate> },
+    /// On this day or the next one: a moment that is a midnight on both sides of the date line.
+    DayOrNext(NaiveDate),
     /// In doubt people are kept apart: what cannot be read is compared as it is typed.
     Unread(String),
 }
@@ -210,58 +197,72 @@ fn birth_of(value: &Bson) -> Birth {
     };
     let date = is_moment.then(|| date_of(&value.clone().into_relaxed_extjson())).flatten();
     match date.map_or_else(|| utc_of(value), |date| utc_of(&Bson::DateTime(date))) {
-        Some(utc) if is_midnight(utc) => Birth::Day(utc.date()),
-        Some(utc) => Birth::Moment { utc, written: None },
+        Some(utc) => born_at(utc),
         None => Birth::Unread(value.to_string()),
     }
 }
 
 fn birth_in(text: &str) -> Birth {
-    let typed = plain_text(text);
-    match written_date(&typed).and_then(|date| Some((date.local, date.utc()?))) {
-        Some((local, _)) if is_midnight(local) => Birth::Day(local.date()),
-        Some((local, utc)) => Birth::Moment { utc, written: Some(local.date()) },
-        None => Birth::Unread(typed),
+    match written_date(text) {
+        // A clock with a zone of its own shows the day; and so does midnight, whatever the zone.
+        Some(date) if date.offset_seconds != 0 || is_midnight(date.local) => Birth::Day(date.local.date()),
+        Some(date) => born_at(date.local),
+        None => Birth::Unread(plain_text(&plain_date(text))),
     }
 }
 
 impl Birth {
     fn agrees(&self, other: &Birth) -> bool {
         match (self, other) {
-            (Birth::Day(day), Birth::Moment { utc, written })
-            | (Birth::Moment { utc, written }, Birth::Day(day)) => {
-                *written == Some(*day) || may_be_on(*utc, *day)
+            (Birth::DayOrNext(first), Birth::Day(day)) | (Birth::Day(day), Birth::DayOrNext(first)) => {
+                first == day || first.succ_opt() == Some(*day)
             }
-            (Birth::Moment { utc: a, written: on_a }, Birth::Moment { utc: b, written: on_b }) => {
-                a.date() == b.date()
-                    || nearest_day(*a) == nearest_day(*b)
-                    || on_a.is_some_and(|day| may_be_on(*b, day))
-                    || on_b.is_some_and(|day| may_be_on(*a, day))
+            (Birth::DayOrNext(a), Birth::DayOrNext(b)) => {
+                a == b || a.succ_opt() == Some(*b) || b.succ_opt() == Some(*a)
             }
             (a, b) => a == b,
         }
     }
 }
 
-/// Whether a stored moment may stand for this day: it is on the day by UTC, or is its midnight in a zone to the east.
-fn may_be_on(utc: NaiveDateTime, day: NaiveDate) -> bool {
-    let is_next =
-        || is_local_midnight(utc) && utc.hour() >= NEXT_DAY_HOUR_MIN && utc.date().succ_opt() == Some(day);
-    utc.date() == day || is_next()
-}
-
-/// The day whose midnight a moment is, where it may be one, and else its day by UTC.
-fn nearest_day(utc: NaiveDateTime) -> NaiveDate {
-    let is_next = is_local_midnight(utc) && utc.hour() >= NEAREST_DAY_HOUR_MIN;
-    if is_next { utc.date().succ_opt().unwrap_or(utc.date()) } else { utc.date() }
+/// The day that a moment of UTC stands for. Programs store a day as its midnight in their own zone: in the east of
+/// Greenwich, from UTC+1 to UTC+14, that is from 10:00 to 23:00 UTC of the day before, in the west, to UTC-12, until
+/// 12:00 UTC of the same day. All other moments are times of their day by UTC.
+fn born_at(utc: NaiveDateTime) -> Birth {
+    let day = utc.date();
+    let (Some(next), true) = (day.succ_opt(), utc.hour() >= NEXT_DAY_HOUR_MIN) else {
+        return Birth::Day(day);
+    };
+    let is_quarter = utc.minute().is_multiple_of(15) && utc.second() == 0 && utc.nanosecond() == 0;
+    let is_west = utc.num_seconds_from_midnight() <= SAME_DAY_SECOND_MAX;
+    match (is_quarter, is_west) {
+        (true, false) => Birth::Day(next),
+        (true, true) => Birth::DayOrNext(day),
+        // Before, clocks had minutes and seconds of their own.
+        (false, _) if utc.year() < QUARTER_HOURS_YEAR_MIN && utc.nanosecond() == 0 => Birth::DayOrNext(day),
+        (false, _) => Birth::Day(day),
+    }
 }
 
 fn is_midnight(time: NaiveDateTime) -> bool {
     time.num_seconds_from_midnight() == 0 && time.nanosecond() == 0
 }
 
-/// Whether it is midnight somewhere.
-fn is_local_midnight(utc: NaiveDateTime) -> bool {
-    let is_quarter = utc.minute().is_multiple_of(15) && utc.second() == 0;
-    utc.nanosecond() == 0 && (is_quarter || utc.year() < QUARTER_HOURS_YEAR_MIN)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_means_two_genders() {
+        let mut seen: HashMap<String, &str> = HashMap::new();
+        let known = GENDERS.into_iter().flat_map(|(name, lines)| {
+            lines.iter().flat_map(|line| line.split(' ')).map(move |word| (name, word))
+        });
+        for (name, word) in known.chain(UNKNOWN_GENDERS.map(|word| ("unknown", word))) {
+            let folded = fold_name(word);
+            assert!(!folded.is_empty(), "{word}");
+            let other = seen.insert(folded, name);
+            assert!(other.is_none_or(|other| other == name), "{word}: {name} {other:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! and writing it back changes nothing.
 
 mod adopt;
+mod columns;
 mod dates;
 mod parse;
 
@@ -19,8 +20,9 @@ use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use adopt::is_shown_as;
 pub use adopt::{adopt, check_key};
-pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, utc_of, written_date};
+pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, plain_date, utc_of, written_date};
 pub use parse::{parse, parse_object};
 
 /// Deepest nesting of a document accepted from clients, the document itself being level 1.

@@ -37,16 +37,21 @@ struct Poll {
 impl Poll {
     fn parse(request: &Request) -> Result<Poll, ApiError> {
         let mut poll = Poll { since: None, limit: LIMIT_CHANGES_MAX, wait: Duration::ZERO };
-        for (name, value) in query_pairs(request.uri()) {
+        let pairs = query_pairs(request.uri());
+        for (index, (name, value)) in pairs.iter().enumerate() {
+            if pairs.iter().take(index).any(|(before, _)| before == name) {
+                return Err(ApiError::BadRequest(format!("{name}: stands twice")));
+            }
             let number = || {
                 let message = format!("{name}: must be a whole number");
-                value.parse::<u64>().map_err(|_| ApiError::invalid(&name, message))
+                value.parse::<u64>().map_err(|_| ApiError::invalid(name, message))
             };
             match name.as_str() {
                 "since" => poll.since = Some(number()?),
-                "limit" => {
-                    poll.limit = usize::try_from(number()?).unwrap_or(usize::MAX).clamp(1, LIMIT_CHANGES_MAX)
-                }
+                "limit" => match number()? {
+                    0 => return Err(ApiError::invalid(name, "limit: must be a whole number above 0")),
+                    limit => poll.limit = usize::try_from(limit).unwrap_or(usize::MAX).min(LIMIT_CHANGES_MAX),
+                },
                 "wait" => poll.wait = Duration::from_secs(number()?.min(WAIT_S_MAX)),
                 other => {
                     let message =

@@ -1,7 +1,7 @@
 //! Floor 4. The parts of a request that handlers take: path, query and body, with the API's own errors.
 
 use std::error::Error;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,6 +242,13 @@ impl Coding {
         let broken = |_| {
             ApiError::BadRequest(format!("Content-Encoding says {name}, and the body is no whole {name}"))
         };
+        let unreadable = |error: io::Error| match error.to_string().contains("too much memory") {
+            true => ApiError::BadRequest(format!(
+                "The body is zstd with a window larger than {} MiB, as `--long` makes it; compress it without",
+                1 << (ZSTD_WINDOW_LOG_MAX - 20)
+            )),
+            false => broken(error),
+        };
         let mut plain = Vec::new();
         // One more than may be, so that more is noticed.
         let most = limit as u64 + 1;
@@ -250,7 +257,7 @@ impl Coding {
             Coding::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
-                decoder.take(most).read_to_end(&mut plain).map_err(broken)?
+                decoder.take(most).read_to_end(&mut plain).map_err(unreadable)?
             }
         };
         if plain.len() > limit { Err(too_large()) } else { Ok(plain.into()) }

@@ -276,6 +276,9 @@ impl Round<'_> {
             let early = token.clone();
             self.store.transact(move |tx| save_token(tx, early.as_ref())).await?;
         }
+        if changes.has_other_ids {
+            self.count_unsupported(central).await?;
+        }
         let heard = self.heard(&changes.events)?;
         let deletes = heard.landed.iter().filter_map(|(_, intent)| match &intent.write {
             IntentWrite::Delete { archive } => Some((archive.clone(), ArchiveState::Done)),

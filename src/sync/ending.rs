@@ -48,12 +48,6 @@ impl Round<'_> {
             });
         }
         let mut rest = String::new();
-        let unsupported = self.unsupported_known();
-        if outcome == Outcome::Complete && unsupported > 0 {
-            rest.push_str(&format!(
-                " {unsupported} records at the centre have ids that are no text and were left alone."
-            ));
-        }
         if let Some(words) = self.allowance.words().filter(|_| self.is_large_waiting) {
             rest.push_str(&format!(" {words}"));
         }

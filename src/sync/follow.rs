@@ -119,7 +119,7 @@ impl Round<'_> {
                 if changes.is_lost {
                     return Ok(End::RoundNeeded);
                 }
-                if changes.events.is_empty() && saved.elapsed() < SAVE_EVERY {
+                if changes.events.is_empty() && !changes.has_other_ids && saved.elapsed() < SAVE_EVERY {
                     continue;
                 }
                 saved = tokio::time::Instant::now();

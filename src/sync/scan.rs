@@ -32,7 +32,7 @@ pub(crate) const META_SCAN: &str = "scan";
 pub(crate) const META_EVER_SWEPT: &str = "ever_swept";
 /// A verification pass has been asked for.
 pub(crate) const META_VERIFY_DUE: &str = "verify_due";
-const META_UNSUPPORTED: &str = "unsupported_ids";
+pub(super) const META_UNSUPPORTED: &str = "unsupported_ids";
 
 /// Why everything is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,7 +305,7 @@ impl Round<'_> {
 
     /// Counts records that the centre holds under ids that are no text: they stay where they are, but are
     /// not kept secret.
-    async fn count_unsupported(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+    pub(super) async fn count_unsupported(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let mut count = 0;
         for kind in Kind::ALL {
             let ids = central.unsupported_ids(kind, UNSUPPORTED_IDS_MAX).await?;
@@ -313,12 +313,6 @@ impl Round<'_> {
         }
         self.store.transact(move |tx| tx.set_meta(META_UNSUPPORTED, Some(&doc! {"count": count}))).await?;
         Ok(())
-    }
-
-    /// What [`Round::count_unsupported`] found last.
-    pub(crate) fn unsupported_known(&self) -> i64 {
-        let row = self.store.read().and_then(|snapshot| snapshot.meta(META_UNSUPPORTED)).ok().flatten();
-        row.and_then(|row| row.get_i64("count").ok()).unwrap_or(0)
     }
 
     async fn percent_scanned(&self, central: &mut dyn Central, index: usize) -> Result<u64, RoundError> {

@@ -78,7 +78,11 @@ async fn numbers_that_are_none_are_refused() {
             node.get(&format!("/changes?{field}={bad}")).by("ROOT004").send().await.is_invalid(field);
         }
     }
-    assert_eq!(sequences(&feed(&node, "ROOT004", "?limit=0").await), [1]);
+    node.get("/changes?limit=0").by("ROOT004").send().await.is_invalid("limit");
+    for twice in ["?since=0&since=1", "?limit=1&since=0&limit=1", "?wait=0&wait=0"] {
+        let answer = node.get(&format!("/changes{twice}")).by("ROOT004").send().await.is(400, NOTHING);
+        assert!(answer.text().contains("stands twice"), "{}", answer.text());
+    }
     assert_eq!(sequences(&feed(&node, "ROOT004", "?limit=999999").await).len(), 8);
     // A number that the feed has not reached is from another store.
     for since in ["9", "1000", "18446744073709551615"] {

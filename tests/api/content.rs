@@ -302,6 +302,13 @@ async fn a_content_coding_is_taken_off_before_anything_is_stored() {
         let answer = upload(&node, &coded).header("content-encoding", coding).send().await.is(400, NOTHING);
         assert!(answer.text().contains(coding), "{}", answer.text());
     }
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.long_distance_matching(true).unwrap();
+    encoder.window_log(27).unwrap();
+    std::io::Write::write_all(&mut encoder, &vec![7; 20 << 20]).unwrap();
+    let wide = encoder.finish().unwrap();
+    let answer = upload(&node, &wide).header("content-encoding", "zstd").send().await.is(400, NOTHING);
+    assert!(answer.text().contains("window larger than 8 MiB"), "{}", answer.text());
     assert_eq!(node.stored(Kind::PersonalDocument, "d1"), kept);
     // Records, too.
     let body = json!({"description": "coded"}).to_string();

@@ -241,3 +241,32 @@ async fn unknown_fields_are_kept() {
     node.post("/encounters/e1", body.clone()).by("DOC003").send().await.is(201, &["create encounter/e1"]);
     node.get("/encounters/e1").by("ANA001").send().await.is(200, NOTHING).has(body);
 }
+
+/// A row in front, a row removed, a word changed: the dates of the other rows stay dates.
+#[tokio::test]
+async fn dates_in_lists_stay_dates_when_rows_move() {
+    let node = TestNode::with_people().await;
+    let date = |text: &str| DateTime::parse_rfc3339_str(text).unwrap();
+    let (a, b) = (date("1950-01-01T00:00:00Z"), date("1951-02-02T00:00:00.5Z"));
+    let event = doc! {"_id": "e9", "person": "ANA001", "v": [{"w": a, "t": "a"}, {"w": b, "t": "b"}]};
+    node.from_centre(Kind::Event, event).await;
+    let shown = node.get("/events/e9").by("ROOT004").send().await.json();
+    let mut last = shown["v"][1].clone();
+    last["t"] = json!("b2");
+    let sent = json!({"v": [{"t": "new", "w": "1960-01-01"}, shown["v"][0], last]});
+    node.patch("/events/e9", sent).by("ROOT004").send().await.is(200, &["update event/e9"]);
+    let rows = |node: &TestNode| node.stored(Kind::Event, "e9").unwrap().get_array("v").unwrap().clone();
+    let dates = |rows: Vec<Bson>| -> Vec<DateTime> {
+        rows.iter().map(|row| *row.as_document().unwrap().get_datetime("w").unwrap()).collect()
+    };
+    assert_eq!(dates(rows(&node)), [date("1960-01-01T00:00:00Z"), a, b]);
+    let mut put = node.get("/events/e9").by("ROOT004").send().await.json();
+    put["v"].as_array_mut().unwrap().remove(0);
+    put["v"][0]["t"] = json!("a2");
+    node.put_json("/events/e9", put).by("ROOT004").send().await.is(200, &["update event/e9"]);
+    assert_eq!(dates(rows(&node)), [a, b]);
+    let soon = json!({"v": [{"t": "x"}, {"w": "soon"}]});
+    let refused = node.patch("/events/e9", soon).by("ROOT004").send().await.is_invalid("v.1.w");
+    assert!(refused.text().contains("milliseconds since 1970"), "{}", refused.text());
+    assert_eq!(dates(rows(&node)), [a, b]);
+}

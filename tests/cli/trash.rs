@@ -45,7 +45,10 @@ fn what_was_deleted_is_listed_shown_and_restored() {
         let cut = clinic.run(&["trash", "list", "--limit", "2"]).ends(0);
         cut.says("event/e1").says("There are older ones; --limit 20");
         assert!(!cut.out.contains("pols/"));
-        clinic.run(&["trash", "list", "--collection", "peple"]).ends(1).complains("no such collection");
+        clinic.run(&["trash", "list", "--collection", "peple"]).ends(2).complains("people").complains("pols");
+        clinic.run(&["trash", "restore", "x"]).ends(2).complains("must be a number");
+        clinic.run(&["emergency", "review", "x"]).ends(2).complains("must be a number");
+        clinic.run(&["db", "set-aside", "poeple", "X"]).ends(2).complains("people").complains("pols");
 
         let shown = clinic.run(&["trash", "show", &page]).ends(0);
         shown.says("deleted by  centre").says("belongs to  ANA01").says("not shown to commands");

@@ -294,7 +294,7 @@ async fn no_question_reads_a_whole_collection_before_its_first_answer() {
     ground.proxy.set_rules(vec![Rule::new("find", Act::CutAfter).when(sorted).times(2)]);
     ground.ends(Outcome::Offline).await;
     let report = ground.ends(Outcome::Complete).await;
-    assert!(report.message.contains("1 records at the centre have ids that are no text"), "{report:?}");
+    assert!(report.message.contains("One record at the centre has an id that is no text"), "{report:?}");
     ground.sync.ask_for_verification().await.unwrap();
     ground.ends(Outcome::Complete).await;
     let seen = ground.proxy.seen();

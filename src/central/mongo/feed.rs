@@ -189,11 +189,11 @@ impl MongoFeed {
         };
         let batch = match answered.map_err(|failure| error::of_call(&failure))? {
             Ok(Some(batch)) => batch,
-            Ok(None) => return Ok(Changes { events: Vec::new(), is_lost: true }),
+            Ok(None) => return Ok(Changes { is_lost: true, ..Changes::default() }),
             Err(failure) => {
                 return match error::command_code(&failure) {
                     Some(code) if LOST_CODES.contains(&code) => {
-                        Ok(Changes { events: Vec::new(), is_lost: true })
+                        Ok(Changes { is_lost: true, ..Changes::default() })
                     }
                     _ => Err(error::of_call(&failure)),
                 };
@@ -238,8 +238,12 @@ impl MongoFeed {
             return Ok(());
         }
         let id = raw.get_document("documentKey").and_then(|key| key.get_str("_id"));
+        let Some(kind) = self.kinds.get(place) else {
+            return Ok(());
+        };
         // Documents under other ids than text are left alone.
-        let (Some(kind), Ok(id)) = (self.kinds.get(place), id) else {
+        let Ok(id) = id else {
+            changes.has_other_ids = true;
             return Ok(());
         };
         let body = || raw.get_document("fullDocument").ok().and_then(owned);

@@ -1,37 +1,83 @@
 //! Floor 0. JSON values made BSON, with the types of what is stored.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use bson::Bson;
 use serde_json::Value;
 
+use super::columns::{Column, Was, rows_before};
 use super::dates::{DATE_FORMS, date_of, parse_date};
 use super::{DateFormat, JsonError, show_value};
 
 /// The BSON value for a client's `value` at `path`, given what is stored there now.
 ///
-/// Equal to what is shown: the stored value, with its type and precision. A date stays one: whatever is written to it
-/// has to read as a date, or be null. A string onto a decimal that reads as one keeps that type. Anything else becomes
-/// the plain BSON of the JSON: fields of text and new ones hold what clients like.
+/// - Equal to what is shown: the stored value, with its type and precision.
+/// - Equal to what is shown of another value under the same key path, the places in lists left out: that value. So the
+///   rows of a list keep their types wherever they move.
+/// - A date stays one: what is written to it has to read as a date, or be null. The same holds for all rows of a list
+///   under a key path where dates, and nothing else, are stored. In a list that holds something else there too, a new
+///   text is text, unless it is a date in the place of a date.
+/// - A string onto a decimal that reads as one keeps that type.
+/// - Anything else becomes the plain BSON of the JSON: fields of text and new ones hold what clients like.
 pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, JsonError> {
-    if let Some(stored) = stored {
-        if is_shown_as(stored, value) {
-            return Ok(stored.clone());
+    match stored {
+        Some(old) if is_shown_as(old, value) => Ok(old.clone()),
+        Some(old) => {
+            let column = Column::of(old);
+            adopt_in(value, Known { old: Some(old), is_certain: true, column: Some(&column) }, path)
         }
-        match (stored, value) {
-            (Bson::DateTime(_), Value::Null) => {}
-            (Bson::DateTime(_), _) => {
-                let date = date_of(value).map(Bson::DateTime);
-                return date.ok_or_else(|| JsonError::invalid(path, no_date(value)));
-            }
-            (Bson::Decimal128(_), Value::String(text)) => {
-                if let Ok(number) = text.parse() {
-                    return Ok(Bson::Decimal128(number));
+        None => adopt_in(value, Known { old: None, is_certain: true, column: None }, path),
+    }
+}
+
+/// What is stored at the place of a value.
+#[derive(Clone, Copy)]
+struct Known<'c, 's> {
+    old: Option<&'s Bson>,
+    /// Whether `old` is what was at this place for certain; in a list it may be another row's.
+    is_certain: bool,
+    column: Option<&'c Column<'s>>,
+}
+
+impl Known<'_, '_> {
+    /// Whether nothing but a date (or null) may be written here.
+    fn takes_only_dates(&self, value: &Value) -> bool {
+        let is_date = matches!(self.old, Some(Bson::DateTime(_)));
+        let is_of_dates = self.column.is_some_and(|column| {
+            column.is_of_dates()
+                && !match value {
+                    Value::Array(_) => column.has_lists,
+                    // A list that becomes a document has other keys.
+                    Value::Object(_) => matches!(self.old, Some(Bson::Array(_))),
+                    _ => false,
                 }
+        });
+        is_of_dates || (is_date && self.is_certain)
+    }
+}
+
+fn adopt_in(value: &Value, known: Known<'_, '_>, path: &str) -> Result<Bson, JsonError> {
+    if let Some(old) = known.old.filter(|old| is_shown_as(old, value)) {
+        return Ok(old.clone());
+    }
+    if let Some(moved) = known.column.and_then(|column| column.moved(value)) {
+        return Ok(moved.clone());
+    }
+    if !value.is_null() && known.takes_only_dates(value) {
+        let date = date_of(value).map(Bson::DateTime);
+        return date.ok_or_else(|| JsonError::invalid(path, no_date(value)));
+    }
+    match (known.old, value) {
+        // A row of a list of this and that: a text in its place may be anything.
+        (Some(Bson::DateTime(_)), Value::String(text)) => {
+            if let Some(date) = parse_date(text) {
+                return Ok(Bson::DateTime(date));
             }
-            _ => {}
         }
+        (Some(Bson::Decimal128(_)), Value::String(text)) => {
+            if let Ok(number) = text.parse() {
+                return Ok(Bson::Decimal128(number));
+            }
+        }
+        _ => {}
     }
     Ok(match value {
         Value::Null => Bson::Null,
@@ -41,20 +87,18 @@ pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, J
             return Err(JsonError::invalid(path, "a string with a NUL character"));
         }
         Value::String(text) => Bson::String(text.clone()),
-        Value::Array(values) => {
-            let stored = stored.and_then(Bson::as_array).map_or(&[][..], |a| a);
-            Bson::Array(adopt_array(values, stored, path)?)
-        }
+        Value::Array(values) => Bson::Array(adopt_array(values, known, path)?),
         Value::Object(map) => {
-            let stored = stored.and_then(Bson::as_document);
+            let stored = known.old.and_then(Bson::as_document);
             let mut document = bson::Document::new();
             for (key, value) in map {
                 let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let old = stored.and_then(|d| d.get(key));
-                if old.is_none() {
+                let column = known.column.and_then(|column| column.under(key));
+                if column.is_none() {
                     check_key(key, &at)?;
                 }
-                document.insert(key, adopt(value, old, &at)?);
+                let old = stored.and_then(|d| d.get(key));
+                document.insert(key, adopt_in(value, Known { old, column, ..known }, &at)?);
             }
             Bson::Document(document)
         }
@@ -68,66 +112,20 @@ fn no_date(value: &Value) -> String {
     format!("{shown} is no date, and a date is stored here. Send {DATE_FORMS}; null takes the date away")
 }
 
-/// An element that moved keeps its type too. Only where all elements are dates, each new one has to be one.
-fn adopt_array(values: &[Value], stored: &[Bson], path: &str) -> Result<Vec<Bson>, JsonError> {
-    // Made at the first element that is not where it was: comparing each with all would let one long
-    // array hold a processor for minutes.
-    let mut moved: Option<HashMap<u64, &Bson>> = None;
+fn adopt_array(values: &[Value], known: Known<'_, '_>, path: &str) -> Result<Vec<Bson>, JsonError> {
+    let stored = known.old.and_then(Bson::as_array).map_or(&[][..], |stored| stored);
+    let before = rows_before(values, stored);
     let mut array = Vec::with_capacity(values.len());
-    let are_dates = stored.iter().all(|old| matches!(old, Bson::DateTime(_)));
-    for (index, value) in values.iter().enumerate() {
-        let mut old = stored.get(index);
-        if !old.is_some_and(|old| is_shown_as(old, value)) && !stored.is_empty() {
-            let moved = moved.get_or_insert_with(|| by_fingerprint(stored));
-            let elsewhere = moved.get(&fingerprint(value)).copied();
-            old = elsewhere.filter(|old| is_shown_as(old, value)).or(old);
-        }
-        if are_dates && old.is_none() {
-            old = stored.first();
-        } else if !are_dates && matches!(old, Some(Bson::DateTime(_))) {
-            // What only stands where a date was may be anything.
-            let is_date = value.as_str().is_some_and(|text| parse_date(text).is_some());
-            old = old.filter(|old| is_date || is_shown_as(old, value));
-        }
-        array.push(adopt(value, old, &format!("{path}.{index}"))?);
+    for (index, (value, was)) in values.iter().zip(before).enumerate() {
+        let (old, is_certain) = match was {
+            // What takes the place of a single value is not that value.
+            Was::Row(row) => (stored.get(row), known.is_certain && value.is_object()),
+            Was::Perhaps(row) => (stored.get(row), false),
+            Was::Unknown => (None, false),
+        };
+        array.push(adopt_in(value, Known { old, is_certain, ..known }, &format!("{path}.{index}"))?);
     }
     Ok(array)
-}
-
-fn by_fingerprint(stored: &[Bson]) -> HashMap<u64, &Bson> {
-    let mut found = HashMap::new();
-    for old in stored {
-        for dates in [DateFormat::Http, DateFormat::Rfc3339] {
-            found.entry(fingerprint(&show_value(old, dates))).or_insert(old);
-        }
-    }
-    found
-}
-
-/// Equal for values that [`is_shown_as`] takes for the same; the order of keys does not count.
-fn fingerprint(value: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match value {
-        Value::Null => 0_u8.hash(&mut hasher),
-        Value::Bool(truth) => truth.hash(&mut hasher),
-        // Adding zero turns -0.0 into 0.0.
-        Value::Number(number) => (number.as_f64().unwrap_or(0.0) + 0.0).to_bits().hash(&mut hasher),
-        Value::String(text) => text.hash(&mut hasher),
-        Value::Array(values) => {
-            for value in values {
-                fingerprint(value).hash(&mut hasher);
-            }
-        }
-        Value::Object(map) => {
-            let fields = map.iter().map(|(key, value)| {
-                let mut field = DefaultHasher::new();
-                (key, fingerprint(value)).hash(&mut field);
-                field.finish()
-            });
-            fields.fold(0, u64::wrapping_add).hash(&mut hasher);
-        }
-    }
-    hasher.finish()
 }
 
 fn adopt_number(number: &serde_json::Number, path: &str) -> Result<Bson, JsonError> {
@@ -155,7 +153,7 @@ pub fn check_key(key: &str, path: &str) -> Result<(), JsonError> {
 }
 
 /// Whether `value` is what a client is shown for `stored`, in either date format.
-fn is_shown_as(stored: &Bson, value: &Value) -> bool {
+pub(super) fn is_shown_as(stored: &Bson, value: &Value) -> bool {
     match (stored, value) {
         (Bson::Document(document), Value::Object(map)) => {
             document.len() == map.len()

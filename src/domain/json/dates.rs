@@ -1,12 +1,15 @@
 //! Floor 0. Dates as clients write them.
 //!
-//! Accepted is what has one meaning only: ISO 8601 and RFC 3339 with their usual liberties, the three forms of HTTP
-//! (RFC 9110, 5.6.7), RFC 5322, and what JavaScript, Python, Java and `date` print. A text without a zone is UTC.
+//! Accepted is what has one meaning only: whatever begins with the year, in any typography (ISO 8601, RFC 3339, HL7, XML
+//! Schema, Chinese, Japanese and Korean dates), the three forms of HTTP (RFC 9110, 5.6.7), RFC 5322, what JavaScript,
+//! Python, Java and `date` print, and milliseconds since 1970. A text without a zone is UTC.
 //! `04/10/1985` is two days, so it is none.
 
 use bson::Bson;
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Weekday};
 use serde_json::Value;
+
+use crate::domain::folding::plain_text;
 
 /// The forms that [`parse_date`] and [`date_of`] read, for messages.
 pub const DATE_FORMS: &str = "1985-10-04, 1985-10-04T13:05:00Z (or with +02:00), \
@@ -16,7 +19,10 @@ pub const DATE_FORMS: &str = "1985-10-04, 1985-10-04T13:05:00Z (or with +02:00),
 /// microseconds that were taken for milliseconds.
 const DATE_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
-/// Longest text that can be a date; JavaScript adds the zone's name in the browser's language.
+/// Digits of a text that is milliseconds since 1970: from May 1970 on, and until 2286. Shorter numbers may be anything.
+const MOMENT_DIGITS: std::ops::RangeInclusive<usize> = 11..=13;
+
+/// Longest text that can be a date, in bytes; JavaScript adds the zone's name in the browser's language.
 const DATE_CHARS_MAX: usize = 128;
 /// Zones by name that have one meaning: RFC 5322, 4.3 names no others.
 const ZONES: [(&str, i32); 12] = [
@@ -60,6 +66,15 @@ pub struct WrittenDate {
 }
 
 impl WrittenDate {
+    fn day(day: NaiveDate) -> Self {
+        WrittenDate { local: day.and_time(NaiveTime::MIN), offset_seconds: 0 }
+    }
+
+    fn at(day: NaiveDate, time: TimeDelta, offset_seconds: i32) -> Option<Self> {
+        let local = day.and_time(NaiveTime::MIN).checked_add_signed(time)?;
+        Some(WrittenDate { local, offset_seconds })
+    }
+
     pub fn utc(&self) -> Option<NaiveDateTime> {
         self.local.checked_sub_signed(TimeDelta::seconds(i64::from(self.offset_seconds)))
     }
@@ -102,39 +117,75 @@ fn is_whole(float: f64) -> bool {
 
 /// Reads a date and keeps how it was written.
 pub fn written_date(text: &str) -> Option<WrittenDate> {
-    let text = text.trim();
     if text.len() > DATE_CHARS_MAX {
         return None;
     }
+    let text = plain_date(text);
     // JavaScript puts the zone's name behind its offset: `GMT+0200 (CEST)`.
     let text = match text.split_once(" (") {
         Some((date, name)) if name.ends_with(')') => date,
-        _ => text,
+        _ => &text,
     };
-    iso_date(text).or_else(|| spelled_date(text))
+    match (written_moment(text), year_first(text)) {
+        // `199002010730` of HL7 is a moment of 1976 as well.
+        (Some(_), Some(_)) => None,
+        (moment, date) => moment.or(date).or_else(|| spelled_date(text)),
+    }
 }
 
-/// `1985-10-04`, with a time or without.
-fn iso_date(text: &str) -> Option<WrittenDate> {
+/// A date without its typography: width, digits of other scripts, invisible marks, hyphens, slashes and blanks of every
+/// kind; the signs for year and month of Chinese, Japanese and Korean are hyphens.
+pub fn plain_date(text: &str) -> String {
+    if text.is_ascii() {
+        return text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    let plain: String = plain_text(text).chars().map(plain_sign).collect();
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn plain_sign(c: char) -> char {
+    match c {
+        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{2043}' | '\u{02D7}' | '\u{05BE}' | '\u{30FC}' => '-',
+        '年' | '月' | '년' | '월' => '-',
+        '日' | '일' => ' ',
+        '\u{2044}' | '\u{2215}' | '\u{060D}' => '/',
+        '\u{2236}' | '\u{A789}' => ':',
+        '\u{3002}' | '\u{06D4}' => '.',
+        _ => c,
+    }
+}
+
+/// Milliseconds since 1970 as text: more digits than a day of the calendar has.
+fn written_moment(text: &str) -> Option<WrittenDate> {
+    let number = text.strip_prefix('-').unwrap_or(text);
+    digits_only(number).filter(|number| MOMENT_DIGITS.contains(&number.len()))?;
+    let local = utc_of(&Bson::DateTime(moment_of(text.parse().ok()?)?))?;
+    Some(WrittenDate { local, offset_seconds: 0 })
+}
+
+/// A date that begins with the year, with a time or without: `1985-10-04`, `1985/10/4`, `19851004`, `1985-277`,
+/// `1985-W40-5`.
+fn year_first(text: &str) -> Option<WrittenDate> {
     let mut reader = Reader { rest: text };
-    let year = reader.number(4)?;
-    let is_basic = !reader.take("-");
-    let month = reader.number(2)?;
-    if !is_basic && !reader.take("-") {
-        return None;
+    let day = reader.day()?;
+    let has_time = if reader.rest.is_empty() {
+        false
+    } else if reader.rest.starts_with(|c: char| c.is_ascii_digit()) {
+        // `19851004130500` of HL7; behind a day with hyphens it would be a day of three digits.
+        (text.len() - reader.rest.len() == 8).then_some(true)?
+    } else if reader.take("T") || reader.take("t") {
+        true
+    } else {
+        let has_blank = reader.take_blanks();
+        has_blank && reader.rest.starts_with(|c: char| c.is_ascii_digit())
+    };
+    if !has_time {
+        // `1985-10-04Z` and `1985-10-04+02:00` of XML Schema.
+        return WrittenDate::at(day, TimeDelta::zero(), zone(reader.rest)?);
     }
-    let day = NaiveDate::from_ymd_opt(year.try_into().ok()?, month, reader.number(2)?)?;
-    if reader.rest.is_empty() {
-        // Eight digits alone may be any number.
-        return (!is_basic).then_some(WrittenDate { local: day.and_time(NaiveTime::MIN), offset_seconds: 0 });
-    }
-    if !(reader.take("T") || reader.take("t") || (!is_basic && reader.take_blanks())) {
-        return None;
-    }
-    let time = reader.time(is_basic)?;
+    let time = reader.time()?;
     reader.take_blanks();
-    let offset_seconds = zone(reader.rest)?;
-    Some(WrittenDate { local: day.and_time(NaiveTime::MIN).checked_add_signed(time)?, offset_seconds })
+    WrittenDate::at(day, time, zone(reader.rest)?)
 }
 
 /// Dates with names of months: those of HTTP and mail, `asctime`, `date`, JavaScript, Java.
@@ -174,17 +225,16 @@ fn spelled_date(text: &str) -> Option<WrittenDate> {
     if weekday.is_some_and(|weekday| weekday != date.weekday()) {
         return None;
     }
-    let midnight = date.and_time(NaiveTime::MIN);
     let Some(time) = rest.remove_first() else {
         // `Fri Oct 04 1985`.
-        return Some(WrittenDate { local: midnight, offset_seconds: 0 });
+        return Some(WrittenDate::day(date));
     };
     let mut reader = Reader { rest: time };
-    let time = reader.time(false)?;
+    let time = reader.time()?;
     if !reader.rest.is_empty() {
         return None;
     }
-    Some(WrittenDate { local: midnight.checked_add_signed(time)?, offset_seconds: zone(&rest.join(" "))? })
+    WrittenDate::at(date, time, zone(&rest.join(" "))?)
 }
 
 trait RemoveFirst<T> {
@@ -238,9 +288,12 @@ fn weekday_of(name: &str) -> Option<Weekday> {
     if name.bytes().all(|byte| byte.is_ascii_alphabetic()) { name.parse().ok() } else { None }
 }
 
+fn digits_only(text: &str) -> Option<&str> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
+}
+
 fn digits(text: &str, length: std::ops::RangeInclusive<usize>) -> Option<u32> {
-    let is_number = length.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { text.parse().ok() } else { None }
+    digits_only(text).filter(|text| length.contains(&text.len()))?.parse().ok()
 }
 
 struct Reader<'t> {
@@ -268,15 +321,54 @@ impl Reader<'_> {
         Some(number)
     }
 
-    /// `13:05`, `13:05:00`, `13:05:00.123` as time since midnight; without colons if `is_basic`.
-    fn time(&mut self, is_basic: bool) -> Option<TimeDelta> {
-        let hour = self.number(2)?;
-        if !is_basic && !self.take(":") {
+    /// A number of at most so many digits, and no more.
+    fn short_number(&mut self, most: usize) -> Option<u32> {
+        let length = self.rest.bytes().take_while(u8::is_ascii_digit).count();
+        (1..=most).contains(&length).then(|| self.number(length)).flatten()
+    }
+
+    /// A day of the calendar, year first.
+    fn day(&mut self) -> Option<NaiveDate> {
+        let year = i32::try_from(self.number(4)?).ok()?;
+        let has_blank = self.take_blanks();
+        let separator = ["-", "/", "."].into_iter().find(|sign| self.take(sign));
+        let separator = separator.or(has_blank.then_some(" "));
+        self.take_blanks();
+        if matches!(separator, Some("-") | None) && (self.take("W") || self.take("w")) {
+            let week = self.number(2)?;
+            if separator.is_some() && !self.take("-") {
+                return None;
+            }
+            let weekday = u8::try_from(self.number(1)?.checked_sub(1)?).ok()?;
+            return NaiveDate::from_isoywd_opt(year, week, Weekday::try_from(weekday).ok()?);
+        }
+        let Some(separator) = separator else {
+            return NaiveDate::from_ymd_opt(year, self.number(2)?, self.number(2)?);
+        };
+        let digits = self.rest.bytes().take_while(u8::is_ascii_digit).count();
+        if separator == "-" && digits == 3 {
+            return NaiveDate::from_yo_opt(year, self.number(3)?);
+        }
+        let month = self.short_number(2)?;
+        let is_parted = self.take_blanks() && separator == " ";
+        if !is_parted && !self.take(separator) {
+            return None;
+        }
+        self.take_blanks();
+        NaiveDate::from_ymd_opt(year, month, self.short_number(2)?)
+    }
+
+    /// `13:05`, `13:05:00`, `13:05:00.123`, with colons or without, as time since midnight.
+    fn time(&mut self) -> Option<TimeDelta> {
+        let hours = self.rest.bytes().take_while(u8::is_ascii_digit).count();
+        let hour = if hours == 1 { self.number(1)? } else { self.number(2)? };
+        let has_colons = self.take(":");
+        if hours == 1 && !has_colons {
             return None;
         }
         let minute = self.number(2)?;
         let has_seconds =
-            if is_basic { self.rest.starts_with(|c: char| c.is_ascii_digit()) } else { self.take(":") };
+            if has_colons { self.take(":") } else { self.rest.starts_with(|c: char| c.is_ascii_digit()) };
         let second = if has_seconds { self.number(2)? } else { 0 };
         // A leap second is the first one of the next minute.
         if hour > 23 || minute > 59 || second > 60 {
@@ -307,6 +399,40 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// 1985-10-04, typed by all kinds of people and programs.
+    const DAYS: [&str; 30] = [
+        "1985-10-04",
+        "1985–10–04",
+        "1985\u{2011}10\u{2011}04",
+        "1985\u{2010}10\u{2010}04",
+        "1985—10—04",
+        "1985\u{2212}10\u{2212}04",
+        "1985－10－04",
+        "1985-10-4",
+        "1985/10/04",
+        "1985／10／04",
+        "1985\u{2044}10\u{2044}04",
+        "1985.10.04",
+        "1985. 10. 4",
+        "1985．10．04",
+        "1985 10 04",
+        "1985\u{A0}10\u{202F}04",
+        "1985 - 10 - 04",
+        "19851004",
+        "１９８５-１０-０４",
+        "١٩٨٥/١٠/٠٤",
+        "۱۹۸۵/۱۰/۴",
+        "१९८५-१०-०४",
+        "1985年10月4日",
+        "１９８５年１０月０４日",
+        "1985年 10月 4日",
+        "1985년 10월 4일",
+        "1985-10-04Z",
+        "1985-277",
+        "1985-W40-5",
+        "1985W405",
+    ];
+
     #[test]
     fn every_unambiguous_form_is_read() {
         for text in [
@@ -331,6 +457,21 @@ mod tests {
             "1985-10-04T13:05:00,000Z",
             "19851004T130500Z",
             "19851004T1305Z",
+            "1985-10-04T130500Z",
+            "1985-10-04T1305",
+            "19851004 13:05",
+            "19851004130500",
+            "198510041305Z",
+            "19851004150500+0200",
+            "1985/10/04 13:05",
+            "1985.10.4 13:05:00",
+            "1985-277T13:05Z",
+            "1985-W40-5T13:05Z",
+            "497279100000",
+            "\u{FEFF}1985-10-04T13:05:00Z\u{200E}",
+            "1985\u{2011}10\u{2011}04T11:05:00\u{2212}02:00 ",
+            "1985年10月4日 13:05",
+            "1985년 10월 4일 13：05",
             "Fri, 04 Oct 1985 13:05:00 GMT",
             "Fri, 4 Oct 1985 13:05:00 GMT",
             "fri, 04 oct 1985 13:05:00 gmt",
@@ -352,6 +493,14 @@ mod tests {
         let at = |text: &str| parse_date(text).map(|date| date.timestamp_millis());
         assert_eq!(at("1985-10-04"), Some(497_232_000_000));
         assert_eq!(at("Fri Oct 04 1985"), Some(497_232_000_000));
+        for day in DAYS {
+            assert_eq!(at(day), Some(497_232_000_000), "{day}");
+        }
+        assert_eq!(at("1985-10-04+02:00"), Some(497_224_800_000));
+        assert_eq!(at("1985-10-04-05:00"), Some(497_250_000_000));
+        assert_eq!(at("-62135596800"), at("1968-01-12T20:06:43.200Z"));
+        assert_eq!(at("2020-W53-5"), at("2021-01-01"));
+        assert_eq!(at("2024-366"), at("2024-12-31"));
         assert_eq!(at("1985-10-04T13:05:00.25Z"), Some(497_279_100_250));
         assert_eq!(at("2016-12-31T23:59:60Z"), at("2017-01-01T00:00:00Z"));
         // The weekday of RFC 850 says which century is meant.
@@ -369,7 +518,25 @@ mod tests {
             "10-04-1985",
             "1985",
             "1985-10",
-            "19851004",
+            "1985100",
+            "1985277",
+            "851004",
+            "1985-10/04",
+            "1985-366",
+            "1985-000",
+            "1985-W53-1",
+            "1985-W40-8",
+            "1985-W40",
+            "1985-10-041305",
+            "19851304",
+            "1985-10-04T1:5",
+            "1985-10-04T105",
+            "497278620",
+            "4972786200000000",
+            "199002010730",
+            "1985-10-04 x",
+            "年月日",
+            "10月4日",
             "1985-13-01",
             "1985-02-30",
             "1985-10-04T25:00:00Z",
@@ -387,8 +554,6 @@ mod tests {
             "1985-10-04T13:05:00Zulu",
             "Oct 1985",
             "13:05",
-            "497278620000",
-            "1985-10-0４",
             "1985-10-04T13:05:00.",
         ] {
             assert_eq!(parse_date(text), None, "{text:?}");

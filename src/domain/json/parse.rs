@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{DOCUMENT_DEPTH_MAX, JsonError};
-use crate::domain::encoding::unmarked;
+use crate::domain::encoding::{unmarked, utf8};
 
 /// Parses a request body that must be a JSON object.
 pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {
@@ -18,8 +18,8 @@ pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {
 
 /// Parses JSON in UTF-8, with a mark of byte order or without, refusing what `serde_json` would silently mend: repeated keys, integers that no longer
 /// fit and depth beyond [`DOCUMENT_DEPTH_MAX`].
-pub fn parse(body: &[u8]) -> Result<Value, JsonError> {
-    let body = unmarked(body).map_err(|error| JsonError::Syntax {
+pub fn parse(sent: &[u8]) -> Result<Value, JsonError> {
+    let body = unmarked(sent).map_err(|error| JsonError::Syntax {
         message: error.to_string(),
         line: 1,
         column: 1,
@@ -36,12 +36,16 @@ pub fn parse(body: &[u8]) -> Result<Value, JsonError> {
         (Err(error), None) => Err(JsonError::Syntax {
             line: error.line(),
             column: error.column(),
-            message: describe_syntax(&error, body),
+            message: describe_syntax(&error, sent),
         }),
     }
 }
 
-fn describe_syntax(error: &serde_json::Error, body: &[u8]) -> String {
+fn describe_syntax(error: &serde_json::Error, sent: &[u8]) -> String {
+    let body = match utf8(sent) {
+        Ok(body) => body.as_bytes(),
+        Err(error) => return error.to_string(),
+    };
     if body.iter().all(u8::is_ascii_whitespace) {
         return "the body is empty".to_owned();
     }

@@ -546,7 +546,7 @@ impl Feed for SimFeed {
             is_random || matches!(fault, Some(Fault::FeedBroken))
         };
         if broken {
-            return Ok(Changes { events: Vec::new(), is_lost: true });
+            return Ok(Changes { is_lost: true, ..Changes::default() });
         }
         // The server waits a moment, if there is nothing to tell.
         let sim = self.line.sim.clone();
