@@ -204,7 +204,8 @@ def whole_uploads(node, quick):
         content = bytes([number]) + b"u" * (20_000_000)
         return client.ask("PUT", "/personal-documents/d1/content", content, [("Content-Type", "image/png")])[0]
     seen = Counter(many(4 if quick else 12, upload, threads=8))
-    return {"answers": dict(seen)}, [] if seen[200] + seen[201] >= 2 else [f"no uploads: {seen}"]
+    # Several may reach the bound at the same moment and be told to come again; one of them always gets through.
+    return {"answers": dict(seen)}, [] if seen[200] + seen[201] >= 1 else [f"no uploads: {seen}"]
 
 
 def idle_connections(node, quick):
