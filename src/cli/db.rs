@@ -67,7 +67,9 @@ async fn set_aside(config: &Config, table: Option<&str>, names: &[String]) -> an
     let (name, what, after) = match (table, names) {
         (None, [collection, _]) if Kind::from_collection(collection).is_none() => {
             let known = Kind::ALL.map(|kind| kind.schema().collection).join(", ");
-            return Err(Failure::usage(format!("{}: no collection. There are {known}", plain(collection))).into());
+            return Err(
+                Failure::usage(format!("{}: no collection. There are {known}", plain(collection))).into()
+            );
         }
         (None, [collection, id]) => (
             format!("{collection}:{id}"),

@@ -382,7 +382,7 @@ mod tests {
         assert_eq!((ids(&all), all.next), (vec!["c", "a", "b"], None));
         assert_eq!(
             (all.rows[0].owner.as_deref(), all.rows[0].actor.as_str(), all.rows[0].at_ms),
-            (Some("ANA"), "tech@local", 7)
+            (Some("ANA"), "local:tech", 7)
         );
         let first = snapshot.trash_page(None, 2, |_| true).unwrap();
         assert_eq!((ids(&first), first.next), (vec!["c", "a"], Some(all.rows[1].sequence)));

@@ -180,7 +180,7 @@ impl World {
             ("POST", "/users/{id}/password") => json!({"password": NEW_PASSWORD}),
             ("POST", "/users/{id}/active") => json!({"active": false}),
             ("POST", "/sync/rounds") => json!({"verify": true}),
-            ("POST", "/sync/resume") => json!({}),
+            ("POST", "/sync/resume" | "/users/{id}/link") => json!({}),
             // There is none, which is said when its body has come.
             ("POST", "/sync/conflicts/{id}/resolution") => json!({"take": "local"}),
             ("POST", "/password/{person_id}") => {

@@ -47,7 +47,8 @@ fn told(entries: &[Entry]) -> Vec<String> {
 async fn what_is_young_stays_however_much_comes_after_it() {
     let store = Store::in_memory(FEW).unwrap();
     store.keep_audit_for(400);
-    let read = Event::new(What::Read, &Actor::Person("NUR005".to_owned())).about("people", "ANA001", Some("ANA001"));
+    let read =
+        Event::new(What::Read, &Actor::Person("NUR005".to_owned())).about("people", "ANA001", Some("ANA001"));
     store.note(read);
     store.flush_notes().await.unwrap();
     for n in 0..300 {
