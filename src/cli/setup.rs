@@ -22,7 +22,7 @@ use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::accounts::Accounts;
 use crate::app::now_ms;
 use crate::config::edit::ConfigText;
-use crate::config::{Config, DEFAULT_FILE, Loaded, environment};
+use crate::config::{Config, DEFAULT_FILE, Loaded, environment, read_text};
 use crate::domain::access::ROOT;
 use crate::http::{LOCAL_SUFFIX, check_local_name, fold_local, local_name};
 use ask::Terminal;
@@ -75,7 +75,7 @@ impl Draft {
             Some(Setting::String(file)) if !file.is_empty() => file,
             _ => place.beside("central.uri"),
         };
-        let is_known = std::fs::read_to_string(&file).is_ok_and(|known| known.trim() == uri);
+        let is_known = read_text(Path::new(&file)).is_ok_and(|known| known.trim() == uri);
         self.uri = (!is_known).then(|| Zeroizing::new(uri.to_owned()));
         self.text.set(URI_FILE, Setting::String(file))?;
         Ok(())
@@ -85,8 +85,7 @@ impl Draft {
     fn lay_over(&mut self, site: &Path, place: &Place) -> anyhow::Result<Loaded> {
         // Names the place of what is wrong with it.
         let loaded = Loaded::load(Some(site), std::iter::empty(), &crate::config::Overrides::default())?;
-        let text = std::fs::read_to_string(site)
-            .map_err(|error| Failure::usage(format!("{}: {error}", site.display())))?;
+        let text = read_text(site)?;
         for (key, value) in ConfigText::new(text).keys()? {
             match (key.as_str(), &value) {
                 (URI, Setting::String(uri)) => {

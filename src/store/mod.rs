@@ -86,7 +86,7 @@ pub use scrub::Scrub;
 pub use sealed::{SealError, Sealed, StoreKey};
 pub use set_aside::SetAsideError;
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
-pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
+pub use space::{Claim, FreeBytes, Shortage, free_bytes_at, space_at};
 pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
 pub use tables::{Base, FORMAT_VERSION};
 pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};

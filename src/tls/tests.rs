@@ -1,5 +1,6 @@
 //! Tests of minting, renewing and reloading certificates.
 
+use std::fs;
 use super::authority::{
     CA_KEY_FILE, RELEASE_EPOCH_S, authority_params, names, parse_fib_trie, parse_if_inet6,
 };
