@@ -10,7 +10,9 @@ mod fault;
 mod keys;
 mod layers;
 mod loaded;
+mod networks;
 mod outside;
+mod schedules;
 mod units;
 mod variables;
 
@@ -27,8 +29,6 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use loaded::read_text;
-
 use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_DEFAULT};
 use crate::backup::BackupSettings;
 use crate::central::CentreAddress;
@@ -42,7 +42,7 @@ use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_B
 use crate::tls::{OwnCertificate, TlsSettings};
 pub use fault::Fault;
 use fault::Place;
-pub use loaded::Loaded;
+pub use loaded::{Loaded, read_text};
 pub use outside::Examined;
 
 /// Read when no file is named, if it is there.
@@ -406,7 +406,7 @@ impl Config {
     /// The proxies that are believed when they say who the client is.
     pub fn trusted_proxies(&self) -> Vec<IpNet> {
         // Each of them has been read when the configuration was loaded.
-        self.server.trusted_proxies.iter().filter_map(|net| check::network(net)).collect()
+        self.server.trusted_proxies.iter().filter_map(|net| networks::network(net)).collect()
     }
 
     /// Where clients find the node, as far as the configuration says: `https://clinic.local:8443`.

@@ -4,15 +4,46 @@
 //! meanwhile, or after a power cut, sees the old file or the new one. What comes to nothing is removed.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown};
+use std::fs::{self, File, FileType, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{
+    FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
+};
 use std::path::{Path, PathBuf};
 
 /// Ending of the name under which a file waits.
 const STAGED_SUFFIX: &str = ".new";
 /// For its owner only.
 const PRIVATE_MODE: u32 = 0o600;
+
+/// No file that a configuration names is larger, a bundle of authorities included.
+const CONFIGURED_BYTES_MAX: u64 = 4 << 20;
+
+/// Reads a file that a configuration names: a regular one of at most 4 MiB. A device would be read without end, and a
+/// pipe would wait for a writer for ever.
+pub(crate) fn read_configured(path: &Path) -> io::Result<Vec<u8>> {
+    let refusal = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, problem);
+    // Asked before it is opened: to open a device may already do something.
+    if let Some(other) = other_than_regular(fs::metadata(path)?.file_type()) {
+        return Err(refusal(&format!("it is {other}, where a regular file belongs")));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(CONFIGURED_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CONFIGURED_BYTES_MAX {
+        return Err(refusal("it has more than 4 MiB, so it is another file than is meant"));
+    }
+    Ok(bytes)
+}
+
+fn other_than_regular(kind: FileType) -> Option<&'static str> {
+    match () {
+        () if kind.is_file() => None,
+        () if kind.is_dir() => Some("a directory"),
+        () if kind.is_fifo() => Some("a pipe (FIFO)"),
+        () if kind.is_socket() => Some("a socket"),
+        () => Some("a device"),
+    }
+}
 
 /// The name of a file that is being made; the file is removed unless it takes its place.
 #[derive(Debug)]
@@ -203,5 +234,37 @@ mod tests {
             assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o640);
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
         }
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("fifo"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        File::create(path("large")).unwrap().set_len(CONFIGURED_BYTES_MAX + 1).unwrap();
+        File::create(path("limit")).unwrap().set_len(CONFIGURED_BYTES_MAX).unwrap();
+        std::os::unix::fs::symlink(path("limit"), path("link")).unwrap();
+        for (name, problem) in [
+            (path("fifo"), "a pipe"),
+            (path("socket"), "a socket"),
+            (directory.path().to_owned(), "a directory"),
+            ("/dev/zero".into(), "a device"),
+            ("/dev/null".into(), "a device"),
+            (path("large"), "more than 4 MiB"),
+        ] {
+            let error = read_configured(&name).unwrap_err().to_string();
+            assert!(error.contains(problem), "{name:?}: {error}");
+        }
+        drop(socket);
+        assert_eq!(read_configured(&path("link")).unwrap().len() as u64, CONFIGURED_BYTES_MAX);
+        assert_eq!(read_configured(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -8,7 +8,6 @@ mod authority;
 mod constraints;
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,6 +21,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use crate::files::read_configured;
 use authority::Making;
 pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_AFTER_DAYS, is_certifiable};
 
@@ -236,11 +236,11 @@ fn parse_pair(certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<Certif
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|e| file_error(path, e))
+    read_configured(path).map_err(|e| file_error(path, e))
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
-    match fs::read(path) {
+    match read_configured(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(file_error(path, e)),

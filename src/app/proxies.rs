@@ -34,17 +34,12 @@ impl Proxies {
             return peer;
         }
         let hops = hops(headers);
-        let scheme = last_value(headers, &FORWARDED_PROTO).or_else(|| last_proto(headers));
-        headers.remove(FORWARDED_PROTO);
-        if let Some(scheme) =
-            scheme.and_then(|scheme| HeaderValue::from_str(&scheme.to_ascii_lowercase()).ok())
-        {
-            headers.insert(FORWARDED_PROTO, scheme);
-        }
         // Each proxy adds who it was asked by at the end; the first who is no proxy of ours is the client, and what
         // stands before, the client may have written.
-        let mut client = peer;
-        for hop in hops.iter().rev() {
+        let (mut client, mut from_end) = (peer, 0);
+        for (at, hop) in hops.iter().rev().enumerate() {
+            // Who is hidden there was seen by a proxy of ours all the same.
+            from_end = at;
             let Some(address) = address(hop) else {
                 break;
             };
@@ -53,8 +48,38 @@ impl Proxies {
                 break;
             }
         }
+        let scheme = scheme(headers, from_end);
+        headers.remove(FORWARDED_PROTO);
+        if let Some(scheme) =
+            scheme.and_then(|scheme| HeaderValue::from_str(&scheme.to_ascii_lowercase()).ok())
+        {
+            headers.insert(FORWARDED_PROTO, scheme);
+        }
         client
     }
+}
+
+/// How the client speaks to the first proxy: what the proxy says that also says who the client is, so many entries
+/// before the last. A single `X-Forwarded-Proto` is of all of them.
+fn scheme(headers: &HeaderMap, from_end: usize) -> Option<String> {
+    let of_client = |mut values: Vec<String>| {
+        let at = values.len().checked_sub(from_end + 1)?;
+        Some(values.swap_remove(at)).filter(|value| !value.is_empty())
+    };
+    if headers.contains_key(FORWARDED_PROTO) {
+        let mut schemes = values(headers, &FORWARDED_PROTO);
+        // A list that is shorter than the way does not say which proxies wrote it: the last is ours.
+        schemes = match schemes.len() > from_end {
+            true => schemes,
+            false => return schemes.pop().filter(|scheme| !scheme.is_empty()),
+        };
+        return of_client(schemes);
+    }
+    // Where the other header says who the client is, this one may be the client's.
+    if headers.contains_key(FORWARDED_FOR) {
+        return None;
+    }
+    of_client(forwarded(headers, "proto"))
 }
 
 /// Who was asked by whom, the proxy's own peer last. `X-Forwarded-For` counts where it is: a proxy that writes it may
@@ -72,10 +97,6 @@ fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     lines.flat_map(|line| line.split(',')).map(|value| value.trim().to_owned()).collect()
 }
 
-fn last_value(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    values(headers, name).pop().filter(|value| !value.is_empty())
-}
-
 /// RFC 7239: `for=192.0.2.60;proto=https, for="[2001:db8::1]:4711"`. One value for each hop, empty where it is missing.
 fn forwarded(headers: &HeaderMap, parameter: &str) -> Vec<String> {
     let of = |hop: String| {
@@ -91,14 +112,6 @@ fn forwarded(headers: &HeaderMap, parameter: &str) -> Vec<String> {
             .unwrap_or_default()
     };
     values(headers, &header::FORWARDED).into_iter().map(of).collect()
-}
-
-fn last_proto(headers: &HeaderMap) -> Option<String> {
-    // Where the other header says who the client is, this one may be the client's.
-    if headers.contains_key(FORWARDED_FOR) {
-        return None;
-    }
-    forwarded(headers, "proto").pop().filter(|proto| !proto.is_empty())
 }
 
 /// An address, with or without a port.
@@ -186,5 +199,34 @@ mod tests {
         assert_eq!(seen(&["127.0.0.1"], "127.0.0.1", &alone).1.as_deref(), Some("https"));
         let several = [("x-forwarded-proto", "https, http")];
         assert_eq!(seen(&["127.0.0.1"], "127.0.0.1", &several).1.as_deref(), Some("http"));
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_clients_own_entry() {
+        let scheme = |sent: &[(&'static str, &str)]| seen(&["127.0.0.1", "10.0.0.0/8"], "127.0.0.1", sent).1;
+        for (forwarded, expected) in [
+            ("for=1.1.1.1;proto=http, for=10.9.0.1;proto=https", Some("http")),
+            ("for=1.1.1.1;proto=https, for=10.9.0.1;proto=http", Some("https")),
+            ("for=1.1.1.1;proto=https, for=10.9.0.1", Some("https")),
+            ("for=1.1.1.1, for=10.9.0.1;proto=https", None),
+            // What stands before the client, the client wrote.
+            ("for=9.9.9.9;proto=https, for=1.1.1.1;proto=http, for=10.9.0.1;proto=http", Some("http")),
+            ("for=9.9.9.9;proto=https, for=_hidden;proto=http, for=10.9.0.1;proto=https", Some("http")),
+            ("for=_hidden;proto=https", Some("https")),
+            ("proto=https", Some("https")),
+        ] {
+            assert_eq!(scheme(&[("forwarded", forwarded)]).as_deref(), expected, "{forwarded}");
+        }
+        for (forwarded_for, proto, expected) in [
+            ("1.1.1.1, 10.9.0.1", "https, http", "https"),
+            ("1.1.1.1, 10.9.0.1", "http, https", "http"),
+            ("1.1.1.1, 10.9.0.1", "https", "https"),
+            ("9.9.9.9, 1.1.1.1", "https, http", "http"),
+            ("1.1.1.1, 10.9.0.1, 10.9.0.2", "https, http", "http"),
+            ("1.1.1.1", "https, http", "http"),
+        ] {
+            let sent = [("x-forwarded-for", forwarded_for), ("x-forwarded-proto", proto)];
+            assert_eq!(scheme(&sent).as_deref(), Some(expected), "{forwarded_for} {proto}");
+        }
     }
 }

@@ -283,7 +283,14 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
     let mut app = App::open(config)?;
     if is_demo {
         let uid = rustix::process::getuid().as_raw();
-        if demo::fill(app.node.store.unguarded(), uid).await? {
+        // The demo is the first to write, so it finds what every client would find.
+        let reserve =
+            examined.faults.iter().find(|fault| fault.key.as_deref() == Some("store.reserve_bytes"));
+        let filled = demo::fill(app.node.store.unguarded(), uid).await;
+        if let (Err(_), Some(fault)) = (&filled, reserve) {
+            return Err(ConfigError::Faults(vec![fault.clone()]).into());
+        }
+        if filled? {
             eprintln!("--demo: demo records added");
             eprintln!("--demo: their passwords are public: everybody who reaches this node is root on it");
         } else {

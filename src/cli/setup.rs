@@ -22,9 +22,8 @@ use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::accounts::Accounts;
 use crate::app::now_ms;
 use crate::config::edit::ConfigText;
-use crate::config::{Config, DEFAULT_FILE, Loaded, environment};
+use crate::config::{Config, DEFAULT_FILE, Loaded, environment, read_text};
 use crate::domain::access::{LOCAL_SUFFIX, ROOT, local_name};
-use crate::domain::encoding::utf8;
 use crate::http::{check_local_name, fold_local};
 use ask::Terminal;
 use place::{Place, Written};
@@ -76,8 +75,7 @@ impl Draft {
             Some(Setting::String(file)) if !file.is_empty() => file,
             _ => place.beside("central.uri"),
         };
-        let is_known =
-            std::fs::read(&file).is_ok_and(|known| utf8(&known).is_ok_and(|known| known.trim() == uri));
+        let is_known = read_text(Path::new(&file)).is_ok_and(|known| known.trim() == uri);
         self.uri = (!is_known).then(|| Zeroizing::new(uri.to_owned()));
         self.text.set(URI_FILE, Setting::String(file))?;
         Ok(())
@@ -87,9 +85,7 @@ impl Draft {
     fn lay_over(&mut self, site: &Path, place: &Place) -> anyhow::Result<Loaded> {
         // Names the place of what is wrong with it.
         let loaded = Loaded::load(Some(site), std::iter::empty(), &crate::config::Overrides::default())?;
-        let failure = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", site.display()));
-        let bytes = std::fs::read(site).map_err(|error| failure(&error))?;
-        let text = utf8(&bytes).map_err(|error| failure(&error))?.to_owned();
+        let text = read_text(site)?;
         for (key, value) in ConfigText::new(text).keys()? {
             match (key.as_str(), &value) {
                 (URI, Setting::String(uri)) => {

@@ -5,18 +5,18 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::Config;
 use super::units::shown_bytes;
+use super::{Config, networks, schedules};
 use crate::accounts::{BCRYPT_COST_MAX, BCRYPT_COST_MIN, PASSWORD_CHARS_MAX};
-use crate::backup::{Recipient, next_ms, parse_schedule};
+use crate::backup::Recipient;
 use crate::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use crate::central::{self, CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
 use crate::domain::access::{Acl, ROOT};
 use crate::domain::record::Kind;
+use crate::domain::{folding, hostname};
 use crate::sync::budget::{QuietHours, next_loud_minute};
 use crate::tls;
 
@@ -60,11 +60,9 @@ const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;
 /// Every server has them, and none of them is for records.
 const DATABASES_OF_SERVERS: [&str; 3] = ["admin", "config", "local"];
-/// The largest value of each field of a schedule: second, minute, hour, day of month, month, day of week.
-const SCHEDULE_MAX: [u32; 6] = [59, 59, 23, 31, 12, 7];
-
 const BACKUP_KEEP_MAX: usize = 1000;
-type Verdict = Result<(), String>;
+/// What is wrong with a value, as words that follow its key.
+pub(super) type Verdict = Result<(), String>;
 
 /// The keys with values that cannot be meant, and what is wrong with each.
 pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
@@ -77,8 +75,8 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ("data_dir", data_dir_named),
         ("node.name", node_name(&node.name)),
         ("server.names", server_names(&server.names)),
-        ("server.trusted_proxies", each(&server.trusted_proxies, trusted_proxy)),
-        ("api.cors_allowed_origins", each(&api.cors_allowed_origins, origin)),
+        ("server.trusted_proxies", networks::trusted_proxies(&server.trusted_proxies)),
+        ("api.cors_allowed_origins", each(&api.cors_allowed_origins, networks::origin)),
         (
             "api.body_limit_bytes",
             size_within(api.body_limit_bytes, BODY_LIMIT_BYTES_MIN..=BODY_LIMIT_BYTES_MAX),
@@ -106,9 +104,9 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ("store.reserve_bytes", size_within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
         ("central.database", database_name(&central.database)),
-        ("central.schedule", schedule(&central.schedule)),
-        ("central.schedule_without_feed", schedule_unless_empty(&central.schedule_without_feed)),
-        ("central.verify_schedule", schedule_unless_empty(&central.verify_schedule)),
+        ("central.schedule", schedules::verdict(&central.schedule)),
+        ("central.schedule_without_feed", schedules::verdict_unless_empty(&central.schedule_without_feed)),
+        ("central.verify_schedule", schedules::verdict_unless_empty(&central.verify_schedule)),
         ("central.jitter_s", within(central.jitter_s, 0..=JITTER_S_MAX)),
         (
             "central.round_timeout_s",
@@ -128,7 +126,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ),
         ("central.quiet_hours", quiet_hours(&central.quiet_hours)),
         ("central.collections", collections_apart(&central.collections)),
-        ("backup.schedule", schedule_unless_empty(&backup.schedule)),
+        ("backup.schedule", schedules::verdict_unless_empty(&backup.schedule)),
         ("backup.keep", within(backup.keep, 1..=BACKUP_KEEP_MAX)),
         ("backup.recipients", each(&backup.recipients, backup_recipient)),
     ];
@@ -169,7 +167,7 @@ fn zero_or_from(bytes: u64, min: u64) -> Verdict {
 }
 
 /// All that is wrong with the values of a list.
-fn each(values: &[String], check: fn(&str) -> Verdict) -> Verdict {
+pub(super) fn each(values: &[String], check: fn(&str) -> Verdict) -> Verdict {
     let problems: Vec<String> = values.iter().filter_map(|value| check(value).err()).collect();
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
@@ -196,6 +194,9 @@ fn node_name(name: &str) -> Verdict {
     if name.len() > NODE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(format!("must be at most {NODE_NAME_BYTES_MAX} bytes of plain text"));
     }
+    if !folding::is_shown_as_it_is(name) {
+        return Err("has only characters that show nothing, or some that turn the text around".to_owned());
+    }
     Ok(())
 }
 
@@ -205,7 +206,8 @@ fn server_names(names: &[String]) -> Verdict {
 }
 
 fn server_name(name: &str) -> Verdict {
-    if tls::is_certifiable(name) {
+    let is_name = name.parse::<IpAddr>().is_ok() || hostname::problem(name).is_none();
+    if is_name && tls::is_certifiable(name) {
         return Ok(());
     }
     let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
@@ -220,75 +222,6 @@ fn server_name(name: &str) -> Verdict {
         () => "it is neither a host name nor an IP address that a certificate can hold",
     };
     Err(format!("holds {name:?}, which no client would accept: {hint}"))
-}
-
-/// An address, or a network in CIDR notation.
-pub(super) fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
-fn trusted_proxy(text: &str) -> Verdict {
-    match network(text) {
-        // Every client could claim another address.
-        Some(net) if net.prefix_len() == 0 => Err(format!("holds {text:?}, which is everybody")),
-        Some(_) => Ok(()),
-        None => Err(format!("holds {text:?}, which is neither an IP address nor a network as 10.0.0.0/24")),
-    }
-}
-
-/// Browsers send `scheme://host[:port]`, and compare it as it is.
-/// Schemes whose pages have no origin that a browser would name: it sends `null` for them, or they are no pages.
-const SCHEMES_WITHOUT_ORIGIN: [&str; 8] = ["file", "data", "blob", "about", "javascript", "ws", "wss", "ftp"];
-
-/// `https://host`, or `capacitor://localhost` and the like: apps that carry their pages with them have schemes of their
-/// own.
-fn origin(text: &str) -> Verdict {
-    if text == "*" {
-        return Ok(());
-    }
-    let (scheme, host) = text.split_once("://").unwrap_or_default();
-    let usual_port = match scheme {
-        "https" => Some(443),
-        "http" => Some(80),
-        _ => None,
-    };
-    let of_scheme = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-".contains(c);
-    let is_scheme = usual_port.is_some()
-        // `htps` is a slip, not an app.
-        || (scheme.starts_with(|c: char| c.is_ascii_lowercase()) && scheme.chars().all(of_scheme) && !scheme.starts_with("ht"));
-    if SCHEMES_WITHOUT_ORIGIN.contains(&scheme) {
-        return Err(format!(
-            "holds {text:?}; browsers name no origin for pages of {scheme}:, so no page could use it"
-        ));
-    }
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
-            name.split('.').all(|label| !label.is_empty() && label.chars().all(fits))
-        }
-    };
-    let is_port = |port: &str| {
-        port.chars().all(|c| c.is_ascii_digit()) && !port.starts_with('0') && port.parse::<u16>().is_ok()
-    };
-    match port {
-        _ if !is_scheme || !is_name => Err(format!(
-            "holds {text:?}, which is not of the form https://host or https://host:port in lower case, nor of an app's, \
-             as capacitor://localhost"
-        )),
-        Some(port) if !is_port(port) => {
-            Err(format!("holds {text:?}, with a port that is no number from 1 to 65535"))
-        }
-        // Browsers compare the text.
-        Some(port) if usual_port.is_some() && port.parse().ok() == usual_port => {
-            Err(format!("holds {text:?}, which no browser sends: {port} is left out"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Whoever has a stolen box can write to the centre: its word makes nobody root.
@@ -342,47 +275,6 @@ fn is_loopback_host(host: &str) -> bool {
     let name = host.split(':').next().unwrap_or_default();
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// By the reading of those who keep it.
-fn schedule(text: &str) -> Verdict {
-    const FIELDS: usize = 6;
-    schedule_fields(text)?;
-    // The rounds' scheduler and the backups' read by themselves.
-    let read = parse_schedule(text).filter(|_| tokio_cron_scheduler::Job::new(text, |_, _| {}).is_ok());
-    match read {
-        // From any time on it comes or it does not: calendars repeat.
-        Some(read) if next_ms(&read, 0, 0).is_some() => Ok(()),
-        Some(_) => Err("never comes: there is no such day".to_owned()),
-        None if text.split_whitespace().count() + 1 == FIELDS => {
-            Err("is not a schedule: it has five fields, and the seconds come first: put a 0 before it"
-                .to_owned())
-        }
-        None => Err("is not a schedule".to_owned()),
-    }
-}
-
-/// What the readers let pass: an item of a list that is empty, a step beyond all values of its field.
-fn schedule_fields(text: &str) -> Verdict {
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if fields.len() != SCHEDULE_MAX.len() {
-        return Ok(());
-    }
-    for (field, max) in fields.into_iter().zip(SCHEDULE_MAX) {
-        if field.split(',').any(str::is_empty) {
-            return Err(format!("has a list with an empty place: {field:?}"));
-        }
-        let mut steps = field.split(',').filter_map(|item| item.split_once('/')).map(|(_, step)| step);
-        let is_wrong = |step: &str| step.parse::<u32>().is_ok_and(|step| step > max);
-        if let Some(step) = steps.find(|step| is_wrong(step)) {
-            return Err(format!("has a step of {step} in {field:?}, where {max} is the largest value"));
-        }
-    }
-    Ok(())
-}
-
-fn schedule_unless_empty(text: &str) -> Verdict {
-    if text.is_empty() { Ok(()) } else { schedule(text) }
 }
 
 /// A secret key in this place must not be repeated.

@@ -11,7 +11,7 @@ pub(super) struct Key {
 }
 
 const YES_OR_NO: &str = "true or false";
-const SCHEDULE: &str = "six fields: second, minute, hour, day of month, month, day of week";
+const SCHEDULE: &str = "six fields: second, minute, hour, day of month, month, day of week; a seventh may name years that are not over";
 
 const fn key(name: &'static str, allowed: &'static str, example: &'static str) -> Key {
     Key { name, allowed, example }
@@ -21,13 +21,13 @@ const fn key(name: &'static str, allowed: &'static str, example: &'static str) -
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
     key("data_dir", "a directory, or a path where one can be made", r#""/var/lib/thalamus-edge""#),
-    key("node.name", "1 to 114 bytes of plain text; empty: the host name", r#""posta-7""#),
+    key("node.name", "1 to 114 bytes of text that shows something; empty: the host name", r#""posta-7""#),
     key("server.listen", "an IP address and a port, an IPv6 address in brackets", r#""0.0.0.0:8443""#),
     key("server.tls", YES_OR_NO, "true"),
     key("server.certificate", "a PEM file that this node can read, together with `server.key`; empty: the node makes its own", r#""/etc/thalamus-edge/cert.pem""#),
     key("server.key", "the PEM file of the private key of `server.certificate`", r#""/etc/thalamus-edge/key.pem""#),
     key("server.names", "a list of host names and IP addresses, without scheme, port, wildcard or a dot at the end", r#"["clinic.local", "10.0.0.5"]"#),
-    key("server.trusted_proxies", "a list of IP addresses and networks of proxies", r#"["127.0.0.1", "::1"]"#),
+    key("server.trusted_proxies", "a list of IP addresses and networks of proxies, together not everybody", r#"["127.0.0.1", "::1"]"#),
     key("api.date_format", r#""http" or "rfc3339""#, r#""http""#),
     key("api.collection_shape", r#""flat" or "rows""#, r#""flat""#),
     key("api.expose_password_hashes", YES_OR_NO, "false"),
@@ -48,13 +48,13 @@ pub(super) const KEYS: &[Key] = &[
     key("store.key_file", "a file with 64 hexadecimal digits that others cannot read; empty: no encryption", r#""/etc/thalamus-edge/store.key""#),
     key("store.audit_keep_days", "whole days, as a number or with a unit, up to 3650, for which entries stay at least; 0: their number alone counts", r#""400 days""#),
     key("store.scrub_days", "whole days, as a number or with a unit, up to 365, in which all records are read once; 0: never", r#""7 days""#),
-    key("store.reserve_bytes", "a size up to 1 TiB; 0: none", r#""64 MiB""#),
+    key("store.reserve_bytes", "a size up to 1 TiB, less than what is free on the disk of `data_dir`; 0: none", r#""64 MiB""#),
     key("central.uri", "a connection string of MongoDB: mongodb://USER:PASSWORD@HOST:PORT/ or mongodb+srv://USER:PASSWORD@NAME/, with :/?#[]@% in user and password written as %3A %2F %3F %23 %5B %5D %40 %25; empty: no centre", r#""mongodb://edge:PASSWORD@hub.example.org:27017/?tls=true""#),
     key("central.uri_file", "a file that holds one connection string, instead of `central.uri`", r#""/etc/thalamus-edge/central.uri""#),
     key("central.database", r#"1 to 63 bytes without blanks and /\."$*<>:|?"#, r#""federation""#),
     key("central.schedule", SCHEDULE, r#""0 */5 * * * *""#),
-    key("central.schedule_without_feed", "six fields: second, minute, hour, day of month, month, day of week; empty: as `central.schedule` if that was set, else once an hour", r#""0 0 */6 * * *""#),
-    key("central.verify_schedule", "six fields: second, minute, hour, day of month, month, day of week; empty: never", r#""0 30 2 * * Sun""#),
+    key("central.schedule_without_feed", "six fields: second, minute, hour, day of month, month, day of week; a seventh may name years that are not over; empty: as `central.schedule` if that was set, else once an hour", r#""0 0 */6 * * *""#),
+    key("central.verify_schedule", "six fields: second, minute, hour, day of month, month, day of week; a seventh may name years that are not over; empty: never", r#""0 30 2 * * Sun""#),
     key("central.continuous", YES_OR_NO, "false"),
     key("central.jitter_s", "seconds, as a number or with a unit, up to 1 hour", r#""1 minute""#),
     key("central.round_timeout_s", "seconds, as a number or with a unit, from 10 seconds to 1 day", r#""10 minutes""#),
@@ -63,9 +63,9 @@ pub(super) const KEYS: &[Key] = &[
     key("central.budget_bytes_per_day", "a size from 1 MiB; 0: no limit", r#""20 MB""#),
     key("central.quiet_hours", "a list of times HH:MM-HH:MM that leave some time of the day", r#"["08:00-18:30"]"#),
     key("central.collections", "names of collections, each once, by their usual name; not those of attachments (fs.files, fs.chunks), of the reconciliation (edge_...) or of the server (system....)", r#"{ pols = "pages_of_life" }"#),
-    key("backup.schedule", "six fields: second, minute, hour, day of month, month, day of week; empty: never", r#""0 0 3 * * *""#),
+    key("backup.schedule", "six fields: second, minute, hour, day of month, month, day of week; a seventh may name years that are not over; empty: never", r#""0 0 3 * * *""#),
     key("backup.keep", "a number from 1 to 1000", "7"),
-    key("backup.directory", "a directory that exists; empty: \"backups\" in `data_dir`", r#""/mnt/stick/backups""#),
+    key("backup.directory", "a directory that exists and in which the node can write; empty: \"backups\" in `data_dir`", r#""/mnt/stick/backups""#),
     key("backup.recipients", "a list of public keys (age1...), never a secret one", r#"["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]"#),
 ];
 

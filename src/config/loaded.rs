@@ -1,12 +1,12 @@
 //! Floor 5. A configuration as it was read, with the places of its values for messages.
 
-use std::fs;
 use std::path::Path;
 
 use super::fault::{Fault, Place};
 use super::layers::{self, Origins};
 use super::{Config, ConfigError, DEFAULT_FILE, Overrides};
 use crate::domain::encoding::utf8;
+use crate::files::read_configured;
 
 /// A configuration, and where its values were set.
 #[derive(Debug, Clone)]
@@ -55,8 +55,10 @@ impl Loaded {
     }
 }
 
-pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let bytes = fs::read(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+/// The text of a file that a configuration names, or of a configuration.
+pub fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let bytes =
+        read_configured(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
     // Editors on Windows put a mark of byte order before it, or save "Unicode".
     match utf8(&bytes) {
         Ok(text) => Ok(text.to_owned()),

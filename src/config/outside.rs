@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::fault::Fault;
-use super::{Config, ConfigError, Loaded};
+use super::{Config, ConfigError, Loaded, schedules};
 use crate::app::{control_socket, now_ms, store_file};
 use crate::demo;
-use crate::domain::access::Acl;
-use crate::store::{StoreError, look_at_store};
+use crate::domain::access::{Acl, END_USER};
+use crate::files::read_configured;
+use crate::store::{StoreError, look_at_store, space_at};
 use crate::tls::{TlsError, TlsSettings, is_certifiable};
 
 /// What there is to say about a configuration that could be read.
@@ -41,6 +42,7 @@ impl Loaded {
             Ok((acl, warnings)) => {
                 examined.warnings.extend(warnings.iter().map(|warning| format!("access rules: {warning}")));
                 examined.warnings.extend(self.unknown_roles(&acl));
+                examined.warnings.extend(without_members(&acl));
             }
             Err(error) => examined.faults.extend(self.faults_of("accounts.roles_file", error)),
         }
@@ -64,7 +66,9 @@ impl Loaded {
         {
             self.store(&mut examined);
         }
-        examined.faults.extend(self.backup_directory().map(Fault::not_stopping));
+        let serving_without =
+            self.schedules().into_iter().chain(self.reserve()).chain(self.backup_directory());
+        examined.faults.extend(serving_without.map(Fault::not_stopping));
         examined
     }
 
@@ -118,6 +122,45 @@ impl Loaded {
         self.config.store_key().err().map_or_else(Vec::new, |error| self.faults_of("store.key_file", error))
     }
 
+    /// Schedules that do not come again, because the years that they name have passed. A clock that is wrong for once
+    /// must not keep a clinic from its records.
+    fn schedules(&self) -> Vec<Fault> {
+        let Config { central, backup, .. } = &self.config;
+        let schedules = [
+            ("central.schedule", central.schedule.as_str()),
+            ("central.schedule_without_feed", central.schedule_without_feed.as_str()),
+            ("central.verify_schedule", central.verify_schedule.as_str()),
+            ("backup.schedule", backup.schedule.as_str()),
+        ];
+        let now_ms = now_ms();
+        let over = schedules.into_iter().filter(|(_, text)| !schedules::still_comes(text, now_ms));
+        over.map(|(key, _)| self.origins.fault(key, "never comes again: the years that it names are over"))
+            .collect()
+    }
+
+    /// The bytes to keep free, if the disk has fewer: no client could write.
+    pub fn reserve(&self) -> Option<Fault> {
+        let Config { data_dir, store, .. } = &self.config;
+        // What is not there is made, on the disk of what is there.
+        let mut places = data_dir.ancestors().map(|place| match place.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => place,
+        });
+        let (free, all) = places.find_map(|place| space_at(place).ok())?;
+        if free >= store.reserve_bytes {
+            return None;
+        }
+        let than = if all < store.reserve_bytes { "the disk has" } else { "is free now" };
+        let in_gb = |bytes: u64| format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10);
+        let problem = format!(
+            "is more than {than}, so every change of a record would be refused: of the {} of the disk of {}, {} are free",
+            in_gb(all),
+            data_dir.display(),
+            in_gb(free)
+        );
+        Some(self.origins.fault("store.reserve_bytes", problem))
+    }
+
     /// The store as a start would find it. One that a running node has is not looked at.
     fn store(&self, examined: &mut Examined) {
         let path = store_file(&self.config.data_dir);
@@ -153,7 +196,7 @@ impl Loaded {
         let named = [("server.certificate", &server.certificate), ("server.key", &server.key)];
         let unreadable = |(key, path): (&str, &Option<PathBuf>)| {
             let path = path.as_deref()?;
-            let cause = fs::read(path).err()?;
+            let cause = read_configured(path).err()?;
             Some(self.origins.fault(key, format!("{} cannot be read: {cause}", path.display())))
         };
         let faults: Vec<Fault> = named.into_iter().filter_map(unreadable).collect();
@@ -233,7 +276,10 @@ impl Loaded {
         const STILL: &str = "the node serves without it, but makes no backups";
         let directory = &self.config.backup_settings().directory;
         let problem = match fs::metadata(directory) {
-            Ok(about) if about.is_dir() => return None,
+            Ok(about) if about.is_dir() => match cannot_hold(directory) {
+                None => return None,
+                Some(cause) => format!("nothing can be made in it: {cause}"),
+            },
             Ok(_) => "is no directory".to_owned(),
             // The node makes what is in its own.
             Err(error) if missing(&error) && directory.starts_with(&self.config.data_dir) => return None,
@@ -244,6 +290,18 @@ impl Loaded {
         };
         Some(self.origins.fault("backup.directory", format!("{}: {problem} ({STILL})", directory.display())))
     }
+}
+
+/// Rules by which hardly anybody may do anything.
+fn without_members(acl: &Acl) -> Option<String> {
+    let missing = match acl.role_names().is_empty() {
+        true => "have no role at all, so nobody may do anything".to_owned(),
+        false if acl.knows_role(END_USER) => return None,
+        false => format!(
+            "have no role {END_USER:?}, which people have who are created without one: they may do nothing"
+        ),
+    };
+    Some(format!("the access rules {missing}"))
 }
 
 /// Why nothing can be made in a directory that is there; tried, because systems have more reasons than modes.

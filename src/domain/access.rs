@@ -104,6 +104,8 @@ impl Acl {
             warnings.push(message);
         }
         for (index, row) in rows.into_iter().enumerate() {
+            let unknown_keys: Vec<String> =
+                row.as_object().map_or_else(Vec::new, |row| row.keys().cloned().collect());
             let row: RoleRow = match serde_json::from_value(row) {
                 Ok(row) => row,
                 Err(error) => {
@@ -111,6 +113,12 @@ impl Acl {
                     continue;
                 }
             };
+            for key in unknown_keys.iter().filter(|key| !["role", "permissions"].contains(&key.as_str())) {
+                warnings.push(format!(
+                    "role {:?}: nothing is called {key:?} beside \"role\" and \"permissions\"",
+                    row.role
+                ));
+            }
             let (permissions, problems) = parse_permissions(&row, &mut warnings);
             for problem in problems {
                 fault(format!("role {:?}", row.role), problem);

@@ -12,6 +12,7 @@ pub mod edit;
 pub mod emergency;
 pub mod encoding;
 pub mod folding;
+pub mod hostname;
 mod identity;
 pub mod json;
 pub mod merge;

@@ -91,7 +91,7 @@ pub use sealed::{SealError, Sealed, StoreKey};
 pub use set_aside::SetAsideError;
 pub use set_aside_rows::AsideRows;
 pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, StoredRecord};
-pub use space::{Claim, FreeBytes, Shortage, free_bytes_at};
+pub use space::{Claim, FreeBytes, Shortage, free_bytes_at, space_at};
 pub use standing::{Right, Stale, Standing};
 pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
 pub use tables::{Base, FORMAT_VERSION};

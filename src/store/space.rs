@@ -63,13 +63,17 @@ impl Space {
     }
 }
 
+/// Free bytes and all bytes of the file system that holds this file, as far as this process may use them.
+pub fn space_at(path: &Path) -> io::Result<(u64, u64)> {
+    let found = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok((bytes(found.f_bavail), bytes(found.f_blocks)))
+}
+
 /// Free bytes of the file system that holds this file, as far as this process may use them.
 pub fn free_bytes_at(path: &Path) -> FreeBytes {
     let path = path.to_owned();
-    Box::new(move || {
-        let found = rustix::fs::statvfs(&path)?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
-    })
+    Box::new(move || space_at(&path).map(|(free, _)| free))
 }
 
 impl Store {

@@ -4,6 +4,7 @@ use super::authority::{
     CA_KEY_FILE, RELEASE_EPOCH_S, authority_params, names, parse_fib_trie, parse_if_inet6,
 };
 use super::*;
+use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use super::super::{EXIT_REFUSED, Failure};
 use super::ask::Terminal;
 use super::{Draft, URI, URI_FILE};
 use crate::config::edit::{Change, ConfigText};
-use crate::config::{Config, ConfigError, DEFAULT_FILE, Loaded, environment};
+use crate::config::{Config, ConfigError, DEFAULT_FILE, Loaded, environment, read_text};
 use crate::files::{Staged, directory_of, keep_as};
 
 /// Ending of the name of what was there before.
@@ -44,7 +44,7 @@ impl Place {
         // Behind a link, the file itself is replaced and not the link.
         match fs::canonicalize(&path) {
             Ok(path) => {
-                let text = fs::read_to_string(&path).map_err(unreadable)?;
+                let text = read_text(&path)?;
                 Ok(Place { path, found: Some(text), is_packaged })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -154,7 +154,7 @@ impl Place {
 
     fn put(&self, path: &Path, staged: Staged) -> anyhow::Result<String> {
         let unwritten = |error: io::Error| unwritable(path, &error);
-        if path == self.path && fs::read_to_string(path).ok() != self.found {
+        if path == self.path && read_text(path).ok() != self.found {
             let message =
                 format!("{}: somebody else has changed it meanwhile: run setup again", path.display());
             return Err(Failure { code: EXIT_REFUSED, message }.into());

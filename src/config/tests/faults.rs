@@ -412,6 +412,22 @@ fn values_that_would_do_nothing_are_refused() {
         ("api.cors_allowed_origins", "[\"null\"]", "not of the form"),
         ("api.cors_allowed_origins", "[\"file://x\"]", "name no origin"),
         ("store.scrub_days", "\"36 hours\"", "whole days"),
+        ("api.cors_allowed_origins", "[\"http://192.168.1.300\"]", "not of the form"),
+        ("api.cors_allowed_origins", "[\"https://-x.org\"]", "not of the form"),
+        ("server.names", "[\"1.2.3.400\"]", "neither a host name"),
+        ("node.name", "\"\\u200b\"", "show nothing"),
+        ("node.name", "\"a\\u202eb\"", "turn the text"),
+        ("server.trusted_proxies", "[\"0.0.0.0/0\"]", "everybody"),
+        ("server.trusted_proxies", "[\"0.0.0.0/1\", \"128.0.0.0/1\"]", "together are everybody"),
+        ("server.trusted_proxies", "[\"::/1\", \"8000::/1\"]", "IPv4"),
+        ("server.trusted_proxies", "[\"::ffff:0:0/96\"]", "everybody"),
+        (
+            "server.trusted_proxies",
+            "[\"::ffff:0.0.0.0/97\", \"::ffff:128.0.0.0/97\"]",
+            "together are everybody",
+        ),
+        ("server.trusted_proxies", "[\"::ffff:0:0/90\"]", "all addresses of IPv4"),
+        ("central.schedule", "\"0 0 0 1,, 1 * 2090\"", "an empty place"),
     ] {
         let error = load(&format!("{key} = {value}")).unwrap_err();
         assert!(error.contains(problem), "{key} = {value}: {error}");
@@ -426,6 +442,9 @@ fn values_that_would_do_nothing_are_refused() {
     ] {
         load(right).unwrap_or_else(|error| panic!("{error}"));
     }
+    let proxies = load("server.trusted_proxies = [\"::ffff:10.0.0.0/104\", \"::ffff:127.0.0.1\"]").unwrap();
+    let proxies: Vec<String> = proxies.trusted_proxies().iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "127.0.0.1/32"], "IPv4 in either form");
     // Every key in days takes units.
     for key in keys::KEYS.iter().filter(|key| key.name.ends_with("_days")) {
         load(&format!("{} = \"7 days\"", key.name)).unwrap_or_else(|error| panic!("{error}"));
@@ -438,4 +457,107 @@ fn values_that_would_do_nothing_are_refused() {
         found.contains("variable THALAMUS_EDGE_LOG: ") && found.contains("THALAMUS_EDGE__SERVER__LISTEN"),
         "{found}"
     );
+}
+
+/// What a start can do nothing with is found by `check`: years that are over, a reserve beyond the disk, a directory that
+/// takes no backups. A node serves without them.
+#[test]
+fn what_can_never_work_is_found_and_does_not_stop_a_node() {
+    let directory = TempDir::new().unwrap();
+    let examined = |text: &str| {
+        let text = format!(
+            "{text}\ndata_dir = {:?}\nserver.listen = \"127.0.0.1:0\"",
+            directory.path().join("data")
+        );
+        Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine()
+    };
+    for key in
+        ["central.schedule", "central.schedule_without_feed", "central.verify_schedule", "backup.schedule"]
+    {
+        for (schedule, is_over) in [
+            ("0 0 0 1 1 * 2020", true),
+            ("0 0 3 * * * 1999-2001", true),
+            ("* * * * * * 2020,2021", true),
+            ("0 0 0 1 1 * 2020-2090", false),
+            ("0 0 0 1 1 *", false),
+        ] {
+            let found = examined(&format!("{key} = {schedule:?}"));
+            let keys: Vec<_> = found.faults.iter().map(|fault| fault.key.as_deref().unwrap()).collect();
+            assert_eq!(keys, if is_over { vec![key] } else { vec![] }, "{schedule}");
+            assert_eq!(found.stopping(), [], "{schedule}");
+            if let Some(fault) = found.faults.first() {
+                let text = fault.to_string();
+                assert!(
+                    text.contains("never comes again") && text.contains("a seventh may name years"),
+                    "{text}"
+                );
+            }
+        }
+    }
+    for (text, key, problem) in [
+        ("store.reserve_bytes = \"1 TiB\"", "store.reserve_bytes", "is more than"),
+        ("backup.directory = \"/proc\"", "backup.directory", "nothing can be made in it"),
+        ("backup.directory = \"/sys\"", "backup.directory", "nothing can be made in it"),
+    ] {
+        let found = examined(text);
+        assert_eq!(found.faults.len(), 1, "{found:?}");
+        let fault = &found.faults[0];
+        assert!(fault.key.as_deref() == Some(key) && fault.problem.contains(problem), "{fault}");
+        assert_eq!(found.stopping(), [], "{text}");
+    }
+}
+
+/// A device would be read without end, a pipe would wait for ever.
+#[test]
+fn files_that_are_none_are_refused_wherever_one_is_named() {
+    let directory = TempDir::new().unwrap();
+    let fifo = directory.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+        .unwrap();
+    for path in [Path::new("/dev/zero"), &fifo] {
+        let named =
+            |option: &str| format!("central.uri = \"mongodb://h/?tls=true&{option}={}\"", path.display());
+        for text in [
+            format!("central.uri_file = {path:?}"),
+            format!("accounts.roles_file = {path:?}"),
+            format!("store.key_file = {path:?}"),
+            format!("server.certificate = {path:?}\nserver.key = {path:?}"),
+            named("tlsCAFile"),
+            named("tlsCertificateKeyFile"),
+        ] {
+            let text = format!(
+                "{text}\ndata_dir = {:?}\nserver.listen = \"127.0.0.1:0\"",
+                directory.path().join("d")
+            );
+            let found =
+                Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine().faults;
+            assert!(!found.is_empty(), "{text}");
+            for fault in found {
+                assert!(fault.problem.contains("where a regular file belongs"), "{fault}");
+            }
+        }
+        let error =
+            Config::load(Some(path), std::iter::empty(), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains("where a regular file belongs"), "{error}");
+    }
+}
+
+#[test]
+fn rules_that_give_nobody_anything_are_warned_about() {
+    let directory = TempDir::new().unwrap();
+    let roles = directory.path().join("roles.cfg");
+    for (rules, expected) in [
+        ("[]", "have no role at all"),
+        (r#"[{"role": "nurse", "permissions": {}}]"#, "have no role \"end_user\""),
+        (r#"[{"role": "end_user", "permissions": {}, "actions": 1}]"#, "nothing is called \"actions\""),
+    ] {
+        fs::write(&roles, rules).unwrap();
+        let text = format!(
+            "server.listen = \"127.0.0.1:0\"\ndata_dir = {:?}\naccounts.roles_file = {roles:?}",
+            directory.path().join("d")
+        );
+        let found = Loaded::of_text(Path::new("site.toml"), &text, std::iter::empty()).unwrap().examine();
+        assert_eq!(found.faults, [], "{rules}");
+        assert!(found.warnings.iter().any(|warning| warning.contains(expected)), "{:?}", found.warnings);
+    }
 }

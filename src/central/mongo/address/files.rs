@@ -3,7 +3,6 @@
 //! The driver leaves out certificates that it cannot read, and then trusts nobody: every round would say that the
 //! centre cannot be reached.
 
-use std::fs;
 use std::path::Path;
 
 use mongodb::options::{ConnectionString, Tls};
@@ -11,6 +10,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+
+use crate::files::read_configured;
 
 /// All that is wrong with the files.
 pub(super) fn faults(connection: &ConnectionString) -> Vec<String> {
@@ -43,7 +44,7 @@ fn own_fault(path: &Path) -> Result<(), String> {
 }
 
 fn certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = fs::read(path)
+    let pem = read_configured(path)
         .map_err(|cause| format!("names {} ({option}), which cannot be read: {cause}", path.display()))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match read {
@@ -58,10 +59,11 @@ fn of_file(path: &Path, option: &str, problem: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rcgen::{CertificateParams, KeyPair};
 
     use super::super::read;
-    use super::*;
 
     #[test]
     fn files_are_read_before_a_round_needs_them() {

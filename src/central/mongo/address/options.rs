@@ -1,5 +1,7 @@
 //! Floor 2. The options of a connection string: which count, which a node decides itself, which it cannot honour.
 
+use std::collections::BTreeSet;
+
 use mongodb::options::ConnectionString;
 
 /// What becomes of an option that MongoDB documents.
@@ -98,6 +100,100 @@ pub(super) struct Sorted {
     pub(super) problems: Vec<String>,
 }
 
+/// Whether the options name a login that takes the user from a certificate, or asks somebody else.
+pub(super) fn needs_no_password(options: &str) -> bool {
+    let mechanism = values(options, "authmechanism").next().unwrap_or_default();
+    !mechanism.is_empty() && !has_password(mechanism)
+}
+
+/// The mechanisms by which a user shows a password.
+fn has_password(mechanism: &str) -> bool {
+    ["SCRAM-SHA-1", "SCRAM-SHA-256", "MONGODB-CR", "PLAIN"].contains(&mechanism.to_ascii_uppercase().as_str())
+}
+
+/// The values of an option, whose name is given in lower case.
+fn values<'a>(options: &'a str, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let pairs = options.split('&').filter_map(|option| option.split_once('='));
+    pairs.filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// What is wrong with options that count and are right one by one.
+fn combination_problems(before: &str, kept: &[&str]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let names: Vec<String> =
+        kept.iter().map(|option| option.split('=').next().unwrap_or_default().to_ascii_lowercase()).collect();
+    let options = kept.join("&");
+    for name in names.iter().collect::<BTreeSet<_>>() {
+        if names.iter().filter(|other| *other == name).count() > 1 {
+            problems.push(format!("has the option {name:?} more than once: leave it once"));
+        }
+    }
+    let is = |name: &'static str, value: &str| {
+        values(&options, name).any(|found| found.eq_ignore_ascii_case(value))
+    };
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let is_srv = before.starts_with("mongodb+srv://");
+    let has_user = before.contains('@');
+    let hosts = before.rsplit_once('@').map_or(before, |(_, hosts)| hosts);
+    let is_tls = |value: &str| is("tls", value) || is("ssl", value);
+    let mechanism = values(&options, "authmechanism").next().unwrap_or_default();
+    let tls_options = names.iter().find(|name| name.starts_with("tls") && *name != "tls");
+    let several_hosts = hosts.contains(',');
+    let wrong: [(bool, &str); 12] = [
+        (
+            has("tls") && has("ssl"),
+            "has the options \"tls\" and \"ssl\", which mean the same: leave one of them",
+        ),
+        (
+            !has_user && has_password(mechanism),
+            "has the option \"authMechanism\" for a login with a password, and no user name and password before the server",
+        ),
+        (
+            is_tls("false") && tls_options.is_some(),
+            "has options of TLS beside \"tls=false\", which do not go together: leave out the one or the others",
+        ),
+        (
+            has("tlsinsecure") && has("tlsallowinvalidcertificates"),
+            "has the options \"tlsInsecure\" and \"tlsAllowInvalidCertificates\", which do not go together: leave both out",
+        ),
+        (
+            is("directconnection", "true") && several_hosts,
+            "has the option \"directConnection\" with several servers, which do not go together: leave it out",
+        ),
+        (
+            is("directconnection", "true") && is_srv,
+            "has the option \"directConnection\" with mongodb+srv://, which do not go together: leave it out",
+        ),
+        (
+            is("loadbalanced", "true") && several_hosts,
+            "has the option \"loadBalanced\" with several servers, which do not go together: name the balancer alone",
+        ),
+        (
+            is("loadbalanced", "true") && has("replicaset"),
+            "has the options \"loadBalanced\" and \"replicaSet\", which do not go together: leave one of them out",
+        ),
+        (
+            is("loadbalanced", "true") && is("directconnection", "true"),
+            "has the options \"loadBalanced\" and \"directConnection\", which do not go together: leave one of them out",
+        ),
+        (
+            !is_srv && (has("srvmaxhosts") || has("srvservicename")),
+            "has an option that counts with mongodb+srv:// alone (\"srvMaxHosts\", \"srvServiceName\"), so they do not go together",
+        ),
+        (
+            has("replicaset") && values(&options, "srvmaxhosts").any(|hosts| hosts != "0"),
+            "has the options \"replicaSet\" and \"srvMaxHosts\", which do not go together: leave one of them out",
+        ),
+        (
+            is("maxconnecting", "0"),
+            "has the option \"maxConnecting\" with 0, by which nothing connects: leave it out",
+        ),
+    ];
+    problems
+        .extend(wrong.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, problem)| problem.to_owned()));
+    problems
+}
+
 pub(super) fn sort(uri: &str) -> Sorted {
     let Some((before, options)) = uri.split_once('?') else {
         return Sorted { uri: uri.to_owned(), warnings: Vec::new(), problems: Vec::new() };
@@ -120,6 +216,7 @@ pub(super) fn sort(uri: &str) -> Sorted {
             Some(Use::Unused) => warnings.push(format!("the option {name:?} has no effect here")),
         }
     }
+    problems.extend(combination_problems(before, &kept));
     let uri = if kept.is_empty() { before.to_owned() } else { format!("{before}?{}", kept.join("&")) };
     Sorted { uri, warnings, problems }
 }
@@ -223,7 +320,7 @@ mod tests {
             ("serverSelectionTimeoutMS=0", "\"serverSelectionTimeoutMS\" cannot be used"),
             ("maxPoolSize=many", "\"maxPoolSize\" cannot be used"),
             ("compressors=gzip", "\"compressors\" cannot be used"),
-            ("maxConnecting=0", "do not go together"),
+            ("maxConnecting=0", "by which nothing connects"),
             ("loadBalanced=true&replicaSet=rs", "do not go together"),
             ("loadBalanced=true&directConnection=true", "do not go together"),
             ("tls=false&tlsInsecure=true", "do not go together"),
