@@ -147,7 +147,8 @@ impl Loaded {
             false => place,
         });
         let (free, all) = places.find_map(|place| space_at(place).ok())?;
-        if free >= store.reserve_bytes {
+        // What is no disk says 0 of both.
+        if all == 0 || free >= store.reserve_bytes {
             return None;
         }
         let than = if all < store.reserve_bytes { "the disk has" } else { "is free now" };

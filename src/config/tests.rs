@@ -281,10 +281,10 @@ fn errors_in_the_file_name_line_and_key() {
         ("[backup]\nrecipients = [\"age1x\"]", "site.toml line 2: `backup.recipients`: holds \"age1x\""),
         ("[api]\ndate_format = \"iso\"", "site.toml line 2: `api.date_format`: is none of the values"),
         (
-            "[server]\ncertificate = \"/dev/null\"",
+            "[server]\ncertificate = \"/etc/passwd\"",
             "site.toml line 2: `server.certificate`: needs `server.key`",
         ),
-        ("[server]\nkey = \"/dev/null\"", "site.toml line 2: `server.key`: needs `server.certificate`"),
+        ("[server]\nkey = \"/etc/passwd\"", "site.toml line 2: `server.key`: needs `server.certificate`"),
         ("[server]\nnames = [\"two words\"]", "site.toml line 2: `server.names`: holds"),
         ("[server]\ntrusted_proxies = [\"localhost\"]", "site.toml line 2: `server.trusted_proxies`: holds"),
         ("[server]\ntrusted_proxies = [\"0.0.0.0/0\"]", "site.toml line 2: `server.trusted_proxies`: holds"),
