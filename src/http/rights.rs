@@ -86,7 +86,7 @@ impl Standing for Rights {
     }
 }
 
-/// The store as requests have it: everything can be read. Writes go through [`Caller::writes`], so that none is made
+/// The store as requests have it: everything can be read. Writes go through `Caller::writes`, so that none is made
 /// without the rights by which it may be.
 #[derive(Clone)]
 pub struct ClientStore(Store);
