@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::options::ServerAddress;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -13,6 +13,8 @@ use crate::central::survey::{Stage, Trouble};
 const WIRE_VERSION_MIN: i32 = 9;
 /// The latest that the driver knows.
 const WIRE_VERSION_MAX: i32 = 29;
+/// What a server answers that does not know the command.
+const COMMAND_NOT_FOUND: i32 = 59;
 /// Kind of the messages of MongoDB's wire protocol, and the bytes around the one document of such a message: header,
 /// flags, kind of section.
 const OP_MSG: i32 = 2013;
@@ -85,10 +87,28 @@ pub(super) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin) ->
     Document::from_reader(document).map_err(|_| garbled())
 }
 
-/// The greeting, if it is of a version that the driver knows.
+/// The greeting, if it is one, of a version that the driver knows.
+///
+/// A server that starts or shuts down answers with an error, which says nothing about its version; only one that does not
+/// know the command is too old for it.
 pub(super) fn known_version(member: &str, hello: Hello) -> Result<Hello, Trouble> {
     const VERSION: &str = "a centre of MongoDB 4.4 or later (docs/SYNC.md: What a node needs)";
+    const LATER: &str = "try again; the server's log says why if it lasts";
     let number = |field: &str| hello.0.get_i32(field).unwrap_or_default();
+    let code = number("code");
+    let is_error = hello
+        .0
+        .get("ok")
+        .is_some_and(|ok| !matches!(ok, Bson::Double(1.0) | Bson::Int32(1) | Bson::Int64(1)));
+    if is_error && code != COMMAND_NOT_FOUND || !is_error && !hello.0.contains_key("maxWireVersion") {
+        let reason = match code {
+            0 => format!("{member} answers, but not with what a server says of itself"),
+            code => format!(
+                "{member} answers with MongoDB error {code}, as a server does that starts or shuts down"
+            ),
+        };
+        return Err(at(Stage::Answer, member, reason, LATER));
+    }
     if number("maxWireVersion") < WIRE_VERSION_MIN {
         let reason = format!("{member} is older than MongoDB 4.4");
         return Err(at(Stage::Version, member, reason, VERSION));
@@ -108,7 +128,16 @@ mod tests {
     fn old_and_unheard_of_versions_are_told() {
         let stage = |hello| known_version("a:1", Hello(hello)).map(|_| ()).map_err(|trouble| trouble.stage);
         assert_eq!(stage(doc! {"maxWireVersion": 8}), Err(Stage::Version));
-        assert_eq!(stage(doc! {}), Err(Stage::Version));
+        assert_eq!(stage(doc! {"ok": 0.0, "code": 59}), Err(Stage::Version));
+        for none in [
+            doc! {},
+            doc! {"ok": 1.0},
+            doc! {"ok": 0.0, "code": 91},
+            doc! {"ok": 0, "code": 11600},
+            doc! {"ok": 0.0},
+        ] {
+            assert_eq!(stage(none.clone()), Err(Stage::Answer), "{none}");
+        }
         assert_eq!(stage(doc! {"maxWireVersion": 9}), Ok(()));
         assert_eq!(stage(doc! {"maxWireVersion": 40, "minWireVersion": 29}), Ok(()));
         assert_eq!(stage(doc! {"maxWireVersion": 40, "minWireVersion": 30}), Err(Stage::Version));
