@@ -65,7 +65,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Queues `job` for the client at `peer`. A job that is not going to be run must say so to whoever waits for it when
+    /// Queues `job` for the client at `peer`. A job that is not going to be run must tell its caller so when
     /// it is dropped: it is given back, because who submits may hold a lock that it needs for that.
     pub(super) fn submit(&self, peer: IpAddr, job: Job) -> (Result<(), Full>, Option<Job>) {
         let mut queue = self.shared.lock();

@@ -1,6 +1,6 @@
 //! Floor 2. How many writes an account may make before it has to wait.
 //!
-//! Every write leaves an entry in the audit trail, which is kept for more than a year, so whoever may write may fill the
+//! Every write leaves an entry in the audit trail, which is kept for more than a year, so an account that may write may fill the
 //! disk. Each account has a store of writes that fills again with time, by a clock that nobody sets.
 
 use std::collections::HashMap;
@@ -14,9 +14,9 @@ const COUNTED_MAX: usize = 4_096;
 /// Who is writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
-    /// Somebody who writes what is their own.
+    /// An account that writes its own records.
     Own,
-    /// Somebody who writes what is everybody's: staff, the HMIS, an import.
+    /// An account that writes everybody's records: staff, the HMIS, an import.
     Everybody,
 }
 

@@ -408,7 +408,7 @@ pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, 
     Ok(account.map(|account| Caller { principal: account.principal, ..caller.clone() }))
 }
 
-/// The account of somebody who has been let in, as it is now.
+/// The account of a caller who has been let in, as it is now.
 pub(crate) fn account_now(node: &Node, actor: &Actor) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
     account_of(node, &view, actor)?.map(|account| at_present(node, &view, account)).transpose()

@@ -8,7 +8,7 @@
 //! | any other | not readable | not readable | refused |
 //!
 //! An origin is scheme, host and port (RFC 6454). Browsers add passwords that they remember to requests of every page, so
-//! what a page may not do is refused whoever has logged in.
+//! what a page may not do is refused for every account.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};

@@ -18,14 +18,14 @@ const READ_AWAY_BYTES_MAX: usize = 64 * 1024;
 /// The answer of the handler, unless the caller has no write left. Only what changes something counts.
 pub(crate) async fn go(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    // Whoever works on the machine may do what they like there.
+    // The operator of the machine has no limit.
     if is_read || matches!(caller.principal.actor, Actor::Operator(_)) {
         return way.go(node, Some(caller), request).await;
     }
     Box::pin(counted(node, way, caller, request)).await
 }
 
-/// Takes a small body off the line: a connection with an unread body cannot be used again, and whoever is told to wait
+/// Takes a small body off the line: a connection with an unread body cannot be used again, and a client that is told to wait
 /// would begin another one for each try.
 async fn read_away(request: Request) {
     let length =

@@ -357,7 +357,7 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
     }
 
     /// What becomes of a page of which blocks do not open. If it is the leaf that was written, but for some bits, its rows
-    /// in those blocks are damaged, whatever their own checksums say: somebody who can write to the disk can make those
+    /// in those blocks are damaged, whatever their own checksums say: a thief who can write to the disk can make those
     /// right. An index will be made anew.
     fn look_behind_seal(
         &mut self,

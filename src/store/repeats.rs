@@ -1,6 +1,6 @@
 //! Floor 1. Changes of one record that one account repeats within a minute: from so many on they share an entry.
 //!
-//! Otherwise whoever may write one field of their own record could fill the trail with it. What shares an entry waits in
+//! Otherwise an account that may write one field of its own record could fill the trail with it. What shares an entry waits in
 //! `meta`, in the transaction of each change, so none is lost; it gets its entry, with how often and which fields, when the
 //! minute is over. The chain is only ever added to.
 

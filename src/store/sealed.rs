@@ -65,7 +65,7 @@ const SEARCHES_IN_VAIN_MAX: usize = 100;
 const BLOCK_LEN: u64 = BLOCK_BYTES as u64;
 const SEALED_LEN: u64 = SEALED_BYTES as u64;
 
-/// What was found wrong in the blocks of a file, by whoever read them.
+/// What was found wrong in the blocks of a file by any read.
 #[derive(Debug, Default)]
 pub(crate) struct Defects {
     /// Wrong bits that were found, and those of them that are right on the disk now.

@@ -152,7 +152,7 @@ impl Tx<'_> {
             "restore" => remove!(self.restore, RowKey, key),
             "held" => self.drop_held(key)?,
             "hold" => self.drop_hold(id)?,
-            // Whoever had the account is not known any more, so nobody is taken for them.
+            // The former holder of the account is not known any more, so no one is taken for them.
             "departed" => {
                 self.departed.remove(id)?;
                 let row = unknown_departed(self.last_trash_number()?);

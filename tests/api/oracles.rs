@@ -163,7 +163,7 @@ async fn an_id_that_is_taken_is_refused_without_a_reason_and_audited() {
     let hidden = entries.iter().filter(|entry| entry["outcome"] == "hidden");
     let count: u64 = hidden.map(|entry| entry["count"].as_u64().unwrap()).sum();
     assert_eq!(count, 4, "{trail}");
-    // One's own is told as ever, and whoever may read the other one is too.
+    // One's own is told as ever, and so is a caller who may read the other one.
     node.post("/pols/ANA001/own", json!({"id": "own"}))
         .by("ANA001")
         .send()

@@ -24,7 +24,7 @@ use crate::support::api::{Call, NOTHING, PASSWORD, PASSWORD_HASH, TestNode, elap
 const NEW_PASSWORD: &str = "another cradle in Roma";
 /// More than one batch of a list.
 const RECORDS: usize = 520;
-/// These let in whoever brings something of their own; see [`a_link_is_good_for_what_it_replaces`].
+/// These have credentials of their own; see [`a_link_is_good_for_what_it_replaces`].
 const OPEN: &[&str] = &["/link/{secret}", "/session", "/session/end"];
 
 /// What becomes of the caller's rights.

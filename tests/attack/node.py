@@ -1,4 +1,4 @@
-"""A node that is attacked: the real binary in a directory of its own, and somebody who works with it meanwhile."""
+"""A node that is attacked: the real binary in a directory of its own, and a user who works with it meanwhile."""
 
 import http.client
 import json
@@ -117,7 +117,7 @@ class Node:
 
 
 class Worker(threading.Thread):
-    """Somebody who is in and reads a record every 20 ms, on a connection of their own."""
+    """A user who has logged in and reads a record every 20 ms, on a connection of their own."""
 
     def __init__(self, node):
         super().__init__(daemon=True)

@@ -174,7 +174,7 @@ async fn a_flood_of_writes_waits_and_others_do_not() {
     assert!(denied.iter().any(|entry| entry.event.outcome == "too_many_attempts"));
 }
 
-/// Whoever reads page after page of their own does not fill the trail; what others read of them is told one by one.
+/// A patient who reads page after page of their own does not fill the trail; what others read of them is told one by one.
 #[tokio::test]
 async fn reads_of_ones_own_are_told_together_from_many_on() {
     let node = TestNode::with_people().await;

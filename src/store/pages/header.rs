@@ -14,7 +14,7 @@ const IS_OPEN: u8 = 2;
 /// Whether the slot that counts was on the disk before it came to count.
 const IS_SETTLED: u8 = 4;
 const FLAGS_KNOWN: u8 = 0x0f;
-/// Pages of a region, unless whoever makes a file says otherwise, which nobody here does.
+/// Pages of a region, unless the maker of a file says otherwise; no code here does.
 const REGION_PAGES: u64 = 1 << 20;
 const SLOTS_AT: [usize; 2] = [64, 192];
 const SLOT_BYTES: usize = 128;
@@ -147,7 +147,7 @@ impl Header<'_> {
         self.0[FLAGS_AT] & (IS_OPEN | IS_SETTLED) == IS_OPEN
     }
 
-    /// Has the other commit count if the one that counts cannot be read, for somebody who only reads. Returns whether it
+    /// Has the other commit count if the one that counts cannot be read, for reading only. Returns whether it
     /// was so.
     pub(super) fn fall_back(&mut self) -> bool {
         let is_lost =

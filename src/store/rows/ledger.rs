@@ -20,7 +20,7 @@ pub struct DamagedRow {
     pub id: String,
 }
 
-/// Rows that were found damaged, by whoever came upon them.
+/// Rows that were found damaged by any read.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<BTreeSet<DamagedRow>>);
 

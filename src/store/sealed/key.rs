@@ -156,7 +156,7 @@ pub(super) fn write_keys(
 
 /// Seals the data key with another key. Afterwards the old one opens nothing.
 ///
-/// A copy of the file from before still opens with the old key: whoever may have both has the data.
+/// A copy of the file from before still opens with the old key: who has both has the data.
 pub(in crate::store) fn change_key(
     inner: &impl StorageBackend,
     old: &StoreKey,
