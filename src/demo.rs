@@ -24,7 +24,7 @@ pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {
     for (kind, document) in records() {
         let id = document.get_str("_id").unwrap_or_default().to_owned();
         let grants = (id == ADMINISTRATOR).then(|| vec!["root".to_owned()]);
-        let content = document.contains_key("content").then(|| (picture_hash(), PICTURE.to_vec()));
+        let content = document.contains_key("content").then(|| (picture_hash(), PICTURE.into()));
         let edit = Edit {
             grant: Grant::operator(uid, Verb::Post, kind),
             id,

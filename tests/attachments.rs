@@ -132,7 +132,7 @@ impl Node {
             document,
             requires: Vec::new(),
             grants: None,
-            content,
+            content: content.map(|(sha256, bytes)| (sha256, bytes.into())),
         };
         self.store.edit(edit).await.unwrap();
     }

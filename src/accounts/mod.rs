@@ -33,7 +33,6 @@ use cache::{Cache, Credential, CredentialKey};
 use costs::Costs;
 pub use openings::Openings;
 use pool::{Full, Pool};
-pub use pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
 pub use sessions::{
     Ended, Ending, SESSION_IDLE_S_MAX, SESSION_S_MAX, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX, SessionId,
     Sessions,

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod edit;
 pub mod emergency;
 pub mod encoding;
+pub mod fair_queue;
 pub mod folding;
 pub mod hostname;
 mod identity;

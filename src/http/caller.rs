@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bson::RawDocument;
 
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
@@ -317,26 +318,14 @@ pub(crate) fn account_of(
             Ok(snapshot.local_account(&name)?.map(|account| local_account(name, &account)))
         }
         Actor::Person(id) if is_account(id) => {
-            let Some(record) = snapshot.find(Kind::Person, id)? else {
+            let Some((id, fields)) =
+                snapshot.look(Kind::Person, id, |id, person| (id.to_owned(), AccountFields::of(person)))?
+            else {
                 return Ok(None);
             };
-            // Not decoded as a whole: this is done for every request.
-            let person = &record.document;
-            let password_hash = person.get_str("password").ok();
-            let granted = snapshot.grants(&record.id, password_hash.unwrap_or_default())?;
-            let mut roles: Vec<String> = match person.get_array("roles") {
-                Ok(roles) => {
-                    roles.into_iter().flatten().filter_map(|role| role.as_str().map(str::to_owned)).collect()
-                }
-                Err(_) => Vec::new(),
-            };
-            roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
-            let shares_account = snapshot.is_shared(&record.id)?;
-            Ok(Some(StoredAccount {
-                password_hash: password_hash.map(Arc::from),
-                active: person.get_bool("active").unwrap_or(true),
-                principal: Arc::new(Principal { actor: Actor::Person(record.id), roles, shares_account }),
-            }))
+            let granted = snapshot.grants(&id, fields.password_hash())?;
+            let shares_account = snapshot.is_shared(&id)?;
+            Ok(Some(fields.account(node, id, &granted, shares_account)))
         }
         _ => Ok(None),
     }
@@ -359,19 +348,47 @@ pub(crate) fn account_in_tx(
             let Some(id) = tx.resolve_person(id)? else {
                 return Ok(None);
             };
-            let person = tx.document(&RecordKey::new(Kind::Person, id.as_str()))?.unwrap_or_default();
-            let password_hash = person.get_str("password").ok();
-            let granted = tx.grants_of(&id, password_hash.unwrap_or_default())?;
-            let mut roles = strings(person.get("roles"));
-            roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
+            let Some(fields) = tx.look(&RecordKey::new(Kind::Person, id.as_str()), AccountFields::of)? else {
+                return Ok(None);
+            };
+            let granted = tx.grants_of(&id, fields.password_hash())?;
             let shares_account = tx.is_shared(&id)?;
-            Ok(Some(StoredAccount {
-                password_hash: password_hash.map(Arc::from),
-                active: is_active(&person),
-                principal: Arc::new(Principal { actor: Actor::Person(id), roles, shares_account }),
-            }))
+            Ok(Some(fields.account(node, id, &granted, shares_account)))
         }
         _ => Ok(None),
+    }
+}
+
+/// What the record of a person says about their account. Read from it as it lies there: this is done for every request,
+/// and a record may have 16 MiB.
+struct AccountFields {
+    password_hash: Option<Arc<str>>,
+    roles: Vec<String>,
+    active: bool,
+}
+
+impl AccountFields {
+    fn of(person: &RawDocument) -> AccountFields {
+        let roles = person.get_array("roles").ok();
+        let roles = roles.into_iter().flatten().flatten();
+        AccountFields {
+            password_hash: person.get_str("password").ok().map(Arc::from),
+            roles: roles.filter_map(|role| role.as_str().map(str::to_owned)).collect(),
+            // Only what says so is inactive: records of the HMIS leave the field out.
+            active: person.get_bool("active").unwrap_or(true),
+        }
+    }
+
+    fn password_hash(&self) -> &str {
+        self.password_hash.as_deref().unwrap_or_default()
+    }
+
+    /// `granted`: roles that count because they were given on this node.
+    fn account(self, node: &Node, id: String, granted: &[String], shares_account: bool) -> StoredAccount {
+        let AccountFields { password_hash, mut roles, active } = self;
+        roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
+        let principal = Arc::new(Principal { actor: Actor::Person(id), roles, shares_account });
+        StoredAccount { password_hash, active, principal }
     }
 }
 

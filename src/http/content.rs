@@ -26,7 +26,7 @@ use crate::store::{Edit, EditError};
 
 /// How often an upload starts over because the record changed meanwhile.
 const UPLOAD_TRIES_MAX: usize = 8;
-/// Uploads that are written at once, when all their bytes are here: each takes its length in memory once more.
+/// Uploads that are written at once, when all their bytes are here.
 const UPLOADS_MAX: usize = 1;
 /// Longest media type accepted.
 const MEDIA_TYPE_CHARS_MAX: usize = 128;
@@ -76,7 +76,7 @@ pub(crate) async fn upload(
             document: Some(document),
             requires: Vec::new(),
             grants: None,
-            content: Some((sha256.clone(), bytes.to_vec())),
+            content: Some((sha256.clone(), bytes.clone())),
         };
         match caller.writes(node).edit(edit).await {
             Ok(()) => {

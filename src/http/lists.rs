@@ -19,11 +19,12 @@ use super::caller::Caller;
 use super::emergency::{Subject, admit};
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
+use super::large::{self, Turn, is_large};
 use super::records::{hidden_from, show_into};
 use super::witness::Seen;
 use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::Kind;
 use crate::domain::schema::{DOCUMENT_PAGE_FIELD, Owner, Route, Schema, Shape};
 use crate::store::{Kept, KeptKey, KeptOf, Part, Snapshot, StoreError};
 
@@ -81,10 +82,11 @@ impl Selection {
         let next = match &self.who {
             Who::Everyone => snapshot.visit(kind, part, include)?,
             Who::Owner(owner) if kind.schema().owner == Owner::Itself => {
-                let own = snapshot.find(kind, owner)?;
-                if let Some(own) = own.filter(|own| after.is_none_or(|after| own.id.as_str() > after)) {
-                    include(&own.id, &own.document);
-                }
+                snapshot.look(kind, owner, |id, own| {
+                    if after.is_none_or(|after| id > after) {
+                        include(id, own);
+                    }
+                })?;
                 None
             }
             Who::Owner(owner) => snapshot.visit_of(kind, owner, part, include)?,
@@ -92,12 +94,9 @@ impl Selection {
                 let start = ids.partition_point(|id| after.is_some_and(|after| id.as_str() <= after));
                 let (now, later) = ids[start..].split_at(max.min(ids.len() - start));
                 for id in now {
-                    let record = match snapshot.record(&RecordKey::new(kind, id)) {
-                        Err(StoreError::DamagedRow(_)) => continue,
-                        record => record?,
-                    };
-                    if let Some(record) = record {
-                        include(id, &record.document);
+                    match snapshot.look_at(kind, id, &mut include) {
+                        Ok(_) | Err(StoreError::DamagedRow(_)) => {}
+                        Err(error) => return Err(error.into()),
                     }
                 }
                 now.last().filter(|_| !later.is_empty()).cloned()
@@ -166,25 +165,29 @@ pub(crate) async fn list(
     // Looking for the documents of one page may go through all of a person's.
     let is_short = owner.is_some() && query.limit.is_none() && page_id.is_none();
     let store = node.store.clone();
-    let begin = move |max| {
-        let who = match (owner, &query.words) {
-            (Some(owner), _) => Who::Owner(owner),
-            (None, Some(words)) if schema.kind == Kind::Person => {
-                Who::Found(node.store.read()?.people_named(words)?)
-            }
-            (None, _) => Who::Everyone,
-        };
-        let selection = Selection { kind: schema.kind, who, page_id };
-        let until = match query.limit {
-            Some(limit) => selection.end_of_page(&node, query.after.as_deref(), limit)?,
-            None => None,
-        };
-        let link = until.as_deref().map(|last| query.next_link(&path, last));
-        let mut lister = Lister { node, selection, hidden, cursor: query.after, until, state: State::Start };
-        let first = lister.next_chunk(max)?.unwrap_or_default();
-        Ok::<_, ApiError>((lister, first, link))
+    let begin = {
+        let node = Arc::clone(&node);
+        move |max| {
+            let who = match (owner, &query.words) {
+                (Some(owner), _) => Who::Owner(owner),
+                (None, Some(words)) if schema.kind == Kind::Person => {
+                    Who::Found(node.store.read()?.people_named(words)?)
+                }
+                (None, _) => Who::Everyone,
+            };
+            let selection = Selection { kind: schema.kind, who, page_id };
+            let until = match query.limit {
+                Some(limit) => selection.end_of_page(&node, query.after.as_deref(), limit)?,
+                None => None,
+            };
+            let link = until.as_deref().map(|last| query.next_link(&path, last));
+            let state = State::Start;
+            let mut lister = Lister { node, selection, hidden, cursor: query.after, until, state };
+            let first = lister.next_piece(max, None)?;
+            Ok::<_, ApiError>((lister, first, link))
+        }
     };
-    let (lister, first, link) = if is_short {
+    let (mut lister, first, link) = if is_short {
         begin(SHORT_RECORDS_MAX)?
     } else {
         // Reading may wait for the disk; the async workers must not.
@@ -192,8 +195,14 @@ pub(crate) async fn list(
         let begun = tokio::task::spawn_blocking(move || begin(BATCH_RECORDS_MAX));
         begun.await.map_err(|_| ApiError::Internal)??
     };
+    let first = match first {
+        Piece::Text(text) => text,
+        Piece::End => Bytes::new(),
+        Piece::Large => lister.large_piece(caller).await?,
+    };
     let json = HeaderValue::from_static("application/json");
-    let mut response = ([(header::CONTENT_TYPE, json)], lister.into_body(first)).into_response();
+    let body = lister.into_body(first, caller);
+    let mut response = ([(header::CONTENT_TYPE, json)], body).into_response();
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
@@ -274,6 +283,15 @@ impl Query {
     }
 }
 
+/// What comes next of a list's text.
+enum Piece {
+    Text(Bytes),
+    /// A large record, for which there has to be a turn.
+    Large,
+    /// Nothing.
+    End,
+}
+
 enum State {
     Start,
     Middle,
@@ -293,41 +311,60 @@ struct Lister {
 
 impl Lister {
     /// The rest is read as the client takes it.
-    fn into_body(self, first: Bytes) -> Body {
+    fn into_body(self, first: Bytes, caller: &Caller) -> Body {
         if matches!(self.state, State::End) {
             return Body::from(first);
         }
-        let rest = stream::try_unfold(self, |mut lister| async move {
-            let _turn = READERS.acquire().await.map_err(std::io::Error::other)?;
-            let read = tokio::task::spawn_blocking(move || {
-                lister.next_chunk(BATCH_RECORDS_MAX).map(|chunk| (chunk, lister))
-            });
-            match read.await {
-                Ok(Ok((Some(chunk), lister))) => Ok(Some((chunk, lister))),
-                Ok(Ok((None, _))) => Ok(None),
-                // The connection is cut, so that the client sees an incomplete answer.
-                _ => Err(std::io::Error::other("the list could not be read to its end")),
-            }
+        let rest = stream::try_unfold((self, caller.clone()), |(lister, caller)| async move {
+            let read = lister.read_on(&caller).await;
+            // The connection is cut, so that the client sees an incomplete answer.
+            let (text, lister) =
+                read.map_err(|_| std::io::Error::other("the list could not be read to its end"))?;
+            Ok::<_, std::io::Error>((!text.is_empty()).then_some((text, (lister, caller))))
         });
         Body::from_stream(stream::once(async move { Ok(first) }).chain(rest))
     }
 
-    /// The next piece of the JSON text, of at most so many records; `None` after the end.
+    /// The next piece of the JSON text, empty after the end.
+    async fn read_on(mut self, caller: &Caller) -> Result<(Bytes, Lister), ApiError> {
+        let turn = READERS.acquire().await.map_err(|_| ApiError::Internal)?;
+        let read = tokio::task::spawn_blocking(move || {
+            self.next_piece(BATCH_RECORDS_MAX, None).map(|piece| (piece, self))
+        });
+        let (piece, mut lister) = read.await.map_err(|_| ApiError::Internal)??;
+        drop(turn);
+        Ok(match piece {
+            Piece::Text(text) => (text, lister),
+            Piece::End => (Bytes::new(), lister),
+            Piece::Large => (lister.large_piece(caller).await?, lister),
+        })
+    }
+
+    /// The next piece, with a turn for the large record in it.
+    async fn large_piece(&mut self, caller: &Caller) -> Result<Bytes, ApiError> {
+        let node = Arc::clone(&self.node);
+        let turn = large::turn(&node, caller).await?;
+        match turn.work(|| self.next_piece(BATCH_RECORDS_MAX, Some(&turn)))? {
+            Piece::Text(text) => Ok(text),
+            Piece::End => Ok(Bytes::new()),
+            Piece::Large => Err(ApiError::Internal),
+        }
+    }
+
+    /// The next piece of the JSON text, of at most so many records.
     ///
     /// Pieces of whole lists are kept with the view that they were made of, which makes the second list of ten thousand
     /// people several times faster than the first.
-    fn next_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ApiError> {
+    fn next_piece(&mut self, max: usize, turn: Option<&Turn>) -> Result<Piece, ApiError> {
         let view = self.node.store.read()?;
-        let Some(key) = self.key(max) else {
-            return self.made_chunk(&view, max);
-        };
-        if let Some(kept) = view.kept(&key) {
+        let key = self.key(max);
+        if let Some(kept) = key.as_ref().and_then(|key| view.kept(key)) {
             self.state = if kept.next.is_some() { State::Middle } else { State::End };
             self.cursor.clone_from(&kept.next);
-            return Ok(Some(kept.text.clone()));
+            return Ok(Piece::Text(kept.text.clone()));
         }
-        let made = self.made_chunk(&view, max)?;
-        if let Some(text) = &made {
+        let made = self.made_piece(&view, max, turn)?;
+        if let (Piece::Text(text), Some(key)) = (&made, key) {
             let (text, next) = (text.clone(), self.cursor.clone());
             let kept = Kept { text, etag: String::new(), id: String::new(), owner: None, next };
             view.keep(key, Arc::new(kept));
@@ -351,24 +388,34 @@ impl Lister {
         Some(KeptKey { kind: self.selection.kind, of, form })
     }
 
-    fn made_chunk(&mut self, view: &Snapshot, max: usize) -> Result<Option<Bytes>, ApiError> {
+    fn made_piece(&mut self, view: &Snapshot, max: usize, turn: Option<&Turn>) -> Result<Piece, ApiError> {
         let mut text = match self.state {
             State::Start => vec![b'['],
             State::Middle => vec![b','],
-            State::End => return Ok(None),
+            State::End => return Ok(Piece::End),
         };
         let before = text.len();
         loop {
             let (until, cursor) = (self.until.as_deref(), self.cursor.as_deref());
+            let (mut is_before_large, mut last) = (false, None);
             let next = self.selection.visit(view, cursor, max, |id, document| {
-                if until.is_some_and(|until| id > until) {
+                is_before_large |= turn.is_none() && is_large(document);
+                if is_before_large || until.is_some_and(|until| id > until) {
                     return Ok(());
                 }
+                last = Some(id.to_owned());
                 if text.len() > before {
                     text.push(b',');
                 }
                 self.render(document, &mut text)
             })?;
+            if is_before_large {
+                let Some(last) = last else {
+                    return Ok(Piece::Large);
+                };
+                (self.cursor, self.state) = (Some(last), State::Middle);
+                return Ok(Piece::Text(text.into()));
+            }
             let is_over = next.as_deref().is_none_or(|next| until.is_some_and(|until| next >= until));
             self.cursor = next;
             if is_over {
@@ -377,12 +424,12 @@ impl Lister {
                 }
                 text.push(b']');
                 self.state = State::End;
-                return Ok(Some(text.into()));
+                return Ok(Piece::Text(text.into()));
             }
             // A batch may hold nothing that was asked for; a chunk does, or the comma would be wrong.
             if text.len() > before {
                 self.state = State::Middle;
-                return Ok(Some(text.into()));
+                return Ok(Piece::Text(text.into()));
             }
         }
     }

@@ -22,6 +22,7 @@ mod error;
 mod extract;
 mod form_token;
 mod holds;
+mod large;
 mod link;
 mod lists;
 mod media;

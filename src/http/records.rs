@@ -14,6 +14,7 @@ use super::caller::Caller;
 use super::emergency::{self, Subject};
 use super::error::ApiError;
 use super::extract::{At, names_etag};
+use super::large::{self, Turn, is_large};
 use super::witness::Seen;
 use crate::domain::access::{Acl, Denied, Grant, Target, Verb};
 use crate::domain::json::Shown;
@@ -147,21 +148,61 @@ impl<'a> ItemTarget<'a> {
     }
 
     /// The text of the record that the path leads to, if the caller may read it as anybody may whom the rules let.
-    /// Texts are kept with the view that they were made of; who may see them is asked each time.
-    fn text(&self, node: &Node, caller: &Caller, hidden: &[&str]) -> Result<Arc<Kept>, ApiError> {
+    /// Texts are kept with the view that they were made of; who may see them is asked each time. `None` for a large
+    /// record without a turn.
+    fn text(
+        &self,
+        node: &Node,
+        caller: &Caller,
+        hidden: &[&str],
+        turn: Option<&Turn>,
+    ) -> Result<Option<Arc<Kept>>, ApiError> {
         self.authorize_path(&node.acl(), caller, Verb::Get)?;
         let view = node.store.read()?;
         let form = u8::from(hidden.is_empty());
         let key = KeptKey { kind: self.schema.kind, of: KeptOf::Record(self.id.to_owned()), form };
         if let Some(kept) = view.kept(&key) {
             self.authorize_found(node, caller, Verb::Get, kept.owner.as_deref())?;
-            return Ok(kept);
+            return Ok(Some(kept));
         }
-        let found = self.find(&view)?.ok_or_else(|| self.absent())?;
-        self.authorize_found(node, caller, Verb::Get, found.owner(self.schema).as_deref())?;
-        let kept = Arc::new(found.text(node, self.schema, hidden)?);
-        view.keep(key, Arc::clone(&kept));
-        Ok(kept)
+        let look = |id: &str, record: &RawDocument| {
+            let owner = self.schema.owner_in(record);
+            self.authorize_found(node, caller, Verb::Get, owner.as_deref())?;
+            if turn.is_none() && is_large(record) {
+                return Ok(None);
+            }
+            text(node, id, record, owner, hidden).map(|text| Some(Arc::new(text)))
+        };
+        let made = view.look(self.schema.kind, self.id, look)?.ok_or_else(|| self.absent())??;
+        if let Some(made) = &made {
+            view.keep(key, Arc::clone(made));
+        }
+        Ok(made)
+    }
+
+    /// The text of a large record, or after a refusal what an emergency shows.
+    async fn text_after(
+        &self,
+        refusal: Option<ApiError>,
+        node: &Arc<Node>,
+        caller: &Caller,
+        headers: &HeaderMap,
+    ) -> Result<(Arc<Kept>, Option<u64>), ApiError> {
+        let schema = self.schema;
+        let Some(refusal) = refusal else {
+            let turn = large::turn(node, caller).await?;
+            let hidden = hidden_fields(node, schema, caller);
+            let made = turn.work(|| self.text(node, caller, hidden, Some(&turn)))?;
+            return Ok((made.ok_or(ApiError::Internal)?, None));
+        };
+        let (found, opening) = self.readable_after(refusal, node, caller, headers).await?;
+        let hidden = hidden_from(node, schema, caller, opening);
+        let made = || text(node, &found.0.id, found.raw(), found.owner(schema), hidden);
+        let kept = match is_large(found.raw()) {
+            true => large::turn(node, caller).await?.work(made)?,
+            false => made()?,
+        };
+        Ok((Arc::new(kept), opening))
     }
 
     /// The record that the path leads to, if the caller may read it, and the emergency under which they may if not
@@ -238,18 +279,24 @@ impl Found {
         schema.owner_in(self.raw())
     }
 
-    fn text(&self, node: &Node, schema: &Schema, hidden: &[&str]) -> Result<Kept, ApiError> {
-        // Field names and quotes of JSON take about as much as lengths and types of BSON.
-        let mut text = Vec::with_capacity(self.bytes().len());
-        show_into(node, self.raw(), hidden, &mut text)?;
-        let (id, owner, etag) = (self.0.id.clone(), self.owner(schema), etag(self.bytes()));
-        Ok(Kept { text: text.into(), etag, id, owner, next: None })
-    }
-
     /// An answer that shows it, for the audit.
     pub(crate) fn seen(&self, schema: &Schema) -> Seen {
         Seen::record(schema, &self.0.id, self.owner(schema))
     }
+}
+
+/// The text of a record, with what is known of it.
+fn text(
+    node: &Node,
+    id: &str,
+    record: &RawDocument,
+    owner: Option<String>,
+    hidden: &[&str],
+) -> Result<Kept, ApiError> {
+    // Field names and quotes of JSON take about as much as lengths and types of BSON.
+    let mut text = Vec::with_capacity(record.as_bytes().len());
+    show_into(node, record, hidden, &mut text)?;
+    Ok(Kept { text: text.into(), etag: etag(record.as_bytes()), id: id.to_owned(), owner, next: None })
 }
 
 pub(crate) fn to_document(raw: &RawDocument) -> Result<Document, ApiError> {
@@ -349,14 +396,10 @@ pub(crate) async fn read(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let schema = target.schema;
-    let (kept, opening) = match target.text(node, caller, hidden_fields(node, schema, caller)) {
-        Ok(kept) => (kept, None),
-        Err(refusal) => {
-            // Rare, and long: not a part of what every read carries along.
-            let found = Box::pin(target.readable_after(refusal, node, caller, headers));
-            let (found, opening) = found.await?;
-            (Arc::new(found.text(node, schema, hidden_from(node, schema, caller, opening))?), opening)
-        }
+    let (kept, opening) = match target.text(node, caller, hidden_fields(node, schema, caller), None) {
+        Ok(Some(kept)) => (kept, None),
+        // Rare, and long: not a part of what every read carries along.
+        other => Box::pin(target.text_after(other.err(), node, caller, headers)).await?,
     };
     let shown = Seen::record(schema, &kept.id, kept.owner.clone()).under(opening);
     if names_etag(headers, header::IF_NONE_MATCH, &kept.etag) == Some(true) {

@@ -16,6 +16,7 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
+use super::large;
 use super::records::item_path;
 use super::witness::Seen;
 use crate::domain::access::{Acl, Actor, Grant, Principal, Target, Verb};
@@ -121,7 +122,12 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Get, ACL_NAME)?;
-    let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Get, at.id())?;
+    let turn = large::turn(&node, &caller).await?;
+    turn.work(|| shown(&node, &acl, &caller, at.id()))
+}
+
+fn shown(node: &Node, acl: &Acl, caller: &Caller, id: &str) -> Result<Response, ApiError> {
+    let (row, document) = find(&*node.store.read()?, acl, caller, Verb::Get, id)?;
     let schema = row.key.kind.schema();
     let seen = Seen::record(schema, &row.key.id, row.owner.clone());
     let mut shown = summary(&row);
@@ -142,8 +148,12 @@ pub(crate) async fn restore(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
-    let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
-    let grant = authorize(&acl, &caller.principal, &row, &document)?;
+    let turn = large::turn(&node, &caller).await?;
+    let (row, grant) = turn.work(|| {
+        let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
+        let grant = authorize(&acl, &caller.principal, &row, &document)?;
+        Ok::<_, ApiError>((row, grant))
+    })?;
     let key = caller
         .writes(&node)
         .through(async |store| store.undelete(grant, row.sequence).await)

@@ -12,6 +12,7 @@ use super::Node;
 use super::caller::{Caller, fold_local, is_active, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
+use super::large;
 use super::link::NewLink;
 use super::password::require_current;
 use super::records::to_document;
@@ -77,8 +78,7 @@ impl std::fmt::Display for Account {
 /// `"is_account": false`: with those nobody logs in.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
-    let listed = tokio::task::spawn_blocking(move || read_users(&node)).await;
-    let users = listed.map_err(|_| ApiError::Internal)??;
+    let users = large::turn(&node, &caller).await?.work(|| read_users(&node))?;
     Ok(Seen::other("users", None).on(super::json(users)))
 }
 

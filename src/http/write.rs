@@ -16,6 +16,7 @@ use super::Node;
 use super::caller::{Caller, strings};
 use super::error::ApiError;
 use super::extract::Sent;
+use super::large::{self, Turn, is_large};
 use super::password::{CURRENT_FIELD_NAME, require_current};
 use super::records::{Found, ItemTarget, check_precondition, item_path, record_response};
 use super::witness::Seen;
@@ -64,9 +65,13 @@ pub(crate) async fn write(
         false => None,
     };
     // Others who edit this record wait; what still comes between is a reconciliation.
-    let _turn = node.store.turn(target.schema.kind, target.id).await;
+    let _edits = node.store.turn(target.schema.kind, target.id).await;
+    let turn = match large::has_many(text.len()) || stored_is_large(node, target)? {
+        true => Some(large::turn(node, caller).await?),
+        false => None,
+    };
     if text.len() > PARSED_BYTES_MAX {
-        body = parse_object(&text)?;
+        body = large::work(turn.as_ref(), || parse_object(&text))?;
         secrets_of(target.schema.kind, &mut body)?;
     }
     if let Some(hash) = hash {
@@ -74,12 +79,17 @@ pub(crate) async fn write(
     }
     let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
     for _ in 0..EDIT_TRIES_MAX {
-        match request.attempt().await? {
+        match request.attempt(turn.as_ref()).await? {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Moved => {}
         }
     }
     Err(EditError::Moved.into())
+}
+
+fn stored_is_large(node: &Node, target: &ItemTarget<'_>) -> Result<bool, ApiError> {
+    let found = node.store.read()?.look(target.schema.kind, target.id, |_, stored| is_large(stored))?;
+    Ok(found.unwrap_or(false))
 }
 
 /// What a body says of a person's password: the new one, which stays in the body, and the current one, which leaves it
@@ -141,6 +151,12 @@ struct WriteRequest<'a> {
     gave_password: bool,
 }
 
+/// What is done of a write before the store is asked to write it.
+enum Prepared {
+    Answered(Response),
+    Edit { edit: Box<Edit>, is_new: bool, after: Option<RawDocumentBuf> },
+}
+
 enum Attempt {
     Answered(Response),
     /// The record changed between reading and writing.
@@ -148,30 +164,35 @@ enum Attempt {
 }
 
 impl WriteRequest<'_> {
-    async fn attempt(&self) -> Result<Attempt, ApiError> {
-        let acl = self.node.acl();
-        // Own block: a snapshot must not live across an await.
-        let (edit, is_new) = {
-            let snapshot = self.node.store.read()?;
-            match (self.target.find(&snapshot)?, self.verb) {
-                (Some(found), Verb::Post | Verb::Put) if self.is_hidden(&acl, &found) => {
-                    // Everything else that could be wrong is said first, as where there is no such record: only an
-                    // attempt that would have made one tells that the id is taken, and such an attempt is audited.
-                    self.create(&acl, &snapshot)?;
-                    return Err(match self.verb {
-                        Verb::Post => ApiError::Taken,
-                        _ => ApiError::Hidden(self.target.absence()),
-                    });
-                }
-                (Some(found), Verb::Post) => return self.create_again(&acl, &found),
-                (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
-                (Some(found), _) if self.leads_to(&found) => (self.change(&acl, &snapshot, found)?, false),
-                (Some(found), _) => return Err(self.misfiled(&acl, &found)),
-                _ => return Err(self.target.absent()),
+    fn prepare(&self) -> Result<Prepared, ApiError> {
+        let (acl, snapshot) = (self.node.acl(), self.node.store.read()?);
+        let (edit, is_new) = match (self.target.find(&snapshot)?, self.verb) {
+            (Some(found), Verb::Post | Verb::Put) if self.is_hidden(&acl, &found) => {
+                // Everything else that could be wrong is said first, as where there is no such record: only an
+                // attempt that would have made one tells that the id is taken, and such an attempt is audited.
+                self.create(&acl, &snapshot)?;
+                return Err(match self.verb {
+                    Verb::Post => ApiError::Taken,
+                    _ => ApiError::Hidden(self.target.absence()),
+                });
             }
+            (Some(found), Verb::Post) => return self.create_again(&acl, &found).map(Prepared::Answered),
+            (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
+            (Some(found), _) if self.leads_to(&found) => (self.change(&acl, &snapshot, found)?, false),
+            (Some(found), _) => return Err(self.misfiled(&acl, &found)),
+            _ => return Err(self.target.absent()),
         };
         let after = edit.document.as_ref().map(to_raw).transpose()?;
         self.check_size(after.as_ref(), edit.expected.as_deref())?;
+        Ok(Prepared::Edit { edit: Box::new(edit), is_new, after })
+    }
+
+    /// `turn`: of a write with much to do.
+    async fn attempt(&self, turn: Option<&Turn>) -> Result<Attempt, ApiError> {
+        let (edit, is_new, after) = match large::work(turn, || self.prepare())? {
+            Prepared::Answered(response) => return Ok(Attempt::Answered(response)),
+            Prepared::Edit { edit, is_new, after } => (edit, is_new, after),
+        };
         // What changes nothing is not in the audit trail as a write, and shows the record all the same.
         let unchanged = edit
             .document
@@ -179,9 +200,9 @@ impl WriteRequest<'_> {
             .filter(|_| after.as_ref().map(|raw| raw.as_bytes()) == edit.expected.as_deref());
         let schema = self.target.schema;
         let shown = unchanged.map(|document| Seen::record(schema, &edit.id, schema.owner_of(document)));
-        match self.caller.writes(self.node).edit(edit).await {
+        match self.caller.writes(self.node).edit(*edit).await {
             Ok(()) => {
-                let response = self.answer(is_new, after)?;
+                let response = large::work(turn, || self.answer(is_new, after))?;
                 Ok(Attempt::Answered(match shown {
                     Some(shown) => shown.on(response),
                     None => response,
@@ -271,7 +292,7 @@ impl WriteRequest<'_> {
 
     /// POST of a record that exists: fine if it is the same record again, because the client may have
     /// lost the first answer.
-    fn create_again(&self, acl: &Acl, found: &Found) -> Result<Attempt, ApiError> {
+    fn create_again(&self, acl: &Acl, found: &Found) -> Result<Response, ApiError> {
         let schema = self.target.schema;
         let exists = || ApiError::invalid("", format!("{} already exists", schema.noun));
         let created = self.created(acl)?;
@@ -288,7 +309,7 @@ impl WriteRequest<'_> {
         }
         check_precondition(self.headers, Some(found.bytes()))?;
         let response = record_response(self.node, schema, self.caller, found.raw())?;
-        Ok(Attempt::Answered(found.seen(schema).on(response)))
+        Ok(found.seen(schema).on(response))
     }
 
     /// PATCH, PUT and DELETE of a record that the path leads to.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bson::Document;
+use bytes::Bytes;
 
 use super::records::Tx;
 use super::tables::Version;
@@ -24,7 +25,7 @@ pub struct Edit {
     /// Roles granted to this person on this node from now on.
     pub grants: Option<Vec<String>>,
     /// Uploaded bytes to keep under their SHA-256.
-    pub content: Option<(String, Vec<u8>)>,
+    pub content: Option<(String, Bytes)>,
 }
 
 /// What must hold in the moment of the write.

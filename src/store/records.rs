@@ -207,6 +207,15 @@ impl<'t> Tx<'t> {
         self.docs.get(row_key(key))?.map(|row| decode(row.value())).transpose()
     }
 
+    /// What `see` makes of the record as it is now, without a copy of it.
+    pub fn look<T>(
+        &self,
+        key: &RecordKey,
+        see: impl FnOnce(&RawDocument) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        self.docs.get(row_key(key))?.map(|row| Ok(see(raw(row.value())?))).transpose()
+    }
+
     /// Whether exactly these bytes are stored; `None` if nothing is.
     pub fn is_stored(&self, key: &RecordKey, bytes: Option<&[u8]>) -> Result<bool, StoreError> {
         Ok(self.docs.get(row_key(key))?.as_ref().map(|row| row.value()) == bytes)

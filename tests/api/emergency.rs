@@ -114,7 +114,7 @@ async fn start_with(adjust: impl FnOnce(&mut Setup)) -> TestNode {
         document: Some(document),
         requires: Vec::new(),
         grants: None,
-        content: Some((sha256, BYTES.to_vec())),
+        content: Some((sha256, BYTES.into())),
     };
     node.node.store.unguarded().edit(edit).await.unwrap();
     node
