@@ -671,7 +671,7 @@ impl World {
             document.insert("content", doc! {"sha256": "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9", "length": 5, "type": "text/plain"});
             content = Some((
                 "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9".to_owned(),
-                b"bytes".to_vec(),
+                b"bytes"[..].into(),
             ));
         }
         let edit = Edit {

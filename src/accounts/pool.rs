@@ -12,8 +12,12 @@ use std::thread;
 use std::time::Instant;
 
 use crate::domain::address::AddressPrefix;
-use crate::domain::fair_queue::FairQueue;
+use crate::domain::fair_queue::{Bounds, FairQueue};
 
+/// Computations that wait for one client.
+pub(super) const WAITING_PER_PEER_MAX: usize = 16;
+/// Computations that wait in all, as long as somebody has more than one.
+pub(super) const WAITING_TOTAL_MAX: usize = 64;
 /// The longest time that a refused caller is asked to wait.
 const RETRY_AFTER_S_MAX: u64 = 60;
 
@@ -43,7 +47,10 @@ impl Pool {
     pub(super) fn start(threads: usize) -> io::Result<Pool> {
         let pool = Pool {
             shared: Arc::new(Shared {
-                queue: Mutex::new(FairQueue::new()),
+                queue: Mutex::new(FairQueue::new(Bounds {
+                    each: WAITING_PER_PEER_MAX,
+                    in_all: WAITING_TOTAL_MAX,
+                })),
                 work: Condvar::new(),
                 last_job_ms: AtomicU64::new(0),
             }),
@@ -123,7 +130,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::fair_queue::WAITING_PER_PEER_MAX;
     use std::sync::mpsc;
     use std::time::Duration;
 

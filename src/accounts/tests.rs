@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
 use crate::domain::access::Actor;
-use crate::domain::fair_queue::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
 
 const PASSWORD: &[u8] = b"correct horse";
 

@@ -28,7 +28,7 @@ use super::held::{Arriving, Held, Watched};
 use super::plain_http;
 use super::proxies::Proxies;
 use crate::domain::address::AddressPrefix;
-use crate::http::{Peer, overloaded};
+use crate::http::{Peer, Received, overloaded};
 
 /// Connections in all: each takes some 33 KB, with TLS and HTTP/2.
 const CONNECTIONS_MAX: usize = 2048;
@@ -171,6 +171,10 @@ where
         };
         let turn = clients.begin(connection, share);
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        if !is_read {
+            let count: Arc<Turn> = Arc::clone(&turn);
+            request.extensions_mut().insert(Received(count));
+        }
         let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn) });
         Answering { asked: Some((self.inner.clone(), request)), answer: None, turn, is_read }
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 
 use super::clients::{Connection, Holding, STALLED, Turn};
-use crate::http::Overloaded;
+use crate::http::{Arrivals, Overloaded};
 
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
 const PIECE_BYTES_MAX: usize = 32 << 10;
@@ -89,6 +89,12 @@ impl AsyncWrite for Watched {
 pub(super) struct Arriving<B> {
     pub(super) body: B,
     pub(super) turn: Arc<Turn>,
+}
+
+impl Arrivals for Turn {
+    fn arrived(&self, bytes: usize) -> Result<(), Overloaded> {
+        Turn::arrived(self, bytes).map_err(|_| Overloaded)
+    }
 }
 
 impl<B> HttpBody for Arriving<B>

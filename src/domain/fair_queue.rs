@@ -7,10 +7,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::address::AddressPrefix;
 
-/// Items that wait for one client.
-pub const WAITING_PER_PEER_MAX: usize = 16;
-/// Items that wait in all, as long as somebody has more than one.
-pub const WAITING_TOTAL_MAX: usize = 64;
+/// How many items may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Of one client.
+    pub each: usize,
+    /// In all, as long as somebody has more than one.
+    pub in_all: usize,
+}
+
 /// Clients that wait with one item each.
 const WAITING_CLIENTS_MAX: usize = 1024;
 /// Items by client, handed out one client after the other.
@@ -20,27 +25,22 @@ pub struct FairQueue<T> {
     turns: VecDeque<AddressPrefix>,
     waiting: usize,
     closed: bool,
-}
-
-impl<T> Default for FairQueue<T> {
-    fn default() -> Self {
-        FairQueue::new()
-    }
+    bounds: Bounds,
 }
 
 impl<T> FairQueue<T> {
-    pub fn new() -> FairQueue<T> {
-        FairQueue { by_client: BTreeMap::new(), turns: VecDeque::new(), waiting: 0, closed: false }
+    pub fn new(bounds: Bounds) -> FairQueue<T> {
+        FairQueue { by_client: BTreeMap::new(), turns: VecDeque::new(), waiting: 0, closed: false, bounds }
     }
 
     /// Gives back what made room for the item, or the item if there is no room for it.
     pub fn push(&mut self, client: AddressPrefix, item: T) -> Result<Option<T>, T> {
         let waiting_here = self.by_client.get(&client).map_or(0, VecDeque::len);
-        if self.closed || waiting_here >= WAITING_PER_PEER_MAX {
+        if self.closed || waiting_here >= self.bounds.each {
             return Err(item);
         }
         let mut displaced = None;
-        if self.waiting >= WAITING_TOTAL_MAX {
+        if self.waiting >= self.bounds.in_all {
             if waiting_here > 0 {
                 return Err(item);
             }
@@ -102,6 +102,8 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
+    const BOUNDS: Bounds = Bounds { each: 16, in_all: 64 };
+
     fn client(last: u8) -> AddressPrefix {
         AddressPrefix::of(IpAddr::from([192, 0, 2, last]))
     }
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn addresses_take_turns_and_keep_their_own_order() {
-        let mut queue = FairQueue::new();
+        let mut queue = FairQueue::new(BOUNDS);
         for item in ["a1", "a2", "a3", "a4"] {
             queue.push(client(1), item).unwrap();
         }
@@ -125,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_newcomer_waits_for_one_item_of_a_flooding_address() {
-        let mut queue = FairQueue::new();
-        for number in 0..WAITING_PER_PEER_MAX {
+        let mut queue = FairQueue::new(BOUNDS);
+        for number in 0..BOUNDS.each {
             queue.push(client(1), number).unwrap();
         }
         assert_eq!(queue.pop(), Some(0));
@@ -136,9 +138,9 @@ mod tests {
 
     /// As many clients with full shares as fill the queue.
     fn full() -> FairQueue<(u8, usize)> {
-        let mut queue = FairQueue::new();
-        for last in 1..=(WAITING_TOTAL_MAX / WAITING_PER_PEER_MAX) as u8 {
-            for number in 0..WAITING_PER_PEER_MAX {
+        let mut queue = FairQueue::new(BOUNDS);
+        for last in 1..=(BOUNDS.in_all / BOUNDS.each) as u8 {
+            for number in 0..BOUNDS.each {
                 assert!(queue.push(client(last), (last, number)).unwrap().is_none());
             }
             queue.push(client(last), (last, 100)).expect_err("beyond its share");
@@ -150,14 +152,10 @@ mod tests {
     fn a_client_with_nothing_in_it_always_has_a_place() {
         let mut queue = full();
         let displaced = queue.push(client(200), (200, 0)).unwrap();
-        assert_eq!(
-            displaced.map(|(_, number)| number),
-            Some(WAITING_PER_PEER_MAX - 1),
-            "the latest of a full one"
-        );
+        assert_eq!(displaced.map(|(_, number)| number), Some(BOUNDS.each - 1), "the latest of a full one");
         assert!(queue.push(client(200), (200, 1)).is_err(), "a second place only where there is room");
         let turns: Vec<_> = drain(&mut queue).into_iter().map(|(last, _)| last).collect();
-        assert_eq!(turns.len(), WAITING_TOTAL_MAX);
+        assert_eq!(turns.len(), BOUNDS.in_all);
         assert!(turns[..5].contains(&200), "a stranger waits for one of each: {turns:?}");
     }
 
@@ -169,7 +167,7 @@ mod tests {
         for number in 0..WAITING_CLIENTS_MAX - 4 {
             displaced += usize::from(queue.push(many(number), (0, number)).unwrap().is_some());
         }
-        assert_eq!(displaced, WAITING_TOTAL_MAX - 4, "all but one of each who had more");
+        assert_eq!(displaced, BOUNDS.in_all - 4, "all but one of each who had more");
         assert_eq!(queue.waiting, WAITING_CLIENTS_MAX);
         assert!(queue.push(many(WAITING_CLIENTS_MAX), (0, 0)).is_err());
         assert_eq!(drain(&mut queue).len(), WAITING_CLIENTS_MAX);

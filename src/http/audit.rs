@@ -13,6 +13,7 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::witness::Seen;
+use super::workload;
 use crate::domain::access::{Acl, Actor, Denied, Principal, Verb};
 use crate::domain::audit::What;
 use crate::domain::record::fold_account;
@@ -21,6 +22,8 @@ use crate::store::{AuditQuery, AuditRow};
 /// Entries in one answer, if nothing is said and at most.
 const LIMIT_ENTRIES_DEFAULT: usize = 100;
 const LIMIT_ENTRIES_MAX: usize = 1000;
+/// What a thousand entries take, about, read and shown.
+const ENTRIES_WORK: usize = 4 << 20;
 
 const NO_ACTOR: &str = "who: an actor as the trail writes them: person:ID, local:NAME, operator:UID, centre, node or nobody; \
                         an account and NAME@local are taken too";
@@ -45,6 +48,7 @@ pub(crate) async fn list(
     let person = query_pairs(request.uri()).into_iter().rfind(|(name, _)| name == "person");
     authorize(&node.acl(), &caller.principal, person.as_ref().map(|(_, person)| person.as_str()))?;
     let query = query?;
+    let work = workload::take(&node, &caller, ENTRIES_WORK).await?;
     // On its own, so that it comes to its end also if the client goes away.
     let store = node.store.clone();
     match tokio::spawn(async move { store.flush_notes().await }).await {
@@ -60,12 +64,14 @@ pub(crate) async fn list(
         Ok::<_, ApiError>((page, heads))
     });
     let (page, (anchor, head, acknowledged)) = read.await.map_err(|_| ApiError::Internal)??;
-    let answer = json!({
-        "entries": page.rows.iter().map(shown).collect::<Vec<_>>(),
-        "next": page.next,
-        "anchor": anchor.to_string(),
-        "head": head.to_string(),
-        "acknowledged": acknowledged.map(|head| head.to_string()),
+    let answer = work.run(|| {
+        json!({
+            "entries": page.rows.iter().map(shown).collect::<Vec<_>>(),
+            "next": page.next,
+            "anchor": anchor.to_string(),
+            "head": head.to_string(),
+            "acknowledged": acknowledged.map(|head| head.to_string()),
+        })
     });
     Ok(Seen::other("audit", about).on(super::json(answer)))
 }

@@ -22,6 +22,8 @@ use crate::store::JournalRow;
 
 /// Most changes in one answer.
 const LIMIT_CHANGES_MAX: usize = 1000;
+/// Changes that a stream reads at once: so many are held for a client that takes none.
+const STREAM_CHANGES_MAX: usize = 32;
 /// Tells nginx, and proxies that follow it, to let every event through at once.
 const UNBUFFERED: [(&str, &str); 1] = [("x-accel-buffering", "no")];
 /// Longest that a poll waits for a change.
@@ -94,6 +96,8 @@ pub(crate) async fn changes(
         if is_all {
             // Both a change and the end of the wait lead to one more look.
             let _ = tokio::time::timeout_at(deadline, announced.changed()).await;
+        } else {
+            tokio::task::yield_now().await;
         }
         who = still_in(&node, &caller)?.ok_or(ApiError::Unauthorized)?;
     }
@@ -150,11 +154,14 @@ fn event_stream(node: Arc<Node>, caller: Caller, poll: &Poll) -> Result<Response
             }
             announced.borrow_and_update();
             let now = still_in(&node, &caller).ok()??;
-            let changes = read_changes(&node, &now, since, LIMIT_CHANGES_MAX).ok()?;
+            let changes = read_changes(&node, &now, since, STREAM_CHANGES_MAX).ok()?;
             since = Some(changes.last);
             ready = changes.shown.into();
-            if ready.is_empty() && changes.is_all {
-                announced.changed().await.ok()?;
+            match (ready.is_empty(), changes.is_all) {
+                (true, true) => announced.changed().await.ok()?,
+                // There may be many that this caller is not shown.
+                (true, false) => tokio::task::yield_now().await,
+                _ => {}
             }
         }
     });

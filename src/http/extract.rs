@@ -1,7 +1,7 @@
 //! Floor 4. The parts of a request that handlers take: path, query and body, with the API's own errors.
 
 use std::error::Error;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use super::Received;
 use super::error::{ApiError, Overloaded};
 use super::rights::Rights;
 use crate::domain::encoding::decoded;
@@ -87,12 +88,13 @@ async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     refuse_forms_of_files(request.headers())?;
     let coding = Coding::of(request.headers())?;
     let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
+    let received = request.extensions().get::<Received>().cloned();
     let body = collect(request.into_body(), limit).await?;
     match coding {
         None => Ok(body),
         Some(_) if body.is_empty() => Ok(body),
         Some(coding) => {
-            let decode = move || coding.decode(&body, limit);
+            let decode = move || coding.decode(&body, limit, received.as_ref());
             tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?
         }
     }
@@ -234,7 +236,8 @@ impl Coding {
         }
     }
 
-    fn decode(self, body: &[u8], limit: usize) -> Result<Bytes, ApiError> {
+    /// What is decoded is counted as it grows: little that comes may become much.
+    fn decode(self, body: &[u8], limit: usize, received: Option<&Received>) -> Result<Bytes, ApiError> {
         let name = match self {
             Coding::Gzip => "gzip",
             Coding::Zstd => "zstd",
@@ -249,18 +252,29 @@ impl Coding {
             )),
             false => broken(error),
         };
-        let mut plain = Vec::new();
-        // One more than may be, so that more is noticed.
-        let most = limit as u64 + 1;
-        match self {
-            Coding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut plain).map_err(broken)?,
+        let mut decoder: Box<dyn Read> = match self {
+            Coding::Gzip => Box::new(MultiGzDecoder::new(body)),
             Coding::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
-                decoder.take(most).read_to_end(&mut plain).map_err(unreadable)?
+                Box::new(decoder)
             }
         };
-        if plain.len() > limit { Err(too_large()) } else { Ok(plain.into()) }
+        let mut plain = Parted::default();
+        loop {
+            let mut part = Vec::with_capacity(PART_BYTES);
+            decoder.by_ref().take(PART_BYTES as u64).read_to_end(&mut part).map_err(unreadable)?;
+            if part.is_empty() {
+                return Ok(plain.whole());
+            }
+            if plain.length + part.len() > limit {
+                return Err(too_large());
+            }
+            if let Some(Received(count)) = received {
+                count.arrived(part.len()).map_err(|_| ApiError::Overloaded)?;
+            }
+            plain.add(part.into());
+        }
     }
 }
 

@@ -19,9 +19,9 @@ use super::caller::Caller;
 use super::emergency::{Subject, admit};
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
-use super::large::{self, Turn, is_large};
 use super::records::{hidden_from, show_into};
 use super::witness::Seen;
+use super::workload::{self, Work, is_large};
 use super::{CollectionShape, Node};
 use crate::domain::access::{Actor, Scope, Target, Verb};
 use crate::domain::record::Kind;
@@ -38,6 +38,8 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Lists that are read at once: as many as come would each have a part in memory before it is known to whom it goes.
 const READERS_MAX: usize = 8;
 static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
+/// What a piece with a large record takes, at most: records end at 16 MiB.
+const LARGE_WORK: usize = 32 << 20;
 /// Longest text that people are searched by: each of its words is a walk through an index.
 const WORDS_CHARS_MAX: usize = 100;
 /// Lists only what belongs to this account.
@@ -286,7 +288,7 @@ impl Query {
 /// What comes next of a list's text.
 enum Piece {
     Text(Bytes),
-    /// A large record, for which there has to be a turn.
+    /// A large record, which has to be waited for.
     Large,
     /// Nothing.
     End,
@@ -340,11 +342,11 @@ impl Lister {
         })
     }
 
-    /// The next piece, with a turn for the large record in it.
+    /// The next piece, with what the large record in it takes.
     async fn large_piece(&mut self, caller: &Caller) -> Result<Bytes, ApiError> {
         let node = Arc::clone(&self.node);
-        let turn = large::turn(&node, caller).await?;
-        match turn.work(|| self.next_piece(BATCH_RECORDS_MAX, Some(&turn)))? {
+        let work = workload::take(&node, caller, LARGE_WORK).await?;
+        match work.run(|| self.next_piece(BATCH_RECORDS_MAX, Some(&work)))? {
             Piece::Text(text) => Ok(text),
             Piece::End => Ok(Bytes::new()),
             Piece::Large => Err(ApiError::Internal),
@@ -355,7 +357,7 @@ impl Lister {
     ///
     /// Pieces of whole lists are kept with the view that they were made of, which makes the second list of ten thousand
     /// people several times faster than the first.
-    fn next_piece(&mut self, max: usize, turn: Option<&Turn>) -> Result<Piece, ApiError> {
+    fn next_piece(&mut self, max: usize, work: Option<&Work>) -> Result<Piece, ApiError> {
         let view = self.node.store.read()?;
         let key = self.key(max);
         if let Some(kept) = key.as_ref().and_then(|key| view.kept(key)) {
@@ -363,7 +365,7 @@ impl Lister {
             self.cursor.clone_from(&kept.next);
             return Ok(Piece::Text(kept.text.clone()));
         }
-        let made = self.made_piece(&view, max, turn)?;
+        let made = self.made_piece(&view, max, work)?;
         if let (Piece::Text(text), Some(key)) = (&made, key) {
             let (text, next) = (text.clone(), self.cursor.clone());
             let kept = Kept { text, etag: String::new(), id: String::new(), owner: None, next };
@@ -388,7 +390,7 @@ impl Lister {
         Some(KeptKey { kind: self.selection.kind, of, form })
     }
 
-    fn made_piece(&mut self, view: &Snapshot, max: usize, turn: Option<&Turn>) -> Result<Piece, ApiError> {
+    fn made_piece(&mut self, view: &Snapshot, max: usize, work: Option<&Work>) -> Result<Piece, ApiError> {
         let mut text = match self.state {
             State::Start => vec![b'['],
             State::Middle => vec![b','],
@@ -399,7 +401,7 @@ impl Lister {
             let (until, cursor) = (self.until.as_deref(), self.cursor.as_deref());
             let (mut is_before_large, mut last) = (false, None);
             let next = self.selection.visit(view, cursor, max, |id, document| {
-                is_before_large |= turn.is_none() && is_large(document);
+                is_before_large |= work.is_none() && is_large(document);
                 if is_before_large || until.is_some_and(|until| id > until) {
                     return Ok(());
                 }

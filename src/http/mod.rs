@@ -22,7 +22,6 @@ mod error;
 mod extract;
 mod form_token;
 mod holds;
-mod large;
 mod link;
 mod lists;
 mod media;
@@ -35,6 +34,7 @@ mod trash;
 mod users;
 mod waiting;
 mod witness;
+mod workload;
 mod write;
 mod writes;
 
@@ -86,6 +86,16 @@ pub enum BrowserSessions {
     OverPlainHttp,
     On,
 }
+
+/// Counts the bytes of a request's body beside those that come over the line.
+pub trait Arrivals: Send + Sync {
+    /// An error where there is no room for so many more.
+    fn arrived(&self, bytes: usize) -> Result<(), Overloaded>;
+}
+
+/// The count of a request, among its extensions, put there by the server.
+#[derive(Clone)]
+pub struct Received(pub Arc<dyn Arrivals>);
 
 /// How the client speaks to a proxy in between. Whoever accepts connections removes it unless such a proxy has written it.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

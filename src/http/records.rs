@@ -14,8 +14,8 @@ use super::caller::Caller;
 use super::emergency::{self, Subject};
 use super::error::ApiError;
 use super::extract::{At, names_etag};
-use super::large::{self, Turn, is_large};
 use super::witness::Seen;
+use super::workload::{self, Work, is_large, reading};
 use crate::domain::access::{Acl, Denied, Grant, Target, Verb};
 use crate::domain::json::Shown;
 use crate::domain::record::{Kind, fold_account};
@@ -148,33 +148,33 @@ impl<'a> ItemTarget<'a> {
     }
 
     /// The text of the record that the path leads to, if the caller may read it as anybody may whom the rules let.
-    /// Texts are kept with the view that they were made of; who may see them is asked each time. `None` for a large
-    /// record without a turn.
+    /// Texts are kept with the view that they were made of; who may see them is asked each time. The length of a large
+    /// record instead, if there is no `work` for it.
     fn text(
         &self,
         node: &Node,
         caller: &Caller,
         hidden: &[&str],
-        turn: Option<&Turn>,
-    ) -> Result<Option<Arc<Kept>>, ApiError> {
+        work: Option<&Work>,
+    ) -> Result<Result<Arc<Kept>, usize>, ApiError> {
         self.authorize_path(&node.acl(), caller, Verb::Get)?;
         let view = node.store.read()?;
         let form = u8::from(hidden.is_empty());
         let key = KeptKey { kind: self.schema.kind, of: KeptOf::Record(self.id.to_owned()), form };
         if let Some(kept) = view.kept(&key) {
             self.authorize_found(node, caller, Verb::Get, kept.owner.as_deref())?;
-            return Ok(Some(kept));
+            return Ok(Ok(kept));
         }
         let look = |id: &str, record: &RawDocument| {
             let owner = self.schema.owner_in(record);
             self.authorize_found(node, caller, Verb::Get, owner.as_deref())?;
-            if turn.is_none() && is_large(record) {
-                return Ok(None);
+            if work.is_none() && is_large(record) {
+                return Ok(Err(record.as_bytes().len()));
             }
-            text(node, id, record, owner, hidden).map(|text| Some(Arc::new(text)))
+            text(node, id, record, owner, hidden).map(|text| Ok(Arc::new(text)))
         };
         let made = view.look(self.schema.kind, self.id, look)?.ok_or_else(|| self.absent())??;
-        if let Some(made) = &made {
+        if let Ok(made) = &made {
             view.keep(key, Arc::clone(made));
         }
         Ok(made)
@@ -183,23 +183,26 @@ impl<'a> ItemTarget<'a> {
     /// The text of a large record, or after a refusal what an emergency shows.
     async fn text_after(
         &self,
-        refusal: Option<ApiError>,
+        refusal: Result<usize, ApiError>,
         node: &Arc<Node>,
         caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<(Arc<Kept>, Option<u64>), ApiError> {
         let schema = self.schema;
-        let Some(refusal) = refusal else {
-            let turn = large::turn(node, caller).await?;
-            let hidden = hidden_fields(node, schema, caller);
-            let made = turn.work(|| self.text(node, caller, hidden, Some(&turn)))?;
-            return Ok((made.ok_or(ApiError::Internal)?, None));
+        let refusal = match refusal {
+            Err(refusal) => refusal,
+            Ok(bytes) => {
+                let work = workload::take(node, caller, reading(bytes)).await?;
+                let hidden = hidden_fields(node, schema, caller);
+                let made = work.run(|| self.text(node, caller, hidden, Some(&work)))?;
+                return Ok((made.map_err(|_| ApiError::Internal)?, None));
+            }
         };
         let (found, opening) = self.readable_after(refusal, node, caller, headers).await?;
         let hidden = hidden_from(node, schema, caller, opening);
         let made = || text(node, &found.0.id, found.raw(), found.owner(schema), hidden);
         let kept = match is_large(found.raw()) {
-            true => large::turn(node, caller).await?.work(made)?,
+            true => workload::take(node, caller, reading(found.bytes().len())).await?.run(made)?,
             false => made()?,
         };
         Ok((Arc::new(kept), opening))
@@ -397,9 +400,10 @@ pub(crate) async fn read(
 ) -> Result<Response, ApiError> {
     let schema = target.schema;
     let (kept, opening) = match target.text(node, caller, hidden_fields(node, schema, caller), None) {
-        Ok(Some(kept)) => (kept, None),
+        Ok(Ok(kept)) => (kept, None),
         // Rare, and long: not a part of what every read carries along.
-        other => Box::pin(target.text_after(other.err(), node, caller, headers)).await?,
+        Ok(Err(bytes)) => Box::pin(target.text_after(Ok(bytes), node, caller, headers)).await?,
+        Err(refusal) => Box::pin(target.text_after(Err(refusal), node, caller, headers)).await?,
     };
     let shown = Seen::record(schema, &kept.id, kept.owner.clone()).under(opening);
     if names_etag(headers, header::IF_NONE_MATCH, &kept.etag) == Some(true) {

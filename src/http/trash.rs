@@ -16,9 +16,9 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
-use super::large;
 use super::records::item_path;
 use super::witness::Seen;
+use super::workload;
 use crate::domain::access::{Acl, Actor, Grant, Principal, Target, Verb};
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::show_value;
@@ -31,6 +31,10 @@ const ACL_NAME: &str = "trash";
 /// Rows in one answer, if nothing is said and at most.
 const LIMIT_ROWS_DEFAULT: usize = 100;
 const LIMIT_ROWS_MAX: usize = 1000;
+/// What a thousand rows take, about.
+const ROWS_WORK: usize = 2 << 20;
+/// What showing or restoring a body takes, at most: its length is known once it is read, and there are few of these.
+const TRASHED_WORK: usize = 32 << 20;
 
 struct Query {
     limit: usize,
@@ -97,6 +101,7 @@ pub(crate) async fn list(
         acl.permits(&who, Verb::Get, ACL_NAME, Kind::Person, Target::PathPerson(person))?;
     }
     let about = query.person.clone();
+    let work = workload::take(&node, &caller, ROWS_WORK).await?;
     // Rows that the caller may not see are looked at too, and there may be many.
     let listed = tokio::task::spawn_blocking(move || {
         let is_shown = |row: &TrashSummary| query.wants(row) && may_use(&acl, &who, Verb::Get, row);
@@ -105,6 +110,7 @@ pub(crate) async fn list(
         Ok::<_, ApiError>((rows, page.next.map(|last| query.next_link(last))))
     });
     let (rows, link) = listed.await.map_err(|_| ApiError::Internal)??;
+    drop(work);
     let mut response = super::json(rows);
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
@@ -122,8 +128,8 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Get, ACL_NAME)?;
-    let turn = large::turn(&node, &caller).await?;
-    turn.work(|| shown(&node, &acl, &caller, at.id()))
+    let work = workload::take(&node, &caller, TRASHED_WORK).await?;
+    work.run(|| shown(&node, &acl, &caller, at.id()))
 }
 
 fn shown(node: &Node, acl: &Acl, caller: &Caller, id: &str) -> Result<Response, ApiError> {
@@ -148,8 +154,8 @@ pub(crate) async fn restore(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
-    let turn = large::turn(&node, &caller).await?;
-    let (row, grant) = turn.work(|| {
+    let work = workload::take(&node, &caller, TRASHED_WORK).await?;
+    let (row, grant) = work.run(|| {
         let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
         let grant = authorize(&acl, &caller.principal, &row, &document)?;
         Ok::<_, ApiError>((row, grant))

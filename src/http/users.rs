@@ -12,11 +12,11 @@ use super::Node;
 use super::caller::{Caller, fold_local, is_active, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
-use super::large;
 use super::link::NewLink;
 use super::password::require_current;
 use super::records::to_document;
 use super::witness::Seen;
+use super::workload;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::{Actor, LOCAL_SUFFIX, Verb, local_name};
 use crate::domain::audit::ACCOUNT_KIND;
@@ -28,6 +28,8 @@ use crate::store::{Snapshot, StoreError, Tx};
 /// People read from the store at once.
 const BATCH_PEOPLE_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// What the list of all accounts takes, about.
+const ACCOUNTS_WORK: usize = 16 << 20;
 /// Longest name of a technician's account.
 const LOCAL_NAME_CHARS_MAX: usize = 64;
 /// Space that a change of an account needs, roughly.
@@ -78,7 +80,7 @@ impl std::fmt::Display for Account {
 /// `"is_account": false`: with those nobody logs in.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
-    let users = large::turn(&node, &caller).await?.work(|| read_users(&node))?;
+    let users = workload::take(&node, &caller, ACCOUNTS_WORK).await?.run(|| read_users(&node))?;
     Ok(Seen::other("users", None).on(super::json(users)))
 }
 

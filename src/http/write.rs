@@ -16,10 +16,10 @@ use super::Node;
 use super::caller::{Caller, strings};
 use super::error::ApiError;
 use super::extract::Sent;
-use super::large::{self, Turn, is_large};
 use super::password::{CURRENT_FIELD_NAME, require_current};
 use super::records::{Found, ItemTarget, check_precondition, item_path, record_response};
 use super::witness::Seen;
+use super::workload::{self, Work, writing};
 use crate::accounts::is_acceptable_hash;
 use crate::domain::access::{Acl, Verb};
 use crate::domain::edit::{self, Editor};
@@ -33,7 +33,7 @@ use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 const EDIT_TRIES_MAX: usize = 32;
 
 /// Longest body that is kept as what it says while the write waits for others.
-const PARSED_BYTES_MAX: usize = 64 << 10;
+const PARSED_BYTES_MAX: usize = 2 << 10;
 const PASSWORD: &str = "password";
 /// What the node adds to a client's record beside the limit: ids, owners, types of fields.
 const ADDED_BYTES_MAX: usize = 4 << 10;
@@ -66,12 +66,11 @@ pub(crate) async fn write(
     };
     // Others who edit this record wait; what still comes between is a reconciliation.
     let _edits = node.store.turn(target.schema.kind, target.id).await;
-    let turn = match large::has_many(text.len()) || stored_is_large(node, target)? {
-        true => Some(large::turn(node, caller).await?),
-        false => None,
-    };
+    let stored =
+        node.store.read()?.look(target.schema.kind, target.id, |_, stored| stored.as_bytes().len())?;
+    let work = workload::take(node, caller, writing(text.len(), stored.unwrap_or(0))).await?;
     if text.len() > PARSED_BYTES_MAX {
-        body = large::work(turn.as_ref(), || parse_object(&text))?;
+        body = work.run(|| parse_object(&text))?;
         secrets_of(target.schema.kind, &mut body)?;
     }
     if let Some(hash) = hash {
@@ -79,17 +78,12 @@ pub(crate) async fn write(
     }
     let request = WriteRequest { node, target, caller, verb, headers, body: &body, gave_password };
     for _ in 0..EDIT_TRIES_MAX {
-        match request.attempt(turn.as_ref()).await? {
+        match request.attempt(&work).await? {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Moved => {}
         }
     }
     Err(EditError::Moved.into())
-}
-
-fn stored_is_large(node: &Node, target: &ItemTarget<'_>) -> Result<bool, ApiError> {
-    let found = node.store.read()?.look(target.schema.kind, target.id, |_, stored| is_large(stored))?;
-    Ok(found.unwrap_or(false))
 }
 
 /// What a body says of a person's password: the new one, which stays in the body, and the current one, which leaves it
@@ -187,9 +181,8 @@ impl WriteRequest<'_> {
         Ok(Prepared::Edit { edit: Box::new(edit), is_new, after })
     }
 
-    /// `turn`: of a write with much to do.
-    async fn attempt(&self, turn: Option<&Turn>) -> Result<Attempt, ApiError> {
-        let (edit, is_new, after) = match large::work(turn, || self.prepare())? {
+    async fn attempt(&self, work: &Work) -> Result<Attempt, ApiError> {
+        let (edit, is_new, after) = match work.run(|| self.prepare())? {
             Prepared::Answered(response) => return Ok(Attempt::Answered(response)),
             Prepared::Edit { edit, is_new, after } => (edit, is_new, after),
         };
@@ -202,7 +195,7 @@ impl WriteRequest<'_> {
         let shown = unchanged.map(|document| Seen::record(schema, &edit.id, schema.owner_of(document)));
         match self.caller.writes(self.node).edit(*edit).await {
             Ok(()) => {
-                let response = large::work(turn, || self.answer(is_new, after))?;
+                let response = work.run(|| self.answer(is_new, after))?;
                 Ok(Attempt::Answered(match shown {
                     Some(shown) => shown.on(response),
                     None => response,

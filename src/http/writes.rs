@@ -1,11 +1,13 @@
 //! Floor 4. Writes that come too fast: 429 before they cost anybody a place in the audit trail.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse as _, Response};
+use tokio::time::timeout;
 
 use super::caller::Caller;
 use super::error::ApiError;
@@ -14,6 +16,8 @@ use crate::accounts::Writer;
 use crate::domain::access::Actor;
 
 const READ_AWAY_BYTES_MAX: usize = 64 * 1024;
+/// How long a refused request's body is waited for.
+const READ_AWAY: Duration = Duration::from_secs(1);
 
 /// The answer of the handler, unless the caller has no write left. Only what changes something counts.
 pub(crate) async fn go(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
@@ -31,8 +35,8 @@ async fn read_away(request: Request) {
     let length =
         request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length <= READ_AWAY_BYTES_MAX) {
-        // What is wrong with it is of no interest.
-        let _ = to_bytes(request.into_body(), READ_AWAY_BYTES_MAX).await;
+        // What is wrong with it is of no interest, nor is what comes slowly.
+        let _ = timeout(READ_AWAY, to_bytes(request.into_body(), READ_AWAY_BYTES_MAX)).await;
     }
 }
 

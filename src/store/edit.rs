@@ -1,6 +1,7 @@
 //! Floor 1. The write that handlers use: one record, conditions, effects, all in one transaction.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher as _, RandomState};
 
 use bson::Document;
 use bytes::Bytes;
@@ -64,22 +65,29 @@ const TURNS: usize = 1024;
 ///
 /// Edits are optimistic: of many that start from the same version one wins and the others start over. In
 /// line, each starts from the version that the one before it left, and none gives up.
-pub(crate) struct Turns(Vec<tokio::sync::Mutex<()>>);
+///
+/// Which records share a lock is different in each process: a client that chooses ids cannot choose whose records wait
+/// for it.
+pub(crate) struct Turns {
+    locks: Vec<tokio::sync::Mutex<()>>,
+    chosen: RandomState,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Turns((0..TURNS).map(|_| tokio::sync::Mutex::default()).collect())
+        Turns {
+            locks: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
+            chosen: RandomState::new(),
+        }
     }
 }
 
 impl Store {
     /// Waits for one's turn to edit a record; keep the guard until the edit is answered.
     pub async fn turn(&self, kind: Kind, id: &str) -> tokio::sync::MutexGuard<'_, ()> {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        let mut hasher = DefaultHasher::new();
-        (kind, kind.schema().canonical_id(id)).hash(&mut hasher);
-        let turns = &self.inner.turns.0;
-        turns[hasher.finish() as usize % turns.len()].lock().await
+        let Turns { locks, chosen } = &self.inner.turns;
+        let hash = chosen.hash_one((kind, kind.schema().canonical_id(id)));
+        locks[hash as usize % locks.len()].lock().await
     }
 
     /// Makes an edit and answers when it is durable. [`StoreError::Short`] if the disk is nearly full.

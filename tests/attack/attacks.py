@@ -97,6 +97,53 @@ def packed_bodies(node, quick):
     return {"refused": dict(seen)}, [] if set(seen) <= {413, 429, 503} else [f"{seen}"]
 
 
+def packed_writes(node, quick):
+    """Little that unpacks to as much as may be, many at once, by a patient."""
+    text = gzip.compress(b'{"notes": "' + b"a" * 1_000_000 + b'"}')
+    def flood(number):
+        connection = Http2(node.address, STRANGERS[number % 3], auth=basic(*PATIENT))
+        fields = [("content-type", "application/json"), ("content-encoding", "gzip")]
+        streams = [connection.begin("PATCH", "/people/ANA001", fields, has_body=True) for _ in range(60)]
+        for stream in streams:
+            connection.data(stream, text, is_end=True)
+        connection.await_all(streams, 60)
+        return connection
+    node.client(PATIENT, STRANGERS[0]).ask("GET", "/people/ANA001")
+    connections = many(4 if quick else 26, flood, threads=26)
+    seen = statuses(connections)
+    close_all(connections)
+    faults = [] if set(seen) <= {200, 429, 503} and seen[200] else [f"{seen}"]
+    return {"answers": dict(seen)}, faults
+
+
+def parsed_bodies(node, quick):
+    """Bodies that take many times their length once they are read, whose last byte comes for all at the same moment."""
+    text = json.dumps({"x": [{}] * 56_000}, separators=(",", ":")).encode()
+    lines = []
+    def begin(number):
+        line = connect(node.address, STRANGERS[number % 8], "http/1.1")
+        line.settimeout(60)
+        line.sendall(f"POST /pols/ANA001/k{number} HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*PATIENT)}\r\n"
+                     f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text[:-1])
+        return line
+    node.client(PATIENT, STRANGERS[0]).ask("GET", "/people/ANA001")
+    lines = many(100 if quick else 200, begin)
+    time.sleep(1)
+    answers = Counter()
+    for line in lines:
+        try:
+            line.sendall(text[-1:])
+        except OSError:
+            pass
+    for line in lines:
+        try:
+            answers[line.recv(65536)[9:12].decode()] += 1
+        except OSError as error:
+            answers[type(error).__name__] += 1
+    close_all(lines)
+    return {"answers": dict(answers)}, [] if answers["200"] + answers["201"] + answers["422"] else [f"{answers}"]
+
+
 def own_bodies(node, quick):
     """A patient's own bodies of up to 1 MiB, all but their last byte."""
     sent = []
@@ -137,22 +184,45 @@ def unread_record(node, quick):
     return {"refused": dict(seen), "ended": ended}, faults
 
 
-def unread_lists(node, quick):
+def unread_lists(node, quick, who=ROOT, path="/people"):
     """Lists of everybody that nobody takes: HTTP/2 with windows that are shut."""
     def ask(number):
-        connection = Http2(node.address, STRANGERS[number % 3], window=0, auth=basic(*ROOT))
+        connection = Http2(node.address, STRANGERS[number % 3], window=0, auth=basic(*who))
         for _ in range(60):
-            connection.begin("GET", "/people")
+            connection.begin("GET", path)
         connection.listen(0.5)
         return connection
     connections = many(6 if quick else 24, ask)
-    newcomer = node.client(ROOT, "127.0.2.1").ask("GET", "/people")
+    newcomer = node.client(who, "127.0.2.1").ask("GET", path)
     time.sleep(6)
     for connection in connections:
         connection.listen(0.1)
     seen = statuses(connections)
     close_all(connections)
     return {"refused": dict(seen)}, [] if newcomer[0] == 200 else [f"a newcomer's list: {newcomer[0]}"]
+
+
+def unread_own_list(node, quick):
+    """The list of one's own large record, that nobody takes."""
+    return unread_lists(node, quick, PATIENT)
+
+
+def unread_changes(node, quick):
+    """Streams of changes that nobody takes."""
+    for number in range(1000):
+        node.client(ROOT).ask("PATCH", f"/people/P{number % 60:03}", json.dumps({"phone": str(number)}).encode(),
+                              [("Content-Type", "application/json")])
+    def ask(number):
+        connection = Http2(node.address, STRANGERS[number % 3], window=0, auth=basic(*ROOT))
+        for _ in range(60):
+            connection.begin("GET", "/changes?since=0", [("accept", "text/event-stream")])
+        connection.listen(0.5)
+        return connection
+    connections = many(6 if quick else 24, ask)
+    time.sleep(4)
+    seen = statuses(connections)
+    close_all(connections)
+    return {"answers": dict(seen)}, []
 
 
 def unread_http1(node, quick):
@@ -362,9 +432,13 @@ ATTACKS = {
     "anonymous_bodies": (anonymous_bodies, False, None),
     "dripping_forms": (dripping_forms, False, None),
     "packed_bodies": (packed_bodies, False, None),
+    "packed_writes": (packed_writes, False, None),
+    "parsed_bodies": (parsed_bodies, False, None),
     "own_bodies": (own_bodies, False, None),
     "unread_record": (unread_record, True, None),
     "unread_lists": (unread_lists, False, None),
+    "unread_own_list": (unread_own_list, True, None),
+    "unread_changes": (unread_changes, False, None),
     "unread_http1": (unread_http1, True, None),
     "dripping_uploads": (dripping_uploads, False, None),
     "whole_uploads": (whole_uploads, False, None),
