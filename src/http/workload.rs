@@ -27,8 +27,9 @@ const WAITING: Bounds = Bounds { each: 128, in_all: 512 };
 const LONG: usize = 1 << 20;
 /// From how many bytes on a record is large, so that reading it counts. Text of smaller ones is made in a millisecond.
 const LARGE_BYTES: usize = 256 << 10;
-/// A text takes so many times its length once it is read: `[1,1,1]` has a value for every two bytes.
-const PARSED_TIMES: usize = 40;
+/// A text takes so many times its length once it is read: `[1,1,1]` has a value for every two bytes, of JSON and then of
+/// BSON.
+const PARSED_TIMES: usize = 100;
 /// A record takes so many times its length while it is changed: as it lies there, decoded before and after, and encoded.
 const CHANGED_TIMES: usize = 8;
 

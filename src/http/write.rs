@@ -53,13 +53,16 @@ pub(crate) async fn write(
         Verb::Delete => Bytes::from_static(b"{}"),
         _ => body.0?,
     };
-    let mut body = parse_object(&text)?;
-    let mut secrets = secrets_of(target.schema.kind, &mut body)?;
-    let gave_password = secrets.contains_key(PASSWORD);
+    let is_long = text.len() > PARSED_BYTES_MAX;
     // A long text takes many times its length once it is read: not while this waits.
-    if text.len() > PARSED_BYTES_MAX {
-        body = Map::new();
-    }
+    let (mut body, mut secrets) = match is_long {
+        false => read_body(target.schema.kind, &text)?,
+        true => {
+            let work = workload::take(node, caller, writing(text.len(), 0)).await?;
+            (Map::new(), work.run(|| read_body(target.schema.kind, &text))?.1)
+        }
+    };
+    let gave_password = secrets.contains_key(PASSWORD);
     let hash = match gave_password {
         true => Some(new_password(node, target, caller, verb, &mut secrets).await?),
         false => None,
@@ -69,9 +72,8 @@ pub(crate) async fn write(
     let stored =
         node.store.read()?.look(target.schema.kind, target.id, |_, stored| stored.as_bytes().len())?;
     let work = workload::take(node, caller, writing(text.len(), stored.unwrap_or(0))).await?;
-    if text.len() > PARSED_BYTES_MAX {
-        body = work.run(|| parse_object(&text))?;
-        secrets_of(target.schema.kind, &mut body)?;
+    if is_long {
+        body = work.run(|| read_body(target.schema.kind, &text))?.0;
     }
     if let Some(hash) = hash {
         body.insert(PASSWORD.into(), Value::String(hash));
@@ -84,6 +86,13 @@ pub(crate) async fn write(
         }
     }
     Err(EditError::Moved.into())
+}
+
+/// What a body says: what is written, and what is asked about a password.
+fn read_body(kind: Kind, text: &[u8]) -> Result<(Map<String, Value>, Map<String, Value>), ApiError> {
+    let mut body = parse_object(text)?;
+    let secrets = secrets_of(kind, &mut body)?;
+    Ok((body, secrets))
 }
 
 /// What a body says of a person's password: the new one, which stays in the body, and the current one, which leaves it
