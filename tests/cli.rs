@@ -103,7 +103,7 @@ fn check_looks_at_access_rules_and_certificate_too() {
     fs::write(&roles, r#"[{"role": "visitor", "permissions": {"GET": ["peple"]}}]"#).unwrap();
     with_roles.run(&["check"]).ends(0).says("warning: access rules: ").says("peple");
     fs::write(&roles, "[\n{]").unwrap();
-    with_roles.run(&["check"]).ends(2).complains("roles.cfg, line 2 column 2");
+    with_roles.run(&["check"]).ends(2).complains("roles.cfg line 2: is no JSON");
     let named = clinic.with("ACCOUNTS__CENTRAL_ROLES", "[\"nurse\"]").run(&["check"]).ends(0);
     named.says(
         "names \"nurse\", which the access rules do not know; there are end_user, health_professional, root",
@@ -164,7 +164,11 @@ fn check_and_serve_find_the_same_and_all_of_it_at_once() {
         .complains("line 3: `server.names`")
         .complains("line 5: `central.uri`");
     let absent = clinic.bare(&["check", "--config", "/absent.toml", "--json"]).ends(2).json();
-    assert!(absent["faults"][0]["problem"].as_str().unwrap().contains("/absent.toml: cannot be read"));
+    assert_eq!(absent["faults"][0]["place"], "/absent.toml");
+    assert!(absent["faults"][0]["problem"].as_str().unwrap().starts_with("cannot be read: "));
+    for part in ["value", "allowed", "example"] {
+        assert!(!absent["faults"][0][part].as_str().unwrap().is_empty(), "{absent}");
+    }
     assert_eq!(clinic.run(&["check", "--json"]).ends(0).json()["faults"], json!([]));
 }
 
@@ -187,7 +191,9 @@ fn an_unknown_role_is_named_beside_those_that_there_are() {
         let args = [&["user", "add", "ANA001", "--link", "--role"], roles].concat();
         clinic.run(&args).ends(1)
     };
-    add(&["nurse"]).complains("no role \"nurse\"; there are end_user, health_professional, root");
+    let ran = add(&["nurse"]);
+    ran.complains("no role \"nurse\"; there are end_user, health_professional, root");
+    ran.complains("--role: ").complains("; for example --role end_user");
     add(&["end_user", "nurse", "medic"]).complains("no role \"nurse\", \"medic\"");
     add(&["end_user", "end_user"]).complains("\"end_user\" is there twice");
 }

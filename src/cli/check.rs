@@ -14,8 +14,9 @@ const IN_ORDER: &str = "the configuration and the access rules are in order";
 pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> {
     let examined = match Loaded::load(file, environment(), &Overrides::default()) {
         Ok(loaded) => loaded.examine(),
-        Err(ConfigError::Faults(faults)) => Examined { faults, warnings: Vec::new() },
-        Err(error) if json => return Ok(unreadable(&error)),
+        Err(error) if json || matches!(error, ConfigError::Faults(_)) => {
+            Examined { faults: error.into_faults(), warnings: Vec::new() }
+        }
         Err(error) => return Err(error),
     };
     let Examined { faults, warnings } = &examined;
@@ -29,12 +30,6 @@ pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> 
     }
     eprint!("{}", plain(&warnings));
     Err(ConfigError::Faults(examined.faults))
-}
-
-/// A file that is not there or may not be read has no place, but programs ask for JSON all the same.
-fn unreadable(error: &ConfigError) -> Done {
-    let fault = json!({"place": "", "problem": error.to_string(), "stops_the_node": true});
-    Done::json(&json!({"ok": false, "faults": [fault], "warnings": []})).with_code(EXIT_USAGE)
 }
 
 fn warning_lines(warnings: &[String]) -> String {
