@@ -176,7 +176,16 @@ fn check_and_serve_find_the_same_and_all_of_it_at_once() {
 #[test]
 fn a_missing_place_for_backups_is_logged_and_the_node_serves() {
     let clinic = Clinic::new().with("BACKUP__DIRECTORY", "/absent/backups");
-    clinic.run(&["check"]).ends(2).complains("variable THALAMUS_EDGE__BACKUP__DIRECTORY: `backup.directory`");
+    let place = "variable THALAMUS_EDGE__BACKUP__DIRECTORY: `backup.directory`";
+    clinic.run(&["check"]).ends(0).says(&format!("warning: {place}")).says("in order");
+    let found = clinic.run(&["check", "--json"]).ends(0).json();
+    assert_eq!((&found["ok"], &found["faults"][0]["stops_the_node"]), (&json!(true), &json!(false)));
+    let doctor = clinic.run(&["doctor", "--json"]);
+    assert!(
+        doctor.out.contains("\"about\": \"configuration\"") && doctor.out.contains(place),
+        "{}",
+        doctor.out
+    );
     let node = clinic.serve(&[]);
     assert!(node.log().contains("there is no such directory: is the disk connected"), "{}", node.log());
     node.stop();

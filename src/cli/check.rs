@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::show::plain;
 use super::{Done, EXIT_USAGE};
-use crate::config::{ConfigError, Examined, Fault, Loaded, Overrides, environment};
+use crate::config::{ConfigError, Examined, Loaded, Overrides, environment};
 
 const IN_ORDER: &str = "the configuration and the access rules are in order";
 
-/// Ends with 2 if there is a fault, also if a node would start with it.
+/// Ends with 2 if a node would not start; with what is only unwise, as `serve` does, it goes on.
 pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> {
     let examined = match Loaded::load(file, environment(), &Overrides::default()) {
         Ok(loaded) => loaded.examine(),
@@ -19,17 +19,18 @@ pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> 
         }
         Err(error) => return Err(error),
     };
-    let Examined { faults, warnings } = &examined;
+    let stopping = examined.stopping();
     if json {
-        let done = Done::json(&json!({"ok": faults.is_empty(), "faults": faults, "warnings": warnings}));
-        return Ok(if faults.is_empty() { done } else { done.with_code(EXIT_USAGE) });
+        let Examined { faults, warnings } = &examined;
+        let done = Done::json(&json!({"ok": stopping.is_empty(), "faults": faults, "warnings": warnings}));
+        return Ok(if stopping.is_empty() { done } else { done.with_code(EXIT_USAGE) });
     }
-    let warnings = warning_lines(warnings);
-    if faults.is_empty() {
+    let warnings = warning_lines(&examined.unwise());
+    if stopping.is_empty() {
         return Ok(Done::text(warnings + IN_ORDER));
     }
     eprint!("{}", plain(&warnings));
-    Err(ConfigError::Faults(examined.faults))
+    Err(ConfigError::Faults(stopping))
 }
 
 fn warning_lines(warnings: &[String]) -> String {
@@ -48,7 +49,5 @@ pub(super) fn startable(loaded: &Loaded) -> Result<Examined, ConfigError> {
 
 /// What somebody should know who is about to start a node; an error if it would not start.
 pub(super) fn warnings(loaded: &Loaded) -> Result<String, ConfigError> {
-    let Examined { faults, warnings } = startable(loaded)?;
-    let said: Vec<String> = faults.iter().map(Fault::to_string).chain(warnings).collect();
-    Ok(warning_lines(&said))
+    Ok(warning_lines(&startable(loaded)?.unwise()))
 }

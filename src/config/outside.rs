@@ -33,6 +33,12 @@ pub struct Examined {
 }
 
 impl Examined {
+    /// What a node starts with all the same, in sentences.
+    pub fn unwise(&self) -> Vec<String> {
+        let faults = self.faults.iter().filter(|fault| !fault.stops_the_node).map(Fault::to_string);
+        faults.chain(self.warnings.iter().cloned()).collect()
+    }
+
     /// The faults with which a node does not start; the others are for its log.
     pub fn stopping(&self) -> Vec<Fault> {
         self.faults.iter().filter(|fault| fault.stops_the_node).cloned().collect()
@@ -54,9 +60,10 @@ impl Loaded {
         examined.warnings.extend(self.config.backup_warnings());
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
-        examined
-            .warnings
-            .extend(self.config.tls_settings().and_then(|settings| settings.uncovered_warning()));
+        if let Some(settings) = self.config.tls_settings() {
+            examined.warnings.extend(settings.uncovered_warning());
+            examined.warnings.extend(settings.long_validity_warning());
+        }
         self.centre(&mut examined);
         let is_running = self.is_running();
         let data_dir = self.data_dir();
