@@ -75,6 +75,8 @@ fn what_makes_no_sense_is_a_usage_error() {
     ] {
         clinic.run(args).ends(2);
     }
+    clinic.run(&["sync", "nwo"]).ends(2).complains("'now'");
+    clinic.run(&["audit", "zzz"]).ends(2).complains("tip: there are ");
     assert!(!clinic.data().exists(), "a command that makes no sense leaves nothing behind");
 }
 

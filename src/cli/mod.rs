@@ -18,6 +18,7 @@ mod reconcile;
 mod restore;
 mod setup;
 mod show;
+mod suggest;
 mod trash;
 mod users;
 
@@ -172,7 +173,9 @@ impl Failure {
 
 /// Runs the command line of the process.
 pub fn run() -> ExitCode {
-    let done = execute(Cli::parse()).and_then(|done| print(&done.text).map(|()| done.code));
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = suggest::parse(&arguments).unwrap_or_else(|error| error.exit());
+    let done = execute(cli).and_then(|done| print(&done.text).map(|()| done.code));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
