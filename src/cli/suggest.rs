@@ -46,8 +46,8 @@ fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Cli;
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn a_subcommand_that_is_nearly_right_is_recognised_at_every_level() {
