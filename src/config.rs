@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_DEFAULT};
 use crate::backup::BackupSettings;
 use crate::central::CentreAddress;
-use crate::domain::access::{Acl, AclFault, END_USER};
+use crate::domain::access::{Acl, END_USER};
 use crate::domain::json::DateFormat;
 use crate::domain::record::Kind;
 use crate::http::CollectionShape;
@@ -41,7 +41,6 @@ use crate::sync::SyncSettings;
 use crate::sync::budget::{ATTACHMENT_BYTES_PER_ROUND_DEFAULT, QuietHours, SCAN_BYTES_PER_ROUND_DEFAULT};
 use crate::tls::{OwnCertificate, TlsSettings};
 pub use fault::Fault;
-use fault::Place;
 pub use loaded::{Loaded, read_text};
 pub use outside::Examined;
 
@@ -55,6 +54,8 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/thalamus-edge";
 pub const TRIAL_DATA_DIR: &str = "./thalamus-edge-data";
 /// What users who are neither the owner nor of the group may do with a file.
 const OTHERS_MODE: u32 = 0o007;
+/// Of a file's mode, what is about permissions.
+const MODE_MASK: u32 = 0o7777;
 /// Where backups go, below the data directory, if the configuration names no place.
 const BACKUP_DIRECTORY: &str = "backups";
 /// When to reconcile unless somebody says otherwise; and where every round reads everything.
@@ -297,14 +298,21 @@ pub struct Overrides {
 /// Why a node does not start with what it was told. Never holds a value that may be a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{}: cannot be read: {cause}", path.display())]
+    #[error("{}", Fault::of_unreadable(path, cause))]
     Unreadable { path: PathBuf, cause: io::Error },
-    /// Something to correct at `place`: a file that the configuration names, or a key that cannot be changed.
-    #[error("{place}: {message}")]
-    Invalid { place: String, message: String },
     /// Everything to correct in the configuration itself; at least one.
     #[error("{}", fault::lines(.0))]
     Faults(Vec<Fault>),
+}
+
+impl ConfigError {
+    /// All that is wrong, each with the value, what is allowed and an example.
+    pub fn into_faults(self) -> Vec<Fault> {
+        match self {
+            ConfigError::Faults(faults) => faults,
+            ConfigError::Unreadable { path, cause } => vec![Fault::of_unreadable(&path, &cause)],
+        }
+    }
 }
 
 impl Config {
@@ -334,7 +342,7 @@ impl Config {
                 let text = read_text(path)?;
                 let uri = text.trim();
                 check::centre_uri(uri)
-                    .map_err(|message| ConfigError::Invalid { place: path.display().to_string(), message })?;
+                    .map_err(|message| ConfigError::Faults(vec![Fault::of_uri_file(path, message)]))?;
                 uri.to_owned()
             }
         };
@@ -397,9 +405,7 @@ impl Config {
             Err(error) => return Err(error),
         };
         Acl::parse(&text).map_err(|error| {
-            let place = |fault: &AclFault| Place::named(format!("{}, {}", path.display(), fault.place));
-            let faults = error.0.iter().map(|fault| Fault::of_text(&place(fault), fault.message.clone()));
-            ConfigError::Faults(faults.collect())
+            ConfigError::Faults(error.0.iter().map(|fault| Fault::of_rules(path, fault)).collect())
         })
     }
 
@@ -540,16 +546,18 @@ pub fn is_log_json() -> bool {
 pub fn read_key(path: &Path) -> Result<StoreKey, ConfigError> {
     let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
     let text = Zeroizing::new(read_text(path)?);
-    let is_open = is_open_to_others(path).map_err(unreadable)?;
-    let parsed = StoreKey::parse(&text);
-    let mut problems: Vec<String> = parsed.as_ref().err().map(ToString::to_string).into_iter().collect();
-    if is_open {
-        problems.push("everybody on this machine may read the key: chmod o= it".to_owned());
+    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & MODE_MASK;
+    let mut faults = Vec::new();
+    if mode & OTHERS_MODE != 0 {
+        let problem = "everybody on this machine may read the key: chmod o= it";
+        faults.push(Fault::of_mode(path, mode, problem.to_owned()));
     }
-    match parsed {
-        Ok(key) if !is_open => Ok(key),
-        _ => Err(ConfigError::Invalid { place: path.display().to_string(), message: problems.join("; ") }),
+    match StoreKey::parse(&text) {
+        Ok(key) if faults.is_empty() => return Ok(key),
+        Ok(_) => {}
+        Err(error) => faults.insert(0, Fault::of_key_file(path, error.to_string())),
     }
+    Err(ConfigError::Faults(faults))
 }
 
 /// Whether users of this machine who are neither its owner nor in its group may do anything with a file.

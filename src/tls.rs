@@ -25,6 +25,12 @@ use crate::files::read_configured;
 use authority::Making;
 pub use authority::{CA_DAYS, LEAF_DAYS, RELEASE_EPOCH_S, RENEW_AFTER_DAYS, is_certifiable};
 
+const DAY_S: i64 = 24 * 60 * 60;
+/// How long a server certificate may hold for clients to take it: below an authority that people have added themselves,
+/// and below one that came with the device.
+const PRIVATE_DAYS_MAX: i64 = 825;
+const PUBLIC_DAYS_MAX: i64 = 398;
+
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSettings {
@@ -87,6 +93,32 @@ impl TlsSettings {
                 self.directory.join(authority::CA_FILE).display()
             )
         })
+    }
+
+    /// Says that clients refuse the operator's own certificate because it holds for too long, however right it is
+    /// otherwise. The limits are those of Apple (support.apple.com/103769 and 102028); other browsers follow. `None` too if it
+    /// cannot be read, which is a fault of its own.
+    pub fn long_validity_warning(&self) -> Option<String> {
+        let own = self.own.as_ref()?;
+        let pair = read_pair(&own.certificate, &own.key).ok()?;
+        let (_, leaf) = x509_parser::parse_x509_certificate(pair.cert.first()?).ok()?;
+        let validity = leaf.validity();
+        let seconds = validity.not_after.timestamp().saturating_sub(validity.not_before.timestamp());
+        let is_longer = |days: i64| seconds > days * DAY_S;
+        let refused = match () {
+            () if is_longer(PRIVATE_DAYS_MAX) => format!(
+                "devices of Apple and others refuse more than {PRIVATE_DAYS_MAX} days, whatever authority signed it"
+            ),
+            () if is_longer(PUBLIC_DAYS_MAX) => format!(
+                "browsers refuse more than {PUBLIC_DAYS_MAX} days if a public authority signed it, and some in any case"
+            ),
+            () => return None,
+        };
+        let file = own.certificate.display();
+        let days = seconds.div_euclid(DAY_S);
+        Some(format!(
+            "{file} holds for {days} days, and {refused}: have it signed for at most {PUBLIC_DAYS_MAX}"
+        ))
     }
 
     fn files(&self) -> (PathBuf, PathBuf) {

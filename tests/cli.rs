@@ -75,6 +75,8 @@ fn what_makes_no_sense_is_a_usage_error() {
     ] {
         clinic.run(args).ends(2);
     }
+    clinic.run(&["sync", "nwo"]).ends(2).complains("'now'");
+    clinic.run(&["audit", "zzz"]).ends(2).complains("tip: there are ");
     assert!(!clinic.data().exists(), "a command that makes no sense leaves nothing behind");
 }
 
@@ -103,7 +105,7 @@ fn check_looks_at_access_rules_and_certificate_too() {
     fs::write(&roles, r#"[{"role": "visitor", "permissions": {"GET": ["peple"]}}]"#).unwrap();
     with_roles.run(&["check"]).ends(0).says("warning: access rules: ").says("peple");
     fs::write(&roles, "[\n{]").unwrap();
-    with_roles.run(&["check"]).ends(2).complains("roles.cfg, line 2 column 2");
+    with_roles.run(&["check"]).ends(2).complains("roles.cfg line 2: is no JSON");
     let named = clinic.with("ACCOUNTS__CENTRAL_ROLES", "[\"nurse\"]").run(&["check"]).ends(0);
     named.says(
         "names \"nurse\", which the access rules do not know; there are end_user, health_professional, root",
@@ -164,7 +166,11 @@ fn check_and_serve_find_the_same_and_all_of_it_at_once() {
         .complains("line 3: `server.names`")
         .complains("line 5: `central.uri`");
     let absent = clinic.bare(&["check", "--config", "/absent.toml", "--json"]).ends(2).json();
-    assert!(absent["faults"][0]["problem"].as_str().unwrap().contains("/absent.toml: cannot be read"));
+    assert_eq!(absent["faults"][0]["place"], "/absent.toml");
+    assert!(absent["faults"][0]["problem"].as_str().unwrap().starts_with("cannot be read: "));
+    for part in ["value", "allowed", "example"] {
+        assert!(!absent["faults"][0][part].as_str().unwrap().is_empty(), "{absent}");
+    }
     assert_eq!(clinic.run(&["check", "--json"]).ends(0).json()["faults"], json!([]));
 }
 
@@ -172,7 +178,16 @@ fn check_and_serve_find_the_same_and_all_of_it_at_once() {
 #[test]
 fn a_missing_place_for_backups_is_logged_and_the_node_serves() {
     let clinic = Clinic::new().with("BACKUP__DIRECTORY", "/absent/backups");
-    clinic.run(&["check"]).ends(2).complains("variable THALAMUS_EDGE__BACKUP__DIRECTORY: `backup.directory`");
+    let place = "variable THALAMUS_EDGE__BACKUP__DIRECTORY: `backup.directory`";
+    clinic.run(&["check"]).ends(0).says(&format!("warning: {place}")).says("in order");
+    let found = clinic.run(&["check", "--json"]).ends(0).json();
+    assert_eq!((&found["ok"], &found["faults"][0]["stops_the_node"]), (&json!(true), &json!(false)));
+    let doctor = clinic.run(&["doctor", "--json"]);
+    assert!(
+        doctor.out.contains("\"about\": \"configuration\"") && doctor.out.contains(place),
+        "{}",
+        doctor.out
+    );
     let node = clinic.serve(&[]);
     assert!(node.log().contains("there is no such directory: is the disk connected"), "{}", node.log());
     node.stop();
@@ -187,7 +202,9 @@ fn an_unknown_role_is_named_beside_those_that_there_are() {
         let args = [&["user", "add", "ANA001", "--link", "--role"], roles].concat();
         clinic.run(&args).ends(1)
     };
-    add(&["nurse"]).complains("no role \"nurse\"; there are end_user, health_professional, root");
+    let ran = add(&["nurse"]);
+    ran.complains("no role \"nurse\"; there are end_user, health_professional, root");
+    ran.complains("--role: ").complains("; for example --role end_user");
     add(&["end_user", "nurse", "medic"]).complains("no role \"nurse\", \"medic\"");
     add(&["end_user", "end_user"]).complains("\"end_user\" is there twice");
 }

@@ -6,35 +6,31 @@ use serde_json::json;
 
 use super::show::plain;
 use super::{Done, EXIT_USAGE};
-use crate::config::{ConfigError, Examined, Fault, Loaded, Overrides, environment};
+use crate::config::{ConfigError, Examined, Loaded, Overrides, environment};
 
 const IN_ORDER: &str = "the configuration and the access rules are in order";
 
-/// Ends with 2 if there is a fault, also if a node would start with it.
+/// Ends with 2 if a node would not start; with what is only unwise, as `serve` does, it goes on.
 pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> {
     let examined = match Loaded::load(file, environment(), &Overrides::default()) {
         Ok(loaded) => loaded.examine(),
-        Err(ConfigError::Faults(faults)) => Examined { faults, warnings: Vec::new() },
-        Err(error) if json => return Ok(unreadable(&error)),
+        Err(error) if json || matches!(error, ConfigError::Faults(_)) => {
+            Examined { faults: error.into_faults(), warnings: Vec::new() }
+        }
         Err(error) => return Err(error),
     };
-    let Examined { faults, warnings } = &examined;
+    let stopping = examined.stopping();
     if json {
-        let done = Done::json(&json!({"ok": faults.is_empty(), "faults": faults, "warnings": warnings}));
-        return Ok(if faults.is_empty() { done } else { done.with_code(EXIT_USAGE) });
+        let Examined { faults, warnings } = &examined;
+        let done = Done::json(&json!({"ok": stopping.is_empty(), "faults": faults, "warnings": warnings}));
+        return Ok(if stopping.is_empty() { done } else { done.with_code(EXIT_USAGE) });
     }
-    let warnings = warning_lines(warnings);
-    if faults.is_empty() {
+    let warnings = warning_lines(&examined.unwise());
+    if stopping.is_empty() {
         return Ok(Done::text(warnings + IN_ORDER));
     }
     eprint!("{}", plain(&warnings));
-    Err(ConfigError::Faults(examined.faults))
-}
-
-/// A file that is not there or may not be read has no place, but programs ask for JSON all the same.
-fn unreadable(error: &ConfigError) -> Done {
-    let fault = json!({"place": "", "problem": error.to_string(), "stops_the_node": true});
-    Done::json(&json!({"ok": false, "faults": [fault], "warnings": []})).with_code(EXIT_USAGE)
+    Err(ConfigError::Faults(stopping))
 }
 
 fn warning_lines(warnings: &[String]) -> String {
@@ -53,7 +49,5 @@ pub(super) fn startable(loaded: &Loaded) -> Result<Examined, ConfigError> {
 
 /// What somebody should know who is about to start a node; an error if it would not start.
 pub(super) fn warnings(loaded: &Loaded) -> Result<String, ConfigError> {
-    let Examined { faults, warnings } = startable(loaded)?;
-    let said: Vec<String> = faults.iter().map(Fault::to_string).chain(warnings).collect();
-    Ok(warning_lines(&said))
+    Ok(warning_lines(&startable(loaded)?.unwise()))
 }

@@ -18,7 +18,7 @@ use super::Done;
 use super::control::{Client, Missing};
 use super::show::cell;
 use crate::app;
-use crate::config::{Config, DEFAULT_FILE};
+use crate::config::{Config, DEFAULT_FILE, Loaded};
 use crate::domain::access::ROOT;
 use findings::{Findings, shown};
 
@@ -37,9 +37,11 @@ const START: &str = "systemctl start thalamus-edge; journalctl -u thalamus-edge 
 
 /// Looks at everything; `file` is the configuration that was named on the command line. Ends with 1 if something is
 /// wrong.
-pub(super) async fn run(config: Config, file: Option<PathBuf>, json: bool) -> anyhow::Result<Done> {
+pub(super) async fn run(loaded: Loaded, file: Option<PathBuf>, json: bool) -> anyhow::Result<Done> {
     let now_ms = app::now_ms();
     let mut found = Findings::default();
+    machine::settings(&mut found, &loaded);
+    let config = loaded.config;
     machine::rules(&mut found, &config);
     machine::secrets(&mut found, &config, file.as_deref().unwrap_or(Path::new(DEFAULT_FILE)));
     machine::clock(&mut found, now_ms);

@@ -18,6 +18,7 @@ mod reconcile;
 mod restore;
 mod setup;
 mod show;
+mod suggest;
 mod trash;
 mod users;
 
@@ -172,7 +173,9 @@ impl Failure {
 
 /// Runs the command line of the process.
 pub fn run() -> ExitCode {
-    let done = execute(Cli::parse()).and_then(|done| print(&done.text).map(|()| done.code));
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = suggest::parse(&arguments).unwrap_or_else(|error| error.exit());
+    let done = execute(cli).and_then(|done| print(&done.text).map(|()| done.code));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -236,10 +239,12 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
     if let Command::Serve(args) = cli.command {
         return runtime.block_on(serve(loaded, args.demo));
     }
+    if let Command::Doctor { json } = cli.command {
+        return runtime.block_on(doctor::run(loaded, cli.config, json));
+    }
     let config = loaded.config;
     runtime.block_on(async {
         match cli.command {
-            Command::Doctor { json } => doctor::run(config, cli.config, json).await,
             Command::User(command) => users::run(config, command).await,
             Command::Sync(command) => reconcile::sync(config, command).await,
             Command::Conflicts(command) => reconcile::conflicts(config, command).await,
@@ -253,7 +258,11 @@ fn execute(cli: Cli) -> anyhow::Result<Done> {
             Command::Audit(command) => audit::run(&config, command).await,
             Command::Emergency(command) => emergency::run(&config, command).await,
             // Done above.
-            Command::Setup(_) | Command::Serve(_) | Command::Check { .. } | Command::Version => Ok(version()),
+            Command::Setup(_)
+            | Command::Serve(_)
+            | Command::Check { .. }
+            | Command::Doctor { .. }
+            | Command::Version => Ok(version()),
         }
     })
 }
@@ -268,11 +277,8 @@ fn version() -> Done {
 
 async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
     let examined = check::startable(&loaded)?;
-    for fault in &examined.faults {
-        tracing::error!("{}", plain(&fault.to_string()));
-    }
-    for warning in &examined.warnings {
-        tracing::warn!("{}", plain(warning));
+    for warning in examined.unwise() {
+        tracing::warn!("{}", plain(&warning));
     }
     let is_told_where = loaded.has("server.listen");
     let config = loaded.config;

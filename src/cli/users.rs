@@ -11,7 +11,7 @@ use super::control::{Client, Missing, segment};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, Failure};
 use crate::config::Config;
-use crate::domain::access::local_name;
+use crate::domain::access::{Acl, ROOT, local_name};
 use crate::domain::encoding::utf8;
 
 /// More than any password; the rest of an endless line is not read.
@@ -111,12 +111,26 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
         body["password"] = json!(*ask_password()?);
         answer = client.post(&path, &body).await?;
     }
-    let added = answer.accepted()?;
+    let is_about_roles = answer.body["field"] == "roles";
+    let added = answer.accepted().map_err(|failure| match is_about_roles {
+        true => about_roles(config, failure),
+        false => failure,
+    })?;
     let mut text = format!("{} logs in here as {}", cell(&added["id"]), plain(&args.roles.join(", ")));
     if args.link {
         text += &format!("\n{}", shown_link(config, &added["link"]));
     }
     Ok(Done::text(text))
+}
+
+/// Says with which argument the roles were given, and one that is right.
+fn about_roles(config: &Config, failure: Failure) -> Failure {
+    let acl = config.acl().map_or_else(|_| Acl::built_in(), |(acl, _)| acl);
+    let names = acl.role_names();
+    let example = names.iter().find(|name| **name != ROOT).or(names.first());
+    let example = example.map(|name| format!("; for example --role {name}"));
+    let message = format!("--role: {}{}", failure.message, example.unwrap_or_default());
+    Failure { message, ..failure }
 }
 
 async fn link(config: &Config, id: &str) -> anyhow::Result<Done> {

@@ -372,8 +372,7 @@ fn no_socket_address(text: &str) -> &'static str {
 pub(super) fn collections<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Kind, String>, D::Error> {
     let mut by_kind = BTreeMap::new();
     for (key, name) in BTreeMap::<String, String>::deserialize(from)? {
-        let called = |kind: &Kind| key == kind.schema().collection || key == kind_name(*kind);
-        let Some(kind) = Kind::ALL.into_iter().find(called) else {
+        let Some(kind) = kind_called(&key) else {
             let known = Kind::ALL.map(|kind| kind.schema().collection).join(", ");
             return Err(D::Error::custom(format!("has no kind of record called {key:?}; there are {known}")));
         };
@@ -383,6 +382,11 @@ pub(super) fn collections<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap
         }
     }
     Ok(by_kind)
+}
+
+/// The kind of records with this name, or with this usual name of its collection.
+pub(super) fn kind_called(name: &str) -> Option<Kind> {
+    Kind::ALL.into_iter().find(|kind| name == kind.schema().collection || name == kind_name(*kind))
 }
 
 fn kind_name(kind: Kind) -> &'static str {

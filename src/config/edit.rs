@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use toml_edit::{DocumentMut, Item, TableLike};
 
 use super::ConfigError;
+use super::fault::{Fault, HIDDEN, Place};
 
 /// The configuration as it is installed: every key with its default, none set.
 const SAMPLE: &str = include_str!("../../etc/config.toml");
@@ -103,7 +104,7 @@ impl ConfigText {
     }
 
     fn document(&self) -> Result<DocumentMut, ConfigError> {
-        self.0.parse().map_err(|_| unfit("the configuration"))
+        self.0.parse().map_err(|_| no_toml())
     }
 
     /// The text with the key changed where it is, or else added to its section.
@@ -128,12 +129,21 @@ impl ConfigText {
     }
 }
 
+/// A configuration that is read before it is changed is TOML already.
+fn no_toml() -> ConfigError {
+    let example = "listen = \"0.0.0.0:8443\"";
+    let fault =
+        Fault::of_text(&Place::named("setup"), "is no TOML", HIDDEN, "a configuration in TOML", example);
+    ConfigError::Faults(vec![fault])
+}
+
 fn unfit(key: &str) -> ConfigError {
-    ConfigError::Invalid { place: key.to_owned(), message: "cannot be changed in this file".to_owned() }
+    let place = Place::named("setup");
+    ConfigError::Faults(vec![Fault::of_key(&place, key, None, "cannot be changed in this file")])
 }
 
 fn table(text: &str) -> Result<Table, ConfigError> {
-    toml::from_str(text).map_err(|_| unfit("the configuration"))
+    toml::from_str(text).map_err(|_| no_toml())
 }
 
 fn parts(key: &str) -> (Option<&str>, &str) {

@@ -1,5 +1,10 @@
 //! Floor 5. The keys of a configuration: what each may be, and an example, for messages about values that are wrong.
 
+use toml::Value;
+
+use super::check::kind_called;
+use crate::domain::record::Kind;
+
 /// A key as messages explain it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
@@ -17,12 +22,65 @@ const fn key(name: &'static str, allowed: &'static str, example: &'static str) -
     Key { name, allowed, example }
 }
 
+impl Key {
+    /// The example, or another one if that stands there already and is wrong here: the file is missing, the port is taken.
+    pub(super) fn example_beside(&self, value: Option<&Value>) -> &'static str {
+        let is_there = match value {
+            Some(value) => value.to_string() == self.example || (self.name == LISTEN.name && has_port(value)),
+            // The default counts.
+            None => true,
+        };
+        let another = ANOTHER.iter().find(|(name, _)| *name == self.name).map(|(_, example)| *example);
+        another.filter(|_| is_there).unwrap_or(self.example)
+    }
+}
+
+/// Whether a value has the port of the example.
+fn has_port(value: &Value) -> bool {
+    let port = LISTEN.example.trim_matches('"').rsplit_once(':').map_or("", |(_, port)| port);
+    value
+        .as_str()
+        .is_some_and(|listen| listen.trim().rsplit_once(':').is_some_and(|(_, there)| there == port))
+}
+
+/// How the names of keys inside of `central.collections` begin.
+const COLLECTIONS_WITHIN: &str = "central.collections.";
+const DATA_DIR: Key =
+    key("data_dir", "a directory, or a path where one can be made", r#""/var/lib/thalamus-edge""#);
+const LISTEN: Key =
+    key("server.listen", "an IP address and a port, an IPv6 address in brackets", r#""0.0.0.0:8443""#);
+/// A key inside of `central.collections`.
+const COLLECTION: Key = key(
+    "central.collections.KIND",
+    "the name of a collection, each once; not those of attachments (fs.files, fs.chunks), of the reconciliation (edge_...) or of the server (system....)",
+    r#""clinic_data""#,
+);
+/// What a file named by `central.uri_file` holds.
+pub(super) const CONNECTION_STRING: Key = key(
+    "central.uri",
+    "one connection string of MongoDB: mongodb://USER:PASSWORD@HOST:PORT/ or mongodb+srv://USER:PASSWORD@NAME/, with :/?#[]@% in user and password written as %3A %2F %3F %23 %5B %5D %40 %25",
+    r#""mongodb://edge:PASSWORD@hub.example.org:27017/?tls=true""#,
+);
+
+/// Other examples, where the value of the first one may be right by itself and still not do on this machine.
+const ANOTHER: &[(&str, &str)] = &[
+    ("data_dir", r#""/srv/thalamus-edge""#),
+    ("server.listen", r#""0.0.0.0:8444""#),
+    ("server.certificate", r#""/srv/tls/cert.pem""#),
+    ("server.key", r#""/srv/tls/key.pem""#),
+    ("accounts.roles_file", r#""""#),
+    ("store.key_file", r#""/srv/keys/store.key""#),
+    ("store.reserve_bytes", "0"),
+    ("central.uri_file", r#""/srv/keys/central.uri""#),
+    ("backup.directory", r#""""#),
+];
+
 /// All keys, by section.
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
-    key("data_dir", "a directory, or a path where one can be made", r#""/var/lib/thalamus-edge""#),
+    DATA_DIR,
     key("node.name", "1 to 114 bytes of text that shows something; empty: the host name", r#""posta-7""#),
-    key("server.listen", "an IP address and a port, an IPv6 address in brackets", r#""0.0.0.0:8443""#),
+    LISTEN,
     key("server.tls", YES_OR_NO, "true"),
     key("server.certificate", "a PEM file that this node can read, together with `server.key`; empty: the node makes its own", r#""/etc/thalamus-edge/cert.pem""#),
     key("server.key", "the PEM file of the private key of `server.certificate`", r#""/etc/thalamus-edge/key.pem""#),
@@ -69,11 +127,12 @@ pub(super) const KEYS: &[Key] = &[
     key("backup.recipients", "a list of public keys (age1...), never a secret one", r#"["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]"#),
 ];
 
-/// The key with this name; a key inside of `central.collections` is explained by that.
+/// The key with this name, also a kind of records inside of `central.collections`.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
-    const COLLECTIONS: &str = "central.collections";
-    let name = if name.starts_with("central.collections.") { COLLECTIONS } else { name };
-    KEYS.iter().find(|key| key.name == name)
+    match name.strip_prefix(COLLECTIONS_WITHIN) {
+        Some(kind) => kind_called(kind).map(|_| &COLLECTION),
+        None => KEYS.iter().find(|key| key.name == name),
+    }
 }
 
 /// Whether a name is that of a section.
@@ -108,31 +167,43 @@ pub(super) fn like(name: &str) -> Option<&'static str> {
     (best.0 >= ALIKE_MIN && best.1 != name).then_some(best.1)
 }
 
-/// A key that shows how one is written, for a name that there is not: the one that may be meant, or one of the section that
-/// may be meant, or one beside it.
-pub(super) fn exemplary(name: &str) -> Option<&'static Key> {
-    let of_section =
-        |wanted: &str| KEYS.iter().find(|key| key.name.split_once('.').is_some_and(|(of, _)| of == wanted));
-    let meant = like(name).and_then(|like| find(like).or_else(|| of_section(like)));
-    let beside = || name.split_once('.').and_then(|(section, _)| of_section(section));
-    find(name).or(meant).or_else(beside).or(KEYS.first())
+/// The key that an unknown one, or a section that is written wrongly, may have been meant to set.
+pub(super) fn instead_of(name: &str, value: Option<&Value>) -> &'static Key {
+    let first_of = |section: &str| KEYS.iter().find(|key| section_of(key.name) == Some(section));
+    let alike = like(name).and_then(|like| find(like).or_else(|| first_of(like)));
+    let section = name.split('.').next().unwrap_or(name);
+    // Below a section, or in the place of one, there is no room for a key without.
+    let is_in_section = name.contains('.') || matches!(value, Some(Value::Table(_) | Value::Array(_)));
+    let first = if is_in_section { &LISTEN } else { &DATA_DIR };
+    alike.or_else(|| first_of(section)).unwrap_or(first)
 }
 
-/// The same in a line: with its section, if that is another one than the name's.
-pub(super) fn exemplary_name(name: &str) -> String {
-    let section = |name: &str| name.split_once('.').map(|(section, _)| section.to_owned());
-    match exemplary(name) {
-        None => last_part(name).to_owned(),
-        Some(key) => match section(key.name).filter(|of| section(name).as_ref() != Some(of)) {
-            Some(of) => format!("[{of}] {}", last_part(key.name)),
-            None => last_part(key.name).to_owned(),
-        },
+/// Text that would be right where an unknown key stands.
+pub(super) fn line_beside(name: &str, value: Option<&Value>) -> String {
+    if name.starts_with(COLLECTIONS_WITHIN) {
+        return format!("{} = {}", Kind::Page.schema().collection, COLLECTION.example);
     }
+    let right = instead_of(name, value);
+    let line = format!("{} = {}", last_part(right.name), right.example);
+    match section_of(right.name) {
+        there if there == section_of(name) => line,
+        Some(there) => format!("[{there}]\n{line}"),
+        None => line,
+    }
+}
+
+/// The section of a key's name.
+pub(super) fn section_of(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(section, _)| section)
 }
 
 /// The keys that there are where an unknown one stands, in words.
 pub(super) fn those_beside(name: &str) -> String {
-    let section = name.split_once('.').map(|(section, _)| section).filter(|section| is_section(section));
+    if name.starts_with(COLLECTIONS_WITHIN) {
+        let names = Kind::ALL.map(|kind| kind.schema().collection).join(", ");
+        return format!("in [central.collections] the usual names of collections {names}");
+    }
+    let section = name.split('.').next().filter(|section| is_section(section));
     let in_section = |key: &&Key| section.is_some_and(|section| key.name.split('.').next() == Some(section));
     let keys: Vec<&str> = KEYS.iter().filter(in_section).map(|key| last_part(key.name)).collect();
     if let Some(section) = section {

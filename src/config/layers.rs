@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, Place, shown_line};
 use super::{
     AccountRules, Api, Backup, Central, Config, ConfigError, DEFAULT_DATA_DIR, Loaded, Node, Overrides,
     Server, Store, TRIAL_DATA_DIR, VARIABLE_PREFIX, check, keys, variables,
@@ -88,13 +88,13 @@ pub(super) fn load(
     for (name, value) in env {
         if let Some(key) = name.strip_prefix(VARIABLE_PREFIX) {
             layers.add_variable(&name, key, &value);
-        } else if let Some(problem) = variables::problem(&name, &value) {
-            layers.faults.push(Fault::of_text(&Place::named(format!("variable {name}")), problem));
+        } else if let Some(fault) = variables::fault(&name, &value) {
+            layers.faults.push(fault);
         }
     }
     if let Some(listen) = &overrides.listen {
         let value = Value::String(listen.clone());
-        layers.add(&Place::named("--listen"), &["server".to_owned(), "listen".to_owned()], vec![value]);
+        layers.add(&Place::Flag("--listen"), &["server".to_owned(), "listen".to_owned()], vec![value]);
     }
     let Layers { origins, mut faults } = layers;
     let keys = origins.values.clone().try_into().unwrap_or_else(|error: toml::de::Error| {
@@ -138,8 +138,11 @@ pub(super) fn load(
     let outside: Vec<Fault> = loaded.examine().faults.into_iter().filter(is_new).collect();
     faults.extend(contradictions);
     faults.extend(outside);
-    // As they stand in the file; variables and flags come last.
-    faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    // As they stand in the file; other files, variables and flags come last.
+    faults.sort_by_key(|fault| {
+        let is_there = fault.file.is_some() && fault.file.as_deref() == file.map(|(path, _)| path);
+        if is_there { fault.line.unwrap_or(usize::MAX) } else { usize::MAX }
+    });
     Err(ConfigError::Faults(faults))
 }
 
@@ -187,7 +190,8 @@ impl Layers {
                 at -= 1;
             }
             let problem = format!("is not TOML: {}", without_values(error.message()).replace('\n', ", "));
-            self.faults.push(Fault::of_text(&Place::line(path, at), problem));
+            let fault = no_toml(&Place::line(path, at), problem, lines.get(at - 1).unwrap_or(&""));
+            self.faults.push(fault);
             let is_header = |line: &&str| line.trim_start().starts_with('[');
             let after_header = match lines.get(at - 1) {
                 // Without its header nobody knows where the keys below belong.
@@ -205,11 +209,11 @@ impl Layers {
 
     /// `SECTION__KEY=value`: the value as TOML if the key takes that, else as the text that it is.
     fn add_variable(&mut self, name: &str, key: &str, text: &str) {
-        let place = Place::named(format!("variable {name}"));
-        if text.contains(char::REPLACEMENT_CHARACTER) {
-            return self.faults.push(Fault::of_text(&place, "the value is not UTF-8 text"));
-        }
+        let place = Place::Variable(name.to_owned());
         let path: Vec<String> = key.split("__").map(str::to_lowercase).collect();
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            return self.faults.push(Fault::of_no_text(&place, &path.join(".")));
+        }
         let typed = text.parse::<Value>().ok();
         let candidates = typed.into_iter().chain([Value::String(text.to_owned())]).collect();
         self.add(&place, &path, candidates);
@@ -249,13 +253,24 @@ impl Layers {
         if let Some(like) = like {
             problem += &format!("; did you mean `{like}`?");
         }
-        let mut fault = Fault::of_key(place, &key, value, problem);
-        if fault.allowed.is_none() {
-            fault.allowed = Some(keys::those_beside(&key).into());
-            fault.example = keys::exemplary(&key).map(|key| key.example);
-        }
-        self.faults.push(fault);
+        self.faults.push(Fault::of_key(place, &key, value, problem));
     }
+}
+
+/// A line that is no TOML. Only the value of a key that holds no secret is shown.
+fn no_toml(place: &Place, problem: String, line: &str) -> Fault {
+    const ALLOWED: &str =
+        "TOML: each line a `[section]`, a `key = value` with text in double quotes, or a `# comment`";
+    let (name, value) = line.split_once('=').unwrap_or((line, ""));
+    let name = name.trim();
+    let known = keys::KEYS.iter().find(|key| !name.is_empty() && keys::last_part(key.name) == name);
+    let (value, example) = match known {
+        Some(key) => {
+            (format!("{name} = {}", shown_line(key.name, value)), format!("{name} = {}", key.example))
+        }
+        None => (shown_line("", ""), keys::line_beside("server.", None)),
+    };
+    Fault::of_text(place, problem, value, ALLOWED, example)
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -283,6 +298,8 @@ struct Leaf {
     value: Range<usize>,
     /// Whether the value stands in one place, and not below a header of its own.
     is_inline: bool,
+    /// Whether it is written as `[[name]]`.
+    is_list_of_sections: bool,
 }
 
 impl Leaf {
@@ -298,6 +315,9 @@ impl Leaf {
 
     /// The value, if it is of any type.
     fn shown(&self, file: &str) -> Option<Value> {
+        if self.is_list_of_sections {
+            return Some(Value::Array(vec![Value::Table(Table::new())]));
+        }
         self.text(file).parse().ok()
     }
 
@@ -329,11 +349,12 @@ fn collect_leaves(table: &DeTable<'_>, above: &[String], leaves: &mut Vec<Leaf>)
         };
         match value.get_ref() {
             DeValue::Table(inner) if has_keys => collect_leaves(inner, &path, leaves),
-            _ => {
-                let (name, value) = (name.span(), value.span());
+            inner => {
+                let (name, span) = (name.span(), value.span());
                 // A header spans its name, an inline table its braces.
-                let is_inline = value.start >= name.end;
-                leaves.push(Leaf { path, name, value, is_inline });
+                let is_inline = span.start >= name.end;
+                let is_list_of_sections = !is_inline && matches!(inner, DeValue::Array(_));
+                leaves.push(Leaf { path, name, value: span, is_inline, is_list_of_sections });
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, NO_TEXT, Place};
 use super::layers::{self, Origins};
 use super::{Config, ConfigError, DEFAULT_FILE, Overrides};
 use crate::domain::encoding::utf8;
@@ -42,7 +42,7 @@ impl Loaded {
         }
         let key = fault.key.as_deref().unwrap_or_default();
         let place = known.iter().find_map(|loaded| loaded.origins.place(key));
-        fault.moved_to(place.unwrap_or_else(|| Place::named("setup")))
+        fault.moved_to(&place.unwrap_or_else(|| Place::named("setup")))
     }
 
     /// As [`Loaded::load`] would read it if `text` were in the file `path`.
@@ -65,7 +65,14 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         Err(error) => {
             let good = str::from_utf8(&bytes).err().map_or(0, |error| error.valid_up_to());
             let line = 1 + bytes.iter().take(good).filter(|byte| **byte == b'\n').count();
-            Err(ConfigError::Faults(vec![Fault::of_text(&Place::line(path, line), error.to_string())]))
+            let fault = Fault::of_text(
+                &Place::line(path, line),
+                error.to_string(),
+                NO_TEXT,
+                "text in UTF-8",
+                "iconv -f ISO-8859-1 -t UTF-8 OLD-FILE > NEW-FILE",
+            );
+            Err(ConfigError::Faults(vec![fault]))
         }
     }
 }

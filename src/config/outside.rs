@@ -19,6 +19,11 @@ use crate::files::read_configured;
 use crate::store::{StoreError, look_at_store, space_at};
 use crate::tls::{TlsError, TlsSettings, is_certifiable};
 
+/// How a store gets back that is damaged.
+const RESTORE: &str = "thalamus-edge restore FILE";
+/// How the authority of a box gets back that is damaged.
+const PUT_BACK: &str = "cp -p COPY/tls/ca.pem COPY/tls/ca-key.pem DATA_DIR/tls/";
+
 /// What there is to say about a configuration that could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examined {
@@ -28,6 +33,12 @@ pub struct Examined {
 }
 
 impl Examined {
+    /// What a node starts with all the same, in sentences.
+    pub fn unwise(&self) -> Vec<String> {
+        let faults = self.faults.iter().filter(|fault| !fault.stops_the_node).map(Fault::to_string);
+        faults.chain(self.warnings.iter().cloned()).collect()
+    }
+
     /// The faults with which a node does not start; the others are for its log.
     pub fn stopping(&self) -> Vec<Fault> {
         self.faults.iter().filter(|fault| fault.stops_the_node).cloned().collect()
@@ -49,9 +60,10 @@ impl Loaded {
         examined.warnings.extend(self.config.backup_warnings());
         examined.warnings.extend(self.config.plain_http_warning().map(str::to_owned));
         examined.warnings.extend(self.config.any_origin_warning().map(str::to_owned));
-        examined
-            .warnings
-            .extend(self.config.tls_settings().and_then(|settings| settings.uncovered_warning()));
+        if let Some(settings) = self.config.tls_settings() {
+            examined.warnings.extend(settings.uncovered_warning());
+            examined.warnings.extend(settings.long_validity_warning());
+        }
         self.centre(&mut examined);
         let is_running = self.is_running();
         let data_dir = self.data_dir();
@@ -76,7 +88,9 @@ impl Loaded {
     fn faults_of(&self, key: &str, error: ConfigError) -> Vec<Fault> {
         match error {
             ConfigError::Faults(faults) => faults,
-            other => vec![self.origins.fault(key, other.to_string())],
+            ConfigError::Unreadable { path, cause } => {
+                vec![self.origins.fault(key, format!("{}: cannot be read: {cause}", path.display()))]
+            }
         }
     }
 
@@ -179,7 +193,7 @@ impl Loaded {
                 let mut fault = self.origins.fault(key, format!("{}: {error}", path.display()));
                 if key == "data_dir" {
                     // Another directory is no way out: the error says what is.
-                    (fault.value, fault.allowed, fault.example) = (None, None, None);
+                    fault = fault.mended_by("a directory with a store that is whole", RESTORE);
                 }
                 examined.faults.push(fault);
             }
@@ -212,13 +226,15 @@ impl Loaded {
         let Err(error) = settings.examine(now) else {
             return faults;
         };
-        let key = match (&error, &settings.own) {
-            (TlsError::File { path, .. }, Some(own)) if *path == own.key => "server.key",
-            (_, Some(_)) => "server.certificate",
-            // The box's own lies below it.
-            (_, None) => "data_dir",
-        };
-        vec![self.origins.fault(key, error.to_string())]
+        let fault = |key: &str| self.origins.fault(key, error.to_string());
+        vec![match (&error, &settings.own) {
+            (TlsError::File { path, .. }, Some(own)) if *path == own.key => fault("server.key"),
+            (_, Some(_)) => fault("server.certificate"),
+            // The box's own lies below it. Clients trust it, so a new one is no way out either.
+            (_, None) => {
+                fault("data_dir").mended_by("the authority of this box as the node made it", PUT_BACK)
+            }
+        }]
     }
 
     fn data_dir(&self) -> Vec<Fault> {

@@ -3,6 +3,8 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::fault::{Fault, HIDDEN, Place};
+use super::keys::Key;
 use super::{VARIABLE_PREFIX, keys};
 
 /// How much is logged.
@@ -18,17 +20,35 @@ pub(super) fn is_looked_at(name: &str) -> bool {
 }
 
 /// What is wrong with such a variable.
-pub(super) fn problem(name: &str, value: &str) -> Option<String> {
+pub(super) fn fault(name: &str, value: &str) -> Option<Fault> {
+    const LEVELS: &str = "off, error, warn, info, debug, trace, or a list of TARGET=LEVEL";
     match name {
-        LOG if !is_filter(value) => Some(format!(
-            "{value:?} is no level: allowed: off, error, warn, info, debug, trace, or a list of TARGET=LEVEL; for \
-             example {LOG}=info"
-        )),
+        LOG if !is_filter(value) => Some(Fault::of_variable(name, "is no level", value, LEVELS, "info")),
         LOG_FORMAT if !["", "text", "json"].contains(&value) => {
-            Some(format!("{value:?} is no format: allowed: text, json; for example {LOG_FORMAT}=json"))
+            Some(Fault::of_variable(name, "is no format", value, "text, json", "json"))
         }
-        _ => meant(name).map(|meant| format!("sets nothing; did you mean {meant}?")),
+        _ => meant(name).map(|(meant, key)| {
+            const ALLOWED: &str =
+                "THALAMUS_EDGE__KEY or THALAMUS_EDGE__SECTION__KEY, in capitals, with two underscores";
+            let place = Place::Variable(name.to_owned());
+            let problem = format!("sets nothing; did you mean {meant}?");
+            Fault::of_text(&place, problem, HIDDEN, ALLOWED, setting(&meant, key.example.trim_matches('"')))
+        }),
     }
+}
+
+/// A variable as a shell sets it.
+pub(super) fn setting(name: &str, value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/.:_-%+,@=".contains(c);
+    match value.chars().all(is_plain) {
+        true => format!("{name}={value}"),
+        false => format!("{name}='{value}'"),
+    }
+}
+
+/// The variable that sets this key.
+pub(super) fn name_of(key: &Key) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.name.replace('.', "__").to_ascii_uppercase())
 }
 
 /// A bare word would be taken for the name of a part of the program, and switch everything else off.
@@ -44,12 +64,12 @@ fn is_filter(value: &str) -> bool {
 }
 
 /// The variable that one is meant to be which has one underscore where two belong, or small letters.
-fn meant(name: &str) -> Option<String> {
+fn meant(name: &str) -> Option<(String, &'static Key)> {
     let rest = name.get(..PREFIX.len()).filter(|start| start.eq_ignore_ascii_case(PREFIX))?;
     let plain = name.get(rest.len()..)?.trim_start_matches('_').to_ascii_lowercase().replace("__", "_");
     let known = keys::KEYS.iter().find(|key| key.name.replace('.', "_") == plain)?;
-    let right = format!("{VARIABLE_PREFIX}{}", known.name.replace('.', "__").to_ascii_uppercase());
-    (right != name && !name.starts_with(VARIABLE_PREFIX)).then_some(right)
+    let right = name_of(known);
+    (right != name && !name.starts_with(VARIABLE_PREFIX)).then_some((right, known))
 }
 
 #[cfg(test)]
@@ -61,18 +81,18 @@ mod tests {
         for right in
             ["", "info", "INFO", "off", "warn,thalamus_edge::sync=debug", " debug ", "rustls=error,info"]
         {
-            assert_eq!(problem(LOG, right), None, "{right}");
+            assert_eq!(fault(LOG, right), None, "{right}");
         }
         for wrong in
             ["lots", "inf", "verbose", "info,lots", "thalamus_edge=lots", "=info", "thalamus_edge", "info,"]
         {
-            assert!(problem(LOG, wrong).is_some_and(|problem| problem.contains("debug, trace")), "{wrong}");
+            assert!(fault(LOG, wrong).is_some_and(|fault| fault.allowed.contains("debug, trace")), "{wrong}");
         }
         for right in ["json", "text", ""] {
-            assert_eq!(problem(LOG_FORMAT, right), None, "{right}");
+            assert_eq!(fault(LOG_FORMAT, right), None, "{right}");
         }
         for wrong in ["xml", "JSON", "jsonl", "pretty"] {
-            assert!(problem(LOG_FORMAT, wrong).is_some(), "{wrong}");
+            assert!(fault(LOG_FORMAT, wrong).is_some(), "{wrong}");
         }
     }
 
@@ -85,7 +105,9 @@ mod tests {
             ("THALAMUS_EDGE_CENTRAL__URI_FILE", "THALAMUS_EDGE__CENTRAL__URI_FILE"),
         ] {
             assert!(is_looked_at(name));
-            assert_eq!(problem(name, ""), Some(format!("sets nothing; did you mean {right}?")));
+            let found = fault(name, "").unwrap();
+            assert_eq!(found.problem, format!("sets nothing; did you mean {right}?"));
+            assert!(found.example.starts_with(&format!("{right}=")), "{}", found.example);
         }
         for other in
             ["THALAMUS_EDGE_CONFIG", "THALAMUS_EDGE_TEST_SEED", "PATH", "THALAMUS_EDGE__SERVER__FOO", "Ä"]

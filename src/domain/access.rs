@@ -3,9 +3,11 @@
 //! A [`Grant`] can be made nowhere else, and every write that comes from a client takes one, so a route
 //! cannot forget to ask.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod rules;
 
-use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
 use serde_json::Value;
 
 use super::json::{JsonError, parse};
@@ -59,13 +61,30 @@ impl Verb {
 /// Something in the rules that could not be read.
 #[derive(Debug)]
 pub struct AclFault {
-    pub place: String,
+    /// In the text, from 1.
+    pub line: usize,
+    /// Entry and key; absent if the text is no list of roles.
+    pub key: Option<String>,
+    /// The value as JSON; absent for text that may be anything.
+    pub value: Option<String>,
     pub message: String,
+    pub allowed: &'static str,
+    pub example: &'static str,
+}
+
+impl fmt::Display for AclFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: ", self.line)?;
+        match &self.key {
+            Some(key) => write!(f, "{key}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
 }
 
 /// Rules that could not be read: everything that is wrong, at least one thing.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.place, fault.message)).collect::<Vec<_>>().join("\n"))]
+#[error("{}", .0.iter().map(AclFault::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct AclError(pub Vec<AclFault>);
 
 /// The access rules in force.
@@ -82,50 +101,30 @@ struct Permissions {
     emergency: bool,
 }
 
-#[derive(Deserialize)]
-struct RoleRow {
-    role: String,
-    permissions: serde_json::Map<String, Value>,
-}
-
 impl Acl {
     /// Reads `roles.cfg`. Also returns warnings about names that nothing here answers to.
     pub fn parse(text: &str) -> Result<(Acl, Vec<String>), AclError> {
-        let rows: Vec<Value> = serde_json::from_str(text).map_err(|e| {
-            let place = format!("line {} column {}", e.line(), e.column());
-            AclError(vec![AclFault { place, message: format!("not a JSON list of roles: {e}") }])
-        })?;
+        let rows: Vec<Value> =
+            serde_json::from_str(text).map_err(|error| AclError(vec![rules::no_list(text, &error)]))?;
         let mut faults = Vec::new();
-        let mut fault = |place: String, message: String| faults.push(AclFault { place, message });
         let mut roles = BTreeMap::new();
         let mut warnings = Vec::new();
         // Of a key that stands twice the last one counts, as in Thalamus; who reads the file may see the first.
         if let Err(JsonError::Invalid { message, .. }) = parse(text.as_bytes()) {
             warnings.push(message);
         }
-        for (index, row) in rows.into_iter().enumerate() {
-            let unknown_keys: Vec<String> =
-                row.as_object().map_or_else(Vec::new, |row| row.keys().cloned().collect());
-            let row: RoleRow = match serde_json::from_value(row) {
-                Ok(row) => row,
-                Err(error) => {
-                    fault(format!("entry {}", index + 1), error.to_string());
+        for (index, row) in rows.iter().enumerate() {
+            let reader = rules::Reader { text, index };
+            let (role, given) = match reader.row(row, &mut warnings) {
+                Ok(read) => read,
+                Err(fault) => {
+                    faults.push(fault);
                     continue;
                 }
             };
-            for key in unknown_keys.iter().filter(|key| !["role", "permissions"].contains(&key.as_str())) {
-                warnings.push(format!(
-                    "role {:?}: nothing is called {key:?} beside \"role\" and \"permissions\"",
-                    row.role
-                ));
-            }
-            let (permissions, problems) = parse_permissions(&row, &mut warnings);
-            for problem in problems {
-                fault(format!("role {:?}", row.role), problem);
-            }
-            if row.role.is_empty() || roles.insert(row.role.clone(), permissions).is_some() {
-                let message = "the role is empty or stands twice".to_owned();
-                fault(format!("entry {} ({:?})", index + 1, row.role), message);
+            let permissions = parse_permissions(&reader, role, given, &mut warnings, &mut faults);
+            if roles.insert(role.to_owned(), permissions).is_some() {
+                faults.push(reader.twice(role));
             }
         }
         if faults.is_empty() { Ok((Acl { roles }, warnings)) } else { Err(AclError(faults)) }
@@ -265,59 +264,48 @@ impl Acl {
     }
 }
 
-/// What a role may do, and what of it cannot be read.
-fn parse_permissions(row: &RoleRow, warnings: &mut Vec<String>) -> (Permissions, Vec<String>) {
+/// What a role may do; adds what of it cannot be read.
+fn parse_permissions(
+    reader: &rules::Reader<'_>,
+    role: &str,
+    given: &serde_json::Map<String, Value>,
+    warnings: &mut Vec<String>,
+    faults: &mut Vec<AclFault>,
+) -> Permissions {
     let mut permissions = Permissions::default();
-    let mut problems = Vec::new();
-    for (key, value) in &row.permissions {
-        match key.as_str() {
-            "global" => {
-                permissions.global = parse_flag(key, value).unwrap_or_else(|problem| {
-                    problems.push(problem);
-                    false
-                });
-                continue;
+    for (key, value) in given {
+        let flag = match key.as_str() {
+            "global" => Some(&mut permissions.global),
+            "emergency" => Some(&mut permissions.emergency),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            match rules::flag(value) {
+                Some(read) => *flag = read,
+                None => faults.push(reader.no_flag(key, value)),
             }
-            "emergency" => {
-                permissions.emergency = parse_flag(key, value).unwrap_or_else(|problem| {
-                    problems.push(problem);
-                    false
-                });
-                continue;
-            }
-            _ => {}
+            continue;
         }
         let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.name() == key) else {
-            warnings.push(format!("role {:?}: {key:?} is not a method", row.role));
+            warnings.push(format!("role {role:?}: {key:?} is not a method"));
             continue;
         };
         let Ok(names) = serde_json::from_value::<BTreeSet<String>>(value.clone()) else {
-            problems.push(format!("{key:?} must be a list of names"));
+            faults.push(reader.no_names(key, value));
             continue;
         };
         for name in names.iter().filter(|name| !is_known_name(name)) {
-            warnings.push(format!("role {:?}, {key}: nothing is called {name:?}", row.role));
+            warnings.push(format!("role {role:?}, {key}: nothing is called {name:?}"));
         }
         permissions.names.insert(verb, names);
     }
     if permissions.emergency && permissions.global {
-        let role = &row.role;
         warnings.push(format!(
             "role {role:?}: \"emergency\" does nothing beside \"global\", which gives more: leave one of them out"
         ));
         permissions.emergency = false;
     }
-    (permissions, problems)
-}
-
-/// As Thalamus writes what is true, or as JSON does.
-fn parse_flag(key: &str, value: &Value) -> Result<bool, String> {
-    match value {
-        Value::Bool(flag) => Ok(*flag),
-        Value::String(text) if text == "True" => Ok(true),
-        Value::String(text) if text == "False" => Ok(false),
-        _ => Err(format!("{key:?} must be true, false, \"True\" or \"False\"")),
-    }
+    permissions
 }
 
 fn is_known_name(name: &str) -> bool {
@@ -530,12 +518,26 @@ mod tests {
     #[test]
     fn errors_name_the_place() {
         let place = |text: &str| Acl::parse(text).unwrap_err().to_string();
-        assert!(place("[\n{]").starts_with("line 2 column 2"), "{}", place("[\n{]"));
-        assert!(place(r#"[{"role": "a"}]"#).starts_with("entry 1: missing field"));
+        assert!(place("[\n{]").starts_with("line 2: is no JSON"), "{}", place("[\n{]"));
+        assert!(place(r#"[{"role": "a"}]"#).starts_with("line 1: [0]: has no \"permissions\""));
+        for (text, words) in [
+            ("", "is empty"),
+            (" \n", "is empty"),
+            ("[{\"role\": ", "ends in the middle"),
+            ("{}", "is no list of roles"),
+            ("7", "is no list of roles"),
+            ("[][]", "goes on"),
+            ("[{'role': 1}]", "is no JSON"),
+            ("[1]", "is no role"),
+            ("[{\"role\": \"\", \"permissions\": {}}]", "must be a name"),
+        ] {
+            let found = place(text);
+            assert!(found.contains(words) && !found.contains("EOF"), "{text}: {found}");
+        }
         let global = r#"[{"role": "a", "permissions": {"global": "maybe"}}]"#;
-        assert!(place(global).starts_with("role \"a\": \"global\""));
+        assert!(place(global).starts_with("line 1: [0].permissions.global: "));
         let names = r#"[{"role": "a", "permissions": {"GET": "people"}}]"#;
-        assert!(place(names).starts_with("role \"a\": \"GET\""));
+        assert!(place(names).starts_with("line 1: [0].permissions.GET: "));
     }
 
     #[test]
@@ -567,7 +569,7 @@ mod tests {
         assert!(!acl.may_open(&operator, "person"));
         let bad = r#"[{"role": "a", "permissions": {"emergency": 1}}]"#;
         let error = Acl::parse(bad).unwrap_err().to_string();
-        assert!(error.starts_with("role \"a\": \"emergency\" must be"), "{error}");
+        assert!(error.starts_with("line 1: [0].permissions.emergency: must be true"), "{error}");
     }
 
     #[test]

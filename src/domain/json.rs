@@ -8,6 +8,7 @@
 mod adopt;
 mod columns;
 mod dates;
+pub(crate) mod lines;
 mod parse;
 
 use std::fmt;

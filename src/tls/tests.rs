@@ -558,3 +558,34 @@ fn keys_that_others_could_read_are_closed() {
         assert_eq!(mode(&file), 0o600);
     }
 }
+
+/// However right it is otherwise.
+#[test]
+fn an_own_certificate_that_holds_for_too_long_is_warned_about() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    let pair = rcgen::KeyPair::generate().unwrap();
+    fs::write(&key, pair.serialize_pem()).unwrap();
+    let settings = TlsSettings {
+        directory: directory.path().join("tls"),
+        own: Some(OwnCertificate { certificate: certificate.clone(), key }),
+        names: Vec::new(),
+    };
+    for (year, month, day, said) in [
+        (2026, 12, 31, None),
+        (2027, 2, 3, None),
+        (2027, 2, 4, Some("399 days")),
+        (2028, 4, 5, Some("825 days")),
+        (2028, 4, 6, Some("refuse more than 825 days")),
+        (2036, 1, 1, Some("refuse more than 825 days")),
+    ] {
+        let mut params = rcgen::CertificateParams::new(vec!["clinic.local".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, month, day);
+        fs::write(&certificate, params.self_signed(&pair).unwrap().pem()).unwrap();
+        let warning = settings.long_validity_warning();
+        assert_eq!(warning.is_some(), said.is_some(), "{year}-{month}-{day}: {warning:?}");
+        assert!(said.is_none_or(|said| warning.as_ref().unwrap().contains(said)), "{warning:?}");
+    }
+    assert_eq!(TlsSettings { own: None, ..settings }.long_validity_warning(), None, "the box makes its own");
+}

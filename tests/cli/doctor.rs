@@ -178,6 +178,7 @@ fn certificates_are_watched() {
         [(-1, "wrong", "ended at 20"), (10, "warning", "ends in "), (100, "ok", "ends in ")]
     {
         let mut params = CertificateParams::new(["clinic.local".to_owned()]).unwrap();
+        params.not_before = now - Span::days(2);
         params.not_after = now + Span::days(days);
         let certificate = params.self_signed(&key).unwrap();
         let file = file(&clinic, "own.pem", &certificate.pem(), 0o644);

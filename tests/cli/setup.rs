@@ -1,6 +1,7 @@
 //! `setup`: what it writes, what it leaves alone, and the way from there to the first login.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 
@@ -267,9 +268,10 @@ fn a_node_that_runs_is_to_be_restarted() {
 #[test]
 fn somebody_at_a_terminal_is_asked() {
     let site = Site::new();
-    // No certificate is made by this, nor does anybody listen: the port may be any.
-    let answers =
-        ["north", "nowhere", "127.0.0.1:18443", "clinic.local, 10.0.0.7", "", "hub", URI, "", "head"];
+    // No certificate is made by this, nor does anybody listen, but a port that another program has is refused.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let answers = ["north", "nowhere", &listen, "clinic.local, 10.0.0.7", "", "hub", URI, "", "head"];
     let setup = ["setup", "--config", &site.config];
     // The centre is not there, which is asked about before anything is written.
     let (code, shown) = site.clinic.at_terminal(&setup, &[&answers[..], &["no"]].concat());
@@ -279,14 +281,17 @@ fn somebody_at_a_terminal_is_asked() {
     let (code, shown) = site.clinic.at_terminal(&setup, &[&answers[..], &["yes"]].concat());
     assert_eq!(code, 0, "{shown}");
     assert!(shown.contains("`server.listen`") && shown.contains("is not a connection string"), "{shown}");
-    assert!(shown.contains("https://localhost:18443/link/") && shown.contains("head@local"), "{shown}");
+    assert!(
+        shown.contains(&format!("https://localhost:{port}/link/")) && shown.contains("head@local"),
+        "{shown}"
+    );
     assert!(shown.contains("thalamus-edge-data/tls/ca.pem, which the first start makes"), "{shown}");
     assert!(!shown.contains("s3cret"), "{shown}");
     let config = site.config();
     let data = site.clinic.path("thalamus-edge-data");
     for line in [
         "name = \"north\"",
-        "listen = \"127.0.0.1:18443\"",
+        &format!("listen = \"{listen}\""),
         "names = [\"clinic.local\", \"10.0.0.7\"]",
         &format!("data_dir = {data:?}"),
     ] {

@@ -8,7 +8,7 @@ use crate::app;
 use crate::backup::{self, Weakness};
 use crate::central::Protection;
 use crate::cli::clear_copies::clear_files;
-use crate::config::{Config, is_open_to_others};
+use crate::config::{Config, Loaded, is_open_to_others};
 use crate::store::free_bytes_at;
 use crate::sync::time_text;
 use crate::tls::RELEASE_EPOCH_S;
@@ -17,6 +17,15 @@ use crate::tls::RELEASE_EPOCH_S;
 const CERTIFICATE_WARNED_DAYS: i64 = 30;
 /// How long after it was due a backup may still come.
 const BACKUP_LATE_MS: i64 = DAY_MS;
+
+/// What of the configuration is unwise, though a node serves with it. What it does not start with is found below, and by
+/// `check`.
+pub(super) fn settings(found: &mut Findings, loaded: &Loaded) {
+    for fault in loaded.examine().faults.iter().filter(|fault| !fault.stops_the_node) {
+        let remedy = "correct it there, or put back what it names, then systemctl restart thalamus-edge";
+        found.warning("configuration", fault.to_string(), remedy);
+    }
+}
 
 pub(super) fn rules(found: &mut Findings, config: &Config) {
     const ABOUT: &str = "access rules";
@@ -196,7 +205,10 @@ pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
                 _ if days < CERTIFICATE_WARNED_DAYS => {
                     found.warning(ABOUT, format!("ends in {days} days, at {at}"), remedy)
                 }
-                _ => found.ok(ABOUT, format!("ends in {days} days, at {at}")),
+                _ => match settings.long_validity_warning() {
+                    Some(warning) => found.warning(ABOUT, warning, remedy),
+                    None => found.ok(ABOUT, format!("ends in {days} days, at {at}")),
+                },
             }
         }
     }
