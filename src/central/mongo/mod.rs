@@ -14,6 +14,7 @@ mod filter;
 mod hello;
 mod line;
 mod look;
+mod place;
 mod probe;
 mod read;
 mod rights;
@@ -21,6 +22,7 @@ mod rows;
 mod tls;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
@@ -39,8 +41,9 @@ use self::counters::Counters;
 use self::line::{Line, Meter, Patience};
 use super::survey::{Diagnosis, Namesake, Trouble};
 use super::{
-    ArchiveState, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub, Lease, LeaseAnswer,
-    Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written, unusable_address,
+    ArchiveState, CONFLICTS_COLLECTION, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub,
+    Lease, LeaseAnswer, Moment, NODES_COLLECTION, Resolutions, Result, TRASH_COLLECTION, Token, Traffic,
+    Watched, Write, Written, unusable_address,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -401,11 +404,13 @@ impl MongoCentral {
 #[async_trait]
 impl Central for MongoCentral {
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>> {
-        self.fetch_records(kind, ids).await
+        let answer = self.fetch_records(kind, ids).await;
+        self.reading("find", self.address.collection(kind), answer)
     }
 
     async fn identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
-        self.find_identities(ids).await
+        let answer = self.find_identities(ids).await;
+        self.reading("find", self.address.collection(Kind::Person), answer)
     }
 
     async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()> {
@@ -414,17 +419,20 @@ impl Central for MongoCentral {
     }
 
     async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>> {
-        self.list_large_ids(kind, after).await
+        let answer = self.list_large_ids(kind, after).await;
+        self.reading("find", self.address.collection(kind), answer)
     }
 
     async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>> {
-        self.continue_scan(max).await
+        let answer = self.continue_scan(max).await;
+        self.reading("find", "the records", answer)
     }
 
     async fn estimated_count(&mut self, kind: Kind) -> Result<u64> {
         let records = self.records(kind);
         let counting = async { records.estimated_document_count().await };
-        self.patience.limited(counting).await
+        let answer = self.patience.limited(counting).await;
+        self.reading("count", self.address.collection(kind), answer)
     }
 
     async fn watch(
@@ -434,35 +442,49 @@ impl Central for MongoCentral {
         bodies: &[RecordKey],
         max: usize,
     ) -> Result<Watched> {
-        self.open_feed(node, after, bodies, max).await
+        let answer = self.open_feed(node, after, bodies, max).await;
+        self.reading("aggregate", "its change feed", answer)
     }
 
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
-        self.list_unsupported_ids(kind, max).await
+        let answer = self.list_unsupported_ids(kind, max).await;
+        self.reading("find", self.address.collection(kind), answer)
     }
 
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>> {
-        self.write_batch(batch).await
+        let answer = self.write_batch(batch).await;
+        if answer.is_ok() {
+            return answer;
+        }
+        let kinds: BTreeSet<Kind> = batch.iter().map(|write| write.key().kind).collect();
+        let names: Vec<&str> = kinds.into_iter().map(|kind| self.address.collection(kind)).collect();
+        let command = if self.bulk_write { "bulkWrite" } else { "insert, update or delete" };
+        self.writing(command, &names.join(", "), answer)
     }
 
     async fn archive(&mut self, rows: &[Document]) -> Result<()> {
-        self.archive_rows(rows).await
+        let answer = self.archive_rows(rows).await;
+        self.writing("update", TRASH_COLLECTION, answer)
     }
 
     async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()> {
-        self.settle_archived_rows(settled).await
+        let answer = self.settle_archived_rows(settled).await;
+        self.writing("update", TRASH_COLLECTION, answer)
     }
 
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
-        self.publish_conflict_rows(rows).await
+        let answer = self.publish_conflict_rows(rows).await;
+        self.writing("update", CONFLICTS_COLLECTION, answer)
     }
 
     async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions> {
-        self.conflict_rows(ids).await
+        let answer = self.conflict_rows(ids).await;
+        self.reading("find", CONFLICTS_COLLECTION, answer)
     }
 
     async fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) -> Result<()> {
-        self.answer_conflict_rows(answers).await
+        let answer = self.answer_conflict_rows(answers).await;
+        self.writing("update", CONFLICTS_COLLECTION, answer)
     }
 
     async fn take_lease(
@@ -472,21 +494,25 @@ impl Central for MongoCentral {
         proposed: &Lease,
         announcement: &Document,
     ) -> Result<LeaseAnswer> {
-        self.take_node_lease(node, expected, proposed, announcement).await
+        let answer = self.take_node_lease(node, expected, proposed, announcement).await;
+        self.writing("update", NODES_COLLECTION, answer)
     }
 
     async fn node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>> {
-        self.find_node_rows(node, store).await
+        let answer = self.find_node_rows(node, store).await;
+        self.reading("find", NODES_COLLECTION, answer)
     }
 
     async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
-        self.report_under_lease(node, lease, report).await
+        let answer = self.report_under_lease(node, lease, report).await;
+        self.writing("update", NODES_COLLECTION, answer)
     }
 
     async fn namesakes(&mut self, node: &str, name: &str, now_ms: i64) -> Result<Vec<Namesake>> {
         let command = look::namesakes_command(name, Some(node));
         let running = self.database.run_command(command).session(&mut self.reading);
-        let reply = self.patience.limited(async { running.await }).await?;
+        let answer = self.patience.limited(async { running.await }).await;
+        let reply = self.reading("find", NODES_COLLECTION, answer)?;
         Ok(look::namesakes(&reply, now_ms))
     }
 
