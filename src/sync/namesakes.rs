@@ -89,10 +89,7 @@ impl Round<'_> {
             }
             // It is asked again in the next round.
             Err(error) => {
-                self.aside.push_str(&format!(
-                    " Other nodes of the same name could not be looked for: {}.",
-                    error.told()
-                ));
+                self.note_aside("Other nodes of the same name could not be looked for", &error);
                 tracing::warn!(%error, "other nodes of the same name could not be looked for");
                 return Ok(());
             }

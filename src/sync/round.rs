@@ -286,6 +286,14 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Has the round say at its end what was not taken and held up nothing; each once.
+    pub(crate) fn note_aside(&mut self, what: &str, error: &CentralError) {
+        let sentence = format!(" {what}: {}.", error.told());
+        if !self.aside.contains(&sentence) {
+            self.aside.push_str(&sentence);
+        }
+    }
+
     /// [`Round::seal`], and goes on if the centre answers that it does not take it: what was sent stays open until the
     /// next round has its lease.
     pub(crate) async fn seal_or_note(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {

@@ -92,7 +92,13 @@ fn remedy_of(code: Option<i32>) -> &'static str {
 }
 
 /// What a command was about, where it failed.
-fn trouble(stage: Stage, member: Option<String>, command: &str, what: &str, cause: &Cause) -> Trouble {
+pub(super) fn trouble(
+    stage: Stage,
+    member: Option<String>,
+    command: &str,
+    what: &str,
+    cause: &Cause,
+) -> Trouble {
     let who = member.as_deref().unwrap_or("the centre");
     let name = cause.code().and_then(name_of).map_or_else(String::new, |name| format!(", {name}"));
     let reason = match cause.is_answer() {
