@@ -145,7 +145,16 @@ fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
             tracing::info!(%error, %trouble, "the centre cannot be reached");
             // What answers has been reached.
             let what = if trouble.stage == Stage::Answer && error.is_answer() { "used" } else { "reached" };
-            (Outcome::Offline, format!("The centre cannot be {what} {trouble}. {KEPT}"))
+            // What the round waited for, where the first answer tells nothing of it.
+            let asked = match error.place().filter(|_| trouble.stage == Stage::Answer) {
+                Some(place) => format!("; before that, {}", place.reason),
+                None => String::new(),
+            };
+            let remedy = trouble.remedy;
+            (
+                Outcome::Offline,
+                format!("The centre cannot be {what} {trouble}{asked}. Remedy: {remedy}. {KEPT}"),
+            )
         }
         (Diagnosis::Trouble(trouble), _) => {
             tracing::error!(%error, %trouble, remedy = trouble.remedy, "the round failed");
