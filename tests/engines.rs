@@ -12,6 +12,8 @@ mod replies_mongo;
 #[path = "engines/slow_feed.rs"]
 mod slow_feed_mongo;
 mod support;
+#[path = "engines/told.rs"]
+mod told_mongo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::survey::Trouble;
+
 /// Why the centre gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CentralError {
@@ -22,6 +24,29 @@ impl CentralError {
         let (CentralError::Offline(cause) | CentralError::Refused(cause) | CentralError::Failed(cause)) =
             self;
         cause
+    }
+
+    /// With the place where it happened, unless that is known.
+    pub(crate) fn at(mut self, place: impl FnOnce(&Cause) -> Trouble) -> CentralError {
+        let (CentralError::Offline(cause) | CentralError::Refused(cause) | CentralError::Failed(cause)) =
+            &mut self;
+        if cause.place.is_none() {
+            cause.place = Some(Box::new(place(cause)));
+        }
+        self
+    }
+
+    /// At which stage, at which member, and what mends it: known of every command that was sent or waited for.
+    pub(crate) fn place(&self) -> Option<&Trouble> {
+        self.cause().place.as_deref()
+    }
+
+    /// All that is known, for people; without a full stop.
+    pub(crate) fn told(&self) -> String {
+        match self.place() {
+            Some(place) => format!("{place}. Remedy: {}", place.remedy),
+            None => self.to_string(),
+        }
     }
 
     /// The code of the error that a server has answered, 0 for one without; `None` if nobody answered.
@@ -52,16 +77,22 @@ pub struct Cause {
     words: String,
     code: Option<i32>,
     is_of_centre: bool,
+    place: Option<Box<Trouble>>,
 }
 
 impl Cause {
     /// A server has answered with this error, about what was asked or about all that it is asked now.
     pub(crate) fn answered(code: i32, words: String, is_of_centre: bool) -> Cause {
-        Cause { words, code: Some(code), is_of_centre }
+        Cause { words, code: Some(code), is_of_centre, place: None }
     }
 
     pub(crate) fn is_answer(&self) -> bool {
         self.code.is_some()
+    }
+
+    /// As [`CentralError::code`].
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.code
     }
 }
 
@@ -73,7 +104,7 @@ impl From<&str> for Cause {
 
 impl From<String> for Cause {
     fn from(words: String) -> Cause {
-        Cause { words, code: None, is_of_centre: false }
+        Cause { words, code: None, is_of_centre: false, place: None }
     }
 }
 

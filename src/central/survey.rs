@@ -20,6 +20,10 @@ pub enum Stage {
     Primary,
     Login,
     Privilege,
+    /// A command that reads, after everything before went well.
+    Reading,
+    /// A command that writes.
+    Writing,
 }
 
 impl Stage {
@@ -35,13 +39,20 @@ impl Stage {
             Stage::Primary => "not primary",
             Stage::Login => "login",
             Stage::Privilege => "privilege",
+            Stage::Reading => "reading",
+            Stage::Writing => "writing",
         }
     }
 
     /// Whether somebody has to change something: waiting for a network or for a server is no remedy.
     pub fn is_lasting(self) -> bool {
         match self {
-            Stage::Name | Stage::Connection | Stage::Answer | Stage::Primary => false,
+            Stage::Name
+            | Stage::Connection
+            | Stage::Answer
+            | Stage::Primary
+            | Stage::Reading
+            | Stage::Writing => false,
             Stage::Address | Stage::Tls | Stage::Version | Stage::Login | Stage::Privilege => true,
         }
     }

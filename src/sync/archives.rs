@@ -126,6 +126,10 @@ impl Round<'_> {
                 Ok(None)
             }
             Err(failure) if failure.is_about_call() => {
+                self.note_aside(
+                    "A delete waits, because the centre's trash does not take what is deleted",
+                    &failure,
+                );
                 self.give_up_delete(sending).await?;
                 Ok(None)
             }

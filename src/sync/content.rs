@@ -153,8 +153,8 @@ pub(super) struct Lane<'a> {
 }
 
 impl Round<'_> {
-    /// Exchanges attachments, as many bytes of them as the round is allowed. Fails only if the line is cut:
-    /// anything else that goes wrong is said in the message and no reason to call the round incomplete.
+    /// Exchanges attachments, as many bytes of them as the round is allowed. Fails only if the line is cut
+    /// or the centre takes nothing from anybody now: anything else that goes wrong is said in the message and no reason to call the round incomplete.
     pub(crate) async fn content(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let allowance = Some(self.allowance.content_bytes).filter(|bytes| *bytes < u64::MAX);
         let snapshot = self.store.read()?;
@@ -175,7 +175,12 @@ impl Round<'_> {
         let result = tokio::time::timeout_at(deadline, lane.run(central)).await.unwrap_or(Ok(()));
         match result {
             Ok(()) => {}
-            Err(error @ RoundError::Central(CentralError::Offline(_))) => return Err(error),
+            Err(RoundError::Central(error @ CentralError::Offline(_)))
+                if !error.is_answer() || error.is_of_centre() =>
+            {
+                return Err(error.into());
+            }
+            Err(RoundError::Central(error)) => lane.note_trouble(&error.told()),
             Err(error) => lane.note_trouble(&error.to_string()),
         }
         self.content_note = lane.note()?;
@@ -223,9 +228,9 @@ impl Lane<'_> {
         result: Result<(), RoundError>,
     ) -> Result<(), RoundError> {
         match result {
-            Err(error @ RoundError::Central(CentralError::Failed(_))) => {
+            Err(RoundError::Central(error)) if error.is_about_call() && !error.is_of_centre() => {
                 self.passed.insert(sha256.to_owned());
-                self.note_trouble(&error.to_string());
+                self.note_trouble(&error.told());
                 Ok(())
             }
             result => result,

@@ -8,7 +8,7 @@ use super::no_feed::NoFeed;
 use super::round::{Outcome, Round, RoundError, Tally};
 use super::scan::Reason;
 use crate::central::survey::{Diagnosis, Stage};
-use crate::central::{CentralError, Traffic};
+use crate::central::{Cause, CentralError, Traffic};
 
 impl Round<'_> {
     /// The report of the round, whatever became of it.
@@ -18,6 +18,10 @@ impl Round<'_> {
         diagnosis: &Diagnosis,
         traffic: Traffic,
     ) -> Report {
+        let place = match &result {
+            Err(RoundError::Central(error)) => error.place().cloned(),
+            _ => None,
+        };
         let (outcome, mut message) = match result {
             Ok(()) => match self.left_over() {
                 Some(message) => (Outcome::Partial, message),
@@ -25,8 +29,12 @@ impl Round<'_> {
             },
             Err(RoundError::Central(CentralError::Offline(cause))) if self.has_only_sent => {
                 tracing::info!(%cause, "the centre could not be read to the end");
-                let message = "The centre could not be read to the end; the next round goes on.";
-                (Outcome::Offline, message.to_owned())
+                let mut message =
+                    "The centre could not be read to the end; the next round goes on.".to_owned();
+                if let Some(place) = &place {
+                    message.push_str(&format!(" What happened: {place}. Remedy: {}.", place.remedy));
+                }
+                (Outcome::Offline, message)
             }
             Err(RoundError::Central(error)) => unreached(&error, diagnosis),
             Err(RoundError::Halted(message)) => (Outcome::Halted, message),
@@ -52,6 +60,7 @@ impl Round<'_> {
             rest.push_str(&format!(" {words}"));
         }
         rest.push_str(&self.content_note);
+        rest.push_str(&self.aside);
         let name = &self.settings.node_name;
         let others = self.store.read().and_then(|snapshot| namesakes::known(&snapshot, name));
         if let Some(words) = namesakes::words(name, &others.unwrap_or_default()) {
@@ -76,7 +85,11 @@ impl Round<'_> {
             ..Report::ended(outcome, &message)
         };
         report.set_cost(traffic);
-        if let Diagnosis::Trouble(trouble) = diagnosis {
+        let found = match diagnosis {
+            Diagnosis::Trouble(trouble) => Some(trouble),
+            Diagnosis::Well | Diagnosis::Unknown => place.as_ref(),
+        };
+        if let Some(trouble) = found {
             (report.stage, report.member) = (Some(trouble.stage.name()), trouble.member.clone());
         }
         report
@@ -132,7 +145,16 @@ fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
             tracing::info!(%error, %trouble, "the centre cannot be reached");
             // What answers has been reached.
             let what = if trouble.stage == Stage::Answer && error.is_answer() { "used" } else { "reached" };
-            (Outcome::Offline, format!("The centre cannot be {what} {trouble}. {KEPT}"))
+            // What the round waited for, where the first answer tells nothing of it.
+            let asked = match error.place().filter(|_| trouble.stage == Stage::Answer) {
+                Some(place) => format!("; before that, {}", place.reason),
+                None => String::new(),
+            };
+            let remedy = trouble.remedy;
+            (
+                Outcome::Offline,
+                format!("The centre cannot be {what} {trouble}{asked}. Remedy: {remedy}. {KEPT}"),
+            )
         }
         (Diagnosis::Trouble(trouble), _) => {
             tracing::error!(%error, %trouble, remedy = trouble.remedy, "the round failed");
@@ -141,23 +163,44 @@ fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
             (Outcome::Failed, message)
         }
         (Diagnosis::Well | Diagnosis::Unknown, CentralError::Offline(cause)) if error.is_answer() => {
-            tracing::info!(%cause, "the centre answered that it cannot do now what was asked");
-            let message = format!("The centre answers, and cannot do now what was asked ({cause}). {KEPT}");
+            tracing::info!(%cause, told = error.told(), "the centre answered that it cannot do now what was asked");
+            let why = in_brackets(error, cause);
+            let message = format!("The centre answers, and cannot do now what was asked {why}. {KEPT}");
             (Outcome::Offline, message)
         }
         (Diagnosis::Well, CentralError::Offline(cause)) => {
             tracing::info!(%cause, "the line to the centre broke off; the centre answers now");
-            let message =
-                format!("The line to the centre broke off ({cause}); by now the centre answers. {KEPT}");
+            let message = match error.place() {
+                Some(_) => format!(
+                    "The centre did not answer, or the line broke off {}. By now the centre answers. {KEPT}",
+                    error.told()
+                ),
+                None => {
+                    format!("The line to the centre broke off ({cause}); by now the centre answers. {KEPT}")
+                }
+            };
             (Outcome::Offline, message)
         }
         (Diagnosis::Unknown, CentralError::Offline(cause)) => {
             tracing::info!(%cause, "the centre cannot be reached");
-            (Outcome::Offline, format!("The centre cannot be reached ({cause}). {KEPT}"))
+            (Outcome::Offline, format!("The centre cannot be reached {}. {KEPT}", in_brackets(error, cause)))
         }
         (_, error) => {
-            tracing::error!(%error, "the round failed");
-            (Outcome::Failed, format!("The round failed: {error}."))
+            let told = error.told();
+            tracing::error!(%error, told, "the round failed");
+            let message = match error.place() {
+                Some(_) => format!("The round failed {told}. Everything is kept here."),
+                None => format!("The round failed: {error}."),
+            };
+            (Outcome::Failed, message)
         }
+    }
+}
+
+/// The place of an error, which begins with its stage in brackets; else the cause, in brackets.
+fn in_brackets(error: &CentralError, cause: &Cause) -> String {
+    match error.place() {
+        Some(_) => error.told(),
+        None => format!("({cause})"),
     }
 }

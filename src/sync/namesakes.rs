@@ -84,8 +84,12 @@ impl Round<'_> {
         }
         let others = match central.namesakes(node, &name, now_ms).await {
             Ok(others) => others,
-            Err(offline @ CentralError::Offline(_)) => return Err(offline.into()),
+            Err(offline @ CentralError::Offline(_)) if !offline.is_answer() || offline.is_of_centre() => {
+                return Err(offline.into());
+            }
+            // It is asked again in the next round.
             Err(error) => {
+                self.note_aside("Other nodes of the same name could not be looked for", &error);
                 tracing::warn!(%error, "other nodes of the same name could not be looked for");
                 return Ok(());
             }

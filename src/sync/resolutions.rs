@@ -39,6 +39,12 @@ const RESOLUTIONS_IDS_MAX: usize = 500;
 const WATCHED_ROUNDS: i64 = 10;
 
 impl Round<'_> {
+    fn note_unpublished(&mut self, why: Option<CentralError>) {
+        if let Some(error) = why {
+            self.note_aside("Conflicts are not written at the centre", &error);
+        }
+    }
+
     /// Sends new and changed conflicts to the centre.
     pub(crate) async fn publish_conflicts(
         &mut self,
@@ -61,8 +67,10 @@ impl Round<'_> {
             let again = again.map(|conflict| reopened_row(conflict, node)).collect::<Result<_, _>>()?;
             let rest = conflicts.iter().filter(|conflict| !conflict.is_reopened || !is_open(conflict));
             let rest = rest.map(|conflict| central_row(conflict, node)).collect::<Result<_, _>>()?;
-            let mut refused = send_rows(central, again).await?;
-            refused.extend(send_rows(central, rest).await?);
+            let mut why = None;
+            let mut refused = send_rows(central, again, &mut why).await?;
+            refused.extend(send_rows(central, rest, &mut why).await?);
+            self.note_unpublished(why);
             refused.extend(self.send_answers(central, &conflicts, node).await?);
             conflicts.retain(|conflict| !refused.contains(&conflict.id));
             step("conflicts.published");
@@ -94,7 +102,9 @@ impl Round<'_> {
         let rows: Vec<Document> = rows.filter_map(Result::transpose).collect::<Result<_, _>>()?;
         let about = |row: &Document, field: &str| row.get_str(field).unwrap_or_default().to_owned();
         let of: Vec<_> = rows.iter().map(|row| (about(row, "_id"), about(row, "conflict"))).collect();
-        let refused = send_rows(central, rows).await?;
+        let mut why = None;
+        let refused = send_rows(central, rows, &mut why).await?;
+        self.note_unpublished(why);
         Ok(of.into_iter().filter(|(id, _)| refused.contains(id)).map(|(_, conflict)| conflict).collect())
     }
 
@@ -161,8 +171,12 @@ async fn answer(central: &mut dyn Central, answers: Vec<ConflictAnswer>) -> Resu
 }
 
 /// Publishes rows; returns the ids of those that the centre does not take, which must hold up neither the
-/// others nor the round.
-async fn send_rows(central: &mut dyn Central, rows: Vec<Document>) -> Result<BTreeSet<String>, CentralError> {
+/// others nor the round. The first reason is left in `why`.
+async fn send_rows(
+    central: &mut dyn Central,
+    rows: Vec<Document>,
+    why: &mut Option<CentralError>,
+) -> Result<BTreeSet<String>, CentralError> {
     let mut refused = BTreeSet::new();
     if rows.is_empty() {
         return Ok(refused);
@@ -173,6 +187,7 @@ async fn send_rows(central: &mut dyn Central, rows: Vec<Document>) -> Result<BTr
             for row in &rows {
                 match central.publish_conflicts(std::slice::from_ref(row)).await {
                     Err(error) if is_of_row(&error) => {
+                        why.get_or_insert(error);
                         refused.insert(row.get_str("_id").unwrap_or_default().to_owned());
                     }
                     result => result?,

@@ -137,6 +137,8 @@ pub(crate) struct Round<'a> {
     pub(crate) beside: Option<CancellationToken>,
     /// What is to be said about attachments.
     pub(crate) content_note: String,
+    /// What else did not work and held up nothing, for people; each sentence after a blank.
+    pub(crate) aside: String,
     /// The first failure of a reading in the middle of sending.
     pub(crate) unread: Option<CentralError>,
     /// The first failure of the centre over something that was to be sent, which kept nothing else from being sent.
@@ -175,6 +177,7 @@ impl<'a> Round<'a> {
             missed: 0,
             beside: None,
             content_note: String::new(),
+            aside: String::new(),
             unread: None,
             unsent: None,
             unmarked: BTreeSet::new(),
@@ -280,6 +283,14 @@ impl<'a> Round<'a> {
                 Ok(())
             }
             sent => sent,
+        }
+    }
+
+    /// Has the round say at its end what was not taken and held up nothing; each once.
+    pub(crate) fn note_aside(&mut self, what: &str, error: &CentralError) {
+        let sentence = format!(" {what}: {}.", error.told());
+        if !self.aside.contains(&sentence) {
+            self.aside.push_str(&sentence);
         }
     }
 

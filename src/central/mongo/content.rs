@@ -92,11 +92,13 @@ impl Attachments for MongoCentral {
             .sort(doc! {"n": 1})
             .batch_size(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1))
             .session(&mut self.reading);
-        let mut cursor = self.patience.limited(async { finding.await }).await?;
+        let opened = self.patience.limited(async { finding.await }).await;
+        let mut cursor = self.reading("find", CHUNKS_COLLECTION, opened)?;
         let (mut found, mut bytes) = (Vec::new(), 0);
         loop {
             let next = async { cursor.next(&mut self.reading).await.transpose() };
-            let row = self.patience.limited(next).await?;
+            let row = self.patience.limited(next).await;
+            let row = self.reading("getMore", CHUNKS_COLLECTION, row)?;
             // Chunks longer than their row says are noticed by who asked.
             let Some(row) = row.filter(|_| bytes < CHUNKS_BYTES_MAX) else {
                 return Ok(found);
@@ -205,11 +207,13 @@ impl MongoCentral {
         options.batch_size = Some(SMALL_ROWS_MAX);
         options.limit = (limit > 0).then_some(limit);
         let finding = rows.find(filter).with_options(options).session(&mut self.reading);
-        let mut cursor = self.patience.limited(async { finding.await }).await?;
+        let opened = self.patience.limited(async { finding.await }).await;
+        let mut cursor = self.reading("find", collection, opened)?;
         let mut found = Vec::new();
         loop {
             let next = async { cursor.next(&mut self.reading).await.transpose() };
-            match self.patience.limited(next).await? {
+            let row = self.patience.limited(next).await;
+            match self.reading("getMore", collection, row)? {
                 Some(row) => found.push(row),
                 None => return Ok(found),
             }
@@ -229,7 +233,8 @@ impl MongoCentral {
             [(CHUNKS_COLLECTION, vec![chunks]), (FILES_COLLECTION, vec![usual, marked])]
         {
             let command = doc! {"createIndexes": collection, "indexes": indexes};
-            self.command(command).await?;
+            let answer = self.command(command).await;
+            self.writing("createIndexes", collection, answer)?;
         }
         self.has_content_indexes = true;
         Ok(())
@@ -243,13 +248,14 @@ impl MongoCentral {
             "ordered": false,
             "writeConcern": confirmed_document(),
         };
-        let reply = self.command(command).await?;
+        let answer = self.command(command).await;
+        let reply = self.writing("insert", collection, answer)?;
         for (_, code, _) in write_errors(&reply) {
             if !error::is_duplicate_key(code) {
-                return Err(not_accepted(code));
+                return self.writing("insert", collection, Err(not_accepted(code)));
             }
         }
-        unconfirmed(&reply).map_or(Ok(()), Err)
+        self.writing("insert", collection, unconfirmed(&reply).map_or(Ok(()), Err))
     }
 
     /// Updates the one row that matches; false if none does.
@@ -259,15 +265,16 @@ impl MongoCentral {
             "updates": [{"q": filter, "u": update}],
             "writeConcern": confirmed_document(),
         };
-        let reply = self.command(command).await?;
+        let answer = self.command(command).await;
+        let reply = self.writing("update", collection, answer)?;
         if let Some((_, code, message)) = write_errors(&reply).next() {
             return match error::of_write(code, message) {
                 Written::Miss => Ok(false),
-                _ => Err(not_accepted(code)),
+                _ => self.writing("update", collection, Err(not_accepted(code))),
             };
         }
         if let Some(unconfirmed) = unconfirmed(&reply) {
-            return Err(unconfirmed);
+            return self.writing("update", collection, Err(unconfirmed));
         }
         Ok(number(&reply, "n") == Some(1))
     }

@@ -32,6 +32,8 @@ pub(super) struct Counters {
     pub(super) is_router: AtomicBool,
     /// The servers that take writes; nothing before the first was found.
     writable: watch::Sender<Option<BTreeSet<String>>>,
+    /// The one that was found last, `host:port`; it stays when it takes none any more.
+    member: Mutex<Option<String>>,
 }
 
 impl Counters {
@@ -48,6 +50,9 @@ impl Counters {
                         | ServerType::Mongos
                         | ServerType::LoadBalancer
                 );
+                if takes_writes {
+                    *lock(&self.member) = Some(server.clone());
+                }
                 self.writable.send_modify(|writable| {
                     if takes_writes {
                         writable.get_or_insert_default().insert(server);
@@ -58,6 +63,11 @@ impl Counters {
             }
             _ => {}
         }
+    }
+
+    /// The member that took writes last.
+    pub(super) fn member(&self) -> Option<String> {
+        lock(&self.member).clone()
     }
 
     /// Ends once a server was found that takes writes.

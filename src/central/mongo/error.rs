@@ -224,6 +224,22 @@ pub(super) fn command_code(error: &Error) -> Option<i32> {
     }
 }
 
+/// The code that a server has answered with, also where the driver only tells it as the reason for which it takes no server
+/// for usable: then in words, `Error code 91 (ShutdownInProgress): ...`.
+pub(super) fn answered_code(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(command.code),
+        ErrorKind::ServerSelection { message, .. } => code_in(message),
+        _ => None,
+    }
+}
+
+fn code_in(message: &str) -> Option<i32> {
+    let (_, rest) = message.split_once("Error code ")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
 pub(super) fn is_not_supported(code: i32) -> bool {
     NOT_SUPPORTED_CODES.contains(&code)
 }
@@ -305,6 +321,14 @@ mod tests {
             assert_eq!(of_write(code, ""), Written::Faulty { code }, "{code}");
             assert_eq!(of_all(&[Written::Faulty { code }]), None, "{code}");
         }
+    }
+
+    #[test]
+    fn the_code_of_a_server_that_is_not_usable_is_kept() {
+        let message = "Server selection timeout: No available servers. Topology: { Servers: [ { Address: a:1, Type: \
+                       Unknown, Error: Kind: Command failed: Error code 11600 (InterruptedAtShutdown): x } ] }";
+        assert_eq!(code_in(message), Some(11_600));
+        assert_eq!(code_in("Server selection timeout: No available servers"), None);
     }
 
     #[test]

@@ -14,12 +14,15 @@ use mongodb::Database;
 use mongodb::options::WriteConcern;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
+use super::counters::Counters;
 use super::line::Patience;
+use super::place::trouble;
 use super::read::{batch_size, owned};
 use super::{MongoCentral, error};
+use crate::central::survey::Stage;
 use crate::central::{
-    CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token, Watched,
-    lease_of,
+    Cause, CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token,
+    Watched, lease_of,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -52,6 +55,7 @@ pub(super) struct MongoFeed {
     cursor: RawBatchCursor,
     database: Database,
     patience: Patience,
+    counters: Arc<Counters>,
     /// It goes on from an earlier position and has not come to its end yet. The server reads through everything that
     /// happened since then in any database, however little of it is told, so a reply may take minutes.
     is_behind: bool,
@@ -97,6 +101,7 @@ impl MongoCentral {
             cursor,
             database: self.database.clone(),
             patience,
+            counters: Arc::clone(&self.counters),
             is_behind,
             kinds,
             node,
@@ -312,7 +317,11 @@ impl Feed for MongoFeed {
     async fn next(&mut self) -> Result<Changes> {
         let changes = match self.first.take() {
             Some(first) => first,
-            None => self.read().await?,
+            None => self.read().await.map_err(|error| {
+                let member = self.counters.member();
+                let at = |cause: &Cause| trouble(Stage::Reading, member, "getMore", "its change feed", cause);
+                error.at(at)
+            })?,
         };
         self.told_to.clone_from(&self.read_to);
         Ok(changes)

@@ -6,6 +6,7 @@ use bson::{Bson, Document, doc};
 use mongodb::options::ServerAddress;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::place::name_of;
 use super::probe::at;
 use crate::central::survey::{Stage, Trouble};
 
@@ -103,9 +104,7 @@ pub(super) fn known_version(member: &str, hello: Hello) -> Result<Hello, Trouble
     if is_error && code != COMMAND_NOT_FOUND || !is_error && !hello.0.contains_key("maxWireVersion") {
         let reason = match code {
             0 => format!("{member} answers, but not with what a server says of itself"),
-            code => format!(
-                "{member} answers with MongoDB error {code}, as a server does that starts or shuts down"
-            ),
+            code => format!("{member} answers with MongoDB error {code}{}", state_of(code)),
         };
         return Err(at(Stage::Answer, member, reason, LATER));
     }
@@ -120,8 +119,33 @@ pub(super) fn known_version(member: &str, hello: Hello) -> Result<Hello, Trouble
     Ok(hello)
 }
 
+/// In what state a server is that answers its greeting with this error; nothing if that is not known.
+fn state_of(code: i32) -> String {
+    let name = name_of(code).map_or_else(String::new, |name| format!(" ({name})"));
+    let state = match code {
+        91 | 11_600 => ", as a server does that starts or shuts down",
+        189 | 10_107 | 11_602 | 13_435 | 13_436 => ", as a member does that is not primary now",
+        94 => ", as a member does whose replica set was never initiated",
+        _ => "",
+    };
+    format!("{name}{state}")
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_what_is_known_is_said_of_an_error() {
+        for (code, words) in [
+            (91, " (ShutdownInProgress), as a server does that starts or shuts down"),
+            (11_600, " (InterruptedAtShutdown), as a server does that starts or shuts down"),
+            (13_436, " (NotPrimaryOrSecondary), as a member does that is not primary now"),
+            (1, " (InternalError)"),
+            (4_711, ""),
+        ] {
+            assert_eq!(state_of(code), words);
+        }
+    }
+
     use super::*;
 
     #[test]

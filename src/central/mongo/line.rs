@@ -100,7 +100,8 @@ impl Patience {
                 return Ok(answer);
             }
             if !self.meter.is_busy_since(&before) {
-                return Err(error::offline("no answer in time"));
+                let why = format!("no answer within {} seconds", self.limit.as_secs().max(1));
+                return Err(error::offline(&why));
             }
             before = self.meter.open_connections();
         }

@@ -14,6 +14,8 @@ use crate::central::survey::{Advice, Diagnosis, Namesake, Stage, Survey, Trouble
 
 /// Longest that a failed round looks for the cause.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(30);
+/// Longest that `doctor` and `setup` look at the centre, all in all: what was found by then is told.
+const SURVEY_LIMIT: Duration = Duration::from_secs(90);
 /// How long ago another node may have been at the centre and still count as being there.
 pub(super) const NAMESAKE_DAYS: i64 = 7;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -75,13 +77,27 @@ impl MongoHub {
     /// Looks at everything on the way to the centre, and who else is called `name` there; `own` is this node's id at the
     /// centre, if it has one. Changes nothing.
     pub async fn survey(&self, name: &str, own: Option<&str>, now_ms: i64) -> Survey {
+        let mut survey = Survey::default();
+        let looking = self.look_at(&mut survey, name, own, now_ms);
+        if tokio::time::timeout(SURVEY_LIMIT, looking).await.is_err() && survey.trouble.is_none() {
+            let member = survey.members.iter().find(|member| member.found.is_ok());
+            let member = member.map(|member| member.name.clone());
+            let who = member.as_deref().unwrap_or("the centre");
+            let reason =
+                format!("{who} answers too slowly to be looked at within {} seconds", SURVEY_LIMIT.as_secs());
+            survey.trouble = Some(Trouble { stage: Stage::Answer, member, reason, remedy: SLOW });
+        }
+        survey
+    }
+
+    async fn look_at(&self, survey: &mut Survey, name: &str, own: Option<&str>, now_ms: i64) {
         let Way { members, primary } = probe::way(&self.address).await;
-        let mut survey = Survey { members, ..Survey::default() };
+        survey.members = members;
         let primary = match primary {
             Ok(primary) => primary,
             Err(trouble) => {
                 survey.trouble = Some(trouble);
-                return survey;
+                return;
             }
         };
         survey.advice.extend(of_address(&primary));
@@ -89,7 +105,7 @@ impl MongoHub {
             Ok(entered) => entered,
             Err(trouble) => {
                 survey.trouble = Some(trouble);
-                return survey;
+                return;
             }
         };
         if entered.is_open_to_all {
@@ -115,16 +131,14 @@ impl MongoHub {
             Some(rows) => survey.namesakes = rows.ok().map(|reply| namesakes(&reply, now_ms)),
         }
         entered.client.shutdown().immediate(true).await;
-        survey
     }
 }
 
+const SLOW: &str = "see how busy the server is; its log says what it waits for";
+
 /// A server that logs in and then does not answer.
 fn slow(member: &str, what: &str) -> Advice {
-    Advice {
-        finding: rights::late(member, what),
-        remedy: "see how busy the server is; its log says what it waits for",
-    }
+    Advice { finding: rights::late(member, what), remedy: SLOW }
 }
 
 /// The server did not answer in time.

@@ -7,6 +7,7 @@
 
 pub(super) mod address;
 mod content;
+mod conversation;
 mod counters;
 mod error;
 mod feed;
@@ -14,6 +15,7 @@ mod filter;
 mod hello;
 mod line;
 mod look;
+mod place;
 mod probe;
 mod read;
 mod rights;
@@ -37,12 +39,9 @@ use mongodb::{Client, ClientSession, ClusterTime, Collection, Database};
 
 use self::counters::Counters;
 use self::line::{Line, Meter, Patience};
-use super::survey::{Diagnosis, Namesake, Trouble};
-use super::{
-    ArchiveState, Central, CentralError, CentreAddress, ConflictAnswer, Fetched, Hub, Lease, LeaseAnswer,
-    Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written, unusable_address,
-};
-use crate::domain::record::{Kind, RecordKey};
+use super::survey::{Diagnosis, Trouble};
+use super::{Central, CentralError, CentreAddress, Hub, Result, unusable_address};
+use crate::domain::record::Kind;
 
 /// Longest that an exchange with the server may go without anything of it travelling.
 const CALL_SECONDS_MAX: u64 = 30;
@@ -394,152 +393,6 @@ impl MongoCentral {
                 CentralError::Refused(_) | CentralError::Failed(_) => Ok(true),
                 offline => Err(offline),
             },
-        }
-    }
-}
-
-#[async_trait]
-impl Central for MongoCentral {
-    async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>> {
-        self.fetch_records(kind, ids).await
-    }
-
-    async fn identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
-        self.find_identities(ids).await
-    }
-
-    async fn scan(&mut self, kind: Kind, after: Option<&str>, without: &[String]) -> Result<()> {
-        self.scan = Some(read::Scan::new(kind, after, without));
-        Ok(())
-    }
-
-    async fn large_ids(&mut self, kind: Kind, after: Option<&str>) -> Result<Vec<String>> {
-        self.list_large_ids(kind, after).await
-    }
-
-    async fn scan_next(&mut self, max: usize) -> Result<Vec<Fetched>> {
-        self.continue_scan(max).await
-    }
-
-    async fn estimated_count(&mut self, kind: Kind) -> Result<u64> {
-        let records = self.records(kind);
-        let counting = async { records.estimated_document_count().await };
-        self.patience.limited(counting).await
-    }
-
-    async fn watch(
-        &mut self,
-        node: &str,
-        after: Option<&Token>,
-        bodies: &[RecordKey],
-        max: usize,
-    ) -> Result<Watched> {
-        self.open_feed(node, after, bodies, max).await
-    }
-
-    async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
-        self.list_unsupported_ids(kind, max).await
-    }
-
-    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>> {
-        self.write_batch(batch).await
-    }
-
-    async fn archive(&mut self, rows: &[Document]) -> Result<()> {
-        self.archive_rows(rows).await
-    }
-
-    async fn settle_archive(&mut self, settled: &[(String, ArchiveState)]) -> Result<()> {
-        self.settle_archived_rows(settled).await
-    }
-
-    async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()> {
-        self.publish_conflict_rows(rows).await
-    }
-
-    async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions> {
-        self.conflict_rows(ids).await
-    }
-
-    async fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) -> Result<()> {
-        self.answer_conflict_rows(answers).await
-    }
-
-    async fn take_lease(
-        &mut self,
-        node: &str,
-        expected: &[Lease],
-        proposed: &Lease,
-        announcement: &Document,
-    ) -> Result<LeaseAnswer> {
-        self.take_node_lease(node, expected, proposed, announcement).await
-    }
-
-    async fn node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>> {
-        self.find_node_rows(node, store).await
-    }
-
-    async fn report(&mut self, node: &str, lease: &Lease, report: &Document) -> Result<()> {
-        self.report_under_lease(node, lease, report).await
-    }
-
-    async fn namesakes(&mut self, node: &str, name: &str, now_ms: i64) -> Result<Vec<Namesake>> {
-        let command = look::namesakes_command(name, Some(node));
-        let running = self.database.run_command(command).session(&mut self.reading);
-        let reply = self.patience.limited(async { running.await }).await?;
-        Ok(look::namesakes(&reply, now_ms))
-    }
-
-    fn moment(&self) -> Option<Moment> {
-        let times = [self.told.time(), self.reading.operation_time(), self.writing.operation_time()];
-        times.into_iter().flatten().max().map(feed::moment)
-    }
-
-    fn process(&self) -> Option<String> {
-        lock(&self.counters.process).clone()
-    }
-
-    async fn beside(&mut self) -> Result<Box<dyn Central>> {
-        let (reading, writing) = sessions(&self.client, &self.patience).await?;
-        Ok(Box::new(MongoCentral {
-            client: self.client.clone(),
-            database: self.database.clone(),
-            reading,
-            writing,
-            address: self.address.clone(),
-            patience: self.patience.clone(),
-            feed_wait: self.feed_wait,
-            line: Arc::clone(&self.line),
-            bulk_write: self.bulk_write,
-            has_collations: self.has_collations,
-            has_schemas: self.has_schemas,
-            has_content_indexes: self.has_content_indexes,
-            scan: None,
-            told: self.told.clone(),
-            counters: Arc::clone(&self.counters),
-            seen: Arc::clone(&self.seen),
-        }))
-    }
-
-    async fn close(&mut self) {
-        self.keep_seen();
-        self.counters.is_closing.store(true, Ordering::Relaxed);
-        // Whatever waits for this client to end, a cursor say, ends with it and is not told apart.
-        let closing = async {
-            self.client.clone().shutdown().immediate(true).await;
-            Ok(())
-        };
-        // A line that is dead by now is no worse for it.
-        let _ = self.patience.attempt(closing).await;
-    }
-
-    fn traffic(&self) -> Traffic {
-        Traffic {
-            round_trips: self.counters.round_trips.load(Ordering::Relaxed),
-            command_bytes_sent: self.counters.bytes_sent.load(Ordering::Relaxed),
-            command_bytes_received: self.counters.bytes_received.load(Ordering::Relaxed),
-            line_bytes_sent: self.patience.meter.sent(),
-            line_bytes_received: self.patience.meter.received(),
         }
     }
 }

@@ -229,7 +229,9 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
     let (member, limit) = (shown(address), stage_limit(options));
     let ServerAddress::Tcp { host, port } = address else {
         let hello = driven_hello(address, options).await;
-        return hello.ok_or_else(|| at(Stage::Answer, &member, format!("{member} does not answer"), NETWORK));
+        let hello =
+            hello.ok_or_else(|| at(Stage::Answer, &member, format!("{member} does not answer"), NETWORK))?;
+        return hello::known_version(&member, hello);
     };
     let stream = connect(&member, host, port.unwrap_or(PORT_DEFAULT), limit).await?;
     let tls = match &options.tls {
@@ -360,7 +362,7 @@ async fn greeted(
     })
 }
 
-/// Hello by the driver.
+/// Hello by the driver. An error that the server answers is kept, with its code: it says in what state it is.
 async fn driven_hello(address: &ServerAddress, options: &ClientOptions) -> Option<Hello> {
     let limit = stage_limit(options);
     let mut options = options.clone();
@@ -369,9 +371,12 @@ async fn driven_hello(address: &ServerAddress, options: &ClientOptions) -> Optio
     (options.connect_timeout, options.server_selection_timeout) = (Some(limit), Some(limit));
     let client = Client::with_options(options).ok()?;
     let asking = async { client.database("admin").run_command(doc! {"hello": 1}).await };
-    let hello = tokio::time::timeout(limit, asking).await.ok()?.ok();
+    let answer = tokio::time::timeout(limit, asking).await;
     client.shutdown().immediate(true).await;
-    hello.map(Hello)
+    match answer.ok()? {
+        Ok(hello) => Some(Hello(hello)),
+        Err(failure) => error::answered_code(&failure).map(|code| Hello(doc! {"ok": 0.0, "code": code})),
+    }
 }
 
 #[cfg(test)]

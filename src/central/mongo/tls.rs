@@ -51,6 +51,20 @@ pub(super) fn rustls_error(failure: &io::Error) -> Option<&rustls::Error> {
     failure.get_ref()?.downcast_ref()
 }
 
+/// The names in a certificate and the one that was asked for. The library hands them on in its own notation:
+/// `DnsName("a.example")`, `IpAddress(10.0.0.1)`.
+fn not_for(presented: &[String], host: &str) -> String {
+    let plain = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+        inner.replace('"', "")
+    };
+    let names: Vec<String> = presented.iter().map(plain).collect();
+    match names.is_empty() {
+        true => format!("its certificate names no server, and {host} was asked for"),
+        false => format!("its certificate is for {} and not for {host}", names.join(", ")),
+    }
+}
+
 /// Why there is no agreement about TLS.
 pub(super) fn trouble(member: &str, host: &str, failure: &io::Error) -> Trouble {
     use CertificateError as Certificate;
@@ -71,9 +85,7 @@ pub(super) fn trouble(member: &str, host: &str, failure: &io::Error) -> Trouble 
                 "look at the clock of this machine",
             ),
             Certificate::NotValidForName => (format!("its certificate is not for {host}"), SERVER),
-            Certificate::NotValidForNameContext { presented, .. } => {
-                (format!("its certificate is for {} and not for {host}", presented.join(", ")), SERVER)
-            }
+            Certificate::NotValidForNameContext { presented, .. } => (not_for(presented, host), SERVER),
             Certificate::Revoked => ("its certificate was revoked".to_owned(), SERVER),
             Certificate::Other(fault) if fault.to_string().contains("CaUsedAsEndEntity") => {
                 ("it shows the certificate of an authority as its own".to_owned(), SERVER)
@@ -104,4 +116,17 @@ pub(super) fn trouble(member: &str, host: &str, failure: &io::Error) -> Trouble 
         ),
     };
     at(Stage::Tls, member, format!("no TLS with {member}: {reason}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_certificates_are_words() {
+        let told = not_for(&["DnsName(\"a.example\")".to_owned(), "IpAddress(10.0.0.1)".to_owned()], "b");
+        assert_eq!(told, "its certificate is for a.example, 10.0.0.1 and not for b");
+        assert_eq!(not_for(&["plain".to_owned()], "b"), "its certificate is for plain and not for b");
+        assert_eq!(not_for(&[], "b"), "its certificate names no server, and b was asked for");
+    }
 }
