@@ -125,7 +125,7 @@ fn client_edit(store: &Store, at: usize, turn: usize) -> Result<Edit, EditError>
         requires: if is_new_person { vec![Requirement::AccountFree(key.id.clone())] } else { Vec::new() },
         id: key.id,
         grants: is_new_person.then(|| vec!["root".to_owned()]),
-        content: (at == 2).then_some((sha256, bytes)),
+        content: (at == 2).then_some((sha256, bytes.into())),
     })
 }
 
