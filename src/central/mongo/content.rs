@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, DateTime, Document, RawBsonRef, RawDocumentBuf, doc};
+use bson::{Binary, Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::FindOptions;
 
 use super::write::write_errors;
@@ -24,6 +24,8 @@ const MARK: &str = "metadata.suspect";
 const MARK_NODE: &str = "metadata.suspect.node";
 /// Most rows that a reply carries where they are small.
 const SMALL_ROWS_MAX: u32 = 20_000;
+/// Longest field of such a row that is read.
+const FIELD_BYTES_MAX: usize = 1024;
 /// Rows of chunks that are looked at for one name: more than content of ours can have, so that nothing is thought whole
 /// that has more.
 const CHUNK_ROWS_MAX: i64 = (1 << 16) + 1;
@@ -193,7 +195,8 @@ impl Attachments for MongoCentral {
 }
 
 impl MongoCentral {
-    /// All rows that match, or `limit` of them unless that is 0.
+    /// All rows that match, or `limit` of them unless that is 0. Fields are names and numbers: one that is longer than
+    /// those can be is as good as absent, so that rows which somebody has put there take no memory.
     async fn find_rows(
         &mut self,
         collection: &str,
@@ -201,7 +204,7 @@ impl MongoCentral {
         shown: Document,
         limit: i64,
     ) -> Result<Vec<Document>> {
-        let rows = self.database.collection::<Document>(collection);
+        let rows = self.database.collection::<RawDocumentBuf>(collection);
         let mut options = FindOptions::default();
         options.projection = Some(shown);
         options.batch_size = Some(SMALL_ROWS_MAX);
@@ -214,7 +217,7 @@ impl MongoCentral {
             let next = async { cursor.next(&mut self.reading).await.transpose() };
             let row = self.patience.limited(next).await;
             match self.reading("getMore", collection, row)? {
-                Some(row) => found.push(row),
+                Some(row) => found.push(short_fields(&row)),
                 None => return Ok(found),
             }
         }
@@ -278,6 +281,11 @@ impl MongoCentral {
         }
         Ok(number(&reply, "n") == Some(1))
     }
+}
+
+fn short_fields(row: &RawDocument) -> Document {
+    let fields = row.iter_elements().flatten().filter(|field| field.size() <= FIELD_BYTES_MAX);
+    fields.filter_map(|field| Some((field.key().as_str().to_owned(), Bson::try_from(field).ok()?))).collect()
 }
 
 fn not_accepted(code: i32) -> CentralError {
