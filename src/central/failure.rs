@@ -26,8 +26,12 @@ impl CentralError {
         cause
     }
 
-    /// With the place where it happened, unless that is known.
+    /// With the place where it happened, unless that is known, or it happened before any command: a connection is made
+    /// when it is needed, and a login or a certificate that is refused has a stage of its own.
     pub(crate) fn at(mut self, place: impl FnOnce(&Cause) -> Trouble) -> CentralError {
+        if matches!(&self, CentralError::Refused(cause) if cause.code().is_none()) {
+            return self;
+        }
         let (CentralError::Offline(cause) | CentralError::Refused(cause) | CentralError::Failed(cause)) =
             &mut self;
         if cause.place.is_none() {

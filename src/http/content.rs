@@ -51,6 +51,12 @@ pub(crate) async fn upload(
     request.extensions_mut().insert(BodyLimit(node.settings.content_limit_bytes));
     let headers = request.headers().clone();
     refuse_forms_of_files(&headers)?;
+    // A part would take the place of the whole (RFC 9110, 14.5).
+    if headers.contains_key(header::CONTENT_RANGE) {
+        return Err(ApiError::BadRequest(
+            "Content-Range: a part of a file is not taken; send the whole without Content-Range".into(),
+        ));
+    }
     let media_type = media_type(&headers)?;
     // Whether there is space is asked now; it is taken when the bytes are here, so that who is slow keeps none.
     drop(node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?);

@@ -160,6 +160,8 @@ pub(crate) async fn restore(
         let grant = authorize(&acl, &caller.principal, &row, &document)?;
         Ok::<_, ApiError>((row, grant))
     })?;
+    // Before it waits for others who edit that record: they may wait for room.
+    drop(work);
     let key = caller
         .writes(&node)
         .through(async |store| store.undelete(grant, row.sequence).await)

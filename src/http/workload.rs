@@ -51,7 +51,8 @@ pub(crate) fn writing(text_bytes: usize, record_bytes: usize) -> usize {
 }
 
 /// A part of what all work may take, as soon as it is this client's turn; an error where too many of its requests wait
-/// already, or where the caller has lost a right meanwhile.
+/// already, or where the caller has lost a right meanwhile. Who has it waits for no record ([`crate::store::Store::turn`]):
+/// those who have one wait for this.
 pub(crate) async fn take(node: &Arc<Node>, caller: &Caller, bytes: usize) -> Result<Work, ApiError> {
     let client = AddressPrefix::of(caller.peer);
     match Workload::take(&WORKLOAD, client, bytes) {

@@ -331,7 +331,7 @@ impl Reader<'_> {
     fn day(&mut self) -> Option<NaiveDate> {
         let year = i32::try_from(self.number(4)?).ok()?;
         let has_blank = self.take_blanks();
-        let separator = ["-", "/", "."].into_iter().find(|sign| self.take(sign));
+        let separator = ["-", "/", ".", "_"].into_iter().find(|sign| self.take(sign));
         let separator = separator.or(has_blank.then_some(" "));
         self.take_blanks();
         if matches!(separator, Some("-") | None) && (self.take("W") || self.take("w")) {
@@ -355,7 +355,12 @@ impl Reader<'_> {
             return None;
         }
         self.take_blanks();
-        NaiveDate::from_ymd_opt(year, month, self.short_number(2)?)
+        let day = self.short_number(2)?;
+        // `1990. 2. 1.`, as in Hungary and Korea.
+        if separator == "." && (self.rest == "." || self.rest.starts_with(". ")) {
+            self.take(".");
+        }
+        NaiveDate::from_ymd_opt(year, month, day)
     }
 
     /// `13:05`, `13:05:00`, `13:05:00.123`, with colons or without, as time since midnight.
