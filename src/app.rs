@@ -44,12 +44,13 @@ use crate::tls::{Tls, TlsError};
 /// Longest silence while the head of a request arrives.
 const HEADER_READ_S_MAX: u64 = 15;
 /// Streams of one HTTP/2 connection.
-const HTTP2_STREAMS_MAX: u32 = 64;
+const HTTP2_STREAMS_MAX: u32 = 32;
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: u32 = 16 << 10;
-/// Bytes of bodies that an HTTP/2 client may send before they are read: of a stream, and of a connection.
+/// Bytes of bodies that an HTTP/2 client may send before they are read: of a stream, and of a connection. The least that
+/// the protocol allows for a connection is one byte less.
 const HTTP2_STREAM_WINDOW: u32 = 64 << 10;
-const HTTP2_CONNECTION_WINDOW: u32 = 256 << 10;
+const HTTP2_CONNECTION_WINDOW: u32 = 64 << 10;
 /// Bytes of an answer that HTTP/2 takes over before they are sent.
 const HTTP2_SEND_BYTES_MAX: usize = 64 << 10;
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.

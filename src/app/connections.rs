@@ -12,21 +12,20 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
-use axum::http::{Method, Request, Response};
+use axum::body::{Body, HttpBody};
+use axum::http::{Method, Request, Response, StatusCode, Version};
 use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 use tower::Service;
 
-use super::clients::{Clients, Connected, Turn};
-use super::held::{Arriving, Held, Watched};
-use super::plain_http;
+use super::clients::{Clients, Connected, Turn, Waiting};
+use super::held::{Arriving, Held, Unpacked, Watched};
 use super::proxies::Proxies;
+use super::{HTTP2_STREAM_WINDOW, plain_http};
 use crate::domain::address::AddressPrefix;
 use crate::http::{Peer, Received, overloaded};
 
@@ -36,9 +35,14 @@ const CONNECTIONS_MAX: usize = 2048;
 const DESCRIPTORS_KEPT: usize = 128;
 /// Connections that there may always be, however few descriptors the system gives.
 const CONNECTIONS_MIN: usize = 16;
-/// How long a request waits for room before it is refused, and how often it looks.
-const ROOM_WAIT: Duration = Duration::from_secs(5);
-const ROOM_LOOK: Duration = Duration::from_millis(20);
+/// Connections whose bytes are read at the same time: with HTTP/2 each may begin 32 requests, with heads of some 80 KB
+/// in memory.
+const READERS_MAX: usize = 8;
+/// Fields of a request's head. HTTP/1 takes no more by itself.
+const FIELDS_MAX: usize = 100;
+/// What a name with its value takes in a table of fields beside their bytes, and each further value of a name.
+const FIELD_BYTES: usize = 112;
+const FURTHER_VALUE_BYTES: usize = 80;
 
 /// Counts connections, and refuses those beyond the limits.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub(super) struct Connections {
     /// Whether TLS comes next, so that who speaks plain HTTP is told so.
     is_https: bool,
     proxies: Arc<Proxies>,
+    /// Connections that may read at the same time.
+    readers: Arc<Semaphore>,
 }
 
 impl Connections {
@@ -65,7 +71,8 @@ impl Connections {
             );
         }
         let clients = Clients::new(in_all_max, body_bytes_max);
-        Connections { clients, is_https: false, proxies: Arc::new(proxies) }
+        let readers = Arc::new(Semaphore::new(READERS_MAX));
+        Connections { clients, is_https: false, proxies: Arc::new(proxies), readers }
     }
 
     pub(super) fn for_https(self) -> Connections {
@@ -113,6 +120,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
         let connected = peer.as_ref().ok().map(connect);
         let is_https = self.is_https;
         let proxies = Arc::clone(&self.proxies);
+        let readers = Arc::clone(&self.readers);
         Box::pin(async move {
             let peer = peer?;
             let connected = connected.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
@@ -126,7 +134,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
                     return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
                 }
             }
-            let stream = Watched::new(stream, Arc::clone(&connected.connection));
+            let stream = Watched::new(stream, Arc::clone(&connected.connection), readers);
             Ok((stream, CountedService { inner, peer, proxies, connected: Arc::new(connected) }))
         })
     }
@@ -144,6 +152,30 @@ pub(super) struct CountedService<S> {
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
+/// What a request's head takes in memory: its fields lie in tables that grow by doubling.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let fields = request.headers();
+    let further = fields.len().saturating_sub(fields.keys_len());
+    let text: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    fields.capacity() * FIELD_BYTES + further.next_power_of_two() * FURTHER_VALUE_BYTES + text + path
+}
+
+/// How much of a request's body its connection takes in before it is asked for. HTTP/1 takes none.
+fn unread_bytes<B: HttpBody>(request: &Request<B>) -> usize {
+    if request.version() != Version::HTTP_2 || request.body().is_end_stream() {
+        return 0;
+    }
+    let most = request.body().size_hint().upper().and_then(|bytes| u32::try_from(bytes).ok());
+    most.unwrap_or(HTTP2_STREAM_WINDOW).min(HTTP2_STREAM_WINDOW) as usize
+}
+
+fn too_many_fields() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    response
+}
+
 impl<S, B> Service<Request<B>> for CountedService<S>
 where
     S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible, Future = Answer>
@@ -151,7 +183,7 @@ where
         + Send
         + Unpin
         + 'static,
-    B: Send + Unpin + 'static,
+    B: HttpBody + Send + Unpin + 'static,
 {
     type Response = Response<Held>;
     type Error = Infallible;
@@ -169,24 +201,55 @@ where
             true => Arc::clone(connection.share()),
             false => clients.share(AddressPrefix::of(client)),
         };
-        let turn = clients.begin(connection, share);
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
-        if !is_read {
-            let count: Arc<Turn> = Arc::clone(&turn);
-            request.extensions_mut().insert(Received(count));
+        let has_many_fields = request.headers().len() > FIELDS_MAX;
+        if request.version() < Version::HTTP_2 {
+            connection.asked_by_http1();
         }
-        let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn) });
-        Answering { asked: Some((self.inner.clone(), request)), answer: None, turn, is_read }
+        let head_bytes = head_bytes(&request);
+        let turn = clients.begin(connection, share, head_bytes);
+        let unread_bytes = unread_bytes(&request);
+        let unread = (unread_bytes > 0).then(|| turn.holding_unread(unread_bytes));
+        let refusal =
+            if has_many_fields { Some(too_many_fields()) } else { (!turn.may_go_on()).then(overloaded) };
+        if let Some(refusal) = refusal {
+            // Nothing of it is kept until it is looked at.
+            drop((request, unread));
+            turn.refused(!has_many_fields);
+            return Answering { state: State::Refused(Some(refusal)), head_bytes: 0, turn, is_read };
+        }
+        if !is_read {
+            request.extensions_mut().insert(Received(Arc::new(Unpacked(Arc::clone(&turn)))));
+        }
+        let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn), unread });
+        Answering { state: State::Asked(Some((self.inner.clone(), request))), head_bytes, turn, is_read }
     }
 }
 
 /// A request that is being answered: once there is room for an answer, and as long as there is when it is made. HTTP/2
-/// asks for many before the first is looked at, so nothing is decided when they come in.
+/// asks for many before the first is looked at, so only a client with far too much is refused when they come in.
 pub(super) struct Answering<S, B> {
-    asked: Option<(S, Request<Arriving<B>>)>,
-    answer: Option<Answer>,
+    state: State<S, B>,
+    /// What the turn counts for the head.
+    head_bytes: usize,
     turn: Arc<Turn>,
     is_read: bool,
+}
+
+enum State<S, B> {
+    Asked(Option<(S, Request<Arriving<B>>)>),
+    Answer(Answer),
+    Refused(Option<Response<Body>>),
+}
+
+impl<S, B> Answering<S, B> {
+    /// The answer to a request for which not even a place to wait is left.
+    fn refuse(&mut self, request: Request<Arriving<B>>) -> State<S, B> {
+        drop(request);
+        self.turn.refused(true);
+        self.head_bytes = 0;
+        State::Refused(Some(overloaded()))
+    }
 }
 
 impl<S, B> Future for Answering<S, B>
@@ -201,19 +264,33 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some((mut inner, request)) = this.asked.take() {
-            let answer = if this.turn.has_room() {
-                inner.call(request)
+        if let State::Asked(asked) = &mut this.state
+            && let Some((mut inner, request)) = asked.take()
+        {
+            this.state = if this.turn.has_room() {
+                State::Answer(inner.call(request))
             } else {
-                Box::pin(when_there_is_room(Arc::clone(&this.turn), inner, request))
+                match this.turn.wait() {
+                    Ok(waiting) => State::Answer(Box::pin(when_there_is_room(waiting, inner, request))),
+                    Err(_) => this.refuse(request),
+                }
             };
-            this.answer = Some(answer);
         }
-        let Some(answer) = &mut this.answer else {
-            return Poll::Pending;
+        let mut response = match &mut this.state {
+            State::Asked(_) => return Poll::Pending,
+            State::Refused(refusal) => {
+                let Some(refusal) = refusal.take() else {
+                    return Poll::Pending;
+                };
+                let turn = Arc::clone(&this.turn);
+                return Poll::Ready(Ok(refusal.map(|body| Held::new(body, turn))));
+            }
+            State::Answer(answer) => {
+                let Ok(response) = ready!(answer.as_mut().poll(context));
+                response
+            }
         };
-        let Ok(mut response) = ready!(answer.as_mut().poll(context));
-        this.turn.answered();
+        this.turn.answered(std::mem::take(&mut this.head_bytes));
         if !this.turn.has_room_for(response.body().size_hint().exact()) {
             // What was written is written: a refusal would be untrue.
             if !this.is_read {
@@ -227,19 +304,15 @@ where
 }
 
 async fn when_there_is_room<S, B>(
-    turn: Arc<Turn>,
+    waiting: Waiting,
     mut inner: S,
     request: Request<Arriving<B>>,
 ) -> Result<Response<Body>, Infallible>
 where
     S: Service<Request<Arriving<B>>, Response = Response<Body>, Error = Infallible>,
 {
-    let since = Instant::now();
-    while !turn.has_free_room() {
-        if since.elapsed() >= ROOM_WAIT {
-            return Ok(overloaded());
-        }
-        tokio::time::sleep(ROOM_LOOK).await;
+    if waiting.for_room().await.is_err() {
+        return Ok(overloaded());
     }
     inner.call(request).await
 }
@@ -256,8 +329,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a client");
         let (server, _) = listener.accept().await.expect("the client");
-        let connections =
-            Connections { clients: Clients::new(1, 0), is_https: false, proxies: Arc::default() };
+        let connections = Connections::within_descriptors(Proxies::default(), 0);
         let (mut stream, _service) = connections.accept(server, ()).await.expect("a counted connection");
         // More than the buffers of the system take. Time goes on by itself while nothing else happens.
         let stalled = stream.write_all(&vec![0; 64 << 20]).await.expect_err("nobody reads");

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::PollSemaphore;
 
 use super::clients::{Connection, Holding, STALLED, Turn};
 use crate::http::{Arrivals, Overloaded};
@@ -20,16 +22,21 @@ use crate::http::{Arrivals, Overloaded};
 const PIECE_BYTES_MAX: usize = 32 << 10;
 
 /// A connection's bytes, until it is ended.
+///
+/// HTTP/2 unpacks the heads of many requests from a few bytes, and each waits for a thread before anything counts it. So
+/// only some connections at a time may read; a connection that has read lets the requests that it began come first.
 pub(super) struct Watched {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     connection: Arc<Connection>,
+    readers: PollSemaphore,
+    reading: Option<OwnedSemaphorePermit>,
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Watched {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, readers: Arc<Semaphore>) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
-        Watched { stream, connection }
+        Watched { stream, connection, readers: PollSemaphore::new(readers), reading: None }
     }
 
     fn check(&self, context: &Context<'_>) -> io::Result<()> {
@@ -47,8 +54,35 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
-        self.stream.as_mut().poll_read(context, buffer)
+        let this = &mut *self;
+        // HTTP/1 has one request at a time, which is begun at once.
+        if this.connection.speaks_http1() {
+            this.reading = None;
+            return this.stream.as_mut().poll_read(context, buffer);
+        }
+        let before = buffer.filled().len();
+        if this.reading.is_none() {
+            // A connection that says nothing waits for its bytes, not for a permit.
+            ready!(this.stream.get_ref().poll_read_ready(context))?;
+            this.reading = Some(ready!(this.readers.poll_acquire(context)).ok_or(io::ErrorKind::Other)?);
+        }
+        let polled = this.stream.as_mut().poll_read(context, buffer);
+        if polled.is_pending() {
+            if let Some(permit) = this.reading.take() {
+                tokio::spawn(give_back_behind_others(permit));
+            }
+        } else if buffer.filled().len() == before {
+            // The end, or an error.
+            this.reading = None;
+        }
+        polled
     }
+}
+
+/// Runs when the requests that the connection is about to begin have had their first look.
+async fn give_back_behind_others(permit: OwnedSemaphorePermit) {
+    tokio::task::yield_now().await;
+    drop(permit);
 }
 
 impl AsyncWrite for Watched {
@@ -89,11 +123,23 @@ impl AsyncWrite for Watched {
 pub(super) struct Arriving<B> {
     pub(super) body: B,
     pub(super) turn: Arc<Turn>,
+    /// What its connection may take in of it ahead, until all has come.
+    pub(super) unread: Option<Holding>,
 }
 
-impl Arrivals for Turn {
+impl<B> Arriving<B> {
+    fn has_arrived(&mut self) {
+        self.turn.has_arrived();
+        self.unread = None;
+    }
+}
+
+/// Counts what a body unpacks to, beside what comes over the line.
+pub(super) struct Unpacked(pub(super) Arc<Turn>);
+
+impl Arrivals for Unpacked {
     fn arrived(&self, bytes: usize) -> Result<(), Overloaded> {
-        Turn::arrived(self, bytes).map_err(|_| Overloaded)
+        self.0.arrived(bytes).map_err(|_| Overloaded)
     }
 }
 
@@ -112,10 +158,17 @@ where
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => return Poll::Ready(None),
+            None => {
+                self.has_arrived();
+                return Poll::Ready(None);
+            }
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        Poll::Ready(Some(self.turn.arrived(bytes).map(|()| frame).map_err(|_| Overloaded.into())))
+        let arrived = self.turn.arrived(bytes);
+        if self.body.is_end_stream() {
+            self.has_arrived();
+        }
+        Poll::Ready(Some(arrived.map(|()| frame).map_err(|_| Overloaded.into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Bits of an IPv6 address that its host chooses as it likes: a host has the whole /64 (RFC 4291, 2.5.1).
 const HOST_BITS: u32 = 64;
+/// Bits before those that a site gives to its networks.
+const SUBNET_BITS: u32 = 16;
 
 /// The part of an address that stands for one client, the same for every limit: an IPv4 address, or the /64 of an IPv6
 /// address. An IPv4 address written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 address.
@@ -20,6 +22,17 @@ impl AddressPrefix {
         match address.to_canonical() {
             IpAddr::V4(address) => AddressPrefix::V4(address),
             IpAddr::V6(address) => AddressPrefix::V6((address.to_bits() >> HOST_BITS) as u64),
+        }
+    }
+}
+
+impl AddressPrefix {
+    /// Who may well have many of these: an IPv4 address itself, or the /48 of an IPv6 address (RFC 6177 gives sites up to
+    /// that).
+    pub fn site(self) -> AddressPrefix {
+        match self {
+            AddressPrefix::V4(_) => self,
+            AddressPrefix::V6(bits) => AddressPrefix::V6(bits >> SUBNET_BITS << SUBNET_BITS),
         }
     }
 }
@@ -47,6 +60,9 @@ mod tests {
         assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"), "neighbours in IPv4 are others");
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
+        assert_eq!(of("2001:db8:0:1::1").site(), of("2001:db8:0:ffff::1").site());
+        assert_ne!(of("2001:db8:0:1::1").site(), of("2001:db8:1:1::1").site());
+        assert_ne!(of("192.0.2.1").site(), of("192.0.2.2").site());
         for (address, text) in [
             ("192.0.2.1", "192.0.2.1"),
             ("::ffff:192.0.2.1", "192.0.2.1"),

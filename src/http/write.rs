@@ -88,8 +88,10 @@ pub(crate) async fn write(
     Err(EditError::Moved.into())
 }
 
+type Fields = Map<String, Value>;
+
 /// What a body says: what is written, and what is asked about a password.
-fn read_body(kind: Kind, text: &[u8]) -> Result<(Map<String, Value>, Map<String, Value>), ApiError> {
+fn read_body(kind: Kind, text: &[u8]) -> Result<(Fields, Fields), ApiError> {
     let mut body = parse_object(text)?;
     let secrets = secrets_of(kind, &mut body)?;
     Ok((body, secrets))
@@ -97,7 +99,7 @@ fn read_body(kind: Kind, text: &[u8]) -> Result<(Map<String, Value>, Map<String,
 
 /// What a body says of a person's password: the new one, which stays in the body, and the current one, which leaves it
 /// because it would be stored as it is.
-fn secrets_of(kind: Kind, body: &mut Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
+fn secrets_of(kind: Kind, body: &mut Fields) -> Result<Fields, ApiError> {
     let mut secrets = Map::new();
     if kind != Kind::Person {
         return Ok(secrets);
@@ -121,7 +123,7 @@ async fn new_password(
     target: &ItemTarget<'_>,
     caller: &Caller,
     verb: Verb,
-    secrets: &mut Map<String, Value>,
+    secrets: &mut Fields,
 ) -> Result<String, ApiError> {
     let is_root = caller.principal.is_root();
     if verb != Verb::Post && !is_root && !caller.principal.is(target.id) {
@@ -150,7 +152,7 @@ struct WriteRequest<'a> {
     caller: &'a Caller,
     verb: Verb,
     headers: &'a HeaderMap,
-    body: &'a Map<String, Value>,
+    body: &'a Fields,
     gave_password: bool,
 }
 

@@ -17,7 +17,7 @@ fn connected(clients: &Arc<Clients>, last: u8) -> Connected {
 }
 
 fn begin(connected: &Connected) -> Arc<Turn> {
-    connected.clients.begin(&connected.connection, Arc::clone(connected.connection.share()))
+    connected.clients.begin(&connected.connection, Arc::clone(connected.connection.share()), 0)
 }
 
 fn has_ended(connected: &Connected) -> bool {
@@ -157,13 +157,16 @@ async fn who_holds_most_makes_room_for_an_answer() {
         holding.push((stale, turn, held, fresh, later));
     }
     let newcomer = connected(&clients, 9);
+    let list = begin(&newcomer).holding(SMALL_BYTES);
     assert!(clients.has_room(newcomer.connection.share()));
+    drop(list);
     let over: Vec<_> =
         holding.iter().map(|(stale, _, _, fresh, _)| (has_ended(stale), has_ended(fresh))).collect();
     assert_eq!(over[3], (true, false), "the stalest of who has most");
     assert_eq!(over[..3], [(false, false); 3]);
     // Who has about as much as the others does not push them out.
     let (_, _, _, fresh, _) = &holding[0];
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert!(!clients.has_room(fresh.connection.share()));
 }
 
@@ -180,10 +183,268 @@ async fn bodies_have_bounds_of_a_client_and_in_all() {
         turn.arrived(each).expect("within its share");
         assert_eq!(turn.arrived(1), Err(Crowded));
     }
-    // All is taken; who has nothing gets in, and one of the others ends.
+    // All is taken; a newcomer gets in, and one of the others ends.
     newcomer.arrived(2 << 20).expect("room is made");
     assert_eq!(ended(&all).len(), 1);
-    turns.iter().for_each(|turn| turn.answered());
+    turns.iter().for_each(|turn| turn.answered(0));
     assert_eq!(clients.bodies.load(Ordering::Relaxed), 0);
     turns[0].arrived(each).expect("all is given back");
+}
+
+/// Requests of one client on so many connections, as if each waited for its body.
+fn silent(
+    clients: &Arc<Clients>,
+    last: u8,
+    connections: usize,
+    each: usize,
+) -> Vec<(Connected, Vec<Arc<Turn>>)> {
+    let one = |_| {
+        let connected = connected(clients, last);
+        let turns = (0..each).map(|_| begin(&connected)).collect();
+        (connected, turns)
+    };
+    (0..connections).map(one).collect()
+}
+
+fn lost(held: &[(Connected, Vec<Arc<Turn>>)]) -> Vec<usize> {
+    (0..held.len()).filter(|at| has_ended(&held[*at].0)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_holds_most_makes_room_though_nothing_of_it_waits_to_be_taken() {
+    let clients = Clients::new(4096, 0);
+    // A list under way, whose pieces wait to be taken, and far more requests whose bodies do not come.
+    let (reader, newcomer) = (connected(&clients, 1), connected(&clients, 2));
+    let list = begin(&reader);
+    list.gave(1);
+    let _piece = list.holding(1 << 20);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let attack = silent(&clients, 3, ANSWERS_MAX / REQUEST_BYTES / 32, 32);
+    // A small request takes nothing from anybody.
+    let small = begin(&newcomer);
+    assert!(small.has_room() && small.has_room_for(Some(16 << 10)));
+    assert_eq!((lost(&attack), has_ended(&reader)), (vec![], false));
+    // A larger answer does: of the client that holds most, in the order in which it began.
+    let _more = small.holding(SMALL_BYTES);
+    assert!(small.has_room_for(None));
+    let over = lost(&attack);
+    assert!(!over.is_empty() && over == (0..over.len()).collect::<Vec<_>>(), "{over:?}");
+    assert!(over.len() < 8, "no more than what is wanted: {over:?}");
+    assert!(!has_ended(&reader));
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_no_room_where_nothing_can_be_ended() {
+    let clients = Clients::new(4096, 0);
+    let (holder, bystander, newcomer) =
+        (connected(&clients, 1), connected(&clients, 2), connected(&clients, 3));
+    let turn = begin(&holder);
+    let _held = turn.holding(ANSWERS_MAX);
+    let other = begin(&bystander);
+    other.gave(1);
+    let _piece = other.holding(4 << 20);
+    // It is ending already, and has not given back anything.
+    turn.break_off();
+    let asks = begin(&newcomer);
+    let _more = asks.holding(SMALL_BYTES);
+    for _ in 0..3 {
+        assert!(!asks.has_room(), "the bound in all holds");
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(!has_ended(&bystander), "nor does a client with less pay for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_are_looked_through_now_and_then_only() {
+    let clients = Clients::new(4096, 0);
+    let attack = silent(&clients, 1, ANSWERS_MAX / REQUEST_BYTES / 32 + 64, 32);
+    let newcomers: Vec<_> = (2..50).map(|last| connected(&clients, last)).collect();
+    let asking: Vec<_> =
+        newcomers.iter().map(|newcomer| (begin(newcomer).holding(SMALL_BYTES), begin(newcomer))).collect();
+    let had_room = asking.iter().filter(|(_, turn)| turn.has_room()).count();
+    let over = lost(&attack).len();
+    assert_eq!(had_room, 1, "the others wait until what was ended is given back");
+    tokio::time::advance(Duration::from_millis(ROOM_MADE_PAUSE_MS)).await;
+    assert!(asking.iter().any(|(_, turn)| turn.has_room()));
+    assert!(lost(&attack).len() > over);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_requests_hold_is_bounded_and_more_of_them_end_their_connection() {
+    let clients = Clients::new(4096, 0);
+    let mut held = Vec::new();
+    for _ in 0..4096 {
+        let connected = clients.connect(client(1), true).expect("a place");
+        for _ in 0..32 {
+            let turn =
+                clients.begin(&connected.connection, Arc::clone(connected.connection.share()), 20 << 10);
+            if !turn.may_go_on() {
+                turn.refused(true);
+            }
+            held.push((turn, None));
+        }
+        if has_ended(&connected) {
+            // What its requests held is given back with it.
+            held.retain(|(turn, _): &(Arc<Turn>, Option<Connected>)| {
+                !turn.connection.has_ended.load(Ordering::Acquire)
+            });
+        } else if let Some((_, place)) = held.last_mut() {
+            *place = Some(connected);
+        }
+        let now = clients.requests.load(Ordering::Relaxed);
+        assert!(now <= ANSWERS_EACH_MAX + ENDED_EACH_BESIDE + 32 * REFUSED_BYTES + (36 << 10), "{now}");
+    }
+    drop(held);
+    assert_eq!((clients.requests.load(Ordering::Relaxed), clients.answers.load(Ordering::Relaxed)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_wait_and_are_woken_when_there_is_room() {
+    let clients = Clients::new(4096, 0);
+    let (here, elsewhere) = (connected(&clients, 1), connected(&clients, 2));
+    let full = begin(&here).holding(ANSWERS_EACH_MAX);
+    let turns: Vec<_> = (0..=WAITING_EACH_MAX).map(|_| begin(&here)).collect();
+    let mut places: Vec<_> = turns.iter().map(Turn::wait).collect();
+    assert!(places.pop().expect("the last").is_err(), "a client has so many places");
+    let waiting: Vec<_> =
+        places.into_iter().map(|place| tokio::spawn(place.expect("a place").for_room())).collect();
+    assert!(begin(&elsewhere).wait().is_ok());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(waiting.iter().all(|waits| !waits.is_finished()));
+    let freed_at = Instant::now();
+    drop(full);
+    for waits in waiting {
+        waits.await.expect("no panic").expect("room");
+    }
+    assert!(freed_at.elapsed() < Duration::from_millis(10), "at once: {:?}", freed_at.elapsed());
+    assert_eq!(
+        (clients.waiting.load(Ordering::Relaxed), here.connection.share().waiting.load(Ordering::Relaxed)),
+        (0, 0)
+    );
+    // In vain for long: refused.
+    let _full = begin(&here).holding(ANSWERS_EACH_MAX);
+    let began = Instant::now();
+    turns[0].wait().expect("a place").for_room().await.expect_err("there is none");
+    assert!((5..6).contains(&began.elapsed().as_secs()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_requests_are_refused_again_and_again_ends() {
+    let clients = Clients::new(4096, 0);
+    let (here, proxy) = (connected(&clients, 1), clients.connect(client(9), true).expect("a place"));
+    for _ in 0..REFUSED_RUNNING_MAX {
+        begin(&here).refused(true);
+        begin(&proxy).refused(true);
+    }
+    assert!(!has_ended(&here));
+    assert!(begin(&here).has_room());
+    for _ in 0..=REFUSED_RUNNING_MAX {
+        assert!(!has_ended(&here), "one was taken on between");
+        begin(&here).refused(true);
+        begin(&proxy).refused(true);
+    }
+    assert_eq!((has_ended(&here), has_ended(&proxy)), (true, false), "a proxy's goes on for the others");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_with_as_many_the_longest_idle_one_ends() {
+    // Clients of two connections each; the one that came first is idle for longest, wherever its entry lies.
+    for first in 1..=20 {
+        let clients = Clients::new(40, 0);
+        let mut held = Vec::new();
+        for at in 0..20 {
+            let last = (first + at) % 20 + 1;
+            held.extend([connected(&clients, last), connected(&clients, last)]);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let _newcomer = connected(&clients, 99);
+        assert_eq!(ended(&held), [0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn networks_of_one_site_have_no_more_places_than_one_client() {
+    let clients = Clients::new(64, 0);
+    let of =
+        |site: u16, network: u16| AddressPrefix::of(IpAddr::from([0x2001, 0xdb8, site, network, 0, 0, 0, 1]));
+    let others = [connected(&clients, 1), connected(&clients, 1)];
+    let many: Vec<_> =
+        (0..62).map(|network| clients.connect(of(7, network), false).expect("a place")).collect();
+    let _turns: Vec<_> = others.iter().chain(&many).map(begin).collect();
+    assert!(clients.connect(of(7, 100), false).is_none(), "all of its site are busy");
+    let newcomer = clients.connect(of(8, 0), false).expect("a place");
+    assert_eq!((ended(&others), ended(&many), has_ended(&newcomer)), (vec![], vec![0], false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_progress_loses_to_one_that_comes() {
+    let body = 32 << 20;
+    let clients = Clients::new(4096, body);
+    // Of 13 clients, each with four bodies that come quickly up to their last part.
+    let attack: Vec<_> = (1..=13).flat_map(|last| silent(&clients, last, 4, 1)).collect();
+    for (_, turns) in &attack {
+        turns[0].arrived((1 << 20) - 1000).expect("room");
+    }
+    let drip = || {
+        attack
+            .iter()
+            .filter(|(at, _)| !has_ended(at))
+            .for_each(|(_, turns)| turns[0].arrived(30).expect("room"))
+    };
+    for _ in 0..5 {
+        tokio::time::advance(Duration::from_secs(3)).await;
+        drip();
+    }
+    // Slow ones lose, though each of their clients has less than the newcomer.
+    let nurse = connected(&clients, 99);
+    let upload = begin(&nurse);
+    for _ in 0..20 * 16 {
+        upload.arrived(64 << 10).expect("room is made");
+        tokio::time::advance(Duration::from_millis(2)).await;
+    }
+    let over = lost(&attack).len();
+    assert!((19..=21).contains(&over), "{over}");
+    assert!(!has_ended(&nurse));
+    let in_all = clients.bodies.load(Ordering::Relaxed);
+    assert!(in_all <= body + BODIES_BESIDE_MAX + BODIES_OTHERS_MAX + RESERVE_BYTES, "{in_all}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_come_quickly_do_not_end_each_other() {
+    let clients = Clients::new(4096, 32 << 20);
+    let uploads: Vec<_> = (1..=3).flat_map(|last| silent(&clients, last, 1, 1)).collect();
+    let mut refused = Vec::new();
+    'all: for _ in 0..32 * 16 {
+        for (at, (_, turns)) in uploads.iter().enumerate() {
+            if turns[0].arrived(64 << 10).is_err() {
+                refused.push(at);
+                break 'all;
+            }
+        }
+        tokio::time::advance(Duration::from_millis(2)).await;
+    }
+    assert_eq!(
+        (refused.len(), lost(&uploads)),
+        (1, vec![]),
+        "one has to come again, and takes nothing from the others"
+    );
+    // Neither does a small one, and there is a place for it.
+    let small = connected(&clients, 9);
+    begin(&small).arrived(500).expect("a place");
+    assert_eq!(lost(&uploads), Vec::<usize>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_has_come_is_not_slow() {
+    let clients = Clients::new(4096, 32 << 20);
+    let whole = silent(&clients, 1, 2, 1);
+    for (_, turns) in &whole {
+        turns[0].arrived(16 << 20).expect("room");
+        turns[0].has_arrived();
+    }
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let newcomer = connected(&clients, 2);
+    let upload = begin(&newcomer);
+    let came = (0..32 * 16).take_while(|_| upload.arrived(64 << 10).is_ok()).count();
+    assert_eq!((came, lost(&whole)), (20 * 16, vec![]), "as much as there is beside them");
 }

@@ -1,0 +1,152 @@
+//! Bodies of requests that arrive, and who loses one where there is no room for all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{BODIES_OTHERS_MAX, Clients, Crowded, RESERVE_BYTES, SMALL_BYTES, Turn, lock, was_lately};
+
+/// Over how long the pace of a body is taken.
+const PACE_MS: f64 = 2000.0;
+/// A body that is older than this and slower than so many bytes a second makes no progress.
+const SLOW_AFTER_MS: u64 = 4000;
+const SLOW: f64 = 16.0 * 1024.0;
+/// How many times as fast a body has to come as one that loses to it.
+const MUCH_FASTER: f64 = 4.0;
+/// Smaller bodies make no room by their end.
+const LOST_BYTES_MIN: usize = 16 << 10;
+
+/// How fast a body comes: bytes a second, of which those of long ago count little.
+#[derive(Default)]
+pub(super) struct Pace {
+    a_second: f64,
+    at_ms: u64,
+    /// It has come: what still takes time is the node's.
+    pub(super) is_whole: bool,
+}
+
+impl Pace {
+    pub(super) fn at(&self, now_ms: u64) -> f64 {
+        let ms = now_ms.saturating_sub(self.at_ms) as f64;
+        if self.is_whole { f64::INFINITY } else { self.a_second * (-ms / PACE_MS).exp() }
+    }
+
+    fn add(&mut self, now_ms: u64, bytes: usize) {
+        self.a_second = self.at(now_ms) + bytes as f64 * 1000.0 / PACE_MS;
+        self.at_ms = now_ms;
+    }
+}
+
+/// A body that may have to make room.
+struct Candidate {
+    turn: Arc<Turn>,
+    pace: f64,
+    bytes: usize,
+}
+
+impl Turn {
+    /// A part of the request's body has arrived.
+    pub(in crate::app) fn arrived(self: &Arc<Self>, bytes: usize) -> Result<(), Crowded> {
+        let own = self.share.bodies.load(Ordering::Relaxed) + bytes;
+        let each_max = self.clients.bodies_each_max;
+        if own > each_max || !self.clients.has_room_for_body(self, own, bytes) {
+            return Err(Crowded);
+        }
+        let before = self.arrived.fetch_add(bytes, Ordering::Relaxed);
+        self.share.bodies.fetch_add(bytes, Ordering::Relaxed);
+        self.clients.bodies.fetch_add(bytes, Ordering::Relaxed);
+        lock(&self.pace).add(self.clients.now_ms(), bytes);
+        if before == 0 && bytes > 0 {
+            self.clients.note_arriving(self);
+        }
+        Ok(())
+    }
+
+    /// The last part has arrived.
+    pub(in crate::app) fn has_arrived(&self) {
+        lock(&self.pace).is_whole = true;
+    }
+
+    /// Its body is not needed any more.
+    pub(super) fn let_body_go(&self) {
+        let arrived = self.arrived.swap(0, Ordering::Relaxed);
+        self.share.bodies.fetch_sub(arrived, Ordering::Relaxed);
+        self.clients.bodies.fetch_sub(arrived, Ordering::Relaxed);
+    }
+}
+
+impl Clients {
+    fn note_arriving(&self, turn: &Arc<Turn>) {
+        let mut arriving = lock(&self.arriving);
+        if arriving.len() == arriving.capacity() {
+            arriving.retain(|turn| turn.strong_count() > 0);
+        }
+        arriving.push(Arc::downgrade(turn));
+    }
+
+    /// Whether so many bytes more may be held of a body, with which its client has `own`.
+    fn has_room_for_body(&self, turn: &Turn, own: usize, bytes: usize) -> bool {
+        let max = self.bodies_each_max.saturating_add(BODIES_OTHERS_MAX);
+        let max = if own <= SMALL_BYTES { max.saturating_add(RESERVE_BYTES) } else { max };
+        let over = || (self.bodies.load(Ordering::Relaxed) + bytes).saturating_sub(max);
+        over() == 0 || self.make_room_for_body(turn, own, over)
+    }
+
+    /// Ends connections whose bodies come slowly, until nothing is `over` any more; false if it does not come to that.
+    fn make_room_for_body(&self, newcomer: &Turn, own: usize, over: impl Fn() -> usize) -> bool {
+        let now_ms = self.now_ms();
+        // A client that was told that there is no room is told so again for a moment, without a look.
+        let failed_ms = &newcomer.share.bodies_failed_ms;
+        if was_lately(failed_ms, now_ms) {
+            return false;
+        }
+        let mut candidates = self.candidates(newcomer, now_ms);
+        let pace = lock(&newcomer.pace).at(now_ms);
+        while over() > 0 {
+            let Some(at) = slowest(&candidates, own, pace, now_ms) else {
+                failed_ms.store(now_ms, Ordering::Relaxed);
+                return false;
+            };
+            let lost = candidates.swap_remove(at);
+            let (client, bytes) = (lost.turn.share.prefix, lost.bytes);
+            tracing::info!(%client, bytes, "a body that comes slowly loses its connection: others have no room");
+            lost.turn.break_off();
+            // Counted as free at once, so that no more are ended than is needed.
+            lost.turn.let_body_go();
+        }
+        true
+    }
+
+    fn candidates(&self, newcomer: &Turn, now_ms: u64) -> Vec<Candidate> {
+        let arriving = lock(&self.arriving);
+        let others = arriving.iter().filter_map(|turn| {
+            let turn = turn.upgrade()?;
+            let bytes = turn.arrived.load(Ordering::Relaxed);
+            let is_other = turn.share.prefix != newcomer.share.prefix;
+            (is_other && bytes >= LOST_BYTES_MIN).then(|| {
+                let pace = lock(&turn.pace).at(now_ms);
+                Candidate { turn, pace, bytes }
+            })
+        });
+        others.collect()
+    }
+}
+
+/// The body that makes room: one that makes no progress, the largest of them; otherwise the slowest of the client that has
+/// most, if that has more than twice as much as the newcomer or the newcomer's comes much faster.
+fn slowest(candidates: &[Candidate], own: usize, pace: f64, now_ms: u64) -> Option<usize> {
+    let is_slow = |candidate: &Candidate| {
+        candidate.pace < SLOW && now_ms.saturating_sub(candidate.turn.began_ms) >= SLOW_AFTER_MS
+    };
+    let all = || candidates.iter().enumerate();
+    if let Some((at, _)) =
+        all().filter(|(_, candidate)| is_slow(candidate)).max_by_key(|(_, candidate)| candidate.bytes)
+    {
+        return Some(at);
+    }
+    let of = |candidate: &Candidate| candidate.turn.share.bodies.load(Ordering::Relaxed);
+    let most = candidates.iter().max_by_key(|candidate| of(candidate))?;
+    let (at, loser) = all()
+        .filter(|(_, candidate)| candidate.turn.share.prefix == most.turn.share.prefix)
+        .min_by(|(_, one), (_, other)| one.pace.total_cmp(&other.pace))?;
+    (of(most) > own.saturating_mul(2) || loser.pace * MUCH_FASTER < pace).then_some(at)
+}

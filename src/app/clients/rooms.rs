@@ -1,0 +1,160 @@
+//! Whether there is room for requests and their answers, who makes it, and how the others wait for it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    ANSWERS_EACH_MAX, ANSWERS_MAX, Clients, Crowded, ENDED_BESIDE, ENDED_EACH_BESIDE, REFUSED_BESIDE,
+    REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, SMALL_BYTES, Share, Turn,
+    WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
+};
+
+/// How long a request waits for room before it is refused, and how often at least it looks: what has become old
+/// meanwhile may have to make room.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+const ROOM_LOOK: Duration = Duration::from_millis(500);
+
+impl Clients {
+    /// Whether one more answer of this client may be held without anybody else losing one.
+    fn has_free_room(&self, share: &Share) -> bool {
+        let (own, in_all) = (share.answers.load(Ordering::Relaxed), self.answers.load(Ordering::Relaxed));
+        own < ANSWERS_EACH_MAX
+            && (in_all < ANSWERS_MAX || own < SMALL_BYTES && in_all < ANSWERS_MAX + RESERVE_BYTES)
+    }
+
+    /// Whether one more answer of this client may be held: its answers, and those of all, are within bounds, or it has
+    /// little and others make room.
+    pub(super) fn has_room(&self, share: &Share) -> bool {
+        self.has_free_room(share)
+            || share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX && self.make_room(share)
+    }
+
+    /// Ends connections of the client that holds most, if that is more than twice of what this one has, first those that
+    /// have stood still for longest; false if none was ended.
+    fn make_room(&self, share: &Share) -> bool {
+        let now_ms = self.now_ms();
+        // What was ended is being given back; those who wait are told.
+        if was_lately(&self.made_room_ms, now_ms) || was_lately(&share.answers_tried_ms, now_ms) {
+            return false;
+        }
+        share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
+        let least = share.answers.load(Ordering::Relaxed).saturating_mul(2);
+        let in_all = self.answers.load(Ordering::Relaxed);
+        let wanted = (in_all + ROOM_MADE_BYTES).saturating_sub(ANSWERS_MAX);
+        let mut table = lock(&self.table);
+        let Some((bytes, prefix)) = table.who_has_most() else {
+            return false;
+        };
+        let mut freed = 0;
+        for (_, number, held) in table.stalest_of(prefix) {
+            if freed >= wanted || bytes.saturating_sub(freed) <= least {
+                break;
+            }
+            table.end(number);
+            freed += held;
+        }
+        if freed > 0 {
+            self.made_room_ms.store(now_ms, Ordering::Relaxed);
+            tracing::info!(client = %prefix, bytes, freed, "a client that has much loses connections: others have no room");
+        }
+        freed > 0
+    }
+
+    /// Wakes those who wait, where a bound was crossed downwards.
+    pub(super) fn let_go(&self, share: &Share, bytes: usize) {
+        let own = share.answers.fetch_sub(bytes, Ordering::Relaxed);
+        let in_all = self.answers.fetch_sub(bytes, Ordering::Relaxed);
+        let has_crossed =
+            |before: usize, bound: usize| before >= bound && before.saturating_sub(bytes) < bound;
+        if has_crossed(own, ANSWERS_EACH_MAX) {
+            share.room.notify_waiters();
+        }
+        if has_crossed(in_all, ANSWERS_MAX) || has_crossed(in_all, ANSWERS_MAX + RESERVE_BYTES) {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+impl Turn {
+    /// Whether a request that has just begun may be looked at, by what its client and all have asked. Where even telling
+    /// that it may not would be too much, the connection ends.
+    pub(in crate::app) fn may_go_on(&self) -> bool {
+        let own = self.share.requests.load(Ordering::Relaxed);
+        let in_all = self.clients.requests.load(Ordering::Relaxed);
+        let has_much = own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
+        if !has_much && (in_all <= ANSWERS_MAX + REFUSED_BESIDE || self.clients.make_room(&self.share)) {
+            return true;
+        }
+        if own > ANSWERS_EACH_MAX + ENDED_EACH_BESIDE || in_all > ANSWERS_MAX + ENDED_BESIDE {
+            self.break_off();
+        }
+        false
+    }
+
+    /// The request is refused; its head and body are dropped before.
+    pub(in crate::app) fn refused(&self, for_want_of_room: bool) {
+        self.let_request_go(self.requested.load(Ordering::Relaxed).saturating_sub(REFUSED_BYTES));
+        if for_want_of_room && self.connection.has_refused_again() {
+            self.break_off();
+        }
+    }
+
+    /// Whether there is room for its answer.
+    pub(in crate::app) fn has_room(&self) -> bool {
+        let has_room = self.clients.has_room(&self.share);
+        if has_room {
+            self.connection.has_taken_on();
+        }
+        has_room
+    }
+
+    /// A place among those that wait for room.
+    pub(in crate::app) fn wait(self: &Arc<Self>) -> Result<Waiting, Crowded> {
+        // Counted first, so that as many as come at once do not all see the last place.
+        let own = self.share.waiting.fetch_add(1, Ordering::Relaxed);
+        let in_all = self.clients.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Arc::clone(self));
+        let has_place = own < WAITING_EACH_MAX && (in_all < WAITING_MAX || own < WAITING_EACH_MIN);
+        if has_place { Ok(waiting) } else { Err(Crowded) }
+    }
+}
+
+/// A request's place among those that wait for room, given back when dropped.
+pub(in crate::app) struct Waiting(Arc<Turn>);
+
+impl Waiting {
+    /// Returns when there is room; an error if there is none for long.
+    pub(in crate::app) async fn for_room(self) -> Result<(), Crowded> {
+        let turn = &self.0;
+        let until = Instant::now() + ROOM_WAIT;
+        loop {
+            let (mut own, mut all) =
+                (Box::pin(turn.share.room.notified()), Box::pin(turn.clients.room.notified()));
+            // Nothing is missed between the look and the wait.
+            own.as_mut().enable();
+            all.as_mut().enable();
+            if turn.has_room() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Err(Crowded);
+            }
+            tokio::select! {
+                () = own => {}
+                () = all => {}
+                () = tokio::time::sleep_until(until.min(now + ROOM_LOOK)) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.share.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.clients.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

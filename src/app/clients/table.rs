@@ -1,0 +1,269 @@
+//! The table of connections: who gets a place, and who loses one for it.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+
+use super::{CONNECTIONS_EACH_MAX, Clients, IDLE, LOG_PAUSE, REFUSED_RUNNING_MAX, Share, Turn, lock};
+use crate::domain::address::AddressPrefix;
+
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) shares: HashMap<AddressPrefix, Weak<Share>>,
+    pub(super) connections: HashMap<u64, Arc<Connection>>,
+    /// Connections that are not about to end.
+    pub(super) open: usize,
+    next: u64,
+    refused: u64,
+    logged_at: Option<Instant>,
+}
+
+/// One connection.
+pub(in crate::app) struct Connection {
+    pub(super) number: u64,
+    share: Arc<Share>,
+    /// It carries the requests of many clients.
+    is_proxy: bool,
+    pub(super) has_ended: AtomicBool,
+    /// Known from its first request on.
+    speaks_http1: AtomicBool,
+    /// Of the task that serves it.
+    waker: AtomicWaker,
+    doing: Mutex<Doing>,
+    /// Requests that were refused for want of room since one was taken on.
+    refused: AtomicUsize,
+}
+
+struct Doing {
+    turns: Vec<Weak<Turn>>,
+    idle_since: Instant,
+}
+
+impl Clients {
+    /// A new connection from there, if need be in the place of another. A proxy's carries the requests of many clients,
+    /// and has no limit of its own.
+    pub(in crate::app) fn connect(
+        self: &Arc<Self>,
+        prefix: AddressPrefix,
+        is_proxy: bool,
+    ) -> Option<Connected> {
+        let mut table = lock(&self.table);
+        let share = table.share(prefix);
+        let here = share.connections.load(Ordering::Relaxed);
+        let is_over_share = here >= CONNECTIONS_EACH_MAX && !is_proxy;
+        let has_place = if is_over_share {
+            table.end_one_of(prefix)
+        } else {
+            table.open < self.connections_max || table.end_one_for(prefix)
+        };
+        if !has_place {
+            table.refused += 1;
+            let is_quiet = |at: Instant| at.elapsed() < LOG_PAUSE;
+            if !table.logged_at.is_some_and(is_quiet) {
+                table.logged_at = Some(Instant::now());
+                let (refused, in_all) = (table.refused, table.open);
+                tracing::warn!(client = %prefix, from_client = here, in_all, refused, "too many connections: refused");
+            }
+            return None;
+        }
+        let number = table.next;
+        table.next += 1;
+        table.open += 1;
+        share.connections.fetch_add(1, Ordering::Relaxed);
+        let doing = Doing { turns: Vec::new(), idle_since: Instant::now() };
+        let connection = Arc::new(Connection {
+            number,
+            share,
+            is_proxy,
+            has_ended: AtomicBool::new(false),
+            speaks_http1: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            doing: Mutex::new(doing),
+            refused: AtomicUsize::new(0),
+        });
+        table.connections.insert(number, Arc::clone(&connection));
+        drop(table);
+        Some(Connected { clients: Arc::clone(self), connection })
+    }
+}
+
+impl Table {
+    pub(super) fn share(&mut self, prefix: AddressPrefix) -> Arc<Share> {
+        if let Some(share) = self.shares.get(&prefix).and_then(Weak::upgrade) {
+            return share;
+        }
+        // Nothing is kept of those who left.
+        if self.shares.len() == self.shares.capacity() {
+            self.shares.retain(|_, share| share.strong_count() > 0);
+        }
+        let share = Arc::new(Share::new(prefix));
+        self.shares.insert(prefix, Arc::downgrade(&share));
+        share
+    }
+
+    /// The client for which most bytes of requests and answers are held, and how many.
+    pub(super) fn who_has_most(&self) -> Option<(usize, AddressPrefix)> {
+        let of = |share: &Weak<Share>| {
+            let share = share.upgrade()?;
+            Some((share.answers.load(Ordering::Relaxed), share.prefix))
+        };
+        self.shares.values().filter_map(of).max()
+    }
+
+    /// Connections on which something of this client is held: since when it stands still, the connection's number, and
+    /// how many bytes; what stands still for longest comes first.
+    pub(super) fn stalest_of(&self, prefix: AddressPrefix) -> Vec<(u64, u64, usize)> {
+        let about = |connection: &Arc<Connection>| {
+            let turns = connection.turns();
+            let own = turns.iter().filter(|turn| turn.share.prefix == prefix);
+            let held = own.clone().map(|turn| turn.held.load(Ordering::Relaxed)).sum();
+            Some((own.map(|turn| turn.moved_ms.load(Ordering::Relaxed)).min()?, connection.number, held))
+        };
+        let mut all: Vec<_> = self.connections.values().filter_map(about).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Ends the connection of this client that has been idle for longest; false if none is.
+    fn end_one_of(&mut self, prefix: AddressPrefix) -> bool {
+        let of = |connection: &&Arc<Connection>| connection.share.prefix == prefix;
+        let idle = |connection: &Arc<Connection>| Some((connection.idle_since()?, connection.number));
+        let longest = self.connections.values().filter(of).filter_map(idle).min();
+        longest.is_some_and(|(_, number)| self.end(number))
+    }
+
+    /// Makes a place for a newcomer from there: of all sites ([`AddressPrefix::site`]) that have most connections, the one
+    /// that has been idle for longest ends; if all are busy, the one that was opened first, if its site has more than
+    /// twice as many as the newcomer's.
+    fn end_one_for(&mut self, newcomer: AddressPrefix) -> bool {
+        let mut sites: HashMap<AddressPrefix, usize> = HashMap::new();
+        for connection in self.connections.values() {
+            *sites.entry(connection.share.prefix.site()).or_default() += 1;
+        }
+        let count = |prefix: AddressPrefix| sites.get(&prefix.site()).copied().unwrap_or_default();
+        let most = sites.values().copied().max().unwrap_or_default();
+        let of_most =
+            || self.connections.values().filter(|connection| count(connection.share.prefix) == most);
+        let idle = |connection: &Arc<Connection>| Some((connection.idle_since()?, connection.number));
+        let longest = of_most().filter_map(idle).min().map(|(_, number)| number);
+        let first = || of_most().map(|connection| connection.number).min();
+        let has_twice = most > count(newcomer).saturating_mul(2);
+        let loser = longest.or_else(|| if has_twice { first() } else { None });
+        loser.is_some_and(|number| self.end(number))
+    }
+
+    /// Ends a connection; it has no place any more from now on.
+    pub(super) fn end(&mut self, number: u64) -> bool {
+        let Some(connection) = self.connections.remove(&number) else {
+            return false;
+        };
+        self.open -= 1;
+        connection.share.connections.fetch_sub(1, Ordering::Relaxed);
+        connection.has_ended.store(true, Ordering::Release);
+        connection.waker.wake();
+        true
+    }
+
+    pub(super) fn end_those_who_stand_still(&mut self, now_ms: u64) {
+        let now = Instant::now();
+        let mut over = Vec::new();
+        for connection in self.connections.values() {
+            let turns = connection.turns();
+            let is_idle = turns.is_empty() && now.duration_since(lock(&connection.doing).idle_since) >= IDLE;
+            let is_stalled = turns.iter().any(|turn| turn.is_stalled(now_ms));
+            if is_stalled {
+                tracing::info!(client = %connection.share.prefix, "an answer is not taken: the connection is ended");
+            }
+            if is_idle || is_stalled {
+                over.push(connection.number);
+            }
+        }
+        for number in over {
+            self.end(number);
+        }
+    }
+}
+
+/// A connection's place, given back when dropped.
+pub(in crate::app) struct Connected {
+    pub(in crate::app) clients: Arc<Clients>,
+    pub(in crate::app) connection: Arc<Connection>,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        lock(&self.clients.table).end(self.connection.number);
+    }
+}
+
+impl Connection {
+    pub(in crate::app) fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+
+    /// Whether it is to end; the task that asks is woken when it is.
+    pub(in crate::app) fn has_ended(&self, context: &Context<'_>) -> bool {
+        self.waker.register(context.waker());
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Returns when it is to end.
+    pub(in crate::app) async fn ended(&self) {
+        poll_fn(|context| if self.has_ended(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    pub(in crate::app) fn asked_by_http1(&self) {
+        self.speaks_http1.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::app) fn speaks_http1(&self) -> bool {
+        self.speaks_http1.load(Ordering::Relaxed)
+    }
+
+    /// A request has begun on it.
+    pub(super) fn take_up(&self, turn: &Arc<Turn>) {
+        let mut doing = lock(&self.doing);
+        let vacant = doing.turns.iter().position(|turn| turn.strong_count() == 0);
+        match vacant.and_then(|vacant| doing.turns.get_mut(vacant)) {
+            Some(place) => *place = Arc::downgrade(turn),
+            None => doing.turns.push(Arc::downgrade(turn)),
+        }
+    }
+
+    /// A request has ended on it.
+    pub(super) fn put_down(&self) {
+        let mut doing = lock(&self.doing);
+        // The last ones are taken out, so that a connection that had many requests at once does not keep their places.
+        while doing.turns.last().is_some_and(|turn| turn.strong_count() == 0) {
+            doing.turns.pop();
+        }
+        doing.idle_since = Instant::now();
+    }
+
+    pub(super) fn has_taken_on(&self) {
+        // Read first: this is so for nearly every request.
+        if self.refused.load(Ordering::Relaxed) > 0 {
+            self.refused.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether so many were refused without one being taken on that it has to end. A proxy's goes on for the others.
+    pub(super) fn has_refused_again(&self) -> bool {
+        self.refused.fetch_add(1, Ordering::Relaxed) >= REFUSED_RUNNING_MAX && !self.is_proxy
+    }
+
+    fn turns(&self) -> Vec<Arc<Turn>> {
+        lock(&self.doing).turns.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Since when nothing is asked on it.
+    fn idle_since(&self) -> Option<Instant> {
+        let doing = lock(&self.doing);
+        doing.turns.iter().all(|turn| turn.strong_count() == 0).then_some(doing.idle_since)
+    }
+}

@@ -1,0 +1,158 @@
+//! One request, from its head until the last byte of its answer is taken, and what is held for it.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::bodies::Pace;
+use super::{BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, STALLED, Share, lock};
+
+/// One request, from its head until the last byte of its answer is taken.
+pub(in crate::app) struct Turn {
+    pub(super) clients: Arc<Clients>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) share: Arc<Share>,
+    pub(super) began_ms: u64,
+    /// Bytes of its body that have arrived, until it is answered, and how fast they come.
+    pub(super) arrived: AtomicUsize,
+    pub(super) pace: Mutex<Pace>,
+    /// Bytes of the request and its answer that are held; those of the request alone.
+    pub(super) held: AtomicUsize,
+    pub(super) requested: AtomicUsize,
+    /// Since when it stands still: its begin, or when a piece of its answer was given or taken.
+    pub(super) moved_ms: AtomicU64,
+    /// Since when a piece of the answer waits to be taken; 0: none does.
+    out_since_ms: AtomicU64,
+    /// How long the pieces before it have waited together, and how many bytes they had.
+    waited_ms: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl Turn {
+    pub(super) fn new(clients: Arc<Clients>, connection: Arc<Connection>, share: Arc<Share>) -> Arc<Turn> {
+        let began_ms = clients.now_ms();
+        Arc::new(Turn {
+            clients,
+            connection,
+            share,
+            began_ms,
+            arrived: AtomicUsize::new(0),
+            pace: Mutex::default(),
+            held: AtomicUsize::new(0),
+            requested: AtomicUsize::new(0),
+            moved_ms: AtomicU64::new(began_ms),
+            out_since_ms: AtomicU64::new(0),
+            waited_ms: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        })
+    }
+
+    fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.share.answers.fetch_add(bytes, Ordering::Relaxed);
+        self.clients.answers.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn let_go(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.clients.let_go(&self.share, bytes);
+    }
+
+    pub(super) fn hold_request(&self, bytes: usize) {
+        self.requested.fetch_add(bytes, Ordering::Relaxed);
+        self.share.requests.fetch_add(bytes, Ordering::Relaxed);
+        self.clients.requests.fetch_add(bytes, Ordering::Relaxed);
+        self.hold(bytes);
+    }
+
+    pub(super) fn let_request_go(&self, bytes: usize) {
+        self.requested.fetch_sub(bytes, Ordering::Relaxed);
+        self.share.requests.fetch_sub(bytes, Ordering::Relaxed);
+        self.clients.requests.fetch_sub(bytes, Ordering::Relaxed);
+        self.let_go(bytes);
+    }
+
+    /// Whether an answer of so many bytes, if that is known, may be held. Room for a small one is counted from the
+    /// beginning.
+    pub(in crate::app) fn has_room_for(&self, bytes: Option<u64>) -> bool {
+        bytes.is_some_and(|bytes| bytes <= REQUEST_BYTES as u64) || self.has_room()
+    }
+
+    /// Ends the connection, as if the line had broken.
+    pub(in crate::app) fn break_off(&self) {
+        lock(&self.clients.table).end(self.connection.number);
+    }
+
+    /// Counts bytes of an answer for as long as what is returned lives.
+    pub(in crate::app) fn holding(self: &Arc<Self>, bytes: usize) -> Holding {
+        self.hold(bytes);
+        Holding { turn: Arc::clone(self), bytes, is_request: false }
+    }
+
+    /// Counts bytes that a connection may take in of the request's body before they are asked for.
+    pub(in crate::app) fn holding_unread(self: &Arc<Self>, bytes: usize) -> Holding {
+        self.hold_request(bytes);
+        Holding { turn: Arc::clone(self), bytes, is_request: true }
+    }
+
+    /// The request is answered: its head and body are not needed any more.
+    pub(in crate::app) fn answered(&self, head_bytes: usize) {
+        self.let_body_go();
+        self.let_request_go(head_bytes);
+    }
+
+    /// A piece of the answer is given to the connection.
+    pub(in crate::app) fn gave(&self, bytes: usize) {
+        let now_ms = self.clients.now_ms();
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.out_since_ms.store(now_ms, Ordering::Relaxed);
+        self.moved_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The connection asks for the next piece.
+    pub(in crate::app) fn asked(&self) {
+        let since_ms = self.out_since_ms.swap(0, Ordering::Relaxed);
+        if since_ms > 0 {
+            let now_ms = self.clients.now_ms();
+            self.waited_ms.fetch_add(now_ms.saturating_sub(since_ms), Ordering::Relaxed);
+            self.moved_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_stalled(&self, now_ms: u64) -> bool {
+        let since_ms = self.out_since_ms.load(Ordering::Relaxed);
+        if since_ms == 0 {
+            return false;
+        }
+        let out_ms = now_ms.saturating_sub(since_ms);
+        let stalled_ms = u64::try_from(STALLED.as_millis()).unwrap_or(u64::MAX);
+        let taken_ms = self.taken.load(Ordering::Relaxed).saturating_mul(1000) / BYTES_A_SECOND_MIN;
+        out_ms >= stalled_ms
+            || self.waited_ms.load(Ordering::Relaxed) + out_ms >= stalled_ms.saturating_add(taken_ms)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.let_body_go();
+        self.let_request_go(self.requested.load(Ordering::Relaxed));
+        self.let_go(self.held.load(Ordering::Relaxed));
+        self.connection.put_down();
+    }
+}
+
+/// Bytes that are held for a request.
+pub(in crate::app) struct Holding {
+    turn: Arc<Turn>,
+    bytes: usize,
+    is_request: bool,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if self.is_request {
+            self.turn.let_request_go(self.bytes);
+        } else {
+            self.turn.let_go(self.bytes);
+        }
+    }
+}
