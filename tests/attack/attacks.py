@@ -14,6 +14,8 @@ from wire import Http1, Http2, basic, connect
 STRANGERS = [f"127.0.1.{number}" for number in range(1, 250)]
 FORM = [("content-type", "application/x-www-form-urlencoded")]
 SESSION = "account=x&password=y"
+#: Requests that one connection may have at once, but two.
+STREAMS = 30
 
 
 def many(number, make, threads=16):
@@ -54,13 +56,13 @@ def anonymous_bodies(node, quick):
     sent = []
     def flood(number):
         connection = Http2(node.address, STRANGERS[number % 3])
-        streams = [connection.begin("POST", "/session" if each % 2 else "/link/x", FORM, has_body=True) for each in range(62)]
+        streams = [connection.begin("POST", "/session" if each % 2 else "/link/x", FORM, has_body=True) for each in range(STREAMS)]
         sent.append(send_all(connection, streams, 1 << 20, 2 if quick else 10))
         return connection
     connections = many(8 if quick else 26, flood, threads=26)
     seen = statuses(connections)
     close_all(connections)
-    faults = [] if seen[413] + seen[401] == 62 * len(connections) else [f"too long forms are taken: {seen}"]
+    faults = [] if seen[413] + seen[401] == STREAMS * len(connections) else [f"too long forms are taken: {seen}"]
     return {"sent": f"{sum(sent) / 1e6:.1f} MB", "refused": dict(seen)}, faults
 
 
@@ -68,12 +70,12 @@ def dripping_forms(node, quick):
     """Forms that come byte by byte must be given up after a while."""
     def drip(number):
         connection = Http2(node.address, STRANGERS[number % 3])
-        for _ in range(60):
+        for _ in range(STREAMS):
             connection.begin("POST", "/session", FORM, has_body=True)
         return connection
-    connections = many(4 if quick else 26, drip)
+    connections = many(8 if quick else 26, drip)
     until = time.monotonic() + 40
-    while time.monotonic() < until and not all(connection.is_over or len(connection.status) == 60 for connection in connections):
+    while time.monotonic() < until and not all(connection.is_over or len(connection.status) == STREAMS for connection in connections):
         for connection in connections:
             for stream in range(1, connection.next, 2):
                 if stream not in connection.status:
@@ -82,7 +84,7 @@ def dripping_forms(node, quick):
         time.sleep(1)
     seen = statuses(connections)
     close_all(connections)
-    return {"refused": dict(seen)}, [] if seen[408] == 60 * len(connections) else [f"not all are given up: {seen}"]
+    return {"refused": dict(seen)}, [] if seen[408] == STREAMS * len(connections) else [f"not all are given up: {seen}"]
 
 
 def packed_bodies(node, quick):
@@ -103,7 +105,7 @@ def packed_writes(node, quick):
     def flood(number):
         connection = Http2(node.address, STRANGERS[number % 3], auth=basic(*PATIENT))
         fields = [("content-type", "application/json"), ("content-encoding", "gzip")]
-        streams = [connection.begin("PATCH", "/people/ANA001", fields, has_body=True) for _ in range(60)]
+        streams = [connection.begin("PATCH", "/people/ANA001", fields, has_body=True) for _ in range(STREAMS)]
         for stream in streams:
             connection.data(stream, text, is_end=True)
         connection.await_all(streams, 60)
@@ -149,7 +151,7 @@ def own_bodies(node, quick):
     def flood(number):
         connection = Http2(node.address, STRANGERS[number % 2], auth=basic(*PATIENT))
         json_body = [("content-type", "application/json")]
-        streams = [connection.begin("PATCH", "/people/ANA001", json_body, has_body=True) for _ in range(62)]
+        streams = [connection.begin("PATCH", "/people/ANA001", json_body, has_body=True) for _ in range(STREAMS)]
         sent.append(send_all(connection, streams, (1 << 20) - 1, 4 if quick else 20))
         return connection
     node.client(PATIENT, STRANGERS[0]).ask("GET", "/people/ANA001")
@@ -187,11 +189,11 @@ def unread_lists(node, quick, who=ROOT, path="/people"):
     """Lists of everybody that nobody takes: HTTP/2 with windows that are shut."""
     def ask(number):
         connection = Http2(node.address, STRANGERS[number % 3], window=0, auth=basic(*who))
-        for _ in range(60):
+        for _ in range(STREAMS):
             connection.begin("GET", path)
         connection.listen(0.5)
         return connection
-    connections = many(6 if quick else 24, ask)
+    connections = many(12 if quick else 48, ask)
     newcomer = node.client(who, "127.0.2.1").ask("GET", path)
     time.sleep(6)
     for connection in connections:
@@ -213,7 +215,7 @@ def unread_changes(node, quick):
                               [("Content-Type", "application/json")])
     def ask(number):
         connection = Http2(node.address, STRANGERS[number % 3], window=0, auth=basic(*ROOT))
-        for _ in range(60):
+        for _ in range(STREAMS):
             connection.begin("GET", "/changes?since=0", [("accept", "text/event-stream")])
         connection.listen(0.5)
         return connection
@@ -339,12 +341,93 @@ def endless_heads(node, quick):
     return {"connections": len(lines)}, []
 
 
+def heads_of_many_streams(node, quick):
+    """Heads of 400 fields, packed into as many bytes, on all streams of many connections, while the own share is full."""
+    bodies = many(30, lambda number: silent_forms(node, STRANGERS[0]))
+    def flood(number):
+        connection = Http2(node.address, STRANGERS[number % (1 if number % 2 else 16)])
+        for _ in range(STREAMS):
+            # Entry 19 of HPACK's static table is a field without a value.
+            connection.begin("GET", "/healthz", packed=b"\x93" * (400 if number % 3 else 80))
+        return connection
+    connections = many(200 if quick else 480, flood, threads=32)
+    time.sleep(6)
+    for connection in connections:
+        connection.listen(0)
+    seen, ended = statuses(connections), sum(connection.is_over for connection in connections)
+    close_all(bodies + connections)
+    faults = [] if seen[431] else [f"heads of 400 fields are taken: {seen}"]
+    if seen[200] + seen[431] + seen[503] != sum(seen.values()):
+        faults.append(f"{seen}")
+    return {"answers": dict(seen), "ended": ended}, faults
+
+
+def silent_forms(node, source):
+    connection = Http2(node.address, source)
+    for _ in range(STREAMS):
+        connection.begin("POST", "/session", FORM, has_body=True)
+    return connection
+
+
+def silent_requests(node, quick):
+    """Requests whose bodies do not come, as many as are taken; who reads a list meanwhile keeps their connection."""
+    reader = Http2(node.address, "127.0.3.1", auth=basic(*ROOT))
+    reader.begin("GET", "/people")
+    reader.listen(0.5)
+    connections = many(100 if quick else 200, lambda number: silent_forms(node, STRANGERS[number % (1 if quick else 8)]))
+    time.sleep(1)
+    faults = []
+    for number in range(10):
+        status, _, body = node.client(ROOT, f"127.0.2.{number + 1}").ask("GET", "/people/P001" if number % 2 else "/people")
+        if status != 200:
+            faults.append(f"a newcomer got {status}")
+    reader.listen(0.2)
+    if reader.is_over:
+        faults.append("a reader with less has lost the connection")
+    reader.close()
+    for connection in connections:
+        connection.listen(0)
+    seen, ended = statuses(connections), sum(connection.is_over for connection in connections)
+    close_all(connections)
+    return {"answers": dict(seen), "ended": ended}, faults
+
+
+def stale_bodies(node, quick):
+    """A patient's bodies that come quickly but for their last part, from several addresses, as many as there is room for."""
+    def hold(number):
+        source = STRANGERS[number % 3]
+        line = connect(node.address, source, "http/1.1")
+        line.sendall((f"PATCH /people/ANA001 HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*PATIENT)}\r\n"
+                      "Content-Type: application/json\r\nContent-Length: 1048000\r\n\r\n").encode() + b" " * 1_008_000)
+        return line
+    for source in STRANGERS[:3]:
+        node.client(PATIENT, source).ask("GET", "/people/ANA001")
+    lines, answers, until = many(51, hold), Counter(), time.monotonic() + (10 if quick else 30)
+    time.sleep(2)
+    while time.monotonic() < until:
+        for line in lines:
+            try:
+                line.sendall(b" " * 30)
+            except OSError:
+                pass
+        client = node.client(ROOT, f"127.0.2.{1 + sum(answers.values()) % 200}")
+        content = b"\x89PNG" * 5_000_000
+        try:
+            status = client.ask("PUT", "/personal-documents/d1/content", content, [("Content-Type", "image/png")])[0]
+        except (OSError, EOFError) as error:
+            status = repr(error)
+        answers[status] += 1
+        time.sleep(2)
+    close_all(lines)
+    return {"uploads": dict(answers)}, [] if set(answers) <= {200, 201} else [f"uploads: {answers}"]
+
+
 def password_queue(node, quick):
     """Wrong passwords from four addresses, more than there are places; a right one from elsewhere."""
     def flood(number):
         connection = Http2(node.address, STRANGERS[number % 4])
         return connection
-    connections = many(8, flood)
+    connections = many(16, flood)
     number, answers, until = 0, Counter(), time.monotonic() + (8 if quick else 30)
     with ThreadPoolExecutor(1) as pool:
         def first_logins():
@@ -358,7 +441,7 @@ def password_queue(node, quick):
             for connection in connections:
                 for _ in range(8):
                     number += 1
-                    if not connection.is_over and connection.next // 2 - len(connection.ended) < 60:
+                    if not connection.is_over and connection.next // 2 - len(connection.ended) < STREAMS:
                         connection.begin("GET", "/people/P001", auth=basic(f"GUESS{number}", f"wrong {number}"))
                 connection.listen(0)
             time.sleep(0.02)
@@ -444,6 +527,9 @@ ATTACKS = {
     "idle_connections": (idle_connections, False, 400),
     "busy_connections": (busy_connections, False, 400),
     "endless_heads": (endless_heads, False, None),
+    "heads_of_many_streams": (heads_of_many_streams, False, None),
+    "silent_requests": (silent_requests, False, None),
+    "stale_bodies": (stale_bodies, False, None),
     "password_queue": (password_queue, False, None),
     "guesses_at_names": (guesses_at_names, False, None),
     "guesses_at_an_account": (guesses_at_an_account, False, None),
