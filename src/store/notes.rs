@@ -246,7 +246,8 @@ impl Store {
                 let times = Times { count: lost, ..Times::once(tx.now_ms()) };
                 tx.audit_at(times, Event::new(What::Gap, &Actor::Node))?;
             }
-            // Written on every day on which the node is used, so the trash learns of time that passes.
+            // Written on every day on which the node is used, so trail and trash learn of time that passes.
+            tx.age_audit()?;
             tx.trim_trash()
         });
         match written.await {
