@@ -8,9 +8,11 @@ mod cache;
 mod costs;
 mod openings;
 mod pool;
+mod recent;
 mod sessions;
 mod spellings;
 mod throttle;
+mod turns;
 mod writes;
 
 use std::collections::HashMap;
@@ -39,7 +41,7 @@ pub use sessions::{
 };
 pub use spellings::canonical;
 use spellings::spellings;
-use throttle::{Guess, Throttle};
+use throttle::{Counted, Guess, Throttle};
 pub use writes::{
     EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer, Writes,
 };
@@ -289,10 +291,11 @@ impl Accounts {
             return Err(LoginError::Busy { retry_after_s });
         }
         let (sender, outcome) = watch::channel(None);
-        let flight = Flight { attempts: Arc::clone(&self.attempts), credential, sender };
+        let counted = Some(known.throttle.count(&guess, clock()));
+        let mut flight = Flight { attempts: Arc::clone(&self.attempts), credential, sender, counted };
         let is_somebody = principal.is_some();
         let job = move || {
-            let attempts = &flight.attempts;
+            let attempts = Arc::clone(&flight.attempts);
             // Who submits this has the lock until the table has it.
             let known = attempts.lock();
             // One receiver is the table's own. Who comes later starts a new one.
@@ -306,9 +309,12 @@ impl Accounts {
                 bcrypt::verify(&**password, &hash).unwrap_or(false)
             });
             let mut known = attempts.lock();
+            let counted = flight.counted.take();
             if matches && is_somebody {
                 known.verified.insert(credential, clock());
-                known.throttle.succeeded(&guess, clock());
+                if let Some(counted) = counted {
+                    known.throttle.succeeded(&counted, clock());
+                }
             }
             known.in_flight.remove(&credential);
             drop(known);
@@ -317,7 +323,6 @@ impl Accounts {
         };
         let (queued, unrun) = self.pool.submit(peer, Box::new(job));
         if queued.is_ok() {
-            known.throttle.count(&guess, clock());
             known.in_flight.insert(credential, outcome.clone());
         }
         drop(known);
@@ -414,12 +419,14 @@ impl Attempts {
     }
 }
 
-/// A computation on its way. Dropped without an outcome it takes its entry with it, so that none stays of those that
-/// had to make room, or that nobody waits for any more.
+/// A computation on its way. Dropped without an outcome it takes its entry with it, and what it counted for as an attempt,
+/// so that nothing stays of those that had to make room, or that nobody waits for any more.
 struct Flight {
     attempts: Arc<Attempts>,
     credential: Credential,
     sender: watch::Sender<Option<bool>>,
+    /// Until there is an outcome.
+    counted: Option<Counted>,
 }
 
 impl Drop for Flight {
@@ -428,6 +435,9 @@ impl Drop for Flight {
         let is_own = |outcome: &Outcome| outcome.same_channel(&self.sender.subscribe());
         if known.in_flight.get(&self.credential).is_some_and(is_own) {
             known.in_flight.remove(&self.credential);
+        }
+        if let Some(counted) = self.counted.take() {
+            known.throttle.take_back(&counted);
         }
     }
 }

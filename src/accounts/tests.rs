@@ -273,6 +273,56 @@ async fn a_full_queue_says_so_and_leaves_no_trace() {
     assert_eq!((displaced, accounts.bcrypts()), (1, WAITING_TOTAL_MAX as u64));
 }
 
+/// Waits until everything is done that was queued for the first address, behind which this stands.
+async fn drained(accounts: &Accounts) {
+    while accounts.hash("A", "another cradle in Roma", peer(1)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Who is pushed out of the queue by others, finds no place, or goes away before their turn, has not guessed.
+#[tokio::test]
+async fn an_attempt_that_was_not_computed_does_not_count() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let verify = |user: &'static str, password: &'static [u8]| {
+        let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
+        tokio::spawn(async move { accounts.verify(user, password, peer(1), Some(stored)).await })
+    };
+    for _ in 0..30 {
+        let gate = occupy(&accounts);
+        let gone = verify("A", b"gone");
+        tokio::task::yield_now().await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        for _ in 1..WAITING_PER_PEER_MAX {
+            accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+        }
+        // No place.
+        assert!(matches!(verify("A", b"full").await.unwrap(), Err(LoginError::Busy { .. })));
+        drop(gate);
+        drained(&accounts).await;
+        let gate = occupy(&accounts);
+        for _ in 1..WAITING_PER_PEER_MAX {
+            accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+        }
+        let displaced = verify("A", PASSWORD);
+        tokio::task::yield_now().await;
+        for other in 0..(WAITING_TOTAL_MAX - WAITING_PER_PEER_MAX + 1) as u8 {
+            accounts.pool.submit(peer(10 + other), Box::new(|| {})).0.unwrap();
+        }
+        assert_eq!(displaced.await.unwrap(), Err(LoginError::Busy { retry_after_s: 1 }));
+        drop(gate);
+        drained(&accounts).await;
+    }
+    let before = accounts.bcrypts();
+    for _ in 0..5 {
+        assert_eq!(verify("A", b"wrong").await.unwrap(), Err(LoginError::Refused));
+    }
+    assert_eq!(verify("A", b"wrong").await.unwrap(), Err(LoginError::Busy { retry_after_s: 1 }));
+    assert_eq!(accounts.bcrypts() - before, 5, "all five that are free were left");
+}
+
 #[tokio::test]
 async fn those_who_are_in_pass_a_full_queue() {
     let accounts = accounts();

@@ -1,27 +1,22 @@
 //! Floor 2. How fast passwords may be guessed: per account name and client, per client over all names, and per account
 //! over all clients.
 //!
-//! Nobody is locked out: where many share a ladder, each who has to wait is given a turn, and who comes back for it
-//! gets in, however many others hammer meanwhile. Who has logged in to an account from a client before does not share
-//! the ladders of others. An attempt counts before its outcome is known, else many at once would be free.
+//! Nobody is locked out: where many share a ladder, each who has to wait is given a turn ([`super::turns`]), and who comes
+//! back for it gets in, however many others hammer meanwhile. Who has logged in to an account from a client before does not
+//! wait for others. An attempt counts before its outcome is known, else many at once would be free; one that comes to no
+//! outcome is taken back.
 
-use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
+
+use super::recent::Recent;
+use super::turns::{Shared, Standing, Step, wait};
 
 /// Attempts of one pair that cost no more than their computation.
 const FREE_ATTEMPTS_MAX: usize = 5;
-/// The same of one client over all names, and of one account over all clients.
-const FREE_SHARED_MAX: usize = 20;
 /// Attempts are forgotten when none was made for this long.
 const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// How long the next attempt of a pair has to wait after each one beyond the free ones; the last holds from then on.
 const WAITS_S: [u64; 7] = [1, 3, 5, 10, 20, 40, 60];
-/// The same between attempts of a client or of an account.
-const SHARED_WAITS_S: [u64; 5] = [1, 1, 2, 3, 5];
-/// Turns that are given out at once: the last one comes after at most so many waits.
-const TURNS_MAX: usize = 32;
-/// How long a turn is kept for who does not come.
-const TURN_KEPT: Duration = Duration::from_secs(60);
 /// Pairs, clients and accounts remembered, of each; the oldest goes first.
 pub(super) const PAIRS_MAX: usize = 65_536;
 /// Pairs remembered that have succeeded, and for how long; the oldest goes first.
@@ -39,18 +34,42 @@ pub(super) struct Guess {
     pub(super) account: Code,
 }
 
-fn wait(waits_s: &[u64], count: usize, free_max: usize) -> Duration {
-    let wait_s = count.checked_sub(free_max).and_then(|beyond| waits_s.get(beyond).or(waits_s.last()));
-    Duration::from_secs(wait_s.copied().unwrap_or(0))
-}
-
 /// Unsuccessful attempts of late.
 pub(super) struct Throttle {
-    pairs: Recent<usize>,
+    pairs: Recent<Tries>,
     clients: Recent<Shared>,
     accounts: Recent<Shared>,
+    /// Pairs that have been told to wait for others.
+    waiting: Recent<Waiting>,
     /// Pairs that have succeeded.
     known: Recent<()>,
+}
+
+#[derive(Default)]
+struct Tries {
+    count: usize,
+    last: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// When they first asked, and for when they were told to come.
+    since: Option<Instant>,
+    due: Option<Instant>,
+    /// How often they have asked before that.
+    early: u64,
+}
+
+/// An attempt that was counted, to say what has become of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    guess: Guess,
+    at: Instant,
+    /// When the pair had made its last one.
+    before: Option<Instant>,
+    /// Nothing for a pair that is known there.
+    client: Option<Step>,
+    account: Step,
 }
 
 impl Default for Throttle {
@@ -59,150 +78,95 @@ impl Default for Throttle {
             pairs: Recent::new(PAIRS_MAX, MEMORY),
             clients: Recent::new(PAIRS_MAX, MEMORY),
             accounts: Recent::new(PAIRS_MAX, MEMORY),
+            waiting: Recent::new(PAIRS_MAX, MEMORY),
             known: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
         }
     }
 }
 
 impl Throttle {
-    /// How many seconds an attempt would come too early, if any; who has to wait has a turn then.
+    /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then.
     pub(super) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
-        let own = self
-            .pairs
-            .get(&guess.pair, now)
-            .map(|(count, last)| *last + wait(&WAITS_S, *count, FREE_ATTEMPTS_MAX));
+        let tries = self.pairs.get(&guess.pair, now);
+        let failed = tries.as_ref().map_or(0, |tries| tries.count);
+        let own = tries.and_then(|tries| Some(tries.last? + wait(&WAITS_S, tries.count, FREE_ATTEMPTS_MAX)));
         let until = match own.filter(|until| *until > now) {
-            Some(until) => Some(until),
-            None if self.known.holds(&guess.pair) => None,
-            None => {
-                let turn = |shared: &mut Recent<Shared>, code: &Code| {
-                    shared.get(code, now).and_then(|(shared, _)| shared.turn(&guess.pair, now))
-                };
-                turn(&mut self.clients, &guess.client).max(turn(&mut self.accounts, &guess.account))
-            }
+            Some(until) => until,
+            None if self.known.holds(&guess.pair) => return None,
+            None => self.turn(guess, failed, now)?,
         };
         // Rounded up: who waits as long as told is not told again.
-        let wait = until?.checked_duration_since(now)?;
+        let wait = until.checked_duration_since(now)?;
         Some(wait.as_millis().div_ceil(1000) as u64).filter(|wait_s| *wait_s > 0)
     }
 
+    /// When it is the pair's turn both at the client and at the account; `None`: now.
+    fn turn(&mut self, guess: &Guess, failed: usize, now: Instant) -> Option<Instant> {
+        let (since, due, early) = match self.waiting.get(&guess.pair, now) {
+            Some(waiting) => (waiting.since.unwrap_or(now), waiting.due, waiting.early),
+            None => (now, None, 0),
+        };
+        let standing = Standing::new(failed, early, since);
+        let turn = |shared: &mut Recent<Shared>, code: &Code| {
+            shared.get(code, now).and_then(|shared| shared.turn(&guess.pair, standing, now))
+        };
+        let until = turn(&mut self.clients, &guess.client).max(turn(&mut self.accounts, &guess.account))?;
+        let early = early.saturating_add(u64::from(due.is_some_and(|due| now < due)));
+        *self.waiting.touch(guess.pair, now) = Waiting { since: Some(since), due: Some(until), early };
+        Some(until)
+    }
+
     /// Counts an attempt.
-    pub(super) fn count(&mut self, guess: &Guess, now: Instant) {
-        *self.pairs.touch(guess.pair, now) += 1;
-        if !self.known.holds(&guess.pair) {
-            self.clients.touch(guess.client, now).count(&guess.pair, now);
-            self.accounts.touch(guess.account, now).count(&guess.pair, now);
-        }
+    pub(super) fn count(&mut self, guess: &Guess, now: Instant) -> Counted {
+        self.waiting.entries.remove(&guess.pair);
+        let tries = self.pairs.touch(guess.pair, now);
+        let before = tries.last.replace(now);
+        tries.count += 1;
+        let is_known = self.known.holds(&guess.pair);
+        let client = match is_known {
+            false => Some(self.clients.touch(guess.client, now).count(&guess.pair, now)),
+            true => None,
+        };
+        let account = self.accounts.touch(guess.account, now).count(&guess.pair, now);
+        Counted { guess: *guess, at: now, before, client, account }
     }
 
     /// The password was right. Only its own attempt is taken back from what others share: who has an account of their
     /// own could otherwise begin anew with each login to it.
-    pub(super) fn succeeded(&mut self, guess: &Guess, now: Instant) {
+    pub(super) fn succeeded(&mut self, counted: &Counted, now: Instant) {
+        let Counted { guess, client, .. } = counted;
         self.pairs.entries.remove(&guess.pair);
-        if !self.known.holds(&guess.pair) {
-            for (shared, code) in [(&mut self.clients, &guess.client), (&mut self.accounts, &guess.account)] {
-                if let Some((shared, _)) = shared.entries.get_mut(code) {
-                    shared.count = shared.count.saturating_sub(1);
-                }
-            }
+        if client.is_some() {
+            self.clients.change(&guess.client, Shared::uncount);
         }
+        self.accounts.change(&guess.account, Shared::uncount);
         self.known.touch(guess.pair, now);
     }
-}
 
-/// Attempts that count together though different people make them.
-#[derive(Default)]
-struct Shared {
-    count: usize,
-    /// When the next attempt may be made for which there is no turn yet.
-    next: Option<Instant>,
-    /// Turns given out, in order of time.
-    turns: VecDeque<(Code, Instant)>,
-}
-
-impl Shared {
-    fn wait(&self) -> Duration {
-        wait(&SHARED_WAITS_S, self.count, FREE_SHARED_MAX)
-    }
-
-    /// When it is this pair's turn; `None`: now.
-    fn turn(&mut self, pair: &Code, now: Instant) -> Option<Instant> {
-        if self.count < FREE_SHARED_MAX {
-            return None;
-        }
-        while self.turns.front().is_some_and(|(_, at)| *at + TURN_KEPT < now) {
-            self.turns.pop_front();
-        }
-        if let Some((_, at)) = self.turns.iter().find(|(of, _)| of == pair) {
-            return Some(*at).filter(|at| *at > now);
-        }
-        let at = self.next.filter(|next| *next > now)?;
-        if self.turns.len() < TURNS_MAX {
-            self.turns.push_back((*pair, at));
-            self.next = Some(at + self.wait());
-        }
-        Some(at)
-    }
-
-    fn count(&mut self, pair: &Code, now: Instant) {
-        self.count += 1;
-        let turns = self.turns.len();
-        self.turns.retain(|(of, _)| of != pair);
-        if turns == self.turns.len() {
-            self.next = self.next.max(Some(now + self.wait()));
-        }
-    }
-}
-
-/// What was lately seen, and when.
-struct Recent<T> {
-    entries: HashMap<Code, (T, Instant)>,
-    /// In order of time; may still name one that was seen again later, or was forgotten.
-    order: VecDeque<(Code, Instant)>,
-    max: usize,
-    memory: Duration,
-}
-
-impl<T: Default> Recent<T> {
-    fn new(max: usize, memory: Duration) -> Recent<T> {
-        Recent { entries: HashMap::new(), order: VecDeque::new(), max, memory }
-    }
-
-    fn holds(&self, code: &Code) -> bool {
-        self.entries.contains_key(code)
-    }
-
-    fn get(&mut self, code: &Code, now: Instant) -> Option<&mut (T, Instant)> {
-        let memory = self.memory;
-        self.entries.get_mut(code).filter(|(_, last)| now.saturating_duration_since(*last) < memory)
-    }
-
-    /// What is known of `code`, now seen again.
-    fn touch(&mut self, code: Code, now: Instant) -> &mut T {
-        self.forget_old(now);
-        self.order.push_back((code, now));
-        let (what, last) = self.entries.entry(code).or_insert_with(|| (T::default(), now));
-        *last = now;
-        what
-    }
-
-    fn forget_old(&mut self, now: Instant) {
-        while let Some((code, at)) = self.order.front().copied() {
-            let is_over = now.saturating_duration_since(at) >= self.memory;
-            if self.order.len() < self.max && !is_over {
-                return;
+    /// The attempt has come to no outcome: the password was not looked at.
+    pub(super) fn take_back(&mut self, counted: &Counted) {
+        let Counted { guess, at, before, client, account } = counted;
+        let is_first = self.pairs.change(&guess.pair, |tries| {
+            tries.count = tries.count.saturating_sub(1);
+            if tries.last == Some(*at) {
+                tries.last = *before;
             }
-            self.order.pop_front();
-            if self.entries.get(&code).is_some_and(|(_, last)| *last == at) {
-                self.entries.remove(&code);
-            }
+            tries.count == 0
+        });
+        if is_first == Some(true) {
+            self.pairs.entries.remove(&guess.pair);
         }
+        if let Some(step) = client {
+            self.clients.change(&guess.client, |shared| shared.take_back(*step));
+        }
+        self.accounts.change(&guess.account, |shared| shared.take_back(*account));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::turns::{FREE_SHARED_MAX, SHARED_WAITS_S};
 
     fn code(kind: u8, number: usize) -> Code {
         let mut bytes = [kind; 32];
@@ -223,14 +187,21 @@ mod tests {
     }
 
     /// As a login does it.
-    fn attempt(throttle: &mut Throttle, guess: Guess, now: Instant) -> Result<(), u64> {
+    fn attempt(throttle: &mut Throttle, guess: Guess, now: Instant) -> Result<Counted, u64> {
         match throttle.wait_s(&guess, now) {
             Some(wait_s) => Err(wait_s),
-            None => {
-                throttle.count(&guess, now);
-                Ok(())
-            }
+            None => Ok(throttle.count(&guess, now)),
         }
+    }
+
+    /// How many seconds too early it comes.
+    fn early(throttle: &mut Throttle, guess: Guess, now: Instant) -> Option<u64> {
+        attempt(throttle, guess, now).err()
+    }
+
+    /// Logs in.
+    fn enter(throttle: &mut Throttle, guess: Guess, now: Instant) -> Result<(), u64> {
+        attempt(throttle, guess, now).map(|counted| throttle.succeeded(&counted, now))
     }
 
     fn five_attempts(throttle: &mut Throttle, now: Instant) {
@@ -244,14 +215,15 @@ mod tests {
         let (mut throttle, mut now) = (Throttle::default(), Instant::now());
         five_attempts(&mut throttle, now);
         for wait_s in WAITS_S.into_iter().chain([60, 60]) {
-            assert_eq!(attempt(&mut throttle, guess(1, 1), now), Err(wait_s));
+            assert_eq!(early(&mut throttle, guess(1, 1), now), Some(wait_s));
             let almost = now + secs(wait_s) - Duration::from_millis(1);
-            assert_eq!(attempt(&mut throttle, guess(1, 1), almost), Err(1));
+            assert_eq!(early(&mut throttle, guess(1, 1), almost), Some(1));
             now += secs(wait_s);
-            assert_eq!(attempt(&mut throttle, guess(1, 1), now), Ok(()), "after {wait_s} s");
+            assert_eq!(early(&mut throttle, guess(1, 1), now), None, "after {wait_s} s");
         }
         attempt(&mut throttle, guess(2, 2), now).unwrap();
-        throttle.succeeded(&guess(1, 1), now);
+        enter(&mut throttle, guess(1, 1), now + secs(60)).unwrap();
+        now += secs(60);
         five_attempts(&mut throttle, now);
         attempt(&mut throttle, guess(1, 1), now).unwrap_err();
     }
@@ -302,21 +274,173 @@ mod tests {
                 if due.is_none_or(|due| now >= due) {
                     tries += 1;
                     match attempt(&mut throttle, stranger, now) {
-                        Ok(()) => break,
+                        Ok(_) => break,
                         Err(wait_s) => due = Some(now + secs(wait_s)),
                     }
                 }
                 assert!(tenth < 2_000, "never let in");
             }
-            assert!(tries <= 2, "who comes when told is let in: {tries}");
+            assert!(tries <= 3, "who comes when told is let in, or told the next time: {tries}");
+        }
+    }
+
+    /// Steps of a simulated clock: a tenth of a second.
+    const STEP: Duration = Duration::from_millis(100);
+
+    /// Somebody with a right password comes when told, at the door of an account at which others are, or from the client of
+    /// others: after how many seconds they are in.
+    fn let_in_after(
+        throttle: &mut Throttle,
+        start: Instant,
+        late_s: u64,
+        mut others: impl FnMut(&mut Throttle, Instant),
+    ) -> u64 {
+        let honest = guess(999, 999);
+        let (mut now, mut due) = (start, start);
+        loop {
+            others(throttle, now);
+            // They come a little later, as programs and people do.
+            if now >= due + secs(late_s) {
+                match enter(throttle, honest, now) {
+                    Ok(()) => return now.duration_since(start).as_secs(),
+                    Err(wait_s) => due = now + secs(wait_s),
+                }
+            }
+            now += STEP;
+            assert!(now < start + secs(3600), "a lock-out");
+        }
+    }
+
+    /// So many names behind the honest one's client, or so many clients at their account.
+    type Others = fn(usize) -> Guess;
+    const DOORS: [(&str, Others); 2] = [("names", |n| guess(n, 999)), ("clients", |n| guess(999, n))];
+
+    #[test]
+    fn two_hundred_who_hammer_hold_up_nobody_for_long() {
+        for (door, other) in DOORS {
+            for others in [31, 60, 200] {
+                // They begin at the same time, a little before, or long before.
+                for (begun_s, late_s) in [(0, 1), (10, 1), (600, 1), (0, 20), (600, 20)] {
+                    let (mut throttle, start) = (Throttle::default(), Instant::now());
+                    let mut at = 0;
+                    let mut hammer = |throttle: &mut Throttle, now: Instant| {
+                        // Five hundred a second, one after the other.
+                        for _ in 0..50 {
+                            at = (at + 1) % others;
+                            let _ = attempt(throttle, other(at), now);
+                        }
+                    };
+                    for step in 0..begun_s * 10 {
+                        hammer(&mut throttle, start + STEP * step);
+                    }
+                    let after_s = let_in_after(&mut throttle, start + STEP * (begun_s * 10), late_s, hammer);
+                    println!(
+                        "{others} {door}, for {begun_s} s before, late by {late_s} s: in after {after_s} s"
+                    );
+                    assert!(
+                        after_s <= 150,
+                        "{others} {door}, {begun_s} s before, late by {late_s} s: {after_s} s"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A new name, or a new client, for each question: none ever comes for its turn.
+    #[test]
+    fn names_without_end_that_do_not_come_hold_up_nobody_for_long() {
+        for (door, other) in DOORS {
+            for (come_back, late_s) in [(false, 1), (true, 1), (true, 20)] {
+                let (mut throttle, start) = (Throttle::default(), Instant::now());
+                let mut at = 1000;
+                let hammer = |throttle: &mut Throttle, now: Instant| {
+                    for n in 0..20 {
+                        at += 1;
+                        let back = if come_back && n % 2 == 0 { at - 100 } else { at };
+                        let _ = attempt(throttle, other(back), now);
+                    }
+                };
+                let after_s = let_in_after(&mut throttle, start, late_s, hammer);
+                println!(
+                    "{door} without end, come back {come_back}, late by {late_s} s: in after {after_s} s"
+                );
+                assert!(after_s <= 180, "{door}: {after_s} s");
+            }
+        }
+    }
+
+    /// Some who mistype and come when told get in as well, each in their turn.
+    #[test]
+    fn a_shift_that_begins_gets_in_one_after_the_other() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        for number in 0..FREE_SHARED_MAX + 5 {
+            let _ = attempt(&mut throttle, guess(number, 1), start);
+        }
+        let mut waiting: Vec<(usize, Instant)> = (100..140).map(|number| (number, start)).collect();
+        let mut now = start;
+        while !waiting.is_empty() {
+            now += STEP;
+            waiting.retain_mut(|(number, due)| {
+                if now < *due {
+                    return true;
+                }
+                match enter(&mut throttle, guess(*number, 1), now) {
+                    Ok(()) => return false,
+                    Err(wait_s) => *due = now + secs(wait_s),
+                }
+                true
+            });
+            assert!(now < start + secs(40 * 6), "{} of 40 still wait", waiting.len());
+        }
+    }
+
+    #[test]
+    fn an_attempt_without_an_outcome_leaves_nothing() {
+        let (mut throttle, mut now) = (Throttle::default(), Instant::now());
+        // A pair with its own wait, and ladders that are used up.
+        for _ in 0..7 {
+            for (account, client) in [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3)] {
+                let _ = attempt(&mut throttle, guess(account, client), now);
+                now += secs(60);
+            }
+        }
+        for tried in [guess(1, 1), guess(1, 9), guess(9, 1)] {
+            now += secs(60);
+            for _ in 0..50 {
+                let counted = attempt(&mut throttle, tried, now).unwrap();
+                throttle.take_back(&counted);
+            }
+            attempt(&mut throttle, tried, now).unwrap();
+            attempt(&mut throttle, tried, now).unwrap_err();
+        }
+        let counted = throttle.count(&guess(7, 7), now);
+        throttle.take_back(&counted);
+        assert!(!throttle.pairs.holds(&guess(7, 7).pair));
+    }
+
+    /// Those who are known at an account do not wait for others there, but others wait for them: who guesses from where
+    /// somebody has logged in does not guess beside all others.
+    #[test]
+    fn who_is_known_counts_at_the_account() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for client in 0..FREE_SHARED_MAX {
+            enter(&mut throttle, guess(1, client), now).unwrap();
+        }
+        attempt(&mut throttle, guess(1, 500), now).unwrap();
+        for client in 0..FREE_SHARED_MAX + 2 {
+            attempt(&mut throttle, guess(1, client % FREE_SHARED_MAX), now).unwrap();
+        }
+        attempt(&mut throttle, guess(1, 501), now).unwrap_err();
+        // And at their client nobody does.
+        for account in 0..FREE_SHARED_MAX {
+            attempt(&mut throttle, guess(100 + account, 0), now).unwrap();
         }
     }
 
     #[test]
     fn who_has_been_in_before_does_not_share_the_waits_of_others() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
-        attempt(&mut throttle, guess(1, 7), now).unwrap();
-        throttle.succeeded(&guess(1, 7), now);
+        enter(&mut throttle, guess(1, 7), now).unwrap();
         for number in 0..FREE_SHARED_MAX + 9 {
             let _ = attempt(&mut throttle, guess(1, 100 + number), now);
             let _ = attempt(&mut throttle, guess(100 + number, 7), now);
@@ -334,9 +458,7 @@ mod tests {
             if attempt(&mut throttle, guess(10 + number, 1), now).is_ok() {
                 guessed += 1;
             }
-            if attempt(&mut throttle, guess(1, 1), now).is_ok() {
-                throttle.succeeded(&guess(1, 1), now);
-            }
+            let _ = enter(&mut throttle, guess(1, 1), now);
         }
         assert_eq!(guessed, FREE_SHARED_MAX, "each login takes back itself only");
     }
@@ -370,8 +492,8 @@ mod tests {
     fn forgotten_pairs_leave_nothing_behind() {
         let (mut throttle, mut now) = (Throttle::default(), Instant::now());
         for _ in 0..PAIRS_MAX + 10 {
-            throttle.count(&guess(1, 1), now);
-            throttle.succeeded(&guess(1, 1), now);
+            let counted = throttle.count(&guess(1, 1), now);
+            throttle.succeeded(&counted, now);
             now += Duration::from_millis(1);
         }
         assert!(throttle.pairs.order.len() <= PAIRS_MAX && throttle.known.order.len() <= KNOWN_MAX);

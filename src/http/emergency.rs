@@ -124,7 +124,7 @@ async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) 
 
 /// What waits for a review, oldest first.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
-    may_administer(&node, &caller, Verb::Get)?;
+    may_administer(&node, &caller.principal, Verb::Get)?;
     Ok(Seen::other("emergencies", None).on(super::json(unreviewed(&node)?)))
 }
 
@@ -156,7 +156,7 @@ pub(crate) async fn review(
     caller: Caller,
     at: At,
 ) -> Result<Response, ApiError> {
-    may_administer(&node, &caller, Verb::Post)?;
+    may_administer(&node, &caller.principal, Verb::Post)?;
     let absent = || ApiError::NotFound("There is no such emergency that waits for a review".into());
     let id: u64 = at.id().parse().map_err(|_| absent())?;
     let row = node.store.read()?.emergency(id)?.ok_or_else(absent)?;

@@ -3,8 +3,9 @@
 //! For a node's first administrator and for people who have forgotten their password: nobody has to invent a
 //! password for somebody else and pass it on. The link carries 32 random bytes; only their SHA-256 is kept. It
 //! ends with the password that it was made to replace, however that changes, so it works once, and never for
-//! another account that has come to bear the name. A link that is wrong, used or too old is answered like any
-//! path without login.
+//! another account that has come to bear the name. It is only as good as the right by which it was made: while the
+//! administrator who made it is closed, gone, no administrator any more, or has another password, it does not open. A link
+//! that is wrong, used or too old is answered like any path without login.
 
 use std::sync::Arc;
 
@@ -18,15 +19,16 @@ use bson::{Document, doc};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::caller::{Peer, find_account, is_active};
+use super::caller::{Caller, Peer, account_in_tx, account_of, at_present};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::password::{Fields, FormPage};
 use super::rights::Writes;
-use super::users::{ACCOUNT_BYTES, Account, document_of, store_password};
+use super::users::{ACCOUNT_BYTES, Account, document_of, may_administer, store_password};
+use super::witness::about_account;
 use super::{BrowserSessions, Node};
-use crate::accounts::{HashError, canonical};
-use crate::domain::access::Actor;
+use crate::accounts::{HashError, StoredAccount, canonical};
+use crate::domain::access::{Actor, Verb};
 use crate::domain::audit::{Event, Outcome, What};
 use crate::store::{Asker, Right, Stale, Standing, StoreError, Tx};
 
@@ -38,7 +40,8 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Links open at the same time; a new one beyond that ends the oldest.
 const LINKS_MAX: usize = 64;
 const SECRET_BYTES: usize = 32;
-/// Where links are kept: `{links: [{hash, account, replaces, expires_ms}]}`, the oldest first.
+/// Where links are kept: `{links: [{hash, account, replaces, expires_ms, by, by_password}]}`, the oldest first. One without
+/// `by` was made before that was kept, and does not open.
 const META_LINKS: &str = "password_links";
 
 struct Link {
@@ -48,12 +51,45 @@ struct Link {
     /// SHA-256 of the bcrypt hash that the account had; of nothing if it had none.
     replaces: String,
     expires_ms: i64,
+    /// Who made it.
+    by: Actor,
+    /// SHA-256 of the bcrypt hash that its maker had; of nothing if they have no account.
+    by_password: String,
+}
+
+/// Why a link does not open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shut {
+    /// None, used, replaced, too old, or of an account that is closed.
+    Unknown,
+    /// Who made it may not make it any more: a link to this account.
+    Maker(Account),
 }
 
 impl Link {
-    fn is_usable(&self, now_ms: i64, is_active: bool, password_hash: Option<&str>) -> bool {
-        let replaces = hash_of(password_hash.unwrap_or_default());
-        self.is_open(now_ms) && is_active && self.replaces == replaces
+    /// Whether it opens now. `accounts` finds accounts as they are.
+    fn check<E>(
+        &self,
+        node: &Node,
+        now_ms: i64,
+        accounts: impl Fn(&Actor) -> Result<Option<StoredAccount>, E>,
+    ) -> Result<Result<(), Shut>, E> {
+        let account = Account::named(&self.account);
+        let replaced = accounts(&account.actor())?.filter(|account| account.active);
+        let is_usable = self.is_open(now_ms)
+            && replaced.is_some_and(|replaced| password_version(&replaced) == self.replaces);
+        if !is_usable {
+            return Ok(Err(Shut::Unknown));
+        }
+        if !self.by.has_account() {
+            return Ok(Ok(()));
+        }
+        let maker = accounts(&self.by)?.filter(|maker| maker.active);
+        let may_make = maker.is_some_and(|maker| {
+            password_version(&maker) == self.by_password
+                && may_administer(node, &maker.principal, Verb::Post).is_ok()
+        });
+        Ok(if may_make { Ok(()) } else { Err(Shut::Maker(account)) })
     }
 
     /// Whether its time is now. One that seems to be made in the future is over: the clock has been set back, and
@@ -62,6 +98,11 @@ impl Link {
         let left_ms = self.expires_ms.saturating_sub(now_ms);
         left_ms > 0 && left_ms <= LINK_HOURS_MAX * HOUR_MS
     }
+}
+
+/// Tells one password of an account from the next, without its hash.
+fn password_version(account: &StoredAccount) -> String {
+    hash_of(account.password_hash.as_deref().unwrap_or_default())
 }
 
 fn links(row: Option<&Document>) -> Vec<Link> {
@@ -73,14 +114,19 @@ fn links(row: Option<&Document>) -> Vec<Link> {
             account: row.get_str("account").ok()?.to_owned(),
             replaces: row.get_str("replaces").ok()?.to_owned(),
             expires_ms: row.get_i64("expires_ms").ok()?,
+            by: Actor::read(row.get_str("by").ok()?)?,
+            by_password: row.get_str("by_password").ok()?.to_owned(),
         })
     };
     rows.iter().filter_map(link).collect()
 }
 
 fn keep(tx: &mut Tx<'_>, links: &[Link]) -> Result<(), StoreError> {
-    let rows = links.iter().map(|Link { hash, account, replaces, expires_ms }| {
-        doc! {"hash": hash, "account": account, "replaces": replaces, "expires_ms": expires_ms}
+    let rows = links.iter().map(|Link { hash, account, replaces, expires_ms, by, by_password }| {
+        doc! {
+            "hash": hash, "account": account, "replaces": replaces, "expires_ms": expires_ms,
+            "by": by.to_string(), "by_password": by_password,
+        }
     });
     let row = doc! {"links": rows.collect::<Vec<_>>()};
     tx.set_meta(META_LINKS, (!links.is_empty()).then_some(&row))
@@ -92,19 +138,26 @@ fn hash_of(secret: &str) -> String {
 
 /// A link that is being made. The secret is the only copy.
 pub(crate) struct NewLink {
+    node: Arc<Node>,
+    by: Actor,
     secret: String,
     now_ms: i64,
 }
 
 impl NewLink {
     /// Fails if the machine gives no randomness.
-    pub(crate) fn draw(node: &Node) -> Result<NewLink, ApiError> {
+    pub(crate) fn draw(node: &Arc<Node>, caller: &Caller) -> Result<NewLink, ApiError> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(|error| {
             tracing::error!(%error, "no randomness for a link");
             ApiError::Internal
         })?;
-        Ok(NewLink { secret: URL_SAFE_NO_PAD.encode(secret), now_ms: node.store.now_ms() })
+        Ok(NewLink {
+            node: Arc::clone(node),
+            by: caller.principal.actor.clone(),
+            secret: URL_SAFE_NO_PAD.encode(secret),
+            now_ms: node.store.now_ms(),
+        })
     }
 
     fn expires_ms(&self) -> i64 {
@@ -117,6 +170,9 @@ impl NewLink {
             return Ok(false);
         };
         let replaces = hash_of(document.get_str("password").unwrap_or_default());
+        // As this transaction leaves it: it may be the maker's own account whose password it sets.
+        let maker = account_in_tx(&self.node, tx, &self.by)?;
+        let by_password = maker.as_ref().map_or_else(|| hash_of(""), password_version);
         let name = account.to_string();
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
         open.retain(|other| other.is_open(self.now_ms) && other.account != name);
@@ -127,6 +183,8 @@ impl NewLink {
             account: name,
             replaces,
             expires_ms: self.expires_ms(),
+            by: self.by.clone(),
+            by_password,
         });
         keep(tx, &open)?;
         Ok(true)
@@ -144,49 +202,52 @@ impl NewLink {
 
 /// The hash of the link that the path carries, and the account that it is for.
 fn find(node: &Node, at: &At, peer: Peer) -> Result<(String, Account), ApiError> {
-    let found = find_usable(node, at);
-    if let Err(ApiError::Unauthorized) = found {
-        note_refused(node, peer);
-    }
-    found
-}
-
-/// A link that is none is a credential that fails.
-fn note_refused(node: &Node, peer: Peer) {
-    let event = Event::by_nobody(What::LoginFailed).at(peer.from());
-    node.store.note(event.ended(Outcome::UnknownLink));
-}
-
-fn find_usable(node: &Node, at: &At) -> Result<(String, Account), ApiError> {
     let hash = hash_of(at.get("secret").unwrap_or_default());
-    let row = node.store.read()?.meta(META_LINKS)?;
+    let view = node.store.read()?;
     // Comparing hashes tells by its time nothing about the secret of which they are made.
-    let link =
-        links(row.as_ref()).into_iter().find(|link| link.hash == hash).ok_or(ApiError::Unauthorized)?;
-    let account = find_account(node, &link.account)?.ok_or(ApiError::Unauthorized)?;
-    if !link.is_usable(node.store.now_ms(), account.active, account.password_hash.as_deref()) {
-        return Err(ApiError::Unauthorized);
+    let link = links(view.meta(META_LINKS)?.as_ref()).into_iter().find(|link| link.hash == hash);
+    let Some(link) = link else {
+        return Err(refused(node, peer, Shut::Unknown));
+    };
+    let checked = link.check(node, node.store.now_ms(), |actor| -> Result<_, StoreError> {
+        account_of(node, &view, actor)?.map(|account| at_present(node, &view, account)).transpose()
+    })?;
+    match checked {
+        Ok(()) => Ok((hash, Account::named(&link.account))),
+        Err(shut) => Err(refused(node, peer, shut)),
     }
-    Ok((hash, Account::named(&link.account)))
+}
+
+/// The answer to a link that does not open: always the same one, as a credential that fails. The audit trail tells more.
+fn refused(node: &Node, peer: Peer, shut: Shut) -> ApiError {
+    let event = Event::by_nobody(What::LoginFailed).at(peer.from());
+    node.store.note(match shut {
+        Shut::Unknown => event.ended(Outcome::UnknownLink),
+        Shut::Maker(account) => about_account(event, &account.actor()).ended(Outcome::Stale),
+    });
+    ApiError::Unauthorized
 }
 
 /// The right that a link gives, while it can be used.
 struct Open {
+    node: Arc<Node>,
     hash: String,
-    account: Account,
     now_ms: i64,
 }
 
 impl Standing for Open {
     fn check(&self, tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError> {
         let open = links(tx.meta(META_LINKS)?.as_ref());
-        let link = open.iter().find(|link| link.hash == self.hash);
-        let (Some(link), Some(document)) = (link, document_of(tx, &self.account)?) else {
+        let Some(link) = open.iter().find(|link| link.hash == self.hash) else {
             return Ok(Err(Stale::Link));
         };
-        let password = document.get_str("password").ok();
-        let is_usable = link.is_usable(self.now_ms, is_active(&document), password);
-        Ok(if is_usable { Ok(()) } else { Err(Stale::Link) })
+        // How long the centre has not been heard changes with time, not with what others write now.
+        let view = self.node.store.read()?;
+        let checked = link.check(&self.node, self.now_ms, |actor| -> Result<_, StoreError> {
+            let account = account_in_tx(&self.node, tx, actor)?;
+            account.map(|account| at_present(&self.node, &view, account)).transpose()
+        })?;
+        Ok(checked.map_err(|_| Stale::Link))
     }
 }
 
@@ -230,12 +291,9 @@ pub(crate) async fn submit(
         Err(error) => return Err(error.into()),
     };
     let now_ms = node.store.now_ms();
-    let actor = match &account {
-        Account::Local(name) => Actor::Local(name.clone()),
-        Account::Person(id) => Actor::Person(id.clone()),
-    };
+    let actor = account.actor();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let right = Right::Client(Arc::new(Open { hash: hash.clone(), account: account.clone(), now_ms }));
+    let right = Right::Client(Arc::new(Open { node: Arc::clone(&node), hash: hash.clone(), now_ms }));
     let writes = Writes::by(&node.store, Asker { who: actor.clone(), from: peer.from(), right });
     let setting = writes.transact(move |tx| -> Result<bool, StoreError> {
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
@@ -245,11 +303,8 @@ pub(crate) async fn submit(
     });
     match setting.await {
         Ok(true) => {}
-        // Used by somebody else, or replaced, while the body came or the password was being hashed.
-        Ok(false) | Err(StoreError::Stale(_)) => {
-            note_refused(&node, peer);
-            return Err(ApiError::Unauthorized);
-        }
+        // Used by somebody else, or replaced, or its maker gone, while the body came or the password was being hashed.
+        Ok(false) | Err(StoreError::Stale(_)) => return Err(refused(&node, peer, Shut::Unknown)),
         Err(error) => return Err(error.into()),
     }
     tracing::info!("a password was set by a one-time link");

@@ -237,15 +237,25 @@ pub(crate) async fn submit(
             let message = "The account or the password is wrong.";
             return Ok(login_page(StatusCode::FORBIDDEN, Some(message)));
         }
-        Err(ApiError::Busy { retry_after_s }) => {
-            let message = format!("Too many attempts. Please try again in {retry_after_s} seconds.");
-            let mut response = login_page(StatusCode::TOO_MANY_REQUESTS, Some(&message));
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
-            return Ok(response);
-        }
+        Err(ApiError::Busy { retry_after_s }) => return Ok(too_early(retry_after_s)),
         Err(error) => return Err(error),
     };
+    // Each login is an entry of the audit trail, as a write is.
+    let principal = &stored.principal;
+    let writer = super::writes::writer(&node, principal);
+    if let Err(retry_after_s) = node.accounts.writes().take(&principal.actor.to_string(), writer) {
+        let event = about_account(Event::new(What::Throttled, &principal.actor), &principal.actor);
+        node.store.note(event.at(peer.from()).ended(Outcome::TooManyAttempts));
+        return Ok(too_early(retry_after_s));
+    }
     begin(&node, &headers, peer, &stored)
+}
+
+fn too_early(retry_after_s: u64) -> Response {
+    let message = format!("Too many attempts. Please try again in {retry_after_s} seconds.");
+    let mut response = login_page(StatusCode::TOO_MANY_REQUESTS, Some(&message));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+    response
 }
 
 /// The session is always a new one, and the browser's former one ends: whoever knows that gains nothing.

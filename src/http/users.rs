@@ -18,7 +18,7 @@ use super::records::to_document;
 use super::witness::Seen;
 use super::workload;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
-use crate::domain::access::{Actor, LOCAL_SUFFIX, Verb, local_name};
+use crate::domain::access::{Actor, LOCAL_SUFFIX, Principal, Verb, local_name};
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -48,6 +48,14 @@ impl Account {
         match local_name(id) {
             Some(name) => Account::Local(fold_local(name)),
             None => Account::Person(fold_account(id)),
+        }
+    }
+
+    /// Whom it lets in.
+    pub(crate) fn actor(&self) -> Actor {
+        match self {
+            Account::Local(name) => Actor::Local(name.clone()),
+            Account::Person(id) => Actor::Person(id.clone()),
         }
     }
 
@@ -133,13 +141,13 @@ fn shown_person(
 
 /// Whoever makes accounts could make one for root, so the name alone is not enough.
 fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
-    may_administer(node, caller, Verb::Post)
+    may_administer(node, &caller.principal, Verb::Post)
 }
 
 /// The name in a role with `global`, and to be root or the operator.
-pub(crate) fn may_administer(node: &Node, caller: &Caller, verb: Verb) -> Result<(), ApiError> {
-    node.acl().authorize_global(&caller.principal, verb, "users")?;
-    if caller.principal.administers() { Ok(()) } else { Err(ApiError::Forbidden) }
+pub(crate) fn may_administer(node: &Node, who: &Principal, verb: Verb) -> Result<(), ApiError> {
+    node.acl().authorize_global(who, verb, "users")?;
+    if who.administers() { Ok(()) } else { Err(ApiError::Forbidden) }
 }
 
 /// `{"roles": [...], "password": "...", "local": true}`: makes an account, or gives an existing person
@@ -167,7 +175,7 @@ pub(crate) async fn add(
         Some(_) => return Err(ApiError::invalid("password", "password: must be text")),
     };
     let is_asked = |name: &str| is_asked(&body, name);
-    let link = is_asked("link").then(|| NewLink::draw(&node)).transpose()?.map(Arc::new);
+    let link = is_asked("link").then(|| NewLink::draw(&node, &caller)).transpose()?.map(Arc::new);
     let new = NewAccount { roles, hash, link: link.clone() };
     let account = match Account::named(&id) {
         Account::Person(_) if is_asked("local") => Account::Local(fold_local(&id)),
@@ -401,7 +409,7 @@ pub(crate) async fn make_link(
     let mut body = if body.is_empty() { Map::new() } else { parse_object(&body)? };
     // A link to one's own account is a new password of one's own.
     require_current(&node, &caller, at.id(), &mut body).await?;
-    let (account, link) = (Account::named(at.id()), Arc::new(NewLink::draw(&node)?));
+    let (account, link) = (Account::named(at.id()), Arc::new(NewLink::draw(&node, &caller)?));
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let kept = Arc::clone(&link);
     let made =

@@ -13,7 +13,7 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::{Node, Way};
 use crate::accounts::Writer;
-use crate::domain::access::Actor;
+use crate::domain::access::{Actor, Principal};
 
 const READ_AWAY_BYTES_MAX: usize = 64 * 1024;
 /// How long a refused request's body is waited for.
@@ -40,12 +40,14 @@ async fn read_away(request: Request) {
     }
 }
 
+/// As whom somebody writes.
+pub(crate) fn writer(node: &Node, who: &Principal) -> Writer {
+    if node.acl().reaches_everybody(who) { Writer::Everybody } else { Writer::Own }
+}
+
 async fn counted(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
     let who = caller.principal.actor.to_string();
-    let writer = match node.acl().reaches_everybody(&caller.principal) {
-        true => Writer::Everybody,
-        false => Writer::Own,
-    };
+    let writer = writer(node, &caller.principal);
     let writes = node.accounts.writes();
     if let Err(retry_after_s) = writes.take(&who, writer) {
         read_away(request).await;

@@ -158,19 +158,17 @@ impl Tx<'_> {
 
     /// Cuts off what is too old, oldest first: what is beyond the number that is kept, and has been kept long enough.
     fn cut_audit(&mut self, last: u64) -> Result<(), StoreError> {
-        let keep_ms = self.carry.audit_keep_ms.load(Ordering::Relaxed);
         for _ in 0..CUT_ENTRIES_MAX {
             let oldest = self.audit.keys::<u64>(..)?.next().transpose()?.map(|seq| seq.value());
             let is_old = |seq: &u64| last.saturating_sub(*seq) >= self.audit_keep_rows;
             let Some(seq) = oldest.filter(is_old) else {
                 return Ok(());
             };
-            let bytes = self.audit.unchecked_value(seq)?.unwrap_or_default();
-            let entry = Entry::decode(&bytes);
-            let age_ms = |entry: &Entry| self.now_ms().saturating_sub(entry.times.until_ms);
-            if entry.as_ref().is_some_and(|entry| age_ms(entry) < keep_ms) {
+            if !self.has_been_kept(seq)? {
                 return Ok(());
             }
+            let bytes = self.audit.unchecked_value(seq)?.unwrap_or_default();
+            let entry = Entry::decode(&bytes);
             self.audit.remove(seq)?;
             if let Some(entry) = entry.filter(|entry| !entry.event.owner.is_empty()) {
                 self.audit_of.remove((entry.event.owner.as_str(), seq))?;

@@ -6,6 +6,7 @@
 //! happens in one file, `records.rs`, in the same transaction.
 
 mod audit;
+mod audit_age;
 mod backup;
 mod check;
 mod clear;

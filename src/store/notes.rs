@@ -3,8 +3,10 @@
 //! Noting costs no transaction. Notes lie in memory until somebody flushes them, once a second; the same event
 //! within a minute becomes one entry at once, and one for all its repeats when the minute is over. Nothing here
 //! grows without end: what does not fit is counted as a gap, and strangers get only so many entries in a minute
-//! before theirs are counted together.
+//! before theirs are counted together. Whatever comes from one client ([`AddressPrefix`]) is the same event, whichever of
+//! its addresses it came from.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +32,8 @@ const REFUSALS_EACH_MAX: u32 = 16;
 const OWN_READS_MAX: u32 = 64;
 /// Different reads in a minute, by one account, of what is no person's: institutions, lists of the node.
 const OWNERLESS_READS_MAX: u32 = 256;
+/// Beginnings and ends of sessions in a minute, from different clients, of one account.
+const SESSIONS_EACH_MAX: u32 = 16;
 /// Different refusals in a minute to all who are not logged in.
 const REFUSALS_UNKNOWN_MAX: u32 = 64;
 
@@ -49,25 +53,68 @@ struct Window {
     slots: HashMap<Event, Slot>,
     refused: HashMap<String, u32>,
     refused_unknown: u32,
-    /// By account, and whether they were of what is no person's.
-    own_reads: HashMap<(String, bool), u32>,
+    /// By account.
+    counted: HashMap<(String, Counted), u32>,
     lost: u64,
+}
+
+/// What has an entry each only so often in a minute, whoever does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Counted {
+    OwnRead,
+    /// A read of what is no person's.
+    OwnerlessRead,
+    Session,
+}
+
+impl Counted {
+    fn of(event: &Event) -> Option<Counted> {
+        match What::from_name(&event.verb)? {
+            What::Login | What::Logoff | What::SessionEnd => Some(Counted::Session),
+            What::Read | What::List if is_ownerless(event) => Some(Counted::OwnerlessRead),
+            What::Read | What::List if is_own(event) => Some(Counted::OwnRead),
+            _ => None,
+        }
+    }
+
+    fn max(self) -> u32 {
+        match self {
+            Counted::OwnRead => OWN_READS_MAX,
+            Counted::OwnerlessRead => OWNERLESS_READS_MAX,
+            Counted::Session => SESSIONS_EACH_MAX,
+        }
+    }
+}
+
+fn is_ownerless(event: &Event) -> bool {
+    event.owner.is_empty()
+        && Kind::from_collection(&event.kind).is_none_or(|kind| kind.schema().owner == Owner::Nobody)
+}
+
+fn is_own(event: &Event) -> bool {
+    matches!(Actor::read(&event.who), Some(Actor::Person(own)) if own.eq_ignore_ascii_case(&event.owner))
 }
 
 struct Slot {
     /// Of what has no entry yet.
     times: Times,
+    /// The one address of the client from which that came.
+    peer: Option<String>,
     /// In which order they came.
     number: usize,
     has_entry: bool,
 }
 
 impl Slot {
-    fn again(&mut self, now_ms: i64) {
-        self.times = match self.times {
-            Times { count: 0, .. } => Times::once(now_ms),
-            times => Times { until_ms: now_ms, count: times.count + 1, ..times },
-        };
+    fn again(&mut self, now_ms: i64, peer: Option<String>) {
+        if self.times.count == 0 {
+            (self.times, self.peer) = (Times::once(now_ms), peer);
+            return;
+        }
+        self.times = Times { until_ms: now_ms, count: self.times.count + 1, ..self.times };
+        if self.peer != peer {
+            self.peer = None;
+        }
     }
 }
 
@@ -78,69 +125,77 @@ struct Unwritten {
 }
 
 /// Whom an address stands for.
-fn client_at(peer: &str) -> String {
-    peer.parse().map_or_else(|_| peer.to_owned(), |address| AddressPrefix::of(address).to_string())
+pub(super) fn client_at(peer: &str) -> Cow<'_, str> {
+    // An IPv4 address is a client, and the most frequent one.
+    let address = Some(peer).filter(|peer| peer.contains(':')).and_then(|peer| peer.parse().ok());
+    address.map_or(Cow::Borrowed(peer), |address| AddressPrefix::of(address).to_string().into())
+}
+
+/// Has the event come from the client instead of one of its addresses, which is returned.
+fn take_address(event: &mut Event) -> Option<String> {
+    match client_at(&event.peer) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(client) => Some(std::mem::replace(&mut event.peer, client)),
+    }
 }
 
 impl Window {
     /// False if there was no room for it.
-    fn note(&mut self, event: Event, now_ms: i64) -> bool {
+    fn note(&mut self, mut event: Event, now_ms: i64) -> bool {
         self.since_ms.get_or_insert(now_ms);
+        let address = take_address(&mut event);
         if let Some(slot) = self.slots.get_mut(&event) {
-            slot.again(now_ms);
+            slot.again(now_ms, address);
             return true;
         }
         let event = self.bounded(event);
+        let peer = address.filter(|_| !event.peer.is_empty());
         let number = self.slots.len();
         match self.slots.entry(event) {
-            Entry::Occupied(mut slot) => slot.get_mut().again(now_ms),
+            Entry::Occupied(mut slot) => slot.get_mut().again(now_ms, peer),
             Entry::Vacant(_) if number >= NOTES_MAX => {
                 self.lost += 1;
                 return false;
             }
             Entry::Vacant(place) => {
-                place.insert(Slot { times: Times::once(now_ms), number, has_entry: false });
+                place.insert(Slot { times: Times::once(now_ms), peer, number, has_entry: false });
             }
         }
         true
     }
 
-    /// A new event as it is, or together with others if it is one refusal too many.
+    /// A new event as it is, or together with others if it is one too many.
     fn bounded(&mut self, event: Event) -> Event {
         if !What::from_name(&event.verb).is_some_and(What::is_refusal) {
-            return self.bounded_own(event);
+            return self.bounded_each(event);
         }
-        let is_unknown = Actor::read(&event.who) == Some(Actor::Nobody);
-        let source = if is_unknown { client_at(&event.peer) } else { event.who.clone() };
-        if is_unknown && self.refused_unknown >= REFUSALS_UNKNOWN_MAX {
-            return Event { peer: String::new(), ..together(event) };
+        if Actor::read(&event.who) != Some(Actor::Nobody) {
+            let refused = self.refused.entry(event.who.clone()).or_default();
+            let is_one_too_many = one_too_many(refused, REFUSALS_EACH_MAX);
+            return if is_one_too_many { nowhere(together(event)) } else { event };
         }
-        let refused = self.refused.entry(source).or_default();
-        if *refused >= REFUSALS_EACH_MAX {
+        if self.refused_unknown >= REFUSALS_UNKNOWN_MAX {
+            return nowhere(together(event));
+        }
+        let refused = self.refused.entry(event.peer.clone()).or_default();
+        if one_too_many(refused, REFUSALS_EACH_MAX) {
             return together(event);
         }
-        *refused += 1;
-        self.refused_unknown += u32::from(is_unknown);
+        self.refused_unknown += 1;
         event
     }
 
-    /// A read of one's own records, or of what is no person's, as it is, or together with others if it is one too many.
-    fn bounded_own(&mut self, event: Event) -> Event {
-        let is_read = [What::Read.name(), What::List.name()].contains(&&*event.verb);
-        let is_ownerless = event.owner.is_empty()
-            && Kind::from_collection(&event.kind).is_none_or(|kind| kind.schema().owner == Owner::Nobody);
-        let is_own = matches!(Actor::read(&event.who), Some(Actor::Person(own)) if own.eq_ignore_ascii_case(&event.owner));
-        if !is_read || !(is_ownerless || is_own) {
+    /// An event of an account that has its own entry only so often.
+    fn bounded_each(&mut self, event: Event) -> Event {
+        let Some(what) = Counted::of(&event) else {
+            return event;
+        };
+        let count = self.counted.entry((event.who.clone(), what)).or_default();
+        if !one_too_many(count, what.max()) {
             return event;
         }
-        let max = if is_ownerless { OWNERLESS_READS_MAX } else { OWN_READS_MAX };
-        let reads = self.own_reads.entry((event.who.clone(), is_ownerless)).or_default();
-        if *reads >= max {
-            let owner = event.owner.clone();
-            return Event { peer: String::new(), owner, ..together(event) };
-        }
-        *reads += 1;
-        event
+        let owner = event.owner.clone();
+        Event { owner, ..nowhere(together(event)) }
     }
 
     fn is_over(&self, now_ms: i64) -> bool {
@@ -154,7 +209,8 @@ impl Window {
         let mut taken = Vec::new();
         for (event, slot) in &mut self.slots {
             if slot.times.count > 0 && (!slot.has_entry || is_over || is_crowded) {
-                taken.push((slot.number, slot.times, event.clone()));
+                let peer = slot.peer.clone().unwrap_or_else(|| event.peer.clone());
+                taken.push((slot.number, slot.times, Event { peer, ..event.clone() }));
                 (slot.has_entry, slot.times.count) = (true, 0);
             }
         }
@@ -164,12 +220,26 @@ impl Window {
         if is_over {
             (self.since_ms, self.refused_unknown) = (None, 0);
             self.refused.clear();
-            self.own_reads.clear();
+            self.counted.clear();
         }
         taken.sort_unstable_by_key(|(number, ..)| *number);
         let entries = taken.into_iter().map(|(_, times, event)| (times, event)).collect();
         Unwritten { entries, lost: std::mem::take(&mut self.lost) }
     }
+}
+
+/// Counts one more, unless there are `max`.
+fn one_too_many(count: &mut u32, max: u32) -> bool {
+    if *count >= max {
+        return true;
+    }
+    *count += 1;
+    false
+}
+
+/// The event from wherever.
+fn nowhere(event: Event) -> Event {
+    Event { peer: String::new(), ..event }
 }
 
 /// The event without what tells it from others of its kind.
@@ -246,7 +316,8 @@ impl Store {
                 let times = Times { count: lost, ..Times::once(tx.now_ms()) };
                 tx.audit_at(times, Event::new(What::Gap, &Actor::Node))?;
             }
-            // Written on every day on which the node is used, so the trash learns of time that passes.
+            // Written on every day on which the node is used, so trail and trash learn of time that passes.
+            tx.age_audit()?;
             tx.trim_trash()
         });
         match written.await {

@@ -1,5 +1,7 @@
 //! Floor 1. Changes of one record that one account repeats within a minute: from so many on they share an entry.
 //!
+//! From whichever addresses they come: a client has as many as it likes.
+//!
 //! Otherwise an account that may write one field of its own record could fill the trail with it. What shares an entry waits in
 //! `meta`, in the transaction of each change, so none is lost; it gets its entry, with how often and which fields, when the
 //! minute is over. The chain is only ever added to.
@@ -9,6 +11,7 @@ use std::collections::HashMap;
 use bson::{Bson, Document, doc};
 use serde::{Deserialize, Serialize};
 
+use super::notes::client_at;
 use super::{Snapshot, Store, StoreError, Tx};
 use crate::domain::audit::{Event, PATHS_MAX, Times, What};
 
@@ -48,7 +51,11 @@ impl Waiting {
         bare(&self.event) == bare(event)
     }
 
-    fn add(&mut self, paths: &[String], now_ms: i64) {
+    fn add(&mut self, event: &Event, now_ms: i64) {
+        let Event { peer, paths, .. } = event;
+        if self.event.peer != *peer {
+            self.event.peer = shared_part(&self.event.peer, peer);
+        }
         self.times = Times { until_ms: now_ms, count: self.times.count + 1, ..self.times };
         for path in paths {
             if self.event.paths.len() < PATHS_MAX && !self.event.paths.contains(path) {
@@ -58,9 +65,15 @@ impl Waiting {
     }
 }
 
-/// Who does what to which record from where.
+/// Who does what to which record.
 fn bare(event: &Event) -> Event {
-    Event { paths: Vec::new(), detail: String::new(), ..event.clone() }
+    Event { peer: String::new(), paths: Vec::new(), detail: String::new(), ..event.clone() }
+}
+
+/// The client to which both addresses belong; empty if these are two.
+fn shared_part(one: &str, other: &str) -> String {
+    let client = client_at(one);
+    if client == client_at(other) { client.into_owned() } else { String::new() }
 }
 
 impl Repeats {
@@ -92,7 +105,7 @@ impl Tx<'_> {
             waiting = rows(self.meta(META_REPEATS)?.as_ref());
         }
         match waiting.iter_mut().find(|row| row.is_like(&event)) {
-            Some(row) => row.add(&event.paths, now_ms),
+            Some(row) => row.add(&event, now_ms),
             None => waiting.push(Waiting { times: Times::once(now_ms), event: event.saying(DETAIL) }),
         }
         self.keep_repeats(&waiting)

@@ -16,6 +16,9 @@ const REOPENED: &str = "reopened";
 const DECLINED: &str = "declined";
 /// Name of the decider if a row has none.
 const ADMINISTRATOR: &str = "the federation's administrator";
+/// What stands around the name of a decider that a row brought: `centre (Head office)`. A row may say any name, also one that
+/// reads like an actor of this node, `local:admin`.
+const FROM_CENTRE: (&str, &str) = ("centre (", ")");
 /// Largest value in a row, in bytes of BSON. A larger one stays on the node: a row must stay far below the 16 MiB of a
 /// MongoDB document, and listing rows reads all of their values.
 const ROW_VALUE_BYTES_MAX: usize = 256 * 1024;
@@ -66,7 +69,7 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
     insert(&mut row, "central", &conflict.central);
     if let Some(resolution) = &conflict.resolution {
         row.insert("resolution", resolution);
-        row.insert("resolved_by", conflict.resolved_by.clone().unwrap_or_default());
+        row.insert("resolved_by", in_row(conflict.resolved_by.as_deref().unwrap_or_default()));
         row.insert("applied_by", node);
         insert(&mut row, "value", &conflict.value);
     }
@@ -134,7 +137,7 @@ pub(super) fn shown(conflict: &Conflict, value: &Bson, node: &str) -> Bson {
 
 fn note_row(conflict: &Conflict, note: &Note, node: &str) -> Document {
     let mut row = doc! {
-        "reason": &note.reason, "resolution": &note.resolution, "resolved_by": &note.by,
+        "reason": &note.reason, "resolution": &note.resolution, "resolved_by": in_row(&note.by),
         "at": bson::DateTime::from_millis(note.at_ms),
     };
     if let Some(value) = &note.value {
@@ -143,14 +146,26 @@ fn note_row(conflict: &Conflict, note: &Note, node: &str) -> Document {
     row
 }
 
+/// Who decided according to a row, as this node keeps and shows it.
+pub(super) fn from_centre(by: &str) -> String {
+    let (before, after) = FROM_CENTRE;
+    format!("{before}{by}{after}")
+}
+
+/// A decider as rows have it: an actor of this node, or the name that came from the centre.
+pub(super) fn in_row(by: &str) -> &str {
+    let (before, after) = FROM_CENTRE;
+    by.strip_prefix(before).and_then(|by| by.strip_suffix(after)).unwrap_or(by)
+}
+
 /// What a row of `edge_conflicts` says about a decision.
 pub(super) struct Written<'a> {
     row: &'a Document,
     /// Without blanks around it and in lower case: `local`, `central` and `value` have meaning.
     pub(super) resolution: Option<String>,
     pub(super) value: Option<&'a Bson>,
-    /// Name of the decider.
-    pub(super) by: &'a str,
+    /// Who made it, see [`from_centre`].
+    pub(super) by: String,
     /// The node that published the conflict.
     pub(super) node: Option<&'a str>,
     /// The node that made the decision, or carried it out.
@@ -166,7 +181,7 @@ impl<'a> Written<'a> {
             row,
             resolution: resolution.filter(|text| !text.is_empty()),
             value: row.get("value"),
-            by: text("resolved_by").filter(|by| !by.trim().is_empty()).unwrap_or(ADMINISTRATOR),
+            by: from_centre(text("resolved_by").filter(|by| !by.trim().is_empty()).unwrap_or(ADMINISTRATOR)),
             node: text("node"),
             applied_by: text("applied_by"),
             fingerprint: text("fingerprint"),
@@ -220,7 +235,7 @@ impl<'a> Written<'a> {
             reason: reason.to_owned(),
             resolution: self.asked().to_owned(),
             value: self.kept_value(conflict),
-            by: self.by.to_owned(),
+            by: self.by.clone(),
             at_ms,
         }
     }
@@ -266,7 +281,7 @@ impl<'a> Written<'a> {
 
     /// The answer that makes the row say how the conflict was closed; `None` if it says so.
     pub(super) fn closed(&self, conflict: &Conflict, node: &str) -> Option<ConflictAnswer> {
-        let (resolution, by) = (conflict.resolution.as_deref()?, conflict.resolved_by.as_deref()?);
+        let (resolution, by) = (conflict.resolution.as_deref()?, in_row(conflict.resolved_by.as_deref()?));
         let is_same = self.is_decided_as(conflict, node);
         let is_closed = self.has_status(conflict.status.name());
         if is_same && is_closed && self.is_applied() && self.holds("resolved_by", by) {
@@ -316,5 +331,22 @@ impl<'a> Written<'a> {
         // A large value would be as large in the comparison, and what it belongs to is compared all the same.
         let seen = seen.filter(|(_, value)| value.as_ref().is_none_or(|value| fitted(value.clone(), "").1));
         ConflictAnswer { id: id.to_owned(), seen: seen.collect(), set, unset }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decider_of_a_row_is_never_an_actor_of_this_node() {
+        for by in ["Head office", "local:admin", "centre (x)", "", ")", "operator:0", "centre"] {
+            let kept = from_centre(by);
+            assert_eq!(crate::domain::access::Actor::read(&kept), None, "{kept}");
+            assert_eq!(in_row(&kept), by, "rows go on saying what they said");
+        }
+        for own in ["local:admin", "person:DOC003", "operator:0", "centre", "office"] {
+            assert_eq!(in_row(own), own);
+        }
     }
 }

@@ -9,6 +9,7 @@
 
 use bson::{Bson, Document, doc};
 
+use super::conflict_rows::{from_centre, in_row};
 use super::identity::settle_same;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
@@ -106,7 +107,7 @@ pub(super) fn answer_row(conflict: &Conflict, node: &str) -> Result<Option<Docum
         "identities": people.map(shown).to_vec(),
         "status": conflict.status.name(),
         "resolution": SAME,
-        "resolved_by": conflict.resolved_by.clone().unwrap_or_default(),
+        "resolved_by": in_row(conflict.resolved_by.as_deref().unwrap_or_default()),
         "applied_by": node,
         "node": node,
         "conflict": &conflict.id,
@@ -133,6 +134,7 @@ pub(super) fn take_answer(tx: &mut Tx<'_>, question: &Question, row: &Document) 
         return Ok(());
     };
     let by: String = text("resolved_by").chars().take(NAME_CHARS_MAX).collect();
+    let by = from_centre(&by);
     settle_same(tx, &mut conflict, &hold, &local, &held.document, &Actor::Centre, &by)?;
     let collection = Kind::Person.schema().collection;
     let event = Event::new(What::Decision, &Actor::Centre).at(tx.asked_from());

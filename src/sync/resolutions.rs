@@ -316,7 +316,7 @@ fn take_decision(
         Ok(()) => {
             let resolution = written.resolution.as_deref().unwrap_or_default();
             let value = written.kept_value(&conflict).filter(|_| resolution == "value");
-            conflict.resolve(resolution, value, written.by, tx.now_ms());
+            conflict.resolve(resolution, value, &written.by, tx.now_ms());
             let record = tx.document(&conflict.key)?;
             audit_decision(tx, &conflict, record.as_ref(), &Actor::Centre)?;
             // The row of a decision that was carried out here has to say so.

@@ -1,11 +1,16 @@
 //! One-time links that set a password.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bson::doc;
 use serde_json::json;
+use thalamus_edge::domain::access::{Acl, Actor};
+use thalamus_edge::domain::audit::{Outcome, What};
 use thalamus_edge::domain::record::Kind;
+use thalamus_edge::store::{AuditQuery, StoreError};
 
-use crate::support::api::{Answer, NOTHING, TestNode, pass_time};
+use crate::support::api::{Answer, NOTHING, PASSWORD, PASSWORD_HASH, TestNode, pass_time};
 
 async fn made(node: &TestNode, account: &str) -> String {
     let made = node.post(&format!("/users/{account}/link"), json!({})).by_operator().send().await;
@@ -123,5 +128,121 @@ async fn who_comes_from_nowhere_is_not_let_in_by_a_link_either() {
             }
         }
     }
+    submit(&node, &path, "one+cradle", "one+cradle").await.is(200, &["update people/ANA001"]);
+}
+
+/// How an administrator loses the right to make links.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Loss {
+    Closed,
+    Deleted,
+    Password,
+    Role,
+    Rules,
+}
+
+impl Loss {
+    const ALL: [Loss; 5] = [Loss::Closed, Loss::Deleted, Loss::Password, Loss::Role, Loss::Rules];
+
+    async fn befall(self, node: &TestNode, maker: &str) {
+        let (end, body) = match self {
+            Loss::Closed => ("/active", json!({"active": false})),
+            Loss::Password => ("/password", json!({"password": "reset by the operator"})),
+            Loss::Role => ("", json!({"roles": ["end_user"]})),
+            Loss::Deleted => {
+                match maker.strip_suffix("@local") {
+                    None => node.restore(Kind::Person, maker, None).await,
+                    Some(name) => {
+                        let name = name.to_owned();
+                        let gone =
+                            node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
+                                tx.set_local_account(&name, None, &Actor::Operator(0))
+                            });
+                        gone.await.unwrap();
+                    }
+                }
+                return;
+            }
+            Loss::Rules => {
+                let rules =
+                    r#"[{"role": "root", "permissions": {"GET": ["login", "users"], "global": true}}]"#;
+                let (rules, _) = Acl::parse(rules).unwrap();
+                *node.node.acl.write().unwrap() = Arc::new(rules);
+                return;
+            }
+        };
+        let lost = node.post(&format!("/users/{maker}{end}"), body).by_operator().send().await;
+        assert!(lost.status < 300, "{self:?}: {}", lost.text());
+    }
+}
+
+/// The right to set a password lasts no longer than the right to hand it on: an administrator who is sent away has no way
+/// back by links that they made before, to whichever account.
+#[tokio::test]
+async fn a_link_ends_with_the_right_of_its_maker() {
+    for maker in ["BOSS09", "boss09@local"] {
+        for loss in Loss::ALL {
+            let node = TestNode::with_people().await;
+            node.person("BOSS09", &["root"]).await;
+            for name in ["boss09", "fred"] {
+                let account = doc! {"password": PASSWORD_HASH.as_str(), "roles": ["root"]};
+                let set = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
+                    tx.set_local_account(name, Some(&account), &Actor::Operator(0))
+                });
+                set.await.unwrap();
+            }
+            let by_operator = made(&node, "BOB002").await;
+            let mut links = Vec::new();
+            for account in ["ROOT004", "fred@local", "ANA001"] {
+                let call = node.post(&format!("/users/{account}/link"), json!({})).login(maker, PASSWORD);
+                let path = call.send().await.is(201, NOTHING).json()["path"].as_str().unwrap().to_owned();
+                links.push((account, path));
+            }
+            for (account, is_local) in [("new@local", true), ("NEW777", false)] {
+                let new = json!({"roles": ["root"], "local": is_local, "link": true});
+                let name = account.trim_end_matches("@local");
+                let call = node.post(&format!("/users/{name}"), new).login(maker, PASSWORD).send().await;
+                assert_eq!(call.status, 201, "{}", call.text());
+                links.push((account, call.json()["link"]["path"].as_str().unwrap().to_owned()));
+            }
+            for (_, path) in &links {
+                node.get(path).send().await.is(200, NOTHING);
+            }
+            loss.befall(&node, maker).await;
+            let expected = node.get("/nowhere").send().await.is(401, NOTHING);
+            for (account, path) in &links {
+                let answer = node.get(path).send().await.is(401, NOTHING);
+                assert_eq!(answer.json(), expected.json(), "{maker} {loss:?} {account}");
+                submit(&node, path, "taken+over+long", "taken+over+long").await.is(401, NOTHING);
+            }
+            let store = node.node.store.unguarded();
+            store.flush_notes().await.unwrap();
+            let query = AuditQuery {
+                verb: Some(What::LoginFailed.name().to_owned()),
+                limit: usize::MAX,
+                ..AuditQuery::default()
+            };
+            let rows = store.read().unwrap().audit(&query).unwrap().rows.into_iter().map(Result::unwrap);
+            let told = rows.filter(|row| row.event.outcome == Outcome::Stale.name()).count();
+            assert_eq!(told, links.len(), "one entry for each account");
+            submit(&node, &by_operator, "one+cradle", "one+cradle").await.is(200, &["update people/BOB002"]);
+        }
+    }
+}
+
+/// A maker who is what they were is no obstacle, though they have logged off or come from elsewhere.
+#[tokio::test]
+async fn a_link_does_not_depend_on_a_session() {
+    let node = TestNode::with_people().await;
+    let form = format!("account=ROOT004&password={}", PASSWORD.replace(' ', "+"));
+    let answer = node.request("POST", "/session").bytes(form).send().await.is(303, NOTHING);
+    let cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
+    let page = node.get("/session").header("cookie", &cookie).send().await;
+    let token = page.header("x-csrf-token").to_owned();
+    let call = node.post("/users/ANA001/link", json!({})).header("cookie", &cookie);
+    let call = call.header("x-csrf-token", &token).send().await.is(201, NOTHING);
+    let path = call.json()["path"].as_str().unwrap().to_owned();
+    let end = node.request("DELETE", "/session").header("cookie", &cookie).header("x-csrf-token", &token);
+    end.send().await.is(204, NOTHING);
     submit(&node, &path, "one+cradle", "one+cradle").await.is(200, &["update people/ANA001"]);
 }

@@ -482,16 +482,18 @@ async fn a_list_under_an_emergency_ends_with_it() {
     }
 }
 
-/// A link is a right too: it is gone once it is used, replaced, or its account closed, while its form is under way.
+/// A link is a right too: it is gone once it is used, replaced, or its account or its maker's closed, while its form is
+/// under way.
 #[tokio::test]
 async fn a_link_is_good_for_what_it_replaces() {
     for account in ["ANA001", "fred@local"] {
-        for what in ["used", "replaced", "closed", "password", "nothing"] {
+        for what in ["used", "replaced", "closed", "password", "maker closed", "nothing"] {
             let node = TestNode::start();
             node.person("ANA001", &["end_user"]).await;
+            node.person("BOSS09", &["root"]).await;
             let fred = json!({"roles": ["root"], "local": true, "password": PASSWORD});
             node.post("/users/fred", fred).by_operator().send().await.is(201, NOTHING);
-            let make = || node.post(&format!("/users/{account}/link"), json!({})).by_operator().send();
+            let make = || node.post(&format!("/users/{account}/link"), json!({})).by("BOSS09").send();
             let path = make().await.is(201, NOTHING).json()["path"].as_str().unwrap().to_owned();
             let form = "password=another+cradle+in+Roma&again=another+cradle+in+Roma";
             let (stream, is_asked, go) = in_halves(form.as_bytes());
@@ -508,6 +510,10 @@ async fn a_link_is_good_for_what_it_replaces() {
                 "replaced" => drop(make().await),
                 "closed" => drop(user("active", json!({"active": false})).await),
                 "password" => drop(user("password", json!({"password": NEW_PASSWORD})).await),
+                "maker closed" => {
+                    let close = node.post("/users/BOSS09/active", json!({"active": false})).by_operator();
+                    close.send().await.is(204, &["update people/BOSS09"]);
+                }
                 _ => {}
             }
             go.send(()).unwrap();

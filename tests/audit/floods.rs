@@ -1,5 +1,6 @@
 //! Nobody pushes out what is in the trail, nor fills it with what they do to one record of their own.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use bson::doc;
@@ -10,7 +11,7 @@ use thalamus_edge::domain::audit::{Entry, Event, What};
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::store::{Asker, Edit, REPEATS_EACH_MAX, Right, Store, StoreOptions, asked_by};
 
-use super::support::api::{NOTHING, TestNode, elapse, now_ms, pass_time};
+use super::support::api::{NOTHING, PASSWORD, TestNode, elapse, now_ms, pass_time};
 use super::support::disk::Disk;
 use super::{entries, verified};
 
@@ -56,15 +57,24 @@ async fn what_is_young_stays_however_much_comes_after_it() {
     }
     assert_eq!(told(&entries(&store)[..1]), ["read people/ANA001 x1"]);
     assert_eq!(entries(&store).len(), 301);
-    pass_time(400 * DAY - Duration::from_secs(1));
-    change(&store, "late", 0).await;
-    assert_eq!(entries(&store).len(), 302);
+    let days = async |days: u32| {
+        for day in 0..days {
+            pass_time(DAY);
+            let read =
+                Event::new(What::Read, &Actor::Operator(0)).about("people", &format!("day {day}"), None);
+            store.note(read);
+            store.flush_notes().await.unwrap();
+        }
+    };
+    days(399).await;
+    assert_eq!(entries(&store).len(), 301 + 399);
     // Then by their number, as ever, step by step.
-    pass_time(Duration::from_secs(1));
+    days(2).await;
     for n in 0..10 {
         change(&store, &format!("q{n}"), n).await;
     }
-    assert_eq!(entries(&store).len(), 100);
+    assert_eq!(entries(&store)[0].event.id, "day 1", "those that are younger by a day stay");
+    assert_eq!(entries(&store).len(), 400 + 10);
     verified(&store, &[]).unwrap();
 }
 
@@ -209,4 +219,73 @@ async fn reads_of_ones_own_are_told_together_from_many_on() {
     node.node.store.flush_notes().await.unwrap();
     let told = entries(node.node.store.unguarded()).split_off(before);
     assert_eq!((told.len(), told.iter().map(|entry| entry.times.count).sum::<u64>()), (257, 300));
+}
+
+/// One of the addresses of a host, which has all of its /64.
+fn address(network: u16, host: u16) -> IpAddr {
+    IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host))
+}
+
+/// A client has as many addresses as it likes, and its changes are told together all the same; also when it moves.
+#[tokio::test]
+async fn changes_are_told_together_from_whichever_addresses_they_come() {
+    let node = TestNode::with_people().await;
+    let each = REPEATS_EACH_MAX as usize;
+    for (networks, told_peer) in [(1, "2001:db8:0:1::/64"), (300, "")] {
+        let before = entries(node.node.store.unguarded()).len();
+        for n in 0..300 {
+            let call = node.patch("/people/ANA001", json!({"n": n})).by("ANA001");
+            call.from(address(1 + n % networks, n)).send().await.is(200, &["update people/ANA001"]);
+        }
+        pass_time(LATER);
+        node.node.store.flush_notes().await.unwrap();
+        let all = entries(node.node.store.unguarded()).split_off(before);
+        assert_eq!((all.len(), all[each].times.count), (each + 1, 300 - each as u64), "{networks} networks");
+        assert_eq!(all[1].event.peer, address(1 + 1 % networks, 1).to_string(), "each says from where");
+        assert_eq!(all[each].event.peer, told_peer);
+    }
+}
+
+/// A browser that logs in again and again, from an address of its own each time, leaves few entries, and waits in the end.
+#[tokio::test]
+async fn logins_are_told_together_and_count_as_writes() {
+    let node = TestNode::with_people().await;
+    let form = |who: &str| format!("account={who}&password={}", PASSWORD.replace(' ', "+"));
+    let log_in = async |who: &str, from: IpAddr| {
+        node.request("POST", "/session").bytes(form(who)).from(from).send().await
+    };
+    let told = async || {
+        node.node.store.flush_notes().await.unwrap();
+        pass_time(LATER);
+        node.node.store.flush_notes().await.unwrap();
+        entries(node.node.store.unguarded())
+    };
+    for networks in [1, 100] {
+        let before = told().await.len();
+        for n in 0..500 {
+            log_in("ANA001", address(1 + n % networks, n)).await.is(303, NOTHING);
+        }
+        let all = told().await.split_off(before);
+        let of = |verb: &str| all.iter().filter(|entry| entry.event.verb == verb).collect::<Vec<_>>();
+        let count = |entries: Vec<&Entry>| entries.iter().map(|entry| entry.times.count).sum::<u64>();
+        // One at once and one for its repeats, of sixteen clients and of all others.
+        println!("{} entries of 500 logins from {networks} networks", all.len());
+        assert!(all.len() <= 2 * (16 + 3), "{}", all.len());
+        assert_eq!(count(of("login")), 500);
+        // Sessions beyond the sixteenth ended by that.
+        assert!(count(of("session_end")) >= 484);
+    }
+    for n in 1000..OWN_WRITES_MAX {
+        log_in("ANA001", address(1, n as u16)).await.is(303, NOTHING);
+    }
+    let refused = log_in("ANA001", address(1, 1)).await.is(429, NOTHING);
+    assert_eq!(refused.header("retry-after"), "18");
+    assert!(refused.text().contains("again in 18 seconds"));
+    // Nobody else waits, nor does a password that is wrong take anything from its account.
+    for _ in 0..3 {
+        node.request("POST", "/session").bytes("account=BOB002&password=wrong").send().await.is(403, NOTHING);
+    }
+    log_in("BOB002", address(1, 1)).await.is(303, NOTHING);
+    let all = told().await;
+    assert!(all.iter().any(|entry| entry.event.verb == "throttled" && entry.event.who == "person:ANA001"));
 }

@@ -125,7 +125,7 @@ async fn a_decision_that_is_too_late_is_declined() {
     }
     let open = clinic.only();
     assert_eq!(open.status, ConflictStatus::Open);
-    assert_eq!((open.notes[0].resolution.as_str(), open.notes[0].by.as_str()), ("local", "office"));
+    assert_eq!((open.notes[0].resolution.as_str(), open.notes[0].by.as_str()), ("local", "centre (office)"));
     let row = clinic.row();
     assert_eq!(
         (row.get("resolution"), row.get("resolved_by")),

@@ -96,7 +96,7 @@ async fn a_decision_at_the_centre_is_carried_out_by_the_node_that_lost() {
     ] {
         // Closed by whoever decided, or left for the node to close.
         for status in ["resolved", "open"] {
-            for by in [Some("head office"), None] {
+            for by in [Some("head office"), Some("local:admin"), None] {
                 let what = format!("{decision} {status} {by:?}");
                 let clinic = Clinic::about_phone().await;
                 let mut fields = with(decision.clone(), doc! {"status": status});
@@ -108,8 +108,8 @@ async fn a_decision_at_the_centre_is_carried_out_by_the_node_that_lost() {
                 assert_eq!(closed.status, ConflictStatus::Resolved, "{what}");
                 assert_eq!(closed.resolution.as_deref(), decision.get_str("resolution").ok(), "{what}");
                 assert_eq!(closed.value.as_ref(), decision.get("value"), "{what}");
-                let by = by.unwrap_or("the federation's administrator");
-                assert_eq!(closed.resolved_by.as_deref(), Some(by), "{what}");
+                let by = format!("centre ({})", by.unwrap_or("the federation's administrator"));
+                assert_eq!(closed.resolved_by.as_ref(), Some(&by), "{what}");
                 assert_eq!(closed.notes, [], "{what}");
                 let row = clinic.row();
                 assert_eq!(row.get_str("status").unwrap(), "resolved", "{what}");
@@ -348,7 +348,7 @@ async fn a_decision_made_at_one_node_closes_the_conflict_on_others() {
         assert_eq!(closed.resolution.as_deref(), Some("value"));
         assert_eq!(
             (closed.value, closed.resolved_by.as_deref()),
-            (Some(Bson::from("both")), Some("person:CLERK"))
+            (Some(Bson::from("both")), Some("centre (person:CLERK)"))
         );
     }
 }
@@ -365,7 +365,7 @@ async fn of_two_decisions_the_first_stands_and_the_other_is_a_note() {
     assert_eq!(north.row().get_str("resolution").unwrap(), "central");
     assert_eq!(north.notes(), ["this decision came first"]);
     let note = &north.only().notes[0];
-    assert_eq!((note.resolution.as_str(), note.by.as_str()), ("central", "person:CLERK"));
+    assert_eq!((note.resolution.as_str(), note.by.as_str()), ("central", "centre (person:CLERK)"));
     assert_eq!(south.notes(), Vec::<String>::new());
     // An edit is an edit: it travels whatever the row says.
     south.assert_settled().await;

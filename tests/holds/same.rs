@@ -56,12 +56,12 @@ async fn the_same_person_is_asked_about_once() {
             (conflict.status, conflict.resolution.as_deref()),
             (ConflictStatus::Resolved, Some("same"))
         );
-        assert_eq!(conflict.resolved_by.as_deref(), Some("person:CLERK"));
+        assert_eq!(conflict.resolved_by.as_deref(), Some("centre (person:CLERK)"));
         let query = AuditQuery { verb: Some("decision".to_owned()), limit: 9, ..AuditQuery::default() };
         let trail = node.store.read().unwrap().audit(&query).unwrap();
         assert_eq!(trail.rows.len(), 1);
         let entry = format!("{:?}", trail.rows[0]);
-        let by = format!("same, decided by person:CLERK on node {}", nodes[0].name());
+        let by = format!("same, decided by centre (person:CLERK) on node {}", nodes[0].name());
         assert!(entry.contains(&by) && entry.contains("centre"), "{entry}");
     }
     for node in &nodes {

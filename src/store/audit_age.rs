@@ -1,0 +1,181 @@
+//! Floor 1. How old entries of the audit trail are.
+//!
+//! What an entry says of its time is the clock of the box, which may say 1970 after a start or be set ahead for an hour.
+//! So their age is counted in the time that the node has observed to pass, as that of the trash ([`super::trash_age`]).
+//! Entries are hashed as they are and cannot hold it: now and then it is marked how far the trail had come. An entry is as
+//! old as the next mark behind it, which is up to one step younger than it is.
+
+use std::sync::atomic::Ordering;
+
+use bson::{Bson, Document, doc};
+
+use super::{StoreError, Tx};
+
+/// `{marks: [{seq, observed}]}`: the last entry at that time, the oldest mark first.
+const META_MARKS: &str = "audit_marks";
+/// `{keep, observed, seq}`: up to which entry the trail is old enough to be cut, found for `keep` at that time.
+const META_OLD: &str = "audit_old";
+/// Between marks lies at least a day, or this part of the time for which entries are kept: so many marks there are.
+const STEPS: i64 = 400;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+struct Mark {
+    seq: u64,
+    observed_ms: i64,
+}
+
+impl Mark {
+    fn decode(row: &Bson) -> Option<Mark> {
+        let row = row.as_document()?;
+        let (seq, observed_ms) = (row.get_i64("seq").ok()? as u64, row.get_i64("observed").ok()?);
+        Some(Mark { seq, observed_ms })
+    }
+}
+
+fn number(row: &Document, field: &str) -> i64 {
+    row.get_i64(field).unwrap_or_default()
+}
+
+impl Tx<'_> {
+    fn audit_keep_ms(&self) -> i64 {
+        self.carry.audit_keep_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether an entry has been kept long enough.
+    pub(super) fn has_been_kept(&self, seq: u64) -> Result<bool, StoreError> {
+        let keep_ms = self.audit_keep_ms();
+        if keep_ms == 0 {
+            return Ok(true);
+        }
+        let old = self.meta(META_OLD)?.filter(|row| number(row, "keep") == keep_ms);
+        Ok(old.is_some_and(|row| seq <= number(&row, "seq") as u64))
+    }
+
+    /// Learns of time that passes.
+    pub(super) fn age_audit(&mut self) -> Result<(), StoreError> {
+        let keep_ms = self.audit_keep_ms();
+        if keep_ms == 0 {
+            return Ok(());
+        }
+        let observed_ms = self.observe_time()?;
+        let is_known =
+            |row: &Document| number(row, "keep") == keep_ms && number(row, "observed") == observed_ms;
+        if self.meta(META_OLD)?.is_some_and(|row| is_known(&row)) {
+            return Ok(());
+        }
+        let row = self.meta(META_MARKS)?;
+        let rows = row.as_ref().and_then(|row| row.get_array("marks").ok());
+        let mut marks: Vec<Mark> = rows.into_iter().flatten().filter_map(Mark::decode).collect();
+        let step_ms = (keep_ms / STEPS).max(DAY_MS);
+        if marks.last().is_none_or(|last| observed_ms.saturating_sub(last.observed_ms) >= step_ms) {
+            marks.push(Mark { seq: self.audit_head()?.seq, observed_ms });
+        }
+        let old =
+            marks.iter().take_while(|mark| observed_ms.saturating_sub(mark.observed_ms) >= keep_ms).count();
+        // The newest of the old ones stands for those before it.
+        marks.drain(..old.saturating_sub(1));
+        let seq = marks.first().filter(|_| old > 0).map_or(0, |mark| mark.seq);
+        let marks =
+            marks.iter().map(|Mark { seq, observed_ms }| doc! {"seq": *seq as i64, "observed": observed_ms});
+        let marks = doc! {"marks": marks.collect::<Vec<_>>()};
+        self.set_meta(META_MARKS, Some(&marks))?;
+        let old = doc! {"keep": keep_ms, "observed": observed_ms, "seq": seq as i64};
+        self.set_meta(META_OLD, Some(&old))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::domain::access::Actor;
+    use crate::domain::audit::{Event, What};
+    use crate::store::{AuditQuery, Store, StoreOptions};
+
+    const HOUR_MS: i64 = 60 * 60 * 1000;
+    const NOW_MS: i64 = 1_795_397_332_000;
+    const KEEP_DAYS: u32 = 400;
+
+    thread_local! {
+        static CLOCK_MS: Cell<i64> = const { Cell::new(NOW_MS) };
+    }
+
+    fn store() -> Store {
+        let store = Store::in_memory(StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1000,
+            audit_keep_rows: 10,
+            clock: || CLOCK_MS.get(),
+        })
+        .unwrap();
+        store.keep_audit_for(KEEP_DAYS);
+        store
+    }
+
+    /// Entries are written, about as many records.
+    async fn write(store: &Store, ids: impl IntoIterator<Item = String>) {
+        for id in ids {
+            store.note(Event::new(What::Read, &Actor::Operator(0)).about("people", &id, Some(&id)));
+        }
+        store.flush_notes().await.unwrap();
+    }
+
+    async fn pass_days(store: &Store, days: i64) {
+        for day in 0..days {
+            CLOCK_MS.set(CLOCK_MS.get() + DAY_MS);
+            write(store, [format!("day {day}")]).await;
+        }
+    }
+
+    fn kept(store: &Store, id: &str) -> usize {
+        let query = AuditQuery { limit: usize::MAX, ..AuditQuery::default() };
+        let rows = store.read().unwrap().audit(&query).unwrap().rows;
+        rows.into_iter().filter(|row| row.as_ref().unwrap().event.id.starts_with(id)).count()
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_wrong_makes_nothing_old() {
+        let store = store();
+        // A box without a battery starts in 1970, then is told the time, then is set ten years ahead for an hour.
+        CLOCK_MS.set(HOUR_MS);
+        write(&store, (0..50).map(|n| format!("early {n}"))).await;
+        CLOCK_MS.set(NOW_MS);
+        write(&store, (0..50).map(|n| format!("now {n}"))).await;
+        CLOCK_MS.set(NOW_MS + 3650 * DAY_MS);
+        write(&store, (0..50).map(|n| format!("late {n}"))).await;
+        CLOCK_MS.set(NOW_MS + HOUR_MS);
+        write(&store, (0..50).map(|n| format!("then {n}"))).await;
+        pass_days(&store, i64::from(KEEP_DAYS) - 1).await;
+        for id in ["early", "now", "late", "then"] {
+            assert_eq!(kept(&store, id), 50, "{id}");
+        }
+        // And what was written while it was wrong goes with the rest.
+        pass_days(&store, 10).await;
+        for id in ["early", "now", "late", "then"] {
+            assert_eq!(kept(&store, id), 0, "{id}");
+        }
+        let marks = store.read().unwrap().meta(META_MARKS).unwrap().unwrap();
+        assert!(marks.get_array("marks").unwrap().len() <= STEPS as usize + 2);
+    }
+
+    /// Kept for longer from now on: nothing goes by what was found for the shorter time.
+    #[tokio::test]
+    async fn another_setting_counts_at_once() {
+        let store = store();
+        write(&store, (0..50).map(|n| format!("first {n}"))).await;
+        store.keep_audit_for(10);
+        pass_days(&store, 9).await;
+        assert_eq!(kept(&store, "first"), 50);
+        store.keep_audit_for(0);
+        write(&store, ["one".to_owned()]).await;
+        assert_eq!(kept(&store, "first"), 0, "by their number only");
+        write(&store, (0..50).map(|n| format!("second {n}"))).await;
+        store.keep_audit_for(10);
+        pass_days(&store, 11).await;
+        store.keep_audit_for(KEEP_DAYS);
+        let before = kept(&store, "day");
+        pass_days(&store, 20).await;
+        assert_eq!(kept(&store, "day"), before + 20);
+    }
+}
