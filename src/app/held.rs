@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use axum::BoxError;
@@ -29,14 +29,15 @@ pub(super) struct Watched {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     connection: Arc<Connection>,
     readers: PollSemaphore,
-    reading: Option<OwnedSemaphorePermit>,
+    /// Lives for one round of reading, whatever becomes of the connection meanwhile.
+    reading: Weak<OwnedSemaphorePermit>,
 }
 
 impl Watched {
     pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, readers: Arc<Semaphore>) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
-        Watched { stream, connection, readers: PollSemaphore::new(readers), reading: None }
+        Watched { stream, connection, readers: PollSemaphore::new(readers), reading: Weak::new() }
     }
 
     fn check(&self, context: &Context<'_>) -> io::Result<()> {
@@ -56,31 +57,20 @@ impl AsyncRead for Watched {
         self.check(context)?;
         let this = &mut *self;
         // HTTP/1 has one request at a time, which is begun at once.
-        if this.connection.speaks_http1() {
-            this.reading = None;
-            return this.stream.as_mut().poll_read(context, buffer);
-        }
-        let before = buffer.filled().len();
-        if this.reading.is_none() {
+        if !this.connection.speaks_http1() && this.reading.strong_count() == 0 {
             // A connection that says nothing waits for its bytes, not for a permit.
             ready!(this.stream.get_ref().poll_read_ready(context))?;
-            this.reading = Some(ready!(this.readers.poll_acquire(context)).ok_or(io::ErrorKind::Other)?);
+            let permit = ready!(this.readers.poll_acquire(context)).ok_or(io::ErrorKind::Other)?;
+            let permit = Arc::new(permit);
+            this.reading = Arc::downgrade(&permit);
+            tokio::spawn(give_back_behind_others(permit));
         }
-        let polled = this.stream.as_mut().poll_read(context, buffer);
-        if polled.is_pending() {
-            if let Some(permit) = this.reading.take() {
-                tokio::spawn(give_back_behind_others(permit));
-            }
-        } else if buffer.filled().len() == before {
-            // The end, or an error.
-            this.reading = None;
-        }
-        polled
+        this.stream.as_mut().poll_read(context, buffer)
     }
 }
 
 /// Runs when the requests that the connection is about to begin have had their first look.
-async fn give_back_behind_others(permit: OwnedSemaphorePermit) {
+async fn give_back_behind_others(permit: Arc<OwnedSemaphorePermit>) {
     tokio::task::yield_now().await;
     drop(permit);
 }
