@@ -43,7 +43,8 @@ pub use spellings::canonical;
 use spellings::spellings;
 use throttle::{Counted, Guess, Throttle};
 pub use writes::{
-    EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer, Writes,
+    EVERYBODYS_WRITES_MAX, EVERYBODYS_WRITES_PER_MINUTE, OTHERS_READS_MAX, OTHERS_READS_PER_MINUTE,
+    OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer, Writes,
 };
 
 /// The cheapest hash that is verified or made; bcrypt knows no cheaper one.
@@ -145,6 +146,7 @@ pub struct Accounts {
     openings: Openings,
     sessions: Sessions,
     writes: Writes,
+    reads: Writes,
     /// Monotonic time, for the cache, the throttle, sessions and openings.
     clock: fn() -> Instant,
 }
@@ -197,6 +199,7 @@ impl Accounts {
             openings: Openings::new(clock),
             sessions: Sessions::new(clock),
             writes: Writes::new(clock),
+            reads: Writes::new(clock),
             clock,
         }))
     }
@@ -394,6 +397,11 @@ impl Accounts {
     /// How many writes accounts have left.
     pub fn writes(&self) -> &Writes {
         &self.writes
+    }
+
+    /// How many reads of other people's records accounts have left, as [`Writer::Reader`].
+    pub fn reads(&self) -> &Writes {
+        &self.reads
     }
 
     /// Who has logged in with a browser.

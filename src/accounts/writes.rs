@@ -1,7 +1,7 @@
-//! Floor 2. How many writes an account may make before it has to wait.
+//! Floor 2. How many writes an account may make before it has to wait, and how many reads of other people's records.
 //!
-//! Every write leaves an entry in the audit trail, which is kept for more than a year, so an account that may write may fill the
-//! disk. Each account has a store of writes that fills again with time, by a clock that nobody sets.
+//! Each of them leaves an entry in the audit trail, which is kept for more than a year, so an account that may write, or read
+//! everybody's records, may fill the disk. Each account has a store of writes, and one of reads, that fills again with time, by a clock that nobody sets.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ pub enum Writer {
     Own,
     /// An account that writes everybody's records: staff, the HMIS, an import.
     Everybody,
+    /// An account that reads records of others. Counted apart from writes.
+    Reader,
 }
 
 impl Writer {
@@ -25,13 +27,15 @@ impl Writer {
     ///
     /// Own: an app that was offline for a year sends some hundred pages at once, and a person makes some tens on a
     /// day. Everybody's: an HMIS or an import sends some thousand a minute for hours; one node makes some two hundred a
-    /// second.
+    /// second. Reader: an HMIS that takes over everything from a node with the records of a district asks for some hundred
+    /// thousand records one by one, and then for what has changed.
     fn figures(self) -> (f64, f64) {
         match self {
             Writer::Own => (f64::from(OWN_WRITES_MAX), f64::from(OWN_WRITES_PER_DAY) / DAY_S),
             Writer::Everybody => {
                 (f64::from(EVERYBODYS_WRITES_MAX), f64::from(EVERYBODYS_WRITES_PER_MINUTE) / 60.0)
             }
+            Writer::Reader => (f64::from(OTHERS_READS_MAX), f64::from(OTHERS_READS_PER_MINUTE) / 60.0),
         }
     }
 }
@@ -42,6 +46,10 @@ pub const OWN_WRITES_PER_DAY: u32 = 5_000;
 /// Writes of an account with `global`, at once and in a minute.
 pub const EVERYBODYS_WRITES_MAX: u32 = 60_000;
 pub const EVERYBODYS_WRITES_PER_MINUTE: u32 = 6_000;
+
+/// Reads of other people's records that one account has entries of, at once and in a minute.
+pub const OTHERS_READS_MAX: u32 = 250_000;
+pub const OTHERS_READS_PER_MINUTE: u32 = 3_000;
 
 struct Left {
     writes: f64,

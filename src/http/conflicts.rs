@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
 use super::records::to_document;
-use super::witness::Seen;
+use super::witness::{Seen, note_read};
 use super::{ClientStore, Node};
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
 use crate::domain::content::has_content;
@@ -194,7 +194,7 @@ pub(crate) async fn resolve(
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
     let found = find_in(&node, &caller, &*node.store.read()?, at.id())?;
     // Also an answer that carries nothing out shows both values.
-    node.store.note(found.seen().event(&caller.principal.actor).at(caller.from()));
+    note_read(&node, found.seen().event(&caller.principal.actor).at(caller.from())).await?;
     let body = body.0?;
     let _claim = node.store.claim(body.len() as u64)?;
     let body = parse_object(&body)?;

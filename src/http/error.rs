@@ -92,6 +92,10 @@ pub(crate) enum ApiError {
     TooManyWrites {
         retry_after_s: u64,
     },
+    /// The account has read more of other people's records than it may for now.
+    TooManyReads {
+        retry_after_s: u64,
+    },
     /// A body that does not come on.
     TooSlow,
     /// The client, or all together, hold as much as the node keeps for them.
@@ -222,6 +226,11 @@ impl ApiError {
                 "too_many_writes",
                 "This account has made more changes than it may for now; nothing was changed. Try again later".into(),
             ),
+            ApiError::TooManyReads { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_reads",
+                "This account has read more records of others than it may for now. Try again later".into(),
+            ),
             ApiError::TooSlow => (
                 StatusCode::REQUEST_TIMEOUT,
                 "too_slow",
@@ -324,7 +333,9 @@ impl IntoResponse for ApiError {
             ApiError::UnsupportedCoding => {
                 headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
             }
-            ApiError::Busy { retry_after_s } | ApiError::TooManyWrites { retry_after_s } => {
+            ApiError::Busy { retry_after_s }
+            | ApiError::TooManyWrites { retry_after_s }
+            | ApiError::TooManyReads { retry_after_s } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
             }
             ApiError::Overloaded => {
@@ -339,7 +350,7 @@ impl IntoResponse for ApiError {
         }
         let refused = match &self {
             ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
-            ApiError::TooManyWrites { .. } => Some(Outcome::TooManyAttempts),
+            ApiError::TooManyWrites { .. } | ApiError::TooManyReads { .. } => Some(Outcome::TooManyAttempts),
             ApiError::Hidden(_) | ApiError::Taken => Some(Outcome::Hidden),
             ApiError::Stale(_) => Some(Outcome::Stale),
             _ => None,

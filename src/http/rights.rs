@@ -20,7 +20,7 @@ use crate::accounts::StoredAccount;
 use crate::domain::access::Acl;
 use crate::domain::audit::{Event, Outcome, What};
 use crate::store::{
-    Asker, Edit, EditError, Right, Snapshot, Stale, Standing, Store, StoreError, Tx, asked_by,
+    Asker, Edit, EditError, Right, Snapshot, Stale, Standing, Store, StoreError, Tx, Unnoted, asked_by,
 };
 
 /// A caller's rights, with what they were made from.
@@ -118,6 +118,20 @@ impl ClientStore {
     /// [`Store::note`].
     pub fn note(&self, event: Event) {
         self.0.note(event);
+    }
+
+    /// [`Store::note_read`].
+    pub fn note_read(&self, event: Event, take: impl FnOnce(&str) -> Result<(), u64>) -> Result<(), Unnoted> {
+        self.0.note_read(event, take)
+    }
+
+    /// [`Store::note_read_in_time`].
+    pub async fn note_read_in_time(
+        &self,
+        event: Box<Event>,
+        take: impl Fn(&str) -> Result<(), u64>,
+    ) -> Result<(), Unnoted> {
+        self.0.note_read_in_time(event, take).await
     }
 
     /// [`Store::note_on_disk`].

@@ -14,12 +14,12 @@ use percent_encoding::percent_decode_str;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::{Node, Pattern};
-use crate::accounts::LoginError;
+use crate::accounts::{LoginError, Writer};
 use crate::domain::access::{Actor, Verb};
 use crate::domain::audit::{ACCOUNT_KIND, Event, Outcome, TEXT_CHARS_MAX, What};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::{Owner, SCHEMAS, Schema};
-use crate::store::under;
+use crate::store::{Unnoted, under};
 
 /// Paths that tell nothing about anybody but the caller.
 const SILENT_ROUTES: &[&str] =
@@ -43,6 +43,26 @@ pub(crate) fn login_failed(
         Some(account) => about_account(event, account),
         None => event,
     });
+}
+
+/// Notes a read before it is answered; an error is the answer instead.
+pub(crate) async fn note_read(node: &Node, event: Event) -> Result<(), ApiError> {
+    let take = |who: &str| node.accounts.reads().take(who, Writer::Reader);
+    let noted = match node.store.note_read(event, take) {
+        Err(Unnoted::Full(event)) => Box::pin(node.store.note_read_in_time(event, take)).await,
+        noted => noted,
+    };
+    noted.map_err(|unnoted| match unnoted {
+        Unnoted::TooMany { retry_after_s } => ApiError::TooManyReads { retry_after_s },
+        Unnoted::Full(_) => ApiError::Overloaded,
+    })
+}
+
+/// [`note_read`] of what an emergency shows: it is on disk before.
+async fn note_emergency(node: &Node, event: Event) -> Result<(), ApiError> {
+    let taken = node.accounts.reads().take(&event.who, Writer::Reader);
+    taken.map_err(|retry_after_s| ApiError::TooManyReads { retry_after_s })?;
+    Ok(node.store.note_on_disk(event).await?)
 }
 
 /// The event, as one about somebody's account.
@@ -155,8 +175,8 @@ impl Witness {
         Witness { method: request.method().clone(), uri: request.uri().clone(), pattern }
     }
 
-    /// Notes what an answer to `caller` shows or refuses, and returns it. What an emergency shows is on disk before;
-    /// otherwise the answer is another one.
+    /// Notes what an answer to `caller` shows or refuses, and returns it; what cannot be noted is not shown. What an
+    /// emergency shows is on disk before.
     pub(crate) async fn saw(&self, node: &Node, caller: &Caller, response: Response) -> Response {
         if let Some(Refused(outcome)) = response.extensions().get::<Refused>() {
             self.refused(node, &caller.principal.actor, caller.from(), *outcome);
@@ -176,13 +196,18 @@ impl Witness {
             None => return response,
         };
         let event = event.at(caller.from());
-        if seen.is_none_or(|seen| seen.opening.is_none()) {
-            node.store.note(event);
-            return response;
-        }
-        match Box::pin(node.store.note_on_disk(event)).await {
+        let noted = match seen.and_then(|seen| seen.opening) {
+            None => note_read(node, event).await,
+            Some(_) => Box::pin(note_emergency(node, event)).await,
+        };
+        match noted {
             Ok(()) => response,
-            Err(error) => ApiError::from(error).into_response(),
+            Err(error) => {
+                if matches!(error, ApiError::TooManyReads { .. }) {
+                    self.refused(node, &caller.principal.actor, caller.from(), Outcome::TooManyAttempts);
+                }
+                error.into_response()
+            }
         }
     }
 

@@ -81,6 +81,7 @@ pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
+pub use notes::Unnoted;
 pub use put_right::BitsPutRight;
 pub use rebuild::rebuild;
 pub use records::Tx;

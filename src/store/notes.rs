@@ -2,7 +2,8 @@
 //!
 //! Noting costs no transaction. Notes lie in memory until somebody flushes them, once a second; the same event
 //! within a minute becomes one entry at once, and one for all its repeats when the minute is over. Nothing here
-//! grows without end: what does not fit is counted as a gap, and strangers get only so many entries in a minute
+//! grows without end: what does not fit is counted as a gap, but a read waits until there is room for it, so nobody hides
+//! theirs behind many others; and strangers get only so many entries in a minute
 //! before theirs are counted together. Whatever comes from one client ([`AddressPrefix`]) is the same event, whichever of
 //! its addresses it came from.
 
@@ -24,6 +25,8 @@ use crate::domain::schema::Owner;
 const NOTES_MAX: usize = 8192;
 /// From so many on they are written out early.
 const NOTES_CROWDED: usize = NOTES_MAX / 2;
+/// How often a read that waits for room has the notes written before it gives up.
+const ROOM_TRIES_MAX: usize = 16;
 /// How long repeats share an entry.
 const WINDOW_MS: i64 = 60_000;
 /// Different refusals in a minute to one address, or to one account that is logged in.
@@ -86,6 +89,10 @@ impl Counted {
     }
 }
 
+fn is_read(event: &Event) -> bool {
+    [What::Read.name(), What::List.name()].contains(&&*event.verb)
+}
+
 fn is_ownerless(event: &Event) -> bool {
     event.owner.is_empty()
         && Kind::from_collection(&event.kind).is_none_or(|kind| kind.schema().owner == Owner::Nobody)
@@ -124,6 +131,15 @@ struct Unwritten {
     lost: u64,
 }
 
+/// Why an event was not noted.
+#[derive(Debug)]
+pub enum Unnoted {
+    /// There is no room for it, nor for anything else until the notes are written.
+    Full(Box<Event>),
+    /// Its account has to wait so many seconds for its next entry.
+    TooMany { retry_after_s: u64 },
+}
+
 /// Whom an address stands for.
 pub(super) fn client_at(peer: &str) -> Cow<'_, str> {
     // An IPv4 address is a client, and the most frequent one.
@@ -140,28 +156,41 @@ fn take_address(event: &mut Event) -> Option<String> {
 }
 
 impl Window {
-    /// False if there was no room for it.
-    fn note(&mut self, mut event: Event, now_ms: i64) -> bool {
+    /// `take` is asked, with the account, before an entry is begun of something that it may read of others.
+    fn note(
+        &mut self,
+        mut event: Event,
+        now_ms: i64,
+        take: impl FnOnce(&str) -> Result<(), u64>,
+    ) -> Result<(), Unnoted> {
         self.since_ms.get_or_insert(now_ms);
         let address = take_address(&mut event);
         if let Some(slot) = self.slots.get_mut(&event) {
             slot.again(now_ms, address);
-            return true;
+            return Ok(());
+        }
+        let number = self.slots.len();
+        if is_read(&event) {
+            if number >= NOTES_MAX {
+                let peer = address.unwrap_or_else(|| event.peer.clone());
+                return Err(Unnoted::Full(Box::new(Event { peer, ..event })));
+            }
+            if Counted::of(&event).is_none() {
+                take(&event.who).map_err(|retry_after_s| Unnoted::TooMany { retry_after_s })?;
+            }
         }
         let event = self.bounded(event);
         let peer = address.filter(|_| !event.peer.is_empty());
-        let number = self.slots.len();
         match self.slots.entry(event) {
             Entry::Occupied(mut slot) => slot.get_mut().again(now_ms, peer),
-            Entry::Vacant(_) if number >= NOTES_MAX => {
-                self.lost += 1;
-                return false;
+            Entry::Vacant(place) if number >= NOTES_MAX => {
+                return Err(Unnoted::Full(Box::new(place.into_key())));
             }
             Entry::Vacant(place) => {
                 place.insert(Slot { times: Times::once(now_ms), peer, number, has_entry: false });
             }
         }
-        true
+        Ok(())
     }
 
     /// A new event as it is, or together with others if it is one too many.
@@ -256,19 +285,44 @@ impl Notes {
 impl Store {
     /// Notes an event for the audit trail. Never waits and never fails: see [`Store::flush_notes`].
     pub fn note(&self, event: Event) {
-        self.try_note(event);
+        if self.note_read(event, |_| Ok(())).is_err() {
+            self.inner.notes.window().lost += 1;
+        }
     }
 
-    /// Whether there was room.
-    fn try_note(&self, event: Event) -> bool {
+    /// Notes a read, which is to be answered only then. `take` is asked, with the account, for one more entry about
+    /// other people's records: after how many seconds there is one if not now.
+    pub fn note_read(&self, event: Event, take: impl FnOnce(&str) -> Result<(), u64>) -> Result<(), Unnoted> {
         let now_ms = self.now_ms();
         let notes = &self.inner.notes;
         let mut window = notes.window();
-        let is_noted = window.note(event, now_ms);
+        let noted = window.note(event, now_ms, take);
         if window.slots.len() >= NOTES_CROWDED {
             notes.crowded.notify_one();
         }
-        is_noted
+        noted
+    }
+
+    /// [`Store::note_read`] of what there was no room for, once the notes before it are written. Where the disk takes
+    /// nothing the read is let through and counted as a gap, because a clinic has to read when its disk is full.
+    pub async fn note_read_in_time(
+        &self,
+        mut event: Box<Event>,
+        take: impl Fn(&str) -> Result<(), u64>,
+    ) -> Result<(), Unnoted> {
+        for _ in 0..ROOM_TRIES_MAX {
+            let store = self.clone();
+            let written = tokio::spawn(async move { store.write_notes().await }).await;
+            if !matches!(written, Ok(Ok(()))) {
+                self.note(*event);
+                return Ok(());
+            }
+            match self.note_read(*event, &take) {
+                Err(Unnoted::Full(again)) => event = again,
+                noted => return noted,
+            }
+        }
+        Err(Unnoted::Full(event))
     }
 
     /// Notes an event and returns when it has its entry on disk; as for all notes, repeats within a minute have
@@ -278,7 +332,7 @@ impl Store {
         let written = tokio::spawn(async move {
             // What waits makes room first.
             store.flush_notes().await?;
-            if !store.try_note(event) {
+            if store.note_read(event, |_| Ok(())).is_err() {
                 return Err(StoreError::Failed("there is no room for what has to be audited".into()));
             }
             store.flush_notes().await

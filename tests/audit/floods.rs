@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bson::doc;
 use serde_json::json;
-use thalamus_edge::accounts::{OWN_WRITES_MAX, OWN_WRITES_PER_DAY};
+use thalamus_edge::accounts::{OTHERS_READS_MAX, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer};
 use thalamus_edge::domain::access::{Actor, Grant, Verb};
 use thalamus_edge::domain::audit::{Entry, Event, What};
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::store::{Asker, Edit, REPEATS_EACH_MAX, Right, Store, StoreOptions, asked_by};
+use thalamus_edge::store::{Asker, Edit, REPEATS_EACH_MAX, Right, Store, StoreOptions, Unnoted, asked_by};
 
 use super::support::api::{NOTHING, PASSWORD, TestNode, elapse, now_ms, pass_time};
 use super::support::disk::Disk;
@@ -288,4 +288,73 @@ async fn logins_are_told_together_and_count_as_writes() {
     log_in("BOB002", address(1, 1)).await.is(303, NOTHING);
     let all = told().await;
     assert!(all.iter().any(|entry| entry.event.verb == "throttled" && entry.event.who == "person:ANA001"));
+}
+
+/// Who reads a lot between two looks at the disk hides nothing by that, neither their own reads nor those of others.
+#[tokio::test]
+async fn a_read_waits_until_there_is_room_for_its_entry() {
+    let node = TestNode::with_people().await;
+    let store = node.node.store.unguarded();
+    let before = entries(store).len();
+    for n in 0..10_000 {
+        let read = Event::new(What::Read, &Actor::Person("ROOT004".to_owned()));
+        let read = read.about("people", &format!("P{n}"), Some("BOB002"));
+        // As many as fit.
+        if store.note_read(read, |_| Ok(())).is_err() {
+            break;
+        }
+    }
+    node.get("/people/ANA001").by("DOC003").send().await.is(200, NOTHING);
+    node.get("/people").by("DOC003").send().await.is(200, NOTHING);
+    store.flush_notes().await.unwrap();
+    let all = entries(store).split_off(before);
+    let of = |who: &str| all.iter().filter(|entry| entry.event.who.ends_with(who)).count();
+    assert_eq!((of("ROOT004"), of("DOC003")), (8192, 2));
+    assert!(all.iter().all(|entry| entry.event.verb != "gap"));
+}
+
+/// An account that reads everybody's records once a minute would fill the disk with that.
+#[tokio::test]
+async fn reads_of_others_wait_when_they_are_too_many() {
+    let node = TestNode::with_people().await;
+    let read = |path: &'static str, who: &'static str| node.get(path).by(who).send();
+    read("/people/ANA001", "DOC003").await.is(200, NOTHING);
+    for _ in 1..OTHERS_READS_MAX {
+        node.node.accounts.reads().take("person:DOC003", Writer::Reader).unwrap();
+    }
+    for path in ["/people/BOB002", "/people"] {
+        let refused = read(path, "DOC003").await.is(429, NOTHING).has(json!({"code": "too_many_reads"}));
+        assert_eq!(refused.header("retry-after"), "1");
+    }
+    // What has an entry in this minute, what is one's own and what is nobody's needs none; and others have their own.
+    read("/people/ANA001", "DOC003").await.is(200, NOTHING);
+    read("/people/DOC003", "DOC003").await.is(200, NOTHING);
+    read("/institutions", "DOC003").await.is(200, NOTHING);
+    read("/people/BOB002", "ROOT004").await.is(200, NOTHING);
+    read("/people/BOB002", "BOB002").await.is(200, NOTHING);
+    elapse(Duration::from_secs(1));
+    read("/people/BOB002", "DOC003").await.is(200, NOTHING);
+    node.node.store.flush_notes().await.unwrap();
+    let all = entries(node.node.store.unguarded());
+    let denied = all.iter().filter(|entry| entry.event.verb == "denied").map(|entry| &*entry.event.outcome);
+    assert_eq!(denied.collect::<Vec<_>>(), ["too_many_attempts"; 2]);
+}
+
+/// Nobody is kept from reading by a disk that takes nothing.
+#[tokio::test]
+async fn a_read_does_not_wait_for_a_disk_that_is_full() {
+    let disk = Disk::default();
+    let store = Store::on_backend(disk.mount(), FEW).unwrap();
+    store.keep_audit_for(400);
+    let read = |n: u32| {
+        let read = Event::new(What::Read, &Actor::Person("DOC003".to_owned()));
+        read.about("people", &format!("P{n}"), Some("BOB002"))
+    };
+    disk.set_full(true);
+    for n in 0..20_000 {
+        if let Err(Unnoted::Full(event)) = store.note_read(read(n), |_| Ok(())) {
+            store.note_read_in_time(event, |_| Ok(())).await.unwrap();
+        }
+    }
+    store.flush_notes().await.unwrap_err();
 }
