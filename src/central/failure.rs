@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::survey::Trouble;
 
+/// MongoDB's code of a duplicate key.
+pub(crate) const DUPLICATE_KEY_CODE: i32 = 11_000;
+
 /// Why the centre gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CentralError {
@@ -56,6 +59,11 @@ impl CentralError {
     /// The code of the error that a server has answered, 0 for one without; `None` if nobody answered.
     pub(crate) fn code(&self) -> Option<i32> {
         self.cause().code
+    }
+
+    /// Whether a unique index keeps a row of the node's own out.
+    pub(crate) fn is_of_index(&self) -> bool {
+        self.code() == Some(DUPLICATE_KEY_CODE)
     }
 
     /// Whether a server has answered, with an error: then the line works.

@@ -19,6 +19,7 @@ use crate::domain::diff::Change;
 pub use crate::domain::moment::Moment;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
+pub(crate) use failure::DUPLICATE_KEY_CODE;
 pub use failure::{Cause, CentralError};
 use survey::{Diagnosis, Namesake};
 

@@ -210,8 +210,25 @@ pub fn identity_of(person: &Document) -> Document {
     known.map(|(field, value)| (field.to_owned(), Bson::String(value.canonical()))).collect()
 }
 
+/// What stands in the fields by which people are told apart if nothing of somebody is known but that they had an account.
+pub const NOT_KNOWN: &str = "(not known any more)";
+
+/// Somebody of whom nothing is known but that they had an account: see [`NOT_KNOWN`].
+pub fn unknown_identity() -> Document {
+    IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), NOT_KNOWN.into())).collect()
+}
+
+/// Whether nothing is known of a person but the account. Nobody is taken for them, not even one of whom the centre says
+/// nothing either.
+pub fn is_unknown(person: &Document) -> bool {
+    IDENTITY_FIELDS.into_iter().all(|field| person.get_str(field).is_ok_and(|value| value == NOT_KNOWN))
+}
+
 /// In how many of [`IDENTITY_FIELDS`] two people differ, by meaning; a missing value agrees with anything.
 pub fn identity_differences(a: &Document, b: &Document) -> usize {
+    if is_unknown(a) != is_unknown(b) {
+        return IDENTITY_FIELDS.len();
+    }
     let differs = |field: &str| {
         !same_option(a.get(field), b.get(field))
             && matches!((value_of(a, field), value_of(b, field)), (Some(a), Some(b)) if !a.agrees(&b))

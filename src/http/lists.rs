@@ -46,7 +46,7 @@ const WORDS_CHARS_MAX: usize = 100;
 const PERSON: &str = "person";
 
 /// How many records of the kind are damaged on the node's disk, and therefore in no list.
-const X_DAMAGED: header::HeaderName = header::HeaderName::from_static("x-damaged");
+pub(super) const X_DAMAGED: header::HeaderName = header::HeaderName::from_static("x-damaged");
 
 /// Which records a request lists.
 struct Selection {

@@ -166,6 +166,10 @@ impl ClientStore {
         self.0.has_broken_pages()
     }
 
+    pub(crate) fn damaged_trash(&self) -> usize {
+        self.0.damaged_trash()
+    }
+
     pub(crate) fn damaged_rows(&self) -> Vec<crate::store::DamagedRow> {
         self.0.damaged_rows()
     }

@@ -16,6 +16,7 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
+use super::lists::X_DAMAGED;
 use super::records::item_path;
 use super::witness::Seen;
 use super::workload;
@@ -107,11 +108,15 @@ pub(crate) async fn list(
         let is_shown = |row: &TrashSummary| query.wants(row) && may_use(&acl, &who, Verb::Get, row);
         let page = node.store.read()?.trash_page(query.after, query.limit, is_shown)?;
         let rows: Vec<Value> = page.rows.iter().map(summary).collect();
-        Ok::<_, ApiError>((rows, page.next.map(|last| query.next_link(last))))
+        let link = page.next.map(|last| query.next_link(last));
+        Ok::<_, ApiError>((rows, link, node.store.damaged_trash()))
     });
-    let (rows, link) = listed.await.map_err(|_| ApiError::Internal)??;
+    let (rows, link, damaged) = listed.await.map_err(|_| ApiError::Internal)??;
     drop(work);
     let mut response = super::json(rows);
+    if damaged > 0 {
+        response.headers_mut().insert(X_DAMAGED, HeaderValue::from(damaged));
+    }
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }

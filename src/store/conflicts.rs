@@ -11,6 +11,7 @@ use super::StoreError;
 use super::conflict_reads::is_recent;
 use super::holds::Hold;
 use super::records::Tx;
+use super::stand_in::unless_damaged;
 use super::sync_rows::{insert_some, path_of};
 use super::tables::{self, *};
 use crate::domain::access::Actor;
@@ -434,7 +435,8 @@ impl Tx<'_> {
             if (found_code, found_id) != (code, id) {
                 break;
             }
-            conflicts.extend(self.conflict(conflict)?);
+            // One that is damaged is left out, and keeps nobody from the others.
+            conflicts.extend(unless_damaged(self.conflict(conflict))?.flatten());
         }
         Ok(conflicts)
     }

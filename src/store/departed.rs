@@ -11,7 +11,7 @@ use super::StoreError;
 use super::records::Tx;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, same_identity};
+use crate::domain::merge::{IDENTITY_FIELDS, same_identity, unknown_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// Accounts whose last person is remembered. Beyond that the oldest are forgotten, unless records here name them.
@@ -64,8 +64,7 @@ impl Departed {
 
 /// Somebody of whom nothing is known but that they had an account: nobody is taken for them.
 pub(super) fn unknown_departed(until: u64) -> Departed {
-    let identity = IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), "(not known any more)".into()));
-    Departed { identity: identity.collect(), since: 0, until, is_succeeded: false }
+    Departed { identity: unknown_identity(), since: 0, until, is_succeeded: false }
 }
 
 /// The fields by which people are told apart, with the id.
@@ -174,10 +173,14 @@ impl Tx<'_> {
     pub fn departed_body(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
         let (code, id) = row_key(key);
         let identity = self.departed(&key.id)?;
-        if let Some(entry) = self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.next_back() {
+        // Others may have had the account before.
+        let is_theirs = |body: &Document| identity.as_ref().is_none_or(|last| same_identity(last, body));
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.sound().rev() {
             let (at, row) = entry?;
             let row = super::TrashRow::decode(key.clone(), at.value().2, row.value())?;
-            return Ok(Some(row.document));
+            if is_theirs(&row.document) {
+                return Ok(Some(row.document));
+            }
         }
         Ok(identity.map(|mut identity| {
             identity.insert("_id", id);

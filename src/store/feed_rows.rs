@@ -8,6 +8,7 @@ use bson::doc;
 use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::sync_rows::{Intent, IntentWrite, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey};
@@ -182,7 +183,8 @@ impl Tx<'_> {
         lease: i64,
         is_echo_due: bool,
     ) -> Result<(), StoreError> {
-        let sequence = self.sent.last()?.map_or(0, |(sequence, _)| sequence.value()) + 1;
+        let last = self.sent.keys::<u64>(..)?.next_back().transpose()?;
+        let sequence = last.map_or(0, |last| last.value()) + 1;
         let mut row = intent.write.without_bodies().encode(intent.number);
         let (code, id) = row_key(key);
         row.extend(doc! {"kind": i32::from(code), "id": id, "lease": lease});
@@ -321,8 +323,8 @@ impl Snapshot {
         for entry in echo.range((code, id, 0)..=(code, id, u64::MAX))? {
             let (at, ()) = (entry?.0, ());
             let (_, _, sequence) = at.value();
-            // Trimmed meanwhile: its event counts as somebody else's.
-            if let Some(row) = sent.get(sequence)? {
+            // Trimmed meanwhile, or damaged: its event counts as somebody else's.
+            if let Some(row) = unless_damaged(sent.get(sequence))?.flatten() {
                 found.push(Sent::decode(sequence, row.value())?);
             }
         }

@@ -1,9 +1,10 @@
 //! Floor 1. A damaged record and what can be done about it.
 
-use bson::RawDocument;
+use bson::{Document, RawDocument};
 
 use super::StoreError;
 use super::records::Tx;
+use super::stand_in::unless_damaged;
 use super::tables::*;
 use crate::domain::content::Content;
 use crate::domain::record::RecordKey;
@@ -29,7 +30,10 @@ impl Tx<'_> {
         if !is_unclear && self.is_lost(key)? {
             return Ok(Some(Damage::Unsent));
         }
-        if !is_unclear && !self.docs.is_damaged(at)? {
+        let is_missing = || -> Result<bool, StoreError> {
+            Ok(!self.docs.contains(at)? && unless_damaged(self.check_absent(key))?.is_none())
+        };
+        if !is_unclear && !self.docs.is_damaged(at)? && !is_missing()? {
             return Ok(None);
         }
         let is_clean = !self.base.contains(at)? && !self.intent.contains(at)?;
@@ -39,6 +43,10 @@ impl Tx<'_> {
     /// Takes the centre's version of a record whose row is damaged and that nobody here has changed. Returns whether it was so.
     pub fn heal(&mut self, key: &RecordKey, new: &RawDocument) -> Result<bool, StoreError> {
         if self.damage(key)? != Some(Damage::Healable) {
+            return Ok(false);
+        }
+        let document = Document::try_from(new).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        if !self.may_heal(key, &document)? {
             return Ok(false);
         }
         // What followed from the row that nobody can read.

@@ -12,6 +12,7 @@ use super::StoreError;
 use super::conflicts::digest;
 use super::records::Tx;
 use super::snapshot::{Snapshot, owned, spellings};
+use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -343,7 +344,9 @@ impl Snapshot {
         for kind in dependent_kinds() {
             for id in owned(&by_owner, kind, account)? {
                 let key = RecordKey::new(kind, id);
-                let is_own = self.base(&key)?.is_some_and(|base| !base.is_under(&key, account));
+                // Of one that is damaged nobody can say that the centre has it.
+                let base = unless_damaged(self.base(&key))?;
+                let is_own = base.is_none_or(|base| base.is_some_and(|base| !base.is_under(&key, account)));
                 count += u64::from(is_own && landed.get(row_key(&key))?.is_none());
             }
         }

@@ -433,6 +433,20 @@ impl Tx<'_> {
         Ok(count)
     }
 
+    /// As [`Snapshot::check_absent`], for people: whoever else has their account must not be taken for them because their
+    /// row lies under a key that is damaged.
+    pub(crate) fn check_absent(&self, key: &RecordKey) -> Result<(), StoreError> {
+        if key.kind != Kind::Person {
+            return Ok(());
+        }
+        let mut is_known = self.is_lost(key)?;
+        let known_by = if self.docs.has_damage() { terms(&key.id) } else { BTreeSet::new() };
+        for term in known_by {
+            is_known |= self.by_name.get((term.as_str(), key.id.as_str()))?.is_some();
+        }
+        if is_known { Err(self.docs.missing(row_key(key))) } else { Ok(()) }
+    }
+
     /// Whether a record that was edited here is not there any more, though nobody deleted it.
     pub(crate) fn is_lost(&self, key: &RecordKey) -> Result<bool, StoreError> {
         let at = row_key(key);

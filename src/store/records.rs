@@ -204,7 +204,10 @@ impl<'t> Tx<'t> {
 
     /// The record as it is now.
     pub fn document(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
-        self.docs.get(row_key(key))?.map(|row| decode(row.value())).transpose()
+        match self.docs.get(row_key(key))? {
+            Some(row) => decode(row.value()).map(Some),
+            None => self.check_absent(key).map(|()| None),
+        }
     }
 
     /// What `see` makes of the record as it is now, without a copy of it.

@@ -283,6 +283,16 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
         }
     }
 
+    /// Whether any row of the store is known to be damaged.
+    pub(crate) fn has_damage(&self) -> bool {
+        !self.ledger.is_empty()
+    }
+
+    /// Notes a row that should be there and is not.
+    pub(crate) fn missing<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> StoreError {
+        self.damaged(key.borrow())
+    }
+
     /// The bytes of the keys of all damaged rows.
     pub(crate) fn all_damaged(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut damaged = Vec::new();
@@ -355,10 +365,6 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
 
     pub(crate) fn first(&self) -> Result<Option<Entry<'_, K>>, StoreError> {
         self.table.first()?.map(|entry| self.open_entry(entry)).transpose()
-    }
-
-    pub(crate) fn last(&self) -> Result<Option<Entry<'_, K>>, StoreError> {
-        self.table.last()?.map(|entry| self.open_entry(entry)).transpose()
     }
 
     fn open_entry<'a>(

@@ -12,9 +12,10 @@ use redb::{Key, TableDefinition, TableError, Value};
 
 use super::put_right::PAGES;
 use super::rows::{DamagedRow, RowName, RowsDefinition};
+use super::stand_in::unless_damaged;
 use super::tables::*;
 use super::{Snapshot, Store, StoreError};
-use crate::domain::record::Kind;
+use crate::domain::record::{Kind, RecordKey};
 
 const META_SCRUB: &str = "scrub";
 const META_DAMAGED: &str = "damaged";
@@ -78,7 +79,19 @@ impl Snapshot {
         }
         let mut looking = Looking { snapshot: self, by_table, healed: Vec::new() };
         each_table(&mut looking)?;
-        Ok(looking.healed)
+        // A record that is not there, and should be, is not good again for that.
+        let docs = self.transaction.open_table(DOCS)?;
+        let mut healed = Vec::new();
+        for row in looking.healed {
+            if let Some(kind) = row.kind.filter(|_| row.table == DOCS.name()) {
+                let key = RecordKey::new(kind, row.id.as_str());
+                if !docs.contains(row_key(&key))? && unless_damaged(self.check_absent(&key))?.is_none() {
+                    continue;
+                }
+            }
+            healed.push(row);
+        }
+        Ok(healed)
     }
 
     /// How far the pass over all rows has come.
@@ -207,6 +220,11 @@ impl Store {
     pub fn damaged_records(&self, kind: Kind) -> usize {
         let is_one = |row: &&DamagedRow| row.kind == Some(kind) && row.table == DOCS.name();
         self.damaged_rows().iter().filter(is_one).count()
+    }
+
+    /// How many bodies of deleted records are known to be damaged.
+    pub fn damaged_trash(&self) -> usize {
+        self.damaged_rows().iter().filter(|row| row.table == TRASH.name()).count()
     }
 
     /// Forgets rows that are good again, and notes on disk which are not, and how many bits were put right meanwhile.

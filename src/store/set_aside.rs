@@ -119,18 +119,21 @@ impl Tx<'_> {
             return Ok(());
         }
         let at = row_key(key);
+        let stand_in = self.stand_in(key)?;
         let contents = self.unindex_unreadable(key)?;
         for table in [
             &mut self.docs,
             &mut self.base,
             &mut self.intent,
             &mut self.delivered,
-            &mut self.undecided,
             &mut self.ghost,
             &mut self.dead,
             &mut self.waiting,
         ] {
             table.remove(at)?;
+        }
+        if !stand_in.as_ref().is_some_and(|stand_in| stand_in.is_undecided) {
+            self.undecided.remove(at)?;
         }
         let mut places = Vec::new();
         for entry in self.dirty.iter()? {
@@ -152,8 +155,16 @@ impl Tx<'_> {
         self.ask_again(key, Reread::default())?;
         let collection = key.kind.schema().collection;
         self.audit_asked(What::SetAside, |event| event.about(collection, &key.id, None).saying(file))?;
-        // Whoever follows the changes learns that it is not here any more.
-        self.journal_gone(key)
+        match stand_in {
+            Some(stand_in) => self.put_stand_in(key, &stand_in),
+            None => {
+                if key.kind == Kind::Person {
+                    self.remember_unknown()?;
+                }
+                // Whoever follows the changes learns that it is not here any more.
+                self.journal_gone(key)
+            }
+        }
     }
 
     /// Removes what followed from a record's row that nobody can read, and returns the contents that it named.

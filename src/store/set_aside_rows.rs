@@ -164,7 +164,8 @@ impl Tx<'_> {
             "journal" => self.cut_journal(<u64 as Value>::from_bytes(key))?,
             "trash" => {
                 let (code, id, sequence) = <(u8, &str, u64) as Value>::from_bytes(key);
-                self.trash_order.remove((sequence, code, id))?;
+                // Under the key that it had, if it is the key that is damaged.
+                self.trash_order.retain_in((sequence, 0, "")..(sequence + 1, 0, ""), |_, _| false)?;
                 self.trash.remove((code, id, sequence))?
             }
             "conflict" => self.drop_conflict(id)?,

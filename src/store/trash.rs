@@ -10,6 +10,7 @@ use super::StoreError;
 use super::records::Tx;
 use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::record::{RecordKey, fold_account};
@@ -154,7 +155,8 @@ impl Tx<'_> {
     /// The body of a record that was deleted here and not yet at the centre.
     pub fn pending_trash(&self, key: &RecordKey) -> Result<Option<TrashRow>, StoreError> {
         let (code, id) = row_key(key);
-        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.rev() {
+        // A body that is damaged is no reason not to send the delete: what the centre has is archived there.
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.sound().rev() {
             let (at, row) = entry?;
             let row = TrashRow::decode(key.clone(), at.value().2, row.value())?;
             if row.state == TrashState::Pending {
@@ -167,7 +169,7 @@ impl Tx<'_> {
     /// Makes sure that the trash holds this body of a record that was deleted here.
     pub fn keep_in_trash(&mut self, key: &RecordKey, document: &Document) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
-        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))? {
+        for entry in self.trash.range((code, id, 0)..=(code, id, u64::MAX))?.sound() {
             let (at, row) = entry?;
             let kept = TrashRow::decode(key.clone(), at.value().2, row.value())?;
             if same_document(&kept.document, document) {
@@ -291,7 +293,16 @@ impl Snapshot {
             }
             let (at, _) = entry?;
             let (sequence, code, id) = at.value();
-            let row = trash.get((code, id, sequence))?.ok_or_else(|| damaged("an index"))?;
+            // One that is damaged is left out, and counted by who lists them.
+            let row = match unless_damaged(trash.get((code, id, sequence)))? {
+                Some(Some(row)) => row,
+                Some(None) if !self.transaction.has_damage() => return Err(damaged("an index")),
+                // Or its key is.
+                None | Some(None) => {
+                    last = Some(sequence);
+                    continue;
+                }
+            };
             let summary = TrashSummary::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?;
             let is_wanted = wanted(&summary);
             // Rows that are not wanted must not show themselves as a next page with nothing on it.

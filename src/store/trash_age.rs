@@ -13,6 +13,7 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::records::Tx;
+use super::stand_in::unless_damaged;
 use super::tables::{damaged, kind_of, row_key};
 use super::trash::{TrashState, TrashSummary};
 use crate::domain::record::RecordKey;
@@ -117,7 +118,13 @@ impl Tx<'_> {
             let (sequence, code, id) = at.value();
             let key = RecordKey::new(kind_of(code)?, id);
             let (code, id) = row_key(&key);
-            let row = self.trash.get((code, id, sequence))?.ok_or_else(|| damaged("an index"))?;
+            // One that is damaged stays until it is set aside.
+            let row = match unless_damaged(self.trash.get((code, id, sequence)))? {
+                Some(Some(row)) => row,
+                Some(None) if !self.trash.has_damage() => return Err(damaged("an index")),
+                // Or its key is.
+                None | Some(None) => continue,
+            };
             rows.push(TrashSummary::decode(key.clone(), sequence, row.value())?);
         }
         Ok(rows)

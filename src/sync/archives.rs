@@ -15,6 +15,9 @@ use super::step;
 use crate::central::{ArchiveState, Central, CentralError, TRASH_COLLECTION, Write, Written};
 use crate::store::{NOT_ARCHIVED_CODE, StoreError};
 
+/// What is said of a delete whose row the centre's trash does not take.
+const NOT_TAKEN: &str = "A delete waits, because the centre's trash does not take what is deleted";
+
 /// What an error about one of several rows means for the others.
 enum Rest {
     /// They are tried.
@@ -83,6 +86,11 @@ impl Round<'_> {
                     rest = in_row.note(&failure)?;
                     match rest {
                         Rest::Waits => self.put_off(sending).await?,
+                        // Nothing that is wrong with the record: it goes once the index is gone.
+                        Rest::Tried if failure.is_of_index() => {
+                            self.note_aside(NOT_TAKEN, &failure);
+                            self.put_off(sending).await?;
+                        }
                         Rest::Tried => archived.extend(self.archive_without_body(central, sending).await?),
                     }
                     self.note_waiting(&rest, failure);
@@ -126,10 +134,7 @@ impl Round<'_> {
                 Ok(None)
             }
             Err(failure) if failure.is_about_call() => {
-                self.note_aside(
-                    "A delete waits, because the centre's trash does not take what is deleted",
-                    &failure,
-                );
+                self.note_aside(NOT_TAKEN, &failure);
                 self.give_up_delete(sending).await?;
                 Ok(None)
             }

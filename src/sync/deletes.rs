@@ -14,7 +14,7 @@ use super::scan::META_SCAN;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Base, Snapshot, StoreError, TrashState, Tx, Vanished};
+use crate::store::{Base, Reread, Snapshot, StoreError, TrashState, Tx, Vanished, unless_damaged};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
 const DELETES_UNASKED_MAX: u64 = 20;
@@ -77,7 +77,14 @@ impl Round<'_> {
                     let mut tally = Tally::default();
                     let mut deleted = tx.meta(META_DELETED)?.unwrap_or_default();
                     for row in &rows {
-                        let done = remove(tx, &row.key)?;
+                        let done = match unless_damaged(remove(tx, &row.key))? {
+                            Some(done) => done,
+                            // A row is in the way, and the next round finds that the record is gone.
+                            None => {
+                                tx.ask_again(&row.key, Reread::default())?;
+                                Tally::default()
+                            }
+                        };
                         if done.deleted > 0 && !row.is_accepted {
                             let count = deleted_of(&deleted, row.key.kind) + done.deleted;
                             deleted.insert(row.key.kind.schema().collection, count as i64);

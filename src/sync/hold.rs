@@ -32,7 +32,7 @@ use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
 use super::{lease, undecided};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, same_identity};
+use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, is_unknown, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
@@ -234,9 +234,19 @@ fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool,
 /// Whether what began a hold is still so.
 fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
-    let (Some(local), Some(held)) = (local, held) else {
+    let (Some(local), Some(held)) = (&local, &held) else {
+        if held.is_none() && tx.reread_of(&hold.remote_key())?.is_some() {
+            // Its row was set aside, and comes again.
+            return Ok(true);
+        }
+        if local.is_none() && held.is_some() && tx.has_dependents(&hold.account)? {
+            // Nobody can go while they are held: the row was lost, and the records are still here.
+            return Ok(true);
+        }
         return Ok(match hold.why {
-            HoldReason::Taken => meets_records_of_another(tx, &hold.local_key())?,
+            HoldReason::Taken => {
+                local.as_ref().is_some_and(is_unknown) || meets_records_of_another(tx, &hold.local_key())?
+            }
             _ => hold.gone.is_some() && has_held_dependents(tx, &hold.account)?,
         });
     };
@@ -244,10 +254,10 @@ fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     Ok(match hold.why {
         HoldReason::Spelling => base == Base::Absent,
         HoldReason::Created | HoldReason::Reused => {
-            is_other_person(base.document(), &local, &held.document)
-                || is_not_meant(tx.meant(&hold.account)?.as_ref(), &local, &held.document)
+            is_other_person(base.document(), local, &held.document)
+                || is_not_meant(tx.meant(&hold.account)?.as_ref(), local, &held.document)
         }
-        HoldReason::Departed | HoldReason::Taken => is_other_person(None, &local, &held.document),
+        HoldReason::Departed | HoldReason::Taken => is_other_person(None, local, &held.document),
     })
 }
 
@@ -370,6 +380,13 @@ fn open(
         since_ms: tx.now_ms(),
         gone: (why == HoldReason::Taken).then(|| identity_row(other)),
     };
+    // The row of a former question may have been lost, or whose question it is.
+    for mut former in tx.open_conflicts_of(local_key)? {
+        if former.is_identity() && former.id != hold.conflict {
+            former.resolve(ENDED, None, &Actor::Centre.to_string(), tx.now_ms());
+            tx.put_conflict(&former)?;
+        }
+    }
     let author = tx.author_of(local_key)?;
     tx.open_conflict(Conflict::about_identity(&hold, &local, other, author))?;
     tx.put_hold(&hold)?;
@@ -465,8 +482,12 @@ fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tall
 /// Takes what waited behind a hold that is over.
 pub(super) fn release(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
     for key in tx.held_of(account)? {
-        let Some(document) = tx.take_held(&key)? else {
-            continue;
+        let document = match tx.take_held(&key) {
+            Ok(Some(document)) => document,
+            Ok(None) => continue,
+            // It comes again once the row is set aside.
+            Err(StoreError::DamagedRow(_)) => continue,
+            Err(error) => return Err(error),
         };
         if tx.has_intent(&key)? {
             tx.ask_again(&key, Reread::default())?;
@@ -590,6 +611,18 @@ pub(crate) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
     }
 }
 
+/// Ends a hold whose reason is gone.
+fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(), StoreError> {
+    if is_in_doubt(tx, hold)? {
+        if tx.document(&hold.local_key())?.is_none() && tx.has_dependents(&hold.account)? {
+            tx.put_unknown(&hold.local_key())?;
+        }
+        return Ok(());
+    }
+    let remote = tx.held(&hold.remote_key())?.map(|held| held.document);
+    end(tx, hold, remote.as_ref(), tally)
+}
+
 impl Round<'_> {
     /// Ends the holds whose reason is gone without news from the centre: somebody corrected the person here.
     pub(crate) async fn end_holds(&mut self) -> Result<(), RoundError> {
@@ -601,9 +634,10 @@ impl Round<'_> {
             .transact(|tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for hold in tx.holds()? {
-                    if !is_in_doubt(tx, &hold)? {
-                        let remote = tx.held(&hold.remote_key())?.map(|held| held.document);
-                        end(tx, &hold, remote.as_ref(), &mut tally)?;
+                    match end_if_settled(tx, &hold, &mut tally) {
+                        // Nobody can say who they are: they wait, and hold nobody else up.
+                        Err(StoreError::DamagedRow(_)) => {}
+                        ended => ended?,
                     }
                 }
                 Ok(tally)

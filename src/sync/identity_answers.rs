@@ -14,11 +14,11 @@ use super::identity::settle_same;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::folding::FOLDING_VERSION;
-use crate::domain::merge::{IDENTITY_FIELDS, identity_of};
+use crate::domain::merge::{IDENTITY_FIELDS, identity_of, is_unknown};
 use crate::domain::record::Kind;
 use crate::domain::record::fold_account;
 use crate::domain::schema::Schema;
-use crate::store::{Conflict, Hold, Snapshot, StoreError, Tx};
+use crate::store::{Conflict, Hold, Snapshot, StoreError, Tx, unless_damaged};
 
 /// Resolution of an identity conflict whose two people are one.
 pub(super) const SAME: &str = "same";
@@ -39,11 +39,16 @@ pub(super) fn open_questions(snapshot: &Snapshot) -> Result<Vec<Question>, Store
     }
     let mut questions = Vec::new();
     for hold in snapshot.holds()? {
-        let local =
-            snapshot.visit_record(&hold.local_key(), |record| record.map(Document::try_from).transpose())?;
-        let local = local.map_err(|e| StoreError::Damaged(e.to_string()))?;
-        let central = snapshot.held(&hold.remote_key())?;
-        if let (Some(local), Some(central)) = (local, central) {
+        // Where a row is damaged nobody can say who they are, and nothing is asked.
+        let local = unless_damaged(
+            snapshot.visit_record(&hold.local_key(), |record| record.map(Document::try_from).transpose()),
+        )?;
+        let local = local.transpose().map_err(|e| StoreError::Damaged(e.to_string()))?.flatten();
+        let central = unless_damaged(snapshot.held(&hold.remote_key()))?.flatten();
+        if let (Some(local), Some(central)) = (local, central)
+            && !is_unknown(&local)
+            && !is_unknown(&central.document)
+        {
             let id = question_id(&hold.account, &identity_of(&local), &identity_of(&central.document))?;
             questions.extend(id.map(|id| Question { id, account: hold.account }));
         }
@@ -73,7 +78,9 @@ fn in_order<'a>(a: &'a Document, b: &'a Document) -> [&'a Document; 2] {
 
 /// The two people of an identity conflict.
 fn people(conflict: &Conflict) -> Option<[&Document; 2]> {
-    Some([conflict.local.as_ref()?.as_document()?, conflict.central.as_ref()?.as_document()?])
+    let people = [conflict.local.as_ref()?.as_document()?, conflict.central.as_ref()?.as_document()?];
+    // An answer about somebody of whom nothing is known would be about anybody.
+    (!people.into_iter().any(is_unknown)).then_some(people)
 }
 
 /// The id of the question that an identity conflict asks.
@@ -124,10 +131,13 @@ pub(super) fn take_answer(tx: &mut Tx<'_>, question: &Question, row: &Document) 
         return Ok(());
     };
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
+    if tx.damage(&hold.local_key())?.is_some() {
+        return Ok(());
+    }
     let (Some(local), Some(held)) = (local, held) else {
         return Ok(());
     };
-    if !names_both(row, &hold, &local, &held.document)? {
+    if is_unknown(&local) || is_unknown(&held.document) || !names_both(row, &hold, &local, &held.document)? {
         return Ok(());
     }
     let Some(mut conflict) = tx.conflict(&hold.conflict)? else {

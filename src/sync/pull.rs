@@ -12,7 +12,7 @@ use crate::central::{ArchiveState, Central, CentralError, Fetched};
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
-use crate::store::{Base, Intent, IntentWrite, Reread, StoreError, Tx};
+use crate::store::{Base, Intent, IntentWrite, Reread, StoreError, Tx, unless_damaged};
 
 use super::drain::Source;
 
@@ -64,7 +64,8 @@ impl Round<'_> {
                     if is_unsettled(intent, &unsettled) {
                         continue;
                     }
-                    tx.give_up_intent(key, intent.number)?;
+                    // A row of the record may be damaged: it waits, and nobody else does.
+                    unless_damaged(tx.give_up_intent(key, intent.number))?;
                 }
                 Ok(())
             })
@@ -110,7 +111,8 @@ impl Round<'_> {
                     tally += note_unreadable(tx, key, reason)?;
                 }
                 for (key, intent, has_landed, remote) in &settled {
-                    tally += settle_read(tx, key, intent, *has_landed, remote.as_ref(), (source, lease))?;
+                    let read = settle_read(tx, key, intent, *has_landed, remote.as_ref(), (source, lease));
+                    tally += unless_damaged(read)?.unwrap_or_default();
                 }
                 Ok(tally)
             })

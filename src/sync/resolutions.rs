@@ -26,7 +26,7 @@ use crate::domain::diff;
 use crate::domain::record::Kind;
 use crate::domain::schema::{Owner, Schema};
 use crate::domain::value::{same_document, same_option};
-use crate::store::{Conflict, ConflictStatus, StoreError, Subject, Tx};
+use crate::store::{Conflict, ConflictStatus, StoreError, Subject, Tx, unless_damaged};
 
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
@@ -141,10 +141,12 @@ impl Round<'_> {
                 .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
                     for row in &found.decided {
                         if let Some(question) = questions.get(row.get_str("_id").unwrap_or_default()) {
-                            take_answer(tx, question, row)?;
+                            unless_damaged(take_answer(tx, question, row))?;
                         }
                     }
-                    found.missing.iter().try_for_each(|id| tx.publish_conflict_again(id))?;
+                    for id in &found.missing {
+                        unless_damaged(tx.publish_conflict_again(id))?;
+                    }
                     take_rows(tx, &found.decided, &node, Asked::Later)
                 })
                 .await?;
@@ -221,9 +223,14 @@ fn take_rows(
 ) -> Result<Vec<ConflictAnswer>, StoreError> {
     let mut answers = Vec::new();
     for row in rows {
-        let Some(conflict) = tx.conflict(row.get_str("_id").unwrap_or_default())? else {
+        let conflict = unless_damaged(tx.conflict(row.get_str("_id").unwrap_or_default()))?.flatten();
+        let Some(conflict) = conflict else {
             continue;
         };
+        // Nothing is decided about what cannot be read. The row says it in the next round too.
+        if tx.damage(&conflict.key)?.is_some() {
+            continue;
+        }
         let written = Written::of(row);
         let answer = match conflict.status {
             ConflictStatus::Open if asked == Asked::Later => take_decision(tx, conflict, &written, node)?,

@@ -243,8 +243,16 @@ impl MongoCentral {
         Ok(())
     }
 
-    /// Inserts rows and returns when all are durable; one that is there already is as good.
+    /// Inserts rows and returns when all are durable; one that is there already, by its `_id` or as this chunk of this
+    /// file, is as good.
     async fn insert_rows(&mut self, collection: &str, documents: Vec<Document>) -> Result<()> {
+        let named_by: &[&str] = if collection == CHUNKS_COLLECTION { &["files_id", "n"] } else { &["_id"] };
+        let name = |row: &Document| -> Document {
+            let fields =
+                named_by.iter().filter_map(|field| Some(((*field).to_owned(), row.get(*field)?.clone())));
+            fields.collect()
+        };
+        let names: Vec<Document> = documents.iter().map(name).collect();
         let command = doc! {
             "insert": collection,
             "documents": documents,
@@ -253,9 +261,17 @@ impl MongoCentral {
         };
         let answer = self.command(command).await;
         let reply = self.writing("insert", collection, answer)?;
-        for (_, code, _) in write_errors(&reply) {
+        for (at, code, message) in write_errors(&reply) {
             if !error::is_duplicate_key(code) {
                 return self.writing("insert", collection, Err(not_accepted(code)));
+            }
+            let Some(name) = names.get(at) else {
+                return Err(error::about_call("the answer cannot be read"));
+            };
+            // In another index another row is in the way, and this one is not there.
+            if self.find_rows(collection, name.clone(), doc! {"_id": 1}, 1).await?.is_empty() {
+                let refused = error::of_index(error::index_of(message), &Bson::from(name.clone()));
+                return self.writing("insert", collection, Err(refused));
             }
         }
         self.writing("insert", collection, unconfirmed(&reply).map_or(Ok(()), Err))

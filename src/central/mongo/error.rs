@@ -3,9 +3,10 @@
 //! Hides error codes and the driver's error types. Messages are written here and never copied from the
 //! server or the driver, because those can carry values of documents and the address with its password.
 
+use bson::Bson;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use crate::central::{Cause, CentralError, Written};
+use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE, Written};
 
 /// Interrupted, a cursor that is gone, or overtaken by a time limit: later it may work.
 const PASSING_CODES: [i32; 17] =
@@ -47,7 +48,7 @@ const OUT_OF_DISK_SPACE: i32 = 14_031;
 const USER_WRITES_BLOCKED: i32 = 371;
 const CURSOR_NOT_FOUND: i32 = 43;
 const PATH_NOT_VIABLE: i32 = 28;
-const DUPLICATE_KEY_CODES: [i32; 3] = [11_000, 11_001, 12_582];
+const DUPLICATE_KEY_CODES: [i32; 3] = [DUPLICATE_KEY_CODE, 11_001, 12_582];
 
 /// Values that the centre will never take: bad value, failed to parse, type mismatch, overflow, invalid
 /// length, invalid BSON, conflicting update, bad field names (52-57), changed `_id`, document validation.
@@ -158,7 +159,7 @@ pub(super) fn of_code(code: i32) -> CentralError {
 pub(super) fn of_write(code: i32, message: &str) -> Written {
     if is_duplicate_key(code) {
         return match index_of(message) {
-            Some("_id_") => Written::Miss,
+            Some(INDEX_OF_ID) => Written::Miss,
             Some(index) => Written::Refused {
                 code,
                 message: format!("another record has the same key in the index {index}"),
@@ -259,10 +260,25 @@ pub(super) fn is_duplicate_key(code: i32) -> bool {
     DUPLICATE_KEY_CODES.contains(&code)
 }
 
+/// A unique index other than the one on `_id` keeps one of the node's own rows out, because of another row.
+pub(super) fn of_index(index: Option<&str>, row: &Bson) -> CentralError {
+    let index =
+        index.map_or_else(|| "a unique index".to_owned(), |index| format!("the unique index {index}"));
+    let row = match row {
+        Bson::String(id) => id.clone(),
+        other => other.to_string(),
+    };
+    let words = format!("{index} does not let the row {row} in");
+    CentralError::Failed(Cause::answered(DUPLICATE_KEY_CODE, words, false))
+}
+
+/// How servers call the index on `_id`.
+pub(super) const INDEX_OF_ID: &str = "_id_";
+
 /// The index that a duplicate was found in. MongoDB says `E11000 duplicate key error collection: db.people index: ref_1
 /// dup key: { ref: "..." }`, DocumentDB `Duplicate key violation on the requested collection: Index 'ref_1'`. The name of
 /// the collection comes before it, the value after.
-fn index_of(message: &str) -> Option<&str> {
+pub(super) fn index_of(message: &str) -> Option<&str> {
     if let Some((_, rest)) = message.split_once(" index: ")
         && let Some((index, _)) = rest.split_once(" dup key")
     {

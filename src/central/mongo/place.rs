@@ -2,7 +2,7 @@
 
 use super::MongoCentral;
 use crate::central::survey::{Stage, Trouble};
-use crate::central::{Cause, CentralError};
+use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE};
 
 const LATER: &str = "it is tried again in the next round; the server's log says why if it lasts";
 const BUSY: &str =
@@ -76,6 +76,10 @@ fn remedy_of(code: Option<i32>) -> &'static str {
         Some(121) => {
             "at the centre: the validator of this collection refuses the node's rows; let them in with collMod \
              (docs/SYNC.md: What a node needs)"
+        }
+        Some(DUPLICATE_KEY_CODE) => {
+            "at the centre: drop the index that is named here (dropIndex on this collection): the nodes' own collections \
+             must have no unique index but that on _id, and fs.chunks that on files_id and n"
         }
         Some(11 | 13 | 18 | 391 | 8000) => {
             "at the centre: the role in docs/SYNC.md (What a node needs) for this user, for this database and this \

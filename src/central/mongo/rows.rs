@@ -12,6 +12,7 @@ use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, ConflictAnswer, Fetched, Lease, LeaseAnswer, NODES_COLLECTION,
     RESOLUTION_FIELDS, Resolutions, Result, TRASH_COLLECTION, lease_of,
 };
+use crate::domain::value::same_option;
 use crate::store::STORE_FIELD;
 
 /// `status` of a row of `edge_nodes` whose node may write, and of one that may not.
@@ -25,6 +26,8 @@ const VALUE: &str = "value";
 const REOPENED: &str = "reopened";
 /// Fields of a row of `edge_conflicts` that say that a decision was not carried out.
 const DECLINED_FIELDS: [&str; 2] = ["declined", "declined_fingerprint"];
+/// Fields of a row of `edge_trash` that are not the same in each try.
+const RETRIED_FIELDS: [&str; 2] = ["number", "at"];
 /// Most bytes of rows that one command carries, if it carries more than one.
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most rows that one command carries.
@@ -90,16 +93,23 @@ impl MongoCentral {
 
     /// Carries out one update in `edge_nodes`; returns whether it hit, or inserted, a row.
     async fn update_nodes(&mut self, statement: Document) -> Result<bool> {
+        let id = id_in(&statement);
         let command = doc! {
             "update": NODES_COLLECTION,
             "updates": [statement],
             "writeConcern": confirmed_document(),
         };
         let reply = self.command(command).await?;
-        if let Some((_, code, _)) = write_errors(&reply).next() {
-            // The row exists and is not the one to be inserted.
+        if let Some((_, code, message)) = write_errors(&reply).next() {
             if error::is_duplicate_key(code) {
-                return Ok(false);
+                // The row exists and is not the one to be inserted. In any other index another one's is in the way.
+                return match error::index_of(message) {
+                    Some(error::INDEX_OF_ID) => Ok(false),
+                    index => match self.row(NODES_COLLECTION, &id).await? {
+                        Some(_) if index.is_none() => Ok(false),
+                        _ => Err(error::of_index(index, &id)),
+                    },
+                };
             }
             return Err(error::of_row(code, "the node's row is not accepted"));
         }
@@ -214,13 +224,12 @@ impl MongoCentral {
         self.update_rows(TRASH_COLLECTION, statements).await
     }
 
-    /// Carries out update statements and returns when all are durable. A duplicate means that an upsert
-    /// found the row there after all, not matching: it stays.
+    /// Carries out update statements and returns when all are durable.
     async fn update_rows(&mut self, collection: &str, statements: Vec<Document>) -> Result<()> {
         for part in parts(statements) {
             let command = doc! {
                 "update": collection,
-                "updates": part,
+                "updates": part.clone(),
                 "ordered": false,
                 "writeConcern": confirmed_document(),
             };
@@ -232,9 +241,58 @@ impl MongoCentral {
             if let Some(unconfirmed) = unconfirmed(&reply) {
                 return Err(unconfirmed);
             }
+            for (at, _, message) in write_errors(&reply) {
+                let statement = part.get(at).ok_or_else(|| error::about_call("the answer cannot be read"))?;
+                self.find_double(collection, statement, error::index_of(message)).await?;
+            }
         }
         Ok(())
     }
+
+    /// A duplicate key: the row is there after all, or another one is in the way in a unique index, and this one is not
+    /// there. Only the row itself tells, because not every server names the index, and a repeated statement meets itself
+    /// in each.
+    ///
+    /// A row of the trash has to be there as it was sent. One of a conflict that is there and did not match stays.
+    async fn find_double(
+        &mut self,
+        collection: &str,
+        statement: &Document,
+        index: Option<&str>,
+    ) -> Result<()> {
+        let id = id_in(statement);
+        let is_of_id = index.is_none_or(|index| index == error::INDEX_OF_ID);
+        match self.row(collection, &id).await? {
+            Some(row) if is_as_sent(statement, &row) => Ok(()),
+            Some(_) if is_of_id && collection != TRASH_COLLECTION => Ok(()),
+            _ => Err(error::of_index(index, &id)),
+        }
+    }
+
+    async fn row(&mut self, collection: &str, id: &Bson) -> Result<Option<Document>> {
+        let rows = self.database.collection::<Document>(collection);
+        let finding = rows.find_one(doc! {"_id": id.clone()}).session(&mut self.reading);
+        self.patience.limited(async { finding.await }).await
+    }
+}
+
+/// The `_id` that a statement is about.
+fn id_in(statement: &Document) -> Bson {
+    let query = statement.get_document("q").ok();
+    query.and_then(|query| query.get("_id")).cloned().unwrap_or(Bson::Null)
+}
+
+/// Whether a row holds what the statement was to put there. When it was sent may differ from one try to the next.
+fn is_as_sent(statement: &Document, row: &Document) -> bool {
+    let Ok(update) = statement.get_document("u") else {
+        return false;
+    };
+    let sets: Vec<&Document> =
+        ["$set", "$setOnInsert"].into_iter().filter_map(|set| update.get_document(set).ok()).collect();
+    let sets = if sets.is_empty() { vec![update] } else { sets };
+    let mut fields =
+        sets.into_iter().flatten().filter(|(field, _)| !RETRIED_FIELDS.contains(&field.as_str()));
+    fields.all(|(field, value)| same_option(Some(value), row.get(field)))
 }
 
 /// The row if something was decided in it. One that cannot be kept decides nothing, whatever an administrator's tool wrote
