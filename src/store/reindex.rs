@@ -3,10 +3,13 @@
 //! A damaged index shows one patient's pages in another's book, or nobody finds them. Nothing in an index is known
 //! nowhere else, so one that contradicts the records is emptied and filled again, in one transaction.
 
-use redb::{Key, Table};
+use std::collections::BTreeSet;
+
+use redb::{Key, Table, TableDefinition, TableHandle as _, Value, WriteTransaction};
 
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::Held;
+use super::rows::{RowName, RowsDefinition};
 use super::tables::*;
 use super::{Snapshot, Store, StoreError, Tx};
 use crate::domain::content::Content;
@@ -29,6 +32,38 @@ const INDEXES: [&str; 9] = [
 pub(crate) fn is_index(said: &str) -> bool {
     let name = said.split(':').next().unwrap_or_default();
     INDEXES.contains(&name)
+}
+
+/// Removes the indexes among these tables without reading their rows, which may not be readable; they are empty when they
+/// are opened next.
+pub(super) fn drop_indexes(
+    transaction: &WriteTransaction,
+    names: &BTreeSet<String>,
+) -> Result<(), StoreError> {
+    each_table(&mut Dropping { transaction, names })
+}
+
+struct Dropping<'a> {
+    transaction: &'a WriteTransaction,
+    names: &'a BTreeSet<String>,
+}
+
+impl EachTable for Dropping<'_> {
+    type Error = StoreError;
+
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        if is_index(table.name()) && self.names.contains(table.name()) {
+            self.transaction.delete_table(table)?;
+        }
+        Ok(())
+    }
+
+    fn rows<K: RowName>(&mut self, _: RowsDefinition<K>) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 fn clear<K: Key + 'static>(table: &mut Table<'_, K, ()>) -> Result<(), StoreError> {
@@ -176,6 +211,27 @@ mod tests {
         assert_eq!(snapshot.people_named("ana").unwrap(), ["ana"]);
         // All as it was, but for since when and by whom the record that had lost its place waits.
         assert_eq!(snapshot.pending_count().unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_place_in_the_queue_that_the_record_does_not_have_is_no_edit() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        let actor = || Actor::Local("tech".to_owned());
+        let job = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            let key = RecordKey::new(Kind::Person, "ana");
+            tx.edit(&key, Some(&doc! {"_id": "ana", "name": "new"}), &actor())?;
+            let (rank, sequence, code, _) = tx.dirty.first()?.unwrap().0.value();
+            tx.dirty.insert((rank, sequence + 1, code, "ana"), (0, "phantom"))?;
+            tx.wrote();
+            Ok(())
+        };
+        store.transact(job).await.unwrap();
+        assert_eq!(store.read().unwrap().pending_count().unwrap(), 2);
+        assert_eq!(store.transact(|tx: &mut Tx<'_>| tx.mend_outbox()).await.unwrap(), 1);
+        assert_eq!(store.read().unwrap().pending_count().unwrap(), 1);
+        assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
+        let damage = store.transact(|tx: &mut Tx<'_>| tx.damage(&RecordKey::new(Kind::Person, "ana")));
+        assert_eq!(damage.await.unwrap(), None);
     }
 
     #[tokio::test]
