@@ -214,27 +214,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_in_the_queue_that_the_record_does_not_have_is_no_edit() {
-        let store = Store::in_memory(OPTIONS).unwrap();
-        let actor = || Actor::Local("tech".to_owned());
-        let job = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
-            let key = RecordKey::new(Kind::Person, "ana");
-            tx.edit(&key, Some(&doc! {"_id": "ana", "name": "new"}), &actor())?;
-            let (rank, sequence, code, _) = tx.dirty.first()?.unwrap().0.value();
-            tx.dirty.insert((rank, sequence + 1, code, "ana"), (0, "phantom"))?;
-            tx.wrote();
-            Ok(())
-        };
-        store.transact(job).await.unwrap();
-        assert_eq!(store.read().unwrap().pending_count().unwrap(), 2);
-        assert_eq!(store.transact(|tx: &mut Tx<'_>| tx.mend_outbox()).await.unwrap(), 1);
-        assert_eq!(store.read().unwrap().pending_count().unwrap(), 1);
-        assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
-        let damage = store.transact(|tx: &mut Tx<'_>| tx.damage(&RecordKey::new(Kind::Person, "ana")));
-        assert_eq!(damage.await.unwrap(), None);
-    }
-
-    #[tokio::test]
     async fn what_is_to_be_sent_never_counts_as_sent() {
         let store = Store::in_memory(OPTIONS).unwrap();
         let key = |id: &str| RecordKey::new(Kind::Person, id);
