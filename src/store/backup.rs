@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::overlay::caught;
 use super::rows::{RowName, RowsDefinition, View};
 use super::snapshot::Snapshot;
 use super::tables::{EachTable, FORMAT_VERSION, each_table};
@@ -232,11 +233,12 @@ impl EachTable for Writing<'_> {
             return Ok(());
         }
         write_frame(self.out, Some(&mut self.digest), TAG_TABLE, &[name.as_bytes()])?;
-        let mut count = 0;
+        let (mut count, mut order) = (0, Ascending::new(definition.name()));
         for entry in table.iter()? {
             let (key, value) = entry?;
             let (key, value) = (key.value(), value.value());
             let (key, value) = (K::as_bytes(&key), V::as_bytes(&value));
+            order.follow::<K>(key.as_ref()).map_err(wrong_order)?;
             self.row(key.as_ref(), value.as_ref())?;
             count += 1;
         }
@@ -256,10 +258,13 @@ impl EachTable for Writing<'_> {
             return Ok(());
         }
         write_frame(self.out, Some(&mut self.digest), TAG_TABLE, &[definition.name().as_bytes()])?;
-        let mut count = 0;
+        let (mut count, mut order) = (0, Ascending::new(definition.name()));
         for entry in table.iter()? {
             let (key, row) = entry?;
-            self.row(K::as_bytes(&key.value()).as_ref(), row.value())?;
+            let key = key.value();
+            let key = K::as_bytes(&key);
+            order.follow::<K>(key.as_ref()).map_err(wrong_order)?;
+            self.row(key.as_ref(), row.value())?;
             count += 1;
         }
         self.counts.insert(definition.name().to_owned(), count);
@@ -276,13 +281,31 @@ impl Writing<'_> {
     }
 }
 
-/// Reads a backup to its end and says what it holds, if it is whole.
-pub fn read_backup(input: &mut dyn Read) -> Result<Manifest, StreamError> {
-    let mut reading = Reading::start(input)?;
-    loop {
-        if let Frame::Manifest(manifest) = reading.next()? {
-            return Ok(*manifest);
+/// Keys of a table, of which each has to come after the one before, as a store gives them back: a page whose bits are
+/// wrong may hold others.
+pub(super) struct Ascending<'a> {
+    table: &'a str,
+    before: Option<Vec<u8>>,
+}
+
+impl<'a> Ascending<'a> {
+    pub(super) fn new(table: &'a str) -> Self {
+        Ascending { table, before: None }
+    }
+
+    /// The next key of the table; an error if it cannot be, or stands there before.
+    pub(super) fn follow<K: Key>(&mut self, key: &[u8]) -> Result<(), StreamError> {
+        let before = self.before.take();
+        let is_behind = || match &before {
+            Some(before) => K::compare(before, key).is_lt(),
+            None => K::compare(key, key).is_eq(),
+        };
+        let is_fitting = K::fixed_width().is_none_or(|width| width == key.len());
+        if !is_fitting || !caught(is_behind).unwrap_or(false) {
+            return Err(StreamError::Damaged(format!("the rows of {:?} are not in order", self.table)));
         }
+        self.before = Some(key.to_vec());
+        Ok(())
     }
 }
 
@@ -387,6 +410,14 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Of a store that is backed up, it is the store that is damaged.
+fn wrong_order(error: StreamError) -> StreamError {
+    match error {
+        StreamError::Damaged(what) => StoreError::Damaged(what).into(),
+        other => other,
+    }
+}
+
 pub(super) fn damaged(what: &str) -> StreamError {
     StreamError::Damaged(what.to_owned())
 }
@@ -405,7 +436,7 @@ mod tests {
     use redb::Database;
 
     use super::*;
-    use crate::store::{Store, StoreOptions};
+    use crate::store::{Store, StoreOptions, read_backup};
 
     /// A table that somebody adds and forgets in `each_table` must not be missing from backups unnoticed.
     #[test]
@@ -427,6 +458,19 @@ mod tests {
         let store = Store::open(&path, options).unwrap();
         let error = store.read().unwrap().content_sha256().unwrap_err();
         assert!(matches!(&error, StreamError::UnknownTable(name) if name == "novelty"), "{error:?}");
+    }
+
+    #[test]
+    fn keys_that_do_not_ascend_are_refused() {
+        let key = |n: u64| n.to_le_bytes();
+        let follow = |keys: &[u64]| {
+            let mut order = Ascending::new("journal");
+            keys.iter().try_for_each(|n| order.follow::<u64>(&key(*n))).is_ok()
+        };
+        assert!(follow(&[1, 2, 300]));
+        assert!(!follow(&[1, 300, 2]) && !follow(&[1, 1]));
+        assert!(Ascending::new("journal").follow::<u64>(b"short").is_err());
+        assert!(Ascending::new("docs").follow::<&str>(b"\xff\xff").is_err());
     }
 
     /// A backup of a later version is refused by its number, whatever else stands in it.

@@ -69,7 +69,7 @@ use overlay::unpanicked;
 use writer::{Writer, WriterLoop};
 
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
-pub use backup::{About, Manifest, StreamError, Summary, read_backup};
+pub use backup::{About, Manifest, StreamError, Summary};
 pub use clear::{ClearFiles, files_in_the_clear};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{CONTENT_TABLE, ContentsLeft, IdleContents, OwedContent, WantedContent};
@@ -84,7 +84,7 @@ pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
 pub use notes::Unnoted;
 pub use put_right::BitsPutRight;
-pub use rebuild::rebuild;
+pub use rebuild::{read_backup, rebuild};
 pub use records::Tx;
 pub use repeats::REPEATS_EACH_MAX;
 pub use rows::DamagedRow;

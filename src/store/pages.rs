@@ -326,7 +326,10 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
                             let rows = rows.into_iter().map(|key| (table.name.to_owned(), key));
                             self.found.damaged.extend(rows);
                         }
-                        None => drop(self.found.broken.insert(table.name.to_owned())),
+                        None => {
+                            self.found.broken.insert(table.name.to_owned());
+                            self.empty_index(table, at, page.len());
+                        }
                     }
                     if self.wants_rows && page.first() == Some(&LEAF) {
                         leaf(&page);
@@ -378,12 +381,19 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
             }
             None => {
                 self.found.broken.insert(table.name.to_owned());
-                if !guessed.is_empty() && !table.is_own && is_index(table.name) {
-                    self.found.patches.push(Patch { at, page });
-                }
+                self.empty_index(table, at, page.len());
             }
         }
         Ok(())
+    }
+
+    /// Has a page of an index that nothing explains be one without rows: redb can remove the table then, to be made anew.
+    fn empty_index(&mut self, table: &Table<'_>, at: u64, length: usize) {
+        if !table.is_own && is_index(table.name) {
+            let mut page = vec![0; length];
+            page.iter_mut().take(1).for_each(|kind| *kind = LEAF);
+            self.found.patches.push(Patch { at, page });
+        }
     }
 
     fn is_leaf(&self, child: Root) -> bool {

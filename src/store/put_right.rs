@@ -15,7 +15,7 @@ use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value};
 use super::overlay::{Rehearsed, rehearse, unpanicked};
 use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::records::Carry;
-use super::reindex::is_index;
+use super::reindex::{drop_indexes, is_index};
 use super::rows::{DamagedRow, Ledger, RowName, RowsDefinition};
 use super::sealed::{BLOCKS_AT, Sealed, sealed_with};
 use super::tables::{
@@ -152,19 +152,12 @@ impl Found {
     /// Makes indexes anew whose pages are damaged; those that cannot even be emptied stay as they are, and are named.
     fn rebuild(&self, store: &Store) -> Result<(), StoreError> {
         let (engine, options) = (&store.inner.engine, &store.inner.options);
-        // Emptying a table whose keys make no sense makes redb give up in the middle of a write.
-        let snapshot = store.read()?;
-        let unreadable = |error| StoreError::Damaged(format!("not every row can be read: {error}"));
-        let is_readable = unpanicked(|| snapshot.content_sha256().map_err(unreadable));
-        drop(snapshot);
-        if let Err(error) = is_readable {
-            tracing::error!(%error, "indexes with damaged pages cannot be made anew");
-            return Ok(());
-        }
         let rebuilt = unpanicked(|| {
             let mut tried = engine.writing();
             let mut transaction = engine.begin_write(&mut tried)?;
             transaction.set_quick_repair(true);
+            // What is in their pages is not read any more, and nothing of it stays.
+            drop_indexes(&transaction, &self.broken)?;
             let mut carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
             Tx::open(&transaction, options, &mut carry)?.rebuild_indexes()?;
             engine.commit(transaction)
@@ -360,7 +353,7 @@ impl Store {
             engine.ledger.note(DamagedRow { table: table.clone(), kind: None, id: PAGES.to_owned() });
         }
         let bits = found.flips.len() as u64 + found.bits_in_blocks;
-        if bits > 0 || !found.patches.is_empty() {
+        if bits > 0 || (found.closed_blocks > 0 && !found.patches.is_empty()) {
             tracing::error!(
                 bits,
                 blocks = found.closed_blocks,
@@ -394,12 +387,19 @@ impl Tx<'_> {
     /// queue and has no row of what was last agreed counts as damaged, never as sent; one that has lost its place
     /// gets it back. Returns how many.
     pub fn mend_outbox(&mut self) -> Result<u64, StoreError> {
-        let mut lost_base = Vec::new();
+        let (mut lost_base, mut phantoms) = (Vec::new(), Vec::new());
         for entry in self.dirty.iter()? {
             let (at, _) = entry?;
             let (rank, sequence, code, id) = at.value();
             if !self.base.contains((code, id))? {
                 lost_base.push((rank, sequence, code, id.to_owned()));
+            } else if !self.base.is_damaged((code, id))? {
+                let row = self.base.get((code, id))?;
+                let place = row.map(|row| BaseRow::place(row.value())).transpose()?;
+                // The record has another place: a bit of this one was wrong.
+                if place != Some((rank, sequence)) {
+                    phantoms.push((rank, sequence, code, id.to_owned()));
+                }
             }
         }
         let mut lost_place = Vec::new();
@@ -411,7 +411,10 @@ impl Tx<'_> {
             }
         }
         let now_ms = self.now_ms();
-        let count = (lost_base.len() + lost_place.len()) as u64;
+        let count = (lost_base.len() + lost_place.len() + phantoms.len()) as u64;
+        for (rank, sequence, code, id) in phantoms {
+            self.dirty.remove((rank, sequence, code, id.as_str()))?;
+        }
         for (rank, sequence, code, id) in lost_base {
             if lost_place
                 .iter()

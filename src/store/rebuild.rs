@@ -8,8 +8,9 @@ use std::sync::Arc;
 use redb::{Database, Key, ReadableDatabase as _, TableDefinition, TableHandle as _, Value};
 
 use super::audit::META_SERVING;
-use super::backup::{Frame, Manifest, Reading, StreamError, damaged, write_rows};
+use super::backup::{Ascending, Frame, Manifest, Reading, StreamError, write_rows};
 use super::file::new_database;
+use super::overlay::caught;
 use super::records::Carry;
 use super::rows::{RowName, RowsDefinition, View};
 use super::tables::{EachTable, FORMAT_VERSION, JOURNAL, META, META_FORMAT, META_JOURNAL_START, each_table};
@@ -35,20 +36,7 @@ pub fn rebuild(
     by: &Event,
 ) -> Result<Manifest, StreamError> {
     let (database, file) = new_database(path, key, options.cache_bytes)?;
-    let manifest = {
-        let mut reading = Reading::start(input)?;
-        let ahead = reading.next()?;
-        let mut filling = Filling { database: &database, reading, ahead };
-        each_table(&mut filling)?;
-        match filling.ahead {
-            Frame::Manifest(manifest) => manifest,
-            Frame::Table(name) => {
-                let what = format!("it holds {name:?}, which this version does not know, or out of order");
-                return Err(StreamError::Damaged(what));
-            }
-            Frame::Row(..) => return Err(damaged("its tables are out of order")),
-        }
-    };
+    let manifest = fill(input, Some(&database))?;
     let view = View::new(database.begin_read()?, Arc::default());
     let (content, _) = write_rows(&view, &mut io::sink())?;
     drop(view);
@@ -63,9 +51,33 @@ pub fn rebuild(
     Ok(*manifest)
 }
 
+/// Reads a backup to its end and says what it holds, if it is whole and [`rebuild`] makes a store of it.
+pub fn read_backup(input: &mut dyn Read) -> Result<Manifest, StreamError> {
+    fill(input, None).map(|manifest| *manifest)
+}
+
+/// Reads all of a backup, into a database if there is one.
+fn fill(input: &mut dyn Read, database: Option<&Database>) -> Result<Box<Manifest>, StreamError> {
+    let mut reading = Reading::start(input)?;
+    let ahead = reading.next()?;
+    let mut filling = Filling { database, reading, ahead };
+    each_table(&mut filling)?;
+    let what = match filling.ahead {
+        Frame::Manifest(manifest) => return Ok(manifest),
+        Frame::Table(name) => {
+            format!("it holds {name:?}, which this version does not know, or out of order")
+        }
+        Frame::Row(..) => "its tables are out of order".to_owned(),
+    };
+    // The manifest says if a later version has made it.
+    while !matches!(filling.reading.next()?, Frame::Manifest(_)) {}
+    Err(StreamError::Damaged(what))
+}
+
 /// Tables are filled one after the other, as the stream has them.
 struct Filling<'a> {
-    database: &'a Database,
+    /// None: the rows are only looked at.
+    database: Option<&'a Database>,
     reading: Reading<'a>,
     /// Read, but not used yet.
     ahead: Frame,
@@ -96,9 +108,25 @@ impl Filling<'_> {
         if !matches!(&self.ahead, Frame::Table(name) if name == definition.name()) {
             return Ok(());
         }
+        let mut order = Ascending::new(definition.name());
+        let Some(database) = self.database else {
+            loop {
+                match self.reading.next()? {
+                    Frame::Row(key_length, row) => {
+                        let (key, value) = row.split_at(key_length);
+                        order.follow::<K>(key)?;
+                        readable::<V>(definition.name(), &spell(key, value))?;
+                    }
+                    other => {
+                        self.ahead = other;
+                        return Ok(());
+                    }
+                }
+            }
+        };
         let mut is_done = false;
         while !is_done {
-            let transaction = self.database.begin_write()?;
+            let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(definition)?;
                 let mut bytes = 0;
@@ -106,7 +134,10 @@ impl Filling<'_> {
                     match self.reading.next()? {
                         Frame::Row(key_length, row) => {
                             let (key, value) = row.split_at(key_length);
-                            table.insert(K::from_bytes(key), V::from_bytes(&spell(key, value)))?;
+                            order.follow::<K>(key)?;
+                            let value = spell(key, value);
+                            readable::<V>(definition.name(), &value)?;
+                            table.insert(K::from_bytes(key), V::from_bytes(&value))?;
                             bytes += row.len();
                         }
                         other => {
@@ -120,6 +151,15 @@ impl Filling<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether redb can read a value of this type; on others it gives up.
+fn readable<V: Value>(table: &str, value: &[u8]) -> Result<(), StreamError> {
+    let is_fitting = V::fixed_width().is_none_or(|width| width == value.len());
+    if is_fitting && caught(|| drop(V::from_bytes(value))).is_ok() {
+        return Ok(());
+    }
+    Err(StreamError::Damaged(format!("a row of {table:?} in it cannot be read")))
 }
 
 /// The rows are in the format of this version, whatever it was in the store that was backed up.

@@ -3,10 +3,13 @@
 //! A damaged index shows one patient's pages in another's book, or nobody finds them. Nothing in an index is known
 //! nowhere else, so one that contradicts the records is emptied and filled again, in one transaction.
 
-use redb::{Key, Table};
+use std::collections::BTreeSet;
+
+use redb::{Key, Table, TableDefinition, TableHandle as _, Value, WriteTransaction};
 
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::Held;
+use super::rows::{RowName, RowsDefinition};
 use super::tables::*;
 use super::{Snapshot, Store, StoreError, Tx};
 use crate::domain::content::Content;
@@ -29,6 +32,38 @@ const INDEXES: [&str; 9] = [
 pub(crate) fn is_index(said: &str) -> bool {
     let name = said.split(':').next().unwrap_or_default();
     INDEXES.contains(&name)
+}
+
+/// Removes the indexes among these tables without reading their rows, which may not be readable; they are empty when they
+/// are opened next.
+pub(super) fn drop_indexes(
+    transaction: &WriteTransaction,
+    names: &BTreeSet<String>,
+) -> Result<(), StoreError> {
+    each_table(&mut Dropping { transaction, names })
+}
+
+struct Dropping<'a> {
+    transaction: &'a WriteTransaction,
+    names: &'a BTreeSet<String>,
+}
+
+impl EachTable for Dropping<'_> {
+    type Error = StoreError;
+
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), StoreError> {
+        if is_index(table.name()) && self.names.contains(table.name()) {
+            self.transaction.delete_table(table)?;
+        }
+        Ok(())
+    }
+
+    fn rows<K: RowName>(&mut self, _: RowsDefinition<K>) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 fn clear<K: Key + 'static>(table: &mut Table<'_, K, ()>) -> Result<(), StoreError> {
