@@ -296,9 +296,10 @@ impl<'a> Ascending<'a> {
     /// The next key of the table; an error if it cannot be, or stands there before.
     pub(super) fn follow<K: Key>(&mut self, key: &[u8]) -> Result<(), StreamError> {
         let before = self.before.take();
-        let is_behind = || match &before {
-            Some(before) => K::compare(before, key).is_lt(),
-            None => K::compare(key, key).is_eq(),
+        // redb gives up on bytes that are no such key.
+        let is_behind = || {
+            drop(K::from_bytes(key));
+            before.as_ref().is_none_or(|before| K::compare(before, key).is_lt())
         };
         let is_fitting = K::fixed_width().is_none_or(|width| width == key.len());
         if !is_fitting || !caught(is_behind).unwrap_or(false) {

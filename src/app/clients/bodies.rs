@@ -68,6 +68,9 @@ impl Turn {
 
     /// Its body is not needed any more.
     pub(super) fn let_body_go(&self) {
+        if self.arrived.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let arrived = self.arrived.swap(0, Ordering::Relaxed);
         self.share.bodies.fetch_sub(arrived, Ordering::Relaxed);
         self.clients.bodies.fetch_sub(arrived, Ordering::Relaxed);

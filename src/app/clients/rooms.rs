@@ -29,12 +29,22 @@ impl Clients {
     /// little and others make room.
     pub(super) fn has_room(&self, share: &Share) -> bool {
         self.has_free_room(share)
-            || share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX && self.make_room(share)
+            || share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
+                && self.make_room(share, ROOM_MADE_BYTES)
+    }
+
+    /// Whether a long answer of so many bytes may be held: it has to fit as a whole, or it would take what is kept for
+    /// short ones. One that fits nowhere may be held while all hold little.
+    pub(super) fn has_room_for_long(&self, share: &Share, bytes: usize) -> bool {
+        let in_all = self.answers.load(Ordering::Relaxed);
+        let is_fitting = in_all.saturating_add(bytes) <= ANSWERS_MAX || in_all < ANSWERS_EACH_MAX;
+        share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
+            && (is_fitting || self.make_room(share, bytes.max(ROOM_MADE_BYTES)))
     }
 
     /// Ends connections of the client that holds most, if that is more than twice of what this one has, first those that
-    /// have stood still for longest; false if none was ended.
-    fn make_room(&self, share: &Share) -> bool {
+    /// have stood still for longest, until so many bytes are free; false if none was ended.
+    fn make_room(&self, share: &Share, bytes_free: usize) -> bool {
         let now_ms = self.now_ms();
         // What was ended is being given back; those who wait are told.
         if was_lately(&self.made_room_ms, now_ms) || was_lately(&share.answers_tried_ms, now_ms) {
@@ -43,7 +53,7 @@ impl Clients {
         share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
         let least = share.answers.load(Ordering::Relaxed).saturating_mul(2);
         let in_all = self.answers.load(Ordering::Relaxed);
-        let wanted = (in_all + ROOM_MADE_BYTES).saturating_sub(ANSWERS_MAX);
+        let wanted = in_all.saturating_add(bytes_free).saturating_sub(ANSWERS_MAX);
         let mut table = lock(&self.table);
         let Some((bytes, prefix)) = table.who_has_most() else {
             return false;
@@ -85,7 +95,10 @@ impl Turn {
         let own = self.share.requests.load(Ordering::Relaxed);
         let in_all = self.clients.requests.load(Ordering::Relaxed);
         let has_much = own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
-        if !has_much && (in_all <= ANSWERS_MAX + REFUSED_BESIDE || self.clients.make_room(&self.share)) {
+        if !has_much
+            && (in_all <= ANSWERS_MAX + REFUSED_BESIDE
+                || self.clients.make_room(&self.share, ROOM_MADE_BYTES))
+        {
             return true;
         }
         if own > ANSWERS_EACH_MAX + ENDED_EACH_BESIDE || in_all > ANSWERS_MAX + ENDED_BESIDE {

@@ -142,6 +142,30 @@ async fn answers_are_counted_until_nobody_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn long_answers_leave_room_for_short_ones() {
+    let clients = Clients::new(4096, 0);
+    let long = ANSWERS_MAX / 4 - (1 << 16);
+    let mut held = Vec::new();
+    for last in 1..=4 {
+        let connected = connected(&clients, last);
+        let turn = begin(&connected);
+        assert!(turn.has_room_for(Some(long as u64)), "{last}");
+        held.push((turn.holding(long), turn, connected));
+    }
+    // Each may hold more for itself, but it would not fit.
+    for (_, turn, _) in &held {
+        assert!(!turn.has_room_for(Some(long as u64)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let other = connected(&clients, 9);
+    let turn = begin(&other);
+    assert!(turn.has_room_for(Some(20_000)));
+    assert!(held.iter().all(|(_, _, connected)| !has_ended(connected)), "nobody lost anything for it");
+    assert!(turn.has_room_for(Some(long as u64)), "a newcomer's fits in the place of another");
+    assert_eq!(held.iter().filter(|(_, _, connected)| has_ended(connected)).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_holds_most_makes_room_for_an_answer() {
     let clients = Clients::new(4096, 0);
     let mut holding = Vec::new();

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::bodies::Pace;
-use super::{BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, STALLED, Share, lock};
+use super::{BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_BYTES, STALLED, Share, lock};
+
+/// From how many bytes on a head is let go when it is answered.
+const LONG_HEAD_BYTES: usize = 4 << 10;
 
 /// One request, from its head until the last byte of its answer is taken.
 pub(in crate::app) struct Turn {
@@ -74,7 +77,11 @@ impl Turn {
     /// Whether an answer of so many bytes, if that is known, may be held. Room for a small one is counted from the
     /// beginning.
     pub(in crate::app) fn has_room_for(&self, bytes: Option<u64>) -> bool {
-        bytes.is_some_and(|bytes| bytes <= REQUEST_BYTES as u64) || self.has_room()
+        match bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            Some(bytes) if bytes <= REQUEST_BYTES => true,
+            Some(bytes) if bytes > SMALL_BYTES => self.clients.has_room_for_long(&self.share, bytes),
+            _ => self.has_room(),
+        }
     }
 
     /// Ends the connection, as if the line had broken.
@@ -94,10 +101,13 @@ impl Turn {
         Holding { turn: Arc::clone(self), bytes, is_request: true }
     }
 
-    /// The request is answered: its head and body are not needed any more.
+    /// The request is answered: its head and body are not needed any more. A small head stays counted until the answer is
+    /// sent, because every count is one more thing that all workers share.
     pub(in crate::app) fn answered(&self, head_bytes: usize) {
         self.let_body_go();
-        self.let_request_go(head_bytes);
+        if head_bytes >= LONG_HEAD_BYTES {
+            self.let_request_go(head_bytes);
+        }
     }
 
     /// A piece of the answer is given to the connection.
@@ -134,8 +144,11 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.let_body_go();
-        self.let_request_go(self.requested.load(Ordering::Relaxed));
-        self.let_go(self.held.load(Ordering::Relaxed));
+        let requested = self.requested.load(Ordering::Relaxed);
+        self.share.requests.fetch_sub(requested, Ordering::Relaxed);
+        self.clients.requests.fetch_sub(requested, Ordering::Relaxed);
+        // The request is among what is held.
+        self.clients.let_go(&self.share, self.held.load(Ordering::Relaxed));
         self.connection.put_down();
     }
 }
