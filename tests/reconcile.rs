@@ -416,7 +416,7 @@ async fn an_administrator_decides_at_the_centre() {
     assert!(open_conflicts(&federation.nodes[1]).await.is_empty());
     let closed = federation.nodes[1].get("/sync/conflicts?status=resolved").await;
     for conflict in closed.as_array().unwrap() {
-        assert_eq!(conflict["resolved_by"], "Head office", "{conflict}");
+        assert_eq!(conflict["resolved_by"], "centre (Head office)", "{conflict}");
         assert_eq!(conflict.get("notes"), None, "{conflict}");
     }
     // The same value lost once more: the row is open again.
