@@ -2,8 +2,8 @@
 //! many clients.
 //!
 //! Attempts are let through one after the other, with a wait between them. Who comes too early is told when to come, and
-//! stands in a short queue meanwhile. In front stands who gives the least reason to be taken for somebody who guesses: no
-//! attempt that failed, and no asking before the time that was told; among equals, who asked first. So many who hammer hold
+//! stands in a short queue meanwhile. In front stands the pair of client and account that looks least like guessing: no
+//! attempt that failed, and no asking before the time that was told; among equals, the one that asked first. So many who hammer hold
 //! up nobody who comes when told. Who is in front and does not come within [`TURN_KEPT`] makes room for the next, and may
 //! still come for a while: nobody has used the time that was theirs, and people type more slowly than programs.
 

@@ -198,7 +198,7 @@ mod tests {
         assert!((&mut third).now_or_never().is_none(), "the other client comes first");
         let held = (&mut other).now_or_never().expect("its turn").expect("work");
         drop(held);
-        // What was given to somebody who leaves before taking it is not lost.
+        // What was given to a request that ends before taking it is not lost.
         drop(third);
         drop(now(take(1)));
         assert_eq!(workload.lock().taken, 0);

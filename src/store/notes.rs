@@ -61,7 +61,7 @@ struct Window {
     lost: u64,
 }
 
-/// What has an entry each only so often in a minute, whoever does it.
+/// Events that have an entry of their own only so often in a minute, the same for every account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Counted {
     OwnRead,

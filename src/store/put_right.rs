@@ -436,8 +436,8 @@ impl Tx<'_> {
         Ok(count)
     }
 
-    /// As [`Snapshot::check_absent`], for people: whoever else has their account must not be taken for them because their
-    /// row lies under a key that is damaged.
+    /// As [`Snapshot::check_absent`], for people: where a row lies under a key that is damaged, another person with the same
+    /// account must not be taken for its owner.
     pub(crate) fn check_absent(&self, key: &RecordKey) -> Result<(), StoreError> {
         if key.kind != Kind::Person {
             return Ok(());

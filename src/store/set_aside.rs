@@ -161,7 +161,7 @@ impl Tx<'_> {
                 if key.kind == Kind::Person {
                     self.remember_unknown()?;
                 }
-                // Whoever follows the changes learns that it is not here any more.
+                // Readers of the change feed learn that it is not here any more.
                 self.journal_gone(key)
             }
         }
