@@ -17,7 +17,7 @@ const GENDERS: [(&str, &[&str]); 4] = [
         "female",
         &[
             // Letters and English.
-            "f fem female woman girl lady",
+            "f fem female woman girl lady niña menina fille fillette bambina ragazza mädchen",
             // Spanish, Portuguese, French, Italian, Romanian, Catalan.
             "femenino femenina feminino feminina mujer mulher hembra feminin féminin feminine féminine femme",
             "femminile femmina donna femeie femeiesc dona",
@@ -28,7 +28,7 @@ const GENDERS: [(&str, &[&str]); 4] = [
             // Russian, Ukrainian, Bulgarian, Serbian, Greek.
             "ж жен женский женщина жінка жіноча жена женски женско γυναίκα θήλυ θηλυκό",
             // Arabic, Persian, Urdu, Hebrew, Hindi, Bengali, Nepali, Tamil.
-            "أنثى امرأة زن مؤنث خاتون عورت נ נקבה אישה महिला स्त्री औरत নারী মহিলা பெண்",
+            "أنثى امرأة زن زنانه دختر بنت مؤنث خاتون عورت נ נקבה אישה महिला स्त्री औरत নারী মহিলা பெண்",
             // Chinese, Japanese, Korean, Thai, Lao, Vietnamese, Indonesian, Malay, Swahili, Tagalog.
             "女 女性 女子 여 여자 여성 หญิง เพศหญิง ຍິງ nữ nu perempuan wanita mwanamke babae",
         ],
@@ -36,13 +36,13 @@ const GENDERS: [(&str, &[&str]); 4] = [
     (
         "male",
         &[
-            "m masc male man boy gentleman",
+            "m masc male man boy gentleman niño menino garçon bambino ragazzo",
             "masculino masculina hombre homem varón varon macho masculin masculine homme maschile maschio uomo",
             "bărbat barbat bărbătesc home masculí",
             "männlich maennlich mann man mannelijk manlig mannlig mandlig mand mies miespuolinen",
             "mężczyzna męska muž mužský muški férfi erkek mashkull vyras vīrietis mees",
             "м муж мужской мужчина чоловік чоловіча мъж мъжки мушки мушкарац άνδρας άντρας άρρεν αρσενικό",
-            "ذكر رجل مرد مذكر آدمی ז זכר גבר पुरुष आदमी পুরুষ ஆண்",
+            "ذكر رجل مرد مردانه پسر ولد مذكر آدمی ז זכר גבר पुरुष आदमी পুরুষ ஆண்",
             "男 男性 男子 남 남자 남성 ชาย เพศชาย ຊາຍ nam laki-laki lelaki pria mwanamume mwanaume lalaki",
         ],
     ),
@@ -50,7 +50,7 @@ const GENDERS: [(&str, &[&str]); 4] = [
     ("other", &["o"]),
 ];
 /// What says that nothing is known of somebody's gender.
-const UNKNOWN_GENDERS: [&str; 41] = [
+const UNKNOWN_GENDERS: [&str; 45] = [
     "u",
     "unk",
     "unknown",
@@ -65,6 +65,10 @@ const UNKNOWN_GENDERS: [&str; 41] = [
     "not applicable",
     "not specified",
     "unspecified",
+    "not reported",
+    "não informado",
+    "não especificado",
+    "no informado",
     "not stated",
     "desconocido",
     "desconocida",

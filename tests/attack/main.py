@@ -10,9 +10,11 @@ import traceback
 from attacks import ATTACKS
 from node import Node, Worker
 
-#: What a release build has to keep to; a debug build, which is slow and tested beside other work, to a multiple.
+#: What a release build has to keep to.
 MEMORY_MB_MAX, P99_MS_MAX = 150, 50
-DEBUG_MEMORY, DEBUG_TIME = 2, 40
+#: A debug build takes more; its times, and those of this program beside it on a small machine, tell nothing about speed.
+#: What is left is that nobody is kept waiting.
+DEBUG_MEMORY_MB_MAX, DEBUG_P99_MS_MAX = 300, 10_000
 
 
 def main():
@@ -33,8 +35,7 @@ def main():
         return 2
     binary = os.path.abspath(given.binary)
     is_debug = "debug" in given.binary
-    memory_max = MEMORY_MB_MAX * (DEBUG_MEMORY if is_debug else 1)
-    time_max = P99_MS_MAX * (DEBUG_TIME if is_debug else 1)
+    memory_max, time_max = (DEBUG_MEMORY_MB_MAX, DEBUG_P99_MS_MAX) if is_debug else (MEMORY_MB_MAX, P99_MS_MAX)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"{binary}: memory below {memory_max} MB, 99 of 100 answers to others within {time_max} ms")

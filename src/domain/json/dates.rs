@@ -184,7 +184,6 @@ fn year_first(text: &str) -> Option<WrittenDate> {
         return WrittenDate::at(day, TimeDelta::zero(), zone(reader.rest)?);
     }
     let time = reader.time()?;
-    reader.take_blanks();
     WrittenDate::at(day, time, zone(reader.rest)?)
 }
 
@@ -225,16 +224,14 @@ fn spelled_date(text: &str) -> Option<WrittenDate> {
     if weekday.is_some_and(|weekday| weekday != date.weekday()) {
         return None;
     }
-    let Some(time) = rest.remove_first() else {
+    if rest.is_empty() {
         // `Fri Oct 04 1985`.
         return Some(WrittenDate::day(date));
-    };
-    let mut reader = Reader { rest: time };
-    let time = reader.time()?;
-    if !reader.rest.is_empty() {
-        return None;
     }
-    WrittenDate::at(date, time, zone(&rest.join(" "))?)
+    let rest = rest.join(" ");
+    let mut reader = Reader { rest: &rest };
+    let time = reader.time()?;
+    WrittenDate::at(date, time, zone(reader.rest)?)
 }
 
 trait RemoveFirst<T> {
@@ -363,7 +360,19 @@ impl Reader<'_> {
         NaiveDate::from_ymd_opt(year, month, day)
     }
 
-    /// `13:05`, `13:05:00`, `13:05:00.123`, with colons or without, as time since midnight.
+    /// `AM`, `p.m.`: the hour at which this half of the day begins.
+    fn half_of_day(&mut self) -> Option<u32> {
+        [("am", 0), ("a.m.", 0), ("pm", 12), ("p.m.", 12)].into_iter().find_map(|(sign, first_hour)| {
+            let (said, rest) = self.rest.split_at_checked(sign.len())?;
+            let is_said = said.eq_ignore_ascii_case(sign) && (rest.is_empty() || rest.starts_with(' '));
+            is_said.then(|| {
+                self.rest = rest;
+                first_hour
+            })
+        })
+    }
+
+    /// `13:05`, `13:05:00`, `13:05:00.123`, with colons or without, `1:05 PM`, as time since midnight.
     fn time(&mut self) -> Option<TimeDelta> {
         let hours = self.rest.bytes().take_while(u8::is_ascii_digit).count();
         let hour = if hours == 1 { self.number(1)? } else { self.number(2)? };
@@ -387,6 +396,11 @@ impl Reader<'_> {
             ms = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
             self.rest = rest;
         }
+        self.take_blanks();
+        let hour = match self.half_of_day() {
+            Some(first_hour) => (has_colons && (1..=12).contains(&hour)).then_some(hour % 12 + first_hour)?,
+            None => hour,
+        };
         Some(TimeDelta::milliseconds(i64::from(hour * 3600 + minute * 60 + second) * 1000 + ms))
     }
 }
@@ -492,6 +506,11 @@ mod tests {
             "Fri Oct 04 1985 13:05:00 GMT+0000 (Coordinated Universal Time)",
             "Fri Oct 04 1985 15:05:00 GMT+0200 (Mitteleuropäische Sommerzeit)",
             "Fri Oct 04 1985 18:35:00 GMT+0530",
+            "1985-10-04 1:05 pm",
+            "1985-10-04 01:05:00 PM",
+            "1985/10/4 1:05PM UTC",
+            "Oct 4, 1985, 1:05:00\u{202F}PM",
+            "4 Oct 1985 11:05 a.m. -0200",
         ] {
             assert_eq!(parse_date(text).map(|d| d.timestamp_millis()), Some(497_279_100_000), "{text}");
         }
@@ -501,6 +520,8 @@ mod tests {
         for day in DAYS {
             assert_eq!(at(day), Some(497_232_000_000), "{day}");
         }
+        assert_eq!(at("1985-10-04 12:00:00 AM"), Some(497_232_000_000));
+        assert_eq!(at("1985-10-04 12:05 PM"), at("1985-10-04T12:05"));
         assert_eq!(at("1985-10-04+02:00"), Some(497_224_800_000));
         assert_eq!(at("1985-10-04-05:00"), Some(497_250_000_000));
         assert_eq!(at("-62135596800"), at("1968-01-12T20:06:43.200Z"));
@@ -555,7 +576,11 @@ mod tests {
             "04-Oct-85",
             "4 Oct 85 13:05",
             "+985-10-04",
-            "1985-10-04 1:05 pm",
+            "1985-10-04 13:05 pm",
+            "1985-10-04 0:05 am",
+            "1985-10-04 1305 pm",
+            "1985-10-04 1:05 pmx",
+            "1985-10-04 pm",
             "1985-10-04T13:05:00Zulu",
             "Oct 1985",
             "13:05",
