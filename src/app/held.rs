@@ -21,6 +21,10 @@ use crate::http::{Arrivals, Overloaded};
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
 const PIECE_BYTES_MAX: usize = 32 << 10;
 
+/// What a connection reads before others come next. HTTP/2 and HTTP/1 go on as long as there are bytes, and many frames make
+/// no request, for which somebody would have to be waited for.
+const READ_AT_ONCE_BYTES_MAX: usize = 32 << 10;
+
 /// A connection's bytes, until it is ended.
 ///
 /// HTTP/2 unpacks the heads of many requests from a few bytes, and each waits for a thread before anything counts it. So
@@ -31,13 +35,15 @@ pub(super) struct Watched {
     readers: PollSemaphore,
     /// Lives for one round of reading, whatever becomes of the connection meanwhile.
     reading: Weak<OwnedSemaphorePermit>,
+    /// Bytes read since others came next.
+    read_at_once: usize,
 }
 
 impl Watched {
     pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, readers: Arc<Semaphore>) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
-        Watched { stream, connection, readers: PollSemaphore::new(readers), reading: Weak::new() }
+        Watched { stream, connection, readers: PollSemaphore::new(readers), reading: Weak::new(), read_at_once: 0 }
     }
 
     fn check(&self, context: &Context<'_>) -> io::Result<()> {
@@ -56,6 +62,11 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
         let this = &mut *self;
+        if this.read_at_once >= READ_AT_ONCE_BYTES_MAX {
+            this.read_at_once = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // HTTP/1 has one request at a time, which is begun at once.
         if !this.connection.speaks_http1() && this.reading.strong_count() == 0 {
             // A connection that says nothing waits for its bytes, not for a permit.
@@ -65,7 +76,13 @@ impl AsyncRead for Watched {
             this.reading = Arc::downgrade(&permit);
             tokio::spawn(give_back_behind_others(permit));
         }
-        this.stream.as_mut().poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = this.stream.as_mut().poll_read(context, buffer);
+        this.read_at_once = match &read {
+            Poll::Pending => 0,
+            Poll::Ready(_) => this.read_at_once + buffer.filled().len() - before,
+        };
+        read
     }
 }
 

@@ -333,10 +333,11 @@ fn collection_names() -> PossibleValuesParser {
 
 /// Logs to standard error: for people, or as JSON, one object a line.
 fn start_log(level: &str) {
-    // Libraries are heard from a warning on. rustls warns about every client that names the node by its address; that is
-    // normal in a clinic.
+    // Libraries are heard from a warning on, but for those that read what strangers send: they warn about each odd frame,
+    // so that one connection fills a disk. rustls warns about every client that names the node by its address, as well;
+    // that is normal in a clinic.
     let libraries = if level == "info" { "warn" } else { level };
-    let default = format!("{libraries},thalamus_edge={level},rustls=error");
+    let default = format!("{libraries},thalamus_edge={level},rustls=error,h2=error,hyper=error");
     let filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // It writes down the password of every connection. No directive of the variable, however exact, brings it back.
     let filter = filter.and(filter_fn(|metadata| !metadata.target().starts_with("fast_socks5")));

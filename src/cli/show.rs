@@ -2,14 +2,13 @@
 
 use serde_json::Value;
 
-/// The text with control characters and changes of direction spelled out.
+use crate::domain::folding::is_invisible;
+
+/// The text with control characters, changes of direction and what nobody would see spelled out.
 pub(super) fn plain(text: &str) -> String {
-    let is_harmful = |c: char| {
-        let turns = ('\u{200e}'..='\u{200f}').contains(&c)
-            || ('\u{202a}'..='\u{202e}').contains(&c)
-            || ('\u{2066}'..='\u{2069}').contains(&c);
-        (c.is_control() && c != '\n') || turns
-    };
+    // Persian and Indic scripts need the joiners.
+    let is_joiner = |c: char| matches!(c, '\u{200C}' | '\u{200D}');
+    let is_harmful = |c: char| (c.is_control() && c != '\n') || (is_invisible(c) && !is_joiner(c));
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if is_harmful(c) {
             out.extend(c.escape_unicode());

@@ -7,11 +7,14 @@ use percent_encoding::percent_decode_str;
 
 use super::audit::TEXT_CHARS_MAX;
 use super::encoding::decoded;
+use super::folding::is_invisible;
 
 /// How long an opening lasts, counted from the request that opened it.
 pub const OPEN_S_MAX: u64 = 15 * 60;
-/// Shortest reason, without blanks around it.
+/// Shortest reason, without blanks around it and what nobody sees of it.
 pub const REASON_CHARS_MIN: usize = 10;
+/// So many of its characters are letters or digits at least: dots are no reason.
+const REASON_LETTERS_MIN: usize = 5;
 /// Longest reason: the audit trail keeps all of it.
 pub const REASON_CHARS_MAX: usize = TEXT_CHARS_MAX;
 /// Before a text with percent signs, as RFC 8187 has it.
@@ -28,7 +31,7 @@ pub struct Reason(String);
 /// What is wrong with a reason, in words for whoever gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReasonError {
-    #[error("must not hold control characters")]
+    #[error("must not hold control characters or changes of direction")]
     Control,
     #[error("must say in {REASON_CHARS_MIN} to {REASON_CHARS_MAX} characters why the record is needed now")]
     Length,
@@ -46,10 +49,13 @@ impl Reason {
         // A percent sign that no two digits follow stands for itself.
         let text = decoded(&percent_decode_str(text).collect::<Vec<u8>>()).into_owned();
         let text = text.trim();
-        if text.chars().any(char::is_control) {
+        if text.chars().any(|c| c.is_control() || turns(c)) {
             return Err(ReasonError::Control);
         }
-        if !(REASON_CHARS_MIN..=REASON_CHARS_MAX).contains(&text.chars().count()) {
+        let shown = text.chars().filter(|c| !is_invisible(*c)).count();
+        let letters = text.chars().filter(|c| c.is_alphanumeric() && !is_invisible(*c)).count();
+        let is_long = text.chars().count() > REASON_CHARS_MAX;
+        if is_long || shown < REASON_CHARS_MIN || letters < REASON_LETTERS_MIN {
             return Err(ReasonError::Length);
         }
         Ok(Reason(text.to_owned()))
@@ -58,6 +64,11 @@ impl Reason {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Embeddings, overrides and isolates show a text in another order than it is written.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -71,6 +82,8 @@ mod tests {
             ("unconscious", "unconscious"),
             ("  0123456789\t", "0123456789"),
             ("¡infarto, ya!", "¡infarto, ya!"),
+            ("می\u{200C}خواهد بمیرد", "می\u{200C}خواهد بمیرد"),
+            ("患者昏迷需要立即查看", "患者昏迷需要立即查看"),
             (longest.as_str(), longest.as_str()),
         ] {
             assert_eq!(Reason::parse(given.as_bytes()).as_ref().map(Reason::as_str), Ok(kept));
@@ -90,6 +103,10 @@ mod tests {
             (&b""[..], ReasonError::Length),
             (b"012345678", ReasonError::Length),
             (b"     012345678     ", ReasonError::Length),
+            (b"..........", ReasonError::Length),
+            ("\u{200B}".repeat(12).as_bytes(), ReasonError::Length),
+            ("ab\u{2060}\u{200D}\u{FE0F}\u{3164}\u{34F}\u{115F}cdefgh".as_bytes(), ReasonError::Length),
+            ("\u{202E}esaelp won deen".as_bytes(), ReasonError::Control),
             (format!("{longest}x").as_bytes(), ReasonError::Length),
             (b"a reason %0d%0a with lines", ReasonError::Control),
             (b"%20%20%20%20%20%20%20%20%20%20", ReasonError::Length),

@@ -21,6 +21,11 @@ pub const FOLDING_VERSION: u32 = 4;
 
 const CASES: CaseMapperBorrowed<'static> = CaseMapper::new();
 const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+/// Whether a character is shown as nothing: joiners, direction marks, variation selectors, fillers.
+pub fn is_invisible(c: char) -> bool {
+    IGNORABLE.contains(c)
+}
+
 const CATEGORIES: CodePointMapDataBorrowed<'static, GeneralCategory> =
     CodePointMapData::<GeneralCategory>::new();
 

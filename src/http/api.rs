@@ -32,6 +32,7 @@ use super::error::ApiError;
 use super::extract::{At, BodyLimit};
 use super::link::LINK_ROUTE;
 use super::session::{SESSION_END_ROUTE, SESSION_ROUTE};
+use super::unread::Unread;
 use crate::domain::schema::{Route, Schema};
 
 /// Longest body of a form: names and passwords. Those without a login are forms.
@@ -209,6 +210,8 @@ async fn answered(node: Arc<Node>, way: Way, request: Request) -> Response {
     let id = RequestId::next();
     let (method, pattern) = (request.method().clone(), way.pattern);
     let reader = Reader::of(&request, pattern, node.settings.browser_sessions);
+    let version = request.version();
+    let (unread, request) = Unread::of(request);
     let started = tokio::time::Instant::now();
     let store = node.store.clone();
     let answering = AssertUnwindSafe(admitted(node, way, request)).catch_unwind();
@@ -226,6 +229,9 @@ async fn answered(node: Arc<Node>, way: Way, request: Request) -> Response {
         tracing::info!(%id, %method, %path, status = code, ms, "answered");
     } else {
         tracing::debug!(%id, %method, %path, status = code, ms, "answered");
+    }
+    if let Some(unread) = unread.filter(|_| !status.is_success()) {
+        unread.read_away(version).await;
     }
     if !status.is_success() {
         response = reader.shown(response, &id.to_string());

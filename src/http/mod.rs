@@ -31,6 +31,7 @@ mod records;
 mod rights;
 mod session;
 mod trash;
+mod unread;
 mod users;
 mod waiting;
 mod witness;
