@@ -5,6 +5,8 @@
 
 #[path = "engines/documentdb.rs"]
 mod documentdb_mongo;
+#[path = "engines/duplicates.rs"]
+mod duplicates_mongo;
 #[path = "engines/lone_faults.rs"]
 mod lone_faults_mongo;
 #[path = "engines/replies.rs"]
