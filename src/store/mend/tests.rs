@@ -1,3 +1,5 @@
+//! Checks that nothing is left of damaged keys and lost tables, and that no duty is forgotten with them.
+
 use std::path::Path;
 use std::sync::Arc;
 
