@@ -42,7 +42,7 @@ pub(crate) fn is_index(said: &str) -> bool {
 
 /// Whether the next start makes these tables anew, which are named as those with damaged pages are.
 pub fn is_made_anew(tables: &str) -> bool {
-    tables.split(", ").all(|table| is_index(table))
+    tables.split(", ").all(is_index)
 }
 
 /// Removes the indexes among these tables without reading their rows, which may not be readable; they are empty when they
