@@ -14,6 +14,8 @@ mod doctor;
 mod encryption;
 mod support;
 
+#[path = "cli/exits.rs"]
+mod exits;
 #[path = "cli/proxy.rs"]
 mod proxy;
 #[path = "cli/rot.rs"]

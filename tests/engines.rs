@@ -5,6 +5,8 @@
 
 #[path = "engines/documentdb.rs"]
 mod documentdb_mongo;
+#[path = "engines/duplicates.rs"]
+mod duplicates_mongo;
 #[path = "engines/history.rs"]
 mod history_mongo;
 #[path = "engines/lone_faults.rs"]

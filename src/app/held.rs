@@ -43,7 +43,13 @@ impl Watched {
     pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, readers: Arc<Semaphore>) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
-        Watched { stream, connection, readers: PollSemaphore::new(readers), reading: Weak::new(), read_at_once: 0 }
+        Watched {
+            stream,
+            connection,
+            readers: PollSemaphore::new(readers),
+            reading: Weak::new(),
+            read_at_once: 0,
+        }
     }
 
     fn check(&self, context: &Context<'_>) -> io::Result<()> {

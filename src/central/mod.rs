@@ -51,6 +51,12 @@ pub trait Hub: Send + Sync {
 /// until it has caught up, may take longer while the centre answers other questions: the caller limits that.
 #[async_trait]
 pub trait Central: content::Attachments {
+    /// What the centre answered about single records since this was asked last, with the place: a write that it takes apart
+    /// from others fails alone.
+    fn take_fault(&mut self) -> Option<CentralError> {
+        None
+    }
+
     /// The documents that exist among `ids`, in any order.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 

@@ -149,6 +149,20 @@ impl Client {
     }
 }
 
+impl Client {
+    /// How many rows of these tables are damaged, so that no list shows them: (table, collection). What a list came upon
+    /// is known afterwards.
+    pub(super) async fn unreadable(&self, of: &[(&str, Option<&str>)]) -> anyhow::Result<u64> {
+        let status = self.get("/sync/status").await?.accepted()?;
+        let rows = status["damaged_rows"].as_array().map_or(&[][..], |rows| rows);
+        let is_of = |row: &&Value| {
+            of.iter()
+                .any(|(table, kind)| row["table"] == *table && kind.is_none_or(|kind| row["kind"] == kind))
+        };
+        Ok(rows.iter().filter(is_of).count() as u64)
+    }
+}
+
 impl Answer {
     /// The body, or what the API said against it.
     pub(super) fn accepted(self) -> Result<Value, Failure> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::json;
 
 use super::backup::numbers;
@@ -44,6 +44,9 @@ pub(super) enum DbCommand {
     /// Take a damaged record, or damaged rows of a table, out of the store and into a file below the data directory. Also
     /// while a node runs.
     SetAside {
+        /// The names are percent-encoded, as `doctor` shows one that no terminal can show.
+        #[arg(long)]
+        encoded: bool,
         /// Damaged rows of this table, as `doctor` shows it: those with the id that is given, or all of them.
         #[arg(long, value_name = "TABLE")]
         table: Option<String>,
@@ -56,10 +59,17 @@ pub(super) enum DbCommand {
 }
 
 pub(super) async fn run(config: &Config, command: &DbCommand) -> anyhow::Result<Done> {
-    if let DbCommand::SetAside { table, names } = command {
-        return set_aside(config, table.as_deref(), names).await;
+    if let DbCommand::SetAside { encoded, table, names } = command {
+        let names = if *encoded { decoded(names)? } else { names.clone() };
+        return set_aside(config, table.as_deref(), &names).await;
     }
     on_file(config, command)
+}
+
+fn decoded(names: &[String]) -> anyhow::Result<Vec<String>> {
+    let decode = |name: &String| Ok(percent_decode_str(name).decode_utf8()?.into_owned());
+    let names: Result<Vec<_>, std::str::Utf8Error> = names.iter().map(decode).collect();
+    names.map_err(|_| Failure::usage("--encoded: a name must be UTF-8, percent-encoded, as page%1B1").into())
 }
 
 /// Damaged records and rows that nothing heals are in the way of every backup.

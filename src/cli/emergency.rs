@@ -29,14 +29,16 @@ pub(super) async fn run(config: &Config, command: EmergencyCommand) -> anyhow::R
     match command {
         EmergencyCommand::List { json } => {
             let found = client.get("/emergencies").await?.accepted()?;
+            let damaged = client.unreadable(&[("emergency", None)]).await?;
             if json {
-                return Ok(Done::json(&found));
+                return Ok(Done::json(&found).lacking(damaged, true));
             }
             let rows: Vec<_> = found.as_array().map_or(&[][..], |found| found).iter().map(row).collect();
             if rows.is_empty() {
-                return Ok(Done::text("no emergency waits for a review"));
+                return Ok(Done::text("no emergency waits for a review").lacking(damaged, false));
             }
-            Ok(Done::text(table(["ID", "WHO", "WHOSE", "WHEN", "STATE", "REASON"], &rows)))
+            Ok(Done::text(table(["ID", "WHO", "WHOSE", "WHEN", "STATE", "REASON"], &rows))
+                .lacking(damaged, false))
         }
         EmergencyCommand::Review { id } => {
             client.post(&format!("/emergencies/{id}/review"), &json!({})).await?.accepted()?;

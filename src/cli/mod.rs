@@ -155,6 +155,21 @@ impl Done {
     fn with_code(self, code: u8) -> Done {
         Done { code, ..self }
     }
+
+    /// A list that lacks rows which are damaged says so, and is a failure. What programs read stays as it is.
+    fn lacking(mut self, damaged: u64, is_json: bool) -> Done {
+        let said = match damaged {
+            0 => return self,
+            1 => "One row is damaged and not listed: `thalamus-edge doctor` names it".to_owned(),
+            _ => format!("{damaged} rows are damaged and not listed: `thalamus-edge doctor` names them"),
+        };
+        if is_json {
+            eprintln!("thalamus-edge: {said}");
+        } else {
+            self.text += &format!("\n\n{said}");
+        }
+        self.with_code(EXIT_FAILED)
+    }
 }
 
 /// An error with an exit code of its own; others exit with 1.
@@ -286,7 +301,7 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
         let message = "--demo: the centre (central.uri) is not on this machine, and demo people must not reach a real one";
         return Err(Failure::usage(message).into());
     }
-    let mut app = App::open(config)?;
+    let mut app = App::open(config).map_err(start_failure)?;
     if is_demo {
         let uid = rustix::process::getuid().as_raw();
         // The demo is the first to write, so it finds what every client would find.
@@ -317,8 +332,25 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
             "listening on {listen} only, because of accounts of the demo with public passwords; [server] listen changes that"
         );
     }
-    app.serve().await?;
+    app.serve().await.map_err(start_failure)?;
     Ok(Done::text(""))
+}
+
+/// What keeps a node from starting until somebody changes the configuration or what it points to ends with the code of a
+/// wrong configuration, whether `check` can find it or not: starting again would not help. What may pass does not.
+fn start_failure(error: AppError) -> anyhow::Error {
+    let is_lasting = match &error {
+        AppError::Config(_) | AppError::Listen { .. } | AppError::Tls(_) | AppError::Schedule(_) => true,
+        AppError::Path { cause, .. } => {
+            !matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        AppError::Store { cause, .. } => cause.is_lasting(),
+        AppError::System(_) => false,
+    };
+    match is_lasting {
+        true => Failure::usage(format!("{error:#}")).into(),
+        false => error.into(),
+    }
 }
 
 /// Reads the number of a row, as the lists show it.

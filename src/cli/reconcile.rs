@@ -162,17 +162,18 @@ pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result
         }
         SyncCommand::Waiting { json } => {
             let waiting = client.get("/sync/waiting").await?.accepted()?;
+            let damaged = client.unreadable(&[("waiting", None)]).await?;
             if json {
-                return Ok(Done::json(&waiting));
+                return Ok(Done::json(&waiting).lacking(damaged, true));
             }
             let rows = waiting.as_array().map_or(&[][..], |rows| rows).iter();
             let rows: Vec<_> = rows
                 .map(|row| ["collection", "record", "person", "reason"].map(|name| cell(&row[name])))
                 .collect();
             if rows.is_empty() {
-                return Ok(Done::text("no waiting records"));
+                return Ok(Done::text("no waiting records").lacking(damaged, false));
             }
-            Ok(Done::text(table(["COLLECTION", "RECORD", "PERSON", "WHY"], &rows)))
+            Ok(Done::text(table(["COLLECTION", "RECORD", "PERSON", "WHY"], &rows)).lacking(damaged, false))
         }
         SyncCommand::Pause => {
             client.post("/sync/pause", &json!({})).await?.accepted()?;
@@ -262,15 +263,17 @@ pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyh
         ConflictsCommand::List { all, json } => {
             let path = if all { "/sync/conflicts" } else { "/sync/conflicts?status=open" };
             let found = client.get(path).await?.accepted()?;
+            let damaged = client.unreadable(&[("conflict", None)]).await?;
             if json {
-                return Ok(Done::json(&found));
+                return Ok(Done::json(&found).lacking(damaged, true));
             }
             let rows: Vec<_> =
                 found.as_array().map_or(&[][..], |found| found).iter().map(conflict_row).collect();
             if rows.is_empty() {
-                return Ok(Done::text("no conflicts"));
+                return Ok(Done::text("no conflicts").lacking(damaged, false));
             }
-            Ok(Done::text(table(["ID", "RECORD", "FIELD", "STANDS", "STATUS", "FOUND"], &rows)))
+            Ok(Done::text(table(["ID", "RECORD", "FIELD", "STANDS", "STATUS", "FOUND"], &rows))
+                .lacking(damaged, false))
         }
         ConflictsCommand::Show { id, json } => {
             let conflict = client.get(&format!("/sync/conflicts/{}", segment(&id))).await?.accepted()?;
@@ -438,15 +441,17 @@ pub(super) async fn dead(config: Config, command: DeadCommand) -> anyhow::Result
     match command {
         DeadCommand::List { json } => {
             let letters = client.get("/sync/dead").await?.accepted()?;
+            let damaged = client.unreadable(&[("dead", None)]).await?;
             if json {
-                return Ok(Done::json(&letters));
+                return Ok(Done::json(&letters).lacking(damaged, true));
             }
             let rows: Vec<_> =
                 letters.as_array().map_or(&[][..], |letters| letters).iter().map(dead_row).collect();
             if rows.is_empty() {
-                return Ok(Done::text("no refused records"));
+                return Ok(Done::text("no refused records").lacking(damaged, false));
             }
-            Ok(Done::text(table(["ID", "DIRECTION", "SINCE", "REASON", "WAYS OUT"], &rows)))
+            Ok(Done::text(table(["ID", "DIRECTION", "SINCE", "REASON", "WAYS OUT"], &rows))
+                .lacking(damaged, false))
         }
         DeadCommand::Retry { id } => way_out(&client, &id, "retry", "is tried again in the next round").await,
         DeadCommand::TakeCentral { id } => {

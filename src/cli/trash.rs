@@ -78,18 +78,19 @@ async fn list(client: &Client, args: &ListArgs) -> anyhow::Result<Done> {
     // The last page may hold more than is wanted.
     let is_cut = next.is_some() || found.len() > limit;
     found.truncate(limit);
+    let damaged = client.unreadable(&[("trash", args.collection.as_deref())]).await?;
     if args.json {
-        return Ok(Done::json(&Value::Array(found)));
+        return Ok(Done::json(&Value::Array(found)).lacking(damaged, true));
     }
     if found.is_empty() {
-        return Ok(Done::text("no deleted records"));
+        return Ok(Done::text("no deleted records").lacking(damaged, false));
     }
     let rows: Vec<_> = found.iter().map(row).collect();
     let mut text = table(["ID", "RECORD", "WHOSE", "STATE", "DELETED BY", "WHEN"], &rows);
     if is_cut {
         text += &format!("\nThere are older ones; --limit {} shows more.", args.limit.saturating_mul(10));
     }
-    Ok(Done::text(text))
+    Ok(Done::text(text).lacking(damaged, false))
 }
 
 fn first_page(args: &ListArgs) -> String {

@@ -164,14 +164,18 @@ async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {
 async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     let users = client.get("/users").await?.accepted()?;
+    // Also roles of somebody who is listed.
+    let rows = [("docs", Some("people")), ("local_accounts", None), ("grants", None)];
+    let damaged = client.unreadable(&rows).await?;
     if json {
-        return Ok(Done::json(&users));
+        return Ok(Done::json(&users).lacking(damaged, true));
     }
     let rows: Vec<_> = users.as_array().map_or(&[][..], |users| users).iter().map(row).collect();
     if rows.is_empty() {
-        return Ok(Done::text("nobody can log in here yet: `thalamus-edge user add ID --role ROLE`"));
+        return Ok(Done::text("nobody can log in here yet: `thalamus-edge user add ID --role ROLE`")
+            .lacking(damaged, false));
     }
-    Ok(Done::text(table(["ID", "ACTIVE", "ROLES", "NOT HONOURED HERE"], &rows)))
+    Ok(Done::text(table(["ID", "ACTIVE", "ROLES", "NOT HONOURED HERE"], &rows)).lacking(damaged, false))
 }
 
 fn row(user: &Value) -> [String; 4] {

@@ -128,7 +128,8 @@ fn checked(
 /// A page that fetches names its origin. One that shows a picture, or runs a script, does not; but browsers say from which
 /// site the request comes. People may come from another site by a link.
 fn is_of_foreign_page(node: &Node, headers: &HeaderMap, uri: &Uri) -> bool {
-    let says = |name: &str, value: &str| headers.get(name).is_some_and(|said| said.as_bytes() == value.as_bytes());
+    let says =
+        |name: &str, value: &str| headers.get(name).is_some_and(|said| said.as_bytes() == value.as_bytes());
     let is_link = says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document");
     (headers.contains_key(header::ORIGIN) || !is_link) && is_foreign(&node.settings, headers, uri)
 }

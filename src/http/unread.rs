@@ -13,8 +13,8 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::Version;
-use hyper::body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
 /// Longest body that is taken off the line unread.

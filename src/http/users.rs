@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bson::{Document, doc};
+use bson::{Document, RawDocument, doc};
 use serde_json::{Map, Value, json};
 
 use super::Node;
@@ -23,7 +23,7 @@ use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_object;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::is_account;
-use crate::store::{Snapshot, StoreError, Tx};
+use crate::store::{Part, Snapshot, StoreError, Tx};
 
 /// People read from the store at once.
 const BATCH_PEOPLE_MAX: usize = 500;
@@ -103,11 +103,19 @@ fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {
     let mut after: Option<String> = None;
     loop {
         let snapshot = node.store.read()?;
-        let page = snapshot.list(Kind::Person, after.as_deref(), BATCH_PEOPLE_MAX, BATCH_BYTES_MAX)?;
-        for person in &page.records {
-            users.extend(shown_person(node, &snapshot, &person.id, &to_document(&person.document)?)?);
+        let part = Part {
+            after: after.as_deref(),
+            max: BATCH_PEOPLE_MAX,
+            bytes_max: BATCH_BYTES_MAX,
+            is_without_damaged: true,
+        };
+        let mut people = Vec::new();
+        let show = |id: &str, person: &RawDocument| people.push((id.to_owned(), person.to_owned()));
+        let next = snapshot.visit(Kind::Person, part, show)?;
+        for (id, person) in &people {
+            users.extend(shown_person(node, &snapshot, id, &to_document(person)?)?);
         }
-        after = page.next_after().map(str::to_owned);
+        after = next;
         if after.is_none() {
             return Ok(users);
         }
@@ -123,7 +131,11 @@ fn shown_person(
     if !person.contains_key("password") {
         return Ok(None);
     }
-    let granted = snapshot.grants(id, person.get_str("password").unwrap_or_default())?;
+    // Roles that nobody can read are not honoured, and keep nobody from the list.
+    let granted = match snapshot.grants(id, person.get_str("password").unwrap_or_default()) {
+        Err(StoreError::DamagedRow(_)) => Vec::new(),
+        granted => granted?,
+    };
     let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
     let (roles, not_honoured): (Vec<String>, Vec<String>) =
         strings(person.get("roles")).into_iter().partition(counts);

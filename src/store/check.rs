@@ -15,6 +15,7 @@ use super::snapshot::Snapshot;
 use super::tables::*;
 use super::undecided::Undecided;
 use super::{Base, StoreError, TrashSummary};
+use crate::domain::audit::Entry;
 use crate::domain::content::{Content, EMPTY_CONTENT};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::IdRule;
@@ -68,6 +69,7 @@ impl Snapshot {
         self.compare_held(&mut found)?;
         self.compare_conflicts(&mut found)?;
         self.compare_trash(&mut found)?;
+        self.compare_audit(&mut found)?;
         self.look_at_journal(&mut found)?;
         Ok(found)
     }
@@ -128,10 +130,11 @@ impl Snapshot {
                 base.count(agreed.is_some());
             }
         }
-        let mut deleted = 0;
+        let (mut deleted, mut lost) = (0, 0);
         for entry in base.table.iter()? {
             let (at, row) = entry?;
             let ((code, id), row) = (at.value(), BaseRow::decode(row.value())?);
+            lost += u64::from(row.rank < DELETE_RANK_MIN && docs.get((code, id))?.is_none());
             dirty.call_for((row.rank, row.sequence, code, id))?;
             // Deleted here, and still at the centre.
             let is_due = row.base != Base::Absent || intents.get((code, id))?.is_some();
@@ -146,6 +149,7 @@ impl Snapshot {
         }
         count(found, "records that cannot be read", unreadable);
         count(found, "records under another id than their own", misnamed);
+        count(found, "edited records that are not there", lost);
         owners.report(found)?;
         names.report(found)?;
         spellings.report(found)?;
@@ -310,6 +314,26 @@ impl Snapshot {
         order.report(found)?;
         count(found, "bodies in the trash that cannot be read", unreadable);
         Ok(())
+    }
+
+    /// Whose data each entry of the audit trail is about. One that cannot be read may be anybody's.
+    fn compare_audit(&self, found: &mut Vec<String>) -> Result<(), StoreError> {
+        let audit = self.transaction.open_table(AUDIT)?;
+        let mut of = self.followers("audit_of", AUDIT_OF)?;
+        for entry in audit.iter()? {
+            let (seq, row) = entry?;
+            if let Some(entry) = Entry::decode(row.value()).filter(|entry| !entry.event.owner.is_empty()) {
+                of.call_for((entry.event.owner.as_str(), seq.value()))?;
+            }
+        }
+        let mut unreadable = 0;
+        for entry in of.table.iter()? {
+            let (at, _) = entry?;
+            let row = audit.get(at.value().1)?;
+            unreadable += u64::from(row.is_some_and(|row| Entry::decode(row.value()).is_none()));
+        }
+        (of.due, of.there) = (of.due + unreadable, of.there + unreadable);
+        of.report(found)
     }
 
     fn look_at_journal(&self, found: &mut Vec<String>) -> Result<(), StoreError> {

@@ -115,7 +115,7 @@ impl Tx<'_> {
     ///
     /// Bytes that are here are owed even if the document came from the centre: whoever wrote it there may
     /// not have sent them yet, and may never come to.
-    fn queue_content(&mut self, content: &Content) -> Result<(), StoreError> {
+    pub(super) fn queue_content(&mut self, content: &Content) -> Result<(), StoreError> {
         let sha256 = content.sha256.as_str();
         if self.has_content(sha256)? {
             self.content_owed.insert(sha256, (content.length, content.media_type.as_str()))?;
@@ -143,7 +143,7 @@ impl Tx<'_> {
     }
 
     /// A record whose document names this content.
-    fn named_by(&self, sha256: &str) -> Result<Option<RecordKey>, StoreError> {
+    pub(super) fn named_by(&self, sha256: &str) -> Result<Option<RecordKey>, StoreError> {
         match self.content_named.range((sha256, 0, "")..)?.next().transpose()? {
             Some((at, _)) if at.value().0 == sha256 => {
                 let (_, code, id) = at.value();
@@ -286,7 +286,7 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    fn remove_chunks(&mut self, sha256: &str) -> Result<(), StoreError> {
+    pub(super) fn remove_chunks(&mut self, sha256: &str) -> Result<(), StoreError> {
         self.content.remove_range((sha256, 0)..=(sha256, u32::MAX))?;
         self.wrote();
         Ok(())

@@ -31,7 +31,10 @@ impl Tx<'_> {
             return Ok(Some(Damage::Unsent));
         }
         let is_missing = || -> Result<bool, StoreError> {
-            Ok(!self.docs.contains(at)? && unless_damaged(self.check_absent(key))?.is_none())
+            if self.docs.contains(at)? {
+                return Ok(false);
+            }
+            Ok(self.docs.is_noted(at) || unless_damaged(self.check_absent(key))?.is_none())
         };
         if !is_unclear && !self.docs.is_damaged(at)? && !is_missing()? {
             return Ok(None);

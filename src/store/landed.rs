@@ -94,6 +94,11 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Which records were taken from the centre is not known any more: all count as taken.
+    pub(super) fn take_all(&mut self) -> Result<(), StoreError> {
+        self.set_meta(META_ALL_TAKEN, Some(&doc! {"sealing": false}))
+    }
+
     /// A seal is about to be sent: it covers everything that has happened until now.
     pub fn begin_seal(&mut self) -> Result<(), StoreError> {
         let mut landed = Vec::new();

@@ -27,6 +27,7 @@ mod indexes;
 mod kept;
 mod landed;
 mod meant;
+mod mend;
 mod notes;
 mod overlay;
 mod pages;
@@ -82,10 +83,12 @@ pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
+pub use mend::META_VERIFY_DUE;
 pub use notes::Unnoted;
 pub use put_right::BitsPutRight;
 pub use rebuild::{read_backup, rebuild};
 pub use records::Tx;
+pub use reindex::is_made_anew;
 pub use repeats::REPEATS_EACH_MAX;
 pub use rows::DamagedRow;
 pub use salvage::{Left, LeftChunk, LeftRecord, read_what_is_left};
@@ -170,6 +173,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether opening the store again would end the same way, until somebody changes the file, the key or the program.
+    pub fn is_lasting(&self) -> bool {
+        use StoreError::*;
+        match self {
+            Newer { .. } | Older { .. } | Sealed(_) | Damaged(_) | Broken(_) | DamagedRow(_) => true,
+            Held | DiskFull | Short(_) | Stale(_) | Unstorable(_) | GivenUp | Failed(_) => false,
+        }
+    }
+
     fn of_io(error: &std::io::Error) -> StoreError {
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::DiskFull,

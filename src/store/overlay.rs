@@ -17,8 +17,7 @@ use redb::{Database, DatabaseError, StorageBackend, StorageError};
 use rustix::fs::{FlockOperation, flock};
 
 use super::pages::{Inspected, inspect, inspect_sealed, put_right};
-use super::put_right::WHOLE_BYTES_MAX;
-use super::reindex::is_index;
+use super::put_right::{WHOLE_BYTES_MAX, makes_anew};
 use super::sealed::{SealError, Sealed, sealed_with};
 use super::{StoreError, StoreKey};
 
@@ -66,10 +65,11 @@ pub(crate) fn open_as_a_start(
     cache_bytes: usize,
 ) -> Result<Untouched, StoreError> {
     let (store, pages) = open(path, key, cache_bytes, Pages::AsAStart)?;
-    if pages.broken.iter().any(|table| !is_index(table)) {
-        return Err(pages.refusal());
+    if pages.broken.is_empty() || makes_anew(path, key, cache_bytes, &pages) {
+        Ok(store)
+    } else {
+        Err(pages.refusal())
     }
-    Ok(store)
 }
 
 /// Which pages are looked at.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bson::doc;
 use redb::backends::FileBackend;
-use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value};
+use redb::{Key, ReadableTable as _, StorageBackend, TableDefinition, Value, WriteTransaction};
 
 use super::overlay::{Rehearsed, rehearse, unpanicked};
 use super::pages::{Inspected, inspect, inspect_sealed, put_right};
@@ -69,17 +69,28 @@ pub(crate) fn look_at_file(
     key: Option<&StoreKey>,
     options: StoreOptions,
 ) -> Result<Found, StoreError> {
-    let found = mend(path, key, false, |pages| {
-        let found = || Found { broken: pages.broken.clone(), ..Found::default() };
-        let start = |backend| Store::rehearsed(backend, options, found());
-        pages.broken.iter().all(|table| is_index(table))
-            && matches!(rehearse(path, key, pages, start), Ok(Rehearsed::Whole))
-    })?;
+    let found = mend(path, key, false, |pages| can_be_made_anew(path, key, options, pages))?;
     if !found.broken.is_empty() {
         let tables = found.broken.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         tracing::error!(tables, "indexes in the store's file have damaged pages and are made anew");
     }
     Ok(found)
+}
+
+/// Whether a start makes the tables anew of which pages are damaged, tried on a copy in memory.
+pub(super) fn makes_anew(path: &Path, key: Option<&StoreKey>, cache_bytes: usize, pages: &Inspected) -> bool {
+    let (journal_keep_rows, audit_keep_rows) = (u64::MAX, u64::MAX);
+    let options = StoreOptions { cache_bytes, journal_keep_rows, audit_keep_rows, clock: || 0 };
+    can_be_made_anew(path, key, options, pages)
+}
+
+fn can_be_made_anew(path: &Path, key: Option<&StoreKey>, options: StoreOptions, pages: &Inspected) -> bool {
+    let found = Found { broken: pages.broken.clone(), ..Found::default() };
+    pages.broken.iter().all(|table| is_index(table))
+        && matches!(
+            rehearse(path, key, pages, |backend| Store::rehearsed(backend, options, found)),
+            Ok(Rehearsed::Whole)
+        )
 }
 
 /// The same for a store that is opened again or not at all, so that no index is made anew.
@@ -151,16 +162,11 @@ fn settle(
 impl Found {
     /// Makes indexes anew whose pages are damaged; those that cannot even be emptied stay as they are, and are named.
     fn rebuild(&self, store: &Store) -> Result<(), StoreError> {
-        let (engine, options) = (&store.inner.engine, &store.inner.options);
+        let engine = &store.inner.engine;
         let rebuilt = unpanicked(|| {
-            let mut tried = engine.writing();
-            let mut transaction = engine.begin_write(&mut tried)?;
-            transaction.set_quick_repair(true);
             // What is in their pages is not read any more, and nothing of it stays.
-            drop_indexes(&transaction, &self.broken)?;
-            let mut carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
-            Tx::open(&transaction, options, &mut carry)?.rebuild_indexes()?;
-            engine.commit(transaction)
+            let first = |transaction: &WriteTransaction| drop_indexes(transaction, &self.broken);
+            write_now(store, first, |tx| tx.rebuild_indexes(&self.broken))
         });
         match rebuilt {
             Ok(()) => {
@@ -177,9 +183,16 @@ impl Found {
 
     /// Names what is damaged in the ledger, and counts what was put right.
     pub(crate) fn note(&self, store: &Store) -> Result<(), StoreError> {
-        self.name_in(&store.inner.engine.ledger);
+        let ledger = &store.inner.engine.ledger;
+        self.name_in(ledger);
         if self.broken.iter().any(|table| is_index(table)) {
             self.rebuild(store)?;
+        }
+        if ledger.is_news(BASE.name()) {
+            write_now(store, |_| Ok(()), |tx| tx.mend_outbox().map(drop))?;
+        }
+        if !ledger.is_empty() {
+            store.read()?.note_missing()?;
         }
         store.count_defects(self.bits, self.blocks)
     }
@@ -196,6 +209,22 @@ impl Found {
     pub(super) fn defects(&self) -> (u64, u64) {
         (self.bits, self.blocks)
     }
+}
+
+/// Writes to a store that is being started; `first` is done before its tables are opened.
+fn write_now(
+    store: &Store,
+    first: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>,
+    job: impl FnOnce(&mut Tx<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (engine, options) = (&store.inner.engine, &store.inner.options);
+    let mut tried = engine.writing();
+    let mut transaction = engine.begin_write(&mut tried)?;
+    transaction.set_quick_repair(true);
+    first(&transaction)?;
+    let mut carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
+    job(&mut Tx::open(&transaction, options, &mut carry)?)?;
+    engine.commit(transaction)
 }
 
 impl Store {

@@ -486,7 +486,7 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
-    fn drop_base(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+    pub(super) fn drop_base(&mut self, key: &RecordKey) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
         let place = self.base.get((code, id))?.map(|row| BaseRow::place(row.value())).transpose()?;
         if let Some((rank, sequence)) = place {
@@ -533,6 +533,15 @@ impl<'t> Tx<'t> {
         if let Some(expired) = self.sequence.checked_sub(self.journal_keep_rows) {
             self.journal.remove(expired)?;
         }
+        self.writes += 1;
+        Ok(())
+    }
+
+    /// Has the change feed begin behind this number: readers start over.
+    pub(super) fn begin_journal_after(&mut self, sequence: u64) -> Result<(), StoreError> {
+        self.journal.clear()?;
+        self.meta.insert(META_JOURNAL_START, sequence.to_be_bytes().as_slice())?;
+        self.sequence = sequence;
         self.writes += 1;
         Ok(())
     }

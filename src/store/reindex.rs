@@ -1,7 +1,9 @@
-//! Floor 1. Indexes made anew from what they follow from.
+//! Floor 1. Tables without checksums made anew: indexes from what they follow from, the rest in the way that is safe.
 //!
 //! A damaged index shows one patient's pages in another's book, or nobody finds them. Nothing in an index is known
-//! nowhere else, so one that contradicts the records is emptied and filled again, in one transaction.
+//! nowhere else, so one that contradicts the records is emptied and filled again, in one transaction. The other tables
+//! without checksums hold what the node has noted about the centre: when one of them is lost, everything is asked, read or
+//! published once more (`mend.rs`). Only `meta` cannot be made anew.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +11,16 @@ use redb::{Key, Table, TableDefinition, TableHandle as _, Value, WriteTransactio
 
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::Held;
+use super::mend::NOTES;
 use super::rows::{RowName, RowsDefinition};
 use super::tables::*;
-use super::{Snapshot, Store, StoreError, Tx};
+use super::{Store, StoreError, Tx};
+use crate::domain::audit::Entry;
 use crate::domain::content::Content;
 use crate::domain::record::RecordKey;
 
-/// The tables that [`Tx::rebuild_indexes`] makes anew, as `disagreements` and damaged pages name them.
-const INDEXES: [&str; 9] = [
+/// The tables that follow from others, as `disagreements` and damaged pages name them.
+pub(super) const INDEXES: [&str; 10] = [
     "by_owner",
     "by_name",
     "by_spelling",
@@ -26,12 +30,19 @@ const INDEXES: [&str; 9] = [
     "conflict_open",
     "held_of",
     "dirty",
+    AUDIT_OF_NAME,
 ];
+const AUDIT_OF_NAME: &str = "audit_of";
 
-/// Whether what is said about a table can be mended by making indexes anew.
+/// Whether a table can be made anew when its pages are damaged. `said` may be what is said about it, after its name.
 pub(crate) fn is_index(said: &str) -> bool {
     let name = said.split(':').next().unwrap_or_default();
-    INDEXES.contains(&name)
+    INDEXES.contains(&name) || NOTES.contains(&name)
+}
+
+/// Whether the next start makes these tables anew, which are named as those with damaged pages are.
+pub fn is_made_anew(tables: &str) -> bool {
+    tables.split(", ").all(is_index)
 }
 
 /// Removes the indexes among these tables without reading their rows, which may not be readable; they are empty when they
@@ -71,8 +82,9 @@ fn clear<K: Key + 'static>(table: &mut Table<'_, K, ()>) -> Result<(), StoreErro
 }
 
 impl Tx<'_> {
-    /// Makes the indexes anew. Damaged rows are in none until they are healed.
-    pub(crate) fn rebuild_indexes(&mut self) -> Result<(), StoreError> {
+    /// Makes the indexes anew, and of the other tables without checksums those that are lost, which are empty by now.
+    /// Damaged rows are in no index until they are healed.
+    pub(crate) fn rebuild_indexes(&mut self, lost: &BTreeSet<String>) -> Result<(), StoreError> {
         clear(&mut self.by_owner)?;
         clear(&mut self.by_name)?;
         clear(&mut self.by_spelling)?;
@@ -110,8 +122,24 @@ impl Tx<'_> {
             let ((code, id), held) = (at.value(), Held::decode(row.value())?);
             self.held_of.insert((held.account.as_str(), code, id), ())?;
         }
+        if lost.contains(AUDIT_OF_NAME) {
+            self.rebuild_audit_of()?;
+        }
         self.mend_outbox()?;
+        self.remake_notes(lost)?;
         self.wrote();
+        Ok(())
+    }
+
+    /// An entry that cannot be read is nobody's from now on.
+    fn rebuild_audit_of(&mut self) -> Result<(), StoreError> {
+        clear(&mut self.audit_of)?;
+        for entry in self.audit.iter()?.sound() {
+            let (seq, row) = entry?;
+            if let Some(entry) = Entry::decode(row.value()).filter(|entry| !entry.event.owner.is_empty()) {
+                self.audit_of.insert((entry.event.owner.as_str(), seq.value()), ())?;
+            }
+        }
         Ok(())
     }
 
@@ -130,30 +158,39 @@ impl Tx<'_> {
     }
 }
 
-impl Snapshot {
-    /// Which indexes contradict what they follow from, in words; the rest of what [`Snapshot::disagreements`] finds is
-    /// not told.
-    fn wrong_indexes(&self) -> Result<Vec<String>, StoreError> {
-        Ok(self.disagreements()?.into_iter().filter(|said| is_index(said)).collect())
-    }
-}
-
 impl Store {
-    /// Compares the indexes with the records, which reads everything, and makes them anew if they contradict each
-    /// other. Returns what was wrong.
+    /// Compares the tables, which reads everything, and mends what contradicts: indexes are made anew, and as soon as no row
+    /// is damaged any more, what refers to a row that is gone is brought together with what is there. Returns what was
+    /// wrong.
     pub async fn mend_indexes(&self) -> Result<Vec<String>, StoreError> {
         let snapshot = self.read()?;
-        let compared = tokio::task::spawn_blocking(move || snapshot.wrong_indexes());
-        let wrong = match compared.await {
+        let compared = tokio::task::spawn_blocking(move || {
+            snapshot.note_missing()?;
+            snapshot.disagreements()
+        });
+        let mut wrong = match compared.await {
             // A damaged row keeps the tables from being compared; it is dealt with first.
             Ok(Err(StoreError::DamagedRow(_))) => return Ok(Vec::new()),
             Ok(wrong) => wrong?,
             Err(error) => return Err(StoreError::Damaged(format!("a table cannot be followed: {error}"))),
         };
-        if !wrong.is_empty() {
-            tracing::error!(wrong = wrong.join("; "), "indexes contradicted the records and are made anew");
-            self.transact(|tx| tx.rebuild_indexes()).await?;
+        // What refers to a damaged row may be right.
+        let is_quiet = self.damaged_rows().is_empty();
+        wrong.retain(|said| is_quiet || is_index(said));
+        if wrong.is_empty() {
+            return Ok(wrong);
         }
+        tracing::error!(wrong = wrong.join("; "), "tables contradicted each other and are mended");
+        let names = wrong.iter().filter_map(|said| said.split(':').next());
+        let indexes: BTreeSet<String> =
+            names.filter(|name| INDEXES.contains(name)).map(str::to_owned).collect();
+        self.transact(move |tx| -> Result<(), StoreError> {
+            if !indexes.is_empty() {
+                tx.rebuild_indexes(&indexes)?;
+            }
+            if is_quiet { tx.mend_references() } else { Ok(()) }
+        })
+        .await?;
         Ok(wrong)
     }
 }

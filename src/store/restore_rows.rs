@@ -163,10 +163,10 @@ impl Tx<'_> {
     }
 
     /// The centre may have forgotten any conflict.
-    fn publish_all_conflicts(&mut self) -> Result<(), StoreError> {
+    pub(super) fn publish_all_conflicts(&mut self) -> Result<(), StoreError> {
         let mut ids = Vec::new();
-        for entry in self.conflict.iter()? {
-            ids.push(entry?.0.value().to_owned());
+        for id in self.conflict.keys::<&str>(..)? {
+            ids.push(id?.value().to_owned());
         }
         for id in ids {
             self.conflict_outbox.insert(id.as_str(), ())?;

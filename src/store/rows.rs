@@ -157,6 +157,11 @@ impl View {
         !self.ledger.is_empty()
     }
 
+    /// Whether any row of this table is known to be damaged.
+    pub(crate) fn has_damage_in(&self, table: &str) -> bool {
+        self.ledger.has_of(table)
+    }
+
     /// Notes a row that should be there and is not.
     pub(crate) fn missing(&self, row: DamagedRow) -> StoreError {
         self.ledger.note(row.clone());
@@ -212,9 +217,14 @@ impl<T, K: RowName> Checked<T, K> {
         sum(self.seed.clone(), K::as_bytes(key).as_ref(), value)
     }
 
-    fn damaged(&self, key: &K::SelfType<'_>) -> StoreError {
+    /// As people know the row.
+    fn named(&self, key: &K::SelfType<'_>) -> DamagedRow {
         let (code, id) = K::row_name(key);
-        let row = DamagedRow { table: self.name.to_owned(), kind: code.and_then(Kind::from_code), id };
+        DamagedRow { table: self.name.to_owned(), kind: code.and_then(Kind::from_code), id }
+    }
+
+    fn damaged(&self, key: &K::SelfType<'_>) -> StoreError {
+        let row = self.named(key);
         self.ledger.note(row.clone());
         StoreError::DamagedRow(Box::new(row))
     }
@@ -286,6 +296,11 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
     /// Whether any row of the store is known to be damaged.
     pub(crate) fn has_damage(&self) -> bool {
         !self.ledger.is_empty()
+    }
+
+    /// Whether this row is known to be damaged, or to be missing.
+    pub(crate) fn is_noted<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> bool {
+        self.ledger.has(&self.named(key.borrow()))
     }
 
     /// Notes a row that should be there and is not.

@@ -12,6 +12,7 @@ use redb::{Key, TableDefinition, TableError, Value};
 
 use super::put_right::PAGES;
 use super::rows::{DamagedRow, RowName, RowsDefinition};
+use super::set_aside_rows::place_when_set_aside;
 use super::stand_in::unless_damaged;
 use super::tables::*;
 use super::{Snapshot, Store, StoreError};
@@ -211,9 +212,11 @@ impl Store {
         Ok(is_done)
     }
 
-    /// Rows that are known to be damaged.
+    /// Rows that are known to be damaged, in an order in which all of them can be set aside.
     pub fn damaged_rows(&self) -> Vec<DamagedRow> {
-        self.inner.engine.ledger.rows()
+        let mut rows = self.inner.engine.ledger.rows();
+        rows.sort_by_cached_key(place_when_set_aside);
+        rows
     }
 
     /// How many records of a kind are known to be damaged.
@@ -229,10 +232,29 @@ impl Store {
 
     /// Forgets rows that are good again, and notes on disk which are not, and how many bits were put right meanwhile.
     pub async fn settle_damage(&self) -> Result<(), StoreError> {
+        let was_quiet = self.inner.engine.ledger.is_empty();
+        self.settle_noted().await?;
+        if !was_quiet && self.inner.engine.ledger.is_empty() {
+            // With the last damaged row went what others refer to. The pass in the background tries again.
+            if let Err(error) = self.mend_indexes().await {
+                tracing::error!(%error, "tables could not be compared after the last damaged row was gone");
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle_noted(&self) -> Result<(), StoreError> {
+        if self.inner.engine.ledger.is_news(BASE.name()) {
+            // Under a damaged key it may be another record's.
+            self.transact(|tx| tx.mend_outbox()).await?;
+        }
         let store = self.clone();
         let blocking = move || -> Result<bool, StoreError> {
             store.count_later_defects()?;
             let (ledger, snapshot) = (&store.inner.engine.ledger, store.read()?);
+            if ledger.is_news(DOCS.name()) {
+                snapshot.note_missing()?;
+            }
             for row in snapshot.healed(ledger.rows())? {
                 ledger.forget(&row);
             }

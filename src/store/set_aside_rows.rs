@@ -14,13 +14,29 @@ use super::records::Tx;
 use super::rows::{RowName, RowsDefinition};
 use super::set_aside::{DIRECTORY, SetAsideError, keep};
 use super::tables::*;
-use super::{Reread, Snapshot, Store, StoreError};
+use super::{DamagedRow, Reread, Snapshot, Store, StoreError};
 use crate::domain::audit::{Entry, What};
 use crate::domain::record::{Kind, RecordKey};
 use crate::files::directory_of;
 
 /// Tables whose damaged rows are a record's: it is set aside as a whole.
 const OF_RECORDS: [RowsDefinition<RowKey>; 6] = [DOCS, BASE, INTENT, DELIVERED, UNDECIDED, GHOST];
+
+/// Where a row stands when all that are damaged are set aside one by one: whatever takes another along comes after it. A
+/// person goes while it is still known what is asked about them; a hold takes what waits behind it along, a conflict the
+/// hold, and a change all that came before it.
+pub(super) fn place_when_set_aside(row: &DamagedRow) -> (u8, String, Option<Kind>, u64, String) {
+    let rank = match row.table.as_str() {
+        table if OF_RECORDS.iter().any(|of| of.name() == table) && row.kind.is_some() => 1,
+        table if table == HOLD.name() => 2,
+        table if table == CONFLICT.name() => 3,
+        _ => 0,
+    };
+    // The rows of one record stand together.
+    let table = if rank == 1 { String::new() } else { row.table.clone() };
+    let number = if row.kind.is_none() { row.id.parse().unwrap_or_default() } else { 0 };
+    (rank, table, row.kind, number, row.id.clone())
+}
 
 /// Which rows are set aside: the damaged ones of a table with this kind and id, as they are listed, or all damaged ones.
 #[derive(Debug, Clone)]
@@ -193,7 +209,7 @@ impl Tx<'_> {
     }
 
     /// Removes a document that waits behind a hold, whatever its row is worth.
-    fn drop_held(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn drop_held(&mut self, key: &[u8]) -> Result<bool, StoreError> {
         let (code, id) = <RowKey as Value>::from_bytes(key);
         let mut places = Vec::new();
         for entry in self.held_of.iter()? {
@@ -210,7 +226,7 @@ impl Tx<'_> {
     }
 
     /// Removes a hold and what waits behind it. All of it is read again, and so the hold is found again.
-    fn drop_hold(&mut self, account: &str) -> Result<bool, StoreError> {
+    pub(super) fn drop_hold(&mut self, account: &str) -> Result<bool, StoreError> {
         let mut again = self.held_of(account)?;
         for key in &again {
             let (code, id) = row_key(key);
@@ -264,7 +280,7 @@ impl Tx<'_> {
     }
 
     /// Ends the change feed's memory at this change: readers that have not passed it start over.
-    fn cut_journal(&mut self, through: u64) -> Result<bool, StoreError> {
+    pub(super) fn cut_journal(&mut self, through: u64) -> Result<bool, StoreError> {
         let last = self.last_sequence();
         self.journal.remove_range(..=through)?;
         if self.journal.is_empty()? {
@@ -305,7 +321,7 @@ mod tests {
 
     use super::*;
     use crate::domain::access::Actor;
-    use crate::store::{AuditQuery, DamagedRow, StoreOptions};
+    use crate::store::{AuditQuery, StoreOptions};
 
     const OPTIONS: StoreOptions =
         StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, audit_keep_rows: 1_000, clock: || 0 };

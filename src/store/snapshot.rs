@@ -248,6 +248,10 @@ impl Snapshot {
             }
             let row = match docs.get((code, id)) {
                 Err(StoreError::DamagedRow(_)) if part.is_without_damaged => continue,
+                // It lies under a key that is damaged.
+                Ok(None) if part.is_without_damaged && self.transaction.has_damage_in(DOCS.name()) => {
+                    continue;
+                }
                 row => row?.ok_or_else(|| damaged("an index"))?,
             };
             taken.take(&part, id, row.value(), &mut show)?;

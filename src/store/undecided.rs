@@ -186,7 +186,7 @@ impl Snapshot {
         let waiting = self.transaction.open_table(WAITING)?;
         let start = after.map_or(std::ops::Bound::Unbounded, |key| std::ops::Bound::Excluded(row_key(key)));
         let mut found = Vec::new();
-        for entry in waiting.range::<(u8, &str)>((start, std::ops::Bound::Unbounded))?.take(max) {
+        for entry in waiting.range::<(u8, &str)>((start, std::ops::Bound::Unbounded))?.sound().take(max) {
             let (at, row) = entry?;
             let (code, id) = at.value();
             found.push(Waiting::decode(RecordKey::new(kind_of(code)?, id), row.value())?);

@@ -14,6 +14,7 @@ use super::file::{StoreFile, unreadable};
 use super::overlay::{Untouched, open_as_a_start, open_to_check, unpanicked};
 use super::pages::Inspected;
 use super::put_right::{mend_file, name_rows};
+use super::reindex::is_index;
 use super::rows::{Ledger, View};
 use super::sealed::{SealError, Sealed, change_key, sealed_with};
 use super::snapshot::Snapshot;
@@ -94,7 +95,7 @@ fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreE
     name_rows(&pages.in_rows, &ledger);
     let snapshot = Snapshot::new(View::new(store.database.begin_read()?, Arc::clone(&ledger)));
     let mut complaints = Vec::new();
-    let damaged = match unpanicked(|| snapshot.damaged_rows()) {
+    let damaged = match unpanicked(|| snapshot.damaged_rows().and_then(|()| snapshot.note_missing())) {
         Ok(()) => ledger.rows(),
         Err(error) => {
             complaints.push(error.to_string());
@@ -122,6 +123,12 @@ fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreE
         ));
     }
     for table in &pages.broken {
+        if is_index(table) {
+            complaints.push(format!(
+                "pages of {table} are damaged; no record is in it, and the next start of the node makes it anew"
+            ));
+            continue;
+        }
         complaints.push(format!(
             "pages of {table} are damaged beyond repair, and rows of it may be missing: keep a copy of the file and \
              restore the last good backup"

@@ -38,16 +38,19 @@ pub(super) struct Sent {
     pub(super) is_apart: bool,
     /// Why some of them were not sent, or are not counted, if it is no fault of theirs.
     pub(super) failure: Option<CentralError>,
+    /// The first error of one that failed alone, whose own fault it is.
+    pub(super) alone: Option<CentralError>,
 }
 
 /// Sends writes together, and apart if that fails for any reason but the line. Fails if the centre takes no writes at all.
 pub(super) async fn write(central: &mut dyn Central, writes: &[Write]) -> Result<Sent> {
     let failure = match central.write(writes).await {
-        Ok(written) => return Ok(Sent { written, is_apart: false, failure: None }),
+        Ok(written) => return Ok(Sent { written, is_apart: false, failure: None, alone: None }),
         Err(failure) if failure.is_about_call() => failure,
         Err(failure) => return Err(failure),
     };
-    let mut sent = Sent { written: vec![Written::Unknown; writes.len()], is_apart: true, failure: None };
+    let written = vec![Written::Unknown; writes.len()];
+    let mut sent = Sent { written, is_apart: true, failure: None, alone: None };
     // Who is not allowed to write is not asked again.
     if matches!(failure, CentralError::Refused(_)) {
         sent.failure = Some(failure);
@@ -121,6 +124,7 @@ impl Sent {
             self.failure.get_or_insert_with(|| failure.clone());
         } else if let Some(answer) = self.written.get_mut(at) {
             *answer = Written::Faulty { code: failure.code().unwrap_or(CALL_CODE) };
+            self.alone.get_or_insert_with(|| failure.clone());
         }
     }
 }

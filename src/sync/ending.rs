@@ -146,7 +146,8 @@ fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
             // What answers has been reached.
             let what = if trouble.stage == Stage::Answer && error.is_answer() { "used" } else { "reached" };
             // What the round waited for, where the first answer tells nothing of it.
-            let asked = match error.place().filter(|_| trouble.stage == Stage::Answer) {
+            let is_first = trouble.stage == Stage::Answer || error.is_answer();
+            let asked = match error.place().filter(|_| is_first) {
                 Some(place) => format!("; before that, {}", place.reason),
                 None => String::new(),
             };
@@ -157,9 +158,18 @@ fn unreached(error: &CentralError, diagnosis: &Diagnosis) -> (Outcome, String) {
             )
         }
         (Diagnosis::Trouble(trouble), _) => {
-            tracing::error!(%error, %trouble, remedy = trouble.remedy, "the round failed");
-            let message =
-                format!("The round failed {trouble}. Remedy: {}. Everything is kept here.", trouble.remedy);
+            tracing::error!(%error, told = error.told(), %trouble, remedy = trouble.remedy, "the round failed");
+            // The command that was answered so says more than what a look at the way to the centre finds afterwards.
+            let first = match error.place().filter(|_| error.is_answer()) {
+                Some(place) if place.reason != trouble.reason => {
+                    format!(" {}. The way to the centre ends now", error.told())
+                }
+                _ => String::new(),
+            };
+            let message = format!(
+                "The round failed{first} {trouble}. Remedy: {}. Everything is kept here.",
+                trouble.remedy
+            );
             (Outcome::Failed, message)
         }
         (Diagnosis::Well | Diagnosis::Unknown, CentralError::Offline(cause)) if error.is_answer() => {

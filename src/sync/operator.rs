@@ -5,10 +5,10 @@
 use bson::doc;
 
 use super::left::Left;
-use super::{Outcome, Reconciler, Report, deletes, lock, restore, scan, time_text};
+use super::{Outcome, Reconciler, Report, deletes, lock, restore, time_text};
 use crate::domain::access::Actor;
 use crate::domain::audit::What;
-use crate::store::{Snapshot, StoreError};
+use crate::store::{META_VERIFY_DUE, Snapshot, StoreError};
 
 /// Who paused the reconciliation, and when.
 const META_PAUSED: &str = "paused";
@@ -126,7 +126,7 @@ impl Reconciler {
         let asked = doc! {"asked": true};
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
-                tx.set_meta(scan::META_VERIFY_DUE, Some(&asked))?;
+                tx.set_meta(META_VERIFY_DUE, Some(&asked))?;
                 tx.audit_asked(What::Verify, |event| event)
             })
             .await

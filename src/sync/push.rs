@@ -23,6 +23,8 @@ use crate::store::{Base, DeadLetter, Intent, IntentWrite, Landing, Reread, Store
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
+/// What a round says of an error about a single record.
+const NOT_TAKEN: &str = "The centre does not take a record";
 /// Bounds of the number of writes sent together.
 const BATCH_WRITES_MIN: usize = 1;
 const BATCH_WRITES_MAX: usize = 500;
@@ -130,7 +132,12 @@ impl Round<'_> {
                 // It says nothing about the line.
                 Ok(_) | Err(_) => {}
             }
-            let Sent { written, failure, .. } = sent?;
+            // Of each record only the code is kept; the round says where that came from.
+            let fault = central.take_fault();
+            let Sent { written, failure, alone, .. } = sent?;
+            if let Some(fault) = alone.or(fault) {
+                self.note_aside(NOT_TAKEN, &fault);
+            }
             self.unsent = self.unsent.take().or(failure);
             step("push.sent");
             missed.extend(self.settle_sent(sending, written, central).await?);

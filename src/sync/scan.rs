@@ -17,7 +17,7 @@ use super::round::{Round, RoundError, Tally};
 use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Reread, StoreError, Tx};
+use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx};
 
 /// Part of a round's time that a scan may use, so that local edits are pushed in every round.
 const SCAN_TIME_SHARE: u32 = 2;
@@ -30,8 +30,6 @@ const UNSUPPORTED_IDS_MAX: usize = 100;
 pub(crate) const META_SCAN: &str = "scan";
 /// Set once a sweep has reached its end.
 pub(crate) const META_EVER_SWEPT: &str = "ever_swept";
-/// A verification pass has been asked for.
-pub(crate) const META_VERIFY_DUE: &str = "verify_due";
 pub(super) const META_UNSUPPORTED: &str = "unsupported_ids";
 
 /// Why everything is looked at.

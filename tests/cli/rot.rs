@@ -2,9 +2,13 @@
 
 use std::fs;
 
+use bson::doc;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use thalamus_edge::app::store_file;
+use thalamus_edge::domain::access::Actor;
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::{Conflict, DeadLetter, WaitReason, Waiting};
 
 use super::cli_support::{Clinic, Node, ROOT};
 
@@ -153,6 +157,58 @@ fn a_damaged_row_that_is_no_record_is_set_aside_as_doctor_says() {
     clinic.run(&["backup", "create"]).ends(0);
     node.stop();
     clinic.run(&["db", "check"]).ends(0).says("the store is in order");
+}
+
+#[test]
+fn lists_say_what_they_cannot_read() {
+    let clinic = Clinic::new();
+    let node = clinic.serve(&["--demo"]);
+    let visit = r#"{"person": "ESPGNU777ORG", "what": "Q-in-the-trash"}"#;
+    assert_eq!(asked(&node, "POST", "/encounters/visit-1", visit).0, 201);
+    assert_eq!(asked(&node, "DELETE", "/encounters/visit-1", "").0, 204);
+    assert_eq!(asked(&node, "PATCH", PERSON, r#"{"blood": "Q-of-a-person"}"#).0, 200);
+    node.stop();
+    let of = |collection: Kind, id: &str| RecordKey::new(collection, id);
+    clinic.write(move |tx| {
+        tx.put_dead(&DeadLetter {
+            key: of(Kind::Page, "p-1"),
+            direction: "push",
+            code: 121,
+            reason: "Q-refused".to_owned(),
+            at_ms: 0,
+        })?;
+        let person = of(Kind::Person, "ESPGNU777ORG");
+        let about = doc! {"_id": "ESPGNU777ORG"};
+        let author = "Q-author".to_owned();
+        tx.open_conflict(Conflict::about_record("c-1".to_owned(), &person, &about, None, author, 0))?;
+        let (account, why) = ("Q-WAITS-FOR".to_owned(), WaitReason::Unknown);
+        tx.put_waiting(&Waiting { key: of(Kind::Page, "p-2"), account, why })?;
+        tx.set_local_account("helper", Some(&doc! {"roles": ["Q-role"], "password": "x"}), &Actor::Node)
+    });
+    let lists = [
+        (["trash", "list"], "Q-in-the-trash"),
+        (["dead", "list"], "Q-refused"),
+        (["conflicts", "list"], "Q-author"),
+        (["sync", "waiting"], "Q-WAITS-FOR"),
+        (["user", "list"], "Q-of-a-person"),
+        (["user", "list"], "Q-role"),
+    ];
+    let whole = fs::read(store_file(&clinic.data())).unwrap();
+    for (list, text) in lists {
+        fs::write(store_file(&clinic.data()), &whole).unwrap();
+        clinic.run(&list).ends(0);
+        let with_json = [list[0], list[1], "--json"];
+        let before = clinic.run(&with_json).ends(0).json();
+        flip(&clinic, text);
+        clinic.run(&list).ends(1).says("damaged and not listed");
+        let ran = clinic.run(&with_json).ends(1);
+        ran.complains("damaged and not listed");
+        let (before, now) = (before.as_array().unwrap().len(), ran.json().as_array().unwrap().len());
+        assert!(now + 1 >= before && now <= before, "{list:?}: {before}, then {now}");
+        let node = clinic.serve(&[]);
+        clinic.run(&list).ends(1).says("damaged and not listed");
+        node.stop();
+    }
 }
 
 #[test]

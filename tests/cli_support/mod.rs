@@ -46,6 +46,10 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.code
+    }
+
     pub(crate) fn ends(self, code: i32) -> Ran {
         assert_eq!(self.code, Some(code), "{}\n{}\n{}", self.shown, self.out, self.err);
         self

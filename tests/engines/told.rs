@@ -93,3 +93,56 @@ async fn a_look_for_namesakes_that_fails_ends_no_round() {
         assert!(!report.message.contains("could not be looked for"), "{report:?}");
     }
 }
+
+/// Errors about single records, and such that look like a refusal of this node: the command is told, whatever a look at the
+/// way to the centre finds afterwards.
+#[tokio::test]
+async fn errors_of_writes_are_told_with_command_collection_code_member_and_remedy() {
+    let of_write = |act: &Act| VERBS.map(|verb| Rule::new(verb, act.clone()).when(is_of_people)).to_vec();
+    for code in [40_671, 8_000, 121, 13, 2] {
+        let alone = Act::FailStatements("mine", code);
+        for (what, act) in [("a call", failure(code)), ("a statement", alone)] {
+            let ground = Ground::agreed().await;
+            ground.proxy.set_rules(of_write(&act));
+            ground.set("NEW", "mine").await;
+            let report = ground.sync.round().await;
+            let named = format!("MongoDB error {code}");
+            for words in ["on people", named.as_str(), "answers", "Remedy: ", "127.0.0.1:"] {
+                assert!(report.message.contains(words), "{what} {code} {words}: {report:?}");
+            }
+            assert!(!report.message.contains("up to date"), "{report:?}");
+            ground.proxy.set_rules(Vec::new());
+        }
+    }
+}
+
+/// `doctor` and `setup` ask for much; all of it together has an end, and what was found by then is told.
+#[tokio::test]
+async fn a_look_at_a_centre_that_falls_silent_ends() {
+    let ground = Ground::agreed().await;
+    let survey = ground.hub().survey("clinic", None, 0).await;
+    assert!(survey.trouble.is_none() && !survey.members.is_empty(), "{survey:?}");
+    for command in ["listCollections", "aggregate", "find"] {
+        ground.proxy.set_rules(vec![Rule::new(command, Act::Delay(Duration::from_secs(60)))]);
+        let begun = std::time::Instant::now();
+        let limit = Duration::from_secs(2);
+        let survey = ground.hub().with_survey_limit(limit).survey("clinic", None, 0).await;
+        let took = begun.elapsed();
+        let is_asked = ground.proxy.seen().iter().any(|seen| seen.contains_key(command));
+        if !is_asked {
+            continue;
+        }
+        assert!(took >= limit && took < limit * 3, "{command}: {took:?}");
+        let trouble = survey.trouble.unwrap();
+        assert!(trouble.reason.contains("within 2 seconds"), "{command}: {trouble:?}");
+        assert!(trouble.member.is_some() && trouble.remedy.contains("how busy"), "{trouble:?}");
+        assert!(!survey.members.is_empty(), "{command}: what was found is told");
+    }
+    // Nobody says anything at all.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("mongodb://{}/", silent.local_addr().unwrap());
+    let begun = std::time::Instant::now();
+    let survey = hub(&uri, "none").with_survey_limit(Duration::from_secs(1)).survey("clinic", None, 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(survey.trouble.unwrap().reason.contains("within 1 seconds"));
+}

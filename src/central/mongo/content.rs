@@ -243,16 +243,19 @@ impl MongoCentral {
         Ok(())
     }
 
-    /// Inserts rows and returns when all are durable; one that is there already, by its `_id` or as this chunk of this
-    /// file, is as good.
+    /// Inserts rows and returns when all are durable; one that is there already, as this file of this length or as this
+    /// chunk of this file with these bytes, is as good.
     async fn insert_rows(&mut self, collection: &str, documents: Vec<Document>) -> Result<()> {
-        let named_by: &[&str] = if collection == CHUNKS_COLLECTION { &["files_id", "n"] } else { &["_id"] };
-        let name = |row: &Document| -> Document {
+        let (named_by, same_by): (&[&str], &[&str]) = match collection {
+            CHUNKS_COLLECTION => (&["files_id", "n"], &["files_id", "n", "data"]),
+            _ => (&["_id"], &["_id", "length"]),
+        };
+        let fields = |row: &Document, fields: &[&str]| -> Document {
             let fields =
-                named_by.iter().filter_map(|field| Some(((*field).to_owned(), row.get(*field)?.clone())));
+                fields.iter().filter_map(|field| Some(((*field).to_owned(), row.get(*field)?.clone())));
             fields.collect()
         };
-        let names: Vec<Document> = documents.iter().map(name).collect();
+        let rows = documents.clone();
         let command = doc! {
             "insert": collection,
             "documents": documents,
@@ -265,12 +268,13 @@ impl MongoCentral {
             if !error::is_duplicate_key(code) {
                 return self.writing("insert", collection, Err(not_accepted(code)));
             }
-            let Some(name) = names.get(at) else {
+            let Some(row) = rows.get(at) else {
                 return Err(error::about_call("the answer cannot be read"));
             };
             // In another index another row is in the way, and this one is not there.
-            if self.find_rows(collection, name.clone(), doc! {"_id": 1}, 1).await?.is_empty() {
-                let refused = error::of_index(error::index_of(message), &Bson::from(name.clone()));
+            if self.find_rows(collection, fields(row, same_by), doc! {"_id": 1}, 1).await?.is_empty() {
+                let name = Bson::from(fields(row, named_by));
+                let refused = error::of_index(error::index_of(message), &name);
                 return self.writing("insert", collection, Err(refused));
             }
         }

@@ -10,8 +10,8 @@ use bson::Document;
 use super::{MongoCentral, feed, lock, look, read, sessions};
 use crate::central::survey::Namesake;
 use crate::central::{
-    ArchiveState, CONFLICTS_COLLECTION, Central, ConflictAnswer, Fetched, Lease, LeaseAnswer, Moment,
-    NODES_COLLECTION, Resolutions, Result, TRASH_COLLECTION, Token, Traffic, Watched, Write, Written,
+    ArchiveState, CONFLICTS_COLLECTION, Central, CentralError, ConflictAnswer, Fetched, Lease, LeaseAnswer,
+    Moment, NODES_COLLECTION, Resolutions, Result, TRASH_COLLECTION, Token, Traffic, Watched, Write, Written,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -67,13 +67,18 @@ impl Central for MongoCentral {
 
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>> {
         let answer = self.write_batch(batch).await;
-        if answer.is_ok() {
+        if let Ok(answers) = &answer {
+            self.note_faults(batch, answers);
             return answer;
         }
         let kinds: BTreeSet<Kind> = batch.iter().map(|write| write.key().kind).collect();
         let names: Vec<&str> = kinds.into_iter().map(|kind| self.address.collection(kind)).collect();
         let command = if self.bulk_write { "bulkWrite" } else { "insert, update or delete" };
         self.writing(command, &names.join(", "), answer)
+    }
+
+    fn take_fault(&mut self) -> Option<CentralError> {
+        self.fault.take()
     }
 
     async fn archive(&mut self, rows: &[Document]) -> Result<()> {
@@ -157,6 +162,7 @@ impl Central for MongoCentral {
             scan: None,
             told: self.told.clone(),
             counters: Arc::clone(&self.counters),
+            fault: None,
             seen: Arc::clone(&self.seen),
         }))
     }

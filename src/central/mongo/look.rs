@@ -15,7 +15,7 @@ use crate::central::survey::{Advice, Diagnosis, Namesake, Stage, Survey, Trouble
 /// Longest that a failed round looks for the cause.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(30);
 /// Longest that `doctor` and `setup` look at the centre, all in all: what was found by then is told.
-const SURVEY_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const SURVEY_LIMIT: Duration = Duration::from_secs(90);
 /// How long ago another node may have been at the centre and still count as being there.
 pub(super) const NAMESAKE_DAYS: i64 = 7;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -79,12 +79,14 @@ impl MongoHub {
     pub async fn survey(&self, name: &str, own: Option<&str>, now_ms: i64) -> Survey {
         let mut survey = Survey::default();
         let looking = self.look_at(&mut survey, name, own, now_ms);
-        if tokio::time::timeout(SURVEY_LIMIT, looking).await.is_err() && survey.trouble.is_none() {
+        if tokio::time::timeout(self.survey_limit, looking).await.is_err() && survey.trouble.is_none() {
             let member = survey.members.iter().find(|member| member.found.is_ok());
             let member = member.map(|member| member.name.clone());
             let who = member.as_deref().unwrap_or("the centre");
-            let reason =
-                format!("{who} answers too slowly to be looked at within {} seconds", SURVEY_LIMIT.as_secs());
+            let reason = format!(
+                "{who} answers too slowly to be looked at within {} seconds",
+                self.survey_limit.as_secs()
+            );
             survey.trouble = Some(Trouble { stage: Stage::Answer, member, reason, remedy: SLOW });
         }
         survey

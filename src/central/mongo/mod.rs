@@ -75,6 +75,8 @@ pub struct MongoHub {
     address: CentreAddress,
     call_limit: Duration,
     feed_wait: Duration,
+    /// Longest that [`MongoHub::survey`] takes, all in all.
+    survey_limit: Duration,
     bulk_write: bool,
     counts_command_bytes: bool,
     /// Up to where the last conversation that ended well has seen the centre's history: the next one sees no less, also
@@ -98,6 +100,7 @@ impl MongoHub {
             address,
             call_limit: Duration::from_secs(CALL_SECONDS_MAX),
             feed_wait: Duration::from_millis(FEED_WAIT_MS),
+            survey_limit: look::SURVEY_LIMIT,
             bulk_write: true,
             counts_command_bytes: false,
             seen: Arc::default(),
@@ -116,6 +119,12 @@ impl MongoHub {
     /// Lets the server answer an open feed less often while nothing happens: for connections that stay open.
     pub fn with_feed_wait(mut self, wait: Duration) -> Self {
         self.feed_wait = wait;
+        self
+    }
+
+    /// Another limit for all of [`MongoHub::survey`] together.
+    pub fn with_survey_limit(mut self, limit: Duration) -> Self {
+        self.survey_limit = limit;
         self
     }
 
@@ -205,6 +214,7 @@ impl Hub for MongoHub {
             scan: None,
             told: feed::Told::default(),
             counters,
+            fault: None,
         }))
     }
 
@@ -287,6 +297,8 @@ struct MongoCentral {
     /// Up to where the change feed has told.
     told: feed::Told,
     counters: Arc<Counters>,
+    /// [`Central::take_fault`].
+    fault: Option<CentralError>,
     /// The hub's, for the next conversation.
     seen: Arc<Mutex<Option<Seen>>>,
 }

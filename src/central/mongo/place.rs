@@ -2,9 +2,11 @@
 
 use super::MongoCentral;
 use crate::central::survey::{Stage, Trouble};
-use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE};
+use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE, Write, Written};
 
 const LATER: &str = "it is tried again in the next round; the server's log says why if it lasts";
+const ASSERTED: &str = "at the centre: its log says what it does not take, at this time and with this code; it is tried \
+                        again in the next rounds";
 const BUSY: &str =
     "see how busy the server is; its log says what it waits for. It is tried again in the next round";
 
@@ -58,9 +60,13 @@ const NAMES: [(i32, &str); 46] = [
     (14_031, "OutOfDiskSpace"),
 ];
 
-/// What MongoDB calls a code, if it is one of those that nodes meet.
-pub(super) fn name_of(code: i32) -> Option<&'static str> {
-    NAMES.iter().find(|(known, _)| *known == code).map(|(_, name)| *name)
+/// From here on codes belong to single assertions in the server, which have no names of their own.
+const ASSERTION_CODE_MIN: i32 = 10_000;
+
+/// What MongoDB calls a code, as far as nodes know.
+pub(super) fn name_of(code: i32) -> Option<String> {
+    let known = NAMES.iter().find(|(known, _)| *known == code).map(|(_, name)| (*name).to_owned());
+    known.or_else(|| (code >= ASSERTION_CODE_MIN).then(|| format!("Location{code}")))
 }
 
 fn remedy_of(code: Option<i32>) -> &'static str {
@@ -91,6 +97,7 @@ fn remedy_of(code: Option<i32>) -> &'static str {
         Some(189 | 10_107 | 11_602 | 13_435 | 13_436) => {
             "if it lasts longer than a minute: rs.status() at the centre; a majority of its members must run"
         }
+        Some(code) if code >= ASSERTION_CODE_MIN => ASSERTED,
         Some(_) => LATER,
     }
 }
@@ -131,6 +138,24 @@ impl MongoCentral {
         self.placed(Stage::Writing, command, what, answer)
     }
 
+    /// Keeps the first error about a single record, for whoever tells of it.
+    pub(super) fn note_faults(&mut self, batch: &[Write], answers: &[Written]) {
+        let of_answer = |(write, answer): (&Write, &Written)| match answer {
+            Written::Refused { code, .. } | Written::Faulty { code } => Some((write.key().kind, *code)),
+            _ => None,
+        };
+        let Some((kind, code)) =
+            batch.iter().zip(answers).find_map(of_answer).filter(|_| self.fault.is_none())
+        else {
+            return;
+        };
+        let command = if self.bulk_write { "bulkWrite" } else { "insert, update or delete" };
+        let cause = Cause::answered(code, format!("MongoDB error {code}"), false);
+        let told: Result<(), _> =
+            self.writing(command, self.address.collection(kind), Err(CentralError::Failed(cause)));
+        self.fault = told.err();
+    }
+
     fn placed<T>(
         &self,
         stage: Stage,
@@ -154,6 +179,8 @@ mod tests {
             (50, "MaxTimeMSExpired", "the server is slow"),
             (121, "DocumentValidationFailure", "the validator of this collection"),
             (13, "Unauthorized", "the role in docs/SYNC.md"),
+            (8000, "AtlasError", "the role in docs/SYNC.md"),
+            (40_671, "Location40671", "its log says what it does not take"),
         ] {
             let cause = Cause::answered(code, format!("MongoDB error {code}"), false);
             let told = trouble(Stage::Writing, member(), "update", "edge_trash", &cause);

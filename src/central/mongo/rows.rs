@@ -253,7 +253,8 @@ impl MongoCentral {
     /// there. Only the row itself tells, because not every server names the index, and a repeated statement meets itself
     /// in each.
     ///
-    /// A row of the trash has to be there as it was sent. One of a conflict that is there and did not match stays.
+    /// It has to be there as it was sent. Only of a conflict whose row was to be put in if none matched, another one may be
+    /// there: one that somebody has decided, which stays.
     async fn find_double(
         &mut self,
         collection: &str,
@@ -261,10 +262,12 @@ impl MongoCentral {
         index: Option<&str>,
     ) -> Result<()> {
         let id = id_in(statement);
-        let is_of_id = index.is_none_or(|index| index == error::INDEX_OF_ID);
-        match self.row(collection, &id).await? {
-            Some(row) if is_as_sent(statement, &row) => Ok(()),
-            Some(_) if is_of_id && collection != TRASH_COLLECTION => Ok(()),
+        let may_stay = collection == CONFLICTS_COLLECTION && statement.get_bool("upsert").unwrap_or(false);
+        match (self.row(collection, &id).await?, index) {
+            (Some(row), _) if is_as_sent(statement, &row) => Ok(()),
+            (Some(_), Some(error::INDEX_OF_ID)) if may_stay => Ok(()),
+            // Which index it is nobody says; a row that was decided is not the one that this statement was about.
+            (Some(row), None) if may_stay && is_decided(&row) => Ok(()),
             _ => Err(error::of_index(index, &id)),
         }
     }
@@ -293,6 +296,10 @@ fn is_as_sent(statement: &Document, row: &Document) -> bool {
     let mut fields =
         sets.into_iter().flatten().filter(|(field, _)| !RETRIED_FIELDS.contains(&field.as_str()));
     fields.all(|(field, value)| same_option(Some(value), row.get(field)))
+}
+
+fn is_decided(row: &Document) -> bool {
+    row.contains_key("applied_by") || !matches!(row.get("resolution"), None | Some(Bson::Null))
 }
 
 /// The row if something was decided in it. One that cannot be kept decides nothing, whatever an administrator's tool wrote

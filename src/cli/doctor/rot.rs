@@ -1,9 +1,13 @@
 //! Floor 5. What `doctor` says of the store's file: rows and pages that are damaged, and bits that were put right.
 
+use std::collections::BTreeSet;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::findings::Findings;
-use crate::cli::show::cell;
+use crate::cli::show::{cell, plain};
+use crate::store::is_made_anew;
 
 const ROWS: &str = "stored rows";
 /// What stands for the id of a row where pages of a table are damaged.
@@ -16,8 +20,16 @@ pub(super) fn look(found: &mut Findings, status: &Value) {
     let Some(rows) = status["damaged_rows"].as_array() else {
         return;
     };
+    let mut commands = BTreeSet::new();
     for row in rows {
         let (finding, remedy) = of_row(row);
+        // Two rows of one record.
+        let remedy = match command(row) {
+            Some(command) if !commands.insert(command.clone()) => {
+                "what is said of this record above takes this row along".to_owned()
+            }
+            _ => remedy,
+        };
         found.wrong(ROWS, finding, remedy);
     }
     let put_right = &status["bits_put_right"];
@@ -53,6 +65,13 @@ pub(super) fn look(found: &mut Findings, status: &Value) {
 /// What there is to say of a damaged row, and what to do.
 fn of_row(row: &Value) -> (String, String) {
     let (id, table) = (cell(&row["id"]), cell(&row["table"]));
+    if id == PAGES && is_made_anew(&table) {
+        let finding = format!(
+            "pages of {table} are damaged; no record is in them. Nothing is backed up or deleted meanwhile, and the next \
+             start makes them anew"
+        );
+        return (finding, "restart the node. The disk may be failing".to_owned());
+    }
     if id == PAGES {
         let finding = format!(
             "pages of {table} are damaged beyond repair: rows of it may be missing. Nothing is backed up or deleted \
@@ -67,28 +86,50 @@ fn of_row(row: &Value) -> (String, String) {
     let what = kind.map_or_else(|| id.clone(), |kind| format!("{kind} {id}"));
     let finding =
         format!("{what} is damaged on the disk (table {table}): not shown, not sent, not backed up");
-    let remedy = match kind {
-        Some(kind) if OF_RECORDS.contains(&table.as_str()) => format!(
+    let command = command(row).unwrap_or_default();
+    let remedy = match (kind, table.as_str()) {
+        (Some(_), table) if OF_RECORDS.contains(&table) => format!(
             "thalamus-edge sync now reads it from the centre again; if it stays, restore the last good backup, or take it \
-             out of the way: thalamus-edge db set-aside {kind} {}. The disk may be failing",
-            quoted(&id)
+             out of the way: {command}. The disk may be failing"
         ),
-        _ => {
-            let of_kind = kind.map_or_else(String::new, |kind| format!(" {kind}"));
-            let heals = match table.as_str() {
+        (_, table) => {
+            let heals = match table {
                 "content" => {
                     "thalamus-edge sync now fetches the attachment again, if the centre has it; if it stays: "
                 }
                 _ => "no round brings it back. ",
             };
             format!(
-                "{heals}restore the last good backup, or take it out of the way: thalamus-edge db set-aside --table \
-                 {table}{of_kind} {} (docs/OPERATIONS.md says what follows). The disk may be failing",
-                quoted(&id)
+                "{heals}restore the last good backup, or take it out of the way: {command} (docs/OPERATIONS.md says what \
+                 follows). The disk may be failing"
             )
         }
     };
     (finding, remedy)
+}
+
+/// What takes a damaged row out of the way; nothing does that with pages.
+fn command(row: &Value) -> Option<String> {
+    let (id, table) = (row["id"].as_str()?, row["table"].as_str()?);
+    if id == PAGES {
+        return None;
+    }
+    // A damaged key may hold what no terminal shows.
+    let is_shown = plain(id) == id && !id.contains('\n');
+    let (encoded, id) = match is_shown {
+        true => ("", quoted(id)),
+        false => (" --encoded", utf8_percent_encode(id, NON_ALPHANUMERIC).to_string()),
+    };
+    let kind = row["kind"].as_str();
+    Some(match kind {
+        Some(kind) if OF_RECORDS.contains(&table) => {
+            format!("thalamus-edge db set-aside{encoded} {kind} {id}")
+        }
+        _ => {
+            let of_kind = kind.map_or_else(String::new, |kind| format!(" {kind}"));
+            format!("thalamus-edge db set-aside{encoded} --table {table}{of_kind} {id}")
+        }
+    })
 }
 
 /// As a shell takes it.
@@ -113,6 +154,16 @@ mod tests {
             |table: &str, kind: Value, id: &str| of_row(&json!({"table": table, "kind": kind, "id": id})).1;
         let said = remedy("docs", json!("people"), "ANA");
         assert!(said.contains("sync now") && said.contains("db set-aside people ANA."), "{said}");
+        let mut found = Findings::default();
+        let of = |table: &str| json!({"table": table, "kind": "people", "id": "AN\u{1b}A"});
+        look(&mut found, &json!({"damaged_rows": [of("base"), of("docs")]}));
+        let said = found.lines();
+        assert_eq!(said.matches("db set-aside --encoded people AN%1BA. ").count(), 1, "{said}");
+        assert!(said.contains("takes this row along"), "{said}");
+        let said = of_row(&json!({"table": "held_of, dirty", "kind": null, "id": PAGES}));
+        assert!(said.0.contains("makes them anew") && said.1.contains("restart"), "{said:?}");
+        let said = of_row(&json!({"table": "held_of, meta", "kind": null, "id": PAGES}));
+        assert!(said.0.contains("will refuse"), "{said:?}");
         let said = remedy("audit", json!(null), "17");
         assert!(said.contains("db set-aside --table audit 17 ") && !said.contains("sync now"), "{said}");
         let said = remedy("trash", json!("pols"), "a b'c");

@@ -7,6 +7,8 @@ use super::*;
 use crate::domain::access::Acl;
 
 const SECRET: &str = "s3cret";
+/// Configuration files, each with a fault; the program is started with each of them in `tests/cli`.
+const WRONG: &str = include_str!("wrong.txt");
 
 /// The example as the message writes it.
 fn written(fault: &Fault) -> String {
@@ -94,39 +96,7 @@ fn every_fault_in_the_configuration_says_what_would_be_right() {
         cases.push(format!("{} = \"{uri}\"", key.name));
         cases.push(format!("{} = -1", key.name));
     }
-    cases.extend(
-        [
-            "[sever]\nx = 1",
-            "[nosuch]",
-            "[[server]]\ntls = true",
-            "server = 1",
-            "zzz = 1",
-            "[store]\nzzz = \"s3cret\"",
-            "[server]\nlisen = \"x\"",
-            "[central]\npassword = \"s3cret\"",
-            "[central.mongo]\npassword = \"s3cret\"",
-            "[backup]\nreserve_bytes = 1",
-            "listen = \"x\"",
-            "[central.collections]\npeple = \"a\"",
-            "[central.collections]\npols = \"a$b\"",
-            "[central.collections]\npols = \"people\"",
-            "central.collections = { pols = \"a\", page = \"b\" }",
-            "[server]\nlisten = 0.0.0.0:8443",
-            "[central]\nuri = mongodb://edge:s3cret@hub/",
-            "this is no TOML: s3cret",
-            "[server",
-            "[server]\ntls = true\ntls = true",
-            "[server]\ncertificate = \"/etc/passwd\"",
-            "[server]\nkey = \"/etc/passwd\"",
-            "[central]\nuri = \"mongodb://edge:s3cret@hub/\"\nuri_file = \"/absent\"",
-            "[central]\nschedule = \"0 0 0 30 2 *\"",
-            "[server]\nlisten = \"192.0.2.1:1\"\ntls = 3",
-            "data_dir = \"/proc/x\"\nserver.tls = 3",
-            "store.key_file = \"/absent\"\nserver.tls = 3",
-            "accounts.roles_file = \"/etc/thalamus-edge/roles.cfg.absent\"\nserver.tls = 3",
-        ]
-        .map(str::to_owned),
-    );
+    cases.extend(WRONG.trim_end().split("\n---\n").map(str::to_owned));
     let mut seen = std::collections::BTreeSet::new();
     for text in &cases {
         // Text keys take some of the values; there is a fault of the key in another form then.

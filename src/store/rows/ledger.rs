@@ -1,7 +1,7 @@
 //! Floor 1. Damaged rows that somebody came upon.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::record::Kind;
 use crate::store::put_right::PAGES;
@@ -22,11 +22,19 @@ pub struct DamagedRow {
 
 /// Rows that were found damaged by any read.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<BTreeSet<DamagedRow>>);
+pub(crate) struct Ledger {
+    rows: Mutex<BTreeSet<DamagedRow>>,
+    /// Those that were known when it was last asked what is news.
+    seen: Mutex<BTreeSet<DamagedRow>>,
+}
 
 impl Ledger {
+    fn locked(&self) -> MutexGuard<'_, BTreeSet<DamagedRow>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn note(&self, row: DamagedRow) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.locked();
         // Of broken pages there is one for each table, and as long as one is known nothing is deleted.
         if (rows.len() < LEDGER_ROWS_MAX || row.id == PAGES) && rows.insert(row.clone()) {
             let kind = row.kind.map_or("", |kind| kind.schema().collection);
@@ -39,16 +47,36 @@ impl Ledger {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.locked().is_empty()
+    }
+
+    pub(crate) fn has(&self, row: &DamagedRow) -> bool {
+        self.locked().contains(row)
+    }
+
+    /// Whether a row of this table is damaged.
+    pub(crate) fn has_of(&self, table: &str) -> bool {
+        self.locked().iter().any(|row| row.table == table)
+    }
+
+    /// Whether a row of this table has become known since this was asked last.
+    pub(crate) fn is_news(&self, table: &str) -> bool {
+        let rows: BTreeSet<DamagedRow> =
+            self.locked().iter().filter(|row| row.table == table).cloned().collect();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = !rows.is_subset(&seen);
+        seen.retain(|row| row.table != table);
+        seen.extend(rows);
+        is_news
     }
 
     /// It is whole again, or gone.
     pub(crate) fn forget(&self, row: &DamagedRow) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(row);
+        self.locked().remove(row);
     }
 
     pub(crate) fn rows(&self) -> Vec<DamagedRow> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.locked().iter().cloned().collect()
     }
 }
 
