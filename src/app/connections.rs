@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
-use axum::http::{Method, Request, Response, StatusCode, Version};
+use axum::http::{Method, Request, Response, StatusCode, Version, header};
 use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -27,7 +27,7 @@ use super::held::{Arriving, Held, Unpacked, Watched};
 use super::proxies::Proxies;
 use super::{HTTP2_STREAM_WINDOW, plain_http};
 use crate::domain::address::AddressPrefix;
-use crate::http::{Peer, Received, overloaded};
+use crate::http::{Peer, Received, no_host, overloaded};
 
 /// Connections in all: each takes some 33 KB, with TLS and HTTP/2.
 const CONNECTIONS_MAX: usize = 2048;
@@ -170,6 +170,11 @@ fn unread_bytes<B: HttpBody>(request: &Request<B>) -> usize {
     most.unwrap_or(HTTP2_STREAM_WINDOW).min(HTTP2_STREAM_WINDOW) as usize
 }
 
+fn lacks_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    request.version() == Version::HTTP_11 && (hosts.next().is_none() || hosts.next().is_some())
+}
+
 fn too_many_fields() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -210,8 +215,13 @@ where
         let turn = clients.begin(connection, share, head_bytes);
         let unread_bytes = unread_bytes(&request);
         let unread = (unread_bytes > 0).then(|| turn.holding_unread(unread_bytes));
-        let refusal =
-            if has_many_fields { Some(too_many_fields()) } else { (!turn.may_go_on()).then(overloaded) };
+        let refusal = if has_many_fields {
+            Some(too_many_fields())
+        } else if lacks_host(&request) {
+            Some(no_host())
+        } else {
+            (!turn.may_go_on()).then(overloaded)
+        };
         if let Some(refusal) = refusal {
             // Nothing of it is kept until it is looked at.
             drop((request, unread));

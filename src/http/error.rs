@@ -28,6 +28,11 @@ pub(crate) fn overloaded() -> Response {
     ApiError::Overloaded.into_response()
 }
 
+/// The answer to HTTP/1.1 without one `Host` (RFC 9112, 3.2): proxies and this node may not differ in whose request it is.
+pub(crate) fn no_host() -> Response {
+    ApiError::BadRequest("HTTP/1.1 needs one Host field, and only one".to_owned()).into_response()
+}
+
 /// A request that was not fulfilled.
 #[derive(Debug)]
 pub(crate) enum ApiError {

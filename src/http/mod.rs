@@ -52,7 +52,7 @@ pub use api::Api;
 pub(crate) use api::{Pattern, Way, present_request};
 pub use caller::{KnownAccounts, Peer, basic_credentials, fold_local};
 pub use error::Overloaded;
-pub(crate) use error::overloaded;
+pub(crate) use error::{no_host, overloaded};
 pub use rights::ClientStore;
 pub use users::check_local_name;
 

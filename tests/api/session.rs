@@ -295,6 +295,24 @@ async fn pages_of_other_sites_neither_log_in_nor_off() {
         write.header("x-csrf-token", &token).header(name, value).send().await.is(403, NOTHING);
     }
     assert_eq!(status(&node, &cookie).await, 200);
+    // What a page shows or runs names no origin; browsers say where it is.
+    for (site, mode, dest, expected) in [
+        ("cross-site", "no-cors", "image", 403),
+        ("same-site", "no-cors", "image", 403),
+        ("same-site", "no-cors", "script", 403),
+        ("same-site", "navigate", "iframe", 403),
+        ("cross-site", "navigate", "embed", 403),
+        ("same-site", "navigate", "", 403),
+        ("same-site", "navigate", "document", 200),
+        ("cross-site", "navigate", "document", 200),
+        ("same-origin", "no-cors", "image", 200),
+        ("same-origin", "cors", "empty", 200),
+        ("none", "navigate", "document", 200),
+    ] {
+        let read = node.get("/people/ANA001").header("cookie", &cookie).header("sec-fetch-site", site);
+        let read = read.header("sec-fetch-mode", mode).header("sec-fetch-dest", dest).send().await;
+        assert_eq!(read.status().as_u16(), expected, "{site} {mode} {dest}");
+    }
 }
 
 /// Clients that send a password are answered as if there were no sessions.

@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from node import PATIENT, ROOT
-from wire import Http1, Http2, basic, connect
+from wire import Http1, Http2, basic, connect, frame
 
 #: Addresses that attack.
 STRANGERS = [f"127.0.1.{number}" for number in range(1, 250)]
@@ -341,6 +341,57 @@ def endless_heads(node, quick):
     return {"connections": len(lines)}, []
 
 
+def frames_without_requests(node, quick):
+    """Frames and pieces of bodies that make no request, as fast as they go, on four connections of one address."""
+    ping, settings, priority, unknown = 6, 4, 2, 0x7e
+    frames = [frame(ping, 1, 0, b"12345678"), frame(ping, 0, 0, b"12345678"), frame(settings, 0, 0, b""),
+              frame(priority, 0, 1, b"\0\0\0\0\1"), frame(unknown, 0, 0, b"")]
+    chunked = b"POST /session HTTP/1.1\r\nHost: l\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sent, faults = [], []
+    def flood(number):
+        kind = number // 4
+        if kind < len(frames):
+            line, piece = Http2(node.address, STRANGERS[0]).line, frames[kind] * (262144 // len(frames[kind]))
+        else:
+            line, piece = connect(node.address, STRANGERS[0], "http/1.1"), b"0" * 262144
+            line.sendall(chunked)
+        line.settimeout(2)
+        until = time.monotonic() + (1.5 if quick else 8)
+        try:
+            while time.monotonic() < until:
+                sent.append(line.send(piece))
+        except OSError:
+            pass
+        line.close()
+    before = node.log_bytes()
+    for kind in range(len(frames) + 1):
+        many(4, lambda number: flood(kind * 4 + number), threads=4)
+    written = node.log_bytes() - before
+    if written > 20_000:
+        faults.append(f"{written} bytes of log")
+    return {"sent": f"{sum(sent) / 1e6:.0f} MB", "log": f"{written} bytes"}, faults
+
+
+def refused_early(node, quick):
+    """A request that is refused before its body has come is answered, over HTTP/2 without a reset behind the answer."""
+    resets, answers = 0, Counter()
+    for number in range(20 if quick else 100):
+        connection = Http2(node.address, STRANGERS[number % 3], auth=basic(*PATIENT) if number % 2 else None)
+        path = "/personal_docs/ANA001/d9" if number % 2 else "/people/ANA001"
+        stream = connection.begin("POST" if number % 2 else "PATCH", path, [("content-type", "application/json")], has_body=True)
+        time.sleep(0.05)
+        connection.data(stream, b"{}", is_end=True)
+        connection.await_all([stream], 10)
+        answers[connection.status.get(stream)] += 1
+        connection.listen(0.05)
+        resets += stream in connection.resets
+        connection.close()
+    faults = [] if set(answers) == {401, 405} else [f"{answers}"]
+    if resets:
+        faults.append(f"{resets} answers with a reset behind them")
+    return {"answers": dict(answers)}, faults
+
+
 def heads_of_many_streams(node, quick):
     """Heads of 400 fields, packed into as many bytes, on all streams of many connections, while the own share is full."""
     bodies = many(30, lambda number: silent_forms(node, STRANGERS[0]))
@@ -527,6 +578,8 @@ ATTACKS = {
     "idle_connections": (idle_connections, False, 400),
     "busy_connections": (busy_connections, False, 400),
     "endless_heads": (endless_heads, False, None),
+    "frames_without_requests": (frames_without_requests, False, None),
+    "refused_early": (refused_early, False, None),
     "heads_of_many_streams": (heads_of_many_streams, False, None),
     "silent_requests": (silent_requests, False, None),
     "stale_bodies": (stale_bodies, False, None),

@@ -93,6 +93,9 @@ class Node:
             pass
         return float("inf")
 
+    def log_bytes(self):
+        return os.path.getsize(self.directory + "/log")
+
     def forget_memory(self):
         open(f"/proc/{self.process.pid}/clear_refs", "w").write("5")
 

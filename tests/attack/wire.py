@@ -124,7 +124,7 @@ class Http2:
         self.next, self.text, self.status, self.bytes, self.ended = 1, b"", {}, {}, set()
         # What may still be sent, on the whole connection (stream 0) and on each stream.
         self.room, self.stream_room = {0: 65535}, 65535
-        self.is_over = False
+        self.is_over, self.resets = False, set()
         # select() knows no more than 1,024 files.
         self.poll = select.poll()
         self.poll.register(self.line, select.POLLIN)
@@ -199,6 +199,8 @@ class Http2:
                 self.send(frame(SETTINGS, ACK, 0, b""))
             elif kind == PING and not flags & ACK:
                 self.send(frame(PING, ACK, 0, body))
+            if kind == RST:
+                self.resets.add(stream)
             if kind == RST or kind in (DATA, HEADERS) and flags & END_STREAM:
                 self.ended.add(stream)
 
