@@ -169,7 +169,12 @@ mod tests {
 
     fn asker(last: u8) -> Asker {
         let from = Some(IpAddr::from([192, 0, 2, last]));
-        Asker { who: Actor::Person("ANA001".to_owned()), from, right: Right::Machine, charge: Charge::default() }
+        Asker {
+            who: Actor::Person("ANA001".to_owned()),
+            from,
+            right: Right::Machine,
+            charge: Charge::default(),
+        }
     }
 
     #[tokio::test]
@@ -191,10 +196,15 @@ mod tests {
                 tokio::task::yield_now().await;
             }))
         };
+        let all_wait = async || {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        };
         let mut edits: Vec<_> = (0..200).map(|_| edit(1)).collect();
-        tokio::task::yield_now().await;
+        all_wait().await;
         edits.push(edit(2));
-        tokio::task::yield_now().await;
+        all_wait().await;
         drop(held);
         for edit in edits {
             edit.await.unwrap();

@@ -69,7 +69,9 @@ pub fn of_text(text: &[u8]) -> usize {
             }
             b'[' | b'{' => {
                 let is_object = *byte == b'{';
-                weight += if is_object { OBJECT } else { ELEMENT };
+                if !is_empty_after(text, at) {
+                    weight += if is_object { OBJECT } else { ELEMENT };
+                }
                 depth = depth.saturating_add(1);
                 note(&mut objects, depth, is_object);
             }
@@ -81,6 +83,12 @@ pub fn of_text(text: &[u8]) -> usize {
         }
     }
     weight
+}
+
+/// Whether a list or object ends where it has begun: then it has no table.
+fn is_empty_after(text: &[u8], at: usize) -> bool {
+    let rest = text.get(at..).unwrap_or_default();
+    rest.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"]}".contains(byte))
 }
 
 /// Remembers whether a level is an object's. Deeper ones than are taken are not remembered.
@@ -168,6 +176,7 @@ mod tests {
             assert!(of_text(text.as_bytes()) < text.len() * 2 + 4096);
         }
         assert_eq!(of_text(b""), 0);
+        assert_eq!(of_text(b"{ }"), 6);
     }
 
     #[test]
