@@ -143,7 +143,7 @@ def parsed_bodies(node, quick):
         except OSError as error:
             answers[type(error).__name__] += 1
     close_all(lines)
-    return {"answers": dict(answers)}, [] if answers["201"] else [f"{answers}"]
+    return {"answers": dict(answers)}, [] if answers["201"] + answers["200"] else [f"{answers}"]
 
 
 def many_values(node, quick):
