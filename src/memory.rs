@@ -24,9 +24,7 @@ const SERVE: &str = "serve";
 
 /// Starts the program again with the settings that are missing. Returns if none is, if this is no node, or if the system
 /// does not let it: then the node runs without them. What an administrator has set stays.
-///
-/// It looks at the environment itself: these are the C library's variables, no keys of the configuration.
-#[allow(clippy::disallowed_methods)]
+#[allow(clippy::disallowed_methods, reason = "variables of the C library, no keys of the configuration")]
 pub fn start_with_settings() {
     let is_node = env::args_os().skip(1).any(|word| word == SERVE);
     if !cfg!(target_env = "gnu") || !is_node || env::var_os(STARTED_AGAIN).is_some() {
