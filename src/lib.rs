@@ -15,6 +15,7 @@
 //! | 0 | [`domain`] | the rules: kinds of record, merge, access, JSON |
 //! | 0 | `files` | files that are there whole or not at all |
 //! | 0 | [`flaw`] | what tests break on purpose |
+//! | 0 | [`memory`] | settings of the allocator |
 //!
 //! # Life of a request
 //!
@@ -40,6 +41,7 @@ pub mod domain;
 mod files;
 pub mod flaw;
 pub mod http;
+pub mod memory;
 pub mod store;
 pub mod sync;
 pub mod tls;

@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
     ("files", 0),
     ("flaw", 0),
+    ("memory", 0),
     ("store", 1),
     ("accounts", 2),
     ("central", 2),

@@ -12,6 +12,8 @@ mod cli_support;
 mod doctor;
 #[path = "cli/encryption.rs"]
 mod encryption;
+#[path = "cli/memory.rs"]
+mod memory;
 mod support;
 
 #[path = "cli/exits.rs"]

@@ -252,6 +252,14 @@ impl Fetched {
             Fetched::Document { id, .. } | Fetched::Unreadable { id, .. } => id,
         }
     }
+
+    /// Bytes of the document that are held.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Fetched::Document { document, .. } => document.bytes().as_bytes().len(),
+            Fetched::Unreadable { .. } => 0,
+        }
+    }
 }
 
 /// A write that happens only if the centre still holds what the node believes.

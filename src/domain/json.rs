@@ -10,6 +10,7 @@ mod columns;
 mod dates;
 pub(crate) mod lines;
 mod parse;
+pub mod weight;
 
 use std::fmt;
 
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 use adopt::is_shown_as;
 pub use adopt::{adopt, check_key};
 pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, plain_date, utc_of, written_date};
-pub use parse::{parse, parse_object};
+pub use parse::{BodyError, parse, parse_body, parse_object};
 
 /// Deepest nesting of a document accepted from clients, the document itself being level 1.
 pub const DOCUMENT_DEPTH_MAX: usize = 64;

@@ -26,7 +26,7 @@ use crate::domain::access::{Acl, Actor, Principal, local_name};
 use crate::domain::encoding::decoded;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
-use crate::store::{Asker, Right, Snapshot, StoreError, Tx, asked_by};
+use crate::store::{Asker, Charge, Right, Snapshot, StoreError, Tx, asked_by};
 
 /// A read that takes longer looks at the rights of the reader once more before it is answered.
 const LONG_READ: Duration = Duration::from_millis(100);
@@ -154,7 +154,12 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
 /// A read takes effect when it is answered. A short one is answered as it was let in.
 async fn read(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
     let began = Instant::now();
-    let asker = Asker { who: caller.principal.actor.clone(), from: caller.from(), right: Right::ReadOnly };
+    let asker = Asker {
+        who: caller.principal.actor.clone(),
+        from: caller.from(),
+        right: Right::ReadOnly,
+        charge: Charge::default(),
+    };
     let response = asked_by(asker, way.go(node, Some(caller), request)).await;
     if began.elapsed() < LONG_READ {
         return response;
@@ -171,7 +176,8 @@ async fn write(node: &Arc<Node>, way: Way, caller: &Caller, mut request: Request
     let rights = Arc::new(Rights::of(node, caller));
     request.extensions_mut().insert(Arc::clone(&rights));
     let right = Right::Client(rights);
-    let asker = Asker { who: caller.principal.actor.clone(), from: caller.from(), right };
+    let asker =
+        Asker { who: caller.principal.actor.clone(), from: caller.from(), right, charge: Charge::default() };
     asked_by(asker, writes::go(node, way, caller, request)).await
 }
 

@@ -12,11 +12,12 @@ use futures_util::{StreamExt as _, stream};
 use super::Node;
 use super::caller::Caller;
 use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
-use super::conflicts::{RENDERED, may_see};
+use super::conflicts::may_see;
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::holds::{self, Case};
 use super::witness::Seen;
+use super::workload;
 use crate::domain::access::Verb;
 use crate::store::{ConflictStatus, Snapshot};
 
@@ -38,7 +39,7 @@ pub(crate) async fn list(
             });
         }
     }
-    let turn = RENDERED.acquire().await.map_err(|_| ApiError::Internal)?;
+    let work = workload::take_for_rows(&node, &caller).await?;
     // Reading may wait for the disk; the async workers must not.
     let begun = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
@@ -50,7 +51,7 @@ pub(crate) async fn list(
         Ok::<_, ApiError>((lister, first))
     });
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
-    drop(turn);
+    drop(work);
     let response = super::json_body(lister.into_body(first));
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
@@ -79,7 +80,8 @@ impl Lister {
             return Body::from(first);
         }
         let rest = stream::try_unfold(self, |mut lister| async move {
-            let _turn = RENDERED.acquire().await.map_err(std::io::Error::other)?;
+            let unread = |_| std::io::Error::other("the list could not be read to its end");
+            let _work = workload::take_for_rows(&lister.node, &lister.caller).await.map_err(unread)?;
             let read = tokio::task::spawn_blocking(move || lister.next_chunk().map(|chunk| (chunk, lister)));
             match read.await {
                 Ok(Ok((chunk, lister))) => Ok(chunk.map(|chunk| (chunk, lister))),

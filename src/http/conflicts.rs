@@ -8,7 +8,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
 
 use super::caller::Caller;
 use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
@@ -17,18 +16,17 @@ use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
 use super::records::to_document;
 use super::witness::{Seen, note_read};
+use super::workload::{self, showing, writing};
+use super::write::{check_size, to_raw};
 use super::{ClientStore, Node};
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
-use crate::domain::json::{adopt, parse_object, show_value};
+use crate::domain::json::{adopt, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, Subject};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
-
-/// Conflicts are read and made into text one at a time: each may need several times the memory of its values.
-pub(super) static RENDERED: Semaphore = Semaphore::const_new(1);
 
 pub(crate) async fn show(
     State(node): State<Arc<Node>>,
@@ -36,8 +34,9 @@ pub(crate) async fn show(
     at: At,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    let _turn = RENDERED.acquire().await.map_err(|_| ApiError::Internal)?;
     let id = at.id().to_owned();
+    let bytes = node.store.read()?.conflict_bytes(&id)?;
+    let _work = workload::take(&node, &caller, showing(bytes)).await?;
     let shown = tokio::task::spawn_blocking(move || -> Result<(Response, Seen), ApiError> {
         let snapshot = node.store.read()?;
         match find_in(&node, &caller, &snapshot, &id)? {
@@ -195,13 +194,16 @@ pub(crate) async fn resolve(
     let found = find_in(&node, &caller, &*node.store.read()?, at.id())?;
     // Also an answer that carries nothing out shows both values.
     note_read(&node, found.seen().event(&caller.principal.actor).at(caller.from())).await?;
-    let body = body.0?;
-    let _claim = node.store.claim(body.len() as u64)?;
-    let body = parse_object(&body)?;
+    let text = body.0?;
+    let _claim = node.store.claim(text.len() as u64)?;
+    let bytes = node.store.read()?.conflict_bytes(at.id())?;
+    let work = Arc::new(workload::take(&node, &caller, writing(&text, showing(bytes))).await?);
+    let body = work.run(|| parse_body(&text))?;
+    drop(text);
     match found {
         Found::Value(_) => {}
         Found::Identity(case) => {
-            let case = holds::resolve(&node, &caller, *case, &headers, &body).await?;
+            let case = holds::resolve(&node, &caller, *case, &headers, (&body, &work)).await?;
             return Ok(respond_with(case.shown(&node, None), &case.etag()));
         }
         Found::Duplicate(_) => {
@@ -219,14 +221,19 @@ pub(crate) async fn resolve(
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
     check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
     let (acl, who, store) = (node.acl(), caller.principal.clone(), node.store.clone());
+    // What stands on one of the two sides may be taken, however large it is.
+    let is_bounded = matches!(decision, Decision::Value(_)).then(|| Arc::clone(&node));
     let check = move |conflict: &Conflict, old: Option<&Document>, new: Option<&Document>| {
         check_allowed(&acl, &who, conflict, old, new)?;
+        if let Some(node) = &is_bounded {
+            check_decided_size(node, old, new)?;
+        }
         check_deletable(&store, conflict, old, new)
     };
     let actor = caller.principal.actor.clone();
     let id = at.id();
-    let work = async |store: &Store| carry_out(store, id, decision, current, actor, check).await;
-    match caller.writes(&node).through(work).await {
+    let carried_out = async |store: &Store| carry_out(store, id, decision, current, actor, check).await;
+    match caller.writes(&node).charged(&work).through(carried_out).await {
         Ok(_) => respond(&node, &*node.store.read()?, at.id()),
         Err(ResolveError::Unknown) => Err(absent()),
         Err(ResolveError::Resolved(_)) => {
@@ -234,6 +241,9 @@ pub(crate) async fn resolve(
         }
         Err(ResolveError::Moved { .. }) => Err(moved(&node, at.id(), "The value has changed meanwhile")),
         Err(ResolveError::Invalid { field, .. }) if field == FORBIDDEN => Err(ApiError::Forbidden),
+        Err(ResolveError::Invalid { field, message }) if field == TOO_LARGE => {
+            Err(ApiError::TooLarge(message))
+        }
         Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
         Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
         Err(ResolveError::Store(error)) => Err(error.into()),
@@ -242,6 +252,26 @@ pub(crate) async fn resolve(
 
 /// Marks a refusal that is about rights rather than content.
 const FORBIDDEN: &str = "$forbidden";
+/// Marks a refusal that is about the size of the record.
+const TOO_LARGE: &str = "$too_large";
+
+/// A value that somebody types makes the record no larger than a write may.
+fn check_decided_size(
+    node: &Node,
+    old: Option<&Document>,
+    new: Option<&Document>,
+) -> Result<(), ResolveError> {
+    let raw = |document: Option<&Document>| document.map(to_raw).transpose();
+    let checked =
+        raw(old).and_then(|old| check_size(node, raw(new)?.as_ref(), old.as_ref().map(|old| old.as_bytes())));
+    checked.map_err(|error| {
+        let (field, message) = match error {
+            ApiError::TooLarge(message) => (TOO_LARGE, message),
+            _ => ("value", "value: cannot be stored".to_owned()),
+        };
+        ResolveError::Invalid { field: field.into(), message }
+    })
+}
 
 /// What is decided on has changed. The conflict as it is now comes along, as in a list.
 fn moved(node: &Node, id: &str, message: &str) -> ApiError {

@@ -6,11 +6,10 @@ use axum::body::Body;
 use axum::extract::{FromRequest as _, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bson::{Document, doc};
+use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use bytes::Bytes;
 use futures_util::stream;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 
 use super::Node;
 use super::caller::Caller;
@@ -18,6 +17,7 @@ use super::error::ApiError;
 use super::extract::{At, BodyLimit, Sent, names_etag, refuse_forms_of_files};
 use super::media;
 use super::records::{ItemTarget, check_precondition, not_modified};
+use super::workload::{self, changing};
 use crate::domain::access::Verb;
 use crate::domain::content::{CONTENT_CHUNK_BYTES, Content};
 use crate::domain::edit::CONTENT_FIELD;
@@ -26,15 +26,11 @@ use crate::store::{Edit, EditError};
 
 /// How often an upload starts over because the record changed meanwhile.
 const UPLOAD_TRIES_MAX: usize = 8;
-/// Uploads that are written at once, when all their bytes are here.
-const UPLOADS_MAX: usize = 1;
 /// Longest media type accepted.
 const MEDIA_TYPE_CHARS_MAX: usize = 128;
 
 /// Fields in which clients say what a document is called, the most exact first.
 const NAME_FIELDS: [&str; 4] = ["filename", "file_name", "title", "name"];
-
-static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
 
 pub(crate) async fn upload(
     node: &Arc<Node>,
@@ -62,10 +58,12 @@ pub(crate) async fn upload(
     drop(node.store.claim(bytes_to_come(&headers, node.settings.content_limit_bytes))?);
     let Sent(bytes) = Sent::from_request(request, &()).await?;
     let bytes = bytes?;
-    let _turn = UPLOADS.acquire().await.map_err(|_| ApiError::Internal)?;
+    let work = Arc::new(workload::take_for_upload(node, caller, bytes.len()).await?);
     let _claim = node.store.claim(bytes.len() as u64)?;
     let (bytes, sha256) = hashed(bytes).await?;
     for _ in 0..UPLOAD_TRIES_MAX {
+        let stored = node.store.read()?.look(schema.kind, target.id, |_, stored| changing(stored))?;
+        let changed = workload::take(node, caller, stored.unwrap_or(0)).await?;
         let (found, grant) = target.authorized(node, caller, Verb::Patch)?;
         check_precondition(&headers, Some(found.bytes()))?;
         let expected = Some(found.bytes().to_vec());
@@ -84,7 +82,8 @@ pub(crate) async fn upload(
             grants: None,
             content: Some((sha256.clone(), bytes.clone())),
         };
-        match caller.writes(node).edit(edit).await {
+        let charge = Arc::new((Arc::clone(&work), changed));
+        match caller.writes(node).charged(&charge).edit(edit).await {
             Ok(()) => {
                 let status = if had_content { StatusCode::OK } else { StatusCode::CREATED };
                 let body = serde_json::json!({"sha256": sha256, "length": bytes.len(), "type": media_type});
@@ -148,7 +147,7 @@ pub(crate) async fn download(
 ) -> Result<Response, ApiError> {
     let (found, opening) = ItemTarget::new(schema, route, at).readable(node, caller, headers).await?;
     let shown = found.seen(schema).under(opening);
-    let document = found.document()?;
+    let document = described(found.raw());
     let Some(content) = Content::of(schema.kind, &document) else {
         return Err(ApiError::NotFound("The document has no content".into()));
     };
@@ -198,6 +197,25 @@ pub(crate) async fn download(
         set(header::CONTENT_RANGE, &format!("bytes {first}-{last}/{}", content.length));
     }
     Ok(shown.on(response))
+}
+
+/// What a document says about its bytes. The rest of it may have thousands of values, and is not looked at.
+fn described(document: &RawDocument) -> Document {
+    const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+    let mut described = Document::new();
+    for field in NAME_FIELDS.into_iter().chain([CONTENT_FIELD]) {
+        let value = match document.get(field) {
+            Ok(Some(RawBsonRef::Document(value))) if value.as_bytes().len() <= DESCRIPTION_BYTES_MAX => {
+                Document::try_from(value).ok().map(Bson::Document)
+            }
+            Ok(Some(RawBsonRef::String(text))) if text.len() <= DESCRIPTION_BYTES_MAX => Some(text.into()),
+            _ => None,
+        };
+        if let Some(value) = value {
+            described.insert(field, value);
+        }
+    }
+    described
 }
 
 /// What the document calls its bytes, or else its id.

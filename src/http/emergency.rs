@@ -19,7 +19,7 @@ use super::witness::Seen;
 use crate::domain::access::Verb;
 use crate::domain::emergency::Reason;
 use crate::domain::record::{Kind, fold_account};
-use crate::store::{Emergency, EmergencyError};
+use crate::store::{Emergency, EmergencyError, Stale};
 
 /// Says why a record is needed now.
 pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-emergency-reason");
@@ -107,10 +107,18 @@ fn present(node: &Node, caller: &Caller, account: &str) -> Result<Option<u64>, A
     Ok(row.filter(|row| !row.is_ended).map(|row| row.id))
 }
 
+/// An error if an opening under which somebody waited is over meanwhile: as for those who had none.
+pub(crate) fn check_open(node: &Node, id: u64) -> Result<(), ApiError> {
+    match node.store.read()?.emergency(id)? {
+        Some(row) if is_open(node, &row) => Ok(()),
+        _ => Err(ApiError::Stale(Stale::Emergency)),
+    }
+}
+
 async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) -> Result<u64, ApiError> {
     let since = node.accounts.openings().now();
     // Requests that come at once share an opening.
-    let _turn = node.store.turn(Kind::Person, &account).await;
+    let _turn = caller.writes(&node).through(async |store| store.turn(Kind::Person, &account).await).await;
     if let Some(id) = present(&node, &caller, &account)? {
         return Ok(id);
     }

@@ -12,7 +12,7 @@ use crate::accounts::{HashError, LoginError};
 use crate::domain::access::Denied;
 use crate::domain::audit::Outcome;
 use crate::domain::edit::Invalid;
-use crate::domain::json::JsonError;
+use crate::domain::json::{BodyError, JsonError};
 use crate::store::{EditError, Stale, StoreError};
 
 /// When to come back to a node that has no room.
@@ -408,6 +408,15 @@ impl From<JsonError> for ApiError {
         match error {
             JsonError::Syntax { .. } => ApiError::NotJson(message),
             JsonError::Invalid { field, .. } => ApiError::Invalid { field, message },
+        }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Json(error) => error.into(),
+            BodyError::TooManyValues { .. } => ApiError::TooLarge(error.to_string()),
         }
     }
 }

@@ -125,17 +125,19 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     }
 }
 
-/// A body as it comes. A vector that grows would take twice what it holds, and pieces as they come as much for a byte as
-/// for many.
+/// A body as it comes.
+///
+/// It grows by doubling, and takes no more memory for that: what is not written yet is not there, and large blocks move
+/// without being copied, as long as the allocator maps each by itself ([`crate::memory`]).
 #[derive(Default)]
 struct Parted {
     /// Most bodies come in one piece, which is not copied.
     only: Bytes,
-    parts: Vec<Vec<u8>>,
+    parts: Vec<u8>,
     length: usize,
 }
 
-/// Length of all parts but the last.
+/// What is unpacked at once.
 const PART_BYTES: usize = 64 << 10;
 
 impl Parted {
@@ -146,35 +148,14 @@ impl Parted {
             return;
         }
         self.length += bytes.len();
-        let only = std::mem::take(&mut self.only);
-        self.copy(&only);
-        self.copy(&bytes);
+        if !self.only.is_empty() {
+            self.parts = std::mem::take(&mut self.only).into();
+        }
+        self.parts.extend_from_slice(&bytes);
     }
 
-    fn copy(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            match self.parts.last_mut().filter(|part| part.len() < PART_BYTES) {
-                Some(part) => {
-                    let (now, later) = bytes.split_at(bytes.len().min(PART_BYTES - part.len()));
-                    part.extend_from_slice(now);
-                    bytes = later;
-                }
-                None => self.parts.push(Vec::new()),
-            }
-        }
-    }
-
-    fn whole(mut self) -> Bytes {
-        match self.parts.len() {
-            0 => self.only,
-            1 => self.parts.pop().unwrap_or_default().into(),
-            _ => {
-                let mut whole = Vec::with_capacity(self.length);
-                // Each part goes once it is copied.
-                self.parts.into_iter().for_each(|part| whole.extend_from_slice(&part));
-                whole.into()
-            }
-        }
+    fn whole(self) -> Bytes {
+        if self.parts.is_empty() { self.only } else { self.parts.into() }
     }
 }
 

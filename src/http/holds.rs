@@ -16,11 +16,12 @@ use super::conflict_view::truncated;
 use super::error::ApiError;
 use super::extract::names_etag;
 use super::records::to_document;
+use super::workload::Work;
 use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::json::show_value;
 use crate::domain::merge::identity_differences;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Conflict, ConflictStatus, Hold, Snapshot};
+use crate::store::{Conflict, ConflictStatus, Hold, Snapshot, Store};
 use crate::sync::conflicts::ResolveError;
 use crate::sync::identity::{Pair, Verdict, decide, hold_of};
 
@@ -149,7 +150,7 @@ pub(super) async fn resolve(
     caller: &Caller,
     case: Case,
     headers: &HeaderMap,
-    body: &Map<String, Value>,
+    (body, work): (&Map<String, Value>, &Arc<Work>),
 ) -> Result<Case, ApiError> {
     let verdict = match (body.get("decide"), body.get("id")) {
         (Some(Value::String(same)), None) if same == "same" => Verdict::Same,
@@ -177,7 +178,8 @@ pub(super) async fn resolve(
     }
     let actor = caller.principal.actor.clone();
     let (id, pair) = (&case.conflict.id, case.pair.clone());
-    let done = caller.writes(node).through(async |store| decide(store, id, verdict, pair, actor).await).await;
+    let decided = async |store: &Store| decide(store, id, verdict, pair, actor).await;
+    let done = caller.writes(node).charged(work).through(decided).await;
     let again = |conflict: Conflict| Case::read(&*node.store.read()?, conflict);
     match done {
         Ok(conflict) => again(conflict),

@@ -30,7 +30,7 @@ use super::{BrowserSessions, Node};
 use crate::accounts::{HashError, StoredAccount, canonical};
 use crate::domain::access::{Actor, Verb};
 use crate::domain::audit::{Event, Outcome, What};
-use crate::store::{Asker, Right, Stale, Standing, StoreError, Tx};
+use crate::store::{Asker, Charge, Right, Stale, Standing, StoreError, Tx};
 
 /// Where links lead; [`super::caller::require_login`] lets requests for it through.
 pub(crate) const LINK_ROUTE: &str = "/link/{secret}";
@@ -294,7 +294,10 @@ pub(crate) async fn submit(
     let actor = account.actor();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let right = Right::Client(Arc::new(Open { node: Arc::clone(&node), hash: hash.clone(), now_ms }));
-    let writes = Writes::by(&node.store, Asker { who: actor.clone(), from: peer.from(), right });
+    let writes = Writes::by(
+        &node.store,
+        Asker { who: actor.clone(), from: peer.from(), right, charge: Charge::default() },
+    );
     let setting = writes.transact(move |tx| -> Result<bool, StoreError> {
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
         open.retain(|link| link.hash != hash);

@@ -13,13 +13,12 @@ use bson::RawDocument;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::sync::Semaphore;
 
 use super::caller::Caller;
 use super::emergency::{Subject, admit};
 use super::error::ApiError;
 use super::extract::{At, query_pairs};
-use super::records::{hidden_from, show_into};
+use super::records::{hidden_from, show_into, uncovered};
 use super::witness::Seen;
 use super::workload::{self, Work, is_large};
 use super::{CollectionShape, Node};
@@ -35,11 +34,6 @@ const BATCH_RECORDS_MAX: usize = 500;
 const SHORT_RECORDS_MAX: usize = 16;
 /// Roughly the most bytes read from the store at once; a list that nobody takes holds so much.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// Lists that are read at once: as many as come would each have a part in memory before it is known to whom it goes.
-const READERS_MAX: usize = 8;
-static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
-/// What a piece with a large record takes, at most: records end at 16 MiB.
-const LARGE_WORK: usize = 32 << 20;
 /// Longest text that people are searched by: each of its words is a walk through an index.
 const WORDS_CHARS_MAX: usize = 100;
 /// Lists only what belongs to this account.
@@ -166,7 +160,7 @@ pub(crate) async fn list(
     let path = uri.path().to_owned();
     // Looking for the documents of one page may go through all of a person's.
     let is_short = owner.is_some() && query.limit.is_none() && page_id.is_none();
-    let store = node.store.clone();
+    let (store, lister_node) = (node.store.clone(), Arc::clone(&node));
     let begin = {
         let node = Arc::clone(&node);
         move |max| {
@@ -193,14 +187,14 @@ pub(crate) async fn list(
         begin(SHORT_RECORDS_MAX)?
     } else {
         // Reading may wait for the disk; the async workers must not.
-        let _turn = READERS.acquire().await.map_err(|_| ApiError::Internal)?;
+        let _work = workload::take_for_list(&lister_node, caller).await?;
         let begun = tokio::task::spawn_blocking(move || begin(BATCH_RECORDS_MAX));
         begun.await.map_err(|_| ApiError::Internal)??
     };
     let first = match first {
         Piece::Text(text) => text,
         Piece::End => Bytes::new(),
-        Piece::Large => lister.large_piece(caller).await?,
+        Piece::Large(bytes) => lister.large_piece(caller, bytes).await?,
     };
     let json = HeaderValue::from_static("application/json");
     let body = lister.into_body(first, caller);
@@ -288,8 +282,8 @@ impl Query {
 /// What comes next of a list's text.
 enum Piece {
     Text(Bytes),
-    /// A large record, which has to be waited for.
-    Large,
+    /// A large record, for which so much has to be waited for.
+    Large(usize),
     /// Nothing.
     End,
 }
@@ -329,27 +323,29 @@ impl Lister {
 
     /// The next piece of the JSON text, empty after the end.
     async fn read_on(mut self, caller: &Caller) -> Result<(Bytes, Lister), ApiError> {
-        let turn = READERS.acquire().await.map_err(|_| ApiError::Internal)?;
+        let work = workload::take_for_list(&self.node, caller).await?;
         let read = tokio::task::spawn_blocking(move || {
             self.next_piece(BATCH_RECORDS_MAX, None).map(|piece| (piece, self))
         });
         let (piece, mut lister) = read.await.map_err(|_| ApiError::Internal)??;
-        drop(turn);
+        drop(work);
         Ok(match piece {
             Piece::Text(text) => (text, lister),
             Piece::End => (Bytes::new(), lister),
-            Piece::Large => (lister.large_piece(caller).await?, lister),
+            Piece::Large(bytes) => (lister.large_piece(caller, bytes).await?, lister),
         })
     }
 
     /// The next piece, with what the large record in it takes.
-    async fn large_piece(&mut self, caller: &Caller) -> Result<Bytes, ApiError> {
+    async fn large_piece(&mut self, caller: &Caller, mut bytes: usize) -> Result<Bytes, ApiError> {
         let node = Arc::clone(&self.node);
-        let work = workload::take(&node, caller, LARGE_WORK).await?;
-        match work.run(|| self.next_piece(BATCH_RECORDS_MAX, Some(&work)))? {
-            Piece::Text(text) => Ok(text),
-            Piece::End => Ok(Bytes::new()),
-            Piece::Large => Err(ApiError::Internal),
+        loop {
+            let work = workload::take(&node, caller, bytes).await?;
+            match work.run(|| self.next_piece(BATCH_RECORDS_MAX, Some(&work)))? {
+                Piece::Text(text) => return Ok(text),
+                Piece::End => return Ok(Bytes::new()),
+                Piece::Large(needed) => bytes = needed,
+            }
         }
     }
 
@@ -399,10 +395,17 @@ impl Lister {
         let before = text.len();
         loop {
             let (until, cursor) = (self.until.as_deref(), self.cursor.as_deref());
-            let (mut is_before_large, mut last) = (false, None);
+            let (mut before_large, mut last) = (None, None);
             let next = self.selection.visit(view, cursor, max, |id, document| {
-                is_before_large |= work.is_none() && is_large(document);
-                if is_before_large || until.is_some_and(|until| id > until) {
+                if before_large.is_some() || until.is_some_and(|until| id > until) {
+                    return Ok(());
+                }
+                // One large record in a piece: what was waited for is for one.
+                before_large = match (&last, is_large(document)) {
+                    (Some(_), true) => Some(0),
+                    _ => uncovered(&self.node, document, self.hidden, work)?,
+                };
+                if before_large.is_some() {
                     return Ok(());
                 }
                 last = Some(id.to_owned());
@@ -411,9 +414,9 @@ impl Lister {
                 }
                 self.render(document, &mut text)
             })?;
-            if is_before_large {
+            if let Some(bytes) = before_large {
                 let Some(last) = last else {
-                    return Ok(Piece::Large);
+                    return Ok(Piece::Large(bytes));
                 };
                 (self.cursor, self.state) = (Some(last), State::Middle);
                 return Ok(Piece::Text(text.into()));
@@ -441,7 +444,7 @@ impl Lister {
             CollectionShape::Flat => show_into(&self.node, document, self.hidden, text),
             CollectionShape::Rows => {
                 text.push(b'[');
-                show_into(&self.node, document, self.hidden, text)?;
+                show_into(&self.node, document, self.hidden, &mut *text)?;
                 text.push(b']');
                 Ok(())
             }

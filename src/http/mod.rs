@@ -55,6 +55,7 @@ pub use error::Overloaded;
 pub(crate) use error::{no_host, overloaded};
 pub use rights::ClientStore;
 pub use users::check_local_name;
+pub use workload::all_work;
 
 use crate::accounts::Accounts;
 use crate::backup::Backups;

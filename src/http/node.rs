@@ -14,7 +14,7 @@ use super::extract::Sent;
 use super::witness::Seen;
 use super::{BrowserSessions, Node};
 use crate::domain::access::Verb;
-use crate::domain::json::parse_object;
+use crate::domain::json::parse_body;
 
 const WELCOME: &str = include_str!("pages/welcome.html");
 const SESSION_LINK: &str = "<p><a href=\"/session\">Log in with this browser</a></p>\n";
@@ -99,7 +99,7 @@ pub(crate) async fn sync_round(
     node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
     let body = body.0?;
     if !body.is_empty() {
-        match parse_object(&body)?.get("verify") {
+        match parse_body(&body)?.get("verify") {
             Some(serde_json::Value::Bool(true)) => node.sync.ask_for_verification().await?,
             Some(serde_json::Value::Bool(false)) | None => {}
             Some(_) => return Err(ApiError::invalid("verify", "verify: must be true or false")),
@@ -124,7 +124,7 @@ pub(crate) async fn sync_resume(
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Post, "sync")?;
     let body = body.0?;
-    let answers = if body.is_empty() { Map::new() } else { parse_object(&body)? };
+    let answers = if body.is_empty() { Map::new() } else { parse_body(&body)? };
     if answers.len() > 1 {
         return Err(ApiError::invalid("", "there can be only one answer at a time"));
     }

@@ -18,6 +18,7 @@ use super::node::page;
 use super::records::Found;
 use super::users::{ACCOUNT_BYTES, Account, store_password, unknown};
 use super::witness::{Refused, login_failed};
+use super::workload::{self, changing};
 use super::{BrowserSessions, Node, form_token};
 use crate::accounts::{HashError, LoginError, StoredAccount, canonical};
 use crate::domain::access::{Acl, Actor, Denied, Grant, Principal, Target, Verb};
@@ -171,6 +172,8 @@ async fn save(node: &Arc<Node>, caller: &Caller, person: &str, hash: &str) -> Re
     }
     for _ in 0..SAVE_TRIES_MAX {
         let grant = authorize_person(&node.acl(), &caller.principal, Verb::Post, person)?;
+        let stored = node.store.read()?.look(Kind::Person, person, |_, stored| changing(stored))?;
+        let work = Arc::new(workload::take(node, caller, stored.unwrap_or(0)).await?);
         let found = find(node, person)?;
         let expected = Some(found.bytes().to_vec());
         let mut document = found.document()?;
@@ -178,7 +181,7 @@ async fn save(node: &Arc<Node>, caller: &Caller, person: &str, hash: &str) -> Re
         let (requires, grants, content) = (Vec::new(), None, None);
         let edit =
             Edit { grant, id: found.0.id, expected, document: Some(document), requires, grants, content };
-        match caller.writes(node).edit(edit).await {
+        match caller.writes(node).charged(&work).edit(edit).await {
             Ok(()) => return Ok(()),
             Err(EditError::Moved) => {}
             Err(error) => return Err(error.into()),

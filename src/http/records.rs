@@ -1,5 +1,6 @@
 //! Floor 4. One record over HTTP: which one a path names, who may have it, how it is shown.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -148,8 +149,8 @@ impl<'a> ItemTarget<'a> {
     }
 
     /// The text of the record that the path leads to, if the caller may read it as anybody may whom the rules let.
-    /// Texts are kept with the view that they were made of; who may see them is asked each time. The length of a large
-    /// record instead, if there is no `work` for it.
+    /// Texts are kept with the view that they were made of; who may see them is asked each time. For a large record
+    /// instead what it takes, if `work` does not cover that.
     fn text(
         &self,
         node: &Node,
@@ -168,8 +169,8 @@ impl<'a> ItemTarget<'a> {
         let look = |id: &str, record: &RawDocument| {
             let owner = self.schema.owner_in(record);
             self.authorize_found(node, caller, Verb::Get, owner.as_deref())?;
-            if work.is_none() && is_large(record) {
-                return Ok(Err(record.as_bytes().len()));
+            if let Some(bytes) = uncovered(node, record, hidden, work)? {
+                return Ok(Err(bytes));
             }
             text(node, id, record, owner, hidden).map(|text| Ok(Arc::new(text)))
         };
@@ -191,19 +192,32 @@ impl<'a> ItemTarget<'a> {
         let schema = self.schema;
         let refusal = match refusal {
             Err(refusal) => refusal,
-            Ok(bytes) => {
-                let work = workload::take(node, caller, reading(bytes)).await?;
+            Ok(mut bytes) => loop {
+                let work = workload::take(node, caller, bytes).await?;
                 let hidden = hidden_fields(node, schema, caller);
-                let made = work.run(|| self.text(node, caller, hidden, Some(&work)))?;
-                return Ok((made.map_err(|_| ApiError::Internal)?, None));
-            }
+                match work.run(|| self.text(node, caller, hidden, Some(&work)))? {
+                    Ok(made) => return Ok((made, None)),
+                    Err(needed) => bytes = needed,
+                }
+            },
         };
         let (found, opening) = self.readable_after(refusal, node, caller, headers).await?;
         let hidden = hidden_from(node, schema, caller, opening);
         let made = || text(node, &found.0.id, found.raw(), found.owner(schema), hidden);
-        let kept = match is_large(found.raw()) {
-            true => workload::take(node, caller, reading(found.bytes().len())).await?.run(made)?,
-            false => made()?,
+        let (mut work, mut has_waited) = (None, false);
+        while let Some(bytes) = uncovered(node, found.raw(), hidden, work.as_ref())? {
+            // What it holds is given back first: it would wait for itself.
+            drop(work.take());
+            work = Some(workload::take(node, caller, bytes).await?);
+            has_waited = true;
+        }
+        // The emergency may be over by now; who the caller is was compared after the wait.
+        if let (Some(opening), true) = (opening, has_waited) {
+            emergency::check_open(node, opening)?;
+        }
+        let kept = match &work {
+            Some(work) => work.run(made)?,
+            None => made()?,
         };
         Ok((Arc::new(kept), opening))
     }
@@ -285,6 +299,41 @@ impl Found {
     /// An answer that shows it, for the audit.
     pub(crate) fn seen(&self, schema: &Schema) -> Seen {
         Seen::record(schema, &self.0.id, self.owner(schema))
+    }
+}
+
+/// What making text of a large record takes, if that is not covered. Without `work` by its length, and with it as it is:
+/// text with many signs that are written as escapes is several times as long.
+pub(crate) fn uncovered(
+    node: &Node,
+    record: &RawDocument,
+    hidden: &[&str],
+    work: Option<&Work>,
+) -> Result<Option<usize>, ApiError> {
+    if !is_large(record) {
+        return Ok(None);
+    }
+    let bytes = record.as_bytes().len();
+    let Some(work) = work else {
+        return Ok(Some(reading(bytes)));
+    };
+    let mut length = Length(0);
+    work.run(|| show_into(node, record, hidden, &mut length))?;
+    let bytes = bytes.saturating_add(length.0);
+    Ok((!work.covers(bytes)).then_some(bytes))
+}
+
+/// Counts what is written, and keeps nothing of it.
+pub(crate) struct Length(pub(crate) usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -370,7 +419,7 @@ pub(crate) fn show_into(
     node: &Node,
     document: &RawDocument,
     hidden: &[&str],
-    text: &mut Vec<u8>,
+    text: impl Write,
 ) -> Result<(), ApiError> {
     let shown = Shown { document, dates: node.settings.date_format, hidden };
     serde_json::to_writer(text, &shown).map_err(|e| StoreError::Damaged(e.to_string()).into())

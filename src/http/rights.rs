@@ -20,7 +20,8 @@ use crate::accounts::StoredAccount;
 use crate::domain::access::Acl;
 use crate::domain::audit::{Event, Outcome, What};
 use crate::store::{
-    Asker, Edit, EditError, Right, Snapshot, Stale, Standing, Store, StoreError, Tx, Unnoted, asked_by,
+    Asker, Charge, Edit, EditError, Right, Snapshot, Stale, Standing, Store, StoreError, Tx, Unnoted,
+    asked_by,
 };
 
 /// A caller's rights, with what they were made from.
@@ -150,7 +151,7 @@ impl ClientStore {
     }
 
     /// [`Store::turn`].
-    pub async fn turn(&self, kind: crate::domain::record::Kind, id: &str) -> tokio::sync::MutexGuard<'_, ()> {
+    pub async fn turn(&self, kind: crate::domain::record::Kind, id: &str) -> Option<crate::store::Share> {
         self.0.turn(kind, id).await
     }
 
@@ -210,6 +211,12 @@ impl<'a> Writes<'a> {
         asked_by(self.asker, self.store.edit(edit)).await
     }
 
+    /// With what is counted for it until it is done, also if the client goes away meanwhile.
+    pub(crate) fn charged<W: Send + Sync + 'static>(mut self, work: &Arc<W>) -> Self {
+        self.asker.charge = Charge::of(Arc::clone(work));
+        self
+    }
+
     /// Work of the floors below that writes.
     pub(crate) async fn through<F, T>(self, work: F) -> T
     where
@@ -223,7 +230,7 @@ impl Caller {
     /// Who asks, with the right to write for as long as the caller's rights hold.
     pub(crate) fn asker(&self, node: &Arc<Node>) -> Asker {
         let right = Right::Client(Arc::new(Rights::of(node, self)));
-        Asker { who: self.principal.actor.clone(), from: self.from(), right }
+        Asker { who: self.principal.actor.clone(), from: self.from(), right, charge: Charge::default() }
     }
 
     /// The store for what this caller writes.

@@ -19,7 +19,7 @@ use super::extract::{At, query_pairs};
 use super::lists::X_DAMAGED;
 use super::records::item_path;
 use super::witness::Seen;
-use super::workload;
+use super::workload::{self, showing};
 use crate::domain::access::{Acl, Actor, Grant, Principal, Target, Verb};
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::show_value;
@@ -34,8 +34,6 @@ const LIMIT_ROWS_DEFAULT: usize = 100;
 const LIMIT_ROWS_MAX: usize = 1000;
 /// What a thousand rows take, about.
 const ROWS_WORK: usize = 2 << 20;
-/// What showing or restoring a body takes, at most: its length is known once it is read, and there are few of these.
-const TRASHED_WORK: usize = 32 << 20;
 
 struct Query {
     limit: usize,
@@ -133,8 +131,16 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Get, ACL_NAME)?;
-    let work = workload::take(&node, &caller, TRASHED_WORK).await?;
+    let work = workload::take(&node, &caller, body_work(&node, at.id())?).await?;
     work.run(|| shown(&node, &acl, &caller, at.id()))
+}
+
+/// What showing or restoring the body takes that the path names.
+fn body_work(node: &Node, id: &str) -> Result<usize, ApiError> {
+    let Ok(sequence) = id.parse() else {
+        return Ok(0);
+    };
+    Ok(showing(node.store.read()?.trashed_bytes(sequence)?))
 }
 
 fn shown(node: &Node, acl: &Acl, caller: &Caller, id: &str) -> Result<Response, ApiError> {
@@ -159,7 +165,8 @@ pub(crate) async fn restore(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
-    let work = workload::take(&node, &caller, TRASHED_WORK).await?;
+    let bytes = body_work(&node, at.id())?;
+    let work = workload::take(&node, &caller, bytes).await?;
     let (row, grant) = work.run(|| {
         let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
         let grant = authorize(&acl, &caller.principal, &row, &document)?;

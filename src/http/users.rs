@@ -20,7 +20,7 @@ use super::workload;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::{Actor, LOCAL_SUFFIX, Principal, Verb, local_name};
 use crate::domain::audit::ACCOUNT_KIND;
-use crate::domain::json::parse_object;
+use crate::domain::json::parse_body;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::is_account;
 use crate::store::{Part, Snapshot, StoreError, Tx};
@@ -173,7 +173,7 @@ pub(crate) async fn add(
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let id = at.id().to_owned();
-    let mut body = parse_object(&body.0?)?;
+    let mut body = parse_body(&body.0?)?;
     let is_asked = |body: &Map<String, Value>, name: &str| body.get(name) == Some(&Value::Bool(true));
     let roles = wanted_roles(&node, &body)?;
     if body.contains_key("password") || is_asked(&body, "link") {
@@ -324,7 +324,7 @@ pub(crate) async fn set_password(
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let id = at.id().to_owned();
-    let mut body = parse_object(&body.0?)?;
+    let mut body = parse_body(&body.0?)?;
     require_current(&node, &caller, &id, &mut body).await?;
     let Some(Value::String(password)) = body.get("password") else {
         return Err(ApiError::invalid("password", "password: must be text"));
@@ -399,7 +399,7 @@ pub(crate) async fn set_active(
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let (account, actor) = (Account::named(at.id()), caller.principal.actor.clone());
-    let Some(Value::Bool(is_active)) = parse_object(&body.0?)?.get("active").cloned() else {
+    let Some(Value::Bool(is_active)) = parse_body(&body.0?)?.get("active").cloned() else {
         return Err(ApiError::invalid("active", "active: must be true or false"));
     };
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
@@ -418,7 +418,7 @@ pub(crate) async fn make_link(
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let body = body.0?;
-    let mut body = if body.is_empty() { Map::new() } else { parse_object(&body)? };
+    let mut body = if body.is_empty() { Map::new() } else { parse_body(&body)? };
     // A link to one's own account is a new password of one's own.
     require_current(&node, &caller, at.id(), &mut body).await?;
     let (account, link) = (Account::named(at.id()), Arc::new(NewLink::draw(&node, &caller)?));

@@ -2,21 +2,22 @@
 //!
 //! A text of many megabytes takes several times its length while it is read or made, and so long that the few worker
 //! threads would be kept from everybody else. So each such piece of work says how much it takes ([`reading`],
-//! [`writing`]) and waits until so much is free; a client has few places in the queue, and requests beyond them are told
-//! to come later.
+//! [`writing`]) and waits until so much is free ([`Budget`]); a client has few places in the queue, and requests beyond
+//! them are told to come later.
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use bson::RawDocument;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::oneshot;
 
 use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::rights::Rights;
 use crate::domain::address::AddressPrefix;
-use crate::domain::fair_queue::{Bounds, FairQueue};
+use crate::domain::fair_queue::Bounds;
+use crate::domain::json::weight::{self, RECORD_MAX};
+use crate::store::{Budget, Given, Share};
 
 /// What all work together may take. What would take more is done alone.
 const IN_ALL_MAX: usize = 32 << 20;
@@ -27,212 +28,120 @@ const WAITING: Bounds = Bounds { each: 128, in_all: 512 };
 const LONG: usize = 1 << 20;
 /// From how many bytes on a record is large, so that reading it counts. Text of smaller ones is made in a millisecond.
 const LARGE_BYTES: usize = 256 << 10;
-/// A text takes so many times its length once it is read: `[1,1,1]` has a value for every two bytes, of JSON and then of
-/// BSON.
-const PARSED_TIMES: usize = 100;
-/// A record takes so many times its length while it is changed: as it lies there, decoded before and after, and encoded.
-const CHANGED_TIMES: usize = 8;
+/// A record takes so many times its length while it is changed, beside the trees of its values: as it lies there, encoded
+/// again, and the texts in it decoded before and after.
+const CHANGED_TIMES: usize = 5;
+/// Trees of a record that is changed: before and after.
+const CHANGED_TREES: usize = 2;
+/// A row of the store takes so many times its length while it is decoded and shown.
+const SHOWN_TIMES: usize = 6;
+/// What a piece of a list takes: eight are read at once, as long as nothing else is done.
+const LIST_PIECE: usize = 4 << 20;
 
-static WORKLOAD: LazyLock<Arc<Workload>> = LazyLock::new(Arc::default);
+/// What a piece of the list of conflicts takes, whose rows may have many megabytes each: two are read at once.
+const ROWS_PIECE: usize = IN_ALL_MAX / 2;
+
+static WORK: LazyLock<Arc<Budget>> = LazyLock::new(|| Arc::new(Budget::new(IN_ALL_MAX, WAITING)));
+/// Uploads that are here as a whole, and are hashed and written: their bytes are counted as bodies, and disks are slow.
+static UPLOADS: LazyLock<Arc<Budget>> = LazyLock::new(|| Arc::new(Budget::new(IN_ALL_MAX, WAITING)));
 
 pub(crate) fn is_large(record: &RawDocument) -> bool {
     record.as_bytes().len() > LARGE_BYTES
 }
 
-/// What making text of a record takes: its bytes and the text.
+/// What making text of a record takes, as far as its length tells: its bytes and the text.
 pub(crate) fn reading(record_bytes: usize) -> usize {
     record_bytes.saturating_mul(2)
 }
 
-/// What a write takes: its text, read, and the record that it changes.
-pub(crate) fn writing(text_bytes: usize, record_bytes: usize) -> usize {
-    let parsed = text_bytes.saturating_mul(PARSED_TIMES);
-    parsed.saturating_add(record_bytes.saturating_mul(CHANGED_TIMES))
+/// What changing a record as it is stored takes.
+pub(crate) fn changing(record: &RawDocument) -> usize {
+    let bytes = record.as_bytes().len().saturating_mul(CHANGED_TIMES);
+    let trees = match bytes > IN_ALL_MAX {
+        // Done alone, whatever is in it.
+        true => 0,
+        false => weight::of_document(record, IN_ALL_MAX).saturating_mul(CHANGED_TREES),
+    };
+    bytes.saturating_add(trees)
+}
+
+/// What a write takes: its text, read, and the record that it changes ([`changing`]).
+pub(crate) fn writing(text: &[u8], changing: usize) -> usize {
+    weight::of_text(text).saturating_add(text.len()).saturating_add(changing)
+}
+
+/// What decoding and showing a row of so many bytes takes.
+pub(crate) fn showing(row_bytes: usize) -> usize {
+    let trees = RECORD_MAX.min(row_bytes.saturating_mul(20));
+    row_bytes.saturating_mul(SHOWN_TIMES).saturating_add(trees)
 }
 
 /// A part of what all work may take, as soon as it is this client's turn; an error where too many of its requests wait
 /// already, or where the caller has lost a right meanwhile. Who has it waits for no record ([`crate::store::Store::turn`]):
 /// those who have one wait for this.
 pub(crate) async fn take(node: &Arc<Node>, caller: &Caller, bytes: usize) -> Result<Work, ApiError> {
-    let client = AddressPrefix::of(caller.peer);
-    match Workload::take(&WORKLOAD, client, bytes) {
-        Taken::Work(work) => Ok(work),
-        Taken::Waits(turn) => {
-            let work = turn.await.map_err(|_| ApiError::Overloaded)?;
-            Rights::of(node, caller).check_now()?;
-            Ok(work)
-        }
+    take_of(&WORK, node, caller, bytes).await
+}
+
+/// All of it, if nobody has any: for tests of requests that wait.
+#[doc(hidden)]
+pub fn all_work() -> Option<Share> {
+    match WORK.take(AddressPrefix::V6(0), IN_ALL_MAX) {
+        Given::Share(share) => Some(share),
+        Given::Waits(_) => None,
     }
 }
 
-struct Workload(Mutex<State>);
-
-struct State {
-    taken: usize,
-    /// Whose turn is next, but there is not enough free.
-    next: Option<Waiting>,
-    waiting: FairQueue<Waiting>,
+/// For a piece of a list.
+pub(crate) async fn take_for_list(node: &Arc<Node>, caller: &Caller) -> Result<Work, ApiError> {
+    take_of(&WORK, node, caller, LIST_PIECE).await
 }
 
-struct Waiting {
+/// For a piece of the list of conflicts.
+pub(crate) async fn take_for_rows(node: &Arc<Node>, caller: &Caller) -> Result<Work, ApiError> {
+    take_of(&WORK, node, caller, ROWS_PIECE).await
+}
+
+/// For an upload of so many bytes.
+pub(crate) async fn take_for_upload(
+    node: &Arc<Node>,
+    caller: &Caller,
     bytes: usize,
-    sender: oneshot::Sender<Work>,
+) -> Result<Work, ApiError> {
+    take_of(&UPLOADS, node, caller, bytes).await
 }
 
-enum Taken {
-    Work(Work),
-    /// Ends without any if there is no place to wait.
-    Waits(oneshot::Receiver<Work>),
-}
-
-impl Default for Workload {
-    fn default() -> Self {
-        Workload(Mutex::new(State { taken: 0, next: None, waiting: FairQueue::new(WAITING) }))
-    }
-}
-
-impl Workload {
-    fn take(workload: &Arc<Workload>, client: AddressPrefix, bytes: usize) -> Taken {
-        let bytes = bytes.min(IN_ALL_MAX);
-        let (sender, receiver) = oneshot::channel();
-        let refused = {
-            let mut state = workload.lock();
-            let is_next = state.next.is_none() && state.waiting.waiting() == 0;
-            if is_next && state.taken + bytes <= IN_ALL_MAX {
-                state.taken += bytes;
-                return Taken::Work(Work { workload: Arc::clone(workload), bytes });
-            }
-            state.waiting.push(client, Waiting { bytes, sender })
-        };
-        // It learns that it has lost its place by this.
-        drop(refused);
-        Taken::Waits(receiver)
-    }
-
-    /// Takes for the next who waits, if there is enough.
-    fn next(&self) -> Option<Waiting> {
-        let mut state = self.lock();
-        let next = state.next.take().or_else(|| state.waiting.pop())?;
-        if state.taken + next.bytes > IN_ALL_MAX {
-            state.next = Some(next);
-            return None;
+async fn take_of(
+    budget: &Arc<Budget>,
+    node: &Arc<Node>,
+    caller: &Caller,
+    bytes: usize,
+) -> Result<Work, ApiError> {
+    match budget.take(AddressPrefix::of(caller.peer), bytes) {
+        Given::Share(share) => Ok(Work(share)),
+        Given::Waits(turn) => {
+            let share = turn.await.map_err(|_| ApiError::Overloaded)?;
+            Rights::of(node, caller).check_now()?;
+            Ok(Work(share))
         }
-        state.taken += next.bytes;
-        Some(next)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A part of what all work may take, given back when dropped.
-pub(crate) struct Work {
-    workload: Arc<Workload>,
-    bytes: usize,
-}
+pub(crate) struct Work(Share);
 
 impl Work {
     /// Does it; others are served meanwhile.
     pub(crate) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-            Ok(RuntimeFlavor::MultiThread) if self.bytes >= LONG => tokio::task::block_in_place(work),
+            Ok(RuntimeFlavor::MultiThread) if self.0.amount() >= LONG => tokio::task::block_in_place(work),
             // With one thread, as in tests, there is no other to be kept free.
             _ => work(),
         }
     }
-}
 
-impl Drop for Work {
-    fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        self.workload.lock().taken -= self.bytes;
-        while let Some(Waiting { bytes, sender }) = self.workload.next() {
-            let work = Work { workload: Arc::clone(&self.workload), bytes };
-            if let Err(mut unused) = sender.send(work) {
-                // They have left. Given back here, not by its own drop: many may have.
-                unused.bytes = 0;
-                self.workload.lock().taken -= bytes;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::FutureExt as _;
-    use std::net::IpAddr;
-
-    fn client(last: u8) -> AddressPrefix {
-        AddressPrefix::of(IpAddr::from([192, 0, 2, last]))
-    }
-
-    fn now(taken: Taken) -> Work {
-        match taken {
-            Taken::Work(work) => work,
-            Taken::Waits(_) => panic!("it waits"),
-        }
-    }
-
-    fn waits(taken: Taken) -> oneshot::Receiver<Work> {
-        match taken {
-            Taken::Work(_) => panic!("it does not wait"),
-            Taken::Waits(turn) => turn,
-        }
-    }
-
-    #[test]
-    fn clients_take_turns_and_who_left_is_passed_over() {
-        let workload = Arc::<Workload>::default();
-        let take = |last| Workload::take(&workload, client(last), usize::MAX);
-        let first = now(take(1));
-        let [mut second, mut third] = [waits(take(1)), waits(take(1))];
-        let (leaving, mut other) = (waits(take(2)), waits(take(3)));
-        drop(first);
-        let held = (&mut second).now_or_never().expect("its turn").expect("work");
-        drop(leaving);
-        drop(held);
-        assert!((&mut third).now_or_never().is_none(), "the other client comes first");
-        let held = (&mut other).now_or_never().expect("its turn").expect("work");
-        drop(held);
-        // What was given to a request that ends before taking it is not lost.
-        drop(third);
-        drop(now(take(1)));
-        assert_eq!(workload.lock().taken, 0);
-    }
-
-    #[test]
-    fn as_much_is_done_at_once_as_there_is_room_for() {
-        let workload = Arc::<Workload>::default();
-        let take = |bytes| Workload::take(&workload, client(1), bytes);
-        let parts: Vec<_> = (0..4).map(|_| now(take(IN_ALL_MAX / 4))).collect();
-        let mut whole = waits(take(IN_ALL_MAX));
-        let mut small = waits(take(1));
-        for part in parts {
-            assert!((&mut whole).now_or_never().is_none());
-            assert!((&mut small).now_or_never().is_none(), "nobody overtakes who needs much");
-            drop(part);
-        }
-        let held = whole.now_or_never().expect("its turn").expect("work");
-        assert!((&mut small).now_or_never().is_none());
-        drop(held);
-        assert!(small.now_or_never().expect("its turn").is_ok());
-    }
-
-    #[test]
-    fn a_client_has_few_places_and_a_newcomer_has_one() {
-        let workload = Arc::<Workload>::default();
-        let take = |last| Workload::take(&workload, client(last), usize::MAX);
-        let held = now(take(1));
-        let waiting: Vec<_> = (0..WAITING.each).map(|_| waits(take(1))).collect();
-        assert!(waits(take(1)).now_or_never().expect("at once").is_err());
-        let mut newcomer = waits(take(2));
-        assert!((&mut newcomer).now_or_never().is_none());
-        drop(held);
-        drop(waiting.into_iter().next());
-        assert!(newcomer.now_or_never().expect("after one of the other client").is_ok());
+    /// Whether so many bytes are among it, or it is all that there is.
+    pub(crate) fn covers(&self, bytes: usize) -> bool {
+        self.0.amount() >= bytes.min(IN_ALL_MAX)
     }
 }

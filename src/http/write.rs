@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bson::{Bson, Document, RawDocumentBuf};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -19,11 +19,12 @@ use super::extract::Sent;
 use super::password::{CURRENT_FIELD_NAME, require_current};
 use super::records::{Found, ItemTarget, check_precondition, item_path, record_response};
 use super::witness::Seen;
-use super::workload::{self, Work, writing};
+use super::workload::{self, Work, changing, writing};
 use crate::accounts::is_acceptable_hash;
 use crate::domain::access::{Acl, Verb};
 use crate::domain::edit::{self, Editor};
-use crate::domain::json::{parse_object, show_value};
+use crate::domain::json::weight::{self, RECORD_MAX};
+use crate::domain::json::{Shown, parse_body};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
@@ -32,8 +33,8 @@ use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 /// How often a write starts over because others changed the record first.
 const EDIT_TRIES_MAX: usize = 32;
 
-/// Longest body that is kept as what it says while the write waits for others.
-const PARSED_BYTES_MAX: usize = 2 << 10;
+/// What a body may take that is kept as what it says while the write waits for others.
+const PARSED_BYTES_MAX: usize = 64 << 10;
 const PASSWORD: &str = "password";
 /// What the node adds to a client's record beside the limit: ids, owners, types of fields.
 const ADDED_BYTES_MAX: usize = 4 << 10;
@@ -53,12 +54,12 @@ pub(crate) async fn write(
         Verb::Delete => Bytes::from_static(b"{}"),
         _ => body.0?,
     };
-    let is_long = text.len() > PARSED_BYTES_MAX;
-    // A long text takes many times its length once it is read: not while this waits.
+    let is_long = writing(&text, 0) > PARSED_BYTES_MAX;
+    // A text may take many times its length once it is read: not while this waits.
     let (mut body, mut secrets) = match is_long {
         false => read_body(target.schema.kind, &text)?,
         true => {
-            let work = workload::take(node, caller, writing(text.len(), 0)).await?;
+            let work = workload::take(node, caller, writing(&text, 0)).await?;
             (Map::new(), work.run(|| read_body(target.schema.kind, &text))?.1)
         }
     };
@@ -69,9 +70,8 @@ pub(crate) async fn write(
     };
     // Others who edit this record wait; what still comes between is a reconciliation.
     let _edits = node.store.turn(target.schema.kind, target.id).await;
-    let stored =
-        node.store.read()?.look(target.schema.kind, target.id, |_, stored| stored.as_bytes().len())?;
-    let work = workload::take(node, caller, writing(text.len(), stored.unwrap_or(0))).await?;
+    let stored = node.store.read()?.look(target.schema.kind, target.id, |_, stored| changing(stored))?;
+    let work = Arc::new(workload::take(node, caller, writing(&text, stored.unwrap_or(0))).await?);
     if is_long {
         body = work.run(|| read_body(target.schema.kind, &text))?.0;
     }
@@ -92,27 +92,29 @@ type Fields = Map<String, Value>;
 
 /// What a body says: what is written, and what is asked about a password.
 fn read_body(kind: Kind, text: &[u8]) -> Result<(Fields, Fields), ApiError> {
-    let mut body = parse_object(text)?;
+    let mut body = parse_body(text)?;
     let secrets = secrets_of(kind, &mut body)?;
     Ok((body, secrets))
 }
 
 /// What a body says of a person's password: the new one, which stays in the body, and the current one, which leaves it
-/// because it would be stored as it is.
+/// because it would be stored as it is. What is no text is left out: it may be large, and these are kept while passwords wait
+/// to be computed.
 fn secrets_of(kind: Kind, body: &mut Fields) -> Result<Fields, ApiError> {
     let mut secrets = Map::new();
     if kind != Kind::Person {
         return Ok(secrets);
     }
+    let text = |value: &Value| value.as_str().map_or(Value::Null, Value::from);
     if let Some(password) = body.get(PASSWORD) {
-        secrets.insert(PASSWORD.into(), password.clone());
+        secrets.insert(PASSWORD.into(), text(password));
     }
     if let Some(current) = body.shift_remove(CURRENT_FIELD_NAME) {
         if secrets.is_empty() {
             let message = format!("{CURRENT_FIELD_NAME}: goes with a new password only");
             return Err(ApiError::invalid(CURRENT_FIELD_NAME, message));
         }
-        secrets.insert(CURRENT_FIELD_NAME.into(), current);
+        secrets.insert(CURRENT_FIELD_NAME.into(), text(&current));
     }
     Ok(secrets)
 }
@@ -188,11 +190,11 @@ impl WriteRequest<'_> {
             _ => return Err(self.target.absent()),
         };
         let after = edit.document.as_ref().map(to_raw).transpose()?;
-        self.check_size(after.as_ref(), edit.expected.as_deref())?;
+        check_size(self.node, after.as_ref(), edit.expected.as_deref())?;
         Ok(Prepared::Edit { edit: Box::new(edit), is_new, after })
     }
 
-    async fn attempt(&self, work: &Work) -> Result<Attempt, ApiError> {
+    async fn attempt(&self, work: &Arc<Work>) -> Result<Attempt, ApiError> {
         let (edit, is_new, after) = match work.run(|| self.prepare())? {
             Prepared::Answered(response) => return Ok(Attempt::Answered(response)),
             Prepared::Edit { edit, is_new, after } => (edit, is_new, after),
@@ -204,7 +206,7 @@ impl WriteRequest<'_> {
             .filter(|_| after.as_ref().map(|raw| raw.as_bytes()) == edit.expected.as_deref());
         let schema = self.target.schema;
         let shown = unchanged.map(|document| Seen::record(schema, &edit.id, schema.owner_of(document)));
-        match self.caller.writes(self.node).edit(*edit).await {
+        match self.caller.writes(self.node).charged(work).edit(*edit).await {
             Ok(()) => {
                 let response = work.run(|| self.answer(is_new, after))?;
                 Ok(Attempt::Answered(match shown {
@@ -219,21 +221,6 @@ impl WriteRequest<'_> {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Refuses a record that grows beyond what clients may make: one request may add little, and many add up. What the
-    /// centre has made larger may be changed as long as it does not grow.
-    fn check_size(&self, after: Option<&RawDocumentBuf>, before: Option<&[u8]>) -> Result<(), ApiError> {
-        let limit = self.node.settings.record_limit_bytes;
-        let own = limit.saturating_add(ADDED_BYTES_MAX);
-        let (bytes, before) = (after.map_or(0, |raw| raw.as_bytes().len()), before.map_or(0, <[u8]>::len));
-        if bytes <= own.max(before) {
-            return Ok(());
-        }
-        Err(ApiError::TooLarge(format!(
-            "The record would have {bytes} bytes, and this node takes none beyond {limit} (api.record_limit_bytes): keep \
-             pictures and letters as personal documents, whose content has a limit of its own"
-        )))
     }
 
     fn leads_to(&self, found: &Found) -> bool {
@@ -305,10 +292,14 @@ impl WriteRequest<'_> {
         if self.gave_password || !self.leads_to(found) {
             return Err(exists());
         }
+        let created = to_raw(&edit::spelled_like(schema, created, &found.document()?))?;
+        // As text: trees of both would take several times as much.
         let dates = self.node.settings.date_format;
-        let shown = |document: &Document| show_value(&Bson::Document(strip_identity(document)), dates);
-        let stored = found.document()?;
-        if shown(&edit::spelled_like(schema, created, &stored)) != shown(&stored) {
+        let shown = |document| {
+            let text = serde_json::to_vec(&Shown { document, dates, hidden: &[] });
+            text.map_err(|error| ApiError::from(StoreError::Damaged(error.to_string())))
+        };
+        if shown(&created)? != shown(found.raw())? {
             return Err(exists());
         }
         check_precondition(self.headers, Some(found.bytes()))?;
@@ -388,14 +379,44 @@ impl WriteRequest<'_> {
     }
 }
 
+/// Refuses a record that grows beyond what clients may make: one request may add little, and many add up. What the
+/// centre has made larger may be changed as long as it does not grow.
+pub(super) fn check_size(
+    node: &Node,
+    after: Option<&RawDocumentBuf>,
+    before: Option<&[u8]>,
+) -> Result<(), ApiError> {
+    let Some(after) = after else {
+        return Ok(());
+    };
+    let limit = node.settings.record_limit_bytes;
+    let own = limit.saturating_add(ADDED_BYTES_MAX);
+    let (bytes, before_bytes) = (after.as_bytes().len(), before.map_or(0, <[u8]>::len));
+    if bytes > own.max(before_bytes) {
+        return Err(ApiError::TooLarge(format!(
+            "The record would have {bytes} bytes, and this node takes none beyond {limit} (api.record_limit_bytes): keep \
+             pictures and letters as personal documents, whose content has a limit of its own"
+        )));
+    }
+    let weight = weight::of_document(after, RECORD_MAX);
+    let weight_before = || {
+        let before = before.and_then(|before| RawDocument::from_bytes(before).ok());
+        before.map_or(0, |before| weight::of_document(before, usize::MAX))
+    };
+    if weight > RECORD_MAX && weight::of_document(after, usize::MAX) > weight_before() {
+        return Err(ApiError::TooLarge(
+            "The record would have more values than this node takes in one (about 100,000 numbers or texts in lists, \
+             70,000 fields, or 20,000 objects): spread them over several records"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
 fn person_absent() -> ApiError {
     ApiError::NotFound("Person not found".into())
 }
 
-fn to_raw(document: &Document) -> Result<RawDocumentBuf, ApiError> {
+pub(super) fn to_raw(document: &Document) -> Result<RawDocumentBuf, ApiError> {
     bson::serialize_to_raw_document_buf(document).map_err(|e| StoreError::Unstorable(e.to_string()).into())
-}
-
-fn strip_identity(document: &Document) -> Document {
-    document.iter().filter(|(key, _)| *key != "id").map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bson::{Document, doc};
 use redb::ReadableTable;
 
+use super::fair::Charge;
 use super::rows::Checked;
 use super::tables::{AUDIT, AUDIT_OF};
 use super::{Right, Snapshot, Store, StoreError, Tx};
@@ -35,6 +36,8 @@ pub struct Asker {
     pub from: Option<IpAddr>,
     /// By which it writes, asked again in the transaction of each write.
     pub right: Right,
+    /// What is counted for it until its writes are done.
+    pub charge: Charge,
 }
 
 tokio::task_local! {
@@ -49,6 +52,11 @@ pub async fn asked_by<F: Future>(asker: Asker, work: F) -> F::Output {
 /// For whom the present task works, if that is known.
 pub(crate) fn present_asker() -> Option<Asker> {
     ASKER.try_with(Clone::clone).ok()
+}
+
+/// Where the request comes from that the present task works for, if it is one.
+pub(super) fn present_address() -> Option<IpAddr> {
+    ASKER.try_with(|asker| asker.from).ok().flatten()
 }
 
 /// Which entries are wanted, and where to begin.

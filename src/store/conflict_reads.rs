@@ -137,6 +137,16 @@ impl Snapshot {
         Ok(Some(visit(Conflict::head(row)?, row)))
     }
 
+    /// Bytes of a conflict's row and of the record that it is about.
+    pub fn conflict_bytes(&self, id: &str) -> Result<usize, StoreError> {
+        let bytes = self.visit_conflict(id, |head, row| {
+            let record =
+                self.visit_record(&head.key, |record| record.map_or(0, |record| record.as_bytes().len()))?;
+            Ok::<_, StoreError>(row.as_bytes().len() + record)
+        })?;
+        bytes.unwrap_or(Ok(0))
+    }
+
     /// Looks at a record as it is stored, if there is one.
     pub fn visit_record<T>(
         &self,

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 
 use bson::Document;
 use bytes::Bytes;
 
+use super::fair::{Budget, Given, Share, present_client};
 use super::records::Tx;
 use super::tables::Version;
 use super::{Base, Store, StoreError};
@@ -61,7 +63,7 @@ pub enum EditError {
 /// Locks that put edits of one record in line; records share them by hash.
 const TURNS: usize = 1024;
 
-/// Puts edits of the same record one after the other.
+/// Puts edits of the same record one after the other; clients take turns ([`Budget`]).
 ///
 /// Edits are optimistic: of many that start from the same version one wins and the others start over. In
 /// line, each starts from the version that the one before it left, and none gives up.
@@ -69,25 +71,29 @@ const TURNS: usize = 1024;
 /// Which records share a lock is different in each process: a client that chooses ids cannot choose whose records wait
 /// for it.
 pub(crate) struct Turns {
-    locks: Vec<tokio::sync::Mutex<()>>,
+    locks: Vec<Arc<Budget>>,
     chosen: RandomState,
 }
 
 impl Default for Turns {
     fn default() -> Self {
         Turns {
-            locks: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
+            locks: (0..TURNS).map(|_| Arc::new(Budget::one_at_a_time())).collect(),
             chosen: RandomState::new(),
         }
     }
 }
 
 impl Store {
-    /// Waits for one's turn to edit a record; keep the guard until the edit is answered.
-    pub async fn turn(&self, kind: Kind, id: &str) -> tokio::sync::MutexGuard<'_, ()> {
+    /// Waits for one's turn to edit a record; keep what is returned until the edit is answered. Nobody is refused; without
+    /// a turn an edit would start over more often, and be right all the same.
+    pub async fn turn(&self, kind: Kind, id: &str) -> Option<Share> {
         let Turns { locks, chosen } = &self.inner.turns;
         let hash = chosen.hash_one((kind, kind.schema().canonical_id(id)));
-        locks[hash as usize % locks.len()].lock().await
+        match locks[hash as usize % locks.len()].take(present_client(), 1) {
+            Given::Share(turn) => Some(turn),
+            Given::Waits(turn) => turn.await.ok(),
+        }
     }
 
     /// Makes an edit and answers when it is durable. [`StoreError::Short`] if the disk is nearly full.
@@ -150,4 +156,60 @@ fn is_over_another(tx: &Tx<'_>, key: &RecordKey, person: &Document) -> Result<bo
     let before = tx.base_if_dirty(key)?;
     let before = before.as_ref().and_then(Base::document).filter(|before| !before.is_empty());
     Ok(before.is_some_and(|before| is_other_person(Some(before), before, person)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::domain::access::Actor;
+    use crate::store::{Asker, Charge, Right, StoreOptions, asked_by};
+
+    fn asker(last: u8) -> Asker {
+        let from = Some(IpAddr::from([192, 0, 2, last]));
+        Asker {
+            who: Actor::Person("ANA001".to_owned()),
+            from,
+            right: Right::Machine,
+            charge: Charge::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn many_edits_of_one_client_keep_no_other_from_the_record() {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        let store = Store::in_memory(options).unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let held = store.turn(Kind::Event, "e1").await;
+        let edit = |last: u8| {
+            let (store, order) = (store.clone(), Arc::clone(&order));
+            tokio::spawn(asked_by(asker(last), async move {
+                let _turn = store.turn(Kind::Event, "e1").await.expect("a turn");
+                order.lock().unwrap().push(last);
+                tokio::task::yield_now().await;
+            }))
+        };
+        let all_wait = async || {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut edits: Vec<_> = (0..200).map(|_| edit(1)).collect();
+        all_wait().await;
+        edits.push(edit(2));
+        all_wait().await;
+        drop(held);
+        for edit in edits {
+            edit.await.unwrap();
+        }
+        let order = order.lock().unwrap();
+        assert_eq!((order.len(), order.iter().position(|last| *last == 2)), (201, Some(1)));
+    }
 }

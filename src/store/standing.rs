@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn asker(right: Right) -> Asker {
-        Asker { who: Actor::Person("ANA001".to_owned()), from: None, right }
+        Asker { who: Actor::Person("ANA001".to_owned()), from: None, right, charge: Default::default() }
     }
 
     #[tokio::test]

@@ -263,6 +263,17 @@ impl Tx<'_> {
 }
 
 impl Snapshot {
+    /// Bytes of a row, if there is one.
+    pub fn trashed_bytes(&self, sequence: u64) -> Result<usize, StoreError> {
+        let Some(key) = key_of(&self.transaction.open_table(TRASH_ORDER)?, sequence)? else {
+            return Ok(0);
+        };
+        let (code, id) = row_key(&key);
+        let trash = self.transaction.open_table(TRASH)?;
+        let row = trash.get((code, id, sequence))?;
+        Ok(row.map_or(0, |row| row.value().len()))
+    }
+
     /// Bodies of deleted records, by record and then oldest first.
     pub fn trash(&self) -> Result<Vec<TrashRow>, StoreError> {
         let trash = self.transaction.open_table(TRASH)?;

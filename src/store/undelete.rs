@@ -36,6 +36,8 @@ impl Store {
         let row = self.read()?.trashed(sequence)?.filter(|(about, _)| about.key.kind == grant.kind());
         let (about, document) = row.ok_or(UndeleteError::Unknown)?;
         let bytes = document.to_vec().map_err(|error| StoreError::Unstorable(error.to_string()))?.len();
+        // Read again by the writer: not while this waits.
+        drop(document);
         let _turn = self.turn(about.key.kind, &about.key.id).await;
         // The record and its base.
         let _claim = self.claim(2 * bytes as u64)?;

@@ -1,29 +1,33 @@
 //! Floor 1. The one writer: queues jobs and commits them in groups.
 //!
 //! A disk flush costs milliseconds, a job microseconds, so whatever is waiting shares one commit, and while many
-//! write at once the next commit waits a little for those who were just answered. A job that fails after it began to write would leave half its effects behind; then the group is dropped and
+//! write at once the next commit waits a little for those who were just answered. Clients take turns in the queue: many
+//! writes of one do not keep another's waiting. A job that fails after it began to write would leave half its effects behind; then the group is dropped and
 //! its jobs run again, each in a transaction of its own. Stores of tests have no thread for this: every job is
 //! a group of one, committed where it was submitted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use redb::{Durability, ReadTransaction, ReadableTable, WriteTransaction};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::audit::{Asker, present_asker};
 use super::engine::Engine;
+use super::fair::present_client;
 use super::records::{Carry, Tx};
 use super::rows::open_for_writing;
 use super::tables::{FORMAT_VERSION, JOURNAL, META, META_FORMAT, last_sequence};
 use super::{StoreError, StoreOptions};
+use crate::domain::address::AddressPrefix;
+use crate::domain::fair_queue::{Bounds, FairQueue};
 
 /// Most jobs that share one commit.
 const GROUP_JOBS_MAX: usize = 64;
-/// Most jobs waiting for the writer; beyond that callers wait to be queued.
-const QUEUE_JOBS_MAX: usize = 1024;
+/// Nobody's job is refused: requests, and what is counted for them until they are done, have bounds of their own.
+const QUEUE: Bounds = Bounds { each: usize::MAX, in_all: usize::MAX };
 /// A group waits for company for at most this part of what the last commit took, so that waiting costs less than it
 /// can save ...
 const LINGER_DIVISOR: u32 = 2;
@@ -39,11 +43,71 @@ const LINGER_STEP: Duration = Duration::from_micros(50);
 /// Where jobs are carried out.
 pub(crate) enum Writer {
     Thread {
-        queue: Option<mpsc::Sender<Box<dyn Job>>>,
+        queue: Arc<Queue>,
         thread: Option<JoinHandle<()>>,
     },
     /// In whoever submits them, each as a group of one.
     Inline(Mutex<WriterLoop>),
+}
+
+/// Jobs that wait for the writer's thread.
+pub(crate) struct Queue {
+    jobs: Mutex<Waiting>,
+    /// Tells the thread that a job has come, or that no more will.
+    came: Condvar,
+}
+
+struct Waiting {
+    jobs: FairQueue<Box<dyn Job>>,
+    /// Whether no more are taken; those that wait are still done.
+    is_closed: bool,
+}
+
+impl Queue {
+    fn new() -> Queue {
+        let waiting = Waiting { jobs: FairQueue::new(QUEUE), is_closed: false };
+        Queue { jobs: Mutex::new(waiting), came: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False if the queue is closed.
+    fn push(&self, client: AddressPrefix, job: Box<dyn Job>) -> bool {
+        let mut waiting = self.lock();
+        let is_taken = !waiting.is_closed && waiting.jobs.push(client, job).is_ok();
+        drop(waiting);
+        self.came.notify_one();
+        is_taken
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.came.notify_one();
+    }
+
+    /// The next job, once there is one; `None` after the last.
+    fn wait(&self) -> Option<Box<dyn Job>> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop() {
+                return Some(job);
+            }
+            if waiting.is_closed {
+                return None;
+            }
+            waiting = self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn next(&self) -> Option<Box<dyn Job>> {
+        self.lock().jobs.pop()
+    }
+
+    fn len(&self) -> usize {
+        self.lock().jobs.waiting()
+    }
 }
 
 /// One unit of work, with its result kept until the commit.
@@ -91,12 +155,13 @@ where
 
 impl Writer {
     pub(crate) fn on_thread(work: WriterLoop) -> Result<Writer, StoreError> {
-        let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
+        let queue = Arc::new(Queue::new());
+        let jobs = Arc::clone(&queue);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || work.run(jobs))
+            .spawn(move || work.run(&jobs))
             .map_err(|e| StoreError::of_io(&e))?;
-        Ok(Writer::Thread { queue: Some(queue), thread: Some(thread) })
+        Ok(Writer::Thread { queue, thread: Some(thread) })
     }
 
     pub(crate) fn inline(work: WriterLoop) -> Result<Writer, StoreError> {
@@ -113,11 +178,12 @@ impl Writer {
         let closing = || E::from(StoreError::Failed("the store is closing".into()));
         let work = Box::new(Work { job, asker: present_asker(), result: None, reply });
         match self {
-            Writer::Thread { queue: Some(queue), .. } => {
-                queue.send(work).await.map_err(|_| closing())?;
+            Writer::Thread { queue, .. } => {
+                if !queue.push(present_client(), work) {
+                    return Err(closing());
+                }
                 answer.await.map_err(|_| closing())?
             }
-            Writer::Thread { queue: None, .. } => Err(closing()),
             Writer::Inline(writer) => {
                 // A job that panicked has left its transaction behind, and that is undone by now.
                 writer.lock().unwrap_or_else(PoisonError::into_inner).commit_group(vec![work], || 0);
@@ -132,7 +198,7 @@ impl Drop for Writer {
         let Writer::Thread { queue, thread } = self else {
             return;
         };
-        *queue = None;
+        queue.close();
         if let Some(thread) = thread.take() {
             // The last owner may be the writer's own job; a thread cannot wait for itself.
             if thread.thread().id() != std::thread::current().id() {
@@ -159,12 +225,12 @@ impl WriterLoop {
         WriterLoop { engine, options, announce, carry, is_on_thread: false, is_slow: false }
     }
 
-    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    fn run(mut self, jobs: &Queue) {
         self.is_on_thread = true;
         let (mut company, mut patience) = (1_usize, Duration::ZERO);
-        while let Some(first) = jobs.blocking_recv() {
+        while let Some(first) = jobs.wait() {
             let awaited = if self.is_slow { company } else { company.div_ceil(2) };
-            let group = gather(first, &mut jobs, awaited, patience);
+            let group = gather(first, jobs, awaited, patience);
             let (began, jobs_before) = (Instant::now(), group.len());
             let waiting = self.commit_group(group, || jobs.len());
             company = (jobs_before + waiting).min(GROUP_JOBS_MAX);
@@ -251,16 +317,11 @@ impl WriterLoop {
 
 /// The jobs of the next commit: those that wait, and those that come within `patience`, until there are as many as are
 /// awaited.
-fn gather(
-    first: Box<dyn Job>,
-    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
-    awaited: usize,
-    patience: Duration,
-) -> Vec<Box<dyn Job>> {
+fn gather(first: Box<dyn Job>, jobs: &Queue, awaited: usize, patience: Duration) -> Vec<Box<dyn Job>> {
     let (mut group, began) = (vec![first], Instant::now());
     loop {
         while group.len() < GROUP_JOBS_MAX
-            && let Ok(job) = jobs.try_recv()
+            && let Some(job) = jobs.next()
         {
             group.push(job);
         }
@@ -353,7 +414,106 @@ mod tests {
     use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _};
 
     use super::*;
-    use crate::store::Store;
+    use crate::domain::access::Actor;
+    use crate::store::{Charge, Right, Store, asked_by};
+
+    fn on_disk(directory: &tempfile::TempDir) -> Store {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        Store::open(&directory.path().join("store.redb"), options).unwrap()
+    }
+
+    /// Keeps the writer busy until something is sent, or the sender is gone.
+    fn keep_busy(store: &Store) -> std::sync::mpsc::Sender<()> {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (wait, store) = (Mutex::new(wait), store.clone());
+        tokio::spawn(async move {
+            let busy = store.transact(move |_: &mut Tx<'_>| -> Result<(), StoreError> {
+                let _ = wait.lock().unwrap().recv();
+                Ok(())
+            });
+            busy.await
+        });
+        go
+    }
+
+    fn asker(last: u8, charge: Charge) -> Asker {
+        let from = Some(std::net::IpAddr::from([192, 0, 2, last]));
+        Asker { who: Actor::Person("ANA001".to_owned()), from, right: Right::Machine, charge }
+    }
+
+    async fn a_moment() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    #[tokio::test]
+    async fn many_jobs_of_one_client_keep_no_other_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = on_disk(&directory);
+        let go = keep_busy(&store);
+        a_moment().await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let write = |last: u8| {
+            let (store, order) = (store.clone(), Arc::clone(&order));
+            tokio::spawn(asked_by(asker(last, Charge::default()), async move {
+                let noted = store.transact(move |_: &mut Tx<'_>| -> Result<(), StoreError> {
+                    order.lock().unwrap().push(last);
+                    Ok(())
+                });
+                noted.await.unwrap();
+            }))
+        };
+        // More than share a commit.
+        let mut writes: Vec<_> = (0..GROUP_JOBS_MAX * 3).map(|_| write(1)).collect();
+        a_moment().await;
+        writes.push(write(2));
+        a_moment().await;
+        drop(go);
+        for write in writes {
+            write.await.unwrap();
+        }
+        let order = order.lock().unwrap();
+        assert_eq!(
+            (order.len(), order.iter().position(|last| *last == 2)),
+            (GROUP_JOBS_MAX * 3 + 1, Some(1))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_for_a_write_stays_counted_until_it_is_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = on_disk(&directory);
+        let go = keep_busy(&store);
+        a_moment().await;
+        let counted = Arc::new(());
+        let charge = Charge::of(Arc::clone(&counted));
+        let write = {
+            let store = store.clone();
+            tokio::spawn(asked_by(asker(1, charge), async move {
+                store.transact(|tx: &mut Tx<'_>| tx.set_meta("written", Some(&bson::doc! {}))).await
+            }))
+        };
+        a_moment().await;
+        // As when a client goes away.
+        write.abort();
+        assert!(write.await.is_err());
+        assert!(Arc::strong_count(&counted) > 1, "its job still waits");
+        drop(go);
+        let done = store.transact(|_: &mut Tx<'_>| -> Result<(), StoreError> { Ok(()) });
+        done.await.unwrap();
+        assert!(store.read().unwrap().meta("written").unwrap().is_some());
+        for _ in 0..100 {
+            if Arc::strong_count(&counted) == 1 {
+                return;
+            }
+            a_moment().await;
+        }
+        panic!("it is given back");
+    }
 
     #[test]
     fn a_store_of_a_later_version_is_refused_untouched() {

@@ -119,3 +119,82 @@ async fn a_record_grows_only_so_far_and_a_larger_one_of_the_centre_is_served() {
     let small = node.patch("/institutions/big", json!({"x": "y"})).by("DOC003").send().await;
     small.is(200, &["update institution/big"]);
 }
+
+/// A JSON object with a list of so many such rows.
+fn list_of(row: &str, rows: usize) -> String {
+    format!("{{\"x\":[{}]}}", vec![row; rows].join(","))
+}
+
+#[tokio::test]
+async fn a_body_has_so_many_values_wherever_it_is_sent() {
+    let node = TestNode::with_people().await;
+    // Each has less than a mebibyte, and would take 60 to 150 times as much.
+    let bodies =
+        [("1", 300_000), ("{}", 300_000), ("{\"a\":1}", 110_000), ("\"\"", 300_000), ("[[]]", 150_000)];
+    for (row, rows) in bodies {
+        let body = list_of(row, rows);
+        assert!(body.len() < 1 << 20);
+        for (method, path, who) in [
+            ("POST", "/institutions/x", "DOC003"),
+            ("PATCH", "/people/ANA001", "ANA001"),
+            ("PUT", "/people/ANA001", "ROOT004"),
+            ("POST", "/users/new", "ROOT004"),
+            ("POST", "/users/ANA001/password", "ROOT004"),
+            ("POST", "/users/ANA001/active", "ROOT004"),
+            ("POST", "/users/ANA001/link", "ROOT004"),
+            ("POST", "/sync/resume", "ROOT004"),
+        ] {
+            let refused = node.request(method, path).by(who).bytes(body.clone()).send().await;
+            let refused = refused.is(413, NOTHING).has(json!({"code": "too_large"}));
+            assert!(refused.text().contains("more values than this node reads"), "{method} {path} {row}");
+        }
+    }
+    let within = list_of("1", 40_000);
+    node.request("POST", "/institutions/x")
+        .by("DOC003")
+        .bytes(within)
+        .send()
+        .await
+        .is(201, &["create institution/x"]);
+}
+
+#[tokio::test]
+async fn a_record_has_so_many_values_and_one_of_the_centre_may_have_more() {
+    let node = TestNode::with_people().await;
+    node.post("/institutions/x", json!({"name": "x"}))
+        .by("DOC003")
+        .send()
+        .await
+        .is(201, &["create institution/x"]);
+    let part = |number: usize| json!({format!("part{number}"): vec![json!({"a": 1}); 4000]});
+    let mut taken = 0;
+    let refused = loop {
+        let answer = node.patch("/institutions/x", part(taken)).by("DOC003").send().await;
+        if answer.status != 200 {
+            break answer.is(413, NOTHING).has(json!({"code": "too_large"}));
+        }
+        taken += 1;
+    };
+    assert!(refused.text().contains("more values than this node takes in one"), "{}", refused.text());
+    assert_eq!(taken, 5, "half a megabyte");
+
+    let rows = vec![doc! {"a": 1}; 50_000];
+    node.from_centre(Kind::Institution, doc! {"_id": "many", "name": "b", "rows": rows}).await;
+    let patch = |body| node.patch("/institutions/many", body).by("DOC003").send();
+    patch(json!({"name": "c"})).await.is(200, &["update institution/many"]);
+    patch(json!({"more": [1, 2, 3]})).await.is(413, NOTHING);
+    patch(json!({"rows": []})).await.is(200, &["update institution/many"]);
+}
+
+/// Signs that JSON writes as escapes make a text six times as long as the record.
+#[tokio::test]
+async fn a_large_record_is_served_whatever_its_text_takes() {
+    let node = TestNode::with_people().await;
+    let escaped = "\u{1}".repeat(9_000_000);
+    node.from_centre(Kind::Institution, doc! {"_id": "big", "x": &escaped}).await;
+    for path in ["/institutions/big", "/institutions"] {
+        let whole = node.get(path).by("DOC003").send().await.is(200, NOTHING);
+        assert!(whole.body.len() > 6 * escaped.len(), "{path}");
+    }
+    assert!(thalamus_edge::http::all_work().is_some(), "all is given back");
+}

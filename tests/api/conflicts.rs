@@ -433,3 +433,22 @@ async fn two_records_under_one_id_are_for_those_who_may_change_both() {
     taken.is(200, &["update event/e2"]);
     assert_eq!(node.stored(Kind::Event, "e2"), Some(central));
 }
+
+#[tokio::test]
+async fn a_decision_makes_a_record_no_larger_than_a_write() {
+    let node = start().await;
+    let id = event_conflict(&node).await;
+    let large = "y".repeat((1 << 20) - 200);
+    let mut event = doc! {"_id": "e1", "person": "ANA001", "n": 2};
+    event.insert("notes", &large);
+    node.from_centre(Kind::Event, event).await;
+    let value = |bytes: usize| json!({"value": "z".repeat(bytes)});
+    let refused = decide(&node, "DOC003", &id, value(100_000)).send().await.is(413, NOTHING);
+    let refused = refused.has(json!({"code": "too_large"}));
+    assert!(refused.text().contains("api.record_limit_bytes"), "{}", refused.text());
+    decide(&node, "DOC003", &id, json!({"value": 3})).send().await.is(200, &["update event/e1"]);
+    // What stands on one of the two sides may be taken.
+    let local = Some("l".repeat(1 << 20).into());
+    let id = add(&node, Kind::Event, "e2", &["n"], local, Some(2.into())).await;
+    decide(&node, "OWN006", &id, json!({"take": "local"})).send().await.is(200, &["update event/e2"]);
+}

@@ -11,7 +11,7 @@ use thalamus_edge::domain::access::{Acl, Actor, Grant, Verb};
 use thalamus_edge::domain::audit::Entry;
 use thalamus_edge::domain::emergency::{OPEN_S_MAX, Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::store::{Asker, AuditQuery, Edit, EmergencyError, Right, Store, asked_by};
+use thalamus_edge::store::{Asker, AuditQuery, Charge, Edit, EmergencyError, Right, Store, asked_by};
 
 use crate::support::api::{Answer, Call, NOTHING, PASSWORD, Setup, TestNode, elapse, pass_time, person};
 use crate::support::disk::Disk;
@@ -414,6 +414,25 @@ async fn a_change_of_the_account_ends_it_at_once() {
     assert!(!is_open(&node).await, "the rules are read anew");
 }
 
+/// A large record has to wait until there is memory for its text.
+#[tokio::test]
+async fn it_may_end_while_its_reader_waits_for_memory() {
+    let node = start().await;
+    node.from_centre(Kind::Page, doc! {"_id": "large", "book": "ANA001", "scan": "x".repeat(300_000)}).await;
+    urgent(&node, "/pols/ANA001/large").send().await.is(200, NOTHING);
+    let everything = thalamus_edge::http::all_work().expect("nobody has any");
+    let waits = nurse(&node, "/pols/ANA001/large").send();
+    let ends = async {
+        tokio::task::yield_now().await;
+        elapse(QUARTER);
+        drop(everything);
+    };
+    let (answer, ()) = tokio::join!(waits, ends);
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(!answer.text().contains("xxx"));
+    urgent(&node, "/pols/ANA001/large").send().await.is(200, NOTHING);
+}
+
 #[tokio::test]
 async fn a_change_that_comes_from_the_centre_ends_it_too() {
     let node = start_with(|setup| setup.settings.central_roles.push("nurse".to_owned())).await;
@@ -650,7 +669,12 @@ async fn too_many_wait_for_somebody_to_look_at_them() {
 async fn there_is_an_end_to_all_together() {
     let node = start().await;
     let open = |who: usize, count: usize| {
-        let asker = Asker { who: Actor::Person(format!("NUR{who}")), from: None, right: Right::Machine };
+        let asker = Asker {
+            who: Actor::Person(format!("NUR{who}")),
+            from: None,
+            right: Right::Machine,
+            charge: Charge::default(),
+        };
         let reason = Reason::parse(REASON.as_bytes()).unwrap();
         let work = node.node.store.unguarded().transact(move |tx| -> Result<(), EmergencyError> {
             (0..count).try_for_each(|_| tx.open_emergency("ANA001", &reason).map(drop))

@@ -13,6 +13,7 @@ from wire import Http1, Http2, basic, connect, frame
 #: Addresses that attack.
 STRANGERS = [f"127.0.1.{number}" for number in range(1, 250)]
 FORM = [("content-type", "application/x-www-form-urlencoded")]
+JSON = [("Content-Type", "application/json")]
 SESSION = "account=x&password=y"
 #: Requests that one connection may have at once, but two.
 STREAMS = 30
@@ -142,7 +143,37 @@ def parsed_bodies(node, quick):
         except OSError as error:
             answers[type(error).__name__] += 1
     close_all(lines)
-    return {"answers": dict(answers)}, [] if answers["201"] else [f"{answers}"]
+    return {"answers": dict(answers)}, [] if answers["201"] + answers["200"] else [f"{answers}"]
+
+
+def many_values(node, quick):
+    """Bodies of a mebibyte that are nothing but short values, by a patient."""
+    rows = [("1", 500_000), ("{}", 340_000), ('{"a":1}', 130_000), ('""', 340_000), ("[[]]", 200_000)]
+    def send(number):
+        row, many_rows = rows[number % len(rows)]
+        text = '{"x":[' + ",".join([row] * many_rows) + "]}"
+        return node.client(PATIENT, STRANGERS[number % 8]).ask("PATCH", "/people/ANA001", text.encode(), JSON)[0]
+    node.client(PATIENT, STRANGERS[0]).ask("GET", "/people/ANA001")
+    seen = Counter(many(60 if quick else 400, send))
+    return {"refused": dict(seen)}, [] if set(seen) <= {413, 503} and seen[413] else [f"{seen}"]
+
+
+def heavy_records(node, quick):
+    """Records with as many short values as there may be, which a patient changes again and again, many at once."""
+    client = node.client(PATIENT, STRANGERS[0])
+    part, made = [{"a": 1}] * 4000, Counter()
+    for number in range(8 if quick else 24):
+        made[client.ask("POST", f"/pols/ANA001/h{number}", json.dumps({"id": f"h{number}"}).encode(), JSON)[0]] += 1
+        for each in range(5):
+            change = json.dumps({f"part{each}": part}).encode()
+            made[client.ask("PATCH", f"/pols/ANA001/h{number}", change, JSON)[0]] += 1
+    def change(number):
+        client = node.client(PATIENT, STRANGERS[number % 8])
+        note = json.dumps({"note": number}).encode()
+        return client.ask("PATCH", f"/pols/ANA001/h{number % (8 if quick else 24)}", note, JSON)[0]
+    seen = Counter(many(100 if quick else 1000, change))
+    faults = [] if set(seen) <= {200, 429, 503} and seen[200] else [f"{seen}"]
+    return {"made": dict(made), "changes": dict(seen)}, faults
 
 
 def own_bodies(node, quick):
@@ -567,6 +598,8 @@ ATTACKS = {
     "packed_bodies": (packed_bodies, False, None),
     "packed_writes": (packed_writes, False, None),
     "parsed_bodies": (parsed_bodies, False, None),
+    "many_values": (many_values, False, None),
+    "heavy_records": (heavy_records, False, None),
     "own_bodies": (own_bodies, False, None),
     "unread_record": (unread_record, True, None),
     "unread_lists": (unread_lists, False, None),

@@ -22,6 +22,7 @@ def main():
     arguments.add_argument("--binary", default="target/debug/thalamus-edge")
     arguments.add_argument("--quick", action="store_true")
     arguments.add_argument("--only", default="")
+    arguments.add_argument("--times", type=int, default=1)
     arguments.add_argument("--list", action="store_true")
     given = arguments.parse_args()
     if given.list:
@@ -40,14 +41,15 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"{binary}: memory below {memory_max} MB, 99 of 100 answers to others within {time_max} ms")
     print(f"{'attack':<22} {'memory':>8} {'median':>8} {'p99':>8}  what came of it")
-    failed = [name for name in names if not attack(name, binary, given.quick, memory_max, time_max)]
+    failed = [name for name in names if not attack(name, binary, given, memory_max, time_max)]
     if failed:
         print("failed: " + ", ".join(failed))
     return 1 if failed else 0
 
 
-def attack(name, binary, quick, memory_max, time_max):
+def attack(name, binary, given, memory_max, time_max):
     run, with_large, descriptors = ATTACKS[name]
+    quick, left = given.quick, []
     node = Node(binary, with_large=with_large, descriptors=descriptors if quick else None)
     try:
         worker = Worker(node)
@@ -55,7 +57,10 @@ def attack(name, binary, quick, memory_max, time_max):
         worker.start()
         time.sleep(0.5)
         try:
-            seen, faults = run(node, quick)
+            for _ in range(given.times):
+                seen, faults = run(node, quick)
+                time.sleep(2)
+                left.append(f"{node.memory_now():.0f}")
         except Exception:
             seen, faults = {}, [traceback.format_exc()]
         worker.end()
@@ -69,6 +74,8 @@ def attack(name, binary, quick, memory_max, time_max):
             faults.append(f"others wait {p99:.0f} ms")
         if worker.failures:
             faults.append(f"others got {worker.failures[:3]} ({len(worker.failures)} times)")
+        if given.times > 1:
+            seen = {"left after each": " ".join(left) + " MB", **seen}
         said = ", ".join(f"{what} {figure}" for what, figure in seen.items() if figure)
         print(f"{name:<22} {memory:5.0f} MB {median:5.1f} ms {p99:5.1f} ms  {said}", flush=True)
         for fault in faults:

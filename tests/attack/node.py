@@ -85,9 +85,16 @@ class Node:
 
     def memory(self):
         """Most resident bytes since the last call of forget_memory, in MB."""
+        return self._status("VmHWM")
+
+    def memory_now(self):
+        """Resident bytes, in MB."""
+        return self._status("VmRSS")
+
+    def _status(self, name):
         try:
             for line in open(f"/proc/{self.process.pid}/status"):
-                if line.startswith("VmHWM"):
+                if line.startswith(name):
                     return int(line.split()[1]) / 1000
         except OSError:
             pass

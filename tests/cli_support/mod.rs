@@ -314,6 +314,13 @@ impl Node {
         }
     }
 
+    /// The environment that the process began with.
+    pub(crate) fn environment(&self) -> Vec<String> {
+        let path = format!("/proc/{}/environ", self.child.lock().unwrap().id());
+        let environment = String::from_utf8(fs::read(path).unwrap()).unwrap();
+        environment.split('\0').map(str::to_owned).collect()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child.lock().unwrap());
         kill_process(pid, signal).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 
 use super::filter::holds;
 use super::read::{Next, batch_size, lost_cursor, next_batch};
@@ -32,6 +32,10 @@ const RETRIED_FIELDS: [&str; 2] = ["number", "at"];
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most rows that one command carries.
 const ROWS_MAX: usize = 500;
+/// Most bytes of rows of `edge_nodes` that are read at once, if it is more than one.
+const NODE_ROWS_BYTES_MAX: usize = 16 << 20;
+/// Bytes of decided rows of `edge_conflicts` after which the others are left for another time.
+const DECIDED_BYTES_MAX: usize = 32 << 20;
 /// Fields of a node's row that announcements and reports leave alone.
 const NODE_OWN_FIELDS: [&str; 3] = ["_id", "lease", "status"];
 
@@ -78,15 +82,22 @@ impl MongoCentral {
     pub(super) async fn find_node_rows(&mut self, node: &str, store: Option<&str>) -> Result<Vec<Document>> {
         let mut any = vec![doc! {"_id": node}];
         any.extend(store.map(|store| doc! {STORE_FIELD: store}));
-        let nodes = self.database.collection::<Document>(NODES_COLLECTION);
+        let nodes = self.database.collection::<RawDocumentBuf>(NODES_COLLECTION);
         let finding = nodes.find(doc! {"$or": any}).session(&mut self.reading);
         let patience = &self.patience;
         let mut cursor = patience.limited(async { finding.await }).await?;
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(row) =
             patience.limited(async { cursor.next(&mut self.reading).await.transpose() }).await?
         {
-            rows.push(row);
+            bytes += row.as_bytes().len();
+            if bytes > NODE_ROWS_BYTES_MAX && !rows.is_empty() {
+                return Err(error::failed(
+                    "the rows of edge_nodes about this store have more bytes than are read",
+                ));
+            }
+            let unreadable = |_| error::failed("a row of edge_nodes cannot be read");
+            rows.push(Document::try_from(&*row).map_err(unreadable)?);
         }
         Ok(rows)
     }
@@ -148,7 +159,7 @@ impl MongoCentral {
         // Open rows are read too, because a row that is missing must be noticed.
         let shown = RESOLUTION_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::from(1)));
         let projection: Document = shown.collect();
-        let (mut present, mut left) = (BTreeSet::new(), ids.to_vec());
+        let (mut present, mut left, mut bytes) = (BTreeSet::new(), ids.to_vec(), 0);
         while !left.is_empty() {
             let before = present.len();
             let rows = self.database.collection::<Document>(CONFLICTS_COLLECTION);
@@ -163,7 +174,13 @@ impl MongoCentral {
                     Next::Batch(batch) => {
                         for row in batch {
                             present.insert(row.id().to_owned());
-                            found.decided.extend(decided(row));
+                            // Those beyond are neither decided nor missing: they are read again in another round.
+                            if bytes < DECIDED_BYTES_MAX {
+                                let row_bytes = row.bytes();
+                                let decided = decided(row);
+                                bytes += decided.as_ref().map_or(0, |_| row_bytes);
+                                found.decided.extend(decided);
+                            }
                         }
                     }
                     Next::End => break false,

@@ -5,20 +5,60 @@ use std::fmt;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::weight::{self, BODY_MAX};
 use super::{DOCUMENT_DEPTH_MAX, JsonError};
 use crate::domain::encoding::{unmarked, utf8};
 
-/// Parses a request body that must be a JSON object.
+/// Parses a JSON object, however many values it has.
 pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, JsonError> {
-    match parse(body)? {
+    object_of(parse(body)?)
+}
+
+fn object_of(body: Value) -> Result<Map<String, Value>, JsonError> {
+    match body {
         Value::Object(map) => Ok(map),
         _ => Err(JsonError::invalid("", "the body must be a JSON object")),
     }
 }
 
+/// Why a request's body is not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BodyError {
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// It has so many values that they would take more memory than a body may ([`BODY_MAX`]).
+    #[error(
+        "The body has more values than this node reads at once, after {values} of them (about 80,000 numbers or texts in \
+         lists, 50,000 fields, or 15,000 objects): spread them over several records"
+    )]
+    TooManyValues { values: usize },
+}
+
+/// Parses a request's body, which must be a JSON object; what its values take is bounded.
+pub fn parse_body(body: &[u8]) -> Result<Map<String, Value>, BodyError> {
+    let mut bound = Bound { left: Some(BODY_MAX), values: 0 };
+    let parsed = parse_within(body, &mut bound);
+    if bound.left.is_none() {
+        return Err(BodyError::TooManyValues { values: bound.values });
+    }
+    Ok(object_of(parsed?)?)
+}
+
 /// Parses JSON in UTF-8, with a mark of byte order or without, refusing what `serde_json` would silently mend: repeated keys, integers that no longer
 /// fit and depth beyond [`DOCUMENT_DEPTH_MAX`].
 pub fn parse(sent: &[u8]) -> Result<Value, JsonError> {
+    parse_within(sent, &mut Bound { left: Some(usize::MAX), values: 0 })
+}
+
+/// What may still be read.
+struct Bound {
+    /// Bytes of memory for further values; nothing once that was not enough.
+    left: Option<usize>,
+    /// Values that were read.
+    values: usize,
+}
+
+fn parse_within(sent: &[u8], bound: &mut Bound) -> Result<Value, JsonError> {
     let body = unmarked(sent).map_err(|error| JsonError::Syntax {
         message: error.to_string(),
         line: 1,
@@ -26,10 +66,15 @@ pub fn parse(sent: &[u8]) -> Result<Value, JsonError> {
     })?;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let (mut refused, mut path) = (None, Vec::new());
-    let result =
-        Strict { numbers: &mut Numbers { rest: body }, path: &mut path, depth: 0, error: &mut refused }
-            .deserialize(&mut deserializer)
-            .and_then(|value| deserializer.end().map(|()| value));
+    let result = Strict {
+        numbers: &mut Numbers { rest: body },
+        path: &mut path,
+        depth: 0,
+        error: &mut refused,
+        bound,
+    }
+    .deserialize(&mut deserializer)
+    .and_then(|value| deserializer.end().map(|()| value));
     match (result, refused) {
         (_, Some(error)) => Err(error),
         (Ok(value), None) => Ok(value),
@@ -94,11 +139,30 @@ struct Strict<'a, 'b> {
     depth: usize,
     /// The refusal, kept beside serde's error because it is typed.
     error: &'a mut Option<JsonError>,
+    bound: &'a mut Bound,
 }
 
 impl<'b> Strict<'_, 'b> {
     fn child(&mut self) -> Strict<'_, 'b> {
-        Strict { numbers: self.numbers, path: self.path, depth: self.depth + 1, error: self.error }
+        Strict {
+            numbers: self.numbers,
+            path: self.path,
+            depth: self.depth + 1,
+            error: self.error,
+            bound: self.bound,
+        }
+    }
+
+    /// Counts what comes next, a value with all that belongs to it.
+    fn take<E: serde::de::Error>(&mut self, bytes: usize) -> Result<(), E> {
+        self.bound.left = self.bound.left.and_then(|left| left.checked_sub(bytes));
+        match self.bound.left {
+            Some(_) => {
+                self.bound.values += 1;
+                Ok(())
+            }
+            None => Err(E::custom("too many values")),
+        }
     }
 
     fn refuse<E: serde::de::Error>(&mut self, message: impl fmt::Display) -> E {
@@ -151,10 +215,12 @@ impl<'de> Visitor<'de> for Strict<'_, '_> {
         }
         Ok(Value::from(v))
     }
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(mut self, v: &str) -> Result<Value, E> {
+        self.take(weight::TEXT)?;
         Ok(Value::String(v.to_owned()))
     }
-    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(mut self, v: String) -> Result<Value, E> {
+        self.take(weight::TEXT)?;
         Ok(Value::String(v))
     }
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -165,17 +231,21 @@ impl<'de> Visitor<'de> for Strict<'_, '_> {
         let mut values = Vec::new();
         self.path.push("0".to_owned());
         while let Some(value) = seq.next_element_seed(self.child())? {
+            self.take(weight::ELEMENT)?;
             values.push(value);
             self.path.pop();
             self.path.push(values.len().to_string());
         }
         self.path.pop();
+        // It has grown by doubling.
+        values.shrink_to_fit();
         Ok(Value::Array(values))
     }
     fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
         self.check_depth()?;
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
+            self.take(if map.is_empty() { weight::OBJECT } else { 0 } + weight::FIELD + weight::TEXT)?;
             self.path.push(key);
             let value = access.next_value_seed(self.child())?;
             let key = self.path.pop().unwrap_or_default();
@@ -186,5 +256,46 @@ impl<'de> Visitor<'de> for Strict<'_, '_> {
             map.insert(key, value);
         }
         Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list_of(row: &str, rows: usize) -> String {
+        format!("{{\"x\":[{}]}}", vec![row; rows].join(","))
+    }
+
+    #[test]
+    fn a_body_has_so_many_values_and_a_file_as_many_as_it_likes() {
+        for (row, within, beyond) in [
+            ("1", 80_000, 140_000),
+            ("\"text\"", 70_000, 120_000),
+            ("[]", 80_000, 140_000),
+            ("{\"a\":1}", 15_000, 30_000),
+            ("{\"a\":{\"b\":2}}", 8_000, 16_000),
+        ] {
+            assert!(parse_body(list_of(row, within).as_bytes()).is_ok(), "{row}");
+            let beyond = list_of(row, beyond);
+            let refused = parse_body(beyond.as_bytes()).expect_err("too many");
+            assert!(matches!(refused, BodyError::TooManyValues { values } if values >= within), "{refused}");
+            assert!(parse_object(beyond.as_bytes()).is_ok(), "{row}");
+        }
+        let fields: Vec<_> = (0..80_000).map(|number| format!("\"f{number}\":0")).collect();
+        let fields = |many: usize| format!("{{{}}}", fields[..many].join(","));
+        assert!(parse_body(fields(50_000).as_bytes()).is_ok());
+        assert!(matches!(parse_body(fields(80_000).as_bytes()), Err(BodyError::TooManyValues { .. })));
+        assert!(parse_body(format!("{{\"x\":\"{}\"}}", "y".repeat(16 << 20)).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_before_the_bound_is_said_first() {
+        let many = vec!["1"; 200_000].join(",");
+        let error = parse_body(format!("{{\"a\":oops,\"x\":[{many}]}}").as_bytes()).expect_err("no JSON");
+        assert!(matches!(error, BodyError::Json(JsonError::Syntax { .. })), "{error}");
+        let deep = "{\"a\":".repeat(100_000);
+        let error = parse_body(deep.as_bytes()).expect_err("too deep");
+        assert!(error.to_string().contains("nested deeper"), "{error}");
     }
 }

@@ -1,0 +1,208 @@
+//! Floor 0. How much memory JSON text and stored documents take once they are read into trees of values.
+//!
+//! Texts take about their length. What takes many times its length are short values: `{"a":1}` is 7 bytes of JSON and more
+//! than a kilobyte as a `serde_json::Value` and a BSON value. The numbers here are what the allocator hands out for the
+//! tables and texts of these, with the slack of tables that grow.
+
+use bson::{Bson, RawBsonRef, RawDocument};
+use serde_json::Value;
+
+/// Least that the allocator hands out.
+const PIECE: usize = 32;
+/// Place in a table of fields: beside the value its name, its hash, and its number in the index.
+const fn place(value: usize) -> usize {
+    value + size_of::<String>() + 2 * size_of::<usize>() + 2
+}
+const JSON_VALUE: usize = size_of::<Value>();
+const BSON_VALUE: usize = size_of::<Bson>();
+/// Tables of fields begin with so many places, and grow by doubling. The index of one takes so much beside.
+const PLACES_MIN: usize = 3;
+const INDEX: usize = 64;
+
+/// What a body may take beside the bytes of its texts, as JSON and as BSON.
+pub const BODY_MAX: usize = 24 << 20;
+/// What a record may take beside its bytes while it is changed.
+pub const RECORD_MAX: usize = 16 << 20;
+
+/// A value in a list.
+pub(super) const ELEMENT: usize = json_element() + bson_element();
+/// A field of an object, without its value's own contents.
+pub(super) const FIELD: usize = json_field() + bson_field();
+/// An object that has fields.
+pub(super) const OBJECT: usize = json_object() + bson_object();
+/// A text, or the name of a field, beside its bytes.
+pub(super) const TEXT: usize = 2 * PIECE;
+
+const fn json_element() -> usize {
+    JSON_VALUE + JSON_VALUE / 4
+}
+const fn bson_element() -> usize {
+    BSON_VALUE + BSON_VALUE / 4
+}
+const fn json_field() -> usize {
+    place(JSON_VALUE) + place(JSON_VALUE) / 4
+}
+const fn bson_field() -> usize {
+    place(BSON_VALUE) + place(BSON_VALUE) / 4
+}
+const fn json_object() -> usize {
+    (PLACES_MIN - 1) * place(JSON_VALUE) + INDEX
+}
+const fn bson_object() -> usize {
+    (PLACES_MIN - 1) * place(BSON_VALUE) + INDEX
+}
+
+/// What a JSON text takes once it is read and made BSON, beside the text itself: about, and not less where it is JSON.
+/// Looks only for what separates values.
+pub fn of_text(text: &[u8]) -> usize {
+    let (mut weight, mut depth, mut objects) = (text.len().saturating_mul(2), 0_u32, [0_u64; 2]);
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        at += 1;
+        match byte {
+            b'"' => {
+                weight += TEXT;
+                while let Some(byte) = text.get(at).filter(|byte| **byte != b'"') {
+                    at += if *byte == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'[' | b'{' => {
+                let is_object = *byte == b'{';
+                if !is_empty_after(text, at) {
+                    weight += if is_object { OBJECT } else { ELEMENT };
+                }
+                depth = depth.saturating_add(1);
+                note(&mut objects, depth, is_object);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b':' => weight += FIELD,
+            // In an object each field has its colon.
+            b',' if !is_noted(&objects, depth) => weight += ELEMENT,
+            _ => {}
+        }
+    }
+    weight
+}
+
+/// Whether a list or object ends where it has begun: then it has no table.
+fn is_empty_after(text: &[u8], at: usize) -> bool {
+    let rest = text.get(at..).unwrap_or_default();
+    rest.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"]}".contains(byte))
+}
+
+/// Remembers whether a level is an object's. Deeper ones than are taken are not remembered.
+fn note(objects: &mut [u64; 2], depth: u32, is_object: bool) {
+    let Some(bits) = objects.get_mut(depth as usize / 64) else {
+        return;
+    };
+    let bit = 1 << (depth % 64);
+    *bits = if is_object { *bits | bit } else { *bits & !bit };
+}
+
+fn is_noted(objects: &[u64; 2], depth: u32) -> bool {
+    objects.get(depth as usize / 64).is_some_and(|bits| bits & 1 << (depth % 64) != 0)
+}
+
+/// What a stored document takes once it is decoded, beside its bytes. Ends where that is more than `most`.
+pub fn of_document(document: &RawDocument, most: usize) -> usize {
+    let mut weight = 0;
+    add_document(document, most, &mut weight);
+    weight
+}
+
+fn add_document(document: &RawDocument, most: usize, weight: &mut usize) {
+    if !document.is_empty() {
+        *weight += bson_object();
+    }
+    for (_, value) in document.iter().filter_map(Result::ok) {
+        *weight += bson_field() + PIECE;
+        add_value(value, most, weight);
+        if *weight > most {
+            return;
+        }
+    }
+}
+
+fn add_value(value: RawBsonRef<'_>, most: usize, weight: &mut usize) {
+    match value {
+        RawBsonRef::Document(document) => add_document(document, most, weight),
+        RawBsonRef::Array(array) => {
+            for value in array.into_iter().filter_map(Result::ok) {
+                *weight += bson_element();
+                add_value(value, most, weight);
+                if *weight > most {
+                    return;
+                }
+            }
+        }
+        RawBsonRef::String(_) | RawBsonRef::Binary(_) => *weight += PIECE,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::json::parse;
+    use bson::{doc, serialize_to_raw_document_buf};
+
+    fn list_of(row: &str, rows: usize) -> String {
+        format!("{{\"x\":[{}]}}", vec![row; rows].join(","))
+    }
+
+    #[test]
+    fn short_values_weigh_what_they_take() {
+        let rows = 1000;
+        for (row, least) in [
+            ("1", JSON_VALUE + BSON_VALUE),
+            ("null", JSON_VALUE + BSON_VALUE),
+            ("[]", JSON_VALUE + BSON_VALUE),
+            ("\"\"", JSON_VALUE + BSON_VALUE),
+            // A table of three places, of which one is filled, and its name.
+            ("{\"a\":1}", PLACES_MIN * (place(JSON_VALUE) + place(BSON_VALUE)) + 2 * PIECE),
+        ] {
+            let text = list_of(row, rows);
+            let weight = of_text(text.as_bytes());
+            assert!(weight >= rows * least, "{row}: {weight}");
+            assert!(weight <= rows * least * 2 + 4096, "{row}: {weight}");
+        }
+    }
+
+    #[test]
+    fn long_texts_weigh_little_more_than_their_bytes() {
+        for text in ["x".repeat(1_000_000), "[{,:".repeat(250_000), "\\\"".repeat(500_000)] {
+            let text = format!("{{\"note\":\"{text}\"}}");
+            assert!(of_text(text.as_bytes()) < text.len() * 2 + 4096);
+        }
+        assert_eq!(of_text(b""), 0);
+        assert_eq!(of_text(b"{ }"), 6);
+    }
+
+    #[test]
+    fn commas_of_objects_are_no_values() {
+        let fields: Vec<_> = (0..100).map(|number| format!("\"f{number}\":1")).collect();
+        let text = format!("{{{}}}", fields.join(","));
+        assert_eq!(of_text(text.as_bytes()), text.len() * 2 + OBJECT + 100 * (FIELD + TEXT));
+        let nested = "{\"a\":[1,2],\"b\":3}";
+        assert_eq!(of_text(nested.as_bytes()), nested.len() * 2 + OBJECT + 2 * (FIELD + TEXT) + 2 * ELEMENT);
+    }
+
+    #[test]
+    fn a_document_weighs_as_the_part_of_its_text_that_is_bson() {
+        for row in ["1", "null", "{}", "[]", "\"some text\"", "{\"a\":1,\"b\":[2,{}]}"] {
+            let text = list_of(row, 500);
+            let document = Bson::try_from(parse(text.as_bytes()).unwrap()).unwrap();
+            let raw = serialize_to_raw_document_buf(document.as_document().unwrap()).unwrap();
+            let (weight, of_text) = (of_document(&raw, usize::MAX), of_text(text.as_bytes()));
+            assert!(weight * 3 > of_text && weight < of_text, "{row}: {weight} of {of_text}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_looked_at_than_is_of_interest() {
+        let raw = serialize_to_raw_document_buf(&doc! {"x": vec![1; 100_000], "y": 1}).unwrap();
+        let most = 1000 * BSON_VALUE;
+        assert!((most..most + 1000).contains(&of_document(&raw, most)));
+    }
+}
