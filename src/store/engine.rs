@@ -100,6 +100,16 @@ impl Engine {
         self.forget_view();
     }
 
+    /// Has redb find out anew which pages are used. Reads the whole file; nobody may read or write meanwhile.
+    pub(crate) fn count_pages_anew(&self) -> Result<(), StoreError> {
+        let _nobody_writes = self.writing();
+        self.forget_view();
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // No means that it was otherwise before.
+        let _ = database.as_mut().ok_or_else(failed_before)?.check_integrity()?;
+        Ok(())
+    }
+
     /// One at a time: keep the guard until the transaction has ended.
     pub(crate) fn writing(&self) -> MutexGuard<'_, Option<Instant>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)

@@ -86,6 +86,7 @@ pub use notes::Unnoted;
 pub use put_right::BitsPutRight;
 pub use rebuild::{read_backup, rebuild};
 pub use records::Tx;
+pub(crate) use reindex::is_index;
 pub use repeats::REPEATS_EACH_MAX;
 pub use rows::DamagedRow;
 pub use salvage::{Left, LeftChunk, LeftRecord, read_what_is_left};

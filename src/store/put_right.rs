@@ -17,7 +17,7 @@ use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::records::Carry;
 use super::reindex::{drop_indexes, is_index};
 use super::rows::{DamagedRow, Ledger, RowName, RowsDefinition};
-use super::sealed::{BLOCKS_AT, Sealed, sealed_with};
+use super::sealed::{BLOCKS_AT, Sealed, store_sealed_with};
 use super::tables::{
     BASE, BY_NAME, BY_OWNER, BaseRow, DELETE_RANK_MIN, DOCS, EachTable, META, each_table, encode, row_key,
 };
@@ -101,14 +101,14 @@ fn mend(
     let file = FileBackend::new(file)?;
     let length = file.len().map_err(io)?;
     let is_all = is_all || length <= WHOLE_BYTES_MAX;
-    match (key, sealed_with(&file).map_err(io)?) {
+    match (key, store_sealed_with(&file)?) {
         (None, None) => {
             let pages = inspect(&file, is_all).map_err(io)?;
             let found = settle(&file, pages, can_be_made_anew)?;
             file.close().map_err(io)?;
             Ok(found)
         }
-        (Some(key), Some(_)) if length > BLOCKS_AT => {
+        (Some(key), Some(_)) => {
             // One that does not open says why when it is opened for good.
             let Ok(mut file) = Sealed::open_to_look(file, key) else { return Ok(Found::default()) };
             let pages = inspect_sealed(&file, is_all).map_err(io)?;
@@ -132,7 +132,25 @@ fn settle(
         return Err(pages.refusal());
     }
     put_right(file, &pages).map_err(io)?;
-    let Inspected { flips, damaged, broken, closed_blocks, .. } = pages;
+    let Inspected { flips, damaged, broken, closed_blocks, ahead, surplus, has_torn_head, .. } = pages;
+    if has_torn_head {
+        tracing::warn!(
+            "a copy of the encrypted store's first block does not open, and is written anew: the power failed while it was \
+             written, or it has rotted. Nothing is lost"
+        );
+    }
+    if ahead.is_some() {
+        tracing::warn!(
+            "the last change was on the disk as a whole and not marked as the one that counts, and is now: the power \
+             failed just then, or the mark has rotted. Nothing is lost"
+        );
+    }
+    if surplus > 0 {
+        tracing::warn!(
+            bytes = surplus,
+            "bytes behind the end of the store's file are none of its own, and are cut off. Nothing is lost"
+        );
+    }
     if !flips.is_empty() {
         tracing::error!(
             bits = flips.len(),
@@ -153,14 +171,18 @@ impl Found {
     fn rebuild(&self, store: &Store) -> Result<(), StoreError> {
         let (engine, options) = (&store.inner.engine, &store.inner.options);
         let rebuilt = unpanicked(|| {
-            let mut tried = engine.writing();
-            let mut transaction = engine.begin_write(&mut tried)?;
-            transaction.set_quick_repair(true);
-            // What is in their pages is not read any more, and nothing of it stays.
-            drop_indexes(&transaction, &self.broken)?;
-            let mut carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
-            Tx::open(&transaction, options, &mut carry)?.rebuild_indexes()?;
-            engine.commit(transaction)
+            {
+                let mut tried = engine.writing();
+                let mut transaction = engine.begin_write(&mut tried)?;
+                transaction.set_quick_repair(true);
+                // What is in their pages is not read any more, and nothing of it stays.
+                drop_indexes(&transaction, &self.broken)?;
+                let mut carry = Carry { ledger: Arc::clone(&engine.ledger), ..Carry::default() };
+                Tx::open(&transaction, options, &mut carry)?.rebuild_indexes()?;
+                engine.commit(transaction)?;
+            }
+            // The pages to which only the damaged one led would belong to nobody for ever.
+            engine.count_pages_anew()
         });
         match rebuilt {
             Ok(()) => {

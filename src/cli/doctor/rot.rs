@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::findings::Findings;
 use crate::cli::show::cell;
+use crate::store::is_index;
 
 const ROWS: &str = "stored rows";
 /// What stands for the id of a row where pages of a table are damaged.
@@ -53,6 +54,15 @@ pub(super) fn look(found: &mut Findings, status: &Value) {
 /// What there is to say of a damaged row, and what to do.
 fn of_row(row: &Value) -> (String, String) {
     let (id, table) = (cell(&row["id"]), cell(&row["table"]));
+    if id == PAGES && is_index(&table) {
+        let finding = format!(
+            "pages of {table} are damaged, an index: records may not be found by it. Nothing is backed up or deleted \
+             meanwhile, and the next start makes it anew from the records"
+        );
+        let remedy =
+            "restart the node (systemctl restart thalamus-edge), then look again. The disk may be failing";
+        return (finding, remedy.to_owned());
+    }
     if id == PAGES {
         let finding = format!(
             "pages of {table} are damaged beyond repair: rows of it may be missing. Nothing is backed up or deleted \
@@ -120,6 +130,8 @@ mod tests {
         let said = remedy("docs", json!(null), PAGES);
         assert!(!said.contains("set-aside") && said.contains("export DIR"), "{said}");
         assert!(said.contains("restore FILE") && said.contains("enrol anew"), "{said}");
+        let said = remedy("held_of", json!(null), PAGES);
+        assert!(said.contains("restart the node") && !said.contains("restore"), "{said}");
     }
 
     #[test]
