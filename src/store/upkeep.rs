@@ -207,8 +207,11 @@ pub fn compact_store(
     let size = || path.metadata().map(|about| about.len()).map_err(|e| StoreError::of_io(&e));
     let before = size()?;
     let mut database = open(path, key, cache_bytes)?;
-    // Frees pages that count as used and are not.
-    let _ = database.check_integrity()?;
+    // Frees pages that count as used and are not. It is given up where a row is damaged, and asks to be opened again then.
+    if !matches!(unpanicked(|| Ok(database.check_integrity())), Ok(Ok(_))) {
+        drop(database);
+        database = open(path, key, cache_bytes)?;
+    }
     // Moves what is at the end of the file forward, as often as that helps.
     while database.compact()? {}
     drop(database);
