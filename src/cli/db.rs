@@ -230,9 +230,14 @@ fn shown(checked: &CheckedStore, json: bool) -> Done {
     for complaint in &checked.complaints {
         text += &format!("\n{}", plain(complaint));
     }
+    let remedy = if checked.is_put_right_by_a_start {
+        "The next start of the node puts all of it right and says so in its log; then look again"
+    } else {
+        "Records that were not changed here come back from the centre in the next round; for anything else keep a copy of \
+         this file and restore the last good backup"
+    };
     text += &format!(
-        "\n\n{} things are not as they should be. Nothing was changed. Records that were not changed here come back from the \
-         centre in the next round; for anything else keep a copy of this file and restore the last good backup",
+        "\n\n{} things are not as they should be. Nothing was changed. {remedy}",
         checked.complaints.len() + checked.damaged.len()
     );
     Done::text(text).with_code(code)

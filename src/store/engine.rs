@@ -100,6 +100,23 @@ impl Engine {
         self.forget_view();
     }
 
+    /// Has redb find out anew which pages are used, and says whether it could. Reads the whole file; nobody may read or
+    /// write meanwhile. redb cannot while a page is not what was written, damaged rows among them, and has to open the
+    /// file again then.
+    pub(crate) fn count_pages_anew(&self) -> Result<bool, StoreError> {
+        let _nobody_writes = self.writing();
+        self.forget_view();
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // False means that it was otherwise before.
+        let counted = database.as_mut().ok_or_else(failed_before)?.check_integrity();
+        if counted.is_err() {
+            *database = None;
+            self.has_failed.store(false, Ordering::Release);
+            *database = Some((self.open)(Arc::clone(&self.has_failed))?);
+        }
+        Ok(counted.is_ok())
+    }
+
     /// One at a time: keep the guard until the transaction has ended.
     pub(crate) fn writing(&self) -> MutexGuard<'_, Option<Instant>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)

@@ -19,8 +19,9 @@ use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 use super::engine::Watched;
 use super::overlay::{GIVEN_UP, caught};
 use super::put_right::{PAGES, mend_file};
+use super::reindex::is_index;
 use super::rows::{DamagedRow, Ledger};
-use super::sealed::{Defects, SealError, Sealed, StoreKey, sealed_with};
+use super::sealed::{Defects, SealError, Sealed, StoreKey, store_sealed_with};
 use super::{StoreError, writer};
 use crate::files::{Unfinished, create_private, directory_of, suffixed};
 
@@ -105,9 +106,20 @@ impl StoreFile {
                 self.give_back(bits, blocks);
             }
             Err(StoreError::Broken(what)) => {
-                tracing::error!(what, "more of the store's file is damaged than can be put right");
-                let row = DamagedRow { table: what, kind: None, id: PAGES.to_owned() };
-                self.later.ledger.note(row);
+                if what.split(", ").all(is_index) {
+                    tracing::error!(
+                        what,
+                        "indexes in the store's file have damaged pages: restart the node, which makes them anew"
+                    );
+                } else {
+                    tracing::error!(
+                        what,
+                        "more of the store's file is damaged than can be put right: thalamus-edge doctor says what to do"
+                    );
+                }
+                for table in what.split(", ").map(str::to_owned) {
+                    self.later.ledger.note(DamagedRow { table, kind: None, id: PAGES.to_owned() });
+                }
             }
             Err(error) => return Err(error),
         }
@@ -162,7 +174,7 @@ fn open_file(
     // that would not be lost by starting again.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
     let backend = Watched { backend: FileBackend::new(file)?, has_failed };
-    let sealed_with = sealed_with(&backend).map_err(|error| StoreError::of_io(&error))?;
+    let sealed_with = store_sealed_with(&backend)?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
     let opened = match (key, sealed_with) {

@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::put_right::{WHOLE_BYTES_MAX, makes_anew};
-use super::sealed::{SealError, Sealed, sealed_with};
+use super::sealed::{Guess, SealError, Sealed, store_sealed_with};
 use super::{StoreError, StoreKey};
 
 const BLOCK_BYTES: u64 = 4096;
@@ -93,7 +93,7 @@ fn open(
         Pages::AsAStart => Some(backend.len().map_err(io)? <= WHOLE_BYTES_MAX),
         Pages::All => Some(true),
     };
-    let (backend, pages) = match (key, sealed_with(&backend).map_err(io)?) {
+    let (backend, pages) = match (key, store_sealed_with(&backend)?) {
         (None, Some(id)) => return Err(SealError::NoKey(id).into()),
         (Some(_), None) => return Err(SealError::NotSealed.into()),
         (None, None) => {
@@ -232,18 +232,45 @@ fn rehearse_within<T>(
     Ok(if after.map_err(io)?.is_sound() { Rehearsed::Whole } else { Rehearsed::Broken })
 }
 
-/// The bytes of a store as redb would see them, of a file that stays as it is and that nobody else opens meanwhile.
-pub(crate) fn bytes_to_read(
-    path: &Path,
-    key: Option<&StoreKey>,
-) -> Result<(Box<dyn StorageBackend>, File), StoreError> {
-    let (backend, lock) = locked(path)?;
-    Ok(match (key, sealed_with(&backend).map_err(|error| StoreError::of_io(&error))?) {
+/// A store's file that stays as it is and that nobody else opens meanwhile.
+pub(crate) struct ToRead {
+    bytes: Bytes,
+    _lock: File,
+}
+
+enum Bytes {
+    Plain(Overlay),
+    Sealed(Box<Sealed<Overlay>>),
+}
+
+impl ToRead {
+    /// The bytes as redb would see them.
+    pub(crate) fn bytes(&self) -> &dyn StorageBackend {
+        match &self.bytes {
+            Bytes::Plain(bytes) => bytes,
+            Bytes::Sealed(bytes) => &**bytes,
+        }
+    }
+
+    /// The same, if the file is encrypted.
+    pub(crate) fn sealed(&self) -> Option<&dyn Guess> {
+        match &self.bytes {
+            Bytes::Plain(_) => None,
+            Bytes::Sealed(bytes) => Some(&**bytes),
+        }
+    }
+}
+
+/// Opens a store's file to read it without redb.
+pub(crate) fn bytes_to_read(path: &Path, key: Option<&StoreKey>) -> Result<ToRead, StoreError> {
+    let (backend, _lock) = locked(path)?;
+    let bytes = match (key, store_sealed_with(&backend)?) {
         (None, Some(id)) => return Err(SealError::NoKey(id).into()),
         (Some(_), None) => return Err(SealError::NotSealed.into()),
-        (None, None) => (Box::new(backend), lock),
-        (Some(key), Some(_)) => (Box::new(Sealed::open(backend, key)?), lock),
-    })
+        (None, None) => Bytes::Plain(backend),
+        (Some(key), Some(_)) => Bytes::Sealed(Box::new(Sealed::open(backend, key)?)),
+    };
+    Ok(ToRead { bytes, _lock })
 }
 
 fn locked(path: &Path) -> Result<(Overlay, File), StoreError> {
@@ -259,7 +286,6 @@ fn locked(path: &Path) -> Result<(Overlay, File), StoreError> {
 #[derive(Debug)]
 struct Overlay {
     file: File,
-    file_bytes: u64,
     /// Most blocks that are written.
     blocks_max: usize,
     written: Mutex<Written>,
@@ -268,6 +294,8 @@ struct Overlay {
 #[derive(Debug)]
 struct Written {
     length: u64,
+    /// How many bytes of the file have not been cut off.
+    file_bytes: u64,
     blocks: BTreeMap<u64, Vec<u8>>,
     /// More blocks were to be written.
     is_full: bool,
@@ -296,8 +324,9 @@ impl Overlay {
                 "the file is empty, which a store never is",
             ));
         }
-        let written = Mutex::new(Written { length: file_bytes, blocks: BTreeMap::new(), is_full: false });
-        Ok(Overlay { file, file_bytes, blocks_max: WRITTEN_BLOCKS_MAX, written })
+        let blocks = BTreeMap::new();
+        let written = Mutex::new(Written { length: file_bytes, file_bytes, blocks, is_full: false });
+        Ok(Overlay { file, blocks_max: WRITTEN_BLOCKS_MAX, written })
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -305,9 +334,8 @@ impl Overlay {
     }
 
     /// As the file has it, zeros behind its end.
-    fn read_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let there =
-            usize::try_from(self.file_bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+    fn read_file(&self, file_bytes: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let there = usize::try_from(file_bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (there, beyond) = out.split_at_mut(there);
         beyond.fill(0);
         self.file.read_exact_at(there, offset)
@@ -337,7 +365,7 @@ impl StorageBackend for Overlay {
         if offset.saturating_add(out.len() as u64) > written.length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.read_file(offset, out)?;
+        self.read_file(written.file_bytes, offset, out)?;
         for (number, within, part) in parts(offset, out.len()) {
             let (Some(block), Some(out)) = (written.blocks.get(&number), out.get_mut(part)) else {
                 continue;
@@ -353,9 +381,13 @@ impl StorageBackend for Overlay {
         let mut written = self.written();
         if length < written.length {
             // What lay behind reads as zeros, should it grow again.
-            for number in length.div_ceil(BLOCK_BYTES)..written.length.div_ceil(BLOCK_BYTES) {
-                written.make_room(number, self.blocks_max)?;
-                written.blocks.insert(number, vec![0; BLOCK_BYTES as usize]);
+            written.file_bytes = written.file_bytes.min(length);
+            written.blocks.retain(|number, _| number * BLOCK_BYTES < length);
+            let kept = usize::try_from(length % BLOCK_BYTES).unwrap_or_default();
+            if let Some(block) = written.blocks.get_mut(&(length / BLOCK_BYTES))
+                && let Some(behind) = block.get_mut(kept..)
+            {
+                behind.fill(0);
             }
         }
         written.length = length;
@@ -368,13 +400,14 @@ impl StorageBackend for Overlay {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = self.written();
+        let file_bytes = written.file_bytes;
         for (number, within, part) in parts(offset, data.len()) {
             written.make_room(number, self.blocks_max)?;
             let block = match written.blocks.entry(number) {
                 Entry::Occupied(block) => block.into_mut(),
                 Entry::Vacant(place) => {
                     let mut block = vec![0; BLOCK_BYTES as usize];
-                    self.read_file(number * BLOCK_BYTES, &mut block)?;
+                    self.read_file(file_bytes, number * BLOCK_BYTES, &mut block)?;
                     place.insert(block)
                 }
             };
@@ -412,6 +445,20 @@ mod tests {
         let mut read = [0; 20_000];
         overlay.read(0, &mut read).unwrap();
         assert_eq!((read[0], read[4_096], read[4_999], read[12_288]), (1, 2, 1, 7));
+        assert_eq!(std::fs::read(&path).unwrap(), [7; 20_000]);
+    }
+
+    #[test]
+    fn what_was_cut_off_does_not_come_back() {
+        let (_directory, path) = file(&[7; 20_000]);
+        let overlay = Overlay::over(File::open(&path).unwrap()).unwrap();
+        overlay.write(8_000, &[1; 1_000]).unwrap();
+        overlay.set_len(8_500).unwrap();
+        assert!(overlay.read(8_400, &mut [0; 200]).is_err());
+        overlay.set_len(20_000).unwrap();
+        let mut read = [0; 20_000];
+        overlay.read(0, &mut read).unwrap();
+        assert_eq!((read[7_999], read[8_499], read[8_500], read[8_999], read[19_999]), (7, 1, 0, 0, 0));
         assert_eq!(std::fs::read(&path).unwrap(), [7; 20_000]);
     }
 

@@ -17,13 +17,16 @@ use redb::StorageBackend;
 
 use super::StoreError;
 use super::reindex::is_index;
-use super::sealed::{Guess, Sealed};
+use super::sealed::Guess;
 use super::tables::CONTENT;
-use header::{HEADER_BYTES, Header, MAGIC, Regions, Worth};
+use header::Regions;
 use layout::{LEAF, ROOT_BYTES, Root, Widths, u16_at, u32_at};
 use search::Search;
 use table::{Span, Table, checksums};
 
+pub(crate) use begin::{inspect, inspect_sealed, rows_left};
+
+mod begin;
 mod header;
 mod layout;
 mod search;
@@ -68,6 +71,16 @@ pub(crate) struct Inspected {
     pub(crate) closed_blocks: u64,
     /// In an encrypted store: wrong bits that were found while its blocks were read, and put right where that can be.
     pub(crate) bits_in_blocks: u64,
+    /// The last commit was complete, and not marked as the one that counts: this bit marks it.
+    pub(crate) ahead: Option<Flip>,
+    /// How many bytes lie behind the end of the store, and where that end is, in bytes as redb sees them.
+    pub(crate) surplus: u64,
+    pub(crate) cut_to: Option<u64>,
+    /// Nothing was looked at: it is no store, or one that was being written when the power failed, of which redb compares
+    /// all checksums itself.
+    pub(crate) is_left_to_redb: bool,
+    /// In an encrypted store: one of the two places of its first block does not open.
+    pub(crate) has_torn_head: bool,
 }
 
 impl Inspected {
@@ -87,12 +100,16 @@ impl Inspected {
     }
 }
 
-/// Puts the single wrong bits right, and writes pages anew of which blocks do not open.
+/// Puts the single wrong bits right, has the last commit count, cuts off what was appended, and writes pages anew of which
+/// blocks do not open.
 pub(crate) fn put_right(
     bytes: &(impl StorageBackend + ?Sized),
-    Inspected { flips, patches, .. }: &Inspected,
+    Inspected { flips, patches, ahead, cut_to, .. }: &Inspected,
 ) -> io::Result<()> {
-    for flip in flips {
+    if let Some(length) = cut_to {
+        bytes.set_len(*length)?;
+    }
+    for flip in flips.iter().chain(ahead) {
         let mut byte = [0];
         bytes.read(flip.at, &mut byte)?;
         bytes.write(flip.at, &byte.map(|byte| byte ^ (1 << flip.bit)))?;
@@ -100,124 +117,8 @@ pub(crate) fn put_right(
     for patch in patches {
         bytes.write(patch.at, &patch.page)?;
     }
-    if flips.is_empty() && patches.is_empty() { Ok(()) } else { bytes.sync_data() }
-}
-
-/// [`inspect`] for an encrypted store, of which blocks may not open.
-pub(crate) fn inspect_sealed<B: StorageBackend>(bytes: &Sealed<B>, is_all: bool) -> io::Result<Inspected> {
-    let mut found = inspect_with(bytes, Some(bytes), is_all)?;
-    found.bits_in_blocks = bytes.defects().bits();
-    Ok(found)
-}
-
-/// Follows the tree of pages; unless `is_all`, past the rows of tables that are most of a large file and whose rows have
-/// checksums. A file that is no database of redb's is left to redb, which says so.
-pub(crate) fn inspect(bytes: &(impl StorageBackend + ?Sized), is_all: bool) -> io::Result<Inspected> {
-    inspect_with(bytes, None, is_all)
-}
-
-fn inspect_with(
-    bytes: &(impl StorageBackend + ?Sized),
-    guess: Option<&dyn Guess>,
-    is_all: bool,
-) -> io::Result<Inspected> {
-    let length = bytes.len()?;
-    let mut header = [0; HEADER_BYTES];
-    if length < PAGE_BYTES {
-        let broken = rest_of_a_store(bytes, length)?.into_iter().collect();
-        return Ok(Inspected { broken, ..Inspected::default() });
-    }
-    bytes.read(0, &mut header)?;
-    let wrong = match Header(&mut header).put_right(length) {
-        Worth::NoDatabase => return Ok(Inspected::default()),
-        Worth::Broken(what) => {
-            return Ok(Inspected { broken: BTreeSet::from([what]), ..Inspected::default() });
-        }
-        Worth::Sound(wrong) => wrong,
-    };
-    if Header(&mut header).is_unsettled() {
-        // The power failed, perhaps while this commit was written: redb compares all checksums itself, and goes back to
-        // the commit before if it has to.
-        return Ok(Inspected::default());
-    }
-    let mut look = Look {
-        bytes,
-        length,
-        is_all,
-        guess,
-        wants_rows: false,
-        header: Header(&mut header).regions(),
-        pages_left: length / PAGE_BYTES,
-        search: Search::new(),
-        found: Inspected::default(),
-    };
-    look.found.flips.extend(wrong);
-    let header = Header(&mut header);
-    let slot = header.primary();
-    for (is_there, at, is_own) in [(1, 8, false), (2, 40, true)] {
-        if slot.get(is_there).is_some_and(|byte| *byte != 0)
-            && let Some(root) = slot.get(at..).and_then(Root::read)
-        {
-            look.tables(root, is_own, None)?;
-        }
-    }
-    Ok(look.found)
-}
-
-/// What is missing of a file that is too short for a store, if it was one.
-fn rest_of_a_store(bytes: &(impl StorageBackend + ?Sized), length: u64) -> io::Result<Option<String>> {
-    let mut magic = [0; MAGIC.len()];
-    if length < magic.len() as u64 {
-        return Ok(None);
-    }
-    bytes.read(0, &mut magic)?;
-    let said =
-        || format!("the end of the file (it should have {} bytes at least and has {length})", 2 * PAGE_BYTES);
-    Ok((magic == *MAGIC).then(said))
-}
-
-/// Shows all rows of a table with checksums that can be reached and whose own checksum is right, whatever their page is
-/// worth. Returns what is damaged beyond repair. Nothing is written.
-pub(crate) fn rows_left(
-    bytes: &(impl StorageBackend + ?Sized),
-    name: &str,
-    show: &mut dyn FnMut(&[u8], &[u8]),
-) -> io::Result<BTreeSet<String>> {
-    let length = bytes.len()?;
-    let mut header = [0; HEADER_BYTES];
-    if length < PAGE_BYTES {
-        return match rest_of_a_store(bytes, length)? {
-            Some(what) => Ok(BTreeSet::from([what])),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a store")),
-        };
-    }
-    bytes.read(0, &mut header)?;
-    // Of a file that nobody closed this is the last commit as well, as far as it was written.
-    let worth = Header(&mut header).put_right(length);
-    let is_older = Header(&mut header).fall_back();
-    let mut look = Look {
-        bytes,
-        length,
-        is_all: true,
-        guess: None,
-        wants_rows: false,
-        header: Header(&mut header).regions(),
-        pages_left: length / PAGE_BYTES,
-        search: Search::new(),
-        found: Inspected::default(),
-    };
-    let header = Header(&mut header);
-    match header.primary().get(8..).and_then(Root::read) {
-        Some(root) => look.tables(root, false, Some((name, show)))?,
-        None => drop(look.found.broken.insert(LIST_OF_TABLES.to_owned())),
-    }
-    if let Worth::Broken(what) = worth {
-        look.found.broken.insert(what);
-    }
-    if is_older {
-        look.found.broken.insert("the last change".to_owned());
-    }
-    Ok(look.found.broken)
+    let is_changed = !flips.is_empty() || !patches.is_empty() || ahead.is_some() || cut_to.is_some();
+    if is_changed { bytes.sync_data() } else { Ok(()) }
 }
 
 /// A table, and what is done with each of its rows that can be read.

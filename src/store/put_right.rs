@@ -17,7 +17,7 @@ use super::pages::{Inspected, inspect, inspect_sealed, put_right};
 use super::records::Carry;
 use super::reindex::{drop_indexes, is_index};
 use super::rows::{DamagedRow, Ledger, RowName, RowsDefinition};
-use super::sealed::{BLOCKS_AT, Sealed, sealed_with};
+use super::sealed::{BLOCKS_AT, Sealed, store_sealed_with};
 use super::tables::{
     BASE, BY_NAME, BY_OWNER, BaseRow, DELETE_RANK_MIN, DOCS, EachTable, META, each_table, encode, row_key,
 };
@@ -112,14 +112,14 @@ fn mend(
     let file = FileBackend::new(file)?;
     let length = file.len().map_err(io)?;
     let is_all = is_all || length <= WHOLE_BYTES_MAX;
-    match (key, sealed_with(&file).map_err(io)?) {
+    match (key, store_sealed_with(&file)?) {
         (None, None) => {
             let pages = inspect(&file, is_all).map_err(io)?;
             let found = settle(&file, pages, can_be_made_anew)?;
             file.close().map_err(io)?;
             Ok(found)
         }
-        (Some(key), Some(_)) if length > BLOCKS_AT => {
+        (Some(key), Some(_)) => {
             // One that does not open says why when it is opened for good.
             let Ok(mut file) = Sealed::open_to_look(file, key) else { return Ok(Found::default()) };
             let pages = inspect_sealed(&file, is_all).map_err(io)?;
@@ -143,7 +143,25 @@ fn settle(
         return Err(pages.refusal());
     }
     put_right(file, &pages).map_err(io)?;
-    let Inspected { flips, damaged, broken, closed_blocks, .. } = pages;
+    let Inspected { flips, damaged, broken, closed_blocks, ahead, surplus, has_torn_head, .. } = pages;
+    if has_torn_head {
+        tracing::warn!(
+            "a copy of the encrypted store's first block does not open, and is written anew: the power failed while it was \
+             written, or it has rotted. Nothing is lost"
+        );
+    }
+    if ahead.is_some() {
+        tracing::warn!(
+            "the last change was on the disk as a whole and not marked as the one that counts, and is now: the power \
+             failed just then, or the mark has rotted. Nothing is lost"
+        );
+    }
+    if surplus > 0 {
+        tracing::warn!(
+            bytes = surplus,
+            "bytes behind the end of the store's file are none of its own, and are cut off. Nothing is lost"
+        );
+    }
     if !flips.is_empty() {
         tracing::error!(
             bits = flips.len(),
@@ -166,11 +184,19 @@ impl Found {
         let rebuilt = unpanicked(|| {
             // What is in their pages is not read any more, and nothing of it stays.
             let first = |transaction: &WriteTransaction| drop_indexes(transaction, &self.broken);
-            write_now(store, first, |tx| tx.rebuild_indexes(&self.broken))
+            write_now(store, first, |tx| tx.rebuild_indexes(&self.broken))?;
+            // The pages to which only the damaged one led would belong to nobody for ever. A rehearsal leaves it at that.
+            Ok(store.inner.file.is_none() || engine.count_pages_anew()?)
         });
         match rebuilt {
-            Ok(()) => {
+            Ok(is_counted) => {
                 tracing::warn!("indexes with damaged pages were made anew");
+                if !is_counted {
+                    tracing::warn!(
+                        "pages that those led to count as used, and are not, because other rows of the store are damaged: once \
+                         these are healed or set aside, `thalamus-edge db compact` frees them"
+                    );
+                }
                 for table in self.broken.iter().filter(|table| is_index(table)) {
                     let (table, id) = (table.clone(), PAGES.to_owned());
                     engine.ledger.forget(&DamagedRow { table, kind: None, id });

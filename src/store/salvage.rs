@@ -44,7 +44,8 @@ pub fn read_what_is_left<E: From<StoreError>>(
     key: Option<&StoreKey>,
     mut show: impl FnMut(Left) -> Result<(), E>,
 ) -> Result<Vec<String>, E> {
-    let (bytes, _lock) = bytes_to_read(path, key)?;
+    let opened = bytes_to_read(path, key)?;
+    let (bytes, sealed) = (opened.bytes(), opened.sealed());
     let mut failed = None;
     let mut each = |row: Result<Left, StoreError>| {
         if failed.is_none() {
@@ -53,7 +54,7 @@ pub fn read_what_is_left<E: From<StoreError>>(
     };
     let mut followed = |table: &str, read: fn(&[u8], &[u8]) -> Result<Left, StoreError>| {
         unpanicked(|| {
-            rows_left(&*bytes, table, &mut |key, row| {
+            rows_left(bytes, sealed, table, &mut |key, row| {
                 let value = row.get(..row.len().saturating_sub(SUM_BYTES)).unwrap_or_default();
                 each(read(key, value));
             })

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::{BackendError, StorageBackend};
 use zeroize::Zeroizing;
 
+use super::StoreError;
 use cipher::Cipher;
 use head::Head;
 use key::{KEY_BYTES, data_key, fill_random, write_keys};
@@ -131,6 +132,16 @@ pub(crate) trait Guess: StorageBackend {
     /// Reads as [`StorageBackend::read`] does, also where a block does not open. Returns the parts of `out` for which
     /// nothing vouches.
     fn guess(&self, offset: u64, out: &mut [u8]) -> io::Result<Vec<Range<usize>>>;
+
+    /// Whether one place of the first block did not open. It is never written before all that the other one leads to is on
+    /// the disk.
+    fn has_torn_head(&self) -> bool;
+
+    /// How long the file is.
+    fn file_bytes(&self) -> io::Result<u64>;
+
+    /// How long the file is to be in which redb sees so many bytes.
+    fn bytes_in_file(&self, length: u64) -> u64;
 }
 
 /// Bytes for redb, sealed on their way to `inner`.
@@ -141,6 +152,8 @@ pub struct Sealed<B> {
     defects: Arc<Defects>,
     /// Whether wrong bits are put right on the disk as soon as they are found.
     is_writing_back: bool,
+    /// Whether a place of the first block did not open when this was opened.
+    has_torn_head: bool,
 }
 
 impl<B> fmt::Debug for Sealed<B> {
@@ -181,8 +194,8 @@ impl<B: StorageBackend> Sealed<B> {
     ) -> Result<Sealed<B>, SealError> {
         let data_key = data_key(&inner, &[key])?;
         let cipher = Cipher::new(&data_key)?;
-        let head = Head::read(&inner, &cipher, &defects, is_writing_back)?;
-        Ok(Sealed { inner, cipher, head: Mutex::new(head), defects, is_writing_back })
+        let (head, has_torn_head) = Head::read(&inner, &cipher, &defects, is_writing_back)?;
+        Ok(Sealed { inner, cipher, head: Mutex::new(head), defects, is_writing_back, has_torn_head })
     }
 
     /// Puts right on the disk what was found by looking; returns how many bits that were.
@@ -206,7 +219,8 @@ impl<B: StorageBackend> Sealed<B> {
         inner.set_len(KEYS_BYTES)?;
         write_keys(&inner, key, &data_key)?;
         let cipher = Cipher::new(&data_key)?;
-        Ok(Sealed { inner, cipher, head: Mutex::new(Head::empty()), defects, is_writing_back: true })
+        let head = Mutex::new(Head::empty());
+        Ok(Sealed { inner, cipher, head, defects, is_writing_back: true, has_torn_head: false })
     }
 
     fn head(&self) -> MutexGuard<'_, Head> {
@@ -317,6 +331,43 @@ impl<B: StorageBackend> Guess for Sealed<B> {
         }
         Ok(guessed)
     }
+
+    fn has_torn_head(&self) -> bool {
+        self.has_torn_head
+    }
+
+    fn file_bytes(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn bytes_in_file(&self, length: u64) -> u64 {
+        file_length(length)
+    }
+}
+
+/// How long the file is in which redb sees so many bytes.
+fn file_length(length: u64) -> u64 {
+    BLOCKS_AT + (length / BLOCK_LEN).saturating_sub(1) * SEALED_LEN
+}
+
+/// The id of the key with which a store's file is sealed, if it is. One that is cut off so near its beginning that to open
+/// it would be to begin a new store is [`StoreError::Broken`].
+pub(super) fn store_sealed_with(file: &impl StorageBackend) -> Result<Option<String>, StoreError> {
+    let io = |error: io::Error| StoreError::of_io(&error);
+    let (id, length, least) =
+        (sealed_with(file).map_err(io)?, file.len().map_err(io)?, file_length(2 * BLOCK_LEN));
+    let mut begin = [0; MAGIC.len()];
+    let there = usize::try_from(length).unwrap_or(usize::MAX).min(begin.len());
+    let begin = begin.get_mut(..there).unwrap_or_default();
+    if !begin.is_empty() {
+        file.read(0, begin).map_err(io)?;
+    }
+    let is_sealed = id.is_some() || (!begin.is_empty() && MAGIC.starts_with(begin));
+    if is_sealed && length < least {
+        let what = format!("the end of the file (it should have {least} bytes at least and has {length})");
+        return Err(StoreError::Broken(what));
+    }
+    Ok(id)
 }
 
 impl<B: StorageBackend> StorageBackend for Sealed<B> {
@@ -359,7 +410,7 @@ impl<B: StorageBackend> StorageBackend for Sealed<B> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a sealed store has whole blocks only"));
         }
         match (len / BLOCK_LEN).checked_sub(1) {
-            Some(others) => self.inner.set_len(BLOCKS_AT + others * SEALED_LEN),
+            Some(_) => self.inner.set_len(file_length(len)),
             None => {
                 *self.head() = Head::empty();
                 self.inner.set_len(KEYS_BYTES)

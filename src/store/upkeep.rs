@@ -12,11 +12,11 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::file::{StoreFile, unreadable};
 use super::overlay::{Untouched, open_as_a_start, open_to_check, unpanicked};
-use super::pages::Inspected;
+use super::pages::{Inspected, inspect};
 use super::put_right::{mend_file, name_rows};
 use super::reindex::is_index;
 use super::rows::{Ledger, View};
-use super::sealed::{SealError, Sealed, change_key, sealed_with};
+use super::sealed::{SealError, Sealed, change_key, store_sealed_with};
 use super::snapshot::Snapshot;
 use super::tables::FORMAT_VERSION;
 use super::upgrade::format_in;
@@ -27,6 +27,8 @@ use crate::files::{Unfinished, create_private, suffixed};
 const RECODED_ENDING: &str = ".recoded";
 /// How much is copied at a time.
 const COPY_BYTES_MAX: usize = 1 << 20;
+/// What an encrypted store is sealed in.
+const BLOCK_BYTES: usize = 4096;
 
 /// Page cache while a store is looked at.
 const LOOK_CACHE_BYTES: usize = 4 << 20;
@@ -41,6 +43,8 @@ pub struct CheckedStore {
     pub summary: Summary,
     /// What does not add up: see [`Snapshot::disagreements`].
     pub complaints: Vec<String>,
+    /// Whether the next start of the node puts all of this right.
+    pub is_put_right_by_a_start: bool,
 }
 
 /// Keeps everybody else from opening a store, also one that cannot be opened.
@@ -93,6 +97,7 @@ fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreE
     }
     let ledger = Arc::<Ledger>::default();
     name_rows(&pages.in_rows, &ledger);
+    let of_one_bit = ledger.rows();
     let snapshot = Snapshot::new(View::new(store.database.begin_read()?, Arc::clone(&ledger)));
     let mut complaints = Vec::new();
     let damaged = match unpanicked(|| snapshot.damaged_rows().and_then(|()| snapshot.note_missing())) {
@@ -103,13 +108,29 @@ fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreE
         }
     };
     let summary = unpanicked(|| snapshot.summary()).unwrap_or_default();
-    if damaged.is_empty() && complaints.is_empty() {
+    let is_comparable = damaged.is_empty() && complaints.is_empty() && pages.broken.is_empty();
+    if is_comparable {
         complaints.extend(unpanicked(|| snapshot.disagreements())?);
     }
     drop(snapshot);
+    let is_put_right_by_a_start =
+        complaints.is_empty() && damaged == of_one_bit && pages.broken.iter().all(|table| is_index(table));
     // Last, because what it would mend is what the rows above were read from.
     let was_clean =
         pages.is_whole() && matches!(unpanicked(|| Ok(store.database.check_integrity()?)), Ok(true));
+    if pages.surplus > 0 {
+        complaints.push(format!(
+            "{} bytes behind the end of the file are none of its own, which the next start of the node cuts off",
+            pages.surplus
+        ));
+    }
+    if pages.has_torn_head {
+        complaints.push(
+            "a copy of the encrypted file's first block does not open, as after a power cut, or because it has rotted: the \
+             next start of the node writes it anew"
+                .to_owned(),
+        );
+    }
     let bits = pages.flips.len() as u64 + pages.bits_in_blocks;
     if bits > 0 {
         complaints.push(format!(
@@ -123,25 +144,26 @@ fn check(mut store: Untouched, pages: &Inspected) -> Result<CheckedStore, StoreE
         ));
     }
     for table in &pages.broken {
-        if is_index(table) {
-            complaints.push(format!(
+        complaints.push(match is_index(table) {
+            true => format!(
                 "pages of {table} are damaged; no record is in it, and the next start of the node makes it anew"
-            ));
-            continue;
-        }
-        complaints.push(format!(
-            "pages of {table} are damaged beyond repair, and rows of it may be missing: keep a copy of the file and \
-             restore the last good backup"
-        ));
+            ),
+            false => format!(
+                "pages of {table} are damaged beyond repair, and rows of it may be missing: keep a copy of the file and \
+                 restore the last good backup"
+            ),
+        });
     }
+    let is_put_right_by_a_start =
+        is_put_right_by_a_start && !complaints.is_empty() && pages.closed_blocks == 0;
     if !was_clean && damaged.is_empty() && complaints.is_empty() {
         complaints.push(
-            "pages of the file are not what was written, though every row reads well: make a backup and restore it, \
-             which makes a new file"
+            "pages of the file count as used and are not, though every row reads well: `thalamus-edge db compact` frees \
+             them"
                 .to_owned(),
         );
     }
-    Ok(CheckedStore { was_clean, summary, damaged, complaints })
+    Ok(CheckedStore { was_clean, summary, damaged, complaints, is_put_right_by_a_start })
 }
 
 /// Looks at a store that nobody has open, as a start would find it, and writes nothing; `None` if there is none yet, or
@@ -185,6 +207,11 @@ pub fn compact_store(
     let size = || path.metadata().map(|about| about.len()).map_err(|e| StoreError::of_io(&e));
     let before = size()?;
     let mut database = open(path, key, cache_bytes)?;
+    // Frees pages that count as used and are not. It is given up where a row is damaged, and asks to be opened again then.
+    if !matches!(unpanicked(|| Ok(database.check_integrity())), Ok(Ok(_))) {
+        drop(database);
+        database = open(path, key, cache_bytes)?;
+    }
     // Moves what is at the end of the file forward, as often as that helps.
     while database.compact()? {}
     drop(database);
@@ -208,7 +235,21 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
     let owner = path.metadata().map_err(io)?;
     chown(unfinished.path(), Some(owner.uid()), Some(owner.gid())).map_err(io)?;
     let target = bytes_of(file, new)?;
-    copy(&*source, &*target).map_err(io)?;
+    let unread = copy(&*source, &*target).map_err(io)?;
+    if unread > 0 {
+        // Pages that are used open, or were written anew with damaged rows. What does not open is free if all that is used
+        // is there without it.
+        let pages = inspect(&*target, true).map_err(io)?;
+        if pages.is_left_to_redb {
+            return Err(StoreError::Failed(format!(
+                "{unread} blocks of it do not open, and it was not closed: start the node and stop it, then try again"
+            )));
+        }
+        if !pages.is_sound() {
+            return Err(StoreError::Broken("blocks of the encrypted store that do not open".to_owned()));
+        }
+        tracing::warn!(blocks = unread, "unused blocks of the encrypted store do not open, and are left out");
+    }
     if !is_same(&*source, &*target).map_err(io)? {
         return Err(StoreError::Failed(
             "what was read back is not what was written: the disk may be failing".into(),
@@ -222,13 +263,15 @@ pub fn recode_store(path: &Path, old: Option<&StoreKey>, new: Option<&StoreKey>)
 pub fn change_store_key(path: &Path, old: &StoreKey, new: &StoreKey) -> Result<(), StoreError> {
     let _lock = lock_file(path)?;
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::of_io(&e))?;
-    Ok(change_key(&FileBackend::new(file)?, old, new)?)
+    let file = FileBackend::new(file)?;
+    store_sealed_with(&file)?;
+    Ok(change_key(&file, old, new)?)
 }
 
 /// What redb would see of this file, which is empty or a store.
 fn bytes_of(file: File, key: Option<&StoreKey>) -> Result<Box<dyn StorageBackend>, StoreError> {
     let file = FileBackend::new(file)?;
-    let sealed_with = sealed_with(&file).map_err(|error| StoreError::of_io(&error))?;
+    let sealed_with = store_sealed_with(&file)?;
     let is_empty = file.len().map_err(|error| StoreError::of_io(&error))? == 0;
     Ok(match (key, sealed_with) {
         (None, Some(id)) => return Err(SealError::NoKey(id).into()),
@@ -238,14 +281,38 @@ fn bytes_of(file: File, key: Option<&StoreKey>) -> Result<Box<dyn StorageBackend
     })
 }
 
-fn copy(from: &dyn StorageBackend, to: &dyn StorageBackend) -> io::Result<()> {
+/// Copies all bytes. Returns how many blocks of an encrypted store did not open, for which there are zeros now.
+fn copy(from: &dyn StorageBackend, to: &dyn StorageBackend) -> io::Result<u64> {
     let length = from.len()?;
+    let mut unread = 0;
     to.set_len(length)?;
     for (at, mut part) in parts(length) {
-        from.read(at, &mut part)?;
+        unread += read_part(from, at, &mut part)?;
         to.write(at, &part)?;
     }
-    to.sync_data()
+    to.sync_data()?;
+    Ok(unread)
+}
+
+/// Reads bytes that begin with a block. Returns how many blocks of an encrypted store did not open; they are zeros then.
+fn read_part(from: &dyn StorageBackend, at: u64, part: &mut [u8]) -> io::Result<u64> {
+    let is_closed =
+        |read: &io::Result<()>| matches!(read, Err(error) if error.kind() == io::ErrorKind::InvalidData);
+    let read = from.read(at, part);
+    if !is_closed(&read) {
+        return read.map(|()| 0);
+    }
+    let mut unread = 0;
+    for (block, at) in part.chunks_mut(BLOCK_BYTES).zip((at..).step_by(BLOCK_BYTES)) {
+        let read = from.read(at, block);
+        if is_closed(&read) {
+            block.fill(0);
+            unread += 1;
+        } else {
+            read?;
+        }
+    }
+    Ok(unread)
 }
 
 fn is_same(a: &dyn StorageBackend, b: &dyn StorageBackend) -> io::Result<bool> {
@@ -255,7 +322,7 @@ fn is_same(a: &dyn StorageBackend, b: &dyn StorageBackend) -> io::Result<bool> {
     }
     for (at, mut part) in parts(length) {
         let mut other = part.clone();
-        a.read(at, &mut part)?;
+        read_part(a, at, &mut part)?;
         b.read(at, &mut other)?;
         if part != other {
             return Ok(false);

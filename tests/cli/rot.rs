@@ -321,3 +321,104 @@ fn a_store_with_a_page_beyond_repair_is_refused_untouched_exported_and_restored(
     assert_eq!((status, body["blood"].as_str()), (200, Some("A-negative")), "{body}");
     node.stop();
 }
+
+/// A copy tool padded the file, or a file system gave it more bytes than it had.
+#[test]
+fn what_is_appended_to_the_store_is_told_cut_off_and_forgotten() {
+    for is_sealed in [false, true] {
+        let mut clinic = Clinic::new();
+        if is_sealed {
+            let key = clinic.path("key");
+            clinic.run(&["db", "keygen", key.to_str().unwrap()]).ends(0);
+            clinic = clinic.with("STORE__KEY_FILE", key.to_str().unwrap());
+        }
+        clinic.serve(&["--demo"]).stop();
+        let file = store_file(&clinic.data());
+        let mut longer = fs::read(&file).unwrap();
+        longer.resize(longer.len() + 512, 0);
+        fs::write(&file, &longer).unwrap();
+        clinic
+            .run(&["db", "check"])
+            .ends(1)
+            .says("512 bytes behind the end of the file")
+            .says("The next start of the node puts all of it right");
+        assert!(fs::read(&file).unwrap() == longer, "db check has written to the file");
+        let node = clinic.serve(&[]);
+        assert_eq!(asked(&node, "PATCH", PERSON, r#"{"blood": "A-negative"}"#).0, 200);
+        clinic.run(&["backup", "create"]).ends(0);
+        assert!(!clinic.run(&["doctor"]).out.contains("beyond repair"));
+        let log = node.stop();
+        assert!(log.contains("bytes behind the end of the store's file"), "{log}");
+        clinic.run(&["db", "check"]).ends(0).says("the store is in order");
+        // One that lacks bytes is refused, and the way out is named.
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 100]).unwrap();
+        let said = format!("it should have {} bytes and has {}", whole.len(), whole.len() - 100);
+        clinic.run(&["serve"]).ends(2).complains(&said).complains("restore FILE");
+        let out = clinic.path("out");
+        clinic.run(&["export", out.to_str().unwrap()]).ends(1).complains(&said);
+        assert!(fs::read_to_string(out.join("people.jsonl")).unwrap().contains("A-negative"));
+    }
+}
+
+/// After a kill the last commit is marked by nothing but a place of the first block.
+#[test]
+fn an_acknowledged_change_is_there_although_the_block_that_marks_it_is_damaged() {
+    let clinic = Clinic::new();
+    let key = clinic.path("key");
+    clinic.run(&["db", "keygen", key.to_str().unwrap()]).ends(0);
+    let clinic = clinic.with("STORE__KEY_FILE", key.to_str().unwrap());
+    let node = clinic.serve(&["--demo"]);
+    for blood in ["A-positive", "A-negative"] {
+        assert_eq!(asked(&node, "PATCH", PERSON, &format!(r#"{{"blood": "{blood}"}}"#)).0, 200);
+    }
+    node.signal(rustix::process::Signal::KILL);
+    node.gone();
+    let file = store_file(&clinic.data());
+    let whole = fs::read(&file).unwrap();
+    for (from, to) in [(8_192, 12_288), (12_800, 16_384), (16_384, 16_896), (13_000, 13_002)] {
+        let mut bytes = whole.clone();
+        bytes[from..to].fill(0);
+        fs::write(&file, &bytes).unwrap();
+        clinic.run(&["db", "check"]).ends(1).says("first block does not open");
+        let node = clinic.serve(&[]);
+        let (status, body) = asked(&node, "GET", PERSON, "");
+        assert_eq!((status, body["blood"].as_str()), (200, Some("A-negative")), "{from} {body}");
+        let log = node.stop();
+        assert!(log.contains("first block does not open, and is written anew"), "{log}");
+        clinic.run(&["db", "check"]).ends(0).says("the store is in order");
+    }
+}
+
+/// Pages to which only a damaged page of an index led are free again once the index was made anew.
+#[test]
+fn an_index_that_was_made_anew_leaves_nothing_behind() {
+    let clinic = Clinic::new();
+    let node = clinic.serve(&["--demo"]);
+    for n in 0..60 {
+        let name = format!(r#""name": "Nombre{n}", "lastname": "Apellido{n} Otro{n}""#);
+        let body = format!(r#"{{{name}, "dob": "1950-01-{:02}", "gender": "f"}}"#, n % 28 + 1);
+        let made = asked(&node, "POST", &format!("/people/LARGO{n:04}"), &body);
+        assert_eq!(made.0, 201, "{made:?}");
+    }
+    node.stop();
+    let file = store_file(&clinic.data());
+    let whole = fs::read(&file).unwrap();
+    let branches = (1..whole.len() / 4096).map(|page| page * 4096).filter(|at| whole[*at] == 2);
+    let mut mended = 0;
+    for at in branches {
+        let mut bytes = whole.clone();
+        bytes[at..at + 4096].fill(0);
+        fs::write(&file, &bytes).unwrap();
+        let said = clinic.run(&["db", "check"]);
+        if !said.out.contains("an index: the next start of the node makes it anew") {
+            continue;
+        }
+        said.ends(1).says("The next start of the node puts all of it right");
+        let log = clinic.serve(&[]).stop();
+        assert!(log.contains("indexes with damaged pages were made anew"), "{log}");
+        clinic.run(&["db", "check"]).ends(0).says("the store is in order");
+        mended += 1;
+    }
+    assert!(mended > 0);
+}

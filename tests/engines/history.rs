@@ -13,7 +13,7 @@ async fn a_change_told_with_shortened_arrays_is_looked_up() {
         for batch in ["firstBatch", "nextBatch"] {
             let Ok(events) = cursor.get_array_mut(batch) else { continue };
             for event in events.iter_mut().filter_map(Bson::as_document_mut) {
-                if event.get_document("ns").and_then(|ns| ns.get_str("coll")) != Ok("people") {
+                if event.get_document("ns").unwrap().get_str("coll").unwrap() != "people" {
                     continue;
                 }
                 let Ok(told) = event.get_document_mut("updateDescription") else { continue };

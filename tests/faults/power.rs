@@ -7,6 +7,7 @@
 //! for each of these sums.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use super::is_long;
 use super::recorder::{Recorder, Remains, Replay};
@@ -15,6 +16,10 @@ use super::workload::{self, Form, STEPS};
 
 /// In the quick form every so-many-th place is tried; no divisor of what a step writes.
 const CUTS_STRIDE: usize = 17;
+/// In the quick form and in the long one.
+const FILES_STRIDES: (usize, usize) = (43, 3);
+/// A first block that is torn is searched for a single wrong bit each time.
+const ENCRYPTED_FILES_STRIDES: (usize, usize) = (211, 17);
 const FAILURES_STRIDE: usize = 41;
 const REPAIRS_STRIDE: usize = 331;
 /// In the long form too: each of them is opened again at every place of its own opening.
@@ -82,6 +87,20 @@ impl Reference {
         disk
     }
 
+    /// The same of a file: beside that nothing counts as damaged, because a power cut is no rot.
+    fn check_file(&self, path: &Path, image: &[u8], steps: usize, what: &str) {
+        std::fs::write(path, image).unwrap();
+        let store = workload::open_file(path, self.form).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let sum = store.read().unwrap().content_sha256().unwrap();
+        let allowed = &self.sums[steps..self.sums.len().min(steps + 2)];
+        assert!(
+            allowed.contains(&sum),
+            "{what}: {steps} steps were acknowledged, it is {}",
+            self.place(&sum)
+        );
+        assert_eq!((store.damaged_rows(), store.bits_put_right().unwrap()), (vec![], None), "{what}");
+    }
+
     fn place(&self, sum: &String) -> String {
         let at = self.sums.iter().position(|known| known == sum);
         at.map_or_else(|| "a state that never was".to_owned(), |steps| format!("where {steps} steps led"))
@@ -107,6 +126,25 @@ async fn the_power_may_fail_anywhere_in(form: Form) {
         }
     }
     println!("{} operations, {opened} stores opened after a power cut", log.len());
+}
+
+/// The same as a node opens it, which finds out by itself which of the two last commits counts.
+async fn the_power_may_fail_anywhere_on_a_file_in(form: Form, (quick, long): (usize, usize)) {
+    let reference = Reference::run(form).await;
+    let (log, directory) = (reference.disk.log(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("store.redb");
+    let mut replay = Replay::new(reference.empty.clone(), &log);
+    let mut opened = 0;
+    for at in (0..=log.len()).step_by(if is_long() { long } else { quick }).chain([log.len()]) {
+        replay.advance(at);
+        for remains in Remains::ALL {
+            let image = replay.image(remains, &mut Numbers::new(at as u64));
+            let what = format!("cut behind operation {at} of {}, {remains:?}", log.len());
+            reference.check_file(&path, &image, reference.acknowledged_after(at), &what);
+            opened += 1;
+        }
+    }
+    println!("{} operations, {opened} files opened after a power cut", log.len());
 }
 
 /// The power fails, and again while the store is being opened.
@@ -179,6 +217,16 @@ async fn any_operation_may_fail_in(form: Form) {
         "{} of {count} operations failed, one at a time; {refused} writes refused",
         count.div_ceil(stride(FAILURES_STRIDE))
     );
+}
+
+#[tokio::test]
+async fn the_power_may_fail_anywhere_on_a_file() {
+    the_power_may_fail_anywhere_on_a_file_in(Form::Plain, FILES_STRIDES).await;
+}
+
+#[tokio::test]
+async fn the_power_may_fail_anywhere_on_an_encrypted_file() {
+    the_power_may_fail_anywhere_on_a_file_in(Form::Encrypted, ENCRYPTED_FILES_STRIDES).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The reference workload: everything that a node writes, through the store's own interface.
 
+use std::path::Path;
+
 use bson::{Bson, Document, doc};
 use redb::StorageBackend;
 use sha2::{Digest as _, Sha256};
@@ -42,6 +44,12 @@ pub(crate) fn open(backend: impl StorageBackend, form: Form) -> Result<Store, St
         Form::Plain => Store::on_backend(backend, OPTIONS),
         Form::Encrypted => Store::on_backend(Sealed::open(backend, &key())?, OPTIONS),
     }
+}
+
+/// As the node does it: what is in the file is looked at before redb sees it.
+pub(crate) fn open_file(path: &Path, form: Form) -> Result<Store, StoreError> {
+    let key = (form == Form::Encrypted).then(key);
+    Store::open_with_key(path, key.as_ref(), OPTIONS)
 }
 
 fn key() -> StoreKey {

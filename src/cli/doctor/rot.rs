@@ -70,7 +70,11 @@ fn of_row(row: &Value) -> (String, String) {
             "pages of {table} are damaged; no record is in them. Nothing is backed up or deleted meanwhile, and the next \
              start makes them anew"
         );
-        return (finding, "restart the node. The disk may be failing".to_owned());
+        return (
+            finding,
+            "restart the node (systemctl restart thalamus-edge), then look again. The disk may be failing"
+                .to_owned(),
+        );
     }
     if id == PAGES {
         let finding = format!(
@@ -171,6 +175,8 @@ mod tests {
         let said = remedy("docs", json!(null), PAGES);
         assert!(!said.contains("set-aside") && said.contains("export DIR"), "{said}");
         assert!(said.contains("restore FILE") && said.contains("enrol anew"), "{said}");
+        let said = remedy("held_of", json!(null), PAGES);
+        assert!(said.contains("restart the node") && !said.contains("restore"), "{said}");
     }
 
     #[test]

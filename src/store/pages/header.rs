@@ -33,8 +33,21 @@ pub(super) enum Worth {
     NoDatabase,
     /// More is wrong than can be put right: what.
     Broken(String),
+    /// Of a file that was closed, and that had so many bytes then.
+    CutOff(u64),
     /// As it should be, with these bits changed.
-    Sound(Vec<Flip>),
+    Sound(Sound),
+}
+
+/// What there is to know of a header that makes sense.
+pub(super) struct Sound {
+    pub(super) flips: Vec<Flip>,
+    /// How many bytes of the file belong to it. Behind them something was appended that redb never wrote: it gives a file
+    /// whole pages, and knows how many of them a file had when it was closed.
+    pub(super) length: u64,
+    /// How many bytes it has by what its last header says, which may be what is wrong in it. Of a file that nobody closed
+    /// they may be more: it grows before its header says so.
+    pub(super) said: Option<u64>,
 }
 
 /// Pages before the data of each region, and of data.
@@ -110,12 +123,16 @@ impl Header<'_> {
                 flips.extend(self.only_bit(at..at + SLOT_BYTES, is_good));
             }
         }
+        // Of a file that was closed these are all.
+        let whole_pages = length - length % PAGE_BYTES;
+        let said = self.length();
         if self.is_sound(length) {
-            return self.sound(flips);
+            return self.sound(flips, whole_pages, said);
         }
+        // Also where something was appended this is harmless: what redb takes for free pages is written before it is read.
         if let Some(flip) = self.only_bit(0..SLOTS_AT[0], |header| header.is_sound(length)) {
             flips.push(flip);
-            return self.sound(flips);
+            return self.sound(flips, whole_pages, said);
         }
         if !self.0.starts_with(MAGIC) && !self.is_slot_good(0) && !self.is_slot_good(1) {
             return Worth::NoDatabase;
@@ -127,19 +144,37 @@ impl Header<'_> {
         if self.is_sound_but_for_length()
             && let Some(wanted) = self.length()
         {
-            return Worth::Broken(format!(
-                "the end of the file (it should have {wanted} bytes and has {length})"
-            ));
+            return match wanted <= length && wanted >= 2 * PAGE_BYTES {
+                true => self.sound(flips, wanted, None),
+                false => Worth::CutOff(wanted),
+            };
         }
         Worth::Broken(HEADER_NAME.to_owned())
     }
 
     /// redb opens no file with a commit of which it does not know the version, also if that does not count.
-    fn sound(&self, flips: Vec<Flip>) -> Worth {
+    fn sound(&self, flips: Vec<Flip>, length: u64, said: Option<u64>) -> Worth {
         match SLOTS_AT.iter().all(|at| self.0.get(*at) == Some(&SLOT_VERSION)) {
-            true => Worth::Sound(flips),
+            true => Worth::Sound(Sound { flips, length, said }),
             false => Worth::Broken(HEADER_NAME.to_owned()),
         }
+    }
+
+    /// Has the other commit count if nobody closed the file and that commit is the later one, and says which bit does it.
+    ///
+    /// redb writes a commit in two steps, each flushed: its pages and its slot, then the bit that has it count. So a later
+    /// commit that does not count had not been acknowledged when the power failed, or it had, and the bit is not what was
+    /// written any more.
+    pub(super) fn go_ahead(&mut self) -> Option<Flip> {
+        let (primary, other) = (self.primary_number(), 1 - self.primary_number());
+        let is_ahead = !self.is_closed()
+            && !self.is_unsettled()
+            && self.is_slot_good(other)
+            && self.commit(other) > self.commit(primary);
+        is_ahead.then(|| {
+            self.0[FLAGS_AT] ^= SECOND_SLOT;
+            Flip { at: FLAGS_AT as u64, bit: 0 }
+        })
     }
 
     /// Whether nobody closed the file, and the commit that counts may not have been on the disk before it came to count.

@@ -46,21 +46,21 @@ impl Head {
         KEYS_BYTES + (place * HEAD_PLACE_BYTES) as u64
     }
 
-    /// The later of the two that opens. A place that does not was being written when the power failed.
+    /// The later of the two that opens, and whether the other one does not. That one was being written when the power
+    /// failed, or it has rotted; it was never written before this one was on the disk, and all that this one leads to.
     pub(super) fn read(
         inner: &impl StorageBackend,
         cipher: &Cipher,
         defects: &Defects,
         is_writing_back: bool,
-    ) -> Result<Head, SealError> {
+    ) -> Result<(Head, bool), SealError> {
         if inner.len()? < BLOCKS_AT {
-            return Ok(Head::empty());
+            return Ok((Head::empty(), false));
         }
-        let (mut latest, mut is_blank) = (None::<Head>, true);
+        let (mut latest, mut opened) = (None::<Head>, 0);
         for place in 0..2 {
             let mut sealed = vec![0; HEAD_PLACE_BYTES];
             inner.read(Head::place_at(place), &mut sealed)?;
-            is_blank &= sealed.iter().all(|byte| *byte == 0);
             let Some((number, block)) = sealed.split_first_chunk() else { continue };
             let counter = u64::from_le_bytes(*number);
             let mut text = Box::new([0; BLOCK_BYTES]);
@@ -75,14 +75,19 @@ impl Head {
                 let written = is_writing_back.then(|| inner.write(Head::place_at(place), &bytes));
                 defects.put_right(0, written);
             }
+            opened += 1;
             if latest.as_ref().is_none_or(|other| other.counter < counter) {
                 latest = Some(Head { text, counter, place, is_flushed: true });
             }
         }
         match latest {
-            None if is_blank => Ok(Head::empty()),
+            None if inner.len()? == BLOCKS_AT => Ok((Head::empty(), false)),
             None => Err(SealError::Damaged("neither copy of its first block opens")),
-            Some(head) => Ok(head),
+            // The second place is written for the first time by the write after the first flush.
+            Some(head) => {
+                let is_torn = opened < 2 && head.counter > 2;
+                Ok((head, is_torn))
+            }
         }
     }
 }

@@ -27,7 +27,10 @@ pub enum SealError {
     NoKey(String),
     #[error("the store is encrypted with key {wanted}, and the key given is {given}")]
     OtherKey { wanted: String, given: String },
-    #[error("the encrypted store is damaged: {0}")]
+    #[error(
+        "the encrypted store is damaged: {0}. Nothing in it was changed. Keep a copy of the file; `thalamus-edge restore \
+         FILE` puts the last good backup in its place"
+    )]
     Damaged(&'static str),
     #[error("the machine gives no randomness: {0}")]
     NoRandomness(String),
@@ -131,11 +134,10 @@ impl KeyPlace {
 }
 
 fn key_places(bytes: &impl StorageBackend) -> io::Result<[Option<KeyPlace>; 2]> {
-    if bytes.len()? < KEYS_BYTES {
-        return Ok([None, None]);
-    }
+    // Of a file that is cut off there, what is left of them.
     let mut both = vec![0; 2 * KEY_PLACE_BYTES];
-    bytes.read(0, &mut both)?;
+    let there = usize::try_from(bytes.len()?).unwrap_or(usize::MAX).min(both.len());
+    bytes.read(0, both.get_mut(..there).unwrap_or_default())?;
     let (first, second) = both.split_at(KEY_PLACE_BYTES);
     Ok([KeyPlace::from_bytes(first), KeyPlace::from_bytes(second)])
 }
