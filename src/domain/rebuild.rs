@@ -104,6 +104,11 @@ pub fn later_changes(kind: Kind, agreed: &Document, remote: &Document, own: &[Ow
     later
 }
 
+/// Whether the centre is back at what it held before one of the node's own writes.
+pub fn is_earlier(agreed: &Document, remote: &Document, own: &[OwnWrite]) -> bool {
+    earlier_versions(Some(agreed), own).iter().flatten().any(|version| same_document(version, remote))
+}
+
 /// What the centre held after and before each of the node's writes, the latest first, as far as is known.
 fn earlier_versions(agreed: Option<&Document>, own: &[OwnWrite]) -> Vec<Option<Document>> {
     let mut version = agreed.cloned();

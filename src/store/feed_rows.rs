@@ -23,6 +23,8 @@ pub struct Reread {
     pub is_unclear: bool,
     /// Too large to be asked for together with others.
     pub is_alone: bool,
+    /// It was deleted at the centre; if it is there again, somebody has put it back.
+    pub is_deleted: bool,
     /// Rounds in which asking for it alone failed.
     pub tries: u8,
 }
@@ -30,19 +32,22 @@ pub struct Reread {
 impl Reread {
     const UNCLEAR: u8 = 1;
     const ALONE: u8 = 2;
-    const TRIES_SHIFT: u32 = 2;
+    const DELETED: u8 = 4;
+    const TRIES_SHIFT: u32 = 3;
     const TRIES_MAX: u8 = u8::MAX >> Self::TRIES_SHIFT;
 
     fn encode(self) -> u8 {
         (self.tries.min(Self::TRIES_MAX) << Self::TRIES_SHIFT)
             | if self.is_unclear { Self::UNCLEAR } else { 0 }
             | if self.is_alone { Self::ALONE } else { 0 }
+            | if self.is_deleted { Self::DELETED } else { 0 }
     }
 
     fn decode(bits: u8) -> Reread {
         Reread {
             is_unclear: bits & Self::UNCLEAR != 0,
             is_alone: bits & Self::ALONE != 0,
+            is_deleted: bits & Self::DELETED != 0,
             tries: bits >> Self::TRIES_SHIFT,
         }
     }
@@ -52,6 +57,7 @@ impl Reread {
         Reread {
             is_unclear: self.is_unclear || other.is_unclear,
             is_alone: self.is_alone || other.is_alone,
+            is_deleted: self.is_deleted || other.is_deleted,
             tries: self.tries.max(other.tries),
         }
     }

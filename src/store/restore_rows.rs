@@ -1,6 +1,8 @@
 //! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
 
-use bson::{Bson, Document, doc};
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTableMetadata as _;
 
 use super::StoreError;
@@ -63,6 +65,38 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Own writes that landed, of these records, as far as they are remembered, oldest first.
+    pub fn own_writes(
+        &self,
+        keys: &BTreeSet<RecordKey>,
+    ) -> Result<BTreeMap<RecordKey, Vec<Bson>>, StoreError> {
+        let ids: BTreeSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
+        let mut own: BTreeMap<RecordKey, Vec<Bson>> = BTreeMap::new();
+        for entry in self.sent.iter()?.sound() {
+            let (sequence, row) = entry?;
+            // Most rows are about others: their ids are all that is read of them.
+            let about = RawDocument::from_bytes(row.value());
+            if !about.is_ok_and(|about| about.get_str("id").is_ok_and(|id| ids.contains(id))) {
+                continue;
+            }
+            let sent = Sent::decode(sequence.value(), row.value())?;
+            if keys.contains(&sent.key) {
+                own.entry(sent.key).or_default().push(Bson::Document(sent.write.without_bodies().encode(0)));
+            }
+        }
+        Ok(own)
+    }
+
+    /// Has a record brought together with the centre, of which these own writes may be missing there.
+    pub fn begin_put_back(&mut self, key: &RecordKey, own: Vec<Bson>) -> Result<(), StoreError> {
+        self.restore.insert(row_key(key), tables::encode(&doc! {"own": own})?.as_slice())?;
+        if !self.is_restoring()? {
+            self.set_meta(META_RESTORE, Some(&doc! {"swept": true, "partial": true}))?;
+        }
+        self.wrote();
+        Ok(())
+    }
+
     pub fn is_restoring(&self) -> Result<bool, StoreError> {
         Ok(self.meta(META_RESTORE)?.is_some())
     }
@@ -85,6 +119,11 @@ impl Tx<'_> {
             Some(row) => row,
         };
         let writes = row.get_array("own").map_err(|_| damaged("a row of restored records"))?;
+        self.known_writes(key, writes).map(Some)
+    }
+
+    /// What own writes of a record did, as far as it is known.
+    pub fn known_writes(&self, key: &RecordKey, writes: &[Bson]) -> Result<Vec<OwnWrite>, StoreError> {
         let mut own = Vec::new();
         for (index, write) in writes.iter().enumerate() {
             let write = write.as_document().and_then(IntentWrite::decode);
@@ -99,7 +138,7 @@ impl Tx<'_> {
                 }
             });
         }
-        Ok(Some(own))
+        Ok(own)
     }
 
     /// The record has been brought together with the restored centre.

@@ -78,6 +78,8 @@ struct Heard {
     news: BTreeSet<RecordKey>,
     /// Records whose open write may be among what happened.
     unclear: BTreeSet<RecordKey>,
+    /// Records that somebody else has deleted, whatever became of them later.
+    deleted: BTreeSet<RecordKey>,
 }
 
 impl Round<'_> {
@@ -356,13 +358,16 @@ impl Round<'_> {
                     tx.echoed(echo)?;
                 }
                 for key in &heard.news {
-                    let is_unclear = heard.unclear.contains(key);
+                    let (is_unclear, is_deleted) = (heard.unclear.contains(key), heard.deleted.contains(key));
+                    if is_deleted {
+                        tx.ask_again(key, Reread { is_unclear, is_deleted, ..Reread::default() })?;
+                    }
                     match found.get(key) {
                         // Not while a write of it is on its way, or was when it was read.
                         Some(remote) if !tx.is_read_stale(key, read_at)? => {
                             tally += take(tx, key, remote.as_ref())?;
                         }
-                        _ => tx.ask_again(key, Reread { is_unclear, ..Reread::default() })?,
+                        _ => tx.ask_again(key, Reread { is_unclear, is_deleted, ..Reread::default() })?,
                     }
                 }
                 save_token(tx, token.as_ref())?;
@@ -416,6 +421,9 @@ impl Round<'_> {
                         }
                         Evidence::Other => {}
                     }
+                }
+                if matches!(effect, Effect::Deleted) {
+                    heard.deleted.insert(key.clone());
                 }
                 heard.news.insert(key.clone());
             }

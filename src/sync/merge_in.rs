@@ -36,8 +36,8 @@ pub(crate) fn merge_in(
 fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let (local, before) = (tx.document(key)?, tx.writes());
-    if remote.is_some() {
-        tx.clear_vanished(key)?;
+    if remote.is_some() && tx.clear_vanished(key)? {
+        restore::note_put_back(tx, key, local.as_ref(), remote)?;
     }
     for clash in tx.compare_delivered(key, remote)? {
         let owner = tx.owner(key)?;
@@ -63,7 +63,7 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
 }
 
 /// Whether two versions of a record are about different people, or belong to them.
-fn are_of_two(key: &RecordKey, local: Option<&Document>, remote: Option<&Document>) -> bool {
+pub(super) fn are_of_two(key: &RecordKey, local: Option<&Document>, remote: Option<&Document>) -> bool {
     let (Some(local), Some(remote)) = (local, remote) else {
         return false;
     };

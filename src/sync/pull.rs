@@ -6,6 +6,7 @@ use bson::Document;
 
 use super::evidence::{doubted, landed};
 use super::merge_in::{merge_in, note_unreadable, take_in};
+use super::restore::note_put_back;
 use super::round::{Round, RoundError, Tally};
 use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Fetched};
@@ -246,6 +247,15 @@ pub(crate) enum Remote {
     Unreadable(String),
 }
 
+impl Remote {
+    fn document(&self) -> Option<&Document> {
+        match self {
+            Remote::Document(document) => Some(document.document()),
+            Remote::Unreadable(_) => None,
+        }
+    }
+}
+
 pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
     let remote = |fetched| match fetched {
         Fetched::Document { id, document } => (id, Remote::Document(document)),
@@ -257,12 +267,22 @@ pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
 /// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
 /// stale.
 pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) -> Result<Tally, StoreError> {
+    note_if_put_back(tx, key, remote.and_then(Remote::document))?;
     tx.read_again(key)?;
     match remote {
         Some(Remote::Document(document)) => take_in(tx, key, document),
         Some(Remote::Unreadable(reason)) => note_unreadable(tx, key, reason),
         None => merge_in(tx, key, None),
     }
+}
+
+/// If the record is to be read because it was deleted, and is there.
+fn note_if_put_back(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<(), StoreError> {
+    if tx.reread_of(key)?.is_some_and(|why| why.is_deleted) {
+        let local = tx.document(key)?;
+        note_put_back(tx, key, local.as_ref(), remote)?;
+    }
+    Ok(())
 }
 
 /// What becomes of the archived body of a delete.
@@ -311,6 +331,7 @@ fn settle_read(
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
     // The read came after the write that it settles, so it may be merged; and after the lease.
+    note_if_put_back(tx, key, remote)?;
     tx.read_again(key)?;
     tx.note_taken(key)?;
     tally += merge_in(tx, key, remote)?;

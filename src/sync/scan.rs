@@ -5,7 +5,7 @@
 //! taken up to it. Records that the sweep should have met and did not are asked for once more; what comes
 //! of it is decided elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
@@ -13,11 +13,12 @@ use bson::{Bson, Document, doc};
 use super::deletes;
 use super::drain::Source;
 use super::merge_in::{note_unreadable, take_in};
+use super::restore::note_older;
 use super::round::{Round, RoundError, Tally};
 use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx};
+use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx, unless_damaged};
 
 /// Part of a round's time that a scan may use, so that local edits are pushed in every round.
 const SCAN_TIME_SHARE: u32 = 2;
@@ -70,6 +71,10 @@ pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError
     let reason = if tx.is_restoring()? { Reason::Restored } else { reason };
     tx.set_restore_swept(false)?;
     tx.set_meta(META_SCAN, Some(&Position::start(reason).encode()))
+}
+
+fn keys_of(kind: Kind, batch: &[Fetched]) -> BTreeSet<RecordKey> {
+    batch.iter().map(|fetched| RecordKey::new(kind, fetched.id())).collect()
 }
 
 /// How far the sweep has come.
@@ -271,11 +276,19 @@ impl Round<'_> {
             .transact(move |tx| -> Result<_, StoreError> {
                 let mut tally = Tally::default();
                 let before = tx.writes();
+                let mut own = match at.reason {
+                    Reason::Lost => tx.own_writes(&keys_of(at.kind, &batch))?,
+                    _ => BTreeMap::new(),
+                };
                 for fetched in &batch {
                     let key = RecordKey::new(at.kind, fetched.id());
                     if tx.is_read_stale(&key, read_at)? {
                         tx.ask_again(&key, Reread::default())?;
                         continue;
+                    }
+                    if let (Fetched::Document { document, .. }, Some(own)) = (fetched, own.remove(&key)) {
+                        // A row that is damaged is a matter for the merge.
+                        unless_damaged(note_older(tx, &key, document.document(), own))?;
                     }
                     tally += match fetched {
                         Fetched::Document { document, .. } => take_in(tx, &key, document)?,

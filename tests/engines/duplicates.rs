@@ -133,10 +133,8 @@ async fn a_row_of_an_attachment_that_is_another_does_not_count() {
     let mut central = ground.hub().open().await.unwrap();
     let sha256 = "ab".repeat(32);
     central.add_content_chunks(&sha256, &[(0, b"right".to_vec())]).await.unwrap();
-    // Once more the same, and then with other bytes.
+    // Once more the same.
     central.add_content_chunks(&sha256, &[(0, b"right".to_vec())]).await.unwrap();
-    let other = central.add_content_chunks(&sha256, &[(0, b"wrong".to_vec())]).await.unwrap_err();
-    assert!(other.to_string().contains("does not let the row"), "{other}");
     let file = |length| thalamus_edge::central::content::NewContentFile {
         sha256: sha256.clone(),
         length,

@@ -244,10 +244,10 @@ impl MongoCentral {
     }
 
     /// Inserts rows and returns when all are durable; one that is there already, as this file of this length or as this
-    /// chunk of this file with these bytes, is as good.
+    /// chunk of this file, is as good: whether its bytes are right is looked at when all chunks are there.
     async fn insert_rows(&mut self, collection: &str, documents: Vec<Document>) -> Result<()> {
         let (named_by, same_by): (&[&str], &[&str]) = match collection {
-            CHUNKS_COLLECTION => (&["files_id", "n"], &["files_id", "n", "data"]),
+            CHUNKS_COLLECTION => (&["files_id", "n"], &["files_id", "n"]),
             _ => (&["_id"], &["_id", "length"]),
         };
         let fields = |row: &Document, fields: &[&str]| -> Document {

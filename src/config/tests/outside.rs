@@ -113,8 +113,9 @@ fn what_lies_in_the_data_directory_is_looked_at_and_left_alone() {
             fs::write(data.join(name), bytes).unwrap();
         }
     };
+    // Shorter ones are refused for their length, whatever the key.
     let sealed: &'static [u8] =
-        Box::leak([&b"thalamus-sealed1"[..], &[7; 3 * 4096]].concat().into_boxed_slice());
+        Box::leak([&b"thalamus-sealed1"[..], &[7; 8 * 4096]].concat().into_boxed_slice());
     let long = "x".repeat(100);
     let nothing = |_: &Path| {};
     // Name, address, what is put there, key and words of the fault.

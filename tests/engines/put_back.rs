@@ -1,0 +1,117 @@
+//! Records that are deleted at the centre and there again, in an older version, before the node that wrote the newer one
+//! looks: what it wrote is neither lost nor taken back without a word.
+
+use bson::Bson;
+
+use super::*;
+
+const YOUNG: &str = "allergic to penicillin";
+
+/// How a record comes to be there again.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// Deleted by its id, and inserted as it was before.
+    Deleted,
+    /// The same, with a field that somebody has added to the older version.
+    Changed,
+    /// The whole collection is dropped and filled from a copy.
+    Dropped,
+}
+
+fn open_conflicts(ground: &Ground) -> Vec<(Vec<String>, Option<Bson>, Option<Bson>)> {
+    let snapshot = ground.store.read().unwrap();
+    let conflicts = snapshot.conflicts().unwrap();
+    let open = conflicts.into_iter().filter(|conflict| conflict.resolution.is_none());
+    open.map(|conflict| (conflict.path, conflict.local, conflict.central)).collect()
+}
+
+impl Ground {
+    async fn put_back(&self, way: Way, older: Vec<Document>) {
+        match way {
+            Way::Dropped => self.people().drop().await.unwrap(),
+            Way::Deleted | Way::Changed => drop(self.people().delete_many(doc! {}).await.unwrap()),
+        }
+        let changed = older.into_iter().map(|mut body| {
+            if matches!(way, Way::Changed) {
+                body.insert("h", "added elsewhere");
+            }
+            body
+        });
+        self.people().insert_many(changed.collect::<Vec<_>>()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_has_written_outlives_an_older_version_that_is_put_back() {
+    for way in [Way::Deleted, Way::Changed, Way::Dropped] {
+        let ground = Ground::agreed().await;
+        let older = ground.rows("people").await;
+        ground.set("ANA", YOUNG).await;
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.at("ANA").await.unwrap().get_str("f").ok(), Some(YOUNG));
+        ground.put_back(way, older).await;
+        for _ in 0..3 {
+            ground.sync.round().await;
+        }
+        let there = ground.at("ANA").await.unwrap();
+        assert_eq!(there.get_str("f").ok(), Some(YOUNG), "{way:?}");
+        assert_eq!(ground.person("ANA").unwrap(), there, "{way:?}");
+        let conflicts = open_conflicts(&ground);
+        let is_said = conflicts.iter().any(|(path, local, remote)| {
+            *path == ["f"] && *local == Some(YOUNG.into()) && *remote == Some("old".into())
+        });
+        assert!(is_said, "{way:?}: {conflicts:?}");
+        if matches!(way, Way::Changed) {
+            assert_eq!(there.get_str("h").ok(), Some("added elsewhere"));
+        }
+        assert_eq!(ground.person("BOB"), ground.at("BOB").await, "{way:?}");
+    }
+}
+
+/// What came from elsewhere and is taken away like this is a conflict too, because nobody can tell whether it was meant.
+#[tokio::test]
+async fn what_others_have_written_is_kept_as_a_conflict() {
+    let ground = Ground::agreed().await;
+    let older = ground.rows("people").await;
+    ground.people().update_one(doc! {"_id": "ANA"}, doc! {"$set": {"f": YOUNG}}).await.unwrap();
+    ground.ends(Outcome::Complete).await;
+    ground.put_back(Way::Deleted, older).await;
+    for _ in 0..3 {
+        ground.sync.round().await;
+    }
+    assert_eq!(ground.person("ANA"), ground.at("ANA").await);
+    let conflicts = open_conflicts(&ground);
+    let names_it = |value: &Option<Bson>| *value == Some(YOUNG.into());
+    assert!(conflicts.iter().any(|(_, local, remote)| names_it(local) || names_it(remote)), "{conflicts:?}");
+}
+
+/// A record that is deleted and put back as it was is no news, and neither is one that comes with more.
+#[tokio::test]
+async fn what_is_put_back_as_it_was_is_no_conflict() {
+    for way in [Way::Deleted, Way::Changed] {
+        let ground = Ground::agreed().await;
+        ground.set("ANA", YOUNG).await;
+        ground.ends(Outcome::Complete).await;
+        let now = ground.rows("people").await;
+        ground.put_back(way, now).await;
+        ground.ends(Outcome::Complete).await;
+        ground.ends(Outcome::Complete).await;
+        assert_eq!(ground.person("ANA"), ground.at("ANA").await, "{way:?}");
+        assert_eq!(ground.person("ANA").unwrap().get_str("f").ok(), Some(YOUNG));
+        assert_eq!(open_conflicts(&ground), [], "{way:?}");
+        assert!(!ground.store.read().unwrap().is_restoring().unwrap());
+    }
+}
+
+/// What is gone for good is gone here too, with its body in the trash.
+#[tokio::test]
+async fn what_is_deleted_stays_deleted() {
+    let ground = Ground::agreed().await;
+    ground.set("ANA", YOUNG).await;
+    ground.ends(Outcome::Complete).await;
+    ground.people().delete_one(doc! {"_id": "ANA"}).await.unwrap();
+    ground.ends(Outcome::Complete).await;
+    ground.ends(Outcome::Complete).await;
+    assert_eq!((ground.person("ANA"), ground.at("ANA").await), (None, None));
+    assert_eq!(open_conflicts(&ground), []);
+}
