@@ -11,6 +11,8 @@ mod duplicates_mongo;
 mod history_mongo;
 #[path = "engines/lone_faults.rs"]
 mod lone_faults_mongo;
+#[path = "engines/moved.rs"]
+mod moved_mongo;
 #[path = "engines/put_back.rs"]
 mod put_back_mongo;
 #[path = "engines/replies.rs"]

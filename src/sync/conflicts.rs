@@ -82,9 +82,9 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     }
     // A whole record: one side had deleted it, and that side's value is that it is gone.
     if conflict.path.is_empty() {
-        return match (decision, conflict.stands) {
-            (Decision::Value(Bson::Document(document)), _) => Some(document.clone()),
-            (Decision::TakeLocal, Side::Local) | (Decision::TakeCentral, Side::Remote) => record.cloned(),
+        return match decision {
+            Decision::Value(Bson::Document(document)) => Some(document.clone()),
+            _ if is_for_what_stands(conflict, decision) => record.cloned(),
             _ => None,
         };
     }
@@ -101,6 +101,14 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
 
 /// Why a value is not put into a record.
 pub(super) const OF_ANOTHER: &str = "the record is another person's now: take the value that stands, and write the other one where it belongs";
+
+/// Whether a decision is for the side that stands.
+pub(super) fn is_for_what_stands(conflict: &Conflict, decision: &Decision) -> bool {
+    matches!(
+        (decision, conflict.stands),
+        (Decision::TakeLocal, Side::Local) | (Decision::TakeCentral, Side::Remote)
+    )
+}
 
 /// Whether a decision would put a value of one person's record into a record that is another one's by now.
 pub(super) fn is_of_another(
@@ -190,8 +198,13 @@ where
                     message: "the record is gone: take \"central\", which closes the conflict".to_owned(),
                 });
             }
-            let document = decided(&conflict, record.as_ref(), &decision);
-            if is_of_another(&conflict, record.as_ref(), document.as_ref()) {
+            let mut document = decided(&conflict, record.as_ref(), &decision);
+            let mut is_foreign = is_of_another(&conflict, record.as_ref(), document.as_ref());
+            if is_foreign && is_for_what_stands(&conflict, &decision) {
+                // Whatever the other person's record holds by now stays.
+                (document, is_foreign) = (record.clone(), false);
+            }
+            if is_foreign {
                 return Err(ResolveError::Invalid {
                     field: "take".to_owned(),
                     message: OF_ANOTHER.to_owned(),

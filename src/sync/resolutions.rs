@@ -15,7 +15,7 @@ use bson::{Bson, Document};
 use super::conflict_rows::{Written, central_row, reopened_row};
 use super::conflicts::{
     Decision, OF_ANOTHER, ResolveError, audit_decision, check_person_may_go, current_value, decided,
-    is_of_another,
+    is_for_what_stands, is_of_another,
 };
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
@@ -391,10 +391,14 @@ fn carry_out(
     if is_there {
         return Ok(Ok(()));
     }
+    let is_foreign = is_of_another(conflict, record.as_ref(), document.as_ref());
+    if is_foreign && is_for_what_stands(conflict, decision) {
+        return Ok(Ok(()));
+    }
     if !still_stands(conflict, record.as_ref()) {
         return Ok(Err("the value has changed meanwhile".to_owned()));
     }
-    if is_of_another(conflict, record.as_ref(), document.as_ref()) {
+    if is_foreign {
         return Ok(Err(OF_ANOTHER.to_owned()));
     }
     if let Some(reason) = refusal(tx, conflict, record.as_ref(), document.as_ref())? {
