@@ -11,6 +11,12 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
+/// Whether a file cannot grow: the disk is full, or a quota or a limit of the process is reached.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// Ending of the name under which a file waits.
 const STAGED_SUFFIX: &str = ".new";
 /// For its owner only.

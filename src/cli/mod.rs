@@ -39,6 +39,7 @@ use crate::app::{App, AppError};
 use crate::config::{self, ConfigError, Loaded, Overrides};
 use crate::demo;
 use crate::domain::record::Kind;
+use crate::files::is_no_room;
 use control::ControlError;
 use show::plain;
 
@@ -341,9 +342,7 @@ async fn serve(loaded: Loaded, is_demo: bool) -> anyhow::Result<Done> {
 fn start_failure(error: AppError) -> anyhow::Error {
     let is_lasting = match &error {
         AppError::Config(_) | AppError::Listen { .. } | AppError::Tls(_) | AppError::Schedule(_) => true,
-        AppError::Path { cause, .. } => {
-            !matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        }
+        AppError::Path { cause, .. } => !is_no_room(cause),
         AppError::Store { cause, .. } => cause.is_lasting(),
         AppError::System(_) => false,
     };

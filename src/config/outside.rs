@@ -10,6 +10,8 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use bytesize::ByteSize;
+
 use super::fault::Fault;
 use super::{Config, ConfigError, Loaded, schedules};
 use crate::app::{control_socket, now_ms, store_file};
@@ -166,12 +168,11 @@ impl Loaded {
             return None;
         }
         let than = if all < store.reserve_bytes { "the disk has" } else { "is free now" };
-        let in_gb = |bytes: u64| format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10);
         let problem = format!(
             "is more than {than}, so every change of a record would be refused: of the {} of the disk of {}, {} are free",
-            in_gb(all),
+            ByteSize(all).display().si(),
             data_dir.display(),
-            in_gb(free)
+            ByteSize(free).display().si()
         );
         Some(self.origins.fault("store.reserve_bytes", problem))
     }

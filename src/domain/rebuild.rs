@@ -104,6 +104,30 @@ pub fn later_changes(kind: Kind, agreed: &Document, remote: &Document, own: &[Ow
     later
 }
 
+/// Where the centre is back at what one of the node's own writes had replaced: `from` what the node wrote and still takes for
+/// agreed, `to` what is there.
+pub fn set_back(agreed: &Document, remote: &Document, own: &[OwnWrite]) -> Vec<Change> {
+    let written = || {
+        let changes = own.iter().map(|write| match write {
+            OwnWrite::Updated(changes) => changes.as_slice(),
+            _ => &[],
+        });
+        changes.flatten()
+    };
+    let mut found: Vec<Change> = Vec::new();
+    for change in written() {
+        let (now, there) = (get(agreed, &change.path), get(remote, &change.path));
+        let is_own = same_option(now, change.to.as_ref()) && !same_option(now, there);
+        let is_found = found.iter().any(|known| known.path == change.path);
+        let replaced = |other: &Change| other.path == change.path && same_option(there, other.from.as_ref());
+        if is_own && !is_found && written().any(replaced) {
+            let (from, to) = (now.cloned(), there.cloned());
+            found.push(Change { path: change.path.clone(), from, to });
+        }
+    }
+    found
+}
+
 /// Whether the centre is back at what it held before one of the node's own writes.
 pub fn is_earlier(agreed: &Document, remote: &Document, own: &[OwnWrite]) -> bool {
     earlier_versions(Some(agreed), own).iter().flatten().any(|version| same_document(version, remote))

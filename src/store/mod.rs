@@ -70,6 +70,8 @@ use file::StoreFile;
 use overlay::unpanicked;
 use writer::{Writer, WriterLoop};
 
+use crate::files::is_no_room;
+
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use backup::{About, Manifest, StreamError, Summary};
 pub use clear::{ClearFiles, files_in_the_clear};
@@ -185,9 +187,9 @@ impl StoreError {
     }
 
     fn of_io(error: &std::io::Error) -> StoreError {
-        match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::DiskFull,
-            _ => StoreError::Failed(error.to_string()),
+        match is_no_room(error) {
+            true => StoreError::DiskFull,
+            false => StoreError::Failed(error.to_string()),
         }
     }
 }

@@ -87,16 +87,6 @@ impl Tx<'_> {
         Ok(own)
     }
 
-    /// Has a record brought together with the centre, of which these own writes may be missing there.
-    pub fn begin_put_back(&mut self, key: &RecordKey, own: Vec<Bson>) -> Result<(), StoreError> {
-        self.restore.insert(row_key(key), tables::encode(&doc! {"own": own})?.as_slice())?;
-        if !self.is_restoring()? {
-            self.set_meta(META_RESTORE, Some(&doc! {"swept": true, "partial": true}))?;
-        }
-        self.wrote();
-        Ok(())
-    }
-
     pub fn is_restoring(&self) -> Result<bool, StoreError> {
         Ok(self.meta(META_RESTORE)?.is_some())
     }

@@ -3,6 +3,7 @@
 use bson::Document;
 
 use super::evidence::{haunted, landed};
+use super::put_back::note_put_back;
 use super::round::Tally;
 use super::{conflicts, hold, restore, undecided};
 use crate::domain::access::Actor;
@@ -37,7 +38,7 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
     let mut tally = Tally::default();
     let (local, before) = (tx.document(key)?, tx.writes());
     if remote.is_some() && tx.clear_vanished(key)? {
-        restore::note_put_back(tx, key, local.as_ref(), remote)?;
+        note_put_back(tx, key, remote)?;
     }
     for clash in tx.compare_delivered(key, remote)? {
         let owner = tx.owner(key)?;

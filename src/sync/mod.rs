@@ -33,6 +33,7 @@ mod owners;
 mod position;
 mod pull;
 mod push;
+mod put_back;
 pub mod refused;
 mod resolutions;
 mod restore;

@@ -6,7 +6,7 @@ use bson::Document;
 
 use super::evidence::{doubted, landed};
 use super::merge_in::{merge_in, note_unreadable, take_in};
-use super::restore::note_put_back;
+use super::put_back::note_put_back;
 use super::round::{Round, RoundError, Tally};
 use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Fetched};
@@ -279,8 +279,7 @@ pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) ->
 /// If the record is to be read because it was deleted, and is there.
 fn note_if_put_back(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<(), StoreError> {
     if tx.reread_of(key)?.is_some_and(|why| why.is_deleted) {
-        let local = tx.document(key)?;
-        note_put_back(tx, key, local.as_ref(), remote)?;
+        note_put_back(tx, key, remote)?;
     }
     Ok(())
 }

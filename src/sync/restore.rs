@@ -5,17 +5,14 @@
 //! it once, before it is merged for the first time: see `domain/rebuild.rs` for what counts as agreed. Until
 //! then nothing is written to it there.
 
-use std::collections::BTreeSet;
-
 use bson::{Bson, Document, doc};
 
-use super::merge_in::are_of_two;
 use super::round::{Round, RoundError};
 use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff, get, set};
 use crate::domain::merge::{Clash, Side};
-use crate::domain::rebuild::{is_earlier, later_changes, rebuilt_base};
+use crate::domain::rebuild::{later_changes, rebuilt_base};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::value::{same_document, same_option};
@@ -175,12 +172,11 @@ pub(super) fn bring_together(
         (agreed.document(), local, remote, tx.is_resyncing_all()?)
         && let Diff::Fields(changes) = diff(before, remote)
     {
-        for change in changes {
-            let base = rebuilt.as_ref().and_then(|base| get(base, &change.path));
-            let is_sent_again = same_option(base, change.to.as_ref())
+        for change in changes.into_iter().filter(|change| change.to.is_none()) {
+            let is_sent_again = rebuilt.as_ref().is_none_or(|base| get(base, &change.path).is_none())
                 && same_option(get(local, &change.path), change.from.as_ref());
             if is_sent_again {
-                // As for a record: forgotten by a centre that crashed or by whoever put it back, or undone there since.
+                // As for a record: forgotten by a centre that crashed, or removed there since.
                 tx.add_conflict(key, &gone_there(&change))?;
             }
         }
@@ -202,53 +198,6 @@ pub(super) fn bring_together(
     tx.brought_together(key)
 }
 
-/// A record that was deleted at the centre is there again before this node took the delete, as `remote`. Where it was put
-/// back from is not known: perhaps from another node, which did not know the latest writes. So what both sides agreed on is
-/// compared with it as with a centre that was set back. Without this it would be an ordinary change, and what it takes away
-/// would be nowhere.
-pub(super) fn note_put_back(
-    tx: &mut Tx<'_>,
-    key: &RecordKey,
-    local: Option<&Document>,
-    remote: Option<&Document>,
-) -> Result<(), StoreError> {
-    let (Some(local), Some(remote)) = (local, remote) else {
-        return Ok(());
-    };
-    let agreed = tx.base(key)?;
-    let is_as_before = agreed.document().is_some_and(|agreed| same_document(agreed, remote));
-    if is_as_before || !agreed.is_at_centre() || are_of_two(key, Some(local), Some(remote)) {
-        return Ok(());
-    }
-    if tx.is_resyncing_all()? || tx.to_bring_together(key)?.is_some() {
-        return Ok(());
-    }
-    let own = tx.own_writes(&BTreeSet::from([key.clone()]))?.remove(key).unwrap_or_default();
-    tx.begin_put_back(key, own)
-}
-
-/// The history of changes has a gap: a collection may have been dropped in it, and filled from an older copy. Where the
-/// centre holds exactly what an own write had replaced there, the record is compared with it as if it had been put back.
-pub(super) fn note_older(
-    tx: &mut Tx<'_>,
-    key: &RecordKey,
-    remote: &Document,
-    own: Vec<Bson>,
-) -> Result<(), StoreError> {
-    let (local, agreed) = (tx.document(key)?, tx.base(key)?);
-    let (Some(local), Some(before)) = (&local, agreed.document()) else {
-        return Ok(());
-    };
-    let is_marked = tx.is_resyncing_all()? || tx.to_bring_together(key)?.is_some();
-    if is_marked || same_document(before, remote) || are_of_two(key, Some(local), Some(remote)) {
-        return Ok(());
-    }
-    if is_earlier(before, remote, &tx.known_writes(key, &own)?) {
-        tx.begin_put_back(key, own)?;
-    }
-    Ok(())
-}
-
 /// A value that was written here and changed there, perhaps before a copy of the centre was put back.
 fn changed_since(change: &Change) -> Clash {
     Clash {
@@ -261,7 +210,7 @@ fn changed_since(change: &Change) -> Clash {
 }
 
 /// A value that is gone at the centre, and stands.
-fn gone_there(change: &Change) -> Clash {
+pub(super) fn gone_there(change: &Change) -> Clash {
     Clash { stands: Side::Local, ..changed_since(change) }
 }
 

@@ -13,7 +13,7 @@ use bson::{Bson, Document, doc};
 use super::deletes;
 use super::drain::Source;
 use super::merge_in::{note_unreadable, take_in};
-use super::restore::note_older;
+use super::put_back::note_older;
 use super::round::{Round, RoundError, Tally};
 use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
@@ -288,7 +288,7 @@ impl Round<'_> {
                     }
                     if let (Fetched::Document { document, .. }, Some(own)) = (fetched, own.remove(&key)) {
                         // A row that is damaged is a matter for the merge.
-                        unless_damaged(note_older(tx, &key, document.document(), own))?;
+                        unless_damaged(note_older(tx, &key, document.document(), &own))?;
                     }
                     tally += match fetched {
                         Fetched::Document { document, .. } => take_in(tx, &key, document)?,

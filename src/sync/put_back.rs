@@ -1,0 +1,93 @@
+//! Floor 3. Records that were deleted at the centre and are there again, before this node took the delete.
+//!
+//! Who puts a record back may not know what others had written last: another node whose edit stands against the delete, a
+//! technician, an application with an older copy. To this node it looks like one ordinary change, and what that takes away
+//! would be nowhere. So what the node itself has written is sent again where the record is back at what the node had found
+//! there, and shown as a conflict; what else is taken away is kept in the trash, as it would be if the delete had been seen.
+
+use std::collections::BTreeSet;
+
+use bson::{Bson, Document};
+
+use super::merge_in::are_of_two;
+use super::restore::gone_there;
+use crate::domain::access::Actor;
+use crate::domain::diff::{Diff, diff, get, set};
+use crate::domain::rebuild::{is_earlier, set_back};
+use crate::domain::record::RecordKey;
+use crate::domain::value::{same_document, same_option};
+use crate::store::{Base, StoreError, Tx};
+
+/// The record was deleted at the centre, and `remote` is there again.
+pub(super) fn note_put_back(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: Option<&Document>,
+) -> Result<(), StoreError> {
+    let Some((local, agreed)) = compared(tx, key, remote)? else {
+        return Ok(());
+    };
+    let own = tx.own_writes(&BTreeSet::from([key.clone()]))?.remove(key).unwrap_or_default();
+    keep(tx, key, (&local, &agreed), remote.unwrap_or(&agreed), &own)
+}
+
+/// The history of changes has a gap: a collection may have been dropped in it, and filled from an older copy. It counts as
+/// put back if the centre holds exactly what one of these own writes had replaced there.
+pub(super) fn note_older(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: &Document,
+    own: &[Bson],
+) -> Result<(), StoreError> {
+    let Some((local, agreed)) = compared(tx, key, Some(remote))? else {
+        return Ok(());
+    };
+    match is_earlier(&agreed, remote, &tx.known_writes(key, own)?) {
+        true => keep(tx, key, (&local, &agreed), remote, own),
+        false => Ok(()),
+    }
+}
+
+/// The record as it is here and as it was agreed on, if there is something to compare: with a restored centre everything is,
+/// and of another person nothing.
+fn compared(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    remote: Option<&Document>,
+) -> Result<Option<(Document, Document)>, StoreError> {
+    let (Some(local), Base::Document(agreed), Some(remote)) = (tx.document(key)?, tx.base(key)?, remote)
+    else {
+        return Ok(None);
+    };
+    let is_otherwise = same_document(&agreed, remote)
+        || are_of_two(key, Some(&local), Some(remote))
+        || tx.to_bring_together(key)?.is_some();
+    Ok((!is_otherwise).then_some((local, agreed)))
+}
+
+fn keep(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    (local, agreed): (&Document, &Document),
+    remote: &Document,
+    own: &[Bson],
+) -> Result<(), StoreError> {
+    let mut base = agreed.clone();
+    for change in set_back(agreed, remote, &tx.known_writes(key, own)?) {
+        if same_option(get(local, &change.path), change.from.as_ref()) {
+            set(&mut base, &change.path, change.to.clone());
+            tx.add_conflict(key, &gone_there(&change))?;
+        }
+    }
+    let is_taken_away = match diff(&base, remote) {
+        Diff::Fields(changes) => changes.iter().any(|change| change.from.is_some()),
+        _ => !same_document(&base, remote),
+    };
+    if is_taken_away {
+        tx.keep_in_trash(key, agreed)?;
+    }
+    if !same_document(&base, agreed) {
+        tx.put(key, Some(local), &Base::Document(base), &Actor::Centre)?;
+    }
+    Ok(())
+}
