@@ -38,7 +38,7 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
     let mut tally = Tally::default();
     let (local, before) = (tx.document(key)?, tx.writes());
     if remote.is_some() && tx.clear_vanished(key)? {
-        note_put_back(tx, key, remote)?;
+        tally += note_put_back(tx, key, remote)?;
     }
     for clash in tx.compare_delivered(key, remote)? {
         let owner = tx.owner(key)?;

@@ -267,21 +267,27 @@ pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
 /// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
 /// stale.
 pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) -> Result<Tally, StoreError> {
-    note_if_put_back(tx, key, remote.and_then(Remote::document))?;
+    let mut tally = note_if_put_back(tx, key, remote.and_then(Remote::document))?;
     tx.read_again(key)?;
-    match remote {
-        Some(Remote::Document(document)) => take_in(tx, key, document),
-        Some(Remote::Unreadable(reason)) => note_unreadable(tx, key, reason),
-        None => merge_in(tx, key, None),
-    }
+    tally += match remote {
+        Some(Remote::Document(document)) => take_in(tx, key, document)?,
+        Some(Remote::Unreadable(reason)) => note_unreadable(tx, key, reason)?,
+        None => merge_in(tx, key, None)?,
+    };
+    Ok(tally)
 }
 
 /// If the record is to be read because it was deleted, and is there.
-fn note_if_put_back(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<(), StoreError> {
-    if tx.reread_of(key)?.is_some_and(|why| why.is_deleted) {
-        note_put_back(tx, key, remote)?;
+fn note_if_put_back(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: Option<&Document>,
+) -> Result<Tally, StoreError> {
+    match tx.reread_of(key)?.is_some_and(|why| why.is_deleted) {
+        // The merge says what a damaged row means.
+        true => Ok(unless_damaged(note_put_back(tx, key, remote))?.unwrap_or_default()),
+        false => Ok(Tally::default()),
     }
-    Ok(())
 }
 
 /// What becomes of the archived body of a delete.
@@ -330,7 +336,7 @@ fn settle_read(
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
     // The read came after the write that it settles, so it may be merged; and after the lease.
-    note_if_put_back(tx, key, remote)?;
+    tally += note_if_put_back(tx, key, remote)?;
     tx.read_again(key)?;
     tx.note_taken(key)?;
     tally += merge_in(tx, key, remote)?;

@@ -11,6 +11,7 @@ use bson::{Bson, Document};
 
 use super::merge_in::are_of_two;
 use super::restore::gone_there;
+use super::round::Tally;
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff, get, set};
 use crate::domain::rebuild::{is_earlier, set_back};
@@ -18,14 +19,14 @@ use crate::domain::record::RecordKey;
 use crate::domain::value::{same_document, same_option};
 use crate::store::{Base, StoreError, Tx};
 
-/// The record was deleted at the centre, and `remote` is there again.
+/// The record was deleted at the centre, and `remote` is there again. Counts the conflicts.
 pub(super) fn note_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     remote: Option<&Document>,
-) -> Result<(), StoreError> {
+) -> Result<Tally, StoreError> {
     let Some((local, agreed)) = compared(tx, key, remote)? else {
-        return Ok(());
+        return Ok(Tally::default());
     };
     let own = tx.own_writes(&BTreeSet::from([key.clone()]))?.remove(key).unwrap_or_default();
     keep(tx, key, (&local, &agreed), remote.unwrap_or(&agreed), &own)
@@ -38,13 +39,13 @@ pub(super) fn note_older(
     key: &RecordKey,
     remote: &Document,
     own: &[Bson],
-) -> Result<(), StoreError> {
+) -> Result<Tally, StoreError> {
     let Some((local, agreed)) = compared(tx, key, Some(remote))? else {
-        return Ok(());
+        return Ok(Tally::default());
     };
     match is_earlier(&agreed, remote, &tx.known_writes(key, own)?) {
         true => keep(tx, key, (&local, &agreed), remote, own),
-        false => Ok(()),
+        false => Ok(Tally::default()),
     }
 }
 
@@ -71,12 +72,13 @@ fn keep(
     (local, agreed): (&Document, &Document),
     remote: &Document,
     own: &[Bson],
-) -> Result<(), StoreError> {
-    let mut base = agreed.clone();
+) -> Result<Tally, StoreError> {
+    let (mut base, mut tally) = (agreed.clone(), Tally::default());
     for change in set_back(agreed, remote, &tx.known_writes(key, own)?) {
         if same_option(get(local, &change.path), change.from.as_ref()) {
             set(&mut base, &change.path, change.to.clone());
             tx.add_conflict(key, &gone_there(&change))?;
+            tally.conflicts += 1;
         }
     }
     let is_taken_away = match diff(&base, remote) {
@@ -89,5 +91,5 @@ fn keep(
     if !same_document(&base, agreed) {
         tx.put(key, Some(local), &Base::Document(base), &Actor::Centre)?;
     }
-    Ok(())
+    Ok(tally)
 }

@@ -288,7 +288,8 @@ impl Round<'_> {
                     }
                     if let (Fetched::Document { document, .. }, Some(own)) = (fetched, own.remove(&key)) {
                         // A row that is damaged is a matter for the merge.
-                        unless_damaged(note_older(tx, &key, document.document(), &own))?;
+                        let older = note_older(tx, &key, document.document(), &own);
+                        tally += unless_damaged(older)?.unwrap_or_default();
                     }
                     tally += match fetched {
                         Fetched::Document { document, .. } => take_in(tx, &key, document)?,
