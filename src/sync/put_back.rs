@@ -2,18 +2,18 @@
 //!
 //! Who puts a record back may not know what others had written last: another node whose edit stands against the delete, a
 //! technician, an application with an older copy. To this node it looks like one ordinary change, and what that takes away
-//! would be nowhere. So what the node itself has written is sent again where the record is back at what the node had found
-//! there, and shown as a conflict; what else is taken away is kept in the trash, as it would be if the delete had been seen.
+//! would be nowhere. So where the record is back at what one of the node's own writes had found there, the node's value becomes
+//! a conflict; what else is taken away is kept in the trash, as it would be if the delete had been seen. Nothing is sent again by
+//! itself: who deleted the record may have seen it.
 
 use std::collections::BTreeSet;
 
 use bson::{Bson, Document};
 
 use super::merge_in::are_of_two;
-use super::restore::gone_there;
+use super::restore::changed_since;
 use super::round::Tally;
-use crate::domain::access::Actor;
-use crate::domain::diff::{Diff, diff, get, set};
+use crate::domain::diff::{Diff, diff, get};
 use crate::domain::rebuild::{is_earlier, set_back};
 use crate::domain::record::RecordKey;
 use crate::domain::value::{same_document, same_option};
@@ -73,23 +73,23 @@ fn keep(
     remote: &Document,
     own: &[Bson],
 ) -> Result<Tally, StoreError> {
-    let (mut base, mut tally) = (agreed.clone(), Tally::default());
+    let (mut told, mut tally) = (Vec::new(), Tally::default());
     for change in set_back(agreed, remote, &tx.known_writes(key, own)?) {
+        // What was edited here since is a matter for the merge.
         if same_option(get(local, &change.path), change.from.as_ref()) {
-            set(&mut base, &change.path, change.to.clone());
-            tx.add_conflict(key, &gone_there(&change))?;
+            tx.add_conflict(key, &changed_since(&change))?;
             tally.conflicts += 1;
+            told.push(change.path);
         }
     }
-    let is_taken_away = match diff(&base, remote) {
-        Diff::Fields(changes) => changes.iter().any(|change| change.from.is_some()),
-        _ => !same_document(&base, remote),
+    let is_taken_away = match diff(agreed, remote) {
+        Diff::Fields(changes) => {
+            changes.iter().any(|change| change.from.is_some() && !told.contains(&change.path))
+        }
+        _ => true,
     };
     if is_taken_away {
         tx.keep_in_trash(key, agreed)?;
-    }
-    if !same_document(&base, agreed) {
-        tx.put(key, Some(local), &Base::Document(base), &Actor::Centre)?;
     }
     Ok(tally)
 }

@@ -199,7 +199,7 @@ pub(super) fn bring_together(
 }
 
 /// A value that was written here and changed there, perhaps before a copy of the centre was put back.
-fn changed_since(change: &Change) -> Clash {
+pub(super) fn changed_since(change: &Change) -> Clash {
     Clash {
         path: change.path.clone(),
         base: change.from.clone(),
@@ -210,7 +210,7 @@ fn changed_since(change: &Change) -> Clash {
 }
 
 /// A value that is gone at the centre, and stands.
-pub(super) fn gone_there(change: &Change) -> Clash {
+fn gone_there(change: &Change) -> Clash {
     Clash { stands: Side::Local, ..changed_since(change) }
 }
 

@@ -1,7 +1,8 @@
 //! Records that are deleted at the centre and there again, in an older version, before the node that wrote the newer one
-//! looks: what it wrote is neither lost nor taken back without a word.
+//! looks: what it wrote is not taken away without a word.
 
 use bson::Bson;
+use thalamus_edge::sync::conflicts::{Decision, resolve};
 
 use super::*;
 
@@ -42,7 +43,7 @@ impl Ground {
 }
 
 #[tokio::test]
-async fn what_a_node_has_written_outlives_an_older_version_that_is_put_back() {
+async fn what_a_node_has_written_and_an_older_version_takes_away_is_a_conflict() {
     for way in [Way::Deleted, Way::Changed, Way::Dropped] {
         let ground = Ground::agreed().await;
         let older = ground.rows("people").await;
@@ -53,8 +54,9 @@ async fn what_a_node_has_written_outlives_an_older_version_that_is_put_back() {
         for _ in 0..3 {
             ground.sync.round().await;
         }
+        // Nothing is written over without asking: who deleted the record may have seen the value.
         let there = ground.at("ANA").await.unwrap();
-        assert_eq!(there.get_str("f").ok(), Some(YOUNG), "{way:?}");
+        assert_eq!(there.get_str("f").ok(), Some("old"), "{way:?}");
         assert_eq!(ground.person("ANA").unwrap(), there, "{way:?}");
         let conflicts = open_conflicts(&ground);
         let is_said = conflicts.iter().any(|(path, local, remote)| {
@@ -65,6 +67,12 @@ async fn what_a_node_has_written_outlives_an_older_version_that_is_put_back() {
             assert_eq!(there.get_str("h").ok(), Some("added elsewhere"));
         }
         assert_eq!(ground.person("BOB"), ground.at("BOB").await, "{way:?}");
+        let conflict = ground.store.read().unwrap().conflicts().unwrap().remove(0);
+        let (actor, seen) = (Actor::Local("tech".to_owned()), Some("old".into()));
+        let back = Decision::TakeLocal;
+        resolve(&ground.store, &conflict.id, back, seen, actor, |_, _, _| Ok(())).await.unwrap();
+        ground.sync.round().await;
+        assert_eq!(ground.at("ANA").await.unwrap().get_str("f").ok(), Some(YOUNG), "{way:?}");
     }
 }
 
