@@ -15,11 +15,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::PollSemaphore;
 
-use super::clients::{Connection, Holding, STALLED, Turn};
-use crate::http::{Arrivals, Overloaded};
+use super::clients::{Clients, Connected, Connection, Holding, STALLED, Turn};
+use crate::http::Overloaded;
 
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
 const PIECE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes that may come over the line without one of them being HTTP's: handshakes, and the begin of a record. TLS keeps
+/// messages of its own in pieces up to 64 KiB; a client's hello with all its extensions has 2 KiB, a record 16 KiB.
+const MUTE_BYTES_MAX: usize = 32 << 10;
 
 /// A connection's bytes, until it is ended.
 ///
@@ -27,17 +31,35 @@ const PIECE_BYTES_MAX: usize = 32 << 10;
 /// only some connections at a time may read; a connection that has read lets the requests that it began come first.
 pub(super) struct Watched {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    clients: Arc<Clients>,
     connection: Arc<Connection>,
     readers: PollSemaphore,
     /// Lives for one round of reading, whatever becomes of the connection meanwhile.
     reading: Weak<OwnedSemaphorePermit>,
 }
 
+/// A piece of what has come.
+fn count_mute(connection: &Connection, bytes: usize) -> io::Result<()> {
+    if connection.came_mute(bytes) > MUTE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "much has come, and nothing of it is HTTP"));
+    }
+    Ok(())
+}
+
 impl Watched {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, readers: Arc<Semaphore>) -> Watched {
+    pub(super) fn new(stream: TcpStream, connected: &Connected, readers: Arc<Semaphore>) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
-        Watched { stream, connection, readers: PollSemaphore::new(readers), reading: Weak::new() }
+        let (clients, connection) = (Arc::clone(&connected.clients), Arc::clone(&connected.connection));
+        Watched { stream, clients, connection, readers: PollSemaphore::new(readers), reading: Weak::new() }
+    }
+
+    pub(super) fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     fn check(&self, context: &Context<'_>) -> io::Result<()> {
@@ -65,7 +87,9 @@ impl AsyncRead for Watched {
             this.reading = Arc::downgrade(&permit);
             tokio::spawn(give_back_behind_others(permit));
         }
-        this.stream.as_mut().poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(this.stream.as_mut().poll_read(context, buffer))?;
+        Poll::Ready(count_mute(&this.connection, buffer.filled().len().saturating_sub(before)))
     }
 }
 
@@ -115,21 +139,21 @@ pub(super) struct Arriving<B> {
     pub(super) turn: Arc<Turn>,
     /// What its connection may take in of it ahead, until all has come.
     pub(super) unread: Option<Holding>,
+    /// Its place among those that are waited for.
+    pub(super) place: Option<u64>,
+}
+
+impl<B> Drop for Arriving<B> {
+    fn drop(&mut self) {
+        self.turn.awaits_no_more(&mut self.place);
+    }
 }
 
 impl<B> Arriving<B> {
     fn has_arrived(&mut self) {
         self.turn.has_arrived();
         self.unread = None;
-    }
-}
-
-/// Counts what a body unpacks to, beside what comes over the line.
-pub(super) struct Unpacked(pub(super) Arc<Turn>);
-
-impl Arrivals for Unpacked {
-    fn arrived(&self, bytes: usize) -> Result<(), Overloaded> {
-        self.0.arrived(bytes).map_err(|_| Overloaded)
+        self.turn.awaits_no_more(&mut self.place);
     }
 }
 
@@ -145,7 +169,15 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_pending() {
+            let this = &mut *self;
+            return match this.turn.awaits(&mut this.place, context) {
+                Ok(()) => Poll::Pending,
+                Err(_) => Poll::Ready(Some(Err(Overloaded.into()))),
+            };
+        }
+        let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             None => {
@@ -154,7 +186,7 @@ where
             }
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let arrived = self.turn.arrived(bytes);
+        let arrived = self.turn.has_come(bytes);
         if self.body.is_end_stream() {
             self.has_arrived();
         }

@@ -13,7 +13,9 @@ fn connect(clients: &Arc<Clients>, last: u8) -> Option<Connected> {
 }
 
 fn connected(clients: &Arc<Clients>, last: u8) -> Connected {
-    connect(clients, last).expect("a place")
+    let connected = connect(clients, last).expect("a place");
+    connected.connection.is_whole();
+    connected
 }
 
 fn begin(connected: &Connected) -> Arc<Turn> {
@@ -133,11 +135,11 @@ async fn answers_are_counted_until_nobody_has_them() {
     let share = Arc::clone(here.connection.share());
     let turn = begin(&here);
     let held = turn.holding(ANSWERS_EACH_MAX);
-    assert!(!clients.has_room(&share));
+    assert!(!clients.has_room(&share, None));
     drop(turn);
-    assert!(!clients.has_room(&share), "the answer is still held");
+    assert!(!clients.has_room(&share, None), "the answer is still held");
     drop(held);
-    assert!(clients.has_room(&share));
+    assert!(clients.has_room(&share, None));
     assert_eq!(clients.answers.load(Ordering::Relaxed), 0);
 }
 
@@ -182,7 +184,7 @@ async fn who_holds_most_makes_room_for_an_answer() {
     }
     let newcomer = connected(&clients, 9);
     let list = begin(&newcomer).holding(SMALL_BYTES);
-    assert!(clients.has_room(newcomer.connection.share()));
+    assert!(clients.has_room(newcomer.connection.share(), None));
     drop(list);
     let over: Vec<_> =
         holding.iter().map(|(stale, _, _, fresh, _)| (has_ended(stale), has_ended(fresh))).collect();
@@ -191,7 +193,7 @@ async fn who_holds_most_makes_room_for_an_answer() {
     // Who has about as much as the others does not push them out.
     let (_, _, _, fresh, _) = &holding[0];
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(!clients.has_room(fresh.connection.share()));
+    assert!(!clients.has_room(fresh.connection.share(), None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,15 +206,15 @@ async fn bodies_have_bounds_of_a_client_and_in_all() {
     let turns: Vec<_> = all.iter().map(begin).collect();
     let (newcomer, others) = turns.split_last().expect("some");
     for turn in others {
-        turn.arrived(each).expect("within its share");
-        assert_eq!(turn.arrived(1), Err(Crowded));
+        turn.has_come(each).expect("within its share");
+        assert_eq!(turn.has_come(1), Err(Crowded));
     }
     // All is taken; a newcomer gets in, and one of the others ends.
-    newcomer.arrived(2 << 20).expect("room is made");
+    newcomer.has_come(2 << 20).expect("room is made");
     assert_eq!(ended(&all).len(), 1);
     turns.iter().for_each(|turn| turn.answered(0));
     assert_eq!(clients.bodies.load(Ordering::Relaxed), 0);
-    turns[0].arrived(each).expect("all is given back");
+    turns[0].has_come(each).expect("all is given back");
 }
 
 /// Requests of one client on so many connections, as if each waited for its body.
@@ -407,13 +409,13 @@ async fn a_body_without_progress_loses_to_one_that_comes() {
     // Of 13 clients, each with four bodies that come quickly up to their last part.
     let attack: Vec<_> = (1..=13).flat_map(|last| silent(&clients, last, 4, 1)).collect();
     for (_, turns) in &attack {
-        turns[0].arrived((1 << 20) - 1000).expect("room");
+        turns[0].has_come((1 << 20) - 1000).expect("room");
     }
     let drip = || {
         attack
             .iter()
             .filter(|(at, _)| !has_ended(at))
-            .for_each(|(_, turns)| turns[0].arrived(30).expect("room"))
+            .for_each(|(_, turns)| turns[0].has_come(30).expect("room"))
     };
     for _ in 0..5 {
         tokio::time::advance(Duration::from_secs(3)).await;
@@ -423,7 +425,7 @@ async fn a_body_without_progress_loses_to_one_that_comes() {
     let nurse = connected(&clients, 99);
     let upload = begin(&nurse);
     for _ in 0..20 * 16 {
-        upload.arrived(64 << 10).expect("room is made");
+        upload.has_come(64 << 10).expect("room is made");
         tokio::time::advance(Duration::from_millis(2)).await;
     }
     let over = lost(&attack).len();
@@ -440,7 +442,7 @@ async fn bodies_that_come_quickly_do_not_end_each_other() {
     let mut refused = Vec::new();
     'all: for _ in 0..32 * 16 {
         for (at, (_, turns)) in uploads.iter().enumerate() {
-            if turns[0].arrived(64 << 10).is_err() {
+            if turns[0].has_come(64 << 10).is_err() {
                 refused.push(at);
                 break 'all;
             }
@@ -454,7 +456,7 @@ async fn bodies_that_come_quickly_do_not_end_each_other() {
     );
     // Neither does a small one, and there is a place for it.
     let small = connected(&clients, 9);
-    begin(&small).arrived(500).expect("a place");
+    begin(&small).has_come(500).expect("a place");
     assert_eq!(lost(&uploads), Vec::<usize>::new());
 }
 
@@ -463,12 +465,12 @@ async fn a_body_that_has_come_is_not_slow() {
     let clients = Clients::new(4096, 32 << 20);
     let whole = silent(&clients, 1, 2, 1);
     for (_, turns) in &whole {
-        turns[0].arrived(16 << 20).expect("room");
+        turns[0].has_come(16 << 20).expect("room");
         turns[0].has_arrived();
     }
     tokio::time::advance(Duration::from_secs(30)).await;
     let newcomer = connected(&clients, 2);
     let upload = begin(&newcomer);
-    let came = (0..32 * 16).take_while(|_| upload.arrived(64 << 10).is_ok()).count();
+    let came = (0..32 * 16).take_while(|_| upload.has_come(64 << 10).is_ok()).count();
     assert_eq!((came, lost(&whole)), (20 * 16, vec![]), "as much as there is beside them");
 }

@@ -1,8 +1,9 @@
 //! One request, from its head until the last byte of its answer is taken, and what is held for it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use super::accounts::Account;
 use super::bodies::Pace;
 use super::{BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_BYTES, STALLED, Share, lock};
 
@@ -11,9 +12,13 @@ const LONG_HEAD_BYTES: usize = 4 << 10;
 
 /// One request, from its head until the last byte of its answer is taken.
 pub(in crate::app) struct Turn {
+    pub(super) me: Weak<Turn>,
     pub(super) clients: Arc<Clients>,
     pub(super) connection: Arc<Connection>,
     pub(super) share: Arc<Share>,
+    /// Who has logged in with it, and how many bytes are counted there.
+    pub(super) account: OnceLock<Arc<Account>>,
+    pub(super) charged: AtomicUsize,
     pub(super) began_ms: u64,
     /// Bytes of its body that have arrived, until it is answered, and how fast they come.
     pub(super) arrived: AtomicUsize,
@@ -33,10 +38,13 @@ pub(in crate::app) struct Turn {
 impl Turn {
     pub(super) fn new(clients: Arc<Clients>, connection: Arc<Connection>, share: Arc<Share>) -> Arc<Turn> {
         let began_ms = clients.now_ms();
-        Arc::new(Turn {
+        Arc::new_cyclic(|me| Turn {
+            me: Weak::clone(me),
             clients,
             connection,
             share,
+            account: OnceLock::new(),
+            charged: AtomicUsize::new(0),
             began_ms,
             arrived: AtomicUsize::new(0),
             pace: Mutex::default(),
@@ -53,10 +61,15 @@ impl Turn {
         self.held.fetch_add(bytes, Ordering::Relaxed);
         self.share.answers.fetch_add(bytes, Ordering::Relaxed);
         self.clients.answers.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(account) = self.account.get() {
+            self.charged.fetch_add(bytes, Ordering::Relaxed);
+            account.answers.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     fn let_go(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.discharge(bytes);
         self.clients.let_go(&self.share, bytes);
     }
 
@@ -79,7 +92,7 @@ impl Turn {
     pub(in crate::app) fn has_room_for(&self, bytes: Option<u64>) -> bool {
         match bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)) {
             Some(bytes) if bytes <= REQUEST_BYTES => true,
-            Some(bytes) if bytes > SMALL_BYTES => self.clients.has_room_for_long(&self.share, bytes),
+            Some(bytes) if bytes > SMALL_BYTES => self.clients.has_room_for_long(&self.share, self.account(), bytes),
             _ => self.has_room(),
         }
     }
@@ -148,6 +161,7 @@ impl Drop for Turn {
         self.share.requests.fetch_sub(requested, Ordering::Relaxed);
         self.clients.requests.fetch_sub(requested, Ordering::Relaxed);
         // The request is among what is held.
+        self.discharge(usize::MAX);
         self.clients.let_go(&self.share, self.held.load(Ordering::Relaxed));
         self.connection.put_down();
     }
