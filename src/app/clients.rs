@@ -21,12 +21,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub(super) use self::rooms::Waiting;
 use self::accounts::Account;
 use self::awaited::Awaited;
+pub(super) use self::rooms::Waiting;
 use self::table::Table;
 pub(super) use self::table::{Connected, Connection};
-pub(super) use self::turn::{Holding, Turn};
+pub(super) use self::turn::{Holding, Turn, Unread};
 use crate::domain::access::Actor;
 use crate::domain::address::AddressPrefix;
 
@@ -34,6 +34,8 @@ use crate::domain::address::AddressPrefix;
 pub(super) const CONNECTIONS_EACH_MAX: usize = 512;
 /// What a request takes while it is answered, beside its head and body; room for a small answer is among it.
 const REQUEST_BYTES: usize = 16 << 10;
+/// What a connection takes in of bodies that are not asked for, of all its requests together.
+const UNREAD_BYTES_MAX: usize = super::HTTP2_CONNECTION_WINDOW as usize;
 /// What is left of a request that was refused, until it is told.
 const REFUSED_BYTES: usize = 2 << 10;
 /// Bytes of requests and answers that are held for one client and in all.

@@ -170,7 +170,11 @@ impl<T> WatchedHeads<T> {
     fn waits(&mut self) {
         let (clients, connection) = (&self.clients, &self.connection);
         let is_http1 = matches!(self.speech, Speech::Http1);
-        if std::mem::take(&mut self.has_come) && is_http1 && connection.moves() == self.moves && connection.is_idle() {
+        if std::mem::take(&mut self.has_come)
+            && is_http1
+            && connection.moves() == self.moves
+            && connection.is_idle()
+        {
             clients.has_begun(connection);
         }
     }

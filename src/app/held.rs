@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::PollSemaphore;
 
-use super::clients::{Clients, Connected, Connection, Holding, STALLED, Turn};
+use super::clients::{Clients, Connected, Connection, Holding, STALLED, Turn, Unread};
 use crate::http::Overloaded;
 
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
@@ -138,7 +138,7 @@ pub(super) struct Arriving<B> {
     pub(super) body: B,
     pub(super) turn: Arc<Turn>,
     /// What its connection may take in of it ahead, until all has come.
-    pub(super) unread: Option<Holding>,
+    pub(super) unread: Option<Unread>,
     /// Its place among those that are waited for.
     pub(super) place: Option<u64>,
 }

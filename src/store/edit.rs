@@ -169,7 +169,12 @@ mod tests {
 
     fn asker(last: u8) -> Asker {
         let from = Some(IpAddr::from([192, 0, 2, last]));
-        Asker { who: Actor::Person("ANA001".to_owned()), from, right: Right::Machine, charge: Charge::default() }
+        Asker {
+            who: Actor::Person("ANA001".to_owned()),
+            from,
+            right: Right::Machine,
+            charge: Charge::default(),
+        }
     }
 
     #[tokio::test]

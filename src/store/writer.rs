@@ -477,7 +477,10 @@ mod tests {
             write.await.unwrap();
         }
         let order = order.lock().unwrap();
-        assert_eq!((order.len(), order.iter().position(|last| *last == 2)), (GROUP_JOBS_MAX * 3 + 1, Some(1)));
+        assert_eq!(
+            (order.len(), order.iter().position(|last| *last == 2)),
+            (GROUP_JOBS_MAX * 3 + 1, Some(1))
+        );
     }
 
     #[tokio::test]

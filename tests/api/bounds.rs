@@ -129,7 +129,8 @@ fn list_of(row: &str, rows: usize) -> String {
 async fn a_body_has_so_many_values_wherever_it_is_sent() {
     let node = TestNode::with_people().await;
     // Each has less than a mebibyte, and would take 60 to 150 times as much.
-    let bodies = [("1", 300_000), ("{}", 300_000), ("{\"a\":1}", 110_000), ("\"\"", 300_000), ("[[]]", 150_000)];
+    let bodies =
+        [("1", 300_000), ("{}", 300_000), ("{\"a\":1}", 110_000), ("\"\"", 300_000), ("[[]]", 150_000)];
     for (row, rows) in bodies {
         let body = list_of(row, rows);
         assert!(body.len() < 1 << 20);
@@ -149,13 +150,22 @@ async fn a_body_has_so_many_values_wherever_it_is_sent() {
         }
     }
     let within = list_of("1", 40_000);
-    node.request("POST", "/institutions/x").by("DOC003").bytes(within).send().await.is(201, &["create institution/x"]);
+    node.request("POST", "/institutions/x")
+        .by("DOC003")
+        .bytes(within)
+        .send()
+        .await
+        .is(201, &["create institution/x"]);
 }
 
 #[tokio::test]
 async fn a_record_has_so_many_values_and_one_of_the_centre_may_have_more() {
     let node = TestNode::with_people().await;
-    node.post("/institutions/x", json!({"name": "x"})).by("DOC003").send().await.is(201, &["create institution/x"]);
+    node.post("/institutions/x", json!({"name": "x"}))
+        .by("DOC003")
+        .send()
+        .await
+        .is(201, &["create institution/x"]);
     let part = |number: usize| json!({format!("part{number}"): vec![json!({"a": 1}); 4000]});
     let mut taken = 0;
     let refused = loop {

@@ -669,7 +669,12 @@ async fn too_many_wait_for_somebody_to_look_at_them() {
 async fn there_is_an_end_to_all_together() {
     let node = start().await;
     let open = |who: usize, count: usize| {
-        let asker = Asker { who: Actor::Person(format!("NUR{who}")), from: None, right: Right::Machine, charge: Charge::default() };
+        let asker = Asker {
+            who: Actor::Person(format!("NUR{who}")),
+            from: None,
+            right: Right::Machine,
+            charge: Charge::default(),
+        };
         let reason = Reason::parse(REASON.as_bytes()).unwrap();
         let work = node.node.store.unguarded().transact(move |tx| -> Result<(), EmergencyError> {
             (0..count).try_for_each(|_| tx.open_emergency("ANA001", &reason).map(drop))

@@ -9,7 +9,9 @@ use thalamus_edge::accounts::{OTHERS_READS_MAX, OWN_WRITES_MAX, OWN_WRITES_PER_D
 use thalamus_edge::domain::access::{Actor, Grant, Verb};
 use thalamus_edge::domain::audit::{Entry, Event, What};
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::store::{Asker, Charge, Edit, REPEATS_EACH_MAX, Right, Store, StoreOptions, Unnoted, asked_by};
+use thalamus_edge::store::{
+    Asker, Charge, Edit, REPEATS_EACH_MAX, Right, Store, StoreOptions, Unnoted, asked_by,
+};
 
 use super::support::api::{NOTHING, PASSWORD, TestNode, elapse, now_ms, pass_time};
 use super::support::disk::Disk;

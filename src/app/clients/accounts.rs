@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::rooms::{ROOM_LOOK, ROOM_WAIT};
-use super::{ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, ROOM_MADE_BYTES, SMALL_BYTES, Turn, lock};
+use super::{
+    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, ROOM_MADE_BYTES, SMALL_BYTES, Turn, lock,
+};
 use crate::domain::access::Actor;
 use crate::http::{Arrivals, Overloaded};
 
@@ -87,7 +89,8 @@ impl Turn {
             return;
         };
         let less = |charged: usize| Some(charged.saturating_sub(bytes));
-        let before = self.charged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_default();
+        let before =
+            self.charged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_default();
         let bytes = before.min(bytes);
         let had = account.answers.fetch_sub(bytes, Ordering::Relaxed);
         let has = had.saturating_sub(bytes);

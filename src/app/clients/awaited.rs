@@ -76,7 +76,11 @@ impl Place {
 
 impl Turn {
     /// The request waits for its body, with a place if it has one already; an error if it has lost that.
-    pub(in crate::app) fn awaits(&self, place: &mut Option<u64>, context: &Context<'_>) -> Result<(), Crowded> {
+    pub(in crate::app) fn awaits(
+        &self,
+        place: &mut Option<u64>,
+        context: &Context<'_>,
+    ) -> Result<(), Crowded> {
         let mut queue = lock(&self.clients.awaited.0);
         if let Some(number) = *place {
             let own = queue.places.iter_mut().find(|place| place.number == number).ok_or(Crowded)?;
@@ -90,7 +94,13 @@ impl Turn {
         let account = self.account().map(|account| Arc::as_ptr(account) as usize);
         let is_known = account.is_some();
         let whose = account.unwrap_or(address);
-        queue.places.push(Place { number, is_known, address, account: whose, waker: context.waker().clone() });
+        queue.places.push(Place {
+            number,
+            is_known,
+            address,
+            account: whose,
+            waker: context.waker().clone(),
+        });
         let bounds = if is_known { KNOWN } else { ANONYMOUS };
         if queue.count(is_known, whose) > bounds.each {
             queue.end_first(is_known, whose);

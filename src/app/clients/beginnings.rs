@@ -27,7 +27,9 @@ impl Clients {
 
     /// [`Self::has_begun`] for a connection that is opened.
     pub(super) fn count_beginning(&self, table: &mut Table, connection: &Connection) {
-        if connection.has_ended.load(Ordering::Acquire) || connection.is_beginning.swap(true, Ordering::Relaxed) {
+        if connection.has_ended.load(Ordering::Acquire)
+            || connection.is_beginning.swap(true, Ordering::Relaxed)
+        {
             return;
         }
         connection.began_ms.store(self.now_ms(), Ordering::Relaxed);

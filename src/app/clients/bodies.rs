@@ -1,7 +1,7 @@
 //! Bodies of requests that arrive, and who loses one where there is no room for all.
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use super::{BODIES_OTHERS_MAX, Clients, Crowded, RESERVE_BYTES, SMALL_BYTES, Turn, lock, was_lately};
 

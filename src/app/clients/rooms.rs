@@ -1,7 +1,7 @@
 //! Whether there is room for requests and their answers, who makes it, and how the others wait for it.
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,8 +10,8 @@ use super::accounts::Account;
 use super::table::Holder;
 use super::{
     ANSWERS_EACH_MAX, ANSWERS_MAX, Clients, Crowded, ENDED_BESIDE, ENDED_EACH_BESIDE, REFUSED_BESIDE,
-    REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS, SMALL_BYTES, Share, Turn,
-    WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
+    REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS, SMALL_BYTES,
+    Share, Turn, WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
 };
 
 /// How long a request waits for room before it is refused, and after how many milliseconds at the latest it looks again:
@@ -53,7 +53,8 @@ impl Clients {
         let is_fitting = in_all.saturating_add(bytes) <= ANSWERS_MAX || in_all < ANSWERS_EACH_MAX;
         let bytes = bytes.max(ROOM_MADE_BYTES);
         share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
-            && (is_fitting && held(share, account) < ANSWERS_EACH_MAX || self.make_room(share, account, bytes))
+            && (is_fitting && held(share, account) < ANSWERS_EACH_MAX
+                || self.make_room(share, account, bytes))
     }
 
     /// Ends connections of the client that holds most, if that is more than twice of what this one has, first those that
@@ -93,7 +94,12 @@ impl Clients {
 
     /// The same within an account that has as much as one may have: its connections at other addresses make room for
     /// this one's, if they have more than twice as much.
-    pub(super) fn make_room_of_account(&self, share: &Share, account: &Arc<Account>, bytes_free: usize) -> bool {
+    pub(super) fn make_room_of_account(
+        &self,
+        share: &Share,
+        account: &Arc<Account>,
+        bytes_free: usize,
+    ) -> bool {
         let now_ms = self.now_ms();
         if was_lately(&account.tried_ms, now_ms) {
             return false;

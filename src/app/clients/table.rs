@@ -40,6 +40,8 @@ pub(in crate::app) struct Connection {
     pub(super) beginnings: Beginnings,
     /// How often a request has begun or ended on it.
     moves: AtomicUsize,
+    /// Bytes of its requests' bodies that it may take in unasked, were there no window that they share.
+    pub(super) unread: Mutex<usize>,
     /// Whose the last request was.
     pub(super) account: Mutex<Option<Arc<Account>>>,
     /// Bytes that have come over the line since HTTP was given one.
@@ -99,6 +101,7 @@ impl Clients {
             began_ms: AtomicU64::new(0),
             beginnings: Arc::clone(&table.beginnings),
             moves: AtomicUsize::new(0),
+            unread: Mutex::default(),
             account: Mutex::default(),
             mute: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),

@@ -92,7 +92,9 @@ impl MongoCentral {
         {
             bytes += row.as_bytes().len();
             if bytes > NODE_ROWS_BYTES_MAX && !rows.is_empty() {
-                return Err(error::failed("the rows of edge_nodes about this store have more bytes than are read"));
+                return Err(error::failed(
+                    "the rows of edge_nodes about this store have more bytes than are read",
+                ));
             }
             let unreadable = |_| error::failed("a row of edge_nodes cannot be read");
             rows.push(Document::try_from(&*row).map_err(unreadable)?);
