@@ -282,7 +282,8 @@ mod tests {
         let more = frame(KIND_CONTINUATION, 0, &[0x82; 30]);
         let last = frame(KIND_CONTINUATION, FLAG_END_HEADERS, &[]);
         let data = frame(KIND_DATA, 0, &[0; 1000]);
-        let cases: [(&[&[u8]], (bool, usize)); 9] = [
+        type Case<'a> = (&'a [&'a [u8]], (bool, usize));
+        let cases: [Case<'_>; 9] = [
             (&[&settings], (false, 0)),
             (&[&settings, &head], (false, 1)),
             (&[&settings, &head[..100]], (true, 0)),

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::accounts::Account;
 use super::table::Holder;
 use super::{
-    ANSWERS_EACH_MAX, ANSWERS_MAX, Clients, Crowded, ENDED_BESIDE, ENDED_EACH_BESIDE, REFUSED_BESIDE,
-    REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS, SMALL_BYTES,
-    Share, Turn, WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
+    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, ANSWERS_MAX, Clients, Crowded, ENDED_BESIDE, ENDED_EACH_BESIDE,
+    REFUSED_BESIDE, REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS,
+    SMALL_BYTES, Share, Turn, WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
 };
 
 /// How long a request waits for room before it is refused, and after how many milliseconds at the latest it looks again:
@@ -25,11 +25,18 @@ fn held(share: &Share, account: Option<&Arc<Account>>) -> usize {
     share.answers.load(Ordering::Relaxed).max(of_account)
 }
 
+/// Whether a client has not all that one may have. An account has a little more at addresses that have little.
+fn has_own_room(share: &Share, account: Option<&Arc<Account>>) -> bool {
+    let here = share.answers.load(Ordering::Relaxed);
+    let slack = if here < SMALL_BYTES { ANSWERS_EACH_SLACK } else { 0 };
+    here < ANSWERS_EACH_MAX && held(share, account) < ANSWERS_EACH_MAX + slack
+}
+
 impl Clients {
     /// Whether one more answer of this client may be held without anybody else losing one.
     fn has_free_room(&self, share: &Share, account: Option<&Arc<Account>>) -> bool {
         let (own, in_all) = (held(share, account), self.answers.load(Ordering::Relaxed));
-        own < ANSWERS_EACH_MAX
+        has_own_room(share, account)
             && (in_all < ANSWERS_MAX || own < SMALL_BYTES && in_all < ANSWERS_MAX + RESERVE_BYTES)
     }
 
