@@ -5,6 +5,7 @@
 mod clients;
 mod connections;
 mod control;
+mod heads;
 mod held;
 mod plain_http;
 mod proxies;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connections::Connections;
+use self::heads::WatchingHeads;
 use self::proxies::Proxies;
 use crate::accounts::Accounts;
 use crate::backup::{Backups, Clocks, keep_schedule, parse_schedule};
@@ -47,6 +49,9 @@ const HEADER_READ_S_MAX: u64 = 15;
 const HTTP2_STREAMS_MAX: u32 = 32;
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: u32 = 16 << 10;
+/// The same in HTTP/2, as it counts them: 32 bytes for each field beside its name and value (RFC 9113, 10.5.1). Browsers send
+/// 2 KiB with a session. In memory a head takes six times as much.
+const HTTP2_HEAD_BYTES_MAX: u32 = 8 << 10;
 /// Bytes of bodies that an HTTP/2 client may send before they are read: of a stream, and of a connection. The least that
 /// the protocol allows for a connection is one byte less.
 const HTTP2_STREAM_WINDOW: u32 = 64 << 10;
@@ -419,7 +424,7 @@ async fn serve_tcp(
     http.http2()
         .timer(timer)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_header_list_size(HTTP2_HEAD_BYTES_MAX)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
         .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
@@ -429,9 +434,9 @@ async fn serve_tcp(
     match tls {
         Some(tls) => {
             let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.server_config()?));
-            server.acceptor(acceptor.acceptor(connections.for_https())).serve(service).await?;
+            server.acceptor(WatchingHeads(acceptor.acceptor(connections.for_https()))).serve(service).await?;
         }
-        None => server.acceptor(connections).serve(service).await?,
+        None => server.acceptor(WatchingHeads(connections)).serve(service).await?,
     }
     Ok(())
 }

@@ -5,11 +5,15 @@
 //! has most loses what has stood still for longest. What ends is always a whole connection: HTTP/2 hands a piece of an
 //! answer over and does not take it back.
 
+mod accounts;
+mod awaited;
+mod beginnings;
 mod bodies;
 mod rooms;
 mod table;
 mod turn;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -17,21 +21,28 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::accounts::Account;
+use self::awaited::Awaited;
 pub(super) use self::rooms::Waiting;
 use self::table::Table;
 pub(super) use self::table::{Connected, Connection};
-pub(super) use self::turn::{Holding, Turn};
+pub(super) use self::turn::{Holding, Turn, Unread};
+use crate::domain::access::Actor;
 use crate::domain::address::AddressPrefix;
 
 /// Connections of one client.
 pub(super) const CONNECTIONS_EACH_MAX: usize = 512;
 /// What a request takes while it is answered, beside its head and body; room for a small answer is among it.
 const REQUEST_BYTES: usize = 16 << 10;
+/// What a connection takes in of bodies that are not asked for, of all its requests together.
+const UNREAD_BYTES_MAX: usize = super::HTTP2_CONNECTION_WINDOW as usize;
 /// What is left of a request that was refused, until it is told.
 const REFUSED_BYTES: usize = 2 << 10;
 /// Bytes of requests and answers that are held for one client and in all.
 const ANSWERS_EACH_MAX: usize = 12 << 20;
 const ANSWERS_MAX: usize = 36 << 20;
+/// Bytes beside those of an account for its requests at addresses that have less than `SMALL_BYTES`.
+const ANSWERS_EACH_SLACK: usize = 2 << 20;
 /// Bytes beside that for clients that have less than `SMALL_BYTES`, so that nobody loses anything for a small request;
 /// the same for bodies.
 const RESERVE_BYTES: usize = 4 << 20;
@@ -51,7 +62,7 @@ const WAITING_EACH_MIN: usize = 4;
 /// Room that is made at once, so that it is not made for each request anew.
 const ROOM_MADE_BYTES: usize = 1 << 20;
 /// How often one client may have others looked through for room, and how long what was ended may take to be given back.
-const ROOM_MADE_PAUSE_MS: u64 = 100;
+const ROOM_MADE_PAUSE_MS: u64 = 20;
 /// Bytes of request bodies beside one of the largest: of one client, and in all beside those of that client.
 const BODIES_BESIDE_MAX: usize = 4 << 20;
 const BODIES_OTHERS_MAX: usize = 16 << 20;
@@ -75,6 +86,10 @@ pub(super) struct Clients {
     answers: AtomicUsize,
     requests: AtomicUsize,
     bodies: AtomicUsize,
+    /// Accounts that have something.
+    accounts: Mutex<HashMap<Actor, Weak<Account>>>,
+    /// Requests that wait for their bodies.
+    awaited: Awaited,
     /// Requests whose bodies have begun to arrive.
     arriving: Mutex<Vec<Weak<Turn>>>,
     /// Requests that wait for room, and what wakes them.
@@ -90,6 +105,8 @@ pub(super) struct Clients {
 pub(super) struct Share {
     prefix: AddressPrefix,
     connections: AtomicUsize,
+    /// Connections whose next request is not whole.
+    beginnings: AtomicUsize,
     answers: AtomicUsize,
     requests: AtomicUsize,
     bodies: AtomicUsize,
@@ -119,6 +136,7 @@ impl Share {
         Share {
             prefix,
             connections: AtomicUsize::new(0),
+            beginnings: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
@@ -140,6 +158,8 @@ impl Clients {
             answers: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            accounts: Mutex::default(),
+            awaited: Awaited::default(),
             arriving: Mutex::default(),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),

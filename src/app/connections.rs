@@ -23,11 +23,11 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use super::clients::{Clients, Connected, Turn, Waiting};
-use super::held::{Arriving, Held, Unpacked, Watched};
+use super::held::{Arriving, Held, Watched};
 use super::proxies::Proxies;
 use super::{HTTP2_STREAM_WINDOW, plain_http};
 use crate::domain::address::AddressPrefix;
-use crate::http::{Peer, Received, no_host, overloaded};
+use crate::http::{Arrivals, Peer, Received, no_host, overloaded};
 
 /// Connections in all: each takes some 33 KB, with TLS and HTTP/2.
 const CONNECTIONS_MAX: usize = 2048;
@@ -134,7 +134,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
                     return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
                 }
             }
-            let stream = Watched::new(stream, Arc::clone(&connected.connection), readers);
+            let stream = Watched::new(stream, &connected, readers);
             Ok((stream, CountedService { inner, peer, proxies, connected: Arc::new(connected) }))
         })
     }
@@ -210,6 +210,7 @@ where
         let has_many_fields = request.headers().len() > FIELDS_MAX;
         if request.version() < Version::HTTP_2 {
             connection.asked_by_http1();
+            connection.is_whole();
         }
         let head_bytes = head_bytes(&request);
         let turn = clients.begin(connection, share, head_bytes);
@@ -228,10 +229,9 @@ where
             turn.refused(!has_many_fields);
             return Answering { state: State::Refused(Some(refusal)), head_bytes: 0, turn, is_read };
         }
-        if !is_read {
-            request.extensions_mut().insert(Received(Arc::new(Unpacked(Arc::clone(&turn)))));
-        }
-        let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn), unread });
+        let received: Arc<dyn Arrivals> = Arc::<Turn>::clone(&turn);
+        request.extensions_mut().insert(Received(received));
+        let request = request.map(|body| Arriving { body, turn: Arc::clone(&turn), unread, place: None });
         Answering { state: State::Asked(Some((self.inner.clone(), request))), head_bytes, turn, is_read }
     }
 }

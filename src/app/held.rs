@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::PollSemaphore;
 
-use super::clients::{Connection, Holding, STALLED, Turn};
-use crate::http::{Arrivals, Overloaded};
+use super::clients::{Clients, Connected, Connection, Holding, STALLED, Turn, Unread};
+use crate::http::Overloaded;
 
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
 const PIECE_BYTES_MAX: usize = 32 << 10;
@@ -24,6 +24,9 @@ const PIECE_BYTES_MAX: usize = 32 << 10;
 /// What a connection reads before others come next. HTTP/2 and HTTP/1 go on as long as there are bytes, and many frames make
 /// no request, for which somebody would have to be waited for.
 const READ_AT_ONCE_BYTES_MAX: usize = 32 << 10;
+/// Bytes that may come over the line without one of them being HTTP's: handshakes, and the begin of a record. TLS keeps
+/// messages of its own in pieces up to 64 KiB; a client's hello with all its extensions has 2 KiB, a record 16 KiB.
+const MUTE_BYTES_MAX: usize = 32 << 10;
 
 /// A connection's bytes, until it is ended.
 ///
@@ -31,6 +34,7 @@ const READ_AT_ONCE_BYTES_MAX: usize = 32 << 10;
 /// only some connections at a time may read; a connection that has read lets the requests that it began come first.
 pub(super) struct Watched {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    clients: Arc<Clients>,
     connection: Arc<Connection>,
     readers: PollSemaphore,
     /// Lives for one round of reading, whatever becomes of the connection meanwhile.
@@ -39,17 +43,35 @@ pub(super) struct Watched {
     read_at_once: usize,
 }
 
+/// A piece of what has come.
+fn count_mute(connection: &Connection, bytes: usize) -> io::Result<()> {
+    if connection.came_mute(bytes) > MUTE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "much has come, and nothing of it is HTTP"));
+    }
+    Ok(())
+}
+
 impl Watched {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, readers: Arc<Semaphore>) -> Watched {
+    pub(super) fn new(stream: TcpStream, connected: &Connected, readers: Arc<Semaphore>) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
+        let (clients, connection) = (Arc::clone(&connected.clients), Arc::clone(&connected.connection));
         Watched {
             stream,
+            clients,
             connection,
             readers: PollSemaphore::new(readers),
             reading: Weak::new(),
             read_at_once: 0,
         }
+    }
+
+    pub(super) fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     fn check(&self, context: &Context<'_>) -> io::Result<()> {
@@ -84,11 +106,10 @@ impl AsyncRead for Watched {
         }
         let before = buffer.filled().len();
         let read = this.stream.as_mut().poll_read(context, buffer);
-        this.read_at_once = match &read {
-            Poll::Pending => 0,
-            Poll::Ready(_) => this.read_at_once + buffer.filled().len() - before,
-        };
-        read
+        let bytes = buffer.filled().len().saturating_sub(before);
+        this.read_at_once = if read.is_pending() { 0 } else { this.read_at_once + bytes };
+        ready!(read)?;
+        Poll::Ready(count_mute(&this.connection, bytes))
     }
 }
 
@@ -137,22 +158,22 @@ pub(super) struct Arriving<B> {
     pub(super) body: B,
     pub(super) turn: Arc<Turn>,
     /// What its connection may take in of it ahead, until all has come.
-    pub(super) unread: Option<Holding>,
+    pub(super) unread: Option<Unread>,
+    /// Its place among those that are waited for.
+    pub(super) place: Option<u64>,
+}
+
+impl<B> Drop for Arriving<B> {
+    fn drop(&mut self) {
+        self.turn.awaits_no_more(&mut self.place);
+    }
 }
 
 impl<B> Arriving<B> {
     fn has_arrived(&mut self) {
         self.turn.has_arrived();
         self.unread = None;
-    }
-}
-
-/// Counts what a body unpacks to, beside what comes over the line.
-pub(super) struct Unpacked(pub(super) Arc<Turn>);
-
-impl Arrivals for Unpacked {
-    fn arrived(&self, bytes: usize) -> Result<(), Overloaded> {
-        self.0.arrived(bytes).map_err(|_| Overloaded)
+        self.turn.awaits_no_more(&mut self.place);
     }
 }
 
@@ -168,7 +189,15 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_pending() {
+            let this = &mut *self;
+            return match this.turn.awaits(&mut this.place, context) {
+                Ok(()) => Poll::Pending,
+                Err(_) => Poll::Ready(Some(Err(Overloaded.into()))),
+            };
+        }
+        let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             None => {
@@ -177,7 +206,7 @@ where
             }
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let arrived = self.turn.arrived(bytes);
+        let arrived = self.turn.has_come(bytes);
         if self.body.is_end_stream() {
             self.has_arrived();
         }

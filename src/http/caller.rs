@@ -14,13 +14,14 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::RawDocument;
+use futures_util::future::BoxFuture;
 
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
 use super::rights::{Rights, guarded};
 use super::session;
 use super::witness::{Witness, login_failed};
-use super::{Node, Pattern, Way, writes};
+use super::{Node, Overloaded, Pattern, Received, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};
 use crate::domain::encoding::decoded;
@@ -137,6 +138,11 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
     };
     match caller {
         Ok(caller) => {
+            if let Some(waiting) = waits_for_room(&caller, &request)
+                && let Err(error) = waited(node, &caller, waiting).await
+            {
+                return error.into_response();
+            }
             let witness = Witness::of(&request, pattern);
             let is_read = [Method::GET, Method::HEAD].contains(request.method());
             let response = if is_read {
@@ -149,6 +155,21 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// Counts the request for the account; a wait where that has no room.
+fn waits_for_room(caller: &Caller, request: &Request) -> Option<BoxFuture<'static, Result<(), Overloaded>>> {
+    request.extensions().get::<Received>()?.0.known_as(&caller.principal.actor)
+}
+
+/// Who has waited may have lost the right to ask.
+async fn waited(
+    node: &Arc<Node>,
+    caller: &Caller,
+    waiting: BoxFuture<'static, Result<(), Overloaded>>,
+) -> Result<(), ApiError> {
+    waiting.await.map_err(|_| ApiError::Overloaded)?;
+    Rights::of(node, caller).check_now()
 }
 
 /// A read takes effect when it is answered. A short one is answered as it was let in.

@@ -57,9 +57,11 @@ pub use rights::ClientStore;
 pub use users::check_local_name;
 pub use workload::all_work;
 
+use futures_util::future::BoxFuture;
+
 use crate::accounts::Accounts;
 use crate::backup::Backups;
-use crate::domain::access::Acl;
+use crate::domain::access::{Acl, Actor};
 use crate::domain::json::DateFormat;
 use crate::domain::schema::{SCHEMAS, Shape};
 use crate::sync::Reconciler;
@@ -89,10 +91,14 @@ pub enum BrowserSessions {
     On,
 }
 
-/// Counts the bytes of a request's body beside those that come over the line.
+/// Counts what a request holds.
 pub trait Arrivals: Send + Sync {
-    /// An error where there is no room for so many more.
+    /// Bytes of its body beside those that come over the line; an error where there is no room for so many more.
     fn arrived(&self, bytes: usize) -> Result<(), Overloaded>;
+
+    /// It counts for this account from now on. Where the account has no room, waits for some; an error if there is none for
+    /// long.
+    fn known_as(&self, actor: &Actor) -> Option<BoxFuture<'static, Result<(), Overloaded>>>;
 }
 
 /// The count of a request, among its extensions, put there by the server.

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from wire import Http1, Http2, basic, connect, frame
 STRANGERS = [f"127.0.1.{number}" for number in range(1, 250)]
 FORM = [("content-type", "application/x-www-form-urlencoded")]
 JSON = [("Content-Type", "application/json")]
+JSON_BODY = [("content-type", "application/json")]
 SESSION = "account=x&password=y"
 #: Requests that one connection may have at once, but two.
 STREAMS = 30
@@ -63,7 +65,8 @@ def anonymous_bodies(node, quick):
     connections = many(8 if quick else 26, flood, threads=26)
     seen = statuses(connections)
     close_all(connections)
-    faults = [] if seen[413] + seen[401] == STREAMS * len(connections) else [f"too long forms are taken: {seen}"]
+    # Few forms are waited for at once: the others are told to come again.
+    faults = [] if seen[413] + seen[401] + seen[503] == STREAMS * len(connections) else [f"too long forms are taken: {seen}"]
     return {"sent": f"{sum(sent) / 1e6:.1f} MB", "refused": dict(seen)}, faults
 
 
@@ -85,7 +88,7 @@ def dripping_forms(node, quick):
         time.sleep(1)
     seen = statuses(connections)
     close_all(connections)
-    return {"refused": dict(seen)}, [] if seen[408] == STREAMS * len(connections) else [f"not all are given up: {seen}"]
+    return {"refused": dict(seen)}, [] if seen[408] and seen[408] + seen[503] == STREAMS * len(connections) else [f"not all are given up: {seen}"]
 
 
 def packed_bodies(node, quick):
@@ -591,6 +594,115 @@ def growing_record(node, quick):
     return {"refused": dict(answers), "record": f"{size / 1e6:.1f} MB"}, faults
 
 
+def unfinished_heads(node, quick):
+    """Heads of HTTP/2 that do not end, of many fields: as the first on a connection, or after a whole request."""
+    fields = [("%c%c" % (97 + at // 26 % 26, 97 + at % 26), "") for at in range(230)]
+    def begin(number):
+        connection = Http2(node.address, STRANGERS[number % 6])
+        if number % 2:
+            connection.await_all([connection.begin("GET", "/healthz")], 10)
+        connection.begin("GET", "/healthz", fields, is_whole=False)
+        return connection
+    connections = many(320 if quick else 2040, begin)
+    time.sleep(1)
+    slow = connect(node.address, "127.0.2.1", "http/1.1")
+    slow.sendall(b"GET /healthz HTTP/1.1\r\n")
+    more = many(100, begin)
+    for connection in connections + more:
+        connection.listen(0)
+    left = sum(not connection.is_over for connection in connections + more)
+    slow.sendall(b"Host: l\r\n\r\n")
+    answer = slow.recv(65536)[9:12]
+    close_all(connections + more + [slow])
+    faults = [] if left <= 256 else [f"{left} connections with a part of a head are open"]
+    if answer != b"200":
+        faults.append(f"a slow client with one of them: {answer}")
+    return {"begun": len(connections + more), "left": left}, faults
+
+
+def long_handshakes(node, quick):
+    """Hellos of TLS of 65 KB, all but the last byte."""
+    hello = b"\x01" + (65_500).to_bytes(3, "big") + b"\x03\x03" + b"h" * 65_400
+    records = [hello[at:at + 16_000] for at in range(0, len(hello), 16_000)]
+    text = b"".join(b"\x16\x03\x01" + len(record).to_bytes(2, "big") + record for record in records)
+    def begin(number):
+        line = socket.create_connection(node.address, 5, source_address=(STRANGERS[number % 6], 0))
+        try:
+            line.sendall(text[:-1])
+        except OSError:
+            pass
+        return line
+    lines = many(100 if quick else 2040, begin)
+    time.sleep(1)
+    left = 0
+    for line in lines:
+        line.settimeout(0.01)
+        try:
+            while line.recv(1000):
+                pass
+        except TimeoutError:
+            left += 1
+        except OSError:
+            pass
+    close_all(lines)
+    return {"begun": len(lines), "left": left}, [f"{left} are waited for"] if left else []
+
+
+def bodies_of_many(node, quick, path, who, left_max):
+    """A byte of a body from each of 40 addresses, again and again, on as many streams as there are."""
+    fields, auth = (JSON_BODY, basic(*who)) if who else (FORM, None)
+    begin = lambda number: Http2(node.address, STRANGERS[number % 40], auth=auth)
+    if who:
+        node.client(who, STRANGERS[0]).ask("GET", "/people/" + who[0])
+    connections, number, lost, until = many(40, begin), 40, 0, time.monotonic() + (4 if quick else 15)
+    while time.monotonic() < until:
+        for at, connection in enumerate(connections):
+            if connection.is_over:
+                lost, number = lost + 1, number + 1
+                connections[at:at + 1] = many(1, lambda _: begin(number)) or [connection]
+                continue
+            for _ in range(4):
+                if connection.next // 2 - len(connection.ended) < STREAMS:
+                    connection.data(connection.begin("POST", path, fields, has_body=True), b"a")
+            connection.listen(0)
+        time.sleep(0.02)
+    for _ in range(3):
+        for connection in connections:
+            connection.listen(0.02)
+    left = sum(connection.next // 2 - len(connection.ended) for connection in connections if not connection.is_over)
+    answers = statuses(connections)
+    close_all(connections)
+    return {"answers": dict(answers), "lost": lost, "left": left}, [] if left <= left_max else [f"{left} bodies are waited for"]
+
+
+def forms_of_many(node, quick):
+    """Forms by nobody, from many addresses."""
+    return bodies_of_many(node, quick, "/session", None, 64)
+
+
+def bodies_of_an_account(node, quick):
+    """A patient's bodies, from many addresses."""
+    return bodies_of_many(node, quick, "/pols/ANA001/page", PATIENT, 64)
+
+
+def unread_lists_of_many(node, quick):
+    """A list that nobody takes at each of many addresses, by one account."""
+    def ask(number):
+        connection = Http2(node.address, STRANGERS[number], window=1, auth=basic(*ROOT))
+        for _ in range(10):
+            connection.begin("GET", "/people")
+        connection.listen(0.1)
+        return connection
+    connections = many(60 if quick else 200, ask)
+    time.sleep(3)
+    newcomer = node.client(ROOT, "127.0.2.1").ask("GET", "/people")[0]
+    for connection in connections:
+        connection.listen(0)
+    seen, lost = statuses(connections), sum(connection.is_over for connection in connections)
+    close_all(connections)
+    return {"answers": dict(seen), "lost": lost}, [] if newcomer == 200 else [f"the account's own list elsewhere: {newcomer}"]
+
+
 #: Name -> attack, whether it needs the large record, and open files of the node in the quick form.
 ATTACKS = {
     "anonymous_bodies": (anonymous_bodies, False, None),
@@ -614,6 +726,11 @@ ATTACKS = {
     "frames_without_requests": (frames_without_requests, False, None),
     "refused_early": (refused_early, False, None),
     "heads_of_many_streams": (heads_of_many_streams, False, None),
+    "unfinished_heads": (unfinished_heads, False, None),
+    "long_handshakes": (long_handshakes, False, None),
+    "forms_of_many": (forms_of_many, False, None),
+    "bodies_of_an_account": (bodies_of_an_account, False, None),
+    "unread_lists_of_many": (unread_lists_of_many, False, None),
     "silent_requests": (silent_requests, False, None),
     "stale_bodies": (stale_bodies, False, None),
     "password_queue": (password_queue, False, None),

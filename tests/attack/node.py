@@ -14,6 +14,8 @@ import time
 from wire import Http1, basic
 
 ROOT = ("tech@local", "correct horse battery")
+#: Who works meanwhile, with an account that attacks nobody.
+DESK = ("desk@local", "another horse at the desk")
 PATIENT = ("ANA001", "a cradle in Milano")
 #: A record as the centre may hold one: no client can make it.
 LARGE_BYTES = 8_700_000
@@ -28,6 +30,7 @@ class Node:
         large = {"API__RECORD_LIMIT_BYTES": "15 MiB", "API__BODY_LIMIT_BYTES": "16 MiB"} if with_large else {}
         self.start({**own, **large, **(settings or {})}, None if with_large else descriptors)
         self.operator("POST", "/users/" + ROOT[0], {"password": ROOT[1], "roles": ["root"], "local": True}, 201)
+        self.operator("POST", "/users/" + DESK[0], {"password": DESK[1], "roles": ["root"], "local": True}, 201)
         root = self.client(ROOT)
         person = {"name": "Ana", "lastname": "Betz", "gender": "f", "roles": ["end_user"], "active": True,
                   "password": PATIENT[1]}
@@ -131,7 +134,7 @@ class Worker(threading.Thread):
 
     def __init__(self, node):
         super().__init__(daemon=True)
-        self.client, self.times, self.failures = node.client(ROOT), [], []
+        self.client, self.times, self.failures = node.client(DESK), [], []
         self.is_over = threading.Event()
         self.client.ask("GET", "/people/P001")
 

@@ -141,7 +141,7 @@ class Http2:
         except OSError:
             self.is_over = True
 
-    def begin(self, method, path, fields=(), has_body=False, auth=None, packed=b""):
+    def begin(self, method, path, fields=(), has_body=False, auth=None, packed=b"", is_whole=True):
         """Begins a request, with further fields as they are packed; returns its stream."""
         stream, self.next = self.next, self.next + 2
         fields = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path), *fields,
@@ -149,7 +149,7 @@ class Http2:
         if auth or self.auth:
             fields.append(("authorization", auth or self.auth))
         block = b"".join(b"\x00" + text(name) + text(value) for name, value in fields) + packed
-        self.send(frame(HEADERS, END_HEADERS | (0 if has_body else END_STREAM), stream, block))
+        self.send(frame(HEADERS, (END_HEADERS if is_whole else 0) | (0 if has_body else END_STREAM), stream, block))
         return stream
 
     def data(self, stream, body, is_end=False):

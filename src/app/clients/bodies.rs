@@ -1,7 +1,7 @@
 //! Bodies of requests that arrive, and who loses one where there is no room for all.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use super::{BODIES_OTHERS_MAX, Clients, Crowded, RESERVE_BYTES, SMALL_BYTES, Turn, lock, was_lately};
 
@@ -45,8 +45,8 @@ struct Candidate {
 
 impl Turn {
     /// A part of the request's body has arrived.
-    pub(in crate::app) fn arrived(self: &Arc<Self>, bytes: usize) -> Result<(), Crowded> {
-        let own = self.share.bodies.load(Ordering::Relaxed) + bytes;
+    pub(in crate::app) fn has_come(&self, bytes: usize) -> Result<(), Crowded> {
+        let own = self.bodies() + bytes;
         let each_max = self.clients.bodies_each_max;
         if own > each_max || !self.clients.has_room_for_body(self, own, bytes) {
             return Err(Crowded);
@@ -54,11 +54,26 @@ impl Turn {
         let before = self.arrived.fetch_add(bytes, Ordering::Relaxed);
         self.share.bodies.fetch_add(bytes, Ordering::Relaxed);
         self.clients.bodies.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(account) = self.account() {
+            account.bodies.fetch_add(bytes, Ordering::Relaxed);
+        }
         lock(&self.pace).add(self.clients.now_ms(), bytes);
         if before == 0 && bytes > 0 {
-            self.clients.note_arriving(self);
+            self.clients.note_arriving(&self.me);
         }
         Ok(())
+    }
+
+    /// Bytes of bodies that are held for its client: at the address or for the account, whichever is more.
+    fn bodies(&self) -> usize {
+        let of_account = self.account().map_or(0, |account| account.bodies.load(Ordering::Relaxed));
+        self.share.bodies.load(Ordering::Relaxed).max(of_account)
+    }
+
+    /// Whether both are of one client.
+    fn is_of_same_client(&self, other: &Turn) -> bool {
+        let is_same_account = |account| other.account().is_some_and(|others| Arc::ptr_eq(others, account));
+        self.share.prefix == other.share.prefix || self.account().is_some_and(is_same_account)
     }
 
     /// The last part has arrived.
@@ -74,16 +89,19 @@ impl Turn {
         let arrived = self.arrived.swap(0, Ordering::Relaxed);
         self.share.bodies.fetch_sub(arrived, Ordering::Relaxed);
         self.clients.bodies.fetch_sub(arrived, Ordering::Relaxed);
+        if let Some(account) = self.account() {
+            account.bodies.fetch_sub(arrived, Ordering::Relaxed);
+        }
     }
 }
 
 impl Clients {
-    fn note_arriving(&self, turn: &Arc<Turn>) {
+    fn note_arriving(&self, turn: &Weak<Turn>) {
         let mut arriving = lock(&self.arriving);
         if arriving.len() == arriving.capacity() {
             arriving.retain(|turn| turn.strong_count() > 0);
         }
-        arriving.push(Arc::downgrade(turn));
+        arriving.push(Weak::clone(turn));
     }
 
     /// Whether so many bytes more may be held of a body, with which its client has `own`.
@@ -124,7 +142,7 @@ impl Clients {
         let others = arriving.iter().filter_map(|turn| {
             let turn = turn.upgrade()?;
             let bytes = turn.arrived.load(Ordering::Relaxed);
-            let is_other = turn.share.prefix != newcomer.share.prefix;
+            let is_other = !turn.is_of_same_client(newcomer);
             (is_other && bytes >= LOST_BYTES_MIN).then(|| {
                 let pace = lock(&turn.pace).at(now_ms);
                 Candidate { turn, pace, bytes }
@@ -146,10 +164,10 @@ fn slowest(candidates: &[Candidate], own: usize, pace: f64, now_ms: u64) -> Opti
     {
         return Some(at);
     }
-    let of = |candidate: &Candidate| candidate.turn.share.bodies.load(Ordering::Relaxed);
+    let of = |candidate: &Candidate| candidate.turn.bodies();
     let most = candidates.iter().max_by_key(|candidate| of(candidate))?;
     let (at, loser) = all()
-        .filter(|(_, candidate)| candidate.turn.share.prefix == most.turn.share.prefix)
+        .filter(|(_, candidate)| candidate.turn.is_of_same_client(&most.turn))
         .min_by(|(_, one), (_, other)| one.pace.total_cmp(&other.pace))?;
     (of(most) > own.saturating_mul(2) || loser.pace * MUCH_FASTER < pace).then_some(at)
 }

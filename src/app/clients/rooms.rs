@@ -1,74 +1,124 @@
 //! Whether there is room for requests and their answers, who makes it, and how the others wait for it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::accounts::Account;
+use super::table::Holder;
 use super::{
-    ANSWERS_EACH_MAX, ANSWERS_MAX, Clients, Crowded, ENDED_BESIDE, ENDED_EACH_BESIDE, REFUSED_BESIDE,
-    REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, SMALL_BYTES, Share, Turn,
-    WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
+    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, ANSWERS_MAX, Clients, Crowded, ENDED_BESIDE, ENDED_EACH_BESIDE,
+    REFUSED_BESIDE, REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS,
+    SMALL_BYTES, Share, Turn, WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
 };
 
-/// How long a request waits for room before it is refused, and how often at least it looks: what has become old
-/// meanwhile may have to make room.
-const ROOM_WAIT: Duration = Duration::from_secs(5);
-const ROOM_LOOK: Duration = Duration::from_millis(500);
+/// How long a request waits for room before it is refused, and after how many milliseconds at the latest it looks again:
+/// then others may be looked through anew.
+pub(super) const ROOM_WAIT: Duration = Duration::from_secs(5);
+pub(super) const ROOM_LOOK: u64 = ROOM_MADE_PAUSE_MS + 5;
+
+/// What is held for a client: at its address or for its account, whichever is more.
+fn held(share: &Share, account: Option<&Arc<Account>>) -> usize {
+    let of_account = account.map_or(0, |account| account.answers.load(Ordering::Relaxed));
+    share.answers.load(Ordering::Relaxed).max(of_account)
+}
+
+/// Whether a client has not all that one may have. An account has a little more at addresses that have little.
+fn has_own_room(share: &Share, account: Option<&Arc<Account>>) -> bool {
+    let here = share.answers.load(Ordering::Relaxed);
+    let slack = if here < SMALL_BYTES { ANSWERS_EACH_SLACK } else { 0 };
+    here < ANSWERS_EACH_MAX && held(share, account) < ANSWERS_EACH_MAX + slack
+}
 
 impl Clients {
     /// Whether one more answer of this client may be held without anybody else losing one.
-    fn has_free_room(&self, share: &Share) -> bool {
-        let (own, in_all) = (share.answers.load(Ordering::Relaxed), self.answers.load(Ordering::Relaxed));
-        own < ANSWERS_EACH_MAX
+    fn has_free_room(&self, share: &Share, account: Option<&Arc<Account>>) -> bool {
+        let (own, in_all) = (held(share, account), self.answers.load(Ordering::Relaxed));
+        has_own_room(share, account)
             && (in_all < ANSWERS_MAX || own < SMALL_BYTES && in_all < ANSWERS_MAX + RESERVE_BYTES)
     }
 
     /// Whether one more answer of this client may be held: its answers, and those of all, are within bounds, or it has
     /// little and others make room.
-    pub(super) fn has_room(&self, share: &Share) -> bool {
-        self.has_free_room(share)
+    pub(super) fn has_room(&self, share: &Share, account: Option<&Arc<Account>>) -> bool {
+        self.has_free_room(share, account)
             || share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
-                && self.make_room(share, ROOM_MADE_BYTES)
+                && self.make_room(share, account, ROOM_MADE_BYTES)
     }
 
     /// Whether a long answer of so many bytes may be held: it has to fit as a whole, or it would take what is kept for
     /// short ones. One that fits nowhere may be held while all hold little.
-    pub(super) fn has_room_for_long(&self, share: &Share, bytes: usize) -> bool {
+    pub(super) fn has_room_for_long(
+        &self,
+        share: &Share,
+        account: Option<&Arc<Account>>,
+        bytes: usize,
+    ) -> bool {
         let in_all = self.answers.load(Ordering::Relaxed);
         let is_fitting = in_all.saturating_add(bytes) <= ANSWERS_MAX || in_all < ANSWERS_EACH_MAX;
+        let bytes = bytes.max(ROOM_MADE_BYTES);
         share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
-            && (is_fitting || self.make_room(share, bytes.max(ROOM_MADE_BYTES)))
+            && (is_fitting && held(share, account) < ANSWERS_EACH_MAX
+                || self.make_room(share, account, bytes))
     }
 
     /// Ends connections of the client that holds most, if that is more than twice of what this one has, first those that
     /// have stood still for longest, until so many bytes are free; false if none was ended.
-    fn make_room(&self, share: &Share, bytes_free: usize) -> bool {
+    fn make_room(&self, share: &Share, account: Option<&Arc<Account>>, bytes_free: usize) -> bool {
+        if let Some(account) = account
+            && account.answers.load(Ordering::Relaxed) >= ANSWERS_EACH_MAX
+        {
+            return self.make_room_of_account(share, account, bytes_free);
+        }
         let now_ms = self.now_ms();
         // What was ended is being given back; those who wait are told.
         if was_lately(&self.made_room_ms, now_ms) || was_lately(&share.answers_tried_ms, now_ms) {
             return false;
         }
         share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
-        let least = share.answers.load(Ordering::Relaxed).saturating_mul(2);
+        let least = held(share, account).saturating_mul(2);
         let in_all = self.answers.load(Ordering::Relaxed);
         let wanted = in_all.saturating_add(bytes_free).saturating_sub(ANSWERS_MAX);
         let mut table = lock(&self.table);
-        let Some((bytes, prefix)) = table.who_has_most() else {
+        let address = table.who_has_most().map(|(bytes, prefix)| (bytes, Holder::Address(prefix)));
+        let accounts = lock(&self.accounts);
+        let of = |account: Arc<Account>| (account.answers.load(Ordering::Relaxed), Holder::Account(account));
+        let account = accounts.values().filter_map(Weak::upgrade).map(of).max_by_key(|(bytes, _)| *bytes);
+        drop(accounts);
+        // An account that has as much as its address is the same client.
+        let Some((bytes, holder)) = address.into_iter().chain(account).max_by_key(|(bytes, _)| *bytes) else {
             return false;
         };
-        let mut freed = 0;
-        for (_, number, held) in table.stalest_of(prefix) {
-            if freed >= wanted || bytes.saturating_sub(freed) <= least {
-                break;
-            }
-            table.end(number);
-            freed += held;
-        }
+        let freed = table.end_stalest_of(&holder, None, (bytes, least), wanted);
         if freed > 0 {
             self.made_room_ms.store(now_ms, Ordering::Relaxed);
-            tracing::info!(client = %prefix, bytes, freed, "a client that has much loses connections: others have no room");
+            tracing::info!(client = %holder, bytes, freed, "a client that has much loses connections: others have no room");
+        }
+        freed > 0
+    }
+
+    /// The same within an account that has as much as one may have: its connections at other addresses make room for
+    /// this one's, if they have more than twice as much.
+    pub(super) fn make_room_of_account(
+        &self,
+        share: &Share,
+        account: &Arc<Account>,
+        bytes_free: usize,
+    ) -> bool {
+        let now_ms = self.now_ms();
+        if was_lately(&account.tried_ms, now_ms) {
+            return false;
+        }
+        account.tried_ms.store(now_ms, Ordering::Relaxed);
+        let bytes = account.answers.load(Ordering::Relaxed);
+        let wanted = bytes.saturating_add(bytes_free).saturating_sub(ANSWERS_EACH_MAX);
+        let least = share.answers.load(Ordering::Relaxed).saturating_mul(2);
+        let holder = Holder::Account(Arc::clone(account));
+        let freed = lock(&self.table).end_stalest_of(&holder, Some(share.prefix), (bytes, least), wanted);
+        if freed > 0 {
+            tracing::info!(client = %holder, bytes, freed, "an account that has much loses connections: it has no room");
         }
         freed > 0
     }
@@ -97,7 +147,7 @@ impl Turn {
         let has_much = own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
         if !has_much
             && (in_all <= ANSWERS_MAX + REFUSED_BESIDE
-                || self.clients.make_room(&self.share, ROOM_MADE_BYTES))
+                || self.clients.make_room(&self.share, self.account(), ROOM_MADE_BYTES))
         {
             return true;
         }
@@ -117,7 +167,7 @@ impl Turn {
 
     /// Whether there is room for its answer.
     pub(in crate::app) fn has_room(&self) -> bool {
-        let has_room = self.clients.has_room(&self.share);
+        let has_room = self.clients.has_room(&self.share, self.account());
         if has_room {
             self.connection.has_taken_on();
         }
@@ -159,7 +209,7 @@ impl Waiting {
             tokio::select! {
                 () = own => {}
                 () = all => {}
-                () = tokio::time::sleep_until(until.min(now + ROOM_LOOK)) => {}
+                () = tokio::time::sleep_until(until.min(now + Duration::from_millis(ROOM_LOOK))) => {}
             }
         }
     }

@@ -1,14 +1,17 @@
 //! The table of connections: who gets a place, and who loses one for it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use super::accounts::Account;
+use super::beginnings::Beginnings;
 use super::{CONNECTIONS_EACH_MAX, Clients, IDLE, LOG_PAUSE, REFUSED_RUNNING_MAX, Share, Turn, lock};
 use crate::domain::address::AddressPrefix;
 
@@ -18,6 +21,8 @@ pub(super) struct Table {
     pub(super) connections: HashMap<u64, Arc<Connection>>,
     /// Connections that are not about to end.
     pub(super) open: usize,
+    /// Those whose next request is not whole ([`super::beginnings`]).
+    pub(super) beginnings: Beginnings,
     next: u64,
     refused: u64,
     logged_at: Option<Instant>,
@@ -28,7 +33,19 @@ pub(in crate::app) struct Connection {
     pub(super) number: u64,
     share: Arc<Share>,
     /// It carries the requests of many clients.
-    is_proxy: bool,
+    pub(super) is_proxy: bool,
+    /// Whether a part of a request has come and not all of it, since when, and how many connections that is so for.
+    pub(super) is_beginning: AtomicBool,
+    pub(super) began_ms: AtomicU64,
+    pub(super) beginnings: Beginnings,
+    /// How often a request has begun or ended on it.
+    moves: AtomicUsize,
+    /// Bytes of its requests' bodies that it may take in unasked, were there no window that they share.
+    pub(super) unread: Mutex<usize>,
+    /// Whose the last request was.
+    pub(super) account: Mutex<Option<Arc<Account>>>,
+    /// Bytes that have come over the line since HTTP was given one.
+    mute: AtomicUsize,
     pub(super) has_ended: AtomicBool,
     /// Known from its first request on.
     speaks_http1: AtomicBool,
@@ -80,6 +97,13 @@ impl Clients {
             number,
             share,
             is_proxy,
+            is_beginning: AtomicBool::new(false),
+            began_ms: AtomicU64::new(0),
+            beginnings: Arc::clone(&table.beginnings),
+            moves: AtomicUsize::new(0),
+            unread: Mutex::default(),
+            account: Mutex::default(),
+            mute: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),
             speaks_http1: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -87,6 +111,7 @@ impl Clients {
             refused: AtomicUsize::new(0),
         });
         table.connections.insert(number, Arc::clone(&connection));
+        self.count_beginning(&mut table, &connection);
         drop(table);
         Some(Connected { clients: Arc::clone(self), connection })
     }
@@ -115,18 +140,38 @@ impl Table {
         self.shares.values().filter_map(of).max()
     }
 
-    /// Connections on which something of this client is held: since when it stands still, the connection's number, and
-    /// how many bytes; what stands still for longest comes first.
-    pub(super) fn stalest_of(&self, prefix: AddressPrefix) -> Vec<(u64, u64, usize)> {
+    /// Connections on which something of this client is held, but at one address: since when it stands still, the
+    /// connection's number, and how many bytes; what stands still for longest comes first.
+    fn stalest_of(&self, holder: &Holder, but: Option<AddressPrefix>) -> Vec<(u64, u64, usize)> {
         let about = |connection: &Arc<Connection>| {
             let turns = connection.turns();
-            let own = turns.iter().filter(|turn| turn.share.prefix == prefix);
+            let own = turns.iter().filter(|turn| holder.has(turn) && Some(turn.share.prefix) != but);
             let held = own.clone().map(|turn| turn.held.load(Ordering::Relaxed)).sum();
             Some((own.map(|turn| turn.moved_ms.load(Ordering::Relaxed)).min()?, connection.number, held))
         };
         let mut all: Vec<_> = self.connections.values().filter_map(about).collect();
         all.sort_unstable();
         all
+    }
+
+    /// Ends these until so many bytes are free, or no more than `least` of the bytes that it has are left; returns how
+    /// many that were.
+    pub(super) fn end_stalest_of(
+        &mut self,
+        holder: &Holder,
+        but: Option<AddressPrefix>,
+        (bytes, least): (usize, usize),
+        wanted: usize,
+    ) -> usize {
+        let mut freed = 0;
+        for (_, number, held) in self.stalest_of(holder, but) {
+            if freed >= wanted || bytes.saturating_sub(freed) <= least {
+                break;
+            }
+            self.end(number);
+            freed += held;
+        }
+        freed
     }
 
     /// Ends the connection of this client that has been idle for longest; false if none is.
@@ -164,6 +209,7 @@ impl Table {
         };
         self.open -= 1;
         connection.share.connections.fetch_sub(1, Ordering::Relaxed);
+        connection.is_whole();
         connection.has_ended.store(true, Ordering::Release);
         connection.waker.wake();
         true
@@ -189,6 +235,30 @@ impl Table {
     }
 }
 
+/// Who holds something.
+pub(super) enum Holder {
+    Address(AddressPrefix),
+    Account(Arc<Account>),
+}
+
+impl Holder {
+    fn has(&self, turn: &Turn) -> bool {
+        match self {
+            Holder::Address(prefix) => turn.share.prefix == *prefix,
+            Holder::Account(account) => turn.account().is_some_and(|own| Arc::ptr_eq(own, account)),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Address(prefix) => prefix.fmt(f),
+            Holder::Account(account) => account.actor.fmt(f),
+        }
+    }
+}
+
 /// A connection's place, given back when dropped.
 pub(in crate::app) struct Connected {
     pub(in crate::app) clients: Arc<Clients>,
@@ -204,6 +274,26 @@ impl Drop for Connected {
 impl Connection {
     pub(in crate::app) fn share(&self) -> &Arc<Share> {
         &self.share
+    }
+
+    /// So many bytes have come over the line; returns how many that are since HTTP was given one.
+    pub(in crate::app) fn came_mute(&self, bytes: usize) -> usize {
+        self.mute.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
+    }
+
+    /// HTTP is given some of what has come.
+    pub(in crate::app) fn came_as_http(&self) {
+        self.mute.store(0, Ordering::Relaxed);
+    }
+
+    /// How often a request has begun or ended on it.
+    pub(in crate::app) fn moves(&self) -> usize {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is asked on it at the moment.
+    pub(in crate::app) fn is_idle(&self) -> bool {
+        self.idle_since().is_some()
     }
 
     /// Whether it is to end; the task that asks is woken when it is.
@@ -227,6 +317,7 @@ impl Connection {
 
     /// A request has begun on it.
     pub(super) fn take_up(&self, turn: &Arc<Turn>) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
         let mut doing = lock(&self.doing);
         let vacant = doing.turns.iter().position(|turn| turn.strong_count() == 0);
         match vacant.and_then(|vacant| doing.turns.get_mut(vacant)) {
@@ -237,6 +328,7 @@ impl Connection {
 
     /// A request has ended on it.
     pub(super) fn put_down(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
         let mut doing = lock(&self.doing);
         // The last ones are taken out, so that a connection that had many requests at once does not keep their places.
         while doing.turns.last().is_some_and(|turn| turn.strong_count() == 0) {

@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
+use futures_util::task::noop_waker;
+
+use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
 use super::*;
+use crate::http::Arrivals as _;
 
 fn client(last: u8) -> AddressPrefix {
     AddressPrefix::of(IpAddr::from([192, 0, 2, last]))
@@ -13,7 +17,9 @@ fn connect(clients: &Arc<Clients>, last: u8) -> Option<Connected> {
 }
 
 fn connected(clients: &Arc<Clients>, last: u8) -> Connected {
-    connect(clients, last).expect("a place")
+    let connected = connect(clients, last).expect("a place");
+    connected.connection.is_whole();
+    connected
 }
 
 fn begin(connected: &Connected) -> Arc<Turn> {
@@ -87,6 +93,7 @@ async fn hosts_of_one_network_are_one_client() {
     let of = |last: u16| AddressPrefix::of(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
     let held: Vec<_> = (0..CONNECTIONS_EACH_MAX as u16)
         .map(|last| clients.connect(of(last), false).expect("a place"))
+        .inspect(|connected| connected.connection.is_whole())
         .collect();
     let _turns: Vec<_> = held.iter().map(begin).collect();
     assert!(clients.connect(of(9999), false).is_none());
@@ -133,11 +140,11 @@ async fn answers_are_counted_until_nobody_has_them() {
     let share = Arc::clone(here.connection.share());
     let turn = begin(&here);
     let held = turn.holding(ANSWERS_EACH_MAX);
-    assert!(!clients.has_room(&share));
+    assert!(!clients.has_room(&share, None));
     drop(turn);
-    assert!(!clients.has_room(&share), "the answer is still held");
+    assert!(!clients.has_room(&share, None), "the answer is still held");
     drop(held);
-    assert!(clients.has_room(&share));
+    assert!(clients.has_room(&share, None));
     assert_eq!(clients.answers.load(Ordering::Relaxed), 0);
 }
 
@@ -182,7 +189,7 @@ async fn who_holds_most_makes_room_for_an_answer() {
     }
     let newcomer = connected(&clients, 9);
     let list = begin(&newcomer).holding(SMALL_BYTES);
-    assert!(clients.has_room(newcomer.connection.share()));
+    assert!(clients.has_room(newcomer.connection.share(), None));
     drop(list);
     let over: Vec<_> =
         holding.iter().map(|(stale, _, _, fresh, _)| (has_ended(stale), has_ended(fresh))).collect();
@@ -191,7 +198,7 @@ async fn who_holds_most_makes_room_for_an_answer() {
     // Who has about as much as the others does not push them out.
     let (_, _, _, fresh, _) = &holding[0];
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(!clients.has_room(fresh.connection.share()));
+    assert!(!clients.has_room(fresh.connection.share(), None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,15 +211,15 @@ async fn bodies_have_bounds_of_a_client_and_in_all() {
     let turns: Vec<_> = all.iter().map(begin).collect();
     let (newcomer, others) = turns.split_last().expect("some");
     for turn in others {
-        turn.arrived(each).expect("within its share");
-        assert_eq!(turn.arrived(1), Err(Crowded));
+        turn.has_come(each).expect("within its share");
+        assert_eq!(turn.has_come(1), Err(Crowded));
     }
     // All is taken; a newcomer gets in, and one of the others ends.
-    newcomer.arrived(2 << 20).expect("room is made");
+    newcomer.has_come(2 << 20).expect("room is made");
     assert_eq!(ended(&all).len(), 1);
     turns.iter().for_each(|turn| turn.answered(0));
     assert_eq!(clients.bodies.load(Ordering::Relaxed), 0);
-    turns[0].arrived(each).expect("all is given back");
+    turns[0].has_come(each).expect("all is given back");
 }
 
 /// Requests of one client on so many connections, as if each waited for its body.
@@ -407,13 +414,13 @@ async fn a_body_without_progress_loses_to_one_that_comes() {
     // Of 13 clients, each with four bodies that come quickly up to their last part.
     let attack: Vec<_> = (1..=13).flat_map(|last| silent(&clients, last, 4, 1)).collect();
     for (_, turns) in &attack {
-        turns[0].arrived((1 << 20) - 1000).expect("room");
+        turns[0].has_come((1 << 20) - 1000).expect("room");
     }
     let drip = || {
         attack
             .iter()
             .filter(|(at, _)| !has_ended(at))
-            .for_each(|(_, turns)| turns[0].arrived(30).expect("room"))
+            .for_each(|(_, turns)| turns[0].has_come(30).expect("room"))
     };
     for _ in 0..5 {
         tokio::time::advance(Duration::from_secs(3)).await;
@@ -423,7 +430,7 @@ async fn a_body_without_progress_loses_to_one_that_comes() {
     let nurse = connected(&clients, 99);
     let upload = begin(&nurse);
     for _ in 0..20 * 16 {
-        upload.arrived(64 << 10).expect("room is made");
+        upload.has_come(64 << 10).expect("room is made");
         tokio::time::advance(Duration::from_millis(2)).await;
     }
     let over = lost(&attack).len();
@@ -440,7 +447,7 @@ async fn bodies_that_come_quickly_do_not_end_each_other() {
     let mut refused = Vec::new();
     'all: for _ in 0..32 * 16 {
         for (at, (_, turns)) in uploads.iter().enumerate() {
-            if turns[0].arrived(64 << 10).is_err() {
+            if turns[0].has_come(64 << 10).is_err() {
                 refused.push(at);
                 break 'all;
             }
@@ -454,7 +461,7 @@ async fn bodies_that_come_quickly_do_not_end_each_other() {
     );
     // Neither does a small one, and there is a place for it.
     let small = connected(&clients, 9);
-    begin(&small).arrived(500).expect("a place");
+    begin(&small).has_come(500).expect("a place");
     assert_eq!(lost(&uploads), Vec::<usize>::new());
 }
 
@@ -463,12 +470,177 @@ async fn a_body_that_has_come_is_not_slow() {
     let clients = Clients::new(4096, 32 << 20);
     let whole = silent(&clients, 1, 2, 1);
     for (_, turns) in &whole {
-        turns[0].arrived(16 << 20).expect("room");
+        turns[0].has_come(16 << 20).expect("room");
         turns[0].has_arrived();
     }
     tokio::time::advance(Duration::from_secs(30)).await;
     let newcomer = connected(&clients, 2);
     let upload = begin(&newcomer);
-    let came = (0..32 * 16).take_while(|_| upload.arrived(64 << 10).is_ok()).count();
+    let came = (0..32 * 16).take_while(|_| upload.has_come(64 << 10).is_ok()).count();
     assert_eq!((came, lost(&whole)), (20 * 16, vec![]), "as much as there is beside them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_connections_of_a_client_have_an_unfinished_request() {
+    let clients = Clients::new(4096, 0);
+    let other = connect(&clients, 2).expect("a place");
+    let mut all = Vec::new();
+    for _ in 0..BEGINNINGS_EACH_MAX {
+        all.push(connect(&clients, 1).expect("a place"));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    // One that has asked, and one that has and begins again, which then is the youngest.
+    all[0].connection.is_whole();
+    all[1].connection.is_whole();
+    clients.has_begun(&all[1].connection);
+    all.push(connect(&clients, 1).expect("a place"));
+    assert_eq!(ended(&all), Vec::<usize>::new());
+    all.push(connect(&clients, 1).expect("a place"));
+    assert_eq!((ended(&all), has_ended(&other)), (vec![2], false), "the oldest of its own");
+    clients.has_begun(&all[0].connection);
+    assert_eq!(ended(&all), [2, 3], "also for one that had a request");
+    // A proxy's are many clients'.
+    let proxied: Vec<_> =
+        (0..BEGINNINGS_EACH_MAX * 2).map(|_| clients.connect(client(9), true).expect("a place")).collect();
+    assert_eq!(ended(&proxied), Vec::<usize>::new());
+    drop((all, proxied, other));
+    assert_eq!(lock(&clients.table).beginnings.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_all_few_connections_have_an_unfinished_request() {
+    let clients = Clients::new(4096, 0);
+    let slow = connect(&clients, 200).expect("a place");
+    let mut all = Vec::new();
+    for number in 0..BEGINNINGS_MAX * 2 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        all.push(connect(&clients, u8::try_from(number % 6).expect("small")).expect("a place"));
+        assert!(lock(&clients.table).beginnings.load(Ordering::Relaxed) <= BEGINNINGS_MAX);
+    }
+    assert!(!has_ended(&slow), "a slow handshake goes on beside those who have more");
+    assert_eq!(ended(&all).len(), BEGINNINGS_MAX + 1);
+    assert!(has_ended(&all[0]) && !has_ended(&all[BEGINNINGS_MAX * 2 - 1]));
+}
+
+fn who(name: &str) -> Actor {
+    Actor::Person(name.to_owned())
+}
+
+/// Whether it has a place among those whose bodies are waited for, once it asks for one.
+fn awaits(turn: &Arc<Turn>, place: &mut Option<u64>) -> bool {
+    let waker = noop_waker();
+    turn.awaits(place, &std::task::Context::from_waker(&waker)).is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_forms_are_waited_for_and_no_account_loses_a_place_to_them() {
+    let clients = Clients::new(4096, 0);
+    let known = begin(&connected(&clients, 1));
+    assert!(known.known_as(&who("A")).is_none());
+    let mut known_place = None;
+    assert!(awaits(&known, &mut known_place));
+    let mut forms = Vec::new();
+    let mut begin_form = |last: u8| {
+        let (turn, mut place) = (begin(&connected(&clients, last)), None);
+        assert!(awaits(&turn, &mut place), "a newcomer has a place");
+        forms.push((turn, place));
+        forms.iter_mut().map(|(turn, place)| awaits(turn, place)).collect::<Vec<_>>()
+    };
+    for _ in 0..17 {
+        begin_form(10);
+    }
+    let left = begin_form(11);
+    assert_eq!(left.iter().position(|is_there| !is_there), Some(0), "the first of the client that has most");
+    assert_eq!(left.iter().filter(|is_there| **is_there).count(), 17);
+    for number in 0..200 {
+        let left = begin_form(12 + number % 100);
+        assert!(left.iter().filter(|is_there| **is_there).count() <= 64);
+    }
+    assert!(awaits(&known, &mut known_place));
+    for (turn, place) in &mut forms {
+        turn.awaits_no_more(place);
+    }
+    known.awaits_no_more(&mut known_place);
+    let mut place = None;
+    assert!(awaits(&known, &mut place), "all is given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_has_few_bodies_that_are_waited_for_from_all_its_addresses() {
+    let clients = Clients::new(4096, 0);
+    let of = |name: &str, last: u8| {
+        let turn = begin(&connected(&clients, last));
+        assert!(turn.known_as(&who(name)).is_none());
+        let mut place = None;
+        assert!(awaits(&turn, &mut place));
+        (turn, place)
+    };
+    let mut other = of("B", 200);
+    let mut all: Vec<_> = (0..100).map(|number| of("A", number)).collect();
+    let left = all.iter_mut().filter_map(|(turn, place)| awaits(turn, place).then_some(())).count();
+    assert_eq!((left, awaits(&other.0, &mut other.1)), (64, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_is_one_client_wherever_it_comes_from() {
+    let clients = Clients::new(4096, 0);
+    let mut held = Vec::new();
+    for last in 1..=44 {
+        let connected = connected(&clients, last);
+        let turn = begin(&connected);
+        assert!(turn.known_as(&who("A")).is_none(), "{last}");
+        turn.gave(1);
+        held.push((turn.holding(SMALL_BYTES), turn, connected));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    // Others have room, and nobody lost anything for it.
+    let others = connected(&clients, 100);
+    let other = begin(&others);
+    assert!(other.known_as(&who("B")).is_none() && other.has_room_for(Some(8 << 20)));
+    assert!(held.iter().all(|(_, _, connected)| !has_ended(connected)));
+    // The account itself at another address gets in, at the cost of what stood still for longest there.
+    let more = held[0].1.holding(1 << 20);
+    let own = connected(&clients, 101);
+    let turn = begin(&own);
+    assert!(turn.known_as(&who("A")).is_none());
+    assert!(has_ended(&held[0].2) && !has_ended(&held[43].2));
+    let account = Arc::clone(turn.charge(&who("A")));
+    drop((more, held, turn));
+    assert_eq!(account.answers.load(Ordering::Relaxed), 0, "all is given back");
+    assert_eq!(clients.answers.load(Ordering::Relaxed), other.held.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_without_room_waits_for_it() {
+    let clients = Clients::new(4096, 0);
+    let here = connected(&clients, 1);
+    let first = begin(&here);
+    assert!(first.known_as(&who("A")).is_none());
+    let full = first.holding(ANSWERS_EACH_MAX);
+    // From the same address: nothing else of it ends for this.
+    let waits = begin(&here).known_as(&who("A")).expect("has to wait");
+    let waits = tokio::spawn(waits);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!waits.is_finished() && !has_ended(&here));
+    let freed_at = Instant::now();
+    drop(full);
+    waits.await.expect("no panic").expect("room");
+    assert!(freed_at.elapsed() < Duration::from_millis(10), "{:?}", freed_at.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_connection_takes_in_unasked_is_counted_once_for_all_its_requests() {
+    let clients = Clients::new(4096, 0);
+    let here = connected(&clients, 1);
+    let turns: Vec<_> = (0..32).map(|_| begin(&here)).collect();
+    let alone = clients.answers.load(Ordering::Relaxed);
+    let more = || clients.answers.load(Ordering::Relaxed) - alone;
+    let small = turns[0].holding_unread(100);
+    assert_eq!(more(), 100);
+    let others: Vec<_> = turns.iter().map(|turn| turn.holding_unread(UNREAD_BYTES_MAX)).collect();
+    assert_eq!(more(), UNREAD_BYTES_MAX);
+    drop(small);
+    assert_eq!(more(), UNREAD_BYTES_MAX);
+    drop(others);
+    assert_eq!((more(), clients.requests.load(Ordering::Relaxed)), (0, alone));
 }

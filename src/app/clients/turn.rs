@@ -1,19 +1,27 @@
 //! One request, from its head until the last byte of its answer is taken, and what is held for it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
+use super::accounts::Account;
 use super::bodies::Pace;
-use super::{BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_BYTES, STALLED, Share, lock};
+use super::{
+    BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_BYTES, STALLED, Share, UNREAD_BYTES_MAX,
+    lock,
+};
 
 /// From how many bytes on a head is let go when it is answered.
 const LONG_HEAD_BYTES: usize = 4 << 10;
 
 /// One request, from its head until the last byte of its answer is taken.
 pub(in crate::app) struct Turn {
+    pub(super) me: Weak<Turn>,
     pub(super) clients: Arc<Clients>,
     pub(super) connection: Arc<Connection>,
     pub(super) share: Arc<Share>,
+    /// Who has logged in with it, and how many bytes are counted there.
+    pub(super) account: OnceLock<Arc<Account>>,
+    pub(super) charged: AtomicUsize,
     pub(super) began_ms: u64,
     /// Bytes of its body that have arrived, until it is answered, and how fast they come.
     pub(super) arrived: AtomicUsize,
@@ -33,10 +41,13 @@ pub(in crate::app) struct Turn {
 impl Turn {
     pub(super) fn new(clients: Arc<Clients>, connection: Arc<Connection>, share: Arc<Share>) -> Arc<Turn> {
         let began_ms = clients.now_ms();
-        Arc::new(Turn {
+        Arc::new_cyclic(|me| Turn {
+            me: Weak::clone(me),
             clients,
             connection,
             share,
+            account: OnceLock::new(),
+            charged: AtomicUsize::new(0),
             began_ms,
             arrived: AtomicUsize::new(0),
             pace: Mutex::default(),
@@ -53,10 +64,15 @@ impl Turn {
         self.held.fetch_add(bytes, Ordering::Relaxed);
         self.share.answers.fetch_add(bytes, Ordering::Relaxed);
         self.clients.answers.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(account) = self.account.get() {
+            self.charged.fetch_add(bytes, Ordering::Relaxed);
+            account.answers.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     fn let_go(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.discharge(bytes);
         self.clients.let_go(&self.share, bytes);
     }
 
@@ -79,7 +95,9 @@ impl Turn {
     pub(in crate::app) fn has_room_for(&self, bytes: Option<u64>) -> bool {
         match bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)) {
             Some(bytes) if bytes <= REQUEST_BYTES => true,
-            Some(bytes) if bytes > SMALL_BYTES => self.clients.has_room_for_long(&self.share, bytes),
+            Some(bytes) if bytes > SMALL_BYTES => {
+                self.clients.has_room_for_long(&self.share, self.account(), bytes)
+            }
             _ => self.has_room(),
         }
     }
@@ -92,13 +110,32 @@ impl Turn {
     /// Counts bytes of an answer for as long as what is returned lives.
     pub(in crate::app) fn holding(self: &Arc<Self>, bytes: usize) -> Holding {
         self.hold(bytes);
-        Holding { turn: Arc::clone(self), bytes, is_request: false }
+        Holding { turn: Arc::clone(self), bytes }
     }
 
     /// Counts bytes that a connection may take in of the request's body before they are asked for.
-    pub(in crate::app) fn holding_unread(self: &Arc<Self>, bytes: usize) -> Holding {
-        self.hold_request(bytes);
-        Holding { turn: Arc::clone(self), bytes, is_request: true }
+    pub(in crate::app) fn holding_unread(self: &Arc<Self>, bytes: usize) -> Unread {
+        let own = lock(&self.connection.unread);
+        self.count_unread(own, |sum| sum.saturating_add(bytes));
+        Unread { turn: Arc::clone(self), bytes }
+    }
+
+    /// All bodies of a connection share a window, so no more than that is counted.
+    fn count_unread(&self, mut own: MutexGuard<'_, usize>, change: impl FnOnce(usize) -> usize) {
+        let before = (*own).min(UNREAD_BYTES_MAX);
+        *own = change(*own);
+        let now = (*own).min(UNREAD_BYTES_MAX);
+        let (share, clients) = (self.connection.share(), &self.clients);
+        if now > before {
+            for count in [&share.requests, &clients.requests, &share.answers, &clients.answers] {
+                count.fetch_add(now - before, Ordering::Relaxed);
+            }
+        } else if now < before {
+            for count in [&share.requests, &clients.requests] {
+                count.fetch_sub(before - now, Ordering::Relaxed);
+            }
+            clients.let_go(share, before - now);
+        }
     }
 
     /// The request is answered: its head and body are not needed any more. A small head stays counted until the answer is
@@ -148,6 +185,7 @@ impl Drop for Turn {
         self.share.requests.fetch_sub(requested, Ordering::Relaxed);
         self.clients.requests.fetch_sub(requested, Ordering::Relaxed);
         // The request is among what is held.
+        self.discharge(usize::MAX);
         self.clients.let_go(&self.share, self.held.load(Ordering::Relaxed));
         self.connection.put_down();
     }
@@ -157,15 +195,23 @@ impl Drop for Turn {
 pub(in crate::app) struct Holding {
     turn: Arc<Turn>,
     bytes: usize,
-    is_request: bool,
+}
+
+/// Bytes of a body that its connection may take in before they are asked for.
+pub(in crate::app) struct Unread {
+    turn: Arc<Turn>,
+    bytes: usize,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let own = lock(&self.turn.connection.unread);
+        self.turn.count_unread(own, |sum| sum.saturating_sub(self.bytes));
+    }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        if self.is_request {
-            self.turn.let_request_go(self.bytes);
-        } else {
-            self.turn.let_go(self.bytes);
-        }
+        self.turn.let_go(self.bytes);
     }
 }

@@ -1,0 +1,311 @@
+//! Floor 5. Whether what a connection has sent ends in the midst of a request's head (see [`super::clients`]).
+//!
+//! HTTP/2 unpacks a head as its pieces come, in memory that nothing else counts, and keeps it until its last piece. So the
+//! frames are followed here, between TLS and HTTP: by their own heads of nine bytes, nothing is looked at twice.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum_server::accept::Accept;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::clients::{Clients, Connection};
+use super::held::Watched;
+
+/// What an HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The head of a frame (RFC 9113, 4.1), and the kinds of frames and the flag that matter here.
+const FRAME_HEAD_BYTES: usize = 9;
+const KIND_DATA: u8 = 0;
+const KIND_HEADERS: u8 = 1;
+const KIND_CONTINUATION: u8 = 9;
+const FLAG_END_HEADERS: u8 = 4;
+
+/// What has come, as far as it matters here.
+enum Speech {
+    /// So many bytes, all of them as in the preface of HTTP/2.
+    Preface(usize),
+    Http1,
+    Http2(Frames),
+}
+
+/// Where in a series of frames the bytes that have come end.
+#[derive(Default)]
+struct Frames {
+    /// As much as has come of a frame's head.
+    head: [u8; FRAME_HEAD_BYTES],
+    head_bytes: usize,
+    /// What is still to come of the frame's content, and its kind.
+    rest: usize,
+    kind: u8,
+    flags: u8,
+    /// A request's head has begun, and its last frame has not come.
+    is_open: bool,
+    /// Requests' heads that were completed.
+    whole: usize,
+}
+
+impl Frames {
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.rest > 0 {
+                let (_, others) = bytes.split_at(self.rest.min(bytes.len()));
+                self.rest -= bytes.len() - others.len();
+                bytes = others;
+            } else {
+                let wanted = FRAME_HEAD_BYTES - self.head_bytes;
+                let (some, others) = bytes.split_at(wanted.min(bytes.len()));
+                if let Some(place) = self.head.get_mut(self.head_bytes..self.head_bytes + some.len()) {
+                    place.copy_from_slice(some);
+                }
+                self.head_bytes += some.len();
+                bytes = others;
+                if self.head_bytes < FRAME_HEAD_BYTES {
+                    return;
+                }
+                self.head_bytes = 0;
+                let [high, middle, low, kind, flags, ..] = self.head;
+                self.rest = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+                (self.kind, self.flags) = (kind, flags);
+                self.is_open |= kind == KIND_HEADERS;
+            }
+            let is_of_head = matches!(self.kind, KIND_HEADERS | KIND_CONTINUATION);
+            if self.rest == 0 && is_of_head && self.is_open && self.flags & FLAG_END_HEADERS != 0 {
+                self.is_open = false;
+                self.whole += 1;
+            }
+        }
+    }
+
+    /// Whether what has come ends within a head, or within a frame that is no part of a body: those are counted as they
+    /// come.
+    fn is_within(&self) -> bool {
+        self.is_open || self.rest > 0 && self.kind != KIND_DATA
+    }
+}
+
+impl Speech {
+    fn follow(&mut self, bytes: &[u8]) {
+        match self {
+            Speech::Http1 => {}
+            Speech::Http2(frames) => frames.follow(bytes),
+            Speech::Preface(come) => {
+                let wanted = PREFACE.get(*come..).unwrap_or_default();
+                let same = wanted.len().min(bytes.len());
+                let (first, others) = bytes.split_at(same);
+                if !wanted.starts_with(first) {
+                    *self = Speech::Http1;
+                } else if same == wanted.len() {
+                    let mut frames = Frames::default();
+                    frames.follow(others);
+                    *self = Speech::Http2(frames);
+                } else {
+                    *come += same;
+                }
+            }
+        }
+    }
+}
+
+/// A connection's bytes as HTTP gets them, which says when a request's head is there by half.
+pub(super) struct WatchedHeads<T> {
+    stream: T,
+    speech: Speech,
+    /// HTTP/1: something has come since it was last found whether that is a request, and how often requests had begun or
+    /// ended before.
+    has_come: bool,
+    moves: usize,
+    clients: Arc<Clients>,
+    connection: Arc<Connection>,
+}
+
+/// A stream over a connection's line.
+pub(super) trait OverLine {
+    fn line(&self) -> &Watched;
+}
+
+impl OverLine for Watched {
+    fn line(&self) -> &Watched {
+        self
+    }
+}
+
+impl OverLine for TlsStream<Watched> {
+    fn line(&self) -> &Watched {
+        self.get_ref().0
+    }
+}
+
+impl<T: OverLine> WatchedHeads<T> {
+    fn new(stream: T) -> WatchedHeads<T> {
+        let line = stream.line();
+        let (clients, connection) = (Arc::clone(line.clients()), Arc::clone(line.connection()));
+        connection.came_as_http();
+        WatchedHeads { stream, speech: Speech::Preface(0), has_come: false, moves: 0, clients, connection }
+    }
+}
+
+impl<T> WatchedHeads<T> {
+    fn came(&mut self, bytes: &[u8]) {
+        let (clients, connection) = (&self.clients, &self.connection);
+        connection.came_as_http();
+        self.speech.follow(bytes);
+        match &mut self.speech {
+            Speech::Http2(frames) if frames.is_within() => clients.has_begun(connection),
+            Speech::Http2(frames) => {
+                // Before its first request a connection stays what it is.
+                if std::mem::take(&mut frames.whole) > 0 || connection.moves() > 0 {
+                    connection.is_whole();
+                }
+            }
+            _ => (self.has_come, self.moves) = (true, connection.moves()),
+        }
+    }
+
+    /// HTTP/1 has looked at all that has come, and waits for more.
+    fn waits(&mut self) {
+        let (clients, connection) = (&self.clients, &self.connection);
+        let is_http1 = matches!(self.speech, Speech::Http1);
+        if std::mem::take(&mut self.has_come)
+            && is_http1
+            && connection.moves() == self.moves
+            && connection.is_idle()
+        {
+            clients.has_begun(connection);
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WatchedHeads<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        match read {
+            Poll::Ready(Ok(())) => self.came(buffer.filled().get(before..).unwrap_or_default()),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.waits(),
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedHeads<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// Takes connections as another acceptor does, and watches their heads.
+#[derive(Clone)]
+pub(super) struct WatchingHeads<A>(pub(super) A);
+
+impl<A, I, S> Accept<I, S> for WatchingHeads<A>
+where
+    A: Accept<I, S>,
+    A::Stream: OverLine,
+    A::Future: Send + 'static,
+{
+    type Stream = WatchedHeads<A::Stream>;
+    type Service = A::Service;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
+
+    fn accept(&self, stream: I, service: S) -> Self::Future {
+        let accepted = self.0.accept(stream, service);
+        Box::pin(async move {
+            let (stream, service) = accepted.await?;
+            Ok((WatchedHeads::new(stream), service))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).expect("small").to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, 1], content].concat()
+    }
+
+    /// Whether the bytes end within something, and how many heads were whole, however they are cut.
+    fn followed(bytes: &[u8]) -> (bool, usize) {
+        let mut results = [1, 2, 7, 9, 100_000].map(|piece| {
+            let mut speech = Speech::Preface(0);
+            bytes.chunks(piece).for_each(|some| speech.follow(some));
+            match speech {
+                Speech::Http2(frames) => (frames.is_within(), frames.whole),
+                _ => panic!("HTTP/2"),
+            }
+        });
+        results.sort_unstable();
+        assert_eq!(results[0], results[4], "not by where it is cut");
+        results[0]
+    }
+
+    #[test]
+    fn frames_are_followed_to_the_end_of_a_head() {
+        let settings = frame(4, 0, &[]);
+        let head = frame(KIND_HEADERS, FLAG_END_HEADERS, &[0x82; 300]);
+        let open = frame(KIND_HEADERS, 1, &[0x82; 300]);
+        let more = frame(KIND_CONTINUATION, 0, &[0x82; 30]);
+        let last = frame(KIND_CONTINUATION, FLAG_END_HEADERS, &[]);
+        let data = frame(KIND_DATA, 0, &[0; 1000]);
+        type Case<'a> = (&'a [&'a [u8]], (bool, usize));
+        let cases: [Case<'_>; 9] = [
+            (&[&settings], (false, 0)),
+            (&[&settings, &head], (false, 1)),
+            (&[&settings, &head[..100]], (true, 0)),
+            (&[&settings, &open], (true, 0)),
+            (&[&settings, &head, &open, &more], (true, 1)),
+            (&[&settings, &head, &open, &more, &last], (false, 2)),
+            (&[&settings, &head, &data[..500]], (false, 1)),
+            (&[&settings, &head, &data, &head], (false, 2)),
+            (&[&settings, &head, &frame(99, 0, &[0; 400])[..50]], (true, 1)),
+        ];
+        for (at, (parts, expected)) in cases.iter().enumerate() {
+            let bytes = [PREFACE, &parts.concat()].concat();
+            assert_eq!(followed(&bytes), *expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_http2_is_http1() {
+        for text in [&b"GET / HTTP/1.1\r\n"[..], b"PRI * HTTP/1.1\r\n", b"P"] {
+            let mut speech = Speech::Preface(0);
+            text.iter().for_each(|byte| speech.follow(std::slice::from_ref(byte)));
+            assert!(!matches!(speech, Speech::Http2(_)));
+        }
+    }
+}
