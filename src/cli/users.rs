@@ -164,7 +164,7 @@ async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {
 async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     let users = client.get("/users").await?.accepted()?;
-    // Also roles of somebody who is listed.
+    // Accounts, and the roles that they were given.
     let rows = [("docs", Some("people")), ("local_accounts", None), ("grants", None)];
     let damaged = client.unreadable(&rows).await?;
     if json {

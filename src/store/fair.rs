@@ -51,7 +51,7 @@ impl Budget {
         Budget { in_all, state: Mutex::new(State { taken: 0, next: None, waiting: FairQueue::new(waiting) }) }
     }
 
-    /// For one at a time, whoever waits.
+    /// For one at a time, however many wait.
     pub fn one_at_a_time() -> Budget {
         Budget::new(1, Bounds { each: usize::MAX, in_all: usize::MAX })
     }

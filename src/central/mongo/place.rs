@@ -138,7 +138,7 @@ impl MongoCentral {
         self.placed(Stage::Writing, command, what, answer)
     }
 
-    /// Keeps the first error about a single record, for whoever tells of it.
+    /// Keeps the first error about a single record, for what the round says.
     pub(super) fn note_faults(&mut self, batch: &[Write], answers: &[Written]) {
         let of_answer = |(write, answer): (&Write, &Written)| match answer {
             Written::Refused { code, .. } | Written::Faulty { code } => Some((write.key().kind, *code)),
