@@ -45,7 +45,8 @@ pub(super) struct Watched {
 
 /// A piece of what has come.
 fn count_mute(connection: &Connection, bytes: usize) -> io::Result<()> {
-    if connection.came_mute(bytes) > MUTE_BYTES_MAX {
+    // What has just come may be HTTP's, who has not seen it yet.
+    if connection.came_mute(bytes).saturating_sub(bytes) > MUTE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "much has come, and nothing of it is HTTP"));
     }
     Ok(())

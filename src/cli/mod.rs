@@ -368,8 +368,10 @@ fn start_log(level: &str) {
     // so that one connection fills a disk. rustls warns about every client that names the node by its address, as well;
     // that is normal in a clinic.
     let libraries = if level == "info" { "warn" } else { level };
-    let default = format!("{libraries},thalamus_edge={level},rustls=error,h2=error,hyper=error");
-    let filter = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let default = format!("{libraries},thalamus_edge={level}");
+    let asked = EnvFilter::try_from_env("THALAMUS_EDGE_LOG").map_or(default, |asked| asked.to_string());
+    // A directive of the variable for one of these by its name comes later and counts.
+    let filter = EnvFilter::new(format!("rustls=error,h2=error,hyper=error,{asked}"));
     // It writes down the password of every connection. No directive of the variable, however exact, brings it back.
     let filter = filter.and(filter_fn(|metadata| !metadata.target().starts_with("fast_socks5")));
     let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);

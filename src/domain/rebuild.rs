@@ -104,28 +104,31 @@ pub fn later_changes(kind: Kind, agreed: &Document, remote: &Document, own: &[Ow
     later
 }
 
-/// Where the centre is back at what one of the node's own writes had replaced: `from` what the node wrote and still takes for
-/// agreed, `to` what is there.
-pub fn set_back(agreed: &Document, remote: &Document, own: &[OwnWrite]) -> Vec<Change> {
+/// Where the centre is back at what one of the node's own writes had replaced: `from` what the node has written last, `to` what
+/// is there.
+pub fn set_back(remote: &Document, own: &[OwnWrite]) -> Vec<Change> {
     let written = || {
-        let changes = own.iter().map(|write| match write {
+        let changes = own.iter().rev().map(|write| match write {
             OwnWrite::Updated(changes) => changes.as_slice(),
             _ => &[],
         });
         changes.flatten()
     };
-    let mut found: Vec<Change> = Vec::new();
+    let mut latest: Vec<&Change> = Vec::new();
     for change in written() {
-        let (now, there) = (get(agreed, &change.path), get(remote, &change.path));
-        let is_own = same_option(now, change.to.as_ref()) && !same_option(now, there);
-        let is_found = found.iter().any(|known| known.path == change.path);
-        let replaced = |other: &Change| other.path == change.path && same_option(there, other.from.as_ref());
-        if is_own && !is_found && written().any(replaced) {
-            let (from, to) = (now.cloned(), there.cloned());
-            found.push(Change { path: change.path.clone(), from, to });
+        if !latest.iter().any(|known| known.path == change.path) {
+            latest.push(change);
         }
     }
-    found
+    let is_replaced = |path: &[String], there: Option<&Bson>| {
+        written().any(|change| change.path == path && same_option(there, change.from.as_ref()))
+    };
+    let back = latest.into_iter().filter_map(|change| {
+        let there = get(remote, &change.path);
+        let is_back = !same_option(there, change.to.as_ref()) && is_replaced(&change.path, there);
+        is_back.then(|| Change { path: change.path.clone(), from: change.to.clone(), to: there.cloned() })
+    });
+    back.collect()
 }
 
 /// Whether the centre is back at what it held before one of the node's own writes.

@@ -77,7 +77,11 @@ impl Budget {
     /// Takes for the next who waits, if there is enough.
     fn next(&self) -> Option<Waiting> {
         let mut state = self.lock();
-        let next = state.next.take().or_else(|| state.waiting.pop())?;
+        let mut next = state.next.take().or_else(|| state.waiting.pop())?;
+        // Those who have gone keep nobody waiting.
+        while next.sender.is_closed() {
+            next = state.waiting.pop()?;
+        }
         if state.taken + next.amount > self.in_all {
             state.next = Some(next);
             return None;

@@ -32,9 +32,9 @@ pub struct Reread {
 impl Reread {
     const UNCLEAR: u8 = 1;
     const ALONE: u8 = 2;
-    const DELETED: u8 = 4;
-    const TRIES_SHIFT: u32 = 3;
-    const TRIES_MAX: u8 = u8::MAX >> Self::TRIES_SHIFT;
+    const TRIES_SHIFT: u32 = 2;
+    const TRIES_MAX: u8 = 0b1_1111;
+    const DELETED: u8 = 128;
 
     fn encode(self) -> u8 {
         (self.tries.min(Self::TRIES_MAX) << Self::TRIES_SHIFT)
@@ -48,7 +48,7 @@ impl Reread {
             is_unclear: bits & Self::UNCLEAR != 0,
             is_alone: bits & Self::ALONE != 0,
             is_deleted: bits & Self::DELETED != 0,
-            tries: bits >> Self::TRIES_SHIFT,
+            tries: bits >> Self::TRIES_SHIFT & Self::TRIES_MAX,
         }
     }
 
@@ -191,6 +191,7 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let last = self.sent.keys::<u64>(..)?.next_back().transpose()?;
         let sequence = last.map_or(0, |last| last.value()) + 1;
+        self.sent_at = None;
         let mut row = intent.write.without_bodies().encode(intent.number);
         let (code, id) = row_key(key);
         row.extend(doc! {"kind": i32::from(code), "id": id, "lease": lease});

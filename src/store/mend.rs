@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::{Held, Hold};
+use super::put_right::PAGES;
 use super::records::Tx;
 use super::rows::DamagedRow;
 use super::stand_in::unless_damaged;
@@ -351,7 +352,10 @@ impl Tx<'_> {
                     self.queue_content(&content)?;
                 }
             }
-            self.mend_contents()?;
+            // Who names an attachment may be in a row that is damaged: then nothing is removed before that is settled.
+            if self.carry.ledger.rows().iter().all(|row| row.id == PAGES) {
+                self.mend_contents()?;
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
 use super::repeats::Repeats;
+use super::restore_rows::SentAt;
 use super::rows::{Ledger, Rows, open_for_writing};
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
@@ -112,6 +113,8 @@ pub struct Tx<'t> {
     pub(crate) asker: Option<Asker>,
     now_ms: i64,
     writes: u64,
+    /// Looked up when it is needed.
+    pub(super) sent_at: Option<SentAt>,
 }
 
 pub(crate) fn create_tables(transaction: &WriteTransaction) -> Result<(), StoreError> {
@@ -182,6 +185,7 @@ impl<'t> Tx<'t> {
             asker: None,
             now_ms: (options.clock)(),
             writes: 0,
+            sent_at: None,
         })
     }
 

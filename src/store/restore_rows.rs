@@ -1,7 +1,5 @@
 //! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTableMetadata as _;
 
@@ -15,6 +13,9 @@ use super::trash::{TrashRow, TrashState, TrashSummary};
 use crate::domain::access::Actor;
 use crate::domain::rebuild::OwnWrite;
 use crate::domain::record::RecordKey;
+
+/// Places of own writes that landed, by the id of their record.
+pub(super) type SentAt = std::collections::HashMap<String, Vec<u64>>;
 
 /// While both sides are being brought together: whether everything at the centre has been looked at, and whether only
 /// the records in the table are meant (`partial`).
@@ -65,26 +66,31 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Own writes that landed, of these records, as far as they are remembered, oldest first.
-    pub fn own_writes(
-        &self,
-        keys: &BTreeSet<RecordKey>,
-    ) -> Result<BTreeMap<RecordKey, Vec<Bson>>, StoreError> {
-        let ids: BTreeSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
-        let mut own: BTreeMap<RecordKey, Vec<Bson>> = BTreeMap::new();
-        for entry in self.sent.iter()?.sound() {
-            let (sequence, row) = entry?;
-            // Most rows are about others: their ids are all that is read of them.
-            let about = RawDocument::from_bytes(row.value());
-            if !about.is_ok_and(|about| about.get_str("id").is_ok_and(|id| ids.contains(id))) {
-                continue;
+    /// Own writes of a record that landed, as far as they are remembered, oldest first.
+    ///
+    /// Where they stand is looked up for all records at once, the first time in a transaction.
+    pub fn own_writes(&mut self, key: &RecordKey) -> Result<Vec<OwnWrite>, StoreError> {
+        if self.sent_at.is_none() {
+            let mut sent_at = SentAt::new();
+            for entry in self.sent.iter()?.sound() {
+                let (sequence, row) = entry?;
+                let about = RawDocument::from_bytes(row.value());
+                if let Some(id) = about.ok().and_then(|about| about.get_str("id").ok()) {
+                    sent_at.entry(id.to_owned()).or_default().push(sequence.value());
+                }
             }
-            let sent = Sent::decode(sequence.value(), row.value())?;
-            if keys.contains(&sent.key) {
-                own.entry(sent.key).or_default().push(Bson::Document(sent.write.without_bodies().encode(0)));
+            self.sent_at = Some(sent_at);
+        }
+        let at = self.sent_at.as_ref().and_then(|sent_at| sent_at.get(&key.id)).cloned().unwrap_or_default();
+        let mut own = Vec::new();
+        for sequence in at {
+            let row = self.sent.get(sequence)?;
+            let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
+            if let Some(sent) = sent.filter(|sent| sent.key == *key) {
+                own.push(Bson::Document(sent.write.without_bodies().encode(0)));
             }
         }
-        Ok(own)
+        self.known_writes(key, &own)
     }
 
     pub fn is_restoring(&self) -> Result<bool, StoreError> {
@@ -113,7 +119,7 @@ impl Tx<'_> {
     }
 
     /// What own writes of a record did, as far as it is known.
-    pub fn known_writes(&self, key: &RecordKey, writes: &[Bson]) -> Result<Vec<OwnWrite>, StoreError> {
+    fn known_writes(&self, key: &RecordKey, writes: &[Bson]) -> Result<Vec<OwnWrite>, StoreError> {
         let mut own = Vec::new();
         for (index, write) in writes.iter().enumerate() {
             let write = write.as_document().and_then(IntentWrite::decode);

@@ -37,8 +37,9 @@ pub(crate) fn merge_in(
 fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let (local, before) = (tx.document(key)?, tx.writes());
-    if remote.is_some() && tx.clear_vanished(key)? {
+    if remote.is_some() && tx.is_vanished(key)? {
         tally += note_put_back(tx, key, remote)?;
+        tx.clear_vanished(key)?;
     }
     for clash in tx.compare_delivered(key, remote)? {
         let owner = tx.owner(key)?;

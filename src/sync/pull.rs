@@ -267,7 +267,9 @@ pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
 /// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
 /// stale.
 pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) -> Result<Tally, StoreError> {
-    let mut tally = note_if_put_back(tx, key, remote.and_then(Remote::document))?;
+    let Some(mut tally) = note_if_put_back(tx, key, remote.and_then(Remote::document))? else {
+        return Ok(Tally::default());
+    };
     tx.read_again(key)?;
     tally += match remote {
         Some(Remote::Document(document)) => take_in(tx, key, document)?,
@@ -277,17 +279,19 @@ pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) ->
     Ok(tally)
 }
 
-/// If the record is to be read because it was deleted, and is there.
+/// If the record is to be read because it was deleted, and is there. `None` if a damaged row is in the way: then nothing is
+/// concluded, and the record is read again.
 fn note_if_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     remote: Option<&Document>,
-) -> Result<Tally, StoreError> {
-    match tx.reread_of(key)?.is_some_and(|why| why.is_deleted) {
-        // The merge says what a damaged row means.
-        true => Ok(unless_damaged(note_put_back(tx, key, remote))?.unwrap_or_default()),
-        false => Ok(Tally::default()),
+) -> Result<Option<Tally>, StoreError> {
+    // One that had vanished is compared by the merge.
+    let is_due = tx.reread_of(key)?.is_some_and(|why| why.is_deleted) && !tx.is_vanished(key)?;
+    if !is_due {
+        return Ok(Some(Tally::default()));
     }
+    unless_damaged(note_put_back(tx, key, remote))
 }
 
 /// What becomes of the archived body of a delete.
@@ -336,7 +340,10 @@ fn settle_read(
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
     // The read came after the write that it settles, so it may be merged; and after the lease.
-    tally += note_if_put_back(tx, key, remote)?;
+    let Some(back) = note_if_put_back(tx, key, remote)? else {
+        return Ok(tally);
+    };
+    tally += back;
     tx.read_again(key)?;
     tx.note_taken(key)?;
     tally += merge_in(tx, key, remote)?;

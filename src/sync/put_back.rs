@@ -6,64 +6,59 @@
 //! a conflict; what else is taken away is kept in the trash, as it would be if the delete had been seen. Nothing is sent again by
 //! itself: who deleted the record may have seen it.
 
-use std::collections::BTreeSet;
-
-use bson::{Bson, Document};
+use bson::Document;
 
 use super::merge_in::are_of_two;
 use super::restore::changed_since;
 use super::round::Tally;
 use crate::domain::diff::{Diff, diff, get};
-use crate::domain::rebuild::{is_earlier, set_back};
+use crate::domain::rebuild::{OwnWrite, is_earlier, set_back};
 use crate::domain::record::RecordKey;
 use crate::domain::value::{same_document, same_option};
 use crate::store::{Base, StoreError, Tx};
 
 /// The record was deleted at the centre, and `remote` is there again. Counts the conflicts.
+///
+/// Records are read ahead of the feed: what was put back may have been taken before the delete is told. So what counts is
+/// what the node has written last, not what it takes for agreed.
 pub(super) fn note_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     remote: Option<&Document>,
 ) -> Result<Tally, StoreError> {
-    let Some((local, agreed)) = compared(tx, key, remote)? else {
+    let Some((local, agreed, remote)) = compared(tx, key, remote)? else {
         return Ok(Tally::default());
     };
-    let own = tx.own_writes(&BTreeSet::from([key.clone()]))?.remove(key).unwrap_or_default();
-    keep(tx, key, (&local, &agreed), remote.unwrap_or(&agreed), &own)
+    let own = tx.own_writes(key)?;
+    keep(tx, key, (&local, &agreed), remote, &own)
 }
 
 /// The history of changes has a gap: a collection may have been dropped in it, and filled from an older copy. It counts as
-/// put back if the centre holds exactly what one of these own writes had replaced there.
-pub(super) fn note_older(
-    tx: &mut Tx<'_>,
-    key: &RecordKey,
-    remote: &Document,
-    own: &[Bson],
-) -> Result<Tally, StoreError> {
-    let Some((local, agreed)) = compared(tx, key, Some(remote))? else {
+/// put back if the centre holds exactly what one of the node's own writes had replaced there.
+pub(super) fn note_older(tx: &mut Tx<'_>, key: &RecordKey, remote: &Document) -> Result<Tally, StoreError> {
+    let Some((local, agreed, remote)) = compared(tx, key, Some(remote))? else {
         return Ok(Tally::default());
     };
-    match is_earlier(&agreed, remote, &tx.known_writes(key, own)?) {
-        true => keep(tx, key, (&local, &agreed), remote, own),
+    let own = tx.own_writes(key)?;
+    match !same_document(&agreed, remote) && is_earlier(&agreed, remote, &own) {
+        true => keep(tx, key, (&local, &agreed), remote, &own),
         false => Ok(Tally::default()),
     }
 }
 
 /// The record as it is here and as it was agreed on, if there is something to compare: with a restored centre everything is,
 /// and of another person nothing.
-fn compared(
+fn compared<'r>(
     tx: &Tx<'_>,
     key: &RecordKey,
-    remote: Option<&Document>,
-) -> Result<Option<(Document, Document)>, StoreError> {
+    remote: Option<&'r Document>,
+) -> Result<Option<(Document, Document, &'r Document)>, StoreError> {
     let (Some(local), Base::Document(agreed), Some(remote)) = (tx.document(key)?, tx.base(key)?, remote)
     else {
         return Ok(None);
     };
-    let is_otherwise = same_document(&agreed, remote)
-        || are_of_two(key, Some(&local), Some(remote))
-        || tx.to_bring_together(key)?.is_some();
-    Ok((!is_otherwise).then_some((local, agreed)))
+    let is_otherwise = are_of_two(key, Some(&local), Some(remote)) || tx.to_bring_together(key)?.is_some();
+    Ok((!is_otherwise).then_some((local, agreed, remote)))
 }
 
 fn keep(
@@ -71,12 +66,13 @@ fn keep(
     key: &RecordKey,
     (local, agreed): (&Document, &Document),
     remote: &Document,
-    own: &[Bson],
+    own: &[OwnWrite],
 ) -> Result<Tally, StoreError> {
     let (mut told, mut tally) = (Vec::new(), Tally::default());
-    for change in set_back(agreed, remote, &tx.known_writes(key, own)?) {
+    for change in set_back(remote, own) {
+        let here = get(local, &change.path);
         // What was edited here since is a matter for the merge.
-        if same_option(get(local, &change.path), change.from.as_ref()) {
+        if same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref()) {
             tx.add_conflict(key, &changed_since(&change))?;
             tally.conflicts += 1;
             told.push(change.path);
@@ -86,7 +82,7 @@ fn keep(
         Diff::Fields(changes) => {
             changes.iter().any(|change| change.from.is_some() && !told.contains(&change.path))
         }
-        _ => true,
+        _ => !same_document(agreed, remote),
     };
     if is_taken_away {
         tx.keep_in_trash(key, agreed)?;

@@ -5,7 +5,7 @@
 //! taken up to it. Records that the sweep should have met and did not are asked for once more; what comes
 //! of it is decided elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
@@ -71,10 +71,6 @@ pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError
     let reason = if tx.is_restoring()? { Reason::Restored } else { reason };
     tx.set_restore_swept(false)?;
     tx.set_meta(META_SCAN, Some(&Position::start(reason).encode()))
-}
-
-fn keys_of(kind: Kind, batch: &[Fetched]) -> BTreeSet<RecordKey> {
-    batch.iter().map(|fetched| RecordKey::new(kind, fetched.id())).collect()
 }
 
 /// How far the sweep has come.
@@ -276,20 +272,21 @@ impl Round<'_> {
             .transact(move |tx| -> Result<_, StoreError> {
                 let mut tally = Tally::default();
                 let before = tx.writes();
-                let mut own = match at.reason {
-                    Reason::Lost => tx.own_writes(&keys_of(at.kind, &batch))?,
-                    _ => BTreeMap::new(),
-                };
+                let is_deleted = at.reason == Reason::Lost;
                 for fetched in &batch {
                     let key = RecordKey::new(at.kind, fetched.id());
                     if tx.is_read_stale(&key, read_at)? {
-                        tx.ask_again(&key, Reread::default())?;
+                        tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
                         continue;
                     }
-                    if let (Fetched::Document { document, .. }, Some(own)) = (fetched, own.remove(&key)) {
-                        // A row that is damaged is a matter for the merge.
-                        let older = note_older(tx, &key, document.document(), &own);
-                        tally += unless_damaged(older)?.unwrap_or_default();
+                    if let (Fetched::Document { document, .. }, true) = (fetched, is_deleted) {
+                        match unless_damaged(note_older(tx, &key, document.document()))? {
+                            Some(older) => tally += older,
+                            None => {
+                                tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
+                                continue;
+                            }
+                        }
                     }
                     tally += match fetched {
                         Fetched::Document { document, .. } => take_in(tx, &key, document)?,
@@ -298,7 +295,7 @@ impl Round<'_> {
                 }
                 for (id, is_alone) in &to_ask {
                     let key = RecordKey::new(at.kind, id.as_str());
-                    tx.ask_again(&key, Reread { is_alone: *is_alone, ..Reread::default() })?;
+                    tx.ask_again(&key, Reread { is_alone: *is_alone, is_deleted, ..Reread::default() })?;
                 }
                 let is_saved = is_due || tx.writes() != before;
                 if is_saved {

@@ -15,6 +15,8 @@ enum Way {
     Deleted,
     /// The same, with a field that somebody has added to the older version.
     Changed,
+    /// Deleted behind so many other changes that the node reads what was put back before it hears of that.
+    Ahead,
     /// The whole collection is dropped and filled from a copy.
     Dropped,
 }
@@ -30,6 +32,13 @@ impl Ground {
     async fn put_back(&self, way: Way, older: Vec<Document>) {
         match way {
             Way::Dropped => self.people().drop().await.unwrap(),
+            Way::Ahead => {
+                self.people().update_one(doc! {"_id": "ANA"}, doc! {"$set": {"h": "first"}}).await.unwrap();
+                for turn in 0..600 {
+                    self.people().update_one(doc! {"_id": "BOB"}, doc! {"$set": {"h": turn}}).await.unwrap();
+                }
+                self.people().delete_many(doc! {}).await.unwrap();
+            }
             Way::Deleted | Way::Changed => drop(self.people().delete_many(doc! {}).await.unwrap()),
         }
         let changed = older.into_iter().map(|mut body| {
@@ -44,7 +53,7 @@ impl Ground {
 
 #[tokio::test]
 async fn what_a_node_has_written_and_an_older_version_takes_away_is_a_conflict() {
-    for way in [Way::Deleted, Way::Changed, Way::Dropped] {
+    for way in [Way::Deleted, Way::Changed, Way::Ahead, Way::Dropped] {
         let ground = Ground::agreed().await;
         let older = ground.rows("people").await;
         ground.set("ANA", YOUNG).await;

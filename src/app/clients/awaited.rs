@@ -4,6 +4,7 @@
 //! who have one. Where there are too many, the one that has waited for longest of the client that has most is refused, so
 //! that a newcomer always finds a place.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
@@ -43,16 +44,17 @@ impl Queue {
         self.places.iter().filter(move |place| place.is_known == is_known)
     }
 
-    /// Who has most places of these, and how many.
-    fn most(&self, is_known: bool) -> (usize, usize) {
-        let mut counts: HashMap<usize, usize> = HashMap::new();
-        for place in self.of(is_known) {
-            *counts.entry(place.address).or_default() += 1;
-            if is_known {
-                *counts.entry(place.account).or_default() += 1;
+    /// Who has most places of these; of several the one that has waited for longest, or a newcomer could be sent away by those
+    /// who have as little.
+    fn most(&self, is_known: bool) -> usize {
+        let mut counts: HashMap<usize, (usize, Reverse<usize>)> = HashMap::new();
+        for (at, place) in self.of(is_known).enumerate() {
+            let of_account = is_known.then_some(place.account);
+            for who in [Some(place.address), of_account].into_iter().flatten() {
+                counts.entry(who).or_insert((0, Reverse(at))).0 += 1;
             }
         }
-        counts.into_iter().map(|(who, count)| (count, who)).max().unwrap_or_default()
+        counts.into_iter().max_by_key(|(_, held)| *held).map(|(who, _)| who).unwrap_or_default()
     }
 
     fn count(&self, is_known: bool, who: usize) -> usize {
@@ -105,7 +107,7 @@ impl Turn {
         if queue.count(is_known, whose) > bounds.each {
             queue.end_first(is_known, whose);
         } else if queue.of(is_known).count() > bounds.in_all {
-            let (_, who) = queue.most(is_known);
+            let who = queue.most(is_known);
             queue.end_first(is_known, who);
         }
         Ok(())

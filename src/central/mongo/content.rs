@@ -255,7 +255,8 @@ impl MongoCentral {
                 fields.iter().filter_map(|field| Some(((*field).to_owned(), row.get(*field)?.clone())));
             fields.collect()
         };
-        let rows = documents.clone();
+        let rows: Vec<(Document, Document)> =
+            documents.iter().map(|row| (fields(row, named_by), fields(row, same_by))).collect();
         let command = doc! {
             "insert": collection,
             "documents": documents,
@@ -268,13 +269,12 @@ impl MongoCentral {
             if !error::is_duplicate_key(code) {
                 return self.writing("insert", collection, Err(not_accepted(code)));
             }
-            let Some(row) = rows.get(at) else {
+            let Some((name, same)) = rows.get(at) else {
                 return Err(error::about_call("the answer cannot be read"));
             };
             // In another index another row is in the way, and this one is not there.
-            if self.find_rows(collection, fields(row, same_by), doc! {"_id": 1}, 1).await?.is_empty() {
-                let name = Bson::from(fields(row, named_by));
-                let refused = error::of_index(error::index_of(message), &name);
+            if self.find_rows(collection, same.clone(), doc! {"_id": 1}, 1).await?.is_empty() {
+                let refused = error::of_index(error::index_of(message), &Bson::from(name.clone()));
                 return self.writing("insert", collection, Err(refused));
             }
         }
