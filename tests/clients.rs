@@ -93,7 +93,8 @@ fn silent_connections_hold_up_nobody() {
     let node = DemoNode::start();
     let address = node.url.strip_prefix("https://").unwrap();
     http_json(&node, "/login");
-    let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // As many as one client may have without a whole request.
+    let silent: Vec<TcpStream> = (0..90).map(|_| TcpStream::connect(address).unwrap()).collect();
     let started = Instant::now();
     assert_eq!(http_json(&node, "/login"), json!(true));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
