@@ -25,6 +25,8 @@ use support::node::{Client, EdgeNode, Reply};
 
 /// Longest that the node may keep a connection that says nothing, with time for a slow machine.
 const SILENT_S_MAX: u64 = 60;
+/// Connections of one client without a whole request (docs/SECURITY.md, "What is held, and for whom").
+const SILENT_EACH_MAX: usize = 96;
 /// Connections that one address may have (`PER_ADDRESS_MAX` of the node).
 const PER_ADDRESS_MAX: usize = 512;
 /// How many more one address tries to have.
@@ -101,7 +103,7 @@ async fn one_address_cannot_take_all_connections() {
     let root = node.client();
     let stranger = root.of([127, 0, 0, 2], "nobody", "nothing");
     let mut held = JoinSet::new();
-    for number in 0..PER_ADDRESS_MAX + BEYOND {
+    for number in 0..SILENT_EACH_MAX + BEYOND {
         let mut stream = stranger.tcp().await.unwrap();
         held.spawn(async move { (number, stream.read(&mut [0; 64]).await.unwrap_or(0)) });
     }
@@ -112,7 +114,7 @@ async fn one_address_cannot_take_all_connections() {
         assert_eq!(said, 0, "ended without a word");
         ended.push(number);
     }
-    assert!(ended.iter().all(|number| *number < PER_ADDRESS_MAX / 2), "the oldest: {ended:?}");
+    assert!(ended.iter().all(|number| *number < SILENT_EACH_MAX / 2), "the oldest: {ended:?}");
     assert!(stranger.tls().await.is_ok(), "one more has a place too");
     assert_eq!(held.join_next().await.unwrap().unwrap().1, 0, "in the place of another");
     assert_eq!(get(&root.of([127, 0, 0, 3], "nobody", "nothing"), "/healthz").await.status, 200);
@@ -121,6 +123,8 @@ async fn one_address_cannot_take_all_connections() {
     held.shutdown().await;
 }
 
+/// Bodies of one client that has not logged in that are waited for.
+const BODIES_EACH_MAX: usize = 16;
 /// The head of a request whose body does not come.
 const BODILESS: &[u8] = b"POST /session HTTP/1.1\r\nHost: l\r\nContent-Length: 100\r\n\r\na";
 
@@ -135,18 +139,16 @@ async fn busy_connections_of_one_address_are_its_own_affair() {
         stream.write_all(BODILESS).await.unwrap();
         held.push(stream);
     }
-    // All have a request under way: there is nothing idle that could make room.
+    // Few bodies of strangers are waited for: the other requests are refused, and their connections make room.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(stranger.tls().await.is_err(), "one more than its share is refused");
+    assert_eq!(get(&stranger, "/healthz").await.status, 200, "one more has a place");
     assert_eq!(get(&root.of([127, 0, 0, 3], "nobody", "nothing"), "/healthz").await.status, 200);
-    drop(held);
-    // The node hears of the ends one by one.
-    let started = Instant::now();
-    while stranger.tls().await.is_err() {
-        assert!(started.elapsed() < Duration::from_secs(SILENT_S_MAX), "the share is given back");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut waiting = 0;
+    for stream in &mut held {
+        let answered = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut [0; 64])).await;
+        waiting += usize::from(answered.is_err());
     }
-    assert_eq!(node.log().matches("too many connections").count(), 1, "said once: {}", node.log());
+    assert!((1..=BODIES_EACH_MAX).contains(&waiting), "{waiting} bodies are waited for");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,7 +55,9 @@ fn get_over_http2(node: &Node, path: &str, login: &str) {
 
 #[test]
 fn no_secret_is_in_the_log_at_any_level() {
-    for level in ["trace,h2=trace,hyper=trace,rustls=trace,fast_socks5=trace,fast_socks5::server=trace", "info"] {
+    for level in
+        ["trace,h2=trace,hyper=trace,rustls=trace,fast_socks5=trace,fast_socks5::server=trace", "info"]
+    {
         let uri = format!("mongodb://clinic:{CENTRE_PASSWORD}@127.0.0.1:9/");
         let clinic = Clinic::new().with("CENTRAL__URI", &uri);
         let node = clinic.serve_with_variable("THALAMUS_EDGE_LOG", level);
