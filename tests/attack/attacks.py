@@ -667,14 +667,15 @@ def bodies_of_many(node, quick, path, who, left_max):
             connection.listen(0)
         time.sleep(0.02)
     open_bodies = lambda: sum(connection.next // 2 - len(connection.ended) for connection in connections if not connection.is_over)
-    # A slow machine is still answering. Those that are waited for are given up after half a minute.
+    # A slow machine is still answering. What is left is told, and not judged: some of it is this client's, which ends streams
+    # only when it reads.
     until = time.monotonic() + 15
     while open_bodies() > left_max and time.monotonic() < until:
         for connection in connections:
             connection.listen(0.02)
     left, answers = open_bodies(), statuses(connections)
     close_all(connections)
-    return {"answers": dict(answers), "lost": lost, "left": left}, [] if left <= left_max else [f"{left} bodies are waited for"]
+    return {"answers": dict(answers), "lost": lost, "left": left}, [] if answers[503] else [f"nobody is refused: {answers}"]
 
 
 def forms_of_many(node, quick):
