@@ -327,9 +327,9 @@ async fn set_aside_all(store: &Store, what: &str) {
     store.settle_damage().await.unwrap();
     let mut done = std::collections::BTreeSet::new();
     for row in store.damaged_rows() {
-        let is_of_record = ["docs", "base", "intent", "delivered", "undecided", "ghost"];
+        let of_records = ["docs", "base", "intent", "delivered", "undecided", "ghost"];
         let result = match row.kind {
-            Some(kind) if is_of_record.contains(&row.table.as_str()) => {
+            Some(kind) if of_records.contains(&row.table.as_str()) => {
                 if !done.insert((kind, row.id.clone())) {
                     continue;
                 }

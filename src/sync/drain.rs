@@ -367,7 +367,7 @@ impl Round<'_> {
                         Some(remote) if !tx.is_read_stale(key, read_at)? => {
                             tally += take(tx, key, remote.as_ref())?;
                         }
-                        _ => tx.ask_again(key, Reread { is_unclear, is_deleted, ..Reread::default() })?,
+                        _ => tx.ask_again(key, Reread { is_unclear, ..Reread::default() })?,
                     }
                 }
                 save_token(tx, token.as_ref())?;
