@@ -9,6 +9,7 @@ mod heads;
 mod held;
 mod plain_http;
 mod proxies;
+mod reading;
 
 use std::fs;
 use std::io;

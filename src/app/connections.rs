@@ -19,12 +19,12 @@ use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tower::Service;
 
 use super::clients::{Clients, Connected, Turn, Waiting};
 use super::held::{Arriving, Held, Watched};
 use super::proxies::Proxies;
+use super::reading::Readers;
 use super::{HTTP2_STREAM_WINDOW, plain_http};
 use crate::domain::address::AddressPrefix;
 use crate::http::{Arrivals, Peer, Received, no_host, overloaded};
@@ -52,7 +52,7 @@ pub(super) struct Connections {
     is_https: bool,
     proxies: Arc<Proxies>,
     /// Connections that may read at the same time.
-    readers: Arc<Semaphore>,
+    readers: Readers,
 }
 
 impl Connections {
@@ -71,7 +71,7 @@ impl Connections {
             );
         }
         let clients = Clients::new(in_all_max, body_bytes_max);
-        let readers = Arc::new(Semaphore::new(READERS_MAX));
+        let readers = Readers::new(READERS_MAX);
         Connections { clients, is_https: false, proxies: Arc::new(proxies), readers }
     }
 
@@ -120,7 +120,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
         let connected = peer.as_ref().ok().map(connect);
         let is_https = self.is_https;
         let proxies = Arc::clone(&self.proxies);
-        let readers = Arc::clone(&self.readers);
+        let readers = self.readers.clone();
         Box::pin(async move {
             let peer = peer?;
             let connected = connected.flatten().ok_or_else(|| io::Error::other("too many connections"))?;
@@ -134,7 +134,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Connections {
                     return Err(io::Error::other("plain HTTP on the port of HTTPS: answered 400"));
                 }
             }
-            let stream = Watched::new(stream, &connected, readers);
+            let stream = Watched::new(stream, &connected, &readers);
             Ok((stream, CountedService { inner, peer, proxies, connected: Arc::new(connected) }))
         })
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::BoxError;
@@ -11,11 +11,10 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
-use tokio_util::sync::PollSemaphore;
 
 use super::clients::{Clients, Connected, Connection, Holding, STALLED, Turn, Unread};
+use super::reading::{Readers, Reading};
 use crate::http::Overloaded;
 
 /// What a connection is given of an answer at once. HTTP/2 keeps what it was given until the client's window lets it go.
@@ -29,16 +28,11 @@ const READ_AT_ONCE_BYTES_MAX: usize = 32 << 10;
 const MUTE_BYTES_MAX: usize = 32 << 10;
 
 /// A connection's bytes, until it is ended.
-///
-/// HTTP/2 unpacks the heads of many requests from a few bytes, and each waits for a thread before anything counts it. So
-/// only some connections at a time may read; a connection that has read lets the requests that it began come first.
 pub(super) struct Watched {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     clients: Arc<Clients>,
     connection: Arc<Connection>,
-    readers: PollSemaphore,
-    /// Lives for one round of reading, whatever becomes of the connection meanwhile.
-    reading: Weak<OwnedSemaphorePermit>,
+    reading: Reading,
     /// Bytes read since others came next.
     read_at_once: usize,
 }
@@ -53,18 +47,11 @@ fn count_mute(connection: &Connection, bytes: usize) -> io::Result<()> {
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, connected: &Connected, readers: Arc<Semaphore>) -> Watched {
+    pub(super) fn new(stream: TcpStream, connected: &Connected, readers: &Readers) -> Watched {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         stream.as_mut().set_write_timeout_pinned(Some(STALLED));
         let (clients, connection) = (Arc::clone(&connected.clients), Arc::clone(&connected.connection));
-        Watched {
-            stream,
-            clients,
-            connection,
-            readers: PollSemaphore::new(readers),
-            reading: Weak::new(),
-            read_at_once: 0,
-        }
+        Watched { stream, clients, connection, reading: readers.reading(), read_at_once: 0 }
     }
 
     pub(super) fn clients(&self) -> &Arc<Clients> {
@@ -97,13 +84,10 @@ impl AsyncRead for Watched {
             return Poll::Pending;
         }
         // HTTP/1 has one request at a time, which is begun at once.
-        if !this.connection.speaks_http1() && this.reading.strong_count() == 0 {
-            // A connection that says nothing waits for its bytes, not for a permit.
+        if !this.connection.speaks_http1() {
+            // A connection that says nothing waits for its bytes, not for its turn.
             ready!(this.stream.get_ref().poll_read_ready(context))?;
-            let permit = ready!(this.readers.poll_acquire(context)).ok_or(io::ErrorKind::Other)?;
-            let permit = Arc::new(permit);
-            this.reading = Arc::downgrade(&permit);
-            tokio::spawn(give_back_behind_others(permit));
+            ready!(this.reading.poll(context))?;
         }
         let before = buffer.filled().len();
         let read = this.stream.as_mut().poll_read(context, buffer);
@@ -112,12 +96,6 @@ impl AsyncRead for Watched {
         ready!(read)?;
         Poll::Ready(count_mute(&this.connection, bytes))
     }
-}
-
-/// Runs when the requests that the connection is about to begin have had their first look.
-async fn give_back_behind_others(permit: Arc<OwnedSemaphorePermit>) {
-    tokio::task::yield_now().await;
-    drop(permit);
 }
 
 impl AsyncWrite for Watched {

@@ -11,13 +11,14 @@ use tokio::time::Instant;
 
 use super::rooms::{ROOM_LOOK, ROOM_WAIT};
 use super::{
-    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, ROOM_MADE_BYTES, SMALL_BYTES, Turn, lock,
+    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, ROOM_MADE_BYTES, SMALL_BYTES, Turn,
+    WAITING_EACH_MIN, Waiting, lock,
 };
 use crate::domain::access::Actor;
 use crate::http::{Arrivals, Overloaded};
 
-/// Requests of one account that wait for room that the account has.
-const WAITING_OF_ACCOUNT_MAX: usize = 32;
+/// Requests of one account that wait for room that the account has; a few from an address may always wait.
+pub(super) const WAITING_OF_ACCOUNT_MAX: usize = 32;
 
 /// What an account has on all its connections.
 pub(super) struct Account {
@@ -26,8 +27,8 @@ pub(super) struct Account {
     pub(super) bodies: AtomicUsize,
     pub(super) waiting: AtomicUsize,
     pub(super) room: Notify,
-    /// When its own connections were last looked through for room.
-    pub(super) tried_ms: AtomicU64,
+    /// When connections of its own were ended for room last; 0: never.
+    pub(super) made_room_ms: AtomicU64,
 }
 
 impl Account {
@@ -38,7 +39,7 @@ impl Account {
             bodies: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
-            tried_ms: AtomicU64::new(0),
+            made_room_ms: AtomicU64::new(0),
         }
     }
 }
@@ -111,7 +112,7 @@ impl Turn {
     }
 
     async fn wait_as_account(self: Arc<Self>, account: Arc<Account>) -> Result<(), Crowded> {
-        let place = PlaceOfAccount::take(&account)?;
+        let place = PlaceOfAccount::take(&self, &account)?;
         let until = Instant::now() + ROOM_WAIT;
         let look = Duration::from_millis(ROOM_LOOK);
         loop {
@@ -131,20 +132,27 @@ impl Turn {
     }
 }
 
-/// A place among the requests of an account that wait, given back when dropped.
-struct PlaceOfAccount(Arc<Account>);
+/// A place among the requests of an account that wait, and among those of its address; given back when dropped.
+struct PlaceOfAccount {
+    account: Arc<Account>,
+    _at_address: Waiting,
+}
 
 impl PlaceOfAccount {
-    fn take(account: &Arc<Account>) -> Result<PlaceOfAccount, Crowded> {
+    fn take(turn: &Arc<Turn>, account: &Arc<Account>) -> Result<PlaceOfAccount, Crowded> {
+        let at_address = turn.wait()?;
+        let here = turn.share.waiting.load(Ordering::Relaxed);
         let before = account.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = PlaceOfAccount(Arc::clone(account));
-        if before < WAITING_OF_ACCOUNT_MAX { Ok(place) } else { Err(Crowded) }
+        let place = PlaceOfAccount { account: Arc::clone(account), _at_address: at_address };
+        // The account's places may be full of requests from elsewhere: that keeps no address out that has few.
+        let has_place = before < WAITING_OF_ACCOUNT_MAX || here <= WAITING_EACH_MIN;
+        if has_place { Ok(place) } else { Err(Crowded) }
     }
 }
 
 impl Drop for PlaceOfAccount {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.account.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -108,16 +108,18 @@ impl Clients {
         bytes_free: usize,
     ) -> bool {
         let now_ms = self.now_ms();
-        if was_lately(&account.tried_ms, now_ms) {
+        // Each address tries for itself: one that has much finds nobody to end, and must not use up the others' tries.
+        if was_lately(&account.made_room_ms, now_ms) || was_lately(&share.answers_tried_ms, now_ms) {
             return false;
         }
-        account.tried_ms.store(now_ms, Ordering::Relaxed);
+        share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
         let bytes = account.answers.load(Ordering::Relaxed);
         let wanted = bytes.saturating_add(bytes_free).saturating_sub(ANSWERS_EACH_MAX);
         let least = share.answers.load(Ordering::Relaxed).saturating_mul(2);
         let holder = Holder::Account(Arc::clone(account));
         let freed = lock(&self.table).end_stalest_of(&holder, Some(share.prefix), (bytes, least), wanted);
         if freed > 0 {
+            account.made_room_ms.store(now_ms, Ordering::Relaxed);
             tracing::info!(client = %holder, bytes, freed, "an account that has much loses connections: it has no room");
         }
         freed > 0

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use futures_util::task::noop_waker;
 
+use super::accounts::WAITING_OF_ACCOUNT_MAX;
 use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
 use super::*;
 use crate::http::Arrivals as _;
@@ -626,6 +627,34 @@ async fn an_account_without_room_waits_for_it() {
     drop(full);
     waits.await.expect("no panic").expect("room");
     assert!(freed_at.elapsed() < Duration::from_millis(10), "{:?}", freed_at.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accounts_requests_at_one_address_keep_no_other_address_of_its_out() {
+    let clients = Clients::new(4096, 0);
+    let full: Vec<_> = (0..2).map(|_| connected(&clients, 1)).collect();
+    let mut held = Vec::new();
+    for connected in &full {
+        let turn = begin(connected);
+        assert!(turn.known_as(&who("A")).is_none());
+        turn.gave(1);
+        held.push((turn.holding(8 << 20), turn));
+    }
+    let asks = connected(&clients, 1);
+    let waiting: Vec<_> = (0..60).map(|_| begin(&asks).known_as(&who("A")).expect("no room")).collect();
+    let waiting: Vec<_> = waiting.into_iter().map(tokio::spawn).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let refused = waiting.iter().filter(|task| task.is_finished()).count();
+    assert_eq!(refused, 60 - WAITING_OF_ACCOUNT_MAX, "the account's places are few");
+    let newcomer = connected(&clients, 2);
+    let turns = [begin(&newcomer), begin(&newcomer)];
+    assert!(turns[0].known_as(&who("A")).is_none());
+    assert!(full.iter().any(has_ended));
+    // What has ended is not given back yet.
+    let waits = tokio::spawn(turns[1].known_as(&who("A")).expect("no room yet"));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    held.clear();
+    waits.await.expect("no panic").expect("a place to wait, and room in time");
 }
 
 #[tokio::test(start_paused = true)]
