@@ -8,7 +8,7 @@ import time
 import traceback
 
 from attacks import ATTACKS
-from node import Node, Worker
+from node import Node, Worker, is_debug
 
 #: What a release build has to keep to.
 MEMORY_MB_MAX, P99_MS_MAX = 150, 50
@@ -35,8 +35,7 @@ def main():
         print(f"no attack is called {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     binary = os.path.abspath(given.binary)
-    is_debug = "debug" in given.binary
-    memory_max, time_max = (DEBUG_MEMORY_MB_MAX, DEBUG_P99_MS_MAX) if is_debug else (MEMORY_MB_MAX, P99_MS_MAX)
+    memory_max, time_max = (DEBUG_MEMORY_MB_MAX, DEBUG_P99_MS_MAX) if is_debug(binary) else (MEMORY_MB_MAX, P99_MS_MAX)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"{binary}: memory below {memory_max} MB, 99 of 100 answers to others within {time_max} ms")

@@ -21,9 +21,15 @@ PATIENT = ("ANA001", "a cradle in Milano")
 LARGE_BYTES = 8_700_000
 
 
+def is_debug(binary):
+    """Whether it is a build whose times and memory tell little."""
+    return "debug" in binary
+
+
 class Node:
     def __init__(self, binary, settings=None, with_large=False, descriptors=None):
         self.binary, self.process = binary, None
+        self.is_debug = is_debug(binary)
         self.directory = tempfile.mkdtemp(prefix="attacked.")
         own = {"NODE__NAME": "attacked", "SERVER__LISTEN": "127.0.0.1:0", "ACCOUNTS__BCRYPT_COST": "12",
                "CENTRAL__URI": "", "SERVER__TRUSTED_PROXIES": '["127.0.0.9"]'}
