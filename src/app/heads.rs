@@ -24,6 +24,12 @@ const KIND_DATA: u8 = 0;
 const KIND_HEADERS: u8 = 1;
 const KIND_CONTINUATION: u8 = 9;
 const FLAG_END_HEADERS: u8 = 4;
+/// What stands before a head in its frame: the length of what fills it up, and a priority (RFC 9113, 6.2).
+const FLAG_PADDED: u8 = 8;
+const FLAG_PRIORITY: u8 = 0x20;
+/// How often a head may say how large its table is: the smallest and the last size are enough (RFC 7541, 4.2). Each takes
+/// h2 more time than any other byte.
+const SIZE_UPDATES_MAX: usize = 2;
 
 /// What has come, as far as it matters here.
 enum Speech {
@@ -47,14 +53,56 @@ struct Frames {
     is_open: bool,
     /// Requests' heads that were completed.
     whole: usize,
+    begin: Begin,
+    /// A head has said too often how large its table is.
+    is_wordy: bool,
+}
+
+/// How far the begin of a head has come: sizes of its table stand before everything else (RFC 7541, 6.3).
+#[derive(Default)]
+struct Begin {
+    /// Bytes of the frame that come before.
+    before: usize,
+    sizes: usize,
+    is_in_size: bool,
+    is_over: bool,
+}
+
+impl Begin {
+    /// Of a frame with these flags.
+    fn of(flags: u8) -> Begin {
+        let before = usize::from(flags & FLAG_PADDED != 0) + if flags & FLAG_PRIORITY != 0 { 5 } else { 0 };
+        Begin { before, ..Begin::default() }
+    }
+
+    fn follow(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.is_over {
+                return;
+            } else if self.before > 0 {
+                self.before -= 1;
+            } else if self.is_in_size {
+                self.is_in_size = byte & 0x80 != 0;
+            } else if byte & 0xE0 == 0x20 {
+                self.sizes += 1;
+                self.is_in_size = byte & 0x1F == 0x1F;
+            } else {
+                self.is_over = true;
+            }
+        }
+    }
 }
 
 impl Frames {
     fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.rest > 0 {
-                let (_, others) = bytes.split_at(self.rest.min(bytes.len()));
-                self.rest -= bytes.len() - others.len();
+                let (content, others) = bytes.split_at(self.rest.min(bytes.len()));
+                if matches!(self.kind, KIND_HEADERS | KIND_CONTINUATION) {
+                    self.begin.follow(content);
+                    self.is_wordy |= self.begin.sizes > SIZE_UPDATES_MAX;
+                }
+                self.rest -= content.len();
                 bytes = others;
             } else {
                 let wanted = FRAME_HEAD_BYTES - self.head_bytes;
@@ -71,7 +119,10 @@ impl Frames {
                 let [high, middle, low, kind, flags, ..] = self.head;
                 self.rest = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
                 (self.kind, self.flags) = (kind, flags);
-                self.is_open |= kind == KIND_HEADERS;
+                if kind == KIND_HEADERS {
+                    self.is_open = true;
+                    self.begin = Begin::of(flags);
+                }
             }
             let is_of_head = matches!(self.kind, KIND_HEADERS | KIND_CONTINUATION);
             if self.rest == 0 && is_of_head && self.is_open && self.flags & FLAG_END_HEADERS != 0 {
@@ -150,11 +201,14 @@ impl<T: OverLine> WatchedHeads<T> {
 }
 
 impl<T> WatchedHeads<T> {
-    fn came(&mut self, bytes: &[u8]) {
+    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
         let (clients, connection) = (&self.clients, &self.connection);
         connection.came_as_http();
         self.speech.follow(bytes);
         match &mut self.speech {
+            Speech::Http2(frames) if frames.is_wordy => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a head changes its table too often"));
+            }
             Speech::Http2(frames) if frames.is_within() => clients.has_begun(connection),
             Speech::Http2(frames) => {
                 // Before its first request a connection stays what it is.
@@ -164,6 +218,7 @@ impl<T> WatchedHeads<T> {
             }
             _ => (self.has_come, self.moves) = (true, connection.moves()),
         }
+        Ok(())
     }
 
     /// HTTP/1 has looked at all that has come, and waits for more.
@@ -189,7 +244,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for WatchedHeads<T> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         match read {
-            Poll::Ready(Ok(())) => self.came(buffer.filled().get(before..).unwrap_or_default()),
+            Poll::Ready(Ok(())) => self.came(buffer.filled().get(before..).unwrap_or_default())?,
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.waits(),
         }
@@ -297,6 +352,45 @@ mod tests {
         for (at, (parts, expected)) in cases.iter().enumerate() {
             let bytes = [PREFACE, &parts.concat()].concat();
             assert_eq!(followed(&bytes), *expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_head_says_few_sizes_of_its_table() {
+        let of = |flags: u8, content: &[u8]| frame(KIND_HEADERS, FLAG_END_HEADERS | flags, content);
+        // 0x3F and two bytes: a size above 30.
+        let (small, large) = ([0x20u8], [0x3F, 0xE1, 0x1F]);
+        let get = [0x82u8, 0x87];
+        let twice = [&small[..], &large, &get].concat();
+        let thrice = [&small[..], &large, &small, &get].concat();
+        let behind_priority = [&[0x20; 6][..], &get].concat();
+        let open = frame(KIND_HEADERS, 0, &[0x20, 0x3F]);
+        let rest = frame(KIND_CONTINUATION, FLAG_END_HEADERS, &[0x21, 0x82]);
+        let cases = [
+            (of(0, &get), false),
+            (of(0, &twice), false),
+            (of(0, &thrice), true),
+            (of(0, &[0x20; 8000]), true),
+            ([of(0, &twice), of(0, &twice), of(0, &twice)].concat(), false),
+            (of(FLAG_PADDED, &[&[2][..], &twice, &[0x20, 0x20]].concat()), false),
+            (of(FLAG_PADDED, &[&[0][..], &thrice].concat()), true),
+            (of(FLAG_PRIORITY, &behind_priority), false),
+            (of(FLAG_PRIORITY, &[&[0x20; 5][..], &thrice].concat()), true),
+            // Of a value behind the begin each byte means something else.
+            (of(0, &[&get[..], &[0x40, 1, b'a', 4, 0x20, 0x20, 0x20, 0x20]].concat()), false),
+            ([open.clone(), rest.clone()].concat(), false),
+            ([open, frame(KIND_CONTINUATION, FLAG_END_HEADERS, &[0x21, 0x20, 0x20])].concat(), true),
+        ];
+        for (at, (bytes, expected)) in cases.iter().enumerate() {
+            for piece in [1, 2, 5, 100_000] {
+                let mut speech = Speech::Preface(0);
+                let mut is_wordy = false;
+                for some in [PREFACE, bytes].concat().chunks(piece) {
+                    speech.follow(some);
+                    is_wordy |= matches!(&speech, Speech::Http2(frames) if frames.is_wordy);
+                }
+                assert_eq!(is_wordy, *expected, "{at} in pieces of {piece}");
+            }
         }
     }
 
