@@ -115,7 +115,7 @@ pub trait Central: content::Attachments {
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
 
     /// Reads rows of `edge_conflicts` by `_id`: those about which something was decided, and which ids have
-    /// no row.
+    /// no row. What would be too much for one answer is left, but never everything.
     async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions>;
 
     /// Writes answers to decisions into rows of `edge_conflicts`, each only if the row still holds the
@@ -326,6 +326,8 @@ pub struct Resolutions {
 pub const RESOLUTION_FIELDS: [&str; 9] = [
     "status",
     "node",
+    /// The ids that were not looked at: they are to be asked for again. Fewer than were asked for.
+    pub left: Vec<String>,
     "fingerprint",
     "resolution",
     "value",
