@@ -13,6 +13,7 @@ mod clear;
 mod conflict_reads;
 mod conflicts;
 mod content;
+mod content_check;
 mod delivered;
 mod departed;
 mod edit;
