@@ -92,6 +92,8 @@ impl Sent {
             Some(Sent {
                 sequence,
                 key: RecordKey::new(Kind::from_code(code)?, row.get_str("id").ok()?),
+    /// Who made the edit, or the last of several; empty if that is not known.
+    pub author: String,
                 lease: row.get_i64("lease").ok()?,
                 number: row.get_i64("number").ok()? as u64,
                 write: IntentWrite::decode(&row)?,
@@ -106,6 +108,7 @@ impl Tx<'_> {
     pub fn ask_again(&mut self, key: &RecordKey, why: Reread) -> Result<(), StoreError> {
         let known = self.reread_of(key)?;
         let why = known.unwrap_or_default().with(why);
+                author: row.get_str("author").unwrap_or_default().to_owned(),
         if known != Some(why) {
             self.reread.insert(row_key(key), why.encode())?;
             self.wrote();
@@ -238,6 +241,9 @@ impl Tx<'_> {
     pub fn forget_sent(&mut self) -> Result<(), StoreError> {
         if !self.sent.is_empty()? {
             self.sent.clear()?;
+        if !intent.author.is_empty() {
+            row.insert("author", &intent.author);
+        }
             self.wrote();
         }
         self.forget_echoes()

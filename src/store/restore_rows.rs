@@ -67,8 +67,28 @@ impl Tx<'_> {
     }
 
     /// Own writes of a record that landed, as far as they are remembered, oldest first.
-    ///
-    /// Where they stand is looked up for all records at once, the first time in a transaction.
+        let sent = self.sent_of(key)?;
+        let own: Vec<Bson> =
+            sent.iter().map(|sent| Bson::Document(sent.write.without_bodies().encode(0))).collect();
+        self.known_writes(key, &own)
+    }
+
+    /// Who made the edit that this node sent last for a place in a record; empty if that is not known.
+    pub(super) fn sent_author(&mut self, key: &RecordKey, path: &[String]) -> Result<String, StoreError> {
+        let is_of_path = |sent: &Sent| match &sent.write {
+            IntentWrite::Update(changes) => {
+                changes.iter().any(|change| change.path.starts_with(path) || path.starts_with(&change.path))
+            }
+            IntentWrite::Insert(_) | IntentWrite::Replace(_) => true,
+            IntentWrite::Delete { .. } => path.is_empty(),
+        };
+        let sent = self.sent_of(key)?;
+        Ok(sent.into_iter().rev().find(is_of_path).map(|sent| sent.author).unwrap_or_default())
+    }
+
+    /// Writes of a record that landed, as far as they are remembered, oldest first. Where they stand is looked up for all
+    /// records at once, the first time in a transaction.
+    fn sent_of(&mut self, key: &RecordKey) -> Result<Vec<Sent>, StoreError> {
     pub fn own_writes(&mut self, key: &RecordKey) -> Result<Vec<OwnWrite>, StoreError> {
         if self.sent_at.is_none() {
             let mut sent_at = SentAt::new();
@@ -82,15 +102,13 @@ impl Tx<'_> {
             self.sent_at = Some(sent_at);
         }
         let at = self.sent_at.as_ref().and_then(|sent_at| sent_at.get(&key.id)).cloned().unwrap_or_default();
-        let mut own = Vec::new();
+        let mut found = Vec::new();
         for sequence in at {
             let row = self.sent.get(sequence)?;
             let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
-            if let Some(sent) = sent.filter(|sent| sent.key == *key) {
-                own.push(Bson::Document(sent.write.without_bodies().encode(0)));
-            }
+            found.extend(sent.filter(|sent| sent.key == *key));
         }
-        self.known_writes(key, &own)
+        Ok(found)
     }
 
     pub fn is_restoring(&self) -> Result<bool, StoreError> {

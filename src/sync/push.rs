@@ -288,7 +288,8 @@ fn plan(
         (Base::Document(base), None) => return plan_delete(tx, key, node, now, base).map(Some),
     };
     let number = tx.next_push_number()?;
-    tx.open_intent(key, &Intent { number, after: now, write: intent })?;
+    let author = tx.author_of(key)?;
+    tx.open_intent(key, &Intent { number, after: now, author, write: intent })?;
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
 }
 
@@ -358,7 +359,8 @@ fn plan_delete(
         "at": bson::DateTime::from_millis(tx.now_ms()),
     };
     let delete = IntentWrite::Delete { archive: archive.clone() };
-    tx.open_intent(key, &Intent { number, after: now, write: delete })?;
+    let author = tx.author_of(key)?;
+    tx.open_intent(key, &Intent { number, after: now, author, write: delete })?;
     let write = Write::Delete { key: key.clone(), base };
     Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
 }

@@ -112,6 +112,7 @@ fn fill(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let intent = |number, id: &str| Intent {
         number,
         after: None,
+        author: String::new(),
         write: IntentWrite::Insert(page(id, "EVA-01", "sent")),
     };
     tx.open_intent(&key(Kind::Page, "page-61"), &intent(1, "page-61"))?;
@@ -305,7 +306,6 @@ async fn a_row_under_a_damaged_key_leaves_nothing_behind_once_it_is_set_aside() 
     assert!(tried > 150, "{tried}");
 }
 
-const META_NAME: &str = "meta";
 /// The tables are made anew as after a damaged page.
 fn lose(store: &Store, lost: &BTreeSet<String>) {
     let engine = &store.inner.engine;
@@ -338,6 +338,7 @@ async fn contents_are_compared_with_their_names_after_the_table_that_says_which_
     assert_eq!(snapshot.meta("content_unchecked").unwrap(), None, "once");
 }
 
+const META_NAME: &str = "meta";
 
 #[tokio::test]
 async fn a_lost_table_without_checksums_is_made_anew_and_forgets_no_duty() {
