@@ -1,7 +1,6 @@
 //! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
 
 use bson::{Bson, Document, RawDocument, doc};
-use redb::ReadableTableMetadata as _;
 
 use super::StoreError;
 use super::feed_rows::{Reread, Sent};
@@ -67,6 +66,7 @@ impl Tx<'_> {
     }
 
     /// Own writes of a record that landed, as far as they are remembered, oldest first.
+    pub fn own_writes(&mut self, key: &RecordKey) -> Result<Vec<OwnWrite>, StoreError> {
         let sent = self.sent_of(key)?;
         let own: Vec<Bson> =
             sent.iter().map(|sent| Bson::Document(sent.write.without_bodies().encode(0))).collect();
@@ -89,7 +89,6 @@ impl Tx<'_> {
     /// Writes of a record that landed, as far as they are remembered, oldest first. Where they stand is looked up for all
     /// records at once, the first time in a transaction.
     fn sent_of(&mut self, key: &RecordKey) -> Result<Vec<Sent>, StoreError> {
-    pub fn own_writes(&mut self, key: &RecordKey) -> Result<Vec<OwnWrite>, StoreError> {
         if self.sent_at.is_none() {
             let mut sent_at = SentAt::new();
             for entry in self.sent.iter()?.sound() {
@@ -173,7 +172,7 @@ impl Tx<'_> {
     /// Ends the restoring once everything was looked at and nothing is left to be read again.
     pub fn end_restore(&mut self) -> Result<(), StoreError> {
         let is_swept = self.meta(META_RESTORE)?.is_some_and(|row| row.get_bool("swept").unwrap_or(false));
-        if is_swept && self.reread.is_empty()? {
+        if is_swept && !self.has_reread_due()? {
             self.restore.clear()?;
             self.set_meta(META_RESTORE, None)?;
         }

@@ -221,8 +221,10 @@ impl Tx<'_> {
         let mut base = self.base(key)?;
         if landed {
             self.clear_ghost(key)?;
-            // What the centre took it for was there.
-            self.clear_vanished(key)?;
+            // What the centre took it for was there: somebody has put it back, which its next reading looks at.
+            if self.clear_vanished(key)? {
+                self.ask_again(key, super::Reread::of_deleted())?;
+            }
             base = intent.write.applied_to(&base);
         }
         let document = self.document(key)?;

@@ -262,8 +262,7 @@ impl Round<'_> {
                     tx.ask_again(&key, Reread { is_alone: true, tries, ..Reread::default() })?;
                     return Ok(Tally::default());
                 }
-                tx.read_again(&key)?;
-                note_unreadable(tx, &key, "it did not arrive in three rounds")
+                take_unreadable(tx, &key, "it did not arrive in three rounds")
             })
             .await?;
         self.tally += tally;
@@ -282,17 +281,17 @@ pub(crate) enum Remote {
 pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
     let remote = |fetched| match fetched {
         Fetched::Document { id, document } => (id, Remote::Document(document)),
-        Fetched::Left { id } => (id, Remote::Left),
         Fetched::Unreadable { id, reason } => (id, Remote::Unreadable(reason)),
+        Fetched::Left { id } => (id, Remote::Left),
     };
     fetched.into_iter().map(remote).collect()
 }
+
 /// The ids that an answer of the centre has left to be asked for again.
 pub(crate) fn left_in(found: &BTreeMap<String, Remote>) -> Vec<String> {
     let left = found.iter().filter(|(_, remote)| matches!(remote, Remote::Left));
     left.map(|(id, _)| id.clone()).collect()
 }
-
 
 /// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
 /// stale.
@@ -321,20 +320,23 @@ pub(crate) fn take_document(
         return Ok(Tally::default());
     };
     tx.read_again(key)?;
-    tally += match remote {
-        Some(Remote::Document(document)) => take_in(tx, key, document)?,
-        Some(Remote::Unreadable(reason)) => note_unreadable(tx, key, reason)?,
-        None => merge_in(tx, key, None)?,
-    };
+    tally += take_in(tx, key, document)?;
     Ok(tally)
 }
 
-/// If the record is to be read because it was deleted, and is there. `None` if a damaged row is in the way: then nothing is
+/// [`take`] of a document that cannot be read. It is there: nothing is deleted here because of it, and nothing that is
+/// known of a delete is forgotten.
+pub(crate) fn take_unreadable(tx: &mut Tx<'_>, key: &RecordKey, reason: &str) -> Result<Tally, StoreError> {
+    tx.read_unreadable(key)?;
+    note_unreadable(tx, key, reason)
+}
+
+/// Compares a record that was deleted and is there. `None` if a damaged row is in the way: then nothing is
 /// concluded, and the record is read again.
 fn note_if_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    remote: Option<&Document>,
+    remote: &Document,
 ) -> Result<Option<Tally>, StoreError> {
     // One that had vanished is compared by the merge.
     let is_due = tx.reread_of(key)?.is_some_and(|why| why.is_deleted) && !tx.is_vanished(key)?;
@@ -389,11 +391,17 @@ fn settle_read(
         tx.put(key, local.as_ref(), &Base::Document(Document::new()), &Actor::Centre)?;
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
+    // What `doubted` has made of the base hides nothing that is put back: the conflicts follow from what this node has
+    // written, not from the base, and where the base became what was sent, the value before that was taken away by this
+    // node itself. A base that was not there at all is one by now, so that more is compared, not less. The doubted write
+    // itself is either sent again by the merge or recorded by it.
     // The read came after the write that it settles, so it may be merged; and after the lease.
-    let Some(back) = note_if_put_back(tx, key, remote)? else {
-        return Ok(tally);
-    };
-    tally += back;
+    if let Some(remote) = remote {
+        let Some(back) = note_if_put_back(tx, key, remote)? else {
+            return Ok(tally);
+        };
+        tally += back;
+    }
     tx.read_again(key)?;
     tx.note_taken(key)?;
     tally += merge_in(tx, key, remote)?;

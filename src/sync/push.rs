@@ -368,14 +368,14 @@ fn plan_delete(
 /// Whether the record or its person is to be read again: until then the centre is known to hold something else
 /// than is known here, so that a write would miss, or go to somebody else.
 fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    if tx.reread_of(key)?.is_some() {
+    if tx.reread_due(key)?.is_some() {
         return Ok(true);
     }
     let Some(owner) = tx.owner(key)? else {
         return Ok(false);
     };
     for id in tx.spellings(&owner)? {
-        if tx.reread_of(&RecordKey::new(Kind::Person, id))?.is_some() {
+        if tx.reread_due(&RecordKey::new(Kind::Person, id))?.is_some() {
             return Ok(true);
         }
     }
