@@ -332,7 +332,7 @@ pub(crate) fn take_unreadable(tx: &mut Tx<'_>, key: &RecordKey, reason: &str) ->
 }
 
 /// Compares a record that was deleted and is there. `None` if a damaged row is in the way: then nothing is
-/// concluded, and the record is read again.
+/// concluded, and the record is asked for again.
 fn note_if_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
@@ -343,7 +343,11 @@ fn note_if_put_back(
     if !is_due {
         return Ok(Some(Tally::default()));
     }
-    unless_damaged(note_put_back(tx, key, remote))
+    let noted = unless_damaged(note_put_back(tx, key, remote))?;
+    if noted.is_none() {
+        tx.ask_again(key, Reread::default())?;
+    }
+    Ok(noted)
 }
 
 /// What becomes of the archived body of a delete.
@@ -391,10 +395,10 @@ fn settle_read(
         tx.put(key, local.as_ref(), &Base::Document(Document::new()), &Actor::Centre)?;
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
-    // What `doubted` has made of the base hides nothing that is put back: the conflicts follow from what this node has
-    // written, not from the base, and where the base became what was sent, the value before that was taken away by this
-    // node itself. A base that was not there at all is one by now, so that more is compared, not less. The doubted write
-    // itself is either sent again by the merge or recorded by it.
+    // `doubted` may have changed the base, and hides nothing of a record that was put back. Conflicts follow from the writes
+    // that this node remembers, not from the base. The base differs only in the paths of the doubted write: each holds
+    // what was there before, or what was sent in its place. A record that was inserted had no base and has one now, so
+    // more is compared. The merge sends the doubted write again, or makes it a conflict.
     // The read came after the write that it settles, so it may be merged; and after the lease.
     if let Some(remote) = remote {
         let Some(back) = note_if_put_back(tx, key, remote)? else {

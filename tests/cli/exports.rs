@@ -55,6 +55,10 @@ fn an_export_holds_lost_values_and_deleted_records_and_says_so() {
     let record = ["collection", "id"].map(|field| open.get_str(field).unwrap());
     assert_eq!(record, ["people", "ANA01"]);
     assert!(!open.contains_key("author"), "nobody knows: {open}");
+    let shown = clinic.run(&["conflicts", "show", open.get_str("_id").unwrap()]).ends(0);
+    shown.says("edited here by  unknown");
+    let shown = clinic.run(&["conflicts", "show", open.get_str("_id").unwrap(), "--json"]).ends(0).json();
+    assert_eq!(shown.get("author"), None);
     let trash = rows(&clinic, "edge_trash.jsonl");
     assert_eq!(trash[0].get_document("document").unwrap().get_str("info").unwrap(), "gone");
 

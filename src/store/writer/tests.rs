@@ -1,3 +1,5 @@
+//! The writer of a store on a disk: panics, turns, and what stays counted.
+
 use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _};
 
 use super::*;
