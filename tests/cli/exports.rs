@@ -14,7 +14,7 @@ fn rows(clinic: &Clinic, file: &str) -> Vec<Document> {
     let text = fs::read_to_string(clinic.path("out").join(file)).unwrap();
     let row = |line: &str| {
         let json: serde_json::Value = serde_json::from_str(line).unwrap();
-        Document::try_from(Bson::try_from(json).unwrap().as_document().unwrap().clone()).unwrap()
+        Bson::try_from(json).unwrap().as_document().unwrap().clone()
     };
     text.lines().map(row).collect()
 }
