@@ -154,6 +154,7 @@ async fn documents_are_read_as_they_are() {
     let mut central = open(&ground.hub()).await;
     reading::order_and_resumption(central.as_mut(), &ground, Kind::Event).await;
     reading::fetch(central.as_mut(), &ground, Kind::Person).await;
+    reading::large_fetch(central.as_mut(), &ground, Kind::Person).await;
     reading::identities(central.as_mut(), &ground).await;
     reading::beside(central.as_mut()).await;
     ground.clear().await;
@@ -199,6 +200,7 @@ async fn leases_conflicts_and_the_archive_are_kept() {
     ledger::conflicts(central.as_mut(), &ground).await;
     ledger::reopened_conflicts(central.as_mut(), &ground).await;
     ledger::resolutions(central.as_mut(), &ground).await;
+    ledger::large_resolutions(central.as_mut(), &ground).await;
     ledger::closed_conflicts(central.as_mut(), &ground).await;
     ledger::answers(central.as_mut(), &ground).await;
     ledger::archive(central.as_mut(), &ground).await;

@@ -12,6 +12,8 @@ mod cli_support;
 mod doctor;
 #[path = "cli/encryption.rs"]
 mod encryption;
+#[path = "cli/exports.rs"]
+mod exports;
 #[path = "cli/memory.rs"]
 mod memory;
 mod support;

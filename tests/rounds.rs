@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "rounds/large.rs"]
+mod large;
+#[path = "rounds/put_back.rs"]
+mod put_back;
 mod support;
 
 use std::path::Path;

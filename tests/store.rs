@@ -78,7 +78,7 @@ async fn send(store: &Store) -> u64 {
             },
             (Base::Absent, None) => panic!("nothing to send"),
         };
-        tx.open_intent(&key(), &Intent { number, after: None, write }).unwrap();
+        tx.open_intent(&key(), &Intent { number, after: None, author: actor().to_string(), write }).unwrap();
         number
     })
     .await

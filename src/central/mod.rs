@@ -57,7 +57,8 @@ pub trait Central: content::Attachments {
         None
     }
 
-    /// The documents that exist among `ids`, in any order.
+    /// The documents that exist among `ids`, in any order. What would be too much for one answer is left, but never all
+    /// of it.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
     /// The people that exist among `ids`, in any order, with nothing but `_id` and the fields by which they are told
@@ -115,7 +116,7 @@ pub trait Central: content::Attachments {
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
 
     /// Reads rows of `edge_conflicts` by `_id`: those about which something was decided, and which ids have
-    /// no row.
+    /// no row. What would be too much for one answer is left, but never everything.
     async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions>;
 
     /// Writes answers to decisions into rows of `edge_conflicts`, each only if the row still holds the
@@ -244,12 +245,17 @@ pub enum Fetched {
         id: String,
         reason: String,
     },
+    /// Whether there is one was not looked at, because others are large: to be asked for again. Only [`Central::fetch`]
+    /// answers so.
+    Left {
+        id: String,
+    },
 }
 
 impl Fetched {
     pub fn id(&self) -> &str {
         match self {
-            Fetched::Document { id, .. } | Fetched::Unreadable { id, .. } => id,
+            Fetched::Document { id, .. } | Fetched::Unreadable { id, .. } | Fetched::Left { id } => id,
         }
     }
 
@@ -257,7 +263,7 @@ impl Fetched {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Fetched::Document { document, .. } => document.bytes().as_bytes().len(),
-            Fetched::Unreadable { .. } => 0,
+            Fetched::Unreadable { .. } | Fetched::Left { .. } => 0,
         }
     }
 }
@@ -320,6 +326,8 @@ pub struct Resolutions {
     pub decided: Vec<Document>,
     /// The ids that have no row.
     pub missing: Vec<String>,
+    /// The ids that were not looked at: they are to be asked for again. Fewer than were asked for.
+    pub left: Vec<String>,
 }
 
 /// Fields of a row of `edge_conflicts` that say what was decided, and about what; `_id` beside them.

@@ -1,4 +1,5 @@
-//! Floor 5. `export`: all records of a store that no node holds, as files that `import` reads.
+//! Floor 5. `export`: all records of a store that no node holds, as files that `import` reads; and beside them the conflicts
+//! and the bodies of deleted records, which it does not.
 //!
 //! Canonical extended JSON keeps every type of BSON; each line is read back before it counts as written.
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::control::{ControlError, Missing, open};
+use super::export_kept::{KEPT, kept_file, write_kept};
 use super::import::CONTENT_DIRECTORY;
 use super::ndjson::{Place, Text, read_document};
 use super::show::{plain, table};
@@ -44,11 +46,17 @@ pub(super) struct ExportArgs {
     json: bool,
 }
 
-/// What was written of a kind.
+/// What was written of a collection.
 struct Exported {
-    kind: Kind,
+    collection: &'static str,
     file: String,
     records: u64,
+}
+
+impl Exported {
+    fn of(kind: Kind, file: String, records: u64) -> Exported {
+        Exported { collection: kind.schema().collection, file, records }
+    }
 }
 
 pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Done> {
@@ -80,7 +88,14 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         let records =
             records.with_context(|| format!("the export in {} is not complete", directory.display()))?;
         if records > 0 {
-            written.push(Exported { kind, file, records });
+            written.push(Exported::of(kind, file, records));
+        }
+    }
+    let kept = write_kept(&export.store, directory)
+        .with_context(|| format!("the export in {} is not complete", directory.display()))?;
+    for (collection, records) in KEPT.into_iter().zip([kept.conflicts, kept.trash]) {
+        if records > 0 {
+            written.push(Exported { collection, file: kept_file(collection), records });
         }
     }
     File::open(directory)
@@ -96,12 +111,21 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
             export.missing
         );
     }
+    if let Some(note) = kept.note() {
+        eprintln!("{note}");
+    }
+    if kept.damaged > 0 {
+        eprintln!(
+            "error: {} conflicts or deleted records are damaged and are left out: `thalamus-edge doctor` names them",
+            kept.damaged
+        );
+    }
     let done = if args.json {
         Done::json(&as_json(&written, export.contents))
     } else {
         Done::text(as_table(&written))
     };
-    Ok(done.with_code(if export.unfaithful == 0 { 0 } else { EXIT_FAILED }))
+    Ok(done.with_code(if export.unfaithful + kept.damaged == 0 { 0 } else { EXIT_FAILED }))
 }
 
 /// Writes what can still be read of a store that is not opened any more. Nothing is written to it, so the audit trail does
@@ -122,7 +146,7 @@ fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) ->
             Entry::Vacant(place) => {
                 let file = file_of(config, kind);
                 let out = BufWriter::new(create(&directory.join(&file))?);
-                place.insert((out, Exported { kind, file, records: 0 }))
+                place.insert((out, Exported::of(kind, file, 0)))
             }
         };
         let document = Document::try_from(record.document.as_ref())?;
@@ -144,6 +168,7 @@ fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) ->
     } else {
         eprintln!("error: records or attachments are missing: pages of {} cannot be read", broken.join(", "));
     }
+    eprintln!("note: conflicts and deleted records are not in it: a backup has them");
     eprintln!("note: this export is not in the audit trail, because nothing was written to the store");
     eprintln!(
         "warning: {} holds health records and password hashes in clear: keep it as safe as the node",
@@ -309,7 +334,7 @@ impl Export<'_> {
     }
 }
 
-fn create(path: &Path) -> anyhow::Result<File> {
+pub(super) fn create(path: &Path) -> anyhow::Result<File> {
     create_private(path).with_context(|| path.display().to_string())
 }
 
@@ -317,7 +342,7 @@ fn as_json(written: &[Exported], contents: u64) -> Value {
     let files = written.iter().map(|exported| {
         json!({
             "file": exported.file,
-            "collection": exported.kind.schema().collection,
+            "collection": exported.collection,
             "records": exported.records,
         })
     });

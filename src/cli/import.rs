@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::control::{Missing, open};
+use super::export_kept::KEPT;
 use super::ndjson::{Documents, Place, read_document};
 use super::show::{plain, table};
 use super::{Done, EXIT_FAILED, Failure};
@@ -35,6 +36,9 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const ENDINGS: &[&str] = &["jsonl", "ndjson", "json"];
 /// Where an export keeps uploaded bytes, each under its SHA-256.
 pub(super) const CONTENT_DIRECTORY: &str = "content";
+
+/// About the files of an export that are only there to be read.
+const NOT_TAKEN: &str = "conflicts and deleted records are not imported; the file is there to be read";
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -116,6 +120,9 @@ fn find_sources(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Sources> {
             return Err(Failure::usage(format!("{}: {error}", path.display())).into());
         }
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if KEPT.contains(&stem) {
+            return Err(Failure::usage(format!("{}: {NOT_TAKEN}", path.display())).into());
+        }
         let kind = config.kind_of_collection(stem).ok_or_else(|| {
             let known = Kind::ALL.map(|kind| config.collection_of(kind)).join(", ");
             Failure::usage(format!(
@@ -141,6 +148,9 @@ fn add_directory(config: &Config, directory: &Path, sources: &mut Sources) -> an
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         match config.kind_of_collection(stem) {
             Some(kind) => sources.files.push((path, kind)),
+            None if KEPT.contains(&stem) => {
+                eprintln!("{}: {NOT_TAKEN}", plain(&path.display().to_string()));
+            }
             None => {
                 eprintln!("{}: not a collection of this node, left out", plain(&path.display().to_string()))
             }

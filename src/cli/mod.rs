@@ -12,6 +12,7 @@ mod db;
 mod doctor;
 mod emergency;
 mod export;
+mod export_kept;
 mod import;
 pub mod ndjson;
 mod reconcile;

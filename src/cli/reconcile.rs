@@ -389,7 +389,7 @@ fn value_text(conflict: &Value) -> String {
         ("field", field),
         ("status", cell(&conflict["status"])),
         ("found", cell(&conflict["found_at"])),
-        ("edited here by", cell(&conflict["author"])),
+        ("edited here by", author(conflict)),
         ("before", value("base")),
         ("local", value("local")),
         ("central", value("central")),
@@ -398,6 +398,11 @@ fn value_text(conflict: &Value) -> String {
     ];
     lines.extend(resolution_facts(conflict));
     facts(&lines)
+}
+
+/// Who made the edit of this node.
+fn author(conflict: &Value) -> String {
+    conflict.get("author").map_or_else(|| "unknown".to_owned(), cell)
 }
 
 /// Two people side by side, and what the decision is about.
@@ -415,7 +420,7 @@ fn identity_text(conflict: &Value) -> String {
         ("why", why.to_owned()),
         ("status", cell(&conflict["status"])),
         ("found", cell(&conflict["found_at"])),
-        ("edited here by", cell(&conflict["author"])),
+        ("edited here by", author(conflict)),
         ("this node", plain(&conflict["local"].to_string())),
         ("the centre", plain(&conflict["central"].to_string())),
         ("records made here", cell(&conflict["own_records"])),

@@ -85,7 +85,9 @@ impl Serialize for ConflictView<'_> {
         map.serialize_entry("path", &head.path)?;
         map.serialize_entry("stands", stands_name(head.stands))?;
         map.serialize_entry("status", head.status.name())?;
-        map.serialize_entry("author", &head.author)?;
+        if !head.author.is_empty() {
+            map.serialize_entry("author", &head.author)?;
+        }
         map.serialize_entry("found_at", &crate::sync::time_text(head.found_at_ms))?;
         map.serialize_entry("etag", &self.etag())?;
         if let Some(resolution) = &head.resolution {

@@ -267,8 +267,8 @@ impl ApiError {
             ApiError::StoreGivenUp => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "damaged",
-                "The node's store takes nothing any more, as when pages of its file are damaged; nothing was changed. \
-                 The node ends and is started again, which looks at the file; if it does not come back, `thalamus-edge \
+                "The node's store takes nothing any more, as when pages of its file are damaged; what was being written \
+                 may not be stored. The node ends and is started again, which looks at the file; if it does not come back, `thalamus-edge \
                  doctor` says what to do"
                     .into(),
             ),

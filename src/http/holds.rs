@@ -87,7 +87,9 @@ impl Case {
         put("record", json!(conflict.key.id));
         put("path", json!(conflict.path));
         put("status", json!(conflict.status.name()));
-        put("author", json!(conflict.author));
+        if !conflict.author.is_empty() {
+            put("author", json!(conflict.author));
+        }
         put("found_at", json!(crate::sync::time_text(conflict.found_at_ms)));
         put("etag", json!(self.etag()));
         if let Some(hold) = &self.hold {

@@ -115,7 +115,7 @@ pub struct Conflict {
     pub central: Option<Bson>,
     pub stands: Side,
     pub status: ConflictStatus,
-    /// Who made the local edit.
+    /// Who made the local edit; empty if that is not known.
     pub author: String,
     pub found_at_ms: i64,
     /// `local`, `central` or `value`, once resolved, and by whom. Of an identity `same`, `new_id`, or `ended`
@@ -356,13 +356,24 @@ pub(crate) fn digest(of: &Document) -> Result<String, StoreError> {
 impl Tx<'_> {
     /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
     pub fn add_conflict(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
+        let author = self.author_of(key)?;
+        self.add_conflict_by(key, clash, author)
+    }
+
+    /// [`Tx::add_conflict`] over a value that this node has sent, and that the centre does not have any more.
+    pub fn add_conflict_of_sent(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
+        let author = self.sent_author(key, &clash.path)?;
+        self.add_conflict_by(key, clash, author)
+    }
+
+    fn add_conflict_by(&mut self, key: &RecordKey, clash: &Clash, author: String) -> Result<(), StoreError> {
         let mut conflict = Conflict {
             path: clash.path.clone(),
             base: clash.base.clone(),
             local: clash.local.clone(),
             central: clash.remote.clone(),
             stands: clash.stands,
-            author: self.author_of(key)?,
+            author,
             found_at_ms: self.now_ms(),
             owner: Some(self.owner(key)?.unwrap_or_default()),
             ..Conflict::new(String::new(), key.clone(), Subject::Value)
@@ -375,6 +386,9 @@ impl Tx<'_> {
     pub fn open_conflict(&mut self, mut conflict: Conflict) -> Result<(), StoreError> {
         if let Some(known) = self.conflict(&conflict.id)? {
             conflict.notes = known.notes;
+            if conflict.author.is_empty() {
+                conflict.author = known.author;
+            }
             conflict.publisher = known.publisher;
             conflict.is_reopened = known.is_reopened;
             if known.status == ConflictStatus::Resolved {

@@ -25,6 +25,9 @@ pub struct Reread {
     pub is_alone: bool,
     /// It was deleted at the centre; if it is there again, somebody has put it back.
     pub is_deleted: bool,
+    /// What the centre holds could not be read. The row only keeps the mark `is_deleted` until it can: the record is not
+    /// read again before it changes at the centre or somebody asks for it.
+    pub is_unreadable: bool,
     /// Rounds in which asking for it alone failed.
     pub tries: u8,
 }
@@ -33,13 +36,15 @@ impl Reread {
     const UNCLEAR: u8 = 1;
     const ALONE: u8 = 2;
     const TRIES_SHIFT: u32 = 2;
-    const TRIES_MAX: u8 = 0b1_1111;
+    const TRIES_MAX: u8 = 0b1111;
+    const UNREADABLE: u8 = 64;
     const DELETED: u8 = 128;
 
     fn encode(self) -> u8 {
         (self.tries.min(Self::TRIES_MAX) << Self::TRIES_SHIFT)
             | if self.is_unclear { Self::UNCLEAR } else { 0 }
             | if self.is_alone { Self::ALONE } else { 0 }
+            | if self.is_unreadable { Self::UNREADABLE } else { 0 }
             | if self.is_deleted { Self::DELETED } else { 0 }
     }
 
@@ -48,16 +53,23 @@ impl Reread {
             is_unclear: bits & Self::UNCLEAR != 0,
             is_alone: bits & Self::ALONE != 0,
             is_deleted: bits & Self::DELETED != 0,
+            is_unreadable: bits & Self::UNREADABLE != 0,
             tries: bits >> Self::TRIES_SHIFT & Self::TRIES_MAX,
         }
     }
 
-    /// Both reasons together.
+    /// To be read again because it was deleted at the centre.
+    pub fn of_deleted() -> Reread {
+        Reread { is_deleted: true, ..Reread::default() }
+    }
+
+    /// Both reasons together, for a record that is to be read.
     fn with(self, other: Reread) -> Reread {
         Reread {
             is_unclear: self.is_unclear || other.is_unclear,
             is_alone: self.is_alone || other.is_alone,
             is_deleted: self.is_deleted || other.is_deleted,
+            is_unreadable: false,
             tries: self.tries.max(other.tries),
         }
     }
@@ -80,6 +92,8 @@ pub struct Sent {
     pub lease: i64,
     /// Number of the push.
     pub number: u64,
+    /// Who made the edit, or the last of several; empty if that is not known.
+    pub author: String,
     /// Inserted and replaced documents are not kept a second time: they are empty here.
     pub write: IntentWrite,
 }
@@ -94,6 +108,7 @@ impl Sent {
                 key: RecordKey::new(Kind::from_code(code)?, row.get_str("id").ok()?),
                 lease: row.get_i64("lease").ok()?,
                 number: row.get_i64("number").ok()? as u64,
+                author: row.get_str("author").unwrap_or_default().to_owned(),
                 write: IntentWrite::decode(&row)?,
             })
         };
@@ -108,6 +123,21 @@ impl Tx<'_> {
         let why = known.unwrap_or_default().with(why);
         if known != Some(why) {
             self.reread.insert(row_key(key), why.encode())?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    /// The record has been read again, and what the centre holds is unreadable. That it was deleted there is remembered
+    /// until it can be read: then it was put back, and is compared.
+    pub fn read_unreadable(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        let was_vanished = self.clear_vanished(key)?;
+        if !was_vanished && !self.reread_of(key)?.is_some_and(|why| why.is_deleted) {
+            return self.read_again(key);
+        }
+        let kept = Reread { is_unreadable: true, ..Reread::of_deleted() };
+        if self.reread_of(key)? != Some(kept) {
+            self.reread.insert(row_key(key), kept.encode())?;
             self.wrote();
         }
         Ok(())
@@ -135,8 +165,24 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// What is noted about reading the record again, be it due or not.
     pub fn reread_of(&self, key: &RecordKey) -> Result<Option<Reread>, StoreError> {
         Ok(self.reread.get(row_key(key))?.map(|row| Reread::decode(row.value())))
+    }
+
+    /// Whether the record is to be read again, and why.
+    pub fn reread_due(&self, key: &RecordKey) -> Result<Option<Reread>, StoreError> {
+        Ok(self.reread_of(key)?.filter(|why| !why.is_unreadable))
+    }
+
+    /// Whether any record is to be read again.
+    pub(super) fn has_reread_due(&self) -> Result<bool, StoreError> {
+        for entry in self.reread.iter()? {
+            if !Reread::decode(entry?.1.value()).is_unreadable {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Notes that the centre no longer has a record that is clean here.
@@ -195,6 +241,9 @@ impl Tx<'_> {
         let mut row = intent.write.without_bodies().encode(intent.number);
         let (code, id) = row_key(key);
         row.extend(doc! {"kind": i32::from(code), "id": id, "lease": lease});
+        if !intent.author.is_empty() {
+            row.insert("author", &intent.author);
+        }
         self.sent.insert(sequence, tables::encode(&row)?.as_slice())?;
         if is_echo_due {
             self.echo.insert((code, id, sequence), ())?;
@@ -288,8 +337,9 @@ impl Snapshot {
         for entry in reread.range::<(u8, &str)>((start, std::ops::Bound::Unbounded))? {
             let (at, why) = entry?;
             let (code, id) = at.value();
-            if intent.get((code, id))?.is_none() {
-                found.push((RecordKey::new(kind_of(code)?, id), Reread::decode(why.value())));
+            let why = Reread::decode(why.value());
+            if !why.is_unreadable && intent.get((code, id))?.is_none() {
+                found.push((RecordKey::new(kind_of(code)?, id), why));
             }
             if found.len() >= max {
                 break;

@@ -10,8 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bson::doc;
-use redb::{ReadableTable as _, Value as _};
-use sha2::{Digest as _, Sha256};
+use redb::ReadableTable as _;
 
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::{Held, Hold};
@@ -124,8 +123,8 @@ impl Tx<'_> {
                 held.push(key_at(at.value())?);
             }
         }
+        self.drop_all_held(&held.iter().map(|key| (row_key(key).0, key.id.clone())).collect())?;
         for key in held {
-            self.drop_held(RowKey::as_bytes(&row_key(&key)).as_ref())?;
             self.ask_again(&key, Reread::default())?;
         }
         Ok(())
@@ -270,7 +269,7 @@ impl Tx<'_> {
     }
 
     /// Contents of which there is every part up to the last; parts of others are removed.
-    fn whole_contents(&mut self) -> Result<BTreeSet<String>, StoreError> {
+    pub(super) fn whole_contents(&mut self) -> Result<BTreeSet<String>, StoreError> {
         let mut parts = BTreeMap::<String, (u32, u32)>::new();
         for at in self.content.keys::<(&str, u32)>(..)? {
             let at = at?;
@@ -290,7 +289,7 @@ impl Tx<'_> {
     }
 
     /// Contents that records name, as one of them says it; none if that one is damaged.
-    fn named_contents(&self) -> Result<BTreeMap<String, Option<Content>>, StoreError> {
+    pub(super) fn named_contents(&self) -> Result<BTreeMap<String, Option<Content>>, StoreError> {
         let mut named = BTreeMap::<String, Option<Content>>::new();
         for entry in self.content_named.iter()? {
             let (at, _) = entry?;
@@ -370,24 +369,6 @@ impl Tx<'_> {
         }
         for id in closed {
             self.conflict_outbox.insert(id.as_str(), ())?;
-        }
-        Ok(())
-    }
-
-    /// Which contents are here as a whole is not known any more; their names say it.
-    fn want_unfinished(&mut self) -> Result<(), StoreError> {
-        let whole = self.whole_contents()?;
-        for (sha256, content) in self.named_contents()? {
-            let Some(content) = content.filter(|_| whole.contains(&sha256)) else {
-                continue;
-            };
-            let mut sum = Sha256::new();
-            for row in self.content.range((sha256.as_str(), 0)..=(sha256.as_str(), u32::MAX))?.sound() {
-                sum.update(row?.1.value());
-            }
-            if hex::encode(sum.finalize()) != sha256 {
-                self.content_wanted.insert(sha256.as_str(), (content.length, 0))?;
-            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod clear;
 mod conflict_reads;
 mod conflicts;
 mod content;
+mod content_check;
 mod delivered;
 mod departed;
 mod edit;
@@ -153,11 +154,11 @@ pub enum StoreError {
          then `thalamus-edge restore FILE` puts the last good backup in its place"
     )]
     Broken(String),
-    /// redb gave up in the middle of a write: nothing can be written until the store is opened anew, which looks at its
+    /// The writer panicked, in redb mostly: nothing can be written until the store is opened anew, which looks at its
     /// pages first.
     #[error(
         "the store gave up in the middle of a write, as it does when pages of its file are damaged: what was being \
-         written is not stored, and the node ends. Its next start looks at the file and says what to do"
+         written may not be stored, and the node ends. Its next start looks at the file and says what to do"
     )]
     GivenUp,
     /// A row whose checksum is wrong: it is not what was written.

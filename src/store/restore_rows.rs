@@ -1,7 +1,6 @@
 //! Floor 1. What is kept while this node and a centre that was set back to an older copy are brought together.
 
 use bson::{Bson, Document, RawDocument, doc};
-use redb::ReadableTableMetadata as _;
 
 use super::StoreError;
 use super::feed_rows::{Reread, Sent};
@@ -67,9 +66,29 @@ impl Tx<'_> {
     }
 
     /// Own writes of a record that landed, as far as they are remembered, oldest first.
-    ///
-    /// Where they stand is looked up for all records at once, the first time in a transaction.
     pub fn own_writes(&mut self, key: &RecordKey) -> Result<Vec<OwnWrite>, StoreError> {
+        let sent = self.sent_of(key)?;
+        let own: Vec<Bson> =
+            sent.iter().map(|sent| Bson::Document(sent.write.without_bodies().encode(0))).collect();
+        self.known_writes(key, &own)
+    }
+
+    /// Who made the edit that this node sent last for a place in a record; empty if that is not known.
+    pub(super) fn sent_author(&mut self, key: &RecordKey, path: &[String]) -> Result<String, StoreError> {
+        let is_of_path = |sent: &Sent| match &sent.write {
+            IntentWrite::Update(changes) => {
+                changes.iter().any(|change| change.path.starts_with(path) || path.starts_with(&change.path))
+            }
+            IntentWrite::Insert(_) | IntentWrite::Replace(_) => true,
+            IntentWrite::Delete { .. } => path.is_empty(),
+        };
+        let sent = self.sent_of(key)?;
+        Ok(sent.into_iter().rev().find(is_of_path).map(|sent| sent.author).unwrap_or_default())
+    }
+
+    /// Writes of a record that landed, as far as they are remembered, oldest first. Where they stand is looked up for all
+    /// records at once, the first time in a transaction.
+    fn sent_of(&mut self, key: &RecordKey) -> Result<Vec<Sent>, StoreError> {
         if self.sent_at.is_none() {
             let mut sent_at = SentAt::new();
             for entry in self.sent.iter()?.sound() {
@@ -82,15 +101,13 @@ impl Tx<'_> {
             self.sent_at = Some(sent_at);
         }
         let at = self.sent_at.as_ref().and_then(|sent_at| sent_at.get(&key.id)).cloned().unwrap_or_default();
-        let mut own = Vec::new();
+        let mut found = Vec::new();
         for sequence in at {
             let row = self.sent.get(sequence)?;
             let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
-            if let Some(sent) = sent.filter(|sent| sent.key == *key) {
-                own.push(Bson::Document(sent.write.without_bodies().encode(0)));
-            }
+            found.extend(sent.filter(|sent| sent.key == *key));
         }
-        self.known_writes(key, &own)
+        Ok(found)
     }
 
     pub fn is_restoring(&self) -> Result<bool, StoreError> {
@@ -155,7 +172,7 @@ impl Tx<'_> {
     /// Ends the restoring once everything was looked at and nothing is left to be read again.
     pub fn end_restore(&mut self) -> Result<(), StoreError> {
         let is_swept = self.meta(META_RESTORE)?.is_some_and(|row| row.get_bool("swept").unwrap_or(false));
-        if is_swept && self.reread.is_empty()? {
+        if is_swept && !self.has_reread_due()? {
             self.restore.clear()?;
             self.set_meta(META_RESTORE, None)?;
         }

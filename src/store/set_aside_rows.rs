@@ -5,6 +5,7 @@
 //! anew, an account counts as another one's, roles are gone. An entry of the audit trail keeps its place and its hash, so
 //! that the chain goes on, and says no more than that it cannot be read.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use redb::{Key, ReadableTable as _, TableDefinition, TableError, Value};
@@ -209,20 +210,23 @@ impl Tx<'_> {
     }
 
     /// Removes a document that waits behind a hold, whatever its row is worth.
-    pub(super) fn drop_held(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+    fn drop_held(&mut self, key: &[u8]) -> Result<bool, StoreError> {
         let (code, id) = <RowKey as Value>::from_bytes(key);
-        let mut places = Vec::new();
-        for entry in self.held_of.iter()? {
-            let (at, ()) = (entry?.0, ());
-            let (account, of_kind, of) = at.value();
-            if (of_kind, of) == (code, id) {
-                places.push(account.to_owned());
-            }
+        self.drop_all_held(&BTreeSet::from([(code, id.to_owned())]))
+    }
+
+    /// The same for many, in one pass. Returns whether there was any.
+    pub(super) fn drop_all_held(&mut self, keys: &BTreeSet<(u8, String)>) -> Result<bool, StoreError> {
+        if keys.is_empty() {
+            return Ok(false);
         }
-        for account in places {
-            self.held_of.remove((account.as_str(), code, id))?;
+        // The row that would say behind which account it waits may be the damaged one.
+        self.held_of.retain(|(_, code, id), ()| !keys.contains(&(code, id.to_owned())))?;
+        let mut was_any = false;
+        for (code, id) in keys {
+            was_any |= self.held.remove((*code, id.as_str()))?;
         }
-        self.held.remove((code, id))
+        Ok(was_any)
     }
 
     /// Removes a hold and what waits behind it. All of it is read again, and so the hold is found again.

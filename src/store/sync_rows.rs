@@ -27,6 +27,8 @@ pub struct Intent {
     /// It was sent after this moment of the centre's history, if that is known: what was told of earlier ones
     /// is somebody else's.
     pub after: Option<Moment>,
+    /// Who made the edit, or the last of several; empty if that is not known.
+    pub author: String,
     pub write: IntentWrite,
 }
 
@@ -46,6 +48,9 @@ impl Intent {
     pub(crate) fn encode(&self) -> Document {
         let mut row = self.write.encode(self.number);
         insert_some(&mut row, "after", &self.after.map(|Moment(after)| Bson::Int64(after as i64)));
+        if !self.author.is_empty() {
+            row.insert("author", &self.author);
+        }
         row
     }
 }
@@ -216,8 +221,10 @@ impl Tx<'_> {
         let mut base = self.base(key)?;
         if landed {
             self.clear_ghost(key)?;
-            // What the centre took it for was there.
-            self.clear_vanished(key)?;
+            // What the centre took it for was there: somebody has put it back, which its next reading looks at.
+            if self.clear_vanished(key)? {
+                self.ask_again(key, super::Reread::of_deleted())?;
+            }
             base = intent.write.applied_to(&base);
         }
         let document = self.document(key)?;
@@ -335,5 +342,6 @@ pub(crate) fn decode_intent(bytes: &[u8]) -> Result<Intent, StoreError> {
     let number = row.get_i64("number").map_err(|_| damaged("an intent"))? as u64;
     let write = IntentWrite::decode(&row).ok_or_else(|| damaged("an intent"))?;
     let after = row.get_i64("after").ok().map(|after| Moment(after as u64));
-    Ok(Intent { number, after, write })
+    let author = row.get_str("author").unwrap_or_default().to_owned();
+    Ok(Intent { number, after, author, write })
 }

@@ -46,10 +46,12 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
         "path": conflict.path.clone(),
         "status": conflict.status.name(),
         "node": node,
-        "author": &conflict.author,
         "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
         "fingerprint": conflict.fingerprint()?,
     };
+    if !conflict.author.is_empty() {
+        row.insert("author", &conflict.author);
+    }
     if conflict.is_identity() {
         // Where the answer is found, if the two people turn out to be one.
         row.extend(question_of(conflict)?.map(|question| ("question".to_owned(), Bson::String(question))));

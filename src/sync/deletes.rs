@@ -81,7 +81,7 @@ impl Round<'_> {
                             Some(done) => done,
                             // A row is in the way, and the next round finds that the record is gone.
                             None => {
-                                tx.ask_again(&row.key, Reread::default())?;
+                                tx.ask_again(&row.key, Reread::of_deleted())?;
                                 Tally::default()
                             }
                         };

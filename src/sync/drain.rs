@@ -16,7 +16,7 @@ use super::round::{Round, RoundError, Tally};
 use super::scan::Reason;
 use super::{lease, step};
 use crate::central::{
-    ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Lease, Moment, Token, Watched,
+    ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Fetched, Lease, Moment, Token, Watched,
 };
 use crate::domain::record::{Kind, RecordKey};
 use crate::flaw::{Flaw, planted};
@@ -24,6 +24,8 @@ use crate::store::{Intent, IntentWrite, Landing, Reread, Sent, StoreError};
 
 /// How often a round begins again because the feed broke.
 const DRAIN_TRIES_MAX: usize = 3;
+/// Bytes of documents after which what else a batch of events is about is read later.
+const NEWS_BYTES_MAX: usize = 16 << 20;
 /// Longest that the feed may tell nothing while the barrier is still to come.
 const BARRIER_SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -296,11 +298,16 @@ impl Round<'_> {
         }
         let read_at = self.read_now().await?;
         let mut found: BTreeMap<RecordKey, Option<Remote>> = BTreeMap::new();
-        let mut failure = None;
+        let (mut failure, mut bytes) = (None, 0);
         'reading: for (kind, ids) in by_kind {
             for ids in ids.chunks(self.fetch_ids()) {
+                // What is not read here is noted below, and read with all that is to be read again.
+                if bytes > NEWS_BYTES_MAX {
+                    break 'reading;
+                }
                 match self.fetch(central, kind, ids).await {
                     Ok(fetched) => {
+                        bytes += fetched.iter().map(Fetched::bytes).sum::<usize>();
                         let mut fetched = by_id(fetched);
                         let with_key = |id: &String| (RecordKey::new(kind, id.as_str()), fetched.remove(id));
                         found.extend(ids.iter().map(with_key));

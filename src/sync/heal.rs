@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pull::{Remote, by_id};
+use super::pull::{Remote, by_id, left_in};
 use super::round::{Round, RoundError, Tally};
 use crate::central::Central;
 use crate::domain::record::{Kind, RecordKey};
@@ -46,25 +46,32 @@ impl Round<'_> {
             .await?;
         for (kind, ids) in healable {
             for ids in ids.chunks(self.fetch_ids()) {
-                let found = by_id(self.fetch(central, kind, ids).await?);
-                let tally = self
-                    .store
-                    .transact(move |tx| -> Result<Tally, StoreError> {
-                        let mut tally = Tally::default();
-                        for (id, remote) in &found {
-                            if let Remote::Document(document) = remote {
-                                let is_healed =
-                                    tx.heal(&RecordKey::new(kind, id.as_str()), document.bytes())?;
-                                tally.pulled += u64::from(is_healed);
+                let mut left = ids.to_vec();
+                while !left.is_empty() {
+                    let found = by_id(self.fetch(central, kind, &left).await?);
+                    left = left_in(&found);
+                    let tally = self
+                        .store
+                        .transact(move |tx| -> Result<Tally, StoreError> {
+                            let mut tally = Tally::default();
+                            for (id, remote) in &found {
+                                if let Remote::Document(document) = remote {
+                                    let is_healed =
+                                        tx.heal(&RecordKey::new(kind, id.as_str()), document.bytes())?;
+                                    tally.pulled += u64::from(is_healed);
+                                }
                             }
-                        }
-                        Ok(tally)
-                    })
-                    .await?;
-                if tally.pulled > 0 {
-                    tracing::info!(records = tally.pulled, "damaged records were read from the centre again");
+                            Ok(tally)
+                        })
+                        .await?;
+                    if tally.pulled > 0 {
+                        tracing::info!(
+                            records = tally.pulled,
+                            "damaged records were read from the centre again"
+                        );
+                    }
+                    self.tally += tally;
                 }
-                self.tally += tally;
             }
         }
         Ok(self.store.settle_damage().await?)

@@ -27,7 +27,7 @@ pub(crate) fn merge_in(
 ) -> Result<Tally, StoreError> {
     match merge_sound(tx, key, remote) {
         Err(StoreError::DamagedRow(_)) => {
-            tx.ask_again(key, Reread::default())?;
+            tx.ask_again(key, Reread { is_deleted: remote.is_none(), ..Reread::default() })?;
             Ok(Tally::default())
         }
         merged => merged,
@@ -37,7 +37,7 @@ pub(crate) fn merge_in(
 fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     let (local, before) = (tx.document(key)?, tx.writes());
-    if remote.is_some() && tx.is_vanished(key)? {
+    if let (Some(remote), true) = (remote, tx.is_vanished(key)?) {
         tally += note_put_back(tx, key, remote)?;
         tx.clear_vanished(key)?;
     }
@@ -187,7 +187,7 @@ pub(crate) fn remove(tx: &mut Tx<'_>, key: &RecordKey) -> Result<Tally, StoreErr
     }
     if tx.has_intent(key)? {
         // A write of it is on the way, so that it need not be gone by now.
-        tx.ask_again(key, Reread::default())?;
+        tx.ask_again(key, Reread::of_deleted())?;
         return Ok(Tally::default());
     }
     if !tx.is_clean(key)? {

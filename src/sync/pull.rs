@@ -81,12 +81,26 @@ impl Round<'_> {
         kind: Kind,
         batch: &[(RecordKey, Intent)],
     ) -> Result<(), RoundError> {
-        let ids: Vec<String> = batch.iter().map(|(key, _)| key.id.clone()).collect();
-        let found = by_id(self.fetch(central, kind, &ids).await?);
-        step("settle.read");
+        let mut ids: Vec<String> = batch.iter().map(|(key, _)| key.id.clone()).collect();
+        while !ids.is_empty() {
+            let found = by_id(self.fetch(central, kind, &ids).await?);
+            step("settle.read");
+            ids = left_in(&found);
+            self.settle_found(central, batch, &found).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_found(
+        &mut self,
+        central: &mut dyn Central,
+        batch: &[(RecordKey, Intent)],
+        found: &BTreeMap<String, Remote>,
+    ) -> Result<(), RoundError> {
         let (mut settled, mut unreadable, mut archives) = (Vec::new(), Vec::new(), Vec::new());
         for (key, intent) in batch {
             let remote = match found.get(&key.id) {
+                Some(Remote::Left) => continue,
                 Some(Remote::Unreadable(reason)) => {
                     // The write stays open until somebody can tell what became of it.
                     unreadable.push((key.clone(), reason.clone()));
@@ -190,6 +204,20 @@ impl Round<'_> {
         kind: Kind,
         ids: &[String],
     ) -> Result<(), RoundError> {
+        let mut left = self.reread_some(central, kind, ids).await?;
+        while !left.is_empty() {
+            left = self.reread_some(central, kind, &left).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the ids that are left to be asked for.
+    async fn reread_some(
+        &mut self,
+        central: &mut dyn Central,
+        kind: Kind,
+        ids: &[String],
+    ) -> Result<Vec<String>, RoundError> {
         let read_at = self.read_now().await?;
         let mut found = match self.fetch(central, kind, ids).await {
             Ok(fetched) => by_id(fetched),
@@ -201,8 +229,10 @@ impl Round<'_> {
             }
         };
         step("reread.read");
+        let left = left_in(&found);
+        let read = ids.iter().filter(|id| !left.contains(id));
         let remotes: Vec<(RecordKey, Option<Remote>)> =
-            ids.iter().map(|id| (RecordKey::new(kind, id.as_str()), found.remove(id))).collect();
+            read.map(|id| (RecordKey::new(kind, id.as_str()), found.remove(id))).collect();
         let tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
@@ -218,7 +248,7 @@ impl Round<'_> {
             .await?;
         self.tally += tally;
         step("reread.applied");
-        Ok(())
+        Ok(left)
     }
 
     /// A record that was asked for alone did not arrive. One that never does becomes a dead letter, so that
@@ -232,8 +262,7 @@ impl Round<'_> {
                     tx.ask_again(&key, Reread { is_alone: true, tries, ..Reread::default() })?;
                     return Ok(Tally::default());
                 }
-                tx.read_again(&key)?;
-                note_unreadable(tx, &key, "it did not arrive in three rounds")
+                take_unreadable(tx, &key, "it did not arrive in three rounds")
             })
             .await?;
         self.tally += tally;
@@ -245,53 +274,80 @@ impl Round<'_> {
 pub(crate) enum Remote {
     Document(Verbatim),
     Unreadable(String),
-}
-
-impl Remote {
-    fn document(&self) -> Option<&Document> {
-        match self {
-            Remote::Document(document) => Some(document.document()),
-            Remote::Unreadable(_) => None,
-        }
-    }
+    /// Not looked at: see [`Fetched::Left`].
+    Left,
 }
 
 pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
     let remote = |fetched| match fetched {
         Fetched::Document { id, document } => (id, Remote::Document(document)),
         Fetched::Unreadable { id, reason } => (id, Remote::Unreadable(reason)),
+        Fetched::Left { id } => (id, Remote::Left),
     };
     fetched.into_iter().map(remote).collect()
+}
+
+/// The ids that an answer of the centre has left to be asked for again.
+pub(crate) fn left_in(found: &BTreeMap<String, Remote>) -> Vec<String> {
+    let left = found.iter().filter(|(_, remote)| matches!(remote, Remote::Left));
+    left.map(|(id, _)| id.clone()).collect()
 }
 
 /// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
 /// stale.
 pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) -> Result<Tally, StoreError> {
-    let Some(mut tally) = note_if_put_back(tx, key, remote.and_then(Remote::document))? else {
+    match remote {
+        Some(Remote::Document(document)) => take_document(tx, key, document),
+        Some(Remote::Unreadable(reason)) => take_unreadable(tx, key, reason),
+        Some(Remote::Left) => {
+            tx.ask_again(key, Reread::default())?;
+            Ok(Tally::default())
+        }
+        None => {
+            tx.read_again(key)?;
+            merge_in(tx, key, None)
+        }
+    }
+}
+
+/// [`take`] of a document that was read.
+pub(crate) fn take_document(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    document: &Verbatim,
+) -> Result<Tally, StoreError> {
+    let Some(mut tally) = note_if_put_back(tx, key, document.document())? else {
         return Ok(Tally::default());
     };
     tx.read_again(key)?;
-    tally += match remote {
-        Some(Remote::Document(document)) => take_in(tx, key, document)?,
-        Some(Remote::Unreadable(reason)) => note_unreadable(tx, key, reason)?,
-        None => merge_in(tx, key, None)?,
-    };
+    tally += take_in(tx, key, document)?;
     Ok(tally)
 }
 
-/// If the record is to be read because it was deleted, and is there. `None` if a damaged row is in the way: then nothing is
-/// concluded, and the record is read again.
+/// [`take`] of a document that cannot be read. It is there: nothing is deleted here because of it, and nothing that is
+/// known of a delete is forgotten.
+pub(crate) fn take_unreadable(tx: &mut Tx<'_>, key: &RecordKey, reason: &str) -> Result<Tally, StoreError> {
+    tx.read_unreadable(key)?;
+    note_unreadable(tx, key, reason)
+}
+
+/// Compares a record that was deleted and is there. `None` if a damaged row is in the way: then nothing is
+/// concluded, and the record is asked for again.
 fn note_if_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    remote: Option<&Document>,
+    remote: &Document,
 ) -> Result<Option<Tally>, StoreError> {
     // One that had vanished is compared by the merge.
     let is_due = tx.reread_of(key)?.is_some_and(|why| why.is_deleted) && !tx.is_vanished(key)?;
     if !is_due {
         return Ok(Some(Tally::default()));
     }
-    unless_damaged(note_put_back(tx, key, remote))
+    let noted = unless_damaged(note_put_back(tx, key, remote))?;
+    if noted.is_none() {
+        tx.ask_again(key, Reread::default())?;
+    }
+    Ok(noted)
 }
 
 /// What becomes of the archived body of a delete.
@@ -339,11 +395,17 @@ fn settle_read(
         tx.put(key, local.as_ref(), &Base::Document(Document::new()), &Actor::Centre)?;
     }
     let mut tally = Tally { pushed: u64::from(has_landed), ..Tally::default() };
+    // `doubted` may have changed the base, and hides nothing of a record that was put back. Conflicts follow from the writes
+    // that this node remembers, not from the base. The base differs only in the paths of the doubted write: each holds
+    // what was there before, or what was sent in its place. A record that was inserted had no base and has one now, so
+    // more is compared. The merge sends the doubted write again, or makes it a conflict.
     // The read came after the write that it settles, so it may be merged; and after the lease.
-    let Some(back) = note_if_put_back(tx, key, remote)? else {
-        return Ok(tally);
-    };
-    tally += back;
+    if let Some(remote) = remote {
+        let Some(back) = note_if_put_back(tx, key, remote)? else {
+            return Ok(tally);
+        };
+        tally += back;
+    }
     tx.read_again(key)?;
     tx.note_taken(key)?;
     tally += merge_in(tx, key, remote)?;

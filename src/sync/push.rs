@@ -288,7 +288,8 @@ fn plan(
         (Base::Document(base), None) => return plan_delete(tx, key, node, now, base).map(Some),
     };
     let number = tx.next_push_number()?;
-    tx.open_intent(key, &Intent { number, after: now, write: intent })?;
+    let author = tx.author_of(key)?;
+    tx.open_intent(key, &Intent { number, after: now, author, write: intent })?;
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
 }
 
@@ -358,7 +359,8 @@ fn plan_delete(
         "at": bson::DateTime::from_millis(tx.now_ms()),
     };
     let delete = IntentWrite::Delete { archive: archive.clone() };
-    tx.open_intent(key, &Intent { number, after: now, write: delete })?;
+    let author = tx.author_of(key)?;
+    tx.open_intent(key, &Intent { number, after: now, author, write: delete })?;
     let write = Write::Delete { key: key.clone(), base };
     Ok(Sending { key: key.clone(), number, write, archive: Some((archive, row)) })
 }
@@ -366,14 +368,14 @@ fn plan_delete(
 /// Whether the record or its person is to be read again: until then the centre is known to hold something else
 /// than is known here, so that a write would miss, or go to somebody else.
 fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    if tx.reread_of(key)?.is_some() {
+    if tx.reread_due(key)?.is_some() {
         return Ok(true);
     }
     let Some(owner) = tx.owner(key)? else {
         return Ok(false);
     };
     for id in tx.spellings(&owner)? {
-        if tx.reread_of(&RecordKey::new(Kind::Person, id))?.is_some() {
+        if tx.reread_due(&RecordKey::new(Kind::Person, id))?.is_some() {
             return Ok(true);
         }
     }

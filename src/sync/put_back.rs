@@ -24,9 +24,9 @@ use crate::store::{Base, StoreError, Tx};
 pub(super) fn note_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    remote: Option<&Document>,
+    remote: &Document,
 ) -> Result<Tally, StoreError> {
-    let Some((local, agreed, remote)) = compared(tx, key, remote)? else {
+    let Some((local, agreed)) = compared(tx, key, remote)? else {
         return Ok(Tally::default());
     };
     let own = tx.own_writes(key)?;
@@ -36,7 +36,7 @@ pub(super) fn note_put_back(
 /// The history of changes has a gap: a collection may have been dropped in it, and filled from an older copy. It counts as
 /// put back if the centre holds exactly what one of the node's own writes had replaced there.
 pub(super) fn note_older(tx: &mut Tx<'_>, key: &RecordKey, remote: &Document) -> Result<Tally, StoreError> {
-    let Some((local, agreed, remote)) = compared(tx, key, Some(remote))? else {
+    let Some((local, agreed)) = compared(tx, key, remote)? else {
         return Ok(Tally::default());
     };
     let own = tx.own_writes(key)?;
@@ -48,17 +48,16 @@ pub(super) fn note_older(tx: &mut Tx<'_>, key: &RecordKey, remote: &Document) ->
 
 /// The record as it is here and as it was agreed on, if there is something to compare: with a restored centre everything is,
 /// and of another person nothing.
-fn compared<'r>(
+fn compared(
     tx: &Tx<'_>,
     key: &RecordKey,
-    remote: Option<&'r Document>,
-) -> Result<Option<(Document, Document, &'r Document)>, StoreError> {
-    let (Some(local), Base::Document(agreed), Some(remote)) = (tx.document(key)?, tx.base(key)?, remote)
-    else {
+    remote: &Document,
+) -> Result<Option<(Document, Document)>, StoreError> {
+    let (Some(local), Base::Document(agreed)) = (tx.document(key)?, tx.base(key)?) else {
         return Ok(None);
     };
     let is_otherwise = are_of_two(key, Some(&local), Some(remote)) || tx.to_bring_together(key)?.is_some();
-    Ok((!is_otherwise).then_some((local, agreed, remote)))
+    Ok((!is_otherwise).then_some((local, agreed)))
 }
 
 fn keep(
@@ -73,7 +72,7 @@ fn keep(
         let here = get(local, &change.path);
         // What was edited here since is a matter for the merge.
         if same_option(here, change.from.as_ref()) || same_option(here, change.to.as_ref()) {
-            tx.add_conflict(key, &changed_since(&change))?;
+            tx.add_conflict_of_sent(key, &changed_since(&change))?;
             tally.conflicts += 1;
             told.push(change.path);
         }

@@ -20,7 +20,7 @@ use super::conflicts::{
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
 use super::{lease, step, undecided};
-use crate::central::{Central, CentralError, ConflictAnswer};
+use crate::central::{Central, CentralError, ConflictAnswer, Resolutions};
 use crate::domain::access::Actor;
 use crate::domain::diff;
 use crate::domain::record::Kind;
@@ -75,18 +75,28 @@ impl Round<'_> {
             conflicts.retain(|conflict| !refused.contains(&conflict.id));
             step("conflicts.published");
             let closed = conflicts.iter().filter(|conflict| !is_open(conflict));
-            let closed: Vec<String> = closed.map(|conflict| conflict.id.clone()).collect();
-            let standing =
-                if closed.is_empty() { Vec::new() } else { central.resolutions(&closed).await?.decided };
-            let (name, round) = (node.to_owned(), lease::rounds(&*self.store.read()?)?);
-            let answers = self
-                .store
-                .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
-                    tx.conflicts_published(&conflicts, &name, round)?;
-                    take_rows(tx, &standing, &name, Asked::Closing)
-                })
-                .await?;
-            answer(central, answers).await?;
+            let mut to_read: Vec<String> = closed.map(|conflict| conflict.id.clone()).collect();
+            let round = lease::rounds(&*self.store.read()?)?;
+            loop {
+                let found = match to_read.is_empty() {
+                    true => Resolutions::default(),
+                    false => central.resolutions(&to_read).await?,
+                };
+                to_read = found.left;
+                let standing = found.decided;
+                let (name, published) = (node.to_owned(), std::mem::take(&mut conflicts));
+                let answers = self
+                    .store
+                    .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
+                        tx.conflicts_published(&published, &name, round)?;
+                        take_rows(tx, &standing, &name, Asked::Closing)
+                    })
+                    .await?;
+                answer(central, answers).await?;
+                if to_read.is_empty() {
+                    break;
+                }
+            }
         }
     }
 
@@ -128,8 +138,11 @@ impl Round<'_> {
         if has_forgettable {
             self.store.transact(move |tx| tx.forget_watched_conflicts(round, WATCHED_ROUNDS)).await?;
         }
-        for ids in ids.chunks(RESOLUTIONS_IDS_MAX) {
-            let mut found = central.resolutions(ids).await?;
+        while !ids.is_empty() {
+            let rest = ids.split_off(ids.len().min(RESOLUTIONS_IDS_MAX));
+            let mut found = central.resolutions(&ids).await?;
+            ids = std::mem::take(&mut found.left);
+            ids.extend(rest);
             found.missing.retain(|id| !questions.contains_key(id));
             step("resolutions.read");
             if found.decided.is_empty() && found.missing.is_empty() {

@@ -164,7 +164,7 @@ pub(super) fn bring_together(
                 && same_option(get(local, &change.path), change.from.as_ref())
             {
                 set(base, &change.path, change.from.clone());
-                tx.add_conflict(key, &changed_since(&change))?;
+                tx.add_conflict_of_sent(key, &changed_since(&change))?;
             }
         }
     }

@@ -12,7 +12,7 @@ use bson::{Bson, Document, doc};
 
 use super::deletes;
 use super::drain::Source;
-use super::merge_in::{note_unreadable, take_in};
+use super::pull::{take_document, take_unreadable};
 use super::put_back::note_older;
 use super::round::{Round, RoundError, Tally};
 use super::{no_feed, step};
@@ -279,7 +279,8 @@ impl Round<'_> {
                         tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
                         continue;
                     }
-                    if let (Fetched::Document { document, .. }, true) = (fetched, is_deleted) {
+                    let is_marked = tx.reread_of(&key)?.is_some_and(|why| why.is_deleted);
+                    if let (Fetched::Document { document, .. }, true) = (fetched, is_deleted && !is_marked) {
                         match unless_damaged(note_older(tx, &key, document.document()))? {
                             Some(older) => tally += older,
                             None => {
@@ -289,8 +290,17 @@ impl Round<'_> {
                         }
                     }
                     tally += match fetched {
-                        Fetched::Document { document, .. } => take_in(tx, &key, document)?,
-                        Fetched::Unreadable { reason, .. } => note_unreadable(tx, &key, reason)?,
+                        Fetched::Document { document, .. } => take_document(tx, &key, document)?,
+                        Fetched::Unreadable { reason, .. } => {
+                            if is_deleted {
+                                tx.ask_again(&key, Reread::of_deleted())?;
+                            }
+                            take_unreadable(tx, &key, reason)?
+                        }
+                        Fetched::Left { .. } => {
+                            tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
+                            Tally::default()
+                        }
                     };
                 }
                 for (id, is_alone) in &to_ask {

@@ -157,7 +157,7 @@ pub(crate) async fn reopened_conflicts(central: &mut dyn Central, behind: &dyn B
 pub(crate) async fn resolutions(central: &mut dyn Central, behind: &dyn Behind) {
     let ids = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     assert_eq!(central.resolutions(&[]).await.expect("nothing"), Resolutions::default());
-    let nothing = Resolutions { decided: Vec::new(), missing: ids(&["r1"]) };
+    let nothing = Resolutions { missing: ids(&["r1"]), ..Resolutions::default() };
     assert_eq!(central.resolutions(&ids(&["r1"])).await.expect("nothing"), nothing);
     let rows = [
         doc! {"_id": "r1", "status": "open", "node": "a", "local": 1},
@@ -196,7 +196,31 @@ pub(crate) async fn resolutions(central: &mut dyn Central, behind: &dyn Behind) 
     assert_eq!(central.resolutions(&many).await.expect("rows").missing, many);
     central.publish_conflicts(&rows).await.expect("published");
     let found = central.resolutions(&many).await.expect("rows");
-    assert_eq!((found.decided.len(), found.missing.len()), (1_000, 0));
+    assert_eq!((found.decided.len(), found.missing.len(), found.left), (1_000, 0, Vec::new()));
+}
+
+/// More decided rows than one answer takes: the others are named, and the next answer has them.
+pub(crate) async fn large_resolutions(central: &mut dyn Central, behind: &dyn Behind) {
+    let large: Vec<String> = (0..40).map(|n| format!("large {n}")).collect();
+    let value = "x".repeat(1 << 20);
+    for id in &large {
+        let row = doc! {"_id": id, "status": "resolved", "resolution": "value", "value": &value};
+        behind.set_row(CONFLICTS_COLLECTION, row).await;
+    }
+    let mut left = [large.clone(), vec!["none".to_owned()]].concat();
+    let (mut decided, mut missing, mut answers) = (Vec::new(), Vec::new(), 0);
+    while !left.is_empty() {
+        let found = central.resolutions(&left).await.expect("rows");
+        assert!(found.left.len() < left.len(), "{} of {} are left", found.left.len(), left.len());
+        decided.extend(found.decided.iter().map(|row| row.get_str("_id").unwrap_or_default().to_owned()));
+        missing.extend(found.missing);
+        (left, answers) = (found.left, answers + 1);
+    }
+    decided.sort();
+    let mut expected = large;
+    expected.sort();
+    assert_eq!((decided, missing), (expected, vec!["none".to_owned()]));
+    assert!(answers > 1, "all of it came at once");
 }
 
 /// A row that a node or the administrator has decided, and a node closes.

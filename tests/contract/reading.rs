@@ -172,6 +172,31 @@ pub(crate) async fn fetch(central: &mut dyn Central, behind: &dyn Behind, kind: 
     assert_eq!(central.traffic().round_trips, before + 1);
 }
 
+/// Documents that are too much for one answer: each is handed out once, and what does not exist is told in the end.
+pub(crate) async fn large_fetch(central: &mut dyn Central, behind: &dyn Behind, kind: Kind) {
+    let large: Vec<String> = (0..6).map(|n| format!("heavy {n}")).collect();
+    for id in &large {
+        behind.put(kind, doc! {"_id": id, "f": "x".repeat(3 << 20)}).await;
+    }
+    let mut left = [vec!["none".to_owned()], large.clone()].concat();
+    let (mut found, mut answers) = (Vec::new(), 0);
+    while !left.is_empty() {
+        let (rest, read): (Vec<Fetched>, Vec<Fetched>) = central
+            .fetch(kind, &left)
+            .await
+            .expect("documents")
+            .into_iter()
+            .partition(|fetched| matches!(fetched, Fetched::Left { .. }));
+        assert!(!read.is_empty() || rest.is_empty(), "nothing of {} was read", left.len());
+        found.extend(read.iter().map(|read| read.id().to_owned()));
+        left = rest.iter().map(|left| left.id().to_owned()).collect();
+        answers += 1;
+    }
+    found.sort();
+    assert_eq!(found, large);
+    assert!(answers > 1, "all of it came at once");
+}
+
 /// A key and a text that somebody between the centre and the node turns into one twice and an invalid one.
 pub(crate) const KEY_TO_REPEAT: (&[u8], &[u8]) = (b"repeat_b", b"repeat_a");
 pub(crate) const TEXT_TO_SPOIL: (&[u8], &[u8]) = (b"spoil_~_me", b"spoil_\xff_me");

@@ -88,6 +88,7 @@ async fn the_simulated_centre_is_read_as_it_is() {
     let mut central = open(&sim).await;
     reading::order_and_resumption(central.as_mut(), &sim, Kind::Event).await;
     reading::fetch(central.as_mut(), &sim, Kind::Person).await;
+    reading::large_fetch(central.as_mut(), &sim, Kind::Person).await;
     reading::identities(central.as_mut(), &sim).await;
     reading::scan_many(central.as_mut(), &sim, Kind::Page, 2_000).await;
     sim.state().unreadable.extend(["u2".to_owned(), "u3".to_owned()]);
@@ -106,6 +107,7 @@ async fn the_simulated_centre_keeps_leases_conflicts_and_the_archive() {
     ledger::conflicts(central.as_mut(), &sim).await;
     ledger::reopened_conflicts(central.as_mut(), &sim).await;
     ledger::resolutions(central.as_mut(), &sim).await;
+    ledger::large_resolutions(central.as_mut(), &sim).await;
     ledger::closed_conflicts(central.as_mut(), &sim).await;
     ledger::answers(central.as_mut(), &sim).await;
     ledger::archive(central.as_mut(), &sim).await;

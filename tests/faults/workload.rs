@@ -154,7 +154,8 @@ fn bookkeeping(tx: &mut Tx<'_>, at: usize, turn: usize) -> Result<(), StoreError
             };
             let Diff::Fields(changes) = diff(&base, &document) else { panic!("nothing was edited") };
             let number = tx.next_push_number()?;
-            tx.open_intent(&key, &Intent { number, after: None, write: IntentWrite::Update(changes) })
+            let author = tx.author_of(&key)?;
+            tx.open_intent(&key, &Intent { number, after: None, author, write: IntentWrite::Update(changes) })
         }
         7 => tx.edit(&key, Some(&shared_document(turn, "meanwhile")), &Actor::Operator(0)).map(|_| ()),
         8 => {

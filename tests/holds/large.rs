@@ -83,6 +83,36 @@ async fn a_large_conflict_can_be_decided_anywhere() {
     assert_eq!(clinic.only().status, ConflictStatus::Resolved);
 }
 
+/// Decisions with more bytes than one answer of the centre takes. Those of other nodes are decided in the centre's rows
+/// for ever and come first in every round: they must not keep the others from being read.
+#[tokio::test]
+async fn many_large_decisions_are_all_read_in_one_round() {
+    let clinic = Clinic::new();
+    let fields = |value: &str| -> Document { (0..12).map(|n| (format!("f{n:02}"), value.into())).collect() };
+    let [old, mine, theirs] = ["old", "mine", "theirs"].map(|value| with(patient("1"), fields(value)));
+    clinic.lose(Person, old, mine, Some(theirs)).await;
+    clinic.round().await;
+    assert_eq!(clinic.conflicts().len(), 12);
+    let decided: Vec<String> = clinic.conflicts().into_iter().map(|conflict| conflict.id).collect();
+    {
+        let mut state = clinic.sim.state();
+        let last = state.conflicts.keys().next_back().cloned().unwrap();
+        for (id, row) in &mut state.conflicts {
+            if *id != last {
+                row.insert("node", "another node");
+            }
+            row.extend(doc! {"status": "resolved", "resolution": "value", "value": "v".repeat(100 << 10)});
+        }
+    }
+    clinic.round().await;
+    let is_open = |id: &&String| {
+        let conflict = clinic.store.read().unwrap().conflict(id).unwrap().unwrap();
+        conflict.status == ConflictStatus::Open
+    };
+    let open: Vec<&String> = decided.iter().filter(is_open).collect();
+    assert_eq!(open.len(), 11, "the node's own decision is carried out: {open:?}");
+}
+
 /// Many large conflicts at once are published a few at a time.
 #[tokio::test]
 async fn what_is_not_published_is_counted_and_never_called_up_to_date() {

@@ -25,6 +25,9 @@ const ID_TYPE_MAX_KEY: i32 = 127;
 /// Documents looked at in one exchange to find large ones: the answer to a question about all of them would take as long as
 /// reading them.
 const SIZES_PER_PAGE: i64 = 1000;
+/// Bytes of documents fetched by identifier after which the others are left to be asked for again. One reply of a server has
+/// at most 16 MiB, so that no more than this and a reply is held.
+const FETCH_BYTES_MAX: usize = 8 << 20;
 /// How often in a row a cursor is opened again that the server gave up before it told anything.
 const REOPENED_MAX: usize = 3;
 
@@ -62,16 +65,22 @@ impl MongoCentral {
     }
 
     pub(super) async fn find_identities(&mut self, ids: &[String]) -> Result<Vec<Document>> {
-        let fields = IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), Bson::from(1)));
-        let found = self.find_by_ids(Kind::Person, ids, Some(fields.collect())).await?;
-        Ok(found
-            .into_iter()
-            .map(|person| match person {
-                Fetched::Document { document, .. } => document.document().clone(),
-                // Nothing can be told of them but that they are there.
-                Fetched::Unreadable { id, .. } => doc! {"_id": id},
-            })
-            .collect())
+        let fields: Document =
+            IDENTITY_FIELDS.into_iter().map(|field| (field.to_owned(), Bson::from(1))).collect();
+        let (mut people, mut left) = (Vec::with_capacity(ids.len()), ids.to_vec());
+        while !left.is_empty() {
+            let found = self.find_by_ids(Kind::Person, &left, Some(fields.clone())).await?;
+            left.clear();
+            for person in found {
+                match person {
+                    Fetched::Document { document, .. } => people.push(document.document().clone()),
+                    // Nothing can be told of them but that they are there.
+                    Fetched::Unreadable { id, .. } => people.push(doc! {"_id": id}),
+                    Fetched::Left { id } => left.push(id),
+                }
+            }
+        }
+        Ok(people)
     }
 
     async fn find_by_ids(
@@ -81,27 +90,38 @@ impl MongoCentral {
         projection: Option<Document>,
     ) -> Result<Vec<Fetched>> {
         let (mut found, mut missing) = (Vec::with_capacity(ids.len()), ids.to_vec());
+        let mut bytes = 0;
         self.read_after_news();
         while !missing.is_empty() {
             let before = found.len();
             let mut cursor = self.open_find(kind, &missing, projection.clone()).await?;
             let is_lost = loop {
+                if bytes >= FETCH_BYTES_MAX {
+                    break false;
+                }
                 match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
-                    Next::Batch(batch) => found.extend(batch),
-                    Next::End => break false,
+                    Next::Batch(batch) => {
+                        bytes += batch.iter().map(Fetched::bytes).sum::<usize>();
+                        found.extend(batch);
+                    }
+                    Next::End => {
+                        missing.clear();
+                        break false;
+                    }
                     Next::Lost => break true,
                 }
             };
+            // What came before the server gave the cursor up, or before it was too much, is here.
+            let present: BTreeSet<&str> = found.iter().map(Fetched::id).collect();
+            missing.retain(|id| !present.contains(id.as_str()));
             if !is_lost {
                 break;
             }
             if found.len() == before {
                 return Err(lost_cursor());
             }
-            // What came before the server gave the cursor up is here.
-            let present: BTreeSet<&str> = found.iter().map(Fetched::id).collect();
-            missing.retain(|id| !present.contains(id.as_str()));
         }
+        found.extend(missing.into_iter().map(|id| Fetched::Left { id }));
         if let Some(time) = self.reading.operation_time() {
             self.told.note(time);
         }

@@ -34,7 +34,7 @@ const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 const ROWS_MAX: usize = 500;
 /// Most bytes of rows of `edge_nodes` that are read at once, if it is more than one.
 const NODE_ROWS_BYTES_MAX: usize = 16 << 20;
-/// Bytes of decided rows of `edge_conflicts` after which the others are left for another time.
+/// Bytes of decided rows of `edge_conflicts` after which the others are left to be asked for again.
 const DECIDED_BYTES_MAX: usize = 32 << 20;
 /// Fields of a node's row that announcements and reports leave alone.
 const NODE_OWN_FIELDS: [&str; 3] = ["_id", "lease", "status"];
@@ -173,14 +173,16 @@ impl MongoCentral {
                 match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
                     Next::Batch(batch) => {
                         for row in batch {
-                            present.insert(row.id().to_owned());
-                            // Those beyond are neither decided nor missing: they are read again in another round.
-                            if bytes < DECIDED_BYTES_MAX {
-                                let row_bytes = row.bytes();
-                                let decided = decided(row);
-                                bytes += decided.as_ref().map_or(0, |_| row_bytes);
-                                found.decided.extend(decided);
+                            if bytes >= DECIDED_BYTES_MAX {
+                                left.retain(|id| !present.contains(id));
+                                found.left = left;
+                                return Ok(found);
                             }
+                            present.insert(row.id().to_owned());
+                            let row_bytes = row.bytes();
+                            let decided = decided(row);
+                            bytes += decided.as_ref().map_or(0, |_| row_bytes);
+                            found.decided.extend(decided);
                         }
                     }
                     Next::End => break false,

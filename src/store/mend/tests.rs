@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bson::{Document, doc};
 use redb::{Key, TableDefinition, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::domain::access::Actor;
@@ -111,6 +112,7 @@ fn fill(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let intent = |number, id: &str| Intent {
         number,
         after: None,
+        author: String::new(),
         write: IntentWrite::Insert(page(id, "EVA-01", "sent")),
     };
     tx.open_intent(&key(Kind::Page, "page-61"), &intent(1, "page-61"))?;
@@ -304,6 +306,38 @@ async fn a_row_under_a_damaged_key_leaves_nothing_behind_once_it_is_set_aside() 
     assert!(tried > 150, "{tried}");
 }
 
+/// The tables are made anew as after a damaged page.
+fn lose(store: &Store, lost: &BTreeSet<String>) {
+    let engine = &store.inner.engine;
+    let transaction = engine.begin_write(&mut engine.writing()).unwrap();
+    drop_indexes(&transaction, lost).unwrap();
+    let mut carry = crate::store::records::Carry { ledger: Arc::clone(&engine.ledger), ..Default::default() };
+    Tx::open(&transaction, &OPTIONS, &mut carry).unwrap().rebuild_indexes(lost).unwrap();
+    engine.commit(transaction).unwrap();
+}
+
+/// All parts of an attachment have come and one is wrong, which its last comparison would have shown.
+#[tokio::test]
+async fn contents_are_compared_with_their_names_after_the_table_that_says_which_are_whole_was_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = filled(&directory.path().join("store")).await;
+    assert!(store.transact(move |tx| tx.keep_chunks(&sha(b"to come"), 0, b"to COME")).await.unwrap());
+    lose(&store, &BTreeSet::from(["content_wanted".to_owned()]));
+    let wanted = || -> Vec<String> {
+        store.read().unwrap().content_wanted().unwrap().into_iter().map(|wanted| wanted.sha256).collect()
+    };
+    assert_eq!(wanted(), Vec::<String>::new(), "not in the transaction that makes the tables anew");
+    // A byte at a time: one attachment each.
+    for _ in 0..4 {
+        store.scrub(1, false, &mut crate::store::Scrub::default()).await.unwrap();
+    }
+    assert_eq!(wanted(), [sha(b"to come")]);
+    let snapshot = store.read().unwrap();
+    assert!(snapshot.has_content(&sha(SMALL)).unwrap());
+    assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
+    assert_eq!(snapshot.meta("content_unchecked").unwrap(), None, "once");
+}
+
 const META_NAME: &str = "meta";
 
 #[tokio::test]
@@ -314,16 +348,7 @@ async fn a_lost_table_without_checksums_is_made_anew_and_forgets_no_duty() {
         let before = store.read().unwrap().content_sha256().unwrap();
         // Parts of an attachment have come, and not all.
         assert!(store.transact(move |tx| tx.keep_chunks(&sha(b"to come"), 0, b"to")).await.unwrap());
-        let lost = BTreeSet::from([name.to_owned()]);
-        {
-            let engine = &store.inner.engine;
-            let transaction = engine.begin_write(&mut engine.writing()).unwrap();
-            drop_indexes(&transaction, &lost).unwrap();
-            let mut carry =
-                crate::store::records::Carry { ledger: Arc::clone(&engine.ledger), ..Default::default() };
-            Tx::open(&transaction, &OPTIONS, &mut carry).unwrap().rebuild_indexes(&lost).unwrap();
-            engine.commit(transaction).unwrap();
-        }
+        lose(&store, &BTreeSet::from([name.to_owned()]));
         let snapshot = store.read().unwrap();
         assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new(), "{name}");
         assert_ne!(snapshot.content_sha256().unwrap(), before);

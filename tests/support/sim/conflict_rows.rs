@@ -62,11 +62,23 @@ pub(crate) fn answer(rows: &mut BTreeMap<String, Document>, answer: &ConflictAns
     }
 }
 
+/// Bytes of decided rows after which the others are left.
+const DECIDED_BYTES_MAX: usize = 256 << 10;
+
 /// As [`thalamus_edge::central::Central::resolutions`], with all fields.
 pub(crate) fn read(rows: &BTreeMap<String, Document>, ids: &[String]) -> Resolutions {
-    let is_decided = |row: &&Document| !has_status(row, "open") || resolution(row).is_some();
-    Resolutions {
-        decided: ids.iter().filter_map(|id| rows.get(id)).filter(is_decided).cloned().collect(),
-        missing: ids.iter().filter(|id| !rows.contains_key(*id)).cloned().collect(),
+    let is_decided = |row: &Document| !has_status(row, "open") || resolution(row).is_some();
+    let (mut found, mut bytes) = (Resolutions::default(), 0);
+    for id in ids {
+        match rows.get(id) {
+            _ if bytes >= DECIDED_BYTES_MAX => found.left.push(id.clone()),
+            None => found.missing.push(id.clone()),
+            Some(row) if is_decided(row) => {
+                bytes += row.to_vec().expect("a row").len();
+                found.decided.push(row.clone());
+            }
+            Some(_) => {}
+        }
     }
+    found
 }

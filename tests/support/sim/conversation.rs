@@ -15,6 +15,9 @@ use thalamus_edge::domain::record::{Kind, RecordKey};
 
 use super::{Call, Fault, Life, Request, Sim, State, conflict_rows};
 
+/// Bytes of fetched documents after which the others are left.
+const FETCH_BYTES_MAX: usize = 64 << 10;
+
 /// Longest that a feed waits for something to happen before it answers with nothing.
 const FEED_WAIT: Duration = Duration::from_secs(2);
 /// Events in one answer of the feed.
@@ -266,11 +269,16 @@ impl Central for Conversation {
         wanted.sort();
         wanted.dedup();
         self.exchange(Call::Fetch, None, None, move |state| {
-            let found = wanted.iter().filter_map(|id| {
-                let document = state.records.get(&(kind, id.clone()))?;
-                Some(state.read(id, document))
-            });
-            found.collect()
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for id in wanted {
+                if bytes >= FETCH_BYTES_MAX {
+                    found.push(Fetched::Left { id });
+                } else if let Some(document) = state.records.get(&(kind, id.clone())) {
+                    bytes += document.to_vec().expect("a document").len();
+                    found.push(state.read(&id, document));
+                }
+            }
+            found
         })
         .await
     }

@@ -1,0 +1,73 @@
+//! What an export holds beside the records.
+
+use std::fs;
+
+use bson::{Bson, Document, doc};
+use thalamus_edge::domain::access::Actor;
+use thalamus_edge::domain::merge::{Clash, Side};
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::Base;
+
+use super::cli_support::Clinic;
+
+fn rows(clinic: &Clinic, file: &str) -> Vec<Document> {
+    let text = fs::read_to_string(clinic.path("out").join(file)).unwrap();
+    let row = |line: &str| {
+        let json: serde_json::Value = serde_json::from_str(line).unwrap();
+        Bson::try_from(json).unwrap().as_document().unwrap().clone()
+    };
+    text.lines().map(row).collect()
+}
+
+/// A technician who replaces the box must not lose what somebody wrote here and lost to the centre.
+#[test]
+fn an_export_holds_lost_values_and_deleted_records_and_says_so() {
+    let clinic = Clinic::new();
+    clinic.make_store();
+    let ran = clinic.run(&["export", "empty"]).ends(0);
+    assert!(!ran.err.contains("conflicts"), "{}", ran.err);
+    clinic.write(|tx| {
+        let ana = RecordKey::new(Kind::Person, "ANA01");
+        let person = doc! {"_id": "ANA01", "name": "Ana", "phone": "2", "active": false};
+        tx.put(&ana, Some(&person), &Base::Document(person.clone()), &Actor::Centre)?;
+        let clash = |path: &str, lost: &str| Clash {
+            path: vec![path.to_owned()],
+            base: None,
+            local: Some(lost.into()),
+            remote: Some("2".into()),
+            stands: Side::Remote,
+        };
+        tx.add_conflict(&ana, &clash("phone", "the lost one"))?;
+        tx.add_conflict(&ana, &clash("mobile", "settled"))?;
+        let id = tx.open_conflicts_of(&ana)?.into_iter().find(|c| c.path == ["mobile"]).unwrap().id;
+        let mut conflict = tx.conflict(&id)?.unwrap();
+        conflict.resolve("central", None, "local:tech", 7);
+        tx.put_conflict(&conflict)?;
+        tx.discard(&RecordKey::new(Kind::Page, "p1"), &doc! {"_id": "p1", "book": "ANA01", "info": "gone"})
+    });
+    let ran = clinic.run(&["export", "out"]).ends(0);
+    ran.says("people.jsonl          1").says("edge_conflicts.jsonl  2").says("edge_trash.jsonl      1");
+    ran.complains("2 conflicts, of which 1 wait for a decision, and the bodies of 1 deleted records");
+    ran.complains("thalamus-edge conflicts list");
+    let conflicts = rows(&clinic, "edge_conflicts.jsonl");
+    let open = conflicts.iter().find(|row| row.get_str("status").unwrap() == "open").unwrap();
+    assert_eq!(open.get_str("local").unwrap(), "the lost one");
+    let record = ["collection", "id"].map(|field| open.get_str(field).unwrap());
+    assert_eq!(record, ["people", "ANA01"]);
+    assert!(!open.contains_key("author"), "nobody knows: {open}");
+    let shown = clinic.run(&["conflicts", "show", open.get_str("_id").unwrap()]).ends(0);
+    shown.says("edited here by  unknown");
+    let shown = clinic.run(&["conflicts", "show", open.get_str("_id").unwrap(), "--json"]).ends(0).json();
+    assert_eq!(shown.get("author"), None);
+    let trash = rows(&clinic, "edge_trash.jsonl");
+    assert_eq!(trash[0].get_document("document").unwrap().get_str("info").unwrap(), "gone");
+
+    let fresh = Clinic::new();
+    let out = clinic.path("out");
+    let ran = fresh.run(&["import", out.to_str().unwrap()]).ends(0);
+    ran.complains("edge_conflicts.jsonl: conflicts and deleted records are not imported");
+    ran.complains("edge_trash.jsonl: conflicts and deleted records are not imported");
+    assert_eq!(fresh.records(Kind::Person).len(), 1);
+    let file = out.join("edge_trash.jsonl");
+    fresh.run(&["import", file.to_str().unwrap()]).ends(2).complains("are not imported");
+}
