@@ -7,8 +7,10 @@ use super::put_back::note_put_back;
 use super::round::Tally;
 use super::{conflicts, hold, restore, undecided};
 use crate::domain::access::Actor;
+use crate::domain::diff::{Diff, diff};
 use crate::domain::merge::{Clash, is_other_person, merge};
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::Owner;
 use crate::domain::verbatim::Verbatim;
 use crate::flaw::{Flaw, planted};
 use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE};
@@ -149,6 +151,9 @@ fn take_clean(
         (Some(_), None) if tx.undecided(key)?.is_some() => {}
         (Some(_), None) => tx.put_vanished(key)?,
         (_, Some(remote)) => {
+            if let Some(local) = local {
+                keep_if_anothers(tx, key, local, remote)?;
+            }
             if tx.put_agreed(key, local, remote)? {
                 tally.pulled += 1;
                 conflicts::close_moot(tx, key, remote)?;
@@ -158,6 +163,28 @@ fn take_clean(
         }
     }
     Ok(())
+}
+
+/// A record whose version at the centre belongs to somebody else was moved, or it was deleted and its id used again: only the
+/// centre's history could tell, and it may have a gap. What is more than moved goes to the trash, as after a delete that was
+/// seen. People are looked at by [`hold`].
+fn keep_if_anothers(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: &Document,
+    remote: &Document,
+) -> Result<(), StoreError> {
+    let Owner::Field(owner) = key.kind.schema().owner else {
+        return Ok(());
+    };
+    if !are_of_two(key, Some(local), Some(remote)) {
+        return Ok(());
+    }
+    let is_taken_away = match diff(local, remote) {
+        Diff::Fields(changes) => changes.iter().any(|change| change.from.is_some() && change.path != [owner]),
+        _ => true,
+    };
+    if is_taken_away { tx.keep_in_trash(key, local) } else { Ok(()) }
 }
 
 /// Recognizes a write that had been given up and is at the centre now: it arrived late, or somebody did
