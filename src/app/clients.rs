@@ -36,6 +36,8 @@ pub(super) const CONNECTIONS_EACH_MAX: usize = 512;
 const REQUEST_BYTES: usize = 16 << 10;
 /// What a connection takes in of bodies that are not asked for, of all its requests together.
 const UNREAD_BYTES_MAX: usize = super::HTTP2_CONNECTION_WINDOW as usize;
+/// Trailers of an HTTP/2 body as they lie in memory: as many fields as a head may have of 8 KiB, with the table that they are in.
+const TRAILERS_BYTES: usize = 48 << 10;
 /// What is left of a request that was refused, until it is told.
 const REFUSED_BYTES: usize = 2 << 10;
 /// Bytes of requests and answers that are held for one client and in all.

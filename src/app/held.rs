@@ -199,9 +199,10 @@ where
             };
         }
         let frame = match ready!(polled) {
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) if !frame.is_trailers() => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => {
+            // Nothing here reads trailers.
+            Some(Ok(_)) | None => {
                 self.has_arrived();
                 return Poll::Ready(None);
             }

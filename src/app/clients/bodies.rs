@@ -88,6 +88,7 @@ impl Turn {
         }
         let arrived = self.arrived.swap(0, Ordering::Relaxed);
         self.share.bodies.fetch_sub(arrived, Ordering::Relaxed);
+        self.expects_no_trailers();
         self.clients.bodies.fetch_sub(arrived, Ordering::Relaxed);
         if let Some(account) = self.account() {
             account.bodies.fetch_sub(arrived, Ordering::Relaxed);

@@ -157,9 +157,10 @@ impl Turn {
         false
     }
 
-    /// The request is refused; its head and body are dropped before.
+    /// The request is refused; its head and body are dropped before. Trailers may still come.
     pub(in crate::app) fn refused(&self, for_want_of_room: bool) {
-        self.let_request_go(self.requested.load(Ordering::Relaxed).saturating_sub(REFUSED_BYTES));
+        let left = REFUSED_BYTES + self.trailers.load(Ordering::Relaxed);
+        self.let_request_go(self.requested.load(Ordering::Relaxed).saturating_sub(left));
         if for_want_of_room && self.connection.has_refused_again() {
             self.break_off();
         }

@@ -8,6 +8,8 @@ use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
 use super::*;
 use crate::http::Arrivals as _;
 
+mod trailers;
+
 fn client(last: u8) -> AddressPrefix {
     AddressPrefix::of(IpAddr::from([192, 0, 2, last]))
 }
