@@ -25,11 +25,18 @@ fn held(share: &Share, account: Option<&Arc<Account>>) -> usize {
     share.answers.load(Ordering::Relaxed).max(of_account)
 }
 
-/// Whether a client has not all that one may have. An account has a little more at addresses that have little.
+/// Whether an account has not all that one may have, for one more request at this address: it has a little more at addresses
+/// that have little.
+pub(super) fn has_room_of_account(share: &Share, account: &Account) -> bool {
+    let is_small = share.answers.load(Ordering::Relaxed) < SMALL_BYTES;
+    let slack = if is_small { ANSWERS_EACH_SLACK } else { 0 };
+    account.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX + slack
+}
+
+/// Whether a client has not all that one may have.
 fn has_own_room(share: &Share, account: Option<&Arc<Account>>) -> bool {
-    let here = share.answers.load(Ordering::Relaxed);
-    let slack = if here < SMALL_BYTES { ANSWERS_EACH_SLACK } else { 0 };
-    here < ANSWERS_EACH_MAX && held(share, account) < ANSWERS_EACH_MAX + slack
+    share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
+        && account.is_none_or(|account| has_room_of_account(share, account))
 }
 
 impl Clients {
