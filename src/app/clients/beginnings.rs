@@ -63,6 +63,11 @@ impl Table {
         let of = |connection: &&Arc<Connection>| connection.share().prefix == prefix && !connection.is_proxy;
         let first = self.beginnings().filter(of).map(|connection| connection.began()).min();
         self.end_beginning(first);
+    #[cfg(test)]
+    pub(in crate::app) fn is_beginning(&self) -> bool {
+        self.is_beginning.load(Ordering::Relaxed)
+    }
+
     }
 
     /// Ends the one that began first of the sites that have most of them. A proxy's goes on for the others.
