@@ -112,6 +112,8 @@ pub(super) struct Share {
     answers: AtomicUsize,
     requests: AtomicUsize,
     bodies: AtomicUsize,
+    /// Of the answers what a proxy's connections may take in unasked, for requests of its clients.
+    proxied_unread: AtomicUsize,
     waiting: AtomicUsize,
     room: Notify,
     /// When others were last looked through for its sake, for bodies without success; 0: never.
@@ -142,6 +144,7 @@ impl Share {
             answers: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            proxied_unread: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
             answers_tried_ms: AtomicU64::new(0),

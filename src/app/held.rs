@@ -110,6 +110,9 @@ impl AsyncRead for Watched {
         let bytes = buffer.filled().len().saturating_sub(before);
         this.read_at_once = if read.is_pending() { 0 } else { this.read_at_once + bytes };
         ready!(read)?;
+        if bytes > 0 {
+            this.clients.has_moved(&this.connection);
+        }
         Poll::Ready(count_mute(&this.connection, bytes))
     }
 }

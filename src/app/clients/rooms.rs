@@ -71,7 +71,7 @@ impl Clients {
                 || self.make_room(share, account, bytes))
     }
 
-    /// Ends connections of the client that holds most, if that is more than twice of what this one has, first those that
+    /// Ends connections of the site or account that holds most, if that is more than twice of what this one has, first those that
     /// have stood still for longest, until so many bytes are free; false if none was ended.
     fn make_room(&self, share: &Share, account: Option<&Arc<Account>>, bytes_free: usize) -> bool {
         if let Some(account) = account
@@ -85,11 +85,12 @@ impl Clients {
             return false;
         }
         share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
-        let least = held(share, account).saturating_mul(2);
         let in_all = self.answers.load(Ordering::Relaxed);
         let wanted = in_all.saturating_add(bytes_free).saturating_sub(ANSWERS_MAX);
         let mut table = lock(&self.table);
-        let address = table.who_has_most().map(|(bytes, prefix)| (bytes, Holder::Address(prefix)));
+        let of_site = table.of_site(share.prefix, |share| share.answers.load(Ordering::Relaxed));
+        let least = held(share, account).max(of_site).saturating_mul(2);
+        let address = table.who_has_most().map(|(bytes, prefix)| (bytes, Holder::Site(prefix)));
         let accounts = lock(&self.accounts);
         let of = |account: Arc<Account>| (account.answers.load(Ordering::Relaxed), Holder::Account(account));
         let account = accounts.values().filter_map(Weak::upgrade).map(of).max_by_key(|(bytes, _)| *bytes);

@@ -8,6 +8,7 @@ use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
 use super::*;
 use crate::http::Arrivals as _;
 
+mod neighbours;
 mod trailers;
 
 fn client(last: u8) -> AddressPrefix {
@@ -603,12 +604,12 @@ async fn an_account_is_one_client_wherever_it_comes_from() {
     // The account itself at another address gets in, and nothing of it ends as long as there is what is kept for this.
     let more = held[0].1.holding(1 << 20);
     let own = connected(&clients, 101);
-    let turn = begin(&own);
     let first = begin(&own);
     assert!(first.known_as(&who("A")).is_none() && first.has_room());
     assert!(held.iter().all(|(_, _, connected)| !has_ended(connected)));
     // Then it does at the cost of what stood still for longest there.
     let yet_more = held[1].1.holding(ANSWERS_EACH_SLACK);
+    let turn = begin(&own);
     assert!(turn.known_as(&who("A")).is_none());
     assert!(has_ended(&held[0].2) && !has_ended(&held[43].2));
     let account = Arc::clone(turn.charge(&who("A")));

@@ -144,6 +144,10 @@ impl Turn {
         *own = change(*own);
         let now = (*own).min(UNREAD_BYTES_MAX);
         let (share, clients) = (self.connection.share(), &self.clients);
+        if self.connection.is_proxy {
+            share.proxied_unread.fetch_add(now, Ordering::Relaxed);
+            share.proxied_unread.fetch_sub(before, Ordering::Relaxed);
+        }
         if now > before {
             for count in [&share.requests, &clients.requests, &share.answers, &clients.answers] {
                 count.fetch_add(now - before, Ordering::Relaxed);
