@@ -36,6 +36,8 @@ pub(super) const CONNECTIONS_EACH_MAX: usize = 512;
 const REQUEST_BYTES: usize = 16 << 10;
 /// What a connection takes in of bodies that are not asked for, of all its requests together.
 const UNREAD_BYTES_MAX: usize = super::HTTP2_CONNECTION_WINDOW as usize;
+/// Trailers of an HTTP/2 body as they lie in memory: as many fields as a head may have of 8 KiB, with the table that they are in.
+const TRAILERS_BYTES: usize = 48 << 10;
 /// What is left of a request that was refused, until it is told.
 const REFUSED_BYTES: usize = 2 << 10;
 /// Bytes of requests and answers that are held for one client and in all.
@@ -110,6 +112,8 @@ pub(super) struct Share {
     answers: AtomicUsize,
     requests: AtomicUsize,
     bodies: AtomicUsize,
+    /// Of the answers what a proxy's connections may take in unasked, for requests of its clients.
+    proxied_unread: AtomicUsize,
     waiting: AtomicUsize,
     room: Notify,
     /// When others were last looked through for its sake, for bodies without success; 0: never.
@@ -140,6 +144,7 @@ impl Share {
             answers: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            proxied_unread: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
             answers_tried_ms: AtomicU64::new(0),

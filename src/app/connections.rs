@@ -161,11 +161,13 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
     fields.capacity() * FIELD_BYTES + further.next_power_of_two() * FURTHER_VALUE_BYTES + text + path
 }
 
-/// How much of a request's body its connection takes in before it is asked for. HTTP/1 takes none.
+/// Whether its connection takes in what comes of the request's body before it is asked for. HTTP/1 takes nothing.
+fn has_body_unasked<B: HttpBody>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && !request.body().is_end_stream()
+}
+
+/// How much of such a body that is.
 fn unread_bytes<B: HttpBody>(request: &Request<B>) -> usize {
-    if request.version() != Version::HTTP_2 || request.body().is_end_stream() {
-        return 0;
-    }
     let most = request.body().size_hint().upper().and_then(|bytes| u32::try_from(bytes).ok());
     most.unwrap_or(HTTP2_STREAM_WINDOW).min(HTTP2_STREAM_WINDOW) as usize
 }
@@ -214,8 +216,10 @@ where
         }
         let head_bytes = head_bytes(&request);
         let turn = clients.begin(connection, share, head_bytes);
-        let unread_bytes = unread_bytes(&request);
-        let unread = (unread_bytes > 0).then(|| turn.holding_unread(unread_bytes));
+        let unread = has_body_unasked(&request).then(|| {
+            turn.expects_trailers();
+            turn.holding_unread(unread_bytes(&request))
+        });
         let refusal = if has_many_fields {
             Some(too_many_fields())
         } else if lacks_host(&request) {

@@ -166,10 +166,8 @@ impl Speech {
 pub(super) struct WatchedHeads<T> {
     stream: T,
     speech: Speech,
-    /// HTTP/1: something has come since it was last found whether that is a request, and how often requests had begun or
-    /// ended before.
+    /// HTTP/1: something has come since it last waited for more.
     has_come: bool,
-    moves: usize,
     clients: Arc<Clients>,
     connection: Arc<Connection>,
 }
@@ -196,7 +194,7 @@ impl<T: OverLine> WatchedHeads<T> {
         let line = stream.line();
         let (clients, connection) = (Arc::clone(line.clients()), Arc::clone(line.connection()));
         connection.came_as_http();
-        WatchedHeads { stream, speech: Speech::Preface(0), has_come: false, moves: 0, clients, connection }
+        WatchedHeads { stream, speech: Speech::Preface(0), has_come: false, clients, connection }
     }
 }
 
@@ -216,20 +214,18 @@ impl<T> WatchedHeads<T> {
                     connection.is_whole();
                 }
             }
-            _ => (self.has_come, self.moves) = (true, connection.moves()),
+            _ => self.has_come = true,
         }
         Ok(())
     }
 
-    /// HTTP/1 has looked at all that has come, and waits for more.
+    /// HTTP/1 has looked at all that has come, and waits for more. Where it has all of a request and nothing behind that, it
+    /// does so before it answers, to see whether the client goes away. Where nothing is asked, a part of a head is there: alone, or
+    /// behind a request that was answered meanwhile.
     fn waits(&mut self) {
         let (clients, connection) = (&self.clients, &self.connection);
         let is_http1 = matches!(self.speech, Speech::Http1);
-        if std::mem::take(&mut self.has_come)
-            && is_http1
-            && connection.moves() == self.moves
-            && connection.is_idle()
-        {
+        if std::mem::take(&mut self.has_come) && is_http1 && connection.is_idle() {
             clients.has_begun(connection);
         }
     }
@@ -307,7 +303,80 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Empty};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use hyper_util::server::conn::auto::Builder;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::super::clients::Connected;
     use super::*;
+    use crate::domain::address::AddressPrefix;
+
+    /// A connection that HTTP serves, its client's end, and its place.
+    fn served() -> (DuplexStream, Connected) {
+        let clients = Clients::new(100, 1000);
+        let address = AddressPrefix::of(IpAddr::from([192, 0, 2, 1]));
+        let connected = clients.connect(address, false).expect("a place");
+        let (line, client) = duplex(64 << 10);
+        let connection = Arc::clone(&connected.connection);
+        let stream = WatchedHeads {
+            stream: line,
+            speech: Speech::Preface(0),
+            has_come: false,
+            clients: Arc::clone(&clients),
+            connection: Arc::clone(&connection),
+        };
+        let service = service_fn(move |request: Request<Incoming>| {
+            connection.is_whole();
+            let turn = clients.begin(&connection, Arc::clone(connection.share()), 0);
+            async move {
+                let _ = request.into_body().collect().await;
+                drop(turn);
+                Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        let serving = async move {
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        };
+        tokio::spawn(serving);
+        (client, connected)
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_head_counts_also_behind_a_request() {
+        const GET: &str = "GET / HTTP/1.1\r\nHost: l\r\n\r\n";
+        const PUT: &str = "PUT / HTTP/1.1\r\nHost: l\r\nContent-Length: 4\r\n\r\n";
+        let (mut client, connected) = served();
+        assert!(connected.connection.is_beginning(), "nothing has come");
+        let mut answer = [0; 4096];
+        for (pieces, is_beginning) in [
+            (&[GET][..], false),
+            (&[GET], false),
+            (&["GET / HT", "TP/1.1\r\nHost: l\r\n\r\n"], false),
+            (&[PUT, "body"], false),
+            (&[PUT, "bo", "dy"], false),
+            (&["PUT / HTTP/1.1\r\nHost: l\r\nContent-Length: 4\r\n\r\nbody"], false),
+            (&["GET / HTTP/1.1\r\nHost: l\r\n\r\nGET / HT"], true),
+            (&["TP/1.1\r\nHost: l\r\n\r\n"], false),
+            (&[PUT, "bo", "dyGET / HT"], true),
+            (&["TP/1.1\r\nHost: l\r\n\r\nG"], true),
+            (&["ET / HTTP/1.1\r\nHost: l\r\n\r\n"], false),
+        ] {
+            for piece in pieces {
+                client.write_all(piece.as_bytes()).await.expect("sent");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            assert!(client.read(&mut answer).await.expect("an answer") > 0);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            assert_eq!(connected.connection.is_beginning(), is_beginning, "{pieces:?}");
+        }
+    }
 
     fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
         let length = u32::try_from(content.len()).expect("small").to_be_bytes();

@@ -94,6 +94,9 @@ impl AsyncRead for Watched {
         let bytes = buffer.filled().len().saturating_sub(before);
         this.read_at_once = if read.is_pending() { 0 } else { this.read_at_once + bytes };
         ready!(read)?;
+        if bytes > 0 {
+            this.clients.has_moved(&this.connection);
+        }
         Poll::Ready(count_mute(&this.connection, bytes))
     }
 }
@@ -177,9 +180,10 @@ where
             };
         }
         let frame = match ready!(polled) {
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) if !frame.is_trailers() => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => {
+            // Nothing here reads trailers.
+            Some(Ok(_)) | None => {
                 self.has_arrived();
                 return Poll::Ready(None);
             }

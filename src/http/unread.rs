@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::Version;
+use axum::http::{HeaderValue, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
@@ -29,7 +29,7 @@ pub(super) struct Unread(Arc<Mutex<Option<Body>>>);
 impl Unread {
     /// The request with a body that comes back here.
     pub(super) fn of(request: Request) -> (Option<Unread>, Request) {
-        if request.body().is_end_stream() {
+        if request.body().is_end_stream() || waits_to_be_asked(&request) {
             return (None, request);
         }
         let unread = Unread::default();
@@ -56,6 +56,12 @@ impl Unread {
             let _ = timeout(WAIT_MAX, read(body)).await;
         }
     }
+}
+
+/// Whether the client sends the body only when it is told to go on (RFC 9110, 10.1.1). Reading tells it so: a refusal does not.
+fn waits_to_be_asked(request: &Request) -> bool {
+    let is_expected = |expected: &HeaderValue| expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.version() < Version::HTTP_2 && request.headers().get_all(header::EXPECT).iter().any(is_expected)
 }
 
 /// Reads a body to its end, or hands back what is beyond [`BYTES_MAX`]. What is wrong with it is of no interest.
@@ -99,5 +105,58 @@ impl Drop for Lent {
             let left = mem::take(&mut self.body);
             *self.back.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// `/taken` reads its body, everything else is refused.
+    async fn answer(request: Request) -> StatusCode {
+        let (version, is_taken) = (request.version(), request.uri().path() == "/taken");
+        let (unread, request) = Unread::of(request);
+        if is_taken {
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            assert_eq!(body, "hello");
+            return StatusCode::OK;
+        }
+        drop(request);
+        if let Some(unread) = unread {
+            unread.read_away(version).await;
+        }
+        StatusCode::FORBIDDEN
+    }
+
+    /// What comes first, and how the connection goes on when the body is sent.
+    async fn said(path: &str, expect: &str, body: &str) -> (String, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let server = tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        let mut line = TcpStream::connect(address).await.expect("the server");
+        let head = format!("PUT {path} HTTP/1.1\r\nHost: l\r\nContent-Length: 5\r\n{expect}\r\n{body}");
+        line.write_all(head.as_bytes()).await.expect("sent");
+        let mut first = [0; 1024];
+        let bytes = line.read(&mut first).await.expect("an answer");
+        let _ = line.write_all(b"hello").await;
+        let mut second = [0; 1024];
+        let more = timeout(WAIT_MAX, line.read(&mut second)).await.map_or(0, |read| read.unwrap_or_default());
+        server.abort();
+        let status =
+            |text: &[u8]| String::from_utf8_lossy(text).split(' ').nth(1).unwrap_or_default().to_owned();
+        (status(&first[..bytes]), status(&second[..more]))
+    }
+
+    #[tokio::test]
+    async fn who_waits_to_be_asked_for_a_body_is_asked_only_if_it_is_wanted() {
+        let expect = "Expect: 100-Continue\r\n";
+        assert_eq!(said("/taken", expect, "").await, ("100".to_owned(), "200".to_owned()));
+        assert_eq!(said("/refused", expect, "").await, ("403".to_owned(), String::new()));
+        assert_eq!(said("/refused", "", "hello").await.0, "403");
     }
 }

@@ -1,12 +1,16 @@
 //! Floor 4. Accounts for those who administer the node: the operator's `user` commands, and root.
 
+use std::io;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bson::{Document, RawDocument, doc};
+use bson::{Bson, Document, RawDocument, doc};
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value, json};
+use tokio::task::spawn_blocking;
 
 use super::Node;
 use super::caller::{Caller, fold_local, is_active, strings};
@@ -14,7 +18,6 @@ use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link::NewLink;
 use super::password::require_current;
-use super::records::to_document;
 use super::witness::Seen;
 use super::workload;
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
@@ -27,9 +30,7 @@ use crate::store::{Part, Snapshot, StoreError, Tx};
 
 /// People read from the store at once.
 const BATCH_PEOPLE_MAX: usize = 500;
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
-/// What the list of all accounts takes, about.
-const ACCOUNTS_WORK: usize = 16 << 20;
+const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Longest name of a technician's account.
 const LOCAL_NAME_CHARS_MAX: usize = 64;
 /// Space that a change of an account needs, roughly.
@@ -88,21 +89,74 @@ impl std::fmt::Display for Account {
 /// `"is_account": false`: with those nobody logs in.
 pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
-    let users = workload::take(&node, &caller, ACCOUNTS_WORK).await?.run(|| read_users(&node))?;
-    Ok(Seen::other("users", None).on(super::json(users)))
+    let accounts = Accounts { node, place: Place::Technicians, has_shown: false };
+    let (first, accounts) = accounts.next_piece(&caller).await?;
+    let body = match accounts.place {
+        Place::End => Body::from(first),
+        _ => accounts.into_body(first, caller),
+    };
+    let json = HeaderValue::from_static("application/json");
+    Ok(Seen::other("users", None).on(([(header::CONTENT_TYPE, json)], body).into_response()))
 }
 
-fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {
-    let mut users = Vec::new();
-    for (name, account) in node.store.read()?.local_accounts()? {
-        users.push(json!({
-            "id": Account::Local(name).to_string(), "local": true, "active": is_active(&account),
-            "roles": strings(account.get("roles")), "not_honoured": [],
-        }));
+/// Where the list of accounts goes on: technicians come first, and then people behind an id.
+enum Place {
+    Technicians,
+    People(String),
+    End,
+}
+
+/// The list of accounts as JSON text, made piece by piece as the client takes it.
+struct Accounts {
+    node: Arc<Node>,
+    place: Place,
+    /// Whether an account stands in the text already.
+    has_shown: bool,
+}
+
+impl Accounts {
+    fn into_body(self, first: Vec<u8>, caller: Caller) -> Body {
+        let rest = stream::try_unfold((self, caller), |(accounts, caller)| async move {
+            if matches!(accounts.place, Place::End) {
+                return Ok(None);
+            }
+            // The connection is cut, so that the client sees an incomplete answer.
+            let read = accounts.next_piece(&caller).await;
+            let (text, accounts) =
+                read.map_err(|_| io::Error::other("the accounts could not be read to their end"))?;
+            Ok::<_, io::Error>(Some((text, (accounts, caller))))
+        });
+        Body::from_stream(stream::once(async move { Ok(first) }).chain(rest))
     }
-    let mut after: Option<String> = None;
-    loop {
-        let snapshot = node.store.read()?;
+
+    async fn next_piece(mut self, caller: &Caller) -> Result<(Vec<u8>, Accounts), ApiError> {
+        let _work = workload::take_for_list(&self.node, caller).await?;
+        let read = spawn_blocking(move || self.read().map(|text| (text, self)));
+        read.await.map_err(|_| ApiError::Internal)?
+    }
+
+    /// The next piece; never an empty one before the end.
+    fn read(&mut self) -> Result<Vec<u8>, ApiError> {
+        let mut text = Vec::new();
+        while text.is_empty() && !matches!(self.place, Place::End) {
+            self.read_on(&mut text)?;
+        }
+        Ok(text)
+    }
+
+    fn read_on(&mut self, text: &mut Vec<u8>) -> Result<(), ApiError> {
+        let snapshot = self.node.store.read()?;
+        let mut shown = Vec::new();
+        let after = match std::mem::replace(&mut self.place, Place::End) {
+            Place::Technicians => {
+                text.push(b'[');
+                let accounts = snapshot.local_accounts()?;
+                shown.extend(accounts.into_iter().map(|(name, account)| shown_technician(name, &account)));
+                None
+            }
+            Place::People(after) => Some(after),
+            Place::End => return Ok(()),
+        };
         let part = Part {
             after: after.as_deref(),
             max: BATCH_PEOPLE_MAX,
@@ -110,16 +164,41 @@ fn read_users(node: &Node) -> Result<Vec<Value>, ApiError> {
             is_without_damaged: true,
         };
         let mut people = Vec::new();
-        let show = |id: &str, person: &RawDocument| people.push((id.to_owned(), person.to_owned()));
+        let show = |id: &str, person: &RawDocument| people.push((id.to_owned(), account_of(person)));
         let next = snapshot.visit(Kind::Person, part, show)?;
-        for (id, person) in &people {
-            users.extend(shown_person(node, &snapshot, id, &to_document(person)?)?);
+        for (id, account) in people {
+            shown.extend(shown_person(&self.node, &snapshot, &id, &account?)?);
         }
-        after = next;
-        if after.is_none() {
-            return Ok(users);
+        for account in shown {
+            if std::mem::replace(&mut self.has_shown, true) {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut *text, &account).map_err(|_| ApiError::Internal)?;
+        }
+        match next {
+            Some(next) => self.place = Place::People(next),
+            None => text.push(b']'),
+        }
+        Ok(())
+    }
+}
+
+fn shown_technician(name: String, account: &Document) -> Value {
+    json!({
+        "id": Account::Local(name).to_string(), "local": true, "active": is_active(account),
+        "roles": strings(account.get("roles")), "not_honoured": [],
+    })
+}
+
+/// What the list says is made of these fields of a person, whose record may have many megabytes.
+fn account_of(person: &RawDocument) -> Result<Document, ApiError> {
+    let mut account = Document::new();
+    for name in ["password", "roles", "active"] {
+        if let Some(value) = person.get(name).map_err(|_| ApiError::Damaged)? {
+            account.insert(name, Bson::try_from(value).map_err(|_| ApiError::Damaged)?);
         }
     }
+    Ok(account)
 }
 
 fn shown_person(

@@ -244,3 +244,29 @@ async fn documents_of_a_person_and_of_a_page() {
     assert_eq!(next(&page).unwrap(), "/personal_docs/ANA001/p1?limit=1&after=d1");
     node.get("/personal_docs/BOB002/p1").by("ANA001").send().await.is(403, NOTHING);
 }
+
+#[tokio::test]
+async fn the_list_of_accounts_is_whole_however_far_they_lie_apart() {
+    for (count, every) in [(0, 1), (499, 1), (500, 7), (1700, 1), (1700, 1600)] {
+        let node = TestNode::with_people().await;
+        let fill = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
+            use thalamus_edge::domain::access::Actor;
+            use thalamus_edge::domain::record::RecordKey;
+            for number in 0..count {
+                let id = format!("ZZZ{number:05}");
+                let mut document = doc! {"_id": &id, "name": "z".repeat(300)};
+                if number % every == 0 {
+                    document.insert("password", "no hash");
+                }
+                tx.edit(&RecordKey::new(Kind::Person, &id), Some(&document), &Actor::Centre)?;
+            }
+            Ok(())
+        });
+        fill.await.unwrap();
+        let users = node.get("/users").by("ROOT004").send().await.is(200, NOTHING).json();
+        let shown = users.as_array().unwrap().iter().filter_map(|user| user["id"].as_str());
+        let listed: Vec<_> = shown.filter(|id| id.starts_with("ZZZ")).map(str::to_owned).collect();
+        let expected: Vec<_> = (0..count).step_by(every).map(|number| format!("ZZZ{number:05}")).collect();
+        assert_eq!(listed, expected);
+    }
+}

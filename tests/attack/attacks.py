@@ -627,6 +627,38 @@ def unfinished_heads(node, quick):
     return {"begun": len(connections + more), "left": left}, faults
 
 
+def trailers_unread(node, quick):
+    """Bodies that nobody asks for end with trailers of many fields, behind answers that are not taken."""
+    fields = [("%c%c" % (97 + at // 26 % 26, 97 + at % 26), "") for at in range(230)]
+    def begin(number):
+        # All at a few addresses, so that what one client may have is seen.
+        connection = Http2(node.address, STRANGERS[number % (2 if quick else 6)], window=0)
+        streams = [connection.begin("GET", "/session", has_body=True) for _ in range(STREAMS)]
+        connection.listen(0.5)
+        # Refusals hold their bodies back for a second, and would read these.
+        time.sleep(1.5)
+        for stream in streams:
+            connection.trailers(stream, fields)
+        connection.listen(0.2)
+        return connection
+    connections = many(40 if quick else 240, begin)
+    time.sleep(1)
+    faults = []
+    for number in range(10):
+        status = node.client(ROOT, f"127.0.2.{number + 1}").ask("GET", "/people/P001")[0]
+        if status != 200:
+            faults.append(f"a newcomer got {status}")
+    for connection in connections:
+        connection.listen(0.1)
+    seen, ended = statuses(connections), sum(connection.is_over for connection in connections)
+    # A client has room for some 190 of them, all together for some 600.
+    held = sum(len(connection.status) for connection in connections if not connection.is_over) - seen[503]
+    close_all(connections)
+    if held > (400 if quick else 700):
+        faults.append(f"{held} trailers are held")
+    return {"answers": dict(seen), "ended": ended, "held": held}, faults
+
+
 def long_handshakes(node, quick):
     """Hellos of TLS of 65 KB, all but the last byte."""
     hello = b"\x01" + (65_500).to_bytes(3, "big") + b"\x03\x03" + b"h" * 65_400
@@ -737,6 +769,7 @@ ATTACKS = {
     "refused_early": (refused_early, False, None),
     "heads_of_many_streams": (heads_of_many_streams, False, None),
     "unfinished_heads": (unfinished_heads, False, None),
+    "trailers_unread": (trailers_unread, False, None),
     "long_handshakes": (long_handshakes, False, None),
     "forms_of_many": (forms_of_many, False, None),
     "bodies_of_an_account": (bodies_of_an_account, False, None),

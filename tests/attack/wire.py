@@ -162,6 +162,11 @@ class Http2:
             self.send(frame(DATA, END_STREAM if is_end and most == len(body) else 0, stream, body[:most]))
         return most
 
+    def trailers(self, stream, fields):
+        """Ends the request's body with fields."""
+        block = b"".join(b"\x00" + text(name) + text(value) for name, value in fields)
+        self.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+
     def listen(self, seconds=0.0):
         """Takes what has come: status codes, bytes and ends of streams. Sends no window back."""
         until = time.monotonic() + seconds

@@ -9,10 +9,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::rooms::{ROOM_LOOK, ROOM_WAIT};
+use super::rooms::{ROOM_LOOK, ROOM_WAIT, has_room_of_account};
 use super::{
-    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, ROOM_MADE_BYTES, SMALL_BYTES, Turn,
-    WAITING_EACH_MIN, Waiting, lock,
+    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, Clients, Crowded, ROOM_MADE_BYTES, Turn, WAITING_EACH_MIN, Waiting,
+    lock,
 };
 use crate::domain::access::Actor;
 use crate::http::{Arrivals, Overloaded};
@@ -96,7 +96,7 @@ impl Turn {
         let had = account.answers.fetch_sub(bytes, Ordering::Relaxed);
         let has = had.saturating_sub(bytes);
         for bound in [ANSWERS_EACH_MAX, ANSWERS_EACH_MAX + ANSWERS_EACH_SLACK] {
-            if had > bound && has <= bound {
+            if had >= bound && has < bound {
                 account.room.notify_waiters();
             }
         }
@@ -104,11 +104,8 @@ impl Turn {
 
     /// Whether one more request of this account may go on: it has room, or what it holds at other addresses makes some.
     fn has_room_of_account(&self, account: &Arc<Account>) -> bool {
-        let held = account.answers.load(Ordering::Relaxed);
-        let is_small = self.share.answers.load(Ordering::Relaxed) < SMALL_BYTES;
-        held <= ANSWERS_EACH_MAX
+        has_room_of_account(&self.share, account)
             || self.clients.make_room_of_account(&self.share, account, ROOM_MADE_BYTES)
-            || is_small && held <= ANSWERS_EACH_MAX + ANSWERS_EACH_SLACK
     }
 
     async fn wait_as_account(self: Arc<Self>, account: Arc<Account>) -> Result<(), Crowded> {

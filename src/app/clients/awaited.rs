@@ -2,7 +2,7 @@
 //!
 //! Those who have logged in and those who have not share nothing, so that nobody without an account takes room from those
 //! who have one. Where there are too many, the one that has waited for longest of the client that has most is refused, so
-//! that a newcomer always finds a place.
+//! that a newcomer always finds a place. There as elsewhere, all networks of one IPv6 site count as one client.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
 use super::{Crowded, Turn, lock};
+use crate::domain::address::AddressPrefix;
 
 /// Of one client and in all: of those who have not logged in, whose forms are small, and of the others.
 const ANONYMOUS: Bounds = Bounds { each: 16, in_all: 64 };
@@ -33,10 +34,19 @@ struct Queue {
 struct Place {
     number: u64,
     is_known: bool,
-    /// The address and the account, as where they are counted.
-    address: usize,
-    account: usize,
+    address: AddressPrefix,
+    /// As where it is counted.
+    account: Option<usize>,
     waker: Waker,
+}
+
+/// Whom places are counted for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Who {
+    Address(AddressPrefix),
+    /// All networks of one site.
+    Site(AddressPrefix),
+    Account(usize),
 }
 
 impl Queue {
@@ -46,23 +56,23 @@ impl Queue {
 
     /// Who has most places of these; of several the one that has waited for longest, or a newcomer could be sent away by those
     /// who have as little.
-    fn most(&self, is_known: bool) -> usize {
-        let mut counts: HashMap<usize, (usize, Reverse<usize>)> = HashMap::new();
+    fn most(&self, is_known: bool) -> Option<Who> {
+        let mut counts: HashMap<Who, (usize, Reverse<usize>)> = HashMap::new();
         for (at, place) in self.of(is_known).enumerate() {
-            let of_account = is_known.then_some(place.account);
-            for who in [Some(place.address), of_account].into_iter().flatten() {
+            let site = Who::Site(place.address.site());
+            for who in [Some(site), place.account.map(Who::Account)].into_iter().flatten() {
                 counts.entry(who).or_insert((0, Reverse(at))).0 += 1;
             }
         }
-        counts.into_iter().max_by_key(|(_, held)| *held).map(|(who, _)| who).unwrap_or_default()
+        counts.into_iter().max_by_key(|(_, held)| *held).map(|(who, _)| who)
     }
 
-    fn count(&self, is_known: bool, who: usize) -> usize {
+    fn count(&self, is_known: bool, who: Who) -> usize {
         self.of(is_known).filter(|place| place.is(who)).count()
     }
 
     /// Takes the place that was taken first by this client away; its request is woken to find that out.
-    fn end_first(&mut self, is_known: bool, who: usize) {
+    fn end_first(&mut self, is_known: bool, who: Who) {
         let first = self.places.iter().position(|place| place.is_known == is_known && place.is(who));
         if let Some(at) = first {
             self.places.remove(at).waker.wake();
@@ -71,8 +81,12 @@ impl Queue {
 }
 
 impl Place {
-    fn is(&self, who: usize) -> bool {
-        self.address == who || self.account == who
+    fn is(&self, who: Who) -> bool {
+        match who {
+            Who::Address(address) => self.address == address,
+            Who::Site(site) => self.address.site() == site,
+            Who::Account(account) => self.account == Some(account),
+        }
     }
 }
 
@@ -92,23 +106,18 @@ impl Turn {
         let number = queue.next;
         queue.next += 1;
         *place = Some(number);
-        let address = Arc::as_ptr(&self.share) as usize;
+        let address = self.share.prefix;
         let account = self.account().map(|account| Arc::as_ptr(account) as usize);
         let is_known = account.is_some();
-        let whose = account.unwrap_or(address);
-        queue.places.push(Place {
-            number,
-            is_known,
-            address,
-            account: whose,
-            waker: context.waker().clone(),
-        });
+        let whose = account.map_or(Who::Address(address), Who::Account);
+        queue.places.push(Place { number, is_known, address, account, waker: context.waker().clone() });
         let bounds = if is_known { KNOWN } else { ANONYMOUS };
         if queue.count(is_known, whose) > bounds.each {
             queue.end_first(is_known, whose);
         } else if queue.of(is_known).count() > bounds.in_all {
-            let who = queue.most(is_known);
-            queue.end_first(is_known, who);
+            if let Some(who) = queue.most(is_known) {
+                queue.end_first(is_known, who);
+            }
         }
         Ok(())
     }

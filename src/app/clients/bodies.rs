@@ -1,9 +1,11 @@
 //! Bodies of requests that arrive, and who loses one where there is no room for all.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::{BODIES_OTHERS_MAX, Clients, Crowded, RESERVE_BYTES, SMALL_BYTES, Turn, lock, was_lately};
+use crate::domain::address::AddressPrefix;
 
 /// Over how long the pace of a body is taken.
 const PACE_MS: f64 = 2000.0;
@@ -41,6 +43,8 @@ struct Candidate {
     turn: Arc<Turn>,
     pace: f64,
     bytes: usize,
+    /// Bytes of all bodies of its site or account, whichever are more.
+    of_client: usize,
 }
 
 impl Turn {
@@ -70,6 +74,11 @@ impl Turn {
         self.share.bodies.load(Ordering::Relaxed).max(of_account)
     }
 
+    /// Whether both are of one site or account.
+    fn is_of_same_site(&self, other: &Turn) -> bool {
+        self.share.prefix.site() == other.share.prefix.site() || self.is_of_same_client(other)
+    }
+
     /// Whether both are of one client.
     fn is_of_same_client(&self, other: &Turn) -> bool {
         let is_same_account = |account| other.account().is_some_and(|others| Arc::ptr_eq(others, account));
@@ -79,6 +88,7 @@ impl Turn {
     /// The last part has arrived.
     pub(in crate::app) fn has_arrived(&self) {
         lock(&self.pace).is_whole = true;
+        self.expects_no_trailers();
     }
 
     /// Its body is not needed any more.
@@ -120,7 +130,9 @@ impl Clients {
         if was_lately(failed_ms, now_ms) {
             return false;
         }
-        let mut candidates = self.candidates(newcomer, now_ms);
+        let sites = lock(&self.table).of_sites(|share| share.bodies.load(Ordering::Relaxed));
+        let own = own.max(sites.get(&newcomer.share.prefix.site()).copied().unwrap_or_default());
+        let mut candidates = self.candidates(newcomer, &sites, now_ms);
         let pace = lock(&newcomer.pace).at(now_ms);
         while over() > 0 {
             let Some(at) = slowest(&candidates, own, pace, now_ms) else {
@@ -137,7 +149,12 @@ impl Clients {
         true
     }
 
-    fn candidates(&self, newcomer: &Turn, now_ms: u64) -> Vec<Candidate> {
+    fn candidates(
+        &self,
+        newcomer: &Turn,
+        sites: &HashMap<AddressPrefix, usize>,
+        now_ms: u64,
+    ) -> Vec<Candidate> {
         let arriving = lock(&self.arriving);
         let others = arriving.iter().filter_map(|turn| {
             let turn = turn.upgrade()?;
@@ -145,7 +162,9 @@ impl Clients {
             let is_other = !turn.is_of_same_client(newcomer);
             (is_other && bytes >= LOST_BYTES_MIN).then(|| {
                 let pace = lock(&turn.pace).at(now_ms);
-                Candidate { turn, pace, bytes }
+                let of_site = sites.get(&turn.share.prefix.site()).copied().unwrap_or_default();
+                let of_client = turn.bodies().max(of_site);
+                Candidate { turn, pace, bytes, of_client }
             })
         });
         others.collect()
@@ -164,10 +183,9 @@ fn slowest(candidates: &[Candidate], own: usize, pace: f64, now_ms: u64) -> Opti
     {
         return Some(at);
     }
-    let of = |candidate: &Candidate| candidate.turn.bodies();
-    let most = candidates.iter().max_by_key(|candidate| of(candidate))?;
+    let most = candidates.iter().max_by_key(|candidate| candidate.of_client)?;
     let (at, loser) = all()
-        .filter(|(_, candidate)| candidate.turn.is_of_same_client(&most.turn))
+        .filter(|(_, candidate)| candidate.turn.is_of_same_site(&most.turn))
         .min_by(|(_, one), (_, other)| one.pace.total_cmp(&other.pace))?;
-    (of(most) > own.saturating_mul(2) || loser.pace * MUCH_FASTER < pace).then_some(at)
+    (most.of_client > own.saturating_mul(2) || loser.pace * MUCH_FASTER < pace).then_some(at)
 }

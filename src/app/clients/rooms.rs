@@ -25,11 +25,18 @@ fn held(share: &Share, account: Option<&Arc<Account>>) -> usize {
     share.answers.load(Ordering::Relaxed).max(of_account)
 }
 
-/// Whether a client has not all that one may have. An account has a little more at addresses that have little.
+/// Whether an account has not all that one may have, for one more request at this address: it has a little more at addresses
+/// that have little.
+pub(super) fn has_room_of_account(share: &Share, account: &Account) -> bool {
+    let is_small = share.answers.load(Ordering::Relaxed) < SMALL_BYTES;
+    let slack = if is_small { ANSWERS_EACH_SLACK } else { 0 };
+    account.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX + slack
+}
+
+/// Whether a client has not all that one may have.
 fn has_own_room(share: &Share, account: Option<&Arc<Account>>) -> bool {
-    let here = share.answers.load(Ordering::Relaxed);
-    let slack = if here < SMALL_BYTES { ANSWERS_EACH_SLACK } else { 0 };
-    here < ANSWERS_EACH_MAX && held(share, account) < ANSWERS_EACH_MAX + slack
+    share.answers.load(Ordering::Relaxed) < ANSWERS_EACH_MAX
+        && account.is_none_or(|account| has_room_of_account(share, account))
 }
 
 impl Clients {
@@ -64,7 +71,7 @@ impl Clients {
                 || self.make_room(share, account, bytes))
     }
 
-    /// Ends connections of the client that holds most, if that is more than twice of what this one has, first those that
+    /// Ends connections of the site or account that holds most, if that is more than twice of what this one has, first those that
     /// have stood still for longest, until so many bytes are free; false if none was ended.
     fn make_room(&self, share: &Share, account: Option<&Arc<Account>>, bytes_free: usize) -> bool {
         if let Some(account) = account
@@ -78,11 +85,12 @@ impl Clients {
             return false;
         }
         share.answers_tried_ms.store(now_ms, Ordering::Relaxed);
-        let least = held(share, account).saturating_mul(2);
         let in_all = self.answers.load(Ordering::Relaxed);
         let wanted = in_all.saturating_add(bytes_free).saturating_sub(ANSWERS_MAX);
         let mut table = lock(&self.table);
-        let address = table.who_has_most().map(|(bytes, prefix)| (bytes, Holder::Address(prefix)));
+        let of_site = table.of_site(share.prefix, |share| share.answers.load(Ordering::Relaxed));
+        let least = held(share, account).max(of_site).saturating_mul(2);
+        let address = table.who_has_most().map(|(bytes, prefix)| (bytes, Holder::Site(prefix)));
         let accounts = lock(&self.accounts);
         let of = |account: Arc<Account>| (account.answers.load(Ordering::Relaxed), Holder::Account(account));
         let account = accounts.values().filter_map(Weak::upgrade).map(of).max_by_key(|(bytes, _)| *bytes);
@@ -159,9 +167,10 @@ impl Turn {
         false
     }
 
-    /// The request is refused; its head and body are dropped before.
+    /// The request is refused; its head and body are dropped before. Trailers may still come.
     pub(in crate::app) fn refused(&self, for_want_of_room: bool) {
-        self.let_request_go(self.requested.load(Ordering::Relaxed).saturating_sub(REFUSED_BYTES));
+        let left = REFUSED_BYTES + self.trailers.load(Ordering::Relaxed);
+        self.let_request_go(self.requested.load(Ordering::Relaxed).saturating_sub(left));
         if for_want_of_room && self.connection.has_refused_again() {
             self.break_off();
         }

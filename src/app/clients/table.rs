@@ -23,6 +23,7 @@ pub(super) struct Table {
     pub(super) open: usize,
     /// Those whose next request is not whole ([`super::beginnings`]).
     pub(super) beginnings: Beginnings,
+    pub(super) beginnings_of_proxies: Beginnings,
     next: u64,
     refused: u64,
     logged_at: Option<Instant>,
@@ -38,6 +39,8 @@ pub(in crate::app) struct Connection {
     pub(super) is_beginning: AtomicBool,
     pub(super) began_ms: AtomicU64,
     pub(super) beginnings: Beginnings,
+    /// When something of it has come last.
+    pub(super) moved_ms: AtomicU64,
     /// How often a request has begun or ended on it.
     moves: AtomicUsize,
     /// Bytes of its requests' bodies that it may take in unasked, were there no window that they share.
@@ -93,13 +96,15 @@ impl Clients {
         table.open += 1;
         share.connections.fetch_add(1, Ordering::Relaxed);
         let doing = Doing { turns: Vec::new(), idle_since: Instant::now() };
+        let beginnings = if is_proxy { &table.beginnings_of_proxies } else { &table.beginnings };
         let connection = Arc::new(Connection {
             number,
             share,
             is_proxy,
             is_beginning: AtomicBool::new(false),
             began_ms: AtomicU64::new(0),
-            beginnings: Arc::clone(&table.beginnings),
+            beginnings: Arc::clone(beginnings),
+            moved_ms: AtomicU64::new(0),
             moves: AtomicUsize::new(0),
             unread: Mutex::default(),
             account: Mutex::default(),
@@ -131,13 +136,29 @@ impl Table {
         share
     }
 
-    /// The client for which most bytes of requests and answers are held, and how many.
+    /// The site for which most bytes of requests and answers are held, and how many. What connections of proxies take in
+    /// unasked is nobody's there: no request of the proxy's own could be ended for it.
     pub(super) fn who_has_most(&self) -> Option<(usize, AddressPrefix)> {
-        let of = |share: &Weak<Share>| {
-            let share = share.upgrade()?;
-            Some((share.answers.load(Ordering::Relaxed), share.prefix))
+        let own = |share: &Share| {
+            let held = share.answers.load(Ordering::Relaxed);
+            held.saturating_sub(share.proxied_unread.load(Ordering::Relaxed))
         };
-        self.shares.values().filter_map(of).max()
+        self.of_sites(own).into_iter().map(|(site, bytes)| (bytes, site)).max()
+    }
+
+    /// What the networks of each site have together.
+    pub(super) fn of_sites(&self, has: impl Fn(&Share) -> usize) -> HashMap<AddressPrefix, usize> {
+        let mut sites = HashMap::new();
+        for share in self.shares.values().filter_map(Weak::upgrade) {
+            *sites.entry(share.prefix.site()).or_default() += has(&share);
+        }
+        sites
+    }
+
+    /// The same of the site of this client.
+    pub(super) fn of_site(&self, prefix: AddressPrefix, has: impl Fn(&Share) -> usize) -> usize {
+        let shares = self.shares.values().filter_map(Weak::upgrade);
+        shares.filter(|share| share.prefix.site() == prefix.site()).map(|share| has(&share)).sum()
     }
 
     /// Connections on which something of this client is held, but at one address: since when it stands still, the
@@ -237,14 +258,15 @@ impl Table {
 
 /// Who holds something.
 pub(super) enum Holder {
-    Address(AddressPrefix),
+    /// All networks of one site ([`AddressPrefix::site`]).
+    Site(AddressPrefix),
     Account(Arc<Account>),
 }
 
 impl Holder {
     fn has(&self, turn: &Turn) -> bool {
         match self {
-            Holder::Address(prefix) => turn.share.prefix == *prefix,
+            Holder::Site(site) => turn.share.prefix.site() == *site,
             Holder::Account(account) => turn.account().is_some_and(|own| Arc::ptr_eq(own, account)),
         }
     }
@@ -253,7 +275,7 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Address(prefix) => prefix.fmt(f),
+            Holder::Site(site) => site.fmt(f),
             Holder::Account(account) => account.actor.fmt(f),
         }
     }

@@ -9,6 +9,9 @@ use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
 use super::*;
 use crate::http::Arrivals as _;
 
+mod neighbours;
+mod trailers;
+
 fn client(last: u8) -> AddressPrefix {
     AddressPrefix::of(IpAddr::from([192, 0, 2, last]))
 }
@@ -599,14 +602,19 @@ async fn an_account_is_one_client_wherever_it_comes_from() {
     let other = begin(&others);
     assert!(other.known_as(&who("B")).is_none() && other.has_room_for(Some(8 << 20)));
     assert!(held.iter().all(|(_, _, connected)| !has_ended(connected)));
-    // The account itself at another address gets in, at the cost of what stood still for longest there.
+    // The account itself at another address gets in, and nothing of it ends as long as there is what is kept for this.
     let more = held[0].1.holding(1 << 20);
     let own = connected(&clients, 101);
+    let first = begin(&own);
+    assert!(first.known_as(&who("A")).is_none() && first.has_room());
+    assert!(held.iter().all(|(_, _, connected)| !has_ended(connected)));
+    // Then it does at the cost of what stood still for longest there.
+    let yet_more = held[1].1.holding(ANSWERS_EACH_SLACK);
     let turn = begin(&own);
     assert!(turn.known_as(&who("A")).is_none());
     assert!(has_ended(&held[0].2) && !has_ended(&held[43].2));
     let account = Arc::clone(turn.charge(&who("A")));
-    drop((more, held, turn));
+    drop((more, yet_more, held, first, turn));
     assert_eq!(account.answers.load(Ordering::Relaxed), 0, "all is given back");
     assert_eq!(clients.answers.load(Ordering::Relaxed), other.held.load(Ordering::Relaxed));
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use super::accounts::Account;
 use super::bodies::Pace;
 use super::{
-    BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_BYTES, STALLED, Share, UNREAD_BYTES_MAX,
-    lock,
+    BYTES_A_SECOND_MIN, Clients, Connection, REQUEST_BYTES, SMALL_BYTES, STALLED, Share, TRAILERS_BYTES,
+    UNREAD_BYTES_MAX, lock,
 };
 
 /// From how many bytes on a head is let go when it is answered.
@@ -29,6 +29,8 @@ pub(in crate::app) struct Turn {
     /// Bytes of the request and its answer that are held; those of the request alone.
     pub(super) held: AtomicUsize,
     pub(super) requested: AtomicUsize,
+    /// Of these the bytes for trailers that may still come.
+    pub(super) trailers: AtomicUsize,
     /// Since when it stands still: its begin, or when a piece of its answer was given or taken.
     pub(super) moved_ms: AtomicU64,
     /// Since when a piece of the answer waits to be taken; 0: none does.
@@ -53,6 +55,7 @@ impl Turn {
             pace: Mutex::default(),
             held: AtomicUsize::new(0),
             requested: AtomicUsize::new(0),
+            trailers: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(began_ms),
             out_since_ms: AtomicU64::new(0),
             waited_ms: AtomicU64::new(0),
@@ -88,6 +91,21 @@ impl Turn {
         self.share.requests.fetch_sub(bytes, Ordering::Relaxed);
         self.clients.requests.fetch_sub(bytes, Ordering::Relaxed);
         self.let_go(bytes);
+    }
+
+    /// Counts the trailers that may come at the end of an HTTP/2 body: until then, or until the answer is taken, because the
+    /// connection keeps those that nobody reads for as long as it has the stream.
+    pub(in crate::app) fn expects_trailers(&self) {
+        self.trailers.store(TRAILERS_BYTES, Ordering::Relaxed);
+        self.hold_request(TRAILERS_BYTES);
+    }
+
+    /// The body has ended: no trailers are kept.
+    pub(super) fn expects_no_trailers(&self) {
+        match self.trailers.swap(0, Ordering::Relaxed) {
+            0 => {}
+            bytes => self.let_request_go(bytes),
+        }
     }
 
     /// Whether an answer of so many bytes, if that is known, may be held. Room for a small one is counted from the
@@ -126,6 +144,10 @@ impl Turn {
         *own = change(*own);
         let now = (*own).min(UNREAD_BYTES_MAX);
         let (share, clients) = (self.connection.share(), &self.clients);
+        if self.connection.is_proxy {
+            share.proxied_unread.fetch_add(now, Ordering::Relaxed);
+            share.proxied_unread.fetch_sub(before, Ordering::Relaxed);
+        }
         if now > before {
             for count in [&share.requests, &clients.requests, &share.answers, &clients.answers] {
                 count.fetch_add(now - before, Ordering::Relaxed);

@@ -28,8 +28,8 @@ pub enum BodyError {
     Json(#[from] JsonError),
     /// It has so many values that they would take more memory than a body may ([`BODY_MAX`]).
     #[error(
-        "The body has more values than this node reads at once, after {values} of them (about 80,000 numbers or texts in \
-         lists, 50,000 fields, or 15,000 objects): spread them over several records"
+        "The body has more values than this node reads at once, after {values} of them (about 100,000 numbers or \
+         85,000 texts in lists, 60,000 fields, or 19,000 objects): spread them over several records"
     )]
     TooManyValues { values: usize },
 }
@@ -287,6 +287,36 @@ mod tests {
         assert!(parse_body(fields(50_000).as_bytes()).is_ok());
         assert!(matches!(parse_body(fields(80_000).as_bytes()), Err(BodyError::TooManyValues { .. })));
         assert!(parse_body(format!("{{\"x\":\"{}\"}}", "y".repeat(16 << 20)).as_bytes()).is_ok());
+    }
+
+    /// The most rows of a body that is taken.
+    fn most(body: impl Fn(usize) -> String) -> usize {
+        let (mut within, mut beyond) = (0_usize, 1_000_000);
+        while beyond - within > 100 {
+            let rows = within.midpoint(beyond);
+            let is_taken = parse_body(body(rows).as_bytes()).is_ok();
+            (within, beyond) = if is_taken { (rows, beyond) } else { (within, rows) };
+        }
+        within
+    }
+
+    #[test]
+    fn the_refusal_says_about_how_much_there_may_be() {
+        let fields = |many: usize| {
+            let fields: Vec<_> = (0..many).map(|number| format!("\"f{number}\":0")).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let refusal = BodyError::TooManyValues { values: 0 }.to_string();
+        for (what, said, most) in [
+            ("numbers", 100_000, most(|rows| list_of("1", rows))),
+            ("texts", 85_000, most(|rows| list_of("\"text\"", rows))),
+            ("fields", 60_000, most(fields)),
+            ("objects", 19_000, most(|rows| list_of("{\"a\":1}", rows))),
+        ] {
+            assert!((said..said * 11 / 10).contains(&most), "{what}: {most}");
+            let said = format!("{},000 {what}", said / 1000);
+            assert!(refusal.contains(&said), "{said}: {refusal}");
+        }
     }
 
     #[test]
