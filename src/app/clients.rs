@@ -55,6 +55,10 @@ const REFUSED_EACH_BESIDE: usize = 2 << 20;
 const ENDED_EACH_BESIDE: usize = 4 << 20;
 const REFUSED_BESIDE: usize = 8 << 20;
 const ENDED_BESIDE: usize = 12 << 20;
+/// From how many bytes of requests on a client that has its equal share of them is refused, so that there is room for those
+/// that have less; how much that share is at least, for one that sends a body and reads meanwhile.
+const CROWDED_BYTES: usize = ANSWERS_MAX - RESERVE_BYTES;
+const EQUAL_SHARE_MIN: usize = UNREAD_BYTES_MAX;
 /// Requests refused one after the other on a connection before it ends.
 const REFUSED_RUNNING_MAX: usize = 64;
 /// Requests of one client and of all that wait for room; a few of a client's own may always wait.
@@ -88,6 +92,8 @@ pub(super) struct Clients {
     answers: AtomicUsize,
     requests: AtomicUsize,
     bodies: AtomicUsize,
+    /// Clients that have requests.
+    asking: AtomicUsize,
     /// Accounts that have something.
     accounts: Mutex<HashMap<Actor, Weak<Account>>>,
     /// Requests that wait for their bodies.
@@ -163,6 +169,7 @@ impl Clients {
             answers: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            asking: AtomicUsize::new(0),
             accounts: Mutex::default(),
             awaited: Awaited::default(),
             arriving: Mutex::default(),

@@ -244,7 +244,8 @@ impl ApiError {
             ApiError::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
-                "This address has too much under way: take the answers that are waiting, or try again in a moment"
+                "Too much is under way, here or at this address: take the answers that are waiting, or try again in a \
+                 moment"
                     .into(),
             ),
             ApiError::StorageFull => (

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import socket
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -745,6 +746,39 @@ def unread_lists_of_many(node, quick):
     return {"answers": dict(seen), "lost": lost}, faults
 
 
+def unread_answers_of_many(node, quick):
+    """The first page again and again, by nobody, from hundreds of addresses that take none of it and come again."""
+    sources = [f"127.0.{net}.{number}" for net in (10, 11) for number in range(1, 128)]
+    over, seconds = threading.Event(), 8 if quick else 30
+    def flood(number):
+        while not over.is_set():
+            try:
+                connection = Http2(node.address, sources[number % len(sources)], window=0)
+                for _ in range(STREAMS + 2):
+                    connection.begin("GET", "/")
+                until = time.monotonic() + seconds
+                while not connection.is_over and not over.is_set() and time.monotonic() < until:
+                    connection.listen(0.5)
+                connection.close()
+            except (OSError, EOFError, RuntimeError):
+                pass
+            over.wait(1 + number % 3)
+    attackers = [threading.Thread(target=flood, args=(number,), daemon=True) for number in range(2 * len(sources))]
+    for attacker in attackers:
+        attacker.start()
+    time.sleep(2)
+    faults, waits, until = [], [], time.monotonic() + seconds
+    while time.monotonic() < until and not faults:
+        begun, number = time.monotonic(), len(waits) % 50 + 1
+        faults = newcomer(node, ROOT if len(waits) % 2 else None, "GET", "/people/P001" if len(waits) % 2 else "/", number=number)
+        waits.append(time.monotonic() - begun)
+        time.sleep(0.05)
+    over.set()
+    for attacker in attackers:
+        attacker.join(10)
+    return {"newcomers": len(waits), "slowest": f"{max(waits) * 1000:.0f} ms"}, faults
+
+
 #: Name -> attack, whether it needs the large record, and open files of the node in the quick form.
 ATTACKS = {
     "anonymous_bodies": (anonymous_bodies, False, None),
@@ -774,6 +808,7 @@ ATTACKS = {
     "forms_of_many": (forms_of_many, False, None),
     "bodies_of_an_account": (bodies_of_an_account, False, None),
     "unread_lists_of_many": (unread_lists_of_many, False, None),
+    "unread_answers_of_many": (unread_answers_of_many, False, None),
     "silent_requests": (silent_requests, False, None),
     "stale_bodies": (stale_bodies, False, None),
     "password_queue": (password_queue, False, None),

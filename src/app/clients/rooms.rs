@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use super::accounts::Account;
 use super::table::Holder;
 use super::{
-    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, ANSWERS_MAX, Clients, Crowded, ENDED_BESIDE, ENDED_EACH_BESIDE,
-    REFUSED_BESIDE, REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES, ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS,
-    SMALL_BYTES, Share, Turn, WAITING_EACH_MAX, WAITING_EACH_MIN, WAITING_MAX, lock, was_lately,
+    ANSWERS_EACH_MAX, ANSWERS_EACH_SLACK, ANSWERS_MAX, CROWDED_BYTES, Clients, Crowded, ENDED_BESIDE,
+    ENDED_EACH_BESIDE, EQUAL_SHARE_MIN, REFUSED_BESIDE, REFUSED_BYTES, REFUSED_EACH_BESIDE, RESERVE_BYTES,
+    ROOM_MADE_BYTES, ROOM_MADE_PAUSE_MS, SMALL_BYTES, Share, Turn, WAITING_EACH_MAX, WAITING_EACH_MIN,
+    WAITING_MAX, lock, was_lately,
 };
 
 /// How long a request waits for room before it is refused, and after how many milliseconds at the latest it looks again:
@@ -133,6 +134,27 @@ impl Clients {
         freed > 0
     }
 
+    pub(super) fn more_is_asked(&self, share: &Share, bytes: usize) {
+        let before = share.requests.fetch_add(bytes, Ordering::Relaxed);
+        self.requests.fetch_add(bytes, Ordering::Relaxed);
+        if before == 0 && bytes > 0 {
+            self.asking.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn less_is_asked(&self, share: &Share, bytes: usize) {
+        let before = share.requests.fetch_sub(bytes, Ordering::Relaxed);
+        self.requests.fetch_sub(bytes, Ordering::Relaxed);
+        if before == bytes && bytes > 0 {
+            self.asking.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How much a client may have of requests where all together have much.
+    fn equal_share(&self) -> usize {
+        (CROWDED_BYTES / self.asking.load(Ordering::Relaxed).max(1)).max(EQUAL_SHARE_MIN)
+    }
+
     /// Wakes those who wait, where a bound was crossed downwards.
     pub(super) fn let_go(&self, share: &Share, bytes: usize) {
         let own = share.answers.fetch_sub(bytes, Ordering::Relaxed);
@@ -154,14 +176,19 @@ impl Turn {
     pub(in crate::app) fn may_go_on(&self) -> bool {
         let own = self.share.requests.load(Ordering::Relaxed);
         let in_all = self.clients.requests.load(Ordering::Relaxed);
-        let has_much = own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
-        if !has_much
-            && (in_all <= ANSWERS_MAX + REFUSED_BESIDE
-                || self.clients.make_room(&self.share, self.account(), ROOM_MADE_BYTES))
-        {
-            return true;
+        let beside = own.saturating_sub(self.requested.load(Ordering::Relaxed));
+        // Many clients with their share each would leave nothing for one more.
+        let has_share = in_all > CROWDED_BYTES && beside > self.clients.equal_share();
+        let has_much = has_share || own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
+        if !has_much {
+            let has_room =
+                in_all <= ANSWERS_MAX || self.clients.make_room(&self.share, self.account(), ROOM_MADE_BYTES);
+            if has_room || in_all <= ANSWERS_MAX + REFUSED_BESIDE {
+                return true;
+            }
         }
-        if own > ANSWERS_EACH_MAX + ENDED_EACH_BESIDE || in_all > ANSWERS_MAX + ENDED_BESIDE {
+        let bound_in_all = if has_share { ANSWERS_MAX } else { ANSWERS_MAX + ENDED_BESIDE };
+        if own > ANSWERS_EACH_MAX + ENDED_EACH_BESIDE || in_all > bound_in_all {
             self.break_off();
         }
         false

@@ -9,6 +9,7 @@ use super::beginnings::{BEGINNINGS_EACH_MAX, BEGINNINGS_MAX};
 use super::*;
 use crate::http::Arrivals as _;
 
+mod equal;
 mod neighbours;
 mod trailers;
 

@@ -81,15 +81,13 @@ impl Turn {
 
     pub(super) fn hold_request(&self, bytes: usize) {
         self.requested.fetch_add(bytes, Ordering::Relaxed);
-        self.share.requests.fetch_add(bytes, Ordering::Relaxed);
-        self.clients.requests.fetch_add(bytes, Ordering::Relaxed);
+        self.clients.more_is_asked(&self.share, bytes);
         self.hold(bytes);
     }
 
     pub(super) fn let_request_go(&self, bytes: usize) {
         self.requested.fetch_sub(bytes, Ordering::Relaxed);
-        self.share.requests.fetch_sub(bytes, Ordering::Relaxed);
-        self.clients.requests.fetch_sub(bytes, Ordering::Relaxed);
+        self.clients.less_is_asked(&self.share, bytes);
         self.let_go(bytes);
     }
 
@@ -149,13 +147,12 @@ impl Turn {
             share.proxied_unread.fetch_sub(before, Ordering::Relaxed);
         }
         if now > before {
-            for count in [&share.requests, &clients.requests, &share.answers, &clients.answers] {
+            clients.more_is_asked(share, now - before);
+            for count in [&share.answers, &clients.answers] {
                 count.fetch_add(now - before, Ordering::Relaxed);
             }
         } else if now < before {
-            for count in [&share.requests, &clients.requests] {
-                count.fetch_sub(before - now, Ordering::Relaxed);
-            }
+            clients.less_is_asked(share, before - now);
             clients.let_go(share, before - now);
         }
     }
@@ -204,8 +201,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         self.let_body_go();
         let requested = self.requested.load(Ordering::Relaxed);
-        self.share.requests.fetch_sub(requested, Ordering::Relaxed);
-        self.clients.requests.fetch_sub(requested, Ordering::Relaxed);
+        self.clients.less_is_asked(&self.share, requested);
         // The request is among what is held.
         self.discharge(usize::MAX);
         self.clients.let_go(&self.share, self.held.load(Ordering::Relaxed));

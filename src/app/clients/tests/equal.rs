@@ -1,0 +1,62 @@
+//! Where many clients ask for much at once, each has an equal share, and there is room for one more.
+
+use super::*;
+
+/// As many requests as a client's connections take, none of whose answers is taken; what was refused is told.
+async fn floods(clients: &Arc<Clients>, clients_number: u8) -> Vec<(Connected, Vec<Arc<Turn>>)> {
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        for last in 0..clients_number {
+            let connected = connected(clients, last);
+            let mut turns = Vec::new();
+            tokio::time::advance(Duration::from_millis(1)).await;
+            for _ in 0..32 {
+                if has_ended(&connected) {
+                    break;
+                }
+                let turn = begin(&connected);
+                if !turn.may_go_on() {
+                    turn.refused(true);
+                }
+                turns.push(turn);
+            }
+            all.push((connected, turns));
+            // The task of a connection that has ended gives back what it held.
+            all.retain(|(connected, _)| !has_ended(connected));
+        }
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_is_served_beside_hundreds_that_take_nothing() {
+    for number in [10, 60, 120, 250] {
+        let clients = Clients::new(4096, 0);
+        let flood = floods(&clients, number).await;
+        for last in 251..=255 {
+            let newcomer = connected(&clients, last);
+            for _ in 0..3 {
+                let turn = begin(&newcomer);
+                assert!(turn.may_go_on(), "{number}: {}", clients.requests.load(Ordering::Relaxed));
+                assert!(turn.has_room(), "{number}: {}", clients.answers.load(Ordering::Relaxed));
+                turn.answered(0);
+            }
+            assert!(!has_ended(&newcomer), "{number}");
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(clients.answers.load(Ordering::Relaxed) <= ANSWERS_MAX + ENDED_BESIDE, "{number}");
+        drop(flood);
+        assert_eq!(
+            (clients.asking.load(Ordering::Relaxed), clients.requests.load(Ordering::Relaxed)),
+            (0, 0)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_clients_are_not_held_to_an_equal_share() {
+    let clients = Clients::new(4096, 0);
+    let one: Vec<_> = (0..20).map(|_| connected(&clients, 1)).collect();
+    let turns: Vec<_> = one.iter().flat_map(|connected| (0..32).map(move |_| begin(connected))).collect();
+    assert!(turns.iter().all(|turn| turn.may_go_on()), "10 MiB, of 12 that it may have");
+}
