@@ -308,7 +308,7 @@ fn the_connection_string_may_stand_in_a_file() {
 fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
     let directory = TempDir::new().unwrap();
     let (absent, present) = (directory.path().join("absent"), directory.path().join("roles.cfg"));
-    fs::write(&present, r#"[{"role": "visitor", "permissions": {"GET": ["peple"]}}]"#).unwrap();
+    fs::write(&present, r#"[{"role": "visitor", "permissions": {"GET": ["peple", "sync"]}}]"#).unwrap();
     let unnamed = load("").unwrap();
     let named = |path: &Path| load(&format!("[accounts]\nroles_file = {path:?}")).unwrap();
 
@@ -335,7 +335,7 @@ fn half_of_emergency_access_is_warned_about() {
     let directory = TempDir::new().unwrap();
     let roles = directory.path().join("roles.cfg");
     let warnings = |emergency: &str, is_on: bool| {
-        let text = format!(r#"[{{"role": "nurse", "permissions": {{"GET": ["page"]{emergency}}}}}]"#);
+        let text = format!(r#"[{{"role": "nurse", "permissions": {{"GET": ["page", "sync"]{emergency}}}}}]"#);
         fs::write(&roles, text).unwrap();
         let config = format!("[accounts]\nroles_file = {roles:?}\nemergency_access = {is_on}");
         load(&config).unwrap().acl().unwrap().1
