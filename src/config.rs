@@ -158,7 +158,9 @@ pub struct Central {
     uri: SecretText,
     #[serde(deserialize_with = "path_unless_empty")]
     uri_file: Option<PathBuf>,
-    pub database: String,
+    /// Read it through [`Config::centre`]: the connection string may name one.
+    #[serde(deserialize_with = "text_unless_empty")]
+    database: Option<String>,
     /// Six fields of cron, seconds first, in UTC.
     pub schedule: String,
     /// The same, for a centre without a change feed: read it through [`Central::schedule_without_feed`].
@@ -265,7 +267,7 @@ impl Default for Central {
         Central {
             uri: SecretText::default(),
             uri_file: None,
-            database: "federation".to_owned(),
+            database: None,
             schedule: SCHEDULE_DEFAULT.to_owned(),
             schedule_without_feed: String::new(),
             verify_schedule: "0 30 2 * * Sun".to_owned(),
@@ -338,20 +340,35 @@ impl Config {
     pub fn centre(&self) -> Result<Option<CentreAddress>, ConfigError> {
         let uri = match &self.central.uri_file {
             None => self.central.uri.0.clone(),
-            Some(path) => {
-                let text = read_text(path)?;
-                let uri = text.trim();
-                check::centre_uri(uri)
-                    .map_err(|message| ConfigError::Faults(vec![Fault::of_uri_file(path, message)]))?;
-                uri.to_owned()
-            }
+            Some(path) => read_text(path)?.trim().to_owned(),
         };
-        Ok((!uri.is_empty()).then(|| CentreAddress {
+        let fault = |problem| match &self.central.uri_file {
+            Some(path) => Fault::of_uri_file(path, problem),
+            // Found when the configuration is loaded already.
+            None => Fault::of_key(&fault::Place::named("central.uri"), "central.uri", None, problem),
+        };
+        if uri.is_empty() && self.central.uri_file.is_none() {
+            return Ok(None);
+        }
+        let usable = check::centre_uri(&uri).and_then(|()| self.database_at(&uri));
+        let database = usable.map_err(|problem| ConfigError::Faults(vec![fault(problem)]))?;
+        Ok(Some(CentreAddress {
             uri,
-            database: self.central.database.clone(),
+            database,
             collections: self.central.collections.clone(),
             app_name: format!("{}{}", check::APP_NAME_PREFIX, self.node.name),
         }))
+    }
+
+    /// The database of a centre with this connection string: the one that `central.database` names, or the string, or the
+    /// usual one; a sentence that follows the string's key if they name two.
+    pub fn database_at(&self, uri: &str) -> Result<String, String> {
+        check::centre_database(uri, self.central.database.as_deref())
+    }
+
+    /// The database that a connection string names, if it names one for records.
+    pub fn database_in(uri: &str) -> Option<String> {
+        check::database_in(uri)
     }
 
     /// The key of the store, if it is to be encrypted. Reads `store.key_file`, which others may not read.
@@ -563,6 +580,11 @@ pub fn read_key(path: &Path) -> Result<StoreKey, ConfigError> {
 /// Whether users of this machine who are neither its owner nor in its group may do anything with a file.
 pub fn is_open_to_others(path: &Path) -> io::Result<bool> {
     Ok(fs::metadata(path)?.permissions().mode() & OTHERS_MODE != 0)
+}
+
+fn text_unless_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then_some(text))
 }
 
 fn path_unless_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {

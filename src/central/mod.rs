@@ -455,6 +455,11 @@ fn unusable_address(problems: &[String]) -> CentralError {
     CentralError::Refused(format!("its address {}", problems.join("; ")).into())
 }
 
+/// The database that a connection string names behind its servers, if it can be read.
+pub fn database_in(uri: &str) -> Option<String> {
+    mongo::address::database(uri)
+}
+
 /// What keeps a text from being a connection string, in words that do not repeat it; its options aside.
 pub fn uri_fault(uri: &str) -> Option<String> {
     mongo::address::fault(uri)

@@ -12,22 +12,27 @@ const IN_ORDER: &str = "the configuration and the access rules are in order";
 
 /// Ends with 2 if a node would not start; with what is only unwise, as `serve` does, it goes on.
 pub(super) fn run(file: Option<&Path>, json: bool) -> Result<Done, ConfigError> {
-    let examined = match Loaded::load(file, environment(), &Overrides::default()) {
-        Ok(loaded) => loaded.examine(),
+    let (examined, roles) = match Loaded::load(file, environment(), &Overrides::default()) {
+        Ok(loaded) => {
+            (loaded.examine(), loaded.config.acl().map(|(acl, _)| acl.explained()).unwrap_or_default())
+        }
         Err(error) if json || matches!(error, ConfigError::Faults(_)) => {
-            Examined { faults: error.into_faults(), warnings: Vec::new() }
+            (Examined { faults: error.into_faults(), warnings: Vec::new() }, Vec::new())
         }
         Err(error) => return Err(error),
     };
     let stopping = examined.stopping();
     if json {
         let Examined { faults, warnings } = &examined;
-        let done = Done::json(&json!({"ok": stopping.is_empty(), "faults": faults, "warnings": warnings}));
+        let found =
+            json!({"ok": stopping.is_empty(), "faults": faults, "warnings": warnings, "roles": roles});
+        let done = Done::json(&found);
         return Ok(if stopping.is_empty() { done } else { done.with_code(EXIT_USAGE) });
     }
     let warnings = warning_lines(&examined.unwise());
     if stopping.is_empty() {
-        return Ok(Done::text(warnings + IN_ORDER));
+        let roles: String = roles.iter().map(|line| format!("{}\n", plain(line))).collect();
+        return Ok(Done::text(roles + &warnings + IN_ORDER));
     }
     eprint!("{}", plain(&warnings));
     Err(ConfigError::Faults(stopping))

@@ -60,6 +60,8 @@ const DATABASE_NAME_BYTES_MAX: usize = 63;
 const COLLECTION_NAME_BYTES_MAX: usize = 120;
 /// Every server has them, and none of them is for records.
 const DATABASES_OF_SERVERS: [&str; 3] = ["admin", "config", "local"];
+/// What Thalamus calls its database.
+const DATABASE_DEFAULT: &str = "federation";
 const BACKUP_KEEP_MAX: usize = 1000;
 /// What is wrong with a value, as words that follow its key.
 pub(super) type Verdict = Result<(), String>;
@@ -103,7 +105,7 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
         ("store.scrub_days", within(store.scrub_days, 0..=SCRUB_DAYS_MAX)),
         ("store.reserve_bytes", size_within(store.reserve_bytes, 0..=RESERVE_BYTES_MAX)),
         ("central.uri", inline_uri(&central.uri.0)),
-        ("central.database", database_name(&central.database)),
+        ("central.database", central.database.as_deref().map_or(Ok(()), database_name)),
         ("central.schedule", schedules::verdict(&central.schedule)),
         ("central.schedule_without_feed", schedules::verdict_unless_empty(&central.schedule_without_feed)),
         ("central.verify_schedule", schedules::verdict_unless_empty(&central.verify_schedule)),
@@ -136,10 +138,12 @@ pub(super) fn faults(config: &Config) -> impl Iterator<Item = (&'static str, Str
 /// The keys that do not go together; each of them may be right or wrong by itself.
 pub(super) fn contradictions(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
     let Config { server, central, .. } = config;
-    let verdicts: [(&'static str, Verdict); 3] = [
+    let database = centre_database(&central.uri.0, central.database.as_deref());
+    let verdicts: [(&'static str, Verdict); 4] = [
         ("server.certificate", together(&server.certificate, &server.key, "server.key")),
         ("server.key", together(&server.key, &server.certificate, "server.certificate")),
         ("central.uri_file", not_both(central.uri_file.is_some(), !central.uri.0.is_empty())),
+        ("central.uri", database.map(drop)),
     ];
     verdicts.into_iter().filter_map(|(key, verdict)| verdict.err().map(|message| (key, message)))
 }
@@ -302,8 +306,33 @@ fn quiet_hours(given: &[String]) -> Verdict {
     }
 }
 
+/// The database that a connection string names for records. One of the server's own says only where it keeps the user's
+/// password.
+pub(super) fn database_in(uri: &str) -> Option<String> {
+    central::database_in(uri).filter(|name| !is_of_server(name))
+}
+
+/// The database of the federation: `central.database`, or the one that the connection string names.
+pub(super) fn centre_database(uri: &str, named: Option<&str>) -> Result<String, String> {
+    match (named, database_in(uri)) {
+        (Some(named), Some(in_uri)) if named != in_uri => Err(format!(
+            "names the database {in_uri:?}, and `central.database` {named:?}: take the wrong one out"
+        )),
+        (Some(named), _) => Ok(named.to_owned()),
+        (None, Some(in_uri)) => match database_name(&in_uri) {
+            Ok(()) => Ok(in_uri),
+            Err(problem) => Err(format!("names {in_uri:?} behind its servers, which {problem}")),
+        },
+        (None, None) => Ok(DATABASE_DEFAULT.to_owned()),
+    }
+}
+
+fn is_of_server(database: &str) -> bool {
+    DATABASES_OF_SERVERS.iter().any(|own| database.eq_ignore_ascii_case(own))
+}
+
 fn database_name(name: &str) -> Verdict {
-    if DATABASES_OF_SERVERS.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+    if is_of_server(name) {
         return Err("is a database of the server's own".to_owned());
     }
     let fits = |c: char| !c.is_control() && !"/\\. \"$*<>:|?".contains(c);

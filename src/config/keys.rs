@@ -109,7 +109,7 @@ pub(super) const KEYS: &[Key] = &[
     key("store.reserve_bytes", "a size up to 1 TiB, less than what is free on the disk of `data_dir`; 0: none", r#""64 MiB""#),
     key("central.uri", "a connection string of MongoDB: mongodb://USER:PASSWORD@HOST:PORT/ or mongodb+srv://USER:PASSWORD@NAME/, with :/?#[]@% in user and password written as %3A %2F %3F %23 %5B %5D %40 %25; empty: no centre", r#""mongodb://edge:PASSWORD@hub.example.org:27017/?tls=true""#),
     key("central.uri_file", "a file that holds one connection string, instead of `central.uri`", r#""/etc/thalamus-edge/central.uri""#),
-    key("central.database", r#"1 to 63 bytes without blanks and /\."$*<>:|?"#, r#""federation""#),
+    key("central.database", r#"1 to 63 bytes without blanks and /\."$*<>:|?; empty: the one in the connection string, else federation"#, r#""federation""#),
     key("central.schedule", SCHEDULE, r#""0 */5 * * * *""#),
     key("central.schedule_without_feed", "six fields: second, minute, hour, day of month, month, day of week; a seventh may name years that are not over; empty: as `central.schedule` if that was set, else once an hour", r#""0 0 */6 * * *""#),
     key("central.verify_schedule", "six fields: second, minute, hour, day of month, month, day of week; a seventh may name years that are not over; empty: never", r#""0 30 2 * * Sun""#),

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 
 use super::fault::Fault;
-use super::{Config, ConfigError, Loaded, schedules};
+use super::{Config, ConfigError, Loaded, check, schedules};
 use crate::app::{control_socket, now_ms, store_file};
 use crate::demo;
 use crate::domain::access::{Acl, END_USER};
@@ -120,6 +120,10 @@ impl Loaded {
     /// The address of the centre as a round reads it, with the files that it names.
     fn centre(&self, examined: &mut Examined) {
         let key = if self.config.central.uri_file.is_some() { "central.uri_file" } else { "central.uri" };
+        // Said already, with its place.
+        if check::contradictions(&self.config).any(|(about, _)| about == key) {
+            return;
+        }
         let faults = match self.config.centre().map(|centre| centre.map(|centre| centre.examine())) {
             Err(error) => self.faults_of(key, error),
             Ok(None) => Vec::new(),

@@ -196,6 +196,37 @@ fn every_value_can_be_set() {
 }
 
 #[test]
+fn the_connection_string_may_name_the_database() {
+    let cases = [
+        ("mongodb://h", None, "federation"),
+        ("mongodb://h/", None, "federation"),
+        ("mongodb://h/feddiff", None, "feddiff"),
+        ("mongodb://u:p%40w@a,b:27018/feddiff?replicaSet=rs0&authSource=admin", None, "feddiff"),
+        ("mongodb+srv://u:p@hub.example.org/feddiff?retryWrites=true", None, "feddiff"),
+        ("mongodb://h/fed%2Ddiff", None, "fed-diff"),
+        ("mongodb://h/feddiff", Some("feddiff"), "feddiff"),
+        ("mongodb://h", Some("gh"), "gh"),
+        // Where the server keeps the password.
+        ("mongodb://u:p@h/admin", None, "federation"),
+        ("mongodb://u:p@h/admin?tls=true", Some("gh"), "gh"),
+    ];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (uri, named, expected) in cases {
+        let named = named.map(|named| format!("central.database = {named:?}\n")).unwrap_or_default();
+        let inline = load(&format!("central.uri = {uri:?}\n{named}")).unwrap();
+        assert_eq!(inline.centre().unwrap().unwrap().database, expected, "{uri}");
+        std::fs::write(file.path(), uri).unwrap();
+        let filed = load(&format!("central.uri_file = {:?}\n{named}", file.path())).unwrap();
+        assert_eq!(filed.centre().unwrap().unwrap().database, expected, "{uri}");
+    }
+    std::fs::write(file.path(), "mongodb://u:secret@h/one").unwrap();
+    let two = load(&format!("central.uri_file = {:?}\ncentral.database = \"two\"", file.path())).unwrap();
+    let error = two.centre().unwrap_err().to_string();
+    assert!(error.contains("names the database \"one\", and `central.database` \"two\""), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+}
+
+#[test]
 fn without_a_file_everything_has_a_default() {
     let config = layers::load(None, std::iter::empty(), &Overrides::default()).unwrap().config;
     assert_eq!(config.data_dir, Path::new(TRIAL_DATA_DIR));
@@ -277,7 +308,7 @@ fn the_connection_string_may_stand_in_a_file() {
 fn the_access_rules_come_from_the_named_file_the_default_one_or_the_program() {
     let directory = TempDir::new().unwrap();
     let (absent, present) = (directory.path().join("absent"), directory.path().join("roles.cfg"));
-    fs::write(&present, r#"[{"role": "visitor", "permissions": {"GET": ["peple"]}}]"#).unwrap();
+    fs::write(&present, r#"[{"role": "visitor", "permissions": {"GET": ["peple", "sync"]}}]"#).unwrap();
     let unnamed = load("").unwrap();
     let named = |path: &Path| load(&format!("[accounts]\nroles_file = {path:?}")).unwrap();
 
@@ -304,7 +335,7 @@ fn half_of_emergency_access_is_warned_about() {
     let directory = TempDir::new().unwrap();
     let roles = directory.path().join("roles.cfg");
     let warnings = |emergency: &str, is_on: bool| {
-        let text = format!(r#"[{{"role": "nurse", "permissions": {{"GET": ["page"]{emergency}}}}}]"#);
+        let text = format!(r#"[{{"role": "nurse", "permissions": {{"GET": ["page", "sync"]{emergency}}}}}]"#);
         fs::write(&roles, text).unwrap();
         let config = format!("[accounts]\nroles_file = {roles:?}\nemergency_access = {is_on}");
         load(&config).unwrap().acl().unwrap().1

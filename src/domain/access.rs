@@ -4,6 +4,7 @@
 //! cannot forget to ask.
 
 mod rules;
+mod thalamus;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -127,7 +128,12 @@ impl Acl {
                 faults.push(reader.twice(role));
             }
         }
-        if faults.is_empty() { Ok((Acl { roles }, warnings)) } else { Err(AclError(faults)) }
+        if !faults.is_empty() {
+            return Err(AclError(faults));
+        }
+        let mut acl = Acl { roles };
+        warnings.extend(acl.give_functions_to_root());
+        Ok((acl, warnings))
     }
 
     pub fn built_in() -> Acl {
@@ -544,7 +550,7 @@ mod tests {
     fn emergencies_are_for_roles_that_say_so() {
         let text = r#"[{"role": "nurse", "permissions": {"GET": ["person"], "PATCH": ["page"], "emergency": true}},
                        {"role": "guest", "permissions": {"GET": ["person", "page"], "emergency": "False"}},
-                       {"role": "doctor", "permissions": {"GET": ["page"], "global": "True", "emergency": "True"}}]"#;
+                       {"role": "doctor", "permissions": {"GET": ["page", "sync"], "global": "True", "emergency": "True"}}]"#;
         let (acl, warnings) = Acl::parse(text).unwrap();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].starts_with("role \"doctor\": \"emergency\" does nothing"), "{warnings:?}");
@@ -621,14 +627,14 @@ mod tests {
 
     #[test]
     fn unknown_names_warn() {
-        let text = r#"[{"role": "a", "permissions": {"GET": ["peple"], "FETCH": []}}]"#;
+        let text = r#"[{"role": "a", "permissions": {"GET": ["peple", "sync"], "FETCH": []}}]"#;
         let (_, warnings) = Acl::parse(text).unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
     }
 
     #[test]
     fn a_key_that_stands_twice_warns() {
-        let text = r#"[{"role": "a", "permissions": {"GET": ["people"], "GET": []}}]"#;
+        let text = r#"[{"role": "a", "permissions": {"GET": ["people"], "GET": ["sync"]}}]"#;
         let (_, warnings) = Acl::parse(text).unwrap();
         assert_eq!(warnings, ["0.permissions.GET: the key stands twice"]);
     }

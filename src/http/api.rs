@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::{self, HeaderValue, Method, StatusCode, header};
+use axum::http::{self, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
 use axum::{BoxError, Router};
@@ -160,7 +160,10 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let request = request.map(Body::new);
+        let mut request = request.map(Body::new);
+        if let Some(uri) = with_single_slashes(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         let mut way = Way { pattern: "", reading: None, router: self.router.clone() };
         if let Ok(found) = self.places.at(request.uri().path()) {
             way.pattern = found.value.pattern;
@@ -170,6 +173,26 @@ where
         let node = Arc::clone(&self.node);
         Box::pin(async move { Ok(answered(node, way, request).await) })
     }
+}
+
+/// `//people//ANA001` means `/people/ANA001`, as at Thalamus: some clients put a base that ends in a slash before a path.
+fn with_single_slashes(uri: &Uri) -> Option<Uri> {
+    if !uri.path().contains("//") {
+        return None;
+    }
+    let mut path = String::with_capacity(uri.path().len());
+    for c in uri.path().chars() {
+        if c != '/' || !path.ends_with('/') {
+            path.push(c);
+        }
+    }
+    if let Some(query) = uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// Names a request in the log and in its answer: no other of this process has the same, and none of another one

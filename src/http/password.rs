@@ -214,10 +214,11 @@ impl Fields {
         let mut fields = Fields::default();
         for (name, value) in form_pairs(body) {
             match name.as_str() {
-                "token" => fields.token = value,
+                // The second ones are Thalamus's, for programs that fill in its form.
+                "token" | "csrf_token" => fields.token = value,
                 "current" => fields.current = value,
                 "password" => fields.password = value,
-                "again" => fields.again = value,
+                "again" | "pconfirm" => fields.again = value,
                 _ => {}
             }
         }

@@ -30,6 +30,23 @@ async fn a_record_has_a_version() {
 }
 
 #[tokio::test]
+async fn slashes_that_follow_one_another_are_one() {
+    let node = TestNode::with_people().await;
+    for path in ["//people/ANA001", "/people//ANA001", "///people//ANA001?a=%2F%2F"] {
+        node.get(path).by("ANA001").send().await.is(200, NOTHING).has(json!({"id": "ANA001"}));
+    }
+    node.request("PATCH", "//people/ANA001")
+        .by("ANA001")
+        .json(&json!({"n": 1}))
+        .send()
+        .await
+        .is(200, &["update people/ANA001"]);
+    // Whose record it is counts as on the plain path, and a slash that belongs to an id is none of the path's.
+    node.get("//people/BERT02").by("ANA001").send().await.is(403, NOTHING);
+    node.get("/people/%2FANA001").by("ROOT004").send().await.is(404, NOTHING);
+}
+
+#[tokio::test]
 async fn a_stale_version_is_not_written_over() {
     let node = TestNode::with_people().await;
     node.post("/events/e1", json!({"person": "ANA001"})).by("ROOT004").send().await;

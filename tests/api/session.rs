@@ -366,7 +366,7 @@ async fn the_password_form_works_in_a_session() {
     let cookie = logged_in(&node, "ANA001").await;
     let page = node.get("/password/ANA001").header("cookie", &cookie).send().await.is(200, NOTHING);
     let (_, rest) =
-        page.text().split_once("name=\"token\" value=\"").map(|(a, b)| (a.len(), b.to_owned())).unwrap();
+        page.text().split_once("name=\"csrf_token\" value=\"").map(|(a, b)| (a.len(), b.to_owned())).unwrap();
     let token = rest.split_once('"').unwrap().0.to_owned();
     let submit = |token: &str| {
         let form = format!("token={token}&current={RIGHT}&password=one+cradle&again=one+cradle");

@@ -143,7 +143,16 @@ fn is_placeholder(text: &str) -> bool {
     })
 }
 
-/// What follows the servers: `/` and the name of a database, which a node does not use.
+/// The database that follows the servers of a connection string, as the driver reads it.
+pub(in crate::central) fn database(uri: &str) -> Option<String> {
+    if fault(uri).is_some() {
+        return None;
+    }
+    let named = ConnectionString::parse(&options::sort(uri).uri).ok()?.default_database;
+    named.filter(|name| !name.is_empty())
+}
+
+/// What follows the servers: `/` and the name of a database.
 fn database_fault(servers: &str) -> Option<String> {
     let (_, name) = servers.split_once('/')?;
     if name.contains('#') {

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::super::{EXIT_FAILED, Failure};
 use super::place::Place;
 use super::{DATA_DIR, Draft, URI, URI_FILE};
+use crate::config::Config;
 use crate::config::edit::ConfigText;
 
 /// How often a question is asked.
@@ -122,7 +123,16 @@ fn centre(terminal: &Terminal, draft: &mut Draft, place: &Place) -> anyhow::Resu
     if draft.text.get(URI)?.is_none() && draft.text.get(URI_FILE)?.is_none() {
         return Ok(());
     }
-    let shown = place.config(&draft.text, std::iter::empty())?.central.database;
+    let config = place.config(&draft.text, std::iter::empty())?;
+    let uri = match &draft.uri {
+        Some(uri) => uri.to_string(),
+        None => config.centre()?.map(|centre| centre.uri).unwrap_or_default(),
+    };
+    if let Some(database) = Config::database_in(&uri) {
+        eprintln!("  its database: {} (the connection string names it)", super::plain(&database));
+        return Ok(());
+    }
+    let shown = config.database_at(&uri).map_err(anyhow::Error::msg)?;
     tried(|| {
         let answer = terminal.ask("Database of the federation at the centre", &shown)?;
         if answer == shown {

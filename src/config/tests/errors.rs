@@ -87,6 +87,10 @@ fn errors_in_the_file_name_line_and_key() {
         ),
         ("[central]\nround_timeout_s = 0", "site.toml line 2: `central.round_timeout_s`: must lie"),
         ("[central]\ndatabase = \"a.b\"", "site.toml line 2: `central.database`: is not the name"),
+        (
+            "[central]\nuri = \"mongodb://h/one\"\ndatabase = \"two\"",
+            "site.toml line 2: `central.uri`: names the database \"one\", and `central.database` \"two\"",
+        ),
         ("central.collections.peple = \"a\"", "site.toml line 1: `central.collections"),
         ("[central.collections]\npols = \"people\"", "site.toml line 2: `central.collections`: gives"),
         (

@@ -243,7 +243,9 @@ fn every_fault_of_access_rules_says_what_would_be_right() {
         *mended.pointer_mut(pointer).unwrap() = serde_json::from_str(&fault.example).unwrap();
         let (_, warnings) =
             Acl::parse(&mended.to_string()).unwrap_or_else(|error| panic!("{rules}: {error}"));
-        assert_eq!(warnings, [""; 0], "{rules}");
+        // Nobody administers a node with so short a file, which is no fault of the place that was mended.
+        let others = warnings.iter().filter(|warning| !warning.starts_with("no role may use a function"));
+        assert_eq!(others.count(), 0, "{rules}: {warnings:?}");
     }
 }
 

@@ -1,0 +1,186 @@
+//! Floor 0. Access rules that were written for Thalamus: what they give at a node, and what they gave there besides.
+//!
+//! The facts about Thalamus were read off versions 0.9.4 and 0.9.18.
+
+use std::collections::BTreeSet;
+
+use super::{Acl, BUILT_IN_ROLES, OPERATOR_NAMES, Permissions, ROOT, Verb};
+use crate::domain::schema::SCHEMAS;
+
+impl Permissions {
+    fn has(&self, verb: Verb, name: &str) -> bool {
+        self.names.get(&verb).is_some_and(|names| names.contains(name))
+    }
+
+    fn names_a_function(&self) -> bool {
+        OPERATOR_NAMES.iter().any(|name| Verb::ALL.iter().any(|verb| self.has(*verb, name)))
+    }
+}
+
+impl Acl {
+    /// Gives the functions of the node (synchronization, accounts, ...) to `root` where the rules name none of them:
+    /// Thalamus has none, and with its own file nobody could administer a node. Returns a sentence about it.
+    pub(super) fn give_functions_to_root(&mut self) -> Option<String> {
+        if self.roles.is_empty() || self.roles.values().any(Permissions::names_a_function) {
+            return None;
+        }
+        let Some(root) = self.roles.get_mut(ROOT) else {
+            return Some(format!(
+                "no role may use a function of the node ({}), and there is no role {ROOT:?} to be given them",
+                OPERATOR_NAMES.join(", ")
+            ));
+        };
+        let (built_in, _) = Acl::parse(BUILT_IN_ROLES).ok()?;
+        let own = built_in.roles.get(ROOT)?;
+        for (verb, names) in &own.names {
+            let functions = names.iter().filter(|name| OPERATOR_NAMES.contains(&name.as_str())).cloned();
+            root.names.entry(*verb).or_default().extend(functions);
+        }
+        Some(format!(
+            "no role names a function of the node ({}), as in a file of Thalamus: {ROOT:?} may use them as in the node's own \
+             rules. Name them for the roles that are meant to use them",
+            OPERATOR_NAMES.join(", ")
+        ))
+    }
+
+    /// What each role may do, and what Thalamus let it do besides with the same rules; a few lines each.
+    pub fn explained(&self) -> Vec<String> {
+        self.roles.iter().flat_map(|(role, permissions)| explained(role, permissions)).collect()
+    }
+}
+
+fn explained(role: &str, permissions: &Permissions) -> Vec<String> {
+    let reach = match permissions {
+        Permissions { global: true, .. } => "everybody's records",
+        Permissions { emergency: true, .. } => "own records, and others in an emergency",
+        _ => "own records",
+    };
+    let given = Verb::ALL.iter().filter_map(|verb| {
+        let names = permissions.names.get(verb).filter(|names| !names.is_empty())?;
+        Some(format!("{} {}", verb.name(), listed(names)))
+    });
+    let given = given.collect::<Vec<_>>().join("; ");
+    let mut lines =
+        vec![format!("role {role:?} ({reach}): {}", if given.is_empty() { "nothing" } else { &given })];
+    let unnamed: BTreeSet<String> = SCHEMAS
+        .iter()
+        .flat_map(|schema| schema.routes)
+        .filter(|route| !Verb::ALL.iter().any(|verb| permissions.has(*verb, route.acl)))
+        .map(|route| route.acl.to_owned())
+        .collect();
+    if !unnamed.is_empty() {
+        lines.push(format!("  refused, as the file does not name them: {}", listed(&unnamed)));
+    }
+    let besides = besides(role, permissions);
+    if !besides.is_empty() {
+        lines.push(format!("  Thalamus let it besides: {}", besides.join("; ")));
+    }
+    lines
+}
+
+/// What Thalamus let a role do that a node does not, with the same names.
+fn besides(role: &str, permissions: &Permissions) -> Vec<&'static str> {
+    let Permissions { global, .. } = permissions;
+    let can = |verb: Verb, name: &str| permissions.has(verb, name);
+    let cases = [
+        (!global && can(Verb::Get, "people"), "read the list of all people (GET people)"),
+        (
+            !global && (can(Verb::Get, "page") || can(Verb::Patch, "page")),
+            "read and change a page of somebody else under its own path (GET and PATCH page)",
+        ),
+        (!global && can(Verb::Patch, "person"), "give itself other roles (PATCH person)"),
+        (
+            *global && role != ROOT && can(Verb::Patch, "person"),
+            "change other people's passwords, roles and activity (PATCH person)",
+        ),
+        (
+            *global && role != ROOT && can(Verb::Post, "person"),
+            "make people with other roles than \"end_user\" (POST person)",
+        ),
+        (
+            *global && role != ROOT && can(Verb::Post, "password"),
+            "set other people's passwords in the form (POST password)",
+        ),
+    ];
+    cases.into_iter().filter_map(|(is_so, words)| is_so.then_some(words)).collect()
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Actor, Principal, Scope};
+    use super::*;
+
+    /// The roles, names and reach of Thalamus 0.9.18.
+    const OF_THALAMUS: &str = r#"[
+        {"role": "end_user", "permissions": {"GET": ["login", "person", "book", "page", "password"],
+            "PATCH": ["person", "page"], "POST": ["page", "password"], "DELETE": [], "global": "False"}},
+        {"role": "health_professional", "permissions": {"GET": ["login", "people", "person", "book", "page"],
+            "PATCH": ["person", "page"], "POST": ["person", "page"], "DELETE": [], "global": "True"}},
+        {"role": "root", "permissions": {"GET": ["login", "people", "person", "book", "page", "password"],
+            "PATCH": ["person", "page"], "POST": ["person", "page", "password"],
+            "DELETE": ["person", "page"], "global": "True"}}]"#;
+
+    fn who(role: &str) -> Principal {
+        Principal::new(Actor::Person("ANA001".to_owned()), vec![role.to_owned()])
+    }
+
+    fn allowed(acl: &Acl, role: &str) -> Vec<(Verb, &'static str)> {
+        let all = Verb::ALL.into_iter().flat_map(|verb| OPERATOR_NAMES.iter().map(move |name| (verb, *name)));
+        all.filter(|(verb, name)| acl.authorize_node(&who(role), *verb, name) == Ok(Scope::Everyone))
+            .collect()
+    }
+
+    #[test]
+    fn with_the_rules_of_thalamus_root_administers_the_node() {
+        let (acl, warnings) = Acl::parse(OF_THALAMUS).unwrap();
+        assert_eq!(allowed(&acl, ROOT), allowed(&Acl::built_in(), ROOT));
+        assert!(allowed(&acl, ROOT).contains(&(Verb::Post, "sync")));
+        assert_eq!(allowed(&acl, "health_professional"), [], "others have what the file gives them");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("\"root\" may use them"), "{warnings:?}");
+    }
+
+    #[test]
+    fn rules_that_name_one_function_are_meant_as_they_are() {
+        let text = OF_THALAMUS.replace("\"book\"]", "\"book\", \"sync\"]").replacen(
+            "\"people\", \"person\", \"book\", \"page\"]",
+            "\"people\", \"person\", \"book\", \"page\", \"sync\"]",
+            1,
+        );
+        let (acl, warnings) = Acl::parse(&text).unwrap();
+        assert_eq!(allowed(&acl, ROOT), []);
+        assert_eq!(allowed(&acl, "health_professional"), [(Verb::Get, "sync")]);
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn rules_without_root_give_their_functions_to_nobody() {
+        let (acl, warnings) =
+            Acl::parse(r#"[{"role": "admin", "permissions": {"GET": ["people"], "global": true}}]"#).unwrap();
+        assert_eq!(allowed(&acl, "admin"), []);
+        assert!(warnings[0].contains("there is no role \"root\""), "{warnings:?}");
+    }
+
+    #[test]
+    fn each_role_is_explained() {
+        let (acl, _) = Acl::parse(OF_THALAMUS).unwrap();
+        let text = acl.explained().join("\n");
+        for words in [
+            "role \"end_user\" (own records): GET book, login, page, password, person; POST page, password; PATCH page, person",
+            "role \"health_professional\" (everybody's records): ",
+            "refused, as the file does not name them: domiciliaryunit, domiciliaryunits, ",
+            "give itself other roles (PATCH person)",
+            "change other people's passwords, roles and activity (PATCH person); make people",
+        ] {
+            assert!(text.contains(words), "{words} in\n{text}");
+        }
+        let root = text.split("role \"root\"").nth(1).unwrap();
+        assert!(!root.contains("besides"), "{root}");
+        let built_in = Acl::built_in().explained().join("\n");
+        assert!(!built_in.split("role \"root\"").nth(1).unwrap().contains("refused"), "{built_in}");
+    }
+}
