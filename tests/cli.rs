@@ -635,7 +635,7 @@ fn emergencies_are_listed_until_they_are_reviewed() {
     const READER: &str = "ESGNU777ORG:gnusolidario";
     let clinic = Clinic::new();
     let roles = clinic.path("roles.cfg");
-    let nurse = r#"[{"role": "end_user", "permissions": {"GET": ["person"], "emergency": true}}]"#;
+    let nurse = r#"[{"role": "end_user", "permissions": {"GET": ["person", "sync"], "emergency": true}}]"#;
     fs::write(&roles, nurse).unwrap();
     let clinic = clinic.with("ACCOUNTS__ROLES_FILE", roles.to_str().unwrap());
     clinic.run(&["check"]).ends(0).says("does nothing until `emergency_access = true`");

@@ -26,7 +26,7 @@ use support::node::{Client, EdgeNode, Reply};
 /// Longest that the node may keep a connection that says nothing, with time for a slow machine.
 const SILENT_S_MAX: u64 = 60;
 /// Connections of one client without a whole request (docs/SECURITY.md, "What is held, and for whom").
-const SILENT_EACH_MAX: usize = 96;
+const SILENT_EACH_MAX: usize = 192;
 /// Connections that one address may have (`PER_ADDRESS_MAX` of the node).
 const PER_ADDRESS_MAX: usize = 512;
 /// How many more one address tries to have.

@@ -314,8 +314,8 @@ mod tests {
     use hyper_util::server::conn::auto::Builder;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-    use super::super::clients::Connected;
     use super::*;
+    use crate::app::clients::Connected;
     use crate::domain::address::AddressPrefix;
 
     /// A connection that HTTP serves, its client's end, and its place.

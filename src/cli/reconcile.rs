@@ -420,7 +420,7 @@ fn identity_text(conflict: &Value) -> String {
         ("why", why.to_owned()),
         ("status", cell(&conflict["status"])),
         ("found", cell(&conflict["found_at"])),
-        ("edited here by", author(conflict)),
+        ("edited here by", cell(&conflict["author"])),
         ("this node", plain(&conflict["local"].to_string())),
         ("the centre", plain(&conflict["central"].to_string())),
         ("records made here", cell(&conflict["own_records"])),
@@ -494,9 +494,10 @@ mod tests {
     #[test]
     fn values_that_are_absent_secret_or_null_are_told_apart() {
         let text = conflict_text(&json!({"path": ["a", "b"], "base": null, "local": "x\u{1b}"}));
-        assert!(text.contains("before   null\nlocal    \"x\\u001b\"\ncentral  (absent)"), "{text}");
-        assert!(text.contains("field    a.b"), "{text}");
+        let said = "before          null\nlocal           \"x\\u001b\"\ncentral         (absent)";
+        assert!(text.contains(said), "{text}");
+        assert!(text.contains("field           a.b\nedited here by  unknown"), "{text}");
         let secret = conflict_text(&json!({"path": ["password"], "secret": true}));
-        assert!(secret.contains("local    (never shown)"), "{secret}");
+        assert!(secret.contains("local           (never shown)"), "{secret}");
     }
 }

@@ -114,8 +114,11 @@ async fn a_used_link_says_so_and_a_new_password_leads_to_the_login() {
 }
 
 fn token(form: &Answer) -> String {
-    let (_, rest) =
-        form.text().split_once("name=\"csrf_token\" value=\"").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let (_, rest) = form
+        .text()
+        .split_once("name=\"csrf_token\" value=\"")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
     rest.split_once('"').unwrap().0.to_owned()
 }
 

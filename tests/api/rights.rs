@@ -185,7 +185,8 @@ impl World {
             ("POST", "/sync/conflicts/{id}/resolution") => json!({"take": "local"}),
             ("POST", "/password/{person_id}") => {
                 let page = self.call("GET", "/password/ANA001").send().await.is(200, NOTHING).text();
-                let token = page.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+                let token =
+                    page.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
                 let new = NEW_PASSWORD.replace(' ', "+");
                 return Some(format!("token={token}&password={new}&again={new}").into_bytes());
             }

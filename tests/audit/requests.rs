@@ -216,7 +216,8 @@ async fn refusals_are_kept_with_their_reason() {
 async fn a_wrong_current_password_in_the_form_and_too_many_attempts_are_known() {
     let node = TestNode::with_people().await;
     let form = node.get("/password/ANA001").by("ANA001").send().await.text();
-    let token = form.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let token =
+        form.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let before = last(&node);
     for _ in 0..8 {
         let body = format!("token={token}&current=wrong&password=one+cradle&again=one+cradle");
