@@ -57,8 +57,8 @@ pub trait Central: content::Attachments {
         None
     }
 
-    /// The documents that exist among `ids`, in any order. What would be too much for one answer is left, but never all
-    /// of it.
+    /// The documents that exist among `ids`, in any order. Returns as many as fit one answer; names the others as
+    /// [`Fetched::Deferred`]; always makes progress.
     async fn fetch(&mut self, kind: Kind, ids: &[String]) -> Result<Vec<Fetched>>;
 
     /// The people that exist among `ids`, in any order, with nothing but `_id` and the fields by which they are told
@@ -116,7 +116,7 @@ pub trait Central: content::Attachments {
     async fn publish_conflicts(&mut self, rows: &[Document]) -> Result<()>;
 
     /// Reads rows of `edge_conflicts` by `_id`: those about which something was decided, and which ids have
-    /// no row. What would be too much for one answer is left, but never everything.
+    /// no row. Returns as many as fit one answer; names the others as [`Resolutions::left`]; always makes progress.
     async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions>;
 
     /// Writes answers to decisions into rows of `edge_conflicts`, each only if the row still holds the
@@ -247,7 +247,7 @@ pub enum Fetched {
     },
     /// Whether there is one was not looked at, because others are large: to be asked for again. Only [`Central::fetch`]
     /// answers so.
-    Left {
+    Deferred {
         id: String,
     },
 }
@@ -255,7 +255,7 @@ pub enum Fetched {
 impl Fetched {
     pub fn id(&self) -> &str {
         match self {
-            Fetched::Document { id, .. } | Fetched::Unreadable { id, .. } | Fetched::Left { id } => id,
+            Fetched::Document { id, .. } | Fetched::Unreadable { id, .. } | Fetched::Deferred { id } => id,
         }
     }
 
@@ -263,7 +263,7 @@ impl Fetched {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Fetched::Document { document, .. } => document.bytes().as_bytes().len(),
-            Fetched::Unreadable { .. } | Fetched::Left { .. } => 0,
+            Fetched::Unreadable { .. } | Fetched::Deferred { .. } => 0,
         }
     }
 }

@@ -125,7 +125,8 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
     } else {
         Done::text(as_table(&written))
     };
-    Ok(done.with_code(if export.unfaithful + kept.damaged == 0 { 0 } else { EXIT_FAILED }))
+    let is_whole = export.unfaithful + kept.unfaithful + kept.damaged == 0;
+    Ok(done.with_code(if is_whole { 0 } else { EXIT_FAILED }))
 }
 
 /// Writes what can still be read of a store that is not opened any more. Nothing is written to it, so the audit trail does

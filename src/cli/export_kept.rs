@@ -8,8 +8,10 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
 use bson::{Bson, Document, doc};
+use serde_json::Value;
 
 use super::export::create;
+use super::show::plain;
 use crate::central::{CONFLICTS_COLLECTION, TRASH_COLLECTION};
 use crate::store::{Conflict, ConflictStatus, Store, stands_name};
 
@@ -28,6 +30,8 @@ pub(super) struct Kept {
     pub(super) trash: u64,
     /// Rows that cannot be read.
     pub(super) damaged: u64,
+    /// Lines that read back are something else.
+    pub(super) unfaithful: u64,
 }
 
 impl Kept {
@@ -65,6 +69,7 @@ pub(super) fn write_kept(store: &Store, directory: &Path) -> anyhow::Result<Kept
         kept.open += u64::from(conflict.status == ConflictStatus::Open);
         conflicts.write(exported(&conflict))?;
     }
+    kept.unfaithful += conflicts.unfaithful;
     kept.conflicts = conflicts.end()?;
     let mut trash = Lines::new(directory, TRASH_COLLECTION);
     let mut before = None;
@@ -89,6 +94,7 @@ pub(super) fn write_kept(store: &Store, directory: &Path) -> anyhow::Result<Kept
             break;
         }
     }
+    kept.unfaithful += trash.unfaithful;
     kept.trash = trash.end()?;
     let damaged = store.damaged_rows();
     kept.damaged =
@@ -130,11 +136,12 @@ struct Lines<'a> {
     collection: &'static str,
     out: Option<BufWriter<File>>,
     count: u64,
+    unfaithful: u64,
 }
 
 impl Lines<'_> {
     fn new<'a>(directory: &'a Path, collection: &'static str) -> Lines<'a> {
-        Lines { directory, collection, out: None, count: 0 }
+        Lines { directory, collection, out: None, count: 0, unfaithful: 0 }
     }
 
     fn write(&mut self, row: Document) -> anyhow::Result<()> {
@@ -142,8 +149,23 @@ impl Lines<'_> {
             Some(out) => out,
             none => none.insert(BufWriter::new(create(&self.directory.join(kept_file(self.collection)))?)),
         };
-        writeln!(out, "{}", Bson::Document(row).into_canonical_extjson())?;
+        let (written, id) = (row.to_vec()?, row.get("_id").or_else(|| row.get("id")).cloned());
+        let line = Bson::Document(row).into_canonical_extjson().to_string();
+        writeln!(out, "{line}")?;
         self.count += 1;
+        // A value may have keys that mean a type in extended JSON.
+        let read = serde_json::from_str(&line).ok().and_then(|value: Value| Bson::try_from(value).ok());
+        let is_same =
+            matches!(&read, Some(Bson::Document(row)) if row.to_vec().is_ok_and(|read| read == written));
+        if !is_same {
+            self.unfaithful += 1;
+            let id = id.as_ref().and_then(Bson::as_str).unwrap_or_default();
+            eprintln!(
+                "{}: {}: extended JSON cannot tell it apart from something else",
+                self.collection,
+                plain(id)
+            );
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pull::{Remote, by_id, left_in};
+use super::pull::{Remote, by_id, deferred_in};
 use super::round::{Round, RoundError, Tally};
 use crate::central::Central;
 use crate::domain::record::{Kind, RecordKey};
@@ -49,7 +49,7 @@ impl Round<'_> {
                 let mut left = ids.to_vec();
                 while !left.is_empty() {
                     let found = by_id(self.fetch(central, kind, &left).await?);
-                    left = left_in(&found);
+                    left = deferred_in(&found);
                     let tally = self
                         .store
                         .transact(move |tx| -> Result<Tally, StoreError> {

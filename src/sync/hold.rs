@@ -235,7 +235,7 @@ fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool,
 fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
     let (Some(local), Some(held)) = (&local, &held) else {
-        if held.is_none() && tx.reread_of(&hold.remote_key())?.is_some() {
+        if held.is_none() && tx.reread_due(&hold.remote_key())?.is_some() {
             // Its row was set aside, and comes again.
             return Ok(true);
         }

@@ -81,29 +81,34 @@ impl Round<'_> {
         kind: Kind,
         batch: &[(RecordKey, Intent)],
     ) -> Result<(), RoundError> {
-        let mut ids: Vec<String> = batch.iter().map(|(key, _)| key.id.clone()).collect();
-        while !ids.is_empty() {
+        let mut open = batch.to_vec();
+        while !open.is_empty() {
+            let ids: Vec<String> = open.iter().map(|(key, _)| key.id.clone()).collect();
             let found = by_id(self.fetch(central, kind, &ids).await?);
             step("settle.read");
-            ids = left_in(&found);
-            self.settle_found(central, batch, &found).await?;
+            let deferred = deferred_in(&found);
+            // An answer says only of the records that it was asked about that they are gone.
+            let answered;
+            (open, answered) = open.into_iter().partition(|(key, _)| deferred.contains(&key.id));
+            self.settle_found(central, answered, &found).await?;
         }
         Ok(())
     }
 
+    /// Settles writes by an answer that defers none of their records.
     async fn settle_found(
         &mut self,
         central: &mut dyn Central,
-        batch: &[(RecordKey, Intent)],
+        answered: Vec<(RecordKey, Intent)>,
         found: &BTreeMap<String, Remote>,
     ) -> Result<(), RoundError> {
         let (mut settled, mut unreadable, mut archives) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, intent) in batch {
+        for (key, intent) in answered {
             let remote = match found.get(&key.id) {
-                Some(Remote::Left) => continue,
+                Some(Remote::Deferred) => continue,
                 Some(Remote::Unreadable(reason)) => {
                     // The write stays open until somebody can tell what became of it.
-                    unreadable.push((key.clone(), reason.clone()));
+                    unreadable.push((key, reason.clone()));
                     continue;
                 }
                 Some(Remote::Document(document)) => Some(document.document().clone()),
@@ -111,8 +116,8 @@ impl Round<'_> {
             };
             let has_landed = landed(&intent.write, remote.as_ref());
             archives
-                .extend(archived(intent, if has_landed { ArchiveState::Done } else { ArchiveState::Void }));
-            settled.push((key.clone(), intent.clone(), has_landed, remote));
+                .extend(archived(&intent, if has_landed { ArchiveState::Done } else { ArchiveState::Void }));
+            settled.push((key, intent, has_landed, remote));
         }
         let unsettled = self.settle_archives(central, archives).await?;
         self.unfinished += unsettled.len();
@@ -229,7 +234,7 @@ impl Round<'_> {
             }
         };
         step("reread.read");
-        let left = left_in(&found);
+        let left = deferred_in(&found);
         let read = ids.iter().filter(|id| !left.contains(id));
         let remotes: Vec<(RecordKey, Option<Remote>)> =
             read.map(|id| (RecordKey::new(kind, id.as_str()), found.remove(id))).collect();
@@ -274,23 +279,23 @@ impl Round<'_> {
 pub(crate) enum Remote {
     Document(Verbatim),
     Unreadable(String),
-    /// Not looked at: see [`Fetched::Left`].
-    Left,
+    /// Not looked at: see [`Fetched::Deferred`].
+    Deferred,
 }
 
 pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
     let remote = |fetched| match fetched {
         Fetched::Document { id, document } => (id, Remote::Document(document)),
         Fetched::Unreadable { id, reason } => (id, Remote::Unreadable(reason)),
-        Fetched::Left { id } => (id, Remote::Left),
+        Fetched::Deferred { id } => (id, Remote::Deferred),
     };
     fetched.into_iter().map(remote).collect()
 }
 
-/// The ids that an answer of the centre has left to be asked for again.
-pub(crate) fn left_in(found: &BTreeMap<String, Remote>) -> Vec<String> {
-    let left = found.iter().filter(|(_, remote)| matches!(remote, Remote::Left));
-    left.map(|(id, _)| id.clone()).collect()
+/// The ids that an answer of the centre names as not looked at.
+pub(crate) fn deferred_in(found: &BTreeMap<String, Remote>) -> Vec<String> {
+    let deferred = found.iter().filter(|(_, remote)| matches!(remote, Remote::Deferred));
+    deferred.map(|(id, _)| id.clone()).collect()
 }
 
 /// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
@@ -299,7 +304,7 @@ pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) ->
     match remote {
         Some(Remote::Document(document)) => take_document(tx, key, document),
         Some(Remote::Unreadable(reason)) => take_unreadable(tx, key, reason),
-        Some(Remote::Left) => {
+        Some(Remote::Deferred) => {
             tx.ask_again(key, Reread::default())?;
             Ok(Tally::default())
         }

@@ -84,7 +84,11 @@ impl Round<'_> {
                 };
                 to_read = found.left;
                 let standing = found.decided;
-                let (name, published) = (node.to_owned(), std::mem::take(&mut conflicts));
+                // One whose row was not read yet goes again if the round breaks off here.
+                let (rest, published): (Vec<_>, Vec<_>) =
+                    conflicts.into_iter().partition(|conflict| to_read.contains(&conflict.id));
+                conflicts = rest;
+                let name = node.to_owned();
                 let answers = self
                     .store
                     .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {

@@ -297,7 +297,7 @@ impl Round<'_> {
                             }
                             take_unreadable(tx, &key, reason)?
                         }
-                        Fetched::Left { .. } => {
+                        Fetched::Deferred { .. } => {
                             tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
                             Tally::default()
                         }

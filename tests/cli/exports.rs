@@ -71,3 +71,25 @@ fn an_export_holds_lost_values_and_deleted_records_and_says_so() {
     let file = out.join("edge_trash.jsonl");
     fresh.run(&["import", file.to_str().unwrap()]).ends(2).complains("are not imported");
 }
+
+/// A value whose keys mean a type in extended JSON reads back as that type.
+#[test]
+fn a_lost_value_that_json_cannot_hold_is_named() {
+    let clinic = Clinic::new();
+    clinic.make_store();
+    clinic.write(|tx| {
+        let ana = RecordKey::new(Kind::Person, "ANA01");
+        let person = doc! {"_id": "ANA01", "name": "Ana"};
+        tx.put(&ana, Some(&person), &Base::Document(person.clone()), &Actor::Centre)?;
+        let clash = Clash {
+            path: vec!["device".to_owned()],
+            base: None,
+            local: Some(doc! {"$oid": "0123456789abcdef01234567"}.into()),
+            remote: None,
+            stands: Side::Remote,
+        };
+        tx.add_conflict(&ana, &clash)
+    });
+    clinic.run(&["export", "out"]).ends(1).complains("extended JSON cannot tell it apart");
+    assert_eq!(rows(&clinic, "edge_conflicts.jsonl").len(), 1);
+}

@@ -186,7 +186,7 @@ pub(crate) async fn large_fetch(central: &mut dyn Central, behind: &dyn Behind, 
             .await
             .expect("documents")
             .into_iter()
-            .partition(|fetched| matches!(fetched, Fetched::Left { .. }));
+            .partition(|fetched| matches!(fetched, Fetched::Deferred { .. }));
         assert!(!read.is_empty() || rest.is_empty(), "nothing of {} was read", left.len());
         found.extend(read.iter().map(|read| read.id().to_owned()));
         left = rest.iter().map(|left| left.id().to_owned()).collect();

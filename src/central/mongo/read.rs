@@ -76,7 +76,7 @@ impl MongoCentral {
                     Fetched::Document { document, .. } => people.push(document.document().clone()),
                     // Nothing can be told of them but that they are there.
                     Fetched::Unreadable { id, .. } => people.push(doc! {"_id": id}),
-                    Fetched::Left { id } => left.push(id),
+                    Fetched::Deferred { id } => left.push(id),
                 }
             }
         }
@@ -121,7 +121,7 @@ impl MongoCentral {
                 return Err(lost_cursor());
             }
         }
-        found.extend(missing.into_iter().map(|id| Fetched::Left { id }));
+        found.extend(missing.into_iter().map(|id| Fetched::Deferred { id }));
         if let Some(time) = self.reading.operation_time() {
             self.told.note(time);
         }

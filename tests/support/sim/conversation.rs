@@ -272,7 +272,7 @@ impl Central for Conversation {
             let (mut found, mut bytes) = (Vec::new(), 0);
             for id in wanted {
                 if bytes >= FETCH_BYTES_MAX {
-                    found.push(Fetched::Left { id });
+                    found.push(Fetched::Deferred { id });
                 } else if let Some(document) = state.records.get(&(kind, id.clone())) {
                     bytes += document.to_vec().expect("a document").len();
                     found.push(state.read(&id, document));
