@@ -201,6 +201,8 @@ async fn leases_conflicts_and_the_archive_are_kept() {
     ledger::reopened_conflicts(central.as_mut(), &ground).await;
     ledger::resolutions(central.as_mut(), &ground).await;
     ledger::large_resolutions(central.as_mut(), &ground).await;
+    ledger::waiting_conflicts(central.as_mut(), &ground).await;
+    ledger::large_waiting_conflicts(central.as_mut(), &ground).await;
     ledger::closed_conflicts(central.as_mut(), &ground).await;
     ledger::answers(central.as_mut(), &ground).await;
     ledger::archive(central.as_mut(), &ground).await;

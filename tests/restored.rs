@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "restored/former.rs"]
+mod former;
 #[path = "restored/images.rs"]
 mod images;
 

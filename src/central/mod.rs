@@ -119,6 +119,10 @@ pub trait Central: content::Attachments {
     /// no row. Returns as many as fit one answer; names the others as [`Resolutions::left`]; always makes progress.
     async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions>;
 
+    /// Rows of `edge_conflicts` of these nodes that wait for somebody or for a node's answer, in order of `_id` and after
+    /// this one: as many as go into one answer, and at least one if there is one.
+    async fn waiting_conflicts(&mut self, nodes: &[String], after: Option<&str>) -> Result<WaitingConflicts>;
+
     /// Writes answers to decisions into rows of `edge_conflicts`, each only if the row still holds the
     /// decision that the node read.
     async fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) -> Result<()>;
@@ -328,6 +332,15 @@ pub struct Resolutions {
     pub missing: Vec<String>,
     /// The ids that were not looked at: they are to be asked for again. Fewer than were asked for.
     pub left: Vec<String>,
+}
+
+/// Rows of `edge_conflicts` that wait.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WaitingConflicts {
+    /// With all their fields. A row that cannot be kept byte for byte is left out.
+    pub rows: Vec<Document>,
+    /// The `_id` after which there may be more; `None` at the end.
+    pub next: Option<String>,
 }
 
 /// Fields of a row of `edge_conflicts` that say what was decided, and about what; `_id` beside them.

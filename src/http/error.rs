@@ -17,6 +17,8 @@ use crate::store::{EditError, Stale, StoreError};
 
 /// When to come back to a node that has no room.
 const OVERLOADED_RETRY_S: u64 = 5;
+/// Seconds after which to ask again a store that is being opened.
+const REOPENING_RETRY_S: u64 = 1;
 
 /// There is no room for more of a request's body; who accepts connections and counts says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +115,8 @@ pub(crate) enum ApiError {
     Damaged,
     /// The store takes nothing any more, and the node ends.
     StoreGivenUp,
+    /// The store is being opened again after its disk failed, and nothing was done.
+    StoreReopening,
     /// Logged where it is made; clients learn nothing about the inside.
     Internal,
 }
@@ -273,6 +277,11 @@ impl ApiError {
                  doctor` says what to do"
                     .into(),
             ),
+            ApiError::StoreReopening => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_reopening",
+                "The node's disk failed a moment ago, and the node opens its store again: try again in a moment".into(),
+            ),
             ApiError::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -347,6 +356,9 @@ impl IntoResponse for ApiError {
             ApiError::Overloaded => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(OVERLOADED_RETRY_S));
             }
+            ApiError::StoreReopening => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(REOPENING_RETRY_S));
+            }
             ApiError::RangeNotSatisfiable { length } => {
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {
                     headers.insert(header::CONTENT_RANGE, value);
@@ -375,6 +387,10 @@ impl From<StoreError> for ApiError {
             StoreError::DiskFull | StoreError::Short(_) => ApiError::StorageFull,
             StoreError::Unstorable(message) => ApiError::invalid("", message),
             StoreError::GivenUp => ApiError::StoreGivenUp,
+            StoreError::Reopening => {
+                tracing::warn!(request = present_request(), %error, "a request came while the store is opened again");
+                ApiError::StoreReopening
+            }
             StoreError::Stale(stale) => ApiError::Stale(stale),
             StoreError::DamagedRow(_) | StoreError::Damaged(_) => {
                 tracing::error!(request = present_request(), error = %error, "the store is damaged");

@@ -107,6 +107,8 @@ pub struct Conflict {
     /// Whose the record was when its values clashed, folded: a value of one person's is never put into a record that
     /// has become another one's. Empty if it belonged to nobody; `None` if an earlier version found the conflict.
     pub owner: Option<String>,
+    /// Which human being had that account then, as [`Tx::human_under`] tells; `None` if that is not known.
+    pub person: Option<String>,
     /// Empty for the record as a whole.
     pub path: Path,
     pub base: Option<Bson>,
@@ -130,16 +132,22 @@ pub struct Conflict {
     pub publisher: Option<String>,
     /// Found again after it was resolved: the centre's row is to be opened again.
     pub is_reopened: bool,
+    /// Of a conflict that was taken over from a row of the centre: the fingerprint there, of values that may have had
+    /// secrets in them.
+    pub row_fingerprint: Option<String>,
+    /// One of the two values is not on this node: only the value that stands can be taken, or one's own be written.
+    pub is_withheld: bool,
 }
 
 impl Conflict {
     /// A conflict that nobody has decided, about nothing yet.
-    fn new(id: String, key: RecordKey, subject: Subject) -> Conflict {
+    pub(super) fn new(id: String, key: RecordKey, subject: Subject) -> Conflict {
         Conflict {
             id,
             subject,
             key,
             owner: None,
+            person: None,
             path: Path::new(),
             base: None,
             local: None,
@@ -155,6 +163,8 @@ impl Conflict {
             notes: Vec::new(),
             publisher: None,
             is_reopened: false,
+            row_fingerprint: None,
+            is_withheld: false,
         }
     }
 
@@ -236,6 +246,9 @@ impl Conflict {
 
     /// Tells whether two nodes, or one node at two times, mean the same clash by the same id.
     pub fn fingerprint(&self) -> Result<String, StoreError> {
+        if let Some(known) = &self.row_fingerprint {
+            return Ok(known.clone());
+        }
         let mut seen = doc! {"stands": stands_name(self.stands)};
         insert_some(&mut seen, "base", &self.base);
         insert_some(&mut seen, "local", &self.local);
@@ -268,6 +281,8 @@ impl Conflict {
             "found_at": self.found_at_ms,
         };
         insert_some(&mut row, "owner", &self.owner.clone().map(Bson::String));
+        insert_some(&mut row, "person", &self.person.clone().map(Bson::String));
+        insert_some(&mut row, "row_fingerprint", &self.row_fingerprint.clone().map(Bson::String));
         insert_some(&mut row, "base", &self.base);
         insert_some(&mut row, "local", &self.local);
         insert_some(&mut row, "central", &self.central);
@@ -281,6 +296,9 @@ impl Conflict {
         }
         if self.is_reopened {
             row.insert("reopened", true);
+        }
+        if self.is_withheld {
+            row.insert("withheld", true);
         }
         row
     }
@@ -318,6 +336,7 @@ impl Conflict {
                 key: RecordKey::new(Kind::from_code(code)?, text("id")?),
                 path: path_of(row)?,
                 owner: text("owner"),
+                person: text("person"),
                 base: row.get("base").cloned(),
                 local: row.get("local").cloned(),
                 central: row.get("central").cloned(),
@@ -335,6 +354,8 @@ impl Conflict {
                 notes: notes.iter().map(Note::decode).collect::<Option<_>>()?,
                 publisher: text("publisher"),
                 is_reopened: row.get_bool("reopened").unwrap_or(false),
+                row_fingerprint: text("row_fingerprint"),
+                is_withheld: row.get_bool("withheld").unwrap_or(false),
             })
         };
         parse().ok_or_else(|| damaged("a conflict"))
@@ -367,6 +388,7 @@ impl Tx<'_> {
     }
 
     fn add_conflict_by(&mut self, key: &RecordKey, clash: &Clash, author: String) -> Result<(), StoreError> {
+        let (owner, person) = self.whose(key)?;
         let mut conflict = Conflict {
             path: clash.path.clone(),
             base: clash.base.clone(),
@@ -375,7 +397,8 @@ impl Tx<'_> {
             stands: clash.stands,
             author,
             found_at_ms: self.now_ms(),
-            owner: Some(self.owner(key)?.unwrap_or_default()),
+            owner,
+            person,
             ..Conflict::new(String::new(), key.clone(), Subject::Value)
         };
         conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
@@ -472,9 +495,10 @@ impl Tx<'_> {
             if conflict.subject != Subject::Value {
                 continue;
             }
-            let owner = Some(self.owner(to)?.unwrap_or_default());
+            let (owner, person) = self.whose(to)?;
+            let (key, publisher) = (to.clone(), None);
             let mut moved =
-                Conflict { key: to.clone(), owner, publisher: None, is_reopened: false, ..conflict.clone() };
+                Conflict { key, owner, person, publisher, is_reopened: false, ..conflict.clone() };
             moved.id = Conflict::id_of(to, &moved.path, moved.loser())?;
             conflict.resolve("new_id", Some(Bson::from(to.id.as_str())), &actor.to_string(), self.now_ms());
             self.put_conflict(&conflict)?;
@@ -485,10 +509,11 @@ impl Tx<'_> {
 
     /// The conflicts about the values of a record go with it to its new owner.
     pub(crate) fn give_conflicts(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        let owner = Some(self.owner(key)?.unwrap_or_default());
+        let (owner, person) = self.whose(key)?;
         for conflict in self.open_conflicts_of(key)? {
             if conflict.subject == Subject::Value {
-                self.keep_conflict(&Conflict { owner: owner.clone(), ..conflict })?;
+                let (owner, person) = (owner.clone(), person.clone());
+                self.keep_conflict(&Conflict { owner, person, ..conflict })?;
             }
         }
         Ok(())

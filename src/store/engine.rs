@@ -1,8 +1,9 @@
 //! Floor 1. The open database, opened again after its disk failed.
 //!
 //! redb refuses all work after one failed read or write, a full disk included, until it is opened again. That
-//! is done here, so that a node recovers by itself once there is space, and goes on reading at once. What was
-//! on its way was not acknowledged. The operating system may have kept what it could not write, so it is told
+//! is done here, so that a node recovers by itself once there is space, and goes on reading at once: who reads has it
+//! opened again, or waits for who does. Only writes are tried rarely, because on a full disk each of them fails
+//! anew. What was on its way was not acknowledged. The operating system may have kept what it could not write, so it is told
 //! to forget the file first: what is opened is what is on the disk.
 
 use std::io;
@@ -15,13 +16,21 @@ use redb::{
     BackendError, Database, ReadTransaction, ReadableDatabase as _, StorageBackend, WriteTransaction,
 };
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use super::rows::{Ledger, View};
 use super::{Snapshot, StoreError};
 
-/// A disk that goes on failing is tried this often.
+/// A disk that goes on failing is tried this often, by opening the database or by writing.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
+/// The same for who reads, if the database could be opened the last time.
+const REOPEN_TO_READ_EVERY: Duration = Duration::from_millis(100);
+/// Longest that who reads waits for the database.
+const READ_WAIT: Duration = Duration::from_secs(3);
+/// How often who waits looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Opens the database on a backend that raises the flag when something fails.
 type Open = Box<dyn Fn(Arc<AtomicBool>) -> Result<Database, StoreError> + Send + Sync>;
@@ -38,8 +47,25 @@ pub(crate) struct Engine {
     /// Entries of the audit trail that are younger than this stay.
     pub(crate) audit_keep_ms: Arc<AtomicI64>,
     open: Open,
-    /// When it was last opened again; held by whoever does that or writes.
-    writing: Mutex<Option<Instant>>,
+    /// Held by whoever opens it again or writes.
+    writing: Mutex<Tries>,
+}
+
+/// How opening the database again went.
+#[derive(Debug, Default)]
+pub(crate) struct Tries {
+    /// How often it was opened again, and when last.
+    opened: u64,
+    opened_at: Option<Instant>,
+    /// When it could not be opened.
+    failed_at: Option<Instant>,
+    /// The last write that went on after a failure: when, and how often the database had been opened again by then.
+    written_at: Option<Instant>,
+    written: u64,
+}
+
+fn is_just_now(at: Option<Instant>, every: Duration) -> bool {
+    at.is_some_and(|at| at.elapsed() < every)
 }
 
 impl Engine {
@@ -55,16 +81,15 @@ impl Engine {
     /// Everything that is committed. All who read between two commits share one view, which saves each of them the
     /// beginning of a transaction and the opening of its tables.
     pub(crate) fn view(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.has_failed.load(Ordering::Acquire) {
-            // Behind one that is there is a disk that failed: it must not keep the file from being opened again.
-            *view = None;
-            return Ok(Arc::new(Snapshot::new(self.begin_view()?)));
-        }
-        if let Some(view) = view.as_ref() {
-            return Ok(Arc::clone(view));
-        }
-        Ok(Arc::clone(view.insert(Arc::new(Snapshot::new(self.begin_view()?)))))
+        self.when_open(|| {
+            // Not held by who waits: a writer that has failed wants it.
+            let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(view) = view.as_ref() {
+                return Ok(Arc::clone(view));
+            }
+            let begun = View::new(self.try_begin_read()?, Arc::clone(&self.ledger));
+            Ok(Arc::clone(view.insert(Arc::new(Snapshot::new(begun)))))
+        })
     }
 
     /// Commits, and lets whoever reads from now on see it. Also after a failure: what became of it is for the next
@@ -72,7 +97,11 @@ impl Engine {
     pub(crate) fn commit(&self, transaction: WriteTransaction) -> Result<(), StoreError> {
         let committed = transaction.commit();
         self.forget_view();
-        Ok(committed?)
+        committed.map_err(|error| match error.into() {
+            // Unlike anything else that finds the disk failed, it may have been done.
+            StoreError::Reopening => StoreError::Failed("its disk failed while it was written to".to_owned()),
+            error => error,
+        })
     }
 
     fn forget_view(&self) {
@@ -80,18 +109,44 @@ impl Engine {
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        if self.has_failed.load(Ordering::Acquire) {
-            // While somebody writes they will find out by themselves.
-            if let Ok(mut tried) = self.writing.try_lock() {
-                self.recover(&mut tried)?;
-            }
-        }
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(database.as_ref().ok_or_else(failed_before)?.begin_read()?)
+        self.when_open(|| self.try_begin_read())
     }
 
-    fn begin_view(&self) -> Result<View, StoreError> {
-        Ok(View::new(self.begin_read()?, Arc::clone(&self.ledger)))
+    fn try_begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or(StoreError::Reopening)?.begin_read()?)
+    }
+
+    /// Begins to read. If the disk has failed, opens the database again first, or waits a while for that.
+    fn when_open<T>(&self, begin: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let began = Instant::now();
+        loop {
+            if !self.has_failed.load(Ordering::Acquire) {
+                match begin() {
+                    // It has failed meanwhile.
+                    Err(_) if self.has_failed.load(Ordering::Acquire) => {}
+                    begun => return begun,
+                }
+            }
+            // Behind one that is there is a disk that failed: it must not keep the file from being opened again.
+            self.forget_view();
+            // While somebody writes they will find out by themselves.
+            if let Ok(mut tries) = self.writing.try_lock()
+                && !is_just_now(tries.opened_at, REOPEN_TO_READ_EVERY)
+            {
+                match self.recover(&mut tries) {
+                    Ok(()) => continue,
+                    Err(StoreError::Held) => {}
+                    Err(error) if error.is_lasting() => return Err(error),
+                    Err(StoreError::GivenUp) => return Err(StoreError::GivenUp),
+                    Err(_) => return Err(StoreError::Reopening),
+                }
+            }
+            if began.elapsed() >= READ_WAIT {
+                return Err(StoreError::Reopening);
+            }
+            pause();
+        }
     }
 
     /// Opens the database again before anybody begins anything.
@@ -108,7 +163,7 @@ impl Engine {
         self.forget_view();
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // False means that it was otherwise before.
-        let counted = database.as_mut().ok_or_else(failed_before)?.check_integrity();
+        let counted = database.as_mut().ok_or(StoreError::Reopening)?.check_integrity();
         if counted.is_err() {
             *database = None;
             self.has_failed.store(false, Ordering::Release);
@@ -118,7 +173,7 @@ impl Engine {
     }
 
     /// One at a time: keep the guard until the transaction has ended.
-    pub(crate) fn writing(&self) -> MutexGuard<'_, Option<Instant>> {
+    pub(crate) fn writing(&self) -> MutexGuard<'_, Tries> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,20 +187,29 @@ impl Engine {
     }
 
     /// Begins a transaction of whoever holds the guard of [`Engine::writing`].
-    pub(crate) fn begin_write(&self, tried: &mut Option<Instant>) -> Result<WriteTransaction, StoreError> {
+    pub(crate) fn begin_write(&self, tries: &mut Tries) -> Result<WriteTransaction, StoreError> {
         if self.has_given_up() {
             return Err(StoreError::GivenUp);
         }
-        if self.has_failed.load(Ordering::Acquire) {
+        let has_failed = self.has_failed.load(Ordering::Acquire);
+        if has_failed {
             self.forget_view();
         }
-        self.recover(tried)?;
+        // Also where somebody who reads had it opened again: the last write after a failure may have failed too.
+        let is_anew = tries.written != tries.opened + u64::from(has_failed);
+        if is_anew && is_just_now(tries.written_at, REOPEN_EVERY) {
+            return Err(StoreError::Reopening);
+        }
+        self.recover(tries)?;
+        if is_anew {
+            (tries.written_at, tries.written) = (Some(Instant::now()), tries.opened);
+        }
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(database.as_ref().ok_or_else(failed_before)?.begin_write()?)
+        Ok(database.as_ref().ok_or(StoreError::Reopening)?.begin_write()?)
     }
 
     /// Opens the database again if its disk has failed; there is no write transaction.
-    fn recover(&self, tried: &mut Option<Instant>) -> Result<(), StoreError> {
+    fn recover(&self, tries: &mut Tries) -> Result<(), StoreError> {
         if !self.has_failed.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -153,10 +217,9 @@ impl Engine {
             // The database is not closed either: that is a write too.
             return Err(StoreError::GivenUp);
         }
-        if tried.is_some_and(|tried| tried.elapsed() < REOPEN_EVERY) {
-            return Err(failed_before());
+        if is_just_now(tries.failed_at, REOPEN_EVERY) {
+            return Err(StoreError::Reopening);
         }
-        *tried = Some(Instant::now());
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // The old one gives the file up first.
         *database = None;
@@ -164,15 +227,32 @@ impl Engine {
         match (self.open)(Arc::clone(&self.has_failed)) {
             Ok(opened) => {
                 *database = Some(opened);
+                (tries.opened, tries.opened_at) = (tries.opened + 1, Some(Instant::now()));
+                tries.failed_at = None;
                 tracing::warn!("the store's disk failed; the store was opened again");
                 Ok(())
             }
+            // Who reads in what was open before has it for a moment.
+            Err(StoreError::Held) => {
+                self.has_failed.store(true, Ordering::Release);
+                Err(StoreError::Held)
+            }
             Err(error) => {
                 self.has_failed.store(true, Ordering::Release);
+                tries.failed_at = Some(Instant::now());
                 tracing::error!(%error, "the store's disk failed, and the store cannot be opened again yet");
                 Err(error)
             }
         }
+    }
+}
+
+/// Others go on meanwhile, also where tasks share the thread of who waits.
+fn pause() {
+    let sleep = || std::thread::sleep(LOOK_EVERY);
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => block_in_place(sleep),
+        _ => sleep(),
     }
 }
 
@@ -184,10 +264,6 @@ impl Drop for Engine {
             std::mem::forget(database.take());
         }
     }
-}
-
-fn failed_before() -> StoreError {
-    StoreError::Failed("its disk failed; it is opened again as soon as that is possible".to_owned())
 }
 
 /// A backend that raises a flag when a read or a write fails.

@@ -53,6 +53,7 @@ mod stand_in;
 mod standing;
 mod sync_rows;
 mod tables;
+mod taken_over;
 mod trash;
 mod trash_age;
 mod undecided;
@@ -107,6 +108,7 @@ pub(crate) use stand_in::unless_damaged;
 pub use standing::{Right, Stale, Standing};
 pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
 pub use tables::{Base, FORMAT_VERSION};
+pub use taken_over::Published;
 pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};
 pub use undecided::{Undecided, WaitReason, Waiting};
 pub use undelete::UndeleteError;
@@ -172,6 +174,9 @@ pub enum StoreError {
         "the store has format {found}, and this version writes {known}: the next start of the node upgrades it"
     )]
     Older { found: u32, known: u32 },
+    /// The disk failed before this, and nothing was done: the same may be asked for again.
+    #[error("the store's disk failed a moment ago; the store is opened again as soon as that is possible")]
+    Reopening,
     /// The disk or the file system failed, or the store is closing.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -183,7 +188,7 @@ impl StoreError {
         use StoreError::*;
         match self {
             Newer { .. } | Older { .. } | Sealed(_) | Damaged(_) | Broken(_) | DamagedRow(_) => true,
-            Held | DiskFull | Short(_) | Stale(_) | Unstorable(_) | GivenUp | Failed(_) => false,
+            Held | DiskFull | Short(_) | Stale(_) | Unstorable(_) | GivenUp | Reopening | Failed(_) => false,
         }
     }
 
@@ -200,6 +205,7 @@ impl From<redb::Error> for StoreError {
         match error {
             redb::Error::DatabaseAlreadyOpen => StoreError::Held,
             redb::Error::Io(error) => StoreError::of_io(&error),
+            redb::Error::PreviousIo => StoreError::Reopening,
             redb::Error::Corrupted(what) => StoreError::Damaged(what),
             other => StoreError::Failed(other.to_string()),
         }

@@ -296,6 +296,7 @@ impl WriterLoop {
                 Ok(()) => Ok(()),
                 Err(StoreError::DiskFull) => Err(StoreError::DiskFull),
                 Err(StoreError::GivenUp) => Err(StoreError::GivenUp),
+                Err(StoreError::Reopening) => Err(StoreError::Reopening),
                 Err(error) => Err(StoreError::Failed(error.to_string())),
             });
         }

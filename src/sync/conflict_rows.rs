@@ -22,6 +22,8 @@ const FROM_CENTRE: (&str, &str) = ("centre (", ")");
 /// Largest value in a row, in bytes of BSON. A larger one stays on the node: a row must stay far below the 16 MiB of a
 /// MongoDB document, and listing rows reads all of their values.
 const ROW_VALUE_BYTES_MAX: usize = 256 * 1024;
+/// The field of a row that names those of its values that stayed on the node.
+pub(super) const CLIPPED: &str = "truncated";
 /// Bytes of a BSON document with one field without a name, before and after the value.
 const WRAPPER_BYTES: (usize, usize) = (6, 1);
 /// Fields of a row that a node compares before it answers.
@@ -49,6 +51,9 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
         "found_at": bson::DateTime::from_millis(conflict.found_at_ms),
         "fingerprint": conflict.fingerprint()?,
     };
+    // For a node that takes the row over: a value of one person's goes into no other one's record.
+    row.extend(conflict.owner.clone().map(|owner| ("owner".to_owned(), owner.into())));
+    row.extend(conflict.person.clone().map(|person| ("person".to_owned(), person.into())));
     if !conflict.author.is_empty() {
         row.insert("author", &conflict.author);
     }
@@ -61,7 +66,9 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
     let mut truncated = Vec::new();
     let mut insert = |row: &mut Document, name: &'static str, value: &Option<Bson>| {
         if let Some(value) = value {
-            let (value, is_whole) = fitted(shown(conflict, value, node), node);
+            let is_here = !(conflict.is_withheld && is_marker(value));
+            let (value, fits) = fitted(shown(conflict, value, node), node);
+            let is_whole = is_here && fits;
             row.insert(name, value);
             truncated.extend((!is_whole).then_some(name));
         }
@@ -76,7 +83,7 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
         insert(&mut row, "value", &conflict.value);
     }
     if !truncated.is_empty() {
-        row.insert("truncated", truncated);
+        row.insert(CLIPPED, truncated);
     }
     if !conflict.notes.is_empty() {
         row.insert(
@@ -96,6 +103,13 @@ fn fitted(value: Bson, node: &str) -> (Bson, bool) {
         return (Bson::Document(doc! {"truncated": marker(&bytes, wrapper.get(""), node)}), false);
     }
     (wrapper.remove("").unwrap_or(Bson::Null), true)
+}
+
+/// Whether this is what is said in the place of a value that stayed on a node.
+pub(super) fn is_marker(value: &Bson) -> bool {
+    let marker = value.as_document().filter(|value| value.len() == 1);
+    let marker = marker.and_then(|value| value.get_document("truncated").ok());
+    marker.is_some_and(|marker| marker.contains_key("sha256") && marker.contains_key("node"))
 }
 
 /// What is said in the place of a value that stays on the node; `wrapper` is the BSON document that holds it in a

@@ -110,6 +110,15 @@ pub(super) fn is_for_what_stands(conflict: &Conflict, decision: &Decision) -> bo
     )
 }
 
+/// Why a value cannot be taken that stayed on another node.
+pub(super) const NOT_HERE: &str =
+    "one of the two values is not on this node: take the value that stands, or write another one";
+
+/// Whether a decision is for a value that is not on this node.
+pub(super) fn is_out_of_reach(conflict: &Conflict, decision: &Decision) -> bool {
+    conflict.is_withheld && !is_for_what_stands(conflict, decision) && !matches!(decision, Decision::Value(_))
+}
+
 /// Whether a decision would put a value of one person's record into a record that is another one's by now.
 pub(super) fn is_of_another(
     conflict: &Conflict,
@@ -198,7 +207,13 @@ where
                     message: "the record is gone: take \"central\", which closes the conflict".to_owned(),
                 });
             }
+            if is_out_of_reach(&conflict, &decision) {
+                return Err(ResolveError::Invalid { field: "take".to_owned(), message: NOT_HERE.to_owned() });
+            }
             let mut document = decided(&conflict, record.as_ref(), &decision);
+            if conflict.is_withheld && is_for_what_stands(&conflict, &decision) {
+                document.clone_from(&record);
+            }
             let mut is_foreign = is_of_another(&conflict, record.as_ref(), document.as_ref());
             if is_foreign && is_for_what_stands(&conflict, &decision) {
                 // Whatever the other person's record holds by now stays.

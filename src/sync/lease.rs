@@ -11,7 +11,7 @@ use bson::{Bson, Document, doc};
 
 use super::round::RoundError;
 use super::scan::Reason;
-use super::{content_tidy, position, restore, step};
+use super::{content_tidy, former, position, restore, step};
 use crate::central::{Central, CentralError, Lease, LeaseAnswer};
 use crate::domain::audit::Head;
 use crate::flaw::{self, Flaw, planted};
@@ -119,7 +119,7 @@ pub(super) fn rounds_in(tx: &Tx<'_>) -> Result<i64, StoreError> {
     Ok(tx.meta(META_LEASE)?.as_ref().and_then(Known::decode).map_or(0, |known| known.rounds))
 }
 
-/// Ids that this store had at the centre before it was copied, or set back to an image.
+/// Ids that this store had at the centre before it was copied, or set back to an image, and those of its other images.
 const META_FORMER: &str = "former_nodes";
 /// Former ids that are remembered.
 const FORMER_MAX: usize = 16;
@@ -131,14 +131,12 @@ pub(super) fn was_called(tx: &Tx<'_>, node: &str) -> Result<bool, StoreError> {
     Ok(ids.filter_map(Bson::as_str).any(|id| id == node))
 }
 
-/// The node is about to get another id.
-fn note_former(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let Some(node) = node_id_in(tx)? else {
-        return Ok(());
-    };
+/// The node is about to get another id; it has had these, its last one at the end.
+fn note_former(tx: &mut Tx<'_>, former: &[String]) -> Result<(), StoreError> {
     let mut ids =
         tx.meta(META_FORMER)?.and_then(|row| row.get_array("ids").ok().cloned()).unwrap_or_default();
-    ids.push(node.into());
+    ids.retain(|id| id.as_str().is_none_or(|id| !former.iter().any(|former| former == id)));
+    ids.extend(former.iter().map(|id| Bson::from(id.as_str())));
     let ids = ids.split_off(ids.len().saturating_sub(FORMER_MAX));
     tx.set_meta(META_FORMER, Some(&doc! {"ids": ids}))
 }
@@ -208,7 +206,7 @@ pub(crate) async fn take(
                 tracing::warn!(old = %known.node, "this store is a copy of another node's: enrolling as a new node");
                 let of_store = store.read()?.store_id()?;
                 let rows = central.node_rows(&known.node, of_store.as_deref()).await?;
-                enrol_anew(store, rows.iter().map(Delivered::of_row).collect()).await?;
+                enrol_anew(store, rows).await?;
             }
         }
     }
@@ -300,12 +298,18 @@ pub(crate) async fn seal(
 /// history, and of what was sent under the old name, it knows nothing any more.
 ///
 /// If it is an old image, edits that wait in it may have been delivered since it was made, under the old name or under
-/// others that images of this store have had. The rows of these names tell: such edits are not new.
-async fn enrol_anew(store: &Store, delivered: Vec<Delivered>) -> Result<(), StoreError> {
+/// others that images of this store have had. The `rows` of these names in `edge_nodes` tell: such edits are not new. And
+/// conflicts that were published under these names are this node's again, see [`former`].
+async fn enrol_anew(store: &Store, rows: Vec<Document>) -> Result<(), StoreError> {
     let row = Known::fresh().encode();
+    let delivered: Vec<Delivered> = rows.iter().map(Delivered::of_row).collect();
+    let named: Vec<String> =
+        rows.iter().filter_map(|row| row.get_str("_id").ok()).map(str::to_owned).collect();
     store
         .transact(move |tx| -> Result<(), StoreError> {
-            note_former(tx)?;
+            let former: Vec<String> = named.iter().cloned().chain(node_id_in(tx)?).collect();
+            note_former(tx, &former)?;
+            former::begin(tx, &former)?;
             tx.set_meta(META_LEASE, Some(&row))?;
             // A copy of this node was quicker to go on from what a restored centre holds; what this one knows is
             // worth the same.

@@ -19,6 +19,7 @@ mod drain;
 mod ending;
 mod evidence;
 mod follow;
+mod former;
 mod heal;
 mod hold;
 pub mod identity;

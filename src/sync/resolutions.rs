@@ -14,8 +14,8 @@ use bson::{Bson, Document};
 
 use super::conflict_rows::{Written, central_row, reopened_row};
 use super::conflicts::{
-    Decision, OF_ANOTHER, ResolveError, audit_decision, check_person_may_go, current_value, decided,
-    is_for_what_stands, is_of_another,
+    Decision, NOT_HERE, OF_ANOTHER, ResolveError, audit_decision, check_person_may_go, current_value,
+    decided, is_for_what_stands, is_of_another, is_out_of_reach,
 };
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
@@ -395,6 +395,12 @@ fn carry_out(
     if conflict.path.is_empty() && matches!(decision, Decision::Value(value) if value.as_document().is_none())
     {
         return Ok(Err("for a whole record the value must be the record with its _id".to_owned()));
+    }
+    if is_out_of_reach(conflict, decision) {
+        return Ok(Err(NOT_HERE.to_owned()));
+    }
+    if conflict.is_withheld && is_for_what_stands(conflict, decision) {
+        return Ok(Ok(()));
     }
     let schema = conflict.key.kind.schema();
     let mut document = decided(conflict, record.as_ref(), decision);

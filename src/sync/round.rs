@@ -352,7 +352,9 @@ impl<'a> Round<'a> {
         self.deletes_before_sweep().await?;
         self.scan(central).await?;
         self.deletes().await?;
-        Ok(self.end_restore().await?)
+        self.end_restore().await?;
+        let taken = self.take_over_conflicts(central).await;
+        self.note_unread(taken)
     }
 
     /// What the centre is told together with the lease: who this is, and how it stands as the round begins.

@@ -3,7 +3,7 @@
 use bson::{Bson, Document, bson, doc};
 use thalamus_edge::central::{
     ArchiveState, CONFLICTS_COLLECTION, Central, CentralError, ConflictAnswer, Lease, LeaseAnswer,
-    NODES_COLLECTION, RESOLUTION_FIELDS, Resolutions, TRASH_COLLECTION,
+    NODES_COLLECTION, RESOLUTION_FIELDS, Resolutions, TRASH_COLLECTION, WaitingConflicts,
 };
 use thalamus_edge::domain::value::same_document;
 
@@ -197,6 +197,61 @@ pub(crate) async fn resolutions(central: &mut dyn Central, behind: &dyn Behind) 
     central.publish_conflicts(&rows).await.expect("published");
     let found = central.resolutions(&many).await.expect("rows");
     assert_eq!((found.decided.len(), found.missing.len(), found.left), (1_000, 0, Vec::new()));
+}
+
+/// Rows that wait, of some nodes, piece by piece.
+pub(crate) async fn waiting_conflicts(central: &mut dyn Central, behind: &dyn Behind) {
+    let nodes = ["waits a".to_owned(), "waits b".to_owned()];
+    let found = central.waiting_conflicts(&nodes, None).await.expect("nothing");
+    assert_eq!(found, WaitingConflicts::default());
+    let rows = [
+        doc! {"_id": "w1", "status": "open", "node": "waits a", "local": {"x": [1, 1.0]}, "path": ["f"]},
+        doc! {"_id": "w2", "status": "open", "node": "waits b", "resolution": "local"},
+        doc! {"_id": "w3", "status": "declined", "node": "waits a", "resolution": "local", "declined": "no"},
+        doc! {"_id": "w4", "status": "resolved", "node": "waits a", "resolution": "local"},
+        doc! {"_id": "w5", "node": "waits b"},
+    ];
+    let others = [
+        doc! {"_id": "v1", "status": "open", "node": "waits c"},
+        doc! {"_id": "v2", "status": "open"},
+        doc! {"_id": "w33", "status": "resolved", "node": "waits a", "resolution": "local", "applied_by": "x"},
+    ];
+    for row in rows.iter().chain(&others) {
+        behind.set_row(CONFLICTS_COLLECTION, row.clone()).await;
+    }
+    let (mut read, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let found = central.waiting_conflicts(&nodes, after.as_deref()).await.expect("rows");
+        read.extend(found.rows);
+        let Some(next) = found.next else {
+            break;
+        };
+        assert!(after.is_none_or(|after| after < next), "it goes on");
+        after = Some(next);
+    }
+    assert_eq!(read, rows);
+    let found = central.waiting_conflicts(&nodes[..1], Some("w1")).await.expect("rows");
+    let ids: Vec<_> = found.rows.iter().map(|row| row.get_str("_id").unwrap_or_default()).collect();
+    assert_eq!(ids, ["w3", "w4"]);
+}
+
+/// More rows that wait than one answer takes.
+pub(crate) async fn large_waiting_conflicts(central: &mut dyn Central, behind: &dyn Behind) {
+    let (nodes, large) = (["waits much".to_owned()], "x".repeat(700 << 10));
+    for n in 0..12 {
+        let row = doc! {"_id": format!("much {n:02}"), "status": "open", "node": &nodes[0], "local": &large};
+        behind.set_row(CONFLICTS_COLLECTION, row).await;
+    }
+    let first = central.waiting_conflicts(&nodes, None).await.expect("rows");
+    assert!((1..12).contains(&first.rows.len()), "{}", first.rows.len());
+    let mut count = first.rows.len();
+    let mut after = first.next;
+    while let Some(at) = after {
+        let found = central.waiting_conflicts(&nodes, Some(&at)).await.expect("rows");
+        count += found.rows.len();
+        after = found.next;
+    }
+    assert_eq!(count, 12);
 }
 
 /// More decided rows than one answer takes: the others are named, and the next answer has them.

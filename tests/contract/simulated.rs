@@ -108,6 +108,8 @@ async fn the_simulated_centre_keeps_leases_conflicts_and_the_archive() {
     ledger::reopened_conflicts(central.as_mut(), &sim).await;
     ledger::resolutions(central.as_mut(), &sim).await;
     ledger::large_resolutions(central.as_mut(), &sim).await;
+    ledger::waiting_conflicts(central.as_mut(), &sim).await;
+    ledger::large_waiting_conflicts(central.as_mut(), &sim).await;
     ledger::closed_conflicts(central.as_mut(), &sim).await;
     ledger::answers(central.as_mut(), &sim).await;
     ledger::archive(central.as_mut(), &sim).await;

@@ -1,5 +1,6 @@
 //! A disk that is full, and has space again: writes are refused before the store fails, everything else goes on.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use thalamus_edge::domain::record::Kind;
 use thalamus_edge::store::{Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, SyncSettings};
 
+use super::recorder::Recorder;
 use super::support::api::{NOTHING, TestNode};
 use super::support::disk::Disk;
 use super::support::node::EdgeNode;
@@ -211,6 +213,114 @@ async fn a_store_works_again_once_a_full_disk_has_space() {
     assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
 }
 
+/// Each operation of a write fails in its turn, one write after the other: reading goes on at once after each.
+#[tokio::test]
+async fn reading_goes_on_whatever_write_fails() {
+    let disk = Recorder::default();
+    let mounted = disk.clone();
+    let store = Store::on_backends(OPTIONS, move || Ok(mounted.clone())).unwrap();
+    let edit = |text: String| {
+        let actor = Actor::Local("tech".to_owned());
+        store.transact(move |tx| tx.edit(&person_key("P"), Some(&person("P", &text)), &actor))
+    };
+    edit("written".to_owned()).await.unwrap();
+    let before = disk.operations();
+    edit("again".to_owned()).await.unwrap();
+    let operations = disk.operations() - before;
+    let (mut failed, mut refused) = (0, 0);
+    for at in 0..operations {
+        disk.fail_at(disk.operations() + at, ErrorKind::StorageFull);
+        match edit(format!("x{at}")).await {
+            Err(StoreError::DiskFull) => failed += 1,
+            // Writes are tried again once a second.
+            Err(StoreError::Reopening) => refused += 1,
+            other => assert!(at > 0 && other.is_ok(), "{at}: {other:?}"),
+        }
+        let began = Instant::now();
+        for _ in 0..20 {
+            let snapshot = store.read().unwrap_or_else(|error| panic!("operation {at}: {error}"));
+            assert!(snapshot.record(&person_key("P")).unwrap().is_some(), "operation {at}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "{at}: {:?}", began.elapsed());
+    }
+    assert!(failed > 0 && refused > 0, "{failed} failed, {refused} refused of {operations}");
+    until("writes to be taken", async || edit("after".to_owned()).await.is_ok()).await;
+    assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
+}
+
+/// Others read while writes fail: what they begin waits for the store to be opened again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_to_read_waits_for_the_store() {
+    let disk = Recorder::default();
+    let mounted = disk.clone();
+    let open = move || {
+        std::thread::sleep(Duration::from_millis(150));
+        Ok(mounted.clone())
+    };
+    let store = Store::on_backends(OPTIONS, open).unwrap();
+    let edit = |text: String| {
+        let actor = Actor::Local("tech".to_owned());
+        store.transact(move |tx| tx.edit(&person_key("P"), Some(&person("P", &text)), &actor))
+    };
+    edit("written".to_owned()).await.unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, is_over) = (store.clone(), Arc::clone(&is_over));
+            tokio::task::spawn_blocking(move || {
+                let mut begun = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let snapshot = store.read().expect("a store that is opened again");
+                    // The disk may fail between the two.
+                    let read = snapshot.record(&person_key("P"));
+                    assert!(matches!(read, Ok(Some(_)) | Err(StoreError::Reopening)), "{:?}", read.err());
+                    begun += 1;
+                }
+                begun
+            })
+        })
+        .collect();
+    let mut failed = 0;
+    for turn in 0..40 {
+        // Opening the store writes too, and is not what is to fail.
+        store.read().unwrap();
+        disk.fail_at(disk.operations() + 1, ErrorKind::StorageFull);
+        let edited = edit(format!("x{turn}")).await;
+        failed += usize::from(matches!(edited, Err(StoreError::DiskFull)));
+        disk.fail_at(usize::MAX, ErrorKind::StorageFull);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.await.unwrap() > 0);
+    }
+    assert!(failed > 1, "{failed}");
+}
+
+/// Nobody waits for a disk that is away: it is said at once, and the next one who asks later finds it back.
+#[tokio::test]
+async fn a_disk_that_is_away_is_told_at_once() {
+    let (disk, is_away) = (Recorder::default(), Arc::new(AtomicBool::new(false)));
+    let (mounted, away) = (disk.clone(), Arc::clone(&is_away));
+    let open = move || match away.load(Ordering::Relaxed) {
+        true => Err(StoreError::Failed("it is away".to_owned())),
+        false => Ok(mounted.clone()),
+    };
+    let store = Store::on_backends(OPTIONS, open).unwrap();
+    let actor = Actor::Local("tech".to_owned());
+    is_away.store(true, Ordering::Relaxed);
+    disk.fail_at(disk.operations(), ErrorKind::Other);
+    let edited = store.transact(move |tx| tx.edit(&person_key("P"), Some(&person("P", "x")), &actor)).await;
+    assert!(edited.is_err());
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert!(matches!(store.read(), Err(StoreError::Reopening)));
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    is_away.store(false, Ordering::Relaxed);
+    until("the store to be read", async || store.read().is_ok()).await;
+}
+
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
@@ -276,19 +386,18 @@ async fn a_node_outlives_a_full_disk() {
                 201 => acknowledged.push(format!("full{turn}")),
                 507 => refused += 1,
                 // Only where the disk is really full may the store be failing.
-                500 if reserve_bytes == 0 => refused += 1,
+                500 | 503 if reserve_bytes == 0 => refused += 1,
                 status => panic!("{status}: {}", node.log()),
             }
+            // Also then reading goes on at once.
+            let read = node.call("GET", "/personal-documents/before", None).await;
+            assert_eq!(read.status, 200, "{turn}: {}", node.log());
         }
         assert!(refused > 0, "the disk never was full");
         if reserve_bytes > 0 {
             assert_eq!(refused, 100);
             assert!(node.get("/sync/status").await["storage_full"].as_bool().unwrap());
         }
-        // At once above the reserve; a store that has failed is opened again first.
-        let read = async || node.call("GET", "/personal-documents/before", None).await.status == 200;
-        assert!(reserve_bytes == 0 || read().await);
-        until("reading to go on", read).await;
         std::fs::remove_file(&ballast).unwrap();
         until("writes to be taken", async || matches!(add(&node, "after").await, 200 | 201)).await;
         acknowledged.push("after".to_owned());

@@ -11,7 +11,8 @@ use super::{MongoCentral, feed, lock, look, read, sessions};
 use crate::central::survey::Namesake;
 use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, Central, CentralError, ConflictAnswer, Fetched, Lease, LeaseAnswer,
-    Moment, NODES_COLLECTION, Resolutions, Result, TRASH_COLLECTION, Token, Traffic, Watched, Write, Written,
+    Moment, NODES_COLLECTION, Resolutions, Result, TRASH_COLLECTION, Token, Traffic, WaitingConflicts,
+    Watched, Write, Written,
 };
 use crate::domain::record::{Kind, RecordKey};
 
@@ -98,6 +99,11 @@ impl Central for MongoCentral {
 
     async fn resolutions(&mut self, ids: &[String]) -> Result<Resolutions> {
         let answer = self.conflict_rows(ids).await;
+        self.reading("find", CONFLICTS_COLLECTION, answer)
+    }
+
+    async fn waiting_conflicts(&mut self, nodes: &[String], after: Option<&str>) -> Result<WaitingConflicts> {
+        let answer = self.waiting_conflict_rows(nodes, after).await;
         self.reading("find", CONFLICTS_COLLECTION, answer)
     }
 

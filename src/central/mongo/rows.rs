@@ -10,7 +10,7 @@ use super::write::write_errors;
 use super::{MongoCentral, confirmed_document, error, number, unconfirmed};
 use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, ConflictAnswer, Fetched, Lease, LeaseAnswer, NODES_COLLECTION,
-    RESOLUTION_FIELDS, Resolutions, Result, TRASH_COLLECTION, lease_of,
+    RESOLUTION_FIELDS, Resolutions, Result, TRASH_COLLECTION, WaitingConflicts, lease_of,
 };
 use crate::domain::value::same_option;
 use crate::store::STORE_FIELD;
@@ -20,6 +20,8 @@ const ACTIVE: &str = "active";
 const REVOKED: &str = "revoked";
 /// `status` of a row of `edge_conflicts` that nobody has resolved yet.
 const OPEN: &str = "open";
+/// `status` of one whose decision was not carried out.
+const DECLINED: &str = "declined";
 /// `resolution` of a row of `edge_conflicts` that holds the decided value in `value`.
 const VALUE: &str = "value";
 /// `status` with which a row is handed in that is to be open again.
@@ -36,6 +38,11 @@ const ROWS_MAX: usize = 500;
 const NODE_ROWS_BYTES_MAX: usize = 16 << 20;
 /// Bytes of decided rows of `edge_conflicts` after which the others are left to be asked for again.
 const DECIDED_BYTES_MAX: usize = 32 << 20;
+/// Rows that wait, and bytes of them, after which the others are left to be asked for again.
+const WAITING_ROWS_MAX: usize = 500;
+const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Such rows that a server is asked for at once: each may have three values of 256 KiB.
+const WAITING_BATCH: usize = 16;
 /// Fields of a node's row that announcements and reports leave alone.
 const NODE_OWN_FIELDS: [&str; 3] = ["_id", "lease", "status"];
 
@@ -199,6 +206,48 @@ impl MongoCentral {
         }
         found.missing = ids.iter().filter(|id| !present.contains(*id)).cloned().collect();
         Ok(found)
+    }
+
+    pub(super) async fn waiting_conflict_rows(
+        &mut self,
+        nodes: &[String],
+        after: Option<&str>,
+    ) -> Result<WaitingConflicts> {
+        let filter = doc! {
+            "_id": {"$gt": after.unwrap_or_default()},
+            "node": {"$in": nodes},
+            "$or": [{"status": {"$in": [OPEN, DECLINED]}}, {"applied_by": {"$exists": false}}],
+        };
+        let rows = self.database.collection::<Document>(CONFLICTS_COLLECTION);
+        let finding = rows
+            .find(filter)
+            .sort(doc! {"_id": 1})
+            .batch_size(batch_size(WAITING_BATCH))
+            .session(&mut self.reading);
+        let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
+        let (mut found, mut read, mut bytes) = (WaitingConflicts::default(), 0, 0);
+        loop {
+            match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
+                Next::Batch(batch) => {
+                    for row in batch {
+                        (read, bytes) = (read + 1, bytes + row.bytes());
+                        found.next = Some(row.id().to_owned());
+                        if let Fetched::Document { document, .. } = row {
+                            found.rows.push(document.into_document());
+                        }
+                        if read >= WAITING_ROWS_MAX || bytes >= WAITING_BYTES_MAX {
+                            return Ok(found);
+                        }
+                    }
+                }
+                Next::Lost if read == 0 => return Err(lost_cursor()),
+                Next::Lost => return Ok(found),
+                Next::End => {
+                    found.next = None;
+                    return Ok(found);
+                }
+            }
+        }
     }
 
     pub(super) async fn answer_conflict_rows(&mut self, answers: &[ConflictAnswer]) -> Result<()> {

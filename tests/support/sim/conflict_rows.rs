@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bson::{Bson, Document};
-use thalamus_edge::central::{ConflictAnswer, Resolutions};
+use thalamus_edge::central::{ConflictAnswer, Resolutions, WaitingConflicts};
 use thalamus_edge::domain::value::same_option;
 
 fn has_status(row: &Document, status: &str) -> bool {
@@ -81,4 +81,24 @@ pub(crate) fn read(rows: &BTreeMap<String, Document>, ids: &[String]) -> Resolut
         }
     }
     found
+}
+
+/// Rows that wait which one answer has.
+const WAITING_ROWS_MAX: usize = 3;
+
+/// As [`thalamus_edge::central::Central::waiting_conflicts`].
+pub(crate) fn waiting(
+    rows: &BTreeMap<String, Document>,
+    nodes: &[String],
+    after: Option<&str>,
+) -> WaitingConflicts {
+    let is_theirs = |row: &Document| row.get_str("node").is_ok_and(|node| nodes.iter().any(|id| id == node));
+    let waits = |row: &Document| {
+        has_status(row, "open") || has_status(row, "declined") || !row.contains_key("applied_by")
+    };
+    let after = after.unwrap_or_default();
+    let later = rows.iter().filter(|(id, row)| id.as_str() > after && is_theirs(row) && waits(row));
+    let rows: Vec<Document> = later.map(|(_, row)| row.clone()).take(WAITING_ROWS_MAX).collect();
+    let last = rows.last().filter(|_| rows.len() == WAITING_ROWS_MAX);
+    WaitingConflicts { next: last.map(|row| row.get_str("_id").expect("an id").to_owned()), rows }
 }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bson::{Bson, Document};
 use thalamus_edge::central::{
     ArchiveState, Central, CentralError, Changes, ConflictAnswer, Feed, Fetched, LARGE_DOCUMENT_BYTES_MIN,
-    Lease, LeaseAnswer, Moment, Resolutions, Result, Token, Traffic, Watched, Write, Written,
+    Lease, LeaseAnswer, Moment, Resolutions, Result, Token, Traffic, WaitingConflicts, Watched, Write,
+    Written,
 };
 use thalamus_edge::domain::record::{Kind, RecordKey};
 
@@ -431,6 +432,14 @@ impl Central for Conversation {
             conflict_rows::read(&state.conflicts, &ids)
         })
         .await
+    }
+
+    async fn waiting_conflicts(&mut self, nodes: &[String], after: Option<&str>) -> Result<WaitingConflicts> {
+        let (nodes, after) = (nodes.to_vec(), after.map(str::to_owned));
+        let work =
+            move |state: &mut State| conflict_rows::waiting(&state.conflicts, &nodes, after.as_deref());
+        let fault = self.sim.state().waiting_faults.pop_front().flatten();
+        self.exchange(Call::WaitingConflicts, fault, None, work).await
     }
 
     async fn answer_conflicts(&mut self, answers: &[ConflictAnswer]) -> Result<()> {

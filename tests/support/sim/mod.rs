@@ -103,6 +103,8 @@ pub(crate) struct State {
     pub(crate) write_faults: VecDeque<Fault>,
     pub(crate) identity_faults: VecDeque<Fault>,
     pub(crate) lease_faults: VecDeque<Fault>,
+    /// How the next readings of rows that wait go.
+    pub(crate) waiting_faults: VecDeque<Option<Fault>>,
     pub(crate) scan_faults: VecDeque<Fault>,
     pub(crate) feed_faults: VecDeque<Fault>,
     late: Vec<(Option<usize>, Request)>,
