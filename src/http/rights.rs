@@ -256,7 +256,8 @@ pub(crate) fn guarded(node: &Arc<Node>, caller: &Caller, pattern: Pattern, respo
             futures_util::stream::unfold(Some((body.into_data_stream(), guard)), |rest| async move {
                 let (mut pieces, mut guard) = rest?;
                 let piece = pieces.next().await?;
-                match piece.map_err(std::io::Error::other).and_then(|piece| guard.check().map(|()| piece)) {
+                // First the rights: without them an answer may have ended by itself.
+                match guard.check().and_then(|()| piece.map_err(std::io::Error::other)) {
                     Ok(piece) => Some((Ok(piece), Some((pieces, guard)))),
                     Err(error) => Some((Err(error), None)),
                 }
