@@ -201,7 +201,7 @@ pub(crate) fn end_disallowed(node: &Node, tx: &mut Tx<'_>) -> Result<(), StoreEr
     let mut is_any_over = false;
     for link in known.iter_mut().filter(|link| link.by.has_account() && link.by_rights != OVER) {
         let maker = account_in_tx(node, tx, &link.by)?;
-        if !maker.is_some_and(|maker| may_administer(node, &maker.principal, Verb::Post).is_ok()) {
+        if maker.is_none_or(|maker| may_administer(node, &maker.principal, Verb::Post).is_err()) {
             link.by_rights = OVER;
             is_any_over = true;
         }
