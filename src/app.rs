@@ -199,6 +199,9 @@ impl App {
         if let Err(error) = store.begin_service(env!("CARGO_PKG_VERSION")).await {
             tracing::error!(%error, "the start is not in the audit trail");
         }
+        if let Err(error) = self.node.begin_with_rules().await {
+            tracing::error!(%error, "links that the access rules do not allow any more are still kept");
+        }
         let _scrub = self.start_scrub(&store);
         if let Err(error) = self.node.accounts.prepare_costs(&store).await {
             tracing::warn!(%error, "names that nobody has take other times with each start");
@@ -487,7 +490,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
-                _ = self.hangup.recv() => reload_rules(&config, &node),
+                _ = self.hangup.recv() => reload_rules(&config, &node).await,
                 _ = minutes.tick() => node.end_old_sessions(),
             }
             if let Some(tls) = &tls {
@@ -512,14 +515,15 @@ async fn end_with(store: Store, handle: Handle<SocketAddr>, stop: CancellationTo
     }
 }
 
-fn reload_rules(config: &Config, node: &Node) {
+async fn reload_rules(config: &Config, node: &Arc<Node>) {
     match config.acl() {
         Ok((acl, warnings)) => {
             for warning in warnings {
                 tracing::warn!("access rules: {warning}");
             }
-            let mut rules = node.acl.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *rules = Arc::new(acl);
+            if let Err(error) = node.replace_rules(acl).await {
+                tracing::error!(%error, "it is not in the store which emergencies and links the access rules have ended");
+            }
             tracing::info!("access rules reloaded");
         }
         Err(error) => {

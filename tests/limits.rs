@@ -217,6 +217,7 @@ async fn refusal_times(cost: u32, pairs: usize) -> [(Duration, Duration); 2] {
         principal: Arc::new(Principal::new(Actor::Person("ESPGNU777ORG".into()), Vec::new())),
         password_hash: Some(bcrypt::hash("correct horse battery", cost).unwrap().into()),
         active: true,
+        rights_count: 1,
     };
     let peer = IpAddr::from([192, 0, 2, 1]);
     let mut times = [Vec::new(), Vec::new()];

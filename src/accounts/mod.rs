@@ -102,6 +102,8 @@ pub struct StoredAccount {
     pub principal: Arc<Principal>,
     pub password_hash: Option<Arc<str>>,
     pub active: bool,
+    /// How often its rights have changed. Who was let in carries the count of that moment, and is out when it is another.
+    pub rights_count: u64,
 }
 
 /// Why nobody was let in.

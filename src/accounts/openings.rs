@@ -54,6 +54,11 @@ impl Openings {
         self.lock().retain(|_, (open, _)| *open != id);
     }
 
+    /// Ends all.
+    pub fn end_all(&self) {
+        self.lock().clear();
+    }
+
     /// Changes under this lock are single calls, so a poisoned one is as good as any.
     fn lock(&self) -> MutexGuard<'_, HashMap<(Actor, String), (u64, Instant)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,10 +1,10 @@
 //! Floor 2. Sessions: who has logged in with a browser, and until when.
 //!
 //! A session is 32 random bytes that the browser keeps; here only their SHA-256 is kept, in memory, so a restart
-//! ends them all. It belongs to the account as it was at the login: with another password, other roles, or closed,
-//! it is worth nothing. Time is monotonic, whatever the clock of the box does.
+//! ends them all. It belongs to the account as it was at the login: with any change of its password, its roles or
+//! `active` since then, taken back or not, it is worth nothing. Time is monotonic, whatever the clock of the box does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -75,13 +75,18 @@ pub struct Ended {
 
 struct Session {
     actor: Actor,
-    /// What the account was at the login.
-    bound: [u8; 32],
+    /// [`StoredAccount::rights_count`] at the login.
+    rights_count: u64,
     began: Instant,
     used: Instant,
 }
 
 impl Session {
+    /// Whether this is its account, as it was at the login.
+    fn is_of(&self, stored: &StoredAccount) -> bool {
+        stored.active && stored.principal.actor == self.actor && stored.rights_count == self.rights_count
+    }
+
     fn ending(&self, now: Instant) -> Option<Ending> {
         let is_over = |since, s_max| now.saturating_duration_since(since) >= Duration::from_secs(s_max);
         if is_over(self.began, SESSION_S_MAX) {
@@ -117,7 +122,7 @@ impl Sessions {
         let actor = account.principal.actor.clone();
         ended.extend(make_room(&mut known, Some(&actor), SESSIONS_PER_ACCOUNT_MAX));
         ended.extend(make_room(&mut known, None, SESSIONS_MAX));
-        let session = Session { actor, bound: bound_to(account), began: now, used: now };
+        let session = Session { actor, rights_count: account.rights_count, began: now, used: now };
         known.insert(SessionId::of(&secret), session);
         Ok((secret, ended))
     }
@@ -139,10 +144,7 @@ impl Sessions {
         let now = (self.clock)();
         let mut known = self.lock();
         let session = known.get_mut(id).ok_or(None)?;
-        let is_same = |stored: &&StoredAccount| {
-            stored.active && stored.principal.actor == session.actor && bound_to(stored) == session.bound
-        };
-        let why = match (session.ending(now), stored.filter(is_same)) {
+        let why = match (session.ending(now), stored.filter(|stored| session.is_of(stored))) {
             (None, Some(stored)) => {
                 session.used = now;
                 return Ok(stored.principal.clone());
@@ -170,6 +172,21 @@ impl Sessions {
         take_old(&mut self.lock(), (self.clock)())
     }
 
+    /// Whose sessions there are, each once.
+    pub fn actors(&self) -> HashSet<Actor> {
+        self.lock().values().map(|session| session.actor.clone()).collect()
+    }
+
+    /// Ends those of an account that is not what it was at the login. `stored` is the account now.
+    pub fn end_changed(&self, actor: &Actor, stored: Option<&StoredAccount>) -> Vec<Ended> {
+        let is_over = |session: &Session| {
+            session.actor == *actor && !stored.is_some_and(|stored| session.is_of(stored))
+        };
+        let mut known = self.lock();
+        let ended = known.extract_if(|_, session| is_over(session));
+        ended.map(|(_, session)| Ended { actor: session.actor, why: Ending::AccountChanged }).collect()
+    }
+
     /// Changes under this lock are single calls, so a poisoned one is as good as any.
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -190,18 +207,6 @@ fn make_room(known: &mut HashMap<SessionId, Session>, of: Option<&Actor>, max: u
     }
     let id = *theirs().min_by_key(|(_, session)| session.used)?.0;
     known.remove(&id).map(|session| Ended { actor: session.actor, why: Ending::TooMany })
-}
-
-/// Stands for everything about an account that a session depends on.
-fn bound_to(account: &StoredAccount) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    let hash = account.password_hash.as_deref().unwrap_or_default();
-    for part in std::iter::once(hash).chain(account.principal.roles.iter().map(String::as_str)) {
-        // Lengths keep "ab" + "c" apart from "a" + "bc".
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    digest.finalize().into()
 }
 
 #[cfg(test)]
@@ -230,6 +235,7 @@ mod tests {
             principal: Arc::new(Principal::new(Actor::Person(id.to_owned()), vec!["end_user".to_owned()])),
             password_hash: Some("hash".into()),
             active: true,
+            rights_count: 1,
         }
     }
 
@@ -270,12 +276,9 @@ mod tests {
     fn a_session_ends_with_whatever_it_was_begun_for() {
         let sessions = Sessions::new(clock);
         let ana = account("ANA");
-        let changed: [fn(&mut StoredAccount); 6] = [
-            |account| account.password_hash = Some("other".into()),
-            |account| account.password_hash = None,
+        let changed: [fn(&mut StoredAccount); 3] = [
+            |account| account.rights_count += 1,
             |account| account.active = false,
-            |account| Arc::make_mut(&mut account.principal).roles.clear(),
-            |account| Arc::make_mut(&mut account.principal).roles.push("root".to_owned()),
             |account| Arc::make_mut(&mut account.principal).actor = Actor::Local("ANA".to_owned()),
         ];
         for change in changed {
@@ -285,6 +288,14 @@ mod tests {
             assert_eq!(sessions.resume(&id, Some(&other)), Err(Some(ended("ANA", Ending::AccountChanged))));
             // It does not come back with the account.
             assert_eq!(sessions.resume(&id, Some(&ana)), Err(None));
+            // The same without anybody who uses it.
+            let id = begun(&sessions, &ana);
+            assert_eq!(sessions.end_changed(&ana.principal.actor, Some(&ana)), []);
+            assert_eq!(
+                sessions.end_changed(&ana.principal.actor, Some(&other)),
+                [ended("ANA", Ending::AccountChanged)]
+            );
+            assert_eq!(sessions.actor(&id), None);
         }
         let id = begun(&sessions, &ana);
         assert_eq!(sessions.resume(&id, None), Err(Some(ended("ANA", Ending::AccountChanged))));

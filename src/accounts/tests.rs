@@ -28,6 +28,7 @@ fn account(hash: &str) -> StoredAccount {
         )),
         password_hash: Some(hash.into()),
         active: true,
+        rights_count: 1,
     }
 }
 

@@ -67,6 +67,8 @@ verbs! {
     Emergency = "emergency",
     /// Somebody answers for having looked at an emergency.
     Review = "review",
+    /// An emergency ended before its time, because an account or the access rules were changed.
+    EmergencyEnd = "emergency_end",
     Create = "create",
     Update = "update",
     Delete = "delete",

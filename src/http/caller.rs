@@ -80,6 +80,8 @@ pub(crate) struct Caller {
     /// The session by which they came in, if it was not by their password.
     pub(crate) session: Option<SessionId>,
     pub(crate) password_hash: PasswordVersion,
+    /// [`StoredAccount::rights_count`] when they were let in.
+    pub(crate) rights_count: u64,
     /// The access rules when the request began.
     pub(crate) acl: Arc<Acl>,
 }
@@ -92,8 +94,9 @@ impl Caller {
         peer: IpAddr,
         session: Option<SessionId>,
     ) -> Caller {
-        let StoredAccount { principal, password_hash, .. } = account;
-        Caller { principal, peer, session, password_hash: PasswordVersion(password_hash), acl: node.acl() }
+        let StoredAccount { principal, password_hash, rights_count, .. } = account;
+        let password_hash = PasswordVersion(password_hash);
+        Caller { principal, peer, session, password_hash, rights_count, acl: node.acl() }
     }
 
     /// Where the request comes from; nothing for the machine itself.
@@ -128,6 +131,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             peer: peer.address(),
             session: None,
             password_hash: PasswordVersion::default(),
+            rights_count: 0,
             acl: node.acl(),
         }),
         Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {
@@ -246,7 +250,7 @@ async fn verify_anew(
         // It may have waited its turn while the account was changed: what counts is the account as it is now.
         Ok(stored) => {
             let now = find_account(node, user)?.filter(|now| now.active);
-            now.filter(|now| now.password_hash == stored.password_hash).ok_or(ApiError::Unauthorized)
+            now.filter(|now| now.rights_count == stored.rights_count).ok_or(ApiError::Unauthorized)
         }
         Err(error) => {
             if error == LoginError::Refused {
@@ -342,7 +346,8 @@ pub(crate) fn account_of(
             let Some(name) = snapshot.resolve_local_account(name)? else {
                 return Ok(None);
             };
-            Ok(snapshot.local_account(&name)?.map(|account| local_account(name, &account)))
+            let count = snapshot.rights_count(actor)?;
+            Ok(snapshot.local_account(&name)?.map(|account| local_account(name, &account, count)))
         }
         Actor::Person(id) if is_account(id) => {
             let Some((id, fields)) =
@@ -352,7 +357,8 @@ pub(crate) fn account_of(
             };
             let granted = snapshot.grants(&id, fields.password_hash())?;
             let shares_account = snapshot.is_shared(&id)?;
-            Ok(Some(fields.account(node, id, &granted, shares_account)))
+            let count = snapshot.rights_count(actor)?;
+            Ok(Some(fields.account(node, id, &granted, shares_account, count)))
         }
         _ => Ok(None),
     }
@@ -369,7 +375,8 @@ pub(crate) fn account_in_tx(
             let Some(name) = tx.resolve_local_account(name)? else {
                 return Ok(None);
             };
-            Ok(tx.local_account(&name)?.map(|account| local_account(name, &account)))
+            let count = tx.rights_count(actor)?;
+            Ok(tx.local_account(&name)?.map(|account| local_account(name, &account, count)))
         }
         Actor::Person(id) if is_account(id) => {
             let Some(id) = tx.resolve_person(id)? else {
@@ -380,7 +387,8 @@ pub(crate) fn account_in_tx(
             };
             let granted = tx.grants_of(&id, fields.password_hash())?;
             let shares_account = tx.is_shared(&id)?;
-            Ok(Some(fields.account(node, id, &granted, shares_account)))
+            let count = tx.rights_count(actor)?;
+            Ok(Some(fields.account(node, id, &granted, shares_account, count)))
         }
         _ => Ok(None),
     }
@@ -411,19 +419,27 @@ impl AccountFields {
     }
 
     /// `granted`: roles that count because they were given on this node.
-    fn account(self, node: &Node, id: String, granted: &[String], shares_account: bool) -> StoredAccount {
+    fn account(
+        self,
+        node: &Node,
+        id: String,
+        granted: &[String],
+        shares_account: bool,
+        rights_count: u64,
+    ) -> StoredAccount {
         let AccountFields { password_hash, mut roles, active } = self;
         roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
         let principal = Arc::new(Principal { actor: Actor::Person(id), roles, shares_account });
-        StoredAccount { password_hash, active, principal }
+        StoredAccount { password_hash, active, principal, rights_count }
     }
 }
 
-fn local_account(name: String, account: &bson::Document) -> StoredAccount {
+fn local_account(name: String, account: &bson::Document, rights_count: u64) -> StoredAccount {
     StoredAccount {
         principal: Arc::new(Principal::new(Actor::Local(name), strings(account.get("roles")))),
         password_hash: account.get_str("password").ok().map(Arc::from),
         active: is_active(account),
+        rights_count,
     }
 }
 
@@ -437,8 +453,8 @@ pub(crate) fn is_active(account: &bson::Document) -> bool {
     !matches!(account.get("active"), Some(bson::Bson::Boolean(false)))
 }
 
-/// The caller as they are now, for answers that are waited for: nobody whose account was closed, or password changed,
-/// or session ended meanwhile.
+/// The caller as they are now, for answers that are waited for: nobody whose account was changed or whose session ended
+/// meanwhile.
 pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, StoreError> {
     let actor = &caller.principal.actor;
     if !actor.has_account() {
@@ -448,7 +464,7 @@ pub(crate) fn refreshed(node: &Node, caller: &Caller) -> Result<Option<Caller>, 
         return Ok(None);
     }
     let account = account_now(node, actor)?.filter(|account| account.active);
-    let account = account.filter(|account| account.password_hash == caller.password_hash.0);
+    let account = account.filter(|account| account.rights_count == caller.rights_count);
     Ok(account.map(|account| Caller { principal: account.principal, ..caller.clone() }))
 }
 

@@ -2,7 +2,7 @@
 //! stream of server-sent events.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,16 +145,21 @@ fn event_stream(node: Arc<Node>, caller: Caller, poll: &Poll) -> Result<Response
     read_changes(&node, &caller.principal, poll.since, 1)?;
     let announced = node.store.changes();
     let start = (node, caller, poll.since, announced, VecDeque::<Value>::new());
-    let events = stream::unfold(start, |(node, caller, mut since, mut announced, mut ready)| async move {
+    let events = stream::unfold(Some(start), |going_on| async move {
+        let (node, caller, mut since, mut announced, mut ready) = going_on?;
         loop {
             if let Some(change) = ready.pop_front() {
                 let id = change["seq"].to_string();
                 let event = Event::default().id(id).event("change").data(change.to_string());
-                return Some((Ok::<_, Infallible>(event), (node, caller, since, announced, ready)));
+                return Some((Ok(event), Some((node, caller, since, announced, ready))));
             }
             announced.borrow_and_update();
-            let now = still_in(&node, &caller).ok()??;
-            let changes = read_changes(&node, &now, since, STREAM_CHANGES_MAX).ok()?;
+            let now = still_in(&node, &caller).and_then(|now| now.ok_or(ApiError::Unauthorized));
+            let changes = match now.and_then(|now| read_changes(&node, &now, since, STREAM_CHANGES_MAX)) {
+                Ok(changes) => changes,
+                // As a broken one: a stream that ended well would be complete.
+                Err(_) => return Some((Err(io::Error::other("the stream of changes ended")), None)),
+            };
             since = Some(changes.last);
             ready = changes.shown.into();
             match (ready.is_empty(), changes.is_all) {

@@ -14,6 +14,7 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::At;
+use super::rights::same_rules;
 use super::users::may_administer;
 use super::witness::Seen;
 use crate::domain::access::Verb;
@@ -126,6 +127,11 @@ async fn open(node: Arc<Node>, caller: Caller, account: String, reason: Reason) 
     let opened = caller.writes(&node).transact(move |tx| tx.open_emergency(&person, &reason));
     let id = opened.await?;
     node.accounts.openings().begin(&caller.principal.actor, &account, id, since);
+    // Rules that were replaced before this have ended those that were open then.
+    if let Err(stale) = same_rules(&caller.acl, &node.acl()) {
+        node.accounts.openings().end(id);
+        return Err(ApiError::Stale(stale));
+    }
     tracing::warn!(emergency = id, "records were opened in an emergency: they wait for a review");
     Ok(id)
 }

@@ -2,9 +2,9 @@
 //!
 //! For a node's first administrator and for people who have forgotten their password: nobody has to invent a
 //! password for somebody else and pass it on. The link carries 32 random bytes; only their SHA-256 is kept. It
-//! ends with the password that it was made to replace, however that changes, so it works once, and never for
-//! another account that has come to bear the name. It is only as good as the right by which it was made: while the
-//! administrator who made it is closed, gone, no administrator any more, or has another password, it does not open. A link
+//! ends with any change of the account's password, roles or activity, so it works once, and never for
+//! another account that has come to bear the name. It is only as good as the right by which it was made: it ends with
+//! any such change of the administrator who made it, taken back or not, and with access rules by which they may not. A link
 //! that is wrong, used or too old is answered like any path without login.
 
 use std::sync::Arc;
@@ -40,21 +40,21 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Links open at the same time; a new one beyond that ends the oldest.
 const LINKS_MAX: usize = 64;
 const SECRET_BYTES: usize = 32;
-/// Where links are kept: `{links: [{hash, account, replaces, expires_ms, by, by_password}]}`, the oldest first. One without
-/// `by` was made before that was kept, and does not open.
+/// Where links are kept: `{links: [{hash, account, rights, expires_ms, by, by_rights}]}`, the oldest first. One without
+/// `rights` was made before that was kept, and does not open.
 const META_LINKS: &str = "password_links";
 
 struct Link {
     /// SHA-256 of the secret, in hexadecimal digits.
     hash: String,
     account: String,
-    /// SHA-256 of the bcrypt hash that the account had; of nothing if it had none.
-    replaces: String,
+    /// [`StoredAccount::rights_count`] of the account when it was made.
+    rights: u64,
     expires_ms: i64,
     /// Who made it.
     by: Actor,
-    /// SHA-256 of the bcrypt hash that its maker had; of nothing if they have no account.
-    by_password: String,
+    /// The same of its maker; 0 if they have no account.
+    by_rights: u64,
 }
 
 /// Why a link does not open.
@@ -76,8 +76,8 @@ impl Link {
     ) -> Result<Result<(), Shut>, E> {
         let account = Account::named(&self.account);
         let replaced = accounts(&account.actor())?.filter(|account| account.active);
-        let is_usable = self.is_open(now_ms)
-            && replaced.is_some_and(|replaced| password_version(&replaced) == self.replaces);
+        let is_usable =
+            self.is_open(now_ms) && replaced.is_some_and(|replaced| replaced.rights_count == self.rights);
         if !is_usable {
             return Ok(Err(Shut::Unknown));
         }
@@ -86,8 +86,7 @@ impl Link {
         }
         let maker = accounts(&self.by)?.filter(|maker| maker.active);
         let may_make = maker.is_some_and(|maker| {
-            password_version(&maker) == self.by_password
-                && may_administer(node, &maker.principal, Verb::Post).is_ok()
+            maker.rights_count == self.by_rights && may_administer(node, &maker.principal, Verb::Post).is_ok()
         });
         Ok(if may_make { Ok(()) } else { Err(Shut::Maker(account)) })
     }
@@ -100,11 +99,6 @@ impl Link {
     }
 }
 
-/// Tells one password of an account from the next, without its hash.
-fn password_version(account: &StoredAccount) -> String {
-    hash_of(account.password_hash.as_deref().unwrap_or_default())
-}
-
 fn links(row: Option<&Document>) -> Vec<Link> {
     let rows = row.and_then(|row| row.get_array("links").ok()).map_or(&[][..], |rows| rows);
     let link = |row: &bson::Bson| {
@@ -112,20 +106,21 @@ fn links(row: Option<&Document>) -> Vec<Link> {
         Some(Link {
             hash: row.get_str("hash").ok()?.to_owned(),
             account: row.get_str("account").ok()?.to_owned(),
-            replaces: row.get_str("replaces").ok()?.to_owned(),
+            rights: u64::try_from(row.get_i64("rights").ok()?).ok()?,
             expires_ms: row.get_i64("expires_ms").ok()?,
             by: Actor::read(row.get_str("by").ok()?)?,
-            by_password: row.get_str("by_password").ok()?.to_owned(),
+            by_rights: u64::try_from(row.get_i64("by_rights").ok()?).ok()?,
         })
     };
     rows.iter().filter_map(link).collect()
 }
 
 fn keep(tx: &mut Tx<'_>, links: &[Link]) -> Result<(), StoreError> {
-    let rows = links.iter().map(|Link { hash, account, replaces, expires_ms, by, by_password }| {
+    let stored = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let rows = links.iter().map(|Link { hash, account, rights, expires_ms, by, by_rights }| {
         doc! {
-            "hash": hash, "account": account, "replaces": replaces, "expires_ms": expires_ms,
-            "by": by.to_string(), "by_password": by_password,
+            "hash": hash, "account": account, "rights": stored(*rights), "expires_ms": expires_ms,
+            "by": by.to_string(), "by_rights": stored(*by_rights),
         }
     });
     let row = doc! {"links": rows.collect::<Vec<_>>()};
@@ -138,7 +133,6 @@ fn hash_of(secret: &str) -> String {
 
 /// A link that is being made. The secret is the only copy.
 pub(crate) struct NewLink {
-    node: Arc<Node>,
     by: Actor,
     secret: String,
     now_ms: i64,
@@ -146,14 +140,13 @@ pub(crate) struct NewLink {
 
 impl NewLink {
     /// Fails if the machine gives no randomness.
-    pub(crate) fn draw(node: &Arc<Node>, caller: &Caller) -> Result<NewLink, ApiError> {
+    pub(crate) fn draw(node: &Node, caller: &Caller) -> Result<NewLink, ApiError> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(|error| {
             tracing::error!(%error, "no randomness for a link");
             ApiError::Internal
         })?;
         Ok(NewLink {
-            node: Arc::clone(node),
             by: caller.principal.actor.clone(),
             secret: URL_SAFE_NO_PAD.encode(secret),
             now_ms: node.store.now_ms(),
@@ -166,13 +159,12 @@ impl NewLink {
 
     /// Makes it a link to this account; earlier ones of the same account end. False if there is no such account.
     pub(crate) fn keep_for(&self, tx: &mut Tx<'_>, account: &Account) -> Result<bool, StoreError> {
-        let Some(document) = document_of(tx, account)? else {
+        if document_of(tx, account)?.is_none() {
             return Ok(false);
-        };
-        let replaces = hash_of(document.get_str("password").unwrap_or_default());
-        // As this transaction leaves it: it may be the maker's own account whose password it sets.
-        let maker = account_in_tx(&self.node, tx, &self.by)?;
-        let by_password = maker.as_ref().map_or_else(|| hash_of(""), password_version);
+        }
+        // As this transaction leaves them: it may be the maker's own account whose password it sets.
+        let rights = tx.rights_count(&account.actor())?;
+        let by_rights = tx.rights_count(&self.by)?;
         let name = account.to_string();
         let mut open = links(tx.meta(META_LINKS)?.as_ref());
         open.retain(|other| other.is_open(self.now_ms) && other.account != name);
@@ -181,10 +173,10 @@ impl NewLink {
         open.push(Link {
             hash: hash_of(&self.secret),
             account: name,
-            replaces,
+            rights,
             expires_ms: self.expires_ms(),
             by: self.by.clone(),
-            by_password,
+            by_rights,
         });
         keep(tx, &open)?;
         Ok(true)
@@ -198,6 +190,23 @@ impl NewLink {
             "expires_at": expires_at.unwrap_or_default(),
         })
     }
+}
+
+/// No account has changed so often: a link with this count of its maker is over for good.
+const OVER: u64 = i64::MAX as u64;
+
+/// Ends the links whose makers may not make them by the access rules of now, also if other rules come back.
+pub(crate) fn end_disallowed(node: &Node, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let mut known = links(tx.meta(META_LINKS)?.as_ref());
+    let mut is_any_over = false;
+    for link in known.iter_mut().filter(|link| link.by.has_account() && link.by_rights != OVER) {
+        let maker = account_in_tx(node, tx, &link.by)?;
+        if maker.is_none_or(|maker| may_administer(node, &maker.principal, Verb::Post).is_err()) {
+            link.by_rights = OVER;
+            is_any_over = true;
+        }
+    }
+    if is_any_over { keep(tx, &known) } else { Ok(()) }
 }
 
 /// The hash of the link that the path carries, and the account that it is for.

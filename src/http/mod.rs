@@ -150,6 +150,7 @@ pub struct Node {
     pub accounts: Arc<Accounts>,
     /// Filled by itself.
     pub known_accounts: KnownAccounts,
+    /// Replaced by [`Node::replace_rules`] alone.
     pub acl: RwLock<Arc<Acl>>,
     pub settings: ApiSettings,
     pub sync: Arc<Reconciler>,

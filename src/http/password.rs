@@ -40,7 +40,8 @@ pub(crate) async fn form(
     let person = at.person();
     authorize(&node.acl(), &caller.principal, Verb::Get, person)?;
     held(&node, person)?;
-    Ok(render(&node, &caller, person, StatusCode::OK, None))
+    let purpose = purpose(&node, &caller, person)?;
+    Ok(render(&node, &caller, person, &purpose, StatusCode::OK, None))
 }
 
 pub(crate) async fn submit(
@@ -52,12 +53,14 @@ pub(crate) async fn submit(
     let person = at.person();
     authorize(&node.acl(), &caller.principal, Verb::Post, person)?;
     let fields = Fields::parse(&body.0?);
+    let purpose = purpose(&node, &caller, person)?;
     let refuse = |message: &str| {
-        render(&node, &caller, person, StatusCode::UNPROCESSABLE_ENTITY, Some((false, message)))
+        let message = Some((false, message));
+        render(&node, &caller, person, &purpose, StatusCode::UNPROCESSABLE_ENTITY, message)
     };
-    if !form_token::is_valid(&node, &purpose(&caller, person), &fields.token) {
+    if !form_token::is_valid(&node, &purpose, &fields.token) {
         let message = Some((false, "The form had expired. Please try again."));
-        let mut response = render(&node, &caller, person, StatusCode::FORBIDDEN, message);
+        let mut response = render(&node, &caller, person, &purpose, StatusCode::FORBIDDEN, message);
         response.extensions_mut().insert(Refused(Outcome::Expired));
         return Ok(response);
     }
@@ -73,7 +76,8 @@ pub(crate) async fn submit(
         Err(error) => return Err(error.into()),
     };
     save(&node, &caller, person, &hash).await?;
-    Ok(render(&node, &caller, person, StatusCode::OK, Some((true, "The password has been changed."))))
+    let message = Some((true, "The password has been changed."));
+    Ok(render(&node, &caller, person, &purpose, StatusCode::OK, message))
 }
 
 /// Where a JSON body says the current password of the caller.
@@ -112,6 +116,7 @@ async fn is_current(node: &Node, caller: &Caller, account: &str, current: &str) 
         principal: caller.principal.clone(),
         password_hash: held(node, account)?,
         active: true,
+        rights_count: caller.rights_count,
     };
     let verified = node.accounts.verify(account, current.as_bytes(), caller.peer, Some(stored)).await;
     let Err(error) = verified else {
@@ -226,8 +231,11 @@ impl Fields {
     }
 }
 
-fn purpose(caller: &Caller, person: &str) -> String {
-    format!("{}\n/password/{}", caller.principal.actor, fold_account(person))
+/// What the token of a form is for: this caller and this account, as both are now.
+fn purpose(node: &Node, caller: &Caller, person: &str) -> Result<String, ApiError> {
+    let count = node.store.read()?.rights_count(&Account::named(person).actor())?;
+    let (who, own_count) = (&caller.principal.actor, caller.rights_count);
+    Ok(format!("{who} {own_count}\n/password/{} {count}", fold_account(person)))
 }
 
 pub(crate) fn escape(text: &str) -> String {
@@ -242,12 +250,13 @@ fn render(
     node: &Node,
     caller: &Caller,
     person: &str,
+    purpose: &str,
     status: StatusCode,
     message: Option<(bool, &str)>,
 ) -> Response {
     let form = FormPage {
         account: person.to_owned(),
-        token: form_token::make(node, &purpose(caller, person)),
+        token: form_token::make(node, purpose),
         asks_current: is_own(&caller.principal, person),
         chars_min: node.accounts.password_chars_min(),
         can_log_in: node.settings.browser_sessions == BrowserSessions::On,

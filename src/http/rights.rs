@@ -1,12 +1,13 @@
 //! Floor 4. Rights at the moment of effect: a request is let in when its head arrives, and its body and its answer may
 //! take minutes.
 //!
-//! What a caller's rights were made from (account, password, roles, session, access rules) is compared again in three
+//! What a caller's rights were made from (account, session, access rules) is compared again in three
 //! places, each of which everything passes: when a body has been read ([`super::extract::Sent`]), inside the transaction
 //! of every write (the store asks, see [`crate::store::Standing`]), and before each further piece of an answer that is
-//! sent in pieces ([`guarded`]). What is gained meanwhile does not count; what is lost refuses the request.
+//! sent in pieces ([`guarded`]). The account is the same as long as the count of its changes is (`store::rights`), the
+//! rules as long as nobody replaced them by others: what was taken and given back meanwhile refuses the request too.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
@@ -14,6 +15,7 @@ use futures_util::StreamExt as _;
 
 use super::caller::{Caller, account_in_tx, account_of, at_present};
 use super::error::ApiError;
+use super::link::end_disallowed;
 use super::witness::Seen;
 use super::{Node, Pattern};
 use crate::accounts::StoredAccount;
@@ -52,7 +54,7 @@ impl Rights {
 
     /// `now`: the account as it is.
     fn compare(&self, now: Option<StoredAccount>) -> Result<(), Stale> {
-        let Caller { principal: then, session, password_hash, acl, .. } = &self.caller;
+        let Caller { principal: then, session, password_hash, rights_count, acl, .. } = &self.caller;
         let now = now.filter(|now| now.active).ok_or(Stale::Account)?;
         if now.password_hash != password_hash.0 {
             return Err(Stale::Password);
@@ -64,13 +66,17 @@ impl Rights {
         if has_lost || (now.principal.shares_account && !then.shares_account) {
             return Err(Stale::Roles);
         }
+        // Above are the changes that can be named; this one tells of each.
+        if now.rights_count != *rights_count {
+            return Err(Stale::Changed);
+        }
         same_rules(acl, &self.node.acl())
     }
 }
 
-fn same_rules(then: &Arc<Acl>, now: &Arc<Acl>) -> Result<(), Stale> {
-    // Rules that were read again without a change are the same.
-    if Arc::ptr_eq(then, now) || then == now { Ok(()) } else { Err(Stale::Rules) }
+pub(super) fn same_rules(then: &Arc<Acl>, now: &Arc<Acl>) -> Result<(), Stale> {
+    // Not whether they say the same: others may have been in force between them (`Node::replace_rules`).
+    if Arc::ptr_eq(then, now) { Ok(()) } else { Err(Stale::Rules) }
 }
 
 impl Standing for Rights {
@@ -84,6 +90,36 @@ impl Standing for Rights {
         let view = self.node.store.read()?;
         let account = account.map(|account| at_present(&self.node, &view, account)).transpose()?;
         Ok(self.compare(account))
+    }
+}
+
+impl Node {
+    /// Puts these access rules into force. Unless they are the same as those before, what was made by the former rules and
+    /// is kept is over for good, also if they come back: emergencies, requests that are under way, and links whose makers
+    /// may not make them any more.
+    pub async fn replace_rules(self: &Arc<Self>, acl: Acl) -> Result<(), StoreError> {
+        {
+            let mut rules = self.acl.write().unwrap_or_else(PoisonError::into_inner);
+            if **rules == acl {
+                return Ok(());
+            }
+            *rules = Arc::new(acl);
+        }
+        // From this moment on, whether or not the store takes anything.
+        self.accounts.openings().end_all();
+        let node = Arc::clone(self);
+        let end = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            tx.end_all_emergencies()?;
+            end_disallowed(&node, tx)
+        };
+        self.store.0.transact(end).await
+    }
+
+    /// Ends what the access rules do not allow with which the node starts; they may have been other ones before.
+    pub async fn begin_with_rules(self: &Arc<Self>) -> Result<(), StoreError> {
+        let node = Arc::clone(self);
+        let end = move |tx: &mut Tx<'_>| end_disallowed(&node, tx);
+        self.store.0.transact(end).await
     }
 }
 
@@ -256,7 +292,8 @@ pub(crate) fn guarded(node: &Arc<Node>, caller: &Caller, pattern: Pattern, respo
             futures_util::stream::unfold(Some((body.into_data_stream(), guard)), |rest| async move {
                 let (mut pieces, mut guard) = rest?;
                 let piece = pieces.next().await?;
-                match piece.map_err(std::io::Error::other).and_then(|piece| guard.check().map(|()| piece)) {
+                // First the rights: without them an answer may have ended by itself.
+                match guard.check().and_then(|()| piece.map_err(std::io::Error::other)) {
                     Ok(piece) => Some((Ok(piece), Some((pieces, guard)))),
                     Err(error) => Some((Err(error), None)),
                 }

@@ -191,9 +191,17 @@ fn note_logoff(node: &Node, actor: &Actor, from: Option<IpAddr>) {
 }
 
 impl Node {
-    /// Ends the sessions whose time is over; to be called now and then, so that the audit trail tells it in time.
+    /// Ends the sessions whose time is over, or whose account is not what it was; to be called now and then, so that the
+    /// audit trail tells it in time.
     pub fn end_old_sessions(&self) {
-        note_ended(self, self.accounts.sessions().end_old(), None);
+        let sessions = self.accounts.sessions();
+        note_ended(self, sessions.end_old(), None);
+        for actor in sessions.actors() {
+            match account_now(self, &actor) {
+                Ok(stored) => note_ended(self, sessions.end_changed(&actor, stored.as_ref()), None),
+                Err(error) => tracing::warn!(%error, "whose sessions are over is not known"),
+            }
+        }
     }
 }
 

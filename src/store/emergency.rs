@@ -12,11 +12,10 @@ use super::tables::{EMERGENCY, Fields, encode};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
-use crate::domain::emergency::{Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
-use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::emergency::{OPEN_S_MAX, Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
+use crate::domain::record::{Kind, fold_account};
 
-/// Fields of a person whose change ends what they have opened; an empty path is the whole record.
-const ENDING_FIELDS: &[&str] = &["", "password", "roles", "active"];
+const OPEN_MS_MAX: i64 = OPEN_S_MAX as i64 * 1000;
 
 /// An opening that nobody has reviewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub struct Emergency {
     pub peer: String,
     /// Milliseconds since 1970 by the clock of the box.
     pub at_ms: i64,
-    /// The account was changed meanwhile, which ended the access at once.
+    /// The account or the access rules were changed meanwhile, which ended the access at once.
     pub is_ended: bool,
 }
 
@@ -112,24 +111,15 @@ impl Tx<'_> {
         Ok(Some(()))
     }
 
-    /// A record was changed. If it was an account, what it has opened ends; if a person went away, also what
-    /// others have opened of them: whoever gets the account next is somebody else.
-    pub(crate) fn end_emergencies_after(
-        &mut self,
-        key: &RecordKey,
-        op: &str,
-        paths: &[String],
-    ) -> Result<(), StoreError> {
-        let is_ending = |path: &String| ENDING_FIELDS.contains(&path.as_str());
-        if key.kind != Kind::Person || !paths.iter().any(is_ending) {
-            return Ok(());
-        }
-        self.end_emergencies_of(&Actor::Person(key.id.clone()))?;
-        if op == "delete" {
-            self.end_emergencies(|open| open.person == fold_account(&key.id))
-        } else {
-            Ok(())
-        }
+    /// Ends what others have opened of this person.
+    pub(super) fn end_emergencies_at(&mut self, person: &str) -> Result<(), StoreError> {
+        let account = fold_account(person);
+        self.end_emergencies(|open| open.person == account)
+    }
+
+    /// Ends all that is open.
+    pub(crate) fn end_all_emergencies(&mut self) -> Result<(), StoreError> {
+        self.end_emergencies(|_| true)
     }
 
     /// Ends what this account has opened.
@@ -137,11 +127,17 @@ impl Tx<'_> {
         self.end_emergencies(|open| open.is_by(who))
     }
 
-    fn end_emergencies(&mut self, is_over: impl Fn(&Emergency) -> bool) -> Result<(), StoreError> {
+    /// Ends those of which `is_over` says so. What time has ended before is no news for the audit trail.
+    pub(super) fn end_emergencies(&mut self, is_over: impl Fn(&Emergency) -> bool) -> Result<(), StoreError> {
         for open in self.emergencies()? {
-            if !open.is_ended && is_over(&open) {
-                self.write_emergency(&Emergency { is_ended: true, ..open })?;
+            if open.is_ended || !is_over(&open) {
+                continue;
             }
+            let since_ms = self.now_ms().saturating_sub(open.at_ms);
+            if since_ms < OPEN_MS_MAX {
+                self.audit_asked(What::EmergencyEnd, |event| open.event(event).saying(&under(open.id)))?;
+            }
+            self.write_emergency(&Emergency { is_ended: true, ..open })?;
         }
         Ok(())
     }

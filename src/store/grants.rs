@@ -22,7 +22,6 @@ impl Tx<'_> {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
             let collection = Kind::Person.schema().collection;
             self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
-            self.end_emergencies_of(&Actor::Person(id.to_owned()))?;
         }
         self.write_grants(id, roles)
     }
@@ -39,6 +38,10 @@ impl Tx<'_> {
 
     fn write_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
         let account = fold_account(id);
+        let is_none = roles.is_empty() && self.grants.get(account.as_str())?.is_none();
+        if !is_none {
+            self.rights_changed(&Actor::Person(id.to_owned()))?;
+        }
         if roles.is_empty() {
             self.grants.remove(account.as_str())?;
         } else {
@@ -109,7 +112,7 @@ impl Tx<'_> {
         let owner = Actor::Local(name.to_owned());
         let shown = owner.login_name().unwrap_or_default();
         self.audit(event.about(ACCOUNT_KIND, &shown, None).changing(&paths))?;
-        self.end_emergencies_of(&owner)?;
+        self.rights_changed(&owner)?;
         match account {
             Some(account) => self.local_accounts.insert(name, encode(account)?.as_slice())?,
             None => {

@@ -30,7 +30,8 @@ pub const META_VERIFY_DUE: &str = "verify_due";
 
 /// Tables without checksums in which the node notes how it stands with the centre. They follow from nothing, and each can
 /// be done without: see [`Tx::remake_notes`].
-pub(super) const NOTES: [&str; 10] = [
+pub(super) const NOTES: [&str; 11] = [
+    "rights",
     "conflict_outbox",
     "conflict_watched",
     "reread",
@@ -336,6 +337,9 @@ impl Tx<'_> {
         }
         if is_lost("taken") {
             self.take_all()?;
+        }
+        if is_lost("rights") {
+            self.rights_are_lost()?;
         }
         if ["reread", "vanished", "landed"].into_iter().any(is_lost) {
             self.doubt_intents()?;

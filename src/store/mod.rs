@@ -39,6 +39,7 @@ mod records;
 mod reindex;
 mod repeats;
 mod restore_rows;
+mod rights;
 mod rows;
 mod salvage;
 mod scrub;

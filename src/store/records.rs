@@ -96,6 +96,7 @@ pub struct Tx<'t> {
     pub(super) by_spelling: Table<'t, (&'static str, &'static str), ()>,
     pub(crate) grants: Rows<'t, &'static str>,
     pub(crate) local_accounts: Rows<'t, &'static str>,
+    pub(super) rights: Table<'t, &'static str, u64>,
     pub(crate) content: Rows<'t, (&'static str, u32)>,
     pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,
     pub(crate) content_wanted: Table<'t, &'static str, (u64, i64)>,
@@ -169,6 +170,7 @@ impl<'t> Tx<'t> {
             by_spelling: open_for_writing(transaction, &ledger, BY_SPELLING)?,
             grants: open_for_writing(transaction, &ledger, GRANTS)?,
             local_accounts: open_for_writing(transaction, &ledger, LOCAL_ACCOUNTS)?,
+            rights: open_for_writing(transaction, &ledger, RIGHTS)?,
             content: open_for_writing(transaction, &ledger, CONTENT)?,
             content_named: open_for_writing(transaction, &ledger, CONTENT_NAMED)?,
             content_wanted: open_for_writing(transaction, &ledger, CONTENT_WANTED)?,
@@ -522,7 +524,7 @@ impl<'t> Tx<'t> {
         let schema = key.kind.schema();
         let owner = new.or(old).and_then(|document| schema.owner_in(document));
         self.audit_change(key, op, paths, owner.as_deref(), actor)?;
-        self.end_emergencies_after(key, op, paths)?;
+        self.rights_changed_after(key, op, paths)?;
         let row = rawdoc! {
             "kind": i32::from(schema.code), "id": key.id.as_str(), "op": op,
             "paths": paths.iter().map(String::as_str).collect::<RawArrayBuf>(),

@@ -13,6 +13,7 @@ use super::records::Tx;
 use super::rows::{Checked, RowsDefinition};
 use super::tables::*;
 use super::{Reread, Snapshot, Store, StoreError};
+use crate::domain::access::Actor;
 use crate::domain::audit::What;
 use crate::domain::record::{Kind, RecordKey};
 use crate::files::{create_private, directory_of, give_to_owner_of_directory, sync_directory};
@@ -155,6 +156,10 @@ impl Tx<'_> {
         self.ask_again(key, Reread::default())?;
         let collection = key.kind.schema().collection;
         self.audit_asked(What::SetAside, |event| event.about(collection, &key.id, None).saying(file))?;
+        // Nobody could read what rights it was about.
+        if key.kind == Kind::Person {
+            self.rights_changed(&Actor::Person(key.id.clone()))?;
+        }
         match stand_in {
             Some(stand_in) => self.put_stand_in(key, &stand_in),
             None => {

@@ -16,6 +16,7 @@ use super::rows::{RowName, RowsDefinition};
 use super::set_aside::{DIRECTORY, SetAsideError, keep};
 use super::tables::*;
 use super::{DamagedRow, Reread, Snapshot, Store, StoreError};
+use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What};
 use crate::domain::record::{Kind, RecordKey};
 use crate::files::directory_of;
@@ -186,8 +187,14 @@ impl Tx<'_> {
                 self.trash.remove((code, id, sequence))?
             }
             "conflict" => self.drop_conflict(id)?,
-            "grants" => self.grants.remove(id)?,
-            "local_accounts" => self.local_accounts.remove(id)?,
+            "grants" => {
+                self.rights_changed(&Actor::Person(id.to_owned()))?;
+                self.grants.remove(id)?
+            }
+            "local_accounts" => {
+                self.rights_changed(&Actor::Local(id.to_owned()))?;
+                self.local_accounts.remove(id)?
+            }
             "content" => self.drop_content(id)?,
             "sent" => self.drop_sent(<u64 as Value>::from_bytes(key))?,
             "emergency" => remove!(self.emergency, u64, key),

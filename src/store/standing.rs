@@ -20,6 +20,9 @@ pub enum Stale {
     Session,
     #[error("the one-time link has been used or replaced")]
     Link,
+    /// Its password, roles or activity were changed, and may be the same again.
+    #[error("the account has been changed")]
+    Changed,
     /// A role was taken, or another human being has come to have the account.
     #[error("the account has lost a role")]
     Roles,

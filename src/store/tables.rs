@@ -76,6 +76,9 @@ pub(crate) const BY_SPELLING: TableDefinition<(&str, &str), ()> = TableDefinitio
 pub(crate) const GRANTS: RowsDefinition<&'static str> = RowsDefinition::new("grants");
 /// name -> a technician's account of this node; never synchronized.
 pub(crate) const LOCAL_ACCOUNTS: RowsDefinition<&'static str> = RowsDefinition::new("local_accounts");
+/// `person:` and a folded account, or `local:` and a technician's name -> how often the rights of that account have
+/// changed; `person:` alone: those of all people at once. Never synchronized.
+pub(crate) const RIGHTS: TableDefinition<&str, u64> = TableDefinition::new("rights");
 /// (SHA-256, chunk number) -> a chunk of content. Content is all here if it has chunks and is not wanted.
 pub(crate) const CONTENT: RowsDefinition<(&'static str, u32)> = RowsDefinition::new("content");
 /// (kind, id) -> [`super::Reread`] in bits: records to be read from the centre again.
@@ -159,6 +162,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(BY_SPELLING)?;
     visitor.rows(GRANTS)?;
     visitor.rows(LOCAL_ACCOUNTS)?;
+    visitor.table(RIGHTS)?;
     visitor.rows(CONTENT)?;
     visitor.table(REREAD)?;
     visitor.table(VANISHED)?;

@@ -413,11 +413,16 @@ impl Reconciler {
         let is_complete = report.outcome == Outcome::Complete;
         let said = report.said.clone();
         let (utc_offset, line_bytes) = (self.settings.utc_offset, report.bytes_sent + report.bytes_received);
+        let login_limit = self.login_limit();
         self.store
             .transact(move |tx| {
                 budget::charge(tx, utc_offset, line_bytes)?;
                 let last = tx.meta(META_REPORT)?.unwrap_or_default();
                 let now_ms = tx.now_ms();
+                // People were refused until now: what they were let in by before that is over.
+                if is_complete && login_limit.until_ms(&last).is_some_and(|until_ms| until_ms <= now_ms) {
+                    tx.rights_of_people_changed()?;
+                }
                 let complete_ms = if is_complete { Some(now_ms) } else { last.get_i64("complete_at").ok() };
                 let mut kept = doc! {"report": row.clone(), "at": now_ms};
                 kept.insert(SAID_ENDED, &said.ended);

@@ -51,6 +51,18 @@ pub struct Status {
     pub message: String,
 }
 
+/// For how long people may log in after the centre was heard, in milliseconds, if there is a limit.
+#[derive(Clone, Copy)]
+pub(super) struct LoginLimit(Option<i64>);
+
+impl LoginLimit {
+    /// Until when people may log in if nothing more is heard than what is kept of the rounds; nothing if there is no limit.
+    pub(super) fn until_ms(self, kept: &Document) -> Option<i64> {
+        let told_ms = kept.get_i64("complete_at").or_else(|_| kept.get_i64("first_at")).ok()?;
+        Some(told_ms.saturating_add(self.0?))
+    }
+}
+
 impl Reconciler {
     pub fn status(&self) -> Result<Status, StoreError> {
         let snapshot = self.store.read()?;
@@ -78,7 +90,7 @@ impl Reconciler {
         {
             message.push_str(&format!(" {}", known.words(&self.settings)));
         }
-        let logins_until_ms = self.admits_until_ms(&kept);
+        let logins_until_ms = self.login_limit().until_ms(&kept);
         if logins_until_ms.is_some_and(|until_ms| self.store.now_ms() >= until_ms) {
             let days = self.settings.offline_login_days;
             message.push_str(&format!(
@@ -128,17 +140,12 @@ impl Reconciler {
             return Ok(true);
         }
         let kept = snapshot.meta(META_REPORT)?.unwrap_or_default();
-        Ok(self.admits_until_ms(&kept).is_none_or(|until_ms| self.store.now_ms() < until_ms))
+        Ok(self.login_limit().until_ms(&kept).is_none_or(|until_ms| self.store.now_ms() < until_ms))
     }
 
-    /// Until when people may log in if nothing more is heard; nothing if there is no limit.
-    fn admits_until_ms(&self, kept: &Document) -> Option<i64> {
+    pub(super) fn login_limit(&self) -> LoginLimit {
         let limit_ms = i64::from(self.settings.offline_login_days) * DAY_MS;
-        if limit_ms == 0 || !self.is_configured() {
-            return None;
-        }
-        let told_ms = kept.get_i64("complete_at").or_else(|_| kept.get_i64("first_at")).ok()?;
-        Some(told_ms.saturating_add(limit_ms))
+        LoginLimit((limit_ms != 0 && self.is_configured()).then_some(limit_ms))
     }
 
     /// One word for programs, and sentences for people.

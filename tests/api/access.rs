@@ -2,7 +2,6 @@
 
 use bson::doc;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use thalamus_edge::domain::access::Acl;
 use thalamus_edge::domain::record::Kind;
 
@@ -33,7 +32,7 @@ async fn new_rules_hold_from_the_next_request_on() {
     let node = TestNode::with_people().await;
     node.get("/people/ANA001").by("ANA001").send().await.is(200, NOTHING);
     let rules = Acl::parse(r#"[{"role": "end_user", "permissions": {}}]"#).unwrap().0;
-    *node.node.acl.write().unwrap() = Arc::new(rules);
+    node.node.replace_rules(rules).await.unwrap();
     node.get("/people/ANA001").by("ANA001").send().await.is(403, NOTHING);
 }
 

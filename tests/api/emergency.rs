@@ -1,7 +1,6 @@
 //! Emergency access: whoever has a role for it reads one other person's records for a while, for a reason, and
 //! somebody answers for having looked at it. Everything else stays as it is without.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
@@ -410,8 +409,28 @@ async fn a_change_of_the_account_ends_it_at_once() {
     assert!(!is_open(&node).await);
     open().await;
     let rules = Acl::parse(&ROLES.replace("\"emergency\": true", "\"emergency\": false")).unwrap().0;
-    *node.node.acl.write().unwrap() = Arc::new(rules);
+    node.node.replace_rules(rules).await.unwrap();
     assert!(!is_open(&node).await, "the rules are read anew");
+    // With rules that allow it again it does not come back, also if nobody asked meanwhile.
+    let allowing = || Acl::parse(ROLES).unwrap().0;
+    node.node.replace_rules(allowing()).await.unwrap();
+    assert!(!is_open(&node).await, "the rules were put back");
+    open().await;
+    let ended = || {
+        trail(node.node.store.unguarded()).iter().filter(|entry| entry.event.verb == "emergency_end").count()
+    };
+    let before = ended();
+    let rules = Acl::parse(&ROLES.replace("\"emergency\": true", "\"emergency\": false")).unwrap().0;
+    node.node.replace_rules(rules).await.unwrap();
+    assert_eq!(ended(), before + 1);
+    node.node.replace_rules(allowing()).await.unwrap();
+    assert!(!is_open(&node).await, "the rules were put back unseen");
+    let rows = node.node.store.read().unwrap().emergencies().unwrap();
+    assert!(rows.iter().all(|row| row.is_ended));
+    // Rules that are read again and say the same are the same.
+    open().await;
+    node.node.replace_rules(allowing()).await.unwrap();
+    assert!(is_open(&node).await);
 }
 
 /// A large record has to wait until there is memory for its text.

@@ -1,6 +1,5 @@
 //! One-time links that set a password.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
@@ -10,7 +9,7 @@ use thalamus_edge::domain::audit::{Outcome, What};
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::store::{AuditQuery, StoreError};
 
-use crate::support::api::{Answer, NOTHING, PASSWORD, PASSWORD_HASH, TestNode, pass_time};
+use crate::support::api::{Answer, NOTHING, PASSWORD, PASSWORD_HASH, TestNode, pass_time, person};
 
 async fn made(node: &TestNode, account: &str) -> String {
     let made = node.post(&format!("/users/{account}/link"), json!({})).by_operator().send().await;
@@ -63,8 +62,8 @@ async fn links_that_lead_nowhere_look_like_everything_else() {
     }
 }
 
-/// A link that has fallen into wrong hands ends with the password that it was to replace, and is of no use for an
-/// account that is closed.
+/// A link that has fallen into wrong hands ends with the password that it was to replace, and with an account that is
+/// closed, though it be opened again.
 #[tokio::test]
 async fn a_link_ends_with_the_password_that_it_replaces() {
     let node = TestNode::with_people().await;
@@ -77,6 +76,8 @@ async fn a_link_ends_with_the_password_that_it_replaces() {
     node.get(&path).send().await.is(401, NOTHING);
     submit(&node, &path, "one+cradle", "one+cradle").await.is(401, NOTHING);
     active(true).await;
+    node.get(&path).send().await.is(401, NOTHING);
+    let path = made(&node, "ANA001").await;
     node.get(&path).send().await.is(200, NOTHING);
     let patch = node.patch("/people/ANA001", json!({"password": "another cradle"})).by("ROOT004");
     patch.send().await.is(200, &["update people/ANA001"]);
@@ -167,12 +168,41 @@ impl Loss {
                 let rules =
                     r#"[{"role": "root", "permissions": {"GET": ["login", "users"], "global": true}}]"#;
                 let (rules, _) = Acl::parse(rules).unwrap();
-                *node.node.acl.write().unwrap() = Arc::new(rules);
+                node.node.replace_rules(rules).await.unwrap();
                 return;
             }
         };
         let lost = node.post(&format!("/users/{maker}{end}"), body).by_operator().send().await;
         assert!(lost.status < 300, "{self:?}: {}", lost.text());
+    }
+
+    /// The administrator is again what they were.
+    async fn make_good(self, node: &TestNode, maker: &str) {
+        match self {
+            Loss::Rules => node.node.replace_rules(Acl::built_in()).await.unwrap(),
+            Loss::Closed => {
+                let open = node.post(&format!("/users/{maker}/active"), json!({"active": true}));
+                assert_eq!(open.by_operator().send().await.status, 204);
+            }
+            Loss::Role | Loss::Password | Loss::Deleted => {
+                let account = doc! {"password": PASSWORD_HASH.as_str(), "roles": ["root"]};
+                match maker.strip_suffix("@local") {
+                    None => {
+                        node.restore(Kind::Person, maker, Some(person(maker, &["root"]))).await;
+                        let roles = json!({"roles": ["root"]});
+                        let given = node.post(&format!("/users/{maker}"), roles).by_operator().send().await;
+                        assert_eq!(given.status, 200);
+                    }
+                    Some(name) => {
+                        let name = name.to_owned();
+                        let set = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
+                            tx.set_local_account(&name, Some(&account), &Actor::Operator(0))
+                        });
+                        set.await.unwrap();
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -214,6 +244,11 @@ async fn a_link_ends_with_the_right_of_its_maker() {
                 let answer = node.get(path).send().await.is(401, NOTHING);
                 assert_eq!(answer.json(), expected.json(), "{maker} {loss:?} {account}");
                 submit(&node, path, "taken+over+long", "taken+over+long").await.is(401, NOTHING);
+            }
+            loss.make_good(&node, maker).await;
+            for (account, path) in &links {
+                let answer = node.get(path).send().await.is(401, NOTHING);
+                assert_eq!(answer.json(), expected.json(), "{maker} {loss:?} made good: {account}");
             }
             let store = node.node.store.unguarded();
             store.flush_notes().await.unwrap();

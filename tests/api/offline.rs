@@ -151,3 +151,30 @@ async fn before_the_first_complete_round_the_first_attempt_counts() {
     assert_eq!(round(&node).await, json!("offline"));
     assert_eq!(status_of(&node, "ANA001").await, 401);
 }
+
+/// Who was refused for that long and is heard again logs in anew: what they were let in by before is over, though nobody
+/// used it meanwhile.
+#[tokio::test]
+async fn what_was_made_before_the_limit_does_not_outlast_it() {
+    let node = started(1, Some(Sim::default())).await;
+    assert_eq!(round(&node).await, json!("complete"));
+    pass_time(DAY - Duration::from_secs(60));
+    let link = node.post("/users/BOB002/link", json!({})).by_operator().send().await.is(201, NOTHING).json();
+    let path = link["path"].as_str().unwrap().to_owned();
+    let login = async |account: &str| {
+        let form = format!("account={account}&password={}", PASSWORD.replace(' ', "+"));
+        let call = node.request("POST", "/session").header("content-type", FORM).bytes(form);
+        let answer = call.send().await.is(303, NOTHING);
+        answer.header("set-cookie").split(';').next().unwrap().to_owned()
+    };
+    let by_session = async |cookie: &str| node.get("/login").header("cookie", cookie).send().await.status;
+    let (ana, technician) = (login("ANA001").await, login("tec%40local").await);
+    // A round before the limit ends nothing.
+    assert_eq!(round(&node).await, json!("complete"));
+    assert_eq!((by_session(&ana).await, by_session(&technician).await), (200, 200));
+    set_clock(node.node.store.now_ms() + i64::try_from(DAY.as_millis()).unwrap());
+    assert_eq!(round(&node).await, json!("complete"));
+    assert_eq!((by_session(&ana).await, by_session(&technician).await), (401, 200));
+    node.get(&path).send().await.is(401, NOTHING);
+    assert_eq!(status_of(&node, "ANA001").await, 200);
+}

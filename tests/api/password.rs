@@ -189,3 +189,25 @@ async fn a_password_is_the_same_on_every_keyboard() {
         "Basic realm=\"Authentication Required\", charset=\"UTF-8\""
     );
 }
+
+/// A token is good for both accounts as they were when the form was fetched: that of who changes, and the changed one.
+#[tokio::test]
+async fn a_form_is_over_with_any_change_of_the_accounts_that_it_is_about() {
+    for (who, changed) in [("ANA001", "ANA001"), ("ROOT004", "ROOT004"), ("ROOT004", "ANA001")] {
+        for role in ["end_user", "root"] {
+            let node = TestNode::with_people().await;
+            let token = form(&node, who, "ANA001").await;
+            let both = json!({"roles": ["end_user", "root"]});
+            node.post(&format!("/users/{changed}"), both).by_operator().send().await;
+            // Taken back, or left with what they had.
+            let one = json!({"roles": [if changed == "ROOT004" { "root" } else { role }]});
+            let given = node.post(&format!("/users/{changed}"), one).by_operator().send().await;
+            assert_eq!(given.status, 200);
+            let current = if who == "ANA001" { CURRENT } else { "" };
+            let body = format!("token={token}&current={current}&password=one+cradle&again=one+cradle");
+            let answer = submit(&node, who, "ANA001", &body).await;
+            assert_eq!(answer.status, 403, "{who} {changed}: {}", answer.text());
+            assert!(answer.text().contains("expired"));
+        }
+    }
+}

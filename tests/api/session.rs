@@ -394,8 +394,8 @@ async fn a_stream_of_changes_ends_with_the_session() {
     let off = node.request("DELETE", "/session").header("cookie", &cookie).header("x-csrf-token", &token);
     off.send().await.is(204, NOTHING);
     node.record(Kind::Institution, bson::doc! {"_id": "i9"}).await;
-    while let Some(frame) = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.unwrap() {
-        shown.extend_from_slice(frame.unwrap().data_ref().unwrap());
+    while let Some(Ok(frame)) = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.unwrap() {
+        shown.extend_from_slice(frame.data_ref().unwrap());
     }
     let shown = String::from_utf8(shown).unwrap();
     assert!(shown.contains("ROOT004") && !shown.contains("i9"), "{shown}");

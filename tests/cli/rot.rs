@@ -350,14 +350,27 @@ fn what_is_appended_to_the_store_is_told_cut_off_and_forgotten() {
         let log = node.stop();
         assert!(log.contains("bytes behind the end of the store's file"), "{log}");
         clinic.run(&["db", "check"]).ends(0).says("the store is in order");
-        // One that lacks bytes is refused, and the way out is named.
-        let whole = fs::read(&file).unwrap();
-        fs::write(&file, &whole[..whole.len() - 100]).unwrap();
-        let said = format!("it should have {} bytes and has {}", whole.len(), whole.len() - 100);
-        clinic.run(&["serve"]).ends(2).complains(&said).complains("restore FILE");
-        let out = clinic.path("out");
-        clinic.run(&["export", out.to_str().unwrap()]).ends(1).complains(&said);
-        assert!(fs::read_to_string(out.join("people.jsonl")).unwrap().contains("A-negative"));
+        // One that lacks bytes is refused, and the way out is named. The page at the end may be the one that leads to all
+        // tables: one more write puts that elsewhere.
+        let is_shown = (0..5).any(|n| {
+            let whole = fs::read(&file).unwrap();
+            fs::write(&file, &whole[..whole.len() - 100]).unwrap();
+            let said = format!("it should have {} bytes and has {}", whole.len(), whole.len() - 100);
+            clinic.run(&["serve"]).ends(2).complains(&said).complains("restore FILE");
+            let out = clinic.path(&format!("out{n}"));
+            let export = clinic.run(&["export", out.to_str().unwrap()]);
+            let is_led_nowhere = export.err.contains("the list of tables");
+            export.ends(1).complains(&said);
+            if !is_led_nowhere {
+                return fs::read_to_string(out.join("people.jsonl")).unwrap().contains("A-negative");
+            }
+            fs::write(&file, &whole).unwrap();
+            let node = clinic.serve(&[]);
+            assert_eq!(asked(&node, "PATCH", PERSON, &format!(r#"{{"note": "{n}"}}"#)).0, 200);
+            node.stop();
+            false
+        });
+        assert!(is_shown);
     }
 }
 
