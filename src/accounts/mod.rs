@@ -9,6 +9,7 @@ mod costs;
 mod openings;
 mod pool;
 mod recent;
+mod repeats;
 mod sessions;
 mod spellings;
 mod throttle;
@@ -57,8 +58,8 @@ pub const PASSWORD_CHARS_MAX: usize = 64;
 pub const PASSWORD_BYTES_MAX: usize = 72;
 /// Shortest new password unless the configuration says otherwise.
 pub const PASSWORD_CHARS_MIN_DEFAULT: usize = 8;
-/// Passwords that are guessed in fewer attempts are refused. Guessing is slowed down to one a minute, so that
-/// these would take two years.
+/// Passwords that are guessed in fewer attempts are refused. Guessing at one account is slowed down to one attempt in five
+/// seconds, so that these would take two months.
 const GUESSES_MIN: u64 = 1_000_000;
 /// What somebody tries who knows what this machine is, beside the common words of English.
 const LOCAL_WORDS: [&str; 8] =
@@ -215,7 +216,7 @@ impl Accounts {
         peer: IpAddr,
         stored: Option<StoredAccount>,
     ) -> Result<Arc<Principal>, LoginError> {
-        let attempt = self.prepare(user, password, stored);
+        let attempt = self.prepare(user, password, peer, stored);
         let principal = attempt.principal.clone();
 
         // First, what was verified a moment ago: nobody who is in is held up by others at the door.
@@ -236,11 +237,14 @@ impl Accounts {
         }
     }
 
-    /// [`Accounts::verify`] as far as it can be said at once: whether the same was verified a moment ago.
-    pub fn has_verified(&self, user: &str, password: &[u8], stored: &StoredAccount) -> bool {
+    /// [`Accounts::verify`] as far as it can be said at once: whether the same was verified for this client a moment ago.
+    pub fn has_verified(&self, user: &str, password: &[u8], peer: IpAddr, stored: &StoredAccount) -> bool {
         // Nothing else about the attempt has to be looked at: only what could succeed, and did, is remembered.
         let hash = stored.password_hash.as_deref().filter(|_| stored.active);
-        hash.is_some_and(|hash| self.remembers(&self.key.credential(&fold_account(user), password, hash)))
+        let client = AddressPrefix::of(peer);
+        hash.is_some_and(|hash| {
+            self.remembers(&self.key.credential(&fold_account(user), password, hash, client))
+        })
     }
 
     fn remembers(&self, credential: &Credential) -> bool {
@@ -248,7 +252,7 @@ impl Accounts {
     }
 
     /// Attempts that cannot succeed become a comparison of nothing with the dummy.
-    fn prepare(&self, user: &str, password: &[u8], stored: Option<StoredAccount>) -> Attempt {
+    fn prepare(&self, user: &str, password: &[u8], peer: IpAddr, stored: Option<StoredAccount>) -> Attempt {
         let mut passwords = spellings(password);
         let possible = !passwords.is_empty();
         if !possible {
@@ -266,7 +270,7 @@ impl Accounts {
             None => (None, dummy_hash(held.unwrap_or_else(|| self.costs.of_name(&account))).into()),
         };
         Attempt {
-            credential: self.key.credential(&account, password, &hash),
+            credential: self.key.credential(&account, password, &hash, AddressPrefix::of(peer)),
             account,
             principal,
             passwords,
@@ -274,7 +278,7 @@ impl Accounts {
         }
     }
 
-    /// Joins the computation for an equal attempt, or queues one if it is not too early.
+    /// Joins the computation for an equal attempt of the same client, or queues one if it is not too early.
     fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
         let Attempt { credential, account, principal, passwords, hash } = attempt;
         let client = AddressPrefix::of(peer).to_string();
@@ -282,6 +286,7 @@ impl Accounts {
             pair: self.key.mac(&[account.as_bytes(), client.as_bytes()]),
             client: self.key.mac(&[client.as_bytes()]),
             account: self.key.mac(&[b"", account.as_bytes(), b""]),
+            credential: credential.code(),
         };
         let mut known = self.attempts.lock();
         if let Some(outcome) = known.in_flight.get(&credential)

@@ -56,9 +56,41 @@ async fn the_second_login_costs_nothing() {
         let who = accounts.verify("espgnu777org", PASSWORD, peer(1), Some(stored.clone())).await;
         assert_eq!(who.unwrap(), stored.principal);
     }
-    let other_case = accounts.verify("ESPGNU777ORG", PASSWORD, peer(2), Some(stored)).await;
+    let other_case = accounts.verify("ESPGNU777ORG", PASSWORD, peer(1), Some(stored)).await;
     assert!(other_case.is_ok());
     assert_eq!(accounts.bcrypts(), 1);
+}
+
+/// Else a guesser elsewhere, who has to wait with every computation, would guess as fast as the node answers.
+#[tokio::test]
+async fn what_was_verified_or_is_on_its_way_for_one_client_is_compared_with_no_other() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let verify =
+        |last: u8, password: &'static [u8]| accounts.verify("A", password, peer(last), Some(stored.clone()));
+    for number in 0..6 {
+        let wrong = [&b"wrong 0"[..], b"wrong 1", b"wrong 2", b"wrong 3", b"wrong 4", b"wrong 5"][number];
+        verify(2, wrong).await.unwrap_err();
+    }
+    verify(1, PASSWORD).await.unwrap();
+    assert!(accounts.has_verified("A", PASSWORD, peer(1), &stored));
+    assert!(!accounts.has_verified("A", PASSWORD, peer(2), &stored));
+    assert_eq!(verify(2, PASSWORD).await, Err(LoginError::Busy { retry_after_s: 1 }));
+    // The owner's address, written otherwise.
+    let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+    assert!(accounts.has_verified("A", PASSWORD, mapped, &stored));
+    // While it is computed.
+    let renewed = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(gate);
+    };
+    let owner = accounts.verify("A", PASSWORD, peer(1), Some(renewed.clone()));
+    let guesser = accounts.verify("A", PASSWORD, peer(2), Some(renewed.clone()));
+    let (owner, guesser, ()) = tokio::join!(owner, guesser, release);
+    assert!(owner.is_ok());
+    assert_eq!(guesser, Err(LoginError::Busy { retry_after_s: 1 }));
 }
 
 #[tokio::test]
@@ -148,9 +180,9 @@ async fn equal_attempts_in_flight_share_one_computation() {
     let accounts = accounts();
     let stored = account(&hash_of(PASSWORD));
     let gate = occupy(&accounts);
-    let equal = (0..40).map(|n| accounts.verify("A", PASSWORD, peer(n), Some(stored.clone())));
-    let wrong = (0..40).map(|n| accounts.verify("A", b"wrong", peer(n), Some(stored.clone())));
-    let unknown = (0..40).map(|n| accounts.verify("B", PASSWORD, peer(n), None));
+    let equal = (0..40).map(|_| accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())));
+    let wrong = (0..40).map(|_| accounts.verify("A", b"wrong", peer(1), Some(stored.clone())));
+    let unknown = (0..40).map(|_| accounts.verify("B", PASSWORD, peer(1), None));
     let release = async {
         tokio::task::yield_now().await;
         drop(gate);
@@ -211,6 +243,33 @@ async fn guessing_is_slowed_down_for_one_name_from_one_address() {
     for _ in 0..5 {
         assert_eq!(guess("A", 1, Some(renewed.clone())).await, Err(LoginError::Refused), "success forgets");
     }
+}
+
+/// On a node that has just started: nothing was verified yet, and all come from one address.
+#[tokio::test]
+async fn the_owner_is_let_in_among_guesses_from_the_same_address() {
+    let settings = AccountsSettings { bcrypt_cost: 4, password_min_chars: 8, bcrypt_threads: 1 };
+    let accounts = Accounts::with_clock(settings, stopped_clock).unwrap();
+    let stored = account(&hash_of(PASSWORD));
+    let verify = async |password: &[u8]| accounts.verify("A", password, peer(1), Some(stored.clone())).await;
+    let came_s = 60;
+    let mut due_s = came_s;
+    for s in 0.. {
+        PASSED.set(Duration::from_secs(s));
+        for number in 0..30 {
+            verify(format!("guess {s} {number}").as_bytes()).await.unwrap_err();
+        }
+        if s < due_s {
+            continue;
+        }
+        match verify(PASSWORD).await {
+            Ok(_) => break,
+            Err(LoginError::Busy { retry_after_s }) => due_s = s + retry_after_s,
+            Err(LoginError::Refused) => panic!("the right password"),
+        }
+        assert!(s < came_s + 15, "not let in");
+    }
+    assert!(accounts.bcrypts() < 5 + 75 / 5, "{}", accounts.bcrypts());
 }
 
 #[tokio::test]
@@ -361,7 +420,7 @@ async fn a_lost_computation_is_no_verdict_and_can_be_repeated() {
     let accounts = accounts();
     let stored = account(&hash_of(PASSWORD));
     let hash = stored.password_hash.clone().unwrap();
-    let credential = accounts.key.credential("A", PASSWORD, &hash);
+    let credential = accounts.key.credential("A", PASSWORD, &hash, AddressPrefix::of(peer(1)));
     let (sender, outcome) = watch::channel(None);
     accounts.attempts.lock().in_flight.insert(credential, outcome);
     let waiting = tokio::spawn({
@@ -452,7 +511,7 @@ fn only_bearable_bcrypt_hashes_are_acceptable() {
 
 /// The cost of what is compared with.
 fn cost_at(accounts: &Accounts, user: &str, password: &[u8], stored: Option<StoredAccount>) -> u32 {
-    cost_of(&accounts.prepare(user, password, stored).hash).unwrap()
+    cost_of(&accounts.prepare(user, password, peer(1), stored).hash).unwrap()
 }
 
 #[test]

@@ -3,12 +3,13 @@
 //!
 //! Nobody is locked out: where many share a ladder, each who has to wait is given a turn ([`super::turns`]), and who comes
 //! back for it gets in, however many others hammer meanwhile. Who has logged in to an account from a client before does not
-//! wait for others. An attempt counts before its outcome is known, else many at once would be free; one that comes to no
-//! outcome is taken back.
+//! wait for others. Within a pair, a credential that comes back has turns of its own ([`super::repeats`]). An attempt counts
+//! before its outcome is known, else many at once would be free; one that comes to no outcome is taken back.
 
 use std::time::{Duration, Instant};
 
 use super::recent::Recent;
+use super::repeats::{COME_AGAIN, Repeats, Turns};
 use super::turns::{Shared, Standing, Step, wait};
 
 /// Attempts of one pair that cost no more than their computation.
@@ -32,6 +33,8 @@ pub(super) struct Guess {
     pub(super) pair: Code,
     pub(super) client: Code,
     pub(super) account: Code,
+    /// The pair and what it tries there.
+    pub(super) credential: Code,
 }
 
 /// Unsuccessful attempts of late.
@@ -43,12 +46,14 @@ pub(super) struct Throttle {
     waiting: Recent<Waiting>,
     /// Pairs that have succeeded.
     known: Recent<()>,
+    repeats: Repeats,
 }
 
 #[derive(Default)]
 struct Tries {
     count: usize,
     last: Option<Instant>,
+    turns: Turns,
 }
 
 #[derive(Default)]
@@ -67,6 +72,7 @@ pub(super) struct Counted {
     at: Instant,
     /// When the pair had made its last one.
     before: Option<Instant>,
+    turn: Step,
     /// Nothing for a pair that is known there.
     client: Option<Step>,
     account: Step,
@@ -80,35 +86,54 @@ impl Default for Throttle {
             accounts: Recent::new(PAIRS_MAX, MEMORY),
             waiting: Recent::new(PAIRS_MAX, MEMORY),
             known: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
+            repeats: Repeats::default(),
         }
+    }
+}
+
+impl Tries {
+    /// Until when the pair has to wait with this credential; `None`: not for its own sake.
+    fn until(&mut self, repeats: &mut Repeats, guess: &Guess, now: Instant) -> Option<Instant> {
+        let last = self.last?;
+        let until = last + wait(&WAITS_S, self.count, FREE_ATTEMPTS_MAX);
+        if until <= now || repeats.visit(&mut self.turns, &guess.credential, now) {
+            return None;
+        }
+        Some(until.min(now + COME_AGAIN))
     }
 }
 
 impl Throttle {
     /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then.
     pub(super) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
-        let tries = self.pairs.get(&guess.pair, now);
-        let failed = tries.as_ref().map_or(0, |tries| tries.count);
-        let own = tries.and_then(|tries| Some(tries.last? + wait(&WAITS_S, tries.count, FREE_ATTEMPTS_MAX)));
-        let until = match own.filter(|until| *until > now) {
+        let (failed, own, is_owed) = match self.pairs.get(&guess.pair, now) {
+            Some(tries) => {
+                let own = tries.until(&mut self.repeats, guess, now);
+                (tries.count, own, tries.turns.is_owed(&guess.credential))
+            }
+            None => (0, None, false),
+        };
+        let until = match own {
             Some(until) => until,
             None if self.known.holds(&guess.pair) => return None,
-            None => self.turn(guess, failed, now)?,
+            None => self.turn(guess, failed, is_owed, now)?,
         };
         // Rounded up: who waits as long as told is not told again.
         let wait = until.checked_duration_since(now)?;
         Some(wait.as_millis().div_ceil(1000) as u64).filter(|wait_s| *wait_s > 0)
     }
 
-    /// When it is the pair's turn both at the client and at the account; `None`: now.
-    fn turn(&mut self, guess: &Guess, failed: usize, now: Instant) -> Option<Instant> {
+    /// When it is the pair's turn both at the client and at the account; `None`: now. An attempt that is `owed` does not wait
+    /// for the last one.
+    fn turn(&mut self, guess: &Guess, failed: usize, is_owed: bool, now: Instant) -> Option<Instant> {
         let (since, due, early) = match self.waiting.get(&guess.pair, now) {
             Some(waiting) => (waiting.since.unwrap_or(now), waiting.due, waiting.early),
             None => (now, None, 0),
         };
         let standing = Standing::new(failed, early, since);
         let turn = |shared: &mut Recent<Shared>, code: &Code| {
-            shared.get(code, now).and_then(|shared| shared.turn(&guess.pair, standing, now))
+            let shared = shared.get(code, now).filter(|shared| !(is_owed && shared.lends(now)))?;
+            shared.turn(&guess.pair, standing, now)
         };
         let until = turn(&mut self.clients, &guess.client).max(turn(&mut self.accounts, &guess.account))?;
         let early = early.saturating_add(u64::from(due.is_some_and(|due| now < due)));
@@ -122,13 +147,15 @@ impl Throttle {
         let tries = self.pairs.touch(guess.pair, now);
         let before = tries.last.replace(now);
         tries.count += 1;
+        let is_owed = tries.turns.is_owed(&guess.credential);
+        let turn = self.repeats.count(&mut tries.turns, &guess.credential, now);
         let is_known = self.known.holds(&guess.pair);
         let client = match is_known {
-            false => Some(self.clients.touch(guess.client, now).count(&guess.pair, now)),
+            false => Some(self.clients.touch(guess.client, now).count(&guess.pair, is_owed, now)),
             true => None,
         };
-        let account = self.accounts.touch(guess.account, now).count(&guess.pair, now);
-        Counted { guess: *guess, at: now, before, client, account }
+        let account = self.accounts.touch(guess.account, now).count(&guess.pair, is_owed, now);
+        Counted { guess: *guess, at: now, before, turn, client, account }
     }
 
     /// The password was right. Only its own attempt is taken back from what others share: who has an account of their
@@ -145,12 +172,13 @@ impl Throttle {
 
     /// The attempt has come to no outcome: the password was not looked at.
     pub(super) fn take_back(&mut self, counted: &Counted) {
-        let Counted { guess, at, before, client, account } = counted;
+        let Counted { guess, at, before, turn, client, account } = counted;
         let is_first = self.pairs.change(&guess.pair, |tries| {
             tries.count = tries.count.saturating_sub(1);
             if tries.last == Some(*at) {
                 tries.last = *before;
             }
+            tries.turns.take_back(*turn);
             tries.count == 0
         });
         if is_first == Some(true) {
@@ -165,6 +193,8 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::accounts::turns::{FREE_SHARED_MAX, SHARED_WAITS_S};
 
@@ -174,11 +204,14 @@ mod tests {
         bytes
     }
 
+    /// With a password that nobody has tried yet.
     fn guess(account: usize, client: usize) -> Guess {
+        static PASSWORDS: AtomicUsize = AtomicUsize::new(0);
         Guess {
             pair: code(1, account * 100_000 + client),
             client: code(2, client),
             account: code(3, account),
+            credential: code(4, PASSWORDS.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
@@ -215,7 +248,8 @@ mod tests {
         let (mut throttle, mut now) = (Throttle::default(), Instant::now());
         five_attempts(&mut throttle, now);
         for wait_s in WAITS_S.into_iter().chain([60, 60]) {
-            assert_eq!(early(&mut throttle, guess(1, 1), now), Some(wait_s));
+            // A credential that comes back has a turn earlier, so nobody is told more.
+            assert_eq!(early(&mut throttle, guess(1, 1), now), Some(wait_s.min(COME_AGAIN.as_secs())));
             let almost = now + secs(wait_s) - Duration::from_millis(1);
             assert_eq!(early(&mut throttle, guess(1, 1), almost), Some(1));
             now += secs(wait_s);

@@ -72,6 +72,11 @@ pub(super) fn wait(waits_s: &[u64], count: usize, free_max: usize) -> Duration {
 }
 
 impl Shared {
+    /// With the longest wait from the first attempt on.
+    pub(super) fn slowed() -> Shared {
+        Shared { count: FREE_SHARED_MAX + SHARED_WAITS_S.len(), ..Shared::default() }
+    }
+
     fn wait(&self) -> Duration {
         wait(&SHARED_WAITS_S, self.count, FREE_SHARED_MAX)
     }
@@ -84,7 +89,7 @@ impl Shared {
         let next = self.next.unwrap_or(now);
         self.let_move_up(who, next, now);
         // Before it counts against them that they have asked: else all who hammer would overtake each other for ever.
-        if (self.is_front(who) && next <= now) || self.late.iter().any(|(late, _)| late == who) {
+        if (self.is_front(who) && next <= now) || self.is_owed(who) {
             return None;
         }
         let place = self.stand(who, standing, now);
@@ -127,8 +132,19 @@ impl Shared {
         place
     }
 
-    /// Counts an attempt that is made now.
-    pub(super) fn count(&mut self, who: &Code, now: Instant) -> Step {
+    /// Whether a turn is over that this one has not used, and may use late.
+    pub(super) fn is_owed(&self, who: &Code) -> bool {
+        self.late.iter().any(|(late, _)| late == who)
+    }
+
+    /// Whether an attempt may be made before its time, which the next one waits for.
+    pub(super) fn lends(&self, now: Instant) -> bool {
+        let longest = wait(&SHARED_WAITS_S, usize::MAX, FREE_SHARED_MAX);
+        self.next.is_none_or(|next| next <= now + longest)
+    }
+
+    /// Counts an attempt that is made now; one that is `owed` puts the next one off by as much as it comes too early.
+    pub(super) fn count(&mut self, who: &Code, is_owed: bool, now: Instant) -> Step {
         self.count += 1;
         if self.is_front(who) {
             self.front_since = Some(now);
@@ -136,7 +152,8 @@ impl Shared {
         self.queue.retain(|(other, _)| other != who);
         self.late.retain(|(other, _)| other != who);
         let before = self.next;
-        self.next = before.max(Some(now + self.wait()));
+        let from = before.filter(|before| is_owed && *before > now).unwrap_or(now);
+        self.next = before.max(Some(from + self.wait()));
         Step { before, after: self.next }
     }
 
