@@ -183,7 +183,7 @@ mod tests {
                         guesses.count()
                     });
                     assert_in_soon(&format!("{a_second} different guesses a second"), owner, begun_s, found);
-                    // Whoever never comes back has the ladder alone.
+                    // Guesses that never come back have the ladder alone.
                     assert!(found.1 <= WATCHED_S as usize / 60 + 15, "{}", found.1);
                 }
             }
