@@ -53,7 +53,7 @@ pub(super) async fn unless_other<T>(
         return Ok(answer.ok());
     }
     let looking = async {
-        match spoken_at(host, port).await {
+        match spoken_beside(Some(expected), host, port).await {
             Some(other) if other != expected => other,
             _ => std::future::pending().await,
         }
@@ -67,6 +67,11 @@ pub(super) async fn unless_other<T>(
 
 /// The protocol that is spoken at a port; `None` if nothing answers in a protocol that is known.
 pub(super) async fn spoken_at(host: &str, port: u16) -> Option<Protocol> {
+    spoken_beside(None, host, port).await
+}
+
+/// [`spoken_at`]; `expected` if that is spoken as well: a server may speak both, MongoDB does.
+async fn spoken_beside(expected: Option<Protocol>, host: &str, port: u16) -> Option<Protocol> {
     let mongo = async {
         let stream = TcpStream::connect((host, port)).await.ok()?;
         hello::exchange(stream).await.ok().map(|_| Protocol::Mongo)
@@ -79,10 +84,14 @@ pub(super) async fn spoken_at(host: &str, port: u16) -> Option<Protocol> {
     let mut found = None;
     while let Some(tried) = tries.next().await {
         match tried.ok().flatten() {
+            Some(answer)
+                if expected.is_none_or(|expected| expected == answer) && answer != Protocol::Http =>
+            {
+                return Some(answer);
+            }
             // A server may also say in HTTP that it is none.
-            Some(Protocol::Http) => found = Some(Protocol::Http),
-            Some(other) => return Some(other),
-            None => {}
+            Some(answer) if found.is_none_or(|found| found == Protocol::Http) => found = Some(answer),
+            _ => {}
         }
     }
     found
@@ -171,6 +180,41 @@ mod tests {
             }
         });
         port
+    }
+
+    /// A server that speaks MongoDB's protocol at once, and TLS over a slow line.
+    async fn speaking_both() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut read = Vec::new();
+                    stream.read_buf(&mut read).await.unwrap();
+                    let answer: &[u8] = match read.first() {
+                        Some(0x16) => {
+                            tokio::time::sleep(TRY_LIMIT / 2).await;
+                            b"\x16\x03\x03\x00\x7a"
+                        }
+                        _ => {
+                            b"HTTP/1.0 200 OK\r\n\r\nIt looks like you are trying to access MongoDB over HTTP"
+                        }
+                    };
+                    let _ = stream.write_all(answer).await;
+                });
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_both_is_not_said_to_speak_the_other_only() {
+        let both = speaking_both().await;
+        assert_eq!(spoken_at("127.0.0.1", both).await, Some(Protocol::Mongo));
+        let limit = TRY_LIMIT * 3;
+        let slow = |expected| unless_other(expected, "127.0.0.1", both, limit, std::future::pending::<()>());
+        let looked = tokio::join!(slow(Protocol::Tls), slow(Protocol::Mongo));
+        assert_eq!(looked, (Ok(None), Ok(None)));
     }
 
     #[tokio::test]
