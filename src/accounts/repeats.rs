@@ -5,32 +5,37 @@
 //! of the pair, a credential that has come [`VISITS_MIN`] times stands in a queue as [`super::turns`] has it, with a turn
 //! every few seconds. One that was let in has to come back as often again.
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::recent::Recent;
-use super::throttle::Code;
-use super::turns::{Shared, Standing, Step};
+use super::throttle::{Code, Guess};
+use super::turns::{Shared, Standing, Step, Taken};
 
 /// How often a credential has to come, the first time included.
 const VISITS_MIN: usize = 2;
 /// Visits closer together than this are one.
 const VISITS_APART: Duration = Duration::from_secs(3);
-/// What everybody is told who has to wait for longer by the ladder of the pair.
-pub(super) const COME_AGAIN: Duration = Duration::from_secs(5);
-/// Credentials remembered, and for how long since they came last; the oldest goes first. A guesser who sends 2,000 a second
-/// pushes out those that were not seen for 16 seconds.
-const CREDENTIALS_MAX: usize = 32_768;
+/// How long one turn is after the other. All credentials of a pair that has to wait for longer are told to come after it.
+pub(super) const CREDENTIAL_TURN: Duration = Duration::from_secs(5);
+/// Visits remembered, and for how long; the oldest of the client with most goes first.
+const VISITS_MAX: usize = 32_768;
 const MEMORY: Duration = Duration::from_secs(2 * 60);
+/// How often all clients are looked through for what is older.
+const TIDIED_EVERY: Duration = Duration::from_secs(10);
+/// A visit so soon after the last one does not make its credential younger: who sends one over and over pushes out nothing.
+const SEEN_APART: Duration = Duration::from_secs(1);
 
 /// How often one credential has come.
-#[derive(Default)]
-struct Visits {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Visits {
     first: Option<Instant>,
     /// The last one that counted.
     last: Option<Instant>,
     count: usize,
     /// How often it came too early to count.
     early: u64,
+    /// When it was last put at the end of what its client has sent.
+    seen: Option<Instant>,
 }
 
 /// The turns of one pair.
@@ -42,22 +47,41 @@ impl Default for Turns {
     }
 }
 
-/// What has come of late, over all pairs.
-pub(super) struct Repeats(Recent<Visits>);
+/// What has come of late, by client.
+#[derive(Default)]
+pub(super) struct Repeats {
+    clients: HashMap<Code, OfClient>,
+    /// Clients by how many visits they have.
+    by_visits: BTreeSet<(usize, Code)>,
+    visits: usize,
+    tidied: Option<Instant>,
+}
 
-impl Default for Repeats {
-    fn default() -> Repeats {
-        Repeats(Recent::new(CREDENTIALS_MAX, MEMORY))
+#[derive(Default)]
+struct OfClient {
+    credentials: HashMap<Code, Visits>,
+    /// In order of time; may still name one that was seen again later, or was forgotten.
+    order: VecDeque<(Code, Instant)>,
+}
+
+impl OfClient {
+    fn forget_oldest(&mut self) {
+        if let Some((oldest, at)) = self.order.pop_front()
+            && self.credentials.get(&oldest).is_some_and(|visits| visits.seen == Some(at))
+        {
+            self.credentials.remove(&oldest);
+        }
     }
 }
 
 impl Repeats {
     /// Notes that a credential has come. Returns whether it is its turn.
-    pub(super) fn visit(&mut self, turns: &mut Turns, credential: &Code, now: Instant) -> bool {
-        if self.0.get(credential, now).is_none() {
-            self.0.entries.remove(credential);
-        }
-        let visits = self.0.touch(*credential, now);
+    pub(super) fn visit(&mut self, turns: &mut Turns, guess: &Guess, now: Instant) -> bool {
+        let known =
+            self.clients.get(&guess.client).and_then(|client| client.credentials.get(&guess.credential));
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < MEMORY;
+        let mut visits =
+            known.copied().filter(|visits| visits.seen.is_some_and(is_fresh)).unwrap_or_default();
         let first = *visits.first.get_or_insert(now);
         if visits.last.is_none_or(|last| now.saturating_duration_since(last) >= VISITS_APART) {
             visits.count += 1;
@@ -65,14 +89,63 @@ impl Repeats {
         } else {
             visits.early += 1;
         }
+        if visits.seen.is_none_or(|seen| now.saturating_duration_since(seen) >= SEEN_APART) {
+            self.make_room(now);
+            visits.seen = Some(now);
+            self.change(guess.client, |client| client.order.push_back((guess.credential, now)));
+        }
+        self.put_back(guess, visits);
         visits.count >= VISITS_MIN
-            && turns.0.turn(credential, Standing::new(0, visits.early, first), now).is_none()
+            && turns.0.turn(&guess.credential, Standing::new(0, visits.early, first), now).is_none()
     }
 
     /// Counts an attempt of the pair with this credential, which is forgotten by that.
-    pub(super) fn count(&mut self, turns: &mut Turns, credential: &Code, now: Instant) -> Step {
-        self.0.entries.remove(credential);
-        turns.0.count(credential, turns.is_owed(credential), now)
+    pub(super) fn count(&mut self, turns: &mut Turns, guess: &Guess, now: Instant) -> (Step, Option<Visits>) {
+        let client = self.clients.get_mut(&guess.client);
+        let visits = client.and_then(|client| client.credentials.remove(&guess.credential));
+        let taken = if turns.is_owed(&guess.credential) { Taken::Owed } else { Taken::Turn };
+        (turns.0.count(&guess.credential, taken, now), visits)
+    }
+
+    /// Remembers visits, unless their client has been forgotten meanwhile.
+    pub(super) fn put_back(&mut self, guess: &Guess, visits: Visits) {
+        if let Some(client) = self.clients.get_mut(&guess.client) {
+            client.credentials.insert(guess.credential, visits);
+        }
+    }
+
+    fn change(&mut self, code: Code, change: impl FnOnce(&mut OfClient)) {
+        let client = self.clients.entry(code).or_default();
+        let before = client.order.len();
+        change(client);
+        let after = client.order.len();
+        self.visits = self.visits + after - before;
+        self.by_visits.remove(&(before, code));
+        if after > 0 {
+            self.by_visits.insert((after, code));
+        } else {
+            self.clients.remove(&code);
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        if self.tidied.is_none_or(|tidied| now.saturating_duration_since(tidied) >= TIDIED_EVERY) {
+            self.tidied = Some(now);
+            let codes: Vec<Code> = self.clients.keys().copied().collect();
+            for code in codes {
+                self.change(code, |client| {
+                    let is_old = |at: &Instant| now.saturating_duration_since(*at) >= MEMORY;
+                    while client.order.front().is_some_and(|(_, at)| is_old(at)) {
+                        client.forget_oldest();
+                    }
+                });
+            }
+        }
+        if self.visits >= VISITS_MAX
+            && let Some((_, most)) = self.by_visits.last().copied()
+        {
+            self.change(most, OfClient::forget_oldest);
+        }
     }
 }
 
@@ -84,15 +157,15 @@ impl Turns {
     }
 
     /// The attempt was not made.
-    pub(super) fn take_back(&mut self, step: Step) {
-        self.0.take_back(step);
+    pub(super) fn take_back(&mut self, credential: &Code, step: Step) {
+        self.0.take_back(credential, step);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::throttle::{Guess, Throttle};
+    use crate::accounts::throttle::Throttle;
 
     const STEP: Duration = Duration::from_millis(100);
 
@@ -260,7 +333,7 @@ mod tests {
         // From here the pair waits for a minute.
         let told = [RIGHT, 999, 0].map(|number| attempt(&mut throttle, guess(number), now));
         assert_eq!(told, [Some(5); 3]);
-        now += COME_AGAIN;
+        now += CREDENTIAL_TURN;
         assert_eq!(attempt(&mut throttle, guess(777), now), Some(5));
         assert_eq!(attempt(&mut throttle, guess(RIGHT), now), None);
         let told = [RIGHT, 999, 0].map(|number| attempt(&mut throttle, guess(number), now));
@@ -270,13 +343,136 @@ mod tests {
     #[test]
     fn what_does_not_come_back_is_forgotten() {
         let (mut repeats, mut turns, start) = (Repeats::default(), Turns::default(), Instant::now());
-        let mut visit =
-            |number, s| repeats.visit(&mut turns, &code(4, number), start + Duration::from_secs(s));
+        let mut visit = |number, s| repeats.visit(&mut turns, &guess(number), start + Duration::from_secs(s));
         assert_eq!([visit(1, 10), visit(1, 12), visit(1, 13)], [false, false, true]);
         assert_eq!([visit(2, 20), visit(2, 20 + MEMORY.as_secs())], [false; 2]);
-        for number in 0..CREDENTIALS_MAX as u64 + 10 {
+        for number in 0..VISITS_MAX as u64 + 10 {
             visit(100 + number, 500);
         }
-        assert!(repeats.0.entries.len() <= CREDENTIALS_MAX && repeats.0.order.len() <= CREDENTIALS_MAX);
+        assert!(repeats.visits <= VISITS_MAX);
+        repeats.visit(&mut turns, &guess(1), start + Duration::from_secs(1000));
+        assert_eq!((repeats.visits, repeats.clients.len(), repeats.by_visits.len()), (1, 1, 1));
     }
+
+    #[test]
+    fn a_flood_pushes_out_what_its_own_client_has_sent() {
+        let (mut repeats, mut turns, start) = (Repeats::default(), Turns::default(), Instant::now());
+        let others = Guess { pair: code(1, 1), client: code(2, 1), ..guess(RIGHT) };
+        assert!(!repeats.visit(&mut turns, &others, start));
+        for number in 0..3 * VISITS_MAX as u64 {
+            repeats.visit(&mut Turns::default(), &guess(number), start);
+        }
+        assert!(repeats.visits <= VISITS_MAX);
+        assert!(repeats.visit(&mut turns, &others, start + VISITS_APART), "remembered");
+        // And the same one over and over pushes out nothing.
+        let before = repeats.visits;
+        for ms in 0..900 {
+            repeats.visit(&mut turns, &others, start + VISITS_APART + Duration::from_millis(ms));
+        }
+        assert_eq!(repeats.visits, before);
+    }
+
+    /// A password that lost its place in the queue for computing has its turn again.
+    #[test]
+    fn an_attempt_that_was_not_made_gives_back_its_visits_and_its_turn() {
+        let (mut throttle, mut now) = (Throttle::default(), Instant::now());
+        for number in 0..12 {
+            now += Duration::from_secs(60);
+            assert_eq!(attempt(&mut throttle, guess(number), now), None);
+        }
+        assert_eq!(attempt(&mut throttle, guess(RIGHT), now), Some(5));
+        now += CREDENTIAL_TURN;
+        for _ in 0..20 {
+            assert_eq!(throttle.wait_s(&guess(RIGHT), now), None);
+            let counted = throttle.count(&guess(RIGHT), now);
+            throttle.take_back(&counted);
+        }
+        // Late as well.
+        assert_eq!(attempt(&mut throttle, guess(777), now), Some(5));
+        now += Duration::from_secs(20);
+        for _ in 0..20 {
+            assert_eq!(throttle.wait_s(&guess(RIGHT), now), None);
+            let counted = throttle.count(&guess(RIGHT), now);
+            throttle.take_back(&counted);
+        }
+    }
+
+    /// Also while the account is slowed down for all: no credential of a pair that waits is told anything else.
+    #[test]
+    fn an_answer_does_not_tell_more_while_the_account_is_slowed_down() {
+        let (mut throttle, mut now) = (Throttle::default(), Instant::now());
+        let elsewhere = |client: u64, password: u64| Guess {
+            pair: code(1, client),
+            client: code(2, client),
+            ..guess(password)
+        };
+        for number in 0..12 {
+            now += Duration::from_secs(60);
+            assert_eq!(attempt(&mut throttle, guess(number), now), None);
+        }
+        for number in 0..40 {
+            let _ = attempt(&mut throttle, elsewhere(1 + number, 1000 + number), now);
+        }
+        for _ in 0..8 {
+            let told = [RIGHT, 999, 0].map(|number| throttle.wait_s(&guess(number), now));
+            // Looked at, or told what all are told.
+            assert!(told.iter().all(|told| [None, Some(5)].contains(told)), "{told:?}");
+            now += CREDENTIAL_TURN;
+            for number in 0..40 {
+                let _ = attempt(&mut throttle, elsewhere(1 + number, 2000 + number), now);
+            }
+        }
+    }
+
+    /// A right password from an address that the account does not know, beside guessers at so many others who send fifteen
+    /// guesses round: after how many seconds it is in.
+    fn stranger_in_after(guessers: u64, known: u64, late_s: u64, begun_s: u64) -> u64 {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let at = |client: u64, password: u64| Guess {
+            pair: code(1, client),
+            client: code(2, client),
+            credential: code(4, client * 1_000_000 + password),
+            ..guess(0)
+        };
+        for client in 0..known {
+            let counted = throttle.count(&at(client, 0), start);
+            throttle.succeeded(&counted, start);
+        }
+        let (mut due, came) = (None, start + Duration::from_secs(begun_s));
+        for step in 0u32.. {
+            let now = start + STEP * step;
+            if step % 2 == 0 {
+                for client in 0..guessers {
+                    let _ = attempt(&mut throttle, at(client, 1 + u64::from(step / 2 % 15)), now);
+                }
+            }
+            if now >= came && due.is_none_or(|due| now >= due) {
+                match attempt(&mut throttle, at(99_999, RIGHT / 2_000_000), now) {
+                    None => return now.duration_since(came).as_secs(),
+                    Some(wait_s) => due = Some(now + Duration::from_secs(wait_s + late_s)),
+                }
+            }
+            assert!(now < came + Duration::from_secs(900), "a lock-out: {guessers}, {known}, {late_s}");
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn guesses_that_come_back_at_several_addresses_keep_out_no_stranger() {
+        for (guessers, known) in [(1, 0), (2, 0), (3, 0), (3, 1), (8, 0), (8, 3), (40, 0), (40, 5)] {
+            for late_s in [0, 1, 20] {
+                let after: Vec<u64> = [0, 30, 300]
+                    .into_iter()
+                    .map(|begun_s| stranger_in_after(guessers, known, late_s, begun_s))
+                    .collect();
+                println!(
+                    "{guessers} addresses, {known} of them known, late by {late_s} s: in after {after:?} s"
+                );
+                assert!(after.iter().all(|after| *after <= STRANGER_IN_S_MAX), "{after:?}");
+            }
+        }
+    }
+
+    /// Of docs/SECURITY.md.
+    const STRANGER_IN_S_MAX: u64 = 180;
 }

@@ -9,8 +9,8 @@
 use std::time::{Duration, Instant};
 
 use super::recent::Recent;
-use super::repeats::{COME_AGAIN, Repeats, Turns};
-use super::turns::{Shared, Standing, Step, wait};
+use super::repeats::{CREDENTIAL_TURN, Repeats, Turns, Visits};
+use super::turns::{Shared, Standing, Step, Taken, wait};
 
 /// Attempts of one pair that cost no more than their computation.
 const FREE_ATTEMPTS_MAX: usize = 5;
@@ -56,7 +56,7 @@ struct Tries {
     turns: Turns,
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Waiting {
     /// When they first asked, and for when they were told to come.
     since: Option<Instant>,
@@ -73,6 +73,8 @@ pub(super) struct Counted {
     /// When the pair had made its last one.
     before: Option<Instant>,
     turn: Step,
+    visits: Option<Visits>,
+    waiting: Option<Waiting>,
     /// Nothing for a pair that is known there.
     client: Option<Step>,
     account: Step,
@@ -92,50 +94,58 @@ impl Default for Throttle {
 }
 
 impl Tries {
-    /// Until when the pair has to wait with this credential; `None`: not for its own sake.
-    fn until(&mut self, repeats: &mut Repeats, guess: &Guess, now: Instant) -> Option<Instant> {
-        let last = self.last?;
-        let until = last + wait(&WAITS_S, self.count, FREE_ATTEMPTS_MAX);
-        if until <= now || repeats.visit(&mut self.turns, &guess.credential, now) {
-            return None;
-        }
-        Some(until.min(now + COME_AGAIN))
+    /// Until when the pair has to wait for its own sake, if it has to.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        let until = self.last? + wait(&WAITS_S, self.count, FREE_ATTEMPTS_MAX);
+        Some(until).filter(|until| *until > now)
     }
 }
 
 impl Throttle {
-    /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then.
+    /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then. While a pair has to
+    /// wait for its own sake, all its credentials are told the same: else the answer would say which has come before.
     pub(super) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
-        let (failed, own, is_owed) = match self.pairs.get(&guess.pair, now) {
-            Some(tries) => {
-                let own = tries.until(&mut self.repeats, guess, now);
-                (tries.count, own, tries.turns.is_owed(&guess.credential))
+        let (mut failed, mut told, mut is_turn, mut is_owed) = (0, None, true, false);
+        if let Some(tries) = self.pairs.get(&guess.pair, now) {
+            failed = tries.count;
+            if let Some(until) = tries.until(now) {
+                told = Some(until.min(now + CREDENTIAL_TURN));
+                is_turn = self.repeats.visit(&mut tries.turns, guess, now);
             }
-            None => (0, None, false),
-        };
-        let until = match own {
-            Some(until) => until,
-            None if self.known.holds(&guess.pair) => return None,
-            None => self.turn(guess, failed, is_owed, now)?,
+            is_owed = tries.turns.is_owed(&guess.credential);
+        }
+        let until = match told {
+            Some(told) if !is_turn => told,
+            _ if self.known.holds(&guess.pair) => return None,
+            _ => self.turn(guess, failed, is_owed, told, now)?,
         };
         // Rounded up: who waits as long as told is not told again.
         let wait = until.checked_duration_since(now)?;
         Some(wait.as_millis().div_ceil(1000) as u64).filter(|wait_s| *wait_s > 0)
     }
 
-    /// When it is the pair's turn both at the client and at the account; `None`: now. An attempt that is `owed` does not wait
-    /// for the last one.
-    fn turn(&mut self, guess: &Guess, failed: usize, is_owed: bool, now: Instant) -> Option<Instant> {
-        let (since, due, early) = match self.waiting.get(&guess.pair, now) {
-            Some(waiting) => (waiting.since.unwrap_or(now), waiting.due, waiting.early),
-            None => (now, None, 0),
-        };
+    /// When it is the pair's turn both at the client and at the account, or what is `told` instead of that; `None`: now. An
+    /// attempt that is owed a turn may not have to wait for the last one.
+    fn turn(
+        &mut self,
+        guess: &Guess,
+        failed: usize,
+        is_owed: bool,
+        told: Option<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let Waiting { since, due, early } = self.waiting.get(&guess.pair, now).copied().unwrap_or_default();
+        let since = since.unwrap_or(now);
         let standing = Standing::new(failed, early, since);
         let turn = |shared: &mut Recent<Shared>, code: &Code| {
-            let shared = shared.get(code, now).filter(|shared| !(is_owed && shared.lends(now)))?;
+            let shared = shared.get(code, now)?;
+            if is_owed && shared.may_borrow(&guess.pair, now) {
+                return None;
+            }
             shared.turn(&guess.pair, standing, now)
         };
         let until = turn(&mut self.clients, &guess.client).max(turn(&mut self.accounts, &guess.account))?;
+        let until = told.unwrap_or(until);
         let early = early.saturating_add(u64::from(due.is_some_and(|due| now < due)));
         *self.waiting.touch(guess.pair, now) = Waiting { since: Some(since), due: Some(until), early };
         Some(until)
@@ -143,19 +153,24 @@ impl Throttle {
 
     /// Counts an attempt.
     pub(super) fn count(&mut self, guess: &Guess, now: Instant) -> Counted {
-        self.waiting.entries.remove(&guess.pair);
+        let waiting = self.waiting.entries.remove(&guess.pair).map(|(waiting, _)| waiting);
         let tries = self.pairs.touch(guess.pair, now);
         let before = tries.last.replace(now);
         tries.count += 1;
         let is_owed = tries.turns.is_owed(&guess.credential);
-        let turn = self.repeats.count(&mut tries.turns, &guess.credential, now);
+        let (turn, visits) = self.repeats.count(&mut tries.turns, guess, now);
         let is_known = self.known.holds(&guess.pair);
+        let taken = match is_owed {
+            _ if is_known => Taken::Beside,
+            true => Taken::Owed,
+            false => Taken::Turn,
+        };
         let client = match is_known {
-            false => Some(self.clients.touch(guess.client, now).count(&guess.pair, is_owed, now)),
+            false => Some(self.clients.touch(guess.client, now).count(&guess.pair, taken, now)),
             true => None,
         };
-        let account = self.accounts.touch(guess.account, now).count(&guess.pair, is_owed, now);
-        Counted { guess: *guess, at: now, before, turn, client, account }
+        let account = self.accounts.touch(guess.account, now).count(&guess.pair, taken, now);
+        Counted { guess: *guess, at: now, before, turn, visits, waiting, client, account }
     }
 
     /// The password was right. Only its own attempt is taken back from what others share: who has an account of their
@@ -172,22 +187,28 @@ impl Throttle {
 
     /// The attempt has come to no outcome: the password was not looked at.
     pub(super) fn take_back(&mut self, counted: &Counted) {
-        let Counted { guess, at, before, turn, client, account } = counted;
+        let Counted { guess, at, before, turn, visits, waiting, client, account } = counted;
+        if let Some(waiting) = waiting.filter(|_| !self.waiting.holds(&guess.pair)) {
+            *self.waiting.touch(guess.pair, *at) = waiting;
+        }
+        if let Some(visits) = visits {
+            self.repeats.put_back(guess, *visits);
+        }
         let is_first = self.pairs.change(&guess.pair, |tries| {
             tries.count = tries.count.saturating_sub(1);
             if tries.last == Some(*at) {
                 tries.last = *before;
             }
-            tries.turns.take_back(*turn);
+            tries.turns.take_back(&guess.credential, *turn);
             tries.count == 0
         });
         if is_first == Some(true) {
             self.pairs.entries.remove(&guess.pair);
         }
         if let Some(step) = client {
-            self.clients.change(&guess.client, |shared| shared.take_back(*step));
+            self.clients.change(&guess.client, |shared| shared.take_back(&guess.pair, *step));
         }
-        self.accounts.change(&guess.account, |shared| shared.take_back(*account));
+        self.accounts.change(&guess.account, |shared| shared.take_back(&guess.pair, *account));
     }
 }
 
@@ -249,7 +270,7 @@ mod tests {
         five_attempts(&mut throttle, now);
         for wait_s in WAITS_S.into_iter().chain([60, 60]) {
             // A credential that comes back has a turn earlier, so nobody is told more.
-            assert_eq!(early(&mut throttle, guess(1, 1), now), Some(wait_s.min(COME_AGAIN.as_secs())));
+            assert_eq!(early(&mut throttle, guess(1, 1), now), Some(wait_s.min(CREDENTIAL_TURN.as_secs())));
             let almost = now + secs(wait_s) - Duration::from_millis(1);
             assert_eq!(early(&mut throttle, guess(1, 1), almost), Some(1));
             now += secs(wait_s);
