@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
@@ -73,6 +73,9 @@ pub const PUBLIC_PASSWORD_HASHES: [&str; 3] = [
     "$2b$12$cjrKVGYEKUwCmVDCtEnwcegcrmECTmeBz526AAD/ZqMGPWFpHJ4FW",
     "$2b$12$McKDNgArdHKbUssD1fj64ecpdbJGMIt29ns7DGvqzqIT26W0dtJzi",
 ];
+
+/// How long a password keeps its place in the queue after its client last asked: longer than all places take on one core.
+const GIVEN_UP_KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// What the configuration says about passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,11 +167,17 @@ struct Known {
     verified: Cache,
     /// Computations queued or running, and where their outcome will appear. An entry whose sender is gone
     /// was never computed and counts for nothing.
-    in_flight: HashMap<Credential, Outcome>,
+    in_flight: HashMap<Credential, InFlight>,
     throttle: Throttle,
 }
 
 type Outcome = watch::Receiver<Option<bool>>;
+
+struct InFlight {
+    outcome: Outcome,
+    /// When somebody asked for it last.
+    asked: Instant,
+}
 
 /// One login, prepared so that every path from here costs the same.
 struct Attempt {
@@ -288,13 +297,14 @@ impl Accounts {
             account: self.key.mac(&[b"", account.as_bytes(), b""]),
             credential: credential.code(),
         };
-        let mut known = self.attempts.lock();
-        if let Some(outcome) = known.in_flight.get(&credential)
-            && outcome.has_changed().is_ok()
-        {
-            return Ok(outcome.clone());
-        }
         let clock = self.clock;
+        let mut known = self.attempts.lock();
+        if let Some(flight) = known.in_flight.get_mut(&credential)
+            && flight.outcome.has_changed().is_ok()
+        {
+            flight.asked = clock();
+            return Ok(flight.outcome.clone());
+        }
         if let Some(retry_after_s) = known.throttle.wait_s(&guess, clock()) {
             return Err(LoginError::Busy { retry_after_s });
         }
@@ -306,10 +316,13 @@ impl Accounts {
             let attempts = Arc::clone(&flight.attempts);
             // Who submits this has the lock until the table has it.
             let known = attempts.lock();
-            // One receiver is the table's own. Who comes later starts a new one.
-            let is_abandoned = flight.sender.receiver_count() <= 1;
+            // One receiver is the table's own. A client whose patience ends before its turn comes again, and would never get
+            // in if it began anew each time.
+            let asked = known.in_flight.get(&credential).map(|flight| flight.asked);
+            let is_given_up = flight.sender.receiver_count() <= 1
+                && asked.is_none_or(|asked| clock().saturating_duration_since(asked) >= GIVEN_UP_KEPT);
             drop(known);
-            if is_abandoned {
+            if is_given_up {
                 return;
             }
             let matches = passwords.iter().any(|password| {
@@ -331,7 +344,7 @@ impl Accounts {
         };
         let (queued, unrun) = self.pool.submit(peer, Box::new(job));
         if queued.is_ok() {
-            known.in_flight.insert(credential, outcome.clone());
+            known.in_flight.insert(credential, InFlight { outcome: outcome.clone(), asked: clock() });
         }
         drop(known);
         // Its end takes the lock.
@@ -433,7 +446,7 @@ impl Attempts {
 }
 
 /// A computation on its way. Dropped without an outcome it takes its entry with it, and what it counted for as an attempt,
-/// so that nothing stays of those that had to make room, or that nobody waits for any more.
+/// so that nothing stays of those that had to make room, or that nobody has asked for in [`GIVEN_UP_KEPT`].
 struct Flight {
     attempts: Arc<Attempts>,
     credential: Credential,
@@ -445,7 +458,7 @@ struct Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let mut known = self.attempts.lock();
-        let is_own = |outcome: &Outcome| outcome.same_channel(&self.sender.subscribe());
+        let is_own = |flight: &InFlight| flight.outcome.same_channel(&self.sender.subscribe());
         if known.in_flight.get(&self.credential).is_some_and(is_own) {
             known.in_flight.remove(&self.credential);
         }
