@@ -441,8 +441,10 @@ async fn a_client_that_goes_away_keeps_its_place() {
     give_up(&accounts, PASSWORD, peer(1), Some(stored.clone())).await;
     // Behind its place, what comes later waits here until it is in.
     let (later_gate, later) = mpsc::channel::<()>();
-    let block = Box::new(move || drop(later.recv()));
-    accounts.pool.submit(peer(251), block).0.unwrap();
+    let block = move || {
+        let _ = later.recv();
+    };
+    accounts.pool.submit(peer(251), Box::new(block)).0.unwrap();
     (200..400).for_each(&mut guess);
     until_waiting(401).await;
     for _ in 0..4 {
