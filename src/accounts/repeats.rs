@@ -103,7 +103,7 @@ impl Repeats {
     pub(super) fn count(&mut self, turns: &mut Turns, guess: &Guess, now: Instant) -> (Step, Option<Visits>) {
         let client = self.clients.get_mut(&guess.client);
         let visits = client.and_then(|client| client.credentials.remove(&guess.credential));
-        let taken = if turns.is_owed(&guess.credential) { Taken::Owed } else { Taken::Turn };
+        let taken = if turns.has_missed_turn(&guess.credential) { Taken::Owed } else { Taken::Turn };
         (turns.0.count(&guess.credential, taken, now), visits)
     }
 
@@ -152,8 +152,8 @@ impl Repeats {
 impl Turns {
     /// Whether the credential has had a turn without using it, because people come later than told: then it does not wait
     /// for the attempts that others of its pair have made meanwhile.
-    pub(super) fn is_owed(&self, credential: &Code) -> bool {
-        self.0.is_owed(credential)
+    pub(super) fn has_missed_turn(&self, credential: &Code) -> bool {
+        self.0.has_missed_turn(credential)
     }
 
     /// The attempt was not made.

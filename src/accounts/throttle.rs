@@ -105,19 +105,19 @@ impl Throttle {
     /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then. While a pair has to
     /// wait for its own sake, all its credentials are told the same: else the answer would say which has come before.
     pub(super) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
-        let (mut failed, mut told, mut is_turn, mut is_owed) = (0, None, true, false);
+        let (mut failed, mut told, mut is_turn, mut has_missed_turn) = (0, None, true, false);
         if let Some(tries) = self.pairs.get(&guess.pair, now) {
             failed = tries.count;
             if let Some(until) = tries.until(now) {
                 told = Some(until.min(now + CREDENTIAL_TURN));
                 is_turn = self.repeats.visit(&mut tries.turns, guess, now);
             }
-            is_owed = tries.turns.is_owed(&guess.credential);
+            has_missed_turn = tries.turns.has_missed_turn(&guess.credential);
         }
         let until = match told {
             Some(told) if !is_turn => told,
             _ if self.known.holds(&guess.pair) => return None,
-            _ => self.turn(guess, failed, is_owed, told, now)?,
+            _ => self.turn(guess, failed, has_missed_turn, told, now)?,
         };
         // Rounded up: who waits as long as told is not told again.
         let wait = until.checked_duration_since(now)?;
@@ -130,7 +130,7 @@ impl Throttle {
         &mut self,
         guess: &Guess,
         failed: usize,
-        is_owed: bool,
+        has_missed_turn: bool,
         told: Option<Instant>,
         now: Instant,
     ) -> Option<Instant> {
@@ -139,7 +139,7 @@ impl Throttle {
         let standing = Standing::new(failed, early, since);
         let turn = |shared: &mut Recent<Shared>, code: &Code| {
             let shared = shared.get(code, now)?;
-            if is_owed && shared.may_borrow(&guess.pair, now) {
+            if has_missed_turn && shared.may_borrow(&guess.pair, now) {
                 return None;
             }
             shared.turn(&guess.pair, standing, now)
@@ -157,10 +157,10 @@ impl Throttle {
         let tries = self.pairs.touch(guess.pair, now);
         let before = tries.last.replace(now);
         tries.count += 1;
-        let is_owed = tries.turns.is_owed(&guess.credential);
+        let has_missed_turn = tries.turns.has_missed_turn(&guess.credential);
         let (turn, visits) = self.repeats.count(&mut tries.turns, guess, now);
         let is_known = self.known.holds(&guess.pair);
-        let taken = match is_owed {
+        let taken = match has_missed_turn {
             _ if is_known => Taken::Beside,
             true => Taken::Owed,
             false => Taken::Turn,

@@ -105,7 +105,7 @@ impl Shared {
         let next = self.next.unwrap_or(now);
         self.let_move_up(who, next, now);
         // Before it counts against them that they have asked: else all who hammer would overtake each other for ever.
-        if (self.is_front(who) && next <= now) || self.is_owed(who) {
+        if (self.is_front(who) && next <= now) || self.has_missed_turn(who) {
             return None;
         }
         let place = self.stand(who, standing, now);
@@ -149,7 +149,7 @@ impl Shared {
     }
 
     /// Whether a turn is over that this one has not used, and may use late.
-    pub(super) fn is_owed(&self, who: &Code) -> bool {
+    pub(super) fn has_missed_turn(&self, who: &Code) -> bool {
         self.late.iter().any(|(late, _)| late == who)
     }
 
@@ -206,7 +206,7 @@ impl Shared {
             self.queue.insert(place, (*who, standing));
             self.queue.truncate(TURNS_MAX);
         }
-        if let Some(until) = step.late.filter(|_| !self.is_owed(who)) {
+        if let Some(until) = step.late.filter(|_| !self.has_missed_turn(who)) {
             let place = self.late.partition_point(|(_, other)| *other <= until);
             self.late.insert(place, (*who, until));
         }
