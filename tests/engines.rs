@@ -19,6 +19,8 @@ mod put_back_mongo;
 mod replies_mongo;
 #[path = "engines/slow_feed.rs"]
 mod slow_feed_mongo;
+#[path = "engines/stages.rs"]
+mod stages_mongo;
 mod support;
 #[path = "engines/told.rs"]
 mod told_mongo;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use mongodb::Database;
 use thalamus_edge::central::mongo::MongoHub;
-use thalamus_edge::central::{CentreAddress, Hub};
+use thalamus_edge::central::{CentralError, CentreAddress, Hub};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Store, StoreOptions};

@@ -10,6 +10,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::throttle::Code;
+use crate::domain::address::AddressPrefix;
+
 /// A verification is believed for this long; a changed password ends it at once.
 pub(super) const CACHE_TTL_S_MAX: u64 = 5 * 60;
 /// Verifications kept; the oldest goes first.
@@ -17,9 +20,15 @@ pub(super) const CACHE_ENTRIES_MAX: usize = 4_096;
 
 const KEY_BYTES: usize = 64;
 
-/// Stands for an account name, a password and the hash that it was compared with.
+/// Stands for an account name, a password, the hash that it was compared with, and the client that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Credential([u8; 32]);
+pub(super) struct Credential(Code);
+
+impl Credential {
+    pub(super) fn code(self) -> Code {
+        self.0
+    }
+}
 
 /// Makes credentials; every process has a key of its own. Keyed once, because every request needs a code.
 pub(super) struct CredentialKey(Hmac<Sha256>);
@@ -31,9 +40,16 @@ impl CredentialKey {
         Ok(CredentialKey(<Hmac<Sha256> as KeyInit>::new((&*key).into())))
     }
 
-    /// The stored hash is part of it, so a verification is worth nothing once the hash has changed.
-    pub(super) fn credential(&self, account: &str, password: &[u8], hash: &str) -> Credential {
-        Credential(self.mac(&[account.as_bytes(), password, hash.as_bytes()]))
+    /// The stored hash is part of it, so a verification is worth nothing once the hash has changed. So is the client: what
+    /// was verified for one is compared with the guesses of no other, which the throttle would not count.
+    pub(super) fn credential(
+        &self,
+        account: &str,
+        password: &[u8],
+        hash: &str,
+        client: AddressPrefix,
+    ) -> Credential {
+        Credential(self.mac(&[account.as_bytes(), password, hash.as_bytes(), &client.octets()]))
     }
 
     /// A code for these texts that nobody else can make.
@@ -126,13 +142,15 @@ mod tests {
     #[test]
     fn a_credential_depends_on_every_part_and_on_the_process() {
         let key = CredentialKey::random().unwrap();
-        let credential = key.credential("AB", b"c", "h");
-        assert_eq!(credential, key.credential("AB", b"c", "h"));
+        let client = |last: u8| AddressPrefix::of([192, 0, 2, last].into());
+        let credential = key.credential("AB", b"c", "h", client(1));
+        assert_eq!(credential, key.credential("AB", b"c", "h", client(1)));
         for other in [
-            key.credential("A", b"Bc", "h"),
-            key.credential("AB", b"", "ch"),
-            key.credential("AB", b"c", "i"),
-            CredentialKey::random().unwrap().credential("AB", b"c", "h"),
+            key.credential("A", b"Bc", "h", client(1)),
+            key.credential("AB", b"", "ch", client(1)),
+            key.credential("AB", b"c", "i", client(1)),
+            key.credential("AB", b"c", "h", client(2)),
+            CredentialKey::random().unwrap().credential("AB", b"c", "h", client(1)),
         ] {
             assert_ne!(credential, other);
         }

@@ -9,6 +9,7 @@ mod costs;
 mod openings;
 mod pool;
 mod recent;
+mod repeats;
 mod sessions;
 mod spellings;
 mod throttle;
@@ -21,7 +22,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
@@ -57,8 +58,8 @@ pub const PASSWORD_CHARS_MAX: usize = 64;
 pub const PASSWORD_BYTES_MAX: usize = 72;
 /// Shortest new password unless the configuration says otherwise.
 pub const PASSWORD_CHARS_MIN_DEFAULT: usize = 8;
-/// Passwords that are guessed in fewer attempts are refused. Guessing is slowed down to one a minute, so that
-/// these would take two years.
+/// Passwords that are guessed in fewer attempts are refused. Guessing at one account is slowed down to one attempt in five
+/// seconds, so that these would take two months.
 const GUESSES_MIN: u64 = 1_000_000;
 /// What somebody tries who knows what this machine is, beside the common words of English.
 const LOCAL_WORDS: [&str; 8] =
@@ -72,6 +73,9 @@ pub const PUBLIC_PASSWORD_HASHES: [&str; 3] = [
     "$2b$12$cjrKVGYEKUwCmVDCtEnwcegcrmECTmeBz526AAD/ZqMGPWFpHJ4FW",
     "$2b$12$McKDNgArdHKbUssD1fj64ecpdbJGMIt29ns7DGvqzqIT26W0dtJzi",
 ];
+
+/// How long a password keeps its place in the queue after its client last asked: longer than all places take on one core.
+const GIVEN_UP_KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// What the configuration says about passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,11 +169,17 @@ struct Known {
     verified: Cache,
     /// Computations queued or running, and where their outcome will appear. An entry whose sender is gone
     /// was never computed and counts for nothing.
-    in_flight: HashMap<Credential, Outcome>,
+    in_flight: HashMap<Credential, InFlight>,
     throttle: Throttle,
 }
 
 type Outcome = watch::Receiver<Option<bool>>;
+
+struct InFlight {
+    outcome: Outcome,
+    /// When somebody asked for it last.
+    asked: Instant,
+}
 
 /// One login, prepared so that every path from here costs the same.
 struct Attempt {
@@ -217,7 +227,7 @@ impl Accounts {
         peer: IpAddr,
         stored: Option<StoredAccount>,
     ) -> Result<Arc<Principal>, LoginError> {
-        let attempt = self.prepare(user, password, stored);
+        let attempt = self.prepare(user, password, peer, stored);
         let principal = attempt.principal.clone();
 
         // First, what was verified a moment ago: nobody who is in is held up by others at the door.
@@ -238,11 +248,14 @@ impl Accounts {
         }
     }
 
-    /// [`Accounts::verify`] as far as it can be said at once: whether the same was verified a moment ago.
-    pub fn has_verified(&self, user: &str, password: &[u8], stored: &StoredAccount) -> bool {
+    /// [`Accounts::verify`] as far as it can be said at once: whether the same was verified for this client a moment ago.
+    pub fn has_verified(&self, user: &str, password: &[u8], peer: IpAddr, stored: &StoredAccount) -> bool {
         // Nothing else about the attempt has to be looked at: only what could succeed, and did, is remembered.
         let hash = stored.password_hash.as_deref().filter(|_| stored.active);
-        hash.is_some_and(|hash| self.remembers(&self.key.credential(&fold_account(user), password, hash)))
+        let client = AddressPrefix::of(peer);
+        hash.is_some_and(|hash| {
+            self.remembers(&self.key.credential(&fold_account(user), password, hash, client))
+        })
     }
 
     fn remembers(&self, credential: &Credential) -> bool {
@@ -250,7 +263,7 @@ impl Accounts {
     }
 
     /// Attempts that cannot succeed become a comparison of nothing with the dummy.
-    fn prepare(&self, user: &str, password: &[u8], stored: Option<StoredAccount>) -> Attempt {
+    fn prepare(&self, user: &str, password: &[u8], peer: IpAddr, stored: Option<StoredAccount>) -> Attempt {
         let mut passwords = spellings(password);
         let possible = !passwords.is_empty();
         if !possible {
@@ -268,7 +281,7 @@ impl Accounts {
             None => (None, dummy_hash(held.unwrap_or_else(|| self.costs.of_name(&account))).into()),
         };
         Attempt {
-            credential: self.key.credential(&account, password, &hash),
+            credential: self.key.credential(&account, password, &hash, AddressPrefix::of(peer)),
             account,
             principal,
             passwords,
@@ -276,7 +289,7 @@ impl Accounts {
         }
     }
 
-    /// Joins the computation for an equal attempt, or queues one if it is not too early.
+    /// Joins the computation for an equal attempt of the same client, or queues one if it is not too early.
     fn compute(&self, attempt: Attempt, peer: IpAddr) -> Result<Outcome, LoginError> {
         let Attempt { credential, account, principal, passwords, hash } = attempt;
         let client = AddressPrefix::of(peer).to_string();
@@ -284,14 +297,16 @@ impl Accounts {
             pair: self.key.mac(&[account.as_bytes(), client.as_bytes()]),
             client: self.key.mac(&[client.as_bytes()]),
             account: self.key.mac(&[b"", account.as_bytes(), b""]),
+            credential: credential.code(),
         };
-        let mut known = self.attempts.lock();
-        if let Some(outcome) = known.in_flight.get(&credential)
-            && outcome.has_changed().is_ok()
-        {
-            return Ok(outcome.clone());
-        }
         let clock = self.clock;
+        let mut known = self.attempts.lock();
+        if let Some(flight) = known.in_flight.get_mut(&credential)
+            && flight.outcome.has_changed().is_ok()
+        {
+            flight.asked = clock();
+            return Ok(flight.outcome.clone());
+        }
         if let Some(retry_after_s) = known.throttle.wait_s(&guess, clock()) {
             return Err(LoginError::Busy { retry_after_s });
         }
@@ -303,10 +318,13 @@ impl Accounts {
             let attempts = Arc::clone(&flight.attempts);
             // Who submits this has the lock until the table has it.
             let known = attempts.lock();
-            // One receiver is the table's own. Who comes later starts a new one.
-            let is_abandoned = flight.sender.receiver_count() <= 1;
+            // One receiver is the table's own. A client whose patience ends before its turn comes again, and would never get
+            // in if it began anew each time.
+            let asked = known.in_flight.get(&credential).map(|flight| flight.asked);
+            let is_given_up = flight.sender.receiver_count() <= 1
+                && asked.is_none_or(|asked| clock().saturating_duration_since(asked) >= GIVEN_UP_KEPT);
             drop(known);
-            if is_abandoned {
+            if is_given_up {
                 return;
             }
             let matches = passwords.iter().any(|password| {
@@ -328,7 +346,7 @@ impl Accounts {
         };
         let (queued, unrun) = self.pool.submit(peer, Box::new(job));
         if queued.is_ok() {
-            known.in_flight.insert(credential, outcome.clone());
+            known.in_flight.insert(credential, InFlight { outcome: outcome.clone(), asked: clock() });
         }
         drop(known);
         // Its end takes the lock.
@@ -430,7 +448,7 @@ impl Attempts {
 }
 
 /// A computation on its way. Dropped without an outcome it takes its entry with it, and what it counted for as an attempt,
-/// so that nothing stays of those that had to make room, or that nobody waits for any more.
+/// so that nothing stays of those that had to make room, or that nobody has asked for in [`GIVEN_UP_KEPT`].
 struct Flight {
     attempts: Arc<Attempts>,
     credential: Credential,
@@ -442,7 +460,7 @@ struct Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let mut known = self.attempts.lock();
-        let is_own = |outcome: &Outcome| outcome.same_channel(&self.sender.subscribe());
+        let is_own = |flight: &InFlight| flight.outcome.same_channel(&self.sender.subscribe());
         if known.in_flight.get(&self.credential).is_some_and(is_own) {
             known.in_flight.remove(&self.credential);
         }

@@ -1,7 +1,7 @@
 //! Floor 2. One password in the bytes that keyboards and clients have for it.
 //!
 //! A letter with an accent is one character or two, depending on the system; MyGNUHealth and other clients in Python send
-//! Latin-1; a Mac types a blank of its own together with the option key. New passwords are hashed in one form (RFC 8265,
+//! Latin-1, others windows-1252; a Mac types a blank of its own together with the option key. New passwords are hashed in one form (RFC 8265,
 //! 4.2: NFC, all blanks plain). Hashes that were made elsewhere are of whatever was typed there, so a login tries the
 //! forms that it can have.
 
@@ -51,6 +51,17 @@ mod tests {
             let forms = all(sent);
             assert_eq!(forms[0], composed.as_bytes(), "{sent:?}");
             assert!(forms.contains(&apart.as_bytes().to_vec()) && forms.contains(&sent.to_vec()), "{sent:?}");
+        }
+        // The bytes of windows-1252 that Latin-1 has no characters for; no more forms than before.
+        for (sent, typed) in [
+            (&b"20 \x80 in Milano"[..], "20 € in Milano"),
+            (b"\x8Cuvre", "Œuvre"),
+            (b"mu\x9E \x8Eena", "muž Žena"),
+            (b"\x93cradle\x94 \x91x\x92", "“cradle” ‘x’"),
+        ] {
+            let forms = all(sent);
+            assert_eq!(forms[0], canonical(typed).as_bytes(), "{typed}");
+            assert!(forms.contains(&sent.to_vec()) && forms.len() <= 4, "{typed}");
         }
         assert_eq!(canonical(apart).as_str(), composed);
         assert_eq!(canonical("cuna\u{A0}en\u{3000}Milán").as_str(), "cuna en Milán");

@@ -2,7 +2,6 @@
 
 use super::*;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -18,6 +17,11 @@ fn peer(last: u8) -> IpAddr {
 fn accounts() -> Arc<Accounts> {
     let settings = AccountsSettings { bcrypt_cost: 4, password_min_chars: 8, bcrypt_threads: 1 };
     Accounts::new(settings).unwrap()
+}
+
+fn accounts_with_clock(clock: fn() -> Instant) -> Arc<Accounts> {
+    let settings = AccountsSettings { bcrypt_cost: 4, password_min_chars: 8, bcrypt_threads: 1 };
+    Accounts::with_clock(settings, clock).unwrap()
 }
 
 fn account(hash: &str) -> StoredAccount {
@@ -57,9 +61,41 @@ async fn the_second_login_costs_nothing() {
         let who = accounts.verify("espgnu777org", PASSWORD, peer(1), Some(stored.clone())).await;
         assert_eq!(who.unwrap(), stored.principal);
     }
-    let other_case = accounts.verify("ESPGNU777ORG", PASSWORD, peer(2), Some(stored)).await;
+    let other_case = accounts.verify("ESPGNU777ORG", PASSWORD, peer(1), Some(stored)).await;
     assert!(other_case.is_ok());
     assert_eq!(accounts.bcrypts(), 1);
+}
+
+/// Else a guesser elsewhere, who has to wait with every computation, would guess as fast as the node answers.
+#[tokio::test]
+async fn what_was_verified_or_is_on_its_way_for_one_client_is_compared_with_no_other() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let verify =
+        |last: u8, password: &'static [u8]| accounts.verify("A", password, peer(last), Some(stored.clone()));
+    for number in 0..6 {
+        let wrong = [&b"wrong 0"[..], b"wrong 1", b"wrong 2", b"wrong 3", b"wrong 4", b"wrong 5"][number];
+        verify(2, wrong).await.unwrap_err();
+    }
+    verify(1, PASSWORD).await.unwrap();
+    assert!(accounts.has_verified("A", PASSWORD, peer(1), &stored));
+    assert!(!accounts.has_verified("A", PASSWORD, peer(2), &stored));
+    assert_eq!(verify(2, PASSWORD).await, Err(LoginError::Busy { retry_after_s: 1 }));
+    // The owner's address, written otherwise.
+    let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+    assert!(accounts.has_verified("A", PASSWORD, mapped, &stored));
+    // While it is computed.
+    let renewed = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(gate);
+    };
+    let owner = accounts.verify("A", PASSWORD, peer(1), Some(renewed.clone()));
+    let guesser = accounts.verify("A", PASSWORD, peer(2), Some(renewed.clone()));
+    let (owner, guesser, ()) = tokio::join!(owner, guesser, release);
+    assert!(owner.is_ok());
+    assert_eq!(guesser, Err(LoginError::Busy { retry_after_s: 1 }));
 }
 
 #[tokio::test]
@@ -149,9 +185,9 @@ async fn equal_attempts_in_flight_share_one_computation() {
     let accounts = accounts();
     let stored = account(&hash_of(PASSWORD));
     let gate = occupy(&accounts);
-    let equal = (0..40).map(|n| accounts.verify("A", PASSWORD, peer(n), Some(stored.clone())));
-    let wrong = (0..40).map(|n| accounts.verify("A", b"wrong", peer(n), Some(stored.clone())));
-    let unknown = (0..40).map(|n| accounts.verify("B", PASSWORD, peer(n), None));
+    let equal = (0..40).map(|_| accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())));
+    let wrong = (0..40).map(|_| accounts.verify("A", b"wrong", peer(1), Some(stored.clone())));
+    let unknown = (0..40).map(|_| accounts.verify("B", PASSWORD, peer(1), None));
     let release = async {
         tokio::task::yield_now().await;
         drop(gate);
@@ -212,6 +248,33 @@ async fn guessing_is_slowed_down_for_one_name_from_one_address() {
     for _ in 0..5 {
         assert_eq!(guess("A", 1, Some(renewed.clone())).await, Err(LoginError::Refused), "success forgets");
     }
+}
+
+/// On a node that has just started: nothing was verified yet, and all come from one address.
+#[tokio::test]
+async fn the_owner_is_let_in_among_guesses_from_the_same_address() {
+    let settings = AccountsSettings { bcrypt_cost: 4, password_min_chars: 8, bcrypt_threads: 1 };
+    let accounts = Accounts::with_clock(settings, stopped_clock).unwrap();
+    let stored = account(&hash_of(PASSWORD));
+    let verify = async |password: &[u8]| accounts.verify("A", password, peer(1), Some(stored.clone())).await;
+    let came_s = 60;
+    let mut due_s = came_s;
+    for s in 0.. {
+        PASSED.set(Duration::from_secs(s));
+        for number in 0..30 {
+            verify(format!("guess {s} {number}").as_bytes()).await.unwrap_err();
+        }
+        if s < due_s {
+            continue;
+        }
+        match verify(PASSWORD).await {
+            Ok(_) => break,
+            Err(LoginError::Busy { retry_after_s }) => due_s = s + retry_after_s,
+            Err(LoginError::Refused) => panic!("the right password"),
+        }
+        assert!(s < came_s + 15, "not let in");
+    }
+    assert!(accounts.bcrypts() < 5 + 75 / 5, "{}", accounts.bcrypts());
 }
 
 #[tokio::test]
@@ -281,7 +344,7 @@ async fn drained(accounts: &Accounts) {
     }
 }
 
-/// Who is pushed out of the queue by others, finds no place, or goes away before their turn, has not guessed.
+/// Who is pushed out of the queue by others, or finds no place, has not guessed.
 #[tokio::test]
 async fn an_attempt_that_was_not_computed_does_not_count() {
     let accounts = accounts();
@@ -292,11 +355,7 @@ async fn an_attempt_that_was_not_computed_does_not_count() {
     };
     for _ in 0..30 {
         let gate = occupy(&accounts);
-        let gone = verify("A", b"gone");
-        tokio::task::yield_now().await;
-        gone.abort();
-        assert!(gone.await.unwrap_err().is_cancelled());
-        for _ in 1..WAITING_PER_PEER_MAX {
+        for _ in 0..WAITING_PER_PEER_MAX {
             accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
         }
         // No place.
@@ -336,25 +395,126 @@ async fn those_who_are_in_pass_a_full_queue() {
     accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
 }
 
+/// A client sends a password and goes away.
+async fn give_up(
+    accounts: &Arc<Accounts>,
+    password: &'static [u8],
+    peer: IpAddr,
+    stored: Option<StoredAccount>,
+) {
+    let gone = tokio::spawn({
+        let accounts = Arc::clone(accounts);
+        async move { accounts.verify("A", password, peer, stored).await }
+    });
+    tokio::task::yield_now().await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+}
+
+fn guesser(number: u16) -> IpAddr {
+    let [high, low] = number.to_be_bytes();
+    IpAddr::from([10, 9, high, low])
+}
+
+/// Two hundred addresses with a guess each stand before a client that goes away after each 30 seconds, and two hundred more
+/// come after it: it is in as soon as its first place has its turn.
 #[tokio::test]
-async fn an_attempt_that_nobody_waits_for_is_not_computed() {
-    let accounts = accounts();
+async fn a_client_that_goes_away_keeps_its_place() {
+    static PASSED_S: AtomicU64 = AtomicU64::new(0);
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    let accounts = accounts_with_clock(|| *START + Duration::from_secs(PASSED_S.load(Ordering::Relaxed)));
     let stored = account(&hash_of(PASSWORD));
     let gate = occupy(&accounts);
-    let gone = tokio::spawn({
+    let mut guesses = tokio::task::JoinSet::new();
+    let mut guess = |number| {
+        let accounts = Arc::clone(&accounts);
+        guesses.spawn(async move {
+            accounts.verify(&format!("N{number}"), b"wrong", guesser(number), None).await
+        });
+    };
+    let until_waiting = async |count| {
+        while accounts.attempts.lock().in_flight.len() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    (0..200).for_each(&mut guess);
+    until_waiting(200).await;
+    give_up(&accounts, PASSWORD, peer(1), Some(stored.clone())).await;
+    // Behind its place, what comes later waits here until it is in.
+    let (later_gate, later) = mpsc::channel::<()>();
+    let block = move || {
+        let _ = later.recv();
+    };
+    accounts.pool.submit(peer(251), Box::new(block)).0.unwrap();
+    (200..400).for_each(&mut guess);
+    until_waiting(401).await;
+    for _ in 0..4 {
+        PASSED_S.fetch_add(30, Ordering::Relaxed);
+        give_up(&accounts, PASSWORD, peer(1), Some(stored.clone())).await;
+        assert_eq!(accounts.attempts.lock().in_flight.len(), 401, "it joins what is on its way");
+    }
+    let entered = tokio::spawn({
         let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
         async move { accounts.verify("A", PASSWORD, peer(1), Some(stored)).await }
     });
     tokio::task::yield_now().await;
-    assert_eq!(accounts.attempts.lock().in_flight.len(), 1);
-    gone.abort();
-    assert!(gone.await.unwrap_err().is_cancelled());
     drop(gate);
-    // Behind it in the queue: when this is done, so is the abandoned one.
+    entered.await.unwrap().unwrap();
+    assert_eq!(accounts.bcrypts(), 201, "in when its first place had its turn");
+    drop(later_gate);
+    while guesses.join_next().await.is_some() {}
+    assert_eq!(accounts.bcrypts(), 401, "one computation for all its tries");
+    accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
+    assert_eq!(accounts.bcrypts(), 401);
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_computed_once_and_remembered() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    give_up(&accounts, PASSWORD, peer(1), Some(stored.clone())).await;
+    assert_eq!(accounts.attempts.lock().in_flight.len(), 1);
+    drop(gate);
+    // Behind it in the queue.
+    accounts.verify("B", PASSWORD, peer(1), None).await.unwrap_err();
+    assert_eq!(accounts.bcrypts(), 2);
+    accounts.verify("A", PASSWORD, peer(1), Some(stored.clone())).await.unwrap();
+    assert_eq!(accounts.bcrypts(), 2, "remembered");
+    accounts.verify("A", PASSWORD, peer(2), Some(stored)).await.unwrap();
+    assert_eq!(accounts.bcrypts(), 3, "for no other client");
+}
+
+#[tokio::test]
+async fn a_wrong_password_that_is_given_up_counts_and_takes_a_place() {
+    let accounts = accounts();
+    let stored = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    for wrong in [b"wrong 1", b"wrong 2", b"wrong 3", b"wrong 4", b"wrong 5"] {
+        give_up(&accounts, wrong, peer(1), Some(stored.clone())).await;
+    }
+    for _ in 5..WAITING_PER_PEER_MAX {
+        accounts.pool.submit(peer(1), Box::new(|| {})).0.unwrap();
+    }
+    assert!(accounts.pool.submit(peer(1), Box::new(|| {})).0.is_err(), "within the places of its client");
+    drop(gate);
+    let sixth = accounts.verify("A", b"wrong 6", peer(1), Some(stored)).await;
+    assert_eq!(sixth, Err(LoginError::Busy { retry_after_s: 1 }));
+}
+
+#[tokio::test]
+async fn what_nobody_has_asked_for_in_ten_minutes_is_not_computed() {
+    static PASSED_S: AtomicU64 = AtomicU64::new(0);
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    let accounts = accounts_with_clock(|| *START + Duration::from_secs(PASSED_S.load(Ordering::Relaxed)));
+    let stored = account(&hash_of(PASSWORD));
+    let gate = occupy(&accounts);
+    give_up(&accounts, PASSWORD, peer(1), Some(stored.clone())).await;
+    PASSED_S.store(GIVEN_UP_KEPT.as_secs(), Ordering::Relaxed);
+    drop(gate);
     accounts.verify("B", PASSWORD, peer(1), None).await.unwrap_err();
     assert_eq!(accounts.bcrypts(), 1);
-    accounts.verify("A", PASSWORD, peer(1), Some(stored)).await.unwrap();
-    assert_eq!(accounts.bcrypts(), 2);
+    assert!(accounts.attempts.lock().in_flight.is_empty());
 }
 
 #[tokio::test]
@@ -362,9 +522,10 @@ async fn a_lost_computation_is_no_verdict_and_can_be_repeated() {
     let accounts = accounts();
     let stored = account(&hash_of(PASSWORD));
     let hash = stored.password_hash.clone().unwrap();
-    let credential = accounts.key.credential("A", PASSWORD, &hash);
+    let credential = accounts.key.credential("A", PASSWORD, &hash, AddressPrefix::of(peer(1)));
     let (sender, outcome) = watch::channel(None);
-    accounts.attempts.lock().in_flight.insert(credential, outcome);
+    let flight = InFlight { outcome, asked: Instant::now() };
+    accounts.attempts.lock().in_flight.insert(credential, flight);
     let waiting = tokio::spawn({
         let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
         async move { accounts.verify("A", PASSWORD, peer(1), Some(stored)).await }
@@ -453,7 +614,7 @@ fn only_bearable_bcrypt_hashes_are_acceptable() {
 
 /// The cost of what is compared with.
 fn cost_at(accounts: &Accounts, user: &str, password: &[u8], stored: Option<StoredAccount>) -> u32 {
-    cost_of(&accounts.prepare(user, password, stored).hash).unwrap()
+    cost_of(&accounts.prepare(user, password, peer(1), stored).hash).unwrap()
 }
 
 #[test]

@@ -3,13 +3,14 @@
 //!
 //! Nobody is locked out: where many share a ladder, each who has to wait is given a turn ([`super::turns`]), and who comes
 //! back for it gets in, however many others hammer meanwhile. Who has logged in to an account from a client before does not
-//! wait for others. An attempt counts before its outcome is known, else many at once would be free; one that comes to no
-//! outcome is taken back.
+//! wait for others. Within a pair, a credential that comes back has turns of its own ([`super::repeats`]). An attempt counts
+//! before its outcome is known, else many at once would be free; one that comes to no outcome is taken back.
 
 use std::time::{Duration, Instant};
 
 use super::recent::Recent;
-use super::turns::{Shared, Standing, Step, wait};
+use super::repeats::{CREDENTIAL_TURN, Repeats, Turns, Visits};
+use super::turns::{Shared, Standing, Step, Taken, wait};
 
 /// Attempts of one pair that cost no more than their computation.
 const FREE_ATTEMPTS_MAX: usize = 5;
@@ -32,6 +33,8 @@ pub(super) struct Guess {
     pub(super) pair: Code,
     pub(super) client: Code,
     pub(super) account: Code,
+    /// The pair and what it tries there.
+    pub(super) credential: Code,
 }
 
 /// Unsuccessful attempts of late.
@@ -43,15 +46,17 @@ pub(super) struct Throttle {
     waiting: Recent<Waiting>,
     /// Pairs that have succeeded.
     known: Recent<()>,
+    repeats: Repeats,
 }
 
 #[derive(Default)]
 struct Tries {
     count: usize,
     last: Option<Instant>,
+    turns: Turns,
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Waiting {
     /// When they first asked, and for when they were told to come.
     since: Option<Instant>,
@@ -67,6 +72,9 @@ pub(super) struct Counted {
     at: Instant,
     /// When the pair had made its last one.
     before: Option<Instant>,
+    turn: Step,
+    visits: Option<Visits>,
+    waiting: Option<Waiting>,
     /// Nothing for a pair that is known there.
     client: Option<Step>,
     account: Step,
@@ -80,37 +88,64 @@ impl Default for Throttle {
             accounts: Recent::new(PAIRS_MAX, MEMORY),
             waiting: Recent::new(PAIRS_MAX, MEMORY),
             known: Recent::new(KNOWN_MAX, KNOWN_MEMORY),
+            repeats: Repeats::default(),
         }
     }
 }
 
+impl Tries {
+    /// Until when the pair has to wait for its own sake, if it has to.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        let until = self.last? + wait(&WAITS_S, self.count, FREE_ATTEMPTS_MAX);
+        Some(until).filter(|until| *until > now)
+    }
+}
+
 impl Throttle {
-    /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then.
+    /// How many seconds an attempt would come too early, if any; who has to wait stands in a queue then. While a pair has to
+    /// wait for its own sake, all its credentials are told the same: else the answer would say which has come before.
     pub(super) fn wait_s(&mut self, guess: &Guess, now: Instant) -> Option<u64> {
-        let tries = self.pairs.get(&guess.pair, now);
-        let failed = tries.as_ref().map_or(0, |tries| tries.count);
-        let own = tries.and_then(|tries| Some(tries.last? + wait(&WAITS_S, tries.count, FREE_ATTEMPTS_MAX)));
-        let until = match own.filter(|until| *until > now) {
-            Some(until) => until,
-            None if self.known.holds(&guess.pair) => return None,
-            None => self.turn(guess, failed, now)?,
+        let (mut failed, mut told, mut is_turn, mut has_missed_turn) = (0, None, true, false);
+        if let Some(tries) = self.pairs.get(&guess.pair, now) {
+            failed = tries.count;
+            if let Some(until) = tries.until(now) {
+                told = Some(until.min(now + CREDENTIAL_TURN));
+                is_turn = self.repeats.visit(&mut tries.turns, guess, now);
+            }
+            has_missed_turn = tries.turns.has_missed_turn(&guess.credential);
+        }
+        let until = match told {
+            Some(told) if !is_turn => told,
+            _ if self.known.holds(&guess.pair) => return None,
+            _ => self.turn(guess, failed, has_missed_turn, told, now)?,
         };
         // Rounded up: who waits as long as told is not told again.
         let wait = until.checked_duration_since(now)?;
         Some(wait.as_millis().div_ceil(1000) as u64).filter(|wait_s| *wait_s > 0)
     }
 
-    /// When it is the pair's turn both at the client and at the account; `None`: now.
-    fn turn(&mut self, guess: &Guess, failed: usize, now: Instant) -> Option<Instant> {
-        let (since, due, early) = match self.waiting.get(&guess.pair, now) {
-            Some(waiting) => (waiting.since.unwrap_or(now), waiting.due, waiting.early),
-            None => (now, None, 0),
-        };
+    /// When it is the pair's turn both at the client and at the account, or what is `told` instead of that; `None`: now. An
+    /// attempt that is owed a turn may not have to wait for the last one.
+    fn turn(
+        &mut self,
+        guess: &Guess,
+        failed: usize,
+        has_missed_turn: bool,
+        told: Option<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let Waiting { since, due, early } = self.waiting.get(&guess.pair, now).copied().unwrap_or_default();
+        let since = since.unwrap_or(now);
         let standing = Standing::new(failed, early, since);
         let turn = |shared: &mut Recent<Shared>, code: &Code| {
-            shared.get(code, now).and_then(|shared| shared.turn(&guess.pair, standing, now))
+            let shared = shared.get(code, now)?;
+            if has_missed_turn && shared.may_borrow(&guess.pair, now) {
+                return None;
+            }
+            shared.turn(&guess.pair, standing, now)
         };
         let until = turn(&mut self.clients, &guess.client).max(turn(&mut self.accounts, &guess.account))?;
+        let until = told.unwrap_or(until);
         let early = early.saturating_add(u64::from(due.is_some_and(|due| now < due)));
         *self.waiting.touch(guess.pair, now) = Waiting { since: Some(since), due: Some(until), early };
         Some(until)
@@ -118,17 +153,24 @@ impl Throttle {
 
     /// Counts an attempt.
     pub(super) fn count(&mut self, guess: &Guess, now: Instant) -> Counted {
-        self.waiting.entries.remove(&guess.pair);
+        let waiting = self.waiting.entries.remove(&guess.pair).map(|(waiting, _)| waiting);
         let tries = self.pairs.touch(guess.pair, now);
         let before = tries.last.replace(now);
         tries.count += 1;
+        let has_missed_turn = tries.turns.has_missed_turn(&guess.credential);
+        let (turn, visits) = self.repeats.count(&mut tries.turns, guess, now);
         let is_known = self.known.holds(&guess.pair);
+        let taken = match has_missed_turn {
+            _ if is_known => Taken::Beside,
+            true => Taken::Owed,
+            false => Taken::Turn,
+        };
         let client = match is_known {
-            false => Some(self.clients.touch(guess.client, now).count(&guess.pair, now)),
+            false => Some(self.clients.touch(guess.client, now).count(&guess.pair, taken, now)),
             true => None,
         };
-        let account = self.accounts.touch(guess.account, now).count(&guess.pair, now);
-        Counted { guess: *guess, at: now, before, client, account }
+        let account = self.accounts.touch(guess.account, now).count(&guess.pair, taken, now);
+        Counted { guess: *guess, at: now, before, turn, visits, waiting, client, account }
     }
 
     /// The password was right. Only its own attempt is taken back from what others share: who has an account of their
@@ -145,26 +187,35 @@ impl Throttle {
 
     /// The attempt has come to no outcome: the password was not looked at.
     pub(super) fn take_back(&mut self, counted: &Counted) {
-        let Counted { guess, at, before, client, account } = counted;
+        let Counted { guess, at, before, turn, visits, waiting, client, account } = counted;
+        if let Some(waiting) = waiting.filter(|_| !self.waiting.holds(&guess.pair)) {
+            *self.waiting.touch(guess.pair, *at) = waiting;
+        }
+        if let Some(visits) = visits {
+            self.repeats.put_back(guess, *visits);
+        }
         let is_first = self.pairs.change(&guess.pair, |tries| {
             tries.count = tries.count.saturating_sub(1);
             if tries.last == Some(*at) {
                 tries.last = *before;
             }
+            tries.turns.take_back(&guess.credential, *turn);
             tries.count == 0
         });
         if is_first == Some(true) {
             self.pairs.entries.remove(&guess.pair);
         }
         if let Some(step) = client {
-            self.clients.change(&guess.client, |shared| shared.take_back(*step));
+            self.clients.change(&guess.client, |shared| shared.take_back(&guess.pair, *step));
         }
-        self.accounts.change(&guess.account, |shared| shared.take_back(*account));
+        self.accounts.change(&guess.account, |shared| shared.take_back(&guess.pair, *account));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::accounts::turns::{FREE_SHARED_MAX, SHARED_WAITS_S};
 
@@ -174,11 +225,14 @@ mod tests {
         bytes
     }
 
+    /// With a password that nobody has tried yet.
     fn guess(account: usize, client: usize) -> Guess {
+        static PASSWORDS: AtomicUsize = AtomicUsize::new(0);
         Guess {
             pair: code(1, account * 100_000 + client),
             client: code(2, client),
             account: code(3, account),
+            credential: code(4, PASSWORDS.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
@@ -215,7 +269,8 @@ mod tests {
         let (mut throttle, mut now) = (Throttle::default(), Instant::now());
         five_attempts(&mut throttle, now);
         for wait_s in WAITS_S.into_iter().chain([60, 60]) {
-            assert_eq!(early(&mut throttle, guess(1, 1), now), Some(wait_s));
+            // A credential that comes back has a turn earlier, so nobody is told more.
+            assert_eq!(early(&mut throttle, guess(1, 1), now), Some(wait_s.min(CREDENTIAL_TURN.as_secs())));
             let almost = now + secs(wait_s) - Duration::from_millis(1);
             assert_eq!(early(&mut throttle, guess(1, 1), almost), Some(1));
             now += secs(wait_s);

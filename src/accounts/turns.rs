@@ -57,6 +57,19 @@ pub(super) struct Shared {
     front_since: Option<Instant>,
     /// Whose turn is over without having been used, and until when they may come: few, because each had [`TURN_KEPT`].
     late: VecDeque<(Code, Instant)>,
+    /// Whether the last attempt was made before its time.
+    is_borrowed: bool,
+}
+
+/// By what right an attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was its turn, or nobody had to wait.
+    Turn,
+    /// A turn among the credentials of its pair that it did not use: it may come before the time here.
+    Owed,
+    /// It does not wait for others here, and does not put off who waits.
+    Beside,
 }
 
 /// What an attempt has changed, to take it back.
@@ -64,6 +77,9 @@ pub(super) struct Shared {
 pub(super) struct Step {
     before: Option<Instant>,
     after: Option<Instant>,
+    is_borrowed: bool,
+    place: Option<Standing>,
+    late: Option<Instant>,
 }
 
 pub(super) fn wait(waits_s: &[u64], count: usize, free_max: usize) -> Duration {
@@ -72,6 +88,11 @@ pub(super) fn wait(waits_s: &[u64], count: usize, free_max: usize) -> Duration {
 }
 
 impl Shared {
+    /// With the longest wait from the first attempt on.
+    pub(super) fn slowed() -> Shared {
+        Shared { count: FREE_SHARED_MAX + SHARED_WAITS_S.len(), ..Shared::default() }
+    }
+
     fn wait(&self) -> Duration {
         wait(&SHARED_WAITS_S, self.count, FREE_SHARED_MAX)
     }
@@ -84,7 +105,7 @@ impl Shared {
         let next = self.next.unwrap_or(now);
         self.let_move_up(who, next, now);
         // Before it counts against them that they have asked: else all who hammer would overtake each other for ever.
-        if (self.is_front(who) && next <= now) || self.late.iter().any(|(late, _)| late == who) {
+        if (self.is_front(who) && next <= now) || self.has_missed_turn(who) {
             return None;
         }
         let place = self.stand(who, standing, now);
@@ -127,17 +148,45 @@ impl Shared {
         place
     }
 
+    /// Whether a turn is over that this one has not used, and may use late.
+    pub(super) fn has_missed_turn(&self, who: &Code) -> bool {
+        self.late.iter().any(|(late, _)| late == who)
+    }
+
+    /// Whether the owner of an owed turn may come before the time, which the next attempt waits for. Not twice in a row while
+    /// others wait: the time would never come for them.
+    pub(super) fn may_borrow(&mut self, who: &Code, now: Instant) -> bool {
+        let longest = wait(&SHARED_WAITS_S, usize::MAX, FREE_SHARED_MAX);
+        let next = self.next.unwrap_or(now);
+        self.let_move_up(who, next, now);
+        next <= now + longest && !(self.is_borrowed && self.queue.iter().any(|(other, _)| other != who))
+    }
+
     /// Counts an attempt that is made now.
-    pub(super) fn count(&mut self, who: &Code, now: Instant) -> Step {
+    pub(super) fn count(&mut self, who: &Code, taken: Taken, now: Instant) -> Step {
         self.count += 1;
+        let place = self.queue.iter().find(|(other, _)| other == who).map(|(_, standing)| *standing);
+        let late = self.late.iter().find(|(other, _)| other == who).map(|(_, until)| *until);
         if self.is_front(who) {
             self.front_since = Some(now);
         }
         self.queue.retain(|(other, _)| other != who);
         self.late.retain(|(other, _)| other != who);
         let before = self.next;
-        self.next = before.max(Some(now + self.wait()));
-        Step { before, after: self.next }
+        let early = before.filter(|before| *before > now);
+        let is_borrowed = self.is_borrowed;
+        match (early, taken) {
+            (_, Taken::Beside) if !self.queue.is_empty() => {}
+            (Some(early), Taken::Owed) => {
+                self.is_borrowed = late.is_none();
+                self.next = Some(early + self.wait());
+            }
+            _ => {
+                self.is_borrowed = false;
+                self.next = before.max(Some(now + self.wait()));
+            }
+        }
+        Step { before, after: self.next, is_borrowed, place, late }
     }
 
     /// The attempt does not count any more.
@@ -145,11 +194,21 @@ impl Shared {
         self.count = self.count.saturating_sub(1);
     }
 
-    /// The attempt was not made.
-    pub(super) fn take_back(&mut self, step: Step) {
+    /// The attempt was not made: the place and the turn are there again.
+    pub(super) fn take_back(&mut self, who: &Code, step: Step) {
         self.uncount();
         if self.next == step.after {
             self.next = step.before;
+            self.is_borrowed = step.is_borrowed;
+        }
+        if let Some(standing) = step.place.filter(|_| self.queue.iter().all(|(other, _)| other != who)) {
+            let place = self.queue.partition_point(|(_, other)| *other <= standing);
+            self.queue.insert(place, (*who, standing));
+            self.queue.truncate(TURNS_MAX);
+        }
+        if let Some(until) = step.late.filter(|_| !self.has_missed_turn(who)) {
+            let place = self.late.partition_point(|(_, other)| *other <= until);
+            self.late.insert(place, (*who, until));
         }
     }
 }

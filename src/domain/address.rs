@@ -27,6 +27,17 @@ impl AddressPrefix {
 }
 
 impl AddressPrefix {
+    /// The same in bytes; no two prefixes have the same.
+    pub fn octets(self) -> [u8; 9] {
+        let (version, bits) = match self {
+            AddressPrefix::V4(address) => (4, u64::from(address.to_bits())),
+            AddressPrefix::V6(bits) => (6, bits),
+        };
+        let mut octets = [version; 9];
+        octets[1..].copy_from_slice(&bits.to_be_bytes());
+        octets
+    }
+
     /// Who may well have many of these: an IPv4 address itself, or the /48 of an IPv6 address (RFC 6177 gives sites up to
     /// that).
     pub fn site(self) -> AddressPrefix {
@@ -70,6 +81,11 @@ mod tests {
             ("::1", "::/64"),
         ] {
             assert_eq!(of(address).to_string(), text);
+        }
+        let some =
+            ["192.0.2.1", "192.0.2.2", "::1", "::c000:201", "0:0:c000:201::1", "2001:db8:0:1::1"].map(of);
+        for (a, b) in some.iter().flat_map(|a| some.iter().map(move |b| (a, b))) {
+            assert_eq!(a.octets() == b.octets(), a == b, "{a} {b}");
         }
     }
 }

@@ -38,7 +38,7 @@ pub enum ReasonError {
 }
 
 impl Reason {
-    /// From the bytes of a header, in UTF-8, Latin-1, or with percent signs (RFC 3986, 2.1), also with the `UTF-8''` of
+    /// From the bytes of a header, in UTF-8, windows-1252 (which contains Latin-1), or with percent signs (RFC 3986, 2.1), also with the `UTF-8''` of
     /// RFC 8187 before it: browsers put nothing but Latin-1 into a header. Blanks around it do not count.
     pub fn parse(bytes: &[u8]) -> Result<Reason, ReasonError> {
         let text = decoded(bytes);

@@ -36,11 +36,24 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, EncodingError> {
         .map_err(|error| EncodingError::Other(error.valid_up_to() + bytes.len() - text.len() + 1))
 }
 
-/// Bytes as text: UTF-8 or, if they are none, Latin-1, which older clients send.
+/// The characters of bytes 0x80 to 0x9F in windows-1252, as the Encoding Standard (WHATWG) has them. Every other byte is
+/// the same in Latin-1; the five bytes that windows-1252 leaves open are control characters in both.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}', //
+    '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9D}', 'ž', 'Ÿ',
+];
+const WINDOWS_1252_FIRST: u8 = 0x80;
+
+/// Decodes bytes as UTF-8 or, if they are not UTF-8, as windows-1252, which contains the printable Latin-1 that older
+/// clients send.
 pub fn decoded(bytes: &[u8]) -> Cow<'_, str> {
+    let of_byte = |byte: &u8| {
+        let place = byte.checked_sub(WINDOWS_1252_FIRST).map(usize::from);
+        place.and_then(|place| WINDOWS_1252.get(place)).copied().unwrap_or(char::from(*byte))
+    };
     match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(bytes.iter().map(|byte| char::from(*byte)).collect()),
+        Err(_) => Cow::Owned(bytes.iter().map(of_byte).collect()),
     }
 }
 
@@ -68,5 +81,53 @@ mod tests {
         assert_eq!(utf8(b"ab\xF1"), Err(EncodingError::Other(3)));
         assert_eq!(utf8(b"\xEF\xBB\xBFab\xF1"), Err(EncodingError::Other(6)));
         assert_eq!(decoded(b"Nu\xF1ez"), "Nuñez");
+    }
+
+    /// Pairs of byte and code point of the Encoding Standard's index of windows-1252.
+    #[test]
+    fn bytes_that_are_not_utf_8_are_windows_1252() {
+        for (byte, code) in [
+            (0x7E, 0x7E),
+            (0x80, 0x20AC),
+            (0x81, 0x81),
+            (0x82, 0x201A),
+            (0x83, 0x0192),
+            (0x84, 0x201E),
+            (0x85, 0x2026),
+            (0x86, 0x2020),
+            (0x87, 0x2021),
+            (0x88, 0x02C6),
+            (0x89, 0x2030),
+            (0x8A, 0x0160),
+            (0x8B, 0x2039),
+            (0x8C, 0x0152),
+            (0x8D, 0x8D),
+            (0x8E, 0x017D),
+            (0x8F, 0x8F),
+            (0x90, 0x90),
+            (0x91, 0x2018),
+            (0x92, 0x2019),
+            (0x93, 0x201C),
+            (0x94, 0x201D),
+            (0x95, 0x2022),
+            (0x96, 0x2013),
+            (0x97, 0x2014),
+            (0x98, 0x02DC),
+            (0x99, 0x2122),
+            (0x9A, 0x0161),
+            (0x9B, 0x203A),
+            (0x9C, 0x0153),
+            (0x9D, 0x9D),
+            (0x9E, 0x017E),
+            (0x9F, 0x0178),
+            (0xA0, 0xA0),
+            (0xF1, 0xF1),
+            (0xFF, 0xFF),
+        ] {
+            // 0xFF keeps the text from being UTF-8.
+            let text = decoded(&[byte, 0xFF]).into_owned();
+            assert_eq!(text.chars().map(u32::from).collect::<Vec<_>>(), [code, 0xFF], "{byte:#X}");
+        }
+        assert_eq!(decoded("€ Œuvre".as_bytes()), "€ Œuvre");
     }
 }

@@ -230,8 +230,8 @@ pub(crate) async fn log_in(
 ) -> Result<StoredAccount, ApiError> {
     let stored = known_account(node, user)?;
     // What follows is long and rare, so it is kept apart from what every request carries along.
-    if let Some(stored) = stored.as_ref().filter(|stored| node.accounts.has_verified(user, password, stored))
-    {
+    let is_verified = |stored: &&StoredAccount| node.accounts.has_verified(user, password, peer, stored);
+    if let Some(stored) = stored.as_ref().filter(is_verified) {
         return Ok(stored.clone());
     }
     Box::pin(verify_anew(node, user, password, peer, stored)).await
@@ -263,7 +263,7 @@ async fn verify_anew(
 }
 
 /// The user and password of an `Authorization: Basic` header (RFC 7617); nothing if there is more than one
-/// header, or if what it holds is not in order. A user that is not UTF-8 is Latin-1. Tests reach it by this name; handlers take a `Caller`.
+/// header, or if what it holds is not in order. A user that is not UTF-8 is windows-1252. Tests reach it by this name; handlers take a `Caller`.
 pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;

@@ -259,7 +259,7 @@ impl Coding {
     }
 }
 
-/// The pairs of a query string, decoded; a name or value that is not UTF-8 is Latin-1.
+/// The pairs of a query string, decoded; a name or value that is not UTF-8 is windows-1252.
 pub(crate) fn query_pairs(uri: &Uri) -> Vec<(String, String)> {
     form_pairs(uri.query().unwrap_or_default().as_bytes())
 }

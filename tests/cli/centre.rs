@@ -80,7 +80,9 @@ fn answering(hello: impl Fn(u16) -> Document + Send + Sync + 'static, is_answere
         while stream.read_exact(&mut header).is_ok() {
             let number = |at: usize| i32::from_le_bytes(header[at..at + 4].try_into().unwrap());
             let mut message = vec![0; number(0) as usize - 16];
-            stream.read_exact(&mut message).unwrap();
+            if stream.read_exact(&mut message).is_err() {
+                return;
+            }
             if !is_answered(&message) {
                 continue;
             }
@@ -152,6 +154,72 @@ fn a_server_that_answers_no_command_is_given_up_with_its_stage() {
     let words = format!("centre: (answer) 127.0.0.1:{port} does not answer within 10 seconds when asked who");
     doctor.says(&words);
     assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+}
+
+/// Servers of another protocol that wait for more instead of closing: with the limits of the program, not of the tests.
+#[test]
+fn another_protocol_is_told_within_seconds() {
+    let begins = |awaited: &'static [u8], answer: &'static [u8]| {
+        listening(move |mut stream| {
+            let (mut read, mut piece) = (Vec::new(), [0; 1024]);
+            while let Ok(length @ 1..) = stream.read(&mut piece) {
+                read.extend_from_slice(&piece[..length]);
+                if read.starts_with(awaited) {
+                    let _ = stream.write_all(answer);
+                }
+            }
+        })
+    };
+    // MongoDB without TLS takes the first message of TLS for the beginning of 32 MiB.
+    let mongo = answering(|_| doc! {"ok": 1, "isWritablePrimary": true, "maxWireVersion": 21}, |_| true);
+    let http = begins(b"GET ", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let alert: &[u8] = b"\x15\x03\x03\x00\x02\x02\x28";
+    let tls = begins(b"\x16\x03", alert);
+    for (port, options, stage, words) in [
+        (mongo, "tls=true", "TLS", "it does not speak TLS"),
+        (mongo, "tls=true&tlsInsecure=true", "TLS", "it does not speak TLS"),
+        (http, "tls=true", "TLS", "it does not speak TLS but HTTP"),
+        (http, "tls=false", "answer", "is no MongoDB server: it speaks HTTP"),
+        (tls, "tls=false", "TLS", "speaks TLS only, and the address does not ask for it"),
+    ] {
+        let uri = format!("mongodb://127.0.0.1:{port}/?{options}");
+        let clinic = Clinic::new().with("CENTRAL__URI", &uri).with("CENTRAL__DATABASE", DATABASE);
+        clinic.make_store();
+        let told = format!("({stage})");
+        for command in [&["sync", "now"][..], &["doctor"]] {
+            let begun = std::time::Instant::now();
+            let ran = clinic.run(command);
+            ran.says(&told);
+            ran.says(words);
+            assert!(begun.elapsed().as_secs() < 9, "{uri}: {command:?} took {:?}", begun.elapsed());
+        }
+        let clinic = Clinic::new();
+        let (site, config) = (clinic.path("site.toml"), clinic.path("config.toml"));
+        fs::write(&site, format!("[central]\nuri = {uri:?}\n")).unwrap();
+        let begun = std::time::Instant::now();
+        let args = ["setup", "--from", site.to_str().unwrap(), "--yes", "--config", config.to_str().unwrap()];
+        let ran = clinic.run(&args);
+        ran.says(&told);
+        ran.says(words);
+        assert!(begun.elapsed().as_secs() < 9, "{uri}: setup took {:?}", begun.elapsed());
+    }
+}
+
+/// Silence says nothing about why, and may be a busy server: it is waited for as long as a connection may take.
+#[test]
+fn a_silent_port_is_given_up_after_one_limit() {
+    let port = listening(|mut stream| while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {});
+    for options in ["tls=true", "tls=false"] {
+        let uri = format!("mongodb://127.0.0.1:{port}/?{options}");
+        let clinic = Clinic::new().with("CENTRAL__URI", &uri).with("CENTRAL__DATABASE", DATABASE);
+        clinic.make_store();
+        for command in [&["sync", "now"][..], &["doctor"]] {
+            let begun = std::time::Instant::now();
+            clinic.run(command).says("does not answer");
+            let seconds = begun.elapsed().as_secs();
+            assert!((9..15).contains(&seconds), "{uri}: {command:?} took {seconds} s");
+        }
+    }
 }
 
 #[test]
@@ -247,7 +315,7 @@ fn certificates_logins_and_privileges_are_told_apart() {
     let named = uri("north-clinic:right@", &trusted).replace("127.0.0.1", "localhost");
     let by_name = member.replace("127.0.0.1", "localhost");
     stops_at(&named, "TLS", &by_name, "its certificate is for");
-    stops_at(&uri("north-clinic:right@", "retryReads=true"), "answer", &member, "it may want TLS");
+    stops_at(&uri("north-clinic:right@", "retryReads=true"), "TLS", &member, "speaks TLS only");
     stops_at(&uri("north-clinic:hunter2@", &trusted), "login", &member, "does not accept user and password");
     stops_at(&uri("", &trusted), "login", &member, "the address names no user");
     stops_at(&uri("north-clinic:right@", &trusted), "privilege", &member, "update");

@@ -1,7 +1,7 @@
 //! Floor 2. What `doctor` and `setup` are told about the centre, and what a failed round is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use mongodb::Database;
@@ -25,6 +25,8 @@ const HISTORY_HOURS_MIN: u64 = 30 * 24;
 /// A driver that has found no server for so long is looked after; and again after that time, because a server that is
 /// started anew is away for a moment.
 const FOUND_AFTER: Duration = Duration::from_secs(1);
+/// A look that took so long has seen more than a moment, and needs no second one.
+const SEEN_LONG: Duration = Duration::from_secs(3);
 
 impl MongoHub {
     /// What keeps the driver from finding a server. It would try all of them for as long as it may, and then know only that
@@ -34,9 +36,12 @@ impl MongoHub {
             let mut before = None;
             loop {
                 tokio::time::sleep(FOUND_AFTER).await;
+                let begun = Instant::now();
                 let found = probe::way(&self.address).await.primary.err();
                 let found = found.filter(|trouble| trouble.stage != Stage::Primary);
+                let is_seen_long = begun.elapsed() >= SEEN_LONG;
                 match (&before, found) {
+                    (_, Some(found)) if is_seen_long || found.stage.is_lasting() => return found,
                     (Some(before), Some(found)) if *before == found.stage => return found,
                     (_, found) => before = found.map(|trouble| trouble.stage),
                 }

@@ -14,6 +14,7 @@ mod feed;
 mod filter;
 mod hello;
 mod line;
+mod listener;
 mod look;
 mod place;
 mod probe;

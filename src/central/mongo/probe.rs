@@ -12,11 +12,11 @@ use futures_util::future::join_all;
 use mongodb::Client;
 use mongodb::options::{ClientOptions, ServerAddress, Tls};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
 use super::hello::{self, Hello};
+use super::listener::{self, Protocol};
 use super::{CONNECT_SECONDS_MAX, error, tls};
 use crate::central::survey::{Member, Stage, Trouble};
 use crate::central::{CentralError, CentreAddress};
@@ -233,18 +233,39 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
             hello.ok_or_else(|| at(Stage::Answer, &member, format!("{member} does not answer"), NETWORK))?;
         return hello::known_version(&member, hello);
     };
-    let stream = connect(&member, host, port.unwrap_or(PORT_DEFAULT), limit).await?;
+    let port = port.unwrap_or(PORT_DEFAULT);
+    let stream = connect(&member, host, port, limit).await?;
     let tls = match &options.tls {
         Some(Tls::Enabled(tls)) => Some(tls),
         _ => None,
     };
     let hello = match tls {
-        None => greeted(&member, stream, false, limit).await?,
+        None => {
+            let greeting = hello::exchange(stream);
+            match listener::unless_other(Protocol::Mongo, host, port, limit, greeting).await {
+                Ok(Some(Ok(hello))) => Hello(hello),
+                // Cut off, or answered with something else.
+                Ok(Some(Err(failure))) => {
+                    let spoken = listener::spoken_at(host, port).await;
+                    let other = spoken.and_then(|spoken| not_mongo(&member, spoken));
+                    return Err(other.unwrap_or_else(|| no_hello(&member, &failure, false)));
+                }
+                Ok(None) => return Err(silent(&member)),
+                Err(spoken) => return Err(not_mongo(&member, spoken).unwrap_or_else(|| silent(&member))),
+            }
+        }
         // Certificates are not checked then; only the driver connects in that way, so it says hello.
         Some(tls) if tls.allow_invalid_certificates == Some(true) => {
             drop(stream);
-            let hello = driven_hello(address, options).await;
-            hello.ok_or_else(|| silent(&member))?
+            let greeting = driven_hello(address, options);
+            match listener::unless_other(Protocol::Tls, host, port, limit, greeting).await {
+                Ok(Some(Some(hello))) => hello,
+                Ok(_) => match listener::spoken_at(host, port).await {
+                    Some(spoken) if spoken != Protocol::Tls => return Err(no_tls(&member, spoken)),
+                    _ => return Err(silent(&member)),
+                },
+                Err(spoken) => return Err(no_tls(&member, spoken)),
+            }
         }
         Some(tls) => {
             let config = tls::config(tls).map_err(|reason| trouble(Stage::Tls, reason, tls::AUTHORITY))?;
@@ -253,18 +274,27 @@ async fn examine(address: &ServerAddress, options: &ClientOptions) -> Result<Hel
                 at(Stage::Tls, &member, reason, "correct the name of the server in the address")
             })?;
             let handshake = TlsConnector::from(config).connect(name, stream);
-            let stream = match tokio::time::timeout(limit, handshake).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(failure)) if tls::rustls_error(&failure).is_some() => {
+            let stream = match listener::unless_other(Protocol::Tls, host, port, limit, handshake).await {
+                Ok(Some(Ok(stream))) => stream,
+                Ok(Some(Err(failure))) if tls::is_about_tls(&failure) => {
                     return Err(tls::trouble(&member, host, &failure));
                 }
-                // Cut off, or silence.
-                ended => {
-                    let is_silent = ended.is_err();
-                    return Err(no_tls(&member, host, port.unwrap_or(PORT_DEFAULT), is_silent, limit).await);
+                // Cut off, or answered with something else.
+                Ok(Some(Err(failure))) => {
+                    return Err(match listener::spoken_at(host, port).await {
+                        Some(spoken) if spoken != Protocol::Tls => no_tls(&member, spoken),
+                        _ if tls::rustls_error(&failure).is_some() => tls::trouble(&member, host, &failure),
+                        _ => broken_off(&member, "closes the connection"),
+                    });
                 }
+                Ok(None) => return Err(broken_off(&member, "does not answer")),
+                Err(spoken) => return Err(no_tls(&member, spoken)),
             };
-            greeted(&member, stream, true, limit).await?
+            match tokio::time::timeout(limit, hello::exchange(stream)).await {
+                Ok(Ok(hello)) => Hello(hello),
+                Ok(Err(failure)) => return Err(no_hello(&member, &failure, true)),
+                Err(_) => return Err(silent(&member)),
+            }
         }
     };
     hello::known_version(&member, hello)
@@ -303,50 +333,55 @@ async fn connect(member: &str, host: &str, port: u16, limit: Duration) -> Result
     Err(at(Stage::Connection, member, reason, NETWORK))
 }
 
+const PORT: &str = "correct the port in the address (MongoDB's is 27017)";
+
 fn silent(member: &str) -> Trouble {
     let reason = format!("{member} takes the connection and does not answer");
     at(Stage::Answer, member, reason, "if it lasts: see what listens there, and how busy it is")
 }
 
-/// What it is where a TLS handshake comes to nothing: a server that speaks, but not TLS, or a line that broke.
-async fn no_tls(member: &str, host: &str, port: u16, is_silent: bool, limit: Duration) -> Trouble {
-    if let Ok(stream) = connect(member, host, port, limit).await
-        && greeted(member, stream, false, limit).await.is_ok()
-    {
-        return at(
+/// A server that was asked without TLS and speaks another protocol than MongoDB's.
+fn not_mongo(member: &str, spoken: Protocol) -> Option<Trouble> {
+    match spoken {
+        Protocol::Mongo => None,
+        Protocol::Tls => Some(at(
             Stage::Tls,
             member,
-            format!("no TLS with {member}: it does not speak TLS"),
-            "at the centre: net.tls.mode requireTLS, with a certificate",
-        );
+            format!("{member} speaks TLS only, and the address does not ask for it"),
+            "tls=true and tlsCAFile=FILE in the address",
+        )),
+        Protocol::Http => Some(at(
+            Stage::Answer,
+            member,
+            format!("what answers at {member} is no MongoDB server: it speaks HTTP"),
+            PORT,
+        )),
     }
-    let what = if is_silent { "does not answer" } else { "closes the connection" };
+}
+
+/// A server that was asked for TLS and speaks something else.
+fn no_tls(member: &str, spoken: Protocol) -> Trouble {
+    let (more, remedy) = match spoken {
+        Protocol::Http => (" but HTTP", PORT),
+        Protocol::Mongo | Protocol::Tls => ("", "at the centre: net.tls.mode requireTLS, with a certificate"),
+    };
+    at(Stage::Tls, member, format!("no TLS with {member}: it does not speak TLS{more}"), remedy)
+}
+
+fn broken_off(member: &str, what: &str) -> Trouble {
     let reason = format!("{member} takes the connection and {what} when asked for TLS");
     at(Stage::Answer, member, reason, "if it lasts: see what listens there (MongoDB's port is 27017)")
 }
 
-/// Says hello and reads the answer.
-async fn greeted(
-    member: &str,
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    is_encrypted: bool,
-    limit: Duration,
-) -> Result<Hello, Trouble> {
-    let failure = match tokio::time::timeout(limit, hello::exchange(stream)).await {
-        Err(_) => return Err(silent(member)),
-        Ok(Ok(hello)) => return Ok(Hello(hello)),
-        Ok(Err(failure)) => failure,
-    };
-    if tls::rustls_error(&failure).is_some() {
-        return Err(tls::trouble(member, member, &failure));
+/// Why a server has not answered hello as MongoDB does.
+fn no_hello(member: &str, failure: &io::Error, is_encrypted: bool) -> Trouble {
+    if tls::rustls_error(failure).is_some() {
+        return tls::trouble(member, member, failure);
     }
-    Err(match failure.kind() {
-        io::ErrorKind::InvalidData => at(
-            Stage::Answer,
-            member,
-            format!("what answers at {member} is no MongoDB server"),
-            "correct the port in the address (MongoDB's is 27017)",
-        ),
+    match failure.kind() {
+        io::ErrorKind::InvalidData => {
+            at(Stage::Answer, member, format!("what answers at {member} is no MongoDB server"), PORT)
+        }
         _ if !is_encrypted => at(
             Stage::Answer,
             member,
@@ -359,7 +394,7 @@ async fn greeted(
             format!("{member} closes the connection"),
             "the server's log says why; the IP access list of a hosted centre must name this clinic",
         ),
-    })
+    }
 }
 
 /// Hello by the driver. An error that the server answers is kept, with its code: it says in what state it is.

@@ -51,6 +51,18 @@ pub(super) fn rustls_error(failure: &io::Error) -> Option<&rustls::Error> {
     failure.get_ref()?.downcast_ref()
 }
 
+/// Whether a handshake failed over certificates, versions or an alert: then the server does speak TLS.
+pub(super) fn is_about_tls(failure: &io::Error) -> bool {
+    matches!(
+        rustls_error(failure),
+        Some(
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::AlertReceived(_)
+                | rustls::Error::PeerIncompatible(_)
+        )
+    )
+}
+
 /// The names in a certificate and the one that was asked for. The library hands them on in its own notation:
 /// `DnsName("a.example")`, `IpAddress(10.0.0.1)`.
 fn not_for(presented: &[String], host: &str) -> String {
