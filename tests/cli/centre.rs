@@ -10,7 +10,7 @@ use crate::support::mongo::{MongoServer, Setup};
 
 const DATABASE: &str = "federation";
 /// The tests do not wait for a primary that never comes.
-const SOON: &str = "serverSelectionTimeoutMS=500&connectTimeoutMS=2000";
+const SOON: &str = "serverSelectionTimeoutMS=500&connectTimeoutMS=5000";
 
 fn on_runtime<T>(job: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(job)

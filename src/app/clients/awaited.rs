@@ -114,10 +114,10 @@ impl Turn {
         let bounds = if is_known { KNOWN } else { ANONYMOUS };
         if queue.count(is_known, whose) > bounds.each {
             queue.end_first(is_known, whose);
-        } else if queue.of(is_known).count() > bounds.in_all {
-            if let Some(who) = queue.most(is_known) {
-                queue.end_first(is_known, who);
-            }
+        } else if queue.of(is_known).count() > bounds.in_all
+            && let Some(who) = queue.most(is_known)
+        {
+            queue.end_first(is_known, who);
         }
         Ok(())
     }
