@@ -235,6 +235,21 @@ fn check_reach(acl: &Acl, roles: &[&str], written: impl Fn(Verb, &str) -> Option
 
 // ------------------------------------------------------------------------------------------ authorization
 
+/// Code points of the bytes from 0x80 to 0x9F in windows-1252; every other byte is its own.
+const WINDOWS_1252: [u32; 32] = [
+    0x20AC, 0x81, 0x201A, 0x192, 0x201E, 0x2026, 0x2020, 0x2021, 0x2C6, 0x2030, 0x160, 0x2039, 0x152, 0x8D,
+    0x17D, 0x8F, 0x90, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x2DC, 0x2122, 0x161, 0x203A,
+    0x153, 0x9D, 0x17E, 0x178,
+];
+
+fn character(byte: u8) -> char {
+    let code = match byte {
+        0x80..=0x9F => WINDOWS_1252[usize::from(byte - 0x80)],
+        _ => u32::from(byte),
+    };
+    char::from_u32(code).expect("a character")
+}
+
 /// `Authorization` headers, one a line: what is taken is what was sent, and only one is.
 fn authorization(input: &[u8]) {
     let mut headers = HeaderMap::new();
@@ -250,9 +265,10 @@ fn authorization(input: &[u8]) {
         let (scheme, encoded) = sent.split_once(' ').expect("a scheme and its parameter");
         assert_eq!(scheme.to_ascii_lowercase(), "basic");
         assert!(!user.contains(':'));
-        let latin_1: Vec<u8> = user.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect();
+        let byte = |c: char| (0..=u8::MAX).find(|byte| character(*byte) == c);
+        let of_windows: Vec<u8> = user.chars().filter_map(byte).collect();
         let pair = |user: &[u8]| BASE64.encode([user, b":", &password].concat());
-        assert!([pair(user.as_bytes()), pair(&latin_1)].iter().any(|pair| pair == encoded.trim()));
+        assert!([pair(user.as_bytes()), pair(&of_windows)].iter().any(|pair| pair == encoded.trim()));
     }
     // The other way round: whoever sends a name and a password is understood.
     let value = HeaderValue::from_str(&format!("Basic {}", BASE64.encode(input))).expect("text of letters");
@@ -260,8 +276,8 @@ fn authorization(input: &[u8]) {
     let colon = input.iter().position(|byte| *byte == b':');
     let expected = colon.map(|at| {
         let user = std::str::from_utf8(&input[..at]).map(str::to_owned);
-        let latin_1 = || input[..at].iter().map(|byte| char::from(*byte)).collect();
-        (user.unwrap_or_else(|_| latin_1()), input[at + 1..].to_vec())
+        let of_windows = || input[..at].iter().map(|byte| character(*byte)).collect();
+        (user.unwrap_or_else(|_| of_windows()), input[at + 1..].to_vec())
     });
     assert_eq!(basic_credentials(&headers), expected);
 }
