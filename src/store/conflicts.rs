@@ -107,7 +107,7 @@ pub struct Conflict {
     /// Whose the record was when its values clashed, folded: a value of one person's is never put into a record that
     /// has become another one's. Empty if it belonged to nobody; `None` if an earlier version found the conflict.
     pub owner: Option<String>,
-    /// Which human being had that account then, as [`Tx::human_under`] tells; `None` if that is not known.
+    /// Which human being had that account then, as `Tx::human_under` tells; `None` if that is not known.
     pub person: Option<String>,
     /// Empty for the record as a whole.
     pub path: Path,
