@@ -178,7 +178,10 @@ impl Turn {
         let in_all = self.clients.requests.load(Ordering::Relaxed);
         let beside = own.saturating_sub(self.requested.load(Ordering::Relaxed));
         // Many clients with their share each would leave nothing for one more.
-        let has_share = in_all > CROWDED_BYTES && beside > self.clients.equal_share();
+        let has_share = in_all > CROWDED_BYTES
+            && beside > self.clients.equal_share()
+            // The many may be the networks of one site, which is one client then.
+            && !self.clients.make_room(&self.share, self.account(), RESERVE_BYTES + ROOM_MADE_BYTES);
         let has_much = has_share || own > ANSWERS_EACH_MAX + REFUSED_EACH_BESIDE;
         if !has_much {
             let has_room =

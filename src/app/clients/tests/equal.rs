@@ -1,5 +1,7 @@
 //! Where many clients ask for much at once, each has an equal share, and there is room for one more.
 
+use std::net::IpAddr;
+
 use super::*;
 
 /// As many requests as a client's connections take, none of whose answers is taken; what was refused is told.
@@ -59,4 +61,28 @@ async fn few_clients_are_not_held_to_an_equal_share() {
     let one: Vec<_> = (0..20).map(|_| connected(&clients, 1)).collect();
     let turns: Vec<_> = one.iter().flat_map(|connected| (0..32).map(move |_| begin(connected))).collect();
     assert!(turns.iter().all(|turn| turn.may_go_on()), "10 MiB, of 12 that it may have");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_networks_of_one_site_leave_others_more_than_a_share() {
+    let clients = Clients::new(4096, 0);
+    let mut flood = Vec::new();
+    for network in 0..600u16 {
+        let host = IpAddr::from([0x2001, 0xdb8, 7, network, 0, 0, 0, 1]);
+        let connected = clients.connect(AddressPrefix::of(host), false).expect("a place");
+        let turns: Vec<_> = (0..4).map(|_| begin(&connected)).filter(|turn| turn.may_go_on()).collect();
+        flood.push((connected, turns));
+        flood.retain(|(connected, _)| !has_ended(connected));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    // A clinic behind one address, whose requests take a little each.
+    let clinic: Vec<_> = (0..4).map(|_| connected(&clients, 9)).collect();
+    let mut turns = Vec::new();
+    for connected in clinic.iter().cycle().take(20) {
+        tokio::time::advance(Duration::from_millis(25)).await;
+        flood.retain(|(connected, _)| !has_ended(connected));
+        let turn = begin(connected);
+        assert!(turn.may_go_on(), "{} of {}", turns.len(), clients.requests.load(Ordering::Relaxed));
+        turns.push(turn);
+    }
 }
