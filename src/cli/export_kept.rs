@@ -79,8 +79,11 @@ pub(super) fn write_kept(store: &Store, directory: &Path) -> anyhow::Result<Kept
             let Some((row, body)) = store.read()?.trashed(row.sequence)? else {
                 continue;
             };
+            let collection = row.key.kind.schema().collection;
             trash.write(doc! {
-                "collection": row.key.kind.schema().collection,
+                // As every other line of an export has one.
+                "_id": format!("{collection}/{}/{}", row.key.id, row.sequence),
+                "collection": collection,
                 "id": row.key.id,
                 "sequence": i64::try_from(row.sequence)?,
                 "deleted_by": row.actor,

@@ -195,7 +195,8 @@ class Node:
             if code != 0:
                 raise RuntimeError(f"{self.name}: export failed: {output[-300:]}")
             for file in os.listdir(target):
-                if file.endswith(".jsonl"):
+                # Conflicts and deleted bodies are no records.
+                if file.endswith(".jsonl") and not file.startswith("edge_"):
                     with open(os.path.join(target, file), encoding="utf-8") as lines:
                         documents = [json.loads(line) for line in lines if line.strip()]
                     records[file[:-6]] = {d["_id"]: d for d in documents if isinstance(d["_id"], str)}
