@@ -47,7 +47,7 @@ pub(crate) struct Engine {
     /// Entries of the audit trail that are younger than this stay.
     pub(crate) audit_keep_ms: Arc<AtomicI64>,
     open: Open,
-    /// Held by whoever opens it again or writes.
+    /// Held while it is opened again or written to.
     writing: Mutex<Tries>,
 }
 
@@ -195,7 +195,7 @@ impl Engine {
         if has_failed {
             self.forget_view();
         }
-        // Also where somebody who reads had it opened again: the last write after a failure may have failed too.
+        // Also where a reader had it opened again: the last write after a failure may have failed too.
         let is_anew = tries.written != tries.opened + u64::from(has_failed);
         if is_anew && is_just_now(tries.written_at, REOPEN_EVERY) {
             return Err(StoreError::Reopening);

@@ -202,7 +202,7 @@ async fn a_record_that_is_gone_or_holds_the_value_asks_for_little() {
     scene.assert_closed("GONE", "central", &node);
 }
 
-/// A value of one human being's goes into no record of another one's, whoever decides so.
+/// A value of one human being's goes into no record of another one's, whatever is decided.
 #[tokio::test]
 async fn a_value_is_not_put_into_the_record_of_somebody_else() {
     let named =
