@@ -140,9 +140,8 @@ fn find_sources(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Sources> {
 
 fn add_directory(config: &Config, directory: &Path, sources: &mut Sources) -> anyhow::Result<()> {
     for path in sorted_entries(directory)? {
-        let is_of_records =
-            path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
-        if !is_of_records || !path.is_file() {
+        let has_records = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+        if !has_records || !path.is_file() {
             continue;
         }
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();

@@ -4,7 +4,7 @@
 //! What a caller's rights were made from (account, session, access rules) is compared again in three
 //! places, each of which everything passes: when a body has been read ([`super::extract::Sent`]), inside the transaction
 //! of every write (the store asks, see [`crate::store::Standing`]), and before each further piece of an answer that is
-//! sent in pieces ([`guarded`]). The account is the same as long as the count of its changes is (`store::rights`), the
+//! sent in pieces ([`guarded`]). The account is the same as long as the count of its changes is (`store::rights_count`), the
 //! rules as long as nobody replaced them by others: what was taken and given back meanwhile refuses the request too.
 
 use std::sync::{Arc, PoisonError, Weak};

@@ -39,7 +39,7 @@ mod records;
 mod reindex;
 mod repeats;
 mod restore_rows;
-mod rights;
+mod rights_count;
 mod rows;
 mod salvage;
 mod scrub;

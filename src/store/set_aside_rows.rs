@@ -390,7 +390,7 @@ mod tests {
         let damaged = store.damaged_rows();
         let tables: std::collections::BTreeSet<_> = damaged.iter().map(|row| row.table.clone()).collect();
         assert_eq!((damaged.len(), tables.len()), (17, 17), "{tables:?}");
-        let of_records: Vec<_> = OF_RECORDS.iter().map(|rows| rows.name()).collect();
+        let record_tables: Vec<_> = OF_RECORDS.iter().map(|rows| rows.name()).collect();
         let mut missing = Vec::new();
         struct Names<'a>(&'a mut Vec<&'static str>);
         impl EachTable for Names<'_> {
@@ -407,7 +407,7 @@ mod tests {
             }
         }
         each_table(&mut Names(&mut missing)).unwrap();
-        missing.retain(|name| !of_records.contains(name) && !tables.contains(*name));
+        missing.retain(|name| !record_tables.contains(name) && !tables.contains(*name));
         assert_eq!(missing, Vec::<&str>::new(), "every table is tried");
         for DamagedRow { table, kind, id } in damaged {
             assert!(store.read().unwrap().content_sha256().is_err(), "{table}");
