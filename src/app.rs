@@ -7,6 +7,7 @@ mod connections;
 mod control;
 mod heads;
 mod held;
+mod pace;
 mod plain_http;
 mod proxies;
 mod reading;
@@ -348,6 +349,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         content_limit_bytes: usize::try_from(config.api.content_limit_bytes).unwrap_or(usize::MAX),
         record_limit_bytes: usize::try_from(config.api.record_limit_bytes).unwrap_or(usize::MAX),
         central_roles: config.accounts.central_roles.clone(),
+        active_from_centre: config.accounts.active_from_centre,
         emergency_access: config.accounts.emergency_access,
         browser_sessions: browser_sessions(config),
     }

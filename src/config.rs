@@ -33,6 +33,7 @@ use crate::accounts::{AccountsSettings, BCRYPT_COST_DEFAULT, PASSWORD_CHARS_MIN_
 use crate::backup::BackupSettings;
 use crate::central::CentreAddress;
 use crate::domain::access::{Acl, END_USER};
+use crate::domain::active::ActiveFromCentre;
 use crate::domain::json::DateFormat;
 use crate::domain::record::Kind;
 use crate::http::CollectionShape;
@@ -123,6 +124,7 @@ pub struct AccountRules {
     pub bcrypt_cost: u32,
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
+    pub active_from_centre: ActiveFromCentre,
     pub emergency_access: bool,
     pub browser_sessions: bool,
     /// Days after the last complete round in which people may log in; 0: for ever.
@@ -241,6 +243,7 @@ impl Default for AccountRules {
             password_min_chars: PASSWORD_CHARS_MIN_DEFAULT,
             bcrypt_cost: BCRYPT_COST_DEFAULT,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
+            active_from_centre: ActiveFromCentre::Honour,
             emergency_access: false,
             browser_sessions: true,
             offline_login_days: 0,

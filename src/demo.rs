@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::{Grant, Verb};
+use crate::domain::active::is_active_raw;
 use crate::domain::record::Kind;
 use crate::store::{Edit, EditError, Snapshot, Store};
 
@@ -50,7 +51,7 @@ pub fn accounts_with_public_password(snapshot: &Snapshot) -> Vec<String> {
         };
         let person = record.document.as_ref();
         let is_public = person.get_str("password").is_ok_and(|hash| PUBLIC_PASSWORD_HASHES.contains(&hash));
-        if is_public && !person.get_bool("active").is_ok_and(|active| !active) {
+        if is_public && is_active_raw(person) {
             found.push(id.to_owned());
         }
     }

@@ -33,6 +33,8 @@ mod holes;
 mod identities;
 #[path = "api/identity.rs"]
 mod identity;
+#[path = "api/inactive.rs"]
+mod inactive;
 #[path = "api/link.rs"]
 mod link;
 #[path = "api/lists.rs"]

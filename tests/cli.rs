@@ -274,6 +274,46 @@ fn nobody_invents_a_password_for_somebody_else() {
     }
 }
 
+/// A hub that makes everybody inactive: their accounts are counted, and opened at once, but for those closed here.
+#[test]
+fn accounts_that_came_inactive_are_opened_together() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        let hash = "$2b$04$abcdefghijklmnopqrstuuO2bVnLq6JpYFOkZ3hTqTq0cI0pHZ9bO";
+        let people: String = ["ANA001", "BEN002", "CLO003", "DAN004"]
+            .iter()
+            .map(|id| {
+                format!(
+                    "{{\"_id\": \"{id}\", \"name\": \"{id}\", \"active\": false, \"password\": \"{hash}\"}}\n"
+                )
+            })
+            .collect();
+        let file = clinic.path("people.jsonl");
+        std::fs::write(&file, people).unwrap();
+        clinic.run(&["import", file.to_str().unwrap()]).ends(0);
+        let node = is_running.then(|| clinic.serve(&[]));
+        clinic.run(&["user", "disable", "CLO003"]).ends(0);
+        let doctor = clinic.run(&["doctor"]).out.clone();
+        assert!(doctor.contains("3 people have a password and cannot log in"), "{doctor}");
+        let all = |more: &[&str]| clinic.run(&[&["user", "enable", "--all-inactive"], more].concat());
+        all(&["--dry-run"])
+            .ends(0)
+            .says("ANA001 would be opened")
+            .says("3 accounts would be opened")
+            .says("1 that were closed");
+        all(&["--since", "2999-01-01T00:00:00Z"]).ends(0).says("0 accounts were opened");
+        all(&["--since", "lately"]).ends(1).complains("2026-11-29T00:00:00Z");
+        clinic.run(&["user", "enable"]).ends(2);
+        clinic.run(&["user", "enable", "ANA001", "--all-inactive"]).ends(2);
+        all(&[]).ends(0).says("DAN004 can log in again").says("3 accounts were opened");
+        all(&[]).ends(0).says("0 accounts were opened");
+        let users = clinic.run(&["user", "list", "--json"]).ends(0).json();
+        let open: Vec<_> = users.as_array().unwrap().iter().filter(|user| user["active"] == true).collect();
+        assert_eq!(open.len(), 3, "{users}");
+        drop(node);
+    }
+}
+
 #[test]
 fn accounts_are_made_listed_and_given_passwords() {
     for is_running in IS_RUNNING {

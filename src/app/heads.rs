@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum_server::accept::Accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::clients::{Clients, Connection};
 use super::held::Watched;
+use super::pace::Pace;
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -54,6 +55,8 @@ struct Frames {
     /// Requests' heads that were completed.
     whole: usize,
     begin: Begin,
+    /// Bytes of frames that are no part of a request, and of bodies' frames that bring nothing.
+    aside: usize,
     /// A head has said too often how large its table is.
     is_wordy: bool,
 }
@@ -102,6 +105,9 @@ impl Frames {
                     self.begin.follow(content);
                     self.is_wordy |= self.begin.sizes > SIZE_UPDATES_MAX;
                 }
+                if !matches!(self.kind, KIND_DATA | KIND_HEADERS | KIND_CONTINUATION) {
+                    self.aside += content.len();
+                }
                 self.rest -= content.len();
                 bytes = others;
             } else {
@@ -119,6 +125,11 @@ impl Frames {
                 let [high, middle, low, kind, flags, ..] = self.head;
                 self.rest = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
                 (self.kind, self.flags) = (kind, flags);
+                if !matches!(kind, KIND_DATA | KIND_HEADERS | KIND_CONTINUATION)
+                    || kind == KIND_DATA && self.rest == 0
+                {
+                    self.aside += FRAME_HEAD_BYTES;
+                }
                 if kind == KIND_HEADERS {
                     self.is_open = true;
                     self.begin = Begin::of(flags);
@@ -168,6 +179,7 @@ pub(super) struct WatchedHeads<T> {
     speech: Speech,
     /// HTTP/1: something has come since it last waited for more.
     has_come: bool,
+    pace: Pace,
     clients: Arc<Clients>,
     connection: Arc<Connection>,
 }
@@ -194,7 +206,14 @@ impl<T: OverLine> WatchedHeads<T> {
         let line = stream.line();
         let (clients, connection) = (Arc::clone(line.clients()), Arc::clone(line.connection()));
         connection.came_as_http();
-        WatchedHeads { stream, speech: Speech::Preface(0), has_come: false, clients, connection }
+        WatchedHeads {
+            stream,
+            speech: Speech::Preface(0),
+            has_come: false,
+            pace: Pace::new(),
+            clients,
+            connection,
+        }
     }
 }
 
@@ -203,6 +222,9 @@ impl<T> WatchedHeads<T> {
         let (clients, connection) = (&self.clients, &self.connection);
         connection.came_as_http();
         self.speech.follow(bytes);
+        if let Speech::Http2(frames) = &mut self.speech {
+            self.pace.spend(std::mem::take(&mut frames.aside));
+        }
         match &mut self.speech {
             Speech::Http2(frames) if frames.is_wordy => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a head changes its table too often"));
@@ -237,6 +259,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for WatchedHeads<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.pace.poll(context));
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         match read {
@@ -329,6 +352,7 @@ mod tests {
             stream: line,
             speech: Speech::Preface(0),
             has_come: false,
+            pace: Pace::new(),
             clients: Arc::clone(&clients),
             connection: Arc::clone(&connection),
         };

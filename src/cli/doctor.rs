@@ -204,6 +204,7 @@ fn accounts(found: &mut Findings, users: &[Value]) {
     if active().find(is_root).is_none() {
         found.warning(ABOUT, "nobody administers this node", "thalamus-edge setup");
     }
+    inactive(found, users);
     let of_demo: Vec<_> =
         active().filter(|user| user["public_password"] == true).map(|user| cell(&user["id"])).collect();
     match of_demo.is_empty() {
@@ -213,6 +214,50 @@ fn accounts(found: &mut Findings, users: &[Value]) {
             format!("{} came with the demo: everybody knows their passwords", of_demo.join(", ")),
             "thalamus-edge user disable ACCOUNT, or a password of their own: thalamus-edge user passwd ACCOUNT",
         ),
+    }
+}
+
+/// People who have a password and whose records say that they are inactive, by where that comes from.
+fn inactive(found: &mut Findings, users: &[Value]) {
+    const ABOUT: &str = "inactive accounts";
+    const EXAMPLES_MAX: usize = 5;
+    let ids = |users: &[&Value]| {
+        let shown: Vec<_> = users.iter().take(EXAMPLES_MAX).map(|user| cell(&user["id"])).collect();
+        let more = users.len().saturating_sub(EXAMPLES_MAX);
+        if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+    };
+    let came = |user: &&Value| user["closed_here"] == false && user["is_account"].is_null();
+    let came: Vec<_> = users.iter().filter(came).collect();
+    let (ignored, shut): (Vec<_>, Vec<_>) = came.into_iter().partition(|user| user["active"] == true);
+    let here = users.iter().filter(|user| user["closed_here"] == true).count();
+    if !shut.is_empty() {
+        found.warning(
+            ABOUT,
+            format!(
+                "{} people have a password and cannot log in, because their records came inactive from the centre or an \
+                 import: {}",
+                shut.len(),
+                ids(&shut)
+            ),
+            "thalamus-edge user enable --all-inactive --dry-run; where a hub makes them so: [accounts] active_from_centre",
+        );
+    } else if !ignored.is_empty() {
+        let count = ignored.len();
+        found.ok(
+            ABOUT,
+            format!("{count} that came so log in, as `active_from_centre` says; {here} were closed here"),
+        );
+    } else if here > 0 {
+        found.ok(ABOUT, format!("{here} were closed here"));
+    }
+    let odd: Vec<_> = users.iter().filter(|user| user["active_stored"].is_string()).collect();
+    if !odd.is_empty() {
+        let value = cell(&odd.first().map_or(Value::Null, |user| user["active_stored"].clone()));
+        found.warning(
+            ABOUT,
+            format!("`active` is neither true nor false, and counts as false: {} (as {value})", ids(&odd)),
+            "thalamus-edge user enable ACCOUNT, or user disable ACCOUNT",
+        );
     }
 }
 

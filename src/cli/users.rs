@@ -33,17 +33,31 @@ pub(super) enum UserCommand {
         /// Federation account, or NAME@local.
         id: String,
     },
-    /// Open an account again.
-    Enable {
-        /// Federation account, or NAME@local.
-        id: String,
-    },
+    /// Open an account again, or all that came here inactive.
+    Enable(EnableArgs),
     /// List who can log in here, and as what.
     List {
         /// Print the API's JSON.
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EnableArgs {
+    /// Federation account, or NAME@local.
+    #[arg(required_unless_present = "all_inactive", conflicts_with = "all_inactive")]
+    id: Option<String>,
+    /// Every person who has a password and whose record came here inactive, as hubs of Thalamus up to 0.9.8 make them.
+    /// Accounts that were closed on this node stay closed. It travels to the centre.
+    #[arg(long)]
+    all_inactive: bool,
+    /// Only those that came, or became inactive, at this moment or later: 2026-11-29T00:00:00Z.
+    #[arg(long, requires = "all_inactive", value_name = "MOMENT")]
+    since: Option<String>,
+    /// Say whose accounts it would open, and open none.
+    #[arg(long, requires = "all_inactive")]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -79,7 +93,8 @@ pub(super) async fn run(config: Config, command: UserCommand) -> anyhow::Result<
         UserCommand::Passwd(args) => passwd(&config, args).await,
         UserCommand::Link { id } => link(&config, &id).await,
         UserCommand::Disable { id } => set_active(&config, &id, false).await,
-        UserCommand::Enable { id } => set_active(&config, &id, true).await,
+        UserCommand::Enable(EnableArgs { id: Some(id), .. }) => set_active(&config, &id, true).await,
+        UserCommand::Enable(args) => enable_all(&config, args).await,
         UserCommand::List { json } => list(&config, json).await,
     }
 }
@@ -153,6 +168,52 @@ async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Resul
     Ok(Done::text(format!("{} {state}", plain(id))))
 }
 
+/// Opens the accounts of people that came here inactive, each as `user enable ACCOUNT` does.
+async fn enable_all(config: &Config, args: EnableArgs) -> anyhow::Result<Done> {
+    let client = Client::connect(config, Missing::Refuse).await?;
+    let path = match &args.since {
+        Some(since) => format!("/users?inactive_since={}", segment(since)),
+        None => "/users".to_owned(),
+    };
+    let users = client.get(&path).await?.accepted()?;
+    let users = users.as_array().map_or(&[][..], |users| users);
+    let is_closed = |user: &&Value, here: bool| user["closed_here"] == here && user["is_account"].is_null();
+    let mut lines = Vec::new();
+    let (mut opened, mut refused) = (0_u64, 0_u64);
+    for user in users.iter().filter(|user| is_closed(user, false)) {
+        let id = cell(&user["id"]);
+        if args.dry_run {
+            lines.push(format!("{} would be opened; roles here: {}", plain(&id), cell(&user["roles"])));
+            opened += 1;
+            continue;
+        }
+        let answer = client.post(&format!("/users/{}/active", named(&id)?), &json!({"active": true})).await?;
+        match answer.accepted() {
+            Ok(_) => {
+                lines.push(format!("{} can log in again", plain(&id)));
+                opened += 1;
+            }
+            Err(failure) => {
+                lines.push(format!("{} stays closed: {}", plain(&id), failure.message));
+                refused += 1;
+            }
+        }
+    }
+    let done = if args.dry_run { "accounts would be opened" } else { "accounts were opened" };
+    lines.push(format!("{opened} {done}"));
+    let here = users.iter().filter(|user| is_closed(user, true)).count();
+    if here > 0 {
+        lines.push(format!(
+            "{here} that were closed on this node stay closed: `thalamus-edge user enable ACCOUNT` opens one"
+        ));
+    }
+    if refused > 0 {
+        lines.push(format!("{refused} could not be opened"));
+        return Err(Failure { code: EXIT_FAILED, message: lines.join("\n") }.into());
+    }
+    Ok(Done::text(lines.join("\n")))
+}
+
 async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     let password = if args.password_stdin { password_line()? } else { ask_password()? };
@@ -182,6 +243,7 @@ fn row(user: &Value) -> [String; 4] {
     let active = match (&user["is_account"], user["active"] == true) {
         (Value::Bool(false), _) => "no, the id is no account",
         (_, true) => "yes",
+        (_, false) if user["closed_here"] == false => "no, came here inactive",
         (_, false) => "no",
     };
     [cell(&user["id"]), active.to_owned(), cell(&user["roles"]), cell(&user["not_honoured"])]

@@ -97,6 +97,7 @@ pub(super) const KEYS: &[Key] = &[
     key("accounts.password_min_chars", "a number from 4 to 64", "8"),
     key("accounts.bcrypt_cost", "a number from 4 to 14", "12"),
     key("accounts.central_roles", "a list of names of roles without root", r#"["end_user", "health_professional"]"#),
+    key("accounts.active_from_centre", r#""honour" or "ignore""#, r#""honour""#),
     key("accounts.emergency_access", YES_OR_NO, "false"),
     key("accounts.browser_sessions", YES_OR_NO, "true"),
     key("accounts.offline_login_days", "whole days, as a number or with a unit, up to 3650; 0: no limit", r#""30 days""#),

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file or the network, so every rule can be tested as a table.
 
 pub mod access;
+pub mod active;
 pub mod address;
 pub mod audit;
 pub mod content;

@@ -24,6 +24,7 @@ use super::witness::{Witness, login_failed};
 use super::{Node, Overloaded, Pattern, Received, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};
+use crate::domain::active::{ActiveFromCentre, is_active, is_active_raw};
 use crate::domain::encoding::decoded;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
@@ -350,11 +351,12 @@ pub(crate) fn account_of(
             Ok(snapshot.local_account(&name)?.map(|account| local_account(name, &account, count)))
         }
         Actor::Person(id) if is_account(id) => {
-            let Some((id, fields)) =
+            let Some((id, mut fields)) =
                 snapshot.look(Kind::Person, id, |id, person| (id.to_owned(), AccountFields::of(person)))?
             else {
                 return Ok(None);
             };
+            fields.active = is_open(node, fields.active, || snapshot.is_closed_here(&id))?;
             let granted = snapshot.grants(&id, fields.password_hash())?;
             let shares_account = snapshot.is_shared(&id)?;
             let count = snapshot.rights_count(actor)?;
@@ -382,9 +384,11 @@ pub(crate) fn account_in_tx(
             let Some(id) = tx.resolve_person(id)? else {
                 return Ok(None);
             };
-            let Some(fields) = tx.look(&RecordKey::new(Kind::Person, id.as_str()), AccountFields::of)? else {
+            let Some(mut fields) = tx.look(&RecordKey::new(Kind::Person, id.as_str()), AccountFields::of)?
+            else {
                 return Ok(None);
             };
+            fields.active = is_open(node, fields.active, || tx.is_closed_here(&id))?;
             let granted = tx.grants_of(&id, fields.password_hash())?;
             let shares_account = tx.is_shared(&id)?;
             let count = tx.rights_count(actor)?;
@@ -409,8 +413,7 @@ impl AccountFields {
         AccountFields {
             password_hash: person.get_str("password").ok().map(Arc::from),
             roles: roles.filter_map(|role| role.as_str().map(str::to_owned)).collect(),
-            // Only what says so is inactive: records of the HMIS leave the field out.
-            active: person.get_bool("active").unwrap_or(true),
+            active: is_active_raw(person),
         }
     }
 
@@ -448,9 +451,17 @@ pub fn fold_local(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// Only what says so is inactive: records of the HMIS leave the field out.
-pub(crate) fn is_active(account: &bson::Document) -> bool {
-    !matches!(account.get("active"), Some(bson::Bson::Boolean(false)))
+/// Whether a person's account is open here: what came here inactive may not count.
+pub(crate) fn is_open(
+    node: &Node,
+    is_active: bool,
+    is_closed_here: impl FnOnce() -> Result<bool, StoreError>,
+) -> Result<bool, StoreError> {
+    match node.settings.active_from_centre {
+        _ if is_active => Ok(true),
+        ActiveFromCentre::Honour => Ok(false),
+        ActiveFromCentre::Ignore => Ok(!is_closed_here()?),
+    }
 }
 
 /// The caller as they are now, for answers that are waited for: nobody whose account was changed or whose session ended

@@ -20,6 +20,7 @@ use super::workload::{self, showing, writing};
 use super::write::{check_size, to_raw};
 use super::{ClientStore, Node};
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
+use crate::domain::active::is_active;
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt, parse_body, show_value};
@@ -477,7 +478,7 @@ fn check_deletable(
     if let Some(hold) = snapshot.hold(&conflict.key.id)? {
         return Err(ResolveError::Held { conflict: hold.conflict });
     }
-    if !matches!(person.get("active"), Some(Bson::Boolean(false))) {
+    if is_active(person) {
         return Err(ResolveError::Invalid { field: "active".into(), message: "The user is active.".into() });
     }
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {

@@ -4,6 +4,7 @@
 //! the outside in: request id and log line, error format, cross-origin rules, login, the audit of what the answer
 //! shows or refuses, body limits.
 
+mod account_list;
 mod api;
 mod audit;
 mod authorization;
@@ -62,6 +63,7 @@ use futures_util::future::BoxFuture;
 use crate::accounts::Accounts;
 use crate::backup::Backups;
 use crate::domain::access::{Acl, Actor};
+use crate::domain::active::ActiveFromCentre;
 use crate::domain::json::DateFormat;
 use crate::domain::schema::{SCHEMAS, Shape};
 use crate::sync::Reconciler;
@@ -138,6 +140,7 @@ pub struct ApiSettings {
     pub record_limit_bytes: usize,
     /// Roles that count wherever they came from.
     pub central_roles: Vec<String>,
+    pub active_from_centre: ActiveFromCentre,
     /// Whether `"emergency": true` in the access rules means anything.
     pub emergency_access: bool,
     pub browser_sessions: BrowserSessions,
@@ -180,7 +183,7 @@ pub fn api(node: Arc<Node>) -> Api {
         .route("/changes", get(changes::changes))
         .route("/audit", get(audit::list))
         .route("/backups", post(backups::create))
-        .route("/users", get(users::list))
+        .route("/users", get(account_list::list))
         .route("/users/{id}", post(users::add))
         .route("/users/{id}/password", post(users::set_password))
         .route("/users/{id}/active", post(users::set_active))

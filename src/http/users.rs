@@ -1,36 +1,26 @@
 //! Floor 4. Accounts for those who administer the node: the operator's `user` commands, and root.
 
-use std::io;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bson::{Bson, Document, RawDocument, doc};
-use futures_util::{StreamExt as _, stream};
+use bson::{Document, doc};
 use serde_json::{Map, Value, json};
-use tokio::task::spawn_blocking;
 
 use super::Node;
-use super::caller::{Caller, fold_local, is_active, strings};
+use super::caller::{Caller, fold_local};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link::NewLink;
 use super::password::require_current;
-use super::witness::Seen;
-use super::workload;
-use crate::accounts::PUBLIC_PASSWORD_HASHES;
 use crate::domain::access::{Actor, LOCAL_SUFFIX, Principal, Verb, local_name};
+use crate::domain::active::ACTIVE;
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_body;
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::domain::schema::is_account;
-use crate::store::{Part, Snapshot, StoreError, Tx};
+use crate::store::{StoreError, Tx};
 
-/// People read from the store at once.
-const BATCH_PEOPLE_MAX: usize = 500;
-const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Longest name of a technician's account.
 const LOCAL_NAME_CHARS_MAX: usize = 64;
 /// Space that a change of an account needs, roughly.
@@ -83,151 +73,6 @@ impl std::fmt::Display for Account {
             Account::Person(id) => f.write_str(id),
         }
     }
-}
-
-/// Everybody who can log in here: technicians, and people with a password. People whose id is no account have
-/// `"is_account": false`: with those nobody logs in.
-pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
-    node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
-    let accounts = Accounts { node, place: Place::Technicians, has_shown: false };
-    let (first, accounts) = accounts.next_piece(&caller).await?;
-    let body = match accounts.place {
-        Place::End => Body::from(first),
-        _ => accounts.into_body(first, caller),
-    };
-    let json = HeaderValue::from_static("application/json");
-    Ok(Seen::other("users", None).on(([(header::CONTENT_TYPE, json)], body).into_response()))
-}
-
-/// Where the list of accounts goes on: technicians come first, and then people behind an id.
-enum Place {
-    Technicians,
-    People(String),
-    End,
-}
-
-/// The list of accounts as JSON text, made piece by piece as the client takes it.
-struct Accounts {
-    node: Arc<Node>,
-    place: Place,
-    /// Whether an account stands in the text already.
-    has_shown: bool,
-}
-
-impl Accounts {
-    fn into_body(self, first: Vec<u8>, caller: Caller) -> Body {
-        let rest = stream::try_unfold((self, caller), |(accounts, caller)| async move {
-            if matches!(accounts.place, Place::End) {
-                return Ok(None);
-            }
-            // The connection is cut, so that the client sees an incomplete answer.
-            let read = accounts.next_piece(&caller).await;
-            let (text, accounts) =
-                read.map_err(|_| io::Error::other("the accounts could not be read to their end"))?;
-            Ok::<_, io::Error>(Some((text, (accounts, caller))))
-        });
-        Body::from_stream(stream::once(async move { Ok(first) }).chain(rest))
-    }
-
-    async fn next_piece(mut self, caller: &Caller) -> Result<(Vec<u8>, Accounts), ApiError> {
-        let _work = workload::take_for_list(&self.node, caller).await?;
-        let read = spawn_blocking(move || self.read().map(|text| (text, self)));
-        read.await.map_err(|_| ApiError::Internal)?
-    }
-
-    /// The next piece; never an empty one before the end.
-    fn read(&mut self) -> Result<Vec<u8>, ApiError> {
-        let mut text = Vec::new();
-        while text.is_empty() && !matches!(self.place, Place::End) {
-            self.read_on(&mut text)?;
-        }
-        Ok(text)
-    }
-
-    fn read_on(&mut self, text: &mut Vec<u8>) -> Result<(), ApiError> {
-        let snapshot = self.node.store.read()?;
-        let mut shown = Vec::new();
-        let after = match std::mem::replace(&mut self.place, Place::End) {
-            Place::Technicians => {
-                text.push(b'[');
-                let accounts = snapshot.local_accounts()?;
-                shown.extend(accounts.into_iter().map(|(name, account)| shown_technician(name, &account)));
-                None
-            }
-            Place::People(after) => Some(after),
-            Place::End => return Ok(()),
-        };
-        let part = Part {
-            after: after.as_deref(),
-            max: BATCH_PEOPLE_MAX,
-            bytes_max: BATCH_BYTES_MAX,
-            is_without_damaged: true,
-        };
-        let mut people = Vec::new();
-        let show = |id: &str, person: &RawDocument| people.push((id.to_owned(), account_of(person)));
-        let next = snapshot.visit(Kind::Person, part, show)?;
-        for (id, account) in people {
-            shown.extend(shown_person(&self.node, &snapshot, &id, &account?)?);
-        }
-        for account in shown {
-            if std::mem::replace(&mut self.has_shown, true) {
-                text.push(b',');
-            }
-            serde_json::to_writer(&mut *text, &account).map_err(|_| ApiError::Internal)?;
-        }
-        match next {
-            Some(next) => self.place = Place::People(next),
-            None => text.push(b']'),
-        }
-        Ok(())
-    }
-}
-
-fn shown_technician(name: String, account: &Document) -> Value {
-    json!({
-        "id": Account::Local(name).to_string(), "local": true, "active": is_active(account),
-        "roles": strings(account.get("roles")), "not_honoured": [],
-    })
-}
-
-/// What the list says is made of these fields of a person, whose record may have many megabytes.
-fn account_of(person: &RawDocument) -> Result<Document, ApiError> {
-    let mut account = Document::new();
-    for name in ["password", "roles", "active"] {
-        if let Some(value) = person.get(name).map_err(|_| ApiError::Damaged)? {
-            account.insert(name, Bson::try_from(value).map_err(|_| ApiError::Damaged)?);
-        }
-    }
-    Ok(account)
-}
-
-fn shown_person(
-    node: &Node,
-    snapshot: &Snapshot,
-    id: &str,
-    person: &Document,
-) -> Result<Option<Value>, ApiError> {
-    if !person.contains_key("password") {
-        return Ok(None);
-    }
-    // Roles that nobody can read are not honoured, and keep nobody from the list.
-    let granted = match snapshot.grants(id, person.get_str("password").unwrap_or_default()) {
-        Err(StoreError::DamagedRow(_)) => Vec::new(),
-        granted => granted?,
-    };
-    let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
-    let (roles, not_honoured): (Vec<String>, Vec<String>) =
-        strings(person.get("roles")).into_iter().partition(counts);
-    let mut shown = json!({
-        "id": id, "local": false, "active": is_active(person), "roles": roles, "not_honoured": not_honoured,
-    });
-    if !is_account(id) {
-        shown["is_account"] = json!(false);
-    }
-    if person.get_str("password").is_ok_and(|hash| PUBLIC_PASSWORD_HASHES.contains(&hash)) {
-        shown["public_password"] = json!(true);
-    }
-    Ok(Some(shown))
 }
 
 /// Whoever makes accounts could make one for root, so the name alone is not enough.
@@ -483,7 +328,15 @@ pub(crate) async fn set_active(
     };
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let set = caller.writes(&node).transact(move |tx| -> Result<bool, StoreError> {
-        change(tx, &account, &actor, |document| drop(document.insert("active", is_active)))
+        if !change(tx, &account, &actor, |document| drop(document.insert(ACTIVE, is_active)))? {
+            return Ok(false);
+        }
+        // Also if the record has said so before: now it is this node's word.
+        if let Account::Person(id) = &account {
+            let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
+            tx.set_closed_here(&id, !is_active)?;
+        }
+        Ok(true)
     });
     if set.await? { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(unknown()) }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bson::{Bson, Document, RawDocument, RawDocumentBuf};
+use bson::{Document, RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -22,6 +22,7 @@ use super::witness::Seen;
 use super::workload::{self, Work, changing, writing};
 use crate::accounts::is_acceptable_hash;
 use crate::domain::access::{Acl, Verb};
+use crate::domain::active::is_active;
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::weight::{self, RECORD_MAX};
 use crate::domain::json::{Shown, parse_body};
@@ -321,7 +322,7 @@ impl WriteRequest<'_> {
                     if let Some(hold) = snapshot.hold(&found.0.id)? {
                         return Err(ApiError::DecisionPending { conflict: hold.conflict });
                     }
-                    if !matches!(stored.get("active"), Some(Bson::Boolean(false))) {
+                    if is_active(stored) {
                         return Err(ApiError::invalid("active", "The user is active."));
                     }
                     requires.push(Requirement::NoDependents(found.0.id.clone()));

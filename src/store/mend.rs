@@ -30,8 +30,9 @@ pub const META_VERIFY_DUE: &str = "verify_due";
 
 /// Tables without checksums in which the node notes how it stands with the centre. They follow from nothing, and each can
 /// be done without: see [`Tx::remake_notes`].
-pub(super) const NOTES: [&str; 11] = [
+pub(super) const NOTES: [&str; 12] = [
     "rights",
+    "closed_here",
     "conflict_outbox",
     "conflict_watched",
     "reread",
@@ -340,6 +341,9 @@ impl Tx<'_> {
         }
         if is_lost("rights") {
             self.rights_are_lost()?;
+        }
+        if is_lost("closed_here") {
+            self.closed_here_is_lost()?;
         }
         if ["reread", "vanished", "landed"].into_iter().any(is_lost) {
             self.doubt_intents()?;

@@ -97,6 +97,7 @@ pub struct Tx<'t> {
     pub(crate) grants: Rows<'t, &'static str>,
     pub(crate) local_accounts: Rows<'t, &'static str>,
     pub(super) rights: Table<'t, &'static str, u64>,
+    pub(super) closed_here: Table<'t, &'static str, ()>,
     pub(crate) content: Rows<'t, (&'static str, u32)>,
     pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,
     pub(crate) content_wanted: Table<'t, &'static str, (u64, i64)>,
@@ -171,6 +172,7 @@ impl<'t> Tx<'t> {
             grants: open_for_writing(transaction, &ledger, GRANTS)?,
             local_accounts: open_for_writing(transaction, &ledger, LOCAL_ACCOUNTS)?,
             rights: open_for_writing(transaction, &ledger, RIGHTS)?,
+            closed_here: open_for_writing(transaction, &ledger, CLOSED_HERE)?,
             content: open_for_writing(transaction, &ledger, CONTENT)?,
             content_named: open_for_writing(transaction, &ledger, CONTENT_NAMED)?,
             content_wanted: open_for_writing(transaction, &ledger, CONTENT_WANTED)?,
@@ -525,6 +527,7 @@ impl<'t> Tx<'t> {
         let owner = new.or(old).and_then(|document| schema.owner_in(document));
         self.audit_change(key, op, paths, owner.as_deref(), actor)?;
         self.rights_changed_after(key, op, paths)?;
+        self.closed_after(key, (old, new), actor)?;
         let row = rawdoc! {
             "kind": i32::from(schema.code), "id": key.id.as_str(), "op": op,
             "paths": paths.iter().map(String::as_str).collect::<RawArrayBuf>(),

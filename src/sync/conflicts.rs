@@ -4,6 +4,7 @@ use bson::{Bson, Document};
 
 use super::undecided;
 use crate::domain::access::Actor;
+use crate::domain::active::is_active;
 use crate::domain::audit::{Event, What};
 use crate::domain::diff;
 use crate::domain::merge::Side;
@@ -158,7 +159,7 @@ pub(super) fn check_person_may_go(tx: &Tx<'_>, id: &str, person: &Document) -> R
     let invalid = |field: &str, message: &str| {
         Err(ResolveError::Invalid { field: field.to_owned(), message: message.to_owned() })
     };
-    if !matches!(person.get("active"), Some(Bson::Boolean(false))) {
+    if is_active(person) {
         return invalid("active", "The user is active.");
     }
     if tx.has_dependents(id)? {

@@ -20,6 +20,7 @@ use thalamus_edge::accounts::{Accounts, AccountsSettings, BCRYPT_COST_MIN};
 use thalamus_edge::backup::{BackupSettings, Backups};
 use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::{Acl, Actor, BUILT_IN_ROLES, END_USER, Grant, Verb};
+use thalamus_edge::domain::active::ActiveFromCentre;
 use thalamus_edge::domain::json::DateFormat;
 use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::http::{Api, ApiSettings, BrowserSessions, ClientStore, CollectionShape, Node, Peer, api};
@@ -95,6 +96,7 @@ impl Default for Setup {
             content_limit_bytes: 32 << 20,
             record_limit_bytes: 1 << 20,
             central_roles: vec![END_USER.to_owned(), "health_professional".to_owned()],
+            active_from_centre: ActiveFromCentre::Honour,
             emergency_access: false,
             browser_sessions: BrowserSessions::On,
         };

@@ -1,0 +1,240 @@
+//! Floor 4. The list of accounts, for those who administer the node.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bson::{Bson, Document, RawDocument};
+use chrono::DateTime;
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use super::Node;
+use super::caller::{Caller, is_open, strings};
+use super::error::ApiError;
+use super::extract::query_pairs;
+use super::users::Account;
+use super::witness::Seen;
+use super::workload;
+use crate::accounts::PUBLIC_PASSWORD_HASHES;
+use crate::domain::access::Verb;
+use crate::domain::active::{ACTIVE, is_active};
+use crate::domain::record::Kind;
+use crate::domain::schema::is_account;
+use crate::store::{Part, Snapshot, StoreError};
+
+/// People read from the store at once.
+const BATCH_PEOPLE_MAX: usize = 500;
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Everybody who has an account here: technicians, and people with a password. People whose id is no account have
+/// `"is_account": false`: with those nobody logs in. Those whose records say that they are inactive have `closed_here`, which
+/// tells whether somebody closed them on this node; and `active_stored` if that is no boolean.
+///
+/// `?inactive_since=MOMENT`: inactive people only, of those whom something made or changed in `active` since then.
+pub(crate) async fn list(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
+    let since = since(&request)?;
+    let reading = Arc::clone(&node);
+    let changed = spawn_blocking(move || since.map(|since| changed_since(&reading, since)).transpose());
+    let only = changed.await.map_err(|_| ApiError::Internal)??;
+    let place = if only.is_some() { Place::People(String::new()) } else { Place::Technicians };
+    let accounts = Accounts { node, place, only, has_begun: false, has_shown: false };
+    let (first, accounts) = accounts.next_piece(&caller).await?;
+    let body = match accounts.place {
+        Place::End => Body::from(first),
+        _ => accounts.into_body(first, caller),
+    };
+    let json = HeaderValue::from_static("application/json");
+    Ok(Seen::other("users", None).on(([(header::CONTENT_TYPE, json)], body).into_response()))
+}
+
+/// The moment in `inactive_since`, in milliseconds.
+fn since(request: &Request) -> Result<Option<i64>, ApiError> {
+    const NAME: &str = "inactive_since";
+    let mut since = None;
+    for (name, value) in query_pairs(request.uri()) {
+        if name != NAME {
+            return Err(ApiError::invalid(&name, format!("no parameter of this list: {NAME} is")));
+        }
+        let moment = DateTime::parse_from_rfc3339(&value).map_err(|_| {
+            ApiError::invalid(NAME, format!("{NAME}: must be a moment such as 2026-11-29T00:00:00Z"))
+        })?;
+        since = Some(moment.timestamp_millis());
+    }
+    Ok(since)
+}
+
+fn changed_since(node: &Node, since_ms: i64) -> Result<BTreeSet<String>, ApiError> {
+    node.store.read()?.active_changed_since(since_ms)?.ok_or_else(|| {
+        ApiError::invalid(
+            "inactive_since",
+            "the changes since then are not all kept here: name a later moment, or none",
+        )
+    })
+}
+
+/// Where the list of accounts goes on: technicians come first, and then people behind an id.
+enum Place {
+    Technicians,
+    People(String),
+    End,
+}
+
+/// The list of accounts as JSON text, made piece by piece as the client takes it.
+struct Accounts {
+    node: Arc<Node>,
+    place: Place,
+    /// The inactive ones of these people, and nobody else.
+    only: Option<BTreeSet<String>>,
+    has_begun: bool,
+    /// Whether an account stands in the text already.
+    has_shown: bool,
+}
+
+impl Accounts {
+    fn into_body(self, first: Vec<u8>, caller: Caller) -> Body {
+        let rest = stream::try_unfold((self, caller), |(accounts, caller)| async move {
+            if matches!(accounts.place, Place::End) {
+                return Ok(None);
+            }
+            // The connection is cut, so that the client sees an incomplete answer.
+            let read = accounts.next_piece(&caller).await;
+            let (text, accounts) =
+                read.map_err(|_| io::Error::other("the accounts could not be read to their end"))?;
+            Ok::<_, io::Error>(Some((text, (accounts, caller))))
+        });
+        Body::from_stream(stream::once(async move { Ok(first) }).chain(rest))
+    }
+
+    async fn next_piece(mut self, caller: &Caller) -> Result<(Vec<u8>, Accounts), ApiError> {
+        let _work = workload::take_for_list(&self.node, caller).await?;
+        let read = spawn_blocking(move || self.read().map(|text| (text, self)));
+        read.await.map_err(|_| ApiError::Internal)?
+    }
+
+    /// The next piece; never an empty one before the end.
+    fn read(&mut self) -> Result<Vec<u8>, ApiError> {
+        let mut text = Vec::new();
+        while text.is_empty() && !matches!(self.place, Place::End) {
+            self.read_on(&mut text)?;
+        }
+        Ok(text)
+    }
+
+    fn read_on(&mut self, text: &mut Vec<u8>) -> Result<(), ApiError> {
+        let snapshot = self.node.store.read()?;
+        let mut shown = Vec::new();
+        if !std::mem::replace(&mut self.has_begun, true) {
+            text.push(b'[');
+        }
+        let after = match std::mem::replace(&mut self.place, Place::End) {
+            Place::Technicians => {
+                let accounts = snapshot.local_accounts()?;
+                shown.extend(accounts.into_iter().map(|(name, account)| shown_technician(name, &account)));
+                None
+            }
+            Place::People(after) => Some(after),
+            Place::End => return Ok(()),
+        };
+        let part = Part {
+            after: after.as_deref(),
+            max: BATCH_PEOPLE_MAX,
+            bytes_max: BATCH_BYTES_MAX,
+            is_without_damaged: true,
+        };
+        let mut people = Vec::new();
+        let show = |id: &str, person: &RawDocument| people.push((id.to_owned(), account_of(person)));
+        let next = snapshot.visit(Kind::Person, part, show)?;
+        for (id, account) in people {
+            if self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
+                continue;
+            }
+            shown.extend(shown_person(&self.node, &snapshot, &id, &account?)?);
+        }
+        if self.only.is_some() {
+            shown.retain(|account| account.get("closed_here").is_some());
+        }
+        for account in shown {
+            if std::mem::replace(&mut self.has_shown, true) {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut *text, &account).map_err(|_| ApiError::Internal)?;
+        }
+        match next {
+            Some(next) => self.place = Place::People(next),
+            None => text.push(b']'),
+        }
+        Ok(())
+    }
+}
+
+fn shown_technician(name: String, account: &Document) -> Value {
+    json!({
+        "id": Account::Local(name).to_string(), "local": true, "active": is_active(account),
+        "roles": strings(account.get("roles")), "not_honoured": [],
+    })
+}
+
+/// What the list says is made of these fields of a person, whose record may have many megabytes.
+fn account_of(person: &RawDocument) -> Result<Document, ApiError> {
+    let mut account = Document::new();
+    for name in ["password", "roles", ACTIVE] {
+        if let Some(value) = person.get(name).map_err(|_| ApiError::Damaged)? {
+            account.insert(name, Bson::try_from(value).map_err(|_| ApiError::Damaged)?);
+        }
+    }
+    Ok(account)
+}
+
+fn shown_person(
+    node: &Node,
+    snapshot: &Snapshot,
+    id: &str,
+    person: &Document,
+) -> Result<Option<Value>, ApiError> {
+    if !person.contains_key("password") {
+        return Ok(None);
+    }
+    // Roles that nobody can read are not honoured, and keep nobody from the list.
+    let granted = match snapshot.grants(id, person.get_str("password").unwrap_or_default()) {
+        Err(StoreError::DamagedRow(_)) => Vec::new(),
+        granted => granted?,
+    };
+    let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
+    let (roles, not_honoured): (Vec<String>, Vec<String>) =
+        strings(person.get("roles")).into_iter().partition(counts);
+    let is_active = is_active(person);
+    let is_open = is_open(node, is_active, || snapshot.is_closed_here(id))?;
+    let mut shown = json!({
+        "id": id, "local": false, "active": is_open, "roles": roles, "not_honoured": not_honoured,
+    });
+    if !is_active {
+        shown["closed_here"] = json!(snapshot.is_closed_here(id)?);
+        if let Some(value) = person.get(ACTIVE).filter(|value| value.as_bool().is_none()) {
+            shown["active_stored"] = json!(short(value));
+        }
+    }
+    if !is_account(id) {
+        shown["is_account"] = json!(false);
+    }
+    if person.get_str("password").is_ok_and(|hash| PUBLIC_PASSWORD_HASHES.contains(&hash)) {
+        shown["public_password"] = json!(true);
+    }
+    Ok(Some(shown))
+}
+
+/// A value in a few characters.
+fn short(value: &Bson) -> String {
+    const CHARS_MAX: usize = 40;
+    value.to_string().chars().take(CHARS_MAX).collect()
+}
