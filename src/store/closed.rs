@@ -21,19 +21,26 @@ const ALL: &str = "";
 impl Tx<'_> {
     /// Notes whether somebody has closed the account on this node, whatever its record says.
     pub(crate) fn set_closed_here(&mut self, id: &str, is_closed: bool) -> Result<(), StoreError> {
-        let row = fold_account(id);
-        let changed = match is_closed {
-            true => self.closed_here.insert(row.as_str(), ())?.is_none(),
-            false => self.closed_here.remove(row.as_str())?.is_some(),
-        };
-        if changed {
-            self.wrote();
+        if self.note_closed_here(id, is_closed)? {
             self.rights_changed(&Actor::Person(id.to_owned()))?;
         }
         Ok(())
     }
 
-    /// Keeps the note true when a record changes. A person who was inactive from the beginning was not closed by anybody.
+    /// Whether that was news.
+    fn note_closed_here(&mut self, id: &str, is_closed: bool) -> Result<bool, StoreError> {
+        let row = fold_account(id);
+        let is_news = match is_closed {
+            true => self.closed_here.insert(row.as_str(), ())?.is_none(),
+            false => self.closed_here.remove(row.as_str())?.is_some(),
+        };
+        if is_news {
+            self.wrote();
+        }
+        Ok(is_news)
+    }
+
+    /// Keeps the note true when a record changes, which changes the rights of an account by itself. A person who was inactive from the beginning was not closed by anybody.
     pub(crate) fn closed_after(
         &mut self,
         key: &RecordKey,
@@ -45,12 +52,14 @@ impl Tx<'_> {
         }
         let was_active = old.is_some_and(is_active_raw);
         match new {
-            Some(new) if !is_active_raw(new) => match was_active && *actor != Actor::Centre {
-                true => self.set_closed_here(&key.id, true),
-                false => Ok(()),
-            },
-            _ => self.set_closed_here(&key.id, false),
+            Some(new) if !is_active_raw(new) => {
+                if was_active && *actor != Actor::Centre {
+                    self.note_closed_here(&key.id, true)?;
+                }
+            }
+            _ => drop(self.note_closed_here(&key.id, false)?),
         }
+        Ok(())
     }
 
     pub(crate) fn is_closed_here(&self, id: &str) -> Result<bool, StoreError> {
