@@ -213,7 +213,11 @@ impl Importer {
         let owner = self.owner.clone();
         let rules = Rules { kind: *kind, owner: owner.as_deref(), content_bytes_max: self.content_bytes_max };
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-        for found in rows_of(path, *kind, table.as_deref(), self.format)? {
+        let rows = match rows_of(path, *kind, table.as_deref(), self.format) {
+            Ok(rows) => rows,
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        };
+        for found in rows {
             let read = match found {
                 Ok(found) => found.and_then(|raw| read_item(raw, rules)),
                 // A packed file that was cut off, or a disk that cannot be read: what came before it is taken.

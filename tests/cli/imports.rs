@@ -255,7 +255,7 @@ fn names_of_thalamus_are_understood_and_others_refused() {
         ("federation.institution.json", Kind::Institution),
     ] {
         import(&clinic, name, format!("{{\"id\": \"{name}\"}}"), &[]).ends(0);
-        assert!(clinic.records(kind).iter().any(|record| record.get_str("_id") == Ok(name)), "{name}");
+        assert!(clinic.records(kind).iter().any(|record| record.get_str("_id").unwrap() == name), "{name}");
     }
     for name in ["du.json", "people (1).json", "Ana.json", "pagesoflife.csv"] {
         import(&clinic, name, PEOPLE, &[]).ends(2).complains("a file is called after its collection");
@@ -306,7 +306,7 @@ fn what_is_no_file_of_records_is_named() {
         ("pols.csv", "id,author,data\n".to_owned(), "the column `author` is not one of Thalamus's table"),
         ("pols.csv", "id,data\nP1,\"{".to_owned(), "line 2 column 1: the file ends within a cell"),
         ("pols.txt", "P1\tANA001\t{\"id\": \"P1\", ".to_owned(), "line 1 column 1: data: not JSON"),
-        ("pols.txt", "P1\tANA001\t\\N\n".to_owned(), "`data` is NULL"),
+        ("pols.txt", "P1\tANA001\t\\N\n".to_owned(), "the row has no document in it"),
         (
             "pols.txt",
             format!("id|data\nP2|\n(3 rows)\n{page}"),
@@ -400,6 +400,6 @@ fn an_answer_without_passwords_takes_none_away() {
     import(&clinic, "people.json", r#"[{"_id": "ANA001", "id": "ANA001", "name": "Anna"}]"#, &["--replace"])
         .ends(0);
     let stored = clinic.records(Kind::Person).remove(0);
-    assert_eq!((stored.get_str("name"), stored.get_str("password")), (Ok("Anna"), Ok(hash)));
+    assert_eq!((stored.get_str("name").unwrap(), stored.get_str("password").unwrap()), ("Anna", hash));
     assert!(stored.get_bool("active").unwrap());
 }

@@ -55,7 +55,10 @@ pub(super) type Rows = Box<dyn Iterator<Item = io::Result<Found>>>;
 pub(super) fn rows_of(path: &Path, kind: Kind, table: Option<&str>, format: Format) -> io::Result<Rows> {
     let mut input = unpacked(path)?;
     let mut head = Vec::new();
-    input.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+    // What was read before an error is not lost with it: the error comes after it.
+    if let Err(error) = input.by_ref().take(HEAD_BYTES).read_to_end(&mut head) {
+        input = Box::new(BufReader::new(Failing(Some(error))));
+    }
     if unmarked(head.get(..2).unwrap_or(&head)).is_ok() && head.starts_with(BYTE_ORDER_MARK) {
         head.drain(..BYTE_ORDER_MARK.len());
     }
@@ -82,6 +85,15 @@ pub(super) fn rows_of(path: &Path, kind: Kind, table: Option<&str>, format: Form
         (Layout::Unknown(why), _) => Box::new(std::iter::once(Ok(Err(at_line(1, why.to_owned()))))),
         (layout, _) => Box::new(TableRows::new(input, kind, layout, table)),
     })
+}
+
+/// A text that ends with an error.
+struct Failing(Option<io::Error>);
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
 }
 
 /// The file's text, unpacked if it is packed with gzip.

@@ -235,10 +235,11 @@ fn is_program(path: &Path) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Overrides;
 
     #[test]
     fn names_of_thalamus_are_understood() {
-        let config = Config::default();
+        let config = Config::load(None, std::iter::empty(), &Overrides::default()).unwrap();
         for (name, kind) in [
             ("people", Some(Kind::Person)),
             ("public.people", Some(Kind::Person)),

@@ -1,3 +1,5 @@
+//! Files of documents as examples: where each document begins, and what is wrong with it.
+
 use super::*;
 use bson::doc;
 

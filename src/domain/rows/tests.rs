@@ -1,3 +1,5 @@
+//! Rows of Thalamus's tables as examples: what each becomes, or why it is refused.
+
 use serde_json::json;
 
 use super::*;
