@@ -19,6 +19,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 const GZIP_MARK: &[u8] = b"\x1f\x8b";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const EITHER: &str = "whether its backslashes are escaped twice, as COPY does it, cannot be told; say --format copy or --format json";
+const COPIED_LIST: &str =
+    "a list of rows that COPY wrote is not read: export it with psql -At, or row by row";
 /// Members of an object that are its rows.
 const ROWS_MEMBERS: &[&str] =
     &["rows", "people", "pols", "personal_docs", "personal_document", "dus", "institutions"];
@@ -110,8 +112,10 @@ fn unpacked(path: &Path) -> io::Result<Box<dyn BufRead>> {
 fn told_layout(path: &Path, head: &[u8]) -> io::Result<Layout> {
     let layout = layout_of(head, false);
     let first = head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty());
+    let first = first.unwrap_or_default().trim_ascii();
+    let is_list = layout == Layout::Json && first.starts_with(b"[");
     let is_to_read = match layout {
-        Layout::Json => may_be_copied(first.unwrap_or_default().trim_ascii()),
+        Layout::Json => may_be_copied(first) && copy::end_of_object(first) == first.len(),
         Layout::Copy | Layout::Unaligned(_) => true,
         Layout::Csv(_) | Layout::Dump | Layout::Unknown(_) => false,
     };
@@ -124,6 +128,7 @@ fn told_layout(path: &Path, head: &[u8]) -> io::Result<Layout> {
             Ok(Escapes::Once) => {
                 return Ok(if layout == Layout::Copy { Layout::Unaligned(b'\t') } else { layout });
             }
+            Ok(Escapes::Twice) if is_list => return Ok(Layout::Unknown(COPIED_LIST)),
             Ok(Escapes::Twice) => return Ok(Layout::Copy),
             // Reading it again ends there again, and says so.
             Err(_) => break,

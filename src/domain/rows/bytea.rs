@@ -15,6 +15,9 @@ pub fn decode(text: &str, hash: Option<&str>) -> Result<Vec<u8>, &'static str> {
     if let Some(digits) = text.strip_prefix(HEX_MARK) {
         return hex::decode(digits).map_err(|_| "the hexadecimal digits of its bytes are damaged");
     }
+    if text.strip_prefix("\\\\x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return Err("the backslashes of its bytes are escaped twice");
+    }
     if text.contains('\\') {
         return escaped(text).ok_or("its bytes are not understood");
     }
@@ -74,6 +77,7 @@ mod tests {
             ("AQIE", Some(&hash), None),
             ("\\xff0", None, None),
             ("\\xfg", None, None),
+            ("\\\\xffd8", None, None),
             ("\\400", None, None),
             ("\\8", None, None),
         ] {

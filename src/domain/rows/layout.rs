@@ -1,7 +1,10 @@
 //! Floor 0. Which format a file of records has, told from how it begins.
 
+use serde_json::Value;
+
+use super::bytea::HEX_MARK;
 use super::copy::{self, end_of_object, unescaped};
-use crate::domain::json::parse_object;
+use crate::domain::json::parse;
 
 /// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,38 +119,49 @@ pub enum Escapes {
 
 /// Looks at one line whose JSON may be escaped.
 pub fn escapes_of(line: &[u8]) -> Escapes {
-    if line == copy::END || line.split(|byte| *byte == b'\t').any(|cell| cell == b"\\N") {
+    let mut cells = line.split(|byte| *byte == b'\t');
+    if line == copy::END || cells.clone().any(|cell| cell == b"\\N" || cell.starts_with(b"\\\\x")) {
         return Escapes::Twice;
     }
-    let Some(start) = line.iter().position(|byte| *byte == b'{').filter(|_| line.contains(&b'\\')) else {
+    if cells.clone().any(|cell| cell.starts_with(b"\\x")) {
+        return Escapes::Once;
+    }
+    let json = cells.find(|cell| cell.trim_ascii_start().starts_with(b"{") || cell.starts_with(b"["));
+    let json = json.or_else(|| line.iter().position(|byte| *byte == b'{').and_then(|at| line.get(at..)));
+    let Some(json) = json.filter(|json| json.contains(&b'\\')) else {
         return Escapes::Nothing;
     };
-    let cell = |text: &[u8]| text.split(|byte| *byte == b'\t').next().unwrap_or_default().to_vec();
-    let plain = cell(line.get(start..).unwrap_or_default());
-    let once = parse_object(&plain).ok();
-    let twice = unescaped(&plain).and_then(|text| parse_object(&text).ok());
+    let json = json.get(..end_of_object(json)).unwrap_or(json);
+    let once = parse(json).ok();
+    let twice = unescaped(json).and_then(|text| parse(&text).ok());
     match (once, twice) {
         (None, None) => Escapes::Nothing,
         (Some(_), None) => Escapes::Once,
         (None, Some(_)) => Escapes::Twice,
         (Some(a), Some(b)) if a == b => Escapes::Nothing,
+        // The bytes of a document begin with one backslash.
+        (Some(_), Some(b)) if has_bytes(&b) => Escapes::Twice,
+        (Some(a), Some(_)) if has_bytes(&a) => Escapes::Once,
         (Some(_), Some(_)) => Escapes::Either,
     }
 }
 
-/// Whether a line of JSON may have come from PostgreSQL, where COPY escapes it: a whole object with a blank after each
-/// colon and none before, or a row with `data`. Others, as mongoexport and `export` write them, were never escaped.
+/// Whether a row, or the first of a list, has bytes as PostgreSQL writes them.
+fn has_bytes(row: &Value) -> bool {
+    let row = row.get(0).unwrap_or(row);
+    let document = row.get("document").and_then(Value::as_str);
+    document.is_some_and(|text| text.starts_with(HEX_MARK))
+}
+
+/// Whether a line may be a row in JSON that came from PostgreSQL, where COPY escapes it. Others, as mongoexport and
+/// `export` write them, were never escaped: they begin with `_id` and have no blank after it.
 pub fn may_be_copied(line: &[u8]) -> bool {
-    let end = end_of_object(line);
-    let is_whole = line.starts_with(b"{")
-        && line.get(end..).is_some_and(|rest| rest.iter().all(u8::is_ascii_whitespace));
-    let has = |text: &[u8]| line.windows(text.len()).any(|part| part == text);
-    let is_spaced = || match line.iter().skip(2).position(|byte| *byte == b'"') {
-        Some(at) => line.get(at + 3..).is_some_and(|rest| rest.starts_with(b": ")),
-        None => false,
-    };
-    // Escaped twice, a text may seem to end in the middle of it.
-    (is_whole || has(b"\\\\")) && (is_spaced() || has(b"\"data\":{"))
+    let row = line.strip_prefix(b"[").map_or(line, <[u8]>::trim_ascii_start);
+    // Pretty printed: COPY writes a row in one line.
+    let begins = row.strip_prefix(b"{").filter(|rest| !rest.trim_ascii().is_empty());
+    begins.is_some_and(|rest| {
+        !rest.starts_with(b"\"_id\":\"") && !rest.starts_with(b"\"_id\":{") && !rest.starts_with(b" \"")
+    })
 }
 
 #[cfg(test)]
@@ -206,6 +220,13 @@ mod tests {
             (r#"{"a": "C:\\Users"}"#, Escapes::Once),
             (r#"{"a": "C:\\\\new"}"#, Escapes::Either),
             (r#"A	{"a": "\\"x"}"#, Escapes::Twice),
+            (r#"[{"a": "\\"x"}, \n {}]"#, Escapes::Twice),
+            (r#"[{"a": "x\\ny"}]"#, Escapes::Either),
+            (r#"{"id":"D","document":"\\xff","data":{}}"#, Escapes::Once),
+            (r#"{"id":"D","document":"\\\\xff","data":{}}"#, Escapes::Twice),
+            (r#"[{"id":"D","document":"\\\\xff","data":{}}]"#, Escapes::Twice),
+            ("D\t\\xff\t{}", Escapes::Once),
+            ("D\t\\\\xff\t{}", Escapes::Twice),
             ("\\N\t{}", Escapes::Twice),
             ("\\.", Escapes::Twice),
         ] {
@@ -215,6 +236,10 @@ mod tests {
             (r#"{"id": "A", "n": 1}"#, true),
             (r#"{"id":"A","data":{"id": "A"}}"#, true),
             (r#"{"a": "\\"}{x"}"#, true),
+            (r#"{"_id": "A"}"#, true),
+            (r#"[{"id": "A"}]"#, true),
+            (r#"[{"_id":"A"}]"#, false),
+            ("[", false),
             (r#"{"_id":"A","n":1}"#, false),
             (r#"{ "_id" : "A", "n" : 1 }"#, false),
             ("{", false),
