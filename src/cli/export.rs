@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::control::{ControlError, Missing, open};
 use super::export_kept::{KEPT, kept_file, write_kept};
-use super::import::{CONTENT_DIRECTORY, refusal_of};
+use super::import::{CONTENT_DIRECTORY, read_exported};
 use super::ndjson::{Place, Text};
 use super::show::{plain, table};
 use super::{Done, EXIT_FAILED};
@@ -293,7 +293,7 @@ impl Export<'_> {
 
     fn check(&mut self, kind: Kind, record: &StoredRecord, line: &str) {
         let text = Text { place: Place { line: 1, column: 1 }, bytes: line.as_bytes().to_vec() };
-        let problem = match refusal_of(kind, &text) {
+        let problem = match read_exported(kind, &text) {
             Ok(document) if document.to_vec().is_ok_and(|bytes| bytes == record.document.as_bytes()) => {
                 return;
             }

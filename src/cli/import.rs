@@ -4,17 +4,17 @@
 //! changes hands. What is stored already is never overwritten unless `--replace` says so, and one bad document does not
 //! keep the others out: it is named, and the exit code says that there was something that was not taken.
 //!
-//! `sources` finds the files, `reader` takes them apart, `record` makes records of their rows, `report` says what became
-//! of them.
+//! `sources` finds the files, `reader` takes them apart, `record` makes records of their rows, `writing` writes
+//! them, `report` says what became of them.
 
 mod reader;
 mod record;
 mod report;
 mod sources;
+mod writing;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,21 +28,20 @@ use super::control::{ControlError, Missing, open};
 use super::ndjson::Place;
 use super::show::plain;
 use super::{Done, EXIT_FAILED, Failure};
-use crate::app::{AppError, store_file, store_options};
+use crate::app::{App, AppError, store_file, store_options};
 use crate::config::Config;
 use crate::domain::access::Actor;
 use crate::domain::content::Content;
-use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{Owner, is_account};
-use crate::domain::value::same_document;
-use crate::store::{Store, StoreError, Trial, Tx};
+use crate::store::{Store, StoreError, Trial};
 use reader::{Format, rows_of};
 use record::{Item, Rules, read_item};
 use report::{Tally, as_json, as_table, summary};
 use sources::{Source, Sources};
+use writing::{Verdict, Written, hash_of, write_one};
 
-pub(super) use record::refusal_of;
+pub(super) use record::read_exported;
 
 /// Records written in one transaction.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -129,7 +128,7 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
 
 /// Where the records go.
 enum Target {
-    Node(crate::app::App),
+    Node(Box<App>),
     /// A copy that is forgotten.
     Copy(Box<Trial>),
 }
@@ -137,7 +136,7 @@ enum Target {
 impl Target {
     fn open(config: &Config, is_dry_run: bool) -> anyhow::Result<Target> {
         if !is_dry_run {
-            return Ok(Target::Node(open(config, Missing::Create)?));
+            return Ok(Target::Node(Box::new(open(config, Missing::Create)?)));
         }
         let path = store_file(&config.data_dir);
         let trial = Trial::of(&path, config.store_key()?.as_ref(), store_options(config));
@@ -174,36 +173,6 @@ struct Importer {
     /// Hashes of the keys that were written, if a second row under one of them would overwrite the first.
     written: Arc<HashSet<u64>>,
     shows_progress: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Added,
-    Replaced,
-    Equal,
-    Different,
-    /// A person under the account of somebody else.
-    AnotherOne,
-    /// A record of such a person.
-    OfAnotherOne,
-    /// A record that belongs to another person here.
-    OfAnotherOwner,
-    /// Stands in the files a second time, with other content.
-    Twice,
-}
-
-/// What became of an item, and the key that it is stored under.
-struct Written {
-    verdict: Verdict,
-    key: RecordKey,
-    /// The record is of a person who is not here.
-    is_of_unknown: bool,
-}
-
-impl Written {
-    fn new(verdict: Verdict, key: RecordKey) -> Written {
-        Written { verdict, key, is_of_unknown: false }
-    }
 }
 
 impl Importer {
@@ -444,77 +413,4 @@ impl Importer {
             eprint!("\r\x1b[K");
         }
     }
-}
-
-/// Writes a record, if it is to be written. `replaces` is there if what is stored is to be overwritten, and says whether
-/// that stood in the files, too.
-fn write_one(
-    tx: &mut Tx<'_>,
-    kind: Kind,
-    item: &Item,
-    replaces: Option<&dyn Fn(&RecordKey) -> bool>,
-    actor: &Actor,
-) -> Result<Written, StoreError> {
-    let mut document = item.document.clone();
-    let mut key = RecordKey::new(kind, item.id.as_str());
-    if kind == Kind::Person {
-        // As the API does it: whatever the spelling, it is one account.
-        key.id = tx.resolve_person(&item.id)?.unwrap_or_else(|| fold_account(&item.id));
-        document.insert("_id", key.id.as_str());
-    }
-    let stored = tx.document(&key)?;
-    if kind == Kind::Person {
-        let is_other = match &stored {
-            Some(stored) => is_other_person(Some(stored), stored, &document),
-            None => tx.is_another_ones(&key, &document)?,
-        };
-        if is_other {
-            return Ok(Written::new(Verdict::AnotherOne, key));
-        }
-    }
-    let owner = kind.schema().owner_of(&document);
-    let of_stored = stored.as_ref().and_then(|stored| kind.schema().owner_of(stored));
-    if of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
-        return Ok(Written::new(Verdict::OfAnotherOwner, key));
-    }
-    if let Some(stored) = &stored {
-        keep_unsaid(kind, &mut document, stored);
-    }
-    let verdict = match (stored, replaces) {
-        (None, _) => Verdict::Added,
-        (Some(stored), _) if same_document(&stored, &document) => Verdict::Equal,
-        (Some(_), None) => Verdict::Different,
-        (Some(_), Some(is_second)) if is_second(&key) => Verdict::Twice,
-        (Some(_), Some(_)) => Verdict::Replaced,
-    };
-    if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Equal)
-        && let Some((sha256, bytes)) = &item.content
-        && !tx.has_content(sha256)?
-    {
-        tx.put_content(sha256, bytes)?;
-    }
-    if matches!(verdict, Verdict::Added | Verdict::Replaced) {
-        tx.edit(&key, Some(&document), actor)?;
-    }
-    let is_of_unknown = match &owner {
-        Some(owner) if kind != Kind::Person => tx.resolve_person(owner)?.is_none(),
-        _ => false,
-    };
-    Ok(Written { verdict, key, is_of_unknown })
-}
-
-/// As with PUT, fields that a file leaves out because no answer of an API has them (a password), or because they describe
-/// bytes that it does not have, stay as they are.
-fn keep_unsaid(kind: Kind, document: &mut Document, stored: &Document) {
-    for field in kind.schema().kept_by_put {
-        if let (None, Some(value)) = (document.get(field), stored.get(field)) {
-            document.insert(*field, value.clone());
-        }
-    }
-}
-
-fn hash_of(key: &RecordKey) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (key.kind.schema().code, &key.id).hash(&mut hasher);
-    hasher.finish()
 }

@@ -123,7 +123,10 @@ pub fn columns_named(kind: Kind, names: &[String]) -> Result<Vec<Column>, String
 /// Whether a line of cells is a heading. It names `data`, or a function that makes JSON.
 pub fn is_heading(cells: &[Cell]) -> bool {
     cells.iter().any(|cell| match cell {
-        Cell::Text(name) => name == "data" || JSON_FUNCTIONS.contains(&name.as_str()),
+        Cell::Text(name) => {
+            let name = name.trim().to_ascii_lowercase();
+            name == "data" || JSON_FUNCTIONS.contains(&name.as_str())
+        }
         Cell::Null | Cell::Object(_) => false,
     })
 }
@@ -282,6 +285,15 @@ pub fn take_row(
 pub fn take(kind: Kind, mut fields: Map<String, Value>, owner: Option<&str>) -> Result<Taken, String> {
     let schema = kind.schema();
     if !is_row(schema, &fields) {
+        let has_record = |data: &Value| data.get("id").or_else(|| data.get("_id")).is_some();
+        if !fields.contains_key("_id") && fields.get("data").is_some_and(has_record) {
+            let others = fields.keys().filter(|name| column_named(schema, name).is_none());
+            let others: Vec<_> = others.map(String::as_str).collect();
+            return Err(format!(
+                "a row with columns that are not of Thalamus's table: {}",
+                others.join(", ")
+            ));
+        }
         return take_flat(schema, fields, owner);
     }
     let (mut columns, mut cells) = (Vec::new(), Vec::new());

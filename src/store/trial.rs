@@ -51,6 +51,8 @@ impl Trial {
 fn nameless(path: &Path) -> io::Result<File> {
     let directory = path.ancestors().skip(1).find(|directory| directory.is_dir()).unwrap_or(Path::new("."));
     let name = directory.join(format!(".thalamus-edge-trial-{}", std::process::id()));
+    // Left by a process that ended before the next lines.
+    let _ = fs::remove_file(&name);
     drop(create_private(&name)?);
     let file = OpenOptions::new().read(true).write(true).open(&name);
     fs::remove_file(&name)?;

@@ -164,6 +164,9 @@ fn at_line(line: usize, message: String) -> Wrong {
     Wrong { place: Place { line, column: 1 }, message }
 }
 
+/// The number of a line, and the line with its end.
+type Line = (usize, Result<Vec<u8>, Wrong>);
+
 /// The lines of a text with their numbers, each with its end; `Err` of the inner kind if one is too long.
 struct Lines<R> {
     input: R,
@@ -175,7 +178,7 @@ impl<R: BufRead> Lines<R> {
         Lines { input, line: 0 }
     }
 
-    fn next(&mut self) -> Option<io::Result<(usize, Result<Vec<u8>, Wrong>)>> {
+    fn next(&mut self) -> Option<io::Result<Line>> {
         let mut line = Vec::new();
         self.append(&mut line).map(|read| {
             read.map(|is_whole| {

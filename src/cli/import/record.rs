@@ -54,8 +54,8 @@ pub(super) fn read_text(text: &Text, rules: Rules<'_>) -> Result<Item, Wrong> {
     taken.and_then(|taken| item_of(taken, place, rules)).map_err(|message| Wrong { place, message })
 }
 
-/// Whether `import` takes a line of an export as it is.
-pub(in crate::cli) fn refusal_of(kind: Kind, text: &Text) -> Result<Document, Wrong> {
+/// The document that `import` makes of a line of an export.
+pub(in crate::cli) fn read_exported(kind: Kind, text: &Text) -> Result<Document, Wrong> {
     let rules = Rules { kind, owner: None, content_bytes_max: u64::MAX };
     read_text(text, rules).map(|item| item.document)
 }

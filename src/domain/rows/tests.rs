@@ -124,6 +124,11 @@ fn objects_are_rows_or_documents() {
             json!({"_id": "P1", "book": "ANA", "data": {}}),
             Ok(r#"{"_id":"P1","book":"ANA","data":{}}"#),
         ),
+        (
+            Kind::Page,
+            json!({"id": "P1", "book": "ANA", "data": page, "written": "x"}),
+            Err("columns that are not of Thalamus's table: written"),
+        ),
         (Kind::Page, json!({"id": "P1"}), Err("`book` is missing")),
         (Kind::Page, json!({"id": "P1", "book": ""}), Err("`book` is missing")),
         (Kind::Page, json!({"id": "P1", "book": 5}), Err("book: must be text")),
@@ -183,7 +188,11 @@ fn headings_name_columns() {
     ] {
         assert!(named(kind, &list).unwrap_err().contains(message), "{list:?}");
     }
-    assert!(is_heading(&[text("id"), text("data")]) && !is_heading(&[text("ANA"), text("{}")]));
+    assert!(
+        is_heading(&[text("ID"), text("Data ")])
+            && is_heading(&[text("id"), text("data")])
+            && !is_heading(&[text("ANA"), text("{}")])
+    );
 }
 
 #[test]
