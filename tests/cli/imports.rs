@@ -208,6 +208,14 @@ fn the_bytes_of_documents_come_along() {
                 "{{\"id\":\"D1\",\"fedacct\":\"ANA001\",\"pol\":\"P1\",\"document\":\"\\\\x{hex}\",\"data\":{data}}}\n"
             ),
         ),
+        // COPY escapes what row_to_json has escaped; psql does not.
+        (
+            "personal_docs.txt",
+            format!(
+                "{{\"id\":\"D1\",\"fedacct\":\"ANA001\",\"pol\":\"P1\",\"document\":\"\\\\\\\\x{hex}\",\"data\":{data}}}\n"
+            ),
+        ),
+        ("personal_docs.txt", format!("D1\tANA001\tP1\t\\x{hex}\t{data}\n")),
         ("personal-documents.json", format!("[[\"ANA001\", \"P1\", {data}, \"\\\\x{hex}\"]]")),
     ] {
         let clinic = clinic();
