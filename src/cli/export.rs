@@ -18,8 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::control::{ControlError, Missing, open};
 use super::export_kept::{KEPT, kept_file, write_kept};
-use super::import::CONTENT_DIRECTORY;
-use super::ndjson::{Place, Text, read_document};
+use super::import::{CONTENT_DIRECTORY, read_exported};
+use super::ndjson::{Place, Text};
 use super::show::{plain, table};
 use super::{Done, EXIT_FAILED};
 use crate::app::{AppError, store_file};
@@ -293,7 +293,7 @@ impl Export<'_> {
 
     fn check(&mut self, kind: Kind, record: &StoredRecord, line: &str) {
         let text = Text { place: Place { line: 1, column: 1 }, bytes: line.as_bytes().to_vec() };
-        let problem = match read_document(kind, &text) {
+        let problem = match read_exported(kind, &text) {
             Ok(document) if document.to_vec().is_ok_and(|bytes| bytes == record.document.as_bytes()) => {
                 return;
             }

@@ -1,185 +1,168 @@
 //! Floor 5. `import`: records from files into a store that no node holds.
 //!
-//! A person who is not the one that has the account here is not taken, and neither are the records of theirs.
-//! What is stored already is never overwritten unless `--replace` says so, and one bad document does not
-//! keep the others out: it is named, and the exit code says that there was one.
+//! A person who is not the one that has the account here is not taken, and neither are the records of theirs; no record
+//! changes hands. What is stored already is never overwritten unless `--replace` says so, and one bad document does not
+//! keep the others out: it is named, and the exit code says that there was something that was not taken.
+//!
+//! `sources` finds the files, `reader` takes them apart, `record` makes records of their rows, `writing` writes
+//! them, `report` says what became of them.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, BufReader, IsTerminal as _};
+mod reader;
+mod record;
+mod report;
+mod sources;
+mod writing;
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use bson::{Bson, Document};
 use clap::Args;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::control::{Missing, open};
-use super::export_kept::KEPT;
-use super::ndjson::{Documents, Place, read_document};
-use super::show::{plain, table};
+use super::control::{ControlError, Missing, open};
+use super::ndjson::Place;
+use super::show::plain;
 use super::{Done, EXIT_FAILED, Failure};
+use crate::app::{App, AppError, store_file, store_options};
 use crate::config::Config;
 use crate::domain::access::Actor;
-use crate::domain::content::{Content, is_content_name};
-use crate::domain::merge::is_other_person;
+use crate::domain::content::Content;
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::domain::value::same_document;
-use crate::store::{Store, StoreError, Tx};
+use crate::domain::schema::{Owner, is_account};
+use crate::store::{Store, StoreError, Trial};
+use reader::{Format, rows_of};
+use record::{Item, Rules, read_item};
+use report::{Tally, as_json, as_table, summary};
+use sources::{Source, Sources};
+use writing::{Verdict, Written, hash_of, write_one};
+
+pub(super) use record::read_exported;
 
 /// Records written in one transaction.
 const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Endings of the files that a directory is searched for.
-const ENDINGS: &[&str] = &["jsonl", "ndjson", "json"];
 /// Where an export keeps uploaded bytes, each under its SHA-256.
 pub(super) const CONTENT_DIRECTORY: &str = "content";
 
-/// About the files of an export that are only there to be read.
-const NOT_TAKEN: &str = "conflicts and deleted records are not imported; the file is there to be read";
-
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// Files COLLECTION.jsonl, .ndjson or .json, or directories of such files.
+    /// Files that are called after their collection or table, or directories of such files.
     #[arg(required = true, value_name = "DIR|FILE")]
     paths: Vec<PathBuf>,
     /// Overwrite records that differ from those in the files.
     #[arg(long)]
     replace: bool,
+    /// Say what would happen, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// What the files hold, whatever they are called.
+    #[arg(long, value_name = "COLLECTION")]
+    collection: Option<String>,
+    /// The person whose records the files hold, where they do not say it themselves.
+    #[arg(long, value_name = "ACCOUNT")]
+    owner: Option<String>,
+    /// The format of the files, where it cannot be told from them.
+    #[arg(long, value_enum, default_value = "auto")]
+    format: Format,
     /// Print what was done as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What is to be read.
-#[derive(Default)]
-struct Sources {
-    files: Vec<(PathBuf, Kind)>,
-    contents: Vec<(PathBuf, String)>,
-}
-
-/// What became of the documents of a file.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Tally {
-    added: u64,
-    replaced: u64,
-    equal: u64,
-    /// Left as they are here.
-    different: u64,
-    /// Not taken.
-    refused: u64,
-    /// People whose id is spelled in upper case here, unlike in the file.
-    folded: u64,
-    /// Personal documents whose bytes are not on this node.
-    without_content: u64,
-}
-
 pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done> {
-    let sources = find_sources(&config, &args.paths)?;
-    let app = open(&config, Missing::Create)?;
+    if let Some(owner) = args.owner.as_deref().filter(|owner| !is_account(owner)) {
+        return Err(Failure::usage(format!("--owner {owner}: not a federation account")).into());
+    }
+    let sources = Sources::find(&config, &args.paths, args.collection.as_deref())?;
+    let ownerless = |source: &&Source| !matches!(source.kind.schema().owner, Owner::Field(_));
+    if let (Some(_), Some(source)) = (&args.owner, sources.files.iter().find(ownerless)) {
+        let path = source.path.display();
+        return Err(Failure::usage(format!("{path}: --owner is for records that belong to a person")).into());
+    }
+    let target = Target::open(&config, args.dry_run)?;
     let mut importer = Importer {
-        store: app.node.store.unguarded().clone(),
+        store: target.store().clone(),
         is_replacing: args.replace,
+        format: args.format,
+        owner: args.owner.map(|owner| fold_account(&owner)),
+        content_bytes_max: config.api.content_limit_bytes,
         actor: Actor::Operator(rustix::process::getuid().as_raw()),
         central_roles: config.accounts.central_roles.clone(),
         roles_to_grant: BTreeSet::new(),
         people_to_grant: 0,
         others: BTreeSet::new(),
+        written: Arc::default(),
         shows_progress: io::stderr().is_terminal(),
     };
-    let limit = config.api.content_limit_bytes;
     let mut refused_contents = 0;
     for (path, sha256) in &sources.contents {
-        refused_contents += u64::from(!importer.content(path, sha256, limit).await?);
+        refused_contents += u64::from(!importer.content(path, sha256).await?);
     }
     let mut tallies = Vec::new();
-    // Who has an account is known before records of theirs are taken.
-    let mut files: Vec<_> = sources.files.iter().collect();
-    files.sort_by_key(|(_, kind)| *kind != Kind::Person);
-    for (path, kind) in files {
-        let tally = importer.file(path, *kind).await.with_context(|| path.display().to_string())?;
-        tallies.push((path.as_path(), *kind, tally));
+    for source in &sources.files {
+        let tally = importer.file(source).await.with_context(|| source.path.display().to_string())?;
+        tallies.push((source, tally));
     }
     importer.clear_progress();
     importer.tell_notes(&tallies);
-    let is_complete = refused_contents == 0 && tallies.iter().all(|(.., tally)| tally.refused == 0);
-    let done = if args.json { Done::json(&as_json(&tallies)) } else { Done::text(as_table(&tallies)) };
-    Ok(done.with_code(if is_complete { 0 } else { EXIT_FAILED }))
+    sources.tell_skipped();
+    let left = summary(&tallies, refused_contents, sources.skipped.len());
+    if let Some(left) = &left {
+        eprintln!("{left}");
+    }
+    let mut done = if args.json {
+        Done::json(&as_json(&tallies, &sources.skipped, args.dry_run))
+    } else {
+        Done::text(as_table(&tallies))
+    };
+    if args.dry_run && !args.json {
+        done.text += "\n\ndry run: this is what would happen; nothing was changed";
+    }
+    Ok(done.with_code(if left.is_none() { 0 } else { EXIT_FAILED }))
 }
 
-fn find_sources(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Sources> {
-    let mut sources = Sources::default();
-    for path in paths {
-        if path.is_dir() {
-            add_directory(config, path, &mut sources)?;
-            continue;
+/// Where the records go.
+enum Target {
+    Node(Box<App>),
+    /// A copy that is forgotten.
+    Copy(Box<Trial>),
+}
+
+impl Target {
+    fn open(config: &Config, is_dry_run: bool) -> anyhow::Result<Target> {
+        if !is_dry_run {
+            return Ok(Target::Node(Box::new(open(config, Missing::Create)?)));
         }
-        if let Err(error) = fs::metadata(path) {
-            return Err(Failure::usage(format!("{}: {error}", path.display())).into());
-        }
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if KEPT.contains(&stem) {
-            return Err(Failure::usage(format!("{}: {NOT_TAKEN}", path.display())).into());
-        }
-        let kind = config.kind_of_collection(stem).ok_or_else(|| {
-            let known = Kind::ALL.map(|kind| config.collection_of(kind)).join(", ");
-            Failure::usage(format!(
-                "{}: a file is called after its collection; there are {known}",
-                path.display()
-            ))
+        let path = store_file(&config.data_dir);
+        let trial = Trial::of(&path, config.store_key()?.as_ref(), store_options(config));
+        let trial = trial.map_err(|cause| match cause {
+            StoreError::Held => ControlError::Held(config.data_dir.clone()),
+            cause => ControlError::App(AppError::Store { path, cause }),
         })?;
-        sources.files.push((path.clone(), kind));
+        Ok(Target::Copy(Box::new(trial)))
     }
-    if sources.files.is_empty() {
-        return Err(Failure::usage("there is no file of records: COLLECTION.jsonl, .ndjson or .json").into());
-    }
-    Ok(sources)
-}
 
-fn add_directory(config: &Config, directory: &Path, sources: &mut Sources) -> anyhow::Result<()> {
-    for path in sorted_entries(directory)? {
-        let has_records = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
-        if !has_records || !path.is_file() {
-            continue;
-        }
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        match config.kind_of_collection(stem) {
-            Some(kind) => sources.files.push((path, kind)),
-            None if KEPT.contains(&stem) => {
-                eprintln!("{}: {NOT_TAKEN}", plain(&path.display().to_string()));
-            }
-            None => {
-                eprintln!("{}: not a collection of this node, left out", plain(&path.display().to_string()))
-            }
+    fn store(&self) -> &Store {
+        match self {
+            Target::Node(app) => app.node.store.unguarded(),
+            Target::Copy(trial) => &trial.store,
         }
     }
-    let contents = directory.join(CONTENT_DIRECTORY);
-    if contents.is_dir() {
-        for path in sorted_entries(&contents)? {
-            if let Some(name) =
-                path.file_name().and_then(|name| name.to_str()).filter(|name| is_content_name(name))
-            {
-                let name = name.to_owned();
-                sources.contents.push((path, name));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn sorted_entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let read =
-        || -> io::Result<Vec<PathBuf>> { fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect() };
-    let mut entries = read().with_context(|| directory.display().to_string())?;
-    entries.sort();
-    Ok(entries)
 }
 
 struct Importer {
     store: Store,
     is_replacing: bool,
+    format: Format,
+    /// The account that the operator says the records are of, folded.
+    owner: Option<String>,
+    /// Most bytes of a document.
+    content_bytes_max: u64,
     actor: Actor,
     central_roles: Vec<String>,
     /// Roles that imported people have and that count only where they are granted.
@@ -187,47 +170,39 @@ struct Importer {
     people_to_grant: u64,
     /// Accounts, folded, that are somebody else's here than in the files.
     others: BTreeSet<String>,
+    /// Hashes of the keys that were written, if a second row under one of them would overwrite the first.
+    written: Arc<HashSet<u64>>,
     shows_progress: bool,
 }
 
-/// A document on its way into the store.
-struct Item {
-    place: Place,
-    id: String,
-    document: Document,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Added,
-    Replaced,
-    Equal,
-    Different,
-    /// A person under the account of somebody else.
-    AnotherOne,
-    /// A record of such a person.
-    OfAnotherOne,
-}
-
-/// What became of an item, and the key that it is stored under.
-struct Written {
-    verdict: Verdict,
-    key: RecordKey,
-}
-
 impl Importer {
-    async fn file(&mut self, path: &Path, kind: Kind) -> anyhow::Result<Tally> {
+    async fn file(&mut self, source: &Source) -> anyhow::Result<Tally> {
+        let Source { path, kind, table } = source;
         let mut tally = Tally::default();
+        let owner = self.owner.clone();
+        let rules = Rules { kind: *kind, owner: owner.as_deref(), content_bytes_max: self.content_bytes_max };
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-        for found in Documents::new(BufReader::with_capacity(1 << 16, File::open(path)?)) {
-            let read = found?.and_then(|text| {
-                batch_bytes += text.bytes.len();
-                read_document(kind, &text).map(|document| (text.place, document))
-            });
+        let rows = match rows_of(path, *kind, table.as_deref(), self.format) {
+            Ok(rows) => rows,
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        };
+        for found in rows {
+            let read = match found {
+                Ok(found) => found.and_then(|raw| read_item(raw, rules)),
+                // A packed file that was cut off, or a disk that cannot be read: what came before it is taken.
+                Err(error) => {
+                    tally.refused += 1;
+                    self.clear_progress();
+                    let path = plain(&path.display().to_string());
+                    eprintln!("{path}: the rest cannot be read: {}", plain(&error.to_string()));
+                    break;
+                }
+            };
             match read {
-                Ok((place, document)) => {
-                    let id = document.get_str("_id").unwrap_or_default().to_owned();
-                    batch.push(Item { place, id, document });
+                Ok(item) => {
+                    batch_bytes += item.document.to_vec().map_or(0, |bytes| bytes.len());
+                    batch_bytes += item.content.as_ref().map_or(0, |(_, bytes)| bytes.len());
+                    batch.push(item);
                 }
                 Err(wrong) => {
                     tally.refused += 1;
@@ -235,11 +210,15 @@ impl Importer {
                 }
             }
             if batch.len() >= BATCH_RECORDS_MAX || batch_bytes >= BATCH_BYTES_MAX {
-                self.write(path, kind, std::mem::take(&mut batch), &mut tally).await?;
+                self.write(path, *kind, std::mem::take(&mut batch), &mut tally).await?;
                 batch_bytes = 0;
             }
         }
-        self.write(path, kind, batch, &mut tally).await?;
+        self.write(path, *kind, batch, &mut tally).await?;
+        if tally == Tally::default() {
+            self.clear_progress();
+            eprintln!("note: {}: holds no records", plain(&path.display().to_string()));
+        }
         Ok(tally)
     }
 
@@ -250,65 +229,92 @@ impl Importer {
         batch: Vec<Item>,
         tally: &mut Tally,
     ) -> anyhow::Result<()> {
-        let bytes =
-            batch.iter().map(|item| item.document.to_vec().map_or(0, |bytes| bytes.len() as u64)).sum();
-        let claim = self.store.claim(bytes)?;
+        let bytes_of = |item: &Item| {
+            let content = item.content.as_ref().map_or(0, |(_, bytes)| bytes.len());
+            item.document.to_vec().map_or(0, |bytes| bytes.len()) + content
+        };
+        let claim = self.store.claim(batch.iter().map(bytes_of).sum::<usize>() as u64)?;
         let items = Arc::new(batch);
         let (job, actor, is_replacing) = (Arc::clone(&items), self.actor.clone(), self.is_replacing);
-        let others = self.others.clone();
+        let (others, before) = (self.others.clone(), Arc::clone(&self.written));
         let written: Vec<Written> = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
+                let mut within = HashSet::new();
                 job.iter()
                     .map(|item| {
                         let owner = kind.schema().owner_of(&item.document);
                         if kind != Kind::Person && owner.is_some_and(|owner| others.contains(&owner)) {
                             let key = RecordKey::new(kind, item.id.as_str());
-                            return Ok(Written { verdict: Verdict::OfAnotherOne, key });
+                            return Ok(Written::new(Verdict::OfAnotherOne, key));
                         }
-                        write_one(tx, kind, item, is_replacing, &actor)
+                        let is_second = |key: &RecordKey| {
+                            let hash = hash_of(key);
+                            before.contains(&hash) || within.contains(&hash)
+                        };
+                        let replaces = is_replacing.then_some(&is_second as &dyn Fn(&RecordKey) -> bool);
+                        let written = write_one(tx, kind, item, replaces, &actor)?;
+                        within.insert(hash_of(&written.key));
+                        Ok(written)
                     })
                     .collect()
             })
             .await?;
         drop(claim);
-        for (item, Written { verdict, key }) in items.iter().zip(written) {
-            match verdict {
-                Verdict::Added => tally.added += 1,
-                Verdict::Replaced => tally.replaced += 1,
-                Verdict::Equal => tally.equal += 1,
-                Verdict::Different => {
-                    tally.different += 1;
-                    self.tell(
-                        path,
-                        item.place,
-                        &format!("{} is stored with other content and was left as it is", key.id),
-                    );
-                }
-                Verdict::AnotherOne => {
-                    tally.refused += 1;
-                    self.others.insert(fold_account(&key.id));
-                    let message = format!(
-                        "{} is, or was, the account of somebody else here: give the person of the file another id, in \
-                         their records too",
-                        key.id
-                    );
-                    self.tell(path, item.place, &message);
-                }
-                Verdict::OfAnotherOne => {
-                    tally.refused += 1;
-                    let message = format!("{} is of a person who was not taken", key.id);
-                    self.tell(path, item.place, &message);
-                }
+        for (item, Written { verdict, key, is_of_unknown }) in items.iter().zip(written) {
+            let is_taken = matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Equal);
+            self.count(path, item.place, verdict, &key, tally);
+            if self.is_replacing && is_taken {
+                Arc::make_mut(&mut self.written).insert(hash_of(&key));
+            }
+            if is_taken && (item.lacks_bytes || self.lacks_content(kind, &item.document)?) {
+                tally.without_content += 1;
+                self.tell(
+                    path,
+                    item.place,
+                    &format!("{}: incomplete: its bytes are not in the files", key.id),
+                );
             }
             if matches!(verdict, Verdict::Added | Verdict::Replaced) {
                 tally.folded += u64::from(key.id != item.id);
-                tally.without_content += u64::from(self.lacks_content(kind, &item.document)?);
+                tally.of_unknown += u64::from(is_of_unknown);
                 self.note_roles(&key, &item.document)?;
             }
         }
         self.show_progress(path, tally);
         Ok(())
+    }
+
+    /// Counts what became of a row, and tells of it if it was not taken.
+    fn count(&mut self, path: &Path, place: Place, verdict: Verdict, key: &RecordKey, tally: &mut Tally) {
+        let id = &key.id;
+        let message = match verdict {
+            Verdict::Added => return tally.added += 1,
+            Verdict::Replaced => return tally.replaced += 1,
+            Verdict::Equal => return tally.equal += 1,
+            Verdict::Different => {
+                tally.different += 1;
+                return self.tell(
+                    path,
+                    place,
+                    &format!("{id} is stored with other content and was left as it is"),
+                );
+            }
+            Verdict::AnotherOne => {
+                self.others.insert(fold_account(id));
+                format!(
+                    "{id} is, or was, the account of somebody else here: give the person of the file another id, in \
+                     their records too"
+                )
+            }
+            Verdict::OfAnotherOne => format!("{id} is of a person who was not taken"),
+            Verdict::OfAnotherOwner => {
+                format!("{id} belongs to another person here, and no record changes hands")
+            }
+            Verdict::Twice => format!("{id} stands in the files before, with other content"),
+        };
+        tally.refused += 1;
+        self.tell(path, place, &message);
     }
 
     fn lacks_content(&self, kind: Kind, document: &Document) -> Result<bool, StoreError> {
@@ -337,10 +343,10 @@ impl Importer {
     }
 
     /// Takes uploaded bytes; false if they are not what their name says.
-    async fn content(&mut self, path: &Path, sha256: &str, bytes_max: u64) -> anyhow::Result<bool> {
+    async fn content(&mut self, path: &Path, sha256: &str) -> anyhow::Result<bool> {
         let shown = || path.display().to_string();
         let length = fs::metadata(path).with_context(shown)?.len();
-        if length > bytes_max {
+        if length > self.content_bytes_max {
             eprintln!("{}: larger than api.content_limit_bytes allows", plain(&shown()));
             return Ok(false);
         }
@@ -360,10 +366,11 @@ impl Importer {
         eprintln!("{} {place}: {}", plain(&path.display().to_string()), plain(message));
     }
 
-    fn tell_notes(&self, tallies: &[(&Path, Kind, Tally)]) {
-        let sum = |count: fn(&Tally) -> u64| tallies.iter().map(|(.., tally)| count(tally)).sum::<u64>();
+    fn tell_notes(&self, tallies: &[(&Source, Tally)]) {
+        let sum = |count: fn(&Tally) -> u64| tallies.iter().map(|(_, tally)| count(tally)).sum::<u64>();
         let (folded, different) = (sum(|tally| tally.folded), sum(|tally| tally.different));
-        let without_content = sum(|tally| tally.without_content);
+        let (without_content, of_unknown) =
+            (sum(|tally| tally.without_content), sum(|tally| tally.of_unknown));
         if folded > 0 {
             eprintln!(
                 "note: {folded} people are stored under their account in upper case, unlike in the files"
@@ -374,7 +381,12 @@ impl Importer {
         }
         if without_content > 0 {
             eprintln!(
-                "note: {without_content} personal documents name uploaded bytes that are not on this node"
+                "note: {without_content} personal documents are incomplete: their bytes are neither in the files nor on this node"
+            );
+        }
+        if of_unknown > 0 {
+            eprintln!(
+                "note: {of_unknown} records are of people who are not on this node: import their people too"
             );
         }
         if self.people_to_grant > 0 {
@@ -401,67 +413,4 @@ impl Importer {
             eprint!("\r\x1b[K");
         }
     }
-}
-
-fn write_one(
-    tx: &mut Tx<'_>,
-    kind: Kind,
-    item: &Item,
-    is_replacing: bool,
-    actor: &Actor,
-) -> Result<Written, StoreError> {
-    let mut document = item.document.clone();
-    let mut key = RecordKey::new(kind, item.id.as_str());
-    if kind == Kind::Person {
-        // As the API does it: whatever the spelling, it is one account.
-        key.id = tx.resolve_person(&item.id)?.unwrap_or_else(|| fold_account(&item.id));
-        document.insert("_id", key.id.as_str());
-    }
-    let stored = tx.document(&key)?;
-    if kind == Kind::Person {
-        let is_other = match &stored {
-            Some(stored) => is_other_person(Some(stored), stored, &document),
-            None => tx.is_another_ones(&key, &document)?,
-        };
-        if is_other {
-            return Ok(Written { verdict: Verdict::AnotherOne, key });
-        }
-    }
-    let verdict = match stored {
-        None => Verdict::Added,
-        Some(stored) if same_document(&stored, &document) => Verdict::Equal,
-        Some(_) if is_replacing => Verdict::Replaced,
-        Some(_) => Verdict::Different,
-    };
-    if matches!(verdict, Verdict::Added | Verdict::Replaced) {
-        tx.edit(&key, Some(&document), actor)?;
-    }
-    Ok(Written { verdict, key })
-}
-
-fn as_json(tallies: &[(&Path, Kind, Tally)]) -> Value {
-    let rows = tallies.iter().map(|(path, kind, tally)| {
-        json!({
-            "file": path.display().to_string(),
-            "collection": kind.schema().collection,
-            "added": tally.added,
-            "replaced": tally.replaced,
-            "equal": tally.equal,
-            "different": tally.different,
-            "refused": tally.refused,
-        })
-    });
-    json!({"files": rows.collect::<Vec<_>>()})
-}
-
-fn as_table(tallies: &[(&Path, Kind, Tally)]) -> String {
-    let rows: Vec<_> = tallies
-        .iter()
-        .map(|(path, _, tally)| {
-            let counts = [tally.added, tally.replaced, tally.equal, tally.different, tally.refused];
-            let [added, replaced, equal, different, refused] = counts.map(|count| count.to_string());
-            [plain(&path.display().to_string()), added, replaced, equal, different, refused]
-        })
-        .collect();
-    table(["FILE", "ADDED", "REPLACED", "EQUAL", "DIFFERENT", "REFUSED"], &rows)
 }

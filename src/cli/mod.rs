@@ -114,7 +114,7 @@ enum Command {
     /// The file of a stopped node's store.
     #[command(subcommand)]
     Db(db::DbCommand),
-    /// Import records from MongoDB extended JSON, as mongoexport writes it, into a stopped node.
+    /// Import records into a stopped node: what Thalamus, its API, PostgreSQL, MongoDB and `export` write.
     Import(import::ImportArgs),
     /// Export all records of a stopped node as MongoDB extended JSON, one file per collection.
     Export(export::ExportArgs),

@@ -66,6 +66,35 @@ fn is_digit(byte: u8) -> bool {
     byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
 }
 
+/// The media type of bytes of which nobody said it: by how they begin, then by the ending of the file that they were.
+pub fn media_type_of(bytes: &[u8], ending: &str) -> &'static str {
+    const BEGINNINGS: [(&[u8], &str); 7] = [
+        (b"\xff\xd8\xff", "image/jpeg"),
+        (b"\x89PNG\r\n\x1a\n", "image/png"),
+        (b"%PDF-", "application/pdf"),
+        (b"GIF8", "image/gif"),
+        (b"II*\0", "image/tiff"),
+        (b"MM\0*", "image/tiff"),
+        (b"RIFF", "image/webp"),
+    ];
+    const ENDINGS: [(&str, &str); 5] = [
+        ("txt", "text/plain"),
+        ("csv", "text/csv"),
+        ("xml", "application/xml"),
+        ("json", "application/json"),
+        ("dcm", "application/dicom"),
+    ];
+    let by_beginning = BEGINNINGS.into_iter().find(|(beginning, media_type)| {
+        bytes.starts_with(beginning) && (*media_type != "image/webp" || bytes.get(8..12) == Some(b"WEBP"))
+    });
+    let ending = ending.trim_start_matches('.');
+    let by_ending = || ENDINGS.into_iter().find(|(known, _)| ending.eq_ignore_ascii_case(known));
+    match by_beginning {
+        Some((_, media_type)) => media_type,
+        None => by_ending().map_or("application/octet-stream", |(_, media_type)| media_type),
+    }
+}
+
 /// Every name of content that stands anywhere in these bytes, whatever they are: what is kept beside the
 /// records (bases, conflicts, bodies in the trash) is looked through without a list of where it names what.
 pub fn names_within(bytes: &[u8]) -> impl Iterator<Item = &str> {
@@ -95,6 +124,22 @@ mod tests {
         for length in [Bson::Null, Bson::Int64(-1), Bson::Double(1.0)] {
             let document = doc! {"content": {"sha256": &name, "length": length}};
             assert_eq!(Content::of(Kind::PersonalDocument, &document), None);
+        }
+    }
+
+    #[test]
+    fn media_types_are_told_from_the_bytes() {
+        for (bytes, ending, media_type) in [
+            (&b"\xff\xd8\xff\xe0"[..], "png", "image/jpeg"),
+            (b"\x89PNG\r\n\x1a\n", "", "image/png"),
+            (b"%PDF-1.7", "", "application/pdf"),
+            (b"RIFF....WEBP", "", "image/webp"),
+            (b"RIFF....WAVE", "", "application/octet-stream"),
+            (b"text", ".TXT", "text/plain"),
+            (b"text", "exe", "application/octet-stream"),
+            (b"", "", "application/octet-stream"),
+        ] {
+            assert_eq!(media_type_of(bytes, ending), media_type, "{bytes:?}");
         }
     }
 

@@ -8,8 +8,10 @@
 mod adopt;
 mod columns;
 mod dates;
+mod extended;
 pub(crate) mod lines;
 mod parse;
+mod shell;
 pub mod weight;
 
 use std::fmt;
@@ -25,7 +27,9 @@ use serde_json::{Value, json};
 use adopt::is_shown_as;
 pub use adopt::{adopt, check_key};
 pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, plain_date, utc_of, written_date};
+pub use extended::bson_of_extended;
 pub use parse::{BodyError, parse, parse_body, parse_object};
+pub use shell::{ShellError, parse_shell};
 
 /// Deepest nesting of a document accepted from clients, the document itself being level 1.
 pub const DOCUMENT_DEPTH_MAX: usize = 64;

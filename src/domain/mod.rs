@@ -21,6 +21,7 @@ pub mod merge;
 pub mod moment;
 pub mod rebuild;
 pub mod record;
+pub mod rows;
 pub mod schema;
 pub mod value;
 pub mod verbatim;

@@ -58,6 +58,7 @@ mod tables;
 mod taken_over;
 mod trash;
 mod trash_age;
+mod trial;
 mod undecided;
 mod undelete;
 mod upgrade;
@@ -112,6 +113,7 @@ pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending,
 pub use tables::{Base, FORMAT_VERSION};
 pub use taken_over::Published;
 pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};
+pub use trial::Trial;
 pub use undecided::{Undecided, WaitReason, Waiting};
 pub use undelete::UndeleteError;
 pub use upkeep::{

@@ -29,6 +29,8 @@ pub(crate) const ROOT: &str = "ARGBUE111FAV:freedom";
 /// A user without rights, on every system.
 pub(crate) const NOBODY_UID: u32 = 65534;
 const WAIT_S_MAX: u64 = 60;
+const LOCK_TRIES_MAX: usize = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A directory and what the environment says about it. Clones share the directory.
 #[derive(Clone)]
@@ -238,7 +240,14 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             audit_keep_rows: 100_000,
             clock: || 1_000,
         };
-        Store::open(&store_file(&self.data()), options).unwrap()
+        // A process that another test is starting has a copy of the lock until it runs its program.
+        for _ in 0..LOCK_TRIES_MAX {
+            match Store::open(&store_file(&self.data()), options) {
+                Err(StoreError::Held) => std::thread::sleep(LOCK_PAUSE),
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("the store is held")
     }
 
     /// A store with nothing in it.

@@ -26,6 +26,8 @@ use thalamus_edge::domain::json::{DOCUMENT_DEPTH_MAX, DateFormat, Shown, parse_o
 use thalamus_edge::domain::merge::{identity_differences, is_other_person, merge};
 use thalamus_edge::domain::rebuild::{OwnWrite, rebuilt_base};
 use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::rows::layout::{escapes_of, layout_of, may_be_copied};
+use thalamus_edge::domain::rows::{Cell, copy, csv, take_row};
 use thalamus_edge::domain::schema::{NODE_ACL_NAMES, Owner, SCHEMAS, Schema};
 use thalamus_edge::domain::value::{identical, same_option};
 use thalamus_edge::http::basic_credentials;
@@ -286,6 +288,7 @@ fn authorization(input: &[u8]) {
 
 /// A file that `import` is given.
 fn import(input: &[u8]) {
+    import_rows(input);
     let read = |capacity| -> Vec<Result<Text, Wrong>> {
         let found = Documents::new(BufReader::with_capacity(capacity, input));
         // One more than there can be: a reader that stands still is cut off and noticed.
@@ -304,6 +307,38 @@ fn import(input: &[u8]) {
             match read_document(kind, &text) {
                 Ok(document) => check_imported(kind, &document),
                 Err(wrong) => assert!(wrong.place.line >= text.place.line && !wrong.message.is_empty()),
+            }
+        }
+    }
+}
+
+/// The same file as rows of a table, in every format, told and untold: what is taken has an owner and nobody else's.
+fn import_rows(input: &[u8]) {
+    for is_sql in [false, true] {
+        layout_of(input, is_sql);
+    }
+    for line in input.split(|byte| *byte == b'\n') {
+        escapes_of(line);
+        may_be_copied(line);
+        let read = [copy::cells(line), copy::unaligned_cells(line, b'|'), csv::cells(line, b',')];
+        for cells in read.into_iter().flatten() {
+            for schema in &SCHEMAS {
+                for owner in [None, Some(PERSON)] {
+                    let Ok(taken) = take_row(schema.kind, None, cells.clone(), owner) else {
+                        continue;
+                    };
+                    let Owner::Field(field) = schema.owner else {
+                        continue;
+                    };
+                    let said = taken.fields.get(field).and_then(Value::as_str).expect("an owner");
+                    assert!(owner.is_none_or(|owner| owner.eq_ignore_ascii_case(said)), "{said}");
+                    // A key that stands beside the document is what the document says.
+                    let keys =
+                        cells.iter().filter(|cell| matches!(cell, Cell::Text(key) if key == said)).count();
+                    let has_data =
+                        cells.iter().any(|cell| matches!(cell, Cell::Text(data) if data.contains(said)));
+                    assert!(keys > 0 || has_data || owner.is_some() || line.contains(&b'\\'), "{said}");
+                }
             }
         }
     }

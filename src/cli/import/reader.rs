@@ -1,0 +1,451 @@
+//! Floor 5. The rows of a file in any format that is read, one at a time: the file may be larger than memory.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::cli::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
+use crate::domain::encoding::unmarked;
+use crate::domain::record::Kind;
+use crate::domain::rows::layout::{Escapes, Layout, escapes_of, layout_of, may_be_copied};
+use crate::domain::rows::{Cell, Column, columns_named, copy, csv, is_heading};
+
+/// So much of a file tells its format.
+const HEAD_BYTES: u64 = 64 << 10;
+const BUFFER_BYTES: usize = 64 << 10;
+const GZIP_MARK: &[u8] = b"\x1f\x8b";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const EITHER: &str = "whether its backslashes are escaped twice, as COPY does it, cannot be told; say --format copy or --format json";
+const COPIED_LIST: &str =
+    "a list of rows that COPY wrote is not read: export it with psql -At, or row by row";
+/// Members of an object that are its rows.
+const ROWS_MEMBERS: &[&str] =
+    &["rows", "people", "pols", "personal_docs", "personal_document", "dus", "institutions"];
+
+/// What the operator says about the format of the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Told from the file.
+    Auto,
+    /// Documents in JSON, extended JSON or the syntax of MongoDB's shell.
+    Json,
+    /// Rows as COPY writes them.
+    Copy,
+    /// Rows in CSV.
+    Csv,
+}
+
+/// A row before it is understood.
+#[derive(Debug)]
+pub(super) enum Raw {
+    Json(Text),
+    Row {
+        place: Place,
+        /// As a heading names them.
+        columns: Option<Arc<[Column]>>,
+        cells: Vec<Cell>,
+    },
+}
+
+type Found = Result<Raw, Wrong>;
+pub(super) type Rows = Box<dyn Iterator<Item = io::Result<Found>>>;
+
+/// The rows of a file; those of one table, if it is a dump.
+pub(super) fn rows_of(path: &Path, kind: Kind, table: Option<&str>, format: Format) -> io::Result<Rows> {
+    let mut input = unpacked(path)?;
+    let mut head = Vec::new();
+    // What was read before an error is not lost with it: the error comes after it.
+    if let Err(error) = input.by_ref().take(HEAD_BYTES).read_to_end(&mut head) {
+        input = Box::new(BufReader::new(Failing(Some(error))));
+    }
+    if unmarked(head.get(..2).unwrap_or(&head)).is_ok() && head.starts_with(BYTE_ORDER_MARK) {
+        head.drain(..BYTE_ORDER_MARK.len());
+    }
+    let layout = match format {
+        _ if table.is_some() => Layout::Dump,
+        Format::Auto if unmarked(head.get(..2).unwrap_or(&head)).is_err() => Layout::Json,
+        Format::Auto => match told_layout(path, &head)? {
+            Layout::Dump => Layout::Unknown("this is a dump of a database: give it the ending .sql"),
+            layout => layout,
+        },
+        Format::Json => Layout::Json,
+        Format::Copy => Layout::Copy,
+        Format::Csv => match layout_of(&head, false) {
+            Layout::Csv(delimiter) => Layout::Csv(delimiter),
+            _ => Layout::Csv(b','),
+        },
+    };
+    let before = rows_member(&head);
+    let input = Cursor::new(head).chain(input);
+    let json = |found: io::Result<Result<Text, Wrong>>| found.map(|found| found.map(Raw::Json));
+    Ok(match (layout, before) {
+        (Layout::Json, None) => Box::new(Documents::new(input).map(json)),
+        (Layout::Json, Some(before)) => Box::new(Documents::of_member(input, before)?.map(json)),
+        (Layout::Unknown(why), _) => Box::new(std::iter::once(Ok(Err(at_line(1, why.to_owned()))))),
+        (layout, _) => Box::new(TableRows::new(input, kind, layout, table)),
+    })
+}
+
+/// A text that ends with an error.
+struct Failing(Option<io::Error>);
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
+}
+
+/// The file's text, unpacked if it is packed with gzip.
+fn unpacked(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+    if file.fill_buf()?.starts_with(GZIP_MARK) {
+        return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file))));
+    }
+    Ok(Box::new(file))
+}
+
+/// The format of a file, which may take reading all of it: where COPY escapes the backslashes of JSON, every line may have
+/// none, or may be JSON either way.
+fn told_layout(path: &Path, head: &[u8]) -> io::Result<Layout> {
+    let layout = layout_of(head, false);
+    let first = head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty());
+    let first = first.unwrap_or_default().trim_ascii();
+    let is_list = layout == Layout::Json && first.starts_with(b"[");
+    let is_to_read = match layout {
+        Layout::Json => may_be_copied(first) && copy::end_of_object(first) == first.len(),
+        Layout::Copy | Layout::Unaligned(_) => true,
+        Layout::Csv(_) | Layout::Dump | Layout::Unknown(_) => false,
+    };
+    let mut lines = Lines::new(unpacked(path)?);
+    let mut is_either = false;
+    while is_to_read && let Some(line) = lines.next() {
+        match line.map(|(_, line)| line.map_or(Escapes::Nothing, |line| escapes_of(line.trim_ascii_end()))) {
+            Ok(Escapes::Nothing) => {}
+            Ok(Escapes::Either) => is_either = true,
+            Ok(Escapes::Once) => {
+                return Ok(if layout == Layout::Copy { Layout::Unaligned(b'\t') } else { layout });
+            }
+            Ok(Escapes::Twice) if is_list => return Ok(Layout::Unknown(COPIED_LIST)),
+            Ok(Escapes::Twice) => return Ok(Layout::Copy),
+            // Reading it again ends there again, and says so.
+            Err(_) => break,
+        }
+    }
+    Ok(match layout {
+        Layout::Json | Layout::Unaligned(_) if is_either => Layout::Unknown(EITHER),
+        layout => layout,
+    })
+}
+
+/// How many bytes stand before the rows, if the file is an object with the rows as a member.
+fn rows_member(head: &[u8]) -> Option<usize> {
+    let text = head.trim_ascii_start().strip_prefix(b"{")?;
+    let blank = |text: &[u8]| -> usize { text.len() - text.trim_ascii_start().len() };
+    let mut rest = text.trim_ascii_start();
+    loop {
+        let name_end = 1 + rest.strip_prefix(b"\"")?.iter().position(|byte| *byte == b'"')?;
+        let name = rest.get(1..name_end)?;
+        rest = rest.get(name_end + 1..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        if rest.first() == Some(&b'[') {
+            let is_rows = ROWS_MEMBERS.iter().any(|known| known.as_bytes() == name);
+            let first = rest.get(1..)?.get(blank(rest.get(1..)?)..)?.first()?;
+            return (is_rows && b"{[]".contains(first)).then(|| head.len() - rest.len());
+        }
+        // A number, true, false or null: how many there are, or the like.
+        let end = rest.iter().position(|byte| b",{[\"}".contains(byte))?;
+        rest = rest.get(end..)?.strip_prefix(b",")?.trim_ascii_start();
+    }
+}
+
+fn at_line(line: usize, message: String) -> Wrong {
+    Wrong { place: Place { line, column: 1 }, message }
+}
+
+/// The number of a line, and the line with its end.
+type Line = (usize, Result<Vec<u8>, Wrong>);
+
+/// The lines of a text with their numbers, each with its end; `Err` of the inner kind if one is too long.
+struct Lines<R> {
+    input: R,
+    line: usize,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn new(input: R) -> Lines<R> {
+        Lines { input, line: 0 }
+    }
+
+    fn next(&mut self) -> Option<io::Result<Line>> {
+        let mut line = Vec::new();
+        self.append(&mut line).map(|read| {
+            read.map(|is_whole| {
+                let place = Place { line: self.line, column: 1 };
+                (self.line, if is_whole { Ok(line) } else { Err(too_long(place)) })
+            })
+        })
+    }
+
+    /// Appends the next line; false if it is too long.
+    fn append(&mut self, line: &mut Vec<u8>) -> Option<io::Result<bool>> {
+        let room = (TEXT_BYTES_MAX + 1).saturating_sub(line.len()) as u64;
+        match self.input.by_ref().take(room).read_until(b'\n', line) {
+            Ok(0) if room > 0 => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
+        self.line += 1;
+        if line.ends_with(b"\n") || line.len() <= TEXT_BYTES_MAX {
+            return Some(Ok(true));
+        }
+        // Passes over the rest.
+        loop {
+            let (read, is_end) = match self.input.fill_buf() {
+                Ok([]) => return Some(Ok(false)),
+                Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
+                    Some(at) => (at + 1, true),
+                    None => (bytes.len(), false),
+                },
+                Err(error) => return Some(Err(error)),
+            };
+            self.input.consume(read);
+            if is_end {
+                return Some(Ok(false));
+            }
+        }
+    }
+}
+
+/// Rows of a table, a line each, in CSV over several lines.
+struct TableRows<R> {
+    lines: Lines<R>,
+    kind: Kind,
+    layout: Layout,
+    columns: Option<Arc<[Column]>>,
+    /// The table of a dump that is read.
+    table: Option<String>,
+    /// In a dump, whether the rows of that table stand here.
+    is_within: bool,
+    is_first: bool,
+    rows: u64,
+    has_ended: bool,
+}
+
+impl<R: BufRead> Iterator for TableRows<R> {
+    type Item = io::Result<Found>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.has_ended {
+            let (line, text) = match self.lines.next() {
+                None => {
+                    self.has_ended = true;
+                    let message = "the file ends within the rows of the table".to_owned();
+                    return self.is_within.then(|| Ok(Err(at_line(self.lines.line, message))));
+                }
+                Some(Err(error)) => {
+                    self.has_ended = true;
+                    return Some(Err(error));
+                }
+                Some(Ok((line, text))) => (line, text),
+            };
+            let found = match text {
+                Ok(text) => match self.record(line, text) {
+                    Ok(found) => found,
+                    Err(error) => return Some(Err(error)),
+                },
+                Err(wrong) => Some(Err(wrong)),
+            };
+            if let Some(found) = found {
+                return Some(Ok(found));
+            }
+        }
+        None
+    }
+}
+
+impl<R: BufRead> TableRows<R> {
+    fn new(input: R, kind: Kind, layout: Layout, table: Option<&str>) -> TableRows<R> {
+        TableRows {
+            lines: Lines::new(input),
+            kind,
+            layout,
+            columns: None,
+            table: table.map(str::to_owned),
+            is_within: false,
+            is_first: true,
+            rows: 0,
+            has_ended: false,
+        }
+    }
+
+    /// What begins with this line; `None` if that is no row.
+    fn record(&mut self, line: usize, mut text: Vec<u8>) -> io::Result<Option<Found>> {
+        if let Layout::Csv(_) = self.layout {
+            while !csv::is_complete(&text) {
+                match self.lines.append(&mut text) {
+                    Some(read) => {
+                        if !read? {
+                            return Ok(Some(Err(too_long(Place { line, column: 1 }))));
+                        }
+                    }
+                    None => {
+                        let message = "the file ends within a cell in quotation marks".to_owned();
+                        return Ok(Some(Err(at_line(line, message))));
+                    }
+                }
+            }
+        }
+        let text = text.strip_suffix(b"\n").unwrap_or(&text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if self.layout == Layout::Dump && !self.is_row_of_dump(line, text)? {
+            return Ok(None);
+        }
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        if let Some(found) = self.end_of_rows(line, text) {
+            return Ok(found.err().map(Err));
+        }
+        let cells = match self.layout {
+            Layout::Csv(delimiter) => csv::cells(text, delimiter),
+            Layout::Unaligned(delimiter) => copy::unaligned_cells(text, delimiter),
+            Layout::Copy | Layout::Dump | Layout::Json | Layout::Unknown(_) => copy::cells(text),
+        };
+        let cells = match cells {
+            Ok(cells) => cells,
+            Err(message) => return Ok(Some(Err(at_line(line, message.to_owned())))),
+        };
+        if std::mem::take(&mut self.is_first) && self.columns.is_none() {
+            match self.heading(&cells) {
+                Ok(true) => return Ok(None),
+                Ok(false) => {}
+                Err(message) => {
+                    self.has_ended = true;
+                    return Ok(Some(Err(at_line(line, format!("{message}; the rest was not read")))));
+                }
+            }
+        }
+        self.rows += 1;
+        let columns = self.columns.clone();
+        Ok(Some(Ok(Raw::Row { place: Place { line, column: 1 }, columns, cells })))
+    }
+
+    /// Reads the first line; false if it is a row.
+    fn heading(&mut self, cells: &[Cell]) -> Result<bool, String> {
+        if is_heading(cells) {
+            let name = |cell: &Cell| if let Cell::Text(name) = cell { name.clone() } else { String::new() };
+            let names: Vec<String> = cells.iter().map(name).collect();
+            self.columns = Some(columns_named(self.kind, &names)?.into());
+            return Ok(true);
+        }
+        let is_json = |cell: &Cell| !matches!(cell, Cell::Text(text) if !text.trim_start().starts_with('{'));
+        if cells.iter().any(is_json) {
+            return Ok(false);
+        }
+        Err("the first line is neither a heading with `data` nor a row with a document in JSON; files of single fields \
+             have no types, export JSON instead"
+            .to_owned())
+    }
+
+    /// Whether the line ends the rows: COPY's mark, or how many rows psql says there were.
+    fn end_of_rows(&self, line: usize, text: &[u8]) -> Option<Result<(), Wrong>> {
+        match self.layout {
+            Layout::Copy if text == copy::END => Some(Ok(())),
+            Layout::Unaligned(_) => {
+                let said = text.strip_prefix(b"(")?;
+                let said = said.strip_suffix(b" rows)").or_else(|| said.strip_suffix(b" row)"))?;
+                let said: u64 = std::str::from_utf8(said).ok()?.parse().ok()?;
+                let message = || format!("psql says that there were {said} rows, and here are {}", self.rows);
+                Some(if said == self.rows { Ok(()) } else { Err(at_line(line, message())) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a line of a dump is a row of the table that is read. Others tell where its rows begin and end.
+    fn is_row_of_dump(&mut self, line: usize, text: &[u8]) -> io::Result<bool> {
+        if self.is_within {
+            self.is_within = text != copy::END;
+            return Ok(self.is_within);
+        }
+        if let Some((table, names)) = copied_table(text)
+            && Some(&table) == self.table.as_ref()
+        {
+            let columns = columns_named(self.kind, &names);
+            let columns = columns.map_err(|message| io::Error::other(format!("line {line}: {message}")))?;
+            (self.columns, self.is_within) = (Some(columns.into()), true);
+        }
+        Ok(false)
+    }
+}
+
+/// The table and the columns that a line of a dump begins the rows of.
+fn copied_table(line: &[u8]) -> Option<(String, Vec<String>)> {
+    let text = std::str::from_utf8(line).ok()?.strip_prefix("COPY ")?;
+    let (table, rest) = text.split_once(" (")?;
+    let (names, end) = rest.split_once(") ")?;
+    let name = |text: &str| text.trim().replace('"', "");
+    end.starts_with("FROM stdin").then(|| (name(table), names.split(',').map(name).collect()))
+}
+
+/// The tables of a dump that have rows in it.
+pub(super) fn tables_of_dump(path: &Path) -> io::Result<Vec<String>> {
+    let mut lines = Lines::new(unpacked(path)?);
+    let (mut tables, mut is_within) = (Vec::new(), false);
+    while let Some(line) = lines.next() {
+        let (number, line) = line?;
+        let line = line.unwrap_or_default();
+        let line = line.trim_ascii_end();
+        if is_within {
+            is_within = line != copy::END;
+        } else if let Some((table, _)) = copied_table(line) {
+            is_within = true;
+            if !tables.contains(&table) {
+                tables.push(table);
+            }
+        } else if line.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"INSERT INTO ")) {
+            return Err(io::Error::other(format!(
+                "line {number}: rows as INSERT are not read: run pg_dump without --inserts"
+            )));
+        }
+    }
+    Ok(tables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_a_member_are_found() {
+        for (text, before) in [
+            (r#"{"rows": [{}]}"#, Some(9)),
+            (" {\n \"rows\" : [ [{}]]}", Some(13)),
+            (r#"{"total": 3, "ok": true, "rows": [{}]}"#, Some(33)),
+            (r#"{"rows": []}"#, Some(9)),
+            (r#"{"rows": ["a"]}"#, None),
+            (r#"{"roles": [{}]}"#, None),
+            (r#"{"name": "x", "rows": [{}]}"#, None),
+            (r#"{"_id": "x"}"#, None),
+            ("[{}]", None),
+            ("", None),
+        ] {
+            assert_eq!(rows_member(text.as_bytes()), before, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_of_dumps_name_their_table() {
+        let table = |line: &str| copied_table(line.as_bytes());
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let found = table("COPY public.pols (id, book, data) FROM stdin;");
+        assert_eq!(found, Some(("public.pols".to_owned(), names(&["id", "book", "data"]))));
+        assert_eq!(
+            table("COPY \"people\" (\"id\") FROM stdin;"),
+            Some(("people".to_owned(), names(&["id"])))
+        );
+        assert_eq!(table("COPY people (id) TO stdout;"), None);
+    }
+}

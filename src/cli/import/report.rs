@@ -1,0 +1,86 @@
+//! Floor 5. What an import says it has done.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::sources::Source;
+use crate::cli::show::{plain, table};
+
+/// What became of the rows of a file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) added: u64,
+    pub(super) replaced: u64,
+    pub(super) equal: u64,
+    /// Left as they are here.
+    pub(super) different: u64,
+    /// Not taken.
+    pub(super) refused: u64,
+    /// People whose id is spelled in upper case here, unlike in the file.
+    pub(super) folded: u64,
+    /// Personal documents whose bytes are neither in the files nor on this node.
+    pub(super) without_content: u64,
+    /// Records of people who are not on this node.
+    pub(super) of_unknown: u64,
+}
+
+pub(super) fn as_json(
+    tallies: &[(&Source, Tally)],
+    skipped: &[(PathBuf, String)],
+    is_dry_run: bool,
+) -> Value {
+    let rows = tallies.iter().map(|(source, tally)| {
+        json!({
+            "file": source.path.display().to_string(),
+            "collection": source.kind.schema().collection,
+            "added": tally.added,
+            "replaced": tally.replaced,
+            "equal": tally.equal,
+            "different": tally.different,
+            "refused": tally.refused,
+            "incomplete": tally.without_content,
+        })
+    });
+    let skipped = skipped.iter().map(|(path, why)| json!({"file": path.display().to_string(), "why": why}));
+    json!({
+        "files": rows.collect::<Vec<_>>(),
+        "skipped": skipped.collect::<Vec<_>>(),
+        "dry_run": is_dry_run,
+    })
+}
+
+pub(super) fn as_table(tallies: &[(&Source, Tally)]) -> String {
+    let rows: Vec<_> = tallies
+        .iter()
+        .map(|(source, tally)| {
+            let Tally { added, replaced, equal, different, refused, without_content, .. } = *tally;
+            let counts = [added, replaced, equal, different, refused, without_content];
+            let [added, replaced, equal, different, refused, incomplete] =
+                counts.map(|count| count.to_string());
+            let mut file = plain(&source.path.display().to_string());
+            if let Some(table) = &source.table {
+                file += &format!(" {}", plain(table));
+            }
+            [file, added, replaced, equal, different, refused, incomplete]
+        })
+        .collect();
+    table(["FILE", "ADDED", "REPLACED", "EQUAL", "DIFFERENT", "REFUSED", "INCOMPLETE"], &rows)
+}
+
+/// How much was not taken, if anything.
+pub(super) fn summary(tallies: &[(&Source, Tally)], refused_contents: u64, skipped: usize) -> Option<String> {
+    let sum = |count: fn(&Tally) -> u64| tallies.iter().map(|(_, tally)| count(tally)).sum::<u64>();
+    let counted = [
+        (sum(|tally| tally.refused), "rows were refused"),
+        (sum(|tally| tally.different), "records are stored with other content"),
+        (refused_contents, "uploaded files were refused"),
+        (skipped as u64, "files were left out"),
+    ];
+    let said: Vec<_> = counted
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    (!said.is_empty()).then(|| format!("not everything was taken: {}", said.join(", ")))
+}

@@ -1,0 +1,274 @@
+//! Floor 5. Which files `import` reads, and which collection each of them is of.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::CONTENT_DIRECTORY;
+use super::reader::tables_of_dump;
+use crate::cli::Failure;
+use crate::cli::export_kept::KEPT;
+use crate::cli::show::plain;
+use crate::config::Config;
+use crate::domain::content::is_content_name;
+use crate::domain::record::Kind;
+use crate::domain::schema::SCHEMAS;
+
+/// Endings of the files that a directory is searched for, each also with `.gz`.
+const ENDINGS: &[&str] = &["jsonl", "ndjson", "json", "js", "csv", "tsv", "copy", "txt", "sql"];
+/// The ending of what `pg_dump` writes, which holds several tables.
+const DUMP_ENDING: &str = "sql";
+/// The ending of packed files.
+const PACKED_ENDING: &str = "gz";
+/// Tables and collections of Thalamus whose names are neither here nor in paths of the API.
+const OTHER_NAMES: &[(&str, Kind)] = &[("dus", Kind::DomiciliaryUnit)];
+/// Begins a program, which holds no records.
+const PROGRAM_MARK: &[u8] = b"#!";
+
+/// About the files of an export that are only there to be read.
+const NOT_TAKEN: &str = "conflicts and deleted records are not imported; the file is there to be read";
+
+/// A file of records, or a table in one.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+    /// The table, if it is a dump of several.
+    pub(super) table: Option<String>,
+}
+
+/// What is to be read.
+#[derive(Default)]
+pub(super) struct Sources {
+    pub(super) files: Vec<Source>,
+    /// Uploaded bytes, and the SHA-256 that they should have.
+    pub(super) contents: Vec<(PathBuf, String)>,
+    /// What is not read, and why.
+    pub(super) skipped: Vec<(PathBuf, String)>,
+}
+
+impl Sources {
+    /// Finds the files; those that are named must be understood, those in directories are named if they are not.
+    ///
+    /// `collection`: what all files are of, whatever they are called.
+    pub(super) fn find(
+        config: &Config,
+        paths: &[PathBuf],
+        collection: Option<&str>,
+    ) -> anyhow::Result<Sources> {
+        let known = || Kind::ALL.map(|kind| config.collection_of(kind)).join(", ");
+        let of_all = collection
+            .map(|name| {
+                kind_named(config, name).ok_or_else(|| {
+                    Failure::usage(format!("{name}: not a collection of this node; there are {}", known()))
+                })
+            })
+            .transpose()?;
+        let mut sources = Sources::default();
+        for path in paths {
+            if path.is_dir() {
+                sources.add_directory(config, path, of_all)?;
+                continue;
+            }
+            if let Err(error) = fs::metadata(path) {
+                return Err(Failure::usage(format!("{}: {error}", path.display())).into());
+            }
+            let (stem, ending) = parts(path);
+            if KEPT.contains(&stem.as_str()) {
+                return Err(Failure::usage(format!("{}: {NOT_TAKEN}", path.display())).into());
+            }
+            if ending == DUMP_ENDING {
+                sources.add_dump(config, path)?;
+                continue;
+            }
+            let kind = of_all.or_else(|| kind_named(config, &stem)).ok_or_else(|| {
+                Failure::usage(format!(
+                    "{}: a file is called after its collection, or --collection names it; there are {}",
+                    path.display(),
+                    known()
+                ))
+            })?;
+            sources.files.push(Source { path: path.clone(), kind, table: None });
+        }
+        if sources.files.is_empty() {
+            sources.tell_skipped();
+            return Err(Failure::usage(format!(
+                "there is no file of records: COLLECTION with an ending of {}",
+                ENDINGS.join(", ")
+            ))
+            .into());
+        }
+        // Who has an account is known before records of theirs are taken, and pages before their documents.
+        sources
+            .files
+            .sort_by_key(|source| (source.kind != Kind::Person, source.kind == Kind::PersonalDocument));
+        Ok(sources)
+    }
+
+    fn add_directory(
+        &mut self,
+        config: &Config,
+        directory: &Path,
+        of_all: Option<Kind>,
+    ) -> anyhow::Result<()> {
+        for path in sorted_entries(directory)? {
+            if path.is_dir() {
+                if path.file_name() != Some(OsStr::new(CONTENT_DIRECTORY)) && has_records(&path)? {
+                    self.skip(path, "directories in a directory are not searched: name it");
+                }
+                continue;
+            }
+            let (stem, ending) = parts(&path);
+            if !ENDINGS.contains(&ending.as_str()) {
+                if is_program(&path)? {
+                    eprintln!("{}: a program holds no records", plain(&path.display().to_string()));
+                } else {
+                    self.skip(path, "not a file of records");
+                }
+            } else if ending == DUMP_ENDING {
+                self.add_dump(config, &path)?;
+            } else if KEPT.contains(&stem.as_str()) {
+                eprintln!("{}: {NOT_TAKEN}", plain(&path.display().to_string()));
+            } else {
+                match of_all.or_else(|| kind_named(config, &stem)) {
+                    Some(kind) => self.files.push(Source { path, kind, table: None }),
+                    None => self.skip(path, "not a collection of this node"),
+                }
+            }
+        }
+        let contents = directory.join(CONTENT_DIRECTORY);
+        if contents.is_dir() {
+            for path in sorted_entries(&contents)? {
+                let name = path.file_name().and_then(OsStr::to_str).filter(|name| is_content_name(name));
+                match name.map(str::to_owned) {
+                    Some(name) => self.contents.push((path, name)),
+                    None => self.skip(path, "not called after the SHA-256 of what it holds"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the tables of a dump that are of kinds of records.
+    fn add_dump(&mut self, config: &Config, path: &Path) -> anyhow::Result<()> {
+        let tables = tables_of_dump(path).with_context(|| path.display().to_string())?;
+        if tables.is_empty() {
+            eprintln!("{}: holds no rows of a table", plain(&path.display().to_string()));
+        }
+        for table in tables {
+            match kind_named(config, &table) {
+                Some(kind) => self.files.push(Source { path: path.to_owned(), kind, table: Some(table) }),
+                None => {
+                    self.skip(path.to_owned(), &format!("its table {table} is not a collection of this node"))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, path: PathBuf, why: &str) {
+        self.skipped.push((path, why.to_owned()));
+    }
+
+    pub(super) fn tell_skipped(&self) {
+        for (path, why) in &self.skipped {
+            eprintln!("{}: {}, left out", plain(&path.display().to_string()), plain(why));
+        }
+    }
+}
+
+/// The name of a file without its endings, and the ending that tells its format, in lower case.
+pub(super) fn parts(path: &Path) -> (String, String) {
+    let is_packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(PACKED_ENDING));
+    let name = if is_packed { path.file_stem() } else { path.file_name() };
+    let name = name.and_then(OsStr::to_str).unwrap_or_default();
+    match name.rsplit_once('.') {
+        Some((stem, ending)) => (stem.to_owned(), ending.to_ascii_lowercase()),
+        None => (name.to_owned(), String::new()),
+    }
+}
+
+/// The kind of record in a collection, a table or behind a path of the API that is called so. A name in force here comes
+/// first. What stands before the last dot is a database or a schema.
+fn kind_named(config: &Config, name: &str) -> Option<Kind> {
+    config.kind_of_collection(name).or_else(|| {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let alike = |known: &str| known.replace('-', "_").eq_ignore_ascii_case(&last.replace('-', "_"));
+        let here = Kind::ALL.into_iter().find(|kind| alike(config.collection_of(*kind)));
+        let in_paths = || {
+            let route = |path: &str| path.split('/').nth(1).is_some_and(alike);
+            let is_it = |schema: &&crate::domain::schema::Schema| {
+                alike(schema.collection) || schema.routes.iter().any(|one| route(one.path))
+            };
+            SCHEMAS.iter().find(is_it).map(|schema| schema.kind)
+        };
+        let other = || OTHER_NAMES.iter().find(|(other, _)| alike(other)).map(|(_, kind)| *kind);
+        here.or_else(in_paths).or_else(other)
+    })
+}
+
+fn sorted_entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let read =
+        || -> io::Result<Vec<PathBuf>> { fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect() };
+    let mut entries = read().with_context(|| directory.display().to_string())?;
+    entries.sort();
+    Ok(entries)
+}
+
+fn has_records(directory: &Path) -> anyhow::Result<bool> {
+    let is_of_records = |path: &PathBuf| ENDINGS.contains(&parts(path).1.as_str());
+    Ok(sorted_entries(directory)?.iter().any(is_of_records))
+}
+
+fn is_program(path: &Path) -> anyhow::Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    file.take(PROGRAM_MARK.len() as u64)
+        .read_to_end(&mut start)
+        .with_context(|| path.display().to_string())?;
+    Ok(start == PROGRAM_MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    #[test]
+    fn names_of_thalamus_are_understood() {
+        let config = Config::load(None, std::iter::empty(), &Overrides::default()).unwrap();
+        for (name, kind) in [
+            ("people", Some(Kind::Person)),
+            ("public.people", Some(Kind::Person)),
+            ("federation.pols", Some(Kind::Page)),
+            ("personal_docs", Some(Kind::PersonalDocument)),
+            ("personal-documents", Some(Kind::PersonalDocument)),
+            ("personal_document", Some(Kind::PersonalDocument)),
+            ("dus", Some(Kind::DomiciliaryUnit)),
+            ("DUS", Some(Kind::DomiciliaryUnit)),
+            ("domiciliary-units", Some(Kind::DomiciliaryUnit)),
+            ("domiciliary_units", Some(Kind::DomiciliaryUnit)),
+            ("institutions", Some(Kind::Institution)),
+            ("institution", Some(Kind::Institution)),
+            ("encounters", Some(Kind::Encounter)),
+            ("measurement", None),
+            ("person", None),
+            ("people (1)", None),
+            ("", None),
+        ] {
+            assert_eq!(kind_named(&config, name), kind, "{name}");
+        }
+        for (path, stem, ending) in [
+            ("a/people.json", "people", "json"),
+            ("people.JSON.gz", "people", "json"),
+            ("federation.people.csv", "federation.people", "csv"),
+            ("people", "people", ""),
+            ("people.gz", "people", ""),
+        ] {
+            assert_eq!(parts(Path::new(path)), (stem.to_owned(), ending.to_owned()), "{path}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Floor 5. One record of an import in the store: whether it is written, and what becomes of it.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use bson::Document;
+
+use super::record::Item;
+use crate::domain::access::Actor;
+use crate::domain::merge::is_other_person;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::value::same_document;
+use crate::store::{StoreError, Tx};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Added,
+    Replaced,
+    Equal,
+    Different,
+    /// A person under the account of somebody else.
+    AnotherOne,
+    /// A record of such a person.
+    OfAnotherOne,
+    /// A record that belongs to another person here.
+    OfAnotherOwner,
+    /// Stands in the files a second time, with other content.
+    Twice,
+}
+
+/// What became of an item, and the key that it is stored under.
+pub(super) struct Written {
+    pub(super) verdict: Verdict,
+    pub(super) key: RecordKey,
+    /// The record is of a person who is not here.
+    pub(super) is_of_unknown: bool,
+}
+
+impl Written {
+    pub(super) fn new(verdict: Verdict, key: RecordKey) -> Written {
+        Written { verdict, key, is_of_unknown: false }
+    }
+}
+
+/// Writes a record, if it is to be written. `replaces` is there if what is stored is to be overwritten, and says whether
+/// that stood in the files, too.
+pub(super) fn write_one(
+    tx: &mut Tx<'_>,
+    kind: Kind,
+    item: &Item,
+    replaces: Option<&dyn Fn(&RecordKey) -> bool>,
+    actor: &Actor,
+) -> Result<Written, StoreError> {
+    let mut document = item.document.clone();
+    let mut key = RecordKey::new(kind, item.id.as_str());
+    if kind == Kind::Person {
+        // As the API does it: whatever the spelling, it is one account.
+        key.id = tx.resolve_person(&item.id)?.unwrap_or_else(|| fold_account(&item.id));
+        document.insert("_id", key.id.as_str());
+    }
+    let stored = tx.document(&key)?;
+    if kind == Kind::Person {
+        let is_other = match &stored {
+            Some(stored) => is_other_person(Some(stored), stored, &document),
+            None => tx.is_another_ones(&key, &document)?,
+        };
+        if is_other {
+            return Ok(Written::new(Verdict::AnotherOne, key));
+        }
+    }
+    let owner = kind.schema().owner_of(&document);
+    let of_stored = stored.as_ref().and_then(|stored| kind.schema().owner_of(stored));
+    if of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
+        return Ok(Written::new(Verdict::OfAnotherOwner, key));
+    }
+    if let Some(stored) = &stored {
+        keep_unsaid(kind, &mut document, stored);
+    }
+    let verdict = match (stored, replaces) {
+        (None, _) => Verdict::Added,
+        (Some(stored), _) if same_document(&stored, &document) => Verdict::Equal,
+        (Some(_), None) => Verdict::Different,
+        (Some(_), Some(is_second)) if is_second(&key) => Verdict::Twice,
+        (Some(_), Some(_)) => Verdict::Replaced,
+    };
+    if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Equal)
+        && let Some((sha256, bytes)) = &item.content
+        && !tx.has_content(sha256)?
+    {
+        tx.put_content(sha256, bytes)?;
+    }
+    if matches!(verdict, Verdict::Added | Verdict::Replaced) {
+        tx.edit(&key, Some(&document), actor)?;
+    }
+    let is_of_unknown = match &owner {
+        Some(owner) if kind != Kind::Person => tx.resolve_person(owner)?.is_none(),
+        _ => false,
+    };
+    Ok(Written { verdict, key, is_of_unknown })
+}
+
+/// As with PUT, fields that a file leaves out because no answer of an API has them (a password), or because they describe
+/// bytes that it does not have, stay as they are.
+fn keep_unsaid(kind: Kind, document: &mut Document, stored: &Document) {
+    for field in kind.schema().kept_by_put {
+        if let (None, Some(value)) = (document.get(field), stored.get(field)) {
+            document.insert(*field, value.clone());
+        }
+    }
+}
+
+pub(super) fn hash_of(key: &RecordKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key.kind.schema().code, &key.id).hash(&mut hasher);
+    hasher.finish()
+}

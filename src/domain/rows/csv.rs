@@ -1,0 +1,79 @@
+//! Floor 0. Records of CSV as PostgreSQL writes them (RFC 4180).
+
+use super::Cell;
+
+/// Whether a record is complete: its quotation marks are in pairs, so a line end in it ended no cell.
+pub fn is_complete(record: &[u8]) -> bool {
+    record.iter().filter(|byte| **byte == b'"').count() % 2 == 0
+}
+
+/// The cells of a record without its line end. What is empty and not in quotation marks is NULL.
+pub fn cells(record: &[u8], delimiter: u8) -> Result<Vec<Cell>, &'static str> {
+    let (mut cells, mut rest) = (Vec::new(), record);
+    loop {
+        let end = if rest.first() == Some(&b'"') {
+            let (text, end) = quoted(rest).ok_or("a cell in quotation marks does not end")?;
+            cells.push(text_of(text)?);
+            end
+        } else {
+            let end = rest.iter().position(|byte| *byte == delimiter).unwrap_or(rest.len());
+            let text = rest.get(..end).unwrap_or_default();
+            if text.contains(&b'"') {
+                return Err("a quotation mark within a cell that does not begin with one");
+            }
+            cells.push(if text.is_empty() { Cell::Null } else { text_of(text.to_vec())? });
+            end
+        };
+        rest = match rest.get(end..) {
+            None | Some([]) => return Ok(cells),
+            Some([byte, after @ ..]) if *byte == delimiter => after,
+            Some(_) => return Err("something follows a cell in quotation marks"),
+        };
+    }
+}
+
+fn text_of(text: Vec<u8>) -> Result<Cell, &'static str> {
+    String::from_utf8(text).map(Cell::Text).map_err(|_| "this is not UTF-8")
+}
+
+/// The text of a cell in quotation marks, and how long the cell is.
+fn quoted(cell: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut text, mut at) = (Vec::new(), 1);
+    loop {
+        match (cell.get(at)?, cell.get(at + 1)) {
+            (b'"', Some(b'"')) => {
+                text.push(b'"');
+                at += 2;
+            }
+            (b'"', _) => return Some((text, at + 1)),
+            (byte, _) => {
+                text.push(*byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_taken_apart() {
+        let text = |text: &str| Cell::Text(text.to_owned());
+        for (record, expected) in [
+            ("", Ok(vec![Cell::Null])),
+            ("a,\"\",,b", Ok(vec![text("a"), text(""), Cell::Null, text("b")])),
+            ("\"{\"\"a\"\": \"\"x,\ny\"\"}\",b", Ok(vec![text("{\"a\": \"x,\ny\"}"), text("b")])),
+            ("a,", Ok(vec![text("a"), Cell::Null])),
+            ("a,\"b", Err("a cell in quotation marks does not end")),
+            ("\"a\"b", Err("something follows a cell in quotation marks")),
+            ("a\"b\"", Err("a quotation mark within a cell that does not begin with one")),
+        ] {
+            assert_eq!(cells(record.as_bytes(), b','), expected, "{record}");
+        }
+        assert_eq!(cells(b"a;b,c", b';').unwrap(), [text("a"), text("b,c")]);
+        assert!(cells(b"\xFF", b',').is_err());
+        assert!(is_complete(b"a,\"b\"\"\"") && !is_complete(b"a,\"b\n"));
+    }
+}

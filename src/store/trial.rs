@@ -1,0 +1,89 @@
+//! Floor 1. A copy of a store to try something out on, which nobody ever sees.
+//!
+//! The copy is a file without a name: it is gone with the process, however that ends. That of an encrypted store is
+//! encrypted with the same key.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+
+use redb::backends::FileBackend;
+use rustix::fs::{FlockOperation, flock};
+
+use super::engine::Engine;
+use super::sealed::{SealError, Sealed, store_sealed_with};
+use super::writer::Writer;
+use super::{Store, StoreError, StoreKey, StoreOptions, put_right};
+use crate::files::create_private;
+
+/// A store that is forgotten; the one that it was copied from is closed to others meanwhile.
+pub struct Trial {
+    pub store: Store,
+    _original: Option<File>,
+}
+
+impl Trial {
+    /// Copies the store at `path`, or makes an empty one if there is none. The copy takes as much space in that directory
+    /// as the store, for as long as it lives.
+    pub fn of(path: &Path, key: Option<&StoreKey>, options: StoreOptions) -> Result<Trial, StoreError> {
+        let io = |error: io::Error| StoreError::of_io(&error);
+        let original = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened.map_err(io)?),
+        };
+        if let Some(original) = &original {
+            match flock(original, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Held),
+                locked => locked.map_err(|error| io(error.into()))?,
+            }
+        }
+        let copy = nameless(path).map_err(io)?;
+        if let Some(original) = &original {
+            io::copy(&mut &*original, &mut &copy).map_err(io)?;
+        }
+        let store = open(copy, key, options, original.is_some())?;
+        Ok(Trial { store, _original: original })
+    }
+}
+
+/// A file that only this process has, beside `path`, or in the first directory above that exists.
+fn nameless(path: &Path) -> io::Result<File> {
+    let directory = path.ancestors().skip(1).find(|directory| directory.is_dir()).unwrap_or(Path::new("."));
+    let name = directory.join(format!(".thalamus-edge-trial-{}", std::process::id()));
+    // Left by a process that ended before the next lines.
+    let _ = fs::remove_file(&name);
+    drop(create_private(&name)?);
+    let file = OpenOptions::new().read(true).write(true).open(&name);
+    fs::remove_file(&name)?;
+    file
+}
+
+fn open(
+    copy: File,
+    key: Option<&StoreKey>,
+    options: StoreOptions,
+    is_made: bool,
+) -> Result<Store, StoreError> {
+    let backend = FileBackend::new(copy)?;
+    if is_made {
+        match (key, store_sealed_with(&backend)?) {
+            (None, Some(id)) => return Err(SealError::NoKey(id).into()),
+            (Some(_), None) => return Err(SealError::NotSealed.into()),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(options.cache_bytes);
+    let database = match key {
+        Some(key) => builder.create_with_backend(Sealed::open(backend, key)?)?,
+        None => builder.create_with_backend(backend)?,
+    };
+    let database = Mutex::new(Some(database));
+    let open = move |_| {
+        let mut database = database.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        database.take().ok_or_else(|| StoreError::Failed("its disk failed".to_owned()))
+    };
+    let engine = Engine::new(Box::new(open), std::sync::Arc::default())?;
+    Store::start(engine, options, Writer::inline, (put_right::Found::default(), None))
+}
