@@ -181,8 +181,9 @@ class Cases:
     def make_people(self):
         for who, login in STAFF.items():
             for label, body, more in bodies.NEW_PEOPLE:
-                account = more.get("account", "NEW{}").replace("{}", f"{next(self.numbers):05}")
-                stored = more.get("stored", account)
+                number = next(self.numbers)
+                account = more.get("account", "NEW{}").replace("{}", f"{number:05}").replace("{letter}", who[0].upper())
+                stored = more.get("stored", account).replace("{}", f"{number:05}")
                 self.person("POST", who, login, account, "new person", label, body, more, stored)
             for label, body, more in bodies.KNOWN_PEOPLE:
                 account = self.new_person()

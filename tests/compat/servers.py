@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -190,12 +191,20 @@ class Server:
                 connection.putheader(name, value)
             if body is not None or method in ("POST", "PATCH", "PUT"):
                 connection.putheader("Content-Length", str(len(body or b"")))
-            connection.endheaders(body)
+            connection.endheaders()
+            if body is not None and not self.is_refused_early(connection, body):
+                connection.send(body)
             response = connection.getresponse()
             return Answer(response.status, {name.lower(): value for name, value in response.getheaders()},
                           response.read())
         finally:
             connection.close()
+
+
+    @staticmethod
+    def is_refused_early(connection, body):
+        """Whether a large body is refused by its length. A client that goes on sending may lose that answer."""
+        return len(body) > 1_000_000 and bool(select.select([connection.sock], [], [], 1)[0])
 
 
 class Answer:
