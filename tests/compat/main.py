@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 import differences
+import migration
 from servers import PROJECT, Processes
 
 
@@ -18,7 +19,8 @@ def main():
     arguments = parser.parse_args()
     if not os.path.exists(arguments.binary):
         parser.error(f"{arguments.binary} is missing: cargo build, or --binary")
-    parts = {"differences": lambda processes: differences.run(processes, arguments.binary, arguments.show)}
+    parts = {"differences": lambda processes: differences.run(processes, arguments.binary, arguments.show),
+             "migration": lambda processes: migration.run(processes, arguments.binary)}
     good = True
     for name, part in parts.items():
         if arguments.only in (None, name):

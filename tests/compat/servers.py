@@ -178,13 +178,17 @@ class Server:
 
     def __init__(self, processes, name):
         self.processes, self.name, self.port, self.process = processes, name, free_port(), None
+        #: How TLS is checked; None for plain HTTP.
+        self.context = None
 
     def wait(self):
         self.processes.wait_for(self.process, self.name, lambda: self.ask("GET", "/", {}).status > 0)
 
     def ask(self, method, path, headers, body=None, source="127.0.0.1", timeout=30):
         """One request on a connection of its own, from an address of this machine. Returns an Answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout, source_address=(source, 0))
+        place = {"host": "127.0.0.1", "port": self.port, "timeout": timeout, "source_address": (source, 0)}
+        connection = (http.client.HTTPSConnection(**place, context=self.context) if self.context
+                      else http.client.HTTPConnection(**place))
         try:
             connection.putrequest(method, path, skip_accept_encoding=True)
             for name, value in headers.items():
@@ -241,6 +245,9 @@ class Thalamus(Server):
         with open(os.path.join(self.directory, "etc", "thalamus.cfg"), "a", encoding="utf-8") as file:
             for name, value in self.settings.items():
                 file.write(f"\n{name} = {value!r}\n")
+        self.restart()
+
+    def restart(self):
         self.process = self.processes.start(
             self.name, [self.gunicorn, "--bind", f"127.0.0.1:{self.port}", "--workers", "1", "thalamus:app"],
             cwd=self.directory, env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **self.environment})
@@ -256,9 +263,11 @@ class Node(Server):
         self.directory = os.path.join(processes.directory, name)
         os.mkdir(self.directory)
         self.configuration = os.path.join(self.directory, "config.toml")
+        self.configure(f'[server]\nlisten = "127.0.0.1:{self.port}"\ntls = false\n' + sections)
+
+    def configure(self, sections):
         with open(self.configuration, "w", encoding="utf-8") as file:
-            file.write(f'data_dir = "{self.directory}/data"\n'
-                       f'[server]\nlisten = "127.0.0.1:{self.port}"\ntls = false\n' + sections)
+            file.write(f'data_dir = "{self.directory}/data"\n' + sections)
 
     def start(self):
         self.process = self.processes.start(self.name, [self.binary, "serve", "--config", self.configuration],
