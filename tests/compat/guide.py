@@ -16,15 +16,14 @@ def read_blocks(path=DOCUMENT):
     with open(path, encoding="utf-8") as file:
         for line in [*file, "end\n"]:
             mark = MARK.fullmatch(line.strip())
-            if mark:
-                if mark[2] in blocks:
-                    raise ValueError(f"{path}: two blocks are called {mark[2]}")
-                name, lines = mark[2], []
-            elif name and (line.startswith("    ") or not line.strip()):
+            if name and not mark and (line.startswith("    ") or not line.strip()):
                 lines.append(line[4:].rstrip("\n"))
-            elif name:
+                continue
+            if name:
                 blocks[name] = "\n".join(lines).strip() + "\n"
-                name = None
+            name, lines = mark[2] if mark else None, []
+            if name in blocks:
+                raise ValueError(f"{path}: two blocks are called {name}")
     return blocks
 
 

@@ -25,7 +25,7 @@ assert set(given) == {{"--uri", "-c", "-o"}}, given
 found = pymongo.MongoClient(given["--uri"], directConnection=True).get_default_database()[given["-c"]].find()
 with open(given["-o"], "w", encoding="utf-8") as file:
     for document in found:
-        file.write(json_util.dumps(document, json_options=json_util.RELAXED_JSON_OPTIONS) + "\\n")
+        file.write(json_util.dumps(document, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False, separators=(",", ":")) + "\\n")
 """
 IMPORT = """#!{python}
 import sys, pymongo
@@ -102,8 +102,8 @@ class Clinic:
             ours = self.read(self.node, path)
             ours.pop("_id" if self.id_name == "id" else "id")
             theirs = {name: value for name, value in record.items() if name != "password"}
-            if path.startswith("/people/") and "active" in theirs:
-                # What step 7 changes.
+            if "password" in record and "active" in theirs:
+                # What step 7 changes, of those who could log in.
                 theirs["active"] = True
             self.check(ours == theirs, f"{path}: {ours} is not {theirs}")
         here = {f"/people/{record['_id']}" for record in self.read(self.node, "/people")}
@@ -327,7 +327,7 @@ def mend_lost_page(clinic):
         pages = [json.loads(line) for line in file]
     with open(path, "w", encoding="utf-8") as file:
         for record in pages:
-            file.write(json.dumps({"book": ANA, **record}) + "\n")
+            file.write(json.dumps({"book": ANA, **record}, ensure_ascii=False) + "\n")
 
 
 def run(processes, binary):
