@@ -87,7 +87,7 @@ def run(processes, binary, is_showing):
     for version, (thalamus, node, _) in servers.items():
         for case, upstream, ours in zip(cases, results[thalamus.name], results[node.name]):
             found = [table.Difference(version, case, *difference) for difference in answers.differences(upstream, ours)]
-            equal += not found
+            equal += not any(difference.what == "answer" for difference in found)
             for difference in found:
                 count += 1
                 has_row = table.explain(rows, difference)
@@ -105,7 +105,7 @@ def run(processes, binary, is_showing):
     for row, version in stale:
         print(f"wrong: line {row.line} of docs/COMPATIBILITY.md has no difference with {version}: {row}")
     print(f"{len(cases)} requests compared with each of 2 versions in {time.monotonic() - ready:.0f} s (and {ready - began:.0f} s to "
-          f"begin): {equal} pairs of answers alike, {count} differences, {len(rows)} rows, {len(unexplained)} without a row, "
+          f"begin): {equal} of {2 * len(cases)} pairs of answers have the same status and shape, {count} differences, {len(rows)} rows, {len(unexplained)} without a row, "
           f"{len(stale)} rows without a difference")
     return not unexplained and not stale
 
