@@ -21,7 +21,8 @@ import pymongo
 PROJECT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 TARGET = os.path.join(PROJECT, "target")
 #: Debian's PostgreSQL: unpacked by tests/compat/run, or installed on this machine.
-POSTGRES_PLACES = (os.path.join(TARGET, "postgresql", "usr/lib/postgresql/*/bin"), "/usr/lib/postgresql/*/bin")
+UNPACKED = os.path.join(TARGET, "postgresql")
+POSTGRES_PLACES = ("/usr/lib/postgresql/*/bin", UNPACKED + "/usr/lib/postgresql/*/bin")
 #: PostgreSQL refuses to run as root.
 UNPRIVILEGED = "nobody"
 
@@ -84,11 +85,10 @@ class Postgres:
 
     def __init__(self, processes):
         self.processes = processes
-        found = [place for pattern in POSTGRES_PLACES for place in sorted(glob.glob(pattern))]
-        found = [place for place in found if os.path.exists(os.path.join(place, "initdb"))]
+        found = [os.path.dirname(file) for place in POSTGRES_PLACES for file in sorted(glob.glob(place + "/initdb"))]
         if not found:
             raise RuntimeError("no PostgreSQL: tests/compat/run unpacks Debian's")
-        self.bin, self.port = found[-1] if found[-1].startswith("/usr/") else found[0], free_port()
+        self.bin, self.port = found[0], free_port()
         self.environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PGHOST": "127.0.0.1",
                             "PGPORT": str(self.port), "PGUSER": "gnuhealth", "PGCONNECT_TIMEOUT": "10"}
         self.server_options = {}
@@ -102,19 +102,19 @@ class Postgres:
 
     def make_readable(self):
         """Copies an unpacked PostgreSQL where the unprivileged account may read it, if it may not here."""
-        if not self.server_options or not self.bin.startswith(TARGET):
+        if not self.server_options or not self.bin.startswith(UNPACKED):
             return
-        try:
-            subprocess.run(["/bin/true"], cwd=self.bin, check=True, **self.server_options)
-        except PermissionError:
-            root = os.path.join(TARGET, "postgresql")
+        test = subprocess.run(["test", "-x", os.path.join(self.bin, "initdb")], check=False, **self.server_options)
+        if test.returncode:
             copy = os.path.join(self.processes.directory, "postgresql")
-            shutil.copytree(root, copy, symlinks=True)
-            self.bin = os.path.join(copy, os.path.relpath(self.bin, root))
+            shutil.copytree(UNPACKED, copy, symlinks=True)
+            self.bin = os.path.join(copy, os.path.relpath(self.bin, UNPACKED))
 
     def libraries(self):
+        """Where the libraries of an unpacked PostgreSQL are; empty if it is installed."""
         root = self.bin[:self.bin.find("/usr/lib/postgresql")]
-        return ":".join(sorted({os.path.dirname(file) for file in glob.glob(root + "/usr/lib/*/lib*.so.*")})) if root else ""
+        found = [file for place in ("/usr/lib", "/lib") for file in glob.glob(f"{root}{place}/*/lib*.so.*")] if root else []
+        return ":".join(sorted({os.path.dirname(file) for file in found}))
 
     def start(self):
         directory = os.path.join(self.processes.directory, "postgres")
