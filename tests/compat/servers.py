@@ -108,6 +108,7 @@ class Postgres:
         if test.returncode:
             copy = os.path.join(self.processes.directory, "postgresql")
             shutil.copytree(UNPACKED, copy, symlinks=True)
+            os.chmod(copy, 0o755)
             self.bin = os.path.join(copy, os.path.relpath(self.bin, UNPACKED))
 
     def libraries(self):
