@@ -80,7 +80,8 @@ class Records:
             with open(os.path.join(directory, name + ".jsonl"), "w", encoding="utf-8") as file:
                 for record in records:
                     record = record if with_dates else {"_id": record["_id"], **without(as_text(record), "id")}
-                    file.write(json_util.dumps(record) + "\n")
+                    # As mongoexport writes it.
+                    file.write(json_util.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
         node.command("import", directory)
         node.start()
         node.command("user", "add", ADMIN, "--role", "root")
