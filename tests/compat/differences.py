@@ -94,19 +94,20 @@ def run(processes, binary, is_showing):
                 if not has_row:
                     unexplained.append(difference)
                 if is_showing:
-                    print(f"{'row' if has_row else 'NO ROW'}: {difference}\n    {describe(upstream)}\n    {describe(ours)}")
+                    print("row:" if has_row else "NO ROW:", difference)
+                    print(f"    {describe(upstream)}\n    {describe(ours)}")
             if ours.answer.status >= 500 or ours.answer.status == 0:
                 unexplained.append(table.Difference(version, case, "answer", "-", describe(ours)))
     print_unexplained(unexplained)
     print("differences by row (0.9.18, 0.9.4):")
     for row in rows:
         print(f"  {row.used['0.9.18']:5} {row.used['0.9.4']:5}  {row}")
-    stale = [(row, version) for row in rows for version in row.stale()]
-    for row, version in stale:
-        print(f"wrong: line {row.line} of docs/COMPATIBILITY.md has no difference with {version}: {row}")
-    print(f"{len(cases)} requests compared with each of 2 versions in {time.monotonic() - ready:.0f} s (and {ready - began:.0f} s to "
-          f"begin): {equal} of {2 * len(cases)} pairs of answers have the same status and shape, {count} differences, {len(rows)} rows, {len(unexplained)} without a row, "
-          f"{len(stale)} rows without a difference")
+    stale = [(row, column, option) for row in rows for column, option in row.stale()]
+    for row, column, option in stale:
+        print(f"wrong: line {row.line} of docs/COMPATIBILITY.md: {column}: no difference is {option!r}: {row}")
+    print(f"{len(cases)} requests compared with each of 2 versions in {time.monotonic() - ready:.0f} s (and "
+          f"{ready - began:.0f} s to begin): {equal} of {2 * len(cases)} pairs of answers have the same status and shape, {count} differences, {len(rows)} rows, {len(unexplained)} without a row, "
+          f"{len(stale)} cells without a difference")
     return not unexplained and not stale
 
 

@@ -1,6 +1,6 @@
 """The table of differences in docs/COMPATIBILITY.md, and which of its rows explains a difference.
 
-A row says: route, method, condition, what, Thalamus 0.9.18, Thalamus 0.9.4, here, why. `any` in the first three
+Each alternative in each cell must have been seen, or it is told as stale. A row says: route, method, condition, what, Thalamus 0.9.18, Thalamus 0.9.4, here, why. `any` in the first three
 stands for all; several routes or methods are separated by commas. A condition is a list of labels, all of which the case
 has; one of several, separated by `or`. In the cells of the servers `*` stands for any text, `or` separates several
 texts, and `same` says that this version does not differ.
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 COLUMNS = ("Route", "Method", "Condition", "What", "0.9.18", "0.9.4", "Here", "Why")
 VERSIONS = ("0.9.18", "0.9.4")
+#: Cells of versions about which the row says nothing.
+NOTHING = ("same", "–")
 
 
 @dataclass
@@ -25,9 +27,15 @@ class Difference:
         return f"{self.case.title()}: {self.what}: {self.version} {self.upstream!r}, here {self.node!r}"
 
 
-def matches(cell, text):
-    return any(re.fullmatch(".*".join(re.escape(part) for part in option.split("*")), text, re.DOTALL)
-               for option in cell.split(" or "))
+def options_of(column, cell):
+    """The alternatives of a cell. Those of a condition stand in groups, of which each must hold."""
+    if column in ("Route", "Method"):
+        return [[part.strip() for part in cell.split(",")]]
+    return [group.split(" or ") for group in (cell.split(", ") if column == "Condition" else [cell])]
+
+
+def is_like(option, text):
+    return re.fullmatch(".*".join(re.escape(part) for part in option.split("*")), text, re.DOTALL) is not None
 
 
 @dataclass
@@ -36,28 +44,29 @@ class Row:
     cells: dict
     #: How many differences it explained, by version.
     used: dict = field(default_factory=lambda: dict.fromkeys(VERSIONS, 0))
+    #: Alternatives of its cells, as (column, text), that a difference had.
+    seen: set = field(default_factory=set)
 
     def explains(self, difference):
-        case, cells = difference.case, self.cells
-        if cells[difference.version] in ("same", "–"):
-            return False
-        for column, value in (("Route", case.route), ("Method", case.method)):
-            if cells[column] != "any" and value not in [part.strip() for part in cells[column].split(",")]:
-                return False
-        if cells["Condition"] != "any":
-            for group in cells["Condition"].split(", "):
-                if not any(self.has(case, label) for label in group.split(" or ")):
-                    return False
-        return (matches(cells["What"], difference.what) and matches(cells[difference.version], difference.upstream)
-                and matches(cells["Here"], difference.node))
-
-    @staticmethod
-    def has(case, label):
-        return any(matches(label, known) for known in case.labels)
+        """Returns the alternatives that hold, or None if the row says nothing about this difference."""
+        case, held = difference.case, set()
+        if self.cells[difference.version] in NOTHING:
+            return None
+        texts = {"Route": [case.route], "Method": [case.method], "Condition": case.labels, "What": [difference.what],
+                 difference.version: [difference.upstream], "Here": [difference.node]}
+        for column, known in texts.items():
+            for options in options_of(column, self.cells[column]):
+                found = [option for option in options if option == "any" or any(is_like(option, text) for text in known)]
+                if not found:
+                    return None
+                held |= {(column, option) for option in found}
+        return held
 
     def stale(self):
-        """The versions of which the row says something that was not seen."""
-        return [version for version in VERSIONS if self.cells[version] not in ("same", "–") and not self.used[version]]
+        """What the row says and was not seen, as (column, text)."""
+        columns = ["Route", "Method", "Condition", "What", "Here", *(v for v in VERSIONS if self.cells[v] not in NOTHING)]
+        return [(column, option) for column in columns for options in options_of(column, self.cells[column])
+                for option in options if (column, option) not in self.seen]
 
     def __str__(self):
         return " | ".join(self.cells[column] for column in COLUMNS[:-1])
@@ -85,7 +94,9 @@ def read_rows(path):
 def explain(rows, difference):
     """Counts the difference for the first row that explains it. Returns whether there is one."""
     for row in rows:
-        if row.explains(difference):
+        held = row.explains(difference)
+        if held is not None:
             row.used[difference.version] += 1
+            row.seen |= held
             return True
     return False
