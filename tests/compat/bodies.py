@@ -92,7 +92,8 @@ NEW_PEOPLE = [
     ("as the Portal sends it", always({**HMIS, "password": NEW_PASSWORD, "roles": ["end_user"], "active": True}),
      {"password": NEW_PASSWORD}),
     ("account: lower case", always(HMIS), {"account": "low{}", "stored": "LOW{}"}),
-    ("account: 2 signs", always(HMIS), {"account": "A{letter}"}), ("account: 40 signs", always(HMIS), {"account": "A" * 35 + "{}"}),
+    ("account: 2 signs", always(HMIS), {"account": "A{letter}"}),
+    ("account: 40 signs", always(HMIS), {"account": "A" * 35 + "{}"}),
     ("account: with a space", always(HMIS), {"account": "A%20B{}"}),
     ("account: with an accent", always(HMIS), {"account": "JOS%C3%89{}"}),
     ("account: with a hyphen", always(HMIS), {"account": "AR-{}"}),
@@ -104,12 +105,15 @@ KNOWN_PEOPLE = [
     ("account: lower case", always(HMIS), {"folds": True}), ("no JSON", always(b'{"name": '), {}),
 ]
 CHANGES = [
-    ("a field", always({"modification_info": STAMP, "profession": "nurse"}), {}), ("null as value", always({"profession": None}), {}),
+    ("a field", always({"modification_info": STAMP, "profession": "nurse"}), {}),
+    ("null as value", always({"profession": None}), {}),
     ("an object as value", always({"address": {"street": "Via Roma"}}), {}),
-    ("with the id of the path", named({"profession": "nurse"}), {}), ("with another id", named({"name": "X"}, "OTHER00001"), {}),
+    ("with the id of the path", named({"profession": "nurse"}), {}),
+    ("with another id", named({"name": "X"}, "OTHER00001"), {}),
     ("with id", always({"id": "OTHER00001", "name": "X"}), {}), ("with _id", always({"_id": "OTHER00001", "name": "X"}), {}),
     ("account: lower case", always({"profession": "nurse"}), {"folds": True}),
-    ("dob: a day", always({"dob": "1990-02-01"}), {}), ("dob: as shown", always({"dob": "Fri, 04 Oct 1985 13:05:00 GMT"}), {}),
+    ("dob: a day", always({"dob": "1990-02-01"}), {}),
+    ("dob: as shown", always({"dob": "Fri, 04 Oct 1985 13:05:00 GMT"}), {}),
     ("dob: no date", always({"dob": "long ago"}), {}), ("dob: null", always({"dob": None}), {}),
     *passwords({}), *roles({}), *actives({}), *TYPES, *MALFORMED,
 ]
@@ -129,7 +133,8 @@ NEW_PAGES = [
      {"exists": "elsewhere"}),
     ("no such person", lambda id_name, account, page: {id_name: page, "book": account, **HMIS_PAGE}, {"nobody": True}),
     ("account: lower case", lambda id_name, account, page: {id_name: page, "book": account, **HMIS_PAGE}, {"folds": True}),
-    ("page: 200 signs", lambda id_name, account, page: {id_name: page, "book": account, **HMIS_PAGE}, {"page": "p" * 195 + "{}"}),
+    ("page: 200 signs", lambda id_name, account, page: {id_name: page, "book": account, **HMIS_PAGE},
+     {"page": "p" * 195 + "{}"}),
     ("page: markup", lambda id_name, account, page: {id_name: "<script>", "book": account, **HMIS_PAGE},
      {"page": "%3Cscript%3E{}"}),
     *[(label, lambda id_name, account, page, body=body: with_id(body(id_name, account, page), id_name, page), more)

@@ -158,9 +158,9 @@ class Cases:
                                          headers={"Accept": accept}))
             origin = {"Origin": "https://portal.example.org"}
             self.reading.append(Case(route, "GET", ("root", "Origin of another site"), path, STAFF["root"], headers=origin))
-            self.reading.append(Case(route, "OPTIONS", ("no login", "login fails", "Origin of another site", "preflight"), path, None,
-                                     headers={**origin, "Access-Control-Request-Method": "GET",
-                                              "Access-Control-Request-Headers": "authorization"}))
+            labels = ("no login", "login fails", "Origin of another site", "preflight")
+            asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+            self.reading.append(Case(route, "OPTIONS", labels, path, None, headers={**origin, **asked}))
 
     def make_matrix(self):
         """Every method that writes, on every route, by everybody, with an empty object."""

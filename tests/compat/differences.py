@@ -106,8 +106,9 @@ def run(processes, binary, is_showing):
     for row, column, option in stale:
         print(f"wrong: line {row.line} of docs/COMPATIBILITY.md: {column}: no difference is {option!r}: {row}")
     print(f"{len(cases)} requests compared with each of 2 versions in {time.monotonic() - ready:.0f} s (and "
-          f"{ready - began:.0f} s to begin): {equal} of {2 * len(cases)} pairs of answers have the same status and shape, {count} differences, {len(rows)} rows, {len(unexplained)} without a row, "
-          f"{len(stale)} cells without a difference")
+          f"{ready - began:.0f} s to begin): {equal} of {2 * len(cases)} pairs of answers have the same status and shape, "
+          f"{count} differences, {len(rows)} rows, {len(unexplained)} differences without a row, {len(stale)} cells without "
+          "a difference")
     return not unexplained and not stale
 
 

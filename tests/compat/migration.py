@@ -25,7 +25,8 @@ assert set(given) == {{"--uri", "-c", "-o"}}, given
 found = pymongo.MongoClient(given["--uri"], directConnection=True).get_default_database()[given["-c"]].find()
 with open(given["-o"], "w", encoding="utf-8") as file:
     for document in found:
-        file.write(json_util.dumps(document, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False, separators=(",", ":")) + "\\n")
+        file.write(json_util.dumps(document, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False,
+                                   separators=(",", ":")) + "\\n")
 """
 IMPORT = """#!{python}
 import sys, pymongo

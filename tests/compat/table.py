@@ -1,9 +1,9 @@
 """The table of differences in docs/COMPATIBILITY.md, and which of its rows explains a difference.
 
-Each alternative in each cell must have been seen, or it is told as stale. A row says: route, method, condition, what, Thalamus 0.9.18, Thalamus 0.9.4, here, why. `any` in the first three
-stands for all; several routes or methods are separated by commas. A condition is a list of labels, all of which the case
-has; one of several, separated by `or`. In the cells of the servers `*` stands for any text, `or` separates several
-texts, and `same` says that this version does not differ.
+A row says: route, method, condition, what, Thalamus 0.9.18, Thalamus 0.9.4, here, why. `any` in the first three stands
+for all; several routes or methods are separated by commas. A condition is a list of labels, all of which the case has;
+one of several, separated by `or`. In the cells of the servers `*` stands for any text, `or` separates several texts, and
+`same` or `–` says that this version does not differ. Each alternative in each cell must be seen, or it is stale.
 """
 import re
 from dataclasses import dataclass, field
