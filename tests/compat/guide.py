@@ -19,6 +19,8 @@ def read_blocks(path=DOCUMENT):
             if name and not mark and (line.startswith("    ") or not line.strip()):
                 lines.append(line[4:].rstrip("\n"))
                 continue
+            if line.startswith("    "):
+                raise ValueError(f"{path}: a block without a comment that names its step: {line.strip()}")
             if name:
                 blocks[name] = "\n".join(lines).strip() + "\n"
             name, lines = mark[2] if mark else None, []

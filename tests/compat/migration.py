@@ -15,6 +15,8 @@ from servers import Mongo, Node, Postgres, Thalamus
 PROFESSIONAL = (CAMERON, PASSWORD)
 #: Made by the clinic's Thalamus: accounts with the passwords that they have.
 MADE = {"ARGNEW001AAA": "a lantern by the lake", "ARGNEW002BBB": "seven quiet herons", "ARGNEW003CCC": None}
+#: Somebody who left, whose account stays closed.
+LEFT, LEFT_PASSWORD = "ARGLEFT001AAA", "gone with the rain"
 SETTINGS = '[accounts]\nbcrypt_cost = 4\nroles_file = "{roles}"\n[backup]\nschedule = ""\n'
 #: What MongoDB's tool writes and reads: one document a line in relaxed extended JSON.
 EXPORT = """#!{python}
@@ -64,7 +66,7 @@ class Clinic:
 
     def work(self):
         """What the staff did with Thalamus: people with and without a password, pages, changes."""
-        for account, password in MADE.items():
+        for account, password in {**MADE, LEFT: LEFT_PASSWORD}.items():
             self.write("POST", f"/people/{account}", {**bodies.HMIS, **({"password": password} if password else {})})
             for number in range(3):
                 identifier = f"{account}-page-{number}"
@@ -103,13 +105,17 @@ class Clinic:
             ours = self.read(self.node, path)
             ours.pop("_id" if self.id_name == "id" else "id")
             theirs = {name: value for name, value in record.items() if name != "password"}
-            if "password" in record and "active" in theirs:
+            if "password" in record and ("active" in theirs or path == f"/people/{LEFT}"):
                 # What step 7 changes, of those who could log in.
-                theirs["active"] = True
+                theirs["active"] = path != f"/people/{LEFT}"
             self.check(ours == theirs, f"{path}: {ours} is not {theirs}")
         here = {f"/people/{record['_id']}" for record in self.read(self.node, "/people")}
         there = {path for path in shown if path.startswith("/people/")}
         self.check(here == there, f"people: {sorted(here)} are not {sorted(there)}")
+
+    def stays_out(self):
+        status = self.node.ask("GET", f"/people/{LEFT}", basic((LEFT, LEFT_PASSWORD))).status
+        self.check(status == 401, f"{LEFT} logs in: {status}")
 
     def log_in(self, server, passwords):
         for account, password in passwords.items():
@@ -163,7 +169,10 @@ class Clinic:
         if who_was_root:
             self.check(steps.step(who_was_root).split() == [ADMIN], "another root")
         steps.step("root")
-        print(steps.step("closed accounts").strip())
+        closed = steps.step("closed accounts")
+        steps.step("people who left")
+        opened = steps.step("open the others")
+        self.check(LEFT not in opened and (LEFT in closed) == ("ARGNEW001AAA" in opened), closed + opened)
         self.node.context = ssl.create_default_context(cafile=self.certificate)
         listed = steps.step("start")
         self.check(ADMIN in listed and CAMERON in listed, listed)
@@ -247,9 +256,10 @@ def from_postgresql(processes, binary):
     clinic.work()
     shown = clinic.look()
     counted = clinic.take_over("export from PostgreSQL")
-    clinic.check("6 federation/people.jsonl" in counted and "11 federation/pols.jsonl" in counted, counted)
+    clinic.check("7 federation/people.jsonl" in counted and "14 federation/pols.jsonl" in counted, counted)
     clinic.import_all("who was root in PostgreSQL")
     clinic.compare(shown)
+    clinic.stays_out()
     clinic.log_in(clinic.node, {**MADE, CAMERON: PASSWORD, ANA: PASSWORD, ADMIN: ROOT_PASSWORD})
     with open(os.path.join(demo, "newborn.jpg"), "rb") as file:
         picture = file.read()
@@ -300,11 +310,12 @@ def from_mongodb(processes, binary):
     clinic.write("POST", f"/pols/{ANA}/lost", {"_id": "lost", **bodies.HMIS_PAGE})
     shown = clinic.look()
     counted = clinic.take_over("export from MongoDB")
-    clinic.check("6 federation/people.json" in counted and "11 federation/pols.json" in counted, counted)
+    clinic.check("7 federation/people.json" in counted and "14 federation/pols.json" in counted, counted)
     mend_lost_page(clinic)
     shown[f"/pols/{ANA}/lost"] = {"_id": "lost", "book": ANA, **bodies.HMIS_PAGE}
     clinic.import_all(None)
     clinic.compare(shown)
+    clinic.stays_out()
     clinic.log_in(clinic.node, {**MADE, CAMERON: PASSWORD, ANA: PASSWORD, ADMIN: ROOT_PASSWORD})
     centre = Mongo(processes, "centre-mongodb")
     centre.start()
