@@ -47,6 +47,27 @@ debian_unpack() {
     return "$result"
 }
 
+# debian_unpack_needed DIRECTORY PACKAGE: as debian_unpack, with all that the package needs and this machine does not have.
+debian_unpack_needed() {
+    local directory=$1 package=$2 download file result=0
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    download=$(mktemp -d)
+    mkdir "$download/partial"
+    say "unpacking the Debian package $package and what it needs into $directory"
+    local get=(apt-get install -qq -y --download-only --no-install-recommends
+        -o "Dir::Cache::archives=$download" -o Debug::NoLocking=1 "$package")
+    "${get[@]}" >/dev/null 2>&1 || { apt-get update -qq && "${get[@]}"; } >/dev/null 2>&1 || result=1
+    if [ "$result" = 0 ]; then
+        rm -rf "$directory"
+        mkdir -p "$directory"
+        for file in "$download"/*.deb; do
+            [ ! -e "$file" ] || dpkg-deb -x "$file" "$directory" || result=1
+        done
+    fi
+    rm -rf "$download"
+    return "$result"
+}
+
 # venv DIRECTORY REQUIREMENT...: a Python environment with exactly these packages.
 venv() {
     local directory=$1 stamp
