@@ -20,6 +20,7 @@ pub mod merge;
 pub mod moment;
 pub mod rebuild;
 pub mod record;
+pub mod same_meaning;
 pub mod schema;
 pub mod value;
 pub mod verbatim;
