@@ -10,6 +10,7 @@ mod audit_age;
 mod backup;
 mod check;
 mod clear;
+mod conflict_authors;
 mod conflict_reads;
 mod conflicts;
 mod content;
