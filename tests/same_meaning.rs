@@ -5,6 +5,7 @@
 use bson::{Bson, DateTime, Decimal128, Document, bson, doc};
 use thalamus_edge::domain::diff::{Diff, diff};
 use thalamus_edge::domain::merge::merge;
+use thalamus_edge::domain::rebuild::rebuilt_base;
 use thalamus_edge::domain::record::Kind;
 use thalamus_edge::domain::same_meaning::same_meaning;
 use thalamus_edge::domain::value::{identical, same};
@@ -363,4 +364,21 @@ fn a_merge_with_a_base_stays_exact() {
     );
     let met = merged(None, &one, &other);
     assert!(met.clashes.is_empty() && identical(&met.document.unwrap().into(), &record(&other).into()));
+}
+
+/// A centre that was filled anew by another program: what differs in form only is no conflict, what differs is, and what this
+/// node knows to have written is sent again as it was.
+#[test]
+fn at_a_restored_centre_values_agree_where_nothing_tells_which_is_older() {
+    let held = doc! {"_id": "p1", "page_date": "2026-01-02T10:00:00", "in": {"n": 70}, "x": 1};
+    let there = doc! {"_id": "p1", "page_date": date("2026-01-02T10:00:00Z"), "in": {"n": 70.0}, "x": 2.0};
+    let base = rebuilt_base(Kind::Page, Some(&held), Some(&held), Some(&there), &[]);
+    let merged = merge(Kind::Page.schema(), base.as_ref(), Some(&held), Some(&there), None);
+    assert_eq!(merged.clashes.iter().map(|clash| clash.path.join(".")).collect::<Vec<_>>(), ["x"]);
+    assert!(identical(&merged.document.unwrap().into(), &there.clone().into()));
+
+    let edited = doc! {"_id": "p1", "page_date": "2026-01-02T11:00:00", "in": {"n": 70}, "x": 2.0};
+    let base = rebuilt_base(Kind::Page, Some(&held), Some(&edited), Some(&there), &[]);
+    let merged = merge(Kind::Page.schema(), base.as_ref(), Some(&edited), Some(&there), None);
+    assert_eq!(merged.clashes.iter().map(|clash| clash.path.join(".")).collect::<Vec<_>>(), ["page_date"]);
 }
