@@ -254,7 +254,7 @@ fn is_plain_date(text: &str) -> bool {
 /// A number without its type: digits times a power of ten.
 #[derive(Debug, PartialEq, Eq)]
 enum Number {
-    NotANumber,
+    Nan,
     Infinite { is_negative: bool },
     Finite { is_negative: bool, digits: String, exponent: i64 },
 }
@@ -273,7 +273,7 @@ impl Number {
     /// A whole number by all of its digits; a fraction by the fewest that lead back to it.
     fn of_double(number: f64) -> Option<Number> {
         match number {
-            _ if number.is_nan() => Some(Number::NotANumber),
+            _ if number.is_nan() => Some(Number::Nan),
             _ if number.is_infinite() => Some(Number::Infinite { is_negative: number < 0.0 }),
             _ if number.fract() == 0.0 => Number::read(&format!("{number:.0}")),
             _ => Number::read(&number.to_string()),
@@ -294,7 +294,7 @@ impl Number {
             None => (false, text),
         };
         match text {
-            "NaN" => return Some(Number::NotANumber),
+            "NaN" => return Some(Number::Nan),
             "Infinity" => return Some(Number::Infinite { is_negative }),
             _ => {}
         }
