@@ -8,6 +8,8 @@ mod backups;
 #[path = "cli/centre.rs"]
 mod centre;
 mod cli_support;
+#[path = "cli/conflicts.rs"]
+mod conflicts;
 #[path = "cli/doctor.rs"]
 mod doctor;
 #[path = "cli/encryption.rs"]
@@ -77,6 +79,15 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["conflicts", "resolve", "x", "--same", "--take", "local"],
         &["conflicts", "resolve", "x", "--same", "--new-id", "NEW01"],
         &["conflicts", "resolve", "x", "--new-id"],
+        &["conflicts", "resolve", "--take", "local"],
+        &["conflicts", "resolve", "x", "--all", "--take", "local"],
+        &["conflicts", "resolve", "--all"],
+        &["conflicts", "resolve", "--all", "--take", "new-id"],
+        &["conflicts", "resolve", "--all", "--same"],
+        &["conflicts", "resolve", "--all", "--value", "1"],
+        &["conflicts", "resolve", "--all", "--take", "local", "--etag", "x"],
+        &["conflicts", "resolve", "x", "--take", "local", "--dry-run"],
+        &["conflicts", "resolve", "--all", "--take", "local", "--collection", "peoples"],
         &["import"],
         &["import", "notes.txt"],
         &["import", "nothing.jsonl"],

@@ -183,6 +183,30 @@ async fn edits_of_one_field_leave_a_conflict_to_decide() {
     federation.compare_stores().await;
 }
 
+/// Two clinics and a hub have the same page, each in the form of its program: text and BSON dates, whole numbers and floats.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_means_the_same_is_no_conflict_where_versions_meet_first() {
+    let mut federation = small_federation().await;
+    let moment = bson::DateTime::from_millis(1_796_000_400_000);
+    let by_hub = doc! {"_id": "p9", "book": "ANA", "page_date": moment, "weight": 70.0, "info": "x"};
+    federation.centre("pols").insert_one(&by_hub).await.unwrap();
+    for (node, page_date) in
+        federation.nodes.iter().zip(["2026-11-30T01:00:00Z", "Mon, 30 Nov 2026 01:00:00 GMT"])
+    {
+        let page = json!({"id": "p9", "page_date": page_date, "weight": 70, "info": "x"});
+        node.done("POST", "/pols/ANA/p9", Some(&page)).await;
+    }
+    let before = federation.raw_centre().await;
+    federation.converge().await;
+    assert!(before == federation.raw_centre().await, "nothing is written at the centre");
+    for node in &federation.nodes {
+        assert_eq!(open_conflicts(node).await, Vec::<Value>::new());
+        assert_eq!(node.get("/sync/status").await["pending"], 0);
+    }
+    assert_eq!(federation.rows("edge_conflicts", doc! {}).await, Vec::<Document>::new());
+    federation.compare_stores().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_legacy_application_writes_in_between() {
     let mut federation = small_federation().await;

@@ -7,6 +7,8 @@
 mod large;
 #[path = "rounds/put_back.rs"]
 mod put_back;
+#[path = "rounds/same_meaning.rs"]
+mod same_meaning;
 mod support;
 
 use std::path::Path;

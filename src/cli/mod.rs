@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod check;
 mod clear_copies;
+mod conflict_batch;
 mod control;
 mod db;
 mod doctor;

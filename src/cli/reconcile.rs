@@ -4,9 +4,10 @@ use axum::http::Method;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use super::conflict_batch::{self, BulkArgs};
 use super::control::{Client, Missing, segment};
 use super::show::{cell, facts, plain, table};
-use super::{Done, EXIT_FAILED, EXIT_OFFLINE, EXIT_REFUSED};
+use super::{Done, EXIT_FAILED, EXIT_OFFLINE, EXIT_REFUSED, Failure};
 use crate::config::Config;
 use crate::domain::json::parse;
 
@@ -72,17 +73,26 @@ pub(super) enum ConflictsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Decide a conflict.
+    /// Decide a conflict, or with --all many of them.
+    ///
+    /// With --all each conflict is decided as if alone: with the same rules and an entry of its own in the audit trail, and
+    /// only if the record still holds what the conflict left standing. If it is interrupted, what was decided stays decided,
+    /// and the same command goes on. Whether two people are one, and which of two records is to have an id, is never
+    /// decided this way: decide those one by one.
     Resolve(ResolveArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ResolveArgs {
-    id: String,
+    /// The conflict, as `conflicts list` shows it.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    id: Option<String>,
     #[command(flatten)]
     decision: DecisionArgs,
+    #[command(flatten)]
+    bulk: BulkArgs,
     /// The version that you decide on, from `conflicts show`; needed once the value has moved on.
-    #[arg(long, value_name = "ETAG")]
+    #[arg(long, value_name = "ETAG", conflicts_with = "all")]
     etag: Option<String>,
     /// Print the API's JSON.
     #[arg(long)]
@@ -96,13 +106,13 @@ struct DecisionArgs {
     #[arg(long)]
     take: Option<SideArg>,
     /// Another value, as JSON.
-    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    #[arg(long, value_name = "JSON", value_parser = json_value, conflicts_with = "all")]
     value: Option<Value>,
     /// The two people under one account are one: unite their records.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all")]
     same: bool,
     /// They are two: the person of this node gets this account, with the records made here for them.
-    #[arg(long, value_name = "ACCOUNT")]
+    #[arg(long, value_name = "ACCOUNT", conflicts_with = "all")]
     new_id: Option<String>,
 }
 
@@ -272,7 +282,7 @@ pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyh
             if rows.is_empty() {
                 return Ok(Done::text("no conflicts").lacking(damaged, false));
             }
-            Ok(Done::text(table(["ID", "RECORD", "FIELD", "STANDS", "STATUS", "FOUND"], &rows))
+            Ok(Done::text(table(["ID", "RECORD", "FIELD", "STANDS", "STATUS", "FOUND", "CHANGED BY"], &rows))
                 .lacking(damaged, false))
         }
         ConflictsCommand::Show { id, json } => {
@@ -284,6 +294,14 @@ pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyh
 }
 
 async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
+    let Some(id) = args.id else {
+        let side = match args.decision.take {
+            Some(SideArg::Local) => "local",
+            Some(SideArg::Central) => "central",
+            _ => return Err(Failure::usage("--all: take local or central").into()),
+        };
+        return conflict_batch::resolve_all(client, &args.bulk, side, args.json).await;
+    };
     let body = match args.decision {
         DecisionArgs { take: Some(SideArg::Local), .. } => json!({"take": "local"}),
         DecisionArgs { take: Some(SideArg::Central), .. } => json!({"take": "central"}),
@@ -294,13 +312,13 @@ async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
     };
     // The quotes of an entity tag are hard to get through a shell.
     let tag = args.etag.as_deref().map(|tag| format!("\"{}\"", tag.trim_matches('"')));
-    let path = format!("/sync/conflicts/{}/resolution", segment(&args.id));
+    let path = format!("/sync/conflicts/{}/resolution", segment(&id));
     let answer = client.send(Method::POST, &path, Some(&body), tag.as_deref()).await?;
     let resolved = answer.accepted().map_err(|mut failure| {
         if failure.code == EXIT_REFUSED {
             failure.message += &format!(
                 ": look again with `thalamus-edge conflicts show {}`, then decide with the `--etag` that it shows",
-                plain(&args.id)
+                plain(&id)
             );
         }
         failure
@@ -316,7 +334,7 @@ async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
     Ok(Done::text(text.trim_end()))
 }
 
-fn record_name(conflict: &Value) -> String {
+pub(super) fn record_name(conflict: &Value) -> String {
     format!("{}/{}", cell(&conflict["collection"]), cell(&conflict["record"]))
 }
 
@@ -326,7 +344,7 @@ fn field_name(conflict: &Value) -> String {
 }
 
 /// What is to be decided, in place of a field.
-fn subject_name(conflict: &Value) -> String {
+pub(super) fn subject_name(conflict: &Value) -> String {
     match (conflict["type"].as_str(), field_name(conflict)) {
         (Some("identity"), _) => "(another person?)".to_owned(),
         (Some("duplicate"), _) => "(two records)".to_owned(),
@@ -335,10 +353,10 @@ fn subject_name(conflict: &Value) -> String {
     }
 }
 
-fn conflict_row(conflict: &Value) -> [String; 6] {
+fn conflict_row(conflict: &Value) -> [String; 7] {
     let [id, stands, status, found] =
         ["id", "stands", "status", "found_at"].map(|name| cell(&conflict[name]));
-    [id, record_name(conflict), subject_name(conflict), stands, status, found]
+    [id, record_name(conflict), subject_name(conflict), stands, status, found, changed_by(conflict)]
 }
 
 fn conflict_text(conflict: &Value) -> String {
@@ -390,14 +408,41 @@ fn value_text(conflict: &Value) -> String {
         ("status", cell(&conflict["status"])),
         ("found", cell(&conflict["found_at"])),
         ("edited here by", author(conflict)),
+        ("edited here", cell(&conflict["edited_at"])),
+        ("centre's by", conflict.get("central_author").map_or_else(|| "unknown".to_owned(), cell)),
+        ("centre's written", cell(&conflict["central_edited_at"])),
         ("before", value("base")),
         ("local", value("local")),
         ("central", value("central")),
         ("stands", cell(&conflict["stands"])),
         ("now", value("current")),
+        ("note", notice(conflict).to_owned()),
     ];
     lines.extend(resolution_facts(conflict));
     facts(&lines)
+}
+
+/// What helps to decide.
+fn notice(conflict: &Value) -> &'static str {
+    match (conflict["equal_by_meaning"] == true, conflict["changed_since"] == true) {
+        (_, true) => "the record holds something else by now: a decision needs its --etag",
+        (true, false) => "both values mean the same",
+        (false, false) => "",
+    }
+}
+
+/// Who changed the value on both sides, for the list.
+fn changed_by(conflict: &Value) -> String {
+    if conflict["type"] != "value" {
+        return cell(&conflict["author"]);
+    }
+    let side = |by: String, at: &Value| match cell(at) {
+        at if at.is_empty() => by,
+        at => format!("{by} ({at})"),
+    };
+    let here = side(author(conflict), &conflict["edited_at"]);
+    let there = conflict.get("central_author").map_or_else(|| "unknown".to_owned(), cell);
+    format!("{here}; centre: {}", side(there, &conflict["central_edited_at"]))
 }
 
 /// Who made the edit of this node.

@@ -110,7 +110,7 @@ static GENDER_WORDS: LazyLock<HashMap<String, Option<&str>>> = LazyLock::new(|| 
 
 /// Smaller numbers may be years, ages, days or seconds as well; somebody born in the first months of 1970 is compared as
 /// typed.
-const MOMENT_MS_MIN: u64 = 10_000_000_000;
+pub(super) const MOMENT_MS_MIN: u64 = 10_000_000_000;
 
 /// Offsets of zones are whole quarters of an hour since this year (Liberia was the last to change).
 const QUARTER_HOURS_YEAR_MIN: i32 = 1972;
@@ -118,6 +118,44 @@ const QUARTER_HOURS_YEAR_MIN: i32 = 1972;
 const NEXT_DAY_HOUR_MIN: u32 = 10;
 /// Until this second of the day by UTC the day still begins somewhere: UTC-12:00.
 const SAME_DAY_SECOND_MAX: u32 = 12 * 3600;
+
+/// Codes for a gender of which nothing is known, and for one that was asked and not told: those are two answers.
+const UNKNOWN_CODES: [&[&str]; 2] = [&["u", "unk", "unknown"], &["nd", "undisclosed", "non disclosed"]];
+
+/// Whether two texts are one name: they differ in case, accents and other typography at most.
+pub(super) fn same_name(a: &str, b: &str) -> bool {
+    name_of(a) == name_of(b)
+}
+
+/// Whether two texts are one gender in the words and letters that are in use.
+pub(super) fn same_gender(a: &str, b: &str) -> bool {
+    match (gender_of(a), gender_of(b)) {
+        (Some(a), Some(b)) => a == b,
+        // Both say nothing of somebody, each for a reason of its own.
+        (None, None) => {
+            let (a, b) = (fold_name(a), fold_name(b));
+            let are_of = |codes: &[&str]| {
+                let is_code = |word: &String| codes.iter().any(|code| fold_name(code) == *word);
+                is_code(&a) && is_code(&b)
+            };
+            (a == b && !a.is_empty()) || UNKNOWN_CODES.into_iter().any(are_of)
+        }
+        _ => false,
+    }
+}
+
+/// Whether two values are a birth on the same day, in the latitude that days have which were stored as moments. What
+/// cannot be read as a day is no birth.
+pub(super) fn same_birth_day(a: &Bson, b: &Bson) -> bool {
+    let read = |value: &Bson| match value {
+        Bson::String(text) => birth_in(text),
+        other => birth_of(other),
+    };
+    match (read(a), read(b)) {
+        (Birth::Unread(_), _) | (_, Birth::Unread(_)) => false,
+        (a, b) => a.agrees(&b),
+    }
+}
 
 /// What is known of somebody in one of the fields of identity; `None` if nothing is.
 pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> {

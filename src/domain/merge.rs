@@ -3,11 +3,15 @@
 //! Each path is decided on its own from its base, local and remote value. Where both sides changed a
 //! path differently the centre's value stands and the local one leaves as a [`Clash`], which the caller
 //! must make durable before the loser disappears. Edits win over deletes. No clock is consulted.
+//!
+//! Versions that were never agreed on may come from two programs that store the same thing differently: there, values
+//! that mean the same ([`super::same_meaning`]) agree, and the centre's stands. Otherwise types and bits count.
 
 use bson::{Bson, Document};
 
 use super::diff::{Path, is_addressable, is_divisible, is_identity};
 use super::identity::value_of;
+use super::same_meaning::same_meaning_option;
 use super::schema::Schema;
 use super::value::{identical, same_document, same_option};
 use crate::flaw::{Flaw, planted};
@@ -72,7 +76,8 @@ pub fn merge(
         }
         (base, Some(local), Some(remote)) => {
             let nothing = Document::new();
-            let mut merge = FieldMerge { schema, path: Path::new(), clashes: Vec::new() };
+            let has_base = base.is_some();
+            let mut merge = FieldMerge { schema, has_base, path: Path::new(), clashes: Vec::new() };
             let document = merge.documents(base.unwrap_or(&nothing), local, remote);
             Merged { document: Some(document), clashes: merge.clashes }
         }
@@ -81,6 +86,8 @@ pub fn merge(
 
 struct FieldMerge<'a> {
     schema: &'a Schema,
+    /// Whether the record was agreed on before. If not, values agree that mean the same.
+    has_base: bool,
     path: Path,
     clashes: Vec<Clash>,
 }
@@ -145,6 +152,9 @@ impl FieldMerge<'_> {
             {
                 return Some(Bson::Document(self.documents(base, local, remote)));
             }
+        }
+        if !self.has_base && same_meaning_option(self.schema, &self.path, local, remote) {
+            return remote.cloned();
         }
         self.clash(base, local, remote)
     }

@@ -22,6 +22,7 @@ pub mod moment;
 pub mod rebuild;
 pub mod record;
 pub mod rows;
+pub mod same_meaning;
 pub mod schema;
 pub mod value;
 pub mod verbatim;

@@ -7,11 +7,12 @@
 
 use bson::{Bson, Document};
 
-use super::diff::{Change, get, is_addressable, is_divisible, is_identity, set};
+use super::diff::{Change, Path, get, is_addressable, is_divisible, is_identity, set};
 use super::merge::{REUSED_FIELDS_MIN, identity_differences};
 use super::record::Kind;
-use super::schema::Owner;
-use super::value::{same_document, same_option};
+use super::same_meaning::same_meaning;
+use super::schema::{Owner, Schema};
+use super::value::{same, same_document, same_option};
 
 /// A write of the node that landed at the newer centre.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +59,43 @@ pub fn rebuilt_base(
     let nothing = Document::new();
     let earlier: Vec<&Document> =
         earlier.iter().map(|version| version.as_ref().unwrap_or(&nothing)).collect();
-    Some(rebuilt_document(agreed, remote, &earlier, true))
+    let mut rebuilt = rebuilt_document(agreed, remote, &earlier, true);
+    agree_by_meaning(kind.schema(), &mut Path::new(), &mut rebuilt, local, remote);
+    Some(rebuilt)
+}
+
+/// Where nothing tells which of two values is the older one, and they mean the same, the one of the node counts as agreed:
+/// the centre's stands, and nobody has to decide. The centre may have been filled anew by a program that stores dates
+/// differently.
+fn agree_by_meaning(
+    schema: &Schema,
+    path: &mut Path,
+    rebuilt: &mut Document,
+    local: &Document,
+    remote: &Document,
+) {
+    for (key, there) in remote {
+        let Some(here) = local.get(key).filter(|here| !same(here, there)) else {
+            continue;
+        };
+        let known = rebuilt.get(key);
+        if (path.is_empty() && is_identity(key))
+            || known.is_some_and(|known| same(known, here) || same(known, there))
+        {
+            continue;
+        }
+        path.push(key.clone());
+        match (here, there, rebuilt.get_mut(key)) {
+            _ if same_meaning(schema, path, here, there) => {
+                rebuilt.insert(key, here.clone());
+            }
+            (Bson::Document(here), Bson::Document(there), Some(Bson::Document(known))) => {
+                agree_by_meaning(schema, path, known, here, there);
+            }
+            _ => {}
+        }
+        path.pop();
+    }
 }
 
 /// Where somebody has changed at the centre what one of the node's own writes left there: `from` what the node wrote and

@@ -1,17 +1,20 @@
-//! Floor 4. The list of conflicts over HTTP, streamed: large values are shown by their size, and no more than one
-//! conflict is read at a time.
+//! Floor 4. The list of conflicts over HTTP, streamed or in pages: large values are shown by their size, and no more than
+//! one conflict is read at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Uri, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Node;
 use super::caller::Caller;
-use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
+use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
 use super::conflicts::may_see;
 use super::error::ApiError;
 use super::extract::query_pairs;
@@ -19,40 +22,209 @@ use super::holds::{self, Case};
 use super::witness::Seen;
 use super::workload;
 use crate::domain::access::Verb;
-use crate::store::{ConflictStatus, Snapshot};
+use crate::domain::record::Kind;
+use crate::store::{ConflictStatus, Snapshot, StoreError, Subject};
 
 /// Bytes of text after which a piece of a list is sent.
 const LIST_CHUNK_BYTES: usize = 64 * 1024;
+/// Conflicts on one page at most.
+const LIMIT_CONFLICTS_MAX: usize = 500;
+/// Paths that are named to somebody who asked for one that no conflict is about.
+const PATHS_NAMED_MAX: usize = 50;
+
 pub(crate) async fn list(
     State(node): State<Arc<Node>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
-    let mut wanted = None;
-    for (name, value) in query_pairs(request.uri()) {
-        if name == "status" {
-            wanted = Some(match value.as_str() {
-                "open" => ConflictStatus::Open,
-                "resolved" => ConflictStatus::Resolved,
-                _ => return Err(ApiError::invalid("status", "status: open or resolved")),
-            });
-        }
+    let query = Query::parse(request.uri())?;
+    if query.limit.is_some() {
+        return page(node, caller, query).await;
     }
     let work = workload::take_for_rows(&node, &caller).await?;
     // Reading may wait for the disk; the async workers must not.
     let begun = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
-        let ids = snapshot.conflict_ids(wanted)?.into_iter();
-        let has_duplicates = wanted != Some(ConflictStatus::Resolved);
+        let ids = query.ids(&snapshot)?.into_iter();
+        let has_duplicates = query.wants_duplicates();
+        query.check_path(&node, &caller, &snapshot)?;
         drop(snapshot);
-        let mut lister = Lister { node, caller, ids, has_duplicates, place: Place::Start };
+        let mut lister = Lister { node, caller, query, ids, has_duplicates, place: Place::Start };
         let first = lister.next_chunk()?.unwrap_or_default();
         Ok::<_, ApiError>((lister, first))
     });
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
     drop(work);
     let response = super::json_body(lister.into_body(first));
+    Ok(Seen::other("conflicts", None).of_everybody().on(response))
+}
+
+/// Which conflicts are listed.
+struct Query {
+    status: Option<ConflictStatus>,
+    kind: Option<Kind>,
+    /// Dotted; the empty one is the record as a whole.
+    path: Option<String>,
+    is_equal_by_meaning: bool,
+    /// Conflicts on a page; all of them in one answer if nothing is said.
+    limit: Option<usize>,
+    /// Only conflicts that come after the one that was found then and has this id.
+    after: Option<(i64, String)>,
+}
+
+impl Query {
+    fn parse(uri: &Uri) -> Result<Query, ApiError> {
+        let mut query = Query {
+            status: None,
+            kind: None,
+            path: None,
+            is_equal_by_meaning: false,
+            limit: None,
+            after: None,
+        };
+        for (name, value) in query_pairs(uri) {
+            let invalid = |message: &str| ApiError::invalid(&name, format!("{name}: {message}"));
+            match name.as_str() {
+                "status" => {
+                    query.status = Some(match value.as_str() {
+                        "open" => ConflictStatus::Open,
+                        "resolved" => ConflictStatus::Resolved,
+                        _ => return Err(invalid("open or resolved")),
+                    });
+                }
+                "collection" => {
+                    let names = Kind::ALL.map(|kind| kind.schema().collection).join(", ");
+                    let unknown = || invalid(&format!("there is no such collection; there are {names}"));
+                    query.kind = Some(Kind::from_collection(&value).ok_or_else(unknown)?);
+                }
+                "path" => query.path = Some(value),
+                "equal_by_meaning" => match value.as_str() {
+                    "true" => query.is_equal_by_meaning = true,
+                    "false" => query.is_equal_by_meaning = false,
+                    _ => return Err(invalid("true or false")),
+                },
+                "limit" => match value.parse::<usize>() {
+                    Ok(limit) if limit > 0 => query.limit = Some(limit.min(LIMIT_CONFLICTS_MAX)),
+                    _ => return Err(invalid("must be a whole number above 0")),
+                },
+                "after" => {
+                    let place =
+                        value.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned())));
+                    query.after =
+                        Some(place.ok_or_else(|| invalid("must be taken from the link to the next page"))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+
+    /// The ids to look at, oldest first.
+    fn ids(&self, snapshot: &Snapshot) -> Result<Vec<String>, StoreError> {
+        let after = self.after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
+        snapshot.conflict_ids_after(self.status, after)
+    }
+
+    /// Whether a conflict is of those that are asked for, for one about values by what it is between, for a question about
+    /// people or records by the collection alone.
+    fn wants(&self, view: &ConflictView<'_>) -> bool {
+        let head = view.head;
+        let is_about_values = head.subject == Subject::Value;
+        self.kind.is_none_or(|kind| kind == head.key.kind)
+            && self.path.as_ref().is_none_or(|path| is_about_values && *path == head.path.join("."))
+            && (!self.is_equal_by_meaning || view.is_equal_by_meaning())
+    }
+
+    fn wants_duplicates(&self) -> bool {
+        self.status != Some(ConflictStatus::Resolved)
+            && self.kind.is_none_or(|kind| kind == Kind::Person)
+            && self.path.is_none()
+            && !self.is_equal_by_meaning
+            && self.after.is_none()
+    }
+
+    /// Refuses a path that no conflict is about, open or decided: it is a mistake in writing. Names those that there are.
+    fn check_path(&self, node: &Node, caller: &Caller, snapshot: &Snapshot) -> Result<(), ApiError> {
+        let (Some(path), None) = (&self.path, &self.after) else {
+            return Ok(());
+        };
+        let mut known = BTreeSet::new();
+        for id in snapshot.conflict_ids(None)? {
+            let found = conflict_view::visit(node, snapshot, &id, None, |view| {
+                let is_of_kind = self.kind.is_none_or(|kind| kind == view.head.key.kind);
+                let is_shown = is_of_kind
+                    && view.head.subject == Subject::Value
+                    && may_see(node, caller, view.head, view.owner().as_deref());
+                is_shown.then(|| view.head.path.join("."))
+            })?;
+            known.extend(found.flatten());
+            if known.contains(path) {
+                return Ok(());
+            }
+        }
+        if known.is_empty() {
+            return Ok(());
+        }
+        let shown =
+            |path: &String| if path.is_empty() { "\"\" (the record)".to_owned() } else { path.clone() };
+        let names: Vec<String> = known.iter().take(PATHS_NAMED_MAX).map(shown).collect();
+        Err(ApiError::invalid(
+            "path",
+            format!("path: no conflict is about it; there are {}", names.join(", ")),
+        ))
+    }
+
+    /// Where the next page begins. A place in the order stays one, whatever becomes of the conflict there.
+    fn next_link(&self, snapshot: &Snapshot, last: &str) -> Result<String, StoreError> {
+        let found_at_ms = snapshot.visit_conflict(last, |head, _| head.found_at_ms)?.unwrap_or_default();
+        let text = |value: &str| utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
+        let pairs = [
+            ("status", self.status.map(|status| status.name().to_owned())),
+            ("collection", self.kind.map(|kind| kind.schema().collection.to_owned())),
+            ("path", self.path.as_deref().map(text)),
+            ("equal_by_meaning", self.is_equal_by_meaning.then(|| "true".to_owned())),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("after", Some(text(&format!("{found_at_ms}-{last}")))),
+        ];
+        let pairs =
+            pairs.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name}={value}")));
+        Ok(format!("</sync/conflicts?{}>; rel=\"next\"", pairs.collect::<Vec<_>>().join("&")))
+    }
+}
+
+/// One page of the list. `Link` leads to the next one, if there is one. Accounts that two records have at the centre are on
+/// the first one.
+async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response, ApiError> {
+    let limit = query.limit.unwrap_or(LIMIT_CONFLICTS_MAX);
+    let work = workload::take_for_rows(&node, &caller).await?;
+    let read = tokio::task::spawn_blocking(move || {
+        let snapshot = node.store.read()?;
+        query.check_path(&node, &caller, &snapshot)?;
+        let mut rows: Vec<Vec<u8>> = Vec::new();
+        if query.wants_duplicates() && holds::may_see(&node, &caller) {
+            rows.extend(holds::duplicates(&node, &snapshot)?.iter().map(|row| row.to_string().into_bytes()));
+        }
+        let (mut found, mut link, mut last) = (0, None, String::new());
+        for id in query.ids(&snapshot)? {
+            if let Some(shown) = shown_in_list(&node, &caller, &query, &snapshot, &id)? {
+                if found == limit {
+                    link = Some(query.next_link(&snapshot, &last)?);
+                    break;
+                }
+                rows.push(shown);
+                found += 1;
+                last = id;
+            }
+        }
+        Ok::<_, ApiError>(([&b"["[..], &rows.join(&b','), b"]"].concat(), link))
+    });
+    let (text, link) = read.await.map_err(|_| ApiError::Internal)??;
+    drop(work);
+    let mut response = super::json_body(Body::from(text));
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
 
@@ -68,6 +240,7 @@ enum Place {
 struct Lister {
     node: Arc<Node>,
     caller: Caller,
+    query: Query,
     ids: std::vec::IntoIter<String>,
     has_duplicates: bool,
     place: Place,
@@ -106,7 +279,7 @@ impl Lister {
                 return Ok(Some(text.into()));
             };
             // One that is gone by now is left out.
-            if let Some(shown) = shown_in_list(&self.node, &self.caller, &snapshot, &id)? {
+            if let Some(shown) = shown_in_list(&self.node, &self.caller, &self.query, &snapshot, &id)? {
                 if has_items {
                     text.push(b',');
                 }
@@ -138,10 +311,14 @@ impl Lister {
 fn shown_in_list(
     node: &Node,
     caller: &Caller,
+    query: &Query,
     snapshot: &Snapshot,
     id: &str,
 ) -> Result<Option<Vec<u8>>, ApiError> {
     let listed = conflict_view::visit(node, snapshot, id, Some(LIST_VALUE_BYTES_MAX), |view| {
+        if !query.wants(view) {
+            return Ok(Listed::Hidden);
+        }
         if view.head.is_identity() {
             return Ok(Listed::Identity);
         }

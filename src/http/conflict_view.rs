@@ -1,7 +1,7 @@
 //! Floor 4. Conflicts as JSON, written from the bytes that the store holds: values may have megabytes, and many may
 //! be listed.
 
-use bson::{RawBsonRef, RawDocument};
+use bson::{Bson, RawBsonRef, RawDocument};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use super::Node;
 use super::error::ApiError;
 use crate::domain::json::{DateFormat, ShownPart};
-use crate::store::{Conflict, Snapshot, StoreError, stands_name};
+use crate::domain::same_meaning::same_meaning;
+use crate::domain::value::same_option;
+use crate::store::{Conflict, ConflictStatus, Snapshot, StoreError, Subject, stands_name};
 
 /// Largest value that a list shows, in bytes of BSON. In the place of a larger one stand its type and size.
 pub(super) const LIST_VALUE_BYTES_MAX: usize = 2 * 1024;
@@ -51,6 +53,39 @@ impl<'a> ConflictView<'a> {
         etag(self.head, self.current())
     }
 
+    fn side(&self, name: &str) -> Option<RawBsonRef<'a>> {
+        self.row.get(name).ok().flatten()
+    }
+
+    /// Whether the conflict is between two values that mean the same.
+    pub(super) fn is_equal_by_meaning(&self) -> bool {
+        let (Some(local), Some(central)) = (self.side("local"), self.side("central")) else {
+            return false;
+        };
+        // A value that is not here is only described.
+        let is_comparable = self.head.subject == Subject::Value && !self.head.is_withheld;
+        let schema = self.head.key.kind.schema();
+        is_comparable
+            && matches!((Bson::try_from(local), Bson::try_from(central)), (Ok(local), Ok(central))
+                if same_meaning(schema, &self.head.path, &local, &central))
+    }
+
+    /// Whether the record holds something else by now than what the conflict left standing.
+    fn has_moved(&self) -> bool {
+        if self.head.subject != Subject::Value {
+            return false;
+        }
+        let standing = self.side(stands_name(self.head.stands));
+        match (standing, self.current()) {
+            (None, None) => false,
+            (Some(a), Some(b)) => {
+                let value = |raw: RawBsonRef<'_>| Bson::try_from(raw).ok();
+                !same_option(value(a).as_ref(), value(b).as_ref())
+            }
+            _ => true,
+        }
+    }
+
     /// The values, by name.
     fn values(&self) -> impl Iterator<Item = (&'static str, RawBsonRef<'a>)> {
         let sides = ["base", "local", "central"].map(|name| (name, self.row.get(name).ok().flatten()));
@@ -88,6 +123,15 @@ impl Serialize for ConflictView<'_> {
         if !head.author.is_empty() {
             map.serialize_entry("author", &head.author)?;
         }
+        if let Some(at_ms) = head.edited_at_ms {
+            map.serialize_entry("edited_at", &crate::sync::time_text(at_ms))?;
+        }
+        if let Some(author) = &head.central_author {
+            map.serialize_entry("central_author", author)?;
+        }
+        if let Some(at) = &head.central_edited_at {
+            map.serialize_entry("central_edited_at", at)?;
+        }
         map.serialize_entry("found_at", &crate::sync::time_text(head.found_at_ms))?;
         map.serialize_entry("etag", &self.etag())?;
         if let Some(resolution) = &head.resolution {
@@ -101,6 +145,14 @@ impl Serialize for ConflictView<'_> {
         }
         if head.is_secret() {
             map.serialize_entry("secret", &true)?;
+        }
+        if head.status == ConflictStatus::Open {
+            if self.is_equal_by_meaning() {
+                map.serialize_entry("equal_by_meaning", &true)?;
+            }
+            if self.has_moved() {
+                map.serialize_entry("changed_since", &true)?;
+            }
         }
         for (name, value) in self.values() {
             if let Some(part) = self.part(Some(value)) {

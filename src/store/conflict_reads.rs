@@ -110,13 +110,25 @@ impl Snapshot {
 
     /// Ids of all conflicts, or of those with this status, oldest first.
     pub fn conflict_ids(&self, status: Option<ConflictStatus>) -> Result<Vec<String>, StoreError> {
+        self.conflict_ids_after(status, None)
+    }
+
+    /// [`Snapshot::conflict_ids`] of those that come after the one that was found then and has this id.
+    pub fn conflict_ids_after(
+        &self,
+        status: Option<ConflictStatus>,
+        after: Option<(i64, &str)>,
+    ) -> Result<Vec<String>, StoreError> {
         let mut found = Vec::new();
         for entry in self.transaction.open_table(CONFLICT)?.iter()?.sound() {
             let (id, row) = entry?;
             let row = Fields::of(row.value(), "a conflict")?;
             let has_status = row.text("status")?;
             if status.is_none_or(|status| status.name() == has_status) {
-                found.push((row.int64("found_at")?, id.value().to_owned()));
+                let place = (row.int64("found_at")?, id.value());
+                if after.is_none_or(|after| place > after) {
+                    found.push((place.0, place.1.to_owned()));
+                }
             }
         }
         found.sort();

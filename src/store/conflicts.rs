@@ -8,6 +8,7 @@ use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::conflict_authors::{EditHere, EditThere};
 use super::conflict_reads::is_recent;
 use super::holds::Hold;
 use super::records::Tx;
@@ -119,6 +120,11 @@ pub struct Conflict {
     pub status: ConflictStatus,
     /// Who made the local edit; empty if that is not known.
     pub author: String,
+    /// When, by this node's clock; `None` if that is not known.
+    pub edited_at_ms: Option<i64>,
+    /// Who made the centre's version, and when, in the words of the program that wrote it there.
+    pub central_author: Option<String>,
+    pub central_edited_at: Option<String>,
     pub found_at_ms: i64,
     /// `local`, `central` or `value`, once resolved, and by whom. Of an identity `same`, `new_id`, or `ended`
     /// if it turned out that nothing is to be decided.
@@ -155,6 +161,9 @@ impl Conflict {
             stands: Side::Local,
             status: ConflictStatus::Open,
             author: String::new(),
+            edited_at_ms: None,
+            central_author: None,
+            central_edited_at: None,
             found_at_ms: 0,
             resolution: None,
             value: None,
@@ -280,6 +289,9 @@ impl Conflict {
             "author": &self.author,
             "found_at": self.found_at_ms,
         };
+        insert_some(&mut row, "edited_at", &self.edited_at_ms.map(Bson::Int64));
+        insert_some(&mut row, "central_author", &self.central_author.clone().map(Bson::String));
+        insert_some(&mut row, "central_edited_at", &self.central_edited_at.clone().map(Bson::String));
         insert_some(&mut row, "owner", &self.owner.clone().map(Bson::String));
         insert_some(&mut row, "person", &self.person.clone().map(Bson::String));
         insert_some(&mut row, "row_fingerprint", &self.row_fingerprint.clone().map(Bson::String));
@@ -346,6 +358,9 @@ impl Conflict {
                     _ => ConflictStatus::Resolved,
                 },
                 author: text("author")?,
+                edited_at_ms: row.get_i64("edited_at").ok(),
+                central_author: text("central_author"),
+                central_edited_at: text("central_edited_at"),
                 found_at_ms: row.get_i64("found_at").ok()?,
                 resolution: text("resolution"),
                 value: row.get("value").cloned(),
@@ -377,17 +392,33 @@ pub(crate) fn digest(of: &Document) -> Result<String, StoreError> {
 impl Tx<'_> {
     /// Makes the loser of a clash durable. A conflict that is known already is reopened if it was resolved.
     pub fn add_conflict(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
-        let author = self.author_of(key)?;
-        self.add_conflict_by(key, clash, author)
+        self.add_conflict_with(key, clash, None)
+    }
+
+    /// [`Tx::add_conflict`] between the version here and `remote`, which tells who wrote it.
+    pub fn add_conflict_with(
+        &mut self,
+        key: &RecordKey,
+        clash: &Clash,
+        remote: Option<&Document>,
+    ) -> Result<(), StoreError> {
+        let here = self.edit_here(key, &clash.path)?;
+        let there = self.edit_there(key, remote)?;
+        self.add_conflict_by(key, clash, (here, there))
     }
 
     /// [`Tx::add_conflict`] over a value that this node has sent, and that the centre does not have any more.
     pub fn add_conflict_of_sent(&mut self, key: &RecordKey, clash: &Clash) -> Result<(), StoreError> {
-        let author = self.sent_author(key, &clash.path)?;
-        self.add_conflict_by(key, clash, author)
+        let here = EditHere { author: self.sent_author(key, &clash.path)?, at_ms: None };
+        self.add_conflict_by(key, clash, (here, EditThere::default()))
     }
 
-    fn add_conflict_by(&mut self, key: &RecordKey, clash: &Clash, author: String) -> Result<(), StoreError> {
+    fn add_conflict_by(
+        &mut self,
+        key: &RecordKey,
+        clash: &Clash,
+        (here, there): (EditHere, EditThere),
+    ) -> Result<(), StoreError> {
         let (owner, person) = self.whose(key)?;
         let mut conflict = Conflict {
             path: clash.path.clone(),
@@ -395,7 +426,10 @@ impl Tx<'_> {
             local: clash.local.clone(),
             central: clash.remote.clone(),
             stands: clash.stands,
-            author,
+            author: here.author,
+            edited_at_ms: here.at_ms,
+            central_author: there.author,
+            central_edited_at: there.at,
             found_at_ms: self.now_ms(),
             owner,
             person,
@@ -410,7 +444,7 @@ impl Tx<'_> {
         if let Some(known) = self.conflict(&conflict.id)? {
             conflict.notes = known.notes;
             if conflict.author.is_empty() {
-                conflict.author = known.author;
+                (conflict.author, conflict.edited_at_ms) = (known.author, known.edited_at_ms);
             }
             conflict.publisher = known.publisher;
             conflict.is_reopened = known.is_reopened;

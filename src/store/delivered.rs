@@ -19,7 +19,8 @@ use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, Path, diff, get, set};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::RecordKey;
-use crate::domain::value::{same_document, same_option};
+use crate::domain::same_meaning::same_meaning_option;
+use crate::domain::value::same_document;
 
 /// The processes that edited this store: names, and the number of the first change of each.
 const META_BOOTS: &str = "boots";
@@ -244,7 +245,8 @@ impl Tx<'_> {
     }
 
     /// Where the centre holds something else now than what was delivered, that stands and the other is a conflict:
-    /// somebody has changed it since, or an edit was taken for delivered by mistake. Returns the conflicts.
+    /// somebody has changed it since, or an edit was taken for delivered by mistake. Values that mean the same are no
+    /// conflict. Returns the conflicts.
     pub fn compare_delivered(
         &mut self,
         key: &RecordKey,
@@ -274,14 +276,19 @@ impl Tx<'_> {
             (None, None) => Vec::new(),
             (Some(local), Some(remote)) if same_document(local, remote) => Vec::new(),
             (Some(local), Some(remote)) => {
-                let nothing = Document::new();
+                let (nothing, schema) = (Document::new(), key.kind.schema());
                 let Diff::Fields(changes) = diff(base.unwrap_or(&nothing), local) else {
                     clashes.push(whole(base));
                     return Ok(clashes);
                 };
                 let differing = changes.into_iter().filter(|change| {
                     change.path.first().is_none_or(|field| field != "_id")
-                        && !same_option(get(remote, &change.path), change.to.as_ref())
+                        && !same_meaning_option(
+                            schema,
+                            &change.path,
+                            get(remote, &change.path),
+                            change.to.as_ref(),
+                        )
                 });
                 let clash = |change: crate::domain::diff::Change| Clash {
                     base: change.from,

@@ -11,6 +11,7 @@ mod backup;
 mod check;
 mod clear;
 mod closed;
+mod conflict_authors;
 mod conflict_reads;
 mod conflicts;
 mod content;

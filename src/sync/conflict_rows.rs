@@ -57,6 +57,13 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
     if !conflict.author.is_empty() {
         row.insert("author", &conflict.author);
     }
+    let edited_at = conflict.edited_at_ms.map(|ms| Bson::DateTime(bson::DateTime::from_millis(ms)));
+    let by_centre =
+        [("central_author", &conflict.central_author), ("central_edited_at", &conflict.central_edited_at)];
+    row.extend(edited_at.map(|at| ("edited_at".to_owned(), at)));
+    row.extend(
+        by_centre.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text.clone()?.into()))),
+    );
     if conflict.is_identity() {
         // Where the answer is found, if the two people turn out to be one.
         row.extend(question_of(conflict)?.map(|question| ("question".to_owned(), Bson::String(question))));

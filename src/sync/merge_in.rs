@@ -53,7 +53,7 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
             }
             break;
         }
-        tx.add_conflict(key, &clash)?;
+        tx.add_conflict_with(key, &clash, remote)?;
         tally.conflicts += 1;
     }
     restore::bring_together(tx, key, local.as_ref(), remote)?;
@@ -111,7 +111,7 @@ pub(crate) fn merge_known(
     let merged = merge(schema, base.document(), local.as_ref(), remote, deleted_local);
     let recorded: &[Clash] = if planted(Flaw::LoserDropped) { &[] } else { &merged.clashes };
     for clash in recorded {
-        tx.add_conflict(key, clash)?;
+        tx.add_conflict_with(key, clash, remote)?;
         tally.conflicts += 1;
     }
     let agreed = Base::from(remote.cloned());

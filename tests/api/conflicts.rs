@@ -76,7 +76,7 @@ async fn a_conflict_shows_both_values() {
     let etag = shown.header("etag").to_owned();
     let expected = json!({
         "id": id, "type": "value", "collection": "event", "record": "e1", "path": ["n"], "stands": "central", "status": "open",
-        "author": "operator:0", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
+        "author": "operator:0", "edited_at": "2026-11-23T01:28:52Z", "found_at": "2026-11-23T01:28:52Z", "local": 1, "central": 2, "current": 2,
         "etag": etag});
     let shown = shown.says(expected);
     let list = node.get("/sync/conflicts?status=open").by("DOC003").send().await.is(200, NOTHING);
@@ -85,6 +85,70 @@ async fn a_conflict_shows_both_values() {
     node.get("/sync/conflicts?status=x").by("DOC003").send().await.is_invalid("status");
     show(&node, "DOC003", "none").await.is(404, NOTHING);
     show(&node, "ANA001", &id).await.is(403, NOTHING);
+}
+
+/// The ids on all pages of a list, and how many pages there are.
+async fn paged(node: &TestNode, who: &str, query: &str) -> (Vec<String>, usize) {
+    let (mut ids, mut pages, mut next) = (Vec::new(), 0, Some(format!("/sync/conflicts?{query}")));
+    while let Some(path) = next {
+        let page = node.get(&path).by(who).send().await.is(200, NOTHING);
+        let rows = page.json();
+        ids.extend(rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+        pages += 1;
+        let link = page.headers.get("link").map(|link| link.to_str().unwrap().to_owned());
+        next = link.map(|link| link.trim_start_matches('<').split('>').next().unwrap().to_owned());
+    }
+    (ids, pages)
+}
+
+#[tokio::test]
+async fn a_list_is_narrowed_down_and_read_in_pages() {
+    let node = start().await;
+    let same = add(&node, Kind::Event, "e1", &["n"], Some(2.0.into()), Some(2.into())).await;
+    let other = add(&node, Kind::Event, "e1", &["m"], Some(1.into()), Some(2.into())).await;
+    let name = add(&node, Kind::Person, "BOB002", &["name"], Some("B".into()), Some("b".into())).await;
+    let secret =
+        add(&node, Kind::Person, "BOB002", &["password"], Some("$2b$1".into()), Some("$2b$2".into())).await;
+    let sorted = |ids: &[&String]| {
+        let mut ids: Vec<String> = ids.iter().map(|id| (*id).clone()).collect();
+        ids.sort();
+        ids
+    };
+    for (query, expected) in [
+        ("limit=3", vec![&same, &other, &name, &secret]),
+        ("limit=1&status=open", vec![&same, &other, &name, &secret]),
+        ("limit=1&status=resolved", vec![]),
+        ("limit=1&collection=event", vec![&same, &other]),
+        ("collection=people", vec![&name, &secret]),
+        ("limit=9&path=n", vec![&same]),
+        ("path=password", vec![&secret]),
+        ("equal_by_meaning=true", vec![&same, &name]),
+        ("limit=1&equal_by_meaning=true", vec![&same, &name]),
+        ("equal_by_meaning=true&collection=event", vec![&same]),
+        ("equal_by_meaning=false&limit=4", vec![&same, &other, &name, &secret]),
+    ] {
+        let (mut found, _) = paged(&node, "DOC003", query).await;
+        found.sort();
+        assert_eq!(found, sorted(&expected), "{query}");
+    }
+    assert_eq!(paged(&node, "DOC003", "limit=1").await.1, 4);
+    assert_eq!(paged(&node, "DOC003", "limit=4").await.1, 1);
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=x", "limit"),
+        ("after=x", "after"),
+        ("collection=x", "collection"),
+        ("path=x", "path"),
+        ("path=n&collection=people", "path"),
+        ("equal_by_meaning=x", "equal_by_meaning"),
+    ] {
+        node.get(&format!("/sync/conflicts?{query}")).by("DOC003").send().await.is_invalid(field);
+    }
+    let shown = show(&node, "DOC003", &same).await.is(200, NOTHING).json();
+    assert_eq!((&shown["equal_by_meaning"], &shown["changed_since"]), (&json!(true), &Value::Null));
+    node.patch("/events/e1", json!({"n": 5})).by("DOC003").send().await.is(200, &["update event/e1"]);
+    let shown = show(&node, "DOC003", &same).await.is(200, NOTHING).json();
+    assert_eq!(shown["changed_since"], true);
 }
 
 #[tokio::test]

@@ -388,12 +388,12 @@ impl Reader<'_> {
         if hour > 23 || minute > 59 || second > 60 {
             return None;
         }
-        let mut ms = 0;
+        let mut nanoseconds = 0;
         if has_seconds && (self.take(".") || self.take(",")) {
             let length = self.rest.bytes().take_while(u8::is_ascii_digit).count();
             let (fraction, rest) = self.rest.split_at_checked(length).filter(|_| length > 0)?;
-            // What is finer than BSON's milliseconds is cut off.
-            ms = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
+            // BSON cuts off what is finer than milliseconds, but two texts that differ in it are two moments.
+            nanoseconds = format!("{fraction:0<9}").get(..9)?.parse::<i64>().ok()?;
             self.rest = rest;
         }
         self.take_blanks();
@@ -401,7 +401,8 @@ impl Reader<'_> {
             Some(first_hour) => (has_colons && (1..=12).contains(&hour)).then_some(hour % 12 + first_hour)?,
             None => hour,
         };
-        Some(TimeDelta::milliseconds(i64::from(hour * 3600 + minute * 60 + second) * 1000 + ms))
+        let seconds = TimeDelta::seconds(i64::from(hour * 3600 + minute * 60 + second));
+        Some(seconds + TimeDelta::nanoseconds(nanoseconds))
     }
 }
 
@@ -528,6 +529,8 @@ mod tests {
         assert_eq!(at("2020-W53-5"), at("2021-01-01"));
         assert_eq!(at("2024-366"), at("2024-12-31"));
         assert_eq!(at("1985-10-04T13:05:00.25Z"), Some(497_279_100_250));
+        assert_eq!(at("1985-10-04T13:05:00.2509999Z"), Some(497_279_100_250), "cut off, not rounded");
+        assert_eq!(at("1935-10-04T13:05:00.2509999Z"), Some(-1_080_644_099_750));
         assert_eq!(at("2016-12-31T23:59:60Z"), at("2017-01-01T00:00:00Z"));
         // The weekday of RFC 850 says which century is meant.
         assert_eq!(at("Sunday, 06-Nov-94 08:49:37 GMT"), at("1994-11-06T08:49:37Z"));

@@ -1,0 +1,223 @@
+//! Floor 5. `conflicts resolve --all`: decides many conflicts, each by a request of its own, as the command for one does.
+//!
+//! Conflicts are listed a page at a time, so memory does not grow with their number. Each decision is a transaction, and is
+//! made on the version that the page showed: what has changed since is left alone.
+
+use std::collections::{BTreeMap, HashSet};
+
+use axum::http::{Method, StatusCode};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::control::{Answer, Client, segment};
+use super::reconcile::{record_name, subject_name};
+use super::show::{cell, plain, table};
+use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
+
+/// Conflicts on a page.
+const PAGE_CONFLICTS: usize = 100;
+/// Conflicts that were not decided and are named; there may be thousands.
+const NAMED_MAX: usize = 20;
+
+#[derive(Debug, Args)]
+pub(super) struct BulkArgs {
+    /// Decide all open conflicts over values, or those that the next options choose.
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Only conflicts over records of this collection.
+    #[arg(long, value_name = "COLLECTION", requires = "all", value_parser = collection_names())]
+    collection: Option<String>,
+    /// Only conflicts over exactly this field, as `conflicts list` shows it (`address.city`); "" is the record as a whole.
+    #[arg(long, value_name = "FIELD", requires = "all")]
+    path: Option<String>,
+    /// Only conflicts whose two values mean the same (docs/SYNC.md, "Values that mean the same").
+    #[arg(long, requires = "all")]
+    where_equal_by_meaning: bool,
+    /// Count what would be decided, and decide nothing.
+    #[arg(long, requires = "all")]
+    dry_run: bool,
+}
+
+impl BulkArgs {
+    fn first_page(&self) -> String {
+        let mut path = format!("/sync/conflicts?status=open&limit={PAGE_CONFLICTS}");
+        for (name, value) in [("collection", &self.collection), ("path", &self.path)] {
+            if let Some(value) = value {
+                path += &format!("&{name}={}", segment(value));
+            }
+        }
+        if self.where_equal_by_meaning {
+            path += "&equal_by_meaning=true";
+        }
+        path
+    }
+}
+
+/// What became of the conflicts that matched.
+#[derive(Debug, Default)]
+struct Outcomes {
+    /// (collection, field) -> decided, or to be decided.
+    decided: BTreeMap<(String, String), u64>,
+    /// The record holds something else by now, or somebody else has decided meanwhile.
+    changed: u64,
+    /// A decision about who a person is comes first.
+    waiting: u64,
+    refused: u64,
+    /// Questions about people or records, which are decided one by one.
+    questions: u64,
+    /// (conflict, record and field, why).
+    named: Vec<[String; 3]>,
+}
+
+impl Outcomes {
+    fn decided(&self) -> u64 {
+        self.decided.values().sum()
+    }
+
+    fn left(&self) -> u64 {
+        self.changed + self.waiting + self.refused
+    }
+
+    fn leave(&mut self, conflict: &Value, why: &str) {
+        if self.named.len() < NAMED_MAX {
+            let what = format!("{} {}", record_name(conflict), subject_name(conflict));
+            self.named.push([cell(&conflict["id"]), what, plain(why)]);
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match (self.refused, self.changed + self.waiting) {
+            (0, 0) => 0,
+            (0, _) => EXIT_REFUSED,
+            _ => EXIT_FAILED,
+        }
+    }
+
+    fn json(&self, side: &str, is_dry_run: bool) -> Value {
+        json!({
+            "take": side, "dry_run": is_dry_run, "matched": self.decided() + self.left(), "decided": self.decided(),
+            "changed": self.changed, "waiting": self.waiting, "refused": self.refused,
+            "questions_left": self.questions,
+        })
+    }
+
+    fn text(&self, side: &str, is_dry_run: bool) -> String {
+        let mut lines = Vec::new();
+        if self.decided() + self.left() == 0 {
+            lines.push("no conflict matches: nothing is decided".to_owned());
+        } else {
+            let row = |((collection, field), count): (&(String, String), &u64)| {
+                [collection.clone(), field.clone(), count.to_string()]
+            };
+            let rows: Vec<_> = self.decided.iter().map(row).collect();
+            if !rows.is_empty() {
+                lines.push(table(["COLLECTION", "FIELD", "CONFLICTS"], &rows));
+            }
+            let done = if is_dry_run { "would be decided" } else { "decided" };
+            lines.push(format!("{} {done}: {side}", self.decided()));
+            for (count, why) in [
+                (self.changed, "left: the value has changed since, or somebody else has decided"),
+                (self.waiting, "left: it is to be decided first who the person is"),
+                (self.refused, "refused"),
+            ] {
+                if count > 0 {
+                    lines.push(format!("{count} {why}"));
+                }
+            }
+        }
+        if !self.named.is_empty() {
+            lines.push(table(["ID", "RECORD", "WHY"], &self.named));
+        }
+        if self.left() > self.named.len() as u64 {
+            lines.push("and more: `thalamus-edge conflicts list`".to_owned());
+        }
+        if self.questions > 0 {
+            lines.push(format!(
+                "{} about people or records are not decided this way, but one by one: `thalamus-edge conflicts list`",
+                self.questions
+            ));
+        }
+        lines.join("\n")
+    }
+}
+
+/// Decides the conflicts that `args` chooses for `side`.
+pub(super) async fn resolve_all(
+    client: &Client,
+    args: &BulkArgs,
+    side: &str,
+    is_json: bool,
+) -> anyhow::Result<Done> {
+    let mut outcomes = Outcomes::default();
+    // A conflict that is found again meanwhile comes a second time, and is another one.
+    let mut seen = HashSet::new();
+    let mut next = Some(args.first_page());
+    while let Some(path) = next {
+        let answer = client.get(&path).await?;
+        if answer.status == StatusCode::UNPROCESSABLE_ENTITY {
+            return Err(Failure::usage(format!("--{}", cell(&answer.body["error"]))).into());
+        }
+        next = answer.next.clone();
+        let page = answer.accepted()?;
+        for conflict in page.as_array().map_or(&[][..], |page| page) {
+            if conflict["type"] != "value" {
+                outcomes.questions += 1;
+            } else if seen.insert(cell(&conflict["id"])) {
+                decide(client, conflict, side, args.dry_run, &mut outcomes).await?;
+            }
+        }
+    }
+    let code = if args.dry_run { 0 } else { outcomes.exit_code() };
+    let done = match is_json {
+        true => Done::json(&outcomes.json(side, args.dry_run)),
+        false => Done::text(outcomes.text(side, args.dry_run)),
+    };
+    let damaged = client.unreadable(&[("conflict", None)]).await?;
+    Ok(done.with_code(code).lacking(damaged, is_json))
+}
+
+async fn decide(
+    client: &Client,
+    conflict: &Value,
+    side: &str,
+    is_dry_run: bool,
+    outcomes: &mut Outcomes,
+) -> anyhow::Result<()> {
+    if conflict["changed_since"] == true {
+        outcomes.changed += 1;
+        outcomes.leave(conflict, "the value has changed since");
+        return Ok(());
+    }
+    if !is_dry_run {
+        let path = format!("/sync/conflicts/{}/resolution", segment(&cell(&conflict["id"])));
+        let answer =
+            client.send(Method::POST, &path, Some(&json!({"take": side})), conflict["etag"].as_str()).await?;
+        if !answer.status.is_success() {
+            return leave(answer, conflict, outcomes);
+        }
+    }
+    let place = (cell(&conflict["collection"]), subject_name(conflict));
+    *outcomes.decided.entry(place).or_default() += 1;
+    Ok(())
+}
+
+/// Counts a conflict that was not decided. An error that is not about this conflict ends the command.
+fn leave(answer: Answer, conflict: &Value, outcomes: &mut Outcomes) -> anyhow::Result<()> {
+    let (status, code) = (answer.status, cell(&answer.body["code"]));
+    let why = match answer.body["error"].as_str() {
+        Some(why) => why.to_owned(),
+        None => status.to_string(),
+    };
+    match status {
+        StatusCode::CONFLICT if code == "decision_pending" => outcomes.waiting += 1,
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => outcomes.changed += 1,
+        _ if status.is_client_error() => outcomes.refused += 1,
+        _ => {
+            let decided = outcomes.decided();
+            let message = format!("{why}; {decided} were decided before: run the command again");
+            return Err(Failure { code: EXIT_FAILED, message }.into());
+        }
+    }
+    outcomes.leave(conflict, &why);
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! `conflicts resolve --all`: many conflicts, each decided as if alone.
+
+use bson::{Bson, doc};
+use serde_json::json;
+use thalamus_edge::domain::access::Actor;
+use thalamus_edge::domain::merge::{Clash, Side};
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::Conflict;
+
+use crate::IS_RUNNING;
+use crate::cli_support::Clinic;
+
+const OPERATOR: Actor = Actor::Operator(0);
+/// More than two pages.
+const MANY: usize = 230;
+
+fn clash(path: &[&str], local: impl Into<Bson>, central: impl Into<Bson>) -> Clash {
+    Clash {
+        path: path.iter().map(|step| (*step).to_owned()).collect(),
+        base: None,
+        local: Some(local.into()),
+        remote: Some(central.into()),
+        stands: Side::Remote,
+    }
+}
+
+/// Five conflicts of people, one of which has been overtaken, a question about two records, and many of events.
+fn fill(clinic: &Clinic) {
+    clinic.write(|tx| {
+        let day = bson::DateTime::from_millis(497_232_000_000);
+        let person = doc! {"_id": "ANA", "roles": ["end_user"], "active": true, "dob": day, "gender": "female",
+            "phone": "2", "address": {"city": "B"}, "profession": "moved on"};
+        let ana = RecordKey::new(Kind::Person, "ANA");
+        tx.edit(&ana, Some(&person), &OPERATOR)?;
+        for clash in [
+            clash(&["dob"], "1985-10-04", day),
+            clash(&["gender"], "f", "female"),
+            clash(&["phone"], "1", "2"),
+            clash(&["address", "city"], "A", "B"),
+            clash(&["profession"], "x", "y"),
+        ] {
+            tx.add_conflict(&ana, &clash)?;
+        }
+        for n in 0..MANY {
+            let key = RecordKey::new(Kind::Event, format!("e{n}"));
+            tx.edit(&key, Some(&doc! {"_id": &key.id, "person": "ANA", "n": 70.0}), &OPERATOR)?;
+            tx.add_conflict(&key, &clash(&["n"], 70, 70.0))?;
+        }
+        let (here, there) = (doc! {"_id": "p1", "person": "ANA"}, doc! {"_id": "p1", "person": "BOB"});
+        let key = RecordKey::new(Kind::Encounter, "p1");
+        tx.edit(&key, Some(&here), &OPERATOR)?;
+        tx.open_conflict(Conflict::about_record("two".into(), &key, &here, Some(&there), String::new(), 0))
+    });
+}
+
+fn open_fields(clinic: &Clinic) -> Vec<String> {
+    let listed = clinic.run(&["conflicts", "list", "--json"]).ends(0).json();
+    let fields = listed.as_array().unwrap().iter().filter(|conflict| conflict["type"] == "value");
+    let mut fields: Vec<String> =
+        fields.map(|conflict| format!("{}/{}", conflict["collection"], conflict["path"])).collect();
+    fields.sort();
+    fields.dedup();
+    fields.into_iter().map(|field| field.replace('"', "")).collect()
+}
+
+/// Entries of decisions in the audit trail.
+fn decisions(clinic: &Clinic) -> usize {
+    let trail = clinic.run(&["audit", "export"]).ends(0);
+    trail.out.lines().filter(|entry| entry.contains("\"decision\"")).count()
+}
+
+#[test]
+fn many_conflicts_are_decided_by_one_command() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        fill(&clinic);
+        let node = is_running.then(|| clinic.serve(&[]));
+        let all = |more: &[&str]| clinic.run(&[&["conflicts", "resolve", "--all"], more].concat());
+
+        // What is asked for has to exist.
+        let unknown = all(&["--take", "central", "--path", "dobb"]).ends(2);
+        unknown.complains("--path").complains("address.city, dob, gender, n, phone, profession");
+        let unknown = all(&["--take", "central", "--path", "n", "--collection", "people"]).ends(2);
+        unknown.complains("address.city, dob, gender, phone, profession");
+        all(&["--take", "central", "--collection", "institution"]).ends(0).says("no conflict matches");
+
+        // A dry run decides nothing.
+        let before = open_fields(&clinic);
+        let equal = ["--take", "central", "--where-equal-by-meaning"];
+        let dry = all(&[&equal[..], &["--dry-run", "--json"]].concat()).ends(0).json();
+        assert_eq!(
+            (&dry["decided"], &dry["matched"], &dry["dry_run"]),
+            (&json!(MANY + 2), &json!(MANY + 2), &json!(true))
+        );
+        all(&[&equal[..], &["--dry-run"]].concat())
+            .ends(0)
+            .says(&format!("{} would be decided: central", MANY + 2))
+            .says("dob");
+        assert_eq!(open_fields(&clinic), before);
+
+        // One field of one collection, then what means the same, on all pages.
+        let one = all(&["--take", "central", "--collection", "people", "--path", "dob"]).ends(0);
+        one.says("1 decided: central");
+        all(&["--take", "central", "--path", "dob"]).ends(0).says("no conflict matches");
+        let decided = all(&[&equal[..], &["--json"]].concat()).ends(0).json();
+        assert_eq!(decided["decided"], MANY + 1, "{decided}");
+        assert_eq!(open_fields(&clinic), ["people/[address,city]", "people/[phone]", "people/[profession]"]);
+
+        // What has been overtaken, and questions about records, are left and said.
+        let rest = all(&["--take", "local"]).ends(3);
+        rest.says("2 decided: local")
+            .says("1 left: the value has changed since")
+            .says("people/ANA profession");
+        rest.says("1 about people or records");
+        assert_eq!(open_fields(&clinic), ["people/[profession]"]);
+        assert_eq!(decisions(&clinic), MANY + 4);
+        let listed = clinic.run(&["conflicts", "list", "--json"]).ends(0).json();
+        assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+        drop(node);
+        let people = clinic.records(Kind::Person);
+        let ana = people.iter().find(|person| person.get_str("_id").is_ok_and(|id| id == "ANA")).unwrap();
+        assert_eq!((ana.get_str("phone").unwrap(), ana.get_str("gender").unwrap()), ("1", "female"));
+        assert!(ana.get_datetime("dob").is_ok());
+        assert_eq!(ana.get_document("address").unwrap(), &doc! {"city": "A"});
+        assert_eq!(ana.get_str("profession").unwrap(), "moved on");
+    }
+}
+
+#[test]
+fn a_conflict_about_a_password_names_who_changed_it() {
+    let clinic = Clinic::new();
+    clinic.write(|tx| {
+        let key = RecordKey::new(Kind::Person, "ANA");
+        let mut person =
+            doc! {"_id": "ANA", "roles": ["end_user"], "active": true, "password": "$2b$12$hash-here"};
+        tx.edit(&key, Some(&person), &Actor::Person("NURSE1".into()))?;
+        person.insert("phone", "1");
+        tx.edit(&key, Some(&person), &Actor::Person("CLERK1".into()))?;
+        let clash = clash(&["password"], "$2b$12$hash-here", "$2b$12$hash-there");
+        let there = doc! {"_id": "ANA", "password": "$2b$12$hash-there",
+        "modification_info": {"user": "HUBADMIN", "node": "hub", "timestamp": "2026-11-28 10:37:51"}};
+        tx.add_conflict_with(&key, &clash, Some(&there))
+    });
+    let listed = clinic.run(&["conflicts", "list"]).ends(0);
+    listed.says("person:NURSE1 (1970-01-01T00:00:01Z)").says("centre: HUBADMIN at hub (2026-11-28 10:37:51)");
+    let json = clinic.run(&["conflicts", "list", "--json"]).ends(0).json();
+    assert_eq!(json[0]["author"], "person:NURSE1");
+    assert_eq!(json[0]["central_author"], "HUBADMIN at hub");
+    assert_eq!(json[0]["central_edited_at"], "2026-11-28 10:37:51");
+    assert!(json[0]["edited_at"].is_string(), "{json}");
+    let shown = clinic.run(&["conflicts", "show", json[0]["id"].as_str().unwrap()]).ends(0);
+    shown
+        .says("edited here by    person:NURSE1")
+        .says("centre's by       HUBADMIN at hub")
+        .says("(never shown)");
+    assert!(!format!("{json} {} {}", shown.out, listed.out).contains("hash"));
+}
