@@ -132,6 +132,9 @@ pub fn escapes_of(line: &[u8]) -> Escapes {
         return Escapes::Nothing;
     };
     let json = json.get(..end_of_object(json)).unwrap_or(json);
+    if has_what_copy_never_writes(json) {
+        return Escapes::Once;
+    }
     let once = parse(json).ok();
     let twice = unescaped(json).and_then(|text| parse(&text).ok());
     match (once, twice) {
@@ -144,6 +147,20 @@ pub fn escapes_of(line: &[u8]) -> Escapes {
         (Some(a), Some(_)) if has_bytes(&a) => Escapes::Once,
         (Some(_), Some(_)) => Escapes::Either,
     }
+}
+
+/// Whether a backslash that no other one belongs to stands before a sign of which COPY makes no escape: it doubles the
+/// backslashes of JSON, so that there is an even number of them before such a sign.
+fn has_what_copy_never_writes(json: &[u8]) -> bool {
+    let mut is_escaped = false;
+    for byte in json {
+        match byte {
+            b'\\' => is_escaped = !is_escaped,
+            b'u' | b'"' | b'/' if is_escaped => return true,
+            _ => is_escaped = false,
+        }
+    }
+    false
 }
 
 /// Whether a row, or the first of a list, has bytes as PostgreSQL writes them.
@@ -215,6 +232,9 @@ mod tests {
             (r#"{"a": "x"}"#, Escapes::Nothing),
             (r#"{"a": "x\ny"}"#, Escapes::Once),
             (r#"{"a": "\"x"}"#, Escapes::Once),
+            (r#"{"a": "N\u00fa\u00f1ez"}"#, Escapes::Once),
+            (r#"{"a": "a\/b"}"#, Escapes::Once),
+            (r#"{"a": "C:\\"}"#, Escapes::Once),
             (r#"{"a": "\\"x"}"#, Escapes::Twice),
             (r#"{"a": "x\\ny"}"#, Escapes::Either),
             (r#"{"a": "C:\\Users"}"#, Escapes::Once),
