@@ -172,22 +172,29 @@ async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Resul
 async fn enable_all(config: &Config, args: EnableArgs) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
     let path = match &args.since {
-        Some(since) => format!("/users?inactive_since={}", segment(since)),
-        None => "/users".to_owned(),
+        Some(since) => format!("/users?inactive=true&since={}", segment(since)),
+        None => "/users?inactive=true".to_owned(),
     };
     let users = client.get(&path).await?.accepted()?;
     let users = users.as_array().map_or(&[][..], |users| users);
-    let is_closed = |user: &&Value, here: bool| user["closed_here"] == here && user["is_account"].is_null();
+    let accounts = || users.iter().filter(|user| user["is_account"].is_null());
+    let was_closed = |user: &&Value| user["closed_here"] == true;
+    let became_so = |user: &&Value| user["closed_here"] != true && user["became_inactive"] == true;
     let mut lines = Vec::new();
     let (mut opened, mut refused) = (0_u64, 0_u64);
-    for user in users.iter().filter(|user| is_closed(user, false)) {
+    for user in accounts().filter(|user| !was_closed(user) && !became_so(user)) {
         let id = cell(&user["id"]);
         if args.dry_run {
             lines.push(format!("{} would be opened; roles here: {}", plain(&id), cell(&user["roles"])));
             opened += 1;
             continue;
         }
-        let answer = client.post(&format!("/users/{}/active", named(&id)?), &json!({"active": true})).await?;
+        let answer = client
+            .post(
+                &format!("/users/{}/active", named(&id)?),
+                &json!({"active": true, "unless_closed_here": true}),
+            )
+            .await?;
         match answer.accepted() {
             Ok(_) => {
                 lines.push(format!("{} can log in again", plain(&id)));
@@ -201,7 +208,15 @@ async fn enable_all(config: &Config, args: EnableArgs) -> anyhow::Result<Done> {
     }
     let done = if args.dry_run { "accounts would be opened" } else { "accounts were opened" };
     lines.push(format!("{opened} {done}"));
-    let here = users.iter().filter(|user| is_closed(user, true)).count();
+    let later: Vec<_> = accounts().filter(became_so).map(|user| plain(&cell(&user["id"]))).collect();
+    if !later.is_empty() {
+        lines.push(format!(
+            "{} became inactive after they had come here, so somebody closed them, and stay closed: {}",
+            later.len(),
+            later.join(", ")
+        ));
+    }
+    let here = accounts().filter(was_closed).count();
     if here > 0 {
         lines.push(format!(
             "{here} that were closed on this node stay closed: `thalamus-edge user enable ACCOUNT` opens one"

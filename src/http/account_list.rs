@@ -1,6 +1,6 @@
 //! Floor 4. The list of accounts, for those who administer the node.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::domain::access::Verb;
 use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::record::Kind;
 use crate::domain::schema::is_account;
-use crate::store::{Part, Snapshot, StoreError};
+use crate::store::{ActiveChange, Part, Snapshot, StoreError};
 
 /// People read from the store at once.
 const BATCH_PEOPLE_MAX: usize = 500;
@@ -36,17 +36,22 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// `"is_account": false`: with those nobody logs in. Those whose records say that they are inactive have `closed_here`, which
 /// tells whether somebody closed them on this node; and `active_stored` if that is no boolean.
 ///
-/// `?inactive_since=MOMENT`: inactive people only, of those whom something made or changed in `active` since then.
+/// `?inactive=true`: inactive people only, with `became_inactive`: whether something changed their `active` after they were made,
+/// as far as the journal goes back. `&since=MOMENT`: only those who were made or changed so then or later.
 pub(crate) async fn list(
     State(node): State<Arc<Node>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     node.acl().authorize_global(&caller.principal, Verb::Get, "users")?;
-    let since = since(&request)?;
-    let reading = Arc::clone(&node);
-    let changed = spawn_blocking(move || since.map(|since| changed_since(&reading, since)).transpose());
-    let only = changed.await.map_err(|_| ApiError::Internal)??;
+    let only = match asked_for(&request)? {
+        Asked::All => None,
+        Asked::Inactive { since_ms } => {
+            let reading = Arc::clone(&node);
+            let changes = spawn_blocking(move || changes_since(&reading, since_ms));
+            Some(changes.await.map_err(|_| ApiError::Internal)??)
+        }
+    };
     let place = if only.is_some() { Place::People(String::new()) } else { Place::Technicians };
     let accounts = Accounts { node, place, only, has_begun: false, has_shown: false };
     let (first, accounts) = accounts.next_piece(&caller).await?;
@@ -58,29 +63,67 @@ pub(crate) async fn list(
     Ok(Seen::other("users", None).on(([(header::CONTENT_TYPE, json)], body).into_response()))
 }
 
-/// The moment in `inactive_since`, in milliseconds.
-fn since(request: &Request) -> Result<Option<i64>, ApiError> {
-    const NAME: &str = "inactive_since";
-    let mut since = None;
-    for (name, value) in query_pairs(request.uri()) {
-        if name != NAME {
-            return Err(ApiError::invalid(&name, format!("no parameter of this list: {NAME} is")));
-        }
-        let moment = DateTime::parse_from_rfc3339(&value).map_err(|_| {
-            ApiError::invalid(NAME, format!("{NAME}: must be a moment such as 2026-11-29T00:00:00Z"))
-        })?;
-        since = Some(moment.timestamp_millis());
-    }
-    Ok(since)
+/// Which accounts a request asks for.
+enum Asked {
+    All,
+    Inactive { since_ms: Option<i64> },
 }
 
-fn changed_since(node: &Node, since_ms: i64) -> Result<BTreeSet<String>, ApiError> {
-    node.store.read()?.active_changed_since(since_ms)?.ok_or_else(|| {
-        ApiError::invalid(
-            "inactive_since",
-            "the changes since then are not all kept here: name a later moment, or none",
-        )
-    })
+fn asked_for(request: &Request) -> Result<Asked, ApiError> {
+    let (mut is_inactive, mut since_ms) = (false, None);
+    for (name, value) in query_pairs(request.uri()) {
+        match name.as_str() {
+            "inactive" if value == "true" => is_inactive = true,
+            "inactive" => return Err(ApiError::invalid(&name, "inactive: must be true")),
+            "since" => {
+                let moment = DateTime::parse_from_rfc3339(&value).map_err(|_| {
+                    ApiError::invalid(&name, "since: must be a moment such as 2026-11-29T00:00:00Z")
+                })?;
+                since_ms = Some(moment.timestamp_millis());
+            }
+            _ => {
+                let message = format!("{name}: no parameter of this list; inactive and since are");
+                return Err(ApiError::invalid(&name, message));
+            }
+        }
+    }
+    match (is_inactive, since_ms) {
+        (true, since_ms) => Ok(Asked::Inactive { since_ms }),
+        (false, None) => Ok(Asked::All),
+        (false, Some(_)) => Err(ApiError::invalid("since", "since: needs inactive=true")),
+    }
+}
+
+fn changes_since(node: &Node, since_ms: Option<i64>) -> Result<Only, ApiError> {
+    let changes = node.store.read()?.active_changes()?;
+    let is_covered = match (since_ms, changes.kept_since_ms) {
+        (Some(since_ms), Some(kept_since_ms)) => kept_since_ms < since_ms,
+        _ => true,
+    };
+    if !is_covered {
+        let message = "the changes since then are not all kept here: name a later moment, or none";
+        return Err(ApiError::invalid("since", message));
+    }
+    Ok(Only { changes: changes.people, since_ms })
+}
+
+/// Inactive people only.
+struct Only {
+    changes: BTreeMap<String, ActiveChange>,
+    since_ms: Option<i64>,
+}
+
+impl Only {
+    /// What is shown of a person; nothing if they are not asked for.
+    fn shown(&self, id: &str, mut account: Value) -> Option<Value> {
+        let change = self.changes.get(id);
+        let is_late = |since_ms: i64| change.is_some_and(|change| change.at_ms >= since_ms);
+        if account.get("closed_here").is_none() || self.since_ms.is_some_and(|since_ms| !is_late(since_ms)) {
+            return None;
+        }
+        account["became_inactive"] = json!(change.is_some_and(|change| change.is_later));
+        Some(account)
+    }
 }
 
 /// Where the list of accounts goes on: technicians come first, and then people behind an id.
@@ -94,8 +137,7 @@ enum Place {
 struct Accounts {
     node: Arc<Node>,
     place: Place,
-    /// The inactive ones of these people, and nobody else.
-    only: Option<BTreeSet<String>>,
+    only: Option<Only>,
     has_begun: bool,
     /// Whether an account stands in the text already.
     has_shown: bool,
@@ -156,13 +198,11 @@ impl Accounts {
         let show = |id: &str, person: &RawDocument| people.push((id.to_owned(), account_of(person)));
         let next = snapshot.visit(Kind::Person, part, show)?;
         for (id, account) in people {
-            if self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
-                continue;
-            }
-            shown.extend(shown_person(&self.node, &snapshot, &id, &account?)?);
-        }
-        if self.only.is_some() {
-            shown.retain(|account| account.get("closed_here").is_some());
+            let account = shown_person(&self.node, &snapshot, &id, &account?)?;
+            shown.extend(match &self.only {
+                Some(only) => account.and_then(|account| only.shown(&id, account)),
+                None => account,
+            });
         }
         for account in shown {
             if std::mem::replace(&mut self.has_shown, true) {

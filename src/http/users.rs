@@ -314,7 +314,8 @@ pub(crate) fn document_of(tx: &Tx<'_>, account: &Account) -> Result<Option<Docum
     }
 }
 
-/// `{"active": false}` closes an account, `true` opens it again.
+/// `{"active": false}` closes an account, `true` opens it again; with `"unless_closed_here": true` only if it was not closed
+/// on this node.
 pub(crate) async fn set_active(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -323,22 +324,33 @@ pub(crate) async fn set_active(
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
     let (account, actor) = (Account::named(at.id()), caller.principal.actor.clone());
-    let Some(Value::Bool(is_active)) = parse_body(&body.0?)?.get("active").cloned() else {
+    let body = parse_body(&body.0?)?;
+    let Some(Value::Bool(is_active)) = body.get("active").cloned() else {
         return Err(ApiError::invalid("active", "active: must be true or false"));
     };
+    let spares_closed = body.get("unless_closed_here") == Some(&Value::Bool(true));
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let set = caller.writes(&node).transact(move |tx| -> Result<bool, StoreError> {
+    let set = caller.writes(&node).transact(move |tx| -> Result<Option<bool>, StoreError> {
+        if let (true, Account::Person(id)) = (spares_closed, &account)
+            && tx.is_closed_here(id)?
+        {
+            return Ok(None);
+        }
         if !change(tx, &account, &actor, |document| drop(document.insert(ACTIVE, is_active)))? {
-            return Ok(false);
+            return Ok(Some(false));
         }
         // Also if the record has said so before: now it is this node's word.
         if let Account::Person(id) = &account {
             let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
             tx.set_closed_here(&id, !is_active)?;
         }
-        Ok(true)
+        Ok(Some(true))
     });
-    if set.await? { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(unknown()) }
+    match set.await? {
+        Some(true) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Some(false) => Err(unknown()),
+        None => Err(ApiError::invalid("active", "the account was closed on this node")),
+    }
 }
 
 /// Makes a one-time link by which whoever holds it sets the account's password.

@@ -4,12 +4,12 @@
 //! somebody made here still does. So it is kept here as well: made when somebody closes the account on this node, gone when it
 //! is opened from whatever side, or its record goes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bson::RawDocument;
 use redb::ReadableTable as _;
 
-use super::tables::{CLOSED_HERE, Fields, JOURNAL};
+use super::tables::{CLOSED_HERE, Fields, JOURNAL, META, last_sequence};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::access::Actor;
 use crate::domain::active::{ACTIVE, is_active_raw};
@@ -17,6 +17,22 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// The row that stands for every account: which were closed here is lost.
 const ALL: &str = "";
+
+/// What the journal says of `active`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ActiveChanges {
+    pub people: BTreeMap<String, ActiveChange>,
+    /// From when on all changes are kept, in milliseconds; `None`: from the beginning.
+    pub kept_since_ms: Option<i64>,
+}
+
+/// The last change of one person's `active`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveChange {
+    pub at_ms: i64,
+    /// It was changed after they were made; otherwise they were made so.
+    pub is_later: bool,
+}
 
 impl Tx<'_> {
     /// Notes whether somebody has closed the account on this node, whatever its record says.
@@ -47,17 +63,24 @@ impl Tx<'_> {
         (old, new): (Option<&RawDocument>, Option<&RawDocument>),
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        if key.kind != Kind::Person {
+        // What another side opens was closed here all the same, if it is made inactive there once more.
+        if key.kind != Kind::Person || *actor == Actor::Centre {
             return Ok(());
         }
         let was_active = old.is_some_and(is_active_raw);
         match new {
-            Some(new) if !is_active_raw(new) => {
-                if was_active && *actor != Actor::Centre {
-                    self.note_closed_here(&key.id, true)?;
-                }
-            }
-            _ => drop(self.note_closed_here(&key.id, false)?),
+            Some(new) if is_active_raw(new) => drop(self.note_closed_here(&key.id, false)?),
+            Some(_) if was_active => drop(self.note_closed_here(&key.id, true)?),
+            // Removed, or made so: put back from the trash, it is as closed as it was.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The note goes with a person to their new id.
+    pub(crate) fn move_closed_here(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
+        if self.note_closed_here(from, false)? {
+            self.note_closed_here(to, true)?;
         }
         Ok(())
     }
@@ -75,26 +98,34 @@ impl Tx<'_> {
 }
 
 impl Snapshot {
-    /// The people who were made, or in whom `active` was changed, at this moment or later (milliseconds); `None` if the
-    /// journal does not go back so far.
-    pub fn active_changed_since(&self, since_ms: i64) -> Result<Option<BTreeSet<String>>, StoreError> {
+    /// What the journal says of each person's `active`, by id: their last change of it, or that they were made.
+    pub fn active_changes(&self) -> Result<ActiveChanges, StoreError> {
+        let mut changes = ActiveChanges { people: BTreeMap::new(), kept_since_ms: None };
+        let mut first = None;
         let journal = self.transaction.open_table(JOURNAL)?;
-        let (mut changed, mut first) = (BTreeSet::new(), None);
+        let last = last_sequence(&journal, &self.transaction.open_table(META)?)?;
         // A clock that was put right may have left older moments between newer ones, so all is looked at.
         for entry in journal.range(0_u64..)? {
             let (sequence, row) = entry?;
             let row = Fields::of(row.value(), "a row of the journal")?;
             let (key, at_ms) = (row.key()?, row.int64("at")?);
             first.get_or_insert((sequence.value(), at_ms));
-            let is_about_it = || {
-                Ok::<_, StoreError>(row.texts("paths")?.iter().any(|path| path.is_empty() || path == ACTIVE))
-            };
-            if key.kind == Kind::Person && at_ms >= since_ms && is_about_it()? {
-                changed.insert(key.id);
+            if key.kind != Kind::Person {
+                continue;
+            }
+            let paths = row.texts("paths")?;
+            let is_later = paths.iter().any(|path| path == ACTIVE);
+            if is_later || paths.iter().any(String::is_empty) {
+                changes.people.insert(key.id, ActiveChange { at_ms, is_later });
             }
         }
-        let is_whole = first.is_none_or(|(sequence, at_ms)| sequence <= 1 || at_ms < since_ms);
-        Ok(is_whole.then_some(changed))
+        changes.kept_since_ms = match first {
+            Some((sequence, _)) if sequence <= 1 => None,
+            Some((_, at_ms)) => Some(at_ms),
+            None if last == 0 => None,
+            None => Some(i64::MAX),
+        };
+        Ok(changes)
     }
 
     /// Whether somebody has closed the account on this node.
@@ -157,7 +188,7 @@ mod tests {
             (ana(true), Actor::Centre),
             (ana(false), Actor::Centre),
         ];
-        assert_eq!(closed_after(steps).await, [false, true, true, true, false, false]);
+        assert_eq!(closed_after(steps).await, [false, true, true, true, true, true]);
     }
 
     #[tokio::test]
@@ -165,6 +196,9 @@ mod tests {
         let tech = || Actor::Local("tech".to_owned());
         assert_eq!(closed_after(vec![(ana(false), tech())]).await, [false]);
         let steps = vec![(ana(true), tech()), (ana(0), tech()), (None, tech()), (ana(false), Actor::Centre)];
+        assert_eq!(closed_after(steps).await, [false, true, true, true]);
+        let steps =
+            vec![(ana(true), tech()), (ana(false), tech()), (ana(true), tech()), (ana(false), Actor::Centre)];
         assert_eq!(closed_after(steps).await, [false, true, false, false]);
     }
 }

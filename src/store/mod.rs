@@ -81,6 +81,7 @@ use crate::files::is_no_room;
 pub use audit::{Asker, AuditPage, AuditQuery, AuditRow, asked_by};
 pub use backup::{About, Manifest, StreamError, Summary};
 pub use clear::{ClearFiles, files_in_the_clear};
+pub use closed::{ActiveChange, ActiveChanges};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{CONTENT_TABLE, ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use delivered::{Delivered, STORE_FIELD};

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use thalamus_edge::domain::active::ActiveFromCentre;
 use thalamus_edge::domain::record::Kind;
 
-use crate::support::api::TestNode;
+use crate::support::api::{TestNode, now_ms, set_clock};
 
 const PASSWORD: &str = "a horse that came from the hub";
 
@@ -87,35 +87,66 @@ async fn where_the_centre_does_not_count_a_closing_here_does() {
     assert_eq!(closed.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["HUB001", "HUB002", "HUB005"]);
     set_active(&node, "HUB001", true).await;
     assert_eq!(who_gets_in(&node).await, ["HUB001", "HUB003", "HUB004", "HUB006"]);
-    // Opened at the centre, and made inactive there again by the hub.
-    for active in [true, false] {
-        node.from_centre(Kind::Person, doc! {"_id": "HUB005", "name": "HUB005", "active": active}).await;
+    // What the centre says opens it for as long as it says so, and ends nothing of the closing here.
+    let hash = bcrypt::hash(PASSWORD, 4).expect("hashed");
+    for (active, gets_in) in [(true, true), (false, false)] {
+        let person = doc! {"_id": "HUB005", "name": "HUB005", "active": active, "password": &hash, "roles": ["end_user"]};
+        node.from_centre(Kind::Person, person).await;
+        assert_eq!(who_gets_in(&node).await.contains(&"HUB005"), gets_in);
     }
-    assert_eq!(listed(&node).await.len(), 5, "without a password it is no account");
 }
 
 #[tokio::test]
-async fn the_list_tells_who_became_inactive_lately() {
+async fn the_list_tells_who_became_inactive_and_when() {
     let node = with_people(ActiveFromCentre::Honour).await;
-    let since = async |moment: &str| {
-        let answer = node.get(&format!("/users?inactive_since={moment}")).by_operator().send().await;
+    let came_ms = now_ms();
+    set_clock(came_ms + 60_000);
+    let hash = bcrypt::hash(PASSWORD, 4).expect("hashed");
+    let person = doc! {"_id": "HUB006", "name": "HUB006", "active": false, "password": &hash};
+    node.from_centre(Kind::Person, person).await;
+    let asked = async |query: &str| {
+        let answer = node.get(&format!("/users?inactive=true{query}")).by_operator().send().await;
         assert_eq!(answer.status, 200);
-        let ids = answer
-            .json()
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|user| user["id"].to_string())
-            .collect::<Vec<_>>();
-        ids.len()
+        let shown =
+            |user: &Value| (user["id"].as_str().expect("an id").to_owned(), user["became_inactive"] == true);
+        answer.json().as_array().expect("a list").iter().map(shown).collect::<Vec<_>>()
     };
-    assert_eq!(since("1970-01-01T00:00:00Z").await, 4);
-    assert_eq!(since("2999-01-01T00:00:00%2B02:00").await, 0);
-    for query in ["inactive_since=yesterday", "since=2026-11-29T00:00:00Z", "inactive_since="] {
-        node.get(&format!("/users?{query}"))
-            .by_operator()
-            .send()
-            .await
-            .is_invalid(query.split('=').next().expect("a name"));
+    let row = |id: &str, is_later: bool| (id.to_owned(), is_later);
+    let all = [
+        row("HUB001", false),
+        row("HUB002", false),
+        row("HUB003", false),
+        row("HUB004", false),
+        row("HUB006", true),
+    ];
+    assert_eq!(asked("").await, all);
+    let at = |ms: i64| {
+        let moment = chrono::DateTime::from_timestamp_millis(ms).expect("a moment");
+        format!("&since={}", moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+    };
+    assert_eq!(asked(&at(came_ms)).await, all);
+    assert_eq!(asked(&at(came_ms + 1)).await, [row("HUB006", true)]);
+    assert_eq!(asked(&at(came_ms + 60_001)).await, []);
+    for (query, field) in [
+        ("inactive=true&since=yesterday", "since"),
+        ("since=2026-11-29T00:00:00Z", "since"),
+        ("inactive=no", "inactive"),
+        ("inactiv=true", "inactiv"),
+    ] {
+        node.get(&format!("/users?{query}")).by_operator().send().await.is_invalid(field);
     }
+}
+
+/// Between the list and the change somebody may close the account here.
+#[tokio::test]
+async fn what_was_closed_here_meanwhile_is_not_opened() {
+    let node = with_people(ActiveFromCentre::Honour).await;
+    let open = async |id: &str| {
+        let body = json!({"active": true, "unless_closed_here": true});
+        node.post(&format!("/users/{id}/active"), body).by_operator().send().await
+    };
+    set_active(&node, "HUB001", false).await;
+    open("hub001").await.is_invalid("active");
+    assert_eq!(open("HUB002").await.status, 204);
+    assert_eq!(who_gets_in(&node).await, ["HUB002", "HUB005", "HUB006"]);
 }
