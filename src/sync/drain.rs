@@ -349,8 +349,7 @@ impl Round<'_> {
                         continue;
                     }
                     // Told after the lease, it is settled with the next seal.
-                    let settled =
-                        if is_draining { tx.settle_intent(key, open.number, true)? } else { None };
+                    let settled = if is_draining { tx.settle_intent(key, open.number, true)? } else { None };
                     if let Some(intent) = settled {
                         tally.pushed += 1;
                         tx.note_sent(key, &intent, lease, false)?;

@@ -33,7 +33,7 @@ const BATCH_WRITES_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 1_000_000;
 /// What takes more than this while it is worked with is not sent together with others: on its way it is there several
 /// times, as the record, as what is written, and as the statement of that.
-const BATCH_WEIGHT_MAX: usize = weight::TOGETHER_MAX / 4;
+const BATCH_WEIGHT_MAX: usize = weight::TOGETHER_MAX / 2;
 /// Writes that landed and wait for a seal, at most about so many.
 const SEAL_EVERY_WRITES: u64 = 1_000;
 /// A batch faster than this may grow, one slower than the second shrinks.

@@ -101,9 +101,7 @@ impl MongoCentral {
         {
             weight += weight::of_decoded(&row);
             if weight > NODE_ROWS_WEIGHT_MAX && !rows.is_empty() {
-                return Err(error::failed(
-                    "the rows of edge_nodes about this store are more than are read",
-                ));
+                return Err(error::failed("the rows of edge_nodes about this store are more than are read"));
             }
             let unreadable = |_| error::failed("a row of edge_nodes cannot be read");
             rows.push(Document::try_from(&*row).map_err(unreadable)?);
