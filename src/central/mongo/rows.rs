@@ -42,7 +42,7 @@ const NODE_ROWS_WEIGHT_MAX: usize = 16 << 20;
 const DECIDED_WEIGHT_MAX: usize = 32 << 20;
 /// Rows that wait, and what they take, after which the others are left to be asked for again.
 const WAITING_ROWS_MAX: usize = 500;
-const WAITING_WEIGHT_MAX: usize = weight::TOGETHER_MAX;
+const WAITING_WEIGHT_MAX: usize = 4 << 20;
 /// Such rows that a server is asked for at once: each may have three values of 256 KiB.
 const WAITING_BATCH: usize = 16;
 /// Fields of a node's row that announcements and reports leave alone.
