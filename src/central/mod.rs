@@ -270,6 +270,14 @@ impl Fetched {
             Fetched::Unreadable { .. } | Fetched::Deferred { .. } => 0,
         }
     }
+
+    /// What it takes while it is worked with, see [`Verbatim::weight`].
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Fetched::Document { document, .. } => document.weight(),
+            Fetched::Unreadable { .. } | Fetched::Deferred { .. } => 0,
+        }
+    }
 }
 
 /// A write that happens only if the centre still holds what the node believes.

@@ -2,25 +2,24 @@
 //!
 //! What the centre holds is stored byte for byte, or not at all: a document that would come out differently when it is
 //! written again could not be compared with itself. Most are of few types, and looking at their bytes is enough to
-//! know; they are decoded only if somebody has to decide something about them. In a first sync nobody has, which makes
-//! it a quarter cheaper.
+//! know; they are decoded only where something has to be decided about them, one at a time, and not kept so: many short
+//! values take dozens of times their bytes. In a first sync nothing has to be decided, which makes it a quarter cheaper.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
 
 use bson::spec::BinarySubtype;
 use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::depth::{CENTRE_DEPTH_MAX, is_deeper_than};
+use super::json::weight;
 
 /// Keys of a document that are compared each with each; more are put into a set.
 const PAIRS_KEYS_MAX: usize = 24;
 
-/// A document and the bytes that encoding it gives.
-#[derive(Debug, Clone)]
+/// The bytes of a document, which encoding it again would give.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Verbatim {
     bytes: RawDocumentBuf,
-    decoded: OnceLock<Document>,
 }
 
 /// Why a document cannot be kept as it is.
@@ -35,7 +34,7 @@ pub enum NotKept {
 impl Verbatim {
     /// The document in these bytes, if it can be kept byte for byte.
     pub fn read(raw: &RawDocument) -> Result<Verbatim, NotKept> {
-        let verbatim = Verbatim { bytes: raw.to_owned(), decoded: OnceLock::new() };
+        let verbatim = Verbatim { bytes: raw.to_owned() };
         if is_plain(raw, CENTRE_DEPTH_MAX) {
             return Ok(verbatim);
         }
@@ -47,27 +46,22 @@ impl Verbatim {
             Ok(bytes) if bytes == raw.as_bytes() => {}
             _ => return Err(NotKept::Changed),
         }
-        Ok(Verbatim { decoded: document.into(), ..verbatim })
+        Ok(verbatim)
     }
 
     pub fn bytes(&self) -> &RawDocument {
         &self.bytes
     }
 
-    pub fn document(&self) -> &Document {
+    /// The document with its values. It is for one step of work: bytes are what is kept.
+    pub fn decode(&self) -> Document {
         // What cannot be decoded is refused when it is read.
-        self.decoded.get_or_init(|| Document::try_from(&*self.bytes).unwrap_or_default())
+        Document::try_from(&*self.bytes).unwrap_or_default()
     }
 
-    pub fn into_document(self) -> Document {
-        self.document();
-        self.decoded.into_inner().unwrap_or_default()
-    }
-}
-
-impl PartialEq for Verbatim {
-    fn eq(&self, other: &Verbatim) -> bool {
-        self.bytes == other.bytes
+    /// What it takes while it is worked with, see [`weight::of_decoded`].
+    pub fn weight(&self) -> usize {
+        weight::of_decoded(&self.bytes)
     }
 }
 
@@ -76,7 +70,7 @@ impl TryFrom<Document> for Verbatim {
 
     /// Fails for keys and texts that BSON cannot hold.
     fn try_from(document: Document) -> Result<Verbatim, Self::Error> {
-        Ok(Verbatim { bytes: RawDocumentBuf::try_from(&document)?, decoded: document.into() })
+        Ok(Verbatim { bytes: RawDocumentBuf::try_from(&document)? })
     }
 }
 
@@ -241,7 +235,7 @@ mod tests {
                     prop_assert_eq!(decoded.to_vec().unwrap(), bytes.clone());
                 }
                 if let Ok(verbatim) = Verbatim::read(raw) {
-                    prop_assert_eq!(verbatim.document().to_vec().unwrap(), bytes);
+                    prop_assert_eq!(verbatim.decode().to_vec().unwrap(), bytes);
                 }
             }
         }

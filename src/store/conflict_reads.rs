@@ -7,6 +7,7 @@ use super::StoreError;
 use super::conflicts::{Conflict, ConflictStatus};
 use super::snapshot::Snapshot;
 use super::tables::{self, *};
+use crate::domain::json::weight;
 use crate::domain::record::RecordKey;
 
 /// Whether round `closed` is one of the last `rounds` before round `now`. A node that enrolled anew counts from 1
@@ -38,17 +39,17 @@ impl Snapshot {
     }
 
     /// Conflicts that the centre does not know in their present state, after this id: at most `max`, and no
-    /// further one after `bytes_max` bytes.
+    /// further one once they take more than `weight_max`, bytes and values ([`weight::of_decoded`]).
     pub fn unpublished_conflicts(
         &self,
         after: Option<&str>,
         max: usize,
-        bytes_max: usize,
+        weight_max: usize,
     ) -> Result<Vec<Conflict>, StoreError> {
         let outbox = self.transaction.open_table(CONFLICT_OUTBOX)?;
         let table = self.transaction.open_table(CONFLICT)?;
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let (mut conflicts, mut bytes) = (Vec::new(), 0);
+        let (mut conflicts, mut weight) = (Vec::new(), 0);
         for entry in outbox.range::<&str>((start, std::ops::Bound::Unbounded))?.take(max) {
             let (id, _) = entry?;
             let row = match table.get(id.value()) {
@@ -56,10 +57,10 @@ impl Snapshot {
                 row => row?,
             };
             if let Some(row) = row {
-                bytes += row.value().len();
+                weight += weight::of_decoded(raw(row.value())?);
                 conflicts.push(Conflict::decode(row.value())?);
             }
-            if bytes > bytes_max {
+            if weight > weight_max {
                 break;
             }
         }

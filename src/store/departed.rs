@@ -4,7 +4,7 @@
 //! not become theirs unasked. Remembered are the fields by which people are told apart, and in which numbers of the
 //! trash the person's time was; of 10,000 accounts, and of all that records here still name.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable;
 
 use super::StoreError;
@@ -73,6 +73,17 @@ pub fn identity_row(person: &Document) -> Document {
     fields.filter_map(|field| person.get(field).map(|value| (field.to_owned(), value.clone()))).collect()
 }
 
+/// [`identity_row`] of a record that is not decoded for it.
+pub fn identity_in(person: &RawDocument) -> Result<Document, StoreError> {
+    let mut row = Document::new();
+    for field in ["_id"].into_iter().chain(IDENTITY_FIELDS) {
+        if let Some(value) = person.get(field).map_err(|_| damaged("a person"))? {
+            row.insert(field, Bson::try_from(value).map_err(|_| damaged("a person"))?);
+        }
+    }
+    Ok(row)
+}
+
 impl Tx<'_> {
     /// Who had this account last, if that person is gone and the centre has nobody else: the fields by which people are
     /// told apart.
@@ -115,14 +126,14 @@ impl Tx<'_> {
     pub(super) fn note_arrival(
         &mut self,
         id: &str,
-        person: &Document,
+        person: &RawDocument,
         actor: &Actor,
     ) -> Result<(), StoreError> {
         let Some(mut last) = self.departed_row(id)? else {
             return Ok(());
         };
         last.until = self.last_trash_number()?;
-        last.is_succeeded = *actor == Actor::Centre && !last.is_of(person);
+        last.is_succeeded = *actor == Actor::Centre && !last.is_of(&identity_in(person)?);
         self.put_departed_row(id, Some(&last))
     }
 

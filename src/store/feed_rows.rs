@@ -9,7 +9,7 @@ use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
-use super::sync_rows::{Intent, IntentWrite, decode_intent};
+use super::sync_rows::{Intent, IntentWrite, OpenWrite, decode_intent};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey};
 
@@ -100,8 +100,8 @@ pub struct Sent {
 
 impl Sent {
     pub(crate) fn decode(sequence: u64, bytes: &[u8]) -> Result<Sent, StoreError> {
-        let row = tables::decode(bytes)?;
-        let parse = || {
+        let mut row = tables::decode(bytes)?;
+        let mut parse = || {
             let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
             Some(Sent {
                 sequence,
@@ -109,7 +109,7 @@ impl Sent {
                 lease: row.get_i64("lease").ok()?,
                 number: row.get_i64("number").ok()? as u64,
                 author: row.get_str("author").unwrap_or_default().to_owned(),
-                write: IntentWrite::decode(&row)?,
+                write: IntentWrite::decode(&mut row)?,
             })
         };
         parse().ok_or_else(|| damaged("a row of sent writes"))
@@ -255,10 +255,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The change feed has told of this write.
-    pub fn echoed(&mut self, sent: &Sent) -> Result<(), StoreError> {
-        let (code, id) = row_key(&sent.key);
-        self.echo.remove((code, id, sent.sequence))?;
+    /// The change feed has told of the write with this number among those that landed ([`Sent::sequence`]).
+    pub fn echoed(&mut self, key: &RecordKey, sequence: u64) -> Result<(), StoreError> {
+        let (code, id) = row_key(key);
+        self.echo.remove((code, id, sequence))?;
         self.wrote();
         Ok(())
     }
@@ -276,7 +276,7 @@ impl Tx<'_> {
             let row = self.sent.get(sequence)?;
             let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
             if let Some(sent) = sent.filter(|sent| sent.number == number) {
-                self.echoed(&sent)?;
+                self.echoed(key, sent.sequence)?;
                 return Ok(true);
             }
         }
@@ -408,6 +408,12 @@ impl Snapshot {
     pub fn intent(&self, key: &RecordKey) -> Result<Option<Intent>, StoreError> {
         let intent = self.transaction.open_table(INTENT)?;
         intent.get(row_key(key))?.map(|row| decode_intent(row.value())).transpose()
+    }
+
+    /// [`Snapshot::intent`] without what it writes.
+    pub fn open_write(&self, key: &RecordKey) -> Result<Option<OpenWrite>, StoreError> {
+        let intent = self.transaction.open_table(INTENT)?;
+        intent.get(row_key(key))?.map(|row| OpenWrite::decode(row.value())).transpose()
     }
 
     /// The version of a record that the node takes for the centre's.

@@ -14,9 +14,10 @@ use super::StoreError;
 use super::feed_rows::Reread;
 use super::records::Tx;
 use super::snapshot::Snapshot;
-use super::sync_rows::{IntentWrite, decode_intent};
+use super::sync_rows::{IntentWrite, decode_intent, writes_exactly};
 use super::tables::{self, *};
 use super::trash::TrashState;
+use crate::domain::json::weight;
 use crate::domain::record::RecordKey;
 use crate::domain::value::same_document;
 
@@ -56,7 +57,7 @@ pub enum Taken {
 impl Tx<'_> {
     /// Notes that the open write with this number has landed. Returns whether it is open.
     pub fn note_landed(&mut self, key: &RecordKey, number: u64, how: Landing) -> Result<bool, StoreError> {
-        if self.intent(key)?.is_none_or(|intent| intent.number != number) {
+        if self.open_write(key)?.is_none_or(|open| open.number != number) {
             return Ok(false);
         }
         let known = self.landed.get(row_key(key))?.map(|row| row.value());
@@ -127,22 +128,7 @@ impl Tx<'_> {
     /// number before the seal; `is_echo_due`: the change feed is still to tell of those that were acknowledged.
     /// Returns the records whose writes were settled.
     pub fn complete_seal(&mut self, lease: i64, is_echo_due: bool) -> Result<Vec<RecordKey>, StoreError> {
-        let (mut covered, mut settled) = (Vec::new(), Vec::new());
-        for entry in self.landed.iter()? {
-            let (at, row) = entry?;
-            let ((code, id), (number, bits)) = (at.value(), row.value());
-            if bits & SEALING != 0 {
-                covered.push((RecordKey::new(kind_of(code)?, id), number, bits));
-            }
-        }
-        for (key, number, bits) in covered {
-            if let Some(intent) = self.settle_intent(&key, number, true)? {
-                let is_told = bits & Landing::Told.bit() != 0;
-                self.note_sent(&key, &intent, lease, is_echo_due && !is_told)?;
-                self.note_deleted(&key, &intent.write)?;
-                settled.push(key);
-            }
-        }
+        let settled = self.settle_covered(self.covered()?, lease, is_echo_due)?;
         for key in self.taken_keys(true)? {
             self.taken.remove(row_key(&key))?;
             self.wrote();
@@ -150,6 +136,54 @@ impl Tx<'_> {
         let all = self.meta(META_ALL_TAKEN)?;
         if all.is_some_and(|row| row.get_bool("sealing").unwrap_or(false)) {
             self.set_meta(META_ALL_TAKEN, None)?;
+        }
+        Ok(settled)
+    }
+
+    /// Settles some of the writes that a seal covers which the centre is known to have: as many as are worked with
+    /// together ([`weight`]). [`Tx::complete_seal`] does what is left. Returns whether any is left.
+    pub fn settle_sealed(&mut self, lease: i64, is_echo_due: bool) -> Result<bool, StoreError> {
+        let (mut together, mut part, covered) = (weight::Together::default(), Vec::new(), self.covered()?);
+        let count = covered.len();
+        for covered in covered {
+            let weight = self.open_write(&covered.0)?.map_or(0, |open| open.weight);
+            if !together.takes(weight) {
+                break;
+            }
+            part.push(covered);
+        }
+        let is_any_left = part.len() < count;
+        self.settle_covered(part, lease, is_echo_due)?;
+        Ok(is_any_left)
+    }
+
+    /// The landed writes that a seal on its way covers, with their numbers and how it is known.
+    fn covered(&self) -> Result<Vec<(RecordKey, u64, u8)>, StoreError> {
+        let mut covered = Vec::new();
+        for entry in self.landed.iter()? {
+            let (at, row) = entry?;
+            let ((code, id), (number, bits)) = (at.value(), row.value());
+            if bits & SEALING != 0 {
+                covered.push((RecordKey::new(kind_of(code)?, id), number, bits));
+            }
+        }
+        Ok(covered)
+    }
+
+    fn settle_covered(
+        &mut self,
+        covered: Vec<(RecordKey, u64, u8)>,
+        lease: i64,
+        is_echo_due: bool,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        let mut settled = Vec::new();
+        for (key, number, bits) in covered {
+            if let Some(intent) = self.settle_intent(&key, number, true)? {
+                let is_told = bits & Landing::Told.bit() != 0;
+                self.note_sent(&key, &intent, lease, is_echo_due && !is_told)?;
+                self.note_deleted(&key, &intent.write)?;
+                settled.push(key);
+            }
         }
         Ok(settled)
     }
@@ -258,10 +292,17 @@ impl Snapshot {
             let Some(intent) = intents.get((code, id))? else {
                 continue;
             };
+            let record = docs.get((code, id))?;
+            if let Some(record) = &record
+                && writes_exactly(intent.value(), record.value())?
+            {
+                clean.insert((code, id.to_owned()));
+                continue;
+            }
             let key = RecordKey::new(kind_of(code)?, id);
             let base = self.base(&key)?.unwrap_or(Base::Absent);
             let sent = decode_intent(intent.value())?.write.applied_to(&base);
-            let document = docs.get((code, id))?.map(|row| tables::decode(row.value())).transpose()?;
+            let document = record.map(|row| tables::decode(row.value())).transpose()?;
             let is_clean = match (sent.document(), &document) {
                 (Some(sent), Some(document)) => same_document(sent, document),
                 (None, None) => true,

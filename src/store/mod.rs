@@ -85,7 +85,7 @@ pub use closed::{ActiveChange, ActiveChanges};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{CONTENT_TABLE, ContentsLeft, IdleContents, OwedContent, WantedContent};
 pub use delivered::{Delivered, STORE_FIELD};
-pub use departed::identity_row;
+pub use departed::{identity_in, identity_row};
 pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};
 pub use fair::{Budget, Charge, Given, Share};
@@ -111,7 +111,9 @@ pub use snapshot::{JournalRow, JournalWindow, Part, RecordPage, Snapshot, Stored
 pub use space::{Claim, FreeBytes, Shortage, free_bytes_at, space_at};
 pub(crate) use stand_in::unless_damaged;
 pub use standing::{Right, Stale, Standing};
-pub use sync_rows::{DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, Pending, UNREADABLE_CODE};
+pub use sync_rows::{
+    DeadLetter, Intent, IntentWrite, NOT_ARCHIVED_CODE, OpenWrite, Pending, UNREADABLE_CODE,
+};
 pub use tables::{Base, FORMAT_VERSION};
 pub use taken_over::Published;
 pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};

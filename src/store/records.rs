@@ -9,6 +9,7 @@ use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
+use super::departed::identity_in;
 use super::repeats::Repeats;
 use super::restore_rows::SentAt;
 use super::rows::{Ledger, Rows, open_for_writing};
@@ -441,13 +442,13 @@ impl<'t> Tx<'t> {
         self.writes += 1;
         let (old, new) = (old.map(raw).transpose()?, new.map(raw).transpose()?);
         if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
-            self.remember_departed(&key.id, &decode(old.as_bytes())?)?;
+            self.remember_departed(&key.id, &identity_in(old)?)?;
             if self.spellings(&key.id)?.is_empty() {
                 self.forget_meant(&key.id)?;
             }
         }
         if let (Kind::Person, None, Some(new)) = (key.kind, old, new) {
-            self.note_arrival(&key.id, &decode(new.as_bytes())?, actor)?;
+            self.note_arrival(&key.id, new, actor)?;
         }
         self.index(key, old, new)?;
         self.follow_content(key, old, new)?;
@@ -572,11 +573,14 @@ impl<'t> Tx<'t> {
 
     /// The account to which the record belongs; a deleted one belongs to whom it belonged.
     pub fn owner(&self, key: &RecordKey) -> Result<Option<String>, StoreError> {
-        let document = match self.document(key)? {
-            Some(document) => Some(document),
-            None => self.base(key)?.document().cloned(),
-        };
-        Ok(document.and_then(|document| key.kind.schema().owner_of(&document)))
+        let schema = key.kind.schema();
+        match self.look(key, |record| schema.owner_in(record))? {
+            Some(owner) => Ok(owner),
+            None => {
+                self.check_absent(key)?;
+                Ok(self.base(key)?.document().and_then(|document| schema.owner_of(document)))
+            }
+        }
     }
 
     /// The ids of the people stored under an account, in whatever spelling.

@@ -139,7 +139,8 @@ impl Tx<'_> {
     fn known_writes(&self, key: &RecordKey, writes: &[Bson]) -> Result<Vec<OwnWrite>, StoreError> {
         let mut own = Vec::new();
         for (index, write) in writes.iter().enumerate() {
-            let write = write.as_document().and_then(IntentWrite::decode);
+            let mut row = write.as_document().cloned().unwrap_or_default();
+            let write = IntentWrite::decode(&mut row);
             own.push(match write.ok_or_else(|| damaged("a row of restored records"))? {
                 IntentWrite::Insert(_) => OwnWrite::Inserted,
                 IntentWrite::Replace(_) => OwnWrite::Replaced,

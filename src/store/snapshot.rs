@@ -8,7 +8,7 @@ use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
 use super::StoreError;
 use super::kept::Shelf;
 use super::rows::{Checked, View};
-use super::sync_rows::{DeadLetter, Intent, Pending, decode_intent};
+use super::sync_rows::{DeadLetter, OpenWrite, Pending};
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
@@ -473,13 +473,14 @@ impl Snapshot {
         Ok(self.transaction.open_table(INTENT)?.get(row_key(key))?.is_some())
     }
 
-    pub fn intents(&self) -> Result<Vec<(RecordKey, Intent)>, StoreError> {
+    /// The writes that are open, without what they write.
+    pub fn intents(&self) -> Result<Vec<(RecordKey, OpenWrite)>, StoreError> {
         let intent = self.transaction.open_table(INTENT)?;
         let mut intents = Vec::new();
         for entry in intent.iter()?.sound() {
             let (at, row) = entry?;
             let (code, id) = at.value();
-            intents.push((RecordKey::new(kind_of(code)?, id), decode_intent(row.value())?));
+            intents.push((RecordKey::new(kind_of(code)?, id), OpenWrite::decode(row.value())?));
         }
         Ok(intents)
     }

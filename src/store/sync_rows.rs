@@ -8,6 +8,7 @@ use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::audit::What;
 use crate::domain::diff::{self, Change, Path};
+use crate::domain::json::weight;
 use crate::domain::moment::Moment;
 use crate::domain::record::RecordKey;
 use crate::flaw::{Flaw, planted};
@@ -42,6 +43,53 @@ pub enum IntentWrite {
     Delete {
         archive: String,
     },
+}
+
+/// What is known of an open write without reading what it writes: many of them are kept at a time, and what they write may
+/// be large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenWrite {
+    /// [`Intent::number`].
+    pub number: u64,
+    /// What it takes while it is worked with ([`weight::of_decoded`]).
+    pub weight: usize,
+    kind: OpenKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum OpenKind {
+    /// An insert or a replacement.
+    Body,
+    Update,
+    Delete {
+        archive: String,
+    },
+}
+
+impl OpenWrite {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<OpenWrite, StoreError> {
+        let row = Fields::of(bytes, "an intent")?;
+        let kind = match row.text("op")? {
+            "insert" | "replace" => OpenKind::Body,
+            "update" => OpenKind::Update,
+            "delete" => OpenKind::Delete { archive: row.text("archive")?.to_owned() },
+            _ => return Err(damaged("an intent")),
+        };
+        Ok(OpenWrite { number: row.int64("number")? as u64, weight: weight::of_decoded(raw(bytes)?), kind })
+    }
+
+    /// Whether it writes a whole document.
+    pub fn has_body(&self) -> bool {
+        self.kind == OpenKind::Body
+    }
+
+    /// For a delete the `_id` of the body archived in `edge_trash`.
+    pub fn archive(&self) -> Option<&str> {
+        match &self.kind {
+            OpenKind::Delete { archive } => Some(archive),
+            OpenKind::Body | OpenKind::Update => None,
+        }
+    }
 }
 
 impl Intent {
@@ -95,10 +143,16 @@ impl IntentWrite {
         }
     }
 
-    pub(crate) fn decode(row: &Document) -> Option<IntentWrite> {
-        Some(match row.get_str("op").ok()? {
-            "insert" => IntentWrite::Insert(row.get_document("document").ok()?.clone()),
-            "replace" => IntentWrite::Replace(row.get_document("document").ok()?.clone()),
+    /// Takes the document out of the row.
+    pub(crate) fn decode(row: &mut Document) -> Option<IntentWrite> {
+        let op = row.get_str("op").ok()?.to_owned();
+        let mut document = || match row.remove("document") {
+            Some(Bson::Document(document)) => Some(document),
+            _ => None,
+        };
+        Some(match op.as_str() {
+            "insert" => IntentWrite::Insert(document()?),
+            "replace" => IntentWrite::Replace(document()?),
             "delete" => IntentWrite::Delete { archive: row.get_str("archive").ok()?.to_owned() },
             "update" => {
                 let changes = row.get_array("changes").ok()?;
@@ -190,6 +244,26 @@ impl Tx<'_> {
         decode_intent(row.value()).map(Some)
     }
 
+    /// [`Tx::intent`] without what it writes.
+    pub(crate) fn open_write(&self, key: &RecordKey) -> Result<Option<OpenWrite>, StoreError> {
+        self.intent.get(row_key(key))?.map(|row| OpenWrite::decode(row.value())).transpose()
+    }
+
+    /// [`Tx::intent`] with an empty document in place of the one that it writes.
+    fn intent_without_body(&self, key: &RecordKey) -> Result<Option<Intent>, StoreError> {
+        let Some(stored) = self.intent.get(row_key(key))? else {
+            return Ok(None);
+        };
+        let mut row = doc! {"document": {}};
+        for field in raw(stored.value())?.iter() {
+            let (name, value) = field.map_err(|_| damaged("an intent"))?;
+            if name.as_str() != "document" {
+                row.insert(name.as_str(), Bson::try_from(value).map_err(|_| damaged("an intent"))?);
+            }
+        }
+        intent_in(row).map(Some)
+    }
+
     /// Notes that a write is about to be sent; the record is neither clean nor merged until it is settled.
     pub fn open_intent(&mut self, key: &RecordKey, intent: &Intent) -> Result<(), StoreError> {
         let row = tables::encode(&intent.encode())?;
@@ -203,28 +277,39 @@ impl Tx<'_> {
     /// Settles the intent with this number, if it is still open. `landed`: the centre holds what was sent.
     ///
     /// The base becomes what was SENT, not what the record is now: it may have been edited meanwhile.
-    /// Returns the intent if it was open.
+    /// Returns the intent if it was open; the one of a record that is what was sent comes without its document.
     pub fn settle_intent(
         &mut self,
         key: &RecordKey,
         number: u64,
         landed: bool,
     ) -> Result<Option<Intent>, StoreError> {
-        let is_mine = |intent: &Intent| intent.number == number || planted(Flaw::UnguardedAck);
-        let Some(intent) = self.intent(key)?.filter(is_mine) else {
+        let is_mine = |open: &OpenWrite| open.number == number || planted(Flaw::UnguardedAck);
+        if !self.open_write(key)?.as_ref().is_some_and(is_mine) {
+            return Ok(None);
+        }
+        let is_as_sent = landed && self.is_as_sent(key)?;
+        let Some(intent) = (if is_as_sent { self.intent_without_body(key)? } else { self.intent(key)? })
+        else {
             return Ok(None);
         };
         self.intent.remove(row_key(key))?;
         self.forget_landed(key)?;
         self.wrote();
         self.touch(key);
-        let mut base = self.base(key)?;
         if landed {
             self.clear_ghost(key)?;
             // What the centre took it for was there: somebody has put it back, which its next reading looks at.
             if self.clear_vanished(key)? {
                 self.ask_again(key, super::Reread::of_deleted())?;
             }
+        }
+        if is_as_sent {
+            self.drop_base(key)?;
+            return Ok(Some(intent));
+        }
+        let mut base = self.base(key)?;
+        if landed {
             base = intent.write.applied_to(&base);
         }
         let document = self.document(key)?;
@@ -233,6 +318,14 @@ impl Tx<'_> {
         }
         self.put_base(key, document.as_ref(), &base, &Actor::Centre)?;
         Ok(Some(intent))
+    }
+
+    /// Whether the open write of a record sent exactly what it is now.
+    fn is_as_sent(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        match (self.intent.get(row_key(key))?, self.docs.get(row_key(key))?) {
+            (Some(intent), Some(record)) => writes_exactly(intent.value(), record.value()),
+            _ => Ok(false),
+        }
     }
 
     /// Drops the intent with this number: nothing of it was seen at the centre, so it did not land. Should it
@@ -337,10 +430,19 @@ impl Tx<'_> {
     }
 }
 
+/// Whether the stored intent inserts, or puts in place of what was there, exactly this document: their bytes tell, without
+/// decoding them. That it says no means nothing.
+pub(crate) fn writes_exactly(intent: &[u8], document: &[u8]) -> Result<bool, StoreError> {
+    Ok(raw(intent)?.get_document("document").is_ok_and(|written| written.as_bytes() == document))
+}
+
 pub(crate) fn decode_intent(bytes: &[u8]) -> Result<Intent, StoreError> {
-    let row = tables::decode(bytes)?;
+    intent_in(tables::decode(bytes)?)
+}
+
+fn intent_in(mut row: Document) -> Result<Intent, StoreError> {
     let number = row.get_i64("number").map_err(|_| damaged("an intent"))? as u64;
-    let write = IntentWrite::decode(&row).ok_or_else(|| damaged("an intent"))?;
+    let write = IntentWrite::decode(&mut row).ok_or_else(|| damaged("an intent"))?;
     let after = row.get_i64("after").ok().map(|after| Moment(after as u64));
     let author = row.get_str("author").unwrap_or_default().to_owned();
     Ok(Intent { number, after, author, write })

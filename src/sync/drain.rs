@@ -18,14 +18,15 @@ use super::{lease, step};
 use crate::central::{
     ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Fetched, Lease, Moment, Token, Watched,
 };
+use crate::domain::json::weight;
 use crate::domain::record::{Kind, RecordKey};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Intent, IntentWrite, Landing, Reread, Sent, StoreError};
+use crate::store::{Intent, Landing, OpenWrite, Reread, Sent, StoreError};
 
 /// How often a round begins again because the feed broke.
 const DRAIN_TRIES_MAX: usize = 3;
 /// Bytes of documents after which what else a batch of events is about is read later.
-const NEWS_BYTES_MAX: usize = 16 << 20;
+const NEWS_BYTES_MAX: usize = 4 << 20;
 /// Longest that the feed may tell nothing while the barrier is still to come.
 const BARRIER_SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -74,8 +75,9 @@ enum Drained {
 #[derive(Default)]
 struct Heard {
     /// Open writes that the events show, with their numbers.
-    landed: Vec<(RecordKey, Intent)>,
-    echoes: Vec<Sent>,
+    landed: Vec<(RecordKey, OpenWrite)>,
+    /// Own writes of earlier rounds, with their numbers among those that landed.
+    echoes: Vec<(RecordKey, u64)>,
     /// Records of which something else happened.
     news: BTreeSet<RecordKey>,
     /// Records whose open write may be among what happened.
@@ -221,7 +223,7 @@ impl Round<'_> {
             .read()?
             .intents()?
             .into_iter()
-            .filter(|(_, intent)| matches!(intent.write, IntentWrite::Insert(_) | IntentWrite::Replace(_)))
+            .filter(|(_, open)| open.has_body())
             .map(|(key, _)| key)
             .collect();
         // The first answer may come with the opening.
@@ -284,11 +286,8 @@ impl Round<'_> {
             self.count_unsupported(central).await?;
         }
         let heard = self.heard(&changes.events)?;
-        let deletes = heard.landed.iter().filter_map(|(_, intent)| match &intent.write {
-            IntentWrite::Delete { archive } => Some((archive.clone(), ArchiveState::Done)),
-            _ => None,
-        });
-        let deletes: Vec<(String, ArchiveState)> = deletes.collect();
+        let deletes = heard.landed.iter().filter_map(|(_, open)| open.archive());
+        let deletes: Vec<_> = deletes.map(|archive| (archive.to_owned(), ArchiveState::Done)).collect();
         let unsettled = self.settle_archives(central, deletes).await?;
         let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
         // Without space it is only noted, a few bytes each, that they are to be read.
@@ -297,7 +296,7 @@ impl Round<'_> {
             by_kind.entry(key.kind).or_default().push(key.id.clone());
         }
         let read_at = self.read_now().await?;
-        let mut found: BTreeMap<RecordKey, Option<Remote>> = BTreeMap::new();
+        let mut found: Vec<(RecordKey, Option<Remote>)> = Vec::new();
         let (mut failure, mut bytes) = (None, 0);
         'reading: for (kind, ids) in by_kind {
             for ids in ids.chunks(self.fetch_ids()) {
@@ -321,7 +320,13 @@ impl Round<'_> {
                 }
             }
         }
-        self.apply(heard, found, (read_at, unsettled), token).await?;
+        let mut parts = weight::parts(found, |(_, remote)| remote.as_ref().map_or(0, Remote::weight));
+        let first = if parts.is_empty() { Vec::new() } else { parts.remove(0) };
+        self.apply(heard, first.into_iter().collect(), (read_at, unsettled), token).await?;
+        // They are noted as to be read again.
+        for part in parts {
+            self.take_reread(part, read_at).await?;
+        }
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -337,32 +342,29 @@ impl Round<'_> {
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
-                for (key, intent) in &heard.landed {
-                    if is_unsettled(intent, &unsettled) {
+                for (key, open) in &heard.landed {
+                    if is_unsettled(open.archive(), &unsettled) {
                         // It is not told again: the record will show that it is gone.
                         tx.ask_again(key, Reread { is_unclear: true, ..Reread::default() })?;
                         continue;
                     }
                     // Told after the lease, it is settled with the next seal.
-                    let is_open = match is_draining {
-                        true => tx.settle_intent(key, intent.number, true)?.is_some(),
-                        false => tx.note_landed(key, intent.number, Landing::Told)?,
-                    };
-                    if is_open && is_draining {
+                    let settled = if is_draining { tx.settle_intent(key, open.number, true)? } else { None };
+                    if let Some(intent) = settled {
                         tally.pushed += 1;
-                        tx.note_sent(key, intent, lease, false)?;
+                        tx.note_sent(key, &intent, lease, false)?;
                         tx.note_deleted(key, &intent.write)?;
                         // The next seal tells that it is delivered.
                         tx.note_taken(key)?;
-                    } else if is_open {
+                    } else if !is_draining && tx.note_landed(key, open.number, Landing::Told)? {
                         // Counted when it is acknowledged, or in the round that finds out.
-                    } else if !tx.echoed_push(key, intent.number)? {
+                    } else if !tx.echoed_push(key, open.number)? {
                         // Not acknowledged while this was on its way here, but refused: somebody else did the same.
                         tx.ask_again(key, Reread::default())?;
                     }
                 }
-                for echo in &heard.echoes {
-                    tx.echoed(echo)?;
+                for (key, sequence) in &heard.echoes {
+                    tx.echoed(key, *sequence)?;
                 }
                 for key in &heard.news {
                     let (is_unclear, is_deleted) = (heard.unclear.contains(key), heard.deleted.contains(key));
@@ -410,7 +412,7 @@ impl Round<'_> {
                     if !passed.last().is_some_and(|echo| still_stands(&echo.write, agreed.as_ref())) {
                         heard.news.insert(key.clone());
                     }
-                    heard.echoes.extend(passed);
+                    heard.echoes.extend(passed.into_iter().map(|echo| (echo.key, echo.sequence)));
                     continue;
                 }
                 // What happened before it was sent is not its doing. Records are read ahead of the feed, so it may
@@ -420,7 +422,8 @@ impl Round<'_> {
                 if let Some(open) = intent.as_ref().filter(|open| !is_earlier(open)) {
                     match shows(&open.write, effect) {
                         Evidence::Shown => {
-                            heard.landed.extend(intent.take().map(|intent| (key.clone(), intent)));
+                            intent = None;
+                            heard.landed.extend(snapshot.open_write(key)?.map(|open| (key.clone(), open)));
                             continue;
                         }
                         Evidence::Unclear => {

@@ -282,6 +282,8 @@ pub(crate) async fn seal(
     }
     (known.confirmed, known.seal) = (Some(seal.clone()), None);
     let (row, number) = (known.encode(), held.number);
+    // The next round would find the seal at the centre, and settle what is left.
+    while store.transact(move |tx| tx.settle_sealed(number, is_echo_due)).await? {}
     store
         .transact(move |tx| -> Result<(), StoreError> {
             tx.set_meta(META_LEASE, Some(&row))?;

@@ -82,7 +82,7 @@ pub(super) fn are_of_two(key: &RecordKey, local: Option<&Document>, remote: Opti
 /// it is: none of the steps of a merge would find anything to do.
 pub(crate) fn take_in(tx: &mut Tx<'_>, key: &RecordKey, remote: &Verbatim) -> Result<Tally, StoreError> {
     if !tx.is_unheard_of(key)? {
-        return merge_in(tx, key, Some(remote.document()));
+        return merge_in(tx, key, Some(&remote.decode()));
     }
     tx.put_new(key, remote.bytes())?;
     tx.note_taken(key)?;

@@ -18,9 +18,9 @@ use crate::central::Central;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
-use crate::store::{Base, Reread, Snapshot, StoreError};
+use crate::store::{Reread, Snapshot, StoreError, identity_in, identity_row};
 
-/// A person as this node believes them to stand at the centre.
+/// A person as this node believes them to stand at the centre: the fields by which people are told apart.
 struct Believed {
     key: RecordKey,
     /// What was agreed on; `None` if it was only sent.
@@ -130,18 +130,19 @@ fn believed(snapshot: &Snapshot, account: &str) -> Result<Vec<Believed>, StoreEr
         let is_gone = snapshot.is_vanished(&key)? || snapshot.undecided(&key)?.is_some();
         let agreed = match snapshot.base(&key)? {
             None => None,
-            Some(base) if base.is_at_centre() || snapshot.has_landed(&key)? => Some(base),
+            Some(base) if base.is_at_centre() || snapshot.has_landed(&key)? => {
+                // One of whom nobody knows whether they were there is empty.
+                Some(base.document().filter(|base| !base.is_empty()).map(identity_row))
+            }
             // Their records wait.
             Some(_) => continue,
         };
-        let local = snapshot.visit_record(&key, |record| record.map(Document::try_from).transpose())?;
-        let Some(local) = local.map_err(|e| StoreError::Damaged(e.to_string()))? else {
+        let Some(local) = snapshot.visit_record(&key, |record| record.map(identity_in).transpose())?? else {
             continue;
         };
         let agreed = match agreed {
             None => Some(local.clone()),
-            Some(Base::Document(base)) if !base.is_empty() => Some(base),
-            Some(_) => None,
+            Some(agreed) => agreed,
         };
         let meant = snapshot.meant(account)?;
         people.push(Believed { key, agreed, local, meant, is_gone });

@@ -11,9 +11,10 @@ use super::round::{Round, RoundError, Tally};
 use super::step;
 use crate::central::{ArchiveState, Central, CentralError, Fetched};
 use crate::domain::access::Actor;
+use crate::domain::json::weight;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
-use crate::store::{Base, Intent, IntentWrite, Reread, StoreError, Tx, unless_damaged};
+use crate::store::{Base, IntentWrite, OpenWrite, Reread, StoreError, Tx, unless_damaged};
 
 use super::drain::Source;
 
@@ -28,19 +29,19 @@ impl Round<'_> {
     /// who saw it.
     pub(crate) async fn settle(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let snapshot = self.store.read()?;
-        let (mut given_up, mut doubtful) = (Vec::new(), BTreeMap::<Kind, Vec<(RecordKey, Intent)>>::new());
-        for (key, intent) in snapshot.intents()? {
+        let (mut given_up, mut doubtful) = (Vec::new(), BTreeMap::<Kind, Vec<(RecordKey, OpenWrite)>>::new());
+        for (key, open) in snapshot.intents()? {
             let is_unclear = snapshot.reread(&key)?.is_some_and(|why| why.is_unclear);
             if self.source == Source::Sweep || is_unclear {
-                doubtful.entry(key.kind).or_default().push((key, intent));
+                doubtful.entry(key.kind).or_default().push((key, open));
             } else {
-                given_up.push((key, intent));
+                given_up.push((key, open));
             }
         }
         drop(snapshot);
         self.give_up(central, given_up).await?;
-        for (kind, intents) in doubtful {
-            for batch in intents.chunks(self.fetch_ids()) {
+        for (kind, writes) in doubtful {
+            for batch in writes.chunks(self.fetch_ids()) {
                 self.settle_batch(central, kind, batch).await?;
             }
         }
@@ -51,26 +52,28 @@ impl Round<'_> {
     async fn give_up(
         &mut self,
         central: &mut dyn Central,
-        intents: Vec<(RecordKey, Intent)>,
+        writes: Vec<(RecordKey, OpenWrite)>,
     ) -> Result<(), RoundError> {
-        if intents.is_empty() {
+        if writes.is_empty() {
             return Ok(());
         }
-        let archives: Vec<_> = intents.iter().filter_map(|(_, i)| archived(i, ArchiveState::Void)).collect();
+        let archives: Vec<_> =
+            writes.iter().filter_map(|(_, open)| archived(open, ArchiveState::Void)).collect();
         let unsettled = self.settle_archives(central, archives).await?;
         self.unfinished += unsettled.len();
-        self.store
-            .transact(move |tx| -> Result<(), StoreError> {
-                for (key, intent) in &intents {
-                    if is_unsettled(intent, &unsettled) {
-                        continue;
+        let settled: Vec<_> =
+            writes.into_iter().filter(|(_, open)| !is_unsettled(open.archive(), &unsettled)).collect();
+        for part in weight::parts(settled, |(_, open)| open.weight) {
+            self.store
+                .transact(move |tx| -> Result<(), StoreError> {
+                    for (key, open) in &part {
+                        // A row of the record may be damaged: it waits, and nobody else does.
+                        unless_damaged(tx.give_up_intent(key, open.number))?;
                     }
-                    // A row of the record may be damaged: it waits, and nobody else does.
-                    unless_damaged(tx.give_up_intent(key, intent.number))?;
-                }
-                Ok(())
-            })
-            .await?;
+                    Ok(())
+                })
+                .await?;
+        }
         step("settle.given_up");
         Ok(())
     }
@@ -79,18 +82,18 @@ impl Round<'_> {
         &mut self,
         central: &mut dyn Central,
         kind: Kind,
-        batch: &[(RecordKey, Intent)],
+        batch: &[(RecordKey, OpenWrite)],
     ) -> Result<(), RoundError> {
         let mut open = batch.to_vec();
         while !open.is_empty() {
             let ids: Vec<String> = open.iter().map(|(key, _)| key.id.clone()).collect();
-            let found = by_id(self.fetch(central, kind, &ids).await?);
+            let mut found = by_id(self.fetch(central, kind, &ids).await?);
             step("settle.read");
             let deferred = deferred_in(&found);
             // An answer says only of the records that it was asked about that they are gone.
             let answered;
             (open, answered) = open.into_iter().partition(|(key, _)| deferred.contains(&key.id));
-            self.settle_found(central, answered, &found).await?;
+            self.settle_found(central, answered, &mut found).await?;
         }
         Ok(())
     }
@@ -99,44 +102,56 @@ impl Round<'_> {
     async fn settle_found(
         &mut self,
         central: &mut dyn Central,
-        answered: Vec<(RecordKey, Intent)>,
-        found: &BTreeMap<String, Remote>,
+        answered: Vec<(RecordKey, OpenWrite)>,
+        found: &mut BTreeMap<String, Remote>,
     ) -> Result<(), RoundError> {
         let (mut settled, mut unreadable, mut archives) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, intent) in answered {
-            let remote = match found.get(&key.id) {
+        for (key, open) in answered {
+            let remote = match found.remove(&key.id) {
                 Some(Remote::Deferred) => continue,
                 Some(Remote::Unreadable(reason)) => {
                     // The write stays open until somebody can tell what became of it.
-                    unreadable.push((key, reason.clone()));
+                    unreadable.push((key, reason));
                     continue;
                 }
-                Some(Remote::Document(document)) => Some(document.document().clone()),
+                Some(Remote::Document(document)) => Some(document),
                 None => None,
             };
-            let has_landed = landed(&intent.write, remote.as_ref());
-            archives
-                .extend(archived(&intent, if has_landed { ArchiveState::Done } else { ArchiveState::Void }));
-            settled.push((key, intent, has_landed, remote));
+            // A delete has landed if nothing is there.
+            let state = if remote.is_none() { ArchiveState::Done } else { ArchiveState::Void };
+            archives.extend(archived(&open, state));
+            settled.push((key, open, remote));
         }
         let unsettled = self.settle_archives(central, archives).await?;
         self.unfinished += unsettled.len();
-        settled.retain(|(_, intent, ..)| !is_unsettled(intent, &unsettled));
-        let (lease, source) = (self.lease_number(), self.source);
-        let tally = self
+        settled.retain(|(_, open, _)| !is_unsettled(open.archive(), &unsettled));
+        let mut tally = self
             .store
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for (key, reason) in &unreadable {
                     tally += note_unreadable(tx, key, reason)?;
                 }
-                for (key, intent, has_landed, remote) in &settled {
-                    let read = settle_read(tx, key, intent, *has_landed, remote.as_ref(), (source, lease));
-                    tally += unless_damaged(read)?.unwrap_or_default();
-                }
                 Ok(tally)
             })
             .await?;
+        let (lease, source) = (self.lease_number(), self.source);
+        let weight_of = |(_, open, remote): &(RecordKey, OpenWrite, Option<Verbatim>)| {
+            open.weight + remote.as_ref().map_or(0, Verbatim::weight)
+        };
+        for part in weight::parts(settled, weight_of) {
+            tally += self
+                .store
+                .transact(move |tx| -> Result<Tally, StoreError> {
+                    let mut tally = Tally::default();
+                    for (key, open, remote) in &part {
+                        let read = settle_read(tx, key, open.number, remote.as_ref(), (source, lease));
+                        tally += unless_damaged(read)?.unwrap_or_default();
+                    }
+                    Ok(tally)
+                })
+                .await?;
+        }
         self.tally += tally;
         step("settle.applied");
         Ok(())
@@ -238,22 +253,34 @@ impl Round<'_> {
         let read = ids.iter().filter(|id| !left.contains(id));
         let remotes: Vec<(RecordKey, Option<Remote>)> =
             read.map(|id| (RecordKey::new(kind, id.as_str()), found.remove(id))).collect();
-        let tally = self
-            .store
-            .transact(move |tx| -> Result<Tally, StoreError> {
-                let mut tally = Tally::default();
-                for (key, remote) in &remotes {
-                    // Still asked for otherwise: a write of it is on its way, or was when it was read.
-                    if !tx.is_read_stale(key, read_at)? {
-                        tally += take(tx, key, remote.as_ref())?;
-                    }
-                }
-                Ok(tally)
-            })
-            .await?;
-        self.tally += tally;
-        step("reread.applied");
+        self.take_reread(remotes, read_at).await?;
         Ok(left)
+    }
+
+    /// Takes what was read of records that are noted as to be read again, a part after the other.
+    pub(crate) async fn take_reread(
+        &mut self,
+        remotes: Vec<(RecordKey, Option<Remote>)>,
+        read_at: u64,
+    ) -> Result<(), StoreError> {
+        for part in weight::parts(remotes, |(_, remote)| remote.as_ref().map_or(0, Remote::weight)) {
+            let tally = self
+                .store
+                .transact(move |tx| -> Result<Tally, StoreError> {
+                    let mut tally = Tally::default();
+                    for (key, remote) in &part {
+                        // Still asked for otherwise: a write of it is on its way, or was when it was read.
+                        if !tx.is_read_stale(key, read_at)? {
+                            tally += take(tx, key, remote.as_ref())?;
+                        }
+                    }
+                    Ok(tally)
+                })
+                .await?;
+            self.tally += tally;
+            step("reread.applied");
+        }
+        Ok(())
     }
 
     /// A record that was asked for alone did not arrive. One that never does becomes a dead letter, so that
@@ -281,6 +308,16 @@ pub(crate) enum Remote {
     Unreadable(String),
     /// Not looked at: see [`Fetched::Deferred`].
     Deferred,
+}
+
+impl Remote {
+    /// What it takes while it is worked with, see [`Verbatim::weight`].
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Remote::Document(document) => document.weight(),
+            Remote::Unreadable(_) | Remote::Deferred => 0,
+        }
+    }
 }
 
 pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
@@ -321,7 +358,7 @@ pub(crate) fn take_document(
     key: &RecordKey,
     document: &Verbatim,
 ) -> Result<Tally, StoreError> {
-    let Some(mut tally) = note_if_put_back(tx, key, document.document())? else {
+    let Some(mut tally) = note_if_put_back(tx, key, document)? else {
         return Ok(Tally::default());
     };
     tx.read_again(key)?;
@@ -341,14 +378,14 @@ pub(crate) fn take_unreadable(tx: &mut Tx<'_>, key: &RecordKey, reason: &str) ->
 fn note_if_put_back(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    remote: &Document,
+    remote: &Verbatim,
 ) -> Result<Option<Tally>, StoreError> {
     // One that had vanished is compared by the merge.
     let is_due = tx.reread_of(key)?.is_some_and(|why| why.is_deleted) && !tx.is_vanished(key)?;
     if !is_due {
         return Ok(Some(Tally::default()));
     }
-    let noted = unless_damaged(note_put_back(tx, key, remote))?;
+    let noted = unless_damaged(note_put_back(tx, key, &remote.decode()))?;
     if noted.is_none() {
         tx.ask_again(key, Reread::default())?;
     }
@@ -356,37 +393,39 @@ fn note_if_put_back(
 }
 
 /// What becomes of the archived body of a delete.
-fn archived(intent: &Intent, state: ArchiveState) -> Option<(String, ArchiveState)> {
-    match &intent.write {
-        IntentWrite::Delete { archive } => Some((archive.clone(), state)),
-        _ => None,
-    }
+fn archived(open: &OpenWrite, state: ArchiveState) -> Option<(String, ArchiveState)> {
+    open.archive().map(|archive| (archive.to_owned(), state))
 }
 
 /// Whether the archived body of this delete does not say yet how it ended.
-pub(super) fn is_unsettled(intent: &Intent, unsettled: &BTreeSet<String>) -> bool {
-    matches!(&intent.write, IntentWrite::Delete { archive } if unsettled.contains(archive))
+pub(super) fn is_unsettled(archive: Option<&str>, unsettled: &BTreeSet<String>) -> bool {
+    archive.is_some_and(|archive| unsettled.contains(archive))
 }
 
-/// Settles a write by what a later read showed, and merges that.
+/// Settles the write with this number by what a later read showed, and merges that.
 fn settle_read(
     tx: &mut Tx<'_>,
     key: &RecordKey,
-    intent: &Intent,
-    has_landed: bool,
-    remote: Option<&Document>,
+    number: u64,
+    read: Option<&Verbatim>,
     (source, lease): (Source, i64),
 ) -> Result<Tally, StoreError> {
+    let Some(intent) = tx.intent(key)?.filter(|intent| intent.number == number) else {
+        return Ok(Tally::default());
+    };
+    let decoded = read.map(Verbatim::decode);
+    let remote = decoded.as_ref();
+    let has_landed = landed(&intent.write, remote);
     let is_open = match has_landed {
-        true => tx.settle_intent(key, intent.number, true)?.is_some(),
-        false => tx.give_up_intent(key, intent.number)?,
+        true => tx.settle_intent(key, number, true)?.is_some(),
+        false => tx.give_up_intent(key, number)?,
     };
     if !is_open {
         return Ok(Tally::default());
     }
     if has_landed {
         // The feed has passed the place where it would tell of it.
-        tx.note_sent(key, intent, lease, false)?;
+        tx.note_sent(key, &intent, lease, false)?;
     } else if let Some(remote) = remote {
         let local = tx.document(key)?;
         if let Some(base) = doubted(key.kind, &intent.write, &tx.base(key)?, local.as_ref(), remote) {
@@ -405,8 +444,8 @@ fn settle_read(
     // what was there before, or what was sent in its place. A record that was inserted had no base and has one now, so
     // more is compared. The merge sends the doubted write again, or makes it a conflict.
     // The read came after the write that it settles, so it may be merged; and after the lease.
-    if let Some(remote) = remote {
-        let Some(back) = note_if_put_back(tx, key, remote)? else {
+    if let Some(read) = read {
+        let Some(back) = note_if_put_back(tx, key, read)? else {
             return Ok(tally);
         };
         tally += back;

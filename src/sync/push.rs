@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use tokio_util::sync::CancellationToken;
 
 use super::apart::{self, Sent};
@@ -15,6 +15,7 @@ use super::{hold, step, undecided};
 use crate::central::{ArchiveState, Central, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
+use crate::domain::json::weight;
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{Owner, PUSH_RANK_MAX};
@@ -30,6 +31,9 @@ const BATCH_WRITES_MIN: usize = 1;
 const BATCH_WRITES_MAX: usize = 500;
 /// Roughly the most bytes sent together.
 const BATCH_BYTES_MAX: usize = 1_000_000;
+/// What takes more than this while it is worked with is not sent together with others: on its way it is there several
+/// times, as the record, as what is written, and as the statement of that.
+const BATCH_WEIGHT_MAX: usize = weight::TOGETHER_MAX / 2;
 /// Writes that landed and wait for a seal, at most about so many.
 const SEAL_EVERY_WRITES: u64 = 1_000;
 /// A batch faster than this may grow, one slower than the second shrinks.
@@ -46,19 +50,50 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// Roughly what goes over the wire.
-    fn bytes(&self) -> usize {
-        let size = |document: &Document| document.to_vec().map_or(0, |bytes| bytes.len());
-        let write = match &self.write {
-            Write::Insert { document, .. } => size(document),
+    /// Roughly what goes over the wire, and what it takes while it is worked with.
+    fn size(&self) -> Size {
+        let mut size = Size::default();
+        match &self.write {
+            Write::Insert { document, .. } => size.add(document),
             Write::Update { changes, .. } => {
-                let values = changes.iter().flat_map(|change| [&change.from, &change.to]).flatten();
-                values.map(|value| size(&doc! {"": value.clone()})).sum()
+                for value in changes.iter().flat_map(|change| [&change.from, &change.to]).flatten() {
+                    size.add(&doc! {"": value.clone()});
+                }
             }
-            Write::Replace { base, document, .. } => size(base) + size(document),
-            Write::Delete { base, .. } => size(base),
-        };
-        write + self.archive.as_ref().map_or(0, |(_, row)| size(row))
+            Write::Replace { base, document, .. } => [base, document].into_iter().for_each(|d| size.add(d)),
+            Write::Delete { base, .. } => size.add(base),
+        }
+        if let Some((_, row)) = &self.archive {
+            size.add(row);
+        }
+        size
+    }
+}
+
+/// Size of what is sent: bytes, and what it takes decoded ([`weight::of_decoded`]).
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    bytes: usize,
+    weight: usize,
+}
+
+impl Size {
+    fn add(&mut self, document: &Document) {
+        if let Ok(raw) = RawDocumentBuf::try_from(document) {
+            self.bytes += raw.as_bytes().len();
+            self.weight += weight::of_decoded(&raw);
+        }
+    }
+
+    fn is_full(self) -> bool {
+        self.bytes > BATCH_BYTES_MAX || self.weight > BATCH_WEIGHT_MAX
+    }
+}
+
+impl std::ops::AddAssign for Size {
+    fn add_assign(&mut self, other: Size) {
+        self.bytes += other.bytes;
+        self.weight += other.weight;
     }
 }
 
@@ -157,10 +192,10 @@ impl Round<'_> {
         let (sending, rest, tally) = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
-                let (mut sending, mut rest, mut bytes) = (Vec::new(), Vec::new(), 0);
+                let (mut sending, mut rest, mut size) = (Vec::new(), Vec::new(), Size::default());
                 let mut tally = Tally::default();
                 for key in &keys {
-                    if bytes > BATCH_BYTES_MAX {
+                    if size.is_full() {
                         rest.push(key.clone());
                         continue;
                     }
@@ -169,7 +204,7 @@ impl Round<'_> {
                     }
                     match plan(tx, key, &node, now, &mut tally) {
                         Ok(Some(planned)) => {
-                            bytes += planned.bytes();
+                            size += planned.size();
                             sending.push(planned);
                         }
                         // It waits for a row that is damaged, and holds nobody else up.

@@ -30,8 +30,8 @@ use crate::store::{Conflict, ConflictStatus, StoreError, Subject, Tx, unless_dam
 
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
-/// Roughly the most bytes of conflicts read from the store at a time.
-const PUBLISH_BYTES_MAX: usize = 4 << 20;
+/// Roughly what conflicts read from the store at a time may take, bytes and values.
+const PUBLISH_WEIGHT_MAX: usize = 4 << 20;
 /// Rows read at a time.
 const RESOLUTIONS_IDS_MAX: usize = 500;
 /// Rounds in which the row of a conflict that was closed here is read again. A second decision that is written into
@@ -56,7 +56,7 @@ impl Round<'_> {
             let mut conflicts = self.store.read()?.unpublished_conflicts(
                 after.as_deref(),
                 PUBLISH_CONFLICTS_MAX,
-                PUBLISH_BYTES_MAX,
+                PUBLISH_WEIGHT_MAX,
             )?;
             let Some(last) = conflicts.last() else {
                 return Ok(());

@@ -17,6 +17,7 @@ use super::put_back::note_older;
 use super::round::{Round, RoundError, Tally};
 use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
+use crate::domain::json::weight;
 use crate::domain::record::{Kind, RecordKey};
 use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx, unless_damaged};
 
@@ -214,24 +215,15 @@ impl Round<'_> {
                 }
             };
             step("scan.read");
-            let up_to = batch.last().map(|fetched| fetched.id().to_owned());
-            let is_done = up_to.is_none();
-            let present: BTreeSet<&str> = batch.iter().map(Fetched::id).collect();
-            let mut to_ask: Vec<(String, bool)> = self
-                .store
-                .read()?
-                .expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?
-                .into_iter()
-                .filter(|id| !present.contains(id.as_str()) && !large.contains(id))
-                .map(|id| (id, false))
-                .collect();
-            let is_passed = |id: &String| {
-                at.after.as_ref().is_none_or(|after| id > after) && up_to.as_ref().is_none_or(|end| id <= end)
-            };
-            to_ask.extend(large.iter().filter(|id| is_passed(id)).map(|id| (id.clone(), true)));
-            at.after = up_to.or(at.after.take());
-            self.take_batch(batch, to_ask, read_at, at).await?;
-            step("scan.applied");
+            let is_done = batch.is_empty();
+            let mut parts = weight::parts(batch, Fetched::weight);
+            if is_done {
+                parts.push(Vec::new());
+            }
+            for part in parts {
+                self.take_up_to(part, &large, read_at, at).await?;
+                step("scan.applied");
+            }
             if is_done {
                 self.reread(central).await?;
                 return Ok(true);
@@ -240,6 +232,32 @@ impl Round<'_> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Takes what was read next, or that nothing follows, and notes what should have been among it. Moves the position.
+    async fn take_up_to(
+        &mut self,
+        batch: Vec<Fetched>,
+        large: &BTreeSet<String>,
+        read_at: u64,
+        at: &mut Position,
+    ) -> Result<(), StoreError> {
+        let up_to = batch.last().map(|fetched| fetched.id().to_owned());
+        let present: BTreeSet<&str> = batch.iter().map(Fetched::id).collect();
+        let mut to_ask: Vec<(String, bool)> = self
+            .store
+            .read()?
+            .expected_at_centre(at.kind, at.after.as_deref(), up_to.as_deref())?
+            .into_iter()
+            .filter(|id| !present.contains(id.as_str()) && !large.contains(id))
+            .map(|id| (id, false))
+            .collect();
+        let is_passed = |id: &String| {
+            at.after.as_ref().is_none_or(|after| id > after) && up_to.as_ref().is_none_or(|end| id <= end)
+        };
+        to_ask.extend(large.iter().filter(|id| is_passed(id)).map(|id| (id.clone(), true)));
+        at.after = up_to.or(at.after.take());
+        self.take_batch(batch, to_ask, read_at, at).await
     }
 
     fn is_scan_share_used(&mut self, central: &dyn Central) -> bool {
@@ -281,7 +299,7 @@ impl Round<'_> {
                     }
                     let is_marked = tx.reread_of(&key)?.is_some_and(|why| why.is_deleted);
                     if let (Fetched::Document { document, .. }, true) = (fetched, is_deleted && !is_marked) {
-                        match unless_damaged(note_older(tx, &key, document.document()))? {
+                        match unless_damaged(note_older(tx, &key, &document.decode()))? {
                             Some(older) => tally += older,
                             None => {
                                 tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;

@@ -24,6 +24,7 @@ use crate::central::{
     Cause, CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token,
     Watched, lease_of,
 };
+use crate::domain::json::weight::{self, Together};
 use crate::domain::record::{Kind, RecordKey};
 
 /// No change stream: without a replica set, or where the engine does not know the stage (unrecognized stage, unknown
@@ -205,10 +206,10 @@ impl MongoFeed {
             }
         };
         let unreadable = |_| error::failed("a batch of changes cannot be read");
-        let mut changes = Changes::default();
+        let (mut changes, mut values) = (Changes::default(), Together::default());
         for value in batch.doc_slices().map_err(|failure| error::of_call(&failure))? {
             if let bson::RawBsonRef::Document(raw) = value.map_err(unreadable)? {
-                self.take(raw, &mut changes)?;
+                self.take(raw, &mut changes, &mut values)?;
             }
         }
         let reply = batch.as_raw_document();
@@ -223,7 +224,9 @@ impl MongoFeed {
         Ok(changes)
     }
 
-    fn take(&mut self, raw: &RawDocument, changes: &mut Changes) -> Result<()> {
+    /// Adds what an event tells to `changes`. `values` counts what is told of values: of more than can be worked with
+    /// together it is only told that something happened, and the records are read.
+    fn take(&mut self, raw: &RawDocument, changes: &mut Changes, values: &mut Together) -> Result<()> {
         if let Ok(token) = raw.get_document("_id") {
             self.read_to = Some(Token(Document::try_from(token).map_err(|_| unreadable_token())?));
         }
@@ -251,13 +254,18 @@ impl MongoFeed {
             changes.has_other_ids = true;
             return Ok(());
         };
-        let body = || raw.get_document("fullDocument").ok().and_then(owned);
+        let mut told = |field: &str| {
+            let value = raw.get_document(field).ok()?;
+            values.takes(weight::of_decoded(value)).then_some(value)
+        };
+        let mut body = || told("fullDocument").and_then(owned);
         let effect = match operation {
             "insert" => Effect::Inserted(body()),
             "replace" => Effect::Replaced(body()),
             "delete" => Effect::Deleted,
             // What cannot be read, like everything unheard of, is a change of which nothing is known.
             _ => whole(raw)
+                .and_then(|_| told("updateDescription"))
                 .and_then(described)
                 .unwrap_or(Effect::Updated { set: Vec::new(), unset: Vec::new() }),
         };
@@ -284,9 +292,12 @@ fn whole(raw: &RawDocument) -> Option<&RawDocument> {
 }
 
 /// Dotted paths with the values that they were set to, and those that were removed.
-fn described(raw: &RawDocument) -> Option<Effect> {
-    let description = owned(raw.get_document("updateDescription").ok()?)?;
-    let set = description.get_document("updatedFields").cloned().unwrap_or_default();
+fn described(description: &RawDocument) -> Option<Effect> {
+    let mut description = owned(description)?;
+    let set = match description.remove("updatedFields") {
+        Some(Bson::Document(set)) => set,
+        _ => Document::new(),
+    };
     let unset = description.get_array("removedFields").cloned().unwrap_or_default();
     let unset = unset.iter().filter_map(|path| path.as_str().map(str::to_owned)).collect();
     Some(Effect::Updated { set: set.into_iter().collect(), unset })
@@ -297,7 +308,7 @@ fn lease_told(raw: &RawDocument, node: &str) -> Option<Lease> {
     if raw.get_document("documentKey").ok()?.get_str("_id").ok()? != node {
         return None;
     }
-    let Effect::Updated { set, .. } = described(raw)? else {
+    let Effect::Updated { set, .. } = described(raw.get_document("updateDescription").ok()?)? else {
         return None;
     };
     let mut lease = doc! {};
@@ -348,9 +359,9 @@ mod tests {
         let shortened = event(Bson::Array(vec![doc! {"field": "notes", "newSize": 1}.into()]));
         assert!(whole(&shortened).is_none());
         for told in [event(Bson::Array(Vec::new())), event(Bson::Null)] {
-            assert!(whole(&told).and_then(described).is_some());
+            assert!(whole(&told).is_some());
         }
         // The own row is looked at for its lease only.
-        assert!(described(&shortened).is_some());
+        assert!(described(shortened.get_document("updateDescription").unwrap()).is_some());
     }
 }

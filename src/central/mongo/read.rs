@@ -27,7 +27,7 @@ const ID_TYPE_MAX_KEY: i32 = 127;
 const SIZES_PER_PAGE: i64 = 1000;
 /// Bytes of documents fetched by identifier after which the others are left to be asked for again. One reply of a server has
 /// at most 16 MiB, so that no more than this and a reply is held.
-const FETCH_BYTES_MAX: usize = 8 << 20;
+const FETCH_BYTES_MAX: usize = 4 << 20;
 /// How often in a row a cursor is opened again that the server gave up before it told anything.
 const REOPENED_MAX: usize = 3;
 
@@ -73,7 +73,7 @@ impl MongoCentral {
             left.clear();
             for person in found {
                 match person {
-                    Fetched::Document { document, .. } => people.push(document.document().clone()),
+                    Fetched::Document { document, .. } => people.push(document.decode()),
                     // Nothing can be told of them but that they are there.
                     Fetched::Unreadable { id, .. } => people.push(doc! {"_id": id}),
                     Fetched::Deferred { id } => left.push(id),

@@ -12,6 +12,7 @@ use crate::central::{
     ArchiveState, CONFLICTS_COLLECTION, ConflictAnswer, Fetched, Lease, LeaseAnswer, NODES_COLLECTION,
     RESOLUTION_FIELDS, Resolutions, Result, TRASH_COLLECTION, WaitingConflicts, lease_of,
 };
+use crate::domain::json::weight;
 use crate::domain::value::same_option;
 use crate::store::STORE_FIELD;
 
@@ -34,13 +35,14 @@ const RETRIED_FIELDS: [&str; 2] = ["number", "at"];
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most rows that one command carries.
 const ROWS_MAX: usize = 500;
-/// Most bytes of rows of `edge_nodes` that are read at once, if it is more than one.
-const NODE_ROWS_BYTES_MAX: usize = 16 << 20;
-/// Bytes of decided rows of `edge_conflicts` after which the others are left to be asked for again.
-const DECIDED_BYTES_MAX: usize = 32 << 20;
-/// Rows that wait, and bytes of them, after which the others are left to be asked for again.
+/// What rows of `edge_nodes` that are read at once may take, bytes and values ([`weight::of_decoded`]), if it is more
+/// than one.
+const NODE_ROWS_WEIGHT_MAX: usize = 16 << 20;
+/// What decided rows of `edge_conflicts` take after which the others are left to be asked for again.
+const DECIDED_WEIGHT_MAX: usize = 32 << 20;
+/// Rows that wait, and what they take, after which the others are left to be asked for again.
 const WAITING_ROWS_MAX: usize = 500;
-const WAITING_BYTES_MAX: usize = 4 << 20;
+const WAITING_WEIGHT_MAX: usize = 4 << 20;
 /// Such rows that a server is asked for at once: each may have three values of 256 KiB.
 const WAITING_BATCH: usize = 16;
 /// Fields of a node's row that announcements and reports leave alone.
@@ -93,15 +95,13 @@ impl MongoCentral {
         let finding = nodes.find(doc! {"$or": any}).session(&mut self.reading);
         let patience = &self.patience;
         let mut cursor = patience.limited(async { finding.await }).await?;
-        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let (mut rows, mut weight) = (Vec::new(), 0);
         while let Some(row) =
             patience.limited(async { cursor.next(&mut self.reading).await.transpose() }).await?
         {
-            bytes += row.as_bytes().len();
-            if bytes > NODE_ROWS_BYTES_MAX && !rows.is_empty() {
-                return Err(error::failed(
-                    "the rows of edge_nodes about this store have more bytes than are read",
-                ));
+            weight += weight::of_decoded(&row);
+            if weight > NODE_ROWS_WEIGHT_MAX && !rows.is_empty() {
+                return Err(error::failed("the rows of edge_nodes about this store are more than are read"));
             }
             let unreadable = |_| error::failed("a row of edge_nodes cannot be read");
             rows.push(Document::try_from(&*row).map_err(unreadable)?);
@@ -166,7 +166,7 @@ impl MongoCentral {
         // Open rows are read too, because a row that is missing must be noticed.
         let shown = RESOLUTION_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::from(1)));
         let projection: Document = shown.collect();
-        let (mut present, mut left, mut bytes) = (BTreeSet::new(), ids.to_vec(), 0);
+        let (mut present, mut left, mut weight) = (BTreeSet::new(), ids.to_vec(), 0);
         while !left.is_empty() {
             let before = present.len();
             let rows = self.database.collection::<Document>(CONFLICTS_COLLECTION);
@@ -180,15 +180,15 @@ impl MongoCentral {
                 match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
                     Next::Batch(batch) => {
                         for row in batch {
-                            if bytes >= DECIDED_BYTES_MAX {
+                            if weight >= DECIDED_WEIGHT_MAX {
                                 left.retain(|id| !present.contains(id));
                                 found.left = left;
                                 return Ok(found);
                             }
                             present.insert(row.id().to_owned());
-                            let row_bytes = row.bytes();
+                            let row_weight = row.weight();
                             let decided = decided(row);
-                            bytes += decided.as_ref().map_or(0, |_| row_bytes);
+                            weight += decided.as_ref().map_or(0, |_| row_weight);
                             found.decided.extend(decided);
                         }
                     }
@@ -225,17 +225,17 @@ impl MongoCentral {
             .batch_size(batch_size(WAITING_BATCH))
             .session(&mut self.reading);
         let mut cursor = self.patience.limited(async { finding.batch().await }).await?;
-        let (mut found, mut read, mut bytes) = (WaitingConflicts::default(), 0, 0);
+        let (mut found, mut read, mut weight) = (WaitingConflicts::default(), 0, 0);
         loop {
             match next_batch(&mut cursor, &mut self.reading, &self.patience).await? {
                 Next::Batch(batch) => {
                     for row in batch {
-                        (read, bytes) = (read + 1, bytes + row.bytes());
+                        (read, weight) = (read + 1, weight + row.weight());
                         found.next = Some(row.id().to_owned());
                         if let Fetched::Document { document, .. } = row {
-                            found.rows.push(document.into_document());
+                            found.rows.push(document.decode());
                         }
-                        if read >= WAITING_ROWS_MAX || bytes >= WAITING_BYTES_MAX {
+                        if read >= WAITING_ROWS_MAX || weight >= WAITING_WEIGHT_MAX {
                             return Ok(found);
                         }
                     }
@@ -376,7 +376,7 @@ fn decided(row: Fetched) -> Option<Document> {
     let Fetched::Document { document, .. } = row else {
         return None;
     };
-    let row = document.into_document();
+    let row = document.decode();
     let is_undecided = matches!(row.get("resolution"), None | Some(Bson::Null));
     (!(has_status(&row, OPEN) && is_undecided)).then_some(row)
 }

@@ -23,6 +23,9 @@ const INDEX: usize = 64;
 pub const BODY_MAX: usize = 24 << 20;
 /// What a record may take beside its bytes while it is changed.
 pub const RECORD_MAX: usize = 16 << 20;
+/// What documents of a reconciliation may take together, their bytes and their values decoded, before the others wait
+/// for their turn.
+pub const TOGETHER_MAX: usize = 8 << 20;
 
 /// A value in a list.
 pub(super) const ELEMENT: usize = json_element() + bson_element();
@@ -111,6 +114,55 @@ pub fn of_document(document: &RawDocument, most: usize) -> usize {
     weight
 }
 
+/// What a stored document takes while it is worked with: its bytes and its values decoded. Looks no further than at what
+/// makes it [`TOGETHER_MAX`].
+pub fn of_decoded(document: &RawDocument) -> usize {
+    document.as_bytes().len() + of_document(document, TOGETHER_MAX)
+}
+
+/// Documents that are worked with together: the first, and others as long as all of them take no more than
+/// [`TOGETHER_MAX`]. One alone may be heavier.
+#[derive(Debug, Default)]
+pub struct Together {
+    weight: usize,
+    is_begun: bool,
+}
+
+impl Together {
+    /// Whether a document that takes so much goes with those before it, and counts it then.
+    pub fn takes(&mut self, weight: usize) -> bool {
+        let sum = self.weight.saturating_add(weight);
+        if self.is_begun && sum > TOGETHER_MAX {
+            return false;
+        }
+        (self.weight, self.is_begun) = (sum, true);
+        true
+    }
+
+    /// Whether they take so much that no other goes with them.
+    pub fn is_full(&self) -> bool {
+        self.weight >= TOGETHER_MAX
+    }
+}
+
+/// Cuts a list into parts that are worked with one after the other, in their order, by what each entry takes.
+pub fn parts<T>(entries: Vec<T>, weight: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let (mut parts, mut part, mut together) = (Vec::new(), Vec::new(), Together::default());
+    for entry in entries {
+        let weight = weight(&entry);
+        if !together.takes(weight) {
+            parts.push(std::mem::take(&mut part));
+            together = Together::default();
+            together.takes(weight);
+        }
+        part.push(entry);
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
 fn add_document(document: &RawDocument, most: usize, weight: &mut usize) {
     if !document.is_empty() {
         *weight += bson_object();
@@ -197,6 +249,26 @@ mod tests {
             let (weight, of_text) = (of_document(&raw, usize::MAX), of_text(text.as_bytes()));
             assert!(weight * 3 > of_text && weight < of_text, "{row}: {weight} of {of_text}");
         }
+    }
+
+    #[test]
+    fn what_is_worked_with_together_is_bounded_by_values() {
+        let empty = vec![Bson::Document(doc! {"a": {}}); 9300];
+        let heavy = serialize_to_raw_document_buf(&doc! {"m": empty}).unwrap();
+        let bytes = heavy.as_bytes().len();
+        assert!(bytes < 200_000 && of_decoded(&heavy) > 20 * bytes);
+        let light = serialize_to_raw_document_buf(&doc! {"m": "text"}).unwrap();
+        let list = [vec![&light; 1000], vec![&heavy; 10], vec![&light; 10]].concat();
+        let cut = parts(list.clone(), |document| of_decoded(document));
+        assert_eq!(cut.concat(), list);
+        for part in &cut {
+            let weight: usize = part.iter().map(|document| of_decoded(document)).sum();
+            assert!(part.len() == 1 || weight <= TOGETHER_MAX, "{} of {weight}", part.len());
+        }
+        assert!((5..=11).contains(&cut.len()), "{}", cut.len());
+        assert!(parts(Vec::new(), |weight| *weight).is_empty());
+        // One that is heavier than all that go together goes alone.
+        assert_eq!(parts(vec![1, TOGETHER_MAX + 1, 1], |weight| *weight).len(), 3);
     }
 
     #[test]
