@@ -80,7 +80,7 @@ pub use backup::{About, Manifest, StreamError, Summary};
 pub use clear::{ClearFiles, files_in_the_clear};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{CONTENT_TABLE, ContentsLeft, IdleContents, OwedContent, WantedContent};
-pub use delivered::{Delivered, STORE_FIELD};
+pub use delivered::{Compared, Delivered, STORE_FIELD};
 pub use departed::identity_row;
 pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};
