@@ -11,6 +11,8 @@ mod decisions;
 mod large;
 #[path = "holds/left_behind.rs"]
 mod left_behind;
+#[path = "holds/made_again.rs"]
+mod made_again;
 #[path = "holds/refused.rs"]
 mod refused;
 #[path = "holds/resolutions.rs"]

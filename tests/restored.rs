@@ -10,6 +10,8 @@ mod support;
 mod former;
 #[path = "restored/images.rs"]
 mod images;
+#[path = "restored/reused.rs"]
+mod reused;
 
 use std::collections::BTreeMap;
 use std::path::Path;

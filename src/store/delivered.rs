@@ -20,6 +20,7 @@ use crate::domain::diff::{Diff, Path, diff, get, set};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::RecordKey;
 use crate::domain::same_meaning::same_meaning_option;
+use crate::domain::schema::Schema;
 use crate::domain::value::same_document;
 
 /// The processes that edited this store: names, and the number of the first change of each.
@@ -246,63 +247,71 @@ impl Tx<'_> {
 
     /// Where the centre holds something else now than what was delivered, that stands and the other is a conflict:
     /// somebody has changed it since, or an edit was taken for delivered by mistake. Values that mean the same are no
-    /// conflict. Returns the conflicts.
+    /// conflict. `None` if nothing was delivered.
     pub fn compare_delivered(
         &mut self,
         key: &RecordKey,
         remote: Option<&Document>,
-    ) -> Result<Vec<Clash>, StoreError> {
+    ) -> Result<Option<Compared>, StoreError> {
         let Some(row) = self.delivered.take(row_key(key))?.map(|row| tables::decode(&row)) else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         self.wrote();
         let row = row?;
-        let (base, local) = (row.get_document("base").ok(), row.get_document("local").ok());
-        let whole = |base: Option<&Document>| Clash {
-            path: Vec::new(),
-            base: base.cloned().map(Bson::Document),
-            local: local.cloned().map(Bson::Document),
-            remote: remote.cloned().map(Bson::Document),
-            stands: Side::Remote,
-        };
-        let unclear = row.get_array("unclear").into_iter().flatten().filter_map(Bson::as_str);
-        // It is not known whether what stands there is what was removed here.
-        let removed = unclear.map(steps).filter_map(|path| {
-            let remote = get(remote?, &path)?.clone();
-            Some(Clash { path, base: None, local: None, remote: Some(remote), stands: Side::Remote })
-        });
-        let mut clashes: Vec<Clash> = removed.collect();
-        clashes.extend(match (local, remote) {
-            (None, None) => Vec::new(),
-            (Some(local), Some(remote)) if same_document(local, remote) => Vec::new(),
-            (Some(local), Some(remote)) => {
-                let (nothing, schema) = (Document::new(), key.kind.schema());
-                let Diff::Fields(changes) = diff(base.unwrap_or(&nothing), local) else {
-                    clashes.push(whole(base));
-                    return Ok(clashes);
-                };
-                let differing = changes.into_iter().filter(|change| {
-                    change.path.first().is_none_or(|field| field != "_id")
-                        && !same_meaning_option(
-                            schema,
-                            &change.path,
-                            get(remote, &change.path),
-                            change.to.as_ref(),
-                        )
-                });
-                let clash = |change: crate::domain::diff::Change| Clash {
-                    base: change.from,
-                    local: change.to,
-                    remote: get(remote, &change.path).cloned(),
-                    path: change.path,
-                    stands: Side::Remote,
-                };
-                differing.map(clash).collect()
-            }
-            _ => vec![whole(base)],
-        });
-        Ok(clashes)
+        let clashes = clashes(&row, remote, key.kind.schema());
+        Ok(Some(Compared { clashes, base: row.get_document("base").ok().cloned() }))
     }
+}
+
+/// What was delivered, compared with what the centre has by now.
+#[derive(Debug)]
+pub struct Compared {
+    pub clashes: Vec<Clash>,
+    /// What was agreed on before.
+    pub base: Option<Document>,
+}
+
+fn clashes(row: &Document, remote: Option<&Document>, schema: &Schema) -> Vec<Clash> {
+    let (base, local) = (row.get_document("base").ok(), row.get_document("local").ok());
+    let whole = |base: Option<&Document>| Clash {
+        path: Vec::new(),
+        base: base.cloned().map(Bson::Document),
+        local: local.cloned().map(Bson::Document),
+        remote: remote.cloned().map(Bson::Document),
+        stands: Side::Remote,
+    };
+    let unclear = row.get_array("unclear").into_iter().flatten().filter_map(Bson::as_str);
+    // It is not known whether what stands there is what was removed here.
+    let removed = unclear.map(steps).filter_map(|path| {
+        let remote = get(remote?, &path)?.clone();
+        Some(Clash { path, base: None, local: None, remote: Some(remote), stands: Side::Remote })
+    });
+    let mut clashes: Vec<Clash> = removed.collect();
+    clashes.extend(match (local, remote) {
+        (None, None) => Vec::new(),
+        (Some(local), Some(remote)) if same_document(local, remote) => Vec::new(),
+        (Some(local), Some(remote)) => {
+            let nothing = Document::new();
+            let Diff::Fields(changes) = diff(base.unwrap_or(&nothing), local) else {
+                clashes.push(whole(base));
+                return clashes;
+            };
+            let differing = changes.into_iter().filter(|change| {
+                change.path.first().is_none_or(|field| field != "_id")
+                    && !same_meaning_option(schema, &change.path, get(remote, &change.path), change.to.as_ref())
+            });
+            let clash = |change: crate::domain::diff::Change| Clash {
+                base: change.from,
+                local: change.to,
+                remote: get(remote, &change.path).cloned(),
+                path: change.path,
+                stands: Side::Remote,
+            };
+            differing.map(clash).collect()
+        }
+        _ => vec![whole(base)],
+    });
+    clashes
 }
 
 impl Snapshot {

@@ -133,8 +133,10 @@ impl Tx<'_> {
             return Ok(());
         };
         last.until = self.last_trash_number()?;
-        last.is_succeeded = *actor == Actor::Centre && !last.is_of(&identity_in(person)?);
-        self.put_departed_row(id, Some(&last))
+        let is_another = !last.is_of(&identity_in(person)?);
+        last.is_succeeded = *actor == Actor::Centre && is_another;
+        self.put_departed_row(id, Some(&last))?;
+        if is_another { self.disown_conflicts(id) } else { Ok(()) }
     }
 
     /// No row of the trash has a higher number.

@@ -84,7 +84,7 @@ pub use clear::{ClearFiles, files_in_the_clear};
 pub use closed::{ActiveChange, ActiveChanges};
 pub use conflicts::{Conflict, ConflictStatus, Note, Subject, stands_name};
 pub use content::{CONTENT_TABLE, ContentsLeft, IdleContents, OwedContent, WantedContent};
-pub use delivered::{Delivered, STORE_FIELD};
+pub use delivered::{Compared, Delivered, STORE_FIELD};
 pub use departed::{identity_in, identity_row};
 pub use edit::{Edit, EditError, Requirement};
 pub use emergency::{Emergency, EmergencyError, under};

@@ -10,6 +10,7 @@ use redb::ReadableTable as _;
 use super::StoreError;
 use super::conflicts::{Conflict, ConflictStatus, Subject, digest};
 use super::records::Tx;
+use super::stand_in::unless_damaged;
 use crate::domain::diff::Path;
 use crate::domain::merge::{IDENTITY_FIELDS, Side};
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -76,6 +77,43 @@ impl Tx<'_> {
             }
             _ => Ok(String::new()),
         }
+    }
+
+    /// The open conflicts over values that were found in records of this account, in order of their records.
+    fn value_conflicts_of(&self, account: &str) -> Result<Vec<Conflict>, StoreError> {
+        let account = fold_account(account);
+        let mut found = Vec::new();
+        for entry in self.conflict_open.iter()? {
+            let id = entry?.0.value().2.to_owned();
+            // One that is damaged keeps nobody from the others.
+            let conflict = unless_damaged(self.conflict(&id))?.flatten();
+            found.extend(conflict.filter(|conflict| {
+                conflict.subject == Subject::Value
+                    && conflict.key.kind != Kind::Person
+                    && conflict.owner.as_ref() == Some(&account)
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Somebody else has this account from now on: what lost in records of the last one is written into no record there.
+    pub(super) fn disown_conflicts(&mut self, account: &str) -> Result<(), StoreError> {
+        for conflict in self.value_conflicts_of(account)? {
+            self.keep_conflict(&Conflict { owner: Some(String::new()), ..conflict })?;
+        }
+        Ok(())
+    }
+
+    /// The person has left this account for `new`. Conflicts over records that are gone go with them; over those that stay
+    /// with the account they are nobody's.
+    pub(crate) fn part_conflicts(&mut self, account: &str, new: &str) -> Result<(), StoreError> {
+        for conflict in self.value_conflicts_of(account)? {
+            if self.document(&conflict.key)?.is_none() {
+                let (owner, person) = (Some(fold_account(new)), self.human_under(new)?);
+                self.keep_conflict(&Conflict { owner, person, ..conflict })?;
+            }
+        }
+        self.disown_conflicts(account)
     }
 
     /// The account to which a record belongs, folded and empty for none, and which human being has it.

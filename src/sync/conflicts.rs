@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document};
 
-use super::undecided;
+use super::{made_again, undecided};
 use crate::domain::access::Actor;
 use crate::domain::active::is_active;
 use crate::domain::audit::{Event, What};
@@ -81,12 +81,12 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
             _ => record.cloned(),
         };
     }
-    // A whole record: one side had deleted it, and that side's value is that it is gone.
+    // A whole record: one side had deleted it, and that side's value is that it is gone. The other side's is its body, which
+    // may be edited since.
     if conflict.path.is_empty() {
         return match decision {
-            Decision::Value(Bson::Document(document)) => Some(document.clone()),
-            _ if is_for_what_stands(conflict, decision) => record.cloned(),
-            _ => None,
+            _ if record.is_some() && is_for_what_stands(conflict, decision) => record.cloned(),
+            _ => made_again::chosen_body(conflict, decision),
         };
     }
     let value = match decision {
@@ -101,7 +101,7 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
 }
 
 /// Why a value is not put into a record.
-pub(super) const OF_ANOTHER: &str = "the record is another person's now: take the value that stands, and write the other one where it belongs";
+pub(super) const OF_ANOTHER: &str = "the record is another person's now, or nobody knows whose it is: take the value that stands, and write the other one where it belongs";
 
 /// Whether a decision is for the side that stands.
 pub(super) fn is_for_what_stands(conflict: &Conflict, decision: &Decision) -> bool {
@@ -116,21 +116,32 @@ pub(super) const NOT_HERE: &str =
     "one of the two values is not on this node: take the value that stands, or write another one";
 
 /// Whether a decision is for a value that is not on this node.
-pub(super) fn is_out_of_reach(conflict: &Conflict, decision: &Decision) -> bool {
+pub(super) fn is_out_of_reach(conflict: &Conflict, record: Option<&Document>, decision: &Decision) -> bool {
+    if conflict.path.is_empty() && record.is_none() {
+        // What stood is nowhere but in the conflict by now.
+        let is_side = !matches!(decision, Decision::Value(_));
+        return conflict.is_withheld && is_side && made_again::chosen(conflict, decision).is_some();
+    }
     conflict.is_withheld && !is_for_what_stands(conflict, decision) && !matches!(decision, Decision::Value(_))
 }
 
-/// Whether a decision would put a value of one person's record into a record that is another one's by now.
+/// Whether a decision would put a value of one person's record into a record that is another one's by now, or of which
+/// nobody knows whose it is: the person is gone, and the id may have been used again.
 pub(super) fn is_of_another(
+    tx: &Tx<'_>,
     conflict: &Conflict,
     record: Option<&Document>,
     decided: Option<&Document>,
-) -> bool {
+) -> Result<bool, StoreError> {
     let Some(owner) = conflict.owner.as_ref().filter(|_| conflict.subject == Subject::Value) else {
-        return false;
+        return Ok(false);
     };
-    let owner_now = record.map(|record| conflict.key.kind.schema().owner_of(record).unwrap_or_default());
-    record != decided && owner_now.is_some_and(|now| now != *owner)
+    let (Some(record), true) = (record, record != decided) else {
+        return Ok(false);
+    };
+    let owner_now = conflict.key.kind.schema().owner_of(record).unwrap_or_default();
+    let is_left = conflict.person.is_some() && tx.spellings(owner)?.is_empty();
+    Ok(owner_now != *owner || is_left)
 }
 
 /// What lost may come to stand after all: somebody wrote the same, or another node brought it back to a restored
@@ -208,14 +219,14 @@ where
                     message: "the record is gone: take \"central\", which closes the conflict".to_owned(),
                 });
             }
-            if is_out_of_reach(&conflict, &decision) {
+            if is_out_of_reach(&conflict, record.as_ref(), &decision) {
                 return Err(ResolveError::Invalid { field: "take".to_owned(), message: NOT_HERE.to_owned() });
             }
             let mut document = decided(&conflict, record.as_ref(), &decision);
             if conflict.is_withheld && is_for_what_stands(&conflict, &decision) {
                 document.clone_from(&record);
             }
-            let mut is_foreign = is_of_another(&conflict, record.as_ref(), document.as_ref());
+            let mut is_foreign = is_of_another(tx, &conflict, record.as_ref(), document.as_ref())?;
             if is_foreign && is_for_what_stands(&conflict, &decision) {
                 // Whatever the other person's record holds by now stays.
                 (document, is_foreign) = (record.clone(), false);
@@ -241,7 +252,12 @@ where
             if let (Some(person), None, Kind::Person) = (&record, &document, conflict.key.kind) {
                 check_person_may_go(tx, &conflict.key.id, person)?;
             }
-            tx.edit(&conflict.key, document.as_ref(), &actor)?;
+            match &document {
+                Some(body) if made_again::is_making(tx, &conflict, record.as_ref())? => {
+                    made_again::make(tx, &conflict, body, &actor)?;
+                }
+                document => drop(tx.edit(&conflict.key, document.as_ref(), &actor)?),
+            }
             conflict.resolve(decision.name(), decision.value(), &actor.to_string(), tx.now_ms());
             tx.put_conflict(&conflict)?;
             audit_decision(tx, &conflict, record.as_ref().or(document.as_ref()), &actor)?;

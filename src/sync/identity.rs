@@ -232,7 +232,8 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
     if !pages.is_empty() {
         follow_pages(tx, new, &pages, actor)?;
     }
-    Ok(())
+    // What the account has is the departed one's, and so are the conflicts over it.
+    if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, new) }
 }
 
 /// Documents that name a page of life by its old id name it by its new one.

@@ -43,19 +43,7 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
         tally += note_put_back(tx, key, remote)?;
         tx.clear_vanished(key)?;
     }
-    for clash in tx.compare_delivered(key, remote)? {
-        let owner = tx.owner(key)?;
-        let is_held = owner.map(|owner| tx.hold(&owner)).transpose()?.flatten().is_some();
-        if is_held || are_of_two(key, local.as_ref(), remote) {
-            // Values of one are nothing to the other. What the image held can be found as a whole.
-            if let Some(local) = &local {
-                tx.discard(key, local)?;
-            }
-            break;
-        }
-        tx.add_conflict_with(key, &clash, remote)?;
-        tally.conflicts += 1;
-    }
+    tally += note_delivered(tx, key, local.as_ref(), remote)?;
     restore::bring_together(tx, key, local.as_ref(), remote)?;
     if !hold::diverts(tx, key, local.as_ref(), remote, &mut tally)? {
         tally += merge_known(tx, key, local, remote)?;
@@ -64,6 +52,77 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
         tx.note_taken(key)?;
     }
     Ok(tally)
+}
+
+/// Compares what an image of this store holds, and what was delivered from it, with what the centre has by now. Counts the
+/// conflicts.
+///
+/// Values of one person are nothing to another one. While two people have the account, the version here stays with the one
+/// here; where nobody knows whose the centre's is, what the image held can be found as a whole in the trash.
+fn note_delivered(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+) -> Result<Tally, StoreError> {
+    let mut tally = Tally::default();
+    let Some(clashes) = tx.compare_delivered(key, remote)?.filter(|compared| !compared.clashes.is_empty())
+    else {
+        return Ok(tally);
+    };
+    let was = local.or(clashes.base.as_ref());
+    if is_held(tx, key, [was, remote])? {
+        return Ok(tally);
+    }
+    if are_of_two(key, was, remote) || (remote.is_some() && is_of_unknown(tx, key, was)?) {
+        if let Some(local) = local {
+            tx.discard(key, local)?;
+        }
+        return Ok(tally);
+    }
+    for clash in &clashes.clashes {
+        tx.add_conflict_with(key, clash, remote)?;
+        tally.conflicts += 1;
+    }
+    Ok(tally)
+}
+
+/// Whether two people have the account of one of these versions of a record.
+pub(super) fn is_held(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    versions: [Option<&Document>; 2],
+) -> Result<bool, StoreError> {
+    let Owner::Field(_) = key.kind.schema().owner else {
+        return Ok(tx.hold(&key.id)?.is_some() && key.kind == Kind::Person);
+    };
+    for version in versions.into_iter().flatten() {
+        if let Some(owner) = key.kind.schema().owner_of(version)
+            && tx.hold(&owner)?.is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether it is not known which human being the record belongs to at the centre: nobody has the account there, or two.
+fn is_of_unknown(tx: &Tx<'_>, key: &RecordKey, version: Option<&Document>) -> Result<bool, StoreError> {
+    let (Owner::Field(_), Some(version)) = (key.kind.schema().owner, version) else {
+        return Ok(false);
+    };
+    let Some(account) = key.kind.schema().owner_of(version) else {
+        return Ok(false);
+    };
+    if tx.is_shared(&account)? {
+        return Ok(true);
+    }
+    for id in tx.spellings(&account)? {
+        if undecided::absence(tx, &RecordKey::new(Kind::Person, id))?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether two versions of a record are about different people, or belong to them.
@@ -165,8 +224,8 @@ fn take_clean(
     Ok(())
 }
 
-/// A record whose version at the centre belongs to somebody else was moved, or it was deleted and its id used again: only the
-/// centre's history could tell, and it may have a gap. What is more than moved goes to the trash, as after a delete that was
+/// A record whose version at the centre belongs to somebody else, or to a person who is gone, was moved, or it was deleted and
+/// its id used again: only the centre's history could tell, and it may have a gap. What is more than moved goes to the trash, as after a delete that was
 /// seen. People are looked at by [`hold`].
 fn keep_if_anothers(
     tx: &mut Tx<'_>,
@@ -177,7 +236,7 @@ fn keep_if_anothers(
     let Owner::Field(owner) = key.kind.schema().owner else {
         return Ok(());
     };
-    if !are_of_two(key, Some(local), Some(remote)) {
+    if !are_of_two(key, Some(local), Some(remote)) && !is_person_going(tx, key, local)? {
         return Ok(());
     }
     let is_taken_away = match diff(local, remote) {
@@ -185,6 +244,19 @@ fn keep_if_anothers(
         _ => true,
     };
     if is_taken_away { tx.keep_in_trash(key, local) } else { Ok(()) }
+}
+
+/// Whether the person of this version is gone at the centre, so that somebody else may have the account in another spelling.
+fn is_person_going(tx: &Tx<'_>, key: &RecordKey, local: &Document) -> Result<bool, StoreError> {
+    let Some(account) = key.kind.schema().owner_of(local) else {
+        return Ok(false);
+    };
+    for id in tx.spellings(&account)? {
+        if tx.is_vanished(&RecordKey::new(Kind::Person, id))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Recognizes a write that had been given up and is at the centre now: it arrived late, or somebody did

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bson::Document;
 
 use super::hold::is_not_meant;
+use super::people_first::is_looking_at_people;
 use super::round::{Round, RoundError};
 use super::step;
 use crate::central::Central;
@@ -42,8 +43,9 @@ struct Account {
 }
 
 impl Account {
-    /// The records that must not be sent if the centre has this of the people.
-    fn kept_back(&self, found: &BTreeMap<&str, &Document>) -> Vec<RecordKey> {
+    /// The records that must not be sent if the centre has this of the people. `is_unclear`: somebody may have the account
+    /// in another spelling whom a sweep has not come to.
+    fn kept_back(&self, found: &BTreeMap<&str, &Document>, is_unclear: bool) -> Vec<RecordKey> {
         let there: Vec<_> = self
             .people
             .iter()
@@ -55,6 +57,7 @@ impl Account {
         });
         match (is_theirs, there.is_empty()) {
             (true, _) => Vec::new(),
+            (false, true) if is_unclear => [self.known.as_slice(), self.new.as_slice()].concat(),
             // As is known: new records wait anyway.
             (false, true) if self.people.iter().all(|person| person.is_gone) => Vec::new(),
             // The records that are there are nobody's now, and stay whose they were.
@@ -64,8 +67,8 @@ impl Account {
     }
 }
 
-/// The accounts of these records that somebody has at the centre, and the records of which a damaged row does not let
-/// it be said.
+/// The accounts of these records that somebody has at the centre, and the records of which a damaged row, or a sweep that
+/// has not come to the people, does not let it be said.
 fn accounts_of(
     snapshot: &Snapshot,
     keys: &[RecordKey],
@@ -77,6 +80,11 @@ fn accounts_of(
             // It delays no other. A damaged person who can be healed is read again in the next round, and their records go then.
             Err(StoreError::DamagedRow(_)) => drop(unclear.insert(key.clone())),
             noted => noted?,
+        }
+    }
+    if is_looking_at_people(snapshot)? {
+        for account in accounts.values().filter(|account| account.people.is_empty()) {
+            unclear.extend(account.known.iter().chain(&account.new).cloned());
         }
     }
     accounts.retain(|_, account| !account.people.is_empty());
@@ -158,8 +166,11 @@ impl Round<'_> {
         central: &mut dyn Central,
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<RecordKey>, Vec<RecordKey>), RoundError> {
-        let (accounts, unclear) = accounts_of(&*self.store.read()?, &keys)?;
-        // They wait until the row is healed, and nothing that is done in this round helps.
+        let snapshot = self.store.read()?;
+        let (accounts, unclear) = accounts_of(&snapshot, &keys)?;
+        let is_unclear = is_looking_at_people(&snapshot)?;
+        drop(snapshot);
+        // They wait until the row is healed, or a sweep has come to the people; nothing that is done now helps.
         let keys: Vec<_> = keys.into_iter().filter(|key| !unclear.contains(key)).collect();
         if accounts.is_empty() {
             return Ok((keys, Vec::new()));
@@ -186,7 +197,7 @@ impl Round<'_> {
             found.iter().filter_map(|person| Some((person.get_str("_id").ok()?, person))).collect();
         let (mut doubted, mut kept_back) = (Vec::new(), BTreeSet::new());
         for account in accounts.into_values() {
-            let records = account.kept_back(&found);
+            let records = account.kept_back(&found, is_unclear);
             if !records.is_empty() {
                 doubted.extend(account.people.into_iter().map(|person| person.key));
                 kept_back.extend(records);

@@ -6,6 +6,7 @@ use bson::Document;
 
 use super::evidence::{doubted, landed};
 use super::merge_in::{merge_in, note_unreadable, take_in};
+use super::people_first::comes_too_early;
 use super::put_back::note_put_back;
 use super::round::{Round, RoundError, Tally};
 use super::step;
@@ -40,7 +41,10 @@ impl Round<'_> {
         }
         drop(snapshot);
         self.give_up(central, given_up).await?;
-        for (kind, writes) in doubtful {
+        for (kind, mut writes) in doubtful {
+            let keys = writes.iter().map(|(key, _)| key.clone()).collect();
+            let due: BTreeSet<RecordKey> = self.not_too_early(keys).await?.into_iter().collect();
+            writes.retain(|(key, _)| due.contains(key));
             for batch in writes.chunks(self.fetch_ids()) {
                 self.settle_batch(central, kind, batch).await?;
             }
@@ -197,8 +201,10 @@ impl Round<'_> {
                 break;
             };
             after = Some(last.clone());
+            let keys = rows.iter().map(|(key, _)| key.clone()).collect();
+            let due: BTreeSet<RecordKey> = self.not_too_early(keys).await?.into_iter().collect();
             let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
-            for (key, why) in rows {
+            for (key, why) in rows.into_iter().filter(|(key, _)| due.contains(key)) {
                 if why.is_alone || why.tries > 0 {
                     alone.push((key, why));
                 } else {
@@ -345,6 +351,10 @@ pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) ->
             tx.ask_again(key, Reread::default())?;
             Ok(Tally::default())
         }
+        None if comes_too_early(tx, key, None)? => {
+            tx.ask_again(key, Reread::default())?;
+            Ok(Tally::default())
+        }
         None => {
             tx.read_again(key)?;
             merge_in(tx, key, None)
@@ -358,6 +368,10 @@ pub(crate) fn take_document(
     key: &RecordKey,
     document: &Verbatim,
 ) -> Result<Tally, StoreError> {
+    if comes_too_early(tx, key, Some(document.bytes()))? {
+        tx.ask_again(key, Reread::default())?;
+        return Ok(Tally::default());
+    }
     let Some(mut tally) = note_if_put_back(tx, key, document)? else {
         return Ok(Tally::default());
     };

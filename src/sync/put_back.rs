@@ -8,12 +8,12 @@
 
 use bson::Document;
 
-use super::merge_in::are_of_two;
+use super::merge_in::{are_of_two, is_held};
 use super::restore::changed_since;
 use super::round::Tally;
 use crate::domain::diff::{Diff, diff, get};
 use crate::domain::rebuild::{OwnWrite, is_earlier, set_back};
-use crate::domain::record::RecordKey;
+use crate::domain::record::{Kind, RecordKey};
 use crate::domain::value::{same_document, same_option};
 use crate::store::{Base, StoreError, Tx};
 
@@ -56,7 +56,9 @@ fn compared(
     let (Some(local), Base::Document(agreed)) = (tx.document(key)?, tx.base(key)?) else {
         return Ok(None);
     };
-    let is_otherwise = are_of_two(key, Some(&local), Some(remote)) || tx.to_bring_together(key)?.is_some();
+    let is_otherwise = are_of_two(key, Some(&local), Some(remote))
+        || (key.kind != Kind::Person && is_held(tx, key, [Some(&local), Some(remote)])?)
+        || tx.to_bring_together(key)?.is_some();
     Ok((!is_otherwise).then_some((local, agreed)))
 }
 

@@ -19,7 +19,7 @@ use super::conflicts::{
 };
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
-use super::{lease, step, undecided};
+use super::{lease, made_again, step, undecided};
 use crate::central::{Central, CentralError, ConflictAnswer, Resolutions};
 use crate::domain::access::Actor;
 use crate::domain::diff;
@@ -396,7 +396,7 @@ fn carry_out(
     {
         return Ok(Err("for a whole record the value must be the record with its _id".to_owned()));
     }
-    if is_out_of_reach(conflict, decision) {
+    if is_out_of_reach(conflict, record.as_ref(), decision) {
         return Ok(Err(NOT_HERE.to_owned()));
     }
     if conflict.is_withheld && is_for_what_stands(conflict, decision) {
@@ -404,17 +404,18 @@ fn carry_out(
     }
     let schema = conflict.key.kind.schema();
     let mut document = decided(conflict, record.as_ref(), decision);
-    if let (true, Some(document)) = (conflict.path.is_empty(), &mut document) {
+    if let (true, Decision::Value(_), Some(document)) = (conflict.path.is_empty(), decision, &mut document) {
         keep_secrets(schema, document, record.as_ref());
     }
     let is_there = match (&record, &document) {
         (Some(record), Some(document)) => same_document(record, document),
         (record, document) => record.is_none() && document.is_none(),
     };
-    if is_there {
+    let is_making = document.is_some() && made_again::is_making(tx, conflict, record.as_ref())?;
+    if is_there && !is_making {
         return Ok(Ok(()));
     }
-    let is_foreign = is_of_another(conflict, record.as_ref(), document.as_ref());
+    let is_foreign = is_of_another(tx, conflict, record.as_ref(), document.as_ref())?;
     if is_foreign && is_for_what_stands(conflict, decision) {
         return Ok(Ok(()));
     }
@@ -427,8 +428,21 @@ fn carry_out(
     if let Some(reason) = refusal(tx, conflict, record.as_ref(), document.as_ref())? {
         return Ok(Err(reason));
     }
-    tx.edit(&conflict.key, document.as_ref(), &Actor::Centre)?;
-    Ok(Ok(()))
+    match &document {
+        Some(body) if is_making => answered(made_again::make(tx, conflict, body, &Actor::Centre)),
+        document => {
+            tx.edit(&conflict.key, document.as_ref(), &Actor::Centre)?;
+            Ok(Ok(()))
+        }
+    }
+}
+
+/// A refusal in words.
+fn answered(carried_out: Result<(), ResolveError>) -> Result<Result<(), String>, StoreError> {
+    match carried_out {
+        Err(ResolveError::Store(error)) => Err(error),
+        carried_out => Ok(carried_out.map_err(|refused| refused.to_string())),
+    }
 }
 
 /// [`carry_out`] of a decision about two records under one id, if the one of this node is still as the row shows it.
@@ -443,11 +457,7 @@ fn carry_out_about_record(
     if !same_option(shown.as_ref(), conflict.local.as_ref()) {
         return Ok(Err("the record has changed meanwhile: decide at the node".to_owned()));
     }
-    match undecided::carry_out(tx, conflict, decision, &Actor::Centre) {
-        Ok(()) => Ok(Ok(())),
-        Err(ResolveError::Store(error)) => Err(error),
-        Err(refused) => Ok(Err(refused.to_string())),
-    }
+    answered(undecided::carry_out(tx, conflict, decision, &Actor::Centre))
 }
 
 /// Whether the record holds the value that was decided on, in its place: something else in place of what the path

@@ -7,6 +7,7 @@
 
 use bson::{Bson, Document, doc};
 
+use super::people_first::ask_for_people;
 use super::round::{Round, RoundError};
 use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
@@ -245,6 +246,7 @@ impl Round<'_> {
             .transact(move |tx| -> Result<(), StoreError> {
                 for key in &keys {
                     if tx.to_bring_together(key)?.is_some() {
+                        ask_for_people(tx, key)?;
                         tx.ask_again(key, Reread::default())?;
                     }
                 }

@@ -347,6 +347,7 @@ impl<'a> Round<'a> {
 
     /// What is to be read besides what the feed told.
     async fn read_on(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
+        self.note_sweep_ahead().await?;
         self.settle(central).await?;
         self.reread(central).await?;
         self.deletes_before_sweep().await?;

@@ -76,8 +76,8 @@ pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError
 
 /// How far the sweep has come.
 #[derive(Clone)]
-struct Position {
-    reason: Reason,
+pub(super) struct Position {
+    pub(super) reason: Reason,
     kind: Kind,
     after: Option<String>,
     /// The line broke in the middle of it: large documents are read alone.
@@ -96,7 +96,18 @@ impl Position {
         Position { reason, kind: kinds()[0], after: None, is_careful: false }
     }
 
-    fn decode(row: &Document) -> Option<Position> {
+    /// Whether it has not come to the records that belong to people.
+    pub(super) fn is_before_records(&self) -> bool {
+        self.kind.schema().push_rank <= Kind::Person.schema().push_rank
+    }
+
+    /// Whether it has looked at this person.
+    pub(super) fn has_passed(&self, person: &RecordKey) -> bool {
+        let is_behind = self.after.as_ref().is_some_and(|after| person.id <= *after);
+        !self.is_before_records() || (self.kind == Kind::Person && is_behind)
+    }
+
+    pub(super) fn decode(row: &Document) -> Option<Position> {
         Some(Position {
             reason: row.get_str("reason").ok().and_then(Reason::named).unwrap_or(Reason::Lost),
             kind: Kind::from_collection(row.get_str("collection").ok()?)?,
@@ -105,7 +116,7 @@ impl Position {
         })
     }
 
-    fn encode(&self) -> Document {
+    pub(super) fn encode(&self) -> Document {
         let after = self.after.clone().map_or(Bson::Null, Bson::String);
         let collection = self.kind.schema().collection;
         doc! {
@@ -130,6 +141,21 @@ impl Round<'_> {
         })
     }
 
+    /// Where every round looks at everything no position may be saved before the sweep begins. If records are to be read
+    /// before, it is: they wait for their people.
+    pub(crate) async fn note_sweep_ahead(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.store.read()?;
+        let is_idle = snapshot.intents()?.is_empty() && snapshot.to_read_again(None, 1)?.is_empty();
+        drop(snapshot);
+        match self.scan_due()? {
+            Some((position, false)) if position.reason == Reason::Sweep && !is_idle => {
+                let at = position.encode();
+                self.store.transact(move |tx| tx.set_meta(META_SCAN, Some(&at))).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Looks through the centre's collections from where the last round stopped, and takes what changed.
     pub(crate) async fn scan(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
         let Some((mut position, has_saved)) = self.scan_due()? else {
@@ -149,7 +175,11 @@ impl Round<'_> {
         for (index, kind) in kinds().into_iter().enumerate().skip(start) {
             let mut is_cut = false;
             if position.kind != kind {
+                let was_before = position.is_before_records();
                 position = Position { kind, after: None, ..position };
+                if was_before && !position.is_before_records() {
+                    self.records_follow(central, &position).await?;
+                }
                 is_cut = self.is_scan_share_used(&*central);
             }
             if is_cut || !self.scan_kind(central, &mut position).await? {

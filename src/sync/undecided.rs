@@ -296,7 +296,7 @@ pub(super) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<Waiting>, Sto
 }
 
 /// Why a person does not stand at the centre as this node knows it, if they do not.
-fn absence(tx: &Tx<'_>, person: &RecordKey) -> Result<Option<WaitReason>, StoreError> {
+pub(super) fn absence(tx: &Tx<'_>, person: &RecordKey) -> Result<Option<WaitReason>, StoreError> {
     if tx.undecided(person)?.is_some() || tx.is_vanished(person)? {
         return Ok(Some(WaitReason::Deleted));
     }

@@ -1,6 +1,7 @@
 //! Images of a node's disk that are put back: what was delivered from them since is not delivered again.
 
 use super::*;
+use thalamus_edge::sync::conflicts::{Decision, resolve};
 
 /// A node, and an image of its disk that is made before it sends what it has.
 struct Imaged {
@@ -208,4 +209,33 @@ async fn an_old_image_goes_on_as_a_new_node() {
     }
     assert_eq!(node.lost().len(), 0);
     assert!(node.store.read().unwrap().intents().unwrap().is_empty());
+}
+
+/// What the image holds was deleted by others: a decision for it makes the record again, wherever it is made.
+#[tokio::test]
+async fn a_record_deleted_by_others_is_made_again_by_a_decision() {
+    for is_row in [true, false] {
+        let imaged = Imaged::new(None, fields("mine", "mine")).await;
+        imaged.sim.remove(Kind::Person, "P");
+        let node = Node::on_disk(&imaged.file(), &imaged.sim);
+        node.complete().await;
+        let conflict = node.store.read().unwrap().conflicts().unwrap().remove(0);
+        assert_eq!((imaged.centre(), node.get("P")), (None, None));
+        if is_row {
+            let mut row = imaged.sim.state().conflicts[&conflict.id].clone();
+            row.extend(doc! {"resolution": "local", "resolved_by": "admin"});
+            imaged.sim.set_row("edge_conflicts", row);
+        } else {
+            let (decision, actor) = (Decision::TakeLocal, Actor::Local("tech".to_owned()));
+            resolve(&node.store, &conflict.id, decision, None, actor, |_, _, _| Ok(())).await.unwrap();
+        }
+        for _ in 0..2 {
+            node.complete().await;
+        }
+        assert_eq!(imaged.centre(), Some(fields("mine", "mine")), "in the row: {is_row}");
+        assert_eq!(node.get("P"), Some(fields("mine", "mine")), "in the row: {is_row}");
+        let row = imaged.sim.state().conflicts[&conflict.id].clone();
+        assert_eq!(row.get_str("status").unwrap(), "resolved", "{row}");
+        assert!(row.get_str("applied_by").is_ok(), "{row}");
+    }
 }
