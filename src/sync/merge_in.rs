@@ -240,8 +240,9 @@ fn keep_if_anothers(
         return Ok(());
     }
     let is_taken_away = match diff(local, remote) {
+        Diff::Same => false,
         Diff::Fields(changes) => changes.iter().any(|change| change.from.is_some() && change.path != [owner]),
-        _ => true,
+        Diff::Whole => true,
     };
     if is_taken_away { tx.keep_in_trash(key, local) } else { Ok(()) }
 }

@@ -201,6 +201,8 @@ fn assert_apart(scene: &Scene, then: Then, what: &str) {
         assert!(!scene.has_berthas(ACCT), "{what}: in Ann's book");
     }
     assert!(!scene.has_berthas(NEW), "{what}: under Ann's new account");
+    let is_hers_lost = scene.trash().iter().any(|document| is(document, "t", "bertha"));
+    assert!(!is_hers_lost, "{what}: in the trash");
     let values: Vec<_> = scene.open().into_iter().filter(|open| open.subject == Subject::Value).collect();
     assert!(values.is_empty(), "{what}: {values:?}");
 }
