@@ -23,3 +23,4 @@ pub mod record;
 pub mod schema;
 pub mod value;
 pub mod verbatim;
+pub mod visible;
