@@ -13,6 +13,7 @@ pub mod emergency;
 pub mod encoding;
 pub mod fair_queue;
 pub mod folding;
+pub mod former_dates;
 pub mod hostname;
 mod identity;
 pub mod json;

@@ -22,6 +22,7 @@ mod engine;
 mod fair;
 mod feed_rows;
 mod file;
+mod former_dates;
 mod grants;
 mod heal;
 mod holds;
