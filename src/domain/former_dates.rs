@@ -52,7 +52,6 @@ impl Place {
 
     fn add_fields(&mut self, document: &RawDocument) {
         for (key, value) in document.into_iter().flatten() {
-            // Text and numbers are most of a record, and are of no interest unless there are dates as well.
             self.keys.entry(key.as_str().to_owned()).or_default().add(value);
         }
     }
