@@ -75,6 +75,15 @@ impl TlsSettings {
         }
     }
 
+    /// When the certificate of the box's own authority ends, in seconds since 1970: clients accept nothing that it has
+    /// signed from then on. `None` with the operator's own pair, and before the first start.
+    pub fn authority_end_s(&self) -> Result<Option<u64>, TlsError> {
+        match self.own {
+            Some(_) => Ok(None),
+            None => authority::authority_end_s(&self.directory),
+        }
+    }
+
     /// Names of this node that the box's own authority may not vouch for, because the node got them after its certificate
     /// was made: the server certificate does without them. Empty with the operator's own pair.
     pub fn uncovered_names(&self) -> Vec<String> {

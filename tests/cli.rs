@@ -342,14 +342,19 @@ fn accounts_are_made_listed_and_given_passwords() {
         clinic.run_with(&local, "\u{FEFF}\r\n").ends(2).complains("no password on standard input");
         clinic.run_with(&local, "\u{FEFF}a second password\r\n").ends(0).says("tech@local");
         // Without a password an account that exists keeps its own.
-        clinic.run(&["user", "add", "ANA777", "--role", "root"]).ends(0);
+        let kept =
+            "logs in here as root, and as end_user, health_professional: the record of this person says so";
+        clinic.run(&["user", "add", "ANA777", "--role", "root"]).ends(0).says(kept);
         clinic.run(&["user", "add", "tech@local", "--role", "root", "end_user"]).ends(0);
 
         let listed = clinic.run(&["user", "list"]).ends(0);
         let rows: Vec<Vec<&str>> = listed.out.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(
             rows[1..],
-            [vec!["tech@local", "yes", "root,", "end_user"], vec!["ANA777", "yes", "root"]]
+            [
+                vec!["tech@local", "yes", "root,", "end_user"],
+                vec!["ANA777", "yes", "end_user,", "health_professional,", "root"]
+            ]
         );
         let json = clinic.run(&["user", "list", "--json"]).ends(0).json();
         assert_eq!(json[1]["id"], "ANA777");

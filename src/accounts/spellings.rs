@@ -18,17 +18,18 @@ pub fn canonical(password: &str) -> Zeroizing<String> {
 }
 
 /// What may have been hashed of a password that was sent as these bytes, the likeliest first: one form of ASCII, at most
-/// four of others. Depends on nothing but the bytes. None is too long, and none holds a NUL: bcrypt would cut both.
+/// four of others. Depends on nothing but the bytes. Of each form the first 72 bytes: what is longer was hashed by other
+/// software, whose bcrypt cut it there, in the middle of a letter too. None of a password with a NUL, which no bcrypt
+/// hashes as a whole.
 pub(super) fn spellings(sent: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut found: Vec<Zeroizing<Vec<u8>>> = Vec::new();
     let mut add = |bytes: &[u8]| {
-        let is_possible = bytes.len() <= PASSWORD_BYTES_MAX && !bytes.contains(&0);
-        if is_possible && !found.iter().any(|known| known.as_slice() == bytes) {
-            found.push(Zeroizing::new(bytes.to_vec()));
+        let hashed = bytes.get(..PASSWORD_BYTES_MAX).unwrap_or(bytes);
+        if !bytes.contains(&0) && !found.iter().any(|known| known.as_slice() == hashed) {
+            found.push(Zeroizing::new(hashed.to_vec()));
         }
     };
-    // Nothing that long can be right, in whatever form; the time is the same for all that are not.
-    if !sent.is_ascii() && sent.len() <= PASSWORD_BYTES_MAX * 2 {
+    if !sent.is_ascii() {
         let text = Zeroizing::new(decoded(sent).into_owned());
         add(canonical(&text).as_bytes());
         add(Zeroizing::new(text.nfc().collect::<String>()).as_bytes());
@@ -66,7 +67,15 @@ mod tests {
         assert_eq!(canonical(apart).as_str(), composed);
         assert_eq!(canonical("cuna\u{A0}en\u{3000}Milán").as_str(), "cuna en Milán");
         assert_eq!(all("cuna\u{A0}x".as_bytes())[0], b"cuna x");
-        assert_eq!(all("é".repeat(40).as_bytes()), [[0u8; 0]; 0], "longer than bcrypt reads");
+        // What bcrypt reads of each form, if it is longer.
+        assert_eq!(all(&[b'x'; 200]), [[b'x'; 72]]);
+        let long = "é".repeat(40);
+        let apart: String = long.nfd().collect();
+        assert_eq!(all(long.as_bytes()), [long.as_bytes()[..72].to_vec(), apart.as_bytes()[..72].to_vec()]);
+        // In the middle of a letter: 71 bytes, and the first of two.
+        let odd = format!("x{}", "é".repeat(40));
+        assert_eq!(all(odd.as_bytes())[0], odd.as_bytes()[..72]);
+        assert_eq!(all(&[&[b'x'; 80][..], b"\0"].concat()), [[0u8; 0]; 0]);
         assert_eq!(all(b"nul\0"), [[0u8; 0]; 0]);
         // Hangul, and letters whose accents come in another order.
         assert_eq!(canonical("\u{1100}\u{1161}\u{11A8}").as_str(), "각");

@@ -4,6 +4,7 @@ use super::*;
 use std::sync::mpsc;
 
 use futures_util::future::join_all;
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::pool::{WAITING_PER_PEER_MAX, WAITING_TOTAL_MAX};
 use crate::domain::access::Actor;
@@ -144,7 +145,7 @@ async fn a_wrong_password_is_computed_every_time() {
 #[tokio::test]
 async fn what_cannot_succeed_costs_one_computation_each_time() {
     let accounts = accounts();
-    let long: Vec<u8> = vec![b'x'; 73];
+    let other: Vec<u8> = [&[b'x'; 71][..], b"yz"].concat();
     let cost_31 = hash_of(PASSWORD).replacen("$04$", "$31$", 1);
     let cost_3 = hash_of(PASSWORD).replacen("$04$", "$03$", 1);
     let inactive = StoredAccount { active: false, ..account(&hash_of(PASSWORD)) };
@@ -153,8 +154,7 @@ async fn what_cannot_succeed_costs_one_computation_each_time() {
         ("unknown", PASSWORD, None),
         ("inactive", PASSWORD, Some(inactive)),
         ("without a hash", PASSWORD, Some(without)),
-        // bcrypt would see the first 72 bytes only and let it in.
-        ("73 bytes", &long, Some(account(&hash_of(&long[..72])))),
+        ("73 bytes, another 72nd", &other, Some(account(&hash_of(&[b'x'; 72])))),
         ("NUL", b"correct\0horse", Some(account(&hash_of(b"correct\0horse")))),
         ("cost 31", PASSWORD, Some(account(&cost_31))),
         ("cost 3", PASSWORD, Some(account(&cost_3))),
@@ -178,6 +178,26 @@ async fn a_password_of_72_bytes_is_whole() {
     let password = vec![b'x'; 72];
     let stored = account(&hash_of(&password));
     accounts.verify("A", &password, peer(1), Some(stored)).await.unwrap();
+}
+
+/// Thalamus hashes with a bcrypt that cuts passwords at 72 bytes, in the middle of a letter too.
+#[tokio::test]
+async fn a_longer_password_is_compared_as_far_as_other_software_has_hashed_it() {
+    let accounts = accounts();
+    let cyrillic = "x пароль из очень длинной фразы которую помню только я и никто другой";
+    let apart: String = "clé ".repeat(30).nfd().collect();
+    for long in ["zebra lamp ".repeat(9).as_str(), cyrillic, "北".repeat(30).as_str(), &apart] {
+        assert!(long.len() > PASSWORD_BYTES_MAX, "{long}");
+        let stored = account(&hash_of(&long.as_bytes()[..PASSWORD_BYTES_MAX]));
+        let composed: String = long.nfc().collect();
+        for (sent, from) in [(long, 1), (composed.as_str(), 2)] {
+            let verified = accounts.verify("A", sent.as_bytes(), peer(from), Some(stored.clone())).await;
+            verified.unwrap_or_else(|error| panic!("{sent}: {error}"));
+        }
+        let other = long.replacen(|c: char| c.is_alphabetic(), "y", 1);
+        assert!(accounts.verify("A", other.as_bytes(), peer(3), Some(stored)).await.is_err());
+        assert!(accounts.check_new_password("A", &composed).is_err(), "none is set here");
+    }
 }
 
 #[tokio::test]

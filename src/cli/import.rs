@@ -335,7 +335,7 @@ impl Importer {
         if !special.is_empty() {
             let granted =
                 self.store.read()?.grants(&key.id, document.get_str("password").unwrap_or_default())?;
-            special.retain(|role| !granted.iter().any(|known| known == role));
+            special.retain(|role| !granted.has(role));
         }
         self.people_to_grant += u64::from(!special.is_empty());
         self.roles_to_grant.extend(special.into_iter().map(str::to_owned));

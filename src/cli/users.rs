@@ -19,7 +19,7 @@ const PASSWORD_LINE_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
-    /// Make an account, or give a person who has one these roles on this node.
+    /// Make an account, or give a person who has one these roles on this node; their record is not changed.
     Add(AddArgs),
     /// Set a password.
     Passwd(PasswdArgs),
@@ -64,7 +64,7 @@ pub(super) struct EnableArgs {
 pub(super) struct AddArgs {
     /// Federation account, or the name of a technician.
     id: String,
-    /// Roles on this node, all that the account is to have.
+    /// Roles on this node, all that the account is to have beside those of the person's record.
     #[arg(long = "role", required = true, num_args = 1.., value_name = "ROLE")]
     roles: Vec<String>,
     /// A technician's account, NAME@local: of this node only, never synchronized.
@@ -132,6 +132,12 @@ async fn add(config: &Config, args: AddArgs) -> anyhow::Result<Done> {
         false => failure,
     })?;
     let mut text = format!("{} logs in here as {}", cell(&added["id"]), plain(&args.roles.join(", ")));
+    if added["kept_roles"].is_array() {
+        text += &format!(
+            ", and as {}: the record of this person says so, on all nodes, and only a change of it takes that away",
+            cell(&added["kept_roles"])
+        );
+    }
     if args.link {
         text += &format!("\n{}", shown_link(config, &added["link"]));
     }
@@ -256,7 +262,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
 
 fn row(user: &Value) -> [String; 4] {
     let active = match (&user["is_account"], user["active"] == true) {
-        (Value::Bool(false), _) => "no, the id is no account",
+        (Value::Bool(false), _) => "no: a person of the federation whose id is no account",
         (_, true) => "yes",
         (_, false) if user["closed_here"] == false => "no, came here inactive",
         (_, false) => "no",

@@ -16,7 +16,7 @@ use crate::central::content::{CHUNKS_COLLECTION, FILES_COLLECTION};
 use crate::central::{self, CONFLICTS_COLLECTION, NODES_COLLECTION, TRASH_COLLECTION};
 use crate::domain::access::{Acl, ROOT};
 use crate::domain::record::Kind;
-use crate::domain::{folding, hostname};
+use crate::domain::{hostname, visible};
 use crate::sync::budget::{QuietHours, next_loud_minute};
 use crate::tls;
 
@@ -198,7 +198,7 @@ fn node_name(name: &str) -> Verdict {
     if name.len() > NODE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(format!("must be at most {NODE_NAME_BYTES_MAX} bytes of plain text"));
     }
-    if !folding::is_shown_as_it_is(name) {
+    if !visible::is_shown_as_it_is(name) {
         return Err("has only characters that show nothing, or some that turn the text around".to_owned());
     }
     Ok(())

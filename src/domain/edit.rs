@@ -7,7 +7,7 @@ use bson::{Bson, Document};
 use serde_json::{Map, Value};
 
 use super::access::{Acl, END_USER};
-use super::json::{JsonError, adopt, check_key};
+use super::json::{JsonError, adopt_like, check_key};
 use super::record::Kind;
 use super::schema::{Owner, Schema};
 use super::value::same;
@@ -61,7 +61,7 @@ pub fn create(
     check_identity(schema, id, body)?;
     let mut document = Document::new();
     document.insert("_id", id);
-    fill(schema, &mut document, None, body)?;
+    fill(schema, &mut document, None, &Document::new(), body)?;
     set_owner(schema, &mut document, path_owner)?;
     if schema.kind == Kind::Person && !document.contains_key("roles") {
         document.insert("roles", vec![END_USER]);
@@ -70,12 +70,14 @@ pub fn create(
     Ok(document)
 }
 
-/// The record that PATCH leaves: the given fields replace the stored ones, null included.
+/// The record that PATCH leaves: the given fields replace the stored ones, null included. `former_dates`: where the record
+/// had dates that were taken away ([`super::former_dates`]).
 ///
 /// The body may repeat the id, as GET shows it, and cannot change it.
 pub fn patch(
     schema: &Schema,
     stored: &Document,
+    former_dates: &Document,
     body: &Map<String, Value>,
     editor: Editor<'_>,
 ) -> Result<Document, Invalid> {
@@ -84,15 +86,16 @@ pub fn patch(
         return Err(Invalid::new(field, format!("Not allowed to change the {noun} ID")));
     }
     let mut document = stored.clone();
-    fill(schema, &mut document, Some(stored), body)?;
+    fill(schema, &mut document, Some(stored), former_dates, body)?;
     check_change(schema, Some(stored), &document, editor)?;
     Ok(document)
 }
 
-/// The record that PUT leaves in place of `stored`.
+/// The record that PUT leaves in place of `stored`; `former_dates` as for [`patch`].
 pub fn replace(
     schema: &Schema,
     stored: &Document,
+    former_dates: &Document,
     body: &Map<String, Value>,
     editor: Editor<'_>,
 ) -> Result<Document, Invalid> {
@@ -104,12 +107,12 @@ pub fn replace(
         if key == "_id" || key == "id" {
             document.insert(key, old.clone());
         } else if let Some(value) = body.get(key) {
-            document.insert(key, adopt_field(schema, key, value, Some(old))?);
+            document.insert(key, adopt_field(schema, key, value, Some(old), former_dates.get(key))?);
         } else if schema.kept_by_put.contains(&key.as_str()) || is_owner_field(schema, key) {
             document.insert(key, old.clone());
         }
     }
-    fill(schema, &mut document, Some(stored), body)?;
+    fill(schema, &mut document, Some(stored), former_dates, body)?;
     check_change(schema, Some(stored), &document, editor)?;
     Ok(document)
 }
@@ -123,6 +126,7 @@ fn fill(
     schema: &Schema,
     document: &mut Document,
     stored: Option<&Document>,
+    former_dates: &Document,
     body: &Map<String, Value>,
 ) -> Result<(), Invalid> {
     for (key, value) in body.iter().filter(|(key, _)| *key != "id" && *key != "_id") {
@@ -130,20 +134,26 @@ fn fill(
         if old.is_none() {
             check_key(key, key)?;
         }
-        document.insert(key, adopt_field(schema, key, value, old)?);
+        document.insert(key, adopt_field(schema, key, value, old, former_dates.get(key))?);
     }
     Ok(())
 }
 
 /// The value of a field. An owner keeps the stored spelling: accounts are the same in any case.
-fn adopt_field(schema: &Schema, key: &str, value: &Value, old: Option<&Bson>) -> Result<Bson, JsonError> {
+fn adopt_field(
+    schema: &Schema,
+    key: &str,
+    value: &Value,
+    old: Option<&Bson>,
+    former_dates: Option<&Bson>,
+) -> Result<Bson, JsonError> {
     match (value, old) {
         (Value::String(given), Some(Bson::String(owner)))
             if is_owner_field(schema, key) && given.eq_ignore_ascii_case(owner) =>
         {
             Ok(Bson::String(owner.clone()))
         }
-        _ => adopt(value, old, key),
+        _ => adopt_like(value, old, former_dates.as_slice(), key),
     }
 }
 
@@ -319,15 +329,19 @@ mod tests {
             (json!({"roles": []}), "roles"),
         ];
         for (change, field) in cases {
-            let error = patch(schema, &stored, &body(change.clone()), editor(&acl, false)).unwrap_err();
+            let error =
+                patch(schema, &stored, &doc! {}, &body(change.clone()), editor(&acl, false)).unwrap_err();
             assert_eq!(error.field, field, "{change}");
         }
         let equal = body(json!({"roles": ["end_user"], "active": true}));
-        assert_eq!(patch(schema, &stored, &equal, editor(&acl, false)).unwrap(), stored);
+        assert_eq!(patch(schema, &stored, &doc! {}, &equal, editor(&acl, false)).unwrap(), stored);
         let root = body(json!({"roles": ["root", "end_user"]}));
-        assert!(patch(schema, &stored, &root, editor(&acl, true)).is_ok());
+        assert!(patch(schema, &stored, &doc! {}, &root, editor(&acl, true)).is_ok());
         for bad in [json!({"roles": ["root", "root"]}), json!({"roles": ["wizard"]}), json!({"active": 1})] {
-            assert!(patch(schema, &stored, &body(bad.clone()), editor(&acl, true)).is_err(), "{bad}");
+            assert!(
+                patch(schema, &stored, &doc! {}, &body(bad.clone()), editor(&acl, true)).is_err(),
+                "{bad}"
+            );
         }
     }
 
@@ -338,21 +352,25 @@ mod tests {
         let stored = doc! {"_id": "p1", "book": "ANA", "info": "x"};
         for field in ["id", "_id"] {
             let same = body(json!({field: "p1", "book": "ana"}));
-            assert_eq!(patch(schema, &stored, &same, editor(&acl, true)).unwrap(), stored);
-            let replaced = replace(schema, &stored, &same, editor(&acl, true)).unwrap();
+            assert_eq!(patch(schema, &stored, &doc! {}, &same, editor(&acl, true)).unwrap(), stored);
+            let replaced = replace(schema, &stored, &doc! {}, &same, editor(&acl, true)).unwrap();
             assert_eq!(replaced, doc! {"_id": "p1", "book": "ANA"});
             for other in [json!("P1"), json!("p2"), json!(null), json!(1)] {
-                let e = patch(schema, &stored, &body(json!({field: other})), editor(&acl, true)).unwrap_err();
+                let e = patch(schema, &stored, &doc! {}, &body(json!({field: other})), editor(&acl, true))
+                    .unwrap_err();
                 assert_eq!(
                     (e.field.as_str(), e.message.as_str()),
                     (field, "Not allowed to change the page ID")
                 );
             }
         }
-        assert!(patch(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
-        assert!(replace(schema, &stored, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
+        assert!(patch(schema, &stored, &doc! {}, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err());
+        assert!(
+            replace(schema, &stored, &doc! {}, &body(json!({"book": "BOB"})), editor(&acl, true)).is_err()
+        );
         let replaced =
-            replace(schema, &stored, &body(json!({"n": 1, "book": "ANA"})), editor(&acl, true)).unwrap();
+            replace(schema, &stored, &doc! {}, &body(json!({"n": 1, "book": "ANA"})), editor(&acl, true))
+                .unwrap();
         assert_eq!(replaced, doc! {"_id": "p1", "book": "ANA", "n": 1});
     }
 

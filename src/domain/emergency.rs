@@ -7,11 +7,11 @@ use percent_encoding::percent_decode_str;
 
 use super::audit::TEXT_CHARS_MAX;
 use super::encoding::decoded;
-use super::folding::is_invisible;
+use super::visible::{Visible, turns_or_breaks};
 
 /// How long an opening lasts, counted from the request that opened it.
 pub const OPEN_S_MAX: u64 = 15 * 60;
-/// Shortest reason, without blanks around it and what nobody sees of it.
+/// Fewest characters of a reason that can be seen ([`Visible`]).
 pub const REASON_CHARS_MIN: usize = 10;
 /// So many of its characters are letters or digits at least: dots are no reason.
 const REASON_LETTERS_MIN: usize = 5;
@@ -31,7 +31,7 @@ pub struct Reason(String);
 /// What is wrong with a reason, in words for whoever gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReasonError {
-    #[error("must not hold control characters or changes of direction")]
+    #[error("must not hold control characters, new lines or changes of direction")]
     Control,
     #[error("must say in {REASON_CHARS_MIN} to {REASON_CHARS_MAX} characters why the record is needed now")]
     Length,
@@ -49,13 +49,12 @@ impl Reason {
         // A percent sign that no two digits follow stands for itself.
         let text = decoded(&percent_decode_str(text).collect::<Vec<u8>>()).into_owned();
         let text = text.trim();
-        if text.chars().any(|c| c.is_control() || turns(c)) {
+        if text.chars().any(|c| c.is_control() || turns_or_breaks(c)) {
             return Err(ReasonError::Control);
         }
-        let shown = text.chars().filter(|c| !is_invisible(*c)).count();
-        let letters = text.chars().filter(|c| c.is_alphanumeric() && !is_invisible(*c)).count();
+        let visible = Visible::of(text);
         let is_long = text.chars().count() > REASON_CHARS_MAX;
-        if is_long || shown < REASON_CHARS_MIN || letters < REASON_LETTERS_MIN {
+        if is_long || visible.chars < REASON_CHARS_MIN || visible.letters < REASON_LETTERS_MIN {
             return Err(ReasonError::Length);
         }
         Ok(Reason(text.to_owned()))
@@ -64,11 +63,6 @@ impl Reason {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// Embeddings, overrides and isolates show a text in another order than it is written.
-fn turns(c: char) -> bool {
-    matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -84,6 +78,7 @@ mod tests {
             ("¡infarto, ya!", "¡infarto, ya!"),
             ("می\u{200C}خواهد بمیرد", "می\u{200C}خواهد بمیرد"),
             ("患者昏迷需要立即查看", "患者昏迷需要立即查看"),
+            ("रोगी बेहोश है", "रोगी बेहोश है"),
             (longest.as_str(), longest.as_str()),
         ] {
             assert_eq!(Reason::parse(given.as_bytes()).as_ref().map(Reason::as_str), Ok(kept));
@@ -106,7 +101,12 @@ mod tests {
             (b"..........", ReasonError::Length),
             ("\u{200B}".repeat(12).as_bytes(), ReasonError::Length),
             ("ab\u{2060}\u{200D}\u{FE0F}\u{3164}\u{34F}\u{115F}cdefgh".as_bytes(), ReasonError::Length),
+            ("\u{345}".repeat(12).as_bytes(), ReasonError::Length),
+            (format!("{}aaaaa", "\u{2800}".repeat(10)).as_bytes(), ReasonError::Length),
+            (format!("abcd {}", "\u{93F}".repeat(12)).as_bytes(), ReasonError::Length),
+            ("abcde          f".as_bytes(), ReasonError::Length),
             ("\u{202E}esaelp won deen".as_bytes(), ReasonError::Control),
+            ("a reason\u{2028}with lines".as_bytes(), ReasonError::Control),
             (format!("{longest}x").as_bytes(), ReasonError::Length),
             (b"a reason %0d%0a with lines", ReasonError::Control),
             (b"%20%20%20%20%20%20%20%20%20%20", ReasonError::Length),

@@ -21,6 +21,7 @@ pub const FOLDING_VERSION: u32 = 5;
 
 const CASES: CaseMapperBorrowed<'static> = CaseMapper::new();
 const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+
 /// Whether a character is shown as nothing: joiners, direction marks, variation selectors, fillers.
 pub fn is_invisible(c: char) -> bool {
     IGNORABLE.contains(c)
@@ -60,13 +61,6 @@ enum Piece {
     Blank,
     /// Counts for nothing.
     Nothing,
-}
-
-/// Whether a text shows at least one character, and none that turns the order of others or begins a line.
-pub fn is_shown_as_it_is(text: &str) -> bool {
-    let shows = |c: char| !IGNORABLE.contains(c) && !c.is_whitespace() && !c.is_control();
-    let turns = |c: char| matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    text.chars().any(shows) && !text.chars().any(turns)
 }
 
 /// Folds a name for comparing people: only letters and digits are left, so an apostrophe, a hyphen and a blank are

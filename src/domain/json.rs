@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use adopt::is_shown_as;
-pub use adopt::{adopt, check_key};
+pub use adopt::{adopt, adopt_like, check_key};
 pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, plain_date, utc_of, written_date};
 pub use extended::bson_of_extended;
 pub use parse::{BodyError, parse, parse_body, parse_object};
@@ -259,13 +259,44 @@ mod tests {
             assert_eq!(adopt(&value, Some(&text), "dob").unwrap(), plain, "and so is one of text: {value}");
         }
         assert_eq!(adopt(&Value::Null, Some(&stored), "dob").unwrap(), Bson::Null);
-        for value in
-            [json!("soon"), json!(""), json!("04/10/1985"), json!(true), json!([]), json!({}), json!(0.5)]
-        {
+        for value in [
+            json!("soon"),
+            json!(""),
+            json!("04/10/1985"),
+            json!(true),
+            json!([]),
+            json!({}),
+            json!(0.5),
+            json!(19_800_505),
+            json!(497_279_100),
+        ] {
             let error = adopt(&value, Some(&stored), "dob").unwrap_err().to_string();
             assert!(error.starts_with(&format!("dob: {value} is no date")), "{error}");
             assert!(error.contains("1985-10-04T13:05:00Z"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_was_a_date_in_another_version_is_one_again() {
+        let date = |day: &str| Bson::DateTime(parse_date(day).unwrap());
+        let was = Bson::Document(doc! {"d": date("2001-01-01"), "l": [date("2001-01-01")], "t": "x"});
+        let now = Bson::Document(doc! {"d": null, "l": [], "t": "x"});
+        for stored in [Some(&now), None] {
+            let like = |value: Value| adopt_like(&value, stored, &[&was], "n");
+            let again = like(json!({"d": "2002-02-02", "l": ["2003-03-03"], "t": "2004-04-04"})).unwrap();
+            let expected = doc! {"d": date("2002-02-02"), "l": [date("2003-03-03")], "t": "2004-04-04"};
+            assert_eq!(again, Bson::Document(expected));
+            assert!(like(json!({"d": null, "l": [null]})).is_ok());
+            for (value, field) in [(json!({"d": "soon"}), "n.d"), (json!({"l": ["soon"]}), "n.l.0")] {
+                let error = like(value).unwrap_err().to_string();
+                assert!(error.starts_with(field), "{error}");
+            }
+        }
+        let text = Bson::from("soon");
+        assert_eq!(
+            adopt_like(&json!("later"), Some(&text), &[&date("2001-01-01")], "d").unwrap(),
+            "later".into()
+        );
     }
 
     #[test]
@@ -275,7 +306,7 @@ mod tests {
         "mixed": ["a", date("2001-01-01")], "rows": [{"when": date("2001-01-01")}]});
         let adopted = adopt(
             &json!({"of": {"when": "2002-01-01T00:00"}, "all": ["2002-01-01", "2003-01-01 00:00"],
-                "mixed": ["b", "c", "2001-01-01T00:00:00Z"], "rows": [{"when": 1}]}),
+                "mixed": ["b", "c", "2001-01-01T00:00:00Z"], "rows": [{"when": {"$date": 1}}]}),
             Some(&stored),
             "",
         );
@@ -286,7 +317,7 @@ mod tests {
         for (value, field) in [
             (json!({"of": {"when": "soon"}}), "of.when"),
             (json!({"all": ["soon"]}), "all.0"),
-            (json!({"all": ["2001-01-01", 0, true]}), "all.2"),
+            (json!({"all": ["2001-01-01", 978_307_200_000_i64, true]}), "all.2"),
             (json!({"rows": [{"when": false}]}), "rows.0.when"),
         ] {
             let error = adopt(&value, Some(&stored), "").unwrap_err().to_string();

@@ -26,7 +26,7 @@ use crate::domain::access::Verb;
 use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::record::Kind;
 use crate::domain::schema::is_account;
-use crate::store::{ActiveChange, Part, Snapshot, StoreError};
+use crate::store::{ActiveChange, Granted, Part, Snapshot, StoreError};
 
 /// People read from the store at once.
 const BATCH_PEOPLE_MAX: usize = 500;
@@ -247,12 +247,12 @@ fn shown_person(
     }
     // Roles that nobody can read are not honoured, and keep nobody from the list.
     let granted = match snapshot.grants(id, person.get_str("password").unwrap_or_default()) {
-        Err(StoreError::DamagedRow(_)) => Vec::new(),
+        Err(StoreError::DamagedRow(_)) => Granted::default(),
         granted => granted?,
     };
-    let counts = |role: &String| node.settings.central_roles.contains(role) || granted.contains(role);
-    let (roles, not_honoured): (Vec<String>, Vec<String>) =
-        strings(person.get("roles")).into_iter().partition(counts);
+    let of_record = strings(person.get("roles"));
+    let roles = granted.counting(of_record.clone(), &node.settings.central_roles);
+    let not_honoured: Vec<String> = of_record.into_iter().filter(|role| !roles.contains(role)).collect();
     let is_active = is_active(person);
     let is_open = is_open(node, is_active, || snapshot.is_closed_here(id))?;
     let mut shown = json!({

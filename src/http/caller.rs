@@ -28,7 +28,7 @@ use crate::domain::active::{ActiveFromCentre, is_active, is_active_raw};
 use crate::domain::encoding::decoded;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
-use crate::store::{Asker, Charge, Right, Snapshot, StoreError, Tx, asked_by};
+use crate::store::{Asker, Charge, Granted, Right, Snapshot, StoreError, Tx, asked_by};
 
 /// A read that takes longer looks at the rights of the reader once more before it is answered.
 const LONG_READ: Duration = Duration::from_millis(100);
@@ -426,12 +426,12 @@ impl AccountFields {
         self,
         node: &Node,
         id: String,
-        granted: &[String],
+        granted: &Granted,
         shares_account: bool,
         rights_count: u64,
     ) -> StoredAccount {
-        let AccountFields { password_hash, mut roles, active } = self;
-        roles.retain(|role| node.settings.central_roles.contains(role) || granted.contains(role));
+        let AccountFields { password_hash, roles, active } = self;
+        let roles = granted.counting(roles, &node.settings.central_roles);
         let principal = Arc::new(Principal { actor: Actor::Person(id), roles, shares_account });
         StoredAccount { password_hash, active, principal, rights_count }
     }

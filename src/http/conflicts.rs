@@ -23,7 +23,7 @@ use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
 use crate::domain::active::is_active;
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
-use crate::domain::json::{adopt, parse_body, show_value};
+use crate::domain::json::{adopt_like, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, Subject};
@@ -304,7 +304,15 @@ fn parse_decision(
             Err(ApiError::invalid("value", "value: of this field only one of the two sides can be taken"))
         }
         (None, Some(value)) => {
-            let value = adopt(value, current.or(conflict.base.as_ref()), &conflict.path.join("."))?;
+            let stored = current.or(conflict.base.as_ref());
+            let is_empty = match stored {
+                None | Some(Bson::Null) => true,
+                Some(Bson::Array(values)) => values.is_empty(),
+                Some(_) => false,
+            };
+            let versions = [&conflict.base, &conflict.local, &conflict.central];
+            let others: Vec<&Bson> = versions.into_iter().flatten().filter(|_| is_empty).collect();
+            let value = adopt_like(value, stored, &others, &conflict.path.join("."))?;
             if conflict.path.is_empty() {
                 whole_record(conflict, current, value)
             } else {

@@ -9,17 +9,18 @@ use bson::{Document, doc};
 use serde_json::{Map, Value, json};
 
 use super::Node;
-use super::caller::{Caller, fold_local};
+use super::caller::{Caller, fold_local, strings};
 use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link::NewLink;
 use super::password::require_current;
-use crate::domain::access::{Actor, LOCAL_SUFFIX, Principal, Verb, local_name};
+use crate::domain::access::{Actor, END_USER, LOCAL_SUFFIX, Principal, Verb, local_name};
 use crate::domain::active::ACTIVE;
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_body;
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::store::{StoreError, Tx};
+use crate::domain::schema::{PERSON_ID_CHARS_MAX, PERSON_ID_CHARS_MIN, is_account};
+use crate::store::{Granted, StoreError, Tx};
 
 /// Longest name of a technician's account.
 const LOCAL_NAME_CHARS_MAX: usize = 64;
@@ -75,6 +76,32 @@ impl std::fmt::Display for Account {
     }
 }
 
+/// The account that a path means. A technician is named in any spelling of theirs, but for one that is a person's at the
+/// centre: their record is not to be taken for the technician's account. Ids with which nobody can ever log in are no
+/// accounts, so they get no password, link or role.
+fn account_at(node: &Node, id: &str) -> Result<Account, ApiError> {
+    let account = Account::named(id);
+    let name = account.to_string();
+    match &account {
+        Account::Local(_)
+            if id != name && node.store.read()?.look(Kind::Person, id, |_, _| ())?.is_some() =>
+        {
+            let message = format!(
+                "id: {id} is a person of the federation, with whose id nobody logs in; the technician is {name}"
+            );
+            Err(ApiError::invalid("id", message))
+        }
+        Account::Person(_) if !is_account(id) => {
+            let message = format!(
+                "id: {id} is no federation account ({PERSON_ID_CHARS_MIN} to {PERSON_ID_CHARS_MAX} letters and digits), and \
+                 nobody logs in with it"
+            );
+            Err(ApiError::invalid("id", message))
+        }
+        _ => Ok(account),
+    }
+}
+
 /// Whoever makes accounts could make one for root, so the name alone is not enough.
 fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
     may_administer(node, &caller.principal, Verb::Post)
@@ -89,6 +116,10 @@ pub(crate) fn may_administer(node: &Node, who: &Principal, verb: Verb) -> Result
 /// `{"roles": [...], "password": "...", "local": true}`: makes an account, or gives an existing person
 /// these roles on this node and, if there is one, this password. With `"link": true` the answer brings a one-time
 /// link, and a new account needs no password.
+///
+/// A person's record goes to the centre and to all nodes, so it is told of no roles but those that count from any record
+/// (`accounts.central_roles`), and of these only when it is made. The others are granted on this node. Roles that count
+/// because the record names them stay; if any was not asked for, the answer names it in `kept_roles`.
 pub(crate) async fn add(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -113,18 +144,24 @@ pub(crate) async fn add(
     let is_asked = |name: &str| is_asked(&body, name);
     let link = is_asked("link").then(|| NewLink::draw(&node, &caller)).transpose()?.map(Arc::new);
     let new = NewAccount { roles, hash, link: link.clone() };
-    let account = match Account::named(&id) {
-        Account::Person(_) if is_asked("local") => Account::Local(fold_local(&id)),
-        account => account,
+    let account = match local_name(&id) {
+        None if is_asked("local") => Account::Local(fold_local(&id)),
+        _ => account_at(&node, &id)?,
     };
-    let is_new = match &account {
-        Account::Local(name) => add_local(&node, &caller, name, new).await?,
+    let added = match &account {
+        Account::Local(name) => {
+            let is_new = add_local(&node, &caller, name, new).await?;
+            is_new.map(|is_new| Added { is_new, kept_roles: Vec::new() })
+        }
         Account::Person(id) => add_person(&node, &caller, id, new).await?,
     };
-    let Some(is_new) = is_new else {
+    let Some(Added { is_new, kept_roles }) = added else {
         return Err(ApiError::invalid("password", "password: a new account needs one, or a link"));
     };
     let mut answer = json!({"id": account.to_string(), "local": matches!(account, Account::Local(_))});
+    if !kept_roles.is_empty() {
+        answer["kept_roles"] = json!(kept_roles);
+    }
     if let Some(link) = link {
         answer["link"] = link.shown();
     }
@@ -138,6 +175,13 @@ struct NewAccount {
     hash: Option<String>,
     /// A password comes later, by this link.
     link: Option<Arc<NewLink>>,
+}
+
+/// What became of an account that was to be added.
+struct Added {
+    is_new: bool,
+    /// Roles that the person has beside those that were asked for, because their record names them.
+    kept_roles: Vec<String>,
 }
 
 fn wanted_roles(node: &Node, body: &Map<String, Value>) -> Result<Vec<String>, ApiError> {
@@ -206,35 +250,42 @@ async fn add_local(
     Ok(added.await?)
 }
 
-/// As [`add_local`], for people.
+/// As [`add_local`], for people. The record of one who is there changes in its password only: a person who was deleted at
+/// the centre meanwhile does not come back because of a role.
 async fn add_person(
     node: &Arc<Node>,
     caller: &Caller,
     id: &str,
     new: NewAccount,
-) -> Result<Option<bool>, ApiError> {
+) -> Result<Option<Added>, ApiError> {
     let actor = caller.principal.actor.clone();
-    Kind::Person.schema().check_new_id(id).map_err(|message| ApiError::invalid("id", message))?;
     let central = node.settings.central_roles.clone();
     let id = id.to_owned();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let added = caller.writes(node).transact(move |tx| -> Result<Option<bool>, StoreError> {
+    let added = caller.writes(node).transact(move |tx| -> Result<Option<Added>, StoreError> {
         let stored = tx.resolve_person(&id)?;
-        let key = RecordKey::new(Kind::Person, stored.clone().unwrap_or_else(|| id.clone()));
+        let is_new = stored.is_none();
+        let key = RecordKey::new(Kind::Person, stored.unwrap_or_else(|| id.clone()));
         let mut person = tx.document(&key)?.unwrap_or_else(|| doc! {"_id": &id, "active": true});
         if let Some(hash) = &new.hash {
             person.insert("password", hash);
-        } else if stored.is_none() && new.link.is_none() {
+        } else if is_new && new.link.is_none() {
             return Ok(None);
         }
-        person.insert("roles", new.roles.clone());
-        let granted: Vec<String> = new.roles.iter().filter(|role| !central.contains(role)).cloned().collect();
+        if is_new {
+            let of_all: Vec<String> =
+                new.roles.iter().filter(|role| central.contains(role)).cloned().collect();
+            person.insert("roles", if of_all.is_empty() { vec![END_USER.to_owned()] } else { of_all });
+        }
         tx.edit(&key, Some(&person), &actor)?;
-        tx.set_grants(&key.id, &granted, &actor)?;
+        let of_record = Granted::default().counting(strings(person.get("roles")), &central);
+        let here = new.roles.iter().filter(|role| !of_record.contains(role)).cloned().collect();
+        tx.replace_grants(&key.id, &Granted { of_record: Vec::new(), here }, &actor)?;
         if let Some(link) = &new.link {
             link.keep_for(tx, &Account::Person(fold_account(&id)))?;
         }
-        Ok(Some(stored.is_none()))
+        let kept_roles = of_record.into_iter().filter(|role| !is_new && !new.roles.contains(role)).collect();
+        Ok(Some(Added { is_new, kept_roles }))
     });
     Ok(added.await?)
 }
@@ -249,12 +300,13 @@ pub(crate) async fn set_password(
     authorize(&node, &caller)?;
     let id = at.id().to_owned();
     let mut body = parse_body(&body.0?)?;
+    let account = account_at(&node, &id)?;
     require_current(&node, &caller, &id, &mut body).await?;
     let Some(Value::String(password)) = body.get("password") else {
         return Err(ApiError::invalid("password", "password: must be text"));
     };
     let hash = node.accounts.hash(&id, password, caller.peer).await?;
-    let (account, actor) = (Account::named(&id), caller.principal.actor.clone());
+    let actor = caller.principal.actor.clone();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let set = caller
         .writes(&node)
@@ -323,7 +375,7 @@ pub(crate) async fn set_active(
     body: Sent,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
-    let (account, actor) = (Account::named(at.id()), caller.principal.actor.clone());
+    let (account, actor) = (account_at(&node, at.id())?, caller.principal.actor.clone());
     let body = parse_body(&body.0?)?;
     let Some(Value::Bool(is_active)) = body.get("active").cloned() else {
         return Err(ApiError::invalid("active", "active: must be true or false"));
@@ -365,7 +417,7 @@ pub(crate) async fn make_link(
     let mut body = if body.is_empty() { Map::new() } else { parse_body(&body)? };
     // A link to one's own account is a new password of one's own.
     require_current(&node, &caller, at.id(), &mut body).await?;
-    let (account, link) = (Account::named(at.id()), Arc::new(NewLink::draw(&node, &caller)?));
+    let (account, link) = (account_at(&node, at.id())?, Arc::new(NewLink::draw(&node, &caller)?));
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let kept = Arc::clone(&link);
     let made =

@@ -26,7 +26,7 @@ use crate::domain::active::is_active;
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::weight::{self, RECORD_MAX};
 use crate::domain::json::{Shown, parse_body};
-use crate::domain::record::{Kind, fold_account};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
@@ -330,8 +330,14 @@ impl WriteRequest<'_> {
                 }
                 None
             }
-            Verb::Patch => Some(edit::patch(schema, stored, self.body, self.editor(acl))?),
-            _ => Some(edit::replace(schema, stored, self.body, self.editor(acl))?),
+            Verb::Patch => {
+                let former = snapshot.former_dates(&RecordKey::new(schema.kind, found.0.id.as_str()))?;
+                Some(edit::patch(schema, stored, &former, self.body, self.editor(acl))?)
+            }
+            _ => {
+                let former = snapshot.former_dates(&RecordKey::new(schema.kind, found.0.id.as_str()))?;
+                Some(edit::replace(schema, stored, &former, self.body, self.editor(acl))?)
+            }
         };
         if let Some(document) = &document {
             grants = self.granted_roles(Some(stored), document);

@@ -8,6 +8,7 @@ use bson::Document;
 use bytes::Bytes;
 
 use super::fair::{Budget, Given, Share, present_client};
+use super::grants::Granted;
 use super::records::Tx;
 use super::tables::Version;
 use super::{Base, Store, StoreError};
@@ -25,7 +26,7 @@ pub struct Edit {
     /// The record from now on; `None` deletes it.
     pub document: Option<Document>,
     pub requires: Vec<Requirement>,
-    /// Roles granted to this person on this node from now on.
+    /// Roles of this person's record that count from now on because they are given on this node.
     pub grants: Option<Vec<String>>,
     /// Uploaded bytes to keep under their SHA-256.
     pub content: Option<(String, Bytes)>,
@@ -134,7 +135,10 @@ impl Store {
             }
             tx.edit_over(old.as_ref(), &key, new.as_ref(), grant.actor())?;
             if let (Kind::Person, Some(roles)) = (key.kind, &grants) {
-                tx.set_grants(&key.id, roles, grant.actor())?;
+                match new {
+                    Some(_) => tx.set_grants(&key.id, roles, grant.actor())?,
+                    None => tx.replace_grants(&key.id, &Granted::default(), grant.actor())?,
+                }
             }
             Ok(())
         })

@@ -11,42 +11,91 @@ use crate::domain::audit::{ACCOUNT_KIND, Event, What};
 use crate::domain::diff::changed_paths;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
+/// The roles that a person was granted on this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// Count as long as the person's record names them too: they were given by a change of the record.
+    pub of_record: Vec<String>,
+    /// Count whatever the record says, which has never been told of them.
+    pub here: Vec<String>,
+}
+
+impl Granted {
+    fn decode(row: &Document) -> Result<Granted, StoreError> {
+        let here = match row.contains_key(HERE) {
+            true => string_list(row, HERE)?,
+            // Written by an earlier version, or there are none.
+            false => Vec::new(),
+        };
+        Ok(Granted { of_record: string_list(row, "roles")?, here })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.of_record.is_empty() && self.here.is_empty()
+    }
+
+    pub fn has(&self, role: &str) -> bool {
+        self.of_record.iter().chain(&self.here).any(|known| known == role)
+    }
+
+    /// The roles that count here of a person whose record names `roles`: those that count from any record (`central`), and
+    /// those that were granted.
+    pub fn counting(&self, mut roles: Vec<String>, central: &[String]) -> Vec<String> {
+        roles.retain(|role| central.contains(role) || self.has(role));
+        let added: Vec<String> = self.here.iter().filter(|role| !roles.contains(role)).cloned().collect();
+        roles.extend(added);
+        roles
+    }
+}
+
+const HERE: &str = "here";
+
 impl Tx<'_> {
-    /// Sets the roles that a person was granted on this node, as the record is now; none removes them.
+    /// Sets the roles of a person's record that count because they were given on this node, as the record is now. Roles
+    /// that the record was never told of stay.
     pub fn set_grants(&mut self, id: &str, roles: &[String], actor: &Actor) -> Result<(), StoreError> {
+        let person = self.document(&RecordKey::new(Kind::Person, id))?.unwrap_or_default();
+        let here = self.grants_of(id, password_of(&person))?.here;
+        self.replace_grants(id, &Granted { of_record: roles.to_vec(), here }, actor)
+    }
+
+    /// Sets all roles that a person was granted on this node, as the record is now; none removes them.
+    pub fn replace_grants(&mut self, id: &str, granted: &Granted, actor: &Actor) -> Result<(), StoreError> {
         let account = fold_account(id);
         let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        let known = row.as_ref().map(|row| string_list(row, "roles")).transpose()?.unwrap_or_default();
+        let known = row.as_ref().map(Granted::decode).transpose()?.unwrap_or_default();
         // Also the same roles again: what was granted may not count any more.
-        if !known.is_empty() || !roles.is_empty() {
+        if !known.is_empty() || !granted.is_empty() {
             let event = Event::new(What::Grant, actor).at(self.asked_from());
             let collection = Kind::Person.schema().collection;
-            self.audit(event.about(collection, id, Some(&account)).saying(&roles.join(", ")))?;
+            let roles = [&granted.of_record[..], &granted.here].concat().join(", ");
+            self.audit(event.about(collection, id, Some(&account)).saying(&roles))?;
         }
-        self.write_grants(id, roles)
+        self.write_grants(id, granted)
     }
 
     /// Roles granted on this node to the person with this id and this stored hash of a password.
-    pub fn grants_of(&self, id: &str, password_hash: &str) -> Result<Vec<String>, StoreError> {
+    pub fn grants_of(&self, id: &str, password_hash: &str) -> Result<Granted, StoreError> {
         let account = fold_account(id);
         let row = self.grants.get(account.as_str())?.map(|row| decode(row.value())).transpose()?;
-        match row.filter(|row| is_granted_to(row, id, password_hash)) {
-            Some(row) => string_list(&row, "roles"),
-            None => Ok(Vec::new()),
-        }
+        row.map_or(Ok(Granted::default()), |row| granted_by(&row, id, password_hash))
     }
 
-    fn write_grants(&mut self, id: &str, roles: &[String]) -> Result<(), StoreError> {
+    fn write_grants(&mut self, id: &str, granted: &Granted) -> Result<(), StoreError> {
         let account = fold_account(id);
-        let is_none = roles.is_empty() && self.grants.get(account.as_str())?.is_none();
+        let is_none = granted.is_empty() && self.grants.get(account.as_str())?.is_none();
         if !is_none {
             self.rights_changed(&Actor::Person(id.to_owned()))?;
         }
-        if roles.is_empty() {
+        if granted.is_empty() {
             self.grants.remove(account.as_str())?;
         } else {
             let person = self.document(&RecordKey::new(Kind::Person, id))?.unwrap_or_default();
-            let row = doc! {"roles": roles, "id": id, "password": password_digest(password_of(&person))};
+            let password = password_digest(password_of(&person));
+            let mut row = doc! {"roles": &granted.of_record, "id": id, "password": password};
+            if !granted.here.is_empty() {
+                row.insert(HERE, &granted.here);
+            }
             self.grants.insert(account.as_str(), encode(&row)?.as_slice())?;
         }
         self.wrote();
@@ -60,8 +109,8 @@ impl Tx<'_> {
         let Some(row) = row.filter(|row| is_granted_to(row, from, password_of(old))) else {
             return Ok(());
         };
-        self.write_grants(from, &[])?;
-        self.write_grants(to, &string_list(&row, "roles")?)
+        self.write_grants(from, &Granted::default())?;
+        self.write_grants(to, &Granted::decode(&row)?)
     }
 
     /// Granted roles stay with a person whose password is changed on this node.
@@ -79,8 +128,8 @@ impl Tx<'_> {
         let Some(row) = row.filter(|row| is_granted_to(row, &key.id, password_of(old))) else {
             return Ok(());
         };
-        let roles = string_list(&row, "roles")?;
-        if password_of(old) == password_of(new) { Ok(()) } else { self.write_grants(&key.id, &roles) }
+        let granted = Granted::decode(&row)?;
+        if password_of(old) == password_of(new) { Ok(()) } else { self.write_grants(&key.id, &granted) }
     }
 
     /// A technician's account of this node.
@@ -140,8 +189,13 @@ fn password_digest(password_hash: &str) -> String {
     hex::encode(Sha256::digest(password_hash))
 }
 
+/// What a row grants to the person with this id and this stored hash of a password.
+pub(crate) fn granted_by(row: &Document, id: &str, password_hash: &str) -> Result<Granted, StoreError> {
+    if is_granted_to(row, id, password_hash) { Granted::decode(row) } else { Ok(Granted::default()) }
+}
+
 /// Whether a row of grants is about the record with this id and this stored hash of a password.
-pub(crate) fn is_granted_to(row: &Document, id: &str, password_hash: &str) -> bool {
+fn is_granted_to(row: &Document, id: &str, password_hash: &str) -> bool {
     row.get_str("id").is_ok_and(|granted| granted == id)
         && row.get_str("password").is_ok_and(|digest| digest == password_digest(password_hash))
 }

@@ -72,6 +72,7 @@ pub struct Tx<'t> {
     pub(crate) delivered: Rows<'t, RowKey>,
     pub(crate) undecided: Rows<'t, RowKey>,
     pub(crate) waiting: Rows<'t, RowKey>,
+    pub(crate) former_dates: Rows<'t, RowKey>,
     pub(crate) departed: Rows<'t, &'static str>,
     pub(super) meant: Rows<'t, &'static str>,
     pub(super) newcomer: Rows<'t, &'static str>,
@@ -147,6 +148,7 @@ impl<'t> Tx<'t> {
             delivered: open_for_writing(transaction, &ledger, DELIVERED)?,
             undecided: open_for_writing(transaction, &ledger, UNDECIDED)?,
             waiting: open_for_writing(transaction, &ledger, WAITING)?,
+            former_dates: open_for_writing(transaction, &ledger, FORMER_DATES)?,
             departed: open_for_writing(transaction, &ledger, DEPARTED)?,
             meant: open_for_writing(transaction, &ledger, MEANT)?,
             newcomer: open_for_writing(transaction, &ledger, NEWCOMER)?,
@@ -450,6 +452,7 @@ impl<'t> Tx<'t> {
         if let (Kind::Person, None, Some(new)) = (key.kind, old, new) {
             self.note_arrival(&key.id, new, actor)?;
         }
+        self.note_former_dates(key, old, new)?;
         self.index(key, old, new)?;
         self.follow_content(key, old, new)?;
         self.append_journal(key, old, new, paths, actor)

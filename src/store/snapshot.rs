@@ -6,6 +6,7 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
 
 use super::StoreError;
+use super::grants::Granted;
 use super::kept::Shelf;
 use super::rows::{Checked, View};
 use super::sync_rows::{DeadLetter, OpenWrite, Pending};
@@ -263,14 +264,12 @@ impl Snapshot {
     ///
     /// They hold for the record that they were given to, with the password that was set here: whoever can
     /// write at the centre could otherwise give that account a password of their own.
-    pub fn grants(&self, id: &str, password_hash: &str) -> Result<Vec<String>, StoreError> {
+    pub fn grants(&self, id: &str, password_hash: &str) -> Result<Granted, StoreError> {
         let grants = self.transaction.open_table(GRANTS)?;
         let Some(row) = grants.get(fold_account(id).as_str())? else {
-            return Ok(Vec::new());
+            return Ok(Granted::default());
         };
-        let row = tables::decode(row.value())?;
-        let is_theirs = super::grants::is_granted_to(&row, id, password_hash);
-        if is_theirs { string_list(&row, "roles") } else { Ok(Vec::new()) }
+        super::grants::granted_by(&tables::decode(row.value())?, id, password_hash)
     }
 
     /// A technician's account of this node: `password` (a bcrypt hash) and `roles`.

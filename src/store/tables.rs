@@ -42,6 +42,8 @@ pub(crate) const DELIVERED: RowsDefinition<RowKey> = RowsDefinition::new("delive
 pub(crate) const UNDECIDED: RowsDefinition<RowKey> = RowsDefinition::new("undecided");
 /// (kind, id) -> [`super::Waiting`]: records that are not sent before something else has happened.
 pub(crate) const WAITING: RowsDefinition<RowKey> = RowsDefinition::new("waiting");
+/// (kind, id) -> where the record had dates that were taken away ([`crate::domain::former_dates`]).
+pub(crate) const FORMER_DATES: RowsDefinition<RowKey> = RowsDefinition::new("former_dates");
 /// folded account -> who had it last, if that person is gone, and when in terms of the journal.
 pub(crate) const DEPARTED: RowsDefinition<&'static str> = RowsDefinition::new("departed");
 /// folded account -> who had it when what waits for them began to wait: the fields by which people are told apart. Only
@@ -148,6 +150,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(DELIVERED)?;
     visitor.rows(UNDECIDED)?;
     visitor.rows(WAITING)?;
+    visitor.rows(FORMER_DATES)?;
     visitor.rows(DEPARTED)?;
     visitor.rows(MEANT)?;
     visitor.rows(NEWCOMER)?;

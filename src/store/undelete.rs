@@ -1,5 +1,6 @@
 //! Floor 1. Putting a body from the trash back as a record.
 
+use super::grants::Granted;
 use super::records::Tx;
 use super::trash::TrashRow;
 use super::{Store, StoreError};
@@ -90,7 +91,7 @@ impl Tx<'_> {
         }
         self.edit(&key, Some(&document), actor)?;
         if key.kind == Kind::Person {
-            self.set_grants(&key.id, &[], actor)?;
+            self.replace_grants(&key.id, &Granted::default(), actor)?;
         }
         self.audit_asked(What::RestoreDeleted, |event| {
             event.about(schema.collection, &key.id, owner.as_deref()).saying(&format!("trash {sequence}"))

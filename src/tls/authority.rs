@@ -89,7 +89,11 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
         narrow_keys(&[&directory.join(CA_KEY_FILE), &key])?;
     }
     let authority = read_authority(&directory.join(CA_FILE))?;
-    if let Some(authority) = authority.filter(|held| !is_to_be_constrained(directory, held))
+    let is_sound = |held: &CertificateDer<'_>| {
+        !is_to_be_constrained(directory, held)
+            && !(ends_too_soon(held, now_s) && is_key_here(directory, held))
+    };
+    if let Some(authority) = authority.filter(is_sound)
         && let (Some(pair), Some(validity)) = (held, held_validity)
         && !is_due(validity, now_s)
         && let covered = covered(&authority, &names)
@@ -175,7 +179,11 @@ fn shown_date(at_s: u64) -> String {
 
 /// From when until when a pair's own certificate holds.
 fn validity_s(pair: &CertifiedKey) -> Option<(u64, u64)> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(pair.cert.first()?).ok()?;
+    validity_of(pair.cert.first()?)
+}
+
+fn validity_of(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
     let second = |at: i64| u64::try_from(at).ok();
     Some((second(validity.not_before.timestamp())?, second(validity.not_after.timestamp())?))
@@ -236,8 +244,22 @@ pub(super) fn uncovered(settings: &TlsSettings) -> Vec<String> {
 /// Whether the certificate of the authority is one of the first versions, which may vouch for every name there is, and
 /// its key is here, so that another one can be made: clients that trust the key accept what it signs under either.
 fn is_to_be_constrained(directory: &Path, authority: &CertificateDer<'_>) -> bool {
+    !is_constrained(authority) && is_key_here(directory, authority)
+}
+
+fn is_key_here(directory: &Path, authority: &CertificateDer<'_>) -> bool {
     let key = fs::read(directory.join(CA_KEY_FILE)).ok().and_then(|pem| read_key(&pem));
-    !is_constrained(authority) && key.is_some_and(|key| is_of_key(authority, &key))
+    key.is_some_and(|key| is_of_key(authority, &key))
+}
+
+/// Whether a server certificate that is made now would hold for longer than the authority's.
+fn ends_too_soon(authority: &CertificateDer<'_>, now_s: u64) -> bool {
+    validity_of(authority).is_some_and(|(_, end_s)| end_s < now_s + LEAF_DAYS * DAY_S)
+}
+
+/// When the certificate of the box's own authority ends, in seconds since 1970; `None` before the first start.
+pub(super) fn authority_end_s(directory: &Path) -> Result<Option<u64>, TlsError> {
+    Ok(read_authority(&directory.join(CA_FILE))?.and_then(|held| validity_of(&held)).map(|(_, end_s)| end_s))
 }
 
 fn is_of_key(authority: &CertificateDer<'_>, key: &KeyPair) -> bool {
@@ -265,7 +287,7 @@ fn narrow_keys(paths: &[&Path]) -> Result<(), TlsError> {
 }
 
 /// The authority's certificate and its signing half; both are made if there is neither. A certificate without
-/// constraints is replaced by one with them, of the same key.
+/// constraints, or one that ends before what it is to sign, is replaced by another of the same key.
 fn ready_authority(
     directory: &Path,
     names: &[String],
@@ -291,7 +313,12 @@ fn ready_authority(
     };
     let params = authority_params(&key, names, now_s)?;
     let certificate = match held {
-        Some(certificate) if is_constrained(&certificate) || !is_of_key(&certificate, &key) => certificate,
+        Some(certificate)
+            if (is_constrained(&certificate) && !ends_too_soon(&certificate, now_s))
+                || !is_of_key(&certificate, &key) =>
+        {
+            certificate
+        }
         former => {
             let certificate = params.self_signed(&key).map_err(mint_error)?;
             if making == Making::Files {
@@ -302,6 +329,12 @@ fn ready_authority(
                     None => {
                         tracing::info!(file = %path.display(), "made a certificate authority for this box")
                     }
+                    Some(former) if is_constrained(&former) => tracing::warn!(
+                        file = %path.display(),
+                        until = %validity_of(&former).map_or_else(String::new, |(_, end_s)| shown_date(end_s)),
+                        "the certificate of the box's own authority ends; this one, of the same key, holds for {CA_DAYS} \
+                         days. Give clients the new file: they accept the node by the old one until it ends"
+                    ),
                     Some(_) => tracing::warn!(
                         file = %path.display(),
                         "the certificate of the box's own authority was good for every name there is; this one, of the \

@@ -171,6 +171,43 @@ fn a_certificate_is_renewed_in_time_under_the_same_authority() {
     handshake(client, server, "localhost").unwrap();
 }
 
+/// A server certificate holds no longer than its authority's, and no client accepts what an ended authority has signed.
+#[test]
+fn the_authority_is_made_anew_before_it_ends() {
+    let directory = TempDir::new().unwrap();
+    let tls = Tls::load(settings(&directory), day(0)).unwrap();
+    let file = tls.authority_file().unwrap();
+    let first = fs::read(&file).unwrap();
+    let end_s = || tls.settings.authority_end_s().unwrap().unwrap();
+    let s_of = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    assert_eq!(end_s(), s_of(day(CA_DAYS as u32)));
+    // The last day on which it outlives what it signs.
+    let last = (CA_DAYS - LEAF_DAYS) as u32;
+    tls.renew_if_due(day(last)).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), first);
+    // Without its key it stays, and nothing is signed before that is due.
+    let key = tls.settings.directory.join(CA_KEY_FILE);
+    let held = fs::read(&key).unwrap();
+    fs::remove_file(&key).unwrap();
+    assert!(!tls.renew_if_due(day(last + 1)).unwrap());
+    fs::write(&key, held).unwrap();
+    assert!(tls.renew_if_due(day(last + 1)).unwrap());
+    assert_ne!(fs::read(&file).unwrap(), first);
+    assert_eq!(end_s(), s_of(day(last + 1 + CA_DAYS as u32)));
+    assert!(!tls.renew_if_due(day(last + 2)).unwrap(), "once");
+    // Clients that trust either accept the node: it is the same key.
+    let former = directory.path().join("former.pem");
+    fs::write(&former, first).unwrap();
+    for trusted in [&former, &file] {
+        let client = client(trusted, &version::TLS13, day(last + 10));
+        handshake(client, tls.server_config().unwrap(), "localhost").unwrap();
+    }
+    // Long after its end, as after years in a drawer or with a clock that is wrong.
+    let late = CA_DAYS as u32 * 3;
+    assert!(tls.renew_if_due(day(late)).unwrap());
+    assert!(end_s() > s_of(day(late)));
+}
+
 /// Days from the first to the last second that the certificate in force holds, and the first.
 fn validity(tls: &Tls) -> (i64, SystemTime) {
     let der = certificate_in_force(tls);

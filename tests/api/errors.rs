@@ -261,7 +261,15 @@ async fn what_is_no_date_is_not_written_over_one() {
         let at = node.stored(Kind::Event, "e1").unwrap().get_datetime("at").unwrap().timestamp_millis();
         assert_eq!(at, 497_279_100_000);
     }
-    for value in [json!("soon"), json!("4/10/1985"), json!(true), json!({"day": 4}), json!([])] {
+    for value in [
+        json!("soon"),
+        json!("4/10/1985"),
+        json!(true),
+        json!({"day": 4}),
+        json!([]),
+        json!(19_800_505),
+        json!(497_279_100),
+    ] {
         let answer = patch(value).await;
         assert!(answer.text().contains("1985-10-04T13:05:00Z"), "{}", answer.text());
         answer.is_invalid("at");
@@ -272,4 +280,45 @@ async fn what_is_no_date_is_not_written_over_one() {
         .await
         .is(200, &["update event/e1"]);
     patch(Value::Null).await.is(200, &["update event/e1"]);
+}
+
+/// A form that takes a date away and sets it again later writes a date.
+#[tokio::test]
+async fn a_date_that_was_taken_away_comes_back_as_a_date() {
+    let node = TestNode::with_people().await;
+    let day = bson::DateTime::from_millis(497_232_000_000);
+    let dates = bson::doc! {"at": day, "list": [day], "in": {"at": day}, "rows": [{"at": day}]};
+    let mut stored = bson::doc! {"_id": "e1", "person": "ANA001", "text": "1985-10-04"};
+    stored.extend(dates.clone());
+    node.record(Kind::Event, stored).await;
+    let patch = |value: Value| node.patch("/events/e1", value).by("DOC003").send();
+    let put = |value: Value| node.put_json("/events/e1", value).by("ROOT004").send();
+    let empty = json!({"at": null, "list": [], "in": {"at": null}, "rows": [{"at": null}], "text": null});
+    let again = json!({"at": "1985-10-04", "list": ["1985-10-04"], "in": {"at": "1985-10-04"},
+        "rows": [{"at": "1985-10-04"}], "text": "1985-10-04"});
+    let changed = &["update event/e1"];
+    for is_put in [false, true] {
+        // As a PATCH with nulls, and as a PUT without the fields.
+        match is_put {
+            false => patch(empty.clone()).await.is(200, changed),
+            true => put(json!({"person": "ANA001", "note": "x"})).await.is(200, changed),
+        };
+        patch(json!({"note": "other"})).await.is(200, changed);
+        for (field, wrong) in
+            [("at", json!("soon")), ("list", json!(["soon"])), ("in", json!({"at": "soon"}))]
+        {
+            let answer = patch(json!({field: wrong})).await;
+            assert_eq!(answer.status, 422, "{field}: {}", answer.text());
+        }
+        patch(again.clone()).await.is(200, changed);
+        let found = node.stored(Kind::Event, "e1").unwrap();
+        for (field, value) in &dates {
+            assert_eq!(found.get(field), Some(value), "{field}");
+        }
+        assert_eq!(found.get_str("text").unwrap(), "1985-10-04");
+    }
+    // A field that has become something else meanwhile is no date any more.
+    patch(json!({"in": null})).await.is(200, changed);
+    patch(json!({"in": "soon"})).await.is(200, changed);
+    patch(json!({"in": {"at": "soon"}})).await.is(200, changed);
 }

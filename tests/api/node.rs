@@ -120,13 +120,93 @@ async fn users_are_made_by_root_and_the_operator() {
     }
     add("N-6", json!({"roles": ["root"], "password": PASSWORD})).await.is_invalid("id");
     add("te%20ss@local", json!({"roles": ["root"], "password": PASSWORD})).await.is_invalid("id");
-    // A person who is there already keeps their record and gets the roles; without a password it stays.
-    let given = add("ana001", json!({"roles": ["end_user", "root"]})).await;
-    given.is(200, &["update people/ANA001"]).says(json!({"id": "ANA001", "local": false}));
-    assert_eq!(node.stored(Kind::Person, "ANA001").unwrap().get_str("name").unwrap(), "Ana");
-    node.get("/users").by("ANA001").send().await.is(200, NOTHING);
-    add("ANA001", json!({"roles": ["end_user"]})).await.is(200, &["update people/ANA001"]);
-    node.get("/users").by("ANA001").send().await.is(403, NOTHING);
+    // Of the roles the record has those that count everywhere.
+    let roles = |id: &str| node.stored(Kind::Person, id).unwrap().get("roles").cloned().unwrap();
+    assert_eq!(roles("NEW005"), bson::bson!(["end_user"]));
+    add("NEW007", json!({"roles": ["health_professional", "root"], "password": "a new cradle"})).await;
+    assert_eq!(roles("NEW007"), bson::bson!(["health_professional"]));
+}
+
+/// A record goes to the centre and to all nodes: what is granted on this node is no part of it.
+#[tokio::test]
+async fn roles_that_are_granted_here_leave_the_record_alone() {
+    let node = TestNode::with_people().await;
+    let of_record = ["end_user", "health_professional"];
+    node.from_centre(Kind::Person, person("CEN009", &["end_user", "health_professional", "root"])).await;
+    let before = node.stored(Kind::Person, "CEN009").unwrap();
+    let add = |roles| node.post("/users/cen009", json!({"roles": roles})).by_operator().send();
+    let shown = async || {
+        let users = node.get("/users").by_operator().send().await.json();
+        let shown = users.as_array().unwrap().iter().find(|user| user["id"] == "CEN009").unwrap().clone();
+        (shown["roles"].clone(), shown["not_honoured"].clone())
+    };
+    let with_root = json!(["end_user", "health_professional", "root"]);
+    assert_eq!(shown().await, (json!(of_record), json!(["root"])));
+    // Nothing of the record is changed, so nothing is sent, and the answer says which roles stay.
+    let kept = json!({"id": "CEN009", "local": false, "kept_roles": of_record});
+    add(json!(["root"])).await.is(200, NOTHING).says(kept);
+    assert_eq!(shown().await, (with_root.clone(), json!([])));
+    node.get("/users").by("CEN009").send().await.is(200, NOTHING);
+    // All that the account is to have: fewer take away what was granted.
+    let all = json!({"id": "CEN009", "local": false, "kept_roles": ["health_professional"]});
+    add(json!(["end_user"])).await.is(200, NOTHING).says(all);
+    assert_eq!(shown().await, (json!(of_record), json!(["root"])));
+    node.get("/users").by("CEN009").send().await.is(403, NOTHING);
+    assert_eq!(node.stored(Kind::Person, "CEN009"), Some(before.clone()));
+    // What was granted stays when the record loses the role, or changes otherwise, and goes with a password from elsewhere.
+    add(json!(["end_user", "health_professional", "root"]))
+        .await
+        .says(json!({"id": "CEN009", "local": false}));
+    let mut theirs = person("CEN009", &["end_user"]);
+    node.from_centre(Kind::Person, theirs.clone()).await;
+    assert_eq!(shown().await, (json!(["end_user", "root"]), json!([])));
+    node.patch("/people/CEN009", json!({"roles": ["end_user", "health_professional"]}))
+        .by("ROOT004")
+        .send()
+        .await;
+    assert_eq!(shown().await, (with_root, json!([])));
+    theirs.insert("password", bcrypt::hash("from elsewhere", 4).unwrap());
+    node.from_centre(Kind::Person, theirs).await;
+    assert_eq!(shown().await, (json!(["end_user"]), json!([])));
+    // A password given here goes to the centre, and the roles do not.
+    let both = json!({"roles": ["root"], "password": "a new cradle"});
+    node.post("/users/CEN009", both).by_operator().send().await.is(200, &["update people/CEN009"]);
+    assert_eq!(node.stored(Kind::Person, "CEN009").unwrap().get("roles"), Some(&bson::bson!(["end_user"])));
+    node.get("/users").login("CEN009", "a new cradle").send().await.is(200, NOTHING);
+}
+
+/// Ids with which nobody logs in get no passwords, links and roles, and a person is never taken for a technician.
+#[tokio::test]
+async fn what_is_no_account_is_none_in_any_path() {
+    let node = TestNode::with_people().await;
+    for id in ["G1", "operator(uid 0)", "BOSS@LOCAL", "boss@local"] {
+        node.from_centre(Kind::Person, person(id, &["end_user", "root"])).await;
+    }
+    let boss = json!({"roles": ["root"], "password": PASSWORD});
+    node.post("/users/boss@local", boss).by_operator().send().await.is(201, NOTHING);
+    let calls = |id: &str| {
+        let of = |end: &str, body| node.post(&format!("/users/{id}{end}"), body).by_operator().send();
+        let password = json!({"password": "another cradle"});
+        [
+            of("", json!({"roles": ["root"]})),
+            of("/password", password),
+            of("/link", json!({})),
+            of("/active", json!({"active": true})),
+        ]
+    };
+    for id in ["G1", "g1", "operator(uid%200)", "BOSS@LOCAL", "Boss@Local"] {
+        for call in calls(id) {
+            let answer = call.await.is_invalid("id");
+            let is_technician = id.contains('@');
+            let why = if is_technician { "the technician is boss@local" } else { "no federation account" };
+            assert!(answer.text().contains(why), "{}", answer.text());
+        }
+    }
+    node.get("/users").login("boss@local", PASSWORD).send().await.is(200, NOTHING);
+    // The technician's own spelling is the technician's, whatever the centre has.
+    let set = node.post("/users/boss@local/password", json!({"password": "another cradle"})).by_operator();
+    set.send().await.is(204, NOTHING);
+    node.get("/users").login("BOSS@local", "another cradle").send().await.is(200, NOTHING);
 }
 
 #[tokio::test]

@@ -173,6 +173,19 @@ fn certificates_are_watched() {
     finds(&secure, "certificate", "ok", "the first start makes it");
     let now = OffsetDateTime::from_unix_timestamp(now_ms() / 1000).unwrap();
     let key = KeyPair::generate().unwrap();
+    // The box's own authority, whose key is elsewhere.
+    fs::create_dir_all(clinic.data().join("tls")).unwrap();
+    for (days, health, words) in [
+        (-1, "wrong", "authority (ca.pem) ended at 20"),
+        (100, "warning", "authority (ca.pem) ends at 20"),
+        (500, "ok", "the first start makes it"),
+    ] {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.not_before = now - Span::days(2);
+        params.not_after = now + Span::days(days);
+        file(&clinic, "data/tls/ca.pem", &params.self_signed(&key).unwrap().pem(), 0o644);
+        finds(&secure, "certificate", health, words);
+    }
     let key_file = file(&clinic, "own.key", &key.serialize_pem(), 0o600);
     for (days, health, words) in
         [(-1, "wrong", "ended at 20"), (10, "warning", "ends in "), (100, "ok", "ends in ")]

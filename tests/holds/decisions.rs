@@ -102,7 +102,10 @@ async fn the_same_person_in_two_spellings_is_one_record() {
     let snapshot = clinic.store.read().unwrap();
     assert_eq!(snapshot.duplicates().unwrap(), []);
     assert_eq!(snapshot.list_of(Page, ACCT, None, 9, 9_999).unwrap().records.len(), 2);
-    assert_eq!(snapshot.grants("acc01", one.get_str("password").unwrap_or_default()).unwrap(), ["root"]);
+    assert_eq!(
+        snapshot.grants("acc01", one.get_str("password").unwrap_or_default()).unwrap().of_record,
+        ["root"]
+    );
 }
 
 #[tokio::test]
@@ -137,10 +140,13 @@ async fn a_new_id_takes_the_person_and_what_was_made_here_for_them() {
     );
     assert_eq!(clinic.here(Page, "own"), Some(page("own", NEW, "hers")));
     assert_eq!(clinic.here(PersonalDocument, "d-own").unwrap().get_str("fedacct").unwrap(), NEW);
-    assert_eq!(snapshot.grants(NEW, renamed.get_str("password").unwrap_or_default()).unwrap(), ["root"]);
+    assert_eq!(
+        snapshot.grants(NEW, renamed.get_str("password").unwrap_or_default()).unwrap().of_record,
+        ["root"]
+    );
     assert_eq!(
         snapshot.grants(ACCT, own.get_str("password").unwrap_or_default()).unwrap(),
-        Vec::<String>::new()
+        thalamus_edge::store::Granted::default()
     );
     assert_eq!(snapshot.people_named("ana").unwrap(), [NEW]);
     assert_eq!(snapshot.people_named("beatriz").unwrap(), [ACCT]);

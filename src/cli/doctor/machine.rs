@@ -13,6 +13,8 @@ use crate::store::free_bytes_at;
 use crate::sync::time_text;
 use crate::tls::RELEASE_EPOCH_S;
 
+/// When somebody should see to another certificate of the box's own authority: as long as a server certificate serves.
+const AUTHORITY_WARNED_DAYS: i64 = 397;
 /// When somebody should see to another certificate; a node has renewed its own long before.
 const CERTIFICATE_WARNED_DAYS: i64 = 30;
 /// How long after it was due a backup may still come.
@@ -187,6 +189,35 @@ pub(super) fn certificate(found: &mut Findings, config: &Config, now_ms: i64) {
         }
         false => "systemctl restart thalamus-edge, which signs a new one",
     };
+    let authority_end_ms = match settings.authority_end_s() {
+        Ok(end_s) => {
+            end_s.and_then(|end_s| i64::try_from(end_s).ok()).map(|end_s| end_s.saturating_mul(1000))
+        }
+        Err(error) => {
+            return found.wrong(
+                ABOUT,
+                error.to_string(),
+                "put it right, then systemctl restart thalamus-edge",
+            );
+        }
+    };
+    if let Some(end_ms) = authority_end_ms.filter(|end_ms| *end_ms - now_ms < AUTHORITY_WARNED_DAYS * DAY_MS)
+    {
+        // With its key the node has made another by then.
+        const REMEDY: &str = "put tls/ca-key.pem back into the data directory, or remove tls/ca.pem for another \
+                              authority; systemctl restart thalamus-edge; then give clients the new tls/ca.pem";
+        let at = time_text(end_ms);
+        return match end_ms <= now_ms {
+            true => found.wrong(
+                ABOUT,
+                format!("the box's own authority (ca.pem) ended at {at}: clients refuse all that it signs"),
+                REMEDY,
+            ),
+            false => {
+                found.warning(ABOUT, format!("the box's own authority (ca.pem) ends at {at}"), REMEDY);
+            }
+        };
+    }
     match settings.validity_s() {
         Err(error) => {
             found.wrong(ABOUT, error.to_string(), "put it right, then systemctl restart thalamus-edge")

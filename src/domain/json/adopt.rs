@@ -18,14 +18,25 @@ use super::{DateFormat, JsonError, show_value};
 /// - A string onto a decimal that reads as one keeps that type.
 /// - Anything else becomes the plain BSON of the JSON: fields of text and new ones hold what clients like.
 pub fn adopt(value: &Value, stored: Option<&Bson>, path: &str) -> Result<Bson, JsonError> {
-    match stored {
-        Some(old) if is_shown_as(old, value) => Ok(old.clone()),
-        Some(old) => {
-            let column = Column::of(old);
-            adopt_in(value, Known { old: Some(old), is_certain: true, column: Some(&column) }, path)
-        }
-        None => adopt_in(value, Known { old: None, is_certain: true, column: None }, path),
+    adopt_like(value, stored, &[], path)
+}
+
+/// [`adopt`] where other versions of the field are known, of which only the types count: where nothing is stored, or null,
+/// or an empty list, and others have dates and nothing else, a date is written.
+pub fn adopt_like(
+    value: &Value,
+    stored: Option<&Bson>,
+    others: &[&Bson],
+    path: &str,
+) -> Result<Bson, JsonError> {
+    if let Some(old) = stored.filter(|old| is_shown_as(old, value)) {
+        return Ok(old.clone());
     }
+    let mut column = stored.map(Column::of);
+    for other in others {
+        column.get_or_insert_default().add_types(other);
+    }
+    adopt_in(value, Known { old: stored, is_certain: true, column: column.as_ref() }, path)
 }
 
 /// What is stored at the place of a value.

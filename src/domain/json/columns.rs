@@ -34,6 +34,24 @@ impl<'s> Column<'s> {
         column
     }
 
+    /// Another version of the field, of which only the types count.
+    pub(super) fn add_types(&mut self, value: &'s Bson) {
+        match value {
+            Bson::Null => {}
+            Bson::DateTime(_) => self.has_dates = true,
+            Bson::Array(values) => {
+                self.has_lists = true;
+                values.iter().for_each(|value| self.add_types(value));
+            }
+            other => {
+                self.has_others = true;
+                for (key, value) in other.as_document().into_iter().flatten() {
+                    self.keys.entry(key).or_default().add_types(value);
+                }
+            }
+        }
+    }
+
     fn add(&mut self, value: &'s Bson) {
         match value {
             Bson::Array(values) => {

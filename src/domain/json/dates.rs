@@ -2,7 +2,7 @@
 //!
 //! Accepted is what has one meaning only: whatever begins with the year, in any typography (ISO 8601, RFC 3339, HL7, XML
 //! Schema, Chinese, Japanese and Korean dates), the three forms of HTTP (RFC 9110, 5.6.7), RFC 5322, what JavaScript,
-//! Python, Java and `date` print, and milliseconds since 1970. A text without a zone is UTC.
+//! Python, Java and `date` print, and milliseconds since 1970 ([`moment_in_digits`]). A text without a zone is UTC.
 //! `04/10/1985` is two days, so it is none.
 
 use bson::Bson;
@@ -13,14 +13,20 @@ use crate::domain::folding::plain_text;
 
 /// The forms that [`parse_date`] and [`date_of`] read, for messages.
 pub const DATE_FORMS: &str = "1985-10-04, 1985-10-04T13:05:00Z (or with +02:00), \
-     \"Fri, 04 Oct 1985 13:05:00 GMT\", or milliseconds since 1970 as a number; without a zone it is UTC; years from 1 to 9999";
+     \"Fri, 04 Oct 1985 13:05:00 GMT\", milliseconds since 1970 as a number of 11 digits or more, or {\"$date\": milliseconds} \
+     of any length; without a zone it is UTC; years from 1 to 9999";
 
 /// Moments outside of the years 1 to 9999 are no dates: most programs that read MongoDB fail on them, and they come of
 /// microseconds that were taken for milliseconds.
 const DATE_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
-/// Digits of a text that is milliseconds since 1970: from May 1970 on, and until 2286. Shorter numbers may be anything.
-const MOMENT_DIGITS: std::ops::RangeInclusive<usize> = 11..=13;
+/// The fewest digits of milliseconds since 1970, as text or number: all but the moments from September 1969 to April 1970.
+/// Shorter numbers are days of the calendar (`19800505`) or seconds as well.
+const MOMENT_DIGITS_MIN: usize = 11;
+/// The most in a text: until 2286.
+const MOMENT_DIGITS_MAX: usize = 13;
+/// Years in which a number of 12 or 14 digits is taken for a day and a time of the calendar.
+const WRITTEN_YEARS: std::ops::RangeInclusive<i32> = 1800..=2199;
 
 /// Longest text that can be a date, in bytes; JavaScript adds the zone's name in the browser's language.
 const DATE_CHARS_MAX: usize = 128;
@@ -90,24 +96,35 @@ fn moment_of(ms: i64) -> Option<bson::DateTime> {
 }
 
 /// The date that a client's JSON value means where a date is stored: text, milliseconds since 1970, or MongoDB's
-/// `{"$date": ...}`.
+/// `{"$date": ...}`, in which a number is milliseconds, whatever its length.
 pub fn date_of(value: &Value) -> Option<bson::DateTime> {
     match value {
         Value::String(text) => parse_date(text),
-        Value::Number(number) => {
-            let whole = number.as_f64().filter(|float| number.is_f64() && is_whole(*float));
-            let ms = number.as_i64().or(whole.map(|float| float as i64))?;
-            moment_of(ms)
-        }
+        Value::Number(number) => moment_in_digits(whole_of(number)?),
         Value::Object(map) if map.len() == 1 => match map.get("$date")? {
             Value::Object(inner) if inner.len() == 1 => {
                 moment_of(inner.get("$numberLong")?.as_str()?.parse().ok()?)
             }
-            inner @ (Value::String(_) | Value::Number(_)) => date_of(inner),
+            Value::Number(number) => moment_of(whole_of(number)?),
+            Value::String(text) => parse_date(text),
             _ => None,
         },
         _ => None,
     }
+}
+
+fn whole_of(number: &serde_json::Number) -> Option<i64> {
+    let float = number.as_f64().filter(|float| number.is_f64() && is_whole(*float));
+    number.as_i64().or(float.map(|float| float as i64))
+}
+
+/// The moment of a number that is milliseconds since 1970 and nothing else. `19800505` is a day and `497279100` is
+/// seconds; as milliseconds both are in January 1970. `19851004130500` and `198510041305` are a day and a time.
+fn moment_in_digits(number: i64) -> Option<bson::DateTime> {
+    let digits = number.unsigned_abs().to_string();
+    let written = year_first(&digits).filter(|written| WRITTEN_YEARS.contains(&written.local.year()));
+    let is_moment = digits.len() >= MOMENT_DIGITS_MIN && (number < 0 || written.is_none());
+    is_moment.then(|| moment_of(number)).flatten()
 }
 
 /// Whether a float holds a whole number exactly.
@@ -158,7 +175,7 @@ fn plain_sign(c: char) -> char {
 /// Milliseconds since 1970 as text: more digits than a day of the calendar has.
 fn written_moment(text: &str) -> Option<WrittenDate> {
     let number = text.strip_prefix('-').unwrap_or(text);
-    digits_only(number).filter(|number| MOMENT_DIGITS.contains(&number.len()))?;
+    digits_only(number).filter(|number| (MOMENT_DIGITS_MIN..=MOMENT_DIGITS_MAX).contains(&number.len()))?;
     let local = utc_of(&Bson::DateTime(moment_of(text.parse().ok()?)?))?;
     Some(WrittenDate { local, offset_seconds: 0 })
 }
@@ -605,6 +622,17 @@ mod tests {
         ] {
             assert_eq!(date_of(&value), date, "{value}");
         }
+        // Of any length where the form says what the number is; 0 is 1970.
+        for ms in [0_i64, 19_800_505, 497_279_100, -86_400_000, 19_851_004_130_500] {
+            let date = Some(bson::DateTime::from_millis(ms));
+            assert_eq!(date_of(&json!({"$date": ms})), date, "{ms}");
+            assert_eq!(date_of(&json!({"$date": {"$numberLong": ms.to_string()}})), date, "{ms}");
+        }
+        for ms in
+            [10_000_000_000_i64, -10_000_000_000, 2_208_988_800_000, -2_208_988_800_000, 253_402_300_799_999]
+        {
+            assert_eq!(date_of(&json!(ms)), Some(bson::DateTime::from_millis(ms)), "{ms}");
+        }
         for value in [
             json!(true),
             json!(null),
@@ -615,6 +643,17 @@ mod tests {
             json!({"$date": true}),
             json!({"$date": {"$date": 5}}),
             json!({"day": 5}),
+            // A day of the calendar, and with a time; a year; seconds, of people born before 1970 too.
+            json!(19_800_505),
+            json!(19_800_505.0),
+            json!(198_510_041_305_i64),
+            json!(19_851_004_130_500_i64),
+            json!(1980),
+            json!(0),
+            json!(497_279_100),
+            json!(-497_279_100),
+            json!(9_999_999_999_i64),
+            json!(-9_999_999_999_i64),
             // Microseconds; beyond what calendars and other programs can say.
             json!(1_700_000_000_000_000_i64),
             json!({"$date": {"$numberLong": "253402300800000"}}),

@@ -126,6 +126,8 @@ fn fill(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let some = encode(&doc! {"own": []})?;
     tx.restore.insert(row_key(&key(Kind::Page, "page-11")), &some)?;
     tx.delivered.insert(row_key(&key(Kind::Page, "page-51")), &encode(&doc! {"delivered": {}})?)?;
+    let former = encode(&doc! {"due": bson::DateTime::from_millis(0)})?;
+    tx.former_dates.insert(row_key(&key(Kind::Page, "page-11")), &former)?;
     tx.meant.insert("NEW-01", &encode(&person("NEW-01"))?)?;
     tx.note_newcomer(&key(Kind::Person, "Iva-01"), 1)?;
     tx.set_grants("ANA-01", &["nurse".to_owned()], &tech())?;

@@ -1,0 +1,160 @@
+//! Floor 0. Where a record had dates that were taken away: null, an empty list, or no field at all.
+//!
+//! A form that takes a date away and sets it again later sends null and then text. BSON knows no null that is a date, so
+//! without this the second would be text for ever. What is remembered is spelled as a document like the record itself,
+//! with a date at each such place and one row for all rows of a list: `{"d": date, "rows": [{"when": date}]}`.
+
+use std::collections::BTreeMap;
+
+use bson::{Bson, DateTime, Document, RawBsonRef, RawDocument};
+
+/// Most places that are remembered of a record; those first in the order of keys.
+const PLACES_MAX: usize = 256;
+
+/// What stands under one key path, the places in lists left out.
+#[derive(Debug, Default)]
+struct Place {
+    has_dates: bool,
+    /// Something that is neither a date nor null nor a list.
+    has_others: bool,
+    has_lists: bool,
+    keys: BTreeMap<String, Place>,
+}
+
+/// The places of `new` that hold nothing now and held dates, and nothing else, in `old`, or in what was remembered of it.
+pub fn of(old: &RawDocument, remembered: Option<&Document>, new: &RawDocument) -> Document {
+    let mut places = Place::default();
+    places.add_fields(old);
+    for (key, value) in remembered.into_iter().flatten() {
+        places.keys.entry(key.clone()).or_default().remember(value);
+    }
+    places.take_filled(vec![RawBsonRef::Document(new)]);
+    let mut left = PLACES_MAX;
+    places.fields(&mut left)
+}
+
+impl Place {
+    fn add(&mut self, value: RawBsonRef<'_>) {
+        match value {
+            RawBsonRef::DateTime(_) => self.has_dates = true,
+            RawBsonRef::Null => {}
+            RawBsonRef::Array(values) => {
+                self.has_lists = true;
+                values.into_iter().flatten().for_each(|value| self.add(value));
+            }
+            RawBsonRef::Document(document) => {
+                self.has_others = true;
+                self.add_fields(document);
+            }
+            _ => self.has_others = true,
+        }
+    }
+
+    fn add_fields(&mut self, document: &RawDocument) {
+        for (key, value) in document.into_iter().flatten() {
+            self.keys.entry(key.as_str().to_owned()).or_default().add(value);
+        }
+    }
+
+    fn remember(&mut self, value: &Bson) {
+        match value {
+            Bson::DateTime(_) => self.has_dates = true,
+            Bson::Array(values) => {
+                self.has_lists = true;
+                values.iter().for_each(|value| self.remember(value));
+            }
+            Bson::Document(document) => {
+                for (key, value) in document {
+                    self.keys.entry(key.clone()).or_default().remember(value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the places out at which one of these values is something.
+    fn take_filled(&mut self, values: Vec<RawBsonRef<'_>>) {
+        let (mut documents, mut rest) = (Vec::new(), values);
+        let mut is_filled = false;
+        while let Some(value) = rest.pop() {
+            match value {
+                RawBsonRef::Null => {}
+                RawBsonRef::Array(values) => rest.extend(values.into_iter().flatten()),
+                RawBsonRef::Document(document) => documents.push(document),
+                _ => is_filled = true,
+            }
+        }
+        if is_filled || !documents.is_empty() {
+            self.has_dates = false;
+        }
+        if is_filled {
+            self.keys.clear();
+        }
+        for (key, place) in &mut self.keys {
+            place.take_filled(
+                documents.iter().filter_map(|document| document.get(key).ok().flatten()).collect(),
+            );
+        }
+    }
+
+    /// The places in it as a document.
+    fn fields(&self, left: &mut usize) -> Document {
+        let keys = self.keys.iter();
+        keys.filter_map(|(key, place)| Some((key.clone(), place.spelled(left)?))).collect()
+    }
+
+    fn spelled(&self, left: &mut usize) -> Option<Bson> {
+        let value = if self.has_dates && !self.has_others {
+            *left = left.checked_sub(1)?;
+            Bson::DateTime(DateTime::from_millis(0))
+        } else {
+            Bson::Document(Some(self.fields(left)).filter(|fields| !fields.is_empty())?)
+        };
+        Some(if self.has_lists { Bson::Array(vec![value]) } else { value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    fn formerly(old: &Document, remembered: Option<&Document>, new: &Document) -> Document {
+        let raw = |document: &Document| bson::serialize_to_raw_document_buf(document).unwrap();
+        of(&raw(old), remembered, &raw(new))
+    }
+
+    #[test]
+    fn dates_that_were_taken_away_are_remembered_until_something_stands_there() {
+        let day = DateTime::from_millis(497_232_000_000);
+        let mark = DateTime::from_millis(0);
+        let old = doc! {"d": day, "l": [day, day], "n": {"d": day, "t": "x"}, "rows": [{"when": day}, {"when": null}],
+        "gone": day, "kept": day, "mixed": [day, "text"], "text": "x", "none": null};
+        let new = doc! {"d": null, "l": [], "n": {"d": null, "t": null}, "rows": [{"when": null}], "kept": day,
+        "mixed": null, "text": null, "none": null};
+        let kept = formerly(&old, None, &new);
+        let expected =
+            doc! {"d": mark, "gone": mark, "l": [mark], "n": {"d": mark}, "rows": [{"when": mark}]};
+        assert_eq!(kept, expected);
+        // Other changes leave it; what is filled again, with whatever, is no former date.
+        assert_eq!(formerly(&new, Some(&kept), &doc! {"kept": day, "text": "y"}), expected);
+        let filled = doc! {"d": "text", "l": [day], "n": null, "rows": [], "gone": day, "kept": null};
+        let expected = doc! {"kept": mark, "n": {"d": mark}, "rows": [{"when": mark}]};
+        assert_eq!(formerly(&new, Some(&kept), &filled), expected);
+        assert_eq!(
+            formerly(
+                &filled,
+                Some(&expected),
+                &doc! {"l": [day], "n": 5, "rows": "x", "gone": day, "kept": {}}
+            ),
+            doc! {}
+        );
+    }
+
+    #[test]
+    fn a_record_has_room_for_so_many_only() {
+        let day = DateTime::from_millis(1);
+        let old: Document = (0..1000).map(|n| (n.to_string(), Bson::DateTime(day))).collect();
+        assert_eq!(formerly(&old, None, &doc! {}).len(), PLACES_MAX);
+    }
+}
