@@ -41,7 +41,8 @@ pub(crate) fn read_configured(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn other_than_regular(kind: FileType) -> Option<&'static str> {
+/// Names the kind of a file that is not a regular one.
+pub(crate) fn other_than_regular(kind: FileType) -> Option<&'static str> {
     match () {
         () if kind.is_file() => None,
         () if kind.is_dir() => Some("a directory"),

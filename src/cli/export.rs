@@ -26,7 +26,7 @@ use crate::app::{AppError, store_file};
 use crate::config::Config;
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
-use crate::domain::content::Content;
+use crate::domain::content::{Content, has_content};
 use crate::domain::record::Kind;
 use crate::files::create_private;
 use crate::store::{Left, LeftChunk, Snapshot, Store, StoreError, StoredRecord, read_what_is_left};
@@ -89,6 +89,10 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
             records.with_context(|| format!("the export in {} is not complete", directory.display()))?;
         if records > 0 {
             written.push(Exported::of(kind, file, records));
+        }
+        // Even empty, it tells `import` that documents which name no bytes have none.
+        if records > 0 && has_content(kind) && !directory.join(CONTENT_DIRECTORY).exists() {
+            make_directory(&directory.join(CONTENT_DIRECTORY))?;
         }
     }
     let kept = write_kept(&export.store, directory)

@@ -36,7 +36,7 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{Owner, is_account};
 use crate::store::{Store, StoreError, Trial};
 use reader::{Format, rows_of};
-use record::{Item, Rules, read_item};
+use record::{Item, MissingBytes, Rules, read_item};
 use report::{Tally, as_json, as_table, summary};
 use sources::{Source, Sources};
 use writing::{Verdict, Written, hash_of, write_one};
@@ -139,10 +139,16 @@ impl Target {
             return Ok(Target::Node(Box::new(open(config, Missing::Create)?)));
         }
         let path = store_file(&config.data_dir);
-        let trial = Trial::of(&path, config.store_key()?.as_ref(), store_options(config));
-        let trial = trial.map_err(|cause| match cause {
-            StoreError::Held => ControlError::Held(config.data_dir.clone()),
-            cause => ControlError::App(AppError::Store { path, cause }),
+        let (key, reserve_bytes) = (config.store_key()?, config.store.reserve_bytes);
+        let trial = Trial::of(&path, key.as_ref(), store_options(config), reserve_bytes);
+        let trial = trial.map_err(|cause| {
+            let is_no_room = matches!(cause, StoreError::Short(_) | StoreError::DiskFull);
+            let error = anyhow::Error::from(match cause {
+                StoreError::Held => ControlError::Held(config.data_dir.clone()),
+                cause => ControlError::App(AppError::Store { path, cause }),
+            });
+            let message = "a dry run works on a copy of the store, and there is no room for the copy";
+            if is_no_room { error.context(message) } else { error }
         })?;
         Ok(Target::Copy(Box::new(trial)))
     }
@@ -177,7 +183,7 @@ struct Importer {
 
 impl Importer {
     async fn file(&mut self, source: &Source) -> anyhow::Result<Tally> {
-        let Source { path, kind, table } = source;
+        let Source { path, kind, table, .. } = source;
         let mut tally = Tally::default();
         let owner = self.owner.clone();
         let rules = Rules { kind: *kind, owner: owner.as_deref(), content_bytes_max: self.content_bytes_max };
@@ -210,11 +216,11 @@ impl Importer {
                 }
             }
             if batch.len() >= BATCH_RECORDS_MAX || batch_bytes >= BATCH_BYTES_MAX {
-                self.write(path, *kind, std::mem::take(&mut batch), &mut tally).await?;
+                self.write(source, std::mem::take(&mut batch), &mut tally).await?;
                 batch_bytes = 0;
             }
         }
-        self.write(path, *kind, batch, &mut tally).await?;
+        self.write(source, batch, &mut tally).await?;
         if tally == Tally::default() {
             self.clear_progress();
             eprintln!("note: {}: holds no records", plain(&path.display().to_string()));
@@ -222,13 +228,9 @@ impl Importer {
         Ok(tally)
     }
 
-    async fn write(
-        &mut self,
-        path: &Path,
-        kind: Kind,
-        batch: Vec<Item>,
-        tally: &mut Tally,
-    ) -> anyhow::Result<()> {
+    async fn write(&mut self, source: &Source, batch: Vec<Item>, tally: &mut Tally) -> anyhow::Result<()> {
+        let Source { path, kind, of_export, .. } = source;
+        let (kind, of_export) = (*kind, *of_export);
         let bytes_of = |item: &Item| {
             let content = item.content.as_ref().map_or(0, |(_, bytes)| bytes.len());
             item.document.to_vec().map_or(0, |bytes| bytes.len()) + content
@@ -246,7 +248,7 @@ impl Importer {
                         let owner = kind.schema().owner_of(&item.document);
                         if kind != Kind::Person && owner.is_some_and(|owner| others.contains(&owner)) {
                             let key = RecordKey::new(kind, item.id.as_str());
-                            return Ok(Written::new(Verdict::OfAnotherOne, key));
+                            return Ok(Written::new(Verdict::OwnerRefused, key));
                         }
                         let is_second = |key: &RecordKey| {
                             let hash = hash_of(key);
@@ -254,26 +256,31 @@ impl Importer {
                         };
                         let replaces = is_replacing.then_some(&is_second as &dyn Fn(&RecordKey) -> bool);
                         let written = write_one(tx, kind, item, replaces, &actor)?;
-                        within.insert(hash_of(&written.key));
+                        if written.verdict.is_taken() {
+                            within.insert(hash_of(&written.key));
+                        }
                         Ok(written)
                     })
                     .collect()
             })
             .await?;
         drop(claim);
-        for (item, Written { verdict, key, is_of_unknown }) in items.iter().zip(written) {
-            let is_taken = matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Equal);
+        for (item, Written { verdict, key, is_of_unknown, kept_open, content }) in items.iter().zip(written) {
+            let is_taken = verdict.is_taken();
             self.count(path, item.place, verdict, &key, tally);
             if self.is_replacing && is_taken {
                 Arc::make_mut(&mut self.written).insert(hash_of(&key));
             }
-            if is_taken && (item.lacks_bytes || self.lacks_content(kind, &item.document)?) {
+            if let Some(why) = self.missing_bytes(item, content.as_ref(), of_export)?.filter(|_| is_taken) {
                 tally.without_content += 1;
-                self.tell(
-                    path,
-                    item.place,
-                    &format!("{}: incomplete: its bytes are not in the files", key.id),
-                );
+                self.tell(path, item.place, &format!("{}: incomplete: {why}", key.id));
+            }
+            if let Some(is_open) = kept_open {
+                tally.active_kept += 1;
+                let state = if is_open { "open" } else { "closed" };
+                let id = &key.id;
+                let message = format!("{id}: `active` stays as it is here: the account is {state}");
+                self.tell(path, item.place, &message);
             }
             if matches!(verdict, Verdict::Added | Verdict::Replaced) {
                 tally.folded += u64::from(key.id != item.id);
@@ -300,15 +307,15 @@ impl Importer {
                     &format!("{id} is stored with other content and was left as it is"),
                 );
             }
-            Verdict::AnotherOne => {
+            Verdict::AccountOfOtherPerson => {
                 self.others.insert(fold_account(id));
                 format!(
                     "{id} is, or was, the account of somebody else here: give the person of the file another id, in \
                      their records too"
                 )
             }
-            Verdict::OfAnotherOne => format!("{id} is of a person who was not taken"),
-            Verdict::OfAnotherOwner => {
+            Verdict::OwnerRefused => format!("{id} is of a person who was not taken"),
+            Verdict::OwnerDiffers => {
                 format!("{id} belongs to another person here, and no record changes hands")
             }
             Verdict::Twice => format!("{id} stands in the files before, with other content"),
@@ -317,11 +324,23 @@ impl Importer {
         self.tell(path, place, &message);
     }
 
-    fn lacks_content(&self, kind: Kind, document: &Document) -> Result<bool, StoreError> {
-        match Content::of(kind, document) {
-            Some(content) => Ok(!self.store.read()?.has_content(&content.sha256)?),
-            None => Ok(false),
+    /// Why a document's bytes are not here; `None` if they are, or if there are none.
+    fn missing_bytes(
+        &self,
+        item: &Item,
+        content: Option<&Content>,
+        of_export: bool,
+    ) -> Result<Option<&'static str>, StoreError> {
+        if let Some(content) = content {
+            let is_here = self.store.read()?.has_content(&content.sha256)?;
+            return Ok((!is_here).then_some("its bytes are not in the files"));
         }
+        Ok(item.missing.filter(|_| !of_export).map(|missing| match missing {
+            MissingBytes::FlatText => {
+                "`document` is text that does not begin with `\\x` and was kept as text"
+            }
+            MissingBytes::Unsaid => "the file says nothing of its bytes",
+        }))
     }
 
     /// A file makes nobody an administrator: roles other than the federation's are granted by hand.

@@ -123,8 +123,8 @@ impl<R: BufRead> Documents<R> {
         }))
     }
 
-    /// The next document outside of an array; `None` if there is none, or an array begins. It may take several lines, as `mongoexport --pretty` writes it; a line that
-    /// begins none is one bad document.
+    /// The next document outside of an array; `None` if there is none, or an array begins. It may take several lines, as
+    /// `mongoexport --pretty` writes it; a line that begins none is one bad document.
     fn next_line(&mut self) -> io::Result<Option<Result<Text, Wrong>>> {
         self.skip_blank()?;
         // Between documents, as within an array.
@@ -167,7 +167,8 @@ impl<R: BufRead> Documents<R> {
         Ok(is_whole)
     }
 
-    /// The next element of the array; `None` if that has ended. What is no array ends the file: there is no place to go on from.
+    /// The next element of the array; `None` if that has ended. Anything but a document or a list ends the file: no place
+    /// to continue from is known.
     fn next_element(&mut self) -> io::Result<Option<Result<Text, Wrong>>> {
         self.skip_blank()?;
         if self.form == Form::Array {
@@ -242,7 +243,7 @@ impl<R: BufRead> Documents<R> {
                 (Within::Quotes(quote), b'\\') => Within::Escape(quote),
                 (Within::Quotes(quote), byte) if byte == quote => Within::Nothing,
                 (Within::Quotes(b'/'), b'\n') => Within::Nothing,
-                (Within::Comment(_), b'/') if bytes.ends_with(b"*/") && !bytes.ends_with(b"/*/") => {
+                (Within::Comment(true), b'/') if bytes.ends_with(b"*/") && !bytes.ends_with(b"/*/") => {
                     Within::Nothing
                 }
                 (Within::Comment(is_block), b'\n') if !is_block => Within::Nothing,
@@ -385,7 +386,7 @@ pub(super) fn read_value(text: &Text) -> Result<Value, Wrong> {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    // Who reads on for longer knows better what is wrong.
+    // The parser that got further names the fault better.
     let is_named = message.contains("expected value") && error.message != "expected a value";
     if (error.line, error.column) > (line, column) || is_named {
         let message = format!("not understood: {}", error.message);

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::json::{JsonError, parse_object};
 use super::record::Kind;
-use super::schema::{DOCUMENT_PAGE_FIELD, Owner, Schema};
+use super::schema::{DOCUMENT_PAGE_FIELD, Owner, Schema, is_account};
 
 /// A column of Thalamus's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +133,35 @@ pub fn is_heading(cells: &[Cell]) -> bool {
 
 /// Which columns the cells of a row without a heading are.
 fn columns_of(schema: &Schema, cells: &[Cell]) -> Result<Vec<Column>, String> {
+    let columns = columns_by_place(schema, cells)?;
+    if is_told(schema, &columns, cells)? {
+        Ok(columns)
+    } else {
+        Err(format!("which columns these are cannot be told; {NAME_THEM}"))
+    }
+}
+
+/// Whether the keys of a row are certain. One key that the document does not confirm is what is left over. Of two, the
+/// owner's is certain only if it can be an account and the other cannot: a query may name columns in any order, and the
+/// record would land with another person.
+fn is_told(schema: &Schema, columns: &[Column], cells: &[Cell]) -> Result<bool, String> {
+    let at = columns.iter().position(|column| *column == Column::Data);
+    let body = object_of(at.and_then(|at| cells.get(at)).cloned().unwrap_or(Cell::Null))?;
+    let mut unconfirmed = Vec::new();
+    for (column, cell) in columns.iter().zip(cells) {
+        if let (Column::Id | Column::Owner | Column::Page, Cell::Text(text)) = (column, cell)
+            && says(schema, *column, &body)?.is_none()
+        {
+            unconfirmed.push((*column, text.as_str()));
+        }
+    }
+    let is_apart = |(column, text): &(Column, &str)| (*column == Column::Owner) == is_account(text);
+    let others = unconfirmed.iter().filter(|(column, _)| *column != Column::Owner).count();
+    Ok(unconfirmed.len() < 2 || (others == 1 && unconfirmed.iter().all(is_apart)))
+}
+
+/// The columns in the order of the kind's table, of an answer of the API, or as the document confirms them.
+fn columns_by_place(schema: &Schema, cells: &[Cell]) -> Result<Vec<Column>, String> {
     let is_data = |cell: &Cell| match cell {
         Cell::Object(_) => true,
         Cell::Text(text) => text.trim_start().starts_with('{'),

@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::engine::Engine;
 use super::sealed::{SealError, Sealed, store_sealed_with};
+use super::space::{Shortage, free_bytes_at};
 use super::writer::Writer;
 use super::{Store, StoreError, StoreKey, StoreOptions, put_right};
 use crate::files::create_private;
@@ -26,7 +27,14 @@ pub struct Trial {
 impl Trial {
     /// Copies the store at `path`, or makes an empty one if there is none. The copy takes as much space in that directory
     /// as the store, for as long as it lives.
-    pub fn of(path: &Path, key: Option<&StoreKey>, options: StoreOptions) -> Result<Trial, StoreError> {
+    ///
+    /// [`StoreError::Short`] if less than `reserve_bytes` would be free beside the copy; writes to it keep them free too.
+    pub fn of(
+        path: &Path,
+        key: Option<&StoreKey>,
+        options: StoreOptions,
+        reserve_bytes: u64,
+    ) -> Result<Trial, StoreError> {
         let io = |error: io::Error| StoreError::of_io(&error);
         let original = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -38,19 +46,32 @@ impl Trial {
                 locked => locked.map_err(|error| io(error.into()))?,
             }
         }
+        let free = free_bytes_at(directory_for(path));
+        // A disk that cannot be asked says it when it is written to.
+        if let (Some(original), Ok(free_bytes)) = (&original, free()) {
+            let copy_bytes = original.metadata().map_err(io)?.len();
+            if free_bytes < reserve_bytes.saturating_add(copy_bytes) {
+                return Err(StoreError::Short(Shortage { free_bytes, reserve_bytes }));
+            }
+        }
         let copy = nameless(path).map_err(io)?;
         if let Some(original) = &original {
             io::copy(&mut &*original, &mut &copy).map_err(io)?;
         }
         let store = open(copy, key, options, original.is_some())?;
+        store.keep_free(reserve_bytes, free);
         Ok(Trial { store, _original: original })
     }
 }
 
-/// A file that only this process has, beside `path`, or in the first directory above that exists.
+/// The directory of `path`, or the first above it that exists.
+fn directory_for(path: &Path) -> &Path {
+    path.ancestors().skip(1).find(|directory| directory.is_dir()).unwrap_or(Path::new("."))
+}
+
+/// A file that only this process has, in the directory for `path`.
 fn nameless(path: &Path) -> io::Result<File> {
-    let directory = path.ancestors().skip(1).find(|directory| directory.is_dir()).unwrap_or(Path::new("."));
-    let name = directory.join(format!(".thalamus-edge-trial-{}", std::process::id()));
+    let name = directory_for(path).join(format!(".thalamus-edge-trial-{}", std::process::id()));
     // Left by a process that ended before the next lines.
     let _ = fs::remove_file(&name);
     drop(create_private(&name)?);

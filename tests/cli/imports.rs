@@ -15,7 +15,7 @@ const PICTURE: &[u8] = b"\xff\xd8\xffa picture";
 const PICTURE_SHA256: &str = "d010a3f9e4a595fc2dd95a8112b6a926be093e4f29a4bd26b5cb950bf44e0366";
 
 /// A clinic that knows Ana and Bob.
-fn clinic() -> Clinic {
+pub(crate) fn clinic() -> Clinic {
     let clinic = Clinic::new();
     put(&clinic, "people.jsonl", PEOPLE);
     clinic.run(&["import", "people.jsonl"]).ends(0);
@@ -23,13 +23,13 @@ fn clinic() -> Clinic {
     clinic
 }
 
-fn put(clinic: &Clinic, name: &str, text: impl AsRef<[u8]>) {
+pub(crate) fn put(clinic: &Clinic, name: &str, text: impl AsRef<[u8]>) {
     let path = clinic.path(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
-fn import(clinic: &Clinic, name: &str, text: impl AsRef<[u8]>, more: &[&str]) -> Ran {
+pub(crate) fn import(clinic: &Clinic, name: &str, text: impl AsRef<[u8]>, more: &[&str]) -> Ran {
     put(clinic, name, text);
     let ran = clinic.run(&[&["import", name], more].concat());
     fs::remove_file(clinic.path(name)).unwrap();
@@ -234,8 +234,8 @@ fn the_bytes_of_documents_come_along() {
         assert_eq!(sha256, PICTURE_SHA256);
     }
     let clinic = clinic();
-    let ran = import(&clinic, "personal_docs.json", format!("[{data}]"), &["--json"]).ends(0);
-    ran.complains("D1: incomplete: its bytes are not in the files");
+    let ran = import(&clinic, "personal_docs.json", format!("[{data}]"), &["--json"]).ends(1);
+    ran.complains("D1: incomplete: the file says nothing of its bytes");
     assert_eq!(ran.json()["files"][0]["incomplete"], json!(1));
     // Of a row that says there are none, nothing is missing.
     let ran =

@@ -298,7 +298,9 @@ def from_mongodb(processes, binary):
         person(CAMERON, "Cameron", ("end_user", "health_professional")), person(ANA, "Ana"),
         person(ADMIN, "Admin", ("root",), password="$2b$12$McKDNgArdHKbUssD1fj64ecpdbJGMIt29ns7DGvqzqIT26W0dtJzi")])
     mongo.database.pols.insert_one(page(BIRTH, ANA))
-    mongo.database.personal_document.insert_one({"_id": PICTURE, "fedacct": ANA, "pol": BIRTH, "type": "picture"})
+    # Says that there are no bytes: without `document` the import would name it as incomplete.
+    mongo.database.personal_document.insert_one(
+        {"_id": PICTURE, "fedacct": ANA, "pol": BIRTH, "type": "picture", "document": None})
     mongo.database.domiciliary_unit.insert_one({"_id": "unit-1", "name": "House"})
     mongo.database.institution.insert_one({"_id": "hospital-1", "beds": 120})
     thalamus.start()

@@ -18,6 +18,9 @@ const HEAD_BYTES: u64 = 64 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 const GZIP_MARK: &[u8] = b"\x1f\x8b";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Begins and ends the line of a dump before the rows of a table.
+const COPY_MARK: &str = "COPY ";
+const COPY_END: &str = " FROM stdin;";
 const EITHER: &str = "whether its backslashes are escaped twice, as COPY does it, cannot be told; say --format copy or --format json";
 const COPIED_LIST: &str =
     "a list of rows that COPY wrote is not read: export it with psql -At, or row by row";
@@ -171,11 +174,13 @@ type Line = (usize, Result<Vec<u8>, Wrong>);
 struct Lines<R> {
     input: R,
     line: usize,
+    /// Longest record in bytes.
+    bytes_max: usize,
 }
 
 impl<R: BufRead> Lines<R> {
     fn new(input: R) -> Lines<R> {
-        Lines { input, line: 0 }
+        Lines { input, line: 0, bytes_max: TEXT_BYTES_MAX }
     }
 
     fn next(&mut self) -> Option<io::Result<Line>> {
@@ -188,16 +193,19 @@ impl<R: BufRead> Lines<R> {
         })
     }
 
-    /// Appends the next line; false if it is too long.
+    /// Appends the next line; false if there is no room for all of it.
     fn append(&mut self, line: &mut Vec<u8>) -> Option<io::Result<bool>> {
-        let room = (TEXT_BYTES_MAX + 1).saturating_sub(line.len()) as u64;
+        let room = (self.bytes_max + 1).saturating_sub(line.len()) as u64;
+        if room == 0 {
+            return Some(Ok(false));
+        }
         match self.input.by_ref().take(room).read_until(b'\n', line) {
-            Ok(0) if room > 0 => return None,
+            Ok(0) => return None,
             Ok(_) => {}
             Err(error) => return Some(Err(error)),
         }
         self.line += 1;
-        if line.ends_with(b"\n") || line.len() <= TEXT_BYTES_MAX {
+        if line.ends_with(b"\n") || line.len() <= self.bytes_max {
             return Some(Ok(true));
         }
         // Passes over the rest.
@@ -229,6 +237,8 @@ struct TableRows<R> {
     /// In a dump, whether the rows of that table stand here.
     is_within: bool,
     is_first: bool,
+    /// After the mark that ends the rows, where empty lines are none.
+    is_past_rows: bool,
     rows: u64,
     has_ended: bool,
 }
@@ -274,7 +284,9 @@ impl<R: BufRead> TableRows<R> {
             columns: None,
             table: table.map(str::to_owned),
             is_within: false,
-            is_first: true,
+            // A dump has no headings.
+            is_first: table.is_none(),
+            is_past_rows: false,
             rows: 0,
             has_ended: false,
         }
@@ -283,18 +295,27 @@ impl<R: BufRead> TableRows<R> {
     /// What begins with this line; `None` if that is no row.
     fn record(&mut self, line: usize, mut text: Vec<u8>) -> io::Result<Option<Found>> {
         if let Layout::Csv(_) = self.layout {
-            while !csv::is_complete(&text) {
-                match self.lines.append(&mut text) {
-                    Some(read) => {
-                        if !read? {
-                            return Ok(Some(Err(too_long(Place { line, column: 1 }))));
-                        }
+            let mut is_open = csv::has_odd_quotes(&text);
+            while is_open {
+                let before = text.len();
+                let problem = match self.lines.append(&mut text) {
+                    Some(Ok(true)) => {
+                        is_open ^= csv::has_odd_quotes(text.get(before..).unwrap_or_default());
+                        continue;
                     }
-                    None => {
-                        let message = "the file ends within a cell in quotation marks".to_owned();
-                        return Ok(Some(Err(at_line(line, message))));
+                    Some(Ok(false)) => "a cell in quotation marks is too long",
+                    Some(Err(error)) => {
+                        self.has_ended = true;
+                        return Err(error);
                     }
-                }
+                    None => "the file ends within a cell in quotation marks",
+                };
+                // Where the next row begins cannot be told: the cell may hold what looks like one.
+                self.has_ended = true;
+                let message = format!(
+                    "{problem}: everything from line {line} on stands in it, and the rest of the file was not read"
+                );
+                return Ok(Some(Err(at_line(line, message))));
             }
         }
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
@@ -303,9 +324,12 @@ impl<R: BufRead> TableRows<R> {
             return Ok(None);
         }
         if text.trim_ascii().is_empty() {
-            return Ok(None);
+            let message = "the line is empty: a row whose only column is NULL, or a line too many".to_owned();
+            self.rows += u64::from(!self.is_past_rows);
+            return Ok((!self.is_past_rows).then(|| Err(at_line(line, message))));
         }
         if let Some(found) = self.end_of_rows(line, text) {
+            self.is_past_rows = true;
             return Ok(found.err().map(Err));
         }
         let cells = match self.layout {
@@ -315,6 +339,11 @@ impl<R: BufRead> TableRows<R> {
         };
         let cells = match cells {
             Ok(cells) => cells,
+            Err(message) if self.lines.line > line => {
+                let last = self.lines.line;
+                let message = format!("{message}; by its quotation marks the row goes on to line {last}");
+                return Ok(Some(Err(at_line(line, message))));
+            }
             Err(message) => return Ok(Some(Err(at_line(line, message.to_owned())))),
         };
         if std::mem::take(&mut self.is_first) && self.columns.is_none() {
@@ -328,6 +357,7 @@ impl<R: BufRead> TableRows<R> {
             }
         }
         self.rows += 1;
+        self.is_past_rows = false;
         let columns = self.columns.clone();
         Ok(Some(Ok(Raw::Row { place: Place { line, column: 1 }, columns, cells })))
     }
@@ -373,21 +403,36 @@ impl<R: BufRead> TableRows<R> {
         if let Some((table, names)) = copied_table(text)
             && Some(&table) == self.table.as_ref()
         {
-            let columns = columns_named(self.kind, &names);
+            let columns = names.map(|names| columns_named(self.kind, &names)).transpose();
             let columns = columns.map_err(|message| io::Error::other(format!("line {line}: {message}")))?;
-            (self.columns, self.is_within) = (Some(columns.into()), true);
+            (self.columns, self.is_within) = (columns.map(Into::into), true);
         }
         Ok(false)
     }
 }
 
-/// The table and the columns that a line of a dump begins the rows of.
-fn copied_table(line: &[u8]) -> Option<(String, Vec<String>)> {
-    let text = std::str::from_utf8(line).ok()?.strip_prefix("COPY ")?;
-    let (table, rest) = text.split_once(" (")?;
-    let (names, end) = rest.split_once(") ")?;
+/// The table whose rows follow a line of a dump, and its columns if the line names them.
+fn copied_table(line: &[u8]) -> Option<(String, Option<Vec<String>>)> {
+    let text = std::str::from_utf8(line).ok()?.trim_end();
     let name = |text: &str| text.trim().replace('"', "");
-    end.starts_with("FROM stdin").then(|| (name(table), names.split(',').map(name).collect()))
+    let rest = text.get(COPY_MARK.len()..).filter(|_| begins_with(line, COPY_MARK))?;
+    let before = rest.len().checked_sub(COPY_END.len())?;
+    let end = rest.get(before..)?;
+    if !end.eq_ignore_ascii_case(COPY_END) {
+        return None;
+    }
+    let said = rest.get(..before)?.trim();
+    match said.split_once('(') {
+        None => (!said.contains(char::is_whitespace)).then(|| (name(said), None)),
+        Some((table, names)) => {
+            let names = names.strip_suffix(')')?.split(',').map(name).collect();
+            Some((name(table), Some(names)))
+        }
+    }
+}
+
+fn begins_with(line: &[u8], mark: &str) -> bool {
+    line.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark.as_bytes()))
 }
 
 /// The tables of a dump that have rows in it.
@@ -405,7 +450,12 @@ pub(super) fn tables_of_dump(path: &Path) -> io::Result<Vec<String>> {
             if !tables.contains(&table) {
                 tables.push(table);
             }
-        } else if line.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"INSERT INTO ")) {
+        } else if begins_with(line, COPY_MARK) {
+            return Err(io::Error::other(format!(
+                "line {number}: rows of this COPY are not read: only `COPY TABLE (COLUMNS) FROM stdin;` in one line is, \
+                 as pg_dump writes it"
+            )));
+        } else if begins_with(line, "INSERT INTO ") {
             return Err(io::Error::other(format!(
                 "line {number}: rows as INSERT are not read: run pg_dump without --inserts"
             )));
@@ -415,37 +465,4 @@ pub(super) fn tables_of_dump(path: &Path) -> io::Result<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_that_are_a_member_are_found() {
-        for (text, before) in [
-            (r#"{"rows": [{}]}"#, Some(9)),
-            (" {\n \"rows\" : [ [{}]]}", Some(13)),
-            (r#"{"total": 3, "ok": true, "rows": [{}]}"#, Some(33)),
-            (r#"{"rows": []}"#, Some(9)),
-            (r#"{"rows": ["a"]}"#, None),
-            (r#"{"roles": [{}]}"#, None),
-            (r#"{"name": "x", "rows": [{}]}"#, None),
-            (r#"{"_id": "x"}"#, None),
-            ("[{}]", None),
-            ("", None),
-        ] {
-            assert_eq!(rows_member(text.as_bytes()), before, "{text}");
-        }
-    }
-
-    #[test]
-    fn lines_of_dumps_name_their_table() {
-        let table = |line: &str| copied_table(line.as_bytes());
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let found = table("COPY public.pols (id, book, data) FROM stdin;");
-        assert_eq!(found, Some(("public.pols".to_owned(), names(&["id", "book", "data"]))));
-        assert_eq!(
-            table("COPY \"people\" (\"id\") FROM stdin;"),
-            Some(("people".to_owned(), names(&["id"])))
-        );
-        assert_eq!(table("COPY people (id) TO stdout;"), None);
-    }
-}
+mod tests;

@@ -19,8 +19,17 @@ pub(super) struct Item {
     pub(super) document: Document,
     /// The bytes of a document and their SHA-256, if the file has them.
     pub(super) content: Option<(String, Vec<u8>)>,
-    /// A document with a hash of bytes, of which the file has none.
-    pub(super) lacks_bytes: bool,
+    /// Why a document came without bytes; `None` if the file has them or says that there are none.
+    pub(super) missing: Option<MissingBytes>,
+}
+
+/// Why a document came without bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MissingBytes {
+    /// The file says nothing of bytes.
+    Unsaid,
+    /// The field `document` is text of another form than PostgreSQL's hexadecimal digits, perhaps base64.
+    FlatText,
 }
 
 /// What holds for all rows of a file.
@@ -62,7 +71,6 @@ pub(in crate::cli) fn read_exported(kind: Kind, text: &Text) -> Result<Document,
 
 fn item_of(taken: Taken, place: Place, rules: Rules<'_>) -> Result<Item, String> {
     let Taken { fields, bytes, tells_bytes } = taken;
-    let has_hash = fields.get("hash").and_then(Value::as_str).is_some_and(|hash| !hash.is_empty());
     let mut document = document_of(rules.kind, fields)?;
     let content = match bytes {
         Some(bytes) if bytes.len() as u64 > rules.content_bytes_max => {
@@ -75,9 +83,11 @@ fn item_of(taken: Taken, place: Place, rules: Rules<'_>) -> Result<Item, String>
         && content.is_none()
         && !tells_bytes
         && Content::of(rules.kind, &document).is_none()
-        && !matches!(document.get("document"), Some(Bson::Binary(_)));
+        && !matches!(document.get("document"), Some(Bson::Binary(_) | Bson::Null));
     let id = document.get_str("_id").unwrap_or_default().to_owned();
-    Ok(Item { place, id, document, content, lacks_bytes: is_without && has_hash })
+    let is_flat = matches!(document.get("document"), Some(Bson::String(text)) if !text.is_empty());
+    let missing = is_without.then_some(if is_flat { MissingBytes::FlatText } else { MissingBytes::Unsaid });
+    Ok(Item { place, id, document, content, missing })
 }
 
 /// Has the document name its bytes.

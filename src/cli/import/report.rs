@@ -21,6 +21,8 @@ pub(super) struct Tally {
     pub(super) folded: u64,
     /// Personal documents whose bytes are neither in the files nor on this node.
     pub(super) without_content: u64,
+    /// People whose `active` differs and stays as it is here.
+    pub(super) active_kept: u64,
     /// Records of people who are not on this node.
     pub(super) of_unknown: u64,
 }
@@ -40,6 +42,7 @@ pub(super) fn as_json(
             "different": tally.different,
             "refused": tally.refused,
             "incomplete": tally.without_content,
+            "active_kept": tally.active_kept,
         })
     });
     let skipped = skipped.iter().map(|(path, why)| json!({"file": path.display().to_string(), "why": why}));
@@ -74,6 +77,8 @@ pub(super) fn summary(tallies: &[(&Source, Tally)], refused_contents: u64, skipp
     let counted = [
         (sum(|tally| tally.refused), "rows were refused"),
         (sum(|tally| tally.different), "records are stored with other content"),
+        (sum(|tally| tally.without_content), "personal documents are incomplete"),
+        (sum(|tally| tally.active_kept), "people are open or closed here unlike in the files"),
         (refused_contents, "uploaded files were refused"),
         (skipped as u64, "files were left out"),
     ];

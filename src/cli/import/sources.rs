@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::domain::content::is_content_name;
 use crate::domain::record::Kind;
 use crate::domain::schema::SCHEMAS;
+use crate::files::other_than_regular;
 
 /// Endings of the files that a directory is searched for, each also with `.gz`.
 const ENDINGS: &[&str] = &["jsonl", "ndjson", "json", "js", "csv", "tsv", "copy", "txt", "sql"];
@@ -38,15 +39,17 @@ pub(super) struct Source {
     pub(super) kind: Kind,
     /// The table, if it is a dump of several.
     pub(super) table: Option<String>,
+    /// Stands in an `export` of a node: documents that name no bytes there have none.
+    pub(super) of_export: bool,
 }
 
-/// What is to be read.
+/// The files of an import.
 #[derive(Default)]
 pub(super) struct Sources {
     pub(super) files: Vec<Source>,
     /// Uploaded bytes, and the SHA-256 that they should have.
     pub(super) contents: Vec<(PathBuf, String)>,
-    /// What is not read, and why.
+    /// Files that are left out, each with the reason.
     pub(super) skipped: Vec<(PathBuf, String)>,
 }
 
@@ -73,8 +76,10 @@ impl Sources {
                 sources.add_directory(config, path, of_all)?;
                 continue;
             }
-            if let Err(error) = fs::metadata(path) {
-                return Err(Failure::usage(format!("{}: {error}", path.display())).into());
+            let usage = |problem: &str| Failure::usage(format!("{}: {problem}", path.display()));
+            let kind = fs::metadata(path).map_err(|error| usage(&error.to_string()))?.file_type();
+            if let Some(other) = other_than_regular(kind) {
+                return Err(usage(&read_once(other)).into());
             }
             let (stem, ending) = parts(path);
             if KEPT.contains(&stem.as_str()) {
@@ -91,7 +96,8 @@ impl Sources {
                     known()
                 ))
             })?;
-            sources.files.push(Source { path: path.clone(), kind, table: None });
+            let of_export = path.parent().is_some_and(is_export);
+            sources.files.push(Source { path: path.clone(), kind, table: None, of_export });
         }
         if sources.files.is_empty() {
             sources.tell_skipped();
@@ -114,11 +120,17 @@ impl Sources {
         directory: &Path,
         of_all: Option<Kind>,
     ) -> anyhow::Result<()> {
+        let of_export = is_export(directory);
         for path in sorted_entries(directory)? {
+            let entry = fs::metadata(&path).with_context(|| path.display().to_string())?.file_type();
             if path.is_dir() {
                 if path.file_name() != Some(OsStr::new(CONTENT_DIRECTORY)) && has_records(&path)? {
                     self.skip(path, "directories in a directory are not searched: name it");
                 }
+                continue;
+            }
+            if let Some(other) = other_than_regular(entry) {
+                self.skip(path, &read_once(other));
                 continue;
             }
             let (stem, ending) = parts(&path);
@@ -134,7 +146,7 @@ impl Sources {
                 eprintln!("{}: {NOT_TAKEN}", plain(&path.display().to_string()));
             } else {
                 match of_all.or_else(|| kind_named(config, &stem)) {
-                    Some(kind) => self.files.push(Source { path, kind, table: None }),
+                    Some(kind) => self.files.push(Source { path, kind, table: None, of_export }),
                     None => self.skip(path, "not a collection of this node"),
                 }
             }
@@ -144,6 +156,7 @@ impl Sources {
             for path in sorted_entries(&contents)? {
                 let name = path.file_name().and_then(OsStr::to_str).filter(|name| is_content_name(name));
                 match name.map(str::to_owned) {
+                    _ if !path.is_file() => self.skip(path, "not a regular file"),
                     Some(name) => self.contents.push((path, name)),
                     None => self.skip(path, "not called after the SHA-256 of what it holds"),
                 }
@@ -160,7 +173,10 @@ impl Sources {
         }
         for table in tables {
             match kind_named(config, &table) {
-                Some(kind) => self.files.push(Source { path: path.to_owned(), kind, table: Some(table) }),
+                Some(kind) => {
+                    let (path, table) = (path.to_owned(), Some(table));
+                    self.files.push(Source { path, kind, table, of_export: false });
+                }
                 None => {
                     self.skip(path.to_owned(), &format!("its table {table} is not a collection of this node"))
                 }
@@ -178,6 +194,16 @@ impl Sources {
             eprintln!("{}: {}, left out", plain(&path.display().to_string()), plain(why));
         }
     }
+}
+
+/// Refuses a pipe or a device: it gives its bytes once, and the format of a file is told by reading it before.
+fn read_once(other: &str) -> String {
+    format!("it is {other}, which cannot be read twice: save it as a file and import that")
+}
+
+/// Whether a directory is an `export` of a node with documents, which has a directory for their bytes.
+fn is_export(directory: &Path) -> bool {
+    directory.join(CONTENT_DIRECTORY).is_dir()
 }
 
 /// The name of a file without its endings, and the ending that tells its format, in lower case.

@@ -2,10 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use bson::Document;
+use bson::{Bson, Document};
 
 use super::record::Item;
 use crate::domain::access::Actor;
+use crate::domain::active::{ACTIVE, is_active};
+use crate::domain::content::Content;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
@@ -17,12 +19,12 @@ pub(super) enum Verdict {
     Replaced,
     Equal,
     Different,
-    /// A person under the account of somebody else.
-    AnotherOne,
-    /// A record of such a person.
-    OfAnotherOne,
+    /// A person whose account is another person's here.
+    AccountOfOtherPerson,
+    /// A record of a person who was refused.
+    OwnerRefused,
     /// A record that belongs to another person here.
-    OfAnotherOwner,
+    OwnerDiffers,
     /// Stands in the files a second time, with other content.
     Twice,
 }
@@ -33,11 +35,22 @@ pub(super) struct Written {
     pub(super) key: RecordKey,
     /// The record is of a person who is not here.
     pub(super) is_of_unknown: bool,
+    /// `active` differs and was kept: whether the account is open here.
+    pub(super) kept_open: Option<bool>,
+    /// The record names bytes that the node has or should have, as it is stored now.
+    pub(super) content: Option<Content>,
+}
+
+impl Verdict {
+    /// Whether the store has the record as the file has it.
+    pub(super) fn is_taken(self) -> bool {
+        matches!(self, Verdict::Added | Verdict::Replaced | Verdict::Equal)
+    }
 }
 
 impl Written {
     pub(super) fn new(verdict: Verdict, key: RecordKey) -> Written {
-        Written { verdict, key, is_of_unknown: false }
+        Written { verdict, key, is_of_unknown: false, kept_open: None, content: None }
     }
 }
 
@@ -64,16 +77,18 @@ pub(super) fn write_one(
             None => tx.is_another_ones(&key, &document)?,
         };
         if is_other {
-            return Ok(Written::new(Verdict::AnotherOne, key));
+            return Ok(Written::new(Verdict::AccountOfOtherPerson, key));
         }
     }
     let owner = kind.schema().owner_of(&document);
     let of_stored = stored.as_ref().and_then(|stored| kind.schema().owner_of(stored));
     if of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
-        return Ok(Written::new(Verdict::OfAnotherOwner, key));
+        return Ok(Written::new(Verdict::OwnerDiffers, key));
     }
+    let mut kept_open = None;
     if let Some(stored) = &stored {
         keep_unsaid(kind, &mut document, stored);
+        kept_open = keep_active(kind, &mut document, stored);
     }
     let verdict = match (stored, replaces) {
         (None, _) => Verdict::Added,
@@ -82,7 +97,7 @@ pub(super) fn write_one(
         (Some(_), Some(is_second)) if is_second(&key) => Verdict::Twice,
         (Some(_), Some(_)) => Verdict::Replaced,
     };
-    if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Equal)
+    if verdict.is_taken()
         && let Some((sha256, bytes)) = &item.content
         && !tx.has_content(sha256)?
     {
@@ -95,7 +110,22 @@ pub(super) fn write_one(
         Some(owner) if kind != Kind::Person => tx.resolve_person(owner)?.is_none(),
         _ => false,
     };
-    Ok(Written { verdict, key, is_of_unknown })
+    let content = Content::of(kind, &document);
+    Ok(Written { verdict, key, is_of_unknown, kept_open, content })
+}
+
+/// An import opens and closes nobody who exists here: hubs store `active: false` for people who use their accounts.
+/// Returns whether the account is open here, if the file says something else in `active`.
+fn keep_active(kind: Kind, document: &mut Document, stored: &Document) -> Option<bool> {
+    let said = document.get(ACTIVE).filter(|_| kind == Kind::Person)?;
+    match stored.get(ACTIVE) {
+        Some(value) if value == said => return None,
+        Some(value) => drop(document.insert(ACTIVE, value.clone())),
+        // Without the field the account is open.
+        None if *said == Bson::Boolean(true) => return None,
+        None => drop(document.remove(ACTIVE)),
+    }
+    Some(is_active(stored))
 }
 
 /// As with PUT, fields that a file leaves out because no answer of an API has them (a password), or because they describe

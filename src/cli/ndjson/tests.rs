@@ -81,6 +81,13 @@ fn arrays_are_taken_apart() {
 }
 
 #[test]
+fn a_comment_ends_as_it_began() {
+    for text in ["{// a */ }\n\"b\": 1}", "{/* // */\"b\": 1}", "{/* } */\"b\": 1}"] {
+        assert_eq!(documents(text), [format!("1:1 {text}")]);
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_nothing() {
     let found: Vec<_> = Documents::new("\u{feff}{}".as_bytes()).collect();
     assert_eq!(found[0].as_ref().unwrap().as_ref().unwrap().bytes, b"{}");

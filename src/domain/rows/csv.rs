@@ -2,9 +2,9 @@
 
 use super::Cell;
 
-/// Whether a record is complete: its quotation marks are in pairs, so a line end in it ended no cell.
-pub fn is_complete(record: &[u8]) -> bool {
-    record.iter().filter(|byte| **byte == b'"').count() % 2 == 0
+/// Whether a line opens or closes a cell in quotation marks. A record is complete if an even number of its lines do.
+pub fn has_odd_quotes(line: &[u8]) -> bool {
+    line.iter().filter(|byte| **byte == b'"').count() % 2 == 1
 }
 
 /// The cells of a record without its line end. What is empty and not in quotation marks is NULL.
@@ -74,6 +74,6 @@ mod tests {
         }
         assert_eq!(cells(b"a;b,c", b';').unwrap(), [text("a"), text("b,c")]);
         assert!(cells(b"\xFF", b',').is_err());
-        assert!(is_complete(b"a,\"b\"\"\"") && !is_complete(b"a,\"b\n"));
+        assert!(!has_odd_quotes(b"a,\"b\"\"\"") && has_odd_quotes(b"a,\"b\n"));
     }
 }
