@@ -320,6 +320,8 @@ fn accounts_that_came_inactive_are_opened_together() {
         all(&["--since", "lately"]).ends(1).complains("2026-11-29T00:00:00Z");
         clinic.run(&["user", "enable"]).ends(2);
         clinic.run(&["user", "enable", "ANA001", "--all-inactive"]).ends(2);
+        clinic.run(&["user", "enable", "ANA001", "--dry-run"]).ends(2);
+        clinic.run(&["user", "enable", "ANA001", "--since", "2026-11-29T00:00:00Z"]).ends(2);
         all(&[]).ends(0).says("DAN004 can log in again").says("3 accounts were opened");
         all(&[]).ends(0).says("0 accounts were opened");
         let users = clinic.run(&["user", "list", "--json"]).ends(0).json();

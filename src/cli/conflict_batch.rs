@@ -25,16 +25,16 @@ pub(super) struct BulkArgs {
     #[arg(long)]
     pub(super) all: bool,
     /// Only conflicts over records of this collection.
-    #[arg(long, value_name = "COLLECTION", requires = "all", value_parser = collection_names())]
+    #[arg(long, value_name = "COLLECTION", requires = "all", conflicts_with = "id", value_parser = collection_names())]
     collection: Option<String>,
     /// Only conflicts over exactly this field, as `conflicts list` shows it (`address.city`); "" is the record as a whole.
-    #[arg(long, value_name = "FIELD", requires = "all")]
+    #[arg(long, value_name = "FIELD", requires = "all", conflicts_with = "id")]
     path: Option<String>,
     /// Only conflicts whose two values mean the same (docs/SYNC.md, "Values that mean the same").
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "id")]
     where_equal_by_meaning: bool,
     /// Count what would be decided, and decide nothing.
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "id")]
     dry_run: bool,
 }
 

@@ -268,6 +268,9 @@ fn status_text(status: &Value, is_running: bool) -> String {
 }
 
 pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyhow::Result<Done> {
+    if let ConflictsCommand::Resolve(ResolveArgs { id: None, decision, .. }) = &command {
+        decision.side_of_all()?;
+    }
     let client = Client::connect(&config, Missing::Refuse).await?;
     match command {
         ConflictsCommand::List { all, json } => {
@@ -293,13 +296,20 @@ pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyh
     }
 }
 
+impl DecisionArgs {
+    /// The side that `--all` takes.
+    fn side_of_all(&self) -> Result<&'static str, Failure> {
+        match self.take {
+            Some(SideArg::Local) => Ok("local"),
+            Some(SideArg::Central) => Ok("central"),
+            _ => Err(Failure::usage("--all: take local or central")),
+        }
+    }
+}
+
 async fn resolve(client: &Client, args: ResolveArgs) -> anyhow::Result<Done> {
     let Some(id) = args.id else {
-        let side = match args.decision.take {
-            Some(SideArg::Local) => "local",
-            Some(SideArg::Central) => "central",
-            _ => return Err(Failure::usage("--all: take local or central").into()),
-        };
+        let side = args.decision.side_of_all()?;
         return conflict_batch::resolve_all(client, &args.bulk, side, args.json).await;
     };
     let body = match args.decision {

@@ -53,10 +53,10 @@ pub(super) struct EnableArgs {
     #[arg(long)]
     all_inactive: bool,
     /// Only those that came, or became inactive, at this moment or later: 2026-11-29T00:00:00Z.
-    #[arg(long, requires = "all_inactive", value_name = "MOMENT")]
+    #[arg(long, requires = "all_inactive", conflicts_with = "id", value_name = "MOMENT")]
     since: Option<String>,
     /// Say whose accounts it would open, and open none.
-    #[arg(long, requires = "all_inactive")]
+    #[arg(long, requires = "all_inactive", conflicts_with = "id")]
     dry_run: bool,
 }
 

@@ -298,7 +298,12 @@ fn clashes(row: &Document, remote: Option<&Document>, schema: &Schema) -> Vec<Cl
             };
             let differing = changes.into_iter().filter(|change| {
                 change.path.first().is_none_or(|field| field != "_id")
-                    && !same_meaning_option(schema, &change.path, get(remote, &change.path), change.to.as_ref())
+                    && !same_meaning_option(
+                        schema,
+                        &change.path,
+                        get(remote, &change.path),
+                        change.to.as_ref(),
+                    )
             });
             let clash = |change: crate::domain::diff::Change| Clash {
                 base: change.from,

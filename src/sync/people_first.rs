@@ -17,7 +17,7 @@ use crate::domain::schema::Owner;
 use crate::store::{Reread, Snapshot, StoreError, Tx};
 
 /// Where a sweep under way stands, if it has not passed the people yet.
-fn among_people(row: Option<&Document>) -> Option<Position> {
+fn among_people(row: Option<&bson::Document>) -> Option<Position> {
     let position = row.and_then(Position::decode)?;
     (position.reason != Reason::Verify && position.is_before_records()).then_some(position)
 }

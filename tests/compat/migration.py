@@ -213,6 +213,8 @@ class Clinic:
         self.log_in(self.thalamus, {"ARGNEW001AAA": "changed at the node", "ARGNEW002BBB": MADE["ARGNEW002BBB"]})
         after = self.read(self.thalamus, "/pols/ARGNEW001AAA/after")
         self.check(after["summary"] == "Asthma" and after[self.id_name] == "after", after)
+        before = self.read(self.thalamus, "/pols/ARGNEW001AAA/ARGNEW001AAA-page-1")
+        self.check(before["n"] == 1 and before["weight"] == 70.5, f"numbers came back as {before}")
 
 
 def fill_centre(centre):
