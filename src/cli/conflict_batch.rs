@@ -1,6 +1,6 @@
 //! Floor 5. `conflicts resolve --all`: decides many conflicts, each by a request of its own, as the command for one does.
 //!
-//! Conflicts are listed a page at a time, so memory does not grow with their number. Each decision is a transaction, and is
+//! Conflicts are listed a page at a time; of those that were looked at, the ids are kept. Each decision is a transaction, and is
 //! made on the version that the page showed: what has changed since is left alone.
 
 use std::collections::{BTreeMap, HashSet};
@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::control::{Answer, Client, segment};
-use super::reconcile::{record_name, subject_name};
+use super::reconcile::{field_name, record_name, subject_name};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
 
@@ -65,6 +65,8 @@ struct Outcomes {
     refused: u64,
     /// Questions about people or records, which are decided one by one.
     questions: u64,
+    /// Passwords, roles and `active` of people, and people as a whole: only where `--path` names them.
+    logins: u64,
     /// (conflict, record and field, why).
     named: Vec<[String; 3]>,
 }
@@ -97,7 +99,7 @@ impl Outcomes {
         json!({
             "take": side, "dry_run": is_dry_run, "matched": self.decided() + self.left(), "decided": self.decided(),
             "changed": self.changed, "waiting": self.waiting, "refused": self.refused,
-            "questions_left": self.questions,
+            "questions_left": self.questions, "logins_left": self.logins,
         })
     }
 
@@ -137,11 +139,25 @@ impl Outcomes {
                 self.questions
             ));
         }
+        if self.logins > 0 {
+            lines.push(format!(
+                "{} about passwords, roles or `active` of people, or people as a whole, are decided only where --path names \
+                 the field, or one by one",
+                self.logins
+            ));
+        }
         lines.join("\n")
     }
 }
 
 /// Decides the conflicts that `args` chooses for `side`.
+/// Whether a decision could let somebody in or keep somebody out.
+fn is_about_login(conflict: &Value) -> bool {
+    let field = field_name(conflict);
+    let first = field.split('.').next().unwrap_or_default();
+    cell(&conflict["collection"]) == "people" && ["", "password", "roles", "active"].contains(&first)
+}
+
 pub(super) async fn resolve_all(
     client: &Client,
     args: &BulkArgs,
@@ -149,7 +165,7 @@ pub(super) async fn resolve_all(
     is_json: bool,
 ) -> anyhow::Result<Done> {
     let mut outcomes = Outcomes::default();
-    // A conflict that is found again meanwhile comes a second time, and is another one.
+    // A conflict that is found again meanwhile comes a second time.
     let mut seen = HashSet::new();
     let mut next = Some(args.first_page());
     while let Some(path) = next {
@@ -162,6 +178,8 @@ pub(super) async fn resolve_all(
         for conflict in page.as_array().map_or(&[][..], |page| page) {
             if conflict["type"] != "value" {
                 outcomes.questions += 1;
+            } else if args.path.is_none() && is_about_login(conflict) {
+                outcomes.logins += 1;
             } else if seen.insert(cell(&conflict["id"])) {
                 decide(client, conflict, side, args.dry_run, &mut outcomes).await?;
             }

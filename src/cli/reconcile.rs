@@ -348,7 +348,7 @@ pub(super) fn record_name(conflict: &Value) -> String {
     format!("{}/{}", cell(&conflict["collection"]), cell(&conflict["record"]))
 }
 
-fn field_name(conflict: &Value) -> String {
+pub(super) fn field_name(conflict: &Value) -> String {
     let steps = conflict["path"].as_array().map_or(&[][..], |steps| steps);
     steps.iter().map(cell).collect::<Vec<_>>().join(".")
 }

@@ -60,19 +60,19 @@ pub fn rebuilt_base(
     let earlier: Vec<&Document> =
         earlier.iter().map(|version| version.as_ref().unwrap_or(&nothing)).collect();
     let mut rebuilt = rebuilt_document(agreed, remote, &earlier, true);
-    agree_by_meaning(kind.schema(), &mut Path::new(), &mut rebuilt, local, remote);
+    agree_by_meaning(kind.schema(), &mut Path::new(), agreed, &mut rebuilt, (local, remote));
     Some(rebuilt)
 }
 
 /// Where nothing tells which of two values is the older one, and they mean the same, the one of the node counts as agreed:
 /// the centre's stands, and nobody has to decide. The centre may have been filled anew by a program that stores dates
-/// differently.
+/// differently. What was edited here since the two agreed is newer, and stays an edit.
 fn agree_by_meaning(
     schema: &Schema,
     path: &mut Path,
+    agreed: &Document,
     rebuilt: &mut Document,
-    local: &Document,
-    remote: &Document,
+    (local, remote): (&Document, &Document),
 ) {
     for (key, there) in remote {
         let Some(here) = local.get(key).filter(|here| !same(here, there)) else {
@@ -85,12 +85,13 @@ fn agree_by_meaning(
             continue;
         }
         path.push(key.clone());
+        let is_edited = !same_option(get(agreed, path), Some(here));
         match (here, there, rebuilt.get_mut(key)) {
-            _ if same_meaning(schema, path, here, there) => {
+            _ if !is_edited && same_meaning(schema, path, here, there) => {
                 rebuilt.insert(key, here.clone());
             }
             (Bson::Document(here), Bson::Document(there), Some(Bson::Document(known))) => {
-                agree_by_meaning(schema, path, known, here, there);
+                agree_by_meaning(schema, path, agreed, known, (here, there));
             }
             _ => {}
         }

@@ -94,7 +94,7 @@ fn check(tx: &Tx<'_>, conflict: &Conflict, body: &Document, is_gone: bool) -> Re
                 return Ok(());
             };
             // An account that has changed hands since makes the record another person's.
-            if conflict.owner.as_ref().is_some_and(|owner| *owner != account) {
+            if conflict.owner.as_ref().is_some_and(|owner| !owner.is_empty() && *owner != account) {
                 return invalid(OF_ANOTHER);
             }
             if tx.resolve_person(&account)?.is_none() {

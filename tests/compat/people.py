@@ -75,7 +75,8 @@ class Records:
 
     def fill_node(self, node, with_dates):
         directory = os.path.join(node.directory, "import")
-        os.mkdir(directory)
+        # A directory of bytes, though it is empty: these documents have none.
+        os.makedirs(os.path.join(directory, "content"))
         for name, records in self.collections().items():
             with open(os.path.join(directory, name + ".jsonl"), "w", encoding="utf-8") as file:
                 for record in records:
