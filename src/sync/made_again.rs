@@ -94,7 +94,9 @@ fn check(tx: &Tx<'_>, conflict: &Conflict, body: &Document, is_gone: bool) -> Re
                 return Ok(());
             };
             // An account that has changed hands since makes the record another person's.
-            if conflict.owner.as_ref().is_some_and(|owner| !owner.is_empty() && *owner != account) {
+            // Nobody's, and of nobody known: the record was not here when the conflict arose.
+            let is_unknown = conflict.owner.as_deref() == Some("") && conflict.person.is_none();
+            if !is_unknown && conflict.owner.as_ref().is_some_and(|owner| *owner != account) {
                 return invalid(OF_ANOTHER);
             }
             if tx.resolve_person(&account)?.is_none() {
