@@ -90,8 +90,7 @@ pub(super) fn ready_pair(settings: &TlsSettings, now: SystemTime, making: Making
     }
     let authority = read_authority(&directory.join(CA_FILE))?;
     let is_sound = |held: &CertificateDer<'_>| {
-        !is_to_be_constrained(directory, held)
-            && !(ends_too_soon(held, now_s) && is_key_here(directory, held))
+        !(is_to_be_constrained(directory, held) || ends_too_soon(held, now_s) && is_key_here(directory, held))
     };
     if let Some(authority) = authority.filter(is_sound)
         && let (Some(pair), Some(validity)) = (held, held_validity)
