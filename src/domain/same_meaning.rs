@@ -7,14 +7,14 @@
 //! | values | mean the same if |
 //! |---|---|
 //! | numbers | they are equal without rounding: 70, 70.0, a 64-bit 70 and a decimal 70.00; a fraction in binary equals the decimal that it is written as (36.6); 0 equals -0.0, NaN equals NaN |
-//! | a number and a text | the field is a measured value ([`MEASURED`]) and the text is that number |
+//! | a number and a text | the field is a measured value (`MEASURED`) and the text is that number |
 //! | a BSON date and a text | the text reads as the same moment, to the millisecond of BSON; without a zone it is UTC |
 //! | a BSON date and a number | the number is that many milliseconds since 1970, and more than a hundred days of them |
 //! | two texts | both read as the same moment, to the nanosecond, and both can be nothing but dates: a month by its name, or `1985-10-04`. In a field that is named as a date every form counts |
-//! | a person's `dob` | they are the same day, as identity has it ([`same_birth_day`]) |
+//! | a person's `dob` | they are the same day, as identity has it (`same_birth_day`) |
 //! | a person's `name`, `lastname` | they fold alike, as in search |
 //! | a person's `gender`, `biological_sex` | they are words for one gender |
-//! | other codes | the table of synonyms has them in one row ([`CODES`]) |
+//! | other codes | the table of synonyms has them in one row (`CODES`) |
 //! | the account that owns a record | the spellings differ in case only |
 //! | arrays | they are of one length, and mean the same element by element |
 //! | objects | they have the same keys, and mean the same under each |
