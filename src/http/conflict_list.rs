@@ -29,7 +29,7 @@ use crate::store::{ConflictStatus, Snapshot, StoreError, Subject};
 const LIST_CHUNK_BYTES: usize = 64 * 1024;
 /// Conflicts on one page at most.
 const LIMIT_CONFLICTS_MAX: usize = 500;
-/// Paths that are named to somebody who asked for one that no conflict is about.
+/// Most paths that an error names, where no conflict is about the one that was asked for.
 const PATHS_NAMED_MAX: usize = 50;
 
 pub(crate) async fn list(

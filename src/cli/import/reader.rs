@@ -9,9 +9,9 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::cli::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
 use crate::domain::encoding::unmarked;
+use crate::domain::exported::layout::{Escapes, Layout, escapes_of, layout_of, may_be_copied};
+use crate::domain::exported::{Cell, Column, columns_named, copy, csv, is_heading};
 use crate::domain::record::Kind;
-use crate::domain::rows::layout::{Escapes, Layout, escapes_of, layout_of, may_be_copied};
-use crate::domain::rows::{Cell, Column, columns_named, copy, csv, is_heading};
 
 /// So much of a file tells its format.
 const HEAD_BYTES: u64 = 64 << 10;

@@ -8,8 +8,8 @@ use super::reader::Raw;
 use crate::cli::ndjson::{Place, Text, Wrong, document_of, read_value};
 use crate::domain::content::{Content, has_content, media_type_of};
 use crate::domain::edit::CONTENT_FIELD;
+use crate::domain::exported::{Taken, take, take_list, take_row};
 use crate::domain::record::Kind;
-use crate::domain::rows::{Taken, take, take_list, take_row};
 
 /// A record on its way into the store.
 #[derive(Debug)]

@@ -217,8 +217,8 @@ async fn set_all_aside(store: &Store, what: &str) -> usize {
     store.settle_damage().await.unwrap();
     let (mut done, mut seen) = (0, BTreeSet::new());
     for row in store.damaged_rows() {
-        let record_tables = ["docs", "base", "intent", "delivered", "undecided", "ghost"];
-        let result = match row.kind.filter(|_| record_tables.contains(&row.table.as_str())) {
+        let tables = ["docs", "base", "intent", "delivered", "undecided", "ghost"];
+        let result = match row.kind.filter(|_| tables.contains(&row.table.as_str())) {
             Some(kind) if !seen.insert((kind, row.id.clone())) => continue,
             Some(kind) => store.set_aside(&key(kind, &row.id)).await.map(drop),
             None => {

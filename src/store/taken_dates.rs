@@ -10,7 +10,7 @@ use crate::domain::former_dates;
 use crate::domain::record::RecordKey;
 
 impl Tx<'_> {
-    /// A record changes from `old` to `new`, whoever changes it.
+    /// A record changes from `old` to `new`, on this node or at the centre.
     pub(super) fn note_former_dates(
         &mut self,
         key: &RecordKey,
