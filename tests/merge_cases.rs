@@ -629,6 +629,58 @@ fn a_day_of_birth_agrees_by_way_of_no_third_one() {
         days.into_iter().collect::<Vec<_>>(),
         ["1990-01-31", "1990-02-01", "1990-02-02", "1990-02-03"]
     );
+/// Only what may be a midnight of some zone, as UTC shows it, is the next day. A clock without a zone is one of the day that
+/// was written, and of no other.
+#[test]
+fn a_time_of_birth_is_one_of_its_own_day() {
+    let born = |dob: &Bson| doc! {"name": "Ana", "dob": dob.clone()};
+    let date = |text: &str| Bson::DateTime(DateTime::parse_rfc3339_str(text).unwrap());
+    let (own, next): (Bson, Bson) = ("1985-10-04".into(), "1985-10-05".into());
+    for text in [
+        "1985-10-04T10:00:00",
+        "1985-10-04 13:05",
+        "1985-10-04 13:15:00",
+        "1985-10-04T18:30:00",
+        "1985-10-04T20:00:00",
+        "1985-10-04T22:00:00",
+        "19851004230000",
+        "Fri Oct  4 20:00:00 1985",
+        "1985年10月4日 23:45",
+        // Neither is a clock with another zone than UTC: it shows the day.
+        "1985-10-04T22:00:00+02:00",
+        "Fri, 04 Oct 1985 20:00:00 EST",
+        // A time that is a midnight nowhere.
+        "1985-10-04T13:05:00Z",
+        "Fri, 04 Oct 1985 13:15:00 GMT",
+        "1985-10-04T19:45:00+00:00",
+    ] {
+        let text = Bson::from(text);
+        assert!(same_identity(&born(&text), &born(&own)), "{text}");
+        assert!(!same_identity(&born(&text), &born(&next)), "{text}");
+    }
+    for text in ["1930-10-04T13:05:00", "1930-10-04 20:00", "1930-10-04 23:40:28"] {
+        assert!(!same_identity(&born(&text.into()), &born(&"1930-10-05".into())), "{text}");
+    }
+    for time in
+        ["00:00:00", "05:00:00", "09:45:00", "13:05:00", "13:15:00", "14:45:00", "20:00:01", "20:00:00.5"]
+    {
+        let moment = date(&format!("1985-10-04T{time}Z"));
+        assert!(same_identity(&born(&moment), &born(&own)), "{time}");
+        assert!(!same_identity(&born(&moment), &born(&next)), "{time}");
+    }
+    // Kyiv, Lagos, India, Nepal, Eucla, Nouméa.
+    for time in ["22:00:00", "23:00:00", "18:30:00", "18:15:00", "15:15:00", "13:00:00"] {
+        let moment = date(&format!("1985-10-04T{time}Z"));
+        for day in [&moment, &format!("1985-10-04T{time}.000Z").into()] {
+            assert!(same_identity(&born(day), &born(&next)), "{day}");
+            assert!(!same_identity(&born(day), &born(&own)), "{day}");
+        }
+        // Written down without its zone it is the same date all the same.
+        let text = Bson::from(format!("1985-10-04 {time}"));
+        assert!(same_identity(&born(&text), &born(&moment)), "{time}");
+    }
+}
+
     for a in &people {
         for b in &people {
             assert_eq!(same_identity(a, b), identity_of(a) == identity_of(b), "{a} {b}");

@@ -80,6 +80,11 @@ fn what_is_stored_differently_and_means_the_same_agrees() {
         (person, "dob", "1985/10/04".into(), Bson::Int64(497_232_000_000)),
         (person, "dob", date("1985-10-03T23:00:00Z"), date("1985-10-04T00:00:00Z")),
         (person, "dob", "1985-10-04T01:07:00+05:00".into(), date("1985-10-03T20:07:00Z")),
+        (person, "dob", "1985-10-04".into(), date("1985-10-03T18:30:00Z")),
+        (person, "dob", "1985-10-04".into(), "1985-10-03T23:00:00.000Z".into()),
+        (person, "dob", "1985-10-04".into(), "1985-10-04T13:15:00".into()),
+        (person, "dob", "1985-10-04".into(), "1985-10-04 20:00".into()),
+        (person, "dob", "1985-10-03 22:00:00".into(), date("1985-10-03T22:00:00Z")),
         // Numbers.
         (page, "n", 70.into(), 70.0.into()),
         (page, "n", 70.into(), 70_i64.into()),
@@ -158,6 +163,11 @@ fn what_may_be_two_things_does_not_agree() {
         (page, "n", "497279100000".into(), Bson::Int64(497_279_100_000)),
         (page, "n", 20_260_102.into(), "2026-01-02".into()),
         (page, "n", Bson::Int64(1000), date("1970-01-01T00:00:01Z")),
+        (person, "dob", "1985-10-05".into(), "1985-10-04T13:05:00".into()),
+        (person, "dob", "1985-10-05".into(), "1985-10-04T13:15:00".into()),
+        (person, "dob", "1985-10-05".into(), "1985-10-04 20:00".into()),
+        (person, "dob", "1985-10-05".into(), date("1985-10-04T13:15:00Z")),
+        (person, "dob", "1960-10-05".into(), "1960-10-04T13:05:00".into()),
         // A number is no text, no truth, and not what it rounds to.
         (page, "n", "70".into(), 70.into()),
         (page, "hr", "70".into(), 70.into()),

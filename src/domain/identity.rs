@@ -112,8 +112,12 @@ static GENDER_WORDS: LazyLock<HashMap<String, Option<&str>>> = LazyLock::new(|| 
 /// typed.
 pub(super) const MOMENT_MS_MIN: u64 = 10_000_000_000;
 
-/// Offsets of zones are whole quarters of an hour since this year (Liberia was the last to change).
-const QUARTER_HOURS_YEAR_MIN: i32 = 1972;
+/// Since this year the offsets of all zones are whole or half hours, or one of [`QUARTER_HOUR_MIDNIGHTS`] (Liberia was the
+/// last to change).
+const WHOLE_OFFSETS_YEAR_MIN: i32 = 1972;
+/// Midnights by UTC in zones at an odd quarter of an hour: Nepal (UTC+5:45), Eucla in Australia (+8:45), the Chatham Islands
+/// (+12:45, in summer +13:45).
+const QUARTER_HOUR_MIDNIGHTS: [(u32, u32); 4] = [(18, 15), (15, 15), (11, 15), (10, 15)];
 /// From this hour on by UTC the next day begins somewhere: UTC+14:00.
 const NEXT_DAY_HOUR_MIN: u32 = 10;
 /// Until this second of the day by UTC the day still begins somewhere: UTC-12:00.
@@ -166,11 +170,11 @@ pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> 
         Bson::Array(values) if values.is_empty() => return None,
         Bson::Document(values) if values.is_empty() => return None,
         // In doubt people are kept apart: other types are compared as they are.
-        other if field == "dob" => return Some(IdentityValue::Birth(birth_of(other))),
+        other if field == "dob" => return Some(IdentityValue::Birth(birth_of(other), moment_of(other))),
         other => return Some(IdentityValue::Text(other.to_string())),
     };
     match field {
-        "dob" => Some(IdentityValue::Birth(birth_in(text))),
+        "dob" => Some(IdentityValue::Birth(birth_in(text), moment_of(value))),
         "gender" => gender_of(text).map(IdentityValue::Text),
         _ => Some(IdentityValue::Text(name_of(text))),
     }
@@ -180,14 +184,18 @@ pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum IdentityValue {
     Text(String),
-    Birth(Birth),
+    /// The day, and the moment that was written for it, by UTC.
+    Birth(Birth, Option<NaiveDateTime>),
 }
 
 impl IdentityValue {
     /// Whether both can be said of one person.
     pub(super) fn agrees(&self, other: &IdentityValue) -> bool {
         match (self, other) {
-            (IdentityValue::Birth(a), IdentityValue::Birth(b)) => a.agrees(b),
+            // A date that a program wrote as text without its zone is the same date.
+            (IdentityValue::Birth(a, moment), IdentityValue::Birth(b, other)) => {
+                a.agrees(b) || (moment.is_some() && moment == other)
+            }
             (a, b) => a == b,
         }
     }
@@ -195,9 +203,9 @@ impl IdentityValue {
     /// The same text for whatever certainly means the same, on every node.
     pub(super) fn canonical(self) -> String {
         match self {
-            IdentityValue::Text(text) | IdentityValue::Birth(Birth::Unread(text)) => text,
-            IdentityValue::Birth(Birth::Day(day)) => day.to_string(),
-            IdentityValue::Birth(Birth::DayOrNext(day)) => format!("{day} or the next day"),
+            IdentityValue::Text(text) | IdentityValue::Birth(Birth::Unread(text), _) => text,
+            IdentityValue::Birth(Birth::Day(day), _) => day.to_string(),
+            IdentityValue::Birth(Birth::DayOrNext(day), _) => format!("{day} or the next day"),
         }
     }
 }
@@ -230,25 +238,28 @@ pub(super) enum Birth {
     Unread(String),
 }
 
-/// A stored date; a large number is milliseconds since 1970, as clients write dates.
-fn birth_of(value: &Bson) -> Birth {
+/// The moment that a value stands for, by UTC; a large number is milliseconds since 1970, as clients write dates.
+fn moment_of(value: &Bson) -> Option<NaiveDateTime> {
     let is_moment = match value {
+        Bson::String(text) => return written_date(text)?.utc(),
         Bson::Int64(ms) => ms.unsigned_abs() >= MOMENT_MS_MIN,
         Bson::Double(ms) => ms.abs() >= MOMENT_MS_MIN as f64,
         _ => false,
     };
     let date = is_moment.then(|| date_of(&value.clone().into_relaxed_extjson())).flatten();
-    match date.map_or_else(|| utc_of(value), |date| utc_of(&Bson::DateTime(date))) {
-        Some(utc) => born_at(utc),
-        None => Birth::Unread(value.to_string()),
-    }
+    date.map_or_else(|| utc_of(value), |date| utc_of(&Bson::DateTime(date)))
+}
+
+/// A stored date.
+fn birth_of(value: &Bson) -> Birth {
+    moment_of(value).map_or_else(|| Birth::Unread(value.to_string()), born_at)
 }
 
 fn birth_in(text: &str) -> Birth {
     match written_date(text) {
-        // A clock with a zone of its own shows the day; and so does midnight, whatever the zone.
-        Some(date) if date.offset_seconds != 0 || is_midnight(date.local) => Birth::Day(date.local.date()),
-        Some(date) => born_at(date.local),
+        // Only what is written in UTC may be the midnight of another zone. Other clocks show the day, whatever the hour.
+        Some(date) if date.has_zone && date.offset_seconds == 0 => born_at(date.local),
+        Some(date) => Birth::Day(date.local.date()),
         None => Birth::Unread(plain_text(&plain_date(text))),
     }
 }
@@ -275,19 +286,21 @@ fn born_at(utc: NaiveDateTime) -> Birth {
     let (Some(next), true) = (day.succ_opt(), utc.hour() >= NEXT_DAY_HOUR_MIN) else {
         return Birth::Day(day);
     };
-    let is_quarter = utc.minute().is_multiple_of(15) && utc.second() == 0 && utc.nanosecond() == 0;
     let is_west = utc.num_seconds_from_midnight() <= SAME_DAY_SECOND_MAX;
-    match (is_quarter, is_west) {
+    match (is_midnight_somewhere(utc), is_west) {
         (true, false) => Birth::Day(next),
         (true, true) => Birth::DayOrNext(day),
         // Before, clocks had minutes and seconds of their own.
-        (false, _) if utc.year() < QUARTER_HOURS_YEAR_MIN && utc.nanosecond() == 0 => Birth::DayOrNext(day),
+        (false, _) if utc.year() < WHOLE_OFFSETS_YEAR_MIN && utc.nanosecond() == 0 => Birth::DayOrNext(day),
         (false, _) => Birth::Day(day),
     }
 }
 
-fn is_midnight(time: NaiveDateTime) -> bool {
-    time.num_seconds_from_midnight() == 0 && time.nanosecond() == 0
+/// Whether this is a midnight in a zone of today.
+fn is_midnight_somewhere(utc: NaiveDateTime) -> bool {
+    let is_half_hour = utc.minute().is_multiple_of(30);
+    let is_quarter = QUARTER_HOUR_MIDNIGHTS.contains(&(utc.hour(), utc.minute()));
+    (is_half_hour || is_quarter) && utc.second() == 0 && utc.nanosecond() == 0
 }
 
 #[cfg(test)]

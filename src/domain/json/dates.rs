@@ -69,16 +69,20 @@ pub struct WrittenDate {
     pub local: NaiveDateTime,
     /// East of UTC, in seconds; 0 if no zone was written.
     pub offset_seconds: i32,
+    /// Whether a zone was written, UTC too. Milliseconds since 1970 are UTC.
+    pub has_zone: bool,
 }
 
 impl WrittenDate {
     fn day(day: NaiveDate) -> Self {
-        WrittenDate { local: day.and_time(NaiveTime::MIN), offset_seconds: 0 }
+        WrittenDate { local: day.and_time(NaiveTime::MIN), offset_seconds: 0, has_zone: false }
     }
 
-    fn at(day: NaiveDate, time: TimeDelta, offset_seconds: i32) -> Option<Self> {
+    /// `zone` is what is written behind the time.
+    fn at(day: NaiveDate, time: TimeDelta, zone: &str) -> Option<Self> {
         let local = day.and_time(NaiveTime::MIN).checked_add_signed(time)?;
-        Some(WrittenDate { local, offset_seconds })
+        let offset_seconds = offset_of(zone)?;
+        Some(WrittenDate { local, offset_seconds, has_zone: !zone.trim().is_empty() })
     }
 
     pub fn utc(&self) -> Option<NaiveDateTime> {
@@ -177,7 +181,7 @@ fn written_moment(text: &str) -> Option<WrittenDate> {
     let number = text.strip_prefix('-').unwrap_or(text);
     digits_only(number).filter(|number| (MOMENT_DIGITS_MIN..=MOMENT_DIGITS_MAX).contains(&number.len()))?;
     let local = utc_of(&Bson::DateTime(moment_of(text.parse().ok()?)?))?;
-    Some(WrittenDate { local, offset_seconds: 0 })
+    Some(WrittenDate { local, offset_seconds: 0, has_zone: true })
 }
 
 /// A date that begins with the year, with a time or without: `1985-10-04`, `1985/10/4`, `19851004`, `1985-277`,
@@ -198,10 +202,10 @@ fn year_first(text: &str) -> Option<WrittenDate> {
     };
     if !has_time {
         // `1985-10-04Z` and `1985-10-04+02:00` of XML Schema.
-        return WrittenDate::at(day, TimeDelta::zero(), zone(reader.rest)?);
+        return WrittenDate::at(day, TimeDelta::zero(), reader.rest);
     }
     let time = reader.time()?;
-    WrittenDate::at(day, time, zone(reader.rest)?)
+    WrittenDate::at(day, time, reader.rest)
 }
 
 /// Dates with names of months: those of HTTP and mail, `asctime`, `date`, JavaScript, Java.
@@ -248,7 +252,7 @@ fn spelled_date(text: &str) -> Option<WrittenDate> {
     let rest = rest.join(" ");
     let mut reader = Reader { rest: &rest };
     let time = reader.time()?;
-    WrittenDate::at(date, time, zone(reader.rest)?)
+    WrittenDate::at(date, time, reader.rest)
 }
 
 trait RemoveFirst<T> {
@@ -262,7 +266,7 @@ impl<T> RemoveFirst<T> for Vec<T> {
 }
 
 /// Reads a zone: nothing, a name, an offset, or a name of UTC and an offset. East of UTC, in seconds.
-fn zone(text: &str) -> Option<i32> {
+fn offset_of(text: &str) -> Option<i32> {
     let text = text.trim();
     // `+0000 UTC`, as Go writes it.
     let text = text.strip_suffix(" UTC").filter(|rest| rest.starts_with(['+', '-'])).unwrap_or(text);
