@@ -128,6 +128,7 @@ fn what_is_stored_differently_and_means_the_same_agrees() {
             bson!([1, [2.0, {"d": "2026-01-02"}]]),
             bson!([1.0, [2, {"d": date("2026-01-02T00:00:00Z")}]]),
         ),
+        (person, "roles", bson!(["a", "b", "a"]), bson!(["b", "a"])),
         (page, "genetic_info", bson!({"a": 1, "b": 2.0}), bson!({"b": 2, "a": 1_i64})),
         (page, "a", bson!([{"x": 1, "y": 2}]), bson!([{"y": 2, "x": 1}])),
     ];

@@ -5,7 +5,8 @@
 //! must make durable before the loser disappears. Edits win over deletes. No clock is consulted.
 //!
 //! Versions that were never agreed on may come from two programs that store the same thing differently: there, values
-//! that mean the same ([`super::same_meaning`]) agree, and the centre's stands. Otherwise types and bits count.
+//! that mean the same ([`super::same_meaning`]) agree, and the centre's stands. Otherwise types and bits count. Nor is anybody
+//! given a role there because one of the two sides names it: the roles of the centre stand, and others are a [`Clash`].
 
 use bson::{Bson, Document};
 
@@ -13,7 +14,7 @@ use super::diff::{Path, is_addressable, is_divisible, is_identity};
 use super::identity::value_of;
 use super::same_meaning::same_meaning_option;
 use super::schema::Schema;
-use super::value::{identical, same_document, same_option};
+use super::value::{is_member, is_same_set, same_document, same_option};
 use crate::flaw::{Flaw, planted};
 
 /// What a merge decided.
@@ -119,6 +120,12 @@ impl FieldMerge<'_> {
     }
 
     fn value(&mut self, base: Option<&Bson>, local: Option<&Bson>, remote: Option<&Bson>) -> Option<Bson> {
+        if !self.has_base && self.is_set_field() {
+            return match is_same_set(local, remote) {
+                true => remote.cloned(),
+                false => self.clash(base, local, remote),
+            };
+        }
         if same_option(local, base) || same_option(local, remote) {
             return remote.cloned();
         }
@@ -133,6 +140,7 @@ impl FieldMerge<'_> {
         {
             match base {
                 Some(Bson::Array(base)) => return Some(merge_sets(base, local, remote)),
+                // Agreed on without it, and both sides have added to it since.
                 None => return Some(merge_sets(&[], local, remote)),
                 Some(_) => {}
             }
@@ -194,12 +202,11 @@ impl FieldMerge<'_> {
 
 /// (remote ∪ (local ∖ base)) ∖ (base ∖ local): the centre's order, own additions appended in sorted order.
 fn merge_sets(base: &[Bson], local: &[Bson], remote: &[Bson]) -> Bson {
-    let within = |set: &[Bson], value: &Bson| set.iter().any(|other| identical(other, value));
     let mut merged: Vec<Bson> =
-        remote.iter().filter(|value| within(local, value) || !within(base, value)).cloned().collect();
+        remote.iter().filter(|value| is_member(local, value) || !is_member(base, value)).cloned().collect();
     let mut added: Vec<Bson> = Vec::new();
     for value in local {
-        if !within(base, value) && !within(remote, value) && !within(&added, value) {
+        if !is_member(base, value) && !is_member(remote, value) && !is_member(&added, value) {
             added.push(value.clone());
         }
     }

@@ -12,7 +12,7 @@ use super::merge::{REUSED_FIELDS_MIN, identity_differences};
 use super::record::Kind;
 use super::same_meaning::same_meaning;
 use super::schema::{Owner, Schema};
-use super::value::{same, same_document, same_option};
+use super::value::{is_same_set, same, same_document, same_option};
 
 /// A write of the node that landed at the newer centre.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +97,31 @@ fn agree_by_meaning(
         }
         path.pop();
     }
+}
+
+/// Sets (roles) of which nobody knows which is the older one: merged from `rebuilt` they would become one set of both, and give
+/// a person what was taken away since. `from` is what the node holds, and may be taken for agreed if it is kept otherwise; `to`
+/// is what stands at the centre.
+pub fn sets_apart(
+    kind: Kind,
+    agreed: &Document,
+    rebuilt: &Document,
+    local: &Document,
+    remote: &Document,
+) -> Vec<Change> {
+    let apart = kind.schema().set_fields.iter().filter(|field| {
+        agreed.contains_key(field)
+            && !rebuilt.contains_key(field)
+            && local.contains_key(field)
+            && remote.contains_key(field)
+            && !is_same_set(local.get(field), remote.get(field))
+    });
+    let change = |field: &&str| Change {
+        path: vec![(*field).to_owned()],
+        from: local.get(field).cloned(),
+        to: remote.get(field).cloned(),
+    };
+    apart.map(change).collect()
 }
 
 /// Where somebody has changed at the centre what one of the node's own writes left there: `from` what the node wrote and

@@ -16,6 +16,7 @@
 //! | a person's `gender`, `biological_sex` | they are words for one gender |
 //! | other codes | the table of synonyms has them in one row (`CODES`) |
 //! | the account that owns a record | the spellings differ in case only |
+//! | a person's `roles` | they are the same set |
 //! | arrays | they are of one length, and mean the same element by element |
 //! | objects | they have the same keys, and mean the same under each |
 //! | anything else | they are the same, see [`super::value`] |
@@ -35,7 +36,7 @@ use super::identity::{MOMENT_MS_MIN, same_birth_day, same_gender, same_name};
 use super::json::{date_of, plain_date, utc_of, written_date};
 use super::record::{Kind, fold_account};
 use super::schema::{Owner, Schema};
-use super::value::same;
+use super::value::{is_same_set, same};
 
 /// Codes that programs write differently for one meaning: kind, field, synonyms.
 const CODES: [(Kind, &str, &[&str]); 1] = [(Kind::Page, "social_context", &["transport", "transportation"])];
@@ -155,6 +156,7 @@ impl<'v> Place<'v> {
             (Number, Number) => false,
             (Date, _) | (_, Date) => a.milliseconds() == b.milliseconds(),
             (Number, PlainText) | (PlainText, Number) => a.milliseconds() == b.milliseconds(),
+            (_, field, _) if self.schema.set_fields.contains(&field) => is_same_set(Some(a), Some(b)),
             (Number, Text) | (Text, Number) => is_date_field && a.milliseconds() == b.milliseconds(),
             (PlainText, PlainText) => a.utc == b.utc,
             (PlainText, Text) | (Text, PlainText) | (Text, Text) => is_date_field && a.utc == b.utc,

@@ -48,6 +48,24 @@ fn identical_document(a: &Document, b: &Document) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|((ka, va), (kb, vb))| ka == kb && identical(va, vb))
 }
 
+/// Whether two values hold the same, in whatever order and however often; nothing is an empty set, and what is no array is
+/// equal to itself only.
+pub fn is_same_set(a: Option<&Bson>, b: Option<&Bson>) -> bool {
+    fn members(value: Option<&Bson>) -> Option<&[Bson]> {
+        value.map_or(Some(&[]), |value| value.as_array().map(Vec::as_slice))
+    }
+    let (Some(of_a), Some(of_b)) = (members(a), members(b)) else {
+        return same_option(a, b);
+    };
+    let within = |set: &[Bson], of: &[Bson]| of.iter().all(|value| is_member(set, value));
+    within(of_a, of_b) && within(of_b, of_a)
+}
+
+/// Whether a set holds this value, with type and bits.
+pub fn is_member(set: &[Bson], value: &Bson) -> bool {
+    set.iter().any(|other| identical(other, value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

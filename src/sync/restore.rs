@@ -13,7 +13,7 @@ use crate::central::{Central, Lease};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff, get, set};
 use crate::domain::merge::{Clash, Side};
-use crate::domain::rebuild::{later_changes, rebuilt_base};
+use crate::domain::rebuild::{later_changes, rebuilt_base, sets_apart};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::same_meaning::same_meaning_option;
 use crate::domain::schema::Owner;
@@ -160,6 +160,10 @@ pub(super) fn bring_together(
     if let (Some(before), Some(local), Some(remote), Some(base)) =
         (agreed.document(), local, remote, &mut rebuilt)
     {
+        for change in sets_apart(key.kind, before, base, local, remote) {
+            set(base, &change.path, change.from.clone());
+            tx.add_conflict(key, &changed_since(&change))?;
+        }
         for change in later_changes(key.kind, before, remote, &own) {
             // Somebody has changed it since: that stands, and staff see what was there.
             if same_option(get(base, &change.path), change.to.as_ref())

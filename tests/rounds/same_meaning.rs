@@ -154,3 +154,63 @@ async fn only_what_means_the_same_agrees_and_only_without_a_base() {
     node.complete().await;
     assert_eq!(node.conflicts(), 2, "with a base types count");
 }
+
+/// What a person may do is nothing that two programs merely write differently: the centre's roles stand on both nodes and at
+/// the centre, and others wait for a decision.
+#[tokio::test]
+async fn nobody_is_given_a_role_by_joining() {
+    let person = |roles: Option<Bson>| {
+        let mut person = by_hub().swap_remove(0).1;
+        person.extend(roles.map(|roles| ("roles".to_owned(), roles)));
+        (Kind::Person, person)
+    };
+    let (user, nurse) = (bson!(["end_user"]), bson!(["health_professional", "end_user"]));
+    let same = bson!(["end_user", "health_professional"]);
+    for (here, there, is_conflict) in [
+        (Some(&nurse), Some(&user), true),
+        (Some(&user), Some(&nurse), true),
+        (Some(&nurse), None, true),
+        (None, Some(&nurse), true),
+        (Some(&same), Some(&nurse), false),
+    ] {
+        let sim = Sim::default();
+        let at_centre = person(there.cloned());
+        sim.put(Kind::Person, at_centre.1.clone());
+        let nodes = [Node::new(&sim), Node::new(&sim)];
+        make(&nodes[0], &[person(here.cloned())]).await;
+        for node in nodes.iter().chain(&nodes) {
+            node.complete().await;
+        }
+        let key = key_of(&at_centre);
+        for node in &nodes {
+            let stored = node.store.read().unwrap().record(&key).unwrap().unwrap();
+            let stored = Document::try_from(stored.document.as_ref()).unwrap();
+            assert_eq!(stored.get("roles"), there, "{here:?}");
+        }
+        assert_eq!(sim.get(Kind::Person, "ANA").unwrap().get("roles"), there, "{here:?}");
+        assert_eq!(nodes.each_ref().map(Node::pending), [0, 0], "{here:?}");
+        let conflicts = nodes[0].store.read().unwrap().conflicts().unwrap();
+        let found: Vec<_> =
+            conflicts.iter().map(|c| (c.path.join("."), c.local.as_ref(), c.central.as_ref())).collect();
+        let expected = is_conflict.then(|| ("roles".to_owned(), here, there));
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+    }
+}
+
+/// Once both have agreed on a person, roles are a set: what each side adds is added.
+#[tokio::test]
+async fn roles_that_are_given_on_two_sides_of_an_agreed_person_are_both_given() {
+    let sim = Sim::default();
+    let mut person = by_hub().swap_remove(0).1;
+    person.insert("roles", bson!(["end_user"]));
+    sim.put(Kind::Person, person.clone());
+    let node = Node::new(&sim);
+    node.complete().await;
+    person.insert("roles", bson!(["end_user", "a"]));
+    make(&node, &[(Kind::Person, person.clone())]).await;
+    person.insert("roles", bson!(["end_user", "b"]));
+    sim.put(Kind::Person, person);
+    node.complete().await;
+    assert_eq!(sim.get(Kind::Person, "ANA").unwrap().get("roles"), Some(&bson!(["end_user", "b", "a"])));
+    assert_eq!(node.conflicts(), 0);
+}
