@@ -6,7 +6,7 @@
 //!
 //! | values | mean the same if |
 //! |---|---|
-//! | numbers | they are equal without rounding: 70, 70.0, a 64-bit 70 and a decimal 70.00; a fraction in binary equals the decimal that it is written as (36.6); 0 equals -0.0, NaN equals NaN |
+//! | numbers | they are equal without rounding: 70, 70.0, a 64-bit 70 and a decimal 70.00; a fraction in binary equals the decimal that it is written as (36.6), a whole number counts with all of its digits; 0 equals -0.0, NaN equals NaN |
 //! | a number and a text | the field is a measured value (`MEASURED`) and the text is that number |
 //! | a BSON date and a text | the text reads as the same moment, to the millisecond of BSON; without a zone it is UTC |
 //! | a BSON date and a number | the number is that many milliseconds since 1970, and more than a hundred days of them |
