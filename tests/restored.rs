@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, bson, doc};
 use serde_json::{Value, json};
 use thalamus_edge::central::Lease;
 use thalamus_edge::domain::access::Actor;
@@ -249,6 +249,61 @@ async fn own_writes_are_repeated_and_what_cannot_be_told_becomes_a_conflict() {
     assert_eq!(node.lost(), BTreeMap::from([lost("FOREIGN", "theirs"), lost("BOTH", "mine")]));
     assert_eq!(sim.state().conflicts.len(), 2);
     assert!(sim.state().trash.values().all(|row| row.get_str("state").unwrap() == "done"));
+}
+
+/// Values that only look different are no question after the centre was set back; the spelling of a name and the roles of a
+/// person are, and nobody gets a role by it.
+#[tokio::test]
+async fn values_that_mean_the_same_are_no_question_and_spellings_and_roles_are() {
+    let rows: [(&str, Bson, Bson, bool); 6] = [
+        ("f", 70.into(), 70.0.into(), false),
+        ("dob", "1985-10-04".into(), "1985-10-04T00:00:00Z".into(), false),
+        ("gender", "f".into(), "female".into(), false),
+        ("name", "José".into(), "Jose".into(), true),
+        ("roles", bson!(["end_user"]), bson!(["health_professional", "end_user"]), true),
+        ("roles", bson!(["a", "b"]), bson!(["b", "a"]), false),
+    ];
+    for (field, newer, older, is_conflict) in rows {
+        let with = |value: &Bson| {
+            let mut person = doc! {"_id": "P", "name": "Jose", "lastname": "Betz"};
+            person.insert(field, value.clone());
+            person
+        };
+        // Written by somebody else, and seen here.
+        let sim = Sim::default();
+        sim.put(Kind::Person, with(&older));
+        let node = Node::new(&sim);
+        let copy = copy_of(&sim);
+        node.complete().await;
+        sim.put(Kind::Person, with(&newer));
+        node.complete().await;
+        restore(&sim, &copy);
+        node.agrees().await;
+        assert_settled(&node, &sim).await;
+        assert_eq!(sim.get(Kind::Person, "P"), Some(with(&older)), "{field}: the centre's stands");
+        let expected = is_conflict.then(|| ("P".to_owned(), newer.clone()));
+        assert_eq!(node.lost(), expected.into_iter().collect::<BTreeMap<_, _>>(), "{field}");
+
+        // Written here and sent, together with another field that is still there.
+        let sim = Sim::default();
+        sim.put(Kind::Person, doc! {"_id": "P", "name": "Jo", "lastname": "Betz"});
+        let node = Node::new(&sim);
+        let copy = copy_of(&sim);
+        node.complete().await;
+        let mut written = with(&newer);
+        written.insert("phone", "1");
+        node.edit("P", Some(written)).await;
+        node.complete().await;
+        restore(&sim, &copy);
+        let mut changed = with(&older);
+        changed.insert("phone", "1");
+        sim.put(Kind::Person, changed.clone());
+        node.agrees().await;
+        assert_settled(&node, &sim).await;
+        assert_eq!(sim.get(Kind::Person, "P"), Some(changed), "{field}, sent: the centre's stands");
+        let expected = is_conflict.then(|| ("P".to_owned(), newer.clone()));
+        assert_eq!(node.lost(), expected.into_iter().collect::<BTreeMap<_, _>>(), "{field}, sent");
+    }
 }
 
 /// Each node remembers what it wrote itself; together they bring back what both knew.

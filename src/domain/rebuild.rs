@@ -10,7 +10,7 @@ use bson::{Bson, Document};
 use super::diff::{Change, Path, get, is_addressable, is_divisible, is_identity, set};
 use super::merge::{REUSED_FIELDS_MIN, identity_differences};
 use super::record::Kind;
-use super::same_meaning::same_meaning;
+use super::same_meaning::same_edit;
 use super::schema::{Owner, Schema};
 use super::value::{is_same_set, same, same_document, same_option};
 
@@ -87,7 +87,7 @@ fn agree_by_meaning(
         path.push(key.clone());
         let is_edited = !same_option(get(agreed, path), Some(here));
         match (here, there, rebuilt.get_mut(key)) {
-            _ if !is_edited && same_meaning(schema, path, here, there) => {
+            _ if !is_edited && same_edit(schema, path, here, there) => {
                 rebuilt.insert(key, here.clone());
             }
             (Bson::Document(here), Bson::Document(there), Some(Bson::Document(known))) => {

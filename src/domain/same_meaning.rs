@@ -2,7 +2,8 @@
 //!
 //! Two versions of a record that meet without a common base were often written by two programs: one stores a date as
 //! text and one as a date, one writes `70` and one `70.0`. [`same_meaning`] finds such pairs, so that nobody has to
-//! decide between them. A merge with a base never asks it: there, types and bits count.
+//! decide between them. A merge with a base never asks it: there, types and bits count. Where a version was agreed on once and
+//! it is not known any more which of two values is the later one, [`same_edit`] tells whether that matters.
 //!
 //! | values | mean the same if |
 //! |---|---|
@@ -12,11 +13,11 @@
 //! | a BSON date and a number | the number is that many milliseconds since 1970, and more than a hundred days of them |
 //! | two texts | both read as the same moment, to the nanosecond, and both can be nothing but dates: a month by its name, or `1985-10-04`. In a field that is named as a date every form counts |
 //! | a person's `dob` | they are the same day, as identity has it (`same_birth_day`) |
-//! | a person's `name`, `lastname` | they fold alike, as in search |
+//! | a person's `name`, `lastname` | they fold alike, as in search; for [`same_edit`] they are the same text, because to correct the spelling is an edit |
 //! | a person's `gender`, `biological_sex` | they are words for one gender |
 //! | other codes | the table of synonyms has them in one row (`CODES`) |
-//! | the account that owns a record | the spellings differ in case only |
 //! | a person's `roles` | they are the same set |
+//! | the account that owns a record | the spellings differ in case only |
 //! | arrays | they are of one length, and mean the same element by element |
 //! | objects | they have the same keys, and mean the same under each |
 //! | anything else | they are the same, see [`super::value`] |
@@ -74,7 +75,20 @@ const NUMBER_CHARS_MAX: usize = 40;
 
 /// Whether two values at `path` of a record mean the same. An empty path is the record as a whole.
 pub fn same_meaning(schema: &Schema, path: &[String], a: &Bson, b: &Bson) -> bool {
-    Place { schema, path: path.iter().map(String::as_str).collect(), is_in_array: false }.agree(a, b)
+    Place::new(schema, path).agree(a, b)
+}
+
+/// [`same_meaning`] of an edit and what stands in its place.
+pub fn same_edit(schema: &Schema, path: &[String], a: &Bson, b: &Bson) -> bool {
+    Place { is_spelling_counted: true, ..Place::new(schema, path) }.agree(a, b)
+}
+
+/// [`same_edit`] for values that may be absent.
+pub fn same_edit_option(schema: &Schema, path: &[String], a: Option<&Bson>, b: Option<&Bson>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => same_edit(schema, path, a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    }
 }
 
 /// [`same_meaning`] for values that may be absent: an absent one means the same as none but an absent one.
@@ -90,9 +104,16 @@ struct Place<'v> {
     schema: &'v Schema,
     path: Vec<&'v str>,
     is_in_array: bool,
+    /// Whether two spellings of a name are two values.
+    is_spelling_counted: bool,
 }
 
 impl<'v> Place<'v> {
+    fn new(schema: &'v Schema, path: &'v [String]) -> Place<'v> {
+        let path = path.iter().map(String::as_str).collect();
+        Place { schema, path, is_in_array: false, is_spelling_counted: false }
+    }
+
     fn agree(&mut self, a: &'v Bson, b: &'v Bson) -> bool {
         if same(a, b) {
             return true;
@@ -133,8 +154,9 @@ impl<'v> Place<'v> {
         let (kind, texts) = (self.schema.kind, a.as_str().zip(b.as_str()));
         match (kind, *field, texts) {
             (Kind::Person, "dob", _) => same_birth_day(a, b),
-            (Kind::Person, "name" | "lastname", Some((a, b))) => same_name(a, b),
+            (Kind::Person, "name" | "lastname", Some((a, b))) => !self.is_spelling_counted && same_name(a, b),
             (Kind::Person, "gender" | "biological_sex", Some((a, b))) => same_gender(a, b),
+            (_, field, _) if self.schema.set_fields.contains(&field) => is_same_set(Some(a), Some(b)),
             (_, field, Some((a, b))) if matches!(self.schema.owner, Owner::Field(owner) if owner == field) => {
                 !a.is_empty() && fold_account(a) == fold_account(b)
             }
@@ -156,7 +178,6 @@ impl<'v> Place<'v> {
             (Number, Number) => false,
             (Date, _) | (_, Date) => a.milliseconds() == b.milliseconds(),
             (Number, PlainText) | (PlainText, Number) => a.milliseconds() == b.milliseconds(),
-            (_, field, _) if self.schema.set_fields.contains(&field) => is_same_set(Some(a), Some(b)),
             (Number, Text) | (Text, Number) => is_date_field && a.milliseconds() == b.milliseconds(),
             (PlainText, PlainText) => a.utc == b.utc,
             (PlainText, Text) | (Text, PlainText) | (Text, Text) => is_date_field && a.utc == b.utc,

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Node;
 use super::error::ApiError;
 use crate::domain::json::{DateFormat, ShownPart};
-use crate::domain::same_meaning::same_meaning;
+use crate::domain::same_meaning::{same_edit, same_meaning};
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, StoreError, Subject, stands_name};
 
@@ -57,7 +57,8 @@ impl<'a> ConflictView<'a> {
         self.row.get(name).ok().flatten()
     }
 
-    /// Whether the conflict is between two values that mean the same.
+    /// Whether the conflict is between two values that mean the same. Where both sides had agreed on a value before, another
+    /// spelling of a name is an edit.
     pub(super) fn is_equal_by_meaning(&self) -> bool {
         let (Some(local), Some(central)) = (self.side("local"), self.side("central")) else {
             return false;
@@ -65,9 +66,10 @@ impl<'a> ConflictView<'a> {
         // A value that is not here is only described.
         let is_comparable = self.head.subject == Subject::Value && !self.head.is_withheld;
         let schema = self.head.key.kind.schema();
+        let is_same = if self.side("base").is_some() { same_edit } else { same_meaning };
         is_comparable
             && matches!((Bson::try_from(local), Bson::try_from(central)), (Ok(local), Ok(central))
-                if same_meaning(schema, &self.head.path, &local, &central))
+                if is_same(schema, &self.head.path, &local, &central))
     }
 
     /// Whether the record holds something else by now than what the conflict left standing.

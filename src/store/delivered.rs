@@ -19,9 +19,9 @@ use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, Path, diff, get, set};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::record::RecordKey;
-use crate::domain::same_meaning::same_meaning_option;
+use crate::domain::same_meaning::same_edit_option;
 use crate::domain::schema::Schema;
-use crate::domain::value::{same_document, same_option};
+use crate::domain::value::same_document;
 
 /// The processes that edited this store: names, and the number of the first change of each.
 const META_BOOTS: &str = "boots";
@@ -246,8 +246,8 @@ impl Tx<'_> {
     }
 
     /// Where the centre holds something else now than what was delivered, that stands and the other is a conflict:
-    /// somebody has changed it since, or an edit was taken for delivered by mistake. Where nobody knows
-    /// what both had before, values that mean the same are no conflict. `None` if nothing was delivered.
+    /// somebody has changed it since, or an edit was taken for delivered by mistake. Values that mean the same are no
+    /// conflict: nothing of the edit is lost. `None` if nothing was delivered.
     pub fn compare_delivered(
         &mut self,
         key: &RecordKey,
@@ -296,14 +296,10 @@ fn clashes(row: &Document, remote: Option<&Document>, schema: &Schema) -> Vec<Cl
                 clashes.push(whole(base));
                 return clashes;
             };
-            // With what both had before, an edit is exact.
-            let is_the_same = |path: &Path, there: Option<&Bson>, here: Option<&Bson>| match base {
-                Some(_) => same_option(there, here),
-                None => same_meaning_option(schema, path, there, here),
-            };
             let differing = changes.into_iter().filter(|change| {
+                let (there, here) = (get(remote, &change.path), change.to.as_ref());
                 change.path.first().is_none_or(|field| field != "_id")
-                    && !is_the_same(&change.path, get(remote, &change.path), change.to.as_ref())
+                    && !same_edit_option(schema, &change.path, there, here)
             });
             let clash = |change: crate::domain::diff::Change| Clash {
                 base: change.from,

@@ -15,7 +15,7 @@ use crate::domain::diff::{Change, Diff, diff, get, set};
 use crate::domain::merge::{Clash, Side};
 use crate::domain::rebuild::{later_changes, rebuilt_base, sets_apart};
 use crate::domain::record::{Kind, RecordKey};
-use crate::domain::same_meaning::same_meaning_option;
+use crate::domain::same_meaning::same_edit_option;
 use crate::domain::schema::Owner;
 use crate::domain::value::{same_document, same_option};
 use crate::store::{Base, Reread, Snapshot, Store, StoreError, Tx};
@@ -171,7 +171,7 @@ pub(super) fn bring_together(
             {
                 set(base, &change.path, change.from.clone());
                 let (wrote, there) = (change.from.as_ref(), change.to.as_ref());
-                if !same_meaning_option(key.kind.schema(), &change.path, wrote, there) {
+                if !same_edit_option(key.kind.schema(), &change.path, wrote, there) {
                     tx.add_conflict_of_sent(key, &changed_since(&change))?;
                 }
             }

@@ -1,5 +1,7 @@
 //! Images of a node's disk that are put back: what was delivered from them since is not delivered again.
 
+use bson::DateTime;
+
 use super::*;
 use thalamus_edge::sync::conflicts::{Decision, resolve};
 
@@ -91,6 +93,74 @@ async fn an_edit_of_another_field_raises_no_question() {
     let node = imaged.put_back_and_edit(fields("mine", "new")).await;
     assert_eq!(imaged.centre(), Some(fields("mine", "new")));
     assert_eq!(conflicts(&node), []);
+}
+
+/// What a program at the centre has written anew in its own form is no loss of the edit. How a name is spelled is.
+#[tokio::test]
+async fn a_delivered_edit_that_means_what_stands_there_raises_no_question() {
+    let (day, ana) = (DateTime::parse_rfc3339_str("1985-10-04T00:00:00Z").unwrap(), "Ana");
+    let decimal: bson::Decimal128 = "36.60".parse().unwrap();
+    let rows: [(&str, Option<Bson>, Bson, Bson, bool); 10] = [
+        ("dob", Some("1985-10-05".into()), "1985-10-04".into(), day.into(), false),
+        ("dob", Some("1985-10-05".into()), "1985-10-04".into(), "1985-10-05".into(), true),
+        ("f", Some(60.into()), 70.into(), 70.0.into(), false),
+        ("f", Some(60.into()), 36.6.into(), decimal.into(), false),
+        ("f", None, 70.into(), 70.0.into(), false),
+        ("f", Some(60.into()), 70.into(), "70".into(), true),
+        ("gender", Some("u".into()), "f".into(), "female".into(), false),
+        ("name", Some("Jose".into()), "José".into(), "Jose".into(), true),
+        ("name", Some("Jose".into()), "José".into(), "JOSE".into(), true),
+        ("lastname", None, "José".into(), "JOSE".into(), true),
+    ];
+    for (field, before, mine, theirs, is_conflict) in rows {
+        let with = |value: Option<&Bson>| {
+            let mut person = doc! {"_id": "P", "name": ana};
+            person.extend(value.map(|value| (field.to_owned(), value.clone())));
+            person
+        };
+        let imaged = Imaged::new(Some(with(before.as_ref())), with(Some(&mine))).await;
+        assert_eq!(imaged.centre(), Some(with(Some(&mine))));
+        imaged.sim.put(Kind::Person, with(Some(&theirs)));
+        let node = Node::on_disk(&imaged.file(), &imaged.sim);
+        assert_settled(&node, &imaged.sim).await;
+        assert_eq!(imaged.centre(), Some(with(Some(&theirs))), "{field}: it stands as it is");
+        let expected = is_conflict.then(|| (field.to_owned(), Some(mine.clone())));
+        assert_eq!(conflicts(&node), expected.into_iter().collect::<Vec<_>>(), "{mine} {theirs}");
+    }
+}
+
+/// An edit that was not delivered is exact: it is sent where the centre holds what it began with, and else a conflict.
+#[tokio::test]
+async fn an_edit_that_was_not_delivered_is_compared_exactly() {
+    let person = |name: &str, f: Bson| doc! {"_id": "P", "name": name, "lastname": "Betz", "f": f};
+    for (mine, theirs, stands, lost) in [
+        (person("José", 1.into()), person("Jose", 1.into()), person("José", 1.into()), None),
+        (person("José", 1.into()), person("JOSE", 1.into()), person("JOSE", 1.into()), Some("José".into())),
+        (
+            person("Jose", 1.0.into()),
+            person("Jose", 1_i64.into()),
+            person("Jose", 1_i64.into()),
+            Some(1.0.into()),
+        ),
+    ] {
+        let sim = Sim::default();
+        sim.put(Kind::Person, person("Jose", 1.into()));
+        let directory = tempfile::tempdir().unwrap();
+        let (file, image) = (directory.path().join("store"), directory.path().join("image"));
+        let node = Node::on_disk(&file, &sim);
+        node.complete().await;
+        drop(node);
+        std::fs::copy(&file, &image).unwrap();
+        // The original has gone on, so the image is another node.
+        Node::on_disk(&file, &sim).complete().await;
+        sim.put(Kind::Person, theirs);
+        let node = Node::on_disk(&image, &sim);
+        node.edit("P", Some(mine)).await;
+        assert_settled(&node, &sim).await;
+        assert_eq!(sim.get(Kind::Person, "P"), Some(stands));
+        let found: Vec<Bson> = conflicts(&node).into_iter().filter_map(|(_, loser)| loser).collect();
+        assert_eq!(found, lost.into_iter().collect::<Vec<Bson>>());
+    }
 }
 
 /// What the image holds was delivered and has gone its own way since: somebody else has the account, or the id.

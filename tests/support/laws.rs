@@ -9,7 +9,7 @@ use thalamus_edge::domain::diff::{self, Change, Diff, Path, is_addressable, is_i
 use thalamus_edge::domain::merge::{Clash, Merged, REUSED_FIELDS_MIN, Side, identity_differences, merge};
 use thalamus_edge::domain::rebuild::rebuilt_base;
 use thalamus_edge::domain::record::Kind;
-use thalamus_edge::domain::same_meaning::same_meaning;
+use thalamus_edge::domain::same_meaning::same_edit;
 use thalamus_edge::domain::schema::Schema;
 use thalamus_edge::domain::value::{identical, same_document, same_option};
 
@@ -279,7 +279,7 @@ pub(crate) fn a_restored_centre_takes_nothing(
         let is_meant = (1..=path.len()).any(|depth| {
             let above = &path[..depth];
             let (here, stands) = (diff::get(local, above), held(Some(&merged), above));
-            matches!((here, stands), (Some(here), Some(stands)) if same_meaning(schema, above, here, stands))
+            matches!((here, stands), (Some(here), Some(stands)) if same_edit(schema, above, here, stands))
         });
         assert!(is_meant || keeps(Some(&merged), &path, value.as_ref()), "{path:?}: {merged:?}");
     }
