@@ -34,6 +34,7 @@ pub async fn fill(store: &Store, uid: u32) -> Result<bool, EditError> {
             requires: Vec::new(),
             grants,
             content,
+            closes: None,
         };
         store.edit(edit).await?;
     }

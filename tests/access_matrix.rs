@@ -683,6 +683,7 @@ impl World {
             requires: Vec::new(),
             grants: None,
             content,
+            closes: None,
         };
         self.node.node.store.unguarded().edit(edit).await.unwrap();
         self.keep(kind, &id);

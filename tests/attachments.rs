@@ -133,6 +133,7 @@ impl Node {
             requires: Vec::new(),
             grants: None,
             content: content.map(|(sha256, bytes)| (sha256, bytes.into())),
+            closes: None,
         };
         self.store.edit(edit).await.unwrap();
     }

@@ -9,7 +9,8 @@ use axum::response::Response;
 use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
 
-use super::caller::Caller;
+use super::Node;
+use super::caller::{Caller, is_open};
 use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
 use super::extract::{At, Sent, names_etag};
@@ -18,7 +19,6 @@ use super::records::to_document;
 use super::witness::{Seen, note_read};
 use super::workload::{self, showing, writing};
 use super::write::{check_size, to_raw};
-use super::{ClientStore, Node};
 use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
 use crate::domain::active::is_active;
 use crate::domain::content::has_content;
@@ -221,7 +221,7 @@ pub(crate) async fn resolve(
     };
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
     check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
-    let (acl, who, store) = (node.acl(), caller.principal.clone(), node.store.clone());
+    let (acl, who, asked) = (node.acl(), caller.principal.clone(), Arc::clone(&node));
     // What stands on one of the two sides may be taken, however large it is.
     let is_bounded = matches!(decision, Decision::Value(_)).then(|| Arc::clone(&node));
     let check = move |conflict: &Conflict, old: Option<&Document>, new: Option<&Document>| {
@@ -229,7 +229,7 @@ pub(crate) async fn resolve(
         if let Some(node) = &is_bounded {
             check_decided_size(node, old, new)?;
         }
-        check_deletable(&store, conflict, old, new)
+        check_deletable(&asked, conflict, old, new)
     };
     let actor = caller.principal.actor.clone();
     let id = at.id();
@@ -470,7 +470,7 @@ fn without_own_content(
 
 /// A person goes only as DELETE would let them go.
 fn check_deletable(
-    store: &ClientStore,
+    node: &Node,
     conflict: &Conflict,
     old: Option<&Document>,
     new: Option<&Document>,
@@ -482,11 +482,11 @@ fn check_deletable(
         // Deleted at the centre already, and their records go with them.
         return Ok(());
     }
-    let snapshot = store.read()?;
+    let snapshot = node.store.read()?;
     if let Some(hold) = snapshot.hold(&conflict.key.id)? {
         return Err(ResolveError::Held { conflict: hold.conflict });
     }
-    if is_active(person) {
+    if is_open(node, is_active(person), || snapshot.is_closed_here(&conflict.key.id))? {
         return Err(ResolveError::Invalid { field: "active".into(), message: "The user is active.".into() });
     }
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {

@@ -81,6 +81,7 @@ pub(crate) async fn upload(
             requires: Vec::new(),
             grants: None,
             content: Some((sha256.clone(), bytes.clone())),
+            closes: None,
         };
         let charge = Arc::new((Arc::clone(&work), changed));
         match caller.writes(node).charged(&charge).edit(edit).await {

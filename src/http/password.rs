@@ -184,8 +184,16 @@ async fn save(node: &Arc<Node>, caller: &Caller, person: &str, hash: &str) -> Re
         let mut document = found.document()?;
         document.insert("password", hash);
         let (requires, grants, content) = (Vec::new(), None, None);
-        let edit =
-            Edit { grant, id: found.0.id, expected, document: Some(document), requires, grants, content };
+        let edit = Edit {
+            grant,
+            id: found.0.id,
+            expected,
+            document: Some(document),
+            requires,
+            grants,
+            content,
+            closes: None,
+        };
         match caller.writes(node).charged(&work).edit(edit).await {
             Ok(()) => return Ok(()),
             Err(EditError::Moved) => {}

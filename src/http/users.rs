@@ -384,7 +384,8 @@ pub(crate) async fn set_active(
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
     let set = caller.writes(&node).transact(move |tx| -> Result<Option<bool>, StoreError> {
         if let (true, Account::Person(id)) = (spares_closed, &account)
-            && tx.is_closed_here(id)?
+            && let Some(id) = tx.resolve_person(id)?
+            && tx.is_closed_here(&id)?
         {
             return Ok(None);
         }
@@ -394,7 +395,7 @@ pub(crate) async fn set_active(
         // Also if the record has said so before: now it is this node's word.
         if let Account::Person(id) = &account {
             let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
-            tx.set_closed_here(&id, !is_active)?;
+            tx.set_closed_here(&id, !is_active, &actor)?;
         }
         Ok(Some(true))
     });

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Node;
-use super::caller::{Caller, strings};
+use super::caller::{Caller, is_open, strings};
 use super::error::ApiError;
 use super::extract::Sent;
 use super::password::{CURRENT_FIELD_NAME, require_current};
@@ -22,7 +22,7 @@ use super::witness::Seen;
 use super::workload::{self, Work, changing, writing};
 use crate::accounts::is_acceptable_hash;
 use crate::domain::access::{Acl, Verb};
-use crate::domain::active::is_active;
+use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::weight::{self, RECORD_MAX};
 use crate::domain::json::{Shown, parse_body};
@@ -279,7 +279,8 @@ impl WriteRequest<'_> {
         }
         let grants = self.granted_roles(None, &document);
         let id = document.get_str("_id").unwrap_or_default().to_owned();
-        Ok(Edit { grant, id, expected: None, document: Some(document), requires, grants, content: None })
+        let document = Some(document);
+        Ok(Edit { grant, id, expected: None, document, requires, grants, content: None, closes: None })
     }
 
     /// POST of a record that exists: fine if it is the same record again, because the client may have
@@ -322,7 +323,8 @@ impl WriteRequest<'_> {
                     if let Some(hold) = snapshot.hold(&found.0.id)? {
                         return Err(ApiError::DecisionPending { conflict: hold.conflict });
                     }
-                    if is_active(stored) {
+                    let is_closed_here = || snapshot.is_closed_here(&found.0.id);
+                    if is_open(self.node, is_active(stored), is_closed_here)? {
                         return Err(ApiError::invalid("active", "The user is active."));
                     }
                     requires.push(Requirement::NoDependents(found.0.id.clone()));
@@ -352,7 +354,18 @@ impl WriteRequest<'_> {
             requires,
             grants,
             content: None,
+            closes: self.closes(),
         })
+    }
+
+    /// Whether root says by this change alone that a person's account is to be closed or open: also where a hub has stored the
+    /// same, which does not count here perhaps. A whole record that is sent back says nothing of the kind.
+    fn closes(&self) -> Option<bool> {
+        let is_said = self.target.schema.kind == Kind::Person
+            && self.verb == Verb::Patch
+            && self.caller.principal.is_root();
+        let said = self.body.get(ACTIVE).filter(|_| is_said)?;
+        said.as_bool().map(|is_active| !is_active)
     }
 
     /// Roles that count here only because root gave them on this node; `None` if roles do not change.

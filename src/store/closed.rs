@@ -1,10 +1,11 @@
 //! Floor 1. Accounts that were closed on this node, beside what their records say.
 //!
 //! A hub may store `active: false` for everybody. Where that does not count (`accounts.active_from_centre`), a closing that
-//! somebody made here still does. So it is kept here as well: made when somebody closes the account on this node, gone when it
-//! is opened from whatever side, or its record goes.
+//! somebody made here still does. So it is kept here as well, under the id of the person's record as it is stored, because two
+//! people may have one account in two spellings: made when somebody closes the account on this node, gone when somebody opens
+//! it here. It outlives the record, which may come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::RawDocument;
 use redb::ReadableTable as _;
@@ -13,10 +14,8 @@ use super::tables::{CLOSED_HERE, Fields, JOURNAL, META, last_sequence};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::access::Actor;
 use crate::domain::active::{ACTIVE, is_active_raw};
+use crate::domain::audit::{Event, What};
 use crate::domain::record::{Kind, RecordKey, fold_account};
-
-/// The row that stands for every account: which were closed here is lost.
-const ALL: &str = "";
 
 /// What the journal says of `active`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,20 +34,29 @@ pub struct ActiveChange {
 }
 
 impl Tx<'_> {
-    /// Notes whether somebody has closed the account on this node, whatever its record says.
-    pub(crate) fn set_closed_here(&mut self, id: &str, is_closed: bool) -> Result<(), StoreError> {
-        if self.note_closed_here(id, is_closed)? {
-            self.rights_changed(&Actor::Person(id.to_owned()))?;
+    /// Notes whether somebody has closed the account of this record on this node, whatever the record says. That is in the
+    /// audit trail also where the record has said so before, and is not changed.
+    pub(crate) fn set_closed_here(
+        &mut self,
+        id: &str,
+        is_closed: bool,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        if !self.note_closed_here(id, is_closed)? {
+            return Ok(());
         }
-        Ok(())
+        self.rights_changed(&Actor::Person(id.to_owned()))?;
+        let event = Event::new(What::Update, actor).at(self.asked_from());
+        let event = event.about(Kind::Person.schema().collection, id, Some(&fold_account(id)));
+        let said = if is_closed { "closed on this node" } else { "opened on this node" };
+        self.audit(event.changing(&[ACTIVE.to_owned()]).saying(said))
     }
 
     /// Whether that was news.
     fn note_closed_here(&mut self, id: &str, is_closed: bool) -> Result<bool, StoreError> {
-        let row = fold_account(id);
         let is_news = match is_closed {
-            true => self.closed_here.insert(row.as_str(), ())?.is_none(),
-            false => self.closed_here.remove(row.as_str())?.is_some(),
+            true => self.closed_here.insert(id, ())?.is_none(),
+            false => self.closed_here.remove(id)?.is_some(),
         };
         if is_news {
             self.wrote();
@@ -86,14 +94,32 @@ impl Tx<'_> {
     }
 
     pub(crate) fn is_closed_here(&self, id: &str) -> Result<bool, StoreError> {
-        is_closed(id, |row| Ok(self.closed_here.get(row)?.is_some()))
+        Ok(self.closed_here.get(id)?.is_some())
     }
 
-    /// The rows are lost with damaged pages: no account opens by that.
+    /// The rows are lost with damaged pages: whoever is known here may have been closed, so no account opens by that. Each
+    /// opens as any other does, and people who come later are none of them.
     pub(super) fn closed_here_is_lost(&mut self) -> Result<(), StoreError> {
-        self.closed_here.insert(ALL, ())?;
-        self.wrote();
+        for id in self.known_people()? {
+            self.note_closed_here(&id, true)?;
+        }
         Ok(())
+    }
+
+    /// The ids of all people with a record here, also one that is damaged or missing, or with one in the trash.
+    fn known_people(&self) -> Result<BTreeSet<String>, StoreError> {
+        let code = Kind::Person.schema().code;
+        let mut people = BTreeSet::new();
+        for at in self.docs.keys::<(u8, &str)>((code, "")..(code + 1, ""))? {
+            people.insert(at?.value().1.to_owned());
+        }
+        for entry in self.by_name.iter()? {
+            people.insert(entry?.0.value().1.to_owned());
+        }
+        for at in self.trash.keys::<(u8, &str, u64)>((code, "", 0)..(code + 1, "", 0))? {
+            people.insert(at?.value().1.to_owned());
+        }
+        Ok(people)
     }
 }
 
@@ -130,13 +156,8 @@ impl Snapshot {
 
     /// Whether somebody has closed the account on this node.
     pub fn is_closed_here(&self, id: &str) -> Result<bool, StoreError> {
-        let closed = self.transaction.open_table(CLOSED_HERE)?;
-        is_closed(id, |row| Ok(closed.get(row)?.is_some()))
+        Ok(self.transaction.open_table(CLOSED_HERE)?.get(id)?.is_some())
     }
-}
-
-fn is_closed(id: &str, has: impl Fn(&str) -> Result<bool, StoreError>) -> Result<bool, StoreError> {
-    Ok(has(fold_account(id).as_str())? || has(ALL)?)
 }
 
 #[cfg(test)]
@@ -168,7 +189,7 @@ mod tests {
                 }
             };
             store.transact(write).await.unwrap();
-            found.push(store.read().unwrap().is_closed_here("ana001").unwrap());
+            found.push(store.read().unwrap().is_closed_here("ANA001").unwrap());
         }
         found
     }
@@ -200,5 +221,44 @@ mod tests {
         let steps =
             vec![(ana(true), tech()), (ana(false), tech()), (ana(true), tech()), (ana(false), Actor::Centre)];
         assert_eq!(closed_after(steps).await, [false, true, false, false]);
+    }
+
+    /// Nobody opens because pages are damaged, each may be opened again, and who comes later was closed by nobody.
+    #[tokio::test]
+    async fn whoever_was_known_when_the_notes_were_lost_is_closed_until_opened() {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        let store = Store::in_memory(options).unwrap();
+        let put = |id: &'static str| {
+            move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                let person = doc! {"_id": id, "name": "Ana", "active": false};
+                tx.put(
+                    &RecordKey::new(Kind::Person, id),
+                    Some(&person),
+                    &Base::Document(person.clone()),
+                    &Actor::Centre,
+                )
+            }
+        };
+        let tech = || Actor::Local("tech".to_owned());
+        let gone = RecordKey::new(Kind::Person, "GONE01");
+        for id in ["ANA001", "ana001", "EVA001", "GONE01"] {
+            store.transact(put(id)).await.unwrap();
+        }
+        store.transact(move |tx| tx.edit(&gone, None, &tech()).map(drop)).await.unwrap();
+        let closed = || {
+            let snapshot = store.read().unwrap();
+            ["ANA001", "ana001", "EVA001", "GONE01", "NEW001"].map(|id| snapshot.is_closed_here(id).unwrap())
+        };
+        assert_eq!(closed(), [false; 5]);
+        store.transact(|tx| tx.closed_here_is_lost()).await.unwrap();
+        store.transact(put("NEW001")).await.unwrap();
+        assert_eq!(closed(), [true, true, true, true, false]);
+        store.transact(move |tx| tx.set_closed_here("ana001", false, &tech())).await.unwrap();
+        assert_eq!(closed(), [true, false, true, true, false]);
     }
 }

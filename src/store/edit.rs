@@ -30,6 +30,8 @@ pub struct Edit {
     pub grants: Option<Vec<String>>,
     /// Uploaded bytes to keep under their SHA-256.
     pub content: Option<(String, Bytes)>,
+    /// Whether this person's account is said to be closed on this node, or opened, even if the record has said so before.
+    pub closes: Option<bool>,
 }
 
 /// What must hold in the moment of the write.
@@ -99,7 +101,7 @@ impl Store {
 
     /// Makes an edit and answers when it is durable. [`StoreError::Short`] if the disk is nearly full.
     pub async fn edit(&self, edit: Edit) -> Result<(), EditError> {
-        let Edit { grant, id, expected, document, requires, grants, content } = edit;
+        let Edit { grant, id, expected, document, requires, grants, content, closes } = edit;
         // Here, because the writer has to do everything else for everybody.
         let old = expected.map(Version::stored).transpose()?;
         let new = document.map(Cow::Owned).map(Version::of).transpose()?;
@@ -139,6 +141,9 @@ impl Store {
                     Some(_) => tx.set_grants(&key.id, roles, grant.actor())?,
                     None => tx.replace_grants(&key.id, &Granted::default(), grant.actor())?,
                 }
+            }
+            if let (Kind::Person, Some(_), Some(is_closed)) = (key.kind, &new, closes) {
+                tx.set_closed_here(&key.id, is_closed, grant.actor())?;
             }
             Ok(())
         })

@@ -114,6 +114,7 @@ async fn start_with(adjust: impl FnOnce(&mut Setup)) -> TestNode {
         requires: Vec::new(),
         grants: None,
         content: Some((sha256, BYTES.into())),
+        closes: None,
     };
     node.node.store.unguarded().edit(edit).await.unwrap();
     node

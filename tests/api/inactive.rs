@@ -150,3 +150,106 @@ async fn what_was_closed_here_meanwhile_is_not_opened() {
     assert_eq!(open("HUB002").await.status, 204);
     assert_eq!(who_gets_in(&node).await, ["HUB002", "HUB005", "HUB006"]);
 }
+
+/// What was audited of somebody's `active`, without what only reads.
+async fn audited(node: &TestNode, id: &str) -> Vec<(String, String)> {
+    let entries = node.get(&format!("/audit?person={id}")).by_operator().send().await.json();
+    let told = |entry: &Value| (entry["who"].as_str().expect("who").to_owned(), entry["detail"].to_string());
+    let entries = entries["entries"].as_array().expect("a list");
+    entries.iter().filter(|entry| entry["paths"] == json!(["active"])).map(told).collect()
+}
+
+/// Root closes and opens with a change of the record, whatever a hub has stored there. Nobody closes by sending back what
+/// they were shown.
+#[tokio::test]
+async fn a_change_that_says_no_more_than_the_hub_closes_here_if_root_makes_it() {
+    let node = with_people(ActiveFromCentre::Ignore).await;
+    node.people().await;
+    let closed = json!({"active": false});
+    for (id, says) in
+        [("HUB001", json!({"active": false})), ("hub003", json!({"active": false, "phone": "1"}))]
+    {
+        // The person, whoever may write it whole, and root with the whole of it.
+        node.patch(&format!("/people/{id}"), says.clone()).login(id, PASSWORD).send().await;
+        let whole = node.get(&format!("/people/{id}")).by("ROOT004").send().await.json();
+        assert_eq!(node.put_json(&format!("/people/{id}"), whole).by("ROOT004").send().await.status, 200);
+        let node = &node;
+        assert_eq!(node.get("/login").login(id, PASSWORD).send().await.status, 200, "{id}");
+        assert_eq!(node.patch(&format!("/people/{id}"), says).by("ROOT004").send().await.status, 200);
+        assert_eq!(node.get("/login").login(id, PASSWORD).send().await.status, 401, "{id}");
+    }
+    assert_eq!(
+        audited(&node, "HUB001").await,
+        [("person:ROOT004".to_owned(), "\"closed on this node\"".to_owned())]
+    );
+    // Twice is once.
+    assert_eq!(node.patch("/people/HUB001", closed).by("ROOT004").send().await.status, 200);
+    assert_eq!(audited(&node, "HUB001").await.len(), 1);
+    let found = listed(&node).await.into_iter().filter(|(_, _, here, _)| *here == true);
+    assert_eq!(found.map(|(id, ..)| id).collect::<Vec<_>>(), ["HUB001", "HUB003"]);
+    // The centre opens one for as long as it says so, root for good.
+    let hash = bcrypt::hash(PASSWORD, 4).expect("hashed");
+    let from_hub = |active: bool| {
+        doc! {"_id": "HUB001", "name": "HUB001", "active": active, "password": &hash, "roles": ["end_user"]}
+    };
+    node.from_centre(Kind::Person, from_hub(true)).await;
+    assert_eq!(node.patch("/people/HUB001", json!({"active": true})).by("ROOT004").send().await.status, 200);
+    node.from_centre(Kind::Person, from_hub(false)).await;
+    assert_eq!(node.get("/login").login("HUB001", PASSWORD).send().await.status, 200);
+    let told: Vec<_> = audited(&node, "HUB001").await.into_iter().map(|(_, detail)| detail).collect();
+    assert!(told.contains(&"\"opened on this node\"".to_owned()), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_closing_by_the_operator_is_in_the_trail_whatever_the_record_says() {
+    let node = with_people(ActiveFromCentre::Ignore).await;
+    for _ in 0..2 {
+        set_active(&node, "HUB001", false).await;
+        set_active(&node, "HUB005", false).await;
+    }
+    let details = async |id: &str| -> Vec<String> {
+        audited(&node, id).await.into_iter().map(|(_, detail)| detail).collect()
+    };
+    assert_eq!(details("HUB001").await, ["\"closed on this node\""]);
+    assert_eq!(details("HUB005").await.len(), 1, "the change of the record is the entry");
+}
+
+/// A person goes only once nobody gets in with their account any more.
+#[tokio::test]
+async fn who_gets_in_is_not_deleted() {
+    for (counts, refused) in [(ActiveFromCentre::Ignore, true), (ActiveFromCentre::Honour, false)] {
+        let node = with_people(counts).await;
+        node.people().await;
+        let delete = async || node.delete("/people/HUB001").by("ROOT004").send().await;
+        if refused {
+            delete().await.is_invalid("active");
+            assert!(node.stored(Kind::Person, "HUB001").is_some());
+            assert_eq!(
+                node.patch("/people/HUB001", json!({"active": false})).by("ROOT004").send().await.status,
+                200
+            );
+        }
+        assert_eq!(delete().await.status, 204);
+        assert!(node.stored(Kind::Person, "HUB001").is_none());
+    }
+}
+
+/// Two people have the account in two spellings: who closes one has not closed the other.
+#[tokio::test]
+async fn a_closing_is_of_one_person_and_of_no_other_spelling() {
+    let node = with_people(ActiveFromCentre::Ignore).await;
+    let hash = bcrypt::hash(PASSWORD, 4).expect("hashed");
+    let other =
+        doc! {"_id": "hub001", "name": "Another", "password": &hash, "roles": ["end_user"], "active": false};
+    node.from_centre(Kind::Person, other).await;
+    set_active(&node, "hub001", false).await;
+    let found = async || -> Vec<String> {
+        let closed = listed(&node).await.into_iter().filter(|(_, _, here, _)| *here == true);
+        closed.map(|(id, ..)| id).collect()
+    };
+    assert_eq!(found().await, ["hub001"]);
+    assert_eq!(node.get("/login").login("HUB001", PASSWORD).send().await.status, 200);
+    set_active(&node, "HUB001", false).await;
+    set_active(&node, "hub001", true).await;
+    assert_eq!(found().await, ["HUB001"]);
+}

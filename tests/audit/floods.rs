@@ -33,6 +33,7 @@ async fn change(store: &Store, id: &str, n: i32) {
         requires: Vec::new(),
         grants: None,
         content: None,
+        closes: None,
     };
     let who = Actor::Person("ANA001".to_owned());
     let asker = Asker { who, from: None, right: Right::Machine, charge: Charge::default() };

@@ -53,7 +53,7 @@ async fn the_same_person_has_both_records() {
     let lost = |field: &str| hers.get(field).cloned();
     assert_eq!(
         losers(&clinic, ACCT),
-        ["dob", "lastname", "name"].map(|field| (field.to_owned(), lost(field)))
+        ["dob", "lastname", "name", "roles"].map(|field| (field.to_owned(), lost(field)))
     );
     for id in ["own", "theirs"] {
         assert!(clinic.at_centre(Page, id).is_some(), "{id}");
@@ -338,6 +338,7 @@ async fn a_held_person_is_not_deleted() {
         requires: vec![Requirement::NoDependents(ACCT.to_owned())],
         grants: None,
         content: None,
+        closes: None,
     };
     let refused = clinic.store.edit(edit).await;
     let conflict = clinic.identity().id;

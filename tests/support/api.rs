@@ -195,6 +195,7 @@ impl TestNode {
             requires: Vec::new(),
             grants,
             content: None,
+            closes: None,
         };
         self.node.store.unguarded().edit(edit).await.unwrap();
     }
