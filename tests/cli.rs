@@ -20,6 +20,9 @@ mod exports;
 mod import_losses;
 #[path = "cli/imports.rs"]
 mod imports;
+#[cfg(feature = "failpoints")]
+#[path = "cli/killed.rs"]
+mod killed;
 #[path = "cli/memory.rs"]
 mod memory;
 mod support;

@@ -20,6 +20,7 @@ use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_body;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{PERSON_ID_CHARS_MAX, PERSON_ID_CHARS_MIN, is_account};
+use crate::flaw::step;
 use crate::store::{Granted, StoreError, Tx};
 
 /// Longest name of a technician's account.
@@ -397,9 +398,12 @@ pub(crate) async fn set_active(
             let id = tx.resolve_person(id)?.unwrap_or_else(|| id.clone());
             tx.set_closed_here(&id, !is_active, &actor)?;
         }
+        step("active.setting");
         Ok(Some(true))
     });
-    match set.await? {
+    let set = set.await?;
+    step("active.set");
+    match set {
         Some(true) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(false) => Err(unknown()),
         None => Err(ApiError::invalid("active", "the account was closed on this node")),

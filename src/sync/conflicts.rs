@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document};
 
-use super::{made_again, undecided};
+use super::{made_again, step, undecided};
 use crate::domain::access::Actor;
 use crate::domain::active::is_active;
 use crate::domain::audit::{Event, What};
@@ -261,9 +261,11 @@ where
             conflict.resolve(decision.name(), decision.value(), &actor.to_string(), tx.now_ms());
             tx.put_conflict(&conflict)?;
             audit_decision(tx, &conflict, record.as_ref().or(document.as_ref()), &actor)?;
+            step("conflict.deciding");
             Ok(conflict)
         })
         .await
+        .inspect(|_| step("conflict.decided"))
 }
 
 /// That a conflict was decided, and how; `record` says whose it is.

@@ -126,6 +126,58 @@ fn many_conflicts_are_decided_by_one_command() {
     }
 }
 
+/// What may let somebody in is decided only where its field is named.
+#[test]
+fn logins_are_decided_only_by_name() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        clinic.write(|tx| {
+            let key = RecordKey::new(Kind::Person, "ANA");
+            let person = doc! {"_id": "ANA", "roles": ["end_user"], "active": true, "phone": "2",
+            "password": "$2b$12$hash-there"};
+            tx.edit(&key, Some(&person), &OPERATOR)?;
+            for clash in [
+                clash(
+                    &["roles"],
+                    bson::bson!(["end_user", "health_professional"]),
+                    bson::bson!(["end_user"]),
+                ),
+                clash(&["active"], false, true),
+                clash(&["password"], "$2b$12$hash-here", "$2b$12$hash-there"),
+                clash(&["phone"], "1", "2"),
+            ] {
+                tx.add_conflict(&key, &clash)?;
+            }
+            let gone = RecordKey::new(Kind::Person, "EVA");
+            let eva = doc! {"_id": "EVA", "roles": ["end_user"], "active": false};
+            tx.edit(&gone, Some(&eva), &OPERATOR)?;
+            let whole = Clash { path: Vec::new(), stands: Side::Local, remote: None, ..clash(&[], eva, "") };
+            tx.add_conflict(&gone, &whole)
+        });
+        let node = is_running.then(|| clinic.serve(&[]));
+        let all = |more: &[&str]| clinic.run(&[&["conflicts", "resolve", "--all"], more].concat());
+        let logins = ["people/[]", "people/[active]", "people/[password]", "people/[roles]"];
+        for side in ["local", "central"] {
+            let decided = all(&["--take", side]).ends(0);
+            decided.says("4 about passwords, roles or `active` of people");
+            let counts = all(&["--take", side, "--collection", "people", "--json"]).ends(0).json();
+            assert_eq!((&counts["decided"], &counts["logins_left"]), (&json!(0), &json!(4)), "{counts}");
+            assert_eq!(open_fields(&clinic), logins);
+        }
+        all(&["--take", "local", "--path", "roles", "--dry-run"]).ends(0).says("1 would be decided: local");
+        all(&["--take", "local", "--path", "roles"]).ends(0).says("1 decided: local");
+        assert_eq!(open_fields(&clinic), logins[..3]);
+        all(&["--take", "central", "--path", ""]).ends(0).says("1 decided: central");
+        assert_eq!(open_fields(&clinic), logins[1..3]);
+        drop(node);
+        let people = clinic.records(Kind::Person);
+        assert_eq!(people.len(), 1);
+        assert_eq!(people[0].get_str("phone").unwrap(), "1");
+        assert_eq!(people[0].get_array("roles").unwrap().len(), 2);
+        assert!(people[0].get_bool("active").unwrap());
+    }
+}
+
 #[test]
 fn a_conflict_about_a_password_names_who_changed_it() {
     let clinic = Clinic::new();
