@@ -123,6 +123,37 @@ async fn one_address_cannot_take_all_connections() {
     held.shutdown().await;
 }
 
+/// A client sends 4 MB before it looks for the answer, which is there after the first bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_seen_by_who_sends_everything_first() {
+    let node = node("refused").await;
+    let root = node.client();
+    let body = vec![b' '; 4 << 20];
+    let stranger = root.of([127, 0, 0, 2], "nobody", "nothing");
+    for (client, authorization, status) in
+        [(&root, root.authorization(), 413), (&stranger, String::new(), 401)]
+    {
+        let mut seen = 0;
+        for _ in 0..20 {
+            let mut stream = client.tls().await.unwrap();
+            let head = format!(
+                "POST /people/ANA001 HTTP/1.1\r\nHost: l\r\n{authorization}Content-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // Whether all of it is taken is the node's affair.
+            let _ = stream.write_all(&body).await;
+            let _ = stream.flush().await;
+            let mut answer = vec![0; 4096];
+            let bytes = stream.read(&mut answer).await.unwrap_or(0);
+            seen += usize::from(answer[..bytes].starts_with(format!("HTTP/1.1 {status} ").as_bytes()));
+        }
+        assert_eq!(seen, 20, "{status}");
+    }
+    assert_eq!(get(&root, "/people").await.status, 200);
+}
+
 /// Bodies of one client that has not logged in that are waited for.
 const BODIES_EACH_MAX: usize = 16;
 /// The head of a request whose body does not come.

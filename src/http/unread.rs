@@ -1,8 +1,10 @@
 //! Floor 4. What a refusal leaves unread of a request's body.
 //!
 //! Over HTTP/1 a connection with an unread body cannot be used again, and a client that is told to wait would begin another
-//! one for each try. Over HTTP/2 a stream whose body nobody wants is reset behind the answer, and clients (curl 7.88) then
-//! show the reset instead of the answer.
+//! one for each try. What is more, a connection that is closed while something of a body still comes is reset, and the client
+//! loses an answer that it has not read yet: most clients send everything first. So the answer goes out at once, and what comes
+//! behind it is thrown away for a while; it counts for its client as other bodies do. Over HTTP/2 a stream whose body nobody
+//! wants is reset behind the answer, and clients (curl 7.88) then show the reset instead of the answer.
 
 use std::mem;
 use std::pin::Pin;
@@ -17,8 +19,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
-/// Longest body that is taken off the line unread.
+/// Longest body that is taken off the line before the answer is sent, or over HTTP/2.
 const BYTES_MAX: usize = 64 << 10;
+/// Longest body that is thrown away behind the answer over HTTP/1: whatever a client might send as an attachment.
+const LATE_BYTES_MAX: usize = 32 << 20;
+/// How long that may take, and how long nothing may come.
+const LATE_MAX: Duration = Duration::from_secs(30);
+const LATE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long what is left is waited for, and over HTTP/2 the client to see the answer.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -51,9 +58,13 @@ impl Unread {
                     std::future::pending::<()>().await;
                 }
             }));
-        } else if body.size_hint().upper().is_some_and(|bytes| bytes <= BYTES_MAX as u64) {
+            return;
+        }
+        if body.size_hint().upper().is_some_and(|bytes| bytes <= BYTES_MAX as u64) {
             // What comes slowly is of no interest.
             let _ = timeout(WAIT_MAX, read(body)).await;
+        } else {
+            tokio::spawn(timeout(LATE_MAX, throw_away(body)));
         }
     }
 }
@@ -62,6 +73,17 @@ impl Unread {
 fn waits_to_be_asked(request: &Request) -> bool {
     let is_expected = |expected: &HeaderValue| expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
     request.version() < Version::HTTP_2 && request.headers().get_all(header::EXPECT).iter().any(is_expected)
+}
+
+/// Throws a body away, up to so many bytes and as long as it comes on.
+async fn throw_away(mut body: Body) {
+    let mut taken = 0;
+    while taken <= LATE_BYTES_MAX {
+        match timeout(LATE_PAUSE_MAX, body.frame()).await {
+            Ok(Some(Ok(frame))) => taken += frame.data_ref().map_or(0, Bytes::len),
+            _ => break,
+        }
+    }
 }
 
 /// Reads a body to its end, or hands back what is beyond [`BYTES_MAX`]. What is wrong with it is of no interest.
@@ -158,5 +180,37 @@ mod tests {
         assert_eq!(said("/taken", expect, "").await, ("100".to_owned(), "200".to_owned()));
         assert_eq!(said("/refused", expect, "").await, ("403".to_owned(), String::new()));
         assert_eq!(said("/refused", "", "hello").await.0, "403");
+    }
+
+    /// A client that sends all of its body before it reads sees the answer, however long the body is, and the connection goes
+    /// on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_sends_everything_first_sees_the_refusal() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let server = tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        let body = vec![b'x'; 4 << 20];
+        let length = format!("Content-Length: {}\r\n\r\n", body.len());
+        let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len());
+        for (framing, end) in [(length, ""), (chunked, "\r\n0\r\n\r\n")] {
+            for attempt in 0..20 {
+                let mut line = TcpStream::connect(address).await.expect("the server");
+                let head = format!("PUT /refused HTTP/1.1\r\nHost: l\r\n{framing}");
+                for part in [head.as_bytes(), &body, end.as_bytes()] {
+                    line.write_all(part).await.unwrap_or_else(|error| panic!("{attempt}: {error}"));
+                }
+                for is_again in [false, true] {
+                    if is_again {
+                        let more = b"PUT /refused HTTP/1.1\r\nHost: l\r\nContent-Length: 1\r\n\r\nx";
+                        line.write_all(more).await.expect("the connection goes on");
+                    }
+                    let mut answer = [0; 1024];
+                    let bytes = line.read(&mut answer).await.expect("an answer");
+                    let text = String::from_utf8_lossy(&answer[..bytes]);
+                    assert!(text.starts_with("HTTP/1.1 403 "), "{attempt}: {text}");
+                }
+            }
+        }
+        server.abort();
     }
 }

@@ -428,6 +428,11 @@ impl Client {
         Client { source: Some(source.into()), credentials, idle: Arc::default(), ..self.clone() }
     }
 
+    /// The line of a request's head that says who asks.
+    pub(crate) fn authorization(&self) -> String {
+        format!("Authorization: {}\r\n", self.credentials)
+    }
+
     /// A connection without TLS, on which nothing has been said.
     pub(crate) async fn tcp(&self) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
