@@ -376,7 +376,15 @@ pub(crate) async fn set_active(
     body: Sent,
 ) -> Result<Response, ApiError> {
     authorize(&node, &caller)?;
-    let (account, actor) = (account_at(&node, at.id())?, caller.principal.actor.clone());
+    let actor = caller.principal.actor.clone();
+    let account = match account_at(&node, at.id())? {
+        // Two people may have the account in two spellings: whoever is named as they are stored is meant.
+        Account::Person(id) => {
+            let stored = node.store.read()?.look(Kind::Person, at.id(), |stored, _| stored.to_owned())?;
+            Account::Person(stored.unwrap_or(id))
+        }
+        technician => technician,
+    };
     let body = parse_body(&body.0?)?;
     let Some(Value::Bool(is_active)) = body.get("active").cloned() else {
         return Err(ApiError::invalid("active", "active: must be true or false"));

@@ -58,6 +58,9 @@ fn dripping(total: usize, at_once: usize, pause: Duration) -> Body {
     }))
 }
 
+/// How long what comes behind a refusal is thrown away.
+const THROWN_AWAY_S_MAX: u64 = 30;
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_on_is_given_up() {
     let node = TestNode::with_people().await;
@@ -79,7 +82,8 @@ async fn a_body_that_does_not_come_on_is_given_up() {
         match given_up_s {
             Some(most_s) => {
                 answer.is(408, NOTHING).has(json!({"code": "too_slow"}));
-                assert!((29..=most_s).contains(&took), "{path}: {took} s");
+                // While the store writes who was refused, time goes on to when more of the body comes, which is thrown away.
+                assert!((29..=most_s + THROWN_AWAY_S_MAX).contains(&took), "{path}: {took} s");
             }
             // Spaces are no JSON: the whole body was read.
             None => drop(answer.is(400, NOTHING)),

@@ -143,11 +143,11 @@ async fn the_same_person() {
     }));
     same().send().await.is(409, NOTHING).has(json!({"code": "conflict"}));
     node.get("/people/ANA001").by("DOC003").send().await.has(json!({"name": "Beatriz", "dob": "1984-10-05"}));
-    // Name, lastname and password differ: the centre's stand, the others wait.
+    // Name, lastname, password and roles differ: the centre's stand, the others wait.
     let open = listed(&node).await;
     let mut paths: Vec<_> = open.iter().map(|conflict| conflict["path"][0].as_str().unwrap()).collect();
     paths.sort_unstable();
-    assert_eq!(paths, ["lastname", "name", "password"]);
+    assert_eq!(paths, ["lastname", "name", "password", "roles"]);
     node.get("/login").login("ANA001", THEIRS).send().await.is(200, NOTHING);
     node.get("/login").by("ANA001").send().await.is(401, NOTHING);
     round(&node).await;
