@@ -512,6 +512,18 @@ fn whole_records() {
         Person "created on both sides: a text is no set of roles":
             absent, {"roles": ["root"]}, {"roles": "root"}
             => {"roles": "root"}, push nothing, Remote stands at ["roles"];
+        Person "created on both sides: closed here, and open there, where it says nothing":
+            absent, {"active": false}, {"x": 1} => {"x": 1}, push nothing, Remote stands at ["active"];
+        Person "created on both sides: open here, where it says nothing, and closed there":
+            absent, {"x": 1}, {"x": 1, "active": false}
+            => {"x": 1, "active": false}, push nothing, Remote stands at ["active"];
+        Person "created on both sides: open on both, and one side says so":
+            absent, {"active": true}, {"x": 1} => {"x": 1}, push nothing;
+        Person "created on both sides: what is no boolean closes":
+            absent, {"x": 1}, {"x": 1, "active": "true"}
+            => {"x": 1, "active": "true"}, push nothing, Remote stands at ["active"];
+        Page "created on both sides: active of a page is a field like any other":
+            absent, {"active": false}, {"x": 1} => {"x": 1, "active": false}, push [["active"]];
         Page "created on both sides with keys that cannot be addressed":
             absent, {"a.b": 1, "s": {"$x": 1}}, {"a.b": 2, "s": {"y": 1}}
             => {"a.b": 2, "s": {"y": 1}}, push nothing, Remote stands at ["a.b"], Remote stands at ["s"];

@@ -22,7 +22,12 @@ pub enum ActiveFromCentre {
 }
 
 pub fn is_active(account: &Document) -> bool {
-    matches!(account.get(ACTIVE), None | Some(Bson::Boolean(true)))
+    opens(account.get(ACTIVE))
+}
+
+/// Whether an account with this value of the field is open.
+pub fn opens(active: Option<&Bson>) -> bool {
+    matches!(active, None | Some(Bson::Boolean(true)))
 }
 
 /// [`is_active`] of a document as it lies in the store.

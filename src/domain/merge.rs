@@ -6,12 +6,15 @@
 //!
 //! Versions that were never agreed on may come from two programs that store the same thing differently: there, values
 //! that mean the same ([`super::same_meaning`]) agree, and the centre's stands. Otherwise types and bits count. Nor is anybody
-//! given a role there because one of the two sides names it: the roles of the centre stand, and others are a [`Clash`].
+//! given a role there because one of the two sides names it: the roles of the centre stand, and others are a [`Clash`]. So is
+//! an account that is closed on one side and, because the other one says nothing, open there.
 
 use bson::{Bson, Document};
 
+use super::active::{ACTIVE, opens};
 use super::diff::{Path, is_addressable, is_divisible, is_identity};
 use super::identity::value_of;
+use super::record::Kind;
 use super::same_meaning::same_meaning_option;
 use super::schema::Schema;
 use super::value::{is_member, is_same_set, same_document, same_option};
@@ -126,6 +129,12 @@ impl FieldMerge<'_> {
                 false => self.clash(base, local, remote),
             };
         }
+        if !self.has_base && self.is_account_state() && local.is_some() != remote.is_some() {
+            return match opens(local) == opens(remote) {
+                true => remote.cloned(),
+                false => self.clash(base, local, remote),
+            };
+        }
         if same_option(local, base) || same_option(local, remote) {
             return remote.cloned();
         }
@@ -189,6 +198,11 @@ impl FieldMerge<'_> {
 
     fn is_set_field(&self) -> bool {
         self.path.len() == 1 && self.schema.set_fields.contains(&self.path[0].as_str())
+    }
+
+    /// Whether this says if an account is open. Without it the account is: a missing value is no gap to be filled.
+    fn is_account_state(&self) -> bool {
+        self.schema.kind == Kind::Person && self.path == [ACTIVE]
     }
 
     fn is_whole_field(&self) -> bool {

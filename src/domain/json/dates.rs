@@ -142,16 +142,28 @@ pub fn written_date(text: &str) -> Option<WrittenDate> {
         return None;
     }
     let text = plain_date(text);
-    // JavaScript puts the zone's name behind its offset: `GMT+0200 (CEST)`.
-    let text = match text.split_once(" (") {
-        Some((date, name)) if name.ends_with(')') => date,
-        _ => &text,
-    };
+    let text = without_zone_name(&text);
     match (written_moment(text), year_first(text)) {
         // `199002010730` of HL7 is a moment of 1976 as well.
         (Some(_), Some(_)) => None,
         (moment, date) => moment.or(date).or_else(|| spelled_date(text)),
     }
+}
+
+/// JavaScript and mail put the zone's name behind its offset: `GMT+0200 (CEST)`, `+0200 (GMT+02:00)`. Anything else in
+/// parentheses is no part of a date.
+fn without_zone_name(text: &str) -> &str {
+    let Some((date, name)) = text.strip_suffix(')').and_then(|text| text.split_once(" (")) else {
+        return text;
+    };
+    // `Central Standard Time (Mexico)` has one of its own.
+    let inner = name.strip_suffix(')').and_then(|name| name.split_once(" (")).unwrap_or((name, ""));
+    let is_name = |name: &str| name.chars().all(|c| !c.is_numeric() && !matches!(c, '(' | ')'));
+    let is_zone_name = (is_name(inner.0) && is_name(inner.1)) || offset_of(name).is_some();
+    let is_behind_offset = date
+        .rsplit_once(' ')
+        .is_some_and(|(_, zone)| zone.contains(['+', '-']) && zone.is_ascii() && offset_of(zone).is_some());
+    if is_zone_name && is_behind_offset { date } else { text }
 }
 
 /// A date without its typography: width, digits of other scripts, invisible marks, hyphens, slashes and blanks of every
@@ -527,6 +539,9 @@ mod tests {
             "Fri Oct  4 13:05:00 UTC 1985",
             "Fri Oct 04 1985 13:05:00 GMT+0000 (Coordinated Universal Time)",
             "Fri Oct 04 1985 15:05:00 GMT+0200 (Mitteleuropäische Sommerzeit)",
+            "Fri Oct 04 1985 15:05:00 GMT+0200 (GMT+02:00)",
+            "Fri Oct 04 1985 07:05:00 GMT-0600 (Central Standard Time (Mexico))",
+            "Fri, 4 Oct 1985 15:05:00 +0200 (CEST)",
             "Fri Oct 04 1985 18:35:00 GMT+0530",
             "1985-10-04 1:05 pm",
             "1985-10-04 01:05:00 PM",
@@ -609,6 +624,14 @@ mod tests {
             "Oct 1985",
             "13:05",
             "1985-10-04T13:05:00.",
+            "1985-10-04 (5 mg)",
+            "1985-10-04 (negative)",
+            "1985-10-04T13:05:00Z (5 mg)",
+            "04 Oct 1985 13:05:00 (positive)",
+            "Fri, 04 Oct 1985 13:05:00 GMT (5 mg)",
+            "Fri Oct 04 1985 13:05:00 GMT+0200 (5 mg)",
+            "Fri Oct 04 1985 13:05:00 GMT+0200 (CEST) (positive)",
+            "Fri Oct 04 1985 (GMT+0200)",
         ] {
             assert_eq!(parse_date(text), None, "{text:?}");
         }
