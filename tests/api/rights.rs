@@ -656,7 +656,8 @@ async fn rules_that_could_not_be_written_count_all_the_same() {
     let link = async |node: &TestNode| node.get(&path).send().await.status;
     assert_eq!(link(&node).await, 200);
     let (others, _) =
-        Acl::parse(r#"[{"role": "root", "permissions": {"GET": ["login"], "global": true}}]"#).unwrap();
+        Acl::parse(r#"[{"role": "root", "permissions": {"GET": ["login", "users"], "global": true}}]"#)
+            .unwrap();
     disk.set_full(true);
     node.node.replace_rules(others.clone()).await.unwrap_err();
     // The same again is tried again.

@@ -112,8 +112,9 @@ async fn a_wrong_password_that_is_given_up_counts_and_takes_a_place() {
 /// Who has sent guesses and gone away has them no cheaper where newcomers take their places.
 #[tokio::test]
 async fn a_wrong_password_that_is_given_up_counts_also_if_it_loses_its_place() {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     for is_given_up in [true, false] {
-        let accounts = accounts();
+        let accounts = accounts_with_clock(|| *START);
         let stored = account(&hash_of(PASSWORD));
         let gate = occupy(&accounts);
         let mut waiting = tokio::task::JoinSet::new();
