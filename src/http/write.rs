@@ -212,7 +212,7 @@ impl WriteRequest<'_> {
         }
         let (edit, is_new) = match (self.target.find(&snapshot)?, self.verb) {
             (Some(found), Verb::Post | Verb::Put)
-                if self.is_hidden(&acl, found.owner(self.target.schema)) =>
+                if self.is_hidden(&acl, found.owner(self.target.schema).as_deref()) =>
             {
                 return Err(self.taken(&acl, &snapshot)?);
             }
@@ -260,16 +260,14 @@ impl WriteRequest<'_> {
         self.target.leads_to(found.owner(self.target.schema).as_deref())
     }
 
-    fn is_hidden(&self, acl: &Acl, owner: Option<String>) -> bool {
-        is_hidden(acl, self.target, self.caller, self.verb, owner.as_deref())
+    fn is_hidden(&self, acl: &Acl, owner: Option<&str>) -> bool {
+        is_hidden(acl, self.target, self.caller, self.verb, owner)
     }
 
     /// Refuses who may not do this with what belongs to `owner`, before it is read.
     fn check_owner(&self, acl: &Acl, snapshot: &Snapshot, owner: Option<&str>) -> Result<(), ApiError> {
         match self.verb {
-            Verb::Post | Verb::Put if self.is_hidden(acl, owner.map(str::to_owned)) => {
-                Err(self.taken(acl, snapshot)?)
-            }
+            Verb::Post | Verb::Put if self.is_hidden(acl, owner) => Err(self.taken(acl, snapshot)?),
             Verb::Post | Verb::Put => Ok(()),
             verb => self.target.authorize_found(self.node, self.caller, verb, owner).map(drop),
         }
