@@ -167,6 +167,7 @@ impl App {
             settings: api_settings(&config),
             sync,
             form_key,
+            unsettled_rules: Default::default(),
         };
         Ok(App { config, node: Arc::new(node) })
     }
@@ -201,7 +202,7 @@ impl App {
             tracing::error!(%error, "the start is not in the audit trail");
         }
         if let Err(error) = self.node.begin_with_rules().await {
-            tracing::error!(%error, "links that the access rules do not allow any more are still kept");
+            tracing::error!(%error, "{RULES_UNSETTLED}");
         }
         let _scrub = self.start_scrub(&store);
         if let Err(error) = self.node.accounts.prepare_costs(&store).await {
@@ -493,7 +494,10 @@ impl Signals {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
                 _ = self.hangup.recv() => reload_rules(&config, &node).await,
-                _ = minutes.tick() => node.end_old_sessions(),
+                _ = minutes.tick() => {
+                    node.end_old_sessions();
+                    settle_rules(&node).await;
+                }
             }
             if let Some(tls) = &tls {
                 refresh_certificate(tls);
@@ -517,6 +521,15 @@ async fn end_with(store: Store, handle: Handle<SocketAddr>, stop: CancellationTo
     }
 }
 
+const RULES_UNSETTLED: &str = "which emergencies and links the access rules have ended is not in the store yet: they are \
+                               over, and it is tried again every minute";
+
+async fn settle_rules(node: &Arc<Node>) {
+    if let Err(error) = node.settle_rules().await {
+        tracing::error!(%error, "{RULES_UNSETTLED}");
+    }
+}
+
 async fn reload_rules(config: &Config, node: &Arc<Node>) {
     match config.acl() {
         Ok((acl, warnings)) => {
@@ -524,7 +537,7 @@ async fn reload_rules(config: &Config, node: &Arc<Node>) {
                 tracing::warn!("access rules: {warning}");
             }
             if let Err(error) = node.replace_rules(acl).await {
-                tracing::error!(%error, "it is not in the store which emergencies and links the access rules have ended");
+                tracing::error!(%error, "{RULES_UNSETTLED}");
             }
             tracing::info!("access rules reloaded");
         }

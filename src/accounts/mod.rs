@@ -325,6 +325,8 @@ impl Accounts {
                 && asked.is_none_or(|asked| clock().saturating_duration_since(asked) >= GIVEN_UP_KEPT);
             drop(known);
             if is_given_up {
+                // It has cost its client a place, and counts as one that was looked at.
+                flight.counted = None;
                 return;
             }
             let matches = passwords.iter().any(|password| {
@@ -447,8 +449,8 @@ impl Attempts {
     }
 }
 
-/// A computation on its way. Dropped without an outcome it takes its entry with it, and what it counted for as an attempt,
-/// so that nothing stays of those that had to make room, or that nobody has asked for in [`GIVEN_UP_KEPT`].
+/// A computation on its way. Dropped without an outcome it takes its entry with it, and, unless its client has gone away,
+/// what it counted for as an attempt, so that nothing stays of those that had to make room.
 struct Flight {
     attempts: Arc<Attempts>,
     credential: Credential,
@@ -461,10 +463,13 @@ impl Drop for Flight {
     fn drop(&mut self) {
         let mut known = self.attempts.lock();
         let is_own = |flight: &InFlight| flight.outcome.same_channel(&self.sender.subscribe());
-        if known.in_flight.get(&self.credential).is_some_and(is_own) {
+        let was_given_up = known.in_flight.get(&self.credential).is_some_and(is_own) && {
+            // The table's own receiver is the last one.
             known.in_flight.remove(&self.credential);
-        }
-        if let Some(counted) = self.counted.take() {
+            self.sender.receiver_count() == 0
+        };
+        // Who goes away and has a place meanwhile has it no cheaper than who waits.
+        if let Some(counted) = self.counted.take().filter(|_| !was_given_up) {
             known.throttle.take_back(&counted);
         }
     }

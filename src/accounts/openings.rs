@@ -3,7 +3,7 @@
 //! Time is monotonic, so no change of the machine's clock makes an opening last; and it is kept in memory only, so
 //! every opening ends with the process. What is open here has a row in the store that waits for its review.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,13 @@ impl Openings {
     pub fn is_open(&self, id: u64) -> bool {
         let now = self.now();
         self.lock().values().any(|(open, since)| *open == id && is_open(*since, now))
+    }
+
+    /// The numbers of those that are open.
+    pub fn open(&self) -> HashSet<u64> {
+        let now = self.now();
+        let open = self.lock();
+        open.values().filter(|(_, since)| is_open(*since, now)).map(|(id, _)| *id).collect()
     }
 
     /// Ends it.

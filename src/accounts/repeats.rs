@@ -65,6 +65,12 @@ struct OfClient {
 }
 
 impl OfClient {
+    fn has_in_order(&self, credential: &Code, seen: Instant) -> bool {
+        let from = self.order.partition_point(|(_, at)| *at < seen);
+        let mut same = self.order.range(from..).take_while(|(_, at)| *at == seen);
+        same.any(|(code, _)| code == credential)
+    }
+
     fn forget_oldest(&mut self) {
         if let Some((oldest, at)) = self.order.pop_front()
             && self.credentials.get(&oldest).is_some_and(|visits| visits.seen == Some(at))
@@ -107,9 +113,12 @@ impl Repeats {
         (turns.0.count(&guess.credential, taken, now), visits)
     }
 
-    /// Remembers visits, unless their client has been forgotten meanwhile.
+    /// Remembers visits again, unless their time has come meanwhile: what does not stand in the order of its client would
+    /// never be forgotten.
     pub(super) fn put_back(&mut self, guess: &Guess, visits: Visits) {
-        if let Some(client) = self.clients.get_mut(&guess.client) {
+        if let Some(client) = self.clients.get_mut(&guess.client)
+            && visits.seen.is_some_and(|seen| client.has_in_order(&guess.credential, seen))
+        {
             client.credentials.insert(guess.credential, visits);
         }
     }
@@ -352,6 +361,30 @@ mod tests {
         assert!(repeats.visits <= VISITS_MAX);
         repeats.visit(&mut turns, &guess(1), start + Duration::from_secs(1000));
         assert_eq!((repeats.visits, repeats.clients.len(), repeats.by_visits.len()), (1, 1, 1));
+    }
+
+    /// As a password that lost its place in the queue for computing, after its visits were pushed out.
+    #[test]
+    fn visits_that_are_put_back_are_forgotten_in_their_time() {
+        let (mut repeats, mut turns, start) = (Repeats::default(), Turns::default(), Instant::now());
+        let mut lost = Vec::new();
+        for number in 0..100 {
+            repeats.visit(&mut turns, &guess(number), start);
+            let (_, visits) = repeats.count(&mut turns, &guess(number), start);
+            lost.push((guess(number), visits.unwrap()));
+        }
+        // In time it is as if nothing had been.
+        for (guess, visits) in &lost[..50] {
+            repeats.put_back(guess, *visits);
+        }
+        assert_eq!(repeats.clients[&guess(0).client].credentials.len(), 50);
+        let later = start + MEMORY;
+        repeats.visit(&mut turns, &guess(999), later);
+        for (guess, visits) in &lost[50..] {
+            repeats.put_back(guess, *visits);
+        }
+        let client = &repeats.clients[&guess(0).client];
+        assert_eq!((client.credentials.len(), client.order.len(), repeats.visits), (1, 1, 1));
     }
 
     #[test]

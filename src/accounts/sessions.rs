@@ -4,7 +4,7 @@
 //! ends them all. It belongs to the account as it was at the login: with any change of its password, its roles or
 //! `active` since then, taken back or not, it is worth nothing. Time is monotonic, whatever the clock of the box does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -172,19 +172,29 @@ impl Sessions {
         take_old(&mut self.lock(), (self.clock)())
     }
 
-    /// Whose sessions there are, each once.
-    pub fn actors(&self) -> HashSet<Actor> {
-        self.lock().values().map(|session| session.actor.clone()).collect()
+    /// The sessions that there are, by whose they are.
+    pub fn by_actor(&self) -> HashMap<Actor, Vec<SessionId>> {
+        let mut all: HashMap<Actor, Vec<SessionId>> = HashMap::new();
+        for (id, session) in self.lock().iter() {
+            all.entry(session.actor.clone()).or_default().push(*id);
+        }
+        all
     }
 
-    /// Ends those of an account that is not what it was at the login. `stored` is the account now.
-    pub fn end_changed(&self, actor: &Actor, stored: Option<&StoredAccount>) -> Vec<Ended> {
-        let is_over = |session: &Session| {
-            session.actor == *actor && !stored.is_some_and(|stored| session.is_of(stored))
-        };
+    /// Ends those of these whose account is not what it was at the login. `stored` is the account, read after it was asked
+    /// which sessions there are: one that is begun meanwhile may be of an account that has changed since it was read.
+    pub fn end_changed(&self, of: &[SessionId], stored: Option<&StoredAccount>) -> Vec<Ended> {
         let mut known = self.lock();
-        let ended = known.extract_if(|_, session| is_over(session));
-        ended.map(|(_, session)| Ended { actor: session.actor, why: Ending::AccountChanged }).collect()
+        let mut ended = Vec::new();
+        for id in of {
+            let is_over = |session: &mut Session| !stored.is_some_and(|stored| session.is_of(stored));
+            if known.get_mut(id).is_some_and(is_over)
+                && let Some(session) = known.remove(id)
+            {
+                ended.push(Ended { actor: session.actor, why: Ending::AccountChanged });
+            }
+        }
+        ended
     }
 
     /// Changes under this lock are single calls, so a poisoned one is as good as any.
@@ -290,12 +300,16 @@ mod tests {
             assert_eq!(sessions.resume(&id, Some(&ana)), Err(None));
             // The same without anybody who uses it.
             let id = begun(&sessions, &ana);
-            assert_eq!(sessions.end_changed(&ana.principal.actor, Some(&ana)), []);
-            assert_eq!(
-                sessions.end_changed(&ana.principal.actor, Some(&other)),
-                [ended("ANA", Ending::AccountChanged)]
-            );
+            let known = sessions.by_actor().remove(&ana.principal.actor).unwrap();
+            assert_eq!(known, [id]);
+            assert_eq!(sessions.end_changed(&known, Some(&ana)), []);
+            // One that is begun with the account as it has become, after it was read as it was.
+            let later = begun(&sessions, &other);
+            assert_eq!(sessions.end_changed(&known, Some(&ana)), []);
+            assert!(sessions.is_alive(&later));
+            assert_eq!(sessions.end_changed(&known, Some(&other)), [ended("ANA", Ending::AccountChanged)]);
             assert_eq!(sessions.actor(&id), None);
+            assert!(sessions.end(&later).is_some());
         }
         let id = begun(&sessions, &ana);
         assert_eq!(sessions.resume(&id, None), Err(Some(ended("ANA", Ending::AccountChanged))));

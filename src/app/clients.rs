@@ -14,7 +14,7 @@ mod table;
 mod turn;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ pub(super) struct Clients {
     requests: AtomicUsize,
     bodies: AtomicUsize,
     /// Clients that have requests.
-    asking: AtomicUsize,
+    asking: AtomicIsize,
     /// Accounts that have something.
     accounts: Mutex<HashMap<Actor, Weak<Account>>>,
     /// Requests that wait for their bodies.
@@ -169,7 +169,7 @@ impl Clients {
             answers: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
-            asking: AtomicUsize::new(0),
+            asking: AtomicIsize::new(0),
             accounts: Mutex::default(),
             awaited: Awaited::default(),
             arriving: Mutex::default(),

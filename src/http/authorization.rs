@@ -211,7 +211,11 @@ fn own_account(who: &Principal, schema: &Schema) -> Option<String> {
 }
 
 fn owner_of(node: &Node, schema: &Schema, id: &str) -> Result<Option<String>, ApiError> {
-    let record = node.store.read()?.find(schema.kind, id)?;
+    let view = node.store.read()?;
+    if let Some(whose) = view.whose(schema.kind, id)? {
+        return Ok(whose.account().map(str::to_owned));
+    }
+    let record = view.find(schema.kind, id)?;
     Ok(record.and_then(|record| schema.owner_in(&record.document)))
 }
 

@@ -282,31 +282,66 @@ pub fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     Some((decoded(&user).into_owned(), password))
 }
 
-/// Accounts as they were in a view of the store, by the names that people gave.
+/// Accounts as they were in a view of the store, by the names that people gave; also of names that nobody has, which would
+/// take longer than others otherwise.
 #[derive(Default)]
-pub struct KnownAccounts(Mutex<HashMap<String, (Weak<Snapshot>, StoredAccount)>>);
+pub struct KnownAccounts(Mutex<Names>);
 
-/// Most names that are remembered; a clinic has fewer who work at the same time.
+#[derive(Default)]
+struct Names {
+    present: HashMap<String, (Weak<Snapshot>, StoredAccount)>,
+    /// Apart, so that no flood of them makes others forgotten.
+    absent: HashMap<String, Weak<Snapshot>>,
+}
+
+/// Most names that are remembered of either; a clinic has fewer who work at the same time.
 const KNOWN_ACCOUNTS_MAX: usize = 256;
+/// Longest name that is remembered of nobody.
+const ABSENT_NAME_BYTES_MAX: usize = 64;
+
+impl Names {
+    /// What is known of a name in this view, if anything is: an account, or that there is none.
+    fn get(&self, view: &Arc<Snapshot>, name: &str) -> Option<Option<StoredAccount>> {
+        let is_of_view = |seen_in: &Weak<Snapshot>| std::ptr::eq(seen_in.as_ptr(), Arc::as_ptr(view));
+        let present = self.present.get(name).filter(|(seen_in, _)| is_of_view(seen_in));
+        let absent = self.absent.get(name).filter(|seen_in| is_of_view(seen_in));
+        present.map(|(_, account)| Some(account.clone())).or(absent.map(|_| None))
+    }
+
+    fn insert(&mut self, view: &Arc<Snapshot>, name: &str, account: Option<&StoredAccount>) {
+        let seen_in = Arc::downgrade(view);
+        match account {
+            Some(account) => {
+                if self.present.len() >= KNOWN_ACCOUNTS_MAX {
+                    self.present.clear();
+                }
+                self.present.insert(name.to_owned(), (seen_in, account.clone()));
+            }
+            None if name.len() <= ABSENT_NAME_BYTES_MAX => {
+                if self.absent.len() >= KNOWN_ACCOUNTS_MAX {
+                    self.absent.clear();
+                }
+                self.absent.insert(name.to_owned(), seen_in);
+            }
+            None => {}
+        }
+    }
+}
 
 /// [`find_account`], without looking again for what is the same for as long as nothing is written: that costs a
 /// quarter of what answering with a record does.
 fn known_account(node: &Node, user: &str) -> Result<Option<StoredAccount>, StoreError> {
     let view = node.store.read()?;
     let known = || node.known_accounts.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let seen =
-        known().get(user).filter(|(seen_in, _)| std::ptr::eq(seen_in.as_ptr(), Arc::as_ptr(&view))).cloned();
-    if let Some((_, account)) = seen {
-        return at_present(node, &view, account).map(Some);
-    }
-    let found = account_of(node, &view, &login_name(user))?;
-    if let Some(account) = &found {
-        let mut known = known();
-        if known.len() >= KNOWN_ACCOUNTS_MAX {
-            known.clear();
+    let seen = known().get(&view, user);
+    let found = match seen {
+        Some(seen) => seen,
+        None => {
+            let found = account_of(node, &view, &login_name(user))?;
+            known().insert(&view, user, found.as_ref());
+            found
         }
-        known.insert(user.to_owned(), (Arc::downgrade(&view), account.clone()));
-    }
+    };
     found.map(|account| at_present(node, &view, account)).transpose()
 }
 

@@ -15,7 +15,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::Node;
 use super::caller::Caller;
 use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
-use super::conflicts::may_see;
+use super::conflicts::{is_noted_as_hidden, may_see};
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::holds::{self, Case};
@@ -151,6 +151,9 @@ impl Query {
         };
         let mut known = BTreeSet::new();
         for id in snapshot.conflict_ids(None)? {
+            if is_noted_as_hidden(node, caller, snapshot, &id)? {
+                continue;
+            }
             let found = conflict_view::visit(node, snapshot, &id, None, |view| {
                 let is_of_kind = self.kind.is_none_or(|kind| kind == view.head.key.kind);
                 let is_shown = is_of_kind
@@ -315,6 +318,9 @@ fn shown_in_list(
     snapshot: &Snapshot,
     id: &str,
 ) -> Result<Option<Vec<u8>>, ApiError> {
+    if is_noted_as_hidden(node, caller, snapshot, id)? {
+        return Ok(None);
+    }
     let listed = conflict_view::visit(node, snapshot, id, Some(LIST_VALUE_BYTES_MAX), |view| {
         if !query.wants(view) {
             return Ok(Listed::Hidden);

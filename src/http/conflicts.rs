@@ -25,6 +25,7 @@ use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt_like, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
+use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, Subject};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
@@ -36,7 +37,11 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Get, "conflicts")?;
     let id = at.id().to_owned();
-    let bytes = node.store.read()?.conflict_bytes(&id)?;
+    let bytes = {
+        let view = node.store.read()?;
+        check_noted(&node, &caller, &view, &id)?;
+        view.conflict_bytes(&id)?
+    };
     let _work = workload::take(&node, &caller, showing(bytes)).await?;
     let shown = tokio::task::spawn_blocking(move || -> Result<(Response, Seen), ApiError> {
         let snapshot = node.store.read()?;
@@ -82,9 +87,13 @@ fn seen_person(id: &str) -> Seen {
 
 /// What the id names, if the caller may see it.
 fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Found, ApiError> {
-    if let Some(shown) = holds::duplicate(node, snapshot, id)? {
-        return if holds::may_see(node, caller) { Ok(Found::Duplicate(shown)) } else { Err(hidden()) };
+    if let Some((account, ids)) = holds::duplicate(snapshot, id)? {
+        if !holds::may_see(node, caller) {
+            return Err(hidden());
+        }
+        return holds::shown_duplicate(node, snapshot, &account, &ids).map(Found::Duplicate);
     }
+    check_noted(node, caller, snapshot, id)?;
     let found = conflict_view::visit(node, snapshot, id, None, |view| {
         let schema = view.head.key.kind.schema();
         let owner = view.owner();
@@ -102,6 +111,35 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
         };
     }
     if is_shown { Ok(Found::Value(seen)) } else { Err(hidden()) }
+}
+
+/// Refuses by what is noted of a conflict, before it is read, who may not see it.
+fn check_noted(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<(), ApiError> {
+    if is_noted_as_hidden(node, caller, snapshot, id)? { Err(hidden()) } else { Ok(()) }
+}
+
+/// Whether the caller may certainly not see a conflict, by what is noted of it. Otherwise [`may_see`] tells, once it is read.
+pub(super) fn is_noted_as_hidden(
+    node: &Node,
+    caller: &Caller,
+    snapshot: &Snapshot,
+    id: &str,
+) -> Result<bool, ApiError> {
+    let (acl, who) = (node.acl(), &caller.principal);
+    let Some(about) = snapshot.conflict_about(id)?.filter(|_| !is_operator(who)) else {
+        return Ok(false);
+    };
+    let (kind, record) = (about.key.kind, about.key.id.as_str());
+    if about.subject != Subject::Value {
+        return Ok(!acl.may_read(who, kind, None));
+    }
+    let now = match kind.schema().owner {
+        Owner::Itself => Some(fold_account(record)),
+        Owner::Nobody => None,
+        Owner::Field(_) => snapshot.whose(kind, record)?.and_then(|whose| whose.account().map(str::to_owned)),
+    };
+    let owners = [now.as_deref(), about.owner.account()];
+    Ok(owners.into_iter().flatten().any(|owner| !acl.may_read(who, kind, Some(owner))))
 }
 
 /// Conflicts hold values of records, so they are for those who may read the record; and for the operator,

@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::extract::{At, BodyLimit, Sent, names_etag, refuse_forms_of_files};
 use super::media;
 use super::records::{ItemTarget, check_precondition, not_modified};
-use super::workload::{self, changing};
+use super::workload;
 use crate::domain::access::Verb;
 use crate::domain::content::{CONTENT_CHUNK_BYTES, Content};
 use crate::domain::edit::CONTENT_FIELD;
@@ -62,8 +62,7 @@ pub(crate) async fn upload(
     let _claim = node.store.claim(bytes.len() as u64)?;
     let (bytes, sha256) = hashed(bytes).await?;
     for _ in 0..UPLOAD_TRIES_MAX {
-        let stored = node.store.read()?.look(schema.kind, target.id, |_, stored| changing(stored))?;
-        let changed = workload::take(node, caller, stored.unwrap_or(0)).await?;
+        let changed = workload::take(node, caller, target.weight(node, caller, Verb::Patch)?).await?;
         let (found, grant) = target.authorized(node, caller, Verb::Patch)?;
         check_precondition(&headers, Some(found.bytes()))?;
         let expected = Some(found.bytes().to_vec());

@@ -55,7 +55,7 @@ pub(crate) async fn admit(
     };
     // Who does not exist cannot be told from who may not be seen.
     if let Subject::Named(person) = subject
-        && node.store.read()?.find(Kind::Person, person)?.is_none()
+        && !node.store.read()?.has(Kind::Person, person)?
     {
         return Ok(None);
     }

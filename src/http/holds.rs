@@ -222,8 +222,9 @@ pub(super) fn duplicates(node: &Node, snapshot: &Snapshot) -> Result<Vec<Value>,
     found.into_iter().map(|(account, ids)| shown_duplicate(node, snapshot, &account, &ids)).collect()
 }
 
-/// The duplicate that this id names, if it does and there is one; `None` for other ids.
-pub(super) fn duplicate(node: &Node, snapshot: &Snapshot, id: &str) -> Result<Option<Value>, ApiError> {
+/// The account of the duplicate that this id names, if it does and there is one, and the ids of its records; `None` for
+/// other ids.
+pub(super) fn duplicate(snapshot: &Snapshot, id: &str) -> Result<Option<(String, Vec<String>)>, ApiError> {
     let Some(account) = id.strip_prefix(DUPLICATE) else {
         return Ok(None);
     };
@@ -232,10 +233,10 @@ pub(super) fn duplicate(node: &Node, snapshot: &Snapshot, id: &str) -> Result<Op
         return Ok(None);
     }
     let account = Kind::Person.schema().canonical_id(account);
-    shown_duplicate(node, snapshot, &account, &ids).map(Some)
+    Ok(Some((account, ids)))
 }
 
-fn shown_duplicate(
+pub(super) fn shown_duplicate(
     node: &Node,
     snapshot: &Snapshot,
     account: &str,

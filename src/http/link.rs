@@ -24,11 +24,11 @@ use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::password::{Fields, FormPage};
 use super::rights::Writes;
-use super::users::{ACCOUNT_BYTES, Account, document_of, may_administer, store_password};
+use super::users::{ACCOUNT_BYTES, Account, document_of, may_administer_by, store_password};
 use super::witness::about_account;
 use super::{BrowserSessions, Node};
 use crate::accounts::{HashError, StoredAccount, canonical};
-use crate::domain::access::{Actor, Verb};
+use crate::domain::access::{Acl, Actor, Verb};
 use crate::domain::audit::{Event, Outcome, What};
 use crate::store::{Asker, Charge, Right, Stale, Standing, StoreError, Tx};
 
@@ -86,7 +86,10 @@ impl Link {
         }
         let maker = accounts(&self.by)?.filter(|maker| maker.active);
         let may_make = maker.is_some_and(|maker| {
-            maker.rights_count == self.by_rights && may_administer(node, &maker.principal, Verb::Post).is_ok()
+            let allows = |acl: &Acl| may_administer_by(acl, &maker.principal, Verb::Post).is_ok();
+            maker.rights_count == self.by_rights
+                && allows(&node.acl())
+                && node.unsettled_rules.all_allow(allows)
         });
         Ok(if may_make { Ok(()) } else { Err(Shut::Maker(account)) })
     }
@@ -195,13 +198,13 @@ impl NewLink {
 /// No account has changed so often: a link with this count of its maker is over for good.
 const OVER: u64 = i64::MAX as u64;
 
-/// Ends the links whose makers may not make them by the access rules of now, also if other rules come back.
-pub(crate) fn end_disallowed(node: &Node, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+/// Ends the links whose makers may not make them by these access rules, also if other rules come back.
+pub(crate) fn end_disallowed(node: &Node, acl: &Acl, tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let mut known = links(tx.meta(META_LINKS)?.as_ref());
     let mut is_any_over = false;
     for link in known.iter_mut().filter(|link| link.by.has_account() && link.by_rights != OVER) {
         let maker = account_in_tx(node, tx, &link.by)?;
-        if maker.is_none_or(|maker| may_administer(node, &maker.principal, Verb::Post).is_err()) {
+        if maker.is_none_or(|maker| may_administer_by(acl, &maker.principal, Verb::Post).is_err()) {
             link.by_rights = OVER;
             is_any_over = true;
         }

@@ -54,7 +54,7 @@ pub(crate) use api::{Pattern, Way, present_request};
 pub use caller::{KnownAccounts, Peer, basic_credentials, fold_local};
 pub use error::Overloaded;
 pub(crate) use error::{no_host, overloaded};
-pub use rights::ClientStore;
+pub use rights::{ClientStore, UnsettledRules};
 pub use users::check_local_name;
 pub use workload::all_work;
 
@@ -155,6 +155,8 @@ pub struct Node {
     pub known_accounts: KnownAccounts,
     /// Replaced by [`Node::replace_rules`] alone.
     pub acl: RwLock<Arc<Acl>>,
+    /// Filled by itself.
+    pub unsettled_rules: UnsettledRules,
     pub settings: ApiSettings,
     pub sync: Arc<Reconciler>,
     /// Key of form tokens; made anew at every start.

@@ -16,7 +16,7 @@ use super::emergency::{self, Subject};
 use super::error::ApiError;
 use super::extract::{At, names_etag};
 use super::witness::Seen;
-use super::workload::{self, Work, is_large, reading};
+use super::workload::{self, Work, changing, is_large, reading};
 use crate::domain::access::{Acl, Denied, Grant, Target, Verb};
 use crate::domain::json::Shown;
 use crate::domain::record::{Kind, fold_account};
@@ -128,13 +128,32 @@ impl<'a> ItemTarget<'a> {
         verb: Verb,
     ) -> Result<(Found, Grant), ApiError> {
         self.authorize_path(&node.acl(), caller, verb)?;
-        let found = self.find(&*node.store.read()?)?.ok_or_else(|| self.absent())?;
+        let view = node.store.read()?;
+        self.check_noted(&view, node, caller, verb)?;
+        let found = self.find(&view)?.ok_or_else(|| self.absent())?;
         let grant = self.authorize_found(node, caller, verb, found.owner(self.schema).as_deref())?;
         Ok((found, grant))
     }
 
+    /// Refuses by the note of whose the record is, before it is read: what the caller may not have takes as long as what is
+    /// not there, however large it is, and nobody else learns that it is damaged.
+    fn check_noted(&self, view: &Snapshot, node: &Node, caller: &Caller, verb: Verb) -> Result<(), ApiError> {
+        match view.whose(self.schema.kind, self.id)? {
+            Some(whose) => self.authorize_found(node, caller, verb, whose.account()).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// What changing the record takes that the path leads to, if the caller may use `verb` on it.
+    pub(crate) fn weight(&self, node: &Node, caller: &Caller, verb: Verb) -> Result<usize, ApiError> {
+        let view = node.store.read()?;
+        self.check_noted(&view, node, caller, verb)?;
+        let stored = view.look(self.schema.kind, self.id, |_, stored| changing(stored))?;
+        Ok(stored.unwrap_or(0))
+    }
+
     /// The grant to use `verb` on a record that was found and belongs to `owner`, if the path leads to it.
-    fn authorize_found(
+    pub(crate) fn authorize_found(
         &self,
         node: &Node,
         caller: &Caller,
@@ -166,6 +185,7 @@ impl<'a> ItemTarget<'a> {
             self.authorize_found(node, caller, Verb::Get, kept.owner.as_deref())?;
             return Ok(Ok(kept));
         }
+        self.check_noted(&view, node, caller, Verb::Get)?;
         let look = |id: &str, record: &RawDocument| {
             let owner = self.schema.owner_in(record);
             self.authorize_found(node, caller, Verb::Get, owner.as_deref())?;
@@ -253,8 +273,12 @@ impl<'a> ItemTarget<'a> {
             Some(_) if self.authorize_path(&node.acl(), caller, Verb::Get).is_ok() => return Err(refusal),
             Some(person) => fold_account(person),
             None => {
-                let found = self.find(&*node.store.read()?)?;
-                let Some(owner) = found.and_then(|found| found.owner(self.schema)) else {
+                let view = node.store.read()?;
+                let owner = match view.whose(self.schema.kind, self.id)? {
+                    Some(whose) => whose.account().map(str::to_owned),
+                    None => self.find(&view)?.and_then(|found| found.owner(self.schema)),
+                };
+                let Some(owner) = owner else {
                     emergency::check(node, caller, headers, self.acl_name)?;
                     return Err(refusal);
                 };

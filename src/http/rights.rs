@@ -7,7 +7,7 @@
 //! sent in pieces ([`guarded`]). The account is the same as long as the count of its changes is (`store::rights_count`), the
 //! rules as long as nobody replaced them by others: what was taken and given back meanwhile refuses the request too.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
@@ -93,33 +93,75 @@ impl Standing for Rights {
     }
 }
 
+/// Access rules that came into force and whose end of what they do not allow is not in the store yet, the first in front.
+/// Until it is, they count beside those in force: what one of them has ended does not come back with others.
+#[derive(Default)]
+pub struct UnsettledRules(Mutex<Vec<Unsettled>>);
+
+#[derive(Clone)]
+struct Unsettled {
+    acl: Arc<Acl>,
+    /// Whether they took the place of others, by which emergencies were opened.
+    are_others: bool,
+}
+
+impl UnsettledRules {
+    fn lock(&self) -> MutexGuard<'_, Vec<Unsettled>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, acl: &Arc<Acl>, are_others: bool) {
+        self.lock().push(Unsettled { acl: Arc::clone(acl), are_others });
+    }
+
+    /// Whether all of them allow it.
+    pub(crate) fn all_allow(&self, allows: impl Fn(&Acl) -> bool) -> bool {
+        self.lock().iter().all(|unsettled| allows(&unsettled.acl))
+    }
+}
+
 impl Node {
     /// Puts these access rules into force. Unless they are the same as those before, what was made by the former rules and
     /// is kept is over for good, also if they come back: emergencies, requests that are under way, and links whose makers
-    /// may not make them any more.
+    /// may not make them any more. After an error that holds too, and is to be written by [`Node::settle_rules`].
     pub async fn replace_rules(self: &Arc<Self>, acl: Acl) -> Result<(), StoreError> {
         {
             let mut rules = self.acl.write().unwrap_or_else(PoisonError::into_inner);
-            if **rules == acl {
-                return Ok(());
+            if **rules != acl {
+                let acl = Arc::new(acl);
+                self.unsettled_rules.add(&acl, true);
+                *rules = acl;
+                // From this moment on, whether or not the store takes anything.
+                self.accounts.openings().end_all();
             }
-            *rules = Arc::new(acl);
         }
-        // From this moment on, whether or not the store takes anything.
-        self.accounts.openings().end_all();
-        let node = Arc::clone(self);
-        let end = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
-            tx.end_all_emergencies()?;
-            end_disallowed(&node, tx)
-        };
-        self.store.0.transact(end).await
+        self.settle_rules().await
     }
 
     /// Ends what the access rules do not allow with which the node starts; they may have been other ones before.
     pub async fn begin_with_rules(self: &Arc<Self>) -> Result<(), StoreError> {
-        let node = Arc::clone(self);
-        let end = move |tx: &mut Tx<'_>| end_disallowed(&node, tx);
-        self.store.0.transact(end).await
+        self.unsettled_rules.add(&self.acl(), false);
+        self.settle_rules().await
+    }
+
+    /// Writes what access rules have ended, as far as that could not be written yet.
+    pub async fn settle_rules(self: &Arc<Self>) -> Result<(), StoreError> {
+        let unsettled = self.unsettled_rules.lock().clone();
+        if unsettled.is_empty() {
+            return Ok(());
+        }
+        let (node, ended) = (Arc::clone(self), unsettled.clone());
+        let end = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            if ended.iter().any(|unsettled| unsettled.are_others) {
+                // Those that were opened since are open by the rules in force.
+                tx.end_emergencies_but(&node.accounts.openings().open())?;
+            }
+            ended.iter().try_for_each(|unsettled| end_disallowed(&node, &unsettled.acl, tx))
+        };
+        self.store.0.transact(end).await?;
+        let is_settled = |rules: &Unsettled| unsettled.iter().any(|done| Arc::ptr_eq(&done.acl, &rules.acl));
+        self.unsettled_rules.lock().retain(|rules| !is_settled(rules));
+        Ok(())
     }
 }
 

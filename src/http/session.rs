@@ -196,9 +196,9 @@ impl Node {
     pub fn end_old_sessions(&self) {
         let sessions = self.accounts.sessions();
         note_ended(self, sessions.end_old(), None);
-        for actor in sessions.actors() {
+        for (actor, of) in sessions.by_actor() {
             match account_now(self, &actor) {
-                Ok(stored) => note_ended(self, sessions.end_changed(&actor, stored.as_ref()), None),
+                Ok(stored) => note_ended(self, sessions.end_changed(&of, stored.as_ref()), None),
                 Err(error) => tracing::warn!(%error, "whose sessions are over is not known"),
             }
         }
@@ -277,12 +277,19 @@ fn begin(node: &Node, headers: &HeaderMap, peer: Peer, stored: &StoredAccount) -
         ApiError::Internal
     })?;
     note_ended(node, ended, None);
+    // The account may have changed since its password was looked at: then others have ended its sessions before this one
+    // was there.
+    let (id, actor) = (SessionId::of(&secret), &stored.principal.actor);
+    let ended = node.accounts.sessions().end_changed(&[id], account_now(node, actor)?.as_ref());
+    if !ended.is_empty() {
+        note_ended(node, ended, peer.from());
+        return Err(ApiError::Unauthorized);
+    }
     for former in cookies(headers) {
         if let Some(actor) = node.accounts.sessions().end(&SessionId::of(former)) {
             note_logoff(node, &actor, peer.from());
         }
     }
-    let actor = &stored.principal.actor;
     node.store.note(about_account(Event::new(What::Login, actor), actor).at(peer.from()));
     Ok(with_cookie(
         Redirect::to(SESSION_ROUTE).into_response(),

@@ -103,8 +103,9 @@ pub(crate) async fn list(
     let work = workload::take(&node, &caller, ROWS_WORK).await?;
     // Rows that the caller may not see are looked at too, and there may be many.
     let listed = tokio::task::spawn_blocking(move || {
-        let is_shown = |row: &TrashSummary| query.wants(row) && may_use(&acl, &who, Verb::Get, row);
-        let page = node.store.read()?.trash_page(query.after, query.limit, is_shown)?;
+        let reach = |kind: Kind, owner: Option<&str>| may_use(&acl, &who, Verb::Get, kind, owner);
+        let is_shown = |row: &TrashSummary| query.wants(row) && reach(row.key.kind, row.owner.as_deref());
+        let page = node.store.read()?.trash_page(query.after, query.limit, reach, is_shown)?;
         let rows: Vec<Value> = page.rows.iter().map(summary).collect();
         let link = page.next.map(|last| query.next_link(last));
         Ok::<_, ApiError>((rows, link, node.store.damaged_trash()))
@@ -131,16 +132,34 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Get, ACL_NAME)?;
-    let work = workload::take(&node, &caller, body_work(&node, at.id())?).await?;
+    let work = workload::take(&node, &caller, body_work(&node, &acl, &caller, Verb::Get, at.id())?).await?;
     work.run(|| shown(&node, &acl, &caller, at.id()))
 }
 
-/// What showing or restoring the body takes that the path names.
-fn body_work(node: &Node, id: &str) -> Result<usize, ApiError> {
+/// What showing or restoring the body takes that the path names, if the caller may use `verb` on it.
+fn body_work(node: &Node, acl: &Acl, caller: &Caller, verb: Verb, id: &str) -> Result<usize, ApiError> {
     let Ok(sequence) = id.parse() else {
         return Ok(0);
     };
-    Ok(showing(node.store.read()?.trashed_bytes(sequence)?))
+    let view = node.store.read()?;
+    check_noted(&view, acl, caller, verb, sequence)?;
+    Ok(showing(view.trashed_bytes(sequence)?))
+}
+
+/// Refuses by the note of whose a body is, before it is read, who may not use `verb` on it: see [`crate::store::Whose`].
+fn check_noted(
+    view: &Snapshot,
+    acl: &Acl,
+    caller: &Caller,
+    verb: Verb,
+    sequence: u64,
+) -> Result<(), ApiError> {
+    match view.whose_trash(sequence)? {
+        Some((kind, whose)) if !may_use(acl, &caller.principal, verb, kind, whose.account()) => {
+            Err(ApiError::Hidden(ABSENT.into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn shown(node: &Node, acl: &Acl, caller: &Caller, id: &str) -> Result<Response, ApiError> {
@@ -165,7 +184,7 @@ pub(crate) async fn restore(
 ) -> Result<Response, ApiError> {
     let acl = node.acl();
     acl.authorize_node(&caller.principal, Verb::Post, ACL_NAME)?;
-    let bytes = body_work(&node, at.id())?;
+    let bytes = body_work(&node, &acl, &caller, Verb::Post, at.id())?;
     let work = workload::take(&node, &caller, bytes).await?;
     let (row, grant) = work.run(|| {
         let (row, document) = find(&*node.store.read()?, &acl, &caller, Verb::Post, at.id())?;
@@ -198,16 +217,16 @@ fn find(
     id: &str,
 ) -> Result<(TrashSummary, Document), ApiError> {
     let sequence = id.parse().map_err(|_| absent())?;
+    check_noted(snapshot, acl, caller, verb, sequence)?;
     let (row, document) = snapshot.trashed(sequence)?.ok_or_else(absent)?;
-    match may_use(acl, &caller.principal, verb, &row) {
+    match may_use(acl, &caller.principal, verb, row.key.kind, row.owner.as_deref()) {
         true => Ok((row, document)),
         false => Err(ApiError::Hidden(ABSENT.into())),
     }
 }
 
-/// Whether the name `trash` reaches this row, and the record itself could be read.
-fn may_use(acl: &Acl, who: &Principal, verb: Verb, row: &TrashSummary) -> bool {
-    let (kind, owner) = (row.key.kind, row.owner.as_deref());
+/// Whether the name `trash` reaches a row of such a record, and the record itself could be read.
+fn may_use(acl: &Acl, who: &Principal, verb: Verb, kind: Kind, owner: Option<&str>) -> bool {
     let is_in_reach = match kind.schema().owner {
         // What belongs to nobody can be read by everybody who has the name of its kind.
         Owner::Nobody => acl.authorize_node(who, verb, ACL_NAME).is_ok(),

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::extract::{At, Sent};
 use super::link::NewLink;
 use super::password::require_current;
-use crate::domain::access::{Actor, END_USER, LOCAL_SUFFIX, Principal, Verb, local_name};
+use crate::domain::access::{Acl, Actor, END_USER, LOCAL_SUFFIX, Principal, Verb, local_name};
 use crate::domain::active::ACTIVE;
 use crate::domain::audit::ACCOUNT_KIND;
 use crate::domain::json::parse_body;
@@ -110,7 +110,12 @@ fn authorize(node: &Node, caller: &Caller) -> Result<(), ApiError> {
 
 /// The name in a role with `global`, and to be root or the operator.
 pub(crate) fn may_administer(node: &Node, who: &Principal, verb: Verb) -> Result<(), ApiError> {
-    node.acl().authorize_global(who, verb, "users")?;
+    may_administer_by(&node.acl(), who, verb)
+}
+
+/// The same by these access rules.
+pub(crate) fn may_administer_by(acl: &Acl, who: &Principal, verb: Verb) -> Result<(), ApiError> {
+    acl.authorize_global(who, verb, "users")?;
     if who.administers() { Ok(()) } else { Err(ApiError::Forbidden) }
 }
 

@@ -69,9 +69,17 @@ pub(crate) async fn write(
         true => Some(new_password(node, target, caller, verb, &mut secrets).await?),
         false => None,
     };
+    // Whom it is hidden from is answered as if it were absent, in the same time.
+    let is_hidden = is_noted_as_hidden(node, target, caller, verb)?;
     // Others who edit this record wait; what still comes between is a reconciliation.
-    let _edits = node.store.turn(target.schema.kind, target.id).await;
-    let stored = node.store.read()?.look(target.schema.kind, target.id, |_, stored| changing(stored))?;
+    let _edits = match is_hidden {
+        true => None,
+        false => node.store.turn(target.schema.kind, target.id).await,
+    };
+    let stored = match is_hidden {
+        true => None,
+        false => node.store.read()?.look(target.schema.kind, target.id, |_, stored| changing(stored))?,
+    };
     let work = Arc::new(workload::take(node, caller, writing(&text, stored.unwrap_or(0))).await?);
     if is_long {
         body = work.run(|| read_body(target.schema.kind, &text))?.0;
@@ -87,6 +95,31 @@ pub(crate) async fn write(
         }
     }
     Err(EditError::Moved.into())
+}
+
+/// Whether a note says whose the record is, and by it the caller may not use `verb`: then it is not read.
+fn is_noted_as_hidden(
+    node: &Node,
+    target: &ItemTarget<'_>,
+    caller: &Caller,
+    verb: Verb,
+) -> Result<bool, ApiError> {
+    let Some(whose) = node.store.read()?.whose(target.schema.kind, target.id)? else {
+        return Ok(false);
+    };
+    Ok(match verb {
+        Verb::Post | Verb::Put => is_hidden(&node.acl(), target, caller, verb, whose.account()),
+        _ => target.authorize_found(node, caller, verb, whose.account()).is_err(),
+    })
+}
+
+/// Whether the caller may not learn that there is this record. Of accounts everybody who may make one learns it.
+fn is_hidden(acl: &Acl, target: &ItemTarget<'_>, caller: &Caller, verb: Verb, owner: Option<&str>) -> bool {
+    let schema = target.schema;
+    schema.kind != Kind::Person
+        && schema.owner != Owner::Nobody
+        && !acl.may_read(&caller.principal, schema.kind, owner)
+        && !target.may_reach(acl, caller, verb, owner)
 }
 
 type Fields = Map<String, Value>;
@@ -174,15 +207,14 @@ enum Attempt {
 impl WriteRequest<'_> {
     fn prepare(&self) -> Result<Prepared, ApiError> {
         let (acl, snapshot) = (self.node.acl(), self.node.store.read()?);
+        if let Some(whose) = snapshot.whose(self.target.schema.kind, self.target.id)? {
+            self.check_owner(&acl, &snapshot, whose.account())?;
+        }
         let (edit, is_new) = match (self.target.find(&snapshot)?, self.verb) {
-            (Some(found), Verb::Post | Verb::Put) if self.is_hidden(&acl, &found) => {
-                // Everything else that could be wrong is said first, as where there is no such record: only an
-                // attempt that would have made one tells that the id is taken, and such an attempt is audited.
-                self.create(&acl, &snapshot)?;
-                return Err(match self.verb {
-                    Verb::Post => ApiError::Taken,
-                    _ => ApiError::Hidden(self.target.absence()),
-                });
+            (Some(found), Verb::Post | Verb::Put)
+                if self.is_hidden(&acl, found.owner(self.target.schema).as_deref()) =>
+            {
+                return Err(self.taken(&acl, &snapshot)?);
             }
             (Some(found), Verb::Post) => return self.create_again(&acl, &found).map(Prepared::Answered),
             (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
@@ -228,14 +260,28 @@ impl WriteRequest<'_> {
         self.target.leads_to(found.owner(self.target.schema).as_deref())
     }
 
-    /// Whether the caller may not learn that there is this record. Of accounts everybody who may make one learns it.
-    fn is_hidden(&self, acl: &Acl, found: &Found) -> bool {
-        let schema = self.target.schema;
-        let owner = found.owner(schema);
-        schema.kind != Kind::Person
-            && schema.owner != Owner::Nobody
-            && !acl.may_read(&self.caller.principal, schema.kind, owner.as_deref())
-            && !self.target.may_reach(acl, self.caller, self.verb, owner.as_deref())
+    fn is_hidden(&self, acl: &Acl, owner: Option<&str>) -> bool {
+        is_hidden(acl, self.target, self.caller, self.verb, owner)
+    }
+
+    /// Refuses who may not do this with what belongs to `owner`, before it is read.
+    fn check_owner(&self, acl: &Acl, snapshot: &Snapshot, owner: Option<&str>) -> Result<(), ApiError> {
+        match self.verb {
+            Verb::Post | Verb::Put if self.is_hidden(acl, owner) => Err(self.taken(acl, snapshot)?),
+            Verb::Post | Verb::Put => Ok(()),
+            verb => self.target.authorize_found(self.node, self.caller, verb, owner).map(drop),
+        }
+    }
+
+    /// The refusal to make a record whose id is taken by one that is hidden. Everything else that could be wrong is said
+    /// first, as where there is no such record: only an attempt that would have made one tells that the id is taken, and
+    /// such an attempt is audited.
+    fn taken(&self, acl: &Acl, snapshot: &Snapshot) -> Result<ApiError, ApiError> {
+        self.create(acl, snapshot)?;
+        Ok(match self.verb {
+            Verb::Post => ApiError::Taken,
+            _ => ApiError::Hidden(self.target.absence()),
+        })
     }
 
     fn misfiled(&self, acl: &Acl, found: &Found) -> ApiError {

@@ -14,11 +14,12 @@ use super::indexes::search_terms;
 use super::snapshot::Snapshot;
 use super::tables::*;
 use super::undecided::Undecided;
+use super::whose::about;
 use super::{Base, StoreError, TrashSummary};
 use crate::domain::audit::Entry;
 use crate::domain::content::{Content, EMPTY_CONTENT};
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::domain::schema::IdRule;
+use crate::domain::schema::{IdRule, Owner};
 use crate::domain::value::same_document;
 
 /// A table whose rows follow from others: how many are called for, and how many of these are there. Nothing calls for
@@ -35,6 +36,21 @@ impl<K: Key + 'static, V: Value + 'static> Followers<ReadOnlyTable<K, V>> {
     /// There has to be a row under this key.
     fn call_for<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<(), StoreError> {
         let is_there = self.table.get(key)?.is_some();
+        self.count(is_there);
+        Ok(())
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> Followers<ReadOnlyTable<K, V>> {
+    /// There has to be a row under this key, with this value.
+    fn call_for_value<'k, 'v>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+        value: impl Borrow<V::SelfType<'v>>,
+    ) -> Result<(), StoreError> {
+        let found = self.table.get(key)?;
+        let is_there = found
+            .is_some_and(|row| V::as_bytes(&row.value()).as_ref() == V::as_bytes(value.borrow()).as_ref());
         self.count(is_there);
         Ok(())
     }
@@ -88,6 +104,7 @@ impl Snapshot {
         let docs = self.transaction.open_table(DOCS)?;
         let intents = self.transaction.open_table(INTENT)?;
         let mut owners = self.followers("by_owner", BY_OWNER)?;
+        let mut owner_of = self.followers("owner_of", OWNER_OF)?;
         let mut names = self.followers("by_name", BY_NAME)?;
         let mut spellings = self.followers("by_spelling", BY_SPELLING)?;
         let mut contents = self.followers("content_named", CONTENT_NAMED)?;
@@ -106,8 +123,12 @@ impl Snapshot {
             let kind = kind_of(code)?;
             let schema = kind.schema();
             misnamed += u64::from(document.get_str("_id").ok() != Some(id));
-            if let Some(owner) = schema.owner_in(document) {
+            let owner = schema.owner_in(document);
+            if let Some(owner) = &owner {
                 owners.call_for((code, owner.as_str(), id))?;
+            }
+            if matches!(schema.owner, Owner::Field(_)) {
+                owner_of.call_for_value((code, id), owner.as_deref().unwrap_or_default())?;
             }
             if schema.id_rule == IdRule::Account {
                 for term in search_terms(id, document) {
@@ -151,6 +172,7 @@ impl Snapshot {
         count(found, "records under another id than their own", misnamed);
         count(found, "edited records that are not there", lost);
         owners.report(found)?;
+        owner_of.report(found)?;
         names.report(found)?;
         spellings.report(found)?;
         contents.report(found)?;
@@ -268,15 +290,18 @@ impl Snapshot {
     fn compare_conflicts(&self, found: &mut Vec<String>) -> Result<(), StoreError> {
         let conflicts = self.transaction.open_table(CONFLICT)?;
         let mut open = self.followers("conflict_open", CONFLICT_OPEN)?;
+        let mut noted = self.followers("conflict_about", CONFLICT_ABOUT)?;
         for entry in conflicts.iter()? {
             let (at, row) = entry?;
             let conflict = Conflict::decode(row.value())?;
+            noted.call_for_value(at.value(), about(&conflict))?;
             if conflict.status == ConflictStatus::Open {
                 let (code, id) = row_key(&conflict.key);
                 open.call_for((code, id, at.value()))?;
             }
         }
         open.report(found)?;
+        noted.report(found)?;
         let mut unknown = 0;
         for entry in self.transaction.open_table(CONFLICT_OUTBOX)?.iter()? {
             let (at, _) = entry?;
@@ -303,15 +328,20 @@ impl Snapshot {
 
     fn compare_trash(&self, found: &mut Vec<String>) -> Result<(), StoreError> {
         let mut order = self.followers("trash_order", TRASH_ORDER)?;
+        let mut owners = self.followers("trash_owner", TRASH_OWNER)?;
         let mut unreadable = 0;
         for entry in self.transaction.open_table(TRASH)?.iter()? {
             let (at, row) = entry?;
             let (code, id, sequence) = at.value();
             order.call_for((sequence, code, id))?;
             let key = RecordKey::new(kind_of(code)?, id);
-            unreadable += u64::from(TrashSummary::decode(key, sequence, row.value()).is_err());
+            match TrashSummary::decode(key, sequence, row.value()) {
+                Ok(row) => owners.call_for_value(sequence, row.owner.as_deref().unwrap_or_default())?,
+                Err(_) => unreadable += 1,
+            }
         }
         order.report(found)?;
+        owners.report(found)?;
         count(found, "bodies in the trash that cannot be read", unreadable);
         Ok(())
     }

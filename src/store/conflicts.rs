@@ -41,6 +41,19 @@ impl Subject {
             Subject::Record => "record",
         }
     }
+
+    /// As it stands in the notes of what conflicts are about; never changed.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Subject::Value => 0,
+            Subject::Identity => 1,
+            Subject::Record => 2,
+        }
+    }
+
+    pub(super) fn numbered(number: u8) -> Option<Subject> {
+        [Subject::Value, Subject::Identity, Subject::Record].into_iter().find(|one| one.number() == number)
+    }
 }
 
 /// Whether a conflict waits for a decision.
@@ -488,6 +501,7 @@ impl Tx<'_> {
             ConflictStatus::Open => self.conflict_open.insert(open, ())?,
             ConflictStatus::Resolved => self.conflict_open.remove(open)?,
         };
+        self.note_conflict(conflict)?;
         self.wrote();
         Ok(())
     }

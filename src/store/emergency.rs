@@ -4,6 +4,8 @@
 //! [`crate::accounts`], which forgets it in time; the row says only that it was ended early, in the transaction that
 //! changes the account.
 
+use std::collections::HashSet;
+
 use bson::{Bson, Document, doc};
 use redb::ReadableTable;
 
@@ -120,6 +122,11 @@ impl Tx<'_> {
     /// Ends all that is open.
     pub(crate) fn end_all_emergencies(&mut self) -> Result<(), StoreError> {
         self.end_emergencies(|_| true)
+    }
+
+    /// Ends all that is open, but for these numbers.
+    pub(crate) fn end_emergencies_but(&mut self, open: &HashSet<u64>) -> Result<(), StoreError> {
+        self.end_emergencies(|emergency| !open.contains(&emergency.id))
     }
 
     /// Ends what this account has opened.

@@ -2,14 +2,15 @@
 //!
 //! redb refuses all work after one failed read or write, a full disk included, until it is opened again. That
 //! is done here, so that a node recovers by itself once there is space, and goes on reading at once: who reads has it
-//! opened again, or waits for who does. Only writes are tried rarely, because on a full disk each of them fails
+//! opened again, and waits for that, but not for long. Only writes are tried rarely, because on a full disk each of them fails
 //! anew. What was on its way was not acknowledged. The operating system may have kept what it could not write, so it is told
 //! to forget the file first: what is opened is what is on the disk.
 
 use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use redb::{
@@ -80,15 +81,18 @@ impl Engine {
 
     /// Everything that is committed. All who read between two commits share one view, which saves each of them the
     /// beginning of a transaction and the opening of its tables.
-    pub(crate) fn view(&self) -> Result<Arc<Snapshot>, StoreError> {
+    pub(crate) fn view(self: &Arc<Self>) -> Result<Arc<Snapshot>, StoreError> {
         self.when_open(|| {
             // Not held by who waits: a writer that has failed wants it.
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(view) = view.as_ref() {
-                return Ok(Arc::clone(view));
+                return Ok(Some(Arc::clone(view)));
             }
-            let begun = View::new(self.try_begin_read()?, Arc::clone(&self.ledger));
-            Ok(Arc::clone(view.insert(Arc::new(Snapshot::new(begun)))))
+            let Some(begun) = self.try_begin_read()? else {
+                return Ok(None);
+            };
+            let begun = View::new(begun, Arc::clone(&self.ledger));
+            Ok(Some(Arc::clone(view.insert(Arc::new(Snapshot::new(begun))))))
         })
     }
 
@@ -108,45 +112,84 @@ impl Engine {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    pub(crate) fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+    pub(crate) fn begin_read(self: &Arc<Self>) -> Result<ReadTransaction, StoreError> {
         self.when_open(|| self.try_begin_read())
     }
 
-    fn try_begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(database.as_ref().ok_or(StoreError::Reopening)?.begin_read()?)
+    /// `None` while nobody may read, because it is being opened or its pages are counted: that may take minutes.
+    fn try_begin_read(&self) -> Result<Option<ReadTransaction>, StoreError> {
+        let database = match self.database.try_read() {
+            Ok(database) => database,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        Ok(Some(database.as_ref().ok_or(StoreError::Reopening)?.begin_read()?))
     }
 
-    /// Begins to read. If the disk has failed, opens the database again first, or waits a while for that.
-    fn when_open<T>(&self, begin: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Begins to read. If the disk has failed, has the database opened again first, and waits for that, and for whatever else
+    /// keeps it from being read, no longer than [`READ_WAIT`].
+    fn when_open<T>(
+        self: &Arc<Self>,
+        begin: impl Fn() -> Result<Option<T>, StoreError>,
+    ) -> Result<T, StoreError> {
         let began = Instant::now();
+        let mut opening: Option<Receiver<Result<(), StoreError>>> = None;
         loop {
             if !self.has_failed.load(Ordering::Acquire) {
                 match begin() {
                     // It has failed meanwhile.
                     Err(_) if self.has_failed.load(Ordering::Acquire) => {}
-                    begun => return begun,
+                    Ok(None) => {}
+                    Ok(Some(begun)) => return Ok(begun),
+                    Err(error) => return Err(error),
                 }
             }
-            // Behind one that is there is a disk that failed: it must not keep the file from being opened again.
-            self.forget_view();
-            // While somebody writes they will find out by themselves.
-            if let Ok(mut tries) = self.writing.try_lock()
-                && !is_just_now(tries.opened_at, REOPEN_TO_READ_EVERY)
-            {
-                match self.recover(&mut tries) {
-                    Ok(()) => continue,
-                    Err(StoreError::Held) => {}
-                    Err(error) if error.is_lasting() => return Err(error),
-                    Err(StoreError::GivenUp) => return Err(StoreError::GivenUp),
-                    Err(_) => return Err(StoreError::Reopening),
+            if self.has_failed.load(Ordering::Acquire) {
+                // Behind one that is there is a disk that failed: it must not keep the file from being opened again.
+                self.forget_view();
+                if opening.is_none() {
+                    opening = self.open_beside();
                 }
+            }
+            match opening.as_ref().map(Receiver::try_recv) {
+                Some(Ok(Err(error))) if error.is_lasting() => return Err(error),
+                Some(Ok(Err(StoreError::GivenUp))) => return Err(StoreError::GivenUp),
+                Some(Ok(Err(error))) if !matches!(error, StoreError::Held) => {
+                    return Err(StoreError::Reopening);
+                }
+                Some(Ok(_) | Err(TryRecvError::Disconnected)) => opening = None,
+                Some(Err(TryRecvError::Empty)) | None => {}
             }
             if began.elapsed() >= READ_WAIT {
                 return Err(StoreError::Reopening);
             }
-            pause();
+            if opening.is_some() || self.has_failed.load(Ordering::Acquire) || self.is_closed_to_readers() {
+                pause();
+            }
         }
+    }
+
+    fn is_closed_to_readers(&self) -> bool {
+        matches!(self.database.try_read(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Has it opened again by a thread of its own: that may take as long as reading the whole file, or as a disk that answers
+    /// nothing. `None` where somebody writes, who will find out by themselves, and where it was opened just now.
+    fn open_beside(self: &Arc<Self>) -> Option<Receiver<Result<(), StoreError>>> {
+        let is_due = |tries: &Tries| !is_just_now(tries.opened_at, REOPEN_TO_READ_EVERY);
+        drop(self.writing.try_lock().ok().filter(|tries| is_due(tries))?);
+        let (done, opening) = mpsc::sync_channel(1);
+        let engine = Arc::clone(self);
+        let open = move || {
+            if let Ok(mut tries) = engine.writing.try_lock()
+                && is_due(&tries)
+            {
+                // Who asked may not wait any more.
+                let _ = done.send(engine.recover(&mut tries));
+            }
+        };
+        std::thread::Builder::new().name("store-opener".into()).spawn(open).ok()?;
+        Some(opening)
     }
 
     /// Opens the database again before anybody begins anything.
@@ -331,5 +374,55 @@ impl<B: StorageBackend> StorageBackend for Watched<B> {
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
         self.backend.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that failed, and does not let itself be opened again for long: nobody waits for that.
+    #[test]
+    fn who_reads_waits_no_longer_than_told_for_a_store_that_is_opened_again() {
+        let (go_on, gate) = mpsc::channel::<()>();
+        let (gate, opened) = (Mutex::new(gate), AtomicI64::new(0));
+        let open = move |_| {
+            if opened.fetch_add(1, Ordering::Relaxed) > 0 {
+                let _ = gate.lock().unwrap().recv();
+            }
+            Ok(redb::Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())?)
+        };
+        let engine = Arc::new(Engine::new(Box::new(open), Arc::default()).unwrap());
+        engine.view().unwrap();
+        engine.reopen();
+        let (done, came) = mpsc::channel();
+        for _ in 0..3 {
+            let (engine, done) = (Arc::clone(&engine), done.clone());
+            std::thread::spawn(move || {
+                let began = Instant::now();
+                let is_reopening = matches!(engine.view(), Err(StoreError::Reopening));
+                done.send((is_reopening, began.elapsed())).unwrap();
+            });
+        }
+        for _ in 0..3 {
+            let (is_reopening, waited) = came.recv_timeout(READ_WAIT * 3).expect("an answer");
+            assert!(is_reopening && waited >= READ_WAIT / 2, "{waited:?}");
+        }
+        drop(go_on);
+        engine.view().unwrap();
+    }
+
+    /// The same while its pages are counted, which reads the whole file.
+    #[test]
+    fn who_reads_waits_no_longer_than_told_for_what_keeps_readers_out() {
+        let open = |_| Ok(redb::Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())?);
+        let engine = Arc::new(Engine::new(Box::new(open), Arc::default()).unwrap());
+        let nobody_reads = engine.database.write().unwrap();
+        let (done, came) = mpsc::channel();
+        let reader = Arc::clone(&engine);
+        std::thread::spawn(move || done.send(matches!(reader.view(), Err(StoreError::Reopening))).unwrap());
+        assert_eq!(came.recv_timeout(READ_WAIT * 3), Ok(true));
+        drop(nobody_reads);
+        engine.view().unwrap();
     }
 }

@@ -37,6 +37,9 @@ impl Tx<'_> {
         let schema = key.kind.schema();
         let owner = |document: Option<&RawDocument>| document.and_then(|document| schema.owner_in(document));
         let (old_owner, new_owner) = (owner(old), owner(new));
+        if old_owner != new_owner || old.is_some() != new.is_some() {
+            self.note_owner(key, new.map(|_| new_owner.as_deref()))?;
+        }
         if old_owner != new_owner {
             if let Some(owner) = old_owner {
                 self.by_owner.remove((code, owner.as_str(), id))?;

@@ -65,6 +65,7 @@ mod undecided;
 mod undelete;
 mod upgrade;
 mod upkeep;
+mod whose;
 mod writer;
 
 use std::path::Path;
@@ -125,6 +126,7 @@ pub use undelete::UndeleteError;
 pub use upkeep::{
     CheckedStore, change_store_key, check_store, compact_store, lock_file, look_at_store, recode_store,
 };
+pub use whose::{About as ConflictAbout, Whose};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.
 pub type Clock = fn() -> i64;
@@ -361,11 +363,11 @@ impl Store {
         writer: fn(WriterLoop) -> Result<Writer, StoreError>,
         (found, file): (put_right::Found, Option<StoreFile>),
     ) -> Result<Store, StoreError> {
+        let engine = Arc::new(engine);
         let last = {
             let mut tried = engine.writing();
             writer::prepare(&engine.begin_read()?, || engine.begin_write(&mut tried))?
         };
-        let engine = Arc::new(engine);
         let (announce, changes) = watch::channel(last);
         let writer = writer(WriterLoop::new(Arc::clone(&engine), options, announce))?;
         let store = Store {

@@ -20,14 +20,17 @@ use crate::domain::content::Content;
 use crate::domain::record::RecordKey;
 
 /// The tables that follow from others, as `disagreements` and damaged pages name them.
-pub(super) const INDEXES: [&str; 10] = [
+pub(super) const INDEXES: [&str; 13] = [
     "by_owner",
+    "owner_of",
     "by_name",
     "by_spelling",
     "duplicate",
     "content_named",
     "trash_order",
+    "trash_owner",
     "conflict_open",
+    "conflict_about",
     "held_of",
     "dirty",
     AUDIT_OF_NAME,
@@ -93,6 +96,7 @@ impl Tx<'_> {
         clear(&mut self.trash_order)?;
         clear(&mut self.conflict_open)?;
         clear(&mut self.held_of)?;
+        self.clear_notes_of_owners()?;
         let mut after: Option<(u8, String)> = None;
         // Row by row, because indexing one writes to other tables of this transaction.
         while let Some((code, id, bytes)) = self.next_record(after.as_ref())? {
@@ -117,6 +121,7 @@ impl Tx<'_> {
                 self.conflict_open.insert((code, id, at.value()), ())?;
             }
         }
+        self.note_trash_and_conflicts()?;
         for entry in self.held.iter()?.sound() {
             let (at, row) = entry?;
             let ((code, id), held) = (at.value(), Held::decode(row.value())?);

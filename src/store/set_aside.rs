@@ -186,6 +186,7 @@ impl Tx<'_> {
         for owner in owners {
             self.by_owner.remove((code, owner.as_str(), id))?;
         }
+        self.note_owner(key, None)?;
         if key.kind == Kind::Person {
             let mut words = Vec::new();
             for entry in self.by_name.iter()? {

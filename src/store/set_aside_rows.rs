@@ -185,6 +185,7 @@ impl Tx<'_> {
                 let (code, id, sequence) = <(u8, &str, u64) as Value>::from_bytes(key);
                 // Under the key that it had, if it is the key that is damaged.
                 self.trash_order.retain_in((sequence, 0, "")..(sequence + 1, 0, ""), |_, _| false)?;
+                self.trash_owner.remove(sequence)?;
                 self.trash.remove((code, id, sequence))?
             }
             "conflict" => self.drop_conflict(id)?,
@@ -286,6 +287,7 @@ impl Tx<'_> {
         for account in holds {
             self.drop_hold(&account)?;
         }
+        self.conflict_about.remove(id)?;
         self.conflict_outbox.remove(id)?;
         self.conflict_watched.remove(id)?;
         self.conflict.remove(id)

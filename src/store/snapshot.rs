@@ -104,12 +104,13 @@ pub struct Snapshot {
     pub(crate) transaction: View,
     /// Opened once, for all who share the view.
     docs: OnceLock<Checked<ReadOnlyTable<RowKey, &'static [u8]>, RowKey>>,
+    pub(super) owners: OnceLock<ReadOnlyTable<RowKey, &'static str>>,
     pub(crate) shelf: Shelf,
 }
 
 impl Snapshot {
     pub(crate) fn new(transaction: View) -> Self {
-        Self { transaction, docs: OnceLock::new(), shelf: Shelf::default() }
+        Self { transaction, docs: OnceLock::new(), owners: OnceLock::new(), shelf: Shelf::default() }
     }
 
     fn docs(&self) -> Result<&Checked<ReadOnlyTable<RowKey, &'static [u8]>, RowKey>, StoreError> {
@@ -149,6 +150,15 @@ impl Snapshot {
             Some(id) => self.look_at(kind, &id, see),
             None => Ok(None),
         }
+    }
+
+    /// Whether there is a record that a client means by `id`, whatever it is worth: it is not read.
+    pub fn has(&self, kind: Kind, id: &str) -> Result<bool, StoreError> {
+        if kind != Kind::Person {
+            return self.docs()?.contains((kind.schema().code, id));
+        }
+        let by_spelling = self.transaction.open_table(BY_SPELLING)?;
+        Ok(resolve_person(self.docs()?, &by_spelling, id)?.is_some())
     }
 
     /// [`Snapshot::look`] at the record with exactly this id.

@@ -70,6 +70,15 @@ pub(crate) const CONFLICT_OUTBOX: TableDefinition<&str, ()> = TableDefinition::n
 pub(crate) const CONFLICT_WATCHED: TableDefinition<&str, i64> = TableDefinition::new("conflict_watched");
 /// (kind, folded owner, id): records by the account they belong to.
 pub(crate) const BY_OWNER: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("by_owner");
+/// (kind, id) -> folded account that the record belongs to, empty if it names nobody: of the kinds whose records name it in a
+/// field. With it rights are decided without reading the record (`whose.rs`).
+pub(crate) const OWNER_OF: TableDefinition<RowKey, &str> = TableDefinition::new("owner_of");
+/// sequence of a row of `trash` -> folded account that the body in it belongs to, empty if it names nobody.
+pub(crate) const TRASH_OWNER: TableDefinition<u64, &str> = TableDefinition::new("trash_owner");
+/// conflict id -> kind and id of the record that it is about, [`super::Subject`] as a number, and whose the record was when
+/// it was found, empty if that is not known.
+pub(crate) const CONFLICT_ABOUT: TableDefinition<&str, (u8, &str, u8, &str)> =
+    TableDefinition::new("conflict_about");
 /// (folded word, person id): people by id and by the words of their names.
 pub(crate) const BY_NAME: TableDefinition<(&str, &str), ()> = TableDefinition::new("by_name");
 /// (canonical spelling, person id): people whose id at the centre is spelled otherwise.
@@ -158,11 +167,14 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(JOURNAL)?;
     visitor.rows(TRASH)?;
     visitor.table(TRASH_ORDER)?;
+    visitor.table(TRASH_OWNER)?;
     visitor.rows(CONFLICT)?;
     visitor.table(CONFLICT_OPEN)?;
+    visitor.table(CONFLICT_ABOUT)?;
     visitor.table(CONFLICT_OUTBOX)?;
     visitor.table(CONFLICT_WATCHED)?;
     visitor.table(BY_OWNER)?;
+    visitor.table(OWNER_OF)?;
     visitor.table(BY_NAME)?;
     visitor.table(BY_SPELLING)?;
     visitor.rows(GRANTS)?;

@@ -13,7 +13,7 @@ use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
-use crate::domain::record::{RecordKey, fold_account};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 
@@ -140,6 +140,7 @@ impl Tx<'_> {
         let sequence = self.last_sequence().max(newest) + 1;
         self.trash.insert((code, id, sequence), tables::encode(&row)?.as_slice())?;
         self.trash_order.insert((sequence, code, id), ())?;
+        self.note_trash_owner(key.kind, sequence, document)?;
         self.wrote();
         self.trim_trash()
     }
@@ -148,6 +149,7 @@ impl Tx<'_> {
         let (code, id) = row_key(key);
         self.trash.remove((code, id, sequence))?;
         self.trash_order.remove((sequence, code, id))?;
+        self.trash_owner.remove(sequence)?;
         self.wrote();
         Ok(())
     }
@@ -230,6 +232,7 @@ impl Tx<'_> {
         for (key, sequence, row) in theirs {
             let (code, id) = row_key(&key);
             self.trash.insert((code, id, sequence), row.as_slice())?;
+            self.trash_owner.insert(sequence, fold_account(new).as_str())?;
             self.wrote();
         }
         Ok(())
@@ -286,13 +289,16 @@ impl Snapshot {
         Ok(rows)
     }
 
-    /// The rows that are `wanted`, newest first, at most `limit`; with `before` only those with lower numbers.
+    /// The rows that are `wanted`, newest first, at most `limit`; with `before` only those with lower numbers. Rows of which
+    /// it is noted whose they are, and that are then not in `reach`, are not read.
     pub fn trash_page(
         &self,
         before: Option<u64>,
         limit: usize,
+        reach: impl Fn(Kind, Option<&str>) -> bool,
         wanted: impl Fn(&TrashSummary) -> bool,
     ) -> Result<TrashPage, StoreError> {
+        let owners = self.transaction.open_table(TRASH_OWNER)?;
         let trash = self.transaction.open_table(TRASH)?;
         let order = self.transaction.open_table(TRASH_ORDER)?;
         let mut page = TrashPage { rows: Vec::new(), next: None };
@@ -304,6 +310,13 @@ impl Snapshot {
             }
             let (at, _) = entry?;
             let (sequence, code, id) = at.value();
+            let owner = owners.get(sequence)?;
+            let owner = owner.as_ref().map(|owner| Some(owner.value()).filter(|owner| !owner.is_empty()));
+            let kind = kind_of(code)?;
+            if owner.is_some_and(|owner| !reach(kind, owner)) {
+                last = Some(sequence);
+                continue;
+            }
             // One that is damaged is left out, and counted by who lists them.
             let row = match unless_damaged(trash.get((code, id, sequence)))? {
                 Some(Some(row)) => row,
@@ -314,7 +327,7 @@ impl Snapshot {
                     continue;
                 }
             };
-            let summary = TrashSummary::decode(RecordKey::new(kind_of(code)?, id), sequence, row.value())?;
+            let summary = TrashSummary::decode(RecordKey::new(kind, id), sequence, row.value())?;
             let is_wanted = wanted(&summary);
             // Rows that are not wanted must not show themselves as a next page with nothing on it.
             if is_wanted && page.rows.len() == limit {
@@ -342,7 +355,7 @@ impl Snapshot {
     }
 }
 
-fn key_of(
+pub(super) fn key_of(
     order: &impl ReadableTable<(u64, u8, &'static str), ()>,
     sequence: u64,
 ) -> Result<Option<RecordKey>, StoreError> {
@@ -374,7 +387,6 @@ mod tests {
     use redb::{Database, ReadableDatabase as _};
 
     use super::*;
-    use crate::domain::record::Kind;
     use crate::store::{Store, StoreOptions};
 
     const OPTIONS: StoreOptions =
@@ -400,16 +412,16 @@ mod tests {
             delete(&store, id).await;
         }
         let snapshot = store.read().unwrap();
-        let all = snapshot.trash_page(None, 10, |_| true).unwrap();
+        let all = snapshot.trash_page(None, 10, |_, _| true, |_| true).unwrap();
         assert_eq!((ids(&all), all.next), (vec!["c", "a", "b"], None));
         assert_eq!(
             (all.rows[0].owner.as_deref(), all.rows[0].actor.as_str(), all.rows[0].at_ms),
             (Some("ANA"), "local:tech", 7)
         );
-        let first = snapshot.trash_page(None, 2, |_| true).unwrap();
+        let first = snapshot.trash_page(None, 2, |_, _| true, |_| true).unwrap();
         assert_eq!((ids(&first), first.next), (vec!["c", "a"], Some(all.rows[1].sequence)));
-        assert_eq!(ids(&snapshot.trash_page(first.next, 2, |_| true).unwrap()), ["b"]);
-        assert_eq!(ids(&snapshot.trash_page(None, 10, |row| row.key.id == "a").unwrap()), ["a"]);
+        assert_eq!(ids(&snapshot.trash_page(first.next, 2, |_, _| true, |_| true).unwrap()), ["b"]);
+        assert_eq!(ids(&snapshot.trash_page(None, 10, |_, _| true, |row| row.key.id == "a").unwrap()), ["a"]);
         let (about, document) = snapshot.trashed(all.rows[2].sequence).unwrap().unwrap();
         assert_eq!((about, document), (all.rows[2].clone(), doc! {"_id": "b", "person": "ana"}));
         assert!(snapshot.trashed(all.rows[0].sequence + 1).unwrap().is_none());
@@ -432,7 +444,7 @@ mod tests {
         drop(database);
         let store = Store::open(&path, OPTIONS).unwrap();
         let snapshot = store.read().unwrap();
-        assert_eq!(ids(&snapshot.trash_page(None, 10, |_| true).unwrap()), ["a", "b"]);
+        assert_eq!(ids(&snapshot.trash_page(None, 10, |_, _| true, |_| true).unwrap()), ["a", "b"]);
         assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
         assert_eq!(snapshot.content_sha256().unwrap(), sum);
     }

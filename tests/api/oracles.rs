@@ -3,28 +3,54 @@
 use bson::doc;
 use serde_json::{Value, json};
 use thalamus_edge::domain::emergency::UNREVIEWED_EACH_MAX;
-use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::merge::{Clash, Side};
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::{Conflict, StoreError};
 
 use crate::support::api::{Answer, NOTHING, TestNode};
+use crate::support::disk::Disk;
 
 /// A patient who may write pages and encounters of their own, a nurse who may open records in an emergency, a clerk who
 /// writes everybody's pages and reads none.
 const ROLES: &str = r#"[
     {"role": "end_user", "permissions": {
-        "GET": ["person", "book", "page", "personaldoc", "personaldocs", "poldocs", "encounter", "encounters", "trash"],
-        "POST": ["page", "encounter", "personaldoc", "trash"],
+        "GET": ["person", "book", "page", "personaldoc", "personaldocs", "poldocs", "encounter", "encounters", "trash",
+                "conflicts"],
+        "POST": ["page", "encounter", "personaldoc", "trash", "conflicts"],
         "PATCH": ["page", "encounter", "personaldoc"], "PUT": ["page", "encounter", "personaldoc"],
         "DELETE": ["page", "encounter", "personaldoc"]}},
     {"role": "nurse", "permissions": {"GET": ["person", "page", "encounter", "personaldoc"], "emergency": true}},
     {"role": "clerk", "permissions": {"POST": ["page", "encounter"], "global": true}},
     {"role": "root", "permissions": {"GET": ["audit"], "global": true}}]"#;
 
-async fn start() -> TestNode {
-    let node = TestNode::start_with(|setup| {
+/// What stands in everything that is hidden.
+const HIDDEN: &str = "words of another";
+
+fn node_on(disk: Disk) -> TestNode {
+    TestNode::start_with(|setup| {
         setup.roles = ROLES.to_owned();
         setup.settings.emergency_access = true;
         setup.settings.central_roles.extend(["nurse", "clerk"].map(str::to_owned));
-    });
+        setup.disk = Some(disk);
+    })
+}
+
+async fn start() -> TestNode {
+    start_on(Disk::default()).await
+}
+
+/// A node whose disk has rotted wherever something hidden stands, before anybody has read it.
+async fn start_with_rot(fill: impl AsyncFnOnce(&TestNode)) -> TestNode {
+    let disk = Disk::default();
+    let node = start_on(disk.clone()).await;
+    fill(&node).await;
+    drop(node);
+    assert!(disk.damage(HIDDEN) >= 4);
+    node_on(disk)
+}
+
+async fn start_on(disk: Disk) -> TestNode {
+    let node = node_on(disk);
     for (id, roles) in [
         ("ANA001", &["end_user"][..]),
         ("BOB002", &["end_user"]),
@@ -34,10 +60,10 @@ async fn start() -> TestNode {
     ] {
         node.person(id, roles).await;
     }
-    node.record(Kind::Page, doc! {"_id": "bobs", "book": "BOB002", "info": "x"}).await;
-    node.record(Kind::Encounter, doc! {"_id": "bobs", "person": "BOB002", "info": "x"}).await;
-    node.record(Kind::Encounter, doc! {"_id": "nobodys"}).await;
-    node.record(Kind::PersonalDocument, doc! {"_id": "bobs", "fedacct": "BOB002"}).await;
+    node.record(Kind::Page, doc! {"_id": "bobs", "book": "BOB002", "info": HIDDEN}).await;
+    node.record(Kind::Encounter, doc! {"_id": "bobs", "person": "BOB002", "info": HIDDEN}).await;
+    node.record(Kind::Encounter, doc! {"_id": "nobodys", "info": HIDDEN}).await;
+    node.record(Kind::PersonalDocument, doc! {"_id": "bobs", "fedacct": "BOB002", "info": HIDDEN}).await;
     node
 }
 
@@ -88,7 +114,90 @@ fn variants(id: &str) -> Vec<(Headers, Option<Value>)> {
 /// that makes a record where there is none tells that there is one.
 #[tokio::test]
 async fn hidden_and_absent_look_alike_on_every_route() {
-    let node = start().await;
+    compare_everywhere(&start().await).await;
+}
+
+/// A record is not read to find out that it is hidden: that would take as long as it is large, and tell that it has rotted.
+#[tokio::test]
+async fn what_is_hidden_is_not_read() {
+    let node = start_with_rot(async |_| {}).await;
+    compare_everywhere(&node).await;
+    for who in ["ANA001", "NUR005"] {
+        let (hidden, absent) =
+            (node.get("/encounters/nobodys").by(who).send(), node.get("/encounters/none").by(who).send());
+        assert_eq!(seen(&hidden.await), seen(&absent.await));
+    }
+    let store = node.node.store.unguarded();
+    assert_eq!(store.damaged_rows(), [], "nobody has looked at the rows");
+    // Its owner is told.
+    for path in ["/encounters/bobs", "/pols/BOB002/bobs", "/personal-documents/bobs"] {
+        node.get(path).by("BOB002").send().await.is(500, NOTHING).has(json!({"code": "damaged"}));
+    }
+    assert_eq!(store.damaged_rows().len(), 3);
+}
+
+/// The same of bodies in the trash and of conflicts.
+#[tokio::test]
+async fn hidden_trash_and_conflicts_are_not_read() {
+    let mut paths = Vec::new();
+    let node = start_with_rot(async |node| {
+        for (id, who) in [("gone", "BOB002"), ("mine", "ANA001")] {
+            let text = if who == "BOB002" { HIDDEN } else { "own words" };
+            node.record(Kind::Encounter, doc! {"_id": id, "person": who, "info": text}).await;
+            assert_eq!(node.delete(&format!("/encounters/{id}")).by(who).send().await.status, 204);
+        }
+        let trash = node.get("/trash").by_operator().send().await.json();
+        let gone = trash.as_array().unwrap().iter().find(|row| row["record"] == "gone").unwrap();
+        paths.push(("GET", format!("/trash/{}", gone["id"])));
+        paths.push(("POST", format!("/trash/{}/restore", gone["id"])));
+        for key in [RecordKey::new(Kind::Encounter, "bobs"), RecordKey::new(Kind::Person, "BOB002")] {
+            let of = key.clone();
+            let clash = Clash {
+                path: vec!["info".to_owned()],
+                base: None,
+                local: Some(HIDDEN.into()),
+                remote: Some("another".into()),
+                stands: Side::Local,
+            };
+            let added =
+                node.node.store.unguarded().transact(move |tx| -> Result<Vec<Conflict>, StoreError> {
+                    tx.add_conflict(&of, &clash)?;
+                    // Whose it was then is not known of conflicts that earlier versions found.
+                    let found = tx.open_conflicts_of(&of)?.remove(0);
+                    tx.open_conflict(Conflict { id: format!("old-{}", found.id), owner: None, ..found })?;
+                    tx.open_conflicts_of(&of)
+                });
+            for conflict in added.await.unwrap() {
+                paths.push(("GET", format!("/sync/conflicts/{}", conflict.id)));
+                paths.push(("POST", format!("/sync/conflicts/{}/resolution", conflict.id)));
+            }
+        }
+    })
+    .await;
+    assert_eq!(paths.len(), 10);
+    for (method, path) in &paths {
+        let absent = match (path.starts_with("/trash"), *method) {
+            (true, "GET") => "/trash/999999",
+            (true, _) => "/trash/999999/restore",
+            (false, "GET") => "/sync/conflicts/none",
+            (false, _) => "/sync/conflicts/none/resolution",
+        };
+        let ask = |path: &str| node.request(method, path).by("ANA001").bytes("{\"take\": \"local\"}").send();
+        let (hidden, absent) = (ask(path).await.is(404, NOTHING), ask(absent).await.is(404, NOTHING));
+        assert_eq!(seen(&hidden), seen(&absent), "{method} {path}");
+    }
+    let listed = node.get("/trash").by("ANA001").send().await.is(200, NOTHING);
+    listed.lacks_header("x-damaged");
+    assert_eq!(listed.json().as_array().unwrap().len(), 1);
+    let store = node.node.store.unguarded();
+    assert_eq!(store.damaged_rows(), [], "nobody has looked at the rows");
+    // Whose they are is told.
+    for (_, path) in paths.iter().filter(|(method, path)| *method == "GET" && !path.contains("old-")) {
+        node.get(path).by("BOB002").send().await.is(500, NOTHING).has(json!({"code": "damaged"}));
+    }
+}
+
+async fn compare_everywhere(node: &TestNode) {
     let mut compared = 0;
     for who in ["ANA001", "NUR005"] {
         for pattern in [

@@ -19,6 +19,7 @@ use thalamus_edge::store::{AuditQuery, Base, StoreError};
 use tokio::sync::oneshot;
 
 use crate::support::api::{Call, NOTHING, PASSWORD, PASSWORD_HASH, TestNode, elapse, person};
+use crate::support::disk::Disk;
 
 const NEW_PASSWORD: &str = "another cradle in Roma";
 /// More than one batch of a list.
@@ -641,4 +642,47 @@ async fn nothing_outlasts_the_account() {
     world.node.restore(Kind::Person, "BOSS09", boss).await;
     world.call("GET", "/events/r1").send().await.is(401, NOTHING);
     world.node.get(&path).send().await.is(401, NOTHING);
+}
+
+/// What rules have ended does not come back with others because the store took nothing while they were in force.
+#[tokio::test]
+async fn rules_that_could_not_be_written_count_all_the_same() {
+    let disk = Disk::default();
+    let start = || TestNode::start_with(|setup| setup.disk = Some(disk.clone()));
+    let node = start();
+    node.people().await;
+    let made = node.post("/users/ANA001/link", json!({})).by("ROOT004").send().await.is(201, NOTHING);
+    let path = made.json()["path"].as_str().unwrap().to_owned();
+    let link = async |node: &TestNode| node.get(&path).send().await.status;
+    assert_eq!(link(&node).await, 200);
+    let (others, _) =
+        Acl::parse(r#"[{"role": "root", "permissions": {"GET": ["login", "users"], "global": true}}]"#)
+            .unwrap();
+    disk.set_full(true);
+    node.node.replace_rules(others.clone()).await.unwrap_err();
+    // The same again is tried again.
+    node.node.replace_rules(others).await.unwrap_err();
+    node.node.replace_rules(Acl::built_in()).await.unwrap_err();
+    disk.set_full(false);
+    let settled = async || {
+        for _ in 0..100 {
+            if node.node.settle_rules().await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    };
+    // Before it is written: the node can read again once it is asked to.
+    while node.node.store.read().is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(link(&node).await, 401, "the rules in force allow it, those before did not");
+    assert!(settled().await);
+    assert_eq!(link(&node).await, 401);
+    node.node.settle_rules().await.unwrap();
+    drop(node);
+    let node = start();
+    node.node.begin_with_rules().await.unwrap();
+    assert_eq!(link(&node).await, 401, "it is in the store");
 }

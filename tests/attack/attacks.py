@@ -3,6 +3,8 @@
 import base64
 import gzip
 import json
+import random
+import re
 import socket
 import threading
 import time
@@ -779,6 +781,43 @@ def unread_answers_of_many(node, quick):
     return {"newcomers": len(waits), "slowest": f"{max(waits) * 1000:.0f} ms"}, faults
 
 
+def hidden_sizes(node, quick):
+    """Does the time of an answer tell a patient that a record of somebody else's is there, and how large it is?"""
+    root, sizes = node.client(ROOT), {"100 B": 100, "100 KB": 100_000, "900 KB": 900_000}
+    for name, size in sizes.items():
+        path = "h" + name.replace(" ", "")
+        node.done(root, "POST", f"/personal-documents/{path}", {"fedacct": "P000", "text": "x" * size})
+        node.done(root, "POST", f"/pols/P000/{path}", {"id": path, "text": "x" * size})
+        node.done(root, "POST", f"/encounters/{path}", {"person": "P000", "text": "x" * size})
+    change = json.dumps({"note": "x"}).encode()
+    ways = {"record": ("GET", "/personal-documents/{}", b"", 400 if quick else 3000),
+            "content": ("GET", "/personal-documents/{}/content", b"", 400 if quick else 3000),
+            "page": ("GET", "/pols/ANA001/{}", b"", 400 if quick else 3000),
+            "question": ("GET", "/authorization?method=GET&path=/encounters/{}", b"", 400 if quick else 3000),
+            "change": ("PATCH", "/pols/ANA001/{}", change, 100 if quick else 300)}
+    names = {"absent": "h-none", **{name: "h" + name.replace(" ", "") for name in sizes}}
+    client, seen, faults, chance = node.client(PATIENT), {}, [], random.Random(17)
+    client.ask("GET", "/people/ANA001")
+    for way, (method, path, body, times) in ways.items():
+        took, answers = {name: [] for name in names}, {}
+        for _ in range(times):
+            # In another order each time: what comes after one that took long may be slower for it.
+            for name, record in chance.sample(list(names.items()), len(names)):
+                begun = time.perf_counter_ns()
+                status, _, text = client.ask(method, path.format(record), body, JSON if body else ())
+                took[name].append((time.perf_counter_ns() - begun) / 1000)
+                answers.setdefault(name, (status, re.sub(rb'"request_id":"[^"]*"', b"", text)))
+        medians = {name: sorted(each)[len(each) // 2] for name, each in took.items()}
+        seen[way] = "/".join(f"{median:.0f}" for median in medians.values()) + " us"
+        if len(set(answers.values())) > 1:
+            faults.append(f"{way}: answers differ: {answers}")
+        # Beyond what a machine with other work makes of the same.
+        slowest = max(median for name, median in medians.items() if name != "absent")
+        if slowest > medians["absent"] * 1.25 + 10:
+            faults.append(f"{way}: what is hidden takes {slowest:.0f} us, what is absent {medians['absent']:.0f} us")
+    return {"medians of absent/100 B/100 KB/900 KB:": " ", **seen}, faults
+
+
 #: Name -> attack, whether it needs the large record, and open files of the node in the quick form.
 ATTACKS = {
     "anonymous_bodies": (anonymous_bodies, False, None),
@@ -815,4 +854,5 @@ ATTACKS = {
     "guesses_at_names": (guesses_at_names, False, None),
     "guesses_at_an_account": (guesses_at_an_account, False, None),
     "growing_record": (growing_record, False, None),
+    "hidden_sizes": (hidden_sizes, False, None),
 }

@@ -128,7 +128,7 @@ impl TestNode {
             clock: now_ms,
         };
         let store = match setup.disk {
-            Some(disk) => Store::on_backend(disk.mount(), options).unwrap(),
+            Some(disk) => Store::on_backends(options, move || Ok(disk.mount())).unwrap(),
             None => Store::in_memory(options).unwrap(),
         };
         let sync_settings = SyncSettings {
@@ -156,6 +156,7 @@ impl TestNode {
             acl: RwLock::new(Arc::new(acl)),
             settings: setup.settings,
             form_key: [7; 32],
+            unsettled_rules: Default::default(),
         });
         TestNode { api: api(Arc::clone(&node)), node, _directory: directory }
     }

@@ -74,6 +74,18 @@ impl Disk {
         self.medium().is_full = is_full;
     }
 
+    /// Makes a byte another one wherever the text stands, in more than one bit, while it is not mounted. Returns in how many
+    /// places.
+    pub(crate) fn damage(&self, text: &str) -> usize {
+        let mut medium = self.medium();
+        let windows = medium.bytes.windows(text.len()).enumerate();
+        let places: Vec<usize> = windows.filter(|(_, at)| *at == text.as_bytes()).map(|(at, _)| at).collect();
+        for place in &places {
+            medium.bytes[*place] ^= 6;
+        }
+        places.len()
+    }
+
     /// How often something was made safe.
     pub(crate) fn flushes(&self) -> u64 {
         self.medium().flushes

@@ -109,6 +109,38 @@ async fn a_wrong_password_that_is_given_up_counts_and_takes_a_place() {
     assert_eq!(sixth, Err(LoginError::Busy { retry_after_s: 1 }));
 }
 
+/// Who has sent guesses and gone away has them no cheaper where newcomers take their places.
+#[tokio::test]
+async fn a_wrong_password_that_is_given_up_counts_also_if_it_loses_its_place() {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    for is_given_up in [true, false] {
+        let accounts = accounts_with_clock(|| *START);
+        let stored = account(&hash_of(PASSWORD));
+        let gate = occupy(&accounts);
+        let mut waiting = tokio::task::JoinSet::new();
+        for wrong in [b"wrong 1", b"wrong 2", b"wrong 3", b"wrong 4", b"wrong 5"] {
+            if is_given_up {
+                give_up(&accounts, wrong, peer(1), Some(stored.clone())).await;
+            } else {
+                let (accounts, stored) = (Arc::clone(&accounts), stored.clone());
+                waiting.spawn(async move { accounts.verify("A", wrong, peer(1), Some(stored)).await });
+                tokio::task::yield_now().await;
+            }
+        }
+        // All places are taken, and four more come: the latest four of who has most make room.
+        for number in 0..WAITING_TOTAL_MAX as u16 - 5 + 4 {
+            let (_, displaced) = accounts.pool.submit(guesser(number), Box::new(|| {}));
+            drop(displaced);
+        }
+        assert_eq!(accounts.attempts.lock().in_flight.len(), 1);
+        drop(gate);
+        while waiting.join_next().await.is_some() {}
+        let sixth = accounts.verify("A", b"wrong 6", peer(1), Some(stored)).await;
+        let expected = if is_given_up { LoginError::Busy { retry_after_s: 1 } } else { LoginError::Refused };
+        assert_eq!(sixth, Err(expected), "given up: {is_given_up}");
+    }
+}
+
 #[tokio::test]
 async fn what_nobody_has_asked_for_in_ten_minutes_is_not_computed() {
     static PASSED_S: AtomicU64 = AtomicU64::new(0);

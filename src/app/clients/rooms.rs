@@ -1,6 +1,6 @@
 //! Whether there is room for requests and their answers, who makes it, and how the others wait for it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -135,24 +135,35 @@ impl Clients {
     }
 
     pub(super) fn more_is_asked(&self, share: &Share, bytes: usize) {
-        let before = share.requests.fetch_add(bytes, Ordering::Relaxed);
-        self.requests.fetch_add(bytes, Ordering::Relaxed);
-        if before == 0 && bytes > 0 {
-            self.asking.fetch_add(1, Ordering::Relaxed);
-        }
+        self.change_asked(share, |count| {
+            let before = count.fetch_add(bytes, Ordering::AcqRel);
+            (before, before.wrapping_add(bytes))
+        });
     }
 
     pub(super) fn less_is_asked(&self, share: &Share, bytes: usize) {
-        let before = share.requests.fetch_sub(bytes, Ordering::Relaxed);
-        self.requests.fetch_sub(bytes, Ordering::Relaxed);
-        if before == bytes && bytes > 0 {
-            self.asking.fetch_sub(1, Ordering::Relaxed);
+        self.change_asked(share, |count| {
+            let before = count.fetch_sub(bytes, Ordering::AcqRel);
+            (before, before.wrapping_sub(bytes))
+        });
+    }
+
+    /// Changes what is asked. A client asks while it has more than nothing, with a sign: what is taken off before it was put
+    /// on counts as less than nothing, so that what each change adds to the number of those who ask cancels out.
+    fn change_asked(&self, share: &Share, change: impl Fn(&AtomicUsize) -> (usize, usize)) {
+        let (before, after) = change(&share.requests);
+        change(&self.requests);
+        let asks = |bytes: usize| isize::from(bytes.cast_signed() > 0);
+        let more = asks(after) - asks(before);
+        if more != 0 {
+            self.asking.fetch_add(more, Ordering::AcqRel);
         }
     }
 
     /// How much a client may have of requests where all together have much.
-    fn equal_share(&self) -> usize {
-        (CROWDED_BYTES / self.asking.load(Ordering::Relaxed).max(1)).max(EQUAL_SHARE_MIN)
+    pub(super) fn equal_share(&self) -> usize {
+        let asking = usize::try_from(self.asking.load(Ordering::Relaxed)).unwrap_or(0);
+        (CROWDED_BYTES / asking.max(1)).max(EQUAL_SHARE_MIN)
     }
 
     /// Wakes those who wait, where a bound was crossed downwards.

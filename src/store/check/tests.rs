@@ -72,6 +72,7 @@ async fn what_follows_from_records_is_missed_when_it_is_gone() {
     }
     take_out!(
         BY_OWNER,
+        OWNER_OF,
         BY_NAME,
         DUPLICATE,
         BY_SPELLING,
@@ -81,6 +82,7 @@ async fn what_follows_from_records_is_missed_when_it_is_gone() {
         BASE,
         DIRTY,
         TRASH_ORDER,
+        TRASH_OWNER,
         DOCS
     );
     let snapshot = store.read().unwrap();
@@ -122,6 +124,7 @@ async fn what_follows_from_nothing_is_found() {
     let waiting = encoded(doc! {"account": "EVA", "why": "unsent"});
     put_in!(
         BY_OWNER, (person, "EVA", "EVA"), ();
+        OWNER_OF, (Kind::Page.schema().code, "p1"), "ANA";
         BY_NAME, ("eva", "ANA"), ();
         BY_SPELLING, ("EVA", "Eva"), ();
         DUPLICATE, "ANA", ();
@@ -136,10 +139,12 @@ async fn what_follows_from_nothing_is_found() {
             LANDED, (person, "EVA"), (1, 0);
             HELD_OF, ("EVA", person, "EVA"), ();
         CONFLICT_OPEN, (person, "EVA", "x"), ();
+        CONFLICT_ABOUT, "x", (person, "ANA", 0, "");
         CONFLICT_OUTBOX, "x", ();
         CONFLICT_WATCHED, "x", 1;
         ECHO, (person, "EVA", 1), ();
         TRASH_ORDER, (1, person, "EVA"), ();
+        TRASH_OWNER, 1, "EVA";
         JOURNAL, 7, &[][..];
         AUDIT_OF, ("EVA", 1), ();
     );

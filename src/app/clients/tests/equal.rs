@@ -86,3 +86,24 @@ async fn the_networks_of_one_site_leave_others_more_than_a_share() {
         turns.push(turn);
     }
 }
+
+/// Of a request that was refused, more may be taken off than is there, for a moment: its trailers end beside that.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_off_before_it_is_put_on_leaves_the_number_of_those_who_ask_right() {
+    let clients = Clients::new(4096, 0);
+    let share = clients.share(AddressPrefix::of(IpAddr::from([192, 0, 2, 1])));
+    let asking = || (clients.asking.load(Ordering::Relaxed), clients.requests.load(Ordering::Relaxed));
+    let less_than_nothing = 2_usize.wrapping_sub(48);
+    clients.more_is_asked(&share, 2);
+    clients.more_is_asked(&share, 46);
+    assert_eq!(asking(), (1, 48));
+    clients.less_is_asked(&share, 48);
+    clients.less_is_asked(&share, less_than_nothing);
+    assert_eq!(asking(), (1, 46), "the other request is still there");
+    clients.less_is_asked(&share, 46);
+    assert_eq!(asking(), (0, 0));
+    clients.less_is_asked(&share, 5);
+    assert!(clients.equal_share() == CROWDED_BYTES);
+    clients.more_is_asked(&share, 5);
+    assert_eq!(asking(), (0, 0));
+}

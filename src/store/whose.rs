@@ -1,0 +1,310 @@
+//! Floor 1. Whose something is, told without reading it.
+//!
+//! A record, a body in the trash or a conflict may have megabytes. To read one takes as long as it is large, and shows that
+//! it is damaged. Who may not see it must learn neither, nor that it is there. So what rights look at stands in tables of
+//! short rows beside them, which are asked first. These follow from the rows that they are about. Where nothing is noted,
+//! as of a row that was damaged when the table was made anew, the row itself is asked, as it is again after it was read.
+
+use std::sync::Arc;
+
+use bson::Document;
+use redb::{ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
+
+use super::StoreError;
+use super::conflicts::{Conflict, Subject};
+use super::records::Tx;
+use super::rows::open_for_writing;
+use super::snapshot::Snapshot;
+use super::tables::*;
+use super::trash::{TrashSummary, key_of};
+use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::{Owner, SCHEMAS};
+
+/// Whose something is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whose(String);
+
+impl Whose {
+    /// Folded; `None` if it names nobody.
+    pub fn account(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|account| !account.is_empty())
+    }
+}
+
+/// What a conflict is about, as far as rights look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub key: RecordKey,
+    pub subject: Subject,
+    /// Whose the record was when the conflict was found; names nobody if that is not known either.
+    pub owner: Whose,
+}
+
+/// Whether the records of a kind name the account that they belong to in a field: otherwise id or kind tell it.
+fn is_named_in_record(kind: Kind) -> bool {
+    matches!(kind.schema().owner, Owner::Field(_))
+}
+
+/// The row of `conflict_about`.
+pub(super) fn about(conflict: &Conflict) -> (u8, &str, u8, &str) {
+    let (code, id) = row_key(&conflict.key);
+    (code, id, conflict.subject.number(), conflict.owner.as_deref().unwrap_or_default())
+}
+
+impl Snapshot {
+    fn owner_of(&self) -> Result<&ReadOnlyTable<RowKey, &'static str>, StoreError> {
+        match self.owners.get() {
+            Some(owners) => Ok(owners),
+            None => {
+                let owners = self.transaction.open_table(OWNER_OF)?;
+                Ok(self.owners.get_or_init(|| owners))
+            }
+        }
+    }
+
+    /// Whose the record with exactly this id is; `None` if that is not noted, as of records that are not there.
+    pub fn whose(&self, kind: Kind, id: &str) -> Result<Option<Whose>, StoreError> {
+        if !is_named_in_record(kind) {
+            return Ok(None);
+        }
+        let owner = self.owner_of()?.get((kind.schema().code, id))?;
+        Ok(owner.map(|owner| Whose(owner.value().to_owned())))
+    }
+
+    /// Kind and owner of a body in the trash.
+    pub fn whose_trash(&self, sequence: u64) -> Result<Option<(Kind, Whose)>, StoreError> {
+        let Some(key) = key_of(&self.transaction.open_table(TRASH_ORDER)?, sequence)? else {
+            return Ok(None);
+        };
+        let owner = self.transaction.open_table(TRASH_OWNER)?.get(sequence)?;
+        Ok(owner.map(|owner| (key.kind, Whose(owner.value().to_owned()))))
+    }
+
+    /// What a conflict is about.
+    pub fn conflict_about(&self, id: &str) -> Result<Option<About>, StoreError> {
+        let Some(row) = self.transaction.open_table(CONFLICT_ABOUT)?.get(id)? else {
+            return Ok(None);
+        };
+        let (code, record, subject, owner) = row.value();
+        Ok(Some(About {
+            key: RecordKey::new(kind_of(code)?, record),
+            subject: Subject::numbered(subject).ok_or_else(|| damaged("a subject"))?,
+            owner: Whose(owner.to_owned()),
+        }))
+    }
+}
+
+impl Tx<'_> {
+    /// Notes whose a record is, and forgets it with the record: `None`.
+    pub(super) fn note_owner(
+        &mut self,
+        key: &RecordKey,
+        owner: Option<Option<&str>>,
+    ) -> Result<(), StoreError> {
+        match owner {
+            _ if !is_named_in_record(key.kind) => {}
+            Some(owner) => drop(self.owner_of.insert(row_key(key), owner.unwrap_or_default())?),
+            None => drop(self.owner_of.remove(row_key(key))?),
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_trash_owner(
+        &mut self,
+        kind: Kind,
+        sequence: u64,
+        body: &Document,
+    ) -> Result<(), StoreError> {
+        let owner = kind.schema().owner_of(body).unwrap_or_default();
+        self.trash_owner.insert(sequence, owner.as_str())?;
+        Ok(())
+    }
+
+    pub(super) fn note_conflict(&mut self, conflict: &Conflict) -> Result<(), StoreError> {
+        self.conflict_about.insert(conflict.id.as_str(), about(conflict))?;
+        Ok(())
+    }
+
+    /// Empties the notes, unless a row is damaged: of that one nothing else knows whose it is.
+    pub(super) fn clear_notes_of_owners(&mut self) -> Result<(), StoreError> {
+        if self.carry.ledger.is_empty() {
+            self.owner_of.retain(|_, _| false)?;
+            self.trash_owner.retain(|_, _| false)?;
+            self.conflict_about.retain(|_, _| false)?;
+        }
+        Ok(())
+    }
+
+    /// Notes whose the bodies in the trash are, and what conflicts are about, as far as they can be read.
+    pub(super) fn note_trash_and_conflicts(&mut self) -> Result<(), StoreError> {
+        for entry in self.trash.iter()?.sound() {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            let key = RecordKey::new(kind_of(code)?, id);
+            let Ok(summary) = TrashSummary::decode(key, sequence, row.value()) else { continue };
+            self.trash_owner.insert(sequence, summary.owner.as_deref().unwrap_or_default())?;
+        }
+        for entry in self.conflict.iter()?.sound() {
+            let (id, row) = entry?;
+            self.conflict_about.insert(id.value(), about(&Conflict::head(raw(row.value())?)?))?;
+        }
+        Ok(())
+    }
+}
+
+/// Fills these tables in a store that does not have them yet. What is damaged keeps nobody from the rest.
+pub(super) fn note_owners(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let ledger = Arc::default();
+    let mut owner_of = transaction.open_table(OWNER_OF)?;
+    if owner_of.is_empty()? {
+        // Also of records that are damaged.
+        for entry in transaction.open_table(BY_OWNER)?.iter()? {
+            let (at, _) = entry?;
+            let (code, owner, id) = at.value();
+            if Kind::from_code(code).is_some_and(is_named_in_record) {
+                owner_of.insert((code, id), owner)?;
+            }
+        }
+        let docs = open_for_writing(transaction, &ledger, DOCS)?;
+        for schema in SCHEMAS.iter().filter(|schema| is_named_in_record(schema.kind)) {
+            for entry in docs.range((schema.code, "")..(schema.code + 1, ""))?.sound() {
+                let (at, row) = entry?;
+                let Ok(document) = raw(row.value()) else { continue };
+                owner_of.insert(at.value(), schema.owner_in(document).unwrap_or_default().as_str())?;
+            }
+        }
+    }
+    let mut trash_owner = transaction.open_table(TRASH_OWNER)?;
+    if trash_owner.is_empty()? {
+        for entry in open_for_writing(transaction, &ledger, TRASH)?.iter()?.sound() {
+            let (at, row) = entry?;
+            let (code, id, sequence) = at.value();
+            let key = RecordKey::new(kind_of(code)?, id);
+            let Ok(summary) = TrashSummary::decode(key, sequence, row.value()) else { continue };
+            trash_owner.insert(sequence, summary.owner.as_deref().unwrap_or_default())?;
+        }
+    }
+    let mut conflict_about = transaction.open_table(CONFLICT_ABOUT)?;
+    if conflict_about.is_empty()? {
+        for entry in open_for_writing(transaction, &ledger, CONFLICT)?.iter()?.sound() {
+            let (id, row) = entry?;
+            let Ok(conflict) = raw(row.value()).and_then(Conflict::head) else { continue };
+            conflict_about.insert(id.value(), about(&conflict))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+    use redb::{Database, ReadableDatabase as _};
+
+    use super::*;
+    use crate::domain::access::Actor;
+    use crate::domain::merge::{Clash, Side};
+    use crate::store::{Store, StoreOptions};
+
+    const OPTIONS: StoreOptions =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 7 };
+
+    fn key(id: &str) -> RecordKey {
+        RecordKey::new(Kind::Event, id)
+    }
+
+    async fn run(store: &Store, job: fn(&mut Tx<'_>) -> Result<(), StoreError>) {
+        store.transact(job).await.unwrap();
+    }
+
+    async fn fill(store: &Store) {
+        run(store, |tx| {
+            let tech = Actor::Local("tech".to_owned());
+            for (id, person) in [("a", Some("Ana")), ("b", Some("eva")), ("c", None), ("gone", Some("ana"))] {
+                let mut event = doc! {"_id": id};
+                event.extend(person.map(|person| ("person".to_owned(), person.into())));
+                tx.edit(&key(id), Some(&event), &tech)?;
+            }
+            tx.edit(&key("gone"), None, &tech)?;
+            tx.edit(&RecordKey::new(Kind::Person, "ANA"), Some(&doc! {"_id": "ANA"}), &tech)?;
+            let (path, local) = (vec!["n".to_owned()], Some(1.into()));
+            tx.add_conflict(&key("b"), &Clash { path, base: None, local, remote: None, stands: Side::Local })
+        })
+        .await;
+    }
+
+    /// Of the records a, b, c and gone, of the first body in the trash, and of the first conflict.
+    fn noted(store: &Store) -> (Vec<Option<String>>, Option<(Kind, Whose)>, Option<About>) {
+        let view = store.read().unwrap();
+        let owner = |id: &str| view.whose(Kind::Event, id).unwrap().map(|Whose(owner)| owner);
+        let trash = view.trash_page(None, 1, |_, _| true, |_| true).unwrap();
+        let conflict = view.conflict_ids(None).unwrap().remove(0);
+        (
+            ["a", "b", "c", "gone"].map(owner).into(),
+            view.whose_trash(trash.rows[0].sequence).unwrap(),
+            view.conflict_about(&conflict).unwrap(),
+        )
+    }
+
+    fn expected() -> (Vec<Option<String>>, Option<(Kind, Whose)>, Option<About>) {
+        let owner = |text: &str| Some(text.to_owned());
+        let whose = |text: &str| Whose(text.to_owned());
+        (
+            vec![owner("ANA"), owner("EVA"), owner(""), None],
+            Some((Kind::Event, whose("ANA"))),
+            Some(About { key: key("b"), subject: Subject::Value, owner: whose("EVA") }),
+        )
+    }
+
+    #[tokio::test]
+    async fn whose_something_is_follows_it() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        fill(&store).await;
+        assert_eq!(noted(&store), expected());
+        assert_eq!(store.read().unwrap().whose(Kind::Person, "ANA").unwrap(), None, "its id tells");
+        run(&store, |tx| {
+            let tech = Actor::Local("tech".to_owned());
+            tx.edit(&key("a"), Some(&doc! {"_id": "a", "person": "EVA"}), &tech)?;
+            tx.edit(&key("c"), None, &tech).map(drop)
+        })
+        .await;
+        let (owners, ..) = noted(&store);
+        assert_eq!(owners, [Some("EVA".to_owned()), Some("EVA".to_owned()), None, None]);
+        assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_store_of_an_earlier_version_is_noted_when_it_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let store = Store::open(&path, OPTIONS).unwrap();
+        fill(&store).await;
+        let sum = store.read().unwrap().content_sha256().unwrap();
+        drop(store);
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.delete_table(OWNER_OF).unwrap();
+        transaction.delete_table(TRASH_OWNER).unwrap();
+        transaction.delete_table(CONFLICT_ABOUT).unwrap();
+        transaction.commit().unwrap();
+        assert!(database.begin_read().unwrap().open_table(OWNER_OF).is_err());
+        drop(database);
+        let store = Store::open(&path, OPTIONS).unwrap();
+        assert_eq!(noted(&store), expected());
+        assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
+        assert_eq!(store.read().unwrap().content_sha256().unwrap(), sum);
+    }
+
+    /// Whose a damaged record is nothing else knows: who may not see it must not learn that it is damaged.
+    #[tokio::test]
+    async fn whose_a_damaged_record_is_stays_known_while_indexes_are_made_anew() {
+        let store = Store::in_memory(OPTIONS).unwrap();
+        fill(&store).await;
+        run(&store, |tx| {
+            tx.docs.insert_damaged(row_key(&key("a")), b"rot")?;
+            tx.owner_of.remove(row_key(&key("b")))?;
+            tx.rebuild_indexes(&std::collections::BTreeSet::new())
+        })
+        .await;
+        assert_eq!(noted(&store), expected());
+    }
+}
