@@ -68,7 +68,7 @@ pub(crate) const CONFLICT_OUTBOX: TableDefinition<&str, ()> = TableDefinition::n
 /// conflict id -> lease number of the round that closed its row at the centre. For some rounds the node reads that row
 /// again, because somebody may write a second decision into it.
 pub(crate) const CONFLICT_WATCHED: TableDefinition<&str, i64> = TableDefinition::new("conflict_watched");
-/// (kind, folded owner, id): records by the account they belong to.
+/// (kind, folded owner, id): records by the account they belong to; under the empty one those that name nobody.
 pub(crate) const BY_OWNER: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("by_owner");
 /// (folded word, person id): people by id and by the words of their names.
 pub(crate) const BY_NAME: TableDefinition<(&str, &str), ()> = TableDefinition::new("by_name");

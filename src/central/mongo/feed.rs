@@ -19,6 +19,7 @@ use super::line::Patience;
 use super::place::trouble;
 use super::read::{batch_size, owned};
 use super::{MongoCentral, error};
+use crate::central::content::FILES_COLLECTION;
 use crate::central::survey::Stage;
 use crate::central::{
     Cause, CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token,
@@ -178,6 +179,7 @@ fn pipeline(
         doc! {"$match": {"$or": [
             {"ns.coll": {"$in": &names}},
             {"ns.coll": NODES_COLLECTION, "documentKey._id": node},
+            {"ns.coll": FILES_COLLECTION, "documentKey._id": {"$not": {"$type": "string"}}},
             // Upheavals are about no document.
             {"documentKey": Bson::Null},
         ]}},
@@ -246,6 +248,10 @@ impl MongoFeed {
             return Ok(());
         }
         let id = raw.get_document("documentKey").and_then(|key| key.get_str("_id"));
+        if place == FILES_COLLECTION {
+            changes.has_other_ids |= id.is_err();
+            return Ok(());
+        }
         let Some(kind) = self.kinds.get(place) else {
             return Ok(());
         };
