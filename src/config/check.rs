@@ -374,8 +374,19 @@ fn collections_apart(given: &BTreeMap<Kind, String>) -> Verdict {
 /// An address to listen on.
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(from)?;
-    let text = text.trim();
-    text.parse().map_err(|_| D::Error::custom(no_socket_address(text)))
+    listen_address(text.trim()).map_err(D::Error::custom)
+}
+
+/// An address and a port, or what is wrong with them. No name is looked up: what it leads to may change. `localhost` is
+/// 127.0.0.1 everywhere.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    if let Some((name, port)) = text.rsplit_once(':')
+        && name.eq_ignore_ascii_case("localhost")
+        && let Ok(port) = port.parse()
+    {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().map_err(|_| no_socket_address(text))
 }
 
 fn no_socket_address(text: &str) -> &'static str {
@@ -393,7 +404,9 @@ fn no_socket_address(text: &str) -> &'static str {
         Some(("", _)) => "has no address before the port; 0.0.0.0 there listens on all addresses of IPv4",
         Some(("*", _)) => "has no address before the port; 0.0.0.0 there listens on all addresses of IPv4",
         Some((name, _)) if name.contains(':') => "has an IPv6 address that does not stand in brackets",
-        Some(_) => "has a name where an IP address belongs; 127.0.0.1 is this machine alone",
+        Some(_) => {
+            "has a name where an IP address belongs; of names only localhost will do, which is this machine alone"
+        }
     }
 }
 
