@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use serde::de::Error;
+use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
 
 use super::units::shown_bytes;
@@ -373,8 +373,14 @@ fn collections_apart(given: &BTreeMap<Kind, String>) -> Verdict {
 
 /// An address to listen on.
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    listen_address(text.trim()).map_err(D::Error::custom)
+    match toml::Value::deserialize(from)? {
+        toml::Value::String(text) => listen_address(text.trim()).map_err(D::Error::custom),
+        // A port alone reads as a number where nobody puts quotation marks around it.
+        toml::Value::Integer(number) => Err(D::Error::custom(no_socket_address(&number.to_string()))),
+        other => {
+            Err(D::Error::invalid_type(Unexpected::Other(other.type_str()), &"an address and a port as text"))
+        }
+    }
 }
 
 /// An address and a port, or what is wrong with them. No name is looked up: what it leads to may change. `localhost` is

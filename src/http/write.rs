@@ -259,7 +259,7 @@ impl WriteRequest<'_> {
         }
         let owner = self.target.path_owner.map(fold_account);
         let mut document = edit::create(schema, &id, owner.as_deref(), self.body, self.editor(acl))?;
-        spell_owner(snapshot, schema, &mut document, None)?;
+        spell_owner(snapshot, schema, &mut document)?;
         Ok(document)
     }
 
@@ -343,13 +343,6 @@ impl WriteRequest<'_> {
                 Some(edit::replace(schema, stored, &former, self.body, self.editor(acl))?)
             }
         };
-        let document = match document {
-            Some(mut document) => {
-                spell_owner(snapshot, schema, &mut document, Some(stored))?;
-                Some(document)
-            }
-            None => None,
-        };
         if let Some(document) = &document {
             grants = self.granted_roles(Some(stored), document);
         }
@@ -398,13 +391,8 @@ impl WriteRequest<'_> {
 }
 
 /// Writes whose a record is in the spelling in which that person is stored.
-fn spell_owner(
-    snapshot: &Snapshot,
-    schema: &Schema,
-    document: &mut Document,
-    stored: Option<&Document>,
-) -> Result<(), StoreError> {
-    edit::spell_owner(schema, document, stored, |account| {
+fn spell_owner(snapshot: &Snapshot, schema: &Schema, document: &mut Document) -> Result<(), StoreError> {
+    edit::spell_owner(schema, document, None, |account| {
         snapshot.look(Kind::Person, account, |id, _| id.to_owned())
     })
 }

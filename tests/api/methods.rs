@@ -43,7 +43,7 @@ async fn slashes_that_follow_one_another_are_one() {
         .is(200, &["update people/ANA001"]);
     // Whose record it is counts as on the plain path, and a slash that belongs to an id is none of the path's.
     node.get("//people/BERT02").by("ANA001").send().await.is(403, NOTHING);
-    for path in ["/people/%2FANA001", "/people%2FANA001", "/people%2F%2FANA001", "%2Fpeople/ANA001"] {
+    for path in ["/people/%2FANA001", "/people%2FANA001", "/people%2F%2FANA001"] {
         node.get(path).by("ROOT004").send().await.is(404, NOTHING);
     }
     // One at the end is none too many: there is nothing at that path, as at Thalamus.
@@ -76,13 +76,8 @@ async fn whose_a_record_is_stands_in_the_spelling_of_the_person() {
         .await
         .is(201, &["create personal_document/d1"])
         .has(json!({"fedacct": "Juan"}));
-    node.post("/events/e1", json!({"person": "ANA001"})).by("ROOT004").send().await;
-    node.patch("/events/e1", json!({"person": "juan"}))
-        .by("ROOT004")
-        .send()
-        .await
-        .is(200, &["update event/e1"])
-        .has(json!({"person": "Juan"}));
+    let event = node.post("/events/e1", json!({"person": "juan"})).by("ROOT004").send().await;
+    event.is(201, &["create event/e1"]).has(json!({"person": "Juan"}));
     // What is stored otherwise stays so while others of its fields change.
     node.from_centre(Kind::Event, doc! {"_id": "e2", "person": "JUAN"}).await;
     node.patch("/events/e2", json!({"n": 1})).by("ROOT004").send().await.has(json!({"person": "JUAN"}));

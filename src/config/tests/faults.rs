@@ -177,7 +177,13 @@ fn addresses_to_listen_on_say_what_is_wrong_with_them() {
         let error = load(&format!("[server]\nlisten = {listen:?}")).unwrap_err();
         assert!(error.contains(problem) && error.contains("for example listen = "), "{listen}: {error}");
     }
-    assert!(load("[server]\nlisten = 8443").unwrap_err().contains("for example listen = "));
+    for number in ["8443", "70000", "-1"] {
+        let error = load(&format!("[server]\nlisten = {number}")).unwrap_err();
+        let words = if number == "8443" { "is a port without an address" } else { "no address with a port" };
+        assert!(error.contains(words) && error.contains("for example listen = "), "{error}");
+    }
+    let error = load("[server]\nlisten = true").unwrap_err();
+    assert!(error.contains("invalid type: boolean") && error.contains("for example listen = "), "{error}");
     for (listen, address) in [
         ("localhost:8443", "127.0.0.1:8443"),
         (" LocalHost:0 ", "127.0.0.1:0"),
