@@ -81,10 +81,10 @@ async fn whose_a_record_is_stands_in_the_spelling_of_the_person() {
     // What is stored otherwise stays so while others of its fields change.
     node.from_centre(Kind::Event, doc! {"_id": "e2", "person": "JUAN"}).await;
     node.patch("/events/e2", json!({"n": 1})).by("ROOT004").send().await.has(json!({"person": "JUAN"}));
-    // Nobody has this account: a page needs a person, and the others are stored as they are written.
+    // Nobody has this account: a page needs a person, and of others the account is written as usual.
     node.post("/pols/NOBODY1/p3", json!({"id": "p3"})).by("ROOT004").send().await.is(404, NOTHING);
     let event = node.post("/events/e3", json!({"person": "Nobody1"})).by("ROOT004").send().await;
-    event.is(201, &["create event/e3"]).has(json!({"person": "Nobody1"}));
+    event.is(201, &["create event/e3"]).has(json!({"person": "NOBODY1"}));
 }
 
 #[tokio::test]
