@@ -13,6 +13,8 @@ mod history_mongo;
 mod lone_faults_mongo;
 #[path = "engines/moved.rs"]
 mod moved_mongo;
+#[path = "engines/other_ids.rs"]
+mod other_ids_mongo;
 #[path = "engines/put_back.rs"]
 mod put_back_mongo;
 #[path = "engines/replies.rs"]

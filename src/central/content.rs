@@ -56,6 +56,9 @@ pub trait Attachments: Send + Sync {
     /// The rows of `fs.files` that exist among `names`, in any order.
     async fn content_files(&mut self, names: &[String]) -> Result<Vec<ContentFile>>;
 
+    /// Up to `max` rows of `fs.files` whose `_id` is no string, as relaxed extended JSON of the `_id`.
+    async fn unsupported_content_ids(&mut self, max: usize) -> Result<Vec<String>>;
+
     /// Names of marked content, at most `max`.
     async fn marked_contents(&mut self, max: usize) -> Result<Vec<String>>;
 

@@ -206,7 +206,7 @@ pub struct Changes {
     pub events: Vec<Event>,
     /// Collections were dropped or renamed, or the feed broke: a fresh token is needed, and a scan.
     pub is_lost: bool,
-    /// Something happened to records whose ids are no text; they are not among the events.
+    /// Something happened to records, or rows of `fs.files`, whose ids are no text; they are not among the events.
     pub has_other_ids: bool,
 }
 

@@ -157,7 +157,7 @@ fn is_about_login(conflict: &Value) -> bool {
     cell(&conflict["collection"]) == "people" && ["", "password", "roles", "active"].contains(&first)
 }
 
-/// Decides the conflicts that `args` chooses for `side`.
+/// Decides the conflicts that `args` chooses for `side`, or tries each of these decisions.
 pub(super) async fn resolve_all(
     client: &Client,
     args: &BulkArgs,
@@ -206,13 +206,11 @@ async fn decide(
         outcomes.leave(conflict, "the value has changed since");
         return Ok(());
     }
-    if !is_dry_run {
-        let path = format!("/sync/conflicts/{}/resolution", segment(&cell(&conflict["id"])));
-        let answer =
-            client.send(Method::POST, &path, Some(&json!({"take": side})), conflict["etag"].as_str()).await?;
-        if !answer.status.is_success() {
-            return leave(answer, conflict, outcomes);
-        }
+    let path = format!("/sync/conflicts/{}/resolution", segment(&cell(&conflict["id"])));
+    let decision = json!({"take": side, "dry_run": is_dry_run});
+    let answer = client.send(Method::POST, &path, Some(&decision), conflict["etag"].as_str()).await?;
+    if !answer.status.is_success() {
+        return leave(answer, conflict, outcomes);
     }
     let place = (cell(&conflict["collection"]), subject_name(conflict));
     *outcomes.decided.entry(place).or_default() += 1;

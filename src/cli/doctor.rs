@@ -74,6 +74,7 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     change_feed(found, &status, config.central.schedule_without_feed());
     logins(found, &status, config.accounts.offline_login_days, now_ms);
     open_items(found, &status);
+    unseen(found, &status);
     rot::look(found, &status);
     trail::look(found, &client, config, now_ms).await?;
     let users = client.get("/users").await?.accepted()?;
@@ -194,6 +195,32 @@ fn open_items(found: &mut Findings, status: &Value) {
             Some(0) => found.ok(about, "none"),
             Some(count) => found.warning(about, format!("{count} {what}"), remedy),
         }
+    }
+}
+
+/// Records that nobody sees, by collection: said only where there are some.
+fn unseen(found: &mut Findings, status: &Value) {
+    let items = [
+        (
+            "other_ids",
+            "ids at the centre",
+            "have ids that are no text, and are left alone",
+            "at the centre: store them again under text (db.COLLECTION.find({_id: {$not: {$type: \"string\"}}}))",
+        ),
+        (
+            "ownerless",
+            "records of nobody",
+            "say of nobody that they are theirs, so they are in nobody's book",
+            "thalamus-edge export shows them; who knows whose they are sets book, fedacct or person at the centre",
+        ),
+    ];
+    for (name, about, what, remedy) in items {
+        let Some(counts) = status[name].as_object().filter(|counts| !counts.is_empty()) else {
+            continue;
+        };
+        let places: Vec<_> =
+            counts.iter().map(|(collection, count)| format!("{} in {collection}", cell(count))).collect();
+        found.warning(about, format!("{} {what}", places.join(", ")), remedy);
     }
 }
 
@@ -351,6 +378,25 @@ mod tests {
             reconciliation(&mut found, &status, now_ms());
             assert_eq!(found.0[0].health, health, "{state} {outcome}");
         }
+    }
+
+    #[test]
+    fn records_that_nobody_sees_are_told_by_collection() {
+        let said = |status: Value| {
+            let mut found = Findings::default();
+            unseen(&mut found, &status);
+            found.0.into_iter().map(|finding| finding.finding).collect::<Vec<_>>()
+        };
+        // A node of another version does not say.
+        assert_eq!(said(json!({})), [""; 0]);
+        assert_eq!(said(json!({"other_ids": {}, "ownerless": {}})), [""; 0]);
+        assert_eq!(
+            said(json!({"other_ids": {"fs.files": 1, "people": 2}, "ownerless": {"pols": 3}})),
+            [
+                "1 in fs.files, 2 in people have ids that are no text, and are left alone",
+                "3 in pols say of nobody that they are theirs, so they are in nobody's book"
+            ]
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::closed_accounts::{self, CLOSED_ACCOUNTS, closed_file};
 use super::control::{ControlError, Missing, open};
 use super::export_kept::{KEPT, kept_file, write_kept};
 use super::import::{CONTENT_DIRECTORY, read_exported};
@@ -80,6 +81,7 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         unfaithful: 0,
         contents: 0,
         missing: 0,
+        closed: Vec::new(),
     };
     let mut written = Vec::new();
     for kind in Kind::ALL {
@@ -94,6 +96,12 @@ pub(super) async fn run(config: Config, args: &ExportArgs) -> anyhow::Result<Don
         if records > 0 && has_content(kind) && !directory.join(CONTENT_DIRECTORY).exists() {
             make_directory(&directory.join(CONTENT_DIRECTORY))?;
         }
+    }
+    closed_accounts::write(directory, &export.closed)
+        .with_context(|| format!("the export in {} is not complete", directory.display()))?;
+    if !export.closed.is_empty() {
+        let (file, records) = (closed_file(), export.closed.len() as u64);
+        written.push(Exported { collection: CLOSED_ACCOUNTS, file, records });
     }
     let kept = write_kept(&export.store, directory)
         .with_context(|| format!("the export in {} is not complete", directory.display()))?;
@@ -173,7 +181,9 @@ fn salvage(config: &Config, directory: &Path, cause: &StoreError, json: bool) ->
     } else {
         eprintln!("error: records or attachments are missing: pages of {} cannot be read", broken.join(", "));
     }
-    eprintln!("note: conflicts and deleted records are not in it: a backup has them");
+    eprintln!(
+        "note: conflicts, deleted records and which accounts were closed on this node are not in it: a backup has them"
+    );
     eprintln!("note: this export is not in the audit trail, because nothing was written to the store");
     eprintln!(
         "warning: {} holds health records and password hashes in clear: keep it as safe as the node",
@@ -262,6 +272,8 @@ struct Export<'a> {
     contents: u64,
     /// Personal documents without their bytes.
     missing: u64,
+    /// People whose accounts were closed on this node.
+    closed: Vec<String>,
 }
 
 impl Export<'_> {
@@ -279,6 +291,9 @@ impl Export<'_> {
                 };
                 let document = Document::try_from(record.document.as_ref())?;
                 self.content(&snapshot, kind, &document)?;
+                if kind == Kind::Person && snapshot.is_closed_here(&record.id)? {
+                    self.closed.push(record.id.clone());
+                }
                 let line = Bson::Document(document).into_canonical_extjson().to_string();
                 self.check(kind, record, &line);
                 writeln!(out, "{line}")?;

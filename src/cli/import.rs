@@ -24,6 +24,7 @@ use bson::{Bson, Document};
 use clap::Args;
 use sha2::{Digest, Sha256};
 
+use super::closed_accounts;
 use super::control::{ControlError, Missing, open};
 use super::ndjson::Place;
 use super::show::plain;
@@ -66,6 +67,9 @@ pub(super) struct ImportArgs {
     /// The person whose records the files hold, where they do not say it themselves.
     #[arg(long, value_name = "ACCOUNT")]
     owner: Option<String>,
+    /// The schema of a dump whose tables are taken, where several have such tables.
+    #[arg(long, value_name = "SCHEMA")]
+    schema: Option<String>,
     /// The format of the files, where it cannot be told from them.
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
@@ -78,11 +82,15 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
     if let Some(owner) = args.owner.as_deref().filter(|owner| !is_account(owner)) {
         return Err(Failure::usage(format!("--owner {owner}: not a federation account")).into());
     }
-    let sources = Sources::find(&config, &args.paths, args.collection.as_deref())?;
+    let sources = Sources::find(&config, &args.paths, args.collection.as_deref(), args.schema.as_deref())?;
     let ownerless = |source: &&Source| !matches!(source.kind.schema().owner, Owner::Field(_));
     if let (Some(_), Some(source)) = (&args.owner, sources.files.iter().find(ownerless)) {
         let path = source.path.display();
         return Err(Failure::usage(format!("{path}: --owner is for records that belong to a person")).into());
+    }
+    let mut closed = BTreeSet::new();
+    for path in &sources.closed {
+        closed.append(&mut closed_accounts::read(path)?);
     }
     let target = Target::open(&config, args.dry_run)?;
     let mut importer = Importer {
@@ -96,6 +104,7 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
         roles_to_grant: BTreeSet::new(),
         people_to_grant: 0,
         others: BTreeSet::new(),
+        closed: Arc::new(closed),
         written: Arc::default(),
         shows_progress: io::stderr().is_terminal(),
     };
@@ -111,12 +120,12 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
     importer.clear_progress();
     importer.tell_notes(&tallies);
     sources.tell_skipped();
-    let left = summary(&tallies, refused_contents, sources.skipped.len());
+    let left = summary(&tallies, refused_contents, &sources);
     if let Some(left) = &left {
         eprintln!("{left}");
     }
     let mut done = if args.json {
-        Done::json(&as_json(&tallies, &sources.skipped, args.dry_run))
+        Done::json(&as_json(&tallies, &sources, args.dry_run))
     } else {
         Done::text(as_table(&tallies))
     };
@@ -176,6 +185,8 @@ struct Importer {
     people_to_grant: u64,
     /// Accounts, folded, that are somebody else's here than in the files.
     others: BTreeSet<String>,
+    /// Accounts, folded, that were closed on the node of an export.
+    closed: Arc<BTreeSet<String>>,
     /// Hashes of the keys that were written, if a second row under one of them would overwrite the first.
     written: Arc<HashSet<u64>>,
     shows_progress: bool,
@@ -239,6 +250,7 @@ impl Importer {
         let items = Arc::new(batch);
         let (job, actor, is_replacing) = (Arc::clone(&items), self.actor.clone(), self.is_replacing);
         let (others, before) = (self.others.clone(), Arc::clone(&self.written));
+        let closed = Arc::clone(&self.closed);
         let written: Vec<Written> = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
@@ -255,7 +267,8 @@ impl Importer {
                             before.contains(&hash) || within.contains(&hash)
                         };
                         let replaces = is_replacing.then_some(&is_second as &dyn Fn(&RecordKey) -> bool);
-                        let written = write_one(tx, kind, item, replaces, &actor)?;
+                        let is_closed = kind == Kind::Person && closed.contains(&fold_account(&item.id));
+                        let written = write_one(tx, kind, item, replaces, is_closed, &actor)?;
                         if written.verdict.is_taken() {
                             within.insert(hash_of(&written.key));
                         }
@@ -331,11 +344,15 @@ impl Importer {
         content: Option<&Content>,
         of_export: bool,
     ) -> Result<Option<&'static str>, StoreError> {
+        if item.missing == Some(MissingBytes::OtherThanHash) {
+            return Ok(Some("its bytes are not those that `hash` is of; they were taken as they are"));
+        }
         if let Some(content) = content {
             let is_here = self.store.read()?.has_content(&content.sha256)?;
             return Ok((!is_here).then_some("its bytes are not in the files"));
         }
         Ok(item.missing.filter(|_| !of_export).map(|missing| match missing {
+            MissingBytes::OtherThanHash => "its bytes are not those that `hash` is of",
             MissingBytes::FlatText => {
                 "`document` is text that does not begin with `\\x` and was kept as text"
             }

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod check;
 mod clear_copies;
+mod closed_accounts;
 mod conflict_batch;
 mod control;
 mod db;
@@ -213,6 +214,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     };
     match error.downcast_ref::<Failure>() {
         Some(failure) => failure.code,
+        None if matches!(error.downcast_ref(), Some(ControlError::Held(_))) => EXIT_REFUSED,
         None if is_config(error) => EXIT_USAGE,
         None => EXIT_FAILED,
     }

@@ -170,8 +170,19 @@ async fn set_active(config: &Config, id: &str, is_active: bool) -> anyhow::Resul
     let client = Client::connect(config, Missing::Refuse).await?;
     let path = format!("/users/{}/active", named(id)?);
     client.post(&path, &json!({"active": is_active})).await?.accepted()?;
-    let state = if is_active { "can log in again" } else { "cannot log in any more" };
+    let state = match is_active {
+        true if has_password(&client, id).await? => "can log in again",
+        true => "is open, and has no password yet: `thalamus-edge user passwd ACCOUNT` sets one",
+        false => "cannot log in any more",
+    };
     Ok(Done::text(format!("{} {state}", plain(id))))
+}
+
+/// Whether somebody can log in with the account as far as its password goes: those who have none are not listed.
+async fn has_password(client: &Client, id: &str) -> anyhow::Result<bool> {
+    let users = client.get("/users").await?.accepted()?;
+    let is_it = |user: &Value| user["id"].as_str().is_some_and(|listed| listed.eq_ignore_ascii_case(id));
+    Ok(users.as_array().is_some_and(|users| users.iter().any(is_it)))
 }
 
 /// Opens the accounts of people that came here inactive, each as `user enable ACCOUNT` does.

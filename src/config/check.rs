@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use serde::de::Error;
+use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
 
 use super::units::shown_bytes;
@@ -373,9 +373,26 @@ fn collections_apart(given: &BTreeMap<Kind, String>) -> Verdict {
 
 /// An address to listen on.
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    let text = text.trim();
-    text.parse().map_err(|_| D::Error::custom(no_socket_address(text)))
+    match toml::Value::deserialize(from)? {
+        toml::Value::String(text) => listen_address(text.trim()).map_err(D::Error::custom),
+        // A port alone reads as a number where nobody puts quotation marks around it.
+        toml::Value::Integer(number) => Err(D::Error::custom(no_socket_address(&number.to_string()))),
+        other => {
+            Err(D::Error::invalid_type(Unexpected::Other(other.type_str()), &"an address and a port as text"))
+        }
+    }
+}
+
+/// An address and a port, or what is wrong with them. No name is looked up: what it leads to may change. `localhost` is
+/// 127.0.0.1 everywhere.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    if let Some((name, port)) = text.rsplit_once(':')
+        && name.eq_ignore_ascii_case("localhost")
+        && let Ok(port) = port.parse()
+    {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().map_err(|_| no_socket_address(text))
 }
 
 fn no_socket_address(text: &str) -> &'static str {
@@ -393,7 +410,9 @@ fn no_socket_address(text: &str) -> &'static str {
         Some(("", _)) => "has no address before the port; 0.0.0.0 there listens on all addresses of IPv4",
         Some(("*", _)) => "has no address before the port; 0.0.0.0 there listens on all addresses of IPv4",
         Some((name, _)) if name.contains(':') => "has an IPv6 address that does not stand in brackets",
-        Some(_) => "has a name where an IP address belongs; 127.0.0.1 is this machine alone",
+        Some(_) => {
+            "has a name where an IP address belongs; of names only localhost will do, which is this machine alone"
+        }
     }
 }
 

@@ -48,7 +48,7 @@ const COLLECTIONS_WITHIN: &str = "central.collections.";
 const DATA_DIR: Key =
     key("data_dir", "a directory, or a path where one can be made", r#""/var/lib/thalamus-edge""#);
 const LISTEN: Key =
-    key("server.listen", "an IP address and a port, an IPv6 address in brackets", r#""0.0.0.0:8443""#);
+    key("server.listen", "an IP address (IPv6 in brackets) or localhost, and a port", r#""0.0.0.0:8443""#);
 /// A key inside of `central.collections`.
 const COLLECTION: Key = key(
     "central.collections.KIND",

@@ -171,6 +171,31 @@ fn differing_id(schema: &Schema, id: &str, body: &Map<String, Value>) -> Option<
     ["_id", "id"].into_iter().find(|field| body.get(*field).is_some_and(|given| !is_same(given)))
 }
 
+/// Spells the owner of a record as `stored` does if it is the same account there, and else as the person is stored, of whom
+/// `person` gives the id. An account that nobody has stays as it is written.
+pub fn spell_owner<E>(
+    schema: &Schema,
+    document: &mut Document,
+    stored: Option<&Document>,
+    person: impl FnOnce(&str) -> Result<Option<String>, E>,
+) -> Result<(), E> {
+    let Owner::Field(field) = schema.owner else {
+        return Ok(());
+    };
+    let Some(given) = document.get_str(field).ok().filter(|given| !given.is_empty()) else {
+        return Ok(());
+    };
+    let of_stored = stored.and_then(|stored| stored.get_str(field).ok());
+    let spelled = match of_stored.filter(|stored| stored.eq_ignore_ascii_case(given)) {
+        Some(stored) => Some(stored.to_owned()),
+        None => person(given)?,
+    };
+    if let Some(spelled) = spelled {
+        document.insert(field, spelled);
+    }
+    Ok(())
+}
+
 /// A document with the stored spelling of its id and owner, where both name the same.
 pub fn spelled_like(schema: &Schema, mut document: Document, stored: &Document) -> Document {
     let is_same_id = |a: &str, b: &str| schema.same_id(a, b);
@@ -314,6 +339,30 @@ mod tests {
 
     fn editor(acl: &Acl, is_root: bool) -> Editor<'_> {
         Editor { acl, is_root }
+    }
+
+    #[test]
+    fn an_owner_is_spelled_as_the_record_was_or_as_the_person_is() {
+        let known = |account: &str| -> Result<Option<String>, ()> {
+            Ok(account.eq_ignore_ascii_case("juan").then(|| "Juan".to_owned()))
+        };
+        let page = Kind::Page.schema();
+        for (stored, given, spelled) in [
+            (None, "JUAN", "Juan"),
+            (Some("JUAN"), "juan", "JUAN"),
+            (Some("ANA"), "juan", "Juan"),
+            (None, "Nobody", "Nobody"),
+        ] {
+            let stored = stored.map(|owner| bson::doc! {"book": owner});
+            let mut document = bson::doc! {"book": given};
+            spell_owner(page, &mut document, stored.as_ref(), known).unwrap();
+            assert_eq!(document, bson::doc! {"book": spelled}, "{given}");
+        }
+        for mut document in [bson::doc! {}, bson::doc! {"book": ""}, bson::doc! {"book": 5}] {
+            let before = document.clone();
+            spell_owner(page, &mut document, None, known).unwrap();
+            assert_eq!(document, before);
+        }
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! and everything else as JSON in `data`. Upstream looks rows up by these columns and never by `data`. Where the two say
 //! different things, nobody can tell which is right, and the row is refused: it may be about another person.
 //!
-//! `layout` tells the formats of files apart, `copy` and `csv` take their lines apart, `bytea` reads bytes.
+//! `layout` tells the formats of files apart, `copy` and `csv` take their lines apart, `dump` finds the rows in a dump, `bytea` reads bytes.
 
 pub mod bytea;
 pub mod copy;
 pub mod csv;
+pub mod dump;
 pub mod layout;
 
 use serde_json::{Map, Value};
@@ -47,6 +48,8 @@ pub struct Taken {
     pub bytes: Option<Vec<u8>>,
     /// Whether the file says that there are bytes, or that there are none.
     pub tells_bytes: bool,
+    /// The document's `hash` is that of other bytes.
+    pub is_other_than_hash: bool,
 }
 
 /// Names that PostgreSQL gives to a column that a function of JSON makes.
@@ -314,12 +317,12 @@ pub fn take_row(
 pub fn take(kind: Kind, mut fields: Map<String, Value>, owner: Option<&str>) -> Result<Taken, String> {
     let schema = kind.schema();
     if !is_row(schema, &fields) {
-        let has_record = |data: &Value| data.get("id").or_else(|| data.get("_id")).is_some();
-        if !fields.contains_key("_id") && fields.get("data").is_some_and(has_record) {
+        if has_table(schema) && !fields.contains_key("_id") && fields.get("data").is_some_and(is_document) {
             let others = fields.keys().filter(|name| column_named(schema, name).is_none());
             let others: Vec<_> = others.map(String::as_str).collect();
             return Err(format!(
-                "a row with columns that are not of Thalamus's table: {}",
+                "a row with columns that are not of Thalamus's table: {}; export its own columns, as in SELECT \
+                 row_to_json(r) FROM (SELECT id, data FROM ...) r",
                 others.join(", ")
             ));
         }
@@ -359,16 +362,29 @@ pub fn take_list(kind: Kind, values: Vec<Value>, owner: Option<&str>) -> Result<
     }
 }
 
+/// Whether Thalamus keeps records of a kind in a table.
+fn has_table(schema: &Schema) -> bool {
+    matches!(
+        schema.kind,
+        Kind::Person | Kind::Page | Kind::PersonalDocument | Kind::DomiciliaryUnit | Kind::Institution
+    )
+}
+
+/// Whether a value is a document in JSON with something in it, or the text of one.
+fn is_document(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => !fields.is_empty(),
+        Value::String(text) => parse_object(text.as_bytes()).is_ok_and(|fields| !fields.is_empty()),
+        _ => false,
+    }
+}
+
 /// Whether an object is a row of a table: `data` and nothing beside it but columns of the table. A document of MongoDB is
 /// none, because it has `_id`.
 fn is_row(schema: &Schema, fields: &Map<String, Value>) -> bool {
-    let has_table = matches!(
-        schema.kind,
-        Kind::Person | Kind::Page | Kind::PersonalDocument | Kind::DomiciliaryUnit | Kind::Institution
-    );
     let has_data = matches!(fields.get("data"), Some(Value::Object(_) | Value::Null | Value::String(_)));
     let is_column = |name: &String| name != "_id" && column_named(schema, name).is_some();
-    has_table && has_data && fields.keys().all(is_column)
+    has_table(schema) && has_data && fields.keys().all(is_column)
 }
 
 /// Compares a key column with what the document says, and adds it if that says nothing.
@@ -427,7 +443,7 @@ fn take_flat(schema: &Schema, mut fields: Map<String, Value>, owner: Option<&str
             (Some(_), _) => return Err(format!("{field}: must be text")),
         }
     }
-    let mut taken = Taken { fields, bytes: None, tells_bytes: false };
+    let mut taken = Taken { fields, bytes: None, tells_bytes: false, is_other_than_hash: false };
     // SELECT data || jsonb_build_object('document', document)
     if schema.kind == Kind::PersonalDocument
         && let Some(Value::String(text)) = taken.fields.get("document")
@@ -442,8 +458,9 @@ fn take_flat(schema: &Schema, mut fields: Map<String, Value>, owner: Option<&str
 
 fn add_bytes(taken: &mut Taken, text: &str) -> Result<(), String> {
     let hash = taken.fields.get("hash").and_then(Value::as_str);
-    taken.bytes = Some(bytea::decode(text, hash).map_err(|error| format!("document: {error}"))?);
-    taken.tells_bytes = true;
+    let bytes = bytea::decode(text, hash).map_err(|error| format!("document: {error}"))?;
+    taken.is_other_than_hash = hash.is_some_and(|hash| bytea::is_of_others(hash, &bytes));
+    (taken.bytes, taken.tells_bytes) = (Some(bytes), true);
     Ok(())
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
 
@@ -28,7 +28,7 @@ use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, Store, Subject};
-use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out};
+use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out, try_resolving};
 
 pub(crate) async fn show(
     State(node): State<Arc<Node>>,
@@ -239,7 +239,14 @@ pub(crate) async fn resolve(
     let work = Arc::new(workload::take(&node, &caller, writing(&text, showing(bytes))).await?);
     let body = work.run(|| parse_body(&text))?;
     drop(text);
+    let is_dry_run = is_dry_run(&body)?;
     match found {
+        Found::Identity(_) if is_dry_run => {
+            return Err(ApiError::invalid(
+                "dry_run",
+                "dry_run: goes with decisions about values and records only",
+            ));
+        }
         Found::Value(_) => {}
         Found::Identity(case) => {
             let case = holds::resolve(&node, &caller, *case, &headers, (&body, &work)).await?;
@@ -271,9 +278,13 @@ pub(crate) async fn resolve(
     };
     let actor = caller.principal.actor.clone();
     let id = at.id();
-    let carried_out = async |store: &Store| carry_out(store, id, decision, current, actor, check).await;
+    let carried_out = async |store: &Store| match is_dry_run {
+        false => carry_out(store, id, decision, current, actor, check).await,
+        true => try_resolving(store, id, decision, current, actor, check).await,
+    };
     match caller.writes(&node).charged(&work).through(carried_out).await {
         Ok(_) => respond(&node, &*node.store.read()?, at.id()),
+        Err(ResolveError::Tried) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(ResolveError::Unknown) => Err(absent()),
         Err(ResolveError::Resolved(_)) => {
             Err(moved(&node, at.id(), "The conflict has been resolved already"))
@@ -286,6 +297,15 @@ pub(crate) async fn resolve(
         Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
         Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
         Err(ResolveError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// `"dry_run": true` asks whether the decision could be carried out, and changes nothing.
+fn is_dry_run(body: &Map<String, Value>) -> Result<bool, ApiError> {
+    match body.get("dry_run") {
+        None => Ok(false),
+        Some(Value::Bool(is_dry_run)) => Ok(*is_dry_run),
+        Some(_) => Err(ApiError::invalid("dry_run", "dry_run: must be true or false")),
     }
 }
 

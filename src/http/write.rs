@@ -27,7 +27,7 @@ use crate::domain::edit::{self, Editor};
 use crate::domain::json::weight::{self, RECORD_MAX};
 use crate::domain::json::{Shown, parse_body};
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::domain::schema::Owner;
+use crate::domain::schema::{Owner, Schema};
 use crate::domain::value::same_document;
 use crate::store::{Edit, EditError, Requirement, Snapshot, StoreError};
 
@@ -216,7 +216,9 @@ impl WriteRequest<'_> {
             {
                 return Err(self.taken(&acl, &snapshot)?);
             }
-            (Some(found), Verb::Post) => return self.create_again(&acl, &found).map(Prepared::Answered),
+            (Some(found), Verb::Post) => {
+                return self.create_again(&acl, &snapshot, &found).map(Prepared::Answered);
+            }
             (None, Verb::Post | Verb::Put) => (self.create(&acl, &snapshot)?, true),
             (Some(found), _) if self.leads_to(&found) => (self.change(&acl, &snapshot, found)?, false),
             (Some(found), _) => return Err(self.misfiled(&acl, &found)),
@@ -293,7 +295,7 @@ impl WriteRequest<'_> {
     }
 
     /// The document that POST makes of the body.
-    fn created(&self, acl: &Acl) -> Result<Document, ApiError> {
+    fn created(&self, acl: &Acl, snapshot: &Snapshot) -> Result<Document, ApiError> {
         let schema = self.target.schema;
         let id = schema.canonical_id(self.target.id);
         schema.check_new_id(&id).map_err(|message| ApiError::invalid("_id", message))?;
@@ -302,12 +304,14 @@ impl WriteRequest<'_> {
             return Err(ApiError::invalid("id", "id: a page needs its id in the body"));
         }
         let owner = self.target.path_owner.map(fold_account);
-        Ok(edit::create(schema, &id, owner.as_deref(), self.body, self.editor(acl))?)
+        let mut document = edit::create(schema, &id, owner.as_deref(), self.body, self.editor(acl))?;
+        spell_owner(snapshot, schema, &mut document)?;
+        Ok(document)
     }
 
     fn create(&self, acl: &Acl, snapshot: &Snapshot) -> Result<Edit, ApiError> {
         let schema = self.target.schema;
-        let document = self.created(acl)?;
+        let document = self.created(acl, snapshot)?;
         let owner = schema.owner_of(&document);
         let grant = self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
         check_precondition(self.headers, None)?;
@@ -331,10 +335,10 @@ impl WriteRequest<'_> {
 
     /// POST of a record that exists: fine if it is the same record again, because the client may have
     /// lost the first answer.
-    fn create_again(&self, acl: &Acl, found: &Found) -> Result<Response, ApiError> {
+    fn create_again(&self, acl: &Acl, snapshot: &Snapshot, found: &Found) -> Result<Response, ApiError> {
         let schema = self.target.schema;
         let exists = || ApiError::invalid("", format!("{} already exists", schema.noun));
-        let created = self.created(acl)?;
+        let created = self.created(acl, snapshot)?;
         let owner = schema.owner_of(&created);
         self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
         if self.gave_password || !self.leads_to(found) {
@@ -443,6 +447,13 @@ impl WriteRequest<'_> {
         }
         Ok(response)
     }
+}
+
+/// Writes whose a record is in the spelling in which that person is stored.
+fn spell_owner(snapshot: &Snapshot, schema: &Schema, document: &mut Document) -> Result<(), StoreError> {
+    edit::spell_owner(schema, document, None, |account| {
+        snapshot.look(Kind::Person, account, |id, _| id.to_owned())
+    })
 }
 
 /// Refuses a record that grows beyond what clients may make: one request may add little, and many add up. What the

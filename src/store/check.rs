@@ -11,6 +11,7 @@ use redb::{Key, ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, T
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::{Held, Hold};
 use super::indexes::search_terms;
+use super::ownerless::indexed_owner;
 use super::snapshot::Snapshot;
 use super::tables::*;
 use super::undecided::Undecided;
@@ -123,12 +124,11 @@ impl Snapshot {
             let kind = kind_of(code)?;
             let schema = kind.schema();
             misnamed += u64::from(document.get_str("_id").ok() != Some(id));
-            let owner = schema.owner_in(document);
-            if let Some(owner) = &owner {
+            if let Some(owner) = indexed_owner(schema, document) {
                 owners.call_for((code, owner.as_str(), id))?;
             }
             if matches!(schema.owner, Owner::Field(_)) {
-                owner_of.call_for_value((code, id), owner.as_deref().unwrap_or_default())?;
+                owner_of.call_for_value((code, id), schema.owner_in(document).unwrap_or_default().as_str())?;
             }
             if schema.id_rule == IdRule::Account {
                 for term in search_terms(id, document) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bson::RawDocument;
 
 use super::StoreError;
+use super::ownerless::indexed_owner;
 use super::records::Tx;
 use super::tables::row_key;
 use crate::domain::folding::terms;
@@ -35,7 +36,8 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let (code, id) = row_key(key);
         let schema = key.kind.schema();
-        let owner = |document: Option<&RawDocument>| document.and_then(|document| schema.owner_in(document));
+        let owner =
+            |document: Option<&RawDocument>| document.and_then(|document| indexed_owner(schema, document));
         let (old_owner, new_owner) = (owner(old), owner(new));
         if old_owner != new_owner || old.is_some() != new.is_some() {
             self.note_owner(key, new.map(|_| new_owner.as_deref()))?;

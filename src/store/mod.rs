@@ -34,6 +34,7 @@ mod meant;
 mod mend;
 mod notes;
 mod overlay;
+mod ownerless;
 mod pages;
 mod put_right;
 mod rebuild;

@@ -10,6 +10,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
 use super::departed::identity_in;
+use super::ownerless::NO_ACCOUNT;
 use super::repeats::Repeats;
 use super::restore_rows::SentAt;
 use super::rows::{Ledger, Rows, open_for_writing};
@@ -605,6 +606,9 @@ impl<'t> Tx<'t> {
     /// Whether any record other than the person's own belongs to this account.
     pub fn has_dependents(&self, account: &str) -> Result<bool, StoreError> {
         let owner = fold_account(account);
+        if owner == NO_ACCOUNT {
+            return Ok(false);
+        }
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {
             let code = kind.schema().code;
             let from = (code, owner.as_str(), "");

@@ -8,6 +8,7 @@ use redb::{ReadOnlyTable, ReadableTable, ReadableTableMetadata};
 use super::StoreError;
 use super::grants::Granted;
 use super::kept::Shelf;
+use super::ownerless::NO_ACCOUNT;
 use super::rows::{Checked, View};
 use super::sync_rows::{DeadLetter, OpenWrite, Pending};
 use super::tables::{self, *};
@@ -245,6 +246,9 @@ impl Snapshot {
         let by_owner = self.transaction.open_table(BY_OWNER)?;
         let (code, owner) = (kind.schema().code, fold_account(owner));
         let mut taken = Taken::default();
+        if owner == NO_ACCOUNT {
+            return Ok(None);
+        }
         for entry in by_owner.range((code, owner.as_str(), part.after.unwrap_or(""))..)? {
             let (at, _) = entry?;
             let (found_code, found_owner, id) = at.value();
@@ -605,6 +609,9 @@ pub(crate) fn owned(
 ) -> Result<Vec<String>, StoreError> {
     let (code, account) = (kind.schema().code, fold_account(account));
     let mut ids = Vec::new();
+    if account == NO_ACCOUNT {
+        return Ok(ids);
+    }
     for entry in by_owner.range((code, account.as_str(), "")..)? {
         let (at, _) = entry?;
         let (found_code, found_account, id) = at.value();

@@ -68,7 +68,7 @@ pub(crate) const CONFLICT_OUTBOX: TableDefinition<&str, ()> = TableDefinition::n
 /// conflict id -> lease number of the round that closed its row at the centre. For some rounds the node reads that row
 /// again, because somebody may write a second decision into it.
 pub(crate) const CONFLICT_WATCHED: TableDefinition<&str, i64> = TableDefinition::new("conflict_watched");
-/// (kind, folded owner, id): records by the account they belong to.
+/// (kind, folded owner, id): records by the account they belong to; under the empty one those that name nobody.
 pub(crate) const BY_OWNER: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("by_owner");
 /// (kind, id) -> folded account that the record belongs to, empty if it names nobody: of the kinds whose records name it in a
 /// field. With it rights are decided without reading the record (`whose.rs`).

@@ -397,6 +397,7 @@ pub(crate) fn prepare(
         super::trash::index_trash(&transaction)?;
         super::whose::note_owners(&transaction)?;
         super::search::refold_names(&transaction)?;
+        super::ownerless::index_ownerless(&transaction)?;
         let mut meta = transaction.open_table(META)?;
         if meta.get(META_FORMAT)?.is_none() {
             meta.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;

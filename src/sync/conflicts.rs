@@ -55,6 +55,9 @@ pub enum ResolveError {
     /// A decision about who the person is comes first: the one about this conflict.
     #[error("it is not decided yet who this person is")]
     Held { conflict: String },
+    /// Nothing is in the way, and nothing was done, because it was only asked.
+    #[error("only tried")]
+    Tried,
     /// The new record would not be acceptable.
     #[error("{message}")]
     Invalid { field: String, message: String },
@@ -196,76 +199,106 @@ where
     let id = id.to_owned();
     store
         .transact(move |tx: &mut Tx<'_>| {
-            let known = tx.conflict(&id)?.filter(|conflict| !conflict.is_identity());
-            let mut conflict = known.ok_or(ResolveError::Unknown)?;
-            if conflict.status == ConflictStatus::Resolved {
-                return Err(ResolveError::Resolved(Box::new(conflict)));
-            }
-            let record = tx.document(&conflict.key)?;
-            let current = current_value(&conflict, record.as_ref());
-            if !same_option(current.as_ref(), seen.as_ref()) {
-                return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
-            }
-            if record.is_none() && !conflict.path.is_empty() && decision == Decision::TakeCentral {
-                // The record is gone, and this agrees with that.
-                conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());
-                tx.put_conflict(&conflict)?;
-                audit_decision(tx, &conflict, None, &actor)?;
-                return Ok(conflict);
-            }
-            if record.is_none() && !conflict.path.is_empty() {
-                return Err(ResolveError::Invalid {
-                    field: "take".to_owned(),
-                    message: "the record is gone: take \"central\", which closes the conflict".to_owned(),
-                });
-            }
-            if is_out_of_reach(&conflict, record.as_ref(), &decision) {
-                return Err(ResolveError::Invalid { field: "take".to_owned(), message: NOT_HERE.to_owned() });
-            }
-            let mut document = decided(&conflict, record.as_ref(), &decision);
-            if conflict.is_withheld && is_for_what_stands(&conflict, &decision) {
-                document.clone_from(&record);
-            }
-            let mut is_foreign = is_of_another(tx, &conflict, record.as_ref(), document.as_ref())?;
-            if is_foreign && is_for_what_stands(&conflict, &decision) {
-                // Whatever the other person's record holds by now stays.
-                (document, is_foreign) = (record.clone(), false);
-            }
-            if is_foreign {
-                return Err(ResolveError::Invalid {
-                    field: "take".to_owned(),
-                    message: OF_ANOTHER.to_owned(),
-                });
-            }
-            check(&conflict, record.as_ref(), document.as_ref())?;
-            if conflict.subject == Subject::Record {
-                undecided::carry_out(tx, &conflict, &decision, &actor)?;
-                conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());
-                tx.put_conflict(&conflict)?;
-                audit_decision(tx, &conflict, record.as_ref(), &actor)?;
-                return Ok(conflict);
-            }
-            if decision == Decision::NewId {
-                let message = "a new id is for two records under one id".to_owned();
-                return Err(ResolveError::Invalid { field: "take".to_owned(), message });
-            }
-            if let (Some(person), None, Kind::Person) = (&record, &document, conflict.key.kind) {
-                check_person_may_go(tx, &conflict.key.id, person)?;
-            }
-            match &document {
-                Some(body) if made_again::is_making(tx, &conflict, record.as_ref())? => {
-                    made_again::make(tx, &conflict, body, &actor)?;
-                }
-                document => drop(tx.edit(&conflict.key, document.as_ref(), &actor)?),
-            }
-            conflict.resolve(decision.name(), decision.value(), &actor.to_string(), tx.now_ms());
-            tx.put_conflict(&conflict)?;
-            audit_decision(tx, &conflict, record.as_ref().or(document.as_ref()), &actor)?;
+            let conflict = decide(tx, &id, &decision, seen.as_ref(), &actor, &check)?;
             step("conflict.deciding");
             Ok(conflict)
         })
         .await
         .inspect(|_| step("conflict.decided"))
+}
+
+/// Says what [`resolve`] would say, and changes nothing: [`ResolveError::Tried`] if nothing is in the way.
+pub async fn try_resolving<F>(
+    store: &Store,
+    id: &str,
+    decision: Decision,
+    seen: Option<Bson>,
+    actor: Actor,
+    check: F,
+) -> Result<Conflict, ResolveError>
+where
+    F: Fn(&Conflict, Option<&Document>, Option<&Document>) -> Result<(), ResolveError> + Send + 'static,
+{
+    let id = id.to_owned();
+    store
+        .transact(move |tx: &mut Tx<'_>| {
+            // What a job writes that ends with an error is undone.
+            decide(tx, &id, &decision, seen.as_ref(), &actor, &check).and(Err(ResolveError::Tried))
+        })
+        .await
+}
+
+fn decide(
+    tx: &mut Tx<'_>,
+    id: &str,
+    decision: &Decision,
+    seen: Option<&Bson>,
+    actor: &Actor,
+    check: &impl Fn(&Conflict, Option<&Document>, Option<&Document>) -> Result<(), ResolveError>,
+) -> Result<Conflict, ResolveError> {
+    let known = tx.conflict(id)?.filter(|conflict| !conflict.is_identity());
+    let mut conflict = known.ok_or(ResolveError::Unknown)?;
+    if conflict.status == ConflictStatus::Resolved {
+        return Err(ResolveError::Resolved(Box::new(conflict)));
+    }
+    let record = tx.document(&conflict.key)?;
+    let current = current_value(&conflict, record.as_ref());
+    if !same_option(current.as_ref(), seen) {
+        return Err(ResolveError::Moved { conflict: Box::new(conflict), current });
+    }
+    if record.is_none() && !conflict.path.is_empty() && *decision == Decision::TakeCentral {
+        // The record is gone, and this agrees with that.
+        conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());
+        tx.put_conflict(&conflict)?;
+        audit_decision(tx, &conflict, None, actor)?;
+        return Ok(conflict);
+    }
+    if record.is_none() && !conflict.path.is_empty() {
+        return Err(ResolveError::Invalid {
+            field: "take".to_owned(),
+            message: "the record is gone: take \"central\", which closes the conflict".to_owned(),
+        });
+    }
+    if is_out_of_reach(&conflict, record.as_ref(), decision) {
+        return Err(ResolveError::Invalid { field: "take".to_owned(), message: NOT_HERE.to_owned() });
+    }
+    let mut document = decided(&conflict, record.as_ref(), decision);
+    if conflict.is_withheld && is_for_what_stands(&conflict, decision) {
+        document.clone_from(&record);
+    }
+    let mut is_foreign = is_of_another(tx, &conflict, record.as_ref(), document.as_ref())?;
+    if is_foreign && is_for_what_stands(&conflict, decision) {
+        // Whatever the other person's record holds by now stays.
+        (document, is_foreign) = (record.clone(), false);
+    }
+    if is_foreign {
+        return Err(ResolveError::Invalid { field: "take".to_owned(), message: OF_ANOTHER.to_owned() });
+    }
+    check(&conflict, record.as_ref(), document.as_ref())?;
+    if conflict.subject == Subject::Record {
+        undecided::carry_out(tx, &conflict, decision, actor)?;
+        conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());
+        tx.put_conflict(&conflict)?;
+        audit_decision(tx, &conflict, record.as_ref(), actor)?;
+        return Ok(conflict);
+    }
+    if *decision == Decision::NewId {
+        let message = "a new id is for two records under one id".to_owned();
+        return Err(ResolveError::Invalid { field: "take".to_owned(), message });
+    }
+    if let (Some(person), None, Kind::Person) = (&record, &document, conflict.key.kind) {
+        check_person_may_go(tx, &conflict.key.id, person)?;
+    }
+    match &document {
+        Some(body) if made_again::is_making(tx, &conflict, record.as_ref())? => {
+            made_again::make(tx, &conflict, body, actor)?;
+        }
+        document => drop(tx.edit(&conflict.key, document.as_ref(), actor)?),
+    }
+    conflict.resolve(decision.name(), decision.value(), &actor.to_string(), tx.now_ms());
+    tx.put_conflict(&conflict)?;
+    audit_decision(tx, &conflict, record.as_ref().or(document.as_ref()), actor)?;
+    Ok(conflict)
 }
 
 /// That a conflict was decided, and how; `record` says whose it is.

@@ -283,7 +283,7 @@ impl Round<'_> {
             self.store.transact(move |tx| save_token(tx, early.as_ref())).await?;
         }
         if changes.has_other_ids {
-            self.count_unsupported(central).await?;
+            self.count_other_ids(central).await?;
         }
         let heard = self.heard(&changes.events)?;
         let deletes = heard.landed.iter().filter_map(|(_, open)| open.archive());

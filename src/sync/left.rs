@@ -1,9 +1,9 @@
 //! Floor 3. What is left over, in words: said by every round, however it ended, by `sync status` and by the pages that show
 //! it. Counts of refused, held and damaged records are left out by none of them.
 
+use super::other_ids::OtherIds;
 use super::round::Outcome;
-use super::scan::META_UNSUPPORTED;
-use super::time_text;
+use super::{ownerless, time_text};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// What a complete round says first while accounts wait for a decision.
@@ -104,7 +104,8 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
     if snapshot.open_conflicts_count()? > 0 {
         words.push("Some records differ and wait for a decision: see the conflicts.".to_owned());
     }
-    words.extend(unsupported_words(unsupported_count(snapshot)?));
+    words.extend(OtherIds::known(snapshot)?.words());
+    words.extend(ownerless::words(&snapshot.ownerless_counts()?));
     match snapshot.unpublished_conflicts_count()? {
         0 => {}
         1 => words.push("One conflict, as it is now, is not written at the centre yet.".to_owned()),
@@ -113,21 +114,6 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
         }
     }
     Ok((!words.is_empty()).then(|| words.join(" ")))
-}
-
-/// How many records the centre holds under ids that are no text, when they were counted last.
-fn unsupported_count(snapshot: &Snapshot) -> Result<i64, StoreError> {
-    Ok(snapshot.meta(META_UNSUPPORTED)?.and_then(|row| row.get_i64("count").ok()).unwrap_or(0))
-}
-
-fn unsupported_words(count: i64) -> Option<String> {
-    match count {
-        ..=0 => None,
-        1 => Some("One record at the centre has an id that is no text, and is left alone.".to_owned()),
-        count => {
-            Some(format!("{count} records at the centre have ids that are no text, and are left alone."))
-        }
-    }
 }
 
 /// Rows that rotted on the disk; `None` if none is known.
@@ -169,16 +155,6 @@ pub(super) fn waiting_words(snapshot: &Snapshot) -> Result<Option<String>, Store
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_that_are_no_text_are_said() {
-        assert_eq!(unsupported_words(0), None);
-        let one = "One record at the centre has an id that is no text, and is left alone.";
-        assert_eq!(unsupported_words(1).as_deref(), Some(one));
-        assert!(
-            unsupported_words(2).is_some_and(|words| words.starts_with("2 records at the centre have ids"))
-        );
-    }
 
     #[test]
     fn what_is_left_over_is_said_however_a_round_ended() {

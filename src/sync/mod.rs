@@ -31,6 +31,8 @@ mod merge_in;
 pub mod namesakes;
 mod no_feed;
 mod operator;
+mod other_ids;
+mod ownerless;
 mod owners;
 mod people_first;
 mod position;

@@ -25,14 +25,11 @@ use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx, unless_damaged};
 const SCAN_TIME_SHARE: u32 = 2;
 /// A position without effects is saved this often: an idle round over a fast link writes nothing.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
-/// Ids that are no text, counted up to here for each kind.
-const UNSUPPORTED_IDS_MAX: usize = 100;
 
 /// Where a sweep under way stands.
 pub(crate) const META_SCAN: &str = "scan";
 /// Set once a sweep has reached its end.
 pub(crate) const META_EVER_SWEPT: &str = "ever_swept";
-pub(super) const META_UNSUPPORTED: &str = "unsupported_ids";
 
 /// Why everything is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,9 +164,11 @@ impl Round<'_> {
         }
         self.received_before_scan = central.traffic().line_bytes_received;
         self.has_saved_position = has_saved;
-        if position.after.is_none() && position.kind == kinds()[0] && position.reason != Reason::Sweep {
-            self.store.transact(|tx| tx.retry_refused()).await?;
-            self.count_unsupported(central).await?;
+        if position.after.is_none() && position.kind == kinds()[0] {
+            if position.reason != Reason::Sweep {
+                self.store.transact(|tx| tx.retry_refused()).await?;
+            }
+            self.count_other_ids(central).await?;
         }
         let start = kinds().iter().position(|kind| *kind == position.kind).unwrap_or(0);
         for (index, kind) in kinds().into_iter().enumerate().skip(start) {
@@ -367,18 +366,6 @@ impl Round<'_> {
             self.has_saved_position = true;
             self.position_saved = tokio::time::Instant::now();
         }
-        Ok(())
-    }
-
-    /// Counts records that the centre holds under ids that are no text: they stay where they are, but are
-    /// not kept secret.
-    pub(super) async fn count_unsupported(&mut self, central: &mut dyn Central) -> Result<(), RoundError> {
-        let mut count = 0;
-        for kind in Kind::ALL {
-            let ids = central.unsupported_ids(kind, UNSUPPORTED_IDS_MAX).await?;
-            count += i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        }
-        self.store.transact(move |tx| tx.set_meta(META_UNSUPPORTED, Some(&doc! {"count": count}))).await?;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Floor 3. How reconciliation stands, for people and programs: never better than it is.
 
+use std::collections::BTreeMap;
+
 use bson::Document;
 use serde::Serialize;
 
@@ -8,6 +10,7 @@ use super::left::{Left, Said, waiting_words};
 use super::namesakes::{self, SameName};
 use super::no_feed::NoFeed;
 use super::operator::Pause;
+use super::other_ids::OtherIds;
 use super::{META_REPORT, Reconciler, lease, lock, time_text};
 use crate::store::{Snapshot, StoreError};
 
@@ -32,6 +35,10 @@ pub struct Status {
     pub full_read_bytes: Option<u64>,
     /// When every row had last been read to see whether it is good; nothing if that never was.
     pub scrubbed_at: Option<String>,
+    /// Records at the centre whose ids are no text, by collection (`fs.files` too): left alone. 100 stands for more, too.
+    pub other_ids: BTreeMap<String, u64>,
+    /// Records here that say of nobody that they are theirs, such as pages without `book`, by collection.
+    pub ownerless: BTreeMap<String, u64>,
     /// Records that wait for their person or for a decision instead of being sent.
     pub waiting: u64,
     /// Attachments that records here name and whose bytes are not here yet.
@@ -116,6 +123,12 @@ impl Reconciler {
             change_feed_error: without_feed.and_then(NoFeed::refused),
             full_read_bytes: without_feed.and_then(NoFeed::bytes),
             scrubbed_at: snapshot.scrubbed()?.completed_ms.map(time_text),
+            other_ids: OtherIds::known(&snapshot)?.collections,
+            ownerless: snapshot
+                .ownerless_counts()?
+                .into_iter()
+                .map(|(kind, count)| (kind.schema().collection.to_owned(), count))
+                .collect(),
             waiting: snapshot.held_back_count()?,
             content_pending: snapshot.content_wanted_count()?,
             content_owed: snapshot.content_owed_count()?,

@@ -207,3 +207,40 @@ fn a_conflict_about_a_password_names_who_changed_it() {
         .says("(never shown)");
     assert!(!format!("{json} {} {}", shown.out, listed.out).contains("hash"));
 }
+
+/// What a decision meets only when it is made is counted before, too.
+#[test]
+fn a_dry_run_counts_what_the_run_then_does() {
+    for is_running in IS_RUNNING {
+        let clinic = Clinic::new();
+        clinic.write(|tx| {
+            for id in ["ANA", "BOB"] {
+                let person = doc! {"_id": id, "roles": ["end_user"], "active": true, "name": id};
+                tx.edit(&RecordKey::new(Kind::Person, id), Some(&person), &OPERATOR)?;
+            }
+            for id in ["e1", "e2"] {
+                let key = RecordKey::new(Kind::Event, id);
+                tx.edit(&key, Some(&doc! {"_id": id, "person": "ANA", "n": 2}), &OPERATOR)?;
+                tx.add_conflict(&key, &clash(&["n"], 1, 2))?;
+            }
+            // The value was about somebody else.
+            let of_bob = doc! {"_id": "e2", "person": "BOB", "n": 2};
+            tx.edit(&RecordKey::new(Kind::Event, "e2"), Some(&of_bob), &OPERATOR).map(drop)
+        });
+        let node = is_running.then(|| clinic.serve(&[]));
+        let all = |more: &[&str]| {
+            clinic.run(&[&["conflicts", "resolve", "--all", "--take", "local", "--json"], more].concat())
+        };
+        let before = decisions(&clinic);
+        let mut dry = all(&["--dry-run"]).ends(0).json();
+        assert_eq!((&dry["decided"], &dry["refused"], &dry["dry_run"]), (&json!(1), &json!(1), &json!(true)));
+        assert_eq!((open_fields(&clinic).len(), decisions(&clinic)), (1, before), "nothing was decided");
+        let mut done = all(&[]).ends(1).json();
+        for counts in [&mut dry, &mut done] {
+            counts.as_object_mut().unwrap().remove("dry_run");
+        }
+        assert_eq!(dry, done);
+        assert_eq!(decisions(&clinic), before + 1);
+        drop(node);
+    }
+}

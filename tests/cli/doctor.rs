@@ -216,3 +216,18 @@ fn a_disk_without_room_is_told() {
     let greedy = clinic.with("STORE__RESERVE_BYTES", &(1_u64 << 40).to_string());
     finds(&greedy, "disk", "wrong", "writes are refused");
 }
+
+#[test]
+fn records_of_nobody_are_found() {
+    let clinic = Clinic::new();
+    clinic.write(|tx| {
+        for (id, page) in [("p1", doc! {"_id": "p1"}), ("p2", doc! {"_id": "p2", "book": 5})] {
+            tx.edit(&RecordKey::new(Kind::Page, id), Some(&page), &Actor::Operator(0))?;
+        }
+        Ok(())
+    });
+    let words = "2 in pols say of nobody that they are theirs";
+    finds(&clinic, "records of nobody", "warning", words);
+    let status = clinic.run(&["sync", "status", "--json"]).ends(0).json();
+    assert_eq!((&status["ownerless"], &status["other_ids"]), (&json!({"pols": 2}), &json!({})), "{status}");
+}

@@ -193,3 +193,188 @@ fn a_dry_run_keeps_the_reserve() {
     assert_eq!(fs::read(clinic.data().join("store.redb")).unwrap().len(), before.len());
     assert_eq!(clinic.records(Kind::Page), []);
 }
+
+/// The head and the end of what `pg_dump` writes.
+const DUMP_HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET standard_conforming_strings = on;\n\n";
+const DUMP_TAIL: &str = "--\n-- PostgreSQL database dump complete\n--\n";
+
+fn copy_of(table: &str, rows: &str) -> String {
+    let columns = if table.ends_with("people") { "id, data" } else { "id, book, data" };
+    format!("COPY {table} ({columns}) FROM stdin;\n{rows}\\.\n\n")
+}
+
+const PAGE_ROW: &str = "P1\tANA001\t{\"id\": \"P1\"}\n";
+
+#[test]
+fn a_dump_that_was_cut_off_between_tables_is_named() {
+    let whole = format!(
+        "{DUMP_HEAD}{}{}{DUMP_TAIL}",
+        copy_of("public.people", "EVA001\t{\"name\": \"Eva\"}\n"),
+        copy_of("public.pols", PAGE_ROW)
+    );
+    let clinic = clinic();
+    import(&clinic, "all.sql", &whole, &[]).ends(0);
+    for cut in ["COPY public.pols", "P1\t", "--\n-- PostgreSQL database dump complete"] {
+        let cut = whole.split(cut).next().unwrap();
+        let clinic = self::clinic();
+        for more in [&["--dry-run", "--json"][..], &["--json"]] {
+            let ran = import(&clinic, "all.sql", cut, more).ends(1);
+            ran.complains("all.sql: the dump ").complains("it was cut off").complains("1 dumps were cut off");
+            let told = ran.json();
+            assert_eq!(told["cut_off"][0]["file"], json!("all.sql"), "{told}");
+            assert_eq!(told["files"][0]["added"], json!(1), "what is there counts: {told}");
+        }
+        assert_eq!(clinic.records(Kind::Person).len(), 3);
+    }
+}
+
+#[test]
+fn tables_of_two_schemas_are_not_mixed() {
+    let clinic = clinic();
+    let dump = format!(
+        "{DUMP_HEAD}{}{}{}{DUMP_TAIL}",
+        copy_of("archive.people", "OLD001\t{\"name\": \"Old\"}\n"),
+        copy_of("public.people", "EVA001\t{\"name\": \"Eva\"}\n"),
+        copy_of("public.pols", PAGE_ROW),
+    );
+    let ran = import(&clinic, "all.sql", &dump, &[]).ends(2);
+    ran.complains("several schemas: say with --schema which are to be taken (archive, public)");
+    assert_eq!(clinic.records(Kind::Person).len(), 2, "nothing was taken");
+    import(&clinic, "all.sql", &dump, &["--schema", "other"])
+        .ends(2)
+        .complains("no such table in the schema other");
+    let ran = import(&clinic, "all.sql", &dump, &["--schema", "public"]).ends(0);
+    ran.complains("its table archive.people is of another schema and is not taken");
+    let people = clinic.records(Kind::Person);
+    let ids: Vec<_> = people.iter().map(|person| person.get_str("_id").unwrap()).collect();
+    assert_eq!(ids, ["ANA001", "BOB001", "EVA001"]);
+    assert_eq!(clinic.records(Kind::Page).len(), 1);
+}
+
+#[test]
+fn what_reads_like_rows_within_functions_and_comments_is_not_taken() {
+    let clinic = clinic();
+    let fake = copy_of("public.pols", "FAKE\tBOB001\t{\"id\": \"FAKE\"}\n");
+    let dump = format!(
+        "{DUMP_HEAD}/* as before:\n{fake}*/\nCREATE FUNCTION f() RETURNS text LANGUAGE sql AS $_$\n{fake}$_$;\n\
+         COMMENT ON TABLE pols IS 'it''s like\n{fake}';\n{}{DUMP_TAIL}",
+        copy_of("public.pols", PAGE_ROW)
+    );
+    import(&clinic, "all.sql", &dump, &["--json"]).ends(0).says("\"added\": 1");
+    assert_eq!(clinic.records(Kind::Page)[0].get_str("_id").unwrap(), "P1");
+}
+
+/// `row_to_json` of a table to which somebody has added a column.
+#[test]
+fn no_record_ends_up_within_its_column() {
+    let clinic = clinic();
+    for row in [
+        r#"{"id":"P1","book":"ANA001","data":{"page":1},"added":"x"}"#,
+        r#"{"id":"P1","book":"ANA001","data":{"id":"P1","page":1},"added":"x"}"#,
+        r#"{"id":"P1","book":"ANA001","data":"{\"page\": 1}","added":"x"}"#,
+    ] {
+        let ran = import(&clinic, "pols.jsonl", row, &[]).ends(1);
+        ran.complains(
+            "pols.jsonl line 1 column 1: a row with columns that are not of Thalamus's table: added",
+        );
+        assert_eq!(clinic.records(Kind::Page), [], "{row}");
+    }
+    // A document may have a field that is called so.
+    let document = r#"{"_id":"P1","book":"ANA001","data":{"page":1},"added":"x"}"#;
+    import(&clinic, "pols.jsonl", document, &[]).ends(0);
+    assert_eq!(clinic.records(Kind::Page).len(), 1);
+}
+
+#[test]
+fn every_mark_of_null_in_csv_is_null() {
+    for null in ["", "\\N", "NULL", "null"] {
+        let clinic = clinic();
+        let text = format!("id,book,data\nP1,{null},\"{{\"\"page\"\": 1}}\"\n");
+        import(&clinic, "pols.csv", &text, &[]).ends(1).complains("line 2 column 1: `book` is missing");
+        assert_eq!(clinic.records(Kind::Page), [], "{null}");
+    }
+}
+
+/// psql with a tab between the columns escapes nothing, unlike COPY.
+#[test]
+fn rows_of_psql_with_tabs_are_read_as_they_are_or_refused() {
+    let clinic = clinic();
+    // Text of the type `json` may hold tabs and line ends between its signs.
+    let text =
+        "P1\tANA001\t{\"id\":\t\"P1\",\n\"n\": 1}\nP2\tANA001\t{\"id\": \"P2\", \"note\": \"a\\nb\"}\n";
+    let ran = import(&clinic, "pols.txt", text, &[]).ends(1);
+    ran.complains("pols.txt line 1 column 1: data: not JSON").complains("pols.txt line 2 column 1: ");
+    let pages = clinic.records(Kind::Page);
+    let [page] = pages.as_slice() else { panic!("{pages:?}") };
+    assert_eq!((page.get_str("_id").unwrap(), page.get_str("note").unwrap()), ("P2", "a\nb"));
+}
+
+#[test]
+fn a_document_with_other_bytes_than_its_hash_says_is_named() {
+    let clinic = clinic();
+    let row = |hash: &str| {
+        let data = format!(r#"{{"id": "D1", "fedacct": "ANA001", "pol": "P1", "hash": "{hash}"}}"#);
+        format!("D1\tANA001\tP1\t\\\\x010203\t{data}\n")
+    };
+    // SHA-256 of the three bytes.
+    let right = "039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81";
+    let ran = import(&clinic, "personal_docs.txt", row(&"0".repeat(64)), &["--json"]).ends(1);
+    ran.complains("D1: incomplete: its bytes are not those that `hash` is of");
+    assert_eq!(ran.json()["files"][0]["incomplete"], json!(1));
+    import(&self::clinic(), "personal_docs.txt", row(right), &[]).ends(0);
+}
+
+#[test]
+fn blank_lines_of_json_count_in_the_numbers_of_lines() {
+    let clinic = clinic();
+    let text = "\n\n{\"id\": \"P1\", \"book\": \"ANA001\"}\n\r\n   \n{\"id\": \"P2\"}\n\n{\"id\": oops}\n";
+    let ran = import(&clinic, "pols.jsonl", text, &[]).ends(1);
+    ran.complains("pols.jsonl line 6 column 1: `book` is missing").complains("pols.jsonl line 8 column 8: ");
+    assert_eq!(clinic.records(Kind::Page).len(), 1);
+}
+
+#[test]
+fn an_import_beside_a_running_node_ends_with_3() {
+    let clinic = clinic();
+    put(&clinic, "pols.jsonl", r#"{"id": "P1", "book": "ANA001"}"#);
+    let node = clinic.serve(&[]);
+    clinic
+        .run(&["import", "pols.jsonl"])
+        .ends(3)
+        .complains("is in use by another thalamus-edge: stop it first");
+    clinic.run(&["import", "--dry-run", "pols.jsonl"]).ends(3).complains("stop it first");
+    clinic.run(&["export", "out"]).ends(3).complains("stop it first");
+    drop(node);
+    clinic.run(&["import", "pols.jsonl"]).ends(0);
+}
+
+/// A hub stores `active: false` for everybody, so the record alone does not say that somebody closed the account.
+#[test]
+fn an_account_that_was_closed_stays_closed_on_another_box() {
+    let clinic = clinic();
+    clinic.run(&["user", "disable", "ANA001"]).ends(0);
+    clinic.run(&["export", "out"]).ends(0).says("closed_accounts.jsonl");
+    assert_eq!(
+        fs::read_to_string(clinic.path("out/closed_accounts.jsonl")).unwrap(),
+        "{\"_id\":\"ANA001\"}\n"
+    );
+    let other = Clinic::new();
+    fs::rename(clinic.path("out"), other.path("out")).unwrap();
+    other.run(&["import", "--dry-run", "out"]).ends(0);
+    other.run(&["import", "out"]).ends(0);
+    let is_closed = |clinic: &Clinic, id: &str| {
+        let store = clinic.open_store();
+        let snapshot = store.read().unwrap();
+        snapshot.is_closed_here(id).unwrap()
+    };
+    assert_eq!((is_closed(&other, "ANA001"), is_closed(&other, "BOB001")), (true, false));
+    // The same once more changes nothing.
+    other.run(&["import", "out"]).ends(0);
+    // Whoever is here and open is closed by no file.
+    other.run(&["user", "enable", "ANA001"]).ends(0).says("is open, and has no password yet");
+    other
+        .run(&["import", "out"])
+        .ends(1)
+        .complains("ANA001: `active` stays as it is here: the account is open");
+    assert!(!is_closed(&other, "ANA001"));
+}

@@ -88,7 +88,8 @@ fn pages_are_read_in_every_form_in_which_thalamus_has_them() {
             "federation.sql",
             format!(
                 "--\n-- PostgreSQL database dump\n--\nSET x = 1;\nCOPY public.pols (id, book, data) FROM stdin;\n\
-                 P1\tANA001\t{c1}\nP2\tBOB001\t{c2}\n\\.\n\nCOPY public.people (id, data) FROM stdin;\n\\.\n"
+                 P1\tANA001\t{c1}\nP2\tBOB001\t{c2}\n\\.\n\nCOPY public.people (id, data) FROM stdin;\n\\.\n\n\
+                 -- PostgreSQL database dump complete\n"
             ),
         ),
     ] {
@@ -392,7 +393,7 @@ fn a_dry_run_says_what_would_happen_and_changes_nothing() {
     let clinic = clinic();
     put(&clinic, "pols.jsonl", r#"{"id": "P1", "book": "ANA001"}"#);
     let node = clinic.serve(&[]);
-    clinic.run(&["import", "pols.jsonl", "--dry-run"]).ends(1).complains("in use by another thalamus-edge");
+    clinic.run(&["import", "pols.jsonl", "--dry-run"]).ends(3).complains("in use by another thalamus-edge");
     node.stop();
 }
 

@@ -75,6 +75,12 @@ pub(crate) async fn order_and_resumption(central: &mut dyn Central, behind: &dyn
     let expected = unsupported.iter().map(|id| id.clone().into_relaxed_extjson().to_string());
     assert_eq!(listed, expected.collect());
     assert_eq!(central.unsupported_ids(kind, 2).await.expect("a list").len(), 2);
+    assert_eq!(central.unsupported_content_ids(100).await.expect("a list"), [""; 0]);
+    behind.put_elsewhere("fs.files", vec![doc! {"_id": "a"}, doc! {"_id": 7}, doc! {"_id": true}]).await;
+    let mut listed = central.unsupported_content_ids(100).await.expect("a list");
+    listed.sort_unstable();
+    assert_eq!(listed, ["7", "true"]);
+    assert_eq!(central.unsupported_content_ids(1).await.expect("a list").len(), 1);
     let count = central.estimated_count(kind).await.expect("a count");
     assert_eq!(count, (ORDERED.len() + unsupported.len()) as u64);
     large_documents(central, behind, kind).await;

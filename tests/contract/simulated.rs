@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
+use thalamus_edge::central::content::FILES_COLLECTION;
 use thalamus_edge::central::{Central, Hub};
 use thalamus_edge::domain::record::Kind;
 
@@ -46,8 +47,15 @@ impl Behind for Sim {
         Sim::remove(self, kind, id);
     }
 
-    async fn put_elsewhere(&self, _: &str, documents: Vec<Document>) {
-        documents.iter().for_each(|_| self.happen_elsewhere());
+    async fn put_elsewhere(&self, collection: &str, documents: Vec<Document>) {
+        for document in documents {
+            self.happen_elsewhere();
+            if let (FILES_COLLECTION, Some(id)) =
+                (collection, document.get("_id").filter(|id| id.as_str().is_none()))
+            {
+                self.contents().other_ids.push(id.clone().into_relaxed_extjson().to_string());
+            }
+        }
     }
 
     async fn rename(&self, from: &str, to: &str) {

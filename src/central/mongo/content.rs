@@ -51,6 +51,11 @@ impl Attachments for MongoCentral {
         Ok(rows.iter().filter_map(file).collect())
     }
 
+    async fn unsupported_content_ids(&mut self, max: usize) -> Result<Vec<String>> {
+        let answer = self.list_unsupported_ids(FILES_COLLECTION, max).await;
+        self.reading("find", FILES_COLLECTION, answer)
+    }
+
     async fn marked_contents(&mut self, max: usize) -> Result<Vec<String>> {
         let marked = doc! {MARK_NODE: {"$exists": true}};
         let limit = i64::try_from(max).unwrap_or(i64::MAX);

@@ -62,8 +62,9 @@ impl Central for MongoCentral {
     }
 
     async fn unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
-        let answer = self.list_unsupported_ids(kind, max).await;
-        self.reading("find", self.address.collection(kind), answer)
+        let collection = self.address.collection(kind).to_owned();
+        let answer = self.list_unsupported_ids(&collection, max).await;
+        self.reading("find", &collection, answer)
     }
 
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>> {

@@ -19,6 +19,7 @@ use super::line::Patience;
 use super::place::trouble;
 use super::read::{batch_size, owned};
 use super::{MongoCentral, error};
+use crate::central::content::FILES_COLLECTION;
 use crate::central::survey::Stage;
 use crate::central::{
     Cause, CentralError, Changes, Effect, Event, Feed, Lease, Moment, NODES_COLLECTION, Result, Token,
@@ -157,14 +158,16 @@ fn pipeline(
     after: Option<&Token>,
     bodies: &[RecordKey],
 ) -> Vec<Document> {
-    let names: Vec<&String> = kinds.keys().collect();
+    // Attachments are told of in a few words each, which are fewer than a condition in every round would be.
+    let names: Vec<&str> = kinds.keys().map(String::as_str).chain([FILES_COLLECTION]).collect();
     let mut stream = doc! {};
     if let Some(Token(token)) = after {
         stream.insert("resumeAfter", token);
     }
     // Short, because it is sent in every round: what else a rename is about is looked at here.
     let mut told = doc! {
-        "operationType": 1, "ns": 1, "to": 1, "documentKey": 1, "updateDescription": 1, "clusterTime": 1,
+        "operationType": true, "ns": true, "to": true, "documentKey": true, "updateDescription": true,
+        "clusterTime": true,
     };
     if !bodies.is_empty() {
         let mut ids: Vec<&str> = bodies.iter().map(|key| key.id.as_str()).collect();
@@ -207,16 +210,18 @@ impl MongoFeed {
         };
         let unreadable = |_| error::failed("a batch of changes cannot be read");
         let (mut changes, mut values) = (Changes::default(), Together::default());
+        let mut is_empty = true;
         for value in batch.doc_slices().map_err(|failure| error::of_call(&failure))? {
             if let bson::RawBsonRef::Document(raw) = value.map_err(unreadable)? {
                 self.take(raw, &mut changes, &mut values)?;
+                is_empty = false;
             }
         }
         let reply = batch.as_raw_document();
         if let Ok(time) = reply.get_timestamp("operationTime") {
             self.told.note(time);
         }
-        self.is_behind &= !changes.events.is_empty();
+        self.is_behind &= !is_empty;
         let position = reply.get_document("cursor").and_then(|c| c.get_document("postBatchResumeToken"));
         if let Ok(token) = position {
             self.read_to = Some(Token(Document::try_from(token).map_err(|_| unreadable_token())?));
@@ -246,6 +251,11 @@ impl MongoFeed {
             return Ok(());
         }
         let id = raw.get_document("documentKey").and_then(|key| key.get_str("_id"));
+        // Of attachments it only matters that there are some under other ids than text.
+        if place == FILES_COLLECTION {
+            changes.has_other_ids |= id.is_err();
+            return Ok(());
+        }
         let Some(kind) = self.kinds.get(place) else {
             return Ok(());
         };

@@ -245,13 +245,13 @@ impl MongoCentral {
         }
     }
 
-    pub(super) async fn list_unsupported_ids(&mut self, kind: Kind, max: usize) -> Result<Vec<String>> {
+    pub(super) async fn list_unsupported_ids(&mut self, collection: &str, max: usize) -> Result<Vec<String>> {
         if max == 0 {
             return Ok(Vec::new());
         }
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
-        let records = self.records(kind);
-        let finding = records
+        let rows = self.database.collection::<Document>(collection);
+        let finding = rows
             .find(doc! {"_id": other_ids()})
             .projection(doc! {"_id": 1})
             .limit(limit)

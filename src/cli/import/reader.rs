@@ -9,6 +9,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::cli::ndjson::{Documents, Place, TEXT_BYTES_MAX, Text, Wrong, too_long};
 use crate::domain::encoding::unmarked;
+use crate::domain::exported::dump::{DumpLine, DumpReader};
 use crate::domain::exported::layout::{Escapes, Layout, escapes_of, layout_of, may_be_copied};
 use crate::domain::exported::{Cell, Column, columns_named, copy, csv, is_heading};
 use crate::domain::record::Kind;
@@ -18,9 +19,6 @@ const HEAD_BYTES: u64 = 64 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 const GZIP_MARK: &[u8] = b"\x1f\x8b";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Begins and ends the line of a dump before the rows of a table.
-const COPY_MARK: &str = "COPY ";
-const COPY_END: &str = " FROM stdin;";
 const EITHER: &str = "whether its backslashes are escaped twice, as COPY does it, cannot be told; say --format copy or --format json";
 const COPIED_LIST: &str =
     "a list of rows that COPY wrote is not read: export it with psql -At, or row by row";
@@ -234,7 +232,8 @@ struct TableRows<R> {
     columns: Option<Arc<[Column]>>,
     /// The table of a dump that is read.
     table: Option<String>,
-    /// In a dump, whether the rows of that table stand here.
+    /// In a dump, where in it this is, and whether the rows of that table stand here.
+    dump: DumpReader,
     is_within: bool,
     is_first: bool,
     /// After the mark that ends the rows, where empty lines are none.
@@ -283,6 +282,7 @@ impl<R: BufRead> TableRows<R> {
             layout,
             columns: None,
             table: table.map(str::to_owned),
+            dump: DumpReader::default(),
             is_within: false,
             // A dump has no headings.
             is_first: table.is_none(),
@@ -396,72 +396,54 @@ impl<R: BufRead> TableRows<R> {
 
     /// Whether a line of a dump is a row of the table that is read. Others tell where its rows begin and end.
     fn is_row_of_dump(&mut self, line: usize, text: &[u8]) -> io::Result<bool> {
-        if self.is_within {
-            self.is_within = text != copy::END;
-            return Ok(self.is_within);
-        }
-        if let Some((table, names)) = copied_table(text)
-            && Some(&table) == self.table.as_ref()
-        {
-            let columns = names.map(|names| columns_named(self.kind, &names)).transpose();
-            let columns = columns.map_err(|message| io::Error::other(format!("line {line}: {message}")))?;
-            (self.columns, self.is_within) = (columns.map(Into::into), true);
+        match self.dump.line(text) {
+            DumpLine::Row => return Ok(self.is_within),
+            DumpLine::Begin { table, columns } if Some(&table) == self.table.as_ref() => {
+                let columns = columns.map(|names| columns_named(self.kind, &names)).transpose();
+                let columns =
+                    columns.map_err(|message| io::Error::other(format!("line {line}: {message}")))?;
+                (self.columns, self.is_within) = (columns.map(Into::into), true);
+            }
+            DumpLine::End => self.is_within = false,
+            DumpLine::Begin { .. } | DumpLine::Unread(_) | DumpLine::Other => {}
         }
         Ok(false)
     }
 }
 
-/// The table whose rows follow a line of a dump, and its columns if the line names them.
-fn copied_table(line: &[u8]) -> Option<(String, Option<Vec<String>>)> {
-    let text = std::str::from_utf8(line).ok()?.trim_end();
-    let name = |text: &str| text.trim().replace('"', "");
-    let rest = text.get(COPY_MARK.len()..).filter(|_| begins_with(line, COPY_MARK))?;
-    let before = rest.len().checked_sub(COPY_END.len())?;
-    let end = rest.get(before..)?;
-    if !end.eq_ignore_ascii_case(COPY_END) {
-        return None;
-    }
-    let said = rest.get(..before)?.trim();
-    match said.split_once('(') {
-        None => (!said.contains(char::is_whitespace)).then(|| (name(said), None)),
-        Some((table, names)) => {
-            let names = names.strip_suffix(')')?.split(',').map(name).collect();
-            Some((name(table), Some(names)))
-        }
-    }
+/// What a dump holds.
+pub(super) struct DumpTables {
+    /// The tables that have rows in it, as it names them.
+    pub(super) tables: Vec<String>,
+    /// Why the dump is not all there.
+    pub(super) cut_off: Option<&'static str>,
 }
 
-fn begins_with(line: &[u8], mark: &str) -> bool {
-    line.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark.as_bytes()))
-}
-
-/// The tables of a dump that have rows in it.
-pub(super) fn tables_of_dump(path: &Path) -> io::Result<Vec<String>> {
+/// Looks through a dump for its tables.
+pub(super) fn tables_of_dump(path: &Path) -> io::Result<DumpTables> {
     let mut lines = Lines::new(unpacked(path)?);
-    let (mut tables, mut is_within) = (Vec::new(), false);
+    let (mut tables, mut reader) = (Vec::new(), DumpReader::default());
+    let mut cut_off = None;
     while let Some(line) = lines.next() {
-        let (number, line) = line?;
-        let line = line.unwrap_or_default();
-        let line = line.trim_ascii_end();
-        if is_within {
-            is_within = line != copy::END;
-        } else if let Some((table, _)) = copied_table(line) {
-            is_within = true;
-            if !tables.contains(&table) {
-                tables.push(table);
+        let (number, line) = match line {
+            Ok(line) => line,
+            // A packed file that was cut off: what came before is taken, and reading the rows ends there again.
+            Err(error) if !tables.is_empty() => {
+                tracing::debug!(%error, "a dump cannot be read to its end");
+                cut_off = Some("the file cannot be read to its end: tables or rows may be missing");
+                break;
             }
-        } else if begins_with(line, COPY_MARK) {
-            return Err(io::Error::other(format!(
-                "line {number}: rows of this COPY are not read: only `COPY TABLE (COLUMNS) FROM stdin;` in one line is, \
-                 as pg_dump writes it"
-            )));
-        } else if begins_with(line, "INSERT INTO ") {
-            return Err(io::Error::other(format!(
-                "line {number}: rows as INSERT are not read: run pg_dump without --inserts"
-            )));
+            Err(error) => return Err(error),
+        };
+        let line = line.unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        match reader.line(line.strip_suffix(b"\r").unwrap_or(line)) {
+            DumpLine::Begin { table, .. } if !tables.contains(&table) => tables.push(table),
+            DumpLine::Unread(why) => return Err(io::Error::other(format!("line {number}: {why}"))),
+            DumpLine::Begin { .. } | DumpLine::Row | DumpLine::End | DumpLine::Other => {}
         }
     }
-    Ok(tables)
+    Ok(DumpTables { tables, cut_off: cut_off.or(reader.cut_off()) })
 }
 
 #[cfg(test)]

@@ -23,11 +23,13 @@ pub(super) struct Item {
     pub(super) missing: Option<MissingBytes>,
 }
 
-/// Why a document came without bytes.
+/// Why a document came without its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MissingBytes {
     /// The file says nothing of bytes.
     Unsaid,
+    /// It came with bytes, which are not those that its `hash` is of.
+    OtherThanHash,
     /// The field `document` is text of another form than PostgreSQL's hexadecimal digits, perhaps base64.
     FlatText,
 }
@@ -70,7 +72,7 @@ pub(in crate::cli) fn read_exported(kind: Kind, text: &Text) -> Result<Document,
 }
 
 fn item_of(taken: Taken, place: Place, rules: Rules<'_>) -> Result<Item, String> {
-    let Taken { fields, bytes, tells_bytes } = taken;
+    let Taken { fields, bytes, tells_bytes, is_other_than_hash } = taken;
     let mut document = document_of(rules.kind, fields)?;
     let content = match bytes {
         Some(bytes) if bytes.len() as u64 > rules.content_bytes_max => {
@@ -87,6 +89,7 @@ fn item_of(taken: Taken, place: Place, rules: Rules<'_>) -> Result<Item, String>
     let id = document.get_str("_id").unwrap_or_default().to_owned();
     let is_flat = matches!(document.get("document"), Some(Bson::String(text)) if !text.is_empty());
     let missing = is_without.then_some(if is_flat { MissingBytes::FlatText } else { MissingBytes::Unsaid });
+    let missing = missing.or(is_other_than_hash.then_some(MissingBytes::OtherThanHash));
     Ok(Item { place, id, document, content, missing })
 }
 

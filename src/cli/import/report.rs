@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::sources::Source;
+use super::sources::{Source, Sources};
 use crate::cli::show::{plain, table};
 
 /// What became of the rows of a file.
@@ -27,11 +27,7 @@ pub(super) struct Tally {
     pub(super) of_unknown: u64,
 }
 
-pub(super) fn as_json(
-    tallies: &[(&Source, Tally)],
-    skipped: &[(PathBuf, String)],
-    is_dry_run: bool,
-) -> Value {
+pub(super) fn as_json(tallies: &[(&Source, Tally)], sources: &Sources, is_dry_run: bool) -> Value {
     let rows = tallies.iter().map(|(source, tally)| {
         json!({
             "file": source.path.display().to_string(),
@@ -45,10 +41,13 @@ pub(super) fn as_json(
             "active_kept": tally.active_kept,
         })
     });
-    let skipped = skipped.iter().map(|(path, why)| json!({"file": path.display().to_string(), "why": why}));
+    let named = |files: &[(PathBuf, String)]| -> Value {
+        files.iter().map(|(path, why)| json!({"file": path.display().to_string(), "why": why})).collect()
+    };
     json!({
         "files": rows.collect::<Vec<_>>(),
-        "skipped": skipped.collect::<Vec<_>>(),
+        "skipped": named(&sources.skipped),
+        "cut_off": named(&sources.cut_off),
         "dry_run": is_dry_run,
     })
 }
@@ -72,7 +71,11 @@ pub(super) fn as_table(tallies: &[(&Source, Tally)]) -> String {
 }
 
 /// How much was not taken, if anything.
-pub(super) fn summary(tallies: &[(&Source, Tally)], refused_contents: u64, skipped: usize) -> Option<String> {
+pub(super) fn summary(
+    tallies: &[(&Source, Tally)],
+    refused_contents: u64,
+    sources: &Sources,
+) -> Option<String> {
     let sum = |count: fn(&Tally) -> u64| tallies.iter().map(|(_, tally)| count(tally)).sum::<u64>();
     let counted = [
         (sum(|tally| tally.refused), "rows were refused"),
@@ -80,7 +83,8 @@ pub(super) fn summary(tallies: &[(&Source, Tally)], refused_contents: u64, skipp
         (sum(|tally| tally.without_content), "personal documents are incomplete"),
         (sum(|tally| tally.active_kept), "people are open or closed here unlike in the files"),
         (refused_contents, "uploaded files were refused"),
-        (skipped as u64, "files were left out"),
+        (sources.skipped.len() as u64, "files were left out"),
+        (sources.cut_off.len() as u64, "dumps were cut off"),
     ];
     let said: Vec<_> = counted
         .iter()

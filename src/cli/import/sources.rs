@@ -1,5 +1,6 @@
 //! Floor 5. Which files `import` reads, and which collection each of them is of.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -8,12 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::CONTENT_DIRECTORY;
-use super::reader::tables_of_dump;
+use super::reader::{DumpTables, tables_of_dump};
 use crate::cli::Failure;
+use crate::cli::closed_accounts::CLOSED_ACCOUNTS;
 use crate::cli::export_kept::KEPT;
 use crate::cli::show::plain;
 use crate::config::Config;
 use crate::domain::content::is_content_name;
+use crate::domain::exported::dump::schema_and_name;
 use crate::domain::record::Kind;
 use crate::domain::schema::SCHEMAS;
 use crate::files::other_than_regular;
@@ -47,20 +50,25 @@ pub(super) struct Source {
 #[derive(Default)]
 pub(super) struct Sources {
     pub(super) files: Vec<Source>,
+    /// Files of an export that name the accounts that were closed on its node.
+    pub(super) closed: Vec<PathBuf>,
     /// Uploaded bytes, and the SHA-256 that they should have.
     pub(super) contents: Vec<(PathBuf, String)>,
     /// Files that are left out, each with the reason.
     pub(super) skipped: Vec<(PathBuf, String)>,
+    /// Dumps that are not all there, each with the reason. What they have is taken.
+    pub(super) cut_off: Vec<(PathBuf, String)>,
 }
 
 impl Sources {
     /// Finds the files; those that are named must be understood, those in directories are named if they are not.
     ///
-    /// `collection`: what all files are of, whatever they are called.
+    /// `collection`: what all files are of, whatever they are called. `schema`: the one that is taken of dumps.
     pub(super) fn find(
         config: &Config,
         paths: &[PathBuf],
         collection: Option<&str>,
+        schema: Option<&str>,
     ) -> anyhow::Result<Sources> {
         let known = || Kind::ALL.map(|kind| config.collection_of(kind)).join(", ");
         let of_all = collection
@@ -73,7 +81,7 @@ impl Sources {
         let mut sources = Sources::default();
         for path in paths {
             if path.is_dir() {
-                sources.add_directory(config, path, of_all)?;
+                sources.add_directory(config, path, of_all, schema)?;
                 continue;
             }
             let usage = |problem: &str| Failure::usage(format!("{}: {problem}", path.display()));
@@ -85,8 +93,12 @@ impl Sources {
             if KEPT.contains(&stem.as_str()) {
                 return Err(Failure::usage(format!("{}: {NOT_TAKEN}", path.display())).into());
             }
+            if stem == CLOSED_ACCOUNTS {
+                sources.closed.push(path.clone());
+                continue;
+            }
             if ending == DUMP_ENDING {
-                sources.add_dump(config, path)?;
+                sources.add_dump(config, path, schema)?;
                 continue;
             }
             let kind = of_all.or_else(|| kind_named(config, &stem)).ok_or_else(|| {
@@ -119,6 +131,7 @@ impl Sources {
         config: &Config,
         directory: &Path,
         of_all: Option<Kind>,
+        schema: Option<&str>,
     ) -> anyhow::Result<()> {
         let of_export = is_export(directory);
         for path in sorted_entries(directory)? {
@@ -141,7 +154,9 @@ impl Sources {
                     self.skip(path, "not a file of records");
                 }
             } else if ending == DUMP_ENDING {
-                self.add_dump(config, &path)?;
+                self.add_dump(config, &path, schema)?;
+            } else if stem == CLOSED_ACCOUNTS {
+                self.closed.push(path);
             } else if KEPT.contains(&stem.as_str()) {
                 eprintln!("{}: {NOT_TAKEN}", plain(&path.display().to_string()));
             } else {
@@ -165,14 +180,36 @@ impl Sources {
         Ok(())
     }
 
-    /// Adds the tables of a dump that are of kinds of records.
-    fn add_dump(&mut self, config: &Config, path: &Path) -> anyhow::Result<()> {
-        let tables = tables_of_dump(path).with_context(|| path.display().to_string())?;
+    /// Adds the tables of a dump that are of kinds of records. Tables of two schemas are never taken for one: they may be of
+    /// two clinics, or an older copy.
+    fn add_dump(&mut self, config: &Config, path: &Path, schema: Option<&str>) -> anyhow::Result<()> {
+        let shown = plain(&path.display().to_string());
+        let DumpTables { tables, cut_off } =
+            tables_of_dump(path).with_context(|| path.display().to_string())?;
         if tables.is_empty() {
-            eprintln!("{}: holds no rows of a table", plain(&path.display().to_string()));
+            eprintln!("{shown}: holds no rows of a table");
+        }
+        self.cut_off.extend(cut_off.map(|why| (path.to_owned(), why.to_owned())));
+        let ours = tables.iter().filter(|table| kind_named(config, table).is_some());
+        let schemas: BTreeSet<&str> = ours.map(|table| schema_and_name(table).0).collect();
+        if schema.is_none() && schemas.len() > 1 {
+            let schemas: Vec<_> = schemas.into_iter().collect();
+            return Err(Failure::usage(format!(
+                "{shown}: has such tables in several schemas: say with --schema which are to be taken ({})",
+                schemas.join(", ")
+            ))
+            .into());
+        }
+        if let Some(schema) = schema
+            && !schemas.contains(schema)
+        {
+            return Err(Failure::usage(format!("{shown}: has no such table in the schema {schema}")).into());
         }
         for table in tables {
             match kind_named(config, &table) {
+                Some(_) if schema.is_some_and(|schema| schema_and_name(&table).0 != schema) => {
+                    eprintln!("{shown}: its table {} is of another schema and is not taken", plain(&table));
+                }
                 Some(kind) => {
                     let (path, table) = (path.to_owned(), Some(table));
                     self.files.push(Source { path, kind, table, of_export: false });
@@ -192,6 +229,9 @@ impl Sources {
     pub(super) fn tell_skipped(&self) {
         for (path, why) in &self.skipped {
             eprintln!("{}: {}, left out", plain(&path.display().to_string()), plain(why));
+        }
+        for (path, why) in &self.cut_off {
+            eprintln!("{}: {why}", plain(&path.display().to_string()));
         }
     }
 }

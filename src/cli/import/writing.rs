@@ -8,6 +8,7 @@ use super::record::Item;
 use crate::domain::access::Actor;
 use crate::domain::active::{ACTIVE, is_active};
 use crate::domain::content::Content;
+use crate::domain::edit::spell_owner;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
@@ -55,12 +56,13 @@ impl Written {
 }
 
 /// Writes a record, if it is to be written. `replaces` is there if what is stored is to be overwritten, and says whether
-/// that stood in the files, too.
+/// that stood in the files, too. `is_closed`: the account was closed on the node that the files come from.
 pub(super) fn write_one(
     tx: &mut Tx<'_>,
     kind: Kind,
     item: &Item,
     replaces: Option<&dyn Fn(&RecordKey) -> bool>,
+    is_closed: bool,
     actor: &Actor,
 ) -> Result<Written, StoreError> {
     let mut document = item.document.clone();
@@ -80,6 +82,7 @@ pub(super) fn write_one(
             return Ok(Written::new(Verdict::AccountOfOtherPerson, key));
         }
     }
+    spell_owner(kind.schema(), &mut document, stored.as_ref(), |account| tx.resolve_person(account))?;
     let owner = kind.schema().owner_of(&document);
     let of_stored = stored.as_ref().and_then(|stored| kind.schema().owner_of(stored));
     if of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
@@ -89,6 +92,9 @@ pub(super) fn write_one(
     if let Some(stored) = &stored {
         keep_unsaid(kind, &mut document, stored);
         kept_open = keep_active(kind, &mut document, stored);
+        if is_closed && kept_open.is_none() && !tx.is_closed_here(&key.id)? {
+            kept_open = Some(is_active(stored));
+        }
     }
     let verdict = match (stored, replaces) {
         (None, _) => Verdict::Added,
@@ -105,6 +111,9 @@ pub(super) fn write_one(
     }
     if matches!(verdict, Verdict::Added | Verdict::Replaced) {
         tx.edit(&key, Some(&document), actor)?;
+    }
+    if is_closed && verdict == Verdict::Added {
+        tx.set_closed_here(&key.id, true)?;
     }
     let is_of_unknown = match &owner {
         Some(owner) if kind != Kind::Person => tx.resolve_person(owner)?.is_none(),

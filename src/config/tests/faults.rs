@@ -72,7 +72,7 @@ fn all_faults_are_found_at_once_in_the_order_of_the_file() {
     assert_eq!(
         text(0),
         "site.toml line 2: `server.listen`: is a port without an address; 0.0.0.0 before it listens on all addresses of \
-         IPv4; it is \"8443\"; allowed: an IP address and a port, an IPv6 address in brackets; for example \
+         IPv4; it is \"8443\"; allowed: an IP address (IPv6 in brackets) or localhost, and a port; for example \
          listen = \"0.0.0.0:8443\""
     );
     assert!(text(1).contains("\"clinic.local.\"") && text(1).contains("without the dot"), "{}", text(1));
@@ -164,7 +164,10 @@ fn addresses_to_listen_on_say_what_is_wrong_with_them() {
         ("0.0.0.0:https", "no number from 0 to 65535"),
         ("0.0.0.0:", "no number from 0 to 65535"),
         ("0.0.0.0:65536", "no number from 0 to 65535"),
-        ("localhost:8443", "name where an IP address belongs"),
+        ("clinic.local:8443", "of names only localhost will do"),
+        ("localhost.local:8443", "name where an IP address belongs"),
+        ("localhost", "no address with a port"),
+        ("localhost:", "no number from 0 to 65535"),
         ("clinic", "no address with a port"),
         ("::1:8443", "address without a port"),
         ("fe80::1:2:3:4:5:6:7:8443", "does not stand in brackets"),
@@ -174,7 +177,22 @@ fn addresses_to_listen_on_say_what_is_wrong_with_them() {
         let error = load(&format!("[server]\nlisten = {listen:?}")).unwrap_err();
         assert!(error.contains(problem) && error.contains("for example listen = "), "{listen}: {error}");
     }
-    assert!(load("[server]\nlisten = 8443").unwrap_err().contains("for example listen = "));
+    for number in ["8443", "70000", "-1"] {
+        let error = load(&format!("[server]\nlisten = {number}")).unwrap_err();
+        let words = if number == "8443" { "is a port without an address" } else { "no address with a port" };
+        assert!(error.contains(words) && error.contains("for example listen = "), "{error}");
+    }
+    let error = load("[server]\nlisten = true").unwrap_err();
+    assert!(error.contains("invalid type: boolean") && error.contains("for example listen = "), "{error}");
+    for (listen, address) in [
+        ("localhost:8443", "127.0.0.1:8443"),
+        (" LocalHost:0 ", "127.0.0.1:0"),
+        ("[::1]:8443", "[::1]:8443"),
+        ("[::]:8443", "[::]:8443"),
+    ] {
+        let config = load(&format!("[server]\nlisten = {listen:?}")).unwrap();
+        assert_eq!(config.server.listen.to_string(), address, "{listen}");
+    }
 }
 
 /// What passes here, a certificate can hold; a start fails otherwise.

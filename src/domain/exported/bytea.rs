@@ -30,6 +30,13 @@ pub fn decode(text: &str, hash: Option<&str>) -> Result<Vec<u8>, &'static str> {
     right.ok_or("whether its bytes are base64 cannot be told: export with `SET bytea_output = 'hex'`")
 }
 
+/// Whether `hash` is a SHA-256 or SHA-512 in hexadecimal digits, and not that of these bytes.
+pub fn is_of_others(hash: &str, bytes: &[u8]) -> bool {
+    const DIGITS: [usize; 2] = [64, 128];
+    let is_digest = DIGITS.contains(&hash.len()) && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest && !is_hash(hash, bytes)
+}
+
 fn is_hash(hash: &str, bytes: &[u8]) -> bool {
     let is = |digest: String| digest.eq_ignore_ascii_case(hash);
     is(hex::encode(Sha512::digest(bytes))) || is(hex::encode(Sha256::digest(bytes)))
@@ -82,6 +89,18 @@ mod tests {
             ("\\8", None, None),
         ] {
             assert_eq!(decode(text, hash).ok().as_deref(), bytes, "{text}");
+        }
+        for (hash, is_other) in [
+            (hash.as_str(), false),
+            (&hash.to_uppercase(), false),
+            (&hex::encode(Sha256::digest([1, 2, 3])), false),
+            (&hex::encode(Sha256::digest([1, 2])), true),
+            (&"0".repeat(128), true),
+            // No digest that is known here.
+            (&"0".repeat(32), false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_others(hash, &[1, 2, 3]), is_other, "{hash}");
         }
     }
 }

@@ -7,7 +7,13 @@ pub fn has_odd_quotes(line: &[u8]) -> bool {
     line.iter().filter(|byte| **byte == b'"').count() % 2 == 1
 }
 
-/// The cells of a record without its line end. What is empty and not in quotation marks is NULL.
+/// What stands for NULL, not in quotation marks: nothing as PostgreSQL writes it, `\N` as with `NULL '\N'`, and the word that
+/// other programs write. Nobody and nothing is called so.
+fn is_null(text: &[u8]) -> bool {
+    text.is_empty() || text == b"\\N" || text.eq_ignore_ascii_case(b"null")
+}
+
+/// The cells of a record without its line end. What stands for NULL and is not in quotation marks is NULL.
 pub fn cells(record: &[u8], delimiter: u8) -> Result<Vec<Cell>, &'static str> {
     let (mut cells, mut rest) = (Vec::new(), record);
     loop {
@@ -21,7 +27,7 @@ pub fn cells(record: &[u8], delimiter: u8) -> Result<Vec<Cell>, &'static str> {
             if text.contains(&b'"') {
                 return Err("a quotation mark within a cell that does not begin with one");
             }
-            cells.push(if text.is_empty() { Cell::Null } else { text_of(text.to_vec())? });
+            cells.push(if is_null(text) { Cell::Null } else { text_of(text.to_vec())? });
             end
         };
         rest = match rest.get(end..) {
@@ -66,6 +72,10 @@ mod tests {
             ("a,\"\",,b", Ok(vec![text("a"), text(""), Cell::Null, text("b")])),
             ("\"{\"\"a\"\": \"\"x,\ny\"\"}\",b", Ok(vec![text("{\"a\": \"x,\ny\"}"), text("b")])),
             ("a,", Ok(vec![text("a"), Cell::Null])),
+            (
+                "\\N,NULL,null,\"null\",\"\\N\"",
+                Ok(vec![Cell::Null, Cell::Null, Cell::Null, text("null"), text("\\N")]),
+            ),
             ("a,\"b", Err("a cell in quotation marks does not end")),
             ("\"a\"b", Err("something follows a cell in quotation marks")),
             ("a\"b\"", Err("a quotation mark within a cell that does not begin with one")),

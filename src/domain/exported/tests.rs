@@ -143,6 +143,21 @@ fn objects_are_rows_or_documents() {
             json!({"id": "P1", "book": "ANA", "data": page, "written": "x"}),
             Err("columns that are not of Thalamus's table: written"),
         ),
+        (
+            Kind::Page,
+            json!({"id": "P1", "book": "ANA", "data": {"page": 1}, "written": "x"}),
+            Err("columns that are not of Thalamus's table: written"),
+        ),
+        (
+            Kind::Page,
+            json!({"id": "P1", "book": "ANA", "data": "{\"page\": 1}", "written": "x"}),
+            Err("columns that are not of Thalamus's table: written"),
+        ),
+        (
+            Kind::Page,
+            json!({"id": "P1", "book": "ANA", "data": "as told", "n": 1}),
+            Ok(r#"{"id":"P1","book":"ANA","data":"as told","n":1}"#),
+        ),
         (Kind::Page, json!({"id": "P1"}), Err("`book` is missing")),
         (Kind::Page, json!({"id": "P1", "book": ""}), Err("`book` is missing")),
         (Kind::Page, json!({"id": "P1", "book": 5}), Err("book: must be text")),

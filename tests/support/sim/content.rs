@@ -23,6 +23,8 @@ pub(crate) enum Cut {
 pub(crate) struct Contents {
     /// Rows of `fs.files` by `_id`.
     pub(crate) files: BTreeMap<String, Document>,
+    /// Ids of rows of `fs.files` that are no text.
+    pub(crate) other_ids: Vec<String>,
     /// `data` of the rows of `fs.chunks`.
     pub(crate) chunks: BTreeMap<(String, u64), Bson>,
     /// After so many more calls the line is cut, once.
@@ -124,6 +126,14 @@ impl Attachments for Conversation {
             };
             names.iter().filter_map(file).collect()
         })
+    }
+
+    async fn unsupported_content_ids(&mut self, max: usize) -> Result<Vec<String>> {
+        let contents = self.sim.contents();
+        if contents.is_refused {
+            return Err(CentralError::Refused("no privileges".into()));
+        }
+        Ok(contents.other_ids.iter().take(max).cloned().collect())
     }
 
     async fn marked_contents(&mut self, max: usize) -> Result<Vec<String>> {

@@ -20,28 +20,6 @@ fn rows_that_are_a_member_are_found() {
     }
 }
 
-#[test]
-fn lines_of_dumps_name_their_table() {
-    let table = |line: &str| copied_table(line.as_bytes());
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let found = table("COPY public.pols (id, book, data) FROM stdin;");
-    assert_eq!(found, Some(("public.pols".to_owned(), Some(names(&["id", "book", "data"])))));
-    assert_eq!(
-        table("COPY \"people\" (\"id\") FROM stdin;"),
-        Some(("people".to_owned(), Some(names(&["id"]))))
-    );
-    assert_eq!(table("copy people from STDIN;\r"), Some(("people".to_owned(), None)));
-    for other in [
-        "COPY people (id) TO stdout;",
-        "COPY people (id, FROM stdin;",
-        "COPY people FROM stdin WITH (FORMAT csv);",
-        "COPY people FROM 'x';",
-        "COPY",
-    ] {
-        assert_eq!(table(other), None, "{other}");
-    }
-}
-
 /// What is found in CSV with records of at most so many bytes: lines of rows, or faults.
 fn csv_rows(text: &str, bytes_max: usize) -> Vec<String> {
     let mut rows = TableRows::new(text.as_bytes(), Kind::Page, Layout::Csv(b','), None);

@@ -1,0 +1,132 @@
+//! Floor 1. Records that say of nobody that they are theirs: pages of life without `book`, and the like. They stand in the
+//! index of owners under the empty account, which nobody has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bson::RawDocument;
+use redb::{ReadableTable as _, WriteTransaction};
+
+use super::StoreError;
+use super::rows::open_for_writing;
+use super::snapshot::Snapshot;
+use super::tables::{BY_OWNER, DOCS, META, raw};
+use crate::domain::record::Kind;
+use crate::domain::schema::{Owner, SCHEMAS, Schema};
+
+/// The account under which they stand.
+pub(super) const NO_ACCOUNT: &str = "";
+/// In `meta`: they are in the index. Earlier versions left them out.
+const META_OWNERLESS: &str = "ownerless_indexed";
+
+/// The account under which a record stands in the index of owners; `None` if it stands in no row.
+pub(super) fn indexed_owner(schema: &Schema, document: &RawDocument) -> Option<String> {
+    schema
+        .owner_in(document)
+        .or_else(|| matches!(schema.owner, Owner::Field(_)).then(|| NO_ACCOUNT.to_owned()))
+}
+
+impl Snapshot {
+    /// How many records of each kind say of nobody that they are theirs; none of a kind without such.
+    pub fn ownerless_counts(&self) -> Result<BTreeMap<Kind, u64>, StoreError> {
+        let by_owner = self.transaction.open_table(BY_OWNER)?;
+        let mut counts = BTreeMap::new();
+        for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
+            for entry in by_owner.range((schema.code, NO_ACCOUNT, "")..)? {
+                let (at, _) = entry?;
+                let (code, account, _) = at.value();
+                if code != schema.code || account != NO_ACCOUNT {
+                    break;
+                }
+                *counts.entry(schema.kind).or_default() += 1;
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// Adds them to the index of a store that an earlier version made, all in this transaction.
+pub(super) fn index_ownerless(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(META)?;
+    if meta.get(META_OWNERLESS)?.is_some() {
+        return Ok(());
+    }
+    let docs = open_for_writing(transaction, &Arc::default(), DOCS)?;
+    let mut by_owner = transaction.open_table(BY_OWNER)?;
+    for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
+        for entry in docs.range((schema.code, "")..)? {
+            // A damaged record keeps nobody from the others: `db check` names it.
+            let Ok((at, row)) = entry else {
+                continue;
+            };
+            let (code, id) = at.value();
+            if code != schema.code {
+                break;
+            }
+            if raw(row.value()).is_ok_and(|document| schema.owner_in(document).is_none()) {
+                by_owner.insert((code, NO_ACCOUNT, id), ())?;
+            }
+        }
+    }
+    meta.insert(META_OWNERLESS, [1_u8].as_slice())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+    use redb::Database;
+
+    use super::*;
+    use crate::domain::access::Actor;
+    use crate::domain::record::RecordKey;
+    use crate::store::{Store, StoreOptions, Tx};
+
+    const OPTIONS: StoreOptions =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 0 };
+
+    #[tokio::test]
+    async fn records_of_nobody_are_counted_also_those_of_an_earlier_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let store = Store::open(&path, OPTIONS).unwrap();
+        let add = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            let actor = Actor::Operator(0);
+            tx.edit(&RecordKey::new(Kind::Person, "ANA"), Some(&doc! {"_id": "ANA"}), &actor)?;
+            for (id, book) in [("p", Some("ANA")), ("q", None), ("r", Some("")), ("s", None)] {
+                let mut page = doc! {"_id": id};
+                page.extend(book.map(|book| ("book".to_owned(), book.into())));
+                tx.edit(&RecordKey::new(Kind::Page, id), Some(&page), &actor)?;
+            }
+            tx.edit(&RecordKey::new(Kind::Page, "s"), None, &actor)?;
+            let unit = doc! {"_id": "u"};
+            tx.edit(&RecordKey::new(Kind::DomiciliaryUnit, "u"), Some(&unit), &actor)?;
+            let document = doc! {"_id": "d", "fedacct": 5};
+            tx.edit(&RecordKey::new(Kind::PersonalDocument, "d"), Some(&document), &actor).map(|_| ())
+        };
+        store.transact(add).await.unwrap();
+        let expected = BTreeMap::from([(Kind::Page, 2), (Kind::PersonalDocument, 1)]);
+        let snapshot = store.read().unwrap();
+        assert_eq!(snapshot.ownerless_counts().unwrap(), expected);
+        assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
+        drop((snapshot, store));
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut owners = transaction.open_table(BY_OWNER).unwrap();
+            owners.retain(|(_, account, _), ()| account != NO_ACCOUNT).unwrap();
+            transaction.open_table(META).unwrap().remove(META_OWNERLESS).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        let store = Store::open(&path, OPTIONS).unwrap();
+        let snapshot = store.read().unwrap();
+        assert_eq!(snapshot.ownerless_counts().unwrap(), expected);
+        assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
+        // Nobody has the empty account.
+        let job = |tx: &mut Tx<'_>| -> Result<_, StoreError> {
+            Ok((tx.owned(Kind::Page, "")?, tx.has_dependents("")?))
+        };
+        assert_eq!(store.transact(job).await.unwrap(), (Vec::new(), false));
+    }
+}
