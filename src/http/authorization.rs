@@ -212,8 +212,8 @@ fn own_account(who: &Principal, schema: &Schema) -> Option<String> {
 
 fn owner_of(node: &Node, schema: &Schema, id: &str) -> Result<Option<String>, ApiError> {
     let view = node.store.read()?;
-    if let Some(whose) = view.whose(schema.kind, id)? {
-        return Ok(whose.account().map(str::to_owned));
+    if let Some(noted) = view.noted_owner(schema.kind, id)? {
+        return Ok(noted.account().map(str::to_owned));
     }
     let record = view.find(schema.kind, id)?;
     Ok(record.and_then(|record| schema.owner_in(&record.document)))

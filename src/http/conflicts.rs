@@ -136,7 +136,9 @@ pub(super) fn is_noted_as_hidden(
     let now = match kind.schema().owner {
         Owner::Itself => Some(fold_account(record)),
         Owner::Nobody => None,
-        Owner::Field(_) => snapshot.whose(kind, record)?.and_then(|whose| whose.account().map(str::to_owned)),
+        Owner::Field(_) => {
+            snapshot.noted_owner(kind, record)?.and_then(|noted| noted.account().map(str::to_owned))
+        }
     };
     let owners = [now.as_deref(), about.owner.account()];
     Ok(owners.into_iter().flatten().any(|owner| !acl.may_read(who, kind, Some(owner))))

@@ -138,8 +138,8 @@ impl<'a> ItemTarget<'a> {
     /// Refuses by the note of whose the record is, before it is read: what the caller may not have takes as long as what is
     /// not there, however large it is, and nobody else learns that it is damaged.
     fn check_noted(&self, view: &Snapshot, node: &Node, caller: &Caller, verb: Verb) -> Result<(), ApiError> {
-        match view.whose(self.schema.kind, self.id)? {
-            Some(whose) => self.authorize_found(node, caller, verb, whose.account()).map(drop),
+        match view.noted_owner(self.schema.kind, self.id)? {
+            Some(noted) => self.authorize_found(node, caller, verb, noted.account()).map(drop),
             None => Ok(()),
         }
     }
@@ -274,8 +274,8 @@ impl<'a> ItemTarget<'a> {
             Some(person) => fold_account(person),
             None => {
                 let view = node.store.read()?;
-                let owner = match view.whose(self.schema.kind, self.id)? {
-                    Some(whose) => whose.account().map(str::to_owned),
+                let owner = match view.noted_owner(self.schema.kind, self.id)? {
+                    Some(noted) => noted.account().map(str::to_owned),
                     None => self.find(&view)?.and_then(|found| found.owner(self.schema)),
                 };
                 let Some(owner) = owner else {

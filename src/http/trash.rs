@@ -146,7 +146,7 @@ fn body_work(node: &Node, acl: &Acl, caller: &Caller, verb: Verb, id: &str) -> R
     Ok(showing(view.trashed_bytes(sequence)?))
 }
 
-/// Refuses by the note of whose a body is, before it is read, who may not use `verb` on it: see [`crate::store::Whose`].
+/// Refuses by the note of whose a body is, before it is read, who may not use `verb` on it: see [`crate::store::NotedOwner`].
 fn check_noted(
     view: &Snapshot,
     acl: &Acl,
@@ -154,8 +154,8 @@ fn check_noted(
     verb: Verb,
     sequence: u64,
 ) -> Result<(), ApiError> {
-    match view.whose_trash(sequence)? {
-        Some((kind, whose)) if !may_use(acl, &caller.principal, verb, kind, whose.account()) => {
+    match view.noted_owner_of_trash(sequence)? {
+        Some((kind, noted)) if !may_use(acl, &caller.principal, verb, kind, noted.account()) => {
             Err(ApiError::Hidden(ABSENT.into()))
         }
         _ => Ok(()),

@@ -104,12 +104,12 @@ fn is_noted_as_hidden(
     caller: &Caller,
     verb: Verb,
 ) -> Result<bool, ApiError> {
-    let Some(whose) = node.store.read()?.whose(target.schema.kind, target.id)? else {
+    let Some(noted) = node.store.read()?.noted_owner(target.schema.kind, target.id)? else {
         return Ok(false);
     };
     Ok(match verb {
-        Verb::Post | Verb::Put => is_hidden(&node.acl(), target, caller, verb, whose.account()),
-        _ => target.authorize_found(node, caller, verb, whose.account()).is_err(),
+        Verb::Post | Verb::Put => is_hidden(&node.acl(), target, caller, verb, noted.account()),
+        _ => target.authorize_found(node, caller, verb, noted.account()).is_err(),
     })
 }
 
@@ -207,8 +207,8 @@ enum Attempt {
 impl WriteRequest<'_> {
     fn prepare(&self) -> Result<Prepared, ApiError> {
         let (acl, snapshot) = (self.node.acl(), self.node.store.read()?);
-        if let Some(whose) = snapshot.whose(self.target.schema.kind, self.target.id)? {
-            self.check_owner(&acl, &snapshot, whose.account())?;
+        if let Some(noted) = snapshot.noted_owner(self.target.schema.kind, self.target.id)? {
+            self.check_owner(&acl, &snapshot, noted.account())?;
         }
         let (edit, is_new) = match (self.target.find(&snapshot)?, self.verb) {
             (Some(found), Verb::Post | Verb::Put)

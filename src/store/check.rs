@@ -11,11 +11,11 @@ use redb::{Key, ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, T
 use super::conflicts::{Conflict, ConflictStatus};
 use super::holds::{Held, Hold};
 use super::indexes::search_terms;
+use super::noted_owners::about;
 use super::ownerless::indexed_owner;
 use super::snapshot::Snapshot;
 use super::tables::*;
 use super::undecided::Undecided;
-use super::whose::about;
 use super::{Base, StoreError, TrashSummary};
 use crate::domain::audit::Entry;
 use crate::domain::content::{Content, EMPTY_CONTENT};
@@ -128,7 +128,8 @@ impl Snapshot {
                 owners.call_for((code, owner.as_str(), id))?;
             }
             if matches!(schema.owner, Owner::Field(_)) {
-                owner_of.call_for_value((code, id), schema.owner_in(document).unwrap_or_default().as_str())?;
+                owner_of
+                    .call_for_value((code, id), schema.owner_in(document).unwrap_or_default().as_str())?;
             }
             if schema.id_rule == IdRule::Account {
                 for term in search_terms(id, document) {

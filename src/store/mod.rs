@@ -32,6 +32,7 @@ mod kept;
 mod landed;
 mod meant;
 mod mend;
+mod noted_owners;
 mod notes;
 mod overlay;
 mod ownerless;
@@ -66,7 +67,6 @@ mod undecided;
 mod undelete;
 mod upgrade;
 mod upkeep;
-mod whose;
 mod writer;
 
 use std::path::Path;
@@ -99,6 +99,7 @@ pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
 pub use mend::META_VERIFY_DUE;
+pub use noted_owners::{About as ConflictAbout, NotedOwner};
 pub use notes::Unnoted;
 pub use put_right::BitsPutRight;
 pub use rebuild::{read_backup, rebuild};
@@ -127,7 +128,6 @@ pub use undelete::UndeleteError;
 pub use upkeep::{
     CheckedStore, change_store_key, check_store, compact_store, lock_file, look_at_store, recode_store,
 };
-pub use whose::{About as ConflictAbout, Whose};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.
 pub type Clock = fn() -> i64;

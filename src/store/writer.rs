@@ -395,7 +395,7 @@ pub(crate) fn prepare(
     let last = {
         super::records::create_tables(&transaction)?;
         super::trash::index_trash(&transaction)?;
-        super::whose::note_owners(&transaction)?;
+        super::noted_owners::note_owners(&transaction)?;
         super::search::refold_names(&transaction)?;
         super::ownerless::index_ownerless(&transaction)?;
         let mut meta = transaction.open_table(META)?;

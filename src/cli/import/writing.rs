@@ -113,7 +113,7 @@ pub(super) fn write_one(
         tx.edit(&key, Some(&document), actor)?;
     }
     if is_closed && verdict == Verdict::Added {
-        tx.set_closed_here(&key.id, true)?;
+        tx.set_closed_here(&key.id, true, actor)?;
     }
     let is_of_unknown = match &owner {
         Some(owner) if kind != Kind::Person => tx.resolve_person(owner)?.is_none(),

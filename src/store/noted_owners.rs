@@ -1,4 +1,4 @@
-//! Floor 1. Whose something is, told without reading it.
+//! Floor 1. NotedOwner something is, told without reading it.
 //!
 //! A record, a body in the trash or a conflict may have megabytes. To read one takes as long as it is large, and shows that
 //! it is damaged. Who may not see it must learn neither, nor that it is there. So what rights look at stands in tables of
@@ -20,11 +20,11 @@ use super::trash::{TrashSummary, key_of};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::{Owner, SCHEMAS};
 
-/// Whose something is.
+/// NotedOwner something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whose(String);
+pub struct NotedOwner(String);
 
-impl Whose {
+impl NotedOwner {
     /// Folded; `None` if it names nobody.
     pub fn account(&self) -> Option<&str> {
         Some(self.0.as_str()).filter(|account| !account.is_empty())
@@ -36,8 +36,8 @@ impl Whose {
 pub struct About {
     pub key: RecordKey,
     pub subject: Subject,
-    /// Whose the record was when the conflict was found; names nobody if that is not known either.
-    pub owner: Whose,
+    /// NotedOwner the record was when the conflict was found; names nobody if that is not known either.
+    pub owner: NotedOwner,
 }
 
 /// Whether the records of a kind name the account that they belong to in a field: otherwise id or kind tell it.
@@ -62,22 +62,22 @@ impl Snapshot {
         }
     }
 
-    /// Whose the record with exactly this id is; `None` if that is not noted, as of records that are not there.
-    pub fn whose(&self, kind: Kind, id: &str) -> Result<Option<Whose>, StoreError> {
+    /// NotedOwner the record with exactly this id is; `None` if that is not noted, as of records that are not there.
+    pub fn noted_owner(&self, kind: Kind, id: &str) -> Result<Option<NotedOwner>, StoreError> {
         if !is_named_in_record(kind) {
             return Ok(None);
         }
         let owner = self.owner_of()?.get((kind.schema().code, id))?;
-        Ok(owner.map(|owner| Whose(owner.value().to_owned())))
+        Ok(owner.map(|owner| NotedOwner(owner.value().to_owned())))
     }
 
     /// Kind and owner of a body in the trash.
-    pub fn whose_trash(&self, sequence: u64) -> Result<Option<(Kind, Whose)>, StoreError> {
+    pub fn noted_owner_of_trash(&self, sequence: u64) -> Result<Option<(Kind, NotedOwner)>, StoreError> {
         let Some(key) = key_of(&self.transaction.open_table(TRASH_ORDER)?, sequence)? else {
             return Ok(None);
         };
         let owner = self.transaction.open_table(TRASH_OWNER)?.get(sequence)?;
-        Ok(owner.map(|owner| (key.kind, Whose(owner.value().to_owned()))))
+        Ok(owner.map(|owner| (key.kind, NotedOwner(owner.value().to_owned()))))
     }
 
     /// What a conflict is about.
@@ -89,7 +89,7 @@ impl Snapshot {
         Ok(Some(About {
             key: RecordKey::new(kind_of(code)?, record),
             subject: Subject::numbered(subject).ok_or_else(|| damaged("a subject"))?,
-            owner: Whose(owner.to_owned()),
+            owner: NotedOwner(owner.to_owned()),
         }))
     }
 }
@@ -233,21 +233,21 @@ mod tests {
     }
 
     /// Of the records a, b, c and gone, of the first body in the trash, and of the first conflict.
-    fn noted(store: &Store) -> (Vec<Option<String>>, Option<(Kind, Whose)>, Option<About>) {
+    fn noted(store: &Store) -> (Vec<Option<String>>, Option<(Kind, NotedOwner)>, Option<About>) {
         let view = store.read().unwrap();
-        let owner = |id: &str| view.whose(Kind::Event, id).unwrap().map(|Whose(owner)| owner);
+        let owner = |id: &str| view.noted_owner(Kind::Event, id).unwrap().map(|NotedOwner(owner)| owner);
         let trash = view.trash_page(None, 1, |_, _| true, |_| true).unwrap();
         let conflict = view.conflict_ids(None).unwrap().remove(0);
         (
             ["a", "b", "c", "gone"].map(owner).into(),
-            view.whose_trash(trash.rows[0].sequence).unwrap(),
+            view.noted_owner_of_trash(trash.rows[0].sequence).unwrap(),
             view.conflict_about(&conflict).unwrap(),
         )
     }
 
-    fn expected() -> (Vec<Option<String>>, Option<(Kind, Whose)>, Option<About>) {
+    fn expected() -> (Vec<Option<String>>, Option<(Kind, NotedOwner)>, Option<About>) {
         let owner = |text: &str| Some(text.to_owned());
-        let whose = |text: &str| Whose(text.to_owned());
+        let whose = |text: &str| NotedOwner(text.to_owned());
         (
             vec![owner("ANA"), owner("EVA"), owner(""), None],
             Some((Kind::Event, whose("ANA"))),
@@ -260,7 +260,7 @@ mod tests {
         let store = Store::in_memory(OPTIONS).unwrap();
         fill(&store).await;
         assert_eq!(noted(&store), expected());
-        assert_eq!(store.read().unwrap().whose(Kind::Person, "ANA").unwrap(), None, "its id tells");
+        assert_eq!(store.read().unwrap().noted_owner(Kind::Person, "ANA").unwrap(), None, "its id tells");
         run(&store, |tx| {
             let tech = Actor::Local("tech".to_owned());
             tx.edit(&key("a"), Some(&doc! {"_id": "a", "person": "EVA"}), &tech)?;
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(store.read().unwrap().content_sha256().unwrap(), sum);
     }
 
-    /// Whose a damaged record is nothing else knows: who may not see it must not learn that it is damaged.
+    /// NotedOwner a damaged record is nothing else knows: who may not see it must not learn that it is damaged.
     #[tokio::test]
     async fn whose_a_damaged_record_is_stays_known_while_indexes_are_made_anew() {
         let store = Store::in_memory(OPTIONS).unwrap();
