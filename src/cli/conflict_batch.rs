@@ -150,7 +150,6 @@ impl Outcomes {
     }
 }
 
-/// Decides the conflicts that `args` chooses for `side`.
 /// Whether a decision could let somebody in or keep somebody out.
 fn is_about_login(conflict: &Value) -> bool {
     let field = field_name(conflict);
@@ -158,6 +157,7 @@ fn is_about_login(conflict: &Value) -> bool {
     cell(&conflict["collection"]) == "people" && ["", "password", "roles", "active"].contains(&first)
 }
 
+/// Decides the conflicts that `args` chooses for `side`.
 pub(super) async fn resolve_all(
     client: &Client,
     args: &BulkArgs,

@@ -1,8 +1,9 @@
 //! Floor 1. Accounts that were closed on this node, beside what their records say.
 //!
 //! A hub may store `active: false` for everybody. Where that does not count (`accounts.active_from_centre`), a closing that
-//! somebody made here still does. So it is kept here as well: made when somebody closes the account on this node, gone when it
-//! is opened from whatever side, or its record goes.
+//! somebody made here still does. So it is kept here as well: made when somebody closes the account on this node, gone when
+//! somebody opens it on this node, or when the account comes to be another human being's. The centre's opening and a delete
+//! leave it: the same person who comes back is as closed as they were.
 
 use std::collections::BTreeMap;
 

@@ -82,7 +82,8 @@ pub(super) fn write_one(
     }
     let owner = kind.schema().owner_of(&document);
     let of_stored = stored.as_ref().and_then(|stored| kind.schema().owner_of(stored));
-    if of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
+    let is_over_another = kind != Kind::Person && stored.is_none() && tx.is_over_another(&key, &document)?;
+    if is_over_another || of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
         return Ok(Written::new(Verdict::OwnerDiffers, key));
     }
     let mut kept_open = None;
