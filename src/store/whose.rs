@@ -74,7 +74,7 @@ impl Memory {
         match people {
             _ if whose.account.is_empty() && !whose.is_of_another => OwnerNow::Same,
             [] => {
-                let was_nobody = whose.person.as_ref().is_some_and(Document::is_empty);
+                let was_nobody = whose.person.as_ref().map_or(self.last.is_none(), Document::is_empty);
                 let is_unchanged = self.last.as_ref().is_none_or(|last| whose.number > last.until());
                 match was_nobody && is_unchanged && !whose.is_of_another {
                     true => OwnerNow::Same,

@@ -259,10 +259,10 @@ async fn a_person_comes_back_over_nobody_else() {
     assert_eq!(clinic.at_centre(Kind::Person, ACCT), Some(beatriz()));
 }
 
-/// Out of the trash, by a decision at the node and by one in the row.
+/// Out of the trash, and by a decision about a conflict.
 #[tokio::test]
 async fn roles_that_were_granted_here_do_not_come_back_with_a_person() {
-    for way in ["trash", "node", "row"] {
+    for way in ["trash", "decision"] {
         let clinic = Clinic::new();
         clinic.there(Kind::Person, with(ana(), doc! {"roles": ["end_user"]}));
         clinic.round().await;
@@ -282,13 +282,7 @@ async fn roles_that_were_granted_here_do_not_come_back_with_a_person() {
         let conflict = open(&clinic).remove(0);
         match way {
             "trash" => drop(undeletes(&clinic, Kind::Person, |_| true).await.unwrap()),
-            "node" => drop(decides(&clinic, &conflict, Decision::TakeLocal).await.unwrap()),
-            _ => {
-                let mut row = clinic.sim.state().conflicts[&conflict.id].clone();
-                row.extend(doc! {"resolution": "local", "resolved_by": "office"});
-                clinic.sim.set_row("edge_conflicts", row);
-                clinic.round().await;
-            }
+            _ => drop(decides(&clinic, &conflict, Decision::TakeLocal).await.unwrap()),
         }
         assert_eq!(clinic.here(Kind::Person, ACCT), Some(edited), "{way}");
         let grants = clinic.run(|tx| tx.grants_of(ACCT, "")).await;
