@@ -57,14 +57,16 @@ struct Memory {
 impl Memory {
     /// Whether what was `whose` is of this `person`, who has the account now.
     fn is_of(&self, whose: &Whose, person: &Document) -> bool {
-        if whose.is_of_another || whose.person.as_ref().is_some_and(Document::is_empty) {
+        if whose.is_of_another {
             return false;
         }
         match (&self.last, self.forgotten) {
             (Some(last), _) => whose.number > last.ends_before(person),
             (None, Some(forgotten)) if whose.number <= forgotten => {
-                whose.person.as_ref().is_some_and(|before| !is_other_person(Some(before), before, person))
+                let before = whose.person.as_ref().filter(|before| !before.is_empty());
+                before.is_some_and(|before| !is_other_person(Some(before), before, person))
             }
+            // Nobody else is known ever to have had it.
             (None, _) => true,
         }
     }

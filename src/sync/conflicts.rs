@@ -242,20 +242,26 @@ where
             if made_again::is_closing(tx, &conflict, record.as_ref(), &decision)? {
                 document = None;
             }
-            match refusal_of_owner(tx, &conflict, record.as_ref(), document.as_ref())? {
-                None => {}
+            let mut foreign = refusal_of_owner(tx, &conflict, record.as_ref(), document.as_ref())?;
+            if foreign.is_some() && is_for_what_stands(&conflict, &decision) {
                 // Whatever the other person's record holds by now stays.
-                Some(_) if is_for_what_stands(&conflict, &decision) => document.clone_from(&record),
-                Some(message) => {
-                    let (field, message) = ("take".to_owned(), message.to_owned());
-                    return Err(ResolveError::Invalid { field, message });
-                }
+                (document, foreign) = (record.clone(), None);
+            }
+            let refused = |message: &str| {
+                Err(ResolveError::Invalid { field: "take".to_owned(), message: message.to_owned() })
+            };
+            if let Some(message) = foreign.filter(|message| *message != OTHER_OWNER) {
+                return refused(message);
             }
             // Making it again is a right of its own, also where the node has it still.
             let is_making = document.is_some()
                 && conflict.subject == Subject::Value
                 && made_again::is_making(tx, &conflict, record.as_ref())?;
             check(&conflict, record.as_ref().filter(|_| !is_making), document.as_ref())?;
+            // The check names the field.
+            if let Some(message) = foreign {
+                return refused(message);
+            }
             if conflict.subject == Subject::Record {
                 undecided::carry_out(tx, &conflict, &decision, &actor)?;
                 conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());

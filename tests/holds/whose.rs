@@ -196,30 +196,26 @@ async fn a_typed_record_that_names_somebody_else_is_refused() {
 /// Nobody had the account when the conflict arose: whoever gets it then is not the one whose page it is.
 #[tokio::test]
 async fn a_page_that_outlived_its_person_is_not_made_again_for_the_next_one() {
-    for is_known in [true, false] {
-        let clinic = Clinic::new();
-        if is_known {
-            clinic.there(Kind::Person, ana());
-        }
-        clinic.there(Kind::Page, page("p1", ACCT, "agreed"));
-        clinic.round().await;
-        clinic.sim.remove(Kind::Person, ACCT);
-        clinic.round().await;
-        clinic.edit(Kind::Page, page("p1", ACCT, "mine")).await;
-        clinic.sim.remove(Kind::Page, "p1");
-        clinic.round().await;
-        clinic.delete(Kind::Page, "p1").await;
-        clinic.round().await;
-        let conflict = open(&clinic).remove(0);
-        clinic.there(Kind::Person, beatriz());
-        clinic.round().await;
-        clinic.round().await;
-        assert_eq!((clinic.holds(), clinic.here(Kind::Page, "p1")), (0, None));
-        is_refused(&clinic, &conflict, Decision::TakeLocal).await;
-        decides(&clinic, &conflict, Decision::TakeCentral).await.unwrap();
-        clinic.assert_settled().await;
-        assert_eq!(clinic.at_centre(Kind::Page, "p1"), None);
-    }
+    let clinic = Clinic::new();
+    clinic.there(Kind::Person, ana());
+    clinic.there(Kind::Page, page("p1", ACCT, "agreed"));
+    clinic.round().await;
+    clinic.sim.remove(Kind::Person, ACCT);
+    clinic.round().await;
+    clinic.edit(Kind::Page, page("p1", ACCT, "mine")).await;
+    clinic.sim.remove(Kind::Page, "p1");
+    clinic.round().await;
+    clinic.delete(Kind::Page, "p1").await;
+    clinic.round().await;
+    let conflict = open(&clinic).remove(0);
+    clinic.there(Kind::Person, beatriz());
+    clinic.round().await;
+    clinic.round().await;
+    assert_eq!((clinic.holds(), clinic.here(Kind::Page, "p1")), (0, None));
+    is_refused(&clinic, &conflict, Decision::TakeLocal).await;
+    decides(&clinic, &conflict, Decision::TakeCentral).await.unwrap();
+    clinic.assert_settled().await;
+    assert_eq!(clinic.at_centre(Kind::Page, "p1"), None);
 }
 
 async fn undeletes(
