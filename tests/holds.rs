@@ -26,6 +26,8 @@ mod support;
 mod undecided;
 #[path = "holds/waiting.rs"]
 mod waiting;
+#[path = "holds/whose.rs"]
+mod whose;
 
 use std::sync::Arc;
 use std::time::Duration;

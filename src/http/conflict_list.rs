@@ -156,12 +156,13 @@ impl Query {
             }
             let found = conflict_view::visit(node, snapshot, &id, None, |view| {
                 let is_of_kind = self.kind.is_none_or(|kind| kind == view.head.key.kind);
-                let is_shown = is_of_kind
-                    && view.head.subject == Subject::Value
-                    && may_see(node, caller, view.head, view.owner().as_deref());
-                is_shown.then(|| view.head.path.join("."))
+                if !is_of_kind || view.head.subject != Subject::Value {
+                    return Ok(None);
+                }
+                let is_shown = may_see(node, caller, snapshot, view.head, view.owner().as_deref());
+                is_shown.map(|is_shown| is_shown.then(|| view.head.path.join(".")))
             })?;
-            known.extend(found.flatten());
+            known.extend(found.transpose()?.flatten());
             if known.contains(path) {
                 return Ok(());
             }
@@ -328,7 +329,7 @@ fn shown_in_list(
         if view.head.is_identity() {
             return Ok(Listed::Identity);
         }
-        let is_shown = may_see(node, caller, view.head, view.owner().as_deref());
+        let is_shown = may_see(node, caller, snapshot, view.head, view.owner().as_deref())?;
         if is_shown { view.text().map(Listed::Text) } else { Ok(Listed::Hidden) }
     })?;
     match listed.transpose()? {

@@ -27,7 +27,7 @@ use crate::domain::json::{adopt_like, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
-use crate::store::{Conflict, ConflictStatus, Snapshot, Store, Subject};
+use crate::store::{Conflict, ConflictStatus, OwnerNow, Snapshot, Store, StoreError, Subject};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out, try_resolving};
 
 pub(crate) async fn show(
@@ -97,7 +97,7 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
     let found = conflict_view::visit(node, snapshot, id, None, |view| {
         let schema = view.head.key.kind.schema();
         let owner = view.owner();
-        let is_shown = may_see(node, caller, view.head, owner.as_deref());
+        let is_shown = may_see(node, caller, snapshot, view.head, owner.as_deref());
         (view.head.is_identity(), is_shown, Seen::record(schema, &view.head.key.id, owner))
     })?;
     let (is_identity, is_shown, seen) = found.ok_or_else(absent)?;
@@ -110,7 +110,7 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
             Err(hidden())
         };
     }
-    if is_shown { Ok(Found::Value(seen)) } else { Err(hidden()) }
+    if is_shown? { Ok(Found::Value(seen)) } else { Err(hidden()) }
 }
 
 /// Refuses by what is noted of a conflict, before it is read, who may not see it.
@@ -146,18 +146,31 @@ pub(super) fn is_noted_as_hidden(
 
 /// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
 /// who decides where nobody else can.
-pub(super) fn may_see(node: &Node, caller: &Caller, conflict: &Conflict, owner: Option<&str>) -> bool {
+pub(super) fn may_see(
+    node: &Node,
+    caller: &Caller,
+    snapshot: &Snapshot,
+    conflict: &Conflict,
+    owner: Option<&str>,
+) -> Result<bool, StoreError> {
     let (acl, who, kind) = (node.acl(), &caller.principal, conflict.key.kind);
-    // Two records show two people. Values that clashed belong to the owner of that time.
     let may_read = |owner: Option<&str>| acl.may_read(who, kind, owner);
-    let is_allowed = match conflict.subject {
-        Subject::Record | Subject::Identity => may_read(None),
-        Subject::Value => {
-            let before = conflict.owner.as_deref().filter(|before| !before.is_empty());
-            may_read(owner) && before.is_none_or(|before| owner == Some(before) || may_read(Some(before)))
-        }
+    if is_operator(who) || may_read(None) {
+        return Ok(true);
+    }
+    // Two records show two people.
+    if conflict.subject != Subject::Value || !may_read(owner) {
+        return Ok(false);
+    }
+    // Values that clashed belong to the owner of that time, who may be another one than who has the account now.
+    let before = conflict.owner.as_deref().filter(|_| kind.schema().owner != Owner::Nobody);
+    let Some(before) = before else {
+        return Ok(kind.schema().owner == Owner::Nobody);
     };
-    is_operator(who) || is_allowed
+    let is_readable = before.is_empty() || owner == Some(before) || may_read(Some(before));
+    let whose = conflict.whose(before);
+    let owner_now = whose.map_or(Ok(OwnerNow::Another), |whose| snapshot.owner_now(&whose))?;
+    Ok(is_readable && owner_now != OwnerNow::Another)
 }
 
 fn is_operator(who: &Principal) -> bool {

@@ -460,6 +460,10 @@ impl From<HashError> for ApiError {
     }
 }
 
+/// Why a record is not made now.
+pub(crate) const UNSENT: &str = "A record of another person was deleted under this id, which has not reached the centre: \
+                                 take another id, or wait for the next round";
+
 impl From<EditError> for ApiError {
     fn from(error: EditError) -> Self {
         match error {
@@ -472,6 +476,7 @@ impl From<EditError> for ApiError {
                         .into(),
                 current: serde_json::Value::Null,
             },
+            EditError::Unsent => ApiError::Conflict { message: UNSENT.into(), current: Value::Null },
             EditError::Moved | EditError::Unmet(_) => ApiError::Conflict {
                 message: "The record is being changed by others; try again".into(),
                 current: Value::Null,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Node;
 use super::caller::Caller;
-use super::error::ApiError;
+use super::error::{ApiError, UNSENT};
 use super::extract::{At, query_pairs};
 use super::lists::X_DAMAGED;
 use super::records::item_path;
@@ -274,7 +274,8 @@ fn refusal(row: &TrashSummary, error: UndeleteError) -> ApiError {
         }
         UndeleteError::OwnerChanged(person) => ApiError::Conflict {
             message: format!(
-                "The account {person} is another person's now: enter the record where it belongs"
+                "The account {person} is another person's now, or it is not known whose the record was: enter it \
+                 where it belongs"
             ),
             current: Value::Null,
         },
@@ -287,6 +288,7 @@ fn refusal(row: &TrashSummary, error: UndeleteError) -> ApiError {
                 format!("{field}: the person {person} does not exist here; restore that person first");
             ApiError::invalid(field, message)
         }
+        UndeleteError::Unsent(_) => ApiError::Conflict { message: UNSENT.into(), current: Value::Null },
         UndeleteError::Held { conflict } => ApiError::DecisionPending { conflict },
         UndeleteError::Store(error) => error.into(),
     }

@@ -3,7 +3,8 @@
 //! A hub may store `active: false` for everybody. Where that does not count (`accounts.active_from_centre`), a closing that
 //! somebody made here still does. So it is kept here as well, under the id of the person's record as it is stored, because two
 //! people may have one account in two spellings: made when somebody closes the account on this node, gone when somebody opens
-//! it here. It outlives the record, which may come back.
+//! it here, or when the account comes to be another human being's. The centre's opening and a delete leave it: the same person
+//! who comes back is as closed as they were.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +54,7 @@ impl Tx<'_> {
     }
 
     /// Whether that was news.
-    fn note_closed_here(&mut self, id: &str, is_closed: bool) -> Result<bool, StoreError> {
+    pub(super) fn note_closed_here(&mut self, id: &str, is_closed: bool) -> Result<bool, StoreError> {
         let is_news = match is_closed {
             true => self.closed_here.insert(id, ())?.is_none(),
             false => self.closed_here.remove(id)?.is_some(),

@@ -119,10 +119,17 @@ pub struct Conflict {
     pub subject: Subject,
     pub key: RecordKey,
     /// Whose the record was when its values clashed, folded: a value of one person's is never put into a record that
-    /// has become another one's. Empty if it belonged to nobody; `None` if an earlier version found the conflict.
+    /// has become another one's ([`Conflict::whose`]). Empty if it belonged to nobody; `None` if an earlier version found
+    /// the conflict.
     pub owner: Option<String>,
-    /// Which human being had that account then, as `Tx::human_under` tells; `None` if that is not known.
-    pub person: Option<String>,
+    /// The fields by which the human being is told apart who had that account then, empty if nobody was known.
+    pub person: Option<Document>,
+    /// As `person`, of the account that the centre's version of a whole record names, if that is another account.
+    pub central_person: Option<Document>,
+    /// The last number of the trash then; `None` if an earlier version found the conflict.
+    pub noted_at: Option<u64>,
+    /// The record was another one's than who has the account now, or it is not known whose it was.
+    pub is_of_another: bool,
     /// Empty for the record as a whole.
     pub path: Path,
     pub base: Option<Bson>,
@@ -167,6 +174,9 @@ impl Conflict {
             key,
             owner: None,
             person: None,
+            central_person: None,
+            noted_at: None,
+            is_of_another: false,
             path: Path::new(),
             base: None,
             local: None,
@@ -306,7 +316,9 @@ impl Conflict {
         insert_some(&mut row, "central_author", &self.central_author.clone().map(Bson::String));
         insert_some(&mut row, "central_edited_at", &self.central_edited_at.clone().map(Bson::String));
         insert_some(&mut row, "owner", &self.owner.clone().map(Bson::String));
-        insert_some(&mut row, "person", &self.person.clone().map(Bson::String));
+        insert_some(&mut row, "identity", &self.person.clone().map(Bson::Document));
+        insert_some(&mut row, "central_identity", &self.central_person.clone().map(Bson::Document));
+        insert_some(&mut row, "noted_at", &self.noted_at.map(|number| Bson::Int64(number as i64)));
         insert_some(&mut row, "row_fingerprint", &self.row_fingerprint.clone().map(Bson::String));
         insert_some(&mut row, "base", &self.base);
         insert_some(&mut row, "local", &self.local);
@@ -324,6 +336,9 @@ impl Conflict {
         }
         if self.is_withheld {
             row.insert("withheld", true);
+        }
+        if self.is_of_another {
+            row.insert("of_another", true);
         }
         row
     }
@@ -361,7 +376,10 @@ impl Conflict {
                 key: RecordKey::new(Kind::from_code(code)?, text("id")?),
                 path: path_of(row)?,
                 owner: text("owner"),
-                person: text("person"),
+                person: row.get_document("identity").ok().cloned(),
+                central_person: row.get_document("central_identity").ok().cloned(),
+                noted_at: row.get_i64("noted_at").ok().and_then(|number| u64::try_from(number).ok()),
+                is_of_another: row.get_bool("of_another").unwrap_or(false),
                 base: row.get("base").cloned(),
                 local: row.get("local").cloned(),
                 central: row.get("central").cloned(),
@@ -432,7 +450,7 @@ impl Tx<'_> {
         clash: &Clash,
         (here, there): (EditHere, EditThere),
     ) -> Result<(), StoreError> {
-        let (owner, person) = self.whose(key)?;
+        let (whose, central_person) = self.whose_clash(key, clash)?;
         let mut conflict = Conflict {
             path: clash.path.clone(),
             base: clash.base.clone(),
@@ -444,8 +462,10 @@ impl Tx<'_> {
             central_author: there.author,
             central_edited_at: there.at,
             found_at_ms: self.now_ms(),
-            owner,
-            person,
+            owner: Some(whose.account),
+            person: whose.person,
+            central_person,
+            noted_at: Some(whose.number),
             ..Conflict::new(String::new(), key.clone(), Subject::Value)
         };
         conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
@@ -543,10 +563,9 @@ impl Tx<'_> {
             if conflict.subject != Subject::Value {
                 continue;
             }
-            let (owner, person) = self.whose(to)?;
             let (key, publisher) = (to.clone(), None);
             let mut moved =
-                Conflict { key, owner, person, publisher, is_reopened: false, ..conflict.clone() };
+                self.given(Conflict { key, publisher, is_reopened: false, ..conflict.clone() }, from)?;
             moved.id = Conflict::id_of(to, &moved.path, moved.loser())?;
             conflict.resolve("new_id", Some(Bson::from(to.id.as_str())), &actor.to_string(), self.now_ms());
             self.put_conflict(&conflict)?;
@@ -557,11 +576,11 @@ impl Tx<'_> {
 
     /// The conflicts about the values of a record go with it to its new owner.
     pub(crate) fn give_conflicts(&mut self, key: &RecordKey) -> Result<(), StoreError> {
-        let (owner, person) = self.whose(key)?;
         for conflict in self.open_conflicts_of(key)? {
             if conflict.subject == Subject::Value {
-                let (owner, person) = (owner.clone(), person.clone());
-                self.keep_conflict(&Conflict { owner, person, ..conflict })?;
+                let fingerprint = conflict.fingerprint()?;
+                let given = self.given(conflict, key)?;
+                self.keep_conflict(&Conflict { row_fingerprint: Some(fingerprint), ..given })?;
             }
         }
         Ok(())

@@ -9,10 +9,11 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::records::Tx;
+use super::snapshot::Snapshot;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, same_identity, unknown_identity};
-use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::merge::{IDENTITY_FIELDS, is_unknown, same_identity, unknown_identity};
+use crate::domain::record::{RecordKey, fold_account};
 
 /// Accounts whose last person is remembered. Beyond that the oldest are forgotten, unless records here name them.
 const ROWS_MAX: u64 = 10_000;
@@ -54,6 +55,11 @@ impl Departed {
 
     pub(super) fn is_of(&self, person: &Document) -> bool {
         same_identity(&self.identity, person)
+    }
+
+    /// The last number of the trash of their time.
+    pub(super) fn until(&self) -> u64 {
+        self.until
     }
 
     /// Through which number of the trash rows are another one's than `person`.
@@ -136,7 +142,12 @@ impl Tx<'_> {
         let is_another = !last.is_of(&identity_in(person)?);
         last.is_succeeded = *actor == Actor::Centre && is_another;
         self.put_departed_row(id, Some(&last))?;
-        if is_another { self.disown_conflicts(id) } else { Ok(()) }
+        // That the account was closed here was about the last one. If nobody knows who that was, it stays closed.
+        if is_another && !is_unknown(&last.identity) {
+            self.note_closed_here(id, false).map(drop)
+        } else {
+            Ok(())
+        }
     }
 
     /// No row of the trash has a higher number.
@@ -153,16 +164,6 @@ impl Tx<'_> {
         }
     }
 
-    /// Whether what was deleted under this number of the trash was of somebody else than who has the account now.
-    pub(super) fn was_of_another(&self, account: &str, sequence: u64) -> Result<bool, StoreError> {
-        let Some(last) = self.departed_row(account)? else {
-            return Ok(false);
-        };
-        let person = self.resolve_person(&fold_account(account))?;
-        let person = person.map(|id| self.document(&RecordKey::new(Kind::Person, id))).transpose()?.flatten();
-        Ok(person.is_some_and(|person| sequence <= last.ends_before(&person)))
-    }
-
     fn trim_departed(&mut self) -> Result<(), StoreError> {
         let mut rows = Vec::new();
         for entry in self.departed.iter()?.sound() {
@@ -170,15 +171,15 @@ impl Tx<'_> {
             rows.push((Departed::decode(row.value())?.until, account.value().to_owned()));
         }
         rows.sort_unstable();
-        let mut forgotten = 0;
-        for (_, account) in rows {
+        let (mut forgotten, mut through) = (0, 0);
+        for (until, account) in rows {
             if forgotten < TRIM_ROWS && !self.has_dependents(&account)? {
                 self.departed.remove(account.as_str())?;
-                forgotten += 1;
+                (forgotten, through) = (forgotten + 1, until);
             }
         }
         self.wrote();
-        Ok(())
+        if forgotten > 0 { self.note_forgotten(through) } else { Ok(()) }
     }
 
     /// The body of the person who had the account last, from the trash; nothing but their identity if it is not there
@@ -199,5 +200,51 @@ impl Tx<'_> {
             identity.insert("_id", id);
             identity
         }))
+    }
+}
+
+impl Snapshot {
+    pub(super) fn departed_row(&self, account: &str) -> Result<Option<Departed>, StoreError> {
+        let departed = self.transaction.open_table(DEPARTED)?;
+        let row = departed.get(fold_account(account).as_str())?;
+        row.map(|row| Departed::decode(row.value())).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::domain::record::Kind;
+    use crate::store::{Base, Store, StoreOptions};
+
+    /// That an account was closed here is about a human being: it stays with them, and is not the next one's.
+    #[tokio::test]
+    async fn a_closed_account_is_open_to_the_next_person() {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        for (next, is_closed) in [("Anna", true), ("Bertha", false)] {
+            let store = Store::in_memory(options.clone()).unwrap();
+            let person =
+                |name: &str| doc! {"_id": "AAA001", "name": name, "lastname": name, "dob": "1990-01-01"};
+            let (before, next) = (person("Anna"), person(next));
+            let found = store
+                .transact(move |tx| -> Result<bool, StoreError> {
+                    let key = RecordKey::new(Kind::Person, "AAA001");
+                    tx.put(&key, Some(&before), &Base::Document(before.clone()), &Actor::Centre)?;
+                    tx.set_closed_here("AAA001", true, &Actor::Centre)?;
+                    tx.put(&key, None, &Base::Absent, &Actor::Centre)?;
+                    tx.put(&key, Some(&next), &Base::Document(next.clone()), &Actor::Centre)?;
+                    tx.is_closed_here("AAA001")
+                })
+                .await
+                .unwrap();
+            assert_eq!(found, is_closed);
+        }
     }
 }

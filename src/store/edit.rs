@@ -11,10 +11,12 @@ use super::fair::{Budget, Given, Share, present_client};
 use super::grants::Granted;
 use super::records::Tx;
 use super::tables::Version;
+use super::whose::OwnerNow;
 use super::{Base, Store, StoreError};
 use crate::domain::access::Grant;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::Owner;
 
 /// A change of one record, as authorized against the version in `expected`.
 #[derive(Debug, Clone)]
@@ -59,6 +61,9 @@ pub enum EditError {
     /// The account was another person's, whose records are still here, or whom the centre still has.
     #[error("the account was another person's")]
     Departed,
+    /// Under the id a record of another person was deleted here, which the centre still has.
+    #[error("the delete of another person's record has not reached the centre")]
+    Unsent,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -117,10 +122,14 @@ impl Store {
             {
                 return Err(EditError::Held { conflict: hold.conflict });
             }
-            if let (Kind::Person, None, Some(person)) = (key.kind, &old, &new)
-                && tx.is_another_ones(&key, person.document())?
-            {
-                return Err(EditError::Departed);
+            if let (None, Some(new)) = (&old, &new) {
+                let is_person = key.kind == Kind::Person;
+                if is_person && tx.is_another_ones(&key, new.document())? {
+                    return Err(EditError::Departed);
+                }
+                if !is_person && tx.is_over_another(&key, new.document())? {
+                    return Err(EditError::Unsent);
+                }
             }
             for requirement in &requires {
                 let holds = match requirement {
@@ -155,16 +164,28 @@ impl Tx<'_> {
     /// Whether a person who is about to be made would get the account of another one, whose records are here or whom the
     /// centre still has.
     pub fn is_another_ones(&self, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
-        Ok(self.is_of_departed(&key.id, person)? || is_over_another(self, key, person)?)
+        Ok(self.is_of_departed(&key.id, person)? || self.is_over_another(key, person)?)
     }
-}
 
-/// Whether somebody else has the account at the centre, whose delete here has not been sent: the two would become one
-/// change, and nobody would be asked.
-fn is_over_another(tx: &Tx<'_>, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
-    let before = tx.base_if_dirty(key)?;
-    let before = before.as_ref().and_then(Base::document).filter(|before| !before.is_empty());
-    Ok(before.is_some_and(|before| is_other_person(Some(before), before, person)))
+    /// Whether the centre has somebody else under the account, or somebody else's record under the id, whose delete here
+    /// has not been sent: the two would become one change, and nobody would be asked.
+    pub(crate) fn is_over_another(&self, key: &RecordKey, new: &Document) -> Result<bool, StoreError> {
+        let before = self.base_if_dirty(key)?;
+        let Some(before) = before.as_ref().and_then(Base::document).filter(|before| !before.is_empty())
+        else {
+            return Ok(false);
+        };
+        let schema = key.kind.schema();
+        match schema.owner {
+            Owner::Nobody => Ok(false),
+            Owner::Itself => Ok(is_other_person(Some(before), before, new)),
+            Owner::Field(_) if schema.owner_of(before) != schema.owner_of(new) => Ok(true),
+            Owner::Field(_) => match self.pending_trash(key)? {
+                Some(deleted) => Ok(self.owner_now(&deleted.whose)? == OwnerNow::Another),
+                None => Ok(false),
+            },
+        }
+    }
 }
 
 #[cfg(test)]

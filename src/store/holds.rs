@@ -268,6 +268,10 @@ impl Tx<'_> {
         self.put(to, Some(document), &Base::Absent, actor)?;
         if from.kind == Kind::Person {
             // They are not gone. Somebody else who had the account before may be.
+            if let Some(last) = departed.as_ref().filter(|last| last.is_of(&old)) {
+                // Of who had it before them nothing is remembered any more.
+                self.note_forgotten(last.ends_before(&old))?;
+            }
             self.put_departed_row(&from.id, departed.filter(|last| !last.is_of(&old)).as_ref())?;
             self.move_grants(&from.id, &old, &to.id)?;
             self.move_closed_here(&from.id, &to.id)?;

@@ -67,6 +67,7 @@ mod undecided;
 mod undelete;
 mod upgrade;
 mod upkeep;
+mod whose;
 mod writer;
 
 use std::path::Path;
@@ -124,10 +125,12 @@ pub use taken_over::Published;
 pub use trash::{TrashPage, TrashRow, TrashState, TrashSummary};
 pub use trial::Trial;
 pub use undecided::{Undecided, WaitReason, Waiting};
+pub(crate) use undelete::Return;
 pub use undelete::UndeleteError;
 pub use upkeep::{
     CheckedStore, change_store_key, check_store, compact_store, lock_file, look_at_store, recode_store,
 };
+pub use whose::{OwnerNow, Whose};
 
 /// Milliseconds since 1970, for people to read; nothing is ever decided by it.
 pub type Clock = fn() -> i64;

@@ -12,6 +12,7 @@ use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{self, *};
+use super::whose::Whose;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
@@ -22,6 +23,10 @@ const LOOK_ROWS_MAX: usize = 20_000;
 
 /// In a row: the body waited behind an identity hold, and was not of the person here.
 const HELD_APART: &str = "held";
+/// The fields by which the human being is told apart who had the account, see [`Whose::person`].
+const IDENTITY: &str = "identity";
+/// The last number of the trash when the row went with its person to another account.
+const GIVEN_AT: &str = "given_at";
 
 /// What became of a deleted record's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub struct TrashRow {
     pub sequence: u64,
     pub document: Document,
     pub state: TrashState,
+    /// Whose it was.
+    pub whose: Whose,
 }
 
 impl TrashRow {
@@ -64,10 +71,17 @@ impl TrashRow {
         let mut row = tables::decode(bytes)?;
         let state = row.get_str("state").ok().and_then(TrashState::from_name);
         let state = state.ok_or_else(|| damaged("a trash row"))?;
-        match row.remove("document") {
-            Some(Bson::Document(document)) => Ok(TrashRow { key, sequence, document, state }),
-            _ => Err(damaged("a trash row")),
-        }
+        let Some(Bson::Document(document)) = row.remove("document") else {
+            return Err(damaged("a trash row"));
+        };
+        let given_at = row.get_i64(GIVEN_AT).ok().and_then(|number| u64::try_from(number).ok());
+        let whose = Whose {
+            account: key.kind.schema().owner_of(&document).unwrap_or_default(),
+            person: row.get_document(IDENTITY).ok().cloned(),
+            number: given_at.unwrap_or(sequence),
+            is_of_another: row.contains_key(HELD_APART),
+        };
+        Ok(TrashRow { key, sequence, document, state, whose })
     }
 }
 
@@ -135,6 +149,12 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         let observed_ms = self.observe_time()?;
         row.extend(doc! {"document": document, "at": self.now_ms(), "observed": observed_ms});
+        if let (Owner::Field(_), Some(owner)) =
+            (key.kind.schema().owner, key.kind.schema().owner_of(document))
+        {
+            let whose = self.whose_now(&owner)?;
+            row.extend(whose.person.map(|person| (IDENTITY.to_owned(), person.into())));
+        }
         let (code, id) = row_key(key);
         let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);
         let sequence = self.last_sequence().max(newest) + 1;
@@ -206,8 +226,7 @@ impl Tx<'_> {
     /// What is in the trash of `person`, whose account was `account` until now, goes with them to `new`. What waited
     /// apart was another person's, and so was what was deleted before the last person of the account had gone.
     pub fn give_trash(&mut self, account: &str, person: &Document, new: &str) -> Result<(), StoreError> {
-        let account = fold_account(account);
-        let after = self.departed_row(&account)?.map_or(0, |last| last.ends_before(person));
+        let (account, given_at) = (fold_account(account), self.last_trash_number()?);
         let mut theirs = Vec::new();
         for entry in self.trash.iter()?.sound() {
             let (at, row) = entry?;
@@ -217,13 +236,15 @@ impl Tx<'_> {
                 continue;
             };
             let summary = TrashSummary::decode(key, sequence, row.value())?;
-            if sequence <= after || summary.owner.as_ref() != Some(&account) {
+            if summary.owner.as_ref() != Some(&account) {
+                continue;
+            }
+            let whose = TrashRow::decode(summary.key.clone(), sequence, row.value())?.whose;
+            if !self.was_of(&whose, person)? {
                 continue;
             }
             let mut row = tables::decode(row.value())?;
-            if row.contains_key(HELD_APART) {
-                continue;
-            }
+            row.insert(GIVEN_AT, given_at as i64);
             if let Ok(document) = row.get_document_mut("document") {
                 document.insert(field, new);
             }

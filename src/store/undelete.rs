@@ -1,12 +1,17 @@
-//! Floor 1. Putting a body from the trash back as a record.
+//! Floor 1. Making a record again that is gone: of a body from the trash, or of one that a conflict keeps.
+
+use bson::Document;
 
 use super::grants::Granted;
 use super::records::Tx;
-use super::trash::TrashRow;
-use super::{Store, StoreError};
+use super::trash::{TrashRow, TrashState};
+use super::whose::{OwnerNow, Whose};
+use super::{Base, Store, StoreError};
 use crate::domain::access::{Actor, Grant};
 use crate::domain::audit::What;
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::Owner;
 
 /// Why a record was not put back.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,9 @@ pub enum UndeleteError {
     /// The account is another human being's by now.
     #[error("the account {0} is another person's now")]
     OwnerChanged(String),
+    /// A record of somebody else was deleted under this id, which the centre does not know yet.
+    #[error("the delete of another person's {0} has not reached the centre")]
+    Unsent(RecordKey),
     /// It has to be decided first whether two people are one: the conflict that waits for that.
     #[error("a decision about this person is pending")]
     Held { conflict: String },
@@ -50,52 +58,108 @@ impl Store {
     }
 }
 
+/// What a record is made again of.
+pub(crate) struct Return<'a> {
+    pub(crate) body: &'a Document,
+    /// Whose the body was; `None` if that is not known.
+    pub(crate) whose: Option<Whose>,
+    /// It takes the place of the record that is here still, and that the centre has deleted.
+    pub(crate) is_over_vanished: bool,
+    /// The body is the one whose delete has not reached the centre.
+    pub(crate) is_undoing: bool,
+}
+
 impl Tx<'_> {
     fn undelete(&mut self, row: TrashRow, actor: &Actor) -> Result<RecordKey, UndeleteError> {
-        let TrashRow { key, sequence, document, .. } = row;
+        let TrashRow { key, sequence, document, state, whose } = row;
         let schema = key.kind.schema();
+        let again = Return {
+            body: &document,
+            whose: Some(whose),
+            is_over_vanished: false,
+            is_undoing: state == TrashState::Pending,
+        };
+        self.make_again(&key, again, actor)?;
         let owner = schema.owner_of(&document);
-        let holding = match key.kind {
-            Kind::Person => self.hold(&key.id)?,
-            // A document of the centre with this id waits behind a hold.
-            _ => match self.held(&key)? {
-                Some(held) => self.hold(&held.account)?,
-                // Whose it would be is not decided.
-                None => owner.as_ref().map(|owner| self.hold(owner)).transpose()?.flatten(),
-            },
-        };
-        if let Some(hold) = holding {
-            return Err(UndeleteError::Held { conflict: hold.conflict });
-        }
-        let is_taken = match key.kind {
-            Kind::Person => self.resolve_person(&key.id)?.is_some(),
-            _ => self.document(&key)?.is_some(),
-        };
-        if is_taken {
-            return Err(UndeleteError::Exists(key));
-        }
-        // As for a page that a client creates.
-        if key.kind == Kind::Page {
-            let owner = owner.clone().unwrap_or_default();
-            if self.resolve_person(&owner)?.is_none() {
-                return Err(UndeleteError::OwnerAbsent(owner));
-            }
-        }
-        let account = owner.clone().unwrap_or_default();
-        let is_of_another = match key.kind {
-            Kind::Person => self.is_of_departed(&key.id, &document)?,
-            _ => self.was_of_another(&account, sequence)?,
-        };
-        if is_of_another {
-            return Err(UndeleteError::OwnerChanged(account));
-        }
-        self.edit(&key, Some(&document), actor)?;
-        if key.kind == Kind::Person {
-            self.replace_grants(&key.id, &Granted::default(), actor)?;
-        }
         self.audit_asked(What::RestoreDeleted, |event| {
             event.about(schema.collection, &key.id, owner.as_deref()).saying(&format!("trash {sequence}"))
         })?;
         Ok(key)
+    }
+
+    /// A person or a record comes back, out of the trash or by a decision about a conflict, as an edit that travels like
+    /// any other. Roles that were granted to a person on this node do not come back.
+    pub(crate) fn make_again(
+        &mut self,
+        key: &RecordKey,
+        again: Return<'_>,
+        actor: &Actor,
+    ) -> Result<(), UndeleteError> {
+        let body = again.body;
+        let is_gone = self.document(key)?.is_none();
+        self.check_not_held(key, body)?;
+        let is_taken = match key.kind {
+            Kind::Person => self.spellings(&key.id)?.iter().any(|id| is_gone || *id != key.id),
+            _ => false,
+        };
+        if is_taken || !(is_gone || again.is_over_vanished) {
+            return Err(UndeleteError::Exists(key.clone()));
+        }
+        match key.kind.schema().owner {
+            Owner::Nobody => {}
+            Owner::Itself => self.check_person_again(key, &again)?,
+            Owner::Field(_) => self.check_owner_again(key, &again)?,
+        }
+        // What the centre has deleted is not what was agreed on any more.
+        if self.clear_vanished(key)? {
+            self.put(key, Some(body), &Base::Absent, actor)?;
+        } else {
+            self.edit(key, Some(body), actor)?;
+        }
+        if key.kind == Kind::Person && is_gone {
+            self.replace_grants(&key.id, &Granted::default(), actor)?;
+        }
+        Ok(())
+    }
+
+    /// Of a person, and of a document of the centre that waits under the id, it has to be decided first who that is.
+    fn check_not_held(&self, key: &RecordKey, body: &Document) -> Result<(), UndeleteError> {
+        let waiting = self.held(key)?.map(|held| held.account);
+        for account in waiting.into_iter().chain(key.kind.schema().owner_of(body)) {
+            if let Some(hold) = self.hold(&account)? {
+                return Err(UndeleteError::Held { conflict: hold.conflict });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_person_again(&self, key: &RecordKey, again: &Return<'_>) -> Result<(), UndeleteError> {
+        let is_another = match self.document(key)? {
+            Some(person) => is_other_person(Some(&person), &person, again.body),
+            None if again.is_undoing => self.is_of_departed(&key.id, again.body)?,
+            None => self.is_another_ones(key, again.body)?,
+        };
+        if is_another { Err(UndeleteError::OwnerChanged(key.id.clone())) } else { Ok(()) }
+    }
+
+    fn check_owner_again(&self, key: &RecordKey, again: &Return<'_>) -> Result<(), UndeleteError> {
+        let account = key.kind.schema().owner_of(again.body).unwrap_or_default();
+        let owner_now = match &again.whose {
+            Some(whose) => self.owner_now(whose)?,
+            None => OwnerNow::Another,
+        };
+        match owner_now {
+            OwnerNow::Another => return Err(UndeleteError::OwnerChanged(account)),
+            OwnerNow::Nobody => return Err(UndeleteError::OwnerAbsent(account)),
+            OwnerNow::Same => {}
+        }
+        // As for a page that a client creates.
+        if key.kind == Kind::Page && self.resolve_person(&account)?.is_none() {
+            return Err(UndeleteError::OwnerAbsent(account));
+        }
+        if !again.is_undoing && self.is_over_another(key, again.body)? {
+            return Err(UndeleteError::Unsent(key.clone()));
+        }
+        Ok(())
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn central_row(conflict: &Conflict, node: &str) -> Result<Document, S
     };
     // For a node that takes the row over: a value of one person's goes into no other one's record.
     row.extend(conflict.owner.clone().map(|owner| ("owner".to_owned(), owner.into())));
-    row.extend(conflict.person.clone().map(|person| ("person".to_owned(), person.into())));
+    row.extend(conflict.person_mark()?.map(|person| ("person".to_owned(), person.into())));
     if !conflict.author.is_empty() {
         row.insert("author", &conflict.author);
     }

@@ -7,8 +7,9 @@ use crate::domain::access::Actor;
 use crate::domain::active::is_active;
 use crate::domain::audit::{Event, What};
 use crate::domain::diff;
-use crate::domain::merge::Side;
+use crate::domain::merge::{Side, is_other_person};
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Store, StoreError, Subject, Tx};
 
@@ -89,7 +90,7 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
     if conflict.path.is_empty() {
         return match decision {
             _ if record.is_some() && is_for_what_stands(conflict, decision) => record.cloned(),
-            _ => made_again::chosen_body(conflict, decision),
+            _ => made_again::chosen(conflict, decision).and_then(Bson::as_document).cloned(),
         };
     }
     let value = match decision {
@@ -105,6 +106,12 @@ pub fn decided(conflict: &Conflict, record: Option<&Document>, decision: &Decisi
 
 /// Why a value is not put into a record.
 pub(super) const OF_ANOTHER: &str = "the record is another person's now, or nobody knows whose it is: take the value that stands, and write the other one where it belongs";
+
+/// Why a body is not taken that names somebody else.
+pub(super) const OTHER_OWNER: &str = "it would give the record to another person";
+
+/// As [`OF_ANOTHER`], of a record that is gone.
+pub(super) const GONE_OF_ANOTHER: &str = "the record is gone, and its account is another person's now, or nobody knows whose it was: enter it where it belongs; if both versions are, \"central\" closes the conflict and writes nothing";
 
 /// Whether a decision is for the side that stands.
 pub(super) fn is_for_what_stands(conflict: &Conflict, decision: &Decision) -> bool {
@@ -128,23 +135,29 @@ pub(super) fn is_out_of_reach(conflict: &Conflict, record: Option<&Document>, de
     conflict.is_withheld && !is_for_what_stands(conflict, decision) && !matches!(decision, Decision::Value(_))
 }
 
-/// Whether a decision would put a value of one person's record into a record that is another one's by now, or of which
-/// nobody knows whose it is: the person is gone, and the id may have been used again.
-pub(super) fn is_of_another(
+/// Why a decision may not change a record, if it may not: the value was another human being's than whose the record is now,
+/// it is not known whose it was, or the record would become another one's. A record that is gone has its rule in
+/// [`made_again`].
+pub(super) fn refusal_of_owner(
     tx: &Tx<'_>,
     conflict: &Conflict,
     record: Option<&Document>,
     decided: Option<&Document>,
-) -> Result<bool, StoreError> {
-    let Some(owner) = conflict.owner.as_ref().filter(|_| conflict.subject == Subject::Value) else {
-        return Ok(false);
+) -> Result<Option<&'static str>, StoreError> {
+    let Some(record) = record.filter(|record| conflict.subject == Subject::Value && Some(*record) != decided)
+    else {
+        return Ok(None);
     };
-    let (Some(record), true) = (record, record != decided) else {
-        return Ok(false);
-    };
-    let owner_now = conflict.key.kind.schema().owner_of(record).unwrap_or_default();
-    let is_left = conflict.person.is_some() && tx.spellings(owner)?.is_empty();
-    Ok(owner_now != *owner || is_left)
+    if !tx.belongs_into(conflict, record)? {
+        return Ok(Some(OF_ANOTHER));
+    }
+    let schema = conflict.key.kind.schema();
+    let is_given = decided.is_some_and(|decided| match schema.owner {
+        Owner::Nobody => false,
+        Owner::Itself => conflict.path.is_empty() && is_other_person(Some(record), record, decided),
+        Owner::Field(_) => schema.owner_of(record) != schema.owner_of(decided),
+    });
+    Ok(is_given.then_some(OTHER_OWNER))
 }
 
 /// What lost may come to stand after all: somebody wrote the same, or another node brought it back to a restored
@@ -266,15 +279,28 @@ fn decide(
     if conflict.is_withheld && is_for_what_stands(&conflict, decision) {
         document.clone_from(&record);
     }
-    let mut is_foreign = is_of_another(tx, &conflict, record.as_ref(), document.as_ref())?;
-    if is_foreign && is_for_what_stands(&conflict, decision) {
+    if made_again::is_closing(tx, &conflict, record.as_ref(), decision)? {
+        document = None;
+    }
+    let mut foreign = refusal_of_owner(tx, &conflict, record.as_ref(), document.as_ref())?;
+    if foreign.is_some() && is_for_what_stands(&conflict, decision) {
         // Whatever the other person's record holds by now stays.
-        (document, is_foreign) = (record.clone(), false);
+        (document, foreign) = (record.clone(), None);
     }
-    if is_foreign {
-        return Err(ResolveError::Invalid { field: "take".to_owned(), message: OF_ANOTHER.to_owned() });
+    let refused =
+        |message: &str| Err(ResolveError::Invalid { field: "take".to_owned(), message: message.to_owned() });
+    if let Some(message) = foreign.filter(|message| *message != OTHER_OWNER) {
+        return refused(message);
     }
-    check(&conflict, record.as_ref(), document.as_ref())?;
+    // Making it again is a right of its own, also where the node has it still.
+    let is_making = document.is_some()
+        && conflict.subject == Subject::Value
+        && made_again::is_making(tx, &conflict, record.as_ref())?;
+    check(&conflict, record.as_ref().filter(|_| !is_making), document.as_ref())?;
+    // The check names the field.
+    if let Some(message) = foreign {
+        return refused(message);
+    }
     if conflict.subject == Subject::Record {
         undecided::carry_out(tx, &conflict, decision, actor)?;
         conflict.resolve(decision.name(), None, &actor.to_string(), tx.now_ms());
@@ -290,7 +316,7 @@ fn decide(
         check_person_may_go(tx, &conflict.key.id, person)?;
     }
     match &document {
-        Some(body) if made_again::is_making(tx, &conflict, record.as_ref())? => {
+        Some(body) if is_making => {
             made_again::make(tx, &conflict, body, actor)?;
         }
         document => drop(tx.edit(&conflict.key, document.as_ref(), actor)?),

@@ -14,7 +14,9 @@ use super::scan::META_SCAN;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Base, Reread, Snapshot, StoreError, TrashState, Tx, Vanished, unless_damaged};
+use crate::store::{
+    Base, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished, unless_damaged,
+};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
 const DELETES_UNASKED_MAX: u64 = 20;
@@ -234,9 +236,17 @@ pub(crate) fn restore_deleted(tx: &mut Tx<'_>, actor: &Actor) -> Result<u64, Sto
         let Some(trashed) = tx.pending_trash(&key)? else {
             continue;
         };
+        if tx.owner_now(&trashed.whose)? == OwnerNow::Another && key.kind != Kind::Person {
+            // The account has gone to somebody else since.
+            continue;
+        }
         let base = tx.base(&key)?;
         tx.put(&key, Some(&trashed.document), &base, actor)?;
         tx.settle_trash(&key, TrashState::Void)?;
+        if key.kind == Kind::Person {
+            // As out of the trash: roles that were granted here do not come back.
+            tx.replace_grants(&key.id, &Granted::default(), actor)?;
+        }
         count += 1;
     }
     Ok(count)

@@ -184,9 +184,9 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         }
     };
     tx.forget_meant(&hold.account)?;
-    tx.give_trash(&hold.account, local, new)?;
     let to = RecordKey::new(Kind::Person, new);
     tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;
+    tx.give_trash(&hold.account, local, new)?;
     let mut pages = BTreeMap::new();
     for key in all {
         let (Some(mut document), Owner::Field(field)) = (tx.document(&key)?, key.kind.schema().owner) else {
@@ -233,7 +233,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         follow_pages(tx, new, &pages, actor)?;
     }
     // What the account has is the departed one's, and so are the conflicts over it.
-    if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, new) }
+    if hold.why == HoldReason::Taken { Ok(()) } else { tx.part_conflicts(&hold.account, local, new) }
 }
 
 /// Documents that name a page of life by its old id name it by its new one.

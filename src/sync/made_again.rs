@@ -1,16 +1,15 @@
 //! Floor 3. Decisions for a record that is gone: it is made again here, as an edit that travels.
 //!
 //! One side had deleted the record, and the other one's body waits in the conflict. Who decides for that body wants the
-//! record back. It comes back under the conditions under which a record comes out of the trash: its person is here and
-//! the same human being, and nobody is held. If it cannot be, the decision is refused, and the conflict stays open.
+//! record back. It comes back under the conditions under which a record comes out of the trash (`store/undelete.rs`), as the
+//! conflict shows it. If it cannot be, the decision is refused, and the conflict stays open.
 
 use bson::{Bson, Document};
 
-use super::conflicts::{Decision, OF_ANOTHER, ResolveError};
+use super::conflicts::{Decision, GONE_OF_ANOTHER, OTHER_OWNER, ResolveError};
 use crate::domain::access::Actor;
-use crate::domain::record::Kind;
 use crate::domain::schema::Owner;
-use crate::store::{Base, Conflict, StoreError, Tx};
+use crate::store::{Conflict, OwnerNow, Return, StoreError, Tx, UndeleteError, Whose};
 
 /// The value that a decision is for, if it is not for a delete.
 pub(super) fn chosen<'a>(conflict: &'a Conflict, decision: &'a Decision) -> Option<&'a Bson> {
@@ -22,19 +21,6 @@ pub(super) fn chosen<'a>(conflict: &'a Conflict, decision: &'a Decision) -> Opti
     }
 }
 
-/// The body that a decision about a whole record is for. If the person has another account by now, it is under that.
-pub(super) fn chosen_body(conflict: &Conflict, decision: &Decision) -> Option<Document> {
-    let mut body = chosen(conflict, decision)?.as_document()?.clone();
-    let schema = conflict.key.kind.schema();
-    if let (Owner::Field(field), Some(owner)) = (schema.owner, &conflict.owner)
-        && !owner.is_empty()
-        && schema.owner_of(&body).is_some_and(|named| named != *owner)
-    {
-        body.insert(field, owner.as_str());
-    }
-    Some(body)
-}
-
 /// Whether the record that a decision is for is gone, or about to go because the centre has deleted it.
 pub(super) fn is_making(
     tx: &Tx<'_>,
@@ -42,6 +28,39 @@ pub(super) fn is_making(
     record: Option<&Document>,
 ) -> Result<bool, StoreError> {
     Ok(conflict.path.is_empty() && (record.is_none() || tx.is_vanished(&conflict.key)?))
+}
+
+/// Whether a decision for the centre's side only closes the conflict: the record is gone, and neither of the two bodies is
+/// of who has its account now.
+pub(super) fn is_closing(
+    tx: &Tx<'_>,
+    conflict: &Conflict,
+    record: Option<&Document>,
+    decision: &Decision,
+) -> Result<bool, StoreError> {
+    if record.is_some() || !conflict.path.is_empty() || *decision != Decision::TakeCentral {
+        return Ok(false);
+    }
+    for body in [&conflict.local, &conflict.central].into_iter().flatten().filter_map(Bson::as_document) {
+        if !is_of_another(tx, conflict, body)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whose a body of the conflict was.
+fn whose(conflict: &Conflict, body: &Document) -> Option<Whose> {
+    conflict.whose(&conflict.key.kind.schema().owner_of(body).unwrap_or_default())
+}
+
+fn is_of_another(tx: &Tx<'_>, conflict: &Conflict, body: &Document) -> Result<bool, StoreError> {
+    match (conflict.key.kind.schema().owner, whose(conflict, body)) {
+        (Owner::Nobody, _) => Ok(false),
+        (Owner::Itself, _) => tx.is_another_ones(&conflict.key, body),
+        (Owner::Field(_), None) => Ok(true),
+        (Owner::Field(_), Some(whose)) => Ok(tx.owner_now(&whose)? == OwnerNow::Another),
+    }
 }
 
 /// Makes a record again, or says why it cannot be.
@@ -52,57 +71,28 @@ pub(super) fn make(
     actor: &Actor,
 ) -> Result<(), ResolveError> {
     let key = &conflict.key;
-    let is_gone = tx.document(key)?.is_none();
-    check(tx, conflict, body, is_gone)?;
-    // What the centre has deleted is not what was agreed on any more.
-    if tx.clear_vanished(key)? {
-        tx.put(key, Some(body), &Base::Absent, actor)?;
-    } else {
-        tx.edit(key, Some(body), actor)?;
+    if body.get_str("_id").ok() != Some(&key.id) {
+        return refused("it would change the record's id");
     }
-    if key.kind == Kind::Person && is_gone {
-        // As out of the trash: roles that were granted here do not come back.
-        tx.set_grants(&key.id, &[], actor)?;
+    let whose = whose(conflict, body);
+    let is_field = matches!(key.kind.schema().owner, Owner::Field(_));
+    if is_field && whose.is_none() && conflict.owner.is_some() {
+        return refused(OTHER_OWNER);
     }
-    Ok(())
+    let again = Return { body, whose, is_over_vanished: true, is_undoing: false };
+    match tx.make_again(key, again, actor) {
+        Ok(()) => Ok(()),
+        Err(UndeleteError::Held { conflict }) => Err(ResolveError::Held { conflict }),
+        Err(UndeleteError::Store(error)) => Err(error.into()),
+        Err(UndeleteError::OwnerAbsent(_)) => {
+            refused("the record's person does not exist here: restore the person first")
+        }
+        Err(UndeleteError::OwnerChanged(_)) => refused(GONE_OF_ANOTHER),
+        Err(UndeleteError::Exists(_)) => refused("somebody has this account in another spelling"),
+        Err(error @ (UndeleteError::Unsent(_) | UndeleteError::Unknown)) => refused(&error.to_string()),
+    }
 }
 
-fn check(tx: &Tx<'_>, conflict: &Conflict, body: &Document, is_gone: bool) -> Result<(), ResolveError> {
-    let invalid =
-        |message: &str| Err(ResolveError::Invalid { field: "take".to_owned(), message: message.to_owned() });
-    let (key, schema) = (&conflict.key, conflict.key.kind.schema());
-    if body.get_str("_id").ok() != Some(&key.id) {
-        return invalid("it would change the record's id");
-    }
-    let account = schema.owner_of(body);
-    // Of a document of the centre that waits under the id, and of the person, it has to be decided first who that is.
-    let waiting = tx.held(key)?.map(|held| held.account);
-    for account in waiting.iter().chain(&account) {
-        if let Some(hold) = tx.hold(account)? {
-            return Err(ResolveError::Held { conflict: hold.conflict });
-        }
-    }
-    match schema.owner {
-        Owner::Nobody => Ok(()),
-        Owner::Itself if is_gone && !tx.spellings(&key.id)?.is_empty() => {
-            invalid("somebody has this account in another spelling")
-        }
-        Owner::Itself if tx.is_of_departed(&key.id, body)? => invalid(OF_ANOTHER),
-        Owner::Itself => Ok(()),
-        Owner::Field(_) => {
-            let Some(account) = account else {
-                return Ok(());
-            };
-            // An account that has changed hands since makes the record another person's.
-            // Nobody's, and of nobody known: the record was not here when the conflict arose.
-            let is_unknown = conflict.owner.as_deref() == Some("") && conflict.person.is_none();
-            if !is_unknown && conflict.owner.as_ref().is_some_and(|owner| *owner != account) {
-                return invalid(OF_ANOTHER);
-            }
-            if tx.resolve_person(&account)?.is_none() {
-                return invalid("the record's person does not exist here: restore the person first");
-            }
-            Ok(())
-        }
-    }
+fn refused(message: &str) -> Result<(), ResolveError> {
+    Err(ResolveError::Invalid { field: "take".to_owned(), message: message.to_owned() })
 }

@@ -14,8 +14,8 @@ use bson::{Bson, Document};
 
 use super::conflict_rows::{Written, central_row, reopened_row};
 use super::conflicts::{
-    Decision, NOT_HERE, OF_ANOTHER, ResolveError, audit_decision, check_person_may_go, current_value,
-    decided, is_for_what_stands, is_of_another, is_out_of_reach,
+    Decision, NOT_HERE, ResolveError, audit_decision, check_person_may_go, current_value, decided,
+    is_for_what_stands, is_out_of_reach, refusal_of_owner,
 };
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
@@ -24,7 +24,7 @@ use crate::central::{Central, CentralError, ConflictAnswer, Resolutions};
 use crate::domain::access::Actor;
 use crate::domain::diff;
 use crate::domain::record::Kind;
-use crate::domain::schema::{Owner, Schema};
+use crate::domain::schema::Schema;
 use crate::domain::value::{same_document, same_option};
 use crate::store::{Conflict, ConflictStatus, StoreError, Subject, Tx, unless_damaged};
 
@@ -411,19 +411,22 @@ fn carry_out(
         (Some(record), Some(document)) => same_document(record, document),
         (record, document) => record.is_none() && document.is_none(),
     };
+    if made_again::is_closing(tx, conflict, record.as_ref(), decision)? {
+        return Ok(Ok(()));
+    }
     let is_making = document.is_some() && made_again::is_making(tx, conflict, record.as_ref())?;
     if is_there && !is_making {
         return Ok(Ok(()));
     }
-    let is_foreign = is_of_another(tx, conflict, record.as_ref(), document.as_ref())?;
-    if is_foreign && is_for_what_stands(conflict, decision) {
+    let foreign = refusal_of_owner(tx, conflict, record.as_ref(), document.as_ref())?;
+    if foreign.is_some() && is_for_what_stands(conflict, decision) {
         return Ok(Ok(()));
     }
     if !still_stands(conflict, record.as_ref()) {
         return Ok(Err("the value has changed meanwhile".to_owned()));
     }
-    if is_foreign {
-        return Ok(Err(OF_ANOTHER.to_owned()));
+    if let Some(reason) = foreign {
+        return Ok(Err(reason.to_owned()));
     }
     if let Some(reason) = refusal(tx, conflict, record.as_ref(), document.as_ref())? {
         return Ok(Err(reason));
@@ -488,24 +491,18 @@ fn refusal(
     new: Option<&Document>,
 ) -> Result<Option<String>, StoreError> {
     let key = &conflict.key;
-    let (old, new) = match (old, new) {
+    let new = match (old, new) {
         (Some(person), None) if key.kind == Kind::Person => {
             return match check_person_may_go(tx, &key.id, person) {
                 Err(ResolveError::Store(error)) => Err(error),
                 refused => Ok(refused.err().map(|refusal| refusal.to_string())),
             };
         }
-        (old, Some(new)) => (old, new),
+        (_, Some(new)) => new,
         (_, None) => return Ok(None),
     };
     if new.get_str("_id").ok() != Some(&key.id) {
         return Ok(Some("it would change the record's id".to_owned()));
-    }
-    let schema = key.kind.schema();
-    if matches!(schema.owner, Owner::Field(_))
-        && old.is_some_and(|old| schema.owner_of(old) != schema.owner_of(new))
-    {
-        return Ok(Some("it would give the record to another person".to_owned()));
     }
     Ok(None)
 }

@@ -212,8 +212,12 @@ pub(super) fn carry_out(
             take_central(tx, key, &central)?;
         }
         (Decision::TakeLocal, Some(central)) => {
-            // Nobody would find it otherwise.
-            tx.discard(key, &central)?;
+            // Nobody would find it otherwise. What was left behind under the account may be anybody's.
+            let owner = |document: &Document| key.kind.schema().owner_of(document);
+            match owner(&central) == owner(&local) {
+                true => tx.discard_held(key, &central)?,
+                false => tx.discard(key, &central)?,
+            }
             tx.put(key, Some(&local), &Base::Document(central), actor)?;
         }
         (Decision::NewId, Some(central)) => {

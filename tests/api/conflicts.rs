@@ -516,3 +516,53 @@ async fn a_decision_makes_a_record_no_larger_than_a_write() {
     let id = add(&node, Kind::Event, "e2", &["n"], local, Some(2.into())).await;
     decide(&node, "OWN006", &id, json!({"take": "local"})).send().await.is(200, &["update event/e2"]);
 }
+
+/// The centre has deleted the record, which is here still: deciding for it makes it again there.
+#[tokio::test]
+async fn making_a_record_again_that_is_about_to_go_needs_the_right_to_make_it() {
+    for (who, status) in [("JUD005", 403), ("REG007", 200)] {
+        let node = start().await;
+        let stored = node.stored(Kind::Person, "BOB002").unwrap();
+        let id = add(&node, Kind::Person, "BOB002", &[], None, Some(Bson::Document(stored.clone()))).await;
+        let gone = RecordKey::new(Kind::Person, "BOB002");
+        let vanish = node
+            .node
+            .store
+            .unguarded()
+            .transact(move |tx| -> Result<(), StoreError> { tx.put_vanished(&gone) });
+        vanish.await.unwrap();
+        decide(&node, who, &id, json!({"take": "central"})).send().await.is(status, NOTHING);
+        let snapshot = node.node.store.read().unwrap();
+        let is_vanished = snapshot.is_vanished(&RecordKey::new(Kind::Person, "BOB002")).unwrap();
+        assert_eq!(
+            (is_vanished, node.stored(Kind::Person, "BOB002")),
+            (status == 403, Some(stored)),
+            "{who}"
+        );
+    }
+}
+
+/// The account has gone to another person since: what lost in records of the one before is not for them to see.
+#[tokio::test]
+async fn who_gets_an_account_does_not_see_values_of_the_one_before() {
+    let node = start().await;
+    let own = add(&node, Kind::Event, "e2", &["n"], Some(1.into()), Some(2.into())).await;
+    show(&node, "OWN006", &own).await.is(200, NOTHING);
+    let body = node.stored(Kind::Person, "OWN006").unwrap();
+    let mut next = body.clone();
+    next.extend(doc! {"name": "Nora", "lastname": "Next", "dob": "1951-05-05", "gender": "f"});
+    let mut before = body;
+    before.extend(doc! {"name": "Olga", "lastname": "Own", "dob": "1990-01-01", "gender": "f"});
+    let change = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
+        let key = RecordKey::new(Kind::Person, "OWN006");
+        let centre = thalamus_edge::domain::access::Actor::Centre;
+        tx.put(&key, Some(&before), &thalamus_edge::store::Base::Document(before.clone()), &centre)?;
+        tx.put(&key, None, &thalamus_edge::store::Base::Absent, &centre)?;
+        tx.put(&key, Some(&next), &thalamus_edge::store::Base::Document(next.clone()), &centre)
+    });
+    change.await.unwrap();
+    show(&node, "OWN006", &own).await.is(404, NOTHING);
+    node.get("/sync/conflicts").by("OWN006").send().await.is(200, NOTHING).says(json!([]));
+    show(&node, "DOC003", &own).await.is(200, NOTHING);
+    decide(&node, "DOC003", &own, json!({"take": "local"})).send().await.is(422, NOTHING);
+}

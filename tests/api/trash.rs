@@ -481,3 +481,23 @@ async fn audit(node: &TestNode, after: u64) -> Vec<Entry> {
     let page = node.node.store.read().unwrap().audit(&query).unwrap();
     page.rows.into_iter().map(Result::unwrap).collect()
 }
+
+/// Bob's page was deleted here, and the centre has it still: another one under its id would take its place there.
+#[tokio::test]
+async fn a_record_is_not_made_over_an_unsent_delete_of_another_owner() {
+    let node = start().await;
+    job(&node, |tx| {
+        let key = RecordKey::new(Kind::Page, "p1");
+        let bobs = page("p1", "BOB002");
+        tx.put(&key, Some(&bobs), &Base::Document(bobs.clone()), &Actor::Centre)?;
+        tx.edit(&key, None, &Actor::Operator(0)).map(drop)
+    })
+    .await;
+    let body = json!({"id": "p1", "info": "of Ana"});
+    let refused = node.post("/pols/ANA001/p1", body.clone()).by("DOC003").send().await.is(409, NOTHING);
+    refused.has(json!({"code": "conflict"}));
+    assert_eq!(node.stored(Kind::Page, "p1"), None);
+    // His own comes back, as an undone delete.
+    restore(&node, "ROOT004", row_of(&node, "p1").await).await.is(201, &["create pols/p1"]);
+    assert_eq!(node.stored(Kind::Page, "p1"), Some(page("p1", "BOB002")));
+}

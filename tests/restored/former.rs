@@ -312,3 +312,48 @@ async fn a_copy_and_its_original_share_their_conflicts() {
     assert_eq!(at(&scene.sim, "P").as_deref(), Some("mine"));
     scene.assert_closed("P", "local", &copy);
 }
+
+/// A row of an earlier version does not say whose the page was: it is made again for nobody, whoever has the account.
+#[tokio::test]
+async fn a_page_of_a_row_that_names_nobody_is_made_again_in_no_book() {
+    let ann = |name: &str| doc! {"_id": "ANNA01", "name": name, "lastname": name, "dob": "1990-01-01", "gender": "f"};
+    let page = |info: &str| doc! {"_id": "p1", "book": "ANNA01", "info": info};
+    let key = RecordKey::new(Kind::Page, "p1");
+    // Retyping is no other person, and does not keep anybody from their own.
+    let retyped = doc! {"_id": "ANNA01", "name": "ÁNNA", "lastname": "anna", "dob": "1990-01-01T00:00:00Z", "gender": "female"};
+    for (is_said, now, is_taken) in [
+        (true, ann("Anna"), true),
+        (true, retyped, true),
+        (true, ann("Bert"), false),
+        (false, ann("Anna"), false),
+    ] {
+        let scene = Scene::new(&[]).await;
+        let node = scene.node();
+        scene.sim.put(Kind::Person, ann("Anna"));
+        scene.sim.put(Kind::Page, page("old"));
+        node.complete().await;
+        let (at, edited, actor) = (key.clone(), page("mine"), Actor::Local("tech".to_owned()));
+        node.store.transact(move |tx| tx.edit(&at, Some(&edited), &actor)).await.unwrap();
+        scene.sim.remove(Kind::Page, "p1");
+        node.complete().await;
+        scene.sim.remove(Kind::Page, "p1");
+        node.complete().await;
+        drop(node);
+        let mut row = scene.row("p1");
+        if !is_said {
+            row.remove("owner");
+            row.remove("person");
+        }
+        scene.sim.set_row("edge_conflicts", row);
+        let what = format!("said: {is_said}, {now}");
+        scene.sim.put(Kind::Person, now);
+        let node = scene.put_back();
+        node.complete().await;
+        let conflict = open(&node).remove(0);
+        let taken = take(&node, &conflict, Decision::TakeLocal).await;
+        assert_eq!(taken.is_ok(), is_taken, "{what}: {taken:?}");
+        node.complete().await;
+        assert_eq!(scene.sim.get(Kind::Page, "p1").is_some(), is_taken, "{what}");
+        assert_eq!(open(&node).is_empty(), is_taken, "{what}");
+    }
+}

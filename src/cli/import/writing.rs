@@ -85,7 +85,8 @@ pub(super) fn write_one(
     spell_owner(kind.schema(), &mut document, stored.as_ref(), |account| tx.resolve_person(account))?;
     let owner = kind.schema().owner_of(&document);
     let of_stored = stored.as_ref().and_then(|stored| kind.schema().owner_of(stored));
-    if of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
+    let is_over_another = kind != Kind::Person && stored.is_none() && tx.is_over_another(&key, &document)?;
+    if is_over_another || of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
         return Ok(Written::new(Verdict::OwnerDiffers, key));
     }
     let mut kept_open = None;
