@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "rot/every_table.rs"]
+mod every_table;
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -5,6 +5,8 @@
 
 #[path = "rounds/large.rs"]
 mod large;
+#[path = "rounds/people_first.rs"]
+mod people_first;
 #[path = "rounds/put_back.rs"]
 mod put_back;
 #[path = "rounds/same_meaning.rs"]

@@ -347,6 +347,8 @@ pub struct Resolutions {
 pub struct WaitingConflicts {
     /// With all their fields. A row that cannot be kept byte for byte is left out.
     pub rows: Vec<Document>,
+    /// The ids of those that are left out.
+    pub unreadable: Vec<String>,
     /// The `_id` after which there may be more; `None` at the end.
     pub next: Option<String>,
 }

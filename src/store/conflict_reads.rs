@@ -6,6 +6,7 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use super::StoreError;
 use super::conflicts::{Conflict, ConflictStatus};
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use crate::domain::json::weight;
 use crate::domain::record::RecordKey;
@@ -92,7 +93,10 @@ impl Snapshot {
                 let row = conflicts.get(id.value())?.map(|row| Conflict::decode(row.value())).transpose()?;
                 Ok(row.is_some_and(|conflict| conflict.status == ConflictStatus::Resolved))
             };
-            if is_recent(closed.value(), now, rounds) && outbox.get(id.value())?.is_none() && is_closed()? {
+            if is_recent(closed.value(), now, rounds)
+                && outbox.get(id.value())?.is_none()
+                && unless_damaged(is_closed())?.unwrap_or(false)
+            {
                 ids.push(id.value().to_owned());
             }
         }

@@ -516,6 +516,9 @@ impl Tx<'_> {
     pub fn keep_conflict(&mut self, conflict: &Conflict) -> Result<(), StoreError> {
         let (code, id) = row_key(&conflict.key);
         let open = (code, id, conflict.id.as_str());
+        if conflict.status == ConflictStatus::Open && self.conflict_open.get(open)?.is_none() {
+            self.begin_to_wait(&conflict.key)?;
+        }
         self.conflict.insert(conflict.id.as_str(), tables::encode(&conflict.encode())?.as_slice())?;
         match conflict.status {
             ConflictStatus::Open => self.conflict_open.insert(open, ())?,
@@ -598,7 +601,8 @@ impl Tx<'_> {
             // Changed meanwhile: it goes again.
             // By bytes, because NaN does not equal itself.
             let bytes = tables::encode(&conflict.encode())?;
-            let is_same = self.conflict.get(conflict.id.as_str())?.is_some_and(|row| row.value() == bytes);
+            let known = unless_damaged(self.conflict.get(conflict.id.as_str()))?.flatten();
+            let is_same = known.is_some_and(|row| row.value() == bytes);
             if !is_same {
                 continue;
             }

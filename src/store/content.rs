@@ -17,6 +17,7 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use super::records::Tx;
 use super::rows::Checked;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::tables::*;
 use super::{Base, StoreError};
 use crate::domain::content::{CONTENT_CHUNK_BYTES, Content, EMPTY_CONTENT, has_content, names_within};
@@ -196,7 +197,10 @@ impl Tx<'_> {
         let Some(key) = self.named_by(sha256)? else {
             return Ok(());
         };
-        match self.document(&key)?.and_then(|document| Content::of(key.kind, &document)) {
+        let Some(document) = unless_damaged(self.document(&key))? else {
+            return Ok(());
+        };
+        match document.and_then(|document| Content::of(key.kind, &document)) {
             Some(content) => self.queue_content(&content),
             None => Err(damaged("an index")),
         }
@@ -440,11 +444,11 @@ impl Snapshot {
                 break;
             }
             let key = RecordKey::new(kind_of(code)?, id);
-            let is_agreed = match self.base(&key)? {
+            let is_agreed = match unless_damaged(self.base(&key))? {
                 // The record is what the centre holds.
-                None => true,
-                Some(Base::Absent) => false,
-                Some(Base::Document(base)) => {
+                Some(None) => true,
+                None | Some(Some(Base::Absent)) => false,
+                Some(Some(Base::Document(base))) => {
                     Content::of(key.kind, &base).is_some_and(|content| content.sha256 == sha256)
                 }
             };
@@ -501,24 +505,36 @@ impl Snapshot {
         if due.is_empty() {
             return Ok(idle);
         }
+        let mut is_unclear = false;
         for rows in [BASE, INTENT] {
             for entry in self.transaction.open_table(rows)?.iter()? {
-                idle.moving.extend(names_within(entry?.1.value()).filter_map(|name| due.take(name)));
+                match unless_damaged(entry)? {
+                    Some((_, row)) => {
+                        idle.moving.extend(names_within(row.value()).filter_map(|name| due.take(name)))
+                    }
+                    None => is_unclear = true,
+                }
             }
         }
         if due.is_empty() {
             return Ok(idle);
         }
-        let mut kept = |bytes: &[u8]| {
-            idle.kept.extend(names_within(bytes).filter_map(|name| due.take(name)));
+        let mut keep = |row: Option<&[u8]>| match row {
+            Some(bytes) => idle.kept.extend(names_within(bytes).filter_map(|name| due.take(name))),
+            None => is_unclear = true,
         };
         for entry in self.transaction.open_table(CONFLICT)?.iter()? {
-            kept(entry?.1.value());
+            keep(unless_damaged(entry)?.as_ref().map(|(_, row)| row.value()));
         }
         for entry in self.transaction.open_table(TRASH)?.iter()? {
-            kept(entry?.1.value());
+            keep(unless_damaged(entry)?.as_ref().map(|(_, row)| row.value()));
         }
-        idle.free = due.into_iter().collect();
+        // A row that cannot be read may name any of them.
+        if is_unclear {
+            idle.kept.extend(due)
+        } else {
+            idle.free = due.into_iter().collect()
+        }
         Ok(idle)
     }
 }

@@ -188,7 +188,8 @@ impl Tx<'_> {
         };
         let mut edited: BTreeMap<RecordKey, Edited> = BTreeMap::new();
         let by_centre = Actor::Centre.to_string();
-        for entry in self.journal.range(first..)? {
+        // An edit that cannot be read counts as delivered: if it was not, it becomes a conflict, and is not lost.
+        for entry in self.journal.range(first..)?.sound() {
             let (sequence, row) = entry?;
             let row = Fields::of(row.value(), "a row of the journal")?;
             if row.text("actor")? != by_centre {
@@ -198,18 +199,25 @@ impl Tx<'_> {
             }
         }
         for (key, _) in due {
-            let local = self.document(&key)?;
-            match edited.get(&key).filter(|edited| !edited.since.is_empty()) {
-                None => self.settle_delivered_record(&key, local.as_ref(), local.clone(), Vec::new())?,
-                // The intent tells what was sent.
-                Some(_) if self.has_intent(&key)? => {}
-                // If the whole was written again, all of it counts as edited here.
-                Some(edited) => {
-                    let base = self.base(&key)?;
-                    let undone = local.as_ref().and_then(|local| edited.undone(local, base.document()));
-                    if let Some((before, unclear)) = undone {
-                        self.settle_delivered_record(&key, local.as_ref(), Some(before), unclear)?;
-                    }
+            let edited = edited.get(&key).filter(|edited| !edited.since.is_empty());
+            // What cannot be read is not sent.
+            self.sparing(&key, |tx| tx.settle_delivered_edits(&key, edited))?;
+        }
+        Ok(())
+    }
+
+    fn settle_delivered_edits(&mut self, key: &RecordKey, edited: Option<&Edited>) -> Result<(), StoreError> {
+        let local = self.document(key)?;
+        match edited {
+            None => self.settle_delivered_record(key, local.as_ref(), local.clone(), Vec::new())?,
+            // The intent tells what was sent.
+            Some(_) if self.has_intent(key)? => {}
+            // If the whole was written again, all of it counts as edited here.
+            Some(edited) => {
+                let base = self.base(key)?;
+                let undone = local.as_ref().and_then(|local| edited.undone(local, base.document()));
+                if let Some((before, unclear)) = undone {
+                    self.settle_delivered_record(key, local.as_ref(), Some(before), unclear)?;
                 }
             }
         }

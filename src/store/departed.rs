@@ -122,8 +122,10 @@ impl Tx<'_> {
         let until = self.last_trash_number()?;
         let row = Departed { identity: identity_row(person), since, until, is_succeeded: false };
         self.put_departed_row(id, Some(&row))?;
-        if self.departed.len()? > ROWS_MAX + TRIM_ROWS as u64 {
+        if self.departed.len()? > self.carry.departed_max.max(ROWS_MAX + TRIM_ROWS as u64) {
             self.trim_departed()?;
+            // If none of them may be forgotten, it is not tried again at once: each is looked at for that.
+            self.carry.departed_max = self.departed.len()? + TRIM_ROWS as u64;
         }
         Ok(())
     }

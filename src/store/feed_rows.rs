@@ -273,7 +273,7 @@ impl Tx<'_> {
             due.push(at.value().2);
         }
         for sequence in due {
-            let row = self.sent.get(sequence)?;
+            let row = unless_damaged(self.sent.get(sequence))?.flatten();
             let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
             if let Some(sent) = sent.filter(|sent| sent.number == number) {
                 self.echoed(key, sent.sequence)?;
@@ -338,7 +338,7 @@ impl Snapshot {
             let (at, why) = entry?;
             let (code, id) = at.value();
             let why = Reread::decode(why.value());
-            if !why.is_unreadable && intent.get((code, id))?.is_none() {
+            if !why.is_unreadable && !intent.contains((code, id))? {
                 found.push((RecordKey::new(kind_of(code)?, id), why));
             }
             if found.len() >= max {

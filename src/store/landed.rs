@@ -14,6 +14,7 @@ use super::StoreError;
 use super::feed_rows::Reread;
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::sync_rows::{IntentWrite, decode_intent, writes_exactly};
 use super::tables::{self, *};
 use super::trash::TrashState;
@@ -146,7 +147,7 @@ impl Tx<'_> {
         let (mut together, mut part, covered) = (weight::Together::default(), Vec::new(), self.covered()?);
         let count = covered.len();
         for covered in covered {
-            let weight = self.open_write(&covered.0)?.map_or(0, |open| open.weight);
+            let weight = unless_damaged(self.open_write(&covered.0))?.flatten().map_or(0, |open| open.weight);
             if !together.takes(weight) {
                 break;
             }
@@ -178,11 +179,20 @@ impl Tx<'_> {
     ) -> Result<Vec<RecordKey>, StoreError> {
         let mut settled = Vec::new();
         for (key, number, bits) in covered {
-            if let Some(intent) = self.settle_intent(&key, number, true)? {
+            let is_settled = self.sparing(&key, |tx| {
+                let Some(intent) = tx.settle_intent(&key, number, true)? else {
+                    return Ok(false);
+                };
                 let is_told = bits & Landing::Told.bit() != 0;
-                self.note_sent(&key, &intent, lease, is_echo_due && !is_told)?;
-                self.note_deleted(&key, &intent.write)?;
-                settled.push(key);
+                tx.note_sent(&key, &intent, lease, is_echo_due && !is_told)?;
+                tx.note_deleted(&key, &intent.write)?;
+                Ok(true)
+            })?;
+            match is_settled {
+                Some(true) => settled.push(key),
+                Some(false) => {}
+                // The write stays open. What became of it is found out once the row is set aside.
+                None => self.forget_landed(&key)?,
             }
         }
         Ok(settled)
@@ -289,26 +299,28 @@ impl Snapshot {
         for entry in self.transaction.open_table(LANDED)?.iter()? {
             let (at, _) = entry?;
             let (code, id) = at.value();
-            let Some(intent) = intents.get((code, id))? else {
-                continue;
+            let is_clean = || -> Result<bool, StoreError> {
+                let Some(intent) = intents.get((code, id))? else {
+                    return Ok(false);
+                };
+                let record = docs.get((code, id))?;
+                if let Some(record) = &record
+                    && writes_exactly(intent.value(), record.value())?
+                {
+                    return Ok(true);
+                }
+                let key = RecordKey::new(kind_of(code)?, id);
+                let base = self.base(&key)?.unwrap_or(Base::Absent);
+                let sent = decode_intent(intent.value())?.write.applied_to(&base);
+                let document = record.map(|row| tables::decode(row.value())).transpose()?;
+                Ok(match (sent.document(), &document) {
+                    (Some(sent), Some(document)) => same_document(sent, document),
+                    (None, None) => true,
+                    _ => false,
+                })
             };
-            let record = docs.get((code, id))?;
-            if let Some(record) = &record
-                && writes_exactly(intent.value(), record.value())?
-            {
-                clean.insert((code, id.to_owned()));
-                continue;
-            }
-            let key = RecordKey::new(kind_of(code)?, id);
-            let base = self.base(&key)?.unwrap_or(Base::Absent);
-            let sent = decode_intent(intent.value())?.write.applied_to(&base);
-            let document = record.map(|row| tables::decode(row.value())).transpose()?;
-            let is_clean = match (sent.document(), &document) {
-                (Some(sent), Some(document)) => same_document(sent, document),
-                (None, None) => true,
-                _ => false,
-            };
-            if is_clean {
+            // A damaged record counts as one that is not.
+            if unless_damaged(is_clean())?.unwrap_or(false) {
                 clean.insert((code, id.to_owned()));
             }
         }

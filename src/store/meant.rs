@@ -9,6 +9,7 @@ use super::StoreError;
 use super::departed::identity_row;
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::tables::{self, MEANT};
 use crate::domain::merge::identity_differences;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -37,7 +38,7 @@ impl Tx<'_> {
         if identity_differences(before, after) == 0 {
             return Ok(());
         }
-        let is_known = self.meant.get(account.as_str())?.is_some();
+        let is_known = self.meant.contains(account.as_str())?;
         match (self.awaits(&account)?, is_known) {
             (true, false) => {
                 let row = tables::encode(&identity_row(before))?;
@@ -48,6 +49,26 @@ impl Tx<'_> {
             (false, true) => self.forget_meant(&account),
             (true, true) | (false, false) => Ok(()),
         }
+    }
+
+    /// Something of this record begins to wait. If nothing has waited for its person until now, what was noted of them is
+    /// about what was sent long ago.
+    pub(super) fn begin_to_wait(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        if self.meant.is_empty()? {
+            return Ok(());
+        }
+        let account = match key.kind {
+            Kind::Person => Some(key.id.clone()),
+            _ => unless_damaged(self.owner(key))?.flatten(),
+        };
+        if let Some(account) = account
+            && self.meant.contains(fold_account(&account).as_str())?
+            // What cannot be read may wait.
+            && !unless_damaged(self.awaits(&account))?.unwrap_or(true)
+        {
+            self.forget_meant(&account)?;
+        }
+        Ok(())
     }
 
     /// It is decided who has the account, or it is another one's now.

@@ -54,6 +54,7 @@ mod set_aside_rows;
 mod shared;
 mod snapshot;
 mod space;
+mod sparing;
 mod stand_in;
 mod standing;
 mod sync_rows;

@@ -14,6 +14,7 @@ use super::ownerless::NO_ACCOUNT;
 use super::repeats::Repeats;
 use super::restore_rows::SentAt;
 use super::rows::{Ledger, Rows, open_for_writing};
+use super::sparing::Spared;
 use super::tables::{self, *};
 use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
@@ -39,6 +40,8 @@ pub(crate) struct Carry {
     pub(crate) touched: HashMap<RecordKey, u64>,
     /// Where damaged rows are noted.
     pub(crate) ledger: Arc<Ledger>,
+    /// So many people who are gone may be remembered before it is looked again who can be forgotten.
+    pub(crate) departed_max: u64,
     /// How often records were changed in the present minute.
     pub(crate) repeats: Repeats,
     /// Entries of the audit trail that are younger than this stay.
@@ -54,6 +57,7 @@ impl Default for Carry {
             is_boot_kept: false,
             touches: 0,
             touched: HashMap::new(),
+            departed_max: 0,
             ledger: Arc::default(),
             repeats: Repeats::default(),
             audit_keep_ms: Arc::default(),
@@ -119,6 +123,8 @@ pub struct Tx<'t> {
     pub(crate) audit_keep_rows: u64,
     /// For whom the present job works.
     pub(crate) asker: Option<Asker>,
+    /// What the present job leaves out.
+    pub(super) spared: Spared,
     now_ms: i64,
     writes: u64,
     /// Looked up when it is needed.
@@ -197,6 +203,7 @@ impl<'t> Tx<'t> {
             journal_keep_rows: options.journal_keep_rows,
             audit_keep_rows: options.audit_keep_rows,
             asker: None,
+            spared: Spared::default(),
             now_ms: (options.clock)(),
             writes: 0,
             sent_at: None,
@@ -497,6 +504,9 @@ impl<'t> Tx<'t> {
                 return Ok(());
             }
             self.dirty.remove(old_place)?;
+        }
+        if old_row.is_none() {
+            self.begin_to_wait(key)?;
         }
         let row = BaseRow::encode(rank, sequence, base)?;
         self.dirty.insert((rank, sequence, code, id), (since, author.as_str()))?;

@@ -6,6 +6,7 @@ use super::StoreError;
 use super::feed_rows::{Reread, Sent};
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::sync_rows::IntentWrite;
 use super::tables::{self, *};
 use super::trash::{TrashRow, TrashState, TrashSummary};
@@ -26,7 +27,7 @@ impl Tx<'_> {
     pub fn begin_restore(&mut self, lease: i64) -> Result<(), StoreError> {
         self.restore.clear()?;
         let mut own = Vec::new();
-        for entry in self.sent.iter()?.rev() {
+        for entry in self.sent.iter()?.sound().rev() {
             let (sequence, row) = entry?;
             let sent = Sent::decode(sequence.value(), row.value())?;
             // Of those under the same lease nobody knows.
@@ -103,7 +104,8 @@ impl Tx<'_> {
         let at = self.sent_at.as_ref().and_then(|sent_at| sent_at.get(&key.id)).cloned().unwrap_or_default();
         let mut found = Vec::new();
         for sequence in at {
-            let row = self.sent.get(sequence)?;
+            // Not among what is remembered any more, like one that was trimmed.
+            let row = unless_damaged(self.sent.get(sequence))?.flatten();
             let sent = row.map(|row| Sent::decode(sequence, row.value())).transpose()?;
             found.extend(sent.filter(|sent| sent.key == *key));
         }

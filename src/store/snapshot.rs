@@ -462,7 +462,7 @@ impl Snapshot {
         for entry in dirty.iter()? {
             let (at, _) = entry?;
             let (_, _, code, id) = at.value();
-            count += u64::from(dead.get((code, id))?.is_none());
+            count += u64::from(!dead.contains((code, id))?);
         }
         Ok(count)
     }
@@ -483,7 +483,7 @@ impl Snapshot {
 
     /// Whether a write of the record is on its way, or waits for a seal.
     pub fn has_intent(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        Ok(self.transaction.open_table(INTENT)?.get(row_key(key))?.is_some())
+        self.transaction.open_table(INTENT)?.contains(row_key(key))
     }
 
     /// The writes that are open, without what they write.
@@ -517,7 +517,7 @@ impl Snapshot {
 
     /// Whether the centre refuses the record, or it cannot be read there.
     pub fn is_dead(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        Ok(self.transaction.open_table(DEAD)?.get(row_key(key))?.is_some())
+        self.transaction.open_table(DEAD)?.contains(row_key(key))
     }
 
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, StoreError> {

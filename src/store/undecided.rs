@@ -9,6 +9,7 @@ use redb::ReadableTable;
 use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use crate::domain::record::{Kind, RecordKey};
 
@@ -148,7 +149,10 @@ impl Tx<'_> {
     pub fn put_waiting(&mut self, waiting: &Waiting) -> Result<(), StoreError> {
         let row = tables::encode(&doc! {"account": &waiting.account, "why": waiting.why.name()})?;
         let at = row_key(&waiting.key);
-        if self.waiting.get(at)?.is_none_or(|known| known.value() != row) {
+        // A damaged one is written anew: it only says what is known here.
+        let is_known =
+            unless_damaged(self.waiting.get(at))?.flatten().is_some_and(|known| known.value() == row);
+        if !is_known {
             self.waiting.insert(at, row.as_slice())?;
             self.wrote();
         }

@@ -19,6 +19,7 @@ use super::engine::Engine;
 use super::fair::present_client;
 use super::records::{Carry, Tx};
 use super::rows::open_for_writing;
+use super::sparing::Spared;
 use super::tables::{FORMAT_VERSION, JOURNAL, META, META_FORMAT, last_sequence};
 use super::{StoreError, StoreOptions};
 use crate::domain::address::AddressPrefix;
@@ -148,6 +149,8 @@ impl Drop for GiveUpOnPanic<'_> {
 pub(crate) trait Job: Send {
     /// False if the job refused its work; it may have written before that.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Whether it was refused for a damaged row, and knows by now what to leave out: it is to run again, alone.
+    fn is_to_run_again(&self) -> bool;
     fn answer(self: Box<Self>, commit: Result<(), StoreError>);
 }
 
@@ -155,6 +158,9 @@ struct Work<T, E, F> {
     job: F,
     /// Known where the job is submitted, not on the writer's thread.
     asker: Option<Asker>,
+    /// What it leaves out, see [`super::sparing`].
+    spared: Spared,
+    is_to_run_again: bool,
     result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
 }
@@ -167,11 +173,19 @@ where
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         tx.asker.clone_from(&self.asker);
+        self.spared.begin();
+        std::mem::swap(&mut tx.spared, &mut self.spared);
         let right = self.asker.as_ref().map_or(Ok(()), |asker| asker.right.check(tx));
         let result = right.map_err(E::from).and_then(|()| (self.job)(tx));
+        std::mem::swap(&mut tx.spared, &mut self.spared);
         let done = result.is_ok();
+        self.is_to_run_again = !done && self.spared.learns();
         self.result = Some(result);
         done
+    }
+
+    fn is_to_run_again(&self) -> bool {
+        self.is_to_run_again
     }
 
     fn answer(self: Box<Self>, commit: Result<(), StoreError>) {
@@ -209,7 +223,14 @@ impl Writer {
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let (reply, mut answer) = oneshot::channel();
-        let work = Box::new(Work { job, asker: present_asker(), result: None, reply });
+        let work = Box::new(Work {
+            job,
+            asker: present_asker(),
+            spared: Spared::default(),
+            is_to_run_again: false,
+            result: None,
+            reply,
+        });
         match self {
             Writer::Thread { queue, .. } => {
                 queue.push(present_client(), work)?;
@@ -281,7 +302,10 @@ impl WriterLoop {
                 for job in group {
                     let mut alone = vec![job];
                     // A refused job that runs alone simply leaves no transaction behind.
-                    let outcome = self.attempt(&mut alone).map(|_| ());
+                    let mut outcome = self.attempt(&mut alone).map(|_| ());
+                    while outcome.is_ok() && alone.iter().any(|job| job.is_to_run_again()) {
+                        outcome = self.attempt(&mut alone).map(|_| ());
+                    }
                     Self::answer_all(alone, outcome);
                 }
             }

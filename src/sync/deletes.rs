@@ -14,9 +14,7 @@ use super::scan::META_SCAN;
 use super::step;
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{
-    Base, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished, unless_damaged,
-};
+use crate::store::{Base, Granted, OwnerNow, Reread, Snapshot, StoreError, TrashState, Tx, Vanished};
 
 /// Deletes that need no confirmation: this many of a kind, or one in [`DELETES_PER_RECORD`] of what is here.
 const DELETES_UNASKED_MAX: u64 = 20;
@@ -79,10 +77,11 @@ impl Round<'_> {
                     let mut tally = Tally::default();
                     let mut deleted = tx.meta(META_DELETED)?.unwrap_or_default();
                     for row in &rows {
-                        let done = match unless_damaged(remove(tx, &row.key))? {
+                        let done = match tx.sparing(&row.key, |tx| remove(tx, &row.key))? {
                             Some(done) => done,
                             // A row is in the way, and the next round finds that the record is gone.
                             None => {
+                                tx.clear_vanished(&row.key)?;
                                 tx.ask_again(&row.key, Reread::of_deleted())?;
                                 Tally::default()
                             }
@@ -219,35 +218,41 @@ pub(crate) fn accept_deletes(tx: &mut Tx<'_>) -> Result<(), StoreError> {
 pub(crate) fn restore_deleted(tx: &mut Tx<'_>, actor: &Actor) -> Result<u64, StoreError> {
     let mut count = 0;
     for key in tx.vanished_keys()? {
-        tx.clear_vanished(&key)?;
-        // What somebody edited meanwhile goes there anyway.
-        if tx.is_clean(&key)?
-            && let Some(local) = tx.document(&key)?
-        {
-            tx.put(&key, Some(&local), &Base::Absent, actor)?;
-            count += 1;
-        }
+        let is_back = tx.sparing(&key, |tx| {
+            tx.clear_vanished(&key)?;
+            // What somebody edited meanwhile goes there anyway.
+            let local = if tx.is_clean(&key)? { tx.document(&key)? } else { None };
+            if let Some(local) = &local {
+                tx.put(&key, Some(local), &Base::Absent, actor)?;
+            }
+            Ok(local.is_some())
+        })?;
+        count += u64::from(is_back.unwrap_or(false));
     }
     let accepted = accepted_up_to(tx.meta(META_ACCEPTED)?);
     for (key, sequence) in tx.pending_deletes()? {
-        if sequence <= accepted || tx.document(&key)?.is_some() {
+        if sequence <= accepted {
             continue;
         }
-        let Some(trashed) = tx.pending_trash(&key)? else {
-            continue;
-        };
-        if tx.owner_now(&trashed.whose)? == OwnerNow::Another && key.kind != Kind::Person {
-            // The account has gone to somebody else since.
-            continue;
-        }
-        let base = tx.base(&key)?;
-        tx.put(&key, Some(&trashed.document), &base, actor)?;
-        tx.settle_trash(&key, TrashState::Void)?;
-        if key.kind == Kind::Person {
-            // As out of the trash: roles that were granted here do not come back.
-            tx.replace_grants(&key.id, &Granted::default(), actor)?;
-        }
-        count += 1;
+        let is_back = tx.sparing(&key, |tx| {
+            let trashed = if tx.document(&key)?.is_some() { None } else { tx.pending_trash(&key)? };
+            let Some(trashed) = trashed else {
+                return Ok(false);
+            };
+            if tx.owner_now(&trashed.whose)? == OwnerNow::Another && key.kind != Kind::Person {
+                // The account has gone to somebody else since.
+                return Ok(false);
+            }
+            let base = tx.base(&key)?;
+            tx.put(&key, Some(&trashed.document), &base, actor)?;
+            tx.settle_trash(&key, TrashState::Void)?;
+            if key.kind == Kind::Person {
+                // As out of the trash: roles that were granted here do not come back.
+                tx.replace_grants(&key.id, &Granted::default(), actor)?;
+            }
+            Ok(true)
+        })?;
+        count += u64::from(is_back.unwrap_or(false));
     }
     Ok(count)
 }

@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use super::evidence::{Evidence, is_echo, shows, still_stands};
 use super::no_feed::{self, Standing};
+use super::people_first::PeopleThere;
 use super::position::{forget_position, lose_history, save_token};
-use super::pull::{Remote, by_id, is_unsettled, take};
+use super::pull::{Remote, by_id, in_answer, is_unsettled, take};
 use super::round::{Round, RoundError, Tally};
 use super::scan::Reason;
-use super::{lease, step};
+use super::{lease, scan, step};
 use crate::central::{
     ArchiveState, Central, CentralError, Changes, Effect, Event, Feed, Fetched, Lease, Moment, Token, Watched,
 };
 use crate::domain::json::weight;
 use crate::domain::record::{Kind, RecordKey};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Intent, Landing, OpenWrite, Reread, Sent, StoreError};
+use crate::store::{Intent, Landing, OpenWrite, Reread, Sent, Snapshot, StoreError, Tx, unless_damaged};
 
 /// How often a round begins again because the feed broke.
 const DRAIN_TRIES_MAX: usize = 3;
@@ -84,6 +85,16 @@ struct Heard {
     unclear: BTreeSet<RecordKey>,
     /// Records that somebody else has deleted, whatever became of them later.
     deleted: BTreeSet<RecordKey>,
+}
+
+impl Heard {
+    fn add(&mut self, other: Heard) {
+        self.landed.extend(other.landed);
+        self.echoes.extend(other.echoes);
+        self.news.extend(other.news);
+        self.unclear.extend(other.unclear);
+        self.deleted.extend(other.deleted);
+    }
 }
 
 impl Round<'_> {
@@ -208,7 +219,13 @@ impl Round<'_> {
     /// The centre keeps no history; a position in one that it had means nothing any more.
     pub(super) async fn sweep_only(&mut self) -> Result<(), RoundError> {
         self.source = Source::Sweep;
-        Ok(self.store.transact(forget_position).await?)
+        Ok(self
+            .store
+            .transact(|tx| -> Result<(), StoreError> {
+                forget_position(tx)?;
+                scan::begin_without_history(tx)
+            })
+            .await?)
     }
 
     async fn drain(
@@ -320,12 +337,21 @@ impl Round<'_> {
                 }
             }
         }
+        // After the records, see `people_first`.
+        let people = match self.people_there(central, in_answer(&found)).await {
+            Ok(people) => people,
+            Err(RoundError::Central(error)) => {
+                failure.get_or_insert(error);
+                PeopleThere::default()
+            }
+            Err(error) => return Err(error),
+        };
         let mut parts = weight::parts(found, |(_, remote)| remote.as_ref().map_or(0, Remote::weight));
         let first = if parts.is_empty() { Vec::new() } else { parts.remove(0) };
-        self.apply(heard, first.into_iter().collect(), (read_at, unsettled), token).await?;
+        self.apply(heard, (first.into_iter().collect(), people.clone()), (read_at, unsettled), token).await?;
         // They are noted as to be read again.
         for part in parts {
-            self.take_reread(part, read_at).await?;
+            self.take_reread(part, people.clone(), read_at).await?;
         }
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
@@ -333,7 +359,7 @@ impl Round<'_> {
     async fn apply(
         &mut self,
         heard: Heard,
-        found: BTreeMap<RecordKey, Option<Remote>>,
+        (found, people): (BTreeMap<RecordKey, Option<Remote>>, PeopleThere),
         (read_at, unsettled): (u64, BTreeSet<String>),
         token: Option<Token>,
     ) -> Result<(), StoreError> {
@@ -343,24 +369,16 @@ impl Round<'_> {
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for (key, open) in &heard.landed {
+                    // It is not told again: the record will show what became of it.
+                    let unclear = Reread { is_unclear: true, ..Reread::default() };
                     if is_unsettled(open.archive(), &unsettled) {
-                        // It is not told again: the record will show that it is gone.
-                        tx.ask_again(key, Reread { is_unclear: true, ..Reread::default() })?;
+                        tx.ask_again(key, unclear)?;
                         continue;
                     }
-                    // Told after the lease, it is settled with the next seal.
-                    let settled = if is_draining { tx.settle_intent(key, open.number, true)? } else { None };
-                    if let Some(intent) = settled {
-                        tally.pushed += 1;
-                        tx.note_sent(key, &intent, lease, false)?;
-                        tx.note_deleted(key, &intent.write)?;
-                        // The next seal tells that it is delivered.
-                        tx.note_taken(key)?;
-                    } else if !is_draining && tx.note_landed(key, open.number, Landing::Told)? {
-                        // Counted when it is acknowledged, or in the round that finds out.
-                    } else if !tx.echoed_push(key, open.number)? {
-                        // Not acknowledged while this was on its way here, but refused: somebody else did the same.
-                        tx.ask_again(key, Reread::default())?;
+                    let landing = (open.number, lease, is_draining);
+                    match tx.sparing(key, |tx| take_landed(tx, key, landing))? {
+                        Some(pushed) => tally.pushed += u64::from(pushed),
+                        None => tx.ask_again(key, unclear)?,
                     }
                 }
                 for (key, sequence) in &heard.echoes {
@@ -368,15 +386,20 @@ impl Round<'_> {
                 }
                 for key in &heard.news {
                     let (is_unclear, is_deleted) = (heard.unclear.contains(key), heard.deleted.contains(key));
+                    let why = Reread { is_unclear, is_deleted, ..Reread::default() };
                     if is_deleted {
-                        tx.ask_again(key, Reread { is_unclear, is_deleted, ..Reread::default() })?;
+                        tx.ask_again(key, why)?;
                     }
-                    match found.get(key) {
+                    let taken = match found.get(key) {
                         // Not while a write of it is on its way, or was when it was read.
                         Some(remote) if !tx.is_read_stale(key, read_at)? => {
-                            tally += take(tx, key, remote.as_ref())?;
+                            tx.sparing(key, |tx| take(tx, key, remote.as_ref(), &people))?
                         }
-                        _ => tx.ask_again(key, Reread { is_unclear, ..Reread::default() })?,
+                        _ => None,
+                    };
+                    match taken {
+                        Some(taken) => tally += taken,
+                        None => tx.ask_again(key, why)?,
                     }
                 }
                 save_token(tx, token.as_ref())?;
@@ -398,48 +421,92 @@ impl Round<'_> {
         let snapshot = self.store.read()?;
         let mut heard = Heard::default();
         for (key, effects) in by_key {
-            let mut intent = match snapshot.is_told(key)? {
-                true => None,
-                false => snapshot.intent(key)?,
-            };
-            let mut echoes = snapshot.expected_echoes(key)?;
-            let agreed = if echoes.is_empty() { None } else { snapshot.agreed(key)? };
-            for (effect, at) in effects {
-                // First, because writes that landed came before the one that is open.
-                if let Some(at) = echoes.iter().position(|sent| is_echo(&sent.write, effect)) {
-                    // Events keep the order of the writes, so earlier echoes cannot come any more.
-                    let passed: Vec<Sent> = echoes.drain(..=at).collect();
-                    if !passed.last().is_some_and(|echo| still_stands(&echo.write, agreed.as_ref())) {
-                        heard.news.insert(key.clone());
-                    }
-                    heard.echoes.extend(passed.into_iter().map(|echo| (echo.key, echo.sequence)));
-                    continue;
+            let mut of_record = Heard::default();
+            if unless_damaged(hear(&snapshot, key, &effects, &mut of_record))?.is_none() {
+                // What can be read of it does not tell whose doing this was.
+                of_record = Heard::default();
+                of_record.news.insert(key.clone());
+                of_record.unclear.insert(key.clone());
+                if effects.iter().any(|(effect, _)| matches!(effect, Effect::Deleted)) {
+                    of_record.deleted.insert(key.clone());
                 }
-                // What happened before it was sent is not its doing. Records are read ahead of the feed, so it may
-                // be told afterwards all the same.
-                let is_earlier =
-                    |open: &&Intent| matches!((at, open.after), (Some(at), Some(sent)) if at <= sent);
-                if let Some(open) = intent.as_ref().filter(|open| !is_earlier(open)) {
-                    match shows(&open.write, effect) {
-                        Evidence::Shown => {
-                            intent = None;
-                            heard.landed.extend(snapshot.open_write(key)?.map(|open| (key.clone(), open)));
-                            continue;
-                        }
-                        Evidence::Unclear => {
-                            heard.unclear.insert(key.clone());
-                        }
-                        Evidence::Other => {}
-                    }
-                }
-                if matches!(effect, Effect::Deleted) {
-                    heard.deleted.insert(key.clone());
-                }
-                heard.news.insert(key.clone());
             }
+            heard.add(of_record);
         }
         Ok(heard)
     }
+}
+
+/// Sorts what happened to one record.
+fn hear(
+    snapshot: &Snapshot,
+    key: &RecordKey,
+    effects: &[(&Effect, Option<Moment>)],
+    heard: &mut Heard,
+) -> Result<(), StoreError> {
+    let mut intent = match snapshot.is_told(key)? {
+        true => None,
+        false => snapshot.intent(key)?,
+    };
+    let mut echoes = snapshot.expected_echoes(key)?;
+    let agreed = if echoes.is_empty() { None } else { snapshot.agreed(key)? };
+    for &(effect, at) in effects {
+        // First, because writes that landed came before the one that is open.
+        if let Some(at) = echoes.iter().position(|sent| is_echo(&sent.write, effect)) {
+            // Events keep the order of the writes, so earlier echoes cannot come any more.
+            let passed: Vec<Sent> = echoes.drain(..=at).collect();
+            if !passed.last().is_some_and(|echo| still_stands(&echo.write, agreed.as_ref())) {
+                heard.news.insert(key.clone());
+            }
+            heard.echoes.extend(passed.into_iter().map(|echo| (echo.key, echo.sequence)));
+            continue;
+        }
+        // What happened before it was sent is not its doing. Records are read ahead of the feed, so it may
+        // be told afterwards all the same.
+        let is_earlier = |open: &&Intent| matches!((at, open.after), (Some(at), Some(sent)) if at <= sent);
+        if let Some(open) = intent.as_ref().filter(|open| !is_earlier(open)) {
+            match shows(&open.write, effect) {
+                Evidence::Shown => {
+                    intent = None;
+                    heard.landed.extend(snapshot.open_write(key)?.map(|open| (key.clone(), open)));
+                    continue;
+                }
+                Evidence::Unclear => {
+                    heard.unclear.insert(key.clone());
+                }
+                Evidence::Other => {}
+            }
+        }
+        if matches!(effect, Effect::Deleted) {
+            heard.deleted.insert(key.clone());
+        }
+        heard.news.insert(key.clone());
+    }
+    Ok(())
+}
+
+/// Takes an open write that the feed has shown. Returns whether it is settled by that.
+fn take_landed(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    (number, lease, is_draining): (u64, i64, bool),
+) -> Result<bool, StoreError> {
+    // Told after the lease, it is settled with the next seal.
+    let settled = if is_draining { tx.settle_intent(key, number, true)? } else { None };
+    if let Some(intent) = settled {
+        tx.note_sent(key, &intent, lease, false)?;
+        tx.note_deleted(key, &intent.write)?;
+        // The next seal tells that it is delivered.
+        tx.note_taken(key)?;
+        return Ok(true);
+    }
+    if !is_draining && tx.note_landed(key, number, Landing::Told)? {
+        // Counted when it is acknowledged, or in the round that finds out.
+    } else if !tx.echoed_push(key, number)? {
+        // Not acknowledged while this was on its way here, but refused: somebody else did the same.
+        tx.ask_again(key, Reread::default())?;
+    }
+    Ok(false)
 }
 
 /// A feed that ends with an error. A line that breaks says nothing about the feed, and who may not watch may not begin

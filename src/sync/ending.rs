@@ -99,6 +99,11 @@ impl Round<'_> {
         self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
     }
 
+    fn to_read_again(&self) -> usize {
+        let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
+        waiting.map_or(0, |rows| rows.len())
+    }
+
     /// What a round that went well has left for the next one, in words.
     fn left_over(&self) -> Option<String> {
         let to_send = self.unfinished + self.missed;
@@ -107,7 +112,15 @@ impl Round<'_> {
         }
         match self.waiting_sweep {
             Some(Reason::First | Reason::Lost | Reason::Sweep | Reason::Restored) => {
-                return Some("What was edited here has been sent to the centre.".to_owned());
+                let mut words = "What was edited here has been sent to the centre.".to_owned();
+                match self.to_read_again() {
+                    0 => {}
+                    1 => words.push_str(" News of one record waits until all people have been looked at."),
+                    count => words.push_str(&format!(
+                        " News of {count} records waits until all people have been looked at."
+                    )),
+                }
+                return Some(words);
             }
             // As below.
             Some(Reason::Verify) | None => {}
@@ -129,8 +142,7 @@ impl Round<'_> {
             // Everything that happened is known; the pass only makes sure of it.
             Some((Reason::Verify, _)) | None => {}
         }
-        let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
-        let waiting = waiting.map_or(0, |rows| rows.len());
+        let waiting = self.to_read_again();
         (waiting > 0).then(|| format!("{waiting} records are read again in the next round."))
     }
 }

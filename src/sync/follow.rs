@@ -26,6 +26,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const SEAL_AFTER: Duration = Duration::from_secs(60);
 /// A position in the feed without news is saved this often.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// Times in a row that records are read again and some are left, before a round sorts it out.
+const REREADS_MAX: u32 = 3;
 /// Batches of news that may wait to be taken.
 const WAITING_BATCHES_MAX: usize = 4;
 
@@ -106,7 +108,7 @@ impl Round<'_> {
     ) -> Result<End, RoundError> {
         let (tell, mut told) = mpsc::channel(WAITING_BATCHES_MAX);
         let _reading = AbortOnDropHandle::new(tokio::spawn(read(feed, tell)));
-        let mut saved = tokio::time::Instant::now();
+        let (mut saved, mut left) = (tokio::time::Instant::now(), 0);
         loop {
             let news = tokio::select! {
                 biased;
@@ -131,6 +133,11 @@ impl Round<'_> {
                     return Ok(End::RoundNeeded);
                 }
                 self.reread(central).await?;
+                // What waits for something that only a round can settle would be read again and again.
+                left = if self.is_to_read_again()? { left + 1 } else { 0 };
+                if left == REREADS_MAX {
+                    return Ok(End::RoundNeeded);
+                }
                 signals.send.notify_one();
             }
             self.deletes().await?;

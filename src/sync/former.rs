@@ -16,12 +16,16 @@ use super::round::{Round, RoundError};
 use crate::central::Central;
 use crate::domain::merge::Side;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Published, StoreError, Subject, Tx, stands_name, unless_damaged};
+use crate::store::{Published, StoreError, Subject, Tx, stands_name};
 
 /// The names whose rows are to be taken over, and the id of the row that was looked at last.
 const META_TAKE_OVER: &str = "conflicts_to_take_over";
 const NODES: &str = "nodes";
 const AFTER: &str = "after";
+/// How many rows were left out because a row here was damaged.
+const LEFT_OUT: &str = "left_out";
+/// All rows were looked at; how many rows here were damaged then.
+const DAMAGED: &str = "damaged";
 
 /// The node goes on under another name: the rows of these former ones are to be taken over.
 pub(super) fn begin(tx: &mut Tx<'_>, former: &[String]) -> Result<(), StoreError> {
@@ -43,24 +47,72 @@ impl Round<'_> {
         if self.sweep.is_some() || self.waiting_sweep.is_some() {
             return Ok(());
         }
-        while let Some(todo) = self.store.read()?.meta(META_TAKE_OVER)? {
+        let mut is_begun = false;
+        while let Some(mut todo) = self.store.read()?.meta(META_TAKE_OVER)? {
             let names = names_in(&todo);
+            if let Ok(damaged) = todo.get_i64(DAMAGED) {
+                // All were read, and some wait. They are read once more when a row was healed or set aside.
+                if is_begun || self.damaged_count() >= damaged {
+                    self.note_left_out(todo.get_i64(LEFT_OUT).unwrap_or_default());
+                    return Ok(());
+                }
+                todo = doc! {NODES: names.clone()};
+            }
+            is_begun = true;
+            let before = todo.get_i64(LEFT_OUT).unwrap_or_default();
             let found = central.waiting_conflicts(&names, todo.get_str(AFTER).ok()).await?;
-            let taken = self
+            if !found.unreadable.is_empty() {
+                let ids = found.unreadable.join(", ");
+                tracing::warn!(%ids, "conflicts of a former name cannot be read");
+                self.aside.push_str(&format!(
+                    " Conflicts of a former name of this node cannot be read at the centre: edge_conflicts {ids}."
+                ));
+            }
+            let (taken, is_waiting) = self
                 .store
-                .transact(move |tx| -> Result<u64, StoreError> {
-                    let mut taken = 0;
+                .transact(move |tx| -> Result<(u64, bool), StoreError> {
+                    let (mut taken, mut left_out) = (0, before);
                     for row in &found.rows {
-                        taken += u64::from(unless_damaged(take_over(tx, row))?.unwrap_or(false));
+                        let id = row.get_str("_id").unwrap_or_default();
+                        // Its value may be nowhere but in the row: it is not passed over for good.
+                        match tx.sparing_conflict(id, |tx| take_over(tx, row))? {
+                            Some(is_new) => taken += u64::from(is_new),
+                            None => left_out += 1,
+                        }
                     }
-                    let rest = found.next.as_ref().map(|after| doc! {NODES: names.clone(), AFTER: after});
-                    tx.set_meta(META_TAKE_OVER, rest.as_ref())?;
-                    Ok(taken)
+                    let mut rest = doc! {NODES: names.clone(), LEFT_OUT: left_out};
+                    match &found.next {
+                        Some(after) => drop(rest.insert(AFTER, after)),
+                        None => drop(rest.insert(DAMAGED, i64::MAX)),
+                    }
+                    let is_over = found.next.is_none() && left_out == 0;
+                    tx.set_meta(META_TAKE_OVER, Some(&rest).filter(|_| !is_over))?;
+                    Ok((taken, found.next.is_none() && !is_over))
                 })
                 .await?;
             self.tally.conflicts += taken;
+            if is_waiting {
+                let damaged = self.damaged_count();
+                self.store
+                    .transact(move |tx| -> Result<(), StoreError> {
+                        let mut row = tx.meta(META_TAKE_OVER)?.unwrap_or_default();
+                        row.insert(DAMAGED, damaged);
+                        tx.set_meta(META_TAKE_OVER, Some(&row))
+                    })
+                    .await?;
+            }
         }
         Ok(())
+    }
+
+    fn damaged_count(&self) -> i64 {
+        i64::try_from(self.store.damaged_rows().len()).unwrap_or(i64::MAX)
+    }
+
+    fn note_left_out(&mut self, count: i64) {
+        self.aside.push_str(&format!(
+            " {count} of the conflicts of a former name of this node wait until damaged rows are healed or set aside."
+        ));
     }
 }
 

@@ -56,9 +56,9 @@ impl Round<'_> {
                             let mut tally = Tally::default();
                             for (id, remote) in &found {
                                 if let Remote::Document(document) = remote {
-                                    let is_healed =
-                                        tx.heal(&RecordKey::new(kind, id.as_str()), document.bytes())?;
-                                    tally.pulled += u64::from(is_healed);
+                                    let key = RecordKey::new(kind, id.as_str());
+                                    let is_healed = tx.sparing(&key, |tx| tx.heal(&key, document.bytes()))?;
+                                    tally.pulled += u64::from(is_healed.unwrap_or(false));
                                 }
                             }
                             Ok(tally)

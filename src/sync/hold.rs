@@ -634,11 +634,8 @@ impl Round<'_> {
             .transact(|tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for hold in tx.holds()? {
-                    match end_if_settled(tx, &hold, &mut tally) {
-                        // Nobody can say who they are: they wait, and hold nobody else up.
-                        Err(StoreError::DamagedRow(_)) => {}
-                        ended => ended?,
-                    }
+                    // If nobody can say who they are, they wait, and hold nobody else up.
+                    tx.sparing_conflict(&hold.conflict, |tx| end_if_settled(tx, &hold, &mut tally))?;
                 }
                 Ok(tally)
             })

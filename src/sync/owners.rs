@@ -19,7 +19,7 @@ use crate::central::Central;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
-use crate::store::{Reread, Snapshot, StoreError, identity_in, identity_row};
+use crate::store::{Reread, Snapshot, StoreError, WaitReason, Waiting, identity_in, identity_row};
 
 /// A person as this node believes them to stand at the centre: the fields by which people are told apart.
 struct Believed {
@@ -67,12 +67,18 @@ impl Account {
     }
 }
 
-/// The accounts of these records that somebody has at the centre, and the records of which a damaged row, or a sweep that
-/// has not come to the people, does not let it be said.
-fn accounts_of(
-    snapshot: &Snapshot,
-    keys: &[RecordKey],
-) -> Result<(BTreeMap<String, Account>, BTreeSet<RecordKey>), StoreError> {
+/// What is known of the accounts of records that are about to be sent.
+struct Accounts {
+    /// Those that somebody has at the centre.
+    accounts: BTreeMap<String, Account>,
+    /// The records of which a damaged row, or a sweep that has not come to the people, does not let it be said.
+    unclear: BTreeSet<RecordKey>,
+    /// Those among them that wait for the sweep.
+    unseen: Vec<Waiting>,
+}
+
+/// Looks who has the accounts of these records, as far as it is known here.
+fn accounts_of(snapshot: &Snapshot, keys: &[RecordKey]) -> Result<Accounts, StoreError> {
     let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
     let mut unclear = BTreeSet::new();
     for key in keys {
@@ -82,13 +88,17 @@ fn accounts_of(
             noted => noted?,
         }
     }
+    let mut unseen = Vec::new();
     if is_looking_at_people(snapshot)? {
-        for account in accounts.values().filter(|account| account.people.is_empty()) {
-            unclear.extend(account.known.iter().chain(&account.new).cloned());
+        for (name, account) in accounts.iter().filter(|(_, account)| account.people.is_empty()) {
+            let records = account.known.iter().chain(&account.new);
+            unclear.extend(records.clone().cloned());
+            let why = WaitReason::Unknown;
+            unseen.extend(records.map(|key| Waiting { key: key.clone(), account: name.clone(), why }));
         }
     }
     accounts.retain(|_, account| !account.people.is_empty());
-    Ok((accounts, unclear))
+    Ok(Accounts { accounts, unclear, unseen })
 }
 
 /// Adds a record that is about to be sent to its account.
@@ -167,9 +177,15 @@ impl Round<'_> {
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<RecordKey>, Vec<RecordKey>), RoundError> {
         let snapshot = self.store.read()?;
-        let (accounts, unclear) = accounts_of(&snapshot, &keys)?;
+        let Accounts { accounts, unclear, unseen } = accounts_of(&snapshot, &keys)?;
         let is_unclear = is_looking_at_people(&snapshot)?;
         drop(snapshot);
+        if !unseen.is_empty() {
+            // Staff see that they wait.
+            self.store
+                .transact(move |tx| unseen.iter().try_for_each(|waiting| tx.put_waiting(waiting)))
+                .await?;
+        }
         // They wait until the row is healed, or a sweep has come to the people; nothing that is done now helps.
         let keys: Vec<_> = keys.into_iter().filter(|key| !unclear.contains(key)).collect();
         if accounts.is_empty() {

@@ -1,12 +1,13 @@
 //! Floor 3. SETTLE: what became of writes whose answer was lost. And reading records afresh.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bson::Document;
 
 use super::evidence::{doubted, landed};
 use super::merge_in::{merge_in, note_unreadable, take_in};
-use super::people_first::comes_too_early;
+use super::people_first::{PeopleThere, Read, waits_for_people};
 use super::put_back::note_put_back;
 use super::round::{Round, RoundError, Tally};
 use super::step;
@@ -72,7 +73,7 @@ impl Round<'_> {
                 .transact(move |tx| -> Result<(), StoreError> {
                     for (key, open) in &part {
                         // A row of the record may be damaged: it waits, and nobody else does.
-                        unless_damaged(tx.give_up_intent(key, open.number))?;
+                        tx.sparing(key, |tx| tx.give_up_intent(key, open.number))?;
                     }
                     Ok(())
                 })
@@ -126,6 +127,8 @@ impl Round<'_> {
             archives.extend(archived(&open, state));
             settled.push((key, open, remote));
         }
+        let read = settled.iter().map(|(key, _, remote)| (key, remote.as_ref().map(Verbatim::bytes)));
+        let people = self.people_there(central, read.collect()).await?;
         let unsettled = self.settle_archives(central, archives).await?;
         self.unfinished += unsettled.len();
         settled.retain(|(_, open, _)| !is_unsettled(open.archive(), &unsettled));
@@ -134,27 +137,38 @@ impl Round<'_> {
             .transact(move |tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for (key, reason) in &unreadable {
-                    tally += note_unreadable(tx, key, reason)?;
+                    let noted = tx.sparing(key, |tx| note_unreadable(tx, key, reason))?;
+                    tally += noted.unwrap_or_default();
                 }
                 Ok(tally)
             })
             .await?;
-        let (lease, source) = (self.lease_number(), self.source);
+        let (lease, source, people) = (self.lease_number(), self.source, Arc::new(people));
         let weight_of = |(_, open, remote): &(RecordKey, OpenWrite, Option<Verbatim>)| {
             open.weight + remote.as_ref().map_or(0, Verbatim::weight)
         };
         for part in weight::parts(settled, weight_of) {
-            tally += self
+            let people = Arc::clone(&people);
+            let (settled, has_put_off) = self
                 .store
-                .transact(move |tx| -> Result<Tally, StoreError> {
-                    let mut tally = Tally::default();
+                .transact(move |tx| -> Result<(Tally, bool), StoreError> {
+                    let (mut tally, mut has_put_off) = (Tally::default(), false);
                     for (key, open, remote) in &part {
-                        let read = settle_read(tx, key, open.number, remote.as_ref(), (source, lease));
-                        tally += unless_damaged(read)?.unwrap_or_default();
+                        let read = (remote.as_ref(), people.as_ref());
+                        // One whose row is damaged stays open.
+                        match tx
+                            .sparing(key, |tx| settle_read(tx, key, open.number, read, (source, lease)))?
+                        {
+                            Some(Some(settled)) => tally += settled,
+                            Some(None) => has_put_off = true,
+                            None => {}
+                        }
                     }
-                    Ok(tally)
+                    Ok((tally, has_put_off))
                 })
                 .await?;
+            tally += settled;
+            self.has_put_off |= has_put_off;
         }
         self.tally += tally;
         step("settle.applied");
@@ -259,7 +273,8 @@ impl Round<'_> {
         let read = ids.iter().filter(|id| !left.contains(id));
         let remotes: Vec<(RecordKey, Option<Remote>)> =
             read.map(|id| (RecordKey::new(kind, id.as_str()), found.remove(id))).collect();
-        self.take_reread(remotes, read_at).await?;
+        let people = self.people_there(central, in_answer(&remotes)).await?;
+        self.take_reread(remotes, people, read_at).await?;
         Ok(left)
     }
 
@@ -267,9 +282,12 @@ impl Round<'_> {
     pub(crate) async fn take_reread(
         &mut self,
         remotes: Vec<(RecordKey, Option<Remote>)>,
+        people: PeopleThere,
         read_at: u64,
     ) -> Result<(), StoreError> {
+        let people = Arc::new(people);
         for part in weight::parts(remotes, |(_, remote)| remote.as_ref().map_or(0, Remote::weight)) {
+            let people = Arc::clone(&people);
             let tally = self
                 .store
                 .transact(move |tx| -> Result<Tally, StoreError> {
@@ -277,7 +295,8 @@ impl Round<'_> {
                     for (key, remote) in &part {
                         // Still asked for otherwise: a write of it is on its way, or was when it was read.
                         if !tx.is_read_stale(key, read_at)? {
-                            tally += take(tx, key, remote.as_ref())?;
+                            let taken = tx.sparing(key, |tx| take(tx, key, remote.as_ref(), &people))?;
+                            tally += taken.unwrap_or_default();
                         }
                     }
                     Ok(tally)
@@ -335,6 +354,16 @@ pub(crate) fn by_id(fetched: Vec<Fetched>) -> BTreeMap<String, Remote> {
     fetched.into_iter().map(remote).collect()
 }
 
+/// Records of an answer, as people are looked for ([`super::people_first`]).
+pub(super) fn in_answer(remotes: &[(RecordKey, Option<Remote>)]) -> Vec<Read<'_>> {
+    let read = remotes.iter().filter_map(|(key, remote)| match remote {
+        Some(Remote::Document(document)) => Some((key, Some(document.bytes()))),
+        Some(Remote::Unreadable(_) | Remote::Deferred) => None,
+        None => Some((key, None)),
+    });
+    read.collect()
+}
+
 /// The ids that an answer of the centre names as not looked at.
 pub(crate) fn deferred_in(found: &BTreeMap<String, Remote>) -> Vec<String> {
     let deferred = found.iter().filter(|(_, remote)| matches!(remote, Remote::Deferred));
@@ -343,18 +372,20 @@ pub(crate) fn deferred_in(found: &BTreeMap<String, Remote>) -> Vec<String> {
 
 /// Takes what a read showed of a record, or that it is gone; the caller has made sure that the read is not
 /// stale.
-pub(crate) fn take(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Remote>) -> Result<Tally, StoreError> {
+pub(crate) fn take(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: Option<&Remote>,
+    people: &PeopleThere,
+) -> Result<Tally, StoreError> {
     match remote {
-        Some(Remote::Document(document)) => take_document(tx, key, document),
+        Some(Remote::Document(document)) => take_document(tx, key, document, people),
         Some(Remote::Unreadable(reason)) => take_unreadable(tx, key, reason),
         Some(Remote::Deferred) => {
             tx.ask_again(key, Reread::default())?;
             Ok(Tally::default())
         }
-        None if comes_too_early(tx, key, None)? => {
-            tx.ask_again(key, Reread::default())?;
-            Ok(Tally::default())
-        }
+        None if waits_for_people(tx, (key, None), people)? => Ok(Tally::default()),
         None => {
             tx.read_again(key)?;
             merge_in(tx, key, None)
@@ -367,9 +398,9 @@ pub(crate) fn take_document(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     document: &Verbatim,
+    people: &PeopleThere,
 ) -> Result<Tally, StoreError> {
-    if comes_too_early(tx, key, Some(document.bytes()))? {
-        tx.ask_again(key, Reread::default())?;
+    if waits_for_people(tx, (key, Some(document.bytes())), people)? {
         return Ok(Tally::default());
     }
     let Some(mut tally) = note_if_put_back(tx, key, document)? else {
@@ -416,17 +447,22 @@ pub(super) fn is_unsettled(archive: Option<&str>, unsettled: &BTreeSet<String>) 
     archive.is_some_and(|archive| unsettled.contains(archive))
 }
 
-/// Settles the write with this number by what a later read showed, and merges that.
+/// Settles the write with this number by what a later read showed, and merges that. `None` if its people have to be
+/// read again before.
 fn settle_read(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     number: u64,
-    read: Option<&Verbatim>,
+    (read, people): (Option<&Verbatim>, &PeopleThere),
     (source, lease): (Source, i64),
-) -> Result<Tally, StoreError> {
+) -> Result<Option<Tally>, StoreError> {
     let Some(intent) = tx.intent(key)?.filter(|intent| intent.number == number) else {
-        return Ok(Tally::default());
+        return Ok(Some(Tally::default()));
     };
+    // The write stays open until it is known whose the record is.
+    if waits_for_people(tx, (key, read.map(Verbatim::bytes)), people)? {
+        return Ok(None);
+    }
     let decoded = read.map(Verbatim::decode);
     let remote = decoded.as_ref();
     let has_landed = landed(&intent.write, remote);
@@ -435,7 +471,7 @@ fn settle_read(
         false => tx.give_up_intent(key, number)?,
     };
     if !is_open {
-        return Ok(Tally::default());
+        return Ok(Some(Tally::default()));
     }
     if has_landed {
         // The feed has passed the place where it would tell of it.
@@ -460,12 +496,12 @@ fn settle_read(
     // The read came after the write that it settles, so it may be merged; and after the lease.
     if let Some(read) = read {
         let Some(back) = note_if_put_back(tx, key, read)? else {
-            return Ok(tally);
+            return Ok(Some(tally));
         };
         tally += back;
     }
     tx.read_again(key)?;
     tx.note_taken(key)?;
     tally += merge_in(tx, key, remote)?;
-    Ok(tally)
+    Ok(Some(tally))
 }

@@ -199,17 +199,16 @@ impl Round<'_> {
                         rest.push(key.clone());
                         continue;
                     }
-                    if is_read_beside && is_read_first(tx, key)? {
-                        continue;
-                    }
-                    match plan(tx, key, &node, now, &mut tally) {
-                        Ok(Some(planned)) => {
-                            size += planned.size();
-                            sending.push(planned);
+                    let planned = tx.sparing(key, |tx| {
+                        if is_read_beside && is_read_first(tx, key)? {
+                            return Ok(None);
                         }
-                        // It waits for a row that is damaged, and holds nobody else up.
-                        Ok(None) | Err(StoreError::DamagedRow(_)) => {}
-                        Err(error) => return Err(error),
+                        plan(tx, key, &node, now, &mut tally)
+                    })?;
+                    // One that waits for a damaged row holds nobody else up.
+                    if let Some(planned) = planned.flatten() {
+                        size += planned.size();
+                        sending.push(planned);
                     }
                 }
                 Ok((sending, rest, tally))
@@ -248,7 +247,8 @@ impl Round<'_> {
             .transact(move |tx| -> Result<(Tally, Vec<RecordKey>), StoreError> {
                 let (mut tally, mut missed) = (Tally::default(), Vec::new());
                 for (sending, written) in sending.iter().zip(&written) {
-                    settle_one(tx, sending, written, &mut tally, &mut missed)?;
+                    // It stays open.
+                    tx.sparing(&sending.key, |tx| settle_one(tx, sending, written, &mut tally, &mut missed))?;
                 }
                 Ok((tally, missed))
             })

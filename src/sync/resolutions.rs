@@ -26,7 +26,7 @@ use crate::domain::diff;
 use crate::domain::record::Kind;
 use crate::domain::schema::Schema;
 use crate::domain::value::{same_document, same_option};
-use crate::store::{Conflict, ConflictStatus, StoreError, Subject, Tx, unless_damaged};
+use crate::store::{Conflict, ConflictStatus, StoreError, Subject, Tx};
 
 /// Conflicts sent to the centre at a time.
 const PUBLISH_CONFLICTS_MAX: usize = 100;
@@ -158,11 +158,11 @@ impl Round<'_> {
                 .transact(move |tx| -> Result<Vec<ConflictAnswer>, StoreError> {
                     for row in &found.decided {
                         if let Some(question) = questions.get(row.get_str("_id").unwrap_or_default()) {
-                            unless_damaged(take_answer(tx, question, row))?;
+                            tx.sparing_conflict(&question.id, |tx| take_answer(tx, question, row))?;
                         }
                     }
                     for id in &found.missing {
-                        unless_damaged(tx.publish_conflict_again(id))?;
+                        tx.sparing_conflict(id, |tx| tx.publish_conflict_again(id))?;
                     }
                     take_rows(tx, &found.decided, &node, Asked::Later)
                 })
@@ -240,23 +240,33 @@ fn take_rows(
 ) -> Result<Vec<ConflictAnswer>, StoreError> {
     let mut answers = Vec::new();
     for row in rows {
-        let conflict = unless_damaged(tx.conflict(row.get_str("_id").unwrap_or_default()))?.flatten();
-        let Some(conflict) = conflict else {
-            continue;
-        };
         // Nothing is decided about what cannot be read. The row says it in the next round too.
-        if tx.damage(&conflict.key)?.is_some() {
-            continue;
-        }
-        let written = Written::of(row);
-        let answer = match conflict.status {
-            ConflictStatus::Open if asked == Asked::Later => take_decision(tx, conflict, &written, node)?,
-            ConflictStatus::Resolved => compare_closed(tx, conflict, &written, node, asked)?,
-            ConflictStatus::Open => None,
-        };
-        answers.extend(answer);
+        let id = row.get_str("_id").unwrap_or_default();
+        let answer = tx.sparing_conflict(id, |tx| take_row(tx, id, row, node, asked))?;
+        answers.extend(answer.flatten());
     }
     Ok(answers)
+}
+
+fn take_row(
+    tx: &mut Tx<'_>,
+    id: &str,
+    row: &Document,
+    node: &str,
+    asked: Asked,
+) -> Result<Option<ConflictAnswer>, StoreError> {
+    let Some(conflict) = tx.conflict(id)? else {
+        return Ok(None);
+    };
+    if tx.damage(&conflict.key)?.is_some() {
+        return Ok(None);
+    }
+    let written = Written::of(row);
+    match conflict.status {
+        ConflictStatus::Open if asked == Asked::Later => take_decision(tx, conflict, &written, node),
+        ConflictStatus::Resolved => compare_closed(tx, conflict, &written, node, asked),
+        ConflictStatus::Open => Ok(None),
+    }
 }
 
 /// A conflict was closed here. If the row says something else, another node was first, or somebody has decided

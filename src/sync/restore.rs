@@ -249,10 +249,13 @@ impl Round<'_> {
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
                 for key in &keys {
-                    if tx.to_bring_together(key)?.is_some() {
-                        ask_for_people(tx, key)?;
-                        tx.ask_again(key, Reread::default())?;
-                    }
+                    tx.sparing(key, |tx| {
+                        if tx.to_bring_together(key)?.is_some() {
+                            ask_for_people(tx, key)?;
+                            tx.ask_again(key, Reread::default())?;
+                        }
+                        Ok(())
+                    })?;
                 }
                 Ok(())
             })

@@ -131,6 +131,8 @@ pub(crate) struct Round<'a> {
     pub(crate) received_before_scan: u64,
     /// Pushes whose end is open, and those that others were always ahead of: the next round goes on with them.
     pub(crate) unfinished: usize,
+    /// Open writes could not be settled before people were read again.
+    pub(super) has_put_off: bool,
     pub(crate) missed: usize,
     /// Another task reads while this one writes, and is to read again what was missed; cancelled when both are
     /// to end.
@@ -174,6 +176,7 @@ impl<'a> Round<'a> {
             waiting_sweep: None,
             received_before_scan: 0,
             unfinished: 0,
+            has_put_off: false,
             missed: 0,
             beside: None,
             content_note: String::new(),
@@ -350,6 +353,11 @@ impl<'a> Round<'a> {
         self.note_sweep_ahead().await?;
         self.settle(central).await?;
         self.reread(central).await?;
+        // Writes that waited for people to be read again.
+        if std::mem::take(&mut self.has_put_off) {
+            self.settle(central).await?;
+            self.reread(central).await?;
+        }
         self.deletes_before_sweep().await?;
         self.scan(central).await?;
         self.deletes().await?;

@@ -6,12 +6,14 @@
 //! of it is decided elsewhere.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 
 use super::deletes;
 use super::drain::Source;
+use super::people_first::PeopleThere;
 use super::pull::{take_document, take_unreadable};
 use super::put_back::note_older;
 use super::round::{Round, RoundError, Tally};
@@ -19,7 +21,7 @@ use super::{no_feed, step};
 use crate::central::{Central, CentralError, Fetched};
 use crate::domain::json::weight;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx, unless_damaged};
+use crate::store::{META_VERIFY_DUE, Reread, StoreError, Tx};
 
 /// Part of a round's time that a scan may use, so that local edits are pushed in every round.
 const SCAN_TIME_SHARE: u32 = 2;
@@ -30,6 +32,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) const META_SCAN: &str = "scan";
 /// Set once a sweep has reached its end.
 pub(crate) const META_EVER_SWEPT: &str = "ever_swept";
+/// In the row of a verification that is due: the sweep under way is it.
+const BEGUN: &str = "begun";
 
 /// Why everything is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,15 @@ pub(crate) fn make_due(tx: &mut Tx<'_>, reason: Reason) -> Result<(), StoreError
     tx.set_meta(META_SCAN, Some(&Position::start(reason).encode()))
 }
 
+/// There is no history of changes any more. A sweep that only made sure begins anew, as one that finds out what happened.
+pub(super) fn begin_without_history(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let saved = tx.meta(META_SCAN)?.as_ref().and_then(Position::decode);
+    if saved.is_some_and(|saved| saved.reason == Reason::Verify) {
+        tx.set_meta(META_SCAN, Some(&Position::start(Reason::Sweep).encode()))?;
+    }
+    Ok(())
+}
+
 /// How far the sweep has come.
 #[derive(Clone)]
 pub(super) struct Position {
@@ -98,12 +111,6 @@ impl Position {
         self.kind.schema().push_rank <= Kind::Person.schema().push_rank
     }
 
-    /// Whether it has looked at this person.
-    pub(super) fn has_passed(&self, person: &RecordKey) -> bool {
-        let is_behind = self.after.as_ref().is_some_and(|after| person.id <= *after);
-        !self.is_before_records() || (self.kind == Kind::Person && is_behind)
-    }
-
     pub(super) fn decode(row: &Document) -> Option<Position> {
         Some(Position {
             reason: row.get_str("reason").ok().and_then(Reason::named).unwrap_or(Reason::Lost),
@@ -129,10 +136,11 @@ impl Round<'_> {
         if let Some(saved) = snapshot.meta(META_SCAN)?.as_ref().and_then(Position::decode) {
             return Ok(Some((saved, true)));
         }
-        Ok(if snapshot.meta(META_VERIFY_DUE)?.is_some() {
-            Some((Position::start(Reason::Verify), false))
-        } else if self.source == Source::Sweep {
+        Ok(if self.source == Source::Sweep {
+            // It verifies as well. But nobody tells what happened, so it is no sweep that only makes sure.
             Some((Position::start(Reason::Sweep), false))
+        } else if snapshot.meta(META_VERIFY_DUE)?.is_some() {
+            Some((Position::start(Reason::Verify), false))
         } else {
             None
         })
@@ -164,10 +172,19 @@ impl Round<'_> {
         }
         self.received_before_scan = central.traffic().line_bytes_received;
         self.has_saved_position = has_saved;
-        if position.after.is_none() && position.kind == kinds()[0] {
-            if position.reason != Reason::Sweep {
-                self.store.transact(|tx| tx.retry_refused()).await?;
-            }
+        let is_verifying = self.store.read()?.meta(META_VERIFY_DUE)?.is_some();
+        let is_all = position.after.is_none() && position.kind == kinds()[0];
+        if is_all && (is_verifying || position.reason != Reason::Sweep) {
+            self.store
+                .transact(move |tx| -> Result<(), StoreError> {
+                    if is_verifying {
+                        tx.set_meta(META_VERIFY_DUE, Some(&doc! {BEGUN: true}))?;
+                    }
+                    tx.retry_refused()
+                })
+                .await?;
+        }
+        if is_all {
             self.count_other_ids(central).await?;
         }
         let start = kinds().iter().position(|kind| *kind == position.kind).unwrap_or(0);
@@ -212,7 +229,9 @@ impl Round<'_> {
                 if tx.meta(META_EVER_SWEPT)?.is_none() {
                     tx.set_meta(META_EVER_SWEPT, Some(&doc! {"swept": true}))?;
                 }
-                if reason != Reason::Sweep && tx.meta(META_VERIFY_DUE)?.is_some() {
+                // One that was asked for in the middle of this sweep is still to come.
+                let has_verified = |row: Document| reason != Reason::Sweep || row.contains_key(BEGUN);
+                if tx.meta(META_VERIFY_DUE)?.is_some_and(has_verified) {
                     tx.set_meta(META_VERIFY_DUE, None)?;
                 }
                 no_feed::count(tx, received, true)?;
@@ -245,12 +264,13 @@ impl Round<'_> {
             };
             step("scan.read");
             let is_done = batch.is_empty();
+            let people = Arc::new(self.people_of_batch(central, &batch, at).await?);
             let mut parts = weight::parts(batch, Fetched::weight);
             if is_done {
                 parts.push(Vec::new());
             }
             for part in parts {
-                self.take_up_to(part, &large, read_at, at).await?;
+                self.take_up_to((part, &people), &large, read_at, at).await?;
                 step("scan.applied");
             }
             if is_done {
@@ -263,10 +283,31 @@ impl Round<'_> {
         }
     }
 
+    /// Who has the accounts of the records of a batch ([`super::people_first`]).
+    async fn people_of_batch(
+        &mut self,
+        central: &mut dyn Central,
+        batch: &[Fetched],
+        at: &Position,
+    ) -> Result<PeopleThere, RoundError> {
+        if at.reason == Reason::First && self.store.read()?.pending_count()? == 0 {
+            return Ok(PeopleThere::needless());
+        }
+        let documents = batch.iter().filter_map(|fetched| match fetched {
+            Fetched::Document { id, document } => {
+                Some((RecordKey::new(at.kind, id.as_str()), document.bytes()))
+            }
+            Fetched::Unreadable { .. } | Fetched::Deferred { .. } => None,
+        });
+        let documents: Vec<_> = documents.collect();
+        let read = documents.iter().map(|(key, document)| (key, Some(*document))).collect();
+        self.people_there(central, read).await
+    }
+
     /// Takes what was read next, or that nothing follows, and notes what should have been among it. Moves the position.
     async fn take_up_to(
         &mut self,
-        batch: Vec<Fetched>,
+        (batch, people): (Vec<Fetched>, &Arc<PeopleThere>),
         large: &BTreeSet<String>,
         read_at: u64,
         at: &mut Position,
@@ -286,7 +327,7 @@ impl Round<'_> {
         };
         to_ask.extend(large.iter().filter(|id| is_passed(id)).map(|id| (id.clone(), true)));
         at.after = up_to.or(at.after.take());
-        self.take_batch(batch, to_ask, read_at, at).await
+        self.take_batch((batch, people), to_ask, read_at, at).await
     }
 
     fn is_scan_share_used(&mut self, central: &dyn Central) -> bool {
@@ -307,13 +348,13 @@ impl Round<'_> {
     /// is too large is asked for again, alone where it is large.
     async fn take_batch(
         &mut self,
-        batch: Vec<Fetched>,
+        (batch, people): (Vec<Fetched>, &Arc<PeopleThere>),
         to_ask: Vec<(String, bool)>,
         read_at: u64,
         at: &Position,
     ) -> Result<(), StoreError> {
         let is_due = self.position_saved.elapsed() > SAVE_EVERY;
-        let at = at.clone();
+        let (at, people) = (at.clone(), Arc::clone(people));
         let (tally, is_saved) = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
@@ -322,33 +363,15 @@ impl Round<'_> {
                 let is_deleted = at.reason == Reason::Lost;
                 for fetched in &batch {
                     let key = RecordKey::new(at.kind, fetched.id());
-                    if tx.is_read_stale(&key, read_at)? {
-                        tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
-                        continue;
-                    }
-                    let is_marked = tx.reread_of(&key)?.is_some_and(|why| why.is_deleted);
-                    if let (Fetched::Document { document, .. }, true) = (fetched, is_deleted && !is_marked) {
-                        match unless_damaged(note_older(tx, &key, &document.decode()))? {
-                            Some(older) => tally += older,
-                            None => {
-                                tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
-                                continue;
-                            }
-                        }
-                    }
-                    tally += match fetched {
-                        Fetched::Document { document, .. } => take_document(tx, &key, document)?,
-                        Fetched::Unreadable { reason, .. } => {
-                            if is_deleted {
-                                tx.ask_again(&key, Reread::of_deleted())?;
-                            }
-                            take_unreadable(tx, &key, reason)?
-                        }
-                        Fetched::Deferred { .. } => {
-                            tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?;
-                            Tally::default()
-                        }
+                    let taken = if tx.is_read_stale(&key, read_at)? {
+                        None
+                    } else {
+                        tx.sparing(&key, |tx| take_fetched(tx, &key, fetched, is_deleted, &people))?
                     };
+                    match taken {
+                        Some(taken) => tally += taken,
+                        None => tx.ask_again(&key, Reread { is_deleted, ..Reread::default() })?,
+                    }
                 }
                 for (id, is_alone) in &to_ask {
                     let key = RecordKey::new(at.kind, id.as_str());
@@ -381,4 +404,32 @@ impl Round<'_> {
         }
         Ok((here * 100).checked_div(there).unwrap_or(0).min(99))
     }
+}
+
+/// Takes one record that a sweep has met. `is_deleted`: it may have been deleted and put back since.
+fn take_fetched(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    fetched: &Fetched,
+    is_deleted: bool,
+    people: &PeopleThere,
+) -> Result<Tally, StoreError> {
+    let mut tally = Tally::default();
+    let is_marked = tx.reread_of(key)?.is_some_and(|why| why.is_deleted);
+    match fetched {
+        Fetched::Document { document, .. } => {
+            if is_deleted && !is_marked {
+                tally += note_older(tx, key, &document.decode())?;
+            }
+            tally += take_document(tx, key, document, people)?;
+        }
+        Fetched::Unreadable { reason, .. } => {
+            if is_deleted {
+                tx.ask_again(key, Reread::of_deleted())?;
+            }
+            tally += take_unreadable(tx, key, reason)?;
+        }
+        Fetched::Deferred { .. } => tx.ask_again(key, Reread { is_deleted, ..Reread::default() })?,
+    }
+    Ok(tally)
 }

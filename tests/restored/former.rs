@@ -357,3 +357,37 @@ async fn a_page_of_a_row_that_names_nobody_is_made_again_in_no_book() {
         assert_eq!(open(&node).is_empty(), is_taken, "{what}");
     }
 }
+
+/// What lost may stand nowhere else: a damaged row here delays it, and does not lose it.
+#[tokio::test]
+async fn a_conflict_in_the_way_of_which_a_row_is_damaged_is_taken_over_later() {
+    let scene = Scene::new(&["P", "Q"]).await;
+    let node = scene.node();
+    scene.lose(&node, "P", "mine").await;
+    scene.lose(&node, "Q", "mine too").await;
+    let id = open(&node).into_iter().find(|conflict| conflict.key.id == "P").unwrap().id;
+    drop(node);
+    std::fs::copy(scene.path("image"), scene.path("store")).unwrap();
+    let database = redb::Database::open(scene.path("store")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let conflicts = redb::TableDefinition::<&str, &[u8]>::new("conflict");
+    let rotten: &[u8] = b"bytes that nobody wrote";
+    transaction.open_table(conflicts).unwrap().insert(id.as_str(), rotten).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let node = scene.node();
+    let ids = |node: &Node| lost(node).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    for _ in 0..2 {
+        let report = node.complete().await;
+        assert!(report.message.contains("1 of the conflicts of a former name"), "{report:?}");
+        assert_eq!(ids(&node), ["Q"]);
+    }
+    let row = thalamus_edge::store::AsideRows { table: "conflict".to_owned(), kind: None, id: Some(id) };
+    node.store.set_aside_rows(row).await.unwrap();
+    let report = node.complete().await;
+    assert!(!report.message.contains("of a former name"), "{report:?}");
+    assert_eq!(
+        lost(&node),
+        [("P".to_owned(), Some("mine".into())), ("Q".to_owned(), Some("mine too".into()))]
+    );
+}

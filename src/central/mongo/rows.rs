@@ -232,8 +232,11 @@ impl MongoCentral {
                     for row in batch {
                         (read, weight) = (read + 1, weight + row.weight());
                         found.next = Some(row.id().to_owned());
-                        if let Fetched::Document { document, .. } = row {
-                            found.rows.push(document.decode());
+                        match row {
+                            Fetched::Document { document, .. } => found.rows.push(document.decode()),
+                            Fetched::Unreadable { id, .. } | Fetched::Deferred { id } => {
+                                found.unreadable.push(id);
+                            }
                         }
                         if read >= WAITING_ROWS_MAX || weight >= WAITING_WEIGHT_MAX {
                             return Ok(found);

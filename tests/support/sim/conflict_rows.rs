@@ -100,5 +100,9 @@ pub(crate) fn waiting(
     let later = rows.iter().filter(|(id, row)| id.as_str() > after && is_theirs(row) && waits(row));
     let rows: Vec<Document> = later.map(|(_, row)| row.clone()).take(WAITING_ROWS_MAX).collect();
     let last = rows.last().filter(|_| rows.len() == WAITING_ROWS_MAX);
-    WaitingConflicts { next: last.map(|row| row.get_str("_id").expect("an id").to_owned()), rows }
+    WaitingConflicts {
+        next: last.map(|row| row.get_str("_id").expect("an id").to_owned()),
+        rows,
+        unreadable: Vec::new(),
+    }
 }
