@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "rot/questions.rs"]
+mod questions;
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -22,7 +22,7 @@ const TRIM_ROWS: usize = 1_000;
 /// Who had an account last.
 pub(super) struct Departed {
     /// The fields by which people are told apart.
-    identity: Document,
+    pub(super) identity: Document,
     /// Rows of the trash after the first number and through the second are of their time.
     since: u64,
     until: u64,
@@ -88,7 +88,11 @@ impl Tx<'_> {
     /// Who had this account last, if that person is gone and the centre has nobody else: the fields by which people are
     /// told apart.
     pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        Ok(self.departed_row(account)?.filter(|row| !row.is_succeeded).map(|row| row.identity))
+        match self.departed_row(account)? {
+            // It may be the row under a damaged key.
+            None if self.departed.is_any_damaged() => Ok(Some(unknown_identity())),
+            row => Ok(row.filter(|row| !row.is_succeeded).map(|row| row.identity)),
+        }
     }
 
     pub(super) fn departed_row(&self, account: &str) -> Result<Option<Departed>, StoreError> {
@@ -156,7 +160,7 @@ impl Tx<'_> {
     /// Whether what was deleted under this number of the trash was of somebody else than who has the account now.
     pub(super) fn was_of_another(&self, account: &str, sequence: u64) -> Result<bool, StoreError> {
         let Some(last) = self.departed_row(account)? else {
-            return Ok(false);
+            return Ok(self.departed.is_any_damaged());
         };
         let person = self.resolve_person(&fold_account(account))?;
         let person = person.map(|id| self.document(&RecordKey::new(Kind::Person, id))).transpose()?.flatten();
