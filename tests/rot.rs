@@ -4,6 +4,8 @@
 
 #[path = "rot/every_table.rs"]
 mod every_table;
+#[path = "rot/questions.rs"]
+mod questions;
 mod support;
 
 use std::path::{Path, PathBuf};

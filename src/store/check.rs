@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 
 use redb::{Key, ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, Value};
 
-use super::conflicts::{Conflict, ConflictStatus};
+use super::conflicts::{Conflict, ConflictStatus, Subject};
 use super::holds::{Held, Hold};
 use super::indexes::search_terms;
 use super::noted_owners::about;
@@ -273,6 +273,20 @@ impl Snapshot {
             unasked += u64::from(conflicts.get(undecided.conflict.as_str())?.is_none());
         }
         count(found, "decisions that nobody is asked for", unasked);
+        let undecided = self.transaction.open_table(UNDECIDED)?;
+        let mut unheld = 0;
+        for entry in self.transaction.open_table(CONFLICT_OPEN)?.iter()? {
+            let (at, ()) = (entry?.0, ());
+            let (code, id, conflict) = at.value();
+            let row = conflicts.get(conflict)?;
+            let conflict = row.map(|row| Conflict::head(raw(row.value())?)).transpose()?;
+            unheld += u64::from(match conflict.map(|conflict| conflict.subject) {
+                Some(Subject::Identity) => holds.get(fold_account(id).as_str())?.is_none(),
+                Some(Subject::Record) => undecided.get((code, id))?.is_none(),
+                Some(Subject::Value) | None => false,
+            });
+        }
+        count(found, "questions for which nothing waits", unheld);
         let base = self.transaction.open_table(BASE)?;
         let mut idle = 0;
         for entry in self.transaction.open_table(WAITING)?.iter()? {

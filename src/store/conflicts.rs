@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::StoreError;
 use super::conflict_authors::{EditHere, EditThere};
 use super::conflict_reads::is_recent;
-use super::holds::Hold;
+use super::holds::{Hold, HoldReason};
 use super::records::Tx;
 use super::stand_in::unless_damaged;
 use super::sync_rows::{insert_some, path_of};
@@ -161,6 +161,8 @@ pub struct Conflict {
     /// Of a conflict that was taken over from a row of the centre: the fingerprint there, of values that may have had
     /// secrets in them.
     pub row_fingerprint: Option<String>,
+    /// Of an identity: why the two may be two.
+    pub why: Option<HoldReason>,
     /// One of the two values is not on this node: only the value that stands can be taken, or one's own be written.
     pub is_withheld: bool,
 }
@@ -196,6 +198,7 @@ impl Conflict {
             publisher: None,
             is_reopened: false,
             row_fingerprint: None,
+            why: None,
             is_withheld: false,
         }
     }
@@ -206,6 +209,7 @@ impl Conflict {
             local: Some(Bson::Document(Kind::Person.schema().without_secrets(local))),
             central: Some(Bson::Document(Kind::Person.schema().without_secrets(central))),
             author,
+            why: Some(hold.why),
             found_at_ms: hold.since_ms,
             ..Conflict::new(hold.conflict.clone(), hold.local_key(), Subject::Identity)
         }
@@ -328,6 +332,7 @@ impl Conflict {
         insert_some(&mut row, "resolved_by", &self.resolved_by.clone().map(Bson::String));
         insert_some(&mut row, "resolved_at", &self.resolved_at_ms.map(Bson::Int64));
         insert_some(&mut row, "publisher", &self.publisher.clone().map(Bson::String));
+        insert_some(&mut row, "why", &self.why.map(|why| Bson::from(why.name())));
         if !self.notes.is_empty() {
             row.insert("notes", self.notes.iter().map(Note::encode).collect::<Vec<_>>());
         }
@@ -401,6 +406,7 @@ impl Conflict {
                 publisher: text("publisher"),
                 is_reopened: row.get_bool("reopened").unwrap_or(false),
                 row_fingerprint: text("row_fingerprint"),
+                why: text("why").as_deref().and_then(HoldReason::named),
                 is_withheld: row.get_bool("withheld").unwrap_or(false),
             })
         };

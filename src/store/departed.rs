@@ -23,7 +23,7 @@ const TRIM_ROWS: usize = 1_000;
 /// Who had an account last.
 pub(super) struct Departed {
     /// The fields by which people are told apart.
-    identity: Document,
+    pub(super) identity: Document,
     /// Rows of the trash after the first number and through the second are of their time.
     since: u64,
     until: u64,
@@ -94,7 +94,11 @@ impl Tx<'_> {
     /// Who had this account last, if that person is gone and the centre has nobody else: the fields by which people are
     /// told apart.
     pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        Ok(self.departed_row(account)?.filter(|row| !row.is_succeeded).map(|row| row.identity))
+        match self.departed_row(account)? {
+            // It may be the row under a damaged key.
+            None if self.departed.is_any_damaged() => Ok(Some(unknown_identity())),
+            row => Ok(row.filter(|row| !row.is_succeeded).map(|row| row.identity)),
+        }
     }
 
     pub(super) fn departed_row(&self, account: &str) -> Result<Option<Departed>, StoreError> {

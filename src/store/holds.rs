@@ -44,6 +44,10 @@ impl HoldReason {
         HoldReason::Taken,
     ];
 
+    pub(super) fn named(name: &str) -> Option<HoldReason> {
+        HoldReason::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             HoldReason::Created => "created",
@@ -80,6 +84,11 @@ impl Hold {
         RecordKey::new(Kind::Person, self.remote.as_str())
     }
 
+    /// Whether nothing is known of the other person if the centre's does not wait here.
+    pub(crate) fn is_other_missing(&self) -> bool {
+        self.gone.is_none() && self.why != HoldReason::Taken
+    }
+
     fn encode(&self) -> Document {
         let mut row = doc! {
             "conflict": &self.conflict, "local": &self.local, "remote": &self.remote,
@@ -99,7 +108,7 @@ impl Hold {
                 conflict: text("conflict")?,
                 local: text("local")?,
                 remote: text("remote")?,
-                why: HoldReason::ALL.into_iter().find(|reason| reason.name() == why)?,
+                why: HoldReason::named(&why)?,
                 since_ms: row.get_i64("since").ok()?,
                 gone: row.get_document("gone").ok().cloned(),
             })
@@ -142,8 +151,11 @@ impl Tx<'_> {
     /// The hold of an account, in any spelling.
     pub fn hold(&self, account: &str) -> Result<Option<Hold>, StoreError> {
         let account = fold_account(account);
-        let row = self.hold.get(account.as_str())?;
-        row.map(|row| Hold::decode(&account, row.value())).transpose()
+        if let Some(row) = self.hold.get(account.as_str())? {
+            return Hold::decode(&account, row.value()).map(Some);
+        }
+        // Its row may lie under another key, which is damaged.
+        if self.hold.is_empty()? { Ok(None) } else { self.hold_asked_about(&account) }
     }
 
     pub fn holds(&self) -> Result<Vec<Hold>, StoreError> {

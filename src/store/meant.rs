@@ -11,7 +11,7 @@ use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{self, MEANT};
-use crate::domain::merge::identity_differences;
+use crate::domain::merge::{identity_differences, unknown_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 impl Tx<'_> {
@@ -19,8 +19,9 @@ impl Tx<'_> {
     /// are told apart.
     pub fn meant(&self, account: &str) -> Result<Option<Document>, StoreError> {
         let row = match self.meant.get(fold_account(account).as_str()) {
-            // It only adds a question.
-            Err(StoreError::DamagedRow(_)) => None,
+            // Nobody agrees with somebody of whom nothing is known.
+            Err(StoreError::DamagedRow(_)) => Some(unknown_identity()),
+            Ok(None) if self.meant.is_any_damaged() => Some(unknown_identity()),
             row => row?.map(|row| tables::decode(row.value())).transpose()?,
         };
         Ok(if row.is_some() && self.awaits(account)? { row } else { None })
@@ -80,7 +81,7 @@ impl Tx<'_> {
     }
 
     /// Whether an unsent edit or an open conflict of a person, or of a record of theirs, waits.
-    fn awaits(&self, account: &str) -> Result<bool, StoreError> {
+    pub(super) fn awaits(&self, account: &str) -> Result<bool, StoreError> {
         let mut keys = self.dependents(account)?;
         keys.extend(self.spellings(account)?.into_iter().map(|id| RecordKey::new(Kind::Person, id)));
         for key in keys {
@@ -96,7 +97,7 @@ impl Snapshot {
     /// [`Tx::meant`], where something is known to wait.
     pub fn meant(&self, account: &str) -> Result<Option<Document>, StoreError> {
         match self.transaction.open_table(MEANT)?.get(fold_account(account).as_str()) {
-            Err(StoreError::DamagedRow(_)) => Ok(None),
+            Err(StoreError::DamagedRow(_)) => Ok(Some(unknown_identity())),
             row => row?.map(|row| tables::decode(row.value())).transpose(),
         }
     }

@@ -13,14 +13,12 @@ use bson::doc;
 use redb::ReadableTable as _;
 
 use super::conflicts::{Conflict, ConflictStatus};
-use super::holds::{Held, Hold};
 use super::put_right::PAGES;
 use super::records::Tx;
 use super::rows::DamagedRow;
 use super::stand_in::unless_damaged;
 use super::tables::*;
-use super::undecided::Undecided;
-use super::{Base, Reread, Snapshot, StoreError};
+use super::{Base, Snapshot, StoreError};
 use crate::domain::content::{Content, EMPTY_CONTENT};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::value::same_document;
@@ -87,49 +85,11 @@ impl Snapshot {
 impl Tx<'_> {
     /// Undoes what refers to rows that are not there. Only where no row is damaged: one under a damaged key may be meant.
     pub(super) fn mend_references(&mut self) -> Result<(), StoreError> {
-        self.mend_questions()?;
+        self.put_questions_back()?;
         self.mend_queue()?;
         self.mend_notes()?;
         self.mend_contents()?;
         self.mend_journal()
-    }
-
-    /// Holds and records that wait for a decision that nobody is asked for, and what waits behind no hold: the centre's
-    /// records are read again, and where two people are under one account, that is found again.
-    fn mend_questions(&mut self) -> Result<(), StoreError> {
-        let (mut holds, mut undecided, mut held) = (Vec::new(), Vec::new(), Vec::new());
-        for entry in self.hold.iter()?.sound() {
-            let (account, row) = entry?;
-            let hold = Hold::decode(account.value(), row.value())?;
-            if !self.conflict.contains(hold.conflict.as_str())? {
-                holds.push(account.value().to_owned());
-            }
-        }
-        for entry in self.undecided.iter()?.sound() {
-            let (at, row) = entry?;
-            if !self.conflict.contains(Undecided::decode(row.value())?.conflict.as_str())? {
-                undecided.push(key_at(at.value())?);
-            }
-        }
-        for account in holds {
-            self.drop_hold(&account)?;
-            self.wrote();
-        }
-        for key in undecided {
-            self.remove_undecided(&key)?;
-            self.ask_again(&key, Reread::default())?;
-        }
-        for entry in self.held.iter()?.sound() {
-            let (at, row) = entry?;
-            if !self.hold.contains(Held::decode(row.value())?.account.as_str())? {
-                held.push(key_at(at.value())?);
-            }
-        }
-        self.drop_all_held(&held.iter().map(|key| (row_key(key).0, key.id.clone())).collect())?;
-        for key in held {
-            self.ask_again(&key, Reread::default())?;
-        }
-        Ok(())
     }
 
     /// Rows of what was last agreed that say nothing, and writes on their way of which nobody knows what was agreed.
@@ -347,6 +307,7 @@ impl Tx<'_> {
         }
         if ["reread", "vanished", "landed"].into_iter().any(is_lost) {
             self.doubt_intents()?;
+            self.look_again_at_held()?;
             self.set_restore_swept(false)?;
             self.set_meta(META_VERIFY_DUE, Some(&doc! {"asked": true}))?;
         }

@@ -5,6 +5,7 @@
 //! disk. What a write does to the bookkeeping of the reconciliation (base, dirty, journal, indexes)
 //! happens in one file, `records.rs`, in the same transaction.
 
+mod asked_anew;
 mod audit;
 mod audit_age;
 mod backup;

@@ -221,22 +221,30 @@ impl<B: StorageBackend + ?Sized> Look<'_, B> {
         if !table.widths.is_good(&page, root.sum) {
             match self.search.wrong_bit(table, &mut page, root.sum) {
                 Some((byte, bit)) => self.note(table, &page, at, byte, bit),
-                None => {
-                    match table.damaged_rows(&page, span) {
-                        Some(rows) => {
-                            let rows = rows.into_iter().map(|key| (table.name.to_owned(), key));
-                            self.found.damaged.extend(rows);
+                None => match table.damaged_rows(&page, span) {
+                    Some(rows) => {
+                        let rows = rows.into_iter().map(|key| (table.name.to_owned(), key));
+                        self.found.damaged.extend(rows);
+                        if self.wants_rows && page.first() == Some(&LEAF) {
+                            leaf(&page);
+                        }
+                        return Ok(());
+                    }
+                    // Keys out of order, say: nobody finds the rows behind them.
+                    None => match self.search.wrong_keys(table, &mut page, root.sum) {
+                        Some(bits) => {
+                            bits.into_iter().for_each(|(byte, bit)| self.note(table, &page, at, byte, bit));
                         }
                         None => {
                             self.found.broken.insert(table.name.to_owned());
                             self.empty_index(table, at, page.len());
+                            if self.wants_rows && page.first() == Some(&LEAF) {
+                                leaf(&page);
+                            }
+                            return Ok(());
                         }
-                    }
-                    if self.wants_rows && page.first() == Some(&LEAF) {
-                        leaf(&page);
-                    }
-                    return Ok(());
-                }
+                    },
+                },
             }
         }
         if page.first() == Some(&LEAF) {

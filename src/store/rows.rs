@@ -25,8 +25,9 @@ use crate::domain::record::Kind;
 pub use ledger::DamagedRow;
 pub(crate) use ledger::Ledger;
 pub(crate) use names::RowName;
-use sums::{SUM_BYTES, sum};
-pub(crate) use sums::{is_row_good, is_row_marked, mark_row, wrong_bits};
+pub(super) use sums::SUM_BYTES;
+use sums::sum;
+pub(crate) use sums::{is_row_good, is_row_marked, mark_row, wrong_bits, wrong_key_bits};
 
 mod ledger;
 mod names;
@@ -296,6 +297,11 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
     /// Whether any row of the store is known to be damaged.
     pub(crate) fn has_damage(&self) -> bool {
         !self.ledger.is_empty()
+    }
+
+    /// Whether any row of this table is known to be damaged: one that is not there may lie under another key.
+    pub(crate) fn is_any_damaged(&self) -> bool {
+        self.ledger.has_of(self.name)
     }
 
     /// Whether this row is known to be damaged, or to be missing.

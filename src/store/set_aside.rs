@@ -161,15 +161,16 @@ impl Tx<'_> {
             self.rights_changed(&Actor::Person(key.id.clone()))?;
         }
         match stand_in {
-            Some(stand_in) => self.put_stand_in(key, &stand_in),
+            Some(stand_in) => self.put_stand_in(key, &stand_in)?,
             None => {
                 if key.kind == Kind::Person {
                     self.remember_unknown()?;
                 }
                 // Readers of the change feed learn that it is not here any more.
-                self.journal_gone(key)
+                self.journal_gone(key)?;
             }
         }
+        self.put_questions_back()
     }
 
     /// Removes what followed from a record's row that nobody can read, and returns the contents that it named.

@@ -1,32 +1,33 @@
 //! Floor 1. Damaged rows that are no records: what the node knows beside them, one table at a time.
 //!
 //! Such a row keeps every backup from being made, and nothing brings it back. It goes into a file as a record does, and
-//! what depends on it is left as if it had never been, on the side where people are asked once more: a hold is found
-//! anew, an account counts as another one's, roles are gone. An entry of the audit trail keeps its place and its hash, so
-//! that the chain goes on, and says no more than that it cannot be read.
+//! what depends on it is left as if it had never been, on the side where people are asked once more: roles are gone, an
+//! account counts as another one's. What says whose records are, or what waits for a decision, follows the rule of
+//! `asked_anew.rs`. An entry of the audit trail keeps its place and its hash, so that the chain goes on, and says no more
+//! than that it cannot be read.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use redb::{Key, ReadableTable as _, TableDefinition, TableError, Value};
 
-use super::departed::unknown_departed;
+use super::asked_anew::accounts_in;
+use super::conflicts::{Conflict, ConflictStatus, Subject};
 use super::records::Tx;
-use super::rows::{RowName, RowsDefinition};
+use super::rows::{RowName, RowsDefinition, SUM_BYTES};
 use super::set_aside::{DIRECTORY, SetAsideError, keep};
 use super::tables::*;
 use super::{DamagedRow, Reread, Snapshot, Store, StoreError};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::files::directory_of;
 
 /// Tables whose damaged rows are a record's: it is set aside as a whole.
 const OF_RECORDS: [RowsDefinition<RowKey>; 6] = [DOCS, BASE, INTENT, DELIVERED, UNDECIDED, GHOST];
 
-/// Where a row stands when all that are damaged are set aside one by one: whatever takes another along comes after it. A
-/// person goes while it is still known what is asked about them; a hold takes what waits behind it along, a conflict the
-/// hold, and a change all that came before it.
+/// Where a row stands when all that are damaged are set aside one by one. A person goes while it is still known what is
+/// asked about them, and what waits before what it waits for; a change takes along all that came before it.
 pub(super) fn place_when_set_aside(row: &DamagedRow) -> (u8, String, Option<Kind>, u64, String) {
     let rank = match row.table.as_str() {
         table if OF_RECORDS.iter().any(|of| of.name() == table) && row.kind.is_some() => 1,
@@ -54,6 +55,13 @@ struct FoundRow {
     name: (Option<Kind>, String),
     key: Vec<u8>,
     row: Vec<u8>,
+}
+
+impl FoundRow {
+    /// What can be read of the value, whatever it is worth.
+    fn left(&self) -> &[u8] {
+        self.row.get(..self.row.len().saturating_sub(SUM_BYTES)).unwrap_or_default()
+    }
 }
 
 impl Store {
@@ -146,6 +154,13 @@ impl Snapshot {
     }
 }
 
+/// The accounts of which a row under the key of an account may have been.
+fn named(account: &str, left: &[u8]) -> BTreeSet<String> {
+    let mut named = accounts_in(left);
+    named.insert(fold_account(account));
+    named
+}
+
 /// Removes a row by the bytes of its key.
 macro_rules! remove {
     ($rows:expr, $key:ty, $bytes:expr) => {
@@ -157,7 +172,9 @@ impl Tx<'_> {
     /// Removes a damaged row, and what would be without sense then.
     fn drop_row(&mut self, table: &str, found: &FoundRow) -> Result<(), StoreError> {
         let (key, id) = (found.key.as_slice(), found.name.1.as_str());
+        let left = found.left();
         let record = found.name.0.map(|kind| RecordKey::new(kind, id));
+        // Whose the row was says its key, or what is left of it.
         let removed = match table {
             "docs" => remove!(self.docs, RowKey, key),
             "base" => remove!(self.base, RowKey, key),
@@ -169,17 +186,11 @@ impl Tx<'_> {
             "waiting" => remove!(self.waiting, RowKey, key),
             "restore" => remove!(self.restore, RowKey, key),
             "former_dates" => remove!(self.former_dates, RowKey, key),
-            "held" => self.drop_held(key)?,
-            "hold" => self.drop_hold(id)?,
-            // The former holder of the account is not known any more, so no one is taken for them.
-            "departed" => {
-                self.departed.remove(id)?;
-                let row = unknown_departed(self.last_trash_number()?);
-                self.put_departed_row(id, Some(&row))?;
-                true
-            }
-            "meant" => self.meant.remove(id)?,
-            "newcomer" => self.newcomer.remove(id)?,
+            "held" => self.drop_held(key, left)?,
+            "hold" => self.drop_hold(id, left)?,
+            "departed" => self.drop_departed(id, left)?,
+            "meant" => self.drop_meant(id, left)?,
+            "newcomer" => self.drop_newcomer(id, left)?,
             "journal" => self.cut_journal(<u64 as Value>::from_bytes(key))?,
             "trash" => {
                 let (code, id, sequence) = <(u8, &str, u64) as Value>::from_bytes(key);
@@ -188,7 +199,7 @@ impl Tx<'_> {
                 self.trash_owner.remove(sequence)?;
                 self.trash.remove((code, id, sequence))?
             }
-            "conflict" => self.drop_conflict(id)?,
+            "conflict" => self.drop_conflict(id, left)?,
             "grants" => {
                 self.rights_changed(&Actor::Person(id.to_owned()))?;
                 self.grants.remove(id)?
@@ -218,10 +229,19 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Removes a document that waits behind a hold, whatever its row is worth.
-    fn drop_held(&mut self, key: &[u8]) -> Result<bool, StoreError> {
+    /// Removes a document that waits behind a hold, whatever its row is worth. It is read again.
+    fn drop_held(&mut self, key: &[u8], left: &[u8]) -> Result<bool, StoreError> {
         let (code, id) = <RowKey as Value>::from_bytes(key);
-        self.drop_all_held(&BTreeSet::from([(code, id.to_owned())]))
+        let removed = self.drop_all_held(&BTreeSet::from([(code, id.to_owned())]))?;
+        let named = raw(left).and_then(|row| {
+            let id = row.get_document("document").and_then(|document| document.get_str("_id"));
+            id.map(str::to_owned).map_err(|_| damaged("a held record"))
+        });
+        if let (Ok(named), Some(kind)) = (named, Kind::from_code(code)) {
+            self.ask_again(&RecordKey::new(kind, named), Reread::default())?;
+        }
+        self.put_questions_back()?;
+        Ok(removed)
     }
 
     /// The same for many, in one pass. Returns whether there was any.
@@ -238,24 +258,72 @@ impl Tx<'_> {
         Ok(was_any)
     }
 
-    /// Removes a hold and what waits behind it. All of it is read again, and so the hold is found again.
-    pub(super) fn drop_hold(&mut self, account: &str) -> Result<bool, StoreError> {
-        let mut again = self.held_of(account)?;
-        for key in &again {
-            let (code, id) = row_key(key);
-            self.held_of.remove((account, code, id))?;
-            self.held.remove((code, id))?;
-        }
-        again.extend(self.spellings(account)?.into_iter().map(|id| RecordKey::new(Kind::Person, id)));
-        for key in again {
-            self.ask_again(&key, Reread::default())?;
-        }
-        self.hold.remove(account)
+    /// Removes a hold. The conflict puts it back, or else the account is closed.
+    fn drop_hold(&mut self, account: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let removed = self.hold.remove(account)?;
+        self.put_questions_back()?;
+        self.close_accounts(account, left)?;
+        Ok(removed)
     }
 
-    /// Removes a conflict with the questions that it was about. What they were asked about is read again.
-    fn drop_conflict(&mut self, id: &str) -> Result<bool, StoreError> {
-        let (mut open, mut undecided, mut holds) = (Vec::new(), Vec::new(), Vec::new());
+    fn close_accounts(&mut self, account: &str, left: &[u8]) -> Result<(), StoreError> {
+        let remote = raw(left).ok().and_then(|row| row.get_str("remote").ok().map(str::to_owned));
+        for account in named(account, left) {
+            self.close_account(&account, remote.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// The former holder of the account is not known any more, so nobody is taken for them.
+    fn drop_departed(&mut self, account: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let removed = self.departed.remove(account)?;
+        let mut accounts = named(account, left);
+        if accounts.len() == 1 && !self.has_dependents(account)? && self.spellings(account)?.is_empty() {
+            // It may have been anybody's of whom anything is left.
+            accounts.extend(self.accounts_in_trash()?);
+        }
+        for account in accounts {
+            self.forget_who_departed(&account)?;
+        }
+        self.remember_unknown()?;
+        Ok(removed)
+    }
+
+    fn drop_meant(&mut self, account: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let removed = self.meant.remove(account)?;
+        let mut accounts = named(account, left);
+        if accounts.len() == 1 && self.spellings(account)?.is_empty() {
+            // It may have been anybody's.
+            accounts = self.awaiting_accounts()?;
+        }
+        for account in accounts {
+            if !self.meant.contains(account.as_str())? {
+                self.forget_who_was_meant(&account)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn drop_newcomer(&mut self, account: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let removed = self.newcomer.remove(account)?;
+        let mut accounts = named(account, left);
+        if accounts.len() == 1 && self.spellings(account)?.is_empty() {
+            for entry in self.duplicate.iter()? {
+                accounts.insert(entry?.0.value().to_owned());
+            }
+        }
+        for account in accounts {
+            if !self.newcomer.contains(account.as_str())? {
+                self.forget_who_came(&account)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes a conflict. What waits for it puts it back; the value that lost is gone. If it may have been about people and
+    /// nothing puts it back, their account is closed.
+    fn drop_conflict(&mut self, id: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let mut open = Vec::new();
         for entry in self.conflict_open.iter()? {
             let (at, ()) = (entry?.0, ());
             let (code, record, conflict) = at.value();
@@ -263,34 +331,24 @@ impl Tx<'_> {
                 open.push((code, record.to_owned()));
             }
         }
-        for entry in self.undecided.iter()?.sound() {
-            let (at, row) = entry?;
-            if super::Undecided::decode(row.value())?.conflict == id {
-                undecided.push((at.value().0, at.value().1.to_owned()));
-            }
-        }
-        for entry in self.hold.iter()?.sound() {
-            let (account, row) = entry?;
-            if super::Hold::decode(account.value(), row.value())?.conflict == id {
-                holds.push(account.value().to_owned());
-            }
-        }
         for (code, record) in &open {
             self.conflict_open.remove((*code, record.as_str(), id))?;
-        }
-        for (code, record) in &undecided {
-            self.undecided.remove((*code, record.as_str()))?;
-        }
-        for (code, record) in open.iter().chain(&undecided) {
             self.ask_again(&RecordKey::new(kind_of(*code)?, record.as_str()), Reread::default())?;
-        }
-        for account in holds {
-            self.drop_hold(&account)?;
         }
         self.conflict_about.remove(id)?;
         self.conflict_outbox.remove(id)?;
         self.conflict_watched.remove(id)?;
-        self.conflict.remove(id)
+        let removed = self.conflict.remove(id)?;
+        self.put_questions_back()?;
+        let said = Conflict::decode(left).ok();
+        if said.as_ref().is_none_or(|said| said.subject == Subject::Identity) {
+            let said = said.filter(|said| said.status == ConflictStatus::Open).map(|said| said.key);
+            let open = open.into_iter().filter(|(code, _)| *code == Kind::Person.schema().code);
+            for account in open.map(|(_, id)| id).chain(said.map(|key| key.id)) {
+                self.close_account(&account, None)?;
+            }
+        }
+        Ok(removed)
     }
 
     /// Ends the change feed's memory at this change: readers that have not passed it start over.

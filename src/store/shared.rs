@@ -13,6 +13,9 @@ use super::tables::{self, DUPLICATE, Fields};
 use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
+/// A round that is later than all others.
+pub(super) const ALWAYS: i64 = i64::MAX / 2;
+
 impl Tx<'_> {
     /// Whether people who cannot be one have this account, in different spellings.
     pub fn is_shared(&self, account: &str) -> Result<bool, StoreError> {
@@ -36,11 +39,17 @@ impl Tx<'_> {
 
     /// The round in which this person came to have the account beside somebody else, if they were the last who did.
     pub fn newcomer_since(&self, person: &RecordKey) -> Result<Option<i64>, StoreError> {
-        let Some(row) = self.newcomer.get(fold_account(&person.id).as_str())? else {
-            return Ok(None);
+        let row = match self.newcomer.get(fold_account(&person.id).as_str()) {
+            Ok(Some(row)) => row,
+            // Nobody knows who came later, so either may have.
+            Err(StoreError::DamagedRow(_)) => return Ok(Some(ALWAYS)),
+            Ok(None) => return Ok(self.newcomer.is_any_damaged().then_some(ALWAYS)),
+            Err(error) => return Err(error),
         };
         let fields = Fields::of(row.value(), "a newcomer")?;
-        Ok(if fields.text("id")? == person.id { Some(fields.int64("round")?) } else { None })
+        // An empty one stands for either of the two: which of them it was is lost.
+        let is_meant = [&person.id, ""].contains(&fields.text("id")?);
+        Ok(if is_meant { Some(fields.int64("round")?) } else { None })
     }
 }
 

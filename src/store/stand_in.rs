@@ -172,7 +172,8 @@ impl Tx<'_> {
     }
 }
 
-fn unknown(key: &RecordKey) -> Document {
+/// Somebody of whom nothing is known but the account.
+pub(super) fn unknown(key: &RecordKey) -> Document {
     let mut unknown = doc! {"_id": &key.id};
     unknown.extend(unknown_identity());
     unknown

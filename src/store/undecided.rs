@@ -118,7 +118,11 @@ impl Waiting {
 
 impl Tx<'_> {
     pub fn undecided(&self, key: &RecordKey) -> Result<Option<Undecided>, StoreError> {
-        self.undecided.get(row_key(key))?.map(|row| Undecided::decode(row.value())).transpose()
+        if let Some(row) = self.undecided.get(row_key(key))? {
+            return Undecided::decode(row.value()).map(Some);
+        }
+        // Its row may lie under another key, which is damaged.
+        if self.undecided.is_empty()? { Ok(None) } else { self.undecided_asked_about(key) }
     }
 
     pub fn put_undecided(&mut self, key: &RecordKey, undecided: &Undecided) -> Result<(), StoreError> {

@@ -183,8 +183,13 @@ impl Tx<'_> {
     }
 
     fn memory_of(&self, account: &str) -> Result<Memory, StoreError> {
-        let forgotten = forgotten_in(self.meta(META_FORGOTTEN)?);
-        Ok(Memory { last: self.departed_row(account)?, forgotten })
+        let last = self.departed_row(account)?;
+        let forgotten = match last.is_none() && self.departed.is_any_damaged() {
+            // The row that was lost may be that of this account.
+            true => Some(u64::MAX),
+            false => forgotten_in(self.meta(META_FORGOTTEN)?),
+        };
+        Ok(Memory { last, forgotten })
     }
 
     /// It is not remembered any more who had some account through this number of the trash.

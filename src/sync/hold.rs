@@ -32,7 +32,7 @@ use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
 use super::{lease, undecided};
 use crate::domain::access::Actor;
-use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, is_unknown, same_identity};
+use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, is_unknown, same_identity, unknown_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
@@ -94,6 +94,11 @@ fn diverts_person(
             if let Some(gone) = &gone {
                 tx.discard_held(key, gone)?;
             }
+            // The row of whoever waited may be lost; records of theirs are another one's all the same.
+            let is_lost = gone.is_none() && hold.is_other_missing();
+            let unknown =
+                || [("_id".to_owned(), key.id.clone().into())].into_iter().chain(unknown_identity());
+            let other = gone.as_ref().map(identity_row).or_else(|| is_lost.then(|| unknown().collect()));
             // They are gone there, as is known.
             let is_departed = hold.why == HoldReason::Departed && hold.local != hold.remote;
             if is_departed && key.id == hold.local {
@@ -102,11 +107,11 @@ fn diverts_person(
             if key.id != hold.remote {
                 return Ok(false);
             }
-            if let Some(gone) = &gone
+            if let Some(other) = other
                 && has_held_dependents(tx, &hold.account)?
             {
                 // Their records are still there, and must not become those of the person here.
-                tx.put_hold(&Hold { gone: Some(identity_row(gone)), ..hold })?;
+                tx.put_hold(&Hold { gone: Some(other), ..hold })?;
                 return Ok(true);
             }
             if gone.is_none() && is_in_doubt(tx, &hold)? {
@@ -130,6 +135,11 @@ fn diverts_person(
             wait(tx, key, &hold.account, remote, tally)?;
             if !is_in_doubt(tx, &hold)? {
                 end(tx, &hold, Some(remote), tally)?;
+            } else if hold.gone.as_ref().is_some_and(is_unknown) {
+                // Now it is known who that is.
+                open(tx, key, &hold.local_key(), remote, hold.why, tally)?;
+            } else if hold.gone.is_some() && hold.why != HoldReason::Taken {
+                tx.put_hold(&Hold { gone: None, ..hold })?;
             }
             Ok(true)
         }
@@ -613,6 +623,10 @@ pub(crate) fn waits(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
 
 /// Ends a hold whose reason is gone.
 fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(), StoreError> {
+    if hold.is_other_missing() && tx.held(&hold.remote_key())?.is_none() {
+        // The row of whoever waits is lost: they are read again first.
+        return tx.ask_again(&hold.remote_key(), Reread::default());
+    }
     if is_in_doubt(tx, hold)? {
         if tx.document(&hold.local_key())?.is_none() && tx.has_dependents(&hold.account)? {
             tx.put_unknown(&hold.local_key())?;

@@ -110,6 +110,10 @@ fn is_left_behind(
     }
     // A question between two owners ends when they are one; one about what was left behind does not.
     let asked = known.map(|known| tx.conflict(&known.conflict)).transpose()?.flatten();
+    if known.is_some() && asked.is_none() {
+        // The row of the question is lost, and is put back.
+        return Ok(true);
+    }
     let asked_about = |value: Option<&Bson>| value.and_then(Bson::as_document).and_then(owner);
     if let Some(asked) = asked
         && asked_about(asked.local.as_ref()).as_ref() == Some(&account)

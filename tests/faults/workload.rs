@@ -134,6 +134,7 @@ fn client_edit(store: &Store, at: usize, turn: usize) -> Result<Edit, EditError>
         id: key.id,
         grants: is_new_person.then(|| vec!["root".to_owned()]),
         content: (at == 2).then_some((sha256, bytes.into())),
+        closes: None,
     })
 }
 

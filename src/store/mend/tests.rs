@@ -13,8 +13,10 @@ use crate::domain::audit::{Event, What};
 use crate::store::overlay::caught;
 use crate::store::reindex::{INDEXES, drop_indexes, is_made_anew};
 use crate::store::rows::{RowName, RowsDefinition};
-use crate::store::{AsideRows, DeadLetter, HoldReason, Intent, IntentWrite, Landing, Store, StoreOptions};
-use crate::store::{WaitReason, Waiting};
+use crate::store::{
+    AsideRows, DeadLetter, Hold, HoldReason, Intent, IntentWrite, Landing, Store, StoreOptions,
+};
+use crate::store::{Reread, Undecided, WaitReason, Waiting};
 
 const OPTIONS: StoreOptions =
     StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, audit_keep_rows: 1_000, clock: || 0 };

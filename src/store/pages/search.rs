@@ -7,7 +7,7 @@
 
 use super::layout::{LEAF, u16_at};
 use super::table::{Table, checksums};
-use crate::store::rows::wrong_bits;
+use crate::store::rows::{is_row_good, wrong_bits, wrong_key_bits};
 
 /// Where a leaf says where its keys and rows end, and in how many bytes each.
 const ENDS_AT: usize = 4;
@@ -54,6 +54,44 @@ impl Search {
         }
         self.left -= before - left;
         found
+    }
+}
+
+impl Search {
+    /// The bits of keys that make a leaf what was written, which it is afterwards: one or two of each key whose row has a
+    /// wrong checksum, which says which they are. Nothing else of the page is wrong then.
+    pub(super) fn wrong_keys(
+        &mut self,
+        table: &Table<'_>,
+        page: &mut [u8],
+        wanted: u128,
+    ) -> Option<Vec<(usize, u8)>> {
+        if table.is_own || page.first() != Some(&LEAF) || !checksums().contains_key(table.name) {
+            return None;
+        }
+        let count = u16_at(page, 2)?;
+        let mut found = Vec::new();
+        for n in 0..count {
+            let (key, row, _) = table.widths.row(page, n)?;
+            if is_row_good(table.name, key, row) {
+                continue;
+            }
+            self.left = self.left.checked_sub(8 * (key.len() * row.len()) as u64)?;
+            let from = table.widths.key_end(page, count, n)?.checked_sub(key.len())?;
+            let bits = wrong_key_bits(table.name, key, row)?;
+            found.extend(bits.into_iter().map(|(at, bit)| (from + at, bit)));
+        }
+        let change = |page: &mut [u8]| {
+            for (at, bit) in &found {
+                page.iter_mut().skip(*at).take(1).for_each(|byte| *byte ^= 1 << bit);
+            }
+        };
+        change(page);
+        if table.widths.is_good(page, wanted) {
+            return Some(found);
+        }
+        change(page);
+        None
     }
 }
 

@@ -1,5 +1,7 @@
 //! Floor 1. The checksum at the end of a row.
 
+use std::collections::HashMap;
+
 /// At the end of a row.
 pub(crate) const SUM_BYTES: usize = 4;
 
@@ -25,6 +27,37 @@ pub(crate) fn is_row_marked(table: &str, key: &[u8], row: &[u8]) -> bool {
     seed.update(table.as_bytes());
     row.split_last_chunk::<SUM_BYTES>()
         .is_some_and(|(value, found)| sum(seed, key, value) == found.map(|byte| !byte))
+}
+
+/// The one or two bits of a key that make the checksum of its row right when they change: place and bit. A CRC-32 tells
+/// any two bits of so short a text from any other two.
+pub(crate) fn wrong_key_bits(table: &str, key: &[u8], row: &[u8]) -> Option<Vec<(usize, u8)>> {
+    let mut seed = crc32fast::Hasher::new();
+    seed.update(table.as_bytes());
+    let (value, found) = row.split_last_chunk::<SUM_BYTES>()?;
+    let sum_with = |key: &[u8]| u32::from_le_bytes(sum(seed.clone(), key, value));
+    let told = sum_with(key);
+    let wrong = told ^ u32::from_le_bytes(*found);
+    if wrong == 0 {
+        return None;
+    }
+    let mut tried = key.to_vec();
+    let mut by_change = HashMap::new();
+    for place in (0..key.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let (at, bit) = place;
+        tried.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << bit);
+        let change = sum_with(&tried) ^ told;
+        tried.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << bit);
+        if change == wrong {
+            return Some(vec![place]);
+        }
+        // A checksum is linear: what two bits change in it is what each of them changes.
+        if let Some(other) = by_change.get(&(change ^ wrong)) {
+            return Some(vec![*other, place]);
+        }
+        by_change.insert(change, place);
+    }
+    None
 }
 
 /// Which single bits of a row as it stands in the file make its checksum right when they change: place and bit. `None` if
