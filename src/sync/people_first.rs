@@ -57,8 +57,8 @@ fn is_of_unseen(
     let is_known_here = here.is_some();
     for account in [here, there].into_iter().flatten() {
         let people = tx.spellings(&account)?;
-        // Somebody may follow on a person who is gone.
-        if people.is_empty() && is_known_here {
+        // Somebody may follow on a person who is gone, also where the record is new here.
+        if people.is_empty() && (is_known_here || tx.departed(&account)?.is_some()) {
             return Ok(true);
         }
         for id in people {
