@@ -94,10 +94,12 @@ impl Tx<'_> {
     /// Who had this account last, if that person is gone and the centre has nobody else: the fields by which people are
     /// told apart.
     pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
-        match self.departed_row(account)? {
+        match self.departed_row(account) {
+            // Nobody agrees with somebody of whom nothing is known.
+            Err(StoreError::DamagedRow(_)) => Ok(Some(unknown_identity())),
             // It may be the row under a damaged key.
-            None if self.departed.is_any_damaged() => Ok(Some(unknown_identity())),
-            row => Ok(row.filter(|row| !row.is_succeeded).map(|row| row.identity)),
+            Ok(None) if self.departed.is_any_damaged() => Ok(Some(unknown_identity())),
+            row => Ok(row?.filter(|row| !row.is_succeeded).map(|row| row.identity)),
         }
     }
 
