@@ -2,19 +2,23 @@
 //! decided whether they are one.
 //!
 //! The person of this node stays in `docs`, with their records; what the centre holds under the account and is
-//! not agreed on goes to `held`. Whether somebody is held, and what follows from a decision, is the business of
+//! not agreed on goes to `held`. So does a record of the centre whose person nobody knows: it waits for somebody to have
+//! the account, behind no hold. Whether somebody is held, and what follows from a decision, is the business of
 //! the reconciliation; here it is only kept.
+
+use std::collections::BTreeSet;
 
 use bson::{Document, doc};
 use redb::ReadableTable;
 
-use super::StoreError;
 use super::conflicts::digest;
 use super::records::Tx;
 use super::snapshot::{Snapshot, owned, spellings};
 use super::stand_in::unless_damaged;
 use super::tables::{self, *};
+use super::{Base, StoreError};
 use crate::domain::access::Actor;
+use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 
@@ -214,6 +218,71 @@ impl Tx<'_> {
         held_of(&self.held_of, account)
     }
 
+    /// The accounts behind which something waits, with a hold or without.
+    pub fn waited_for(&self) -> Result<BTreeSet<String>, StoreError> {
+        let mut accounts = BTreeSet::new();
+        for entry in self.held_of.iter()? {
+            let (at, ()) = (entry?.0, ());
+            accounts.insert(at.value().0.to_owned());
+        }
+        Ok(accounts)
+    }
+
+    /// The centre's records of an account, unless they are known to be those of `person`, who is made here under it.
+    fn records_of_nobody(&self, key: &RecordKey, person: &Document) -> Result<Vec<RecordKey>, StoreError> {
+        let is_theirs = self.departed(&key.id)?.is_some_and(|last| same_identity(&last, person));
+        let mut found = Vec::new();
+        if !is_theirs && self.hold(&key.id)?.is_none() {
+            for of_account in self.dependents(&key.id)? {
+                if self.base(&of_account)?.is_under(&of_account, &key.id) || self.has_landed(&of_account)? {
+                    found.push(of_account);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether among the centre's records of an account, which are not those of the `person` who is to be made under it,
+    /// there is one with edits that have not been sent: it could not wait apart without them.
+    pub(super) fn has_edited_records_of_nobody(
+        &self,
+        key: &RecordKey,
+        person: &Document,
+    ) -> Result<bool, StoreError> {
+        for of_account in self.records_of_nobody(key, person)? {
+            if !self.is_clean(&of_account)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A person has been made here. What the centre has under their account came before them and is not theirs: it is in
+    /// nobody's book from now on, and waits.
+    pub(super) fn set_apart_from(&mut self, key: &RecordKey, person: &Document) -> Result<(), StoreError> {
+        let is_known_there = self.base(key)?.is_at_centre() || self.has_landed(key)?;
+        if is_known_there || self.spellings(&key.id)?.len() > 1 {
+            return Ok(());
+        }
+        for of_account in self.records_of_nobody(key, person)? {
+            if let (Some(document), true) = (self.document(&of_account)?, self.is_clean(&of_account)?) {
+                self.set_apart(&of_account, &fold_account(&key.id), &document)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A record that nobody has changed here waits for who has the account, as what the centre has.
+    pub fn set_apart(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+        document: &Document,
+    ) -> Result<(), StoreError> {
+        self.put(key, None, &Base::Absent, &Actor::Centre)?;
+        self.put_held(key, account, document).map(drop)
+    }
+
     /// Records of an account that the centre has never been known to have under it: made here, or given to it here.
     pub fn own_dependents(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         let mut own = Vec::new();
@@ -335,6 +404,17 @@ impl Snapshot {
     /// What waits behind the hold of an account.
     pub fn held_of(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         held_of(&self.transaction.open_table(HELD_OF)?, account)
+    }
+
+    /// How many records of the centre wait for somebody to have their account, behind no hold.
+    pub fn nobodys_count(&self) -> Result<u64, StoreError> {
+        let holds = self.transaction.open_table(HOLD)?;
+        let mut count = 0;
+        for entry in self.transaction.open_table(HELD_OF)?.iter()? {
+            let (at, ()) = (entry?.0, ());
+            count += u64::from(!holds.contains(at.value().0)?);
+        }
+        Ok(count)
     }
 
     /// How many records [`Tx::own_dependents`] are.

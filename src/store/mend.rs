@@ -121,8 +121,11 @@ impl Tx<'_> {
         }
         for entry in self.held.iter()?.sound() {
             let (at, row) = entry?;
-            if !self.hold.contains(Held::decode(row.value())?.account.as_str())? {
-                held.push(key_at(at.value())?);
+            let (key, account) = (key_at(at.value())?, Held::decode(row.value())?.account);
+            // Without anybody here, records wait for somebody to have the account.
+            let may_wait = key.kind != Kind::Person && self.spellings(&account)?.is_empty();
+            if !may_wait && !self.hold.contains(account.as_str())? {
+                held.push(key);
             }
         }
         self.drop_all_held(&held.iter().map(|key| (row_key(key).0, key.id.clone())).collect())?;

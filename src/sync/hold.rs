@@ -23,21 +23,24 @@
 //! A hold ends by decision ([`super::identity`]), or by itself: when the centre's person is deleted with all
 //! their records or corrected, when the person here is corrected or gone, or when the account arrives in the
 //! spelling of this node. A person who was made here under an account that has records at the centre, but nobody,
-//! is held as well: these records wait, and the other person is whoever is remembered. What waited is then taken as if it had been read now: it is what was read last, and whatever happened
-//! since is read again anyway.
+//! is held as well: these records wait, and the other person is whoever is remembered. So is one who was deleted here,
+//! which is not sent, while the account went to somebody else at the centre. What waited is then taken as if it had been
+//! read now: it is what was read last, and whatever happened since is read again anyway. Whose a record is that came
+//! while nobody had the account is written down in [`super::ownerless`].
 
 use bson::{Bson, Document, doc};
 
 use super::merge_in::{merge_in, merge_known};
 use super::round::{Round, RoundError, Tally};
-use super::{lease, undecided};
+use super::{lease, ownerless, undecided};
 use crate::domain::access::Actor;
 use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, is_unknown, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 use crate::store::{
-    Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, Tx, Undecided, identity_row,
+    Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, TrashState, Tx, Undecided, identity_row,
+    unless_damaged,
 };
 
 /// For so many rounds after somebody has come to have an account in another spelling, the one who had it before may go
@@ -62,7 +65,10 @@ pub(crate) fn diverts(
             return Ok(undecided::diverts(tx, key, local, remote, tally)?
                 || diverts_person(tx, key, local, remote, tally)?);
         }
-        Owner::Field(_) if tx.has_holds()? => diverts_dependent(tx, key, local, remote, tally)?,
+        Owner::Field(_) if ownerless::diverts(tx, key, local, remote, tally)? => return Ok(true),
+        Owner::Field(_) if tx.has_holds()? || tx.held(key)?.is_some() => {
+            diverts_dependent(tx, key, local, remote, tally)?
+        }
         Owner::Field(_) => false,
     };
     Ok(is_held || undecided::diverts(tx, key, local, remote, tally)?)
@@ -154,6 +160,9 @@ fn suspicion(
     remote: &Document,
 ) -> Result<Option<(String, HoldReason)>, StoreError> {
     let Some(local) = local else {
+        if is_deleted_here(tx, key, remote)? {
+            return Ok(Some((key.id.clone(), HoldReason::Departed)));
+        }
         if let Some(id) = unpushed_spelling(tx, key)? {
             return Ok(Some((id, HoldReason::Spelling)));
         }
@@ -231,6 +240,17 @@ fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool,
     Ok(tx.is_clean(key)? && tx.is_of_departed(&key.id, remote)?)
 }
 
+/// Whether somebody else was deleted here, which the centre does not know yet: the delete is of that one.
+fn is_deleted_here(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool, StoreError> {
+    Ok(match tx.base_if_dirty(key)? {
+        Some(Base::Document(before)) if !before.is_empty() => is_other_person(Some(&before), &before, remote),
+        Some(Base::Document(_)) => {
+            tx.departed(&key.id)?.is_some_and(|last| is_other_person(None, &last, remote))
+        }
+        Some(Base::Absent) | None => false,
+    })
+}
+
 /// Whether what began a hold is still so.
 fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
@@ -273,7 +293,8 @@ fn begin(
     if let Some(known) = tx.undecided(&local_key)?.filter(|_| why == HoldReason::Departed) {
         undecided::end(tx, &local_key, &known)?;
     }
-    if why == HoldReason::Departed && tx.is_clean(&local_key)? {
+    let is_deleted_here = tx.document(&local_key)?.is_none();
+    if why == HoldReason::Departed && (is_deleted_here || tx.is_clean(&local_key)?) {
         tx.clear_vanished(&local_key)?;
         // Whose records are here has to be seen, and may get an id of their own.
         // Nobody logs in as them meanwhile.
@@ -287,6 +308,10 @@ fn begin(
         });
         // Nothing of the body is an edit: it was deleted.
         tx.put(&local_key, departed.as_ref(), &Base::from(departed.clone()), &Actor::Centre)?;
+        if is_deleted_here {
+            // A delete that was not sent waits for the answer, and is not sent: it would be another one's.
+            tx.settle_trash(&local_key, TrashState::Void)?;
+        }
     }
     let hold = open(tx, key, &local_key, remote, why, tally)?;
     tx.put_held(key, &hold.account, remote)?;
@@ -348,16 +373,10 @@ fn set_apart_what_came_with(tx: &mut Tx<'_>, person: &RecordKey) -> Result<(), S
         };
         let is_theirs = document.get_str(field).is_ok_and(|owner| owner == person.id);
         if is_theirs && tx.is_clean(&key)? && tx.is_taken(&key)? {
-            set_apart(tx, &key, &fold_account(&person.id), &document)?;
+            tx.set_apart(&key, &fold_account(&person.id), &document)?;
         }
     }
     Ok(())
-}
-
-/// A record that nobody has changed here waits behind a hold, as what the centre has.
-fn set_apart(tx: &mut Tx<'_>, key: &RecordKey, account: &str, document: &Document) -> Result<(), StoreError> {
-    tx.put(key, None, &Base::Absent, &Actor::Centre)?;
-    tx.put_held(key, account, document).map(drop)
 }
 
 /// Asks whether the person here and the `other` one, who has the account `key`, are one.
@@ -403,7 +422,9 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
     }
     let own = tx.own_dependents(&key.id)?;
     // Nobody may be known here who had the account.
-    let other = tx.departed(&key.id)?.unwrap_or_else(|| doc! {"_id": &key.id});
+    let person = tx.document(key)?.unwrap_or_default();
+    let other = tx.departed(&key.id)?.filter(|last| !same_identity(last, &person));
+    let other = other.unwrap_or_else(|| doc! {"_id": &key.id});
     let hold = open(tx, key, key, &other, HoldReason::Taken, tally)?;
     // Nobody sees in the new one's book what the centre has of the other one.
     for of_account in tx.dependents(&key.id)? {
@@ -411,7 +432,7 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
             continue;
         };
         if tx.is_clean(&of_account)? {
-            set_apart(tx, &of_account, &hold.account, &document)?;
+            tx.set_apart(&of_account, &hold.account, &document)?;
         }
     }
     Ok(())
@@ -427,12 +448,15 @@ fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreE
     let Some(person) = tx.document(key)? else {
         return Ok(false);
     };
-    let is_theirs = tx.departed(&key.id)?.is_some_and(|last| same_identity(&last, &person));
-    if is_theirs || tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
+    if tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
         return Ok(false);
     }
+    // What came while nobody had the account may be anybody's.
     if has_held_dependents(tx, &key.id)? {
         return Ok(true);
+    }
+    if tx.departed(&key.id)?.is_some_and(|last| same_identity(&last, &person)) {
+        return Ok(false);
     }
     for of_account in tx.dependents(&key.id)? {
         if tx.base(&of_account)?.is_under(&of_account, &key.id) {
@@ -519,7 +543,7 @@ fn take_own_spelling(
 }
 
 /// Lets a document of the centre wait in place of what was read before.
-fn wait(
+pub(super) fn wait(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     account: &str,
@@ -624,9 +648,13 @@ fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(),
 }
 
 impl Round<'_> {
-    /// Ends the holds whose reason is gone without news from the centre: somebody corrected the person here.
+    /// Ends the holds whose reason is gone without news from the centre: somebody corrected the person here. Takes what
+    /// waited for somebody who has come to stand there.
     pub(crate) async fn end_holds(&mut self) -> Result<(), RoundError> {
-        if self.store.read()?.holds_count()? == 0 {
+        let snapshot = self.store.read()?;
+        let is_anything = snapshot.holds_count()? > 0 || snapshot.nobodys_count()? > 0;
+        drop(snapshot);
+        if !is_anything {
             return Ok(());
         }
         let tally = self
@@ -634,11 +662,11 @@ impl Round<'_> {
             .transact(|tx| -> Result<Tally, StoreError> {
                 let mut tally = Tally::default();
                 for hold in tx.holds()? {
-                    match end_if_settled(tx, &hold, &mut tally) {
-                        // Nobody can say who they are: they wait, and hold nobody else up.
-                        Err(StoreError::DamagedRow(_)) => {}
-                        ended => ended?,
-                    }
+                    // Nobody can say who they are: they wait, and hold nobody else up.
+                    unless_damaged(end_if_settled(tx, &hold, &mut tally))?;
+                }
+                for account in tx.waited_for()? {
+                    unless_damaged(ownerless::release_if_known(tx, &account, &mut tally))?;
                 }
                 Ok(tally)
             })

@@ -31,6 +31,7 @@ mod merge_in;
 pub mod namesakes;
 mod no_feed;
 mod operator;
+mod ownerless;
 mod owners;
 mod people_first;
 mod position;

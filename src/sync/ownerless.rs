@@ -1,0 +1,102 @@
+//! Floor 3. Whose a record of the centre is that came while nobody had its account.
+//!
+//! A record names its person by account, and accounts go from one human being to another. Whose a record is follows from
+//! who had the account when this node came to know of it:
+//!
+//! | the node came to know the record | whose it is |
+//! |---|---|
+//! | made here, or agreed, while a person stood there | that person's, also after they are gone |
+//! | from the centre, while nobody stood there, and somebody here had the account before | nobody's yet: it waits apart, is in nobody's book, and is merged with nothing |
+//! | from the centre, while nobody here has had the account | nobody's: those see it who may see all, until somebody is made here under the account; then it waits apart |
+//!
+//! Nobody stands there, as far as the node knows, if the person is gone at the centre, or was deleted here, or was made
+//! here and is not sent yet. Who was made and deleted here never had anything at the centre.
+//!
+//! What waits is theirs who come from the centre to have the account. If a person of this node is about to be sent there,
+//! it is asked whose it is ([`HoldReason::Taken`](crate::store::HoldReason::Taken)). No decision takes it out of its account.
+
+use bson::Document;
+
+use super::hold::{release, wait};
+use super::merge_in::merge_known;
+use super::round::Tally;
+use super::undecided;
+use super::undecided::absence;
+use crate::domain::access::Actor;
+use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::value::same_document;
+use crate::store::{Base, Reread, StoreError, TrashState, Tx, unless_damaged};
+
+/// Whether a record that the centre has under this account waits for somebody to have it, unless it is known here already.
+pub(super) fn is_nobodys(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
+    let people = tx.spellings(account)?;
+    for id in &people {
+        if absence(tx, &RecordKey::new(Kind::Person, id.as_str()))?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(!people.is_empty() || tx.had_somebody(account)?)
+}
+
+/// Whether what the centre holds under `key` waits for somebody to have its account; it waits already then.
+pub(super) fn diverts(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    local: Option<&Document>,
+    remote: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    let owner = |document: &Document| key.kind.schema().owner_of(document);
+    let Some((remote, account)) = remote.and_then(|remote| Some((remote, owner(remote)?))) else {
+        return Ok(false);
+    };
+    // Known to be that person's.
+    if local.is_some_and(|local| owner(local).as_ref() == Some(&account)) {
+        return Ok(false);
+    }
+    if tx.hold(&account)?.is_some() || !is_nobodys(tx, &account)? {
+        return Ok(false);
+    }
+    let unsent = tx.base_if_dirty(key)?;
+    match (local, unsent) {
+        (None, None) => {}
+        // What became of the account at the centre is no matter of a delete that goes there.
+        (None, Some(_)) if tx.has_intent(key)? => return Ok(false),
+        (None, Some(Base::Document(agreed))) if same_document(&agreed, remote) => return Ok(false),
+        (None, Some(_)) => {
+            // It was deleted for who had the account then; this one may be another one's.
+            tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+            tx.settle_trash(key, TrashState::Done)?;
+        }
+        // Moved there, away from its person.
+        (Some(_), None) => tx.put(key, None, &Base::Absent, &Actor::Centre)?,
+        (Some(_), Some(_)) => return Ok(false),
+    }
+    wait(tx, key, &fold_account(&account), remote, tally)?;
+    Ok(true)
+}
+
+/// Takes what waits for somebody to have the account, if somebody does who is known to stand at the centre, or if nobody
+/// ever did.
+pub(super) fn release_if_known(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
+    if tx.held_of(account)?.is_empty() || tx.hold(account)?.is_some() || is_nobodys(tx, account)? {
+        return Ok(());
+    }
+    release(tx, account, tally)
+}
+
+/// Takes what waited under an account as what belongs to a person of whom that is known, whoever stands at the centre.
+pub(super) fn adopt(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
+    for key in tx.held_of(account)? {
+        let Some(document) = unless_damaged(tx.take_held(&key))?.flatten() else {
+            continue;
+        };
+        let local = tx.document(&key)?;
+        if tx.has_intent(&key)? {
+            tx.ask_again(&key, Reread::default())?;
+        } else if !undecided::diverts(tx, &key, local.as_ref(), Some(&document), tally)? {
+            *tally += merge_known(tx, &key, local, Some(&document))?;
+        }
+    }
+    Ok(())
+}
