@@ -118,14 +118,17 @@ pub struct Held {
     /// The hold's account.
     pub account: String,
     pub document: Document,
+    /// It was agreed on here while the one stood at the centre who had the account before, so it is theirs.
+    pub is_agreed: bool,
 }
 
 impl Held {
     pub(super) fn decode(bytes: &[u8]) -> Result<Held, StoreError> {
         let mut row = tables::decode(bytes)?;
+        let is_agreed = row.get_bool("agreed").unwrap_or_default();
         match (row.remove("account"), row.remove("document")) {
             (Some(bson::Bson::String(account)), Some(bson::Bson::Document(document))) => {
-                Ok(Held { account, document })
+                Ok(Held { account, document, is_agreed })
             }
             _ => Err(damaged("a held record")),
         }
@@ -189,7 +192,33 @@ impl Tx<'_> {
         account: &str,
         document: &Document,
     ) -> Result<bool, StoreError> {
-        let row = tables::encode(&doc! {"account": account, "document": document})?;
+        let known = unless_damaged(self.held(key))?.flatten();
+        let is_agreed = known.is_some_and(|known| known.is_agreed && known.account == account);
+        self.put_held_row(key, account, document, is_agreed)
+    }
+
+    /// The same for one that was agreed on here while the one stood at the centre who had the account before.
+    pub fn put_held_agreed(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+        document: &Document,
+    ) -> Result<bool, StoreError> {
+        self.put_held_row(key, account, document, true)
+    }
+
+    fn put_held_row(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+        document: &Document,
+        is_agreed: bool,
+    ) -> Result<bool, StoreError> {
+        let mut row = doc! {"account": account, "document": document};
+        if is_agreed {
+            row.insert("agreed", true);
+        }
+        let row = tables::encode(&row)?;
         if self.held.get(row_key(key))?.is_some_and(|known| known.value() == row) {
             return Ok(false);
         }

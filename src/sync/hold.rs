@@ -39,8 +39,8 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 use crate::store::{
-    Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, TrashState, Tx, Undecided, identity_row,
-    unless_damaged,
+    Base, Conflict, Held, Hold, HoldReason, Reread, StoreError, Subject, TrashState, Tx, Undecided,
+    identity_row, unless_damaged,
 };
 
 /// For so many rounds after somebody has come to have an account in another spelling, the one who had it before may go
@@ -433,6 +433,9 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
         };
         if tx.is_clean(&of_account)? {
             tx.set_apart(&of_account, &hold.account, &document)?;
+            if !is_unknown(&other) {
+                tx.put_held_agreed(&of_account, &hold.account, &document)?;
+            }
         }
     }
     Ok(())
@@ -506,15 +509,18 @@ fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tall
 /// Takes what waited behind a hold that is over.
 pub(super) fn release(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
     for key in tx.held_of(account)? {
-        let document = match tx.take_held(&key) {
-            Ok(Some(document)) => document,
-            Ok(None) => continue,
-            // It comes again once the row is set aside.
-            Err(StoreError::DamagedRow(_)) => continue,
-            Err(error) => return Err(error),
+        // One that is damaged comes again once the row is set aside.
+        let Some(Held { document, is_agreed, .. }) = unless_damaged(tx.held(&key))?.flatten() else {
+            continue;
         };
+        tx.take_held(&key)?;
+        let is_absent = tx.document(&key)?.is_none() && tx.is_clean(&key)?;
         if tx.has_intent(&key)? {
             tx.ask_again(&key, Reread::default())?;
+        } else if is_agreed && is_absent && tx.departed(account)?.is_some() {
+            // It is still of the one who is gone.
+            tx.put(&key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)?;
+            tally.pulled += 1;
         } else {
             *tally += merge_in(tx, &key, Some(&document))?;
         }

@@ -108,13 +108,15 @@ pub async fn decide(
                     tx.remove_hold(&hold)?;
                     part(tx, &hold, local, &new, &actor)?;
                     audit_decision(tx, &conflict, Some(local), &actor)?;
-                    match &hold.gone {
-                        Some(gone) if hold.why != HoldReason::Taken => {
-                            // What waits came while they were there.
-                            tx.remember_departed(&hold.remote, gone)?;
-                            adopt(tx, &hold.account, &mut Tally::default())?;
-                        }
-                        _ => release(tx, &hold.account, &mut Tally::default())?,
+                    let gone = hold.gone.as_ref().filter(|_| hold.why != HoldReason::Taken);
+                    if let Some(gone) = gone {
+                        tx.remember_departed(&hold.remote, gone)?;
+                    }
+                    if gone.is_some() && tx.held(&hold.remote_key())?.is_none() {
+                        // What waits came while they were there.
+                        adopt(tx, &hold.account, &mut Tally::default())?;
+                    } else {
+                        release(tx, &hold.account, &mut Tally::default())?;
                     }
                 }
             }
