@@ -31,6 +31,7 @@
 use bson::{Bson, Document, doc};
 
 use super::merge_in::{merge_in, merge_known};
+use super::ownerless::meets_records_of_another;
 use super::round::{Round, RoundError, Tally};
 use super::{lease, ownerless, undecided};
 use crate::domain::access::Actor;
@@ -118,19 +119,7 @@ fn diverts_person(
             if gone.is_none() && is_in_doubt(tx, &hold)? {
                 return Ok(true);
             }
-            let is_departed =
-                hold.why == HoldReason::Departed && tx.own_dependents(&hold.account)?.is_empty();
-            if let (true, Some(local)) = (is_departed, tx.document(&hold.local_key())?) {
-                // As it was before the other person came.
-                tx.discard(&hold.local_key(), &local)?;
-                tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
-            }
-            end(tx, &hold, gone.as_ref(), tally)?;
-            // Records of theirs that were never sent are a question of their own.
-            let is_asked = hold.why == HoldReason::Departed
-                && !is_departed
-                && undecided::delete_waits(tx, &hold.local_key(), tally)?;
-            Ok(is_departed || is_asked)
+            end_alone(tx, &hold, gone.as_ref(), tally)
         }
         (Some(hold), Some(remote)) if key.id == hold.remote => {
             wait(tx, key, &hold.account, remote, tally)?;
@@ -380,7 +369,7 @@ fn set_apart_what_came_with(tx: &mut Tx<'_>, person: &RecordKey) -> Result<(), S
 }
 
 /// Asks whether the person here and the `other` one, who has the account `key`, are one.
-fn open(
+pub(super) fn open(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     local_key: &RecordKey,
@@ -415,58 +404,9 @@ fn open(
     Ok(hold)
 }
 
-/// Holds a person who is about to be sent if they would get records at the centre that are another one's.
-pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<(), StoreError> {
-    if key.kind != Kind::Person || tx.hold(&key.id)?.is_some() || !meets_records_of_another(tx, key)? {
-        return Ok(());
-    }
-    let own = tx.own_dependents(&key.id)?;
-    // Nobody may be known here who had the account.
-    let person = tx.document(key)?.unwrap_or_default();
-    let other = tx.departed(&key.id)?.filter(|last| !same_identity(last, &person));
-    let other = other.unwrap_or_else(|| doc! {"_id": &key.id});
-    let hold = open(tx, key, key, &other, HoldReason::Taken, tally)?;
-    // Nobody sees in the new one's book what the centre has of the other one.
-    for of_account in tx.dependents(&key.id)? {
-        let Some(document) = tx.document(&of_account)?.filter(|_| !own.contains(&of_account)) else {
-            continue;
-        };
-        if tx.is_clean(&of_account)? {
-            tx.set_apart(&of_account, &hold.account, &document)?;
-            if !is_unknown(&other) {
-                tx.put_held_agreed(&of_account, &hold.account, &document)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Whether records of the centre's person wait here.
 fn has_held_dependents(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
     Ok(tx.held_of(account)?.iter().any(|key| key.kind != Kind::Person))
-}
-
-/// Whether a person who is new would get records at the centre that are another one's.
-fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let Some(person) = tx.document(key)? else {
-        return Ok(false);
-    };
-    if tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
-        return Ok(false);
-    }
-    // What came while nobody had the account may be anybody's.
-    if has_held_dependents(tx, &key.id)? {
-        return Ok(true);
-    }
-    if tx.departed(&key.id)?.is_some_and(|last| same_identity(&last, &person)) {
-        return Ok(false);
-    }
-    for of_account in tx.dependents(&key.id)? {
-        if tx.base(&of_account)?.is_under(&of_account, &key.id) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// A hold is this node's own affair: another node may have somebody else under the account.
@@ -504,6 +444,26 @@ fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tall
     }
     tx.remove_hold(hold)?;
     release(tx, &hold.account, tally)
+}
+
+/// The hold is over because the centre has nobody else any more; `gone` is who that was. Returns whether nothing is left of the
+/// person here to take, or to ask about.
+fn end_alone(
+    tx: &mut Tx<'_>,
+    hold: &Hold,
+    gone: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    let is_departed = hold.why == HoldReason::Departed;
+    let is_going = is_departed && tx.own_dependents(&hold.account)?.is_empty();
+    if let (true, Some(local)) = (is_going, tx.document(&hold.local_key())?) {
+        // As it was before the other person came.
+        tx.discard(&hold.local_key(), &local)?;
+        tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
+    }
+    end(tx, hold, gone, tally)?;
+    // Records of theirs that were never sent are a question of their own.
+    Ok(is_going || (is_departed && undecided::delete_waits(tx, &hold.local_key(), tally)?))
 }
 
 /// Takes what waited behind a hold that is over.
@@ -649,8 +609,10 @@ fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(),
         }
         return Ok(());
     }
-    let remote = tx.held(&hold.remote_key())?.map(|held| held.document);
-    end(tx, hold, remote.as_ref(), tally)
+    match tx.held(&hold.remote_key())? {
+        Some(held) => end(tx, hold, Some(&held.document), tally),
+        None => end_alone(tx, hold, None, tally).map(drop),
+    }
 }
 
 impl Round<'_> {

@@ -13,7 +13,7 @@ use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::verbatim::Verbatim;
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE};
+use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE, unless_damaged};
 
 /// Brings the record to what it is after the centre was seen to hold `remote`, unless that has to wait for a
 /// decision about who it is about.
@@ -144,8 +144,12 @@ pub(super) fn are_of_two(key: &RecordKey, local: Option<&Document>, remote: Opti
 /// it is: none of the steps of a merge would find anything to do.
 pub(crate) fn take_in(tx: &mut Tx<'_>, key: &RecordKey, remote: &Verbatim) -> Result<Tally, StoreError> {
     let owner = key.kind.schema().owner_in(remote.bytes());
-    let is_nobodys = owner.map(|owner| ownerless::is_nobodys(tx, &owner)).transpose()?;
-    if is_nobodys == Some(true) || !tx.is_unheard_of(key)? {
+    let is_nobodys = match owner {
+        // The merge says what becomes of a damaged row.
+        Some(owner) => unless_damaged(ownerless::is_nobodys(tx, &owner))?.unwrap_or(true),
+        None => false,
+    };
+    if is_nobodys || !tx.is_unheard_of(key)? {
         return merge_in(tx, key, Some(&remote.decode()));
     }
     tx.put_new(key, remote.bytes())?;

@@ -15,17 +15,18 @@
 //! What waits is theirs who come from the centre to have the account. If a person of this node is about to be sent there,
 //! it is asked whose it is ([`HoldReason::Taken`](crate::store::HoldReason::Taken)). No decision takes it out of its account.
 
-use bson::Document;
+use bson::{Document, doc};
 
-use super::hold::{release, wait};
+use super::hold::{open, release, wait};
 use super::merge_in::merge_known;
 use super::round::Tally;
 use super::undecided;
 use super::undecided::absence;
 use crate::domain::access::Actor;
+use crate::domain::merge::{is_unknown, same_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
-use crate::store::{Base, Reread, StoreError, TrashState, Tx, unless_damaged};
+use crate::store::{Base, HoldReason, Reread, StoreError, TrashState, Tx, unless_damaged};
 
 /// Whether a record that the centre has under this account waits for somebody to have it, unless it is known here already.
 pub(super) fn is_nobodys(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
@@ -99,4 +100,57 @@ pub(super) fn adopt(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result
         }
     }
     Ok(())
+}
+
+/// Holds a person who is about to be sent if they would get records at the centre that are another one's.
+pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<(), StoreError> {
+    if key.kind != Kind::Person || tx.hold(&key.id)?.is_some() || !meets_records_of_another(tx, key)? {
+        return Ok(());
+    }
+    let own = tx.own_dependents(&key.id)?;
+    // Nobody may be known here who had the account.
+    let person = tx.document(key)?.unwrap_or_default();
+    let other = tx.departed(&key.id)?.filter(|last| !same_identity(last, &person));
+    let other = other.unwrap_or_else(|| doc! {"_id": &key.id});
+    let hold = open(tx, key, key, &other, HoldReason::Taken, tally)?;
+    // Nobody sees in the new one's book what the centre has of the other one.
+    for of_account in tx.dependents(&key.id)? {
+        let Some(document) = tx.document(&of_account)?.filter(|_| !own.contains(&of_account)) else {
+            continue;
+        };
+        if tx.is_clean(&of_account)? {
+            tx.set_apart(&of_account, &hold.account, &document)?;
+            if !is_unknown(&other) {
+                tx.put_held_agreed(&of_account, &hold.account, &document)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a person who is new would get records at the centre that are another one's.
+pub(super) fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    let Some(person) = tx.document(key)? else {
+        return Ok(false);
+    };
+    if tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
+        return Ok(false);
+    }
+    let is_theirs = tx.departed(&key.id)?.is_some_and(|last| same_identity(&last, &person));
+    for held in tx.held_of(&key.id)? {
+        // What came while nobody had the account may be anybody's.
+        let is_agreed = tx.held(&held)?.is_some_and(|held| held.is_agreed);
+        if held.kind != Kind::Person && !(is_theirs && is_agreed) {
+            return Ok(true);
+        }
+    }
+    if is_theirs {
+        return Ok(false);
+    }
+    for of_account in tx.dependents(&key.id)? {
+        if tx.base(&of_account)?.is_under(&of_account, &key.id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
