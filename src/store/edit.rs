@@ -152,7 +152,7 @@ impl Tx<'_> {
     pub fn is_another_ones(&self, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
         Ok(self.is_of_departed(&key.id, person)?
             || is_over_another(self, key, person)?
-            || (self.spellings(&key.id)?.is_empty() && self.has_edited_records_of_nobody(key, person)?))
+            || (self.spellings(&key.id)?.is_empty() && self.has_edited_records_of_nobody(&key.id)?))
     }
 }
 

@@ -18,7 +18,6 @@ use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use super::{Base, StoreError};
 use crate::domain::access::Actor;
-use crate::domain::merge::same_identity;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 
@@ -257,29 +256,23 @@ impl Tx<'_> {
         Ok(accounts)
     }
 
-    /// The centre's records of an account, unless they are known to be those of `person`, who is made here under it.
-    fn records_of_nobody(&self, key: &RecordKey, person: &Document) -> Result<Vec<RecordKey>, StoreError> {
-        let is_theirs = self.departed(&key.id)?.is_some_and(|last| same_identity(&last, person));
+    /// Records that the centre has under an account, where nobody is known who had it there.
+    fn records_of_nobody(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         let mut found = Vec::new();
-        if !is_theirs && self.hold(&key.id)?.is_none() {
-            for of_account in self.dependents(&key.id)? {
-                if self.base(&of_account)?.is_under(&of_account, &key.id) || self.has_landed(&of_account)? {
-                    found.push(of_account);
+        if self.departed(account)?.is_none() && self.hold(account)?.is_none() {
+            for key in self.dependents(account)? {
+                if self.base(&key)?.is_under(&key, account) {
+                    found.push(key);
                 }
             }
         }
         Ok(found)
     }
 
-    /// Whether among the centre's records of an account, which are not those of the `person` who is to be made under it,
-    /// there is one with edits that have not been sent: it could not wait apart without them.
-    pub(super) fn has_edited_records_of_nobody(
-        &self,
-        key: &RecordKey,
-        person: &Document,
-    ) -> Result<bool, StoreError> {
-        for of_account in self.records_of_nobody(key, person)? {
-            if !self.is_clean(&of_account)? {
+    /// Whether there is one among them with edits that have not been sent: it could not wait apart without them.
+    pub(super) fn has_edited_records_of_nobody(&self, account: &str) -> Result<bool, StoreError> {
+        for key in self.records_of_nobody(account)? {
+            if !self.is_clean(&key)? {
                 return Ok(true);
             }
         }
@@ -288,12 +281,12 @@ impl Tx<'_> {
 
     /// A person has been made here. What the centre has under their account came before them and is not theirs: it is in
     /// nobody's book from now on, and waits.
-    pub(super) fn set_apart_from(&mut self, key: &RecordKey, person: &Document) -> Result<(), StoreError> {
+    pub(super) fn set_apart_from(&mut self, key: &RecordKey) -> Result<(), StoreError> {
         let is_known_there = self.base(key)?.is_at_centre() || self.has_landed(key)?;
         if is_known_there || self.spellings(&key.id)?.len() > 1 {
             return Ok(());
         }
-        for of_account in self.records_of_nobody(key, person)? {
+        for of_account in self.records_of_nobody(&key.id)? {
             if let (Some(document), true) = (self.document(&of_account)?, self.is_clean(&of_account)?) {
                 self.set_apart(&of_account, &fold_account(&key.id), &document)?;
             }
@@ -441,7 +434,7 @@ impl Snapshot {
         let mut count = 0;
         for entry in self.transaction.open_table(HELD_OF)?.iter()? {
             let (at, ()) = (entry?.0, ());
-            count += u64::from(!holds.contains(at.value().0)?);
+            count += u64::from(holds.get(at.value().0)?.is_none());
         }
         Ok(count)
     }

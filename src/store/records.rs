@@ -355,10 +355,8 @@ impl<'t> Tx<'t> {
             self.write((old_bytes, new_bytes), key, &changed_paths(old_document, new_document), actor)?;
         }
         self.put_base(key, new_document, base, actor)?;
-        if let (Kind::Person, None, Some(person), false) =
-            (key.kind, old_document, new_document, *actor == Actor::Centre)
-        {
-            self.set_apart_from(key, person)?;
+        if key.kind == Kind::Person && old.is_none() && new.is_some() && *actor != Actor::Centre {
+            self.set_apart_from(key)?;
         }
         match old_document {
             // Records of theirs that the centre has stay theirs.
