@@ -13,6 +13,8 @@ mod large;
 mod left_behind;
 #[path = "holds/made_again.rs"]
 mod made_again;
+#[path = "holds/ownerless.rs"]
+mod ownerless;
 #[path = "holds/refused.rs"]
 mod refused;
 #[path = "holds/resolutions.rs"]

@@ -10,6 +10,8 @@ mod support;
 mod former;
 #[path = "restored/images.rs"]
 mod images;
+#[path = "restored/passed_on.rs"]
+mod passed_on;
 #[path = "restored/reused.rs"]
 mod reused;
 

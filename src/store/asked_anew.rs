@@ -255,7 +255,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What waits behind a hold and is not there is read again. Behind no hold nothing waits.
+    /// What waits behind a hold and is not there is read again. Behind no hold nothing waits but records that nobody here has the account of.
     pub(super) fn look_again_at_held(&mut self) -> Result<(), StoreError> {
         let (mut lost, mut astray) = (Vec::new(), Vec::new());
         for entry in self.held_of.iter()? {
@@ -263,7 +263,10 @@ impl Tx<'_> {
             let (account, code, id) = at.value();
             if !self.held.contains((code, id))? {
                 lost.push((account.to_owned(), RecordKey::new(kind_of(code)?, id)));
-            } else if !self.hold.contains(account)? {
+            } else if !self.hold.contains(account)?
+                // Without anybody here, records wait for somebody to have the account.
+                && (code == Kind::Person.schema().code || !self.spellings(account)?.is_empty())
+            {
                 astray.push((account.to_owned(), RecordKey::new(kind_of(code)?, id)));
             }
         }

@@ -262,11 +262,13 @@ impl Snapshot {
         for entry in self.transaction.open_table(HELD)?.iter()? {
             let (at, row) = entry?;
             let ((code, id), held) = (at.value(), Held::decode(row.value())?);
-            astray += u64::from(holds.get(held.account.as_str())?.is_none());
+            // Records may wait for somebody to have their account, with nobody to decide about.
+            let is_person = kind_of(code)? == Kind::Person;
+            astray += u64::from(is_person && holds.get(held.account.as_str())?.is_none());
             held_of.call_for((held.account.as_str(), code, id))?;
         }
         held_of.report(found)?;
-        count(found, "documents of the centre that wait for nobody", astray);
+        count(found, "people of the centre who wait for no decision", astray);
         for entry in self.transaction.open_table(UNDECIDED)?.iter()? {
             let (_, row) = entry?;
             let undecided = Undecided::decode(row.value())?;

@@ -2,7 +2,10 @@
 //!
 //! Another human being may get the account. What is left here of the one before, records and bodies in the trash, must
 //! not become theirs unasked. Remembered are the fields by which people are told apart, and in which numbers of the
-//! trash the person's time was; of 10,000 accounts, and of all that records here still name.
+//! trash the person's time was; of 10,000 accounts, and of all that records here still name, or that wait here.
+//!
+//! Somebody who was made and deleted here had the account too, and rows of the trash are of their time. But they never
+//! stood at the centre, and nothing there was ever theirs: who stood there before them is remembered as well.
 
 use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable;
@@ -29,6 +32,10 @@ pub(super) struct Departed {
     until: u64,
     /// The centre has somebody else under the account.
     is_succeeded: bool,
+    /// The centre was never known to have them.
+    is_only_here: bool,
+    /// Who stood at the centre before somebody who was only here.
+    stood: Option<Document>,
 }
 
 impl Departed {
@@ -41,16 +48,28 @@ impl Departed {
                 since: number("since").unwrap_or_default(),
                 until,
                 is_succeeded: row.get_bool("succeeded").unwrap_or_default(),
+                is_only_here: row.get_bool("only_here").unwrap_or_default(),
+                stood: row.get_document("stood").ok().cloned(),
             }),
             _ => Err(damaged("a person who is gone")),
         }
     }
 
     fn encode(&self) -> Document {
-        doc! {
+        let mut row = doc! {
             "identity": &self.identity, "since": self.since as i64, "at": self.until as i64,
             "succeeded": self.is_succeeded,
+        };
+        if self.is_only_here {
+            row.insert("only_here", true);
         }
+        row.extend(self.stood.clone().map(|stood| ("stood".to_owned(), stood.into())));
+        row
+    }
+
+    /// Who stood at the centre last, as far as this node knows.
+    fn last_there(self) -> Option<Document> {
+        if self.is_only_here { self.stood } else { Some(self.identity) }
     }
 
     pub(super) fn is_of(&self, person: &Document) -> bool {
@@ -70,7 +89,14 @@ impl Departed {
 
 /// Somebody of whom nothing is known but that they had an account: nobody is taken for them.
 pub(super) fn unknown_departed(until: u64) -> Departed {
-    Departed { identity: unknown_identity(), since: 0, until, is_succeeded: false }
+    Departed {
+        identity: unknown_identity(),
+        since: 0,
+        until,
+        is_succeeded: false,
+        is_only_here: false,
+        stood: None,
+    }
 }
 
 /// The fields by which people are told apart, with the id.
@@ -91,15 +117,25 @@ pub fn identity_in(person: &RawDocument) -> Result<Document, StoreError> {
 }
 
 impl Tx<'_> {
-    /// Who had this account last, if that person is gone and the centre has nobody else: the fields by which people are
-    /// told apart.
+    /// Who had this account last at the centre, if that person is gone and the centre has nobody else: the fields by which
+    /// people are told apart.
     pub fn departed(&self, account: &str) -> Result<Option<Document>, StoreError> {
         match self.departed_row(account) {
             // Nobody agrees with somebody of whom nothing is known.
             Err(StoreError::DamagedRow(_)) => Ok(Some(unknown_identity())),
             // It may be the row under a damaged key.
             Ok(None) if self.departed.is_any_damaged() => Ok(Some(unknown_identity())),
-            row => Ok(row?.filter(|row| !row.is_succeeded).map(|row| row.identity)),
+            row => Ok(row?.filter(|row| !row.is_succeeded).and_then(Departed::last_there)),
+        }
+    }
+
+    /// Whether somebody who is gone had this account here, whoever that was.
+    pub fn had_somebody(&self, account: &str) -> Result<bool, StoreError> {
+        // A damaged row says as much.
+        match self.departed.contains(fold_account(account).as_str()) {
+            Err(StoreError::DamagedRow(_)) => Ok(true),
+            Ok(had) => Ok(had || self.departed.is_any_damaged()),
+            Err(error) => Err(error),
         }
     }
 
@@ -124,9 +160,27 @@ impl Tx<'_> {
 
     /// Remembers who had an account when its person goes, or is not at the centre any more.
     pub fn remember_departed(&mut self, id: &str, person: &Document) -> Result<(), StoreError> {
-        let since = self.departed_row(id)?.map_or(0, |last| last.ends_before(person));
+        self.remember(id, person, false)
+    }
+
+    /// A person leaves this store.
+    pub(super) fn note_departure(&mut self, key: &RecordKey, person: &RawDocument) -> Result<(), StoreError> {
+        let is_only_here = self.base_if_dirty(key)? == Some(Base::Absent)
+            && !self.has_intent(key)?
+            && !self.has_landed(key)?;
+        self.remember(&key.id, &identity_in(person)?, is_only_here)
+    }
+
+    fn remember(&mut self, id: &str, person: &Document, is_only_here: bool) -> Result<(), StoreError> {
+        let last = self.departed_row(id)?;
+        let since = last.as_ref().map_or(0, |last| last.ends_before(person));
         let until = self.last_trash_number()?;
-        let row = Departed { identity: identity_row(person), since, until, is_succeeded: false };
+        let identity = identity_row(person);
+        // One who stood at the centre once, and was to be put there again, is no stranger there.
+        let is_only_here =
+            is_only_here && !last.as_ref().is_some_and(|last| last.is_of(person) && !last.is_only_here);
+        let stood = last.filter(|last| is_only_here && !last.is_succeeded).and_then(Departed::last_there);
+        let row = Departed { identity, since, until, is_succeeded: false, is_only_here, stood };
         self.put_departed_row(id, Some(&row))?;
         if self.departed.len()? > self.carry.departed_max.max(ROWS_MAX + TRIM_ROWS as u64) {
             self.trim_departed()?;
@@ -181,7 +235,8 @@ impl Tx<'_> {
         rows.sort_unstable();
         let (mut forgotten, mut through) = (0, 0);
         for (until, account) in rows {
-            if forgotten < TRIM_ROWS && !self.has_dependents(&account)? {
+            if forgotten < TRIM_ROWS && !self.has_dependents(&account)? && self.held_of(&account)?.is_empty()
+            {
                 self.departed.remove(account.as_str())?;
                 (forgotten, through) = (forgotten + 1, until);
             }

@@ -161,10 +161,12 @@ impl Store {
 }
 
 impl Tx<'_> {
-    /// Whether a person who is about to be made would get the account of another one, whose records are here or whom the
-    /// centre still has.
+    /// Whether a person who is about to be made would get the account of another one, whose records are here, also if
+    /// nobody knows who that is, or whom the centre still has.
     pub fn is_another_ones(&self, key: &RecordKey, person: &Document) -> Result<bool, StoreError> {
-        Ok(self.is_of_departed(&key.id, person)? || self.is_over_another(key, person)?)
+        Ok(self.is_of_departed(&key.id, person)?
+            || self.is_over_another(key, person)?
+            || (self.spellings(&key.id)?.is_empty() && self.has_edited_records_of_nobody(&key.id)?))
     }
 
     /// Whether the centre has somebody else under the account, or somebody else's record under the id, whose delete here

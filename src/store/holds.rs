@@ -2,18 +2,21 @@
 //! decided whether they are one.
 //!
 //! The person of this node stays in `docs`, with their records; what the centre holds under the account and is
-//! not agreed on goes to `held`. Whether somebody is held, and what follows from a decision, is the business of
+//! not agreed on goes to `held`. So does a record of the centre whose person nobody knows: it waits for somebody to have
+//! the account, behind no hold. Whether somebody is held, and what follows from a decision, is the business of
 //! the reconciliation; here it is only kept.
+
+use std::collections::BTreeSet;
 
 use bson::{Document, doc};
 use redb::ReadableTable;
 
-use super::StoreError;
 use super::conflicts::digest;
 use super::records::Tx;
 use super::snapshot::{Snapshot, owned, spellings};
 use super::stand_in::unless_damaged;
 use super::tables::{self, *};
+use super::{Base, StoreError};
 use crate::domain::access::Actor;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
@@ -123,14 +126,17 @@ pub struct Held {
     /// The hold's account.
     pub account: String,
     pub document: Document,
+    /// It was agreed on here while the one stood at the centre who had the account before, so it is theirs.
+    pub is_agreed: bool,
 }
 
 impl Held {
     pub(super) fn decode(bytes: &[u8]) -> Result<Held, StoreError> {
         let mut row = tables::decode(bytes)?;
+        let is_agreed = row.get_bool("agreed").unwrap_or_default();
         match (row.remove("account"), row.remove("document")) {
             (Some(bson::Bson::String(account)), Some(bson::Bson::Document(document))) => {
-                Ok(Held { account, document })
+                Ok(Held { account, document, is_agreed })
             }
             _ => Err(damaged("a held record")),
         }
@@ -197,7 +203,33 @@ impl Tx<'_> {
         account: &str,
         document: &Document,
     ) -> Result<bool, StoreError> {
-        let row = tables::encode(&doc! {"account": account, "document": document})?;
+        let known = unless_damaged(self.held(key))?.flatten();
+        let is_agreed = known.is_some_and(|known| known.is_agreed && known.account == account);
+        self.put_held_row(key, account, document, is_agreed)
+    }
+
+    /// The same for one that was agreed on here while the one stood at the centre who had the account before.
+    pub fn put_held_agreed(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+        document: &Document,
+    ) -> Result<bool, StoreError> {
+        self.put_held_row(key, account, document, true)
+    }
+
+    fn put_held_row(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+        document: &Document,
+        is_agreed: bool,
+    ) -> Result<bool, StoreError> {
+        let mut row = doc! {"account": account, "document": document};
+        if is_agreed {
+            row.insert("agreed", true);
+        }
+        let row = tables::encode(&row)?;
         if self.held.get(row_key(key))?.is_some_and(|known| known.value() == row) {
             return Ok(false);
         }
@@ -224,6 +256,65 @@ impl Tx<'_> {
     /// What waits behind the hold of an account: people first, then the rest in the order of their kinds.
     pub fn held_of(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         held_of(&self.held_of, account)
+    }
+
+    /// The accounts behind which something waits, with a hold or without.
+    pub fn waited_for(&self) -> Result<BTreeSet<String>, StoreError> {
+        let mut accounts = BTreeSet::new();
+        for entry in self.held_of.iter()? {
+            let (at, ()) = (entry?.0, ());
+            accounts.insert(at.value().0.to_owned());
+        }
+        Ok(accounts)
+    }
+
+    /// Records that the centre has under an account, where nobody is known who had it there.
+    fn records_of_nobody(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
+        let mut found = Vec::new();
+        if self.departed(account)?.is_none() && self.hold(account)?.is_none() {
+            for key in self.dependents(account)? {
+                if self.base(&key)?.is_under(&key, account) {
+                    found.push(key);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether there is one among them with edits that have not been sent: it could not wait apart without them.
+    pub(super) fn has_edited_records_of_nobody(&self, account: &str) -> Result<bool, StoreError> {
+        for key in self.records_of_nobody(account)? {
+            if !self.is_clean(&key)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A person has been made here. What the centre has under their account came before them and is not theirs: it is in
+    /// nobody's book from now on, and waits.
+    pub(super) fn set_apart_from(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+        let is_known_there = self.base(key)?.is_at_centre() || self.has_landed(key)?;
+        if is_known_there || self.spellings(&key.id)?.len() > 1 {
+            return Ok(());
+        }
+        for of_account in self.records_of_nobody(&key.id)? {
+            if let (Some(document), true) = (self.document(&of_account)?, self.is_clean(&of_account)?) {
+                self.set_apart(&of_account, &fold_account(&key.id), &document)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A record that nobody has changed here waits for who has the account, as what the centre has.
+    pub fn set_apart(
+        &mut self,
+        key: &RecordKey,
+        account: &str,
+        document: &Document,
+    ) -> Result<(), StoreError> {
+        self.put(key, None, &Base::Absent, &Actor::Centre)?;
+        self.put_held(key, account, document).map(drop)
     }
 
     /// Records of an account that the centre has never been known to have under it: made here, or given to it here.
@@ -351,6 +442,17 @@ impl Snapshot {
     /// What waits behind the hold of an account.
     pub fn held_of(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
         held_of(&self.transaction.open_table(HELD_OF)?, account)
+    }
+
+    /// How many records of the centre wait for somebody to have their account, behind no hold.
+    pub fn nobodys_count(&self) -> Result<u64, StoreError> {
+        let holds = self.transaction.open_table(HOLD)?;
+        let mut count = 0;
+        for entry in self.transaction.open_table(HELD_OF)?.iter()? {
+            let (at, ()) = (entry?.0, ());
+            count += u64::from(holds.get(at.value().0)?.is_none());
+        }
+        Ok(count)
     }
 
     /// How many records [`Tx::own_dependents`] are.

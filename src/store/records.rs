@@ -9,7 +9,6 @@ use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::audit::Asker;
-use super::departed::identity_in;
 use super::ownerless::NO_ACCOUNT;
 use super::repeats::Repeats;
 use super::restore_rows::SentAt;
@@ -370,6 +369,9 @@ impl<'t> Tx<'t> {
             self.write((old_bytes, new_bytes), key, &changed_paths(old_document, new_document), actor)?;
         }
         self.put_base(key, new_document, base, actor)?;
+        if key.kind == Kind::Person && old.is_none() && new.is_some() && *actor != Actor::Centre {
+            self.set_apart_from(key)?;
+        }
         match old_document {
             // Records of theirs that the centre has stay theirs.
             Some(person) if was_there => self.remember_departed(&key.id, person),
@@ -420,6 +422,7 @@ impl<'t> Tx<'t> {
         let at = row_key(key);
         let is_known = self.docs.contains(at)?
             || self.base.contains(at)?
+            || self.held.contains(at)?
             || self.ghost.contains(at)?
             || self.vanished.get(at)?.is_some()
             || self.has_holds()?
@@ -431,7 +434,10 @@ impl<'t> Tx<'t> {
         if is_known || !is_person {
             return Ok(!is_known);
         }
-        Ok(self.spellings(&key.id)?.is_empty() && self.departed(&key.id)?.is_none())
+        // What waits for somebody who has the account is taken with them.
+        Ok(self.spellings(&key.id)?.is_empty()
+            && self.departed(&key.id)?.is_none()
+            && self.held_of(&key.id)?.is_empty())
     }
 
     /// Takes a record of the centre that is [unheard of](Tx::is_unheard_of).
@@ -458,7 +464,7 @@ impl<'t> Tx<'t> {
         self.writes += 1;
         let (old, new) = (old.map(raw).transpose()?, new.map(raw).transpose()?);
         if let (Kind::Person, Some(old), None) = (key.kind, old, new) {
-            self.remember_departed(&key.id, &identity_in(old)?)?;
+            self.note_departure(key, old)?;
             if self.spellings(&key.id)?.is_empty() {
                 self.forget_meant(&key.id)?;
             }

@@ -44,9 +44,9 @@ impl Tx<'_> {
             self.restore.insert(row_key(&sent.key), tables::encode(&row)?.as_slice())?;
         }
         self.vanished.retain(|_, _| false)?;
-        // What waits behind a hold is what the newer centre held.
-        for hold in self.holds()? {
-            for key in self.held_of(&hold.account)? {
+        // What waits behind a hold, or for somebody to have its account, is what the newer centre held.
+        for account in self.waited_for()? {
+            for key in self.held_of(&account)? {
                 self.ask_again(&key, Reread::default())?;
             }
         }

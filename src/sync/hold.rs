@@ -23,21 +23,25 @@
 //! A hold ends by decision ([`super::identity`]), or by itself: when the centre's person is deleted with all
 //! their records or corrected, when the person here is corrected or gone, or when the account arrives in the
 //! spelling of this node. A person who was made here under an account that has records at the centre, but nobody,
-//! is held as well: these records wait, and the other person is whoever is remembered. What waited is then taken as if it had been read now: it is what was read last, and whatever happened
-//! since is read again anyway.
+//! is held as well: these records wait, and the other person is whoever is remembered. So is one who was deleted here,
+//! which is not sent, while the account went to somebody else at the centre. What waited is then taken as if it had been
+//! read now: it is what was read last, and whatever happened since is read again anyway. Whose a record is that came
+//! while nobody had the account is written down in [`super::ownerless`].
 
 use bson::{Bson, Document, doc};
 
 use super::merge_in::{merge_in, merge_known};
+use super::ownerless::meets_records_of_another;
 use super::round::{Round, RoundError, Tally};
-use super::{lease, undecided};
+use super::{lease, ownerless, undecided};
 use crate::domain::access::Actor;
 use crate::domain::merge::{IDENTITY_FIELDS, is_other_person, is_unknown, same_identity, unknown_identity};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 use crate::store::{
-    Base, Conflict, Hold, HoldReason, Reread, StoreError, Subject, Tx, Undecided, identity_row,
+    Base, Conflict, Held, Hold, HoldReason, Reread, StoreError, Subject, TrashState, Tx, Undecided,
+    identity_row, unless_damaged,
 };
 
 /// For so many rounds after somebody has come to have an account in another spelling, the one who had it before may go
@@ -62,7 +66,10 @@ pub(crate) fn diverts(
             return Ok(undecided::diverts(tx, key, local, remote, tally)?
                 || diverts_person(tx, key, local, remote, tally)?);
         }
-        Owner::Field(_) if tx.has_holds()? => diverts_dependent(tx, key, local, remote, tally)?,
+        Owner::Field(_) if ownerless::diverts(tx, key, local, remote, tally)? => return Ok(true),
+        Owner::Field(_) if tx.has_holds()? || tx.held(key)?.is_some() => {
+            diverts_dependent(tx, key, local, remote, tally)?
+        }
         Owner::Field(_) => false,
     };
     Ok(is_held || undecided::diverts(tx, key, local, remote, tally)?)
@@ -117,19 +124,7 @@ fn diverts_person(
             if gone.is_none() && is_in_doubt(tx, &hold)? {
                 return Ok(true);
             }
-            let is_departed =
-                hold.why == HoldReason::Departed && tx.own_dependents(&hold.account)?.is_empty();
-            if let (true, Some(local)) = (is_departed, tx.document(&hold.local_key())?) {
-                // As it was before the other person came.
-                tx.discard(&hold.local_key(), &local)?;
-                tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
-            }
-            end(tx, &hold, gone.as_ref(), tally)?;
-            // Records of theirs that were never sent are a question of their own.
-            let is_asked = hold.why == HoldReason::Departed
-                && !is_departed
-                && undecided::delete_waits(tx, &hold.local_key(), tally)?;
-            Ok(is_departed || is_asked)
+            end_alone(tx, &hold, gone.as_ref(), tally)
         }
         (Some(hold), Some(remote)) if key.id == hold.remote => {
             wait(tx, key, &hold.account, remote, tally)?;
@@ -164,6 +159,9 @@ fn suspicion(
     remote: &Document,
 ) -> Result<Option<(String, HoldReason)>, StoreError> {
     let Some(local) = local else {
+        if is_deleted_here(tx, key, remote)? {
+            return Ok(Some((key.id.clone(), HoldReason::Departed)));
+        }
         if let Some(id) = unpushed_spelling(tx, key)? {
             return Ok(Some((id, HoldReason::Spelling)));
         }
@@ -241,6 +239,17 @@ fn has_departed(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool,
     Ok(tx.is_clean(key)? && tx.is_of_departed(&key.id, remote)?)
 }
 
+/// Whether somebody else was deleted here, which the centre does not know yet: the delete is of that one.
+fn is_deleted_here(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool, StoreError> {
+    Ok(match tx.base_if_dirty(key)? {
+        Some(Base::Document(before)) if !before.is_empty() => is_other_person(Some(&before), &before, remote),
+        Some(Base::Document(_)) => {
+            tx.departed(&key.id)?.is_some_and(|last| is_other_person(None, &last, remote))
+        }
+        Some(Base::Absent) | None => false,
+    })
+}
+
 /// Whether what began a hold is still so.
 fn is_in_doubt(tx: &Tx<'_>, hold: &Hold) -> Result<bool, StoreError> {
     let (local, held) = (tx.document(&hold.local_key())?, tx.held(&hold.remote_key())?);
@@ -283,7 +292,8 @@ fn begin(
     if let Some(known) = tx.undecided(&local_key)?.filter(|_| why == HoldReason::Departed) {
         undecided::end(tx, &local_key, &known)?;
     }
-    if why == HoldReason::Departed && tx.is_clean(&local_key)? {
+    let is_deleted_here = tx.document(&local_key)?.is_none();
+    if why == HoldReason::Departed && (is_deleted_here || tx.is_clean(&local_key)?) {
         tx.clear_vanished(&local_key)?;
         // Whose records are here has to be seen, and may get an id of their own.
         // Nobody logs in as them meanwhile.
@@ -297,6 +307,10 @@ fn begin(
         });
         // Nothing of the body is an edit: it was deleted.
         tx.put(&local_key, departed.as_ref(), &Base::from(departed.clone()), &Actor::Centre)?;
+        if is_deleted_here {
+            // A delete that was not sent waits for the answer, and is not sent: it would be another one's.
+            tx.settle_trash(&local_key, TrashState::Void)?;
+        }
     }
     let hold = open(tx, key, &local_key, remote, why, tally)?;
     tx.put_held(key, &hold.account, remote)?;
@@ -358,20 +372,14 @@ fn set_apart_what_came_with(tx: &mut Tx<'_>, person: &RecordKey) -> Result<(), S
         };
         let is_theirs = document.get_str(field).is_ok_and(|owner| owner == person.id);
         if is_theirs && tx.is_clean(&key)? && tx.is_taken(&key)? {
-            set_apart(tx, &key, &fold_account(&person.id), &document)?;
+            tx.set_apart(&key, &fold_account(&person.id), &document)?;
         }
     }
     Ok(())
 }
 
-/// A record that nobody has changed here waits behind a hold, as what the centre has.
-fn set_apart(tx: &mut Tx<'_>, key: &RecordKey, account: &str, document: &Document) -> Result<(), StoreError> {
-    tx.put(key, None, &Base::Absent, &Actor::Centre)?;
-    tx.put_held(key, account, document).map(drop)
-}
-
 /// Asks whether the person here and the `other` one, who has the account `key`, are one.
-fn open(
+pub(super) fn open(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     local_key: &RecordKey,
@@ -406,50 +414,9 @@ fn open(
     Ok(hold)
 }
 
-/// Holds a person who is about to be sent if they would get records at the centre that are another one's.
-pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally) -> Result<(), StoreError> {
-    if key.kind != Kind::Person || tx.hold(&key.id)?.is_some() || !meets_records_of_another(tx, key)? {
-        return Ok(());
-    }
-    let own = tx.own_dependents(&key.id)?;
-    // Nobody may be known here who had the account.
-    let other = tx.departed(&key.id)?.unwrap_or_else(|| doc! {"_id": &key.id});
-    let hold = open(tx, key, key, &other, HoldReason::Taken, tally)?;
-    // Nobody sees in the new one's book what the centre has of the other one.
-    for of_account in tx.dependents(&key.id)? {
-        let Some(document) = tx.document(&of_account)?.filter(|_| !own.contains(&of_account)) else {
-            continue;
-        };
-        if tx.is_clean(&of_account)? {
-            set_apart(tx, &of_account, &hold.account, &document)?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether records of the centre's person wait here.
 fn has_held_dependents(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
     Ok(tx.held_of(account)?.iter().any(|key| key.kind != Kind::Person))
-}
-
-/// Whether a person who is new would get records at the centre that are another one's.
-fn meets_records_of_another(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let Some(person) = tx.document(key)? else {
-        return Ok(false);
-    };
-    let is_theirs = tx.departed(&key.id)?.is_some_and(|last| same_identity(&last, &person));
-    if is_theirs || tx.base(key)?.is_at_centre() || tx.has_landed(key)? {
-        return Ok(false);
-    }
-    if has_held_dependents(tx, &key.id)? {
-        return Ok(true);
-    }
-    for of_account in tx.dependents(&key.id)? {
-        if tx.base(&of_account)?.is_under(&of_account, &key.id) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// A hold is this node's own affair: another node may have somebody else under the account.
@@ -489,18 +456,41 @@ fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tall
     release(tx, &hold.account, tally)
 }
 
+/// The hold is over because the centre has nobody else any more; `gone` is who that was. Returns whether nothing is left of the
+/// person here to take, or to ask about.
+fn end_alone(
+    tx: &mut Tx<'_>,
+    hold: &Hold,
+    gone: Option<&Document>,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    let is_departed = hold.why == HoldReason::Departed;
+    let is_going = is_departed && tx.own_dependents(&hold.account)?.is_empty();
+    if let (true, Some(local)) = (is_going, tx.document(&hold.local_key())?) {
+        // As it was before the other person came.
+        tx.discard(&hold.local_key(), &local)?;
+        tx.put(&hold.local_key(), None, &Base::Absent, &Actor::Centre)?;
+    }
+    end(tx, hold, gone, tally)?;
+    // Records of theirs that were never sent are a question of their own.
+    Ok(is_going || (is_departed && undecided::delete_waits(tx, &hold.local_key(), tally)?))
+}
+
 /// Takes what waited behind a hold that is over.
 pub(super) fn release(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
     for key in tx.held_of(account)? {
-        let document = match tx.take_held(&key) {
-            Ok(Some(document)) => document,
-            Ok(None) => continue,
-            // It comes again once the row is set aside.
-            Err(StoreError::DamagedRow(_)) => continue,
-            Err(error) => return Err(error),
+        // One that is damaged comes again once the row is set aside.
+        let Some(Held { document, is_agreed, .. }) = unless_damaged(tx.held(&key))?.flatten() else {
+            continue;
         };
+        tx.take_held(&key)?;
+        let is_absent = tx.document(&key)?.is_none() && tx.is_clean(&key)?;
         if tx.has_intent(&key)? {
             tx.ask_again(&key, Reread::default())?;
+        } else if is_agreed && is_absent && tx.departed(account)?.is_some() {
+            // It is still of the one who is gone.
+            tx.put(&key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)?;
+            tally.pulled += 1;
         } else {
             *tally += merge_in(tx, &key, Some(&document))?;
         }
@@ -529,7 +519,7 @@ fn take_own_spelling(
 }
 
 /// Lets a document of the centre wait in place of what was read before.
-fn wait(
+pub(super) fn wait(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     account: &str,
@@ -633,14 +623,20 @@ fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(),
         }
         return Ok(());
     }
-    let remote = tx.held(&hold.remote_key())?.map(|held| held.document);
-    end(tx, hold, remote.as_ref(), tally)
+    match tx.held(&hold.remote_key())? {
+        Some(held) => end(tx, hold, Some(&held.document), tally),
+        None => end_alone(tx, hold, None, tally).map(drop),
+    }
 }
 
 impl Round<'_> {
-    /// Ends the holds whose reason is gone without news from the centre: somebody corrected the person here.
+    /// Ends the holds whose reason is gone without news from the centre: somebody corrected the person here. Takes what
+    /// waited for somebody who has come to stand there.
     pub(crate) async fn end_holds(&mut self) -> Result<(), RoundError> {
-        if self.store.read()?.holds_count()? == 0 {
+        let snapshot = self.store.read()?;
+        let is_anything = snapshot.holds_count()? > 0 || snapshot.nobodys_count()? > 0;
+        drop(snapshot);
+        if !is_anything {
             return Ok(());
         }
         let tally = self
@@ -650,6 +646,9 @@ impl Round<'_> {
                 for hold in tx.holds()? {
                     // If nobody can say who they are, they wait, and hold nobody else up.
                     tx.sparing_conflict(&hold.conflict, |tx| end_if_settled(tx, &hold, &mut tally))?;
+                }
+                for account in tx.waited_for()? {
+                    unless_damaged(ownerless::release_if_known(tx, &account, &mut tally))?;
                 }
                 Ok(tally)
             })

@@ -9,7 +9,8 @@
 //! "A new id" takes the person of this node and the records made here for them out of the account: their owner,
 //! the roles granted to them, conflicts about them. A record whose id the centre's person uses for another one
 //! gets an id of its own too, and documents that name that page follow. Records that the centre has had under
-//! the account stay with it; of one that was changed there meanwhile, both versions stay, each with its person.
+//! the account stay with it, but for those of a person who was gone when the other one came: these are theirs
+//! ([`super::ownerless`]). Of one that was changed there meanwhile, both versions stay, each with its person.
 //! Both decisions then let in what waited, all in one transaction.
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use super::conflicts::{ResolveError, audit_decision};
 use super::hold::{release, visible};
 use super::identity_answers::SAME;
 use super::merge_in::merge_known;
+use super::ownerless::adopt;
 use super::round::Tally;
 use super::undecided;
 use crate::domain::access::Actor;
@@ -105,11 +107,17 @@ pub async fn decide(
                     tx.put_conflict(&conflict)?;
                     tx.remove_hold(&hold)?;
                     part(tx, &hold, local, &new, &actor)?;
-                    if let (Some(gone), false) = (&hold.gone, hold.why == HoldReason::Taken) {
+                    audit_decision(tx, &conflict, Some(local), &actor)?;
+                    let gone = hold.gone.as_ref().filter(|_| hold.why != HoldReason::Taken);
+                    if let Some(gone) = gone {
                         tx.remember_departed(&hold.remote, gone)?;
                     }
-                    audit_decision(tx, &conflict, Some(local), &actor)?;
-                    release(tx, &hold.account, &mut Tally::default())?;
+                    if gone.is_some() && tx.held(&hold.remote_key())?.is_none() {
+                        // What waits came while they were there.
+                        adopt(tx, &hold.account, &mut Tally::default())?;
+                    } else {
+                        release(tx, &hold.account, &mut Tally::default())?;
+                    }
                 }
             }
             Ok(conflict)
@@ -130,32 +138,36 @@ pub(super) fn settle_same(
     (conflict.local, conflict.central) = (Some(visible(local)), Some(visible(central)));
     conflict.resolve(SAME, None, by, tx.now_ms());
     tx.put_conflict(conflict)?;
-    unite(tx, hold, local, central, actor)?;
-    release(tx, &hold.account, &mut Tally::default())
+    if unite(tx, hold, local, central, actor)? {
+        release(tx, &hold.account, &mut Tally::default())
+    } else {
+        // Nobody is at the centre: the records there are those of the person here.
+        adopt(tx, &hold.account, &mut Tally::default())
+    }
 }
 
-/// The two are one person.
+/// The two are one person. Returns whether they stand at the centre.
 fn unite(
     tx: &mut Tx<'_>,
     hold: &Hold,
     local: &Document,
     central: &Document,
     actor: &Actor,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let key = hold.remote_key();
     tx.forget_meant(&hold.account)?;
     tx.remove_hold(hold)?;
     if tx.take_held(&key)?.is_none() {
-        // Nobody is at the centre: the records there are those of the person here.
         tx.ask_again(&hold.local_key(), Reread::default())?;
-        return tx.remember_departed(&hold.local, local);
+        tx.remember_departed(&hold.local, local)?;
+        return Ok(false);
     }
     if hold.local != hold.remote {
         tx.rename(&hold.local_key(), &key, &renamed(local, &hold.local, &hold.remote), actor)?;
     }
     let local = tx.document(&key)?;
     merge_known(tx, &key, local, Some(central))?;
-    Ok(())
+    Ok(true)
 }
 
 /// The canonical spelling of an account that nobody has here, in any spelling.
@@ -167,7 +179,7 @@ fn free_account(tx: &Tx<'_>, new: &str) -> Result<String, ResolveError> {
     if !tx.spellings(&new)?.is_empty() || tx.hold(&new)?.is_some() {
         return Err(invalid("id: this account exists already".to_owned()));
     }
-    if tx.has_dependents(&new)? {
+    if tx.has_dependents(&new)? || !tx.held_of(&new)?.is_empty() {
         return Err(invalid("id: there are records of this account already".to_owned()));
     }
     Ok(new)
@@ -195,7 +207,7 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
         let agreed = tx.base_if_dirty(&key)?.and_then(|base| base.document().cloned());
         let is_waiting = tx.held(&key)?.is_some();
         document.insert(field, new);
-        // Before somebody else came everything was the departed one's.
+        // What came while nobody had the account waits apart, and is not among these.
         let is_theirs = own.contains(&key) || hold.why == HoldReason::Departed;
         if is_theirs && !is_waiting {
             tx.edit(&key, Some(&document), actor)?;

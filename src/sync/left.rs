@@ -3,7 +3,7 @@
 
 use super::other_ids::OtherIds;
 use super::round::Outcome;
-use super::{ownerless, time_text};
+use super::{naming_nobody, time_text};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// What a complete round says first while accounts wait for a decision.
@@ -22,8 +22,8 @@ pub(super) struct Left {
 
 impl Left {
     pub(super) fn now(store: &Store, snapshot: &Snapshot) -> Result<Left, StoreError> {
-        let waiting: Vec<String> =
-            [held_words(snapshot)?, damaged_words(store)].into_iter().flatten().collect();
+        let waiting = [held_words(snapshot)?, nobodys_words(snapshot.nobodys_count()?), damaged_words(store)];
+        let waiting: Vec<String> = waiting.into_iter().flatten().collect();
         Ok(Left {
             at_centre: left_words(snapshot)?,
             waiting: (!waiting.is_empty()).then(|| waiting.join(" ")),
@@ -105,7 +105,7 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
         words.push("Some records differ and wait for a decision: see the conflicts.".to_owned());
     }
     words.extend(OtherIds::known(snapshot)?.words());
-    words.extend(ownerless::words(&snapshot.ownerless_counts()?));
+    words.extend(naming_nobody::words(&snapshot.ownerless_counts()?));
     match snapshot.unpublished_conflicts_count()? {
         0 => {}
         1 => words.push("One conflict, as it is now, is not written at the centre yet.".to_owned()),
@@ -136,6 +136,16 @@ fn held_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
              a decision: see the conflicts."
         )
     }))
+}
+
+/// Records of the centre whose account nobody has; `None` if none wait for that.
+fn nobodys_words(count: u64) -> Option<String> {
+    let what = match count {
+        0 => return None,
+        1 => "One record of the centre waits apart and is".to_owned(),
+        count => format!("{count} records of the centre wait apart and are"),
+    };
+    Some(format!("{what} shown to nobody, because no person has the account there."))
 }
 
 /// What was edited here and has not reached the centre; nothing if nothing was.

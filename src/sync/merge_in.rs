@@ -5,7 +5,7 @@ use bson::Document;
 use super::evidence::{haunted, landed};
 use super::put_back::note_put_back;
 use super::round::Tally;
-use super::{conflicts, hold, restore, undecided};
+use super::{conflicts, hold, ownerless, restore, undecided};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff};
 use crate::domain::merge::{Clash, is_other_person, merge};
@@ -13,7 +13,7 @@ use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::verbatim::Verbatim;
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE};
+use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADABLE_CODE, unless_damaged};
 
 /// Brings the record to what it is after the centre was seen to hold `remote`, unless that has to wait for a
 /// decision about who it is about.
@@ -47,6 +47,9 @@ fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> R
     restore::bring_together(tx, key, local.as_ref(), remote)?;
     if !hold::diverts(tx, key, local.as_ref(), remote, &mut tally)? {
         tally += merge_known(tx, key, local, remote)?;
+    }
+    if key.kind == Kind::Person && remote.is_some() {
+        ownerless::release_if_known(tx, &key.id, &mut tally)?;
     }
     if tx.writes() != before {
         tx.note_taken(key)?;
@@ -140,7 +143,13 @@ pub(super) fn are_of_two(key: &RecordKey, local: Option<&Document>, remote: Opti
 /// [`merge_in`] of a document as it came. One that nothing is known of here, as all are in a first sync, is written as
 /// it is: none of the steps of a merge would find anything to do.
 pub(crate) fn take_in(tx: &mut Tx<'_>, key: &RecordKey, remote: &Verbatim) -> Result<Tally, StoreError> {
-    if !tx.is_unheard_of(key)? {
+    let owner = key.kind.schema().owner_in(remote.bytes());
+    let is_nobodys = match owner {
+        // The merge says what becomes of a damaged row.
+        Some(owner) => unless_damaged(ownerless::is_nobodys(tx, &owner))?.unwrap_or(true),
+        None => false,
+    };
+    if is_nobodys || !tx.is_unheard_of(key)? {
         return merge_in(tx, key, Some(&remote.decode()));
     }
     tx.put_new(key, remote.bytes())?;

@@ -29,6 +29,7 @@ mod left;
 mod made_again;
 mod merge_in;
 pub mod namesakes;
+mod naming_nobody;
 mod no_feed;
 mod operator;
 mod other_ids;

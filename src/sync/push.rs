@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::apart::{self, Sent};
 use super::deletes::HeldBack;
 use super::round::{Round, RoundError, Tally, without_secrets};
-use super::{hold, step, undecided};
+use super::{ownerless, step, undecided};
 use crate::central::{ArchiveState, Central, Moment, Write, Written};
 use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
@@ -280,7 +280,7 @@ fn plan(
         return Ok(None);
     }
     if !planted(Flaw::PersonNotAwaited) {
-        hold::hold_if_taken(tx, key, tally)?;
+        ownerless::hold_if_taken(tx, key, tally)?;
     }
     match undecided::waits(tx, key)?.filter(|_| !planted(Flaw::HeldPagesPushed)) {
         Some(waiting) => {

@@ -25,11 +25,11 @@ use bson::{Bson, Document, doc};
 use super::conflicts::{Decision, ResolveError};
 use super::hold::{hold_departed, keep_forgotten};
 use super::identity::{follow_pages, renamed};
-use super::lease;
 use super::round::Tally;
+use super::{lease, ownerless};
 use crate::domain::access::Actor;
 use crate::domain::merge::same_identity;
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_document;
 use crate::flaw::{Flaw, planted};
@@ -262,11 +262,11 @@ pub(super) fn carry_out(
 }
 
 pub(super) fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<(), StoreError> {
-    let owner = key.kind.schema().owner_of(central);
-    if let Some(hold) = owner.map(|owner| tx.hold(&owner)).transpose()?.flatten() {
-        // Whose it is has to be decided first.
-        tx.put(key, None, &Base::Absent, &Actor::Centre)?;
-        return tx.put_held(key, &hold.account, central).map(|_| ());
+    if let Some(owner) = key.kind.schema().owner_of(central)
+        && (tx.hold(&owner)?.is_some() || ownerless::is_nobodys(tx, &owner)?)
+    {
+        // Whose it is has to be decided, or known, first.
+        return tx.set_apart(key, &fold_account(&owner), central);
     }
     tx.put(key, Some(central), &Base::Document(central.clone()), &Actor::Centre)
 }

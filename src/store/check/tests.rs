@@ -151,14 +151,16 @@ async fn what_follows_from_nothing_is_found() {
 }
 
 #[tokio::test]
-async fn a_document_that_waits_for_nobody_is_found() {
+async fn a_person_who_waits_for_no_decision_is_found() {
     let store = store();
     run(&store, |tx| {
+        // A record waits for somebody to have its account.
         tx.put_held(&RecordKey::new(Kind::Page, "p"), "EVA", &doc! {"_id": "p", "book": "EVA"}).unwrap();
+        tx.put_held(&RecordKey::new(Kind::Person, "EVA"), "EVA", &doc! {"_id": "EVA"}).unwrap();
     })
     .await;
     let found = store.read().unwrap().disagreements().unwrap();
-    assert_eq!(found, ["documents of the centre that wait for nobody: 1"]);
+    assert_eq!(found, ["people of the centre who wait for no decision: 1"]);
 }
 
 #[tokio::test]

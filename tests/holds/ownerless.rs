@@ -1,0 +1,368 @@
+//! Records that come while nobody has their account, and accounts that go from one human being to another: nothing of
+//! the one comes into the book of the other, and nothing is lost.
+
+use bson::{Document, doc};
+use thalamus_edge::domain::record::Kind::{self, Encounter, Page, Person, PersonalDocument};
+use thalamus_edge::domain::record::fold_account;
+use thalamus_edge::domain::schema::Owner;
+use thalamus_edge::store::{ConflictStatus, HoldReason};
+use thalamus_edge::sync::conflicts::Decision;
+use thalamus_edge::sync::identity::{Verdict, decide, hold_of};
+
+use super::{ACCT, Clinic, clerk, key, with};
+
+const NEW: &str = "NEW01";
+
+fn anna() -> Document {
+    doc! {"_id": ACCT, "name": "Anna", "lastname": "Alpha", "dob": "1950-01-01", "gender": "f"}
+}
+
+fn boris() -> Document {
+    doc! {"_id": ACCT, "name": "Boris", "lastname": "Beta", "dob": "1980-05-05", "gender": "m"}
+}
+
+/// A record of the account; `token` begins with the name of the one whom it is about.
+fn record(kind: Kind, id: &str, token: &str) -> Document {
+    let Owner::Field(owner) = kind.schema().owner else {
+        panic!("{kind:?} belongs to nobody");
+    };
+    doc! {"_id": id, owner: ACCT, "info": token}
+}
+
+impl Clinic {
+    fn all_here(&self) -> Vec<(Kind, Document)> {
+        let snapshot = self.store.read().unwrap();
+        let mut found = Vec::new();
+        for kind in Kind::ALL {
+            for record in snapshot.list(kind, None, usize::MAX, usize::MAX).unwrap().records {
+                found.push((kind, Document::try_from(record.document.as_ref()).unwrap()));
+            }
+        }
+        found
+    }
+
+    fn all_there(&self) -> Vec<(Kind, Document)> {
+        let records = self.sim.state().records.clone();
+        records.into_iter().map(|((kind, _), document)| (kind, document)).collect()
+    }
+
+    /// No record is in the book of another human being, here or at the centre.
+    fn assert_unmixed(&self, when: &str) {
+        self.assert_unmixed_but(&[], when);
+    }
+
+    /// The same but for records that others have mixed at the centre themselves.
+    fn assert_unmixed_but(&self, mixed_there: &[&str], when: &str) {
+        for (place, records) in [("here", self.all_here()), ("there", self.all_there())] {
+            let people: Vec<_> = records.iter().filter(|(kind, _)| *kind == Person).collect();
+            for (kind, document) in &records {
+                let (Some(owner), Ok(token)) = (kind.schema().owner_of(document), document.get_str("info"))
+                else {
+                    continue;
+                };
+                if place == "there" && mixed_there.contains(&token) {
+                    continue;
+                }
+                for (_, person) in
+                    people.iter().filter(|(_, person)| fold_account(person.get_str("_id").unwrap()) == owner)
+                {
+                    let name = person.get_str("name").unwrap();
+                    assert!(token.starts_with(name), "{when}, {place}: {document} is in the book of {name}");
+                }
+            }
+        }
+    }
+
+    /// Everything that is kept anywhere, as text.
+    fn kept(&self) -> String {
+        let snapshot = self.store.read().unwrap();
+        let held: Vec<_> = ["a1", "a2", "b1", "b2"]
+            .iter()
+            .flat_map(|id| Kind::ALL.map(|kind| self.held(kind, id)))
+            .collect();
+        let trash: Vec<_> = snapshot.trash().unwrap().into_iter().map(|row| row.document).collect();
+        format!("{:?} {:?} {held:?} {trash:?} {:?}", self.all_here(), self.all_there(), self.conflicts())
+    }
+
+    fn open_identity(&self) -> Option<(String, HoldReason)> {
+        let snapshot = self.store.read().unwrap();
+        let mut open =
+            self.conflicts().into_iter().filter(|c| c.is_identity() && c.status == ConflictStatus::Open);
+        let conflict = open.next()?;
+        assert!(open.next().is_none());
+        let hold = hold_of(&snapshot, &conflict).unwrap().expect("a hold").0;
+        Some((conflict.id, hold.why))
+    }
+
+    async fn answer(&self, verdict: Verdict) {
+        let (id, _) = self.open_identity().expect("a question");
+        let conflict = self.conflicts().into_iter().find(|conflict| conflict.id == id).unwrap();
+        let pair = hold_of(&self.store.read().unwrap(), &conflict).unwrap().unwrap().1;
+        decide(&self.store, &id, verdict, pair, clerk()).await.unwrap();
+    }
+}
+
+/// Who had the account on the node before Boris.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Departed,
+    Vanished,
+    Undecided,
+    DeletedUnsent,
+    MadeAndDeleted,
+    Nobody,
+}
+
+const BEFORE: [Before; 6] = [
+    Before::Departed,
+    Before::Vanished,
+    Before::Undecided,
+    Before::DeletedUnsent,
+    Before::MadeAndDeleted,
+    Before::Nobody,
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    Record,
+    Person,
+    Together,
+}
+
+/// Anna has had the account, as far as `before` says.
+async fn after(before: Before, kind: Kind) -> (Clinic, Vec<&'static str>) {
+    let clinic = Clinic::new();
+    let mut tokens = Vec::new();
+    match before {
+        Before::Departed => {
+            clinic.there(Person, anna());
+            clinic.there(kind, record(kind, "a1", "Anna-agreed"));
+            clinic.round().await;
+            clinic.sim.remove(Person, ACCT);
+            clinic.round().await;
+            tokens.push("Anna-agreed");
+        }
+        Before::Vanished | Before::Undecided => {
+            clinic.there(Person, anna());
+            clinic.round().await;
+            clinic.sim.remove(Person, ACCT);
+            if before == Before::Undecided {
+                clinic.edit(kind, record(kind, "a1", "Anna-unsent")).await;
+                clinic.round().await;
+                tokens.push("Anna-unsent");
+            }
+        }
+        Before::DeletedUnsent => {
+            clinic.there(Person, anna());
+            clinic.round().await;
+            clinic.delete(Person, ACCT).await;
+        }
+        Before::MadeAndDeleted => {
+            clinic.edit(Person, anna()).await;
+            clinic.delete(Person, ACCT).await;
+        }
+        Before::Nobody => {}
+    }
+    (clinic, tokens)
+}
+
+async fn the_account_goes(before: Before, first: First, kind: Kind, verdict: Option<Verdict>) {
+    let what = format!("{before:?} {first:?} {kind:?} {verdict:?}");
+    let (clinic, mut tokens) = after(before, kind).await;
+    tokens.extend(["Boris-page", "Boris-more"]);
+    let come = |person: bool| match person {
+        true => clinic.there(Person, boris()),
+        false => {
+            clinic.there(kind, record(kind, "b1", "Boris-page"));
+            clinic.there(PersonalDocument, record(PersonalDocument, "b2", "Boris-more"));
+        }
+    };
+    // Its person was deleted there, and it was not.
+    let left = ["Anna-agreed"];
+    for person in if first == First::Person { [true, false] } else { [false, true] } {
+        come(person);
+        if first != First::Together {
+            clinic.round().await;
+            clinic.assert_unmixed_but(&left, &what);
+        }
+    }
+    for _ in 0..3 {
+        clinic.round().await;
+        clinic.assert_unmixed_but(&left, &what);
+    }
+    let question = clinic.open_identity();
+    let is_asked = match (before, first) {
+        (Before::Departed | Before::Undecided, _) | (Before::Vanished, First::Person | First::Together) => {
+            true
+        }
+        // It was sent in the round with the record.
+        (Before::DeletedUnsent, first) => first != First::Record,
+        (Before::Vanished, First::Record) | (Before::MadeAndDeleted | Before::Nobody, _) => false,
+    };
+    assert_eq!(question.is_some(), is_asked, "{what}: {question:?}");
+    if let (Some(verdict), true) = (&verdict, question.is_some()) {
+        clinic.answer(verdict.clone()).await;
+        for _ in 0..3 {
+            clinic.round().await;
+            // Whoever says that the two are one puts them together.
+            if *verdict != Verdict::Same {
+                clinic.assert_unmixed(&what);
+            }
+        }
+    }
+    if question.is_none() || verdict.is_some() {
+        for (id, kind) in [("b1", kind), ("b2", PersonalDocument)] {
+            assert!(clinic.here(kind, id).is_some(), "{what}: {id} is shown");
+            assert_eq!(clinic.at_centre(kind, id), clinic.here(kind, id), "{what}");
+        }
+        clinic.assert_settled().await;
+    }
+    let kept = clinic.kept();
+    for token in tokens {
+        assert!(kept.contains(token), "{what}: {token} is lost");
+    }
+    for name in ["Anna", "Boris"] {
+        let was_there = name == "Boris" || before != Before::Nobody;
+        assert_eq!(kept.contains(&format!("\"name\": String(\"{name}\")")), was_there, "{what}: {name}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_one_person_comes_into_the_book_of_the_next() {
+    for before in BEFORE {
+        for first in [First::Record, First::Person, First::Together] {
+            for kind in [Page, Encounter, PersonalDocument] {
+                for verdict in [None, Some(Verdict::Same), Some(Verdict::NewId(NEW.to_owned()))] {
+                    the_account_goes(before, first, kind, verdict).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_waits_until_somebody_has_its_account() {
+    for before in BEFORE {
+        let (clinic, _) = after(before, Page).await;
+        clinic.there(Page, record(Page, "b1", "Boris-page"));
+        let report = clinic.round().await;
+        let is_apart = before != Before::Nobody;
+        assert_eq!(clinic.held(Page, "b1").is_some(), is_apart, "{before:?}");
+        assert_eq!(clinic.here(Page, "b1").is_none(), is_apart, "{before:?}");
+        let said = "One record of the centre waits apart and is shown to nobody";
+        assert_eq!(report.message.contains(said), is_apart, "{before:?}: {report:?}");
+        // It follows the centre there.
+        let changed = with(record(Page, "b1", "Boris-page"), doc! {"more": 1});
+        clinic.there(Page, changed.clone());
+        clinic.round().await;
+        let is_now = if is_apart { clinic.held(Page, "b1") } else { clinic.here(Page, "b1") };
+        assert_eq!(is_now, Some(changed), "{before:?}");
+        assert_eq!(clinic.store.read().unwrap().disagreements().unwrap(), [""; 0], "{before:?}");
+        clinic.sim.remove(Page, "b1");
+        clinic.round().await;
+        assert_eq!((clinic.held(Page, "b1"), clinic.here(Page, "b1")), (None, None), "{before:?}");
+    }
+}
+
+/// A person who is put there again by decision has what was agreed with them; what came meanwhile is asked about.
+#[tokio::test]
+async fn what_came_meanwhile_is_asked_about_when_a_person_is_put_there_again() {
+    for verdict in [Verdict::Same, Verdict::NewId(NEW.to_owned())] {
+        let (clinic, _) = after(Before::Undecided, Page).await;
+        clinic.there(Page, record(Page, "b1", "Boris-page"));
+        clinic.round().await;
+        clinic.decide_record(Decision::TakeLocal).await;
+        for _ in 0..2 {
+            clinic.round().await;
+            clinic.assert_unmixed("put there again");
+        }
+        assert_eq!(clinic.at_centre(Person, ACCT), None);
+        assert_eq!(clinic.open_identity().map(|(_, why)| why), Some(HoldReason::Taken));
+        clinic.answer(verdict.clone()).await;
+        clinic.round().await;
+        clinic.round().await;
+        assert!(clinic.open_identity().is_none(), "{verdict:?}");
+        let is_same = verdict == Verdict::Same;
+        let (account, other) = if is_same { (ACCT, NEW) } else { (NEW, ACCT) };
+        assert!(clinic.at_centre(Person, account).is_some() && clinic.at_centre(Person, other).is_none());
+        let at = |id| clinic.at_centre(Page, id).map(|page| page.get_str("book").unwrap().to_owned());
+        assert_eq!((at("a1"), at("b1")), (Some(account.to_owned()), Some(ACCT.to_owned())), "{verdict:?}");
+        if !is_same {
+            clinic.there(Person, boris());
+            clinic.round().await;
+            clinic.assert_unmixed("Boris has come");
+            clinic.assert_settled().await;
+        }
+    }
+}
+
+/// A person is made here under an account of which the centre has a record, and nobody: it is in nobody's book at once.
+#[tokio::test]
+async fn a_record_of_nobody_is_not_in_the_book_of_who_is_made_here() {
+    let clinic = Clinic::new();
+    clinic.there(Page, record(Page, "b1", "Boris-page"));
+    clinic.round().await;
+    assert!(clinic.here(Page, "b1").is_some(), "those see it who may see all");
+    clinic.edit(Person, anna()).await;
+    clinic.edit(Page, record(Page, "a1", "Anna-made")).await;
+    clinic.assert_unmixed("before the next round");
+    assert!(clinic.held(Page, "b1").is_some());
+    for _ in 0..2 {
+        clinic.round().await;
+        clinic.assert_unmixed("asked");
+    }
+    assert_eq!(clinic.open_identity().map(|(_, why)| why), Some(HoldReason::Taken));
+    clinic.there(Person, boris());
+    clinic.round().await;
+    clinic.answer(Verdict::NewId(NEW.to_owned())).await;
+    clinic.round().await;
+    clinic.assert_unmixed("decided");
+    clinic.assert_settled().await;
+    assert!(clinic.kept().contains("Anna-made") && clinic.kept().contains("Boris-page"));
+}
+
+/// An edit of a record of nobody could not wait apart: nobody is made under the account before it is sent.
+#[tokio::test]
+async fn nobody_is_made_over_an_edited_record_of_nobody() {
+    let clinic = Clinic::new();
+    clinic.there(Page, record(Page, "b1", "Boris-page"));
+    clinic.round().await;
+    clinic.edit(Page, with(record(Page, "b1", "Boris-page"), doc! {"note": "here"})).await;
+    let is_another_ones = async || clinic.run(|tx| tx.is_another_ones(&key(Person, ACCT), &anna())).await;
+    assert!(is_another_ones().await);
+    clinic.round().await;
+    assert!(!is_another_ones().await);
+}
+
+/// Anna was deleted here, which is not sent, and Boris has her account: that asks who they are, and neither is lost.
+#[tokio::test]
+async fn a_delete_is_not_of_who_has_the_account_by_then() {
+    for verdict in [None, Some(Verdict::Same), Some(Verdict::NewId(NEW.to_owned()))] {
+        let (clinic, _) = after(Before::DeletedUnsent, Page).await;
+        clinic.there(Person, boris());
+        clinic.there(Page, record(Page, "b1", "Boris-page"));
+        clinic.round().await;
+        clinic.assert_unmixed("asked");
+        assert_eq!(clinic.open_identity().map(|(_, why)| why), Some(HoldReason::Departed));
+        assert!(clinic.conflicts().iter().all(|conflict| conflict.is_identity()), "{:?}", clinic.conflicts());
+        assert_eq!(clinic.at_centre(Person, ACCT), Some(boris()), "nothing is deleted there");
+        match &verdict {
+            // Boris goes there, so nothing is left to ask, and she is deleted as was said.
+            None => {
+                clinic.sim.remove(Person, ACCT);
+                clinic.sim.remove(Page, "b1");
+            }
+            Some(verdict) => clinic.answer(verdict.clone()).await,
+        }
+        clinic.assert_settled().await;
+        let there =
+            |id| clinic.at_centre(Person, id).map(|person| person.get_str("name").unwrap().to_owned());
+        let expected = match &verdict {
+            None => (None, None),
+            Some(Verdict::Same) => (Some("Boris"), None),
+            Some(Verdict::NewId(_)) => (Some("Boris"), Some("Anna")),
+        };
+        assert_eq!((there(ACCT).as_deref(), there(NEW).as_deref()), expected);
+        assert!(clinic.kept().contains("Anna"), "{verdict:?}");
+    }
+}
