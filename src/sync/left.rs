@@ -18,6 +18,8 @@ pub(super) struct Left {
     at_centre: Option<String>,
     /// Accounts that two people have, and rows that rotted.
     waiting: Option<String>,
+    /// What is as it is at the centre, and is to be put right there.
+    noticed: Option<String>,
 }
 
 impl Left {
@@ -27,12 +29,13 @@ impl Left {
         Ok(Left {
             at_centre: left_words(snapshot)?,
             waiting: (!waiting.is_empty()).then(|| waiting.join(" ")),
+            noticed: naming_nobody::words(&snapshot.ownerless_counts()?),
         })
     }
 
     /// The sentences; nothing if nothing is left over.
     fn words(&self) -> Vec<&str> {
-        [&self.at_centre, &self.waiting].into_iter().flatten().map(String::as_str).collect()
+        [&self.at_centre, &self.waiting, &self.noticed].into_iter().flatten().map(String::as_str).collect()
     }
 
     /// `said`, and all of it.
@@ -105,7 +108,6 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
         words.push("Some records differ and wait for a decision: see the conflicts.".to_owned());
     }
     words.extend(OtherIds::known(snapshot)?.words());
-    words.extend(naming_nobody::words(&snapshot.ownerless_counts()?));
     match snapshot.unpublished_conflicts_count()? {
         0 => {}
         1 => words.push("One conflict, as it is now, is not written at the centre yet.".to_owned()),

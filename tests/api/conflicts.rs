@@ -2,9 +2,10 @@
 
 use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
+use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
-use thalamus_edge::store::{Conflict, StoreError, Undecided};
+use thalamus_edge::store::{Base, Conflict, StoreError, Undecided};
 
 use crate::support::api::{Answer, Call, NOTHING, Setup, TestNode, person};
 
@@ -474,6 +475,10 @@ async fn two_records_under_one_id_are_for_those_who_may_change_both() {
     let central = doc! {"_id": "e2", "person": "ANA001", "n": "of Ana"};
     let other = central.clone();
     let undecided = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
+        // Ana stands at the centre.
+        let ana = RecordKey::new(Kind::Person, "ANA001");
+        let agreed = tx.document(&ana)?.unwrap();
+        tx.put(&ana, Some(&agreed), &Base::Document(agreed.clone()), &Actor::Centre)?;
         let id = "two-records".to_owned();
         tx.open_conflict(Conflict::about_record(id.clone(), &key, &local, Some(&other), String::new(), 0))?;
         tx.put_undecided(&key, &Undecided { conflict: id, central: Some(other.clone()) })
