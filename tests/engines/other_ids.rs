@@ -118,6 +118,8 @@ async fn pages_without_a_person_are_told_of() {
         let status = ground.sync.status().unwrap();
         assert_eq!(status.ownerless.get("pols").copied().unwrap_or(0), pages, "{status:?}");
         for message in [report.message, status.message] {
+            // They are on both sides.
+            assert!(message.starts_with("Everything is up to date with the centre."), "{message}");
             let words = format!("{pages} in pols (`book`)");
             assert_eq!(message.contains(&words), pages > 0, "{message}");
             assert_eq!(message.contains("says of nobody") || message.contains("say of nobody"), pages > 0);
