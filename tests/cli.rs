@@ -1160,7 +1160,7 @@ fn files_wait_until_the_node_is_stopped() {
     fs::write(clinic.path("people.jsonl"), r#"{"_id": "ANA"}"#).unwrap();
     let node = clinic.serve(&[]);
     for args in [&["import", "people.jsonl"][..], &["export", "out"]] {
-        clinic.run(args).ends(1).complains("in use by another thalamus-edge: stop it first");
+        clinic.run(args).ends(3).complains("in use by another thalamus-edge: stop it first");
     }
     assert!(!clinic.path("out").exists());
     node.stop();
