@@ -171,10 +171,13 @@ mod tests {
     #[test]
     fn what_is_left_over_is_said_however_a_round_ended() {
         let nothing = Left::default();
-        let refused = Left { at_centre: Some("Two are refused.".to_owned()), waiting: None };
-        let held = Left { at_centre: None, waiting: Some("One is held.".to_owned()) };
-        let both =
-            Left { at_centre: Some("Two are refused.".to_owned()), waiting: Some("One is held.".to_owned()) };
+        let refused = Left { at_centre: Some("Two are refused.".to_owned()), waiting: None, noticed: None };
+        let held = Left { at_centre: None, waiting: Some("One is held.".to_owned()), noticed: None };
+        let both = Left {
+            at_centre: Some("Two are refused.".to_owned()),
+            waiting: Some("One is held.".to_owned()),
+            noticed: None,
+        };
         let said = Said { ended: "It ended.".to_owned(), rest: " And more.".to_owned() };
         for outcome in [Outcome::Partial, Outcome::Offline, Outcome::Halted, Outcome::Failed] {
             assert_eq!(said.with(outcome, &nothing), "It ended. And more.");
