@@ -486,15 +486,14 @@ pub fn fold_local(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// Whether a person's account is open here: what came here inactive may not count.
+/// Whether a person's account is open here: what came here inactive may not count, and then only this node closes and opens.
 pub(crate) fn is_open(
     node: &Node,
     is_active: bool,
     is_closed_here: impl FnOnce() -> Result<bool, StoreError>,
 ) -> Result<bool, StoreError> {
     match node.settings.active_from_centre {
-        _ if is_active => Ok(true),
-        ActiveFromCentre::Honour => Ok(false),
+        ActiveFromCentre::Honour => Ok(is_active),
         ActiveFromCentre::Ignore => Ok(!is_closed_here()?),
     }
 }
