@@ -253,8 +253,13 @@ impl Tx<'_> {
         }
         let now = self.whose_now(&owner)?;
         let whose = was.and_then(|was| conflict.whose(&was));
+        // The id of the record may have been another one's when the conflict was found, under whatever account.
+        let is_same_human = |whose: &Whose, person: &Document| {
+            let before = whose.person.as_ref().filter(|before| !before.is_empty());
+            before.is_some_and(|before| !is_other_person(Some(before), before, person))
+        };
         given.is_of_another = match (whose, &now.person) {
-            (Some(whose), Some(person)) => !self.was_of(&whose, person)?,
+            (Some(whose), Some(person)) => !is_same_human(&whose, person) || !self.was_of(&whose, person)?,
             _ => true,
         };
         (given.owner, given.person, given.noted_at) = (Some(owner), now.person, Some(now.number));

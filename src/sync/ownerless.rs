@@ -110,9 +110,14 @@ pub(super) fn hold_if_taken(tx: &mut Tx<'_>, key: &RecordKey, tally: &mut Tally)
     let own = tx.own_dependents(&key.id)?;
     // Nobody may be known here who had the account.
     let person = tx.document(key)?.unwrap_or_default();
-    let other = tx.departed(&key.id)?.filter(|last| !same_identity(last, &person));
-    let other = other.unwrap_or_else(|| doc! {"_id": &key.id});
+    let last = tx.departed(&key.id)?;
+    let is_theirs = last.as_ref().is_some_and(|last| same_identity(last, &person));
+    let other = last.filter(|_| !is_theirs).unwrap_or_else(|| doc! {"_id": &key.id});
     let hold = open(tx, key, key, &other, HoldReason::Taken, tally)?;
+    if is_theirs {
+        // What was agreed while they stood there is theirs.
+        return Ok(());
+    }
     // Nobody sees in the new one's book what the centre has of the other one.
     for of_account in tx.dependents(&key.id)? {
         let Some(document) = tx.document(&of_account)?.filter(|_| !own.contains(&of_account)) else {

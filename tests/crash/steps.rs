@@ -59,8 +59,9 @@ impl Turn {
         }
         north.round().await;
         if self.has_attachments {
-            south.upload(&self.id("down"), &self.id("KEEP"), &self.picture("down")).await;
-            south.upload(&self.id("bad"), &self.id("KEEP"), &self.picture("bad")).await;
+            // Of somebody who stays: whose they are whom north reads of after their person is gone would be asked.
+            south.upload(&self.id("down"), &self.id("PULL"), &self.picture("down")).await;
+            south.upload(&self.id("bad"), &self.id("PULL"), &self.picture("bad")).await;
             south.round().await;
         }
     }

@@ -354,3 +354,36 @@ async fn what_is_wanted_back_after_many_deletes_is_not_given_to_the_next_person(
     clinic.sync.restore_deleted(clerk()).await.unwrap();
     assert_eq!((clinic.book(ACCT).len(), clinic.book("CLARA01").len()), (0, 9));
 }
+
+/// The id of Clara's page has come to be that of a page of Ana's, which gets an id of its own when Ana leaves her account: what
+/// lost in Clara's goes with it into no record of Ana's.
+#[tokio::test]
+async fn a_value_of_somebody_else_does_not_follow_an_id_that_was_used_again() {
+    let clinic = Clinic::new();
+    clinic.there(Kind::Person, ana());
+    clinic.there(Kind::Person, clara());
+    clinic.there(Kind::Page, page("p1", "CLARA01", "agreed"));
+    clinic.round().await;
+    clinic.edit(Kind::Page, page("p1", "CLARA01", "of Clara")).await;
+    clinic.there(Kind::Page, page("p1", "CLARA01", "there"));
+    clinic.round().await;
+    let found = open(&clinic).remove(0);
+    clinic.sim.remove(Kind::Page, "p1");
+    clinic.round().await;
+    clinic.there(Kind::Page, page("p1", ACCT, "of Ana"));
+    clinic.round().await;
+    clinic.edit(Kind::Page, page("p1", ACCT, "of Ana, edited")).await;
+    clinic.there(Kind::Person, beatriz());
+    clinic.there(Kind::Page, page("p1", ACCT, "of Beatriz"));
+    clinic.round().await;
+    clinic.round().await;
+    clinic.decide(Verdict::NewId("NEWACC1".to_owned())).await;
+    clinic.round().await;
+    let followed = open(&clinic);
+    assert_eq!(followed.len(), 1, "{found:?} {followed:?}");
+    is_refused(&clinic, &followed[0], Decision::TakeLocal).await;
+    decides(&clinic, &followed[0], Decision::TakeCentral).await.unwrap();
+    clinic.assert_settled().await;
+    let texts = [clinic.book(ACCT), clinic.book("NEWACC1")].concat();
+    assert!(!texts.iter().any(|text| text.contains("Clara")), "{texts:?}");
+}
