@@ -284,6 +284,14 @@ impl Importer {
             if self.is_replacing && is_taken {
                 Arc::make_mut(&mut self.written).insert(hash_of(&key));
             }
+            if item.missing == Some(MissingBytes::OtherThanHash) && is_taken {
+                // Clients sum up what they like: Thalamus's own demo has such a document.
+                let message = format!(
+                    "{}: its bytes are not those that `hash` is of; they are taken as they are",
+                    key.id
+                );
+                self.tell(path, item.place, &message);
+            }
             if let Some(why) = self.missing_bytes(item, content.as_ref(), of_export)?.filter(|_| is_taken) {
                 tally.without_content += 1;
                 self.tell(path, item.place, &format!("{}: incomplete: {why}", key.id));
@@ -344,19 +352,16 @@ impl Importer {
         content: Option<&Content>,
         of_export: bool,
     ) -> Result<Option<&'static str>, StoreError> {
-        if item.missing == Some(MissingBytes::OtherThanHash) {
-            return Ok(Some("its bytes are not those that `hash` is of; they were taken as they are"));
-        }
         if let Some(content) = content {
             let is_here = self.store.read()?.has_content(&content.sha256)?;
             return Ok((!is_here).then_some("its bytes are not in the files"));
         }
-        Ok(item.missing.filter(|_| !of_export).map(|missing| match missing {
-            MissingBytes::OtherThanHash => "its bytes are not those that `hash` is of",
+        Ok(item.missing.filter(|_| !of_export).and_then(|missing| match missing {
+            MissingBytes::OtherThanHash => None,
             MissingBytes::FlatText => {
-                "`document` is text that does not begin with `\\x` and was kept as text"
+                Some("`document` is text that does not begin with `\\x` and was kept as text")
             }
-            MissingBytes::Unsaid => "the file says nothing of its bytes",
+            MissingBytes::Unsaid => Some("the file says nothing of its bytes"),
         }))
     }
 

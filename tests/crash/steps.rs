@@ -139,6 +139,8 @@ impl Turn {
         south.patch(&self.path("EDIT"), json!({"g": "south"})).await;
         federation.legacy_set("people", &self.id("BOTH"), doc! {"f": "legacy"}).await;
         federation.legacy_set("people", &self.id("PULL"), doc! {"f": "legacy", "n.y": 2}).await;
+        let news = doc! {"_id": self.id("news"), "book": self.id("PULL"), "f": "legacy"};
+        federation.centre("pols").insert_one(news).await.unwrap();
         federation.legacy_delete("people", &self.id("AWAY")).await;
         federation.legacy_delete("people", &self.id("KEEP")).await;
         federation.legacy_set("people", &self.id("BACK"), doc! {"g": "legacy"}).await;
