@@ -292,7 +292,7 @@ mod tests {
             clock: || 0,
         };
         for (next, is_closed) in [("Anna", true), ("Bertha", false)] {
-            let store = Store::in_memory(options.clone()).unwrap();
+            let store = Store::in_memory(options).unwrap();
             let person =
                 |name: &str| doc! {"_id": "AAA001", "name": name, "lastname": name, "dob": "1990-01-01"};
             let (before, next) = (person("Anna"), person(next));

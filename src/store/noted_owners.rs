@@ -232,8 +232,11 @@ mod tests {
         .await;
     }
 
+    /// What is noted of the records, the body in the trash, and the conflict.
+    type Noted = (Vec<Option<String>>, Option<(Kind, NotedOwner)>, Option<About>);
+
     /// Of the records a, b, c and gone, of the first body in the trash, and of the first conflict.
-    fn noted(store: &Store) -> (Vec<Option<String>>, Option<(Kind, NotedOwner)>, Option<About>) {
+    fn noted(store: &Store) -> Noted {
         let view = store.read().unwrap();
         let owner = |id: &str| view.noted_owner(Kind::Event, id).unwrap().map(|NotedOwner(owner)| owner);
         let trash = view.trash_page(None, 1, |_, _| true, |_| true).unwrap();
@@ -245,7 +248,7 @@ mod tests {
         )
     }
 
-    fn expected() -> (Vec<Option<String>>, Option<(Kind, NotedOwner)>, Option<About>) {
+    fn expected() -> Noted {
         let owner = |text: &str| Some(text.to_owned());
         let whose = |text: &str| NotedOwner(text.to_owned());
         (
