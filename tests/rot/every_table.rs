@@ -27,7 +27,7 @@ const OF_ACCOUNTS: [&str; 7] =
 const OF_NUMBERS: [&str; 4] = ["journal", "sent", "audit", "emergency"];
 const OF_OTHERS: [&str; 2] = ["trash", "content"];
 /// Tables whose rows have none: what stands in them is made of the others, or a few bytes.
-const WITHOUT_SUMS: [&str; 23] = [
+const WITHOUT_SUMS: [&str; 26] = [
     "meta",
     "dirty",
     "held_of",
@@ -51,6 +51,9 @@ const WITHOUT_SUMS: [&str; 23] = [
     "content_owed",
     "content_idle",
     "audit_of",
+    "owner_of",
+    "trash_owner",
+    "conflict_about",
 ];
 /// Rows of a table with numbers that are damaged, the last ones.
 const ROWS: usize = 2;
