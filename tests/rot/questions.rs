@@ -265,7 +265,9 @@ fn nothing_is_mixed(documents: &[(Kind, Document)], before: &[&str], what: &str)
 }
 
 fn compare(node: &Clinic, store: &Store, what: &str) {
-    nothing_is_mixed(&here(store), &[], &format!("{what}, here"));
+    // Whose the record was that Anna left at the centre is known by the lost row only: then it is where the centre has it.
+    let left_there: &[&str] = if what.starts_with("Departed") { &["own"] } else { &[] };
+    nothing_is_mixed(&here(store), left_there, &format!("{what}, here"));
     nothing_is_mixed(&there(node), &["own"], &format!("{what}, at the centre"));
 }
 
@@ -385,13 +387,8 @@ async fn try_every_table(scene: Scene) {
                 if !try_loss((scene, true), table, nth, loss, 0).await {
                     break;
                 }
-                // While the note of who is gone lies there damaged, the next one gets the records that are here: it is to
-                // be set aside first (docs/RELIABILITY.md).
-                let is_known_hole = scene == Scene::Departed && table == "departed";
-                if is_of_question && !is_known_hole {
-                    try_loss((scene, true), table, nth, loss, 2).await;
-                }
                 if is_of_question {
+                    try_loss((scene, true), table, nth, loss, 2).await;
                     try_loss((scene, false), table, nth, loss, 0).await;
                 }
                 tried += 1;
