@@ -10,7 +10,7 @@
 //! the roles granted to them, conflicts about them. A record whose id the centre's person uses for another one
 //! gets an id of its own too, and documents that name that page follow. Records that the centre has had under
 //! the account stay with it, but for those of a person who was gone when the other one came: these are theirs
-//! ([`super::ownerless`]). Of one that was changed there meanwhile, both versions stay, each with its person.
+//! (`sync::ownerless`). Of one that was changed there meanwhile, both versions stay, each with its person.
 //! Both decisions then let in what waited, all in one transaction.
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@
 //! here and is not sent yet. Who was made and deleted here never had anything at the centre.
 //!
 //! What waits is theirs who come from the centre to have the account. If a person of this node is about to be sent there,
-//! it is asked whose it is ([`HoldReason::Taken`](crate::store::HoldReason::Taken)). No decision takes it out of its account.
+//! it is asked whose it is ([`HoldReason::Taken`]). No decision takes it out of its account.
 
 use bson::{Document, doc};
 
