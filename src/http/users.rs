@@ -383,7 +383,7 @@ pub(crate) async fn set_active(
     authorize(&node, &caller)?;
     let actor = caller.principal.actor.clone();
     let account = match account_at(&node, at.id())? {
-        // Two people may have the account in two spellings: whoever is named as they are stored is meant.
+        // Two people may have the account in two spellings: the one whose stored spelling is given is meant.
         Account::Person(id) => {
             let stored = node.store.read()?.look(Kind::Person, at.id(), |stored, _| stored.to_owned())?;
             Account::Person(stored.unwrap_or(id))

@@ -98,7 +98,7 @@ impl Tx<'_> {
         Ok(self.closed_here.get(id)?.is_some())
     }
 
-    /// The rows are lost with damaged pages: whoever is known here may have been closed, so no account opens by that. Each
+    /// The rows are lost with damaged pages. Every account that is known here may have been closed, so none is opened by the loss. Each
     /// opens as any other does, and people who come later are none of them.
     pub(super) fn closed_here_is_lost(&mut self) -> Result<(), StoreError> {
         for id in self.known_people()? {

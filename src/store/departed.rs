@@ -4,8 +4,8 @@
 //! not become theirs unasked. Remembered are the fields by which people are told apart, and in which numbers of the
 //! trash the person's time was; of 10,000 accounts, and of all that records here still name, or that wait here.
 //!
-//! Somebody who was made and deleted here had the account too, and rows of the trash are of their time. But they never
-//! stood at the centre, and nothing there was ever theirs: who stood there before them is remembered as well.
+//! A person who was made and deleted on this node had the account too, and rows of the trash are of their time. But the centre
+//! never had them, and no record there is theirs. So the last person whom the centre had is remembered as well.
 
 use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable;

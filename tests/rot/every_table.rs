@@ -26,35 +26,6 @@ const OF_ACCOUNTS: [&str; 7] =
     ["hold", "departed", "meant", "newcomer", "conflict", "grants", "local_accounts"];
 const OF_NUMBERS: [&str; 4] = ["journal", "sent", "audit", "emergency"];
 const OF_OTHERS: [&str; 2] = ["trash", "content"];
-/// Tables whose rows have none: what stands in them is made of the others, or a few bytes.
-const WITHOUT_SUMS: [&str; 26] = [
-    "meta",
-    "dirty",
-    "held_of",
-    "duplicate",
-    "trash_order",
-    "conflict_open",
-    "conflict_outbox",
-    "conflict_watched",
-    "by_owner",
-    "by_name",
-    "by_spelling",
-    "rights",
-    "closed_here",
-    "reread",
-    "vanished",
-    "echo",
-    "landed",
-    "taken",
-    "content_named",
-    "content_wanted",
-    "content_owed",
-    "content_idle",
-    "audit_of",
-    "owner_of",
-    "trash_owner",
-    "conflict_about",
-];
 /// Rows of a table with numbers that are damaged, the last ones.
 const ROWS: usize = 2;
 const NOT_A_ROW: &[u8] = b"these bytes were never written";

@@ -14,35 +14,6 @@ use super::*;
 const ACCOUNT: &str = "XAC001";
 const HUMANS: [&str; 2] = ["ANNA", "BORIS"];
 
-/// Tables without checksums: a damaged page of theirs is made anew.
-const WITHOUT_SUMS: [&str; 26] = [
-    "meta",
-    "dirty",
-    "held_of",
-    "duplicate",
-    "trash_order",
-    "conflict_open",
-    "conflict_outbox",
-    "conflict_watched",
-    "by_owner",
-    "by_name",
-    "by_spelling",
-    "rights",
-    "closed_here",
-    "reread",
-    "vanished",
-    "echo",
-    "landed",
-    "taken",
-    "content_named",
-    "content_wanted",
-    "content_owed",
-    "content_idle",
-    "audit_of",
-    "owner_of",
-    "trash_owner",
-    "conflict_about",
-];
 /// Tables of which some rows are enough: they are alike.
 const ALIKE: [&str; 4] = ["journal", "audit", "sent", "trash"];
 /// What is known of a record: without it the record is only in the file with what was set aside.
