@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from node import PATIENT, ROOT
+from node import PATIENT, ROOT, ask_again
 from wire import Http1, Http2, basic, connect, frame
 
 #: Addresses that attack.
@@ -58,19 +58,14 @@ def send_all(connection, streams, bytes_max, seconds):
 
 
 def newcomer(node, who, method, path, body=b"", number=1):
-    """What is wrong with the answer to a client that has nothing yet. A debug build on a busy machine may ask it to come
-    again, as it may anybody: it does so twice."""
-    for left in (2, 1, 0) if node.is_debug else (0,):
-        begun = time.monotonic()
-        try:
-            status, fields, text = node.client(who, f"127.0.2.{number}").ask(method, path, body)
-        except (OSError, EOFError) as error:
-            return [f"a newcomer's {method} {path}: {error!r} after {time.monotonic() - begun:.1f} s"]
-        if status == 200:
-            return []
-        if left and status == 503 and "retry-after" in fields:
-            time.sleep(min(5, int(fields["retry-after"])))
-    return [f"a newcomer's {method} {path}: {status} {text[:200]!r} after {time.monotonic() - begun:.1f} s"]
+    """What is wrong with the answer to a client that has nothing yet."""
+    begun = time.monotonic()
+    try:
+        status, text = ask_again(node.is_debug, lambda: node.client(who, f"127.0.2.{number}").ask(method, path, body))
+    except (OSError, EOFError) as error:
+        return [f"a newcomer's {method} {path}: {error!r} after {time.monotonic() - begun:.1f} s"]
+    waited = time.monotonic() - begun
+    return [] if status == 200 else [f"a newcomer's {method} {path}: {status} {text[:200]!r} after {waited:.1f} s"]
 
 
 def anonymous_bodies(node, quick):
