@@ -20,7 +20,6 @@ struct Case {
     base: Option<Document>,
     local: Option<Document>,
     remote: Option<Document>,
-    deleted_local: Option<Document>,
     merged: Option<Document>,
     push: Push,
     clashes: Vec<(Path, Side)>,
@@ -80,8 +79,7 @@ fn same_value(a: Option<&Bson>, b: Option<&Bson>) -> bool {
 impl Case {
     fn check(&self) {
         let (base, local, remote) = (self.base.as_ref(), self.local.as_ref(), self.remote.as_ref());
-        let deleted = self.deleted_local.as_ref();
-        let merged = merge(self.kind.schema(), base, local, remote, deleted);
+        let merged = merge(self.kind.schema(), base, local, remote);
         let what = self.what;
         assert!(
             same_bytes(merged.document.as_ref(), self.merged.as_ref()),
@@ -93,9 +91,8 @@ impl Case {
         let found: Vec<_> = merged.clashes.iter().map(|c| (c.path.clone(), c.stands)).collect();
         assert_eq!(found, self.clashes, "{what}");
         for clash in &merged.clashes {
-            let lost = local.or(deleted);
             assert!(same_value(clash.base.as_ref(), at(base, &clash.path).as_ref()), "{what}: base");
-            assert!(same_value(clash.local.as_ref(), at(lost, &clash.path).as_ref()), "{what}: local");
+            assert!(same_value(clash.local.as_ref(), at(local, &clash.path).as_ref()), "{what}: local");
             assert!(same_value(clash.remote.as_ref(), at(remote, &clash.path).as_ref()), "{what}: remote");
         }
     }
@@ -129,7 +126,7 @@ macro_rules! push {
 }
 
 macro_rules! table {
-    ($($kind:ident $what:literal: $base:tt, $local:tt $(was $deleted:tt)?, $remote:tt => $merged:tt, push $push:tt
+    ($($kind:ident $what:literal: $base:tt, $local:tt, $remote:tt => $merged:tt, push $push:tt
         $(, $stands:ident stands at $path:tt)*;)*) => {
         for case in [$(Case {
             what: $what,
@@ -137,7 +134,6 @@ macro_rules! table {
             base: side!($base),
             local: side!($local),
             remote: side!($remote),
-            deleted_local: [$(side!($deleted),)? None].into_iter().next().flatten(),
             merged: side!($merged),
             push: push!($push),
             clashes: vec![$((owned(&$path), Side::$stands)),*],
@@ -472,18 +468,16 @@ fn whole_records() {
             {"x": 1}, {"x": 1.0}, absent => {"x": 1.0}, push insert, Local stands at [];
         Page "a field removed here, deleted there: an edit too":
             {"x": 1, "y": 1}, {"y": 1}, absent => {"y": 1}, push insert, Local stands at [];
-        Page "deleted here, unchanged there": {"x": 1}, absent was {"x": 1}, {"x": 1} => absent, push delete;
+        Page "deleted here, unchanged there": {"x": 1}, absent, {"x": 1} => absent, push delete;
         Page "deleted here, only the key order changed there":
-            {"x": {"a": 1, "b": 1}}, absent was {"x": {"a": 1, "b": 1}}, {"x": {"b": 1, "a": 1}}
+            {"x": {"a": 1, "b": 1}}, absent, {"x": {"b": 1, "a": 1}}
             => absent, push delete;
         Page "deleted here, edited there: the edit wins":
-            {"x": 1}, absent was {"x": 1}, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
-        Page "edited and deleted here, edited there: the clash carries the body as it was":
-            {"x": 1}, absent was {"x": 7, "y": 8}, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
+            {"x": 1}, absent, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
         Page "deleted here, a field set to null there: an edit":
             {"x": 1}, absent, {"x": 1, "y": null} => {"x": 1, "y": null}, push nothing, Remote stands at [];
         Page "created and deleted here, created there: nothing of this node's contradicts it":
-            absent, absent was {"x": 1}, {"x": 2} => {"x": 2}, push nothing;
+            absent, absent, {"x": 2} => {"x": 2}, push nothing;
         Page "created on both sides: union, scalars of the centre":
             absent, {"_id": "p", "x": 1, "own": 1, "s": {"a": 1}}, {"_id": "p", "x": 2, "theirs": 2, "s": {"b": 1}}
             => {"_id": "p", "x": 2, "theirs": 2, "s": {"b": 1, "a": 1}, "own": 1}, push [["s", "a"], ["own"]],

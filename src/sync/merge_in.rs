@@ -173,10 +173,7 @@ pub(crate) fn merge_known(
         return Ok(tally);
     }
     let base = tx.base(key)?;
-    let trashed = tx.pending_trash(key)?;
-    let schema = key.kind.schema();
-    let deleted_local = trashed.as_ref().map(|row| &row.document);
-    let merged = merge(schema, base.document(), local.as_ref(), remote, deleted_local);
+    let merged = merge(key.kind.schema(), base.document(), local.as_ref(), remote);
     let recorded: &[Clash] = if planted(Flaw::LoserDropped) { &[] } else { &merged.clashes };
     for clash in recorded {
         tx.add_conflict_with(key, clash, remote)?;
