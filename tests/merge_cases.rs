@@ -8,10 +8,12 @@
 
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use thalamus_edge::domain::diff::{Diff, Path, diff, get};
+use thalamus_edge::domain::json::date_of;
 use thalamus_edge::domain::merge::{
     Side, identity_differences, identity_of, is_other_person, merge, same_identity,
 };
 use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::same_meaning::same_meaning;
 use thalamus_edge::domain::value::identical;
 
 struct Case {
@@ -633,6 +635,47 @@ fn a_day_of_birth_is_one_day_in_any_typography() {
         assert!(!same_identity(&born(a.into()), &born(b.into())), "{a} {b}");
     }
     assert!(same_identity(&born("1–2–1990".into()), &born("1-2-1990".into())));
+}
+
+/// What a client may write onto a date as a number is that day of birth where people are compared; any other number is no day,
+/// and people are kept apart.
+#[test]
+fn a_number_is_the_day_of_birth_for_which_the_api_takes_it() {
+    let born = |day: Bson| doc! {"name": "Ana", "dob": day};
+    let at = |ms: i64| born(Bson::DateTime(DateTime::from_millis(ms)));
+    for ms in [
+        0,
+        1990,
+        -1,
+        19_800_505,
+        497_279_100,
+        -86_400_000,
+        9_999_999_999,
+        -9_999_999_999,
+        10_000_000_000,
+        -10_000_000_000,
+        -618_105_600_000,
+        497_275_500_000,
+        198_510_041_305,
+        19_851_004_130_500,
+        253_402_300_800_000,
+    ] {
+        let whole = Bson::Int64(ms);
+        for number in [whole.clone(), Bson::Double(ms as f64), doc! {"$date": whole}.into()] {
+            let json = number.clone().into_relaxed_extjson();
+            let is_taken = date_of(&json).is_some_and(|date| date.timestamp_millis() == ms);
+            assert_eq!(same_identity(&born(number.clone()), &at(ms)), is_taken, "{number}");
+            let (person, path) = (Kind::Person.schema(), ["dob".to_owned()]);
+            let is_same = same_meaning(person, &path, &number, &DateTime::from_millis(ms).into());
+            assert_eq!(is_same, is_taken, "{number}");
+            // A number is itself, whatever it means.
+            assert!(same_identity(&born(number.clone()), &born(number)));
+        }
+        let is_number_taken = date_of(&ms.into()).is_some();
+        let is_long = ms.unsigned_abs() >= 10_000_000_000;
+        assert!(is_long || !is_number_taken, "{ms}: fewer than eleven digits");
+    }
+    assert!(!same_identity(&born(497_275_500_000_i64.into()), &at(497_275_500_000 + 86_400_000)));
 }
 
 /// Only what may be a midnight of some zone, as UTC shows it, is the next day. A clock without a zone is one of the day that
