@@ -93,7 +93,7 @@ fn merge_fields(bencher: Bencher<'_, '_>) {
     let (base, local, remote) =
         (page(), changed("summary", "Control visit"), changed("relevance", "critical"));
     let schema = Kind::Page.schema();
-    bencher.bench(|| merge(schema, Some(black_box(&base)), Some(&local), Some(&remote), None));
+    bencher.bench(|| merge(schema, Some(black_box(&base)), Some(&local), Some(&remote)));
 }
 
 /// Both sides changed the same field.
@@ -101,7 +101,7 @@ fn merge_fields(bencher: Bencher<'_, '_>) {
 fn merge_clash(bencher: Bencher<'_, '_>) {
     let (base, local, remote) = (page(), changed("summary", "Here"), changed("summary", "There"));
     let schema = Kind::Page.schema();
-    bencher.bench(|| merge(schema, Some(black_box(&base)), Some(&local), Some(&remote), None));
+    bencher.bench(|| merge(schema, Some(black_box(&base)), Some(&local), Some(&remote)));
 }
 
 /// Stored bytes to a document and back.

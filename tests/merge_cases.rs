@@ -8,10 +8,12 @@
 
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use thalamus_edge::domain::diff::{Diff, Path, diff, get};
+use thalamus_edge::domain::json::date_of;
 use thalamus_edge::domain::merge::{
     Side, identity_differences, identity_of, is_other_person, merge, same_identity,
 };
 use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::same_meaning::same_meaning;
 use thalamus_edge::domain::value::identical;
 
 struct Case {
@@ -20,7 +22,6 @@ struct Case {
     base: Option<Document>,
     local: Option<Document>,
     remote: Option<Document>,
-    deleted_local: Option<Document>,
     merged: Option<Document>,
     push: Push,
     clashes: Vec<(Path, Side)>,
@@ -80,8 +81,7 @@ fn same_value(a: Option<&Bson>, b: Option<&Bson>) -> bool {
 impl Case {
     fn check(&self) {
         let (base, local, remote) = (self.base.as_ref(), self.local.as_ref(), self.remote.as_ref());
-        let deleted = self.deleted_local.as_ref();
-        let merged = merge(self.kind.schema(), base, local, remote, deleted);
+        let merged = merge(self.kind.schema(), base, local, remote);
         let what = self.what;
         assert!(
             same_bytes(merged.document.as_ref(), self.merged.as_ref()),
@@ -93,9 +93,8 @@ impl Case {
         let found: Vec<_> = merged.clashes.iter().map(|c| (c.path.clone(), c.stands)).collect();
         assert_eq!(found, self.clashes, "{what}");
         for clash in &merged.clashes {
-            let lost = local.or(deleted);
             assert!(same_value(clash.base.as_ref(), at(base, &clash.path).as_ref()), "{what}: base");
-            assert!(same_value(clash.local.as_ref(), at(lost, &clash.path).as_ref()), "{what}: local");
+            assert!(same_value(clash.local.as_ref(), at(local, &clash.path).as_ref()), "{what}: local");
             assert!(same_value(clash.remote.as_ref(), at(remote, &clash.path).as_ref()), "{what}: remote");
         }
     }
@@ -129,7 +128,7 @@ macro_rules! push {
 }
 
 macro_rules! table {
-    ($($kind:ident $what:literal: $base:tt, $local:tt $(was $deleted:tt)?, $remote:tt => $merged:tt, push $push:tt
+    ($($kind:ident $what:literal: $base:tt, $local:tt, $remote:tt => $merged:tt, push $push:tt
         $(, $stands:ident stands at $path:tt)*;)*) => {
         for case in [$(Case {
             what: $what,
@@ -137,7 +136,6 @@ macro_rules! table {
             base: side!($base),
             local: side!($local),
             remote: side!($remote),
-            deleted_local: [$(side!($deleted),)? None].into_iter().next().flatten(),
             merged: side!($merged),
             push: push!($push),
             clashes: vec![$((owned(&$path), Side::$stands)),*],
@@ -472,18 +470,16 @@ fn whole_records() {
             {"x": 1}, {"x": 1.0}, absent => {"x": 1.0}, push insert, Local stands at [];
         Page "a field removed here, deleted there: an edit too":
             {"x": 1, "y": 1}, {"y": 1}, absent => {"y": 1}, push insert, Local stands at [];
-        Page "deleted here, unchanged there": {"x": 1}, absent was {"x": 1}, {"x": 1} => absent, push delete;
+        Page "deleted here, unchanged there": {"x": 1}, absent, {"x": 1} => absent, push delete;
         Page "deleted here, only the key order changed there":
-            {"x": {"a": 1, "b": 1}}, absent was {"x": {"a": 1, "b": 1}}, {"x": {"b": 1, "a": 1}}
+            {"x": {"a": 1, "b": 1}}, absent, {"x": {"b": 1, "a": 1}}
             => absent, push delete;
         Page "deleted here, edited there: the edit wins":
-            {"x": 1}, absent was {"x": 1}, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
-        Page "edited and deleted here, edited there: the clash carries the body as it was":
-            {"x": 1}, absent was {"x": 7, "y": 8}, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
+            {"x": 1}, absent, {"x": 2} => {"x": 2}, push nothing, Remote stands at [];
         Page "deleted here, a field set to null there: an edit":
             {"x": 1}, absent, {"x": 1, "y": null} => {"x": 1, "y": null}, push nothing, Remote stands at [];
         Page "created and deleted here, created there: nothing of this node's contradicts it":
-            absent, absent was {"x": 1}, {"x": 2} => {"x": 2}, push nothing;
+            absent, absent, {"x": 2} => {"x": 2}, push nothing;
         Page "created on both sides: union, scalars of the centre":
             absent, {"_id": "p", "x": 1, "own": 1, "s": {"a": 1}}, {"_id": "p", "x": 2, "theirs": 2, "s": {"b": 1}}
             => {"_id": "p", "x": 2, "theirs": 2, "s": {"b": 1, "a": 1}, "own": 1}, push [["s", "a"], ["own"]],
@@ -639,6 +635,47 @@ fn a_day_of_birth_is_one_day_in_any_typography() {
         assert!(!same_identity(&born(a.into()), &born(b.into())), "{a} {b}");
     }
     assert!(same_identity(&born("1–2–1990".into()), &born("1-2-1990".into())));
+}
+
+/// What a client may write onto a date as a number is that day of birth where people are compared; any other number is no day,
+/// and people are kept apart.
+#[test]
+fn a_number_is_the_day_of_birth_for_which_the_api_takes_it() {
+    let born = |day: Bson| doc! {"name": "Ana", "dob": day};
+    let at = |ms: i64| born(Bson::DateTime(DateTime::from_millis(ms)));
+    for ms in [
+        0,
+        1990,
+        -1,
+        19_800_505,
+        497_279_100,
+        -86_400_000,
+        9_999_999_999,
+        -9_999_999_999,
+        10_000_000_000,
+        -10_000_000_000,
+        -618_105_600_000,
+        497_275_500_000,
+        198_510_041_305,
+        19_851_004_130_500,
+        253_402_300_800_000,
+    ] {
+        let whole = Bson::Int64(ms);
+        for number in [whole.clone(), Bson::Double(ms as f64), doc! {"$date": whole}.into()] {
+            let json = number.clone().into_relaxed_extjson();
+            let is_taken = date_of(&json).is_some_and(|date| date.timestamp_millis() == ms);
+            assert_eq!(same_identity(&born(number.clone()), &at(ms)), is_taken, "{number}");
+            let (person, path) = (Kind::Person.schema(), ["dob".to_owned()]);
+            let is_same = same_meaning(person, &path, &number, &DateTime::from_millis(ms).into());
+            assert_eq!(is_same, is_taken, "{number}");
+            // A number is itself, whatever it means.
+            assert!(same_identity(&born(number.clone()), &born(number)));
+        }
+        let is_number_taken = date_of(&ms.into()).is_some();
+        let is_long = ms.unsigned_abs() >= 10_000_000_000;
+        assert!(is_long || !is_number_taken, "{ms}: fewer than eleven digits");
+    }
+    assert!(!same_identity(&born(497_275_500_000_i64.into()), &at(497_275_500_000 + 86_400_000)));
 }
 
 /// Only what may be a midnight of some zone, as UTC shows it, is the next day. A clock without a zone is one of the day that

@@ -284,7 +284,12 @@ async fn an_edit_beats_a_delete_and_bodies_are_archived_first() {
     assert_eq!(whole(0, "ANA").await["stands"], "local");
     let bob = whole(1, "BOB").await;
     assert_eq!((&bob["stands"], &bob["path"]), (&json!("central"), &json!([])));
-    assert_eq!(bob["local"]["address"], "unseen", "the deleted body with its unpushed edit: {bob}");
+    assert_eq!((bob.get("local"), &bob["central"]["phone"]), (None, &json!("kept")), "{bob}");
+    let trash = federation.nodes[1].get("/trash?person=BOB").await;
+    let bob = trash.as_array().unwrap().iter().find(|row| row["record"] == "BOB").unwrap();
+    assert_eq!(bob["state"], "void");
+    let body = federation.nodes[1].get(&format!("/trash/{}", bob["id"])).await;
+    assert_eq!(body["document"]["address"], "unseen", "the deleted body with its unpushed edit: {body}");
     let eva = whole(1, "EVA").await;
     assert_eq!((&eva["secret"], eva.get("local")), (&json!(true), None));
 

@@ -409,12 +409,12 @@ fn where_it_is_not_transitive_the_centre_stands_and_nothing_is_sent() {
         );
         let record = |value: &Bson| doc! {"_id": "X", at: value.clone()};
         for (local, remote) in [(&a, &b), (&b, &a), (&b, &c), (&c, &b)] {
-            let merged = merge(kind.schema(), None, Some(&record(local)), Some(&record(remote)), None);
+            let merged = merge(kind.schema(), None, Some(&record(local)), Some(&record(remote)));
             let document = merged.document.unwrap();
             assert!(identical(&document.clone().into(), &record(remote).into()) && merged.clashes.is_empty());
             assert_eq!(diff(&record(remote), &document), Diff::Same, "nothing is left to send");
         }
-        let merged = merge(kind.schema(), None, Some(&record(&a)), Some(&record(&c)), None);
+        let merged = merge(kind.schema(), None, Some(&record(&a)), Some(&record(&c)));
         assert_eq!(merged.clashes.len(), 1);
     }
 }
@@ -427,7 +427,7 @@ fn a_merge_with_a_base_stays_exact() {
     };
     let (one, other, third): (Bson, Bson, Bson) = (70.into(), 70.0.into(), 70_i64.into());
     let merged = |base: Option<&Document>, local: &Bson, remote: &Bson| {
-        merge(Kind::Page.schema(), base, Some(&record(local)), Some(&record(remote)), None)
+        merge(Kind::Page.schema(), base, Some(&record(local)), Some(&record(remote)))
     };
     let changed = merged(Some(&record(&one)), &other, &one);
     assert!(
@@ -451,12 +451,12 @@ fn at_a_restored_centre_values_agree_where_nothing_tells_which_is_older() {
     let held = doc! {"_id": "p1", "page_date": "2026-01-02T10:00:00", "in": {"n": 70}, "x": 1};
     let there = doc! {"_id": "p1", "page_date": date("2026-01-02T10:00:00Z"), "in": {"n": 70.0}, "x": 2.0};
     let base = rebuilt_base(Kind::Page, Some(&held), Some(&held), Some(&there), &[]);
-    let merged = merge(Kind::Page.schema(), base.as_ref(), Some(&held), Some(&there), None);
+    let merged = merge(Kind::Page.schema(), base.as_ref(), Some(&held), Some(&there));
     assert_eq!(merged.clashes.iter().map(|clash| clash.path.join(".")).collect::<Vec<_>>(), ["x"]);
     assert!(identical(&merged.document.unwrap().into(), &there.clone().into()));
 
     let edited = doc! {"_id": "p1", "page_date": "2026-01-02T11:00:00", "in": {"n": 70}, "x": 2.0};
     let base = rebuilt_base(Kind::Page, Some(&held), Some(&edited), Some(&there), &[]);
-    let merged = merge(Kind::Page.schema(), base.as_ref(), Some(&edited), Some(&there), None);
+    let merged = merge(Kind::Page.schema(), base.as_ref(), Some(&edited), Some(&there));
     assert_eq!(merged.clashes.iter().map(|clash| clash.path.join(".")).collect::<Vec<_>>(), ["page_date"]);
 }

@@ -405,11 +405,19 @@ fn value_text(conflict: &Value) -> String {
         whole if whole.is_empty() => "(the record as a whole)".to_owned(),
         field => field,
     };
+    // A side without the record has deleted it.
+    let is_whole = conflict["type"] == "value" && field_name(conflict).is_empty();
+    let is_deleted = |name: &str| is_whole && name != "base" && conflict.get(name).is_none();
     // As JSON, so that text and number can be told apart; what is not there has no value.
     let value = |name: &str| match conflict.get(name) {
         Some(value) => plain(&value.to_string()),
         None if conflict["secret"] == true => "(never shown)".to_owned(),
+        None if is_deleted(name) => "(deleted)".to_owned(),
         None => "(absent)".to_owned(),
+    };
+    let [by, at] = match is_deleted("local") {
+        true => ["deleted here by", "deleted here"],
+        false => ["edited here by", "edited here"],
     };
     let mut lines = vec![
         ("conflict", cell(&conflict["id"])),
@@ -417,8 +425,8 @@ fn value_text(conflict: &Value) -> String {
         ("field", field),
         ("status", cell(&conflict["status"])),
         ("found", cell(&conflict["found_at"])),
-        ("edited here by", author(conflict)),
-        ("edited here", cell(&conflict["edited_at"])),
+        (by, author(conflict)),
+        (at, cell(&conflict["edited_at"])),
         ("centre's by", conflict.get("central_author").map_or_else(|| "unknown".to_owned(), cell)),
         ("centre's written", cell(&conflict["central_edited_at"])),
         ("before", value("base")),
@@ -554,5 +562,26 @@ mod tests {
         assert!(text.contains("field           a.b\nedited here by  unknown"), "{text}");
         let secret = conflict_text(&json!({"path": ["password"], "secret": true}));
         assert!(secret.contains("local           (never shown)"), "{secret}");
+    }
+
+    #[test]
+    fn a_side_that_deleted_the_record_says_so() {
+        let body = json!({"_id": "p1"});
+        let of = |sides: Value| {
+            let mut conflict = json!({"type": "value", "path": [], "base": body, "author": "person:ANA"});
+            conflict.as_object_mut().unwrap().extend(sides.as_object().unwrap().clone());
+            conflict_text(&conflict)
+        };
+        let here = of(json!({"central": body, "current": body, "stands": "central"}));
+        let said = "local            (deleted)\ncentral          {\"_id\":\"p1\"}";
+        assert!(here.contains(said) && here.contains("deleted here by  person:ANA"), "{here}");
+        let there = of(json!({"local": body, "current": body, "stands": "local"}));
+        let said = "local           {\"_id\":\"p1\"}\ncentral         (deleted)";
+        assert!(there.contains(said) && there.contains("edited here by  person:ANA"), "{there}");
+        let gone = of(json!({"local": body, "stands": "local"}));
+        assert!(gone.contains("now             (deleted)"), "{gone}");
+        // Two records under one id: none of them was deleted by anybody's edit.
+        let record = conflict_text(&json!({"type": "record", "path": [], "local": body}));
+        assert!(record.contains("central         (absent)"), "{record}");
     }
 }

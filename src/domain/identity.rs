@@ -8,7 +8,7 @@ use bson::{Bson, Document};
 use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 
 use super::folding::{fold_name, plain_text};
-use super::json::{date_of, plain_date, utc_of, written_date};
+use super::json::{plain_date, stored_moment, written_date};
 
 /// Genders as GNU Health (`f`), HL7 FHIR (`female`) and people who speak its languages write them, each behind the
 /// one that stands for it; words with blanks between. Case, accents and other typography do not count.
@@ -107,10 +107,6 @@ static GENDER_WORDS: LazyLock<HashMap<String, Option<&str>>> = LazyLock::new(|| 
     });
     unknown.chain(known).collect()
 });
-
-/// Smaller numbers may be years, ages, days or seconds as well; somebody born in the first months of 1970 is compared as
-/// typed.
-pub(super) const MOMENT_MS_MIN: u64 = 10_000_000_000;
 
 /// Since this year the offsets of all zones are whole or half hours, or one of [`QUARTER_HOUR_MIDNIGHTS`] (Liberia was the
 /// last to change).
@@ -238,16 +234,12 @@ pub(super) enum Birth {
     Unread(String),
 }
 
-/// The moment that a value stands for, by UTC; a large number is milliseconds since 1970, as clients write dates.
+/// The moment that a value stands for, by UTC. Small numbers are none: they may be years, ages, days or seconds as well.
 fn moment_of(value: &Bson) -> Option<NaiveDateTime> {
-    let is_moment = match value {
-        Bson::String(text) => return written_date(text)?.utc(),
-        Bson::Int64(ms) => ms.unsigned_abs() >= MOMENT_MS_MIN,
-        Bson::Double(ms) => ms.abs() >= MOMENT_MS_MIN as f64,
-        _ => false,
-    };
-    let date = is_moment.then(|| date_of(&value.clone().into_relaxed_extjson())).flatten();
-    date.map_or_else(|| utc_of(value), |date| utc_of(&Bson::DateTime(date)))
+    match value {
+        Bson::String(text) => written_date(text)?.utc(),
+        other => stored_moment(other),
+    }
 }
 
 /// A stored date.

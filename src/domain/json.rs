@@ -12,6 +12,7 @@ mod extended;
 pub(crate) mod lines;
 mod parse;
 mod shell;
+mod stored;
 pub mod weight;
 
 use std::fmt;
@@ -26,10 +27,11 @@ use serde_json::{Value, json};
 
 use adopt::is_shown_as;
 pub use adopt::{adopt, adopt_like, check_key};
-pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, plain_date, utc_of, written_date};
+pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, plain_date, written_date};
 pub use extended::bson_of_extended;
 pub use parse::{BodyError, parse, parse_body, parse_object};
 pub use shell::{ShellError, parse_shell};
+pub use stored::stored_moment;
 
 /// Deepest nesting of a document accepted from clients, the document itself being level 1.
 pub const DOCUMENT_DEPTH_MAX: usize = 64;

@@ -48,16 +48,15 @@ pub enum Side {
 
 /// Merges one record. `base` is the version last agreed with the centre; absent records are `None`.
 ///
-/// `deleted_local` is the body that a locally deleted record had: if the centre edited it meanwhile, the
-/// clash carries that body, so that edits made before the delete are not lost with it.
+/// The side of a whole record that was deleted has no value in a clash: what it wants is that the record is gone. The body
+/// that a record had when it was deleted here, edits that nobody else has seen included, is in the trash.
 pub fn merge(
     schema: &Schema,
     base: Option<&Document>,
     local: Option<&Document>,
     remote: Option<&Document>,
-    deleted_local: Option<&Document>,
 ) -> Merged {
-    let whole = |stands, local: Option<&Document>| Clash {
+    let whole = |stands| Clash {
         path: Path::new(),
         base: base.cloned().map(Bson::Document),
         local: local.cloned().map(Bson::Document),
@@ -72,11 +71,11 @@ pub fn merge(
         (Some(base), Some(local), None) if same_document(base, local) => clean(None),
         (Some(_), _, None) | (Some(_), None, _) if planted(Flaw::DeleteBeatsEdit) => clean(None),
         (Some(_), Some(local), None) => {
-            Merged { document: Some(local.clone()), clashes: vec![whole(Side::Local, Some(local))] }
+            Merged { document: Some(local.clone()), clashes: vec![whole(Side::Local)] }
         }
         (Some(base), None, Some(remote)) if same_document(base, remote) => clean(None),
         (Some(_), None, Some(remote)) => {
-            Merged { document: Some(remote.clone()), clashes: vec![whole(Side::Remote, deleted_local)] }
+            Merged { document: Some(remote.clone()), clashes: vec![whole(Side::Remote)] }
         }
         (base, Some(local), Some(remote)) => {
             let nothing = Document::new();

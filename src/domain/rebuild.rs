@@ -308,7 +308,7 @@ mod tests {
     ) -> (Option<Document>, Vec<Option<Bson>>) {
         let base = rebuilt_base(Kind::Event, agreed.as_ref(), local.as_ref(), remote.as_ref(), own);
         let schema = Kind::Event.schema();
-        let merged = merge(schema, base.as_ref(), local.as_ref(), remote.as_ref(), None);
+        let merged = merge(schema, base.as_ref(), local.as_ref(), remote.as_ref());
         (merged.document, merged.clashes.into_iter().map(|clash| clash.local).collect())
     }
 

@@ -10,7 +10,7 @@
 //! | numbers | they are equal without rounding: 70, 70.0, a 64-bit 70 and a decimal 70.00; a fraction in binary equals the decimal that it is written as (36.6), a whole number counts with all of its digits; 0 equals -0.0, NaN equals NaN |
 //! | a number and a text | the field is a measured value (`MEASURED`) and the text is that number |
 //! | a BSON date and a text | the text reads as the same moment, to the millisecond of BSON; without a zone it is UTC |
-//! | a BSON date and a number | the number is that many milliseconds since 1970, and more than a hundred days of them |
+//! | a BSON date and a number | the number is that many milliseconds since 1970, and one that the API takes for a date ([`stored_moment`]) |
 //! | two texts | both read as the same moment, to the nanosecond, and both can be nothing but dates: a month by its name, or `1985-10-04`. In a field that is named as a date every form counts |
 //! | a person's `dob` | they are the same day, as identity has it (`same_birth_day`) |
 //! | a person's `name`, `lastname` | they fold alike, as in search; for [`same_edit`] they are the same text, because to correct the spelling is an edit |
@@ -33,8 +33,8 @@ use bson::{Bson, Document};
 use chrono::NaiveDateTime;
 
 use super::diff::is_identity;
-use super::identity::{MOMENT_MS_MIN, same_birth_day, same_gender, same_name};
-use super::json::{date_of, plain_date, utc_of, written_date};
+use super::identity::{same_birth_day, same_gender, same_name};
+use super::json::{plain_date, stored_moment, written_date};
 use super::record::{Kind, fold_account};
 use super::schema::{Owner, Schema};
 use super::value::{is_same_set, same};
@@ -231,20 +231,9 @@ struct Written {
 
 impl Written {
     fn read(value: &Bson) -> Option<Written> {
-        let date = |date: bson::DateTime| utc_of(&Bson::DateTime(date));
-        let number = |ms: i64| {
-            let is_large = ms.unsigned_abs() >= MOMENT_MS_MIN;
-            is_large.then(|| date_of(&ms.into())).flatten().and_then(date)
-        };
         let (form, utc) = match value {
-            Bson::DateTime(stored) => (Form::Date, date(*stored)?),
-            Bson::Document(object) if object.len() == 1 && object.contains_key("$date") => {
-                (Form::Date, date(date_of(&value.clone().into_relaxed_extjson())?)?)
-            }
-            Bson::Int64(ms) => (Form::Number, number(*ms)?),
-            Bson::Double(ms) if ms.fract() == 0.0 && ms.abs() < (1_u64 << 53) as f64 => {
-                (Form::Number, number(*ms as i64)?)
-            }
+            Bson::DateTime(_) | Bson::Document(_) => (Form::Date, stored_moment(value)?),
+            Bson::Int64(_) | Bson::Double(_) => (Form::Number, stored_moment(value)?),
             Bson::String(text) => {
                 let utc = written_date(text)?.utc()?;
                 (if is_plain_date(text) { Form::PlainText } else { Form::Text }, utc)

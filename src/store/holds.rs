@@ -450,7 +450,9 @@ impl Snapshot {
         let mut count = 0;
         for entry in self.transaction.open_table(HELD_OF)?.iter()? {
             let (at, ()) = (entry?.0, ());
-            count += u64::from(holds.get(at.value().0)?.is_none());
+            // One that is damaged is a hold all the same.
+            let is_behind_none = unless_damaged(holds.get(at.value().0))?.is_some_and(|hold| hold.is_none());
+            count += u64::from(is_behind_none);
         }
         Ok(count)
     }

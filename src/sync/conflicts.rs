@@ -111,7 +111,15 @@ pub(super) const OF_ANOTHER: &str = "the record is another person's now, or nobo
 pub(super) const OTHER_OWNER: &str = "it would give the record to another person";
 
 /// As [`OF_ANOTHER`], of a record that is gone.
-pub(super) const GONE_OF_ANOTHER: &str = "the record is gone, and its account is another person's now, or nobody knows whose it was: enter it where it belongs; if both versions are, \"central\" closes the conflict and writes nothing";
+pub(super) const GONE_OF_ANOTHER: &str = "the record is gone, and its account is another person's now, or nobody knows whose it was: enter it where it belongs. The side that had deleted it closes the conflict and writes nothing; if no side had, and both versions are another one's, \"central\" does";
+
+/// Why a decision in a row is not carried out for a version of a whole record that stood when the conflict was found: whoever
+/// deleted the record later may have seen it.
+pub(super) const GONE_SINCE: &str = "the record is gone: it was deleted after this conflict was found. To have it again, decide at the node, or take it out of the trash there; the side that had deleted it closes the conflict";
+
+/// Why a field of a record that is gone gets no value.
+pub(super) const GONE_WITH_FIELD: &str =
+    "the record is gone: take \"central\" at the node, which closes the conflict";
 
 /// Whether a decision is for the side that stands.
 pub(super) fn is_for_what_stands(conflict: &Conflict, decision: &Decision) -> bool {
@@ -267,10 +275,7 @@ fn decide(
         return Ok(conflict);
     }
     if record.is_none() && !conflict.path.is_empty() {
-        return Err(ResolveError::Invalid {
-            field: "take".to_owned(),
-            message: "the record is gone: take \"central\", which closes the conflict".to_owned(),
-        });
+        return Err(ResolveError::Invalid { field: "take".to_owned(), message: GONE_WITH_FIELD.to_owned() });
     }
     if is_out_of_reach(&conflict, record.as_ref(), decision) {
         return Err(ResolveError::Invalid { field: "take".to_owned(), message: NOT_HERE.to_owned() });

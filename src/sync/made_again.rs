@@ -31,14 +31,16 @@ pub(super) fn is_making(
 }
 
 /// Whether a decision for the centre's side only closes the conflict: the record is gone, and neither of the two bodies is
-/// of who has its account now.
+/// of who has its account now. If it was deleted here, a decision for this side closes it.
 pub(super) fn is_closing(
     tx: &Tx<'_>,
     conflict: &Conflict,
     record: Option<&Document>,
     decision: &Decision,
 ) -> Result<bool, StoreError> {
-    if record.is_some() || !conflict.path.is_empty() || *decision != Decision::TakeCentral {
+    let is_deleted_here = conflict.local.is_none() && conflict.central.is_some();
+    if record.is_some() || !conflict.path.is_empty() || is_deleted_here || *decision != Decision::TakeCentral
+    {
         return Ok(false);
     }
     for body in [&conflict.local, &conflict.central].into_iter().flatten().filter_map(Bson::as_document) {

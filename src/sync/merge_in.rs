@@ -38,11 +38,12 @@ pub(crate) fn merge_in(
 
 fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
-    let (local, before) = (tx.document(key)?, tx.writes());
+    let before = tx.writes();
     if let (Some(remote), true) = (remote, tx.is_vanished(key)?) {
         tally += note_put_back(tx, key, remote)?;
         tx.clear_vanished(key)?;
     }
+    let local = tx.document(key)?;
     tally += note_delivered(tx, key, local.as_ref(), remote)?;
     restore::bring_together(tx, key, local.as_ref(), remote)?;
     if !hold::diverts(tx, key, local.as_ref(), remote, &mut tally)? {
@@ -173,10 +174,7 @@ pub(crate) fn merge_known(
         return Ok(tally);
     }
     let base = tx.base(key)?;
-    let trashed = tx.pending_trash(key)?;
-    let schema = key.kind.schema();
-    let deleted_local = trashed.as_ref().map(|row| &row.document);
-    let merged = merge(schema, base.document(), local.as_ref(), remote, deleted_local);
+    let merged = merge(key.kind.schema(), base.document(), local.as_ref(), remote);
     let recorded: &[Clash] = if planted(Flaw::LoserDropped) { &[] } else { &merged.clashes };
     for clash in recorded {
         tx.add_conflict_with(key, clash, remote)?;

@@ -6,7 +6,7 @@
 //! | the node came to know the record | whose it is |
 //! |---|---|
 //! | made here, or agreed, while a person stood there | that person's, also after they are gone |
-//! | from the centre, while nobody stood there, and somebody here had the account before | nobody's yet: it waits apart, is in nobody's book, and is merged with nothing |
+//! | from the centre, while nobody stood there, and somebody here had the account before; also one that was agreed, was deleted there, and is there again | nobody's yet: it waits apart, is in nobody's book, and is merged with nothing |
 //! | from the centre, while nobody here has had the account | nobody's: those see it who may see all, until somebody is made here under the account; then it waits apart |
 //!
 //! Nobody stands there, as far as the node knows, if the person is gone at the centre, or was deleted here, or was made

@@ -5,15 +5,22 @@
 //! would be nowhere. So where the record is back at what one of the node's own writes had found there, the node's value becomes
 //! a conflict; what else is taken away is kept in the trash, as it would be if the delete had been seen. Nothing is sent again by
 //! itself: who deleted the record may have seen it.
+//!
+//! While nobody has the account of the record, what is there again may be anybody's ([`super::ownerless`]): the delete is
+//! carried out here, and the centre's record waits apart. If the one here has unsent edits, it is asked which of the two
+//! is to have the id ([`super::undecided`]).
 
 use bson::Document;
 
 use super::merge_in::{are_of_two, is_held};
+use super::ownerless::is_nobodys;
 use super::restore::changed_since;
 use super::round::Tally;
+use crate::domain::access::Actor;
 use crate::domain::diff::{Diff, diff, get};
 use crate::domain::rebuild::{OwnWrite, is_earlier, set_back};
 use crate::domain::record::{Kind, RecordKey};
+use crate::domain::schema::Owner;
 use crate::domain::value::{same_document, same_option};
 use crate::store::{Base, StoreError, Tx};
 
@@ -29,8 +36,33 @@ pub(super) fn note_put_back(
     let Some((local, agreed)) = compared(tx, key, remote)? else {
         return Ok(Tally::default());
     };
+    if is_nobodys_now(tx, key, remote)? {
+        return part(tx, key, &local);
+    }
     let own = tx.own_writes(key)?;
     keep(tx, key, (&local, &agreed), remote, &own)
+}
+
+/// Whether nobody has the account of a record, so that it need not be of whom it was of before the delete.
+fn is_nobodys_now(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<bool, StoreError> {
+    match (key.kind.schema().owner, key.kind.schema().owner_of(remote)) {
+        // What becomes of a write on its way is not known.
+        (Owner::Field(_), Some(account)) => Ok(!tx.has_intent(key)? && is_nobodys(tx, &account)?),
+        _ => Ok(false),
+    }
+}
+
+/// The record here and the one that is there again are two.
+fn part(tx: &mut Tx<'_>, key: &RecordKey, local: &Document) -> Result<Tally, StoreError> {
+    if !tx.is_clean(key)? {
+        tx.put(key, Some(local), &Base::Absent, &Actor::Centre)?;
+        return Ok(Tally::default());
+    }
+    tx.discard(key, local)?;
+    tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+    tx.clear_dead(key)?;
+    tx.note_taken(key)?;
+    Ok(Tally { deleted: 1, ..Tally::default() })
 }
 
 /// The history of changes has a gap: a collection may have been dropped in it, and filled from an older copy. It counts as

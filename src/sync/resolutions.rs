@@ -14,8 +14,8 @@ use bson::{Bson, Document};
 
 use super::conflict_rows::{Written, central_row, reopened_row};
 use super::conflicts::{
-    Decision, NOT_HERE, ResolveError, audit_decision, check_person_may_go, current_value, decided,
-    is_for_what_stands, is_out_of_reach, refusal_of_owner,
+    Decision, GONE_SINCE, GONE_WITH_FIELD, NOT_HERE, ResolveError, audit_decision, check_person_may_go,
+    current_value, decided, is_for_what_stands, is_out_of_reach, refusal_of_owner,
 };
 use super::identity_answers::{self, Question, open_questions, take_answer};
 use super::round::{Round, RoundError};
@@ -394,7 +394,7 @@ fn carry_out(
 ) -> Result<Result<(), String>, StoreError> {
     let record = tx.document(&conflict.key)?;
     if record.is_none() && !conflict.path.is_empty() {
-        return Ok(Err("the record is gone".to_owned()));
+        return Ok(Err(GONE_WITH_FIELD.to_owned()));
     }
     if conflict.subject == Subject::Record {
         return carry_out_about_record(tx, conflict, record.as_ref(), decision);
@@ -433,7 +433,8 @@ fn carry_out(
         return Ok(Ok(()));
     }
     if !still_stands(conflict, record.as_ref()) {
-        return Ok(Err("the value has changed meanwhile".to_owned()));
+        let is_gone = conflict.path.is_empty() && record.is_none();
+        return Ok(Err(if is_gone { GONE_SINCE } else { "the value has changed meanwhile" }.to_owned()));
     }
     if let Some(reason) = foreign {
         return Ok(Err(reason.to_owned()));

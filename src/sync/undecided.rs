@@ -131,7 +131,7 @@ fn is_left_behind(
             return Ok(false);
         }
     }
-    Ok(!people.is_empty())
+    Ok(!people.is_empty() || tx.had_somebody(&account)?)
 }
 
 /// Whether a person who is gone at the centre waits for a decision, because records of theirs were never sent; it

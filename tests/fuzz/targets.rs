@@ -435,7 +435,7 @@ fn check_merge(schema: &Schema, base: &Document, local: &Document, remote: &Docu
     laws::no_edit_is_lost(schema, base, local, remote);
     laws::nothing_comes_from_nowhere(schema, base, local, remote);
     laws::clashes_are_real_and_their_winner_stands(schema, base, local, remote);
-    laws::an_edit_beats_a_delete(schema, base, local, remote);
+    laws::an_edit_beats_a_delete(schema, base, remote);
     laws::records_made_on_both_sides_unite(schema, local, remote);
 }
 
@@ -457,7 +457,7 @@ fn check_rebuilt(kind: Kind, agreed: &Document, local: &Document, remote: &Docum
     ];
     for own in &courses {
         let base = rebuilt_base(kind, Some(agreed), Some(local), Some(remote), own);
-        let merged = merge(kind.schema(), base.as_ref(), Some(local), Some(remote), None);
+        let merged = merge(kind.schema(), base.as_ref(), Some(local), Some(remote));
         assert!(merged.document.is_some(), "a record that both have is gone");
         laws::no_edit_is_lost(kind.schema(), &base.unwrap_or_default(), local, remote);
         assert_eq!(rebuilt_base(kind, Some(agreed), Some(local), None, own), None);

@@ -164,8 +164,9 @@ async fn what_cannot_be_done_to_the_record_is_declined() {
     clinic.round().await;
     clinic.written(doc! {"status": "resolved", "resolution": "local"});
     clinic.round().await;
-    assert_eq!((clinic.notes(), clinic.at_centre(Person, ID)), (vec!["the record is gone".to_owned()], None));
-    assert!(clinic.declined().contains("the record is gone"));
+    let gone = "the record is gone: take \"central\" at the node, which closes the conflict";
+    assert_eq!((clinic.notes(), clinic.at_centre(Person, ID)), (vec![gone.to_owned()], None));
+    assert!(clinic.declined().contains(gone));
     // A value that is no record does not delete one.
     for value in [Bson::from("text"), Bson::Null, Bson::from(vec![Bson::Null])] {
         let clinic =

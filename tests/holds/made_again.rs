@@ -38,6 +38,16 @@ async fn deleted_twice(clinic: &Clinic, kind: Kind) -> (RecordKey, Document) {
     (key, edited)
 }
 
+impl Clinic {
+    /// Somebody writes a decision into the row of a conflict.
+    fn decides_in_row(&self, id: &str, decision: Document) {
+        let mut state = self.sim.state();
+        let row = state.conflicts.get_mut(id).unwrap();
+        row.extend(doc! {"status": "resolved", "resolved_by": "office"});
+        row.extend(decision);
+    }
+}
+
 fn whole(clinic: &Clinic, key: &RecordKey) -> Conflict {
     let conflicts = clinic.store.read().unwrap().conflicts().unwrap();
     let mut found = conflicts.into_iter().filter(|conflict| &conflict.key == key && conflict.path.is_empty());
@@ -129,4 +139,151 @@ async fn a_record_of_a_person_who_got_another_account_is_made_again_under_that()
     let expected = with(edited, doc! {"book": "NEWACC1"});
     assert_eq!(clinic.sim.get(Kind::Page, &key.id), Some(expected.clone()));
     assert_eq!(clinic.here(Kind::Page, &key.id), Some(expected));
+}
+
+/// A record was deleted here, with an edit that nobody else has seen, and edited at the centre before the delete came there.
+/// Returns the key, and the record as it was edited there.
+async fn edited_over_the_delete(clinic: &Clinic, kind: Kind) -> (RecordKey, Document) {
+    let mut agreed = body(kind);
+    if kind == Kind::Person {
+        agreed.insert("active", false);
+    }
+    let key = key(kind, agreed.get_str("_id").unwrap());
+    clinic.there(Kind::Person, ana());
+    clinic.there(kind, agreed.clone());
+    clinic.round().await;
+    clinic.edit(kind, with(agreed.clone(), doc! {"unseen": "mine"})).await;
+    clinic.delete(kind, &key.id).await;
+    let edited = with(agreed, doc! {"note": "theirs"});
+    clinic.there(kind, edited.clone());
+    clinic.round().await;
+    assert_eq!(clinic.here(kind, &key.id), Some(edited.clone()), "{kind:?}: the edit stands");
+    (key, edited)
+}
+
+#[tokio::test]
+async fn a_delete_that_lost_is_no_value_and_is_taken_as_a_delete() {
+    for kind in Kind::ALL {
+        let clinic = Clinic::new();
+        let (key, edited) = edited_over_the_delete(&clinic, kind).await;
+        let conflict = whole(&clinic, &key);
+        assert_eq!((conflict.stands, conflict.author.as_str()), (Side::Remote, "person:CLERK"), "{kind:?}");
+        assert_eq!(conflict.local, None, "{kind:?}: the side here is that the record is gone");
+        assert!(conflict.edited_at_ms.is_some(), "{kind:?}: when it was deleted");
+        let row = clinic.sim.state().conflicts[&conflict.id].clone();
+        assert!(!row.contains_key("local") && row.contains_key("central"), "{kind:?}: {row}");
+        // What was written before the delete is not lost with it.
+        let trash = clinic.store.read().unwrap().trash().unwrap();
+        let is_kept = |field: &str, value: &str| {
+            let bodies = trash.iter().filter(|kept| kept.key == key);
+            bodies.filter_map(|kept| kept.document.get_str(field).ok()).any(|kept| kept == value)
+        };
+        assert!(is_kept("unseen", "mine"), "{kind:?}");
+        let seen = Some(Bson::Document(edited));
+        let take = resolve(&clinic.store, &conflict.id, Decision::TakeLocal, seen, clerk(), |_, _, _| Ok(()));
+        take.await.unwrap();
+        assert_eq!(clinic.here(kind, &key.id), None, "{kind:?}");
+        clinic.round().await;
+        clinic.round().await;
+        assert_eq!((clinic.here(kind, &key.id), clinic.at_centre(kind, &key.id)), (None, None), "{kind:?}");
+        let trash = clinic.store.read().unwrap().trash().unwrap();
+        let notes =
+            trash.iter().filter(|kept| kept.key == key).filter_map(|kept| kept.document.get_str("note").ok());
+        assert!(notes.into_iter().any(|note| note == "theirs"), "{kind:?}: the body that was deleted now");
+    }
+}
+
+#[tokio::test]
+async fn an_edit_that_stands_over_a_delete_is_kept_by_a_decision_for_it() {
+    let clinic = Clinic::new();
+    let (key, edited) = edited_over_the_delete(&clinic, Kind::Page).await;
+    let id = whole(&clinic, &key).id;
+    let seen = Some(Bson::Document(edited.clone()));
+    resolve(&clinic.store, &id, Decision::TakeCentral, seen, clerk(), |_, _, _| Ok(())).await.unwrap();
+    clinic.round().await;
+    assert_eq!(clinic.at_centre(Kind::Page, &key.id), Some(edited.clone()));
+    assert_eq!(clinic.here(Kind::Page, &key.id), Some(edited));
+    assert_eq!(whole(&clinic, &key).status, ConflictStatus::Resolved);
+}
+
+/// As [`a_delete_that_lost_is_no_value_and_is_taken_as_a_delete`], for a decision that is written into the row. A person who
+/// may not be deleted stays.
+#[tokio::test]
+async fn a_delete_that_lost_is_taken_from_the_row_by_the_rules_for_deleting() {
+    let clinic = Clinic::new();
+    let (key, _) = edited_over_the_delete(&clinic, Kind::Person).await;
+    let id = whole(&clinic, &key).id;
+    clinic.edit(Kind::Page, doc! {"_id": "theirs", "book": &key.id, "info": "a page"}).await;
+    clinic.decides_in_row(&id, doc! {"resolution": "local"});
+    clinic.round().await;
+    clinic.round().await;
+    let row = clinic.sim.state().conflicts[&id].clone();
+    assert!(row.get_str("declined").is_ok_and(|why| why.contains("records of their own")), "{row}");
+    assert!(clinic.here(Kind::Person, &key.id).is_some());
+    clinic.delete(Kind::Page, "theirs").await;
+    clinic.round().await;
+    clinic.decides_in_row(&id, doc! {"resolution": "local"});
+    clinic.round().await;
+    clinic.round().await;
+    assert_eq!((clinic.here(key.kind, &key.id), clinic.at_centre(key.kind, &key.id)), (None, None));
+}
+
+/// The version here stood, and the record is gone since: the row says what happened, and what there is to do.
+#[tokio::test]
+async fn a_decision_in_the_row_for_a_version_that_is_gone_since_is_declined_in_words_that_fit() {
+    let clinic = Clinic::new();
+    let (key, edited) = deleted_twice(&clinic, Kind::Page).await;
+    let id = whole(&clinic, &key).id;
+    let value = doc! {"resolution": "value", "value": with(edited.clone(), doc! {"note": "typed"})};
+    for decision in [doc! {"resolution": "local"}, value] {
+        clinic.decides_in_row(&id, decision);
+        clinic.round().await;
+        assert_gone_since(&clinic, &id);
+    }
+    // What it says can be done.
+    takes_local(&clinic, &key).await.unwrap();
+    clinic.round().await;
+    clinic.round().await;
+    assert_eq!(clinic.at_centre(Kind::Page, &key.id), Some(edited));
+}
+
+/// As before, of the centre's version.
+#[tokio::test]
+async fn a_decision_in_the_row_for_an_edit_of_the_centre_that_is_gone_since_is_declined_in_words_that_fit() {
+    let clinic = Clinic::new();
+    let (key, edited) = edited_over_the_delete(&clinic, Kind::Page).await;
+    let id = whole(&clinic, &key).id;
+    clinic.sim.remove(Kind::Page, &key.id);
+    clinic.round().await;
+    clinic.round().await;
+    assert_eq!(clinic.here(Kind::Page, &key.id), None);
+    clinic.decides_in_row(&id, doc! {"resolution": "central"});
+    clinic.round().await;
+    assert_gone_since(&clinic, &id);
+    resolve(&clinic.store, &id, Decision::TakeCentral, None, clerk(), |_, _, _| Ok(())).await.unwrap();
+    clinic.round().await;
+    clinic.round().await;
+    assert_eq!(clinic.at_centre(Kind::Page, &key.id), Some(edited));
+}
+
+/// The side that deleted the record has what it wanted.
+#[tokio::test]
+async fn a_decision_in_the_row_for_the_delete_closes_the_conflict_where_the_record_is_gone() {
+    let clinic = Clinic::new();
+    let (key, _) = deleted_twice(&clinic, Kind::Page).await;
+    let id = whole(&clinic, &key).id;
+    clinic.decides_in_row(&id, doc! {"resolution": "central"});
+    clinic.round().await;
+    assert_eq!(whole(&clinic, &key).status, ConflictStatus::Resolved);
+    assert_eq!(clinic.here(Kind::Page, &key.id), None);
+}
+
+fn assert_gone_since(clinic: &Clinic, id: &str) {
+    let row = clinic.sim.state().conflicts[id].clone();
+    let declined = row.get_str("declined").unwrap();
+    assert!(
+        declined.contains("the record is gone: it was deleted after this conflict was found"),
+        "{declined}"
+    );
+    assert!(declined.contains("decide at the node"), "{declined}");
 }

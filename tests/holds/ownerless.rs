@@ -9,6 +9,7 @@ use thalamus_edge::store::{ConflictStatus, HoldReason};
 use thalamus_edge::sync::conflicts::Decision;
 use thalamus_edge::sync::identity::{Verdict, decide, hold_of};
 
+use super::support::sim::Sim;
 use super::{ACCT, Clinic, clerk, key, with};
 
 const NEW: &str = "NEW01";
@@ -364,5 +365,80 @@ async fn a_delete_is_not_of_who_has_the_account_by_then() {
         };
         assert_eq!((there(ACCT).as_deref(), there(NEW).as_deref()), expected);
         assert!(clinic.kept().contains("Anna"), "{verdict:?}");
+    }
+}
+
+/// Who had the account is gone, and a record of theirs is deleted at the centre and there again, before the node looks, whom the
+/// centre tells of both: by then it may be anybody's. It waits apart, and what the node had is in its trash.
+#[tokio::test]
+async fn a_record_that_is_deleted_and_there_again_while_nobody_has_its_account_waits_apart() {
+    for before in [Before::Departed, Before::Vanished, Before::Undecided] {
+        for again in [record(Page, "a1", "Boris-page"), record(Page, "a1", "Anna-agreed")] {
+            let what = format!("{before:?} {again}");
+            let clinic = Clinic::at(&Sim::with_history());
+            clinic.there(Person, anna());
+            clinic.there(Page, record(Page, "a1", "Anna-agreed"));
+            clinic.round().await;
+            if before == Before::Undecided {
+                clinic.edit(Encounter, record(Encounter, "a2", "Anna-unsent")).await;
+            }
+            clinic.sim.remove(Person, ACCT);
+            if before != Before::Vanished {
+                clinic.round().await;
+            }
+            clinic.sim.remove(Page, "a1");
+            clinic.there(Page, again.clone());
+            clinic.round().await;
+            assert_eq!(clinic.held(Page, "a1"), Some(again.clone()), "{what}");
+            assert_eq!(clinic.here(Page, "a1"), None, "{what}");
+            let trash = clinic.store.read().unwrap().trash().unwrap();
+            let is_kept = trash.iter().any(|row| row.document == record(Page, "a1", "Anna-agreed"));
+            assert!(is_kept, "{what}: {trash:?}");
+            assert_eq!(clinic.store.read().unwrap().disagreements().unwrap(), [""; 0], "{what}");
+            // Whoever comes to have the account there has the record.
+            let is_of_boris = again.get_str("info").unwrap() == "Boris-page";
+            clinic.there(Person, if is_of_boris { boris() } else { anna() });
+            clinic.round().await;
+            if clinic.open_identity().is_some() {
+                assert!(is_of_boris && before == Before::Undecided, "{what}");
+                clinic.answer(Verdict::NewId(NEW.to_owned())).await;
+            }
+            for _ in 0..3 {
+                clinic.round().await;
+                clinic.assert_unmixed(&what);
+            }
+            assert_eq!(clinic.here(Page, "a1"), Some(again.clone()), "{what}");
+            clinic.assert_settled().await;
+        }
+    }
+}
+
+/// As before, of a record that was edited on the node meanwhile: it is asked which of the two is to have the id.
+#[tokio::test]
+async fn an_edited_record_that_is_deleted_and_there_again_while_nobody_has_its_account_is_asked_about() {
+    for is_person_kept in [true, false] {
+        let clinic = Clinic::at(&Sim::with_history());
+        clinic.there(Person, anna());
+        clinic.there(Page, record(Page, "a1", "Anna-agreed"));
+        clinic.round().await;
+        if is_person_kept {
+            clinic.edit(Encounter, record(Encounter, "a2", "Anna-unsent")).await;
+        }
+        clinic.sim.remove(Person, ACCT);
+        clinic.round().await;
+        assert_eq!(clinic.here(Person, ACCT).is_some(), is_person_kept);
+        let edited = with(record(Page, "a1", "Anna-agreed"), doc! {"note": "Anna-edited"});
+        clinic.edit(Page, edited.clone()).await;
+        clinic.sim.remove(Page, "a1");
+        let there = with(record(Page, "a1", "Boris-page"), doc! {"more": "Boris-more"});
+        clinic.there(Page, there.clone());
+        for _ in 0..2 {
+            clinic.round().await;
+            assert_eq!(clinic.at_centre(Page, "a1"), Some(there.clone()), "kept: {is_person_kept}");
+            assert_eq!(clinic.here(Page, "a1"), Some(edited.clone()), "kept: {is_person_kept}");
+        }
+        assert!(clinic.record_conflict().is_some_and(|asked| asked.key == key(Page, "a1")) || is_person_kept);
+        let asked = clinic.conflicts().into_iter().find(|asked| asked.key == key(Page, "a1"));
+        assert_eq!(asked.map(|asked| asked.subject), Some(thalamus_edge::store::Subject::Record));
     }
 }

@@ -151,11 +151,13 @@ async fn a_page_that_was_moved_is_made_again_where_it_stood() {
     clinic.assert_settled().await;
     assert_eq!(clinic.at_centre(Kind::Page, "p1"), Some(page("p1", "CLARA01", "of Clara")));
     assert_eq!((clinic.book(ACCT).len(), clinic.book("CLARA01").len()), (0, 1));
-    // Or as it was here.
+    // Or it stays deleted, as it was here.
     let (clinic, conflict) = moved_and_deleted().await;
     decides(&clinic, &conflict, Decision::TakeLocal).await.unwrap();
     clinic.assert_settled().await;
-    assert_eq!(clinic.at_centre(Kind::Page, "p1"), Some(page("p1", ACCT, "filed wrongly")));
+    assert_eq!(clinic.at_centre(Kind::Page, "p1"), None);
+    let trash = clinic.store.read().unwrap().trash().unwrap();
+    assert!(trash.iter().any(|row| row.document == page("p1", ACCT, "filed wrongly")), "{trash:?}");
     // Clara's account has gone to somebody else.
     let (clinic, conflict) = moved_and_deleted().await;
     clinic.sim.remove(Kind::Person, "CLARA01");

@@ -47,7 +47,7 @@ pub(crate) fn merge_all(
     local: &Document,
     remote: &Document,
 ) -> (Document, Vec<Clash>) {
-    let Merged { document, clashes } = merge(schema, Some(base), Some(local), Some(remote), None);
+    let Merged { document, clashes } = merge(schema, Some(base), Some(local), Some(remote));
     (document.expect("a record that both sides hold stays"), clashes)
 }
 
@@ -191,7 +191,7 @@ pub(crate) fn what_both_sides_changed_alike_is_agreed(schema: &Schema, base: &Do
         assert!(clashes.is_empty(), "{clashes:?}");
         assert!(same_bytes(&merged, &remote), "{merged:?}");
     }
-    let created = merge(schema, None, Some(edited), Some(edited), None);
+    let created = merge(schema, None, Some(edited), Some(edited));
     assert!(created.clashes.is_empty(), "{:?}", created.clashes);
 }
 
@@ -344,10 +344,10 @@ pub(crate) fn clashes_are_real_and_their_winner_stands(
     }
 }
 
-pub(crate) fn an_edit_beats_a_delete(schema: &Schema, base: &Document, edited: &Document, body: &Document) {
+pub(crate) fn an_edit_beats_a_delete(schema: &Schema, base: &Document, edited: &Document) {
     let unchanged = same_document(base, edited);
-    let kept = merge(schema, Some(base), Some(edited), None, None);
-    let restored = merge(schema, Some(base), None, Some(edited), Some(body));
+    let kept = merge(schema, Some(base), Some(edited), None);
+    let restored = merge(schema, Some(base), None, Some(edited));
     if unchanged {
         assert!(kept.document.is_none() && kept.clashes.is_empty());
         assert!(restored.document.is_none() && restored.clashes.is_empty());
@@ -357,15 +357,17 @@ pub(crate) fn an_edit_beats_a_delete(schema: &Schema, base: &Document, edited: &
         assert_eq!(kept.clashes.len(), 1);
         assert!(kept.clashes[0].path.is_empty() && kept.clashes[0].stands == Side::Local);
         assert!(same_option(kept.clashes[0].local.as_ref(), whole(edited).as_ref()));
+        assert!(kept.clashes[0].remote.is_none(), "what lost is the delete");
         assert!(same_bytes(restored.document.as_ref().unwrap(), edited));
         assert_eq!(restored.clashes.len(), 1);
         assert!(restored.clashes[0].path.is_empty() && restored.clashes[0].stands == Side::Remote);
-        assert!(same_option(restored.clashes[0].local.as_ref(), whole(body).as_ref()));
+        assert!(restored.clashes[0].local.is_none(), "what lost is the delete");
+        assert!(same_option(restored.clashes[0].remote.as_ref(), whole(edited).as_ref()));
     }
 }
 
 pub(crate) fn records_made_on_both_sides_unite(schema: &Schema, local: &Document, remote: &Document) {
-    let united = merge(schema, None, Some(local), Some(remote), None);
+    let united = merge(schema, None, Some(local), Some(remote));
     let document = united.document.unwrap();
     let described = |d: &Document| described(d).keys().cloned().collect::<Vec<_>>();
     for key in described(local).iter().chain(&described(remote)) {

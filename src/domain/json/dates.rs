@@ -5,7 +5,6 @@
 //! Python, Java and `date` print, and milliseconds since 1970 ([`moment_in_digits`]). A text without a zone is UTC.
 //! `04/10/1985` is two days, so it is none.
 
-use bson::Bson;
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Weekday};
 use serde_json::Value;
 
@@ -124,7 +123,7 @@ fn whole_of(number: &serde_json::Number) -> Option<i64> {
 
 /// The moment of a number that is milliseconds since 1970 and nothing else. `19800505` is a day and `497279100` is
 /// seconds; as milliseconds both are in January 1970. `19851004130500` and `198510041305` are a day and a time.
-fn moment_in_digits(number: i64) -> Option<bson::DateTime> {
+pub(super) fn moment_in_digits(number: i64) -> Option<bson::DateTime> {
     let digits = number.unsigned_abs().to_string();
     let written = year_first(&digits).filter(|written| WRITTEN_YEARS.contains(&written.local.year()));
     let is_moment = digits.len() >= MOMENT_DIGITS_MIN && (number < 0 || written.is_none());
@@ -132,7 +131,7 @@ fn moment_in_digits(number: i64) -> Option<bson::DateTime> {
 }
 
 /// Whether a float holds a whole number exactly.
-fn is_whole(float: f64) -> bool {
+pub(super) fn is_whole(float: f64) -> bool {
     float.fract() == 0.0 && float.abs() < (1_u64 << 53) as f64
 }
 
@@ -192,7 +191,7 @@ fn plain_sign(c: char) -> char {
 fn written_moment(text: &str) -> Option<WrittenDate> {
     let number = text.strip_prefix('-').unwrap_or(text);
     digits_only(number).filter(|number| (MOMENT_DIGITS_MIN..=MOMENT_DIGITS_MAX).contains(&number.len()))?;
-    let local = utc_of(&Bson::DateTime(moment_of(text.parse().ok()?)?))?;
+    let local = utc_of(moment_of(text.parse().ok()?)?)?;
     Some(WrittenDate { local, offset_seconds: 0, has_zone: true })
 }
 
@@ -440,11 +439,8 @@ impl Reader<'_> {
 }
 
 /// The moment of a BSON date, if it lies within the years that a calendar has.
-pub fn utc_of(value: &Bson) -> Option<NaiveDateTime> {
-    match value {
-        Bson::DateTime(date) => Some(DateTime::from_timestamp_millis(date.timestamp_millis())?.naive_utc()),
-        _ => None,
-    }
+pub(super) fn utc_of(date: bson::DateTime) -> Option<NaiveDateTime> {
+    Some(DateTime::from_timestamp_millis(date.timestamp_millis())?.naive_utc())
 }
 
 #[cfg(test)]
