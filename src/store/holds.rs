@@ -450,7 +450,7 @@ impl Snapshot {
         let mut count = 0;
         for entry in self.transaction.open_table(HELD_OF)?.iter()? {
             let (at, ()) = (entry?.0, ());
-            count += u64::from(holds.get(at.value().0)?.is_none());
+            count += u64::from(!holds.contains(at.value().0)?);
         }
         Ok(count)
     }

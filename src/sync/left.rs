@@ -3,13 +3,15 @@
 
 use super::other_ids::OtherIds;
 use super::round::Outcome;
-use super::{naming_nobody, time_text};
+use super::{damaged, naming_nobody, time_text};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// What a complete round says first while accounts wait for a decision.
 const SENT_BUT: &str = "Everything that can be sent and taken has been.";
 /// What a complete round says first.
 const UP_TO_DATE: &str = "Everything is up to date with the centre.";
+/// Said where it cannot be read what is left over.
+const UNREADABLE: &str = "What is left over could not be read: see `thalamus-edge doctor`.";
 
 /// What is left over at this moment.
 #[derive(Debug, Default)]
@@ -24,12 +26,25 @@ pub(super) struct Left {
 
 impl Left {
     pub(super) fn now(store: &Store, snapshot: &Snapshot) -> Result<Left, StoreError> {
-        let waiting = [held_words(snapshot)?, nobodys_words(snapshot.nobodys_count()?), damaged_words(store)];
+        let waiting = [
+            held_words(snapshot)?,
+            nobodys_words(snapshot.nobodys_count()?),
+            damaged::counted(&store.damaged_rows()),
+        ];
         let waiting: Vec<String> = waiting.into_iter().flatten().collect();
         Ok(Left {
             at_centre: left_words(snapshot)?,
             waiting: (!waiting.is_empty()).then(|| waiting.join(" ")),
             noticed: naming_nobody::words(&snapshot.ownerless_counts()?),
+        })
+    }
+
+    /// [`Left::now`] for a round that has to say something. Where that cannot be read, nothing is as it should be.
+    pub(super) fn of_round(store: &Store) -> Left {
+        store.read().and_then(|snapshot| Left::now(store, &snapshot)).unwrap_or_else(|error| {
+            tracing::error!(%error, "what is left over could not be read");
+            let damaged = damaged::counted(&store.damaged_rows());
+            Left { waiting: damaged.or_else(|| Some(UNREADABLE.to_owned())), ..Left::default() }
         })
     }
 
@@ -116,17 +131,6 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
         }
     }
     Ok((!words.is_empty()).then(|| words.join(" ")))
-}
-
-/// Rows that rotted on the disk; `None` if none is known.
-fn damaged_words(store: &Store) -> Option<String> {
-    let rows = store.damaged_rows().len();
-    let what = match rows {
-        0 => return None,
-        1 => "One row of the node's store is".to_owned(),
-        rows => format!("{rows} rows of the node's store are"),
-    };
-    Some(format!("{what} damaged on the disk and neither shown nor sent: see `thalamus-edge doctor`."))
 }
 
 /// Accounts that two people have; `None` if there are none.
