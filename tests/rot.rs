@@ -4,6 +4,8 @@
 
 #[path = "rot/every_table.rs"]
 mod every_table;
+#[path = "rot/in_words.rs"]
+mod in_words;
 #[path = "rot/questions.rs"]
 mod questions;
 mod support;

@@ -9,7 +9,7 @@ use axum::http::{Method, StatusCode};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::control::{Answer, Client, segment};
+use super::control::{Answer, Client, OF_QUESTIONS, segment};
 use super::reconcile::{field_name, record_name, subject_name};
 use super::show::{cell, plain, table};
 use super::{Done, EXIT_FAILED, EXIT_REFUSED, Failure, collection_names};
@@ -190,7 +190,7 @@ pub(super) async fn resolve_all(
         true => Done::json(&outcomes.json(side, args.dry_run)),
         false => Done::text(outcomes.text(side, args.dry_run)),
     };
-    let damaged = client.unreadable(&[("conflict", None)]).await?;
+    let damaged = client.unreadable(&OF_QUESTIONS).await?;
     Ok(done.with_code(code).lacking(damaged, is_json))
 }
 

@@ -15,11 +15,13 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
+use super::show::plain;
 use super::{EXIT_FAILED, EXIT_REFUSED, Failure};
 use crate::app::{App, AppError, control_socket, store_file};
 use crate::config::Config;
 use crate::http::{Api, Peer, api};
 use crate::store::{Store, StoreError};
+use crate::sync::damaged::set_aside_command;
 
 /// How long a node that holds the store may take to open its socket, or another command to end.
 const HELD_S_MAX: u64 = 5;
@@ -149,18 +151,38 @@ impl Client {
     }
 }
 
+/// Tables whose rows say what waits, for what, and who is asked about.
+pub(super) const OF_QUESTIONS: [(&str, Option<&str>); 8] = [
+    ("conflict", None),
+    ("hold", None),
+    ("held", None),
+    ("undecided", None),
+    ("waiting", None),
+    ("departed", None),
+    ("meant", None),
+    ("newcomer", None),
+];
+
 impl Client {
-    /// How many rows of these tables are damaged, so that no list shows them: (table, collection). What a list came upon
-    /// is known afterwards.
-    pub(super) async fn unreadable(&self, of: &[(&str, Option<&str>)]) -> anyhow::Result<u64> {
+    /// The rows of these tables that are damaged, so that no list shows them: (table, collection). Each with what takes it
+    /// out of the way. What a list came upon is known afterwards.
+    pub(super) async fn unreadable(&self, of: &[(&str, Option<&str>)]) -> anyhow::Result<Vec<String>> {
         let status = self.get("/sync/status").await?.accepted()?;
         let rows = status["damaged_rows"].as_array().map_or(&[][..], |rows| rows);
         let is_of = |row: &&Value| {
             of.iter()
                 .any(|(table, kind)| row["table"] == *table && kind.is_none_or(|kind| row["kind"] == kind))
         };
-        Ok(rows.iter().filter(is_of).count() as u64)
+        Ok(rows.iter().filter(is_of).map(named).collect())
     }
+}
+
+fn named(row: &Value) -> String {
+    let [table, id] = ["table", "id"].map(|field| row[field].as_str().unwrap_or_default());
+    let command = set_aside_command(table, row["kind"].as_str(), id);
+    let what: Vec<_> = [table, row["kind"].as_str().unwrap_or_default(), id].into_iter().map(plain).collect();
+    let what: Vec<_> = what.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
+    format!("{}: {}", what.join(" "), command.as_deref().unwrap_or("thalamus-edge doctor"))
 }
 
 impl Answer {

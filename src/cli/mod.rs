@@ -161,12 +161,15 @@ impl Done {
     }
 
     /// A list that lacks rows which are damaged says so, and is a failure. What programs read stays as it is.
-    fn lacking(mut self, damaged: u64, is_json: bool) -> Done {
-        let said = match damaged {
+    fn lacking(mut self, damaged: Vec<String>, is_json: bool) -> Done {
+        let said = match damaged.len() {
             0 => return self,
-            1 => "One row is damaged and not listed: `thalamus-edge doctor` names it".to_owned(),
-            _ => format!("{damaged} rows are damaged and not listed: `thalamus-edge doctor` names them"),
+            1 => "One row is damaged and not listed: `thalamus-edge doctor` says what to do".to_owned(),
+            count => {
+                format!("{count} rows are damaged and not listed: `thalamus-edge doctor` says what to do")
+            }
         };
+        let said = format!("{said}\n  {}", damaged.join("\n  "));
         if is_json {
             eprintln!("thalamus-edge: {said}");
         } else {

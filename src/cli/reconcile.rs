@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::conflict_batch::{self, BulkArgs};
-use super::control::{Client, Missing, segment};
+use super::control::{Client, Missing, OF_QUESTIONS, segment};
 use super::show::{cell, facts, plain, table};
 use super::{Done, EXIT_FAILED, EXIT_OFFLINE, EXIT_REFUSED, Failure};
 use crate::config::Config;
@@ -172,7 +172,7 @@ pub(super) async fn sync(config: Config, command: SyncCommand) -> anyhow::Result
         }
         SyncCommand::Waiting { json } => {
             let waiting = client.get("/sync/waiting").await?.accepted()?;
-            let damaged = client.unreadable(&[("waiting", None)]).await?;
+            let damaged = client.unreadable(&OF_QUESTIONS).await?;
             if json {
                 return Ok(Done::json(&waiting).lacking(damaged, true));
             }
@@ -276,7 +276,7 @@ pub(super) async fn conflicts(config: Config, command: ConflictsCommand) -> anyh
         ConflictsCommand::List { all, json } => {
             let path = if all { "/sync/conflicts" } else { "/sync/conflicts?status=open" };
             let found = client.get(path).await?.accepted()?;
-            let damaged = client.unreadable(&[("conflict", None)]).await?;
+            let damaged = client.unreadable(&OF_QUESTIONS).await?;
             if json {
                 return Ok(Done::json(&found).lacking(damaged, true));
             }

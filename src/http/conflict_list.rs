@@ -19,6 +19,7 @@ use super::conflicts::{is_noted_as_hidden, may_see};
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::holds::{self, Case};
+use super::lists::counting_damaged;
 use super::witness::Seen;
 use super::workload;
 use crate::domain::access::Verb;
@@ -29,6 +30,8 @@ use crate::store::{ConflictStatus, Snapshot, StoreError, Subject};
 const LIST_CHUNK_BYTES: usize = 64 * 1024;
 /// Conflicts on one page at most.
 const LIMIT_CONFLICTS_MAX: usize = 500;
+/// Tables without whose rows a conflict is not listed, or not as a whole.
+const OF_LIST: [&str; 4] = ["conflict", "hold", "held", "undecided"];
 /// Most paths that an error names, where no conflict is about the one that was asked for.
 const PATHS_NAMED_MAX: usize = 50;
 
@@ -56,7 +59,8 @@ pub(crate) async fn list(
     });
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
     drop(work);
-    let response = super::json_body(lister.into_body(first));
+    let damaged = lister.node.store.damaged_rows();
+    let response = counting_damaged(&damaged, &OF_LIST, super::json_body(lister.into_body(first)));
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
 
@@ -154,7 +158,7 @@ impl Query {
             if is_noted_as_hidden(node, caller, snapshot, &id)? {
                 continue;
             }
-            let found = conflict_view::visit(node, snapshot, &id, None, |view| {
+            let found = conflict_view::visit(node, snapshot, &id, Some(LIST_VALUE_BYTES_MAX), |view| {
                 let is_of_kind = self.kind.is_none_or(|kind| kind == view.head.key.kind);
                 if !is_of_kind || view.head.subject != Subject::Value {
                     return Ok(None);
@@ -202,6 +206,7 @@ impl Query {
 async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response, ApiError> {
     let limit = query.limit.unwrap_or(LIMIT_CONFLICTS_MAX);
     let work = workload::take_for_rows(&node, &caller).await?;
+    let serving = Arc::clone(&node);
     let read = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
         query.check_path(&node, &caller, &snapshot)?;
@@ -225,7 +230,8 @@ async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response,
     });
     let (text, link) = read.await.map_err(|_| ApiError::Internal)??;
     drop(work);
-    let mut response = super::json_body(Body::from(text));
+    let damaged = serving.store.damaged_rows();
+    let mut response = counting_damaged(&damaged, &OF_LIST, super::json_body(Body::from(text)));
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
@@ -338,7 +344,7 @@ fn shown_in_list(
             let Some(conflict) = snapshot.conflict(id)? else {
                 return Ok(None);
             };
-            let shown = Case::read(snapshot, conflict)?.shown(node, Some(LIST_VALUE_BYTES_MAX));
+            let shown = Case::in_list(snapshot, conflict)?.shown(node, Some(LIST_VALUE_BYTES_MAX));
             conflict_view::text_of(&shown, LIST_VALUE_BYTES_MAX).map(Some)
         }
         _ => Ok(None),

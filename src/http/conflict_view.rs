@@ -242,7 +242,8 @@ fn etag(head: &Conflict, current: Option<RawBsonRef<'_>>) -> String {
     format!("\"{}\"", hex::encode(&digest.finalize()[..16]))
 }
 
-/// Looks at a conflict about a value with the record that it is about; `None` if there is no such conflict.
+/// Looks at a conflict about a value with the record that it is about; `None` if there is no such conflict. A list shows it
+/// without its record where that is damaged, and is not stopped by it.
 pub(super) fn visit<T>(
     node: &Node,
     snapshot: &Snapshot,
@@ -250,13 +251,23 @@ pub(super) fn visit<T>(
     value_bytes_max: Option<usize>,
     visit: impl FnOnce(&ConflictView<'_>) -> T,
 ) -> Result<Option<T>, ApiError> {
+    let is_in_list = value_bytes_max.is_some();
+    let dates = node.settings.date_format;
     let visited = snapshot.visit_conflict(id, |head, row| {
-        snapshot.visit_record(&head.key, |record| {
-            let dates = node.settings.date_format;
-            visit(&ConflictView { head: &head, row, record, dates, value_bytes_max })
-        })
-    })?;
-    Ok(visited.transpose()?)
+        let mut visit = Some(visit);
+        let mut look = |record: Option<&RawDocument>| {
+            let visit = visit.take()?;
+            Some(visit(&ConflictView { head: &head, row, record, dates, value_bytes_max }))
+        };
+        match snapshot.visit_record(&head.key, &mut look) {
+            Err(StoreError::DamagedRow(_)) if is_in_list => Ok(look(None)),
+            looked => looked,
+        }
+    });
+    match visited {
+        Err(StoreError::DamagedRow(_)) if is_in_list => Ok(None),
+        visited => Ok(visited?.transpose()?.flatten()),
+    }
 }
 
 /// JSON text of about `bytes` bytes, written into one piece of memory.

@@ -27,7 +27,9 @@ use crate::domain::json::{adopt_like, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
-use crate::store::{Conflict, ConflictStatus, OwnerNow, Snapshot, Store, StoreError, Subject};
+use crate::store::{
+    Conflict, ConflictStatus, OwnerNow, Snapshot, Store, StoreError, Subject, unless_damaged,
+};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out, try_resolving};
 
 pub(crate) async fn show(
@@ -169,8 +171,9 @@ pub(super) fn may_see(
     };
     let is_readable = before.is_empty() || owner == Some(before) || may_read(Some(before));
     let whose = conflict.whose(before);
-    let owner_now = whose.map_or(Ok(OwnerNow::Another), |whose| snapshot.owner_now(&whose))?;
-    Ok(is_readable && owner_now != OwnerNow::Another)
+    // Where the row that tells it is damaged nobody knows whose they are.
+    let owner_now = whose.map(|whose| unless_damaged(snapshot.owner_now(&whose))).transpose()?.flatten();
+    Ok(is_readable && owner_now.is_some_and(|owner_now| owner_now != OwnerNow::Another))
 }
 
 fn is_operator(who: &Principal) -> bool {

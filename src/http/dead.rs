@@ -11,9 +11,10 @@ use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::At;
+use super::lists::counting_damaged;
 use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{AsideRows, SetAsideError};
+use crate::store::{AsideRows, SetAsideError, unless_damaged};
 use crate::sync::refused::{self, Effect, RefusedError, WayOut, ways_out};
 
 /// Longest reason in the list: a server may repeat the document in it.
@@ -25,7 +26,8 @@ pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Resul
     node.acl().authorize_global(&caller.principal, Verb::Get, "sync")?;
     let snapshot = node.store.read()?;
     let shown = snapshot.dead_letters()?.into_iter().map(|letter| {
-        let ways = ways_out(&snapshot, &letter)?;
+        // What a damaged row is needed for is no way out.
+        let ways = unless_damaged(ways_out(&snapshot, &letter))?.unwrap_or_default();
         Ok(json!({
             "id": dead_id(&letter.key),
             "collection": letter.key.kind.schema().collection,
@@ -37,7 +39,8 @@ pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Resul
             "ways_out": ways.into_iter().map(WayOut::name).collect::<Vec<_>>(),
         }))
     });
-    Ok(super::json(shown.collect::<Result<Vec<Value>, ApiError>>()?))
+    let shown = super::json(shown.collect::<Result<Vec<Value>, ApiError>>()?);
+    Ok(counting_damaged(&node.store.damaged_rows(), &["dead"], shown))
 }
 
 /// A dead letter is named by its record: `people:ESPGNU777ORG`.

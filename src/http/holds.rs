@@ -21,7 +21,7 @@ use crate::domain::access::{Actor, Target, Verb};
 use crate::domain::json::show_value;
 use crate::domain::merge::identity_differences;
 use crate::domain::record::{Kind, RecordKey};
-use crate::store::{Conflict, ConflictStatus, Hold, Snapshot, Store};
+use crate::store::{Conflict, ConflictStatus, Hold, Snapshot, Store, unless_damaged};
 use crate::sync::conflicts::ResolveError;
 use crate::sync::identity::{Pair, Verdict, decide, hold_of};
 
@@ -49,15 +49,27 @@ pub(super) struct Case {
 
 impl Case {
     pub(super) fn read(snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
-        let body = |value: &Option<Bson>| value.as_ref().and_then(Bson::as_document).cloned();
         let Some((hold, pair)) = hold_of(snapshot, &conflict)? else {
-            let pair = Pair { local: body(&conflict.local), central: body(&conflict.central) };
-            return Ok(Case { conflict, hold: None, pair, own: 0, held: 0 });
+            return Ok(Case::as_found(conflict));
         };
         let own = snapshot.own_dependents_count(&hold.account)?;
         let waiting = snapshot.held_of(&hold.account)?;
         let held = waiting.iter().filter(|key| key.kind != Kind::Person).count() as u64;
         Ok(Case { conflict, hold: Some(hold), pair, own, held })
+    }
+
+    /// The same in a list: where a row is damaged that tells who the two are now, they are as they were found.
+    pub(super) fn in_list(snapshot: &Snapshot, conflict: Conflict) -> Result<Case, ApiError> {
+        if unless_damaged(hold_of(snapshot, &conflict))?.is_some() {
+            return Case::read(snapshot, conflict);
+        }
+        Ok(Case::as_found(conflict))
+    }
+
+    fn as_found(conflict: Conflict) -> Case {
+        let body = |value: &Option<Bson>| value.as_ref().and_then(Bson::as_document).cloned();
+        let pair = Pair { local: body(&conflict.local), central: body(&conflict.central) };
+        Case { conflict, hold: None, pair, own: 0, held: 0 }
     }
 
     /// The version of the case: of both people, and whether it is decided.

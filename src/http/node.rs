@@ -15,6 +15,7 @@ use super::witness::Seen;
 use super::{BrowserSessions, Node};
 use crate::domain::access::Verb;
 use crate::domain::json::parse_body;
+use crate::sync::damaged;
 
 const WELCOME: &str = include_str!("pages/welcome.html");
 const SESSION_LINK: &str = "<p><a href=\"/session\">Log in with this browser</a></p>\n";
@@ -71,11 +72,15 @@ pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -
     if !caller.principal.administers() {
         return Ok(super::json(status));
     }
-    let damaged = node.store.damaged_rows().into_iter().map(|row| {
+    let rows = node.store.damaged_rows();
+    if let (Some(named), Some(message)) = (damaged::named(&rows), status["message"].as_str()) {
+        status["message"] = json!(format!("{message} {named}"));
+    }
+    let rows = rows.into_iter().map(|row| {
         let kind = row.kind.map(|kind| kind.schema().collection);
         json!({"table": row.table, "kind": kind, "id": row.id})
     });
-    status["damaged_rows"] = damaged.collect();
+    status["damaged_rows"] = rows.collect();
     status["bits_put_right"] = match node.store.bits_put_right()? {
         Some(found) => {
             json!({"bits": found.bits, "blocks": found.blocks, "last_at": crate::sync::time_text(found.last_ms)})
@@ -105,7 +110,17 @@ pub(crate) async fn sync_round(
             Some(_) => return Err(ApiError::invalid("verify", "verify: must be true or false")),
         }
     }
-    Ok(super::json(node.sync.round().await))
+    let report = node.sync.round().await;
+    if !caller.principal.administers() {
+        return Ok(super::json(report));
+    }
+    let mut report = json!(report);
+    if let (Some(named), Some(message)) =
+        (damaged::named(&node.store.damaged_rows()), report["message"].as_str())
+    {
+        report["message"] = json!(format!("{message} {named}"));
+    }
+    Ok(super::json(report))
 }
 
 pub(crate) async fn sync_pause(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Node;
 use super::caller::Caller;
 use super::error::ApiError;
+use super::lists::counting_damaged;
 use crate::domain::access::Verb;
 
 /// Records in one answer; the status counts all.
@@ -27,5 +28,6 @@ pub(crate) async fn list(State(node): State<Arc<Node>>, caller: Caller) -> Resul
             "reason": waiting.why.words(),
         })
     });
-    Ok(super::json(shown.collect::<Vec<Value>>()))
+    let shown = super::json(shown.collect::<Vec<Value>>());
+    Ok(counting_damaged(&node.store.damaged_rows(), &["waiting"], shown))
 }

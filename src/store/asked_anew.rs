@@ -40,20 +40,6 @@ const ENDED: &str = "ended";
 /// In `meta`: what the node is called at the centre.
 const META_LEASE: &str = "lease";
 
-/// The accounts that can be read in what is left of a row.
-pub(super) fn accounts_in(left: &[u8]) -> BTreeSet<String> {
-    let Ok(row) = tables::decode(left) else {
-        return BTreeSet::new();
-    };
-    let inner = ["identity", "document", "gone", "local", "central"];
-    let inner = inner.into_iter().filter_map(|field| row.get_document(field).ok());
-    let named = inner.chain([&row]).flat_map(|row| {
-        let fields = ["_id", "id", "account", "local", "remote", "book", "fedacct", "person"];
-        fields.into_iter().filter_map(|field| row.get_str(field).ok())
-    });
-    named.map(fold_account).collect()
-}
-
 fn text<'d>(value: Option<&'d Bson>, field: &str) -> Option<&'d str> {
     value?.as_document()?.get_str(field).ok()
 }

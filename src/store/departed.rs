@@ -124,7 +124,7 @@ impl Tx<'_> {
             // Nobody agrees with somebody of whom nothing is known.
             Err(StoreError::DamagedRow(_)) => Ok(Some(unknown_identity())),
             // It may be the row under a damaged key.
-            Ok(None) if self.departed.is_any_damaged() => Ok(Some(unknown_identity())),
+            Ok(None) if self.is_departed_lost(account)? => Ok(Some(unknown_identity())),
             row => Ok(row?.filter(|row| !row.is_succeeded).and_then(Departed::last_there)),
         }
     }
@@ -132,11 +132,7 @@ impl Tx<'_> {
     /// Whether somebody who is gone had this account here, whoever that was.
     pub fn had_somebody(&self, account: &str) -> Result<bool, StoreError> {
         // A damaged row says as much.
-        match self.departed.contains(fold_account(account).as_str()) {
-            Err(StoreError::DamagedRow(_)) => Ok(true),
-            Ok(had) => Ok(had || self.departed.is_any_damaged()),
-            Err(error) => Err(error),
-        }
+        Ok(self.departed.contains(fold_account(account).as_str())? || self.is_departed_lost(account)?)
     }
 
     pub(super) fn departed_row(&self, account: &str) -> Result<Option<Departed>, StoreError> {

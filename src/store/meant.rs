@@ -21,7 +21,7 @@ impl Tx<'_> {
         let row = match self.meant.get(fold_account(account).as_str()) {
             // Nobody agrees with somebody of whom nothing is known.
             Err(StoreError::DamagedRow(_)) => Some(unknown_identity()),
-            Ok(None) if self.meant.is_any_damaged() => Some(unknown_identity()),
+            Ok(None) if self.is_meant_lost(account)? => Some(unknown_identity()),
             row => row?.map(|row| tables::decode(row.value())).transpose()?,
         };
         Ok(if row.is_some() && self.awaits(account)? { row } else { None })
@@ -98,6 +98,7 @@ impl Snapshot {
     pub fn meant(&self, account: &str) -> Result<Option<Document>, StoreError> {
         match self.transaction.open_table(MEANT)?.get(fold_account(account).as_str()) {
             Err(StoreError::DamagedRow(_)) => Ok(Some(unknown_identity())),
+            Ok(None) if self.is_meant_lost(account)? => Ok(Some(unknown_identity())),
             row => row?.map(|row| tables::decode(row.value())).transpose(),
         }
     }

@@ -17,6 +17,7 @@ mod conflict_reads;
 mod conflicts;
 mod content;
 mod content_check;
+mod damaged_accounts;
 mod delivered;
 mod departed;
 mod edit;

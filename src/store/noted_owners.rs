@@ -5,6 +5,7 @@
 //! short rows beside them, which are asked first. These follow from the rows that they are about. Where nothing is noted,
 //! as of a row that was damaged when the table was made anew, the row itself is asked, as it is again after it was read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bson::Document;
@@ -125,12 +126,38 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Empties the notes, unless a row is damaged: of that one nothing else knows whose it is.
+    /// Empties the notes, but for those of rows that are damaged, or missing: of them nothing else knows whose they are. A
+    /// note of what is not there would keep its id from being used.
     pub(super) fn clear_notes_of_owners(&mut self) -> Result<(), StoreError> {
-        if self.carry.ledger.is_empty() {
-            self.owner_of.retain(|_, _| false)?;
-            self.trash_owner.retain(|_, _| false)?;
-            self.conflict_about.retain(|_, _| false)?;
+        if !self.docs.has_unnamed_damage() {
+            let mut kept = BTreeSet::new();
+            for entry in self.owner_of.iter()? {
+                let (at, _) = entry?;
+                if self.docs.is_damaged(at.value())? || self.docs.is_noted(at.value()) {
+                    kept.insert((at.value().0, at.value().1.to_owned()));
+                }
+            }
+            self.owner_of.retain(|(code, id), _| kept.contains(&(code, id.to_owned())))?;
+        }
+        if !self.trash.has_unnamed_damage() {
+            let mut kept = BTreeSet::new();
+            for at in self.trash.keys::<(u8, &str, u64)>(..)? {
+                let at = at?;
+                if self.trash.is_damaged(at.value())? {
+                    kept.insert(at.value().2);
+                }
+            }
+            self.trash_owner.retain(|sequence, _| kept.contains(&sequence))?;
+        }
+        if !self.conflict.has_unnamed_damage() {
+            let mut kept = BTreeSet::new();
+            for id in self.conflict.keys::<&str>(..)? {
+                let id = id?;
+                if self.conflict.is_damaged(id.value())? {
+                    kept.insert(id.value().to_owned());
+                }
+            }
+            self.conflict_about.retain(|id, _| kept.contains(id))?;
         }
         Ok(())
     }
@@ -297,13 +324,15 @@ mod tests {
         assert_eq!(store.read().unwrap().content_sha256().unwrap(), sum);
     }
 
-    /// NotedOwner a damaged record is nothing else knows: who may not see it must not learn that it is damaged.
+    /// Whose a damaged record is nothing else knows: who may not see it must not learn that it is damaged. What is noted of
+    /// others is made anew, also while rows of any table are damaged.
     #[tokio::test]
     async fn whose_a_damaged_record_is_stays_known_while_indexes_are_made_anew() {
         let store = Store::in_memory(OPTIONS).unwrap();
         fill(&store).await;
         run(&store, |tx| {
             tx.docs.insert_damaged(row_key(&key("a")), b"rot")?;
+            tx.owner_of.insert(row_key(&key("gone")), "ANA")?;
             tx.owner_of.remove(row_key(&key("b")))?;
             tx.rebuild_indexes(&std::collections::BTreeSet::new())
         })

@@ -299,9 +299,15 @@ impl<K: RowName, T: ReadableTable<K, &'static [u8]>> Checked<T, K> {
         !self.ledger.is_empty()
     }
 
-    /// Whether any row of this table is known to be damaged: one that is not there may lie under another key.
-    pub(crate) fn is_any_damaged(&self) -> bool {
-        self.ledger.has_of(self.name)
+    /// Whether rows of this table may be damaged, or missing, of which nobody knows the names.
+    pub(crate) fn has_unnamed_damage(&self) -> bool {
+        self.ledger.has_unnamed_of(self.name)
+    }
+
+    /// What stands first in the keys of the rows of this table that are known to be damaged.
+    pub(crate) fn damaged_ids(&self) -> Vec<String> {
+        let rows = self.ledger.rows().into_iter();
+        rows.filter(|row| row.table == self.name).map(|row| row.id).collect()
     }
 
     /// Whether this row is known to be damaged, or to be missing.

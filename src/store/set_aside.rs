@@ -121,6 +121,10 @@ impl Tx<'_> {
         }
         let at = row_key(key);
         let stand_in = self.stand_in(key)?;
+        let of = match key.kind {
+            Kind::Person => Some(self.row_of(&key.id, &self.docs.unchecked_value(at)?.unwrap_or_default())?),
+            _ => None,
+        };
         let contents = self.unindex_unreadable(key)?;
         for table in [
             &mut self.docs,
@@ -163,8 +167,8 @@ impl Tx<'_> {
         match stand_in {
             Some(stand_in) => self.put_stand_in(key, &stand_in)?,
             None => {
-                if key.kind == Kind::Person {
-                    self.remember_unknown()?;
+                if let Some(of) = &of {
+                    self.remember_unknown(of)?;
                 }
                 // Readers of the change feed learn that it is not here any more.
                 self.journal_gone(key)?;

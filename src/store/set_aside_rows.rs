@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use redb::{Key, ReadableTable as _, TableDefinition, TableError, Value};
 
-use super::asked_anew::accounts_in;
 use super::conflicts::{Conflict, ConflictStatus, Subject};
+use super::damaged_accounts::{RowOf, accounts_in};
 use super::records::Tx;
 use super::rows::{RowName, RowsDefinition, SUM_BYTES};
 use super::set_aside::{DIRECTORY, SetAsideError, keep};
@@ -276,26 +276,26 @@ impl Tx<'_> {
 
     /// The former holder of the account is not known any more, so nobody is taken for them.
     fn drop_departed(&mut self, account: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let of = self.row_of(account, left)?;
         let removed = self.departed.remove(account)?;
-        let mut accounts = named(account, left);
-        if accounts.len() == 1 && !self.has_dependents(account)? && self.spellings(account)?.is_empty() {
-            // It may have been anybody's of whom anything is left.
-            accounts.extend(self.accounts_in_trash()?);
-        }
+        let accounts = match &of {
+            RowOf::Accounts(accounts) => accounts.clone(),
+            RowOf::Anybody => self.accounts_in_trash()?,
+        };
         for account in accounts {
             self.forget_who_departed(&account)?;
         }
-        self.remember_unknown()?;
+        self.remember_unknown(&of)?;
         Ok(removed)
     }
 
     fn drop_meant(&mut self, account: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let of = self.row_of(account, left)?;
         let removed = self.meant.remove(account)?;
-        let mut accounts = named(account, left);
-        if accounts.len() == 1 && self.spellings(account)?.is_empty() {
-            // It may have been anybody's.
-            accounts = self.awaiting_accounts()?;
-        }
+        let accounts = match of {
+            RowOf::Accounts(accounts) => accounts,
+            RowOf::Anybody => self.awaiting_accounts()?,
+        };
         for account in accounts {
             if !self.meant.contains(account.as_str())? {
                 self.forget_who_was_meant(&account)?;
@@ -305,11 +305,15 @@ impl Tx<'_> {
     }
 
     fn drop_newcomer(&mut self, account: &str, left: &[u8]) -> Result<bool, StoreError> {
+        let of = self.row_of(account, left)?;
         let removed = self.newcomer.remove(account)?;
-        let mut accounts = named(account, left);
-        if accounts.len() == 1 && self.spellings(account)?.is_empty() {
-            for entry in self.duplicate.iter()? {
-                accounts.insert(entry?.0.value().to_owned());
+        let mut accounts = BTreeSet::new();
+        match of {
+            RowOf::Accounts(of) => accounts = of,
+            RowOf::Anybody => {
+                for entry in self.duplicate.iter()? {
+                    accounts.insert(entry?.0.value().to_owned());
+                }
             }
         }
         for account in accounts {

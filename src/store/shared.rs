@@ -43,7 +43,7 @@ impl Tx<'_> {
             Ok(Some(row)) => row,
             // Nobody knows who came later, so either may have.
             Err(StoreError::DamagedRow(_)) => return Ok(Some(ALWAYS)),
-            Ok(None) => return Ok(self.newcomer.is_any_damaged().then_some(ALWAYS)),
+            Ok(None) => return Ok(self.is_newcomer_lost(&person.id)?.then_some(ALWAYS)),
             Err(error) => return Err(error),
         };
         let fields = Fields::of(row.value(), "a newcomer")?;

@@ -6,11 +6,15 @@
 //! - What is done for one record goes through [`Tx::sparing`]. If a damaged row is in the way, nothing of it is done:
 //!   where something was written before the row was read, the job runs again without that record. So no record is left
 //!   half taken, half decided or half removed.
+//! - Nobody swallows the error of a damaged row on the way up but where nothing was written before
+//!   ([`Tx::unless_damaged_first`]): the halves would be committed.
 //! - The caller says what becomes of the record: it is read again in the next round, its write stays open, its row at the
 //!   centre says the same in the next round. Nothing is concluded from what could not be read.
 //! - Reads that decide nothing pass over the row ([`super::unless_damaged`], `sound`), or only look whether there is one
 //!   (`contains`): a letter that cannot be read is a letter all the same.
-//! - The row stays, is named (`doctor`, `sync status`, each round), and is healed or set aside by somebody.
+//! - The row stays, is named with what to do (`doctor`, `sync status`, each round), and is healed or set aside by somebody.
+//!   None of these, and no list, needs the row itself: they count keys (`contains`), and pass over it.
+//! - A row under an account is in the way of that account only ([`super::damaged_accounts`]).
 
 use std::collections::BTreeSet;
 
@@ -58,6 +62,28 @@ impl Tx<'_> {
         work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         self.sparing_of(("conflict", id.to_owned()), work)
+    }
+
+    /// The same for what waits under one account.
+    pub(crate) fn sparing_account<T>(
+        &mut self,
+        account: &str,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.sparing_of(("account", account.to_owned()), work)
+    }
+
+    /// Does `work`; `None` if it came upon a damaged row before it wrote anything. After that the error goes up to who
+    /// undoes what was written.
+    pub(crate) fn unless_damaged_first<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let before = self.writes();
+        match work(self) {
+            Err(StoreError::DamagedRow(_)) if self.writes() == before => Ok(None),
+            worked => worked.map(Some),
+        }
     }
 
     fn sparing_of<T>(

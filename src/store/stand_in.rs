@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use bson::{Document, doc};
 use redb::ReadableTable as _;
 
-use super::departed::unknown_departed;
+use super::damaged_accounts::RowOf;
 use super::records::Tx;
 use super::tables::*;
 use super::{Base, HoldReason, StoreError};
@@ -95,9 +95,9 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A person was set aside for whom nobody stays. If it was the key that is damaged, nobody knows whose account it was:
-    /// of each account that nobody here has, and unsent records name, somebody is remembered with whom nobody agrees.
-    pub(super) fn remember_unknown(&mut self) -> Result<(), StoreError> {
+    /// A person, or who had an account, was set aside, and nobody stays. Of each account whose row it may have been, that
+    /// nobody here has, and that unsent records name, somebody is remembered with whom nobody agrees.
+    pub(super) fn remember_unknown(&mut self, of: &RowOf) -> Result<(), StoreError> {
         let mut accounts = BTreeSet::new();
         for at in self.base.keys::<(u8, &str)>(..)? {
             let at = at?;
@@ -109,13 +109,12 @@ impl Tx<'_> {
                     .flatten()
                     .and_then(|document| key.kind.schema().owner_of(&document)),
             };
-            accounts.extend(owner.map(|owner| fold_account(&owner)));
+            accounts.extend(owner.map(|owner| fold_account(&owner)).filter(|account| of.may_be(account)));
         }
         for account in accounts {
             let is_known = unless_damaged(self.departed(&account))?.is_none_or(|last| last.is_some());
             if self.spellings(&account)?.is_empty() && !is_known {
-                let last = unknown_departed(self.last_trash_number()?);
-                self.put_departed_row(&account, Some(&last))?;
+                self.forget_who_departed(&account)?;
             }
         }
         Ok(())

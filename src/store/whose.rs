@@ -157,16 +157,12 @@ impl Conflict {
 impl Tx<'_> {
     /// Whether the human being whose this was has the account now.
     pub fn owner_now(&self, whose: &Whose) -> Result<OwnerNow, StoreError> {
-        let mut people = Vec::new();
-        for id in self.spellings(&whose.account)? {
-            people.extend(self.document(&RecordKey::new(Kind::Person, id))?);
-        }
-        Ok(self.memory_of(&whose.account)?.owner_now(whose, &people))
+        owner_now(self, whose)
     }
 
     /// Whether this was of `person`, who has, or had until now, the account.
     pub(super) fn was_of(&self, whose: &Whose, person: &Document) -> Result<bool, StoreError> {
-        Ok(self.memory_of(&whose.account)?.is_of(whose, person))
+        Ok(memory_of(self, &whose.account)?.is_of(whose, person))
     }
 
     /// Whether a value of a conflict, or the whole body that it keeps, is of the human being whose `record` is here.
@@ -180,16 +176,6 @@ impl Tx<'_> {
             (Owner::Itself, Some(whose)) => self.was_of(&whose, record),
             (Owner::Field(_), Some(whose)) => Ok(self.owner_now(&whose)? == OwnerNow::Same),
         }
-    }
-
-    fn memory_of(&self, account: &str) -> Result<Memory, StoreError> {
-        let last = self.departed_row(account)?;
-        let forgotten = match last.is_none() && self.departed.is_any_damaged() {
-            // The row that was lost may be that of this account.
-            true => Some(u64::MAX),
-            false => forgotten_in(self.meta(META_FORGOTTEN)?),
-        };
-        Ok(Memory { last, forgotten })
     }
 
     /// It is not remembered any more who had some account through this number of the trash.
@@ -349,16 +335,77 @@ impl Tx<'_> {
 impl Snapshot {
     /// [`Tx::owner_now`]
     pub fn owner_now(&self, whose: &Whose) -> Result<OwnerNow, StoreError> {
+        owner_now(self, whose)
+    }
+}
+
+/// What is asked of a transaction, or of a view, to find out who has an account.
+trait Accounts {
+    /// The people who are stored under an account.
+    fn people_of(&self, account: &str) -> Result<Vec<Document>, StoreError>;
+    fn last_of(&self, account: &str) -> Result<Option<Departed>, StoreError>;
+    /// Whether the row of who had it last may be damaged, under another key.
+    fn is_last_lost(&self, account: &str) -> Result<bool, StoreError>;
+    fn forgotten(&self) -> Result<Option<u64>, StoreError>;
+}
+
+impl Accounts for Tx<'_> {
+    fn people_of(&self, account: &str) -> Result<Vec<Document>, StoreError> {
         let mut people = Vec::new();
-        for id in self.spellings(&whose.account)? {
+        for id in self.spellings(account)? {
+            people.extend(self.document(&RecordKey::new(Kind::Person, id))?);
+        }
+        Ok(people)
+    }
+
+    fn last_of(&self, account: &str) -> Result<Option<Departed>, StoreError> {
+        self.departed_row(account)
+    }
+
+    fn is_last_lost(&self, account: &str) -> Result<bool, StoreError> {
+        self.is_departed_lost(account)
+    }
+
+    fn forgotten(&self) -> Result<Option<u64>, StoreError> {
+        Ok(forgotten_in(self.meta(META_FORGOTTEN)?))
+    }
+}
+
+impl Accounts for Snapshot {
+    fn people_of(&self, account: &str) -> Result<Vec<Document>, StoreError> {
+        let mut people = Vec::new();
+        for id in self.spellings(account)? {
             let record = self.record(&RecordKey::new(Kind::Person, id))?;
             let person = record.map(|record| Document::try_from(record.document.as_ref())).transpose();
             people.extend(person.map_err(|_| tables::damaged("a person"))?);
         }
-        let memory = Memory {
-            last: self.departed_row(&whose.account)?,
-            forgotten: forgotten_in(self.meta(META_FORGOTTEN)?),
-        };
-        Ok(memory.owner_now(whose, &people))
+        Ok(people)
     }
+
+    fn last_of(&self, account: &str) -> Result<Option<Departed>, StoreError> {
+        self.departed_row(account)
+    }
+
+    fn is_last_lost(&self, account: &str) -> Result<bool, StoreError> {
+        self.is_departed_lost(account)
+    }
+
+    fn forgotten(&self) -> Result<Option<u64>, StoreError> {
+        Ok(forgotten_in(self.meta(META_FORGOTTEN)?))
+    }
+}
+
+fn owner_now(accounts: &impl Accounts, whose: &Whose) -> Result<OwnerNow, StoreError> {
+    let people = accounts.people_of(&whose.account)?;
+    Ok(memory_of(accounts, &whose.account)?.owner_now(whose, &people))
+}
+
+fn memory_of(accounts: &impl Accounts, account: &str) -> Result<Memory, StoreError> {
+    let last = accounts.last_of(account)?;
+    let forgotten = match last.is_none() && accounts.is_last_lost(account)? {
+        // The row that was lost may be that of this account.
+        true => Some(u64::MAX),
+        false => accounts.forgotten()?,
+    };
+    Ok(Memory { last, forgotten })
 }

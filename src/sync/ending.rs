@@ -71,8 +71,7 @@ impl Round<'_> {
             rest.push_str(&format!(" {}", known.words(self.settings)));
         }
         let said = Said { ended: message, rest };
-        let left = self.store.read().and_then(|snapshot| Left::now(self.store, &snapshot));
-        let message = said.with(outcome, &left.unwrap_or_default());
+        let message = said.with(outcome, &Left::of_round(self.store));
         let Tally { pulled, pushed, merged, deleted, conflicts, dead } = self.tally;
         let mut report = Report {
             pulled,

@@ -88,11 +88,8 @@ impl Round<'_> {
         self.store
             .transact(move |tx| -> Result<(), StoreError> {
                 for sha256 in &damaged {
-                    match tx.refetch_damaged(sha256) {
-                        // The record that names it is damaged too.
-                        Err(StoreError::DamagedRow(_)) => {}
-                        refetched => drop(refetched?),
-                    }
+                    // The record that names it may be damaged too.
+                    tx.unless_damaged_first(|tx| tx.refetch_damaged(sha256))?;
                 }
                 Ok(())
             })

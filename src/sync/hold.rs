@@ -480,22 +480,34 @@ fn end_alone(
 pub(super) fn release(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
     for key in tx.held_of(account)? {
         // One that is damaged comes again once the row is set aside.
-        let Some(Held { document, is_agreed, .. }) = unless_damaged(tx.held(&key))?.flatten() else {
+        let Some(held) = unless_damaged(tx.held(&key))?.flatten() else {
             continue;
         };
-        tx.take_held(&key)?;
-        let is_absent = tx.document(&key)?.is_none() && tx.is_clean(&key)?;
-        if tx.has_intent(&key)? {
-            tx.ask_again(&key, Reread::default())?;
-        } else if is_agreed && is_absent && tx.departed(account)?.is_some() {
-            // It is still of the one who is gone.
-            tx.put(&key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)?;
-            tally.pulled += 1;
+        if key.kind == Kind::Person {
+            *tally += release_one(tx, account, &key, held)?;
         } else {
-            *tally += merge_in(tx, &key, Some(&document))?;
+            // One in whose way a row is goes on waiting, and is tried again in each round.
+            let taken = tx.sparing(&key, |tx| release_one(tx, account, &key, held))?;
+            *tally += taken.unwrap_or_default();
         }
     }
     Ok(())
+}
+
+fn release_one(tx: &mut Tx<'_>, account: &str, key: &RecordKey, held: Held) -> Result<Tally, StoreError> {
+    let Held { document, is_agreed, .. } = held;
+    tx.take_held(key)?;
+    let is_absent = tx.document(key)?.is_none() && tx.is_clean(key)?;
+    if tx.has_intent(key)? {
+        tx.ask_again(key, Reread::default())?;
+        return Ok(Tally::default());
+    }
+    if is_agreed && is_absent && tx.departed(account)?.is_some() {
+        // It is still of the one who is gone.
+        tx.put(key, Some(&document), &Base::Document(document.clone()), &Actor::Centre)?;
+        return Ok(Tally { pulled: 1, ..Tally::default() });
+    }
+    merge_in(tx, key, Some(&document))
 }
 
 /// Behind a hold over spelling, the centre has come to have the account as it is spelled here.
@@ -648,7 +660,7 @@ impl Round<'_> {
                     tx.sparing_conflict(&hold.conflict, |tx| end_if_settled(tx, &hold, &mut tally))?;
                 }
                 for account in tx.waited_for()? {
-                    unless_damaged(ownerless::release_if_known(tx, &account, &mut tally))?;
+                    tx.sparing_account(&account, |tx| ownerless::release_if_known(tx, &account, &mut tally))?;
                 }
                 Ok(tally)
             })

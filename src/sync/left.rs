@@ -1,17 +1,17 @@
 //! Floor 3. What is left over, in words: said by every round, however it ended, by `sync status` and by the pages that show
 //! it. Counts of refused, held and damaged records are left out by none of them.
 
-use std::collections::BTreeSet;
-
 use super::other_ids::OtherIds;
 use super::round::Outcome;
-use super::{naming_nobody, time_text};
-use crate::store::{DamagedRow, Snapshot, Store, StoreError, unless_damaged};
+use super::{damaged, naming_nobody, time_text};
+use crate::store::{Snapshot, Store, StoreError};
 
 /// What a complete round says first while accounts wait for a decision.
 const SENT_BUT: &str = "Everything that can be sent and taken has been.";
 /// What a complete round says first.
 const UP_TO_DATE: &str = "Everything is up to date with the centre.";
+/// Said where it cannot be read what is left over.
+const UNREADABLE: &str = "What is left over could not be read: see `thalamus-edge doctor`.";
 
 /// What is left over at this moment.
 #[derive(Debug, Default)]
@@ -26,17 +26,25 @@ pub(super) struct Left {
 
 impl Left {
     pub(super) fn now(store: &Store, snapshot: &Snapshot) -> Result<Left, StoreError> {
-        // A damaged row keeps nothing else from being said; it is named after it was come upon.
-        let at_centre = unless_damaged(left_words(snapshot))?.flatten();
-        let noticed = unless_damaged(snapshot.ownerless_counts())?.unwrap_or_default();
-        let held = unless_damaged(held_words(snapshot))?.flatten();
-        let nobodys = unless_damaged(snapshot.nobodys_count())?.and_then(nobodys_words);
-        let waiting: Vec<String> =
-            [held, nobodys, damaged_words(&store.damaged_rows())].into_iter().flatten().collect();
+        let waiting = [
+            held_words(snapshot)?,
+            nobodys_words(snapshot.nobodys_count()?),
+            damaged::counted(&store.damaged_rows()),
+        ];
+        let waiting: Vec<String> = waiting.into_iter().flatten().collect();
         Ok(Left {
             at_centre,
             waiting: (!waiting.is_empty()).then(|| waiting.join(" ")),
             noticed: naming_nobody::words(&noticed),
+        })
+    }
+
+    /// [`Left::now`] for a round that has to say something. Where that cannot be read, nothing is as it should be.
+    pub(super) fn of_round(store: &Store) -> Left {
+        store.read().and_then(|snapshot| Left::now(store, &snapshot)).unwrap_or_else(|error| {
+            tracing::error!(%error, "what is left over could not be read");
+            let damaged = damaged::counted(&store.damaged_rows());
+            Left { waiting: damaged.or_else(|| Some(UNREADABLE.to_owned())), ..Left::default() }
         })
     }
 
@@ -123,18 +131,6 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
         }
     }
     Ok((!words.is_empty()).then(|| words.join(" ")))
-}
-
-/// Rows that rotted on the disk, by their tables; `None` if none is known. Which rows they are is for administrators.
-fn damaged_words(rows: &[DamagedRow]) -> Option<String> {
-    let tables: BTreeSet<&str> = rows.iter().map(|row| row.table.as_str()).collect();
-    let tables = tables.into_iter().collect::<Vec<_>>().join(", ");
-    let what = match rows.len() {
-        0 => return None,
-        1 => format!("One row of the node's store (table {tables}) is"),
-        rows => format!("{rows} rows of the node's store (tables: {tables}) are"),
-    };
-    Some(format!("{what} damaged on the disk and neither shown nor sent: see `thalamus-edge doctor`."))
 }
 
 /// Accounts that two people have; `None` if there are none.

@@ -21,19 +21,19 @@ use crate::store::{Base, DeadLetter, Reread, StoreError, TrashState, Tx, UNREADA
 /// The caller has made sure that the read is not stale. Losers of the merge are durable in the same
 /// transaction that drops them from the record.
 ///
-/// If a row that this needs is damaged, nothing is concluded: the record is read again in the next round.
+/// If a row that this needs is damaged, nothing is concluded: the record is read again in the next round. Where something
+/// was written before that row was read, the error goes up to the [`Tx::sparing`] of the record, which undoes it: a record
+/// that is half taken would be in no index, and in nobody's journal.
 pub(crate) fn merge_in(
     tx: &mut Tx<'_>,
     key: &RecordKey,
     remote: Option<&Document>,
 ) -> Result<Tally, StoreError> {
-    match merge_sound(tx, key, remote) {
-        Err(StoreError::DamagedRow(_)) => {
-            tx.ask_again(key, Reread { is_deleted: remote.is_none(), ..Reread::default() })?;
-            Ok(Tally::default())
-        }
-        merged => merged,
+    let merged = tx.unless_damaged_first(|tx| merge_sound(tx, key, remote))?;
+    if merged.is_none() {
+        tx.ask_again(key, Reread { is_deleted: remote.is_none(), ..Reread::default() })?;
     }
+    Ok(merged.unwrap_or_default())
 }
 
 fn merge_sound(tx: &mut Tx<'_>, key: &RecordKey, remote: Option<&Document>) -> Result<Tally, StoreError> {

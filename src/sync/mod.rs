@@ -14,6 +14,7 @@ mod content_fetch;
 mod content_mend;
 mod content_send;
 mod content_tidy;
+pub mod damaged;
 mod deletes;
 mod drain;
 mod ending;

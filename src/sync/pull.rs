@@ -16,7 +16,7 @@ use crate::domain::access::Actor;
 use crate::domain::json::weight;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::verbatim::Verbatim;
-use crate::store::{Base, IntentWrite, OpenWrite, Reread, StoreError, Tx, unless_damaged};
+use crate::store::{Base, IntentWrite, OpenWrite, Reread, StoreError, Tx};
 
 use super::drain::Source;
 
@@ -430,7 +430,7 @@ fn note_if_put_back(
     if !is_due {
         return Ok(Some(Tally::default()));
     }
-    let noted = unless_damaged(note_put_back(tx, key, &remote.decode()))?;
+    let noted = tx.unless_damaged_first(|tx| note_put_back(tx, key, &remote.decode()))?;
     if noted.is_none() {
         tx.ask_again(key, Reread::default())?;
     }

@@ -41,7 +41,7 @@ enum Scene {
 
 /// What is lost of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Loss {
+pub(super) enum Loss {
     /// Its checksum is wrong, and all of it can be read.
     Sum,
     /// Nothing of it can be read.
@@ -164,7 +164,7 @@ impl Scene {
 const SCENES: [Scene; 5] = [Scene::Created, Scene::Reused, Scene::Departed, Scene::Taken, Scene::Stepwise];
 
 /// Damages the row at this place of a table; says which it was, if there is one.
-fn lose(file: &Path, table: &str, nth: usize, loss: Loss) -> Option<String> {
+pub(super) fn lose(file: &Path, table: &str, nth: usize, loss: Loss) -> Option<String> {
     match table {
         "trash" => lose_in::<(u8, &str, u64)>(file, table, nth, (loss, 10)),
         "content" => lose_in::<(&str, u32)>(file, table, nth, (loss, 6)),
@@ -221,7 +221,7 @@ fn tables_with_sums(file: &Path) -> Vec<String> {
     names.filter(|name| !WITHOUT_SUMS.contains(&name.as_str())).collect()
 }
 
-async fn look_at_all(store: &Store) {
+pub(super) async fn look_at_all(store: &Store) {
     let mut pass = Scrub::default();
     while !store.scrub(1 << 20, false, &mut pass).await.unwrap() {}
 }

@@ -82,6 +82,8 @@ pub(crate) struct Setup {
     pub(crate) offline_login_days: u32,
     /// Where the store lies, if not in memory of its own.
     pub(crate) disk: Option<Disk>,
+    /// The store itself, if it is open already.
+    pub(crate) store: Option<Store>,
 }
 
 impl Default for Setup {
@@ -101,7 +103,15 @@ impl Default for Setup {
             browser_sessions: BrowserSessions::On,
         };
         let roles = BUILT_IN_ROLES.to_owned();
-        Setup { settings, roles, journal_keep_rows: 1_000_000, hub: None, offline_login_days: 0, disk: None }
+        Setup {
+            settings,
+            roles,
+            journal_keep_rows: 1_000_000,
+            hub: None,
+            offline_login_days: 0,
+            disk: None,
+            store: None,
+        }
     }
 }
 
@@ -127,9 +137,10 @@ impl TestNode {
             audit_keep_rows: 100_000,
             clock: now_ms,
         };
-        let store = match setup.disk {
-            Some(disk) => Store::on_backends(options, move || Ok(disk.mount())).unwrap(),
-            None => Store::in_memory(options).unwrap(),
+        let store = match (setup.store, setup.disk) {
+            (Some(store), _) => store,
+            (None, Some(disk)) => Store::on_backends(options, move || Ok(disk.mount())).unwrap(),
+            (None, None) => Store::in_memory(options).unwrap(),
         };
         let sync_settings = SyncSettings {
             round_timeout: Duration::from_secs(1),

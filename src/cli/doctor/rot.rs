@@ -2,19 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::findings::Findings;
-use crate::cli::show::{cell, plain};
+use crate::cli::show::cell;
 use crate::store::is_made_anew;
+use crate::sync::damaged::{OF_RECORDS, PAGES, set_aside_command};
 
 const ROWS: &str = "stored rows";
-/// What stands for the id of a row where pages of a table are damaged.
-const PAGES: &str = "(pages)";
-/// Tables whose damaged rows are healed from the centre, or set aside with their record.
-const OF_RECORDS: [&str; 6] = ["docs", "base", "intent", "delivered", "undecided", "ghost"];
-
 /// Rows and blocks that rotted on the disk, by what the node says of itself.
 pub(super) fn look(found: &mut Findings, status: &Value) {
     let Some(rows) = status["damaged_rows"].as_array() else {
@@ -114,36 +109,7 @@ fn of_row(row: &Value) -> (String, String) {
 
 /// What takes a damaged row out of the way; nothing does that with pages.
 fn command(row: &Value) -> Option<String> {
-    let (id, table) = (row["id"].as_str()?, row["table"].as_str()?);
-    if id == PAGES {
-        return None;
-    }
-    // A damaged key may hold what no terminal shows.
-    let is_shown = plain(id) == id && !id.contains('\n');
-    let (encoded, id) = match is_shown {
-        true => ("", quoted(id)),
-        false => (" --encoded", utf8_percent_encode(id, NON_ALPHANUMERIC).to_string()),
-    };
-    let kind = row["kind"].as_str();
-    Some(match kind {
-        Some(kind) if OF_RECORDS.contains(&table) => {
-            format!("thalamus-edge db set-aside{encoded} {kind} {id}")
-        }
-        _ => {
-            let of_kind = kind.map_or_else(String::new, |kind| format!(" {kind}"));
-            format!("thalamus-edge db set-aside{encoded} --table {table}{of_kind} {id}")
-        }
-    })
-}
-
-/// As a shell takes it.
-fn quoted(id: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    if !id.is_empty() && id.chars().all(is_plain) {
-        id.to_owned()
-    } else {
-        format!("'{}'", id.replace('\'', "'\\''"))
-    }
+    set_aside_command(row["table"].as_str()?, row["kind"].as_str(), row["id"].as_str()?)
 }
 
 #[cfg(test)]

@@ -59,6 +59,12 @@ impl Ledger {
         self.locked().iter().any(|row| row.table == table)
     }
 
+    /// Whether rows of this table may be damaged, or missing, of which nobody knows the names.
+    pub(crate) fn has_unnamed_of(&self, table: &str) -> bool {
+        let rows = self.locked();
+        rows.len() >= LEDGER_ROWS_MAX || rows.iter().any(|row| row.table == table && row.id == PAGES)
+    }
+
     /// Whether a row of this table has become known since this was asked last.
     pub(crate) fn is_news(&self, table: &str) -> bool {
         let rows: BTreeSet<DamagedRow> =
