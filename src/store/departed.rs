@@ -6,6 +6,11 @@
 //!
 //! A person who was made and deleted on this node had the account too, and rows of the trash are of their time. But the centre
 //! never had them, and no record there is theirs. So the last person whom the centre had is remembered as well.
+//!
+//! Records of the centre that came under the account after that person was gone may be anybody's. They are noted beside
+//! them, until somebody has the account.
+
+use std::collections::BTreeSet;
 
 use bson::{Bson, Document, RawDocument, doc};
 use redb::ReadableTable;
@@ -13,6 +18,7 @@ use redb::ReadableTable;
 use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::stand_in::unless_damaged;
 use super::tables::{self, *};
 use crate::domain::access::Actor;
 use crate::domain::merge::{IDENTITY_FIELDS, is_unknown, same_identity, unknown_identity};
@@ -36,6 +42,8 @@ pub(super) struct Departed {
     is_only_here: bool,
     /// Who stood at the centre before somebody who was only here.
     stood: Option<Document>,
+    /// Records that came from the centre after they were gone.
+    late: BTreeSet<RecordKey>,
 }
 
 impl Departed {
@@ -50,6 +58,7 @@ impl Departed {
                 is_succeeded: row.get_bool("succeeded").unwrap_or_default(),
                 is_only_here: row.get_bool("only_here").unwrap_or_default(),
                 stood: row.get_document("stood").ok().cloned(),
+                late: late_in(&row)?,
             }),
             _ => Err(damaged("a person who is gone")),
         }
@@ -64,6 +73,10 @@ impl Departed {
             row.insert("only_here", true);
         }
         row.extend(self.stood.clone().map(|stood| ("stood".to_owned(), stood.into())));
+        if !self.late.is_empty() {
+            let late = |key: &RecordKey| doc! {"kind": i32::from(key.kind.schema().code), "id": &key.id};
+            row.insert("late", self.late.iter().map(late).collect::<Vec<_>>());
+        }
         row
     }
 
@@ -87,6 +100,18 @@ impl Departed {
     }
 }
 
+fn late_in(row: &Document) -> Result<BTreeSet<RecordKey>, StoreError> {
+    let Ok(rows) = row.get_array("late") else {
+        return Ok(BTreeSet::new());
+    };
+    let late = |row: &Bson| {
+        let row = row.as_document()?;
+        let code = u8::try_from(row.get_i32("kind").ok()?).ok()?;
+        Some(RecordKey::new(kind_of(code).ok()?, row.get_str("id").ok()?))
+    };
+    rows.iter().map(|row| late(row).ok_or_else(|| damaged("a person who is gone"))).collect()
+}
+
 /// Somebody of whom nothing is known but that they had an account: nobody is taken for them.
 pub(super) fn unknown_departed(until: u64) -> Departed {
     Departed {
@@ -96,6 +121,7 @@ pub(super) fn unknown_departed(until: u64) -> Departed {
         is_succeeded: false,
         is_only_here: false,
         stood: None,
+        late: BTreeSet::new(),
     }
 }
 
@@ -175,8 +201,10 @@ impl Tx<'_> {
         // One who stood at the centre once, and was to be put there again, is no stranger there.
         let is_only_here =
             is_only_here && !last.as_ref().is_some_and(|last| last.is_of(person) && !last.is_only_here);
+        let late = last.as_ref().filter(|last| last.is_of(person)).map(|last| last.late.clone());
         let stood = last.filter(|last| is_only_here && !last.is_succeeded).and_then(Departed::last_there);
-        let row = Departed { identity, since, until, is_succeeded: false, is_only_here, stood };
+        let late = late.unwrap_or_default();
+        let row = Departed { identity, since, until, is_succeeded: false, is_only_here, stood, late };
         self.put_departed_row(id, Some(&row))?;
         if self.departed.len()? > self.carry.departed_max.max(ROWS_MAX + TRIM_ROWS as u64) {
             self.trim_departed()?;
@@ -199,6 +227,8 @@ impl Tx<'_> {
         last.until = self.last_trash_number()?;
         let is_another = !last.is_of(&identity_in(person)?);
         last.is_succeeded = *actor == Actor::Centre && is_another;
+        // Theirs, or set apart by who lets them in.
+        last.late.clear();
         self.put_departed_row(id, Some(&last))?;
         // That the account was closed here was about the last one. If nobody knows who that was, it stays closed.
         if is_another && !is_unknown(&last.identity) {
@@ -214,11 +244,68 @@ impl Tx<'_> {
         Ok(self.last_sequence().max(newest))
     }
 
-    /// Whether an account was another human being's than `person`, whose records are still here.
+    /// Whether an account was another human being's than `person`, whose records are still here, or wait.
     pub fn is_of_departed(&self, id: &str, person: &Document) -> Result<bool, StoreError> {
         match self.departed(id)? {
-            Some(identity) => Ok(!same_identity(&identity, person) && self.has_dependents(id)?),
-            None => Ok(false),
+            Some(identity) if !same_identity(&identity, person) => {
+                Ok(self.has_dependents(id)? || !self.held_of(id)?.is_empty())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether it can be noted whose a record is not that comes while nobody has the account: nobody had it at the centre
+    /// before, or the row of who had it is sound.
+    pub fn can_note_late(&self, account: &str) -> Result<bool, StoreError> {
+        Ok(self.departed(account)?.is_none()
+            || unless_damaged(self.departed_row(account))?.flatten().is_some())
+    }
+
+    /// A record came from the centre after the last one of the account was gone. If somebody else gets the account, it is
+    /// asked whose it is.
+    pub fn note_late(&mut self, account: &str, key: &RecordKey) -> Result<(), StoreError> {
+        if self.departed(account)?.is_none() {
+            return Ok(());
+        }
+        let Some(mut last) = self.departed_row(account)? else {
+            return Ok(());
+        };
+        if last.late.insert(key.clone()) { self.put_departed_row(account, Some(&last)) } else { Ok(()) }
+    }
+
+    /// Records of an account that came after the last one who had it was gone. They may be anybody's.
+    pub fn late(&self, account: &str) -> Result<BTreeSet<RecordKey>, StoreError> {
+        let last = unless_damaged(self.departed_row(account))?.flatten();
+        Ok(last.map(|last| last.late).unwrap_or_default())
+    }
+
+    /// What came late waits apart with what the centre has of the account, and is in nobody's book. What was written into
+    /// it here and is not sent goes to the trash; one of which a write is on its way stays, and stays noted.
+    pub fn set_late_apart(&mut self, account: &str, late: BTreeSet<RecordKey>) -> Result<(), StoreError> {
+        let account = fold_account(account);
+        let mut left = BTreeSet::new();
+        for key in late {
+            let Some(document) = self.document(&key)? else {
+                continue;
+            };
+            if key.kind.schema().owner_of(&document).as_ref() != Some(&account) {
+                continue;
+            }
+            if self.has_intent(&key)? {
+                left.insert(key);
+                continue;
+            }
+            let there = self.base(&key)?.document().cloned().unwrap_or_default();
+            if !self.is_clean(&key)? {
+                self.discard_held(&key, &document)?;
+            }
+            self.set_apart(&key, &account, &there)?;
+        }
+        match unless_damaged(self.departed_row(&account))?.flatten() {
+            Some(last) if last.late != left => {
+                self.put_departed_row(&account, Some(&Departed { late: left, ..last }))
+            }
+            _ => Ok(()),
         }
     }
 

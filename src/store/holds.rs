@@ -268,12 +268,17 @@ impl Tx<'_> {
         Ok(accounts)
     }
 
-    /// Records that the centre has under an account, where nobody is known who had it there.
-    fn records_of_nobody(&self, account: &str) -> Result<Vec<RecordKey>, StoreError> {
+    /// Records that the centre has under an account, where nobody is known who had it there, or that came later.
+    fn records_of_nobody(
+        &self,
+        account: &str,
+        late: &BTreeSet<RecordKey>,
+    ) -> Result<Vec<RecordKey>, StoreError> {
         let mut found = Vec::new();
-        if self.departed(account)?.is_none() && self.hold(account)?.is_none() {
+        if self.hold(account)?.is_none() {
+            let is_all = self.departed(account)?.is_none();
             for key in self.dependents(account)? {
-                if self.base(&key)?.is_under(&key, account) {
+                if (is_all || late.contains(&key)) && self.base(&key)?.is_under(&key, account) {
                     found.push(key);
                 }
             }
@@ -283,7 +288,7 @@ impl Tx<'_> {
 
     /// Whether there is one among them with edits that have not been sent: it could not wait apart without them.
     pub(super) fn has_edited_records_of_nobody(&self, account: &str) -> Result<bool, StoreError> {
-        for key in self.records_of_nobody(account)? {
+        for key in self.records_of_nobody(account, &self.late(account)?)? {
             if !self.is_clean(&key)? {
                 return Ok(true);
             }
@@ -292,13 +297,17 @@ impl Tx<'_> {
     }
 
     /// A person has been made here. What the centre has under their account came before them and is not theirs: it is in
-    /// nobody's book from now on, and waits.
-    pub(super) fn set_apart_from(&mut self, key: &RecordKey) -> Result<(), StoreError> {
+    /// nobody's book from now on, and waits. So does what came `late`, after the last one was gone.
+    pub(super) fn set_apart_from(
+        &mut self,
+        key: &RecordKey,
+        late: &BTreeSet<RecordKey>,
+    ) -> Result<(), StoreError> {
         let is_known_there = self.base(key)?.is_at_centre() || self.has_landed(key)?;
         if is_known_there || self.spellings(&key.id)?.len() > 1 {
             return Ok(());
         }
-        for of_account in self.records_of_nobody(&key.id)? {
+        for of_account in self.records_of_nobody(&key.id, late)? {
             if let (Some(document), true) = (self.document(&of_account)?, self.is_clean(&of_account)?) {
                 self.set_apart(&of_account, &fold_account(&key.id), &document)?;
             }

@@ -1,7 +1,7 @@
 //! Floor 1. Records inside a write transaction, with the bookkeeping that every change of one needs.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -365,12 +365,15 @@ impl<'t> Tx<'t> {
         let was_there = key.kind == Kind::Person && *base == Base::Absent && new.is_some() && {
             self.base_if_dirty(key)?.map_or(old.is_some(), |base| base.is_at_centre())
         };
+        let is_made_here =
+            key.kind == Kind::Person && old.is_none() && new.is_some() && *actor != Actor::Centre;
+        let late = if is_made_here { self.late(&key.id)? } else { BTreeSet::new() };
         if old_bytes != new_bytes {
             self.write((old_bytes, new_bytes), key, &changed_paths(old_document, new_document), actor)?;
         }
         self.put_base(key, new_document, base, actor)?;
-        if key.kind == Kind::Person && old.is_none() && new.is_some() && *actor != Actor::Centre {
-            self.set_apart_from(key)?;
+        if is_made_here {
+            self.set_apart_from(key, &late)?;
         }
         match old_document {
             // Records of theirs that the centre has stay theirs.

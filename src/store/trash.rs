@@ -7,6 +7,7 @@ use bson::{Bson, Document, doc};
 use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
 use super::StoreError;
+use super::departed::identity_row;
 use super::records::Tx;
 use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
@@ -226,7 +227,36 @@ impl Tx<'_> {
     /// What is in the trash of `person`, whose account was `account` until now, goes with them to `new`. What waited
     /// apart was another person's, and so was what was deleted before the last person of the account had gone.
     pub fn give_trash(&mut self, account: &str, person: &Document, new: &str) -> Result<(), StoreError> {
-        let (account, given_at) = (fold_account(account), self.last_trash_number()?);
+        let given_at = self.last_trash_number()?;
+        self.change_trash_of(account, person, |row, owner| {
+            row.insert(GIVEN_AT, given_at as i64);
+            if let Ok(document) = row.get_document_mut("document") {
+                document.insert(owner, new);
+            }
+        })
+    }
+
+    /// Whoever has the account now is this `person`, as somebody decided, though they are told apart.
+    pub(super) fn note_trash_same(
+        &mut self,
+        account: &str,
+        person: &Document,
+        now: &Document,
+    ) -> Result<(), StoreError> {
+        let now = identity_row(now);
+        self.change_trash_of(account, person, |row, _| {
+            row.insert(IDENTITY, now.clone());
+        })
+    }
+
+    /// Changes each row of the trash that is of this `person`; `change` is told in which field a body names its owner.
+    fn change_trash_of(
+        &mut self,
+        account: &str,
+        person: &Document,
+        change: impl Fn(&mut Document, &str),
+    ) -> Result<(), StoreError> {
+        let account = fold_account(account);
         let mut theirs = Vec::new();
         for entry in self.trash.iter()?.sound() {
             let (at, row) = entry?;
@@ -244,16 +274,14 @@ impl Tx<'_> {
                 continue;
             }
             let mut row = tables::decode(row.value())?;
-            row.insert(GIVEN_AT, given_at as i64);
-            if let Ok(document) = row.get_document_mut("document") {
-                document.insert(field, new);
-            }
-            theirs.push((summary.key, sequence, tables::encode(&row)?));
+            change(&mut row, field);
+            theirs.push((summary.key, sequence, row));
         }
         for (key, sequence, row) in theirs {
             let (code, id) = row_key(&key);
-            self.trash.insert((code, id, sequence), row.as_slice())?;
-            self.trash_owner.insert(sequence, fold_account(new).as_str())?;
+            self.trash.insert((code, id, sequence), tables::encode(&row)?.as_slice())?;
+            let owner = row.get_document("document").ok().and_then(|body| key.kind.schema().owner_of(body));
+            self.trash_owner.insert(sequence, owner.unwrap_or_default().as_str())?;
             self.wrote();
         }
         Ok(())

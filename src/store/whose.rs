@@ -3,8 +3,8 @@
 //! What lost in a conflict and what lies in the trash may go back into a record much later. Records name their person by
 //! account, and an account may have gone to somebody else since. So everything that is put back passes [`Tx::owner_now`].
 //! It goes by the numbers of the trash: what was kept before the last one of the account was gone is not of who has it now
-//! (`departed.rs`). Where that is not remembered any more, the people are compared. Nothing is guessed: what is not known
-//! counts as another one's.
+//! (`departed.rs`). An account becomes another human being's in its place as well, at once or field by field, and nobody is
+//! gone then: so the people are compared too. Nothing is guessed: what is not known counts as another one's.
 
 use bson::{Bson, Document, doc};
 use redb::ReadableTable as _;
@@ -57,15 +57,14 @@ struct Memory {
 impl Memory {
     /// Whether what was `whose` is of this `person`, who has the account now.
     fn is_of(&self, whose: &Whose, person: &Document) -> bool {
-        if whose.is_of_another {
+        let before = whose.person.as_ref().filter(|before| !before.is_empty());
+        let is_another = before.is_some_and(|before| is_other_person(Some(before), before, person));
+        if whose.is_of_another || is_another {
             return false;
         }
         match (&self.last, self.forgotten) {
             (Some(last), _) => whose.number > last.ends_before(person),
-            (None, Some(forgotten)) if whose.number <= forgotten => {
-                let before = whose.person.as_ref().filter(|before| !before.is_empty());
-                before.is_some_and(|before| !is_other_person(Some(before), before, person))
-            }
+            (None, Some(forgotten)) if whose.number <= forgotten => before.is_some(),
             // Nobody else is known ever to have had it.
             (None, _) => true,
         }
@@ -281,6 +280,29 @@ impl Tx<'_> {
             self.keep_conflict(&conflict)?;
         }
         Ok(())
+    }
+
+    /// Whoever has the account `now` is the `person` who had it, as somebody decided, though they are told apart: what was
+    /// kept of that one is theirs.
+    pub(crate) fn note_same(
+        &mut self,
+        account: &str,
+        person: &Document,
+        now: &Document,
+    ) -> Result<(), StoreError> {
+        if !is_other_person(Some(person), person, now) {
+            return Ok(());
+        }
+        let account = fold_account(account);
+        for mut conflict in self.value_conflicts_of(&account)? {
+            if let Some(whose) = conflict.whose(&account)
+                && self.was_of(&whose, person)?
+            {
+                conflict.person = Some(identity_row(now));
+                self.keep_conflict(&conflict)?;
+            }
+        }
+        self.note_trash_same(&account, person, now)
     }
 
     /// The open conflicts over values that were found in records of this account, in order of their records.

@@ -220,7 +220,8 @@ fn unpushed_spelling(tx: &Tx<'_>, key: &RecordKey) -> Result<Option<String>, Sto
 /// Somebody of this account in another spelling who is gone at the centre and still here, with records; another human
 /// being than the one who is new here.
 fn gone_spelling(tx: &Tx<'_>, key: &RecordKey, remote: &Document) -> Result<Option<String>, StoreError> {
-    if !tx.is_clean(key)? || !tx.has_dependents(&key.id)? {
+    let is_anything = tx.has_dependents(&key.id)? || !tx.held_of(&key.id)?.is_empty();
+    if !is_anything || !tx.is_clean(key)? {
         return Ok(None);
     }
     for id in tx.spellings(&key.id)? {
@@ -293,6 +294,7 @@ fn begin(
         undecided::end(tx, &local_key, &known)?;
     }
     let is_deleted_here = tx.document(&local_key)?.is_none();
+    let late = tx.late(local_id)?;
     if why == HoldReason::Departed && (is_deleted_here || tx.is_clean(&local_key)?) {
         tx.clear_vanished(&local_key)?;
         // Whose records are here has to be seen, and may get an id of their own.
@@ -314,7 +316,7 @@ fn begin(
     }
     let hold = open(tx, key, &local_key, remote, why, tally)?;
     tx.put_held(key, &hold.account, remote)?;
-    Ok(())
+    if late.is_empty() { Ok(()) } else { tx.set_late_apart(&hold.account, late) }
 }
 
 /// Holds a person who is gone at the centre and still here, because somebody else has the account there.

@@ -13,7 +13,7 @@
 //! (`sync::ownerless`). Of one that was changed there meanwhile, both versions stay, each with its person.
 //! Both decisions then let in what waited, all in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document};
 
@@ -155,7 +155,9 @@ fn unite(
     actor: &Actor,
 ) -> Result<bool, StoreError> {
     let key = hold.remote_key();
+    let before = tx.meant(&hold.account)?.unwrap_or_else(|| local.clone());
     tx.forget_meant(&hold.account)?;
+    tx.set_late_apart(&hold.account, BTreeSet::new())?;
     tx.remove_hold(hold)?;
     if tx.take_held(&key)?.is_none() {
         tx.ask_again(&hold.local_key(), Reread::default())?;
@@ -165,8 +167,10 @@ fn unite(
     if hold.local != hold.remote {
         tx.rename(&hold.local_key(), &key, &renamed(local, &hold.local, &hold.remote), actor)?;
     }
-    let local = tx.document(&key)?;
-    merge_known(tx, &key, local, Some(central))?;
+    let known = tx.document(&key)?;
+    merge_known(tx, &key, known, Some(central))?;
+    let now = tx.document(&key)?.unwrap_or_default();
+    tx.note_same(&hold.account, &before, &now)?;
     Ok(true)
 }
 
@@ -195,6 +199,9 @@ fn part(tx: &mut Tx<'_>, hold: &Hold, local: &Document, new: &str, actor: &Actor
             tx.dependents(&hold.account)?
         }
     };
+    // It may be the other one's, with what was written into it here.
+    let late = tx.late(&hold.account)?;
+    let all = all.into_iter().filter(|key| !late.contains(key));
     tx.forget_meant(&hold.account)?;
     let to = RecordKey::new(Kind::Person, new);
     tx.rename(&hold.local_key(), &to, &renamed(local, &hold.local, new), actor)?;

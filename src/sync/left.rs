@@ -33,9 +33,9 @@ impl Left {
         ];
         let waiting: Vec<String> = waiting.into_iter().flatten().collect();
         Ok(Left {
-            at_centre,
+            at_centre: left_words(snapshot)?,
             waiting: (!waiting.is_empty()).then(|| waiting.join(" ")),
-            noticed: naming_nobody::words(&noticed),
+            noticed: naming_nobody::words(&snapshot.ownerless_counts()?),
         })
     }
 

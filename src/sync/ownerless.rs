@@ -1,19 +1,23 @@
 //! Floor 3. Whose a record of the centre is that came while nobody had its account.
 //!
 //! A record names its person by account, and accounts go from one human being to another. Whose a record is follows from
-//! who had the account when this node came to know of it:
+//! who had the account at the centre, as far as this node knew, when it came to know of the record:
 //!
 //! | the node came to know the record | whose it is |
 //! |---|---|
 //! | made here, or agreed, while a person stood there | that person's, also after they are gone |
-//! | from the centre, while nobody stood there, and somebody here had the account before; also one that was agreed, was deleted there, and is there again | nobody's yet: it waits apart, is in nobody's book, and is merged with nothing |
-//! | from the centre, while nobody here has had the account | nobody's: those see it who may see all, until somebody is made here under the account; then it waits apart |
+//! | from the centre, while nobody stood there; also one that was agreed, was deleted there, and is there again | the same human being's who had the account there last, if they come back; the first one's, if nobody ever had it; if another one comes, it is asked ([`HoldReason::Departed`]), and nobody gets it unasked |
 //!
-//! Nobody stands there, as far as the node knows, if the person is gone at the centre, or was deleted here, or was made
-//! here and is not sent yet. Who was made and deleted here never had anything at the centre.
+//! Until then it is in nobody's book. While nobody is here under the account, those see it who may see all, and that it came
+//! after the last one was gone is noted ([`Tx::note_late`]). While somebody is here who does not stand there, it waits
+//! apart, and is merged with nothing.
 //!
-//! What waits is theirs who come from the centre to have the account. If a person of this node is about to be sent there,
-//! it is asked whose it is ([`HoldReason::Taken`]). No decision takes it out of its account.
+//! Nobody stands there, as far as the node knows, if the person is gone at the centre, or was made here and is not sent
+//! yet. Who was deleted here stands there until that is sent: their records are theirs, and take the delete back. Who was
+//! made and deleted here never had anything at the centre.
+//!
+//! If a person of this node is about to be sent there, it is asked whose it is ([`HoldReason::Taken`]). No decision takes it
+//! out of its account.
 
 use bson::{Document, doc};
 
@@ -28,7 +32,8 @@ use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
 use crate::store::{Base, HoldReason, Reread, StoreError, TrashState, Tx, unless_damaged};
 
-/// Whether a record that the centre has under this account waits for somebody to have it, unless it is known here already.
+/// Whether nobody is known to stand at the centre under this account whose a record would be, and somebody had it, or is
+/// here.
 pub(super) fn is_nobodys(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
     let people = tx.spellings(account)?;
     for id in &people {
@@ -36,7 +41,34 @@ pub(super) fn is_nobodys(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError>
             return Ok(false);
         }
     }
-    Ok(!people.is_empty() || tx.had_somebody(account)?)
+    Ok(!people.is_empty() || (tx.had_somebody(account)? && !is_deleted_unsent(tx, account)?))
+}
+
+/// Whether the person of an account was deleted here, and the centre has them still.
+fn is_deleted_unsent(tx: &Tx<'_>, account: &str) -> Result<bool, StoreError> {
+    let last = tx.departed(account)?;
+    let spelled = last.as_ref().and_then(|last| last.get_str("_id").ok());
+    for id in [Some(account), spelled].into_iter().flatten() {
+        let key = RecordKey::new(Kind::Person, id);
+        let is_on_its_way = tx.has_intent(&key)? || tx.has_landed(&key)?;
+        if !is_on_its_way && tx.base_if_dirty(&key)?.is_some_and(|base| base.is_at_centre()) {
+            return Ok(tx.document(&key)?.is_none() && absence(tx, &key)?.is_none());
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a record waits apart that the centre has under an account where nobody stands. While nobody is here either,
+/// nobody's book is there in which it could be: it is here like any other, and that it came late is noted.
+pub(super) fn is_apart(tx: &mut Tx<'_>, key: &RecordKey, account: &str) -> Result<bool, StoreError> {
+    if !is_nobodys(tx, account)? {
+        return Ok(false);
+    }
+    if !tx.spellings(account)?.is_empty() || !tx.can_note_late(account)? {
+        return Ok(true);
+    }
+    tx.note_late(account, key)?;
+    Ok(false)
 }
 
 /// Whether what the centre holds under `key` waits for somebody to have its account; it waits already then.
@@ -70,20 +102,27 @@ pub(super) fn diverts(
             tx.settle_trash(key, TrashState::Done)?;
         }
         // Moved there, away from its person.
-        (Some(_), None) => tx.put(key, None, &Base::Absent, &Actor::Centre)?,
+        (Some(_), None) => {}
         (Some(_), Some(_)) => return Ok(false),
+    }
+    if !is_apart(tx, key, &account)? {
+        return Ok(false);
+    }
+    if local.is_some() {
+        tx.put(key, None, &Base::Absent, &Actor::Centre)?;
     }
     wait(tx, key, &fold_account(&account), remote, tally)?;
     Ok(true)
 }
 
 /// Takes what waits for somebody to have the account, if somebody does who is known to stand at the centre, or if nobody
-/// ever did.
+/// is here any more.
 pub(super) fn release_if_known(tx: &mut Tx<'_>, account: &str, tally: &mut Tally) -> Result<(), StoreError> {
-    if tx.held_of(account)?.is_empty() || tx.hold(account)?.is_some() || is_nobodys(tx, account)? {
+    if tx.held_of(account)?.is_empty() || tx.hold(account)?.is_some() {
         return Ok(());
     }
-    release(tx, account, tally)
+    let is_open = tx.spellings(account)?.is_empty() && tx.can_note_late(account)?;
+    if is_open || !is_nobodys(tx, account)? { release(tx, account, tally) } else { Ok(()) }
 }
 
 /// Takes what waited under an account as what belongs to a person of whom that is known, whoever stands at the centre.

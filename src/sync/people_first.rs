@@ -8,8 +8,8 @@
 //! record behind them. Whatever happens between the two reads is seen that way: a person who is still the same after the
 //! record was read was the same when it was read.
 //!
-//! Not asked is about records that are here as they are there, and that belong to nobody or to somebody who is held; and
-//! where a node that is new, and has nothing to send, reads everything for the first time: there is nothing to be mixed.
+//! Not asked is about records that are here as they are there, and that belong to nobody or to somebody who is held. A node
+//! that is new asks like any other: what it takes into the wrong book is edited there hours later.
 //!
 //! Nobody tells of somebody who follows on the person of a record in another spelling of the account. So where a sweep has
 //! to find out what the history of changes does not tell, records whose people are not at the centre wait until it has
@@ -34,15 +34,6 @@ use crate::store::{Base, Reread, Snapshot, StoreError, Tx, unless_damaged};
 #[derive(Debug, Clone, Default)]
 pub(super) struct PeopleThere {
     asked: BTreeMap<String, Option<Document>>,
-    /// There is nothing here that could be mixed with what was read.
-    is_needless: bool,
-}
-
-impl PeopleThere {
-    /// Nobody has to be asked for.
-    pub(super) fn needless() -> PeopleThere {
-        PeopleThere { is_needless: true, ..PeopleThere::default() }
-    }
 }
 
 /// A record that was read at the centre, or found to be gone there.
@@ -202,9 +193,6 @@ fn people_in_doubt(
         return Ok(None);
     };
     let is_among_people = among_people(tx.meta(META_SCAN)?.as_ref()).is_some();
-    if people.is_needless && !is_among_people {
-        return Ok(None);
-    }
     if is_among_people && tx.is_resyncing_all()? && waits_for_sweep(tx, key)? {
         return Ok(Some(Vec::new()));
     }
@@ -309,7 +297,7 @@ impl Round<'_> {
                 asked.insert(id, Some(person));
             }
         }
-        Ok(PeopleThere { asked, is_needless: false })
+        Ok(PeopleThere { asked })
     }
 
     /// The records among these that need not wait for a sweep to pass the people.

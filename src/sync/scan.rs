@@ -290,9 +290,6 @@ impl Round<'_> {
         batch: &[Fetched],
         at: &Position,
     ) -> Result<PeopleThere, RoundError> {
-        if at.reason == Reason::First && self.store.read()?.pending_count()? == 0 {
-            return Ok(PeopleThere::needless());
-        }
         let documents = batch.iter().filter_map(|fetched| match fetched {
             Fetched::Document { id, document } => {
                 Some((RecordKey::new(at.kind, id.as_str()), document.bytes()))

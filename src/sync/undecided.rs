@@ -263,7 +263,7 @@ pub(super) fn carry_out(
 
 pub(super) fn take_central(tx: &mut Tx<'_>, key: &RecordKey, central: &Document) -> Result<(), StoreError> {
     if let Some(owner) = key.kind.schema().owner_of(central)
-        && (tx.hold(&owner)?.is_some() || ownerless::is_nobodys(tx, &owner)?)
+        && (tx.hold(&owner)?.is_some() || ownerless::is_apart(tx, key, &owner)?)
     {
         // Whose it is has to be decided, or known, first.
         return tx.set_apart(key, &fold_account(&owner), central);

@@ -112,6 +112,11 @@ def held_with_its_person(case):
                                 "path": []})
 
 
+def apart_until_its_person_is_decided_about(case):
+    held_with_its_person(case)
+    case.node.conflicts[-1]["type"] = "record"
+
+
 def perhaps_overwritten_and_it_was(case):
     case.write(A, None)
     case.write(B, A, acked=False)
@@ -189,7 +194,8 @@ def content(case, served):
 
 
 CLEAN = (visible, overwritten_knowingly, in_a_conflict_at_the_centre, in_a_conflict_at_a_node, deleted_knowingly,
-         in_the_trash, refused_and_listed, held_with_its_person, perhaps_overwritten_and_it_was, never_acknowledged,
+         in_the_trash, refused_and_listed, held_with_its_person, apart_until_its_person_is_decided_about,
+         perhaps_overwritten_and_it_was, never_acknowledged,
          destroyed_by_a_copy, edit_wins_over_delete, moved_with_what_was_seen, decided_against,
          overwritten_by_one_who_never_looks, delete_undone_by_a_centre_set_back, two_are_one,
          chosen_by_an_operator, bytes_are_there)

@@ -107,7 +107,77 @@ async fn a_lost_value_of_a_person_goes_into_no_record_of_the_next_one() {
     }
 }
 
-/// Two fields of a person are corrected, and somebody else has had another account: nothing of that takes hers away.
+/// The account becomes another human being's in its place, by a client of this node or field by field at the centre: that
+/// is an end of the one before, wherever a value or a body goes back.
+#[tokio::test]
+async fn nothing_goes_back_to_who_has_the_account_in_the_place_of_another() {
+    for is_here in [true, false] {
+        let clinic = Clinic::new();
+        clinic.there(Kind::Person, ana());
+        clinic.there(Kind::Page, page("p1", ACCT, "of Ana"));
+        clinic.there(Kind::Page, page("p2", ACCT, "agreed"));
+        clinic.round().await;
+        clinic.edit(Kind::Page, page("p2", ACCT, "of Ana")).await;
+        clinic.there(Kind::Page, page("p2", ACCT, "theirs"));
+        if is_here {
+            clinic.edit(Kind::Person, with(ana(), doc! {"phone": "of Ana"})).await;
+            clinic.there(Kind::Person, with(ana(), doc! {"phone": "2"}));
+        }
+        clinic.round().await;
+        let found = open(&clinic);
+        assert_eq!(found.len(), 1 + usize::from(is_here));
+        clinic.delete(Kind::Page, "p1").await;
+        clinic.round().await;
+        let next = ["name", "lastname", "dob", "gender"].map(|field| (field, beatriz().get(field).cloned()));
+        let next = next.into_iter().filter_map(|(field, value)| Some((field, value?)));
+        if is_here {
+            let fields = next.map(|(field, value)| (field.to_owned(), value)).collect();
+            clinic.edit(Kind::Person, with(clinic.here(Kind::Person, ACCT).unwrap(), fields)).await;
+            clinic.round().await;
+        } else {
+            // As long as the conflict waits, the last of them would be asked about.
+            decides(&clinic, &found[0], Decision::TakeCentral).await.unwrap();
+            for (field, value) in next {
+                let there = clinic.at_centre(Kind::Person, ACCT).unwrap();
+                clinic.there(Kind::Person, with(there, doc! {field: value}));
+                clinic.round().await;
+            }
+        }
+        assert_eq!(clinic.holds(), 0, "{is_here}");
+        let refused = undeletes(&clinic, Kind::Page, |_| true).await;
+        assert!(matches!(refused, Err(UndeleteError::OwnerChanged(_))), "{is_here}: {refused:?}");
+        for conflict in open(&clinic) {
+            is_refused(&clinic, &conflict, Decision::TakeLocal).await;
+            decides(&clinic, &conflict, Decision::TakeCentral).await.unwrap();
+        }
+        clinic.assert_settled().await;
+        assert_eq!(clinic.book(ACCT), ["theirs"], "{is_here}");
+    }
+}
+
+/// Name and day of birth are corrected, and somebody has said that it is the same person: what is theirs goes back.
+#[tokio::test]
+async fn what_is_of_one_who_is_said_to_be_the_same_goes_back() {
+    let clinic = Clinic::new();
+    clinic.there(Kind::Person, ana());
+    clinic.there(Kind::Page, page("p1", ACCT, "deleted"));
+    clinic.there(Kind::Page, page("p2", ACCT, "agreed"));
+    clinic.round().await;
+    clinic.edit(Kind::Page, page("p2", ACCT, "of Ana")).await;
+    clinic.there(Kind::Page, page("p2", ACCT, "theirs"));
+    clinic.delete(Kind::Page, "p1").await;
+    clinic.round().await;
+    let found = open(&clinic).remove(0);
+    clinic.there(Kind::Person, with(ana(), doc! {"name": "Anne", "dob": "1985-10-14"}));
+    clinic.round().await;
+    clinic.decide(Verdict::Same).await;
+    decides(&clinic, &found, Decision::TakeLocal).await.unwrap();
+    undeletes(&clinic, Kind::Page, |_| true).await.unwrap();
+    clinic.assert_settled().await;
+    assert_eq!(clinic.book(ACCT), ["deleted", "of Ana"]);
+}
+
+/// One field of a person is corrected after the other is typed anew: nothing of that takes hers away.
 #[tokio::test]
 async fn a_value_of_the_same_person_is_taken() {
     let clinic = Clinic::new();
@@ -120,7 +190,7 @@ async fn a_value_of_the_same_person_is_taken() {
     let found = open(&clinic);
     clinic.edit(Kind::Person, with(ana(), doc! {"name": "Anna", "gender": "female"})).await;
     clinic.round().await;
-    clinic.edit(Kind::Person, with(ana(), doc! {"name": "Hanna", "lastname": "Beta"})).await;
+    clinic.edit(Kind::Person, with(ana(), doc! {"name": "Hanna", "gender": "F"})).await;
     clinic.round().await;
     decides(&clinic, &found[0], Decision::TakeLocal).await.unwrap();
     clinic.assert_settled().await;

@@ -117,6 +117,29 @@ async fn somebody_gets_the_account_between_the_two_reads() {
     }
 }
 
+/// Also a node that is new, and has nothing to send, takes nothing into the book of who had the account a moment ago.
+#[tokio::test]
+async fn somebody_gets_the_account_while_a_new_node_reads_everything() {
+    for has_history in [false, true] {
+        let sim = if has_history { Sim::with_history() } else { Sim::default() };
+        sim.put(Kind::Person, anna());
+        // Institutions and units have been read, and people.
+        let before = (0..3).map(|_| Fault::Before(Box::pin(async {})));
+        let centre = sim.clone();
+        let meanwhile = Fault::Before(Box::pin(async move { becomes_bertha(&centre) }));
+        sim.state().scan_faults.extend(before.chain([meanwhile]));
+        let node = Node::new(&sim);
+        for _ in 0..2 {
+            node.complete().await;
+            assert_eq!(node.get(ACCT), Some(anna()), "history: {has_history}");
+            assert_eq!(node.store.read().unwrap().holds_count().unwrap(), 1, "history: {has_history}");
+            let taken = ["r4", "r9"].map(|id| here(&node, &key(id)));
+            assert_eq!(taken, [None, None], "history: {has_history}: in Anna's book");
+        }
+        assert!(sim.state().scan_faults.is_empty());
+    }
+}
+
 /// A page that comes with its person is taken in the same round, and so is news of people who are who they were.
 #[tokio::test]
 async fn what_belongs_to_the_people_here_waits_for_nothing() {
