@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, RwLock};
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,8 @@ pub(crate) struct Setup {
     pub(crate) offline_login_days: u32,
     /// Where the store lies, if not in memory of its own.
     pub(crate) disk: Option<Disk>,
+    /// Or in this file.
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -101,7 +104,15 @@ impl Default for Setup {
             browser_sessions: BrowserSessions::On,
         };
         let roles = BUILT_IN_ROLES.to_owned();
-        Setup { settings, roles, journal_keep_rows: 1_000_000, hub: None, offline_login_days: 0, disk: None }
+        Setup {
+            settings,
+            roles,
+            journal_keep_rows: 1_000_000,
+            hub: None,
+            offline_login_days: 0,
+            disk: None,
+            file: None,
+        }
     }
 }
 
@@ -127,10 +138,12 @@ impl TestNode {
             audit_keep_rows: 100_000,
             clock: now_ms,
         };
-        let store = match setup.disk {
-            Some(disk) => Store::on_backends(options, move || Ok(disk.mount())).unwrap(),
-            None => Store::in_memory(options).unwrap(),
+        let store = match (setup.disk, setup.file) {
+            (Some(disk), _) => Store::on_backends(options, move || Ok(disk.mount())).unwrap(),
+            (None, Some(file)) => Store::open(&file, options).unwrap(),
+            (None, None) => Store::in_memory(options).unwrap(),
         };
+        store.set_active_from_centre(setup.settings.active_from_centre);
         let sync_settings = SyncSettings {
             round_timeout: Duration::from_secs(1),
             offline_login_days: setup.offline_login_days,

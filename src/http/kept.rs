@@ -1,0 +1,34 @@
+//! Floor 4. Who may read what is kept of a record: values that lost in a conflict, bodies in the trash.
+//!
+//! It belongs to the human being who had the account when it was kept. Somebody else may have it now.
+
+use crate::domain::access::{Acl, Actor, Principal};
+use crate::domain::record::Kind;
+use crate::domain::schema::Owner;
+use crate::store::{OwnerNow, Snapshot, StoreError, Whose};
+
+/// Whether it may be shown, as far as it matters whose it was: who may read everybody's records sees also what is kept of
+/// them, and others only what is of who has the account now. `None`: that is not known.
+pub(super) fn may_read_kept(
+    view: &Snapshot,
+    acl: &Acl,
+    who: &Principal,
+    kind: Kind,
+    whose: Option<&Whose>,
+) -> Result<bool, StoreError> {
+    if may_read_all(acl, who, kind) || kind.schema().owner == Owner::Nobody {
+        return Ok(true);
+    }
+    let owner_now = whose.map_or(Ok(OwnerNow::Another), |whose| view.owner_now(whose))?;
+    Ok(owner_now != OwnerNow::Another)
+}
+
+/// Whether somebody may know of everybody's records of a kind.
+pub(super) fn may_read_all(acl: &Acl, who: &Principal, kind: Kind) -> bool {
+    is_operator(who) || acl.may_read(who, kind, None)
+}
+
+/// The operator of the machine sees that something is kept, and decides what nobody else can.
+pub(super) fn is_operator(who: &Principal) -> bool {
+    matches!(who.actor, Actor::Operator(_))
+}
