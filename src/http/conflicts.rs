@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Node;
 use super::caller::Caller;
-use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
+use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
 use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
@@ -97,7 +97,7 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
     let found = conflict_view::visit(node, snapshot, id, None, |view| {
         let schema = view.head.key.kind.schema();
         let owner = view.owner();
-        let is_shown = may_see(node, caller, snapshot, view.head, owner.as_deref());
+        let is_shown = may_see(node, caller, snapshot, view);
         (view.head.is_identity(), is_shown, Seen::record(schema, &view.head.key.id, owner))
     })?;
     let (is_identity, is_shown, seen) = found.ok_or_else(absent)?;
@@ -150,9 +150,10 @@ pub(super) fn may_see(
     node: &Node,
     caller: &Caller,
     snapshot: &Snapshot,
-    conflict: &Conflict,
-    owner: Option<&str>,
+    view: &ConflictView<'_>,
 ) -> Result<bool, StoreError> {
+    let (conflict, owner) = (view.head, view.owner());
+    let owner = owner.as_deref();
     let (acl, who, kind) = (node.acl(), &caller.principal, conflict.key.kind);
     let may_read = |owner: Option<&str>| acl.may_read(who, kind, owner);
     if is_operator(who) || may_read(None) {
@@ -160,6 +161,10 @@ pub(super) fn may_see(
     }
     // Two records show two people.
     if conflict.subject != Subject::Value || !may_read(owner) {
+        return Ok(false);
+    }
+    // So may the versions of one: an id may have come to be another one's record.
+    if view.owners().iter().any(|owner| !may_read(Some(owner))) {
         return Ok(false);
     }
     // Values that clashed belong to the owner of that time, who may be another one than who has the account now.

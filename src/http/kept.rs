@@ -19,8 +19,12 @@ pub(super) fn may_read_kept(
     if may_read_all(acl, who, kind) || kind.schema().owner == Owner::Nobody {
         return Ok(true);
     }
-    let owner_now = whose.map_or(Ok(OwnerNow::Another), |whose| view.owner_now(whose))?;
-    Ok(owner_now != OwnerNow::Another)
+    let Some(whose) = whose else {
+        return Ok(false);
+    };
+    // Who went on under a new id is not gone, but is not here any more either.
+    let is_before = whose.number <= view.kept_before_holder(&whose.account)?;
+    Ok(!is_before && view.owner_now(whose)? != OwnerNow::Another)
 }
 
 /// Whether somebody may know of everybody's records of a kind.

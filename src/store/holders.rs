@@ -49,7 +49,13 @@ impl Tx<'_> {
 
     fn begin_holder(&mut self, account: &str) -> Result<(), StoreError> {
         self.write_all_repeats()?;
-        let since = (self.audit_head()?.seq, self.last_sequence(), self.now_ms());
+        let kept = self.last_trash_number()?;
+        self.begin_holder_after(account, kept)
+    }
+
+    /// `kept`: what was kept up to this number of the trash is another one's.
+    fn begin_holder_after(&mut self, account: &str, kept: u64) -> Result<(), StoreError> {
+        let since = (self.audit_head()?.seq, self.last_sequence(), kept, self.now_ms());
         self.holder_since.insert(account, since)?;
         self.former_trail.retain_in((account, "", 0)..(after(account).as_str(), "", 0), |_, _| false)?;
         self.wrote();
@@ -84,8 +90,10 @@ impl Tx<'_> {
 
     /// The rows are lost with damaged pages: whoever has an account has it since now, as far as anybody knows.
     pub(super) fn holders_are_lost(&mut self) -> Result<(), StoreError> {
+        self.write_all_repeats()?;
         for id in self.known_people()? {
-            self.begin_holder(&fold_account(&id))?;
+            // Who had what is kept is known otherwise.
+            self.begin_holder_after(&fold_account(&id), 0)?;
         }
         Ok(())
     }
@@ -115,7 +123,8 @@ impl Tx<'_> {
                 changed.push(account);
             }
         }
-        changed.iter().try_for_each(|account| self.begin_holder(account))
+        self.write_all_repeats()?;
+        changed.iter().try_for_each(|account| self.begin_holder_after(account, 0))
     }
 
     /// Whether all who have this account now are the one who had it last.
@@ -135,13 +144,19 @@ impl Snapshot {
         Ok(since.map_or(0, |since| since.value().1))
     }
 
+    /// Up to which number of the trash what was kept is another one's than who has this account now.
+    pub fn kept_before_holder(&self, account: &str) -> Result<u64, StoreError> {
+        let since = self.transaction.open_table(HOLDER_SINCE)?.get(fold_account(account).as_str())?;
+        Ok(since.map_or(0, |since| since.value().2))
+    }
+
     /// What the audit trail says of the human being who has this account now. Of two who share it nobody knows of which.
     pub(super) fn trail_of_holder(&self, account: &str) -> Result<Vec<Stretch>, StoreError> {
         if self.spellings(account)?.len() > 1 {
             return Ok(Vec::new());
         }
         let since = self.transaction.open_table(HOLDER_SINCE)?.get(account)?;
-        let (since, since_ms) = since.map_or((0, i64::MIN), |since| (since.value().0, since.value().2));
+        let (since, since_ms) = since.map_or((0, i64::MIN), |since| (since.value().0, since.value().3));
         let own = Stretch { account: account.to_owned(), after: since, through: u64::MAX, since_ms };
         let mut stretches = vec![own];
         let former = self.transaction.open_table(FORMER_TRAIL)?;

@@ -110,7 +110,7 @@ pub struct Tx<'t> {
     pub(crate) local_accounts: Rows<'t, &'static str>,
     pub(super) rights: Table<'t, &'static str, u64>,
     pub(super) closed_here: Table<'t, &'static str, ()>,
-    pub(super) holder_since: Table<'t, &'static str, (u64, u64, i64)>,
+    pub(super) holder_since: Table<'t, &'static str, (u64, u64, u64, i64)>,
     pub(super) former_trail: Table<'t, (&'static str, &'static str, u64), u64>,
     pub(crate) content: Rows<'t, (&'static str, u32)>,
     pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,

@@ -92,9 +92,10 @@ pub(crate) const LOCAL_ACCOUNTS: RowsDefinition<&'static str> = RowsDefinition::
 pub(crate) const RIGHTS: TableDefinition<&str, u64> = TableDefinition::new("rights");
 /// id of a person -> closed on this node. Never synchronized.
 pub(crate) const CLOSED_HERE: TableDefinition<&str, ()> = TableDefinition::new("closed_here");
-/// folded account -> the last number of `audit` and of the journal before who has it now had it, and the time. Only where somebody
+/// folded account -> the last number of `audit`, of the journal and of the trash before who has it now had it, and the time. Only where somebody
 /// else had it before. Never synchronized.
-pub(crate) const HOLDER_SINCE: TableDefinition<&str, (u64, u64, i64)> = TableDefinition::new("holder_since");
+pub(crate) const HOLDER_SINCE: TableDefinition<&str, (u64, u64, u64, i64)> =
+    TableDefinition::new("holder_since");
 /// (folded account, another one that they had before, after which number of `audit`) -> through which number what is said of that
 /// other account is about who has the first one now. Never synchronized.
 pub(crate) const FORMER_TRAIL: TableDefinition<(&str, &str, u64), u64> = TableDefinition::new("former_trail");

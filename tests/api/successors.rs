@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
-use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::merge::{Clash, Side};
+use thalamus_edge::domain::record::{Kind, RecordKey};
+use thalamus_edge::store::{StoreError, Tx};
 
 use crate::support::api::{NOTHING, Setup, TestNode, person};
 use crate::support::sim::Sim;
@@ -46,6 +48,51 @@ async fn with_anna() -> (TestNode, Sim) {
     urgent.send().await.is(200, NOTHING);
     node.patch("/people/ANA009", json!({"note": "changed"})).by("ROOT004").send().await;
     (node, sim)
+}
+
+/// The conflicts that `who` is shown, each also by itself.
+async fn conflicts_for(node: &TestNode, who: &str) -> Vec<String> {
+    let list = node.get("/sync/conflicts").by(who).send().await.is(200, NOTHING).json();
+    let ids = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let shown = ids(&list);
+    for id in ids(&node.get("/sync/conflicts").by_operator().send().await.json()) {
+        let answer = node.get(&format!("/sync/conflicts/{id}")).by(who).send().await;
+        assert_eq!(answer.status, if shown.contains(&id) { 200 } else { 404 }, "{who} {id}");
+    }
+    shown
+}
+
+async fn add_conflict(node: &TestNode, key: RecordKey, path: &[&str], local: Bson, central: Bson) -> String {
+    let path = path.iter().map(|step| (*step).to_owned()).collect();
+    let clash = Clash { path, base: None, local: Some(local), remote: Some(central), stands: Side::Remote };
+    let add = move |tx: &mut Tx<'_>| -> Result<(), StoreError> { tx.add_conflict(&key, &clash) };
+    let before = node.node.store.read().unwrap().conflict_ids(None).unwrap();
+    node.node.store.unguarded().transact(add).await.unwrap();
+    let mut after = node.node.store.read().unwrap().conflict_ids(None).unwrap();
+    after.retain(|id| !before.contains(id));
+    after.remove(0)
+}
+
+/// An id may come to be another one's record; then one side of the conflict is theirs.
+#[tokio::test]
+async fn a_conflict_with_a_version_of_somebody_else_is_shown_to_neither() {
+    let (node, _) = with_anna().await;
+    node.record(Kind::Person, named("BEA010", "Bea")).await;
+    node.record(Kind::Page, doc! {"_id": "bea", "book": "BEA010"}).await;
+    node.record(Kind::Page, doc! {"_id": "other", "book": "ANA009"}).await;
+    let mut shown = Vec::new();
+    for (id, local, central) in
+        [("kept", "ANA009", "ANA009"), ("other", "ANA009", "BEA010"), ("bea", "ANA009", "BEA010")]
+    {
+        let body = |book: &str, info: &str| Bson::Document(doc! {"_id": id, "book": book, "info": info});
+        let key = RecordKey::new(Kind::Page, id);
+        shown.push(add_conflict(&node, key, &[], body(local, "here"), body(central, "there")).await);
+    }
+    shown.truncate(1);
+    assert_eq!(conflicts_for(&node, "ANA009").await, shown);
+    assert_eq!(conflicts_for(&node, "BEA010").await, Vec::<String>::new());
 }
 
 async fn round(node: &TestNode) {
@@ -117,6 +164,12 @@ async fn what_is_kept_stays_with_who_comes_back() {
 async fn what_is_kept_goes_with_who_gets_a_new_id() {
     let (node, sim) = with_anna().await;
     let before = kept_for(&node, "ANA009").await;
+    let key = RecordKey::new(Kind::Person, "ANA009");
+    let conflict = add_conflict(&node, key, &["note"], "hers".into(), "changed".into()).await;
+    let decided = json!({"take": "local"});
+    let call = node.post(&format!("/sync/conflicts/{conflict}/resolution"), decided).by("ROOT004");
+    assert_eq!(call.send().await.status, 200);
+    assert_eq!(conflicts_for(&node, "ANA009").await, [conflict]);
     let mut there = named("ANA009", "Berthold");
     there.insert("password", person("ANA009", &[]).get_str("password").unwrap());
     sim.put(Kind::Person, there);
@@ -132,6 +185,7 @@ async fn what_is_kept_goes_with_who_gets_a_new_id() {
     trail.retain(|line| line != "person:ROOT004 read ANA009");
     assert_eq!((trash, trail), (Vec::new(), Vec::new()), "Berthold is new");
     assert_eq!(feed, ["create ANA009"]);
+    assert_eq!(conflicts_for(&node, "ANA009").await, Vec::<String>::new());
     let (trash, _, trail) = kept_for(&node, NEW).await;
     assert_eq!(trash, ["gone"]);
     assert!(before.2.iter().all(|row| trail.contains(row)), "{before:?} {trail:?}");
