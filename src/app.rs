@@ -396,6 +396,7 @@ fn open_store(config: &Config) -> Result<Store, AppError> {
         .map_err(|cause| AppError::Store { path: path.clone(), cause })?;
     store.keep_free(config.store.reserve_bytes, free_bytes_at(&path));
     store.keep_audit_for(config.store.audit_keep_days);
+    store.set_active_from_centre(config.accounts.active_from_centre);
     // Records of patients: for the service's own user only.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at_path(&path))?;
     // A command that root runs may have made it.

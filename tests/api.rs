@@ -55,5 +55,9 @@ mod rights;
 mod sent_back;
 #[path = "api/session.rs"]
 mod session;
+#[path = "api/successors.rs"]
+mod successors;
 #[path = "api/trash.rs"]
 mod trash;
+#[path = "api/unsettled.rs"]
+mod unsettled;

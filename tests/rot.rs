@@ -22,7 +22,7 @@ use thalamus_edge::store::{About, AsideRows, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 /// Tables whose rows have no checksums: they are made of the others, or hold a few bytes.
-const WITHOUT_SUMS: [&str; 26] = [
+const WITHOUT_SUMS: [&str; 28] = [
     "meta",
     "dirty",
     "held_of",
@@ -36,6 +36,8 @@ const WITHOUT_SUMS: [&str; 26] = [
     "by_spelling",
     "rights",
     "closed_here",
+    "holder_since",
+    "former_trail",
     "reread",
     "vanished",
     "echo",

@@ -206,9 +206,16 @@ async fn decide(
         outcomes.leave(conflict, "the value has changed since");
         return Ok(());
     }
-    let path = format!("/sync/conflicts/{}/resolution", segment(&cell(&conflict["id"])));
-    let decision = json!({"take": side, "dry_run": is_dry_run});
+    let shown = format!("/sync/conflicts/{}", segment(&cell(&conflict["id"])));
+    // A node of an earlier version does not know this path, and so decides nothing.
+    let path = format!("{shown}/resolution{}", if is_dry_run { "/trial" } else { "" });
+    let decision = json!({"take": side});
     let answer = client.send(Method::POST, &path, Some(&decision), conflict["etag"].as_str()).await?;
+    if is_dry_run && answer.status == StatusCode::NOT_FOUND && client.get(&shown).await?.status.is_success() {
+        let message = "the node that is running is of an earlier version, which cannot try a decision: nothing was decided; \
+                       restart the node, then run the command again";
+        return Err(Failure { code: EXIT_REFUSED, message: message.to_owned() }.into());
+    }
     if !answer.status.is_success() {
         return leave(answer, conflict, outcomes);
     }

@@ -74,7 +74,7 @@ pub(super) fn write_kept(store: &Store, directory: &Path) -> anyhow::Result<Kept
     let mut trash = Lines::new(directory, TRASH_COLLECTION);
     let mut before = None;
     loop {
-        let page = store.read()?.trash_page(before, TRASH_PAGE, |_, _| true, |_| true)?;
+        let page = store.read()?.trash_page(before, TRASH_PAGE, |_, _| true, |_| Ok(true))?;
         for row in &page.rows {
             let Some((row, body)) = store.read()?.trashed(row.sequence)? else {
                 continue;

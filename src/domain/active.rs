@@ -21,6 +21,20 @@ pub enum ActiveFromCentre {
     Ignore,
 }
 
+impl ActiveFromCentre {
+    /// Whether the account of a person is open: whether they can log in, and so whether they may be deleted.
+    pub fn is_open<E>(
+        self,
+        is_active: bool,
+        is_closed_here: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        match self {
+            ActiveFromCentre::Honour => Ok(is_active),
+            ActiveFromCentre::Ignore => Ok(!is_closed_here()?),
+        }
+    }
+}
+
 pub fn is_active(account: &Document) -> bool {
     opens(account.get(ACTIVE))
 }

@@ -28,7 +28,8 @@ const ENTRIES_WORK: usize = 4 << 20;
 const NO_ACTOR: &str = "who: an actor as the trail writes them: person:ID, local:NAME, operator:UID, centre, node or nobody; \
                         an account and NAME@local are taken too";
 
-/// Whether `who` may see the trail of one person, or of everybody.
+/// Whether `who` may see the trail of one person, or of everybody. Who may only because the account is theirs sees what is
+/// about themselves: somebody else may have had it before.
 pub(crate) fn authorize(acl: &Acl, who: &Principal, person: Option<&str>) -> Result<(), Denied> {
     match person {
         Some(person) if who.is(person) => Ok(()),
@@ -47,7 +48,8 @@ pub(crate) async fn list(
     // Who may not see it does not learn what would have been wrong with the rest either.
     let person = query_pairs(request.uri()).into_iter().rfind(|(name, _)| name == "person");
     authorize(&node.acl(), &caller.principal, person.as_ref().map(|(_, person)| person.as_str()))?;
-    let query = query?;
+    let mut query = query?;
+    query.is_of_holder = node.acl().authorize_global(&caller.principal, Verb::Get, "audit").is_err();
     let work = workload::take(&node, &caller, ENTRIES_WORK).await?;
     // On its own, so that it comes to its end also if the client goes away.
     let store = node.store.clone();

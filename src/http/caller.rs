@@ -24,7 +24,7 @@ use super::witness::{Witness, login_failed};
 use super::{Node, Overloaded, Pattern, Received, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};
-use crate::domain::active::{ActiveFromCentre, is_active, is_active_raw};
+use crate::domain::active::{is_active, is_active_raw};
 use crate::domain::encoding::decoded;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
@@ -492,10 +492,7 @@ pub(crate) fn is_open(
     is_active: bool,
     is_closed_here: impl FnOnce() -> Result<bool, StoreError>,
 ) -> Result<bool, StoreError> {
-    match node.settings.active_from_centre {
-        ActiveFromCentre::Honour => Ok(is_active),
-        ActiveFromCentre::Ignore => Ok(!is_closed_here()?),
-    }
+    node.settings.active_from_centre.is_open(is_active, is_closed_here)
 }
 
 /// The caller as they are now, for answers that are waited for: nobody whose account was changed or whose session ended

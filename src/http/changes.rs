@@ -17,7 +17,8 @@ use super::Node;
 use super::caller::{Caller, refreshed};
 use super::error::ApiError;
 use super::extract::query_pairs;
-use crate::domain::access::{Principal, Verb};
+use crate::domain::access::{Actor, Principal, Verb};
+use crate::domain::schema::Owner;
 use crate::store::JournalRow;
 
 /// Most changes in one answer.
@@ -124,7 +125,8 @@ struct Changes {
 
 fn read_changes(node: &Node, who: &Principal, since: Option<u64>, limit: usize) -> Result<Changes, ApiError> {
     let acl = node.acl();
-    let window = node.store.read()?.journal(since.unwrap_or(0), limit)?;
+    let view = node.store.read()?;
+    let window = view.journal(since.unwrap_or(0), limit)?;
     if since.is_some_and(|since| since.saturating_add(1) < window.oldest) {
         return Err(ApiError::Gone { oldest: window.oldest });
     }
@@ -132,7 +134,19 @@ fn read_changes(node: &Node, who: &Principal, since: Option<u64>, limit: usize) 
         return Err(ApiError::NotYet { last: window.last });
     }
     let last = window.rows.last().map_or(window.last, |row| row.sequence);
-    let rows = window.rows.iter().filter(|row| acl.may_read(who, row.key.kind, row.owner.as_deref()));
+    // What became of somebody else's records is not for who has the account now.
+    let theirs_after = match &who.actor {
+        Actor::Person(account) => view.changes_before_holder(account)?,
+        _ => 0,
+    };
+    let may_read = |row: &JournalRow| {
+        let kind = row.key.kind;
+        acl.may_read(who, kind, row.owner.as_deref())
+            && (row.sequence > theirs_after
+                || kind.schema().owner == Owner::Nobody
+                || acl.may_read(who, kind, None))
+    };
+    let rows = window.rows.iter().filter(|row| may_read(row));
     Ok(Changes { shown: rows.map(shown).collect(), last, is_all: last >= window.last })
 }
 

@@ -163,7 +163,7 @@ impl Query {
                 if !is_of_kind || view.head.subject != Subject::Value {
                     return Ok(None);
                 }
-                let is_shown = may_see(node, caller, snapshot, view.head, view.owner().as_deref());
+                let is_shown = may_see(node, caller, snapshot, view);
                 is_shown.map(|is_shown| is_shown.then(|| view.head.path.join(".")))
             })?;
             known.extend(found.transpose()?.flatten());
@@ -335,7 +335,7 @@ fn shown_in_list(
         if view.head.is_identity() {
             return Ok(Listed::Identity);
         }
-        let is_shown = may_see(node, caller, snapshot, view.head, view.owner().as_deref())?;
+        let is_shown = may_see(node, caller, snapshot, view)?;
         if is_shown { view.text().map(Listed::Text) } else { Ok(Listed::Hidden) }
     })?;
     match listed.transpose()? {

@@ -38,6 +38,13 @@ impl<'a> ConflictView<'a> {
         [self.record, side("local"), side("central")].into_iter().flatten().find_map(|d| schema.owner_in(d))
     }
 
+    /// The accounts that its versions name, where they are whole records; each may be somebody else's.
+    pub(super) fn owners(&self) -> Vec<String> {
+        let schema = self.head.key.kind.schema();
+        let body = |name| self.row.get_document(name).ok().filter(|_| self.head.path.is_empty());
+        ["base", "local", "central"].into_iter().filter_map(|name| schema.owner_in(body(name)?)).collect()
+    }
+
     /// What the record holds now at the conflict's path, or in place of what the path goes through.
     fn current(&self) -> Option<RawBsonRef<'a>> {
         let mut found = RawBsonRef::Document(self.record?);

@@ -10,26 +10,24 @@ use bson::{Bson, Document};
 use serde_json::{Map, Value, json};
 
 use super::Node;
-use super::caller::{Caller, is_open};
-use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
+use super::caller::Caller;
+use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
 use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
+use super::kept::{is_operator, may_read_kept};
 use super::records::to_document;
 use super::witness::{Seen, note_read};
 use super::workload::{self, showing, writing};
 use super::write::{check_size, to_raw};
-use crate::domain::access::{Acl, Actor, Principal, Target, Verb};
-use crate::domain::active::is_active;
+use crate::domain::access::{Acl, Principal, Target, Verb};
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::{adopt_like, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
-use crate::store::{
-    Conflict, ConflictStatus, OwnerNow, Snapshot, Store, StoreError, Subject, unless_damaged,
-};
+use crate::store::{Conflict, ConflictStatus, Snapshot, Store, StoreError, Subject};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out, try_resolving};
 
 pub(crate) async fn show(
@@ -99,7 +97,7 @@ fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Resul
     let found = conflict_view::visit(node, snapshot, id, None, |view| {
         let schema = view.head.key.kind.schema();
         let owner = view.owner();
-        let is_shown = may_see(node, caller, snapshot, view.head, owner.as_deref());
+        let is_shown = may_see(node, caller, snapshot, view);
         (view.head.is_identity(), is_shown, Seen::record(schema, &view.head.key.id, owner))
     })?;
     let (is_identity, is_shown, seen) = found.ok_or_else(absent)?;
@@ -152,9 +150,10 @@ pub(super) fn may_see(
     node: &Node,
     caller: &Caller,
     snapshot: &Snapshot,
-    conflict: &Conflict,
-    owner: Option<&str>,
+    view: &ConflictView<'_>,
 ) -> Result<bool, StoreError> {
+    let (conflict, owner) = (view.head, view.owner());
+    let owner = owner.as_deref();
     let (acl, who, kind) = (node.acl(), &caller.principal, conflict.key.kind);
     let may_read = |owner: Option<&str>| acl.may_read(who, kind, owner);
     if is_operator(who) || may_read(None) {
@@ -164,20 +163,17 @@ pub(super) fn may_see(
     if conflict.subject != Subject::Value || !may_read(owner) {
         return Ok(false);
     }
+    // So may the versions of one: an id may have come to be another one's record.
+    if view.owners().iter().any(|owner| !may_read(Some(owner))) {
+        return Ok(false);
+    }
     // Values that clashed belong to the owner of that time, who may be another one than who has the account now.
     let before = conflict.owner.as_deref().filter(|_| kind.schema().owner != Owner::Nobody);
     let Some(before) = before else {
         return Ok(kind.schema().owner == Owner::Nobody);
     };
     let is_readable = before.is_empty() || owner == Some(before) || may_read(Some(before));
-    let whose = conflict.whose(before);
-    // Where the row that tells it is damaged nobody knows whose they are.
-    let owner_now = whose.map(|whose| unless_damaged(snapshot.owner_now(&whose))).transpose()?.flatten();
-    Ok(is_readable && owner_now.is_some_and(|owner_now| owner_now != OwnerNow::Another))
-}
-
-fn is_operator(who: &Principal) -> bool {
-    matches!(who.actor, Actor::Operator(_))
+    Ok(is_readable && may_read_kept(snapshot, &acl, who, kind, conflict.whose(before).as_ref())?)
 }
 
 const ABSENT: &str = "There is no such conflict";
@@ -240,12 +236,35 @@ pub(super) fn shown_notes(node: &Node, conflict: &Conflict) -> Value {
     notes.collect()
 }
 
+/// Decides a conflict.
 pub(crate) async fn resolve(
     State(node): State<Arc<Node>>,
     caller: Caller,
     at: At,
     headers: HeaderMap,
     body: Sent,
+) -> Result<Response, ApiError> {
+    decide(node, caller, at, headers, (body, false)).await
+}
+
+/// Says what [`resolve`] would say, and changes nothing: 204 if nothing is in the way. It has a path of its own: a node that
+/// does not know it decides nothing.
+pub(crate) async fn try_out(
+    State(node): State<Arc<Node>>,
+    caller: Caller,
+    at: At,
+    headers: HeaderMap,
+    body: Sent,
+) -> Result<Response, ApiError> {
+    decide(node, caller, at, headers, (body, true)).await
+}
+
+async fn decide(
+    node: Arc<Node>,
+    caller: Caller,
+    at: At,
+    headers: HeaderMap,
+    (body, is_trial): (Sent, bool),
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
     let found = find_in(&node, &caller, &*node.store.read()?, at.id())?;
@@ -257,13 +276,13 @@ pub(crate) async fn resolve(
     let work = Arc::new(workload::take(&node, &caller, writing(&text, showing(bytes))).await?);
     let body = work.run(|| parse_body(&text))?;
     drop(text);
-    let is_dry_run = is_dry_run(&body)?;
+    if body.contains_key("dry_run") {
+        let message = "dry_run: POST /sync/conflicts/ID/resolution/trial decides nothing";
+        return Err(ApiError::invalid("dry_run", message));
+    }
     match found {
-        Found::Identity(_) if is_dry_run => {
-            return Err(ApiError::invalid(
-                "dry_run",
-                "dry_run: goes with decisions about values and records only",
-            ));
+        Found::Identity(_) if is_trial => {
+            return Err(ApiError::invalid("", "Only decisions about values and records can be tried"));
         }
         Found::Value(_) => {}
         Found::Identity(case) => {
@@ -284,25 +303,22 @@ pub(crate) async fn resolve(
     };
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
     check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
-    let (acl, who, asked) = (node.acl(), caller.principal.clone(), Arc::clone(&node));
+    let (acl, who) = (node.acl(), caller.principal.clone());
     // What stands on one of the two sides may be taken, however large it is.
     let is_bounded = matches!(decision, Decision::Value(_)).then(|| Arc::clone(&node));
     let check = move |conflict: &Conflict, old: Option<&Document>, new: Option<&Document>| {
         check_allowed(&acl, &who, conflict, old, new)?;
-        if let Some(node) = &is_bounded {
-            check_decided_size(node, old, new)?;
-        }
-        check_deletable(&asked, conflict, old, new)
+        is_bounded.as_ref().map_or(Ok(()), |node| check_decided_size(node, old, new))
     };
     let actor = caller.principal.actor.clone();
     let id = at.id();
-    let carried_out = async |store: &Store| match is_dry_run {
+    let carried_out = async |store: &Store| match is_trial {
         false => carry_out(store, id, decision, current, actor, check).await,
         true => try_resolving(store, id, decision, current, actor, check).await,
     };
     match caller.writes(&node).charged(&work).through(carried_out).await {
+        Ok(_) if is_trial => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(_) => respond(&node, &*node.store.read()?, at.id()),
-        Err(ResolveError::Tried) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(ResolveError::Unknown) => Err(absent()),
         Err(ResolveError::Resolved(_)) => {
             Err(moved(&node, at.id(), "The conflict has been resolved already"))
@@ -315,15 +331,6 @@ pub(crate) async fn resolve(
         Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
         Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
         Err(ResolveError::Store(error)) => Err(error.into()),
-    }
-}
-
-/// `"dry_run": true` asks whether the decision could be carried out, and changes nothing.
-fn is_dry_run(body: &Map<String, Value>) -> Result<bool, ApiError> {
-    match body.get("dry_run") {
-        None => Ok(false),
-        Some(Value::Bool(is_dry_run)) => Ok(*is_dry_run),
-        Some(_) => Err(ApiError::invalid("dry_run", "dry_run: must be true or false")),
     }
 }
 
@@ -542,34 +549,4 @@ fn without_own_content(
         old.as_mut().map(|old| old.remove(CONTENT_FIELD));
     }
     (old, new)
-}
-
-/// A person goes only as DELETE would let them go.
-fn check_deletable(
-    node: &Node,
-    conflict: &Conflict,
-    old: Option<&Document>,
-    new: Option<&Document>,
-) -> Result<(), ResolveError> {
-    let (Kind::Person, Some(person), None) = (conflict.key.kind, old, new) else {
-        return Ok(());
-    };
-    if conflict.subject == Subject::Record {
-        // Deleted at the centre already, and their records go with them.
-        return Ok(());
-    }
-    let snapshot = node.store.read()?;
-    if let Some(hold) = snapshot.hold(&conflict.key.id)? {
-        return Err(ResolveError::Held { conflict: hold.conflict });
-    }
-    if is_open(node, is_active(person), || snapshot.is_closed_here(&conflict.key.id))? {
-        return Err(ResolveError::Invalid { field: "active".into(), message: "The user is active.".into() });
-    }
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {
-        if !snapshot.list_of(kind, &conflict.key.id, None, 1, 1)?.records.is_empty() {
-            let message = "The user has records of their own.".into();
-            return Err(ResolveError::Invalid { field: String::new(), message });
-        }
-    }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use crate::domain::access::Denied;
 use crate::domain::audit::Outcome;
 use crate::domain::edit::Invalid;
 use crate::domain::json::{BodyError, JsonError};
-use crate::store::{EditError, Stale, StoreError};
+use crate::store::{EditError, Stale, Stays, StoreError};
 
 /// When to come back to a node that has no room.
 const OVERLOADED_RETRY_S: u64 = 5;
@@ -468,7 +468,11 @@ impl From<EditError> for ApiError {
     fn from(error: EditError) -> Self {
         match error {
             EditError::Store(error) => error.into(),
-            EditError::Held { conflict } => ApiError::DecisionPending { conflict },
+            EditError::Stays(Stays::Held { conflict }) => ApiError::DecisionPending { conflict },
+            EditError::Stays(Stays::LogsIn) => ApiError::invalid("active", "The user is active."),
+            EditError::Stays(Stays::HasRecords) => {
+                ApiError::invalid("", "The user has records of their own.")
+            }
             EditError::Departed => ApiError::Conflict {
                 message:
                     "The account was another person's, whose records are still here or whose delete has not \

@@ -205,7 +205,7 @@ pub(super) async fn resolve(
         }
         Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
         Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
-        Err(ResolveError::Unknown | ResolveError::Tried) => Err(super::conflicts::absent()),
+        Err(ResolveError::Unknown) => Err(super::conflicts::absent()),
         Err(ResolveError::Store(error)) => Err(error.into()),
     }
 }

@@ -23,6 +23,7 @@ mod error;
 mod extract;
 mod form_token;
 mod holds;
+mod kept;
 mod link;
 mod lists;
 mod media;
@@ -200,6 +201,7 @@ pub fn api(node: Arc<Node>) -> Api {
         .route("/sync/conflicts", get(conflict_list::list))
         .route("/sync/conflicts/{id}", get(conflicts::show))
         .route("/sync/conflicts/{id}/resolution", post(conflicts::resolve))
+        .route("/sync/conflicts/{id}/resolution/trial", post(conflicts::try_out))
         .route("/sync/waiting", get(waiting::list))
         .route("/sync/dead", get(dead::list))
         .route("/sync/dead/{id}/retry", post(dead::retry))

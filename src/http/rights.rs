@@ -135,11 +135,25 @@ impl Node {
                 self.accounts.openings().end_all();
             }
         }
+        if !self.unsettled_rules.lock().is_empty() {
+            self.mark_rules(true);
+        }
         self.settle_rules().await
+    }
+
+    /// Says beside the store whether it is still to be told what access rules have ended.
+    fn mark_rules(&self, are_unsettled: bool) {
+        if let Err(error) = self.store.0.set_rules_unsettled(are_unsettled) {
+            tracing::error!(%error, "what access rules have ended may be forgotten if the node ends now");
+        }
     }
 
     /// Ends what the access rules do not allow with which the node starts; they may have been other ones before.
     pub async fn begin_with_rules(self: &Arc<Self>) -> Result<(), StoreError> {
+        if self.store.0.are_rules_unsettled() {
+            // Which rules they were is not known any more: what any may have ended is over.
+            self.unsettled_rules.add(&Arc::new(Acl::without_roles()), true);
+        }
         self.unsettled_rules.add(&self.acl(), false);
         self.settle_rules().await
     }
@@ -148,6 +162,9 @@ impl Node {
     pub async fn settle_rules(self: &Arc<Self>) -> Result<(), StoreError> {
         let unsettled = self.unsettled_rules.lock().clone();
         if unsettled.is_empty() {
+            if self.store.0.are_rules_unsettled() {
+                self.mark_rules(false);
+            }
             return Ok(());
         }
         let (node, ended) = (Arc::clone(self), unsettled.clone());
@@ -158,9 +175,17 @@ impl Node {
             }
             ended.iter().try_for_each(|unsettled| end_disallowed(&node, &unsettled.acl, tx))
         };
-        self.store.0.transact(end).await?;
+        if let Err(error) = self.store.0.transact(end).await {
+            // This process may end before it is.
+            self.mark_rules(true);
+            return Err(error);
+        }
         let is_settled = |rules: &Unsettled| unsettled.iter().any(|done| Arc::ptr_eq(&done.acl, &rules.acl));
-        self.unsettled_rules.lock().retain(|rules| !is_settled(rules));
+        let mut rest = self.unsettled_rules.lock();
+        rest.retain(|rules| !is_settled(rules));
+        if rest.is_empty() && self.store.0.are_rules_unsettled() {
+            self.mark_rules(false);
+        }
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Floor 4. The trash over HTTP: listing deleted records, showing one, putting one back.
 //!
-//! A row is for those who have the name `trash` and could read the record if it existed. The operator of the machine
+//! A row is for those who have the name `trash` and could read the record if it existed; of what was their own only who
+//! had the account then, not who has it now. The operator of the machine
 //! sees every row and may put every record back, but reads no body: that is enough to undo somebody's mistake.
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::Node;
 use super::caller::Caller;
 use super::error::{ApiError, UNSENT};
 use super::extract::{At, query_pairs};
+use super::kept::{is_operator, may_read_all, may_read_kept};
 use super::lists::X_DAMAGED;
 use super::records::item_path;
 use super::witness::Seen;
@@ -23,9 +25,9 @@ use super::workload::{self, showing};
 use crate::domain::access::{Acl, Actor, Grant, Principal, Target, Verb};
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
 use crate::domain::json::show_value;
-use crate::domain::record::{Kind, fold_account};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::Owner;
-use crate::store::{Snapshot, TrashSummary, UndeleteError};
+use crate::store::{Snapshot, StoreError, TrashSummary, UndeleteError};
 
 /// The name in `roles.cfg`.
 const ACL_NAME: &str = "trash";
@@ -103,9 +105,11 @@ pub(crate) async fn list(
     let work = workload::take(&node, &caller, ROWS_WORK).await?;
     // Rows that the caller may not see are looked at too, and there may be many.
     let listed = tokio::task::spawn_blocking(move || {
+        let view = node.store.read()?;
         let reach = |kind: Kind, owner: Option<&str>| may_use(&acl, &who, Verb::Get, kind, owner);
-        let is_shown = |row: &TrashSummary| query.wants(row) && reach(row.key.kind, row.owner.as_deref());
-        let page = node.store.read()?.trash_page(query.after, query.limit, reach, is_shown)?;
+        let is_shown =
+            |row: &TrashSummary| Ok(query.wants(row) && may_use_row(&view, &acl, &who, Verb::Get, row)?);
+        let page = view.trash_page(query.after, query.limit, reach, is_shown)?;
         let rows: Vec<Value> = page.rows.iter().map(summary).collect();
         let link = page.next.map(|last| query.next_link(last));
         Ok::<_, ApiError>((rows, link, node.store.damaged_trash()))
@@ -197,7 +201,7 @@ pub(crate) async fn restore(
         .writes(&node)
         .through(async |store| store.undelete(grant, row.sequence).await)
         .await
-        .map_err(|error| refusal(&row, error))?;
+        .map_err(|error| refusal(&node, &caller, &row, error))?;
     // As it is now: a delete that had not reached the centre is void.
     let now = node.store.read()?.trashed(row.sequence)?.map_or(row, |(now, _)| now);
     let path = item_path(key.kind.schema(), &key.id, now.owner.as_deref());
@@ -219,7 +223,7 @@ fn find(
     let sequence = id.parse().map_err(|_| absent())?;
     check_noted(snapshot, acl, caller, verb, sequence)?;
     let (row, document) = snapshot.trashed(sequence)?.ok_or_else(absent)?;
-    match may_use(acl, &caller.principal, verb, row.key.kind, row.owner.as_deref()) {
+    match may_use_row(snapshot, acl, &caller.principal, verb, &row)? {
         true => Ok((row, document)),
         false => Err(ApiError::Hidden(ABSENT.into())),
     }
@@ -235,8 +239,17 @@ fn may_use(acl: &Acl, who: &Principal, verb: Verb, kind: Kind, owner: Option<&st
     is_in_reach && (is_operator(who) || acl.may_read(who, kind, owner))
 }
 
-fn is_operator(who: &Principal) -> bool {
-    matches!(who.actor, Actor::Operator(_))
+/// [`may_use`] of a row that was read: also whose it was who had the account then.
+fn may_use_row(
+    view: &Snapshot,
+    acl: &Acl,
+    who: &Principal,
+    verb: Verb,
+    row: &TrashSummary,
+) -> Result<bool, StoreError> {
+    let kind = row.key.kind;
+    Ok(may_use(acl, who, verb, kind, row.owner.as_deref())
+        && may_read_kept(view, acl, who, kind, Some(&row.whose))?)
 }
 
 /// The right to create the record that is to be put back.
@@ -265,9 +278,13 @@ fn authorize(acl: &Acl, who: &Principal, row: &TrashSummary, document: &Document
     Ok(grant)
 }
 
-fn refusal(row: &TrashSummary, error: UndeleteError) -> ApiError {
+fn refusal(node: &Node, caller: &Caller, row: &TrashSummary, error: UndeleteError) -> ApiError {
+    let (acl, who) = (node.acl(), &caller.principal);
     match error {
         UndeleteError::Unknown => absent(),
+        // What is there by now may be somebody else's, of which the caller may not know.
+        UndeleteError::Exists(key) if !may_know(node, &acl, who, &key) => ApiError::Taken,
+        UndeleteError::Unsent(_) if !may_read_all(&acl, who, row.key.kind) => ApiError::Taken,
         UndeleteError::Exists(key) => {
             let message = format!("There is a record {key}: it has been made again since, or was put back");
             ApiError::Conflict { message, current: Value::Null }
@@ -292,6 +309,15 @@ fn refusal(row: &TrashSummary, error: UndeleteError) -> ApiError {
         UndeleteError::Held { conflict } => ApiError::DecisionPending { conflict },
         UndeleteError::Store(error) => error.into(),
     }
+}
+
+/// Whether somebody may know that there is this record.
+fn may_know(node: &Node, acl: &Acl, who: &Principal, key: &RecordKey) -> bool {
+    if may_read_all(acl, who, key.kind) || !matches!(key.kind.schema().owner, Owner::Field(_)) {
+        return true;
+    }
+    let noted = node.store.read().and_then(|view| view.noted_owner(key.kind, &key.id));
+    noted.is_ok_and(|noted| noted.is_some_and(|noted| acl.may_read(who, key.kind, noted.account())))
 }
 
 const ABSENT: &str = "There is no such record in the trash";

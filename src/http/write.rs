@@ -13,16 +13,17 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Node;
-use super::caller::{Caller, is_open, strings};
+use super::caller::{Caller, strings};
 use super::error::ApiError;
 use super::extract::Sent;
+use super::kept::may_read_all;
 use super::password::{CURRENT_FIELD_NAME, require_current};
 use super::records::{Found, ItemTarget, check_precondition, item_path, record_response};
 use super::witness::Seen;
 use super::workload::{self, Work, changing, writing};
 use crate::accounts::is_acceptable_hash;
 use crate::domain::access::{Acl, Verb};
-use crate::domain::active::{ACTIVE, is_active};
+use crate::domain::active::ACTIVE;
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::weight::{self, RECORD_MAX};
 use crate::domain::json::{Shown, parse_body};
@@ -251,8 +252,11 @@ impl WriteRequest<'_> {
             }
             Err(EditError::Moved) | Err(EditError::Unmet(Requirement::AccountFree(_))) => Ok(Attempt::Moved),
             Err(EditError::Unmet(Requirement::PersonExists(_))) => Err(person_absent()),
-            Err(EditError::Unmet(Requirement::NoDependents(_))) => {
-                Err(ApiError::invalid("", "The user has records of their own."))
+            // That a record of somebody else was deleted is for those who could have read it.
+            Err(EditError::Unsent)
+                if !may_read_all(&self.node.acl(), &self.caller.principal, schema.kind) =>
+            {
+                Err(self.refused_as_taken())
             }
             Err(error) => Err(error.into()),
         }
@@ -279,11 +283,19 @@ impl WriteRequest<'_> {
     /// first, as where there is no such record: only an attempt that would have made one tells that the id is taken, and
     /// such an attempt is audited.
     fn taken(&self, acl: &Acl, snapshot: &Snapshot) -> Result<ApiError, ApiError> {
-        self.create(acl, snapshot)?;
-        Ok(match self.verb {
+        let edit = self.create(acl, snapshot)?;
+        let document = edit.document.as_ref().map(to_raw).transpose()?;
+        check_size(self.node, document.as_ref(), None)?;
+        // The room that it would need, as `Store::edit` asks for it.
+        drop(self.node.store.claim(2 * document.map_or(0, |document| document.as_bytes().len() as u64))?);
+        Ok(self.refused_as_taken())
+    }
+
+    fn refused_as_taken(&self) -> ApiError {
+        match self.verb {
             Verb::Post => ApiError::Taken,
             _ => ApiError::Hidden(self.target.absence()),
-        })
+        }
     }
 
     fn misfiled(&self, acl: &Acl, found: &Found) -> ApiError {
@@ -366,20 +378,11 @@ impl WriteRequest<'_> {
         let owner = schema.owner_of(stored);
         let grant = self.target.authorize_record(acl, self.caller, self.verb, owner.as_deref())?;
         check_precondition(self.headers, Some(found.bytes()))?;
-        let (mut requires, mut grants) = (Vec::new(), None);
+        let mut grants = None;
         let document = match self.verb {
             Verb::Delete => {
-                if schema.kind == Kind::Person {
-                    if let Some(hold) = snapshot.hold(&found.0.id)? {
-                        return Err(ApiError::DecisionPending { conflict: hold.conflict });
-                    }
-                    let is_closed_here = || snapshot.is_closed_here(&found.0.id);
-                    if is_open(self.node, is_active(stored), is_closed_here)? {
-                        return Err(ApiError::invalid("active", "The user is active."));
-                    }
-                    requires.push(Requirement::NoDependents(found.0.id.clone()));
-                    grants = Some(Vec::new());
-                }
+                // Whether a person may go the store knows.
+                grants = (schema.kind == Kind::Person).then(Vec::new);
                 None
             }
             Verb::Patch => {
@@ -401,7 +404,7 @@ impl WriteRequest<'_> {
             expected: Some(found.bytes().to_vec()),
             id: found.0.id,
             document,
-            requires,
+            requires: Vec::new(),
             grants,
             content: None,
             closes: self.closes(),

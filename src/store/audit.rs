@@ -9,6 +9,7 @@ use bson::{Document, doc};
 use redb::ReadableTable;
 
 use super::fair::Charge;
+use super::holders::Stretch;
 use super::rows::Checked;
 use super::tables::{AUDIT, AUDIT_OF};
 use super::{Right, Snapshot, Store, StoreError, Tx};
@@ -68,6 +69,8 @@ pub struct AuditQuery {
     pub before: Option<u64>,
     /// Folded id: entries about this person's data, or about everybody's.
     pub person: Option<String>,
+    /// Of those only what is about the human being who has that account now: see `holders.rs`.
+    pub is_of_holder: bool,
     /// Entries by this actor, in any form in which one was ever written.
     pub who: Option<Actor>,
     pub verb: Option<String>,
@@ -212,14 +215,14 @@ impl Snapshot {
         let is_ascending = query.after.is_some();
         let mut page = AuditPage { rows: Vec::new(), next: None };
         let (mut looked, mut last) = (0, None);
-        let mut look = |seq: u64, bytes: &[u8]| {
+        let mut look = |seq: u64, since_ms: i64, bytes: &[u8]| {
             if looked == LOOK_ENTRIES_MAX || page.rows.len() == query.limit {
                 page.next = last;
                 return false;
             }
             (looked, last) = (looked + 1, Some(seq));
             match Entry::decode(bytes) {
-                Some(entry) if !query.wants(&entry) => {}
+                Some(entry) if !query.wants(&entry) || entry.times.at_ms < since_ms => {}
                 Some(entry) if entry.seq == seq => page.rows.push(Ok(entry)),
                 _ => page.rows.push(Err(seq)),
             }
@@ -229,7 +232,7 @@ impl Snapshot {
             let mut range = entries.range(first..end)?;
             while let Some(row) = if is_ascending { range.next() } else { range.next_back() } {
                 let (seq, bytes) = row?;
-                if !look(seq.value(), bytes.value()) {
+                if !look(seq.value(), i64::MIN, bytes.value()) {
                     break;
                 }
             }
@@ -237,24 +240,35 @@ impl Snapshot {
         };
         let of = self.transaction.open_table(AUDIT_OF)?;
         let mut numbers = Vec::new();
-        let owner = owner_text(person);
-        // Up to version 0.1.0 every id stood there by itself.
-        let before = Some(person.as_str()).filter(|before| *before != owner && *before != EVERYBODY);
-        for owner in [&*owner, EVERYBODY].into_iter().chain(before) {
-            let mut range = of.range((owner, first)..(owner, end))?;
-            // Of either as many as could be looked at.
-            for _ in 0..=LOOK_ENTRIES_MAX {
-                let Some(row) = (if is_ascending { range.next() } else { range.next_back() }) else { break };
-                numbers.push(row?.0.value().1);
+        let stretches = match query.is_of_holder {
+            true => self.trail_of_holder(person)?,
+            false => vec![Stretch::whole(person)],
+        };
+        for Stretch { account, after, through, since_ms } in stretches {
+            let owner = owner_text(&account);
+            // Up to version 0.1.0 every id stood there by itself.
+            let before = Some(account.as_str()).filter(|before| *before != owner && *before != EVERYBODY);
+            let (first, end) = (first.max(after.saturating_add(1)), end.min(through.saturating_add(1)));
+            for owner in
+                [Some(&*owner), Some(EVERYBODY), before].into_iter().flatten().filter(|_| first < end)
+            {
+                let mut range = of.range((owner, first)..(owner, end))?;
+                // Of either as many as could be looked at.
+                for _ in 0..=LOOK_ENTRIES_MAX {
+                    let row = if is_ascending { range.next() } else { range.next_back() };
+                    let Some(row) = row else { break };
+                    numbers.push((row?.0.value().1, since_ms));
+                }
             }
         }
         numbers.sort_unstable();
+        numbers.dedup_by_key(|(seq, _)| *seq);
         if !is_ascending {
             numbers.reverse();
         }
-        for seq in numbers {
+        for (seq, since_ms) in numbers {
             let bytes = entries.get(seq)?.map(|row| row.value().to_vec()).unwrap_or_default();
-            if !look(seq, &bytes) {
+            if !look(seq, since_ms, &bytes) {
                 break;
             }
         }

@@ -108,7 +108,7 @@ impl Tx<'_> {
     }
 
     /// The ids of all people with a record here, also one that is damaged or missing, or with one in the trash.
-    fn known_people(&self) -> Result<BTreeSet<String>, StoreError> {
+    pub(super) fn known_people(&self) -> Result<BTreeSet<String>, StoreError> {
         let code = Kind::Person.schema().code;
         let mut people = BTreeSet::new();
         for at in self.docs.keys::<(u8, &str)>((code, "")..(code + 1, ""))? {

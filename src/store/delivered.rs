@@ -64,6 +64,14 @@ impl Delivered {
     }
 }
 
+/// The process that was the last to change a record, of whatever version; empty if there was none.
+pub(super) fn last_boot(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<String, StoreError> {
+    let row = meta.get(META_BOOTS)?.map(|row| decode(row.value())).transpose()?;
+    Ok(boots_of(row).pop().map(|(name, _)| name).unwrap_or_default())
+}
+
 fn boots_of(row: Option<Document>) -> Vec<(String, u64)> {
     let row = row.unwrap_or_default();
     let boot = |boot: &Bson| {
@@ -127,7 +135,9 @@ impl Tx<'_> {
         let rows = boots[kept..].iter().map(|(name, from)| doc! {"name": name, "from": *from as i64});
         let mut row = self.meta(META_BOOTS)?.unwrap_or_default();
         row.extend(doc! {"store": store, BOOTS: rows.collect::<Vec<_>>()});
-        self.set_meta(META_BOOTS, Some(&row))
+        self.set_meta(META_BOOTS, Some(&row))?;
+        let name = self.carry.boot.clone();
+        self.note_keeper(&name)
     }
 
     /// A seal is about to be sent with this announcement, which names processes.

@@ -47,7 +47,7 @@ pub(super) struct Departed {
 }
 
 impl Departed {
-    fn decode(bytes: &[u8]) -> Result<Departed, StoreError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Departed, StoreError> {
         let row = tables::decode(bytes)?;
         let number = |field: &str| row.get_i64(field).ok().and_then(|number| u64::try_from(number).ok());
         match (row.get_document("identity"), number("at")) {
@@ -222,10 +222,13 @@ impl Tx<'_> {
         actor: &Actor,
     ) -> Result<(), StoreError> {
         let Some(mut last) = self.departed_row(id)? else {
-            return Ok(());
+            return self.note_holder(id, false);
         };
         last.until = self.last_trash_number()?;
         let is_another = !last.is_of(&identity_in(person)?);
+        if is_another {
+            self.note_holder(id, true)?;
+        }
         last.is_succeeded = *actor == Actor::Centre && is_another;
         // Theirs, or set apart by who lets them in.
         last.late.clear();

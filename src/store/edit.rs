@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::fair::{Budget, Given, Share, present_client};
 use super::grants::Granted;
+use super::leaving::Stays;
 use super::records::Tx;
 use super::tables::Version;
 use super::whose::OwnerNow;
@@ -41,8 +42,6 @@ pub struct Edit {
 pub enum Requirement {
     /// This person has a record.
     PersonExists(String),
-    /// No record belongs to this person.
-    NoDependents(String),
     /// No person has this account in any spelling.
     AccountFree(String),
 }
@@ -55,9 +54,9 @@ pub enum EditError {
     Moved,
     #[error("a condition does not hold")]
     Unmet(Requirement),
-    /// The person cannot go before it is decided who they are: the conflict that waits for that.
-    #[error("a decision about this person is pending")]
-    Held { conflict: String },
+    /// The person may not be deleted.
+    #[error("the person may not be deleted")]
+    Stays(Stays),
     /// The account was another person's, whose records are still here, or whom the centre still has.
     #[error("the account was another person's")]
     Departed,
@@ -117,10 +116,10 @@ impl Store {
             if !tx.is_stored(&key, old.as_ref().map(Version::bytes))? {
                 return Err(EditError::Moved);
             }
-            if let (Kind::Person, None) = (key.kind, &new)
-                && let Some(hold) = tx.hold(&key.id)?
+            if let (Kind::Person, Some(person), None) = (key.kind, &old, &new)
+                && let Some(stays) = tx.why_stays(&key.id, person.document())?
             {
-                return Err(EditError::Held { conflict: hold.conflict });
+                return Err(EditError::Stays(stays));
             }
             if let (None, Some(new)) = (&old, &new) {
                 let is_person = key.kind == Kind::Person;
@@ -134,7 +133,6 @@ impl Store {
             for requirement in &requires {
                 let holds = match requirement {
                     Requirement::PersonExists(id) => tx.resolve_person(id)?.is_some(),
-                    Requirement::NoDependents(id) => !tx.has_dependents(id)?,
                     Requirement::AccountFree(id) => tx.resolve_person(id)?.is_none(),
                 };
                 if !holds {

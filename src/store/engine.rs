@@ -47,6 +47,8 @@ pub(crate) struct Engine {
     pub(crate) ledger: Arc<Ledger>,
     /// Entries of the audit trail that are younger than this stay.
     pub(crate) audit_keep_ms: Arc<AtomicI64>,
+    /// Whether it does not count that a person came here inactive: see `leaving.rs`.
+    pub(crate) ignores_active: Arc<AtomicBool>,
     open: Open,
     /// Held while it is opened again or written to.
     writing: Mutex<Tries>,
@@ -75,8 +77,18 @@ impl Engine {
         let database = open(Arc::clone(&has_failed))?;
         let (database, view, writing) = (RwLock::new(Some(database)), Mutex::default(), Mutex::default());
         let given_up = watch::Sender::new(false);
-        let audit_keep_ms = Arc::default();
-        Ok(Engine { view, database, has_failed, given_up, ledger, audit_keep_ms, open, writing })
+        let (audit_keep_ms, ignores_active) = Default::default();
+        Ok(Engine {
+            view,
+            database,
+            has_failed,
+            given_up,
+            ledger,
+            audit_keep_ms,
+            ignores_active,
+            open,
+            writing,
+        })
     }
 
     /// Everything that is committed. All who read between two commits share one view, which saves each of them the

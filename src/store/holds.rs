@@ -387,6 +387,7 @@ impl Tx<'_> {
             self.put_departed_row(&from.id, departed.filter(|last| !last.is_of(&old)).as_ref())?;
             self.move_grants(&from.id, &old, &to.id)?;
             self.move_closed_here(&from.id, &to.id)?;
+            self.give_trail(&from.id, &to.id)?;
         }
         self.move_conflicts(from, to, actor)
     }

@@ -28,10 +28,12 @@ mod feed_rows;
 mod file;
 mod grants;
 mod heal;
+mod holders;
 mod holds;
 mod indexes;
 mod kept;
 mod landed;
+mod leaving;
 mod meant;
 mod mend;
 mod noted_owners;
@@ -59,6 +61,7 @@ mod space;
 mod sparing;
 mod stand_in;
 mod standing;
+mod starting;
 mod sync_rows;
 mod tables;
 mod taken_dates;
@@ -68,6 +71,7 @@ mod trash_age;
 mod trial;
 mod undecided;
 mod undelete;
+mod unsettled;
 mod upgrade;
 mod upkeep;
 mod whose;
@@ -102,6 +106,7 @@ pub use heal::Damage;
 pub use holds::{Held, Hold, HoldReason};
 pub use kept::{Kept, KeptKey, KeptOf};
 pub use landed::{Landing, Taken};
+pub use leaving::Stays;
 pub use mend::META_VERIFY_DUE;
 pub use noted_owners::{About as ConflictAbout, NotedOwner};
 pub use notes::Unnoted;
@@ -411,7 +416,17 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.inner.writer.submit(job).await
+        self.inner.writer.submit(job, false).await
+    }
+
+    /// Runs `job` as [`Store::transact`] does, and undoes what it wrote: to see what it would say.
+    pub async fn try_out<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.inner.writer.submit(job, true).await
     }
 
     /// The sequence number of the last committed change, and word of each new one.

@@ -1,27 +1,26 @@
-//! Floor 1. NotedOwner something is, told without reading it.
+//! Floor 1. Whose something is, told without reading it.
 //!
 //! A record, a body in the trash or a conflict may have megabytes. To read one takes as long as it is large, and shows that
 //! it is damaged. Who may not see it must learn neither, nor that it is there. So what rights look at stands in tables of
 //! short rows beside them, which are asked first. These follow from the rows that they are about. Where nothing is noted,
 //! as of a row that was damaged when the table was made anew, the row itself is asked, as it is again after it was read.
+//! A store of an earlier version gets them when it is opened (`starting.rs`).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use bson::Document;
-use redb::{ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
+use redb::ReadOnlyTable;
 
 use super::StoreError;
 use super::conflicts::{Conflict, Subject};
 use super::records::Tx;
-use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
 use super::tables::*;
 use super::trash::{TrashSummary, key_of};
 use crate::domain::record::{Kind, RecordKey};
-use crate::domain::schema::{Owner, SCHEMAS};
+use crate::domain::schema::Owner;
 
-/// NotedOwner something is.
+/// Whose something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedOwner(String);
 
@@ -37,12 +36,12 @@ impl NotedOwner {
 pub struct About {
     pub key: RecordKey,
     pub subject: Subject,
-    /// NotedOwner the record was when the conflict was found; names nobody if that is not known either.
+    /// Whose the record was when the conflict was found; names nobody if that is not known either.
     pub owner: NotedOwner,
 }
 
 /// Whether the records of a kind name the account that they belong to in a field: otherwise id or kind tell it.
-fn is_named_in_record(kind: Kind) -> bool {
+pub(super) fn is_named_in_record(kind: Kind) -> bool {
     matches!(kind.schema().owner, Owner::Field(_))
 }
 
@@ -63,7 +62,7 @@ impl Snapshot {
         }
     }
 
-    /// NotedOwner the record with exactly this id is; `None` if that is not noted, as of records that are not there.
+    /// Whose the record with exactly this id is; `None` if that is not noted, as of records that are not there.
     pub fn noted_owner(&self, kind: Kind, id: &str) -> Result<Option<NotedOwner>, StoreError> {
         if !is_named_in_record(kind) {
             return Ok(None);
@@ -179,53 +178,10 @@ impl Tx<'_> {
     }
 }
 
-/// Fills these tables in a store that does not have them yet. What is damaged keeps nobody from the rest.
-pub(super) fn note_owners(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let ledger = Arc::default();
-    let mut owner_of = transaction.open_table(OWNER_OF)?;
-    if owner_of.is_empty()? {
-        // Also of records that are damaged.
-        for entry in transaction.open_table(BY_OWNER)?.iter()? {
-            let (at, _) = entry?;
-            let (code, owner, id) = at.value();
-            if Kind::from_code(code).is_some_and(is_named_in_record) {
-                owner_of.insert((code, id), owner)?;
-            }
-        }
-        let docs = open_for_writing(transaction, &ledger, DOCS)?;
-        for schema in SCHEMAS.iter().filter(|schema| is_named_in_record(schema.kind)) {
-            for entry in docs.range((schema.code, "")..(schema.code + 1, ""))?.sound() {
-                let (at, row) = entry?;
-                let Ok(document) = raw(row.value()) else { continue };
-                owner_of.insert(at.value(), schema.owner_in(document).unwrap_or_default().as_str())?;
-            }
-        }
-    }
-    let mut trash_owner = transaction.open_table(TRASH_OWNER)?;
-    if trash_owner.is_empty()? {
-        for entry in open_for_writing(transaction, &ledger, TRASH)?.iter()?.sound() {
-            let (at, row) = entry?;
-            let (code, id, sequence) = at.value();
-            let key = RecordKey::new(kind_of(code)?, id);
-            let Ok(summary) = TrashSummary::decode(key, sequence, row.value()) else { continue };
-            trash_owner.insert(sequence, summary.owner.as_deref().unwrap_or_default())?;
-        }
-    }
-    let mut conflict_about = transaction.open_table(CONFLICT_ABOUT)?;
-    if conflict_about.is_empty()? {
-        for entry in open_for_writing(transaction, &ledger, CONFLICT)?.iter()?.sound() {
-            let (id, row) = entry?;
-            let Ok(conflict) = raw(row.value()).and_then(Conflict::head) else { continue };
-            conflict_about.insert(id.value(), about(&conflict))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use bson::doc;
-    use redb::{Database, ReadableDatabase as _};
+    use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
     use super::*;
     use crate::domain::access::Actor;
@@ -266,7 +222,7 @@ mod tests {
     fn noted(store: &Store) -> Noted {
         let view = store.read().unwrap();
         let owner = |id: &str| view.noted_owner(Kind::Event, id).unwrap().map(|NotedOwner(owner)| owner);
-        let trash = view.trash_page(None, 1, |_, _| true, |_| true).unwrap();
+        let trash = view.trash_page(None, 1, |_, _| true, |_| Ok(true)).unwrap();
         let conflict = view.conflict_ids(None).unwrap().remove(0);
         (
             ["a", "b", "c", "gone"].map(owner).into(),
@@ -315,6 +271,7 @@ mod tests {
         transaction.delete_table(OWNER_OF).unwrap();
         transaction.delete_table(TRASH_OWNER).unwrap();
         transaction.delete_table(CONFLICT_ABOUT).unwrap();
+        transaction.open_table(META).unwrap().remove("noted").unwrap();
         transaction.commit().unwrap();
         assert!(database.begin_read().unwrap().open_table(OWNER_OF).is_err());
         drop(database);
@@ -322,6 +279,40 @@ mod tests {
         assert_eq!(noted(&store), expected());
         assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
         assert_eq!(store.read().unwrap().content_sha256().unwrap(), sum);
+    }
+
+    /// A version that does not keep these notes writes records and leaves them as they were.
+    #[tokio::test]
+    async fn what_an_earlier_version_left_behind_is_noted_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let store = Store::open(&path, OPTIONS).unwrap();
+        fill(&store).await;
+        drop(store);
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut owners = transaction.open_table(OWNER_OF).unwrap();
+            for id in ["a", "c", "not there any more"] {
+                owners.insert((Kind::Event.schema().code, id), "WHO HAD IT").unwrap();
+            }
+            owners.remove((Kind::Event.schema().code, "b")).unwrap();
+            let mut trash = transaction.open_table(TRASH_OWNER).unwrap();
+            trash.retain(|_, _| false).unwrap();
+            trash.insert(1_000_000, "WHO HAD IT").unwrap();
+            // As each version does with its first change.
+            let mut meta = transaction.open_table(META).unwrap();
+            let mut boots = decode(meta.get("boots").unwrap().unwrap().value()).unwrap();
+            boots.get_array_mut("boots").unwrap().push(doc! {"name": "earlier", "from": 100_i64}.into());
+            meta.insert("boots", encode(&boots).unwrap().as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let store = Store::open(&path, OPTIONS).unwrap();
+            assert_eq!(noted(&store), expected());
+            assert_eq!(store.read().unwrap().disagreements().unwrap(), Vec::<String>::new());
+        }
     }
 
     /// Whose a damaged record is nothing else knows: who may not see it must not learn that it is damaged. What is noted of

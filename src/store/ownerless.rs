@@ -1,15 +1,17 @@
 //! Floor 1. Records that say of nobody that they are theirs: pages of life without `book`, and the like. They stand in the
 //! index of owners under the empty account, which nobody has.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bson::RawDocument;
+use bson::{Document, RawDocument, doc};
 use redb::{ReadableTable as _, WriteTransaction};
 
 use super::StoreError;
 use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
+use super::starting::{Starting, code_in, text_in};
 use super::tables::{BY_OWNER, DOCS, META, raw};
 use crate::domain::record::Kind;
 use crate::domain::schema::{Owner, SCHEMAS, Schema};
@@ -45,36 +47,50 @@ impl Snapshot {
     }
 }
 
-/// Adds them to the index of a store that an earlier version made, all in this transaction.
-pub(super) fn index_ownerless(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let mut meta = transaction.open_table(META)?;
-    if meta.get(META_OWNERLESS)?.is_some() {
-        return Ok(());
-    }
+/// Whether they are in the index of this store.
+pub(super) fn are_ownerless_indexed(transaction: &WriteTransaction) -> Result<bool, StoreError> {
+    Ok(transaction.open_table(META)?.get(META_OWNERLESS)?.is_some())
+}
+
+/// Adds them to the index of a store that an earlier version made: those behind `after`, as many as this transaction has
+/// room for. Returns where to go on, or nothing when all are done.
+pub(super) fn index_ownerless(
+    transaction: &WriteTransaction,
+    after: Option<&Document>,
+    starting: &mut Starting,
+) -> Result<Option<Document>, StoreError> {
     let docs = open_for_writing(transaction, &Arc::default(), DOCS)?;
     let mut by_owner = transaction.open_table(BY_OWNER)?;
+    let (first_code, first) = (code_in(after), text_in(after, "id"));
     for schema in SCHEMAS.iter().filter(|schema| matches!(schema.owner, Owner::Field(_))) {
-        for entry in docs.range((schema.code, "")..)? {
+        let first = match schema.code.cmp(&first_code) {
+            Ordering::Less => continue,
+            Ordering::Equal => first.as_str(),
+            Ordering::Greater => "",
+        };
+        for entry in docs.range((schema.code, first)..(schema.code + 1, ""))? {
             // A damaged record keeps nobody from the others: `db check` names it.
             let Ok((at, row)) = entry else {
                 continue;
             };
             let (code, id) = at.value();
-            if code != schema.code {
-                break;
+            if after.is_some() && (code, id) == (first_code, first) {
+                continue;
             }
             if raw(row.value()).is_ok_and(|document| schema.owner_in(document).is_none()) {
                 by_owner.insert((code, NO_ACCOUNT, id), ())?;
             }
+            if !starting.has_passed(row.value().len()) {
+                return Ok(Some(doc! {"code": i32::from(code), "id": id}));
+            }
         }
     }
-    meta.insert(META_OWNERLESS, [1_u8].as_slice())?;
-    Ok(())
+    transaction.open_table(META)?.insert(META_OWNERLESS, [1_u8].as_slice())?;
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
-    use bson::doc;
     use redb::Database;
 
     use super::*;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use bson::{Document, RawArrayBuf, RawBson, RawDocument, rawdoc};
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -45,6 +45,8 @@ pub(crate) struct Carry {
     pub(crate) repeats: Repeats,
     /// Entries of the audit trail that are younger than this stay.
     pub(crate) audit_keep_ms: Arc<AtomicI64>,
+    /// Whether it does not count that a person came here inactive.
+    pub(crate) ignores_active: Arc<AtomicBool>,
 }
 
 impl Default for Carry {
@@ -60,6 +62,7 @@ impl Default for Carry {
             ledger: Arc::default(),
             repeats: Repeats::default(),
             audit_keep_ms: Arc::default(),
+            ignores_active: Arc::default(),
         }
     }
 }
@@ -107,6 +110,8 @@ pub struct Tx<'t> {
     pub(crate) local_accounts: Rows<'t, &'static str>,
     pub(super) rights: Table<'t, &'static str, u64>,
     pub(super) closed_here: Table<'t, &'static str, ()>,
+    pub(super) holder_since: Table<'t, &'static str, (u64, u64, u64, i64)>,
+    pub(super) former_trail: Table<'t, (&'static str, &'static str, u64), u64>,
     pub(crate) content: Rows<'t, (&'static str, u32)>,
     pub(crate) content_named: Table<'t, (&'static str, u8, &'static str), ()>,
     pub(crate) content_wanted: Table<'t, &'static str, (u64, i64)>,
@@ -188,6 +193,8 @@ impl<'t> Tx<'t> {
             local_accounts: open_for_writing(transaction, &ledger, LOCAL_ACCOUNTS)?,
             rights: open_for_writing(transaction, &ledger, RIGHTS)?,
             closed_here: open_for_writing(transaction, &ledger, CLOSED_HERE)?,
+            holder_since: open_for_writing(transaction, &ledger, HOLDER_SINCE)?,
+            former_trail: open_for_writing(transaction, &ledger, FORMER_TRAIL)?,
             content: open_for_writing(transaction, &ledger, CONTENT)?,
             content_named: open_for_writing(transaction, &ledger, CONTENT_NAMED)?,
             content_wanted: open_for_writing(transaction, &ledger, CONTENT_WANTED)?,

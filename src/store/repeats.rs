@@ -28,7 +28,7 @@ const WAITING_MAX: usize = 64;
 const DETAIL: &str = "repeated changes of one record";
 
 /// How often records were changed in the present minute, known to the writer only.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Repeats {
     since_ms: i64,
     counts: HashMap<Event, u32>,

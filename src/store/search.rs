@@ -99,6 +99,7 @@ pub(super) fn refold_names(transaction: &WriteTransaction) -> Result<(), StoreEr
             people += 1;
             if people.is_multiple_of(PROGRESS_PEOPLE) && said.elapsed() >= PROGRESS_INTERVAL {
                 tracing::info!(people, "the index of names is being made");
+                super::starting::ask_for_time();
                 said = Instant::now();
             }
         }

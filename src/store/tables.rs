@@ -71,7 +71,7 @@ pub(crate) const CONFLICT_WATCHED: TableDefinition<&str, i64> = TableDefinition:
 /// (kind, folded owner, id): records by the account they belong to; under the empty one those that name nobody.
 pub(crate) const BY_OWNER: TableDefinition<(u8, &str, &str), ()> = TableDefinition::new("by_owner");
 /// (kind, id) -> folded account that the record belongs to, empty if it names nobody: of the kinds whose records name it in a
-/// field. With it rights are decided without reading the record (`whose.rs`).
+/// field. With it rights are decided without reading the record (`noted_owners.rs`).
 pub(crate) const OWNER_OF: TableDefinition<RowKey, &str> = TableDefinition::new("owner_of");
 /// sequence of a row of `trash` -> folded account that the body in it belongs to, empty if it names nobody.
 pub(crate) const TRASH_OWNER: TableDefinition<u64, &str> = TableDefinition::new("trash_owner");
@@ -90,8 +90,15 @@ pub(crate) const LOCAL_ACCOUNTS: RowsDefinition<&'static str> = RowsDefinition::
 /// `person:` and a folded account, or `local:` and a technician's name -> how often the rights of that account have
 /// changed; `person:` alone: those of all people at once. Never synchronized.
 pub(crate) const RIGHTS: TableDefinition<&str, u64> = TableDefinition::new("rights");
-/// folded account -> closed on this node; an empty one stands for all. Never synchronized.
+/// id of a person -> closed on this node. Never synchronized.
 pub(crate) const CLOSED_HERE: TableDefinition<&str, ()> = TableDefinition::new("closed_here");
+/// folded account -> the last number of `audit`, of the journal and of the trash before who has it now had it, and the time. Only where somebody
+/// else had it before. Never synchronized.
+pub(crate) const HOLDER_SINCE: TableDefinition<&str, (u64, u64, u64, i64)> =
+    TableDefinition::new("holder_since");
+/// (folded account, another one that they had before, after which number of `audit`) -> through which number what is said of that
+/// other account is about who has the first one now. Never synchronized.
+pub(crate) const FORMER_TRAIL: TableDefinition<(&str, &str, u64), u64> = TableDefinition::new("former_trail");
 /// (SHA-256, chunk number) -> a chunk of content. Content is all here if it has chunks and is not wanted.
 pub(crate) const CONTENT: RowsDefinition<(&'static str, u32)> = RowsDefinition::new("content");
 /// (kind, id) -> [`super::Reread`] in bits: records to be read from the centre again.
@@ -181,6 +188,8 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(LOCAL_ACCOUNTS)?;
     visitor.table(RIGHTS)?;
     visitor.table(CLOSED_HERE)?;
+    visitor.table(HOLDER_SINCE)?;
+    visitor.table(FORMER_TRAIL)?;
     visitor.rows(CONTENT)?;
     visitor.table(REREAD)?;
     visitor.table(VANISHED)?;

@@ -7,7 +7,7 @@ use bson::{Bson, Document, doc};
 use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
 use super::StoreError;
-use super::departed::identity_row;
+use super::departed::{identity_in, identity_row};
 use super::records::Tx;
 use super::rows::open_for_writing;
 use super::snapshot::Snapshot;
@@ -87,13 +87,15 @@ impl TrashRow {
 }
 
 /// A row of the trash without the body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TrashSummary {
     pub key: RecordKey,
     /// Names the row; a later delete has a higher number.
     pub sequence: u64,
     /// Folded account that the record belonged to.
     pub owner: Option<String>,
+    /// Whose it was who had that account then.
+    pub whose: Whose,
     pub state: TrashState,
     /// Who deleted the record.
     pub actor: String,
@@ -108,8 +110,26 @@ impl TrashSummary {
         let (row, fields) = (tables::raw(bytes)?, Fields::of(bytes, "a trash row")?);
         let body = row.get_document("document").map_err(|_| damaged("a trash row"))?;
         let state = row.get_str("state").ok().and_then(TrashState::from_name);
+        let owner = key.kind.schema().owner_in(body);
+        let person = match key.kind.schema().owner {
+            // Who it was the body says.
+            Owner::Itself => Some(identity_in(body)?),
+            _ => row
+                .get_document(IDENTITY)
+                .ok()
+                .map(Document::try_from)
+                .transpose()
+                .map_err(|_| damaged("a trash row"))?,
+        };
+        let given_at = fields.later_int64(GIVEN_AT)?.and_then(|number| u64::try_from(number).ok());
         Ok(TrashSummary {
-            owner: key.kind.schema().owner_in(body),
+            whose: Whose {
+                account: owner.clone().unwrap_or_default(),
+                person,
+                number: given_at.unwrap_or(sequence),
+                is_of_another: row.get(HELD_APART).is_ok_and(|held| held.is_some()),
+            },
+            owner,
             key,
             sequence,
             state: state.ok_or_else(|| damaged("a trash row"))?,
@@ -345,7 +365,7 @@ impl Snapshot {
         before: Option<u64>,
         limit: usize,
         reach: impl Fn(Kind, Option<&str>) -> bool,
-        wanted: impl Fn(&TrashSummary) -> bool,
+        wanted: impl Fn(&TrashSummary) -> Result<bool, StoreError>,
     ) -> Result<TrashPage, StoreError> {
         let owners = self.transaction.open_table(TRASH_OWNER)?;
         let trash = self.transaction.open_table(TRASH)?;
@@ -377,7 +397,7 @@ impl Snapshot {
                 }
             };
             let summary = TrashSummary::decode(RecordKey::new(kind, id), sequence, row.value())?;
-            let is_wanted = wanted(&summary);
+            let is_wanted = wanted(&summary)?;
             // Rows that are not wanted must not show themselves as a next page with nothing on it.
             if is_wanted && page.rows.len() == limit {
                 page.next = last;
@@ -461,16 +481,19 @@ mod tests {
             delete(&store, id).await;
         }
         let snapshot = store.read().unwrap();
-        let all = snapshot.trash_page(None, 10, |_, _| true, |_| true).unwrap();
+        let all = snapshot.trash_page(None, 10, |_, _| true, |_| Ok(true)).unwrap();
         assert_eq!((ids(&all), all.next), (vec!["c", "a", "b"], None));
         assert_eq!(
             (all.rows[0].owner.as_deref(), all.rows[0].actor.as_str(), all.rows[0].at_ms),
             (Some("ANA"), "local:tech", 7)
         );
-        let first = snapshot.trash_page(None, 2, |_, _| true, |_| true).unwrap();
+        let first = snapshot.trash_page(None, 2, |_, _| true, |_| Ok(true)).unwrap();
         assert_eq!((ids(&first), first.next), (vec!["c", "a"], Some(all.rows[1].sequence)));
-        assert_eq!(ids(&snapshot.trash_page(first.next, 2, |_, _| true, |_| true).unwrap()), ["b"]);
-        assert_eq!(ids(&snapshot.trash_page(None, 10, |_, _| true, |row| row.key.id == "a").unwrap()), ["a"]);
+        assert_eq!(ids(&snapshot.trash_page(first.next, 2, |_, _| true, |_| Ok(true)).unwrap()), ["b"]);
+        assert_eq!(
+            ids(&snapshot.trash_page(None, 10, |_, _| true, |row| Ok(row.key.id == "a")).unwrap()),
+            ["a"]
+        );
         let (about, document) = snapshot.trashed(all.rows[2].sequence).unwrap().unwrap();
         assert_eq!((about, document), (all.rows[2].clone(), doc! {"_id": "b", "person": "ana"}));
         assert!(snapshot.trashed(all.rows[0].sequence + 1).unwrap().is_none());
@@ -493,7 +516,7 @@ mod tests {
         drop(database);
         let store = Store::open(&path, OPTIONS).unwrap();
         let snapshot = store.read().unwrap();
-        assert_eq!(ids(&snapshot.trash_page(None, 10, |_, _| true, |_| true).unwrap()), ["a", "b"]);
+        assert_eq!(ids(&snapshot.trash_page(None, 10, |_, _| true, |_| Ok(true)).unwrap()), ["a", "b"]);
         assert_eq!(snapshot.disagreements().unwrap(), Vec::<String>::new());
         assert_eq!(snapshot.content_sha256().unwrap(), sum);
     }

@@ -3,7 +3,8 @@
 //! A disk flush costs milliseconds, a job microseconds, so whatever is waiting shares one commit, and while many
 //! write at once the next commit waits a little for those who were just answered. Clients take turns in the queue: many
 //! writes of one do not keep another's waiting. A job that fails after it began to write would leave half its effects behind; then the group is dropped and
-//! its jobs run again, each in a transaction of its own. Stores of tests have no thread for this: every job is
+//! its jobs run again, each in a transaction of its own. What is only tried, and undone whatever it says, always has one of
+//! its own, so that it costs the others no second run. Stores of tests have no thread for this: every job is
 //! a group of one, committed where it was submitted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +21,7 @@ use super::fair::present_client;
 use super::records::{Carry, Tx};
 use super::rows::open_for_writing;
 use super::sparing::Spared;
+use super::starting::Starting;
 use super::tables::{FORMAT_VERSION, JOURNAL, META, META_FORMAT, last_sequence};
 use super::{StoreError, StoreOptions};
 use crate::domain::address::AddressPrefix;
@@ -151,6 +153,8 @@ pub(crate) trait Job: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// Whether it was refused for a damaged row, and knows by now what to leave out: it is to run again, alone.
     fn is_to_run_again(&self) -> bool;
+    /// Whether all that it writes is undone.
+    fn is_trial(&self) -> bool;
     fn answer(self: Box<Self>, commit: Result<(), StoreError>);
 }
 
@@ -161,6 +165,7 @@ struct Work<T, E, F> {
     /// What it leaves out, see [`super::sparing`].
     spared: Spared,
     is_to_run_again: bool,
+    is_trial: bool,
     result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
 }
@@ -186,6 +191,10 @@ where
 
     fn is_to_run_again(&self) -> bool {
         self.is_to_run_again
+    }
+
+    fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
     fn answer(self: Box<Self>, commit: Result<(), StoreError>) {
@@ -216,7 +225,8 @@ impl Writer {
         Ok(Writer::Inline(Mutex::new(work)))
     }
 
-    pub(crate) async fn submit<T, E, F>(&self, job: F) -> Result<T, E>
+    /// `is_trial`: what the job writes is undone when it has said what it would do.
+    pub(crate) async fn submit<T, E, F>(&self, job: F, is_trial: bool) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
@@ -228,6 +238,7 @@ impl Writer {
             asker: present_asker(),
             spared: Spared::default(),
             is_to_run_again: false,
+            is_trial,
             result: None,
             reply,
         });
@@ -274,7 +285,8 @@ pub(crate) struct WriterLoop {
 impl WriterLoop {
     pub(crate) fn new(engine: Arc<Engine>, options: StoreOptions, announce: watch::Sender<u64>) -> Self {
         let (ledger, audit_keep_ms) = (Arc::clone(&engine.ledger), Arc::clone(&engine.audit_keep_ms));
-        let carry = Carry { ledger, audit_keep_ms, ..Carry::default() };
+        let ignores_active = Arc::clone(&engine.ignores_active);
+        let carry = Carry { ledger, audit_keep_ms, ignores_active, ..Carry::default() };
         WriterLoop { engine, options, announce, carry, is_on_thread: false, is_slow: false }
     }
 
@@ -293,25 +305,27 @@ impl WriterLoop {
     }
 
     /// Commits and answers; returns what `waiting` said just before the first answer.
-    fn commit_group(&mut self, mut group: Vec<Box<dyn Job>>, waiting: impl FnOnce() -> usize) -> usize {
-        let outcome = self.attempt(&mut group);
+    fn commit_group(&mut self, group: Vec<Box<dyn Job>>, waiting: impl FnOnce() -> usize) -> usize {
+        let (trials, mut group): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.is_trial());
+        let outcome = if group.is_empty() { Ok(Some(())) } else { self.attempt(&mut group) };
         let waiting = waiting();
         match outcome {
             Ok(Some(())) => group.into_iter().for_each(|job| job.answer(Ok(()))),
-            Ok(None) => {
-                for job in group {
-                    let mut alone = vec![job];
-                    // A refused job that runs alone simply leaves no transaction behind.
-                    let mut outcome = self.attempt(&mut alone).map(|_| ());
-                    while outcome.is_ok() && alone.iter().any(|job| job.is_to_run_again()) {
-                        outcome = self.attempt(&mut alone).map(|_| ());
-                    }
-                    Self::answer_all(alone, outcome);
-                }
-            }
+            Ok(None) => group.into_iter().for_each(|job| self.commit_alone(job)),
             Err(error) => Self::answer_all(group, Err(error)),
         }
+        trials.into_iter().for_each(|job| self.commit_alone(job));
         waiting
+    }
+
+    fn commit_alone(&mut self, job: Box<dyn Job>) {
+        let mut alone = vec![job];
+        // A refused job that runs alone simply leaves no transaction behind.
+        let mut outcome = self.attempt(&mut alone).map(|_| ());
+        while outcome.is_ok() && alone.iter().any(|job| job.is_to_run_again()) {
+            outcome = self.attempt(&mut alone).map(|_| ());
+        }
+        Self::answer_all(alone, outcome);
     }
 
     fn answer_all(group: Vec<Box<dyn Job>>, outcome: Result<(), StoreError>) {
@@ -343,6 +357,10 @@ impl WriterLoop {
     /// One transaction over all jobs. `None`: a job refused after writing, so nothing was committed.
     fn attempt_once(&mut self, group: &mut [Box<dyn Job>]) -> Result<Option<()>, StoreError> {
         let began = Instant::now();
+        let is_trial = group.iter().any(|job| job.is_trial());
+        // What a transaction noted that came to nothing was not noted.
+        self.carry.is_boot_written = self.carry.is_boot_kept;
+        let repeats = is_trial.then(|| self.carry.repeats.clone());
         let mut tried = self.engine.writing();
         let mut transaction = self.engine.begin_write(&mut tried)?;
         transaction.set_durability(Durability::Immediate)?;
@@ -352,14 +370,17 @@ impl WriterLoop {
             for job in group.iter_mut() {
                 let before = tx.writes();
                 crate::flaw::panics("writer.job");
-                if !job.run(&mut tx) && tx.writes() != before {
+                if !job.run(&mut tx) && tx.writes() != before && !is_trial {
                     drop(tx);
                     transaction.abort()?;
                     return Ok(None);
                 }
             }
-            (tx.writes() > 0, tx.last_sequence())
+            (tx.writes() > 0 && !is_trial, tx.last_sequence())
         };
+        if let Some(repeats) = repeats {
+            self.carry.repeats = repeats;
+        }
         if wrote {
             let worked = began.elapsed();
             self.engine.commit(transaction)?;
@@ -399,7 +420,7 @@ pub(crate) fn format_of(row: &[u8]) -> Result<u32, StoreError> {
 /// Checks or writes the format version and creates the tables; returns the journal's last sequence.
 pub(crate) fn prepare(
     before: &ReadTransaction,
-    begin_write: impl FnOnce() -> Result<WriteTransaction, StoreError>,
+    mut begin_write: impl FnMut() -> Result<WriteTransaction, StoreError>,
 ) -> Result<u64, StoreError> {
     // A newer file is recognized before anything in it is touched.
     if let Ok(meta) = before.open_table(META)
@@ -416,20 +437,28 @@ pub(crate) fn prepare(
     let mut transaction = begin_write()?;
     // After a power failure the file opens without all of its pages being good.
     transaction.set_quick_repair(true);
-    let last = {
+    let mut starting = Starting::new();
+    let (last, mut is_done) = {
         super::records::create_tables(&transaction)?;
         super::trash::index_trash(&transaction)?;
-        super::noted_owners::note_owners(&transaction)?;
         super::search::refold_names(&transaction)?;
-        super::ownerless::index_ownerless(&transaction)?;
-        let mut meta = transaction.open_table(META)?;
-        if meta.get(META_FORMAT)?.is_none() {
-            meta.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;
-        }
-        let journal = open_for_writing(&transaction, &Arc::default(), JOURNAL)?;
-        last_sequence(&journal, &meta)?
+        let last = {
+            let mut meta = transaction.open_table(META)?;
+            if meta.get(META_FORMAT)?.is_none() {
+                meta.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;
+            }
+            let journal = open_for_writing(&transaction, &Arc::default(), JOURNAL)?;
+            last_sequence(&journal, &meta)?
+        };
+        (last, starting.go_on(&transaction)?)
     };
     transaction.commit()?;
+    while !is_done {
+        let mut transaction = begin_write()?;
+        transaction.set_quick_repair(true);
+        is_done = starting.go_on(&transaction)?;
+        transaction.commit()?;
+    }
     Ok(last)
 }
 

@@ -4,14 +4,13 @@ use bson::{Bson, Document};
 
 use super::{made_again, step, undecided};
 use crate::domain::access::Actor;
-use crate::domain::active::is_active;
 use crate::domain::audit::{Event, What};
 use crate::domain::diff;
 use crate::domain::merge::{Side, is_other_person};
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
-use crate::store::{Conflict, ConflictStatus, Store, StoreError, Subject, Tx};
+use crate::store::{Conflict, ConflictStatus, Stays, Store, StoreError, Subject, Tx};
 
 /// What somebody decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,9 +55,6 @@ pub enum ResolveError {
     /// A decision about who the person is comes first: the one about this conflict.
     #[error("it is not decided yet who this person is")]
     Held { conflict: String },
-    /// Nothing is in the way, and nothing was done, because it was only asked.
-    #[error("only tried")]
-    Tried,
     /// The new record would not be acceptable.
     #[error("{message}")]
     Invalid { field: String, message: String },
@@ -188,19 +184,15 @@ pub(super) fn close_moot(tx: &mut Tx<'_>, key: &RecordKey, record: &Document) ->
 
 /// A person is deleted by a decision under the same conditions as by a request.
 pub(super) fn check_person_may_go(tx: &Tx<'_>, id: &str, person: &Document) -> Result<(), ResolveError> {
-    if let Some(hold) = tx.hold(id)? {
-        return Err(ResolveError::Held { conflict: hold.conflict });
-    }
     let invalid = |field: &str, message: &str| {
         Err(ResolveError::Invalid { field: field.to_owned(), message: message.to_owned() })
     };
-    if is_active(person) {
-        return invalid("active", "The user is active.");
+    match tx.why_stays(id, person)? {
+        None => Ok(()),
+        Some(Stays::Held { conflict }) => Err(ResolveError::Held { conflict }),
+        Some(Stays::LogsIn) => invalid("active", "The user is active."),
+        Some(Stays::HasRecords) => invalid("", "The user has records of their own."),
     }
-    if tx.has_dependents(id)? {
-        return invalid("", "The user has records of their own.");
-    }
-    Ok(())
 }
 
 /// Carries out a decision, if the record still holds `seen` at the conflict's path.
@@ -228,7 +220,7 @@ where
         .inspect(|_| step("conflict.decided"))
 }
 
-/// Says what [`resolve`] would say, and changes nothing: [`ResolveError::Tried`] if nothing is in the way.
+/// Says what [`resolve`] would say, and changes nothing.
 pub async fn try_resolving<F>(
     store: &Store,
     id: &str,
@@ -241,12 +233,7 @@ where
     F: Fn(&Conflict, Option<&Document>, Option<&Document>) -> Result<(), ResolveError> + Send + 'static,
 {
     let id = id.to_owned();
-    store
-        .transact(move |tx: &mut Tx<'_>| {
-            // What a job writes that ends with an error is undone.
-            decide(tx, &id, &decision, seen.as_ref(), &actor, &check).and(Err(ResolveError::Tried))
-        })
-        .await
+    store.try_out(move |tx: &mut Tx<'_>| decide(tx, &id, &decision, seen.as_ref(), &actor, &check)).await
 }
 
 fn decide(

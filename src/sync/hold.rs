@@ -16,7 +16,7 @@
 //! | the centre's person | waits; a newer version takes the place of the older |
 //! | a record of theirs that is not agreed here | waits; updates and deletes of it are followed there |
 //! | one with the id of a record made here | waits, and that record is not pushed, whoever owns it |
-//! | an agreed record that the centre moves into the account | leaves and waits, unless it has unsent edits |
+//! | an agreed record that the centre moves into the account | leaves and waits, unless it has unsent edits; a delete is none |
 //! | a waiting record that the centre moves to somebody else | is taken like any other |
 //! | a third spelling of the account | waits too, if it is new here |
 //!
@@ -598,6 +598,11 @@ fn diverts_dependent(
                 return Ok(false);
             }
             (false, true) => tx.put(key, None, &Base::Absent, &Actor::Centre)?,
+            // What was deleted here is no longer there: another record has its id.
+            (false, false) if local.is_none() => {
+                tx.settle_trash(key, TrashState::Done)?;
+                tx.put(key, None, &Base::Absent, &Actor::Centre)?;
+            }
             (false, false) => {
                 drop_held(tx, key, Some(remote))?;
                 return Ok(false);

@@ -571,3 +571,27 @@ async fn who_gets_an_account_does_not_see_values_of_the_one_before() {
     show(&node, "DOC003", &own).await.is(200, NOTHING);
     decide(&node, "DOC003", &own, json!({"take": "local"})).send().await.is(422, NOTHING);
 }
+
+/// A node that does not know the path of a trial decides nothing; and none takes a trial for a decision.
+#[tokio::test]
+async fn a_trial_says_what_a_decision_would_and_changes_nothing() {
+    let node = start().await;
+    let id = event_conflict(&node).await;
+    let before = node.last_change();
+    let path = format!("/sync/conflicts/{id}/resolution");
+    for body in [json!({"take": "local", "dry_run": true}), json!({"take": "local", "dry_run": false})] {
+        node.post(&path, body).by("DOC003").send().await.is_invalid("dry_run");
+    }
+    let trial = |who: &str, body: Value| node.post(&format!("{path}/trial"), body).by(who).send();
+    trial("DOC003", json!({"take": "local"})).await.is(204, NOTHING);
+    trial("DOC003", json!({"take": "neither"})).await.is_invalid("take");
+    trial("DOC003", json!({"take": "local", "seen": 5})).await.is(409, NOTHING);
+    trial("ANA001", json!({"take": "local"})).await.is(403, NOTHING);
+    assert_eq!(node.last_change(), before);
+    let open = node.get("/sync/conflicts?status=open").by("DOC003").send().await.json();
+    assert_eq!((&open[0]["id"], &open[0]["current"]), (&json!(id), &json!(2)));
+    let trail = node.get("/audit?verb=decision").by("ROOT004").send().await.json();
+    assert_eq!(trail["entries"], json!([]));
+    assert_eq!(decide(&node, "DOC003", &id, json!({"take": "local"})).send().await.status, 200);
+    trial("DOC003", json!({"take": "local"})).await.is(409, NOTHING);
+}

@@ -1,11 +1,14 @@
 //! Accounts whose records say that they are inactive: by whom, and whether that counts here.
 
+use std::sync::Arc;
+
 use bson::{Bson, doc};
 use serde_json::{Value, json};
 use thalamus_edge::domain::active::ActiveFromCentre;
 use thalamus_edge::domain::record::Kind;
 
 use crate::support::api::{TestNode, now_ms, set_clock};
+use crate::support::sim::Sim;
 
 const PASSWORD: &str = "a horse that came from the hub";
 
@@ -253,4 +256,40 @@ async fn a_closing_is_of_one_person_and_of_no_other_spelling() {
     set_active(&node, "HUB001", false).await;
     set_active(&node, "hub001", true).await;
     assert_eq!(found().await, ["HUB001"]);
+}
+
+/// Whoever can log in here is not deleted, whichever way that is decided; and who cannot may go, whatever their record says.
+#[tokio::test]
+async fn a_decision_deletes_nobody_who_logs_in_here() {
+    for (counts, logs_in) in [(ActiveFromCentre::Ignore, true), (ActiveFromCentre::Honour, false)] {
+        let sim = Sim::default();
+        let hub = Arc::new(sim.clone());
+        let node = TestNode::start_with(|setup| {
+            setup.settings.active_from_centre = counts;
+            setup.hub = Some(hub);
+        });
+        let round = async || {
+            let report = node.post("/sync/rounds", json!({})).by_operator().send().await.json();
+            assert_eq!(report["outcome"], "complete", "{report}");
+        };
+        let hash = bcrypt::hash(PASSWORD, 4).expect("hashed");
+        let person =
+            doc! {"_id": "HUB001", "name": "Hub", "password": hash, "roles": ["end_user"], "active": false};
+        sim.put(Kind::Person, person);
+        node.person("ROOT004", &["root"]).await;
+        round().await;
+        let change = node.patch("/people/HUB001", json!({"note": "edited here"})).by("ROOT004").send().await;
+        assert_eq!(change.status, 200);
+        sim.remove(Kind::Person, "HUB001");
+        round().await;
+        let open = node.get("/sync/conflicts?status=open").by_operator().send().await.json();
+        let id = open[0]["id"].as_str().expect("a conflict").to_owned();
+        let mut row = sim.row("edge_conflicts", &id).expect("a row");
+        row.extend(doc! {"status": "resolved", "resolution": "central", "resolved_by": "office"});
+        sim.set_row("edge_conflicts", row);
+        round().await;
+        let login = node.get("/login").login("HUB001", PASSWORD).send().await.status;
+        let is_there = node.stored(Kind::Person, "HUB001").is_some();
+        assert_eq!((login == 200, is_there), (logs_in, logs_in), "{counts:?}");
+    }
 }

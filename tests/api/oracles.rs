@@ -2,6 +2,7 @@
 
 use bson::doc;
 use serde_json::{Value, json};
+use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::emergency::UNREVIEWED_EACH_MAX;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::{Kind, RecordKey};
@@ -280,6 +281,46 @@ async fn an_id_that_is_taken_is_refused_without_a_reason_and_audited() {
         .is(201, &["create pols/own"]);
     let own = node.post("/pols/ANA001/own", json!({"id": "own", "info": "y"})).by("ANA001").send().await;
     own.is(422, NOTHING).has(json!({"error": "Page already exists"}));
+}
+
+/// Whatever is wrong with what would be made is said whether the id is taken or not.
+#[tokio::test]
+async fn a_record_that_is_too_large_does_not_tell_whether_its_id_is_taken() {
+    let node = start().await;
+    // A text that is taken, of a record that is not.
+    let large = vec![json!(1.5); 90_000];
+    for id in ["bobs", "free"] {
+        for (method, path, body) in [
+            ("POST", format!("/pols/ANA001/{id}"), json!({"id": id, "a": large})),
+            ("POST", format!("/encounters/{id}"), json!({"person": "ANA001", "a": large})),
+            ("PUT", format!("/encounters/{id}"), json!({"person": "ANA001", "a": large})),
+        ] {
+            let answer = node.request(method, &path).json(&body).by("ANA001").send().await;
+            assert_eq!(answer.status, 413, "{method} {path}: {}", answer.text());
+        }
+    }
+}
+
+/// That somebody else's record was deleted under an id is for those who could have read it.
+#[tokio::test]
+async fn an_id_of_an_unsent_delete_is_taken_without_a_reason() {
+    let node = start().await;
+    let key = RecordKey::new(Kind::Page, "unsent");
+    node.from_centre(Kind::Page, doc! {"_id": "unsent", "book": "BOB002"}).await;
+    let deleted = node
+        .node
+        .store
+        .unguarded()
+        .transact(move |tx| -> Result<bool, StoreError> { tx.edit(&key, None, &Actor::Operator(0)) });
+    deleted.await.unwrap();
+    let body = json!({"id": "unsent"});
+    let answer = node.post("/pols/ANA001/unsent", body).by("ANA001").send().await;
+    let text = answer.is_invalid("id").text();
+    assert!(text.contains("choose another"), "{text}");
+    node.node.store.flush_notes().await.unwrap();
+    let trail = node.get("/audit?verb=denied&limit=100").by("ROOT004").send().await.json();
+    let is_told = |entry: &&Value| entry["id"] == "unsent" && entry["outcome"] == "hidden";
+    assert_eq!(trail["entries"].as_array().unwrap().iter().filter(is_told).count(), 1, "{trail}");
 }
 
 /// A reason that is refused, or one too many, says nothing about what the path leads to.

@@ -1,5 +1,9 @@
 //! `conflicts resolve --all`: many conflicts, each decided as if alone.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex};
+
 use bson::{Bson, doc};
 use serde_json::json;
 use thalamus_edge::domain::access::Actor;
@@ -243,4 +247,52 @@ fn a_dry_run_counts_what_the_run_then_does() {
         assert_eq!(decisions(&clinic), before + 1);
         drop(node);
     }
+}
+
+/// Between installing a package and the restart an earlier version of the node runs, which takes what it does not know in a
+/// body for nothing, and would decide.
+#[test]
+fn a_node_that_cannot_try_a_decision_decides_nothing() {
+    let clinic = Clinic::new();
+    clinic.make_store();
+    let socket = UnixListener::bind(clinic.data().join("control.sock")).unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in socket.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            stream.read_exact(&mut vec![0; length.map_or(0, |length| length.parse().unwrap())]).unwrap();
+            let Some(asked) = head.lines().next().map(|line| line.trim_end_matches(" HTTP/1.1").to_owned())
+            else {
+                continue;
+            };
+            let conflict =
+                json!({"id": "c1", "type": "value", "collection": "event", "record": "e1", "path": ["n"]});
+            let (status, body) = match asked.as_str() {
+                "GET /healthz" | "GET /sync/status" | "POST /sync/conflicts/c1/resolution" => {
+                    (200, json!({}))
+                }
+                "GET /sync/conflicts/c1" => (200, conflict),
+                list if list.starts_with("GET /sync/conflicts?") => (200, json!([conflict])),
+                _ => (404, json!({"error": "Not found"})),
+            };
+            let body = body.to_string();
+            seen.lock().unwrap().push(asked);
+            let head =
+                format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all((head + &body).as_bytes());
+        }
+    });
+    let all = ["conflicts", "resolve", "--all", "--take", "local"];
+    clinic.run(&[&all[..], &["--dry-run"]].concat()).ends(3).complains("earlier version");
+    let decisions = || asked.lock().unwrap().iter().filter(|asked| asked.ends_with("/c1/resolution")).count();
+    assert_eq!(decisions(), 0, "{:?}", asked.lock().unwrap());
+    clinic.run(&all).ends(0).says("1 decided");
+    assert_eq!(decisions(), 1);
 }

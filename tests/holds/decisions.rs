@@ -4,7 +4,7 @@ use bson::{Bson, doc};
 use thalamus_edge::domain::access::Actor;
 use thalamus_edge::domain::merge::{Clash, Side};
 use thalamus_edge::domain::record::Kind::{Encounter, Page, Person, PersonalDocument};
-use thalamus_edge::store::{Conflict, ConflictStatus, Hold, HoldReason, Requirement, StoreError};
+use thalamus_edge::store::{Conflict, ConflictStatus, Hold, HoldReason, Stays, StoreError};
 use thalamus_edge::sync::conflicts::{Decision, ResolveError, resolve};
 use thalamus_edge::sync::identity::{Pair, Verdict, decide};
 
@@ -335,14 +335,17 @@ async fn a_held_person_is_not_deleted() {
         id: ACCT.to_owned(),
         expected: Some(bytes),
         document: None,
-        requires: vec![Requirement::NoDependents(ACCT.to_owned())],
+        requires: Vec::new(),
         grants: None,
         content: None,
         closes: None,
     };
     let refused = clinic.store.edit(edit).await;
     let conflict = clinic.identity().id;
-    assert!(matches!(&refused, Err(EditError::Held { conflict: c }) if *c == conflict), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(EditError::Stays(Stays::Held { conflict: c })) if *c == conflict),
+        "{refused:?}"
+    );
     let whole = Clash {
         path: Vec::new(),
         base: None,

@@ -287,3 +287,38 @@ fn assert_gone_since(clinic: &Clinic, id: &str) {
     );
     assert!(declined.contains("decide at the node"), "{declined}");
 }
+
+/// What was deleted here is one record, and what the centre has under its id by now is another one: it waits as every record
+/// of somebody who is held.
+#[tokio::test]
+async fn a_record_with_the_id_of_a_deleted_one_waits_with_its_person() {
+    for is_held_before in [true, false] {
+        let clinic = Clinic::new();
+        clinic.edit(Kind::Person, ana()).await;
+        clinic
+            .edit(
+                Kind::Person,
+                doc! {"_id": "OTTO01", "name": "Otto", "lastname": "Dix", "dob": "1950-01-01"},
+            )
+            .await;
+        clinic.edit(Kind::Page, page("p1", "OTTO01", "of Otto")).await;
+        clinic.round().await;
+        clinic.there(Kind::Person, beatriz());
+        if is_held_before {
+            clinic.round().await;
+        }
+        clinic.delete(Kind::Page, "p1").await;
+        let theirs = page("p1", ACCT, "of Beatriz");
+        clinic.there(Kind::Page, theirs.clone());
+        for _ in 0..3 {
+            clinic.round().await;
+            assert_eq!(clinic.book(ACCT), Vec::<String>::new(), "{is_held_before}");
+            assert_eq!(clinic.held(Kind::Page, "p1"), Some(theirs.clone()), "{is_held_before}");
+            assert_eq!(clinic.at_centre(Kind::Page, "p1"), Some(theirs.clone()), "{is_held_before}");
+        }
+        clinic.decide(Verdict::NewId("NEWACC1".to_owned())).await;
+        clinic.assert_settled().await;
+        assert_eq!(clinic.book(ACCT), ["of Beatriz"], "{is_held_before}");
+        assert_eq!(clinic.book("NEWACC1"), Vec::<String>::new(), "{is_held_before}");
+    }
+}

@@ -593,7 +593,7 @@ async fn edits_made_while_held_go_with_their_person() {
         (vec!["Ana's".to_owned()], vec!["agreed".to_owned(); 3])
     );
     // What is in the trash is hers as well.
-    let trash = clinic.store.read().unwrap().trash_page(None, 9, |_, _| true, |_| true).unwrap().rows;
+    let trash = clinic.store.read().unwrap().trash_page(None, 9, |_, _| true, |_| Ok(true)).unwrap().rows;
     let owners: Vec<_> =
         trash.iter().filter(|row| row.key.kind == Page).map(|row| row.owner.clone()).collect();
     assert_eq!(owners, [Some("NEW01".to_owned())]);

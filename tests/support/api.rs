@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, RwLock};
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,8 @@ pub(crate) struct Setup {
     pub(crate) disk: Option<Disk>,
     /// The store itself, if it is open already.
     pub(crate) store: Option<Store>,
+    /// Or in this file.
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -111,6 +114,7 @@ impl Default for Setup {
             offline_login_days: 0,
             disk: None,
             store: None,
+            file: None,
         }
     }
 }
@@ -137,11 +141,13 @@ impl TestNode {
             audit_keep_rows: 100_000,
             clock: now_ms,
         };
-        let store = match (setup.store, setup.disk) {
-            (Some(store), _) => store,
-            (None, Some(disk)) => Store::on_backends(options, move || Ok(disk.mount())).unwrap(),
-            (None, None) => Store::in_memory(options).unwrap(),
+        let store = match (setup.store, setup.disk, setup.file) {
+            (Some(store), _, _) => store,
+            (None, Some(disk), _) => Store::on_backends(options, move || Ok(disk.mount())).unwrap(),
+            (None, None, Some(file)) => Store::open(&file, options).unwrap(),
+            (None, None, None) => Store::in_memory(options).unwrap(),
         };
+        store.set_active_from_centre(setup.settings.active_from_centre);
         let sync_settings = SyncSettings {
             round_timeout: Duration::from_secs(1),
             offline_login_days: setup.offline_login_days,

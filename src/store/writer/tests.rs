@@ -186,3 +186,51 @@ fn a_store_of_a_later_version_is_refused_untouched() {
     assert_eq!(transaction.open_table(META).unwrap().len().unwrap(), 1);
     assert!(transaction.open_table(JOURNAL.raw()).is_err(), "no table of this version was made");
 }
+
+/// What is only tried leaves nothing, and does not make those run twice that came with it.
+#[tokio::test]
+async fn a_trial_is_undone_and_costs_nobody_a_second_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = on_disk(&directory);
+    let go = keep_busy(&store);
+    a_moment().await;
+    let runs = Arc::new(Mutex::new(0));
+    let write = |name: &'static str| {
+        let (store, runs) = (store.clone(), Arc::clone(&runs));
+        tokio::spawn(async move {
+            let job = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                *runs.lock().unwrap() += 1;
+                tx.set_meta(name, Some(&bson::doc! {"n": 1}))
+            };
+            store.transact(job).await
+        })
+    };
+    let first = write("first");
+    let tried = |is_refused: bool| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let job = move |tx: &mut Tx<'_>| -> Result<bool, StoreError> {
+                tx.set_meta("tried", Some(&bson::doc! {"n": 1}))?;
+                if is_refused {
+                    Err(StoreError::Failed("no".to_owned()))
+                } else {
+                    Ok(tx.meta("tried")?.is_some())
+                }
+            };
+            store.try_out(job).await
+        })
+    };
+    let (agreed, refused) = (tried(false), tried(true));
+    let second = write("second");
+    a_moment().await;
+    drop(go);
+    for write in [first, second] {
+        write.await.unwrap().unwrap();
+    }
+    assert!(agreed.await.unwrap().unwrap(), "it sees what it writes");
+    assert!(refused.await.unwrap().is_err());
+    assert_eq!(*runs.lock().unwrap(), 2);
+    let view = store.read().unwrap();
+    let is_there = |name| view.meta(name).unwrap().is_some();
+    assert_eq!((is_there("first"), is_there("second"), is_there("tried")), (true, true, false));
+}

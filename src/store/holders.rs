@@ -1,0 +1,180 @@
+//! Floor 1. Since when an account has been of the human being who has it now, and where else they were before.
+//!
+//! The audit trail and the journal name people by account. They are never changed, so what they say of an account is about
+//! whoever had it then. Noted beside them is from which number on it is about the present holder; and who leaves an account
+//! for another id is noted with the part of the trail that goes with them. Where that is lost, it begins with the loss:
+//! nobody is shown what may be about somebody else. Those who may look at everybody see all of it.
+
+use redb::ReadableTable as _;
+
+use super::departed::Departed;
+use super::records::Tx;
+use super::snapshot::Snapshot;
+use super::tables::*;
+use super::{StoreError, stand_in::unless_damaged};
+use crate::domain::audit::{Entry, What, owner_text};
+use crate::domain::record::{Kind, RecordKey, fold_account};
+
+/// Entries of the audit trail about one person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// Under which account they stand.
+    pub(super) account: String,
+    /// After this one.
+    pub(super) after: u64,
+    /// This one included.
+    pub(super) through: u64,
+    /// Of what happened then or later, in milliseconds since 1970: what was read lately has its entry some time afterwards.
+    pub(super) since_ms: i64,
+}
+
+impl Stretch {
+    /// All that was ever said about an account.
+    pub(super) fn whole(account: &str) -> Stretch {
+        Stretch { account: account.to_owned(), after: 0, through: u64::MAX, since_ms: i64::MIN }
+    }
+}
+
+impl Tx<'_> {
+    /// Somebody has this account from now on who is not known to be the one who had it last. `had_another`: somebody
+    /// else is known to have had it.
+    pub(super) fn note_holder(&mut self, id: &str, had_another: bool) -> Result<(), StoreError> {
+        let account = fold_account(id);
+        let is_news = had_another
+            || self.holder_since.get(account.as_str())?.is_some()
+            || self.is_in_trail(&account)?;
+        // Of whom nothing was ever said, all is about the first who has it.
+        if is_news { self.begin_holder(&account) } else { Ok(()) }
+    }
+
+    fn begin_holder(&mut self, account: &str) -> Result<(), StoreError> {
+        self.write_all_repeats()?;
+        let kept = self.last_trash_number()?;
+        self.begin_holder_after(account, kept)
+    }
+
+    /// `kept`: what was kept up to this number of the trash is another one's.
+    fn begin_holder_after(&mut self, account: &str, kept: u64) -> Result<(), StoreError> {
+        let since = (self.audit_head()?.seq, self.last_sequence(), kept, self.now_ms());
+        self.holder_since.insert(account, since)?;
+        self.former_trail.retain_in((account, "", 0)..(after(account).as_str(), "", 0), |_, _| false)?;
+        self.wrote();
+        Ok(())
+    }
+
+    fn is_in_trail(&self, account: &str) -> Result<bool, StoreError> {
+        let owner = owner_text(account);
+        Ok(self.audit_of.range((&*owner, 0)..=(&*owner, u64::MAX))?.next().transpose()?.is_some())
+    }
+
+    /// Who had the account `from` has `to` now, and what the audit trail says of them goes with them.
+    pub(super) fn give_trail(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
+        let (from, to) = (fold_account(from), fold_account(to));
+        if from == to {
+            return Ok(());
+        }
+        self.write_all_repeats()?;
+        let through = self.audit_head()?.seq;
+        let since = self.holder_since.get(from.as_str())?.map_or(0, |since| since.value().0);
+        let mut theirs = vec![(from.clone(), since, through)];
+        for entry in self.former_trail.range((from.as_str(), "", 0)..(after(&from).as_str(), "", 0))? {
+            let (at, through) = entry?;
+            let (_, account, since) = at.value();
+            theirs.push((account.to_owned(), since, through.value()));
+        }
+        for (account, since, through) in theirs {
+            self.former_trail.insert((to.as_str(), account.as_str(), since), through)?;
+        }
+        self.begin_holder(&from)
+    }
+
+    /// The rows are lost with damaged pages: whoever has an account has it since now, as far as anybody knows.
+    pub(super) fn holders_are_lost(&mut self) -> Result<(), StoreError> {
+        self.write_all_repeats()?;
+        for id in self.known_people()? {
+            // Who had what is kept is known otherwise.
+            self.begin_holder_after(&fold_account(&id), 0)?;
+        }
+        Ok(())
+    }
+
+    /// In a store that a version wrote to which did not note this: the present holder of an account that somebody else is
+    /// known to have had begins now.
+    pub(super) fn begin_holders(&mut self) -> Result<(), StoreError> {
+        let mut changed = Vec::new();
+        for entry in self.departed.iter()?.sound() {
+            let (account, row) = entry?;
+            let account = account.value();
+            let last = Departed::decode(row.value());
+            if !last.is_ok_and(|last| self.is_still_of(account, &last)) {
+                changed.push(account.to_owned());
+            }
+        }
+        let people = Kind::Person.schema().collection;
+        for entry in self.audit.iter()?.sound() {
+            let (_, row) = entry?;
+            let Some(Entry { event, .. }) = Entry::decode(row.value()) else { continue };
+            let account = fold_account(&event.id);
+            // Who was deleted here, or went on under another id.
+            if event.verb == What::Delete.name()
+                && event.kind == people
+                && !self.departed.contains(account.as_str())?
+            {
+                changed.push(account);
+            }
+        }
+        self.write_all_repeats()?;
+        changed.iter().try_for_each(|account| self.begin_holder_after(account, 0))
+    }
+
+    /// Whether all who have this account now are the one who had it last.
+    fn is_still_of(&self, account: &str, last: &Departed) -> bool {
+        let Ok(ids) = self.spellings(account) else { return false };
+        ids.into_iter().all(|id| {
+            let person = unless_damaged(self.document(&RecordKey::new(Kind::Person, id)));
+            matches!(person, Ok(Some(Some(person))) if last.is_of(&person))
+        })
+    }
+}
+
+impl Snapshot {
+    /// Up to which number of the journal changes are not known to be about who has this account now.
+    pub fn changes_before_holder(&self, account: &str) -> Result<u64, StoreError> {
+        let since = self.transaction.open_table(HOLDER_SINCE)?.get(fold_account(account).as_str())?;
+        Ok(since.map_or(0, |since| since.value().1))
+    }
+
+    /// Up to which number of the trash what was kept is another one's than who has this account now.
+    pub fn kept_before_holder(&self, account: &str) -> Result<u64, StoreError> {
+        let since = self.transaction.open_table(HOLDER_SINCE)?.get(fold_account(account).as_str())?;
+        Ok(since.map_or(0, |since| since.value().2))
+    }
+
+    /// What the audit trail says of the human being who has this account now. Of two who share it nobody knows of which.
+    pub(super) fn trail_of_holder(&self, account: &str) -> Result<Vec<Stretch>, StoreError> {
+        if self.spellings(account)?.len() > 1 {
+            return Ok(Vec::new());
+        }
+        let since = self.transaction.open_table(HOLDER_SINCE)?.get(account)?;
+        let (since, since_ms) = since.map_or((0, i64::MIN), |since| (since.value().0, since.value().3));
+        let own = Stretch { account: account.to_owned(), after: since, through: u64::MAX, since_ms };
+        let mut stretches = vec![own];
+        let former = self.transaction.open_table(FORMER_TRAIL)?;
+        for entry in former.range((account, "", 0)..(after(account).as_str(), "", 0))? {
+            let (at, through) = entry?;
+            let (_, before, since) = at.value();
+            stretches.push(Stretch {
+                account: before.to_owned(),
+                after: since,
+                through: through.value(),
+                since_ms: i64::MIN,
+            });
+        }
+        Ok(stretches)
+    }
+}
+
+/// The first text behind this one.
+fn after(account: &str) -> String {
+    format!("{account}\0")
+}

@@ -1,0 +1,45 @@
+//! Floor 1. Whether a person may be deleted on this node: one rule for requests, commands and decisions, also those in rows
+//! of the centre. It is asked in the transaction that would delete them.
+
+use std::sync::atomic::Ordering;
+
+use bson::Document;
+
+use super::records::Tx;
+use super::{Store, StoreError};
+use crate::domain::active::{ActiveFromCentre, is_active};
+
+/// Why a person may not be deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stays {
+    /// It is to be decided first who they are: the conflict that waits for that.
+    Held { conflict: String },
+    /// They can log in here.
+    LogsIn,
+    /// They have records of their own.
+    HasRecords,
+}
+
+impl Tx<'_> {
+    /// Why this person may not be deleted, if anything is in the way.
+    pub fn why_stays(&self, id: &str, person: &Document) -> Result<Option<Stays>, StoreError> {
+        if let Some(hold) = self.hold(id)? {
+            return Ok(Some(Stays::Held { conflict: hold.conflict }));
+        }
+        let counts = match self.carry.ignores_active.load(Ordering::Relaxed) {
+            true => ActiveFromCentre::Ignore,
+            false => ActiveFromCentre::Honour,
+        };
+        if counts.is_open(is_active(person), || self.is_closed_here(id))? {
+            return Ok(Some(Stays::LogsIn));
+        }
+        Ok(self.has_dependents(id)?.then_some(Stays::HasRecords))
+    }
+}
+
+impl Store {
+    /// What counts of accounts that came here inactive (`accounts.active_from_centre`); at first they are closed.
+    pub fn set_active_from_centre(&self, counts: ActiveFromCentre) {
+        self.inner.engine.ignores_active.store(counts == ActiveFromCentre::Ignore, Ordering::Relaxed);
+    }
+}
