@@ -39,7 +39,7 @@ use crate::store::{Store, StoreError, Trial};
 use reader::{Format, rows_of};
 use record::{Item, MissingBytes, Rules, read_item};
 use report::{Tally, as_json, as_table, summary};
-use sources::{Source, Sources};
+use sources::{OfDumps, Source, Sources};
 use writing::{Terms, Verdict, Written, hash_of, hash_of_row, write_one};
 
 pub(super) use record::read_exported;
@@ -70,6 +70,9 @@ pub(super) struct ImportArgs {
     /// The person whose records the files hold, where they do not say it themselves.
     #[arg(long, value_name = "ACCOUNT")]
     owner: Option<String>,
+    /// The database of a dump whose tables are taken, where several have such tables.
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
     /// The schema of a dump whose tables are taken, where several have such tables.
     #[arg(long, value_name = "SCHEMA")]
     schema: Option<String>,
@@ -85,7 +88,10 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
     if let Some(owner) = args.owner.as_deref().filter(|owner| !is_account(owner)) {
         return Err(Failure::usage(format!("--owner {owner}: not a federation account")).into());
     }
-    let sources = Sources::find(&config, &args.paths, args.collection.as_deref(), args.schema.as_deref())?;
+    let sources = {
+        let of_dumps = OfDumps { database: args.database.as_deref(), schema: args.schema.as_deref() };
+        Sources::find(&config, &args.paths, args.collection.as_deref(), of_dumps)?
+    };
     let ownerless = |source: &&Source| !matches!(source.kind.schema().owner, Owner::Field(_));
     if let (Some(_), Some(source)) = (&args.owner, sources.files.iter().find(ownerless)) {
         let path = source.path.display();
@@ -203,7 +209,7 @@ impl Importer {
         let owner = self.owner.clone();
         let rules = Rules { kind: *kind, owner: owner.as_deref(), content_bytes_max: self.content_bytes_max };
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-        let rows = match rows_of(path, *kind, table.as_deref(), self.format) {
+        let rows = match rows_of(path, *kind, table.as_ref(), self.format) {
             Ok(rows) => rows,
             Err(error) => Box::new(std::iter::once(Err(error))),
         };

@@ -361,8 +361,17 @@ fn what_is_no_file_of_records_is_named() {
         clinic.records(Kind::Page)[1..].iter().map(|page| page.get_str("a").unwrap().to_owned()).collect();
     assert_eq!(texts, ["x\ny", "x\\ny"]);
     for empty in ["", "[]", " \n", "{\"rows\": []}", "id|data\n(0 rows)\n"] {
-        import(&clinic, "pols.json", empty, &[]).ends(0).complains("holds no records");
+        let ran = import(&clinic, "pols.json", empty, &[]).ends(1);
+        ran.complains("holds no records").complains("nothing was imported: none of the files holds a record");
     }
+    // As psql leaves them that could not connect. One that is empty beside others is a table without rows.
+    for name in ["people", "pols", "personal_docs", "dus", "institutions"] {
+        put(&clinic, &format!("failed/{name}.json"), "");
+    }
+    clinic.run(&["import", "failed"]).ends(1).complains("look whether the export has failed");
+    clinic.run(&["import", "failed", "--dry-run"]).ends(1).complains("look whether the export has failed");
+    put(&clinic, "failed/people.json", PEOPLE);
+    clinic.run(&["import", "failed"]).ends(0).complains("pols.json: holds no records");
 }
 
 /// It counts what the import counts, and no byte of the store is another one afterwards.

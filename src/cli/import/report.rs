@@ -68,7 +68,7 @@ pub(super) fn as_table(tallies: &[(&Source, Tally)]) -> String {
                 counts.map(|count| count.to_string());
             let mut file = plain(&source.path.display().to_string());
             if let Some(table) = &source.table {
-                file += &format!(" {}", plain(table));
+                file += &format!(" {}", plain(&table.name));
             }
             [file, added, replaced, equal, different, deleted, refused, incomplete]
         })
@@ -76,7 +76,7 @@ pub(super) fn as_table(tallies: &[(&Source, Tally)]) -> String {
     table(["FILE", "ADDED", "REPLACED", "EQUAL", "DIFFERENT", "DELETED", "REFUSED", "INCOMPLETE"], &rows)
 }
 
-/// How much was not taken, if anything.
+/// How much was not taken, if anything, or that there was nothing.
 pub(super) fn summary(
     tallies: &[(&Source, Tally)],
     refused_contents: u64,
@@ -98,5 +98,10 @@ pub(super) fn summary(
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
-    (!said.is_empty()).then(|| format!("not everything was taken: {}", said.join(", ")))
+    if !said.is_empty() {
+        return Some(format!("not everything was taken: {}", said.join(", ")));
+    }
+    // What a command that failed leaves behind. One table of several may be empty.
+    let is_nothing = tallies.iter().all(|(_, tally)| *tally == Tally::default()) && sources.contents.is_empty();
+    is_nothing.then(|| "nothing was imported: none of the files holds a record; look whether the export has failed".to_owned())
 }
