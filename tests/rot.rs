@@ -20,7 +20,7 @@ use thalamus_edge::store::{About, AsideRows, Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
 
 /// Tables whose rows have no checksums: they are made of the others, or hold a few bytes.
-const WITHOUT_SUMS: [&str; 26] = [
+const WITHOUT_SUMS: [&str; 27] = [
     "meta",
     "dirty",
     "held_of",
@@ -34,6 +34,7 @@ const WITHOUT_SUMS: [&str; 26] = [
     "by_spelling",
     "rights",
     "closed_here",
+    "closed_unsent",
     "reread",
     "vanished",
     "echo",

@@ -559,7 +559,7 @@ fn check_deletable(
     if let Some(hold) = snapshot.hold(&conflict.key.id)? {
         return Err(ResolveError::Held { conflict: hold.conflict });
     }
-    if is_open(node, is_active(person), || snapshot.is_closed_here(&conflict.key.id))? {
+    if is_open(node, is_active(person), || snapshot.closing(&conflict.key.id))? {
         return Err(ResolveError::Invalid { field: "active".into(), message: "The user is active.".into() });
     }
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Person) {

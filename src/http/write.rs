@@ -373,8 +373,7 @@ impl WriteRequest<'_> {
                     if let Some(hold) = snapshot.hold(&found.0.id)? {
                         return Err(ApiError::DecisionPending { conflict: hold.conflict });
                     }
-                    let is_closed_here = || snapshot.is_closed_here(&found.0.id);
-                    if is_open(self.node, is_active(stored), is_closed_here)? {
+                    if is_open(self.node, is_active(stored), || snapshot.closing(&found.0.id))? {
                         return Err(ApiError::invalid("active", "The user is active."));
                     }
                     requires.push(Requirement::NoDependents(found.0.id.clone()));

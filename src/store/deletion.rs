@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use bson::Document;
 
+use super::StoreError;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{TRASH, damaged, row_key};
 use super::trash::{TrashRow, TrashState, TrashSummary};
 use super::undelete::{Return, UndeleteError};
-use super::StoreError;
 use crate::domain::access::Actor;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};

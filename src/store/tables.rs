@@ -90,8 +90,11 @@ pub(crate) const LOCAL_ACCOUNTS: RowsDefinition<&'static str> = RowsDefinition::
 /// `person:` and a folded account, or `local:` and a technician's name -> how often the rights of that account have
 /// changed; `person:` alone: those of all people at once. Never synchronized.
 pub(crate) const RIGHTS: TableDefinition<&str, u64> = TableDefinition::new("rights");
-/// folded account -> closed on this node; an empty one stands for all. Never synchronized.
+/// id of a person -> closed on this node. Never synchronized.
 pub(crate) const CLOSED_HERE: TableDefinition<&str, ()> = TableDefinition::new("closed_here");
+/// id of a person in `closed_here` -> their record said so already, so that nothing travelled; false: it travelled, and another
+/// side has opened the account since. Never synchronized.
+pub(crate) const CLOSED_UNSENT: TableDefinition<&str, bool> = TableDefinition::new("closed_unsent");
 /// (SHA-256, chunk number) -> a chunk of content. Content is all here if it has chunks and is not wanted.
 pub(crate) const CONTENT: RowsDefinition<(&'static str, u32)> = RowsDefinition::new("content");
 /// (kind, id) -> [`super::Reread`] in bits: records to be read from the centre again.
@@ -181,6 +184,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.rows(LOCAL_ACCOUNTS)?;
     visitor.table(RIGHTS)?;
     visitor.table(CLOSED_HERE)?;
+    visitor.table(CLOSED_UNSENT)?;
     visitor.rows(CONTENT)?;
     visitor.table(REREAD)?;
     visitor.table(VANISHED)?;

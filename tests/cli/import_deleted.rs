@@ -70,12 +70,17 @@ fn the_same_files_again_bring_back_nothing_that_was_deleted() {
             ran.complains("people.jsonl line 1 column 1: people/ANA001 was deleted at 1970-01-01T00:00:01Z by local:tech");
             ran.complains("lies in the trash (").complains("`thalamus-edge trash restore ");
             ran.complains("pols.jsonl line 1 column 1: pols/P1 was deleted at ");
-            ran.complains("pols.jsonl line 2 column 1: pols/P2 was deleted at 1970-01-01T00:00:01Z by centre");
+            ran.complains(
+                "pols.jsonl line 2 column 1: pols/P2 was deleted at 1970-01-01T00:00:01Z by centre",
+            );
             ran.complains("not everything was taken: 3 records were deleted here");
             let files = ran.json()["files"].clone();
             assert_eq!((&files[0]["deleted"], &files[1]["deleted"]), (&json!(1), &json!(2)), "{files}");
             assert_eq!((&files[0]["added"], &files[1]["added"]), (&json!(0), &json!(0)), "{files}");
-            assert_eq!((ids(&clinic, Kind::Person), ids(&clinic, Kind::Page)), (vec!["BOB001".to_owned()], vec!["P3".to_owned()]));
+            assert_eq!(
+                (ids(&clinic, Kind::Person), ids(&clinic, Kind::Page)),
+                (vec!["BOB001".to_owned()], vec!["P3".to_owned()])
+            );
         }
     }
 }
@@ -95,7 +100,9 @@ fn a_deleted_person_is_one_in_any_spelling() {
         Ok(())
     });
     for id in ["ana001", "ANA001", "Ana001"] {
-        let text = format!("{{\"id\": \"{id}\", \"name\": \"ana001\"}}\n{{\"id\": \"BOB001\", \"name\": \"Bob001\"}}");
+        let text = format!(
+            "{{\"id\": \"{id}\", \"name\": \"ana001\"}}\n{{\"id\": \"BOB001\", \"name\": \"Bob001\"}}"
+        );
         let ran = import(&clinic, "people.jsonl", text, &[]).ends(1);
         ran.complains("people/ana001 was deleted at ").complains("people/Bob001 was deleted at ");
         assert_eq!(ids(&clinic, Kind::Person), [""; 0]);
@@ -126,7 +133,8 @@ fn other_content_is_as_deleted_and_another_ones_record_is_not() {
     import(&clinic, "people.jsonl", eva, &[]).ends(0);
     // And what was the first one's does not come back into the book of the second one.
     let ran = import(&clinic, "pols.jsonl", PAGES, &["--restore-deleted"]).ends(1);
-    ran.complains("pols/P3 was deleted at ").complains("cannot be put back: the account BOB001 is another person's now");
+    ran.complains("pols/P3 was deleted at ")
+        .complains("cannot be put back: the account BOB001 is another person's now");
     assert!(!ids(&clinic, Kind::Page).contains(&"P3".to_owned()));
 }
 

@@ -189,12 +189,18 @@ fn a_record_that_stands_twice_does_not_replace_itself() {
     put(&clinic, "pols.jsonl", text.lines().last().unwrap().replace("P1", "P2"));
     let ran = clinic.run(&["import", "--json", "federation.pols.jsonl", "pols.jsonl"]).ends(1);
     ran.complains("pols.jsonl line 1 column 1: P2 stands in the files before, with other content");
-    assert_eq!((&ran.json()["files"][1]["refused"], &ran.json()["files"][1]["different"]), (&json!(1), &json!(0)));
+    assert_eq!(
+        (&ran.json()["files"][1]["refused"], &ran.json()["files"][1]["different"]),
+        (&json!(1), &json!(0))
+    );
     assert!(!ran.err.contains("--replace"), "{}", ran.err);
     // The same row twice is no second one, whatever is stored.
     let twice = "{\"_id\": \"P2\", \"book\": \"ANA001\", \"n\": 9}\n".repeat(2);
     let ran = import(&clinic, "pols.jsonl", twice, &["--json"]).ends(1);
-    assert_eq!((&ran.json()["files"][0]["refused"], &ran.json()["files"][0]["different"]), (&json!(0), &json!(2)));
+    assert_eq!(
+        (&ran.json()["files"][0]["refused"], &ran.json()["files"][0]["different"]),
+        (&json!(0), &json!(2))
+    );
     fs::remove_file(clinic.path("federation.pols.jsonl")).unwrap();
     import(&clinic, "pols.jsonl", text.replace("\"n\": 1", "\"n\": 3"), &["--replace"])
         .ends(1)

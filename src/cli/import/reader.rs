@@ -55,7 +55,12 @@ type Found = Result<Raw, Wrong>;
 pub(super) type Rows = Box<dyn Iterator<Item = io::Result<Found>>>;
 
 /// The rows of a file; those of one table, if it is a dump.
-pub(super) fn rows_of(path: &Path, kind: Kind, table: Option<&DumpTable>, format: Format) -> io::Result<Rows> {
+pub(super) fn rows_of(
+    path: &Path,
+    kind: Kind,
+    table: Option<&DumpTable>,
+    format: Format,
+) -> io::Result<Rows> {
     let mut input = unpacked(path)?;
     let mut head = Vec::new();
     // What was read before an error is not lost with it: the error comes after it.

@@ -102,6 +102,10 @@ pub(super) fn summary(
         return Some(format!("not everything was taken: {}", said.join(", ")));
     }
     // What a command that failed leaves behind. One table of several may be empty.
-    let is_nothing = tallies.iter().all(|(_, tally)| *tally == Tally::default()) && sources.contents.is_empty();
-    is_nothing.then(|| "nothing was imported: none of the files holds a record; look whether the export has failed".to_owned())
+    let is_nothing =
+        tallies.iter().all(|(_, tally)| *tally == Tally::default()) && sources.contents.is_empty();
+    is_nothing.then(|| {
+        "nothing was imported: none of the files holds a record; look whether the export has failed"
+            .to_owned()
+    })
 }

@@ -199,7 +199,9 @@ impl Sources {
             eprintln!("{shown}: holds no rows of a table");
         }
         let is_ours = |table: &DumpTable| kind_named(config, &table.name).is_some();
-        if let Some(table) = twice.filter(|table| is_ours(table) && database.is_none_or(|one| one == table.database)) {
+        if let Some(table) =
+            twice.filter(|table| is_ours(table) && database.is_none_or(|one| one == table.database))
+        {
             return Err(Failure::usage(format!(
                 "{shown}: its table {} stands in two dumps that were put together, of two databases perhaps, or of two \
                  days: put each into a file of its own, and import one",
@@ -261,7 +263,9 @@ impl Sources {
         if databases.len() > 1 {
             return Err(Failure::usage(say_databases(&databases)).into());
         }
-        let is_chosen = |source: &Source| source.table.as_ref().is_some_and(|table| Some(table.database.as_str()) == chosen);
+        let is_chosen = |source: &Source| {
+            source.table.as_ref().is_some_and(|table| Some(table.database.as_str()) == chosen)
+        };
         if let Some(chosen) = chosen
             && !self.files.iter().any(is_chosen)
         {
@@ -269,7 +273,8 @@ impl Sources {
         }
         let others = self.files.iter().filter(|source| source.table.is_none() && !is_collection_said);
         let stems: Vec<String> = others.map(|source| parts(&source.path).0).collect();
-        let named: BTreeSet<&str> = stems.iter().filter_map(|stem| stem.rsplit_once('.')).map(|(name, _)| name).collect();
+        let named: BTreeSet<&str> =
+            stems.iter().filter_map(|stem| stem.rsplit_once('.')).map(|(name, _)| name).collect();
         if named.len() > 1 {
             let named: Vec<_> = named.into_iter().map(plain).collect();
             return Err(Failure::usage(format!(

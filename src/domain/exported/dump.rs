@@ -263,7 +263,9 @@ fn connected(line: &[u8]) -> Option<String> {
         None => rest.split(char::is_whitespace).next().unwrap_or_default(),
     };
     let name = match named.split_once("dbname=") {
-        Some((_, name)) => name.strip_prefix('\'').and_then(|name| name.rsplit_once('\'')).map_or(name, |(name, _)| name),
+        Some((_, name)) => {
+            name.strip_prefix('\'').and_then(|name| name.rsplit_once('\'')).map_or(name, |(name, _)| name)
+        }
         None => named,
     };
     (!name.is_empty() && name != "-").then(|| name.to_owned())
