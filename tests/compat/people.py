@@ -50,10 +50,10 @@ class Records:
             person(NO_BOOK, "Noemi"), person(NEIGHBOUR, "Nina"), person(NEW_ROLE, "Inés", ("end_user", "archivist")),
             person(PICTURED, "Pia")]
         self.pages = [page(CERTIFICATE, ANA, page_type="biographical", summary="Birth Certificate"), page(BIRTH, ANA),
-                      page("nina-1", NEIGHBOUR)]
+                      page("nina-1", NEIGHBOUR), page("pia-1", PICTURED)]
         self.documents = [{"_id": PICTURE, "fedacct": ANA, "pol": BIRTH, "type": "picture", "extension": "jpg",
                            "description": "Picture at birth", "active": True}]
-        self.pictures = [{"_id": "picture-1", "fedacct": PICTURED, "pol": "", "type": "picture", "extension": "jpg"}]
+        self.pictures = [{"_id": "picture-1", "fedacct": PICTURED, "pol": "pia-1", "type": "picture", "extension": "jpg"}]
         self.units = [{"_id": "unit-1", "name": "House", "address": {"street": "Via Roma", "number": 5}}]
         self.institutions = [{"_id": "hospital-1", "name": "Milano General Hospital", "beds": 120}]
 
