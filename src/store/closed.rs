@@ -91,11 +91,7 @@ impl Tx<'_> {
         let (was, is) = (old.map(is_active_raw), new.map(is_active_raw));
         match (was, is) {
             // What another side opens was closed here all the same, if it is made inactive there once more.
-            (Some(false), Some(true)) if *actor == Actor::Centre => {
-                if self.is_closed_here(&key.id)? && self.unsent(&key.id)?.is_none() {
-                    self.closed_unsent.insert(key.id.as_str(), false)?;
-                }
-            }
+            (Some(false), Some(true)) if *actor == Actor::Centre => self.note_opened_elsewhere(&key.id)?,
             _ if *actor == Actor::Centre => {}
             (Some(false), Some(true)) => drop(self.note_closed_here(&key.id, false)?),
             (Some(true), Some(false)) => {
@@ -107,6 +103,15 @@ impl Tx<'_> {
             }
             // Removed, or made so: put back from the trash, it is as closed as it was.
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Another side has opened the account: a closing that had travelled is over where the centre's `active` counts.
+    fn note_opened_elsewhere(&mut self, id: &str) -> Result<(), StoreError> {
+        if self.is_closed_here(id)? && self.unsent(id)?.is_none() {
+            self.closed_unsent.insert(id, false)?;
+            self.wrote();
         }
         Ok(())
     }
