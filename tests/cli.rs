@@ -16,6 +16,8 @@ mod doctor;
 mod encryption;
 #[path = "cli/exports.rs"]
 mod exports;
+#[path = "cli/import_deleted.rs"]
+mod import_deleted;
 #[path = "cli/import_losses.rs"]
 mod import_losses;
 #[path = "cli/imports.rs"]

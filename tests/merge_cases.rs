@@ -429,10 +429,19 @@ fn fields_with_rules_of_their_own() {
             {"modification_info": 1}, {"modification_info": 2}, {"modification_info": 1}
             => {"modification_info": 2}, push [["modification_info"]];
         Page "modification_info changed here, removed there":
-            {"modification_info": 1}, {"modification_info": 2}, {} => {}, push nothing;
+            {"modification_info": {"user": "a"}}, {"modification_info": {"user": "b"}}, {} => {}, push nothing;
         Page "modification_info beside a real clash":
-            {"modification_info": 1, "x": 1}, {"modification_info": 2, "x": 2}, {"modification_info": 3, "x": 3}
-            => {"modification_info": 3, "x": 3}, push nothing, Remote stands at ["x"];
+            {"modification_info": {"timestamp": 1}, "x": 1}, {"modification_info": {"timestamp": 2}, "x": 2},
+            {"modification_info": {"timestamp": 3}, "x": 3}
+            => {"modification_info": {"timestamp": 3}, "x": 3}, push nothing, Remote stands at ["x"];
+        Page "what people write into modification_info is a field like any other":
+            {"modification_info": {"user": "a", "note": "x"}}, {"modification_info": {"user": "a", "note": "dose 5"}},
+            {"modification_info": {"user": "a", "note": "dose 50"}}
+            => {"modification_info": {"user": "a", "note": "dose 50"}}, push nothing,
+            Remote stands at ["modification_info", "note"];
+        Page "a text in modification_info is no stamp":
+            {"modification_info": "x"}, {"modification_info": "y"}, {"modification_info": {"user": "a"}}
+            => {"modification_info": {"user": "a"}}, push nothing, Remote stands at ["modification_info"];
         Page "modification_info below the top is a field like any other":
             {"s": {"modification_info": 1}}, {"s": {"modification_info": 2}}, {"s": {"modification_info": 3}}
             => {"s": {"modification_info": 3}}, push nothing, Remote stands at ["s", "modification_info"];

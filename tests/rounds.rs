@@ -9,6 +9,8 @@ mod large;
 mod people_first;
 #[path = "rounds/put_back.rs"]
 mod put_back;
+#[path = "rounds/said.rs"]
+mod said;
 #[path = "rounds/same_meaning.rs"]
 mod same_meaning;
 mod support;

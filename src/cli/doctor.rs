@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::Done;
 use super::control::{Client, Missing};
 use super::show::cell;
+use super::users::add_how_they_came;
 use crate::app;
 use crate::config::{Config, DEFAULT_FILE, Loaded};
 use crate::domain::access::ROOT;
@@ -77,7 +78,8 @@ async fn node(found: &mut Findings, config: &Config, now_ms: i64) -> anyhow::Res
     unseen(found, &status);
     rot::look(found, &status);
     trail::look(found, &client, config, now_ms).await?;
-    let users = client.get("/users").await?.accepted()?;
+    let mut users = client.get("/users").await?.accepted()?;
+    add_how_they_came(&client, &mut users).await?;
     accounts(found, users.as_array().map_or(&[][..], |users| users));
     Ok(status["node"].as_str().filter(|own| !own.is_empty()).map(str::to_owned))
 }
@@ -256,13 +258,31 @@ fn inactive(found: &mut Findings, users: &[Value]) {
     let came = |user: &&Value| user["closed_here"] == false && user["is_account"].is_null();
     let came: Vec<_> = users.iter().filter(came).collect();
     let (ignored, shut): (Vec<_>, Vec<_>) = came.into_iter().partition(|user| user["active"] == true);
+    let (elsewhere, shut): (Vec<_>, Vec<_>) =
+        shut.into_iter().partition(|user| user["became_inactive"] == true);
+    if !elsewhere.is_empty() {
+        let (count, ids) = (elsewhere.len(), ids(&elsewhere));
+        found.ok(ABOUT, format!("{count} came open and were closed elsewhere since: {ids}"));
+    }
     let here = users.iter().filter(|user| user["closed_here"] == true).count();
+    let opened: Vec<_> = users.iter().filter(|user| user["opened_elsewhere"] == true).collect();
+    if !opened.is_empty() {
+        let (count, ids) = (opened.len(), ids(&opened));
+        let said = "were closed here and opened elsewhere since, and stay closed on this node";
+        found.ok(
+            ABOUT,
+            format!("{count} {said}: {ids} (`thalamus-edge user enable ACCOUNT` opens one here too)"),
+        );
+    }
     if !shut.is_empty() {
+        let is_known = shut.iter().all(|user| user["became_inactive"] == false);
+        let or_before =
+            if is_known { "" } else { ", or were closed elsewhere before this node's journal begins" };
         found.warning(
             ABOUT,
             format!(
                 "{} people have a password and cannot log in, because their records came inactive from the centre or an \
-                 import: {}",
+                 import{or_before}: {}",
                 shut.len(),
                 ids(&shut)
             ),

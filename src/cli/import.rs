@@ -13,7 +13,7 @@ mod report;
 mod sources;
 mod writing;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -39,8 +39,8 @@ use crate::store::{Store, StoreError, Trial};
 use reader::{Format, rows_of};
 use record::{Item, MissingBytes, Rules, read_item};
 use report::{Tally, as_json, as_table, summary};
-use sources::{Source, Sources};
-use writing::{Verdict, Written, hash_of, write_one};
+use sources::{OfDumps, Source, Sources};
+use writing::{Terms, Verdict, Written, hash_of, hash_of_row, write_one};
 
 pub(super) use record::read_exported;
 
@@ -58,6 +58,9 @@ pub(super) struct ImportArgs {
     /// Overwrite records that differ from those in the files.
     #[arg(long)]
     replace: bool,
+    /// Make records again that were deleted here, with what the files have.
+    #[arg(long)]
+    restore_deleted: bool,
     /// Say what would happen, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -67,6 +70,9 @@ pub(super) struct ImportArgs {
     /// The person whose records the files hold, where they do not say it themselves.
     #[arg(long, value_name = "ACCOUNT")]
     owner: Option<String>,
+    /// The database of a dump whose tables are taken, where several have such tables.
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
     /// The schema of a dump whose tables are taken, where several have such tables.
     #[arg(long, value_name = "SCHEMA")]
     schema: Option<String>,
@@ -82,7 +88,10 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
     if let Some(owner) = args.owner.as_deref().filter(|owner| !is_account(owner)) {
         return Err(Failure::usage(format!("--owner {owner}: not a federation account")).into());
     }
-    let sources = Sources::find(&config, &args.paths, args.collection.as_deref(), args.schema.as_deref())?;
+    let sources = {
+        let of_dumps = OfDumps { database: args.database.as_deref(), schema: args.schema.as_deref() };
+        Sources::find(&config, &args.paths, args.collection.as_deref(), of_dumps)?
+    };
     let ownerless = |source: &&Source| !matches!(source.kind.schema().owner, Owner::Field(_));
     if let (Some(_), Some(source)) = (&args.owner, sources.files.iter().find(ownerless)) {
         let path = source.path.display();
@@ -95,17 +104,21 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
     let target = Target::open(&config, args.dry_run)?;
     let mut importer = Importer {
         store: target.store().clone(),
-        is_replacing: args.replace,
         format: args.format,
         owner: args.owner.map(|owner| fold_account(&owner)),
         content_bytes_max: config.api.content_limit_bytes,
-        actor: Actor::Operator(rustix::process::getuid().as_raw()),
         central_roles: config.accounts.central_roles.clone(),
         roles_to_grant: BTreeSet::new(),
         people_to_grant: 0,
         others: BTreeSet::new(),
-        closed: Arc::new(closed),
-        written: Arc::default(),
+        terms: Arc::new(Terms {
+            is_replacing: args.replace,
+            is_restoring: args.restore_deleted,
+            closed,
+            trashed: target.store().read()?.trashed_spellings()?,
+            actor: Actor::Operator(rustix::process::getuid().as_raw()),
+        }),
+        met: Arc::default(),
         shows_progress: io::stderr().is_terminal(),
     };
     let mut refused_contents = 0;
@@ -172,23 +185,20 @@ impl Target {
 
 struct Importer {
     store: Store,
-    is_replacing: bool,
     format: Format,
     /// The account that the operator says the records are of, folded.
     owner: Option<String>,
     /// Most bytes of a document.
     content_bytes_max: u64,
-    actor: Actor,
     central_roles: Vec<String>,
     /// Roles that imported people have and that count only where they are granted.
     roles_to_grant: BTreeSet<String>,
     people_to_grant: u64,
     /// Accounts, folded, that are somebody else's here than in the files.
     others: BTreeSet<String>,
-    /// Accounts, folded, that were closed on the node of an export.
-    closed: Arc<BTreeSet<String>>,
-    /// Hashes of the keys that were written, if a second row under one of them would overwrite the first.
-    written: Arc<HashSet<u64>>,
+    terms: Arc<Terms>,
+    /// The rows that were met of records that stand in the store: hashes of the key, and of what the first one has.
+    met: Arc<HashMap<u64, u64>>,
     shows_progress: bool,
 }
 
@@ -199,7 +209,7 @@ impl Importer {
         let owner = self.owner.clone();
         let rules = Rules { kind: *kind, owner: owner.as_deref(), content_bytes_max: self.content_bytes_max };
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-        let rows = match rows_of(path, *kind, table.as_deref(), self.format) {
+        let rows = match rows_of(path, *kind, table.as_ref(), self.format) {
             Ok(rows) => rows,
             Err(error) => Box::new(std::iter::once(Err(error))),
         };
@@ -248,13 +258,12 @@ impl Importer {
         };
         let claim = self.store.claim(batch.iter().map(bytes_of).sum::<usize>() as u64)?;
         let items = Arc::new(batch);
-        let (job, actor, is_replacing) = (Arc::clone(&items), self.actor.clone(), self.is_replacing);
-        let (others, before) = (self.others.clone(), Arc::clone(&self.written));
-        let closed = Arc::clone(&self.closed);
+        let (job, terms) = (Arc::clone(&items), Arc::clone(&self.terms));
+        let (others, before) = (self.others.clone(), Arc::clone(&self.met));
         let written: Vec<Written> = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
-                let mut within = HashSet::new();
+                let mut within = HashMap::new();
                 job.iter()
                     .map(|item| {
                         let owner = kind.schema().owner_of(&item.document);
@@ -264,13 +273,12 @@ impl Importer {
                         }
                         let is_second = |key: &RecordKey| {
                             let hash = hash_of(key);
-                            before.contains(&hash) || within.contains(&hash)
+                            let first = before.get(&hash).or_else(|| within.get(&hash));
+                            first.is_some_and(|first| *first != hash_of_row(item))
                         };
-                        let replaces = is_replacing.then_some(&is_second as &dyn Fn(&RecordKey) -> bool);
-                        let is_closed = kind == Kind::Person && closed.contains(&fold_account(&item.id));
-                        let written = write_one(tx, kind, item, replaces, is_closed, &actor)?;
-                        if written.verdict.is_taken() {
-                            within.insert(hash_of(&written.key));
+                        let written = write_one(tx, kind, item, &is_second, &terms)?;
+                        if written.verdict.is_of_record() {
+                            within.entry(hash_of(&written.key)).or_insert_with(|| hash_of_row(item));
                         }
                         Ok(written)
                     })
@@ -278,11 +286,12 @@ impl Importer {
             })
             .await?;
         drop(claim);
-        for (item, Written { verdict, key, is_of_unknown, kept_open, content }) in items.iter().zip(written) {
+        for (item, written) in items.iter().zip(written) {
+            let Written { verdict, key, is_of_unknown, kept_open, why, content } = written;
             let is_taken = verdict.is_taken();
-            self.count(path, item.place, verdict, &key, tally);
-            if self.is_replacing && is_taken {
-                Arc::make_mut(&mut self.written).insert(hash_of(&key));
+            self.count((path, item.place), verdict, (&key, &why), tally);
+            if verdict.is_of_record() {
+                Arc::make_mut(&mut self.met).entry(hash_of(&key)).or_insert_with(|| hash_of_row(item));
             }
             if item.missing == Some(MissingBytes::OtherThanHash) && is_taken {
                 // Clients sum up what they like: Thalamus's own demo has such a document.
@@ -303,7 +312,7 @@ impl Importer {
                 let message = format!("{id}: `active` stays as it is here: the account is {state}");
                 self.tell(path, item.place, &message);
             }
-            if matches!(verdict, Verdict::Added | Verdict::Replaced) {
+            if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Restored) {
                 tally.folded += u64::from(key.id != item.id);
                 tally.of_unknown += u64::from(is_of_unknown);
                 self.note_roles(&key, &item.document)?;
@@ -314,8 +323,14 @@ impl Importer {
     }
 
     /// Counts what became of a row, and tells of it if it was not taken.
-    fn count(&mut self, path: &Path, place: Place, verdict: Verdict, key: &RecordKey, tally: &mut Tally) {
-        let id = &key.id;
+    fn count(
+        &mut self,
+        (path, place): (&Path, Place),
+        verdict: Verdict,
+        (key, why): (&RecordKey, &str),
+        tally: &mut Tally,
+    ) {
+        let (id, collection) = (&key.id, key.kind.schema().collection);
         let message = match verdict {
             Verdict::Added => return tally.added += 1,
             Verdict::Replaced => return tally.replaced += 1,
@@ -328,6 +343,20 @@ impl Importer {
                     &format!("{id} is stored with other content and was left as it is"),
                 );
             }
+            Verdict::Restored => {
+                tally.added += 1;
+                tally.restored += 1;
+                return self.tell(path, place, &format!("{collection}/{id} {why}: it is here again"));
+            }
+            Verdict::Deleted => {
+                tally.deleted += 1;
+                return self.tell(path, place, &format!("{collection}/{id} {why}"));
+            }
+            Verdict::OwnerDeleted => {
+                tally.deleted += 1;
+                return self.tell(path, place, &format!("{collection}/{id} is {why}"));
+            }
+            Verdict::RestoreRefused => format!("{collection}/{id} {why}"),
             Verdict::AccountOfOtherPerson => {
                 self.others.insert(fold_account(id));
                 format!(

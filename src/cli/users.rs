@@ -1,6 +1,7 @@
 //! Floor 5. The `user` commands. Passwords are asked for or read from standard input, never arguments:
 //! those stand in the list of processes and in the shell's history.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, Read as _};
 
 use clap::{Args, Subcommand};
@@ -256,13 +257,14 @@ async fn passwd(config: &Config, args: PasswdArgs) -> anyhow::Result<Done> {
 
 async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
     let client = Client::connect(config, Missing::Refuse).await?;
-    let users = client.get("/users").await?.accepted()?;
+    let mut users = client.get("/users").await?.accepted()?;
     // Accounts, and the roles that they were given.
     let rows = [("docs", Some("people")), ("local_accounts", None), ("grants", None)];
     let damaged = client.unreadable(&rows).await?;
     if json {
         return Ok(Done::json(&users).lacking(damaged, true));
     }
+    add_how_they_came(&client, &mut users).await?;
     let rows: Vec<_> = users.as_array().map_or(&[][..], |users| users).iter().map(row).collect();
     if rows.is_empty() {
         return Ok(Done::text("nobody can log in here yet: `thalamus-edge user add ID --role ROLE`")
@@ -271,12 +273,44 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<Done> {
     Ok(Done::text(table(["ID", "ACTIVE", "ROLES", "NOT HONOURED HERE"], &rows)).lacking(damaged, false))
 }
 
+/// Adds `became_inactive` to people who are closed by their record and were not closed here.
+pub(super) async fn add_how_they_came(client: &Client, users: &mut Value) -> anyhow::Result<()> {
+    let users = users.as_array_mut().map_or(&mut [][..], |users| users);
+    if !users.iter().any(|user| user["closed_here"] == false) {
+        return Ok(());
+    }
+    let inactive = client.get("/users?inactive=true").await?.accepted()?;
+    let inactive = inactive.as_array().map_or(&[][..], |users| users);
+    let became: HashMap<&str, &Value> =
+        inactive.iter().filter_map(|user| Some((user["id"].as_str()?, &user["became_inactive"]))).collect();
+    for user in users {
+        if let Some(became) = user["id"].as_str().and_then(|id| became.get(id)) {
+            user["became_inactive"] = (*became).clone();
+        }
+    }
+    Ok(())
+}
+
+/// Why an account is closed here.
+fn why_closed(user: &Value) -> &'static str {
+    match (&user["closed_here"], &user["became_inactive"]) {
+        (Value::Bool(true), _) if user["opened_elsewhere"] == true => {
+            "no, closed here, opened elsewhere since"
+        }
+        (Value::Bool(true), _) => "no, closed here",
+        (Value::Bool(false), Value::Bool(true)) => "no, closed elsewhere",
+        (Value::Bool(false), Value::Bool(false)) => "no, came here inactive",
+        // The journal does not go back so far.
+        (Value::Bool(false), _) => "no, not closed here",
+        _ => "no",
+    }
+}
+
 fn row(user: &Value) -> [String; 4] {
     let active = match (&user["is_account"], user["active"] == true) {
         (Value::Bool(false), _) => "no: a person of the federation whose id is no account",
         (_, true) => "yes",
-        (_, false) if user["closed_here"] == false => "no, came here inactive",
-        (_, false) => "no",
+        (_, false) => why_closed(user),
     };
     [cell(&user["id"]), active.to_owned(), cell(&user["roles"]), cell(&user["not_honoured"])]
 }

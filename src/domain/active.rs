@@ -10,6 +10,26 @@ use serde::Deserialize;
 /// The field that says it.
 pub const ACTIVE: &str = "active";
 
+/// How somebody closed an account on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// By a change of its record, which travels: another side may have opened it since, and knew of the closing.
+    Travelled,
+    /// Its record said so already, so that nothing travelled: no other side knows of it, or can mean it.
+    Unsent,
+}
+
+/// Whether an account is open on this node: what its record says, and how somebody closed it here, if somebody has.
+///
+/// Where the centre's `active` counts, it opens what a change of the record had closed, and nothing that it was never told of.
+/// Where it does not count, every closing here does.
+pub fn is_open_here(counts: ActiveFromCentre, is_active: bool, closing: Option<Closing>) -> bool {
+    match counts {
+        ActiveFromCentre::Honour => is_active && closing != Some(Closing::Unsent),
+        ActiveFromCentre::Ignore => closing.is_none(),
+    }
+}
+
 /// What counts of an account that came here inactive (`accounts.active_from_centre`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -19,20 +39,6 @@ pub enum ActiveFromCentre {
     Honour,
     /// It is open, unless it was closed on this node: for federations whose hub stores `false` and never looks at it.
     Ignore,
-}
-
-impl ActiveFromCentre {
-    /// Whether the account of a person is open: whether they can log in, and so whether they may be deleted.
-    pub fn is_open<E>(
-        self,
-        is_active: bool,
-        is_closed_here: impl FnOnce() -> Result<bool, E>,
-    ) -> Result<bool, E> {
-        match self {
-            ActiveFromCentre::Honour => Ok(is_active),
-            ActiveFromCentre::Ignore => Ok(!is_closed_here()?),
-        }
-    }
 }
 
 pub fn is_active(account: &Document) -> bool {
@@ -55,6 +61,23 @@ mod tests {
     use bson::{doc, rawdoc};
 
     use super::*;
+
+    #[test]
+    fn a_closing_that_nobody_was_told_of_is_overruled_by_nobody() {
+        use ActiveFromCentre::{Honour, Ignore};
+        use Closing::{Travelled, Unsent};
+        for (counts, closing, open_if_active, open_if_not) in [
+            (Honour, None, true, false),
+            (Honour, Some(Travelled), true, false),
+            (Honour, Some(Unsent), false, false),
+            (Ignore, None, true, true),
+            (Ignore, Some(Travelled), false, false),
+            (Ignore, Some(Unsent), false, false),
+        ] {
+            let found = [true, false].map(|is_active| is_open_here(counts, is_active, closing));
+            assert_eq!(found, [open_if_active, open_if_not], "{counts:?} {closing:?}");
+        }
+    }
 
     #[test]
     fn only_true_and_nothing_are_open() {

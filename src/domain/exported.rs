@@ -153,6 +153,7 @@ fn is_told(schema: &Schema, columns: &[Column], cells: &[Cell]) -> Result<bool, 
     let mut unconfirmed = Vec::new();
     for (column, cell) in columns.iter().zip(cells) {
         if let (Column::Id | Column::Owner | Column::Page, Cell::Text(text)) = (column, cell)
+            && !text.is_empty()
             && says(schema, *column, &body)?.is_none()
         {
             unconfirmed.push((*column, text.as_str()));
@@ -307,6 +308,8 @@ pub fn take_row(
     match document {
         None => {}
         Some(Cell::Null) => taken.tells_bytes = true,
+        // With `NULL ''` that is NULL; an empty column of bytes is `\\x`, but in the older form.
+        Some(Cell::Text(text)) if text.is_empty() && !is_hash_of_nothing(&taken) => taken.tells_bytes = true,
         Some(Cell::Text(text)) => add_bytes(&mut taken, &text)?,
         Some(Cell::Object(_)) => return Err("document: must be bytes".to_owned()),
     }
@@ -408,6 +411,8 @@ fn agree(
                 "the column `{field}` is {value}, and the document says \"{said}\": which is right cannot be told"
             ));
         }
+        // Where COPY was told `NULL ''`, that is NULL. An empty key says no more than none.
+        (None, Some(value)) if value.is_empty() => {}
         (None, Some(value)) => {
             let field = if column == Column::Id && body.contains_key("_id") { "_id" } else { field };
             body.insert(field.to_owned(), Value::String(value));
@@ -454,6 +459,11 @@ fn take_flat(schema: &Schema, mut fields: Map<String, Value>, owner: Option<&str
         add_bytes(&mut taken, &text)?;
     }
     Ok(taken)
+}
+
+fn is_hash_of_nothing(taken: &Taken) -> bool {
+    let hash = taken.fields.get("hash").and_then(Value::as_str);
+    hash.is_some_and(|hash| bytea::is_hash(hash, b""))
 }
 
 fn add_bytes(taken: &mut Taken, text: &str) -> Result<(), String> {

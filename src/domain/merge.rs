@@ -140,7 +140,7 @@ impl FieldMerge<'_> {
         if same_option(remote, base) {
             return local.cloned();
         }
-        if self.is_last_writer_field() {
+        if self.is_last_writer_field() && is_stamp(local) && is_stamp(remote) {
             return remote.cloned();
         }
         if let (true, Some(Bson::Array(local)), Some(Bson::Array(remote))) =
@@ -210,6 +210,18 @@ impl FieldMerge<'_> {
 
     fn is_last_writer_field(&self) -> bool {
         self.path.len() == 1 && self.schema.last_writer_fields.contains(&self.path[0].as_str())
+    }
+}
+
+/// What a program writes into a stamp at each change: who, where and when. With both sides changed, two stamps always differ.
+const STAMP_FIELDS: [&str; 3] = ["user", "node", "timestamp"];
+
+/// Whether this says nothing but who changed the record last. Anything else in such a field is what people wrote.
+fn is_stamp(value: Option<&Bson>) -> bool {
+    match value {
+        None | Some(Bson::Null) => true,
+        Some(Bson::Document(stamp)) => stamp.keys().all(|key| STAMP_FIELDS.contains(&key.as_str())),
+        Some(_) => false,
     }
 }
 

@@ -88,6 +88,7 @@ pub enum Shape {
 pub const DOCUMENT_PAGE_FIELD: &str = "pol";
 
 const NONE: &[&str] = &[];
+/// Stamps: two of them are no conflict, the centre's stands.
 const LAST_WRITER: &[&str] = &["modification_info"];
 
 pub const SCHEMAS: [Schema; 9] = [

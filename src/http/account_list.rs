@@ -34,10 +34,11 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// Everybody who has an account here: technicians, and people with a password. People whose id is no account have
 /// `"is_account": false`: with those nobody logs in. Those whose records say that they are inactive have `closed_here`, which
-/// tells whether somebody closed them on this node; and `active_stored` if that is no boolean.
+/// tells whether somebody closed them on this node; and `active_stored` if that is no boolean. So have those who are closed here
+/// although their record is active by now, with `opened_elsewhere`.
 ///
-/// `?inactive=true`: inactive people only, with `became_inactive`: whether something changed their `active` after they were made,
-/// as far as the journal goes back. `&since=MOMENT`: only those who were made or changed so then or later.
+/// `?inactive=true`: those people only, with `became_inactive`: whether something changed their `active` after they were made;
+/// null if the journal does not go back so far. `&since=MOMENT`: only those who were made or changed so then or later.
 pub(crate) async fn list(
     State(node): State<Arc<Node>>,
     caller: Caller,
@@ -121,7 +122,7 @@ impl Only {
         if account.get("closed_here").is_none() || self.since_ms.is_some_and(|since_ms| !is_late(since_ms)) {
             return None;
         }
-        account["became_inactive"] = json!(change.is_some_and(|change| change.is_later));
+        account["became_inactive"] = json!(change.map(|change| change.is_later));
         Some(account)
     }
 }
@@ -254,12 +255,15 @@ fn shown_person(
     let roles = granted.counting(of_record.clone(), &node.settings.central_roles);
     let not_honoured: Vec<String> = of_record.into_iter().filter(|role| !roles.contains(role)).collect();
     let is_active = is_active(person);
-    let is_open = is_open(node, is_active, || snapshot.is_closed_here(id))?;
+    let is_open = is_open(node, is_active, || snapshot.closing(id))?;
     let mut shown = json!({
         "id": id, "local": false, "active": is_open, "roles": roles, "not_honoured": not_honoured,
     });
-    if !is_active {
+    if !is_active || !is_open {
         shown["closed_here"] = json!(snapshot.is_closed_here(id)?);
+        if is_active {
+            shown["opened_elsewhere"] = json!(true);
+        }
         if let Some(value) = person.get(ACTIVE).filter(|value| value.as_bool().is_none()) {
             shown["active_stored"] = json!(short(value));
         }

@@ -24,7 +24,7 @@ use super::witness::{Witness, login_failed};
 use super::{Node, Overloaded, Pattern, Received, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};
-use crate::domain::active::{is_active, is_active_raw};
+use crate::domain::active::{Closing, is_active, is_active_raw, is_open_here};
 use crate::domain::encoding::decoded;
 use crate::domain::record::{Kind, RecordKey};
 use crate::domain::schema::is_account;
@@ -391,7 +391,7 @@ pub(crate) fn account_of(
             else {
                 return Ok(None);
             };
-            fields.active = is_open(node, fields.active, || snapshot.is_closed_here(&id))?;
+            fields.active = is_open(node, fields.active, || snapshot.closing(&id))?;
             let granted = snapshot.grants(&id, fields.password_hash())?;
             let shares_account = snapshot.is_shared(&id)?;
             let count = snapshot.rights_count(actor)?;
@@ -423,7 +423,7 @@ pub(crate) fn account_in_tx(
             else {
                 return Ok(None);
             };
-            fields.active = is_open(node, fields.active, || tx.is_closed_here(&id))?;
+            fields.active = is_open(node, fields.active, || tx.closing(&id))?;
             let granted = tx.grants_of(&id, fields.password_hash())?;
             let shares_account = tx.is_shared(&id)?;
             let count = tx.rights_count(actor)?;
@@ -486,13 +486,13 @@ pub fn fold_local(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// Whether a person's account is open here: what came here inactive may not count, and then only this node closes and opens.
+/// Whether a person's account is open here, by its record and by how it was closed here: [`is_open_here`].
 pub(crate) fn is_open(
     node: &Node,
     is_active: bool,
-    is_closed_here: impl FnOnce() -> Result<bool, StoreError>,
+    closing: impl FnOnce() -> Result<Option<Closing>, StoreError>,
 ) -> Result<bool, StoreError> {
-    node.settings.active_from_centre.is_open(is_active, is_closed_here)
+    Ok(is_open_here(node.settings.active_from_centre, is_active, closing()?))
 }
 
 /// The caller as they are now, for answers that are waited for: nobody whose account was changed or whose session ended

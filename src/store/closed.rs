@@ -5,16 +5,20 @@
 //! people may have one account in two spellings: made when somebody closes the account on this node, gone when somebody opens
 //! it here, or when the account comes to be another human being's. The centre's opening and a delete leave it: the same person
 //! who comes back is as closed as they were.
+//!
+//! A closing that changed the record travelled. One that found it inactive did not, and no other side knows of it: that is noted
+//! as well ([`Closing`]), and counts also where the centre's `active` does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bson::RawDocument;
 use redb::ReadableTable as _;
 
-use super::tables::{CLOSED_HERE, Fields, JOURNAL, META, last_sequence};
+use super::stand_in::unless_damaged;
+use super::tables::{CLOSED_HERE, CLOSED_UNSENT, Fields, JOURNAL, META, last_sequence};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::access::Actor;
-use crate::domain::active::{ACTIVE, is_active_raw};
+use crate::domain::active::{ACTIVE, Closing, is_active_raw};
 use crate::domain::audit::{Event, What};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
@@ -36,15 +40,20 @@ pub struct ActiveChange {
 
 impl Tx<'_> {
     /// Notes whether somebody has closed the account of this record on this node, whatever the record says. That is in the
-    /// audit trail also where the record has said so before, and is not changed.
+    /// audit trail also where the record has said so before, and is not changed. If it was changed for that, this comes after it.
     pub(crate) fn set_closed_here(
         &mut self,
         id: &str,
         is_closed: bool,
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        if !self.note_closed_here(id, is_closed)? {
+        // Not noted by the change of the record, or opened by another side since: nothing has travelled.
+        let is_unsent = is_closed && (!self.is_closed_here(id)? || self.unsent(id)? == Some(false));
+        if !self.note_closed_here(id, is_closed)? && !is_unsent {
             return Ok(());
+        }
+        if is_unsent {
+            self.closed_unsent.insert(id, true)?;
         }
         self.rights_changed(&Actor::Person(id.to_owned()))?;
         let event = Event::new(What::Update, actor).at(self.asked_from());
@@ -57,7 +66,10 @@ impl Tx<'_> {
     pub(super) fn note_closed_here(&mut self, id: &str, is_closed: bool) -> Result<bool, StoreError> {
         let is_news = match is_closed {
             true => self.closed_here.insert(id, ())?.is_none(),
-            false => self.closed_here.remove(id)?.is_some(),
+            false => {
+                self.closed_unsent.remove(id)?;
+                self.closed_here.remove(id)?.is_some()
+            }
         };
         if is_news {
             self.wrote();
@@ -65,33 +77,64 @@ impl Tx<'_> {
         Ok(is_news)
     }
 
-    /// Keeps the note true when a record changes, which changes the rights of an account by itself. A person who was inactive from the beginning was not closed by anybody.
+    /// Keeps the note true when a record changes, which changes the rights of an account by itself. A person who was inactive from
+    /// the beginning was not closed by anybody, and one who is put back or stays active was not opened by anybody.
     pub(crate) fn closed_after(
         &mut self,
         key: &RecordKey,
         (old, new): (Option<&RawDocument>, Option<&RawDocument>),
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        // What another side opens was closed here all the same, if it is made inactive there once more.
-        if key.kind != Kind::Person || *actor == Actor::Centre {
+        if key.kind != Kind::Person {
             return Ok(());
         }
-        let was_active = old.is_some_and(is_active_raw);
-        match new {
-            Some(new) if is_active_raw(new) => drop(self.note_closed_here(&key.id, false)?),
-            Some(_) if was_active => drop(self.note_closed_here(&key.id, true)?),
+        let (was, is) = (old.map(is_active_raw), new.map(is_active_raw));
+        match (was, is) {
+            // What another side opens was closed here all the same, if it is made inactive there once more.
+            (Some(false), Some(true)) if *actor == Actor::Centre => self.note_opened_elsewhere(&key.id)?,
+            _ if *actor == Actor::Centre => {}
+            (Some(false), Some(true)) => drop(self.note_closed_here(&key.id, false)?),
+            (Some(true), Some(false)) => {
+                self.note_closed_here(&key.id, true)?;
+                // It travels, whatever was before.
+                if self.unsent(&key.id)? == Some(false) {
+                    self.closed_unsent.remove(key.id.as_str())?;
+                }
+            }
             // Removed, or made so: put back from the trash, it is as closed as it was.
             _ => {}
         }
         Ok(())
     }
 
-    /// The note goes with a person to their new id.
-    pub(crate) fn move_closed_here(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
-        if self.note_closed_here(from, false)? {
-            self.note_closed_here(to, true)?;
+    /// Another side has opened the account: a closing that had travelled is over where the centre's `active` counts.
+    fn note_opened_elsewhere(&mut self, id: &str) -> Result<(), StoreError> {
+        if self.is_closed_here(id)? && self.unsent(id)?.is_none() {
+            self.closed_unsent.insert(id, false)?;
+            self.wrote();
         }
         Ok(())
+    }
+
+    /// The note goes with a person to their new id.
+    pub(crate) fn move_closed_here(&mut self, from: &str, to: &str) -> Result<(), StoreError> {
+        let unsent = self.unsent(from)?;
+        if self.note_closed_here(from, false)? {
+            self.note_closed_here(to, true)?;
+            if let Some(unsent) = unsent {
+                self.closed_unsent.insert(to, unsent)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unsent(&self, id: &str) -> Result<Option<bool>, StoreError> {
+        Ok(self.closed_unsent.get(id)?.map(|unsent| unsent.value()))
+    }
+
+    /// How somebody has closed the account on this node, if somebody has.
+    pub(crate) fn closing(&self, id: &str) -> Result<Option<Closing>, StoreError> {
+        Ok(self.is_closed_here(id)?.then_some(closing_of(self.unsent(id)?)))
     }
 
     pub(crate) fn is_closed_here(&self, id: &str) -> Result<bool, StoreError> {
@@ -103,6 +146,19 @@ impl Tx<'_> {
     pub(super) fn closed_here_is_lost(&mut self) -> Result<(), StoreError> {
         for id in self.known_people()? {
             self.note_closed_here(&id, true)?;
+        }
+        Ok(())
+    }
+
+    /// Of whom this is lost that nothing had travelled, it is not known that it had: nobody is opened by the loss.
+    pub(super) fn closed_unsent_is_lost(&mut self) -> Result<(), StoreError> {
+        let mut closed = Vec::new();
+        for entry in self.closed_here.iter()? {
+            closed.push(entry?.0.value().to_owned());
+        }
+        for id in closed {
+            self.closed_unsent.insert(id.as_str(), true)?;
+            self.wrote();
         }
         Ok(())
     }
@@ -159,6 +215,35 @@ impl Snapshot {
     pub fn is_closed_here(&self, id: &str) -> Result<bool, StoreError> {
         Ok(self.transaction.open_table(CLOSED_HERE)?.get(id)?.is_some())
     }
+
+    /// How somebody has closed the account on this node, if somebody has.
+    pub fn closing(&self, id: &str) -> Result<Option<Closing>, StoreError> {
+        if !self.is_closed_here(id)? {
+            return Ok(None);
+        }
+        let unsent = self.transaction.open_table(CLOSED_UNSENT)?.get(id)?.map(|unsent| unsent.value());
+        Ok(Some(closing_of(unsent)))
+    }
+
+    /// How many accounts were closed here when their record said so already, and are open by it since: somebody has opened them
+    /// elsewhere.
+    pub fn opened_elsewhere_count(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for entry in self.transaction.open_table(CLOSED_UNSENT)?.iter()? {
+            let (id, is_unsent) = entry?;
+            // One that is damaged opens nothing.
+            let is_active = |id: &str| -> Result<bool, StoreError> {
+                let seen = self.look_at(Kind::Person, id, |_, person| is_active_raw(person));
+                Ok(unless_damaged(seen)?.flatten().unwrap_or_default())
+            };
+            count += u64::from(is_unsent.value() && is_active(id.value())?);
+        }
+        Ok(count)
+    }
+}
+
+fn closing_of(unsent: Option<bool>) -> Closing {
+    if unsent == Some(true) { Closing::Unsent } else { Closing::Travelled }
 }
 
 #[cfg(test)]
@@ -222,6 +307,87 @@ mod tests {
         let steps =
             vec![(ana(true), tech()), (ana(false), tech()), (ana(true), tech()), (ana(false), Actor::Centre)];
         assert_eq!(closed_after(steps).await, [false, true, false, false]);
+    }
+
+    /// How the account was closed after each of these versions; `None` says that somebody closes it as it is.
+    async fn closings(steps: Vec<Option<(Option<Document>, Actor)>>) -> Vec<Option<Closing>> {
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            journal_keep_rows: 1_000,
+            audit_keep_rows: 1_000,
+            clock: || 0,
+        };
+        let store = Store::in_memory(options).unwrap();
+        let mut found = Vec::new();
+        for step in steps {
+            let write = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                let key = RecordKey::new(Kind::Person, "ANA001");
+                match &step {
+                    None => tx.set_closed_here("ANA001", true, &Actor::Local("tech".to_owned())),
+                    Some((Some(document), Actor::Centre)) => {
+                        tx.put(&key, Some(document), &Base::Document(document.clone()), &Actor::Centre)
+                    }
+                    Some((None, Actor::Centre)) => tx.put(&key, None, &Base::Absent, &Actor::Centre),
+                    Some((version, actor)) => tx.edit(&key, version.as_ref(), actor).map(drop),
+                }
+            };
+            store.transact(write).await.unwrap();
+            found.push(store.read().unwrap().closing("ANA001").unwrap());
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_closing_is_unsent_if_the_record_said_so_already() {
+        use Closing::{Travelled, Unsent};
+        let tech = || Actor::Local("tech".to_owned());
+        let centre = |active: bool| Some((ana(active), Actor::Centre));
+        let here = |active: bool| Some((ana(active), tech()));
+        for (steps, expected) in [
+            // Another side opens, and somebody else's edit of what is open by the record opens nothing here.
+            (
+                vec![centre(false), None, centre(true), centre(false)],
+                [None, Some(Unsent), Some(Unsent), Some(Unsent)],
+            ),
+            // Closed by a change, and once more in words: it has travelled.
+            (
+                vec![centre(true), here(false), None, centre(true)],
+                [None, Some(Travelled), Some(Travelled), Some(Travelled)],
+            ),
+            // Opened and closed elsewhere since: who closes it now is not heard.
+            (
+                vec![here(true), here(false), centre(true), None],
+                [None, Some(Travelled), Some(Travelled), Some(Unsent)],
+            ),
+            // Opened here, and closed by a change once more.
+            (vec![centre(false), None, here(true), here(false)], [None, Some(Unsent), None, Some(Travelled)]),
+            // Opened elsewhere, and closed by a change since.
+            (
+                vec![here(true), here(false), centre(true), here(false)],
+                [None, Some(Travelled), Some(Travelled), Some(Travelled)],
+            ),
+            // Put back by somebody: as closed as they were.
+            (
+                vec![centre(false), None, Some((None, tech())), here(true)],
+                [None, Some(Unsent), Some(Unsent), Some(Unsent)],
+            ),
+        ] {
+            assert_eq!(closings(steps).await, expected);
+        }
+    }
+
+    /// An edit of a record that another side has made active says nothing about the account.
+    #[tokio::test]
+    async fn nobody_opens_an_account_by_an_edit_of_something_else() {
+        let tech = || Actor::Local("tech".to_owned());
+        let edited = Some(doc! {"_id": "ANA001", "name": "Anna", "active": true});
+        let steps = vec![
+            Some((ana(false), Actor::Centre)),
+            None,
+            Some((ana(true), Actor::Centre)),
+            Some((edited, tech())),
+        ];
+        assert_eq!(closings(steps).await.last(), Some(&Some(Closing::Unsent)));
     }
 
     /// Nobody opens because pages are damaged, each may be opened again, and who comes later was closed by nobody.

@@ -7,7 +7,7 @@ use bson::Document;
 
 use super::records::Tx;
 use super::{Store, StoreError};
-use crate::domain::active::{ActiveFromCentre, is_active};
+use crate::domain::active::{ActiveFromCentre, is_active, is_open_here};
 
 /// Why a person may not be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Tx<'_> {
             true => ActiveFromCentre::Ignore,
             false => ActiveFromCentre::Honour,
         };
-        if counts.is_open(is_active(person), || self.is_closed_here(id))? {
+        if is_open_here(counts, is_active(person), self.closing(id)?) {
             return Ok(Some(Stays::LogsIn));
         }
         Ok(self.has_dependents(id)?.then_some(Stays::HasRecords))

@@ -28,9 +28,10 @@ pub const META_VERIFY_DUE: &str = "verify_due";
 
 /// Tables without checksums in which the node notes how it stands with the centre. They follow from nothing, and each can
 /// be done without: see [`Tx::remake_notes`].
-pub(super) const NOTES: [&str; 14] = [
+pub(super) const NOTES: [&str; 15] = [
     "rights",
     "closed_here",
+    "closed_unsent",
     "holder_since",
     "former_trail",
     "conflict_outbox",
@@ -309,6 +310,9 @@ impl Tx<'_> {
         }
         if is_lost("holder_since") {
             self.holders_are_lost()?;
+        }
+        if is_lost("closed_unsent") {
+            self.closed_unsent_is_lost()?;
         }
         if ["reread", "vanished", "landed"].into_iter().any(is_lost) {
             self.doubt_intents()?;

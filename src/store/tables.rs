@@ -99,6 +99,9 @@ pub(crate) const HOLDER_SINCE: TableDefinition<&str, (u64, u64, u64, i64)> =
 /// (folded account, another one that they had before, after which number of `audit`) -> through which number what is said of that
 /// other account is about who has the first one now. Never synchronized.
 pub(crate) const FORMER_TRAIL: TableDefinition<(&str, &str, u64), u64> = TableDefinition::new("former_trail");
+/// id of a person in `closed_here` -> their record said so already, so that nothing travelled; false: it travelled, and another
+/// side has opened the account since. Never synchronized.
+pub(crate) const CLOSED_UNSENT: TableDefinition<&str, bool> = TableDefinition::new("closed_unsent");
 /// (SHA-256, chunk number) -> a chunk of content. Content is all here if it has chunks and is not wanted.
 pub(crate) const CONTENT: RowsDefinition<(&'static str, u32)> = RowsDefinition::new("content");
 /// (kind, id) -> [`super::Reread`] in bits: records to be read from the centre again.
@@ -190,6 +193,7 @@ pub(crate) fn each_table<E: EachTable>(visitor: &mut E) -> Result<(), E::Error> 
     visitor.table(CLOSED_HERE)?;
     visitor.table(HOLDER_SINCE)?;
     visitor.table(FORMER_TRAIL)?;
+    visitor.table(CLOSED_UNSENT)?;
     visitor.rows(CONTENT)?;
     visitor.table(REREAD)?;
     visitor.table(VANISHED)?;

@@ -20,7 +20,7 @@ pub(super) struct Left {
     at_centre: Option<String>,
     /// Accounts that two people have, and rows that rotted.
     waiting: Option<String>,
-    /// What is as it is at the centre, and is to be put right there.
+    /// What is as it is at the centre, and is to be put right there, or is otherwise here.
     noticed: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Left {
         Ok(Left {
             at_centre: left_words(snapshot)?,
             waiting: (!waiting.is_empty()).then(|| waiting.join(" ")),
-            noticed: naming_nobody::words(&snapshot.ownerless_counts()?),
+            noticed: noticed_words(snapshot)?,
         })
     }
 
@@ -130,6 +130,18 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
             words.push(format!("{count} conflicts, as they are now, are not written at the centre yet."))
         }
     }
+    Ok((!words.is_empty()).then(|| words.join(" ")))
+}
+
+fn noticed_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
+    let closed = match snapshot.opened_elsewhere_count()? {
+        0 => None,
+        1 => Some("One account that was closed on this node was opened elsewhere".to_owned()),
+        count => Some(format!("{count} accounts that were closed on this node were opened elsewhere")),
+    };
+    let closed = closed.map(|said| format!("{said}, and stays closed here: see `thalamus-edge user list`."));
+    let words: Vec<String> =
+        [naming_nobody::words(&snapshot.ownerless_counts()?), closed].into_iter().flatten().collect();
     Ok((!words.is_empty()).then(|| words.join(" ")))
 }
 

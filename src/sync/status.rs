@@ -180,7 +180,8 @@ impl Reconciler {
             rest: kept.get_str(super::SAID_REST).unwrap_or_default().to_owned(),
         };
         let said = match report.and_then(|report| report.get_str("message").ok()) {
-            Some(message) if said == Said::default() => Said::of_message(message),
+            // A complete round says nothing but what is left over, which is looked up anew.
+            Some(message) if !kept.contains_key(super::SAID_ENDED) => Said::of_message(message),
             _ => said,
         };
         let left = Left::now(&self.store, snapshot)?;

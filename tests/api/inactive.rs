@@ -293,3 +293,57 @@ async fn a_decision_deletes_nobody_who_logs_in_here() {
         assert_eq!((login == 200, is_there), (logs_in, logs_in), "{counts:?}");
     }
 }
+
+/// Where the centre's `active` counts, it opens what a change had closed. It was never told of a closing that found the record
+/// inactive already, so nobody there can have meant to open that.
+#[tokio::test]
+async fn what_was_closed_here_without_a_change_is_opened_here_only() {
+    for counts in [ActiveFromCentre::Honour, ActiveFromCentre::Ignore] {
+        let node = with_people(counts).await;
+        node.people().await;
+        let hash = bcrypt::hash(PASSWORD, 4).expect("hashed");
+        let from_centre = async |id: &str| {
+            let person =
+                doc! {"_id": id, "name": id, "active": true, "password": &hash, "roles": ["end_user"]};
+            node.from_centre(Kind::Person, person).await;
+        };
+        let logs_in = async |id: &str| node.get("/login").login(id, PASSWORD).send().await.status == 200;
+        // The operator, and root by a change that says what the record says.
+        set_active(&node, "HUB001", false).await;
+        let closed = node.patch("/people/HUB002", json!({"active": false})).by("ROOT004").send().await;
+        assert_eq!(closed.status, 200);
+        set_active(&node, "HUB003", false).await;
+        // Closed by a change, which travels.
+        set_active(&node, "HUB005", false).await;
+        for id in ["HUB001", "HUB003", "HUB004", "HUB005"] {
+            from_centre(id).await;
+        }
+        assert!(!logs_in("HUB001").await && !logs_in("HUB003").await, "{counts:?}");
+        assert!(logs_in("HUB004").await, "{counts:?}: nobody had closed it here");
+        assert_eq!(logs_in("HUB005").await, counts == ActiveFromCentre::Honour);
+        // It is said, also where only those are listed who are closed.
+        for query in ["", "?inactive=true"] {
+            let users = node.get(&format!("/users{query}")).by_operator().send().await.json();
+            let users = users.as_array().expect("a list");
+            let shown = users.iter().find(|user| user["id"] == "HUB001").expect("listed");
+            let told = [&shown["active"], &shown["closed_here"], &shown["opened_elsewhere"]];
+            assert_eq!(told, [&json!(false), &json!(true), &json!(true)], "{query}");
+        }
+        // An edit of something else opens nothing; who opens it here does.
+        let edit = node.patch("/people/HUB001", json!({"phone": "1"})).by("ROOT004").send().await;
+        assert_eq!(edit.status, 200);
+        assert!(!logs_in("HUB001").await);
+        set_active(&node, "HUB001", true).await;
+        let opened = node.patch("/people/HUB003", json!({"active": true})).by("ROOT004").send().await;
+        assert_eq!(opened.status, 200);
+        assert!(logs_in("HUB001").await && logs_in("HUB003").await);
+        let users = node.get("/users").by_operator().send().await.json();
+        assert!(
+            users
+                .as_array()
+                .expect("a list")
+                .iter()
+                .all(|user| user["opened_elsewhere"] != true || user["id"] == "HUB005")
+        );
+    }
+}

@@ -2,6 +2,7 @@
 
 use rcgen::{CertificateParams, KeyPair};
 use thalamus_edge::app::now_ms;
+use thalamus_edge::store::{StoreError, Tx};
 use time::{Duration as Span, OffsetDateTime};
 
 use super::*;
@@ -230,4 +231,71 @@ fn records_of_nobody_are_found() {
     finds(&clinic, "records of nobody", "warning", words);
     let status = clinic.run(&["sync", "status", "--json"]).ends(0).json();
     assert_eq!((&status["ownerless"], &status["other_ids"]), (&json!({"pols": 2}), &json!({})), "{status}");
+}
+
+/// Who came open was closed by somebody elsewhere, and is not said to have come inactive.
+#[test]
+fn the_list_and_the_doctor_say_who_closed_an_account() {
+    let clinic = Clinic::new();
+    clinic.write(|tx| {
+        for (id, versions) in [
+            ("CAME01", &[false][..]),
+            ("ELSE01", &[true, false]),
+            ("HERE01", &[true]),
+            ("BOTH01", &[false]),
+            ("OPEN01", &[true]),
+        ] {
+            for active in versions {
+                put_person(tx, id, *active)?;
+            }
+        }
+        Ok(())
+    });
+    for id in ["HERE01", "BOTH01"] {
+        clinic.run(&["user", "disable", id]).ends(0);
+    }
+    // Somebody opens it on another node, who cannot know that it was closed here.
+    clinic.write(|tx| put_person(tx, "BOTH01", true));
+    let listed = clinic.run(&["user", "list"]).ends(0);
+    let found: Vec<_> = listed
+        .out
+        .lines()
+        .filter_map(|line| {
+            line.split_once("01 ").map(|(id, rest)| (id, rest.trim().split("  ").next().unwrap()))
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("BOTH", "no, closed here, opened elsewhere since"),
+            ("CAME", "no, came here inactive"),
+            ("ELSE", "no, closed elsewhere"),
+            ("HERE", "no, closed here"),
+            ("OPEN", "yes"),
+        ]
+    );
+    let said = clinic.run(&["doctor"]);
+    said.says("1 came open and were closed elsewhere since: ELSE01");
+    said.says("1 were closed here and opened elsewhere since, and stay closed on this node: BOTH01");
+    said.says("1 people have a password and cannot log in, because their records came inactive from the centre or an import: CAME01");
+    // However a round ends, it says so.
+    let round = || {
+        let uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500";
+        clinic.with("CENTRAL__URI", uri).run(&["sync", "now", "--json"]).ends(4).json()["message"].to_string()
+    };
+    let words = "One account that was closed on this node was opened elsewhere, and stays closed here";
+    let message = round();
+    assert!(message.contains(words), "{message}");
+    let ran = clinic.run(&["user", "enable", "--all-inactive"]).ends(0);
+    ran.says("CAME01 can log in again")
+        .says("1 accounts were opened")
+        .says("2 that were closed on this node stay closed");
+    clinic.run(&["user", "enable", "BOTH01"]).ends(0);
+    assert!(!round().contains("opened elsewhere"));
+}
+
+fn put_person(tx: &mut Tx<'_>, id: &str, active: bool) -> Result<(), StoreError> {
+    let hash = "$2b$04$Y9rX7PoTHRXhTO1H78Tan.8mVmyayGAUIveiYxu2Qeo0ZDRvJQ8/2";
+    let person = doc! {"_id": id, "name": id, "active": active, "password": hash, "roles": ["end_user"]};
+    tx.put(&RecordKey::new(Kind::Person, id), Some(&person), &Base::Document(person.clone()), &Actor::Centre)
 }

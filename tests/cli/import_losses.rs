@@ -251,6 +251,59 @@ fn tables_of_two_schemas_are_not_mixed() {
     assert_eq!(clinic.records(Kind::Page).len(), 1);
 }
 
+/// `pg_dumpall`, or `pg_dump -C` of two databases in one file: one of them may be there to practise.
+#[test]
+fn tables_of_two_databases_are_not_mixed() {
+    let dump_of = |person: &str| {
+        format!(
+            "{DUMP_HEAD}{}{}{DUMP_TAIL}",
+            copy_of("public.people", &format!("{person}\t{{\"name\": \"Eva\"}}\n")),
+            copy_of("public.pols", PAGE_ROW)
+        )
+    };
+    let whole = format!(
+        "\\connect template1\n{DUMP_HEAD}{DUMP_TAIL}\\connect -reuse-previous=on \"dbname='a test'\"\n{}\\c clinic\n{}",
+        dump_of("OLD001"),
+        dump_of("EVA001")
+    );
+    let clinic = clinic();
+    for more in [&["--dry-run"][..], &[], &["--replace"], &["--schema", "public"]] {
+        let ran = import(&clinic, "all.sql", &whole, more).ends(2);
+        ran.complains("all.sql: several databases have such tables: say with --database which one is to be taken (a test, clinic)");
+        assert_eq!(clinic.records(Kind::Person).len(), 2, "nothing was taken");
+    }
+    import(&clinic, "all.sql", &whole, &["--database", "other"])
+        .ends(2)
+        .complains("no dump has such a table of the database other");
+    // What stands before the first change of the database is of another one.
+    let changed = format!("{}\\connect clinic\n{}", dump_of("OLD001"), dump_of("EVA001"));
+    let ran = import(&clinic, "all.sql", &changed, &[]).ends(2);
+    ran.complains("(\"\", before the first \\connect, clinic)");
+    // Two dumps of nobody knows what.
+    let ran = import(&clinic, "all.sql", dump_of("OLD001") + &dump_of("EVA001"), &[]).ends(2);
+    ran.complains("stands in two dumps that were put together");
+    // In files of their own they are two databases as well.
+    put(&clinic, "two/a.sql", format!("\\connect atest\n{}", dump_of("OLD001")));
+    put(&clinic, "two/b.sql", format!("\\connect clinic\n{}", dump_of("EVA001")));
+    clinic.run(&["import", "two"]).ends(2).complains("which one is to be taken (atest, clinic)");
+    clinic
+        .run(&["import", "two", "--database", "clinic", "--dry-run"])
+        .ends(0)
+        .complains("is of the database atest");
+    put(&clinic, "named/clinic.people.json", r#"{"id": "EVA001"}"#);
+    put(&clinic, "named/atest.people.json", r#"{"id": "OLD001"}"#);
+    clinic.run(&["import", "named"]).ends(2).complains("of several databases or schemas (atest, clinic)");
+    assert_eq!(clinic.records(Kind::Person).len(), 2, "nothing was taken");
+    // One of them may be chosen, and one that stands alone needs no choice.
+    let ran = import(&clinic, "all.sql", &whole, &["--database", "clinic"]).ends(0);
+    ran.complains("its table public.people is of the database a test and is not taken");
+    let people = clinic.records(Kind::Person);
+    let ids: Vec<_> = people.iter().map(|person| person.get_str("_id").unwrap()).collect();
+    assert_eq!(ids, ["ANA001", "BOB001", "EVA001"]);
+    let alone = format!("\\connect template1\n{DUMP_HEAD}{DUMP_TAIL}\\connect clinic\n{}", dump_of("EVA001"));
+    import(&clinic, "all.sql", alone, &["--json"]).ends(0).says("\"equal\": 1");
+}
+
 #[test]
 fn what_reads_like_rows_within_functions_and_comments_is_not_taken() {
     let clinic = clinic();
@@ -283,6 +336,22 @@ fn no_record_ends_up_within_its_column() {
     let document = r#"{"_id":"P1","book":"ANA001","data":{"page":1},"added":"x"}"#;
     import(&clinic, "pols.jsonl", document, &[]).ends(0);
     assert_eq!(clinic.records(Kind::Page).len(), 1);
+}
+
+/// `COPY ... TO STDOUT (NULL '')`.
+#[test]
+fn an_empty_text_that_stands_for_null_adds_nothing() {
+    let clinic = clinic();
+    let row = "D1\tANA001\t\t\t{\"id\": \"D1\", \"fedacct\": \"ANA001\"}\n";
+    let ran = import(&clinic, "personal_docs.txt", row, &["--json"]).ends(0);
+    assert_eq!(ran.json()["files"][0]["incomplete"], json!(0));
+    let document = clinic.records(Kind::PersonalDocument).remove(0);
+    for field in ["pol", "document", "content"] {
+        assert!(!document.contains_key(field), "{document}");
+    }
+    // Without an owner it is nobody's.
+    let ran = import(&clinic, "personal_docs.txt", "D2\t\t\t\t{\"id\": \"D2\"}\n", &[]).ends(1);
+    ran.complains("`fedacct` is missing");
 }
 
 #[test]

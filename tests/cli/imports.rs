@@ -183,7 +183,25 @@ fn a_record_that_stands_twice_does_not_replace_itself() {
     let text = "{\"_id\": \"P1\", \"book\": \"ANA001\", \"n\": 1}\n{\"_id\": \"P1\", \"book\": \"ANA001\", \"n\": 2}\n";
     import(&clinic, "pols.jsonl", text, &[])
         .ends(1)
-        .complains("line 2 column 1: P1 is stored with other content");
+        .complains("line 2 column 1: P1 stands in the files before, with other content");
+    // In another file of the same import it is a second one as well, and `--replace` is no advice.
+    put(&clinic, "federation.pols.jsonl", text.lines().next().unwrap().replace("P1", "P2"));
+    put(&clinic, "pols.jsonl", text.lines().last().unwrap().replace("P1", "P2"));
+    let ran = clinic.run(&["import", "--json", "federation.pols.jsonl", "pols.jsonl"]).ends(1);
+    ran.complains("pols.jsonl line 1 column 1: P2 stands in the files before, with other content");
+    assert_eq!(
+        (&ran.json()["files"][1]["refused"], &ran.json()["files"][1]["different"]),
+        (&json!(1), &json!(0))
+    );
+    assert!(!ran.err.contains("--replace"), "{}", ran.err);
+    // The same row twice is no second one, whatever is stored.
+    let twice = "{\"_id\": \"P2\", \"book\": \"ANA001\", \"n\": 9}\n".repeat(2);
+    let ran = import(&clinic, "pols.jsonl", twice, &["--json"]).ends(1);
+    assert_eq!(
+        (&ran.json()["files"][0]["refused"], &ran.json()["files"][0]["different"]),
+        (&json!(0), &json!(2))
+    );
+    fs::remove_file(clinic.path("federation.pols.jsonl")).unwrap();
     import(&clinic, "pols.jsonl", text.replace("\"n\": 1", "\"n\": 3"), &["--replace"])
         .ends(1)
         .complains("line 2 column 1: P1 stands in the files before");
@@ -349,8 +367,17 @@ fn what_is_no_file_of_records_is_named() {
         clinic.records(Kind::Page)[1..].iter().map(|page| page.get_str("a").unwrap().to_owned()).collect();
     assert_eq!(texts, ["x\ny", "x\\ny"]);
     for empty in ["", "[]", " \n", "{\"rows\": []}", "id|data\n(0 rows)\n"] {
-        import(&clinic, "pols.json", empty, &[]).ends(0).complains("holds no records");
+        let ran = import(&clinic, "pols.json", empty, &[]).ends(1);
+        ran.complains("holds no records").complains("nothing was imported: none of the files holds a record");
     }
+    // As psql leaves them that could not connect. One that is empty beside others is a table without rows.
+    for name in ["people", "pols", "personal_docs", "dus", "institutions"] {
+        put(&clinic, &format!("failed/{name}.json"), "");
+    }
+    clinic.run(&["import", "failed"]).ends(1).complains("look whether the export has failed");
+    clinic.run(&["import", "failed", "--dry-run"]).ends(1).complains("look whether the export has failed");
+    put(&clinic, "failed/people.json", PEOPLE);
+    clinic.run(&["import", "failed"]).ends(0).complains("pols.json: holds no records");
 }
 
 /// It counts what the import counts, and no byte of the store is another one afterwards.

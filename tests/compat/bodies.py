@@ -123,6 +123,7 @@ NEW_PAGES = [
         id_name: page, "page": page, "book": account, "page_date": "2026-11-28T10:37:53", "domain": "lifestyle",
         "context": "physical_activity", "measurements": [{"pa": {"steps": 9000}}, {"hr": 66}], "genetic_info": "",
         "privacy": True, "fsynced": None, "creation_info": STAMP}, {}),
+    ("book in lower case", lambda id_name, account, page: {id_name: page, "book": account.lower(), **HMIS_PAGE}, {}),
     ("without book", lambda id_name, account, page: {id_name: page, **HMIS_PAGE}, {}),
     ("with another book", lambda id_name, account, page: {id_name: page, **HMIS_PAGE, "book": "NOBOOK0001"}, {}),
     ("without id", lambda id_name, account, page: {"book": account, **HMIS_PAGE}, {}),

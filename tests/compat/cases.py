@@ -8,8 +8,8 @@ import itertools
 from dataclasses import dataclass, field
 
 import bodies
-from people import (ADMIN, ANA, BIRTH, CAMERON, NEW_ROLE, NEIGHBOUR, NO_BOOK, PASSWORD, ROOT_PASSWORD, json_bytes, page,
-                    person)
+from people import (ADMIN, ANA, BIRTH, CAMERON, NEW_ROLE, NEIGHBOUR, NO_BOOK, PASSWORD, PICTURED, ROOT_PASSWORD, json_bytes,
+                    page, person)
 
 PERSON, BOOK, PAGE = "/people/{person_id}", "/pols/{person_id}", "/pols/{person_id}/{page_id}"
 PEOPLE, LOGIN, FORM = "/people", "/login", "/password/{person_id}"
@@ -152,6 +152,12 @@ class Cases:
                 self.reading.append(Case(route, "GET", (who, *fails, "slash at the end"), path, login))
             self.reading.append(Case(PERSON, "GET", (who, *fails, "two slashes"), f"//people/{ANA}", login))
             self.reading.append(Case(PERSON, "GET", (who, *fails, "query"), f"/people/{ANA}?x=1", login))
+            self.reading.append(Case("no route", "GET", (who, *fails, "style sheet"), "/static/style.css", login))
+            for label, path in (("two slashes before the person", f"/people//{ANA}"), ("NUL in the path", f"/people/{ANA}%00"),
+                                ("path that is no UTF-8", "/people/%ff"), ("slash in the id", "/people/..%2fpeople")):
+                self.reading.append(Case(PERSON, "GET", (who, *fails, label), path, login))
+            self.reading.append(Case(OF_PERSON, "GET", (who, *fails, "documents with bytes"), f"/personal_docs/{PICTURED}",
+                                     login))
         for route, path in ((PEOPLE, "/people"), (PERSON, f"/people/{ANA}")):
             for accept in ("text/html", "application/xml"):
                 self.reading.append(Case(route, "GET", ("root", f"Accept: {accept}"), path, STAFF["root"],
@@ -237,6 +243,9 @@ class Cases:
                 identifier = "no-such-page" if more.get("absent") else self.new_page(
                     self.new_person() if more.get("elsewhere") else account)
                 self.page("PATCH", who, login, account, identifier, subject, label, body, more)
+        for who, login, account, subject in callers():
+            identifier = f"new%2F{next(self.numbers):05}"
+            self.page("POST", who, login, account, identifier, subject, "slash in the id", bodies.NEW_PAGES[0][1], {})
         account = self.new_person()
         self.page("POST", "end_user", (ANA, PASSWORD), account, f"new-{next(self.numbers):05}", "of another", "a page",
                   bodies.NEW_PAGES[0][1], {})

@@ -18,6 +18,8 @@ BIRTH, CERTIFICATE, PICTURE = ("119b352e-8e4f-4847-9f05-53462cf94f10", "919c352f
                                "8789981f-4e31-48d5-8eb8-1774dac8b8f6")
 #: Somebody without pages, somebody with one, and somebody with a role that the rules do not know.
 NO_BOOK, NEIGHBOUR, NEW_ROLE = "NOBOOK0001", "NEIGHBOUR1", "OWNROLE001"
+#: Somebody who has a document with its bytes, which only PostgreSQL's table has a place for.
+PICTURED, BYTES = "PICTURED01", "\\xffd8ff"
 
 
 def person(account, name, roles=("end_user",), **more):
@@ -45,11 +47,13 @@ class Records:
         self.people = [
             person(CAMERON, "Cameron", ("end_user", "health_professional"), lastname="Cordara"),
             person(ANA, "Ana"), person(ADMIN, "Admin", ("root",), lastname="Root", password=ROOT_HASH),
-            person(NO_BOOK, "Noemi"), person(NEIGHBOUR, "Nina"), person(NEW_ROLE, "Inés", ("end_user", "archivist"))]
+            person(NO_BOOK, "Noemi"), person(NEIGHBOUR, "Nina"), person(NEW_ROLE, "Inés", ("end_user", "archivist")),
+            person(PICTURED, "Pia")]
         self.pages = [page(CERTIFICATE, ANA, page_type="biographical", summary="Birth Certificate"), page(BIRTH, ANA),
-                      page("nina-1", NEIGHBOUR)]
+                      page("nina-1", NEIGHBOUR), page("pia-1", PICTURED)]
         self.documents = [{"_id": PICTURE, "fedacct": ANA, "pol": BIRTH, "type": "picture", "extension": "jpg",
                            "description": "Picture at birth", "active": True}]
+        self.pictures = [{"_id": "picture-1", "fedacct": PICTURED, "pol": "pia-1", "type": "picture", "extension": "jpg"}]
         self.units = [{"_id": "unit-1", "name": "House", "address": {"street": "Via Roma", "number": 5}}]
         self.institutions = [{"_id": "hospital-1", "name": "Milano General Hospital", "beds": 120}]
 
@@ -70,6 +74,8 @@ class Records:
         postgres.insert("people", ["id", "data"], rows(self.people))
         postgres.insert("pols", ["id", "book", "data"], rows(self.pages, "book"))
         postgres.insert("personal_docs", ["id", "fedacct", "pol", "data"], rows(self.documents, "fedacct", "pol"))
+        pictures = rows(self.pictures, "fedacct", "pol")
+        postgres.insert("personal_docs", ["id", "fedacct", "pol", "data", "document"], [[*row, BYTES] for row in pictures])
         postgres.insert("dus", ["id", "data"], rows(self.units))
         postgres.insert("institutions", ["id", "data"], rows(self.institutions))
 
@@ -83,6 +89,12 @@ class Records:
                     record = record if with_dates else {"_id": record["_id"], **without(as_text(record), "id")}
                     # As mongoexport writes it.
                     file.write(json_util.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
+        if not with_dates:
+            with open(os.path.join(directory, "personal_docs.jsonl"), "w", encoding="utf-8") as file:
+                for record in self.pictures:
+                    row = {"id": record["_id"], "fedacct": record["fedacct"], "pol": record["pol"], "document": BYTES,
+                           "data": as_text(record)}
+                    file.write(json.dumps(row) + "\n")
         node.command("import", directory)
         node.start()
         node.command("user", "add", ADMIN, "--role", "root")

@@ -96,8 +96,16 @@ fn keeps(value: Option<&Bson>, path: &[String], wanted: Option<&Bson>) -> bool {
     }
 }
 
-fn is_ruled(schema: &Schema, path: &[String]) -> bool {
-    schema.last_writer_fields.contains(&path[0].as_str())
+/// Whether nothing stands there on either side but who wrote last: no conflict, and the centre's stands.
+fn is_ruled(schema: &Schema, path: &[String], local: &Document, remote: &Document) -> bool {
+    let is_stamp = |document: &Document| match document.get(&path[0]) {
+        None | Some(Bson::Null) => true,
+        Some(Bson::Document(stamp)) => {
+            stamp.keys().all(|key| ["user", "node", "timestamp"].contains(&key.as_str()))
+        }
+        Some(_) => false,
+    };
+    schema.last_writer_fields.contains(&path[0].as_str()) && is_stamp(local) && is_stamp(remote)
 }
 
 fn is_set(schema: &Schema, path: &[String]) -> bool {
@@ -231,7 +239,7 @@ pub(crate) fn no_edit_is_lost(schema: &Schema, base: &Document, local: &Document
     let (here, there) = (Bson::Document(local.clone()), Bson::Document(remote.clone()));
     for (edited, other, from) in [(&here, &there, local), (&there, &here, remote)] {
         for (path, value) in leaf_changes(base, from) {
-            if is_identity(&path[0]) || is_ruled(schema, &path) {
+            if is_identity(&path[0]) || is_ruled(schema, &path, local, remote) {
                 continue;
             }
             let clash = clashes.iter().find(|c| path.starts_with(&c.path));
@@ -270,7 +278,7 @@ pub(crate) fn a_restored_centre_takes_nothing(
         if value.is_none()
             || is_decided
             || is_identity(&path[0])
-            || is_ruled(schema, &path)
+            || is_ruled(schema, &path, local, remote)
             || is_set(schema, &path)
         {
             continue;
@@ -329,8 +337,9 @@ pub(crate) fn clashes_are_real_and_their_winner_stands(
     remote: &Document,
 ) {
     let (merged, clashes) = merge_all(schema, base, local, remote);
+    assert!(clashes.iter().all(|clash| !is_ruled(schema, &clash.path, local, remote)));
     for Clash { path, base, local, remote, stands } in &clashes {
-        assert!(!is_ruled(schema, path) && !is_identity(&path[0]));
+        assert!(!is_identity(&path[0]));
         assert!(path.len() == 1 || path.iter().all(|key| is_addressable(key)), "{path:?}");
         assert!(!same_option(base.as_ref(), local.as_ref()));
         assert!(!same_option(base.as_ref(), remote.as_ref()));

@@ -55,7 +55,12 @@ type Found = Result<Raw, Wrong>;
 pub(super) type Rows = Box<dyn Iterator<Item = io::Result<Found>>>;
 
 /// The rows of a file; those of one table, if it is a dump.
-pub(super) fn rows_of(path: &Path, kind: Kind, table: Option<&str>, format: Format) -> io::Result<Rows> {
+pub(super) fn rows_of(
+    path: &Path,
+    kind: Kind,
+    table: Option<&DumpTable>,
+    format: Format,
+) -> io::Result<Rows> {
     let mut input = unpacked(path)?;
     let mut head = Vec::new();
     // What was read before an error is not lost with it: the error comes after it.
@@ -231,7 +236,7 @@ struct TableRows<R> {
     layout: Layout,
     columns: Option<Arc<[Column]>>,
     /// The table of a dump that is read.
-    table: Option<String>,
+    table: Option<DumpTable>,
     /// In a dump, where in it this is, and whether the rows of that table stand here.
     dump: DumpReader,
     is_within: bool,
@@ -275,13 +280,13 @@ impl<R: BufRead> Iterator for TableRows<R> {
 }
 
 impl<R: BufRead> TableRows<R> {
-    fn new(input: R, kind: Kind, layout: Layout, table: Option<&str>) -> TableRows<R> {
+    fn new(input: R, kind: Kind, layout: Layout, table: Option<&DumpTable>) -> TableRows<R> {
         TableRows {
             lines: Lines::new(input),
             kind,
             layout,
             columns: None,
-            table: table.map(str::to_owned),
+            table: table.cloned(),
             dump: DumpReader::default(),
             is_within: false,
             // A dump has no headings.
@@ -394,11 +399,16 @@ impl<R: BufRead> TableRows<R> {
         }
     }
 
+    /// Whether this is the table of the dump that is read.
+    fn is_of(&self, name: &str) -> bool {
+        self.table.as_ref().is_some_and(|table| table.name == name && table.database == self.dump.database())
+    }
+
     /// Whether a line of a dump is a row of the table that is read. Others tell where its rows begin and end.
     fn is_row_of_dump(&mut self, line: usize, text: &[u8]) -> io::Result<bool> {
         match self.dump.line(text) {
             DumpLine::Row => return Ok(self.is_within),
-            DumpLine::Begin { table, columns } if Some(&table) == self.table.as_ref() => {
+            DumpLine::Begin { table, columns } if self.is_of(&table) => {
                 let columns = columns.map(|names| columns_named(self.kind, &names)).transpose();
                 let columns =
                     columns.map_err(|message| io::Error::other(format!("line {line}: {message}")))?;
@@ -411,10 +421,20 @@ impl<R: BufRead> TableRows<R> {
     }
 }
 
+/// A table of a dump, as the dump names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DumpTable {
+    /// The database that it is of; empty where the dump does not say.
+    pub(super) database: String,
+    pub(super) name: String,
+}
+
 /// What a dump holds.
 pub(super) struct DumpTables {
-    /// The tables that have rows in it, as it names them.
-    pub(super) tables: Vec<String>,
+    /// The tables that have rows in it.
+    pub(super) tables: Vec<DumpTable>,
+    /// A table that stands in it twice, in two dumps that were put together.
+    pub(super) twice: Option<DumpTable>,
     /// Why the dump is not all there.
     pub(super) cut_off: Option<&'static str>,
 }
@@ -423,7 +443,8 @@ pub(super) struct DumpTables {
 pub(super) fn tables_of_dump(path: &Path) -> io::Result<DumpTables> {
     let mut lines = Lines::new(unpacked(path)?);
     let (mut tables, mut reader) = (Vec::new(), DumpReader::default());
-    let mut cut_off = None;
+    let mut numbers = Vec::new();
+    let (mut cut_off, mut twice) = (None, None);
     while let Some(line) = lines.next() {
         let (number, line) = match line {
             Ok(line) => line,
@@ -438,12 +459,22 @@ pub(super) fn tables_of_dump(path: &Path) -> io::Result<DumpTables> {
         let line = line.unwrap_or_default();
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
         match reader.line(line.strip_suffix(b"\r").unwrap_or(line)) {
-            DumpLine::Begin { table, .. } if !tables.contains(&table) => tables.push(table),
+            DumpLine::Begin { table: name, .. } => {
+                let table = DumpTable { database: reader.database().to_owned(), name };
+                match tables.iter().position(|known| *known == table) {
+                    None => {
+                        tables.push(table);
+                        numbers.push(reader.number());
+                    }
+                    Some(at) if numbers.get(at) != Some(&reader.number()) => twice = Some(table),
+                    Some(_) => {}
+                }
+            }
             DumpLine::Unread(why) => return Err(io::Error::other(format!("line {number}: {why}"))),
-            DumpLine::Begin { .. } | DumpLine::Row | DumpLine::End | DumpLine::Other => {}
+            DumpLine::Row | DumpLine::End | DumpLine::Other => {}
         }
     }
-    Ok(DumpTables { tables, cut_off: cut_off.or(reader.cut_off()) })
+    Ok(DumpTables { tables, twice, cut_off: cut_off.or(reader.cut_off()) })
 }
 
 #[cfg(test)]

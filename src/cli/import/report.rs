@@ -15,6 +15,10 @@ pub(super) struct Tally {
     pub(super) equal: u64,
     /// Left as they are here.
     pub(super) different: u64,
+    /// Not taken, because they, or their person, were deleted here.
+    pub(super) deleted: u64,
+    /// Of those that were added, the ones that had been deleted.
+    pub(super) restored: u64,
     /// Not taken.
     pub(super) refused: u64,
     /// People whose id is spelled in upper case here, unlike in the file.
@@ -36,6 +40,8 @@ pub(super) fn as_json(tallies: &[(&Source, Tally)], sources: &Sources, is_dry_ru
             "replaced": tally.replaced,
             "equal": tally.equal,
             "different": tally.different,
+            "deleted": tally.deleted,
+            "restored": tally.restored,
             "refused": tally.refused,
             "incomplete": tally.without_content,
             "active_kept": tally.active_kept,
@@ -56,21 +62,21 @@ pub(super) fn as_table(tallies: &[(&Source, Tally)]) -> String {
     let rows: Vec<_> = tallies
         .iter()
         .map(|(source, tally)| {
-            let Tally { added, replaced, equal, different, refused, without_content, .. } = *tally;
-            let counts = [added, replaced, equal, different, refused, without_content];
-            let [added, replaced, equal, different, refused, incomplete] =
+            let Tally { added, replaced, equal, different, deleted, refused, without_content, .. } = *tally;
+            let counts = [added, replaced, equal, different, deleted, refused, without_content];
+            let [added, replaced, equal, different, deleted, refused, incomplete] =
                 counts.map(|count| count.to_string());
             let mut file = plain(&source.path.display().to_string());
             if let Some(table) = &source.table {
-                file += &format!(" {}", plain(table));
+                file += &format!(" {}", plain(&table.name));
             }
-            [file, added, replaced, equal, different, refused, incomplete]
+            [file, added, replaced, equal, different, deleted, refused, incomplete]
         })
         .collect();
-    table(["FILE", "ADDED", "REPLACED", "EQUAL", "DIFFERENT", "REFUSED", "INCOMPLETE"], &rows)
+    table(["FILE", "ADDED", "REPLACED", "EQUAL", "DIFFERENT", "DELETED", "REFUSED", "INCOMPLETE"], &rows)
 }
 
-/// How much was not taken, if anything.
+/// How much was not taken, if anything, or that there was nothing.
 pub(super) fn summary(
     tallies: &[(&Source, Tally)],
     refused_contents: u64,
@@ -80,6 +86,7 @@ pub(super) fn summary(
     let counted = [
         (sum(|tally| tally.refused), "rows were refused"),
         (sum(|tally| tally.different), "records are stored with other content"),
+        (sum(|tally| tally.deleted), "records were deleted here"),
         (sum(|tally| tally.without_content), "personal documents are incomplete"),
         (sum(|tally| tally.active_kept), "people are open or closed here unlike in the files"),
         (refused_contents, "uploaded files were refused"),
@@ -91,5 +98,14 @@ pub(super) fn summary(
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
-    (!said.is_empty()).then(|| format!("not everything was taken: {}", said.join(", ")))
+    if !said.is_empty() {
+        return Some(format!("not everything was taken: {}", said.join(", ")));
+    }
+    // What a command that failed leaves behind. One table of several may be empty.
+    let is_nothing =
+        tallies.iter().all(|(_, tally)| *tally == Tally::default()) && sources.contents.is_empty();
+    is_nothing.then(|| {
+        "nothing was imported: none of the files holds a record; look whether the export has failed"
+            .to_owned()
+    })
 }

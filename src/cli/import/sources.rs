@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::CONTENT_DIRECTORY;
-use super::reader::{DumpTables, tables_of_dump};
+use super::reader::{DumpTable, DumpTables, tables_of_dump};
 use crate::cli::Failure;
 use crate::cli::closed_accounts::CLOSED_ACCOUNTS;
 use crate::cli::export_kept::KEPT;
@@ -41,9 +41,16 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
     /// The table, if it is a dump of several.
-    pub(super) table: Option<String>,
+    pub(super) table: Option<DumpTable>,
     /// Stands in an `export` of a node: documents that name no bytes there have none.
     pub(super) of_export: bool,
+}
+
+/// What is taken of dumps that have more than one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OfDumps<'a> {
+    pub(super) database: Option<&'a str>,
+    pub(super) schema: Option<&'a str>,
 }
 
 /// The files of an import.
@@ -63,12 +70,12 @@ pub(super) struct Sources {
 impl Sources {
     /// Finds the files; those that are named must be understood, those in directories are named if they are not.
     ///
-    /// `collection`: what all files are of, whatever they are called. `schema`: the one that is taken of dumps.
+    /// `collection`: what all files are of, whatever they are called.
     pub(super) fn find(
         config: &Config,
         paths: &[PathBuf],
         collection: Option<&str>,
-        schema: Option<&str>,
+        of_dumps: OfDumps<'_>,
     ) -> anyhow::Result<Sources> {
         let known = || Kind::ALL.map(|kind| config.collection_of(kind)).join(", ");
         let of_all = collection
@@ -81,7 +88,7 @@ impl Sources {
         let mut sources = Sources::default();
         for path in paths {
             if path.is_dir() {
-                sources.add_directory(config, path, of_all, schema)?;
+                sources.add_directory(config, path, of_all, of_dumps)?;
                 continue;
             }
             let usage = |problem: &str| Failure::usage(format!("{}: {problem}", path.display()));
@@ -98,7 +105,7 @@ impl Sources {
                 continue;
             }
             if ending == DUMP_ENDING {
-                sources.add_dump(config, path, schema)?;
+                sources.add_dump(config, path, of_dumps)?;
                 continue;
             }
             let kind = of_all.or_else(|| kind_named(config, &stem)).ok_or_else(|| {
@@ -111,6 +118,7 @@ impl Sources {
             let of_export = path.parent().is_some_and(is_export);
             sources.files.push(Source { path: path.clone(), kind, table: None, of_export });
         }
+        sources.check_databases(of_all.is_some(), of_dumps.database)?;
         if sources.files.is_empty() {
             sources.tell_skipped();
             return Err(Failure::usage(format!(
@@ -131,7 +139,7 @@ impl Sources {
         config: &Config,
         directory: &Path,
         of_all: Option<Kind>,
-        schema: Option<&str>,
+        of_dumps: OfDumps<'_>,
     ) -> anyhow::Result<()> {
         let of_export = is_export(directory);
         for path in sorted_entries(directory)? {
@@ -154,7 +162,7 @@ impl Sources {
                     self.skip(path, "not a file of records");
                 }
             } else if ending == DUMP_ENDING {
-                self.add_dump(config, &path, schema)?;
+                self.add_dump(config, &path, of_dumps)?;
             } else if stem == CLOSED_ACCOUNTS {
                 self.closed.push(path);
             } else if KEPT.contains(&stem.as_str()) {
@@ -180,18 +188,42 @@ impl Sources {
         Ok(())
     }
 
-    /// Adds the tables of a dump that are of kinds of records. Tables of two schemas are never taken for one: they may be of
-    /// two clinics, or an older copy.
-    fn add_dump(&mut self, config: &Config, path: &Path, schema: Option<&str>) -> anyhow::Result<()> {
+    /// Adds the tables of a dump that are of kinds of records. Tables of two databases or schemas are never taken for one: they
+    /// may be of two clinics, an older copy, or one to practise with.
+    fn add_dump(&mut self, config: &Config, path: &Path, of_dumps: OfDumps<'_>) -> anyhow::Result<()> {
+        let OfDumps { database, schema } = of_dumps;
         let shown = plain(&path.display().to_string());
-        let DumpTables { tables, cut_off } =
+        let DumpTables { mut tables, twice, cut_off } =
             tables_of_dump(path).with_context(|| path.display().to_string())?;
         if tables.is_empty() {
             eprintln!("{shown}: holds no rows of a table");
         }
+        let is_ours = |table: &DumpTable| kind_named(config, &table.name).is_some();
+        if let Some(table) =
+            twice.filter(|table| is_ours(table) && database.is_none_or(|one| one == table.database))
+        {
+            return Err(Failure::usage(format!(
+                "{shown}: its table {} stands in two dumps that were put together, of two databases perhaps, or of two \
+                 days: put each into a file of its own, and import one",
+                plain(&table.name)
+            ))
+            .into());
+        }
+        let databases: BTreeSet<&str> =
+            tables.iter().filter(|table| is_ours(table)).map(|table| table.database.as_str()).collect();
+        if database.is_none() && databases.len() > 1 {
+            return Err(Failure::usage(format!("{shown}: {}", say_databases(&databases))).into());
+        }
+        if let Some(database) = database {
+            for table in tables.iter().filter(|table| is_ours(table) && table.database != database) {
+                let (name, of) = (plain(&table.name), name_of_database(&table.database));
+                eprintln!("{shown}: its table {name} is of the database {of} and is not taken");
+            }
+            tables.retain(|table| table.database == database || !is_ours(table));
+        }
         self.cut_off.extend(cut_off.map(|why| (path.to_owned(), why.to_owned())));
-        let ours = tables.iter().filter(|table| kind_named(config, table).is_some());
-        let schemas: BTreeSet<&str> = ours.map(|table| schema_and_name(table).0).collect();
+        let ours = tables.iter().filter(|table| is_ours(table));
+        let schemas: BTreeSet<&str> = ours.map(|table| schema_and_name(&table.name).0).collect();
         if schema.is_none() && schemas.len() > 1 {
             let schemas: Vec<_> = schemas.into_iter().collect();
             return Err(Failure::usage(format!(
@@ -201,23 +233,55 @@ impl Sources {
             .into());
         }
         if let Some(schema) = schema
-            && !schemas.contains(schema)
+            && !(schemas.contains(schema) || (database.is_some() && schemas.is_empty()))
         {
             return Err(Failure::usage(format!("{shown}: has no such table in the schema {schema}")).into());
         }
         for table in tables {
-            match kind_named(config, &table) {
-                Some(_) if schema.is_some_and(|schema| schema_and_name(&table).0 != schema) => {
-                    eprintln!("{shown}: its table {} is of another schema and is not taken", plain(&table));
+            let name = &table.name;
+            match kind_named(config, name) {
+                Some(_) if schema.is_some_and(|schema| schema_and_name(name).0 != schema) => {
+                    eprintln!("{shown}: its table {} is of another schema and is not taken", plain(name));
                 }
                 Some(kind) => {
                     let (path, table) = (path.to_owned(), Some(table));
                     self.files.push(Source { path, kind, table, of_export: false });
                 }
                 None => {
-                    self.skip(path.to_owned(), &format!("its table {table} is not a collection of this node"))
+                    self.skip(path.to_owned(), &format!("its table {name} is not a collection of this node"))
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses files that are of two databases by what they say or are called. What does not say it may be of any.
+    fn check_databases(&self, is_collection_said: bool, chosen: Option<&str>) -> anyhow::Result<()> {
+        let of_dumps = self.files.iter().filter_map(|source| source.table.as_ref());
+        let databases: BTreeSet<&str> =
+            of_dumps.map(|table| table.database.as_str()).filter(|name| !name.is_empty()).collect();
+        if databases.len() > 1 {
+            return Err(Failure::usage(say_databases(&databases)).into());
+        }
+        let is_chosen = |source: &Source| {
+            source.table.as_ref().is_some_and(|table| Some(table.database.as_str()) == chosen)
+        };
+        if let Some(chosen) = chosen
+            && !self.files.iter().any(is_chosen)
+        {
+            return Err(Failure::usage(format!("no dump has such a table of the database {chosen}")).into());
+        }
+        let others = self.files.iter().filter(|source| source.table.is_none() && !is_collection_said);
+        let stems: Vec<String> = others.map(|source| parts(&source.path).0).collect();
+        let named: BTreeSet<&str> =
+            stems.iter().filter_map(|stem| stem.rsplit_once('.')).map(|(name, _)| name).collect();
+        if named.len() > 1 {
+            let named: Vec<_> = named.into_iter().map(plain).collect();
+            return Err(Failure::usage(format!(
+                "by their names the files are of several databases or schemas ({}): name those of one of them",
+                named.join(", ")
+            ))
+            .into());
         }
         Ok(())
     }
@@ -234,6 +298,19 @@ impl Sources {
             eprintln!("{}: {why}", plain(&path.display().to_string()));
         }
     }
+}
+
+fn say_databases(databases: &BTreeSet<&str>) -> String {
+    let databases: Vec<_> = databases.iter().map(|name| name_of_database(name)).collect();
+    format!(
+        "several databases have such tables: say with --database which one is to be taken ({})",
+        databases.join(", ")
+    )
+}
+
+/// A part of a dump that does not say which database it is of comes before the first `\connect`.
+fn name_of_database(name: &str) -> String {
+    if name.is_empty() { "\"\", before the first \\connect".to_owned() } else { plain(name) }
 }
 
 /// Refuses a pipe or a device: it gives its bytes once, and the format of a file is told by reading it before.

@@ -1,5 +1,6 @@
 //! Floor 5. One record of an import in the store: whether it is written, and what becomes of it.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bson::{Bson, Document};
@@ -12,14 +13,23 @@ use crate::domain::edit::spell_owner;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
-use crate::store::{StoreError, Tx};
+use crate::store::{Deletion, StoreError, TrashedSpellings, Tx, UndeleteError};
+use crate::sync::time_text;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Added,
     Replaced,
+    /// It had been deleted, and is back with what the file has.
+    Restored,
     Equal,
     Different,
+    /// It was deleted, and its body lies in the trash.
+    Deleted,
+    /// A record of a person who was deleted.
+    OwnerDeleted,
+    /// It was to be put back, and cannot.
+    RestoreRefused,
     /// A person whose account is another person's here.
     AccountOfOtherPerson,
     /// A record of a person who was refused.
@@ -38,6 +48,8 @@ pub(super) struct Written {
     pub(super) is_of_unknown: bool,
     /// `active` differs and was kept: whether the account is open here.
     pub(super) kept_open: Option<bool>,
+    /// About a delete: how it was, or why it stands.
+    pub(super) why: String,
     /// The record names bytes that the node has or should have, as it is stored now.
     pub(super) content: Option<Content>,
 }
@@ -45,25 +57,48 @@ pub(super) struct Written {
 impl Verdict {
     /// Whether the store has the record as the file has it.
     pub(super) fn is_taken(self) -> bool {
-        matches!(self, Verdict::Added | Verdict::Replaced | Verdict::Equal)
+        matches!(self, Verdict::Added | Verdict::Replaced | Verdict::Restored | Verdict::Equal)
+    }
+}
+
+impl Verdict {
+    /// Whether the row is one of the record under its key here, so that a later one of the same id is a second one.
+    pub(super) fn is_of_record(self) -> bool {
+        self.is_taken() || self == Verdict::Different
     }
 }
 
 impl Written {
     pub(super) fn new(verdict: Verdict, key: RecordKey) -> Written {
-        Written { verdict, key, is_of_unknown: false, kept_open: None, content: None }
+        Written { verdict, key, is_of_unknown: false, kept_open: None, why: String::new(), content: None }
+    }
+
+    fn because(self, why: String) -> Written {
+        Written { why, ..self }
     }
 }
 
-/// Writes a record, if it is to be written. `replaces` is there if what is stored is to be overwritten, and says whether
-/// that stood in the files, too. `is_closed`: the account was closed on the node that the files come from.
+/// What holds for all rows of an import.
+pub(super) struct Terms {
+    /// What is stored is overwritten.
+    pub(super) is_replacing: bool,
+    /// Deleted records are made again.
+    pub(super) is_restoring: bool,
+    /// Accounts, folded, that were closed on the node of an export.
+    pub(super) closed: BTreeSet<String>,
+    /// How people in the trash are spelled.
+    pub(super) trashed: TrashedSpellings,
+    pub(super) actor: Actor,
+}
+
+/// Writes a record, if it is to be written. `is_second` says whether a row of this record stood in the
+/// files before that has other content.
 pub(super) fn write_one(
     tx: &mut Tx<'_>,
     kind: Kind,
     item: &Item,
-    replaces: Option<&dyn Fn(&RecordKey) -> bool>,
-    is_closed: bool,
-    actor: &Actor,
+    is_second: &dyn Fn(&RecordKey) -> bool,
+    terms: &Terms,
 ) -> Result<Written, StoreError> {
     let mut document = item.document.clone();
     let mut key = RecordKey::new(kind, item.id.as_str());
@@ -89,6 +124,22 @@ pub(super) fn write_one(
     if is_over_another || of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
         return Ok(Written::new(Verdict::OwnerDiffers, key));
     }
+    if stored.is_none()
+        && let Some(deletion) = tx.deletion(&key, &terms.trashed, &document)?
+    {
+        return match terms.is_restoring {
+            true => restore(tx, deletion, document, item, terms),
+            false => Ok(Written::new(Verdict::Deleted, deletion.key.clone()).because(left_out(&deletion))),
+        };
+    }
+    if let (None, Some(account), true) = (&stored, &owner, kind != Kind::Person)
+        && tx.resolve_person(account)?.is_none()
+        && let Some(deletion) = tx.deletion_of_person(account, &terms.trashed)?
+    {
+        let why = format!("of {account}, who {}: put that person back first", how(&deletion));
+        return Ok(Written::new(Verdict::OwnerDeleted, key).because(why));
+    }
+    let is_closed = kind == Kind::Person && terms.closed.contains(&fold_account(&item.id));
     let mut kept_open = None;
     if let Some(stored) = &stored {
         keep_unsaid(kind, &mut document, stored);
@@ -97,31 +148,85 @@ pub(super) fn write_one(
             kept_open = Some(is_active(stored));
         }
     }
-    let verdict = match (stored, replaces) {
-        (None, _) => Verdict::Added,
-        (Some(stored), _) if same_document(&stored, &document) => Verdict::Equal,
-        (Some(_), None) => Verdict::Different,
-        (Some(_), Some(is_second)) if is_second(&key) => Verdict::Twice,
-        (Some(_), Some(_)) => Verdict::Replaced,
+    let verdict = match stored {
+        None => Verdict::Added,
+        Some(stored) if same_document(&stored, &document) => Verdict::Equal,
+        // `--replace` would not help: which of the two is right cannot be told.
+        Some(_) if is_second(&key) => Verdict::Twice,
+        Some(_) if terms.is_replacing => Verdict::Replaced,
+        Some(_) => Verdict::Different,
     };
-    if verdict.is_taken()
-        && let Some((sha256, bytes)) = &item.content
-        && !tx.has_content(sha256)?
-    {
-        tx.put_content(sha256, bytes)?;
+    if verdict.is_taken() {
+        put_bytes(tx, item)?;
     }
     if matches!(verdict, Verdict::Added | Verdict::Replaced) {
-        tx.edit(&key, Some(&document), actor)?;
+        tx.edit(&key, Some(&document), &terms.actor)?;
     }
     if is_closed && verdict == Verdict::Added {
-        tx.set_closed_here(&key.id, true, actor)?;
+        tx.set_closed_here(&key.id, true, &terms.actor)?;
     }
     let is_of_unknown = match &owner {
         Some(owner) if kind != Kind::Person => tx.resolve_person(owner)?.is_none(),
         _ => false,
     };
     let content = Content::of(kind, &document);
-    Ok(Written { verdict, key, is_of_unknown, kept_open, content })
+    Ok(Written { verdict, key, is_of_unknown, kept_open, why: String::new(), content })
+}
+
+fn put_bytes(tx: &mut Tx<'_>, item: &Item) -> Result<(), StoreError> {
+    match &item.content {
+        Some((sha256, bytes)) if !tx.has_content(sha256)? => tx.put_content(sha256, bytes),
+        _ => Ok(()),
+    }
+}
+
+/// A deleted record comes back with what the file has, by the rules of the trash: not as another human being's, and as open
+/// or closed as it was.
+fn restore(
+    tx: &mut Tx<'_>,
+    deletion: Deletion,
+    mut document: Document,
+    item: &Item,
+    terms: &Terms,
+) -> Result<Written, StoreError> {
+    let key = deletion.key.clone();
+    let mut kept_open = None;
+    if let Some((_, row)) = &deletion.row {
+        document.insert("_id", key.id.as_str());
+        keep_unsaid(key.kind, &mut document, &row.document);
+        kept_open = keep_active(key.kind, &mut document, &row.document);
+    }
+    match tx.bring_back(&deletion, &document, &terms.actor) {
+        Ok(()) => {}
+        Err(UndeleteError::Store(error)) => return Err(error),
+        Err(why) => {
+            let why = format!("{} and cannot be put back: {why}", how(&deletion));
+            return Ok(Written::new(Verdict::RestoreRefused, key).because(why));
+        }
+    }
+    put_bytes(tx, item)?;
+    let content = Content::of(key.kind, &document);
+    let why = how(&deletion);
+    Ok(Written { kept_open, content, ..Written::new(Verdict::Restored, key).because(why) })
+}
+
+/// How a record was deleted, and where its body is.
+fn how(deletion: &Deletion) -> String {
+    let place = format!("lies in the trash ({})", deletion.sequence);
+    match &deletion.row {
+        Some((about, _)) => {
+            format!("was deleted at {} by {} and {place}", time_text(about.at_ms), about.actor)
+        }
+        None => format!("was deleted and {place}, where it is damaged"),
+    }
+}
+
+fn left_out(deletion: &Deletion) -> String {
+    format!(
+        "{}: left out. `thalamus-edge trash restore {}` puts it back as it was, `--restore-deleted` as the file has it",
+        how(deletion),
+        deletion.sequence
+    )
 }
 
 /// An import opens and closes nobody who exists here: hubs store `active: false` for people who use their accounts.
@@ -151,5 +256,13 @@ fn keep_unsaid(kind: Kind, document: &mut Document, stored: &Document) {
 pub(super) fn hash_of(key: &RecordKey) -> u64 {
     let mut hasher = DefaultHasher::new();
     (key.kind.schema().code, &key.id).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Tells what two rows of one record have apart.
+pub(super) fn hash_of_row(item: &Item) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    item.document.to_vec().unwrap_or_default().hash(&mut hasher);
+    item.content.as_ref().map(|(sha256, _)| sha256).hash(&mut hasher);
     hasher.finish()
 }

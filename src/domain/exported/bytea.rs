@@ -37,7 +37,8 @@ pub fn is_of_others(hash: &str, bytes: &[u8]) -> bool {
     is_digest && !is_hash(hash, bytes)
 }
 
-fn is_hash(hash: &str, bytes: &[u8]) -> bool {
+/// Whether `hash` is the SHA-256 or SHA-512 of these bytes.
+pub fn is_hash(hash: &str, bytes: &[u8]) -> bool {
     let is = |digest: String| digest.eq_ignore_ascii_case(hash);
     is(hex::encode(Sha512::digest(bytes))) || is(hex::encode(Sha256::digest(bytes)))
 }

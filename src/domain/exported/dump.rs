@@ -3,6 +3,9 @@
 //!
 //! A line that reads like a command is one only outside of comments, of texts in quotation marks and of the bodies of
 //! functions. Between `COPY` and its mark of the end, every line is a row.
+//!
+//! A file may hold several databases one behind the other: `pg_dumpall` and `pg_dump -C` say with `\connect` where the next
+//! one begins, and two dumps that were put together each have a head.
 
 use super::copy;
 
@@ -11,6 +14,8 @@ const COPY: &str = "COPY ";
 /// Ends it.
 const FROM_STDIN: &str = " FROM stdin;";
 const INSERT: &str = "INSERT INTO ";
+/// Commands of psql behind which what follows is of another database.
+const CONNECT: [&[u8]; 2] = [b"\\connect", b"\\c"];
 /// How a dump of one database begins, and how it ends.
 const HEAD: &[u8] = b"-- PostgreSQL database dump";
 const TAIL: &[u8] = b"-- PostgreSQL database dump complete";
@@ -57,11 +62,15 @@ pub struct DumpReader {
     within: Within,
     /// A head was met whose end was not.
     is_open: bool,
+    /// The database that the lines are of; empty before the first `\connect`.
+    database: String,
+    /// How many heads were met.
+    heads: usize,
 }
 
 impl Default for DumpReader {
     fn default() -> DumpReader {
-        DumpReader { within: START, is_open: false }
+        DumpReader { within: START, is_open: false, database: String::new(), heads: 0 }
     }
 }
 
@@ -80,10 +89,18 @@ impl DumpReader {
         if self.within == START {
             let line = line.trim_ascii_end();
             match line {
-                HEAD => self.is_open = true,
+                HEAD => {
+                    self.is_open = true;
+                    self.heads += 1;
+                }
                 TAIL => self.is_open = false,
                 // A command to psql.
-                [b'\\', ..] => return DumpLine::Other,
+                [b'\\', ..] => {
+                    if let Some(database) = connected(line) {
+                        self.database = database;
+                    }
+                    return DumpLine::Other;
+                }
                 _ => {}
             }
             if let Some((table, columns)) = copied_table(line) {
@@ -104,6 +121,16 @@ impl DumpReader {
         }
         self.pass(line);
         DumpLine::Other
+    }
+
+    /// The database that the lines are of; empty before the first `\connect`.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Which of several dumps in one file this is.
+    pub fn number(&self) -> usize {
+        self.heads
     }
 
     /// Why the dump is not all there, once its last line was read; `None` if it is, or does not say.
@@ -215,6 +242,35 @@ fn body_mark(text: &[u8]) -> Option<&[u8]> {
     (is_name && !name.first().is_some_and(u8::is_ascii_digit)).then(|| text.get(..=end)).flatten()
 }
 
+/// The database that a command to psql changes to: `\connect NAME`, `\c "a name" user`, `\connect -reuse-previous=on
+/// "dbname='a name'"`. Nothing if it is another command, or stays in the database.
+fn connected(line: &[u8]) -> Option<String> {
+    let blank = |byte: &u8| byte.is_ascii_whitespace();
+    let end = line.iter().position(blank).unwrap_or(line.len());
+    let (command, rest) = line.split_at_checked(end)?;
+    if !CONNECT.contains(&command) {
+        return None;
+    }
+    let mut rest = String::from_utf8_lossy(rest).trim().to_owned();
+    if rest.starts_with("-reuse-previous") {
+        rest = rest.split_once(char::is_whitespace)?.1.trim_start().to_owned();
+    }
+    let named = match rest.strip_prefix(['"', '\'']) {
+        Some(quoted) => {
+            let mark = rest.chars().next()?;
+            quoted.rsplit_once(mark).map_or(quoted, |(name, _)| name)
+        }
+        None => rest.split(char::is_whitespace).next().unwrap_or_default(),
+    };
+    let name = match named.split_once("dbname=") {
+        Some((_, name)) => {
+            name.strip_prefix('\'').and_then(|name| name.rsplit_once('\'')).map_or(name, |(name, _)| name)
+        }
+        None => named,
+    };
+    (!name.is_empty() && name != "-").then(|| name.to_owned())
+}
+
 fn begins_with(line: &[u8], mark: &str) -> bool {
     line.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark.as_bytes()))
 }
@@ -268,6 +324,36 @@ mod tests {
         ] {
             assert_eq!(table(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_database_of_each_line_is_known() {
+        for (line, database) in [
+            ("\\connect clinic", Some("clinic")),
+            ("\\c clinic", Some("clinic")),
+            ("\\c clinic postgres /tmp 5432", Some("clinic")),
+            ("\\connect \"Clinic A\"", Some("Clinic A")),
+            ("\\connect 'clinic'", Some("clinic")),
+            ("\\connect -reuse-previous=on \"dbname='a test'\"", Some("a test")),
+            ("\\connect -reuse-previous=on \"dbname=clinic\"", Some("clinic")),
+            ("\\connect - postgres", None),
+            ("\\connect", None),
+            ("\\copy people from x", None),
+            ("\\conninfo", None),
+            ("\\restrict clinic", None),
+        ] {
+            assert_eq!(connected(line.as_bytes()).as_deref(), database, "{line}");
+        }
+        let mut reader = DumpReader::default();
+        let mut found = Vec::new();
+        let text = "COPY a FROM stdin;\n\\connect row\n\\.\n/*\n\\connect comment\n*/\n\\connect b\nCOPY a FROM stdin;\n\\.\n\
+                    \\c c\nCOPY a FROM stdin;\n\\.\n";
+        for line in text.lines() {
+            if let DumpLine::Begin { .. } = reader.line(line.as_bytes()) {
+                found.push(reader.database().to_owned());
+            }
+        }
+        assert_eq!(found, ["", "b", "c"]);
     }
 
     /// The lines that count as rows, and the tables that begin.
