@@ -21,6 +21,8 @@ mod refused;
 mod resolutions;
 #[path = "holds/same.rs"]
 mod same;
+#[path = "holds/same_id.rs"]
+mod same_id;
 #[path = "holds/shared.rs"]
 mod shared;
 mod support;

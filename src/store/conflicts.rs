@@ -15,6 +15,7 @@ use super::records::Tx;
 use super::stand_in::unless_damaged;
 use super::sync_rows::{insert_some, path_of};
 use super::tables::{self, *};
+use super::whose::mark_of;
 use crate::domain::access::Actor;
 use crate::domain::diff::Path;
 use crate::domain::merge::{Clash, Side};
@@ -113,7 +114,7 @@ impl Note {
 /// decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conflict {
-    /// Hash of record, path and losing value, so that the federation keeps one. Of an identity: hash of the
+    /// Hash of record, its person, path and losing value, so that the federation keeps one. Of an identity: hash of the
     /// node and of both people's identities.
     pub id: String,
     pub subject: Subject,
@@ -292,11 +293,26 @@ impl Conflict {
         digest(&seen)
     }
 
-    fn id_of(key: &RecordKey, path: &Path, loser: Option<&Bson>) -> Result<String, StoreError> {
-        let mut named =
-            doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path.clone()};
-        insert_some(&mut named, "loser", &loser.cloned());
+    /// The id of a conflict over values. Two people who have an account or an id of a record one after the other may have
+    /// clashes over the same values: a decision about the one closes nothing of the other's.
+    fn id_of_value(&self) -> Result<String, StoreError> {
+        let (key, path) = (&self.key, self.path.clone());
+        let mut named = doc! {"collection": key.kind.schema().collection, "id": &key.id, "path": path};
+        insert_some(&mut named, "loser", &self.loser().cloned());
+        if let Some(mut person) = self.person.clone().filter(|person| !person.is_empty()) {
+            if let (Kind::Person, Some(field)) = (key.kind, self.path.first()) {
+                // The value that clashes is another one on each side.
+                person.remove(field);
+            }
+            named.insert("person", mark_of("", &person)?);
+        }
         digest(&named)
+    }
+
+    /// Whether both are about the same losing value of a record.
+    fn is_about_same_value(&self, other: &Conflict) -> bool {
+        (self.subject, &self.key, &self.path) == (other.subject, &other.key, &other.path)
+            && same_option(self.loser(), other.loser())
     }
 
     /// An id made of what tells one conflict from all others.
@@ -474,8 +490,19 @@ impl Tx<'_> {
             noted_at: Some(whose.number),
             ..Conflict::new(String::new(), key.clone(), Subject::Value)
         };
-        conflict.id = Conflict::id_of(key, &clash.path, conflict.loser())?;
+        conflict.id = self.id_of_value(&conflict)?;
         self.open_conflict(conflict)
+    }
+
+    /// The id under which a conflict over a value is known here, or is to be known. It stays if the person was only renamed
+    /// since.
+    fn id_of_value(&self, conflict: &Conflict) -> Result<String, StoreError> {
+        for known in self.open_conflicts_of(&conflict.key)? {
+            if known.is_about_same_value(conflict) && self.is_same_human(&known, conflict)? {
+                return Ok(known.id);
+            }
+        }
+        conflict.id_of_value()
     }
 
     /// Opens a conflict. If it is known, it keeps its notes, and an earlier decision becomes one.
@@ -575,7 +602,7 @@ impl Tx<'_> {
             let (key, publisher) = (to.clone(), None);
             let mut moved =
                 self.given(Conflict { key, publisher, is_reopened: false, ..conflict.clone() }, from)?;
-            moved.id = Conflict::id_of(to, &moved.path, moved.loser())?;
+            moved.id = self.id_of_value(&moved)?;
             conflict.resolve("new_id", Some(Bson::from(to.id.as_str())), &actor.to_string(), self.now_ms());
             self.put_conflict(&conflict)?;
             self.open_conflict(moved)?;

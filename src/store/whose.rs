@@ -93,7 +93,7 @@ fn forgotten_in(row: Option<Document>) -> Option<u64> {
 }
 
 /// Tells people apart in a row of the centre, on every node that folds alike.
-fn mark_of(account: &str, person: &Document) -> Result<String, StoreError> {
+pub(super) fn mark_of(account: &str, person: &Document) -> Result<String, StoreError> {
     digest(&doc! {"account": account, "person": identity_of(person)})
 }
 
@@ -174,6 +174,16 @@ impl Tx<'_> {
             // There may be others with the account, in other spellings.
             (Owner::Itself, Some(whose)) => self.was_of(&whose, record),
             (Owner::Field(_), Some(whose)) => Ok(self.owner_now(&whose)? == OwnerNow::Same),
+        }
+    }
+
+    /// Whether two conflicts over a record are of the same human being, `now` of who has its account now.
+    pub(super) fn is_same_human(&self, before: &Conflict, now: &Conflict) -> Result<bool, StoreError> {
+        let account = now.owner.as_deref().unwrap_or_default();
+        match (before.whose(account), &now.person) {
+            _ if before.owner != now.owner => Ok(false),
+            (Some(whose), Some(person)) => self.was_of(&whose, person),
+            (whose, _) => Ok(whose.is_some_and(|whose| !whose.is_of_another)),
         }
     }
 

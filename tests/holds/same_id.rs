@@ -1,0 +1,102 @@
+//! Two people under one account, or with one id of a record, one after the other: nothing of the one becomes the other's
+//! because the ids are the same.
+
+use super::*;
+
+fn open(clinic: &Clinic) -> Vec<Conflict> {
+    clinic.conflicts().into_iter().filter(|conflict| conflict.status == ConflictStatus::Open).collect()
+}
+
+/// The same two values clash on one node in a record of Ana's, on another one in the record of the same id of Beatriz's.
+#[tokio::test]
+async fn a_decision_about_one_person_decides_nothing_about_another_one() {
+    for (kind, id) in [(Kind::Person, ACCT), (Kind::Page, "p1")] {
+        let body = |person: Document, value: &str| match kind {
+            Kind::Person => with(person, doc! {"phone": value}),
+            _ => page(id, ACCT, value),
+        };
+        let sim = Sim::default();
+        let (a, b) = (Clinic::at(&sim), Clinic::at(&sim));
+        a.there(Kind::Person, ana());
+        a.there(kind, body(ana(), "agreed"));
+        a.round().await;
+        b.round().await;
+        a.edit(kind, body(ana(), "here")).await;
+        a.there(kind, body(ana(), "there"));
+        a.round().await;
+        let of_ana = open(&a);
+        assert_eq!(of_ana.len(), 1);
+        sim.remove(Kind::Page, "p1");
+        b.round().await;
+        sim.remove(Kind::Person, ACCT);
+        b.round().await;
+        a.there(Kind::Person, beatriz());
+        b.round().await;
+        a.there(kind, body(beatriz(), "agreed"));
+        b.round().await;
+        b.edit(kind, body(beatriz(), "here")).await;
+        a.there(kind, body(beatriz(), "there"));
+        b.round().await;
+        let of_beatriz = open(&b);
+        assert_eq!(of_beatriz.len(), 1);
+        assert_ne!(of_ana[0].id, of_beatriz[0].id, "{kind:?}");
+        // Each has a row of its own, and the decision in one is carried out for that one.
+        let mut row = sim.state().conflicts[&of_beatriz[0].id].clone();
+        row.extend(doc! {"resolution": "local", "resolved_by": "office"});
+        sim.set_row("edge_conflicts", row);
+        b.round().await;
+        b.round().await;
+        assert_eq!((b.here(kind, id), open(&b)), (Some(body(beatriz(), "here")), vec![]), "{kind:?}");
+        assert_eq!(sim.state().conflicts[&of_ana[0].id].get_str("status"), Ok("open"));
+        a.round().await;
+        assert!(open(&a).iter().any(|conflict| conflict.id == of_ana[0].id), "{kind:?}");
+    }
+}
+
+/// Their name was corrected meanwhile.
+#[tokio::test]
+async fn a_value_that_loses_again_stays_one_conflict_of_the_same_person() {
+    let clinic = Clinic::new();
+    clinic.there(Kind::Person, with(ana(), doc! {"phone": "agreed"}));
+    clinic.round().await;
+    clinic.edit(Kind::Person, with(ana(), doc! {"phone": "here"})).await;
+    clinic.there(Kind::Person, with(ana(), doc! {"phone": "there"}));
+    clinic.round().await;
+    let found = open(&clinic);
+    let renamed = || with(ana(), doc! {"lastname": "Betz-Ruiz", "phone": "there"});
+    clinic.there(Kind::Person, renamed());
+    clinic.round().await;
+    clinic.edit(Kind::Person, with(renamed(), doc! {"phone": "here"})).await;
+    clinic.there(Kind::Person, with(renamed(), doc! {"phone": "there again"}));
+    clinic.round().await;
+    let ids = |conflicts: &[Conflict]| conflicts.iter().map(|conflict| conflict.id.clone()).collect::<Vec<_>>();
+    assert_eq!((ids(&open(&clinic)), found.len()), (ids(&found), 1));
+}
+
+/// The account of Ana is held, and the centre gives the id of a record of somebody else's, deleted here, to the other one.
+#[tokio::test]
+async fn a_record_of_the_one_who_waits_is_not_taken_because_one_of_its_id_was_deleted_here() {
+    for kind in [Kind::Page, Kind::PersonalDocument] {
+        let owner = if kind == Kind::Page { "book" } else { "fedacct" };
+        let clinic = Clinic::new();
+        clinic.there(Kind::Person, ana());
+        clinic.there(Kind::Person, with(beatriz(), doc! {"_id": "OTHER"}));
+        clinic.there(kind, doc! {"_id": "r1", owner: "OTHER", "info": "of Other"});
+        clinic.round().await;
+        clinic.there(Kind::Person, with(beatriz(), doc! {"name": "Carla", "lastname": "Duarte"}));
+        clinic.round().await;
+        assert_eq!(clinic.holds(), 1);
+        clinic.delete(kind, "r1").await;
+        let of_carla = doc! {"_id": "r1", owner: ACCT, "info": "of Carla"};
+        clinic.there(kind, of_carla.clone());
+        for _ in 0..2 {
+            clinic.round().await;
+            assert_eq!(clinic.here(kind, "r1"), None, "{kind:?}");
+            assert_eq!(clinic.held(kind, "r1").as_ref(), Some(&of_carla), "{kind:?}");
+            assert_eq!(clinic.at_centre(kind, "r1").as_ref(), Some(&of_carla), "{kind:?}");
+        }
+        // What was deleted can be found.
+        let trash = clinic.store.read().unwrap().trash().unwrap();
+        assert!(trash.iter().any(|row| row.key == key(kind, "r1")), "{kind:?}");
+    }
+}
