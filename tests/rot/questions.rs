@@ -195,7 +195,8 @@ fn lose_in<K: Key + 'static>(
         let mut to = key.clone();
         if matches!(loss, Loss::Key | Loss::All) {
             let at = key.len() - from_end;
-            let mask = [6, 5, 3, 9, 10].into_iter().find(|mask| {
+            let more = (11..32_u8).filter(|mask| mask.count_ones() == 2);
+            let mask = [6, 5, 3, 9, 10].into_iter().chain(more).find(|mask| {
                 to[at] = key[at] ^ mask;
                 rows.get(K::from_bytes(&to)).unwrap().is_none()
             });
