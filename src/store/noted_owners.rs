@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use bson::Document;
-use redb::ReadOnlyTable;
+use redb::{ReadOnlyTable, ReadableTable as _};
 
 use super::StoreError;
 use super::conflicts::{Conflict, Subject};
