@@ -50,7 +50,7 @@ pub(crate) enum Writer {
         thread: Option<JoinHandle<()>>,
     },
     /// In whoever submits them, each as a group of one.
-    Inline(Mutex<WriterLoop>),
+    Inline(Box<Mutex<WriterLoop>>),
 }
 
 /// Jobs that wait for the writer's thread.
@@ -222,7 +222,7 @@ impl Writer {
     }
 
     pub(crate) fn inline(work: WriterLoop) -> Result<Writer, StoreError> {
-        Ok(Writer::Inline(Mutex::new(work)))
+        Ok(Writer::Inline(Box::new(Mutex::new(work))))
     }
 
     /// `is_trial`: what the job writes is undone when it has said what it would do.
