@@ -69,7 +69,8 @@ async fn a_value_that_loses_again_stays_one_conflict_of_the_same_person() {
     clinic.edit(Kind::Person, with(renamed(), doc! {"phone": "here"})).await;
     clinic.there(Kind::Person, with(renamed(), doc! {"phone": "there again"}));
     clinic.round().await;
-    let ids = |conflicts: &[Conflict]| conflicts.iter().map(|conflict| conflict.id.clone()).collect::<Vec<_>>();
+    let ids =
+        |conflicts: &[Conflict]| conflicts.iter().map(|conflict| conflict.id.clone()).collect::<Vec<_>>();
     assert_eq!((ids(&open(&clinic)), found.len()), (ids(&found), 1));
 }
 
