@@ -16,6 +16,12 @@ use super::json::weight;
 /// Keys of a document that are compared each with each; more are put into a set.
 const PAIRS_KEYS_MAX: usize = 24;
 
+/// What a document may take once its values are decoded. A megabyte of small objects takes thirty, and a node holds a
+/// document several times while it merges, deletes or restores it: 16 MiB of them would take gigabytes.
+const DECODED_MIB_MAX: usize = 192;
+/// A smaller document cannot take so much.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// The bytes of a document, which encoding it again would give.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verbatim {
@@ -29,11 +35,20 @@ pub enum NotKept {
     Unreadable,
     #[error("it has the same key twice or an encoding of its own")]
     Changed,
+    #[error(
+        "it has so many small values that it would take more than {DECODED_MIB_MAX} MiB of memory to work with it: spread them \
+         over several records"
+    )]
+    TooManyValues,
 }
 
 impl Verbatim {
     /// The document in these bytes, if it can be kept byte for byte.
     pub fn read(raw: &RawDocument) -> Result<Verbatim, NotKept> {
+        let most = DECODED_MIB_MAX << 20;
+        if raw.as_bytes().len() > LARGE_BYTES && weight::of_document(raw, most) > most {
+            return Err(NotKept::TooManyValues);
+        }
         let verbatim = Verbatim { bytes: raw.to_owned() };
         if is_plain(raw, CENTRE_DEPTH_MAX) {
             return Ok(verbatim);
@@ -150,6 +165,24 @@ mod tests {
         let many: Document = (0..100).map(|n| (format!("k{n}"), Bson::Int32(n))).collect();
         assert!(is_plain_document(&many));
         assert!(!is_plain_document(&doc! {"r": Bson::Symbol("x".into())}));
+    }
+
+    #[test]
+    fn a_document_of_too_many_small_values_is_not_decoded() {
+        let listed = |value: Bson, times: usize| doc! {"_id": "x", "a": vec![value; times]};
+        // An hour of a curve, and text of many megabytes, are no more than can be worked with.
+        for document in [
+            listed(1.5.into(), 900_000),
+            listed("x".repeat(1 << 20).into(), 14),
+            listed(doc! {"a": 1}.into(), 100_000),
+        ] {
+            let bytes = raw(&document);
+            let raw = RawDocument::from_bytes(&bytes).unwrap();
+            assert!(Verbatim::read(raw).is_ok(), "{} bytes", bytes.len());
+        }
+        let bytes = raw(&listed(doc! {"a": 1}.into(), 750_000));
+        let read = Verbatim::read(RawDocument::from_bytes(&bytes).unwrap());
+        assert_eq!(read, Err(NotKept::TooManyValues));
     }
 
     #[test]
