@@ -276,7 +276,11 @@ impl Importer {
                             let first = before.get(&hash).or_else(|| within.get(&hash));
                             first.is_some_and(|first| *first != hash_of_row(item))
                         };
-                        let written = write_one(tx, kind, item, &is_second, &terms)?;
+                        let met = |key: &RecordKey| {
+                            let hash = hash_of(key);
+                            before.contains_key(&hash) || within.contains_key(&hash)
+                        };
+                        let written = write_one(tx, kind, item, (&met, &is_second), &terms)?;
                         if written.verdict.is_of_record() {
                             within.entry(hash_of(&written.key)).or_insert_with(|| hash_of_row(item));
                         }

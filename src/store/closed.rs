@@ -11,15 +11,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bson::RawDocument;
+use bson::{Document, RawDocument};
 use redb::ReadableTable as _;
 
 use super::stand_in::unless_damaged;
-use super::tables::{CLOSED_HERE, CLOSED_UNSENT, Fields, JOURNAL, META, last_sequence};
+use super::tables::{CLOSED_HERE, CLOSED_UNSENT, Fields, JOURNAL, META, damaged, last_sequence};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::access::Actor;
 use crate::domain::active::{ACTIVE, Closing, is_active_raw};
 use crate::domain::audit::{Event, What};
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// What the journal says of `active`.
@@ -88,6 +89,9 @@ impl Tx<'_> {
         if key.kind != Kind::Person {
             return Ok(());
         }
+        if let (None, Some(person)) = (old, new) {
+            self.close_other_spelling(&key.id, person)?;
+        }
         let (was, is) = (old.map(is_active_raw), new.map(is_active_raw));
         match (was, is) {
             // What another side opens was closed here all the same, if it is made inactive there once more.
@@ -103,6 +107,30 @@ impl Tx<'_> {
             }
             // Removed, or made so: put back from the trash, it is as closed as it was.
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Somebody comes whose account, in another spelling, was closed here: as the same human being they are as closed as they
+    /// were.
+    fn close_other_spelling(&mut self, id: &str, person: &RawDocument) -> Result<(), StoreError> {
+        let account = fold_account(id);
+        let mut closed = Vec::new();
+        for entry in self.closed_here.iter()? {
+            closed.push(entry?.0.value().to_owned());
+        }
+        closed.retain(|other| other != id && fold_account(other) == account);
+        for other in closed {
+            let before =
+                unless_damaged(self.document(&RecordKey::new(Kind::Person, other.as_str())))?.flatten();
+            let before = before.map_or_else(|| self.departed(&account), |before| Ok(Some(before)))?;
+            let person = Document::try_from(person).map_err(|_| damaged("a person"))?;
+            if before.is_some_and(|before| !is_other_person(Some(&before), &before, &person)) {
+                self.note_closed_here(id, true)?;
+                if let Some(unsent) = self.unsent(&other)? {
+                    self.closed_unsent.insert(id, unsent)?;
+                }
+            }
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ fn diverts_person(
         (Some(hold), Some(remote)) if key.id == hold.remote => {
             wait(tx, key, &hold.account, remote, tally)?;
             if !is_in_doubt(tx, &hold)? {
-                end(tx, &hold, Some(remote), tally)?;
+                // Ended once all news of this round is taken: that of the records that wait may come behind the person's.
             } else if hold.gone.as_ref().is_some_and(is_unknown) {
                 // Now it is known who that is.
                 open(tx, key, &hold.local_key(), remote, hold.why, tally)?;
@@ -642,15 +642,25 @@ fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(),
         }
         return Ok(());
     }
-    match tx.held(&hold.remote_key())? {
-        Some(held) => end(tx, hold, Some(&held.document), tally),
-        None => end_alone(tx, hold, None, tally).map(drop),
+    if let Some(held) = tx.held(&hold.remote_key())? {
+        return end(tx, hold, Some(&held.document), tally);
     }
+    end_alone(tx, hold, None, tally)?;
+    let person = hold.local_key();
+    if hold.gone.is_some() && person == hold.remote_key() && tx.base(&person)?.is_at_centre() {
+        // Only the records of the other one were in the way of what the centre has done with the person.
+        let local = tx.document(&person)?;
+        *tally += merge_known(tx, &person, local, None)?;
+    }
+    Ok(())
 }
 
 impl Round<'_> {
-    /// Ends the holds whose reason is gone without news from the centre: somebody corrected the person here. Takes what
-    /// waited for somebody who has come to stand there.
+    /// Ends the holds whose reason is gone: somebody has corrected the person here or at the centre. Takes what waited for
+    /// somebody who has come to stand there.
+    ///
+    /// Only once all news of the round is taken. What waits was read earlier; taken before its own news, the record of
+    /// one human being would be merged with the one of the same id of another.
     pub(crate) async fn end_holds(&mut self) -> Result<(), RoundError> {
         let snapshot = self.store.read()?;
         let is_anything = snapshot.holds_count()? > 0 || snapshot.nobodys_count()? > 0;

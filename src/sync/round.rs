@@ -238,6 +238,9 @@ impl<'a> Round<'a> {
             },
         };
         let read = healed.map_err(RoundError::from).and(read);
+        if read.is_ok() {
+            self.end_holds().await?;
+        }
         match self.send(central, &node).await {
             Ok(held_back) => {
                 let read = read.and(self.unread.take().map_or(Ok(()), |error| Err(error.into())));
@@ -265,7 +268,6 @@ impl<'a> Round<'a> {
     /// What this node has to tell the centre: conflicts and edits, and the seal behind them. Returns what to say if many
     /// deletes wait for the operator.
     async fn send(&mut self, central: &mut dyn Central, node: &str) -> Result<Option<String>, RoundError> {
-        self.end_holds().await?;
         let published = self.publish_conflicts(central, node).await;
         self.note_unsent(published)?;
         let resolutions = self.pull_resolutions(central, node).await;

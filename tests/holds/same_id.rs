@@ -2,6 +2,7 @@
 //! because the ids are the same.
 
 use super::*;
+use thalamus_edge::store::OwnerNow;
 
 fn open(clinic: &Clinic) -> Vec<Conflict> {
     clinic.conflicts().into_iter().filter(|conflict| conflict.status == ConflictStatus::Open).collect()
@@ -99,5 +100,80 @@ async fn a_record_of_the_one_who_waits_is_not_taken_because_one_of_its_id_was_de
         // What was deleted can be found.
         let trash = clinic.store.read().unwrap().trash().unwrap();
         assert!(trash.iter().any(|row| row.key == key(kind, "r1")), "{kind:?}");
+    }
+}
+
+/// Ana's account is Beatriz's at the centre, with a record of hers under the id of one of Ana's. The centre is mended while the
+/// node is away: it hears in one round that Beatriz's record is gone and that Ana is back.
+#[tokio::test]
+async fn what_waits_is_not_taken_before_its_own_news() {
+    for (is_deleted, is_edited) in [(true, true), (true, false), (false, true), (false, false)] {
+        let what = format!("deleted: {is_deleted}, edited: {is_edited}");
+        let clinic = Clinic::new();
+        clinic.there(Kind::Person, ana());
+        clinic.there(Kind::Page, page("p1", ACCT, "of Ana"));
+        clinic.round().await;
+        clinic.sim.remove(Kind::Page, "p1");
+        clinic.there(Kind::Person, beatriz());
+        let of_beatriz = with(page("p1", ACCT, "of Beatriz"), doc! {"blood": "of Beatriz"});
+        clinic.there(Kind::Page, of_beatriz);
+        clinic.there(Kind::Page, page("p2", ACCT, "of Beatriz"));
+        clinic.round().await;
+        assert_eq!(clinic.holds(), 1, "{what}");
+        if is_edited && clinic.here(Kind::Page, "p1").is_some() {
+            clinic.edit(Kind::Page, with(page("p1", ACCT, "of Ana"), doc! {"note": "of Ana"})).await;
+        }
+        for id in ["p1", "p2"] {
+            match is_deleted {
+                true => clinic.sim.remove(Kind::Page, id),
+                false => clinic.there(Kind::Page, page(id, "OTHER", "of Beatriz")),
+            }
+        }
+        clinic.there(Kind::Person, ana());
+        for _ in 0..3 {
+            clinic.round().await;
+            assert_eq!(clinic.holds(), 0, "{what}");
+            for found in
+                [clinic.here(Kind::Page, "p1"), clinic.at_centre(Kind::Page, "p1")].into_iter().flatten()
+            {
+                let text = found.to_string();
+                assert!(!text.contains("of Ana") || !text.contains("of Beatriz"), "{what}: {text}");
+            }
+            assert!(!clinic.book(ACCT).contains(&"of Beatriz".to_owned()), "{what}");
+        }
+        // Nothing of hers can be put into the book of Ana.
+        let trash = clinic.store.read().unwrap().trash().unwrap();
+        for row in trash.into_iter().filter(|row| row.document.to_string().contains("of Beatriz")) {
+            let whose = row.whose.clone();
+            let owner = clinic.run(move |tx| tx.owner_now(&whose)).await;
+            assert_ne!(owner, OwnerNow::Same, "{what}: {row:?}");
+        }
+    }
+}
+
+/// The other one and their record are gone, of which the node hears in one round: so is who had the account before.
+#[tokio::test]
+async fn who_was_agreed_goes_with_the_person_and_the_records_that_waited() {
+    for with_record in [true, false] {
+        let clinic = Clinic::new();
+        clinic.there(Kind::Person, ana());
+        clinic.round().await;
+        clinic.there(Kind::Person, beatriz());
+        if with_record {
+            clinic.there(Kind::Page, page("p1", ACCT, "of Beatriz"));
+        }
+        clinic.round().await;
+        assert_eq!(clinic.holds(), 1);
+        clinic.sim.remove(Kind::Page, "p1");
+        clinic.sim.remove(Kind::Person, ACCT);
+        for _ in 0..3 {
+            clinic.round().await;
+        }
+        assert_eq!(
+            (clinic.holds(), clinic.here(Kind::Person, ACCT)),
+            (0, None),
+            "with a record: {with_record}"
+        );
+        clinic.assert_settled().await;
     }
 }

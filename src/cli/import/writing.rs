@@ -78,6 +78,35 @@ impl Written {
     }
 }
 
+/// Why a record may be of the person who had its account before, if it may: they were deleted here, another one has the account
+/// now, and the files do not say that they are of that one.
+fn of_person_before(
+    tx: &Tx<'_>,
+    account: &str,
+    met: &dyn Fn(&RecordKey) -> bool,
+    terms: &Terms,
+) -> Result<Option<String>, StoreError> {
+    let Some(person) = tx.resolve_person(account)?.map(|id| RecordKey::new(Kind::Person, id)) else {
+        return Ok(None);
+    };
+    if met(&person) {
+        return Ok(None);
+    }
+    let Some(deletion) = tx.deletion_of_person(account, &terms.trashed)? else {
+        return Ok(None);
+    };
+    let (Some(now), Some((_, before))) = (tx.document(&person)?, &deletion.row) else {
+        return Ok(None);
+    };
+    let is_other = is_other_person(Some(&before.document), &before.document, &now);
+    Ok(is_other.then(|| {
+        let how = how(&deletion);
+        format!(
+            "of {account}, who {how}, and which another person has now: import it together with the person whose record it is"
+        )
+    }))
+}
+
 /// What holds for all rows of an import.
 pub(super) struct Terms {
     /// What is stored is overwritten.
@@ -91,13 +120,13 @@ pub(super) struct Terms {
     pub(super) actor: Actor,
 }
 
-/// Writes a record, if it is to be written. `is_second` says whether a row of this record stood in the
-/// files before that has other content.
+/// Writes a record, if it is to be written. `met` says whether a row of a record stood in the files before, `is_second` whether
+/// one did that has other content.
 pub(super) fn write_one(
     tx: &mut Tx<'_>,
     kind: Kind,
     item: &Item,
-    is_second: &dyn Fn(&RecordKey) -> bool,
+    (met, is_second): (&dyn Fn(&RecordKey) -> bool, &dyn Fn(&RecordKey) -> bool),
     terms: &Terms,
 ) -> Result<Written, StoreError> {
     let mut document = item.document.clone();
@@ -137,6 +166,11 @@ pub(super) fn write_one(
         && let Some(deletion) = tx.deletion_of_person(account, &terms.trashed)?
     {
         let why = format!("of {account}, who {}: put that person back first", how(&deletion));
+        return Ok(Written::new(Verdict::OwnerDeleted, key).because(why));
+    }
+    if let (None, Some(account), true) = (&stored, &owner, kind != Kind::Person)
+        && let Some(why) = of_person_before(tx, account, met, terms)?
+    {
         return Ok(Written::new(Verdict::OwnerDeleted, key).because(why));
     }
     let is_closed = kind == Kind::Person && terms.closed.contains(&fold_account(&item.id));

@@ -19,6 +19,11 @@ const CONNECT: [&[u8]; 2] = [b"\\connect", b"\\c"];
 /// How a dump of one database begins, and how it ends.
 const HEAD: &[u8] = b"-- PostgreSQL database dump";
 const TAIL: &[u8] = b"-- PostgreSQL database dump complete";
+/// The same of all databases of a server.
+const HEAD_OF_ALL: &[u8] = b"-- PostgreSQL database cluster dump";
+const TAIL_OF_ALL: &[u8] = b"-- PostgreSQL database cluster dump complete";
+/// What Windows puts before a text.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a line of a dump is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +67,12 @@ pub struct DumpReader {
     within: Within,
     /// A head was met whose end was not.
     is_open: bool,
+    /// As `is_open`, of all databases together.
+    is_all_open: bool,
+    /// Another dump begins before the one before has ended.
+    is_one_cut_off: bool,
+    /// A line was met that can be of a dump.
+    is_begun: bool,
     /// The database that the lines are of; empty before the first `\connect`.
     database: String,
     /// How many heads were met.
@@ -70,7 +81,15 @@ pub struct DumpReader {
 
 impl Default for DumpReader {
     fn default() -> DumpReader {
-        DumpReader { within: START, is_open: false, database: String::new(), heads: 0 }
+        DumpReader {
+            within: START,
+            is_open: false,
+            is_all_open: false,
+            is_one_cut_off: false,
+            is_begun: false,
+            database: String::new(),
+            heads: 0,
+        }
     }
 }
 
@@ -86,14 +105,25 @@ impl DumpReader {
             self.within = START;
             return DumpLine::End;
         }
+        let line = line.strip_prefix(MARK).unwrap_or(line);
+        if !self.is_begun && [HEAD, HEAD_OF_ALL].contains(&line.trim_ascii_end()) {
+            // What stood before it is what a program has said on the way.
+            (self.is_begun, self.within) = (true, START);
+        }
         if self.within == START {
             let line = line.trim_ascii_end();
             match line {
                 HEAD => {
+                    self.is_one_cut_off |= self.is_open;
                     self.is_open = true;
                     self.heads += 1;
                 }
                 TAIL => self.is_open = false,
+                HEAD_OF_ALL => {
+                    self.is_one_cut_off |= self.is_all_open;
+                    self.is_all_open = true;
+                }
+                TAIL_OF_ALL => self.is_all_open = false,
                 // A command to psql.
                 [b'\\', ..] => {
                     if let Some(database) = connected(line) {
@@ -104,6 +134,7 @@ impl DumpReader {
                 _ => {}
             }
             if let Some((table, columns)) = copied_table(line) {
+                self.is_begun = true;
                 self.within = Within::Rows;
                 return DumpLine::Begin { table, columns };
             }
@@ -137,6 +168,14 @@ impl DumpReader {
     pub fn cut_off(&self) -> Option<&'static str> {
         match self.within {
             Within::Rows => Some("the dump ends within the rows of a table: it was cut off"),
+            _ if self.is_one_cut_off => Some(
+                "another dump begins in it before the one before has ended: that one was cut off, and tables or rows may be \
+                 missing",
+            ),
+            _ if self.is_all_open && !self.is_open => Some(
+                "the dump has no `-- PostgreSQL database cluster dump complete` at its end: it was cut off, and databases may \
+                 be missing",
+            ),
             _ if self.is_open => Some(
                 "the dump has no `-- PostgreSQL database dump complete` at its end: it was cut off, and tables or rows may \
                  be missing",
@@ -323,6 +362,31 @@ mod tests {
             "COPY",
         ] {
             assert_eq!(table(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_dump_that_was_cut_off_is_told_of_whatever_stands_before_it() {
+        let (head, tail) = ("-- PostgreSQL database dump\n", "-- PostgreSQL database dump complete\n");
+        let rows = "COPY people (id) FROM stdin;\nA\n\\.\n";
+        let all = "-- PostgreSQL database cluster dump\n";
+        for (text, is_whole) in [
+            (format!("{head}{rows}{tail}"), true),
+            (format!("{head}{rows}"), false),
+            (format!("\u{feff}{head}{rows}{tail}"), true),
+            (format!("\u{feff}{head}{rows}"), false),
+            (format!("could not change directory to \"/root\": it's closed\n{head}{rows}{tail}"), true),
+            (format!("could not change directory to \"/root\": it's closed\n{head}{rows}"), false),
+            (format!("{head}{rows}{head}{rows}{tail}"), false),
+            (format!("{head}{rows}{tail}{head}{rows}{tail}"), true),
+            (format!("{all}{head}{rows}{tail}"), false),
+            (format!("{all}{head}{rows}{tail}-- PostgreSQL database cluster dump complete\n"), true),
+            (format!("\u{feff}{rows}"), true),
+        ] {
+            let mut reader = DumpReader::default();
+            let lines: Vec<_> = text.lines().map(|line| reader.line(line.as_bytes())).collect();
+            assert!(lines.contains(&DumpLine::Row), "{text}");
+            assert_eq!(reader.cut_off().is_none(), is_whole, "{text}");
         }
     }
 
