@@ -21,7 +21,7 @@ use crate::domain::json::parse_body;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{PERSON_ID_CHARS_MAX, PERSON_ID_CHARS_MIN, is_account};
 use crate::flaw::step;
-use crate::store::{Granted, StoreError, Tx};
+use crate::store::{EditError, Granted, StoreError, Tx};
 
 /// Longest name of a technician's account.
 const LOCAL_NAME_CHARS_MAX: usize = 64;
@@ -268,7 +268,7 @@ async fn add_person(
     let central = node.settings.central_roles.clone();
     let id = id.to_owned();
     let _claim = node.store.claim(ACCOUNT_BYTES)?;
-    let added = caller.writes(node).transact(move |tx| -> Result<Option<Added>, StoreError> {
+    let added = caller.writes(node).transact(move |tx| -> Result<Option<Added>, EditError> {
         let stored = tx.resolve_person(&id)?;
         let is_new = stored.is_none();
         let key = RecordKey::new(Kind::Person, stored.unwrap_or_else(|| id.clone()));
@@ -282,6 +282,9 @@ async fn add_person(
             let of_all: Vec<String> =
                 new.roles.iter().filter(|role| central.contains(role)).cloned().collect();
             person.insert("roles", if of_all.is_empty() { vec![END_USER.to_owned()] } else { of_all });
+        }
+        if is_new && tx.is_another_ones(&key, &person)? {
+            return Err(EditError::Departed);
         }
         tx.edit(&key, Some(&person), &actor)?;
         let of_record = Granted::default().counting(strings(person.get("roles")), &central);

@@ -188,7 +188,7 @@ impl Round<'_> {
         now: Option<Moment>,
         keys: Vec<RecordKey>,
     ) -> Result<(Vec<Sending>, Vec<RecordKey>), RoundError> {
-        let (node, is_read_beside) = (node.to_owned(), self.beside.is_some());
+        let (node, is_read_beside, is_read) = (node.to_owned(), self.beside.is_some(), self.is_read);
         let (sending, rest, tally) = self
             .store
             .transact(move |tx| -> Result<_, StoreError> {
@@ -200,7 +200,9 @@ impl Round<'_> {
                         continue;
                     }
                     let planned = tx.sparing(key, |tx| {
-                        if is_read_beside && is_read_first(tx, key)? {
+                        if (is_read_beside && is_read_first(tx, key)?)
+                            || (!is_read && is_new_person(tx, key)?)
+                        {
                             return Ok(None);
                         }
                         plan(tx, key, &node, now, &mut tally)
@@ -326,6 +328,13 @@ fn plan(
     let author = tx.author_of(key)?;
     tx.open_intent(key, &Intent { number, after: now, author, write: intent })?;
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
+}
+
+/// Whether a person was made here whom the centre does not have. Before all was read it is not known whether it has records
+/// under the account, of somebody else: sent, the person would get them.
+fn is_new_person(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    let is_new = key.kind == Kind::Person && tx.base(key)? == Base::Absent;
+    Ok(is_new && !planted(Flaw::PersonNotAwaited))
 }
 
 /// Whether the changes give the record to another person.

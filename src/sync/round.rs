@@ -151,6 +151,8 @@ pub(crate) struct Round<'a> {
     is_unsealed: bool,
     /// Everything was sent, although not everything could be read.
     pub(crate) has_only_sent: bool,
+    /// All news of the centre is taken, as far as it was there when this round began.
+    pub(crate) is_read: bool,
 }
 
 impl<'a> Round<'a> {
@@ -186,6 +188,7 @@ impl<'a> Round<'a> {
             unmarked: BTreeSet::new(),
             is_unsealed: false,
             has_only_sent: false,
+            is_read: false,
         }
     }
 
@@ -238,7 +241,8 @@ impl<'a> Round<'a> {
             },
         };
         let read = healed.map_err(RoundError::from).and(read);
-        if read.is_ok() {
+        self.is_read = read.is_ok();
+        if self.is_read {
             self.end_holds().await?;
         }
         match self.send(central, &node).await {
