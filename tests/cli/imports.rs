@@ -317,6 +317,14 @@ fn nothing_in_a_directory_is_skipped_in_silence() {
         assert_eq!(ran.json()["skipped"].as_array().unwrap().len(), 1, "{name}");
         fs::remove_file(clinic.path(name)).unwrap();
     }
+    let rows = "COPY pols (id, data) FROM stdin;\n\\.\n";
+    let utf16: Vec<u8> =
+        "\u{feff}".encode_utf16().chain(rows.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    for (bytes, told) in [(utf16, "it is UTF-16"), (b"PGDMP\x01\x0e\0".to_vec(), "packed format of pg_dump")]
+    {
+        fs::write(clinic.path("d/pols.sql"), bytes).unwrap();
+        clinic.run(&["import", "d"]).ends(1).complains(told);
+    }
 }
 
 #[test]

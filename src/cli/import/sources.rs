@@ -196,7 +196,11 @@ impl Sources {
         let DumpTables { mut tables, twice, cut_off } =
             tables_of_dump(path).with_context(|| path.display().to_string())?;
         if tables.is_empty() {
-            self.skip(path.to_owned(), no_rows(path));
+            match not_text(path) {
+                Some(why) => self.skip(path.to_owned(), why),
+                // Commands that make the tables, say.
+                None => eprintln!("{shown}: holds no rows of a table"),
+            }
         }
         let is_ours = |table: &DumpTable| kind_named(config, &table.name).is_some();
         if let Some(table) =
@@ -375,18 +379,18 @@ fn is_program(path: &Path) -> anyhow::Result<bool> {
     Ok(start == PROGRAM_MARK)
 }
 
-/// What to say of a file that is called as a dump, and of which no table can be read.
-fn no_rows(path: &Path) -> &'static str {
+/// Why a file that is called as a dump cannot be read as one, if it is no text in UTF-8.
+fn not_text(path: &Path) -> Option<&'static str> {
     let mut first = [0; 5];
     let read = File::open(path).and_then(|mut file| file.read(&mut first)).unwrap_or_default();
     match first.get(..read).unwrap_or_default() {
         b"PGDMP" => {
-            "it is in the packed format of pg_dump: make text of it with `pg_restore -f NAME.sql FILE`"
+            Some("it is in the packed format of pg_dump: make text of it with `pg_restore -f NAME.sql FILE`")
         }
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-            "it is UTF-16: write it as UTF-8, with `pg_dump -f` instead of `>` on Windows"
+            Some("it is UTF-16: write it as UTF-8, with `pg_dump -f` instead of `>` on Windows")
         }
-        _ => "it holds no rows of a table",
+        _ => None,
     }
 }
 
