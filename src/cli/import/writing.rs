@@ -83,7 +83,7 @@ impl Written {
 fn of_person_before(
     tx: &Tx<'_>,
     account: &str,
-    met: &dyn Fn(&RecordKey) -> bool,
+    met: OfRecord<'_>,
     terms: &Terms,
 ) -> Result<Option<String>, StoreError> {
     let Some(person) = tx.resolve_person(account)?.map(|id| RecordKey::new(Kind::Person, id)) else {
@@ -120,13 +120,16 @@ pub(super) struct Terms {
     pub(super) actor: Actor,
 }
 
+/// What is known of a record from the rows before.
+pub(super) type OfRecord<'a> = &'a dyn Fn(&RecordKey) -> bool;
+
 /// Writes a record, if it is to be written. `met` says whether a row of a record stood in the files before, `is_second` whether
 /// one did that has other content.
 pub(super) fn write_one(
     tx: &mut Tx<'_>,
     kind: Kind,
     item: &Item,
-    (met, is_second): (&dyn Fn(&RecordKey) -> bool, &dyn Fn(&RecordKey) -> bool),
+    (met, is_second): (OfRecord<'_>, OfRecord<'_>),
     terms: &Terms,
 ) -> Result<Written, StoreError> {
     let mut document = item.document.clone();
