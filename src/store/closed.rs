@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Document, RawDocument};
-use redb::ReadableTable as _;
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::stand_in::unless_damaged;
 use super::tables::{CLOSED_HERE, CLOSED_UNSENT, Fields, JOURNAL, META, damaged, last_sequence};
@@ -114,18 +114,22 @@ impl Tx<'_> {
     /// Somebody comes whose account, in another spelling, was closed here: as the same human being they are as closed as they
     /// were.
     fn close_other_spelling(&mut self, id: &str, person: &RawDocument) -> Result<(), StoreError> {
-        let account = fold_account(id);
-        let mut closed = Vec::new();
-        for entry in self.closed_here.iter()? {
-            closed.push(entry?.0.value().to_owned());
+        if self.closed_here.is_empty()? {
+            return Ok(());
         }
-        closed.retain(|other| other != id && fold_account(other) == account);
-        for other in closed {
+        let account = fold_account(id);
+        let last = self.departed(&account)?;
+        let mut spelled = self.spellings(&account)?;
+        spelled.extend(last.as_ref().and_then(|last| last.get_str("_id").ok()).map(str::to_owned));
+        for other in spelled {
+            if other == id || !self.is_closed_here(&other)? {
+                continue;
+            }
             let before =
                 unless_damaged(self.document(&RecordKey::new(Kind::Person, other.as_str())))?.flatten();
-            let before = before.map_or_else(|| self.departed(&account), |before| Ok(Some(before)))?;
+            let Some(before) = before.or_else(|| last.clone()) else { continue };
             let person = Document::try_from(person).map_err(|_| damaged("a person"))?;
-            if before.is_some_and(|before| !is_other_person(Some(&before), &before, &person)) {
+            if !is_other_person(Some(&before), &before, &person) {
                 self.note_closed_here(id, true)?;
                 if let Some(unsent) = self.unsent(&other)? {
                     self.closed_unsent.insert(id, unsent)?;
@@ -281,15 +285,12 @@ mod tests {
     use super::*;
     use crate::store::{Base, Store, StoreOptions};
 
+    const OPTIONS: StoreOptions =
+        StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1_000, audit_keep_rows: 1_000, clock: || 0 };
+
     /// How the account stands after each of these versions of its record.
     async fn closed_after(versions: Vec<(Option<Document>, Actor)>) -> Vec<bool> {
-        let options = StoreOptions {
-            cache_bytes: 1 << 20,
-            journal_keep_rows: 1_000,
-            audit_keep_rows: 1_000,
-            clock: || 0,
-        };
-        let store = Store::in_memory(options).unwrap();
+        let store = Store::in_memory(OPTIONS).unwrap();
         let mut found = Vec::new();
         for (version, actor) in versions {
             let write = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
@@ -326,6 +327,31 @@ mod tests {
         assert_eq!(closed_after(steps).await, [false, true, true, true, true, true]);
     }
 
+    /// The centre writes the account of a person who was closed here in another spelling, beside the former one or after it went.
+    #[tokio::test]
+    async fn a_closing_is_of_the_same_person_in_every_spelling() {
+        for (name, is_gone) in [("Ana", true), ("Ana", false), ("Zoe", true), ("Zoe", false)] {
+            let store = Store::in_memory(OPTIONS).unwrap();
+            let write = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+                let person = |id: &str, name: &str| {
+                    let dob = if name == "Ana" { "1950-01-01" } else { "1980-02-02" };
+                    doc! {"_id": id, "name": name, "lastname": name, "dob": dob, "gender": "f", "active": true}
+                };
+                let (key, ana) = (RecordKey::new(Kind::Person, "ANA001"), person("ANA001", "Ana"));
+                tx.put(&key, Some(&ana), &Base::Document(ana.clone()), &Actor::Centre)?;
+                tx.set_closed_here("ANA001", true, &Actor::Local("tech".to_owned()))?;
+                if is_gone {
+                    tx.put(&key, None, &Base::Absent, &Actor::Centre)?;
+                }
+                let (key, other) = (RecordKey::new(Kind::Person, "ana001"), person("ana001", name));
+                tx.put(&key, Some(&other), &Base::Document(other.clone()), &Actor::Centre)
+            };
+            store.transact(write).await.unwrap();
+            let found = store.read().unwrap().closing("ana001").unwrap();
+            assert_eq!(found.is_some(), name == "Ana", "{name}, gone before: {is_gone}");
+        }
+    }
+
     #[tokio::test]
     async fn who_begins_inactive_was_closed_by_nobody() {
         let tech = || Actor::Local("tech".to_owned());
@@ -339,13 +365,7 @@ mod tests {
 
     /// How the account was closed after each of these versions; `None` says that somebody closes it as it is.
     async fn closings(steps: Vec<Option<(Option<Document>, Actor)>>) -> Vec<Option<Closing>> {
-        let options = StoreOptions {
-            cache_bytes: 1 << 20,
-            journal_keep_rows: 1_000,
-            audit_keep_rows: 1_000,
-            clock: || 0,
-        };
-        let store = Store::in_memory(options).unwrap();
+        let store = Store::in_memory(OPTIONS).unwrap();
         let mut found = Vec::new();
         for step in steps {
             let write = move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
@@ -421,13 +441,7 @@ mod tests {
     /// Nobody opens because pages are damaged, each may be opened again, and who comes later was closed by nobody.
     #[tokio::test]
     async fn whoever_was_known_when_the_notes_were_lost_is_closed_until_opened() {
-        let options = StoreOptions {
-            cache_bytes: 1 << 20,
-            journal_keep_rows: 1_000,
-            audit_keep_rows: 1_000,
-            clock: || 0,
-        };
-        let store = Store::in_memory(options).unwrap();
+        let store = Store::in_memory(OPTIONS).unwrap();
         let put = |id: &'static str| {
             move |tx: &mut Tx<'_>| -> Result<(), StoreError> {
                 let person = doc! {"_id": id, "name": "Ana", "active": false};

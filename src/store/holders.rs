@@ -1,7 +1,7 @@
 //! Floor 1. Since when an account has been of the human being who has it now, and where else they were before.
 //!
 //! The audit trail and the journal name people by account. They are never changed, so what they say of an account is about
-//! whoever had it then. Noted beside them is from which number on it is about the present holder; and who leaves an account
+//! the person who had it then. Noted beside them is from which number on it is about the present holder; and who leaves an account
 //! for another id is noted with the part of the trail that goes with them. Where that is lost, it begins with the loss:
 //! nobody is shown what may be about somebody else. Those who may look at everybody see all of it.
 
@@ -88,7 +88,7 @@ impl Tx<'_> {
         self.begin_holder(&from)
     }
 
-    /// The rows are lost with damaged pages: whoever has an account has it since now, as far as anybody knows.
+    /// The rows are lost with damaged pages: the present holder of each account counts as its holder from now on.
     pub(super) fn holders_are_lost(&mut self) -> Result<(), StoreError> {
         self.write_all_repeats()?;
         for id in self.known_people()? {

@@ -256,7 +256,7 @@ impl Tx<'_> {
         })
     }
 
-    /// Whoever has the account now is this `person`, as somebody decided, though they are told apart.
+    /// Notes that the present holder of the account is this `person`, by decision, although their identities differ.
     pub(super) fn note_trash_same(
         &mut self,
         account: &str,

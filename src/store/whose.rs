@@ -292,7 +292,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Whoever has the account `now` is the `person` who had it, as somebody decided, though they are told apart: what was
+    /// The holder of the account `now` is the `person` who had it, by decision, although their identities differ: what was
     /// kept of that one is theirs.
     pub(crate) fn note_same(
         &mut self,

@@ -109,7 +109,7 @@ pub(super) const OTHER_OWNER: &str = "it would give the record to another person
 /// As [`OF_ANOTHER`], of a record that is gone.
 pub(super) const GONE_OF_ANOTHER: &str = "the record is gone, and its account is another person's now, or nobody knows whose it was: enter it where it belongs. The side that had deleted it closes the conflict and writes nothing; if no side had, and both versions are another one's, \"central\" does";
 
-/// Why a decision in a row is not carried out for a version of a whole record that stood when the conflict was found: whoever
+/// Why a decision in a row is not carried out for a version of a whole record that stood when the conflict was found: the person who
 /// deleted the record later may have seen it.
 pub(super) const GONE_SINCE: &str = "the record is gone: it was deleted after this conflict was found. To have it again, decide at the node, or take it out of the trash there; the side that had deleted it closes the conflict";
 

@@ -657,7 +657,7 @@ fn end_if_settled(tx: &mut Tx<'_>, hold: &Hold, tally: &mut Tally) -> Result<(),
 
 impl Round<'_> {
     /// Ends the holds whose reason is gone: somebody has corrected the person here or at the centre. Takes what waited for
-    /// somebody who has come to stand there.
+    /// a person whom the centre has now.
     ///
     /// Only once all news of the round is taken. What waits was read earlier; taken before its own news, the record of
     /// one human being would be merged with the one of the same id of another.

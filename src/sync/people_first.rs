@@ -8,7 +8,7 @@
 //! record behind them. Whatever happens between the two reads is seen that way: a person who is still the same after the
 //! record was read was the same when it was read.
 //!
-//! Not asked is about records that are here as they are there, and that belong to nobody or to somebody who is held. A node
+//! Not asked is about records that are here as they are there, and that belong to nobody or to a person who is held. A node
 //! that is new asks like any other: what it takes into the wrong book is edited there hours later.
 //!
 //! Nobody tells of somebody who follows on the person of a record in another spelling of the account. So where a sweep has

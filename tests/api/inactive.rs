@@ -258,7 +258,7 @@ async fn a_closing_is_of_one_person_and_of_no_other_spelling() {
     assert_eq!(found().await, ["HUB001"]);
 }
 
-/// Whoever can log in here is not deleted, whichever way that is decided; and who cannot may go, whatever their record says.
+/// A person who can log in here is not deleted, however that is decided. One who cannot may go, whatever the record says.
 #[tokio::test]
 async fn a_decision_deletes_nobody_who_logs_in_here() {
     for (counts, logs_in) in [(ActiveFromCentre::Ignore, true), (ActiveFromCentre::Honour, false)] {

@@ -18,7 +18,7 @@ BIRTH, CERTIFICATE, PICTURE = ("119b352e-8e4f-4847-9f05-53462cf94f10", "919c352f
                                "8789981f-4e31-48d5-8eb8-1774dac8b8f6")
 #: Somebody without pages, somebody with one, and somebody with a role that the rules do not know.
 NO_BOOK, NEIGHBOUR, NEW_ROLE = "NOBOOK0001", "NEIGHBOUR1", "OWNROLE001"
-#: Somebody who has a document with its bytes, which only PostgreSQL's table has a place for.
+#: A person who has a document with its bytes, which only PostgreSQL's table has a place for.
 PICTURED, BYTES = "PICTURED01", "\\xffd8ff"
 
 

@@ -78,7 +78,7 @@ async fn a_round_names_the_stage_at_which_it_failed() {
         assert!(report.message.contains(words), "{what}: {report:?}");
         assert!(report.message.contains(&format!("({stage})")), "{what}: {report:?}");
         assert!(!report.message.contains("hunter2"), "{what}: {report:?}");
-        // Nothing is lost. Somebody who is new is not sent before all is read; edits of others are, see `slow_feed`.
+        // Nothing is lost. A new person is not sent before all is read; edits of others are, see `slow_feed`.
         assert_eq!(ground.pending(), 1, "{what}");
         ground.proxy.set_rules(Vec::new());
         if user.is_empty() {

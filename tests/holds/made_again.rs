@@ -289,7 +289,7 @@ fn assert_gone_since(clinic: &Clinic, id: &str) {
 }
 
 /// What was deleted here is one record, and what the centre has under its id by now is another one: it waits as every record
-/// of somebody who is held.
+/// of a person who is held.
 #[tokio::test]
 async fn a_record_with_the_id_of_a_deleted_one_waits_with_its_person() {
     for is_held_before in [true, false] {

@@ -193,7 +193,7 @@ async fn the_account_goes(before: Before, first: First, kind: Kind, verdict: Opt
         clinic.assert_unmixed_but(&left, &what);
     }
     let question = clinic.open_identity();
-    // Whoever had it at the centre is another one than Boris.
+    // The one who had it at the centre is another one than Boris.
     let is_asked = !matches!(before, Before::MadeAndDeleted | Before::Nobody);
     assert_eq!(question.is_some(), is_asked, "{what}: {question:?}");
     if let (Some(verdict), true) = (&verdict, question.is_some()) {
@@ -499,7 +499,7 @@ async fn a_record_that_is_deleted_and_there_again_while_nobody_has_its_account_c
             let is_kept = trash.iter().any(|row| row.document == record(Page, "a1", "Anna-agreed"));
             assert!(is_kept, "{what}: {trash:?}");
             assert_eq!(clinic.store.read().unwrap().disagreements().unwrap(), [""; 0], "{what}");
-            // Whoever comes to have the account there has the record.
+            // The next holder of the account there has the record.
             let is_of_boris = again.get_str("info").unwrap() == "Boris-page";
             clinic.there(Person, if is_of_boris { boris() } else { anna() });
             clinic.round().await;

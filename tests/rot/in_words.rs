@@ -170,7 +170,7 @@ async fn a_damaged_row_of_who_had_an_account_is_in_the_way_of_no_other_account()
         let store = node.store();
         look_at_all(&store).await;
         assert_eq!(store.damaged_rows().len(), 1, "{row}");
-        // A record of somebody who comes later, and never had a predecessor.
+        // A record of a person who comes later, and never had a predecessor.
         node.sim.put(Kind::Encounter, encounter("carlas", "CCC001"));
         node.round(&store).await;
         assert!(has(&store, Kind::Encounter, "carlas"), "{row}: it waits for nobody");
