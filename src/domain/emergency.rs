@@ -17,8 +17,8 @@ pub const REASON_CHARS_MIN: usize = 10;
 const REASON_LETTERS_MIN: usize = 5;
 /// Longest reason: the audit trail keeps all of it.
 pub const REASON_CHARS_MAX: usize = TEXT_CHARS_MAX;
-/// Before a text with percent signs, as RFC 8187 has it.
-const EXTENDED_PREFIX: &str = "UTF-8''";
+/// Before a text with percent signs, as RFC 8187 (and 5987 before it) has it, in front of the language: `UTF-8'es'`.
+const CHARSETS: [&str; 2] = ["UTF-8'", "ISO-8859-1'"];
 /// Openings of one account that nobody has reviewed; then somebody has to, before there is another one.
 pub const UNREVIEWED_EACH_MAX: usize = 32;
 /// The same for all accounts together.
@@ -38,14 +38,11 @@ pub enum ReasonError {
 }
 
 impl Reason {
-    /// From the bytes of a header, in UTF-8, windows-1252 (which contains Latin-1), or with percent signs (RFC 3986, 2.1), also with the `UTF-8''` of
-    /// RFC 8187 before it: browsers put nothing but Latin-1 into a header. Blanks around it do not count.
+    /// From the bytes of a header, in UTF-8, windows-1252 (which contains Latin-1), or with percent signs (RFC 3986, 2.1), also with the charset and language
+    /// of RFC 8187 before it: browsers put nothing but Latin-1 into a header. Blanks around it do not count.
     pub fn parse(bytes: &[u8]) -> Result<Reason, ReasonError> {
         let text = decoded(bytes);
-        let text = match text.get(..EXTENDED_PREFIX.len()) {
-            Some(prefix) if prefix.eq_ignore_ascii_case(EXTENDED_PREFIX) => &text[EXTENDED_PREFIX.len()..],
-            _ => &text,
-        };
+        let text = without_charset(&text).unwrap_or(&text);
         // A percent sign that no two digits follow stands for itself.
         let text = decoded(&percent_decode_str(text).collect::<Vec<u8>>()).into_owned();
         let text = text.trim();
@@ -63,6 +60,16 @@ impl Reason {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The text behind a charset and a language.
+fn without_charset(text: &str) -> Option<&str> {
+    let rest = CHARSETS.into_iter().find_map(|charset| {
+        let (prefix, rest) = text.split_at_checked(charset.len())?;
+        prefix.eq_ignore_ascii_case(charset).then_some(rest)
+    })?;
+    let (language, rest) = rest.split_once('\'')?;
+    language.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-').then_some(rest)
 }
 
 #[cfg(test)]
@@ -90,6 +97,10 @@ mod tests {
             (b"coma diab%E9tico", "coma diabético"),
             (b"utf-8''%D8%A5%D8%BA%D9%85%D8%A7%D8%A1%20shock", "إغماء shock"),
             (b"UTF-8''unconscious", "unconscious"),
+            (b"UTF-8'es-MX'coma%20diab%C3%A9tico", "coma diabético"),
+            (b"iso-8859-1''coma%20diab%E9tico", "coma diabético"),
+            (b"UTF-8' is what she said", "UTF-8' is what she said"),
+            (b"utf-8'a b'c is no charset", "utf-8'a b'c is no charset"),
             (b"sats at 80% and falling", "sats at 80% and falling"),
         ] {
             assert_eq!(Reason::parse(given).as_ref().map(Reason::as_str), Ok(kept));

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use bson::{Bson, Document};
 use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 
-use super::folding::{fold_name, plain_text};
+use super::folding::{fold_name, plain_text, words};
 use super::json::{plain_date, stored_moment, written_date};
 
 /// Genders as GNU Health (`f`), HL7 FHIR (`female`) and people who speak its languages write them, each behind the
@@ -16,8 +16,8 @@ const GENDERS: [(&str, &[&str]); 4] = [
     (
         "female",
         &[
-            // Letters and English.
-            "f fem female woman girl lady niña menina fille fillette bambina ragazza mädchen",
+            // Letters and English; 2 by ISO/IEC 5218.
+            "2 f fem female woman girl lady niña menina fille fillette bambina ragazza mädchen",
             // Spanish, Portuguese, French, Italian, Romanian, Catalan.
             "femenino femenina feminino feminina mujer mulher hembra feminin féminin feminine féminine femme",
             "femminile femmina donna femeie femeiesc dona",
@@ -36,7 +36,7 @@ const GENDERS: [(&str, &[&str]); 4] = [
     (
         "male",
         &[
-            "m masc male man boy gentleman niño menino garçon bambino ragazzo",
+            "1 m masc male man boy gentleman niño menino garçon bambino ragazzo",
             "masculino masculina hombre homem varón varon macho masculin masculine homme maschile maschio uomo",
             "bărbat barbat bărbătesc home masculí",
             "männlich maennlich mann man mannelijk manlig mannlig mandlig mand mies miespuolinen",
@@ -50,7 +50,10 @@ const GENDERS: [(&str, &[&str]); 4] = [
     ("other", &["o"]),
 ];
 /// What says that nothing is known of somebody's gender.
-const UNKNOWN_GENDERS: [&str; 45] = [
+const UNKNOWN_GENDERS: [&str; 47] = [
+    // By ISO/IEC 5218.
+    "0",
+    "9",
     "u",
     "unk",
     "unknown",
@@ -167,6 +170,9 @@ pub(super) fn value_of(person: &Document, field: &str) -> Option<IdentityValue> 
         Bson::Document(values) if values.is_empty() => return None,
         // In doubt people are kept apart: other types are compared as they are.
         other if field == "dob" => return Some(IdentityValue::Birth(birth_of(other), moment_of(other))),
+        Bson::Int32(_) | Bson::Int64(_) if field == "gender" => {
+            return gender_of(&value.to_string()).map(IdentityValue::Text);
+        }
         other => return Some(IdentityValue::Text(other.to_string())),
     };
     match field {
@@ -219,8 +225,16 @@ fn gender_of(text: &str) -> Option<String> {
     }
     match GENDER_WORDS.get(&folded) {
         Some(meaning) => meaning.map(str::to_owned),
-        None => Some(folded),
+        None => gender_said_twice(text).or(Some(folded)),
     }
+}
+
+/// `Female (F)`, `M - masculino`: several words that all mean one gender.
+fn gender_said_twice(text: &str) -> Option<String> {
+    let mut words = words(text).into_iter().flat_map(|word| word.parts);
+    let meaning_of = |word: String| GENDER_WORDS.get(&word).copied().flatten();
+    let first = meaning_of(words.next()?)?;
+    words.all(|word| meaning_of(word) == Some(first)).then(|| first.to_owned())
 }
 
 /// When somebody was born, as far as it is known.
@@ -298,6 +312,29 @@ fn is_midnight_somewhere(utc: NaiveDateTime) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_and_words_said_twice_are_genders() {
+        let gender = |value: Bson| match value_of(&bson::doc! {"gender": value}, "gender") {
+            Some(IdentityValue::Text(text)) => text,
+            other => format!("{other:?}"),
+        };
+        for (value, meaning) in [
+            (Bson::Int32(1), "male"),
+            (Bson::Int64(2), "female"),
+            (Bson::Int32(9), "None"),
+            (Bson::Int32(3), "3"),
+            ("2".into(), "female"),
+            ("0".into(), "None"),
+            ("Female (F)".into(), "female"),
+            ("M - masculino".into(), "male"),
+            ("f/m".into(), "fm"),
+            ("female kin".into(), "femalekin"),
+            ("laki-laki".into(), "male"),
+        ] {
+            assert_eq!(gender(value.clone()), meaning, "{value}");
+        }
+    }
 
     #[test]
     fn no_word_means_two_genders() {

@@ -8,9 +8,12 @@ use mongodb::error::{Error, ErrorKind, WriteFailure};
 
 use crate::central::{Cause, CentralError, DUPLICATE_KEY_CODE, Written};
 
-/// Interrupted, a cursor that is gone, or overtaken by a time limit: later it may work.
-const PASSING_CODES: [i32; 17] =
-    [43, 50, 63, 64, 100, 112, 134, 136, 150, 175, 202, 234, 237, 262, 365, 11_601, 13_388];
+/// Interrupted, a cursor that is gone, a member that is not ready or a lock that is held, or overtaken by a time limit:
+/// later it may work.
+const PASSING_CODES: [i32; 26] = [
+    24, 43, 46, 50, 63, 64, 94, 100, 112, 117, 134, 136, 150, 175, 202, 234, 237, 246, 262, 279, 290, 317,
+    365, 384, 11_601, 13_388,
+];
 
 /// What a centre answers that takes no write of anybody now: behind a router that reaches no server, shutting down, without
 /// a primary, overloaded, closed to writes, with a full disk.
@@ -333,7 +336,10 @@ mod tests {
             assert!(matches!(of_write(code, ""), Written::Refused { .. }), "{code}");
         }
         assert_eq!(of_write(28, ""), Written::Miss);
-        for code in [1, 8, 20, 96, 43, 50, 64, 100, 112, 136, 150, 175, 234, 237, 365, 11_601, 13_388] {
+        for code in [
+            1, 8, 20, 96, 24, 43, 46, 50, 64, 94, 117, 246, 384, 100, 112, 136, 150, 175, 234, 237, 365,
+            11_601, 13_388,
+        ] {
             assert_eq!(of_write(code, ""), Written::Faulty { code }, "{code}");
             assert_eq!(of_all(&[Written::Faulty { code }]), None, "{code}");
         }

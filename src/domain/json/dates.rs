@@ -141,7 +141,7 @@ pub fn written_date(text: &str) -> Option<WrittenDate> {
         return None;
     }
     let text = plain_date(text);
-    let text = without_zone_name(&text);
+    let text = without_zone_name(without_brackets(&text));
     match (written_moment(text), year_first(text)) {
         // `199002010730` of HL7 is a moment of 1976 as well.
         (Some(_), Some(_)) => None,
@@ -163,6 +163,20 @@ fn without_zone_name(text: &str) -> &str {
         .rsplit_once(' ')
         .is_some_and(|(_, zone)| zone.contains(['+', '-']) && zone.is_ascii() && offset_of(zone).is_some());
     if is_zone_name && is_behind_offset { date } else { text }
+}
+
+/// Java and RFC 9557 put the zone's name behind its offset too: `+01:00[Europe/Madrid]`. A calendar
+/// (`[u-ca=hebrew]`) is only about how the date is shown.
+fn without_brackets(text: &str) -> &str {
+    let Some((date, suffixes)) = text.strip_suffix(']').and_then(|text| text.split_once('[')) else {
+        return text;
+    };
+    let is_name = |name: &str| {
+        let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+-=:!".contains(&byte);
+        name.bytes().all(is_sign) && name.bytes().any(|byte| byte.is_ascii_alphabetic())
+    };
+    let has_zone = year_first(date).is_some_and(|date| date.has_zone);
+    if has_zone && suffixes.split("][").all(is_name) { date } else { text }
 }
 
 /// A date without its typography: width, digits of other scripts, invisible marks, hyphens, slashes and blanks of every
@@ -243,6 +257,7 @@ fn spelled_date(text: &str) -> Option<WrittenDate> {
     // `Oct 4 13:05:00 1985` and `Oct 4 13:05:00 UTC 1985` have the year at the end.
     let is_year_last = is_month_first && rest.first().is_some_and(|token| token.contains(':'));
     let year = if is_year_last { rest.pop()? } else { rest.remove_first()? };
+    let day = without_ordinal(day);
     let day = digits(day, 1..=2)?;
     let date = match (digits(year, 2..=4)?, year.len(), weekday) {
         (year, 4, _) => NaiveDate::from_ymd_opt(year.try_into().ok()?, month, day)?,
@@ -264,6 +279,13 @@ fn spelled_date(text: &str) -> Option<WrittenDate> {
     let mut reader = Reader { rest: &rest };
     let time = reader.time()?;
     WrittenDate::at(date, time, reader.rest)
+}
+
+/// `4` of `4th`.
+fn without_ordinal(day: &str) -> &str {
+    let suffix = day.split_at_checked(day.len().saturating_sub(2));
+    let is_ordinal = |suffix: &str| ["st", "nd", "rd", "th"].iter().any(|th| suffix.eq_ignore_ascii_case(th));
+    suffix.filter(|(_, suffix)| is_ordinal(suffix)).map_or(day, |(number, _)| number)
 }
 
 trait RemoveFirst<T> {
@@ -404,7 +426,7 @@ impl Reader<'_> {
         })
     }
 
-    /// `13:05`, `13:05:00`, `13:05:00.123`, with colons or without, `1:05 PM`, as time since midnight.
+    /// `13:05`, `13:05:00`, `13:05:00.123`, `24:00`, with colons or without, `1:05 PM`, as time since midnight.
     fn time(&mut self) -> Option<TimeDelta> {
         let hours = self.rest.bytes().take_while(u8::is_ascii_digit).count();
         let hour = if hours == 1 { self.number(1)? } else { self.number(2)? };
@@ -416,8 +438,9 @@ impl Reader<'_> {
         let has_seconds =
             if has_colons { self.take(":") } else { self.rest.starts_with(|c: char| c.is_ascii_digit()) };
         let second = if has_seconds { self.number(2)? } else { 0 };
-        // A leap second is the first one of the next minute.
-        if hour > 23 || minute > 59 || second > 60 {
+        // A leap second is the first one of the next minute, and 24:00 the end of the day (ISO 8601).
+        let is_end_of_day = hour == 24 && minute == 0 && second == 0;
+        if (hour > 23 && !is_end_of_day) || minute > 59 || second > 60 {
             return None;
         }
         let mut nanoseconds = 0;
@@ -427,6 +450,9 @@ impl Reader<'_> {
             // BSON cuts off what is finer than milliseconds, but two texts that differ in it are two moments.
             nanoseconds = format!("{fraction:0<9}").get(..9)?.parse::<i64>().ok()?;
             self.rest = rest;
+        }
+        if is_end_of_day && nanoseconds > 0 {
+            return None;
         }
         self.take_blanks();
         let hour = match self.half_of_day() {
@@ -555,6 +581,12 @@ mod tests {
         }
         assert_eq!(at("1985-10-04 12:00:00 AM"), Some(497_232_000_000));
         assert_eq!(at("1985-10-04 12:05 PM"), at("1985-10-04T12:05"));
+        for end in ["1985-10-03T24:00", "1985-10-03T24:00:00.000Z", "1985-10-04T02:00+02:00[Africa/Maputo]"] {
+            assert_eq!(at(end), Some(497_232_000_000), "{end}");
+        }
+        for zoned in ["[UTC]", "[Europe/Madrid]", "[Etc/GMT+3][u-ca=hebrew]", "[!u-ca=gregory]"] {
+            assert_eq!(at(&format!("1985-10-04T00:00Z{zoned}")), Some(497_232_000_000), "{zoned}");
+        }
         assert_eq!(at("1985-10-04+02:00"), Some(497_224_800_000));
         assert_eq!(at("1985-10-04-05:00"), Some(497_250_000_000));
         assert_eq!(at("-62135596800"), at("1968-01-12T20:06:43.200Z"));
@@ -601,6 +633,15 @@ mod tests {
             "1985-13-01",
             "1985-02-30",
             "1985-10-04T25:00:00Z",
+            "1985-10-04T24:00:01Z",
+            "1985-10-04T24:00:00.5Z",
+            "1985-10-04 24:00 pm",
+            "1985-10-04T13:05[Europe/Madrid]",
+            "1985-10-04T13:05Z[5]",
+            "1985-10-04T13:05Z[5 mg]",
+            "1985-10-04T13:05Z[]",
+            "October 4xx, 1985",
+            "October th, 1985",
             "1985-10-04T13",
             "1985-10-04T13:60",
             "1985-10-04T13:05:61Z",
