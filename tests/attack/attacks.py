@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from node import PATIENT, ROOT, ask_again
-from wire import Http1, Http2, basic, connect, frame
+from wire import PING, RST, WINDOW, Http1, Http2, basic, connect, frame
 
 #: Addresses that attack.
 STRANGERS = [f"127.0.1.{number}" for number in range(1, 250)]
@@ -411,6 +411,50 @@ def frames_without_requests(node, quick):
     if written > 20_000:
         faults.append(f"{written} bytes of log")
     return {"sent": f"{sum(sent) / 1e6:.0f} MB", "log": f"{written} bytes"}, faults
+
+
+def rapid_resets(node, quick):
+    """Lists of everybody that are asked for and given up at once (CVE-2023-44487), on connections that begin anew."""
+    begun, ended = [], []
+    def flood(number):
+        until = time.monotonic() + (2 if quick else 10)
+        while time.monotonic() < until:
+            connection = Http2(node.address, STRANGERS[number], auth=basic(*ROOT))
+            while time.monotonic() < until and not connection.is_over:
+                for _ in range(20):
+                    stream = connection.begin("GET", "/people")
+                    connection.send(frame(RST, 0, stream, b"\0\0\0\x08"))
+                    begun.append(stream)
+                connection.listen(0)
+            ended.append(connection.is_over)
+            connection.close()
+    many(4, flood, threads=4)
+    faults = newcomer(node, PATIENT, "GET", "/people/ANA001")
+    if not any(ended):
+        faults.append(f"{len(begun)} streams were reset, and no connection was ended for it")
+    return {"begun and reset": len(begun), "connections ended": sum(ended)}, faults
+
+
+def taken_slowly(node, quick):
+    """Answers of which nothing is taken, or one byte each second, on connections that are alive all the while."""
+    def ask(number):
+        connection = Http2(node.address, STRANGERS[number], window=0, auth=basic(*ROOT))
+        return connection, connection.begin("GET", "/people")
+    asked, begun, ended = [ask(number) for number in range(4)], time.monotonic(), {}
+    while len(ended) < len(asked) and time.monotonic() < begun + 150:
+        for number, (connection, stream) in enumerate(asked):
+            connection.send(frame(PING, 0, 0, b"12345678"))
+            if number % 2:
+                connection.send(frame(WINDOW, 0, stream, b"\0\0\0\1"))
+            connection.listen(0.05)
+            if (connection.is_over or stream in connection.ended) and number not in ended:
+                ended[number] = time.monotonic() - begun
+        time.sleep(0.8)
+    close_all(connection for connection, _ in asked)
+    # 120 s, and 1 s for each KiB that was taken; who stands still is looked at every few seconds.
+    faults = [f"connection {number} ended after {ended.get(number)} s" for number in range(len(asked))
+              if not 115 <= ended.get(number, 999) <= 140]
+    return {"ended after": "/".join(f"{seconds:.0f}" for seconds in ended.values()) + " s"}, faults
 
 
 def refused_early(node, quick):
@@ -834,6 +878,8 @@ ATTACKS = {
     "busy_connections": (busy_connections, False, 400),
     "endless_heads": (endless_heads, False, None),
     "frames_without_requests": (frames_without_requests, False, None),
+    "rapid_resets": (rapid_resets, False, None),
+    "taken_slowly": (taken_slowly, False, None),
     "refused_early": (refused_early, False, None),
     "heads_of_many_streams": (heads_of_many_streams, False, None),
     "unfinished_heads": (unfinished_heads, False, None),
@@ -851,3 +897,6 @@ ATTACKS = {
     "growing_record": (growing_record, False, None),
     "hidden_sizes": (hidden_sizes, False, None),
 }
+
+#: Those that have no quick form: they wait for time-outs.
+LONG_ONLY = {"taken_slowly"}

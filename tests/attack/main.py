@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 
-from attacks import ATTACKS
+from attacks import ATTACKS, LONG_ONLY
 from node import Node, Worker, is_debug
 
 #: What a release build has to keep to.
@@ -29,7 +29,7 @@ def main():
         print("\n".join(ATTACKS))
         return 0
     names = [name for name in given.only.split(",") if name]
-    names = names or list(ATTACKS)
+    names = names or [name for name in ATTACKS if not (given.quick and name in LONG_ONLY)]
     unknown = set(names) - set(ATTACKS)
     if unknown:
         print(f"no attack is called {', '.join(sorted(unknown))}", file=sys.stderr)
