@@ -345,7 +345,8 @@ fn is_new_person(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
 /// Whether a person waits until everything at the centre has been read; that is noted then. Before that it is not known
 /// whether the centre has records of somebody else under the account: sent, the person would get them.
 fn waits_for_reading(tx: &mut Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    if !is_new_person(tx, key)? {
+    // One who waits for a decision says so.
+    if !is_new_person(tx, key)? || undecided::waits(tx, key)?.is_some() {
         return Ok(false);
     }
     let account = fold_account(&key.id);

@@ -242,7 +242,7 @@ impl<'a> Round<'a> {
         };
         let read = healed.map_err(RoundError::from).and(read);
         self.is_read = read.is_ok() && self.has_read_all();
-        if self.is_read {
+        if read.is_ok() {
             self.end_holds().await?;
         }
         match self.send(central, &node).await {
