@@ -13,6 +13,8 @@ mod large;
 mod left_behind;
 #[path = "holds/made_again.rs"]
 mod made_again;
+#[path = "holds/older.rs"]
+mod older;
 #[path = "holds/ownerless.rs"]
 mod ownerless;
 #[path = "holds/refused.rs"]

@@ -5,6 +5,8 @@
 
 #[path = "rounds/large.rs"]
 mod large;
+#[path = "rounds/new_people.rs"]
+mod new_people;
 #[path = "rounds/people_first.rs"]
 mod people_first;
 #[path = "rounds/put_back.rs"]
@@ -23,7 +25,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
-use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Store, StoreOptions, TrashState};
 use thalamus_edge::sync::schedule::{Schedule, Times};
 use thalamus_edge::sync::{Outcome, Reconciler, Report, SyncSettings};
@@ -102,6 +104,13 @@ async fn edit(store: &Store, id: &str, document: Option<Document>) {
     let key = person_key(id);
     let actor = Actor::Local("tech".to_owned());
     store.transact(move |tx| tx.edit(&key, document.as_ref(), &actor)).await.unwrap();
+}
+
+/// Somebody of the node writes a record of any kind.
+async fn write(store: &Store, kind: Kind, document: Document) {
+    let key = RecordKey::new(kind, document.get_str("_id").unwrap());
+    let actor = Actor::Local("tech".to_owned());
+    store.transact(move |tx| tx.edit(&key, Some(&document), &actor)).await.unwrap();
 }
 
 fn f(document: Option<Document>) -> String {
@@ -583,10 +592,13 @@ async fn a_sweep_spans_rounds_and_deletes_are_counted_over_all_of_it() {
     let mut partial = 0;
     let mut complete = false;
     while !complete {
-        // What is edited here does not wait for the end of the sweep.
+        // What is edited here does not wait for the end of the sweep, but for people who are new.
+        let edited = doc! {"_id": "I1", "turn": partial as i64};
+        write(&node.store, Kind::Institution, edited.clone()).await;
         let report = node.sync.round().await;
-        assert!(sim.get(Kind::Person, "LOCAL").is_some(), "{report:?}");
+        assert_eq!(sim.get(Kind::Institution, "I1"), Some(edited), "{report:?}");
         complete = report.outcome == Outcome::Complete;
+        assert_eq!(sim.get(Kind::Person, "LOCAL").is_some(), complete, "{report:?}");
         partial += usize::from(!complete);
         assert!(
             complete || (report.outcome == Outcome::Partial && report.message.contains('%')),

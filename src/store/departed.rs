@@ -9,6 +9,9 @@
 //!
 //! Records of the centre that came under the account after that person was gone may be anybody's. They are noted beside
 //! them, until somebody has the account.
+//!
+//! A record of which nobody knows whose it is may be left on this node alone, deleted at the centre. It is of somebody who had
+//! the account, so a person of whom nothing is known is remembered for it.
 
 use std::collections::BTreeSet;
 
@@ -251,10 +254,21 @@ impl Tx<'_> {
     pub fn is_of_departed(&self, id: &str, person: &Document) -> Result<bool, StoreError> {
         match self.departed(id)? {
             Some(identity) if !same_identity(&identity, person) => {
-                Ok(self.has_dependents(id)? || !self.held_of(id)?.is_empty())
+                let has_records = match is_unknown(&identity) {
+                    true => self.has_records_but_late(id)?,
+                    false => self.has_dependents(id)?,
+                };
+                Ok(has_records || !self.held_of(id)?.is_empty())
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether there are records of the account that did not come late: without any, nobody of whom nothing is known needs
+    /// to be asked about.
+    fn has_records_but_late(&self, account: &str) -> Result<bool, StoreError> {
+        let late = self.late(account)?;
+        Ok(self.dependents(account)?.iter().any(|key| !late.contains(key)))
     }
 
     /// Whether it can be noted whose a record is not that comes while nobody has the account: nobody had it at the centre
@@ -274,6 +288,32 @@ impl Tx<'_> {
             return Ok(());
         };
         if last.late.insert(key.clone()) { self.put_departed_row(account, Some(&last)) } else { Ok(()) }
+    }
+
+    /// A record of this account is here, the centre had it once and does not have it now, and nobody on this node has the
+    /// account. If nobody is known who had it either, somebody of whom nothing is known is remembered: whoever gets the
+    /// account next is not taken for them. What the centre has under the account may be anybody's.
+    pub(super) fn note_left_alone(&mut self, account: &str) -> Result<(), StoreError> {
+        if !self.spellings(account)?.is_empty() || self.departed(account)?.is_some() {
+            return Ok(());
+        }
+        let mut late = BTreeSet::new();
+        for key in self.dependents(account)? {
+            if self.base(&key)?.is_under(&key, account) {
+                late.insert(key);
+            }
+        }
+        let mut identity = unknown_identity();
+        identity.insert("_id", fold_account(account));
+        let row = match self.departed_row(account)? {
+            // Whoever was made and deleted here had nothing at the centre.
+            Some(last) => {
+                Departed { is_succeeded: false, is_only_here: true, stood: Some(identity), late, ..last }
+            }
+            // Nobody has gone: what is in the trash goes back as before.
+            None => Departed { identity, late, ..unknown_departed(0) },
+        };
+        self.put_departed_row(account, Some(&row))
     }
 
     /// Records of an account that came after the last one who had it was gone. They may be anybody's.
@@ -298,11 +338,15 @@ impl Tx<'_> {
                 left.insert(key);
                 continue;
             }
-            let there = self.base(&key)?.document().cloned().unwrap_or_default();
+            let there = self.base(&key)?.document().filter(|there| !there.is_empty()).cloned();
             if !self.is_clean(&key)? {
                 self.discard_held(&key, &document)?;
             }
-            self.set_apart(&key, &account, &there)?;
+            match there {
+                Some(there) => self.set_apart(&key, &account, &there)?,
+                // The centre has it no longer.
+                None => self.put(&key, None, &Base::Absent, &Actor::Centre)?,
+            }
         }
         match unless_damaged(self.departed_row(&account))?.flatten() {
             Some(last) if last.late != left => {

@@ -176,7 +176,7 @@ impl Tx<'_> {
     }
 
     /// Whether any record is to be read again.
-    pub(super) fn has_reread_due(&self) -> Result<bool, StoreError> {
+    pub(crate) fn has_reread_due(&self) -> Result<bool, StoreError> {
         for entry in self.reread.iter()? {
             if !Reread::decode(entry?.1.value()).is_unreadable {
                 return Ok(true);

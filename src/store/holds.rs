@@ -268,7 +268,8 @@ impl Tx<'_> {
         Ok(accounts)
     }
 
-    /// Records that the centre has under an account, where nobody is known who had it there, or that came later.
+    /// Records that the centre has under an account, where nobody is known who had it there, or that came later; the
+    /// latter also if the centre has them no longer.
     fn records_of_nobody(
         &self,
         account: &str,
@@ -278,7 +279,7 @@ impl Tx<'_> {
         if self.hold(account)?.is_none() {
             let is_all = self.departed(account)?.is_none();
             for key in self.dependents(account)? {
-                if (is_all || late.contains(&key)) && self.base(&key)?.is_under(&key, account) {
+                if late.contains(&key) || (is_all && self.base(&key)?.is_under(&key, account)) {
                     found.push(key);
                 }
             }
@@ -286,7 +287,7 @@ impl Tx<'_> {
         Ok(found)
     }
 
-    /// Whether there is one among them with edits that have not been sent: it could not wait apart without them.
+    /// Whether there is one among them with edits that have not been sent, or that is here alone: it could not wait apart.
     pub(super) fn has_edited_records_of_nobody(&self, account: &str) -> Result<bool, StoreError> {
         for key in self.records_of_nobody(account, &self.late(account)?)? {
             if !self.is_clean(&key)? {

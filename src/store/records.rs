@@ -19,7 +19,7 @@ use super::{StoreError, StoreOptions};
 use crate::domain::access::Actor;
 use crate::domain::diff::changed_paths;
 use crate::domain::record::{Kind, RecordKey, fold_account};
-use crate::domain::schema::IdRule;
+use crate::domain::schema::{IdRule, Owner};
 use crate::domain::value::same_document;
 
 /// Of the name of a process.
@@ -371,9 +371,8 @@ impl<'t> Tx<'t> {
     ) -> Result<(), StoreError> {
         let (old_bytes, new_bytes) = (old.map(Version::bytes), new.map(Version::bytes));
         let (old_document, new_document) = (old.map(Version::document), new.map(Version::document));
-        let was_there = key.kind == Kind::Person && *base == Base::Absent && new.is_some() && {
-            self.base_if_dirty(key)?.map_or(old.is_some(), |base| base.is_at_centre())
-        };
+        let is_here_alone = *base == Base::Absent && old.is_some() && new.is_some();
+        let was_agreed = if is_here_alone { self.base(key)? } else { Base::Absent };
         let is_made_here =
             key.kind == Kind::Person && old.is_none() && new.is_some() && *actor != Actor::Centre;
         let late = if is_made_here { self.late(&key.id)? } else { BTreeSet::new() };
@@ -384,9 +383,15 @@ impl<'t> Tx<'t> {
         if is_made_here {
             self.set_apart_from(key, &late)?;
         }
-        match old_document {
+        let schema = key.kind.schema();
+        match (schema.owner, old_document, new_document.and_then(|new| schema.owner_of(new))) {
             // Records of theirs that the centre has stay theirs.
-            Some(person) if was_there => self.remember_departed(&key.id, person),
+            (Owner::Itself, Some(person), _) if was_agreed.is_at_centre() => {
+                self.remember_departed(&key.id, person)
+            }
+            (Owner::Field(_), _, Some(account)) if was_agreed.is_under(key, &account) => {
+                self.note_left_alone(&account)
+            }
             _ => Ok(()),
         }
     }

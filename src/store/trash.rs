@@ -175,6 +175,10 @@ impl Tx<'_> {
         {
             let whose = self.whose_now(&owner)?;
             row.extend(whose.person.map(|person| (IDENTITY.to_owned(), person.into())));
+            if self.late(&owner)?.contains(key) {
+                // It need not be of who had the account before.
+                row.insert(HELD_APART, true);
+            }
         }
         let (code, id) = row_key(key);
         let newest = self.trash_order.last()?.map_or(0, |(at, _)| at.value().0);

@@ -51,10 +51,13 @@ pub enum WaitReason {
     Undecided,
     /// Two human beings have the account, in two spellings.
     Shared,
+    /// A person who was made here: not everything at the centre has been read, so records of somebody else may be there
+    /// under the account.
+    Unread,
 }
 
 impl WaitReason {
-    const ALL: [WaitReason; 7] = [
+    const ALL: [WaitReason; 8] = [
         WaitReason::Unknown,
         WaitReason::Unsent,
         WaitReason::Refused,
@@ -62,6 +65,7 @@ impl WaitReason {
         WaitReason::Deleted,
         WaitReason::Undecided,
         WaitReason::Shared,
+        WaitReason::Unread,
     ];
 
     pub fn name(self) -> &'static str {
@@ -73,6 +77,7 @@ impl WaitReason {
             WaitReason::Deleted => "deleted",
             WaitReason::Undecided => "undecided",
             WaitReason::Shared => "shared",
+            WaitReason::Unread => "unread",
         }
     }
 
@@ -87,6 +92,10 @@ impl WaitReason {
             WaitReason::Undecided => "The centre has another record under this id: see the conflicts.",
             WaitReason::Shared => {
                 "Two people have this account, in two spellings: one of them needs another id at the centre."
+            }
+            WaitReason::Unread => {
+                "A person who is new is sent once everything at the centre has been read: somebody else may have records \
+                 there under the account."
             }
         }
     }
@@ -200,6 +209,19 @@ impl Snapshot {
             found.push(Waiting::decode(RecordKey::new(kind_of(code)?, id), row.value())?);
         }
         Ok(found)
+    }
+
+    /// How many people who were made here wait until everything at the centre has been read.
+    pub fn unread_people_count(&self) -> Result<u64, StoreError> {
+        let waiting = self.transaction.open_table(WAITING)?;
+        let code = Kind::Person.schema().code;
+        let mut count = 0;
+        for entry in waiting.range((code, "")..(code + 1, ""))?.sound() {
+            let (at, row) = entry?;
+            let waiting = Waiting::decode(RecordKey::new(Kind::Person, at.value().1), row.value())?;
+            count += u64::from(waiting.why == WaitReason::Unread);
+        }
+        Ok(count)
     }
 
     /// How many records wait instead of being sent.

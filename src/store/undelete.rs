@@ -119,7 +119,18 @@ impl Tx<'_> {
         if key.kind == Kind::Person && is_gone {
             self.replace_grants(&key.id, &Granted::default(), actor)?;
         }
-        Ok(())
+        Ok(self.note_if_left_alone(key, body)?)
+    }
+
+    /// A record that comes back while nobody has its account, and that the centre does not have, is older than whoever gets
+    /// the account.
+    fn note_if_left_alone(&mut self, key: &RecordKey, body: &Document) -> Result<(), StoreError> {
+        match (key.kind.schema().owner, key.kind.schema().owner_of(body)) {
+            (Owner::Field(_), Some(account)) if !self.base(key)?.is_under(key, &account) => {
+                self.note_left_alone(&account)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Of a person, and of a document of the centre that waits under the id, it has to be decided first who that is.

@@ -51,7 +51,7 @@ impl Round<'_> {
         };
         if self.has_only_sent {
             message.push_str(&match self.unfinished + self.missed {
-                0 => " What was edited here has been sent to the centre.".to_owned(),
+                0 => format!(" {}", self.sent_words()),
                 to_send => format!(" {to_send} records are sent again in the next round."),
             });
         }
@@ -98,7 +98,17 @@ impl Round<'_> {
         self.store.read().and_then(|snapshot| NoFeed::known(&snapshot)).ok().flatten()
     }
 
-    fn to_read_again(&self) -> usize {
+    /// What is said where everything that was edited here has been sent.
+    fn sent_words(&self) -> &'static str {
+        let unread = self.store.read().and_then(|snapshot| snapshot.unread_people_count());
+        match unread {
+            Ok(0) => "What was edited here has been sent to the centre.",
+            _ => "What was edited here has been sent to the centre, except for people who are new.",
+        }
+    }
+
+    /// How many records are to be read from the centre again.
+    pub(super) fn to_read_again(&self) -> usize {
         let waiting = self.store.read().and_then(|snapshot| snapshot.to_read_again(None, usize::MAX));
         waiting.map_or(0, |rows| rows.len())
     }
@@ -111,7 +121,7 @@ impl Round<'_> {
         }
         match self.waiting_sweep {
             Some(Reason::First | Reason::Lost | Reason::Sweep | Reason::Restored) => {
-                let mut words = "What was edited here has been sent to the centre.".to_owned();
+                let mut words = self.sent_words().to_owned();
                 match self.to_read_again() {
                     0 => {}
                     1 => words.push_str(" News of one record waits until all people have been looked at."),

@@ -455,6 +455,17 @@ fn end(tx: &mut Tx<'_>, hold: &Hold, remote: Option<&Document>, tally: &mut Tall
         tx.put_conflict(&conflict)?;
     }
     tx.remove_hold(hold)?;
+    // Nobody has said that the two are one: what waited under the id of a record made here may be another one's.
+    for key in tx.held_of(&hold.account)? {
+        tx.sparing(&key, |tx| {
+            if let (Owner::Field(_), Some(held)) = (key.kind.schema().owner, tx.held(&key)?)
+                && undecided::ask_about_waiting(tx, &key, &held.document, tally)?
+            {
+                tx.take_held(&key)?;
+            }
+            Ok(())
+        })?;
+    }
     release(tx, &hold.account, tally)
 }
 

@@ -10,6 +10,9 @@ use crate::store::{Snapshot, Store, StoreError};
 const SENT_BUT: &str = "Everything that can be sent and taken has been.";
 /// What a complete round says first.
 const UP_TO_DATE: &str = "Everything is up to date with the centre.";
+/// When a person who is new is sent, and why not before.
+const WHEN_READ: &str = "sent once everything at the centre has been read, because records of somebody else may be there \
+                         under the account";
 /// Said where it cannot be read what is left over.
 const UNREADABLE: &str = "What is left over could not be read: see `thalamus-edge doctor`.";
 
@@ -110,7 +113,13 @@ fn left_words(snapshot: &Snapshot) -> Result<Option<String>, StoreError> {
             words.push(format!("{dead} records are refused by the centre or cannot be read from it: {list}"))
         }
     }
-    match snapshot.held_back_count()? {
+    let unread = snapshot.unread_people_count()?;
+    match unread {
+        0 => {}
+        1 => words.push(format!("One person who was made here is {WHEN_READ}.")),
+        unread => words.push(format!("{unread} people who were made here are {WHEN_READ}.")),
+    }
+    match snapshot.held_back_count()?.saturating_sub(unread) {
         0 => {}
         1 => words.push(
             "One record waits for its person or for a decision: see `thalamus-edge sync waiting`.".to_owned(),

@@ -17,10 +17,12 @@ use crate::domain::access::Actor;
 use crate::domain::diff::{Change, Diff, diff};
 use crate::domain::json::weight;
 use crate::domain::merge::{Clash, Side};
-use crate::domain::record::{Kind, RecordKey};
+use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{Owner, PUSH_RANK_MAX};
 use crate::flaw::{Flaw, planted};
-use crate::store::{Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx};
+use crate::store::{
+    Base, DeadLetter, Intent, IntentWrite, Landing, Reread, StoreError, TrashState, Tx, WaitReason, Waiting,
+};
 
 /// Tries of one record in a round.
 pub(crate) const PUSH_TRIES_MAX: usize = 3;
@@ -201,7 +203,7 @@ impl Round<'_> {
                     }
                     let planned = tx.sparing(key, |tx| {
                         if (is_read_beside && is_read_first(tx, key)?)
-                            || (!is_read && is_new_person(tx, key)?)
+                            || (!is_read && waits_for_reading(tx, key)?)
                         {
                             return Ok(None);
                         }
@@ -330,11 +332,26 @@ fn plan(
     Ok(Some(Sending { key: key.clone(), number, write, archive: None }))
 }
 
-/// Whether a person was made here whom the centre does not have. Before all was read it is not known whether it has records
-/// under the account, of somebody else: sent, the person would get them.
+/// Whether a person was made here whom the centre does not have, and to whom no write is on its way.
 fn is_new_person(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    let is_new = key.kind == Kind::Person && tx.base(key)? == Base::Absent;
+    let is_new = key.kind == Kind::Person
+        && tx.base_if_dirty(key)? == Some(Base::Absent)
+        && !tx.is_stored(key, None)?
+        && !tx.has_intent(key)?
+        && !tx.is_dead(key)?;
     Ok(is_new && !planted(Flaw::PersonNotAwaited))
+}
+
+/// Whether a person waits until everything at the centre has been read; that is noted then. Before that it is not known
+/// whether the centre has records of somebody else under the account: sent, the person would get them.
+fn waits_for_reading(tx: &mut Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
+    // One who waits for a decision says so.
+    if !is_new_person(tx, key)? || undecided::waits(tx, key)?.is_some() {
+        return Ok(false);
+    }
+    let account = fold_account(&key.id);
+    tx.put_waiting(&Waiting { key: key.clone(), account, why: WaitReason::Unread })?;
+    Ok(true)
 }
 
 /// Whether the changes give the record to another person.
@@ -410,9 +427,10 @@ fn plan_delete(
 }
 
 /// Whether the record or its person is to be read again: until then the centre is known to hold something else
-/// than is known here, so that a write would miss, or go to somebody else.
+/// than is known here, so that a write would miss, or go to somebody else. Of a person who is new nobody knows which
+/// record is of the account: none may be unread.
 fn is_read_first(tx: &Tx<'_>, key: &RecordKey) -> Result<bool, StoreError> {
-    if tx.reread_due(key)?.is_some() {
+    if tx.reread_due(key)?.is_some() || (is_new_person(tx, key)? && tx.has_reread_due()?) {
         return Ok(true);
     }
     let Some(owner) = tx.owner(key)? else {

@@ -151,7 +151,7 @@ pub(crate) struct Round<'a> {
     is_unsealed: bool,
     /// Everything was sent, although not everything could be read.
     pub(crate) has_only_sent: bool,
-    /// All news of the centre is taken, as far as it was there when this round began.
+    /// Everything that the centre held when this round began has been read, in this round or before.
     pub(crate) is_read: bool,
 }
 
@@ -241,8 +241,8 @@ impl<'a> Round<'a> {
             },
         };
         let read = healed.map_err(RoundError::from).and(read);
-        self.is_read = read.is_ok();
-        if self.is_read {
+        self.is_read = read.is_ok() && self.has_read_all();
+        if read.is_ok() {
             self.end_holds().await?;
         }
         match self.send(central, &node).await {
@@ -262,6 +262,14 @@ impl<'a> Round<'a> {
             Err(error @ RoundError::Central(_)) => Err(read.err().unwrap_or(error)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a reading that did not fail has left nothing unread: no sweep has a part to come, unless it only makes sure, and
+    /// nothing that the feed told is unread because there is no space for it.
+    fn has_read_all(&self) -> bool {
+        let left = self.sweep.map(|(reason, _)| reason).or(self.waiting_sweep);
+        let is_swept = left.is_none_or(|reason| reason == Reason::Verify);
+        is_swept && !(self.allowance.is_without_space() && self.to_read_again() > 0)
     }
 
     /// When reading has to end for this time, so that local edits are sent in every round.

@@ -11,7 +11,8 @@
 //! | `new_id` | the record here goes on under an id of its own, the centre's is taken |
 //!
 //! The same is asked where a record that was made here meets one under its id that was left behind at the centre: under the
-//! same account, but without its person. Nobody knows whose that is.
+//! same account, but without its person. Nobody knows whose that is. So it is where one that waited behind an identity hold
+//! is there still when the hold has ended without a decision.
 //!
 //! A person who was deleted at the centre while records of theirs, made here, have never been sent waits in the same
 //! way: `local` puts the person there again, and their records follow; `central` puts all of them into the trash.
@@ -132,6 +133,23 @@ fn is_left_behind(
         }
     }
     Ok(!people.is_empty() || tx.had_somebody(&account)?)
+}
+
+/// Asks which of two records is to have an id: one that was made here, and was never sent, and the centre's `remote`, which
+/// waited because it may be another human being's. Returns whether there are two.
+pub(super) fn ask_about_waiting(
+    tx: &mut Tx<'_>,
+    key: &RecordKey,
+    remote: &Document,
+    tally: &mut Tally,
+) -> Result<bool, StoreError> {
+    let is_new = tx.base_if_dirty(key)? == Some(Base::Absent) && !tx.has_intent(key)?;
+    let Some(local) = tx.document(key)?.filter(|local| is_new && !same_document(local, remote)) else {
+        return Ok(false);
+    };
+    let known = tx.undecided(key)?;
+    begin(tx, key, Some(&local), Some(remote), known, tally)?;
+    Ok(true)
 }
 
 /// Whether a person who is gone at the centre waits for a decision, because records of theirs were never sent; it

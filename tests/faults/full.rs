@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::json;
 use thalamus_edge::central::Hub;
 use thalamus_edge::domain::access::Actor;
-use thalamus_edge::domain::record::Kind;
+use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{Store, StoreError, StoreOptions};
 use thalamus_edge::sync::{Outcome, Reconciler, SyncSettings};
 
@@ -149,6 +149,13 @@ impl Synced {
         self.store.transact(move |tx| tx.edit(&key, Some(&document), &actor)).await.unwrap();
     }
 
+    /// An institution belongs to nobody, and waits for nothing.
+    async fn set_institution(&self, document: Document) {
+        let key = RecordKey::new(Kind::Institution, document.get_str("_id").unwrap());
+        let actor = Actor::Local("tech".to_owned());
+        self.store.transact(move |tx| tx.edit(&key, Some(&document), &actor)).await.unwrap();
+    }
+
     fn get(&self, id: &str) -> Option<Document> {
         let record = self.store.read().unwrap().record(&person_key(id)).unwrap()?;
         Some(Document::try_from(record.document.as_ref()).unwrap())
@@ -165,19 +172,24 @@ async fn without_space_edits_are_sent_and_nothing_is_taken() {
             assert_eq!(node.sync.round().await.outcome, Outcome::Complete);
         }
         node.free.set(RESERVE_BYTES - 1);
-        node.set("MINE", "edited here").await;
+        let mine = doc! {"_id": "MINE", "f": "edited here"};
+        node.set_institution(mine.clone()).await;
+        node.set("NEW", "edited here").await;
         sim.put(Kind::Person, person("THEIRS", "edited there"));
         for _ in 0..2 {
             let report = node.sync.round().await;
             assert_eq!(report.outcome, Outcome::Partial, "{report:?}");
             assert!(report.message.contains("Nothing more is taken from the centre until"), "{report:?}");
         }
-        assert_eq!(sim.get(Kind::Person, "MINE").unwrap().get_str("f").unwrap(), "edited here");
+        assert_eq!(sim.get(Kind::Institution, "MINE"), Some(mine));
+        // What is unread may be records of somebody else under the account.
+        assert_eq!(sim.get(Kind::Person, "NEW"), None);
         assert_eq!((node.get("THEIRS"), node.get("OLD").is_some()), (None, knows_the_centre));
         node.free.set(RESERVE_BYTES);
         assert_eq!(node.sync.round().await.outcome, Outcome::Complete);
         assert_eq!(node.get("THEIRS").unwrap().get_str("f").unwrap(), "edited there");
         assert!(node.get("OLD").is_some());
+        assert_eq!(sim.get(Kind::Person, "NEW").unwrap().get_str("f").unwrap(), "edited here");
         let report = node.sync.round().await;
         assert_eq!((report.outcome, report.pushed, report.pulled), (Outcome::Complete, 0, 0), "{report:?}");
     }

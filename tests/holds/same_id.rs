@@ -151,6 +151,65 @@ async fn what_waits_is_not_taken_before_its_own_news() {
     }
 }
 
+/// While Ana is held, a page of hers is made here under the id of one of Beatriz's, which waits. The centre is mended, and Beatriz's
+/// page is deleted, or given to whose it is, in the same round or in a later one.
+#[tokio::test]
+async fn a_new_record_and_the_one_that_waited_under_its_id_stay_two() {
+    let of_beatriz = || with(page("p1", ACCT, "of Beatriz"), doc! {"blood": "of Beatriz"});
+    for (is_gone_at_once, is_gone_later) in [(true, true), (false, true), (false, false)] {
+        for decision in [None, Some(Decision::NewId), Some(Decision::TakeLocal), Some(Decision::TakeCentral)]
+        {
+            let what = format!("gone at once: {is_gone_at_once}, later: {is_gone_later}, {decision:?}");
+            let clinic = Clinic::with_hold().await;
+            clinic.there(Kind::Page, of_beatriz());
+            clinic.round().await;
+            clinic.edit(Kind::Page, page("p1", ACCT, "of Ana")).await;
+            clinic.round().await;
+            assert_eq!(clinic.held(Kind::Page, "p1"), Some(of_beatriz()), "{what}");
+            clinic.there(Kind::Person, ana());
+            if is_gone_at_once {
+                clinic.sim.remove(Kind::Page, "p1");
+            }
+            clinic.round().await;
+            assert_eq!(clinic.holds(), 0, "{what}");
+            assert_eq!(clinic.here(Kind::Page, "p1"), Some(page("p1", ACCT, "of Ana")), "{what}");
+            let asked = clinic.record_conflict();
+            assert_eq!(asked.is_some(), !is_gone_at_once, "{what}: {asked:?}");
+            if !is_gone_at_once {
+                assert_eq!(clinic.at_centre(Kind::Page, "p1"), Some(of_beatriz()), "{what}");
+                assert_eq!(clinic.waits_for(Kind::Page, "p1"), Some(WaitReason::Undecided), "{what}");
+            }
+            if is_gone_later && !is_gone_at_once {
+                clinic.sim.remove(Kind::Page, "p1");
+            } else if let (false, Some(decision)) = (is_gone_at_once, decision.clone()) {
+                clinic.decide_record(decision).await;
+            } else if !is_gone_at_once {
+                continue;
+            }
+            clinic.assert_settled().await;
+            assert_eq!(clinic.record_conflict(), None, "{what}");
+            let texts: Vec<String> = clinic
+                .book(ACCT)
+                .into_iter()
+                .chain(
+                    clinic.store.read().unwrap().trash().unwrap().iter().map(|row| row.document.to_string()),
+                )
+                .collect();
+            assert!(texts.iter().any(|text| text.contains("of Ana")), "{what}: {texts:?}");
+            let mixed = texts.iter().find(|text| text.contains("of Ana") && text.contains("of Beatriz"));
+            assert_eq!(mixed, None, "{what}");
+            let there =
+                clinic.at_centre(Kind::Page, "p1").map(|page| page.get_str("info").unwrap().to_owned());
+            let expected = match &decision {
+                _ if is_gone_later => "of Ana",
+                Some(Decision::TakeLocal) => "of Ana",
+                _ => "of Beatriz",
+            };
+            assert_eq!(there.as_deref(), Some(expected), "{what}");
+        }
+    }
+}
+
 /// The other one and their record are gone, of which the node hears in one round: so is who had the account before.
 #[tokio::test]
 async fn who_was_agreed_goes_with_the_person_and_the_records_that_waited() {
