@@ -5,9 +5,10 @@
 //! keep the others out: it is named, and the exit code says that there was something that was not taken.
 //!
 //! `sources` finds the files, `reader` takes them apart, `record` makes records of their rows, `writing` writes
-//! them, `report` says what became of them.
+//! them, `reasons` says why some are not, `report` what became of all.
 
 mod reader;
+mod reasons;
 mod record;
 mod report;
 mod sources;
@@ -40,7 +41,7 @@ use reader::{Format, rows_of};
 use record::{Item, MissingBytes, Rules, read_item};
 use report::{Tally, as_json, as_table, summary};
 use sources::{OfDumps, Source, Sources};
-use writing::{Terms, Verdict, Written, hash_of, hash_of_row, write_one};
+use writing::{Terms, Verdict, Written, hash_of, write_one};
 
 pub(super) use record::read_exported;
 
@@ -115,7 +116,7 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> anyhow::Result<Done
             is_replacing: args.replace,
             is_restoring: args.restore_deleted,
             closed,
-            trashed: target.store().read()?.trashed_spellings()?,
+            former: target.store().read()?.former_holders()?,
             actor: Actor::Operator(rustix::process::getuid().as_raw()),
         }),
         met: Arc::default(),
@@ -172,6 +173,7 @@ impl Target {
             let message = "a dry run works on a copy of the store, and there is no room for the copy";
             if is_no_room { error.context(message) } else { error }
         })?;
+        trial.store.set_active_from_centre(config.accounts.active_from_centre);
         Ok(Target::Copy(Box::new(trial)))
     }
 
@@ -271,18 +273,13 @@ impl Importer {
                             let key = RecordKey::new(kind, item.id.as_str());
                             return Ok(Written::new(Verdict::OwnerRefused, key));
                         }
-                        let is_second = |key: &RecordKey| {
+                        let first = |key: &RecordKey| {
                             let hash = hash_of(key);
-                            let first = before.get(&hash).or_else(|| within.get(&hash));
-                            first.is_some_and(|first| *first != hash_of_row(item))
+                            before.get(&hash).or_else(|| within.get(&hash)).copied()
                         };
-                        let met = |key: &RecordKey| {
-                            let hash = hash_of(key);
-                            before.contains_key(&hash) || within.contains_key(&hash)
-                        };
-                        let written = write_one(tx, kind, item, (&met, &is_second), &terms)?;
+                        let written = write_one(tx, kind, item, &first, &terms)?;
                         if written.verdict.is_of_record() {
-                            within.entry(hash_of(&written.key)).or_insert_with(|| hash_of_row(item));
+                            within.entry(hash_of(&written.key)).or_insert(written.row);
                         }
                         Ok(written)
                     })
@@ -291,11 +288,11 @@ impl Importer {
             .await?;
         drop(claim);
         for (item, written) in items.iter().zip(written) {
-            let Written { verdict, key, is_of_unknown, kept_open, why, content } = written;
+            let Written { verdict, key, row, is_of_unknown, kept_open, why, content } = written;
             let is_taken = verdict.is_taken();
             self.count((path, item.place), verdict, (&key, &why), tally);
             if verdict.is_of_record() {
-                Arc::make_mut(&mut self.met).entry(hash_of(&key)).or_insert_with(|| hash_of_row(item));
+                Arc::make_mut(&mut self.met).entry(hash_of(&key)).or_insert(row);
             }
             if item.missing == Some(MissingBytes::OtherThanHash) && is_taken {
                 // Clients sum up what they like: Thalamus's own demo has such a document.
@@ -309,12 +306,9 @@ impl Importer {
                 tally.without_content += 1;
                 self.tell(path, item.place, &format!("{}: incomplete: {why}", key.id));
             }
-            if let Some(is_open) = kept_open {
+            if let Some(kept) = kept_open {
                 tally.active_kept += 1;
-                let state = if is_open { "open" } else { "closed" };
-                let id = &key.id;
-                let message = format!("{id}: `active` stays as it is here: the account is {state}");
-                self.tell(path, item.place, &message);
+                self.tell(path, item.place, &kept.say(&key.id));
             }
             if matches!(verdict, Verdict::Added | Verdict::Replaced | Verdict::Restored) {
                 tally.folded += u64::from(key.id != item.id);
@@ -363,15 +357,11 @@ impl Importer {
             Verdict::RestoreRefused => format!("{collection}/{id} {why}"),
             Verdict::AccountOfOtherPerson => {
                 self.others.insert(fold_account(id));
-                format!(
-                    "{id} is, or was, the account of somebody else here: give the person of the file another id, in \
-                     their records too"
-                )
+                why.to_owned()
             }
             Verdict::OwnerRefused => format!("{id} is of a person who was not taken"),
-            Verdict::OwnerDiffers => {
-                format!("{id} belongs to another person here, and no record changes hands")
-            }
+            Verdict::OwnerDiffers => why.to_owned(),
+            Verdict::OwnerInDoubt => format!("{collection}/{id} is {why}"),
             Verdict::Twice => format!("{id} stands in the files before, with other content"),
         };
         tally.refused += 1;
@@ -387,7 +377,7 @@ impl Importer {
     ) -> Result<Option<&'static str>, StoreError> {
         if let Some(content) = content {
             let is_here = self.store.read()?.has_content(&content.sha256)?;
-            return Ok((!is_here).then_some("its bytes are not in the files"));
+            return Ok((!is_here).then_some("its bytes are not on this node"));
         }
         Ok(item.missing.filter(|_| !of_export).and_then(|missing| match missing {
             MissingBytes::OtherThanHash => None,
@@ -447,7 +437,7 @@ impl Importer {
             (sum(|tally| tally.without_content), sum(|tally| tally.of_unknown));
         if folded > 0 {
             eprintln!(
-                "note: {folded} people are stored under their account in upper case, unlike in the files"
+                "note: {folded} people are stored under another spelling of their account than in the files"
             );
         }
         if different > 0 {
@@ -455,7 +445,7 @@ impl Importer {
         }
         if without_content > 0 {
             eprintln!(
-                "note: {without_content} personal documents are incomplete: their bytes are neither in the files nor on this node"
+                "note: {without_content} personal documents are incomplete: their bytes are not on this node"
             );
         }
         if of_unknown > 0 {

@@ -236,35 +236,14 @@ pub(super) fn shown_notes(node: &Node, conflict: &Conflict) -> Value {
     notes.collect()
 }
 
-/// Decides a conflict.
-pub(crate) async fn resolve(
+/// Decides a conflict. `IS_TRIAL`: says what it would say, and changes nothing: 204 if nothing is in the way. That has a path of
+/// its own: a node that does not know it decides nothing.
+pub(crate) async fn resolve<const IS_TRIAL: bool>(
     State(node): State<Arc<Node>>,
     caller: Caller,
     at: At,
     headers: HeaderMap,
     body: Sent,
-) -> Result<Response, ApiError> {
-    decide(node, caller, at, headers, (body, false)).await
-}
-
-/// Says what [`resolve`] would say, and changes nothing: 204 if nothing is in the way. It has a path of its own: a node that
-/// does not know it decides nothing.
-pub(crate) async fn try_out(
-    State(node): State<Arc<Node>>,
-    caller: Caller,
-    at: At,
-    headers: HeaderMap,
-    body: Sent,
-) -> Result<Response, ApiError> {
-    decide(node, caller, at, headers, (body, true)).await
-}
-
-async fn decide(
-    node: Arc<Node>,
-    caller: Caller,
-    at: At,
-    headers: HeaderMap,
-    (body, is_trial): (Sent, bool),
 ) -> Result<Response, ApiError> {
     node.acl().authorize_node(&caller.principal, Verb::Post, "conflicts")?;
     let found = find_in(&node, &caller, &*node.store.read()?, at.id())?;
@@ -281,7 +260,7 @@ async fn decide(
         return Err(ApiError::invalid("dry_run", message));
     }
     match found {
-        Found::Identity(_) if is_trial => {
+        Found::Identity(_) if IS_TRIAL => {
             return Err(ApiError::invalid("", "Only decisions about values and records can be tried"));
         }
         Found::Value(_) => {}
@@ -312,12 +291,12 @@ async fn decide(
     };
     let actor = caller.principal.actor.clone();
     let id = at.id();
-    let carried_out = async |store: &Store| match is_trial {
+    let carried_out = async |store: &Store| match IS_TRIAL {
         false => carry_out(store, id, decision, current, actor, check).await,
         true => try_resolving(store, id, decision, current, actor, check).await,
     };
     match caller.writes(&node).charged(&work).through(carried_out).await {
-        Ok(_) if is_trial => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(_) if IS_TRIAL => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(_) => respond(&node, &*node.store.read()?, at.id()),
         Err(ResolveError::Unknown) => Err(absent()),
         Err(ResolveError::Resolved(_)) => {

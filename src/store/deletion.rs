@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use bson::Document;
 
 use super::StoreError;
+use super::claimed::FormerHolders;
 use super::records::Tx;
 use super::snapshot::Snapshot;
 use super::stand_in::unless_damaged;
 use super::tables::{TRASH, damaged, row_key};
 use super::trash::{TrashRow, TrashState, TrashSummary};
-use super::undelete::{Return, UndeleteError};
+use super::undelete::UndeleteError;
 use crate::domain::access::Actor;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
@@ -31,21 +32,21 @@ pub struct Deletion {
 }
 
 /// The ids of people in the trash that are not spelled as their account is, by account.
-pub type TrashedSpellings = HashMap<String, Vec<String>>;
+pub(super) type TrashedSpellings = HashMap<String, Vec<String>>;
 
 impl Tx<'_> {
     /// How this record was deleted, if it was, and its body is in the trash. `document` is what somebody brings; the body of
     /// another human being, or of another one's record, that has the same id is none of it.
     ///
-    /// Of a person, `spellings` tells how else they may be spelled in the trash.
+    /// Of a person, `former` tells how else they may be spelled in the trash.
     pub fn deletion(
         &self,
         key: &RecordKey,
-        spellings: &TrashedSpellings,
+        former: &FormerHolders,
         document: &Document,
     ) -> Result<Option<Deletion>, StoreError> {
         let schema = key.kind.schema();
-        self.last_deletion(key, spellings, |body| match schema.owner {
+        self.last_deletion(key, former.trashed(), |body| match schema.owner {
             Owner::Nobody => true,
             Owner::Itself => !is_other_person(Some(body), body, document),
             Owner::Field(_) => schema.owner_of(body) == schema.owner_of(document),
@@ -53,13 +54,27 @@ impl Tx<'_> {
     }
 
     /// How the person who had this account last was deleted, if they were.
-    pub fn deletion_of_person(
+    pub(super) fn deletion_of_person(
         &self,
         account: &str,
         spellings: &TrashedSpellings,
     ) -> Result<Option<Deletion>, StoreError> {
         let key = RecordKey::new(Kind::Person, fold_account(account));
         self.last_deletion(&key, spellings, |_| true)
+    }
+
+    /// How somebody was deleted who had this account, and who is another one than `now`, if one was. Who is in a row that is
+    /// damaged is not known, so it may be another one.
+    pub(super) fn deletion_of_another(
+        &self,
+        account: &str,
+        spellings: &TrashedSpellings,
+        now: Option<&Document>,
+    ) -> Result<Option<Deletion>, StoreError> {
+        let key = RecordKey::new(Kind::Person, fold_account(account));
+        self.last_deletion(&key, spellings, |body| {
+            now.is_none_or(|now| is_other_person(Some(body), body, now))
+        })
     }
 
     fn last_deletion(
@@ -107,19 +122,19 @@ impl Tx<'_> {
         actor: &Actor,
     ) -> Result<(), UndeleteError> {
         let (_, row) = deletion.row.as_ref().ok_or(UndeleteError::Unknown)?;
-        let again = Return {
-            body: document,
-            whose: Some(row.whose.clone()),
-            is_over_vanished: false,
-            is_undoing: row.state == TrashState::Pending,
-        };
-        self.make_again(&deletion.key, again, actor)
+        self.make_again(&deletion.key, row.again_as(document), actor)
+    }
+
+    /// Why the body in the trash cannot be put back as things are, if it cannot.
+    pub fn check_put_back(&self, deletion: &Deletion) -> Result<(), UndeleteError> {
+        let (_, row) = deletion.row.as_ref().ok_or(UndeleteError::Unknown)?;
+        self.check_again(&deletion.key, &row.again_as(&row.document))
     }
 }
 
 impl Snapshot {
     /// See [`TrashedSpellings`].
-    pub fn trashed_spellings(&self) -> Result<TrashedSpellings, StoreError> {
+    pub(super) fn trashed_spellings(&self) -> Result<TrashedSpellings, StoreError> {
         let mut spellings = TrashedSpellings::new();
         let trash = self.transaction.open_table(TRASH)?;
         let (code, _) = row_key(&RecordKey::new(Kind::Person, ""));

@@ -21,16 +21,21 @@ pub enum Stays {
 }
 
 impl Tx<'_> {
+    /// Whether the account of this person is open on this node.
+    pub fn is_account_open(&self, id: &str, person: &Document) -> Result<bool, StoreError> {
+        let counts = match self.carry.ignores_active.load(Ordering::Relaxed) {
+            true => ActiveFromCentre::Ignore,
+            false => ActiveFromCentre::Honour,
+        };
+        Ok(is_open_here(counts, is_active(person), self.closing(id)?))
+    }
+
     /// Why this person may not be deleted, if anything is in the way.
     pub fn why_stays(&self, id: &str, person: &Document) -> Result<Option<Stays>, StoreError> {
         if let Some(hold) = self.hold(id)? {
             return Ok(Some(Stays::Held { conflict: hold.conflict }));
         }
-        let counts = match self.carry.ignores_active.load(Ordering::Relaxed) {
-            true => ActiveFromCentre::Ignore,
-            false => ActiveFromCentre::Honour,
-        };
-        if is_open_here(counts, is_active(person), self.closing(id)?) {
+        if self.is_account_open(id, person)? {
             return Ok(Some(Stays::LogsIn));
         }
         Ok(self.has_dependents(id)?.then_some(Stays::HasRecords))

@@ -129,6 +129,13 @@ impl Snapshot {
         self.look_at(key.kind, &key.id, stored)
     }
 
+    /// The record, decoded.
+    pub fn document(&self, key: &RecordKey) -> Result<Option<Document>, StoreError> {
+        let record = self.record(key)?;
+        let document = record.map(|record| Document::try_from(record.document.as_ref())).transpose();
+        document.map_err(|_| super::tables::damaged("a record"))
+    }
+
     /// The record that a client means by `id`: for people any spelling of the account will do.
     pub fn find(&self, kind: Kind, id: &str) -> Result<Option<StoredRecord>, StoreError> {
         self.look(kind, id, stored)

@@ -69,17 +69,23 @@ pub(crate) struct Return<'a> {
     pub(crate) is_undoing: bool,
 }
 
+impl TrashRow {
+    /// The record made again with this body by the rules of the trash.
+    pub(super) fn again_as<'a>(&self, body: &'a Document) -> Return<'a> {
+        Return {
+            body,
+            whose: Some(self.whose.clone()),
+            is_over_vanished: false,
+            is_undoing: self.state == TrashState::Pending,
+        }
+    }
+}
+
 impl Tx<'_> {
     fn undelete(&mut self, row: TrashRow, actor: &Actor) -> Result<RecordKey, UndeleteError> {
-        let TrashRow { key, sequence, document, state, whose } = row;
+        self.make_again(&row.key, row.again_as(&row.document), actor)?;
+        let TrashRow { key, sequence, document, .. } = row;
         let schema = key.kind.schema();
-        let again = Return {
-            body: &document,
-            whose: Some(whose),
-            is_over_vanished: false,
-            is_undoing: state == TrashState::Pending,
-        };
-        self.make_again(&key, again, actor)?;
         let owner = schema.owner_of(&document);
         self.audit_asked(What::RestoreDeleted, |event| {
             event.about(schema.collection, &key.id, owner.as_deref()).saying(&format!("trash {sequence}"))
@@ -95,21 +101,9 @@ impl Tx<'_> {
         again: Return<'_>,
         actor: &Actor,
     ) -> Result<(), UndeleteError> {
+        self.check_again(key, &again)?;
         let body = again.body;
         let is_gone = self.document(key)?.is_none();
-        self.check_not_held(key, body)?;
-        let is_taken = match key.kind {
-            Kind::Person => self.spellings(&key.id)?.iter().any(|id| is_gone || *id != key.id),
-            _ => false,
-        };
-        if is_taken || !(is_gone || again.is_over_vanished) {
-            return Err(UndeleteError::Exists(key.clone()));
-        }
-        match key.kind.schema().owner {
-            Owner::Nobody => {}
-            Owner::Itself => self.check_person_again(key, &again)?,
-            Owner::Field(_) => self.check_owner_again(key, &again)?,
-        }
         // What the centre has deleted is not what was agreed on any more.
         if self.clear_vanished(key)? {
             self.put(key, Some(body), &Base::Absent, actor)?;
@@ -130,6 +124,24 @@ impl Tx<'_> {
                 self.note_left_alone(&account)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Why a record cannot come back, if it cannot.
+    pub(super) fn check_again(&self, key: &RecordKey, again: &Return<'_>) -> Result<(), UndeleteError> {
+        let is_gone = self.document(key)?.is_none();
+        self.check_not_held(key, again.body)?;
+        let is_taken = match key.kind {
+            Kind::Person => self.spellings(&key.id)?.iter().any(|id| is_gone || *id != key.id),
+            _ => false,
+        };
+        if is_taken || !(is_gone || again.is_over_vanished) {
+            return Err(UndeleteError::Exists(key.clone()));
+        }
+        match key.kind.schema().owner {
+            Owner::Nobody => Ok(()),
+            Owner::Itself => self.check_person_again(key, again),
+            Owner::Field(_) => self.check_owner_again(key, again),
         }
     }
 

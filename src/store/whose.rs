@@ -383,51 +383,34 @@ trait Accounts {
     fn forgotten(&self) -> Result<Option<u64>, StoreError>;
 }
 
-impl Accounts for Tx<'_> {
-    fn people_of(&self, account: &str) -> Result<Vec<Document>, StoreError> {
-        let mut people = Vec::new();
-        for id in self.spellings(account)? {
-            people.extend(self.document(&RecordKey::new(Kind::Person, id))?);
+/// A transaction and a view have the same tables, of two types.
+macro_rules! accounts {
+    ($($at:ty),*) => {$(
+        impl Accounts for $at {
+            fn people_of(&self, account: &str) -> Result<Vec<Document>, StoreError> {
+                let mut people = Vec::new();
+                for id in self.spellings(account)? {
+                    people.extend(self.document(&RecordKey::new(Kind::Person, id))?);
+                }
+                Ok(people)
+            }
+
+            fn last_of(&self, account: &str) -> Result<Option<Departed>, StoreError> {
+                self.departed_row(account)
+            }
+
+            fn is_last_lost(&self, account: &str) -> Result<bool, StoreError> {
+                self.is_departed_lost(account)
+            }
+
+            fn forgotten(&self) -> Result<Option<u64>, StoreError> {
+                Ok(forgotten_in(self.meta(META_FORGOTTEN)?))
+            }
         }
-        Ok(people)
-    }
-
-    fn last_of(&self, account: &str) -> Result<Option<Departed>, StoreError> {
-        self.departed_row(account)
-    }
-
-    fn is_last_lost(&self, account: &str) -> Result<bool, StoreError> {
-        self.is_departed_lost(account)
-    }
-
-    fn forgotten(&self) -> Result<Option<u64>, StoreError> {
-        Ok(forgotten_in(self.meta(META_FORGOTTEN)?))
-    }
+    )*};
 }
 
-impl Accounts for Snapshot {
-    fn people_of(&self, account: &str) -> Result<Vec<Document>, StoreError> {
-        let mut people = Vec::new();
-        for id in self.spellings(account)? {
-            let record = self.record(&RecordKey::new(Kind::Person, id))?;
-            let person = record.map(|record| Document::try_from(record.document.as_ref())).transpose();
-            people.extend(person.map_err(|_| tables::damaged("a person"))?);
-        }
-        Ok(people)
-    }
-
-    fn last_of(&self, account: &str) -> Result<Option<Departed>, StoreError> {
-        self.departed_row(account)
-    }
-
-    fn is_last_lost(&self, account: &str) -> Result<bool, StoreError> {
-        self.is_departed_lost(account)
-    }
-
-    fn forgotten(&self) -> Result<Option<u64>, StoreError> {
-        Ok(forgotten_in(self.meta(META_FORGOTTEN)?))
-    }
-}
+accounts!(Tx<'_>, Snapshot);
 
 fn owner_now(accounts: &impl Accounts, whose: &Whose) -> Result<OwnerNow, StoreError> {
     let people = accounts.people_of(&whose.account)?;

@@ -62,9 +62,7 @@ pub fn hold_of(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<(Hold,
     let Some(hold) = snapshot.hold(&conflict.key.id)?.filter(|hold| hold.conflict == conflict.id) else {
         return Ok(None);
     };
-    let local = snapshot.record(&hold.local_key())?;
-    let local = local.map(|record| Document::try_from(record.document.as_ref())).transpose();
-    let local = local.map_err(|e| StoreError::Damaged(e.to_string()))?;
+    let local = snapshot.document(&hold.local_key())?;
     let central = snapshot.other_person(&hold)?;
     Ok(Some((hold, Pair { local, central })))
 }

@@ -12,10 +12,10 @@ use crate::support::api::{NOTHING, Setup, TestNode};
 
 /// Roles for reading the feed besides root: `relay` sees people and institutions, `self_relay` its own.
 fn with_relays(setup: &mut Setup) {
-    let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
-    setup.roles = roles
-        + r#", {"role": "relay", "permissions": {"GET": ["changes", "person", "institution"], "global": true}},
-             {"role": "self_relay", "permissions": {"GET": ["changes", "person", "page", "institution"]}}]"#;
+    setup.add_roles(
+        r#"{"role": "relay", "permissions": {"GET": ["changes", "person", "institution"], "global": true}},
+             {"role": "self_relay", "permissions": {"GET": ["changes", "person", "page", "institution"]}}"#,
+    );
 }
 
 async fn with_changes() -> TestNode {

@@ -10,13 +10,13 @@ use thalamus_edge::store::{Base, Conflict, StoreError, Undecided};
 use crate::support::api::{Answer, Call, NOTHING, Setup, TestNode, person};
 
 fn with_roles(setup: &mut Setup) {
-    let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
-    setup.roles = roles
-        + r#", {"role": "judge", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts"], "global": true}},
+    setup.add_roles(
+        r#"{"role": "judge", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts"], "global": true}},
              {"role": "own_judge", "permissions": {"GET": ["conflicts", "person", "event"],
               "POST": ["conflicts"], "PATCH": ["person", "event"]}},
              {"role": "registrar", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts", "person"],
-              "PATCH": ["person"], "DELETE": ["person"], "global": true}}]"#;
+              "PATCH": ["person"], "DELETE": ["person"], "global": true}}"#,
+    );
 }
 
 async fn start() -> TestNode {

@@ -14,14 +14,14 @@ use crate::support::sim::Sim;
 const THEIRS: &str = "a cradle in Torino";
 
 fn with_roles(setup: &mut Setup) {
-    let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
-    setup.roles = roles
-        + r#", {"role": "judge", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts"], "global": true}},
+    setup.add_roles(
+        r#"{"role": "judge", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts"], "global": true}},
              {"role": "editor", "permissions": {"GET": ["conflicts", "person"], "POST": ["conflicts"],
               "PATCH": ["person"], "global": true}},
              {"role": "own_judge", "permissions": {"GET": ["conflicts", "person", "page"],
               "POST": ["conflicts", "person", "page"], "PATCH": ["person", "page"]}},
-             {"role": "clerk", "permissions": {"GET": ["conflicts"], "POST": ["conflicts"], "global": true}}]"#;
+             {"role": "clerk", "permissions": {"GET": ["conflicts"], "POST": ["conflicts"], "global": true}}"#,
+    );
 }
 
 /// What the centre has under Ana's account.
@@ -34,13 +34,7 @@ fn beatriz() -> Document {
 
 /// A node where ANA001, made here with a page, is somebody else at the centre; and the conflict's id.
 async fn start() -> (TestNode, Sim, String) {
-    let sim = Sim::default();
-    let hub = Arc::new(sim.clone());
-    let node = TestNode::start_with(|setup| {
-        with_roles(setup);
-        setup.hub = Some(hub);
-    });
-    node.people().await;
+    let (node, sim) = TestNode::with_centre(with_roles).await;
     for (id, role) in [("JUD005", "judge"), ("EDI006", "editor"), ("CLE007", "clerk")] {
         node.person(id, &[role]).await;
     }

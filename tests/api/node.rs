@@ -330,9 +330,9 @@ async fn refused_records_are_listed_and_tried_again() {
 #[tokio::test]
 async fn refused_records_are_given_up_by_those_who_may_change_them() {
     let roles = |setup: &mut Setup| {
-        let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
-        setup.roles = roles
-            + r#", {"role": "technician", "permissions": {"GET": ["sync"], "POST": ["sync"], "global": true}}]"#;
+        setup.add_roles(
+            r#"{"role": "technician", "permissions": {"GET": ["sync"], "POST": ["sync"], "global": true}}"#,
+        );
     };
     let node = TestNode::start_with(roles);
     node.people().await;

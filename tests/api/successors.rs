@@ -1,7 +1,5 @@
 //! Who gets an account after somebody else: what is kept of the one before is not theirs.
 
-use std::sync::Arc;
-
 use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
 use thalamus_edge::domain::merge::{Clash, Side};
@@ -16,10 +14,10 @@ const NEW: &str = "NEW001";
 
 /// Everybody may look at what is kept of their own.
 fn with_roles(setup: &mut Setup) {
-    let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
-    setup.roles = roles
-        + r#", {"role": "keeper", "permissions": {"GET": ["trash", "changes", "conflicts", "person", "page"],
-              "POST": ["trash", "page"]}}]"#;
+    setup.add_roles(
+        r#"{"role": "keeper", "permissions": {"GET": ["trash", "changes", "conflicts", "person", "page"],
+              "POST": ["trash", "page"]}}"#,
+    );
     setup.settings.emergency_access = true;
     setup.settings.central_roles.push("keeper".to_owned());
 }
@@ -32,13 +30,7 @@ fn named(id: &str, name: &str) -> Document {
 
 /// Anna has ANA009, a page, one that is deleted, and somebody has opened her records in an emergency.
 async fn with_anna() -> (TestNode, Sim) {
-    let sim = Sim::default();
-    let hub = Arc::new(sim.clone());
-    let node = TestNode::start_with(|setup| {
-        with_roles(setup);
-        setup.hub = Some(hub);
-    });
-    node.people().await;
+    let (node, sim) = TestNode::with_centre(with_roles).await;
     node.record(Kind::Person, named("ANA009", "Anna")).await;
     for id in ["kept", "gone"] {
         node.record(Kind::Page, doc! {"_id": id, "book": "ANA009", "info": "of Anna"}).await;

@@ -1,7 +1,5 @@
 //! The trash: deleted records are listed, shown and put back, for those who could read them.
 
-use std::sync::Arc;
-
 use bson::{Document, doc};
 use serde_json::{Value, json};
 use thalamus_edge::domain::access::Actor;
@@ -10,19 +8,18 @@ use thalamus_edge::domain::record::{Kind, RecordKey};
 use thalamus_edge::store::{AuditQuery, Base, Hold, HoldReason, StoreError, Tx};
 
 use crate::support::api::{Answer, NOTHING, Setup, TestNode, pass_time, person};
-use crate::support::sim::Sim;
 
 const AT: &str = "2026-11-23T01:28:52Z";
 
 fn with_roles(setup: &mut Setup) {
-    let roles = setup.roles.trim_end().strip_suffix(']').unwrap().to_owned();
-    setup.roles = roles
-        + r#", {"role": "archivist", "permissions": {"GET": ["trash", "person", "page", "institution"],
+    setup.add_roles(
+        r#"{"role": "archivist", "permissions": {"GET": ["trash", "person", "page", "institution"],
               "POST": ["trash", "person", "page", "institution"], "global": true}},
              {"role": "viewer", "permissions": {"GET": ["trash", "page"], "global": true}},
              {"role": "keeper", "permissions": {"GET": ["trash", "page", "institution"], "POST": ["trash", "page"]}},
              {"role": "reader", "permissions": {"GET": ["page"], "POST": ["page"], "global": true}},
-             {"role": "clerk", "permissions": {"GET": ["trash"], "POST": ["trash"], "global": true}}]"#;
+             {"role": "clerk", "permissions": {"GET": ["trash"], "POST": ["trash"], "global": true}}"#,
+    );
 }
 
 async fn start() -> TestNode {
@@ -133,13 +130,7 @@ async fn a_delete_that_the_centre_does_not_know_is_undone() {
 
 #[tokio::test]
 async fn what_the_centre_deleted_is_there_and_travels_back() {
-    let sim = Sim::default();
-    let hub = Arc::new(sim.clone());
-    let node = TestNode::start_with(|setup| {
-        with_roles(setup);
-        setup.hub = Some(hub);
-    });
-    node.people().await;
+    let (node, sim) = TestNode::with_centre(with_roles).await;
     sim.put(Kind::Institution, doc! {"_id": "Posta nº 1", "name": "Posta"});
     round(&node).await;
     sim.remove(Kind::Institution, "Posta nº 1");

@@ -66,7 +66,7 @@ fn an_import_opens_and_closes_nobody_who_is_here() {
     ran.complains("line 1 column 1: ANA001: `active` stays as it is here: the account is open");
     ran.complains("line 2 column 1: BOB001: `active` stays as it is here: the account is open");
     ran.complains("line 3 column 1: CID001: `active` stays as it is here: the account is closed");
-    ran.complains("3 people are open or closed here unlike in the files");
+    ran.complains("3 people stay open or closed as they are here");
     let counts = &ran.json()["files"][0];
     assert_eq!((&counts["replaced"], &counts["equal"]), (&json!(1), &json!(2)));
     assert_eq!((&counts["added"], &counts["active_kept"]), (&json!(1), &json!(3)));
@@ -80,7 +80,7 @@ fn an_import_opens_and_closes_nobody_who_is_here() {
         [("Anna", Some(true)), ("Bob", None), ("Cid", Some(false)), ("Dan", Some(false))],
         "{people:?}"
     );
-    import(&clinic, "people.jsonl", hub, &[]).ends(1).complains("3 people are open or closed here unlike");
+    import(&clinic, "people.jsonl", hub, &[]).ends(1).complains("3 people stay open or closed");
 }
 
 /// Of these nothing tells which cell is the person's.

@@ -156,7 +156,11 @@ fn no_page_is_taken_without_its_person_or_moved_to_another() {
             r#"{"_id": "P2", "id": "P3", "book": "ANA001"}"#,
             "`_id` is \"P2\" and `id` is \"P3\"",
         ),
-        ("pols.jsonl", r#"{"id": "P1", "book": "BOB001"}"#, "P1 belongs to another person here"),
+        (
+            "pols.jsonl",
+            r#"{"id": "P1", "book": "BOB001"}"#,
+            "P1 is a record of ANA001 here, and no record changes hands",
+        ),
     ] {
         for more in [&[][..], &["--replace"]] {
             import(&clinic, name, text, more).ends(1).complains(told).complains("1 rows were refused");

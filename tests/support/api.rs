@@ -30,6 +30,7 @@ use thalamus_edge::sync::{Reconciler, SyncSettings};
 use tower::ServiceExt as _;
 
 use super::disk::Disk;
+use super::sim::Sim;
 
 /// 2026-11-23T01:28:52Z.
 pub(crate) const NOW_MS: i64 = 1_795_397_332_000;
@@ -119,6 +120,14 @@ impl Default for Setup {
     }
 }
 
+impl Setup {
+    /// Adds roles to those of `roles.cfg`, written as there.
+    pub(crate) fn add_roles(&mut self, roles: &str) {
+        let before = self.roles.trim_end().strip_suffix(']').unwrap();
+        self.roles = format!("{before}, {roles}]");
+    }
+}
+
 pub(crate) struct TestNode {
     pub(crate) node: Arc<Node>,
     api: Api,
@@ -184,6 +193,18 @@ impl TestNode {
         let node = TestNode::start();
         node.people().await;
         node
+    }
+
+    /// The same people at a node with a centre in memory.
+    pub(crate) async fn with_centre(adjust: impl FnOnce(&mut Setup)) -> (TestNode, Sim) {
+        let sim = Sim::default();
+        let hub = Arc::new(sim.clone());
+        let node = TestNode::start_with(|setup| {
+            adjust(setup);
+            setup.hub = Some(hub);
+        });
+        node.people().await;
+        (node, sim)
     }
 
     pub(crate) async fn people(&self) {

@@ -23,9 +23,9 @@ pub(super) struct Tally {
     pub(super) refused: u64,
     /// People whose id is spelled in upper case here, unlike in the file.
     pub(super) folded: u64,
-    /// Personal documents whose bytes are neither in the files nor on this node.
+    /// Personal documents whose bytes are not on this node.
     pub(super) without_content: u64,
-    /// People whose `active` differs and stays as it is here.
+    /// People of whom the files say otherwise whether they may log in, which stays as it is here.
     pub(super) active_kept: u64,
     /// Records of people who are not on this node.
     pub(super) of_unknown: u64,
@@ -86,9 +86,9 @@ pub(super) fn summary(
     let counted = [
         (sum(|tally| tally.refused), "rows were refused"),
         (sum(|tally| tally.different), "records are stored with other content"),
-        (sum(|tally| tally.deleted), "records were deleted here"),
+        (sum(|tally| tally.deleted), "records, or their people, were deleted here"),
         (sum(|tally| tally.without_content), "personal documents are incomplete"),
-        (sum(|tally| tally.active_kept), "people are open or closed here unlike in the files"),
+        (sum(|tally| tally.active_kept), "people stay open or closed as they are here"),
         (refused_contents, "uploaded files were refused"),
         (sources.skipped.len() as u64, "files were left out"),
         (sources.cut_off.len() as u64, "dumps were cut off"),

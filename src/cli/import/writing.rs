@@ -1,20 +1,20 @@
 //! Floor 5. One record of an import in the store: whether it is written, and what becomes of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use bson::{Bson, Document};
+use bson::{Bson, Document, doc};
 
+use super::reasons::{KeptOpen, how, left_out, not_restored, of_doubt};
 use super::record::Item;
 use crate::domain::access::Actor;
-use crate::domain::active::{ACTIVE, is_active};
+use crate::domain::active::ACTIVE;
 use crate::domain::content::Content;
 use crate::domain::edit::spell_owner;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::value::same_document;
-use crate::store::{Deletion, StoreError, TrashedSpellings, Tx, UndeleteError};
-use crate::sync::time_text;
+use crate::store::{Deletion, FormerHolders, OwnerDoubt, StoreError, Tx, UndeleteError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -36,6 +36,8 @@ pub(super) enum Verdict {
     OwnerRefused,
     /// A record that belongs to another person here.
     OwnerDiffers,
+    /// A record that may be of another person than who has its account here.
+    OwnerInDoubt,
     /// Stands in the files a second time, with other content.
     Twice,
 }
@@ -44,11 +46,13 @@ pub(super) enum Verdict {
 pub(super) struct Written {
     pub(super) verdict: Verdict,
     pub(super) key: RecordKey,
+    /// Tells what this row has apart from what another row of the record has. Ids and accounts in another spelling are the same.
+    pub(super) row: u64,
     /// The record is of a person who is not here.
     pub(super) is_of_unknown: bool,
-    /// `active` differs and was kept: whether the account is open here.
-    pub(super) kept_open: Option<bool>,
-    /// About a delete: how it was, or why it stands.
+    /// Who may log in stays as it is here, unlike in the files.
+    pub(super) kept_open: Option<KeptOpen>,
+    /// Why the record was not taken, or how it was deleted before it came back.
     pub(super) why: String,
     /// The record names bytes that the node has or should have, as it is stored now.
     pub(super) content: Option<Content>,
@@ -59,9 +63,7 @@ impl Verdict {
     pub(super) fn is_taken(self) -> bool {
         matches!(self, Verdict::Added | Verdict::Replaced | Verdict::Restored | Verdict::Equal)
     }
-}
 
-impl Verdict {
     /// Whether the row is one of the record under its key here, so that a later one of the same id is a second one.
     pub(super) fn is_of_record(self) -> bool {
         self.is_taken() || self == Verdict::Different
@@ -70,41 +72,13 @@ impl Verdict {
 
 impl Written {
     pub(super) fn new(verdict: Verdict, key: RecordKey) -> Written {
-        Written { verdict, key, is_of_unknown: false, kept_open: None, why: String::new(), content: None }
+        let (is_of_unknown, kept_open, why, content) = Default::default();
+        Written { verdict, key, row: 0, is_of_unknown, kept_open, why, content }
     }
 
     fn because(self, why: String) -> Written {
         Written { why, ..self }
     }
-}
-
-/// Why a record may be of the person who had its account before, if it may: they were deleted here, another one has the account
-/// now, and the files do not say that they are of that one.
-fn of_person_before(
-    tx: &Tx<'_>,
-    account: &str,
-    met: OfRecord<'_>,
-    terms: &Terms,
-) -> Result<Option<String>, StoreError> {
-    let Some(person) = tx.resolve_person(account)?.map(|id| RecordKey::new(Kind::Person, id)) else {
-        return Ok(None);
-    };
-    if met(&person) {
-        return Ok(None);
-    }
-    let Some(deletion) = tx.deletion_of_person(account, &terms.trashed)? else {
-        return Ok(None);
-    };
-    let (Some(now), Some((_, before))) = (tx.document(&person)?, &deletion.row) else {
-        return Ok(None);
-    };
-    let is_other = is_other_person(Some(&before.document), &before.document, &now);
-    Ok(is_other.then(|| {
-        let how = how(&deletion);
-        format!(
-            "of {account}, who {how}, and which another person has now: import it together with the person whose record it is"
-        )
-    }))
 }
 
 /// What holds for all rows of an import.
@@ -115,21 +89,21 @@ pub(super) struct Terms {
     pub(super) is_restoring: bool,
     /// Accounts, folded, that were closed on the node of an export.
     pub(super) closed: BTreeSet<String>,
-    /// How people in the trash are spelled.
-    pub(super) trashed: TrashedSpellings,
+    /// Who had accounts before.
+    pub(super) former: FormerHolders,
     pub(super) actor: Actor,
 }
 
 /// What is known of a record from the rows before.
-pub(super) type OfRecord<'a> = &'a dyn Fn(&RecordKey) -> bool;
+pub(super) type FirstRow<'a> = &'a dyn Fn(&RecordKey) -> Option<u64>;
 
-/// Writes a record, if it is to be written. `met` says whether a row of a record stood in the files before, `is_second` whether
-/// one did that has other content.
+/// Writes a record, if it is to be written. `before` says what the first row of a record had that stood in the files before:
+/// [`Written::row`].
 pub(super) fn write_one(
     tx: &mut Tx<'_>,
     kind: Kind,
     item: &Item,
-    (met, is_second): (OfRecord<'_>, OfRecord<'_>),
+    before: FirstRow<'_>,
     terms: &Terms,
 ) -> Result<Written, StoreError> {
     let mut document = item.document.clone();
@@ -140,59 +114,44 @@ pub(super) fn write_one(
         document.insert("_id", key.id.as_str());
     }
     let stored = tx.document(&key)?;
-    if kind == Kind::Person {
-        let is_other = match &stored {
-            Some(stored) => is_other_person(Some(stored), stored, &document),
-            None => tx.is_another_ones(&key, &document)?,
-        };
-        if is_other {
-            return Ok(Written::new(Verdict::AccountOfOtherPerson, key));
-        }
-    }
     spell_owner(kind.schema(), &mut document, stored.as_ref(), |account| tx.resolve_person(account))?;
-    let owner = kind.schema().owner_of(&document);
-    let of_stored = stored.as_ref().and_then(|stored| kind.schema().owner_of(stored));
-    let is_over_another = kind != Kind::Person && stored.is_none() && tx.is_over_another(&key, &document)?;
-    if is_over_another || of_stored.is_some_and(|stored| owner.as_ref() != Some(&stored)) {
-        return Ok(Written::new(Verdict::OwnerDiffers, key));
+    let row = hash_of_row(&document, item);
+    if let Some(why) = refusal(tx, &key, &document, stored.as_ref(), terms)? {
+        let verdict =
+            if kind == Kind::Person { Verdict::AccountOfOtherPerson } else { Verdict::OwnerDiffers };
+        return Ok(Written::new(verdict, key).because(why));
     }
     if stored.is_none()
-        && let Some(deletion) = tx.deletion(&key, &terms.trashed, &document)?
+        && let Some(deletion) = tx.deletion(&key, &terms.former, &document)?
     {
-        return match terms.is_restoring {
-            true => restore(tx, deletion, document, item, terms),
-            false => Ok(Written::new(Verdict::Deleted, deletion.key.clone()).because(left_out(&deletion))),
-        };
+        if terms.is_restoring {
+            return Ok(Written { row, ..restore(tx, deletion, document, item, terms)? });
+        }
+        let why = left_out(tx, &deletion)?;
+        return Ok(Written::new(Verdict::Deleted, deletion.key).because(why));
     }
-    if let (None, Some(account), true) = (&stored, &owner, kind != Kind::Person)
-        && tx.resolve_person(account)?.is_none()
-        && let Some(deletion) = tx.deletion_of_person(account, &terms.trashed)?
-    {
-        let why = format!("of {account}, who {}: put that person back first", how(&deletion));
-        return Ok(Written::new(Verdict::OwnerDeleted, key).because(why));
-    }
-    if let (None, Some(account), true) = (&stored, &owner, kind != Kind::Person)
-        && let Some(why) = of_person_before(tx, account, met, terms)?
-    {
-        return Ok(Written::new(Verdict::OwnerDeleted, key).because(why));
-    }
-    let is_closed = kind == Kind::Person && terms.closed.contains(&fold_account(&item.id));
-    let mut kept_open = None;
+    let is_closed = is_closed(item, kind, terms);
+    let mut is_active_kept = false;
     if let Some(stored) = &stored {
         keep_unsaid(kind, &mut document, stored);
-        kept_open = keep_active(kind, &mut document, stored);
-        if is_closed && kept_open.is_none() && !tx.is_closed_here(&key.id)? {
-            kept_open = Some(is_active(stored));
-        }
+        is_active_kept = keep_active(kind, &mut document, stored);
     }
-    let verdict = match stored {
+    let verdict = match &stored {
         None => Verdict::Added,
-        Some(stored) if same_document(&stored, &document) => Verdict::Equal,
+        Some(stored) if same_document(stored, &document) => Verdict::Equal,
         // `--replace` would not help: which of the two is right cannot be told.
-        Some(_) if is_second(&key) => Verdict::Twice,
+        Some(_) if before(&key).is_some_and(|first| first != row) => Verdict::Twice,
         Some(_) if terms.is_replacing => Verdict::Replaced,
         Some(_) => Verdict::Different,
     };
+    let owner = kind.schema().owner_of(&document).filter(|_| kind != Kind::Person);
+    if let Some(account) = owner.as_ref().filter(|_| verdict != Verdict::Equal)
+        && let Some(doubt) = tx.owner_doubt(account, &terms.former, |person| before(person).is_some())?
+    {
+        let is_of_deleted = matches!(doubt, OwnerDoubt::Deleted(_) | OwnerDoubt::Succeeded(_));
+        let verdict = if is_of_deleted { Verdict::OwnerDeleted } else { Verdict::OwnerInDoubt };
+        return Ok(Written::new(verdict, key).because(of_doubt(account, &doubt)));
+    }
     if verdict.is_taken() {
         put_bytes(tx, item)?;
     }
@@ -202,12 +161,89 @@ pub(super) fn write_one(
     if is_closed && verdict == Verdict::Added {
         tx.set_closed_here(&key.id, true, &terms.actor)?;
     }
+    let is_closing_left = is_closed && !tx.is_closed_here(&key.id)?;
+    let kept_open = kept_open(tx, &key, is_active_kept, is_closing_left)?;
     let is_of_unknown = match &owner {
-        Some(owner) if kind != Kind::Person => tx.resolve_person(owner)?.is_none(),
-        _ => false,
+        Some(owner) => tx.resolve_person(owner)?.is_none(),
+        None => false,
     };
     let content = Content::of(kind, &document);
-    Ok(Written { verdict, key, is_of_unknown, kept_open, why: String::new(), content })
+    Ok(Written { verdict, key, row, is_of_unknown, kept_open, why: String::new(), content })
+}
+
+/// Why a person may not come under this account, or why a record cannot become this one's; nothing else is asked then.
+fn refusal(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    document: &Document,
+    stored: Option<&Document>,
+    terms: &Terms,
+) -> Result<Option<String>, StoreError> {
+    let id = &key.id;
+    let schema = key.kind.schema();
+    if key.kind == Kind::Person {
+        let is_other = match stored {
+            Some(stored) => is_other_person(Some(stored), stored, document),
+            None => tx.is_another_ones(key, document)?,
+        };
+        let rename = "give the person of the file another id, in their records too";
+        if !is_other {
+            let moved = if stored.is_none() { tx.moved_to(id, document, &terms.former)? } else { None };
+            return Ok(moved.map(|to| {
+                format!("{id} has {to} here now: give the person of the file that id, in their records too")
+            }));
+        }
+        return Ok(Some(match stored {
+            _ if tx.hold(id)?.is_some() => {
+                format!(
+                    "{id} is an account that two people have: decide who is who (`thalamus-edge conflicts list`)"
+                )
+            }
+            Some(_) => format!("{id} is the account of somebody else here: {rename}"),
+            None => format!(
+                "{id} was the account of somebody else, or may have been, of whom something is left here or at the centre: \
+                 {rename}"
+            ),
+        }));
+    }
+    let owner = schema.owner_of(document);
+    let of_stored = stored.and_then(|stored| schema.owner_of(stored));
+    if let Some(stored) = of_stored.filter(|stored| owner.as_ref() != Some(stored)) {
+        let account = owner.unwrap_or_default();
+        let has_moved = terms.former.moved_from(&account).any(|to| to == stored);
+        return Ok(Some(match has_moved {
+            true => format!(
+                "{id} is a record of {stored} here, which the person of {account} has now: give it that account"
+            ),
+            false => format!("{id} is a record of {stored} here, and no record changes hands"),
+        }));
+    }
+    let is_over_another = stored.is_none() && tx.is_over_another(key, document)?;
+    Ok(is_over_another.then(|| {
+        format!(
+            "{id} was a record of somebody else here, and the centre does not know yet that it was deleted"
+        )
+    }))
+}
+
+/// Whether the account was closed on the node of an export.
+fn is_closed(item: &Item, kind: Kind, terms: &Terms) -> bool {
+    kind == Kind::Person && terms.closed.contains(&fold_account(&item.id))
+}
+
+/// What stays as it is here about who may log in, once the row is written.
+fn kept_open(
+    tx: &Tx<'_>,
+    key: &RecordKey,
+    is_active_kept: bool,
+    is_closing_left: bool,
+) -> Result<Option<KeptOpen>, StoreError> {
+    let person = match is_active_kept || is_closing_left {
+        true => tx.document(key)?,
+        false => None,
+    };
+    let is_open = person.map(|person| tx.is_account_open(&key.id, &person)).transpose()?;
+    Ok(is_open.map(|is_open| KeptOpen { is_closing: !is_active_kept, is_open }))
 }
 
 fn put_bytes(tx: &mut Tx<'_>, item: &Item) -> Result<(), StoreError> {
@@ -227,57 +263,41 @@ fn restore(
     terms: &Terms,
 ) -> Result<Written, StoreError> {
     let key = deletion.key.clone();
-    let mut kept_open = None;
+    let mut is_active_kept = false;
     if let Some((_, row)) = &deletion.row {
         document.insert("_id", key.id.as_str());
         keep_unsaid(key.kind, &mut document, &row.document);
-        kept_open = keep_active(key.kind, &mut document, &row.document);
+        is_active_kept = keep_active(key.kind, &mut document, &row.document);
     }
     match tx.bring_back(&deletion, &document, &terms.actor) {
         Ok(()) => {}
         Err(UndeleteError::Store(error)) => return Err(error),
         Err(why) => {
-            let why = format!("{} and cannot be put back: {why}", how(&deletion));
-            return Ok(Written::new(Verdict::RestoreRefused, key).because(why));
+            return Ok(Written::new(Verdict::RestoreRefused, key).because(not_restored(&deletion, &why)));
         }
     }
     put_bytes(tx, item)?;
+    let is_closing_left = is_closed(item, key.kind, terms) && !tx.is_closed_here(&key.id)?;
+    let kept_open = kept_open(tx, &key, is_active_kept, is_closing_left)?;
     let content = Content::of(key.kind, &document);
     let why = how(&deletion);
     Ok(Written { kept_open, content, ..Written::new(Verdict::Restored, key).because(why) })
 }
 
-/// How a record was deleted, and where its body is.
-fn how(deletion: &Deletion) -> String {
-    let place = format!("lies in the trash ({})", deletion.sequence);
-    match &deletion.row {
-        Some((about, _)) => {
-            format!("was deleted at {} by {} and {place}", time_text(about.at_ms), about.actor)
-        }
-        None => format!("was deleted and {place}, where it is damaged"),
-    }
-}
-
-fn left_out(deletion: &Deletion) -> String {
-    format!(
-        "{}: left out. `thalamus-edge trash restore {}` puts it back as it was, `--restore-deleted` as the file has it",
-        how(deletion),
-        deletion.sequence
-    )
-}
-
 /// An import opens and closes nobody who exists here: hubs store `active: false` for people who use their accounts.
-/// Returns whether the account is open here, if the file says something else in `active`.
-fn keep_active(kind: Kind, document: &mut Document, stored: &Document) -> Option<bool> {
-    let said = document.get(ACTIVE).filter(|_| kind == Kind::Person)?;
+/// Returns whether the file says something else in `active`.
+fn keep_active(kind: Kind, document: &mut Document, stored: &Document) -> bool {
+    let Some(said) = document.get(ACTIVE).filter(|_| kind == Kind::Person) else {
+        return false;
+    };
     match stored.get(ACTIVE) {
-        Some(value) if value == said => return None,
+        Some(value) if value == said => return false,
         Some(value) => drop(document.insert(ACTIVE, value.clone())),
         // Without the field the account is open.
-        None if *said == Bson::Boolean(true) => return None,
+        None if *said == Bson::Boolean(true) => return false,
         None => drop(document.remove(ACTIVE)),
     }
-    Some(is_active(stored))
+    true
 }
 
 /// As with PUT, fields that a file leaves out because no answer of an API has them (a password), or because they describe
@@ -296,10 +316,13 @@ pub(super) fn hash_of(key: &RecordKey) -> u64 {
     hasher.finish()
 }
 
-/// Tells what two rows of one record have apart.
-pub(super) fn hash_of_row(item: &Item) -> u64 {
+fn hash_of_row(document: &Document, item: &Item) -> u64 {
     let mut hasher = DefaultHasher::new();
-    item.document.to_vec().unwrap_or_default().hash(&mut hasher);
+    // In whatever order the fields stand.
+    let fields: BTreeMap<_, _> = document.iter().collect();
+    fields.into_iter().map(|(name, value)| doc! {name: value}).for_each(|field| {
+        field.to_vec().unwrap_or_default().hash(&mut hasher);
+    });
     item.content.as_ref().map(|(sha256, _)| sha256).hash(&mut hasher);
     hasher.finish()
 }
