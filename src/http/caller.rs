@@ -21,6 +21,7 @@ use super::link::LINK_ROUTE;
 use super::rights::{Rights, guarded};
 use super::session;
 use super::witness::{Witness, login_failed};
+use super::conflict_rights::without_questions;
 use super::{Node, Overloaded, Pattern, Received, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};
@@ -155,6 +156,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             } else {
                 write(node, way, &caller, request).await
             };
+            let response = without_questions(node, &caller, response);
             let response = witness.saw(node, &caller, response).await;
             if is_read { guarded(node, &caller, pattern, response) } else { response }
         }
