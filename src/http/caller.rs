@@ -16,12 +16,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::RawDocument;
 use futures_util::future::BoxFuture;
 
+use super::conflict_rights::without_questions;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
 use super::rights::{Rights, guarded};
 use super::session;
 use super::witness::{Witness, login_failed};
-use super::conflict_rights::without_questions;
 use super::{Node, Overloaded, Pattern, Received, Way, writes};
 use crate::accounts::{LoginError, SessionId, StoredAccount};
 use crate::domain::access::{Acl, Actor, Principal, local_name};

@@ -14,8 +14,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Node;
 use super::caller::Caller;
-use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
 use super::conflict_rights::ConflictReader;
+use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::holds::{self, Case};

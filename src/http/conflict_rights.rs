@@ -120,8 +120,7 @@ impl<'a> ConflictReader<'a> {
             return Ok(kind.schema().owner == Owner::Nobody);
         };
         let is_readable = before.is_empty() || owner == Some(before) || self.may_read(kind, Some(before));
-        Ok(is_readable
-            && may_read_kept(self.view, &self.acl, self.who, kind, head.whose(before).as_ref())?)
+        Ok(is_readable && may_read_kept(self.view, &self.acl, self.who, kind, head.whose(before).as_ref())?)
     }
 
     /// [`hidden`] for a conflict that the account may not know of, [`absent`] for one that does not exist. Decodes none of
@@ -132,7 +131,13 @@ impl<'a> ConflictReader<'a> {
         }
         match conflict_view::visit(self.node, self.view, id, None, |conflict| self.may_know(conflict))? {
             None => Err(absent()),
-            Some(may_know) => if may_know? { Ok(()) } else { Err(hidden()) },
+            Some(may_know) => {
+                if may_know? {
+                    Ok(())
+                } else {
+                    Err(hidden())
+                }
+            }
         }
     }
 
@@ -149,7 +154,8 @@ impl<'a> ConflictReader<'a> {
     fn open_count(&self) -> Result<u64, ApiError> {
         let mut count = 0;
         for id in self.ids(Some(ConflictStatus::Open), None)? {
-            let known = conflict_view::visit(self.node, self.view, &id, Some(0), |conflict| self.may_know(conflict))?;
+            let known =
+                conflict_view::visit(self.node, self.view, &id, Some(0), |conflict| self.may_know(conflict))?;
             count += u64::from(known.transpose()?.unwrap_or(false));
         }
         Ok(count)
@@ -161,7 +167,9 @@ impl<'a> ConflictReader<'a> {
         for row in rows.drain(..) {
             let may_know = match row.table.as_str() {
                 "conflict" => self.may_know_noted(&row.id)?,
-                _ => row.kind.map_or_else(|| self.may_know_people(), |kind| may_read_all(&self.acl, self.who, kind)),
+                _ => row
+                    .kind
+                    .map_or_else(|| self.may_know_people(), |kind| may_read_all(&self.acl, self.who, kind)),
             };
             if may_know {
                 known.push(row);
@@ -171,26 +179,34 @@ impl<'a> ConflictReader<'a> {
     }
 }
 
-/// Fields of the status that count no records.
-const STATUS_OF_NODE: [&str; 8] = [
+/// Fields of the status, and of the report of a round, that tell nothing of what waits for a decision.
+const STATUS_OF_NODE: [&str; 11] = [
     "node",
     "state",
+    "outcome",
+    "pending",
+    "oldest_pending_at",
     "change_feed",
     "last_complete_at",
     "next_round_at",
     "storage_full",
     "logins_until",
-    "stage",
+    "emergencies_unreviewed",
 ];
 
 /// What an account sees of the status of the synchronization, or of the report of a round. Without a role that uses `sync` for
 /// everybody it sees how the node stands, and of what waits only how many conflicts it may know of.
-pub(super) fn status_for(node: &Node, caller: &Caller, scope: Scope, mut status: Value) -> Result<Value, ApiError> {
+pub(super) fn status_for(
+    node: &Node,
+    caller: &Caller,
+    scope: Scope,
+    mut status: Value,
+) -> Result<Value, ApiError> {
     if scope == Scope::Everyone {
         return Ok(status);
     }
     if let Value::Object(fields) = &mut status {
-        fields.retain(|name, _| STATUS_OF_NODE.contains(&name.as_str()) || name == "outcome");
+        fields.retain(|name, _| STATUS_OF_NODE.contains(&name.as_str()));
     }
     let view = node.store.read()?;
     status["conflicts_open"] = json!(ConflictReader::new(node, caller, &view).open_count()?);

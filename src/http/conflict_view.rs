@@ -11,8 +11,8 @@ use super::Node;
 use super::error::ApiError;
 use crate::domain::json::{DateFormat, ShownPart};
 use crate::domain::record::fold_account;
-use crate::domain::schema::Owner;
 use crate::domain::same_meaning::{same_edit, same_meaning};
+use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, StoreError, Subject, stands_name};
 

@@ -126,7 +126,11 @@ impl Tx<'_> {
 
     /// Ends what others have opened of this account for another human being than `now`. It is compared with the person of
     /// the time of the opening, so a person who is changed field by field counts too.
-    pub(super) fn end_emergencies_of_another(&mut self, person: &str, now: &Document) -> Result<(), StoreError> {
+    pub(super) fn end_emergencies_of_another(
+        &mut self,
+        person: &str,
+        now: &Document,
+    ) -> Result<(), StoreError> {
         let account = fold_account(person);
         self.end_emergencies(|open| {
             let known = &open.identity;

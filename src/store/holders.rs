@@ -11,8 +11,8 @@ use redb::ReadableTable as _;
 use super::departed::{Departed, identity_in};
 use super::records::Tx;
 use super::snapshot::Snapshot;
-use super::tables::*;
 use super::starting::text_in;
+use super::tables::*;
 use super::{StoreError, stand_in::unless_damaged};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What, owner_text};
@@ -148,7 +148,8 @@ impl Tx<'_> {
         mut has_room: impl FnMut(usize) -> bool,
     ) -> Result<Option<Document>, StoreError> {
         let (mut changed, mut stopped) = (Vec::new(), None);
-        let after_entry = at.and_then(|at| at.get_i64("entry").ok()).and_then(|number| u64::try_from(number).ok());
+        let after_entry =
+            at.and_then(|at| at.get_i64("entry").ok()).and_then(|number| u64::try_from(number).ok());
         if after_entry.is_none() {
             let after_account = text_in(at, "account");
             for entry in self.departed.range(after_account.as_str()..)?.sound() {

@@ -221,8 +221,12 @@ impl Starting {
         transaction: &WriteTransaction,
         at: Option<&Document>,
     ) -> Result<Option<Document>, StoreError> {
-        let options =
-            StoreOptions { cache_bytes: 0, journal_keep_rows: u64::MAX, audit_keep_rows: u64::MAX, clock: || 0 };
+        let options = StoreOptions {
+            cache_bytes: 0,
+            journal_keep_rows: u64::MAX,
+            audit_keep_rows: u64::MAX,
+            clock: || 0,
+        };
         let mut carry = Carry::default();
         Tx::open(transaction, &options, &mut carry)?.begin_holders(at, |bytes| self.has_passed(bytes))
     }

@@ -26,14 +26,18 @@ const ROLES: &str = r#"[
 
 const HIDDEN: &str = "words of another";
 
-async fn start(disk: Option<Disk>, hub: Option<Sim>) -> TestNode {
-    let node = TestNode::start_with(|setup| {
+fn node_on(disk: Option<Disk>, hub: Option<Sim>) -> TestNode {
+    TestNode::start_with(|setup| {
         setup.roles = ROLES.to_owned();
         setup.disk = disk;
         if let Some(sim) = hub {
             setup.hub = Some(Arc::new(sim));
         }
-    });
+    })
+}
+
+async fn start(disk: Option<Disk>, hub: Option<Sim>) -> TestNode {
+    let node = node_on(disk, hub);
     for (id, role) in
         [("ANA001", "end_user"), ("BOB002", "end_user"), ("TEC003", "technician"), ("ROOT004", "root")]
     {
@@ -178,7 +182,11 @@ async fn only_what_one_may_read_oneself_is_known_and_decided() {
     let report = node.post("/sync/rounds", json!({})).by("ANA001").send().await.is(200, NOTHING).json();
     assert!(report.get("message").is_none() && report.get("dead").is_none(), "{report}");
     let path = format!("/sync/conflicts/{hers}/resolution");
-    node.post(&format!("{path}/trial"), json!({"take": "central"})).by("ANA001").send().await.is(204, NOTHING);
+    node.post(&format!("{path}/trial"), json!({"take": "central"}))
+        .by("ANA001")
+        .send()
+        .await
+        .is(204, NOTHING);
     let decided = node.post(&path, json!({"take": "central"})).by("ANA001").send().await;
     decided.is(200, &["update event/hers"]).has(json!({"status": "resolved"}));
     // What she decides changes nothing of his.
@@ -202,7 +210,8 @@ async fn refused_records_are_for_those_who_may_read_them() {
     assert_eq!(list.json().as_array().unwrap().len(), 1);
     assert_eq!(list.json()[0]["id"], "pols:page");
     for end in ["retry", "take-central", "discard"] {
-        let ask = |id: &str| node.post(&format!("/sync/dead/event:{id}/{end}"), json!({})).by("TEC003").send();
+        let ask =
+            |id: &str| node.post(&format!("/sync/dead/event:{id}/{end}"), json!({})).by("TEC003").send();
         assert_eq!(seen(&ask("his").await), seen(&ask("none").await), "{end}");
         ask("his").await.is(404, NOTHING);
     }
@@ -220,7 +229,7 @@ async fn damage_in_conflicts_of_others_is_not_counted() {
     let hers = clash(&node, Kind::Event, "hers", "info", "stays".into(), "there".into()).await;
     drop(node);
     assert!(disk.damage("rots away") >= 1);
-    let node = start(Some(disk), None).await;
+    let node = node_on(Some(disk), None);
     let list = node.get("/sync/conflicts").by("ANA001").send().await.is(200, NOTHING);
     assert_eq!(ids(&list), [hers.as_str()]);
     list.lacks_header("x-damaged");
@@ -248,7 +257,11 @@ async fn a_question_about_two_people_is_not_named_to_one_of_them() {
     let id = open[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(open[0]["type"], "identity");
     let refused = node.delete("/people/ANA001").by("ANA001").send().await.is(409, NOTHING);
-    assert!(!refused.text().contains(&id) && !refused.text().contains("Another person"), "{}", refused.text());
+    assert!(
+        !refused.text().contains(&id) && !refused.text().contains("Another person"),
+        "{}",
+        refused.text()
+    );
     let told = node.delete("/people/ANA001").by("ROOT004").send().await.is(409, NOTHING);
     told.has(json!({"code": "decision_pending", "conflict": id}));
     node.get(&format!("/sync/conflicts/{id}")).by("ANA001").send().await.is(404, NOTHING);

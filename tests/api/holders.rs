@@ -76,7 +76,11 @@ async fn an_emergency_ends_with_the_human_being_for_whom_it_was_opened() {
         let other = json!({"name": "Berthold", "lastname": "Cordara", "dob": "1951-02-03", "gender": "m"});
         match way {
             "rewritten" => {
-                node.patch("/people/ANA001", other).by("STA006").send().await.is(200, &["update people/ANA001"]);
+                node.patch("/people/ANA001", other)
+                    .by("STA006")
+                    .send()
+                    .await
+                    .is(200, &["update people/ANA001"]);
             }
             "field by field" => {
                 for (field, value) in other.as_object().unwrap() {
@@ -99,7 +103,8 @@ async fn an_emergency_ends_with_the_human_being_for_whom_it_was_opened() {
             "from the centre" => node.from_centre(Kind::Person, berthold()).await,
             "new id" => {
                 let rename = node.node.store.unguarded().transact(|tx| -> Result<(), StoreError> {
-                    let (old, new) = (RecordKey::new(Kind::Person, "ANA001"), RecordKey::new(Kind::Person, "NEW001"));
+                    let (old, new) =
+                        (RecordKey::new(Kind::Person, "ANA001"), RecordKey::new(Kind::Person, "NEW001"));
                     let mut renamed = anna();
                     renamed.insert("_id", "NEW001");
                     tx.edit(&old, None, &Actor::Operator(0))?;
