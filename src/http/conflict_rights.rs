@@ -131,13 +131,7 @@ impl<'a> ConflictReader<'a> {
         }
         match conflict_view::visit(self.node, self.view, id, None, |conflict| self.may_know(conflict))? {
             None => Err(absent()),
-            Some(may_know) => {
-                if may_know? {
-                    Ok(())
-                } else {
-                    Err(hidden())
-                }
-            }
+            Some(may_know) => may_know?.then_some(()).ok_or_else(hidden),
         }
     }
 
@@ -162,14 +156,15 @@ impl<'a> ConflictReader<'a> {
     }
 
     /// Those of the damaged rows that a list may count for the account.
-    pub(super) fn damaged(&self, mut rows: Vec<DamagedRow>) -> Result<Vec<DamagedRow>, StoreError> {
+    pub(super) fn damaged(&self, rows: Vec<DamagedRow>) -> Result<Vec<DamagedRow>, StoreError> {
         let mut known = Vec::new();
-        for row in rows.drain(..) {
-            let may_know = match row.table.as_str() {
-                "conflict" => self.may_know_noted(&row.id)?,
-                _ => row
-                    .kind
-                    .map_or_else(|| self.may_know_people(), |kind| may_read_all(&self.acl, self.who, kind)),
+        for row in rows {
+            let is_noted = row.table == "conflict" && self.view.conflict_about(&row.id)?.is_some();
+            let may_know = match row.kind {
+                _ if is_noted => self.may_know_noted(&row.id)?,
+                Some(kind) => may_read_all(&self.acl, self.who, kind),
+                // Nobody knows what it is about.
+                None => self.may_know_people(),
             };
             if may_know {
                 known.push(row);
