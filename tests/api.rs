@@ -15,6 +15,8 @@ mod browser;
 mod changes;
 #[path = "api/clients.rs"]
 mod clients;
+#[path = "api/conflict_rights.rs"]
+mod conflict_rights;
 #[path = "api/conflicts.rs"]
 mod conflicts;
 #[path = "api/content.rs"]
@@ -25,6 +27,8 @@ mod cors;
 mod emergency;
 #[path = "api/errors.rs"]
 mod errors;
+#[path = "api/holders.rs"]
+mod holders;
 #[path = "api/holds.rs"]
 mod holds;
 #[path = "api/holes.rs"]

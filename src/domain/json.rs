@@ -29,7 +29,7 @@ use adopt::is_shown_as;
 pub use adopt::{adopt, adopt_like, check_key};
 pub use dates::{DATE_FORMS, WrittenDate, date_of, parse_date, plain_date, written_date};
 pub use extended::bson_of_extended;
-pub use parse::{BodyError, parse, parse_body, parse_object};
+pub use parse::{BODY_VALUES_MAX, BodyError, check_values, parse, parse_body, parse_object};
 pub use shell::{ShellError, parse_shell};
 pub use stored::stored_moment;
 

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bson::RawDocument;
 use futures_util::future::BoxFuture;
 
+use super::conflict_rights::without_questions;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
 use super::rights::{Rights, guarded};
@@ -155,6 +156,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             } else {
                 write(node, way, &caller, request).await
             };
+            let response = without_questions(node, &caller, response);
             let response = witness.saw(node, &caller, response).await;
             if is_read { guarded(node, &caller, pattern, response) } else { response }
         }

@@ -14,8 +14,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Node;
 use super::caller::Caller;
+use super::conflict_rights::ConflictReader;
 use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
-use super::conflicts::{is_noted_as_hidden, may_see};
 use super::error::ApiError;
 use super::extract::query_pairs;
 use super::holds::{self, Case};
@@ -24,7 +24,7 @@ use super::witness::Seen;
 use super::workload;
 use crate::domain::access::Verb;
 use crate::domain::record::Kind;
-use crate::store::{ConflictStatus, Snapshot, StoreError, Subject};
+use crate::store::{ConflictStatus, DamagedRow, Snapshot, StoreError, Subject};
 
 /// Bytes of text after which a piece of a list is sent.
 const LIST_CHUNK_BYTES: usize = 64 * 1024;
@@ -49,7 +49,7 @@ pub(crate) async fn list(
     // Reading may wait for the disk; the async workers must not.
     let begun = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
-        let ids = query.ids(&snapshot)?.into_iter();
+        let ids = query.ids(&ConflictReader::new(&node, &caller, &snapshot))?.into_iter();
         let has_duplicates = query.wants_duplicates();
         query.check_path(&node, &caller, &snapshot)?;
         drop(snapshot);
@@ -59,7 +59,7 @@ pub(crate) async fn list(
     });
     let (lister, first) = begun.await.map_err(|_| ApiError::Internal)??;
     drop(work);
-    let damaged = lister.node.store.damaged_rows();
+    let damaged = known_damage(&lister.node, &lister.caller)?;
     let response = counting_damaged(&damaged, &OF_LIST, super::json_body(lister.into_body(first)));
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
 }
@@ -125,9 +125,9 @@ impl Query {
     }
 
     /// The ids to look at, oldest first.
-    fn ids(&self, snapshot: &Snapshot) -> Result<Vec<String>, StoreError> {
+    fn ids(&self, reader: &ConflictReader<'_>) -> Result<Vec<String>, StoreError> {
         let after = self.after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
-        snapshot.conflict_ids_after(self.status, after)
+        reader.ids(self.status, after)
     }
 
     /// Whether a conflict is of those that are asked for, for one about values by what it is between, for a question about
@@ -154,16 +154,14 @@ impl Query {
             return Ok(());
         };
         let mut known = BTreeSet::new();
-        for id in snapshot.conflict_ids(None)? {
-            if is_noted_as_hidden(node, caller, snapshot, &id)? {
-                continue;
-            }
+        let reader = ConflictReader::new(node, caller, snapshot);
+        for id in reader.ids(None, None)? {
             let found = conflict_view::visit(node, snapshot, &id, Some(LIST_VALUE_BYTES_MAX), |view| {
                 let is_of_kind = self.kind.is_none_or(|kind| kind == view.head.key.kind);
                 if !is_of_kind || view.head.subject != Subject::Value {
                     return Ok(None);
                 }
-                let is_shown = may_see(node, caller, snapshot, view);
+                let is_shown = reader.may_know(view);
                 is_shown.map(|is_shown| is_shown.then(|| view.head.path.join(".")))
             })?;
             known.extend(found.transpose()?.flatten());
@@ -206,16 +204,17 @@ impl Query {
 async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response, ApiError> {
     let limit = query.limit.unwrap_or(LIMIT_CONFLICTS_MAX);
     let work = workload::take_for_rows(&node, &caller).await?;
-    let serving = Arc::clone(&node);
+    let (serving, asking) = (Arc::clone(&node), caller.clone());
     let read = tokio::task::spawn_blocking(move || {
         let snapshot = node.store.read()?;
         query.check_path(&node, &caller, &snapshot)?;
+        let reader = ConflictReader::new(&node, &caller, &snapshot);
         let mut rows: Vec<Vec<u8>> = Vec::new();
-        if query.wants_duplicates() && holds::may_see(&node, &caller) {
+        if query.wants_duplicates() && reader.may_know_people() {
             rows.extend(holds::duplicates(&node, &snapshot)?.iter().map(|row| row.to_string().into_bytes()));
         }
         let (mut found, mut link, mut last) = (0, None, String::new());
-        for id in query.ids(&snapshot)? {
+        for id in query.ids(&reader)? {
             if let Some(shown) = shown_in_list(&node, &caller, &query, &snapshot, &id)? {
                 if found == limit {
                     link = Some(query.next_link(&snapshot, &last)?);
@@ -230,12 +229,18 @@ async fn page(node: Arc<Node>, caller: Caller, query: Query) -> Result<Response,
     });
     let (text, link) = read.await.map_err(|_| ApiError::Internal)??;
     drop(work);
-    let damaged = serving.store.damaged_rows();
+    let damaged = known_damage(&serving, &asking)?;
     let mut response = counting_damaged(&damaged, &OF_LIST, super::json_body(Body::from(text)));
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(Seen::other("conflicts", None).of_everybody().on(response))
+}
+
+/// The damaged rows that the caller may know of.
+fn known_damage(node: &Node, caller: &Caller) -> Result<Vec<DamagedRow>, ApiError> {
+    let view = node.store.read()?;
+    Ok(ConflictReader::new(node, caller, &view).damaged(node.store.damaged_rows())?)
 }
 
 /// Where a list is.
@@ -303,7 +308,7 @@ impl Lister {
 
     fn end(&mut self, snapshot: &Snapshot, text: &mut Vec<u8>, mut has_items: bool) -> Result<(), ApiError> {
         self.place = Place::End;
-        if self.has_duplicates && holds::may_see(&self.node, &self.caller) {
+        if self.has_duplicates && ConflictReader::new(&self.node, &self.caller, snapshot).may_know_people() {
             for duplicate in holds::duplicates(&self.node, snapshot)? {
                 if has_items {
                     text.push(b',');
@@ -325,22 +330,23 @@ fn shown_in_list(
     snapshot: &Snapshot,
     id: &str,
 ) -> Result<Option<Vec<u8>>, ApiError> {
-    if is_noted_as_hidden(node, caller, snapshot, id)? {
+    let reader = ConflictReader::new(node, caller, snapshot);
+    if !reader.may_know_noted(id)? {
         return Ok(None);
     }
     let listed = conflict_view::visit(node, snapshot, id, Some(LIST_VALUE_BYTES_MAX), |view| {
         if !query.wants(view) {
             return Ok(Listed::Hidden);
         }
-        if view.head.is_identity() {
-            return Ok(Listed::Identity);
+        match reader.may_know(view)? {
+            false => Ok(Listed::Hidden),
+            true if view.head.is_identity() => Ok(Listed::Identity),
+            true => view.text().map(Listed::Text),
         }
-        let is_shown = may_see(node, caller, snapshot, view)?;
-        if is_shown { view.text().map(Listed::Text) } else { Ok(Listed::Hidden) }
     })?;
     match listed.transpose()? {
         Some(Listed::Text(text)) => Ok(Some(text)),
-        Some(Listed::Identity) if holds::may_see(node, caller) => {
+        Some(Listed::Identity) => {
             let Some(conflict) = snapshot.conflict(id)? else {
                 return Ok(None);
             };

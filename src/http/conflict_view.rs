@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use super::Node;
 use super::error::ApiError;
 use crate::domain::json::{DateFormat, ShownPart};
+use crate::domain::record::fold_account;
 use crate::domain::same_meaning::{same_edit, same_meaning};
+use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
 use crate::store::{Conflict, ConflictStatus, Snapshot, StoreError, Subject, stands_name};
 
@@ -38,11 +40,16 @@ impl<'a> ConflictView<'a> {
         [self.record, side("local"), side("central")].into_iter().flatten().find_map(|d| schema.owner_in(d))
     }
 
-    /// The accounts that its versions name, where they are whole records; each may be somebody else's.
+    /// The accounts that its versions name, as whole records or as values of the field that names the owner; each may be
+    /// somebody else's.
     pub(super) fn owners(&self) -> Vec<String> {
         let schema = self.head.key.kind.schema();
-        let body = |name| self.row.get_document(name).ok().filter(|_| self.head.path.is_empty());
-        ["base", "local", "central"].into_iter().filter_map(|name| schema.owner_in(body(name)?)).collect()
+        let named = |name| match (self.head.path.as_slice(), schema.owner) {
+            ([], _) => schema.owner_in(self.row.get_document(name).ok()?),
+            ([path], Owner::Field(field)) if path == field => self.row.get_str(name).ok().map(fold_account),
+            _ => None,
+        };
+        ["base", "local", "central"].into_iter().filter_map(named).collect()
     }
 
     /// What the record holds now at the conflict's path, or in place of what the path goes through.

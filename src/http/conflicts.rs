@@ -11,11 +11,12 @@ use serde_json::{Map, Value, json};
 
 use super::Node;
 use super::caller::Caller;
-use super::conflict_view::{self, ConflictView, LIST_VALUE_BYTES_MAX};
+use super::conflict_rights::{ConflictReader, absent, hidden};
+use super::conflict_view::{self, LIST_VALUE_BYTES_MAX};
 use super::error::ApiError;
 use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
-use super::kept::{is_operator, may_read_kept};
+use super::kept::is_operator;
 use super::records::to_document;
 use super::witness::{Seen, note_read};
 use super::workload::{self, showing, writing};
@@ -23,11 +24,10 @@ use super::write::{check_size, to_raw};
 use crate::domain::access::{Acl, Principal, Target, Verb};
 use crate::domain::content::has_content;
 use crate::domain::edit::{self, CONTENT_FIELD, Editor};
-use crate::domain::json::{adopt_like, parse_body, show_value};
+use crate::domain::json::{adopt_like, check_values, parse_body, show_value};
 use crate::domain::record::{Kind, fold_account};
-use crate::domain::schema::Owner;
 use crate::domain::value::same_option;
-use crate::store::{Conflict, ConflictStatus, Snapshot, Store, StoreError, Subject};
+use crate::store::{Conflict, ConflictStatus, Snapshot, Store, Subject};
 use crate::sync::conflicts::{Decision, ResolveError, current_value, resolve as carry_out, try_resolving};
 
 pub(crate) async fn show(
@@ -39,14 +39,14 @@ pub(crate) async fn show(
     let id = at.id().to_owned();
     let bytes = {
         let view = node.store.read()?;
-        check_noted(&node, &caller, &view, &id)?;
+        check_known(&node, &caller, &view, &id)?;
         view.conflict_bytes(&id)?
     };
     let _work = workload::take(&node, &caller, showing(bytes)).await?;
     let shown = tokio::task::spawn_blocking(move || -> Result<(Response, Seen), ApiError> {
         let snapshot = node.store.read()?;
         match find_in(&node, &caller, &snapshot, &id)? {
-            Found::Value(seen) => Ok((respond(&node, &snapshot, &id)?, seen)),
+            Found::Value(seen) => Ok((respond(&node, &caller, &snapshot, &id)?, seen)),
             Found::Identity(case) => {
                 let seen = seen_person(&case.conflict.key.id);
                 Ok((respond_with(case.shown(&node, None), &case.etag()), seen))
@@ -85,105 +85,32 @@ fn seen_person(id: &str) -> Seen {
     Seen::record(Kind::Person.schema(), id, Some(fold_account(id)))
 }
 
-/// What the id names, if the caller may see it.
+/// An error if the caller may not know of what the id names, or if it names nothing.
+fn check_known(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<(), ApiError> {
+    let reader = ConflictReader::new(node, caller, snapshot);
+    match holds::duplicate(snapshot, id)? {
+        Some(_) if reader.may_know_people() => Ok(()),
+        Some(_) => Err(hidden()),
+        None => reader.check(id),
+    }
+}
+
+/// What the id names, if the caller may know of it.
 fn find_in(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Found, ApiError> {
+    check_known(node, caller, snapshot, id)?;
     if let Some((account, ids)) = holds::duplicate(snapshot, id)? {
-        if !holds::may_see(node, caller) {
-            return Err(hidden());
-        }
         return holds::shown_duplicate(node, snapshot, &account, &ids).map(Found::Duplicate);
     }
-    check_noted(node, caller, snapshot, id)?;
     let found = conflict_view::visit(node, snapshot, id, None, |view| {
         let schema = view.head.key.kind.schema();
-        let owner = view.owner();
-        let is_shown = may_see(node, caller, snapshot, view);
-        (view.head.is_identity(), is_shown, Seen::record(schema, &view.head.key.id, owner))
+        (view.head.is_identity(), Seen::record(schema, &view.head.key.id, view.owner()))
     })?;
-    let (is_identity, is_shown, seen) = found.ok_or_else(absent)?;
-    if is_identity {
-        let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
-        let may_see = holds::may_see(node, caller);
-        return if may_see {
-            Case::read(snapshot, conflict).map(Box::new).map(Found::Identity)
-        } else {
-            Err(hidden())
-        };
+    let (is_identity, seen) = found.ok_or_else(absent)?;
+    if !is_identity {
+        return Ok(Found::Value(seen));
     }
-    if is_shown? { Ok(Found::Value(seen)) } else { Err(hidden()) }
-}
-
-/// Refuses by what is noted of a conflict, before it is read, who may not see it.
-fn check_noted(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<(), ApiError> {
-    if is_noted_as_hidden(node, caller, snapshot, id)? { Err(hidden()) } else { Ok(()) }
-}
-
-/// Whether the caller may certainly not see a conflict, by what is noted of it. Otherwise [`may_see`] tells, once it is read.
-pub(super) fn is_noted_as_hidden(
-    node: &Node,
-    caller: &Caller,
-    snapshot: &Snapshot,
-    id: &str,
-) -> Result<bool, ApiError> {
-    let (acl, who) = (node.acl(), &caller.principal);
-    let Some(about) = snapshot.conflict_about(id)?.filter(|_| !is_operator(who)) else {
-        return Ok(false);
-    };
-    let (kind, record) = (about.key.kind, about.key.id.as_str());
-    if about.subject != Subject::Value {
-        return Ok(!acl.may_read(who, kind, None));
-    }
-    let now = match kind.schema().owner {
-        Owner::Itself => Some(fold_account(record)),
-        Owner::Nobody => None,
-        Owner::Field(_) => {
-            snapshot.noted_owner(kind, record)?.and_then(|noted| noted.account().map(str::to_owned))
-        }
-    };
-    let owners = [now.as_deref(), about.owner.account()];
-    Ok(owners.into_iter().flatten().any(|owner| !acl.may_read(who, kind, Some(owner))))
-}
-
-/// Conflicts hold values of records, so they are for those who may read the record; and for the operator,
-/// who decides where nobody else can.
-pub(super) fn may_see(
-    node: &Node,
-    caller: &Caller,
-    snapshot: &Snapshot,
-    view: &ConflictView<'_>,
-) -> Result<bool, StoreError> {
-    let (conflict, owner) = (view.head, view.owner());
-    let owner = owner.as_deref();
-    let (acl, who, kind) = (node.acl(), &caller.principal, conflict.key.kind);
-    let may_read = |owner: Option<&str>| acl.may_read(who, kind, owner);
-    if is_operator(who) || may_read(None) {
-        return Ok(true);
-    }
-    // Two records show two people.
-    if conflict.subject != Subject::Value || !may_read(owner) {
-        return Ok(false);
-    }
-    // So may the versions of one: an id may have come to be another one's record.
-    if view.owners().iter().any(|owner| !may_read(Some(owner))) {
-        return Ok(false);
-    }
-    // Values that clashed belong to the owner of that time, who may be another one than who has the account now.
-    let before = conflict.owner.as_deref().filter(|_| kind.schema().owner != Owner::Nobody);
-    let Some(before) = before else {
-        return Ok(kind.schema().owner == Owner::Nobody);
-    };
-    let is_readable = before.is_empty() || owner == Some(before) || may_read(Some(before));
-    Ok(is_readable && may_read_kept(snapshot, &acl, who, kind, conflict.whose(before).as_ref())?)
-}
-
-const ABSENT: &str = "There is no such conflict";
-
-pub(super) fn absent() -> ApiError {
-    ApiError::NotFound(ABSENT.into())
-}
-
-fn hidden() -> ApiError {
-    ApiError::Hidden(ABSENT.into())
+    let conflict = snapshot.conflict(id)?.ok_or_else(absent)?;
+    Case::read(snapshot, conflict).map(Box::new).map(Found::Identity)
 }
 
 fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Document>, ApiError> {
@@ -191,7 +118,9 @@ fn read_record(snapshot: &Snapshot, conflict: &Conflict) -> Result<Option<Docume
     record.map(|record| to_document(&record.document)).transpose()
 }
 
-fn respond(node: &Node, snapshot: &Snapshot, id: &str) -> Result<Response, ApiError> {
+/// A conflict as it is now, if the caller may know of it still.
+fn respond(node: &Node, caller: &Caller, snapshot: &Snapshot, id: &str) -> Result<Response, ApiError> {
+    check_known(node, caller, snapshot, id)?;
     let shown = conflict_view::visit(node, snapshot, id, None, |view| (view.text(), view.etag()))?;
     let (text, etag) = shown.ok_or_else(absent)?;
     let text = text?;
@@ -250,6 +179,7 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
     // Also an answer that carries nothing out shows both values.
     note_read(&node, found.seen().event(&caller.principal.actor).at(caller.from())).await?;
     let text = body.0?;
+    check_values(&text)?;
     let _claim = node.store.claim(text.len() as u64)?;
     let bytes = node.store.read()?.conflict_bytes(at.id())?;
     let work = Arc::new(workload::take(&node, &caller, writing(&text, showing(bytes))).await?);
@@ -281,7 +211,7 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
         (conflict, current)
     };
     let decision = parse_decision(&conflict, current.as_ref(), &body)?;
-    check_seen(&node, &conflict, current.as_ref(), &headers, &body)?;
+    check_seen((&node, &caller), &conflict, current.as_ref(), &headers, &body)?;
     let (acl, who) = (node.acl(), caller.principal.clone());
     // What stands on one of the two sides may be taken, however large it is.
     let is_bounded = matches!(decision, Decision::Value(_)).then(|| Arc::clone(&node));
@@ -295,14 +225,21 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
         false => carry_out(store, id, decision, current, actor, check).await,
         true => try_resolving(store, id, decision, current, actor, check).await,
     };
-    match caller.writes(&node).charged(&work).through(carried_out).await {
+    let done = caller.writes(&node).charged(&work).through(carried_out).await;
+    if done.is_err() {
+        // The record may have become another one's meanwhile: then nothing is said of it.
+        check_known(&node, &caller, &*node.store.read()?, id)?;
+    }
+    match done {
         Ok(_) if IS_TRIAL => Ok(StatusCode::NO_CONTENT.into_response()),
-        Ok(_) => respond(&node, &*node.store.read()?, at.id()),
+        Ok(_) => respond(&node, &caller, &*node.store.read()?, at.id()),
         Err(ResolveError::Unknown) => Err(absent()),
         Err(ResolveError::Resolved(_)) => {
-            Err(moved(&node, at.id(), "The conflict has been resolved already"))
+            Err(moved(&node, &caller, at.id(), "The conflict has been resolved already"))
         }
-        Err(ResolveError::Moved { .. }) => Err(moved(&node, at.id(), "The value has changed meanwhile")),
+        Err(ResolveError::Moved { .. }) => {
+            Err(moved(&node, &caller, at.id(), "The value has changed meanwhile"))
+        }
         Err(ResolveError::Invalid { field, .. }) if field == FORBIDDEN => Err(ApiError::Forbidden),
         Err(ResolveError::Invalid { field, message }) if field == TOO_LARGE => {
             Err(ApiError::TooLarge(message))
@@ -336,10 +273,11 @@ fn check_decided_size(
     })
 }
 
-/// What is decided on has changed. The conflict as it is now comes along, as in a list.
-fn moved(node: &Node, id: &str, message: &str) -> ApiError {
+/// What is decided on has changed. The conflict as it is now comes along, as in a list, if the caller may know of it still.
+fn moved(node: &Node, caller: &Caller, id: &str, message: &str) -> ApiError {
     let read = || -> Result<Option<Value>, ApiError> {
         let snapshot = node.store.read()?;
+        check_known(node, caller, &snapshot, id)?;
         conflict_view::visit(node, &snapshot, id, Some(LIST_VALUE_BYTES_MAX), |view| json!(view))
     };
     match read() {
@@ -408,7 +346,7 @@ fn whole_record(conflict: &Conflict, current: Option<&Bson>, value: Bson) -> Res
 
 /// A decision is made on a value that somebody saw; if it is another one by now, they must look again.
 fn check_seen(
-    node: &Node,
+    (node, caller): (&Node, &Caller),
     conflict: &Conflict,
     current: Option<&Bson>,
     headers: &HeaderMap,
@@ -432,7 +370,7 @@ fn check_seen(
         ConflictStatus::Open => "The value has changed meanwhile",
         ConflictStatus::Resolved => "The conflict has been resolved already",
     };
-    Err(moved(node, &conflict.id, message))
+    Err(moved(node, caller, &conflict.id, message))
 }
 
 /// A decision needs the right to make the same change directly.

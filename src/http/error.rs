@@ -25,6 +25,10 @@ const REOPENING_RETRY_S: u64 = 1;
 #[error("no room for more of the body")]
 pub struct Overloaded;
 
+/// Beside an answer that names a question about two people.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeopleQuestion;
+
 /// The answer to a request for which there is no room.
 pub(crate) fn overloaded() -> Response {
     ApiError::Overloaded.into_response()
@@ -374,6 +378,9 @@ impl IntoResponse for ApiError {
             _ => None,
         };
         response.extensions_mut().insert(problem);
+        if matches!(self, ApiError::DecisionPending { .. }) {
+            response.extensions_mut().insert(PeopleQuestion);
+        }
         if let Some(outcome) = refused {
             response.extensions_mut().insert(Refused(outcome));
         }
@@ -433,7 +440,7 @@ impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Json(error) => error.into(),
-            BodyError::TooManyValues { .. } => ApiError::TooLarge(error.to_string()),
+            BodyError::TooManyValues => ApiError::TooLarge(error.to_string()),
         }
     }
 }

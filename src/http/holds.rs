@@ -28,11 +28,6 @@ use crate::sync::identity::{Pair, Verdict, decide, hold_of};
 /// What the id of a duplicate begins with; the account follows.
 const DUPLICATE: &str = "duplicate:";
 
-/// Whether the caller may see records of anybody.
-pub(super) fn may_see(node: &Node, caller: &Caller) -> bool {
-    is_operator(caller) || node.acl().may_read(&caller.principal, Kind::Person, None)
-}
-
 fn is_operator(caller: &Caller) -> bool {
     matches!(caller.principal.actor, Actor::Operator(_))
 }
@@ -205,7 +200,7 @@ pub(super) async fn resolve(
         }
         Err(ResolveError::Invalid { field, message }) => Err(ApiError::Invalid { field, message }),
         Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
-        Err(ResolveError::Unknown) => Err(super::conflicts::absent()),
+        Err(ResolveError::Unknown) => Err(super::conflict_rights::absent()),
         Err(ResolveError::Store(error)) => Err(error.into()),
     }
 }

@@ -13,6 +13,7 @@ mod browser;
 mod caller;
 mod changes;
 mod conflict_list;
+mod conflict_rights;
 mod conflict_view;
 mod conflicts;
 mod content;

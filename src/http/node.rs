@@ -8,6 +8,7 @@ use axum::response::{Html, IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::caller::Caller;
+use super::conflict_rights::status_for;
 use super::emergency;
 use super::error::ApiError;
 use super::extract::Sent;
@@ -66,9 +67,10 @@ pub(crate) async fn login(_: Caller) -> Response {
 
 /// How the reconciliation stands, and what has to be reviewed: how much, and for root and the operator what.
 pub(crate) async fn sync_status(State(node): State<Arc<Node>>, caller: Caller) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
+    let scope = node.acl().authorize_node(&caller.principal, Verb::Get, "sync")?;
     let mut status = json!(node.sync.status()?);
     status["emergencies_unreviewed"] = json!(node.store.read()?.emergencies_count()?);
+    let mut status = status_for(&node, &caller, scope, status)?;
     if !caller.principal.administers() {
         return Ok(super::json(status));
     }
@@ -101,7 +103,7 @@ pub(crate) async fn sync_round(
     caller: Caller,
     body: Sent,
 ) -> Result<Response, ApiError> {
-    node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
+    let scope = node.acl().authorize_node(&caller.principal, Verb::Post, "sync")?;
     let body = body.0?;
     if !body.is_empty() {
         match parse_body(&body)?.get("verify") {
@@ -112,7 +114,7 @@ pub(crate) async fn sync_round(
     }
     let report = node.sync.round().await;
     if !caller.principal.administers() {
-        return Ok(super::json(report));
+        return Ok(super::json(status_for(&node, &caller, scope, json!(report))?));
     }
     let mut report = json!(report);
     if let (Some(named), Some(message)) =

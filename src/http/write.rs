@@ -26,7 +26,7 @@ use crate::domain::access::{Acl, Verb};
 use crate::domain::active::ACTIVE;
 use crate::domain::edit::{self, Editor};
 use crate::domain::json::weight::{self, RECORD_MAX};
-use crate::domain::json::{Shown, parse_body};
+use crate::domain::json::{Shown, check_values, parse_body};
 use crate::domain::record::{Kind, RecordKey, fold_account};
 use crate::domain::schema::{Owner, Schema};
 use crate::domain::value::same_document;
@@ -56,6 +56,8 @@ pub(crate) async fn write(
         Verb::Delete => Bytes::from_static(b"{}"),
         _ => body.0?,
     };
+    // Before it waits for memory: it would wait for all there is.
+    check_values(&text)?;
     let is_long = writing(&text, 0) > PARSED_BYTES_MAX;
     // A text may take many times its length once it is read: not while this waits.
     let (mut body, mut secrets) = match is_long {

@@ -115,18 +115,27 @@ impl Snapshot {
 
     /// Ids of all conflicts, or of those with this status, oldest first.
     pub fn conflict_ids(&self, status: Option<ConflictStatus>) -> Result<Vec<String>, StoreError> {
-        self.conflict_ids_after(status, None)
+        self.conflict_ids_where(status, None, |_| Ok(true))
     }
 
-    /// [`Snapshot::conflict_ids`] of those that come after the one that was found then and has this id.
-    pub fn conflict_ids_after(
+    /// [`Snapshot::conflict_ids`] of those that come after the one that was found then and has this id, as far as `is_wanted`
+    /// says so by the id. The others are not read.
+    pub fn conflict_ids_where(
         &self,
         status: Option<ConflictStatus>,
         after: Option<(i64, &str)>,
+        is_wanted: impl Fn(&str) -> Result<bool, StoreError>,
     ) -> Result<Vec<String>, StoreError> {
         let mut found = Vec::new();
-        for entry in self.transaction.open_table(CONFLICT)?.iter()?.sound() {
-            let (id, row) = entry?;
+        let conflicts = self.transaction.open_table(CONFLICT)?;
+        for id in conflicts.keys::<&str>(..)? {
+            let id = id?;
+            if !is_wanted(id.value())? {
+                continue;
+            }
+            let Some(row) = unless_damaged(conflicts.get(id.value()))?.flatten() else {
+                continue;
+            };
             let row = Fields::of(row.value(), "a conflict")?;
             let has_status = row.text("status")?;
             if status.is_none_or(|status| status.name() == has_status) {

@@ -10,17 +10,18 @@ use bson::{Bson, Document, doc};
 use redb::ReadableTable;
 
 use super::rows::Checked;
-use super::tables::{EMERGENCY, Fields, encode};
+use super::tables::{EMERGENCY, Fields, decode, encode};
 use super::{Snapshot, StoreError, Tx};
 use crate::domain::access::Actor;
 use crate::domain::audit::{Event, What};
 use crate::domain::emergency::{OPEN_S_MAX, Reason, UNREVIEWED_EACH_MAX, UNREVIEWED_MAX};
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, fold_account};
 
 const OPEN_MS_MAX: i64 = OPEN_S_MAX as i64 * 1000;
 
 /// An opening that nobody has reviewed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Emergency {
     /// The number of its entry in the audit trail.
     pub id: u64,
@@ -28,6 +29,8 @@ pub struct Emergency {
     pub who: String,
     /// Folded account of the person whose records were opened.
     pub person: String,
+    /// The fields by which the human being is told apart for whom it was opened; empty if nobody was known.
+    pub identity: Document,
     pub reason: String,
     /// Address that the request came from.
     pub peer: String,
@@ -54,6 +57,7 @@ impl Emergency {
             id,
             who: row.text("who")?.to_owned(),
             person: row.text("person")?.to_owned(),
+            identity: decode(bytes)?.get_document("identity").cloned().unwrap_or_default(),
             reason: row.text("reason")?.to_owned(),
             peer: row.text("peer")?.to_owned(),
             at_ms: row.int64("at")?,
@@ -68,7 +72,7 @@ impl Emergency {
 
     fn row(&self) -> Document {
         doc! {
-            "who": &self.who, "person": &self.person, "reason": &self.reason, "peer": &self.peer,
+            "who": &self.who, "person": &self.person, "identity": &self.identity, "reason": &self.reason, "peer": &self.peer,
             "at": self.at_ms, "ended": Bson::Boolean(self.is_ended),
         }
     }
@@ -92,6 +96,7 @@ impl Tx<'_> {
             id: 0,
             who: who.to_string(),
             person: person.to_owned(),
+            identity: self.known_under(person)?.unwrap_or_default(),
             reason: reason.as_str().to_owned(),
             peer: self.asked_from().map(|peer| peer.to_string()).unwrap_or_default(),
             at_ms: self.now_ms(),
@@ -117,6 +122,20 @@ impl Tx<'_> {
     pub(super) fn end_emergencies_at(&mut self, person: &str) -> Result<(), StoreError> {
         let account = fold_account(person);
         self.end_emergencies(|open| open.person == account)
+    }
+
+    /// Ends what others have opened of this account for another human being than `now`. It is compared with the person of
+    /// the time of the opening, so a person who is changed field by field counts too.
+    pub(super) fn end_emergencies_of_another(
+        &mut self,
+        person: &str,
+        now: &Document,
+    ) -> Result<(), StoreError> {
+        let account = fold_account(person);
+        self.end_emergencies(|open| {
+            let known = &open.identity;
+            open.person == account && (known.is_empty() || is_other_person(Some(known), known, now))
+        })
     }
 
     /// Ends all that is open.

@@ -5,14 +5,18 @@
 //! for another id is noted with the part of the trail that goes with them. Where that is lost, it begins with the loss:
 //! nobody is shown what may be about somebody else. Those who may look at everybody see all of it.
 
+use bson::{Document, RawDocument, doc};
 use redb::ReadableTable as _;
 
-use super::departed::Departed;
+use super::departed::{Departed, identity_in};
 use super::records::Tx;
 use super::snapshot::Snapshot;
+use super::starting::text_in;
 use super::tables::*;
 use super::{StoreError, stand_in::unless_damaged};
+use crate::domain::access::Actor;
 use crate::domain::audit::{Entry, What, owner_text};
+use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
 
 /// Entries of the audit trail about one person.
@@ -62,6 +66,42 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// A person is written as `new`. What was given to another human being who had the account ends: what others have
+    /// opened of them in an emergency, their sessions, links and forms, and what is kept of them is not the new one's.
+    ///
+    /// An account comes to be another one's in two ways: its record is made, where there was none or one in another spelling;
+    /// or its record is rewritten in its place. A person who leaves is [`Tx::rights_changed_after`]'s.
+    pub(super) fn end_what_was_of_another(
+        &mut self,
+        id: &str,
+        old: Option<&RawDocument>,
+        new: &RawDocument,
+    ) -> Result<(), StoreError> {
+        let Some(old) = old else {
+            return self.end_emergencies_at(id);
+        };
+        let (before, now) = (identity_in(old)?, identity_in(new)?);
+        if before == now || self.keeps_holder {
+            return Ok(());
+        }
+        if is_other_person(Some(&before), &before, &now) {
+            self.note_holder(id, true)?;
+            self.rights_changed(&Actor::Person(id.to_owned()))?;
+        }
+        self.end_emergencies_of_another(id, &now)
+    }
+
+    /// Runs a change of a person who is the same human being afterwards, by decision, whatever becomes of their fields.
+    pub(crate) fn keeping_holder<T, E>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.keeps_holder = true;
+        let changed = change(self);
+        self.keeps_holder = false;
+        changed
+    }
+
     fn is_in_trail(&self, account: &str) -> Result<bool, StoreError> {
         let owner = owner_text(account);
         Ok(self.audit_of.range((&*owner, 0)..=(&*owner, u64::MAX))?.next().transpose()?.is_some())
@@ -99,32 +139,59 @@ impl Tx<'_> {
     }
 
     /// In a store that a version wrote to which did not note this: the present holder of an account that somebody else is
-    /// known to have had begins now.
-    pub(super) fn begin_holders(&mut self) -> Result<(), StoreError> {
-        let mut changed = Vec::new();
-        for entry in self.departed.iter()?.sound() {
-            let (account, row) = entry?;
-            let account = account.value();
-            let last = Departed::decode(row.value());
-            if !last.is_ok_and(|last| self.is_still_of(account, &last)) {
-                changed.push(account.to_owned());
+    /// known to have had begins now. Goes on after the place `at`, over those who are gone and then over the audit trail, as
+    /// long as `has_room` says after each row that there is room for another one. Returns the place where it stopped;
+    /// `None` at the end.
+    pub(super) fn begin_holders(
+        &mut self,
+        at: Option<&Document>,
+        mut has_room: impl FnMut(usize) -> bool,
+    ) -> Result<Option<Document>, StoreError> {
+        let (mut changed, mut stopped) = (Vec::new(), None);
+        let after_entry =
+            at.and_then(|at| at.get_i64("entry").ok()).and_then(|number| u64::try_from(number).ok());
+        if after_entry.is_none() {
+            let after_account = text_in(at, "account");
+            for entry in self.departed.range(after_account.as_str()..)?.sound() {
+                let (account, row) = entry?;
+                let account = account.value();
+                if at.is_some() && account == after_account {
+                    continue;
+                }
+                let last = Departed::decode(row.value());
+                if !last.is_ok_and(|last| self.is_still_of(account, &last)) {
+                    changed.push(account.to_owned());
+                }
+                if !has_room(row.value().len()) {
+                    stopped = Some(doc! {"account": account});
+                    break;
+                }
             }
         }
-        let people = Kind::Person.schema().collection;
-        for entry in self.audit.iter()?.sound() {
-            let (_, row) = entry?;
-            let Some(Entry { event, .. }) = Entry::decode(row.value()) else { continue };
-            let account = fold_account(&event.id);
-            // Who was deleted here, or went on under another id.
-            if event.verb == What::Delete.name()
-                && event.kind == people
-                && !self.departed.contains(account.as_str())?
-            {
-                changed.push(account);
+        if stopped.is_none() {
+            let people = Kind::Person.schema().collection;
+            let first = after_entry.map_or(0, |number| number.saturating_add(1));
+            for entry in self.audit.range(first..)?.sound() {
+                let (number, row) = entry?;
+                if let Some(Entry { event, .. }) = Entry::decode(row.value()) {
+                    let account = fold_account(&event.id);
+                    // Who was deleted here, or went on under another id.
+                    if event.verb == What::Delete.name()
+                        && event.kind == people
+                        && !self.departed.contains(account.as_str())?
+                    {
+                        changed.push(account);
+                    }
+                }
+                if !has_room(row.value().len()) {
+                    stopped = Some(doc! {"entry": number.value() as i64});
+                    break;
+                }
             }
         }
         self.write_all_repeats()?;
-        changed.iter().try_for_each(|account| self.begin_holder_after(account, 0))
+        changed.iter().try_for_each(|account| self.begin_holder_after(account, 0))?;
+        Ok(stopped)
     }
 
     /// Whether all who have this account now are the one who had it last.

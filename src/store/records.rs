@@ -110,6 +110,8 @@ pub struct Tx<'t> {
     pub(crate) local_accounts: Rows<'t, &'static str>,
     pub(super) rights: Table<'t, &'static str, u64>,
     pub(super) closed_here: Table<'t, &'static str, ()>,
+    /// A person that is written stays the same human being, whatever becomes of their fields.
+    pub(super) keeps_holder: bool,
     pub(super) holder_since: Table<'t, &'static str, (u64, u64, u64, i64)>,
     pub(super) former_trail: Table<'t, (&'static str, &'static str, u64), u64>,
     pub(super) closed_unsent: Table<'t, &'static str, bool>,
@@ -194,6 +196,7 @@ impl<'t> Tx<'t> {
             local_accounts: open_for_writing(transaction, &ledger, LOCAL_ACCOUNTS)?,
             rights: open_for_writing(transaction, &ledger, RIGHTS)?,
             closed_here: open_for_writing(transaction, &ledger, CLOSED_HERE)?,
+            keeps_holder: false,
             holder_since: open_for_writing(transaction, &ledger, HOLDER_SINCE)?,
             former_trail: open_for_writing(transaction, &ledger, FORMER_TRAIL)?,
             closed_unsent: open_for_writing(transaction, &ledger, CLOSED_UNSENT)?,
@@ -488,6 +491,9 @@ impl<'t> Tx<'t> {
         }
         if let (Kind::Person, None, Some(new)) = (key.kind, old, new) {
             self.note_arrival(&key.id, new, actor)?;
+        }
+        if let (Kind::Person, Some(new)) = (key.kind, new) {
+            self.end_what_was_of_another(&key.id, old, new)?;
         }
         self.note_former_dates(key, old, new)?;
         self.index(key, old, new)?;

@@ -107,7 +107,7 @@ impl Starting {
                 RECORDS => self.note_records(transaction, at.as_ref())?,
                 TRASHED => self.note_trash(transaction, at.as_ref())?,
                 CONFLICTS => self.note_conflicts(transaction, at.as_ref())?,
-                HOLDERS => begin_holders(transaction)?,
+                HOLDERS => self.begin_holders(transaction, at.as_ref())?,
                 _ => None,
             };
             if place.at.is_none() {
@@ -214,14 +214,22 @@ impl Starting {
         }
         Ok(None)
     }
-}
 
-/// Who has an account that somebody else had before: see `holders.rs`.
-fn begin_holders(transaction: &WriteTransaction) -> Result<Option<Document>, StoreError> {
-    let options =
-        StoreOptions { cache_bytes: 0, journal_keep_rows: u64::MAX, audit_keep_rows: u64::MAX, clock: || 0 };
-    Tx::open(transaction, &options, &mut Carry::default())?.begin_holders()?;
-    Ok(None)
+    /// Who has an account that somebody else had before: see `holders.rs`.
+    fn begin_holders(
+        &mut self,
+        transaction: &WriteTransaction,
+        at: Option<&Document>,
+    ) -> Result<Option<Document>, StoreError> {
+        let options = StoreOptions {
+            cache_bytes: 0,
+            journal_keep_rows: u64::MAX,
+            audit_keep_rows: u64::MAX,
+            clock: || 0,
+        };
+        let mut carry = Carry::default();
+        Tx::open(transaction, &options, &mut carry)?.begin_holders(at, |bytes| self.has_passed(bytes))
+    }
 }
 
 /// Asks the service manager to wait for the next word.
@@ -256,6 +264,58 @@ mod tests {
 
     const OPTIONS: StoreOptions =
         StoreOptions { cache_bytes: 1 << 20, journal_keep_rows: 1000, audit_keep_rows: 1000, clock: || 7 };
+
+    /// The present holders of accounts begin in steps too, however long the audit trail is.
+    #[tokio::test]
+    async fn holders_begin_in_steps_that_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.redb");
+        let store = Store::open(&path, OPTIONS).unwrap();
+        store
+            .transact(|tx| -> Result<(), StoreError> {
+                for n in 0..10 {
+                    let key = RecordKey::new(Kind::Person, format!("P{n}"));
+                    let person = |name: &str| doc! {"_id": &key.id, "name": name, "lastname": name};
+                    tx.edit(&key, Some(&person("Anna")), &Actor::Operator(0))?;
+                    tx.edit(&key, None, &Actor::Operator(0))?;
+                    if n % 2 == 0 {
+                        tx.edit(&key, Some(&person("Berthold")), &Actor::Operator(0))?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+        drop(store);
+        let (mut starts, mut noted) = (0, 0);
+        loop {
+            let database = Database::open(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            if starts == 0 {
+                transaction.delete_table(HOLDER_SINCE).unwrap();
+                // Half of those who are gone are known by their entries in the trail alone.
+                let mut departed = open_for_writing(&transaction, &Arc::default(), DEPARTED).unwrap();
+                for n in 5..10 {
+                    departed.remove(format!("P{n}").as_str()).unwrap();
+                }
+                let mut meta = transaction.open_table(META).unwrap();
+                let boot = last_boot(&meta).unwrap();
+                let row = Place { boot, step: HOLDERS, at: None }.row();
+                meta.insert(META_NOTED, encode(&row).unwrap().as_slice()).unwrap();
+            }
+            let is_done = Starting::new().go_on(&transaction).unwrap();
+            transaction.commit().unwrap();
+            starts += 1;
+            let now = database.begin_read().unwrap().open_table(HOLDER_SINCE).unwrap().len().unwrap();
+            assert!(now - noted <= ROWS_MAX, "{noted} {now}");
+            noted = now;
+            if is_done {
+                break;
+            }
+        }
+        assert_eq!(noted, 10);
+        assert!(starts > 25 / ROWS_MAX, "{starts}");
+    }
 
     /// However often it is ended meanwhile, it comes to its end, and no transaction goes through everything.
     #[tokio::test]

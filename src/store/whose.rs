@@ -343,7 +343,7 @@ impl Tx<'_> {
     }
 
     /// The fields of the one who has an account, or had it last: records may go after their person.
-    fn known_under(&self, account: &str) -> Result<Option<Document>, StoreError> {
+    pub(super) fn known_under(&self, account: &str) -> Result<Option<Document>, StoreError> {
         match &self.spellings(account)?[..] {
             _ if account.is_empty() => Ok(None),
             [id] => {

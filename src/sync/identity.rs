@@ -166,7 +166,7 @@ fn unite(
         tx.rename(&hold.local_key(), &key, &renamed(local, &hold.local, &hold.remote), actor)?;
     }
     let known = tx.document(&key)?;
-    merge_known(tx, &key, known, Some(central))?;
+    tx.keeping_holder(|tx| merge_known(tx, &key, known, Some(central)))?;
     let now = tx.document(&key)?.unwrap_or_default();
     tx.note_same(&hold.account, &before, &now)?;
     Ok(true)

@@ -139,7 +139,7 @@ def packed_writes(node, quick):
 def parsed_bodies(node, quick):
     """Bodies that take many times their length once they are read, whose last byte comes for all at the same moment."""
     def begin(number):
-        text = json.dumps({"id": f"k{number}", "x": [{}] * 56_000}, separators=(",", ":")).encode()
+        text = json.dumps({"id": f"k{number}", "x": [{}] * 19_900}, separators=(",", ":")).encode()
         line = connect(node.address, STRANGERS[number % 8], "http/1.1")
         line.settimeout(60)
         line.sendall(f"POST /pols/ANA001/k{number} HTTP/1.1\r\nHost: l\r\nAuthorization: {basic(*PATIENT)}\r\n"

@@ -19,8 +19,6 @@ const BSON_VALUE: usize = size_of::<Bson>();
 const PLACES_MIN: usize = 3;
 const INDEX: usize = 64;
 
-/// What a body may take beside the bytes of its texts, as JSON and as BSON.
-pub const BODY_MAX: usize = 24 << 20;
 /// What a record may take beside its bytes while it is changed.
 pub const RECORD_MAX: usize = 16 << 20;
 /// What documents of a reconciliation may take together, their bytes and their values decoded, before the others wait
@@ -28,13 +26,13 @@ pub const RECORD_MAX: usize = 16 << 20;
 pub const TOGETHER_MAX: usize = 8 << 20;
 
 /// A value in a list.
-pub(super) const ELEMENT: usize = json_element() + bson_element();
+const ELEMENT: usize = json_element() + bson_element();
 /// A field of an object, without its value's own contents.
-pub(super) const FIELD: usize = json_field() + bson_field();
+const FIELD: usize = json_field() + bson_field();
 /// An object that has fields.
-pub(super) const OBJECT: usize = json_object() + bson_object();
+const OBJECT: usize = json_object() + bson_object();
 /// A text, or the name of a field, beside its bytes.
-pub(super) const TEXT: usize = 2 * PIECE;
+const TEXT: usize = 2 * PIECE;
 
 const fn json_element() -> usize {
     JSON_VALUE + JSON_VALUE / 4
@@ -86,6 +84,31 @@ pub fn of_text(text: &[u8]) -> usize {
         }
     }
     weight
+}
+
+/// How many values a JSON text has, of the text itself, its fields and the elements of its lists: exactly where it is JSON.
+/// Looks no further than at one more than `most`, or at what is nested deeper than `depth_max`.
+pub(super) fn values_in(text: &[u8], most: usize, depth_max: usize) -> usize {
+    let (mut values, mut depth, mut at) = (1, 0_usize, 0);
+    while let Some(byte) = text.get(at).filter(|_| values <= most && depth <= depth_max) {
+        at += 1;
+        match byte {
+            b'"' => {
+                while let Some(byte) = text.get(at).filter(|byte| **byte != b'"') {
+                    at += if *byte == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'[' | b'{' => {
+                depth += 1;
+                values += usize::from(!is_empty_after(text, at));
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => values += 1,
+            _ => {}
+        }
+    }
+    values
 }
 
 /// Whether a list or object ends where it has begun: then it has no table.
