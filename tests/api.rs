@@ -23,6 +23,8 @@ mod conflicts;
 mod content;
 #[path = "api/cors.rs"]
 mod cors;
+#[path = "api/effects.rs"]
+mod effects;
 #[path = "api/emergency.rs"]
 mod emergency;
 #[path = "api/errors.rs"]
@@ -43,6 +45,8 @@ mod inactive;
 mod link;
 #[path = "api/lists.rs"]
 mod lists;
+#[path = "api/long_answers.rs"]
+mod long_answers;
 #[path = "api/methods.rs"]
 mod methods;
 #[path = "api/node.rs"]
@@ -51,6 +55,8 @@ mod node;
 mod offline;
 #[path = "api/oracles.rs"]
 mod oracles;
+#[path = "api/own_password.rs"]
+mod own_password;
 #[path = "api/password.rs"]
 mod password;
 #[path = "api/rights.rs"]

@@ -211,18 +211,34 @@ pub(super) struct Held {
     turn: Arc<Turn>,
     /// What is still to be given of the last frame.
     rest: Bytes,
+    /// The count of an answer of known length. Its frames are parts of one piece of memory, which is there until the last of
+    /// them is sent.
+    whole: Option<Arc<Holding>>,
 }
 
 impl Held {
     pub(super) fn new(body: Body, turn: Arc<Turn>) -> Held {
-        Held { body, turn, rest: Bytes::new() }
+        Held { body, turn, rest: Bytes::new(), whole: None }
+    }
+
+    /// Counts a frame, or the answer that it is the first part of. `length`: of the answer, if it is known.
+    fn count(&mut self, bytes: Bytes, length: Option<u64>) -> Bytes {
+        if self.whole.is_none() {
+            let length = length.and_then(|length| usize::try_from(length).ok());
+            self.whole = length.map(|length| Arc::new(self.turn.holding(length)));
+        }
+        let holding = match &self.whole {
+            Some(whole) => Arc::clone(whole),
+            None => Arc::new(self.turn.holding(bytes.len())),
+        };
+        Bytes::from_owner(Counted { bytes, _holding: holding })
     }
 }
 
 /// Bytes that are counted until nobody needs them any more.
 struct Counted {
     bytes: Bytes,
-    _holding: Holding,
+    _holding: Arc<Holding>,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -241,20 +257,26 @@ impl HttpBody for Held {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.turn.asked();
         if self.rest.is_empty() {
+            let length = self.body.size_hint().exact();
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
-                end => return Poll::Ready(end),
+                end => {
+                    self.whole = None;
+                    return Poll::Ready(end);
+                }
             };
             let bytes = match frame.into_data() {
                 Ok(bytes) => bytes,
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             };
-            let holding = self.turn.holding(bytes.len());
-            self.rest = Bytes::from_owner(Counted { bytes, _holding: holding });
+            self.rest = self.count(bytes, length);
         }
         let most = self.rest.len().min(PIECE_BYTES_MAX);
         let piece = self.rest.split_to(most);
         self.turn.gave(piece.len());
+        if self.is_end_stream() {
+            self.whole = None;
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

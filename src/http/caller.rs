@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ use futures_util::future::BoxFuture;
 use super::conflict_rights::without_questions;
 use super::error::ApiError;
 use super::link::LINK_ROUTE;
-use super::rights::{Rights, guarded};
+use super::long_answer::guarded;
+use super::rights::Rights;
 use super::session;
 use super::witness::{Witness, login_failed};
 use super::{Node, Overloaded, Pattern, Received, Way, writes};
@@ -74,6 +76,20 @@ impl std::fmt::Debug for PasswordVersion {
     }
 }
 
+/// Whether the caller has given the password of their account within this request, beside the session by which they came in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PasswordProof(Arc<AtomicBool>);
+
+impl PasswordProof {
+    pub(super) fn give(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_given(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Somebody whose credentials were verified for this request, with everything that their rights were made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -86,6 +102,7 @@ pub(crate) struct Caller {
     pub(crate) rights_count: u64,
     /// The access rules when the request began.
     pub(crate) acl: Arc<Acl>,
+    pub(crate) proof: PasswordProof,
 }
 
 impl Caller {
@@ -98,7 +115,8 @@ impl Caller {
     ) -> Caller {
         let StoredAccount { principal, password_hash, rights_count, .. } = account;
         let password_hash = PasswordVersion(password_hash);
-        Caller { principal, peer, session, password_hash, rights_count, acl: node.acl() }
+        let proof = PasswordProof::default();
+        Caller { principal, peer, session, password_hash, rights_count, acl: node.acl(), proof }
     }
 
     /// Where the request comes from; nothing for the machine itself.
@@ -135,6 +153,7 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
             password_hash: PasswordVersion::default(),
             rights_count: 0,
             acl: node.acl(),
+            proof: PasswordProof::default(),
         }),
         Some(Peer::Address(peer)) => match session::caller(node, pattern, &request, peer) {
             Some(caller) => caller,
@@ -150,15 +169,15 @@ pub(crate) async fn require_login(node: &Arc<Node>, way: Way, request: Request) 
                 return error.into_response();
             }
             let witness = Witness::of(&request, pattern);
-            let is_read = [Method::GET, Method::HEAD].contains(request.method());
-            let response = if is_read {
+            let method = request.method().clone();
+            let response = if [Method::GET, Method::HEAD].contains(&method) {
                 read(node, way, &caller, request).await
             } else {
                 write(node, way, &caller, request).await
             };
             let response = without_questions(node, &caller, response);
             let response = witness.saw(node, &caller, response).await;
-            if is_read { guarded(node, &caller, pattern, response) } else { response }
+            guarded(node, &caller, (method, pattern), response)
         }
         Err(error) => error.into_response(),
     }
@@ -368,9 +387,13 @@ pub(crate) fn at_present(
     view: &Snapshot,
     account: StoredAccount,
 ) -> Result<StoredAccount, StoreError> {
-    let is_person = matches!(account.principal.actor, Actor::Person(_));
-    let active = account.active && (!is_person || node.sync.admits_people(view)?);
+    let active = account.active && is_admitted(node, view, &account.principal.actor)?;
     Ok(StoredAccount { active, ..account })
+}
+
+/// Whether an account of this kind lets in while the centre has not been heard for so long: technicians' always do.
+pub(crate) fn is_admitted(node: &Node, view: &Snapshot, actor: &Actor) -> Result<bool, StoreError> {
+    Ok(!matches!(actor, Actor::Person(_)) || node.sync.admits_people(view)?)
 }
 
 /// An account as a view of the store holds it; `None` if there is none, or nobody can log in with it.

@@ -17,9 +17,10 @@ use super::error::ApiError;
 use super::extract::{At, Sent, names_etag};
 use super::holds::{self, Case};
 use super::kept::is_operator;
+use super::password::{CURRENT_FIELD_NAME, check_given};
 use super::records::to_document;
 use super::witness::{Seen, note_read};
-use super::workload::{self, showing, writing};
+use super::workload::{self, Work, showing, writing};
 use super::write::{check_size, to_raw};
 use crate::domain::access::{Acl, Principal, Target, Verb};
 use crate::domain::content::has_content;
@@ -182,8 +183,7 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
     check_values(&text)?;
     let _claim = node.store.claim(text.len() as u64)?;
     let bytes = node.store.read()?.conflict_bytes(at.id())?;
-    let work = Arc::new(workload::take(&node, &caller, writing(&text, showing(bytes))).await?);
-    let body = work.run(|| parse_body(&text))?;
+    let (body, work) = read_decision(&node, &caller, &text, showing(bytes)).await?;
     drop(text);
     if body.contains_key("dry_run") {
         let message = "dry_run: POST /sync/conflicts/ID/resolution/trial decides nothing";
@@ -248,6 +248,28 @@ pub(crate) async fn resolve<const IS_TRIAL: bool>(
         Err(ResolveError::Held { conflict }) => Err(ApiError::DecisionPending { conflict }),
         Err(ResolveError::Store(error)) => Err(error.into()),
     }
+}
+
+/// What the body says, and the work of carrying it out. The caller's password, if it is there, is verified meanwhile.
+async fn read_decision(
+    node: &Arc<Node>,
+    caller: &Caller,
+    text: &[u8],
+    shown_bytes: usize,
+) -> Result<(Map<String, Value>, Arc<Work>), ApiError> {
+    let take = async || workload::take(node, caller, writing(text, shown_bytes)).await;
+    let work = take().await?;
+    let mut body = work.run(|| parse_body(text))?;
+    let Some(current) = body.shift_remove(CURRENT_FIELD_NAME) else {
+        return Ok((body, Arc::new(work)));
+    };
+    // Passwords wait to be computed, and what the body takes does not wait with them.
+    drop((body, work));
+    check_given(node, caller, current).await?;
+    let work = take().await?;
+    let mut body = work.run(|| parse_body(text))?;
+    body.shift_remove(CURRENT_FIELD_NAME);
+    Ok((body, Arc::new(work)))
 }
 
 /// Marks a refusal that is about rights rather than content.

@@ -189,10 +189,6 @@ pub(crate) async fn download(
     set(header::ACCEPT_RANGES, "bytes");
     // Uploaded bytes are shown to nobody as a page of this origin.
     set(header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'");
-    // Nor as a picture in a page of another: browsers would add a password that they remember.
-    if node.settings.cors_allowed_origins.is_empty() {
-        set(header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
-    }
     if let Some((first, last)) = range {
         set(header::CONTENT_RANGE, &format!("bytes {first}-{last}/{}", content.length));
     }

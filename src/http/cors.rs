@@ -11,7 +11,7 @@
 //! what a page may not do is refused for every account.
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::caller::Peer;
@@ -30,6 +30,8 @@ const ALLOWED_HEADERS_OF_ANY: HeaderValue = HeaderValue::from_static("If-None-Ma
 /// In `cors_allowed_origins`: every origin.
 const ANY: &str = "*";
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("ETag, Link, Location, Retry-After");
+/// Which pages may load an answer without asking as CORS does.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// How long browsers may remember a preflight.
 const PREFLIGHT_S_MAX: HeaderValue = HeaderValue::from_static("600");
 
@@ -70,6 +72,12 @@ impl Crossing {
     /// Tells browsers who may read the answer.
     pub(crate) fn marked(self, node: &Node, mut response: Response) -> Response {
         let headers = response.headers_mut();
+        // Pages of others do not get it as a picture or a script either: browsers would add a password that they remember.
+        let is_named = self.allowed.as_ref().is_some_and(|allowed| allowed != ANY);
+        headers.insert(
+            RESOURCE_POLICY,
+            HeaderValue::from_static(if is_named { "cross-origin" } else { "same-origin" }),
+        );
         if let Some(allowed) = self.allowed {
             if self.is_preflight {
                 let (methods, names) = match allowed == ANY {

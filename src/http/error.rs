@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::emergency::REASON_HEADER;
 use super::present_request;
 use super::witness::Refused;
-use crate::accounts::{HashError, LoginError};
+use crate::accounts::{
+    EVERYBODYS_MIB_MAX, EVERYBODYS_MIB_PER_DAY, HashError, LoginError, OWN_MIB_MAX, OWN_MIB_PER_DAY,
+};
 use crate::domain::access::Denied;
 use crate::domain::audit::Outcome;
 use crate::domain::edit::Invalid;
@@ -101,6 +103,10 @@ pub(crate) enum ApiError {
     },
     /// The account has written more than it may for now.
     TooManyWrites {
+        retry_after_s: u64,
+    },
+    /// The account has sent more than it may for now.
+    TooManyBytes {
         retry_after_s: u64,
     },
     /// The account has read more of other people's records than it may for now.
@@ -239,6 +245,15 @@ impl ApiError {
                 "too_many_writes",
                 "This account has made more changes than it may for now; nothing was changed. Try again later".into(),
             ),
+            ApiError::TooManyBytes { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_bytes",
+                format!(
+                    "This account has sent more than it may for now ({OWN_MIB_MAX} MiB at once and {OWN_MIB_PER_DAY} MiB a \
+                     day, {EVERYBODYS_MIB_MAX} and {EVERYBODYS_MIB_PER_DAY} with a role that reaches everybody); nothing \
+                     was changed. Try again later"
+                ),
+            ),
             ApiError::TooManyReads { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_reads",
@@ -354,6 +369,7 @@ impl IntoResponse for ApiError {
             }
             ApiError::Busy { retry_after_s }
             | ApiError::TooManyWrites { retry_after_s }
+            | ApiError::TooManyBytes { retry_after_s }
             | ApiError::TooManyReads { retry_after_s } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
             }
@@ -372,7 +388,9 @@ impl IntoResponse for ApiError {
         }
         let refused = match &self {
             ApiError::Forbidden | ApiError::NoReason(_) | ApiError::Unreviewed => Some(Outcome::Forbidden),
-            ApiError::TooManyWrites { .. } | ApiError::TooManyReads { .. } => Some(Outcome::TooManyAttempts),
+            ApiError::TooManyWrites { .. }
+            | ApiError::TooManyBytes { .. }
+            | ApiError::TooManyReads { .. } => Some(Outcome::TooManyAttempts),
             ApiError::Hidden(_) | ApiError::Taken => Some(Outcome::Hidden),
             ApiError::Stale(_) => Some(Outcome::Stale),
             _ => None,
@@ -398,6 +416,7 @@ impl From<StoreError> for ApiError {
                 tracing::warn!(request = present_request(), %error, "a request came while the store is opened again");
                 ApiError::StoreReopening
             }
+            StoreError::Stale(Stale::PasswordNotGiven) => super::password::not_given(),
             StoreError::Stale(stale) => ApiError::Stale(stale),
             StoreError::DamagedRow(_) | StoreError::Damaged(_) => {
                 tracing::error!(request = present_request(), error = %error, "the store is damaged");

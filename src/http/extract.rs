@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Received;
 use super::error::{ApiError, Overloaded};
 use super::rights::Rights;
+use super::writes::Allowance;
 use crate::domain::encoding::decoded;
 
 const NOT_TEXT: &str = "the path is not UTF-8 text";
@@ -89,15 +90,24 @@ async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     let coding = Coding::of(request.headers())?;
     let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
     let received = request.extensions().get::<Received>().cloned();
+    let allowance = request.extensions().get::<Allowance>().cloned();
+    if let Some(allowance) = &allowance {
+        // What is announced beyond the limit is refused for that.
+        allowance.check(request.body().size_hint().lower().min(limit as u64))?;
+    }
     let body = collect(request.into_body(), limit).await?;
-    match coding {
-        None => Ok(body),
-        Some(_) if body.is_empty() => Ok(body),
+    let body = match coding {
+        None => body,
+        Some(_) if body.is_empty() => body,
         Some(coding) => {
             let decode = move || coding.decode(&body, limit, received.as_ref());
-            tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?
+            tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)??
         }
+    };
+    if let Some(allowance) = allowance {
+        allowance.take(body.len() as u64)?;
     }
+    Ok(body)
 }
 
 /// The whole body, if it is no longer than `limit` and comes on.

@@ -120,6 +120,7 @@ async fn is_current(node: &Node, caller: &Caller, account: &str, current: &str) 
     };
     let verified = node.accounts.verify(account, current.as_bytes(), caller.peer, Some(stored)).await;
     let Err(error) = verified else {
+        caller.proof.give();
         return Ok(true);
     };
     let actor = &caller.principal.actor;
@@ -130,12 +131,33 @@ async fn is_current(node: &Node, caller: &Caller, account: &str, current: &str) 
     }
 }
 
-/// Whether somebody asks for their own account; technicians have one too.
+/// Whether somebody asks for their own account; technicians have one too. An account that two records share is their own
+/// here: it is the password of theirs that would change.
 fn is_own(who: &Principal, account: &str) -> bool {
     match (Account::named(account), &who.actor) {
         (Account::Local(name), Actor::Local(own)) => name == fold_local(own),
-        _ => who.is(account),
+        (Account::Person(id), Actor::Person(own)) => id == fold_account(own),
+        _ => false,
     }
+}
+
+/// What a session is told that would give its own account another password without the present one.
+pub(crate) fn not_given() -> ApiError {
+    let message = format!(
+        "{CURRENT_FIELD_NAME}: this would give your own account another password, for which a session must give the \
+         present one. A request without such a field is made with account and password (HTTP Basic), or by another \
+         administrator"
+    );
+    ApiError::invalid(CURRENT_FIELD_NAME, message)
+}
+
+/// Checks the caller's password that a body gives which decides about records: one of them may be the caller's own.
+pub(crate) async fn check_given(node: &Node, caller: &Caller, given: Value) -> Result<(), ApiError> {
+    let Some(account) = caller.principal.actor.login_name() else {
+        return Ok(());
+    };
+    let mut given = Map::from_iter([(CURRENT_FIELD_NAME.to_owned(), given)]);
+    require_current(node, caller, &account, &mut given).await
 }
 
 /// The hash of an account's password, as it is; an error if there is no such account.

@@ -3,24 +3,19 @@
 //!
 //! What a caller's rights were made from (account, session, access rules) is compared again in three
 //! places, each of which everything passes: when a body has been read ([`super::extract::Sent`]), inside the transaction
-//! of every write (the store asks, see [`crate::store::Standing`]), and before each further piece of an answer that is
-//! sent in pieces ([`guarded`]). The account is the same as long as the count of its changes is (`store::rights_count`), the
+//! of every write (the store asks, see [`crate::store::Standing`]), and before each piece of a long answer
+//! ([`super::long_answer`]). The account is the same as long as the count of its changes is (`store::rights_count`), the
 //! rules as long as nobody replaced them by others: what was taken and given back meanwhile refuses the request too.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::body::{Body, HttpBody as _};
-use axum::response::Response;
-use futures_util::StreamExt as _;
-
-use super::caller::{Caller, account_in_tx, account_of, at_present};
+use super::Node;
+use super::caller::{Caller, account_in_tx, account_of, at_present, is_admitted};
 use super::error::ApiError;
 use super::link::end_disallowed;
-use super::witness::Seen;
-use super::{Node, Pattern};
 use crate::accounts::StoredAccount;
 use crate::domain::access::Acl;
-use crate::domain::audit::{Event, Outcome, What};
+use crate::domain::audit::Event;
 use crate::store::{
     Asker, Charge, Edit, EditError, Right, Snapshot, Stale, Standing, Store, StoreError, Tx, Unnoted,
     asked_by,
@@ -42,7 +37,28 @@ impl Rights {
         self.compare_with(&*self.node.store.read()?)?.map_err(ApiError::Stale)
     }
 
-    fn compare_with(&self, view: &Snapshot) -> Result<Result<(), Stale>, StoreError> {
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// [`Rights::compare_with`] for a view with which they were compared before: only what changes while nothing is written.
+    pub(super) fn compare_by_time(&self, view: &Snapshot) -> Result<Result<(), Stale>, StoreError> {
+        if !is_admitted(&self.node, view, &self.caller.principal.actor)? {
+            return Ok(Err(Stale::Account));
+        }
+        Ok(self.check_session().and_then(|()| same_rules(&self.caller.acl, &self.node.acl())))
+    }
+
+    fn check_session(&self) -> Result<(), Stale> {
+        let is_alive = |id| self.node.accounts.sessions().is_alive(&id);
+        if self.caller.session.is_none_or(is_alive) { Ok(()) } else { Err(Stale::Session) }
+    }
+
+    pub(super) fn compare_with(&self, view: &Snapshot) -> Result<Result<(), Stale>, StoreError> {
         let actor = &self.caller.principal.actor;
         if !actor.has_account() {
             return Ok(Ok(()));
@@ -54,14 +70,12 @@ impl Rights {
 
     /// `now`: the account as it is.
     fn compare(&self, now: Option<StoredAccount>) -> Result<(), Stale> {
-        let Caller { principal: then, session, password_hash, rights_count, acl, .. } = &self.caller;
+        let Caller { principal: then, password_hash, rights_count, acl, .. } = &self.caller;
         let now = now.filter(|now| now.active).ok_or(Stale::Account)?;
         if now.password_hash != password_hash.0 {
             return Err(Stale::Password);
         }
-        if session.is_some_and(|id| !self.node.accounts.sessions().is_alive(&id)) {
-            return Err(Stale::Session);
-        }
+        self.check_session()?;
         let has_lost = then.roles.iter().any(|role| !now.principal.roles.contains(role));
         if has_lost || (now.principal.shares_account && !then.shares_account) {
             return Err(Stale::Roles);
@@ -90,6 +104,18 @@ impl Standing for Rights {
         let view = self.node.store.read()?;
         let account = account.map(|account| at_present(&self.node, &view, account)).transpose()?;
         Ok(self.compare(account))
+    }
+
+    /// A session gives no right to another password of one's own: who has only found it open would have the account. This
+    /// holds for every way on which a record of one's own is written, also by a decision or out of the trash.
+    fn check_written(&self, tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError> {
+        let Caller { principal, session, password_hash, proof, .. } = &self.caller;
+        if session.is_none() || proof.is_given() {
+            return Ok(Ok(()));
+        }
+        let now = account_in_tx(&self.node, tx, &principal.actor)?.and_then(|account| account.password_hash);
+        let is_new = now.is_some() && now != password_hash.0;
+        Ok(if is_new { Err(Stale::PasswordNotGiven) } else { Ok(()) })
     }
 }
 
@@ -339,78 +365,5 @@ impl Caller {
     /// The store for what this caller writes.
     pub(crate) fn writes<'a>(&self, node: &'a Arc<Node>) -> Writes<'a> {
         Writes::by(&node.store, self.asker(node))
-    }
-}
-
-/// The answer, which ends as a broken one as soon as its reader may not have it any more, if it is sent in pieces.
-/// Answers of one piece were complete when they began.
-pub(crate) fn guarded(node: &Arc<Node>, caller: &Caller, pattern: Pattern, response: Response) -> Response {
-    if response.body().size_hint().exact().is_some() {
-        return response;
-    }
-    let guard = Guard {
-        rights: Rights::of(node, caller),
-        opening: response.extensions().get::<Seen>().and_then(Seen::opening),
-        checked: Weak::new(),
-        pattern,
-    };
-    response.map(|body| {
-        let pieces =
-            futures_util::stream::unfold(Some((body.into_data_stream(), guard)), |rest| async move {
-                let (mut pieces, mut guard) = rest?;
-                let piece = pieces.next().await?;
-                // First the rights: without them an answer may have ended by itself.
-                match guard.check().and_then(|()| piece.map_err(std::io::Error::other)) {
-                    Ok(piece) => Some((Ok(piece), Some((pieces, guard)))),
-                    Err(error) => Some((Err(error), None)),
-                }
-            });
-        Body::from_stream(pieces)
-    })
-}
-
-/// Looks again at the rights of the reader of an answer.
-struct Guard {
-    rights: Rights,
-    /// The emergency under which the answer is read.
-    opening: Option<u64>,
-    /// The view for which the account was compared.
-    checked: Weak<Snapshot>,
-    pattern: Pattern,
-}
-
-impl Guard {
-    fn check(&mut self) -> std::io::Result<()> {
-        let Err(stale) = self.compare().map_err(std::io::Error::other)? else {
-            return Ok(());
-        };
-        let Rights { node, caller } = &self.rights;
-        let event = Event::new(What::Denied, &caller.principal.actor).at(caller.from());
-        node.store.note(event.ended(Outcome::Stale).saying(&format!("GET {}", self.pattern)));
-        Err(std::io::Error::other(stale))
-    }
-
-    fn compare(&mut self) -> Result<Result<(), Stale>, StoreError> {
-        let Rights { node, caller } = &self.rights;
-        let view = node.store.read()?;
-        let is_same_view = std::ptr::eq(self.checked.as_ptr(), Arc::as_ptr(&view));
-        // What can change while nothing is written.
-        let session = caller.session.filter(|id| !node.accounts.sessions().is_alive(id));
-        if is_same_view && session.is_none() {
-            if let Err(stale) = same_rules(&caller.acl, &node.acl()) {
-                return Ok(Err(stale));
-            }
-        } else if let Err(stale) = self.rights.compare_with(&view)? {
-            return Ok(Err(stale));
-        }
-        if let Some(opening) = self.opening {
-            let row = view.emergency(opening)?;
-            let is_over = row.is_none_or(|row| row.is_ended) || !node.accounts.openings().is_open(opening);
-            if is_over {
-                return Ok(Err(Stale::Emergency));
-            }
-        }
-        self.checked = Arc::downgrade(&view);
-        Ok(Ok(()))
     }
 }

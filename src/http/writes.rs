@@ -1,6 +1,7 @@
-//! Floor 4. Writes that come too fast: 429 before they cost anybody a place in the audit trail.
+//! Floor 4. Writes that come too fast, or bring too much: 429 before they cost anybody a place in the audit trail or on disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::Request;
 use axum::http::Method;
@@ -27,16 +28,46 @@ pub(crate) fn writer(node: &Node, who: &Principal) -> Writer {
     if node.acl().reaches_everybody(who) { Writer::Everybody } else { Writer::Own }
 }
 
-async fn counted(node: &Arc<Node>, way: Way, caller: &Caller, request: Request) -> Response {
+/// What the account of a request may send: among its extensions, asked where bodies are read.
+#[derive(Clone)]
+pub(crate) struct Allowance(Arc<Sender>);
+
+struct Sender {
+    node: Arc<Node>,
+    who: String,
+    writer: Writer,
+    taken: AtomicU64,
+}
+
+impl Allowance {
+    /// Refuses a body of which so many bytes are announced, before it comes.
+    pub(crate) fn check(&self, bytes: u64) -> Result<(), ApiError> {
+        let Sender { node, who, writer, .. } = &*self.0;
+        let checked = node.accounts.writes().check_bytes(who, *writer, bytes);
+        checked.map_err(|retry_after_s| ApiError::TooManyBytes { retry_after_s })
+    }
+
+    /// Counts a body that has come, as many bytes as it has without its content coding.
+    pub(crate) fn take(&self, bytes: u64) -> Result<(), ApiError> {
+        let Sender { node, who, writer, taken } = &*self.0;
+        let took = node.accounts.writes().take_bytes(who, *writer, bytes);
+        took.map_err(|retry_after_s| ApiError::TooManyBytes { retry_after_s })?;
+        taken.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+async fn counted(node: &Arc<Node>, way: Way, caller: &Caller, mut request: Request) -> Response {
     let who = caller.principal.actor.to_string();
     let writer = writer(node, &caller.principal);
-    let writes = node.accounts.writes();
-    if let Err(retry_after_s) = writes.take(&who, writer) {
+    if let Err(retry_after_s) = node.accounts.writes().take(&who, writer) {
         return ApiError::TooManyWrites { retry_after_s }.into_response();
     }
+    let sender = Arc::new(Sender { node: Arc::clone(node), who, writer, taken: AtomicU64::new(0) });
+    request.extensions_mut().insert(Allowance(Arc::clone(&sender)));
     let response = way.go(node, Some(caller), request).await;
     if !response.status().is_success() {
-        writes.give_back(&who);
+        node.accounts.writes().give_back(&sender.who, sender.taken.load(Ordering::Relaxed));
     }
     response
 }

@@ -1,8 +1,8 @@
 //! Floor 1. Whether the rights of a client still hold in the moment in which its write takes effect.
 //!
 //! A request is authorized when its head arrives, and its body may take minutes. So the writer asks once more, inside
-//! the transaction and before the job: nothing that was committed before can be missed. There is one place for it
-//! (`writer.rs`), which every write passes.
+//! the transaction and before the job: nothing that was committed before can be missed. After the job it asks whether the
+//! rights include what was written. There is one place for it (`writer.rs`), which every write passes.
 
 use std::sync::Arc;
 
@@ -31,12 +31,21 @@ pub enum Stale {
     /// The records of another person are no longer open in an emergency.
     #[error("the emergency access has ended")]
     Emergency,
+    /// The write would give the caller's own account another password, and the caller came in by a session and has not
+    /// given the present one.
+    #[error("the current password of the account was not given")]
+    PasswordNotGiven,
 }
 
 /// What the rights of a client were made from, to be compared with what is stored.
 pub trait Standing: Send + Sync {
     /// Compares it with the state that the transaction sees. The inner error refuses the write.
     fn check(&self, tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError>;
+
+    /// Whether they include what the job has written by now. The inner error undoes it.
+    fn check_written(&self, _tx: &Tx<'_>) -> Result<Result<(), Stale>, StoreError> {
+        Ok(Ok(()))
+    }
 }
 
 /// By what right an [`super::Asker`] writes.
@@ -57,6 +66,14 @@ impl Right {
             Right::Machine => Ok(()),
             Right::ReadOnly => Err(StoreError::Failed("a request that only reads asked for a write".into())),
             Right::Client(standing) => standing.check(tx)?.map_err(StoreError::Stale),
+        }
+    }
+
+    /// Refuses what a job has written in this transaction and its right does not include.
+    pub(super) fn check_written(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        match self {
+            Right::Machine | Right::ReadOnly => Ok(()),
+            Right::Client(standing) => standing.check_written(tx)?.map_err(StoreError::Stale),
         }
     }
 }

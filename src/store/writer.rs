@@ -180,8 +180,13 @@ where
         tx.asker.clone_from(&self.asker);
         self.spared.begin();
         std::mem::swap(&mut tx.spared, &mut self.spared);
-        let right = self.asker.as_ref().map_or(Ok(()), |asker| asker.right.check(tx));
-        let result = right.map_err(E::from).and_then(|()| (self.job)(tx));
+        let right = self.asker.as_ref().map(|asker| &asker.right);
+        let result = match right.map_or(Ok(()), |right| right.check(tx)) {
+            Ok(()) => (self.job)(tx).and_then(|done| {
+                right.map_or(Ok(()), |right| right.check_written(tx)).map(|()| done).map_err(E::from)
+            }),
+            Err(refusal) => Err(refusal.into()),
+        };
         std::mem::swap(&mut tx.spared, &mut self.spared);
         let done = result.is_ok();
         self.is_to_run_again = !done && self.spared.learns();

@@ -1,6 +1,8 @@
 //! "CORS", and what becomes of writes that pages of other sites make.
 
+use bson::doc;
 use serde_json::json;
+use thalamus_edge::domain::record::Kind;
 
 use crate::support::api::{Answer, NOTHING, TestNode};
 
@@ -244,4 +246,32 @@ async fn the_own_site_is_known_over_http_2_too() {
     call.send().await.is(200, &["update people/ANA001"]);
     let call = node.patch(url, json!({"n": 2})).by("ANA001").header("origin", "https://other.local:8443");
     call.send().await.is(403, NOTHING);
+}
+
+/// Browsers that ask without CORS, as for pictures and scripts, send no `Origin`, but a password that they remember.
+#[tokio::test]
+async fn nothing_is_loaded_into_pages_of_others() {
+    let policy = async |node: &TestNode, path: &str, origin: Option<&str>| {
+        let call = node.get(path).by("DOC003");
+        let call = match origin {
+            Some(origin) => call.header("origin", origin),
+            None => call,
+        };
+        call.send().await.header("cross-origin-resource-policy").to_owned()
+    };
+    let evil = "https://evil.example";
+    for origins in [&[][..], &["*"], &[PORTAL], &["*", PORTAL]] {
+        let node = with_origins(origins).await;
+        node.record(Kind::PersonalDocument, doc! {"_id": "d1", "person": "ANA001"}).await;
+        let upload = node.request("PUT", "/personal-documents/d1/content").by("DOC003").bytes("bytes");
+        assert_eq!(upload.send().await.status, 201);
+        let of_named = if origins.contains(&PORTAL) { "cross-origin" } else { "same-origin" };
+        for path in
+            ["/people/ANA001", "/people", "/personal-documents/d1/content", "/", "/nothing", "/people/NO"]
+        {
+            assert_eq!(policy(&node, path, None).await, "same-origin", "{path} {origins:?}");
+            assert_eq!(policy(&node, path, Some(evil)).await, "same-origin", "{path} {origins:?}");
+            assert_eq!(policy(&node, path, Some(PORTAL)).await, of_named, "{path} {origins:?}");
+        }
+    }
 }

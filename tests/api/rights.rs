@@ -18,18 +18,19 @@ use thalamus_edge::domain::schema::{Owner, SCHEMAS, Schema, Shape};
 use thalamus_edge::store::{AuditQuery, Base, StoreError};
 use tokio::sync::oneshot;
 
+use crate::long_answers::fill;
 use crate::support::api::{Call, NOTHING, PASSWORD, PASSWORD_HASH, TestNode, elapse, person};
 use crate::support::disk::Disk;
 
-const NEW_PASSWORD: &str = "another cradle in Roma";
+pub(crate) const NEW_PASSWORD: &str = "another cradle in Roma";
 /// More than one batch of a list.
-const RECORDS: usize = 520;
+pub(crate) const RECORDS: usize = 520;
 /// These have credentials of their own; see [`a_link_is_good_for_what_it_replaces`].
 const OPEN: &[&str] = &["/link/{secret}", "/session", "/session/end"];
 
 /// What becomes of the caller's rights.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Change {
+pub(crate) enum Change {
     Disabled,
     PasswordChanged,
     RoleTaken,
@@ -42,7 +43,7 @@ enum Change {
     RulesPutBack,
 }
 
-const CHANGES: [Change; 10] = [
+pub(crate) const CHANGES: [Change; 10] = [
     Change::Disabled,
     Change::PasswordChanged,
     Change::RoleTaken,
@@ -56,7 +57,7 @@ const CHANGES: [Change; 10] = [
 ];
 
 impl Change {
-    fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             Change::RoleTaken | Change::RulesChanged | Change::RulesPutBack => 403,
             _ => 401,
@@ -64,17 +65,20 @@ impl Change {
     }
 }
 
-struct World {
-    node: TestNode,
+pub(crate) struct World {
+    pub(crate) node: TestNode,
     /// An administrator, by the name with which they log in.
-    caller: String,
-    cookie: Option<String>,
+    pub(crate) caller: String,
+    pub(crate) cookie: Option<String>,
     token: String,
 }
 
 impl World {
-    async fn new(is_local: bool) -> World {
-        let node = TestNode::start();
+    pub(crate) async fn new(is_local: bool) -> World {
+        World::on(TestNode::start(), is_local).await
+    }
+
+    pub(crate) async fn on(node: TestNode, is_local: bool) -> World {
         node.person("ANA001", &["end_user"]).await;
         for kind in Kind::ALL {
             let record = record_of(kind.schema(), "r1");
@@ -93,7 +97,7 @@ impl World {
     }
 
     /// Makes an administrator the caller.
-    async fn enter(&mut self, id: &str, is_local: bool) {
+    pub(crate) async fn enter(&mut self, id: &str, is_local: bool) {
         (self.cookie, self.token) = (None, String::new());
         if is_local {
             let account = doc! {"password": PASSWORD_HASH.as_str(), "roles": ["root"]};
@@ -110,7 +114,7 @@ impl World {
     }
 
     /// Logs in with a browser.
-    async fn begin_session(&mut self) {
+    pub(crate) async fn begin_session(&mut self) {
         let form = format!("account={}&password={PASSWORD}", self.caller.replace('@', "%40"));
         let answer = self.node.request("POST", "/session").bytes(form.replace(' ', "+")).send().await;
         let answer = answer.is(303, NOTHING);
@@ -120,7 +124,7 @@ impl World {
         self.cookie = Some(cookie);
     }
 
-    fn call(&self, method: &str, path: &str) -> Call<'_> {
+    pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {
         let call = self.node.request(method, path);
         match &self.cookie {
             Some(cookie) => call.header("cookie", cookie).header("x-csrf-token", &self.token),
@@ -128,7 +132,7 @@ impl World {
         }
     }
 
-    async fn make(&self, change: Change) {
+    pub(crate) async fn make(&self, change: Change) {
         match change {
             Change::Disabled => self.user("/active", json!({"active": false})).await,
             Change::PasswordChanged => self.user("/password", json!({"password": NEW_PASSWORD})).await,
@@ -189,7 +193,7 @@ impl World {
     }
 
     /// The entries of the audit trail after this one, but for those about reads.
-    async fn written_after(&self, seq: u64) -> Vec<Entry> {
+    pub(crate) async fn written_after(&self, seq: u64) -> Vec<Entry> {
         let store = self.node.node.store.unguarded();
         store.flush_notes().await.unwrap();
         let query = AuditQuery { after: Some(seq), limit: usize::MAX, ..AuditQuery::default() };
@@ -198,13 +202,13 @@ impl World {
         rows.filter(|entry| !reads.contains(&&*entry.event.verb)).collect()
     }
 
-    async fn last_entry(&self) -> u64 {
+    pub(crate) async fn last_entry(&self) -> u64 {
         self.node.node.store.flush_notes().await.unwrap();
         self.node.node.store.read().unwrap().audit_head().unwrap().seq
     }
 
     /// What a request to the route sends; `None` if it takes no body.
-    async fn body(&self, pattern: &str, method: &str) -> Option<Vec<u8>> {
+    pub(crate) async fn body(&self, pattern: &str, method: &str) -> Option<Vec<u8>> {
         let route = SCHEMAS.iter().flat_map(|schema| schema.routes.iter().map(move |route| (schema, route)));
         let mut route = route.filter(|(_, route)| route.path == pattern);
         if let Some((schema, route)) = route.next() {
@@ -246,7 +250,7 @@ impl World {
     }
 }
 
-fn record_of(schema: &Schema, id: &str) -> Document {
+pub(crate) fn record_of(schema: &Schema, id: &str) -> Document {
     let mut record = doc! {"_id": id, "note": "from the start"};
     if let Owner::Field(field) = schema.owner {
         record.insert(field, "ANA001");
@@ -255,7 +259,7 @@ fn record_of(schema: &Schema, id: &str) -> Document {
 }
 
 /// The path to what a request to the route is about.
-fn path_of(pattern: &str, method: &str) -> String {
+pub(crate) fn path_of(pattern: &str, method: &str) -> String {
     let person = match (pattern, method) {
         ("/people/{person_id}", "POST") => "NEW001",
         ("/people/{person_id}", "DELETE") => "GONE01",
@@ -271,7 +275,7 @@ fn path_of(pattern: &str, method: &str) -> String {
 }
 
 /// Every route and what it knows, from the router.
-async fn routes(node: &TestNode) -> Vec<(&'static str, String)> {
+pub(crate) async fn routes(node: &TestNode) -> Vec<(&'static str, String)> {
     let mut routes = Vec::new();
     for pattern in node.patterns().into_iter().filter(|pattern| !OPEN.contains(pattern)) {
         let path = path_of(pattern, "OPTIONS");
@@ -401,74 +405,6 @@ async fn what_is_taken_before_the_transaction_counts() {
         let expected = if change == Change::RulesChanged { "forbidden" } else { "rights_ended" };
         let outcomes: Vec<&str> = written.iter().map(|entry| &*entry.event.outcome).collect();
         assert_eq!(outcomes, [expected], "{change:?}");
-    }
-}
-
-/// Fills every list of the node, and an attachment of several chunks.
-async fn fill(node: &TestNode) {
-    for kind in Kind::ALL {
-        let fill = node.node.store.unguarded().transact(move |tx| -> Result<(), StoreError> {
-            for n in 0..RECORDS {
-                let id = format!("FILL{n:04}");
-                let record = record_of(kind.schema(), &id);
-                let key = RecordKey::new(kind, id.as_str());
-                tx.put(&key, Some(&record), &Base::Document(record.clone()), &Actor::Centre)?;
-            }
-            Ok(())
-        });
-        fill.await.unwrap();
-    }
-    let upload = node.request("PUT", "/personal-documents/r1/content").login("BOSS09", PASSWORD);
-    upload.bytes(vec![7; 300_000]).send().await.is(201, &["update personal_document/r1"]);
-}
-
-#[tokio::test]
-async fn what_is_taken_while_an_answer_is_under_way_ends_it() {
-    let mut world = World::new(false).await;
-    fill(&world.node).await;
-    let mut ended = std::collections::BTreeSet::new();
-    let mut count = 0;
-    for (pattern, method) in routes(&world.node).await {
-        if method != "GET" {
-            continue;
-        }
-        for (change, is_local) in CHANGES.into_iter().flat_map(|change| [(change, false), (change, true)]) {
-            let cell = format!("GET {pattern} {change:?} {is_local}");
-            count += 1;
-            world.enter(&format!("BOSS{count:03}"), is_local).await;
-            if change == Change::SessionEnded {
-                world.begin_session().await;
-            }
-            world.node.node.replace_rules(Acl::built_in()).await.unwrap();
-            let call = world.call("GET", &path_of(pattern, "GET"));
-            let call = if pattern == "/changes" { call.header("accept", "text/event-stream") } else { call };
-            let mut body = call.open().await.into_body();
-            if axum::body::HttpBody::size_hint(&body).exact().is_some() {
-                // In one piece, which is complete when it begins.
-                continue;
-            }
-            let first = body.frame().await.unwrap().unwrap();
-            assert!(first.data_ref().is_some_and(|data| !data.is_empty()), "{cell}");
-            world.make(change).await;
-            let before = world.last_entry().await;
-            let next = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.expect(&cell);
-            match next {
-                Some(Err(_)) => {
-                    let written = world.written_after(before).await;
-                    let [Entry { event, .. }] = written.as_slice() else { panic!("{cell}: {written:?}") };
-                    assert_eq!((&*event.verb, &*event.outcome), ("denied", "rights_ended"), "{cell}");
-                }
-                more => panic!("{cell}: it goes on: {more:?}"),
-            }
-            assert!(body.frame().await.is_none(), "{cell}");
-            ended.insert(pattern);
-        }
-    }
-    let lists = SCHEMAS.iter().flat_map(|schema| schema.routes);
-    let lists =
-        lists.filter(|route| matches!(route.shape, Shape::Collection | Shape::OfPerson | Shape::Content));
-    for pattern in lists.map(|route| route.path).chain(["/changes"]) {
-        assert!(ended.contains(pattern), "{pattern} was not sent in pieces: {ended:?}");
     }
 }
 

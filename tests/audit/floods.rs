@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::doc;
 use serde_json::json;
-use thalamus_edge::accounts::{OTHERS_READS_MAX, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer};
+use thalamus_edge::accounts::{OTHERS_READS_MAX, OWN_MIB_MAX, OWN_WRITES_MAX, OWN_WRITES_PER_DAY, Writer};
 use thalamus_edge::domain::access::{Actor, Grant, Verb};
 use thalamus_edge::domain::audit::{Entry, Event, What};
 use thalamus_edge::domain::record::Kind;
@@ -182,6 +182,51 @@ async fn a_flood_of_writes_waits_and_others_do_not() {
     elapse(DAY / OWN_WRITES_PER_DAY + Duration::from_secs(1));
     assert_eq!(write("ANA001", 1).await.status, 200);
     write("ANA001", 2).await.is(429, NOTHING);
+    node.node.store.flush_notes().await.unwrap();
+    let denied = entries(node.node.store.unguarded());
+    assert!(denied.iter().any(|entry| entry.event.outcome == "too_many_attempts"));
+}
+
+/// The disk is everybody's, so no account fills it: bytes run out before writes do.
+#[tokio::test]
+async fn a_flood_of_bytes_waits_and_others_do_not() {
+    let node = TestNode::with_people().await;
+    let mut sent = 0;
+    let mut write = async |who: &'static str, bytes: usize| {
+        sent += 1;
+        let page = json!({"id": format!("p{sent}"), "note": "x".repeat(bytes)});
+        node.post("/pols/ANA001", page).by(who).send().await
+    };
+    let almost_a_mib = (1 << 20) - 4_000;
+    // What changes nothing does not count.
+    for _ in 0..2 * OWN_MIB_MAX {
+        let page = json!({"id": "theirs", "note": "x".repeat(almost_a_mib)});
+        node.post("/pols/BOB002", page).by("ANA001").send().await.is(403, NOTHING);
+    }
+    for n in 0..OWN_MIB_MAX {
+        assert_eq!(write("ANA001", almost_a_mib).await.status, 201, "{n}");
+    }
+    let refused = write("ANA001", almost_a_mib).await.is(429, NOTHING).has(json!({"code": "too_many_bytes"}));
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=338).contains(&wait), "{wait}");
+    assert!(refused.text().contains("64 MiB at once and 256 MiB a day"), "{}", refused.text());
+    // Staff go on, and she reads and writes what is short.
+    assert_eq!(write("DOC003", almost_a_mib).await.status, 201);
+    assert_eq!(write("ANA001", 10).await.status, 201);
+    node.get("/people/ANA001").by("ANA001").send().await.is(200, NOTHING);
+    // Packed bytes count as what they become.
+    let packed = {
+        use std::io::Write as _;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let page = json!({"id": "packed", "note": "x".repeat(almost_a_mib)}).to_string();
+        encoder.write_all(page.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let packed = || node.request("POST", "/pols/ANA001").by("ANA001").bytes(packed.clone());
+    packed().header("content-encoding", "gzip").send().await.is(429, NOTHING);
+    elapse(Duration::from_secs(338));
+    assert_eq!(packed().header("content-encoding", "gzip").send().await.status, 201);
+    packed().header("content-encoding", "gzip").send().await.is(429, NOTHING);
     node.node.store.flush_notes().await.unwrap();
     let denied = entries(node.node.store.unguarded());
     assert!(denied.iter().any(|entry| entry.event.outcome == "too_many_attempts"));

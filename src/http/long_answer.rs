@@ -1,0 +1,165 @@
+//! Floor 4. Answers that take long to send: they are sent in pieces, and before each piece the rights of the reader are
+//! compared again.
+//!
+//! A slow reader may take hours for one large record. Answers of at most [`PIECE_BYTES`] go out as they are: they were
+//! complete when they began.
+
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, HttpBody};
+use axum::http::Method;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+
+use super::caller::{Caller, account_now};
+use super::rights::Rights;
+use super::witness::Seen;
+use super::{Node, Pattern};
+use crate::domain::audit::{Event, Outcome, What};
+use crate::store::{Snapshot, Stale, StoreError};
+
+/// Most bytes that are sent before the rights are compared again.
+pub const PIECE_BYTES: usize = 64 << 10;
+
+/// The answer, which ends as a broken one as soon as its reader may not have it any more. `asked`: by which method, of which
+/// path.
+pub(crate) fn guarded(
+    node: &Arc<Node>,
+    caller: &Caller,
+    asked: (Method, Pattern),
+    response: Response,
+) -> Response {
+    // The operator of the machine has no rights that could end.
+    if is_short(&response) || !caller.principal.actor.has_account() {
+        return response;
+    }
+    let is_read = [Method::GET, Method::HEAD].contains(&asked.0);
+    let rights = if is_read { Rights::of(node, caller) } else { rights_after_write(node, caller) };
+    let opening = response.extensions().get::<Seen>().and_then(Seen::opening);
+    let guard = Guard { rights, opening, checked: Weak::new(), asked };
+    response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), guard, is_over: false }))
+}
+
+/// A write may have changed the account of its own caller, whose answer is then not broken off for it. What ends it is what
+/// changes from now on.
+fn rights_after_write(node: &Arc<Node>, caller: &Caller) -> Rights {
+    let now = account_now(node, &caller.principal.actor).ok().flatten();
+    let session = caller.session.filter(|id| node.accounts.sessions().is_alive(id));
+    let caller = match now.filter(|now| now.active) {
+        Some(now) => Caller::of_account(node, now, caller.peer, session),
+        // Gone or closed: the first piece is refused.
+        None => caller.clone(),
+    };
+    Rights::of(node, &caller)
+}
+
+fn is_short(response: &Response) -> bool {
+    response.body().size_hint().exact().is_some_and(|bytes| bytes <= PIECE_BYTES as u64)
+}
+
+/// A body in pieces of at most [`PIECE_BYTES`]. Its length stays known, so that a client notices that the end is missing.
+struct Pieces {
+    body: Body,
+    /// What is still to be sent of the last frame.
+    rest: Bytes,
+    guard: Guard,
+    /// After an error.
+    is_over: bool,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let mut frame = None;
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(next) => frame = Some(next.map(Frame::into_data)),
+            }
+        }
+        // First the rights: without them an answer may have ended by itself.
+        let checked = self.guard.check().map_err(axum::Error::new);
+        match checked.and_then(|()| frame.transpose()) {
+            Err(error) => {
+                self.is_over = true;
+                (self.rest, self.body) = (Bytes::new(), Body::empty());
+                return Poll::Ready(Some(Err(error)));
+            }
+            Ok(Some(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+            Ok(Some(Ok(bytes))) => self.rest = bytes,
+            Ok(None) => {}
+        }
+        let most = self.rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(most)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || (self.rest.is_empty() && self.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
+    }
+}
+
+/// Compares the rights of the reader of an answer again.
+struct Guard {
+    rights: Rights,
+    /// The emergency under which the answer is read.
+    opening: Option<u64>,
+    /// The view for which the account was compared.
+    checked: Weak<Snapshot>,
+    asked: (Method, Pattern),
+}
+
+impl Guard {
+    fn check(&mut self) -> std::io::Result<()> {
+        let Err(stale) = self.compare().map_err(std::io::Error::other)? else {
+            return Ok(());
+        };
+        let (node, caller) = (self.rights.node(), self.rights.caller());
+        let event = Event::new(What::Denied, &caller.principal.actor).at(caller.from());
+        let (method, pattern) = &self.asked;
+        node.store.note(event.ended(Outcome::Stale).saying(&format!("{method} {pattern}")));
+        Err(std::io::Error::other(stale))
+    }
+
+    fn compare(&mut self) -> Result<Result<(), Stale>, StoreError> {
+        let node = self.rights.node();
+        let view = node.store.read()?;
+        let is_same_view = std::ptr::eq(self.checked.as_ptr(), Arc::as_ptr(&view));
+        let compared = match is_same_view {
+            true => self.rights.compare_by_time(&view)?,
+            false => self.rights.compare_with(&view)?,
+        };
+        if compared.is_err() {
+            return Ok(compared);
+        }
+        if let Some(opening) = self.opening {
+            let row = view.emergency(opening)?;
+            let is_over = row.is_none_or(|row| row.is_ended) || !node.accounts.openings().is_open(opening);
+            if is_over {
+                return Ok(Err(Stale::Emergency));
+            }
+        }
+        self.checked = Arc::downgrade(&view);
+        Ok(Ok(()))
+    }
+}
