@@ -376,3 +376,21 @@ fn a_row_in_another_spelling_has_no_other_content() {
         assert_eq!((&file["different"], &file["refused"]), (&Value::from(2), &Value::from(0)), "{files}");
     }
 }
+
+/// An account that nobody can have is a slip: a column of a fixed width, say.
+#[test]
+fn a_record_of_an_account_that_can_be_nobodys_is_refused() {
+    let clinic = Clinic::new();
+    // The centre has had people with such ids.
+    import(&clinic, "people.jsonl", r#"{"id": "ANA_001", "name": "Ana"}"#, &[]).ends(0);
+    for (account, is_taken) in
+        [("ana_001", true), ("ANA001", true), ("ANA001 ", false), (" ANA001", false), ("AB", false)]
+    {
+        let page = serde_json::json!({"id": format!("P{account}"), "book": account}).to_string();
+        let ran = import(&clinic, "pols.jsonl", page, &[]).ends(if is_taken { 0 } else { 1 });
+        if !is_taken {
+            ran.complains("which is no federation account and nobody's here");
+        }
+    }
+    assert_eq!(pages(&clinic), ["PANA001", "Pana_001"]);
+}

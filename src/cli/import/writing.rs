@@ -13,6 +13,7 @@ use crate::domain::content::Content;
 use crate::domain::edit::spell_owner;
 use crate::domain::merge::is_other_person;
 use crate::domain::record::{Kind, RecordKey, fold_account};
+use crate::domain::schema::is_account;
 use crate::domain::value::same_document;
 use crate::store::{Deletion, FormerHolders, OwnerDoubt, StoreError, Tx, UndeleteError};
 
@@ -145,12 +146,17 @@ pub(super) fn write_one(
         Some(_) => Verdict::Different,
     };
     let owner = kind.schema().owner_of(&document).filter(|_| kind != Kind::Person);
-    if let Some(account) = owner.as_ref().filter(|_| verdict != Verdict::Equal)
-        && let Some(doubt) = tx.owner_doubt(account, &terms.former, |person| before(person).is_some())?
-    {
-        let is_of_deleted = matches!(doubt, OwnerDoubt::Deleted(_) | OwnerDoubt::Succeeded(_));
-        let verdict = if is_of_deleted { Verdict::OwnerDeleted } else { Verdict::OwnerInDoubt };
-        return Ok(Written::new(verdict, key).because(of_doubt(account, &doubt)));
+    if let Some(account) = owner.as_ref().filter(|_| verdict != Verdict::Equal) {
+        // Nobody can ever have it, so nobody would look there: an account that is padded with spaces, say.
+        if !is_account(account) && tx.resolve_person(account)?.is_none() {
+            let why = format!("of {account:?}, which is no federation account and nobody's here");
+            return Ok(Written::new(Verdict::OwnerInDoubt, key).because(why));
+        }
+        if let Some(doubt) = tx.owner_doubt(account, &terms.former, |person| before(person).is_some())? {
+            let is_of_deleted = matches!(doubt, OwnerDoubt::Deleted(_) | OwnerDoubt::Succeeded(_));
+            let verdict = if is_of_deleted { Verdict::OwnerDeleted } else { Verdict::OwnerInDoubt };
+            return Ok(Written::new(verdict, key).because(of_doubt(account, &doubt)));
+        }
     }
     if verdict.is_taken() {
         put_bytes(tx, item)?;
