@@ -313,7 +313,9 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(noted, 10);
+        // Three accounts of Berthold, and five of whom only the trail tells. P1 and P3 have nobody now, and it is known who had
+        // them.
+        assert_eq!(noted, 8);
         assert!(starts > 25 / ROWS_MAX, "{starts}");
     }
 
