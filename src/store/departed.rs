@@ -264,8 +264,8 @@ impl Tx<'_> {
         }
     }
 
-    /// Whether there are records of the account that did not come late: without any, nobody of whom nothing is known needs
-    /// to be asked about.
+    /// Whether there are records of the account that did not come late. Without any there is nothing to ask about a former
+    /// holder of whom nothing is known.
     fn has_records_but_late(&self, account: &str) -> Result<bool, StoreError> {
         let late = self.late(account)?;
         Ok(self.dependents(account)?.iter().any(|key| !late.contains(key)))
@@ -290,9 +290,9 @@ impl Tx<'_> {
         if last.late.insert(key.clone()) { self.put_departed_row(account, Some(&last)) } else { Ok(()) }
     }
 
-    /// A record of this account is here, the centre had it once and does not have it now, and nobody on this node has the
-    /// account. If nobody is known who had it either, somebody of whom nothing is known is remembered: whoever gets the
-    /// account next is not taken for them. What the centre has under the account may be anybody's.
+    /// Notes that a record of this account is here which the centre had once and does not have now, while nobody on this node
+    /// has the account. If it is not known who had the account before, a person of whom nothing is known is remembered: the
+    /// next holder is not taken for them. What the centre has under the account may be anybody's.
     pub(super) fn note_left_alone(&mut self, account: &str) -> Result<(), StoreError> {
         if !self.spellings(account)?.is_empty() || self.departed(account)?.is_some() {
             return Ok(());
@@ -306,11 +306,11 @@ impl Tx<'_> {
         let mut identity = unknown_identity();
         identity.insert("_id", fold_account(account));
         let row = match self.departed_row(account)? {
-            // Whoever was made and deleted here had nothing at the centre.
+            // A person who was made and deleted here had nothing at the centre.
             Some(last) => {
                 Departed { is_succeeded: false, is_only_here: true, stood: Some(identity), late, ..last }
             }
-            // Nobody has gone: what is in the trash goes back as before.
+            // The number 0: what is in the trash can go back as before, while nobody has the account.
             None => Departed { identity, late, ..unknown_departed(0) },
         };
         self.put_departed_row(account, Some(&row))

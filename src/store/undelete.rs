@@ -116,8 +116,8 @@ impl Tx<'_> {
         Ok(self.note_if_left_alone(key, body)?)
     }
 
-    /// A record that comes back while nobody has its account, and that the centre does not have, is older than whoever gets
-    /// the account.
+    /// A record that comes back while nobody has its account, and that the centre does not have, is older than the next
+    /// holder of the account.
     fn note_if_left_alone(&mut self, key: &RecordKey, body: &Document) -> Result<(), StoreError> {
         match (key.kind.schema().owner, key.kind.schema().owner_of(body)) {
             (Owner::Field(_), Some(account)) if !self.base(key)?.is_under(key, &account) => {

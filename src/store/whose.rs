@@ -59,7 +59,7 @@ impl Memory {
     fn is_of(&self, whose: &Whose, person: &Document) -> bool {
         let before = whose.person.as_ref().filter(|before| !before.is_empty());
         let is_another = before.is_some_and(|before| is_other_person(Some(before), before, person));
-        // Nobody had the account then: whoever has it now came later.
+        // Nobody had the account then: the present holder came later.
         let was_nobodys = before.is_none() && whose.person.is_some() && !person.is_empty();
         if whose.is_of_another || is_another || was_nobodys {
             return false;

@@ -66,7 +66,7 @@ async fn nobody_is_made_here_over_a_record_that_is_older() {
 }
 
 #[tokio::test]
-async fn whoever_comes_from_the_centre_is_asked_about() {
+async fn the_next_holder_from_the_centre_is_asked_about() {
     for (way, kind) in ways() {
         for verdict in [None, Some(Verdict::Same), Some(Verdict::NewId(NEW.to_owned()))] {
             let what = format!("{way:?} {kind:?} {verdict:?}");
